@@ -1,0 +1,47 @@
+"""The token budget of a request: prompt tokens plus output tokens for each sequence (the paper's L_total)."""
+
+from dataclasses import dataclass
+from math import ceil
+
+from extproc.core.estimator.protocol import Estimate
+from extproc.core.facts import RequestFacts
+
+__all__ = ["TokenBudget", "token_budget"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBudget:
+    """Tokens a request needs of a pool's context.
+
+    `total` is the likeliest, `bound` the one that policies route on. Both are prompt + output x sequences.
+    """
+
+    prompt_tokens: int
+    prompt_bound: int
+    output_tokens: int
+    sequences: int
+
+    @property
+    def total(self) -> int:
+        """Likeliest total, in tokens."""
+        return self.prompt_tokens + self.output_tokens * self.sequences
+
+    @property
+    def bound(self) -> int:
+        """Upper bound of the total, in tokens."""
+        return self.prompt_bound + self.output_tokens * self.sequences
+
+
+def token_budget(facts: RequestFacts, estimate: Estimate) -> TokenBudget:
+    """Make the budget of a request.
+
+    Of several prompts the longest counts: each is a sequence of its own. A declared prompt truncation caps the
+    prompt (vLLM's truncate_prompt_tokens).
+    """
+    prompt, bound = (
+        ceil(round(tokens * facts.longest_share, 6)) for tokens in (estimate.prompt_tokens, estimate.prompt_bound)
+    )
+    cap = facts.truncate_prompt_tokens
+    if cap is not None and cap > 0:
+        prompt, bound = min(prompt, cap), min(bound, cap)
+    return TokenBudget(prompt, bound, estimate.output_tokens, facts.sequences)

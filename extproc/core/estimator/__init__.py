@@ -1,0 +1,1 @@
+"""Prompt tokens from bytes, learned from usage; each estimator stands behind the same Protocol."""

@@ -1,0 +1,73 @@
+"""What one request says about itself: the only thing estimators and policies see of it."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["Api", "MediaCount", "RequestFacts", "RequestHead"]
+
+
+class Api(StrEnum):
+    """The API families whose bodies we understand; a metric label."""
+
+    CHAT = "chat_completions"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
+    RESPONSES = "responses"
+    MESSAGES = "messages"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """The few request headers that matter here; values are "" when absent."""
+
+    method: str = ""
+    path: str = ""
+    content_encoding: str = ""
+    tenant: str = ""  # value of the configured category header
+
+
+@dataclass(frozen=True, slots=True)
+class MediaCount:
+    """Items that are not text, in items; their `data:` bytes are not in the prompt text."""
+
+    images: int = 0
+    audio: int = 0
+    video: int = 0
+
+
+NO_MEDIA = MediaCount()
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """Facts of one request body.
+
+    `text` is the prompt text as UTF-8 bytes after JSON decoding: every role, name, tool definition, tool call
+    and structured content, without the envelope's keys and punctuation and without `data:` URLs.
+    `exact_prompt_tokens` is set when the prompt came as token ids. A body may hold several prompts (a list): the
+    counts above are of all together, as usage reports them, and `longest_share` is the longest one's part of them.
+    `max_output_tokens` is None when the client declared no limit. `sequences` is max(n, best_of).
+    `usage_in_answer` is False for a stream that was not asked to report usage.
+    `unseen_history` says that the pool will add turns that this body does not hold.
+    """
+
+    api: Api
+    model: str
+    text: bytes
+    exact_prompt_tokens: int | None = None
+    longest_share: float = 1.0
+    messages: int = 0
+    tools: int = 0
+    tool_calls: int = 0
+    media: MediaCount = NO_MEDIA
+    max_output_tokens: int | None = None
+    sequences: int = 1
+    stream: bool = False
+    usage_in_answer: bool = True
+    truncate_prompt_tokens: int | None = None
+    unseen_history: bool = False
+
+    @property
+    def text_bytes(self) -> int:
+        """Prompt text bytes, the |r| of the paper."""
+        return len(self.text)
