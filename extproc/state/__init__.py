@@ -1,0 +1,1 @@
+"""What was learned, outside of memory."""
