@@ -1,1 +1,12 @@
 """Prompt tokens from bytes, learned from usage; each estimator stands behind the same Protocol."""
+
+from extproc.core.estimator.ema import EmaEstimator
+from extproc.core.estimator.protocol import Estimator
+from extproc.core.estimator.settings import EstimatorSettings
+
+__all__ = ["make_estimator"]
+
+
+def make_estimator(settings: EstimatorSettings) -> Estimator:
+    """Make the estimator that the settings name."""
+    return EmaEstimator(settings)

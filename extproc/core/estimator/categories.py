@@ -1,0 +1,49 @@
+"""A map of what is learned by category, bounded in size because its keys come from clients."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator
+from typing import Generic, TypeVar
+
+__all__ = ["MAX_KEY_CHARS", "CappedMap"]
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+# Longer than any real model or tenant name; a megabyte of key costs no more than this.
+MAX_KEY_CHARS = 128
+
+
+class CappedMap(Generic[K, V]):
+    """At most `max_entries` entries; a new one pushes out the least recently used."""
+
+    def __init__(self, max_entries: int, make: Callable[[K], V]) -> None:
+        self._entries: OrderedDict[K, V] = OrderedDict()
+        self._max_entries = max_entries
+        self._make = make
+
+    def get(self, key: K) -> V | None:
+        """Return the entry without counting as a use, or None."""
+        return self._entries.get(key)
+
+    def use(self, key: K) -> V:
+        """Return the entry of `key`, made when it is new, and mark it as the most recently used."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+            return entry
+        entry = self._make(key)
+        self.put(key, entry)
+        return entry
+
+    def put(self, key: K, entry: V) -> None:
+        """Set an entry as the most recently used one."""
+        self._entries[key] = entry
+        self._entries.move_to_end(key)
+        if len(self._entries) > self._max_entries:
+            self._entries.popitem(last=False)
+
+    def __iter__(self) -> Iterator[tuple[K, V]]:
+        return iter(list(self._entries.items()))
+
+    def __len__(self) -> int:
+        return len(self._entries)
