@@ -182,6 +182,8 @@ class MessageStream:
     def see(self, events: Iterable[SseEvent]) -> None:
         """Look at the next events. Raises AnswerNotUnderstood when one of them is an error."""
         for event in events:
+            if self._stopped:
+                return  # some servers add OpenAI's [DONE]
             if event.event in _COUNTED or (not event.event and b'"content_block_' not in event.data):
                 self._look_into(event.data)
 
