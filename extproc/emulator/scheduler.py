@@ -9,12 +9,14 @@ blocks.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from extproc.emulator.settings import EmulatorSettings
 
 __all__ = ["Running", "Scheduler"]
+
+BLOCK_TOKENS = 16  # of an answer that is not streamed, as many tokens are decoded in one go
 
 
 class Running:
@@ -30,14 +32,17 @@ class Running:
 
     async def decode(self, steps: int = 1) -> None:
         """Spend the time of some decode steps and take room for their tokens; may be preempted meanwhile."""
+        for done in range(0, steps, BLOCK_TOKENS):
+            await self._decode_block(min(BLOCK_TOKENS, steps - done))
+
+    async def _decode_block(self, steps: int) -> None:
         if self.preempted:
             await self._scheduler.readmit(self)
         self._scheduler.grow(self, steps * self.seats)
         speed = self._scheduler.settings.decode_tokens_per_s
         if speed is not None:
-            now_s = self._scheduler.now_s()
-            self._next_at_s = max(self._next_at_s, now_s - 1) + steps / speed
-            await asyncio.sleep(max(0.0, self._next_at_s - now_s))
+            self._next_at_s += steps / speed
+            await self._scheduler.sleep_until(self._next_at_s)
 
     def start_clock(self) -> None:
         """Begin to decode now."""
@@ -47,9 +52,14 @@ class Running:
 class Scheduler:
     """The seats and the KV cache of one pool; its counts are what /metrics shows."""
 
-    def __init__(self, settings: EmulatorSettings, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        settings: EmulatorSettings,
+        now_s: Callable[[], float],
+        sleep_s: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self.settings = settings
-        self.now_s = now_s
+        self.now_s, self._sleep_s = now_s, sleep_s
         self.running: list[Running] = []
         self.waiting: deque[Running] = deque()
         self.preemptions = 0
@@ -83,6 +93,12 @@ class Scheduler:
             victim.preempted = True
             self.preemptions += 1
 
+    async def sleep_until(self, at_s: float) -> None:
+        """Wait for a point in time; not at all when it is past."""
+        wait_s = at_s - self.now_s()
+        if wait_s > 0:
+            await self._sleep_s(wait_s)
+
     async def _enter(self, request: Running, *, first: bool) -> None:
         if first or self.waiting or not self._fits(request):
             request.admitted = asyncio.get_running_loop().create_future()
@@ -98,7 +114,7 @@ class Scheduler:
         if self.settings.prefill_tokens_per_s is not None:
             start_s = max(self.now_s(), self._prefill_free_at_s)
             self._prefill_free_at_s = start_s + tokens / self.settings.prefill_tokens_per_s
-            await asyncio.sleep(self._prefill_free_at_s - self.now_s())
+            await self.sleep_until(self._prefill_free_at_s)
 
     def _leave(self, request: Running) -> None:
         for place in (self.running, self.waiting):
