@@ -84,6 +84,11 @@ class ChunkStream:
             elif data == b"[DONE]":
                 self._done = True
 
+    @property
+    def complete(self) -> bool:
+        """Whether the stream's last event was seen; what follows it in the body says nothing."""
+        return self._done
+
     def finish(self) -> Usage:
         """Return the usage of the complete stream. Raises AnswerNotUnderstood."""
         if not self._done:

@@ -187,6 +187,11 @@ class MessageStream:
             if event.event in _COUNTED or (not event.event and b'"content_block_' not in event.data):
                 self._look_into(event.data)
 
+    @property
+    def complete(self) -> bool:
+        """Whether the stream's last event was seen; what follows it in the body says nothing."""
+        return self._stopped
+
     def finish(self) -> Usage:
         """Return the usage of the complete stream. Raises AnswerNotUnderstood."""
         if not self._stopped:

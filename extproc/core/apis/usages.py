@@ -20,6 +20,11 @@ T = TypeVar("T")
 class UsageStream(Protocol):
     """Finds the usage in the events of one streamed answer."""
 
+    @property
+    def complete(self) -> bool:
+        """Whether the stream's last event was seen; what follows it in the body says nothing."""
+        ...
+
     def see(self, events: Iterable[SseEvent]) -> None:
         """Look at the next events. Raises AnswerNotUnderstood."""
         ...
