@@ -20,6 +20,11 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 
 def _run(options: argparse.Namespace) -> int:
-    from extproc.demo.show import Options, run  # noqa: PLC0415  (other commands start faster without)
+    import signal  # noqa: PLC0415  (other commands start faster without)
 
+    from extproc.demo.show import Options, run  # noqa: PLC0415
+
+    # SIGTERM does what Ctrl-C does, so that either way everything that was started is ended.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     return run(Options(once=options.once, as_json=options.json, requests=options.requests))

@@ -59,7 +59,7 @@ async def _send(client: openai.AsyncOpenAI, ask: Ask) -> Outcome:
         completion_tokens, cut = await _read_stream(answer) if ask.stream else _read(answer)
     except openai.APIStatusError as error:
         return _outcome(ask, error.response, error=error.message)
-    except openai.OpenAIError as error:
+    except Exception as error:  # noqa: BLE001  (whatever broke, by whichever transport: this request failed)
         return Outcome(ask, status=0, error=f"{type(error).__name__}: {error}")
     return _outcome(ask, raw, completion_tokens=completion_tokens, cut_by_length=cut)
 

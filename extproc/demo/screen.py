@@ -14,6 +14,7 @@ from extproc.demo.stack import LONG_POOL_TOKENS, SHORT_POOL_TOKENS, Stack
 
 __all__ = ["LiveTable", "show_addresses", "show_summary", "show_try_it"]
 
+FAILURES_SHOWN = 10
 PICTURE = f"""\
  openai client ──▶ Envoy ──▶ short pool  ({SHORT_POOL_TOKENS:,} tokens of context)
                     │ ▲  └─▶ long pool   ({LONG_POOL_TOKENS:,} tokens; the default)
@@ -65,8 +66,10 @@ def show_summary(console: Console, summary: Summary, latency: Latency | None, se
             f"[bold]Added latency[/]  {added:.2f} ms at the median: {routed:.2f} ms with the router, "
             f"{plain:.2f} ms without\n(same request, same Envoy, one connection).\n"
         )
-    for failure in summary.failures:
+    for failure in summary.failures[:FAILURES_SHOWN]:
         console.print(Text(f"failed: {failure}", "red"))
+    if len(summary.failures) > FAILURES_SHOWN:
+        console.print(Text(f"... and {len(summary.failures) - FAILURES_SHOWN} more", "red"))
 
 
 def show_try_it(console: Console, url: str, model: str) -> None:
@@ -95,7 +98,7 @@ def _table(rows: Mapping[str, Row], total: Row) -> Table:
         "failed",
     ):
         table.add_column(heading, justify="right")
-    for kind, row in sorted(rows.items()):
+    for kind, row in sorted(rows.items(), key=lambda item: item[0].lower()):
         table.add_row(kind, *_cells(row))
     table.add_section()
     table.add_row("all", *_cells(total), style="bold")

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 
+import aiohttp
 from rich.console import Console
 from rich.live import Live
 
@@ -36,9 +37,8 @@ class Options:
 def run(options: Options) -> int:
     """Run the demo; return the command's exit code. Raises ConfigurationError."""
     asks = workload(options.requests, LONG_POOL_TOKENS)
-    # Ending on SIGTERM as on Ctrl-C: through the stack's own end.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(quiet=options.as_json, highlight=False)
+    console.print("Starting Envoy, the router and two emulated pools ...")
     try:
         with Stack() as stack:
             show_addresses(console, stack)
@@ -58,13 +58,23 @@ def _act(stack: Stack, asks: list[Ask], options: Options, console: Console) -> S
     outcomes = asyncio.run(_drive(stack, asks, console))
     seconds = time.monotonic() - start_s
     learned = stack.learned()  # before the measurement, whose one text would be learned from too
-    latency = asyncio.run(measure(stack.gateway.url, stack.gateway.plain_url))
+    latency = asyncio.run(_measured(stack))
     summary = summarise(outcomes, _logged(stack, len(asks)), learned, SHORT_POOL_TOKENS)
     stack.keep_logs = bool(summary.total.failed)
     show_summary(console, summary, latency, seconds)
+    if stack.keep_logs:
+        console.print(f"[red]Logs are kept in {stack.folder}[/]")
     if options.as_json:
         sys.stdout.write(json.dumps(summary.as_json() | _times(latency, seconds), indent=2) + "\n")
+        sys.stdout.flush()
     return summary
+
+
+async def _measured(stack: Stack) -> Latency | None:
+    try:
+        return await measure(stack.gateway.url, stack.gateway.plain_url)
+    except (aiohttp.ClientError, TimeoutError):
+        return None  # then requests failed as well, and the summary says which
 
 
 async def _drive(stack: Stack, asks: list[Ask], console: Console) -> list[Outcome]:
@@ -91,12 +101,12 @@ def _logged(stack: Stack, requests: int) -> dict[int, Logged]:
     return logged
 
 
-def _times(latency: Latency, seconds: float) -> dict[str, object]:
+def _times(latency: Latency | None, seconds: float) -> dict[str, object]:
     return {
         "seconds": round(seconds, 2),
-        "added_latency_ms": round(latency.added_ms, 3),
-        "with_router_ms": round(latency.with_router_ms, 3),
-        "without_router_ms": round(latency.without_router_ms, 3),
+        "added_latency_ms": latency and round(latency.added_ms, 3),
+        "with_router_ms": latency and round(latency.with_router_ms, 3),
+        "without_router_ms": latency and round(latency.without_router_ms, 3),
     }
 
 
