@@ -13,12 +13,12 @@ from tests.envoy.harness.router import RouterProcess
 __all__ = ["Build", "addresses"]
 
 
-def addresses(router: RouterProcess, pools: Pools) -> dict[str, str]:
-    """Return host:port by the cluster names of `envoy/`."""
+def addresses(router: str, pools: Pools) -> dict[str, str]:
+    """Return host:port by the cluster names of `envoy/`; `router` is its address."""
     return {
         "pool_short": pools.short.url.removeprefix("http://"),
         "pool_long": pools.long.url.removeprefix("http://"),
-        "dualpool": router.address,
+        "dualpool": router,
     }
 
 
@@ -45,7 +45,7 @@ class Build:
         router = RouterProcess(folder, **settings)
         self._ending.callback(router.kill)
         behind = pools or self._pools
-        gateway = Gateway(configuration, addresses(router, behind), folder, change)
+        gateway = Gateway(configuration, addresses(router.address, behind), folder, change)
         self._ending.callback(gateway.terminate)
         caller = Caller(Stack(gateway, router, behind))
         self._ending.callback(caller.close)
