@@ -1,0 +1,209 @@
+"""The smallest fleet that meets the objective, found by simulating.
+
+Pools do not influence each other (there is no spill-over yet), so both are searched in the same runs: each has its
+own bounds, and is judged by its own requests. For two pools that is stricter than judging all requests together,
+where a starved long pool could hide behind 99 % short requests. The search starts at the analytical size, brackets
+by growing steps, and bisects. What comes out is the smallest size that passed next to one that failed, for one
+seed; several seeds give a confidence interval.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Literal
+
+import numpy as np
+
+from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.ema import EmaEstimator
+from extproc.core.estimator.protocol import Estimator
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.policy import Pool, Pools
+from extproc.planning.declared import DeclaredRule, budgets, undeclared_output_tokens
+from extproc.planning.fleet import Balance, PoolSpec, simulate
+from extproc.planning.lengths import Lengths
+from extproc.planning.routers import LearningRouter, OnePoolRouter, OracleRouter, Router
+from extproc.planning.setup import Setup
+from extproc.planning.summary import Latency, Summary, misses, summarise
+from extproc.planning.throughput import throughput
+from extproc.planning.workload import Workload, poisson_workload, trace_workload
+
+__all__ = ["Design", "FoundFleet", "RouterKind", "SearchTask", "run_fleet", "smallest_fleet"]
+
+RouterKind = Literal["oracle", "ema"]
+MOST_TIMES_THE_START = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """One kind of fleet: contexts of its pools in ascending order (one or two); the first is the threshold of two."""
+
+    name: str
+    contexts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchTask:
+    """Everything that one search depends on; it can be sent to another process and hashed."""
+
+    design: Design
+    setup: Setup
+    lengths: Lengths
+    rule: DeclaredRule
+    rate: float
+    requests: int
+    seed: int
+    router: RouterKind = "ema"
+    balance: Balance = Balance.LEAST_LOADED
+    arrivals: Literal["poisson", "trace"] = "poisson"
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFleet:
+    """The smallest fleet of one design and seed: instances of each pool, how it did, and how many runs it took."""
+
+    design: Design
+    seed: int
+    instances: tuple[int, ...]
+    summary: Summary
+    runs: int
+
+    @property
+    def total(self) -> int:
+        """Instances of all pools."""
+        return sum(self.instances)
+
+
+@dataclass(slots=True)
+class _Bracket:
+    """Bounds of one pool's size: the largest known to fail, the smallest known to pass."""
+
+    start: int
+    fails: int = 0
+    passes: int | None = None
+    size: int = 0
+    step: float = 0.1
+
+    def __post_init__(self) -> None:
+        self.size = self.start
+
+    @property
+    def done(self) -> bool:
+        return self.passes is not None and self.passes - self.fails <= 1
+
+    def judge(self, *, passed: bool) -> None:
+        """Note the outcome at `size` and choose the next one."""
+        if passed:
+            self.passes = self.size if self.passes is None else min(self.passes, self.size)
+        else:
+            self.fails = max(self.fails, self.size)
+        if self.done:
+            assert self.passes is not None
+            self.size = self.passes
+        elif self.passes is None:
+            self.size = max(self.size + 1, ceil(self.size * (1 + self.step)))
+        elif self.fails == 0:
+            self.size = max(1, int(self.size * (1 - self.step)))
+        else:
+            self.size = (self.passes + self.fails) // 2
+        self.step = min(2 * self.step, 0.8)
+
+
+def make_workload(task: SearchTask) -> Workload:
+    """Draw the requests of a task."""
+    rng = np.random.default_rng(task.seed)
+    if task.arrivals == "trace":
+        return trace_workload(task.lengths, task.rate, task.rule, rng)
+    return poisson_workload(task.lengths, task.rate, task.requests, task.rule, rng)
+
+
+def run_fleet(
+    task: SearchTask, workload: Workload, instances: tuple[int, ...], progress: Callable[[int], None] | None = None
+) -> Summary:
+    """Simulate one fleet of the task's design."""
+    contexts = task.design.contexts
+    specs = tuple(
+        PoolSpec(f"{context:,}", count, task.setup.limits(context, short=index < len(contexts) - 1), task.setup.cost)
+        for index, (context, count) in enumerate(zip(contexts, instances, strict=True))
+    )
+    return summarise(simulate(workload, specs, _router(task, workload), task.balance, progress))
+
+
+def smallest_fleet(task: SearchTask, progress: Callable[[int], None] | None = None) -> FoundFleet:
+    """Search the smallest fleet; `progress` is told how many requests the current run has seen.
+
+    Raises ConfigurationError when even a fleet of eight times the analytical size misses the objective.
+    """
+    workload = make_workload(task)
+    brackets = [_Bracket(size) for size in _start(task)]
+    runs = 0
+    passed: dict[tuple[int, ...], Summary] = {}
+    while not all(bracket.done for bracket in brackets):
+        sizes = tuple(bracket.size for bracket in brackets)
+        summary = run_fleet(task, workload, sizes, progress)
+        runs += 1
+        groups = summary.by_pool
+        _check_success(task, summary)
+        _check_reachable(task, brackets, groups)
+        for bracket, latency in zip(brackets, groups, strict=True):
+            bracket.judge(passed=not misses(latency, task.setup.objective))
+        passed[sizes] = summary
+    final = tuple(bracket.size for bracket in brackets)
+    if final not in passed:
+        passed[final] = run_fleet(task, workload, final, progress)
+        runs += 1
+    return FoundFleet(task.design, task.seed, final, passed[final], runs)
+
+
+def _router(task: SearchTask, workload: Workload) -> Router:
+    contexts = task.design.contexts
+    if len(contexts) == 1:
+        return OnePoolRouter()
+    pools = Pools([Pool(f"{context}", context) for context in contexts])
+    if task.router == "oracle":
+        return OracleRouter(workload, pools)
+    settings = EstimatorSettings(default_output_tokens=undeclared_output_tokens(task.lengths))
+    estimator: Estimator = EmaEstimator(settings)
+    return LearningRouter(workload, pools, estimator)
+
+
+def _start(task: SearchTask) -> tuple[int, ...]:
+    """Return the analytical size of each pool."""
+    contexts, setup = task.design.contexts, task.setup
+    chosen = np.searchsorted(contexts[:-1], budgets(task.lengths, task.rule))
+    sizes = []
+    for index, context in enumerate(contexts):
+        mine = chosen == index
+        share = float(mine.mean())
+        if share == 0:
+            sizes.append(1)
+            continue
+        limits = setup.limits(context, short=index < len(contexts) - 1)
+        mu = throughput(task.lengths.subset(mine), setup.cost, limits, setup.objective.tpot_s).requests_per_s
+        sizes.append(max(1, ceil(share * task.rate / mu)))
+    return tuple(sizes)
+
+
+def _check_success(task: SearchTask, summary: Summary) -> None:
+    asked = task.setup.objective.success
+    if summary.success < asked:
+        raise ConfigurationError(
+            f"{task.design.name}: objective success {asked:.2%}: met by no fleet, the nearest is {summary.success:.3%}; "
+            f"{summary.rejected:.3%} of the requests are longer than {task.design.contexts[-1]:,} tokens and "
+            f"{summary.truncated:.3%} are cut short, whatever the number of instances"
+        )
+
+
+def _check_reachable(task: SearchTask, brackets: list[_Bracket], groups: tuple[Latency, ...]) -> None:
+    for bracket, latency in zip(brackets, groups, strict=True):
+        missed = misses(latency, task.setup.objective)
+        if missed and bracket.size > MOST_TIMES_THE_START * bracket.start:
+            raise ConfigurationError(
+                f"{task.design.name}: no fleet meets the objective; with {bracket.size:,} instances it is still "
+                f"{' and '.join(map(str, missed))}"
+            )
+
+
+def with_seed(task: SearchTask, seed: int) -> SearchTask:
+    """Return the same task with another seed."""
+    return replace(task, seed=seed)
