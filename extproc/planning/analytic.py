@@ -130,7 +130,9 @@ def analyse(lengths: Lengths, rate: float, setup: Setup, rule: DeclaredRule, thr
     budget = budgets(lengths, rule)
     splits = tuple(_split(lengths, budget, t, rate, setup, (long, right)) for t in sorted(thresholds))
     # Of equally small fleets the one with the larger continuous saving has more room.
-    best = min(splits, key=lambda split: (split.instances, -split.honest_form))
+    # A threshold that leaves one of the pools without requests is one pool under another name.
+    real = [split for split in splits if 0 < split.alpha < 1] or splits
+    best = min(real, key=lambda split: (split.instances, -split.honest_form))
     return Analysis(rule, rate, long, right, splits, best, _band(splits, best))
 
 

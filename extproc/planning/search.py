@@ -8,7 +8,7 @@ seed; several seeds give a confidence interval.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
@@ -203,7 +203,3 @@ def _check_reachable(task: SearchTask, brackets: list[_Bracket], groups: tuple[L
                 f"{' and '.join(map(str, missed))}"
             )
 
-
-def with_seed(task: SearchTask, seed: int) -> SearchTask:
-    """Return the same task with another seed."""
-    return replace(task, seed=seed)

@@ -1,0 +1,97 @@
+"""Many searches: from the cache, in this process, or over several."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from math import sqrt
+from multiprocessing import get_context
+
+import numpy as np
+
+from extproc.planning.cache import ResultCache
+from extproc.planning.search import Design, FoundFleet, SearchTask, smallest_fleet
+
+__all__ = ["FleetEstimate", "estimate_fleets", "search_all"]
+
+# 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom (any table of the distribution).
+STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+NORMAL_975 = 1.96
+
+
+@dataclass(frozen=True, slots=True)
+class FleetEstimate:
+    """The smallest fleet of one design over several seeds.
+
+    `instances` is the mean of the totals, `half_width` that of its 95 % confidence interval (nan for one seed);
+    `typical` is the seed whose total is the median.
+    """
+
+    design: Design
+    found: tuple[FoundFleet, ...]
+    instances: float
+    half_width: float
+    typical: FoundFleet
+
+
+def search_all(
+    tasks: Sequence[SearchTask], jobs: int, cache: ResultCache, progress: Callable[[int, str], None]
+) -> list[FoundFleet]:
+    """Search every task; `progress` is told how many are done and what is going on.
+
+    Raises ConfigurationError, of the first task that no fleet can meet.
+    """
+    results = {index: found for index, task in enumerate(tasks) if (found := cache.get(task)) is not None}
+    missing = [index for index in range(len(tasks)) if index not in results]
+    progress(len(results), "")
+    if jobs == 1 or len(missing) <= 1:
+        for index in missing:
+            task = tasks[index]
+            results[index] = smallest_fleet(task, lambda seen, task=task: progress(len(results), _doing(task, seen)))  # type: ignore[misc]
+            cache.put(task, results[index])
+    else:
+        _in_processes(tasks, missing, jobs, cache, results, progress)
+    progress(len(results), "")
+    return [results[index] for index in range(len(tasks))]
+
+
+def estimate_fleets(found: Sequence[FoundFleet]) -> tuple[FleetEstimate, ...]:
+    """Group searches by design, in the order in which the designs first appear."""
+    designs = list(dict.fromkeys(fleet.design for fleet in found))
+    return tuple(_estimate(design, [fleet for fleet in found if fleet.design == design]) for design in designs)
+
+
+def _estimate(design: Design, found: list[FoundFleet]) -> FleetEstimate:
+    totals = np.array([fleet.total for fleet in found], np.float64)
+    freedom = len(totals) - 1
+    half = float("nan")
+    if freedom > 0:
+        t = STUDENT_T[freedom - 1] if freedom <= len(STUDENT_T) else NORMAL_975
+        half = t * float(totals.std(ddof=1)) / sqrt(len(totals))
+    typical = sorted(found, key=lambda fleet: fleet.total)[len(found) // 2]
+    return FleetEstimate(design, tuple(found), float(totals.mean()), half, typical)
+
+
+def _in_processes(
+    tasks: Sequence[SearchTask],
+    missing: list[int],
+    jobs: int,
+    cache: ResultCache,
+    results: dict[int, FoundFleet],
+    progress: Callable[[int, str], None],
+) -> None:
+    # Forking a process that has threads (the progress bar's) can deadlock the child.
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(smallest_fleet, tasks[index]): index for index in missing}
+        try:
+            for future in as_completed(futures):
+                index = futures[future]
+                results[index] = future.result()
+                cache.put(tasks[index], results[index])
+                progress(len(results), tasks[index].design.name)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _doing(task: SearchTask, seen: int) -> str:
+    return f"{task.design.name}, seed {task.seed}: {seen:,} requests"
