@@ -6,7 +6,7 @@ from enum import StrEnum
 from extproc.core.budget import TokenBudget
 from extproc.core.errors import BodyFault
 from extproc.core.estimator.protocol import Estimate
-from extproc.core.facts import RequestFacts
+from extproc.core.facts import Api
 from extproc.core.policy import Pool
 
 __all__ = ["Decision", "Mode", "Reason"]
@@ -37,17 +37,21 @@ class Reason(StrEnum):
 class Decision:
     """Where one request goes, and why.
 
-    `routed` is True when the pool header is set: a smaller pool than the default, in mode enforce.
-    `facts`, `estimate` and `budget` are None when the body was not seen whole or not understood.
+    `routed` is True when the pool header is set: a smaller pool than the default, in mode enforce. `estimate` and
+    `budget` are None, and `model` is "", when the body was not seen whole or not understood. `learnable` says that
+    usage will be in the answer. The prompt's text is not in here: a decision lives as long as the answer runs.
     """
 
     pool: Pool
     reason: Reason
     mode: Mode
     routed: bool
-    api: str
-    facts: RequestFacts | None = None
+    api: Api
+    model: str = ""
     estimate: Estimate | None = None
     budget: TokenBudget | None = None
+    stream: bool = False
+    learnable: bool = False
     fault: BodyFault | None = None
     body_bytes: int = 0
+    text_bytes: int = 0

@@ -1,0 +1,1 @@
+"""The command `dualpool`: one module per subcommand."""

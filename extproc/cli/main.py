@@ -1,0 +1,41 @@
+"""`dualpool`: entry point, and how errors end it: exit 0 well, 1 failed, 2 wrong usage or configuration."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from extproc import __version__
+from extproc.core.errors import ConfigurationError
+
+__all__ = ["main"]
+
+COMMANDS = ("serve",)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except ConfigurationError as error:
+        print(f"dualpool {options.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dualpool", description="Routes LLM requests to a short- or a long-context pool by token budget."
+    )
+    parser.add_argument("--version", action="version", version=f"dualpool {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        import_module(f"extproc.cli.{command}").add(subparsers)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The configuration file, decoded once into typed objects."""

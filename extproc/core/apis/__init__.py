@@ -1,0 +1,47 @@
+"""The API families we understand: which one a path is, what a request says, and what its answer used.
+
+One module per family holds both sides, since the two change together. Bodies are decoded once into typed structs
+(msgspec skips what we do not name, in C), so that the cost is one pass over the bytes.
+"""
+
+from typing import Final
+
+from extproc.core.apis import chat
+from extproc.core.errors import BodyFault, BodyNotUnderstood
+from extproc.core.facts import Api, RequestFacts
+
+__all__ = ["api_of", "read_request"]
+
+
+def api_of(method: str, path: str) -> Api | None:
+    """Tell which API a request calls, by its method and path; None for all that is not ours.
+
+    Any prefix before `/v1` is fine, and a query and one trailing slash are looked over.
+    """
+    if method != "POST":
+        return None
+    path, _, _ = path.partition("?")
+    _, found, endpoint = path.rpartition("/v1/")
+    return _BY_ENDPOINT.get(endpoint.removesuffix("/")) if found else None
+
+
+_BY_ENDPOINT: Final = {
+    "chat/completions": Api.CHAT,
+    "completions": Api.COMPLETIONS,
+    "embeddings": Api.EMBEDDINGS,
+    "responses": Api.RESPONSES,
+    "messages": Api.MESSAGES,
+}
+
+
+def read_request(api: Api, body: bytes) -> RequestFacts:
+    """Read the facts of one whole request body.
+
+    Raises BodyNotUnderstood, and nothing else whatever the bytes are.
+    """
+    if not body:
+        raise BodyNotUnderstood(BodyFault.EMPTY)
+    return _READERS[api](body)
+
+
+_READERS: Final = {Api.CHAT: chat.read_request}

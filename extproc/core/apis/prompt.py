@@ -1,0 +1,45 @@
+"""Gathering the prompt of one request: its texts and what stands in it beside text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from extproc.core.apis.bodies import compact_json
+from extproc.core.facts import MediaCount
+
+__all__ = ["Prompt"]
+
+
+@dataclass(slots=True)
+class Prompt:
+    """What has been found of a prompt so far; grows as a body is walked through once."""
+
+    texts: list[str] = field(default_factory=list)
+    images: int = 0
+    audio: int = 0
+    video: int = 0
+    tools: int = 0
+    tool_calls: int = 0
+    unseen: bool = False  # part of the prompt is not in the body (a stored file, earlier turns)
+
+    def add_json(self, values: Sequence[msgspec.Raw] | None) -> int:
+        """Add values that models see as JSON text; return how many there are."""
+        if not values:
+            return 0
+        self.texts += map(compact_json, values)
+        return len(values)
+
+    def text(self) -> bytes:
+        """Return all text as UTF-8."""
+        return "".join(self.texts).encode()
+
+    def media(self) -> MediaCount:
+        """Return how many items are not text."""
+        if self.images or self.audio or self.video:
+            return MediaCount(self.images, self.audio, self.video)
+        return _NO_MEDIA
+
+
+_NO_MEDIA: Final = MediaCount()

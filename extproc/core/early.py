@@ -1,0 +1,58 @@
+"""Deciding before the end of the body: when so much has come that no smaller pool could hold it.
+
+A token is at most 16 bytes of text, so 16 x the largest smaller pool's tokens are enough. Base64 media is no text:
+it is left out of the count by looking for its two JSON forms, without parsing. JSON escapes can make the body
+longer than its text (up to threefold in practice); the error is towards the larger pool, where nothing is lost.
+"""
+
+from extproc.core.estimator.ema import MAX_BYTES_PER_TOKEN
+
+__all__ = ["EarlyRule", "media_bytes"]
+
+_MARKERS = (b";base64,", b'"data"')
+
+
+class EarlyRule:
+    """Says when a body need not be waited for, or read, any further.
+
+    `max_held_bytes` is the most that is held of any body: below the gateway's buffer limit, or it stalls.
+    """
+
+    def __init__(self, largest_optional_tokens: int, max_held_bytes: int) -> None:
+        self.max_held_bytes = max_held_bytes
+        self.text_bytes = min(int(largest_optional_tokens * MAX_BYTES_PER_TOKEN), max_held_bytes)
+
+    def next_look(self, body: bytes) -> int:
+        """Return how many bytes have to be there before the next look; 0 when it is decided now."""
+        if len(body) >= self.max_held_bytes:
+            return 0
+        media = media_bytes(body) if len(body) >= self.text_bytes else 0
+        wanted = self.text_bytes + media
+        if len(body) >= wanted:
+            return 0
+        # At least a quarter more each time, so that all looks together stay linear in the bytes.
+        return min(max(wanted, len(body) + len(body) // 4), self.max_held_bytes)
+
+
+def media_bytes(body: bytes) -> int:
+    """Return how many bytes of a JSON body are base64 media, as far as it is there (never more than there are)."""
+    spans: list[tuple[int, int]] = []
+    for marker in _MARKERS:
+        at = body.find(marker)
+        while at >= 0:
+            start = at + len(marker)
+            if marker == b'"data"':
+                start = body.find(b'"', start) + 1 or len(body)
+            end = body.find(b'"', start)
+            end = len(body) if end < 0 else end
+            spans.append((start, end))
+            at = body.find(marker, end)
+    return _union(spans)
+
+
+def _union(spans: list[tuple[int, int]]) -> int:
+    total = reached = 0
+    for start, end in sorted(spans):
+        total += max(0, end - max(start, reached))
+        reached = max(reached, end)
+    return total

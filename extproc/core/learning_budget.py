@@ -1,0 +1,45 @@
+"""How much of the router may go into learning: a token bucket of response messages.
+
+Each kept stream costs one message per piece of answer, and for an SSE answer that is about one per token: 60-85 us
+of Python each, a hundred times the routing decision for a thousand tokens. So learning is sampled, and what is
+sampled is paid for in messages, not in requests. A young category is always learned from; it overdraws the bucket,
+so that the others wait.
+"""
+
+from dataclasses import dataclass
+
+__all__ = ["LearningBudget", "LearningSettings"]
+
+# Headers, one piece of body, and the end: what a JSON answer costs.
+JSON_MESSAGES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class LearningSettings:
+    """Limits of learning.
+
+    At most `messages_per_s` response messages are paid for on average, `burst_messages` at once.
+    """
+
+    messages_per_s: float = 500.0
+    burst_messages: float = 5_000.0
+
+
+class LearningBudget:
+    """A bucket that refills with time and may go into debt for young categories, down to minus one burst."""
+
+    def __init__(self, settings: LearningSettings) -> None:
+        self._per_s = settings.messages_per_s
+        self._burst = settings.burst_messages
+        self._left = settings.burst_messages
+        self._at_s: float | None = None
+
+    def admit(self, messages: float, *, young: bool, now_s: float) -> bool:
+        """Say whether an answer of so many messages is learned from, and pay for it if so."""
+        if self._at_s is not None:
+            self._left = min(self._burst, self._left + (now_s - self._at_s) * self._per_s)
+        self._at_s = now_s
+        if not young and self._left < messages:
+            return False
+        self._left = max(self._left - messages, -self._burst)
+        return True

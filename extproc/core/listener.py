@@ -1,0 +1,67 @@
+"""The port through which metrics, logs and traces hear what happened; each call carries one frozen object."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from extproc.core.decision import Decision
+from extproc.core.errors import AnswerFault
+from extproc.core.estimator.protocol import Learning
+from extproc.core.usage import Overflow, Usage
+
+__all__ = ["Listener", "Misconfiguration", "Observation", "Skipped"]
+
+
+class Misconfiguration(StrEnum):
+    """A gateway configuration with which no request can be routed; traffic passes untouched."""
+
+    NO_REQUEST_HEADERS = "no_request_headers"  # request_header_mode: SKIP
+    STREAMED_WITHOUT_FLAG = "streamed_without_flag"  # no send_body_without_waiting_for_header_response
+    NO_REQUEST_BODY = "no_request_body"  # request_body_mode: NONE, or one we do not know
+
+
+class Skipped(StrEnum):
+    """Why a kept stream taught nothing although its answer was readable; beside AnswerFault a metric label."""
+
+    STATUS = "status"  # not a 2xx
+    EARLY_ANSWER = "early_answer"  # the answer began before the request was whole
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One answer that was read whole, and what it taught."""
+
+    decision: Decision
+    usage: Usage
+    learning: Learning
+
+
+class Listener(Protocol):
+    """Hears of everything that an exchange does. Implementations must not raise and must be quick."""
+
+    def decided(self, decision: Decision) -> None:
+        """Hear that a request was placed."""
+
+    def passed(self) -> None:
+        """Hear that a request was none of ours."""
+
+    def kept(self, decision: Decision) -> None:
+        """Hear that a stream stays open for its answer."""
+
+    def observed(self, observation: Observation) -> None:
+        """Hear that an answer was read, with the error before it was learned from."""
+
+    def not_learned(self, why: AnswerFault | Skipped) -> None:
+        """Hear that a kept answer taught nothing."""
+
+    def overflowed(self, decision: Decision, overflow: Overflow) -> None:
+        """Hear that the pool refused a request for its length."""
+
+    def repaired(self, decision: Decision) -> None:
+        """Hear that the gateway needed more than one attempt."""
+
+    def misconfigured(self, what: Misconfiguration) -> None:
+        """Hear that the gateway is configured so that nothing can be routed."""
+
+    def failed(self, error: Exception) -> None:
+        """Hear of an exception in our own code; the exchange goes on untouched."""

@@ -1,0 +1,70 @@
+"""Turning the answer of a kept stream into a lesson for the router: usage from a 2xx, overflow from a 400."""
+
+from typing import Protocol
+
+from extproc.core.answer import AnswerReader, read_overflow
+from extproc.core.decision import Decision
+from extproc.core.errors import AnswerNotUnderstood
+from extproc.core.events import ResponseHead
+from extproc.core.listener import Skipped
+from extproc.core.router import Router
+
+__all__ = ["Lesson", "lesson_for"]
+
+# A refusal is a few hundred bytes; no more is kept of one.
+MAX_REFUSAL_BYTES = 16 * 1024
+
+
+class Lesson(Protocol):
+    """An answer being read. Both methods raise AnswerNotUnderstood when nothing can be learned from it."""
+
+    def feed(self, data: bytes) -> None:
+        """Take in the next piece of the answer's body."""
+        ...
+
+    def finish(self) -> None:
+        """Hear that the answer is complete, and teach."""
+        ...
+
+
+def lesson_for(router: Router, decision: Decision, head: ResponseHead) -> Lesson | None:
+    """Return how to read an answer with this head; None (reported) when it cannot teach."""
+    if head.status == 400:  # noqa: PLR2004
+        return _Refusal(router, decision)
+    if not 200 <= head.status < 300:  # noqa: PLR2004
+        router.listener.not_learned(Skipped.STATUS)
+        return None
+    try:
+        reader = AnswerReader(
+            decision.api, head.content_type, head.content_encoding, router.settings.max_answer_bytes
+        )
+    except AnswerNotUnderstood as error:
+        router.listener.not_learned(error.fault)
+        return None
+    return _Answer(router, decision, reader)
+
+
+class _Answer:
+    def __init__(self, router: Router, decision: Decision, reader: AnswerReader) -> None:
+        self._router, self._decision = router, decision
+        self._reader = reader
+        self.feed = reader.feed
+
+    def finish(self) -> None:
+        self._router.learn(self._decision, self._reader.finish())
+
+
+class _Refusal:
+    def __init__(self, router: Router, decision: Decision) -> None:
+        self._router, self._decision = router, decision
+        self._body = bytearray()
+
+    def feed(self, data: bytes) -> None:
+        self._body += data[: MAX_REFUSAL_BYTES - len(self._body)]
+
+    def finish(self) -> None:
+        overflow = read_overflow(bytes(self._body))
+        if overflow is None:
+            self._router.listener.not_learned(Skipped.STATUS)
+        else:
+            self._router.learn_overflow(self._decision, overflow)

@@ -1,0 +1,121 @@
+"""The admin HTTP server: /metrics, /healthz, /readyz, /config, /state, in a thread of its own.
+
+What belongs to the event loop is asked of the event loop; that it answers in time is what /healthz means.
+"""
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Callable, Coroutine
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from extproc.core.errors import ConfigurationError
+
+__all__ = ["Admin", "AdminPages"]
+
+LOOP_ANSWERS_WITHIN_S = 2.0
+Page = tuple[HTTPStatus, str, bytes]
+
+
+class AdminPages:
+    """What each path answers; the functions given are called on the event loop."""
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        ready: Callable[[], bool],
+        state_json: Callable[[], str],
+        config_json: bytes,
+    ) -> None:
+        self._registry = registry
+        self._ready = ready
+        self._state_json = state_json
+        self._config_json = config_json
+        self._loop = asyncio.get_running_loop()
+
+    def page(self, path: str) -> Page:
+        """Return status, content type and body for a path."""
+        try:
+            match path.partition("?")[0]:
+                case "/metrics":
+                    return HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(self._registry)
+                case "/healthz":
+                    self._on_loop(lambda: None)
+                    return _text(HTTPStatus.OK, "ok\n")
+                case "/readyz":
+                    ready = self._on_loop(self._ready)
+                    return _text(HTTPStatus.OK, "ready\n") if ready else _unavailable("not ready\n")
+                case "/config":
+                    return HTTPStatus.OK, "application/json", self._config_json
+                case "/state":
+                    return HTTPStatus.OK, "application/json", self._on_loop(self._state_json).encode()
+                case _:
+                    return _text(HTTPStatus.NOT_FOUND, "paths: /metrics /healthz /readyz /config /state\n")
+        except (TimeoutError, concurrent.futures.CancelledError, RuntimeError) as error:
+            return _unavailable(f"the event loop does not answer: {type(error).__name__}\n")
+
+    def _on_loop(self, function: Callable[[], Any]) -> Any:  # noqa: ANN401  (whatever the function returns)
+        if self._loop.is_closed():
+            raise RuntimeError("event loop is closed")
+        call: Coroutine[Any, Any, Any] = _call(function)
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result(LOOP_ANSWERS_WITHIN_S)
+
+
+class Admin:
+    """The listening server; `address` is where, with the real port. Raises ConfigurationError when it can't."""
+
+    def __init__(self, address: str, pages: AdminPages) -> None:
+        host, _, port = address.rpartition(":")
+        if not port.isdigit() or int(port) > 65535:  # noqa: PLR2004
+            raise ConfigurationError(f"admin.address: {address!r} given; host:port is needed")
+        try:
+            self._server = ThreadingHTTPServer((host.strip("[]"), int(port)), _handler(pages))
+        except OSError as error:
+            raise ConfigurationError(f"admin.address: {address!r} cannot be bound: {error}") from error
+        self.address = f"{host}:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, name="admin", daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop answering and free the port."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _handler(pages: AdminPages) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        timeout = 30
+
+        def do_GET(self) -> None:
+            status, content_type, body = pages.page(self.path)
+            self.send_response(status)
+            self.send_header("content-type", content_type)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the base class's name)
+            """Stay silent: probes and scrapes come every few seconds."""
+
+    return Handler
+
+
+async def _call(function: Callable[[], Any]) -> Any:  # noqa: ANN401
+    return function()
+
+
+def _text(status: HTTPStatus, text: str) -> Page:
+    return status, "text/plain; charset=utf-8", text.encode()
+
+
+def _unavailable(text: str) -> Page:
+    return _text(HTTPStatus.SERVICE_UNAVAILABLE, text)

@@ -1,0 +1,1 @@
+"""Metrics and logs: listeners to the frozen objects of core, and nothing that decides."""

@@ -1,0 +1,132 @@
+"""Structured logs: one JSON object a line on stderr; never a body, never a credential.
+
+Exceptions are logged with their traceback once per kind (type and place) and minute: a fault that every request
+meets must not drown the log.
+"""
+
+import logging
+import sys
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import msgspec
+
+from extproc.core.decision import Decision
+from extproc.core.errors import AnswerFault
+from extproc.core.listener import Misconfiguration, Observation, Skipped
+from extproc.core.usage import Overflow
+
+__all__ = ["JsonFormatter", "LogListener", "configure_logging"]
+
+REPEAT_AFTER_S = 60.0
+MAX_KINDS = 256
+
+_HINTS = {
+    Misconfiguration.NO_REQUEST_HEADERS: "set request_header_mode: SEND; without headers nothing can be routed",
+    Misconfiguration.STREAMED_WITHOUT_FLAG: (
+        "request_body_mode: STREAMED needs send_body_without_waiting_for_header_response: true; or use BUFFERED"
+    ),
+    Misconfiguration.NO_REQUEST_BODY: "set request_body_mode to STREAMED, BUFFERED or FULL_DUPLEX_STREAMED",
+}
+
+
+class JsonFormatter(logging.Formatter):
+    """A record as one line of JSON; fields given as `extra={"fields": {...}}` stand beside the message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, without its end."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line.update(getattr(record, "fields", {}))
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(line, enc_hook=str).decode()
+
+
+def configure_logging(level: str) -> None:
+    """Send all logs to stderr as JSON, from `level` (debug, info, warning, error) up."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # Its debug lines say nothing about a request, and there are several for each.
+    logging.getLogger("grpc").setLevel(max(logging.INFO, logging.getLogger().level))
+
+
+class LogListener:
+    """A Listener that logs what an operator has to know, and decisions at level debug."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._log = logging.getLogger("dualpool")
+        self._clock = clock
+        self._told: set[Misconfiguration] = set()
+        self._logged_at_s: dict[str, float] = {}
+
+    def decided(self, decision: Decision) -> None:
+        """Log a decision at level debug."""
+        if self._log.isEnabledFor(logging.DEBUG):
+            budget = decision.budget
+            fields = {
+                "pool": decision.pool.name,
+                "reason": decision.reason,
+                "api": decision.api,
+                "model": decision.model,
+                "budget_tokens": budget and budget.total,
+                "budget_bound_tokens": budget and budget.bound,
+                "source": decision.estimate and decision.estimate.source,
+                "body_bytes": decision.body_bytes,
+            }
+            self._log.debug("decided", extra={"fields": fields})
+
+    def passed(self) -> None:
+        """Stay silent: other paths are normal."""
+
+    def kept(self, decision: Decision) -> None:
+        """Stay silent."""
+
+    def observed(self, observation: Observation) -> None:
+        """Log an answer that taught, at level debug."""
+        if self._log.isEnabledFor(logging.DEBUG):
+            fields = {
+                "model": observation.decision.model,
+                "prompt_tokens": observation.usage.prompt_tokens,
+                "completion_tokens": observation.usage.completion_tokens,
+                "ratio": observation.learning.ratio,
+                "refused": observation.learning.refused,
+            }
+            self._log.debug("observed", extra={"fields": fields})
+
+    def not_learned(self, why: AnswerFault | Skipped) -> None:
+        """Log at level debug; the metric counts it."""
+        self._log.debug("answer not learned from", extra={"fields": {"cause": why}})
+
+    def overflowed(self, decision: Decision, overflow: Overflow) -> None:
+        """Log that no pool held a request: its prompt was longer than any context."""
+        fields = {"model": decision.model, "at_least_prompt_tokens": overflow.at_least_prompt_tokens}
+        self._log.info("context overflow", extra={"fields": fields})
+
+    def repaired(self, decision: Decision) -> None:
+        """Log at level debug; the metric counts it."""
+        self._log.debug("repaired by another attempt", extra={"fields": {"pool": decision.pool.name}})
+
+    def misconfigured(self, what: Misconfiguration) -> None:
+        """Log each kind once, with what to change."""
+        if what not in self._told:
+            self._told.add(what)
+            self._log.error("the gateway cannot route: %s", _HINTS[what], extra={"fields": {"cause": what}})
+
+    def failed(self, error: Exception) -> None:
+        """Log the traceback, once per kind and minute."""
+        frames = traceback.extract_tb(error.__traceback__)
+        kind = f"{type(error).__name__} at {frames[-1].filename}:{frames[-1].lineno}" if frames else repr(error)
+        now = self._clock()
+        if now - self._logged_at_s.get(kind, -REPEAT_AFTER_S) < REPEAT_AFTER_S:
+            return
+        if len(self._logged_at_s) >= MAX_KINDS:
+            self._logged_at_s.clear()
+        self._logged_at_s[kind] = now
+        self._log.error("exception in our own code; the exchange goes on untouched", exc_info=error)

@@ -1,0 +1,122 @@
+"""Prometheus metrics of the router. Labels are bounded: closed sets, or the first so many values of clients."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from extproc.core.decision import Decision
+from extproc.core.errors import AnswerFault
+from extproc.core.listener import Misconfiguration, Observation, Skipped
+from extproc.core.usage import Overflow
+from extproc.telemetry.labels import BoundedLabels
+
+__all__ = ["Metrics"]
+
+TOKEN_BUCKETS = (
+    *(64, 128, 256, 512, 1024, 2048, 3072, 4096, 6144, 8192, 12288, 16384),
+    *(24576, 32768, 49152, 65536, 98304, 131072),
+)
+# Narrow around 1, where the estimators differ.
+RATIO_BUCKETS = (0.25, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0, 1.02, 1.05, 1.1, 1.15, 1.2, 1.3, 1.5, 2.0, 4.0)
+SECONDS_BUCKETS = (5e-5, 1e-4, 1.5e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 5e-2, 0.2, 1.0)
+
+
+class Metrics:
+    """A Listener that counts; owns no registry of its own."""
+
+    def __init__(self, registry: CollectorRegistry, max_models: int, max_categories: int) -> None:
+        self._models = BoundedLabels(max_models)
+        self._categories = BoundedLabels(max_categories)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"dualpool_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"dualpool_{name}", text, labels, buckets=buckets, registry=registry)
+
+        self.requests = counter("requests_total", "Requests placed", "pool", "reason", "api", "model")
+        self.passed_requests = counter("passed_requests_total", "Requests that are none of ours")
+        self.budget = histogram("budget_tokens", "Token budget that was routed on", TOKEN_BUCKETS, "model")
+        self.prompt = histogram("actual_prompt_tokens", "Prompt tokens by usage", TOKEN_BUCKETS, "model")
+        self.completion = histogram("actual_completion_tokens", "Output tokens by usage", TOKEN_BUCKETS, "model")
+        self.total = histogram("actual_total_tokens", "Prompt and output tokens by usage", TOKEN_BUCKETS, "model")
+        self.ratio = histogram(
+            "estimate_ratio", "Estimated / actual prompt tokens, before learning", RATIO_BUCKETS, "model"
+        )
+        self.under_counted = counter("under_counted_total", "Prompts that exceeded their upper bound", "model")
+        self.bytes_per_token = Gauge(
+            "dualpool_bytes_per_token",
+            "Prompt text bytes per prompt token, last answer of the category",
+            ("model", "category"),
+            registry=registry,
+        )
+        self.observations = counter("observations_total", "Answers with usage", "model", "source")
+        self.refused = counter("refused_observations_total", "Usages not learned from, by cause", "cause")
+        self.not_learned_answers = counter("answers_not_learned_total", "Kept answers without a lesson", "cause")
+        self.overflows = counter("context_overflows_total", "Refusals for length by the pool", "pool", "model")
+        self.repairs = counter("misroutes_repaired_total", "Kept requests that needed another attempt", "pool")
+        self.bodies = counter("bodies_not_understood_total", "Request bodies without facts, by cause", "cause")
+        self.misconfigurations = counter("misconfigured_total", "Exchanges that could not be routed", "cause")
+        self.exceptions = counter("exceptions_total", "Exceptions in our own code", "kind")
+        self.kept_streams = counter("streams_kept_total", "Streams kept open for their answer")
+        self.open_streams = Gauge("dualpool_streams_open", "Streams open now", registry=registry)
+        self.streams = counter("streams_total", "Streams ended")
+        self.decision_seconds = histogram(
+            "decision_seconds", "From the request's headers to its decision", SECONDS_BUCKETS
+        )
+        self.processing_seconds = histogram(
+            "processing_seconds", "Own work for one stream, without waiting", SECONDS_BUCKETS
+        )
+
+    def decided(self, decision: Decision) -> None:
+        """Count the request by pool, reason, API and model; a body without facts by its cause too."""
+        model = self._models.label(decision.model)
+        self.requests.labels(decision.pool.name, decision.reason, decision.api, model).inc()
+        if decision.budget is not None:
+            self.budget.labels(model).observe(decision.budget.bound)
+        if decision.fault is not None:
+            self.bodies.labels(decision.fault).inc()
+
+    def passed(self) -> None:
+        """Count a request that is none of ours."""
+        self.passed_requests.inc()
+
+    def kept(self, decision: Decision) -> None:  # noqa: ARG002  (the port's signature)
+        """Count a stream that stays open."""
+        self.kept_streams.inc()
+
+    def observed(self, observation: Observation) -> None:
+        """Record the error before learning, and the true lengths."""
+        decision, usage, learning = observation.decision, observation.usage, observation.learning
+        model = self._models.label(decision.model)
+        self.prompt.labels(model).observe(usage.prompt_tokens)
+        self.completion.labels(model).observe(usage.completion_tokens)
+        self.total.labels(model).observe(usage.prompt_tokens + usage.completion_tokens)
+        self.ratio.labels(model).observe(learning.ratio)
+        if learning.under_counted:
+            self.under_counted.labels(model).inc()
+        if learning.refused is not None:
+            self.refused.labels(learning.refused).inc()
+        if decision.estimate is not None:
+            self.observations.labels(model, decision.estimate.source).inc()
+            key = self._categories.label(decision.estimate.category.key)
+            if learning.refused is None:
+                self.bytes_per_token.labels(model, key).set(learning.bytes_per_token)
+
+    def not_learned(self, why: AnswerFault | Skipped) -> None:
+        """Count an answer that taught nothing."""
+        self.not_learned_answers.labels(why).inc()
+
+    def overflowed(self, decision: Decision, overflow: Overflow) -> None:  # noqa: ARG002  (the port's signature)
+        """Count a refusal for length."""
+        self.overflows.labels(decision.pool.name, self._models.label(decision.model)).inc()
+
+    def repaired(self, decision: Decision) -> None:
+        """Count a request that was served by a later attempt."""
+        self.repairs.labels(decision.pool.name).inc()
+
+    def misconfigured(self, what: Misconfiguration) -> None:
+        """Count an exchange that could not be routed."""
+        self.misconfigurations.labels(what).inc()
+
+    def failed(self, error: Exception) -> None:
+        """Count an exception by its type; types are code's, not clients'."""
+        self.exceptions.labels(type(error).__name__).inc()

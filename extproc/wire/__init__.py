@@ -1,0 +1,1 @@
+"""Envoy's ext_proc messages to plain events and back; the only room that knows protobuf."""

@@ -1,0 +1,126 @@
+"""ProcessingRequest (bytes) to events. Source: envoy/service/ext_proc/v3/external_processor.proto.
+
+Headers arrive lower-case, their values in `raw_value` (`value` on older gateways). Only the few that matter are
+read; the rest, among them credentials, never leaves this module.
+"""
+
+from collections.abc import Mapping
+
+from envoy.config.core.v3.base_pb2 import HeaderMap
+from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
+from google.protobuf.message import DecodeError
+
+from extproc.core.events import (
+    BodyMode,
+    Event,
+    Modes,
+    RequestBody,
+    RequestHeaders,
+    RequestTrailers,
+    ResponseBody,
+    ResponseHead,
+    ResponseHeaders,
+    ResponseTrailers,
+)
+from extproc.core.facts import RequestHead
+
+__all__ = ["Decoder", "UnknownMessage"]
+
+_MODES = {mode.value: mode for mode in BodyMode}
+
+
+class UnknownMessage(ValueError):
+    """A message of a kind that this version does not know, or that is not protobuf."""
+
+
+class Decoder:
+    """Decodes messages. `tenant_header` (lower-case, or "") is what categories may be keyed by."""
+
+    def __init__(self, tenant_header: str = "") -> None:
+        self._request_fields = {
+            ":method": "method",
+            ":path": "path",
+            "content-encoding": "content_encoding",
+        }
+        if tenant_header:
+            self._request_fields[tenant_header] = "tenant"
+
+    def first(self, message: bytes) -> tuple[Modes, Event]:
+        """Decode a stream's first message: how the gateway talks, and the first event.
+
+        Without protocol_config (older gateways) BUFFERED is assumed: it is the one mode in which an answer never
+        comes too early. Raises UnknownMessage.
+        """
+        request = _parse(message)
+        modes = Modes()
+        if request.HasField("protocol_config"):
+            config = request.protocol_config
+            modes = Modes(
+                _MODES.get(config.request_body_mode, BodyMode.OTHER),
+                _MODES.get(config.response_body_mode, BodyMode.OTHER),
+                config.send_body_without_waiting_for_header_response,
+            )
+        return modes, self._event(request)
+
+    def next(self, message: bytes) -> Event:
+        """Decode a later message of a stream. Raises UnknownMessage."""
+        return self._event(_parse(message))
+
+    def _event(self, request: ProcessingRequest) -> Event:
+        match request.WhichOneof("request"):
+            case "request_headers":
+                headers = request.request_headers
+                picked = _pick(headers.headers, self._request_fields)
+                return RequestHeaders(RequestHead(**picked), headers.end_of_stream)
+            case "request_body":
+                return RequestBody(request.request_body.body, request.request_body.end_of_stream)
+            case "response_headers":
+                return _response_headers(request)
+            case "response_body":
+                return ResponseBody(request.response_body.body, request.response_body.end_of_stream)
+            case "request_trailers":
+                return RequestTrailers()
+            case "response_trailers":
+                return ResponseTrailers()
+            case other:
+                raise UnknownMessage(f"ProcessingRequest of kind {other}")
+
+
+_RESPONSE_FIELDS = {
+    ":status": "status",
+    "content-type": "content_type",
+    "content-encoding": "content_encoding",
+    "x-envoy-attempt-count": "attempts",
+}
+
+
+def _response_headers(request: ProcessingRequest) -> ResponseHeaders:
+    headers = request.response_headers
+    picked = _pick(headers.headers, _RESPONSE_FIELDS)
+    head = ResponseHead(
+        status=_number(picked.get("status", ""), 0),
+        content_type=picked.get("content_type", ""),
+        content_encoding=picked.get("content_encoding", ""),
+        attempts=_number(picked.get("attempts", ""), 1),
+    )
+    return ResponseHeaders(head, headers.end_of_stream)
+
+
+def _pick(headers: HeaderMap, fields: Mapping[str, str]) -> dict[str, str]:
+    picked = {}
+    for header in headers.headers:
+        field = fields.get(header.key)
+        if field is not None:
+            picked[field] = header.raw_value.decode("latin-1") if header.raw_value else header.value
+    return picked
+
+
+def _number(text: str, otherwise: int) -> int:
+    return int(text) if text.isascii() and text.isdigit() else otherwise
+
+
+def _parse(message: bytes) -> ProcessingRequest:
+    try:
+        return ProcessingRequest.FromString(message)
+    except DecodeError as error:
+        raise UnknownMessage(f"{len(message)} bytes that are no ProcessingRequest: {error}") from error
