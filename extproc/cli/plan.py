@@ -1,0 +1,241 @@
+"""`dualpool plan`: what would two pools save here, and where should the threshold be."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from extproc.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from extproc.planning.catalogue import Catalogue
+    from extproc.planning.lengths import Lengths
+    from extproc.planning.plan import Plan, SimulationOptions
+    from extproc.planning.setup import MeasuredRates, Setup
+
+__all__ = ["add", "run"]
+
+DECLARED = ("truth", "1.5x", "1024", "4096", "none")
+MAX_SEEDS = 100
+
+
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "plan",
+        help="what two pools would save, and at which threshold",
+        description="Plans pools from a trace, from a router's metrics, or from two means. `dualpool plan paper` "
+        "replays the setting of arXiv 2604.08075.",
+    )
+    parser.add_argument("what", nargs="?", choices=["paper"], help="replay the paper instead of planning")
+    _add_workload(parser)
+    _add_profile(parser)
+    _add_objective(parser)
+    _add_simulation(parser)
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON")
+    parser.add_argument("--report", metavar="DIR", help="write DIR/index.html, one page with plots")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Plan, print, and write the report; return 0."""
+    if args.what == "paper":
+        return _paper(args)
+    from extproc.planning.cache import ResultCache  # noqa: PLC0415
+    from extproc.planning.declared import DeclaredRule  # noqa: PLC0415
+    from extproc.planning.inputs import load_catalogue  # noqa: PLC0415
+    from extproc.planning.plan import make_plan  # noqa: PLC0415
+    from extproc.planning.progress import progress_bar  # noqa: PLC0415
+
+    setup = _setup(args, load_catalogue(args.catalogue))
+    lengths, rate = _workload(args)
+    simulation = _simulation(args, rate)
+    with progress_bar() as progress:
+        plan = make_plan(
+            lengths, rate, setup, DeclaredRule(args.declared), simulation, ResultCache(_cache(args)), progress
+        )
+    _print(plan, as_json=args.json)
+    if args.report is not None:
+        from extproc.planning.report import write_report  # noqa: PLC0415
+
+        print(f"report: {write_report(plan, lengths, Path(args.report))}", file=sys.stderr)
+    return 0
+
+
+def _add_workload(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("workload (one of the first three)")
+    group.add_argument("--trace", nargs="+", metavar="FILE", help="Azure CSV, JSON lines, or points of a CDF")
+    group.add_argument("--metrics", nargs="+", metavar="URL|FILE", help="one or two scrapes of a router's /metrics")
+    group.add_argument("--mean-tokens", metavar="IN,OUT", help="mean input and output tokens, when no more is known")
+    group.add_argument("--rate", type=float, help="requests per second")
+    group.add_argument("--scrape-interval", type=float, metavar="S", help="seconds between two scrapes")
+    group.add_argument("--declared", choices=DECLARED, default="truth", help="max_tokens that clients declare")
+
+
+def _add_profile(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("profile")
+    group.add_argument("--model", default="llama-3-70b")
+    group.add_argument("--gpu", default="a100-80g")
+    group.add_argument("--catalogue", metavar="FILE", help="more profiles, in YAML")
+    group.add_argument("--tp", type=int, metavar="N", help="GPUs per instance; the smallest that fits by default")
+    group.add_argument("--long-context", type=int, default=65_536, metavar="TOKENS")
+    group.add_argument("--weight-bytes", type=float, metavar="BYTES", help="per weight; the model's own by default")
+    group.add_argument("--kv-bytes", type=float, default=2.0, metavar="BYTES", help="per KV element (1 for FP8)")
+    group.add_argument("--slots", choices=["paged", "worst-case"], default="paged", help="how max_num_seqs is set")
+    group.add_argument("--batched-tokens", type=int, metavar="N", help="max_num_batched_tokens")
+    group.add_argument("--spare", type=int, default=1, help="spare instances of each pool (n+1)")
+    group.add_argument("--price", type=float, metavar="USD", help="per GPU and hour; the catalogue's by default")
+    group.add_argument(
+        "--measured", metavar="H,S,L[,R]", help="req/s of one instance: homogeneous, short, long, right-sized"
+    )
+
+
+def _add_objective(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("objective")
+    group.add_argument("--ttft", type=float, default=2.0, metavar="S", help="P99 time to first token")
+    group.add_argument("--tpot-ms", type=float, default=80.0, metavar="MS", help="P99 time per output token")
+    group.add_argument("--success", type=float, default=0.999, help="share of requests answered in full")
+
+
+def _add_simulation(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("simulation")
+    group.add_argument("--simulate", action="store_true", help="find the smallest fleets by simulating them")
+    group.add_argument("--threshold", type=int, nargs="+", default=[], metavar="TOKENS", help="thresholds to simulate")
+    group.add_argument("--requests", type=int, help="requests of one run (60 s of traffic by default)")
+    group.add_argument("--seeds", type=int, default=3)
+    group.add_argument("--router", choices=["ema", "oracle"], default="ema")
+    group.add_argument("--balance", choices=["least-loaded", "round-robin"], default="least-loaded")
+    group.add_argument("--arrivals", choices=["poisson", "trace"], default="poisson")
+    group.add_argument("--jobs", type=int, default=1, help="processes")
+    group.add_argument("--cache", metavar="DIR", help="where results are kept; 'none' keeps nothing")
+
+
+def _workload(args: argparse.Namespace) -> "tuple[Lengths, float]":
+    from extproc.planning.inputs import lengths_of_means, live_input, load_traces  # noqa: PLC0415
+
+    given = [name for name in ("trace", "metrics", "mean_tokens") if getattr(args, name) is not None]
+    if len(given) != 1:
+        raise ConfigurationError("one of --trace, --metrics and --mean-tokens is needed")
+    rate: float | None = args.rate
+    if args.trace is not None:
+        lengths = load_traces(args.trace)
+    elif args.metrics is not None:
+        live = live_input(args.metrics[:2], args.scrape_interval)
+        lengths, rate = live.lengths, args.rate if args.rate is not None else live.rate
+    else:
+        lengths = lengths_of_means(args.mean_tokens)
+    if rate is None:
+        raise ConfigurationError("--rate is needed: requests per second (or two scrapes and --scrape-interval)")
+    return lengths, rate
+
+
+def _setup(args: argparse.Namespace, catalogue: "Catalogue") -> "Setup":
+    from dataclasses import replace  # noqa: PLC0415
+
+    from extproc.planning.capacity import Instance, smallest_tensor_parallel  # noqa: PLC0415
+    from extproc.planning.setup import Objective, Setup, SlotRule  # noqa: PLC0415
+
+    for name in ("tp", "long_context", "weight_bytes", "kv_bytes", "batched_tokens", "price"):
+        value = getattr(args, name)
+        if value is not None and value <= 0:
+            raise ConfigurationError(f"--{name.replace('_', '-')} {value:g}: must be positive")
+    if args.spare < 0:
+        raise ConfigurationError(f"--spare {args.spare}: must not be negative")
+    model, gpu = catalogue.model(args.model), catalogue.gpu(args.gpu)
+    if args.weight_bytes is not None:
+        model = replace(model, weight_bytes=args.weight_bytes)
+    instance = Instance(model, gpu, args.tp or 1, args.kv_bytes)
+    if args.tp is None:
+        instance = smallest_tensor_parallel(instance, args.long_context, f"{args.model} on {args.gpu}")
+    return Setup(
+        model_name=args.model,
+        gpu_name=args.gpu,
+        instance=instance,
+        long_context=args.long_context,
+        objective=Objective(args.ttft, args.tpot_ms / 1e3, args.success),
+        slots=SlotRule(args.slots),
+        spare=args.spare,
+        price_usd_h=args.price if args.price is not None else gpu.price_usd_h,
+        measured=_measured(args.measured),
+        batched_tokens=args.batched_tokens,
+    )
+
+
+def _measured(text: str | None) -> "MeasuredRates | None":
+    from extproc.planning.setup import MeasuredRates  # noqa: PLC0415
+
+    if text is None:
+        return None
+    try:
+        rates = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigurationError(f"--measured {text!r}: numbers are needed, as in 2.8,11.2,2.8") from error
+    if len(rates) not in {3, 4}:
+        raise ConfigurationError(f"--measured {text!r}: three or four numbers are needed, as in 2.8,11.2,2.8")
+    return MeasuredRates(*rates)
+
+
+def _simulation(args: argparse.Namespace, rate: float) -> "SimulationOptions | None":
+    from extproc.planning.fleet import Balance  # noqa: PLC0415
+    from extproc.planning.plan import SimulationOptions  # noqa: PLC0415
+
+    if not args.simulate:
+        return None
+    requests = args.requests if args.requests is not None else max(MIN_REQUESTS, round(rate * DEFAULT_SECONDS))
+    if requests < MIN_REQUESTS or not 1 <= args.seeds <= MAX_SEEDS or args.jobs < 1:
+        raise ConfigurationError(
+            f"--requests {requests}, --seeds {args.seeds}, --jobs {args.jobs}: at least {MIN_REQUESTS} requests, 1 to "
+            f"{MAX_SEEDS} seeds and 1 process are needed"
+        )
+    return SimulationOptions(
+        requests, args.seeds, tuple(sorted(set(args.threshold))), args.router, Balance(args.balance), args.arrivals, args.jobs
+    )
+
+
+MIN_REQUESTS = 2_000  # 20 of them are beyond the 99th percentile
+DEFAULT_SECONDS = 60
+
+
+def _cache(args: argparse.Namespace) -> Path | None:
+    if args.cache == "none":
+        return None
+    if args.cache is not None:
+        return Path(args.cache)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "dualpool" / "plan"
+
+
+def _print(plan: "Plan", *, as_json: bool) -> None:
+    if as_json:
+        from extproc.planning.export import plan_json  # noqa: PLC0415
+
+        print(plan_json(plan))
+        return
+    from rich.console import Console  # noqa: PLC0415
+
+    from extproc.planning.tables import plan_renderables  # noqa: PLC0415
+
+    console = Console(highlight=False)
+    for renderable in plan_renderables(plan):
+        console.print(renderable)
+        console.print()
+
+
+def _paper(args: argparse.Namespace) -> int:
+    from extproc.planning.cache import ResultCache  # noqa: PLC0415
+    from extproc.planning.paper import replay, replay_json, replay_renderables  # noqa: PLC0415
+    from extproc.planning.progress import progress_bar  # noqa: PLC0415
+
+    with progress_bar() as progress:
+        result = replay(args.trace, args.requests or 100_000, args.seeds, args.jobs, ResultCache(_cache(args)), progress)
+    if args.json:
+        print(replay_json(result))
+        return 0
+    from rich.console import Console  # noqa: PLC0415
+
+    console = Console(highlight=False, width=max(120, Console().width))
+    for renderable in replay_renderables(result):
+        console.print(renderable)
+        console.print()
+    return 0
