@@ -199,28 +199,27 @@ class VllmInstance:
         """Decide the next run: one iteration when there is prefill in it, else decoding up to the next event."""
         self._started_s = now_s
         self.epoch += 1
-        preempted = self._make_room()
-        pairs = self._schedule_prefill(preempted)
+        before = self.preemptions
+        self._make_room()
+        pairs = self._schedule_prefill(admit=self.preemptions == before)
         decodes = len(self._decoding)
         if self._chunks:
             self._run = 1
             tokens = sum(chunk for _, chunk in self._chunks)
             self.until_s = now_s + self._cost.mixed_s(decodes, self._context, tokens, pairs)
         elif decodes:
-            self._run = self._decode_run()
+            # After a preemption nothing is admitted for one iteration only; then the queue's head may fit.
+            self._run = 1 if self.preemptions > before else self._decode_run()
             self.until_s = now_s + self._cost.decode_run_s(decodes, self._context, self._run)
         else:
             assert not self._waiting, "an empty instance admits the head of its queue"
             self._run = 0
             self.until_s = inf
 
-    def _make_room(self) -> bool:
+    def _make_room(self) -> None:
         """Preempt from the end until every decoding sequence has a block for its next token."""
-        preempted = False
         while self._blocks_for(1) > self._free:
             self._preempt_last()
-            preempted = True
-        return preempted
 
     def _preempt_last(self) -> None:
         if self._prefilling:
@@ -236,12 +235,12 @@ class VllmInstance:
         self.preemptions += 1
         self._waiting.appendleft(sequence)
 
-    def _schedule_prefill(self, preempted: bool) -> float:  # noqa: FBT001  (an answer handed on, not a mode)
+    def _schedule_prefill(self, *, admit: bool) -> float:
         """Choose this iteration's chunks and take their blocks; return the token pairs of their attention."""
         budget = self._limits.max_num_batched_tokens - len(self._decoding)
         reserved = self._blocks_for(1)  # the decoding sequences' own, taken when the run ends
         pairs = 0.0
-        for sequence in self._candidates(preempted):
+        for sequence in self._candidates(admit=admit):
             chunk = min(sequence.to_compute - sequence.computed, budget)
             needed = _blocks(sequence.computed + chunk) - _blocks(sequence.computed)
             if chunk <= 0 or needed > self._free - reserved:
@@ -257,10 +256,10 @@ class VllmInstance:
             pairs += chunk * (sequence.computed + (chunk + 1) / 2)
         return pairs
 
-    def _candidates(self, preempted: bool) -> Iterator[Sequence]:  # noqa: FBT001  (as above)
+    def _candidates(self, *, admit: bool) -> Iterator[Sequence]:
         """Yield the sequence in mid-prefill, then the queue's head as long as there is a place for it."""
         yield from tuple(self._prefilling.values())
-        while not preempted and self._waiting:
+        while admit and self._waiting:
             if len(self._decoding) + len(self._prefilling) >= self._limits.max_num_seqs:
                 return
             yield self._waiting[0]
