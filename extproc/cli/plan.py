@@ -224,18 +224,41 @@ def _print(plan: "Plan", *, as_json: bool) -> None:
 
 def _paper(args: argparse.Namespace) -> int:
     from extproc.planning.cache import ResultCache  # noqa: PLC0415
-    from extproc.planning.paper import replay, replay_json, replay_renderables  # noqa: PLC0415
+    from extproc.planning.export import to_json  # noqa: PLC0415
+    from extproc.planning.inputs import load_traces  # noqa: PLC0415
+    from extproc.planning.paper import replay  # noqa: PLC0415
     from extproc.planning.progress import progress_bar  # noqa: PLC0415
 
+    if args.jobs < 1 or not 1 <= args.seeds <= MAX_SEEDS:
+        raise ConfigurationError(f"--jobs {args.jobs}, --seeds {args.seeds}: at least 1 of each, at most {MAX_SEEDS} seeds")
+    azure = load_traces(args.trace or _azure_files())
+    requests = args.requests if args.requests is not None else PAPER_REQUESTS
     with progress_bar() as progress:
-        result = replay(args.trace, args.requests or 100_000, args.seeds, args.jobs, ResultCache(_cache(args)), progress)
+        result = replay(azure, requests, args.seeds, args.jobs, ResultCache(_cache(args)), progress)
     if args.json:
-        print(replay_json(result))
+        print(to_json(result))
         return 0
     from rich.console import Console  # noqa: PLC0415
 
-    console = Console(highlight=False, width=max(120, Console().width))
+    from extproc.planning.paper_tables import replay_renderables  # noqa: PLC0415
+
+    console = Console(highlight=False, width=max(PAPER_WIDTH, Console().width))
     for renderable in replay_renderables(result):
         console.print(renderable)
         console.print()
     return 0
+
+
+PAPER_REQUESTS = 100_000
+PAPER_WIDTH = 150
+
+
+def _azure_files() -> list[str]:
+    """Return the Azure 2023 trace where DUALPOOL_DATA, or else the folder beside the repository, has it."""
+    root = Path(os.environ.get("DUALPOOL_DATA") or Path(__file__).parents[3] / "shared" / "data")
+    files = [root / "azure2023" / f"AzureLLMInferenceTrace_{part}.csv" for part in ("conv", "code")]
+    if not all(file.exists() for file in files):
+        raise ConfigurationError(
+            f"the Azure 2023 trace is not in {root}: give its two files with --trace (Azure/AzurePublicDataset has them)"
+        )
+    return [str(file) for file in files]

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from extproc.core.errors import ConfigurationError
 
-__all__ = ["Floats", "Lengths", "Tokens", "from_means", "from_quantiles"]
+__all__ = ["MAX_TOKENS", "Floats", "Lengths", "Tokens", "from_means", "from_quantiles"]
 
 Tokens = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

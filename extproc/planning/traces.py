@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.lengths import Lengths, from_quantiles
+from extproc.planning.lengths import MAX_TOKENS, Lengths, from_quantiles
 
 __all__ = ["parse_trace"]
 
@@ -66,6 +66,8 @@ def _columns(
             raise ConfigurationError(f"{name}: line {number}: {row[:80]!r}: {error}") from error
         if tokens_in < 0 or tokens_out < 0:
             raise ConfigurationError(f"{name}: line {number}: {min(tokens_in, tokens_out)} tokens are negative")
+        if max(tokens_in, tokens_out) > MAX_TOKENS:
+            raise ConfigurationError(f"{name}: line {number}: {max(tokens_in, tokens_out):,} tokens are beyond {MAX_TOKENS:,}")
         seconds.append(at)
         prompt.append(tokens_in)
         output.append(tokens_out)
