@@ -25,7 +25,7 @@ class ResultCache:
         self._directory = directory
         self._code = _code_hash()
 
-    def get(self, task: SearchTask) -> FoundFleet | None:
+    def get(self, task: SearchTask) -> tuple[FoundFleet, ...] | None:
         """Return the result of an earlier search for the same task, or None."""
         if self._directory is None:
             return None
@@ -34,7 +34,7 @@ class ResultCache:
         except (OSError, msgspec.DecodeError):
             return None
 
-    def put(self, task: SearchTask, found: FoundFleet) -> None:
+    def put(self, task: SearchTask, found: tuple[FoundFleet, ...]) -> None:
         """Keep a result."""
         if self._directory is None:
             return
@@ -51,7 +51,7 @@ class ResultCache:
         return directory / f"{fingerprint(task, self._code)}.msgpack"
 
 
-_DECODER = msgspec.msgpack.Decoder(FoundFleet)
+_DECODER = msgspec.msgpack.Decoder(tuple[FoundFleet, ...])
 
 
 def fingerprint(task: SearchTask, code: str) -> str:

@@ -14,20 +14,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from extproc.planning.analytic import Analysis, analyse
+from extproc.planning.analytic import Analysis, analyse, right_sized_context
 from extproc.planning.cache import ResultCache
 from extproc.planning.capacity import Instance, smallest_tensor_parallel
 from extproc.planning.catalogue import Catalogue, built_in
 from extproc.planning.declared import DeclaredRule
 from extproc.planning.lengths import Lengths, from_means
-from extproc.planning.runner import FleetEstimate, estimate_fleets, search_all
+from extproc.planning.runner import FleetEstimate, search_all
 from extproc.planning.search import Design, SearchTask
 from extproc.planning.setup import MeasuredRates, Objective, Setup
 
 __all__ = ["MI300X", "Replay", "WorkloadReplay", "replay"]
 
 RATE = 1_000.0
-LONG, SHORT, RIGHT_SIZED = 65_536, 8_192, 16_384
+LONG, SHORT = 65_536, 8_192
 PAPER_RATES = MeasuredRates(homogeneous=2.8, short=11.2, long=2.8)
 PAPER_SLOTS = (16, 128)
 SWEEP = (2_048, 4_608, 8_192)
@@ -85,21 +85,15 @@ def replay(
     """Run everything; `azure` holds the 2023 trace (conversations and code together)."""
     catalogue = built_in()
     lmsys = from_means(*LMSYS_MEANS, requests=100_000, rng=np.random.default_rng(0))
-    slots, physical = _setup(catalogue, PAPER_SLOTS), _setup(catalogue, None)
     lengths = {"Azure": azure, "LMSYS": lmsys}
-    tasks: list[SearchTask] = []
-    for work in lengths.values():
-        tasks += _tasks(slots, work, _designs((SHORT,)), requests, seeds)
-        tasks += _tasks(physical, work, _designs(SWEEP), requests, seeds)
-    found = search_all(tasks, jobs, cache, lambda done, what: progress(done, len(tasks), what))
-    workloads = []
-    at = 0
-    for name, work in lengths.items():
-        ends = at + 2 * seeds, at + (2 + 1 + len(SWEEP)) * seeds
-        by_slots, by_physics = estimate_fleets(found[at : ends[0]]), estimate_fleets(found[ends[0] : ends[1]])
-        workloads.append(_workload(name, work, by_slots, by_physics, physical))
-        at = ends[1]
-    return Replay(requests, seeds, tuple(workloads), _mi300x(catalogue, azure))
+    tasks = [task for work in lengths.values() for task in _tasks(catalogue, work, requests, seeds)]
+    fleets = search_all(tasks, jobs, cache, lambda done, what: progress(done, len(tasks), what))
+    each = len(tasks) // len(lengths)
+    workloads = tuple(
+        _workload(name, work, fleets[index * each : (index + 1) * each], _setup(catalogue, None))
+        for index, (name, work) in enumerate(lengths.items())
+    )
+    return Replay(requests, seeds, workloads, _mi300x(catalogue, azure))
 
 
 def _setup(catalogue: Catalogue, max_num_seqs: tuple[int, int] | None) -> Setup:
@@ -109,34 +103,36 @@ def _setup(catalogue: Catalogue, max_num_seqs: tuple[int, int] | None) -> Setup:
     )
 
 
-def _designs(thresholds: tuple[int, ...]) -> tuple[Design, ...]:
-    one = Design(f"one pool of {LONG:,}", (LONG,))
-    return one, *(Design(f"two pools at {t:,}", (t, LONG)) for t in thresholds)
-
-
-def _tasks(setup: Setup, lengths: Lengths, designs: tuple[Design, ...], requests: int, seeds: int) -> list[SearchTask]:
+def _tasks(catalogue: Catalogue, lengths: Lengths, requests: int, seeds: int) -> list[SearchTask]:
+    """Return SLOT_DESIGNS searches with the paper's slots, then the physical ones."""
+    right = right_sized_context(lengths, DeclaredRule.TRUTH, LONG)
+    slots, physical = _setup(catalogue, PAPER_SLOTS), _setup(catalogue, None)
+    as_many = PAPER_SLOTS[0] * LONG // right  # the same reservation, in shorter sequences
+    one, split = Design(f"one pool of {LONG:,}", (LONG,)), Design(f"two pools at {SHORT:,}", (SHORT, LONG))
+    designs = [
+        (slots, one),
+        (_setup(catalogue, (as_many, as_many)), Design(f"one pool of {right:,}", (right,))),
+        (slots, split),
+        (physical, one),
+        *((physical, Design(f"two pools at {t:,}", (t, LONG))) for t in SWEEP),
+    ]
     return [
-        SearchTask(design, setup, lengths, DeclaredRule.TRUTH, RATE, requests, seed)
-        for design in designs
-        for seed in range(1, seeds + 1)
+        SearchTask(design, setup, lengths, DeclaredRule.TRUTH, RATE, requests, seeds) for setup, design in designs
     ]
 
 
-def _workload(
-    name: str,
-    lengths: Lengths,
-    paper_slots: tuple[FleetEstimate, ...],
-    physical: tuple[FleetEstimate, ...],
-    setup: Setup,
-) -> WorkloadReplay:
+SLOT_DESIGNS = 3
+
+
+def _workload(name: str, lengths: Lengths, fleets: tuple[FleetEstimate, ...], setup: Setup) -> WorkloadReplay:
     alpha = float(np.mean(lengths.total <= SHORT))
     return WorkloadReplay(
         name=name,
         alpha=alpha,
         formula_sizes=_formula_sizes(alpha),
         implied_sizes=_formula_sizes(IMPLIED_ALPHA[name]),
-        paper_slots=paper_slots,
-        physical=physical,
+        paper_slots=fleets[:SLOT_DESIGNS],
+        physical=fleets[SLOT_DESIGNS:],
         analysis=analyse(lengths, RATE, setup, DeclaredRule.TRUTH, SWEEP),
     )
 

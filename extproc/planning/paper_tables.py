@@ -48,7 +48,7 @@ def replay_renderables(replay: Replay) -> Iterator[RenderableType]:
     for work in replay.workloads:
         yield text_table(f"{work.name}: one pool of 65,536 / two pools at 8,192", COLUMNS, comparison_rows(work))
         columns = ("fleet", "instances", "95 % CI", "GPUs", "GPU-h/year", "busy", "TTFT s", "TPOT ms", "preempt/1000", "misrouted", "rejected", "truncated")
-        rows = [(f"slots 16/128: {row[0]}", *row[1:]) for row in (fleet_row(f, GPUS) for f in work.paper_slots)]
+        rows = [(f"its slots: {row[0]}", *row[1:]) for row in (fleet_row(f, GPUS) for f in work.paper_slots)]
         rows += [fleet_row(f, GPUS) for f in work.physical]
         yield text_table(f"{work.name}: simulated fleets and threshold sweep", columns, rows)
         yield _sweep_table(work)

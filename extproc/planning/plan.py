@@ -11,7 +11,7 @@ from extproc.planning.cache import ResultCache
 from extproc.planning.declared import DeclaredRule
 from extproc.planning.fleet import Balance
 from extproc.planning.lengths import Lengths
-from extproc.planning.runner import FleetEstimate, estimate_fleets, search_all
+from extproc.planning.runner import FleetEstimate, search_all
 from extproc.planning.search import Design, RouterKind, SearchTask
 from extproc.planning.setup import Setup
 
@@ -82,8 +82,7 @@ def make_plan(
     fleets: tuple[FleetEstimate, ...] = ()
     if simulation is not None:
         tasks = _tasks(lengths, rate, setup, analysis, simulation)
-        found = search_all(tasks, simulation.jobs, cache, lambda done, what: progress(done, len(tasks), what))
-        fleets = estimate_fleets(found)
+        fleets = search_all(tasks, simulation.jobs, cache, lambda done, what: progress(done, len(tasks), what))
     return Plan(
         profile=setup.name,
         gpus_per_instance=setup.instance.tensor_parallel,
@@ -109,10 +108,18 @@ def _tasks(
     designs += [Design(f"two pools at {t:,}", (t, long)) for t in thresholds]
     return [
         SearchTask(
-            design, setup, lengths, analysis.rule, rate, options.requests, seed, options.router, options.balance, options.arrivals
+            design,
+            setup,
+            lengths,
+            analysis.rule,
+            rate,
+            options.requests,
+            options.seeds,
+            options.router,
+            options.balance,
+            options.arrivals,
         )
         for design in designs
-        for seed in range(1, options.seeds + 1)
     ]
 
 

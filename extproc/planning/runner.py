@@ -9,9 +9,9 @@ from multiprocessing import get_context
 import numpy as np
 
 from extproc.planning.cache import ResultCache
-from extproc.planning.search import Design, FoundFleet, SearchTask, smallest_fleet
+from extproc.planning.search import Design, FoundFleet, SearchTask, smallest_fleets
 
-__all__ = ["FleetEstimate", "estimate_fleets", "search_all"]
+__all__ = ["FleetEstimate", "search_all"]
 
 # 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom (any table of the distribution).
 STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -35,8 +35,8 @@ class FleetEstimate:
 
 def search_all(
     tasks: Sequence[SearchTask], jobs: int, cache: ResultCache, progress: Callable[[int, str], None]
-) -> list[FoundFleet]:
-    """Search every task; `progress` is told how many are done and what is going on.
+) -> tuple[FleetEstimate, ...]:
+    """Search every task, and return an estimate for each; `progress` is told how many are done and what is going on.
 
     Raises ConfigurationError, of the first task that no fleet can meet.
     """
@@ -46,21 +46,15 @@ def search_all(
     if jobs == 1 or len(missing) <= 1:
         for index in missing:
             task = tasks[index]
-            results[index] = smallest_fleet(task, lambda seen, task=task: progress(len(results), _doing(task, seen)))  # type: ignore[misc]
+            results[index] = smallest_fleets(task, lambda seen, task=task: progress(len(results), _doing(task, seen)))  # type: ignore[misc]
             cache.put(task, results[index])
     else:
         _in_processes(tasks, missing, jobs, cache, results, progress)
     progress(len(results), "")
-    return [results[index] for index in range(len(tasks))]
+    return tuple(_estimate(results[index]) for index in range(len(tasks)))
 
 
-def estimate_fleets(found: Sequence[FoundFleet]) -> tuple[FleetEstimate, ...]:
-    """Group searches by design, in the order in which the designs first appear."""
-    designs = list(dict.fromkeys(fleet.design for fleet in found))
-    return tuple(_estimate(design, [fleet for fleet in found if fleet.design == design]) for design in designs)
-
-
-def _estimate(design: Design, found: list[FoundFleet]) -> FleetEstimate:
+def _estimate(found: tuple[FoundFleet, ...]) -> FleetEstimate:
     totals = np.array([fleet.total for fleet in found], np.float64)
     freedom = len(totals) - 1
     half = float("nan")
@@ -68,7 +62,7 @@ def _estimate(design: Design, found: list[FoundFleet]) -> FleetEstimate:
         t = STUDENT_T[freedom - 1] if freedom <= len(STUDENT_T) else NORMAL_975
         half = t * float(totals.std(ddof=1)) / sqrt(len(totals))
     typical = sorted(found, key=lambda fleet: fleet.total)[len(found) // 2]
-    return FleetEstimate(design, tuple(found), float(totals.mean()), half, typical)
+    return FleetEstimate(found[0].design, found, float(totals.mean()), half, typical)
 
 
 def _in_processes(
@@ -76,12 +70,12 @@ def _in_processes(
     missing: list[int],
     jobs: int,
     cache: ResultCache,
-    results: dict[int, FoundFleet],
+    results: dict[int, tuple[FoundFleet, ...]],
     progress: Callable[[int, str], None],
 ) -> None:
     # Forking a process that has threads (the progress bar's) can deadlock the child.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(smallest_fleet, tasks[index]): index for index in missing}
+        futures = {pool.submit(smallest_fleets, tasks[index]): index for index in missing}
         try:
             for future in as_completed(futures):
                 index = futures[future]
@@ -94,4 +88,4 @@ def _in_processes(
 
 
 def _doing(task: SearchTask, seen: int) -> str:
-    return f"{task.design.name}, seed {task.seed}: {seen:,} requests"
+    return f"{task.design.name}: {seen:,} of {task.requests:,} requests"

@@ -3,8 +3,8 @@
 Pools do not influence each other (there is no spill-over yet), so both are searched in the same runs: each has its
 own bounds, and is judged by its own requests. For two pools that is stricter than judging all requests together,
 where a starved long pool could hide behind 99 % short requests. The search starts at the analytical size, brackets
-by growing steps, and bisects. What comes out is the smallest size that passed next to one that failed, for one
-seed; several seeds give a confidence interval.
+by growing steps, and bisects until a size that passes is within 1 % (or one instance) of one that fails. Several
+seeds give a confidence interval; each seed after the first starts where the one before it ended.
 """
 
 from collections.abc import Callable
@@ -28,10 +28,13 @@ from extproc.planning.summary import Latency, Summary, misses, summarise
 from extproc.planning.throughput import throughput
 from extproc.planning.workload import Workload, poisson_workload, trace_workload
 
-__all__ = ["Design", "FoundFleet", "RouterKind", "SearchTask", "run_fleet", "smallest_fleet"]
+__all__ = ["Design", "FoundFleet", "RouterKind", "SearchTask", "make_workload", "run_fleet", "smallest_fleets"]
 
 RouterKind = Literal["oracle", "ema"]
 MOST_TIMES_THE_START = 8
+FIRST_STEP = 0.1  # of the analytical size
+NEXT_STEP = 0.02  # of the size that another seed needed
+TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class SearchTask:
     rule: DeclaredRule
     rate: float
     requests: int
-    seed: int
+    seeds: int
     router: RouterKind = "ema"
     balance: Balance = Balance.LEAST_LOADED
     arrivals: Literal["poisson", "trace"] = "poisson"
@@ -79,17 +82,17 @@ class _Bracket:
     """Bounds of one pool's size: the largest known to fail, the smallest known to pass."""
 
     start: int
+    step: float
     fails: int = 0
     passes: int | None = None
     size: int = 0
-    step: float = 0.1
 
     def __post_init__(self) -> None:
         self.size = self.start
 
     @property
     def done(self) -> bool:
-        return self.passes is not None and self.passes - self.fails <= 1
+        return self.passes is not None and self.passes - self.fails <= max(1, int(TOLERANCE * self.passes))
 
     def judge(self, *, passed: bool) -> None:
         """Note the outcome at `size` and choose the next one."""
@@ -103,15 +106,15 @@ class _Bracket:
         elif self.passes is None:
             self.size = max(self.size + 1, ceil(self.size * (1 + self.step)))
         elif self.fails == 0:
-            self.size = max(1, int(self.size * (1 - self.step)))
+            self.size = max(1, min(self.size - 1, int(self.size * (1 - self.step))))
         else:
             self.size = (self.passes + self.fails) // 2
         self.step = min(2 * self.step, 0.8)
 
 
-def make_workload(task: SearchTask) -> Workload:
-    """Draw the requests of a task."""
-    rng = np.random.default_rng(task.seed)
+def make_workload(task: SearchTask, seed: int) -> Workload:
+    """Draw the requests of a task for one seed."""
+    rng = np.random.default_rng(seed)
     if task.arrivals == "trace":
         return trace_workload(task.lengths, task.rate, task.rule, rng)
     return poisson_workload(task.lengths, task.rate, task.requests, task.rule, rng)
@@ -129,30 +132,34 @@ def run_fleet(
     return summarise(simulate(workload, specs, _router(task, workload), task.balance, progress))
 
 
-def smallest_fleet(task: SearchTask, progress: Callable[[int], None] | None = None) -> FoundFleet:
-    """Search the smallest fleet; `progress` is told how many requests the current run has seen.
+def smallest_fleets(task: SearchTask, progress: Callable[[int], None] | None = None) -> tuple[FoundFleet, ...]:
+    """Search the smallest fleet for each seed; `progress` is told how many requests the current run has seen.
 
     Raises ConfigurationError when even a fleet of eight times the analytical size misses the objective.
     """
-    workload = make_workload(task)
-    brackets = [_Bracket(size) for size in _start(task)]
-    runs = 0
-    passed: dict[tuple[int, ...], Summary] = {}
-    while not all(bracket.done for bracket in brackets):
+    found: list[FoundFleet] = []
+    start, step = _start(task), FIRST_STEP
+    for seed in range(1, task.seeds + 1):
+        found.append(_search(task, seed, [_Bracket(size, step) for size in start], progress))
+        start, step = found[-1].instances, NEXT_STEP
+    return tuple(found)
+
+
+def _search(
+    task: SearchTask, seed: int, brackets: list[_Bracket], progress: Callable[[int], None] | None
+) -> FoundFleet:
+    workload = make_workload(task, seed)
+    seen: dict[tuple[int, ...], Summary] = {}
+    while True:
         sizes = tuple(bracket.size for bracket in brackets)
-        summary = run_fleet(task, workload, sizes, progress)
-        runs += 1
-        groups = summary.by_pool
+        if sizes in seen:
+            return FoundFleet(task.design, seed, sizes, seen[sizes], len(seen))
+        summary = seen[sizes] = run_fleet(task, workload, sizes, progress)
         _check_success(task, summary)
-        _check_reachable(task, brackets, groups)
-        for bracket, latency in zip(brackets, groups, strict=True):
-            bracket.judge(passed=not misses(latency, task.setup.objective))
-        passed[sizes] = summary
-    final = tuple(bracket.size for bracket in brackets)
-    if final not in passed:
-        passed[final] = run_fleet(task, workload, final, progress)
-        runs += 1
-    return FoundFleet(task.design, task.seed, final, passed[final], runs)
+        _check_reachable(task, brackets, summary.by_pool)
+        for bracket, latency in zip(brackets, summary.by_pool, strict=True):
+            if not bracket.done:
+                bracket.judge(passed=not misses(latency, task.setup.objective))
 
 
 def _router(task: SearchTask, workload: Workload) -> Router:
