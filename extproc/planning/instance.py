@@ -155,6 +155,8 @@ class VllmInstance:
 
     def _blocks_for(self, iterations: int) -> int:
         """Return how many new blocks the decoding sequences take in so many iterations."""
+        if iterations == 1:
+            return self._residues[-self._iteration % BLOCK_TOKENS]
         cycles, rest = divmod(iterations, BLOCK_TOKENS)
         needed = cycles * len(self._decoding)
         # A context that is a multiple of 16 needs a block for its next token.

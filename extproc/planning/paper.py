@@ -36,6 +36,7 @@ SWEEP = (2_048, 4_608, 8_192)
 LMSYS_MEANS = (69.5, 214.5)
 # What the closed forms of 60.0 % and 51.0 % imply for alpha when rho is 11.2 / 2.8.
 IMPLIED_ALPHA = {"Azure": 0.80, "LMSYS": 0.68}
+NEARLY_ALL = 0.99
 MI300X_RATE = 10_000.0
 MI300X_CONTEXT = 32_768
 
@@ -88,10 +89,10 @@ def replay(
     lengths = {"Azure": azure, "LMSYS": lmsys}
     tasks = [task for work in lengths.values() for task in _tasks(catalogue, work, requests, seeds)]
     fleets = search_all(tasks, jobs, cache, lambda done, what: progress(done, len(tasks), what))
-    each = len(tasks) // len(lengths)
+    of = [[fleet for fleet, task in zip(fleets, tasks, strict=True) if task.lengths is work] for work in lengths.values()]
     workloads = tuple(
-        _workload(name, work, fleets[index * each : (index + 1) * each], _setup(catalogue, None))
-        for index, (name, work) in enumerate(lengths.items())
+        _workload(name, work, tuple(mine), _setup(catalogue, None))
+        for (name, work), mine in zip(lengths.items(), of, strict=True)
     )
     return Replay(requests, seeds, workloads, _mi300x(catalogue, azure))
 
@@ -106,6 +107,8 @@ def _setup(catalogue: Catalogue, max_num_seqs: tuple[int, int] | None) -> Setup:
 def _tasks(catalogue: Catalogue, lengths: Lengths, requests: int, seeds: int) -> list[SearchTask]:
     """Return SLOT_DESIGNS searches with the paper's slots, then the physical ones."""
     right = right_sized_context(lengths, DeclaredRule.TRUTH, LONG)
+    # Where nearly everything is short every threshold is the same fleet, so only the last one is simulated.
+    thresholds = SWEEP if float(np.mean(lengths.total <= SWEEP[0])) < NEARLY_ALL else SWEEP[-1:]
     slots, physical = _setup(catalogue, PAPER_SLOTS), _setup(catalogue, None)
     as_many = PAPER_SLOTS[0] * LONG // right  # the same reservation, in shorter sequences
     one, split = Design(f"one pool of {LONG:,}", (LONG,)), Design(f"two pools at {SHORT:,}", (SHORT, LONG))
@@ -114,7 +117,7 @@ def _tasks(catalogue: Catalogue, lengths: Lengths, requests: int, seeds: int) ->
         (_setup(catalogue, (as_many, as_many)), Design(f"one pool of {right:,}", (right,))),
         (slots, split),
         (physical, one),
-        *((physical, Design(f"two pools at {t:,}", (t, LONG))) for t in SWEEP),
+        *((physical, Design(f"two pools at {t:,}", (t, LONG))) for t in thresholds),
     ]
     return [
         SearchTask(design, setup, lengths, DeclaredRule.TRUTH, RATE, requests, seeds) for setup, design in designs

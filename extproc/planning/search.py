@@ -95,7 +95,14 @@ class _Bracket:
         return self.passes is not None and self.passes - self.fails <= max(1, int(TOLERANCE * self.passes))
 
     def judge(self, *, passed: bool) -> None:
-        """Note the outcome at `size` and choose the next one."""
+        """Note the outcome at `size` and choose the next one.
+
+        The other pool's size changes the order in which the router learns, so a pool that passed may fail later at
+        the same size: then it needs one more.
+        """
+        if self.done:
+            self.size = self.passes = self.size if passed else self.size + 1
+            return
         if passed:
             self.passes = self.size if self.passes is None else min(self.passes, self.size)
         else:
@@ -149,17 +156,19 @@ def _search(
     task: SearchTask, seed: int, brackets: list[_Bracket], progress: Callable[[int], None] | None
 ) -> FoundFleet:
     workload = make_workload(task, seed)
-    seen: dict[tuple[int, ...], Summary] = {}
+    runs = 0
     while True:
         sizes = tuple(bracket.size for bracket in brackets)
-        if sizes in seen:
-            return FoundFleet(task.design, seed, sizes, seen[sizes], len(seen))
-        summary = seen[sizes] = run_fleet(task, workload, sizes, progress)
+        summary = run_fleet(task, workload, sizes, progress)
+        runs += 1
         _check_success(task, summary)
         _check_reachable(task, brackets, summary.by_pool)
-        for bracket, latency in zip(brackets, summary.by_pool, strict=True):
-            if not bracket.done:
-                bracket.judge(passed=not misses(latency, task.setup.objective))
+        passed = [not misses(latency, task.setup.objective) for latency in summary.by_pool]
+        final = all(bracket.done for bracket in brackets)
+        if final and all(passed):
+            return FoundFleet(task.design, seed, sizes, summary, runs)
+        for bracket, good in zip(brackets, passed, strict=True):
+            bracket.judge(passed=good)
 
 
 def _router(task: SearchTask, workload: Workload) -> Router:
