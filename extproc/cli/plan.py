@@ -53,7 +53,13 @@ def run(args: argparse.Namespace) -> int:
     simulation = _simulation(args, rate)
     with progress_bar() as progress:
         plan = make_plan(
-            lengths, rate, setup, DeclaredRule(args.declared), simulation, ResultCache(_cache(args)), progress
+            lengths,
+            rate,
+            setup,
+            DeclaredRule(args.declared),
+            simulation=simulation,
+            cache=ResultCache(_cache(args)),
+            progress=progress,
         )
     _print(plan, as_json=args.json)
     if args.report is not None:
@@ -66,8 +72,12 @@ def run(args: argparse.Namespace) -> int:
 def _add_workload(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("workload (one of the first three)")
     group.add_argument("--trace", nargs="+", metavar="FILE", help="Azure CSV, JSON lines, or points of a CDF")
-    group.add_argument("--metrics", nargs="+", metavar="URL|FILE", help="one or two scrapes of a router's /metrics")
-    group.add_argument("--mean-tokens", metavar="IN,OUT", help="mean input and output tokens, when no more is known")
+    group.add_argument(
+        "--metrics", nargs="+", metavar="URL|FILE", help="one or two scrapes of a router's /metrics"
+    )
+    group.add_argument(
+        "--mean-tokens", metavar="IN,OUT", help="mean input and output tokens, when no more is known"
+    )
     group.add_argument("--rate", type=float, help="requests per second")
     group.add_argument("--scrape-interval", type=float, metavar="S", help="seconds between two scrapes")
     group.add_argument("--declared", choices=DECLARED, default="truth", help="max_tokens that clients declare")
@@ -80,7 +90,9 @@ def _add_profile(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--catalogue", metavar="FILE", help="more profiles, in YAML")
     group.add_argument("--tp", type=int, metavar="N", help="GPUs per instance; the smallest that fits by default")
     group.add_argument("--long-context", type=int, default=65_536, metavar="TOKENS")
-    group.add_argument("--weight-bytes", type=float, metavar="BYTES", help="per weight; the model's own by default")
+    group.add_argument(
+        "--weight-bytes", type=float, metavar="BYTES", help="per weight; the model's own by default"
+    )
     group.add_argument("--kv-bytes", type=float, default=2.0, metavar="BYTES", help="per KV element (1 for FP8)")
     group.add_argument("--slots", choices=["paged", "worst-case"], default="paged", help="how max_num_seqs is set")
     group.add_argument("--batched-tokens", type=int, metavar="N", help="max_num_batched_tokens")
@@ -101,7 +113,9 @@ def _add_objective(parser: argparse.ArgumentParser) -> None:
 def _add_simulation(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("simulation")
     group.add_argument("--simulate", action="store_true", help="find the smallest fleets by simulating them")
-    group.add_argument("--threshold", type=int, nargs="+", default=[], metavar="TOKENS", help="thresholds to simulate")
+    group.add_argument(
+        "--threshold", type=int, nargs="+", default=[], metavar="TOKENS", help="thresholds to simulate"
+    )
     group.add_argument("--requests", type=int, help="requests of one run (60 s of traffic by default)")
     group.add_argument("--seeds", type=int, default=3)
     group.add_argument("--router", choices=["ema", "oracle"], default="ema")
@@ -185,16 +199,23 @@ def _simulation(args: argparse.Namespace, rate: float) -> "SimulationOptions | N
     requests = args.requests if args.requests is not None else max(MIN_REQUESTS, round(rate * DEFAULT_SECONDS))
     if requests < MIN_REQUESTS or not 1 <= args.seeds <= MAX_SEEDS or args.jobs < 1:
         raise ConfigurationError(
-            f"--requests {requests}, --seeds {args.seeds}, --jobs {args.jobs}: at least {MIN_REQUESTS} requests, 1 to "
-            f"{MAX_SEEDS} seeds and 1 process are needed"
+            f"--requests {requests}, --seeds {args.seeds}, --jobs {args.jobs}: at least {MIN_REQUESTS} "
+            f"requests, 1 to {MAX_SEEDS} seeds and 1 process are needed"
         )
     return SimulationOptions(
-        requests, args.seeds, tuple(sorted(set(args.threshold))), args.router, Balance(args.balance), args.arrivals, args.jobs
+        requests,
+        args.seeds,
+        tuple(sorted(set(args.threshold))),
+        args.router,
+        Balance(args.balance),
+        args.arrivals,
+        args.jobs,
     )
 
 
 MIN_REQUESTS = 2_000  # 20 of them are beyond the 99th percentile
 DEFAULT_SECONDS = 60
+MIN_WIDTH = 100  # of the tables; a narrower terminal wraps their lines
 
 
 def _cache(args: argparse.Namespace) -> Path | None:
@@ -214,12 +235,13 @@ def _print(plan: "Plan", *, as_json: bool) -> None:
         return
     from rich.console import Console  # noqa: PLC0415
 
-    from extproc.planning.tables import plan_renderables  # noqa: PLC0415
+    from extproc.planning.tables import plan_tables, plan_texts  # noqa: PLC0415
 
-    console = Console(highlight=False)
-    for renderable in plan_renderables(plan):
+    console = Console(highlight=False, width=max(MIN_WIDTH, Console().width))
+    for renderable in (*plan_texts(plan), *plan_tables(plan, full=False)):
         console.print(renderable)
         console.print()
+    console.print(plan.recommendation, style="bold")
 
 
 def _paper(args: argparse.Namespace) -> int:
@@ -230,11 +252,15 @@ def _paper(args: argparse.Namespace) -> int:
     from extproc.planning.progress import progress_bar  # noqa: PLC0415
 
     if args.jobs < 1 or not 1 <= args.seeds <= MAX_SEEDS:
-        raise ConfigurationError(f"--jobs {args.jobs}, --seeds {args.seeds}: at least 1 of each, at most {MAX_SEEDS} seeds")
+        raise ConfigurationError(
+            f"--jobs {args.jobs}, --seeds {args.seeds}: at least 1 of each, at most {MAX_SEEDS} seeds"
+        )
     azure = load_traces(args.trace or _azure_files())
     requests = args.requests if args.requests is not None else PAPER_REQUESTS
     with progress_bar() as progress:
-        result = replay(azure, requests, args.seeds, args.jobs, ResultCache(_cache(args)), progress)
+        result = replay(
+            azure, requests, args.seeds, jobs=args.jobs, cache=ResultCache(_cache(args)), progress=progress
+        )
     if args.json:
         print(to_json(result))
         return 0
@@ -259,6 +285,7 @@ def _azure_files() -> list[str]:
     files = [root / "azure2023" / f"AzureLLMInferenceTrace_{part}.csv" for part in ("conv", "code")]
     if not all(file.exists() for file in files):
         raise ConfigurationError(
-            f"the Azure 2023 trace is not in {root}: give its two files with --trace (Azure/AzurePublicDataset has them)"
+            f"the Azure 2023 trace is not in {root}: give its two files with --trace (Azure/AzurePublicDataset "
+            "has them)"
         )
     return [str(file) for file in files]

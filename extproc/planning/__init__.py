@@ -1,1 +1,1 @@
-"""What two pools would save: cost model, fleet simulator, traces and report. Imports core's estimator and policy only."""
+"""What two pools would save: cost model, fleet simulator, traces, report. Imports core only."""

@@ -110,7 +110,9 @@ def right_sized_context(lengths: Lengths, rule: DeclaredRule, long_context: int)
     return min(long_context, next((c for c in USUAL_CONTEXTS if c >= longest), long_context))
 
 
-def analyse(lengths: Lengths, rate: float, setup: Setup, rule: DeclaredRule, thresholds: tuple[int, ...]) -> Analysis:
+def analyse(
+    lengths: Lengths, rate: float, setup: Setup, rule: DeclaredRule, thresholds: tuple[int, ...]
+) -> Analysis:
     """Apply the cost model at each threshold.
 
     Raises ConfigurationError for a rate that is not positive, thresholds outside the long context, or an objective
@@ -120,15 +122,21 @@ def analyse(lengths: Lengths, rate: float, setup: Setup, rule: DeclaredRule, thr
         raise ConfigurationError(f"rate {rate:g}: requests per second must be positive")
     wrong = [t for t in thresholds if not 0 < t < setup.long_context]
     if wrong or not thresholds:
-        raise ConfigurationError(f"thresholds {wrong}: must be positive and below the long context {setup.long_context:,}")
+        raise ConfigurationError(
+            f"thresholds {wrong}: must be positive and below the long context {setup.long_context:,}"
+        )
     right_context = right_sized_context(lengths, rule, setup.long_context)
     measured = setup.measured
     long_rate = measured.homogeneous if measured else _rate(lengths, setup, setup.long_context)
-    right_rate = (measured.right_sized or measured.homogeneous) if measured else _rate(lengths, setup, right_context)
+    right_rate = (
+        (measured.right_sized or measured.homogeneous) if measured else _rate(lengths, setup, right_context)
+    )
     long = _baseline("homogeneous, long", setup.long_context, long_rate, rate, setup)
     right = _baseline("homogeneous, right-sized", right_context, right_rate, rate, setup)
     budget = budgets(lengths, rule)
-    splits = tuple(_split(lengths, budget, t, rate, setup, (long, right)) for t in sorted(thresholds))
+    splits = tuple(
+        _split(lengths, budget, t, rate=rate, setup=setup, baselines=(long, right)) for t in sorted(thresholds)
+    )
     # Of equally small fleets the one with the larger continuous saving has more room.
     # A threshold that leaves one of the pools without requests is one pool under another name.
     real = [split for split in splits if 0 < split.alpha < 1] or splits
@@ -150,7 +158,11 @@ def break_even_rate(alpha: float, rates: tuple[float, float, float], spare: int)
     steps = [(alpha / short) * beyond, ((1 - alpha) / long) * beyond, beyond / one]
     if sum(steps) > MAX_BREAKPOINTS:
         return beyond
-    ends = [np.arange(1, n + 2) / f for f, n in zip((alpha / short, (1 - alpha) / long, 1 / one), map(int, steps), strict=True) if f > 0]
+    ends = [
+        np.arange(1, n + 2) / f
+        for f, n in zip((alpha / short, (1 - alpha) / long, 1 / one), map(int, steps), strict=True)
+        if f > 0
+    ]
     changes = np.unique(np.concatenate(ends))
     middles = (changes + np.concatenate([[0.0], changes[:-1]])) / 2  # the sizes between two changes are constant
     apart = np.ceil(alpha * middles / short) + np.ceil((1 - alpha) * middles / long) + 2 * spare
@@ -170,7 +182,13 @@ def _baseline(name: str, context_tokens: int, per_instance: float, rate: float, 
 
 
 def _split(
-    lengths: Lengths, budget: Tokens, threshold: int, rate: float, setup: Setup, baselines: tuple[Baseline, Baseline]
+    lengths: Lengths,
+    budget: Tokens,
+    threshold: int,
+    *,
+    rate: float,
+    setup: Setup,
+    baselines: tuple[Baseline, Baseline],
 ) -> Split:
     fits = budget <= threshold
     alpha = float(fits.mean())

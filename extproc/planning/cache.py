@@ -19,7 +19,9 @@ __all__ = ["ResultCache", "fingerprint"]
 
 
 class ResultCache:
-    """A directory of results; None keeps nothing. A file that cannot be read or written is no result, not an error."""
+    """A directory of results; None keeps nothing. A file that cannot be read or written is no result, not an
+    error.
+    """
 
     def __init__(self, directory: Path | None) -> None:
         self._directory = directory

@@ -62,8 +62,8 @@ class Capacity:
         """Raise ConfigurationError when one sequence of full length does not fit; vLLM would refuse to start."""
         if self.kv_tokens < context_tokens:
             raise ConfigurationError(
-                f"{name}: one sequence of {context_tokens:,} tokens does not fit the KV cache of {self.kv_tokens:,} "
-                "tokens; more GPUs per instance (--tp) or a shorter context are needed"
+                f"{name}: one sequence of {context_tokens:,} tokens does not fit the KV cache of "
+                f"{self.kv_tokens:,} tokens; more GPUs per instance (--tp) or a shorter context are needed"
             )
 
 
@@ -77,8 +77,8 @@ def capacity(instance: Instance, name: str) -> Capacity:
     tokens = int(room / (instance.kv_bytes_per_token_and_gpu * instance.tensor_parallel))
     if tokens < BLOCK_TOKENS:
         raise ConfigurationError(
-            f"{name}: the weights take {instance.weight_bytes / 1e9:,.0f} GB, and {instance.tensor_parallel} GPU(s) "
-            f"of {instance.gpu.memory_gb:g} GB offer {usable / 1e9:,.0f} GB: no room for a KV cache"
+            f"{name}: the weights take {instance.weight_bytes / 1e9:,.0f} GB, and {instance.tensor_parallel} "
+            f"GPU(s) of {instance.gpu.memory_gb:g} GB offer {usable / 1e9:,.0f} GB: no room for a KV cache"
         )
     blocks = tokens // BLOCK_TOKENS
     return Capacity(blocks * BLOCK_TOKENS, blocks)
@@ -97,4 +97,6 @@ def smallest_tensor_parallel(instance: Instance, context_tokens: int, name: str)
             continue
         return candidate
     largest = TENSOR_PARALLEL_SIZES[-1]
-    raise ConfigurationError(f"{name}: not even {largest} GPUs hold the weights and {context_tokens:,} tokens of KV")
+    raise ConfigurationError(
+        f"{name}: not even {largest} GPUs hold the weights and {context_tokens:,} tokens of KV"
+    )

@@ -46,7 +46,8 @@ def budgets(lengths: Lengths, rule: DeclaredRule, prompt_factor: float = PROMPT_
     declared = declared_tokens(lengths, rule)
     if declared is None:
         declared = np.full(len(lengths), undeclared_output_tokens(lengths), np.int64)
-    return np.ceil(lengths.prompt * prompt_factor).astype(np.int64) + declared
+    bound: Tokens = np.ceil(lengths.prompt * prompt_factor).astype(np.int64)
+    return bound + declared
 
 
 def undeclared_output_tokens(lengths: Lengths) -> int:

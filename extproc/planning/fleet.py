@@ -128,7 +128,9 @@ class _Simulation:
         """Let all requests arrive, then let the fleet finish them."""
         workload = self._workload
         declared = [None] * len(workload) if workload.declared is None else workload.declared.tolist()
-        rows = zip(workload.arrival_s.tolist(), workload.prompt.tolist(), workload.output.tolist(), declared, strict=True)
+        rows = zip(
+            workload.arrival_s.tolist(), workload.prompt.tolist(), workload.output.tolist(), declared, strict=True
+        )
         use: tuple[PoolUse, ...] = ()
         for index, (at_s, prompt, output, limit) in enumerate(rows):
             self._until(at_s, check=check)

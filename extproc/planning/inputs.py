@@ -1,4 +1,6 @@
-"""Where the planner's input comes from: files, a router's address, or a few numbers. The only place that reads them."""
+"""Where the planner's input comes from: files, a router's address, or a few numbers. The only place that reads
+them.
+"""
 
 import time
 from collections.abc import Sequence
@@ -15,7 +17,7 @@ from extproc.planning.lengths import Lengths, from_means
 from extproc.planning.live import Scrape, lengths_between, parse_scrape, rate_between
 from extproc.planning.traces import parse_trace
 
-__all__ = ["LiveInput", "live_input", "lengths_of_means", "load_catalogue", "load_traces"]
+__all__ = ["LiveInput", "lengths_of_means", "live_input", "load_catalogue", "load_traces"]
 
 MAX_TRACE_BYTES = 256 * 1024 * 1024  # ten million requests; a sample of them tells the same
 MAX_SCRAPE_BYTES = 16 * 1024 * 1024
@@ -88,8 +90,8 @@ def _load_trace(path: Path) -> Lengths:
         size = path.stat().st_size
         if size > MAX_TRACE_BYTES:
             raise ConfigurationError(
-                f"{path.name}: {size / 2**20:,.0f} MiB; at most {MAX_TRACE_BYTES // 2**20} MiB are read: a random sample "
-                "of its lines gives the same plan"
+                f"{path.name}: {size / 2**20:,.0f} MiB; at most {MAX_TRACE_BYTES // 2**20} MiB are read: a "
+                "random sample of its lines gives the same plan"
             )
         with path.open(encoding="utf-8") as lines:
             return parse_trace(lines, path.name)

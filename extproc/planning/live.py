@@ -11,7 +11,6 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
-
 from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.core.errors import ConfigurationError
@@ -54,7 +53,9 @@ def parse_scrape(text: str, name: str) -> Scrape:
         raise ConfigurationError(f"{name}: not Prometheus text: {error}") from error
     missing = [key for key in (PROMPT, COMPLETION) if not buckets[key]]
     if missing:
-        raise ConfigurationError(f"{name}: the histogram {' and '.join(missing)} is not in it; is this a router's /metrics?")
+        raise ConfigurationError(
+            f"{name}: the histogram {' and '.join(missing)} is not in it; is this a router's /metrics?"
+        )
     return Scrape({key: dict(value) for key, value in buckets.items()}, requests, name)
 
 
@@ -96,7 +97,9 @@ def _spread(counts: dict[float, float], requests: int, rng: np.random.Generator)
     """Draw lengths, evenly spread within each bucket and in random order; the open bucket doubles its edge."""
     edges = sorted(counts)
     shares = np.cumsum([max(counts[edge], 0.0) for edge in edges])
-    uppers = np.array([edge if np.isfinite(edge) else 2 * lower for edge, lower in zip(edges, [1.0, *edges], strict=False)])
+    uppers = np.array(
+        [edge if np.isfinite(edge) else 2 * lower for edge, lower in zip(edges, [1.0, *edges], strict=False)]
+    )
     at: Floats = (np.arange(requests) + 0.5) / requests * shares[-1]
     drawn = np.interp(at, np.concatenate([[0.0], shares]), np.concatenate([[1.0], uppers]))
     return rng.permutation(drawn.round().astype(np.int64))
@@ -110,4 +113,7 @@ def _note(totals: dict[float, float], paired: Tokens) -> str:
     edges = sorted(edge for edge in totals if np.isfinite(edge))
     half = edges[min(bisect_left(np.cumsum([totals[e] for e in edges]).tolist(), 0.9 * counted), len(edges) - 1)]
     measured = sum(value for edge, value in totals.items() if edge <= half) / counted
-    return f"{note} Of all requests {measured:.1%} took at most {half:,.0f} tokens; of the pairs {np.mean(paired <= half):.1%}."
+    return (
+        f"{note} Of all requests {measured:.1%} took at most {half:,.0f} tokens; of the pairs "
+        f"{np.mean(paired <= half):.1%}."
+    )

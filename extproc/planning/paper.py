@@ -1,6 +1,7 @@
 """The paper's evaluation, replayed beside its own tables (arXiv 2604.08075); nothing is fitted to them.
 
-Its setting: Llama-3-70B on A100, 1,000 req/s, 100,000 requests, Poisson; objective P99 TTFT 2 s and TPOT 80 ms; one
+Its setting: Llama-3-70B on A100, 1,000 req/s, 100,000 requests, Poisson; objective P99 TTFT 2 s and TPOT 80 ms;
+one
 pool of 65,536 tokens with 16 sequences against 8,192 tokens with 128 sequences beside it. Replayed twice:
 
 - with the paper's numbers: its rates per instance in the cost model, its slot counts in the simulator;
@@ -45,7 +46,8 @@ MI300X_CONTEXT = 32_768
 class WorkloadReplay:
     """One workload under both sets of numbers. `alpha` is the share of requests that really fit the short pool.
 
-    `formula_sizes` are the one-pool and two-pool fleets of the cost model with the paper's rates at the real alpha,
+    `formula_sizes` are the one-pool and two-pool fleets of the cost model with the paper's rates at the real
+    alpha,
     `implied_sizes` at the alpha that its closed form implies.
     """
 
@@ -81,7 +83,13 @@ class Replay:
 
 
 def replay(
-    azure: Lengths, requests: int, seeds: int, jobs: int, cache: ResultCache, progress: Callable[[int, int, str], None]
+    azure: Lengths,
+    requests: int,
+    seeds: int,
+    *,
+    jobs: int,
+    cache: ResultCache,
+    progress: Callable[[int, int, str], None],
 ) -> Replay:
     """Run everything; `azure` holds the 2023 trace (conversations and code together)."""
     catalogue = built_in()
@@ -89,7 +97,10 @@ def replay(
     lengths = {"Azure": azure, "LMSYS": lmsys}
     tasks = [task for work in lengths.values() for task in _tasks(catalogue, work, requests, seeds)]
     fleets = search_all(tasks, jobs, cache, lambda done, what: progress(done, len(tasks), what))
-    of = [[fleet for fleet, task in zip(fleets, tasks, strict=True) if task.lengths is work] for work in lengths.values()]
+    of = [
+        [fleet for fleet, task in zip(fleets, tasks, strict=True) if task.lengths is work]
+        for work in lengths.values()
+    ]
     workloads = tuple(
         _workload(name, work, tuple(mine), _setup(catalogue, None))
         for (name, work), mine in zip(lengths.items(), of, strict=True)
@@ -100,7 +111,14 @@ def replay(
 def _setup(catalogue: Catalogue, max_num_seqs: tuple[int, int] | None) -> Setup:
     instance = Instance(catalogue.model("llama-3-70b"), catalogue.gpu("a100-80g"), 8)
     return Setup(
-        "llama-3-70b", "a100-80g", instance, LONG, Objective(), spare=0, price_usd_h=2.21, max_num_seqs=max_num_seqs
+        "llama-3-70b",
+        "a100-80g",
+        instance,
+        LONG,
+        Objective(),
+        spare=0,
+        price_usd_h=2.21,
+        max_num_seqs=max_num_seqs,
     )
 
 

@@ -1,90 +1,141 @@
 """The paper's figures and ours, side by side, and one sentence for each difference."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from rich.console import RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from extproc.planning.paper import SWEEP, Replay, WorkloadReplay
 from extproc.planning.runner import FleetEstimate
-from extproc.planning.tables import fleet_row, text_table
+from extproc.planning.tables import fleet_table, text_table
 
 __all__ = ["comparison_rows", "replay_renderables"]
 
 GPUS = 8
 COLUMNS = ("", "paper", "its rates and slots", "physical")
 
+
+@dataclass(frozen=True, slots=True)
+class PaperFigures:
+    """What the paper reports for one workload; "-" where it reports nothing."""
+
+    implied_alpha: str
+    one: int
+    two: int
+    preemptions: str = "-"
+    success: str = "-"
+    ttft_one: str = "-"
+    ttft_two: str = "-"
+    tpot_one: str = "-"
+    tpot_two: str = "-"
+
+
 PAPER = {
-    "Azure": {"one": 358, "two": 208, "preempt_one": "47.3", "preempt_two": "8.7", "success": "99.69 / 99.95 %",
-              "ttft_one": ".42 / 1.82", "ttft_two": ".28 / 1.71", "tpot_one": "28 / 67", "tpot_two": "25 / 62"},
-    "LMSYS": {"one": 358, "two": 246},
-}  # fmt: skip
+    "Azure": PaperFigures(
+        implied_alpha="implied .80",
+        one=358,
+        two=208,
+        preemptions="47.3 / 8.7",
+        success="99.69 / 99.95 %",
+        ttft_one=".42 / 1.82",
+        ttft_two=".28 / 1.71",
+        tpot_one="28 / 67",
+        tpot_two="25 / 62",
+    ),
+    "LMSYS": PaperFigures(implied_alpha="implied .68", one=358, two=246),
+}
 
 WHY = (
-    "Instances: 2.8 and 11.2 req/s are given in the paper, not derived; on 8 x A100 most of an Azure request's cost is "
-    "the prefill of its 1,434 tokens, which no slot count changes, so rho is near 1 instead of 4.",
-    "alpha: the public Azure trace has one request in 28,185 over 8,192 tokens; the paper's closed form of 60 % "
-    "needs alpha = .80, which is its share under 2,048. Lengths with LMSYS's published means all fit 8,192, too.",
-    "The paper's 208 and 246 lie between its own formula at the implied alpha (144 and 178) and one pool (358), and "
-    "no input that it states leads there.",
-    "Preemptions: vLLM pages the cache, and requests of the trace's lengths fill a few per cent of it: there is "
-    "nothing to preempt for, with 16 sequences or with 256; the paper reserves max_model_len for each sequence.",
-    "Success: nothing in the trace is longer than 65,536 tokens and nothing is lost for memory, so all requests "
-    "succeed; the paper's failures are memory errors of its reservation model (2.1 an hour), which vLLM turns into "
-    "preemption.",
-    "TTFT and TPOT: ours are those of the smallest fleet that meets the objective, so the P99 TTFT sits just under "
-    "2 s by construction; the paper reports a fleet at 90 % load.",
-    "MI300X: the paper's projection applies its formula to a stated alpha and rho; ours derives the rates, and a "
-    "shorter context brings no more sequences into a batch that the objective already limits.",
+    (
+        "Instances, Azure: 2.8 and 11.2 req/s are given in the paper, not derived. By the roofline most of a "
+        "request's cost is the prefill of its 1,434 tokens, which no number of slots changes, so rho is near 1 "
+        "and not 4."
+    ),
+    (
+        "Instances, LMSYS: short requests spend their time decoding, and there 16 slots starve the GPUs. That "
+        "is a matter of max_num_seqs, not of pools: one pool of a right-sized context with as many slots saves "
+        "the same."
+    ),
+    (
+        "alpha: one request in 28,185 of the public Azure trace is over 8,192 tokens; the paper's closed form "
+        "of 60 % needs alpha = .80, the share under about 2,048. Lengths with LMSYS's published means all fit "
+        "8,192, too."
+    ),
+    (
+        "The paper's 208 and 246 lie between its own formula at the implied alpha (144 and 178) and one pool "
+        "(358); no input that it states leads there."
+    ),
+    (
+        "Preemptions: vLLM takes blocks on demand, and requests of these lengths fill a few per cent of the "
+        "cache: nothing is preempted, with 16 sequences or 256. The paper reserves max_model_len for each "
+        "sequence."
+    ),
+    (
+        "Success: nothing is longer than 65,536 tokens, and vLLM loses nothing for lack of memory; the paper's "
+        "failures are out-of-memory errors (2.1 an hour) of its reservation."
+    ),
+    (
+        "TTFT and TPOT: ours are those of the smallest fleet that meets the objective, so P99 TTFT sits just "
+        "under 2 s by construction; the paper reports a fleet at 90 % load."
+    ),
+    (
+        "MI300X: the paper applies its closed form to a stated alpha and rho; with rates from the roofline a "
+        "shorter context admits no more sequences, because the objective limits the batch before the cache "
+        "does."
+    ),
 )
 
 
 def replay_renderables(replay: Replay) -> Iterator[RenderableType]:
     """Yield the tables of the replay."""
     yield Text(
-        f"Llama-3-70B on {GPUS} x A100-80G, 1,000 req/s, {replay.requests:,} requests, Poisson, {replay.seeds} seed(s); "
-        "P99 TTFT 2 s, P99 TPOT 80 ms"
+        f"Llama-3-70B on {GPUS} x A100-80G, 1,000 req/s, {replay.requests:,} requests, Poisson, {replay.seeds} "
+        "seed(s); P99 TTFT 2 s, P99 TPOT 80 ms"
     )
     for work in replay.workloads:
         yield text_table(f"{work.name}: one pool of 65,536 / two pools at 8,192", COLUMNS, comparison_rows(work))
-        columns = ("fleet", "instances", "95 % CI", "GPUs", "GPU-h/year", "busy", "TTFT s", "TPOT ms", "preempt/1000", "misrouted", "rejected", "truncated")
-        rows = [(f"its slots: {row[0]}", *row[1:]) for row in (fleet_row(f, GPUS) for f in work.paper_slots)]
-        rows += [fleet_row(f, GPUS) for f in work.physical]
-        yield text_table(f"{work.name}: simulated fleets and threshold sweep", columns, rows)
+        yield fleet_table(f"{work.name}: simulated with the paper's slots", work.paper_slots, GPUS, full=True)
+        yield fleet_table(f"{work.name}: simulated with vLLM's own limits", work.physical, GPUS, full=True)
         yield _sweep_table(work)
     yield _mi300x_table(replay)
     for sentence in WHY:
         yield Text("- " + sentence)
 
 
-def comparison_rows(work: WorkloadReplay) -> list[tuple[str, ...]]:
+def comparison_rows(work: WorkloadReplay) -> list[tuple[str, str, str, str]]:
     """Return the paper's table beside ours for one workload."""
     paper = PAPER[work.name]
-    slots, physical = (_one_and_two(fleets) for fleets in (work.paper_slots, work.physical))
-    one, two = work.formula_sizes
-    implied = work.implied_sizes
-    rows = [
-        ("alpha at 8,192", "implied .80" if work.name == "Azure" else "implied .68", f"{work.alpha:.4f}", f"{work.alpha:.4f}"),
-        ("instances by the formula", f"{implied[0]} / {implied[1]}", f"{one} / {two}", f"{work.analysis.long.instances} / {_split_at_8k(work)}"),
-        ("instances simulated", f"{paper['one']} / {paper['two']}", _sizes(slots), _sizes(physical)),
-        ("saving simulated", f"{1 - int(paper['two']) / int(paper['one']):.1%}", _saving(slots), _saving(physical)),
+    pairs = _one_and_two(work.paper_slots), _one_and_two(work.physical)
+
+    def row(
+        label: str, said: str, show: Callable[[FleetEstimate, FleetEstimate], str]
+    ) -> tuple[str, str, str, str]:
+        return label, said, show(*pairs[0]), show(*pairs[1])
+
+    implied = f"{work.implied_sizes[0]} / {work.implied_sizes[1]}"
+    ours = f"{work.formula_sizes[0]} / {work.formula_sizes[1]}"
+    return [
+        ("alpha at 8,192", paper.implied_alpha, f"{work.alpha:.4f}", f"{work.alpha:.4f}"),
+        ("instances by the formula", implied, ours, f"{work.analysis.long.instances} / {_split_at_8k(work)}"),
+        row(
+            "instances simulated",
+            f"{paper.one} / {paper.two}",
+            lambda a, b: f"{a.instances:.0f} / {b.instances:.0f}",
+        ),
+        row(
+            "saving simulated",
+            f"{1 - paper.two / paper.one:.1%}",
+            lambda a, b: f"{1 - b.instances / a.instances:.1%}",
+        ),
+        row("preemptions per 1,000", paper.preemptions, lambda a, b: f"{_preemptions(a)} / {_preemptions(b)}"),
+        row("success", paper.success, lambda a, b: f"{_success(a)} / {_success(b)}"),
+        row("TTFT P50 / P99 s, one pool", paper.ttft_one, lambda a, _: _ttft(a)),
+        row("TTFT P50 / P99 s, two pools", paper.ttft_two, lambda _, b: _ttft(b)),
+        row("TPOT P50 / P99 ms, one pool", paper.tpot_one, lambda a, _: _tpot(a)),
+        row("TPOT P50 / P99 ms, two pools", paper.tpot_two, lambda _, b: _tpot(b)),
     ]
-    for label, key, show in (
-        ("preemptions per 1,000", "preempt", lambda f: f"{f.typical.summary.preemptions_per_1000:.1f}"),
-        ("TTFT P50 / P99 s, one pool", "ttft_one", _ttft),
-        ("TTFT P50 / P99 s, two pools", "ttft_two", _ttft),
-        ("TPOT P50 / P99 ms, one pool", "tpot_one", _tpot),
-        ("TPOT P50 / P99 ms, two pools", "tpot_two", _tpot),
-    ):
-        which = 1 if key.endswith("two") else 0
-        if key == "preempt":
-            said = f"{paper.get('preempt_one', '-')} / {paper.get('preempt_two', '-')}"
-            rows.append((label, said, *(f"{show(pair[0])} / {show(pair[1])}" for pair in (slots, physical))))
-        else:
-            rows.append((label, str(paper.get(key, "-")), show(slots[which]), show(physical[which])))
-    success = (f"{pair[0].typical.summary.success:.2%} / {pair[1].typical.summary.success:.2%}" for pair in (slots, physical))
-    rows.append(("success", str(paper.get("success", "-")), *success))
-    return rows
 
 
 def _one_and_two(fleets: tuple[FleetEstimate, ...]) -> tuple[FleetEstimate, FleetEstimate]:
@@ -95,12 +146,12 @@ def _split_at_8k(work: WorkloadReplay) -> int:
     return next(split.instances for split in work.analysis.splits if split.threshold == SWEEP[-1])
 
 
-def _sizes(pair: tuple[FleetEstimate, FleetEstimate]) -> str:
-    return f"{pair[0].instances:.0f} / {pair[1].instances:.0f}"
+def _preemptions(fleet: FleetEstimate) -> str:
+    return f"{fleet.typical.summary.preemptions_per_1000:.1f}"
 
 
-def _saving(pair: tuple[FleetEstimate, FleetEstimate]) -> str:
-    return f"{1 - pair[1].instances / pair[0].instances:.1%}"
+def _success(fleet: FleetEstimate) -> str:
+    return f"{fleet.typical.summary.success:.2%}"
 
 
 def _ttft(fleet: FleetEstimate) -> str:
@@ -113,15 +164,23 @@ def _tpot(fleet: FleetEstimate) -> str:
     return f"{did.tpot_p50_s * 1e3:.0f} / {did.tpot_p99_s * 1e3:.0f}"
 
 
-def _sweep_table(work: WorkloadReplay) -> RenderableType:
+def _sweep_table(work: WorkloadReplay) -> Table:
     rows = [
-        (f"{s.threshold:,}", f"{s.alpha:.3f}", f"{s.rho:.2f}", f"{s.closed_form:+.1%}", f"{s.honest_form:+.1%}", f"{s.instances}")
+        (
+            f"{s.threshold:,}",
+            f"{s.alpha:.3f}",
+            f"{s.rho:.2f}",
+            f"{s.closed_form:+.1%}",
+            f"{s.honest_form:+.1%}",
+            f"{s.instances}",
+        )
         for s in work.analysis.splits
     ]
-    return text_table(f"{work.name}: cost model, physical rates", ("threshold", "alpha", "rho", "closed form", "honest form", "instances"), rows)
+    columns = ("threshold", "alpha", "rho", "closed form", "honest form", "instances")
+    return text_table(f"{work.name}: cost model, rates by the roofline", columns, rows)
 
 
-def _mi300x_table(replay: Replay) -> RenderableType:
+def _mi300x_table(replay: Replay) -> Table:
     ours = replay.mi300x
     rows = [
         ("GPUs, one pool of 32,768", "1,576", f"{ours.one_pool_gpus:,}"),

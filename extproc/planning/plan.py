@@ -45,7 +45,6 @@ class WorkloadFigures:
     p50_total: int
     p99_total: int
     max_total: int
-    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +61,7 @@ class Plan:
     sensitivity: tuple[Analysis, ...]
     fleets: tuple[FleetEstimate, ...]
     recommendation: str
+    notes: tuple[str, ...]
 
 
 def make_plan(
@@ -69,6 +69,7 @@ def make_plan(
     rate: float,
     setup: Setup,
     rule: DeclaredRule,
+    *,
     simulation: SimulationOptions | None,
     cache: ResultCache,
     progress: Callable[[int, int, str], None],
@@ -94,6 +95,7 @@ def make_plan(
         sensitivity=sensitivity,
         fleets=fleets,
         recommendation=_simulated_sentence(fleets, analysis, setup) if fleets else _sentence(analysis, setup),
+        notes=_notes(lengths, setup),
     )
 
 
@@ -130,6 +132,15 @@ def _thresholds_to_simulate(analysis: Analysis) -> tuple[int, ...]:
     return tuple(sorted(chosen))
 
 
+def _notes(lengths: Lengths, setup: Setup) -> tuple[str, ...]:
+    notes = [lengths.note] if lengths.note else []
+    if setup.measured is not None:
+        notes.append("Measured rates are used at every threshold; they hold at the one they were measured with.")
+    if setup.price_usd_h is None:
+        notes.append("No price is known for this GPU: give one with --price to see money.")
+    return tuple(notes)
+
+
 def _figures(lengths: Lengths) -> WorkloadFigures:
     median, tail = np.percentile(lengths.total, [50, 99])
     return WorkloadFigures(
@@ -140,7 +151,6 @@ def _figures(lengths: Lengths) -> WorkloadFigures:
         p50_total=round(median),
         p99_total=round(tail),
         max_total=int(lengths.total.max()),
-        note=lengths.note,
     )
 
 
@@ -150,11 +160,14 @@ def _sentence(analysis: Analysis, setup: Setup) -> str:
     if analysis.two_pools_pay:
         below = f"; below {break_even:,.0f} req/s keep one pool" if break_even else ""
         money = _money(setup, one.instances - best.instances)
-        return f"two pools at {best.threshold:,} tokens: {best.instances} instead of {one.instances} instances{money}{below}"
+        return (
+            f"two pools at {best.threshold:,} tokens: {best.instances} instead of {one.instances} "
+            f"instances{money}{below}"
+        )
     later = f"at this threshold they pay from {break_even:,.0f} req/s on" if break_even else "they pay at no rate"
     return (
-        f"keep one pool of {one.context_tokens:,} tokens: it needs {one.instances} instances, two pools at best "
-        f"{best.instances} (at {best.threshold:,} tokens); {later}"
+        f"keep one pool of {one.context_tokens:,} tokens: it needs {one.instances} instances, two pools at "
+        f"best {best.instances} (at {best.threshold:,} tokens); {later}"
     )
 
 
@@ -167,7 +180,10 @@ def _simulated_sentence(fleets: Sequence[FleetEstimate], analysis: Analysis, set
         money = _money(setup, one_size - best_size)
         chosen = next((s for s in analysis.splits if s.threshold == best.design.contexts[0]), analysis.best)
         below = f"; below {chosen.break_even_rate:,.0f} req/s keep one pool" if chosen.break_even_rate else ""
-        return f"two pools at {best.design.contexts[0]:,} tokens: {best_size} instead of {one_size} instances{money}{below} (simulated)"
+        return (
+            f"two pools at {best.design.contexts[0]:,} tokens: {best_size} instead of {one_size} "
+            f"instances{money}{below} (simulated)"
+        )
     return (
         f"keep one pool of {one.design.contexts[0]:,} tokens: it needs {one_size} instances, two pools at best "
         f"{best_size} (at {best.design.contexts[0]:,} tokens; simulated)"

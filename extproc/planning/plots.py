@@ -24,6 +24,7 @@ BLUE, ORANGE, GREEN, RED, SKY, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00
 LINES = (BLUE, ORANGE, GREEN, RED, SKY, BLACK)
 SIZE_INCHES = (6.4, 3.4)
 CURVE_POINTS = 400
+KILO = 1024
 
 
 class Plot:
@@ -46,11 +47,15 @@ def draw_plots(plan: Plan, lengths: Lengths) -> list[Plot]:
         ),
         _plot(
             "Saving against threshold",
-            "Instances saved by two pools: the paper's closed form, the honest form, and whole instances with spares "
-            "against the right-sized pool. The band keeps 80 % of the best saving.",
+            "Instances saved by two pools: the paper's closed form, the honest form, and whole instances with "
+            "spares against the right-sized pool. The band keeps 80 % of the best saving.",
             lambda axes: _savings(axes, plan),
         ),
-        _plot("Fleet sizes", "Instances of each design; lighter parts are the long pool.", lambda axes: _fleets(axes, plan)),
+        _plot(
+            "Fleet sizes",
+            "Instances of each design; lighter parts are the long pool.",
+            lambda axes: _fleets(axes, plan),
+        ),
         _plot(
             "Sensitivity to declared max_tokens",
             "Share of requests that the short pool takes, by what clients declare.",
@@ -58,7 +63,14 @@ def draw_plots(plan: Plan, lengths: Lengths) -> list[Plot]:
         ),
     ]
     if plan.fleets:
-        plots.insert(3, _plot("Time to first token", "Simulated, at the smallest fleet of each design.", lambda axes: _ttft(axes, plan)))
+        plots.insert(
+            3,
+            _plot(
+                "Time to first token",
+                "Simulated, at the smallest fleet of each design.",
+                lambda axes: _ttft(axes, plan),
+            ),
+        )
     return plots
 
 
@@ -74,7 +86,9 @@ def _plot(title: str, caption: str, draw: Callable[[Axes], None]) -> Plot:
 def _axes() -> Iterator[tuple[Axes, StringIO]]:
     svg = StringIO()
     # A fixed salt makes the same plan give the same bytes.
-    with mpl.rc_context({"svg.hashsalt": "dualpool", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+    with mpl.rc_context(
+        {"svg.hashsalt": "dualpool", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    ):
         figure = Figure(figsize=SIZE_INCHES, layout="constrained")
         axes = figure.add_subplot()
         axes.grid(visible=True, alpha=0.25, linewidth=0.6)
@@ -84,7 +98,7 @@ def _axes() -> Iterator[tuple[Axes, StringIO]]:
 
 def _token_axis(axes: Axes, label: str) -> None:
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(lambda tokens, _: f"{tokens / 1024:g}K" if tokens >= 1024 else f"{tokens:g}")
+    axes.xaxis.set_major_formatter(lambda tokens, _: f"{tokens / KILO:g}K" if tokens >= KILO else f"{tokens:g}")
     axes.set_xlabel(label)
 
 
@@ -107,7 +121,13 @@ def _savings(axes: Axes, plan: Plan) -> None:
     axes.axhline(0, color=BLACK, linewidth=0.8)
     axes.plot(at, [100 * s.closed_form for s in splits], color=SKY, linestyle=":", label="closed form (paper)")
     axes.plot(at, [100 * s.honest_form for s in splits], color=ORANGE, label="honest form")
-    axes.step(at, [100 * s.saving_right_sized for s in splits], color=BLUE, where="mid", label="instances, against right-sized")
+    axes.step(
+        at,
+        [100 * s.saving_right_sized for s in splits],
+        color=BLUE,
+        where="mid",
+        label="instances, against right-sized",
+    )
     if plan.analysis.band is not None:
         axes.axvspan(*plan.analysis.band, color=BLUE, alpha=0.08)
     _token_axis(axes, "threshold, tokens")
@@ -115,15 +135,18 @@ def _savings(axes: Axes, plan: Plan) -> None:
 
 
 def _fleets(axes: Axes, plan: Plan) -> None:
-    rows: list[tuple[str, tuple[int, ...], float]] = []
-    analysis = plan.analysis
-    for baseline in (analysis.long, analysis.right_sized):
-        rows.append((f"one pool of {baseline.context_tokens:,}\n(cost model)", (baseline.instances,), 0.0))
-    best = analysis.best
-    rows.append((f"two pools at {best.threshold:,}\n(cost model)", (best.short_instances, best.long_instances), 0.0))
-    for fleet in plan.fleets:
-        half = 0.0 if np.isnan(fleet.half_width) else fleet.half_width
-        rows.append((f"{fleet.design.name}\n(simulated)", fleet.typical.instances, half))
+    best = plan.analysis.best
+    rows: list[tuple[str, tuple[int, ...], float]] = [
+        (f"one pool of {one.context_tokens:,}\n(cost model)", (one.instances,), 0.0)
+        for one in (plan.analysis.long, plan.analysis.right_sized)
+    ]
+    rows.append(
+        (f"two pools at {best.threshold:,}\n(cost model)", (best.short_instances, best.long_instances), 0.0)
+    )
+    rows += [
+        (f"{fleet.design.name}\n(simulated)", fleet.typical.instances, float(np.nan_to_num(fleet.half_width)))
+        for fleet in plan.fleets
+    ]
     for place, (_, sizes, half) in enumerate(rows):
         axes.barh(place, sizes[0], color=BLUE, height=0.6)
         axes.barh(place, sum(sizes[1:]), left=sizes[0], color=SKY, height=0.6)
@@ -140,14 +163,22 @@ def _ttft(axes: Axes, plan: Plan) -> None:
     for index, fleet in enumerate(plan.fleets):
         curve = fleet.typical.summary.ttft_curve_s
         style = "--" if len(fleet.design.contexts) == 1 else "-"
-        axes.plot(curve[:-1], np.linspace(0, 1, len(curve))[:-1], style, color=LINES[index % len(LINES)], label=fleet.design.name)
+        axes.plot(
+            curve[:-1],
+            np.linspace(0, 1, len(curve))[:-1],
+            style,
+            color=LINES[index % len(LINES)],
+            label=fleet.design.name,
+        )
     axes.set_xlabel("time to first token, s")
     axes.set_ylabel("share of requests")
 
 
 def _sensitivity(axes: Axes, plan: Plan) -> None:
     for one, colour in zip(plan.sensitivity, LINES, strict=False):
-        axes.plot([s.threshold for s in one.splits], [s.alpha for s in one.splits], color=colour, label=one.rule.value)
+        axes.plot(
+            [s.threshold for s in one.splits], [s.alpha for s in one.splits], color=colour, label=one.rule.value
+        )
     axes.axvline(plan.analysis.best.threshold, color=BLACK, linewidth=1, linestyle="--")
     _token_axis(axes, "threshold, tokens")
     axes.set_ylabel("alpha, share in the short pool")

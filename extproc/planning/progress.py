@@ -12,7 +12,13 @@ __all__ = ["progress_bar"]
 @contextmanager
 def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
     """Yield a function of (done, of, what is going on) that draws the bar; it is gone at the end."""
-    columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    columns = (
+        TextColumn("simulating"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None, visible=False)
 

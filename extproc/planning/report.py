@@ -7,24 +7,24 @@ from pathlib import Path
 from string import Template
 
 from rich.table import Table
-from rich.text import Text
 
 from extproc.core.errors import ConfigurationError
 from extproc.planning.lengths import Lengths
 from extproc.planning.plan import Plan
 from extproc.planning.plots import Plot, draw_plots
-from extproc.planning.tables import plan_renderables
+from extproc.planning.tables import plan_tables, plan_texts
 
 __all__ = ["render_report", "write_report"]
 
 READING = (
-    "Alpha is the share of requests whose budget (a bound of the prompt plus declared output) fits the short pool; rho "
-    "is the short pool's rate per instance over the long one's. The closed form assumes that the long pool keeps the "
-    "rate of a mixed one; the honest form uses the rate that long requests really leave it. Instances are whole, with "
-    "the spares that were asked for in each pool. The right-sized pool is the smallest usual context that holds every "
-    "request: the fair comparison. Simulated fleets are the smallest that meet the objective, each pool by its own "
-    "requests; the cost model leaves 10 % head-room instead. Times come from a roofline with stated efficiencies "
-    "(see docs/planner.md for how far it is from published figures): ratios are more reliable than counts."
+    "Alpha is the share of requests whose budget (a bound of the prompt plus declared output) fits the short "
+    "pool; rho is the short pool's rate per instance over the long one's. The closed form assumes that the "
+    "long pool keeps the rate of a mixed one; the honest form uses the rate that long requests really leave "
+    "it. Instances are whole, with the spares that were asked for in each pool. The right-sized pool is the "
+    "smallest usual context that holds every request: the fair comparison. Simulated fleets are the smallest "
+    "that meet the objective, each pool by its own requests; the cost model leaves 10 % head-room instead. "
+    "Times come from a roofline with stated efficiencies (see docs/planner.md for how far it is from published "
+    "figures): ratios are more reliable than counts."
 )
 
 
@@ -46,15 +46,13 @@ def write_report(plan: Plan, lengths: Lengths, directory: Path) -> Path:
 def render_report(plan: Plan, lengths: Lengths) -> str:
     """Return the page."""
     template = Template(resources.files("extproc.planning").joinpath("report.html").read_text("utf-8"))
-    texts = [item.plain for item in plan_renderables(plan) if isinstance(item, Text)]
-    tables = [item for item in plan_renderables(plan) if isinstance(item, Table)]
     return template.substitute(
         profile=escape(plan.profile),
         rate=f"{plan.rate:,g}",
-        workload=escape(" ".join(texts[:-1])),
+        workload=escape(" ".join(text.plain for text in plan_texts(plan))),
         recommendation=escape(plan.recommendation),
         plots="\n".join(_figure(plot) for plot in draw_plots(plan, lengths)),
-        tables="\n".join(_table(table) for table in tables),
+        tables="\n".join(_table(table) for table in plan_tables(plan, full=True)),
         reading=escape(READING),
     )
 

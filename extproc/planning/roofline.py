@@ -3,7 +3,8 @@
 An iteration runs its operators one after another, so their times add up:
 
     T = fixed + max(weights read / bandwidth, matrix FLOPs / peak)        every token of the batch goes through
-          + all-reduce per token                                          two for each layer, when GPUs share a model
+          + all-reduce per token                                          two for each layer, when GPUs share a
+          model
           + decode attention: each sequence reads its KV cache            linear in the batch's context tokens
           + prefill attention: FLOPs of each new token on all before it
 
@@ -91,14 +92,18 @@ def _peak_flops(instance: Instance) -> float:
 
 
 def _communication(instance: Instance) -> tuple[float, float]:
-    """Return seconds of an iteration's fixed costs, and of all-reduces for one token (ring: 2 (n-1)/n of the data)."""
+    """Return seconds of an iteration's fixed costs, and of all-reduces for one token (ring: 2 (n-1)/n of the
+    data).
+    """
     gpus = instance.tensor_parallel
     if gpus == 1:
         return FIXED_S, 0.0
     reduces = ALL_REDUCES_PER_LAYER * instance.model.layers
     activation_bytes = instance.model.hidden_size * 2
     ring = 2 * (gpus - 1) / gpus
-    return FIXED_S + reduces * ALL_REDUCE_LATENCY_S, reduces * activation_bytes * ring / (instance.gpu.link_gb_s * 1e9)
+    return FIXED_S + reduces * ALL_REDUCE_LATENCY_S, reduces * activation_bytes * ring / (
+        instance.gpu.link_gb_s * 1e9
+    )
 
 
 def _weight_shares(instance: Instance, most_tokens: int) -> list[float]:

@@ -48,7 +48,9 @@ class OnePoolRouter:
 
 
 class OracleRouter:
-    """Knows every prompt's tokens; of the outputs it knows what clients declare (or the truth when they do not)."""
+    """Knows every prompt's tokens; of the outputs it knows what clients declare (or the truth when they do
+    not).
+    """
 
     under_counted = 0
 

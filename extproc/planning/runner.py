@@ -1,8 +1,9 @@
 """Many searches: from the cache, in this process, or over several."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from math import sqrt
 from multiprocessing import get_context
 
@@ -36,22 +37,42 @@ class FleetEstimate:
 def search_all(
     tasks: Sequence[SearchTask], jobs: int, cache: ResultCache, progress: Callable[[int, str], None]
 ) -> tuple[FleetEstimate, ...]:
-    """Search every task, and return an estimate for each; `progress` is told how many are done and what is going on.
+    """Search every task, and return an estimate for each; `progress` is told how many are done and what is
+    going on.
 
     Raises ConfigurationError, of the first task that no fleet can meet.
     """
     results = {index: found for index, task in enumerate(tasks) if (found := cache.get(task)) is not None}
     missing = [index for index in range(len(tasks)) if index not in results]
     progress(len(results), "")
+    for index, found in _searched(tasks, missing, jobs, lambda what: progress(len(results), what)):
+        results[index] = found
+        cache.put(tasks[index], found)
+        progress(len(results), tasks[index].design.name)
+    return tuple(_estimate(results[index]) for index in range(len(tasks)))
+
+
+def _searched(
+    tasks: Sequence[SearchTask], missing: list[int], jobs: int, doing: Callable[[str], None]
+) -> Iterator[tuple[int, tuple[FoundFleet, ...]]]:
+    """Yield each missing result as it is found."""
     if jobs == 1 or len(missing) <= 1:
         for index in missing:
-            task = tasks[index]
-            results[index] = smallest_fleets(task, lambda seen, task=task: progress(len(results), _doing(task, seen)))  # type: ignore[misc]
-            cache.put(task, results[index])
-    else:
-        _in_processes(tasks, missing, jobs, cache, results, progress)
-    progress(len(results), "")
-    return tuple(_estimate(results[index]) for index in range(len(tasks)))
+            yield index, smallest_fleets(tasks[index], partial(_tell, doing, tasks[index]))
+        return
+    # Forking a process that has threads (the progress bar's) can deadlock the child.
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(smallest_fleets, tasks[index]): index for index in missing}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _tell(doing: Callable[[str], None], task: SearchTask, seen: int) -> None:
+    doing(f"{task.design.name}: {seen:,} of {task.requests:,} requests")
 
 
 def _estimate(found: tuple[FoundFleet, ...]) -> FleetEstimate:
@@ -63,29 +84,3 @@ def _estimate(found: tuple[FoundFleet, ...]) -> FleetEstimate:
         half = t * float(totals.std(ddof=1)) / sqrt(len(totals))
     typical = sorted(found, key=lambda fleet: fleet.total)[len(found) // 2]
     return FleetEstimate(found[0].design, found, float(totals.mean()), half, typical)
-
-
-def _in_processes(
-    tasks: Sequence[SearchTask],
-    missing: list[int],
-    jobs: int,
-    cache: ResultCache,
-    results: dict[int, tuple[FoundFleet, ...]],
-    progress: Callable[[int, str], None],
-) -> None:
-    # Forking a process that has threads (the progress bar's) can deadlock the child.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(smallest_fleets, tasks[index]): index for index in missing}
-        try:
-            for future in as_completed(futures):
-                index = futures[future]
-                results[index] = future.result()
-                cache.put(tasks[index], results[index])
-                progress(len(results), tasks[index].design.name)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _doing(task: SearchTask, seen: int) -> str:
-    return f"{task.design.name}: {seen:,} of {task.requests:,} requests"

@@ -39,7 +39,9 @@ TOLERANCE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """One kind of fleet: contexts of its pools in ascending order (one or two); the first is the threshold of two."""
+    """One kind of fleet: contexts of its pools in ascending order (one or two); the first is the threshold of
+    two.
+    """
 
     name: str
     contexts: tuple[int, ...]
@@ -133,7 +135,9 @@ def run_fleet(
     """Simulate one fleet of the task's design."""
     contexts = task.design.contexts
     specs = tuple(
-        PoolSpec(f"{context:,}", count, task.setup.limits(context, short=index < len(contexts) - 1), task.setup.cost)
+        PoolSpec(
+            f"{context:,}", count, task.setup.limits(context, short=index < len(contexts) - 1), task.setup.cost
+        )
         for index, (context, count) in enumerate(zip(contexts, instances, strict=True))
     )
     return summarise(simulate(workload, specs, _router(task, workload), task.balance, progress))
@@ -204,9 +208,10 @@ def _check_success(task: SearchTask, summary: Summary) -> None:
     asked = task.setup.objective.success
     if summary.success < asked:
         raise ConfigurationError(
-            f"{task.design.name}: objective success {asked:.2%}: met by no fleet, the nearest is {summary.success:.3%}; "
-            f"{summary.rejected:.3%} of the requests are longer than {task.design.contexts[-1]:,} tokens and "
-            f"{summary.truncated:.3%} are cut short, whatever the number of instances"
+            f"{task.design.name}: objective success {asked:.2%}: met by no fleet, the nearest is "
+            f"{summary.success:.3%}; {summary.rejected:.3%} of the requests are longer than "
+            f"{task.design.contexts[-1]:,} tokens and {summary.truncated:.3%} are cut short, whatever the "
+            "number of instances"
         )
 
 
@@ -215,7 +220,6 @@ def _check_reachable(task: SearchTask, brackets: list[_Bracket], groups: tuple[L
         missed = misses(latency, task.setup.objective)
         if missed and bracket.size > MOST_TIMES_THE_START * bracket.start:
             raise ConfigurationError(
-                f"{task.design.name}: no fleet meets the objective; with {bracket.size:,} instances it is still "
-                f"{' and '.join(map(str, missed))}"
+                f"{task.design.name}: no fleet meets the objective; with {bracket.size:,} instances it is "
+                f"still {' and '.join(map(str, missed))}"
             )
-

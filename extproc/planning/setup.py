@@ -33,8 +33,8 @@ class Objective:
     def __post_init__(self) -> None:
         if min(self.ttft_s, self.tpot_s) <= 0 or not 0 <= self.success <= 1:
             raise ConfigurationError(
-                f"objective TTFT {self.ttft_s:g} s, TPOT {self.tpot_s * 1e3:g} ms, success {self.success:g}: times must be "
-                "positive and success between 0 and 1"
+                f"objective TTFT {self.ttft_s:g} s, TPOT {self.tpot_s * 1e3:g} ms, success {self.success:g}: "
+                "times must be positive and success between 0 and 1"
             )
 
 
@@ -49,7 +49,9 @@ class MeasuredRates:
 
     def __post_init__(self) -> None:
         if min(self.homogeneous, self.short, self.long, self.right_sized or 1.0) <= 0:
-            raise ConfigurationError(f"measured rates {self.homogeneous:g}, {self.short:g}, {self.long:g} must be positive")
+            raise ConfigurationError(
+                f"measured rates {self.homogeneous:g}, {self.short:g}, {self.long:g} must be positive"
+            )
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ class Setup:
     def __post_init__(self) -> None:
         if self.long_context > self.instance.model.max_context:
             raise ConfigurationError(
-                f"context {self.long_context:,}: {self.model_name} takes at most {self.instance.model.max_context:,} tokens"
+                f"context {self.long_context:,}: {self.model_name} takes at most "
+                f"{self.instance.model.max_context:,} tokens"
             )
         self.capacity.check_context(self.long_context, self.name)
 
@@ -96,7 +99,8 @@ class Setup:
 
     @cached_property
     def max_batched_tokens(self) -> int:
-        """The largest power of two (at most vLLM's default) whose full batch still iterates within the TPOT objective.
+        """The largest power of two (at most vLLM's default) whose full batch still iterates within the TPOT
+        objective.
 
         A longer chunk stalls every decoding sequence for longer than the objective allows between two tokens.
         """

@@ -28,7 +28,9 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One run after its warm-up. Shares are of all measured requests; `ttft_curve_s` holds 101 percentiles of TTFT."""
+    """One run after its warm-up. Shares are of all measured requests; `ttft_curve_s` holds 101 percentiles of
+    TTFT.
+    """
 
     all: Latency
     by_pool: tuple[Latency, ...]
@@ -61,7 +63,8 @@ def summarise(run: FleetRun) -> Summary:
     rejected = (run.pool < 0) & measured
     truncated = run.truncated & measured
     count = max(1, int(measured.sum()))
-    curve = np.nanpercentile(run.ttft_s[measured], np.linspace(0, 100, CURVE_POINTS)) if not rejected[measured].all() else []
+    answered = run.ttft_s[measured & (run.pool >= 0)]
+    curve = np.percentile(answered, np.linspace(0, 100, CURVE_POINTS)).tolist() if len(answered) else []
     return Summary(
         all=_latency(run, measured),
         by_pool=tuple(_latency(run, measured & (run.pool == index)) for index in range(len(run.pools))),
@@ -72,7 +75,7 @@ def summarise(run: FleetRun) -> Summary:
         misrouted=float((run.misrouted & measured).sum()) / count,
         under_counted=run.under_counted / size,
         preemptions_per_1000=1000 * sum(use.preemptions for use in run.pools) / size,
-        ttft_curve_s=tuple(float(value) for value in curve),
+        ttft_curve_s=tuple(curve),
     )
 
 

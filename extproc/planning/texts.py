@@ -1,7 +1,8 @@
 """The text that simulated requests carry, so that the real estimator has something to count and to learn from.
 
 Each request is of one kind. Its bytes per token are drawn around the kind's mean; its bytes are a piece of one
-sample of that kind, cut to prompt tokens x bytes per token. Means and deviations are those of the Qwen3 tokenizer on
+sample of that kind, cut to prompt tokens x bytes per token. Means and deviations are those of the Qwen3
+tokenizer on
 4 KiB pieces of real text (measured for the estimators); the shares of the kinds are an assumption, stated here.
 """
 
@@ -28,9 +29,15 @@ class TextKindProfile:
 
 
 KINDS = (
-    TextKindProfile("english", 0.55, 3.92, 0.28, b"The harbour was quiet before the first boats came in from the sea. "),
-    TextKindProfile("german", 0.08, 3.84, 0.33, "Der Hafen war ruhig, bevor die ersten Boote zurückkamen. ".encode()),
-    TextKindProfile("python", 0.17, 4.38, 0.53, b"    for key, value in rows.items():\n        total[key] += value * 0.5\n"),
+    TextKindProfile(
+        "english", 0.55, 3.92, 0.28, b"The harbour was quiet before the first boats came in from the sea. "
+    ),
+    TextKindProfile(
+        "german", 0.08, 3.84, 0.33, "Der Hafen war ruhig, bevor die ersten Boote zurückkamen. ".encode()
+    ),
+    TextKindProfile(
+        "python", 0.17, 4.38, 0.53, b"    for key, value in rows.items():\n        total[key] += value * 0.5\n"
+    ),
     TextKindProfile("json", 0.08, 3.03, 0.31, b'{"id":4711,"name":"harbour","tags":["a","b"],"open":true},'),
     TextKindProfile("chinese", 0.07, 4.24, 0.38, "清晨的港口在第一批渔船归来之前十分安静。".encode()),
     TextKindProfile("russian", 0.05, 5.80, 0.54, "Гавань была тихой, пока не пришли первые лодки. ".encode()),
@@ -39,7 +46,9 @@ KINDS = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Texts:
-    """The kind (index into KINDS) and the bytes of each request's prompt text, int64 arrays of shape (requests,)."""
+    """The kind (index into KINDS) and the bytes of each request's prompt text, int64 arrays of shape
+    (requests,).
+    """
 
     kind: Tokens
     text_bytes: Tokens
@@ -47,7 +56,7 @@ class Texts:
 
     def text(self, request: int) -> bytes:
         """Return the prompt text of one request."""
-        return self.samples[self.kind[request]][: self.text_bytes[request]]
+        return self.samples[int(self.kind[request])][: int(self.text_bytes[request])]
 
 
 def draw_texts(prompt: Tokens, rng: np.random.Generator) -> Texts:

@@ -74,7 +74,8 @@ def throughput(lengths: Lengths, cost: IterationCost, limits: InstanceLimits, tp
     if slowest == 0:
         alone = _iteration_s(means, cost, 1)
         raise ConfigurationError(
-            f"objective TPOT {tpot_s * 1e3:g} ms: met by no fleet; a single sequence takes {alone * 1e3:.1f} ms per token"
+            f"objective TPOT {tpot_s * 1e3:g} ms: met by no fleet; a single sequence takes {alone * 1e3:.1f} "
+            "ms per token"
         )
     if slowest < sequences:
         sequences, bound_by = slowest, "TPOT"

@@ -1,8 +1,8 @@
 """Request lengths from text: the Azure CSV, JSON lines, points of a CDF. Told apart by their first line.
 
-    TIMESTAMP,ContextTokens,GeneratedTokens      Azure/AzurePublicDataset, 2023 and 2024
-    {"input_tokens": 374, "output_tokens": 44}   JSON lines; "timestamp" in seconds may be there
-    fraction,input_tokens,output_tokens          points of the two distribution functions
+TIMESTAMP,ContextTokens,GeneratedTokens      Azure/AzurePublicDataset, 2023 and 2024
+{"input_tokens": 374, "output_tokens": 44}   JSON lines; "timestamp" in seconds may be there
+fraction,input_tokens,output_tokens          points of the two distribution functions
 """
 
 from array import array
@@ -67,7 +67,9 @@ def _columns(
         if tokens_in < 0 or tokens_out < 0:
             raise ConfigurationError(f"{name}: line {number}: {min(tokens_in, tokens_out)} tokens are negative")
         if max(tokens_in, tokens_out) > MAX_TOKENS:
-            raise ConfigurationError(f"{name}: line {number}: {max(tokens_in, tokens_out):,} tokens are beyond {MAX_TOKENS:,}")
+            raise ConfigurationError(
+                f"{name}: line {number}: {max(tokens_in, tokens_out):,} tokens are beyond {MAX_TOKENS:,}"
+            )
         seconds.append(at)
         prompt.append(tokens_in)
         output.append(tokens_out)
@@ -88,7 +90,11 @@ def _azure_row(row: str) -> tuple[float, int, int]:
 
 def _json_row(row: str) -> tuple[float, int, int]:
     decoded = _DECODER.decode(row)
-    return float("nan") if decoded.timestamp is None else decoded.timestamp, decoded.input_tokens, decoded.output_tokens
+    return (
+        float("nan") if decoded.timestamp is None else decoded.timestamp,
+        decoded.input_tokens,
+        decoded.output_tokens,
+    )
 
 
 _DECODER = msgspec.json.Decoder(JsonRow)
@@ -107,7 +113,7 @@ def _cdf(rows: Iterable[str], name: str) -> Lengths:
 
 
 def _numbered(rows: Iterable[str], first_line: int) -> Iterator[tuple[int, str]]:
-    """Number the lines and leave out the blank ones."""
+    """Yield each line that is not blank, with its number."""
     for number, row in enumerate(rows, first_line):
         stripped = row.strip()
         if stripped:

@@ -45,7 +45,9 @@ def trace_workload(lengths: Lengths, rate: float, rule: DeclaredRule, rng: np.ra
     _check_rate(rate)
     arrival = lengths.arrival_s
     if arrival is None or arrival[-1] <= 0:
-        raise ConfigurationError(f"{lengths.source}: no arrival times in it; only Poisson arrivals can be simulated")
+        raise ConfigurationError(
+            f"{lengths.source}: no arrival times in it; only Poisson arrivals can be simulated"
+        )
     return _workload(lengths, arrival * (len(lengths) / rate / arrival[-1]), rule, rng)
 
 

@@ -1,4 +1,6 @@
-"""The cost model: capacity by hand, the paper's formulas, break-even, thresholds, and the fleet simulator beside it."""
+"""The cost model: capacity by hand, the paper's formulas, break-even, thresholds, and the fleet simulator
+beside it.
+"""
 
 from math import ceil
 
@@ -25,7 +27,15 @@ def instance(model: str = "llama-3-70b", gpu: str = "a100-80g", gpus: int = 8) -
 def setup(measured: MeasuredRates | None = None, spare: int = 0, slots: SlotRule = SlotRule.PAGED) -> Setup:
     """Return the paper's instance at a context of 65,536 tokens."""
     return Setup(
-        "llama-3-70b", "a100-80g", instance(), 65_536, Objective(), slots, spare, price_usd_h=2.21, measured=measured
+        "llama-3-70b",
+        "a100-80g",
+        instance(),
+        65_536,
+        Objective(),
+        slots,
+        spare,
+        price_usd_h=2.21,
+        measured=measured,
     )
 
 
@@ -88,7 +98,9 @@ def test_a_wrong_catalogue_is_refused(text: str, message: str) -> None:
 def test_closed_form_is_the_papers() -> None:
     """With the paper's rates and alpha = .80 the closed form gives 60 %."""
     measured = MeasuredRates(2.8, 11.2, 2.8)
-    split = analyse(lengths([100] * 8 + [20_000] * 2, [10] * 10), 1000, setup(measured), DeclaredRule.TRUTH, (8192,)).best
+    split = analyse(
+        lengths([100] * 8 + [20_000] * 2, [10] * 10), 1000, setup(measured), DeclaredRule.TRUTH, (8192,)
+    ).best
 
     assert split.alpha == pytest.approx(0.8)
     assert split.rho == pytest.approx(4)
@@ -100,12 +112,16 @@ def test_closed_form_is_the_papers() -> None:
 def test_honest_form_counts_the_long_pools_own_rate() -> None:
     """With mu_L below mu_H the saving shrinks to 1 - alpha mu_H/mu_S - (1 - alpha) mu_H/mu_L."""
     measured = MeasuredRates(2.8, 11.2, 1.4)
-    split = analyse(lengths([100] * 8 + [20_000] * 2, [10] * 10), 1000, setup(measured), DeclaredRule.TRUTH, (8192,)).best
+    split = analyse(
+        lengths([100] * 8 + [20_000] * 2, [10] * 10), 1000, setup(measured), DeclaredRule.TRUTH, (8192,)
+    ).best
     assert split.honest_form == pytest.approx(1 - 0.8 / 4 - 0.2 * 2)
 
 
 def test_at_small_scale_two_pools_lose() -> None:
-    """At lambda = .5, mu_H = 1, mu_S = 2, alpha = .5: two instances apart, one together; the closed form says +25 %."""
+    """At lambda = .5, mu_H = 1, mu_S = 2, alpha = .5: two instances apart, one together; the closed form says
+    +25 %.
+    """
     measured = MeasuredRates(1, 2, 1)
     work = lengths([100, 20_000], [10, 10])
     analysis = analyse(work, 0.5, setup(measured), DeclaredRule.TRUTH, (8192,))
@@ -180,7 +196,9 @@ def test_a_rate_that_is_not_positive_is_refused(rate: float) -> None:
 def test_an_objective_faster_than_a_single_sequence_is_refused() -> None:
     """The error says which part of the objective, and how near one sequence alone comes."""
     fast = Setup("llama-3-70b", "a100-80g", instance(), 65_536, Objective(tpot_s=0.001))
-    with pytest.raises(ConfigurationError, match=r"objective TPOT 1 ms: met by no fleet; a single sequence takes \d+"):
+    with pytest.raises(
+        ConfigurationError, match=r"objective TPOT 1 ms: met by no fleet; a single sequence takes \d+"
+    ):
         analyse(lengths([100], [100]), 10, fast, DeclaredRule.TRUTH, (512,))
 
 

@@ -11,8 +11,10 @@ from extproc.planning.roofline import IterationCost
 from extproc.planning.throughput import InstanceLimits
 
 
-def cost(most_tokens: int = 64, linear: float = 0.0, per_context: float = 0.0, per_pair: float = 0.0) -> IterationCost:
-    """Iterations of 1 s, plus `linear` seconds per token of the batch."""
+def cost(
+    most_tokens: int = 64, linear: float = 0.0, per_context: float = 0.0, per_pair: float = 0.0
+) -> IterationCost:
+    """Return iterations of 1 s, plus `linear` seconds per token of the batch."""
     return IterationCost(tuple(1.0 + linear * n for n in range(most_tokens + 1)), per_context, per_pair)
 
 
@@ -143,7 +145,7 @@ def test_jumping_over_runs_equals_stepping_through_them(
     assert jumping.preemptions == preemptions
 
 
-def step_through(
+def step_through(  # noqa: C901, PLR0912, PLR0915  (plain on purpose: one loop that reads like the rules)
     costs: IterationCost, bounds: InstanceLimits, requests: list[tuple[int, int, float]]
 ) -> tuple[dict[int, float], int]:
     """Schedule as vLLM does, iteration by iteration, in the plainest way; return finish times and preemptions."""
@@ -158,11 +160,13 @@ def step_through(
             now = max(now, pending[0][1][2])
         while pending and (idle or pending[0][1][2] < now):  # one that comes as an iteration starts waits for it
             index, (prompt, output, _) = pending.pop(0)
-            waiting.append({"index": index, "tokens": prompt, "computed": 0, "left": output, "blocks": 0, "decoding": 0})
+            waiting.append(
+                {"index": index, "tokens": prompt, "computed": 0, "left": output, "blocks": 0, "decoding": 0}
+            )
             idle = False
         plan: list[tuple[dict[str, int], int]] = []
         budget, preempted = bounds.max_num_batched_tokens, False
-        for sequence in list(running):
+        for sequence in list(running):  # noqa: PERF101  (it shrinks meanwhile)
             if sequence not in running:
                 continue
             chunk = min(sequence["tokens"] - sequence["computed"], budget)

@@ -24,7 +24,9 @@ def erlang_c(servers: int, offered: float) -> float:
 
 
 def mean_wait_s(service: npt.NDArray[np.int64], servers: int, load: float, seed: int) -> float:
-    """Simulate one instance with `servers` places, and return the mean time from arrival to the prefill's start."""
+    """Simulate one instance with `servers` places, and return the mean time from arrival to the prefill's
+    start.
+    """
     rng = np.random.default_rng(seed)
     arrival = np.cumsum(rng.exponential(ITERATION_S * service.mean() / (servers * load), len(service)))
     prompt = np.ones(len(service), np.int64)
@@ -68,7 +70,9 @@ def test_many_instances_behind_least_loaded_wait_less_than_behind_round_robin() 
     arrival = np.cumsum(rng.exponential(ITERATION_S * 100 / (8 * 0.9), len(service)))
     prompt = np.ones(len(service), np.int64)
     workload = Workload(arrival, prompt, service, None, draw_texts(prompt, rng))
-    pool = PoolSpec("pool", 8, InstanceLimits(1, 64, 160_000, 10_000), IterationCost((ITERATION_S,) * 65, 0.0, 0.0))
+    pool = PoolSpec(
+        "pool", 8, InstanceLimits(1, 64, 160_000, 10_000), IterationCost((ITERATION_S,) * 65, 0.0, 0.0)
+    )
 
     least, robin = (simulate(workload, (pool,), OnePoolRouter(), balance) for balance in Balance)
 

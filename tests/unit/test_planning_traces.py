@@ -1,4 +1,6 @@
-"""Request lengths from traces, CDF points, means and a router's metrics; and what is wrong with them in one sentence."""
+"""Request lengths from traces, CDF points, means and a router's metrics; and what is wrong with them in one
+sentence.
+"""
 
 import os
 from pathlib import Path
@@ -29,7 +31,10 @@ def test_the_azure_csv_is_read_with_its_times() -> None:
 
 def test_json_lines_are_read() -> None:
     """Lengths come from input_tokens and output_tokens; without timestamps there are no arrival times."""
-    lengths = parse_trace(['{"input_tokens": 7, "output_tokens": 3, "user": "x"}', "", '{"input_tokens": 9, "output_tokens": 1}'], "x")
+    lengths = parse_trace(
+        ['{"input_tokens": 7, "output_tokens": 3, "user": "x"}', "", '{"input_tokens": 9, "output_tokens": 1}'],
+        "x",
+    )
     assert (lengths.total.tolist(), lengths.arrival_s) == ([10, 10], None)
 
 
@@ -47,14 +52,23 @@ def test_a_cdf_gives_lengths_with_its_quantiles() -> None:
     [
         ("", "t.csv: empty; known are CSV"),
         ("\n\n", "t.csv: empty"),
-        ("2023-11-16 18:15:46.6805900,374,44\n", "t.csv: line 1 is '2023-11-16 18:15:46.6805900,374,44', not a header"),
+        (
+            "2023-11-16 18:15:46.6805900,374,44\n",
+            "t.csv: line 1 is '2023-11-16 18:15:46.6805900,374,44', not a header",
+        ),
         ("a,b,c\n1,2,3\n", "t.csv: line 1 is 'a,b,c', not a header"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "t.csv: no requests in it"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,5\n", "t.csv: line 2: .* 2 columns"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,5,x\n", "t.csv: line 2: .*invalid literal"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,5,5\n", "t.csv: line 2: .*Invalid isoformat"),
-        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,-5,5\n", "t.csv: line 2: -5 tokens are negative"),
-        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,99999999999999999999,5\n", "t.csv: line 2: "),
+        (
+            "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,-5,5\n",
+            "t.csv: line 2: -5 tokens are negative",
+        ),
+        (
+            "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,99999999999999999999,5\n",
+            "t.csv: line 2: ",
+        ),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,99999999999,5\n", "beyond 10,000,000"),
         ('{"input_tokens": 5}\n', "t.csv: line 1: .*missing required field `output_tokens`"),
         ('{"input_tokens": 5, "output_tokens": 5}\n{"input\n', "t.csv: line 2"),
@@ -77,16 +91,18 @@ def test_a_trace_of_a_gigabyte_is_refused_before_it_is_read(tmp_path: Path) -> N
     path = tmp_path / "huge.csv"
     with path.open("wb") as file:
         os.truncate(file.fileno(), 2**30)  # a hole: takes no disk
-    with pytest.raises(ConfigurationError, match=r"huge.csv: 1,024 MiB; at most 256 MiB are read: a random sample"):
+    with pytest.raises(
+        ConfigurationError, match=r"huge.csv: 1,024 MiB; at most 256 MiB are read: a random sample"
+    ):
         load_traces([str(path)])
 
 
 def test_a_trace_that_is_missing_or_no_text_is_refused(tmp_path: Path) -> None:
     """The error names the file and the reason."""
-    with pytest.raises(ConfigurationError, match="nowhere.csv: No such file or directory"):
+    with pytest.raises(ConfigurationError, match=r"nowhere.csv: No such file or directory"):
         load_traces([str(tmp_path / "nowhere.csv")])
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(ConfigurationError, match="binary.csv: not UTF-8 text"):
+    with pytest.raises(ConfigurationError, match=r"binary.csv: not UTF-8 text"):
         load_traces([str(tmp_path / "binary.csv")])
 
 
