@@ -1,0 +1,64 @@
+"""The router as a process of its own: `dualpool serve`, as it is deployed."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.envoy.harness.process import ManagedProcess
+
+__all__ = ["SHORT_POOL_TOKENS", "RouterProcess"]
+
+SHORT_POOL_TOKENS = 2048
+_CONFIGURATION: dict[str, object] = {
+    "listen": {"address": "127.0.0.1:0"},
+    "admin": {"address": "127.0.0.1:0"},
+    "pools": [
+        {"name": "short", "max_budget_tokens": SHORT_POOL_TOKENS},
+        {"name": "long", "max_budget_tokens": 65536},
+    ],
+    # Tests call themselves by this header, so that each has a category, and its learning, of its own.
+    "tenant_header": "x-tenant",
+    # Everything is learned from, however much the tests send.
+    "learning": {"messages_per_s": 1e6, "burst_messages": 1e6},
+    "drain_s": 0.5,
+    "log_level": "debug",
+}
+
+
+class RouterProcess(ManagedProcess):
+    """A router that serves; `settings` replace top-level keys of the tests' configuration."""
+
+    def __init__(self, folder: Path, **settings: object) -> None:
+        config = folder / "router.yaml"
+        config.write_text(yaml.safe_dump(_CONFIGURATION | settings))
+        command = [sys.executable, "-m", "extproc.cli.main", "serve", "--config", str(config)]
+        super().__init__("router", command, folder)
+        serving = json.loads(self.await_log('"message":"serving"'))
+        self.address: str = serving["grpc"]
+        self.admin.base_url = f"http://{serving['admin']}"
+
+    def state(self) -> list[dict[str, Any]]:
+        """Return what is learned, one row per category."""
+        answer = self.admin.get("/state").raise_for_status()
+        rows: list[dict[str, Any]] = answer.json().get("categories", [])
+        return rows
+
+    def observations(self, tenant: str) -> int:
+        """Return how many answers taught the category of a tenant."""
+        return sum(int(row["observations"]) for row in self.state() if tenant in row["key"])
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric over the samples that have these labels."""
+        return sum(value for its, value in self.samples(name) if labels.items() <= its.items())
+
+    def samples(self, name: str) -> list[tuple[dict[str, str], float]]:
+        """Return labels and value of every sample of this name."""
+        text = self.admin.get("/metrics").raise_for_status().text
+        # The parser takes milliseconds for all the histograms that nobody asks for.
+        wanted = "".join(line + "\n" for line in text.splitlines() if line.startswith(name))
+        families = text_string_to_metric_families(wanted)
+        return [(dict(s.labels), s.value) for family in families for s in family.samples if s.name == name]
