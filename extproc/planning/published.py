@@ -1,7 +1,7 @@
 """Published figures of real vLLM servers, and what the roofline makes of them.
 
-Nothing is fitted to these; they tell how far to trust the model. `published_checks` returns modelled / published for
-each, the simulator running the very benchmark: a fixed batch, or 200 requests at once.
+Nothing is fitted to these; they tell how far to trust the model. `published_checks` returns modelled / published
+for each, the simulator running the very benchmark: a fixed batch, or 200 requests at once.
 """
 
 from collections.abc import Iterator

@@ -19,7 +19,7 @@ from extproc.core.estimator.ema import EmaEstimator
 from extproc.core.estimator.protocol import Estimator
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.policy import Pool, Pools
-from extproc.planning.declared import DeclaredRule, budgets, undeclared_output_tokens
+from extproc.planning.declared import DeclaredRule, undeclared_output_tokens
 from extproc.planning.fleet import Balance, PoolSpec, simulate
 from extproc.planning.lengths import Lengths
 from extproc.planning.routers import LearningRouter, OnePoolRouter, OracleRouter, Router
@@ -35,6 +35,7 @@ MOST_TIMES_THE_START = 8
 FIRST_STEP = 0.1  # of the analytical size
 NEXT_STEP = 0.02  # of the size that another seed needed
 TOLERANCE = 0.01
+ROUTED_FIRST = 10_000  # requests that tell each pool's share before anything is simulated
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +189,16 @@ def _router(task: SearchTask, workload: Workload) -> Router:
 
 
 def _start(task: SearchTask) -> tuple[int, ...]:
-    """Return the analytical size of each pool."""
+    """Return the analytical size of each pool, for the requests that the router sends there."""
     contexts, setup = task.design.contexts, task.setup
-    chosen = np.searchsorted(contexts[:-1], budgets(task.lengths, task.rule))
+    workload = make_workload(task, seed=1)
+    router = _router(task, workload)
+    routed = min(len(workload), ROUTED_FIRST)
+    chosen = np.zeros(routed, np.int64)
+    for request in range(routed):
+        chosen[request] = router.place(request)
+        router.learn(request, int(workload.output[request]))
+    lengths = Lengths(workload.prompt[:routed], workload.output[:routed], task.lengths.source)
     sizes = []
     for index, context in enumerate(contexts):
         mine = chosen == index
@@ -199,7 +207,7 @@ def _start(task: SearchTask) -> tuple[int, ...]:
             sizes.append(1)
             continue
         limits = setup.limits(context, short=index < len(contexts) - 1)
-        mu = throughput(task.lengths.subset(mine), setup.cost, limits, setup.objective.tpot_s).requests_per_s
+        mu = throughput(lengths.subset(mine), setup.cost, limits, setup.objective.tpot_s).requests_per_s
         sizes.append(max(1, ceil(share * task.rate / mu)))
     return tuple(sizes)
 

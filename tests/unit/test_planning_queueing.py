@@ -12,7 +12,7 @@ from extproc.planning.throughput import InstanceLimits
 from extproc.planning.workload import Workload
 
 ITERATION_S = 0.001  # short against the service of 100 iterations, so that waiting for a boundary hardly counts
-REQUESTS = 60_000
+REQUESTS = 40_000
 
 
 def erlang_c(servers: int, offered: float) -> float:
@@ -37,7 +37,7 @@ def mean_wait_s(service: npt.NDArray[np.int64], servers: int, load: float, seed:
     return float(run.ttft_s[len(service) // 10 :].mean()) - ITERATION_S
 
 
-@pytest.mark.parametrize(("servers", "load"), [(1, 0.7), (4, 0.8), (16, 0.9)])
+@pytest.mark.parametrize(("servers", "load"), [(1, 0.7), (4, 0.8), (16, 0.8)])
 def test_exponential_service_waits_as_erlang_c_says(servers: int, load: float) -> None:
     """An instance with c places and exponential service is M/M/c: the mean wait is Erlang C's within 8 %."""
     service = np.random.default_rng(7).geometric(1 / 100, REQUESTS)
