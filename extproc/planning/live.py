@@ -3,7 +3,9 @@
 A router in shadow mode counts prompt and completion tokens of every answer in histograms of fixed buckets. What
 they cannot tell: which prompt had which completion, and where in its bucket a length lies. Lengths are spread
 evenly within a bucket; prompts and completions are paired at random, which understates long totals when long
-prompts come with long answers. The histogram of actual totals says by how much (`Lengths.note`).
+prompts come with long answers. The histogram of actual totals says by how much, and that of budgets says which
+share the router would really send to a short pool, with the max_tokens that clients really declare: both are in
+`Lengths.note`.
 """
 
 from bisect import bisect_left
@@ -21,8 +23,10 @@ __all__ = ["Scrape", "lengths_between", "parse_scrape", "rate_between"]
 PROMPT = "dualpool_actual_prompt_tokens"
 COMPLETION = "dualpool_actual_completion_tokens"
 TOTAL = "dualpool_actual_total_tokens"
+BUDGET = "dualpool_budget_tokens"
 REQUESTS = "dualpool_requests_total"
 MAX_REQUESTS = 100_000
+BUDGETS_NOTED = (2_048.0, 4_096.0, 8_192.0, 16_384.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,9 @@ def parse_scrape(text: str, name: str) -> Scrape:
 
     Raises ConfigurationError when it is not Prometheus text or the router's histograms are not in it.
     """
-    buckets: dict[str, dict[float, float]] = {key: defaultdict(float) for key in (PROMPT, COMPLETION, TOTAL)}
+    buckets: dict[str, dict[float, float]] = {
+        key: defaultdict(float) for key in (PROMPT, COMPLETION, TOTAL, BUDGET)
+    }
     requests = 0.0
     try:
         for family in text_string_to_metric_families(text):
@@ -77,13 +83,14 @@ def lengths_between(first: Scrape | None, second: Scrape) -> Lengths:
     """Return the lengths that the second scrape counted beyond the first (or in all, without a first)."""
     rng = np.random.default_rng(0)
     before = first.buckets if first is not None else {}
-    counts = {key: _increase(before.get(key, {}), second.buckets[key]) for key in (PROMPT, COMPLETION, TOTAL)}
+    counts = {key: _increase(before.get(key, {}), second.buckets[key]) for key in second.buckets}
     answers = int(min(sum(counts[PROMPT].values()), sum(counts[COMPLETION].values())))
     if answers == 0:
         raise ConfigurationError(f"{second.name}: {PROMPT} has counted no answer")
     requests = min(answers, MAX_REQUESTS)
     prompt, output = (_spread(counts[key], requests, rng) for key in (PROMPT, COMPLETION))
-    return Lengths(prompt, output, second.name, None, _note(counts[TOTAL], prompt + output))
+    note = _pairing_note(counts[TOTAL], prompt + output) + _budget_note(counts[BUDGET])
+    return Lengths(prompt, output, second.name, None, note)
 
 
 def _increase(before: dict[float, float], after: dict[float, float]) -> dict[float, float]:
@@ -105,15 +112,26 @@ def _spread(counts: dict[float, float], requests: int, rng: np.random.Generator)
     return rng.permutation(drawn.round().astype(np.int64))
 
 
-def _note(totals: dict[float, float], paired: Tokens) -> str:
+def _pairing_note(totals: dict[float, float], paired: Tokens) -> str:
     note = "Histograms do not tell which prompt had which completion: they are paired at random."
     counted = sum(totals.values())
     if counted == 0:
         return note
     edges = sorted(edge for edge in totals if np.isfinite(edge))
-    half = edges[min(bisect_left(np.cumsum([totals[e] for e in edges]).tolist(), 0.9 * counted), len(edges) - 1)]
-    measured = sum(value for edge, value in totals.items() if edge <= half) / counted
+    tail = edges[min(bisect_left(np.cumsum([totals[e] for e in edges]).tolist(), 0.9 * counted), len(edges) - 1)]
+    measured = sum(value for edge, value in totals.items() if edge <= tail) / counted
     return (
-        f"{note} Of all requests {measured:.1%} took at most {half:,.0f} tokens; of the pairs "
-        f"{np.mean(paired <= half):.1%}."
+        f"{note} Of all requests {measured:.1%} took at most {tail:,.0f} tokens; of the pairs "
+        f"{np.mean(paired <= tail):.1%}."
     )
+
+
+def _budget_note(budgets: dict[float, float]) -> str:
+    counted = sum(budgets.values())
+    if counted == 0:
+        return ""
+    shares = (
+        f"{sum(value for edge, value in budgets.items() if edge <= limit) / counted:.1%} under {limit:,.0f}"
+        for limit in BUDGETS_NOTED
+    )
+    return f" By the budgets that the router would route on: {', '.join(shares)} tokens."

@@ -50,7 +50,7 @@ def test_a_plan_ends_with_a_recommendation(run: Run, trace: Path) -> None:
 
 
 def test_two_pools_are_recommended_where_they_pay(run: Run, trace: Path) -> None:
-    """With the paper's rates the sentence names threshold, sizes, dollars, and the rate below which one pool is."""
+    """With the paper's rates the sentence names threshold, sizes, dollars, and from which rate on."""
     _, out, _ = run("--trace", trace, "--rate", 1000, "--measured", "2.8,11.2,2.8")
     sentence = " ".join(" ".join(out.splitlines()[-2:]).split())
     assert "two pools at" in sentence
@@ -195,7 +195,7 @@ def test_a_gigabyte_exits_2_with_one_sentence(run: Run, tmp_path: Path) -> None:
 def test_wrong_arguments_exit_2_with_one_sentence(
     run: Run, trace: Path, arguments: list[str], message: str
 ) -> None:
-    """Rates, profiles, objectives and options that cannot be: one line that names the value and what is allowed."""
+    """Rates, profiles, objectives and options that cannot be: one line names the value and what is allowed."""
     expect_sentence(run("--trace", trace, *arguments), message)
 
 

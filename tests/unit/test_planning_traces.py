@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry, Histogram, start_http_server
 
 from extproc.core.errors import ConfigurationError
 from extproc.planning.inputs import lengths_of_means, live_input, load_traces
@@ -155,6 +156,29 @@ def test_metrics_give_the_lengths_counted_between_two_scrapes() -> None:
     assert lengths.prompt.max() <= 6144
     assert rate_between(first, second, 10.0) == pytest.approx(100)
     assert "paired at random" in lengths.note
+
+
+def test_metrics_of_a_live_router_are_read_over_http() -> None:
+    """What prometheus_client exposes is read from an address, budgets included."""
+    registry = CollectorRegistry()
+    buckets = (64, 2048, 4096, 8192, 16384)
+    names = ("actual_prompt", "actual_completion", "actual_total", "budget")
+    histograms = [
+        Histogram(f"dualpool_{name}_tokens", name, ["model"], registry=registry, buckets=buckets) for name in names
+    ]
+    for _ in range(300):
+        for histogram, tokens in zip(histograms, (1000, 50, 1050, 5000), strict=True):
+            histogram.labels("m").observe(tokens)
+    server, thread = start_http_server(0, "127.0.0.1", registry)
+    try:
+        live = live_input([f"http://127.0.0.1:{server.server_port}/metrics"], None)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    assert (len(live.lengths), live.rate) == (300, None)
+    assert "0.0% under 2,048, 0.0% under 4,096, 100.0% under 8,192" in live.lengths.note
 
 
 def test_metrics_from_files_give_rate_and_lengths(tmp_path: Path) -> None:
