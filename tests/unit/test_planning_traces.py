@@ -30,6 +30,24 @@ def test_the_azure_csv_is_read_with_its_times() -> None:
     assert lengths.arrival_s.tolist() == [0.0, pytest.approx(4.314579)]
 
 
+def test_the_real_azure_trace_has_its_known_shares() -> None:
+    """Of the public 2023 trace .7798, .8982 and .99996 of the requests take at most 2,048, 4,096 and 8,192 tokens."""
+    data = Path(os.environ.get("DUALPOOL_DATA") or Path(__file__).parents[3] / "shared" / "data") / "azure2023"
+    files = [data / f"AzureLLMInferenceTrace_{part}.csv" for part in ("conv", "code")]
+    if not all(file.exists() for file in files):
+        pytest.skip(f"the Azure 2023 trace is not in {data} (set DUALPOOL_DATA)")
+    lengths = load_traces([str(file) for file in files])
+
+    shares = [round(float(np.mean(lengths.total <= limit)), 5) for limit in (2048, 4096, 8192)]
+
+    assert (len(lengths), int(lengths.total.max())) == (28_185, 14_089)
+    assert shares == [
+        pytest.approx(0.7798, abs=5e-5),
+        pytest.approx(0.8982, abs=5e-5),
+        pytest.approx(0.99996, abs=5e-6),
+    ]
+
+
 def test_json_lines_are_read() -> None:
     """Lengths come from input_tokens and output_tokens; without timestamps there are no arrival times."""
     lengths = parse_trace(
