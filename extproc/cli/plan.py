@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 from extproc.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from extproc.planning.catalogue import Catalogue
+    from collections.abc import Callable
+
     from extproc.planning.lengths import Lengths
-    from extproc.planning.plan import Plan, SimulationOptions
-    from extproc.planning.setup import MeasuredRates, Setup
+    from extproc.planning.plan import Plan
 
 __all__ = ["add", "run"]
 
 DECLARED = ("truth", "1.5x", "1024", "4096", "none")
-MAX_SEEDS = 100
+MIN_WIDTH = 100  # of the tables; a narrower terminal wraps their lines
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -42,31 +42,36 @@ def run(args: argparse.Namespace) -> int:
     """Plan, print, and write the report; return 0."""
     if args.what == "paper":
         return _paper(args)
-    from extproc.planning.cache import ResultCache  # noqa: PLC0415
+    from extproc.planning.cache import ResultCache  # noqa: PLC0415  (none of the planner is needed for --help)
     from extproc.planning.declared import DeclaredRule  # noqa: PLC0415
-    from extproc.planning.inputs import load_catalogue  # noqa: PLC0415
+    from extproc.planning.options import setup_of, simulation_of, workload_of  # noqa: PLC0415
     from extproc.planning.plan import make_plan  # noqa: PLC0415
     from extproc.planning.progress import progress_bar  # noqa: PLC0415
 
-    setup = _setup(args, load_catalogue(args.catalogue))
-    lengths, rate = _workload(args)
-    simulation = _simulation(args, rate)
+    write = _report_writer() if args.report is not None else None
+    setup = setup_of(args)
+    lengths, rate = workload_of(args)
     with progress_bar() as progress:
         plan = make_plan(
             lengths,
             rate,
             setup,
             DeclaredRule(args.declared),
-            simulation=simulation,
+            simulation=simulation_of(args, rate),
             cache=ResultCache(_cache(args)),
             progress=progress,
         )
     _print(plan, as_json=args.json)
-    if args.report is not None:
-        from extproc.planning.report import write_report  # noqa: PLC0415
-
-        print(f"report: {write_report(plan, lengths, Path(args.report))}", file=sys.stderr)
+    if write is not None:
+        print(f"report: {write(plan, lengths, Path(args.report))}", file=sys.stderr)
     return 0
+
+
+def _report_writer() -> "Callable[[Plan, Lengths, Path], Path]":
+    """Import the report before anything is simulated: it fails where matplotlib is missing."""
+    from extproc.planning.report import write_report  # noqa: PLC0415
+
+    return write_report
 
 
 def _add_workload(parser: argparse.ArgumentParser) -> None:
@@ -125,99 +130,6 @@ def _add_simulation(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--cache", metavar="DIR", help="where results are kept; 'none' keeps nothing")
 
 
-def _workload(args: argparse.Namespace) -> "tuple[Lengths, float]":
-    from extproc.planning.inputs import lengths_of_means, live_input, load_traces  # noqa: PLC0415
-
-    given = [name for name in ("trace", "metrics", "mean_tokens") if getattr(args, name) is not None]
-    if len(given) != 1:
-        raise ConfigurationError("one of --trace, --metrics and --mean-tokens is needed")
-    rate: float | None = args.rate
-    if args.trace is not None:
-        lengths = load_traces(args.trace)
-    elif args.metrics is not None:
-        live = live_input(args.metrics[:2], args.scrape_interval)
-        lengths, rate = live.lengths, args.rate if args.rate is not None else live.rate
-    else:
-        lengths = lengths_of_means(args.mean_tokens)
-    if rate is None:
-        raise ConfigurationError("--rate is needed: requests per second (or two scrapes and --scrape-interval)")
-    return lengths, rate
-
-
-def _setup(args: argparse.Namespace, catalogue: "Catalogue") -> "Setup":
-    from dataclasses import replace  # noqa: PLC0415
-
-    from extproc.planning.capacity import Instance, smallest_tensor_parallel  # noqa: PLC0415
-    from extproc.planning.setup import Objective, Setup, SlotRule  # noqa: PLC0415
-
-    for name in ("tp", "long_context", "weight_bytes", "kv_bytes", "batched_tokens", "price"):
-        value = getattr(args, name)
-        if value is not None and value <= 0:
-            raise ConfigurationError(f"--{name.replace('_', '-')} {value:g}: must be positive")
-    if args.spare < 0:
-        raise ConfigurationError(f"--spare {args.spare}: must not be negative")
-    model, gpu = catalogue.model(args.model), catalogue.gpu(args.gpu)
-    if args.weight_bytes is not None:
-        model = replace(model, weight_bytes=args.weight_bytes)
-    instance = Instance(model, gpu, args.tp or 1, args.kv_bytes)
-    if args.tp is None:
-        instance = smallest_tensor_parallel(instance, args.long_context, f"{args.model} on {args.gpu}")
-    return Setup(
-        model_name=args.model,
-        gpu_name=args.gpu,
-        instance=instance,
-        long_context=args.long_context,
-        objective=Objective(args.ttft, args.tpot_ms / 1e3, args.success),
-        slots=SlotRule(args.slots),
-        spare=args.spare,
-        price_usd_h=args.price if args.price is not None else gpu.price_usd_h,
-        measured=_measured(args.measured),
-        batched_tokens=args.batched_tokens,
-    )
-
-
-def _measured(text: str | None) -> "MeasuredRates | None":
-    from extproc.planning.setup import MeasuredRates  # noqa: PLC0415
-
-    if text is None:
-        return None
-    try:
-        rates = [float(part) for part in text.split(",")]
-    except ValueError as error:
-        raise ConfigurationError(f"--measured {text!r}: numbers are needed, as in 2.8,11.2,2.8") from error
-    if len(rates) not in {3, 4}:
-        raise ConfigurationError(f"--measured {text!r}: three or four numbers are needed, as in 2.8,11.2,2.8")
-    return MeasuredRates(*rates)
-
-
-def _simulation(args: argparse.Namespace, rate: float) -> "SimulationOptions | None":
-    from extproc.planning.fleet import Balance  # noqa: PLC0415
-    from extproc.planning.plan import SimulationOptions  # noqa: PLC0415
-
-    if not args.simulate:
-        return None
-    requests = args.requests if args.requests is not None else max(MIN_REQUESTS, round(rate * DEFAULT_SECONDS))
-    if requests < MIN_REQUESTS or not 1 <= args.seeds <= MAX_SEEDS or args.jobs < 1:
-        raise ConfigurationError(
-            f"--requests {requests}, --seeds {args.seeds}, --jobs {args.jobs}: at least {MIN_REQUESTS} "
-            f"requests, 1 to {MAX_SEEDS} seeds and 1 process are needed"
-        )
-    return SimulationOptions(
-        requests,
-        args.seeds,
-        tuple(sorted(set(args.threshold))),
-        args.router,
-        Balance(args.balance),
-        args.arrivals,
-        args.jobs,
-    )
-
-
-MIN_REQUESTS = 2_000  # 20 of them are beyond the 99th percentile
-DEFAULT_SECONDS = 60
-MIN_WIDTH = 100  # of the tables; a narrower terminal wraps their lines
-
-
 def _cache(args: argparse.Namespace) -> Path | None:
     if args.cache == "none":
         return None
@@ -248,6 +160,7 @@ def _paper(args: argparse.Namespace) -> int:
     from extproc.planning.cache import ResultCache  # noqa: PLC0415
     from extproc.planning.export import to_json  # noqa: PLC0415
     from extproc.planning.inputs import load_traces  # noqa: PLC0415
+    from extproc.planning.options import MAX_SEEDS  # noqa: PLC0415
     from extproc.planning.paper import replay  # noqa: PLC0415
     from extproc.planning.progress import progress_bar  # noqa: PLC0415
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
+from math import inf
 
 from extproc.core.errors import ConfigurationError
 from extproc.planning.capacity import Capacity, Instance, capacity
@@ -31,7 +32,7 @@ class Objective:
     success: float = 0.999
 
     def __post_init__(self) -> None:
-        if min(self.ttft_s, self.tpot_s) <= 0 or not 0 <= self.success <= 1:
+        if not (self.ttft_s > 0 and self.tpot_s > 0 and 0 <= self.success <= 1):
             raise ConfigurationError(
                 f"objective TTFT {self.ttft_s:g} s, TPOT {self.tpot_s * 1e3:g} ms, success {self.success:g}: "
                 "times must be positive and success between 0 and 1"
@@ -48,7 +49,8 @@ class MeasuredRates:
     right_sized: float | None = None
 
     def __post_init__(self) -> None:
-        if min(self.homogeneous, self.short, self.long, self.right_sized or 1.0) <= 0:
+        rates = (self.homogeneous, self.short, self.long, self.right_sized or 1.0)
+        if not all(0 < rate < inf for rate in rates):
             raise ConfigurationError(
                 f"measured rates {self.homogeneous:g}, {self.short:g}, {self.long:g} must be positive"
             )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -171,6 +172,9 @@ def test_a_gigabyte_exits_2_with_one_sentence(run: Run, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--rate", "0"], "rate 0: requests per second must be positive"),
+        (["--rate", "inf", "--simulate"], "rate inf: requests per second must be positive"),
+        (["--rate", "9", "--tpot-ms", "nan"], "times must be positive"),
+        (["--rate", "9", "--price", "nan"], "--price nan: must be positive"),
         (["--rate", "-3"], "rate -3: requests per second must be positive"),
         ([], "--rate is needed"),
         (["--rate", "9", "--mean-tokens", "5,5"], "one of --trace, --metrics and --mean-tokens is needed"),
@@ -197,6 +201,17 @@ def test_wrong_arguments_exit_2_with_one_sentence(
 ) -> None:
     """Rates, profiles, objectives and options that cannot be: one line names the value and what is allowed."""
     expect_sentence(run("--trace", trace, *arguments), message)
+
+
+def test_a_report_without_matplotlib_is_refused_before_anything_runs(
+    run: Run, trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plots are optional: without matplotlib --report says what to install."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for module in ("extproc.planning.plots", "extproc.planning.report"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    result = run("--trace", trace, "--rate", 9, "--report", tmp_path / "out")
+    expect_sentence(result, "--report needs matplotlib: install dualpool[plots]")
 
 
 def test_an_objective_that_no_fleet_meets_says_which_and_how_near(run: Run, trace: Path) -> None:
