@@ -95,8 +95,8 @@ def test_connection_that_says_nothing(caller: Caller) -> None:
 def test_answer_without_a_request(caller: Caller) -> None:
     """Envoy's own refusal of a malformed head is a response phase with no request phase: passed, not decided on.
 
-    Envoy drops that connection without the 400 it would send alone (envoyproxy/envoy issue 29440): the codec closes
-    while the filter holds the answer.
+    Envoy drops that connection without the 400 it would send alone (envoyproxy/envoy issue 29440): the codec
+    closes while the filter holds the answer.
     """
     router = caller.stack.router
     names = ("dualpool_requests_total", "dualpool_exceptions_total", "dualpool_misconfigured_total")
