@@ -350,11 +350,15 @@ def test_images_are_counted_and_not_read_as_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stream", "speed"), [(False, 30), (True, 30), (True, None)], ids=["json", "slow stream", "fast stream"]
+    # The last is more than the buffers between server and client hold, so that it waits for the client.
+    ("stream", "speed", "tokens"),
+    [(False, 30, 900), (True, 30, 900), (True, None, 40_000)],
+    ids=["json", "slow stream", "fast stream"],
 )
 def test_a_client_that_goes_frees_its_place(
     stream: bool,  # noqa: FBT001
     speed: float | None,
+    tokens: int,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """When a client goes away in the middle of an answer, its sequence ends as vLLM's does, with no complaint."""
@@ -366,15 +370,18 @@ def test_a_client_that_goes_frees_its_place(
     async def scenario(emulator: Emulator, client: httpx.AsyncClient) -> None:
         host, port = emulator.url.removeprefix("http://").split(":")
         _, writer = await asyncio.open_connection(host, int(port), limit=1024)
-        body = json.dumps(HELLO | {"stream": stream, "max_tokens": 9_000, "ignore_eos": True}).encode()
+        body = json.dumps(HELLO | {"stream": stream, "max_tokens": tokens, "ignore_eos": True}).encode()
         head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
         writer.write(head.encode() + f"content-length: {len(body)}\r\n\r\n".encode() + body)
-        async with asyncio.timeout(20):
-            while await running(client) == 0:
-                pass
-            writer.transport.abort()
-            while await running(client) == 1:
-                pass
+        try:
+            async with asyncio.timeout(30):
+                while await running(client) == 0:
+                    pass
+                writer.transport.abort()
+                while await running(client) == 1:
+                    pass
+        finally:
+            writer.close()
 
-    with_pool(scenario, decode_tokens_per_s=speed, max_model_len=10_000)
+    with_pool(scenario, decode_tokens_per_s=speed, max_model_len=50_000)
     assert not caplog.records
