@@ -1,4 +1,4 @@
-"""Gathering the prompt of one request: its texts and what stands in it beside text."""
+"""Gathering the prompt of one request: its texts, and what stands in it beside text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,15 +14,21 @@ __all__ = ["Prompt"]
 
 @dataclass(slots=True)
 class Prompt:
-    """What has been found of a prompt so far; grows as a body is walked through once."""
+    """What has been found of a prompt so far; grows as a body is walked through once.
+
+    `unseen` says that a part of the prompt is not in the body, or is of a kind that we cannot measure.
+    """
 
     texts: list[str] = field(default_factory=list)
     images: int = 0
     audio: int = 0
     video: int = 0
-    tools: int = 0
     tool_calls: int = 0
-    unseen: bool = False  # part of the prompt is not in the body (a stored file, earlier turns)
+    unseen: bool = False
+
+    def add(self, *texts: str | None) -> None:
+        """Add the texts that are there."""
+        self.texts += filter(None, texts)
 
     def add_json(self, values: Sequence[msgspec.Raw] | None) -> int:
         """Add values that models see as JSON text; return how many there are."""
@@ -30,6 +36,16 @@ class Prompt:
             return 0
         self.texts += map(compact_json, values)
         return len(values)
+
+    def add_call(self, name: str | None, arguments: str | None) -> None:
+        r"""Add a tool call whose arguments are JSON inside a string.
+
+        Servers parse the arguments and write them anew, so that \uXXXX escapes in them do not reach the model.
+        """
+        self.tool_calls += 1
+        if arguments and "\\u" in arguments:
+            arguments = _unescaped(arguments)
+        self.add(name, arguments)
 
     def text(self) -> bytes:
         """Return all text as UTF-8."""
@@ -43,3 +59,10 @@ class Prompt:
 
 
 _NO_MEDIA: Final = MediaCount()
+
+
+def _unescaped(arguments: str) -> str:
+    try:
+        return msgspec.json.encode(msgspec.json.decode(arguments)).decode()
+    except msgspec.DecodeError:
+        return arguments  # not JSON after all: the model gets it as it is

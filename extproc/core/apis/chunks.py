@@ -1,0 +1,103 @@
+"""The usage of OpenAI's chat and text completions, whose answers and streams have the same frame.
+
+A stream is chunks and then `[DONE]`. Its usage comes in the last chunk before that (`include_usage`) or, counted
+on, in every chunk (vLLM's `continuous_usage_stats`); chunks without it have none or null. So the stream keeps the
+bytes of the last chunk that may hold usage and decodes that one alone, at the end: a token costs a few searches.
+Inside JSON strings quotes are escaped, so that `"usage":` is never a part of what the model said.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from extproc.core.apis.usages import checked_usage, decode_answer
+from extproc.core.errors import AnswerFault, AnswerNotUnderstood
+from extproc.core.sse import SseEvent
+from extproc.core.usage import Usage
+
+__all__ = ["ChunkStream", "TokenCounts", "read_answer"]
+
+
+class _CachedTokens(msgspec.Struct, frozen=True, gc=False):
+    cached_tokens: int | None = None
+
+
+class TokenCounts(msgspec.Struct, frozen=True, gc=False):
+    """OpenAI's usage object; embeddings have it without completion tokens."""
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _CachedTokens | None = None
+
+    def checked(self, *, cut_by_length: bool = False) -> Usage:
+        """Make a Usage of it. Raises AnswerNotUnderstood."""
+        details = self.prompt_tokens_details
+        cached_tokens = details.cached_tokens if details else None
+        return checked_usage(
+            self.prompt_tokens, self.completion_tokens, cached_tokens, cut_by_length=cut_by_length
+        )
+
+
+class _Choice(msgspec.Struct, frozen=True, gc=False):
+    finish_reason: str | None = None
+
+
+class _Answer(msgspec.Struct, frozen=True, gc=False):
+    usage: TokenCounts | None = None
+    choices: Sequence[_Choice] | None = None
+    error: msgspec.Raw = msgspec.Raw()
+
+    def was_cut(self) -> bool:
+        return any(choice.finish_reason == "length" for choice in self.choices or ())
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
+
+
+def read_answer(body: bytes | bytearray) -> Usage:
+    """Read the usage of a whole answer. Raises AnswerNotUnderstood."""
+    answer = decode_answer(_ANSWER, body)
+    if answer.usage is None:
+        raise AnswerNotUnderstood(AnswerFault.NO_USAGE)
+    return answer.usage.checked(cut_by_length=answer.was_cut())
+
+
+class ChunkStream:
+    """Finds the usage in a stream of completion chunks."""
+
+    def __init__(self) -> None:
+        self._with_usage = b""
+        self._was_cut = False
+        self._done = False
+
+    def see(self, events: Iterable[SseEvent]) -> None:
+        """Look at the next events. Raises AnswerNotUnderstood when one of them is an error."""
+        for event in events:
+            data = event.data
+            if b'"usage":' in data and not any(null in data for null in _NO_USAGE):
+                self._with_usage = data
+            if b'"length"' in data or b'"error"' in data:
+                self._look_into(data)
+            elif data == b"[DONE]":
+                self._done = True
+
+    def finish(self) -> Usage:
+        """Return the usage of the complete stream. Raises AnswerNotUnderstood."""
+        if not self._done:
+            raise AnswerNotUnderstood(AnswerFault.CUT_SHORT, "no [DONE]")
+        if not self._with_usage:
+            raise AnswerNotUnderstood(AnswerFault.NO_USAGE)
+        chunk = decode_answer(_ANSWER, self._with_usage, AnswerFault.BROKEN_SSE)
+        if chunk.usage is None:
+            raise AnswerNotUnderstood(AnswerFault.NO_USAGE)
+        return chunk.usage.checked(cut_by_length=self._was_cut)
+
+    def _look_into(self, data: bytes) -> None:
+        chunk = decode_answer(_ANSWER, data, AnswerFault.BROKEN_SSE)
+        if bytes(chunk.error) not in {b"", b"null"}:
+            raise AnswerNotUnderstood(AnswerFault.NO_USAGE, "the stream holds an error")
+        self._was_cut = self._was_cut or chunk.was_cut()
+
+
+_NO_USAGE: Final = (b'"usage":null', b'"usage": null')

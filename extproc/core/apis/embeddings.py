@@ -1,0 +1,62 @@
+"""OpenAI's `/v1/embeddings`, and vLLM's form of it that takes messages: a prompt, and no output."""
+
+import msgspec
+
+from extproc.core.apis.bodies import AtLeastMinusOne, decode_body, model_key
+from extproc.core.apis.chat import Message, add_messages
+from extproc.core.apis.chunks import TokenCounts
+from extproc.core.apis.plain_prompts import PlainPrompts, read_prompts
+from extproc.core.apis.prompt import Prompt
+from extproc.core.apis.usages import decode_answer
+from extproc.core.errors import AnswerFault, AnswerNotUnderstood
+from extproc.core.facts import Api, RequestFacts
+from extproc.core.usage import Usage
+
+__all__ = ["read_answer", "read_request"]
+
+
+class _Request(msgspec.Struct, frozen=True, gc=False):
+    input: PlainPrompts | None = None
+    messages: list[Message] | None = None
+    model: str | None = None
+    truncate_prompt_tokens: AtLeastMinusOne | None = None
+
+
+_REQUEST = msgspec.json.Decoder(_Request)
+
+
+def read_request(body: bytes) -> RequestFacts:
+    """Read an embedding's facts. Raises BodyNotUnderstood."""
+    request = decode_body(_REQUEST, body)
+    plain = read_prompts(request.input)
+    chat = Prompt()
+    add_messages(chat, request.messages or [])
+    cap = request.truncate_prompt_tokens
+    return RequestFacts(
+        api=Api.EMBEDDINGS,
+        model=model_key(request.model),
+        text=chat.text() if request.messages else plain.text,
+        exact_prompt_tokens=plain.exact_prompt_tokens,
+        longest_share=plain.longest_share,
+        messages=len(request.messages or ()),
+        tool_calls=chat.tool_calls,
+        media=chat.media(),
+        max_output_tokens=0,
+        truncate_prompt_tokens=None if cap == -1 else cap,
+        unseen_history=chat.unseen,
+    )
+
+
+class _Answer(msgspec.Struct, frozen=True, gc=False):
+    usage: TokenCounts | None = None
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
+
+
+def read_answer(body: bytes | bytearray) -> Usage:
+    """Read the usage of a whole answer. Raises AnswerNotUnderstood."""
+    usage = decode_answer(_ANSWER, body).usage
+    if usage is None:
+        raise AnswerNotUnderstood(AnswerFault.NO_USAGE)
+    return usage.checked()

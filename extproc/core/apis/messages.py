@@ -1,0 +1,217 @@
+"""Anthropic's `/v1/messages`, as vLLM serves it.
+
+The prompt is the system text, the blocks of all messages and the tools. Images are counted; of documents only
+those that come as text can be measured here. Thinking that was redacted reaches no model that vLLM serves.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from extproc.core.apis.bodies import NotNegative, compact_json, decode_body, model_key
+from extproc.core.apis.prompt import Prompt
+from extproc.core.apis.usages import checked_usage, decode_answer
+from extproc.core.errors import AnswerFault, AnswerNotUnderstood
+from extproc.core.facts import Api, RequestFacts
+from extproc.core.sse import SseEvent
+from extproc.core.usage import Usage
+
+__all__ = ["MessageStream", "read_answer", "read_request"]
+
+
+class _Block(msgspec.Struct, frozen=True, gc=False):
+    type: str | None = None
+    text: str | None = None
+    thinking: str | None = None
+    name: str | None = None
+    tool_name: str | None = None
+    title: str | None = None
+    context: str | None = None
+    input: msgspec.Raw = msgspec.Raw()
+    source: msgspec.Raw = msgspec.Raw()
+    content: "_Content" = None
+
+
+_Content = str | list[_Block] | _Block | None
+
+
+class _Source(msgspec.Struct, frozen=True, gc=False):
+    type: str | None = None
+    data: str | None = None
+    content: _Content = None
+
+
+class _Message(msgspec.Struct, frozen=True, gc=False):
+    content: _Content = None
+
+
+class _Request(msgspec.Struct, frozen=True, gc=False):
+    messages: list[_Message]
+    system: _Content = None
+    tools: list[msgspec.Raw] | None = None
+    model: str | None = None
+    max_tokens: NotNegative | None = None
+    stream: bool | None = None
+
+
+_REQUEST = msgspec.json.Decoder(_Request)
+_SOURCE = msgspec.json.Decoder(_Source)
+
+
+def read_request(body: bytes) -> RequestFacts:
+    """Read a message's facts. Raises BodyNotUnderstood."""
+    request = decode_body(_REQUEST, body)
+    prompt = Prompt()
+    _add_content(prompt, request.system)
+    for message in request.messages:
+        _add_content(prompt, message.content)
+    return RequestFacts(
+        api=Api.MESSAGES,
+        model=model_key(request.model),
+        tools=prompt.add_json(request.tools),
+        text=prompt.text(),
+        messages=len(request.messages) + bool(request.system),
+        tool_calls=prompt.tool_calls,
+        media=prompt.media(),
+        max_output_tokens=request.max_tokens,
+        stream=bool(request.stream),
+        unseen_history=prompt.unseen,
+    )
+
+
+def _add_content(prompt: Prompt, content: _Content) -> None:
+    if isinstance(content, str):
+        prompt.texts.append(content)
+    elif isinstance(content, _Block):
+        _add_block(prompt, content)
+    elif content is not None:
+        for block in content:
+            _add_block(prompt, block)
+
+
+def _add_block(prompt: Prompt, block: _Block) -> None:
+    match block.type or "text":
+        case "text" | "thinking" | "tool_reference":
+            prompt.add(block.text, block.thinking, block.tool_name)
+        case "redacted_thinking":
+            pass
+        case "image":
+            prompt.images += 1
+        case "tool_use" | "server_tool_use" | "mcp_tool_use":
+            prompt.add_call(block.name, compact_json(block.input))
+        case "tool_result" | "mcp_tool_result" | "search_result":
+            prompt.add(block.title)
+            _add_content(prompt, block.content)
+        case "document":
+            _add_document(prompt, block)
+        case _:
+            prompt.unseen = True
+
+
+def _add_document(prompt: Prompt, block: _Block) -> None:
+    prompt.add(block.title, block.context)
+    source = decode_body(_SOURCE, block.source)
+    match source.type:
+        case "text":
+            prompt.add(source.data)
+        case "content":
+            _add_content(prompt, source.content)
+        case _:
+            prompt.unseen = True
+
+
+class _TokenCounts(msgspec.Struct, frozen=True, gc=False):
+    """Anthropic's usage: what was cached is beside input_tokens, not in them."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+
+    def prompt_tokens(self) -> int | None:
+        if self.input_tokens is None:
+            return None
+        return self.input_tokens + (self.cache_read_input_tokens or 0) + (self.cache_creation_input_tokens or 0)
+
+
+class _Answer(msgspec.Struct, frozen=True, gc=False):
+    usage: _TokenCounts | None = None
+    stop_reason: str | None = None
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
+
+
+def read_answer(body: bytes | bytearray) -> Usage:
+    """Read the usage of a whole answer. Raises AnswerNotUnderstood."""
+    answer = decode_answer(_ANSWER, body)
+    if answer.usage is None:
+        raise AnswerNotUnderstood(AnswerFault.NO_USAGE)
+    return _checked(answer.usage, answer.usage.output_tokens, answer.stop_reason)
+
+
+def _checked(prompt: _TokenCounts, output_tokens: int | None, stop_reason: str | None) -> Usage:
+    cut = stop_reason == "max_tokens"
+    return checked_usage(prompt.prompt_tokens(), output_tokens, prompt.cache_read_input_tokens, cut_by_length=cut)
+
+
+class _Event(msgspec.Struct, frozen=True, gc=False):
+    type: str | None = None
+    message: _Answer | None = None
+    delta: _Answer | None = None
+    usage: _TokenCounts | None = None
+
+
+_EVENT = msgspec.json.Decoder(_Event)
+
+
+class MessageStream:
+    """Finds the usage in a stream of message events.
+
+    The start counts the prompt. Deltas of the message count the output so far, and with newer servers the prompt
+    once more, which then holds. Blocks and their deltas are not decoded.
+    """
+
+    def __init__(self) -> None:
+        self._prompt: _TokenCounts | None = None
+        self._output_tokens: int | None = None
+        self._stop_reason: str | None = None
+        self._stopped = False
+
+    def see(self, events: Iterable[SseEvent]) -> None:
+        """Look at the next events. Raises AnswerNotUnderstood when one of them is an error."""
+        for event in events:
+            if event.event in _COUNTED or (not event.event and b'"content_block_' not in event.data):
+                self._look_into(event.data)
+
+    def finish(self) -> Usage:
+        """Return the usage of the complete stream. Raises AnswerNotUnderstood."""
+        if not self._stopped:
+            raise AnswerNotUnderstood(AnswerFault.CUT_SHORT, "no message_stop")
+        if self._prompt is None:
+            raise AnswerNotUnderstood(AnswerFault.NO_USAGE)
+        return _checked(self._prompt, self._output_tokens, self._stop_reason)
+
+    def _look_into(self, data: bytes) -> None:
+        event = decode_answer(_EVENT, data, AnswerFault.BROKEN_SSE)
+        match event.type:
+            case "message_start":
+                self._prompt = event.message.usage if event.message else None
+            case "message_delta":
+                self._count(event.usage)
+                self._stop_reason = event.delta.stop_reason if event.delta else None
+            case "message_stop":
+                self._stopped = True
+            case "error":
+                raise AnswerNotUnderstood(AnswerFault.NO_USAGE, "the stream holds an error")
+
+    def _count(self, usage: _TokenCounts | None) -> None:
+        if usage is None:
+            return
+        self._output_tokens = usage.output_tokens
+        if usage.prompt_tokens():
+            self._prompt = usage
+
+
+_COUNTED: Final = frozenset({b"message_start", b"message_delta", b"message_stop", b"error"})

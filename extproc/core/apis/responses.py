@@ -1,0 +1,208 @@
+"""OpenAI's `/v1/responses`, as vLLM serves it.
+
+The prompt is the instructions, the input (a string or items) and the tools. What a server keeps for the client
+(earlier responses, conversations, stored prompts and files), what is encrypted, and items of a kind we do not know
+are not in the body to be measured.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from extproc.core.apis.bodies import NotNegative, decode_body, is_set, model_key
+from extproc.core.apis.prompt import Prompt
+from extproc.core.apis.usages import checked_usage, decode_answer
+from extproc.core.errors import AnswerFault, AnswerNotUnderstood
+from extproc.core.facts import Api, RequestFacts
+from extproc.core.sse import SseEvent
+from extproc.core.usage import Usage
+
+__all__ = ["ResponseStream", "read_answer", "read_request"]
+
+
+class _Part(msgspec.Struct, frozen=True, gc=False):
+    type: str | None = None
+    text: str | None = None
+    refusal: str | None = None
+
+
+class _Item(msgspec.Struct, frozen=True, gc=False):
+    type: str | None = None
+    content: str | list[_Part | str] | None = None
+    name: str | None = None
+    arguments: str | None = None
+    input: str | None = None
+    output: str | list[_Part] | _Part | None = None
+    summary: list[_Part] | None = None
+    encrypted_content: str | None = None
+
+
+class _Request(msgspec.Struct, frozen=True, gc=False):
+    input: str | list[_Item | str] | None = None
+    instructions: str | None = None
+    tools: list[msgspec.Raw] | None = None
+    model: str | None = None
+    max_output_tokens: NotNegative | None = None
+    stream: bool | None = None
+    previous_response_id: msgspec.Raw = msgspec.Raw()
+    previous_input_messages: msgspec.Raw = msgspec.Raw()
+    conversation: msgspec.Raw = msgspec.Raw()
+    prompt: msgspec.Raw = msgspec.Raw()
+
+    def leans_on_the_server(self) -> bool:
+        stored = (self.previous_response_id, self.conversation, self.prompt, self.previous_input_messages)
+        return any(map(is_set, stored))
+
+
+_REQUEST = msgspec.json.Decoder(_Request)
+
+
+def read_request(body: bytes) -> RequestFacts:
+    """Read a response's facts. Raises BodyNotUnderstood."""
+    request = decode_body(_REQUEST, body)
+    prompt = Prompt()
+    prompt.add(request.instructions)
+    items = [request.input] if isinstance(request.input, str) else request.input or []
+    for item in items:
+        if isinstance(item, str):
+            prompt.texts.append(item)
+        else:
+            _add_item(prompt, item)
+    return RequestFacts(
+        api=Api.RESPONSES,
+        model=model_key(request.model),
+        tools=prompt.add_json(request.tools),
+        text=prompt.text(),
+        messages=len(items) + bool(request.instructions),
+        tool_calls=prompt.tool_calls,
+        media=prompt.media(),
+        max_output_tokens=request.max_output_tokens,
+        stream=bool(request.stream),
+        unseen_history=prompt.unseen or request.leans_on_the_server(),
+    )
+
+
+def _add_item(prompt: Prompt, item: _Item) -> None:
+    match item.type or "message":
+        case "message":
+            _add_content(prompt, item.content)
+        case "function_call" | "custom_tool_call" | "mcp_call":
+            prompt.add_call(item.name, item.arguments or item.input)
+            _add_content(prompt, item.output)
+        case (
+            "function_call_output" | "custom_tool_call_output" | "local_shell_call_output" | "computer_call_output"
+        ):
+            _add_content(prompt, item.output)
+        case "reasoning":
+            _add_content(prompt, item.summary)
+            _add_content(prompt, item.content)
+            prompt.unseen = prompt.unseen or bool(item.encrypted_content)
+        case _:
+            prompt.unseen = True
+
+
+def _add_content(prompt: Prompt, content: str | Iterable[_Part | str] | _Part | None) -> None:
+    if isinstance(content, str):
+        prompt.texts.append(content)
+    elif isinstance(content, _Part):
+        _add_part(prompt, content)
+    elif content is not None:
+        for part in content:
+            _add_content(prompt, part)
+
+
+def _add_part(prompt: Prompt, part: _Part) -> None:
+    match part.type or "text":
+        case "text" | "input_text" | "output_text" | "summary_text" | "reasoning_text" | "refusal":
+            prompt.add(part.text, part.refusal)
+        case "input_image" | "computer_screenshot":
+            prompt.images += 1
+        case "input_audio":
+            prompt.audio += 1
+        case _:
+            prompt.unseen = True
+
+
+class _InputDetails(msgspec.Struct, frozen=True, gc=False):
+    cached_tokens: int | None = None
+    input_tokens_per_turn: list[int] | None = None
+
+
+class _TokenCounts(msgspec.Struct, frozen=True, gc=False):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_tokens_details: _InputDetails | None = None
+
+
+class _Incomplete(msgspec.Struct, frozen=True, gc=False):
+    reason: str | None = None
+
+
+class _Response(msgspec.Struct, frozen=True, gc=False):
+    usage: _TokenCounts | None = None
+    incomplete_details: _Incomplete | None = None
+
+    def checked(self) -> Usage:
+        """Make a Usage of it.
+
+        When the server called its own tools, vLLM's input_tokens are the sum over all turns. Only the first turn
+        is the prompt of the request. Raises AnswerNotUnderstood.
+        """
+        usage = self.usage
+        if usage is None:
+            raise AnswerNotUnderstood(AnswerFault.NO_USAGE)
+        prompt_tokens = usage.input_tokens
+        details = usage.input_tokens_details or _InputDetails()
+        cached_tokens = details.cached_tokens
+        if details.input_tokens_per_turn and len(details.input_tokens_per_turn) > 1:
+            prompt_tokens = details.input_tokens_per_turn[0]
+            cached_tokens = None
+        cut = self.incomplete_details is not None and self.incomplete_details.reason == "max_output_tokens"
+        return checked_usage(prompt_tokens, usage.output_tokens, cached_tokens, cut_by_length=cut)
+
+
+_RESPONSE = msgspec.json.Decoder(_Response)
+
+
+def read_answer(body: bytes | bytearray) -> Usage:
+    """Read the usage of a whole answer. Raises AnswerNotUnderstood."""
+    return decode_answer(_RESPONSE, body).checked()
+
+
+class _Event(msgspec.Struct, frozen=True, gc=False):
+    type: str | None = None
+    response: _Response | None = None
+
+
+_EVENT = msgspec.json.Decoder(_Event)
+
+
+class ResponseStream:
+    """Finds the usage in a stream of response events: the last one repeats the whole response."""
+
+    def __init__(self) -> None:
+        self._response: _Response | None = None
+
+    def see(self, events: Iterable[SseEvent]) -> None:
+        """Look at the next events. Raises AnswerNotUnderstood when one of them is an error."""
+        for event in events:
+            if event.event in _LAST or (not event.event and any(kind in event.data for kind in _LAST_QUOTED)):
+                self._look_into(event.data)
+
+    def finish(self) -> Usage:
+        """Return the usage of the complete stream. Raises AnswerNotUnderstood."""
+        if self._response is None:
+            raise AnswerNotUnderstood(AnswerFault.CUT_SHORT, "no response.completed")
+        return self._response.checked()
+
+    def _look_into(self, data: bytes) -> None:
+        event = decode_answer(_EVENT, data, AnswerFault.BROKEN_SSE)
+        if event.type in {"response.failed", "error"}:
+            raise AnswerNotUnderstood(AnswerFault.NO_USAGE, "the stream holds an error")
+        if event.type in {"response.completed", "response.incomplete"}:
+            self._response = event.response or _Response()
+
+
+_LAST: Final = frozenset({b"response.completed", b"response.incomplete", b"response.failed", b"error"})
+_LAST_QUOTED: Final = tuple(b'"%b"' % name for name in _LAST)

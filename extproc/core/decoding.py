@@ -1,0 +1,161 @@
+"""Undoing a response's content-encoding piece by piece, with a bound on what comes out.
+
+A few bytes can inflate to gigabytes, so every decoder is asked for at most one byte more than may still come; that
+byte is the proof of a bomb. Memory stays at the bound plus the decompressor's own window (16 MB at worst, for br).
+Combinations of encodings and zstd are not decoded: such answers are not learned from.
+"""
+
+import zlib
+from collections.abc import Iterator
+from typing import Protocol
+
+import brotli
+
+from extproc.core.errors import AnswerFault, AnswerNotUnderstood
+
+__all__ = ["Decoder", "decoder_for"]
+
+
+class Decoder(Protocol):
+    """Decodes one body. After an error it is spent."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what `data` decodes to. Raises AnswerNotUnderstood (ENCODING, TOO_LARGE)."""
+        ...
+
+    def finish(self) -> bytes:
+        """Return what is left at the end of the body. Raises AnswerNotUnderstood (CUT_SHORT)."""
+        ...
+
+
+def decoder_for(content_encoding: str, max_bytes: int) -> Decoder:
+    """Return a decoder for a content-encoding header whose output is at most `max_bytes` in all.
+
+    Raises AnswerNotUnderstood (ENCODING) for one we cannot undo.
+    """
+    match content_encoding.strip().lower():
+        case "" | "identity":
+            return _Identity(max_bytes)
+        case "gzip" | "x-gzip":
+            return _Gzip(max_bytes)
+        case "deflate":
+            return _Deflate(max_bytes)
+        case "br":
+            return _Brotli(max_bytes)
+    raise AnswerNotUnderstood(AnswerFault.ENCODING, f"content-encoding {content_encoding[:64]!r}")
+
+
+class _Bounded:
+    """Counts what came out."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._left_bytes = max_bytes
+
+    def _counted(self, output: bytes) -> bytes:
+        self._left_bytes -= len(output)
+        if self._left_bytes < 0:
+            raise AnswerNotUnderstood(AnswerFault.TOO_LARGE)
+        return output
+
+
+class _Identity(_Bounded):
+    def feed(self, data: bytes) -> bytes:
+        return self._counted(data)
+
+    def finish(self) -> bytes:
+        return b""
+
+
+class _Zlib(_Bounded):
+    """One zlib stream; `wbits` says which frame it has."""
+
+    def __init__(self, max_bytes: int, wbits: int) -> None:
+        super().__init__(max_bytes)
+        self._wbits = wbits
+        self._inflate = zlib.decompressobj(wbits)
+
+    def _inflated(self, data: bytes) -> bytes:
+        try:
+            return self._counted(self._inflate.decompress(data, self._left_bytes + 1))
+        except zlib.error as error:
+            raise AnswerNotUnderstood(AnswerFault.ENCODING, str(error)) from None
+
+    def finish(self) -> bytes:
+        if not self._inflate.eof:
+            raise AnswerNotUnderstood(AnswerFault.CUT_SHORT)
+        return b""
+
+
+class _Gzip(_Zlib):
+    """Gzip members one after the other, with zeros between and behind them (RFC 1952, 2.2)."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(max_bytes, _GZIP)
+
+    def feed(self, data: bytes) -> bytes:
+        # What follows a member is copied at its end: steps keep many tiny members from costing the square.
+        steps = range(0, len(data), _GZIP_STEP_BYTES)
+        return b"".join(
+            piece for start in steps for piece in self._members(data[start : start + _GZIP_STEP_BYTES])
+        )
+
+    def _members(self, data: bytes) -> Iterator[bytes]:
+        while data:
+            if self._inflate.eof:
+                data = data.lstrip(b"\0")
+                if not data:
+                    return
+                self._inflate = zlib.decompressobj(self._wbits)
+            yield self._inflated(data)
+            data = self._inflate.unused_data
+
+
+_GZIP = 16 + zlib.MAX_WBITS
+_GZIP_STEP_BYTES = 4096
+
+
+class _Deflate(_Zlib):
+    """HTTP's deflate: zlib's frame by the standard, none at all by some servers; the first two bytes tell."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(max_bytes, zlib.MAX_WBITS)
+        self._head: bytes | None = b""
+
+    def feed(self, data: bytes) -> bytes:
+        if self._head is not None:
+            data = self._head + data
+            if len(data) < _ZLIB_HEADER_BYTES:
+                self._head = data
+                return b""
+            self._head = None
+            if not _is_zlib_header(data):
+                self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+        output = self._inflated(data)
+        if self._inflate.unused_data:
+            raise AnswerNotUnderstood(AnswerFault.ENCODING, "bytes after the end of the deflate stream")
+        return output
+
+
+_ZLIB_HEADER_BYTES = 2
+
+
+def _is_zlib_header(data: bytes) -> bool:
+    method_is_deflate = data[0] & 0x0F == 8  # noqa: PLR2004  (RFC 1950, 2.2)
+    return method_is_deflate and (data[0] * 256 + data[1]) % 31 == 0
+
+
+class _Brotli(_Bounded):
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(max_bytes)
+        self._decompressor = brotli.Decompressor()
+
+    def feed(self, data: bytes) -> bytes:
+        try:
+            return self._counted(self._decompressor.process(data, output_buffer_limit=self._left_bytes + 1))
+        except brotli.error as error:
+            raise AnswerNotUnderstood(AnswerFault.ENCODING, str(error)) from None
+
+    def finish(self) -> bytes:
+        if not self._decompressor.is_finished():
+            raise AnswerNotUnderstood(AnswerFault.CUT_SHORT)
+        return b""

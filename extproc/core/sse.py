@@ -1,0 +1,93 @@
+"""Server-sent events out of bytes that come in any pieces (WHATWG HTML, 9.2.6: interpreting an event stream).
+
+Line ends are made LF first, so that an event ends at the first empty line, which is LF LF in the bytes. Only the
+bytes after the last such end are kept for the next piece; a piece without an end is appended and only its own
+bytes are searched, so that the cost is linear in the bytes however many pieces they come in. `id` and `retry` are
+not read. Bytes after the last empty line are no event, as the standard has it.
+"""
+
+import msgspec
+
+from extproc.core.errors import AnswerFault, AnswerNotUnderstood
+
+__all__ = ["SseEvent", "SseParser"]
+
+
+class SseEvent(msgspec.Struct, frozen=True, gc=False):
+    """One event: its type (b"" when not named) and its data.
+
+    A struct of msgspec's, since one is made per token and a frozen dataclass costs several times as much to make.
+    """
+
+    event: bytes
+    data: bytes
+
+
+class SseParser:
+    """Turns the bytes of one stream into its events; `max_event_bytes` bounds each of them, finished or not."""
+
+    def __init__(self, max_event_bytes: int) -> None:
+        self._max_event_bytes = max_event_bytes
+        self._pending = bytearray()
+        self._after_cr = False
+        self._at_start = True
+
+    def feed(self, data: bytes) -> list[SseEvent]:
+        """Return the events that `data` completes. Raises AnswerNotUnderstood (TOO_LARGE)."""
+        if data and (b"\r" in data or self._after_cr):
+            data = self._with_lf_only(data)
+        finished = self._finished(data)
+        if finished is None:
+            return []
+        if self._at_start:
+            self._at_start = False
+            finished = finished.removeprefix(b"\xef\xbb\xbf")
+        if len(finished) > self._max_event_bytes:
+            for raw in finished.split(b"\n\n"):
+                self._check_size(raw)
+        return [event for raw in finished.split(b"\n\n") if (event := _event(raw)) is not None]
+
+    def _with_lf_only(self, data: bytes) -> bytes:
+        if self._after_cr:
+            data = data.removeprefix(b"\n")  # the second half of a CRLF that was split
+        self._after_cr = data.endswith(b"\r")
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+    def _finished(self, data: bytes) -> bytes | None:
+        """Return the bytes of all events that are complete now, without the end of the last; keep the rest."""
+        pending = self._pending
+        if not pending:
+            end = data.rfind(b"\n\n")
+            finished = data[:end]
+            pending += data[end + 2 :] if end >= 0 else data
+        else:
+            unsearched = len(pending) - 1
+            pending += data
+            end = pending.rfind(b"\n\n", unsearched)
+            if end >= 0:
+                finished = bytes(pending[:end])
+                del pending[: end + 2]
+        if len(pending) > self._max_event_bytes:
+            self._check_size(pending)
+        return finished if end >= 0 else None
+
+    def _check_size(self, raw: bytes | bytearray) -> None:
+        if len(raw.strip(b"\n")) > self._max_event_bytes:
+            raise AnswerNotUnderstood(
+                AnswerFault.TOO_LARGE, f"an event of more than {self._max_event_bytes} bytes"
+            )
+
+
+def _event(raw: bytes) -> SseEvent | None:
+    """Parse the lines of one event; None when they hold no data."""
+    if raw.startswith(b"data: ") and b"\n" not in raw:
+        return SseEvent(b"", raw[6:])
+    name = b""
+    data = []
+    for line in raw.split(b"\n"):
+        field, _, value = line.partition(b":")
+        if field == b"data":
+            data.append(value.removeprefix(b" "))
+        elif field == b"event":
+            name = value.removeprefix(b" ")
+    return SseEvent(name, b"\n".join(data)) if data else None

@@ -1,0 +1,214 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extproc.core.apis import read_request
+from extproc.core.errors import BodyFault, BodyNotUnderstood
+from extproc.core.facts import Api, RequestFacts
+
+GOOD: dict[Api, dict[str, Any]] = {
+    Api.CHAT: {"messages": [{"role": "user", "content": "Hi"}]},
+    Api.COMPLETIONS: {"prompt": "Hi"},
+    Api.EMBEDDINGS: {"input": "Hi"},
+    Api.RESPONSES: {"input": "Hi"},
+    Api.MESSAGES: {"messages": [{"role": "user", "content": "Hi"}]},
+}
+LIMITS = [
+    (Api.CHAT, "max_tokens"),
+    (Api.CHAT, "max_completion_tokens"),
+    (Api.COMPLETIONS, "max_tokens"),
+    (Api.RESPONSES, "max_output_tokens"),
+    (Api.MESSAGES, "max_tokens"),
+]
+ALL_APIS = pytest.mark.parametrize("api", list(Api))
+
+
+def fault_of(api: Api, body: bytes) -> BodyFault | None:
+    """Return why a body is not understood, or None when it is."""
+    try:
+        read_request(api, body)
+    except BodyNotUnderstood as error:
+        return error.fault
+    return None
+
+
+@ALL_APIS
+def test_empty_body(api: Api) -> None:
+    """An empty body has a fault of its own."""
+    assert fault_of(api, b"") == BodyFault.EMPTY
+
+
+@ALL_APIS
+@pytest.mark.parametrize(
+    "body",
+    [
+        b" ",
+        b"{",
+        b'{"model": "m"',
+        b'{"messages": [], "model": "m"} {}',
+        b"{'model': 'm'}",
+        b"model=m",
+        b'\xef\xbb\xbf{"model": "m"}',
+        '{"model": "m"}'.encode("utf-16"),
+        b'{"model": "\xff\xfe"}',
+        b'{"model": "\\ud800"}',
+        b'{"model": "\\udc00\\ud800"}',
+        b'{"temperature": NaN}',
+        b"\x1f\x8b\x08\x00",
+    ],
+)
+def test_not_json(api: Api, body: bytes) -> None:
+    """Truncated JSON, a byte order mark, invalid UTF-8, lone surrogates and NaN are not JSON."""
+    assert fault_of(api, body) == BodyFault.NOT_JSON
+
+
+@pytest.mark.parametrize("tools", [b'[{"name": "\xff"}]', b'[{"name": "\xff \\u00e9"}]'])
+def test_invalid_utf8_in_a_tool_is_not_json(tools: bytes) -> None:
+    """Values that are only copied are still checked for UTF-8."""
+    assert fault_of(Api.CHAT, b'{"messages": [], "tools": %b}' % tools) == BodyFault.NOT_JSON
+
+
+@ALL_APIS
+@pytest.mark.parametrize("body", [b"[]", b"null", b"1", b'"text"', b'{"model": 7}'])
+def test_wrong_shape(api: Api, body: bytes) -> None:
+    """JSON that is no request is of the wrong type."""
+    assert fault_of(api, body) == BodyFault.WRONG_TYPE
+
+
+@pytest.mark.parametrize(("api", "field"), LIMITS)
+@pytest.mark.parametrize("value", ["100", 1.5, 1e3, -1, True, [], {}, -(10**30)])
+def test_output_limits_of_the_wrong_type(api: Api, field: str, value: object) -> None:
+    """A limit that is not a whole number from 0 on is not guessed at."""
+    assert fault_of(api, json.dumps(GOOD[api] | {field: value}).encode()) == BodyFault.WRONG_TYPE
+
+
+@pytest.mark.parametrize(("api", "field"), LIMITS)
+@pytest.mark.parametrize("digits", [30, 5000])
+def test_huge_output_limits_are_harmless(api: Api, field: str, digits: int) -> None:
+    """A limit of any size is either read as it is or refused, and overflows nothing."""
+    body = json.dumps(GOOD[api])[:-1] + f', "{field}": {"9" * digits}}}'
+    assert fault_of(api, body.encode()) in {None, BodyFault.WRONG_TYPE}
+
+
+@pytest.mark.parametrize("api", [Api.CHAT, Api.COMPLETIONS])
+@pytest.mark.parametrize("field", ["n", "best_of"])
+@pytest.mark.parametrize("value", [0, -1, "2", 1.5, True])
+def test_sequences_of_the_wrong_type(api: Api, field: str, value: object) -> None:
+    """There is no number of sequences below one."""
+    assert fault_of(api, json.dumps(GOOD[api] | {field: value}).encode()) == BodyFault.WRONG_TYPE
+
+
+@pytest.mark.parametrize(
+    ("api", "fields"),
+    [
+        (Api.CHAT, {"messages": "Hi"}),
+        (Api.CHAT, {"messages": None}),
+        (Api.CHAT, {"messages": [{"content": 5}]}),
+        (Api.CHAT, {"stream": "true"}),
+        (Api.CHAT, {"truncate_prompt_tokens": -2}),
+        (Api.CHAT, {"tools": {}}),
+        (Api.COMPLETIONS, {"prompt": 5}),
+        (Api.COMPLETIONS, {"prompt": [1, "a"]}),
+        (Api.COMPLETIONS, {"prompt": [[1], 2]}),
+        (Api.COMPLETIONS, {"prompt": [[1], "a"]}),
+        (Api.COMPLETIONS, {"prompt": [-1]}),
+        (Api.COMPLETIONS, {"prompt": [True]}),
+        (Api.COMPLETIONS, {"prompt": [1.5]}),
+        (Api.COMPLETIONS, {"prompt": [["a"]]}),
+        (Api.EMBEDDINGS, {"input": [None]}),
+        (Api.RESPONSES, {"input": 5}),
+        (Api.MESSAGES, {"system": 5}),
+        (Api.MESSAGES, {"messages": [{"content": [{"type": "document", "source": "text"}]}]}),
+    ],
+)
+def test_fields_of_the_wrong_type(api: Api, fields: dict[str, Any]) -> None:
+    """A field that we count and that is not of its documented type makes the facts unknown."""
+    assert fault_of(api, json.dumps(GOOD[api] | fields).encode()) == BodyFault.WRONG_TYPE
+
+
+@pytest.mark.parametrize("api", [Api.CHAT, Api.MESSAGES])
+def test_a_conversation_without_messages_is_none(api: Api) -> None:
+    """A conversation needs its messages field."""
+    assert fault_of(api, b'{"model": "m"}') == BodyFault.WRONG_TYPE
+
+
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+@ALL_APIS
+@pytest.mark.parametrize("field", [b"input", b"messages", b"tools", b"prompt", b"unknown"])
+def test_deep_nesting(api: Api, field: bytes) -> None:
+    """Nesting of any depth ends in an error of ours, also where the value is only skipped or copied."""
+    good = json.dumps(GOOD[api]).encode()[:-1]
+    assert fault_of(api, good + b', "%b": %b}' % (field, DEEP)) in {BodyFault.TOO_DEEP, BodyFault.WRONG_TYPE}
+
+
+def test_deep_tool_and_deep_blocks() -> None:
+    """Depth is a fault of its own in tools, which are any JSON, and in blocks, which may hold blocks."""
+    tools = b'{"messages": [], "tools": [%b]}' % DEEP
+    blocks = b'{"messages": [{"content": %b"x"%b}]}' % (
+        b'[{"type":"tool_result","content":' * 50_000,
+        b"}]" * 50_000,
+    )
+    assert [fault_of(Api.CHAT, tools), fault_of(Api.MESSAGES, blocks)] == [BodyFault.TOO_DEEP] * 2
+
+
+def test_blocks_just_below_the_limit() -> None:
+    """Blocks that can still be decoded but not walked through are too deep as well."""
+    faults = set()
+    for depth in range(100, 600, 20):
+        content = '[{"type":"tool_result","content":' * depth + '"x"' + "}]" * depth
+        faults.add(fault_of(Api.MESSAGES, f'{{"messages": [{{"content": {content}}}]}}'.encode()))
+    assert faults == {None, BodyFault.TOO_DEEP}
+
+
+def test_deep_arguments_inside_a_string() -> None:
+    r"""Call arguments are decoded for their \u escapes; too deep ones are an error of ours too."""
+    call = {"function": {"name": "f", "arguments": "[" * 100_000 + '"\\u00e9"'}}
+    body = json.dumps({"messages": [{"tool_calls": [call]}]}).encode()
+    assert fault_of(Api.CHAT, body) == BodyFault.TOO_DEEP
+
+
+NAMES_OF_LISTS_AND_TEXTS = (
+    *("messages", "prompt", "input", "system", "instructions", "tools", "documents", "content", "text", "source"),
+    *("tool_calls", "function", "arguments", "output", "summary", "image_url", "name"),
+)
+NAMES_OF_SETTINGS = ("model", "max_tokens", "n", "stream", "stream_options", "type", "role")
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=12,
+)
+FIELDS = st.sampled_from([*NAMES_OF_LISTS_AND_TEXTS, *NAMES_OF_SETTINGS])
+BODIES = st.recursive(
+    JSON_VALUES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(FIELDS, inner, max_size=6),
+    max_leaves=20,
+)
+
+
+@ALL_APIS
+@settings(max_examples=60)
+@given(body=st.binary(max_size=200) | BODIES.map(lambda value: json.dumps(value).encode("utf-8", "surrogatepass")))
+def test_any_bytes_give_facts_or_our_own_error(api: Api, body: bytes) -> None:
+    """Whatever the bytes are, reading them ends in facts or in BodyNotUnderstood."""
+    try:
+        facts = read_request(api, body)
+    except BodyNotUnderstood:
+        return
+    assert isinstance(facts, RequestFacts)
+
+
+@ALL_APIS
+@settings(max_examples=30)
+@given(data=st.data())
+def test_damaged_bodies_give_facts_or_our_own_error(api: Api, data: st.DataObject) -> None:
+    """A body cut off or with a byte changed anywhere ends the same way."""
+    good = json.dumps(GOOD[api] | {"model": "m", "tools": [{"name": "é"}], "max_tokens": 5, "n": 2}).encode()
+    place = data.draw(st.integers(0, len(good) - 1))
+    changed = good[:place] + bytes([data.draw(st.integers(0, 255))]) + good[place + 1 :]
+    faults = {fault_of(api, good[:place]), fault_of(api, changed)}
+    assert faults <= {None, *BodyFault}

@@ -1,0 +1,222 @@
+import json
+from typing import Any
+
+import pytest
+
+from extproc.core.apis import read_request
+from extproc.core.facts import Api, MediaCount, RequestFacts
+
+IMAGE = "data:image/png;base64," + "iVBORw0KGgo" * 100
+
+
+def read(**fields: Any) -> RequestFacts:
+    """Read a body as httpx writes it."""
+    body = {"model": "llama-3-70b", "messages": [{"role": "user", "content": "Hi"}]} | fields
+    return read_request(Api.CHAT, json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def text_of(*messages: dict[str, Any]) -> str:
+    """Return the prompt text of a conversation."""
+    return read(messages=list(messages)).text.decode()
+
+
+def test_plain_conversation() -> None:
+    """The contents of all roles are the prompt text; nothing of the envelope is in it."""
+    facts = read(
+        messages=[
+            {"role": "system", "content": "Be brief. "},
+            {"role": "user", "content": "Grüße, 世界 🌍"},
+            {"role": "assistant", "content": "Hallo! "},
+            {"role": "tool", "tool_call_id": "call_1", "content": "[1, 2]"},
+        ],
+        temperature=0.7,
+        max_tokens=256,
+    )
+    expected = RequestFacts(
+        api=Api.CHAT,
+        model="llama-3-70b",
+        text="Be brief. Grüße, 世界 🌍Hallo! [1, 2]".encode(),
+        messages=4,
+        max_output_tokens=256,
+    )
+    assert facts == expected
+    assert facts.text_bytes == len("Be brief. Grüße, 世界 🌍Hallo! [1, 2]".encode())
+
+
+def test_escapes_do_not_count_double() -> None:
+    r"""Text that a client sent as \uXXXX escapes counts by its UTF-8 bytes, wherever it stands."""
+    body = {
+        "model": "m",
+        "messages": [
+            {"role": "user", "name": "Ольга", "content": "Привет 🌍"},
+            {
+                "role": "assistant",
+                "tool_calls": [{"function": {"name": "поиск", "arguments": json.dumps({"город": "Москва"})}}],
+            },
+        ],
+        "tools": [{"type": "function", "function": {"name": "поиск", "description": "ищет"}}],
+    }
+    escaped = read_request(Api.CHAT, json.dumps(body).encode())
+    tool = '{"type":"function","function":{"name":"поиск","description":"ищет"}}'
+    assert escaped.text.decode() == f'Привет 🌍Ольгапоиск{{"город":"Москва"}}{tool}'
+
+
+def test_arguments_that_are_not_json_stay_as_they_are() -> None:
+    r"""Call arguments with a \u in them that do not parse are text like any other."""
+    call = {"function": {"name": "f", "arguments": '{"path": "C:\\users'}}
+    assert text_of({"role": "assistant", "tool_calls": [call]}) == 'f{"path": "C:\\users'
+
+
+def test_white_space_of_tools_does_not_count() -> None:
+    """A tool definition counts as compact JSON, however the client indented it."""
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "properties": {}}}}]
+    pretty = json.dumps({"model": "m", "messages": [], "tools": tools}, indent=4).encode()
+    assert read_request(Api.CHAT, pretty).text == json.dumps(tools[0], separators=(",", ":")).encode()
+
+
+def test_tools_and_calls_are_counted_and_read() -> None:
+    """Definitions, calls and results of tools are text, and their numbers are facts of their own."""
+    facts = read(
+        messages=[
+            {"role": "user", "content": "Weather?"},
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [
+                    {
+                        "id": "1",
+                        "type": "function",
+                        "function": {"name": "weather", "arguments": '{"city":"Rome"}'},
+                    },
+                    {"id": "2", "type": "function", "function": {"name": "time", "arguments": "{}"}},
+                ],
+            },
+            {"role": "tool", "tool_call_id": "1", "content": "sunny"},
+        ],
+        tools=[{"type": "function", "function": {"name": "weather"}}, {"type": "function"}],
+    )
+    tools = '{"type":"function","function":{"name":"weather"}}{"type":"function"}'
+    assert facts.text.decode() == 'Weather?weather{"city":"Rome"}time{}sunny' + tools
+    assert (facts.messages, facts.tools, facts.tool_calls) == (3, 2, 2)
+
+
+def test_legacy_functions_count_as_tools() -> None:
+    """The older `functions` and `function_call` are read like tools and calls."""
+    call = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}
+    facts = read(messages=[call], functions=[{"name": "f"}])
+    assert (facts.text, facts.tools, facts.tool_calls) == (b'f{}{"name":"f"}', 1, 1)
+
+
+def test_names_refusals_and_reasoning_are_text() -> None:
+    """Templates show names, refusals and the reasoning handed back, which is read once under either name."""
+    message = {"role": "assistant", "content": "a", "name": "b", "refusal": "c", "reasoning": "d"}
+    assert text_of(message) == "abcd"
+    assert text_of(message | {"reasoning_content": "d"}) == "abcd"
+    assert text_of({"role": "assistant", "reasoning_content": "d"}) == "d"
+
+
+def test_documents_are_text() -> None:
+    """What vLLM takes as `documents` is shown to the model."""
+    assert read(documents=[{"title": "t", "text": "x"}]).text == b'Hi{"title":"t","text":"x"}'
+
+
+@pytest.mark.parametrize(
+    ("part", "media"),
+    [
+        ({"type": "image_url", "image_url": {"url": IMAGE, "detail": "low"}}, MediaCount(images=1)),
+        ({"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}}, MediaCount(images=1)),
+        ({"type": "image_url", "image_url": IMAGE}, MediaCount(images=1)),
+        ({"image_url": "https://example.org/cat.png"}, MediaCount(images=1)),
+        ({"type": "input_image", "image_url": IMAGE}, MediaCount(images=1)),
+        ({"type": "input_audio", "input_audio": {"data": "UklGR" * 99, "format": "wav"}}, MediaCount(audio=1)),
+        ({"type": "audio_url", "audio_url": {"url": "data:audio/wav;base64,AAAA"}}, MediaCount(audio=1)),
+        ({"input_audio": {"data": "UklGR" * 99, "format": "wav"}}, MediaCount(audio=1)),
+        ({"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA"}}, MediaCount(video=1)),
+    ],
+)
+def test_media_are_counted_and_their_bytes_are_no_text(part: dict[str, Any], media: MediaCount) -> None:
+    """An image, a sound or a video is one item, wherever its bytes are; they are not in the prompt text."""
+    facts = read(messages=[{"role": "user", "content": [{"type": "text", "text": "What is it?"}, part]}])
+    assert (facts.text, facts.media, facts.unseen_history) == (b"What is it?", media, False)
+
+
+def test_data_url_inside_plain_text_stays() -> None:
+    """A data: URL in the middle of a string is tokenised like any text, so that it counts as text."""
+    assert text_of({"role": "user", "content": f"Look: {IMAGE}"}) == f"Look: {IMAGE}"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "file", "file": {"file_id": "file-1"}},
+        {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,AAAA"}},
+        {"type": "prompt_embeds", "data": "AAAA"},
+        {"type": "something_new", "something_new": "?"},
+    ],
+)
+def test_parts_that_cannot_be_measured_are_unseen(part: dict[str, Any]) -> None:
+    """A file, embeddings or a part of an unknown kind make the prompt longer than this body shows."""
+    facts = read(messages=[{"role": "user", "content": [part, "and text"]}])
+    assert (facts.text, facts.unseen_history) == (b"and text", True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "limit"),
+    [
+        ({}, None),
+        ({"max_tokens": None, "max_completion_tokens": None}, None),
+        ({"max_tokens": 100}, 100),
+        ({"max_completion_tokens": 200}, 200),
+        ({"max_tokens": 100, "max_completion_tokens": 200}, 200),
+        ({"max_tokens": 100, "max_completion_tokens": 0}, 0),
+        ({"max_tokens": 10**30}, 10**30),
+    ],
+)
+def test_declared_output_limit(fields: dict[str, Any], limit: int | None) -> None:
+    """max_completion_tokens goes before max_tokens, null is as good as absent, and size is the pool's business."""
+    assert read(**fields).max_output_tokens == limit
+
+
+@pytest.mark.parametrize(
+    ("fields", "sequences"), [({}, 1), ({"n": None}, 1), ({"n": 3}, 3), ({"n": 2, "best_of": 5}, 5)]
+)
+def test_sequences(fields: dict[str, Any], sequences: int) -> None:
+    """As many sequences run as the larger of n and best_of says."""
+    assert read(**fields).sequences == sequences
+
+
+@pytest.mark.parametrize(
+    ("fields", "stream", "usage_in_answer"),
+    [
+        ({}, False, True),
+        ({"stream": False, "stream_options": {}}, False, True),
+        ({"stream": True}, True, False),
+        ({"stream": True, "stream_options": None}, True, False),
+        ({"stream": True, "stream_options": {"include_usage": False}}, True, False),
+        ({"stream": True, "stream_options": {"include_usage": True}}, True, True),
+        ({"stream": True, "stream_options": {"continuous_usage_stats": True}}, True, False),
+    ],
+)
+def test_usage_in_answer(fields: dict[str, Any], stream: bool, usage_in_answer: bool) -> None:  # noqa: FBT001
+    """A stream reports its usage only when asked to; a whole answer always does."""
+    facts = read(**fields)
+    assert (facts.stream, facts.usage_in_answer) == (stream, usage_in_answer)
+
+
+@pytest.mark.parametrize(("declared", "read_as"), [(None, None), (-1, None), (0, 0), (512, 512)])
+def test_prompt_truncation(declared: int | None, read_as: int | None) -> None:
+    """A cap on the prompt is a fact; vLLM's -1 means the model's own limit and caps nothing."""
+    assert read(truncate_prompt_tokens=declared).truncate_prompt_tokens == read_as
+
+
+def test_model_names_are_kept_short() -> None:
+    """A name of a megabyte does not become a category key of a megabyte; no name is the empty one."""
+    assert read(model="m" * (1 << 20)).model == "m" * 256
+    assert read(model=None).model == ""
+
+
+def test_last_of_duplicate_keys_counts() -> None:
+    """Of a key that stands twice in a body the last one counts, as in the pool's own parser."""
+    body = b'{"messages":[{"content":"a"}],"max_tokens":1,"max_tokens":2,"messages":[{"content":"b"}]}'
+    facts = read_request(Api.CHAT, body)
+    assert (facts.text, facts.max_output_tokens) == (b"b", 2)

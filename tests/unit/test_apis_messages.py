@@ -1,0 +1,94 @@
+import json
+from typing import Any
+
+import pytest
+
+from extproc.core.apis import read_request
+from extproc.core.facts import Api, MediaCount, RequestFacts
+
+
+def read(**fields: Any) -> RequestFacts:
+    """Read a body as httpx writes it."""
+    body = {"model": "claude", "max_tokens": 1024, "messages": [{"role": "user", "content": "Hi"}]} | fields
+    return read_request(Api.MESSAGES, json.dumps(body, ensure_ascii=False).encode())
+
+
+def read_blocks(*blocks: dict[str, Any]) -> RequestFacts:
+    """Read one message of blocks."""
+    return read(messages=[{"role": "user", "content": list(blocks)}])
+
+
+def test_plain_conversation() -> None:
+    """System text and messages are the prompt; a message always reports its usage."""
+    facts = read(system="Be brief. ", stream=True)
+    expected = RequestFacts(
+        api=Api.MESSAGES,
+        model="claude",
+        text=b"Be brief. Hi",
+        messages=2,
+        max_output_tokens=1024,
+        stream=True,
+    )
+    assert facts == expected
+
+
+def test_blocks_and_tools() -> None:
+    """Text, thinking, tool use with its input, tool results and tool definitions are text."""
+    facts = read(
+        system=[{"type": "text", "text": "A", "cache_control": {"type": "ephemeral"}}],
+        messages=[
+            {"role": "user", "content": [{"type": "text", "text": "B"}]},
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "thinking", "thinking": "C", "signature": "c2lnbmF0dXJl"},
+                    {"type": "redacted_thinking", "data": "AAAA"},
+                    {"type": "tool_use", "id": "t1", "name": "D", "input": {"город": "Рим"}},
+                ],
+            },
+            {
+                "role": "user",
+                "content": [
+                    {"type": "tool_result", "tool_use_id": "t1", "content": "E"},
+                    {"type": "tool_result", "tool_use_id": "t2", "content": [{"type": "text", "text": "F"}]},
+                    {"type": "tool_result", "tool_use_id": "t3"},
+                ],
+            },
+        ],
+        tools=[{"name": "D", "input_schema": {"type": "object"}}],
+    )
+    assert facts.text.decode() == 'ABCD{"город":"Рим"}EF{"name":"D","input_schema":{"type":"object"}}'
+    assert (facts.messages, facts.tools, facts.tool_calls, facts.unseen_history) == (4, 1, 1, False)
+
+
+def test_images_are_counted() -> None:
+    """An image is one item, also inside a tool's result; its bytes are no text."""
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA" * 99}}
+    linked = {"type": "image", "source": {"type": "url", "url": "https://example.org/cat.png"}}
+    facts = read_blocks(image, linked, {"type": "tool_result", "tool_use_id": "t", "content": [image]})
+    assert (facts.text, facts.media) == (b"", MediaCount(images=3))
+
+
+def test_documents_of_text_are_text() -> None:
+    """A document that comes as text or as blocks is read, with its title."""
+    facts = read_blocks(
+        {"type": "document", "title": "A", "context": "B", "source": {"type": "text", "data": "C"}},
+        {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "D"}]}},
+        {"type": "search_result", "source": "https://x", "title": "E", "content": [{"type": "text", "text": "F"}]},
+    )
+    assert (facts.text, facts.unseen_history) == (b"ABCDEF", False)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "AAAA"}},
+        {"type": "document", "source": {"type": "url", "url": "https://example.org/a.pdf"}},
+        {"type": "document", "source": {"type": "file", "file_id": "file_1"}},
+        {"type": "container_upload", "file_id": "file_1"},
+        {"type": "something_new"},
+    ],
+)
+def test_blocks_that_cannot_be_measured_are_unseen(block: dict[str, Any]) -> None:
+    """A file or a block of an unknown kind makes the prompt longer than this body shows."""
+    assert read_blocks(block).unseen_history

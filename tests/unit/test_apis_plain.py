@@ -1,0 +1,96 @@
+import json
+from typing import Any
+
+import pytest
+
+from extproc.core.apis import read_request
+from extproc.core.facts import Api, MediaCount, RequestFacts
+
+
+def read(api: Api, **fields: Any) -> RequestFacts:
+    """Read a body as httpx writes it."""
+    return read_request(api, json.dumps({"model": "m"} | fields, ensure_ascii=False).encode())
+
+
+PROMPT_FIELDS = pytest.mark.parametrize(
+    ("api", "field"), [(Api.COMPLETIONS, "prompt"), (Api.EMBEDDINGS, "input")], ids=["completions", "embeddings"]
+)
+
+
+@PROMPT_FIELDS
+@pytest.mark.parametrize(
+    ("prompts", "expected"),
+    [
+        ("Once upon a time", (b"Once upon a time", None, 1.0)),
+        (["one"], (b"one", None, 1.0)),
+        (["one", "three", ""], (b"onethree", None, 5 / 8)),
+        (["é", "ab"], ("éab".encode(), None, 0.5)),
+        ([], (b"", None, 1.0)),
+        (["", ""], (b"", None, 1.0)),
+        ([5, 17, 9906], (b"", 3, 1.0)),
+        ([[1, 2, 3], [4]], (b"", 4, 0.75)),
+        ([[]], (b"", 0, 1.0)),
+        (None, (b"", None, 1.0)),
+    ],
+)
+def test_prompts(api: Api, field: str, prompts: object, expected: tuple[bytes, int | None, float]) -> None:
+    """Prompts are text, or token ids with an exact count; of several the longest has its share of the whole."""
+    facts = read(api, **{field: prompts})
+    assert (facts.text, facts.exact_prompt_tokens, facts.longest_share) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "limit"), [({}, 16), ({"max_tokens": None}, None), ({"max_tokens": 0}, 0), ({"max_tokens": 7}, 7)]
+)
+def test_completions_end_after_16_tokens_unless_told(fields: dict[str, Any], limit: int | None) -> None:
+    """A completion without max_tokens has the API's own limit of 16; null asks for as much as fits."""
+    assert read(Api.COMPLETIONS, prompt="x", **fields).max_output_tokens == limit
+
+
+def test_completion_with_everything() -> None:
+    """All facts of a completion are read."""
+    facts = read(
+        Api.COMPLETIONS,
+        prompt="def f(",
+        suffix="return x",
+        max_tokens=64,
+        n=2,
+        best_of=4,
+        stream=True,
+        stream_options={"include_usage": True},
+        truncate_prompt_tokens=100,
+        logprobs=5,
+    )
+    expected = RequestFacts(
+        api=Api.COMPLETIONS,
+        model="m",
+        text=b"def f(return x",
+        max_output_tokens=64,
+        sequences=4,
+        stream=True,
+        truncate_prompt_tokens=100,
+    )
+    assert facts == expected
+
+
+def test_stream_of_a_completion_reports_no_usage_unasked() -> None:
+    """A completion's stream has no usage unless asked for."""
+    assert not read(Api.COMPLETIONS, prompt="x", stream=True).usage_in_answer
+
+
+def test_prompt_embeddings_are_unseen() -> None:
+    """Of a prompt that comes as embeddings the length is not known here."""
+    assert read(Api.COMPLETIONS, prompt_embeds="AAAA").unseen_history
+
+
+def test_embeddings_have_no_output() -> None:
+    """An embedding needs room for its prompt alone."""
+    facts = read(Api.EMBEDDINGS, input="x", dimensions=256, encoding_format="base64", truncate_prompt_tokens=-1)
+    assert facts == RequestFacts(api=Api.EMBEDDINGS, model="m", text=b"x", max_output_tokens=0)
+
+
+def test_embedding_of_a_conversation() -> None:
+    """A conversation can be embedded too, with images in it."""
+    content = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}, {"text": "a cat"}]
+    facts = read(Api.EMBEDDINGS, messages=[{"role": "user", "content": content}])
+    assert (facts.text, facts.messages, facts.media) == (b"a cat", 1, MediaCount(images=1))

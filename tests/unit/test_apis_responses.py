@@ -1,0 +1,99 @@
+import json
+from typing import Any
+
+import pytest
+
+from extproc.core.apis import read_request
+from extproc.core.facts import Api, MediaCount, RequestFacts
+
+
+def read(**fields: Any) -> RequestFacts:
+    """Read a body as httpx writes it."""
+    return read_request(Api.RESPONSES, json.dumps({"model": "gpt-oss"} | fields, ensure_ascii=False).encode())
+
+
+def test_string_input() -> None:
+    """Instructions and a string are two messages; a response always reports its usage."""
+    facts = read(instructions="Be brief. ", input="Why is the sky blue?", max_output_tokens=300, stream=True)
+    expected = RequestFacts(
+        api=Api.RESPONSES,
+        model="gpt-oss",
+        text=b"Be brief. Why is the sky blue?",
+        messages=2,
+        max_output_tokens=300,
+        stream=True,
+    )
+    assert facts == expected
+
+
+def test_items() -> None:
+    """Messages, reasoning, calls and their outputs are all read."""
+    facts = read(
+        input=[
+            {"role": "developer", "content": "A"},
+            {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "B"}]},
+            {
+                "type": "reasoning",
+                "id": "rs_1",
+                "summary": [{"type": "summary_text", "text": "C"}],
+                "content": [{"type": "reasoning_text", "text": "D"}],
+                "encrypted_content": None,
+            },
+            {"type": "function_call", "call_id": "c1", "name": "E", "arguments": '{"x":1}'},
+            {"type": "function_call_output", "call_id": "c1", "output": "F"},
+            {"type": "function_call_output", "call_id": "c2", "output": [{"type": "input_text", "text": "G"}]},
+            {"type": "custom_tool_call", "call_id": "c3", "name": "H", "input": "I"},
+            {
+                "type": "message",
+                "role": "assistant",
+                "content": [
+                    {"type": "output_text", "text": "J", "annotations": []},
+                    {"type": "refusal", "refusal": "K"},
+                ],
+            },
+        ],
+        tools=[{"type": "function", "name": "E", "parameters": {}}],
+    )
+    assert facts.text == b'ABCDE{"x":1}FGHIJK{"type":"function","name":"E","parameters":{}}'
+    assert (facts.messages, facts.tools, facts.tool_calls, facts.unseen_history) == (8, 1, 2, False)
+
+
+def test_media() -> None:
+    """Images, screenshots and sounds are counted, and their bytes are no text."""
+    facts = read(
+        input=[
+            {
+                "role": "user",
+                "content": [
+                    {"type": "input_image", "image_url": "data:image/png;base64,AAAA", "detail": "auto"},
+                    {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "mp3"}},
+                ],
+            },
+            {"type": "computer_call_output", "output": {"type": "computer_screenshot", "image_url": "data:,AAAA"}},
+        ]
+    )
+    assert (facts.text, facts.media) == (b"", MediaCount(images=2, audio=1))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"previous_response_id": "resp_1"},
+        {"conversation": "conv_1"},
+        {"conversation": {"id": "conv_1"}},
+        {"prompt": {"id": "pmpt_1"}},
+        {"previous_input_messages": [{"role": "user"}]},
+        {"input": [{"type": "item_reference", "id": "msg_1"}]},
+        {"input": [{"type": "reasoning", "summary": [], "encrypted_content": "gAAAA"}]},
+        {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "file-1"}]}]},
+        {"input": [{"type": "something_new"}]},
+    ],
+)
+def test_what_the_server_keeps_is_unseen(fields: dict[str, Any]) -> None:
+    """Earlier turns, stored prompts, files and unknown items are not in the body to be measured."""
+    assert read(**({"input": "Go on."} | fields)).unseen_history
+
+
+def test_null_history_is_none() -> None:
+    """A history that is null is no history."""
+    assert not read(input="Hi", previous_response_id=None, conversation=None, prompt=None).unseen_history

@@ -1,0 +1,417 @@
+import gzip
+import json
+from collections.abc import Callable
+from itertools import pairwise, product
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extproc.core.decision import Mode, Reason
+from extproc.core.errors import AnswerFault
+from extproc.core.events import (
+    BodyMode,
+    Deadline,
+    Event,
+    Modes,
+    Phase,
+    RequestBody,
+    RequestHeaders,
+    RequestTrailers,
+    ResponseBody,
+    ResponseHead,
+    ResponseHeaders,
+    ResponseTrailers,
+)
+from extproc.core.facts import RequestHead
+from extproc.core.listener import Misconfiguration, Skipped
+
+Connect = Callable[..., Any]
+CHAT = RequestHead("POST", "/v1/chat/completions")
+JSON_ANSWER = ResponseHead(200, "application/json")
+SSE_ANSWER = ResponseHead(200, "text/event-stream")
+STREAMED = Modes(BodyMode.STREAMED, BodyMode.STREAMED, body_without_waiting=True)
+BUFFERED = Modes(BodyMode.BUFFERED, BodyMode.STREAMED)
+PARTIAL = Modes(BodyMode.BUFFERED_PARTIAL, BodyMode.STREAMED)
+DUPLEX = Modes(BodyMode.FULL_DUPLEX_STREAMED, BodyMode.FULL_DUPLEX_STREAMED)
+ROUTABLE = [STREAMED, BUFFERED, PARTIAL, DUPLEX]
+IN_PIECES = [STREAMED, DUPLEX]
+
+
+def chat(content: str = "How are you?", **fields: Any) -> bytes:
+    """Return a chat request's body."""
+    return json.dumps(
+        {"model": "m", "messages": [{"role": "user", "content": content}], "max_tokens": 50, **fields}
+    ).encode()
+
+
+def usage(prompt_tokens: int = 5, completion_tokens: int = 7) -> bytes:
+    """Return a chat answer's body."""
+    return json.dumps(
+        {
+            "object": "chat.completion",
+            "choices": [{"index": 0, "message": {"content": "Fine."}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens},
+        }
+    ).encode()
+
+
+def cut(data: bytes, places: list[int]) -> list[bytes]:
+    """Cut data at the places (taken modulo its length)."""
+    edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
+    return [data[start:end] for start, end in pairwise(edges)]
+
+
+def request(body: bytes, places: list[int] | None = None, head: RequestHead = CHAT) -> list[Event]:
+    """Return the events of a request whose body is cut at the places, ended as Envoy does, by an empty piece."""
+    pieces = [RequestBody(piece, end_of_stream=False) for piece in cut(body, places or [])]
+    return [RequestHeaders(head), *pieces, RequestBody(b"", end_of_stream=True)]
+
+
+def whole(body: bytes, head: RequestHead = CHAT) -> list[Event]:
+    """Return the events of a request whose body comes in one message."""
+    return [RequestHeaders(head), RequestBody(body, end_of_stream=True)]
+
+
+def answer(body: bytes, places: list[int] | None = None, head: ResponseHead = JSON_ANSWER) -> list[Event]:
+    """Return the events of an answer."""
+    pieces = [ResponseBody(piece, end_of_stream=False) for piece in cut(body, places or [])]
+    return [ResponseHeaders(head), *pieces, ResponseBody(b"", end_of_stream=True)]
+
+
+@pytest.mark.parametrize("modes", ROUTABLE)
+@pytest.mark.parametrize(("max_tokens", "pool"), [(50, "short"), (5_000, "long")])
+def test_a_request_goes_to_the_first_pool_that_holds_its_budget(
+    connect: Connect, modes: Modes, max_tokens: int, pool: str
+) -> None:
+    """In every mode a small budget is routed to the short pool and a large one is left to the long pool."""
+    gateway = connect(modes)
+    for event in whole(chat(max_tokens=max_tokens)):
+        gateway.send(event)
+    (decision,) = gateway.decisions
+    assert (pool, pool == "short") == (decision.pool.name, decision.routed)
+
+
+@given(places=st.lists(st.integers(0, 10_000), max_size=8), modes=st.sampled_from(IN_PIECES))
+@settings(max_examples=60)
+def test_the_decision_does_not_depend_on_how_the_body_is_cut(
+    connect: Connect, places: list[int], modes: Modes
+) -> None:
+    """Any chunking of a body leads to the same decision as the body in one piece."""
+    body = chat("Grüße, 世界! " * 20)
+    gateway, other = connect(modes), connect(modes)
+    for event in request(body, places):
+        gateway.send(event)
+    for event in whole(body):
+        other.send(event)
+    assert other.decisions == gateway.decisions
+
+
+@given(places=st.lists(st.integers(0, 10_000), max_size=8), modes=st.sampled_from(ROUTABLE))
+@settings(max_examples=60)
+def test_an_answer_teaches_however_it_is_cut(connect: Connect, places: list[int], modes: Modes) -> None:
+    """Any chunking of an answer is learned from once, with its usage."""
+    gateway = connect(modes)
+    for event in [*whole(chat()), *answer(usage(), places)]:
+        gateway.send(event)
+    (observation,) = gateway.recorder.heard("observed")
+    assert (5, 7) == (observation.usage.prompt_tokens, observation.usage.completion_tokens)
+    assert gateway.closed
+
+
+EVENTS = st.one_of(
+    st.builds(RequestHeaders, st.just(CHAT) | st.builds(RequestHead, st.text(), st.text()), st.booleans()),
+    st.builds(RequestBody, st.sampled_from([chat(), b"{", b"", b"x" * 70_000]) | st.binary(), st.booleans()),
+    st.builds(RequestTrailers),
+    st.builds(ResponseHeaders, st.builds(ResponseHead, st.integers(0, 999), st.text(), st.text())),
+    st.builds(ResponseHeaders, st.sampled_from([JSON_ANSWER, SSE_ANSWER]), st.booleans()),
+    st.builds(ResponseBody, st.just(usage()) | st.binary(), st.booleans()),
+    st.builds(ResponseTrailers),
+    st.builds(Deadline),
+)
+
+
+def in_a_possible_order(events: list[Event]) -> list[Event]:
+    """Keep the events that a gateway could send: headers once and first in each phase, nothing after its end."""
+    kept: list[Event] = []
+    begun: set[str] = set()
+    ended: set[str] = set()
+    for event in events:
+        phase, kind = type(event).__name__[:7], type(event).__name__
+        if isinstance(event, Deadline):
+            kept.append(event)
+        elif phase not in ended and ("Headers" in kind) == (phase not in begun):
+            begun.add(phase)
+            kept.append(event)
+            if "Trailers" in kind or getattr(event, "end_of_stream", False):
+                ended.add(phase)
+    return kept
+
+
+@given(
+    events=st.lists(EVENTS, max_size=12),
+    modes=st.builds(Modes, st.sampled_from(BodyMode), st.sampled_from(BodyMode), st.booleans()),
+)
+@settings(max_examples=300)
+def test_whatever_comes_no_answer_is_one_that_envoy_forbids(
+    connect: Connect, events: list[Event], modes: Modes
+) -> None:
+    """Any possible sequence of events in any mode gets only answers that Envoy accepts, and nothing raises."""
+    gateway = connect(modes, max_held_bytes=100_000)
+    for event in in_a_possible_order(events):
+        if isinstance(event, Deadline) and not gateway.exchange.holding:
+            continue
+        gateway.send(event)
+    gateway.exchange.end()
+    assert [] == gateway.recorder.heard("failed")
+    for phase in Phase:
+        assert gateway.sent[phase].startswith(gateway.echoed[phase])
+
+
+@pytest.mark.parametrize("size", [0, 1, 62 * 1024, 62 * 1024 + 1, 3_000_000])
+def test_full_duplex_sends_every_byte_back(connect: Connect, size: int) -> None:
+    """In full duplex the request and the answer are echoed byte for byte, to their ends."""
+    gateway = connect(DUPLEX)
+    body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    for event in [*request(body, [100, 70_000, 1_000_000]), *answer(body, [5, 200_000])]:
+        gateway.send(event)
+    gateway.exchange.end()
+    assert gateway.sent[Phase.REQUEST] == gateway.echoed[Phase.REQUEST] == body
+    assert {Phase.REQUEST} <= gateway.echo_ended
+
+
+def test_a_released_stream_is_closed_with_the_decision(connect: Connect) -> None:
+    """When nothing is to be learned the decision is the stream's only message, then it is closed."""
+    gateway = connect(STREAMED)
+    for event in request(chat(stream=True)):
+        gateway.send(event)
+    assert gateway.closed
+    assert (1, {Phase.REQUEST}) == (len(gateway.decisions), gateway.headers_answered)
+
+
+@pytest.mark.parametrize("modes", IN_PIECES)
+def test_a_body_too_large_for_the_short_pool_is_decided_before_its_end(connect: Connect, modes: Modes) -> None:
+    """As soon as 16 bytes for each of the short pool's tokens are there, the request goes to the long pool."""
+    gateway = connect(modes)
+    gateway.send(RequestHeaders(CHAT))
+    gateway.send(RequestBody(b'{"messages":"' + b"a" * 15_000, end_of_stream=False))
+    assert [] == gateway.decisions
+    gateway.send(RequestBody(b"a" * 1_000, end_of_stream=False))
+    assert [Reason.EARLY] == [decision.reason for decision in gateway.decisions]
+
+
+def test_an_image_is_waited_for(connect: Connect) -> None:
+    """Base64 media does not count towards the early decision: the whole body is waited for and counted."""
+    gateway = connect(STREAMED)
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "QUJD" * 30_000}}
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": [image]}], "max_tokens": 5}).encode()
+    for event in request(body, list(range(0, 120_000, 16_384))):
+        gateway.send(event)
+    assert [Reason.TOO_LONG] == [decision.reason for decision in gateway.decisions]
+    assert 1_024 + 5 + 1 >= gateway.decisions[0].budget.total
+
+
+@pytest.mark.parametrize("modes", IN_PIECES)
+def test_a_slow_body_goes_long_at_the_deadline(connect: Connect, modes: Modes) -> None:
+    """A held request whose body does not come goes on to the long pool at our deadline, and all of it arrives."""
+    gateway = connect(modes)
+    gateway.send(RequestHeaders(CHAT))
+    gateway.send(RequestBody(b'{"mod', end_of_stream=False))
+    assert gateway.exchange.holding
+    gateway.send(Deadline())
+    assert (False, False, 0) == (
+        gateway.exchange.holding,
+        gateway.closed,
+        0 if modes is DUPLEX else gateway.owed_bodies[Phase.REQUEST],
+    )
+    assert [Reason.DEADLINE] == [decision.reason for decision in gateway.decisions]
+    gateway.send(RequestBody(b'el":"m"}', end_of_stream=True))
+    assert gateway.closed
+
+
+@pytest.mark.parametrize("modes", ROUTABLE)
+@pytest.mark.parametrize(
+    "head",
+    [
+        RequestHead("GET", "/v1/models"),
+        RequestHead("POST", "/v1/tokenize"),
+        RequestHead("GET", "/v1/responses/r_1"),
+    ],
+)
+def test_other_paths_pass_untouched(connect: Connect, modes: Modes, head: Any) -> None:
+    """A request that is none of ours is answered at once, without a decision."""
+    gateway = connect(modes)
+    gateway.send(RequestHeaders(head, end_of_stream=True))
+    assert gateway.closed
+    assert ([], 1) == (gateway.decisions, len(gateway.recorder.heard("passed")))
+
+
+@pytest.mark.parametrize(
+    ("modes", "told"),
+    [
+        (Modes(BodyMode.STREAMED, BodyMode.STREAMED), Misconfiguration.STREAMED_WITHOUT_FLAG),
+        (Modes(BodyMode.NONE, BodyMode.STREAMED), Misconfiguration.NO_REQUEST_BODY),
+    ],
+)
+def test_a_gateway_that_cannot_route_is_told_and_passes(
+    connect: Connect, modes: Modes, told: Misconfiguration
+) -> None:
+    """Modes in which no mutation has an effect are reported, and the request passes untouched."""
+    gateway = connect(modes)
+    gateway.send(RequestHeaders(CHAT))
+    assert ([told], []) == (gateway.recorder.heard("misconfigured"), gateway.decisions)
+    assert gateway.closed
+
+
+def test_headers_that_were_skipped_are_told(connect: Connect) -> None:
+    """A stream that begins with a body has request_header_mode SKIP: reported, untouched."""
+    gateway = connect(BUFFERED)
+    gateway.send(RequestBody(chat(), end_of_stream=True))
+    assert [Misconfiguration.NO_REQUEST_HEADERS] == gateway.recorder.heard("misconfigured")
+    assert ([], True) == (gateway.decisions, gateway.closed)
+
+
+def test_a_cut_off_body_goes_long(connect: Connect) -> None:
+    """The first part of a body over the gateway's buffer limit is no ground for a decision."""
+    gateway = connect(PARTIAL)
+    gateway.send(RequestHeaders(CHAT))
+    gateway.send(RequestBody(chat()[:40], end_of_stream=False))
+    assert [(Reason.CUT_OFF, "long")] == [(d.reason, d.pool.name) for d in gateway.decisions]
+
+
+@pytest.mark.parametrize("modes", ROUTABLE)
+def test_a_fault_of_ours_changes_nothing(connect: Connect, modes: Modes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception while deciding is reported; the exchange goes on as if we were not there."""
+    gateway = connect(modes)
+
+    def explode(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(gateway.exchange._router, "decide", explode)
+    body = chat()
+    for event in [*whole(body), *answer(usage())]:
+        gateway.send(event)
+    assert ([], 1) == (gateway.decisions, len(gateway.recorder.heard("failed")))
+    assert gateway.modes.request_body is not BodyMode.FULL_DUPLEX_STREAMED or gateway.echoed[Phase.REQUEST] == body
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "why"),
+    [
+        (ResponseHead(500, "application/json"), usage(), Skipped.STATUS),
+        (ResponseHead(304, "application/json"), b"", Skipped.STATUS),
+        (ResponseHead(400, "application/json"), b'{"error":{"message":"no such field"}}', Skipped.STATUS),
+        (JSON_ANSWER, b"{broken", AnswerFault.NOT_JSON),
+        (JSON_ANSWER, b'{"usage":null}', AnswerFault.NO_USAGE),
+        (JSON_ANSWER, usage(-5), AnswerFault.WRONG_USAGE),
+        (JSON_ANSWER, usage(0), AnswerFault.WRONG_USAGE),
+        (ResponseHead(200, "application/json", "zstd"), usage(), AnswerFault.ENCODING),
+        (ResponseHead(200, "application/json", "gzip"), gzip.compress(usage())[:20], AnswerFault.CUT_SHORT),
+        (SSE_ANSWER, b'data: {"choices":[]}\n\n', AnswerFault.CUT_SHORT),
+    ],
+)
+def test_nonsense_teaches_nothing(connect: Connect, head: Any, body: bytes, why: Any) -> None:
+    """An answer that is not a readable 2xx with sane usage is counted by its cause and not learned from."""
+    gateway = connect(STREAMED)
+    for event in [*whole(chat()), *answer(body, [7], head)]:
+        gateway.send(event)
+    assert ([], [why]) == (gateway.recorder.heard("observed"), gateway.recorder.heard("not_learned"))
+
+
+def test_usage_a_million_times_too_large_does_not_move_the_estimate(connect: Connect) -> None:
+    """Usage beyond what the bytes could hold is refused by the estimator, and said so."""
+    gateway = connect(STREAMED)
+    for event in [*whole(chat()), *answer(usage(5_000_000))]:
+        gateway.send(event)
+    (observation,) = gateway.recorder.heard("observed")
+    assert "implausible" == observation.learning.refused
+    assert () == gateway.exchange._router.estimator.state().categories
+
+
+def test_a_refusal_for_length_is_counted(connect: Connect) -> None:
+    """The pool's 400 for a prompt over its context is an overflow, not an error of the answer."""
+    gateway = connect(STREAMED)
+    message = "This model's maximum context length is 10 tokens. However, your request has 12 input tokens."
+    refusal = json.dumps({"error": {"message": message, "param": "input_tokens", "code": 400}}).encode()
+    for event in [*whole(chat()), *answer(refusal, head=ResponseHead(400, "application/json"))]:
+        gateway.send(event)
+    assert 1 == len(gateway.recorder.heard("overflowed"))
+
+
+def test_a_repair_is_counted(connect: Connect) -> None:
+    """An answer that took Envoy two attempts was a misroute repaired, and still teaches."""
+    gateway = connect(STREAMED)
+    for event in [*whole(chat()), *answer(usage(), head=ResponseHead(200, "application/json", attempts=2))]:
+        gateway.send(event)
+    assert (1, 1) == (len(gateway.recorder.heard("repaired")), len(gateway.recorder.heard("observed")))
+
+
+def test_an_answer_before_the_end_of_the_request_ends_it(connect: Connect) -> None:
+    """A gateway's own early answer leaves nothing to decide."""
+    gateway = connect(BUFFERED)
+    gateway.send(RequestHeaders(CHAT))
+    gateway.send(ResponseHeaders(ResponseHead(413, "text/plain")))
+    assert ([Skipped.EARLY_ANSWER], True) == (gateway.recorder.heard("not_learned"), gateway.closed)
+
+
+def test_an_answer_without_a_request_passes(connect: Connect) -> None:
+    """A response phase whose request we never saw is let go on."""
+    gateway = connect(STREAMED)
+    gateway.send(ResponseHeaders(JSON_ANSWER))
+    assert gateway.closed
+
+
+def test_a_client_that_leaves_in_mid_answer_is_counted(connect: Connect) -> None:
+    """A stream that ends while its answer is read teaches nothing."""
+    gateway = connect(STREAMED)
+    for event in [*whole(chat()), *answer(usage(), [9])[:2]]:
+        gateway.send(event)
+    gateway.exchange.end()
+    assert [AnswerFault.CUT_SHORT] == gateway.recorder.heard("not_learned")
+
+
+def test_trailers_end_a_request_and_an_answer(connect: Connect) -> None:
+    """Trailers in place of a last empty piece decide and teach as well."""
+    for modes in IN_PIECES:
+        gateway = connect(modes)
+        gateway.send(RequestHeaders(CHAT))
+        gateway.send(RequestBody(chat(), end_of_stream=False))
+        gateway.send(RequestTrailers())
+        gateway.send(ResponseHeaders(JSON_ANSWER))
+        gateway.send(ResponseBody(usage(), end_of_stream=False))
+        gateway.send(ResponseTrailers())
+        assert (1, 1) == (len(gateway.decisions), len(gateway.recorder.heard("observed")))
+
+
+@pytest.mark.parametrize(("mode", "modes"), list(product([Mode.SHADOW, Mode.OFF], ROUTABLE)))
+def test_shadow_decides_without_routing_and_off_does_not_decide(
+    connect: Connect, mode: Mode, modes: Modes
+) -> None:
+    """Mode shadow counts and learns but routes nothing; mode off lets everything pass."""
+    gateway = connect(modes, mode=mode)
+    for event in [*whole(chat()), *answer(usage())]:
+        gateway.send(event)
+    assert not any(decision.routed for decision in gateway.decisions)
+    assert (mode is Mode.SHADOW) == bool(gateway.recorder.heard("observed"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"\xff\xfe", b"\xef\xbb\xbf{}", b"[" * 10_000, chat(max_tokens="many"), chat(max_tokens=-1)],
+)
+def test_a_body_that_is_not_understood_goes_long(connect: Connect, body: bytes) -> None:
+    """Whatever the body is, the request goes on to the long pool, with the cause on the decision."""
+    gateway = connect(STREAMED)
+    for event in whole(body):
+        gateway.send(event)
+    (decision,) = gateway.decisions
+    assert (Reason.NOT_UNDERSTOOD, "long", True) == (decision.reason, decision.pool.name, gateway.closed)
+
+
+def test_a_compressed_body_goes_long(connect: Connect) -> None:
+    """A request body with a content-encoding is not looked into."""
+    gateway = connect(STREAMED)
+    for event in whole(gzip.compress(chat()), RequestHead("POST", "/v1/chat/completions", "gzip")):
+        gateway.send(event)
+    assert ["encoded"] == [decision.fault for decision in gateway.decisions]
