@@ -5,16 +5,44 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-__all__ = ["made_texts"]
+__all__ = ["made_texts", "made_tool"]
 
 LineMaker = Callable[[np.random.Generator], str]
 
 MADE_BYTES = 400_000  # of each kind
 BLOCK_LINES = 150  # of one format, before the next one
 WORDS = (
-    "request handler timeout connection user session cache order payment worker queue started finished failed "
-    "retry upstream backend token index shard commit replica schema latency response client config reload batch"
-).split()
+    "request",
+    "handler",
+    "timeout",
+    "connection",
+    "user",
+    "session",
+    "cache",
+    "order",
+    "payment",
+    "worker",
+    "queue",
+    "started",
+    "finished",
+    "failed",
+    "retry",
+    "upstream",
+    "backend",
+    "token",
+    "index",
+    "shard",
+    "commit",
+    "replica",
+    "schema",
+    "latency",
+    "response",
+    "client",
+    "config",
+    "reload",
+    "batch",
+)
+VERBS = ("get", "list", "create", "update", "delete", "search")
 LEVELS = ("DEBUG", "INFO", "INFO", "INFO", "WARN", "ERROR")
 PATHS = ("/api/v1/users", "/v1/chat/completions", "/health", "/static/app.js", "/orders", "/search?q=")
 
@@ -26,6 +54,18 @@ def made_texts(rng: np.random.Generator) -> dict[str, bytes]:
         "csv": _lines(rng, (_csv_floats, _csv_records, _csv_integers)),
         "base64": base64.b64encode(rng.bytes(MADE_BYTES * 3 // 4)),
     }
+
+
+def made_tool(rng: np.random.Generator) -> dict[str, object]:
+    """Return the definition of a function to call, with one to five parameters."""
+    names = [str(word) for word in rng.choice(WORDS, int(rng.integers(1, 6)), replace=False)]
+    parameters = {
+        name: {"type": str(rng.choice(("string", "integer", "boolean"))), "description": _phrase(rng)}
+        for name in names
+    }
+    schema = {"type": "object", "properties": parameters, "required": names[:2]}
+    function = {"name": f"{rng.choice(VERBS)}_{names[0]}", "description": _phrase(rng), "parameters": schema}
+    return {"type": "function", "function": function}
 
 
 def _lines(rng: np.random.Generator, formats: Sequence[LineMaker]) -> bytes:
@@ -47,8 +87,8 @@ def _access_log(rng: np.random.Generator) -> str:
 
 
 def _application_log(rng: np.random.Generator) -> str:
-    said = " ".join(rng.choice(WORDS, int(rng.integers(4, 12))))
-    return f"2025-{rng.integers(1, 13):02}-{_day(rng)} {_clock(rng)},{rng.integers(1000):03} {rng.choice(LEVELS)} {said}"
+    day, level, said = _day(rng), rng.choice(LEVELS), " ".join(rng.choice(WORDS, int(rng.integers(4, 12))))
+    return f"2025-{rng.integers(1, 13):02}-{day} {_clock(rng)},{rng.integers(1000):03} {level} {said}"
 
 
 def _key_value_log(rng: np.random.Generator) -> str:
@@ -75,3 +115,7 @@ def _day(rng: np.random.Generator) -> str:
 
 def _clock(rng: np.random.Generator) -> str:
     return f"{rng.integers(24):02}:{rng.integers(60):02}:{rng.integers(60):02}"
+
+
+def _phrase(rng: np.random.Generator) -> str:
+    return f"The {' '.join(rng.choice(WORDS, int(rng.integers(2, 9))))}."

@@ -23,6 +23,7 @@ __all__ = ["Texts", "all_texts", "folder_texts", "halves", "window"]
 Texts = Mapping[str, bytes]  # kind of text to UTF-8
 
 MAX_KIND_BYTES = 2_000_000
+MIN_FILE_BYTES = 1_000
 MAX_FILE_BYTES = 1_000_000
 
 
@@ -55,8 +56,8 @@ def folder_texts(folder: Path) -> Texts:
 
 
 def halves(texts: Texts) -> tuple[Texts, Texts]:
-    """Split each text at the first line end after its middle."""
-    cuts = {kind: text.find(b"\n", len(text) // 2) + 1 for kind, text in texts.items()}
+    """Split each text at the first line end after its middle, or in the middle when there is none."""
+    cuts = {kind: text.find(b"\n", len(text) // 2) + 1 or len(text) // 2 for kind, text in texts.items()}
     return {k: t[: cuts[k]] for k, t in texts.items()}, {k: t[cuts[k] :] for k, t in texts.items()}
 
 
@@ -72,7 +73,7 @@ def window(text: bytes, size_bytes: int, rng: np.random.Generator) -> str:
 def _spread(paths: Iterable[Path]) -> list[bytes]:
     """Read files of 1 KB and more, evenly spread over all of them, about MAX_KIND_BYTES in all."""
     sizes = {path: path.stat().st_size for path in sorted(paths)}
-    usable = [path for path, size in sizes.items() if 1_000 <= size <= MAX_FILE_BYTES]
+    usable = [path for path, size in sizes.items() if MIN_FILE_BYTES <= size <= MAX_FILE_BYTES]
     every = max(1, round(sum(sizes[path] for path in usable) / MAX_KIND_BYTES))
     return [path.read_bytes().decode("utf-8", errors="ignore").encode() for path in usable[::every]]
 
