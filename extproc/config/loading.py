@@ -19,6 +19,7 @@ __all__ = ["as_json", "load", "parse"]
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 # What goes into a header value and a metric label without quoting.
 _POOL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+MAX_PORT = 65_535
 _SECRETS = {"private_key_file"}
 
 
@@ -61,6 +62,9 @@ def as_json(configuration: Configuration) -> bytes:
 def _check_meaning(configuration: Configuration) -> None:
     """Check what the types do not say."""
     Pools(configuration.pools)
+    if not configuration.listen.address.startswith("unix:"):
+        _check_address("listen.address", configuration.listen.address)
+    _check_address("admin.address", configuration.admin.address)
     for index, pool in enumerate(configuration.pools):
         if not _POOL_NAME.fullmatch(pool.name):
             raise ConfigurationError(
@@ -74,6 +78,13 @@ def _check_meaning(configuration: Configuration) -> None:
             raise ConfigurationError(f"{field}: {name!r} given; a lower-case header name is needed")
     if len(set(names.values())) < len(names):
         raise ConfigurationError(f"header names must differ from each other: {names} given")
+
+
+def _check_address(field: str, address: str) -> None:
+    """Refuse what is no host and port; gRPC would take a port over 65535 modulo 65536."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > MAX_PORT:
+        raise ConfigurationError(f"{field}: {address!r} given; host:port is needed, port from 0 to {MAX_PORT}")
 
 
 def _refuse_unknown(value: object, wanted: Any, path: str) -> None:  # noqa: ANN401  (a type, of any form)

@@ -46,13 +46,22 @@ class AnswerReader:
         """Read the next bytes of the body. Raises AnswerNotUnderstood."""
         self._content.feed(self._decoder.feed(data))
 
+    @property
+    def complete(self) -> bool:
+        """Whether a stream's last event was seen: clients hang up there, before the body's end has passed."""
+        return self._content.complete
+
     def finish(self) -> Usage:
-        """Return the usage at the end of the body. Raises AnswerNotUnderstood."""
-        self._content.feed(self._decoder.finish())
+        """Return the usage of the complete answer. Raises AnswerNotUnderstood."""
+        if not self._content.complete:
+            self._content.feed(self._decoder.finish())
         return self._content.finish()
 
 
 class _Content(Protocol):
+    @property
+    def complete(self) -> bool: ...
+
     def feed(self, data: bytes) -> None: ...
 
     def finish(self) -> Usage: ...
@@ -68,6 +77,8 @@ def _content_for(api: Api, content_type: str, max_event_bytes: int) -> _Content:
 
 
 class _Json:
+    complete = False  # its end is the body's
+
     def __init__(self, read: Callable[[bytearray], Usage]) -> None:
         self._read = read
         self._body = bytearray()
@@ -86,6 +97,10 @@ class _Events:
 
     def feed(self, data: bytes) -> None:
         self._usage.see(self._parser.feed(data))
+
+    @property
+    def complete(self) -> bool:
+        return self._usage.complete
 
     def finish(self) -> Usage:
         return self._usage.finish()

@@ -25,7 +25,7 @@ class Reason(StrEnum):
 
     FITS = "fits"
     TOO_LONG = "too_long"  # the budget fits no smaller pool
-    UNSEEN_HISTORY = "unseen_history"
+    UNSEEN_HISTORY = "unseen_history"  # or parts that cannot be measured, such as files
     NOT_UNDERSTOOD = "not_understood"
     EARLY = "early"  # so many bytes that no smaller pool could hold them; decided before the end
     CUT_OFF = "cut_off"  # the gateway gave only the first part of the body

@@ -14,7 +14,7 @@
                 ResponseHeaders   answered by others: nothing to decide any more          PASSING
     AWAITING    RequestTrailers   let them go on                                          AWAITING
                 ResponseHeaders   readable: read on; else let it go on                    READING | PASSING
-    READING     ResponseBody      feed the reader; at the end learn                       READING | PASSING
+    READING     ResponseBody      feed the reader; at the answer's end learn              READING | PASSING
                 ResponseTrailers  the end: learn                                          PASSING
     any         any other         let it go on                                            PASSING
 
@@ -212,7 +212,7 @@ class Exchange:
         assert self._lesson is not None
         try:
             self._lesson.feed(data)
-            if event.end_of_stream:
+            if event.end_of_stream or self._lesson.complete:
                 self.state = State.PASSING
                 self._lesson.finish()
         except AnswerNotUnderstood as error:

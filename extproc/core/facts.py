@@ -42,13 +42,15 @@ NO_MEDIA = MediaCount()
 class RequestFacts:
     """Facts of one request body.
 
-    `text` is the prompt text as UTF-8 bytes after JSON decoding: every role, name, tool definition, tool call
-    and structured content, without the envelope's keys and punctuation and without `data:` URLs.
+    `text` is the prompt text as UTF-8 bytes after JSON decoding: the contents of every role, names, tool
+    definitions, tool calls and structured content, without the envelope's keys and punctuation and without the
+    `data:` URLs of media.
     `exact_prompt_tokens` is set when the prompt came as token ids. A body may hold several prompts (a list): the
     counts above are of all together, as usage reports them, and `longest_share` is the longest one's part of them.
     `max_output_tokens` is None when the client declared no limit. `sequences` is max(n, best_of).
     `usage_in_answer` is False for a stream that was not asked to report usage.
-    `unseen_history` says that the pool will add turns that this body does not hold.
+    `unseen_history` says that the pool will add what this body does not hold, or that parts of it cannot be
+    measured.
     """
 
     api: Api

@@ -6,11 +6,18 @@ bytes are searched, so that the cost is linear in the bytes however many pieces 
 not read. Bytes after the last empty line are no event, as the standard has it.
 """
 
+from typing import Final
+
 import msgspec
 
 from extproc.core.errors import AnswerFault, AnswerNotUnderstood
 
 __all__ = ["SseEvent", "SseParser"]
+
+
+# As numbers: `in` then asks for one byte, at a fifth of the cost of asking for a string of one byte.
+_CR: Final = ord("\r")
+_LF: Final = ord("\n")
 
 
 class SseEvent(msgspec.Struct, frozen=True, gc=False):
@@ -34,7 +41,7 @@ class SseParser:
 
     def feed(self, data: bytes) -> list[SseEvent]:
         """Return the events that `data` completes. Raises AnswerNotUnderstood (TOO_LARGE)."""
-        if data and (b"\r" in data or self._after_cr):
+        if data and (_CR in data or self._after_cr):
             data = self._with_lf_only(data)
         finished = self._finished(data)
         if finished is None:
@@ -80,7 +87,7 @@ class SseParser:
 
 def _event(raw: bytes) -> SseEvent | None:
     """Parse the lines of one event; None when they hold no data."""
-    if raw.startswith(b"data: ") and b"\n" not in raw:
+    if raw.startswith(b"data: ") and _LF not in raw:
         return SseEvent(b"", raw[6:])
     name = b""
     data = []

@@ -4,6 +4,7 @@ from typing import Protocol
 
 from extproc.core.answer import AnswerReader, read_overflow
 from extproc.core.decision import Decision
+from extproc.core.decoding import Decoder, decoder_for
 from extproc.core.errors import AnswerNotUnderstood
 from extproc.core.events import ResponseHead
 from extproc.core.listener import Skipped
@@ -11,7 +12,7 @@ from extproc.core.router import Router
 
 __all__ = ["Lesson", "lesson_for"]
 
-# A refusal is a few hundred bytes; no more is kept of one.
+# A refusal is a few hundred bytes; a longer one is not read.
 MAX_REFUSAL_BYTES = 16 * 1024
 
 
@@ -22,6 +23,11 @@ class Lesson(Protocol):
         """Take in the next piece of the answer's body."""
         ...
 
+    @property
+    def complete(self) -> bool:
+        """Whether the answer is whole although its body has not ended yet."""
+        ...
+
     def finish(self) -> None:
         """Hear that the answer is complete, and teach."""
         ...
@@ -29,19 +35,19 @@ class Lesson(Protocol):
 
 def lesson_for(router: Router, decision: Decision, head: ResponseHead) -> Lesson | None:
     """Return how to read an answer with this head; None (reported) when it cannot teach."""
-    if head.status == 400:  # noqa: PLR2004
-        return _Refusal(router, decision)
-    if not 200 <= head.status < 300:  # noqa: PLR2004
-        router.listener.not_learned(Skipped.STATUS)
-        return None
     try:
-        reader = AnswerReader(
-            decision.api, head.content_type, head.content_encoding, router.settings.max_answer_bytes
-        )
+        if head.status == 400:  # noqa: PLR2004
+            return _Refusal(router, decision, decoder_for(head.content_encoding, MAX_REFUSAL_BYTES))
+        if 200 <= head.status < 300:  # noqa: PLR2004
+            limit = router.settings.max_answer_bytes
+            return _Answer(
+                router, decision, AnswerReader(decision.api, head.content_type, head.content_encoding, limit)
+            )
     except AnswerNotUnderstood as error:
         router.listener.not_learned(error.fault)
         return None
-    return _Answer(router, decision, reader)
+    router.listener.not_learned(Skipped.STATUS)
+    return None
 
 
 class _Answer:
@@ -50,19 +56,27 @@ class _Answer:
         self._reader = reader
         self.feed = reader.feed
 
+    @property
+    def complete(self) -> bool:
+        return self._reader.complete
+
     def finish(self) -> None:
         self._router.learn(self._decision, self._reader.finish())
 
 
 class _Refusal:
-    def __init__(self, router: Router, decision: Decision) -> None:
+    complete = False
+
+    def __init__(self, router: Router, decision: Decision, decoder: Decoder) -> None:
         self._router, self._decision = router, decision
+        self._decoder = decoder
         self._body = bytearray()
 
     def feed(self, data: bytes) -> None:
-        self._body += data[: MAX_REFUSAL_BYTES - len(self._body)]
+        self._body += self._decoder.feed(data)
 
     def finish(self) -> None:
+        self._body += self._decoder.finish()
         overflow = read_overflow(bytes(self._body))
         if overflow is None:
             self._router.listener.not_learned(Skipped.STATUS)

@@ -18,6 +18,7 @@ from extproc.core.errors import ConfigurationError
 __all__ = ["Admin", "AdminPages"]
 
 LOOP_ANSWERS_WITHIN_S = 2.0
+STOPS_WITHIN_S = 0.05
 Page = tuple[HTTPStatus, str, bytes]
 
 
@@ -70,14 +71,14 @@ class Admin:
 
     def __init__(self, address: str, pages: AdminPages) -> None:
         host, _, port = address.rpartition(":")
-        if not port.isdigit() or int(port) > 65535:  # noqa: PLR2004
-            raise ConfigurationError(f"admin.address: {address!r} given; host:port is needed")
         try:
             self._server = ThreadingHTTPServer((host.strip("[]"), int(port)), _handler(pages))
         except OSError as error:
             raise ConfigurationError(f"admin.address: {address!r} cannot be bound: {error}") from error
         self.address = f"{host}:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, name="admin", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": STOPS_WITHIN_S}, name="admin", daemon=True
+        )
 
     def start(self) -> None:
         """Begin to answer."""

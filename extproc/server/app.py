@@ -40,6 +40,7 @@ class App:
 
     def __init__(self, configuration: Configuration) -> None:
         self._drain_s = configuration.drain_s
+        self._stopped = False
         registry = CollectorRegistry()
         for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
             registry.register(collector)
@@ -76,7 +77,10 @@ class App:
         await self.stop()
 
     async def stop(self) -> None:
-        """Return cleanly from every stream and close."""
+        """Return cleanly from every stream and close; a second call does nothing."""
+        if self._stopped:
+            return
+        self._stopped = True
         stopping = asyncio.ensure_future(self._server.stop(LAST_STREAMS_S))
         self._streams.release()
         await stopping

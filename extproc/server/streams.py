@@ -90,8 +90,8 @@ class _Stream:
         if self._exchange is not None:
             self._exchange.end()
         metrics = self._streams.metrics
-        metrics.streams.inc()
-        metrics.processing_seconds.observe(self._processing_s)
+        metrics.streams().inc()
+        metrics.processing_seconds().observe(self._processing_s)
 
     async def _take(self, message: bytes) -> bool:
         """Handle one message; True when the stream is to be closed."""
@@ -115,7 +115,7 @@ class _Stream:
         ended_s = time.perf_counter()
         self._processing_s += ended_s - began_s
         if any(map(_decides, actions)):
-            self._streams.metrics.decision_seconds.observe(ended_s - self._started_s)
+            self._streams.metrics.decision_seconds().observe(ended_s - self._started_s)
         return answers, len(answers) < len(actions)
 
     def _set_timer(self, exchange: Exchange) -> None:

@@ -1,5 +1,7 @@
 """Prometheus metrics of the router. Labels are bounded: closed sets, or the first so many values of clients."""
 
+from typing import Generic, TypeVar
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from extproc.core.decision import Decision
@@ -19,6 +21,27 @@ RATIO_BUCKETS = (0.25, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0, 1.02, 1.05, 1.
 SECONDS_BUCKETS = (5e-5, 1e-4, 1.5e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 5e-2, 0.2, 1.0)
 
 
+M = TypeVar("M", Counter, Gauge, Histogram)
+
+
+class _Children(Generic[M]):
+    """A metric whose child for each set of labels is looked up in one dictionary, without the library's lock.
+
+    Labels are bounded, so the dictionary is.
+    """
+
+    def __init__(self, metric: M) -> None:
+        self._metric: M = metric
+        self._children: dict[tuple[str, ...], M] = {}
+
+    def __call__(self, *labels: str) -> M:
+        child = self._children.get(labels)
+        if child is None:
+            child = self._metric.labels(*labels) if labels else self._metric
+            self._children[labels] = child
+        return child
+
+
 class Metrics:
     """A Listener that counts; owns no registry of its own."""
 
@@ -26,11 +49,11 @@ class Metrics:
         self._models = BoundedLabels(max_models)
         self._categories = BoundedLabels(max_categories)
 
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"dualpool_{name}", text, labels, registry=registry)
+        def counter(name: str, text: str, *labels: str) -> _Children[Counter]:
+            return _Children(Counter(f"dualpool_{name}", text, labels, registry=registry))
 
-        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-            return Histogram(f"dualpool_{name}", text, labels, buckets=buckets, registry=registry)
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> _Children[Histogram]:
+            return _Children(Histogram(f"dualpool_{name}", text, labels, buckets=buckets, registry=registry))
 
         self.requests = counter("requests_total", "Requests placed", "pool", "reason", "api", "model")
         self.passed_requests = counter("passed_requests_total", "Requests that are none of ours")
@@ -42,11 +65,13 @@ class Metrics:
             "estimate_ratio", "Estimated / actual prompt tokens, before learning", RATIO_BUCKETS, "model"
         )
         self.under_counted = counter("under_counted_total", "Prompts that exceeded their upper bound", "model")
-        self.bytes_per_token = Gauge(
-            "dualpool_bytes_per_token",
-            "Prompt text bytes per prompt token, last answer of the category",
-            ("model", "category"),
-            registry=registry,
+        self.bytes_per_token = _Children(
+            Gauge(
+                "dualpool_bytes_per_token",
+                "Prompt text bytes per prompt token, last answer of the category",
+                ("model", "category"),
+                registry=registry,
+            )
         )
         self.observations = counter("observations_total", "Answers with usage", "model", "source")
         self.refused = counter("refused_observations_total", "Usages not learned from, by cause", "cause")
@@ -69,54 +94,54 @@ class Metrics:
     def decided(self, decision: Decision) -> None:
         """Count the request by pool, reason, API and model; a body without facts by its cause too."""
         model = self._models.label(decision.model)
-        self.requests.labels(decision.pool.name, decision.reason, decision.api, model).inc()
+        self.requests(decision.pool.name, decision.reason, decision.api, model).inc()
         if decision.budget is not None:
-            self.budget.labels(model).observe(decision.budget.bound)
+            self.budget(model).observe(decision.budget.bound)
         if decision.fault is not None:
-            self.bodies.labels(decision.fault).inc()
+            self.bodies(decision.fault).inc()
 
     def passed(self) -> None:
         """Count a request that is none of ours."""
-        self.passed_requests.inc()
+        self.passed_requests().inc()
 
     def kept(self, decision: Decision) -> None:  # noqa: ARG002  (the port's signature)
         """Count a stream that stays open."""
-        self.kept_streams.inc()
+        self.kept_streams().inc()
 
     def observed(self, observation: Observation) -> None:
         """Record the error before learning, and the true lengths."""
         decision, usage, learning = observation.decision, observation.usage, observation.learning
         model = self._models.label(decision.model)
-        self.prompt.labels(model).observe(usage.prompt_tokens)
-        self.completion.labels(model).observe(usage.completion_tokens)
-        self.total.labels(model).observe(usage.prompt_tokens + usage.completion_tokens)
-        self.ratio.labels(model).observe(learning.ratio)
+        self.prompt(model).observe(usage.prompt_tokens)
+        self.completion(model).observe(usage.completion_tokens)
+        self.total(model).observe(usage.prompt_tokens + usage.completion_tokens)
+        self.ratio(model).observe(learning.ratio)
         if learning.under_counted:
-            self.under_counted.labels(model).inc()
+            self.under_counted(model).inc()
         if learning.refused is not None:
-            self.refused.labels(learning.refused).inc()
+            self.refused(learning.refused).inc()
         if decision.estimate is not None:
-            self.observations.labels(model, decision.estimate.source).inc()
+            self.observations(model, decision.estimate.source).inc()
             key = self._categories.label(decision.estimate.category.key)
             if learning.refused is None:
-                self.bytes_per_token.labels(model, key).set(learning.bytes_per_token)
+                self.bytes_per_token(model, key).set(learning.bytes_per_token)
 
     def not_learned(self, why: AnswerFault | Skipped) -> None:
         """Count an answer that taught nothing."""
-        self.not_learned_answers.labels(why).inc()
+        self.not_learned_answers(why).inc()
 
     def overflowed(self, decision: Decision, overflow: Overflow) -> None:  # noqa: ARG002  (the port's signature)
         """Count a refusal for length."""
-        self.overflows.labels(decision.pool.name, self._models.label(decision.model)).inc()
+        self.overflows(decision.pool.name, self._models.label(decision.model)).inc()
 
     def repaired(self, decision: Decision) -> None:
         """Count a request that was served by a later attempt."""
-        self.repairs.labels(decision.pool.name).inc()
+        self.repairs(decision.pool.name).inc()
 
     def misconfigured(self, what: Misconfiguration) -> None:
         """Count an exchange that could not be routed."""
-        self.misconfigurations.labels(what).inc()
+        self.misconfigurations(what).inc()
 
     def failed(self, error: Exception) -> None:
         """Count an exception by its type; types are code's, not clients'."""
-        self.exceptions.labels(type(error).__name__).inc()
+        self.exceptions(type(error).__name__).inc()

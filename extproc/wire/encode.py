@@ -6,7 +6,7 @@ request only together with `clear_route_cache`.
 
 from dataclasses import dataclass
 
-from envoy.config.core.v3.base_pb2 import HeaderValueOption
+from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
 from envoy.service.ext_proc.v3.external_processor_pb2 import (
     BodyMutation,
     BodyResponse,
@@ -16,6 +16,7 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
     StreamedBodyResponse,
     TrailersResponse,
 )
+from google.protobuf.struct_pb2 import Value
 
 from extproc.core.decision import Decision, Mode
 from extproc.core.events import (
@@ -42,10 +43,15 @@ class HeaderNames:
 
 
 class Encoder:
-    """Encodes actions; holds the header names."""
+    """Encodes actions; holds the header names.
+
+    Decisions differ in little but the estimate: one message for each (pool, reason, mode) is made once, and the
+    estimate is written into it. All three come from closed sets, so the messages are few.
+    """
 
     def __init__(self, names: HeaderNames) -> None:
         self._names = names
+        self._prepared: dict[tuple[object, ...], _Prepared] = {}
 
     def encode(self, action: Action) -> bytes:
         """Return the message of an action; Close has none."""
@@ -55,13 +61,9 @@ class Encoder:
             case ContinueBody(phase, None):
                 return _BODY[phase]
             case ContinueHeaders(_, Decision() as decision):
-                response = ProcessingResponse()
-                self._write(decision, response.request_headers.response, response)
-                return _bytes(response)
+                return self._decided(decision, in_body=False)
             case ContinueBody(_, Decision() as decision):
-                response = ProcessingResponse()
-                self._write(decision, response.request_body.response, response)
-                return _bytes(response)
+                return self._decided(decision, in_body=True)
             case EchoBody(phase, data, ended):
                 return _echo(phase, data, ended)
             case ContinueTrailers(phase):
@@ -69,29 +71,54 @@ class Encoder:
             case _:
                 raise TypeError(f"{action} has no message")
 
-    def _write(self, decision: Decision, common: CommonResponse, response: ProcessingResponse) -> None:
-        """Write a decision: headers unless it is a shadow's, and dynamic metadata for access logs always.
+    def _decided(self, decision: Decision, *, in_body: bool) -> bytes:
+        estimated = decision.budget is not None
+        key = (decision.pool.name, decision.reason, decision.mode, decision.routed, estimated, in_body)
+        prepared = self._prepared.get(key)
+        if prepared is None:
+            prepared = self._prepared[key] = _Prepared(decision, self._names, in_body=in_body)
+        return prepared.with_estimate(decision.budget.bound if decision.budget is not None else None)
 
-        A pool header that the client sent is removed where we set none: it only ever opts in to a smaller pool.
-        """
-        names, budget = self._names, decision.budget
+
+class _Prepared:
+    """The message of one kind of decision: headers unless it is a shadow's, and dynamic metadata for access logs.
+
+    A pool header that the client sent is removed where we set none: it only ever opts in to a smaller pool.
+    """
+
+    def __init__(self, decision: Decision, names: HeaderNames, *, in_body: bool) -> None:
+        self._response = response = ProcessingResponse()
+        part = response.request_body if in_body else response.request_headers
+        part.response.SetInParent()
         fields = response.dynamic_metadata.fields[METADATA_NAMESPACE].struct_value.fields
         fields["pool"].string_value = decision.pool.name
         fields["reason"].string_value = decision.reason.value
         fields["mode"].string_value = decision.mode.value
-        if budget is not None:
-            fields["estimate"].number_value = budget.bound
-        if decision.mode is not Mode.ENFORCE:
-            return
+        self._header: HeaderValue | None = None
+        self._field: Value | None = fields["estimate"] if decision.budget is not None else None
+        if decision.mode is Mode.ENFORCE:
+            self._mutate(part.response, decision, names)
+
+    def with_estimate(self, bound_tokens: int | None) -> bytes:
+        """Return the message with this estimate (None where there is none)."""
+        if self._field is not None and bound_tokens is not None:
+            self._field.number_value = bound_tokens
+            if self._header is not None:
+                self._header.raw_value = b"%d" % bound_tokens
+        return _bytes(self._response)
+
+    def _mutate(self, common: CommonResponse, decision: Decision, names: HeaderNames) -> None:
         common.clear_route_cache = True
         mutation = common.header_mutation
         if decision.routed:
             _set(mutation.set_headers.add(), names.pool, decision.pool.name)
         else:
             mutation.remove_headers.append(names.pool)
-        if budget is not None:
-            _set(mutation.set_headers.add(), names.estimate, str(budget.bound))
         _set(mutation.set_headers.add(), names.reason, decision.reason.value)
+        if decision.budget is not None:
+            option = mutation.set_headers.add()
+            _set(option, names.estimate, "")
+            self._header = option.header
 
 
 def _bytes(response: ProcessingResponse) -> bytes:

@@ -371,6 +371,28 @@ def test_a_client_that_leaves_in_mid_answer_is_counted(connect: Connect) -> None
     assert [AnswerFault.CUT_SHORT] == gateway.recorder.heard("not_learned")
 
 
+def test_a_client_that_leaves_at_the_last_event_has_taught(connect: Connect) -> None:
+    """A stream's last event completes the lesson: real clients hang up there, before the body's end has passed."""
+    gateway = connect(STREAMED)
+    events = b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}\n\ndata: [DONE]\n\n'
+    for event in [*whole(chat(stream=True, stream_options={"include_usage": True}))]:
+        gateway.send(event)
+    gateway.send(ResponseHeaders(SSE_ANSWER))
+    gateway.send(ResponseBody(events, end_of_stream=False))
+    gateway.exchange.end()
+    assert (1, []) == (len(gateway.recorder.heard("observed")), gateway.recorder.heard("not_learned"))
+    assert gateway.closed
+
+
+def test_a_compressed_refusal_is_understood(connect: Connect) -> None:
+    """A pool's 400 is decompressed like any answer."""
+    gateway = connect(STREAMED)
+    refusal = gzip.compress(b'{"error":{"message":"maximum context length is 10 tokens","code":400}}')
+    for event in [*whole(chat()), *answer(refusal, [5], ResponseHead(400, "application/json", "gzip"))]:
+        gateway.send(event)
+    assert len(gateway.recorder.heard("overflowed")) == 1
+
+
 def test_trailers_end_a_request_and_an_answer(connect: Connect) -> None:
     """Trailers in place of a last empty piece decide and teach as well."""
     for modes in IN_PIECES:

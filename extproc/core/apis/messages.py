@@ -182,8 +182,15 @@ class MessageStream:
     def see(self, events: Iterable[SseEvent]) -> None:
         """Look at the next events. Raises AnswerNotUnderstood when one of them is an error."""
         for event in events:
+            if self._stopped:
+                return  # some servers add OpenAI's [DONE]
             if event.event in _COUNTED or (not event.event and b'"content_block_' not in event.data):
                 self._look_into(event.data)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the stream's last event was seen; what follows it in the body says nothing."""
+        return self._stopped
 
     def finish(self) -> Usage:
         """Return the usage of the complete stream. Raises AnswerNotUnderstood."""

@@ -190,6 +190,11 @@ class ResponseStream:
             if event.event in _LAST or (not event.event and any(kind in event.data for kind in _LAST_QUOTED)):
                 self._look_into(event.data)
 
+    @property
+    def complete(self) -> bool:
+        """Whether the stream's last event was seen; what follows it in the body says nothing."""
+        return self._response is not None
+
     def finish(self) -> Usage:
         """Return the usage of the complete stream. Raises AnswerNotUnderstood."""
         if self._response is None:

@@ -1,16 +1,13 @@
 """Checking what answers say they used, and whose fault it is when it makes no sense."""
 
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from collections.abc import Iterable
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
 from extproc.core.errors import AnswerFault, AnswerNotUnderstood
+from extproc.core.sse import SseEvent
 from extproc.core.usage import Usage
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from extproc.core.sse import SseEvent
 
 __all__ = ["UsageStream", "checked_usage", "decode_answer"]
 
@@ -23,7 +20,12 @@ T = TypeVar("T")
 class UsageStream(Protocol):
     """Finds the usage in the events of one streamed answer."""
 
-    def see(self, events: "Iterable[SseEvent]") -> None:
+    @property
+    def complete(self) -> bool:
+        """Whether the stream's last event was seen; what follows it in the body says nothing."""
+        ...
+
+    def see(self, events: Iterable[SseEvent]) -> None:
         """Look at the next events. Raises AnswerNotUnderstood."""
         ...
 

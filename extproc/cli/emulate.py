@@ -1,0 +1,83 @@
+"""`dualpool emulate`: a server that stands in for one vLLM."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from extproc.emulator.settings import EmulatorSettings
+
+__all__ = ["add"]
+
+
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command's parser."""
+    parser = subparsers.add_parser(
+        "emulate",
+        help="run an emulated pool: OpenAI-compatible, with real token counts",
+        description="Stands in for vLLM: counts tokens, enforces max_model_len with vLLM's errors, answers with "
+        "made-up text in JSON or as a stream, and shows vLLM's metrics. Prints its URL once it listens.",
+    )
+    group = parser.add_argument_group("the pool")
+    group.add_argument("--model", required=True, metavar="NAME", help="served model name")
+    group.add_argument("--max-model-len", required=True, type=int, metavar="N", help="context, in tokens")
+    group.add_argument("--name", default="pool", help="value of x-served-by in answers (default: pool)")
+    group.add_argument(
+        "--address", default="127.0.0.1:0", metavar="HOST:PORT", help="port 0: any free one (default)"
+    )
+    group = parser.add_argument_group("answers")
+    group.add_argument("--tokenizer", default="auto", help="auto (default), qwen, cl100k, deepseek or bytes")
+    group.add_argument("--median-completion-tokens", type=int, default=80, metavar="N", help="default: 80")
+    group.add_argument("--compression", default="none", help="none (default), gzip, deflate or br, if accepted")
+    group.add_argument("--faults", action="store_true", help="let requests ask for faults in x-emulate-fault")
+    group = parser.add_argument_group("speed")
+    group.add_argument("--prefill-tokens-per-s", type=float, metavar="X", help="of all requests together")
+    group.add_argument("--decode-tokens-per-s", type=float, metavar="X", help="of each request")
+    group.add_argument("--max-num-seqs", type=int, default=256, metavar="N", help="beyond it, wait (default: 256)")
+    group.add_argument("--kv-cache-tokens", type=int, metavar="N", help="beyond it, wait and preempt")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    import asyncio  # noqa: PLC0415  (other commands start faster without the server's imports)
+
+    import uvloop  # noqa: PLC0415
+
+    from extproc.emulator.settings import Compression, EmulatorSettings, TokenizerName, choice  # noqa: PLC0415
+
+    settings = EmulatorSettings(
+        model=options.model,
+        max_model_len=options.max_model_len,
+        name=options.name,
+        address=options.address,
+        tokenizer=choice(TokenizerName, "tokenizer", options.tokenizer),
+        prefill_tokens_per_s=options.prefill_tokens_per_s,
+        decode_tokens_per_s=options.decode_tokens_per_s,
+        max_num_seqs=options.max_num_seqs,
+        kv_cache_tokens=options.kv_cache_tokens,
+        median_completion_tokens=options.median_completion_tokens,
+        compression=choice(Compression, "compression", options.compression),
+        faults=options.faults,
+    )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(settings))
+
+
+async def _serve(settings: "EmulatorSettings") -> int:
+    import asyncio  # noqa: PLC0415
+    import signal  # noqa: PLC0415
+
+    from extproc.core.errors import ConfigurationError  # noqa: PLC0415
+    from extproc.emulator import Emulator  # noqa: PLC0415
+
+    stopping = asyncio.Event()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(each, stopping.set)
+    emulator = Emulator(settings)
+    try:
+        url = await emulator.start()
+    except OSError as error:
+        raise ConfigurationError(f"address: cannot listen on {settings.address}: {error.strerror}") from None
+    print(f"listening on {url}", flush=True)
+    await stopping.wait()
+    await emulator.stop()
+    return 0

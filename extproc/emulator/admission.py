@@ -1,0 +1,67 @@
+"""Whether a request fits the context: vLLM's checks in vLLM's order.
+
+First the declared output alone; then the characters, against the most that so many tokens could stand for, which
+refuses megabytes of text without counting them; then the tokens, counted up to the first one too many; and last a
+prompt that leaves no room for a single output token.
+"""
+
+from dataclasses import dataclass
+
+from extproc.emulator.refusals import Refusal, too_long, too_many_characters
+from extproc.emulator.tokenizers import Tokenizer, count_tokens
+from extproc.emulator.work import Prompt, Work
+
+__all__ = ["Admitted", "measure"]
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Tokens of all prompts together, and what the longest of them leaves for its output."""
+
+    prompt_tokens: int
+    room_tokens: int
+
+
+def measure(work: Work, tokenizer: Tokenizer, max_model_len: int) -> Admitted:
+    """Count the prompts of a request. Raises Refusal when one of them does not fit; takes time for long texts."""
+    output = work.max_tokens or 0
+    if output > max_model_len:
+        raise Refusal(
+            f"{work.limit_param}={output} cannot be greater than max_model_len=max_total_tokens={max_model_len}. "
+            f"Please request fewer output tokens. (parameter={work.limit_param}, value={output})",
+            param=work.limit_param,
+        )
+    room = max_model_len - output
+    if work.truncate_prompt_tokens is not None and work.truncate_prompt_tokens > room:
+        raise Refusal(
+            f"truncate_prompt_tokens={work.truncate_prompt_tokens} cannot be greater than max_total_tokens - "
+            f"max_output_tokens = {room}. Please request a smaller truncation size. "
+            f"(parameter=truncate_prompt_tokens, value={work.truncate_prompt_tokens})",
+            param="truncate_prompt_tokens",
+        )
+    counts = [_measure_prompt(prompt, work, tokenizer, max_model_len, room) for prompt in work.prompts]
+    longest = max(counts, default=0)
+    if work.generates and longest == max_model_len:
+        raise Refusal(
+            f"The decoder prompt (length {longest}) plus the number of requested output tokens (at least 1) is "
+            f"longer than the maximum model length of {max_model_len}. Make sure that `max_model_len` is no "
+            "smaller than the number of text tokens (prompt + requested output tokens)."
+        )
+    return Admitted(sum(counts), max_model_len - longest)
+
+
+def _measure_prompt(prompt: Prompt, work: Work, tokenizer: Tokenizer, max_model_len: int, room: int) -> int:
+    output = max_model_len - room
+    cut = work.truncate_prompt_tokens
+    keep = None if cut is None else room if cut == -1 else cut
+    if keep is None and prompt.characters > room * tokenizer.max_chars_per_token:
+        raise too_many_characters(max_model_len, output, prompt.characters, tokenizer.max_chars_per_token)
+    exact = prompt.token_ids is not None
+    tokens = prompt.token_ids
+    if tokens is None:
+        tokens = count_tokens(tokenizer, prompt.texts, room - prompt.special_tokens) + prompt.special_tokens
+    if keep is not None:
+        return min(tokens, keep)
+    if tokens > room:
+        raise too_long(max_model_len, output, tokens if exact else room + 1, exact=exact)
+    return tokens

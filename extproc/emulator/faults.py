@@ -1,0 +1,74 @@
+"""Misbehaviour on demand, for tests: a request asks for it in the header `x-emulate-fault`.
+
+Heard only when the emulator was started with faults on. One fault per request:
+
+| header value | what happens |
+|---|---|
+| `status=NNN` | 1xx: that interim answer comes first, then the real one; 3xx, 4xx, 5xx: an error of that status |
+| `early-status=NNN` | the same error, before the request's body is read; the connection is closed after it |
+| `slow=SECONDS` | waits before it answers |
+| `broken-json` | a JSON answer that ends in the middle (its content-length says so too) |
+| `broken-sse` | a stream in which every second event is no JSON, and the last one has no end |
+| `usage=zero` / `negative` / `million` | tokens told: none, minus the truth, a million times the truth |
+| `truncated-gzip` | says gzip, and stops in the middle of it |
+| `die` | half the answer, then the connection is cut |
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from extproc.emulator.refusals import Refusal, bad_request
+from extproc.emulator.work import Usage
+
+__all__ = ["FAULT_HEADER", "Fault", "read_fault"]
+
+FAULT_HEADER = "x-emulate-fault"
+_USAGE_FACTORS = {"zero": 0, "negative": -1, "million": 1_000_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What a request wants to go wrong; nothing by default."""
+
+    flag: str = ""
+    status: int = 0
+    early_status: int = 0
+    slow_s: float = 0.0
+    usage_factor: int = 1
+
+    def refusal(self) -> Refusal | None:
+        """Return the error to answer with."""
+        return _refusal(self.status) if self.status >= 300 else None  # noqa: PLR2004
+
+    def early_refusal(self) -> Refusal | None:
+        """Return the error to answer with before the body is read."""
+        return _refusal(self.early_status) if self.early_status else None
+
+    def told(self, usage: Usage) -> Usage:
+        """Return the usage that the answer tells."""
+        return Usage(usage.prompt_tokens * self.usage_factor, usage.completion_tokens * self.usage_factor)
+
+
+def read_fault(value: str) -> Fault:
+    """Read the header. Raises Refusal (400) for what is not in the table, so that tests notice their mistakes."""
+    name, _, argument = value.strip().partition("=")
+    try:
+        return _READERS[name](argument)
+    except (ValueError, KeyError):
+        raise bad_request(f"{FAULT_HEADER}: {value!r} is not a fault", FAULT_HEADER) from None
+
+
+_READERS: dict[str, Callable[[str], Fault]] = {
+    "status": lambda argument: Fault(status=int(argument)),
+    "early-status": lambda argument: Fault(early_status=int(argument)),
+    "slow": lambda argument: Fault(slow_s=float(argument)),
+    "usage": lambda argument: Fault(usage_factor=_USAGE_FACTORS[argument]),
+    "broken-json": lambda _: Fault(flag="broken-json"),
+    "broken-sse": lambda _: Fault(flag="broken-sse"),
+    "truncated-gzip": lambda _: Fault(flag="truncated-gzip"),
+    "die": lambda _: Fault(flag="die"),
+}
+
+
+def _refusal(status: int) -> Refusal:
+    return Refusal(f"emulated status {status}", kind="EmulatedFault", status=status)

@@ -1,0 +1,45 @@
+"""`/metrics` with vLLM's names and labels (vllm/v1/metrics/loggers.py), read from the scheduler when asked."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from extproc.emulator.scheduler import Scheduler
+
+__all__ = ["SchedulerMetrics"]
+
+_LABELS = ("model_name", "engine")
+
+
+class SchedulerMetrics(Collector):
+    """The state of one pool as Prometheus metrics."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler = scheduler
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def exposition(self) -> bytes:
+        """Return the text that Prometheus scrapes."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics, as prometheus_client asks for them."""
+        scheduler = self._scheduler
+        gauges = {
+            "vllm:num_requests_running": ("Requests in execution.", len(scheduler.running)),
+            "vllm:num_requests_waiting": ("Requests that wait for a place.", len(scheduler.waiting)),
+            "vllm:kv_cache_usage_perc": ("KV cache usage; 1 means 100 percent.", scheduler.kv_usage),
+        }
+        for name, (what, value) in gauges.items():
+            gauge = GaugeMetricFamily(name, what, labels=_LABELS)
+            gauge.add_metric(self._label_values(), value)
+            yield gauge
+        counter = CounterMetricFamily("vllm:num_preemptions", "Preemptions so far.", labels=_LABELS)
+        counter.add_metric(self._label_values(), scheduler.preemptions)
+        yield counter
+
+    def _label_values(self) -> tuple[str, str]:
+        return (self._scheduler.settings.model, "0")

@@ -1,0 +1,139 @@
+"""Which requests run and which wait, as vLLM's scheduler has it, in a model of it small enough to read.
+
+A request runs when its sequences have seats (max_num_seqs) and its prompt has room in the KV cache; the others
+wait, first come first served. Each decode step adds a token per sequence; when that finds no room, the request
+that came in last is preempted: its tokens are given up, it waits at the head of the queue and is prefilled again.
+Prefill is one resource shared by all, decoding has a speed per request. Left out: chunked prefill, prefix caching,
+blocks.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from extproc.emulator.settings import EmulatorSettings
+
+__all__ = ["Running", "Scheduler"]
+
+BLOCK_TOKENS = 16  # of an answer that is not streamed, as many tokens are decoded in one go
+
+
+class Running:
+    """A request that was let in: it holds seats and KV tokens until it ends or is preempted."""
+
+    def __init__(self, scheduler: "Scheduler", seats: int, prompt_tokens: int) -> None:
+        self.seats = seats
+        self.tokens = prompt_tokens
+        self.admitted: asyncio.Future[None] | None = None
+        self.preempted = False
+        self._scheduler = scheduler
+        self._next_at_s = 0.0
+
+    async def decode(self, steps: int = 1) -> None:
+        """Spend the time of some decode steps and take room for their tokens; may be preempted meanwhile."""
+        for done in range(0, steps, BLOCK_TOKENS):
+            await self._decode_block(min(BLOCK_TOKENS, steps - done))
+
+    async def _decode_block(self, steps: int) -> None:
+        if self.preempted:
+            await self._scheduler.readmit(self)
+        self._scheduler.grow(self, steps * self.seats)
+        speed = self._scheduler.settings.decode_tokens_per_s
+        if speed is not None:
+            self._next_at_s += steps / speed
+            await self._scheduler.sleep_until(self._next_at_s)
+
+    def start_clock(self) -> None:
+        """Begin to decode now."""
+        self._next_at_s = self._scheduler.now_s()
+
+
+class Scheduler:
+    """The seats and the KV cache of one pool; its counts are what /metrics shows."""
+
+    def __init__(
+        self,
+        settings: EmulatorSettings,
+        now_s: Callable[[], float],
+        sleep_s: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.settings = settings
+        self.now_s, self._sleep_s = now_s, sleep_s
+        self.running: list[Running] = []
+        self.waiting: deque[Running] = deque()
+        self.preemptions = 0
+        self._prefill_free_at_s = 0.0
+
+    @property
+    def kv_usage(self) -> float:
+        """Share of the KV cache that is taken, 0 to 1."""
+        return self._tokens() / self.settings.kv_capacity
+
+    @asynccontextmanager
+    async def admit(self, sequences: int, prompt_tokens: int) -> AsyncIterator[Running]:
+        """Wait for a place, prefill, and hold the place for the length of the context."""
+        request = Running(self, min(sequences, self.settings.max_num_seqs), prompt_tokens)
+        try:
+            await self._enter(request, first=False)
+            yield request
+        finally:
+            self._leave(request)
+
+    async def readmit(self, request: Running) -> None:
+        """Let a preempted request in again, before all others that wait."""
+        request.preempted = False
+        await self._enter(request, first=True)
+
+    def grow(self, request: Running, tokens: int) -> None:
+        """Take room for more tokens; whoever came in last gives way."""
+        request.tokens += tokens
+        while self._tokens() > self.settings.kv_capacity and len(self.running) > 1:
+            victim = self.running.pop()
+            victim.preempted = True
+            self.preemptions += 1
+
+    async def sleep_until(self, at_s: float) -> None:
+        """Wait for a point in time; not at all when it is past."""
+        wait_s = at_s - self.now_s()
+        if wait_s > 0:
+            await self._sleep_s(wait_s)
+
+    async def _enter(self, request: Running, *, first: bool) -> None:
+        if first or self.waiting or not self._fits(request):
+            request.admitted = asyncio.get_running_loop().create_future()
+            (self.waiting.appendleft if first else self.waiting.append)(request)
+            self._let_in()
+            await request.admitted
+        else:
+            self.running.append(request)
+        await self._prefill(request.tokens)
+        request.start_clock()
+
+    async def _prefill(self, tokens: int) -> None:
+        if self.settings.prefill_tokens_per_s is not None:
+            start_s = max(self.now_s(), self._prefill_free_at_s)
+            self._prefill_free_at_s = start_s + tokens / self.settings.prefill_tokens_per_s
+            await self.sleep_until(self._prefill_free_at_s)
+
+    def _leave(self, request: Running) -> None:
+        for place in (self.running, self.waiting):
+            if request in place:
+                place.remove(request)
+        self._let_in()
+
+    def _let_in(self) -> None:
+        while self.waiting and self._fits(self.waiting[0]):
+            request = self.waiting.popleft()
+            self.running.append(request)
+            if request.admitted is not None and not request.admitted.done():
+                request.admitted.set_result(None)
+
+    def _fits(self, request: Running) -> bool:
+        if not self.running:
+            return True  # one alone always runs: no request is longer than the cache
+        seats = sum(each.seats for each in self.running) + request.seats
+        return seats <= self.settings.max_num_seqs and self._tokens() + request.tokens <= self.settings.kv_capacity
+
+    def _tokens(self) -> int:
+        return sum(each.tokens for each in self.running)

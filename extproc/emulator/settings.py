@@ -1,0 +1,89 @@
+"""How one emulated pool behaves."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+from extproc.core.errors import ConfigurationError
+
+__all__ = ["Compression", "EmulatorSettings", "TokenizerName", "choice"]
+
+E = TypeVar("E", bound=StrEnum)
+
+
+class TokenizerName(StrEnum):
+    """What counts tokens; all but `bytes` need the offline package of their name."""
+
+    AUTO = "auto"  # the first of the following that is installed
+    QWEN = "qwen"
+    CL100K = "cl100k"
+    DEEPSEEK = "deepseek"
+    BYTES = "bytes"  # a rule over bytes, see tokenizers.py
+
+
+class Compression(StrEnum):
+    """How answers are encoded when the client accepts it."""
+
+    NONE = "none"
+    GZIP = "gzip"
+    DEFLATE = "deflate"
+    BROTLI = "br"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmulatorSettings:
+    """Settings of one emulated pool; lengths in tokens, speeds in tokens per second.
+
+    `prefill_tokens_per_s` is shared by all requests, `decode_tokens_per_s` is of each one; None means as fast as
+    the machine is. Beyond `max_num_seqs` sequences or `kv_cache_tokens` (None: enough for all of them at full
+    length) requests wait, as in vLLM. `faults` lets requests ask for misbehaviour, see faults.py.
+
+    Raises ConfigurationError for values that no pool could have.
+    """
+
+    model: str
+    max_model_len: int
+    name: str = "pool"
+    address: str = "127.0.0.1:0"
+    tokenizer: TokenizerName = TokenizerName.AUTO
+    prefill_tokens_per_s: float | None = None
+    decode_tokens_per_s: float | None = None
+    max_num_seqs: int = 256
+    kv_cache_tokens: int | None = None
+    median_completion_tokens: int = 80
+    compression: Compression = Compression.NONE
+    faults: bool = False
+
+    def __post_init__(self) -> None:
+        counts = ("max_model_len", "max_num_seqs", "median_completion_tokens")
+        speeds = ("prefill_tokens_per_s", "decode_tokens_per_s")
+        for field in (*counts, *speeds):
+            value = getattr(self, field)
+            if value is not None and not value > 0:
+                raise ConfigurationError(f"{field}: {value} must be above 0")
+        if self.kv_cache_tokens is not None and self.kv_cache_tokens < self.max_model_len:
+            raise ConfigurationError(
+                f"kv_cache_tokens: {self.kv_cache_tokens} must hold one sequence of max_model_len, "
+                f"{self.max_model_len} tokens"
+            )
+        self.host_and_port()
+
+    @property
+    def kv_capacity(self) -> int:
+        """Tokens that all running sequences together may hold."""
+        return self.kv_cache_tokens or self.max_num_seqs * self.max_model_len
+
+    def host_and_port(self) -> tuple[str, int]:
+        """Return the address in parts. Raises ConfigurationError."""
+        host, colon, port = self.address.rpartition(":")
+        if not colon or not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004
+            raise ConfigurationError(f"address: {self.address!r} must be HOST:PORT, with port 0 for any free one")
+        return host.strip("[]"), int(port)
+
+
+def choice(kind: type[E], field: str, value: str) -> E:
+    """Return the member of that value. Raises ConfigurationError that names those allowed."""
+    try:
+        return kind(value)
+    except ValueError:
+        raise ConfigurationError(f"{field}: {value!r} is not one of {', '.join(kind)}") from None

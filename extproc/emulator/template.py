@@ -1,0 +1,91 @@
+"""The chat template: how messages become the text that a model reads.
+
+ChatML, the form of Qwen and others: each turn is a start mark, the role, a line break, the content, an end mark
+and a line break; an open turn of the assistant ends the prompt. Marks are single special tokens, so the text
+between them is tokenised apart. Tool definitions stand as JSON, one per line, in a system turn with instructions
+around them; calls stand as JSON between marks of their own.
+"""
+
+import json
+from base64 import b64decode
+from binascii import Error as BadBase64
+from collections.abc import Sequence
+
+from extproc.emulator.work import Prompt
+
+__all__ = ["ChatTemplate"]
+
+TURN_MARKS = 3  # start, end, line break
+CALL_MARKS = 4  # start and end of a call, each with its line break
+DEFAULT_IMAGE_TOKENS = 258
+AUDIO_TOKENS = 300
+VIDEO_TOKENS = 2048
+TOOLS_INTRODUCTION = (
+    "\n\nTools that can help with the user's request are listed below, one signature per line, as JSON:\n<tools>\n"
+)
+TOOLS_INSTRUCTION = (
+    "\n</tools>\n\nTo call one, answer with a JSON object that holds the function's name and its arguments, "
+    'between call marks:\n{"name": <name>, "arguments": <object>}'
+)
+
+
+class ChatTemplate:
+    """Collects turns; `prompt` closes it."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._special_tokens = 0
+        self._seeds: list[str] = []
+
+    def tools(self, definitions: Sequence[object]) -> None:
+        """Add a system turn with tool definitions; none when there are none."""
+        if definitions:
+            lines = "\n".join(_json(each) for each in definitions)
+            self.turn("system", TOOLS_INTRODUCTION + lines + TOOLS_INSTRUCTION)
+
+    def turn(self, role: str, content: str) -> None:
+        """Add a turn."""
+        self._texts.append(f"{role}\n{content}")
+        self._special_tokens += TURN_MARKS
+
+    def call(self, name: str, arguments: object) -> str:
+        """Return a tool call as content of a turn."""
+        self._special_tokens += CALL_MARKS
+        return _json({"name": name, "arguments": arguments})
+
+    def image(self, url: str) -> None:
+        """Add an image: a token per 28 x 28 pixels of a PNG (as Qwen2-VL), else DEFAULT_IMAGE_TOKENS."""
+        self._seeds.append(url[-64:])
+        self._special_tokens += _image_tokens(url)
+
+    def audio(self) -> None:
+        """Add a piece of audio."""
+        self._special_tokens += AUDIO_TOKENS
+
+    def video(self) -> None:
+        """Add a video."""
+        self._special_tokens += VIDEO_TOKENS
+
+    def prompt(self) -> Prompt:
+        """Open the assistant's turn and return the whole."""
+        texts = (*self._texts, "assistant\n")
+        return Prompt(texts, self._special_tokens + 1, seed="".join(self._seeds))
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _image_tokens(url: str) -> int:
+    marks = 2
+    _, found, data = url.partition(";base64,")
+    if not found:
+        return DEFAULT_IMAGE_TOKENS + marks
+    try:
+        head = b64decode(data[:32])
+    except BadBase64:
+        return DEFAULT_IMAGE_TOKENS + marks
+    if len(head) < 24 or not head.startswith(b"\x89PNG"):  # noqa: PLR2004  (the size ends at byte 24 of a PNG)
+        return DEFAULT_IMAGE_TOKENS + marks
+    width, height = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
+    return min(max(-(-width // 28) * -(-height // 28), 4), 16384) + marks

@@ -1,0 +1,69 @@
+"""What the emulated model answers: varied text of a length that is drawn from the prompt.
+
+All of it follows from the prompt's hash and the number of the choice, so that a request repeated gives the same
+answer, and two prompts hardly ever answers of the same length. Words are the prompt's own and some of ours. Tokens
+are what the tokenizer makes of blocks of that text, so that completion tokens are counted, never made up.
+"""
+
+import codecs
+import re
+from collections.abc import Iterator
+from itertools import islice
+from random import Random
+
+from extproc.emulator.tokenizers import Tokenizer
+from extproc.emulator.work import Prompt, Sequence, Work
+
+__all__ = ["write_sequences"]
+
+_COMMON_WORDS = """
+the of and a to in is that it for as with on by this are be at from or an which has not but all their more when one
+can if each other about out than then into only some time very after also did many before must through years where
+much your way well down should because long just state people those how too little world good make water light
+number part answer question example result value list table first second
+"""
+WORDS = _COMMON_WORDS.split()
+OWN_WORDS = 64
+BLOCK_WORDS = 32
+LENGTH_SPREAD = 0.9  # sigma of the lognormal lengths: nine in ten within a factor of 4.4 of the median
+
+
+def write_sequences(work: Work, room: int, median_tokens: int, tokenizer: Tokenizer) -> tuple[Sequence, ...]:
+    """Write all outputs of a request; `room` is what the context leaves for each, in tokens."""
+    limit = room if work.max_tokens is None else min(work.max_tokens, room)
+    prompts = [prompt for prompt in work.prompts for _ in range(work.n)]
+    writer = _Writer(work, limit, median_tokens, tokenizer)
+    return tuple(writer.write(index, prompt) for index, prompt in enumerate(prompts))
+
+
+class _Writer:
+    def __init__(self, work: Work, limit: int, median_tokens: int, tokenizer: Tokenizer) -> None:
+        self._work, self._limit = work, limit
+        self._median_tokens, self._tokenizer = median_tokens, tokenizer
+
+    def write(self, index: int, prompt: Prompt) -> Sequence:
+        random = Random(prompt.digest() + index.to_bytes(4))  # noqa: S311  (no secret: it must be repeatable)
+        wanted = round(self._median_tokens * random.lognormvariate(0, LENGTH_SPREAD))
+        wanted = max(wanted, self._work.min_tokens, 1)
+        cut = self._work.ignore_eos or wanted > self._limit
+        tokens = islice(_tokens(random, _vocabulary(prompt), self._tokenizer), self._limit if cut else wanted)
+        return Sequence(index, tuple(_texts(tokens)), "length" if cut else "stop")
+
+
+def _tokens(random: Random, words: list[str], tokenizer: Tokenizer) -> Iterator[bytes]:
+    while True:
+        yield from tokenizer.split(" " + " ".join(random.choices(words, k=BLOCK_WORDS)) + ".")
+
+
+def _texts(tokens: Iterator[bytes]) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    return (decoder.decode(token) for token in tokens)
+
+
+def _vocabulary(prompt: Prompt) -> list[str]:
+    text = max(prompt.texts, key=len, default="")
+    own = islice(_WORD.finditer(text), OWN_WORDS)
+    return WORDS + [word.group() for word in own]
+
+
+_WORD = re.compile(r"\w{1,12}")

@@ -1,0 +1,96 @@
+"""The real Envoy, the real router, emulated pools: one of each for all tests that leave them as they are.
+
+Tests that kill or misconfigure something take a `build`, and get a stack of their own.
+"""
+
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.envoy.harness.building import Build, addresses
+from tests.envoy.harness.caller import Caller, Stack
+from tests.envoy.harness.gateway import Gateway
+from tests.envoy.harness.pools import Pools
+from tests.envoy.harness.router import RouterProcess
+
+MODES = ("streamed", "buffered", "full-duplex")
+
+
+@pytest.fixture(scope="session")
+def pools() -> Iterator[Pools]:
+    """Two pools that answer as fast as they can."""
+    pools = Pools()
+    yield pools
+    pools.stop()
+
+
+@pytest.fixture(scope="session")
+def slow_pools() -> Iterator[Pools]:
+    """Two pools whose answers take a while: 100 tokens a second."""
+    pools = Pools(speed=100)
+    yield pools
+    pools.stop()
+
+
+@pytest.fixture(scope="session")
+def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RouterProcess]:
+    """Run the router that all shared gateways ask."""
+    router = RouterProcess(tmp_path_factory.mktemp("router"))
+    yield router
+    router.terminate()
+
+
+@pytest.fixture(scope="session")
+def stacks(
+    tmp_path_factory: pytest.TempPathFactory, router: RouterProcess, pools: Pools
+) -> Iterator[Callable[[str], Stack]]:
+    """Give the shared stack of a mode; its Envoy is started when first asked for."""
+    running: dict[str, Stack] = {}
+
+    def stack_of(mode: str) -> Stack:
+        if mode not in running:
+            gateway = Gateway(mode, addresses(router, pools), tmp_path_factory.mktemp(mode))
+            running[mode] = Stack(gateway, router, pools)
+        return running[mode]
+
+    yield stack_of
+    for stack in running.values():
+        stack.gateway.terminate()
+
+
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest) -> str:
+    """Each of the configurations in `envoy/`, one after the other."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def caller(mode: str, stacks: Callable[[str], Stack]) -> Iterator[Caller]:
+    """Clients of the shared stack of a mode."""
+    caller = Caller(stacks(mode))
+    yield caller
+    caller.close()
+
+
+@pytest.fixture
+def build(tmp_path: Path, pools: Pools) -> Iterator[Build]:
+    """Make stacks that belong to this test alone."""
+    build = Build(tmp_path, pools)
+    yield build
+    build.end()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the logs of Envoy and the router with a failure."""
+    report = yield
+    if report.failed:
+        for value in getattr(item, "funcargs", {}).values():
+            callers = value.callers if isinstance(value, Build) else [value] if isinstance(value, Caller) else []
+            for process in (part for each in callers for part in (each.stack.gateway, each.stack.router)):
+                report.sections.append((f"end of {process.err}", process.log_tail()))
+    return report

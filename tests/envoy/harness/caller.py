@@ -1,0 +1,93 @@
+"""One test's identity: its own path prefix and tenant, by which its traces are found again."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+from uuid import uuid4
+
+import anthropic
+import httpx
+import openai
+
+from extproc.emulator import ReceivedRequest
+from tests.envoy.harness.gateway import Gateway
+from tests.envoy.harness.polling import eventually
+from tests.envoy.harness.pools import Pools
+from tests.envoy.harness.router import RouterProcess
+
+__all__ = ["Caller", "Stack"]
+
+CLIENT_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Envoy, the router it asks, and the pools behind it."""
+
+    gateway: Gateway
+    router: RouterProcess
+    pools: Pools
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Clients of one test, and what can be seen of their requests afterwards."""
+
+    stack: Stack
+    mark: str = field(default_factory=lambda: uuid4().hex)
+
+    @property
+    def root(self) -> str:
+        """Path prefix of this test, before /v1."""
+        return f"/{self.mark}"
+
+    @cached_property
+    def openai(self) -> openai.OpenAI:
+        """The real client; never retries by itself, so that every error is seen."""
+        return openai.OpenAI(
+            base_url=f"{self.stack.gateway.url}{self.root}/v1",
+            api_key="secret-of-the-client",
+            default_headers={"x-tenant": self.mark},
+            max_retries=0,
+            timeout=CLIENT_TIMEOUT_S,
+        )
+
+    @cached_property
+    def anthropic(self) -> anthropic.Anthropic:
+        """The real client; never retries by itself."""
+        return anthropic.Anthropic(
+            base_url=f"{self.stack.gateway.url}{self.root}",
+            api_key="secret-of-the-client",
+            default_headers={"x-tenant": self.mark},
+            max_retries=0,
+            timeout=CLIENT_TIMEOUT_S,
+        )
+
+    @cached_property
+    def http(self) -> httpx.Client:
+        """A plain client, for what the others would not send."""
+        return httpx.Client(
+            base_url=f"{self.stack.gateway.url}{self.root}",
+            headers={"x-tenant": self.mark},
+            timeout=CLIENT_TIMEOUT_S,
+        )
+
+    def close(self) -> None:
+        """Close the connections of all clients that were used."""
+        for name in ("openai", "anthropic", "http"):
+            if (client := self.__dict__.get(name)) is not None:
+                client.close()
+
+    def received(self) -> list[tuple[str, ReceivedRequest]]:
+        """Return what reached the pools: pool name and request, by pool."""
+        return self.stack.pools.received(self.mark)
+
+    def access_log(self, entries: int = 1) -> list[dict[str, Any]]:
+        """Return Envoy's access log entries once there are so many."""
+        log = self.stack.gateway.access_log
+        eventually(lambda: len(log(self.mark)) >= entries, f"{entries} access log entries")
+        return log(self.mark)
+
+    def observations(self) -> int:
+        """Return how many answers taught this test's category."""
+        return self.stack.router.observations(self.mark)

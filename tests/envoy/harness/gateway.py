@@ -1,0 +1,113 @@
+"""The real Envoy, run from the files in `envoy/` with nothing changed but addresses and what a test says."""
+
+import json
+import shutil
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+
+from tests.envoy.harness.polling import eventually
+from tests.envoy.harness.process import ManagedProcess
+
+__all__ = ["FILES", "Document", "Gateway", "connection_manager", "ext_proc", "load", "virtual_host"]
+
+FILES = Path(__file__).parents[3] / "envoy"
+Document = dict[str, Any]
+
+
+def load(mode: str) -> Document:
+    """Return the configuration of a mode, parsed."""
+    document: Document = yaml.safe_load((FILES / f"{mode}.yaml").read_text())
+    return document
+
+
+def connection_manager(document: Document) -> Document:
+    """Return the HTTP connection manager's settings."""
+    filters = document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]
+    settings: Document = filters[0]["typed_config"]
+    return settings
+
+
+def ext_proc(document: Document) -> Document:
+    """Return the settings of the ext_proc filter."""
+    settings: Document = connection_manager(document)["http_filters"][0]["typed_config"]
+    return settings
+
+
+def virtual_host(document: Document) -> Document:
+    """Return the one virtual host."""
+    host: Document = connection_manager(document)["route_config"]["virtual_hosts"][0]
+    return host
+
+
+class Gateway(ManagedProcess):
+    """An Envoy that serves. `addresses` are host:port by cluster name; `change` edits the configuration."""
+
+    def __init__(
+        self, mode: str, addresses: dict[str, str], folder: Path, change: Callable[[Document], None] | None = None
+    ) -> None:
+        document = _on_free_ports(load(mode), addresses)
+        if change is not None:
+            change(document)
+        config, self._admin_address = folder / "envoy.yaml", folder / "envoy.admin"
+        config.write_text(yaml.safe_dump(document))
+        super().__init__(f"envoy-{mode}", _command(config, self._admin_address), folder)
+        self.admin_url = eventually(self._find_admin, f"{self.name} opens its admin port")
+        eventually(self._ready, f"{self.name} is ready")
+        self.port = self._listening_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def statistic(self, name: str) -> int:
+        """Return one of Envoy's own counters."""
+        answer = httpx.get(f"{self.admin_url}/stats", params={"filter": f"^{name}$", "format": "json"})
+        return sum(int(each["value"]) for each in answer.json()["stats"] if "value" in each)
+
+    def set_runtime(self, key: str, value: int) -> None:
+        """Change a runtime value, as an operator does."""
+        httpx.post(f"{self.admin_url}/runtime_modify", params={key: value}).raise_for_status()
+
+    def access_log(self, mark: str) -> list[dict[str, Any]]:
+        """Return the entries of requests whose path contains `mark`."""
+        lines = self.out.read_text().splitlines()
+        return [json.loads(line) for line in lines if mark in line]
+
+    def _find_admin(self) -> str:
+        assert self.running, f"{self.name} did not start:\n{self.log_tail()}"
+        address = self._admin_address.read_text() if self._admin_address.exists() else ""
+        return f"http://{address}" if address else ""
+
+    def _ready(self) -> bool:
+        assert self.running, f"{self.name} did not start:\n{self.log_tail()}"
+        return httpx.get(f"{self.admin_url}/ready").status_code == httpx.codes.OK
+
+    def _listening_port(self) -> int:
+        listeners = httpx.get(f"{self.admin_url}/listeners", params={"format": "json"}).json()
+        return int(listeners["listener_statuses"][0]["local_address"]["socket_address"]["port_value"])
+
+
+def _command(config: Path, admin_address: Path) -> list[str]:
+    binary = shutil.which("envoy", path=sysconfig.get_path("scripts")) or "envoy"
+    return [
+        *(binary, "-c", str(config), "--admin-address-path", str(admin_address)),
+        *("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"),
+        # Access log lines are on disk soon after the request.
+        *("--file-flush-interval-msec", "20"),
+    ]
+
+
+def _on_free_ports(document: Document, addresses: dict[str, str]) -> Document:
+    document["admin"]["address"]["socket_address"]["port_value"] = 0
+    document["static_resources"]["listeners"][0]["address"]["socket_address"] |= {
+        "address": "127.0.0.1",
+        "port_value": 0,
+    }
+    for cluster in document["static_resources"]["clusters"]:
+        if (address := addresses.get(cluster["name"])) is not None:
+            host, _, port = address.rpartition(":")
+            endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
+            endpoint["address"]["socket_address"] = {"address": host, "port_value": int(port)}
+    return document

@@ -1,0 +1,57 @@
+"""The two emulated pools, in this process, on an event loop of their own thread."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from extproc.emulator import Emulator, EmulatorSettings, ReceivedRequest
+from tests.envoy.harness.router import SHORT_POOL_TOKENS
+
+__all__ = ["MODEL", "Pools"]
+
+MODEL = "served-model"
+T = TypeVar("T")
+
+
+class Pools:
+    """`short` and `long`, listening; `speed` is tokens per second of each answer, None for as fast as it goes."""
+
+    def __init__(self, speed: float | None = None) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="pools")
+        self._thread.start()
+        self.short = self._emulator("short", SHORT_POOL_TOKENS, speed)
+        self.long = self._emulator("long", 65536, speed)
+
+    def received(self, mark: str) -> list[tuple[str, ReceivedRequest]]:
+        """Return pool and request of all that arrived under a path with `mark` in it."""
+        return [
+            (pool.settings.name, r)
+            for pool in (self.short, self.long)
+            for r in list(pool.received)
+            if mark in r.path
+        ]
+
+    def stop(self) -> None:
+        """Stop listening, and end the thread."""
+        for pool in (self.short, self.long):
+            self._run(pool.stop())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _emulator(self, name: str, max_model_len: int, speed: float | None) -> Emulator:
+        settings = EmulatorSettings(
+            model=MODEL, max_model_len=max_model_len, name=name, decode_tokens_per_s=speed, faults=True
+        )
+
+        async def start() -> Emulator:
+            emulator = Emulator(settings)
+            await emulator.start()
+            return emulator
+
+        return self._run(start())
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)

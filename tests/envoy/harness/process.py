@@ -1,0 +1,74 @@
+"""A program under test: started with a log file, ended by its own pid, never by name."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from tests.envoy.harness.polling import eventually
+
+__all__ = ["ManagedProcess"]
+
+ENDS_WITHIN_S = 20
+
+
+class ManagedProcess:
+    """A running program; stdout and stderr go to files in `folder`."""
+
+    def __init__(self, name: str, command: Sequence[str], folder: Path) -> None:
+        self.name = name
+        self.out, self.err = folder / f"{name}.out", folder / f"{name}.err"
+        with self.out.open("wb") as out, self.err.open("wb") as err:
+            self._process = self._start(command, out, err)
+
+    @staticmethod
+    def _start(command: Sequence[str], out: IO[bytes], err: IO[bytes]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(command, stdout=out, stderr=err, stdin=subprocess.DEVNULL)
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        """End it without a warning."""
+        self._process.kill()
+        self._process.wait(ENDS_WITHIN_S)
+
+    def terminate(self) -> int:
+        """Ask it to end, and return its exit code; kill it when it does not."""
+        if self.running:
+            self._process.terminate()
+        return self.wait()
+
+    def wait(self) -> int:
+        """Return the exit code once it has ended; kill it when it does not."""
+        try:
+            return self._process.wait(ENDS_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
+    def await_log(self, part: str) -> str:
+        """Return the first line on stderr that contains `part`; fail when the program ends before."""
+
+        def line() -> str | None:
+            found = next((line for line in self.log_lines() if part in line), None)
+            assert found or self.running, f"{self.name} ended with {self._process.returncode}:\n{self.log_tail()}"
+            return found
+
+        return eventually(line, f"{self.name} logs {part!r}", within_s=30) or ""
+
+    def log_lines(self) -> list[str]:
+        """Return what it wrote to stderr so far."""
+        return self.err.read_text("utf-8", "replace").splitlines()
+
+    def log_tail(self, lines: int = 60) -> str:
+        """Return the end of its log, for a failure's report."""
+        return "\n".join(self.log_lines()[-lines:])

@@ -1,0 +1,193 @@
+"""Every body arrives as it was sent, whatever its size, speed, framing or encoding."""
+
+import gzip
+import time
+from collections.abc import Iterator
+from hashlib import sha256
+
+import httpx
+import pytest
+
+from tests.envoy.harness.building import Build
+from tests.envoy.harness.caller import Caller
+from tests.envoy.harness.gateway import Document, connection_manager, virtual_host
+from tests.envoy.harness.polling import eventually
+from tests.envoy.harness.pools import MODEL
+from tests.envoy.harness.raw import RawClient, chat_body
+
+MIB = 1 << 20
+JSON = {"content-type": "application/json"}
+TEXT = chat_body(MODEL, "Is this the short one?", max_tokens=16)
+MEGABYTES_OF_IMAGE = chat_body(MODEL, "", max_tokens=16).replace(
+    b'"content": ""',
+    b'"content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,%b"}}]'
+    % (b"iVBOR+/w" * (5 * MIB // 2)),
+)
+
+
+def in_pieces(body: bytes, piece: int = 100_000) -> Iterator[bytes]:
+    """Cut a body up, so that it is sent without a content-length."""
+    return (body[at : at + piece] for at in range(0, len(body), piece))
+
+
+@pytest.mark.parametrize("framing", ["content-length", "chunked"])
+def test_20_megabytes_arrive_byte_for_byte(caller: Caller, framing: str) -> None:
+    """20 MB reach the long pool unchanged, with and without a content-length."""
+    body = MEGABYTES_OF_IMAGE
+    content = body if framing == "content-length" else in_pieces(body)
+    answer = caller.http.post("/v1/chat/completions", content=content, headers=JSON)
+    assert ("long", sha256(body).hexdigest()) == (answer.headers["x-served-by"], answer.headers["x-body-sha256"])
+    assert len(body) > 20 * MIB
+
+
+def test_20_megabytes_of_broken_json_arrive_byte_for_byte(caller: Caller) -> None:
+    """What no pool can understand gets the long pool's own refusal, and arrives unchanged all the same."""
+    body = b'{"messages": [' + b"\xff\x00{}" * (5 * MIB)
+    answer = caller.http.post("/v1/chat/completions", content=body, headers=JSON)
+    assert ("long", 400) == (answer.headers["x-served-by"], answer.status_code)
+    assert sha256(body).hexdigest() == answer.headers["x-body-sha256"]
+
+
+def test_body_without_content_length_is_routed(caller: Caller) -> None:
+    """A short chunked request goes to the short pool."""
+    answer = caller.http.post("/v1/chat/completions", content=in_pieces(TEXT, 20), headers=JSON)
+    assert ("short", 200) == (answer.headers["x-served-by"], answer.status_code)
+    assert sha256(TEXT).hexdigest() == answer.headers["x-body-sha256"]
+
+
+def test_gzip_request_goes_on_untouched(caller: Caller) -> None:
+    """A compressed request is not looked into: the long pool gets it as it is, and judges it."""
+    body = gzip.compress(TEXT)
+    answer = caller.http.post("/v1/chat/completions", content=body, headers=JSON | {"content-encoding": "gzip"})
+    assert ("long", 400) == (answer.headers["x-served-by"], answer.status_code)
+    assert sha256(body).hexdigest() == answer.headers["x-body-sha256"]
+    ((_, received),) = caller.received()
+    assert "gzip" == received.headers["content-encoding"]
+
+
+def test_bad_request_gets_the_pools_own_400(caller: Caller) -> None:
+    """A request that is wrong by itself gets exactly what the pool says to it."""
+    body = b'{"model": "served-model", "messages": "none"'
+    answer = caller.http.post("/v1/chat/completions", content=body, headers=JSON)
+    direct = httpx.post(f"{caller.stack.pools.long.url}/v1/chat/completions", content=body, headers=JSON)
+    assert (direct.status_code, direct.json()) == (answer.status_code, answer.json())
+
+
+def test_bodiless_and_foreign_requests_go_on_untouched(caller: Caller) -> None:
+    """Other methods and paths are answered by the long pool as without a router, and are not decided on."""
+    models = caller.http.get("/v1/models")
+    empty = caller.http.post("/v1/chat/completions", headers=JSON)
+    foreign = caller.http.post("/v1/somewhere/else", content=TEXT, headers=JSON)
+    assert ["long", "long"] == [models.headers["x-served-by"], empty.headers["x-served-by"]]
+    assert [200, 400, 404] == [models.status_code, empty.status_code, foreign.status_code]
+    assert [None] * 3 == [entry["pool"] for entry in caller.access_log(3)]
+
+
+# STREAMED: Envoy gives trailers away after the body's answers, so that only the deadline decides.
+# FULL_DUPLEX_STREAMED: Envoy 1.40 doubles the body on routes with a retry policy; the short pool refuses that, and
+# the retry is whole.
+WITH_TRAILERS = {"streamed": ("long", 1), "buffered": ("short", 1), "full-duplex": ("long", 2)}
+
+
+def test_request_with_trailers_arrives_whole(build: Build, mode: str) -> None:
+    """A chunked body that ends in trailers is served, whole, in the pool that the mode allows."""
+
+    def with_trailers(document: Document) -> None:
+        connection_manager(document)["http_protocol_options"] = {"enable_trailers": True}
+
+    caller = build(mode, change=with_trailers)
+    with RawClient(caller.stack.gateway.port) as client:
+        client.head(f"{caller.root}/v1/chat/completions", transfer_encoding="chunked", trailer="x-checksum")
+        for piece in in_pieces(TEXT, 30):
+            client.chunk(piece)
+        client.end_chunks(x_checksum="abc")
+        answer = client.answer()
+        served = answer.getheader("x-served-by"), int(answer.getheader("x-envoy-attempt-count") or 0)
+        assert (*WITH_TRAILERS[mode], 200) == (*served, answer.status)
+        assert sha256(TEXT).hexdigest() == answer.getheader("x-body-sha256")
+
+
+def test_trailers_that_envoy_drops_change_nothing(caller: Caller) -> None:
+    """Over HTTP/1.1 Envoy drops trailers unless told otherwise; the request is then like any other."""
+    with RawClient(caller.stack.gateway.port) as client:
+        client.head(f"{caller.root}/v1/chat/completions", transfer_encoding="chunked", trailer="x-checksum")
+        client.chunk(TEXT)
+        client.end_chunks(x_checksum="abc")
+        answer = client.answer()
+        assert ("short", 200) == (answer.getheader("x-served-by"), answer.status)
+        assert sha256(TEXT).hexdigest() == answer.getheader("x-body-sha256")
+
+
+@pytest.mark.parametrize("mode", ["streamed", "full-duplex"])
+def test_slow_upload_goes_to_the_long_pool(caller: Caller) -> None:
+    """A body that does not come in time is decided at the router's own deadline: long, whole, without an error."""
+    router = caller.stack.router
+    before = router.metric("dualpool_requests_total", reason="deadline")
+    with RawClient(caller.stack.gateway.port) as client:
+        client.head(f"{caller.root}/v1/chat/completions", content_length=str(len(TEXT)))
+        client.send(TEXT[:40])
+        eventually(lambda: router.metric("dualpool_requests_total", reason="deadline") > before, "the deadline")
+        client.send(TEXT[40:])
+        answer = client.answer()
+        assert ("long", 200) == (answer.getheader("x-served-by"), answer.status)
+        assert sha256(TEXT).hexdigest() == answer.getheader("x-body-sha256")
+    assert ["deadline"] == [entry["reason"] for entry in caller.access_log()]
+
+
+@pytest.mark.parametrize("mode", ["buffered"])
+def test_slow_upload_is_waited_for_in_buffered_mode(caller: Caller) -> None:
+    """Where the gateway holds the body, a pause of more than deadline and message_timeout changes nothing."""
+    with RawClient(caller.stack.gateway.port) as client:
+        client.head(f"{caller.root}/v1/chat/completions", content_length=str(len(TEXT)))
+        client.send(TEXT[:40])
+        over = time.monotonic() + 0.8
+        eventually(lambda: time.monotonic() > over, "a pause")
+        client.send(TEXT[40:])
+        answer = client.answer()
+        assert ("short", 200) == (answer.getheader("x-served-by"), answer.status)
+
+
+def small_buffers(document: Document) -> None:
+    """Make buffered.yaml's limit 64 KiB, so that it is met without moving much."""
+    document["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] = 65536
+    host = virtual_host(document)
+    del host["request_body_buffer_limit"]
+    host["routes"][0]["match"]["headers"][0]["range_match"]["start"] = 65537
+
+
+def test_over_the_buffer_limit(build: Build) -> None:
+    """BUFFERED: over the limit, a content-length saves the request (by-pass), a chunked one is Envoy's own 413."""
+    caller = build("buffered", change=small_buffers)
+    body = chat_body(MODEL, "word " * 20_000, max_tokens=16)
+    known = caller.http.post("/v1/chat/completions", content=body, headers=JSON)
+    unknown = caller.http.post("/v1/chat/completions", content=in_pieces(body), headers=JSON)
+    assert [(200, "long"), (413, None)] == [
+        (a.status_code, a.headers.get("x-served-by")) for a in (known, unknown)
+    ]
+    caller.stack.gateway.set_runtime("dualpool.bypass_percent", 0)
+    assert 413 == caller.http.post("/v1/chat/completions", content=body, headers=JSON).status_code
+    assert [None, None, None] == [entry["pool"] for entry in caller.access_log(3)]
+    assert 0 == caller.observations()
+    assert 0 == caller.stack.router.metric("dualpool_exceptions_total")
+
+
+def test_by_pass_for_very_large_bodies(build: Build, mode: str) -> None:
+    """Switched on at the admin port, very large bodies go long and the router hears nothing of them."""
+
+    def from_64_kib(document: Document) -> None:
+        virtual_host(document)["routes"][0]["match"]["headers"][0]["range_match"]["start"] = 65536
+
+    caller = build(mode, change=from_64_kib)
+    body = chat_body(MODEL, "word " * 20_000, max_tokens=16)
+
+    def routed() -> tuple[str, str | None, str]:
+        known = len(caller.stack.gateway.access_log(caller.mark))
+        answer = caller.http.post("/v1/chat/completions", content=body, headers=JSON)
+        entry = caller.access_log(known + 1)[-1]
+        return answer.headers["x-served-by"], entry["pool"], entry["route"]
+
+    caller.stack.gateway.set_runtime("dualpool.bypass_percent", 0)
+    assert ("long", "long", "long") == routed()
+    caller.stack.gateway.set_runtime("dualpool.bypass_percent", 100)
+    assert ("long", None, "very_large_body") == routed()
+    assert 1 == caller.stack.router.metric("dualpool_streams_total")

@@ -1,0 +1,100 @@
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from extproc.config.loading import parse
+from extproc.core.errors import ConfigurationError
+from extproc.server.app import App
+
+Router = Callable[..., Any]
+CHAT = b'{"model":"m","messages":[{"role":"user","content":"How are you, all of you?"}],"max_tokens":9}'
+USAGE = b'{"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":7,"completion_tokens":3}}'
+
+
+async def get(app: App, path: str) -> httpx.Response:
+    """Fetch an admin page."""
+    async with httpx.AsyncClient() as client:
+        return await client.get(f"http://{app.admin_address}{path}")
+
+
+async def learn_once(app: App, call: type[Any]) -> None:
+    """Send one exchange that is learned from."""
+    async with grpc.aio.insecure_channel(app.grpc_address) as channel:
+        stream = call(channel)
+        await stream.headers()
+        await stream.body(CHAT)
+        await stream.answer_headers()
+        await stream.answer_body(USAGE)
+        while await stream.read() is not None:
+            pass
+
+
+def samples(text: str) -> dict[str, float]:
+    """Return every sample of a scrape by its name and labels."""
+    return {
+        f"{s.name}{json.dumps(s.labels, sort_keys=True)}": s.value
+        for family in text_string_to_metric_families(text)
+        for s in family.samples
+    }
+
+
+def test_metrics_say_what_happened(router: Router, call: type[Any]) -> None:
+    """One learned request shows in every metric it concerns."""
+
+    async def scenario() -> None:
+        async with router() as app:
+            await learn_once(app, call)
+            found = samples((await get(app, "/metrics")).text)
+            labels = '{"api": "chat_completions", "model": "m", "pool": "short", "reason": "fits"}'
+            assert found[f"dualpool_requests_total{labels}"] == 1
+            assert found['dualpool_actual_prompt_tokens_sum{"model": "m"}'] == 7
+            assert found['dualpool_estimate_ratio_count{"model": "m"}'] == 1
+            assert found['dualpool_bytes_per_token{"category": "latin", "model": "m"}'] == 24 / 7
+            assert found["dualpool_streams_kept_total{}"] == found["dualpool_streams_total{}"] == 1
+            assert found["dualpool_streams_open{}"] == 0
+            assert found["dualpool_decision_seconds_count{}"] == 1
+
+    asyncio.run(scenario())
+
+
+def test_state_and_config_are_shown(router: Router, call: type[Any]) -> None:
+    """/state shows what is learned per category, /config what is in force."""
+
+    async def scenario() -> None:
+        async with router("tenant_header: x-tenant") as app:
+            await learn_once(app, call)
+            (category,) = (await get(app, "/state")).json()["categories"]
+            assert ("m", "latin") == (category["model"], category["key"])
+            assert "x-tenant" == (await get(app, "/config")).json()["tenant_header"]
+
+    asyncio.run(scenario())
+
+
+def test_readiness_turns_and_liveness_stays(router: Router) -> None:
+    """When draining /readyz is 503 and /healthz still 200; other paths are 404 with the ones there are."""
+
+    async def scenario() -> None:
+        async with router() as app:
+            assert [200, 200] == [(await get(app, path)).status_code for path in ("/readyz", "/healthz")]
+            await app._health.set_ready(ready=False)
+            codes = [(await get(app, path)).status_code for path in ("/readyz", "/healthz", "/nothing")]
+            assert [503, 200, 404] == codes
+
+    asyncio.run(scenario())
+
+
+def test_an_address_in_use_is_told(router: Router) -> None:
+    """An admin address that another process has is an error of the configuration that names it."""
+
+    async def scenario() -> None:
+        async with router() as app:
+            App(parse(f"listen: {{address: '127.0.0.1:0'}}\nadmin: {{address: '{app.admin_address}'}}"))
+
+    with pytest.raises(ConfigurationError, match=r"admin\.address: .* cannot be bound"):
+        asyncio.run(scenario())

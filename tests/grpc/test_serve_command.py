@@ -1,0 +1,60 @@
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+SERVE = [sys.executable, "-m", "extproc.cli.main", "serve"]
+
+
+@contextmanager
+def started(config: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run `dualpool serve` until it says where it serves; give the process and its admin address."""
+    with subprocess.Popen([*SERVE, "--config", str(config)], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            line = json.loads(process.stderr.readline())
+            yield process, line["admin"]
+        finally:
+            process.kill()
+
+
+def test_sigterm_drains_and_ends_well(tmp_path: Path) -> None:
+    """On SIGTERM the router turns unready, then ends with exit code 0; its log lines are JSON."""
+    config = tmp_path / "c.yaml"
+    config.write_text("listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 60")
+    with started(config) as (process, admin):
+        assert httpx.get(f"http://{admin}/readyz").status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        assert "draining" == json.loads(process.stderr.readline())["message"]
+        assert httpx.get(f"http://{admin}/readyz").status_code == 503
+        process.send_signal(signal.SIGTERM)
+        assert 0 == process.wait(20)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("mode: on", "mode: True given"),
+        ("pools: [{name: a, max_budget_tokens: 5}]", "pools: 1 given; at least 2"),
+        ("listen: {address: '127.0.0.1:99999'}", "listen.address: '127.0.0.1:99999'"),
+        ("{", "not YAML"),
+    ],
+)
+def test_a_wrong_configuration_ends_with_2_and_one_sentence(tmp_path: Path, text: str, said: str) -> None:
+    """A configuration error is one line that names field and value, and exit code 2."""
+    config = tmp_path / "c.yaml"
+    config.write_text(text)
+    ended = subprocess.run(
+        [*SERVE, "--config", str(config)], capture_output=True, text=True, timeout=30, check=False
+    )
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("dualpool serve:")]
+    assert (2, 1) == (ended.returncode, len(lines))
+    assert said in lines[0]
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,198 @@
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+Router = Callable[..., Any]
+
+
+def chat(**fields: Any) -> bytes:
+    """Return a chat request's body."""
+    return json.dumps(
+        {"model": "m", "messages": [{"role": "user", "content": "How are you?"}], "max_tokens": 50, **fields}
+    ).encode()
+
+
+USAGE = b'{"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":4,"completion_tokens":3}}'
+
+
+def mutation(message: Any) -> dict[str, str]:
+    """Return the headers that an answer sets."""
+    common = message.request_headers.response
+    return {option.header.key: option.header.raw_value.decode() for option in common.header_mutation.set_headers}
+
+
+def test_a_released_stream_ends_well_after_its_decision(router: Router, call: type[Any]) -> None:
+    """A short streaming request without usage gets one answer, route cache cleared, and status OK."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream = call(channel)
+            await stream.headers()
+            await stream.body(chat(stream=True))
+            decision = await stream.read()
+            assert mutation(decision) == {
+                "x-token-budget-pool": "short",
+                "x-token-budget-estimate": "53",
+                "x-token-budget-reason": "fits",
+            }
+            assert decision.request_headers.response.clear_route_cache
+            assert decision.dynamic_metadata["dualpool"]["pool"] == "short"
+            assert await stream.read() is None
+            assert grpc.StatusCode.OK == await stream.code()
+
+    asyncio.run(scenario())
+
+
+def test_an_answer_is_learned_from(router: Router, call: type[Any]) -> None:
+    """A kept stream's usage becomes the category's bytes per token, and the stream ends well."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream = call(channel)
+            await stream.headers(mode="BUFFERED")
+            assert (await stream.read()).HasField("request_headers")
+            await stream.body(chat())
+            assert (await stream.read()).request_body.response.clear_route_cache
+            await stream.answer_headers()
+            assert (await stream.read()).HasField("response_headers")
+            await stream.answer_body(USAGE)
+            assert await stream.read() is None
+            assert grpc.StatusCode.OK == await stream.code()
+            (category,) = app.router.estimator.state().categories
+            assert ("m", 1) == (category.category.model, category.observations)
+
+    asyncio.run(scenario())
+
+
+def test_the_deadline_answers_a_slow_body(router: Router, call: type[Any]) -> None:
+    """Headers whose body does not come are answered at the deadline; the next piece closes the stream."""
+
+    async def scenario() -> None:
+        settings = "exchange: {deadline_ms: 20}"
+        async with router(settings) as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream = call(channel)
+            await stream.headers()
+            await stream.body(b'{"model', end=False)
+            answer = await stream.read()
+            assert mutation(answer) == {"x-token-budget-reason": "deadline"}
+            assert (await stream.read()).HasField("request_body")
+            await stream.body(b'":1}')
+            assert await stream.read() is None
+            assert grpc.StatusCode.OK == await stream.code()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("steps", range(4))
+def test_a_gateway_that_leaves_at_any_point_leaves_nothing(
+    router: Router, call: type[Any], eventually: Any, caplog: pytest.LogCaptureFixture, steps: int
+) -> None:
+    """Cancelling after any message ends the stream on our side, without an error."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            open_streams = app._streams._open
+            stream = call(channel)
+            sends = [
+                stream.headers,
+                lambda: stream.body(chat()),
+                stream.answer_headers,
+                lambda: stream.answer_body(USAGE[:9], end=False),
+            ]
+            for send in sends[: steps + 1]:
+                await send()
+            await eventually(lambda: len(open_streams) == 1)
+            stream.stub.cancel()
+            await eventually(lambda: not open_streams)
+
+    asyncio.run(scenario())
+    assert [] == [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize("message", [b"\xff\xff\xff", b"", b"\x00" * 1000])
+def test_a_message_that_is_none_ends_the_stream_well(router: Router, message: bytes) -> None:
+    """Bytes that are no ProcessingRequest close the stream with OK: the gateway goes on without us."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream = channel.stream_stream("/envoy.service.ext_proc.v3.ExternalProcessor/Process")()
+            await stream.write(message)
+            assert grpc.StatusCode.OK == await asyncio.wait_for(stream.code(), 10)
+
+    asyncio.run(scenario())
+
+
+def test_a_body_far_beyond_grpcs_own_limit_is_taken(router: Router, call: type[Any]) -> None:
+    """A BUFFERED body of 20 MB arrives in one message and is answered."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream = call(channel)
+            await stream.headers(mode="BUFFERED")
+            await stream.read()
+            await stream.body(b'{"messages":"' + b"a" * 20_000_000)
+            answer = (await stream.read()).request_body.response.header_mutation
+            assert "early" == answer.set_headers[0].header.raw_value.decode()
+
+    asyncio.run(scenario())
+
+
+def test_a_stop_returns_cleanly_from_waiting_streams(router: Router, call: type[Any]) -> None:
+    """A stream kept for its answer ends with OK when the router stops: the client's answer goes on without us."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream = call(channel)
+            await stream.headers()
+            await stream.body(chat())
+            await stream.answer_headers()
+            answered = [(await stream.read()).WhichOneof("response") for _ in range(3)]
+            assert answered == ["request_headers", "request_body", "response_headers"]
+            await app.stop()
+            assert grpc.StatusCode.OK == await stream.code()
+
+    asyncio.run(scenario())
+
+
+def test_a_stop_waits_for_a_full_duplex_body(router: Router, call: type[Any]) -> None:
+    """In full duplex a stop echoes the body to its end before it closes: not a byte is lost."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream = call(channel)
+            await stream.headers("/v1/other", mode="FULL_DUPLEX_STREAMED")
+            await stream.read()
+            stopping = asyncio.ensure_future(app.stop())
+            await stream.body(b"first", end=False)
+            assert b"first" == (await stream.read()).request_body.response.body_mutation.streamed_response.body
+            await stream.body(b"last")
+            assert b"last" == (await stream.read()).request_body.response.body_mutation.streamed_response.body
+            assert grpc.StatusCode.OK == await stream.code()
+            await stopping
+
+    asyncio.run(scenario())
+
+
+def test_health_answers_by_every_name_and_turns_at_a_drain(router: Router) -> None:
+    """All names serve; when draining all but liveness say NOT_SERVING."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+
+            async def status(name: str) -> int:
+                answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
+                return int(answer.status)
+
+            names = ["", "liveness", "readiness", "envoy.service.ext_proc.v3.ExternalProcessor"]
+            assert [1, 1, 1, 1] == [await status(name) for name in names]
+            await app._health.set_ready(ready=False)
+            assert [2, 1, 2, 2] == [await status(name) for name in names]
+
+    asyncio.run(scenario())

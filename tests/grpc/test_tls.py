@@ -1,0 +1,92 @@
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import trustme
+
+from extproc.config.loading import parse
+from extproc.core.errors import ConfigurationError
+from extproc.server.app import App
+
+Router = Callable[..., Any]
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> trustme.CA:
+    """Return a certificate authority; its certificate and a server's pair are files in tmp_path."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    server = authority.issue_cert("localhost")
+    server.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    server.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    return authority
+
+
+def settings(folder: Path, *, client_ca: bool) -> str:
+    """Return a configuration with TLS files from the folder."""
+    ca = f", client_ca_file: {folder}/ca.pem" if client_ca else ""
+    tls = f"{{certificate_file: {folder}/cert.pem, private_key_file: {folder}/key.pem{ca}}}"
+    return f"listen: {{address: 'localhost:0', tls: {tls}}}\nadmin: {{address: '127.0.0.1:0'}}\ndrain_s: 0"
+
+
+async def decided(call: type[Any], address: str, credentials: grpc.ChannelCredentials) -> bool:
+    """Return whether a request over this channel is answered."""
+    async with grpc.aio.secure_channel(address, credentials) as channel:
+        stream = call(channel)
+        try:
+            await stream.headers("/v1/other", mode="FULL_DUPLEX_STREAMED")
+            return await stream.read() is not None
+        except grpc.aio.AioRpcError:
+            return False
+
+
+@pytest.mark.parametrize("client_ca", [False, True])
+def test_tls_and_mtls(call: type[Any], tmp_path: Path, authority: trustme.CA, *, client_ca: bool) -> None:
+    """With TLS a client that trusts the authority is served; with mTLS only one that shows a certificate of it."""
+
+    async def scenario() -> tuple[bool, bool]:
+        app = App(parse(settings(tmp_path, client_ca=client_ca)))
+        await app.start()
+        root = (tmp_path / "ca.pem").read_bytes()
+        client = authority.issue_cert("client")
+        shown = grpc.ssl_channel_credentials(
+            root, client.private_key_pem.bytes(), client.cert_chain_pems[0].bytes()
+        )
+        try:
+            return (
+                await decided(call, app.grpc_address, grpc.ssl_channel_credentials(root)),
+                await decided(call, app.grpc_address, shown),
+            )
+        finally:
+            await app.stop()
+
+    assert (not client_ca, True) == asyncio.run(scenario())
+
+
+def test_a_unix_socket_serves(router: Router, call: type[Any], tmp_path: Path) -> None:
+    """The router listens on a Unix socket as well as on a port."""
+
+    async def scenario() -> None:
+        address = f"unix:{tmp_path}/s"
+        async with router(address=address) as app, grpc.aio.insecure_channel(address) as channel:
+            assert address == app.grpc_address
+            stream = call(channel)
+            await stream.headers("/v1/other", mode="FULL_DUPLEX_STREAMED")
+            assert await stream.read() is not None
+            stream.stub.cancel()
+
+    asyncio.run(scenario())
+
+
+def test_a_missing_key_is_told(tmp_path: Path, authority: trustme.CA) -> None:
+    """A TLS file that is not there is an error of the configuration that names the field."""
+    (tmp_path / "key.pem").unlink()
+
+    async def scenario() -> None:
+        App(parse(settings(tmp_path, client_ca=False)))
+
+    with pytest.raises(ConfigurationError, match=r"listen\.tls\.private_key_file: .*key\.pem"):
+        asyncio.run(scenario())

@@ -1,0 +1,288 @@
+import json
+from typing import Any
+
+import pytest
+
+from extproc.core.answer import AnswerReader
+from extproc.core.errors import AnswerFault, AnswerNotUnderstood
+from extproc.core.facts import Api
+from extproc.core.usage import Usage
+
+CAP = 1 << 20
+CHAT_USAGE = {"prompt_tokens": 11, "completion_tokens": 5, "total_tokens": 16}
+RESPONSE_USAGE = {"input_tokens": 11, "output_tokens": 5, "input_tokens_details": {"cached_tokens": 4}}
+MESSAGE_USAGE = {
+    "input_tokens": 2,
+    "cache_read_input_tokens": 6,
+    "cache_creation_input_tokens": 3,
+    "output_tokens": 5,
+}
+
+
+def read(api: Api, body: bytes, content_type: str = "application/json") -> Usage | AnswerFault:
+    """Read a whole answer: its usage, or why it has none."""
+    try:
+        reader = AnswerReader(api, content_type, "", CAP)
+        reader.feed(body)
+        return reader.finish()
+    except AnswerNotUnderstood as error:
+        return error.fault
+
+
+def read_json(api: Api, answer: object) -> Usage | AnswerFault:
+    """Read an answer that is one JSON value."""
+    return read(api, json.dumps(answer).encode())
+
+
+def read_events(api: Api, *events: dict[str, Any] | str, named: bool = True) -> Usage | AnswerFault:
+    """Read a stream of events, each named after its type as the servers do it."""
+    stream = ""
+    for event in events:
+        if named and isinstance(event, dict) and "type" in event:
+            stream += f"event: {event['type']}\n"
+        stream += f"data: {event if isinstance(event, str) else json.dumps(event, separators=(',', ':'))}\n\n"
+    return read(api, stream.encode(), "text/event-stream; charset=utf-8")
+
+
+def chat_answer(**fields: Any) -> dict[str, Any]:
+    """Make an answer as vLLM writes it."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Hello!"}, "finish_reason": "stop"}
+    answer = {"id": "chatcmpl-1", "object": "chat.completion", "model": "m", "choices": [choice]}
+    return answer | {"usage": CHAT_USAGE | {"prompt_tokens_details": None}} | fields
+
+
+@pytest.mark.parametrize(
+    ("api", "answer", "usage"),
+    [
+        (Api.CHAT, chat_answer(), Usage(11, 5)),
+        (
+            Api.CHAT,
+            chat_answer(usage=CHAT_USAGE | {"prompt_tokens_details": {"cached_tokens": 8}}),
+            Usage(11, 5, 8),
+        ),
+        (Api.CHAT, chat_answer(usage=CHAT_USAGE | {"prompt_tokens_details": {}}), Usage(11, 5)),
+        (
+            Api.CHAT,
+            chat_answer(choices=[{"finish_reason": "stop"}, {"finish_reason": "length"}]),
+            Usage(11, 5, cut_by_length=True),
+        ),
+        (
+            Api.COMPLETIONS,
+            {"choices": [{"text": "x", "finish_reason": "length"}], "usage": CHAT_USAGE},
+            Usage(11, 5, cut_by_length=True),
+        ),
+        (Api.COMPLETIONS, {"choices": [{"text": "x", "finish_reason": None}], "usage": CHAT_USAGE}, Usage(11, 5)),
+        (
+            Api.EMBEDDINGS,
+            {"data": [{"embedding": [0.1, 0.2]}], "usage": {"prompt_tokens": 9, "total_tokens": 9}},
+            Usage(9),
+        ),
+        (Api.EMBEDDINGS, {"usage": {"prompt_tokens": 9, "total_tokens": 9, "completion_tokens": 0}}, Usage(9)),
+        (Api.RESPONSES, {"status": "completed", "output": [], "usage": RESPONSE_USAGE}, Usage(11, 5, 4)),
+        (
+            Api.RESPONSES,
+            {"incomplete_details": {"reason": "max_output_tokens"}, "usage": RESPONSE_USAGE},
+            Usage(11, 5, 4, cut_by_length=True),
+        ),
+        (
+            Api.RESPONSES,
+            {"incomplete_details": {"reason": "content_filter"}, "usage": RESPONSE_USAGE},
+            Usage(11, 5, 4),
+        ),
+        (Api.MESSAGES, {"stop_reason": "end_turn", "usage": MESSAGE_USAGE}, Usage(11, 5, 6)),
+        (Api.MESSAGES, {"usage": {"input_tokens": 11, "output_tokens": 5}}, Usage(11, 5)),
+        (
+            Api.MESSAGES,
+            {"stop_reason": "max_tokens", "usage": MESSAGE_USAGE | {"cache_creation_input_tokens": None}},
+            Usage(8, 5, 6, cut_by_length=True),
+        ),
+    ],
+)
+def test_usage_of_json_answers(api: Api, answer: dict[str, Any], usage: Usage) -> None:
+    """The usage of each API's answer is read, with what was cached and whether a limit cut it."""
+    assert read_json(api, answer) == usage
+
+
+def test_only_the_first_turn_of_a_response_is_its_prompt() -> None:
+    """When the server called tools of its own, the tokens of the first turn stand for the prompt."""
+    details = {"cached_tokens": 900, "input_tokens_per_turn": [100, 450, 800]}
+    usage = {"input_tokens": 1350, "output_tokens": 60, "input_tokens_details": details}
+    assert read_json(Api.RESPONSES, {"usage": usage}) == Usage(100, 60)
+    assert read_json(Api.RESPONSES, {"usage": RESPONSE_USAGE | {"input_tokens_details": None}}) == Usage(11, 5)
+
+
+@pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "APPLICATION/JSON ;x=y"])
+def test_content_type_with_parameters(content_type: str) -> None:
+    """Parameters and case of the content type do not matter."""
+    assert read(Api.CHAT, json.dumps(chat_answer()).encode(), content_type) == Usage(11, 5)
+
+
+@pytest.mark.parametrize("content_type", ["", "text/html", "text/plain; application/json", "application/jsonl"])
+def test_other_content_types(content_type: str) -> None:
+    """An answer of another content type is not looked into."""
+    assert read(Api.CHAT, b"{}", content_type) == AnswerFault.NOT_JSON
+
+
+def test_embeddings_are_no_stream() -> None:
+    """There is no stream of embeddings to read."""
+    assert read(Api.EMBEDDINGS, b"", "text/event-stream") == AnswerFault.NOT_JSON
+
+
+def chunk(delta: str | None, finish_reason: str | None = None, **fields: Any) -> dict[str, Any]:
+    """Make a chunk of a chat stream."""
+    choice = {"index": 0, "delta": {"content": delta}, "logprobs": None, "finish_reason": finish_reason}
+    return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "choices": [choice]} | fields
+
+
+LAST_CHUNK = {"id": "chatcmpl-1", "choices": [], "usage": CHAT_USAGE}
+CUT = Usage(11, 5, cut_by_length=True)
+
+
+@pytest.mark.parametrize(
+    ("events", "usage"),
+    [
+        ([chunk("Hel"), chunk("lo"), chunk("", "stop"), LAST_CHUNK], Usage(11, 5)),
+        ([chunk("Hel", usage=None), chunk("lo", "length", usage=None), LAST_CHUNK], CUT),
+        (
+            [chunk("Hel", usage=CHAT_USAGE | {"completion_tokens": 1}), chunk("lo", "stop", usage=CHAT_USAGE)],
+            Usage(11, 5),
+        ),
+        ([chunk('He said "usage":{"prompt_tokens":99}'), LAST_CHUNK, chunk('"usage": {}', "stop")], Usage(11, 5)),
+        ([chunk('the "length" and the "error" of it'), LAST_CHUNK], Usage(11, 5)),
+        ([chunk("x", logprobs={"content": [{"token": "length"}, {"token": "error"}]}), LAST_CHUNK], Usage(11, 5)),
+        ([chunk("x", error=None), LAST_CHUNK], Usage(11, 5)),
+    ],
+)
+@pytest.mark.parametrize("api", [Api.CHAT, Api.COMPLETIONS])
+def test_usage_of_chunk_streams(api: Api, events: list[dict[str, Any]], usage: Usage) -> None:
+    """The last usage in a stream of chunks counts, whatever the model says in between."""
+    assert read_events(api, *events, "[DONE]") == usage
+
+
+def test_usage_null_in_every_chunk_as_python_writes_it() -> None:
+    """A null usage behind the last one does not hide it, with a space after the colon or without."""
+    stream = (
+        f'data: {json.dumps(LAST_CHUNK)}\n\ndata: {{"usage": null}}\n\ndata: {{"usage":null}}\n\ndata: [DONE]\n\n'
+    )
+    assert read(Api.CHAT, stream.encode(), "text/event-stream") == Usage(11, 5)
+
+
+@pytest.mark.parametrize(
+    ("events", "fault"),
+    [
+        ([], AnswerFault.CUT_SHORT),
+        ([chunk("Hel"), LAST_CHUNK], AnswerFault.CUT_SHORT),
+        ([chunk("Hel"), "[DONE]"], AnswerFault.NO_USAGE),
+        ([chunk("Hel", usage=None), "[DONE]"], AnswerFault.NO_USAGE),
+        ([chunk("Hel"), {"error": {"message": "out of memory", "code": 500}}, "[DONE]"], AnswerFault.NO_USAGE),
+        ([LAST_CHUNK, {"error": "out of memory"}, "[DONE]"], AnswerFault.NO_USAGE),
+        (['{"usage":{"prompt_tokens":', "[DONE]"], AnswerFault.BROKEN_SSE),
+        (['{"error" "length"', "[DONE]"], AnswerFault.BROKEN_SSE),
+        (['{"usage":{"prompt_tokens":"11"}}', "[DONE]"], AnswerFault.WRONG_USAGE),
+        ([{"choices": {"finish_reason": "length"}}, "[DONE]"], AnswerFault.NO_USAGE),
+    ],
+)
+def test_chunk_streams_without_usage(events: list[dict[str, Any] | str], fault: AnswerFault) -> None:
+    """Nothing is read from a stream that was cut, failed, is broken, or never told."""
+    assert read_events(Api.CHAT, *events) == fault
+
+
+RESPONSE = {"id": "resp_1", "status": "completed", "output": [], "usage": RESPONSE_USAGE}
+INCOMPLETE = RESPONSE | {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
+CREATED = {"type": "response.created", "response": {"status": "in_progress", "usage": None}}
+DELTA = {"type": "response.output_text.delta", "delta": 'a "response.completed" b'}
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ([CREATED, DELTA, {"type": "response.completed", "response": RESPONSE}], Usage(11, 5, 4)),
+        ([CREATED, {"type": "response.completed", "response": INCOMPLETE}], Usage(11, 5, 4, cut_by_length=True)),
+        ([{"type": "response.incomplete", "response": INCOMPLETE}, "[DONE]"], Usage(11, 5, 4, cut_by_length=True)),
+        ([CREATED, DELTA], AnswerFault.CUT_SHORT),
+        ([{"type": "response.failed", "response": RESPONSE | {"usage": None}}], AnswerFault.NO_USAGE),
+        ([{"type": "error", "message": "overloaded"}], AnswerFault.NO_USAGE),
+        ([{"type": "response.completed", "response": RESPONSE | {"usage": None}}], AnswerFault.NO_USAGE),
+        ([{"type": "response.completed"}], AnswerFault.NO_USAGE),
+        ([{"type": "response.completed", "response": {"usage": {"input_tokens": 0}}}], AnswerFault.WRONG_USAGE),
+    ],
+)
+def test_response_streams(events: list[dict[str, Any] | str], expected: object, *, named: bool) -> None:
+    """The last event of a response holds its usage, whether or not a proxy dropped the names of events."""
+    assert read_events(Api.RESPONSES, *events, named=named) == expected
+
+
+START = {"type": "message_start", "message": {"usage": MESSAGE_USAGE | {"output_tokens": 1}}}
+BLOCK = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": '"message_stop"'}}
+END = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 5}}
+CUT_END = END | {"delta": {"stop_reason": "max_tokens"}}
+STOP = {"type": "message_stop"}
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        ([START, {"type": "ping"}, BLOCK, END, STOP], Usage(11, 5, 6)),
+        ([START, BLOCK, CUT_END, STOP], Usage(11, 5, 6, cut_by_length=True)),
+        ([START, END | {"usage": {"output_tokens": 3}}, END, STOP], Usage(11, 5, 6)),
+        ([START, END | {"usage": {"input_tokens": 20, "output_tokens": 5}}, STOP], Usage(20, 5)),
+        ([START, END | {"usage": {"input_tokens": 0, "output_tokens": 5}}, STOP], Usage(11, 5, 6)),
+        ([START, END | {"usage": None}, STOP, "[DONE]"], Usage(11, 0, 6)),
+        ([START, BLOCK, END], AnswerFault.CUT_SHORT),
+        ([START, BLOCK], AnswerFault.CUT_SHORT),
+        ([BLOCK, {"type": "message_delta"}, STOP], AnswerFault.NO_USAGE),
+        ([START, {"type": "error", "error": {"type": "overloaded_error"}}, STOP], AnswerFault.NO_USAGE),
+    ],
+)
+def test_message_streams(events: list[dict[str, Any] | str], expected: object, *, named: bool) -> None:
+    """The start of a message counts its prompt, with what was cached, and its last delta the output."""
+    assert read_events(Api.MESSAGES, *events, named=named) == expected
+
+
+@pytest.mark.parametrize(
+    ("usage", "fault"),
+    [
+        (None, AnswerFault.NO_USAGE),
+        ({}, AnswerFault.NO_USAGE),
+        ({"prompt_tokens": None, "completion_tokens": 5}, AnswerFault.NO_USAGE),
+        (5, AnswerFault.WRONG_USAGE),
+        ([], AnswerFault.WRONG_USAGE),
+        ({"prompt_tokens": 0, "completion_tokens": 5}, AnswerFault.WRONG_USAGE),
+        ({"prompt_tokens": -3}, AnswerFault.WRONG_USAGE),
+        ({"prompt_tokens": "11"}, AnswerFault.WRONG_USAGE),
+        ({"prompt_tokens": 11.5}, AnswerFault.WRONG_USAGE),
+        ({"prompt_tokens": True}, AnswerFault.WRONG_USAGE),
+        ({"prompt_tokens": 11_000_000}, AnswerFault.WRONG_USAGE),
+        ({"prompt_tokens": 10**40}, AnswerFault.WRONG_USAGE),
+        ({"prompt_tokens": 11, "completion_tokens": -1}, AnswerFault.WRONG_USAGE),
+        ({"prompt_tokens": 11, "completion_tokens": 11_000_000}, AnswerFault.WRONG_USAGE),
+        ({"prompt_tokens": 11, "completion_tokens": "5"}, AnswerFault.WRONG_USAGE),
+        ({"prompt_tokens": 11, "prompt_tokens_details": {"cached_tokens": 12}}, AnswerFault.WRONG_USAGE),
+        ({"prompt_tokens": 11, "prompt_tokens_details": {"cached_tokens": -1}}, AnswerFault.WRONG_USAGE),
+    ],
+)
+@pytest.mark.parametrize("api", [Api.CHAT, Api.COMPLETIONS, Api.EMBEDDINGS])
+def test_wrong_usage(api: Api, usage: object, fault: AnswerFault) -> None:
+    """Counts that are absent, impossible or of the wrong type are no usage."""
+    assert read_json(api, {"choices": [], "usage": usage}) == fault
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        (b"", AnswerFault.NOT_JSON),
+        (b'{"usage": {"prompt_', AnswerFault.NOT_JSON),
+        (b"<html>502</html>", AnswerFault.NOT_JSON),
+        (b"[" * 100_000, AnswerFault.NO_USAGE),
+        (b'{"choices": ' + b"[" * 100_000, AnswerFault.NO_USAGE),
+        (b'{"x": ' + b"[" * 100_000, AnswerFault.NOT_JSON),
+        (b"[]", AnswerFault.NO_USAGE),
+        (b'{"error": {"message": "no"}}', AnswerFault.NO_USAGE),
+        (b'{"usage": {"prompt_tokens": 5}, "x": "' + b"x" * CAP + b'"}', AnswerFault.TOO_LARGE),
+    ],
+)
+def test_broken_answers(body: bytes, fault: AnswerFault) -> None:
+    """Truncated, foreign, deep and huge bodies each have their fault."""
+    assert read(Api.CHAT, body) == fault

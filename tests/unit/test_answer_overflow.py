@@ -1,0 +1,173 @@
+import json
+
+import pytest
+
+from extproc.core.answer import read_overflow
+from extproc.core.usage import Overflow
+
+# What vLLM's servers have said over the years (0.4 to 0.20), and OpenAI.
+MESSAGES = [
+    (
+        (
+            "This model's maximum context length is 8192 tokens. However, you requested 9100 tokens (8100 in "
+            "the messages, 1000 in the completion). Please reduce the length of the messages or completion."
+        ),
+        8100,
+    ),
+    (
+        (
+            "This model's maximum context length is 8192 tokens. However, you requested 9000 tokens in the "
+            "messages, Please reduce the length of the messages."
+        ),
+        9000,
+    ),
+    (
+        (
+            "This model's maximum context length is 512 tokens. However, you requested 548 tokens in the input "
+            "for embedding generation. Please reduce the length of the input."
+        ),
+        548,
+    ),
+    (
+        (
+            "This model's maximum context length is 8192 tokens. However, your request has 9000 input tokens. "
+            "Please reduce the length of the input messages. (parameter=input_tokens, value=9000)"
+        ),
+        9000,
+    ),
+    (
+        (
+            "'max_tokens' or 'max_completion_tokens' is too large: 4096. This model's maximum context length is"
+            " 8192 tokens and your request has 5000 input tokens (4096 > 8192 - 5000). (parameter=max_tokens, "
+            "value=4096)"
+        ),
+        5000,
+    ),
+    (
+        (
+            "You passed 8001 input tokens and requested 192 output tokens. However, the model's context length "
+            "is only 8192 tokens, resulting in a maximum input length of 8000 tokens. Please reduce the length "
+            "of the input prompt. (parameter=input_tokens, value=8001)"
+        ),
+        8001,
+    ),
+    (
+        (
+            "You passed 2000000 input characters and requested 192 output tokens. However, the model's context "
+            "length is only 8192 tokens, resulting in a maximum input length of 8000 tokens (at most 1024000 "
+            "characters). Please reduce the length of the input prompt."
+        ),
+        8000,
+    ),
+    (
+        (
+            "This model's maximum context length is 8192 tokens. However, you requested 192 output tokens and "
+            "your prompt contains at least 8001 input tokens, for a total of at least 8193 tokens. Please "
+            "reduce the length of the input prompt or the number of requested output tokens."
+        ),
+        8001,
+    ),
+    (
+        (
+            "This model's maximum context length is 8192 tokens. However, you requested 192 output tokens and "
+            "your prompt contains 2000000 characters (more than 1024000 characters, which is the upper bound "
+            "for 8000 input tokens). Please reduce the length of the input prompt or the number of requested "
+            "output tokens."
+        ),
+        8000,
+    ),
+    (
+        (
+            "This model's maximum context length is 8192 tokens. However, you requested 8192 output tokens and "
+            "your prompt contains 581 characters (more than 0 characters, which is the upper bound for 0 input "
+            "tokens)."
+        ),
+        None,
+    ),
+    (
+        (
+            "max_tokens=9000 cannot be greater than max_model_len=max_total_tokens=8192. Please request fewer "
+            "output tokens. (parameter=max_tokens, value=9000)"
+        ),
+        None,
+    ),
+    (
+        (
+            "The decoder prompt (length 9000) is longer than the maximum model length of 8192. Make sure that "
+            "`max_model_len` is no smaller than the number of text tokens."
+        ),
+        9000,
+    ),
+    (
+        (
+            "The prompt (total length 25938) is too long to fit into the model (context length 4096). Make sure"
+            " that `max_model_len` is no smaller than the number of text tokens plus multimodal tokens."
+        ),
+        25938,
+    ),
+    ("this model's maximum context length is 8192 tokens, but the prompt contains 9000 input tokens", 9000),
+    (
+        (
+            "This model's maximum context length is 4097 tokens. However, your messages resulted in 6164 "
+            "tokens. Please reduce the length of the messages."
+        ),
+        6164,
+    ),
+    (
+        (
+            "This model's maximum context length is 4097 tokens, however you requested 5000 tokens (4000 in "
+            "your prompt; 1000 for the completion). Please reduce your prompt; or completion length."
+        ),
+        4000,
+    ),
+    ("This model's maximum context length is 8192 tokens. However, you requested 9100 tokens.", None),
+]
+
+
+@pytest.mark.parametrize(("message", "at_least"), MESSAGES)
+def test_refusals_in_all_their_shapes(message: str, at_least: int | None) -> None:
+    """A refusal for length is known by its message, nested, flat or as Anthropic has it, with its lower bound."""
+    error = {"message": message, "type": "BadRequestError", "param": None, "code": 400}
+    shapes = [{"error": error}, {"object": "error"} | error, {"type": "error", "error": error}]
+    assert [read_overflow(json.dumps(shape).encode()) for shape in shapes] == [Overflow(at_least)] * 3
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "Your input exceeds the context window of this model.", "code": "context_length_exceeded"},
+        {"message": "Too long.", "param": "input_tokens", "code": 400},
+        {"message": "Too long.", "param": "input_text", "code": 400},
+    ],
+)
+def test_refusals_known_by_a_field(error: dict[str, object]) -> None:
+    """A code or a parameter that only refusals for length have is enough."""
+    assert read_overflow(json.dumps({"error": error}).encode()) == Overflow(None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b'{"error": "no"}',
+        b'{"error": null}',
+        b'{"error": {"message": "Invalid tools."}}',
+        b'{"error": {"message": "max_tokens must be at least 1, got 0.", "param": "max_tokens", "code": 400}}',
+        b'{"error": {"message": "truncated',
+        b'{"error": {"message": ["maximum context length is 8192 tokens"]}}',
+        b"maximum context length is 8192 tokens",
+        b'{"detail": [{"msg": "Field required"}]}',
+        b'{"x": ' + b"[" * 100_000,
+    ],
+)
+def test_other_refusals(body: bytes) -> None:
+    """A refusal for another reason, or a body that is no refusal, is no overflow."""
+    assert read_overflow(body) is None
+
+
+def test_counts_of_any_size_are_harmless() -> None:
+    """A count of thousands of digits in a message is no count."""
+    message = f"This model's maximum context length is 8192 tokens. {'9' * 10_000} input tokens"
+    assert read_overflow(json.dumps({"error": {"message": message}}).encode()) == Overflow(None)

@@ -1,0 +1,147 @@
+import gzip
+import tracemalloc
+import zlib
+from functools import partial
+from hashlib import shake_128
+
+import brotli
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extproc.core.decoding import decoder_for
+from extproc.core.errors import AnswerFault, AnswerNotUnderstood
+
+TEXT = b'{"usage": {"prompt_tokens": 7}} ' * 500
+CAP = 1 << 20
+
+
+def raw_deflate(data: bytes) -> bytes:
+    """Deflate without a frame, as some servers understand the name."""
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return compressor.compress(data) + compressor.flush()
+
+
+ENCODED = {
+    "": ("", TEXT),
+    "identity": ("identity", TEXT),
+    "gzip": ("gzip", gzip.compress(TEXT)),
+    "x-gzip": ("X-GZIP", gzip.compress(TEXT)),
+    "gzip members": (" gzip ", gzip.compress(TEXT[:100]) + gzip.compress(b"") + gzip.compress(TEXT[100:])),
+    "gzip with zeros": ("gzip", gzip.compress(TEXT[:9]) + b"\0" * 7 + gzip.compress(TEXT[9:]) + b"\0" * 5),
+    "deflate": ("deflate", zlib.compress(TEXT)),
+    "raw deflate": ("deflate", raw_deflate(TEXT)),
+    "br": ("br", brotli.compress(TEXT)),
+}
+ALL_ENCODED = pytest.mark.parametrize(("encoding", "body"), list(ENCODED.values()), ids=list(ENCODED))
+FAST_BROTLI = partial(brotli.compress, quality=1)
+COMPRESSED = pytest.mark.parametrize(
+    ("encoding", "compress"),
+    [("gzip", gzip.compress), ("deflate", zlib.compress), ("deflate", raw_deflate), ("br", FAST_BROTLI)],
+    ids=["gzip", "deflate", "raw deflate", "br"],
+)
+
+
+def decode(encoding: str, *pieces: bytes, cap: int = CAP) -> bytes:
+    """Decode a body that comes in pieces."""
+    decoder = decoder_for(encoding, cap)
+    return b"".join([*map(decoder.feed, pieces), decoder.finish()])
+
+
+def fault_of(encoding: str, *pieces: bytes, cap: int = CAP) -> AnswerFault | None:
+    """Return why a body cannot be decoded, or None when it can."""
+    try:
+        decode(encoding, *pieces, cap=cap)
+    except AnswerNotUnderstood as error:
+        return error.fault
+    return None
+
+
+@ALL_ENCODED
+@settings(max_examples=30)
+@given(cuts=st.lists(st.integers(0, 200), max_size=10), step=st.integers(1, 400))
+def test_any_chunking_gives_the_same_bytes(encoding: str, body: bytes, cuts: list[int], step: int) -> None:
+    """A body decodes to the same bytes wherever it is cut."""
+    ends = sorted({*cuts, *range(200, len(body), step), len(body)})
+    pieces = [body[a:b] for a, b in zip([0, *ends], ends, strict=False)]
+    assert decode(encoding, *pieces) == TEXT
+
+
+@COMPRESSED
+def test_output_comes_with_its_input(encoding: str, compress: object) -> None:
+    """Most of a body is there before its last bytes are: nothing is held back to the end."""
+    assert callable(compress)
+    noise = shake_128(b"").digest(50_000)
+    decoder = decoder_for(encoding, CAP)
+    assert len(decoder.feed(compress(noise)[:-10])) > len(noise) // 2
+
+
+@pytest.mark.parametrize("encoding", ["zstd", "gzip, br", "compress", "identity, gzip", "nonsense"])
+def test_unknown_encodings(encoding: str) -> None:
+    """An encoding that is not known, or a list of several, is refused at once."""
+    with pytest.raises(AnswerNotUnderstood) as caught:
+        decoder_for(encoding, CAP)
+    assert caught.value.fault == AnswerFault.ENCODING
+
+
+@COMPRESSED
+def test_truncated_bodies(encoding: str, compress: object) -> None:
+    """A body that ends before its end is cut short, and so is one of no bytes at all."""
+    assert callable(compress)
+    body = compress(TEXT)
+    assert {fault_of(encoding, body[:n]) for n in (0, 1, 2, 10, len(body) - 1)} == {AnswerFault.CUT_SHORT}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("gzip", TEXT),
+        ("gzip", gzip.compress(TEXT) + b"garbage"),
+        ("gzip", gzip.compress(TEXT)[:-8] + b"\0" * 8),
+        ("deflate", b"\xff\xff" + TEXT),
+        ("deflate", zlib.compress(TEXT) + b"garbage"),
+        ("br", b"\xff" + TEXT),
+        ("br", brotli.compress(TEXT) + b"garbage"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 10, 100_000])
+def test_broken_bodies(encoding: str, body: bytes, size: int) -> None:
+    """Data that is not what its encoding says, or goes on after its end, is a fault of the encoding."""
+    assert fault_of(encoding, *(body[i : i + size] for i in range(0, len(body), size))) == AnswerFault.ENCODING
+
+
+@ALL_ENCODED
+@pytest.mark.parametrize("size", [1, 50, 100_000])
+def test_cap_on_the_output(encoding: str, body: bytes, size: int) -> None:
+    """What decodes to just as many bytes as allowed passes; one byte more does not."""
+    pieces = [body[i : i + size] for i in range(0, len(body), size)]
+    faults = [fault_of(encoding, *pieces, cap=cap) for cap in (len(TEXT), len(TEXT) - 1, 0)]
+    assert faults == [None, AnswerFault.TOO_LARGE, AnswerFault.TOO_LARGE]
+
+
+@COMPRESSED
+def test_bombs_cost_no_more_memory_than_the_cap(encoding: str, compress: object) -> None:
+    """A few kilobytes that would inflate to 64 MB stop at the cap, at the cost of little more than it."""
+    assert callable(compress)
+    bomb = compress(b"\0" * (1 << 26))
+    tracemalloc.start()
+    try:
+        fault = fault_of(encoding, bomb, cap=1 << 20)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert fault == AnswerFault.TOO_LARGE
+    assert peak_bytes < 4 << 20
+
+
+def test_many_empty_members() -> None:
+    """A megabyte of empty gzip members is worked through, and not in the square of their number."""
+    member = gzip.compress(b"")
+    assert decode("gzip", member * ((1 << 20) // len(member))) == b""
+
+
+@settings(max_examples=60)
+@given(encoding=st.sampled_from(["gzip", "deflate", "br"]), pieces=st.lists(st.binary(max_size=40), max_size=5))
+def test_any_bytes_decode_or_give_our_own_error(encoding: str, pieces: list[bytes]) -> None:
+    """Whatever the bytes are, decoding them ends in bytes or in AnswerNotUnderstood."""
+    assert fault_of(encoding, *pieces) in {None, AnswerFault.ENCODING, AnswerFault.CUT_SHORT}
