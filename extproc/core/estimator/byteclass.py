@@ -15,10 +15,12 @@ byte classes, of transitions between them, and of structure):
        than one of 16; what is not text costs at most OVERHEAD times its prior price, and TEMPLATE_TOKENS.
 
 After an answer with k prompt tokens and the error e = log(k / estimate): the bound hears whether k was above it, r
-and the spread take in e + r, the prices take in (x, k). An error of more than CLIP_SCALES standard deviations is
-clipped to that, and k with it: usage that is off by ten times (a wrong counter, a prompt cut by the server) moves
-next to nothing, and a model whose tokenizer really changed is followed all the same, because clipped errors widen
-the spread. An error beyond WILD does not count as a miss either: no bound can hold against a broken counter.
+and the spread take in e + r, the prices take in (x, k). An error beyond CLIP_SCALES standard deviations, or a
+factor of 2, is clipped to that, k with it, and the answer is believed by as much less (Huber's weight on a clipped
+target, so that influence falls as errors grow). So usage that is off by ten times, from a wrong counter or a
+prompt cut by the server, moves next to nothing; a model whose tokenizer really changed is followed all the same,
+because clipped errors widen the spread. An error beyond WILD does not count as a miss either: no bound holds
+against a broken counter.
 
 The units are tokens and bytes throughout; errors are natural logarithms of ratios. Time and space for each request
 are constant: the text is looked at once, in at most 64 KB of samples, and a model is a 42 x 42 matrix.
@@ -59,6 +61,7 @@ OVERHEAD = 4.0
 TEMPLATE_TOKENS = 256.0
 CLIP_SCALES = 5.0
 MIN_CLIP = 0.1
+MAX_CLIP = log(2)
 WILD = log(4)
 # The prices of a model are taught after so many answers; until then residuals keep their mean.
 TAUGHT_ANSWERS = 100
@@ -194,16 +197,18 @@ class ByteClassEstimator:
         error = log(actual / evidence.tokens)
         if abs(error) <= WILD:
             model.bound.observe(missed=actual > estimate.prompt_bound)
-        limit = max(MIN_CLIP, CLIP_SCALES * evidence.scale(residual.spread))
+        limit = min(max(MIN_CLIP, CLIP_SCALES * evidence.scale(residual.spread)), MAX_CLIP)
         believed = min(max(error, -limit), limit)
         taught = model.prices.answers >= TAUGHT_ANSWERS
         for part in (residual, model.residual, self._all_models):
             part.learn(
                 believed + evidence.residual, evidence.leverage, evidence.text_bytes / actual, move_mean=taught
             )
-        model.prices.learn(evidence.x, evidence.tokens * exp(believed))
-        model.clipped += believed != error
-        return believed != error
+        clipped = believed != error
+        weight = believed / error if clipped else 1.0
+        model.prices.learn(evidence.x, evidence.tokens * exp(believed), weight)
+        model.clipped += clipped
+        return clipped
 
     def _limits(self, text_bytes: int, x: Features) -> tuple[float, float]:
         """Return the fewest and the most tokens that the request can have."""

@@ -92,10 +92,10 @@ FEATURE_NAMES = (
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """What the prices are believed to be before any answer: mean and standard deviation, in tokens."""
+    """What the prices are believed to be before any answer, in tokens: mean (d,) and covariance (d, d)."""
 
     mean: Features
-    deviation: Features
+    covariance: npt.NDArray[np.float64]
 
 
 def features(facts: RequestFacts, counts: Digrams) -> Features:
@@ -107,15 +107,23 @@ def features(facts: RequestFacts, counts: Digrams) -> Features:
 
 def prior(media: MediaTokens) -> Prior:
     """Return the prior; the configuration prices what is not text."""
-    of_text = [*BYTE_PRICES.values(), *(price for _, _, price in TRANSITIONS)]
-    of_structure = [price for _, price, _ in STRUCTURE]
     of_media = [float(media.image), float(media.audio), float(media.video)]
-    deviations = [TEXT_DEVIATION] * len(of_text) + [deviation for _, _, deviation in STRUCTURE]
-    return Prior(np.array(of_text + of_structure + of_media), np.array(deviations + of_media))
+    of_structure = [price for _, price, _ in STRUCTURE]
+    mean = np.array([*BYTE_PRICES.values(), *(price for _, _, price in TRANSITIONS), *of_structure, *of_media])
+    own = np.array([TEXT_DEVIATION] * _TEXT_FEATURES + [deviation for _, _, deviation in STRUCTURE] + of_media)
+    foreign = [list(BYTE_PRICES).index(byte_class) for byte_class in FOREIGN]
+    own[foreign] = FOREIGN_DEVIATION * mean[foreign]
+    thrift = np.zeros_like(mean)
+    thrift[foreign] = THRIFT_DEVIATION * mean[foreign]
+    return Prior(mean, np.diag(own**2) + np.outer(thrift, thrift))
 
 
-# Vocabularies differ by about this much in what they spend on a character of a script: tokens.
-TEXT_DEVIATION = 0.7
+# How far public vocabularies lie apart: in tokens for ASCII, and as a share of the price for other scripts. Those
+# have something in common: a vocabulary that is thrifty with one script has room for the next. So one answer in
+# Thai says something of Hindi.
+TEXT_DEVIATION = 0.3
+FOREIGN_DEVIATION = 0.5
+THRIFT_DEVIATION = 0.5
 
 
 def structure_tokens(x: Features, prices: Features) -> float:

@@ -2,12 +2,13 @@
 
 Given features x (counts) and what the request really cost, k tokens, the prices w minimise
 
-    sum over answers of  lambda^age (1 - w.x / k)^2   +   sum over features of  (s (w_i - m_i) / d_i)^2
+    sum over answers of  lambda^age c (1 - w.x / k)^2   +   (w - m)^T R (w - m)
 
-so that a request of 100 tokens teaches as much as one of 10,000. The second sum is the prior: price m_i, give or
-take d_i, where s = .05 is the relative error that a well-taught model leaves. With z = x / k,
+so that a request of 100 tokens teaches as much as one of 10,000; c <= 1 is how far the answer is believed. The
+second term is the prior: prices m with covariance C, and R = s^2 C^-1, where s = .05 is the relative error that a
+well-taught model leaves. With z = x / k,
 
-    A = sum lambda^age z z^T,   b = sum lambda^age z,   w = (A + R)^-1 (b + R m),   R = diag(s^2 / d^2).
+    A = sum lambda^age c z z^T,   b = sum lambda^age c z,   w = (A + R)^-1 (b + R m).
 
 A and b are sums: those of several replicas add up, in any order, to what one router would have seen. The prior is
 no part of them and does not fade: a kind of text that is not seen for months returns to it, gently.
@@ -21,7 +22,9 @@ bit, and decays, so its entries stay below max(z)^2 / (1 - lambda), and R keeps 
 variance of the estimate that comes from the prices. It is large for a script never seen, and small at home.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import fsum
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +50,13 @@ class Sums:
     a: Matrix
     b: Features
 
+    @classmethod
+    def merged(cls, parts: Sequence["Sums"]) -> "Sums":
+        """Add up what replicas have learned; math.fsum rounds once, so the order does not matter, to the bit."""
+        a = [fsum(cells) for cells in zip(*(part.a.ravel().tolist() for part in parts), strict=True)]
+        b = [fsum(cells) for cells in zip(*(part.b.tolist() for part in parts), strict=True)]
+        return cls(np.array(a).reshape(len(b), len(b)), np.array(b))
+
 
 class RelativeLeastSquares:
     """Prices of features of one served model.
@@ -57,10 +67,10 @@ class RelativeLeastSquares:
     def __init__(self, prior: Prior, forgetting: float) -> None:
         size = prior.mean.size
         self._forgetting = forgetting
-        self._ridge = (NOISE / prior.deviation) ** 2
-        self._pull = self._ridge * prior.mean
+        self._ridge = NOISE * NOISE * np.linalg.inv(prior.covariance)
+        self._pull = self._ridge @ prior.mean
         self._a, self._b = np.zeros((size, size)), np.zeros(size)
-        self._inverse = np.diag(1 / self._ridge)
+        self._inverse = prior.covariance / (NOISE * NOISE)
         self._unsolved = 0
         self.weights: Features = prior.mean
         self.answers = 0
@@ -84,16 +94,16 @@ class RelativeLeastSquares:
         """Return the relative variance of an estimate that comes from the prices; u = x / estimate."""
         return NOISE * NOISE * max(float(u @ self._inverse @ u), 0.0)
 
-    def learn(self, x: Features, tokens: float) -> None:
-        """Take in one answer: x cost so many tokens (> 0)."""
+    def learn(self, x: Features, tokens: float, weight: float = 1.0) -> None:
+        """Take in one answer: x cost so many tokens (> 0); `weight` (0 to 1) is how far it is believed."""
         z = x / tokens
         if not np.isfinite(z).all():
             self.refused += 1
             return
         self._a *= self._forgetting
-        self._a += np.outer(z, z)
+        self._a += weight * np.outer(z, z)
         self._b *= self._forgetting
-        self._b += z
+        self._b += weight * z
         self.answers += 1
         self._unsolved += 1
         if self.answers <= EAGER_ANSWERS or self._unsolved >= LAZY_ANSWERS:
@@ -102,8 +112,7 @@ class RelativeLeastSquares:
     def _solve(self) -> None:
         """Find the prices anew; keep the old ones, and count, when the numbers do not allow it."""
         self._unsolved = 0
-        information = self._a.copy()
-        information.flat[:: len(information) + 1] += self._ridge
+        information = self._a + self._ridge
         # Scaled to a unit diagonal, the condition is that of the directions and not of the units of features.
         scale = 1 / np.sqrt(information.diagonal())
         try:
