@@ -41,6 +41,7 @@ class Comparison:
     unseen: tuple[Figures, ...]
     flipped: tuple[Figures, ...]
     poisoned: tuple[Figures, ...]
+    foreign_prior: tuple[Figures, ...]  # cold start from prices fitted to the other tokenizers; () without any
     rare: Figures
     rare_flipped: Figures
     rare_requests: int

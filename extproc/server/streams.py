@@ -14,6 +14,7 @@ import grpc
 from extproc.core.events import Action, Close, ContinueBody, ContinueHeaders, Deadline, Event
 from extproc.core.exchange import Exchange
 from extproc.core.router import Router
+from extproc.server.deadlines import Deadlines
 from extproc.telemetry.metrics import Metrics
 from extproc.wire.decode import Decoder, UnknownMessage
 from extproc.wire.encode import Encoder
@@ -31,7 +32,7 @@ class Streams:
         self.decoder = decoder
         self.encoder = encoder
         self.metrics = metrics
-        self.deadline_s = router.settings.deadline_ms / 1000
+        self.deadlines = Deadlines(router.settings.deadline_ms / 1000)
         self._open: set[_Stream] = set()
         metrics.open_streams.set_function(self._open.__len__)
 
@@ -52,24 +53,38 @@ class Streams:
 
 
 class _Stream:
+    __slots__ = (
+        "_began_s",
+        "_context",
+        "_deadline_writes",
+        "_exchange",
+        "_processing_s",
+        "_released",
+        "_streams",
+        "_task",
+    )
+
     def __init__(self, streams: Streams, context: Context) -> None:
         self._streams = streams
         self._context = context
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
         self._exchange: Exchange | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._deadline_writes: asyncio.Task[bool] | None = None
-        self._started_s = 0.0
+        self._deadline_writes: asyncio.Task[None] | None = None
+        self._began_s = 0.0
         self._processing_s = 0.0
         self._released = False
 
     async def run(self) -> None:
         """Serve until the end. A cancellation by `release` ends it as cleanly as a return."""
+        context = self._context
         try:
-            while (message := await self._context.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]  # missing in the stubs
+            while (message := await context.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]  # not in stubs
                 if self._deadline_writes is not None:
                     await self._deadline_writes
-                if await self._take(message):
+                answers, closing = self._take(message)
+                for answer in answers:
+                    await context.write(answer)
+                if closing:
                     return
         except UnknownMessage as error:
             self._streams.router.listener.failed(error)
@@ -83,56 +98,47 @@ class _Stream:
             self._released = True
             self._task.cancel()
 
+    def on_deadline(self) -> None:
+        """Answer what is still held."""
+        if self._exchange is not None and self._exchange.holding:
+            self._deadline_writes = asyncio.ensure_future(self._write_deadline())
+
     def end(self) -> None:
-        """Clean up, and record the time spent."""
-        if self._timer is not None:
-            self._timer.cancel()
+        """Record the time spent, and tell the exchange."""
         if self._exchange is not None:
             self._exchange.end()
         metrics = self._streams.metrics
         metrics.streams().inc()
         metrics.processing_seconds().observe(self._processing_s)
 
-    async def _take(self, message: bytes) -> bool:
-        """Handle one message; True when the stream is to be closed."""
-        began_s = time.perf_counter()
+    def _take(self, message: bytes) -> tuple[list[bytes], bool]:
+        """Handle one message: what to write, and whether the stream is to be closed after it."""
+        now_s = time.monotonic()
         if self._exchange is None:
-            self._started_s = began_s
             modes, event = self._streams.decoder.first(message)
             self._exchange = Exchange(self._streams.router, modes)
-        else:
-            event = self._streams.decoder.next(message)
-        answers, closing = self._handle(event, began_s)
-        for answer in answers:
-            await self._context.write(answer)
-        self._set_timer(self._exchange)
-        return closing
+            self._began_s = now_s
+            taken = self._handle(self._exchange, event, now_s)
+            if self._exchange.holding:
+                self._streams.deadlines.add(self, now_s)
+            return taken
+        return self._handle(self._exchange, self._streams.decoder.next(message), now_s)
 
-    def _handle(self, event: Event, began_s: float) -> tuple[list[bytes], bool]:
-        assert self._exchange is not None
-        actions = self._exchange.handle(event, time.monotonic())
-        answers = [self._streams.encoder.encode(action) for action in actions if type(action) is not Close]
-        ended_s = time.perf_counter()
-        self._processing_s += ended_s - began_s
+    def _handle(self, exchange: Exchange, event: Event, now_s: float) -> tuple[list[bytes], bool]:
+        streams = self._streams
+        actions = exchange.handle(event, now_s)
+        answers = [streams.encoder.encode(action) for action in actions if type(action) is not Close]
+        ended_s = time.monotonic()
+        self._processing_s += ended_s - now_s
         if any(map(_decides, actions)):
-            self._streams.metrics.decision_seconds().observe(ended_s - self._started_s)
+            streams.metrics.decision_seconds().observe(ended_s - self._began_s)
         return answers, len(answers) < len(actions)
 
-    def _set_timer(self, exchange: Exchange) -> None:
-        if exchange.holding and self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._streams.deadline_s, self._on_deadline)
-        elif self._timer is not None and not exchange.holding:
-            self._timer.cancel()
-
-    def _on_deadline(self) -> None:
-        self._deadline_writes = asyncio.ensure_future(self._write_deadline())
-
-    async def _write_deadline(self) -> bool:
-        answers, closing = self._handle(Deadline(), time.perf_counter())
-        for answer in answers:
-            await self._context.write(answer)
-        return closing
+    async def _write_deadline(self) -> None:
+        if self._exchange is not None:
+            answers, _ = self._handle(self._exchange, Deadline(), time.monotonic())
+            for answer in answers:
+                await self._context.write(answer)
 
 
 def _decides(action: Action) -> bool:

@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import json
 import logging
 from collections.abc import Callable
@@ -112,6 +113,29 @@ def test_a_gateway_that_leaves_at_any_point_leaves_nothing(
             await eventually(lambda: not open_streams)
 
     asyncio.run(scenario())
+    assert [] == [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_gateways_that_leave_around_the_deadline_leave_nothing(
+    router: Router, call: type[Any], eventually: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Cancelling just before, at and after the deadline's answers is no error either."""
+
+    async def scenario() -> None:
+        settings = "exchange: {deadline_ms: 5}"
+        async with router(settings) as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+
+            async def leave(after_s: float) -> None:
+                stream = call(channel)
+                await stream.headers()
+                await asyncio.sleep(after_s)
+                stream.stub.cancel()
+
+            await asyncio.gather(*(leave(step / 5000) for step in range(60)))
+            await eventually(lambda: not app._streams._open)
+
+    asyncio.run(scenario(), debug=True)
+    gc.collect()
     assert [] == [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 

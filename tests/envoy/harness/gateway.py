@@ -56,19 +56,19 @@ class Gateway(ManagedProcess):
         config, self._admin_address = folder / "envoy.yaml", folder / "envoy.admin"
         config.write_text(yaml.safe_dump(document))
         super().__init__(f"envoy-{mode}", _command(config, self._admin_address), folder)
-        self.admin_url = eventually(self._find_admin, f"{self.name} opens its admin port")
+        self.admin.base_url = eventually(self._find_admin, f"{self.name} opens its admin port")
         eventually(self._ready, f"{self.name} is ready")
         self.port = self._listening_port()
         self.url = f"http://127.0.0.1:{self.port}"
 
     def statistic(self, name: str) -> int:
         """Return one of Envoy's own counters."""
-        answer = httpx.get(f"{self.admin_url}/stats", params={"filter": f"^{name}$", "format": "json"})
+        answer = self.admin.get("/stats", params={"filter": f"^{name}$", "format": "json"})
         return sum(int(each["value"]) for each in answer.json()["stats"] if "value" in each)
 
     def set_runtime(self, key: str, value: int) -> None:
         """Change a runtime value, as an operator does."""
-        httpx.post(f"{self.admin_url}/runtime_modify", params={key: value}).raise_for_status()
+        self.admin.post("/runtime_modify", params={key: value}).raise_for_status()
 
     def access_log(self, mark: str) -> list[dict[str, Any]]:
         """Return the entries of requests whose path contains `mark`."""
@@ -82,10 +82,10 @@ class Gateway(ManagedProcess):
 
     def _ready(self) -> bool:
         assert self.running, f"{self.name} did not start:\n{self.log_tail()}"
-        return httpx.get(f"{self.admin_url}/ready").status_code == httpx.codes.OK
+        return self.admin.get("/ready").status_code == httpx.codes.OK
 
     def _listening_port(self) -> int:
-        listeners = httpx.get(f"{self.admin_url}/listeners", params={"format": "json"}).json()
+        listeners = self.admin.get("/listeners", params={"format": "json"}).json()
         return int(listeners["listener_statuses"][0]["local_address"]["socket_address"]["port_value"])
 
 

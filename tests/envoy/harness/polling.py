@@ -17,5 +17,5 @@ def eventually(condition: Callable[[], T], what: str, within_s: float = 15.0) ->
     while not (value := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {within_s} s: {what}")
-        _PAUSE.wait(0.01)
+        _PAUSE.wait(0.02)
     return value

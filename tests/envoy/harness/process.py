@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+import httpx
+
 from tests.envoy.harness.polling import eventually
 
 __all__ = ["ManagedProcess"]
@@ -15,10 +17,12 @@ ENDS_WITHIN_S = 20
 
 
 class ManagedProcess:
-    """A running program; stdout and stderr go to files in `folder`."""
+    """A running program; stdout and stderr go to files in `folder`. `admin` is for its admin port."""
 
     def __init__(self, name: str, command: Sequence[str], folder: Path) -> None:
         self.name = name
+        # One client for all questions to the admin port: making one takes longer than asking.
+        self.admin = httpx.Client(timeout=10)
         self.out, self.err = folder / f"{name}.out", folder / f"{name}.err"
         with self.out.open("wb") as out, self.err.open("wb") as err:
             self._process = self._start(command, out, err)
@@ -40,6 +44,7 @@ class ManagedProcess:
         """End it without a warning."""
         self._process.kill()
         self._process.wait(ENDS_WITHIN_S)
+        self.admin.close()
 
     def terminate(self) -> int:
         """Ask it to end, and return its exit code; kill it when it does not."""
@@ -49,6 +54,7 @@ class ManagedProcess:
 
     def wait(self) -> int:
         """Return the exit code once it has ended; kill it when it does not."""
+        self.admin.close()
         try:
             return self._process.wait(ENDS_WITHIN_S)
         except subprocess.TimeoutExpired:

@@ -1,0 +1,1 @@
+"""Benchmarks that print ratios; `make bench` writes them to bench/results.md."""

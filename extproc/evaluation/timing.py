@@ -1,0 +1,52 @@
+"""What one estimate costs: medians, in microseconds, of calls on a model that has learned."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from statistics import median
+from time import perf_counter
+
+from extproc.core.estimator import make_estimator
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.facts import Api, RequestFacts
+from extproc.core.usage import Usage
+
+__all__ = ["Timing", "time_estimator"]
+
+SMALL_BYTES = 4 * 1024
+LARGE_BYTES = 1024 * 1024
+LESSONS = 300  # enough that solving has become rare
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Median microseconds of an estimate of 4 KB and of 1 MB, and of learning from an answer."""
+
+    small_us: float
+    large_us: float
+    learning_us: float
+
+
+def time_estimator(text: bytes) -> Timing:
+    """Measure on pieces of this text."""
+    estimator = make_estimator(EstimatorSettings())
+    repeated = text * (LARGE_BYTES // len(text) + 2)
+    small = RequestFacts(Api.CHAT, "model", repeated[:SMALL_BYTES], messages=1)
+    large = replace(small, text=repeated[:LARGE_BYTES])
+    estimate = estimator.estimate(small, "")
+    usage = Usage(SMALL_BYTES // 4)
+    for _ in range(LESSONS):
+        estimator.observe(estimate, usage)
+    return Timing(
+        small_us=_median_us(lambda: estimator.estimate(small, ""), 2_000),
+        large_us=_median_us(lambda: estimator.estimate(large, ""), 200),
+        learning_us=_median_us(lambda: estimator.observe(estimate, usage), 2_000),
+    )
+
+
+def _median_us(call: Callable[[], object], count: int) -> float:
+    times = []
+    for _ in range(count):
+        start = perf_counter()
+        call()
+        times.append(perf_counter() - start)
+    return median(times) * 1e6

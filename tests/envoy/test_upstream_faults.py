@@ -1,0 +1,157 @@
+"""Pools that misbehave: the client gets what it would have got without us, and nothing is learned."""
+
+import re
+import zlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from tests.envoy.harness.caller import Caller
+from tests.envoy.harness.polling import eventually
+from tests.envoy.harness.pools import MODEL
+from tests.envoy.harness.raw import RawClient, chat_body
+
+PROMPT = {"model": MODEL, "messages": [{"role": "user", "content": "one two three"}], "max_tokens": 40}
+STREAM = {"stream": True, "stream_options": {"include_usage": True}}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a client sees of an answer: all of it but ids and times. `broke` names how it ended, if not well."""
+
+    status: int
+    content_type: str
+    body: bytes
+    broke: str = ""
+
+
+def ask(client: httpx.Client, url: str, fields: Mapping[str, object], fault: str) -> Seen:
+    """Send the request and read as much of its answer as comes."""
+    body, broke = b"", ""
+    headers = {"x-emulate-fault": fault} if fault else {}
+    with client.stream("POST", f"{url}/v1/chat/completions", json=PROMPT | fields, headers=headers) as answer:
+        try:
+            body = b"".join(answer.iter_raw())
+        except httpx.RemoteProtocolError as error:
+            broke = type(error).__name__
+    if answer.headers.get("content-encoding") == "gzip":
+        # Ids compress to different lengths, so that the cut is not quite at the same place.
+        body = zlib.decompressobj(wbits=31).decompress(body)[:100]
+    body = re.sub(rb'[0-9a-f]{32}|"created": ?\d+', b"", body)
+    return Seen(answer.status_code, answer.headers.get("content-type", ""), body, broke)
+
+
+# Fault, whether the answer is a stream, and the cause that the router counts.
+FAULTS = [
+    ("broken-json", {}, "not_json"),
+    ("truncated-gzip", {}, "cut_short"),
+    ("truncated-gzip", STREAM, "cut_short"),
+    ("broken-sse", STREAM, "broken_sse"),
+    ("usage=zero", {}, "wrong_usage"),
+    ("usage=negative", {}, "wrong_usage"),
+    ("usage=million", {}, "wrong_usage"),
+    ("usage=zero", STREAM, "wrong_usage"),
+    ("usage=million", STREAM, "wrong_usage"),
+    ("status=302", {}, "status"),
+    ("status=429", {}, "status"),
+    ("status=500", STREAM, "status"),
+    ("status=503", {}, "status"),
+]
+
+
+def through(caller: Caller, fields: Mapping[str, object], fault: str = "") -> Seen:
+    """Ask through Envoy."""
+    return ask(caller.http, "", fields, fault)
+
+
+def alone(caller: Caller, fields: Mapping[str, object], fault: str = "") -> Seen:
+    """Ask the pool itself."""
+    return ask(caller.http, caller.stack.pools.short.url, fields, fault)
+
+
+class Lessons:
+    """What the router learned and did not since this was made."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._router = caller.stack.router
+        self._before = self._now()
+
+    def _now(self) -> tuple[float, Counter[str]]:
+        causes: Counter[str] = Counter()
+        for labels, count in self._router.samples("dualpool_answers_not_learned_total"):
+            causes[labels["cause"]] += int(count)
+        return self._router.metric("dualpool_observations_total"), causes
+
+    def seen(self) -> tuple[float, dict[str, int]]:
+        """Return how many observations came, and how many answers taught nothing, by cause."""
+        now, before = self._now(), self._before
+        return now[0] - before[0], dict(now[1] - before[1])
+
+
+@pytest.mark.parametrize(("fault", "fields", "cause"), FAULTS, ids=lambda value: str(value)[:16])
+def test_faulty_answer_passes_and_teaches_nothing(
+    caller: Caller, fault: str, fields: Mapping[str, object], cause: str
+) -> None:
+    """Broken, lying and failing answers reach the client as they are; the router counts why it did not learn."""
+    lessons = Lessons(caller)
+    assert alone(caller, fields, fault) == through(caller, fields, fault)
+    eventually(lambda: lessons.seen() != (0, {}), "the router has read the answer")
+    assert (0, {cause: 1}) == lessons.seen()
+
+
+@pytest.mark.parametrize("fields", [{}, STREAM], ids=["json", "sse"])
+def test_sound_answer_passes_and_teaches(caller: Caller, fields: Mapping[str, object]) -> None:
+    """The same requests without a fault: the same answer as without us, and a lesson each."""
+    lessons = Lessons(caller)
+    assert alone(caller, fields) == through(caller, fields)
+    eventually(lambda: lessons.seen() != (0, {}), "the router has read the answer")
+    assert (1, {}) == lessons.seen()
+
+
+@pytest.mark.parametrize("fields", [{}, STREAM], ids=["json", "sse"])
+def test_pool_that_dies_in_mid_answer(caller: Caller, fields: Mapping[str, object]) -> None:
+    """A connection cut in mid-answer is an error for the client, as without us, and teaches nothing.
+
+    While the router looks at the answer's head Envoy holds it; a pool that dies in that moment is a 502, not a 200
+    that breaks off.
+    """
+    lessons = Lessons(caller)
+    assert (200, "RemoteProtocolError") == breaking_off(alone(caller, fields, "die"))
+    assert breaking_off(through(caller, fields, "die")) in {(200, "RemoteProtocolError"), (502, "")}
+    eventually(lambda: lessons.seen() != (0, {}), "the router has heard of the end")
+    assert (0, {"cut_short": 1}) == lessons.seen()
+
+
+def breaking_off(seen: Seen) -> tuple[int, str]:
+    """Return status and error of an answer."""
+    return seen.status, seen.broke
+
+
+def test_interim_answer_before_the_real_one(caller: Caller) -> None:
+    """After a 1xx the real answer reaches the client and teaches."""
+    lessons = Lessons(caller)
+    assert alone(caller, {}, "status=103") == through(caller, {}, "status=103")
+    eventually(lambda: lessons.seen() != (0, {}), "the router has read the answer")
+    assert (1, {}) == lessons.seen()
+
+
+def test_pool_that_answers_before_the_request_has_ended(caller: Caller) -> None:
+    """A refusal in mid-upload reaches the client at once; nothing is learned, and no stream is left open."""
+    lessons = Lessons(caller)
+    body = chat_body(MODEL, "x" * 200_000)
+    with RawClient(caller.stack.gateway.port) as client:
+        client.head(
+            f"{caller.root}/v1/chat/completions",
+            content_length=str(len(body)),
+            x_tenant=caller.mark,
+            x_emulate_fault="early-status=429",
+        )
+        client.send(body[:-1])
+        if caller.stack.gateway.name == "envoy-buffered":
+            client.send(body[-1:])
+        assert 429 == client.answer().status
+    eventually(lambda: caller.stack.router.metric("dualpool_streams_open") == 0, "no stream is open")
+    assert 0 == lessons.seen()[0]
