@@ -16,8 +16,8 @@ __all__ = ["CLASSES", "ByteClass", "Digrams", "TextKind", "digrams", "sample", "
 
 Digrams = npt.NDArray[np.float64]
 
-SAMPLE_BYTES = 64 * 1024
-SAMPLE_BLOCK_BYTES = 1024
+SAMPLE_BYTES = 32 * 1024
+SAMPLE_BLOCK_BYTES = 256  # many small blocks see more of a text's parts than few large ones
 
 
 class ByteClass(IntEnum):
@@ -111,7 +111,7 @@ def digrams(text: bytes) -> Digrams:
     The text is taken to follow a line end, so that the counts sum up to len(text), also when it was sampled.
     """
     seen = sample(text)
-    classes = np.frombuffer(b"\n".translate(_CLASS_OF) + seen.translate(_CLASS_OF), np.uint8)
+    classes = np.frombuffer((b"\n" + seen).translate(_CLASS_OF), np.uint8)
     pairs = classes[:-1].astype(np.intp)
     pairs *= CLASSES
     pairs += classes[1:]
@@ -123,7 +123,7 @@ def digrams(text: bytes) -> Digrams:
 
 def text_kind(counts: Digrams) -> TextKind:
     """Tell the kind of text by its dominant bytes (bytes of each script; ASCII by its punctuation)."""
-    ascii_bytes, marks, two_byte, indic, cjk, latin_marks = (counts.sum(0) @ _SCRIPTS).tolist()
+    ascii_bytes, marks, two_byte, indic, cjk, latin_marks = (counts.ravel() @ _SCRIPTS).tolist()
     scripts = ((two_byte, TextKind.TWO_BYTE), (indic, TextKind.INDIC), (cjk, TextKind.CJK))
     script_bytes, kind = max(scripts)
     if script_bytes > ascii_bytes:
@@ -147,7 +147,7 @@ def _class_of() -> bytes:
 
 
 def _scripts() -> npt.NDArray[np.float64]:
-    """Weights of classes, shape (CLASSES, 6): a lead byte counts for all bytes of its character."""
+    """Weights of digrams, shape (CLASSES ** 2, 6): a lead byte counts for all bytes of its character."""
     weights = np.zeros((CLASSES, 6))
     weights[: ByteClass.LOW_CONTINUATION, 0] = 1
     weights[[ByteClass.DIGIT, ByteClass.LINE, ByteClass.BRACKET, ByteClass.PUNCTUATION], 1] = 1
@@ -157,7 +157,7 @@ def _scripts() -> npt.NDArray[np.float64]:
     weights[ByteClass.EMOJI, 4] = 4
     weights[[ByteClass.LATIN_1, ByteClass.LATIN_EXTENDED], 5] = 2
     weights[ByteClass.SOUTH_EAST, 5] = 3
-    return weights
+    return np.tile(weights, (CLASSES, 1))  # whatever came before
 
 
 _CLASS_OF = _class_of()

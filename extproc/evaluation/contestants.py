@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from extproc.core.estimator import make_estimator
-from extproc.core.estimator.protocol import Estimate
+from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.ema import EmaEstimator
+from extproc.core.estimator.features import Features
+from extproc.core.estimator.protocol import Estimate, Estimator
 from extproc.core.estimator.settings import ByteClassSettings, EstimatorSettings
 from extproc.core.usage import Usage
 from extproc.evaluation.requests import Request
@@ -68,8 +70,8 @@ class SemanticRouter:
 class Ours:
     """An estimator of this project, as the router runs it."""
 
-    def __init__(self, settings: EstimatorSettings) -> None:
-        self._estimator = make_estimator(settings)
+    def __init__(self, estimator: Estimator) -> None:
+        self._estimator = estimator
         self._last: Estimate | None = None
 
     def predict(self, request: Request) -> tuple[float, float]:
@@ -90,7 +92,7 @@ class PaperEma(Ours):
     """The paper's EMA; told the kind of each text (a perfect category), or left to find categories itself."""
 
     def __init__(self, *, told_kinds: bool) -> None:
-        super().__init__(EstimatorSettings(kind="ema"))
+        super().__init__(EmaEstimator(EstimatorSettings(kind="ema")))
         self._told_kinds = told_kinds
 
     def predict(self, request: Request) -> tuple[float, float]:
@@ -98,9 +100,10 @@ class PaperEma(Ours):
         return self._predict(request, tenant=request.kind if self._told_kinds else "")
 
 
-def byte_class(epsilon: float = 0.01) -> Ours:
-    """Return this project's estimator with a chosen miss rate."""
-    return Ours(EstimatorSettings(kind="byteclass", byteclass=ByteClassSettings(epsilon=epsilon)))
+def byte_class(epsilon: float = 0.01, text_prices: Features | None = None) -> Contestant:
+    """Return this project's estimator with a chosen miss rate, and perhaps other prior prices."""
+    settings = EstimatorSettings(kind="byteclass", byteclass=ByteClassSettings(epsilon=epsilon))
+    return Ours(ByteClassEstimator(settings, text_prices))
 
 
 CONTESTANTS: dict[str, Callable[[], Contestant]] = {

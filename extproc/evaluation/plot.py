@@ -30,7 +30,7 @@ def plot(comparisons: Sequence[Comparison], file: Path) -> None:
     for (convergence, scatter), comparison in zip(panels, comparisons, strict=True):
         _draw_convergence(convergence, comparison)
         _draw_scatter(scatter, comparison)
-    panels[0][0].legend(frameon=False, fontsize=8, loc="upper right")
+    panels[0][1].legend(frameon=False, fontsize=8, loc="lower right")
     figure.savefig(file, dpi=110)
 
 
@@ -78,5 +78,5 @@ def _running_mean(values: Tokens) -> Tokens:
 
 
 def _cumulative(result: Run) -> tuple[Tokens, Tokens]:
-    ratio = np.sort((result.bound / result.actual)[WARM_UP:])
+    ratio = np.sort((result.bound / result.actual)[min(WARM_UP, result.actual.size // 2) :])
     return ratio, np.arange(1, ratio.size + 1) / ratio.size * 100

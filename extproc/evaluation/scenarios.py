@@ -8,11 +8,12 @@ import numpy as np
 
 from extproc.evaluation.contestants import CONTESTANTS, byte_class
 from extproc.evaluation.measure import Figures, Run, figures, run
+from extproc.evaluation.prices import fitted_prices
 from extproc.evaluation.requests import Lengths, Request, fixed_stream, traffic_stream
 from extproc.evaluation.texts import Texts, halves
 from extproc.evaluation.tokenizers import Tokenizer
 
-__all__ = ["OURS", "Comparison", "Plan", "compare"]
+__all__ = ["OURS", "Comparison", "Material", "Plan", "compare"]
 
 OURS = "byte classes"
 POISONED_SHARE = 0.01
@@ -48,41 +49,73 @@ class Comparison:
     curves: dict[str, Run]
 
 
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What streams are made of."""
+
+    texts: Texts
+    lengths: Lengths
+
+
 def compare(
-    texts: Texts, tokenizer: Tokenizer, lengths: Lengths, plan: Plan, say: Callable[[str], None]
+    material: Material, tokenizer: Tokenizer, others: Sequence[Tokenizer], plan: Plan, say: Callable[[str], None]
 ) -> Comparison:
     """Run everything for one tokenizer; `say` hears of the progress."""
     say(f"{tokenizer.name}: making streams")
+    texts = material.texts
     fixed = [list(fixed_stream(texts, tokenizer, plan.fixed_requests, seed)) for seed in plan.seeds]
-    traffic = [list(traffic_stream(texts, tokenizer, lengths, plan.traffic_requests, seed)) for seed in plan.seeds]
+    traffic = [
+        list(traffic_stream(texts, tokenizer, material.lengths, plan.traffic_requests, seed))
+        for seed in plan.seeds
+    ]
     unseen = [_unseen(texts, tokenizer, plan, seed) for seed in plan.seeds]
     tokenizer.save()
-    flipped = [_flip(stream, seed) for stream, seed in zip(traffic, plan.seeds, strict=True)]
     everything = list(chain.from_iterable(traffic))
-    say(f"{tokenizer.name}: running {len(everything):,} requests of traffic and others")
-
-    def ours(stream: Sequence[Request], told: Sequence[int] | None = None, epsilon: float = 0.01) -> Figures:
-        return figures(run(byte_class(epsilon), stream, told), plan.warm_up, plan.threshold)
-
-    def all_of(streams: Sequence[Sequence[Request]]) -> dict[str, tuple[Figures, ...]]:
-        return {
-            name: tuple(figures(run(make(), stream), plan.warm_up, plan.threshold) for stream in streams)
-            for name, make in CONTESTANTS.items()
-        }
-
+    say(f"{tokenizer.name}: running {len(everything):,} requests of traffic, and the rest")
+    seeded = list(zip(plan.seeds, fixed, traffic, strict=True))
     return Comparison(
         tokenizer=tokenizer.name,
-        fixed=all_of(fixed),
-        traffic=all_of(traffic),
-        unseen=tuple(ours(stream) for stream in unseen),
-        flipped=tuple(ours(stream) for stream in flipped),
-        poisoned=tuple(
-            ours(stream, _poison(stream, seed)) for stream, seed in zip(fixed, plan.seeds, strict=True)
-        ),
-        rare=ours(everything, epsilon=0.001),
-        rare_flipped=ours(_flip(everything, 0), epsilon=0.001),
+        fixed=_contest(fixed, plan),
+        traffic=_contest(traffic, plan),
+        unseen=tuple(_ours(stream, plan) for stream in unseen),
+        flipped=tuple(_ours(_flip(stream, seed), plan) for seed, _, stream in seeded),
+        poisoned=tuple(_ours(stream, plan, told=_poison(stream, seed)) for seed, stream, _ in seeded),
+        foreign_prior=_foreign_prior(texts, others, fixed, plan),
+        rare=_ours(everything, plan, epsilon=0.001),
+        rare_flipped=_ours(_flip(everything, 0), plan, epsilon=0.001),
         rare_requests=len(everything),
         curves={name: run(make(), traffic[0]) for name, make in CONTESTANTS.items()},
+    )
+
+
+def _contest(streams: Sequence[Sequence[Request]], plan: Plan) -> dict[str, tuple[Figures, ...]]:
+    """Run every contestant through every stream."""
+    return {
+        name: tuple(figures(run(make(), stream), plan.warm_up, plan.threshold) for stream in streams)
+        for name, make in CONTESTANTS.items()
+    }
+
+
+def _ours(
+    stream: Sequence[Request], plan: Plan, told: Sequence[int] | None = None, epsilon: float = 0.01
+) -> Figures:
+    return figures(run(byte_class(epsilon), stream, told), plan.warm_up, plan.threshold)
+
+
+def _foreign_prior(
+    texts: Texts, others: Sequence[Tokenizer], streams: Sequence[Sequence[Request]], plan: Plan
+) -> tuple[Figures, ...]:
+    """Run from prior prices that were fitted to the other tokenizers only; () when there are none."""
+    if not others:
+        return ()
+    seed = plan.seeds[0]
+    prices = fitted_prices([list(fixed_stream(texts, other, plan.fixed_requests, seed)) for other in others])
+    for other in others:
+        other.save()
+    contestants = (byte_class(text_prices=prices) for _ in streams)
+    return tuple(
+        figures(run(contestant, stream), plan.warm_up, plan.threshold)
+        for contestant, stream in zip(contestants, streams, strict=True)
     )
 
 

@@ -12,18 +12,19 @@ byte classes, of transitions between them, and of structure):
     3. bound    = estimate * exp(q * s)     q: adaptive conformal inference, one per model (bound.py)
        s^2      = spread^2 + leverage       what the category scatters, plus what the prices do not know yet
     4. each lies within physical limits: no tokenizer in use makes more than one token of a byte of text, or fewer
-       than one of 16; what is not text costs at most OVERHEAD times its prior price, and TEMPLATE_TOKENS.
+       than one of 16; what is not text costs at most OVERHEAD times its price, prior or learned, and
+       TEMPLATE_TOKENS.
 
 After an answer with k prompt tokens and the error e = log(k / estimate): the bound hears whether k was above it, r
 and the spread take in e + r, the prices take in (x, k). An error beyond CLIP_SCALES standard deviations, or a
 factor of 2, is clipped to that, k with it, and the answer is believed by as much less (Huber's weight on a clipped
 target, so that influence falls as errors grow). So usage that is off by ten times, from a wrong counter or a
-prompt cut by the server, moves next to nothing; a model whose tokenizer really changed is followed all the same,
-because clipped errors widen the spread. An error beyond WILD does not count as a miss either: no bound holds
-against a broken counter.
+prompt cut by the server, moves next to nothing. Where most of the last answers are beyond belief, it is the model
+that is wrong (another tokenizer or template behind the same name): its prices start anew, and answers are believed
+as they are. An error beyond WILD does not count as a miss of the bound: no bound holds against a broken counter.
 
 The units are tokens and bytes throughout; errors are natural logarithms of ratios. Time and space for each request
-are constant: the text is looked at once, in at most 64 KB of samples, and a model is a 42 x 42 matrix.
+are constant: the text is looked at once, in at most 32 KB of samples, and a model is a 42 x 42 matrix.
 
 Prior art, and what was rejected. One EMA of bytes per token (the paper, ema.py): text of mixed kinds
 has no one ratio, and 20 % of requests exceed its margin. The same per detected language: wrong in every mixed
@@ -32,7 +33,7 @@ Sherman-Morrison RLS: see least_squares.py. Small neural networks: nothing to ex
 to merge.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import exp, log, sqrt
 
 from extproc.core.errors import ConfigurationError
@@ -59,6 +60,7 @@ __all__ = ["ByteClassEstimator"]
 MAX_BYTES_PER_TOKEN = 16.0
 OVERHEAD = 4.0
 TEMPLATE_TOKENS = 256.0
+MAX_FACTOR = 1_000  # usage further from the estimate than this is no usage
 CLIP_SCALES = 5.0
 MIN_CLIP = 0.1
 MAX_CLIP = log(2)
@@ -74,7 +76,7 @@ class Evidence:
     `tokens` is the estimate, `residual` the r in it, `x` is None for prompts that need no price.
     """
 
-    x: Features | None
+    x: Features | None = field(compare=False)  # arrays have no one equality
     refused: str | None
     tokens: float
     residual: float
@@ -88,13 +90,13 @@ class Evidence:
 
 
 class ByteClassEstimator:
-    """`estimator.kind: byteclass`; see the module for the algorithm."""
+    """`estimator.kind: byteclass`; see the module for the algorithm. `text_prices` replace the prior's."""
 
     KIND = "byteclass"
 
-    def __init__(self, settings: EstimatorSettings) -> None:
+    def __init__(self, settings: EstimatorSettings, text_prices: Features | None = None) -> None:
         self._settings = settings
-        self._prior = prior(settings.media_tokens)
+        self._prior = prior(settings.media_tokens, text_prices)
         self._all_models = Residual()
         self._models: CappedMap[str, ServedModel] = CappedMap(settings.max_models, self._new_model)
         self._residuals: CappedMap[CategoryKey, Residual] = CappedMap(
@@ -118,7 +120,7 @@ class ByteClassEstimator:
         model = self._model(model_name)
         residual = self._residuals.get(category) or model.residual
         x = features(facts, counts)
-        lowest, highest = self._limits(facts.text_bytes, x)
+        lowest, highest = self._limits(facts.text_bytes, x, model.prices.weights)
         tokens = min(max(model.prices.predict(x) * residual.factor, lowest), highest)
         leverage = model.prices.leverage(x / tokens)
         evidence = Evidence(
@@ -127,10 +129,14 @@ class ByteClassEstimator:
         bound = min(model.bound.above(tokens, evidence.scale(residual.spread)), highest)
         return Estimate(tokens, bound, output, declared, self._source(category), category, evidence)
 
+    def prices(self, model: str) -> Features:
+        """Return the prices of a model's features as they are now, learned or prior, in tokens."""
+        return self._model(model[:MAX_KEY_CHARS]).prices.weights
+
     def observe(self, estimate: Estimate, usage: Usage, pool_tokens: int | None = None) -> Learning:
         """Learn prices, residual, bound and output length; the error in the result is that of before."""
         evidence, actual = estimate.evidence, usage.prompt_tokens
-        if not isinstance(evidence, Evidence) or actual <= 0:
+        if not isinstance(evidence, Evidence) or not 0 < actual <= MAX_FACTOR * evidence.tokens:
             return Learning(0.0, under_counted=False, bytes_per_token=0.0, refused="implausible")
         truncated = truncated_by_pool(usage, pool_tokens)
         if evidence.sequences == 1:  # usage reports all sequences together
@@ -156,8 +162,9 @@ class ByteClassEstimator:
 
     def state(self) -> LearnedState:
         """Return all that is learned; the category with an empty model is the parent of all models."""
-        root = CategoryKey("", "")
-        residuals = [(root, self._all_models), *self._residuals]
+        residuals = list(self._residuals)
+        if self._all_models.answers:
+            residuals.append((CategoryKey("", ""), self._all_models))
         return LearnedState(
             self.KIND,
             tuple(CategoryState(key, r.bytes_per_token, 0.0, r.answers, r.mean, r.spread) for key, r in residuals),
@@ -198,22 +205,24 @@ class ByteClassEstimator:
         if abs(error) <= WILD:
             model.bound.observe(missed=actual > estimate.prompt_bound)
         limit = min(max(MIN_CLIP, CLIP_SCALES * evidence.scale(residual.spread)), MAX_CLIP)
-        believed = min(max(error, -limit), limit)
+        clipped = abs(error) > limit
+        believed = error
+        if not model.is_wrong(clipped=clipped):
+            believed = min(max(error, -limit), limit)
         taught = model.prices.answers >= TAUGHT_ANSWERS
         for part in (residual, model.residual, self._all_models):
             part.learn(
                 believed + evidence.residual, evidence.leverage, evidence.text_bytes / actual, move_mean=taught
             )
-        clipped = believed != error
         weight = believed / error if clipped else 1.0
         model.prices.learn(evidence.x, evidence.tokens * exp(believed), weight)
         model.clipped += clipped
         return clipped
 
-    def _limits(self, text_bytes: int, x: Features) -> tuple[float, float]:
+    def _limits(self, text_bytes: int, x: Features, prices: Features) -> tuple[float, float]:
         """Return the fewest and the most tokens that the request can have."""
-        beside_text = OVERHEAD * structure_tokens(x, self._prior.mean) + TEMPLATE_TOKENS
-        return max(text_bytes / MAX_BYTES_PER_TOKEN, 1.0), text_bytes + beside_text
+        beside_text = max(structure_tokens(x, self._prior.mean), structure_tokens(x, prices))
+        return max(text_bytes / MAX_BYTES_PER_TOKEN, 1.0), text_bytes + OVERHEAD * beside_text + TEMPLATE_TOKENS
 
     def _model(self, name: str) -> ServedModel:
         """Return a model to look at: one that no answer made known is not kept, since names come from clients."""

@@ -17,7 +17,7 @@ from extproc.core.estimator.settings import MediaTokens
 from extproc.core.facts import RequestFacts
 from extproc.core.text import CLASSES, ByteClass, Digrams
 
-__all__ = ["FEATURE_NAMES", "Features", "Prior", "features", "prior", "structure_tokens"]
+__all__ = ["FEATURE_NAMES", "TEXT_FEATURES", "Features", "Prior", "features", "prior", "structure_tokens"]
 
 Features = npt.NDArray[np.float64]  # shape (len(FEATURE_NAMES),), counts
 
@@ -81,6 +81,7 @@ STRUCTURE = (
     ("tool call", 8.0, 10.0),
 )
 MEDIA = ("image", "audio", "video")
+TEXT_FEATURES = len(BYTE_PRICES) + len(TRANSITIONS)  # they come first
 
 FEATURE_NAMES = (
     *(byte_class.name.lower() for byte_class in BYTE_PRICES),
@@ -101,18 +102,25 @@ class Prior:
 def features(facts: RequestFacts, counts: Digrams) -> Features:
     """Return the feature vector of a request from its facts and the digrams of its text."""
     media = facts.media
+    x = np.empty(len(FEATURE_NAMES))
+    np.dot(_CELLS, counts.ravel(), out=x[:TEXT_FEATURES])
     structure = (1, facts.messages, facts.tools > 0, facts.tools, facts.tool_calls)
-    return np.concatenate((_CELLS @ counts.ravel(), (*structure, media.images, media.audio, media.video)))
+    x[TEXT_FEATURES:] = (*structure, media.images, media.audio, media.video)
+    return x
 
 
-def prior(media: MediaTokens) -> Prior:
-    """Return the prior; the configuration prices what is not text."""
+def prior(media: MediaTokens, text_prices: Features | None = None) -> Prior:
+    """Return the prior; the configuration prices what is not text. `text_prices` replace those of this module."""
     of_media = [float(media.image), float(media.audio), float(media.video)]
-    of_structure = [price for _, price, _ in STRUCTURE]
-    mean = np.array([*BYTE_PRICES.values(), *(price for _, _, price in TRANSITIONS), *of_structure, *of_media])
-    own = np.array([TEXT_DEVIATION] * _TEXT_FEATURES + [deviation for _, _, deviation in STRUCTURE] + of_media)
+    of_text = [*BYTE_PRICES.values(), *(price for _, _, price in TRANSITIONS)]
+    mean = np.array([*of_text, *(price for _, price, _ in STRUCTURE), *of_media])
+    if text_prices is not None:
+        mean[:TEXT_FEATURES] = text_prices
     foreign = [list(BYTE_PRICES).index(byte_class) for byte_class in FOREIGN]
-    own[foreign] = FOREIGN_DEVIATION * mean[foreign]
+    own = np.full_like(mean, TEXT_DEVIATION)
+    own[foreign] = np.maximum(FOREIGN_DEVIATION * mean[foreign], MIN_FOREIGN_DEVIATION)
+    own[TEXT_FEATURES : -len(MEDIA)] = [deviation for _, _, deviation in STRUCTURE]
+    own[-len(MEDIA) :] = np.maximum(MEDIA_DEVIATION * mean[-len(MEDIA) :], 1)
     thrift = np.zeros_like(mean)
     thrift[foreign] = THRIFT_DEVIATION * mean[foreign]
     return Prior(mean, np.diag(own**2) + np.outer(thrift, thrift))
@@ -123,24 +131,25 @@ def prior(media: MediaTokens) -> Prior:
 # Thai says something of Hindi.
 TEXT_DEVIATION = 0.3
 FOREIGN_DEVIATION = 0.5
+MIN_FOREIGN_DEVIATION = 0.1
 THRIFT_DEVIATION = 0.5
+MEDIA_DEVIATION = 0.5  # share of the configured price
 
 
 def structure_tokens(x: Features, prices: Features) -> float:
     """Return what a request costs beside its text at the given prices, in tokens."""
-    return float(x[_TEXT_FEATURES:] @ prices[_TEXT_FEATURES:])
+    return float(x[TEXT_FEATURES:] @ prices[TEXT_FEATURES:])
 
 
 def _cells() -> npt.NDArray[np.float64]:
     """Return the matrix from digram counts to byte and transition features: shape (features, CLASSES ** 2)."""
-    matrix = np.zeros((_TEXT_FEATURES, CLASSES, CLASSES))
+    matrix = np.zeros((TEXT_FEATURES, CLASSES, CLASSES))
     for row, byte_class in enumerate(BYTE_PRICES):
         matrix[row, :, byte_class] = 1
     for row, (_, cells, _) in enumerate(TRANSITIONS, start=len(BYTE_PRICES)):
         for before, after in cells:
             matrix[row][np.ix_(before, after)] = 1
-    return matrix.reshape(_TEXT_FEATURES, -1)
+    return matrix.reshape(TEXT_FEATURES, -1)
 
 
-_TEXT_FEATURES = len(BYTE_PRICES) + len(TRANSITIONS)
 _CELLS = _cells()

@@ -86,6 +86,11 @@ class RelativeLeastSquares:
         self._a, self._b, self.answers, self.refused = sums.a.copy(), sums.b.copy(), answers, refused
         self._solve()
 
+    def forget(self) -> None:
+        """Drop all that was learned, and start again from the prior."""
+        self._a[:], self._b[:] = 0.0, 0.0
+        self._solve()
+
     def predict(self, x: Features) -> float:
         """Return w.x in tokens; may be anything when x is unlike all that was seen."""
         return float(self.weights @ x)

@@ -13,6 +13,9 @@ from extproc.core.estimator.settings import ByteClassSettings
 __all__ = ["ServedModel"]
 
 
+MOST = 0.5
+
+
 class ServedModel:
     """The byte-class model of one served model name."""
 
@@ -22,6 +25,20 @@ class ServedModel:
         self.residual = residual
         self.clipped = 0
         self.truncated_by_pool = 0
+        self._clipped_share = 0.0
+
+    def is_wrong(self, *, clipped: bool) -> bool:
+        """Take in whether an answer was beyond belief; return whether most of the last ten or so were.
+
+        Then it is not the answers that are broken: the tokenizer or the template behind the name has changed. What
+        was learned of the old one is dropped, since sums of both would fit neither.
+        """
+        was_wrong = self._clipped_share > MOST
+        self._clipped_share += (clipped - self._clipped_share) / 10
+        is_wrong = self._clipped_share > MOST
+        if is_wrong and not was_wrong:
+            self.prices.forget()
+        return is_wrong
 
     def state(self, name: str) -> ModelState:
         """Return all of it, exactly."""
