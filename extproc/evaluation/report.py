@@ -58,13 +58,12 @@ packages, and logs, CSV and base64 made by rule. `traffic` has the lengths of a 
 prompts and tools; `fixed` is one 8 KiB message of one kind. 40 % of the clients escape what is not ASCII. A
 misroute is a request sent to a pool of {plan.threshold:,} tokens that does not hold it and its output.
 
-The declarations are 8 to 28 KB long: 8 KiB prompts of one language overlap, and their error is lower than that of
-real traffic in it. The rows on the second half of every text show how much of that is memory. The byte classes were
-chosen on streams of other seeds from the same texts, with qwen and cl100k; deepseek was not looked at until then,
-but the shipped prior prices hold a quarter of each. The rows on foreign priors have none of the tokenizer at hand.
+The declarations are 8 to 28 KB long: 8 KiB prompts of one language overlap, and their error is lower than that
+of real traffic in it. The rows on the second half of every text show how much of that is memory. The byte classes
+were chosen on streams of other seeds from the same texts, with qwen and cl100k; deepseek was not looked at until
+then, but the shipped prior prices hold a quarter of each. The rows on prices of other tokenizers hold none of it.
 
-After a warm-up of {plan.warm_up} requests the bound of .1 % is measured over all seeds in one go, since it is missed
-once in 1,000 requests."""
+The bound of .1 % is missed once in 1,000 requests, so it is measured over all seeds in one go."""
 
 
 def _bars(comparison: Comparison) -> Iterable[str]:
@@ -89,7 +88,7 @@ def _bars(comparison: Comparison) -> Iterable[str]:
     clean, poisoned = (_mean(runs, "mean_error") for runs in (comparison.fixed[OURS], comparison.poisoned))
     yield _Bar("fixed, 1 % of usages off by 10x: growth of the error", poisoned / clean - 1, 0.10, _percent).row()
     if comparison.foreign_prior:
-        name = "fixed, prior from the other tokenizers only: first 50"
+        name = "fixed, prior prices of the other tokenizers only: first 50"
         yield _Bar(name, _mean(comparison.foreign_prior, "first_50"), 0.10, _percent).row()
         yield _Bar("the same: the next 50", _mean(comparison.foreign_prior, "next_50"), 0.06, _percent).row()
 

@@ -45,7 +45,7 @@ def time_estimator(text: bytes) -> Timing:
 
 
 def _median_us(call: Callable[[], object], count: int) -> float:
-    """Return the median of the quietest of several batches: other programs share the machine's caches and cores."""
+    """Return the median of the quietest of several batches: other programs share cores and caches."""
     return min(_median_of(call, count // BATCHES) for _ in range(BATCHES))
 
 
