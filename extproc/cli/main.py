@@ -10,7 +10,7 @@ from extproc.core.errors import ConfigurationError
 
 __all__ = ["main"]
 
-COMMANDS = ("serve", "emulate", "evaluate", "estimate")
+COMMANDS = ("demo", "emulate", "estimate", "evaluate", "serve")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -38,10 +38,14 @@ def token_budget(facts: RequestFacts, estimate: Estimate) -> TokenBudget:
     Of several prompts the longest counts: each is a sequence of its own. A declared prompt truncation caps the
     prompt (vLLM's truncate_prompt_tokens).
     """
-    prompt, bound = (
-        ceil(round(tokens * facts.longest_share, 6)) for tokens in (estimate.prompt_tokens, estimate.prompt_bound)
-    )
+    share = facts.longest_share
+    prompt, bound = _whole(estimate.prompt_tokens * share), _whole(estimate.prompt_bound * share)
     cap = facts.truncate_prompt_tokens
     if cap is not None and cap > 0:
         prompt, bound = min(prompt, cap), min(bound, cap)
     return TokenBudget(prompt, bound, estimate.output_tokens, facts.sequences)
+
+
+def _whole(tokens: float) -> int:
+    """Round up, but not for the last bits of a float: 300 x (100 / 300) is 100."""
+    return ceil(tokens - 1e-6)

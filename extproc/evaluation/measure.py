@@ -42,6 +42,10 @@ class Run:
         """Where a request is sent to a pool of `threshold` tokens that does not hold it."""
         return (self.actual + self.output > threshold) & (self.bound + self.output <= threshold)
 
+    def detours(self, threshold: int) -> npt.NDArray[np.bool_]:
+        """Where a request that a pool of `threshold` tokens would hold is sent to a larger one."""
+        return (self.actual + self.output <= threshold) & (self.bound + self.output > threshold)
+
 
 @dataclass(frozen=True, slots=True)
 class Figures:
@@ -55,6 +59,7 @@ class Figures:
     under_counted: float
     width: float
     misrouted: float
+    detoured: float
 
 
 def run(contestant: Contestant, stream: Sequence[Request], told: Sequence[int] | None = None) -> Run:
@@ -81,4 +86,5 @@ def figures(result: Run, warm_up: int, threshold: int) -> Figures:
         under_counted=float(result.misses[warm_up:].mean()),
         width=float(result.widths[warm_up:].mean()),
         misrouted=float(result.misroutes(threshold)[warm_up:].mean()),
+        detoured=float(result.detours(threshold)[warm_up:].mean()),
     )

@@ -56,7 +56,8 @@ that the request is routed on. Byte classes are not told the kind of text. 22 ki
 Declaration of Human Rights in 15 languages, Python's documentation and source, Markdown and JSON of installed
 packages, and logs, CSV and base64 made by rule. `traffic` has the lengths of a real trace, several turns, system
 prompts and tools; `fixed` is one 8 KiB message of one kind. 40 % of the clients escape what is not ASCII. A
-misroute is a request sent to a pool of {plan.threshold:,} tokens that does not hold it and its output.
+misroute is a request sent to a pool of {plan.threshold:,} tokens that does not hold it and its output; a detour is
+one that it would hold, sent to the larger pool. The trace has 7.6 % of its prompts between 4,000 and 4,200 tokens.
 
 The declarations are 8 to 28 KB long: 8 KiB prompts of one language overlap, and their error is lower than that
 of real traffic in it. The rows on the second half of every text show how much of that is memory. The byte classes
@@ -97,7 +98,7 @@ def _contest(title: str, runs: dict[str, tuple[Figures, ...]], plan: Plan) -> st
     """Return one stream's table of contestants."""
     head = (
         f"### {title}\n\n| estimator | mean abs. error | p1 | p99 | under-counted | bound over truth | "
-        f"misroutes at {plan.threshold:,} |\n|---|---|---|---|---|---|---|"
+        f"misroutes at {plan.threshold:,} | detours |\n|---|---|---|---|---|---|---|---|"
     )
     return "\n".join([head, *(f"| {name} | {_cells(rows)} |" for name, rows in runs.items())])
 
@@ -113,7 +114,7 @@ def _hard_cases(comparison: Comparison) -> str:
     }
     head = (
         "### Byte classes where it is hard\n\n| | mean abs. error | p1 | p99 | under-counted | bound over truth | "
-        "misroutes |\n|---|---|---|---|---|---|---|"
+        "misroutes | detours |\n|---|---|---|---|---|---|---|---|"
     )
     return "\n".join([head, *(f"| {name} | {_cells(rows)} |" for name, rows in cases.items())])
 
@@ -130,7 +131,7 @@ def _times(timing: Timing) -> str:
 
 
 def _cells(rows: Sequence[Figures]) -> str:
-    names = ("mean_error", "p1", "p99", "under_counted", "width", "misrouted")
+    names = ("mean_error", "p1", "p99", "under_counted", "width", "misrouted", "detoured")
     return " | ".join(_spread([getattr(row, name) for row in rows]) for name in names)
 
 

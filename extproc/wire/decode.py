@@ -5,6 +5,7 @@ read; the rest, among them credentials, never leaves this module.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from envoy.config.core.v3.base_pb2 import HeaderMap
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
@@ -52,14 +53,14 @@ class Decoder:
         comes too early. Raises UnknownMessage.
         """
         request = _parse(message)
-        modes = Modes()
-        if request.HasField("protocol_config"):
-            config = request.protocol_config
-            modes = Modes(
-                _MODES.get(config.request_body_mode, BodyMode.OTHER),
-                _MODES.get(config.response_body_mode, BodyMode.OTHER),
-                config.send_body_without_waiting_for_header_response,
-            )
+        if not request.HasField("protocol_config"):
+            return Modes(), self._event(request)
+        config = request.protocol_config
+        modes = _modes(
+            config.request_body_mode,
+            config.response_body_mode,
+            config.send_body_without_waiting_for_header_response,
+        )
         return modes, self._event(request)
 
     def next(self, message: bytes) -> Event:
@@ -84,6 +85,14 @@ class Decoder:
                 return ResponseTrailers()
             case other:
                 raise UnknownMessage(f"ProcessingRequest of kind {other}")
+
+
+# Every stream of a gateway has the same modes; a few gateways have a few.
+@lru_cache(maxsize=64)
+def _modes(request_body: int, response_body: int, without_waiting: bool) -> Modes:  # noqa: FBT001
+    return Modes(
+        _MODES.get(request_body, BodyMode.OTHER), _MODES.get(response_body, BodyMode.OTHER), without_waiting
+    )
 
 
 _RESPONSE_FIELDS = {

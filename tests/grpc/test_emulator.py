@@ -270,10 +270,12 @@ def test_broken_sse_cannot_be_decoded() -> None:
     ("fault", "factor"), [("usage=zero", 0), ("usage=negative", -1), ("usage=million", 10**6)]
 )
 def test_wrong_usage_is_told(fault: str, factor: int) -> None:
-    """The usage faults multiply what is told, not what is produced."""
-    right, wrong = post(HELLO).json(), with_fault(fault).json()
-    assert wrong["usage"]["prompt_tokens"] == right["usage"]["prompt_tokens"] * factor
-    assert wrong["choices"] == right["choices"]
+    """The usage faults multiply what is told, not what is produced, nor the true count in the answer's header."""
+    right, wrong = post(HELLO), with_fault(fault)
+    told, truth = wrong.json()["usage"]["prompt_tokens"], int(wrong.headers["x-prompt-tokens"])
+    assert told == truth * factor
+    assert right.json()["usage"]["prompt_tokens"] == truth
+    assert wrong.json()["choices"] == right.json()["choices"]
 
 
 @pytest.mark.parametrize("stream", [False, True])

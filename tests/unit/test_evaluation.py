@@ -115,7 +115,7 @@ def test_figures_of_a_run() -> None:
     facts = RequestFacts(Api.CHAT, "m", b"x")
     stream = [Request("k", facts, 10, tokens, 5) for tokens in (50, 80, 200, 400)] * 30
     result = figures(run(Half(), stream), warm_up=0, threshold=150)
-    assert (result.mean_error, result.under_counted, result.misrouted) == (0.5, 0.5, 0.5)
+    assert (result.mean_error, result.under_counted, result.misrouted, result.detoured) == (0.5, 0.5, 0.5, 0)
     assert result.width == pytest.approx(np.mean([1, 0.25, -0.5, -0.75]))
 
 

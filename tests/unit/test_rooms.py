@@ -1,0 +1,54 @@
+"""Who may import what: each outside world is known in one room only."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import extproc
+
+ROOT = Path(extproc.__file__).parent
+# Programs around the router, not rooms of it: they import what they need.
+AROUND = {"demo", "emulator", "cli", "__init__.py"}
+# Package: the rooms that may import it.
+ONLY_IN = {
+    "grpc": {"server"},
+    "grpc_health": {"server"},
+    "envoy": {"wire"},
+    "google": {"wire", "state"},
+    "prometheus_client": {"telemetry", "server", "planning"},
+    "yaml": {"config", "planning"},
+}
+# Room: the rooms of ours that it may import.
+MAY_IMPORT = {
+    "core": {"core"},
+    "wire": {"core", "wire"},
+    "state": {"core", "state"},
+    "telemetry": {"core", "telemetry"},
+    "planning": {"core", "planning"},
+    "evaluation": {"core", "evaluation"},
+    "config": {"core", "wire", "config"},
+}
+SOURCES = [path for path in sorted(ROOT.rglob("*.py")) if "pb" not in path.parts]
+
+
+def imports(source: Path) -> set[str]:
+    """Return the full names of all modules that a file imports."""
+    tree = ast.walk(ast.parse(source.read_text("utf-8")))
+    nodes = [node for node in tree if isinstance(node, ast.Import | ast.ImportFrom)]
+    return {
+        name
+        for node in nodes
+        for name in ([a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""])
+    }
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_room_imports_only_what_it_may(source: Path) -> None:
+    """Every file keeps to its room's imports, of other packages and of ours."""
+    room = source.relative_to(ROOT).parts[0]
+    for name in imports(source):
+        package, _, rest = name.partition(".")
+        assert room in ONLY_IN.get(package, {room}) | AROUND, f"{name} is not for {room}/"
+        if package == "extproc" and rest and room in MAY_IMPORT:
+            assert rest.split(".")[0] in MAY_IMPORT[room], f"{name} is not for {room}/"
