@@ -10,7 +10,8 @@ byte classes, of transitions between them, and of structure):
     1. priced   = w.x                       w: least squares on relative error, one per model (least_squares.py)
     2. estimate = priced * exp(r)           r: exponential mean of log(actual / priced) per category (residual.py)
     3. bound    = estimate * exp(q * s)     q: adaptive conformal inference, one per model (bound.py)
-       s^2      = spread^2 + leverage       what the category scatters, plus what the prices do not know yet
+       s^2      = spread^2 + doubt          what the category scatters; what the prices do not know yet (leverage)
+                                            and the grain of counting: k tokens scatter by sqrt(GRAIN k)
     4. each lies within physical limits: no tokenizer in use makes more than one token of a byte of text, or fewer
        than one of 16; what is not text costs at most OVERHEAD times its price, prior or learned, and
        TEMPLATE_TOKENS.
@@ -61,6 +62,7 @@ MAX_BYTES_PER_TOKEN = 16.0
 OVERHEAD = 4.0
 TEMPLATE_TOKENS = 256.0
 MAX_FACTOR = 1_000  # usage further from the estimate than this is no usage
+GRAIN = 0.5
 CLIP_SCALES = 5.0
 MIN_CLIP = 0.1
 MAX_CLIP = log(2)
@@ -80,13 +82,13 @@ class Evidence:
     refused: str | None
     tokens: float
     residual: float
-    leverage: float
+    doubt: float
     text_bytes: int
     sequences: int
 
     def scale(self, spread: float) -> float:
         """Return s, the standard deviation of log(actual / estimate) as believed."""
-        return sqrt(spread * spread + self.leverage)
+        return sqrt(spread * spread + self.doubt)
 
 
 class ByteClassEstimator:
@@ -122,9 +124,9 @@ class ByteClassEstimator:
         x = features(facts, counts)
         lowest, highest = self._limits(facts.text_bytes, x, model.prices.weights)
         tokens = min(max(model.prices.predict(x) * residual.factor, lowest), highest)
-        leverage = model.prices.leverage(x / tokens)
+        doubt = model.prices.leverage(x / tokens) + GRAIN / tokens
         evidence = Evidence(
-            x, _unteachable(facts), tokens, residual.mean, leverage, facts.text_bytes, facts.sequences
+            x, _unteachable(facts), tokens, residual.mean, doubt, facts.text_bytes, facts.sequences
         )
         bound = min(model.bound.above(tokens, evidence.scale(residual.spread)), highest)
         return Estimate(tokens, bound, output, declared, self._source(category), category, evidence)
@@ -212,7 +214,7 @@ class ByteClassEstimator:
         taught = model.prices.answers >= TAUGHT_ANSWERS
         for part in (residual, model.residual, self._all_models):
             part.learn(
-                believed + evidence.residual, evidence.leverage, evidence.text_bytes / actual, move_mean=taught
+                believed + evidence.residual, evidence.doubt, evidence.text_bytes / actual, move_mean=taught
             )
         weight = believed / error if clipped else 1.0
         model.prices.learn(evidence.x, evidence.tokens * exp(believed), weight)

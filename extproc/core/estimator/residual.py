@@ -2,7 +2,7 @@
 
 A category (a tenant, or a kind of text) is never quite what its bytes say. The mean r is exponential, of
 log(actual / priced), and multiplies the estimate by exp(r). The spread is the root mean square distance from
-it, less what the prices know not to know (`leverage`), and scales the bound. A new category starts from its
+it, less what was in doubt of this request anyway, and scales the bound. A new category starts from its
 parent: the model, and for that all models. r waits until the model is taught, or it would learn errors that the
 prices are about to mend.
 """
@@ -35,13 +35,13 @@ class Residual:
         """Return a new one that starts from this one."""
         return Residual(self.mean, self.spread)
 
-    def learn(self, error: float, leverage: float, bytes_per_token: float, *, move_mean: bool) -> None:
+    def learn(self, error: float, doubt: float, bytes_per_token: float, *, move_mean: bool) -> None:
         """Take in one log(actual / priced)."""
         step = max(SLOWEST_STEP, 1 / (self.answers + FIRST_STEPS))
         distance = error - self.mean
         if move_mean:
             self.mean += step * distance
-        variance = max(distance * distance - leverage, MIN_SPREAD * MIN_SPREAD)
+        variance = max(distance * distance - doubt, MIN_SPREAD * MIN_SPREAD)
         self.spread = sqrt((1 - step) * self.spread * self.spread + step * variance)
         start = self.answers == 0
         self.bytes_per_token += (1 if start else step) * (bytes_per_token - self.bytes_per_token)
