@@ -2,6 +2,8 @@
 
 import argparse
 
+from extproc.core.errors import ConfigurationError
+
 __all__ = ["add"]
 
 
@@ -22,7 +24,10 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 def _run(options: argparse.Namespace) -> int:
     import signal  # noqa: PLC0415  (other commands start faster without)
 
-    from extproc.demo.show import Options, run  # noqa: PLC0415
+    try:
+        from extproc.demo.show import Options, run  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"{error.name} is not installed; install dualpool[demo]") from error
 
     # SIGTERM does what Ctrl-C does, so that either way everything that was started is ended.
     signal.signal(signal.SIGINT, signal.default_int_handler)

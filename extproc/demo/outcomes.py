@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from extproc.core.apis import api_of, read_request
-from extproc.core.text import byte_histogram, text_kind
+from extproc.core.text import digrams, text_kind
 from extproc.demo.workload import Ask
 
 __all__ = ["Category", "Logged", "Outcome", "Placement", "Row", "Summary", "summarise"]
@@ -54,7 +54,7 @@ class Placement:
     """The judgement of one outcome. All is by true counts: prompt tokens of the pool, output as declared.
 
     `misrouted`: sent to the short pool although it did not fit there (it was refused, or cut by the context).
-    `repaired`: misrouted, and served by the long pool after Envoy's retry.
+    `repaired`: served by the long pool after Envoy's retry, for a misroute or because the short pool was down.
     `over_counted`: sent to the long pool although the short one would have held it.
     `failed`: not served although a pool could have, or served although none could.
     """
@@ -66,11 +66,10 @@ class Placement:
         needed = None if outcome.prompt_tokens is None else outcome.prompt_tokens + output
         cut_by_context = outcome.cut_by_length and ask.output_tokens is None
         self.refused_rightly = ask.no_pool_holds_it and outcome.status == 400  # noqa: PLR2004
-        self.misrouted = outcome.attempts > 1 or (outcome.pool == "short" and cut_by_context)
+        fits = needed is not None and needed <= short_pool_tokens
+        self.misrouted = not fits if outcome.attempts > 1 else outcome.pool == "short" and cut_by_context
         self.repaired = outcome.attempts > 1 and served
-        self.over_counted = (
-            outcome.pool == "long" and outcome.attempts == 1 and needed is not None and needed <= short_pool_tokens
-        )
+        self.over_counted = fits and outcome.pool == "long" and outcome.attempts == 1
         self.failed = served == ask.no_pool_holds_it or not (served or self.refused_rightly)
 
 
@@ -186,7 +185,7 @@ def _categories(outcomes: Iterable[Outcome], learned: Mapping[str, float]) -> li
         facts = read_request(api, msgspec.json.encode(outcome.ask.arguments))
         text_only = facts.exact_prompt_tokens is None and not facts.media.images
         if outcome.prompt_tokens and facts.text and text_only:
-            kind = text_kind(byte_histogram(facts.text)).value
+            kind = text_kind(digrams(facts.text)).value
             true.setdefault(kind, []).append(facts.text_bytes / outcome.prompt_tokens)
     return [
         Category(

@@ -43,7 +43,7 @@ class LiveTable:
         bar.add_row(ProgressBar(self._requests, self._total.requests, width=40), answered)
         learned = ", ".join(f"{key} {ratio:.2f}" for key, ratio in sorted(self.learned.items()))
         ratios = Text(f"Bytes per token: {learned or '-'}", no_wrap=True, overflow="ellipsis")
-        return Group(_table(self._rows, self._total), bar, ratios, Text())
+        return Group(_table(self._rows, self._total), bar, ratios)
 
 
 def show_addresses(console: Console, stack: Stack) -> None:
@@ -64,7 +64,7 @@ def show_summary(console: Console, summary: Summary, latency: Latency | None, se
         added, routed, plain = latency.added_ms, latency.with_router_ms, latency.without_router_ms
         console.print(
             f"[bold]Added latency[/]  {added:.2f} ms at the median: {routed:.2f} ms with the router, "
-            f"{plain:.2f} ms without\n(same request, same Envoy, one connection).\n"
+            f"{plain:.2f} without\n(same request, same Envoy, one connection).\n"
         )
     for failure in summary.failures[:FAILURES_SHOWN]:
         console.print(Text(f"failed: {failure}", "red"))
@@ -125,7 +125,7 @@ def _placements(summary: Summary, seconds: float) -> Group:
         (total.long, "answered by the long pool"),
         (total.over_counted, "over-counted: sent long although the short pool would have held them"),
         (total.misrouted, "misrouted: sent short although they did not fit there"),
-        (total.repaired, "of those repaired: Envoy retried on the long pool, no client noticed"),
+        (total.repaired, "repaired: by Envoy's retry the long pool served them, no client noticed"),
         (total.failed, "failed"),
     )
     for count, what in lines:

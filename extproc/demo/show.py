@@ -84,6 +84,9 @@ async def _drive(stack: Stack, asks: list[Ask], console: Console) -> list[Outcom
         outcomes = await drive(stack.gateway.url, asks, table.add)
         learning.cancel()
         table.learned = stack.learned()
+    if not console.is_terminal:
+        console.print()  # rich ends the line on terminals only
+    console.print()
     return outcomes
 
 

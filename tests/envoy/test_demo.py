@@ -15,7 +15,7 @@ import pytest
 from extproc.demo import gateway, show, stack
 
 COMMAND = [sys.executable, "-m", "extproc.cli.main", "demo", "--requests", "40"]
-WITHIN_S = 60.0
+WITHIN_S = 120.0
 
 
 @contextmanager

@@ -36,6 +36,7 @@ def judged(outcome: Outcome) -> set[str]:
         (answered(pool="long", prompt_tokens=SHORT - 100), {"over_counted"}),
         (answered(pool="long", prompt_tokens=SHORT - 99), set()),
         (answered(pool="long", prompt_tokens=9_000, attempts=2), {"misrouted", "repaired"}),
+        (answered(pool="long", attempts=2), {"repaired"}),
         (answered(pool="long", status=503, prompt_tokens=None), {"failed"}),
         (answered(pool="long", status=400, prompt_tokens=None), {"failed"}),
         (answered(pool="long", status=400, prompt_tokens=None, attempts=2), {"failed", "misrouted"}),

@@ -27,11 +27,11 @@ as they are. An error beyond WILD does not count as a miss of the bound: no boun
 The units are tokens and bytes throughout; errors are natural logarithms of ratios. Time and space for each request
 are constant: the text is looked at once, in at most 32 KB of samples, and a model is a 42 x 42 matrix.
 
-Prior art, and what was rejected. One EMA of bytes per token (the paper, ema.py): text of mixed kinds
-has no one ratio, and 20 % of requests exceed its margin. The same per detected language: wrong in every mixed
-prompt. 14 byte classes without transitions: blind to the length of words, more than twice the error. NLMS and
-Sherman-Morrison RLS: see least_squares.py. Small neural networks: nothing to explain a decision with, and no sums
-to merge.
+Prior art, and what was rejected. One EMA of bytes per token (the paper, ema.py): text of mixed kinds has no one
+ratio, and 20 % of requests exceed its margin. The same for each kind of text, even if told: wrong in every mixed
+prompt. Byte classes without transitions: blind to the length of words, two to four times the error. NLMS and
+Sherman-Morrison RLS: see least_squares.py. A small neural network, untried: nothing to explain a decision with,
+and no sums to merge.
 """
 
 from dataclasses import dataclass, field

@@ -13,10 +13,10 @@ well-taught model leaves. With z = x / k,
 A and b are sums: those of several replicas add up, in any order, to what one router would have seen. The prior is
 no part of them and does not fade: a kind of text that is not seen for months returns to it, gently.
 
-Prior art. NLMS costs less for each answer but needs 5 to 10 times as many of them where features are as
-correlated as bytes are. The covariance form of RLS (Sherman-Morrison on P) loses symmetry and positive
-definiteness over millions of updates, and cannot be merged; A only ever gets an outer product, symmetric to the
-bit, and decays, so its entries stay below max(z)^2 / (1 - lambda), and R keeps A + R well away from singular.
+Prior art. NLMS costs less for each answer, but crawls where features are as correlated as those of bytes. The
+covariance form of RLS (Sherman-Morrison on P) loses symmetry and positive definiteness over millions of updates,
+and cannot be merged; A only ever gets an outer product, symmetric to the bit, and decays, so its entries stay
+below max(z)^2 / (1 - lambda), and R keeps A + R well away from singular.
 
 `leverage` is what the model does not know about x: with u = x / estimate, s^2 u^T (A + R)^-1 u is the relative
 variance of the estimate that comes from the prices. It is large for a script never seen, and small at home.

@@ -1,0 +1,46 @@
+"""How fast the fleet simulator is: requests of the Azure trace at 1,000 req/s, and whether cost is linear in them.
+
+python bench/planner_speed.py [--one-pool]
+"""
+
+import os
+import resource
+import sys
+from pathlib import Path
+from time import perf_counter, process_time
+
+from extproc.planning.capacity import Instance
+from extproc.planning.catalogue import built_in
+from extproc.planning.declared import DeclaredRule
+from extproc.planning.inputs import load_traces
+from extproc.planning.search import Design, SearchTask, make_workload, run_fleet
+from extproc.planning.setup import Objective, Setup
+
+DATA = Path(os.environ.get("DUALPOOL_DATA") or Path(__file__).parents[2] / "shared" / "data") / "azure2023"
+TRACE = [str(DATA / f"AzureLLMInferenceTrace_{part}.csv") for part in ("conv", "code")]
+LONG = 65_536
+
+
+def main() -> None:
+    """Print seconds of CPU and wall time, microseconds per request, and the peak of memory."""
+    catalogue = built_in()
+    instance = Instance(catalogue.model("llama-3-70b"), catalogue.gpu("a100-80g"), 8)
+    setup = Setup("llama-3-70b", "a100-80g", instance, LONG, Objective())
+    one = "--one-pool" in sys.argv
+    design = Design("one pool", (LONG,)) if one else Design("two pools", (4_608, LONG))
+    fleet = (215,) if one else (155, 60)
+    for requests in (25_000, 50_000, 100_000, 200_000):
+        task = SearchTask(design, setup, load_traces(TRACE), DeclaredRule.TRUTH, 1000, requests, 1)
+        workload = make_workload(task, 1)
+        wall, cpu = perf_counter(), process_time()
+        did = run_fleet(task, workload, fleet)
+        wall, cpu = perf_counter() - wall, process_time() - cpu
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(
+            f"{requests:>7,} requests, {design.name} of {fleet}: {cpu:5.1f} s CPU ({wall:.1f} s wall), "
+            f"{cpu / requests * 1e6:.0f} us each, peak {peak:.0f} MiB, TTFT P99 {did.all.ttft_p99_s:.2f} s"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What two pools would save: cost model, fleet simulator, traces, report. Imports core only."""

@@ -1,0 +1,91 @@
+"""Request lengths: the one thing that everything else of the planner starts from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from extproc.core.errors import ConfigurationError
+
+__all__ = ["MAX_TOKENS", "Floats", "Lengths", "Tokens", "from_means", "from_quantiles"]
+
+Tokens = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+MAX_TOKENS = 10_000_000  # no model has such a context; a larger number is bytes, or milliseconds, or a mistake
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lengths:
+    """Requests of a workload: prompt and output tokens, each an int64 array of shape (requests,).
+
+    `arrival_s` holds the trace's own arrival times from its first request on, or is None. `note` says in one
+    sentence what the source cannot tell. Raises ConfigurationError for lengths that no request can have.
+    """
+
+    prompt: Tokens
+    output: Tokens
+    source: str
+    arrival_s: Floats | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.prompt) == 0:
+            raise ConfigurationError(f"{self.source}: no requests in it")
+        for name, tokens in (("input", self.prompt), ("output", self.output)):
+            low, high = int(tokens.min()), int(tokens.max())
+            if low < 0:
+                raise ConfigurationError(f"{self.source}: {name} tokens {low} are negative")
+            if high > MAX_TOKENS:
+                raise ConfigurationError(f"{self.source}: {name} tokens {high:,} are beyond {MAX_TOKENS:,}")
+        if int(self.prompt.max()) == 0:
+            raise ConfigurationError(f"{self.source}: all prompts are empty")
+
+    @property
+    def total(self) -> Tokens:
+        """Prompt plus output tokens (the paper's L_total)."""
+        return self.prompt + self.output
+
+    def __len__(self) -> int:
+        return len(self.prompt)
+
+    def subset(self, chosen: npt.NDArray[np.bool_]) -> "Lengths":
+        """Return the chosen requests, without arrival times; `chosen` is bool of shape (requests,)."""
+        return Lengths(self.prompt[chosen], self.output[chosen], self.source, None, self.note)
+
+    def drawn(self, requests: int, rng: np.random.Generator) -> "Lengths":
+        """Draw requests with replacement; prompt and output of one request stay together."""
+        index = rng.integers(0, len(self), requests)
+        return Lengths(self.prompt[index], self.output[index], self.source, None, self.note)
+
+
+def from_means(mean_prompt: float, mean_output: float, requests: int, rng: np.random.Generator) -> Lengths:
+    """Make lengths of which only the means are known.
+
+    Each is geometric: the distribution over whole numbers from 1 that assumes nothing but its mean (maximum
+    entropy). Real tails are heavier, so the share of long requests comes out too small.
+    """
+    if min(mean_prompt, mean_output) < 1:
+        raise ConfigurationError(f"means {mean_prompt:g} and {mean_output:g}: both must be at least 1 token")
+    prompt = rng.geometric(1 / mean_prompt, requests)
+    output = rng.geometric(1 / mean_output, requests)
+    note = "Only the means are given: lengths are geometric and independent, and real tails are heavier."
+    return Lengths(prompt, output, f"means of {mean_prompt:g} input and {mean_output:g} output tokens", None, note)
+
+
+def from_quantiles(fraction: Floats, prompt: Floats, output: Floats, source: str, requests: int) -> Lengths:
+    """Make lengths from points of their two distribution functions, linear in between.
+
+    The points do not say which prompt goes with which output: the pairs are shuffled, with a fixed seed.
+    Raises ConfigurationError when fractions or tokens do not ascend.
+    """
+    for name, points in (("fraction", fraction), ("input", prompt), ("output", output)):
+        if len(points) == 0 or bool(np.any(np.diff(points) < 0)):
+            raise ConfigurationError(f"{source}: the {name} column of a CDF must ascend and hold points")
+    if fraction[0] < 0 or fraction[-1] != 1:
+        raise ConfigurationError(f"{source}: CDF fractions must lie in 0..1 and end at 1, not at {fraction[-1]:g}")
+    at = (np.arange(requests) + 0.5) / requests
+    drawn = [np.interp(at, fraction, points).round().astype(np.int64) for points in (prompt, output)]
+    np.random.default_rng(0).shuffle(drawn[1])
+    note = "Input and output lengths come from separate distributions: they are paired at random."
+    return Lengths(drawn[0], drawn[1], source, None, note)

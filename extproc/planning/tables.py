@@ -1,0 +1,181 @@
+"""The plan on a terminal: short tables and the recommendation in one sentence."""
+
+from collections.abc import Iterator, Sequence
+from math import isnan
+
+from rich.table import Table
+from rich.text import Text
+
+from extproc.planning.analytic import Analysis, Split
+from extproc.planning.plan import Plan
+from extproc.planning.runner import FleetEstimate
+
+__all__ = ["fleet_table", "plan_tables", "plan_texts", "text_table"]
+
+THRESHOLDS_SHOWN = 9
+HOURS_PER_YEAR = 8760
+SHORT_COLUMNS = ("fleet", "instances", "95 % CI", "GPUs", "TTFT P99", "TPOT P99", "busy", "preempt/1K", "lost")
+FULL_COLUMNS = (
+    "fleet",
+    "instances",
+    "95 % CI",
+    "GPUs",
+    "GPU-h/year",
+    "busy",
+    "sequences",
+    "KV fill",
+    "TTFT P50/P99 s",
+    "TPOT P50/P99 ms",
+    "preempt/1,000",
+    "misrouted",
+    "rejected",
+    "truncated",
+)
+
+
+def plan_texts(plan: Plan) -> Iterator[Text]:
+    """Yield what was planned, and what to know about it."""
+    work = plan.workload
+    yield Text(
+        f"{plan.profile}, {plan.rate:,g} req/s; {work.requests:,} requests of {work.source}: mean "
+        f"{work.mean_prompt:,.0f} in, {work.mean_output:,.0f} out, P99 {work.p99_total:,} tokens; KV cache "
+        f"{plan.kv_tokens:,} tokens, max_num_batched_tokens {plan.max_num_batched_tokens:,}"
+    )
+    for note in plan.notes:
+        yield Text(note)
+
+
+def plan_tables(plan: Plan, *, full: bool) -> Iterator[Table]:
+    """Yield the tables; `full` ones are too wide for most terminals."""
+    yield _cost_table(plan)
+    yield _split_table(plan.analysis)
+    yield _sensitivity_table(plan)
+    if plan.fleets:
+        title = "Simulated: the smallest fleets that meet the objective"
+        yield fleet_table(title, plan.fleets, plan.gpus_per_instance, full=full)
+
+
+def text_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return a plain table; the first column is text, the others are numbers."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index > 0)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def fleet_table(title: str, fleets: Sequence[FleetEstimate], gpus: int, *, full: bool) -> Table:
+    """Return simulated fleets, one in a row; `gpus` is for each instance."""
+    if full:
+        return text_table(title, FULL_COLUMNS, [_full_row(fleet, gpus) for fleet in fleets])
+    return text_table(title, SHORT_COLUMNS, [_short_row(fleet, gpus) for fleet in fleets])
+
+
+def _cost_table(plan: Plan) -> Table:
+    gpus, best = plan.gpus_per_instance, plan.analysis.best
+    rows = [
+        (
+            f"{one.name}, {one.context_tokens:,}",
+            f"{one.rate_per_instance:.2f}",
+            f"{one.instances:,}",
+            f"{one.instances * gpus:,}",
+            _usd(one.usd_per_year),
+        )
+        for one in (plan.analysis.long, plan.analysis.right_sized)
+    ]
+    split = (
+        f"two pools at {best.threshold:,}",
+        f"{best.short_rate:.2f} / {best.long_rate:.2f}",
+        f"{best.short_instances} + {best.long_instances}",
+        f"{best.instances * gpus:,}",
+        _usd(best.usd_per_year),
+    )
+    return text_table("Cost model", ("fleet", "req/s each", "instances", "GPUs", "a year"), [*rows, split])
+
+
+def _split_table(analysis: Analysis) -> Table:
+    rows = [
+        (
+            f"{s.threshold:,}" + (" *" if s is analysis.best else ""),
+            f"{s.alpha:.3f}",
+            f"{s.rho:.2f}",
+            f"{s.closed_form:+.1%}",
+            f"{s.honest_form:+.1%}",
+            f"{s.saving_long:+.1%}",
+            f"{s.saving_right_sized:+.1%}",
+            "never" if s.break_even_rate is None else f"{s.break_even_rate:,.0f}",
+        )
+        for s in _shown(analysis)
+    ]
+    band = "no threshold saves"
+    if analysis.band is not None:
+        band = f"{analysis.band[0]:,} to {analysis.band[1]:,} keep 80 % of the best"
+    columns = ("threshold", "alpha", "rho", "closed", "honest", "vs long", "vs right", "from req/s")
+    return text_table(f"Thresholds ({band})", columns, rows)
+
+
+def _shown(analysis: Analysis) -> list[Split]:
+    """Choose thresholds to print: the doublings that split anything, and the best."""
+    doublings = [s for s in analysis.splits if 0 < s.alpha < 1 and s.threshold & (s.threshold - 1) == 0]
+    return sorted({*doublings[:THRESHOLDS_SHOWN], analysis.best}, key=lambda split: split.threshold)
+
+
+def _sensitivity_table(plan: Plan) -> Table:
+    threshold = plan.analysis.best.threshold
+    rows = [
+        (
+            one.rule.value,
+            f"{_alpha_at(one, threshold):.3f}",
+            f"{one.best.threshold:,}",
+            f"{one.best.alpha:.3f}",
+            f"{one.best.instances} / {one.right_sized.instances}",
+            f"{one.best.saving_right_sized:+.1%}",
+        )
+        for one in plan.sensitivity
+    ]
+    columns = ("max_tokens", f"alpha at {threshold:,}", "best threshold", "alpha", "two / one pool", "saving")
+    return text_table("Sensitivity to what clients declare", columns, rows)
+
+
+def _alpha_at(analysis: Analysis, threshold: int) -> float:
+    return next(split.alpha for split in analysis.splits if split.threshold == threshold)
+
+
+def _short_row(fleet: FleetEstimate, gpus: int) -> tuple[str, ...]:
+    did = fleet.typical.summary
+    return (
+        *_sizes(fleet, gpus),
+        f"{did.all.ttft_p99_s:.2f} s",
+        f"{did.all.tpot_p99_s * 1e3:.0f} ms",
+        " / ".join(f"{use.busy:.0%}" for use in did.pools),
+        f"{did.preemptions_per_1000:.1f}",
+        f"{did.rejected + did.truncated:.2%}",
+    )
+
+
+def _full_row(fleet: FleetEstimate, gpus: int) -> tuple[str, ...]:
+    did = fleet.typical.summary
+    return (
+        *_sizes(fleet, gpus),
+        f"{fleet.typical.total * gpus * HOURS_PER_YEAR / 1e6:,.2f}M",
+        " / ".join(f"{use.busy:.0%}" for use in did.pools),
+        " / ".join(f"{use.mean_sequences:.0f}" for use in did.pools),
+        " / ".join(f"{use.kv_fill:.0%}" for use in did.pools),
+        f"{did.all.ttft_p50_s:.2f} / {did.all.ttft_p99_s:.2f}",
+        f"{did.all.tpot_p50_s * 1e3:.0f} / {did.all.tpot_p99_s * 1e3:.0f}",
+        f"{did.preemptions_per_1000:.1f}",
+        f"{did.misrouted:.2%}",
+        f"{did.rejected:.2%}",
+        f"{did.truncated:.2%}",
+    )
+
+
+def _sizes(fleet: FleetEstimate, gpus: int) -> tuple[str, str, str, str]:
+    interval = "one seed" if isnan(fleet.half_width) else f"{fleet.instances:.1f} ± {fleet.half_width:.1f}"
+    sizes = " + ".join(str(size) for size in fleet.typical.instances)
+    return fleet.design.name, sizes, interval, f"{fleet.typical.total * gpus:,}"
+
+
+def _usd(amount: float | None) -> str:
+    return "-" if amount is None else f"${amount / 1e6:,.2f}M"

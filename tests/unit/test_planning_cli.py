@@ -1,0 +1,250 @@
+"""`dualpool plan` as a command: recommendation, JSON, cache, and every bad input as one sentence with exit 2."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from extproc.cli import main as command_line
+
+HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Return a function that runs `dualpool plan` with a cache of its own, and returns code, output and errors."""
+    monkeypatch.setattr(command_line, "COMMANDS", ("plan",))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def plan(*arguments: str | float | Path) -> tuple[int, str, str]:
+        code = command_line.main(["plan", *map(str, arguments)])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return plan
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    """Write a trace of short requests with some long ones, at one request a second."""
+    rows = [
+        f"2023-11-16 18:{second // 60:02}:{second % 60:02},"
+        f"{12_000 if second % 10 == 0 else 300 + second},{20 + second % 90}\n"
+        for second in range(600)
+    ]
+    path = tmp_path / "trace.csv"
+    path.write_text(HEADER + "".join(rows))
+    return path
+
+
+def test_a_plan_ends_with_a_recommendation(run: Run, trace: Path) -> None:
+    """The last line says what to do, with both fleets' sizes."""
+    code, out, _ = run("--trace", trace, "--rate", 200, "--model", "llama-3-8b", "--gpu", "h100-80g")
+    last = " ".join(out.split("Sensitivity")[1].split())
+    assert code == 0
+    assert "keep one pool of" in last or "two pools at" in last
+    assert "vs right" in out
+
+
+def test_two_pools_are_recommended_where_they_pay(run: Run, trace: Path) -> None:
+    """With the paper's rates the sentence names threshold, sizes, dollars, and from which rate on."""
+    _, out, _ = run("--trace", trace, "--rate", 1000, "--measured", "2.8,11.2,2.8")
+    sentence = " ".join(" ".join(out.splitlines()[-2:]).split())
+    assert "two pools at" in sentence
+    assert "instead of 359 instances, saves $" in sentence
+    assert "req/s keep one pool" in sentence
+    assert "Measured rates are used at every threshold" in " ".join(out.split())
+
+
+def test_json_holds_the_whole_plan(run: Run, trace: Path) -> None:
+    """Standard output is one JSON object with the analysis of each rule and the recommendation."""
+    _, out, _ = run("--trace", trace, "--rate", 50, "--json")
+    plan = json.loads(out)
+    assert {"analysis", "sensitivity", "fleets", "recommendation", "workload"} <= plan.keys()
+    assert [one["rule"] for one in plan["sensitivity"]] == ["truth", "1.5x", "1024", "4096", "none"]
+    assert plan["workload"]["requests"] == 600
+
+
+def test_a_simulation_is_cached_by_its_inputs(run: Run, trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same question is not simulated twice; another seed count is another question."""
+    question: list[str | int | Path] = [
+        "--trace",
+        trace,
+        "--rate",
+        20,
+        "--model",
+        "llama-3-8b",
+        "--gpu",
+        "h100-80g",
+    ]
+    question += ("--simulate", "--requests", 2000, "--seeds", 1, "--threshold", 2048, "--json")
+    _, first, _ = run(*question)
+
+    def never(*_: object) -> None:
+        pytest.fail("simulated again")
+
+    monkeypatch.setattr("extproc.planning.runner.smallest_fleets", never)
+    _, second, _ = run(*question)
+
+    assert json.loads(first) == json.loads(second)
+    names = [fleet["design"]["name"] for fleet in json.loads(first)["fleets"]]
+    assert names == ["one pool of 65,536", "one pool of 16,384", "two pools at 2,048"]
+
+
+def test_searches_over_processes_find_the_same_fleets(run: Run, trace: Path) -> None:
+    """--jobs changes nothing but the time."""
+    question: list[str | int | Path] = [
+        "--trace",
+        trace,
+        "--rate",
+        20,
+        "--model",
+        "llama-3-8b",
+        "--gpu",
+        "h100-80g",
+    ]
+    question += ("--simulate", "--requests", 2000, "--seeds", 1, "--threshold", 2048, "--json", "--cache", "none")
+    assert json.loads(run(*question)[1]) == json.loads(run(*question, "--jobs", 2)[1])
+
+
+def test_users_add_profiles_of_their_own(run: Run, trace: Path, tmp_path: Path) -> None:
+    """A file in the catalogue's form adds a GPU."""
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("gpus: {mine: {memory_gb: 300, bandwidth_gb_s: 9000, bf16_tflops: 2000, link_gb_s: 900}}")
+    code, out, _ = run("--trace", trace, "--rate", 50, "--gpu", "mine", "--catalogue", mine)
+    assert code == 0
+    assert "llama-3-70b on 1 x mine" in out
+    assert "No price is known for this GPU" in out
+
+
+def test_the_paper_can_be_replayed(run: Run, trace: Path) -> None:
+    """`dualpool plan paper` prints the paper's figures beside ours, with reasons."""
+    code, out, _ = run("paper", "--trace", trace, "--requests", 200, "--seeds", 1)
+    assert code == 0
+    assert "358 / 208" in out
+    assert "$50.6M" in out
+    assert "MI300X: the paper applies" in out
+
+
+def test_the_paper_without_its_trace_says_where_to_get_it(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without data the command says what it needs."""
+    monkeypatch.setenv("DUALPOOL_DATA", str(tmp_path))
+    code, _, error = run("paper")
+    assert code == 2
+    assert "Azure/AzurePublicDataset" in error
+
+
+def bad(tmp_path: Path, text: str) -> Path:
+    """Write a wrong trace."""
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "bad.csv: empty"),
+        ("2023-11-16 18:15:46,374,44\n", "bad.csv: line 1 is"),
+        ("TIMESTAMP,In,Out\n2023-11-16 18:15:46,374,44\n", "bad.csv: line 1 is"),
+        (HEADER + "2023-11-16 18:15:46,-374,44\n", "bad.csv: line 2: -374 tokens are negative"),
+    ],
+)
+def test_a_wrong_trace_exits_2_with_one_sentence(run: Run, tmp_path: Path, text: str, message: str) -> None:
+    """Empty, headerless, wrong-column and negative traces: one line, no traceback."""
+    expect_sentence(run("--trace", bad(tmp_path, text), "--rate", 10), message)
+
+
+def test_a_gigabyte_exits_2_with_one_sentence(run: Run, tmp_path: Path) -> None:
+    """A trace too large to read is refused at once."""
+    path = bad(tmp_path, "")
+    os.truncate(path, 2**30)
+    expect_sentence(run("--trace", path, "--rate", 10), "bad.csv: 1,024 MiB; at most 256 MiB are read")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rate", "0"], "rate 0: requests per second must be positive"),
+        (["--rate", "inf", "--simulate"], "rate inf: requests per second must be positive"),
+        (["--rate", "9", "--tpot-ms", "nan"], "times must be positive"),
+        (["--rate", "9", "--price", "nan"], "--price nan: must be positive"),
+        (["--rate", "-3"], "rate -3: requests per second must be positive"),
+        ([], "--rate is needed"),
+        (["--rate", "9", "--mean-tokens", "5,5"], "one of --trace, --metrics and --mean-tokens is needed"),
+        (["--rate", "9", "--gpu", "abacus"], "gpu 'abacus' is not in the catalogue; it has a100-80g, h100-80g"),
+        (["--rate", "9", "--model", "eliza"], "model 'eliza' is not in the catalogue"),
+        (["--rate", "9", "--tp", "1"], "the weights take 141 GB, and 1 GPU(s) of 80 GB offer 72 GB"),
+        (["--rate", "9", "--tp", "2"], "one sequence of 65,536 tokens does not fit the KV cache"),
+        (["--rate", "9", "--long-context", "999999"], "llama-3-70b takes at most 131,072 tokens"),
+        (["--rate", "9", "--tpot-ms", "1"], "objective TPOT 1 ms: met by no fleet; a single sequence takes"),
+        (["--rate", "9", "--ttft", "0"], "times must be positive"),
+        (["--rate", "9", "--success", "2"], "success between 0 and 1"),
+        (["--rate", "9", "--measured", "1,2"], "--measured '1,2': three or four numbers are needed"),
+        (["--rate", "9", "--measured", "1,x,2"], "--measured '1,x,2': numbers are needed"),
+        (["--rate", "9", "--measured", "1,0,2"], "must be positive"),
+        (["--rate", "9", "--spare", "-1"], "--spare -1: must not be negative"),
+        (["--rate", "9", "--batched-tokens", "0"], "--batched-tokens 0: must be positive"),
+        (["--rate", "9", "--simulate", "--requests", "5"], "at least 2000 requests"),
+        (["--rate", "9", "--simulate", "--threshold", "70000"], "must be positive and below the long context"),
+        (["--rate", "9", "--catalogue", "/nowhere.yaml"], "/nowhere.yaml: No such file or directory"),
+    ],
+)
+def test_wrong_arguments_exit_2_with_one_sentence(
+    run: Run, trace: Path, arguments: list[str], message: str
+) -> None:
+    """Rates, profiles, objectives and options that cannot be: one line names the value and what is allowed."""
+    expect_sentence(run("--trace", trace, *arguments), message)
+
+
+def test_a_report_without_matplotlib_is_refused_before_anything_runs(
+    run: Run, trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plots are optional: without matplotlib --report says what to install."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    for module in ("extproc.planning.plots", "extproc.planning.report"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    result = run("--trace", trace, "--rate", 9, "--report", tmp_path / "out")
+    expect_sentence(result, "--report needs matplotlib: install dualpool[plots]")
+
+
+def test_an_objective_that_no_fleet_meets_says_which_and_how_near(run: Run, trace: Path) -> None:
+    """Prompts of 12,000 tokens cannot start within 100 ms, whatever the number of instances."""
+    arguments = ("--trace", trace, "--rate", 20, "--model", "llama-3-8b", "--gpu", "h100-80g", "--ttft", 0.1)
+    result = run(*arguments, "--simulate", "--requests", 2000, "--seeds", 1, "--threshold", 2048)
+    expect_sentence(result, "no fleet meets the objective; with")
+    assert "P99 TTFT" in result[2]
+    assert "(asked: 0.1 s)" in result[2]
+
+
+def test_an_objective_on_success_that_no_fleet_meets_says_how_near(run: Run, trace: Path) -> None:
+    """Requests longer than the long context are refused by any fleet."""
+    arguments = (
+        "--trace",
+        trace,
+        "--rate",
+        20,
+        "--model",
+        "llama-3-8b",
+        "--gpu",
+        "h100-80g",
+        "--long-context",
+        8192,
+    )
+    result = run(*arguments, "--simulate", "--requests", 2000, "--seeds", 1, "--threshold", 2048)
+    expect_sentence(result, "objective success 99.90%: met by no fleet, the nearest is")
+
+
+def expect_sentence(result: tuple[int, str, str], message: str) -> None:
+    """Check for exit code 2 and exactly one line that holds the message."""
+    code, out, error = result
+    assert (code, out) == (2, "")
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+    assert "Traceback" not in error

@@ -1,0 +1,80 @@
+"""The simulator in limits that queueing theory solves: M/M/c (Erlang C), M/G/1 and M/D/1 (Pollaczek-Khinchine)."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from extproc.planning.fleet import Balance, PoolSpec, simulate
+from extproc.planning.roofline import IterationCost
+from extproc.planning.routers import OnePoolRouter
+from extproc.planning.texts import draw_texts
+from extproc.planning.throughput import InstanceLimits
+from extproc.planning.workload import Workload
+
+ITERATION_S = 0.001  # short against the service of 100 iterations, so that waiting for a boundary hardly counts
+REQUESTS = 40_000
+
+
+def erlang_c(servers: int, offered: float) -> float:
+    """Return the probability of waiting in M/M/c with `offered` load in Erlang (by the Erlang B recursion)."""
+    blocked = 1.0
+    for n in range(1, servers + 1):
+        blocked = offered * blocked / (n + offered * blocked)
+    return blocked / (1 - offered / servers * (1 - blocked))
+
+
+def mean_wait_s(service: npt.NDArray[np.int64], servers: int, load: float, seed: int) -> float:
+    """Simulate one instance with `servers` places, and return the mean time from arrival to the prefill's
+    start.
+    """
+    rng = np.random.default_rng(seed)
+    arrival = np.cumsum(rng.exponential(ITERATION_S * service.mean() / (servers * load), len(service)))
+    prompt = np.ones(len(service), np.int64)
+    workload = Workload(arrival, prompt, service, None, draw_texts(prompt, rng))
+    cost = IterationCost((ITERATION_S,) * 65, 0.0, 0.0)
+    pool = PoolSpec("one", 1, InstanceLimits(servers, 64, 16 * 10_000, 10_000), cost)
+    run = simulate(workload, (pool,), OnePoolRouter())
+    return float(run.ttft_s[len(service) // 10 :].mean()) - ITERATION_S
+
+
+@pytest.mark.parametrize(("servers", "load"), [(1, 0.7), (4, 0.8), (16, 0.8)])
+def test_exponential_service_waits_as_erlang_c_says(servers: int, load: float) -> None:
+    """An instance with c places and exponential service is M/M/c: the mean wait is Erlang C's within 8 %."""
+    service = np.random.default_rng(7).geometric(1 / 100, REQUESTS)
+    mean_service_s = ITERATION_S * service.mean()
+    expected = erlang_c(servers, servers * load) * mean_service_s / (servers * (1 - load))
+
+    # A request waits half an iteration on average for the one in flight.
+    assert mean_wait_s(service, servers, load, seed=1) - ITERATION_S / 2 == pytest.approx(expected, rel=0.08)
+
+
+@pytest.mark.parametrize("spread", ["deterministic", "uniform", "two kinds"])
+def test_general_service_waits_as_pollaczek_and_khinchine_say(spread: str) -> None:
+    """One place is M/G/1: the mean wait is load x (1 + cv^2) / (2 (1 - load)) services, within 8 %."""
+    rng = np.random.default_rng(11)
+    service = {
+        "deterministic": np.full(REQUESTS, 100),
+        "uniform": rng.integers(1, 200, REQUESTS),
+        "two kinds": np.where(rng.random(REQUESTS) < 0.1, 600, 50),
+    }[spread]
+    load, variation = 0.7, float(service.var() / service.mean() ** 2)
+    expected = ITERATION_S * service.mean() * load * (1 + variation) / (2 * (1 - load))
+
+    assert mean_wait_s(service, 1, load, seed=3) - ITERATION_S / 2 == pytest.approx(expected, rel=0.08)
+
+
+def test_many_instances_behind_least_loaded_wait_less_than_behind_round_robin() -> None:
+    """At the same load the least-loaded balancer queues less; both serve everything."""
+    rng = np.random.default_rng(5)
+    service = rng.geometric(1 / 100, 20_000)
+    arrival = np.cumsum(rng.exponential(ITERATION_S * 100 / (8 * 0.9), len(service)))
+    prompt = np.ones(len(service), np.int64)
+    workload = Workload(arrival, prompt, service, None, draw_texts(prompt, rng))
+    pool = PoolSpec(
+        "pool", 8, InstanceLimits(1, 64, 160_000, 10_000), IterationCost((ITERATION_S,) * 65, 0.0, 0.0)
+    )
+
+    least, robin = (simulate(workload, (pool,), OnePoolRouter(), balance) for balance in Balance)
+
+    assert least.ttft_s.mean() < 0.7 * robin.ttft_s.mean()
+    assert not np.isnan(robin.ttft_s).any()

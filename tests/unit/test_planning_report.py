@@ -1,0 +1,127 @@
+"""The report page: complete in itself, readable by a real browser, and printable."""
+
+import base64
+import re
+import subprocess
+from pathlib import Path
+from shutil import which
+from xml.etree import ElementTree as ET
+
+import numpy as np
+import pytest
+
+from extproc.planning.cache import ResultCache
+from extproc.planning.capacity import Instance
+from extproc.planning.catalogue import built_in
+from extproc.planning.declared import DeclaredRule
+from extproc.planning.lengths import Lengths
+from extproc.planning.plan import Plan, SimulationOptions, make_plan
+from extproc.planning.setup import Objective, Setup
+
+pytest.importorskip("matplotlib", reason="the report needs matplotlib")
+from extproc.planning.report import render_report, write_report
+
+CHROMIUM = which("chromium") or which("chromium-browser")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--host-resolver-rules=MAP * ~NOTFOUND",  # whatever the page would fetch fails
+)
+LIMIT_S = 120
+
+
+@pytest.fixture(scope="module")
+def lengths() -> Lengths:
+    """Return a workload with a tail, named so that it must be escaped."""
+    rng = np.random.default_rng(0)
+    return Lengths(rng.geometric(1 / 900, 3000), rng.geometric(1 / 120, 3000), "<b>trace & co</b>")
+
+
+@pytest.fixture(scope="module")
+def plan(lengths: Lengths) -> Plan:
+    """Return a plan with simulated fleets."""
+    catalogue = built_in()
+    instance = Instance(catalogue.model("llama-3-8b"), catalogue.gpu("h100-80g"), 1)
+    setup = Setup("llama-3-8b", "h100-80g", instance, 16_384, Objective(), price_usd_h=2.95)
+    options = SimulationOptions(requests=2000, seeds=2, thresholds=(1024,))
+    return make_plan(
+        lengths,
+        30,
+        setup,
+        DeclaredRule.TRUTH,
+        simulation=options,
+        cache=ResultCache(None),
+        progress=lambda *_: None,
+    )
+
+
+def test_the_page_needs_nothing_from_the_network(plan: Plan, lengths: Lengths) -> None:
+    """All images are in the page, and it names no other resource."""
+    page = render_report(plan, lengths)
+    assert set(re.findall(r'(?:src|href)="([^":]+:)', page)) == {"data:"}
+    assert "@import" not in page
+    assert "<script" not in page
+
+
+def test_every_plot_is_there_and_is_an_image(plan: Plan, lengths: Lengths) -> None:
+    """Length CDF, savings, fleets, TTFT and sensitivity are well-formed SVG."""
+    page = render_report(plan, lengths)
+    images = re.findall(r'alt="([^"]+)" src="data:image/svg\+xml;base64,([^"]+)"', page)
+    assert [title for title, _ in images] == [
+        "Request lengths",
+        "Saving against threshold",
+        "Fleet sizes",
+        "Time to first token",
+        "Sensitivity to declared max_tokens",
+    ]
+    for _, data in images:
+        assert ET.fromstring(base64.b64decode(data)).tag.endswith("svg")  # noqa: S314  (our own image)
+
+
+def test_names_from_the_trace_are_escaped(plan: Plan, lengths: Lengths) -> None:
+    """A file name cannot put markup into the page."""
+    page = render_report(plan, lengths)
+    assert "&lt;b&gt;trace &amp; co&lt;/b&gt;" in page
+    assert "<b>trace" not in page
+
+
+@pytest.fixture(scope="module")
+def page(plan: Plan, lengths: Lengths, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the report to a directory that does not exist yet."""
+    return write_report(plan, lengths, tmp_path_factory.mktemp("report") / "new")
+
+
+def chromium(page: Path, profile: Path, *arguments: str) -> str:
+    """Open the page in headless Chromium and return its standard output."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine")
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *arguments, page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=LIMIT_S).stdout
+
+
+def test_chromium_shows_the_recommendation_and_all_plots(page: Path, plan: Plan, tmp_path: Path) -> None:
+    """The page renders without a network: text and five images that are not empty."""
+    dom = chromium(page, tmp_path / "profile", "--virtual-time-budget=5000", "--dump-dom")
+    assert plan.recommendation in dom
+    assert dom.count("<figure>") == 5
+
+    picture = tmp_path / "page.png"
+    chromium(page, tmp_path / "profile", "--window-size=1300,2400", f"--screenshot={picture}")
+    image = pytest.importorskip("PIL.Image", reason="pillow comes with matplotlib").open(picture)
+    assert image.size == (1300, 2400)
+    assert len(image.convert("RGB").getcolors(2**24)) > 50, "plots have colours; a blank page has one"
+
+
+def test_chromium_prints_it_on_few_pages(page: Path, tmp_path: Path) -> None:
+    """Printed on A4 the report takes two to four pages."""
+    pdf = tmp_path / "page.pdf"
+    chromium(page, tmp_path / "profile", "--no-pdf-header-footer", f"--print-to-pdf={pdf}")
+    pages = len(re.findall(rb"/Type\s*/Page[^s]", pdf.read_bytes()))
+    assert 2 <= pages <= 4

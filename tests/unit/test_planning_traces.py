@@ -1,0 +1,227 @@
+"""Request lengths from traces, CDF points, means and a router's metrics; and what is wrong with them in one
+sentence.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry, Histogram, start_http_server
+
+from extproc.core.errors import ConfigurationError
+from extproc.planning.inputs import lengths_of_means, live_input, load_traces
+from extproc.planning.live import lengths_between, parse_scrape, rate_between
+from extproc.planning.traces import parse_trace
+
+AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
+2023-11-16 18:15:46.6805900,374,44
+2023-11-16 18:15:50.9951690,396,109
+"""
+
+
+def test_the_azure_csv_is_read_with_its_times() -> None:
+    """Prompt, output and seconds since the first request come from the three columns."""
+    lengths = parse_trace(AZURE.splitlines(), "azure.csv")
+
+    assert lengths.prompt.tolist() == [374, 396]
+    assert lengths.output.tolist() == [44, 109]
+    assert lengths.arrival_s is not None
+    assert lengths.arrival_s.tolist() == [0.0, pytest.approx(4.314579)]
+
+
+def test_the_real_azure_trace_has_its_known_shares() -> None:
+    """Of the public 2023 trace .7798, .8982 and .99996 take at most 2,048, 4,096 and 8,192 tokens."""
+    data = Path(os.environ.get("DUALPOOL_DATA") or Path(__file__).parents[3] / "shared" / "data") / "azure2023"
+    files = [data / f"AzureLLMInferenceTrace_{part}.csv" for part in ("conv", "code")]
+    if not all(file.exists() for file in files):
+        pytest.skip(f"the Azure 2023 trace is not in {data} (set DUALPOOL_DATA)")
+    lengths = load_traces([str(file) for file in files])
+
+    shares = [round(float(np.mean(lengths.total <= limit)), 5) for limit in (2048, 4096, 8192)]
+
+    assert (len(lengths), int(lengths.total.max())) == (28_185, 14_089)
+    assert shares == [
+        pytest.approx(0.7798, abs=5e-5),
+        pytest.approx(0.8982, abs=5e-5),
+        pytest.approx(0.99996, abs=5e-6),
+    ]
+
+
+def test_json_lines_are_read() -> None:
+    """Lengths come from input_tokens and output_tokens; without timestamps there are no arrival times."""
+    lengths = parse_trace(
+        ['{"input_tokens": 7, "output_tokens": 3, "user": "x"}', "", '{"input_tokens": 9, "output_tokens": 1}'],
+        "x",
+    )
+    assert (lengths.total.tolist(), lengths.arrival_s) == ([10, 10], None)
+
+
+def test_a_cdf_gives_lengths_with_its_quantiles() -> None:
+    """Lengths drawn from CDF points have these points as quantiles."""
+    lengths = parse_trace(["fraction,input_tokens,output_tokens", "0,0,0", "0.5,100,10", "1,1000,20"], "cdf.csv")
+
+    assert np.median(lengths.prompt) == pytest.approx(100, abs=1)
+    assert lengths.output.max() == 20
+    assert "paired at random" in lengths.note
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "t.csv: empty; known are CSV"),
+        ("\n\n", "t.csv: empty"),
+        (
+            "2023-11-16 18:15:46.6805900,374,44\n",
+            "t.csv: line 1 is '2023-11-16 18:15:46.6805900,374,44', not a header",
+        ),
+        ("a,b,c\n1,2,3\n", "t.csv: line 1 is 'a,b,c', not a header"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "t.csv: no requests in it"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,5\n", "t.csv: line 2: .* 2 columns"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,5,x\n", "t.csv: line 2: .*invalid literal"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,5,5\n", "t.csv: line 2: .*Invalid isoformat"),
+        (
+            "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,-5,5\n",
+            "t.csv: line 2: -5 tokens are negative",
+        ),
+        (
+            "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,99999999999999999999,5\n",
+            "t.csv: line 2: ",
+        ),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,99999999999,5\n", "beyond 10,000,000"),
+        ('{"input_tokens": 5}\n', "t.csv: line 1: .*missing required field `output_tokens`"),
+        ('{"input_tokens": 5, "output_tokens": 5}\n{"input\n', "t.csv: line 2"),
+        ("fraction,input_tokens,output_tokens\n0.5,5,5\n", "must lie in 0..1 and end at 1"),
+        ("fraction,input_tokens,output_tokens\n0.5,9,5\n1,5,5\n", "the input column of a CDF must ascend"),
+        ("fraction,input_tokens,output_tokens\n", "must ascend and hold points"),
+        ("fraction,input_tokens,output_tokens\n1,2\n", "line 2: '1,2': three numbers are needed"),
+    ],
+)
+def test_a_wrong_trace_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
+    """The error names the file, the line and what is wrong."""
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match=message):
+        load_traces([str(path)])
+
+
+def test_a_trace_of_a_gigabyte_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    """The error names the size, the limit and what to do."""
+    path = tmp_path / "huge.csv"
+    with path.open("wb") as file:
+        os.truncate(file.fileno(), 2**30)  # a hole: takes no disk
+    with pytest.raises(
+        ConfigurationError, match=r"huge.csv: 1,024 MiB; at most 256 MiB are read: a random sample"
+    ):
+        load_traces([str(path)])
+
+
+def test_a_trace_that_is_missing_or_no_text_is_refused(tmp_path: Path) -> None:
+    """The error names the file and the reason."""
+    with pytest.raises(ConfigurationError, match=r"nowhere.csv: No such file or directory"):
+        load_traces([str(tmp_path / "nowhere.csv")])
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(ConfigurationError, match=r"binary.csv: not UTF-8 text"):
+        load_traces([str(tmp_path / "binary.csv")])
+
+
+def test_several_traces_are_put_together_in_order_of_arrival(tmp_path: Path) -> None:
+    """Two traces with times become one."""
+    paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for path in paths:
+        path.write_text(AZURE)
+
+    lengths = load_traces([str(path) for path in paths])
+
+    assert lengths.prompt.tolist() == [374, 374, 396, 396]
+
+
+def test_means_give_geometric_lengths() -> None:
+    """The means come out, and the note says that tails are unknown."""
+    lengths = lengths_of_means("69.5,214.5")
+    assert lengths.prompt.mean() == pytest.approx(69.5, rel=0.02)
+    assert lengths.output.mean() == pytest.approx(214.5, rel=0.02)
+    assert "real tails are heavier" in lengths.note
+
+
+@pytest.mark.parametrize("text", ["", "5", "a,b", "0,5", "1,2,3"])
+def test_wrong_means_are_refused(text: str) -> None:
+    """The error says what is needed."""
+    with pytest.raises(ConfigurationError):
+        lengths_of_means(text)
+
+
+def scrape_text(short: int, long: int) -> str:
+    """Return metrics of a router that answered `short` requests of 64..128 tokens and `long` of 4,096..6,144."""
+    total = short + long
+    rows = [f'dualpool_requests_total{{pool="short",reason="fits",api="chat",model="m"}} {total}']
+    for name in ("prompt", "completion", "total"):
+        for edge, count in ((64, 0), (128, short), (4096, short), (6144, total), ("+Inf", total)):
+            rows.append(f'dualpool_actual_{name}_tokens_bucket{{model="m",le="{edge}"}} {count}')
+        rows.append(f'dualpool_actual_{name}_tokens_count{{model="m"}} {total}')
+        rows.append(f'dualpool_actual_{name}_tokens_sum{{model="m"}} {total}')
+    return "\n".join(rows) + "\n"
+
+
+def test_metrics_give_the_lengths_counted_between_two_scrapes() -> None:
+    """Counts of the first scrape are taken off; lengths are spread within their buckets."""
+    first, second = parse_scrape(scrape_text(1000, 1000), "first"), parse_scrape(scrape_text(1900, 1100), "second")
+
+    lengths = lengths_between(first, second)
+
+    assert len(lengths) == 1000
+    assert np.mean((lengths.prompt >= 64) & (lengths.prompt <= 128)) == pytest.approx(0.9, abs=0.01)
+    assert lengths.prompt.max() <= 6144
+    assert rate_between(first, second, 10.0) == pytest.approx(100)
+    assert "paired at random" in lengths.note
+
+
+def test_metrics_of_a_live_router_are_read_over_http() -> None:
+    """What prometheus_client exposes is read from an address, budgets included."""
+    registry = CollectorRegistry()
+    buckets = (64, 2048, 4096, 8192, 16384)
+    names = ("actual_prompt", "actual_completion", "actual_total", "budget")
+    histograms = [
+        Histogram(f"dualpool_{name}_tokens", name, ["model"], registry=registry, buckets=buckets) for name in names
+    ]
+    for _ in range(300):
+        for histogram, tokens in zip(histograms, (1000, 50, 1050, 5000), strict=True):
+            histogram.labels("m").observe(tokens)
+    server, thread = start_http_server(0, "127.0.0.1", registry)
+    try:
+        live = live_input([f"http://127.0.0.1:{server.server_port}/metrics"], None)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    assert (len(live.lengths), live.rate) == (300, None)
+    assert "0.0% under 2,048, 0.0% under 4,096, 100.0% under 8,192" in live.lengths.note
+
+
+def test_metrics_from_files_give_rate_and_lengths(tmp_path: Path) -> None:
+    """Two files and the seconds between them are a workload."""
+    for name, short in (("a", 1000), ("b", 3000)):
+        (tmp_path / name).write_text(scrape_text(short, 10))
+    live = live_input([str(tmp_path / "a"), str(tmp_path / "b")], 100.0)
+    assert (live.rate, len(live.lengths)) == (20.0, 2000)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<html>no</html>", "not Prometheus text"),
+        ("up 1\n", "dualpool_actual_prompt_tokens and dualpool_actual_completion_tokens is not in it"),
+    ],
+)
+def test_metrics_of_something_else_are_refused(text: str, message: str) -> None:
+    """The error names what is missing."""
+    with pytest.raises(ConfigurationError, match=message):
+        parse_scrape(text, "m")
+
+
+def test_a_counter_that_went_back_tells_no_rate() -> None:
+    """A restarted router is told apart from a quiet one by the sentence's numbers."""
+    first, second = parse_scrape(scrape_text(1000, 0), "first"), parse_scrape(scrape_text(10, 0), "second")
+    with pytest.raises(ConfigurationError, match=r"went from 1000 to 10 in 10 s: no rate can be told"):
+        rate_between(first, second, 10.0)
