@@ -10,7 +10,7 @@ from extproc.core.errors import ConfigurationError
 
 __all__ = ["main"]
 
-COMMANDS = ("serve", "plan", "demo", "emulate")
+COMMANDS = ("demo", "emulate", "estimate", "evaluate", "plan", "serve")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -209,7 +209,7 @@ def test_an_image_is_waited_for(connect: Connect) -> None:
     for event in request(body, list(range(0, 120_000, 16_384))):
         gateway.send(event)
     assert [Reason.TOO_LONG] == [decision.reason for decision in gateway.decisions]
-    assert 1_024 + 5 + 1 >= gateway.decisions[0].budget.total
+    assert 1_024 + 5 + 16 >= gateway.decisions[0].budget.total
 
 
 @pytest.mark.parametrize("modes", IN_PIECES)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.core.text import TextKind, byte_histogram, sample, text_kind
+from extproc.core.text import CLASSES, ByteClass, TextKind, digrams, sample, text_kind
 
 DATA = Path(os.environ.get("DUALPOOL_DATA", Path(__file__).parents[3] / "shared" / "data"))
 PHRASES = {
@@ -25,8 +25,8 @@ PHRASES = {
 
 @pytest.mark.parametrize(("text", "kind"), PHRASES.items(), ids=list(PHRASES.values()))
 def test_the_kind_of_a_text_is_told_by_its_bytes(text: str, kind: TextKind) -> None:
-    """Scripts, code and prose are told apart from the histogram alone."""
-    assert kind == text_kind(byte_histogram(text.encode()))
+    """Scripts, code and prose are told apart from the digrams of byte classes alone."""
+    assert kind == text_kind(digrams(text.encode()))
 
 
 @pytest.mark.parametrize(
@@ -50,15 +50,27 @@ def test_real_texts_are_of_their_kind(language: str, kind: str) -> None:
     path = DATA / "udhr" / f"{language}.txt"
     if not path.exists():
         pytest.skip(f"{path} is not there; set DUALPOOL_DATA")
-    assert kind == text_kind(byte_histogram(path.read_bytes()))
+    assert kind == text_kind(digrams(path.read_bytes()))
 
 
-@given(text=st.binary(max_size=5_000))
-def test_a_histogram_counts_every_byte_and_tells_a_kind(text: bytes) -> None:
-    """Any bytes have a histogram with their number as its sum, and a kind."""
-    histogram = byte_histogram(text)
-    assert [text.count(value) for value in range(256)] == histogram.tolist()
-    assert text_kind(histogram) in TextKind
+@given(text=st.binary(max_size=2_000))
+def test_digrams_count_every_byte_once_and_tell_a_kind(text: bytes) -> None:
+    """Any bytes have digrams with their number as the sum, and a kind."""
+    counts = digrams(text)
+    assert (counts.shape, counts.sum()) == ((CLASSES, CLASSES), len(text))
+    assert text_kind(counts) in TextKind
+
+
+def test_a_digram_is_the_class_before_and_the_class() -> None:
+    """Counts are by the pair of neighbours; the first byte follows a line end."""
+    counts = digrams(b"a Bc")
+    pairs = [
+        (ByteClass.LINE, ByteClass.VOWEL),
+        (ByteClass.VOWEL, ByteClass.SPACE),
+        (ByteClass.SPACE, ByteClass.UPPER),
+        (ByteClass.UPPER, ByteClass.CONSONANT),
+    ]
+    assert [1, 1, 1, 1] == [counts[pair] for pair in pairs]
 
 
 def test_a_long_text_is_sampled_evenly() -> None:
@@ -66,7 +78,7 @@ def test_a_long_text_is_sampled_evenly() -> None:
     generator = random.Random(1)
     text = bytes(generator.choices(b"abcdefgh", k=1_000_000))
     seen = sample(text)
-    assert (len(seen), seen[:100], seen[-100:]) == (64 * 1024, text[:100], text[-100:])
-    histogram = byte_histogram(text)
-    assert len(text) == pytest.approx(histogram.sum())
-    assert 125_000 == pytest.approx(histogram[ord("a")], rel=0.05)
+    assert (len(seen), seen[:100], seen[-100:]) == (32 * 1024, text[:100], text[-100:])
+    counts = digrams(text)
+    assert len(text) == pytest.approx(counts.sum())
+    assert 250_000 == pytest.approx(counts[:, ByteClass.VOWEL].sum(), rel=0.05)

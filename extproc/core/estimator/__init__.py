@@ -1,5 +1,6 @@
 """Prompt tokens from bytes, learned from usage; each estimator stands behind the same Protocol."""
 
+from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.ema import EmaEstimator
 from extproc.core.estimator.protocol import Estimator
 from extproc.core.estimator.settings import EstimatorSettings
@@ -9,4 +10,4 @@ __all__ = ["make_estimator"]
 
 def make_estimator(settings: EstimatorSettings) -> Estimator:
     """Make the estimator that the settings name."""
-    return EmaEstimator(settings)
+    return ByteClassEstimator(settings) if settings.kind == "byteclass" else EmaEstimator(settings)

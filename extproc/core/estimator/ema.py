@@ -24,7 +24,8 @@ from extproc.core.estimator.categories import MAX_KEY_CHARS, CappedMap
 from extproc.core.estimator.protocol import CategoryKey, CategoryState, Estimate, LearnedState, Learning, Source
 from extproc.core.estimator.settings import EmaSettings, EstimatorSettings, MediaTokens
 from extproc.core.facts import MediaCount, RequestFacts
-from extproc.core.text import byte_histogram, text_kind
+from extproc.core.output_lengths import truncated_by_pool
+from extproc.core.text import digrams, text_kind
 from extproc.core.usage import Overflow, Usage
 
 __all__ = ["EmaEstimator"]
@@ -94,21 +95,15 @@ class EmaEstimator:
         evidence = Evidence(facts.text_bytes, media)
         return Estimate(likely, bound, output, declared is not None, self._source(ratio), category, evidence)
 
-    def observe(self, estimate: Estimate, usage: Usage) -> Learning:
+    def observe(self, estimate: Estimate, usage: Usage, pool_tokens: int | None = None) -> Learning:
         """Learn the observed ratio; the error in the result is that of before."""
         error = estimate.prompt_tokens / usage.prompt_tokens
         under_counted = usage.prompt_tokens > estimate.prompt_bound
-        evidence = estimate.evidence
-        if not isinstance(evidence, Evidence):
-            return Learning(error, under_counted, 0.0, refused="exact")
-        text_tokens = usage.prompt_tokens - evidence.media_tokens
-        if text_tokens <= 0 or evidence.text_bytes == 0:
-            return Learning(error, under_counted, 0.0, refused="no_text")
-        observed = evidence.text_bytes / text_tokens
-        if observed != _physical(observed):
-            return Learning(error, under_counted, observed, refused="implausible")
-        self._ratios.use(estimate.category).learn(observed, self._ema.decay)
-        return Learning(error, under_counted, observed)
+        observed, refused = _observed_ratio(estimate.evidence, usage)
+        if refused is None:
+            self._ratios.use(estimate.category).learn(observed, self._ema.decay)
+        truncated = truncated_by_pool(usage, pool_tokens)
+        return Learning(error, under_counted, observed, refused=refused, truncated_by_pool=truncated)
 
     def observe_overflow(self, estimate: Estimate, overflow: Overflow) -> None:
         """Learn nothing: the paper's mean has no place for a lower bound."""
@@ -136,13 +131,24 @@ class EmaEstimator:
 
 def category_of(facts: RequestFacts, tenant: str) -> CategoryKey:
     """Return the category of a request: model and tenant, or model and kind of text."""
-    key = tenant[:MAX_KEY_CHARS] or text_kind(byte_histogram(facts.text)).value
+    key = tenant[:MAX_KEY_CHARS] or text_kind(digrams(facts.text)).value
     return CategoryKey(facts.model[:MAX_KEY_CHARS], key)
 
 
 def media_tokens(media: MediaCount, costs: MediaTokens) -> int:
     """Return the tokens of everything that is not text."""
     return media.images * costs.image + media.audio * costs.audio + media.video * costs.video
+
+
+def _observed_ratio(evidence: object, usage: Usage) -> tuple[float, str | None]:
+    """Return the bytes per token of an answer, and why it cannot be learned from (None when it can)."""
+    if not isinstance(evidence, Evidence):
+        return 0.0, "exact"
+    text_tokens = usage.prompt_tokens - evidence.media_tokens
+    if text_tokens <= 0 or evidence.text_bytes == 0:
+        return 0.0, "no_text"
+    observed = evidence.text_bytes / text_tokens
+    return observed, None if observed == _physical(observed) else "implausible"
 
 
 def _physical(bytes_per_token: float) -> float:

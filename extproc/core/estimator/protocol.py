@@ -7,7 +7,17 @@ from typing import Protocol
 from extproc.core.facts import RequestFacts
 from extproc.core.usage import Overflow, Usage
 
-__all__ = ["CategoryKey", "CategoryState", "Estimate", "Estimator", "LearnedState", "Learning", "Source"]
+__all__ = [
+    "CategoryKey",
+    "CategoryState",
+    "Estimate",
+    "Estimator",
+    "LearnedState",
+    "Learning",
+    "ModelState",
+    "OutputState",
+    "Source",
+]
 
 
 class Source(StrEnum):
@@ -50,7 +60,9 @@ class Learning:
     """What one answer taught: the error before the update, and what came of the update.
 
     `ratio` is estimated / actual prompt tokens (before learning), `under_counted` whether the bound was below the
-    truth. `refused` names why the estimator took nothing from it (None when it learned).
+    truth. `refused` names why the estimator took nothing from it (None when it learned). `clipped` says that the
+    usage was so far off that only part of the error was believed. `truncated_by_pool` says that the output ended
+    where the pool's context did: the answer was cut silently, and a larger pool would have said more.
     """
 
     ratio: float
@@ -58,24 +70,65 @@ class Learning:
     bytes_per_token: float
     clipped: bool = False
     refused: str | None = None
+    truncated_by_pool: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class CategoryState:
-    """What is learned of one category."""
+    """What is learned of one category.
+
+    The paper's EMA has a mean and a deviation, in bytes per token. The byte-class model has the residual of its
+    prices: mean and spread of log(actual / priced); its bytes per token are for people to look at.
+    """
 
     category: CategoryKey
     bytes_per_token: float
     deviation: float
     observations: int
+    residual: float = 0.0
+    spread: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelState:
+    """What the byte-class estimator has learned of one served model; see its modules for the terms.
+
+    `sums_a` is A in rows, `sums_b` is b, in the order of the state's features; `q` is the bound's multiple.
+    """
+
+    model: str
+    observations: int
+    sums_a: tuple[float, ...]
+    sums_b: tuple[float, ...]
+    q: float
+    residual: float
+    spread: float
+    clipped: int = 0
+    refused: int = 0
+    truncated_by_pool: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class OutputState:
+    """Output lengths of one category (key "" is the whole model): fading counts in bins of quarter octaves."""
+
+    category: CategoryKey
+    ended: tuple[float, ...]
+    cut: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class LearnedState:
-    """Everything an estimator has learned, for `/state` and for loading into another one of the same kind."""
+    """Everything an estimator has learned, for `/state` and for loading into another one of the same kind.
+
+    `features` names what the sums of `models` are over; sums over other features cannot be loaded.
+    """
 
     estimator_kind: str
     categories: tuple[CategoryState, ...] = ()
+    features: tuple[str, ...] = ()
+    models: tuple[ModelState, ...] = ()
+    outputs: tuple[OutputState, ...] = ()
 
 
 class Estimator(Protocol):
@@ -85,8 +138,11 @@ class Estimator(Protocol):
         """Estimate one request; `tenant` is the value of the configured header or ""."""
         ...
 
-    def observe(self, estimate: Estimate, usage: Usage) -> Learning:
-        """Learn from the complete answer to the request that `estimate` was made for."""
+    def observe(self, estimate: Estimate, usage: Usage, pool_tokens: int | None = None) -> Learning:
+        """Learn from the complete answer to the request that `estimate` was made for.
+
+        `pool_tokens` is the context of the pool that answered, when known.
+        """
         ...
 
     def observe_overflow(self, estimate: Estimate, overflow: Overflow) -> None:
@@ -100,6 +156,6 @@ class Estimator(Protocol):
     def load(self, state: LearnedState) -> None:
         """Start from what another estimator of the same kind learned; a state of another kind is refused.
 
-        Raises ConfigurationError when `state.estimator_kind` is another one.
+        Raises ConfigurationError when `state.estimator_kind` or the features are others.
         """
         ...

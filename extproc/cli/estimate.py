@@ -1,0 +1,199 @@
+"""`dualpool estimate`: what the router would make of one request body, and why, on this machine.
+
+With `--admin` the router's configuration and learned state are fetched, and the estimate is made here: no prompt
+leaves the machine.
+"""
+
+import argparse
+import json
+import sys
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from extproc.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from extproc.config.schema import Configuration
+    from extproc.core.facts import RequestFacts
+    from extproc.core.router import Router
+
+__all__ = ["add"]
+
+APIS = {
+    "chat": "chat_completions",
+    "completions": "completions",
+    "embeddings": "embeddings",
+    "responses": "responses",
+    "messages": "messages",
+}
+TIMEOUT_S = 10
+
+
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command's parser."""
+    parser = subparsers.add_parser("estimate", help="say how a request body is estimated and placed, and why")
+    parser.add_argument("file", metavar="FILE", help="a request body; - is standard input")
+    parser.add_argument("--api", choices=APIS, default="chat", help="whose body it is (default: chat)")
+    parser.add_argument("--tenant", default="", help="value of the configured tenant header")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--config", type=Path, help="the router's YAML file; all settings have defaults")
+    source.add_argument(
+        "--admin", metavar="URL", help="take configuration and learned state from a running router"
+    )
+    parser.set_defaults(run=_run)
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What is printed: name and value of each fact, of the estimate, and of each feature that is not zero."""
+
+    facts: dict[str, Any]
+    features: list[dict[str, Any]]
+    estimate: dict[str, Any]
+
+
+def _run(options: argparse.Namespace) -> int:
+    from extproc.core.apis import read_request  # noqa: PLC0415  (other commands start faster without these)
+    from extproc.core.errors import BodyNotUnderstood  # noqa: PLC0415
+    from extproc.core.facts import Api  # noqa: PLC0415
+
+    body = _read(options.file)
+    router = _router(options)
+    api = Api(APIS[options.api])
+    try:
+        facts = read_request(api, body)
+    except BodyNotUnderstood as error:
+        print(
+            f"dualpool estimate: the body is not understood, and goes to the largest pool: {error}",
+            file=sys.stderr,
+        )
+        return 1
+    answer = _answer(router, api, body, facts, options.tenant)
+    print(_as_json(answer) if options.json else _as_table(answer))
+    return 0
+
+
+def _router(options: argparse.Namespace) -> "Router":
+    from extproc.config.loading import load, parse  # noqa: PLC0415
+    from extproc.state.snapshot import from_json  # noqa: PLC0415
+
+    if options.admin:
+        router = _make_router(parse(_fetch(options.admin, "/config").decode()))
+        router.estimator.load(from_json(_fetch(options.admin, "/state")))
+        return router
+    return _make_router(load(options.config) if options.config else parse(""))
+
+
+def _make_router(configuration: "Configuration") -> "Router":
+    from extproc.core.estimator import make_estimator  # noqa: PLC0415
+    from extproc.core.learning_budget import LearningBudget  # noqa: PLC0415
+    from extproc.core.policy import Pools  # noqa: PLC0415
+    from extproc.core.router import Router, RouterSettings  # noqa: PLC0415
+    from extproc.telemetry.fan_out import FanOut  # noqa: PLC0415
+
+    return Router(
+        RouterSettings(configuration.mode, max_held_bytes=configuration.exchange.max_held_bytes),
+        Pools(configuration.pools),
+        make_estimator(configuration.estimator),
+        LearningBudget(configuration.learning),
+        FanOut(()),
+    )
+
+
+def _answer(router: "Router", api: Any, body: bytes, facts: "RequestFacts", tenant: str) -> _Answer:  # noqa: ANN401
+    """Decide as the router would, and estimate again for what a decision does not hold."""
+    from extproc.core.budget import token_budget  # noqa: PLC0415
+    from extproc.core.facts import RequestHead  # noqa: PLC0415
+
+    decision = router.decide(api, RequestHead("POST", tenant=tenant), body)
+    estimate = router.estimator.estimate(facts, tenant)
+    budget = token_budget(facts, estimate)
+    return _Answer(
+        facts={
+            "api": api.value,
+            "model": facts.model,
+            "body bytes": len(body),
+            "text bytes": facts.text_bytes,
+            "messages": facts.messages,
+            "tools": facts.tools,
+            "tool calls": facts.tool_calls,
+            "images": facts.media.images,
+            "audio": facts.media.audio,
+            "video": facts.media.video,
+            "sequences": facts.sequences,
+            "declared output tokens": facts.max_output_tokens,
+        },
+        features=_features(router, facts),
+        estimate={
+            "prompt tokens": round(estimate.prompt_tokens),
+            "prompt bound": round(estimate.prompt_bound),
+            "output tokens": estimate.output_tokens,
+            "budget": budget.total,
+            "budget bound": budget.bound,
+            "learned from": estimate.source.value,
+            "category": estimate.category.key,
+            "pool": decision.pool.name,
+            "reason": decision.reason.value,
+        },
+    )
+
+
+def _features(router: "Router", facts: "RequestFacts") -> list[dict[str, Any]]:
+    """Return what the text is made of, and what each of it costs where the estimator has prices."""
+    from extproc.core.estimator.byteclass import ByteClassEstimator  # noqa: PLC0415
+    from extproc.core.estimator.features import FEATURE_NAMES, features  # noqa: PLC0415
+    from extproc.core.text import digrams  # noqa: PLC0415
+
+    counts = features(facts, digrams(facts.text)).tolist()
+    estimator = router.estimator
+    if not isinstance(estimator, ByteClassEstimator):
+        return [{"feature": n, "count": round(c)} for n, c in zip(FEATURE_NAMES, counts, strict=True) if c]
+    prices = estimator.prices(facts.model).tolist()
+    return [
+        {"feature": name, "count": round(count), "price": round(price, 3), "tokens": round(count * price, 1)}
+        for name, count, price in zip(FEATURE_NAMES, counts, prices, strict=True)
+        if count
+    ]
+
+
+def _as_json(answer: _Answer) -> str:
+    def keys(row: dict[str, Any]) -> dict[str, Any]:
+        return {name.replace(" ", "_"): value for name, value in row.items()}
+
+    return json.dumps(
+        {"facts": keys(answer.facts), "features": answer.features, "estimate": keys(answer.estimate)}, indent=2
+    )
+
+
+def _as_table(answer: _Answer) -> str:
+    """Return three blocks of aligned columns."""
+    facts = {name: value for name, value in answer.facts.items() if value not in (0, None)}
+    lines = [f"{name:24}{value:>14}" for name, value in facts.items()]
+    lines += ["", f"{'feature':24}{'count':>14}{'price':>10}{'tokens':>12}"]
+    for row in answer.features:
+        price, tokens = row.get("price", ""), row.get("tokens", "")
+        lines.append(f"{row['feature']:24}{row['count']:>14,}{price:>10}{tokens:>12}")
+    lines += ["", *(f"{name:24}{value:>14}" for name, value in answer.estimate.items())]
+    return "\n".join(lines)
+
+
+def _read(name: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"FILE {name}: {error}") from error
+
+
+def _fetch(url: str, path: str) -> bytes:
+    if not url.startswith(("http://", "https://")):
+        raise ConfigurationError(f"--admin {url}: a URL such as http://127.0.0.1:9090 is needed")
+    try:
+        with urllib.request.urlopen(url.rstrip("/") + path, timeout=TIMEOUT_S) as answer:  # noqa: S310  (checked above)
+            body: bytes = answer.read()
+            return body
+    except (urllib.error.URLError, TimeoutError, OSError) as error:
+        raise ConfigurationError(f"--admin {url}{path}: {error}") from error

@@ -1,0 +1,48 @@
+"""What is left after the prices: the error of one category, its mean and its spread.
+
+A category (a tenant, or a kind of text) is never quite what its bytes say. The mean r is exponential, of
+log(actual / priced), and multiplies the estimate by exp(r). The spread is the root mean square distance from
+it, less what was in doubt of this request anyway, and scales the bound. A new category starts from its
+parent: the model, and for that all models. r waits until the model is taught, or it would learn errors that the
+prices are about to mend.
+"""
+
+from dataclasses import dataclass
+from math import exp, sqrt
+
+__all__ = ["Residual"]
+
+SLOWEST_STEP = 0.02
+FIRST_STEPS = 10  # as many answers' worth of trust in the parent
+MIN_SPREAD = 0.01  # chat templates alone differ by this much
+
+
+@dataclass(slots=True)
+class Residual:
+    """Mean and spread of log errors, and the exponential mean of bytes per token for people to look at."""
+
+    mean: float = 0.0
+    spread: float = 0.1
+    bytes_per_token: float = 0.0
+    answers: int = 0
+
+    @property
+    def factor(self) -> float:
+        """What to multiply a priced count by."""
+        return exp(self.mean)
+
+    def child(self) -> "Residual":
+        """Return a new one that starts from this one."""
+        return Residual(self.mean, self.spread)
+
+    def learn(self, error: float, doubt: float, bytes_per_token: float, *, move_mean: bool) -> None:
+        """Take in one log(actual / priced)."""
+        step = max(SLOWEST_STEP, 1 / (self.answers + FIRST_STEPS))
+        distance = error - self.mean
+        if move_mean:
+            self.mean += step * distance
+        variance = max(distance * distance - doubt, MIN_SPREAD * MIN_SPREAD)
+        self.spread = sqrt((1 - step) * self.spread * self.spread + step * variance)
+        start = self.answers == 0
+        self.bytes_per_token += (1 if start else step) * (bytes_per_token - self.bytes_per_token)
+        self.answers += 1

@@ -1,0 +1,115 @@
+"""The estimators that are compared, each behind one small interface."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.ema import EmaEstimator
+from extproc.core.estimator.features import Features
+from extproc.core.estimator.protocol import Estimate, Estimator
+from extproc.core.estimator.settings import ByteClassSettings, EstimatorSettings
+from extproc.core.usage import Usage
+from extproc.evaluation.requests import Request
+
+__all__ = ["CONTESTANTS", "Contestant", "byte_class"]
+
+
+class Contestant(Protocol):
+    """Predicts one request, then learns what it was told that it cost."""
+
+    def predict(self, request: Request) -> tuple[float, float]:
+        """Return the likeliest prompt tokens, and the number that the request is routed on."""
+        ...
+
+    def learn(self, told_tokens: int) -> None:
+        """Hear the usage of the last request predicted."""
+        ...
+
+
+class StaticRatio:
+    """Four bytes of body per token, as most gateways count."""
+
+    def predict(self, request: Request) -> tuple[float, float]:
+        """Return a quarter of the body's bytes."""
+        return request.body_bytes / 4, request.body_bytes / 4
+
+    def learn(self, told_tokens: int) -> None:
+        """Learn nothing."""
+
+
+class SemanticRouter:
+    """The rule of the paper's authors' production router, as far as it is known.
+
+    One ratio for all, decay .995, used from 10 samples on; a second, cautious one that jumps 90 % of the way to a
+    lower sample; never below four bytes per token; nothing learned from requests with tools.
+    """
+
+    def __init__(self) -> None:
+        self._ratio = self._cautious = 4.0
+        self._samples = 0
+        self._last: Request | None = None
+
+    def predict(self, request: Request) -> tuple[float, float]:
+        """Return max(calibrated, bytes / 4) for both ratios."""
+        self._last = request
+        text_bytes = request.facts.text_bytes
+        if self._samples < 10:  # noqa: PLR2004  (as in the rule)
+            return text_bytes / 4, text_bytes / 4
+        return max(text_bytes / self._ratio, text_bytes / 4), max(text_bytes / self._cautious, text_bytes / 4)
+
+    def learn(self, told_tokens: int) -> None:
+        """Move both ratios."""
+        if self._last is None or self._last.facts.tools:
+            return
+        sample = self._last.facts.text_bytes / told_tokens
+        self._ratio += 0.005 * (sample - self._ratio)
+        self._cautious += (0.9 if sample < self._cautious else 0.005) * (sample - self._cautious)
+        self._samples += 1
+
+
+class Ours:
+    """An estimator of this project, as the router runs it."""
+
+    def __init__(self, estimator: Estimator) -> None:
+        self._estimator = estimator
+        self._last: Estimate | None = None
+
+    def predict(self, request: Request) -> tuple[float, float]:
+        """Estimate without any word about the kind of text."""
+        return self._predict(request, tenant="")
+
+    def learn(self, told_tokens: int) -> None:
+        """Observe the usage."""
+        assert self._last is not None, "predict comes first"
+        self._estimator.observe(self._last, Usage(told_tokens))
+
+    def _predict(self, request: Request, tenant: str) -> tuple[float, float]:
+        self._last = self._estimator.estimate(request.facts, tenant)
+        return self._last.prompt_tokens, self._last.prompt_bound
+
+
+class PaperEma(Ours):
+    """The paper's EMA; told the kind of each text (a perfect category), or left to find categories itself."""
+
+    def __init__(self, *, told_kinds: bool) -> None:
+        super().__init__(EmaEstimator(EstimatorSettings(kind="ema")))
+        self._told_kinds = told_kinds
+
+    def predict(self, request: Request) -> tuple[float, float]:
+        """Estimate, by the kind of text if it is told."""
+        return self._predict(request, tenant=request.kind if self._told_kinds else "")
+
+
+def byte_class(epsilon: float = 0.01, text_prices: Features | None = None) -> Contestant:
+    """Return this project's estimator with a chosen miss rate, and perhaps other prior prices."""
+    settings = EstimatorSettings(kind="byteclass", byteclass=ByteClassSettings(epsilon=epsilon))
+    return Ours(ByteClassEstimator(settings, text_prices))
+
+
+CONTESTANTS: dict[str, Callable[[], Contestant]] = {
+    "static 4.0 on body bytes": StaticRatio,
+    "semantic-router's rule": SemanticRouter,
+    "paper's EMA, router's categories": lambda: PaperEma(told_kinds=False),
+    "paper's EMA, perfect categories": lambda: PaperEma(told_kinds=True),
+    "byte classes": byte_class,
+}

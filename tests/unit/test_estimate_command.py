@@ -1,0 +1,127 @@
+"""`dualpool estimate`: from a body to a table or JSON, alone or with what a running router has learned."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from extproc.cli.main import main
+from extproc.config.loading import as_json, parse
+from extproc.core.estimator import make_estimator
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.facts import Api, RequestFacts
+from extproc.core.usage import Usage
+from extproc.state.snapshot import from_json, to_json
+
+BODY = {"model": "m", "messages": [{"role": "user", "content": "Hello there, 你好! " * 20}], "max_tokens": 50}
+
+
+@pytest.fixture
+def body(tmp_path: Path) -> str:
+    """Return the name of a file with a chat completion's body."""
+    (tmp_path / "body.json").write_text(json.dumps(BODY))
+    return str(tmp_path / "body.json")
+
+
+@pytest.fixture(scope="module")
+def learned() -> str:
+    """Return the state, as JSON, of an estimator to which text costs two tokens a byte of each word."""
+    estimator = make_estimator(EstimatorSettings())
+    facts = RequestFacts(Api.CHAT, "m", ("Hello there, 你好! " * 20).encode(), messages=1)
+    for _ in range(120):
+        estimator.observe(estimator.estimate(facts, ""), Usage(300, 40))
+    return to_json(estimator.state())
+
+
+@pytest.fixture(scope="module")
+def admin(learned: str) -> Iterator[str]:
+    """Serve /config and /state as a router does; the URL."""
+    pages = {
+        "/config": as_json(
+            parse("pools: [{name: tiny, max_budget_tokens: 200}, {name: large, max_budget_tokens: 9000}]")
+        ),
+        "/state": learned.encode(),
+    }
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path in pages else 404)
+            self.end_headers()
+            self.wfile.write(pages.get(self.path, b""))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_the_table_says_facts_features_estimate_and_pool(body: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a router the prior is used, and said so."""
+    assert main(["estimate", body]) == 0
+    words = capsys.readouterr().out.split()
+    assert {"chat_completions", "han", "short", "fits", "prior"} <= set(words)
+
+
+def test_json_holds_the_same(body: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """--json prints one object with facts, features and estimate."""
+    assert main(["estimate", body, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["facts"]["declared_output_tokens"] == 50
+    assert {"feature": "han", "count": 40, "price": 0.7, "tokens": 28.0} in answer["features"]
+    assert answer["estimate"]["budget"] == answer["estimate"]["prompt_tokens"] + 50
+
+
+def test_a_running_router_lends_its_state_and_pools(
+    body: str, admin: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --admin the estimate is what the router has learned, and the pools are its own."""
+    assert main(["estimate", body, "--json", "--admin", admin]) == 0
+    estimate = json.loads(capsys.readouterr().out)["estimate"]
+    assert estimate["prompt_tokens"] == pytest.approx(300, abs=3)
+    assert (estimate["pool"], estimate["reason"], estimate["learned_from"]) == ("large", "too_long", "learned")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["missing.json"], "FILE missing.json"),
+        (["--admin", "ftp://x", "-"], "--admin ftp://x"),
+        (["--admin", "http://127.0.0.1:1", "-"], "--admin http://127.0.0.1:1/config"),
+    ],
+)
+def test_wrong_arguments_are_one_sentence(
+    arguments: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    body: str,
+) -> None:
+    """What cannot be read ends the command with exit code 2 and names what it is."""
+    with Path(body).open() as file:
+        monkeypatch.setattr("sys.stdin", file)
+        assert main(["estimate", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_body_that_is_not_understood_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Such a body goes to the largest pool: exit code 1."""
+    (tmp_path / "bad").write_text("{")
+    assert main(["estimate", str(tmp_path / "bad")]) == 1
+    assert "not_json" in capsys.readouterr().err
+
+
+def test_learned_state_survives_its_json(learned: str) -> None:
+    """Every number of the byte-class state comes back exactly."""
+    estimator = make_estimator(EstimatorSettings())
+    estimator.load(from_json(learned))
+    assert to_json(estimator.state()) == learned
+    assert estimator.state() == from_json(learned)

@@ -1,0 +1,190 @@
+"""The offline comparison, with a tokenizer that needs no vocabulary."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from extproc.core.errors import ConfigurationError
+from extproc.core.facts import Api, RequestFacts
+from extproc.evaluation.contestants import CONTESTANTS, byte_class
+from extproc.evaluation.made import made_texts, made_tool
+from extproc.evaluation.measure import figures, run
+from extproc.evaluation.report import report
+from extproc.evaluation.requests import Request, fixed_stream, read_lengths, traffic_stream
+from extproc.evaluation.scenarios import OURS, Comparison, Material, Plan, _flip, _poison, compare
+from extproc.evaluation.texts import Texts, folder_texts, halves, window
+from extproc.evaluation.timing import Timing
+from extproc.evaluation.tokenizers import Tokenizer, tokenizer
+
+LENGTHS = [(50, 10), (400, 20), (1_500, 30)]
+
+
+def words(text: str) -> list[int]:
+    """Split into pieces of words, digits and marks, as tokenizers do."""
+    return [len(piece) for piece in re.findall(r" ?[^\W\d_]{1,5}|\d{1,3}| ?[^\w\s]+|\s+|_", text)]
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Tokenizer:
+    """Return a tokenizer of words."""
+    return Tokenizer("toy", words, 4, 3, tmp_path)
+
+
+def small_texts(seed: int) -> Texts:
+    """Return some 30 KB of each kind that is made by rule."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("extproc.evaluation.made.MADE_BYTES", 30_000)
+        return made_texts(np.random.default_rng(seed))
+
+
+@pytest.fixture(scope="module")
+def texts() -> Texts:
+    """Return four kinds of text: three made by rule, and one in Arabic."""
+    return {**small_texts(0), "ar": ("يولد جميع الناس أحرارا متساوين" + "\n").encode() * 100}
+
+
+def test_a_window_wraps_around_and_is_whole_characters() -> None:
+    """A window longer than its text repeats it, and never cuts a character into halves."""
+    cut = window("αβγ\n".encode(), 40, np.random.default_rng(1))
+    assert 36 <= len(cut.encode()) <= 40
+    assert set(cut) == set("αβγ\n")
+
+
+def test_halves_hold_different_lines(texts: Texts) -> None:
+    """Each text is split in two that make up the whole; one without line ends is split in its middle."""
+    first, second = halves(texts)
+    assert {kind: first[kind] + second[kind] for kind in texts} == texts
+    assert all(len(first[kind]) > len(texts[kind]) / 3 < len(second[kind]) for kind in texts)
+
+
+def test_made_texts_are_the_same_every_time() -> None:
+    """The same seed makes the same texts and tools."""
+    assert small_texts(3) == small_texts(3)
+    assert made_tool(np.random.default_rng(3)) == made_tool(np.random.default_rng(3))
+
+
+def test_streams_hold_what_clients_send(texts: Texts, toy: Tokenizer) -> None:
+    """Escaped bodies are longer for the same prompt; lengths follow the trace; some chats have turns and tools."""
+    requests = list(traffic_stream(texts, toy, LENGTHS, 300, seed=1))
+    assert {request.kind for request in requests} == set(texts)
+    assert {request.output_tokens for request in requests} == {10, 20, 30}
+    assert 0.05 < np.mean([request.facts.tools > 0 for request in requests]) < 0.25
+    assert max(request.facts.messages for request in requests) >= 5
+    arabic = [request.body_bytes / request.facts.text_bytes for request in requests if request.kind == "ar"]
+    assert max(arabic) > 2 * min(arabic)
+    assert [r.tokens for r in requests] == [r.tokens for r in traffic_stream(texts, toy, LENGTHS, 300, seed=1)]
+
+
+def test_counts_are_cached_on_disk(toy: Tokenizer, tmp_path: Path) -> None:
+    """A saved count is not made again."""
+    expected = toy.count("some words")
+    toy.save()
+    again = Tokenizer("toy", lambda _: pytest.fail("counted twice"), 4, 3, tmp_path)
+    assert again.count("some words") == expected
+
+
+def test_a_chat_costs_its_contents_and_the_template(toy: Tokenizer) -> None:
+    """Messages cost the template's tokens each; offering tools costs a preamble."""
+    chat = [("user", "one two")]
+    assert toy.count_chat(chat, []) == 2 + 4 + 3
+    assert toy.count_chat(chat, ['{"a": 1}']) > toy.count_chat(chat, []) + 50
+
+
+@pytest.mark.parametrize("name", CONTESTANTS)
+def test_contestants_predict_before_they_learn(name: str, texts: Texts, toy: Tokenizer) -> None:
+    """Every contestant gives positive finite counts, and one that learns is not told the first answer."""
+    stream = list(fixed_stream(texts, toy, 30, seed=2))
+    first, second = (run(CONTESTANTS[name](), stream, told) for told in (None, [7] * 30))
+    assert np.isfinite(first.bound).all()
+    assert (first.likely > 0).all()
+    assert first.likely[0] == second.likely[0]
+
+
+def test_figures_of_a_run() -> None:
+    """Errors, misses, widths and misroutes are what their names say."""
+
+    class Half:
+        def predict(self, request: Request) -> tuple[float, float]:
+            return request.tokens / 2, 100.0
+
+        def learn(self, told_tokens: int) -> None:
+            pass
+
+    facts = RequestFacts(Api.CHAT, "m", b"x")
+    stream = [Request("k", facts, 10, tokens, 5) for tokens in (50, 80, 200, 400)] * 30
+    result = figures(run(Half(), stream), warm_up=0, threshold=150)
+    assert (result.mean_error, result.under_counted, result.misrouted, result.detoured) == (0.5, 0.5, 0.5, 0)
+    assert result.width == pytest.approx(np.mean([1, 0.25, -0.5, -0.75]))
+
+
+def test_a_flip_keeps_all_requests_and_changes_the_mix(texts: Texts, toy: Tokenizer) -> None:
+    """Reordering loses no request, and the halves hold different kinds."""
+    stream = list(fixed_stream(texts, toy, 400, seed=3))
+    flipped = _flip(stream, 0)
+    first, second = (
+        sum(request.kind in {"ar", "csv"} for request in half) for half in (flipped[:200], flipped[200:])
+    )
+    assert sorted(map(id, flipped)) == sorted(map(id, stream))
+    assert first > 4 * second
+
+
+def test_poison_is_one_percent(texts: Texts, toy: Tokenizer) -> None:
+    """About one usage in a hundred is off by ten times, the others are true."""
+    stream = list(fixed_stream(texts, toy, 1_000, seed=4))
+    told = _poison(stream, 0)
+    wrong = [t / r.tokens for t, r in zip(told, stream, strict=True) if t != r.tokens]
+    assert 4 <= len(wrong) <= 20
+    assert all(ratio == pytest.approx(10, rel=0.01) or ratio == pytest.approx(0.1, rel=0.05) for ratio in wrong)
+
+
+@pytest.fixture(scope="module")
+def comparison(texts: Texts, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """Return a whole comparison, small, with a second tokenizer of twice as many tokens."""
+    cache = tmp_path_factory.mktemp("cache")
+    toy = Tokenizer("toy", words, 4, 3, cache)
+    double = Tokenizer("double", lambda text: words(text) * 2, 4, 3, cache)
+    plan = Plan(fixed_requests=120, traffic_requests=160, warm_up=60, seeds=(1, 2))
+    return compare(Material(texts, LENGTHS), toy, [double], plan, lambda _: None)
+
+
+def test_ours_beats_the_ema_that_knows_the_categories(comparison: Comparison) -> None:
+    """On mixed traffic the byte classes err less than the EMA with perfect categories."""
+    ours, told = (comparison.traffic[name][0].mean_error for name in (OURS, "paper's EMA, perfect categories"))
+    assert ours < told
+
+
+def test_the_report_names_every_bar_and_contestant(comparison: Comparison) -> None:
+    """The Markdown has a row for each bar, with its verdict, and for each estimator."""
+    text = report([comparison], Timing(61.0, 200.0, 40.0), Plan(), "dualpool evaluate")
+    assert "| 4 KB: features + predict + bound, median | 61 us | <= 60 us | **missed by 1 us** |" in text
+    assert all(f"| {name} |" in text for name in CONTESTANTS)
+    assert text.count("| met |") + text.count("**missed") == 21
+
+
+def test_the_plot_is_a_png(comparison: Comparison, tmp_path: Path) -> None:
+    """The plot is drawn for each tokenizer."""
+    pytest.importorskip("matplotlib")
+    from extproc.evaluation.plot import plot  # noqa: PLC0415  (an extra)
+
+    plot([comparison], tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_wrong_inputs_are_named(tmp_path: Path) -> None:
+    """A folder without texts, a trace without its columns, an unknown tokenizer: each is one clear sentence."""
+    (tmp_path / "trace.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ConfigurationError, match=r"no \.txt file"):
+        folder_texts(tmp_path)
+    with pytest.raises(ConfigurationError, match="ContextTokens"):
+        read_lengths(tmp_path / "trace.csv")
+    with pytest.raises(ConfigurationError, match="'llama' is unknown; known are qwen"):
+        tokenizer("llama", tmp_path)
+
+
+def test_a_contestant_may_start_from_other_prices(texts: Texts, toy: Tokenizer) -> None:
+    """Other prior prices change the first estimate."""
+    stream = list(fixed_stream(texts, toy, 1, seed=5))
+    usual, other = byte_class(), byte_class(text_prices=np.full(34, 0.5))
+    assert usual.predict(stream[0]) != other.predict(stream[0])

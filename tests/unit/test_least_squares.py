@@ -1,0 +1,89 @@
+"""Recursive least squares: merging, the prior, and numbers after a long time."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extproc.core.estimator.features import Prior
+from extproc.core.estimator.least_squares import RelativeLeastSquares, Sums
+
+PRIOR = Prior(np.array([0.2, 0.5, 4.0]), np.diag([0.09, 0.09, 25.0]))
+
+
+def taught(seed: int, count: int = 50, forgetting: float = 1.0) -> RelativeLeastSquares:
+    """Return a model taught by random answers that cost .3, .4 and 7 tokens."""
+    model = RelativeLeastSquares(PRIOR, forgetting)
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        x = np.array([rng.integers(100, 5_000), rng.integers(0, 2_000), 1.0])
+        model.learn(x, float(x @ [0.3, 0.4, 7.0]))
+    return model
+
+
+@given(st.permutations(range(5)))
+@settings(max_examples=20, deadline=None)
+def test_merged_sums_do_not_depend_on_the_order(order: list[int]) -> None:
+    """The sums of replicas add up to the same bits in any order."""
+    parts = [taught(seed).sums for seed in range(5)]
+    expected, merged = Sums.merged(parts), Sums.merged([parts[i] for i in order])
+    assert (expected.a.tobytes(), expected.b.tobytes()) == (merged.a.tobytes(), merged.b.tobytes())
+
+
+def test_merged_sums_know_what_all_have_seen() -> None:
+    """Without forgetting, merging replicas gives the prices of one model that saw all answers."""
+    whole = RelativeLeastSquares(PRIOR, 1.0)
+    whole.load(Sums.merged([taught(1).sums, taught(2).sums]), 100)
+    one = taught(1)
+    rng = np.random.default_rng(2)
+    for _ in range(50):
+        x = np.array([rng.integers(100, 5_000), rng.integers(0, 2_000), 1.0])
+        one.learn(x, float(x @ [0.3, 0.4, 7.0]))
+    assert whole.weights == pytest.approx(one.weights)
+
+
+def test_prices_are_found() -> None:
+    """With exact answers the prices converge to the true ones."""
+    assert taught(3, 300).weights == pytest.approx([0.3, 0.4, 7.0], rel=0.2)
+
+
+def test_what_is_not_seen_returns_to_its_prior() -> None:
+    """A feature that vanishes from the traffic goes back to its prior price, and its leverage grows."""
+    model = taught(4, forgetting=0.99)
+    u = np.array([0.0, 2.0, 0.0])
+    before = model.leverage(u)
+    for _ in range(3_000):
+        model.learn(np.array([1_000.0, 0.0, 1.0]), 307.0)
+    assert model.weights[1] == pytest.approx(0.5, abs=0.01)
+    assert model.leverage(u) > 10 * before
+
+
+def test_numbers_stay_sound_over_many_answers() -> None:
+    """Sums stay bounded, symmetric to the bit, and the prices finite, when answers hardly differ."""
+    model = RelativeLeastSquares(PRIOR, 0.999)
+    x = np.array([1_000.0, 1_000.0, 1.0])
+    for position in range(30_000):
+        model.learn(x, 700.0 + position % 3)
+    assert (model.sums.a == model.sums.a.T).all()
+    assert model.sums.a.max() < 1_000 * 1.5**2
+    assert np.isfinite(model.weights).all()
+    assert model.predict(x) == pytest.approx(701, rel=0.01)
+    assert model.refused == 0
+
+
+def test_answers_that_are_no_numbers_are_refused_and_counted() -> None:
+    """An infinite observation changes nothing but the counter."""
+    model = taught(5)
+    before = model.weights
+    model.learn(np.array([np.inf, 1.0, 1.0]), 10.0)
+    assert (model.refused, model.weights is before) == (1, True)
+
+
+def test_sums_that_cannot_be_solved_keep_the_old_prices() -> None:
+    """Sums without a sound solution are counted and not used."""
+    model = taught(6)
+    before = model.weights
+    broken = Sums(np.full((3, 3), np.nan), np.zeros(3))
+    model.load(broken, 10)
+    assert model.refused == 1
+    assert model.weights is before

@@ -1,0 +1,106 @@
+"""Learned output lengths, with answers that were cut."""
+
+import numpy as np
+import pytest
+
+from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.protocol import CategoryKey
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.facts import Api, RequestFacts
+from extproc.core.output_lengths import OutputLengths, truncated_by_pool
+from extproc.core.usage import Usage
+
+CATEGORY = CategoryKey("m", "latin")
+
+
+def lengths(count: int, limit: int | None = None, epsilon: float = 0.05) -> OutputLengths:
+    """Return lengths learned from log-normal outputs around 200 tokens, cut at a limit if there is one."""
+    learned = OutputLengths(epsilon, default_tokens=1_024, max_categories=10)
+    for tokens in np.random.default_rng(0).lognormal(np.log(200), 0.8, count).astype(int).tolist():
+        cut = limit is not None and tokens >= limit
+        learned.observe(CATEGORY, min(tokens, limit) if limit else tokens, cut=cut)
+    return learned
+
+
+def test_default_until_enough_answers() -> None:
+    """Before 1 / epsilon answers the default counts, and a longer answer raises it."""
+    learned = lengths(5)
+    assert learned.expected(CATEGORY) == 1_024
+    learned.observe(CATEGORY, 5_000, cut=False)
+    assert learned.expected(CATEGORY) >= 5_000
+    assert learned.learned(CATEGORY) is None
+
+
+def test_quantile_of_answers_that_ended() -> None:
+    """The learned length is the true quantile, at most a quarter octave above it."""
+    truth = 200 * np.exp(0.8 * 1.645)
+    assert truth * 0.95 <= lengths(1_500).expected(CATEGORY) <= truth * 1.3
+
+
+def test_cut_answers_push_the_quantile_up() -> None:
+    """A quantile below the cut is found as if nothing was cut; one beyond it is taken as twice the limit."""
+    assert lengths(1_500, limit=900).expected(CATEGORY) == lengths(1_500).expected(CATEGORY)
+    assert lengths(1_500, limit=500).expected(CATEGORY) == pytest.approx(1_000, rel=0.2)
+
+
+def test_a_new_category_starts_from_its_model() -> None:
+    """A category without answers takes the length of its model."""
+    learned = lengths(500)
+    assert learned.expected(CategoryKey("m", "other")) == learned.expected(CATEGORY)
+    assert learned.expected(CategoryKey("another", "latin")) == 1_024
+
+
+def test_state_round_trips() -> None:
+    """Loaded lengths are the saved ones; counts in other bins are refused."""
+    learned, other = lengths(300), OutputLengths(0.05, 1_024, 10)
+    other.load(learned.state())
+    assert other.state() == learned.state()
+    assert other.expected(CATEGORY) == learned.expected(CATEGORY)
+    with pytest.raises(ConfigurationError, match="bins"):
+        other.load((type(learned.state()[0])(CATEGORY, (1.0,), (1.0,)),))
+
+
+@pytest.mark.parametrize(
+    ("usage", "pool_tokens", "expected"),
+    [
+        (Usage(8_000, 192, cut_by_length=True), 8_192, True),
+        (Usage(8_000, 191, cut_by_length=True), 8_192, True),
+        (Usage(8_000, 100, cut_by_length=True), 8_192, False),
+        (Usage(8_000, 192), 8_192, False),
+        (Usage(8_000, 192, cut_by_length=True), None, False),
+    ],
+)
+def test_silent_cuts_are_recognised(usage: Usage, pool_tokens: int | None, *, expected: bool) -> None:
+    """An answer that ended by length where the pool's context ends was truncated by the pool."""
+    assert truncated_by_pool(usage, pool_tokens) is expected
+
+
+def estimate_output(estimator: ByteClassEstimator, declared: int | None) -> int:
+    """Return the output tokens that a request is estimated with."""
+    facts = RequestFacts(Api.CHAT, "m", b"hello there", max_output_tokens=declared)
+    return estimator.estimate(facts, "").output_tokens
+
+
+def test_estimator_learns_output_and_counts_truncation() -> None:
+    """Undeclared output follows the answers; cuts by the pool are counted by model and reported."""
+    estimator = ByteClassEstimator(EstimatorSettings(output_epsilon=0.1))
+    facts = RequestFacts(Api.CHAT, "m", b"hello there", messages=1)
+    for _ in range(30):
+        estimator.observe(estimator.estimate(facts, ""), Usage(10, 50))
+    learning = estimator.observe(estimator.estimate(facts, ""), Usage(10, 90, cut_by_length=True), 100)
+    assert learning.truncated_by_pool
+    assert estimator.state().models[0].truncated_by_pool == 1
+    assert 50 <= estimate_output(estimator, None) <= 64
+    assert estimate_output(estimator, 4_096) == 4_096
+
+
+def test_declared_output_may_be_capped() -> None:
+    """With cap_output_tokens a declared limit counts up to the learned length, never above what was declared."""
+    estimator = ByteClassEstimator(EstimatorSettings(output_epsilon=0.1, cap_output_tokens=True))
+    facts = RequestFacts(Api.CHAT, "m", b"hello there", messages=1)
+    assert estimate_output(estimator, 4_096) == 4_096
+    for _ in range(30):
+        estimator.observe(estimator.estimate(facts, ""), Usage(10, 50))
+    assert 50 <= estimate_output(estimator, 4_096) <= 64
+    assert estimate_output(estimator, 20) == 20
