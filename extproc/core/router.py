@@ -114,7 +114,8 @@ class Router:
 
     def learn(self, decision: Decision, usage: Usage) -> None:
         """Learn from a complete answer."""
-        learning = self.estimator.observe(_estimate(decision), usage)
+        served_by = decision.pool if decision.routed else self._pools.default
+        learning = self.estimator.observe(_estimate(decision), usage, served_by.max_budget_tokens)
         self.listener.observed(Observation(decision, usage, learning))
 
     def learn_overflow(self, decision: Decision, overflow: Overflow) -> None:

@@ -96,6 +96,9 @@ class LogListener:
                 "prompt_tokens": observation.usage.prompt_tokens,
                 "completion_tokens": observation.usage.completion_tokens,
                 "ratio": observation.learning.ratio,
+                "under_counted": observation.learning.under_counted,
+                "clipped": observation.learning.clipped,
+                "truncated_by_pool": observation.learning.truncated_by_pool,
                 "refused": observation.learning.refused,
             }
             self._log.debug("observed", extra={"fields": fields})

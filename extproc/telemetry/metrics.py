@@ -64,6 +64,9 @@ class Metrics:
         self.ratio = histogram(
             "estimate_ratio", "Estimated / actual prompt tokens, before learning", RATIO_BUCKETS, "model"
         )
+        self.bound_ratio = histogram(
+            "bound_ratio", "Upper bound / actual prompt tokens, before learning", RATIO_BUCKETS, "model"
+        )
         self.under_counted = counter("under_counted_total", "Prompts that exceeded their upper bound", "model")
         self.bytes_per_token = _Children(
             Gauge(
@@ -73,8 +76,12 @@ class Metrics:
                 registry=registry,
             )
         )
-        self.observations = counter("observations_total", "Answers with usage", "model", "source")
+        self.estimates = counter("estimates_total", "Estimates by where they come from", "model", "source")
         self.refused = counter("refused_observations_total", "Usages not learned from, by cause", "cause")
+        self.clipped = counter("clipped_observations_total", "Usages of which only a part was believed", "model")
+        self.truncated = counter(
+            "truncated_by_pool_total", "Answers that ended where the pool's context did", "pool", "model"
+        )
         self.not_learned_answers = counter("answers_not_learned_total", "Kept answers without a lesson", "cause")
         self.overflows = counter("context_overflows_total", "Refusals for length by the pool", "pool", "model")
         self.repairs = counter("misroutes_repaired_total", "Kept requests that needed another attempt", "pool")
@@ -97,6 +104,8 @@ class Metrics:
         self.requests(decision.pool.name, decision.reason, decision.api, model).inc()
         if decision.budget is not None:
             self.budget(model).observe(decision.budget.bound)
+        if decision.estimate is not None:
+            self.estimates(model, decision.estimate.source).inc()
         if decision.fault is not None:
             self.bodies(decision.fault).inc()
 
@@ -120,8 +129,12 @@ class Metrics:
             self.under_counted(model).inc()
         if learning.refused is not None:
             self.refused(learning.refused).inc()
+        if learning.clipped:
+            self.clipped(model).inc()
+        if learning.truncated_by_pool:
+            self.truncated(decision.pool.name, model).inc()
         if decision.estimate is not None:
-            self.observations(model, decision.estimate.source).inc()
+            self.bound_ratio(model).observe(decision.estimate.prompt_bound / usage.prompt_tokens)
             key = self._categories.label(decision.estimate.category.key)
             if learning.refused is None:
                 self.bytes_per_token(model, key).set(learning.bytes_per_token)
