@@ -70,7 +70,9 @@ class Emulator:
         app.router.add_get("/{prefix:.*}v1/models", self._models)
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics_page)
-        self._runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=1)
+        self._runner = web.AppRunner(
+            app, access_log=None, auto_decompress=False, handler_cancellation=True, shutdown_timeout=1
+        )
         await self._runner.setup()
         host, port = self.settings.host_and_port()
         await web.TCPSite(self._runner, host, port).start()

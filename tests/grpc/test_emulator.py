@@ -347,3 +347,41 @@ def test_images_are_counted_and_not_read_as_text() -> None:
     parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": url}}]
     answer = post({"messages": [{"role": "user", "content": parts}], "max_tokens": 5})
     assert 260 < answer.json()["usage"]["prompt_tokens"] < 300
+
+
+@pytest.mark.parametrize(
+    # The last is more than the buffers between server and client hold, so that it waits for the client.
+    ("stream", "speed", "tokens"),
+    [(False, 30, 900), (True, 30, 900), (True, None, 40_000)],
+    ids=["json", "slow stream", "fast stream"],
+)
+def test_a_client_that_goes_frees_its_place(
+    stream: bool,  # noqa: FBT001
+    speed: float | None,
+    tokens: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """When a client goes away in the middle of an answer, its sequence ends as vLLM's does, with no complaint."""
+
+    async def running(client: httpx.AsyncClient) -> int:
+        metrics = (await client.get("/metrics")).text
+        return int(metrics.partition('vllm:num_requests_running{engine="0",model_name="m"} ')[2].partition(".")[0])
+
+    async def scenario(emulator: Emulator, client: httpx.AsyncClient) -> None:
+        host, port = emulator.url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port), limit=1024)
+        body = json.dumps(HELLO | {"stream": stream, "max_tokens": tokens, "ignore_eos": True}).encode()
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        writer.write(head.encode() + f"content-length: {len(body)}\r\n\r\n".encode() + body)
+        try:
+            async with asyncio.timeout(30):
+                while await running(client) == 0:
+                    pass
+                writer.transport.abort()
+                while await running(client) == 1:
+                    pass
+        finally:
+            writer.close()
+
+    with_pool(scenario, decode_tokens_per_s=speed, max_model_len=50_000)
+    assert not caplog.records
