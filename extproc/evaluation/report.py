@@ -61,8 +61,10 @@ one that it would hold, sent to the larger pool. The trace has 7.6 % of its prom
 
 The declarations are 8 to 28 KB long: 8 KiB prompts of one language overlap, and their error is lower than that
 of real traffic in it. The rows on the second half of every text show how much of that is memory. The byte classes
-were chosen on streams of other seeds from the same texts, with qwen and cl100k; deepseek was not looked at until
-then, but the shipped prior prices hold a quarter of each. The rows on prices of other tokenizers hold none of it.
+were chosen on streams of other seeds from the same texts, with qwen and cl100k; the constants of the prior's
+spread, of clipping and of the grain on these very streams of those two. deepseek was used to choose none of
+them, so it tells whether they hold elsewhere; but the shipped prior prices hold a quarter of each. The rows on
+prices of other tokenizers hold none of it.
 
 The bound of .1 % is missed once in 1,000 requests, so it is measured over all seeds in one go."""
 
