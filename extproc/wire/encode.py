@@ -18,6 +18,7 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
 )
 from google.protobuf.struct_pb2 import Value
 
+from extproc.core.budget import TokenBudget
 from extproc.core.decision import Decision, Mode
 from extproc.core.events import (
     Action,
@@ -77,7 +78,7 @@ class Encoder:
         prepared = self._prepared.get(key)
         if prepared is None:
             prepared = self._prepared[key] = _Prepared(decision, self._names, in_body=in_body)
-        return prepared.with_estimate(decision.budget.bound if decision.budget is not None else None)
+        return prepared.with_budget(decision.budget)
 
 
 class _Prepared:
@@ -95,16 +96,20 @@ class _Prepared:
         fields["reason"].string_value = decision.reason.value
         fields["mode"].string_value = decision.mode.value
         self._header: HeaderValue | None = None
-        self._field: Value | None = fields["estimate"] if decision.budget is not None else None
+        self._fields: tuple[Value, Value] | None = None
+        if decision.budget is not None:
+            self._fields = fields["estimate"], fields["prompt_tokens"]
         if decision.mode is Mode.ENFORCE:
             self._mutate(part.response, decision, names)
 
-    def with_estimate(self, bound_tokens: int | None) -> bytes:
-        """Return the message with this estimate (None where there is none)."""
-        if self._field is not None and bound_tokens is not None:
-            self._field.number_value = bound_tokens
+    def with_budget(self, budget: TokenBudget | None) -> bytes:
+        """Return the message with this budget (None where there is none)."""
+        if self._fields is not None and budget is not None:
+            estimate, prompt_tokens = self._fields
+            estimate.number_value = budget.bound
+            prompt_tokens.number_value = budget.prompt_tokens
             if self._header is not None:
-                self._header.raw_value = b"%d" % bound_tokens
+                self._header.raw_value = b"%d" % budget.bound
         return _bytes(self._response)
 
     def _mutate(self, common: CommonResponse, decision: Decision, names: HeaderNames) -> None:

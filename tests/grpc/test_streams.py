@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf import json_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 Router = Callable[..., Any]
@@ -32,7 +33,8 @@ def test_a_released_stream_ends_well_after_its_decision(router: Router, call: ty
     """A short streaming request without usage gets one answer, route cache cleared, and status OK."""
 
     async def scenario() -> None:
-        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+        settings = "estimator: {kind: ema}"
+        async with router(settings) as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
             stream = call(channel)
             await stream.headers()
             await stream.body(chat(stream=True))
@@ -43,7 +45,13 @@ def test_a_released_stream_ends_well_after_its_decision(router: Router, call: ty
                 "x-token-budget-reason": "fits",
             }
             assert decision.request_headers.response.clear_route_cache
-            assert decision.dynamic_metadata["dualpool"]["pool"] == "short"
+            assert json_format.MessageToDict(decision.dynamic_metadata)["dualpool"] == {
+                "pool": "short",
+                "reason": "fits",
+                "mode": "enforce",
+                "estimate": 53.0,
+                "prompt_tokens": 3.0,
+            }
             assert await stream.read() is None
             assert grpc.StatusCode.OK == await stream.code()
 
