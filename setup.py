@@ -6,6 +6,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
+GENERATED = "extproc.state.pb"
 OUT = ROOT / "extproc" / "state" / "pb"
 
 
@@ -15,6 +16,9 @@ class BuildWithProtos(build_py):  # type: ignore[misc]  # setuptools has no type
     def run(self) -> None:
         """Generate, then build as usual."""
         generate()
+        # The packages were listed before this one was there.
+        if GENERATED not in self.packages:
+            self.packages.append(GENERATED)
         super().run()
 
 

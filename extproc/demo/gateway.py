@@ -116,5 +116,5 @@ def _ready_listeners(admin_url: str) -> dict[str, str] | None:
 
 
 def _logged(entry: Mapping[str, Any]) -> Logged:
-    estimate = entry.get("estimate")
-    return Logged(reason=entry.get("reason"), estimate=None if estimate is None else int(estimate))
+    counts = {key: None if entry.get(key) is None else int(entry[key]) for key in ("estimate", "prompt_tokens")}
+    return Logged(reason=entry.get("reason"), **counts)

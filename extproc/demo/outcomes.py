@@ -34,10 +34,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """What Envoy's access log says of one request; `estimate` is the budget that was routed on, in tokens."""
+    """What Envoy's access log says of one request.
+
+    `estimate` is the budget that was routed on, an upper bound; `prompt_tokens` the likeliest prompt; in tokens.
+    """
 
     reason: str | None
     estimate: int | None
+    prompt_tokens: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +152,14 @@ def summarise(
         refused += placement.refused_rightly
         if placement.failed:
             failures.append(f"request {outcome.ask.number} ({outcome.ask.kind}): {outcome.status} {outcome.error}")
-    errors = list(_errors(outcomes, logged))
+    estimated = list(_estimated(outcomes, logged))
+    errors = [(entry.prompt_tokens or 0) / (outcome.prompt_tokens or 1) - 1 for outcome, entry in estimated]
     reasons = [entry.reason for entry in logged.values() if entry.reason]
     return Summary(
         rows=rows,
         total=total,
         refused_rightly=refused,
-        undercounted=sum(error < 0 for error in errors),
+        undercounted=sum(_under_counted(outcome, entry) for outcome, entry in estimated),
         median_abs_error=round(median(map(abs, errors)), 4) if errors else None,
         p90_abs_error=round(quantiles(map(abs, errors), n=10)[-1], 4) if len(errors) > 1 else None,
         reasons={reason: reasons.count(reason) for reason in sorted(set(reasons))},
@@ -163,17 +168,28 @@ def summarise(
     )
 
 
-def _errors(outcomes: Iterable[Outcome], logged: Mapping[int, Logged]) -> Iterable[float]:
-    """Yield (routed on - true) / true of the prompts whose estimate and output limit are known."""
+def _estimated(outcomes: Iterable[Outcome], logged: Mapping[int, Logged]) -> Iterable[tuple[Outcome, Logged]]:
+    """Yield the requests of one prompt whose estimate and whose truth are both known."""
     for outcome in outcomes:
         entry = logged.get(outcome.ask.number)
-        declared = outcome.ask.output_tokens
-        if entry is None or entry.estimate is None or declared is None or not outcome.prompt_tokens:
-            continue
-        prompt = entry.estimate - declared * outcome.ask.sequences
         # Of several prompts the router budgets the longest, the pool reports all of them.
-        if not isinstance(outcome.ask.arguments.get("prompt", outcome.ask.arguments.get("input")), list):
-            yield (prompt - outcome.prompt_tokens) / outcome.prompt_tokens
+        prompts = outcome.ask.arguments.get("prompt", outcome.ask.arguments.get("input"))
+        whole = outcome.prompt_tokens and not isinstance(prompts, list)
+        if (
+            entry is not None
+            and entry.estimate is not None
+            and outcome.prompt_tokens
+            and not isinstance(prompts, list)
+        ):
+            yield outcome, entry
+
+
+def _under_counted(outcome: Outcome, entry: Logged) -> bool:
+    """Return whether the prompt exceeded the bound it was routed on; unknown without a declared output: no."""
+    declared = outcome.ask.output_tokens
+    if declared is None or entry.estimate is None:
+        return False
+    return (outcome.prompt_tokens or 0) > entry.estimate - declared * outcome.ask.sequences
 
 
 def _categories(outcomes: Iterable[Outcome], learned: Mapping[str, float]) -> list[Category]:

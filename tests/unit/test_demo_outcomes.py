@@ -57,20 +57,22 @@ def test_an_outcome_is_judged_by_true_counts(outcome: Outcome, said: set[str]) -
     assert judged(outcome) == said
 
 
-def test_errors_are_of_the_prompt_that_was_routed_on() -> None:
-    """From the logged budget the declared output is taken away; what is left is compared with the true prompt."""
+def test_errors_are_of_the_likeliest_prompt_and_under_counts_of_the_bound() -> None:
+    """The error compares the likeliest prompt with the true one; the budget less the output is the bound."""
     outcomes = [answered(number, prompt_tokens=200) for number in range(3)]
-    logged = {0: Logged("fits", 320), 1: Logged("fits", 280), 2: Logged("deadline", None)}
+    logged = {0: Logged("fits", 320, 220), 1: Logged("fits", 280, 180), 2: Logged("deadline", None, None)}
     summary = summarise(outcomes, logged, {}, SHORT)
     assert summary.median_abs_error == 0.1
     assert summary.undercounted == 1
     assert summary.reasons == {"deadline": 1, "fits": 2}
 
 
-def test_requests_without_a_declared_limit_have_no_error() -> None:
-    """Where the client declares no limit, the logged budget does not tell the prompt's share."""
-    summary = summarise([answered(ask=ask(limit=None))], {0: Logged("fits", 1100)}, {}, SHORT)
-    assert summary.median_abs_error is None
+def test_requests_without_a_declared_limit_are_not_judged_by_their_bound() -> None:
+    """Where the client declares no limit, the logged budget does not tell the prompt's share of the bound."""
+    summary = summarise(
+        [answered(ask=ask(limit=None), prompt_tokens=2000)], {0: Logged("fits", 1100, 1000)}, {}, SHORT
+    )
+    assert (0.5, 0) == (summary.median_abs_error, summary.undercounted)
 
 
 def test_learned_ratios_stand_beside_the_mean_of_the_true_ones() -> None:
@@ -95,7 +97,7 @@ def test_the_json_has_the_names_that_scripts_read() -> None:
         answered(1, pool="long", prompt_tokens=9000, attempts=2),
         answered(2, pool="long", status=503, prompt_tokens=None, error="no healthy upstream"),
     ]
-    fields = summarise(outcomes, {0: Logged("fits", 155)}, {"latin": 4.0}, SHORT).as_json()
+    fields = summarise(outcomes, {0: Logged("fits", 155, 55)}, {"latin": 4.0}, SHORT).as_json()
     wanted = ("requests", "short", "long", "failed", "misrouted", "repaired", "undercounted", "median_abs_error")
     assert [fields[name] for name in wanted] == [3, 1, 2, 1, 1, 1, 0, 0.1]
     assert fields["failures"] == ["request 2 (chat): 503 no healthy upstream"]

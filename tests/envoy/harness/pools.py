@@ -6,6 +6,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from extproc.emulator import Emulator, EmulatorSettings, ReceivedRequest
+from extproc.emulator.settings import Compression
 from tests.envoy.harness.router import SHORT_POOL_TOKENS
 
 __all__ = ["MODEL", "Pools"]
@@ -17,12 +18,13 @@ T = TypeVar("T")
 class Pools:
     """`short` and `long`, listening; `speed` is tokens per second of each answer, None for as fast as it goes."""
 
-    def __init__(self, speed: float | None = None) -> None:
+    def __init__(self, speed: float | None = None, compression: Compression = Compression.NONE) -> None:
+        self._speed, self._compression = speed, compression
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="pools")
         self._thread.start()
-        self.short = self._emulator("short", SHORT_POOL_TOKENS, speed)
-        self.long = self._emulator("long", 65536, speed)
+        self.short = self._emulator("short", SHORT_POOL_TOKENS)
+        self.long = self._emulator("long", 65536)
 
     def received(self, mark: str) -> list[tuple[str, ReceivedRequest]]:
         """Return pool and request of all that arrived under a path with `mark` in it."""
@@ -41,9 +43,14 @@ class Pools:
         self._thread.join()
         self._loop.close()
 
-    def _emulator(self, name: str, max_model_len: int, speed: float | None) -> Emulator:
+    def _emulator(self, name: str, max_model_len: int) -> Emulator:
         settings = EmulatorSettings(
-            model=MODEL, max_model_len=max_model_len, name=name, decode_tokens_per_s=speed, faults=True
+            model=MODEL,
+            max_model_len=max_model_len,
+            name=name,
+            decode_tokens_per_s=self._speed,
+            compression=self._compression,
+            faults=True,
         )
 
         async def start() -> Emulator:
