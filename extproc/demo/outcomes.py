@@ -175,12 +175,7 @@ def _estimated(outcomes: Iterable[Outcome], logged: Mapping[int, Logged]) -> Ite
         # Of several prompts the router budgets the longest, the pool reports all of them.
         prompts = outcome.ask.arguments.get("prompt", outcome.ask.arguments.get("input"))
         whole = outcome.prompt_tokens and not isinstance(prompts, list)
-        if (
-            entry is not None
-            and entry.estimate is not None
-            and outcome.prompt_tokens
-            and not isinstance(prompts, list)
-        ):
+        if whole and entry is not None and entry.estimate is not None:
             yield outcome, entry
 
 

@@ -15,7 +15,9 @@ __all__ = ["from_json", "to_json"]
 
 def to_json(state: LearnedState) -> str:
     """Return the JSON form of a state, with the field names of the .proto."""
-    return json_format.MessageToJson(_to_message(state), preserving_proto_field_name=True)
+    return json_format.MessageToJson(
+        _to_message(state), preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
 
 
 def from_json(text: str | bytes) -> LearnedState:

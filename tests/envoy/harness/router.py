@@ -49,7 +49,7 @@ class RouterProcess(ManagedProcess):
 
     def observations(self, tenant: str) -> int:
         """Return how many answers taught the category of a tenant."""
-        return sum(int(row["observations"]) for row in self.state() if tenant in row["key"])
+        return sum(int(row["observations"]) for row in self.state() if tenant in row.get("key", ""))
 
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a metric over the samples that have these labels."""
