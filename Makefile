@@ -14,7 +14,7 @@ help:
 
 $(READY): requirements/dev.txt pyproject.toml setup.py $(wildcard protos/dualpool/*/*.proto)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --no-compile --require-hashes -r requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 

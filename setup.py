@@ -9,7 +9,7 @@ ROOT = Path(__file__).parent
 OUT = ROOT / "extproc" / "state" / "pb"
 
 
-class BuildWithProtos(build_py):
+class BuildWithProtos(build_py):  # type: ignore[misc]  # setuptools has no types
     """`build_py` that generates the protobuf modules first, so that both kinds of install find them."""
 
     def run(self) -> None:

@@ -1,12 +1,13 @@
 """The floor: a grpc.aio server on uvloop that reads the same messages and answers with constants.
 
 It parses nothing and decides nothing. What our server costs beyond it is our own logic.
-Run: python -m bench.bare KIND [MESSAGES], KIND released or learned; it prints its address.
+Run: python -m bench.bare KIND REQUEST_MESSAGES, KIND released or learned, REQUEST_MESSAGES how many messages come
+before the decision, headers included; it prints its address.
 """
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc
 import uvloop
@@ -15,34 +16,53 @@ from bench import messages
 from extproc.core.events import ContinueBody, ContinueHeaders, Phase
 from extproc.wire.encode import Encoder, HeaderNames
 
+__all__ = ["main"]
+
 DECISION = messages.decision_answer()
-BODY = Encoder(HeaderNames()).encode(ContinueBody(Phase.REQUEST))
-RESPONSE = Encoder(HeaderNames()).encode(ContinueHeaders(Phase.RESPONSE))
+REQUEST_BODY, RESPONSE_HEADERS, RESPONSE_BODY = (
+    Encoder(HeaderNames()).encode(action)
+    for action in (ContinueBody(Phase.REQUEST), ContinueHeaders(Phase.RESPONSE), ContinueBody(Phase.RESPONSE))
+)
+MAX_MESSAGE_BYTES = 64 << 20
 Context = grpc.aio.ServicerContext[bytes, bytes]
+Handler = Callable[[AsyncIterator[bytes], Context], Awaitable[None]]
 
 
-async def released(_requests: AsyncIterator[bytes], context: Context) -> None:
-    """Headers and one body message in, the decision out, closed."""
-    await context.read()
-    await context.read()
-    await context.write(DECISION)
+def released(request_messages: int) -> Handler:
+    """Return a handler: the request in, the decision out, closed."""
+
+    async def handle(_requests: AsyncIterator[bytes], context: Context) -> None:
+        for _ in range(request_messages):
+            await context.read()
+        await context.write(DECISION)
+
+    return handle
 
 
-async def learned(_requests: AsyncIterator[bytes], context: Context) -> None:
-    """Do the same, kept for the answer's headers and its one body message, closed."""
-    await context.read()
-    await context.read()
-    await context.write(DECISION)
-    await context.write(BODY)
-    await context.read()
-    await context.write(RESPONSE)
-    await context.read()
+def learned(request_messages: int) -> Handler:
+    """Return a handler that stays for the answer: its headers, its one piece of body, and its empty end."""
+
+    async def handle(_requests: AsyncIterator[bytes], context: Context) -> None:
+        for _ in range(request_messages):
+            await context.read()
+        await context.write(DECISION)
+        for _ in range(request_messages - 1):
+            await context.write(REQUEST_BODY)
+        await context.read()
+        await context.write(RESPONSE_HEADERS)
+        await context.read()
+        await context.write(RESPONSE_BODY)
+        await context.read()
+
+    return handle
 
 
-async def main(kind: str) -> None:
+async def main(kind: str, request_messages: int) -> None:
     """Serve until killed."""
-    server: grpc.aio.Server = grpc.aio.server(options=[("grpc.max_receive_message_length", 64 << 20)])
-    handler = grpc.stream_stream_rpc_method_handler({"released": released, "learned": learned}[kind])
+    server: grpc.aio.Server = grpc.aio.server(options=[("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)])
+    handler = grpc.stream_stream_rpc_method_handler(
+        {"released": released, "learned": learned}[kind](request_messages)
+    )
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(messages.SERVICE, {"Process": handler}),)
     )
@@ -54,4 +74,4 @@ async def main(kind: str) -> None:
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main(sys.argv[1]))
+        runner.run(main(sys.argv[1], int(sys.argv[2])))

@@ -1,8 +1,19 @@
-"""The messages of one exchange as Envoy sends them in STREAMED mode, to measure servers without Envoy."""
+"""The messages of one exchange as Envoy sends them in STREAMED mode, to measure servers without Envoy.
+
+What they look like was read off Envoy 1.40. A body from an HTTP/1.1 client comes as its bytes and then an empty
+message that ends it; the first piece is what was read together with the headers, 16 KiB at most, and the pieces
+after it as large as the sender is fast, up to the buffer limit of 1 MiB. A body from an HTTP/2 client comes frame
+by frame, and its last frame ends it. The answer of a pool, by HTTP/1.1, has an empty end, too.
+"""
 
 import json
 import struct
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
 
+import yaml
 from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
 from envoy.service.ext_proc.v3.external_processor_pb2 import HttpBody, HttpHeaders, ProcessingRequest
 
@@ -13,10 +24,25 @@ from extproc.core.facts import Api
 from extproc.core.policy import Pool
 from extproc.wire.encode import Encoder, HeaderNames
 
+__all__ = [
+    "SERVICE",
+    "chat_answer",
+    "chat_body",
+    "decision_answer",
+    "frames",
+    "http1_pieces",
+    "http2_pieces",
+    "request",
+    "response",
+]
+
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 TEXT = "The router reads the request body that the gateway streams to it and decides by its token budget. "
+FIRST_PIECE_BYTES = 16 << 10
+LARGEST_PIECE_BYTES = 1 << 20
+CONFIGURATION = Path(__file__).parents[1] / "envoy" / "streamed.yaml"
 
-# What Envoy adds and what the openai client sends: 18 headers, as in a real request.
+# What the openai client sends and what Envoy adds; which of them reach the router is Envoy's forward_rules.
 REQUEST_HEADERS = {
     ":authority": "gateway.example",
     ":path": "/v1/chat/completions",
@@ -25,6 +51,7 @@ REQUEST_HEADERS = {
     "accept": "application/json",
     "accept-encoding": "gzip, deflate",
     "authorization": "Bearer none",
+    "content-length": "1982",
     "content-type": "application/json",
     "user-agent": "AsyncOpenAI/Python 2.0.0",
     "x-stainless-arch": "x64",
@@ -32,18 +59,34 @@ REQUEST_HEADERS = {
     "x-stainless-lang": "python",
     "x-stainless-os": "Linux",
     "x-stainless-package-version": "2.0.0",
+    "x-stainless-retry-count": "0",
     "x-stainless-runtime": "CPython",
     "x-stainless-runtime-version": "3.11.7",
+    "x-forwarded-for": "192.0.2.2",
     "x-forwarded-proto": "http",
+    "x-envoy-external-address": "192.0.2.2",
     "x-request-id": "6b1c2b86-7d2f-4f5e-9d3a-0a7f0b7ad2c1",
+}
+RESPONSE_HEADERS = {
+    ":status": "200",
+    "content-type": "application/json",
+    "content-length": "956",
+    "date": "Mon, 02 Jun 2025 10:00:00 GMT",
+    "server": "uvicorn",
+    "x-envoy-upstream-service-time": "20",
+    "x-envoy-attempt-count": "1",
 }
 
 
-def chat_body(body_bytes: int, *, learnable: bool) -> bytes:
+def chat_body(
+    body_bytes: int, *, stream: bool = False, include_usage: bool = False, model: str = "bench"
+) -> bytes:
     """Return a chat request of about so many bytes of English; a stream without usage teaches nothing."""
     text = (TEXT * (body_bytes // len(TEXT) + 1))[: max(body_bytes - 150, 10)]
-    body = {"model": "bench", "messages": [{"role": "user", "content": text}], "max_tokens": 256}
-    return json.dumps(body if learnable else {**body, "stream": True}).encode()
+    body = {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": 256, "stream": stream}
+    if include_usage:
+        body["stream_options"] = {"include_usage": True}
+    return json.dumps(body).encode()
 
 
 def chat_answer(body_bytes: int = 1024) -> bytes:
@@ -61,18 +104,43 @@ def chat_answer(body_bytes: int = 1024) -> bytes:
     ).encode()
 
 
-def released(body: bytes) -> bytes:
-    """Return the gRPC frames of a request that teaches nothing: headers and one piece of body."""
-    return _frame(_headers(REQUEST_HEADERS, first=True)) + _frame(
-        ProcessingRequest(request_body=HttpBody(body=body, end_of_stream=True))
-    )
+def http1_pieces(body: bytes) -> list[bytes]:
+    """Cut a body as Envoy does for a fast HTTP/1.1 client; the last piece is empty."""
+    rest = range(FIRST_PIECE_BYTES, len(body), LARGEST_PIECE_BYTES)
+    return [body[:FIRST_PIECE_BYTES], *(body[at : at + LARGEST_PIECE_BYTES] for at in rest), b""]
 
 
-def learned(body: bytes, answer: bytes) -> bytes:
-    """Return the frames of a request and its JSON answer."""
-    status = _headers({":status": "200", "content-type": "application/json", "server": "uvicorn"}, first=False)
-    piece = ProcessingRequest(response_body=HttpBody(body=answer, end_of_stream=True))
-    return released(body) + _frame(status) + _frame(piece)
+def http2_pieces(body: bytes) -> list[bytes]:
+    """Cut a body into frames of HTTP/2's default size."""
+    return [body[at : at + FIRST_PIECE_BYTES] for at in range(0, len(body), FIRST_PIECE_BYTES)]
+
+
+def request(pieces: Sequence[bytes], headers: Mapping[str, str] | None = None) -> list[bytes]:
+    """Return the messages of a request: headers (those of a chat request, changed by `headers`) and its body."""
+    head = ProcessingRequest(request_headers=_headers(REQUEST_HEADERS | dict(headers or {})))
+    head.protocol_config.request_body_mode = ProcessingMode.STREAMED
+    head.protocol_config.response_body_mode = ProcessingMode.STREAMED
+    head.protocol_config.send_body_without_waiting_for_header_response = True
+    bodies = [
+        ProcessingRequest(request_body=HttpBody(body=piece, end_of_stream=number == len(pieces)))
+        for number, piece in enumerate(pieces, 1)
+    ]
+    return [_bytes(message) for message in (head, *bodies)]
+
+
+def response(answer: bytes, headers: Mapping[str, str] | None = None) -> list[bytes]:
+    """Return the messages of a pool's answer."""
+    head = ProcessingRequest(response_headers=_headers(RESPONSE_HEADERS | dict(headers or {})))
+    bodies = [
+        ProcessingRequest(response_body=HttpBody(body=answer)),
+        ProcessingRequest(response_body=HttpBody(end_of_stream=True)),
+    ]
+    return [_bytes(message) for message in (head, *bodies)]
+
+
+def frames(messages: Sequence[bytes]) -> bytes:
+    """Return messages as gRPC sends them: each with a flag and its length before it."""
+    return b"".join(struct.pack(">BI", 0, len(message)) + message for message in messages)
 
 
 def decision_answer() -> bytes:
@@ -83,19 +151,33 @@ def decision_answer() -> bytes:
     return Encoder(HeaderNames()).encode(ContinueHeaders(Phase.REQUEST, decision))
 
 
-def _headers(fields: dict[str, str], *, first: bool) -> ProcessingRequest:
+def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return those headers that Envoy's configuration lets through to the router."""
+    allowed, refused = _forward_rules()
+    return {key: value for key, value in headers.items() if key not in refused and (not allowed or key in allowed)}
+
+
+@cache
+def _forward_rules() -> tuple[set[str], set[str]]:
+    """Return the names of allowed headers (none: all) and of refused ones."""
+    document = yaml.safe_load(CONFIGURATION.read_text("utf-8"))
+    listener = document["static_resources"]["listeners"][0]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    rules = manager["http_filters"][0]["typed_config"].get("forward_rules", {})
+    return _exact(rules.get("allowed_headers", {})), _exact(rules.get("disallowed_headers", {}))
+
+
+def _exact(matcher: Mapping[str, Any]) -> set[str]:
+    return {pattern["exact"] for pattern in matcher.get("patterns", ())}
+
+
+def _headers(fields: Mapping[str, str]) -> HttpHeaders:
     headers = HttpHeaders()
-    for key, value in fields.items():
+    for key, value in _forwarded(fields).items():
         headers.headers.headers.add(key=key, raw_value=value.encode())
-    if not first:
-        return ProcessingRequest(response_headers=headers)
-    message = ProcessingRequest(request_headers=headers)
-    message.protocol_config.request_body_mode = ProcessingMode.STREAMED
-    message.protocol_config.response_body_mode = ProcessingMode.STREAMED
-    message.protocol_config.send_body_without_waiting_for_header_response = True
-    return message
+    return headers
 
 
-def _frame(message: ProcessingRequest) -> bytes:
+def _bytes(message: ProcessingRequest) -> bytes:
     data: bytes = message.SerializeToString()
-    return struct.pack(">BI", 0, len(data)) + data
+    return data

@@ -3,8 +3,10 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from extproc.core.errors import ConfigurationError
+
 if TYPE_CHECKING:
-    from extproc.emulator.settings import EmulatorSettings
+    from extproc.emulator import Emulator
 
 __all__ = ["add"]
 
@@ -42,7 +44,11 @@ def _run(options: argparse.Namespace) -> int:
 
     import uvloop  # noqa: PLC0415
 
-    from extproc.emulator.settings import Compression, EmulatorSettings, TokenizerName, choice  # noqa: PLC0415
+    try:
+        from extproc.emulator import Emulator, EmulatorSettings  # noqa: PLC0415
+        from extproc.emulator.settings import Compression, TokenizerName, choice  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"{error.name} is not installed; install dualpool[demo]") from error
 
     settings = EmulatorSettings(
         model=options.model,
@@ -59,25 +65,23 @@ def _run(options: argparse.Namespace) -> int:
         faults=options.faults,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings))
+        runner.run(_serve(Emulator(settings)))
+    return 0
 
 
-async def _serve(settings: "EmulatorSettings") -> int:
+async def _serve(emulator: "Emulator") -> None:
     import asyncio  # noqa: PLC0415
     import signal  # noqa: PLC0415
-
-    from extproc.core.errors import ConfigurationError  # noqa: PLC0415
-    from extproc.emulator import Emulator  # noqa: PLC0415
 
     stopping = asyncio.Event()
     for each in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(each, stopping.set)
-    emulator = Emulator(settings)
     try:
         url = await emulator.start()
     except OSError as error:
-        raise ConfigurationError(f"address: cannot listen on {settings.address}: {error.strerror}") from None
+        raise ConfigurationError(
+            f"address: cannot listen on {emulator.settings.address}: {error.strerror}"
+        ) from error
     print(f"listening on {url}", flush=True)
     await stopping.wait()
     await emulator.stop()
-    return 0

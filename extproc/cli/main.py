@@ -10,7 +10,7 @@ from extproc.core.errors import ConfigurationError
 
 __all__ = ["main"]
 
-COMMANDS = ("serve", "emulate")
+COMMANDS = ("serve", "plan", "demo", "emulate")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

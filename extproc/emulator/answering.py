@@ -62,14 +62,17 @@ class Answering:
             headers["content-encoding"] = compression.value
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
-        for data in self._wrong(list(events)):
-            if data.decodes:
-                await running.decode()
-            await response.write(data.data if encoder is None else encoder.encode(data.data))
-        if self.fault.flag == "die":
-            _cut(request)
-        elif encoder is not None and self.fault.flag != "truncated-gzip":
-            await response.write(encoder.finish())
+        try:
+            for event in self._wrong(list(events)):
+                if event.decodes:
+                    await running.decode()
+                await response.write(event.data if encoder is None else encoder.encode(event.data))
+            if self.fault.flag == "die":
+                _cut(request)
+            elif encoder is not None and self.fault.flag != "truncated-gzip":
+                await response.write(encoder.finish())
+        except ConnectionResetError:  # the client has gone; nobody is left to tell
+            pass
         return response
 
     def _wrong(self, events: list[Event]) -> Iterator[Event]:

@@ -58,15 +58,23 @@ def read_fault(value: str) -> Fault:
         raise bad_request(f"{FAULT_HEADER}: {value!r} is not a fault", FAULT_HEADER) from None
 
 
+def _status(argument: str, lowest: int) -> int:
+    status = int(argument)
+    if not lowest <= status < 600 or 200 <= status < 300:  # noqa: PLR2004  (HTTP's classes; a 2xx is no fault)
+        raise ValueError(argument)
+    return status
+
+
+def _flag(name: str) -> Callable[[str], Fault]:
+    return lambda argument: {"": Fault(flag=name)}[argument]
+
+
 _READERS: dict[str, Callable[[str], Fault]] = {
-    "status": lambda argument: Fault(status=int(argument)),
-    "early-status": lambda argument: Fault(early_status=int(argument)),
+    "status": lambda argument: Fault(status=_status(argument, 100)),
+    "early-status": lambda argument: Fault(early_status=_status(argument, 300)),
     "slow": lambda argument: Fault(slow_s=float(argument)),
     "usage": lambda argument: Fault(usage_factor=_USAGE_FACTORS[argument]),
-    "broken-json": lambda _: Fault(flag="broken-json"),
-    "broken-sse": lambda _: Fault(flag="broken-sse"),
-    "truncated-gzip": lambda _: Fault(flag="truncated-gzip"),
-    "die": lambda _: Fault(flag="die"),
+    **{name: _flag(name) for name in ("broken-json", "broken-sse", "truncated-gzip", "die")},
 }
 
 

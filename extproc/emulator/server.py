@@ -1,7 +1,8 @@
 """The HTTP side of the emulator: one aiohttp server, in this process or behind the command line.
 
 Every answer to a request whose body was read tells in `x-served-by` the pool's name and in `x-body-sha256` the
-hash of the body's bytes as they came in. Request bodies are never decompressed, as vLLM does not. Any prefix
+hash of the body's bytes as they came in; what is served, also in `x-prompt-tokens` the true count, whatever usage
+says. Request bodies are never decompressed, as vLLM does not. Any prefix
 before `/v1` is fine, as behind a proxy that strips none.
 """
 
@@ -69,7 +70,9 @@ class Emulator:
         app.router.add_get("/{prefix:.*}v1/models", self._models)
         app.router.add_get("/health", self._health)
         app.router.add_get("/metrics", self._metrics_page)
-        self._runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=1)
+        self._runner = web.AppRunner(
+            app, access_log=None, auto_decompress=False, handler_cancellation=True, shutdown_timeout=1
+        )
         await self._runner.setup()
         host, port = self.settings.host_and_port()
         await web.TCPSite(self._runner, host, port).start()
@@ -103,6 +106,7 @@ class Emulator:
             admitted = await asyncio.to_thread(self.measure, work)
         else:
             admitted = self.measure(work)
+        answering.headers["x-prompt-tokens"] = str(admitted.prompt_tokens)
         sequences = len(work.prompts) * work.n
         async with self._scheduler.admit(sequences, admitted.prompt_tokens) as running:
             job = self._job(work, admitted, answering.fault)

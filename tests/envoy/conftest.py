@@ -50,7 +50,7 @@ def stacks(
 
     def stack_of(mode: str) -> Stack:
         if mode not in running:
-            gateway = Gateway(mode, addresses(router, pools), tmp_path_factory.mktemp(mode))
+            gateway = Gateway(mode, addresses(router.address, pools), tmp_path_factory.mktemp(mode))
             running[mode] = Stack(gateway, router, pools)
         return running[mode]
 

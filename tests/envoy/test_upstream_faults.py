@@ -3,7 +3,6 @@
 import re
 import zlib
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import httpx
@@ -14,8 +13,12 @@ from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import MODEL
 from tests.envoy.harness.raw import RawClient, chat_body
 
-PROMPT = {"model": MODEL, "messages": [{"role": "user", "content": "one two three"}], "max_tokens": 40}
-STREAM = {"stream": True, "stream_options": {"include_usage": True}}
+PROMPT: dict[str, object] = {
+    "model": MODEL,
+    "messages": [{"role": "user", "content": "one two three"}],
+    "max_tokens": 40,
+}
+STREAM: dict[str, object] = {"stream": True, "stream_options": {"include_usage": True}}
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Seen:
     broke: str = ""
 
 
-def ask(client: httpx.Client, url: str, fields: Mapping[str, object], fault: str) -> Seen:
+def ask(client: httpx.Client, url: str, fields: dict[str, object], fault: str) -> Seen:
     """Send the request and read as much of its answer as comes."""
     body, broke = b"", ""
     headers = {"x-emulate-fault": fault} if fault else {}
@@ -62,12 +65,12 @@ FAULTS = [
 ]
 
 
-def through(caller: Caller, fields: Mapping[str, object], fault: str = "") -> Seen:
+def through(caller: Caller, fields: dict[str, object], fault: str = "") -> Seen:
     """Ask through Envoy."""
     return ask(caller.http, "", fields, fault)
 
 
-def alone(caller: Caller, fields: Mapping[str, object], fault: str = "") -> Seen:
+def alone(caller: Caller, fields: dict[str, object], fault: str = "") -> Seen:
     """Ask the pool itself."""
     return ask(caller.http, caller.stack.pools.short.url, fields, fault)
 
@@ -93,7 +96,7 @@ class Lessons:
 
 @pytest.mark.parametrize(("fault", "fields", "cause"), FAULTS, ids=lambda value: str(value)[:16])
 def test_faulty_answer_passes_and_teaches_nothing(
-    caller: Caller, fault: str, fields: Mapping[str, object], cause: str
+    caller: Caller, fault: str, fields: dict[str, object], cause: str
 ) -> None:
     """Broken, lying and failing answers reach the client as they are; the router counts why it did not learn."""
     lessons = Lessons(caller)
@@ -103,7 +106,7 @@ def test_faulty_answer_passes_and_teaches_nothing(
 
 
 @pytest.mark.parametrize("fields", [{}, STREAM], ids=["json", "sse"])
-def test_sound_answer_passes_and_teaches(caller: Caller, fields: Mapping[str, object]) -> None:
+def test_sound_answer_passes_and_teaches(caller: Caller, fields: dict[str, object]) -> None:
     """The same requests without a fault: the same answer as without us, and a lesson each."""
     lessons = Lessons(caller)
     assert alone(caller, fields) == through(caller, fields)
@@ -112,7 +115,7 @@ def test_sound_answer_passes_and_teaches(caller: Caller, fields: Mapping[str, ob
 
 
 @pytest.mark.parametrize("fields", [{}, STREAM], ids=["json", "sse"])
-def test_pool_that_dies_in_mid_answer(caller: Caller, fields: Mapping[str, object]) -> None:
+def test_pool_that_dies_in_mid_answer(caller: Caller, fields: dict[str, object]) -> None:
     """A connection cut in mid-answer is an error for the client, as without us, and teaches nothing.
 
     While the router looks at the answer's head Envoy holds it; a pool that dies in that moment is a 502, not a 200

@@ -40,11 +40,12 @@ class Call:
     """One ext_proc stream, from Envoy's side; every wait has an end."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
-        self.stub = channel.stream_stream(
+        stream: Any = channel.stream_stream(
             METHOD,
             request_serializer=ProcessingRequest.SerializeToString,
             response_deserializer=ProcessingResponse.FromString,
-        )()
+        )
+        self.stub = stream()
 
     async def headers(self, path: str = "/v1/chat/completions", mode: str = "STREAMED", **fields: Any) -> None:
         """Send request headers, as the first message with protocol_config."""

@@ -270,10 +270,12 @@ def test_broken_sse_cannot_be_decoded() -> None:
     ("fault", "factor"), [("usage=zero", 0), ("usage=negative", -1), ("usage=million", 10**6)]
 )
 def test_wrong_usage_is_told(fault: str, factor: int) -> None:
-    """The usage faults multiply what is told, not what is produced."""
-    right, wrong = post(HELLO).json(), with_fault(fault).json()
-    assert wrong["usage"]["prompt_tokens"] == right["usage"]["prompt_tokens"] * factor
-    assert wrong["choices"] == right["choices"]
+    """The usage faults multiply what is told, not what is produced, nor the true count in the answer's header."""
+    right, wrong = post(HELLO), with_fault(fault)
+    told, truth = wrong.json()["usage"]["prompt_tokens"], int(wrong.headers["x-prompt-tokens"])
+    assert told == truth * factor
+    assert right.json()["usage"]["prompt_tokens"] == truth
+    assert wrong.json()["choices"] == right.json()["choices"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -345,3 +347,34 @@ def test_images_are_counted_and_not_read_as_text() -> None:
     parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": url}}]
     answer = post({"messages": [{"role": "user", "content": parts}], "max_tokens": 5})
     assert 260 < answer.json()["usage"]["prompt_tokens"] < 300
+
+
+@pytest.mark.parametrize(
+    ("stream", "speed"), [(False, 30), (True, 30), (True, None)], ids=["json", "slow stream", "fast stream"]
+)
+def test_a_client_that_goes_frees_its_place(
+    stream: bool,  # noqa: FBT001
+    speed: float | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """When a client goes away in the middle of an answer, its sequence ends as vLLM's does, with no complaint."""
+
+    async def running(client: httpx.AsyncClient) -> int:
+        metrics = (await client.get("/metrics")).text
+        return int(metrics.partition('vllm:num_requests_running{engine="0",model_name="m"} ')[2].partition(".")[0])
+
+    async def scenario(emulator: Emulator, client: httpx.AsyncClient) -> None:
+        host, port = emulator.url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port), limit=1024)
+        body = json.dumps(HELLO | {"stream": stream, "max_tokens": 9_000, "ignore_eos": True}).encode()
+        head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        writer.write(head.encode() + f"content-length: {len(body)}\r\n\r\n".encode() + body)
+        async with asyncio.timeout(20):
+            while await running(client) == 0:
+                pass
+            writer.transport.abort()
+            while await running(client) == 1:
+                pass
+
+    with_pool(scenario, decode_tokens_per_s=speed, max_model_len=10_000)
+    assert not caplog.records

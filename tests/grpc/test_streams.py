@@ -145,7 +145,8 @@ def test_a_message_that_is_none_ends_the_stream_well(router: Router, message: by
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
-            stream = channel.stream_stream("/envoy.service.ext_proc.v3.ExternalProcessor/Process")()
+            raw: Any = channel.stream_stream  # the stubs want serializers
+            stream = raw("/envoy.service.ext_proc.v3.ExternalProcessor/Process")()
             await stream.write(message)
             assert grpc.StatusCode.OK == await asyncio.wait_for(stream.code(), 10)
 

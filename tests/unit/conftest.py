@@ -145,7 +145,7 @@ def connect() -> Connect:
                 Pools((Pool("short", 1_000), Pool("long", 100_000))),
                 make_estimator(EstimatorSettings(default_output_tokens=100)),
                 LearningBudget(LearningSettings()),
-                recorder,  # type: ignore[arg-type]  # answers to every name
+                recorder,
             )
         elif isinstance(router.listener, Recorder):
             recorder = router.listener

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from tests.envoy.harness.caller import Caller, Stack
 from tests.envoy.harness.gateway import Document, Gateway
@@ -12,12 +13,12 @@ from tests.envoy.harness.router import RouterProcess
 __all__ = ["Build", "addresses"]
 
 
-def addresses(router: RouterProcess, pools: Pools) -> dict[str, str]:
-    """Return host:port by the cluster names of `envoy/`."""
+def addresses(router: str, pools: Pools) -> dict[str, str]:
+    """Return host:port by the cluster names of `envoy/`; `router` is its address."""
     return {
         "pool_short": pools.short.url.removeprefix("http://"),
         "pool_long": pools.long.url.removeprefix("http://"),
-        "dualpool": router.address,
+        "dualpool": router,
     }
 
 
@@ -31,11 +32,12 @@ class Build:
 
     def __call__(
         self,
-        mode: str,
+        configuration: str,
+        /,
         *,
         change: Callable[[Document], None] | None = None,
         pools: Pools | None = None,
-        **settings: object,
+        **settings: Any,
     ) -> Caller:
         """Return a caller of a new stack: `change` edits Envoy's configuration, `settings` are the router's."""
         folder = self._folder / str(len(self.callers))
@@ -43,12 +45,24 @@ class Build:
         router = RouterProcess(folder, **settings)
         self._ending.callback(router.kill)
         behind = pools or self._pools
-        gateway = Gateway(mode, addresses(router, behind), folder, change)
+        gateway = Gateway(configuration, addresses(router.address, behind), folder, change)
         self._ending.callback(gateway.terminate)
         caller = Caller(Stack(gateway, router, behind))
         self._ending.callback(caller.close)
         self.callers.append(caller)
         return caller
+
+    def replace_router(self, caller: Caller) -> Caller:
+        """Return a caller of the same Envoy, with a new router on the old one's address."""
+        folder = self._folder / f"{len(self.callers)}-again"
+        folder.mkdir()
+        old = caller.stack
+        router = RouterProcess(folder, listen={"address": old.router.address})
+        self._ending.callback(router.kill)
+        again = Caller(Stack(old.gateway, router, old.pools))
+        self._ending.callback(again.close)
+        self.callers.append(again)
+        return again
 
     def end(self) -> None:
         """End what was started, last first."""

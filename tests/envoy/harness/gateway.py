@@ -13,7 +13,16 @@ import yaml
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.process import ManagedProcess
 
-__all__ = ["FILES", "Document", "Gateway", "connection_manager", "ext_proc", "load", "virtual_host"]
+__all__ = [
+    "FILES",
+    "Document",
+    "Gateway",
+    "connection_manager",
+    "envoy_binary",
+    "ext_proc",
+    "load",
+    "virtual_host",
+]
 
 FILES = Path(__file__).parents[3] / "envoy"
 Document = dict[str, Any]
@@ -89,10 +98,14 @@ class Gateway(ManagedProcess):
         return int(listeners["listener_statuses"][0]["local_address"]["socket_address"]["port_value"])
 
 
+def envoy_binary() -> str:
+    """Return the path of the Envoy that is installed beside this Python."""
+    return shutil.which("envoy", path=sysconfig.get_path("scripts")) or "envoy"
+
+
 def _command(config: Path, admin_address: Path) -> list[str]:
-    binary = shutil.which("envoy", path=sysconfig.get_path("scripts")) or "envoy"
     return [
-        *(binary, "-c", str(config), "--admin-address-path", str(admin_address)),
+        *(envoy_binary(), "-c", str(config), "--admin-address-path", str(admin_address)),
         *("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"),
         # Access log lines are on disk soon after the request.
         *("--file-flush-interval-msec", "20"),

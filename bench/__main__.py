@@ -1,0 +1,64 @@
+"""`python -m bench`: measure, print, and write bench/results.md.
+
+Everything that is compared runs in turn within each round (A B A B), and ratios are of the same round: what else
+the machine does then touches both. Figures are medians over the rounds, with the smallest and largest beside.
+"""
+
+import argparse
+import sys
+import tempfile
+from importlib import import_module
+from pathlib import Path
+
+from bench.load import need_h2load
+from bench.measuring import Measurement, Plan, Table
+from bench.report import as_markdown, document
+from bench.stack import Stack
+from extproc.core.errors import DualpoolError
+
+RESULTS = Path(__file__).parent / "results.md"
+MEASUREMENTS = ("direct", "through_envoy", "body_sizes", "sse", "latency", "memory")
+
+
+def main() -> int:
+    """Run what was asked for; return the exit code."""
+    options = _parser().parse_args()
+    plan = Plan(options.rounds, options.requests)
+    names = options.only or MEASUREMENTS
+    sections: dict[str, list[Table]] = {}
+    try:
+        need_h2load()
+        for name in names:
+            sections[name] = _measure(name, plan)
+            for table in sections[name]:
+                print(as_markdown(table), flush=True)
+    except DualpoolError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    if options.only is None:
+        RESULTS.write_text(document(sections, plan))
+        print(f"written to {RESULTS}")
+    return 0
+
+
+def _measure(name: str, plan: Plan) -> list[Table]:
+    measurement: Measurement = import_module(f"bench.{name}")
+    with tempfile.TemporaryDirectory(prefix="dualpool-bench-") as folder, Stack(Path(folder)) as stack:
+        return measurement.measure(stack, plan)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="A full run writes bench/results.md.")
+    parser.add_argument(
+        "--only", action="append", choices=MEASUREMENTS, metavar="NAME",
+        help=f"measure this alone, and write nothing; may be repeated ({', '.join(MEASUREMENTS)})",
+    )  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "--requests", type=int, default=2000, help="requests of one run; memory takes 10 and 100 times"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""CPU per request against the size of the body."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from bench import messages
+from bench.load import grpc_load
+from bench.measuring import Plan, Table, cpu_us_per_request, pairs, spread
+from bench.stack import Server, Stack
+
+__all__ = ["measure"]
+
+SIZES = {"2 KB": 2 << 10, "32 KB": 32 << 10, "256 KB": 256 << 10, "2 MB": 2 << 20}
+CUTS = {"HTTP/1.1": messages.http1_pieces, "HTTP/2": messages.http2_pieces}
+# 16 bytes for each of the 8,192 tokens of the short pool, the default: with so many a body is decided.
+EARLY_BYTES = 131_072
+NOTES = f"""\
+Released chat requests of English text, direct load, cut into messages as Envoy 1.40 does: of an HTTP/1.1
+client's body 16 KiB, then what has come (on loopback: all, up to 1 MiB a piece); of an HTTP/2 client's, frames of
+16 KiB. From {EARLY_BYTES:,} bytes on a body is decided for the long pool without being waited for or parsed; the
+piece in which that happens is read whole, so that one large piece still costs its bytes in the transport. The bare
+server reads the same messages up to there."""
+
+
+@dataclass(frozen=True)
+class _Case:
+    client: str
+    size: str
+    frames: Path
+    bare: Server
+    bare_us: list[float] = field(default_factory=list)
+    ours_us: list[float] = field(default_factory=list)
+
+
+def measure(stack: Stack, plan: Plan) -> list[Table]:
+    """Measure all sizes and both cuts in every round."""
+    requests = max(plan.requests // 4, 1)
+    ours = stack.router()
+    cases = [_case(stack, client, size) for client in CUTS for size in SIZES]
+    for round_number in range(plan.rounds + 1):
+        for case in cases:
+            for server, series in ((case.bare, case.bare_us), (ours, case.ours_us)):
+                load = partial(grpc_load, server.address, case.frames, requests)
+                cost = cpu_us_per_request(server, requests, load)
+                if round_number > 0:  # the first is not counted: what happens at first only
+                    series.append(cost)
+    columns = ("client", "body", "bare, us", "ours, us", "ours / bare", "ours / ours at 2 KB")
+    smallest = {case.client: case for case in reversed(cases)}
+    rows = [_row(case, smallest[case.client]) for case in cases]
+    return [Table("CPU per request against body size", NOTES, columns, rows)]
+
+
+def _row(case: _Case, smallest: _Case) -> tuple[str, ...]:
+    return (
+        *(case.client, case.size, spread(case.bare_us), spread(case.ours_us)),
+        *(pairs(case.ours_us, case.bare_us), pairs(case.ours_us, smallest.ours_us, 1)),
+    )
+
+
+def _case(stack: Stack, client: str, size: str) -> _Case:
+    pieces = CUTS[client](messages.chat_body(SIZES[size], stream=True))
+    file = stack.folder / f"{SIZES[size]}-{client.replace('/', '')}.frames"
+    file.write_bytes(messages.frames(messages.request(pieces)))
+    return _Case(client, size, file, stack.bare("released", 1 + _pieces_read(pieces)))
+
+
+def _pieces_read(pieces: list[bytes]) -> int:
+    """Return how many pieces come before the decision."""
+    seen = 0
+    for number, piece in enumerate(pieces, 1):
+        seen += len(piece)
+        if seen >= EARLY_BYTES:
+            return number
+    return len(pieces)

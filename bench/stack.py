@@ -1,0 +1,169 @@
+"""The processes that are measured: routers, bare servers, Envoys, and pools that answer with a constant."""
+
+import contextlib
+import json
+import os
+import shutil
+import sys
+import sysconfig
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+from urllib.request import urlopen
+
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from extproc.core.errors import ConfigurationError
+from extproc.demo.gateway import configuration
+from extproc.demo.processes import Child
+
+__all__ = ["Gateway", "Server", "Stack"]
+
+ENVOY = Path(__file__).parents[1] / "envoy"
+POOL = Path(__file__).parent / "pool.yaml"
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+# All that can be learned from is kept: what is measured is what it costs, not how often it is done.
+ROUTER_CONFIGURATION = """\
+listen: {address: "127.0.0.1:0"}
+admin: {address: "127.0.0.1:0"}
+learning: {messages_per_s: 1000000, burst_messages: 1000000000}
+drain_s: 0
+"""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running process and where it listens; `admin` is "" where it has none."""
+
+    pid: int
+    address: str
+    admin: str = ""
+
+    def cpu_us(self) -> float:
+        """Return the user and system time that the process has taken so far (all its threads)."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) * 1e6 / TICKS_PER_S
+
+    def rss_mb(self) -> float:
+        """Return its resident memory, in 10^6 bytes."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) * 1024 / 1e6
+
+    def metric(self, name: str) -> float:
+        """Return the sum of a metric of ours over all its labels."""
+        with urlopen(f"http://{self.admin}/metrics") as answer:
+            families = text_string_to_metric_families(answer.read().decode())
+        return sum(each.value for family in families for each in family.samples if each.name == name)
+
+
+@dataclass(frozen=True)
+class Gateway(Server):
+    """A running Envoy: `address` is the URL with the router, `plain` the one without."""
+
+    plain: str = ""
+
+    def statistic(self, name: str) -> int:
+        """Return one of Envoy's own counters."""
+        with urlopen(f"{self.admin}/stats?format=json&filter=^{name}$") as answer:  # noqa: S310  (our own Envoy)
+            return sum(each["value"] for each in json.load(answer)["stats"] if "value" in each)
+
+
+class Stack:
+    """Starts processes, and ends them all when it is left; their logs are in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._ending = ExitStack()
+        self._started = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ending.close()
+
+    def router(self, settings: str = "") -> Server:
+        """Start our server as users do; `settings` are lines of YAML beside those above."""
+        file = self.folder / f"router-{self._started}.yaml"
+        file.write_text(ROUTER_CONFIGURATION + settings)
+        child = self._run("router", _python("extproc.cli.main", "serve", "--config", str(file)))
+        serving = child.wait_for(lambda: _log_entry(child, "serving"), "address")
+        return Server(child.pid, serving["grpc"], serving["admin"])
+
+    def bare(self, kind: str, request_messages: int) -> Server:
+        """Start the floor."""
+        return self.printing("bench.bare", kind, str(request_messages))
+
+    def printing(self, module: str, *arguments: str) -> Server:
+        """Start a module of ours that prints its address."""
+        child = self._run(module, _python(module, *arguments))
+        return Server(child.pid, child.wait_for(lambda: _first_line(child.log), "address"))
+
+    def pool(self, answer: bytes) -> str:
+        """Start a pool that answers all with this JSON (an Envoy, which takes the least); return host:port."""
+        document = yaml.safe_load(POOL.read_text())
+        manager = document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+        route = manager["route_config"]["virtual_hosts"][0]["routes"][0]
+        route["direct_response"]["body"]["inline_string"] = answer.decode()
+        _, _, listeners = self._envoy("pool", document)
+        return listeners["pool"]
+
+    def gateway(self, mode: str, router: Server, pool: str) -> Gateway:
+        """Start Envoy from the file of a mode, with both pools at one address, and a second, plain listener."""
+        document = yaml.safe_load((ENVOY / f"{mode}.yaml").read_text("utf-8"))
+        clusters = {"pool_short": pool, "pool_long": pool, "dualpool": router.address}
+        document = configuration(document, clusters)
+        for cluster in document["static_resources"]["clusters"]:
+            cluster.pop("health_checks", None)  # the bare server has no health service
+        pid, admin, listeners = self._envoy(mode, document)
+        return Gateway(pid, f"http://{listeners['ingress']}", admin, f"http://{listeners['without_router']}")
+
+    def _envoy(self, name: str, document: Mapping[str, Any]) -> tuple[int, str, dict[str, str]]:
+        """Return the process's id, the admin URL, and each listener's host:port."""
+        file, admin = (self.folder / f"{name}-{self._started}.{suffix}" for suffix in ("yaml", "admin"))
+        file.write_text(yaml.safe_dump(document))
+        binary = shutil.which("envoy", path=sysconfig.get_path("scripts")) or shutil.which("envoy")
+        if binary is None:
+            raise ConfigurationError("envoy: no such program; install dualpool[demo], which brings it")
+        options = ("--disable-hot-restart", "--concurrency", "1", "--log-level", "warning")
+        child = self._run(name, [binary, "-c", str(file), "--admin-address-path", str(admin), *options])
+        url = f"http://{child.wait_for(lambda: _first_line(admin), 'admin port')}"
+        return child.pid, url, child.wait_for(lambda: _ready_listeners(url), "ready listener")
+
+    def _run(self, name: str, command: Sequence[str]) -> Child:
+        child = Child(f"{name}-{self._started}", command, self.folder)
+        self._started += 1
+        self._ending.callback(child.end)
+        self._ending.callback(child.ask_to_end)
+        return child
+
+
+def _python(module: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", module, *arguments]
+
+
+def _first_line(file: Path) -> str | None:
+    text = file.read_text() if file.exists() else ""
+    return text.partition("\n")[0].strip() or None
+
+
+def _log_entry(child: Child, message: str) -> dict[str, Any] | None:
+    for line in child.log.read_text().splitlines(keepends=True):
+        if line.startswith("{") and line.endswith("\n"):
+            entry: dict[str, Any] = json.loads(line)
+            if entry.get("message") == message:
+                return entry
+    return None
+
+
+def _ready_listeners(admin: str) -> dict[str, str] | None:
+    with contextlib.suppress(OSError):  # not listening yet, or 503: not ready yet
+        urlopen(f"{admin}/ready").close()  # noqa: S310  (our own Envoy)
+        with urlopen(f"{admin}/listeners?format=json") as answer:  # noqa: S310
+            statuses = json.load(answer)["listener_statuses"]
+        ports = {each["name"]: each["local_address"]["socket_address"]["port_value"] for each in statuses}
+        return {name: f"127.0.0.1:{port}" for name, port in ports.items()}
+    return None

@@ -1,0 +1,35 @@
+"""`dualpool demo`: everything at once, on this machine."""
+
+import argparse
+
+from extproc.core.errors import ConfigurationError
+
+__all__ = ["add"]
+
+
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command's parser."""
+    parser = subparsers.add_parser(
+        "demo",
+        help="real traffic through a real Envoy into two emulated pools",
+        description="Starts Envoy, the router and two emulated pools on free ports, sends varied requests with "
+        "the openai client, and shows where each went and what was learned. Runs until Ctrl-C.",
+    )
+    parser.add_argument("--once", action="store_true", help="end after the summary: 0 if nothing failed, else 1")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON, and nothing else")
+    parser.add_argument("--requests", type=int, default=300, metavar="N", help="default: 300")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    import signal  # noqa: PLC0415  (other commands start faster without)
+
+    try:
+        from extproc.demo.show import Options, run  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"{error.name} is not installed; install dualpool[demo]") from error
+
+    # SIGTERM does what Ctrl-C does, so that either way everything that was started is ended.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    return run(Options(once=options.once, as_json=options.json, requests=options.requests))

@@ -1,0 +1,198 @@
+"""What came of each request, and whether it was placed well by the pool's own count. All of it is pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median, quantiles
+from typing import Any
+
+import msgspec
+
+from extproc.core.apis import api_of, read_request
+from extproc.core.text import byte_histogram, text_kind
+from extproc.demo.workload import Ask
+
+__all__ = ["Category", "Logged", "Outcome", "Placement", "Row", "Summary", "summarise"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One request's answer, as its client saw it.
+
+    `prompt_tokens` is the pool's own count (None when it refused), `completion_tokens` what it produced.
+    `cut_by_length` says that the answer ended at a limit; `attempts` is Envoy's x-envoy-attempt-count.
+    """
+
+    ask: Ask
+    status: int
+    pool: str = ""
+    attempts: int = 1
+    prompt_tokens: int | None = None
+    completion_tokens: int = 0
+    cut_by_length: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """What Envoy's access log says of one request; `estimate` is the budget that was routed on, in tokens."""
+
+    reason: str | None
+    estimate: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """Bytes per token of one category: as learned by the router, and as the pools' counts have it."""
+
+    key: str
+    learned: float
+    true: float | None
+    requests: int
+
+
+class Placement:
+    """The judgement of one outcome. All is by true counts: prompt tokens of the pool, output as declared.
+
+    `misrouted`: sent to the short pool although it did not fit there (it was refused, or cut by the context).
+    `repaired`: served by the long pool after Envoy's retry, for a misroute or because the short pool was down.
+    `over_counted`: sent to the long pool although the short one would have held it.
+    `failed`: not served although a pool could have, or served although none could.
+    """
+
+    def __init__(self, outcome: Outcome, short_pool_tokens: int) -> None:
+        ask = outcome.ask
+        served = outcome.status == 200  # noqa: PLR2004
+        output = outcome.completion_tokens if ask.output_tokens is None else ask.output_tokens * ask.sequences
+        needed = None if outcome.prompt_tokens is None else outcome.prompt_tokens + output
+        cut_by_context = outcome.cut_by_length and ask.output_tokens is None
+        self.refused_rightly = ask.no_pool_holds_it and outcome.status == 400  # noqa: PLR2004
+        fits = needed is not None and needed <= short_pool_tokens
+        self.misrouted = not fits if outcome.attempts > 1 else outcome.pool == "short" and cut_by_context
+        self.repaired = outcome.attempts > 1 and served
+        self.over_counted = fits and outcome.pool == "long" and outcome.attempts == 1
+        self.failed = served == ask.no_pool_holds_it or not (served or self.refused_rightly)
+
+
+@dataclass(slots=True)
+class Row:
+    """Counts of one kind of request."""
+
+    requests: int = 0
+    short: int = 0
+    long: int = 0
+    over_counted: int = 0
+    misrouted: int = 0
+    repaired: int = 0
+    failed: int = 0
+
+    def add(self, outcome: Outcome, placement: Placement) -> None:
+        """Count one outcome."""
+        self.requests += 1
+        self.short += outcome.pool == "short"
+        self.long += outcome.pool == "long"
+        self.over_counted += placement.over_counted
+        self.misrouted += placement.misrouted
+        self.repaired += placement.repaired
+        self.failed += placement.failed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """A whole run. Errors are of the prompt that was routed on, relative to the true one; see as_json."""
+
+    rows: Mapping[str, Row]
+    total: Row
+    refused_rightly: int
+    undercounted: int
+    median_abs_error: float | None
+    p90_abs_error: float | None
+    reasons: Mapping[str, int]
+    categories: Sequence[Category]
+    failures: Sequence[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the summary's fields under the names that scripts read."""
+        total = self.total
+        return {
+            "requests": total.requests,
+            "short": total.short,
+            "long": total.long,
+            "failed": total.failed,
+            "refused_rightly": self.refused_rightly,
+            "misrouted": total.misrouted,
+            "repaired": total.repaired,
+            "overcounted": total.over_counted,
+            "undercounted": self.undercounted,
+            "median_abs_error": self.median_abs_error,
+            "p90_abs_error": self.p90_abs_error,
+            "reasons": dict(self.reasons),
+            "bytes_per_token": [
+                {"category": each.key, "learned": each.learned, "true": each.true, "requests": each.requests}
+                for each in self.categories
+            ],
+            "kinds": {kind: msgspec.to_builtins(row) for kind, row in self.rows.items()},
+            "failures": list(self.failures),
+        }
+
+
+def summarise(
+    outcomes: Sequence[Outcome], logged: Mapping[int, Logged], learned: Mapping[str, float], short_pool_tokens: int
+) -> Summary:
+    """Judge a run: `logged` by the requests' numbers, `learned` bytes per token by category."""
+    rows: dict[str, Row] = {}
+    total, refused, failures = Row(), 0, []
+    for outcome in outcomes:
+        placement = Placement(outcome, short_pool_tokens)
+        for row in (rows.setdefault(outcome.ask.kind, Row()), total):
+            row.add(outcome, placement)
+        refused += placement.refused_rightly
+        if placement.failed:
+            failures.append(f"request {outcome.ask.number} ({outcome.ask.kind}): {outcome.status} {outcome.error}")
+    errors = list(_errors(outcomes, logged))
+    reasons = [entry.reason for entry in logged.values() if entry.reason]
+    return Summary(
+        rows=rows,
+        total=total,
+        refused_rightly=refused,
+        undercounted=sum(error < 0 for error in errors),
+        median_abs_error=round(median(map(abs, errors)), 4) if errors else None,
+        p90_abs_error=round(quantiles(map(abs, errors), n=10)[-1], 4) if len(errors) > 1 else None,
+        reasons={reason: reasons.count(reason) for reason in sorted(set(reasons))},
+        categories=_categories(outcomes, learned),
+        failures=failures,
+    )
+
+
+def _errors(outcomes: Iterable[Outcome], logged: Mapping[int, Logged]) -> Iterable[float]:
+    """Yield (routed on - true) / true of the prompts whose estimate and output limit are known."""
+    for outcome in outcomes:
+        entry = logged.get(outcome.ask.number)
+        declared = outcome.ask.output_tokens
+        if entry is None or entry.estimate is None or declared is None or not outcome.prompt_tokens:
+            continue
+        prompt = entry.estimate - declared * outcome.ask.sequences
+        # Of several prompts the router budgets the longest, the pool reports all of them.
+        if not isinstance(outcome.ask.arguments.get("prompt", outcome.ask.arguments.get("input")), list):
+            yield (prompt - outcome.prompt_tokens) / outcome.prompt_tokens
+
+
+def _categories(outcomes: Iterable[Outcome], learned: Mapping[str, float]) -> list[Category]:
+    """Put the learned ratios beside the mean of the true ones."""
+    true: dict[str, list[float]] = {}
+    for outcome in outcomes:
+        api = api_of("POST", f"/v1/{outcome.ask.endpoint}")
+        assert api is not None, "the demo calls APIs that are understood"
+        facts = read_request(api, msgspec.json.encode(outcome.ask.arguments))
+        text_only = facts.exact_prompt_tokens is None and not facts.media.images
+        if outcome.prompt_tokens and facts.text and text_only:
+            kind = text_kind(byte_histogram(facts.text)).value
+            true.setdefault(kind, []).append(facts.text_bytes / outcome.prompt_tokens)
+    return [
+        Category(
+            key,
+            round(ratio, 3),
+            round(fmean(true[key]), 3) if key in true else None,
+            len(true.get(key, ())),
+        )
+        for key, ratio in sorted(learned.items())
+    ]

@@ -1,0 +1,140 @@
+"""All that runs in the demo, started in the order of who needs whom, and ended in the reverse one."""
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Self
+from urllib.request import urlopen
+
+from extproc.demo.gateway import Gateway
+from extproc.demo.processes import Child
+from extproc.demo.workload import MODEL
+
+__all__ = ["LONG_POOL_TOKENS", "SHORT_POOL_TOKENS", "Stack"]
+
+SHORT_POOL_TOKENS = 8_192
+LONG_POOL_TOKENS = 65_536
+# Fast hardware, so that the demo is short; slow enough to see requests run side by side.
+SPEEDS = ("--prefill-tokens-per-s", "400000", "--decode-tokens-per-s", "600", "--median-completion-tokens", "50")
+# Ports are the system's choice; nothing has to be drained when the demo ends. Client, Envoy, router and pools
+# share one machine, so a body may take longer to come than the 150 ms after which it counts as a slow upload;
+# Envoy's own limit is 500 ms.
+ROUTER_CONFIGURATION = f"""\
+mode: enforce
+listen: {{address: "127.0.0.1:0"}}
+admin: {{address: "127.0.0.1:0"}}
+pools:
+  - {{name: short, max_budget_tokens: {SHORT_POOL_TOKENS}}}
+  - {{name: long, max_budget_tokens: {LONG_POOL_TOKENS}}}
+exchange: {{deadline_ms: 400}}
+drain_s: 0
+"""
+
+
+class Stack:
+    """Two pools, the router and Envoy, running. Raises StartFailed, after ending what did start.
+
+    A context manager: leaving it ends all processes. The folder with the logs stays when that is by an error, or
+    when `keep_logs` was set.
+    """
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="dualpool-demo-"))
+        self.keep_logs = False
+        self.children: list[Child] = []
+        try:
+            self._start()
+        except BaseException as error:
+            self.__exit__(type(error))
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.end()
+        failed = kind is not None and issubclass(kind, Exception)
+        if not (failed or self.keep_logs):
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def addresses(self) -> Mapping[str, str]:
+        """What listens where, for people."""
+        return {
+            "Envoy": self.gateway.url,
+            "Envoy's admin": self.gateway.admin_url,
+            "short pool": self.short_url,
+            "long pool": self.long_url,
+            "router": self.router["grpc"],
+            "router's admin": f"http://{self.router['admin']}",
+            "logs": str(self.folder),
+        }
+
+    def learned(self) -> dict[str, float]:
+        """Return the bytes per token that the router has learned, by category; nothing when it does not answer."""
+        try:
+            with urlopen(f"http://{self.router['admin']}/state", timeout=5) as answer:
+                categories = json.load(answer).get("categories", [])
+        except OSError:
+            return {}
+        return {each["key"]: each["bytes_per_token"] for each in categories if each["model"] == MODEL}
+
+    def end(self) -> None:
+        """End all processes, the last started first; a second call does nothing."""
+        with ExitStack() as ending:
+            for child in self.children:
+                ending.callback(child.end)
+            for child in reversed(self.children):
+                child.ask_to_end()
+        self.children.clear()
+
+    def _start(self) -> None:
+        short = self._run("pool-short", _emulator("short", SHORT_POOL_TOKENS))
+        long = self._run("pool-long", _emulator("long", LONG_POOL_TOKENS))
+        file = self.folder / "router.yaml"
+        file.write_text(ROUTER_CONFIGURATION)
+        router = self._run("router", _own_command("serve", "--config", str(file)))
+        self.short_url = short.wait_for(lambda: _listening(short), "address")
+        self.long_url = long.wait_for(lambda: _listening(long), "address")
+        self.router = router.wait_for(lambda: _serving(router), "address")
+        clusters = {
+            "pool_short": self.short_url.removeprefix("http://"),
+            "pool_long": self.long_url.removeprefix("http://"),
+            "dualpool": self.router["grpc"],
+        }
+        self.gateway = Gateway(clusters, self.folder, self.children)
+
+    def _run(self, name: str, command: Sequence[str]) -> Child:
+        child = Child(name, command, self.folder)
+        self.children.append(child)
+        return child
+
+
+def _own_command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "extproc.cli.main", *arguments]
+
+
+def _emulator(name: str, max_model_len: int) -> list[str]:
+    shape = ("--model", MODEL, "--max-model-len", str(max_model_len), "--name", name)
+    return _own_command("emulate", *shape, *SPEEDS)
+
+
+def _listening(child: Child) -> str | None:
+    """Return the URL that an emulated pool says it listens on."""
+    _, found, rest = child.log.read_text("utf-8", errors="replace").partition("listening on ")
+    url, ended, _ = rest.partition("\n")
+    return url if found and ended else None
+
+
+def _serving(child: Child) -> dict[str, Any] | None:
+    """Return the router's log entry that says where it serves."""
+    for line in child.log.read_text("utf-8", errors="replace").splitlines(keepends=True):
+        if line.startswith("{") and line.endswith("\n"):
+            entry: dict[str, Any] = json.loads(line)
+            if entry.get("message") == "serving":
+                return entry
+    return None

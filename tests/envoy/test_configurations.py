@@ -1,0 +1,122 @@
+"""The files in `envoy/` as documents: valid, alike but for what they say, and honest about limits."""
+
+import subprocess
+from typing import Any
+
+import pytest
+
+from extproc.config.schema import Configuration
+from tests.envoy.harness.gateway import (
+    FILES,
+    Document,
+    connection_manager,
+    envoy_binary,
+    ext_proc,
+    load,
+    virtual_host,
+)
+
+NAMES = ["buffered", "full-duplex", "streamed"]
+
+
+def test_all_files_are_known() -> None:
+    """Every file is run by the tests, and the folder is not a package that would shadow Envoy's messages."""
+    assert NAMES == sorted(path.stem for path in FILES.glob("*.yaml"))
+    assert [] == list(FILES.rglob("__init__.py"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_envoy_finds_the_file_valid(name: str) -> None:
+    """The file as it stands, ports and all, passes Envoy's own validation without a warning."""
+    command = [envoy_binary(), "--mode", "validate", "-c", str(FILES / f"{name}.yaml"), "--log-level", "warning"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    # Validation says on stderr that global limits of connections are not set, which only a deployment can know.
+    warnings = [line for line in result.stderr.splitlines() if "global_downstream_max_connections" not in line]
+    assert (0, []) == (result.returncode, warnings)
+
+
+def differences(one: Any, other: Any, path: str = "") -> set[str]:
+    """Return the paths at which two documents differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        found: set[str] = set()
+        for key in one.keys() | other.keys():
+            found |= differences(one.get(key), other.get(key), f"{path}/{key}")
+        return found
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        found = set()
+        for at, (left, right) in enumerate(zip(one, other, strict=True)):
+            found |= differences(left, right, f"{path}/{at}")
+        return found
+    return set() if one == other else {path.rpartition("/typed_config/")[2]}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "buffered",
+            {
+                "processing_mode/request_body_mode",
+                "send_body_without_waiting_for_header_response",
+                "route_config/virtual_hosts/0/request_body_buffer_limit",
+                "route_config/virtual_hosts/0/routes/0/match/headers/0/range_match/start",
+                "route_config/virtual_hosts/0/routes/0/match/runtime_fraction/default_value/numerator",
+                "/layered_runtime/layers/0/static_layer/dualpool.bypass_percent",
+            },
+        ),
+        (
+            "full-duplex",
+            {
+                "processing_mode/request_body_mode",
+                "processing_mode/request_trailer_mode",
+                "send_body_without_waiting_for_header_response",
+                "/static_resources/clusters/3/common_lb_config",
+                "/static_resources/clusters/3/health_checks/0/interval",
+                "/static_resources/clusters/3/health_checks/0/no_traffic_interval",
+            },
+        ),
+    ],
+)
+def test_files_differ_in_nothing_else(name: str, expected: set[str]) -> None:
+    """What is mended in one file is mended in all: they differ only in what their tops say."""
+    assert expected == differences(load("streamed"), load(name))
+
+
+def milliseconds(duration: str) -> float:
+    """Return a duration of Envoy's, as 0.5s, in milliseconds."""
+    return float(duration.removesuffix("s")) * 1000
+
+
+def listener(document: Document) -> Document:
+    """Return the one listener."""
+    only: Document = document["static_resources"]["listeners"][0]
+    return only
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_limits_fit_the_router_s_defaults(name: str) -> None:
+    """Deadline before message_timeout, held bytes below the buffer limit, buffer limit below the message limit."""
+    document, router = load(name), Configuration()
+    assert router.exchange.deadline_ms * 2 <= milliseconds(ext_proc(document)["message_timeout"])
+    held = router.exchange.max_held_bytes
+    buffered: int = listener(document)["per_connection_buffer_limit_bytes"]
+    assert held < buffered
+    largest_message: int = virtual_host(document).get("request_body_buffer_limit", buffered)
+    assert largest_message < router.listen.max_message_bytes
+    health = document["static_resources"]["clusters"][3]["health_checks"][0]
+    assert milliseconds(health["interval"]) * 2 < router.drain_s * 1000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_the_router_s_defaults(name: str) -> None:
+    """Headers that are stripped, the header and value of the short route, and ports are what the router has."""
+    document, router = load(name), Configuration()
+    manager = connection_manager(document)
+    mutations = manager["early_header_mutation_extensions"][0]["typed_config"]["mutations"]
+    headers = router.headers
+    assert [headers.pool, headers.estimate, headers.reason] == [each["remove"] for each in mutations]
+    match = virtual_host(document)["routes"][1]["match"]["headers"][0]
+    assert (headers.pool, router.pools[0].name) == (match["name"], match["string_match"]["exact"])
+    endpoint = document["static_resources"]["clusters"][3]["load_assignment"]["endpoints"][0]["lb_endpoints"][0]
+    port = endpoint["endpoint"]["address"]["socket_address"]["port_value"]
+    assert router.listen.address.endswith(f":{port}")

@@ -1,0 +1,101 @@
+"""What the short pool refuses, the long pool serves: Envoy's retry, seen by the client and by the router."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from tests.envoy.harness.building import Build
+from tests.envoy.harness.caller import Caller
+from tests.envoy.harness.calls import SHORT_TEXT, chat
+from tests.envoy.harness.polling import eventually
+from tests.envoy.harness.pools import MODEL
+
+# A digit is a token for most tokenizers: about 4,500 tokens that look like 1,320 until their kind is known.
+DIGITS = "circle 31415 92653 58979 32384 " * 170
+
+
+def ask(caller: Caller, *, stream: bool) -> tuple[Any, httpx2.Headers]:
+    """Send digits; return the usage told and the answer's headers."""
+    extra: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
+    raw = caller.openai.chat.completions.with_raw_response.create(
+        model=MODEL, messages=[{"role": "user", "content": DIGITS}], max_tokens=16, **extra
+    )
+    answer = raw.parse()
+    usage = list(answer)[-1].usage if stream else answer.usage
+    return usage, raw.headers
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["json", "sse"])
+def test_under_counted_request_is_repaired(caller: Caller, stream: bool) -> None:  # noqa: FBT001
+    """The short pool's 400 for length never reaches the client; the long pool's answer teaches better."""
+    router = caller.stack.router
+    repaired = router.metric("dualpool_misroutes_repaired_total")
+    usage, headers = ask(caller, stream=stream)
+    assert usage.prompt_tokens > 2048
+    assert ("long", "2") == (headers["x-served-by"], headers["x-envoy-attempt-count"])
+    (entry,) = caller.access_log()
+    assert ("short", "short", 200, 2) == (entry["pool"], entry["route"], entry["status"], entry["attempts"])
+    eventually(lambda: caller.observations() == 1, "the repaired answer is learned from")
+    assert repaired + 1 == router.metric("dualpool_misroutes_repaired_total")
+    _, headers = ask(caller, stream=stream)
+    assert ("long", "1") == (headers["x-served-by"], headers["x-envoy-attempt-count"])
+
+
+def test_request_too_long_for_all_is_refused_by_the_long_pool(caller: Caller) -> None:
+    """What fits nowhere gets the long pool's own 400, and is counted as a context overflow."""
+    router = caller.stack.router
+    overflows = router.metric("dualpool_context_overflows_total")
+    with pytest.raises(openai.BadRequestError, match="max_model_len=max_total_tokens=65536") as refused:
+        caller.openai.completions.create(model=MODEL, prompt="Say all there is.", max_tokens=100_000)
+    assert "long" == refused.value.response.headers["x-served-by"]
+    eventually(
+        lambda: router.metric("dualpool_context_overflows_total") == overflows + 1, "the overflow is counted"
+    )
+    assert 0 == caller.observations()
+
+
+def test_bad_request_on_the_short_route_costs_one_attempt_more(caller: Caller) -> None:
+    """A short request that is wrong by itself gets its 400, from the long pool."""
+    with pytest.raises(openai.BadRequestError) as refused:
+        caller.openai.chat.completions.create(
+            model=MODEL,
+            messages=[{"role": "user", "content": "x"}],
+            max_tokens=4,
+            extra_headers={"x-emulate-fault": "status=400"},
+        )
+    headers = refused.value.response.headers
+    assert ("long", "2") == (headers["x-served-by"], headers["x-envoy-attempt-count"])
+
+
+def test_many_repairs_at_once(caller: Caller) -> None:
+    """More repairs at the same time than Envoy's default of 3 concurrent retries: all of them succeed."""
+
+    def refused_once(number: int) -> tuple[str, str]:
+        answer = caller.http.post(
+            "/v1/completions",
+            json={"model": MODEL, "prompt": DIGITS, "max_tokens": 16},
+            # A tenant each, so that none is known to be digits; slow, so that the retries are all at once.
+            headers={"x-tenant": f"{caller.mark}-{number}", "x-emulate-fault": "slow=0.5"},
+        )
+        return answer.headers.get("x-served-by", ""), answer.headers["x-envoy-attempt-count"]
+
+    with ThreadPoolExecutor(12) as threads:
+        outcomes = set(threads.map(refused_once, range(12)))
+    assert {("long", "2")} == outcomes
+
+
+@pytest.mark.parametrize("mode", ["streamed"])
+def test_short_pool_that_is_down(build: Build, mode: str) -> None:
+    """With nothing listening in the short pool, short requests are served by the long pool."""
+
+    def nobody_there(document: dict[str, Any]) -> None:
+        endpoints = document["static_resources"]["clusters"][0]["load_assignment"]["endpoints"]
+        # The discard port: reserved, and nothing listens.
+        endpoints[0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["port_value"] = 9
+
+    caller = build(mode, change=nobody_there)
+    headers = chat(caller, SHORT_TEXT)
+    assert ("long", "2") == (headers["x-served-by"], headers["x-envoy-attempt-count"])

@@ -1,0 +1,77 @@
+"""Shadow and off; and configurations of Envoy with which nothing can be routed."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.envoy.harness.building import Build
+from tests.envoy.harness.calls import LONG_TEXT, SHORT_TEXT, chat, chat_stream
+from tests.envoy.harness.gateway import Document, ext_proc
+from tests.envoy.harness.polling import eventually
+
+
+def test_shadow_decides_and_learns_but_sets_nothing(build: Build, mode: str) -> None:
+    """All goes long and the pool is told nothing; decisions are in the access log, and answers teach."""
+    caller = build(mode, mode="shadow")
+    served = [chat(caller, text)["x-served-by"] for text in (SHORT_TEXT, LONG_TEXT)]
+    assert ["long", "long"] == served
+    told = [name for _, request in caller.received() for name in request.headers if "token-budget" in name]
+    assert [] == told
+    entries = [(e["pool"], e["reason"], e["mode"], e["route"]) for e in caller.access_log(2)]
+    assert entries == [("short", "fits", "shadow", "long"), ("long", "too_long", "shadow", "long")]
+    eventually(lambda: caller.observations() == 2, "both answers taught")
+
+
+def test_off_passes_everything(build: Build, mode: str) -> None:
+    """All goes long, nothing is decided, nothing is learned."""
+    caller = build(mode, mode="off")
+    served = [call(caller, SHORT_TEXT)["x-served-by"] for call in (chat, chat_stream)]
+    assert ["long", "long"] == served
+    assert [None, None] == [entry["pool"] for entry in caller.access_log(2)]
+    router = caller.stack.router
+    assert (0, 2) == (router.metric("dualpool_requests_total"), router.metric("dualpool_passed_requests_total"))
+    assert [] == router.state()
+
+
+def skip_headers(document: Document) -> None:
+    """Send no request headers: the first trap."""
+    ext_proc(document)["processing_mode"]["request_header_mode"] = "SKIP"
+
+
+def skip_headers_buffered(document: Document) -> None:
+    """Send no request headers, in a mode where the body would come whole."""
+    skip_headers(document)
+    ext_proc(document)["processing_mode"]["request_body_mode"] = "BUFFERED"
+    del ext_proc(document)["send_body_without_waiting_for_header_response"]
+
+
+def forget_the_flag(document: Document) -> None:
+    """Set STREAMED alone: the second trap."""
+    del ext_proc(document)["send_body_without_waiting_for_header_response"]
+
+
+def send_no_body(document: Document) -> None:
+    """Send no body at all: the third trap."""
+    ext_proc(document)["processing_mode"]["request_body_mode"] = "NONE"
+    del ext_proc(document)["send_body_without_waiting_for_header_response"]
+
+
+@pytest.mark.parametrize(
+    ("trap", "cause"),
+    [
+        (skip_headers, "no_request_headers"),
+        (skip_headers_buffered, "no_request_headers"),
+        (forget_the_flag, "streamed_without_flag"),
+        (send_no_body, "no_request_body"),
+    ],
+)
+def test_misconfigured_gateway(build: Build, trap: Callable[[Document], None], cause: str) -> None:
+    """Traffic passes untouched to the long pool; the router counts every request and reports the cause once."""
+    caller = build("streamed", change=trap)
+    served = [
+        call(caller, text)["x-served-by"] for call in (chat, chat_stream) for text in (SHORT_TEXT, LONG_TEXT)
+    ]
+    assert ["long"] * 4 == served
+    router = caller.stack.router
+    assert 4 == router.metric("dualpool_misconfigured_total", cause=cause)
+    assert 1 == sum('"the gateway cannot route' in line and cause in line for line in router.log_lines())

@@ -1,0 +1,62 @@
+"""Only the router's word leads to the short pool: what clients claim is stripped before a route is chosen."""
+
+import pytest
+
+from tests.envoy.harness.building import Build
+from tests.envoy.harness.caller import Caller
+from tests.envoy.harness.calls import LONG_TEXT, SHORT_TEXT
+from tests.envoy.harness.pools import MODEL
+from tests.envoy.harness.raw import RawClient, chat_body
+
+CLAIMS = {
+    "x-token-budget-pool": "short",
+    "x-token-budget-estimate": "1",
+    "x-token-budget-reason": "because I say so",
+}
+
+
+def claim(caller: Caller, text: str = LONG_TEXT, path: str = "/v1/chat/completions") -> tuple[str, dict[str, str]]:
+    """Send a request with all claims; return the pool that served it, and what it was told."""
+    caller.http.post(path, content=chat_body(MODEL, text, max_tokens=4), headers=CLAIMS)
+    pool, received = caller.received()[-1]
+    return pool, {name: received.headers[name] for name in CLAIMS if name in received.headers}
+
+
+def test_claim_on_a_long_request_is_stripped(caller: Caller) -> None:
+    """A long request that claims to be short goes long, with the router's own words and nobody else's."""
+    pool, told = claim(caller)
+    assert ("long", "too_long", None) == (pool, told["x-token-budget-reason"], told.get("x-token-budget-pool"))
+    assert int(told["x-token-budget-estimate"]) > 2048
+
+
+def test_claim_by_a_header_of_several_values(caller: Caller) -> None:
+    """Repeated and oddly written headers are the same header, and are stripped as well."""
+    body = chat_body(MODEL, LONG_TEXT, max_tokens=4)
+    with RawClient(caller.stack.gateway.port) as client:
+        client.send(
+            b"POST %b/v1/chat/completions HTTP/1.1\r\nhost: pools\r\ncontent-type: application/json\r\n"
+            b"X-Token-Budget-Pool: short\r\nx-token-budget-POOL:short\r\ncontent-length: %d\r\n\r\n%b"
+            % (caller.root.encode(), len(body), body)
+        )
+        assert "long" == client.answer().getheader("x-served-by")
+
+
+def test_claim_on_a_path_that_is_not_ours(caller: Caller) -> None:
+    """Requests that the router has no say in go long whatever they claim."""
+    answer = caller.http.get("/v1/models", headers=CLAIMS)
+    assert "long" == answer.headers["x-served-by"]
+
+
+def test_claim_while_the_router_is_down(build: Build) -> None:
+    """With the router down the claim still does not count."""
+    caller = build("streamed")
+    caller.stack.router.kill()
+    assert ("long", {}) == claim(caller)
+    assert ("long", {}) == claim(caller, SHORT_TEXT)
+
+
+@pytest.mark.parametrize("mode", ["off", "shadow"])
+def test_claim_while_the_router_sets_no_header(build: Build, mode: str) -> None:
+    """In modes that set no header, the client's is not a substitute."""
+    caller = build("streamed", mode=mode)
+    assert ("long", {}) == claim(caller)

@@ -1,0 +1,46 @@
+from typing import Any
+
+import pytest
+import yaml
+
+from extproc.demo.gateway import EXT_PROC, FILE, configuration
+
+CLUSTERS = {"pool_short": "127.0.0.1:1001", "pool_long": "127.0.0.1:1002", "dualpool": "127.0.0.1:1003"}
+
+
+@pytest.fixture
+def document() -> dict[str, Any]:
+    """Return the project's own configuration, at the demo's addresses."""
+    made: dict[str, Any] = configuration(yaml.safe_load(FILE.read_text("utf-8")), CLUSTERS)
+    return made
+
+
+def filters_of(listener: dict[str, Any]) -> list[str]:
+    """Return the names of a listener's HTTP filters."""
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    return [each["name"] for each in manager["http_filters"]]
+
+
+def test_nothing_listens_on_a_fixed_port(document: dict[str, Any]) -> None:
+    """Admin and listeners take free ports of the loopback interface."""
+    places = [document["admin"], *document["static_resources"]["listeners"]]
+    addresses = [place["address"]["socket_address"] for place in places]
+    assert addresses == [{"address": "127.0.0.1", "port_value": 0}] * 3
+
+
+def test_clusters_get_their_addresses(document: dict[str, Any]) -> None:
+    """Pools and router are where the demo started them."""
+    found = {}
+    for cluster in document["static_resources"]["clusters"]:
+        if "load_assignment" in cluster:
+            endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
+            address = endpoint["address"]["socket_address"]
+            found[cluster["name"]] = f"{address['address']}:{address['port_value']}"
+    assert found == CLUSTERS
+
+
+def test_the_second_listener_differs_by_the_router_only(document: dict[str, Any]) -> None:
+    """The listener to compare with has every filter but the router's."""
+    routed, plain = map(filters_of, document["static_resources"]["listeners"])
+    assert EXT_PROC in routed
+    assert plain == [name for name in routed if name != EXT_PROC]

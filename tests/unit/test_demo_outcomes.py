@@ -1,0 +1,102 @@
+from typing import Any
+
+import pytest
+
+from extproc.demo.outcomes import Category, Logged, Outcome, Placement, summarise
+from extproc.demo.workload import Ask, Endpoint
+
+SHORT = 8192
+
+
+def ask(number: int = 0, text: str = "hello", limit: int | None = 100, **fields: Any) -> Ask:
+    """Make a chat request."""
+    arguments = {"model": "m", "messages": [{"role": "user", "content": text}]}
+    return Ask(number, "chat", Endpoint.CHAT, arguments, limit, **fields)
+
+
+def answered(number: int = 0, pool: str = "short", prompt_tokens: int | None = 50, **fields: Any) -> Outcome:
+    """Make the outcome of a request that was served."""
+    asked = fields.pop("ask", None) or ask(number)
+    return Outcome(asked, fields.pop("status", 200), pool=pool, prompt_tokens=prompt_tokens, **fields)
+
+
+def judged(outcome: Outcome) -> set[str]:
+    """Return all that is said of an outcome."""
+    placement = Placement(outcome, SHORT)
+    names = ("failed", "misrouted", "repaired", "over_counted", "refused_rightly")
+    return {name for name in names if getattr(placement, name)}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        (answered(), set()),
+        (answered(pool="long", prompt_tokens=20_000), set()),
+        (answered(pool="long"), {"over_counted"}),
+        (answered(pool="long", prompt_tokens=SHORT - 100), {"over_counted"}),
+        (answered(pool="long", prompt_tokens=SHORT - 99), set()),
+        (answered(pool="long", prompt_tokens=9_000, attempts=2), {"misrouted", "repaired"}),
+        (answered(pool="long", attempts=2), {"repaired"}),
+        (answered(pool="long", status=503, prompt_tokens=None), {"failed"}),
+        (answered(pool="long", status=400, prompt_tokens=None), {"failed"}),
+        (answered(pool="long", status=400, prompt_tokens=None, attempts=2), {"failed", "misrouted"}),
+        (answered(status=0, pool="", prompt_tokens=None, error="connection lost"), {"failed"}),
+        (
+            answered(ask=ask(no_pool_holds_it=True), pool="long", status=400, prompt_tokens=None),
+            {"refused_rightly"},
+        ),
+        (answered(ask=ask(no_pool_holds_it=True), pool="long"), {"failed", "over_counted"}),
+        (answered(ask=ask(limit=5000, sequences=2), pool="long"), set()),
+        (answered(ask=ask(limit=None), pool="long", completion_tokens=30), {"over_counted"}),
+        (answered(ask=ask(limit=None), completion_tokens=8142, cut_by_length=True), {"misrouted"}),
+        (answered(ask=ask(limit=10), completion_tokens=10, cut_by_length=True), set()),
+    ],
+)
+def test_an_outcome_is_judged_by_true_counts(outcome: Outcome, said: set[str]) -> None:
+    """Over-counted, misrouted, repaired and failed follow from the pool's own count and the declared output."""
+    assert judged(outcome) == said
+
+
+def test_errors_are_of_the_prompt_that_was_routed_on() -> None:
+    """From the logged budget the declared output is taken away; what is left is compared with the true prompt."""
+    outcomes = [answered(number, prompt_tokens=200) for number in range(3)]
+    logged = {0: Logged("fits", 320), 1: Logged("fits", 280), 2: Logged("deadline", None)}
+    summary = summarise(outcomes, logged, {}, SHORT)
+    assert summary.median_abs_error == 0.1
+    assert summary.undercounted == 1
+    assert summary.reasons == {"deadline": 1, "fits": 2}
+
+
+def test_requests_without_a_declared_limit_have_no_error() -> None:
+    """Where the client declares no limit, the logged budget does not tell the prompt's share."""
+    summary = summarise([answered(ask=ask(limit=None))], {0: Logged("fits", 1100)}, {}, SHORT)
+    assert summary.median_abs_error is None
+
+
+def test_learned_ratios_stand_beside_the_mean_of_the_true_ones() -> None:
+    """Bytes per token are compared by category: bytes of the prompt text by the pool's count."""
+    outcomes = [
+        answered(ask=ask(text="plain words"), prompt_tokens=2),
+        answered(ask=ask(text="other words"), prompt_tokens=4),
+        answered(ask=ask(text="слова"), prompt_tokens=5),
+    ]
+    summary = summarise(outcomes, {}, {"latin": 4.0, "two_byte": 2.5, "cjk": 3.0}, SHORT)
+    assert summary.categories == [
+        Category("cjk", 3.0, None, 0),
+        Category("latin", 4.0, 4.125, 2),
+        Category("two_byte", 2.5, 2.0, 1),
+    ]
+
+
+def test_the_json_has_the_names_that_scripts_read() -> None:
+    """The summary's JSON has all promised fields, and failures in words."""
+    outcomes = [
+        answered(0),
+        answered(1, pool="long", prompt_tokens=9000, attempts=2),
+        answered(2, pool="long", status=503, prompt_tokens=None, error="no healthy upstream"),
+    ]
+    fields = summarise(outcomes, {0: Logged("fits", 155)}, {"latin": 4.0}, SHORT).as_json()
+    wanted = ("requests", "short", "long", "failed", "misrouted", "repaired", "undercounted", "median_abs_error")
+    assert [fields[name] for name in wanted] == [3, 1, 2, 1, 1, 1, 0, 0.1]
+    assert fields["failures"] == ["request 2 (chat): 503 no healthy upstream"]
+    assert fields["kinds"]["chat"]["requests"] == 3

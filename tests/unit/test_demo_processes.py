@@ -1,0 +1,100 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from extproc.demo.processes import Child, StartFailed
+
+SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
+WITHIN_S = 20.0
+
+
+def eventually(look: Callable[[], bool]) -> bool:
+    """Say whether something comes true in time."""
+    deadline = time.monotonic() + WITHIN_S
+    while not look() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return look()
+
+
+def alive(pid: int) -> bool:
+    """Say whether a process exists and is not just waiting to be collected."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text("utf-8")
+    except FileNotFoundError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def is_up(child: Child) -> bool | None:
+    """Say that a child has written its word; None before."""
+    return child.log.read_text("utf-8").startswith("up") or None
+
+
+def test_a_child_is_waited_for_and_ended(tmp_path: Path) -> None:
+    """A child is up when its log says so, and gone after its end."""
+    child = Child("sleeper", SLEEPER, tmp_path)
+    child.wait_for(lambda: is_up(child), "word")
+    child.ask_to_end()
+    child.end()
+    assert not child.running
+
+
+def test_a_child_that_does_not_heed_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child that ignores SIGTERM is killed after a while."""
+    monkeypatch.setattr("extproc.demo.processes.ENDS_WITHIN_S", 0.1)
+    program = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+    child = Child("stubborn", [sys.executable, "-c", program], tmp_path)
+    child.wait_for(lambda: is_up(child), "word")
+    child.ask_to_end()
+    child.end()
+    assert not child.running
+
+
+def test_a_child_that_ends_at_once_is_told_with_its_log(tmp_path: Path) -> None:
+    """A failed start names the program, its exit code, its command, and shows its log."""
+    child = Child("broken", [sys.executable, "-c", "import sys; sys.exit('port 80 is taken')"], tmp_path)
+    with pytest.raises(StartFailed) as failed:
+        child.wait_for(lambda: None, "port")
+    message = str(failed.value)
+    assert message.startswith("broken ended with exit code 1.")
+    assert "port 80 is taken" in message
+    assert str(child.log) in message
+
+
+def test_a_child_that_never_comes_up_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start that takes too long says what was waited for."""
+    monkeypatch.setattr("extproc.demo.processes.STARTS_WITHIN_S", 0.0)
+    child = Child("sleeper", SLEEPER, tmp_path)
+    with pytest.raises(StartFailed, match="sleeper had no port within 0 s"):
+        child.wait_for(lambda: None, "port")
+    child.ask_to_end()
+    child.end()
+
+
+def test_a_program_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """A program that cannot be run is a failed start with its path."""
+    with pytest.raises(StartFailed, match="/no/such/program"):
+        Child("nothing", ["/no/such/program"], tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets the kernel kill the children of the dead")
+def test_children_die_with_their_parent(tmp_path: Path) -> None:
+    """When the demo is killed and can end nothing, its children go all the same."""
+    program = (
+        "import sys, time; from pathlib import Path; from extproc.demo.processes import Child\n"
+        f"child = Child('sleeper', {SLEEPER!r}, Path({str(tmp_path)!r}))\n"
+        "child.wait_for(lambda: child.log.read_text() or None, 'word')\n"
+        "print(child.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert alive(pid)
+        os.kill(parent.pid, signal.SIGKILL)
+    assert eventually(lambda: not alive(pid))

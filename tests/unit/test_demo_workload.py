@@ -1,0 +1,62 @@
+import json
+from collections import Counter
+
+import pytest
+
+from extproc.core.apis import api_of, read_request
+from extproc.core.errors import ConfigurationError
+from extproc.demo.workload import Endpoint, workload
+from extproc.emulator.tokenizers import ByteRule
+
+LONG = 65_536
+KINDS = {
+    *("JSON and logs", "chat", "code", "cold start", "completions", "embeddings", "images", "languages"),
+    *("long texts", "near the limit", "responses", "streaming", "too large", "tools"),
+}
+
+
+@pytest.mark.parametrize("requests", [40, 41, 100, 300, 1000])
+def test_every_kind_is_there_at_any_length(requests: int) -> None:
+    """A run of any length has just so many requests, of every kind, and one that no pool holds."""
+    asks = workload(requests, LONG)
+    assert len(asks) == requests
+    assert {ask.kind for ask in asks} == KINDS
+    assert sum(ask.no_pool_holds_it for ask in asks) == 1
+
+
+def test_a_run_can_be_repeated() -> None:
+    """The same length gives the same requests in the same order."""
+    assert workload(60, LONG) == workload(60, LONG)
+
+
+def test_numbers_are_unique() -> None:
+    """Each request has a number of its own, by which the access log knows it."""
+    numbers = Counter(ask.number for ask in workload(300, LONG))
+    assert set(numbers.values()) == {1}
+    assert set(numbers) == set(range(300))
+
+
+def test_too_few_requests_are_refused() -> None:
+    """A run too short to show all kinds is a configuration error with the least number allowed."""
+    with pytest.raises(ConfigurationError, match="requests: 39 given; at least 40 show all kinds"):
+        workload(39, LONG)
+
+
+def test_all_requests_are_understood_and_declare_what_they_say() -> None:
+    """Every body is one that the router understands, and the limits noted are those in it."""
+    for ask in workload(60, LONG):
+        api = api_of("POST", f"/v1/{ask.endpoint}")
+        assert api is not None
+        facts = read_request(api, json.dumps(ask.arguments).encode())
+        assert facts.sequences == ask.sequences
+        assert facts.stream == ask.stream
+        if ask.endpoint is not Endpoint.EMBEDDINGS:
+            assert facts.max_output_tokens == ask.output_tokens
+
+
+def test_the_one_too_large_is_too_large_for_any_tokenizer() -> None:
+    """The text that no pool holds has 12 characters for each token of the long pool, and is ordinary English."""
+    large = next(ask for ask in workload(60, LONG) if ask.no_pool_holds_it)
+    text = large.arguments["messages"][0]["content"]
+    assert len(text) == 12 * LONG
+    assert len(text) / ByteRule().count(text) < 6

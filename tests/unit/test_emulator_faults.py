@@ -1,0 +1,37 @@
+import pytest
+
+from extproc.emulator.faults import Fault, read_fault
+from extproc.emulator.refusals import Refusal
+from extproc.emulator.work import Usage
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"),
+    [
+        ("status=103", Fault(status=103)),
+        ("status=503", Fault(status=503)),
+        ("early-status=413", Fault(early_status=413)),
+        ("slow=0.5", Fault(slow_s=0.5)),
+        ("usage=zero", Fault(usage_factor=0)),
+        (" die ", Fault(flag="die")),
+    ],
+)
+def test_faults_are_read(value: str, fault: Fault) -> None:
+    """Each value of the table is the fault that it says."""
+    assert read_fault(value) == fault
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "dye", "status", "status=200", "status=600", "early-status=103", "slow=long", "usage=some", "die=1"],
+)
+def test_what_is_no_fault_is_refused(value: str) -> None:
+    """Anything else is a 400, a success as a fault among it."""
+    with pytest.raises(Refusal) as refused:
+        read_fault(value)
+    assert refused.value.status == 400
+
+
+def test_usage_faults_change_all_that_is_told() -> None:
+    """The factor is for prompt and completion tokens alike."""
+    assert read_fault("usage=negative").told(Usage(7, 3)) == Usage(-7, -3)
