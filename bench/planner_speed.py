@@ -1,6 +1,6 @@
 """How fast the fleet simulator is: requests of the Azure trace at 1,000 req/s, and whether cost is linear in them.
 
-python bench/planner_speed.py [--one-pool]
+python -m bench.planner_speed [--one-pool]
 """
 
 import os

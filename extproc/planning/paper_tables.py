@@ -82,8 +82,8 @@ WHY = (
     ),
     (
         "MI300X: the paper applies its closed form to a stated alpha and rho; with rates from the roofline a "
-        "shorter context admits no more sequences, because the objective limits the batch before the cache "
-        "does."
+        "shorter context admits no more sequences, because an iteration's token budget, which follows from the "
+        "objective, limits the batch before the cache does."
     ),
 )
 
