@@ -129,8 +129,8 @@ def _answer(router: "Router", api: Any, body: bytes, facts: "RequestFacts", tena
         },
         features=_features(router, facts),
         estimate={
-            "prompt tokens": round(estimate.prompt_tokens),
-            "prompt bound": round(estimate.prompt_bound),
+            "prompt tokens": budget.prompt_tokens,
+            "prompt bound": budget.prompt_bound,
             "output tokens": estimate.output_tokens,
             "budget": budget.total,
             "budget bound": budget.bound,

@@ -1,0 +1,88 @@
+"""`dualpool estimate --admin`: the number that a running router would say, from what it has learned."""
+
+import asyncio
+import json
+import struct
+from base64 import b64encode
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import json_format
+
+from extproc.cli.main import main
+from extproc.server.app import App
+
+Router = Callable[..., Any]
+SETTINGS = "pools: [{name: small, max_budget_tokens: 900}, {name: large, max_budget_tokens: 50000}]"
+IMAGE = "data:image/gif;base64," + b64encode(b"GIF89a" + struct.pack("<HH", 320, 240) + bytes(30)).decode()
+WORDS = "What do you see in 12 of these pictures, 你好? "
+
+
+def chat(text: str, *, image: bool = False) -> bytes:
+    """Return a chat with this text, and an image if wanted."""
+    parts: list[dict[str, Any]] = [{"type": "text", "text": text}]
+    if image:
+        parts.append({"type": "image_url", "image_url": {"url": IMAGE}})
+    return json.dumps({"model": "m", "messages": [{"role": "user", "content": parts}], "max_tokens": 40}).encode()
+
+
+async def decided(stream: Any, body: bytes) -> dict[str, Any]:
+    """Send a request and return what the router says of it."""
+    await stream.headers()
+    await stream.body(body)
+    decision = await stream.read()
+    told: dict[str, Any] = json_format.MessageToDict(decision.dynamic_metadata)["dualpool"]
+    return told
+
+
+async def learned(app: App, call: type[Any], body: bytes, prompt_tokens: int) -> None:
+    """Let the router learn what one request cost."""
+    usage = {
+        "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": 3},
+        "choices": [{"finish_reason": "stop"}],
+    }
+    async with grpc.aio.insecure_channel(app.grpc_address) as channel:
+        stream = call(channel)
+        await decided(stream, body)
+        await stream.answer_headers()
+        await stream.answer_body(json.dumps(usage).encode())
+        while await stream.read() is not None:
+            pass
+
+
+async def ask(app: App, call: type[Any], body: bytes) -> dict[str, Any]:
+    """Return what the router says of a request that gets no answer, so that nothing is learned of it."""
+    async with grpc.aio.insecure_channel(app.grpc_address) as channel:
+        return await decided(call(channel), body)
+
+
+@pytest.mark.parametrize("kind", ["byteclass", "ema"])
+def test_the_command_says_what_the_router_says(
+    router: Router, call: type[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """After some exchanges the command gives the router's own estimate, bound, pool and reason."""
+    body = chat(WORDS * 12, image=True)
+    (tmp_path / "body.json").write_bytes(body)
+
+    def estimate(*source: str) -> dict[str, Any]:
+        assert main(["estimate", str(tmp_path / "body.json"), "--json", *source]) == 0
+        answer: dict[str, Any] = json.loads(capsys.readouterr().out)["estimate"]
+        return answer
+
+    async def scenario() -> tuple[dict[str, Any], dict[str, Any]]:
+        async with router(f"{SETTINGS}\nestimator: {{kind: {kind}}}") as app:
+            for size in range(3, 13):
+                await learned(app, call, chat(WORDS * size), 16 * size + 8)
+                await learned(app, call, chat(WORDS * size, image=True), 16 * size + 108)
+            told = await ask(app, call, body)
+            # In a thread: the router's own loop answers the command.
+            return told, await asyncio.to_thread(estimate, "--admin", f"http://{app.admin_address}")
+
+    told, answered = asyncio.run(scenario())
+    expected = (told["estimate"], told["prompt_tokens"], told["pool"], told["reason"])
+    assert expected == tuple(answered[name] for name in ("budget_bound", "prompt_tokens", "pool", "reason"))
+    assert "young" == answered["learned_from"]
+    assert estimate()["prompt_tokens"] != answered["prompt_tokens"]
