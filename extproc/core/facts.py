@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Api", "MediaCount", "RequestFacts", "RequestHead"]
+__all__ = ["Api", "ImageSize", "MediaCount", "RequestFacts", "RequestHead"]
 
 
 class Api(StrEnum):
@@ -26,13 +26,30 @@ class RequestHead:
     tenant: str = ""  # value of the configured category header
 
 
+class ImageSize(StrEnum):
+    """How large an image is, by its pixels: up to 512 x 512, 1024 x 1024, more; unknown if not in the body."""
+
+    SMALL = "small"
+    MEDIUM = "medium"
+    LARGE = "large"
+    UNKNOWN = "unknown"
+
+
 @dataclass(frozen=True, slots=True)
 class MediaCount:
-    """Items that are not text, in items; their `data:` bytes are not in the prompt text."""
+    """Items that are not text, in items, images by ImageSize; their `data:` bytes are not in the prompt text."""
 
-    images: int = 0
+    small_images: int = 0
+    medium_images: int = 0
+    large_images: int = 0
+    unknown_images: int = 0
     audio: int = 0
     video: int = 0
+
+    @property
+    def images(self) -> int:
+        """Images of any size."""
+        return self.small_images + self.medium_images + self.large_images + self.unknown_images
 
 
 NO_MEDIA = MediaCount()

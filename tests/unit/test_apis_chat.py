@@ -1,4 +1,6 @@
 import json
+import struct
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ from extproc.core.apis import read_request
 from extproc.core.facts import Api, MediaCount, RequestFacts
 
 IMAGE = "data:image/png;base64," + "iVBORw0KGgo" * 100
+FULL_HD = "data:image/gif;base64," + b64encode(b"GIF89a" + struct.pack("<HH", 1920, 1080) + bytes(30)).decode()
 
 
 def read(**fields: Any) -> RequestFacts:
@@ -123,11 +126,14 @@ def test_documents_are_text() -> None:
 @pytest.mark.parametrize(
     ("part", "media"),
     [
-        ({"type": "image_url", "image_url": {"url": IMAGE, "detail": "low"}}, MediaCount(images=1)),
-        ({"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}}, MediaCount(images=1)),
-        ({"type": "image_url", "image_url": IMAGE}, MediaCount(images=1)),
-        ({"image_url": "https://example.org/cat.png"}, MediaCount(images=1)),
-        ({"type": "input_image", "image_url": IMAGE}, MediaCount(images=1)),
+        ({"type": "image_url", "image_url": {"url": IMAGE, "detail": "low"}}, MediaCount(small_images=1)),
+        ({"type": "image_url", "image_url": {"url": "https://example.org/cat.png"}}, MediaCount(unknown_images=1)),
+        ({"type": "image_url", "image_url": IMAGE}, MediaCount(small_images=1)),
+        ({"image_url": "https://example.org/cat.png"}, MediaCount(unknown_images=1)),
+        ({"type": "input_image", "image_url": IMAGE}, MediaCount(small_images=1)),
+        ({"type": "image_url", "image_url": None, "uuid": "kept"}, MediaCount(unknown_images=1)),
+        ({"type": "image_embeds", "image_embeds": "AAAA" * 99}, MediaCount(unknown_images=1)),
+        ({"type": "image_url", "image_url": {"url": FULL_HD}}, MediaCount(large_images=1)),
         ({"type": "input_audio", "input_audio": {"data": "UklGR" * 99, "format": "wav"}}, MediaCount(audio=1)),
         ({"type": "audio_url", "audio_url": {"url": "data:audio/wav;base64,AAAA"}}, MediaCount(audio=1)),
         ({"input_audio": {"data": "UklGR" * 99, "format": "wav"}}, MediaCount(audio=1)),

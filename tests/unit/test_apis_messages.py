@@ -1,4 +1,6 @@
 import json
+import struct
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -62,11 +64,12 @@ def test_blocks_and_tools() -> None:
 
 
 def test_images_are_counted() -> None:
-    """An image is one item, also inside a tool's result; its bytes are no text."""
-    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA" * 99}}
+    """An image is one item of its size, also inside a tool's result; its bytes are no text."""
+    data = b64encode(b"GIF89a" + struct.pack("<HH", 1000, 1000) + bytes(30)).decode()
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/gif", "data": data}}
     linked = {"type": "image", "source": {"type": "url", "url": "https://example.org/cat.png"}}
     facts = read_blocks(image, linked, {"type": "tool_result", "tool_use_id": "t", "content": [image]})
-    assert (facts.text, facts.media) == (b"", MediaCount(images=3))
+    assert (facts.text, facts.media) == (b"", MediaCount(medium_images=2, unknown_images=1))
 
 
 def test_documents_of_text_are_text() -> None:

@@ -93,4 +93,4 @@ def test_embedding_of_a_conversation() -> None:
     """A conversation can be embedded too, with images in it."""
     content = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}, {"text": "a cat"}]
     facts = read(Api.EMBEDDINGS, messages=[{"role": "user", "content": content}])
-    assert (facts.text, facts.messages, facts.media) == (b"a cat", 1, MediaCount(images=1))
+    assert (facts.text, facts.messages, facts.media) == (b"a cat", 1, MediaCount(small_images=1))

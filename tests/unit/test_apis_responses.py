@@ -1,10 +1,14 @@
 import json
+import struct
+from base64 import b64encode
 from typing import Any
 
 import pytest
 
 from extproc.core.apis import read_request
 from extproc.core.facts import Api, MediaCount, RequestFacts
+
+SCREEN = "data:image/gif;base64," + b64encode(b"GIF89a" + struct.pack("<HH", 1920, 1080) + bytes(30)).decode()
 
 
 def read(**fields: Any) -> RequestFacts:
@@ -59,20 +63,24 @@ def test_items() -> None:
 
 
 def test_media() -> None:
-    """Images, screenshots and sounds are counted, and their bytes are no text."""
+    """Images and screenshots (by size) and sounds are counted, and their bytes are no text."""
     facts = read(
         input=[
             {
                 "role": "user",
                 "content": [
                     {"type": "input_image", "image_url": "data:image/png;base64,AAAA", "detail": "auto"},
+                    {"type": "input_image", "file_id": "file-1"},
                     {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "mp3"}},
                 ],
             },
-            {"type": "computer_call_output", "output": {"type": "computer_screenshot", "image_url": "data:,AAAA"}},
+            {"type": "computer_call_output", "output": {"type": "computer_screenshot", "image_url": SCREEN}},
         ]
     )
-    assert (facts.text, facts.media) == (b"", MediaCount(images=2, audio=1))
+    assert (facts.text, facts.media) == (
+        b"",
+        MediaCount(small_images=1, large_images=1, unknown_images=1, audio=1),
+    )
 
 
 @pytest.mark.parametrize(

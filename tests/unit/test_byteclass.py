@@ -178,7 +178,7 @@ def test_usage_that_does_not_belong_to_the_text_teaches_nothing(others: dict[str
 def test_images_are_priced_and_their_price_is_learned() -> None:
     """An image starts at its configured price and moves to what it really costs."""
     estimator = ByteClassEstimator(EstimatorSettings())
-    with_image = facts(WORDS * 4, media=MediaCount(images=1))
+    with_image = facts(WORDS * 4, media=MediaCount(medium_images=1))
     first = (
         estimator.estimate(with_image, "").prompt_tokens - estimator.estimate(facts(WORDS * 4), "").prompt_tokens
     )
@@ -187,6 +187,19 @@ def test_images_are_priced_and_their_price_is_learned() -> None:
         estimator.observe(estimator.estimate(with_image, ""), Usage(400))
     assert first == pytest.approx(1_024)
     assert estimator.estimate(with_image, "").prompt_tokens == pytest.approx(400, rel=0.05)
+
+
+def test_images_of_each_size_have_a_price_of_their_own() -> None:
+    """Mixed traffic with small and large images teaches both prices, to a model that charges by pixels."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    small = facts(WORDS * 4, media=MediaCount(small_images=1))
+    large = facts(WORDS * 4, media=MediaCount(large_images=1))
+    for _ in range(60):
+        for asked, tokens in ((facts(WORDS * 4), 100), (small, 166), (large, 2_745)):
+            estimator.observe(estimator.estimate(asked, ""), Usage(tokens))
+    both = facts(WORDS * 4, media=MediaCount(small_images=2, large_images=2))
+    estimates = [estimator.estimate(asked, "").prompt_tokens for asked in (small, large, both)]
+    assert estimates == [pytest.approx(tokens, rel=0.05) for tokens in (166, 2_745, 100 + 2 * 66 + 2 * 2_645)]
 
 
 def test_a_tenant_has_a_residual_of_its_own() -> None:

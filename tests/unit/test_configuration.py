@@ -23,6 +23,27 @@ def test_an_empty_file_is_all_defaults() -> None:
         ),
         ("pools: [{name: a, size: 1}]", r"pools\[0\].size: no such setting"),
         ("exchange: {deadline_ms: 0}", "exchange.deadline_ms: 0 given; expected `int` >= 1"),
+        ("estimator: {byteclass: {epsilon: 0}}", "estimator.byteclass.epsilon: 0 given; expected `float` > 0.0"),
+        ("estimator: {byteclass: {epsilon: 1}}", "estimator.byteclass.epsilon: 1 given; expected `float` < 1.0"),
+        ("estimator: {byteclass: {epsilon: .nan}}", "estimator.byteclass.epsilon: nan given"),
+        ("estimator: {byteclass: {forgetting: 1.0}}", "estimator.byteclass.forgetting: 1.0 given; .* < 1.0"),
+        ("estimator: {byteclass: {forgetting: 0}}", "estimator.byteclass.forgetting: 0 given; .* > 0.0"),
+        ("estimator: {output_epsilon: 0.0005}", "estimator.output_epsilon: 0.0005 given; .* >= 0.001"),
+        ("estimator: {output_epsilon: 0.6}", "estimator.output_epsilon: 0.6 given; .* <= 0.5"),
+        ("estimator: {ema: {decay: 1.5}}", "estimator.ema.decay: 1.5 given; .* < 1.0"),
+        ("estimator: {ema: {decay: -1}}", "estimator.ema.decay: -1 given; .* > 0.0"),
+        ("estimator: {ema: {margin_deviations: -1}}", "estimator.ema.margin_deviations: -1 given; .* >= 0.0"),
+        ("estimator: {ema: {initial_bytes_per_token: 0.5}}", "initial_bytes_per_token: 0.5 given; .* >= 1.0"),
+        ("estimator: {ema: {initial_bytes_per_token: 17}}", "initial_bytes_per_token: 17 given; .* <= 16.0"),
+        ("estimator: {media_tokens: {image_large: -1}}", "estimator.media_tokens.image_large: -1 given; .* >= 0"),
+        (
+            "estimator: {media_tokens: {image: 9}}",
+            "estimator.media_tokens.image: no such setting; allowed here: image_small, image_medium",
+        ),
+        ("estimator: {default_output_tokens: -1}", "estimator.default_output_tokens: -1 given; .* >= 0"),
+        ("estimator: {young_observations: -1}", "estimator.young_observations: -1 given; .* >= 0"),
+        ("estimator: {max_models: 0}", "estimator.max_models: 0 given; .* >= 1"),
+        ("estimator: {max_categories: 0}", "estimator.max_categories: 0 given; .* >= 1"),
         ("mode: enforced", "mode: 'enforced' given; invalid enum value"),
         ("log_level: loud", "log_level: 'loud' given"),
         ("listen: {address: '127.0.0.1:99999'}", "listen.address: '127.0.0.1:99999' given; host:port"),
@@ -47,6 +68,27 @@ def test_what_is_wrong_is_told_by_field_value_and_what_is_allowed(text: str, sai
     """Each fault in a configuration is one sentence."""
     with pytest.raises(ConfigurationError, match=said):
         parse(text)
+
+
+def test_the_ends_of_ranges_are_allowed() -> None:
+    """What is told as allowed is taken: both ends of each range that includes them."""
+    settings = parse(
+        "estimator: {output_epsilon: 0.5, default_output_tokens: 0, young_observations: 0, max_models: 1,"
+        " max_categories: 1, media_tokens: {image_small: 0, video: 0},"
+        " ema: {initial_bytes_per_token: 16, margin_deviations: 0}}"
+    ).estimator
+    assert (0.5, 0, 1, 1) == (
+        settings.output_epsilon,
+        settings.default_output_tokens,
+        settings.max_models,
+        settings.max_categories,
+    )
+    assert (0, 0, 1_024, 16.0) == (
+        settings.media_tokens.image_small,
+        settings.media_tokens.video,
+        settings.media_tokens.image_medium,
+        settings.ema.initial_bytes_per_token,
+    )
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -55,9 +55,9 @@ def test_token_ids_are_exact_and_teach_nothing() -> None:
 def test_media_cost_what_is_configured() -> None:
     """Images, audio and video are counted per item, beside the text, and taken out of what is learned."""
     estimator = EmaEstimator(EstimatorSettings(kind="ema"))
-    estimate = estimator.estimate(facts(media=MediaCount(images=2, audio=1)), "")
-    assert 100 + 2 * 1_024 + 2_048 == estimate.prompt_tokens
-    estimator.observe(estimate, Usage(100 + 2 * 1_024 + 2_048))
+    estimate = estimator.estimate(facts(media=MediaCount(medium_images=2, unknown_images=1, audio=1)), "")
+    assert 100 + 2 * 1_024 + 2_048 + 2_048 == estimate.prompt_tokens
+    estimator.observe(estimate, Usage(100 + 2 * 1_024 + 2_048 + 2_048))
     assert 4.0 == estimator.state().categories[0].bytes_per_token
 
 

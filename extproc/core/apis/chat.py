@@ -2,9 +2,9 @@
 
 The prompt text is what a chat template puts before the model: contents of all roles, names, tool definitions and
 calls, reasoning handed back, and vLLM's `documents`. Role words and template marks are a constant per message,
-left to the estimator. Images, audio and video are counted, their `data:` bytes skipped without being decoded; a
-`data:` URL inside plain text stays, since the model reads it as text. Of files, embeddings and parts of a kind we
-do not know the size cannot be seen here.
+left to the estimator. Images (by size), audio and video are counted, their `data:` bytes skipped without being
+decoded; a `data:` URL inside plain text stays, since the model reads it as text. Of files, embeddings and parts of
+a kind we do not know the size cannot be seen here.
 """
 
 from typing import Final
@@ -148,7 +148,7 @@ def _add_part(prompt: Prompt, part: _Part | str) -> None:
         case "text" | "input_text" | "output_text" | "refusal" | "thinking":
             prompt.add(part.text, part.refusal, part.thinking)
         case "image_url" | "image_embeds" | "image_pil" | "input_image":
-            prompt.images += 1
+            prompt.add_image(part.image_url)
         case "input_audio" | "audio_url" | "audio_embeds":
             prompt.audio += 1
         case "video_url" | "video_embeds":

@@ -1,7 +1,7 @@
 """Anthropic's `/v1/messages`, as vLLM serves it.
 
-The prompt is the system text, the blocks of all messages and the tools. Images are counted; of documents only
-those that come as text can be measured here. Thinking that was redacted reaches no model that vLLM serves.
+The prompt is the system text, the blocks of all messages and the tools. Images are counted, by size; of documents
+only those that come as text can be measured here. Thinking that was redacted reaches no model that vLLM serves.
 """
 
 from collections.abc import Iterable
@@ -97,7 +97,7 @@ def _add_block(prompt: Prompt, block: _Block) -> None:
         case "redacted_thinking":
             pass
         case "image":
-            prompt.images += 1
+            prompt.add_image(block.source)
         case "tool_use" | "server_tool_use" | "mcp_tool_use":
             prompt.add_call(block.name, compact_json(block.input))
         case "tool_result" | "mcp_tool_result" | "search_result":

@@ -7,7 +7,8 @@ from typing import Final
 import msgspec
 
 from extproc.core.apis.bodies import compact_json
-from extproc.core.facts import MediaCount
+from extproc.core.facts import ImageSize, MediaCount
+from extproc.core.image_size import image_size
 
 __all__ = ["Prompt"]
 
@@ -20,7 +21,7 @@ class Prompt:
     """
 
     texts: list[str] = field(default_factory=list)
-    images: int = 0
+    images: list[ImageSize] = field(default_factory=list)
     audio: int = 0
     video: int = 0
     tool_calls: int = 0
@@ -47,6 +48,10 @@ class Prompt:
             arguments = _unescaped(arguments)
         self.add(name, arguments)
 
+    def add_image(self, source: msgspec.Raw) -> None:
+        """Add an image; `source` is the JSON that holds it or says where it is, empty where there is none."""
+        self.images.append(image_size(source))
+
     def text(self) -> bytes:
         """Return all text as UTF-8."""
         return "".join(self.texts).encode()
@@ -54,7 +59,15 @@ class Prompt:
     def media(self) -> MediaCount:
         """Return how many items are not text."""
         if self.images or self.audio or self.video:
-            return MediaCount(self.images, self.audio, self.video)
+            of_size = self.images.count
+            return MediaCount(
+                small_images=of_size(ImageSize.SMALL),
+                medium_images=of_size(ImageSize.MEDIUM),
+                large_images=of_size(ImageSize.LARGE),
+                unknown_images=of_size(ImageSize.UNKNOWN),
+                audio=self.audio,
+                video=self.video,
+            )
         return _NO_MEDIA
 
 

@@ -25,6 +25,7 @@ class _Part(msgspec.Struct, frozen=True, gc=False):
     type: str | None = None
     text: str | None = None
     refusal: str | None = None
+    image_url: msgspec.Raw = msgspec.Raw()
 
 
 class _Item(msgspec.Struct, frozen=True, gc=False):
@@ -117,7 +118,7 @@ def _add_part(prompt: Prompt, part: _Part) -> None:
         case "text" | "input_text" | "output_text" | "summary_text" | "reasoning_text" | "refusal":
             prompt.add(part.text, part.refusal)
         case "input_image" | "computer_screenshot":
-            prompt.images += 1
+            prompt.add_image(part.image_url)
         case "input_audio":
             prompt.audio += 1
         case _:

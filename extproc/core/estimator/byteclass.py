@@ -25,7 +25,7 @@ that is wrong (another tokenizer or template behind the same name): its prices s
 as they are. An error beyond WILD does not count as a miss of the bound: no bound holds against a broken counter.
 
 The units are tokens and bytes throughout; errors are natural logarithms of ratios. Time and space for each request
-are constant: the text is looked at once, in at most 32 KB of samples, and a model is a 42 x 42 matrix.
+are constant: the text is looked at once, in at most 32 KB of samples, and a model is a 45 x 45 matrix.
 
 Prior art, and what was rejected. One EMA of bytes per token (the paper, ema.py): text of mixed kinds has no one
 ratio, and 20 % of requests exceed its margin. The same for each kind of text, even if told: wrong in every mixed

@@ -137,7 +137,14 @@ def category_of(facts: RequestFacts, tenant: str) -> CategoryKey:
 
 def media_tokens(media: MediaCount, costs: MediaTokens) -> int:
     """Return the tokens of everything that is not text."""
-    return media.images * costs.image + media.audio * costs.audio + media.video * costs.video
+    return (
+        media.small_images * costs.image_small
+        + media.medium_images * costs.image_medium
+        + media.large_images * costs.image_large
+        + media.unknown_images * costs.image_unknown
+        + media.audio * costs.audio
+        + media.video * costs.video
+    )
 
 
 def _observed_ratio(evidence: object, usage: Usage) -> tuple[float, str | None]:

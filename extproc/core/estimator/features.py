@@ -80,7 +80,7 @@ STRUCTURE = (
     ("tool", 4.0, 10.0),
     ("tool call", 8.0, 10.0),
 )
-MEDIA = ("image", "audio", "video")
+MEDIA = ("small image", "medium image", "large image", "image of unknown size", "audio", "video")
 TEXT_FEATURES = len(BYTE_PRICES) + len(TRANSITIONS)  # they come first
 
 FEATURE_NAMES = (
@@ -105,13 +105,15 @@ def features(facts: RequestFacts, counts: Digrams) -> Features:
     x = np.empty(len(FEATURE_NAMES))
     np.dot(_CELLS, counts.ravel(), out=x[:TEXT_FEATURES])
     structure = (1, facts.messages, facts.tools > 0, facts.tools, facts.tool_calls)
-    x[TEXT_FEATURES:] = (*structure, media.images, media.audio, media.video)
+    images = (media.small_images, media.medium_images, media.large_images, media.unknown_images)
+    x[TEXT_FEATURES:] = (*structure, *images, media.audio, media.video)
     return x
 
 
 def prior(media: MediaTokens, text_prices: Features | None = None) -> Prior:
     """Return the prior; the configuration prices what is not text. `text_prices` replace those of this module."""
-    of_media = [float(media.image), float(media.audio), float(media.video)]
+    of_images = (media.image_small, media.image_medium, media.image_large, media.image_unknown)
+    of_media = map(float, (*of_images, media.audio, media.video))
     of_text = [*BYTE_PRICES.values(), *(price for _, _, price in TRANSITIONS)]
     mean = np.array([*of_text, *(price for _, price, _ in STRUCTURE), *of_media])
     if text_prices is not None:

@@ -1,31 +1,43 @@
 """Settings of the estimators; the configuration file decodes into this object as it stands."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 __all__ = ["ByteClassSettings", "EmaSettings", "EstimatorSettings", "MediaTokens"]
 
 
+Tokens = Annotated[int, Meta(ge=0)]
+Keys = Annotated[int, Meta(ge=1)]
+Share = Annotated[float, Meta(gt=0, lt=1)]
+
+
 @dataclass(frozen=True, slots=True)
 class MediaTokens:
-    """What one item that is not text costs, in prompt tokens.
+    """What one item that is not text costs, in prompt tokens, until answers tell.
 
-    Vision models of the Qwen-VL and Llama families spend about 1,000 tokens on a one-megapixel image; audio and
-    video depend on their length, which the bytes do not tell, so their defaults are generous.
+    Images by ImageSize. At Qwen2.5-VL's 28 x 28 pixels a token, 512 x 512 are 334, 1024 x 1024 are 1,337, full HD
+    is 2,645, and the largest 16,384: four times `image_large`, which is as far as an estimate may go. Images whose
+    size the body does not say may be any. Audio and video depend on their length, which the bytes do not tell, so
+    their defaults are generous.
     """
 
-    image: int = 1_024
-    audio: int = 2_048
-    video: int = 8_192
+    image_small: Tokens = 256
+    image_medium: Tokens = 1_024
+    image_large: Tokens = 4_096
+    image_unknown: Tokens = 2_048
+    audio: Tokens = 2_048
+    video: Tokens = 8_192
 
 
 @dataclass(frozen=True, slots=True)
 class EmaSettings:
     """The paper's parameters: beta, gamma and the ratio to start from (bytes per token)."""
 
-    decay: float = 0.95
-    margin_deviations: float = 1.0
-    initial_bytes_per_token: float = 4.0
+    decay: Share = 0.95
+    margin_deviations: Annotated[float, Meta(ge=0)] = 1.0
+    initial_bytes_per_token: Annotated[float, Meta(ge=1, le=16)] = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +47,8 @@ class ByteClassSettings:
     With `forgetting` lambda the memory is about 1 / (1 - lambda) answers of a model.
     """
 
-    epsilon: float = 0.01
-    forgetting: float = 0.9995
+    epsilon: Share = 0.01
+    forgetting: Share = 0.9995
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +65,11 @@ class EstimatorSettings:
     """
 
     kind: Literal["byteclass", "ema"] = "byteclass"
-    default_output_tokens: int = 1_024
-    young_observations: int = 50
-    max_categories: int = 1_024
-    max_models: int = 64
-    output_epsilon: float = 0.01
+    default_output_tokens: Tokens = 1_024
+    young_observations: Annotated[int, Meta(ge=0)] = 50
+    max_categories: Keys = 1_024
+    max_models: Keys = 64
+    output_epsilon: Annotated[float, Meta(ge=0.001, le=0.5)] = 0.01
     cap_output_tokens: bool = False
     media_tokens: MediaTokens = field(default_factory=MediaTokens)
     byteclass: ByteClassSettings = field(default_factory=ByteClassSettings)

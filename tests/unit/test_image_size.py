@@ -1,0 +1,214 @@
+"""The size of an image from the JSON that holds it: real headers, every way to write them, and garbage."""
+
+import json
+import struct
+import zlib
+from base64 import b64encode
+from time import thread_time_ns
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extproc.core.facts import ImageSize
+from extproc.core.image_size import image_size
+
+
+def png(width: int, height: int) -> bytes:
+    """Return a whole grey PNG, one bit a pixel."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes(((width + 7) // 8 + 1) * height))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def jpeg(width: int, height: int, before: int = 0, marker: int = 0xC0, padding: bytes = b"") -> bytes:
+    """Return a JPEG's headers, with `before` bytes of Exif data ahead of the frame header."""
+
+    def segment(kind: int, data: bytes) -> bytes:
+        return padding + struct.pack(">BBH", 0xFF, kind, len(data) + 2) + data
+
+    exif = b"".join(
+        segment(0xE1, bytes(range(256)) * (size // 256)) for size in _pieces(before, 65_280)
+    )  # bytes that would make every base64 character
+    frame = segment(marker, struct.pack(">BHHB", 8, height, width, 1) + b"\1\x11\0")
+    tables = segment(0xDB, bytes(65)) + segment(0xC4, bytes(28))
+    app0 = segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0")
+    return b"\xff\xd8" + app0 + exif + tables + frame + bytes(2_000) + b"\xff\xd9"
+
+
+def _pieces(total: int, largest: int) -> list[int]:
+    return [min(largest, total - start) for start in range(0, total, largest)]
+
+
+def gif(width: int, height: int, version: bytes = b"GIF89a") -> bytes:
+    """Return a GIF of one empty frame."""
+    frame = b"," + struct.pack("<HHHHB", 0, 0, width, height, 0) + b"\2\0"
+    return version + struct.pack("<HHBBB", width, height, 0, 0, 0) + frame + b";"
+
+
+def webp(width: int, height: int, kind: bytes) -> bytes:
+    """Return a WebP's headers: lossy (VP8), lossless (VP8L) or extended (VP8X)."""
+    if kind == b"VP8 ":
+        data = b"\x30\1\0\x9d\1\x2a" + struct.pack("<HH", width | 0x4000, height | 0x8000)  # with scaling bits
+    elif kind == b"VP8L":
+        data = b"\x2f" + struct.pack("<I", (width - 1) | (height - 1) << 14 | 1 << 28)
+    else:
+        data = b"\x10\0\0\0" + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    chunk = kind + struct.pack("<I", len(data)) + data + bytes(40)
+    return b"RIFF" + struct.pack("<I", len(chunk) + 4) + b"WEBP" + chunk
+
+
+def url_of(image: bytes) -> str:
+    """Return a data: URL."""
+    return "data:image/any;base64," + b64encode(image).decode()
+
+
+def size_of(source: object) -> ImageSize:
+    """Return the class of an image from the value of its field."""
+    return image_size(msgspec.Raw(json.dumps(source).encode()))
+
+
+SIZES = [
+    (1, 1, ImageSize.SMALL),
+    (512, 512, ImageSize.SMALL),
+    (513, 512, ImageSize.MEDIUM),
+    (1024, 1024, ImageSize.MEDIUM),
+    (1025, 1024, ImageSize.LARGE),
+    (4000, 3000, ImageSize.LARGE),
+]
+
+
+@pytest.mark.parametrize(("width", "height", "expected"), SIZES)
+def test_every_format_is_classed_by_its_pixels(width: int, height: int, expected: ImageSize) -> None:
+    """PNG, JPEG (of any coding), GIF and WebP (all three kinds) of the same size are of the same class."""
+    images = [png(width, height), gif(width, height), gif(width, height, b"GIF87a")]
+    images += [jpeg(width, height, marker=marker) for marker in (0xC0, 0xC1, 0xC2, 0xC9)]
+    images += [webp(width, height, kind) for kind in (b"VP8 ", b"VP8L", b"VP8X")]
+    assert [expected] * len(images) == [size_of(url_of(image)) for image in images]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        url_of(png(800, 800)),
+        {"url": url_of(png(800, 800))},
+        {"detail": "low", "url": url_of(png(800, 800))},
+        {"url": url_of(png(800, 800)), "detail": "auto"},
+        {"type": "url", "url": url_of(png(800, 800))},
+        {"type": "base64", "media_type": "image/png", "data": b64encode(png(800, 800)).decode()},
+        {"data": b64encode(png(800, 800)).decode(), "media_type": "image/png", "type": "base64"},
+    ],
+)
+def test_an_image_is_found_wherever_an_api_puts_it(source: object) -> None:
+    """As a URL, in an object beside other keys in any order, or as Anthropic's source; indented or not."""
+    indented = image_size(msgspec.Raw(json.dumps(source, indent=2, separators=(" ,", " : ")).encode()))
+    assert (ImageSize.MEDIUM, ImageSize.MEDIUM) == (size_of(source), indented)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        b"",
+        b"null",
+        b"{}",
+        b'"https://example.org/cat.png"',
+        b'{"url":"https://example.org/?a=;base64,iVBORw0KGgo"}',
+        b'{"type":"file","file_id":"file-1"}',
+        b'{"url":"data:image/svg+xml,%3Csvg/%3E"}',
+    ],
+)
+def test_what_is_not_in_the_body_is_of_unknown_size(source: bytes) -> None:
+    """Links, file ids, and what is no base64 are a class of their own."""
+    assert image_size(msgspec.Raw(source)) is ImageSize.UNKNOWN
+
+
+@pytest.mark.parametrize("escape", ["\\/", "\\u002F", "\\u002f"])
+def test_escaped_base64_is_read_too(escape: str) -> None:
+    r"""JSON writers that escape slashes (PHP) hide no size, also of a JPEG with some Exif data."""
+    for image in (png(800, 800), gif(800, 800), webp(800, 800, b"VP8X"), jpeg(800, 800, before=2_304)):
+        text = json.dumps(url_of(image)).replace("/", escape)
+        assert image_size(msgspec.Raw(text.encode())) is ImageSize.MEDIUM
+
+
+def test_base64_in_lines_is_read_too() -> None:
+    """Line breaks within base64, as MIME has them, hide no size."""
+    text = b64encode(jpeg(800, 800, before=2_560)).decode()
+    lines = "\r\n".join(text[start : start + 76] for start in range(0, len(text), 76))
+    assert size_of("data:image/jpeg;base64," + lines) is ImageSize.MEDIUM
+
+
+@pytest.mark.parametrize("before", [256, 65_280, 500_000])
+def test_a_frame_header_is_found_behind_any_amount_of_metadata(before: int) -> None:
+    """A small JPEG with large Exif data or colour profiles is small."""
+    assert size_of(url_of(jpeg(64, 64, before))) is ImageSize.SMALL
+
+
+def test_fill_bytes_between_segments_are_stepped_over() -> None:
+    """T.81 allows any marker to be preceded by bytes FF."""
+    assert size_of(url_of(jpeg(64, 64, 65_280, padding=b"\xff"))) is ImageSize.SMALL
+
+
+@pytest.mark.parametrize(
+    ("encoded_bytes", "expected"),
+    [(60_000, ImageSize.SMALL), (200_000, ImageSize.MEDIUM), (400_000, ImageSize.LARGE)],
+)
+@pytest.mark.parametrize("start", [b"\0\0\0\x1cftypavif", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
+def test_without_a_readable_size_the_bytes_tell(start: bytes, encoded_bytes: int, expected: ImageSize) -> None:
+    """Other formats, and headers that say nothing, are classed at two bits a pixel."""
+    assert expected == size_of(url_of(start + bytes(encoded_bytes)))
+
+
+def test_bytes_tell_behind_too_many_segments() -> None:
+    """The walk through a JPEG has an end: one of thousands of empty segments is classed by its bytes."""
+    assert size_of(url_of(b"\xff\xd8" + b"\xff\xe1\0\2" * 150_000)) is ImageSize.LARGE
+
+
+IMAGES = (png(30, 20), jpeg(30, 20), gif(30, 20), webp(30, 20, b"VP8 "), webp(30, 20, b"VP8L"))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    start=st.sampled_from(
+        (b"", b'"data:image/png;base64,', b'{"data":"', b'{"url": "data:;base64,', b'"data:image\\/png;base64,')
+    ),
+    body=st.one_of(
+        st.binary(max_size=400),
+        st.binary(max_size=300).map(b64encode),
+        st.text("AQ/+=\\nu0f \"'9jgé", max_size=200).map(str.encode),
+        st.tuples(st.sampled_from(IMAGES), st.integers(0, 60), st.binary(max_size=40)).map(
+            lambda parts: b64encode(parts[0][: parts[1]] + parts[2])
+        ),
+    ),
+    end=st.sampled_from((b"", b'"', b'","detail":"low"}')),
+)
+def test_no_bytes_are_an_error(start: bytes, body: bytes, end: bytes) -> None:
+    """Whatever stands where an image should be, there is a class; never an exception."""
+    assert image_size(msgspec.Raw(start + body + end)) in ImageSize
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(IMAGES), st.data())
+def test_a_header_cut_anywhere_is_small(image: bytes, data: st.DataObject) -> None:
+    """A tiny image stays small wherever it is cut, with or without the padding of base64."""
+    cut = data.draw(st.integers(0, len(image)))
+    url = url_of(image[:cut])
+    assert {ImageSize.SMALL} == {size_of(url), size_of(url.rstrip("="))}
+
+
+def test_the_time_is_bounded_whatever_the_length() -> None:
+    """An image of eight megabytes takes no longer than a small one, nor a JPEG that never comes to its frame."""
+    far = b"\xff\xd8" + (b"\xff\xe1\xff\xff" + bytes(65_533)) * 120
+    escaped = json.dumps(url_of(jpeg(800, 800, before=6_000_000))).replace("/", "\\/")
+    for text in (json.dumps(url_of(far)), json.dumps(url_of(png(99, 99) + bytes(8 << 20))), escaped):
+        raw = msgspec.Raw(text.encode())
+        times = []
+        for _ in range(50):
+            start = thread_time_ns()
+            image_size(raw)
+            times.append(thread_time_ns() - start)
+        assert min(times) < 200_000  # ten times the aim, for slow machines; decoding all takes milliseconds
