@@ -28,7 +28,7 @@ _HINTS = {
         "request_body_mode: STREAMED needs send_body_without_waiting_for_header_response: true; or use BUFFERED"
     ),
     Misconfiguration.BUFFERED_PARTIAL: (
-        "request_body_mode: BUFFERED_PARTIAL routes only bodies that come together with their headers; use BUFFERED"
+        "request_body_mode: BUFFERED_PARTIAL routes only bodies that come with their headers; use BUFFERED"
     ),
     Misconfiguration.NO_REQUEST_BODY: "set request_body_mode to STREAMED, BUFFERED or FULL_DUPLEX_STREAMED",
 }
