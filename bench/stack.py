@@ -56,7 +56,7 @@ class Server:
         return int(status.partition("VmRSS:")[2].split()[0]) * 1024 / 1e6
 
     def metric(self, name: str) -> float:
-        """Return the sum of a metric of ours over all its labels. Raises KeyError when there is none of that name."""
+        """Return the sum of a metric of ours over all its labels. Raises KeyError for one that is not there."""
         with urlopen(f"http://{self.admin}/metrics") as answer:
             families = list(text_string_to_metric_families(answer.read().decode()))
         if not any(name.startswith(family.name) for family in families):
