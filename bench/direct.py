@@ -72,7 +72,7 @@ def _row(stack: Stack, plan: Plan, ours: Server, case: _Case) -> Sequence[str]:
 
 def _check(ours: Server, learned: int) -> None:
     """Make sure that released means released, and learned learned."""
-    observed = ours.metric("dualpool_observations_total")
+    observed = ours.metric(Server.ANSWERS_READ)
     kept = ours.metric("dualpool_streams_kept_total")
     if (observed, kept) != (learned, learned):
         raise LoadFailed(f"{observed:.0f} answers learned from and {kept:.0f} kept; {learned} were expected")

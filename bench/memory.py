@@ -21,9 +21,9 @@ SETTLES_WITHIN_S = 10.0
 PAUSE_S = 0.2
 NOTES = f"""\
 Resident memory of the router's process. Direct load, pass by pass of the same requests: {MODELS:,} new models,
-each a category of its own (the router remembers 1,024, and has a metric label for 50); released; learned from JSON;
-refused for length; answers of status 500, of broken JSON, of impossible usage; bodies that are no JSON; large
-ones, decided early; other paths. Bars: at most 120 MB, and within 3 MB of each other."""
+each a category of its own (the router remembers 1,024, and has a metric label for 50); released; learned from
+JSON; refused for length; answers of status 500, of broken JSON, of impossible usage; bodies that are no JSON;
+large ones, decided early; other paths. Bars: at most 120 MB, and within 3 MB of each other."""
 
 
 def measure(stack: Stack, plan: Plan) -> list[Table]:

@@ -57,4 +57,4 @@ def _counters(servers: tuple[Server, Gateway]) -> list[float]:
     ours, gateway = servers
     names = ("stream_msgs_sent", "stream_msgs_received", "streams_closed")
     of_envoy = [gateway.statistic(f"http.ingress.ext_proc.{name}") for name in names]
-    return [*of_envoy, ours.metric("dualpool_observations_total")]
+    return [*of_envoy, ours.metric(Server.ANSWERS_READ)]

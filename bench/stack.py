@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from urllib.request import urlopen
 
 import yaml
@@ -38,6 +38,9 @@ drain_s: 0
 class Server:
     """A running process and where it listens; `admin` is "" where it has none."""
 
+    # Answers whose usage was read: one observation of the histogram each.
+    ANSWERS_READ: ClassVar[str] = "dualpool_actual_total_tokens_count"
+
     pid: int
     address: str
     admin: str = ""
@@ -53,9 +56,11 @@ class Server:
         return int(status.partition("VmRSS:")[2].split()[0]) * 1024 / 1e6
 
     def metric(self, name: str) -> float:
-        """Return the sum of a metric of ours over all its labels."""
+        """Return the sum of a metric of ours over all its labels. Raises KeyError for one that is not there."""
         with urlopen(f"http://{self.admin}/metrics") as answer:
-            families = text_string_to_metric_families(answer.read().decode())
+            families = list(text_string_to_metric_families(answer.read().decode()))
+        if not any(name.startswith(family.name) for family in families):
+            raise KeyError(name)
         return sum(each.value for family in families for each in family.samples if each.name == name)
 
 

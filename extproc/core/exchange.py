@@ -132,6 +132,8 @@ class Exchange:
         if wrong := _misconfiguration(self._modes):
             self._router.listener.misconfigured(wrong)
             return self._pass(event, now_s)
+        if self._modes.request_body is BodyMode.BUFFERED_PARTIAL:
+            self._router.listener.misconfigured(Misconfiguration.BUFFERED_PARTIAL)
         self.state = State.COLLECTING
         self._headers_held = self._modes.request_body not in _BUFFERED
         return [] if self._headers_held else neutral_answer(event, self._modes)

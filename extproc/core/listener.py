@@ -13,11 +13,14 @@ __all__ = ["Listener", "Misconfiguration", "Observation", "Skipped"]
 
 
 class Misconfiguration(StrEnum):
-    """A gateway configuration with which no request can be routed; traffic passes untouched."""
+    """A gateway configuration with which requests cannot be routed, or not reliably; traffic passes untouched."""
 
     NO_REQUEST_HEADERS = "no_request_headers"  # request_header_mode: SKIP
     STREAMED_WITHOUT_FLAG = "streamed_without_flag"  # no send_body_without_waiting_for_header_response
     NO_REQUEST_BODY = "no_request_body"  # request_body_mode: NONE, or one we do not know
+    # Still decided. Envoy lets the headers go on when they are answered before the body's first byte is there: a
+    # request whose head and body come in two writes goes to the default pool whatever we say.
+    BUFFERED_PARTIAL = "buffered_partial"
 
 
 class Skipped(StrEnum):

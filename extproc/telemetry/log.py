@@ -27,6 +27,9 @@ _HINTS = {
     Misconfiguration.STREAMED_WITHOUT_FLAG: (
         "request_body_mode: STREAMED needs send_body_without_waiting_for_header_response: true; or use BUFFERED"
     ),
+    Misconfiguration.BUFFERED_PARTIAL: (
+        "request_body_mode: BUFFERED_PARTIAL routes only bodies that come with their headers; use BUFFERED"
+    ),
     Misconfiguration.NO_REQUEST_BODY: "set request_body_mode to STREAMED, BUFFERED or FULL_DUPLEX_STREAMED",
 }
 
@@ -120,7 +123,9 @@ class LogListener:
         """Log each kind once, with what to change."""
         if what not in self._told:
             self._told.add(what)
-            self._log.error("the gateway cannot route: %s", _HINTS[what], extra={"fields": {"cause": what}})
+            self._log.error(
+                "the gateway cannot route, or not reliably: %s", _HINTS[what], extra={"fields": {"cause": what}}
+            )
 
     def failed(self, error: Exception) -> None:
         """Log the traceback, once per kind and minute."""

@@ -86,7 +86,9 @@ class Metrics:
         self.overflows = counter("context_overflows_total", "Refusals for length by the pool", "pool", "model")
         self.repairs = counter("misroutes_repaired_total", "Kept requests that needed another attempt", "pool")
         self.bodies = counter("bodies_not_understood_total", "Request bodies without facts, by cause", "cause")
-        self.misconfigurations = counter("misconfigured_total", "Exchanges that could not be routed", "cause")
+        self.misconfigurations = counter(
+            "misconfigured_total", "Exchanges that could not be routed, or not reliably", "cause"
+        )
         self.exceptions = counter("exceptions_total", "Exceptions in our own code", "kind")
         self.kept_streams = counter("streams_kept_total", "Streams kept open for their answer")
         self.open_streams = Gauge("dualpool_streams_open", "Streams open now", registry=registry)

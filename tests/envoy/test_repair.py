@@ -1,9 +1,9 @@
 """What the short pool refuses, the long pool serves: Envoy's retry, seen by the client and by the router."""
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx2
 import openai
 import pytest
 
@@ -11,17 +11,17 @@ from tests.envoy.harness.building import Build
 from tests.envoy.harness.caller import Caller
 from tests.envoy.harness.calls import SHORT_TEXT, chat
 from tests.envoy.harness.polling import eventually
-from tests.envoy.harness.pools import MODEL
+from tests.envoy.harness.pools import MODEL, REFUSED_TOKENS
 
-# A digit is a token for most tokenizers: about 4,500 tokens that look like 1,320 until their kind is known.
+# A digit is a token for most tokenizers: about 4,500 tokens that look like 1,320 to a ratio that starts from 4.
 DIGITS = "circle 31415 92653 58979 32384 " * 170
 
 
-def ask(caller: Caller, *, stream: bool) -> tuple[Any, httpx2.Headers]:
-    """Send digits; return the usage told and the answer's headers."""
+def ask(caller: Caller, text: str, max_tokens: int, *, stream: bool) -> tuple[Any, Mapping[str, str]]:
+    """Ask for a chat completion; return the usage told and the answer's headers."""
     extra: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
     raw = caller.openai.chat.completions.with_raw_response.create(
-        model=MODEL, messages=[{"role": "user", "content": DIGITS}], max_tokens=16, **extra
+        model=MODEL, messages=[{"role": "user", "content": text}], max_tokens=max_tokens, **extra
     )
     answer = raw.parse()
     usage = list(answer)[-1].usage if stream else answer.usage
@@ -29,18 +29,27 @@ def ask(caller: Caller, *, stream: bool) -> tuple[Any, httpx2.Headers]:
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["json", "sse"])
-def test_under_counted_request_is_repaired(caller: Caller, stream: bool) -> None:  # noqa: FBT001
-    """The short pool's 400 for length never reaches the client; the long pool's answer teaches better."""
+def test_request_that_the_short_pool_refuses_is_repaired(caller: Caller, stream: bool) -> None:  # noqa: FBT001
+    """The short pool's 400 for length never reaches the client; the router counts the repair and learns."""
     router = caller.stack.router
     repaired = router.metric("dualpool_misroutes_repaired_total")
-    usage, headers = ask(caller, stream=stream)
-    assert usage.prompt_tokens > 2048
+    _, headers = ask(caller, SHORT_TEXT, REFUSED_TOKENS, stream=stream)
     assert ("long", "2") == (headers["x-served-by"], headers["x-envoy-attempt-count"])
+    assert ["short", "long"] == [pool for pool, _ in caller.received()]
     (entry,) = caller.access_log()
     assert ("short", "short", 200, 2) == (entry["pool"], entry["route"], entry["status"], entry["attempts"])
     eventually(lambda: caller.observations() == 1, "the repaired answer is learned from")
     assert repaired + 1 == router.metric("dualpool_misroutes_repaired_total")
-    _, headers = ask(caller, stream=stream)
+
+
+def test_under_counted_prompt_is_repaired_once(build: Build) -> None:
+    """A prompt that the paper's estimator takes for short is repaired, teaches, and is not misplaced again."""
+    caller = build("streamed", estimator={"kind": "ema"})
+    usage, headers = ask(caller, DIGITS, 16, stream=False)
+    assert usage.prompt_tokens > 2048
+    assert ("long", "2") == (headers["x-served-by"], headers["x-envoy-attempt-count"])
+    eventually(lambda: caller.observations() == 1, "the repaired answer is learned from")
+    _, headers = ask(caller, DIGITS, 16, stream=False)
     assert ("long", "1") == (headers["x-served-by"], headers["x-envoy-attempt-count"])
 
 
@@ -73,12 +82,12 @@ def test_bad_request_on_the_short_route_costs_one_attempt_more(caller: Caller) -
 def test_many_repairs_at_once(caller: Caller) -> None:
     """More repairs at the same time than Envoy's default of 3 concurrent retries: all of them succeed."""
 
-    def refused_once(number: int) -> tuple[str, str]:
+    def refused_once(_: int) -> tuple[str, str]:
         answer = caller.http.post(
             "/v1/completions",
-            json={"model": MODEL, "prompt": DIGITS, "max_tokens": 16},
-            # A tenant each, so that none is known to be digits; slow, so that the retries are all at once.
-            headers={"x-tenant": f"{caller.mark}-{number}", "x-emulate-fault": "slow=0.5"},
+            json={"model": MODEL, "prompt": SHORT_TEXT, "max_tokens": REFUSED_TOKENS},
+            # Slow, so that the retries are all at once.
+            headers={"x-emulate-fault": "slow=0.5"},
         )
         return answer.headers.get("x-served-by", ""), answer.headers["x-envoy-attempt-count"]
 

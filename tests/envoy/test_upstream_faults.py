@@ -86,7 +86,7 @@ class Lessons:
         causes: Counter[str] = Counter()
         for labels, count in self._router.samples("dualpool_answers_not_learned_total"):
             causes[labels["cause"]] += int(count)
-        return self._router.metric("dualpool_observations_total"), causes
+        return self._router.metric("dualpool_estimate_ratio_count"), causes
 
     def seen(self) -> tuple[float, dict[str, int]]:
         """Return how many observations came, and how many answers taught nothing, by cause."""

@@ -264,6 +264,15 @@ def test_a_gateway_that_cannot_route_is_told_and_passes(
     assert gateway.closed
 
 
+def test_buffered_partial_is_told_and_decided_all_the_same(connect: Connect) -> None:
+    """BUFFERED_PARTIAL routes some bodies only: it is reported, and what can be routed is."""
+    gateway = connect(PARTIAL)
+    for event in whole(chat()):
+        gateway.send(event)
+    assert [Misconfiguration.BUFFERED_PARTIAL] == gateway.recorder.heard("misconfigured")
+    assert ["short"] == [decision.pool.name for decision in gateway.decisions]
+
+
 def test_headers_that_were_skipped_are_told(connect: Connect) -> None:
     """A stream that begins with a body has request_header_mode SKIP: reported, untouched."""
     gateway = connect(BUFFERED)

@@ -9,10 +9,15 @@ from extproc.emulator import Emulator, EmulatorSettings, ReceivedRequest
 from extproc.emulator.settings import Compression
 from tests.envoy.harness.router import SHORT_POOL_TOKENS
 
-__all__ = ["MODEL", "Pools"]
+__all__ = ["MODEL", "REFUSED_TOKENS", "Pools"]
 
 MODEL = "served-model"
 T = TypeVar("T")
+
+# The short pool holds half of what the router believes, so that a request can be misplaced at will: with so many
+# output tokens it fits the router's limit and not the pool's.
+SHORT_MODEL_LEN = SHORT_POOL_TOKENS // 2
+REFUSED_TOKENS = SHORT_MODEL_LEN + 100
 
 
 class Pools:
@@ -23,7 +28,7 @@ class Pools:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="pools")
         self._thread.start()
-        self.short = self._emulator("short", SHORT_POOL_TOKENS)
+        self.short = self._emulator("short", SHORT_MODEL_LEN)
         self.long = self._emulator("long", 65536)
 
     def received(self, mark: str) -> list[tuple[str, ReceivedRequest]]:

@@ -58,6 +58,7 @@ class RouterProcess(ManagedProcess):
     def samples(self, name: str) -> list[tuple[dict[str, str], float]]:
         """Return labels and value of every sample of this name."""
         text = self.admin.get("/metrics").raise_for_status().text
+        assert f"# TYPE {name.removesuffix('_count')} " in text, f"the router has no metric {name}"
         # The parser takes milliseconds for all the histograms that nobody asks for.
         wanted = "".join(line + "\n" for line in text.splitlines() if line.startswith(name))
         families = text_string_to_metric_families(wanted)

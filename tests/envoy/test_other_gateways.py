@@ -1,0 +1,107 @@
+"""What other gateways do and the files in `envoy/` do not: BUFFERED_PARTIAL, full duplex in both directions, and
+answers that are compressed or too large to read.
+"""
+
+from collections.abc import Iterator
+from hashlib import sha256
+
+import pytest
+
+from extproc.emulator.settings import Compression
+from tests.envoy.harness.building import Build
+from tests.envoy.harness.caller import Caller
+from tests.envoy.harness.calls import CALLS, LONG_TEXT, SHORT_TEXT, chat, chat_stream
+from tests.envoy.harness.gateway import Document, ext_proc, virtual_host
+from tests.envoy.harness.polling import eventually
+from tests.envoy.harness.pools import MODEL, Pools
+from tests.envoy.harness.raw import RawClient, chat_body
+
+JSON = {"content-type": "application/json"}
+
+
+def head(caller: Caller, body: bytes) -> bytes:
+    """Return the head of a chat request."""
+    fields = f"host: pools\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    return f"POST {caller.root}/v1/chat/completions HTTP/1.1\r\n{fields}\r\n".encode()
+
+
+def buffered_partial(document: Document) -> None:
+    """Hold the body up to 64 KiB, and send what there is then."""
+    ext_proc(document)["processing_mode"]["request_body_mode"] = "BUFFERED_PARTIAL"
+    document["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] = 65536
+    del virtual_host(document)["request_body_buffer_limit"]
+
+
+def test_buffered_partial(build: Build) -> None:
+    """Bodies that arrive with their headers are routed; over the limit they go long, whole, and are no 413."""
+    caller = build("buffered", change=buffered_partial)
+    for text, pool in ((SHORT_TEXT, "short"), (LONG_TEXT, "long"), ("word " * 40_000, "long")):
+        body = chat_body(MODEL, text, max_tokens=16)
+        with RawClient(caller.stack.gateway.port) as client:
+            client.send(head(caller, body) + body)
+            answer = client.answer()
+            assert (pool, 200) == (answer.getheader("x-served-by"), answer.status)
+            assert sha256(body).hexdigest() == answer.getheader("x-body-sha256")
+    assert ["fits", "too_long", "cut_off"] == [entry["reason"] for entry in caller.access_log(3)]
+
+
+def test_buffered_partial_cannot_route_a_body_that_comes_later(build: Build) -> None:
+    """Envoy lets the headers go on when they are answered before there is a body: to the long pool, and whole."""
+    caller = build("buffered", change=buffered_partial)
+    body = chat_body(MODEL, SHORT_TEXT, max_tokens=16)
+    answered = "http.ingress.ext_proc.stream_msgs_received"
+    with RawClient(caller.stack.gateway.port) as client:
+        client.send(head(caller, body))
+        eventually(lambda: caller.stack.gateway.statistic(answered) == 1, "the headers are answered")
+        client.send(body)
+        answer = client.answer()
+        assert ("long", 200) == (answer.getheader("x-served-by"), answer.status)
+        assert sha256(body).hexdigest() == answer.getheader("x-body-sha256")
+
+
+def duplex_both_ways(document: Document) -> None:
+    """Give every byte of the answer away as well."""
+    modes = ext_proc(document)["processing_mode"]
+    modes |= {"response_body_mode": "FULL_DUPLEX_STREAMED", "response_trailer_mode": "SEND"}
+
+
+def test_full_duplex_in_both_directions(build: Build) -> None:
+    """Every API is routed, every answer comes back whole and teaches; so does a body of 20 MB."""
+    caller = build("full-duplex", change=duplex_both_ways)
+    served = [call(caller, SHORT_TEXT)["x-served-by"] for call in CALLS]
+    assert ["short"] * len(CALLS) == served
+    eventually(lambda: caller.observations() == len(CALLS), "every answer taught")
+    body = b'{"messages": [' + b"[]" * (10 << 20)
+    answer = caller.http.post("/v1/chat/completions", content=body, headers=JSON)
+    assert ("long", 400) == (answer.headers["x-served-by"], answer.status_code)
+    assert sha256(body).hexdigest() == answer.headers["x-body-sha256"]
+    assert 0 == caller.stack.router.metric("dualpool_exceptions_total")
+
+
+@pytest.fixture(params=[Compression.GZIP, Compression.BROTLI])
+def compressing_pools(request: pytest.FixtureRequest) -> Iterator[Pools]:
+    """Run pools that compress their answers."""
+    pools = Pools(compression=request.param)
+    yield pools
+    pools.stop()
+
+
+def test_compressed_answers_teach(build: Build, mode: str, compressing_pools: Pools) -> None:
+    """JSON and streams that the pool compresses reach the client as they are, and teach."""
+    caller = build(mode, pools=compressing_pools)
+    encodings = [call(caller, SHORT_TEXT).get("content-encoding") for call in (chat, chat_stream)]
+    assert [compressing_pools.short.settings.compression] * 2 == encodings
+    eventually(lambda: caller.observations() == 2, "both answers taught")
+
+
+def test_answer_that_is_too_large_to_read(build: Build, mode: str) -> None:
+    """An answer over max_answer_bytes reaches the client whole, and is counted as not learned."""
+    caller = build(mode, exchange={"max_answer_bytes": 1024})
+    answer = caller.openai.embeddings.create(model=MODEL, input=["one", "two", "three"] * 20)
+    assert 60 == len(answer.data)
+    router = caller.stack.router
+    eventually(
+        lambda: router.metric("dualpool_answers_not_learned_total", cause="too_large") == 1,
+        "the answer is counted",
+    )
+    assert 0 == caller.observations()
