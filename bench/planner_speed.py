@@ -1,6 +1,6 @@
 """How fast the fleet simulator is: requests of the Azure trace at 1,000 req/s, and whether cost is linear in them.
 
-python -m bench.planner_speed [--one-pool]
+python -m bench.planner_speed [--one-pool | --ema]
 """
 
 import os
@@ -13,7 +13,7 @@ from extproc.planning.capacity import Instance
 from extproc.planning.catalogue import built_in
 from extproc.planning.declared import DeclaredRule
 from extproc.planning.inputs import load_traces
-from extproc.planning.search import Design, SearchTask, make_workload, run_fleet
+from extproc.planning.search import Design, RouterKind, SearchTask, make_workload, run_fleet
 from extproc.planning.setup import Objective, Setup
 
 DATA = Path(os.environ.get("DUALPOOL_DATA") or Path(__file__).parents[2] / "shared" / "data") / "azure2023"
@@ -29,8 +29,9 @@ def main() -> None:
     one = "--one-pool" in sys.argv
     design = Design("one pool", (LONG,)) if one else Design("two pools", (4_608, LONG))
     fleet = (215,) if one else (155, 60)
+    router: RouterKind = "ema" if "--ema" in sys.argv else "byteclass"
     for requests in (25_000, 50_000, 100_000, 200_000):
-        task = SearchTask(design, setup, load_traces(TRACE), DeclaredRule.TRUTH, 1000, requests, 1)
+        task = SearchTask(design, setup, load_traces(TRACE), DeclaredRule.TRUTH, 1000, requests, 1, router)
         workload = make_workload(task, 1)
         wall, cpu = perf_counter(), process_time()
         did = run_fleet(task, workload, fleet)
@@ -38,7 +39,8 @@ def main() -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(
             f"{requests:>7,} requests, {design.name} of {fleet}: {cpu:5.1f} s CPU ({wall:.1f} s wall), "
-            f"{cpu / requests * 1e6:.0f} us each, peak {peak:.0f} MiB, TTFT P99 {did.all.ttft_p99_s:.2f} s"
+            f"{cpu / requests * 1e6:.0f} us each, peak {peak:.0f} MiB, TTFT P99 {did.all.ttft_p99_s:.2f} s, "
+            f"misrouted {did.misrouted:.2%}, under-counted {did.under_counted:.2%}"
         )
 
 

@@ -123,7 +123,12 @@ def _add_simulation(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--requests", type=int, help="requests of one run (60 s of traffic by default)")
     group.add_argument("--seeds", type=int, default=3)
-    group.add_argument("--router", choices=["ema", "oracle"], default="ema")
+    group.add_argument(
+        "--router",
+        choices=["byteclass", "ema", "oracle"],
+        default="byteclass",
+        help="what estimates prompts: the router's own byte classes, the paper's mean, or the truth",
+    )
     group.add_argument("--balance", choices=["least-loaded", "round-robin"], default="least-loaded")
     group.add_argument("--arrivals", choices=["poisson", "trace"], default="poisson")
     group.add_argument("--jobs", type=int, default=1, help="processes")

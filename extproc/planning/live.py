@@ -47,8 +47,10 @@ def parse_scrape(text: str, name: str) -> Scrape:
         key: defaultdict(float) for key in (PROMPT, COMPLETION, TOTAL, BUDGET)
     }
     requests = 0.0
+    announced: set[str] = set()  # a router that has seen no answer names its histograms, without a sample
     try:
         for family in text_string_to_metric_families(text):
+            announced.add(family.name)
             for sample in family.samples:
                 histogram = buckets.get(sample.name.removesuffix("_bucket"))
                 if histogram is not None and sample.name.endswith("_bucket"):
@@ -57,7 +59,7 @@ def parse_scrape(text: str, name: str) -> Scrape:
                     requests += sample.value
     except (ValueError, KeyError) as error:
         raise ConfigurationError(f"{name}: not Prometheus text: {error}") from error
-    missing = [key for key in (PROMPT, COMPLETION) if not buckets[key]]
+    missing = [key for key in (PROMPT, COMPLETION) if not buckets[key] and key not in announced]
     if missing:
         raise ConfigurationError(
             f"{name}: the histogram {' and '.join(missing)} is not in it; is this a router's /metrics?"

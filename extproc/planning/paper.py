@@ -138,7 +138,8 @@ def _tasks(catalogue: Catalogue, lengths: Lengths, requests: int, seeds: int) ->
         *((physical, Design(f"two pools at {t:,}", (t, LONG))) for t in thresholds),
     ]
     return [
-        SearchTask(design, setup, lengths, DeclaredRule.TRUTH, RATE, requests, seeds) for setup, design in designs
+        SearchTask(design, setup, lengths, DeclaredRule.TRUTH, RATE, requests, seeds, "ema")
+        for setup, design in designs
     ]
 
 

@@ -28,7 +28,7 @@ class SimulationOptions:
     requests: int
     seeds: int
     thresholds: tuple[int, ...] = ()
-    router: RouterKind = "ema"
+    router: RouterKind = "byteclass"
     balance: Balance = Balance.LEAST_LOADED
     arrivals: Literal["poisson", "trace"] = "poisson"
     jobs: int = 1

@@ -9,8 +9,9 @@ from typing import Protocol
 import numpy as np
 
 from extproc.core.budget import token_budget
-from extproc.core.estimator.protocol import Estimate, Estimator
+from extproc.core.estimator.protocol import Estimate, Estimator, Source
 from extproc.core.facts import Api, RequestFacts
+from extproc.core.learning_budget import JSON_MESSAGES, LearningBudget
 from extproc.core.policy import Pools
 from extproc.core.usage import Usage
 from extproc.planning.workload import Workload
@@ -68,27 +69,49 @@ class OracleRouter:
 
 
 class LearningRouter:
-    """The real router's core: facts, estimate, budget, policy; and usage back to the estimator."""
+    """The real router's core: facts, estimate, budget, policy; and usage back to the estimator.
 
-    def __init__(self, workload: Workload, pools: Pools, estimator: Estimator) -> None:
+    `learning` is the router's own budget for learning, at the price of answers in JSON; None learns from each.
+    """
+
+    def __init__(
+        self, workload: Workload, pools: Pools, estimator: Estimator, learning: LearningBudget | None = None
+    ) -> None:
         self._workload = workload
         self._pools = pools
         self._index = {pool.name: index for index, pool in enumerate(pools.ascending)}
         self._estimator = estimator
-        self._open: dict[int, Estimate] = {}
+        self._learning = learning
+        self._kept: dict[int, Estimate] = {}
         self.under_counted = 0
 
     def place(self, request: int) -> int:
         """Estimate the request and return the pool that the policy chooses."""
         facts = self._facts(request)
         estimate = self._estimator.estimate(facts, "")
-        self._open[request] = estimate
+        self.under_counted += int(self._workload.prompt[request]) > estimate.prompt_bound
+        if self._keeps(request, estimate):
+            self._kept[request] = estimate
         return self._index[self._pools.place(token_budget(facts, estimate)).name]
 
     def learn(self, request: int, output_tokens: int) -> None:
-        """Hand the usage to the estimator."""
-        usage = Usage(prompt_tokens=int(self._workload.prompt[request]), completion_tokens=output_tokens)
-        self.under_counted += self._estimator.observe(self._open.pop(request), usage).under_counted
+        """Hand the usage to the estimator, if the answer is among those that are learned from."""
+        estimate = self._kept.pop(request, None)
+        if estimate is None:
+            return
+        usage = Usage(
+            prompt_tokens=int(self._workload.prompt[request]),
+            completion_tokens=output_tokens,
+            cut_by_length=output_tokens < int(self._workload.output[request]),
+        )
+        self._estimator.observe(estimate, usage)
+
+    def _keeps(self, request: int, estimate: Estimate) -> bool:
+        if self._learning is None:
+            return True
+        young = estimate.source in (Source.PRIOR, Source.YOUNG)
+        now_s = float(self._workload.arrival_s[request])
+        return self._learning.admit(JSON_MESSAGES, young=young, now_s=now_s)
 
     def _facts(self, request: int) -> RequestFacts:
         declared = self._workload.declared

@@ -15,9 +15,9 @@ from typing import Literal
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
-from extproc.core.estimator.ema import EmaEstimator
-from extproc.core.estimator.protocol import Estimator
+from extproc.core.estimator import make_estimator
 from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.learning_budget import LearningBudget, LearningSettings
 from extproc.core.policy import Pool, Pools
 from extproc.planning.declared import DeclaredRule, undeclared_output_tokens
 from extproc.planning.fleet import Balance, PoolSpec, simulate
@@ -30,7 +30,7 @@ from extproc.planning.workload import Workload, poisson_workload, trace_workload
 
 __all__ = ["Design", "FoundFleet", "RouterKind", "SearchTask", "make_workload", "run_fleet", "smallest_fleets"]
 
-RouterKind = Literal["oracle", "ema"]
+RouterKind = Literal["byteclass", "ema", "oracle"]
 MOST_TIMES_THE_START = 8
 FIRST_STEP = 0.1  # of the analytical size
 NEXT_STEP = 0.02  # of the size that another seed needed
@@ -59,7 +59,7 @@ class SearchTask:
     rate: float
     requests: int
     seeds: int
-    router: RouterKind = "ema"
+    router: RouterKind = "byteclass"
     balance: Balance = Balance.LEAST_LOADED
     arrivals: Literal["poisson", "trace"] = "poisson"
 
@@ -183,9 +183,10 @@ def _router(task: SearchTask, workload: Workload) -> Router:
     pools = Pools([Pool(f"{context}", context) for context in contexts])
     if task.router == "oracle":
         return OracleRouter(workload, pools)
-    settings = EstimatorSettings(default_output_tokens=undeclared_output_tokens(task.lengths))
-    estimator: Estimator = EmaEstimator(settings)
-    return LearningRouter(workload, pools, estimator)
+    settings = EstimatorSettings(kind=task.router, default_output_tokens=undeclared_output_tokens(task.lengths))
+    # The paper's mean learns from every answer, as in the paper; the router of its own learns within its budget.
+    learning = LearningBudget(LearningSettings()) if task.router == "byteclass" else None
+    return LearningRouter(workload, pools, make_estimator(settings), learning)
 
 
 def _start(task: SearchTask) -> tuple[int, ...]:

@@ -95,6 +95,33 @@ def test_a_simulation_is_cached_by_its_inputs(run: Run, trace: Path, monkeypatch
     assert names == ["one pool of 65,536", "one pool of 16,384", "two pools at 2,048"]
 
 
+def test_the_routers_own_estimator_is_in_the_loop_by_default(run: Run, trace: Path) -> None:
+    """Byte classes exceed their bound rarely, the paper's mean for one prompt in five, the truth never."""
+    question: list[str | int | Path] = ["--trace", trace, "--rate", 20, "--model", "llama-3-8b"]
+    question += (
+        "--gpu",
+        "h100-80g",
+        "--simulate",
+        "--requests",
+        2000,
+        "--seeds",
+        1,
+        "--threshold",
+        2048,
+        "--json",
+    )
+
+    def under_counted(*more: str) -> float:
+        two_pools = json.loads(run(*question, *more)[1])["fleets"][-1]
+        return float(two_pools["typical"]["summary"]["under_counted"])
+
+    default = under_counted()
+    assert 0 < default < 0.05
+    assert default == under_counted("--router", "byteclass")
+    assert 0.1 < under_counted("--router", "ema")
+    assert under_counted("--router", "oracle") == 0
+
+
 def test_searches_over_processes_find_the_same_fleets(run: Run, trace: Path) -> None:
     """--jobs changes nothing but the time."""
     question: list[str | int | Path] = [

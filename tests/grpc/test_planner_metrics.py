@@ -1,0 +1,126 @@
+"""The planner reads what a running router writes: lengths, rate and budgets from its own /metrics."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+
+from extproc.cli import main as command_line
+from extproc.core.errors import ConfigurationError
+from extproc.planning.inputs import live_input
+from extproc.server.app import App
+
+Router = Callable[..., Any]
+# Prompt and completion tokens, and the max_tokens that the client declares.
+EXCHANGES = ((700, 90, 128), (650, 80, 128), (5_000, 300, 512), (720, 60, 128))
+
+
+async def exchange(app: App, call: type[Any], prompt: int, completion: int, declared: int) -> None:
+    """Send one request of about four bytes a token, and an answer with its usage."""
+    message = {"role": "user", "content": "tide " * (prompt * 4 // 5)}
+    usage = {"prompt_tokens": prompt, "completion_tokens": completion}
+    async with grpc.aio.insecure_channel(app.grpc_address) as channel:
+        stream = call(channel)
+        await stream.headers()
+        await stream.body(json.dumps({"model": "m", "messages": [message], "max_tokens": declared}).encode())
+        await stream.answer_headers()
+        await stream.answer_body(json.dumps({"choices": [{"finish_reason": "stop"}], "usage": usage}).encode())
+        while await stream.read() is not None:
+            pass
+
+
+async def scrape(app: App) -> str:
+    """Fetch a router's metrics."""
+    async with httpx.AsyncClient() as client:
+        return (await client.get(f"http://{app.admin_address}/metrics")).text
+
+
+def saved(folder: Path, *texts: str) -> list[str]:
+    """Write scrapes to files, and return their paths."""
+    paths = [folder / f"{index}.prom" for index in range(len(texts))]
+    for path, text in zip(paths, texts, strict=True):
+        path.write_text(text)
+    return [str(path) for path in paths]
+
+
+def test_two_scrapes_of_a_router_give_lengths_and_rate(router: Router, call: type[Any], tmp_path: Path) -> None:
+    """What was answered between the scrapes is counted: its lengths within their buckets, and its rate."""
+
+    async def scenario() -> tuple[str, str]:
+        async with router("mode: shadow") as app:
+            await exchange(app, call, 30_000, 2_000, 4_096)  # before the first scrape: not counted
+            first = await scrape(app)
+            for prompt, completion, declared in EXCHANGES:
+                await exchange(app, call, prompt, completion, declared)
+            return first, await scrape(app)
+
+    live = live_input(saved(tmp_path, *asyncio.run(scenario())), 8.0)
+
+    assert live.rate == 0.5
+    assert len(live.lengths) == len(EXCHANGES)
+    assert sorted(live.lengths.prompt > 1_024) == [False, False, False, True]
+    assert 4_096 < live.lengths.prompt.max() <= 8_192
+    assert live.lengths.output.max() <= 512
+    assert "75.0% under 2,048, 75.0% under 4,096, 100.0% under 8,192" in live.lengths.note
+
+
+def test_a_router_is_scraped_at_its_address(router: Router, call: type[Any]) -> None:
+    """An address does as well as a file; a router that has seen no answer yet is told so, and not doubted."""
+
+    async def scenario() -> None:
+        async with router("mode: shadow") as app:
+            address = f"http://{app.admin_address}/metrics"
+            with pytest.raises(ConfigurationError, match="dualpool_actual_prompt_tokens has counted no answer"):
+                await asyncio.to_thread(live_input, [address], None)
+            await exchange(app, call, *EXCHANGES[0])
+            live = await asyncio.to_thread(live_input, [address], None)
+            assert (1, None) == (len(live.lengths), live.rate)
+
+    asyncio.run(scenario())
+
+
+def test_the_first_scrape_may_be_of_a_router_without_answers(
+    router: Router, call: type[Any], tmp_path: Path
+) -> None:
+    """Nothing counted yet is a count of zero: the second scrape gives lengths and rate."""
+
+    async def scenario() -> tuple[str, str]:
+        async with router("mode: shadow") as app:
+            first = await scrape(app)
+            await exchange(app, call, *EXCHANGES[0])
+            return first, await scrape(app)
+
+    live = live_input(saved(tmp_path, *asyncio.run(scenario())), 2.0)
+
+    assert (1, 0.5) == (len(live.lengths), live.rate)
+
+
+def test_a_plan_is_made_of_a_routers_metrics(
+    router: Router,
+    call: type[Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`dualpool plan --metrics` turns a scrape into a plan and a recommendation."""
+
+    async def scenario() -> str:
+        async with router("mode: shadow") as app:
+            for prompt, completion, declared in EXCHANGES:
+                await exchange(app, call, prompt, completion, declared)
+            return await scrape(app)
+
+    (path,) = saved(tmp_path, asyncio.run(scenario()))
+    monkeypatch.setattr(command_line, "COMMANDS", ("plan",))
+    code = command_line.main(["plan", "--metrics", path, "--rate", "50", "--tp", "8", "--json"])
+    plan = json.loads(capsys.readouterr().out)
+
+    assert code == 0
+    assert plan["workload"]["requests"] == len(EXCHANGES)
+    assert "By the budgets that the router would route on" in " ".join(plan["notes"])
+    assert plan["recommendation"]
