@@ -11,6 +11,7 @@ import pytest
 from tests.envoy.harness.building import Build, addresses
 from tests.envoy.harness.caller import Caller, Stack
 from tests.envoy.harness.gateway import Gateway
+from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import Pools
 from tests.envoy.harness.router import RouterProcess
 
@@ -35,9 +36,11 @@ def slow_pools() -> Iterator[Pools]:
 
 @pytest.fixture(scope="session")
 def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RouterProcess]:
-    """Run the router that all shared gateways ask."""
+    """Run the router that all shared gateways ask; whatever they did to it, no exception of ours came of it."""
     router = RouterProcess(tmp_path_factory.mktemp("router"))
     yield router
+    eventually(lambda: router.metric("dualpool_streams_open") == 0, "all streams have ended")
+    assert 0 == router.metric("dualpool_exceptions_total"), router.log_tail()
     router.terminate()
 
 

@@ -12,6 +12,7 @@ from tests.envoy.harness.caller import Caller
 from tests.envoy.harness.calls import SHORT_TEXT, chat
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import MODEL, REFUSED_TOKENS
+from tests.envoy.harness.router import RouterProcess
 
 # A digit is a token for most tokenizers: about 4,500 tokens that look like 1,320 to a ratio that starts from 4.
 DIGITS = "circle 31415 92653 58979 32384 " * 170
@@ -97,7 +98,7 @@ def test_many_repairs_at_once(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("mode", ["streamed"])
-def test_short_pool_that_is_down(build: Build, mode: str) -> None:
+def test_short_pool_that_is_down(build: Build, mode: str, router: RouterProcess) -> None:
     """With nothing listening in the short pool, short requests are served by the long pool."""
 
     def nobody_there(document: dict[str, Any]) -> None:
@@ -105,6 +106,6 @@ def test_short_pool_that_is_down(build: Build, mode: str) -> None:
         # The discard port: reserved, and nothing listens.
         endpoints[0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["port_value"] = 9
 
-    caller = build(mode, change=nobody_there)
+    caller = build(mode, change=nobody_there, router=router)
     headers = chat(caller, SHORT_TEXT)
     assert ("long", "2") == (headers["x-served-by"], headers["x-envoy-attempt-count"])

@@ -37,13 +37,18 @@ class Build:
         *,
         change: Callable[[Document], None] | None = None,
         pools: Pools | None = None,
+        router: RouterProcess | None = None,
         **settings: Any,
     ) -> Caller:
-        """Return a caller of a new stack: `change` edits Envoy's configuration, `settings` are the router's."""
+        """Return a caller of a new Envoy, whose configuration `change` edits.
+
+        It asks `router`, which is left running, or else one of its own with these `settings`.
+        """
         folder = self._folder / str(len(self.callers))
         folder.mkdir()
-        router = RouterProcess(folder, **settings)
-        self._ending.callback(router.kill)
+        if router is None:
+            router = RouterProcess(folder, **settings)
+            self._ending.callback(router.kill)
         behind = pools or self._pools
         gateway = Gateway(configuration, addresses(router.address, behind), folder, change)
         self._ending.callback(gateway.terminate)
