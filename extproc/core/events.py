@@ -11,6 +11,7 @@ from extproc.core.decision import Decision
 from extproc.core.facts import RequestHead
 
 __all__ = [
+    "MAY_DECIDE",
     "Action",
     "BodyMode",
     "Close",
@@ -163,3 +164,5 @@ class Close:
 
 
 Action = ContinueHeaders | ContinueBody | EchoBody | ContinueTrailers | Close
+# The actions that can carry a decision.
+MAY_DECIDE = (ContinueHeaders, ContinueBody)

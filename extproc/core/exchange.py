@@ -38,6 +38,7 @@ from extproc.core.answering import DuplexBodies, neutral_answer
 from extproc.core.decision import Decision, Reason
 from extproc.core.errors import AnswerFault, AnswerNotUnderstood
 from extproc.core.events import (
+    MAY_DECIDE,
     Action,
     BodyMode,
     Close,
@@ -243,7 +244,7 @@ class Exchange:
     def _closing(self, actions: list[Action]) -> list[Action]:
         """Return the last actions of a stream; a close answers everything but what carries a decision."""
         if not self._duplex.any_mode:
-            actions = [a for a in actions if isinstance(a, ContinueHeaders | ContinueBody) and a.decision]
+            actions = [a for a in actions if isinstance(a, MAY_DECIDE) and a.decision]
         return [*actions, Close()]
 
     _TABLE: ClassVar[dict[tuple[State, type], Callable[[Any, Any, float], list[Action]]]] = {

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from extproc.core.events import Action, Close, ContinueBody, ContinueHeaders, Deadline, Event
+from extproc.core.events import MAY_DECIDE, Action, Close, Deadline, Event
 from extproc.core.exchange import Exchange
 from extproc.core.router import Router
 from extproc.server.deadlines import Deadlines
@@ -142,4 +142,4 @@ class _Stream:
 
 
 def _decides(action: Action) -> bool:
-    return isinstance(action, ContinueHeaders | ContinueBody) and action.decision is not None
+    return isinstance(action, MAY_DECIDE) and action.decision is not None

@@ -8,7 +8,7 @@ The prior prices are what four public vocabularies (cl100k, Qwen 2.5 and 3.6, De
 `dualpool evaluate`, averaged and rounded; docs/estimator.md tells what that means for the figures of a cold start.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -93,10 +93,17 @@ FEATURE_NAMES = (
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """What the prices are believed to be before any answer, in tokens: mean (d,) and covariance (d, d)."""
+    """What the prices are believed to be before any answer, in tokens: mean (d,), covariance (d, d), its inverse.
+
+    The inverse is made once: every request of a model without answers looks at the prior, and names are clients'.
+    """
 
     mean: Features
     covariance: npt.NDArray[np.float64]
+    precision: npt.NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "precision", np.linalg.inv(self.covariance))
 
 
 def features(facts: RequestFacts, counts: Digrams) -> Features:

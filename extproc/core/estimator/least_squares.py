@@ -67,7 +67,7 @@ class RelativeLeastSquares:
     def __init__(self, prior: Prior, forgetting: float) -> None:
         size = prior.mean.size
         self._forgetting = forgetting
-        self._ridge = NOISE * NOISE * np.linalg.inv(prior.covariance)
+        self._ridge = NOISE * NOISE * prior.precision
         self._pull = self._ridge @ prior.mean
         self._a, self._b = np.zeros((size, size)), np.zeros(size)
         self._inverse = prior.covariance / (NOISE * NOISE)
