@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from extproc.config.schema import Configuration
+from extproc.wire import decode
 from tests.envoy.harness.gateway import (
     FILES,
     Document,
@@ -120,3 +121,11 @@ def test_names_are_the_router_s_defaults(name: str) -> None:
     endpoint = document["static_resources"]["clusters"][3]["load_assignment"]["endpoints"][0]["lb_endpoints"][0]
     port = endpoint["endpoint"]["address"]["socket_address"]["port_value"]
     assert router.listen.address.endswith(f":{port}")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_router_is_told_all_that_it_reads(name: str) -> None:
+    """Each header that the router looks for, in requests and answers, is on the list of what is forwarded."""
+    patterns = ext_proc(load(name))["forward_rules"]["allowed_headers"]["patterns"]
+    forwarded = {pattern["exact"] for pattern in patterns}
+    assert decode.Decoder()._request_fields.keys() | decode._RESPONSE_FIELDS.keys() == forwarded

@@ -12,6 +12,7 @@ import yaml
 
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.process import ManagedProcess
+from tests.envoy.harness.router import TENANT_HEADER
 
 __all__ = [
     "FILES",
@@ -60,6 +61,8 @@ class Gateway(ManagedProcess):
         self, mode: str, addresses: dict[str, str], folder: Path, change: Callable[[Document], None] | None = None
     ) -> None:
         document = _on_free_ports(load(mode), addresses)
+        # As the file says: the router of the tests has a tenant header.
+        ext_proc(document)["forward_rules"]["allowed_headers"]["patterns"].append({"exact": TENANT_HEADER})
         if change is not None:
             change(document)
         config, self._admin_address = folder / "envoy.yaml", folder / "envoy.admin"

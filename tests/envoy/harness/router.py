@@ -10,9 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.envoy.harness.process import ManagedProcess
 
-__all__ = ["SHORT_POOL_TOKENS", "RouterProcess"]
+__all__ = ["SHORT_POOL_TOKENS", "TENANT_HEADER", "RouterProcess"]
 
 SHORT_POOL_TOKENS = 2048
+TENANT_HEADER = "x-tenant"
 _CONFIGURATION: dict[str, object] = {
     "listen": {"address": "127.0.0.1:0"},
     "admin": {"address": "127.0.0.1:0"},
@@ -21,7 +22,7 @@ _CONFIGURATION: dict[str, object] = {
         {"name": "long", "max_budget_tokens": 65536},
     ],
     # Tests call themselves by this header, so that each has a category, and its learning, of its own.
-    "tenant_header": "x-tenant",
+    "tenant_header": TENANT_HEADER,
     # Everything is learned from, however much the tests send.
     "learning": {"messages_per_s": 1e6, "burst_messages": 1e6},
     "drain_s": 0.5,
