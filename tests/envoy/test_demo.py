@@ -45,14 +45,16 @@ def children_of(pid: int) -> list[int]:
 
 
 def test_once_as_json_is_the_summary_and_nothing_else() -> None:
-    """With --once --json stdout is the summary: everything placed, the cold start repaired, and exit 0."""
+    """With --once --json stdout is the summary: all served, what was misrouted repaired, and exit 0."""
     with demo("--once", "--json") as process:
         output, errors = process.communicate()
     assert process.returncode == 0, errors
     summary = json.loads(output)
     assert (summary["requests"], summary["failed"], summary["refused_rightly"]) == (40, 0, 1)
     assert summary["short"] + summary["long"] == 40
-    assert summary["repaired"] == summary["misrouted"] >= 1
+    assert summary["repaired"] == summary["misrouted"]
+    cold_start = summary["kinds"]["cold start"]
+    assert (cold_start["long"], cold_start["over_counted"]) == (1, 0)
     assert 0 < summary["median_abs_error"] < 1
     assert {"latin", "markup"} <= {each["category"] for each in summary["bytes_per_token"]}
 
