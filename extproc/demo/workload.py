@@ -1,8 +1,8 @@
 """The demo's traffic: requests of many kinds, the same ones in every run of the same length.
 
-The first is a text of a kind that the router has not seen yet, just too long for the short pool: at 4 bytes per token
-it would look shorter, and a router that did not know how little it knows would misroute it. Then there is so much of
-each kind as the shares below say, and the rest is plain chat.
+The first is a text of a kind that the router has not seen yet, just too long for the short pool: at 4 bytes per
+token it would look shorter, and a router that did not know how little it knows would misroute it. Then there is
+so much of each kind as the shares below say, and the rest is plain chat.
 """
 
 from collections.abc import Callable

@@ -103,6 +103,14 @@ def test_usage_of_json_answers(api: Api, answer: dict[str, Any], usage: Usage) -
     assert read_json(api, answer) == usage
 
 
+@pytest.mark.parametrize("error", [{"error": {"message": "no"}}, {"object": "error", "message": "no"}])
+def test_an_error_with_usage_is_no_answer(error: dict[str, Any]) -> None:
+    """An error, nested or flat, teaches nothing, also with status 200 and usage beside it."""
+    assert AnswerFault.NO_USAGE == read_json(Api.CHAT, error | {"usage": CHAT_USAGE})
+    chunk = {"choices": [], "usage": CHAT_USAGE}
+    assert AnswerFault.NO_USAGE == read_events(Api.CHAT, chunk, error, "[DONE]", named=False)
+
+
 def test_only_the_first_turn_of_a_response_is_its_prompt() -> None:
     """When the server called tools of its own, the tokens of the first turn stand for the prompt."""
     details = {"cached_tokens": 900, "input_tokens_per_turn": [100, 450, 800]}
@@ -230,6 +238,8 @@ STOP = {"type": "message_stop"}
         ([START, END | {"usage": {"input_tokens": 20, "output_tokens": 5}}, STOP], Usage(20, 5)),
         ([START, END | {"usage": {"input_tokens": 0, "output_tokens": 5}}, STOP], Usage(11, 5, 6)),
         ([START, END | {"usage": None}, STOP, "[DONE]"], Usage(11, 0, 6)),
+        ([START, CUT_END, END | {"delta": {}}, STOP], Usage(11, 5, 6, cut_by_length=True)),
+        ([START, END | {"usage": {"input_tokens": 5, "output_tokens": 5}}, STOP], Usage(11, 5, 6)),
         ([START, BLOCK, END], AnswerFault.CUT_SHORT),
         ([START, BLOCK], AnswerFault.CUT_SHORT),
         ([BLOCK, {"type": "message_delta"}, STOP], AnswerFault.NO_USAGE),

@@ -103,6 +103,16 @@ def test_tools_and_calls_are_counted_and_read() -> None:
     assert (facts.messages, facts.tools, facts.tool_calls) == (3, 2, 2)
 
 
+def test_calls_of_custom_tools_are_read() -> None:
+    """Tools that take plain text are called by name with an input, which is text of the prompt."""
+    call = {
+        "role": "assistant",
+        "tool_calls": [{"type": "custom", "custom": {"name": "sql", "input": "SELECT 1"}}],
+    }
+    facts = read(messages=[call])
+    assert (facts.text, facts.tool_calls) == (b"sqlSELECT 1", 1)
+
+
 def test_legacy_functions_count_as_tools() -> None:
     """The older `functions` and `function_call` are read like tools and calls."""
     call = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}

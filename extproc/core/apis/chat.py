@@ -58,8 +58,16 @@ class _Function(msgspec.Struct, frozen=True, gc=False):
     arguments: str | None = None
 
 
+class _Custom(msgspec.Struct, frozen=True, gc=False):
+    """A call of a tool that takes plain text."""
+
+    name: str | None = None
+    input: str | None = None
+
+
 class _ToolCall(msgspec.Struct, frozen=True, gc=False):
     function: _Function | None = None
+    custom: _Custom | None = None
 
 
 class Message(msgspec.Struct, frozen=True, gc=False):
@@ -136,6 +144,8 @@ def add_messages(prompt: Prompt, messages: list[Message]) -> None:
             prompt.add(message.name, message.refusal, message.reasoning or message.reasoning_content)
         for call in message.tool_calls or ():
             _add_call(prompt, call.function)
+            if call.custom is not None:
+                prompt.add_call(call.custom.name, call.custom.input)
         if message.function_call is not None:
             _add_call(prompt, message.function_call)
 

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from extproc.core.apis.bodies import is_set
 from extproc.core.apis.usages import checked_usage, decode_answer
 from extproc.core.errors import AnswerFault, AnswerNotUnderstood
 from extproc.core.sse import SseEvent
@@ -47,6 +48,12 @@ class _Answer(msgspec.Struct, frozen=True, gc=False):
     usage: TokenCounts | None = None
     choices: Sequence[_Choice] | None = None
     error: msgspec.Raw = msgspec.Raw()
+    object: str | None = None
+
+    @property
+    def is_error(self) -> bool:
+        """Whether this is an error: nested, or flat as vLLM wrote it before 0.11."""
+        return self.object == "error" or is_set(self.error)
 
     def was_cut(self) -> bool:
         return any(choice.finish_reason == "length" for choice in self.choices or ())
@@ -58,7 +65,7 @@ _ANSWER = msgspec.json.Decoder(_Answer)
 def read_answer(body: bytes | bytearray) -> Usage:
     """Read the usage of a whole answer. Raises AnswerNotUnderstood."""
     answer = decode_answer(_ANSWER, body)
-    if answer.usage is None:
+    if answer.usage is None or answer.is_error:
         raise AnswerNotUnderstood(AnswerFault.NO_USAGE)
     return answer.usage.checked(cut_by_length=answer.was_cut())
 
@@ -79,7 +86,7 @@ class ChunkStream:
             usage_at = data.rfind(_USAGE)
             if usage_at >= 0 and not data.startswith(_NULLS, usage_at + len(_USAGE)):
                 self._with_usage = data
-            if data.rfind(b'"length"') >= 0 or data.startswith(b'{"error"'):
+            if data.rfind(b'"length"') >= 0 or data.startswith(_ERRORS):
                 self._look_into(data)
             elif data == b"[DONE]":
                 self._done = True
@@ -102,10 +109,11 @@ class ChunkStream:
 
     def _look_into(self, data: bytes) -> None:
         chunk = decode_answer(_ANSWER, data, AnswerFault.BROKEN_SSE)
-        if bytes(chunk.error) not in {b"", b"null"}:
+        if chunk.is_error:
             raise AnswerNotUnderstood(AnswerFault.NO_USAGE, "the stream holds an error")
         self._was_cut = self._was_cut or chunk.was_cut()
 
 
 _USAGE: Final = b'"usage":'
 _NULLS: Final = (b"null", b" null")
+_ERRORS: Final = (b'{"error"', b'{"object":"error"', b'{"object": "error"')

@@ -207,7 +207,7 @@ class MessageStream:
                 self._prompt = event.message.usage if event.message else None
             case "message_delta":
                 self._count(event.usage)
-                self._stop_reason = event.delta.stop_reason if event.delta else None
+                self._stop_reason = (event.delta and event.delta.stop_reason) or self._stop_reason
             case "message_stop":
                 self._stopped = True
             case "error":
@@ -216,8 +216,10 @@ class MessageStream:
     def _count(self, usage: _TokenCounts | None) -> None:
         if usage is None:
             return
-        self._output_tokens = usage.output_tokens
-        if usage.prompt_tokens():
+        if usage.output_tokens is not None:
+            self._output_tokens = usage.output_tokens
+        counted = self._prompt.prompt_tokens() if self._prompt else None
+        if (usage.prompt_tokens() or 0) > (counted or 0):  # one without its cached part is no correction
             self._prompt = usage
 
 
