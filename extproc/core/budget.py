@@ -6,14 +6,18 @@ from math import ceil
 from extproc.core.estimator.protocol import Estimate
 from extproc.core.facts import RequestFacts
 
-__all__ = ["TokenBudget", "token_budget"]
+__all__ = ["MAX_BUDGET_TOKENS", "TokenBudget", "token_budget"]
+
+# Beyond any context. Clients may declare outputs of any size, and a number without end is none to count with.
+MAX_BUDGET_TOKENS = 100_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class TokenBudget:
     """Tokens a request needs of a pool's context.
 
-    `total` is the likeliest, `bound` the one that policies route on. Both are prompt + output x sequences.
+    `total` is the likeliest, `bound` the one that policies route on. Both are prompt + output x sequences, and at
+    most MAX_BUDGET_TOKENS.
     """
 
     prompt_tokens: int
@@ -24,12 +28,12 @@ class TokenBudget:
     @property
     def total(self) -> int:
         """Likeliest total, in tokens."""
-        return self.prompt_tokens + self.output_tokens * self.sequences
+        return min(self.prompt_tokens + self.output_tokens * self.sequences, MAX_BUDGET_TOKENS)
 
     @property
     def bound(self) -> int:
         """Upper bound of the total, in tokens."""
-        return self.prompt_bound + self.output_tokens * self.sequences
+        return min(self.prompt_bound + self.output_tokens * self.sequences, MAX_BUDGET_TOKENS)
 
 
 def token_budget(facts: RequestFacts, estimate: Estimate) -> TokenBudget:

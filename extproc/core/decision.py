@@ -30,7 +30,6 @@ class Reason(StrEnum):
     EARLY = "early"  # so many bytes that no smaller pool could hold them; decided before the end
     CUT_OFF = "cut_off"  # the gateway gave only the first part of the body
     DEADLINE = "deadline"  # the body was not there in time
-    FAULT = "fault"  # an exception in our own code
 
 
 @dataclass(frozen=True, slots=True)

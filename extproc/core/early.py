@@ -3,13 +3,18 @@
 A token is at most 16 bytes of text, so 16 x the largest smaller pool's tokens are enough. Base64 media is no text:
 it is left out of the count by looking for its two JSON forms, without parsing. JSON escapes can make the body
 longer than its text (up to threefold in practice); the error is towards the larger pool, where nothing is lost.
+
+APIs that take lists of prompts are waited for: each prompt is a sequence of its own, and a large body may be many
+small ones.
 """
 
 from extproc.core.estimator.ema import MAX_BYTES_PER_TOKEN
+from extproc.core.facts import Api
 
 __all__ = ["EarlyRule", "media_bytes"]
 
 _MARKERS = (b";base64,", b'"data"')
+_SEVERAL_PROMPTS = (Api.COMPLETIONS, Api.EMBEDDINGS)
 
 
 class EarlyRule:
@@ -22,10 +27,16 @@ class EarlyRule:
         self.max_held_bytes = max_held_bytes
         self.text_bytes = min(int(largest_optional_tokens * MAX_BYTES_PER_TOKEN), max_held_bytes)
 
-    def next_look(self, body: bytes) -> int:
+    def first_look(self, api: Api) -> int:
+        """Return how many bytes of a body have to be there before anything can be said."""
+        return self.max_held_bytes if api in _SEVERAL_PROMPTS else self.text_bytes
+
+    def next_look(self, api: Api, body: bytes) -> int:
         """Return how many bytes have to be there before the next look; 0 when it is decided now."""
         if len(body) >= self.max_held_bytes:
             return 0
+        if api in _SEVERAL_PROMPTS:
+            return self.max_held_bytes
         media = media_bytes(body) if len(body) >= self.text_bytes else 0
         wanted = self.text_bytes + media
         if len(body) >= wanted:

@@ -73,6 +73,11 @@ class ResponseHead:
     content_encoding: str = ""
     attempts: int = 1
 
+    @property
+    def succeeded(self) -> bool:
+        """Whether the status is a 2xx."""
+        return 200 <= self.status < 300  # noqa: PLR2004
+
 
 @dataclass(frozen=True, slots=True)
 class RequestHeaders:

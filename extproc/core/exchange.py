@@ -89,8 +89,9 @@ class Exchange:
         self._held: list[RequestBody] = []
         self._body = b""
         self._body_bytes = 0
-        self._next_look_bytes = router.early.text_bytes
-        self._decision: Decision | None = None
+        self._next_look_bytes = 0
+        self._kept: Decision | None = None
+        self._answer_messages = 0
         self._lesson: Lesson | None = None
 
     @property
@@ -120,7 +121,9 @@ class Exchange:
         """Hear that the stream is over, by whichever side; an answer half read is counted."""
         if self.state is State.READING:
             self._router.listener.not_learned(AnswerFault.CUT_SHORT)
-        self.state = State.PASSING
+        if self._kept is not None:
+            self._router.settle(self._kept, self._answer_messages)
+        self.state, self._kept = State.PASSING, None
 
     # OPEN
 
@@ -135,7 +138,10 @@ class Exchange:
             return self._pass(event, now_s)
         if self._modes.request_body is BodyMode.BUFFERED_PARTIAL:
             self._router.listener.misconfigured(Misconfiguration.BUFFERED_PARTIAL)
+        if self._modes.response_body in _BUFFERED:
+            self._router.listener.misconfigured(Misconfiguration.RESPONSE_BUFFERED)
         self.state = State.COLLECTING
+        self._next_look_bytes = self._router.early.first_look(self._api)
         self._headers_held = self._modes.request_body not in _BUFFERED
         return [] if self._headers_held else neutral_answer(event, self._modes)
 
@@ -154,7 +160,8 @@ class Exchange:
         if mode is BodyMode.BUFFERED_PARTIAL:
             return self._give_up(Reason.CUT_OFF)
         if self._body_bytes >= self._next_look_bytes:
-            self._next_look_bytes = self._router.early.next_look(self._joined_body())
+            assert self._api is not None
+            self._next_look_bytes = self._router.early.next_look(self._api, self._joined_body())
             if self._next_look_bytes == 0:
                 return self._give_up(Reason.EARLY)
         return []
@@ -167,9 +174,14 @@ class Exchange:
     def _decide(self, now_s: float) -> list[Action]:
         assert self._api is not None
         decision = self._router.decide(self._api, self._head, self._joined_body())
-        kept = self._modes.response_body is not BodyMode.NONE and self._router.keeps(decision, now_s)
-        self._decision = decision if kept else None
-        return self._send_held(decision, State.AWAITING if kept else State.PASSING)
+        if self._can_read(decision) and self._router.keeps(decision, now_s):
+            self._kept = decision
+            return self._send_held(decision, State.AWAITING)
+        return self._release(decision)
+
+    def _can_read(self, decision: Decision) -> bool:
+        mode = self._modes.response_body
+        return mode is not BodyMode.NONE and not (decision.stream and mode in _BUFFERED)
 
     def _miss_deadline(self, _event: Deadline, _now_s: float) -> list[Action]:
         return self._give_up(Reason.DEADLINE) if self._headers_held else []
@@ -180,7 +192,11 @@ class Exchange:
 
     def _give_up(self, reason: Reason) -> list[Action]:
         assert self._api is not None
-        return self._send_held(self._router.unsure(self._api, reason, self._body_bytes), State.PASSING)
+        return self._release(self._router.unsure(self._api, reason, self._body_bytes))
+
+    def _release(self, decision: Decision) -> list[Action]:
+        self._router.listener.released(decision)
+        return self._send_held(decision, State.PASSING)
 
     def _joined_body(self) -> bytes:
         if len(self._body) < self._body_bytes:
@@ -199,16 +215,18 @@ class Exchange:
     # AWAITING, READING
 
     def _open_answer(self, event: ResponseHeaders, now_s: float) -> list[Action]:
-        assert self._decision is not None
-        if event.head.attempts > 1:
-            self._router.listener.repaired(self._decision)
-        self._lesson = lesson_for(self._router, self._decision, event.head)
+        assert self._kept is not None
+        self._answer_messages += 1
+        if event.head.attempts > 1 and event.head.succeeded and self._kept.routed:
+            self._router.listener.repaired(self._kept)
+        self._lesson = lesson_for(self._router, self._kept, event.head)
         if self._lesson is None:
             return self._pass(event, now_s)
         self.state = State.READING
         return self._read_on(b"", event)
 
     def _read(self, event: ResponseBody, _now_s: float) -> list[Action]:
+        self._answer_messages += 1
         return self._read_on(event.data, event)
 
     def _read_on(self, data: bytes, event: ResponseHeaders | ResponseBody) -> list[Action]:

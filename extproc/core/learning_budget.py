@@ -2,8 +2,10 @@
 
 Each kept stream costs one message per piece of answer, and for an SSE answer that is about one per token: 60-85 us
 of Python each, a hundred times the routing decision for a thousand tokens. So learning is sampled, and what is
-sampled is paid for in messages, not in requests. A young category is always learned from; it overdraws the bucket,
-so that the others wait.
+sampled is paid for in messages, not in requests. How many they will be is not known when a stream is kept: the
+most that they can be is paid at first, and what did not come is paid back. A young category is always learned
+from; it overdraws the bucket, so that the others wait, but not without end: names of models and tenants are
+clients', and new ones every day would keep every stream.
 """
 
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ class LearningSettings:
 
 
 class LearningBudget:
-    """A bucket that refills with time and may go into debt for young categories, down to minus one burst."""
+    """A bucket that refills with time, and that young categories may overdraw by one burst."""
 
     def __init__(self, settings: LearningSettings) -> None:
         self._per_s = settings.messages_per_s
@@ -35,11 +37,19 @@ class LearningBudget:
         self._at_s: float | None = None
 
     def admit(self, messages: float, *, young: bool, now_s: float) -> bool:
-        """Say whether an answer of so many messages is learned from, and pay for it if so."""
+        """Say whether an answer of at most so many messages is learned from, and pay for it if so.
+
+        No more than a burst is asked for: answers that declare a huge limit are learned from now and then.
+        """
         if self._at_s is not None:
             self._left = min(self._burst, self._left + (now_s - self._at_s) * self._per_s)
         self._at_s = now_s
-        if not young and self._left < messages:
+        messages = min(messages, self._burst)
+        if self._left - messages < (-self._burst if young else 0):
             return False
-        self._left = max(self._left - messages, -self._burst)
+        self._left -= messages
         return True
+
+    def pay_back(self, messages: float, used: float) -> None:
+        """Settle an answer that was admitted for `messages`, of which `used` came; the rest is paid back."""
+        self._left = min(self._burst, self._left + max(min(messages, self._burst) - used, 0))

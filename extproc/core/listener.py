@@ -7,6 +7,7 @@ from typing import Protocol
 from extproc.core.decision import Decision
 from extproc.core.errors import AnswerFault
 from extproc.core.estimator.protocol import Learning
+from extproc.core.policy import Pool
 from extproc.core.usage import Overflow, Usage
 
 __all__ = ["Listener", "Misconfiguration", "Observation", "Skipped"]
@@ -21,6 +22,8 @@ class Misconfiguration(StrEnum):
     # Still decided. Envoy lets the headers go on when they are answered before the body's first byte is there: a
     # request whose head and body come in two writes goes to the default pool whatever we say.
     BUFFERED_PARTIAL = "buffered_partial"
+    # Still decided, and streams are not kept: Envoy would hold an answer back until its end, or fail it with 500.
+    RESPONSE_BUFFERED = "response_buffered"
 
 
 class Skipped(StrEnum):
@@ -32,9 +35,10 @@ class Skipped(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One answer that was read whole, and what it taught."""
+    """One answer that was read whole, the pool that gave it, and what it taught."""
 
     decision: Decision
+    served_by: Pool
     usage: Usage
     learning: Learning
 
@@ -51,17 +55,20 @@ class Listener(Protocol):
     def kept(self, decision: Decision) -> None:
         """Hear that a stream stays open for its answer."""
 
+    def released(self, decision: Decision) -> None:
+        """Hear that a stream is over with its decision."""
+
     def observed(self, observation: Observation) -> None:
         """Hear that an answer was read, with the error before it was learned from."""
 
     def not_learned(self, why: AnswerFault | Skipped) -> None:
         """Hear that a kept answer taught nothing."""
 
-    def overflowed(self, decision: Decision, overflow: Overflow) -> None:
-        """Hear that the pool refused a request for its length."""
+    def overflowed(self, decision: Decision, overflow: Overflow, served_by: Pool) -> None:
+        """Hear that a pool refused a request for its length."""
 
     def repaired(self, decision: Decision) -> None:
-        """Hear that the gateway needed more than one attempt."""
+        """Hear that what a smaller pool did not serve was served by another attempt of the gateway."""
 
     def misconfigured(self, what: Misconfiguration) -> None:
         """Hear that the gateway is configured so that nothing can be routed."""

@@ -57,7 +57,7 @@ class Router:
 
     def decide(self, api: Api, head: RequestHead, body: bytes) -> Decision:
         """Place a request whose body is there as a whole."""
-        if self.early.next_look(body) == 0:
+        if self.early.next_look(api, body) == 0:
             return self.unsure(api, Reason.EARLY, len(body))
         if head.content_encoding not in _NO_ENCODING:
             return self.unsure(api, Reason.NOT_UNDERSTOOD, len(body), BodyFault.ENCODED)
@@ -101,33 +101,44 @@ class Router:
 
     def keeps(self, decision: Decision, now_s: float) -> bool:
         """Say whether the stream stays open, to learn from the answer."""
-        estimate, budget = decision.estimate, decision.budget
-        if estimate is None or budget is None or not decision.learnable:
+        if decision.estimate is None or not decision.learnable:
             return False
-        output_tokens = budget.output_tokens * budget.sequences
-        cost = JSON_MESSAGES + (output_tokens if decision.stream else 0)
-        young = estimate.source in (Source.PRIOR, Source.YOUNG)
-        kept = self._learning.admit(cost, young=young, now_s=now_s)
+        young = decision.estimate.source in (Source.PRIOR, Source.YOUNG)
+        kept = self._learning.admit(_most_messages(decision), young=young, now_s=now_s)
         if kept:
             self.listener.kept(decision)
         return kept
 
-    def learn(self, decision: Decision, usage: Usage) -> None:
-        """Learn from a complete answer."""
-        served_by = decision.pool if decision.routed else self._pools.default
-        learning = self.estimator.observe(_estimate(decision), usage, served_by.max_budget_tokens)
-        self.listener.observed(Observation(decision, usage, learning))
+    def settle(self, decision: Decision, messages: int) -> None:
+        """Hear how many response messages a kept stream really took."""
+        self._learning.pay_back(_most_messages(decision), messages)
 
-    def learn_overflow(self, decision: Decision, overflow: Overflow) -> None:
-        """Learn from a refusal for length."""
+    def served_by(self, decision: Decision, attempts: int) -> Pool:
+        """Return the pool that answered: the gateway sends a second attempt to the default one."""
+        return decision.pool if decision.routed and attempts <= 1 else self._pools.default
+
+    def learn(self, decision: Decision, usage: Usage, served_by: Pool) -> None:
+        """Learn from a complete answer of a pool."""
+        learning = self.estimator.observe(_estimate(decision), usage, served_by.max_budget_tokens)
+        self.listener.observed(Observation(decision, served_by, usage, learning))
+
+    def learn_overflow(self, decision: Decision, overflow: Overflow, served_by: Pool) -> None:
+        """Learn from a pool's refusal for length."""
         self.estimator.observe_overflow(_estimate(decision), overflow)
-        self.listener.overflowed(decision, overflow)
+        self.listener.overflowed(decision, overflow, served_by)
 
     def _place(self, facts: RequestFacts, budget: TokenBudget) -> tuple[Pool, Reason]:
         if facts.unseen_history:
             return self._pools.default, Reason.UNSEEN_HISTORY
         pool = self._pools.place(budget)
         return pool, Reason.TOO_LONG if pool is self._pools.default else Reason.FITS
+
+
+def _most_messages(decision: Decision) -> int:
+    """Return the most response messages of a decision's answer: one for each token when it is streamed."""
+    budget = decision.budget
+    assert budget is not None, "only decisions with a budget are kept"
+    return JSON_MESSAGES + (budget.output_tokens * budget.sequences if decision.stream else 0)
 
 
 def _estimate(decision: Decision) -> Estimate:

@@ -8,6 +8,7 @@ from extproc.core.decoding import Decoder, decoder_for
 from extproc.core.errors import AnswerNotUnderstood
 from extproc.core.events import ResponseHead
 from extproc.core.listener import Skipped
+from extproc.core.policy import Pool
 from extproc.core.router import Router
 
 __all__ = ["Lesson", "lesson_for"]
@@ -35,14 +36,14 @@ class Lesson(Protocol):
 
 def lesson_for(router: Router, decision: Decision, head: ResponseHead) -> Lesson | None:
     """Return how to read an answer with this head; None (reported) when it cannot teach."""
+    served_by = router.served_by(decision, head.attempts)
     try:
         if head.status == 400:  # noqa: PLR2004
-            return _Refusal(router, decision, decoder_for(head.content_encoding, MAX_REFUSAL_BYTES))
-        if 200 <= head.status < 300:  # noqa: PLR2004
+            return _Refusal(router, decision, served_by, decoder_for(head.content_encoding, MAX_REFUSAL_BYTES))
+        if head.succeeded:
             limit = router.settings.max_answer_bytes
-            return _Answer(
-                router, decision, AnswerReader(decision.api, head.content_type, head.content_encoding, limit)
-            )
+            reader = AnswerReader(decision.api, head.content_type, head.content_encoding, limit)
+            return _Answer(router, decision, served_by, reader)
     except AnswerNotUnderstood as error:
         router.listener.not_learned(error.fault)
         return None
@@ -51,8 +52,8 @@ def lesson_for(router: Router, decision: Decision, head: ResponseHead) -> Lesson
 
 
 class _Answer:
-    def __init__(self, router: Router, decision: Decision, reader: AnswerReader) -> None:
-        self._router, self._decision = router, decision
+    def __init__(self, router: Router, decision: Decision, served_by: Pool, reader: AnswerReader) -> None:
+        self._router, self._decision, self._served_by = router, decision, served_by
         self._reader = reader
         self.feed = reader.feed
 
@@ -61,14 +62,14 @@ class _Answer:
         return self._reader.complete
 
     def finish(self) -> None:
-        self._router.learn(self._decision, self._reader.finish())
+        self._router.learn(self._decision, self._reader.finish(), self._served_by)
 
 
 class _Refusal:
     complete = False
 
-    def __init__(self, router: Router, decision: Decision, decoder: Decoder) -> None:
-        self._router, self._decision = router, decision
+    def __init__(self, router: Router, decision: Decision, served_by: Pool, decoder: Decoder) -> None:
+        self._router, self._decision, self._served_by = router, decision, served_by
         self._decoder = decoder
         self._body = bytearray()
 
@@ -81,4 +82,4 @@ class _Refusal:
         if overflow is None:
             self._router.listener.not_learned(Skipped.STATUS)
         else:
-            self._router.learn_overflow(self._decision, overflow)
+            self._router.learn_overflow(self._decision, overflow, self._served_by)

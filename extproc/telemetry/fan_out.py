@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from extproc.core.decision import Decision
 from extproc.core.errors import AnswerFault
 from extproc.core.listener import Listener, Misconfiguration, Observation, Skipped
+from extproc.core.policy import Pool
 from extproc.core.usage import Overflow
 
 __all__ = ["FanOut"]
@@ -31,6 +32,11 @@ class FanOut:
         for listener in self._listeners:
             listener.kept(decision)
 
+    def released(self, decision: Decision) -> None:
+        """Pass on."""
+        for listener in self._listeners:
+            listener.released(decision)
+
     def observed(self, observation: Observation) -> None:
         """Pass on."""
         for listener in self._listeners:
@@ -41,10 +47,10 @@ class FanOut:
         for listener in self._listeners:
             listener.not_learned(why)
 
-    def overflowed(self, decision: Decision, overflow: Overflow) -> None:
+    def overflowed(self, decision: Decision, overflow: Overflow, served_by: Pool) -> None:
         """Pass on."""
         for listener in self._listeners:
-            listener.overflowed(decision, overflow)
+            listener.overflowed(decision, overflow, served_by)
 
     def repaired(self, decision: Decision) -> None:
         """Pass on."""

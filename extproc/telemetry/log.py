@@ -15,6 +15,7 @@ import msgspec
 from extproc.core.decision import Decision
 from extproc.core.errors import AnswerFault
 from extproc.core.listener import Misconfiguration, Observation, Skipped
+from extproc.core.policy import Pool
 from extproc.core.usage import Overflow
 
 __all__ = ["JsonFormatter", "LogListener", "configure_logging"]
@@ -29,6 +30,9 @@ _HINTS = {
     ),
     Misconfiguration.BUFFERED_PARTIAL: (
         "request_body_mode: BUFFERED_PARTIAL routes only bodies that come with their headers; use BUFFERED"
+    ),
+    Misconfiguration.RESPONSE_BUFFERED: (
+        "response_body_mode: use STREAMED; BUFFERED holds streamed answers back, and fails those above its limit"
     ),
     Misconfiguration.NO_REQUEST_BODY: "set request_body_mode to STREAMED, BUFFERED or FULL_DUPLEX_STREAMED",
 }
@@ -91,6 +95,9 @@ class LogListener:
     def kept(self, decision: Decision) -> None:
         """Stay silent."""
 
+    def released(self, decision: Decision) -> None:
+        """Stay silent."""
+
     def observed(self, observation: Observation) -> None:
         """Log an answer that taught, at level debug."""
         if self._log.isEnabledFor(logging.DEBUG):
@@ -110,9 +117,13 @@ class LogListener:
         """Log at level debug; the metric counts it."""
         self._log.debug("answer not learned from", extra={"fields": {"cause": why}})
 
-    def overflowed(self, decision: Decision, overflow: Overflow) -> None:
+    def overflowed(self, decision: Decision, overflow: Overflow, served_by: Pool) -> None:
         """Log that no pool held a request: its prompt was longer than any context."""
-        fields = {"model": decision.model, "at_least_prompt_tokens": overflow.at_least_prompt_tokens}
+        fields = {
+            "pool": served_by.name,
+            "model": decision.model,
+            "at_least_prompt_tokens": overflow.at_least_prompt_tokens,
+        }
         self._log.info("context overflow", extra={"fields": fields})
 
     def repaired(self, decision: Decision) -> None:

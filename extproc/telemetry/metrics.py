@@ -6,8 +6,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from extproc.core.decision import Decision
 from extproc.core.errors import AnswerFault
+from extproc.core.estimator.protocol import Estimate, Learning
 from extproc.core.listener import Misconfiguration, Observation, Skipped
-from extproc.core.usage import Overflow
+from extproc.core.policy import Pool
+from extproc.core.usage import Overflow, Usage
 from extproc.telemetry.labels import BoundedLabels
 
 __all__ = ["Metrics"]
@@ -84,13 +86,18 @@ class Metrics:
         )
         self.not_learned_answers = counter("answers_not_learned_total", "Kept answers without a lesson", "cause")
         self.overflows = counter("context_overflows_total", "Refusals for length by the pool", "pool", "model")
-        self.repairs = counter("misroutes_repaired_total", "Kept requests that needed another attempt", "pool")
+        self.repairs = counter(
+            "misroutes_repaired_total",
+            "Kept requests that the pool did not serve, and another attempt did",
+            "pool",
+        )
         self.bodies = counter("bodies_not_understood_total", "Request bodies without facts, by cause", "cause")
         self.misconfigurations = counter(
             "misconfigured_total", "Exchanges that could not be routed, or not reliably", "cause"
         )
         self.exceptions = counter("exceptions_total", "Exceptions in our own code", "kind")
         self.kept_streams = counter("streams_kept_total", "Streams kept open for their answer")
+        self.released_streams = counter("streams_released_total", "Streams closed with their decision")
         self.open_streams = Gauge("dualpool_streams_open", "Streams open now", registry=registry)
         self.streams = counter("streams_total", "Streams ended")
         self.decision_seconds = histogram(
@@ -119,35 +126,45 @@ class Metrics:
         """Count a stream that stays open."""
         self.kept_streams().inc()
 
+    def released(self, decision: Decision) -> None:  # noqa: ARG002  (the port's signature)
+        """Count a stream that is over with its decision."""
+        self.released_streams().inc()
+
     def observed(self, observation: Observation) -> None:
-        """Record the error before learning, and the true lengths."""
+        """Record the error before learning, and the true lengths; usage that is not believed is only counted."""
         decision, usage, learning = observation.decision, observation.usage, observation.learning
+        if learning.refused is not None:
+            self.refused(learning.refused).inc()
+        if learning.refused == "implausible":
+            return
         model = self._models.label(decision.model)
         self.prompt(model).observe(usage.prompt_tokens)
         self.completion(model).observe(usage.completion_tokens)
         self.total(model).observe(usage.prompt_tokens + usage.completion_tokens)
-        self.ratio(model).observe(learning.ratio)
-        if learning.under_counted:
-            self.under_counted(model).inc()
-        if learning.refused is not None:
-            self.refused(learning.refused).inc()
         if learning.clipped:
             self.clipped(model).inc()
         if learning.truncated_by_pool:
-            self.truncated(decision.pool.name, model).inc()
-        if decision.estimate is not None:
-            self.bound_ratio(model).observe(decision.estimate.prompt_bound / usage.prompt_tokens)
-            key = self._categories.label(decision.estimate.category.key)
-            if learning.refused is None:
-                self.bytes_per_token(model, key).set(learning.bytes_per_token)
+            self.truncated(observation.served_by.name, model).inc()
+        # Usage of what was cut, or not in the body, says nothing about the estimate of what was.
+        if decision.estimate is not None and learning.refused in {None, "exact"}:
+            self._judge(decision.estimate, usage, learning, model)
+
+    def _judge(self, estimate: Estimate, usage: Usage, learning: Learning, model: str) -> None:
+        self.ratio(model).observe(learning.ratio)
+        self.bound_ratio(model).observe(estimate.prompt_bound / usage.prompt_tokens)
+        if learning.under_counted:
+            self.under_counted(model).inc()
+        if learning.refused is None:
+            key = self._categories.label(estimate.category.key)
+            self.bytes_per_token(model, key).set(learning.bytes_per_token)
 
     def not_learned(self, why: AnswerFault | Skipped) -> None:
         """Count an answer that taught nothing."""
         self.not_learned_answers(why).inc()
 
-    def overflowed(self, decision: Decision, overflow: Overflow) -> None:  # noqa: ARG002  (the port's signature)
+    def overflowed(self, decision: Decision, overflow: Overflow, served_by: Pool) -> None:  # noqa: ARG002  (as above)
         """Count a refusal for length."""
-        self.overflows(decision.pool.name, self._models.label(decision.model)).inc()
+        self.overflows(served_by.name, self._models.label(decision.model)).inc()
 
     def repaired(self, decision: Decision) -> None:
         """Count a request that was served by a later attempt."""

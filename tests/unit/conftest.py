@@ -31,17 +31,21 @@ from extproc.core.router import Router, RouterSettings
 
 
 class Recorder:
-    """A Listener that remembers every call as (name, argument)."""
+    """A Listener that remembers every call as (name, arguments)."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[str, Any]] = []
+        self.calls: list[tuple[str, tuple[Any, ...]]] = []
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *arguments: self.calls.append((name, arguments[0] if arguments else None))
+        return lambda *arguments: self.calls.append((name, arguments))
 
     def heard(self, name: str) -> list[Any]:
+        """Return the first argument of every call with this name."""
+        return [arguments[0] if arguments else None for arguments in self.heard_all(name)]
+
+    def heard_all(self, name: str) -> list[tuple[Any, ...]]:
         """Return the arguments of every call with this name."""
-        return [argument for called, argument in self.calls if called == name]
+        return [arguments for called, arguments in self.calls if called == name]
 
 
 @dataclass

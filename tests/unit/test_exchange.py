@@ -371,6 +371,72 @@ def test_an_answer_without_a_request_passes(connect: Connect) -> None:
     assert gateway.closed
 
 
+@pytest.mark.parametrize(
+    ("max_tokens", "status", "served_by", "repairs"),
+    [(50, 200, "long", 1), (50, 400, "long", 0), (50, 503, "long", 0), (5_000, 200, "long", 0)],
+)
+def test_a_repair_is_what_a_smaller_pool_did_not_serve_and_another_attempt_did(
+    connect: Connect, max_tokens: int, status: int, served_by: str, repairs: int
+) -> None:
+    """A retry is no repair when it fails too, or when the request was in the default pool anyway."""
+    gateway = connect(STREAMED)
+    head = ResponseHead(status, "application/json", attempts=2)
+    for event in [*whole(chat(max_tokens=max_tokens)), *answer(usage(), head=head)]:
+        gateway.send(event)
+    assert repairs == len(gateway.recorder.heard("repaired"))
+    assert {served_by} >= {each.served_by.name for each in gateway.recorder.heard("observed")}
+
+
+@pytest.mark.parametrize(("attempts", "pool"), [(1, "short"), (2, "long")])
+def test_a_refusal_is_the_pool_s_that_was_tried_last(connect: Connect, attempts: int, pool: str) -> None:
+    """After a second attempt it was the default pool that refused."""
+    gateway = connect(STREAMED)
+    refused = ResponseHead(400, "application/json", attempts=attempts)
+    refusal = b'{"error":{"message":"maximum context length is 10 tokens","code":400}}'
+    for event in [*whole(chat()), *answer(refusal, head=refused)]:
+        gateway.send(event)
+    ((_, _, served_by),) = gateway.recorder.heard_all("overflowed")
+    assert pool == served_by.name
+
+
+def test_a_stream_is_kept_or_released(connect: Connect) -> None:
+    """Each decision is followed by one of the two, and a released stream is closed at once."""
+    gateway = connect(STREAMED)
+    for event in whole(chat()):
+        gateway.send(event)
+    assert (1, 0) == (len(gateway.recorder.heard("kept")), len(gateway.recorder.heard("released")))
+    gateway = connect(STREAMED)
+    for event in whole(b"{"):
+        gateway.send(event)
+    assert (0, 1) == (len(gateway.recorder.heard("kept")), len(gateway.recorder.heard("released")))
+    assert gateway.closed
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_buffered_answers_are_reported_and_streams_not_kept(connect: Connect, *, stream: bool) -> None:
+    """Where the gateway buffers answers, a streamed one passes it only when we are gone."""
+    gateway = connect(Modes(BodyMode.STREAMED, BodyMode.BUFFERED, body_without_waiting=True))
+    for event in whole(chat(stream=stream, stream_options={"include_usage": True})):
+        gateway.send(event)
+    assert [Misconfiguration.RESPONSE_BUFFERED] == gateway.recorder.heard("misconfigured")
+    assert (1, stream) == (len(gateway.decisions), gateway.closed)
+
+
+def test_a_kept_stream_costs_what_came_of_it(connect: Connect) -> None:
+    """A stream with a huge declared limit leaves the budget to others once its few messages have passed."""
+    gateway = connect(STREAMED)
+    router = gateway.exchange._router
+    events = b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}\n\ndata: [DONE]\n\n'
+    for event in whole(chat(max_tokens=90_000, stream=True, stream_options={"include_usage": True})):
+        gateway.send(event)
+    assert not router._learning.admit(1, young=False, now_s=0.0)
+    for event in answer(events, head=SSE_ANSWER):
+        gateway.send(event)
+    gateway.exchange.end()
+    assert router._learning.admit(4_990, young=False, now_s=0.0)
+    assert not router._learning.admit(10, young=False, now_s=0.0)
+
+
 def test_a_client_that_leaves_in_mid_answer_is_counted(connect: Connect) -> None:
     """A stream that ends while its answer is read teaches nothing."""
     gateway = connect(STREAMED)

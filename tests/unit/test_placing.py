@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.core.budget import TokenBudget, token_budget
+from extproc.core.budget import MAX_BUDGET_TOKENS, TokenBudget, token_budget
 from extproc.core.early import EarlyRule, media_bytes
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.protocol import CategoryKey, Estimate, Source
@@ -74,9 +74,25 @@ def test_media_is_found_without_parsing(before: bytes, media: bytes, form: bytes
 def test_the_next_look_is_later_and_bounded(body: bytes) -> None:
     """Looking again never comes before more bytes have, and a body at its cap is decided."""
     rule = EarlyRule(largest_optional_tokens=100, max_held_bytes=2_000)
-    later = rule.next_look(body)
+    later = rule.next_look(Api.CHAT, body)
     assert later == 0 or len(body) < later <= 2_000
     assert later == 0 or len(body) < 2_000
+
+
+@pytest.mark.parametrize("api", [Api.COMPLETIONS, Api.EMBEDDINGS])
+def test_many_small_prompts_are_not_taken_for_a_large_one(api: Api) -> None:
+    """Bodies that may hold a list of prompts are waited for up to the cap of what is held."""
+    rule = EarlyRule(largest_optional_tokens=10, max_held_bytes=2_000)
+    assert 2_000 == rule.first_look(api) == rule.next_look(api, b"x" * 1_999)
+    assert 0 == rule.next_look(api, b"x" * 2_000)
+
+
+@pytest.mark.parametrize("output", [10**9, 10**300, 10**4_000])
+def test_a_budget_without_end_is_a_number_to_count_with(output: int) -> None:
+    """However much output is declared, for however many sequences, the budget stays a finite number of tokens."""
+    budget = token_budget(RequestFacts(Api.CHAT, "m", b"", sequences=output), estimate(10, 12, output))
+    assert (MAX_BUDGET_TOKENS, MAX_BUDGET_TOKENS) == (budget.total, budget.bound)
+    assert "l" == THREE.place(budget).name
 
 
 def test_learning_stays_within_its_budget_of_messages() -> None:
@@ -90,11 +106,23 @@ def test_learning_stays_within_its_budget_of_messages() -> None:
     assert budget.admit(3, young=False, now_s=6.0)
 
 
-@given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 2_000)), max_size=60))
-def test_however_requests_come_the_budget_holds(steps: list[tuple[float, int]]) -> None:
-    """For any arrivals of answers in learned categories the messages stay within burst + rate x time."""
+@given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 2_000), st.booleans()), max_size=60))
+def test_however_requests_come_the_budget_holds(steps: list[tuple[float, int, bool]]) -> None:
+    """For any arrivals the messages stay within burst + rate x time, and one burst more for young categories."""
     budget, now_s, spent = LearningBudget(LearningSettings(10, 100)), 0.0, 0
-    for wait_s, messages in steps:
+    for wait_s, messages, young in steps:
         now_s += wait_s
-        spent += messages if budget.admit(messages, young=False, now_s=now_s) else 0
-    assert spent <= 100 + 10 * now_s + 1e-6
+        spent += min(messages, 100) if budget.admit(messages, young=young, now_s=now_s) else 0
+    assert spent <= (200 if any(young for _, _, young in steps) else 100) + 10 * now_s + 1e-6
+
+
+def test_messages_that_did_not_come_are_paid_back() -> None:
+    """A stream is paid for by the most that it may be, at most a burst, and settled by what it was."""
+    budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=100))
+    assert budget.admit(6_000, young=False, now_s=0.0)
+    assert not budget.admit(3, young=False, now_s=0.0)
+    budget.pay_back(6_000, used=40)
+    assert budget.admit(60, young=False, now_s=0.0)
+    assert not budget.admit(1, young=False, now_s=0.0)
+    budget.pay_back(60, used=1_000)
+    assert not budget.admit(1, young=False, now_s=0.0)

@@ -1,0 +1,139 @@
+from dataclasses import replace
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from extproc.core.budget import TokenBudget
+from extproc.core.decision import Decision, Mode, Reason
+from extproc.core.errors import AnswerFault, BodyFault
+from extproc.core.estimator.protocol import CategoryKey, Estimate, Learning, Source
+from extproc.core.facts import Api
+from extproc.core.listener import Misconfiguration, Observation
+from extproc.core.policy import Pool
+from extproc.core.usage import Overflow, Usage
+from extproc.telemetry.labels import OTHER, BoundedLabels
+from extproc.telemetry.metrics import Metrics
+
+SHORT, LONG = Pool("short", 100), Pool("long", 1_000)
+ESTIMATE = Estimate(90.0, 120.0, 50, output_declared=True, source=Source.YOUNG, category=CategoryKey("m", "latin"))
+DECISION = Decision(
+    pool=SHORT,
+    reason=Reason.FITS,
+    mode=Mode.ENFORCE,
+    routed=True,
+    api=Api.CHAT,
+    model="m",
+    estimate=ESTIMATE,
+    budget=TokenBudget(90, 120, 50, 1),
+)
+LEARNED = Learning(0.9, under_counted=False, bytes_per_token=4.2)
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    """Return a registry of this test's own."""
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def metrics(registry: CollectorRegistry) -> Metrics:
+    """Return metrics that give two models and two categories labels of their own."""
+    return Metrics(registry, max_models=2, max_categories=2)
+
+
+def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
+    """Return a sample of the router's metrics."""
+    return registry.get_sample_value(f"dualpool_{name}", labels)
+
+
+def test_a_decision_is_counted_with_its_estimate(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Pool, reason, API and model label a request; its bound and where the estimate comes from are recorded."""
+    metrics.decided(DECISION)
+    labels = {"pool": "short", "reason": "fits", "api": "chat_completions", "model": "m"}
+    assert 1 == value(registry, "requests_total", **labels)
+    assert 170 == value(registry, "budget_tokens_sum", model="m")
+    assert 1 == value(registry, "estimates_total", model="m", source="young")
+
+
+def test_a_body_without_facts_is_counted_by_its_cause(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """What was not understood has no budget, and a cause."""
+    metrics.decided(
+        Decision(LONG, Reason.NOT_UNDERSTOOD, Mode.ENFORCE, routed=False, api=Api.CHAT, fault=BodyFault.TOO_DEEP)
+    )
+    assert 1 == value(registry, "bodies_not_understood_total", cause="too_deep")
+    assert None is value(registry, "budget_tokens_sum", model="")
+
+
+def test_models_beyond_the_cap_are_other(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """However many model names clients send, labels are the first few and `other`."""
+    for position in range(100):
+        metrics.decided(replace(DECISION, model=f"m{position}"))
+    labels = {"pool": "short", "reason": "fits", "api": "chat_completions"}
+    counts = [value(registry, "requests_total", model=model, **labels) for model in ("m0", "m1", "m2", OTHER)]
+    assert [1, 1, None, 98] == counts
+    assert ["a", "b", OTHER, "a"] == [*map(BoundedLabels(2).label, "abca")]
+
+
+def test_the_error_recorded_is_that_before_learning(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """The ratio is the one that the estimator handed out, and the bound's is of the estimate routed on."""
+    metrics.observed(Observation(DECISION, SHORT, Usage(100, 7), LEARNED))
+    assert 0.9 == value(registry, "estimate_ratio_sum", model="m")
+    assert 1.2 == value(registry, "bound_ratio_sum", model="m")
+    assert None is value(registry, "under_counted_total", model="m")
+    assert 4.2 == value(registry, "bytes_per_token", model="m", category="latin")
+    assert 107 == value(registry, "actual_total_tokens_sum", model="m")
+
+
+def test_clipped_under_counted_and_truncated_answers_are_counted(
+    metrics: Metrics, registry: CollectorRegistry
+) -> None:
+    """Each has a counter; a truncation is the pool's that served, not the one decided for."""
+    learning = replace(LEARNED, under_counted=True, clipped=True, truncated_by_pool=True)
+    metrics.observed(Observation(DECISION, LONG, Usage(130, 7), learning))
+    assert 1 == value(registry, "under_counted_total", model="m")
+    assert 1 == value(registry, "clipped_observations_total", model="m")
+    assert 1 == value(registry, "truncated_by_pool_total", pool="long", model="m")
+
+
+@pytest.mark.parametrize(("refused", "judged"), [("exact", 1), ("truncated", None), ("unseen_history", None)])
+def test_only_usage_of_what_was_estimated_judges_the_estimate(
+    metrics: Metrics, registry: CollectorRegistry, refused: str, judged: float | None
+) -> None:
+    """Usage of a prompt that was cut, or not in the body, has true lengths but says nothing of the estimate."""
+    metrics.observed(
+        Observation(DECISION, SHORT, Usage(130, 7), replace(LEARNED, under_counted=True, refused=refused))
+    )
+    assert judged == value(registry, "estimate_ratio_count", model="m")
+    assert judged == value(registry, "under_counted_total", model="m")
+    assert 1 == value(registry, "refused_observations_total", cause=refused)
+    assert 130 == value(registry, "actual_prompt_tokens_sum", model="m")
+
+
+def test_usage_that_is_not_believed_is_only_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """One nonsensical answer does not spoil the sums of true lengths."""
+    metrics.observed(Observation(DECISION, SHORT, Usage(5_000_000), replace(LEARNED, refused="implausible")))
+    assert 1 == value(registry, "refused_observations_total", cause="implausible")
+    assert None is value(registry, "actual_prompt_tokens_sum", model="m")
+    assert None is value(registry, "estimate_ratio_sum", model="m")
+
+
+def test_all_that_is_heard_is_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Streams kept and released, repairs, refusals, faults of gateways, of answers and our own have counters."""
+    metrics.kept(DECISION)
+    metrics.released(DECISION)
+    metrics.passed()
+    metrics.repaired(DECISION)
+    metrics.overflowed(DECISION, Overflow(200), LONG)
+    metrics.misconfigured(Misconfiguration.NO_REQUEST_BODY)
+    metrics.not_learned(AnswerFault.TOO_LARGE)
+    metrics.failed(ValueError("x"))
+    assert [1] * 8 == [
+        value(registry, "streams_kept_total"),
+        value(registry, "streams_released_total"),
+        value(registry, "passed_requests_total"),
+        value(registry, "misroutes_repaired_total", pool="short"),
+        value(registry, "context_overflows_total", pool="long", model="m"),
+        value(registry, "misconfigured_total", cause="no_request_body"),
+        value(registry, "answers_not_learned_total", cause="too_large"),
+        value(registry, "exceptions_total", kind="ValueError"),
+    ]
