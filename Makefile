@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
+# Packages are installed without bytecode, and each process that meets a module first writes it for the others: of
+# thousands of generated modules few are ever imported.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test lint format bench lock clean
 help:
