@@ -159,12 +159,17 @@ class Exchange:
             return self._decide(now_s)
         if mode is BodyMode.BUFFERED_PARTIAL:
             return self._give_up(Reason.CUT_OFF)
-        if self._body_bytes >= self._next_look_bytes:
-            assert self._api is not None
-            self._next_look_bytes = self._router.early.next_look(self._api, self._joined_body())
-            if self._next_look_bytes == 0:
-                return self._give_up(Reason.EARLY)
+        if self._body_bytes >= self._next_look_bytes and self._has_enough():
+            return self._give_up(Reason.EARLY)
         return []
+
+    def _has_enough(self) -> bool:
+        early = self._router.early
+        if self._body_bytes >= early.max_held_bytes:  # then not even put together
+            return True
+        assert self._api is not None
+        self._next_look_bytes = early.next_look(self._api, self._joined_body())
+        return self._next_look_bytes == 0
 
     def _collect_trailers(self, event: RequestTrailers, now_s: float) -> list[Action]:
         if not self._headers_held:
