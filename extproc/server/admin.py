@@ -1,6 +1,7 @@
 """The admin HTTP server: /metrics, /healthz, /readyz, /config, /state, in a thread of its own.
 
-What belongs to the event loop is asked of the event loop; that it answers in time is what /healthz means.
+What belongs to the event loop is asked of the event loop; that it answers in time is what /healthz means. It is
+asked for frozen objects and nothing else: to write them out takes longer than a request may wait.
 """
 
 import asyncio
@@ -14,6 +15,8 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.protocol import LearnedState
+from extproc.state.snapshot import to_json
 
 __all__ = ["Admin", "AdminPages"]
 
@@ -29,12 +32,12 @@ class AdminPages:
         self,
         registry: CollectorRegistry,
         ready: Callable[[], bool],
-        state_json: Callable[[], str],
+        state: Callable[[], LearnedState],
         config_json: bytes,
     ) -> None:
         self._registry = registry
         self._ready = ready
-        self._state_json = state_json
+        self._state = state
         self._config_json = config_json
         self._loop = asyncio.get_running_loop()
 
@@ -53,7 +56,7 @@ class AdminPages:
                 case "/config":
                     return HTTPStatus.OK, "application/json", self._config_json
                 case "/state":
-                    return HTTPStatus.OK, "application/json", self._on_loop(self._state_json).encode()
+                    return HTTPStatus.OK, "application/json", to_json(self._on_loop(self._state)).encode()
                 case _:
                     return _text(HTTPStatus.NOT_FOUND, "paths: /metrics /healthz /readyz /config /state\n")
         except (TimeoutError, concurrent.futures.CancelledError, RuntimeError) as error:

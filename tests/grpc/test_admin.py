@@ -1,5 +1,6 @@
 import asyncio
 import json
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.config.loading import parse
 from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.protocol import LearnedState
 from extproc.server.app import App
 
 Router = Callable[..., Any]
@@ -73,6 +75,26 @@ def test_state_and_config_are_shown(router: Router, call: type[Any]) -> None:
             assert ("m", "latin") in {(row.get("model"), row["key"]) for row in categories if "key" in row}
             assert "x-tenant" == (await get(app, "/config")).json()["tenant_header"]
 
+    asyncio.run(scenario())
+
+
+def test_the_state_is_written_out_beside_the_event_loop(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While /state makes its JSON, however large, the event loop serves on."""
+    begun, served = threading.Event(), threading.Event()
+
+    def slow(_state: LearnedState) -> str:
+        begun.set()
+        return json.dumps({"served": served.wait(10)})
+
+    async def scenario() -> None:
+        async with router() as app:
+            asking = asyncio.ensure_future(get(app, "/state"))
+            assert await asyncio.to_thread(begun.wait, 10)
+            assert 200 == (await get(app, "/healthz")).status_code
+            served.set()
+            assert (await asking).json() == {"served": True}
+
+    monkeypatch.setattr("extproc.server.admin.to_json", slow)
     asyncio.run(scenario())
 
 
