@@ -33,6 +33,7 @@ class Streams:
         self.encoder = encoder
         self.metrics = metrics
         self.deadlines = Deadlines(router.settings.deadline_ms / 1000)
+        self.releasing = False
         self._open: set[_Stream] = set()
         metrics.open_streams.set_function(self._open.__len__)
 
@@ -47,7 +48,11 @@ class Streams:
             stream.end()
 
     def release(self) -> None:
-        """Return cleanly from every stream that waits, but those that would lose bytes (at the end of a drain)."""
+        """Return cleanly from every stream that waits, at the end of a drain.
+
+        Those that would lose bytes are returned from as soon as they would not any more.
+        """
+        self.releasing = True
         for stream in self._open:
             stream.release()
 
@@ -114,8 +119,12 @@ class _Stream:
             answers, closing = self._take(message)
             for answer in answers:
                 await context.write(answer)
-            if closing:
+            if closing or self._released():
                 return
+
+    def _released(self) -> bool:
+        exchange = self._exchange
+        return self._streams.releasing and exchange is not None and exchange.may_leave and not exchange.holding
 
     async def _write_deadline(self) -> None:
         answers, closing = self._take(None)

@@ -29,6 +29,12 @@ def mutation(message: Any) -> dict[str, str]:
     return {option.header.key: option.header.raw_value.decode() for option in common.header_mutation.set_headers}
 
 
+def echo(message: Any) -> bytes:
+    """Return the piece of the request's body that an answer gives back."""
+    piece: bytes = message.request_body.response.body_mutation.streamed_response.body
+    return piece
+
+
 def test_a_released_stream_ends_well_after_its_decision(router: Router, call: type[Any]) -> None:
     """A short streaming request without usage gets one answer, route cache cleared, and status OK."""
 
@@ -203,9 +209,31 @@ def test_a_stop_waits_for_a_full_duplex_body(router: Router, call: type[Any]) ->
             await stream.read()
             stopping = asyncio.ensure_future(app.stop())
             await stream.body(b"first", end=False)
-            assert b"first" == (await stream.read()).request_body.response.body_mutation.streamed_response.body
+            assert b"first" == echo(await stream.read())
             await stream.body(b"last")
-            assert b"last" == (await stream.read()).request_body.response.body_mutation.streamed_response.body
+            assert b"last" == echo(await stream.read())
+            assert grpc.StatusCode.OK == await stream.code()
+            await stopping
+
+    asyncio.run(scenario())
+
+
+def test_a_stop_does_not_wait_for_the_answer_to_a_full_duplex_body(
+    router: Router, call: type[Any], eventually: Any
+) -> None:
+    """A stream that is kept for its answer ends with OK as soon as its body went back whole."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream = call(channel)
+            await stream.headers(mode="FULL_DUPLEX_STREAMED")
+            await stream.body(chat()[:9], end=False)
+            await eventually(lambda: len(app._streams._open) == 1)
+            stopping = asyncio.ensure_future(app.stop())
+            await stream.body(chat()[9:])
+            assert mutation(await stream.read())["x-token-budget-reason"] == "fits"
+            assert [chat()[:9], chat()[9:]] == [echo(await stream.read()) for _ in range(2)]
+            assert await stream.read() is None
             assert grpc.StatusCode.OK == await stream.code()
             await stopping
 
