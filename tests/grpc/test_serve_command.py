@@ -41,7 +41,7 @@ def test_sigterm_drains_and_ends_well(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("mode: on", "mode: True given"),
+        ("mode: on", "mode: 'on' given; allowed are enforce, shadow, off"),
         ("pools: [{name: a, max_budget_tokens: 5}]", "pools: 1 given; at least 2"),
         ("listen: {address: '127.0.0.1:99999'}", "listen.address: '127.0.0.1:99999'"),
         ("{", "not YAML"),
