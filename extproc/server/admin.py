@@ -76,7 +76,7 @@ class Admin:
         host, _, port = address.rpartition(":")
         try:
             self._server = ThreadingHTTPServer((host.strip("[]"), int(port)), _handler(pages))
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the latter for what is no name of a host
             raise ConfigurationError(f"admin.address: {address!r} cannot be bound: {error}") from error
         self.address = f"{host}:{self._server.server_address[1]}"
         self._thread = threading.Thread(

@@ -45,6 +45,11 @@ def test_sigterm_drains_and_ends_well(tmp_path: Path) -> None:
         ("pools: [{name: a, max_budget_tokens: 5}]", "pools: 1 given; at least 2"),
         ("listen: {address: '127.0.0.1:99999'}", "listen.address: '127.0.0.1:99999'"),
         ("{", "not YAML"),
+        (
+            "listen: {address: '127.0.0.1:0', tls: {certificate_file: README.md, private_key_file: README.md}}",
+            "listen.tls: certificate_file 'README.md' and private_key_file 'README.md' given",
+        ),
+        ("{listen: {address: '127.0.0.1:0'}, admin: {address: 'a..b:0'}}", "admin.address: 'a..b:0' cannot be"),
     ],
 )
 def test_a_wrong_configuration_ends_with_2_and_one_sentence(tmp_path: Path, text: str, said: str) -> None:
