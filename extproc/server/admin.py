@@ -6,6 +6,7 @@ asked for frozen objects and nothing else: to write them out takes longer than a
 
 import asyncio
 import concurrent.futures
+import socket
 import threading
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
@@ -75,7 +76,7 @@ class Admin:
     def __init__(self, address: str, pages: AdminPages) -> None:
         host, _, port = address.rpartition(":")
         try:
-            self._server = ThreadingHTTPServer((host.strip("[]"), int(port)), _handler(pages))
+            self._server = _server(host.strip("[]"), int(port), pages)
         except (OSError, UnicodeError) as error:  # the latter for what is no name of a host
             raise ConfigurationError(f"admin.address: {address!r} cannot be bound: {error}") from error
         self.address = f"{host}:{self._server.server_address[1]}"
@@ -94,18 +95,32 @@ class Admin:
         self._thread.join()
 
 
+def _server(host: str, port: int, pages: AdminPages) -> ThreadingHTTPServer:
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    return Server((host, port), _handler(pages))
+
+
 def _handler(pages: AdminPages) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = 30
 
         def do_GET(self) -> None:
+            self.wfile.write(self._answer_head())
+
+        def do_HEAD(self) -> None:
+            self._answer_head()
+
+        def _answer_head(self) -> bytes:
+            """Send all that comes before the body; return the body."""
             status, content_type, body = pages.page(self.path)
             self.send_response(status)
             self.send_header("content-type", content_type)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            return body
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the base class's name)
             """Stay silent: probes and scrapes come every few seconds."""
