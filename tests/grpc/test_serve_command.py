@@ -2,6 +2,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,19 @@ def test_sigterm_drains_and_ends_well(tmp_path: Path) -> None:
         assert httpx.get(f"http://{admin}/readyz").status_code == 503
         process.send_signal(signal.SIGTERM)
         assert 0 == process.wait(20)
+
+
+def test_the_drain_ends_by_itself(tmp_path: Path) -> None:
+    """After one SIGTERM the router serves on for drain_s, and then ends with exit code 0."""
+    config = tmp_path / "c.yaml"
+    config.write_text("listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 0.3")
+    with started(config) as (process, _admin):
+        asked_s = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert 0 == process.wait(20)
+        assert time.monotonic() - asked_s >= 0.3
+        assert process.stderr is not None
+        assert ["draining", "stopped"] == [json.loads(line)["message"] for line in process.stderr]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,9 @@ import pytest
 from google.protobuf import json_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from extproc.config.loading import parse
+from extproc.server.app import App
+
 Router = Callable[..., Any]
 
 
@@ -178,6 +181,40 @@ def test_a_body_far_beyond_grpcs_own_limit_is_taken(router: Router, call: type[A
             await stream.body(b'{"messages":"' + b"a" * 20_000_000)
             answer = (await stream.read()).request_body.response.header_mutation
             assert "early" == answer.set_headers[0].header.raw_value.decode()
+
+    asyncio.run(scenario())
+
+
+def test_a_body_over_the_limit_is_refused_and_the_router_lives_on(call: type[Any]) -> None:
+    """A message over listen.max_message_bytes ends its own stream with RESOURCE_EXHAUSTED, and no other."""
+    listen = "{address: '127.0.0.1:0', max_message_bytes: 1048576}"
+
+    async def scenario() -> None:
+        app = App(parse(f"listen: {listen}\nadmin: {{address: '127.0.0.1:0'}}\ndrain_s: 0"))
+        await app.start()
+        async with grpc.aio.insecure_channel(app.grpc_address) as channel:
+            streams = [call(channel) for _ in range(2)]
+            for stream in streams:
+                await stream.headers(mode="BUFFERED")
+                assert (await stream.read()).HasField("request_headers")
+            await streams[0].body(b"a" * (3 << 20))
+            assert grpc.StatusCode.RESOURCE_EXHAUSTED == await streams[0].code()
+            await streams[1].body(chat())
+            assert (await streams[1].read()).HasField("request_body")
+        await app.stop()
+
+    asyncio.run(scenario())
+
+
+def test_only_ext_proc_and_health_are_served(router: Router) -> None:
+    """Server reflection is off: nobody is told what else there is."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            for version in ("v1", "v1alpha"):
+                raw: Any = channel.stream_stream  # the stubs want serializers
+                stream = raw(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")()
+                assert grpc.StatusCode.UNIMPLEMENTED == await asyncio.wait_for(stream.code(), 10)
 
     asyncio.run(scenario())
 
