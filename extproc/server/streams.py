@@ -60,6 +60,7 @@ class Streams:
 class _Stream:
     __slots__ = (
         "_began_s",
+        "_busy",
         "_context",
         "_deadline_writes",
         "_exchange",
@@ -78,6 +79,7 @@ class _Stream:
         self._modes = Modes()
         self._exchange: Exchange | None = None
         self._deadline_writes: asyncio.Task[None] | None = None
+        self._busy = False
         self._began_s = 0.0
         self._processing_s = 0.0
         self._leaving = False
@@ -94,8 +96,8 @@ class _Stream:
             await self._context.abort(grpc.StatusCode.INTERNAL, "an exception in the router; see its log")
 
     def release(self) -> None:
-        """Leave a stream that waits for its next message."""
-        if self._exchange is not None and self._exchange.may_leave:
+        """Leave a stream that waits for its next message; one that writes returns by itself after that."""
+        if not self._busy and self._exchange is not None and self._exchange.may_leave:
             self._leave()
 
     def on_deadline(self) -> None:
@@ -114,6 +116,7 @@ class _Stream:
     async def _serve(self) -> None:
         context = self._context
         while (message := await context.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]  # not in stubs
+            self._busy = True
             if self._deadline_writes is not None:
                 await self._deadline_writes
             answers, closing = self._take(message)
@@ -121,6 +124,7 @@ class _Stream:
                 await context.write(answer)
             if closing or self._released():
                 return
+            self._busy = False
 
     def _released(self) -> bool:
         exchange = self._exchange

@@ -255,6 +255,35 @@ def test_a_stop_waits_for_a_full_duplex_body(router: Router, call: type[Any]) ->
     asyncio.run(scenario())
 
 
+def test_a_stop_while_a_full_duplex_body_goes_back_cuts_nothing(
+    router: Router, call: type[Any], eventually: Any
+) -> None:
+    """Pieces of the last message that are still to be written are written before the stream ends."""
+    body = b'{"pad":"' + b"a" * 8_000_000 + b'",' + chat()[1:]
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream = call(channel)
+            await stream.headers("/v1/other", mode="FULL_DUPLEX_STREAMED")
+            await stream.read()
+            (served,) = app._streams._open
+            await stream.body(body[:5], end=False)
+            assert body[:5] == echo(await stream.read())
+            await stream.body(body[5:])
+            # The gateway takes nothing, so the router is in the middle of its writes.
+            await eventually(lambda: served._exchange.may_leave)
+            stopping = asyncio.ensure_future(app.stop())
+            await eventually(lambda: app._streams.releasing)
+            back = body[:5]
+            while (answer := await stream.read()) is not None:
+                back += echo(answer)
+            assert body == back
+            assert grpc.StatusCode.OK == await stream.code()
+            await stopping
+
+    asyncio.run(scenario())
+
+
 def test_a_stop_does_not_wait_for_the_answer_to_a_full_duplex_body(
     router: Router, call: type[Any], eventually: Any
 ) -> None:
