@@ -33,7 +33,7 @@ class ListenSettings:
 
     address: str = "0.0.0.0:9002"
     tls: TlsFiles | None = None
-    max_message_bytes: Annotated[int, Meta(ge=1 << 20)] = 128 << 20
+    max_message_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 30)] = 128 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class AdminSettings:
 class ExchangeSettings:
     """How long and how much of a request is held; see RouterSettings."""
 
-    deadline_ms: Annotated[int, Meta(ge=1)] = 150
+    deadline_ms: Annotated[int, Meta(ge=1, le=60_000)] = 150
     max_held_bytes: Annotated[int, Meta(ge=1024)] = 768 << 10
     max_answer_bytes: Annotated[int, Meta(ge=1024)] = 4 << 20
 
@@ -74,5 +74,5 @@ class Configuration:
     estimator: EstimatorSettings = field(default_factory=EstimatorSettings)
     learning: LearningSettings = field(default_factory=LearningSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
-    drain_s: Annotated[float, Meta(ge=0)] = 15.0
+    drain_s: Annotated[float, Meta(ge=0, le=3_600)] = 15.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"

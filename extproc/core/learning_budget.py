@@ -9,11 +9,16 @@ clients', and new ones every day would keep every stream.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
 
 __all__ = ["LearningBudget", "LearningSettings"]
 
 # Headers, one piece of body, and the end: what a JSON answer costs.
 JSON_MESSAGES = 3
+
+Messages = Annotated[float, Meta(ge=0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +28,8 @@ class LearningSettings:
     At most `messages_per_s` response messages are paid for on average, `burst_messages` at once.
     """
 
-    messages_per_s: float = 500.0
-    burst_messages: float = 5_000.0
+    messages_per_s: Messages = 500.0
+    burst_messages: Messages = 5_000.0
 
 
 class LearningBudget:

@@ -1,10 +1,12 @@
 """The admin HTTP server: /metrics, /healthz, /readyz, /config, /state, in a thread of its own.
 
-What belongs to the event loop is asked of the event loop; that it answers in time is what /healthz means.
+What belongs to the event loop is asked of the event loop; that it answers in time is what /healthz means. It is
+asked for frozen objects and nothing else: to write them out takes longer than a request may wait.
 """
 
 import asyncio
 import concurrent.futures
+import socket
 import threading
 from collections.abc import Callable, Coroutine
 from http import HTTPStatus
@@ -14,6 +16,8 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.protocol import LearnedState
+from extproc.state.snapshot import to_json
 
 __all__ = ["Admin", "AdminPages"]
 
@@ -29,12 +33,12 @@ class AdminPages:
         self,
         registry: CollectorRegistry,
         ready: Callable[[], bool],
-        state_json: Callable[[], str],
+        state: Callable[[], LearnedState],
         config_json: bytes,
     ) -> None:
         self._registry = registry
         self._ready = ready
-        self._state_json = state_json
+        self._state = state
         self._config_json = config_json
         self._loop = asyncio.get_running_loop()
 
@@ -53,7 +57,7 @@ class AdminPages:
                 case "/config":
                     return HTTPStatus.OK, "application/json", self._config_json
                 case "/state":
-                    return HTTPStatus.OK, "application/json", self._on_loop(self._state_json).encode()
+                    return HTTPStatus.OK, "application/json", to_json(self._on_loop(self._state)).encode()
                 case _:
                     return _text(HTTPStatus.NOT_FOUND, "paths: /metrics /healthz /readyz /config /state\n")
         except (TimeoutError, concurrent.futures.CancelledError, RuntimeError) as error:
@@ -72,8 +76,8 @@ class Admin:
     def __init__(self, address: str, pages: AdminPages) -> None:
         host, _, port = address.rpartition(":")
         try:
-            self._server = ThreadingHTTPServer((host.strip("[]"), int(port)), _handler(pages))
-        except OSError as error:
+            self._server = _server(host.strip("[]"), int(port), pages)
+        except (OSError, UnicodeError) as error:  # the latter for what is no name of a host
             raise ConfigurationError(f"admin.address: {address!r} cannot be bound: {error}") from error
         self.address = f"{host}:{self._server.server_address[1]}"
         self._thread = threading.Thread(
@@ -91,18 +95,32 @@ class Admin:
         self._thread.join()
 
 
+def _server(host: str, port: int, pages: AdminPages) -> ThreadingHTTPServer:
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    return Server((host, port), _handler(pages))
+
+
 def _handler(pages: AdminPages) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = 30
 
         def do_GET(self) -> None:
+            self.wfile.write(self._answer_head())
+
+        def do_HEAD(self) -> None:
+            self._answer_head()
+
+        def _answer_head(self) -> bytes:
+            """Send all that comes before the body; return the body."""
             status, content_type, body = pages.page(self.path)
             self.send_response(status)
             self.send_header("content-type", content_type)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            return body
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the base class's name)
             """Stay silent: probes and scrapes come every few seconds."""

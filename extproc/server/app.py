@@ -17,7 +17,6 @@ from extproc.core.router import Router, RouterSettings
 from extproc.server.admin import Admin, AdminPages
 from extproc.server.listening import Health, listen
 from extproc.server.streams import Streams
-from extproc.state.snapshot import to_json
 from extproc.telemetry.fan_out import FanOut
 from extproc.telemetry.log import LogListener
 from extproc.telemetry.metrics import Metrics
@@ -51,9 +50,8 @@ class App:
         self._health = Health()
         self._server: grpc.aio.Server
         self._server, self.grpc_address = listen(configuration.listen, self._streams, self._health)
-        estimator = self.router.estimator
         pages = AdminPages(
-            registry, lambda: self._health.ready, lambda: to_json(estimator.state()), as_json(configuration)
+            registry, lambda: self._health.ready, self.router.estimator.state, as_json(configuration)
         )
         self._admin = Admin(configuration.admin.address, pages)
         self.admin_address = self._admin.address

@@ -1,5 +1,6 @@
 """The grpc.aio server: options, credentials, the raw-bytes handler, and the health service."""
 
+import ssl
 from pathlib import Path
 
 import grpc
@@ -61,6 +62,9 @@ def _bind(server: grpc.aio.Server, settings: ListenSettings) -> str:
         else:
             port = server.add_secure_port(settings.address, _credentials(settings.tls))
     except RuntimeError as error:
+        # gRPC does not say which of the two it is.
+        if settings.tls is not None:
+            _check_pem(settings.tls)
         raise ConfigurationError(f"listen.address: {settings.address!r} cannot be bound: {error}") from error
     if settings.address.startswith("unix:"):
         return settings.address
@@ -76,8 +80,33 @@ def _credentials(files: TlsFiles) -> grpc.ServerCredentials:
     )
 
 
+def _check_pem(files: TlsFiles) -> None:
+    """Raise ConfigurationError that names the files which cannot be used; OpenSSL says what is wrong with them."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate, key, authority = files.certificate_file, files.private_key_file, files.client_ca_file
+    try:
+        # With a password given OpenSSL does not ask for one on the terminal.
+        context.load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"listen.tls: certificate_file {certificate!r} and private_key_file {key!r} given; PEM files of a "
+            f"certificate and of its key, not encrypted, are needed: {error}"
+        ) from error
+    try:
+        if authority:
+            context.load_verify_locations(authority)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"listen.tls.client_ca_file: {authority!r} given; a PEM file of certificates is needed: {error}"
+        ) from error
+
+
 def _read(name: str, field: str) -> bytes:
     try:
-        return Path(name).read_bytes()
-    except OSError as error:
+        content = Path(name).read_bytes()
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"listen.tls.{field}: {error}") from error
+    if not content:
+        # gRPC would listen with an empty authority, and then serve nobody.
+        raise ConfigurationError(f"listen.tls.{field}: {name!r} given, which is empty; a PEM file is needed")
+    return content

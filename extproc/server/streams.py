@@ -11,12 +11,12 @@ from typing import Any
 
 import grpc
 
-from extproc.core.events import MAY_DECIDE, Action, Close, Deadline, Event
+from extproc.core.events import MAY_DECIDE, Action, BodyMode, Close, Deadline, Event, Modes
 from extproc.core.exchange import Exchange
 from extproc.core.router import Router
 from extproc.server.deadlines import Deadlines
 from extproc.telemetry.metrics import Metrics
-from extproc.wire.decode import Decoder, UnknownMessage
+from extproc.wire.decode import Decoder
 from extproc.wire.encode import Encoder
 
 __all__ = ["Streams"]
@@ -33,6 +33,7 @@ class Streams:
         self.encoder = encoder
         self.metrics = metrics
         self.deadlines = Deadlines(router.settings.deadline_ms / 1000)
+        self.releasing = False
         self._open: set[_Stream] = set()
         metrics.open_streams.set_function(self._open.__len__)
 
@@ -47,7 +48,11 @@ class Streams:
             stream.end()
 
     def release(self) -> None:
-        """Return cleanly from every stream that waits, but those that would lose bytes (at the end of a drain)."""
+        """Return cleanly from every stream that waits, at the end of a drain.
+
+        Those that would lose bytes are returned from as soon as they would not any more.
+        """
+        self.releasing = True
         for stream in self._open:
             stream.release()
 
@@ -55,11 +60,14 @@ class Streams:
 class _Stream:
     __slots__ = (
         "_began_s",
+        "_busy",
         "_context",
         "_deadline_writes",
         "_exchange",
+        "_leaving",
+        "_loses_bytes",
+        "_modes",
         "_processing_s",
-        "_released",
         "_streams",
         "_task",
     )
@@ -68,35 +76,29 @@ class _Stream:
         self._streams = streams
         self._context = context
         self._task: asyncio.Task[Any] | None = asyncio.current_task()
+        self._modes = Modes()
         self._exchange: Exchange | None = None
         self._deadline_writes: asyncio.Task[None] | None = None
+        self._busy = False
         self._began_s = 0.0
         self._processing_s = 0.0
-        self._released = False
+        self._leaving = False
+        self._loses_bytes = False
 
     async def run(self) -> None:
-        """Serve until the end. A cancellation by `release` ends it as cleanly as a return."""
-        context = self._context
+        """Serve until the end. A cancellation of our own ends it as cleanly as a return."""
         try:
-            while (message := await context.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]  # not in stubs
-                if self._deadline_writes is not None:
-                    await self._deadline_writes
-                answers, closing = self._take(message)
-                for answer in answers:
-                    await context.write(answer)
-                if closing:
-                    return
-        except UnknownMessage as error:
-            self._streams.router.listener.failed(error)
+            await self._serve()
         except asyncio.CancelledError:
-            if not self._released:
+            if not self._leaving:
                 raise
+        if self._loses_bytes:
+            await self._context.abort(grpc.StatusCode.INTERNAL, "an exception in the router; see its log")
 
     def release(self) -> None:
-        """Leave a stream that waits for its next message."""
-        if self._task is not None and self._exchange is not None and self._exchange.may_leave:
-            self._released = True
-            self._task.cancel()
+        """Leave a stream that waits for its next message; one that writes returns by itself after that."""
+        if not self._busy and self._exchange is not None and self._exchange.may_leave:
+            self._leave()
 
     def on_deadline(self) -> None:
         """Answer what is still held."""
@@ -111,20 +113,70 @@ class _Stream:
         metrics.streams().inc()
         metrics.processing_seconds().observe(self._processing_s)
 
-    def _take(self, message: bytes) -> tuple[list[bytes], bool]:
-        """Handle one message: what to write, and whether the stream is to be closed after it."""
-        now_s = time.monotonic()
-        if self._exchange is None:
-            modes, event = self._streams.decoder.first(message)
-            self._exchange = Exchange(self._streams.router, modes)
-            self._began_s = now_s
-            taken = self._handle(self._exchange, event, now_s)
-            if self._exchange.holding:
-                self._streams.deadlines.add(self, now_s)
-            return taken
-        return self._handle(self._exchange, self._streams.decoder.next(message), now_s)
+    async def _serve(self) -> None:
+        context = self._context
+        while (message := await context.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]  # not in stubs
+            self._busy = True
+            if self._deadline_writes is not None:
+                await self._deadline_writes
+            answers, closing = self._take(message)
+            for answer in answers:
+                await context.write(answer)
+            if closing or self._released():
+                return
+            self._busy = False
 
-    def _handle(self, exchange: Exchange, event: Event, now_s: float) -> tuple[list[bytes], bool]:
+    def _released(self) -> bool:
+        exchange = self._exchange
+        return self._streams.releasing and exchange is not None and exchange.may_leave and not exchange.holding
+
+    async def _write_deadline(self) -> None:
+        answers, closing = self._take(None)
+        for answer in answers:
+            await self._context.write(answer)
+        if closing:
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._task is not None:
+            self._leaving = True
+            self._task.cancel()
+
+    def _take(self, message: bytes | None) -> tuple[list[bytes], bool]:
+        """Handle a message, or the deadline (None): what to write, and whether to close the stream after it.
+
+        A failure of ours fails no request: it closes the stream, which answers everything. Only where that would
+        lose a part of a body unnoticed, the gateway is told.
+        """
+        closable = self._closable()
+        try:
+            return self._handle(message)
+        except Exception as error:  # noqa: BLE001  (whatever it is, the request goes on)
+            self._streams.router.listener.failed(error)
+            self._loses_bytes = not (closable and self._closable())
+            return [], True
+
+    def _closable(self) -> bool:
+        """Whether a close loses nothing, even if the next message is the first of an answer."""
+        duplex_answer = self._modes.response_body is BodyMode.FULL_DUPLEX_STREAMED
+        return self._exchange is None or (self._exchange.may_leave and not duplex_answer)
+
+    def _handle(self, message: bytes | None) -> tuple[list[bytes], bool]:
+        now_s = time.monotonic()
+        if message is None:
+            assert self._exchange is not None
+            return self._answer(self._exchange, Deadline(), now_s)
+        if self._exchange is not None:
+            return self._answer(self._exchange, self._streams.decoder.next(message), now_s)
+        self._modes, event = self._streams.decoder.first(message)
+        self._exchange = Exchange(self._streams.router, self._modes)
+        self._began_s = now_s
+        taken = self._answer(self._exchange, event, now_s)
+        if self._exchange.holding:
+            self._streams.deadlines.add(self, now_s)
+        return taken
+
+    def _answer(self, exchange: Exchange, event: Event, now_s: float) -> tuple[list[bytes], bool]:
         streams = self._streams
         actions = exchange.handle(event, now_s)
         answers = [streams.encoder.encode(action) for action in actions if type(action) is not Close]
@@ -133,12 +185,6 @@ class _Stream:
         if any(map(_decides, actions)):
             streams.metrics.decision_seconds().observe(ended_s - self._began_s)
         return answers, len(answers) < len(actions)
-
-    async def _write_deadline(self) -> None:
-        if self._exchange is not None:
-            answers, _ = self._handle(self._exchange, Deadline(), time.monotonic())
-            for answer in answers:
-                await self._context.write(answer)
 
 
 def _decides(action: Action) -> bool:

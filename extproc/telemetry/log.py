@@ -4,6 +4,7 @@ Exceptions are logged with their traceback once per kind (type and place) and mi
 meets must not drown the log.
 """
 
+import json
 import logging
 import sys
 import traceback
@@ -52,7 +53,10 @@ class JsonFormatter(logging.Formatter):
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return msgspec.json.encode(line, enc_hook=str).decode()
+        try:
+            return msgspec.json.encode(line, enc_hook=str).decode()
+        except UnicodeEncodeError:  # half a surrogate pair, which UTF-8 has no bytes for but JSON an escape
+            return json.dumps(line, default=str)
 
 
 def configure_logging(level: str) -> None:
@@ -118,13 +122,13 @@ class LogListener:
         self._log.debug("answer not learned from", extra={"fields": {"cause": why}})
 
     def overflowed(self, decision: Decision, overflow: Overflow, served_by: Pool) -> None:
-        """Log that no pool held a request: its prompt was longer than any context."""
+        """Log at level debug that a pool did not hold a request: clients send such, and the metric counts them."""
         fields = {
             "pool": served_by.name,
             "model": decision.model,
             "at_least_prompt_tokens": overflow.at_least_prompt_tokens,
         }
-        self._log.info("context overflow", extra={"fields": fields})
+        self._log.debug("context overflow", extra={"fields": fields})
 
     def repaired(self, decision: Decision) -> None:
         """Log at level debug; the metric counts it."""
@@ -141,7 +145,9 @@ class LogListener:
     def failed(self, error: Exception) -> None:
         """Log the traceback, once per kind and minute."""
         frames = traceback.extract_tb(error.__traceback__)
-        kind = f"{type(error).__name__} at {frames[-1].filename}:{frames[-1].lineno}" if frames else repr(error)
+        place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "nowhere"
+        # Not what it says: a client may have a part in that, and make each one a kind of its own.
+        kind = f"{type(error).__name__} at {place}"
         now = self._clock()
         if now - self._logged_at_s.get(kind, -REPEAT_AFTER_S) < REPEAT_AFTER_S:
             return

@@ -27,6 +27,8 @@ from extproc.core.facts import RequestHead
 
 __all__ = ["Decoder", "UnknownMessage"]
 
+MAX_DIGITS = 9
+
 _MODES = {mode.value: mode for mode in BodyMode}
 
 
@@ -125,7 +127,8 @@ def _pick(headers: HeaderMap, fields: Mapping[str, str]) -> dict[str, str]:
 
 
 def _number(text: str, otherwise: int) -> int:
-    return int(text) if text.isascii() and text.isdigit() else otherwise
+    """Return the number; `otherwise` for what is none. int() would raise for thousands of digits."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else otherwise
 
 
 def _parse(message: bytes) -> ProcessingRequest:

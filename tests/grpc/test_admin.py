@@ -1,15 +1,20 @@
 import asyncio
 import json
+import socket
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx
 import pytest
+import trustme
 from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.config.loading import parse
 from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.protocol import LearnedState
 from extproc.server.app import App
 
 Router = Callable[..., Any]
@@ -21,6 +26,21 @@ async def get(app: App, path: str) -> httpx.Response:
     """Fetch an admin page."""
     async with httpx.AsyncClient() as client:
         return await client.get(f"http://{app.admin_address}{path}")
+
+
+def get_while_the_loop_hangs(app: App, *paths: str) -> list[httpx.Response]:
+    """Fetch admin pages in the event loop's own thread, which does nothing else until they are there."""
+    with httpx.Client(base_url=f"http://{app.admin_address}") as client:
+        return [client.get(path) for path in paths]
+
+
+def speaks_ipv6() -> bool:
+    """Return whether this machine has the address ::1."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
 
 
 async def learn_once(app: App, call: type[Any]) -> None:
@@ -76,6 +96,26 @@ def test_state_and_config_are_shown(router: Router, call: type[Any]) -> None:
     asyncio.run(scenario())
 
 
+def test_the_state_is_written_out_beside_the_event_loop(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While /state makes its JSON, however large, the event loop serves on."""
+    begun, served = threading.Event(), threading.Event()
+
+    def slow(_state: LearnedState) -> str:
+        begun.set()
+        return json.dumps({"served": served.wait(10)})
+
+    async def scenario() -> None:
+        async with router() as app:
+            asking = asyncio.ensure_future(get(app, "/state"))
+            assert await asyncio.to_thread(begun.wait, 10)
+            assert 200 == (await get(app, "/healthz")).status_code
+            served.set()
+            assert (await asking).json() == {"served": True}
+
+    monkeypatch.setattr("extproc.server.admin.to_json", slow)
+    asyncio.run(scenario())
+
+
 def test_readiness_turns_and_liveness_stays(router: Router) -> None:
     """When draining /readyz is 503 and /healthz still 200; other paths are 404 with the ones there are."""
 
@@ -85,6 +125,75 @@ def test_readiness_turns_and_liveness_stays(router: Router) -> None:
             await app._health.set_ready(ready=False)
             codes = [(await get(app, path)).status_code for path in ("/readyz", "/healthz", "/nothing")]
             assert [503, 200, 404] == codes
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/metrics", "/config", "/nothing"])
+def test_head_answers_as_get_without_the_body(router: Router, path: str) -> None:
+    """A probe by HEAD sees the same status and headers, and the connection serves on."""
+
+    async def scenario() -> None:
+        async with router() as app, httpx.AsyncClient(base_url=f"http://{app.admin_address}") as client:
+            head, got = await client.head(path), await client.get(path)
+            assert (got.status_code, b"") == (head.status_code, head.content)
+            assert got.headers["content-type"] == head.headers["content-type"]
+            assert "content-length" in head.headers
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.skipif(not speaks_ipv6(), reason="no IPv6 here")
+def test_the_admin_pages_are_served_on_ipv6() -> None:
+    """An IPv6 address in brackets is listened on, and said with its port."""
+
+    async def scenario() -> None:
+        app = App(parse("listen: {address: '[::1]:0'}\nadmin: {address: '[::1]:0'}\ndrain_s: 0"))
+        await app.start()
+        try:
+            assert app.admin_address.startswith("[::1]:")
+            assert 200 == (await get(app, "/healthz")).status_code
+        finally:
+            await app.stop()
+
+    asyncio.run(scenario())
+
+
+def test_the_configuration_shows_no_secret(router: Router, tmp_path: Path) -> None:
+    """Over HTTP too, the private key's place is replaced by stars."""
+    authority = trustme.CA()
+    pair = authority.issue_cert("localhost")
+    pair.private_key_pem.write_to_path(str(tmp_path / "hidden.pem"))
+    pair.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    tls = f"{{certificate_file: {tmp_path}/cert.pem, private_key_file: {tmp_path}/hidden.pem}}"
+
+    async def scenario() -> None:
+        app = App(parse(f"listen: {{address: 'localhost:0', tls: {tls}}}\nadmin: {{address: '127.0.0.1:0'}}"))
+        await app.start()
+        try:
+            shown = await get(app, "/config")
+            assert {
+                "certificate_file": f"{tmp_path}/cert.pem",
+                "private_key_file": "***",
+                "client_ca_file": "",
+            } == (shown.json()["listen"]["tls"])
+            assert "hidden" not in shown.text
+        finally:
+            await app.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_hanging_event_loop_is_not_healthy(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    """/healthz, /readyz and /state answer 503 in time when the event loop does not; /metrics needs no loop."""
+    monkeypatch.setattr("extproc.server.admin.LOOP_ANSWERS_WITHIN_S", 0.05)
+
+    async def scenario() -> None:
+        async with router() as app:
+            answers = get_while_the_loop_hangs(app, "/healthz", "/readyz", "/state", "/metrics")
+            assert [503, 503, 503, 200] == [answer.status_code for answer in answers]
+            assert "the event loop does not answer: TimeoutError\n" == answers[0].text
+            assert 200 == (await get(app, "/healthz")).status_code
 
     asyncio.run(scenario())
 

@@ -2,6 +2,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,13 +39,31 @@ def test_sigterm_drains_and_ends_well(tmp_path: Path) -> None:
         assert 0 == process.wait(20)
 
 
+def test_the_drain_ends_by_itself(tmp_path: Path) -> None:
+    """After one SIGTERM the router serves on for drain_s, and then ends with exit code 0."""
+    config = tmp_path / "c.yaml"
+    config.write_text("listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 0.3")
+    with started(config) as (process, _admin):
+        asked_s = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert 0 == process.wait(20)
+        assert time.monotonic() - asked_s >= 0.3
+        assert process.stderr is not None
+        assert ["draining", "stopped"] == [json.loads(line)["message"] for line in process.stderr]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("mode: on", "mode: True given"),
+        ("mode: on", "mode: 'on' given; allowed are enforce, shadow, off"),
         ("pools: [{name: a, max_budget_tokens: 5}]", "pools: 1 given; at least 2"),
         ("listen: {address: '127.0.0.1:99999'}", "listen.address: '127.0.0.1:99999'"),
         ("{", "not YAML"),
+        (
+            "listen: {address: '127.0.0.1:0', tls: {certificate_file: README.md, private_key_file: README.md}}",
+            "listen.tls: certificate_file 'README.md' and private_key_file 'README.md' given",
+        ),
+        ("{listen: {address: '127.0.0.1:0'}, admin: {address: 'a..b:0'}}", "admin.address: 'a..b:0' cannot be"),
     ],
 )
 def test_a_wrong_configuration_ends_with_2_and_one_sentence(tmp_path: Path, text: str, said: str) -> None:

@@ -10,6 +10,9 @@ import pytest
 from google.protobuf import json_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from extproc.config.loading import parse
+from extproc.server.app import App
+
 Router = Callable[..., Any]
 
 
@@ -27,6 +30,12 @@ def mutation(message: Any) -> dict[str, str]:
     """Return the headers that an answer sets."""
     common = message.request_headers.response
     return {option.header.key: option.header.raw_value.decode() for option in common.header_mutation.set_headers}
+
+
+def echo(message: Any) -> bytes:
+    """Return the piece of the request's body that an answer gives back."""
+    piece: bytes = message.request_body.response.body_mutation.streamed_response.body
+    return piece
 
 
 def test_a_released_stream_ends_well_after_its_decision(router: Router, call: type[Any]) -> None:
@@ -176,6 +185,40 @@ def test_a_body_far_beyond_grpcs_own_limit_is_taken(router: Router, call: type[A
     asyncio.run(scenario())
 
 
+def test_a_body_over_the_limit_is_refused_and_the_router_lives_on(call: type[Any]) -> None:
+    """A message over listen.max_message_bytes ends its own stream with RESOURCE_EXHAUSTED, and no other."""
+    listen = "{address: '127.0.0.1:0', max_message_bytes: 1048576}"
+
+    async def scenario() -> None:
+        app = App(parse(f"listen: {listen}\nadmin: {{address: '127.0.0.1:0'}}\ndrain_s: 0"))
+        await app.start()
+        async with grpc.aio.insecure_channel(app.grpc_address) as channel:
+            streams = [call(channel) for _ in range(2)]
+            for stream in streams:
+                await stream.headers(mode="BUFFERED")
+                assert (await stream.read()).HasField("request_headers")
+            await streams[0].body(b"a" * (3 << 20))
+            assert grpc.StatusCode.RESOURCE_EXHAUSTED == await streams[0].code()
+            await streams[1].body(chat())
+            assert (await streams[1].read()).HasField("request_body")
+        await app.stop()
+
+    asyncio.run(scenario())
+
+
+def test_only_ext_proc_and_health_are_served(router: Router) -> None:
+    """Server reflection is off: nobody is told what else there is."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            for version in ("v1", "v1alpha"):
+                raw: Any = channel.stream_stream  # the stubs want serializers
+                stream = raw(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")()
+                assert grpc.StatusCode.UNIMPLEMENTED == await asyncio.wait_for(stream.code(), 10)
+
+    asyncio.run(scenario())
+
+
 def test_a_stop_returns_cleanly_from_waiting_streams(router: Router, call: type[Any]) -> None:
     """A stream kept for its answer ends with OK when the router stops: the client's answer goes on without us."""
 
@@ -203,9 +246,60 @@ def test_a_stop_waits_for_a_full_duplex_body(router: Router, call: type[Any]) ->
             await stream.read()
             stopping = asyncio.ensure_future(app.stop())
             await stream.body(b"first", end=False)
-            assert b"first" == (await stream.read()).request_body.response.body_mutation.streamed_response.body
+            assert b"first" == echo(await stream.read())
             await stream.body(b"last")
-            assert b"last" == (await stream.read()).request_body.response.body_mutation.streamed_response.body
+            assert b"last" == echo(await stream.read())
+            assert grpc.StatusCode.OK == await stream.code()
+            await stopping
+
+    asyncio.run(scenario())
+
+
+def test_a_stop_while_a_full_duplex_body_goes_back_cuts_nothing(
+    router: Router, call: type[Any], eventually: Any
+) -> None:
+    """Pieces of the last message that are still to be written are written before the stream ends."""
+    body = b'{"pad":"' + b"a" * 8_000_000 + b'",' + chat()[1:]
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream = call(channel)
+            await stream.headers("/v1/other", mode="FULL_DUPLEX_STREAMED")
+            await stream.read()
+            (served,) = app._streams._open
+            await stream.body(body[:5], end=False)
+            assert body[:5] == echo(await stream.read())
+            await stream.body(body[5:])
+            # The gateway takes nothing, so the router is in the middle of its writes.
+            await eventually(lambda: served._exchange.may_leave)
+            stopping = asyncio.ensure_future(app.stop())
+            await eventually(lambda: app._streams.releasing)
+            back = body[:5]
+            while (answer := await stream.read()) is not None:
+                back += echo(answer)
+            assert body == back
+            assert grpc.StatusCode.OK == await stream.code()
+            await stopping
+
+    asyncio.run(scenario())
+
+
+def test_a_stop_does_not_wait_for_the_answer_to_a_full_duplex_body(
+    router: Router, call: type[Any], eventually: Any
+) -> None:
+    """A stream that is kept for its answer ends with OK as soon as its body went back whole."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream = call(channel)
+            await stream.headers(mode="FULL_DUPLEX_STREAMED")
+            await stream.body(chat()[:9], end=False)
+            await eventually(lambda: len(app._streams._open) == 1)
+            stopping = asyncio.ensure_future(app.stop())
+            await stream.body(chat()[9:])
+            assert mutation(await stream.read())["x-token-budget-reason"] == "fits"
+            assert [chat()[:9], chat()[9:]] == [echo(await stream.read()) for _ in range(2)]
+            assert await stream.read() is None
             assert grpc.StatusCode.OK == await stream.code()
             await stopping
 

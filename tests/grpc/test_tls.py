@@ -1,4 +1,5 @@
 import asyncio
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,6 +7,7 @@ from typing import Any
 import grpc
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
 
 from extproc.config.loading import parse
 from extproc.core.errors import ConfigurationError
@@ -89,4 +91,81 @@ def test_a_missing_key_is_told(tmp_path: Path, authority: trustme.CA) -> None:
         App(parse(settings(tmp_path, client_ca=False)))
 
     with pytest.raises(ConfigurationError, match=r"listen\.tls\.private_key_file: .*key\.pem"):
+        asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("key.pem", r"listen\.tls: certificate_file '.*cert\.pem' and private_key_file '.*key\.pem' given; PEM"),
+        ("cert.pem", r"listen\.tls: certificate_file '.*cert\.pem' and private_key_file '.*key\.pem' given; PEM"),
+        ("ca.pem", r"listen\.tls\.client_ca_file: '.*ca\.pem' given; a PEM file of certificates is needed"),
+    ],
+)
+@pytest.mark.parametrize("content", [b"junk", b"\xff\x00"])
+def test_files_that_are_no_pem_are_told(
+    tmp_path: Path, authority: trustme.CA, name: str, said: str, content: bytes
+) -> None:
+    """It is the files that are told, not the address, which could be bound."""
+    (tmp_path / name).write_bytes(content)
+
+    async def scenario() -> None:
+        App(parse(settings(tmp_path, client_ca=True)))
+
+    with pytest.raises(ConfigurationError, match=said):
+        asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [("key.pem", "private_key_file"), ("cert.pem", "certificate_file"), ("ca.pem", "client_ca_file")],
+)
+def test_an_empty_file_is_told(tmp_path: Path, authority: trustme.CA, name: str, field: str) -> None:
+    """Each file has to hold something; an empty authority would lock everybody out."""
+    (tmp_path / name).write_bytes(b"")
+
+    async def scenario() -> None:
+        App(parse(settings(tmp_path, client_ca=True)))
+
+    with pytest.raises(ConfigurationError, match=rf"listen\.tls\.{field}: '.*{name}' given, which is empty"):
+        asyncio.run(scenario())
+
+
+def test_a_key_of_another_certificate_is_told(tmp_path: Path, authority: trustme.CA) -> None:
+    """Certificate and key have to be a pair."""
+    authority.issue_cert("other").private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+
+    async def scenario() -> None:
+        App(parse(settings(tmp_path, client_ca=False)))
+
+    with pytest.raises(ConfigurationError, match=r"listen\.tls: certificate_file .* of its key"):
+        asyncio.run(scenario())
+
+
+def test_an_encrypted_key_is_told(tmp_path: Path, authority: trustme.CA) -> None:
+    """Nobody is asked for a password."""
+    key = serialization.load_pem_private_key((tmp_path / "key.pem").read_bytes(), None)
+    encrypted = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret"),
+    )
+    (tmp_path / "key.pem").write_bytes(encrypted)
+
+    async def scenario() -> None:
+        App(parse(settings(tmp_path, client_ca=False)))
+
+    with pytest.raises(ConfigurationError, match=r"listen\.tls: .* not encrypted, are needed"):
+        asyncio.run(scenario())
+
+
+def test_an_address_in_use_is_told_with_tls_too(tmp_path: Path, authority: trustme.CA) -> None:
+    """Where the files are good it is the address."""
+
+    async def scenario() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            text = settings(tmp_path, client_ca=True).replace("localhost:0", f"127.0.0.1:{taken.getsockname()[1]}")
+            App(parse(text))
+
+    with pytest.raises(ConfigurationError, match=r"listen\.address: '127\.0\.0\.1:\d+' cannot be bound"):
         asyncio.run(scenario())

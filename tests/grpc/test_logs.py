@@ -1,0 +1,79 @@
+"""What a running router's log must not hold."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+from envoy.config.core.v3.base_pb2 import HeaderMap, HeaderValue
+
+from extproc.telemetry.log import JsonFormatter
+
+Router = Callable[..., Any]
+CREDENTIALS = ("authorization", "cookie", "x-api-key", "x-tenant-secret")
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "SECRET question"}], "max_tokens": 5}
+ANSWER = {
+    "choices": [{"finish_reason": "stop", "message": {"content": "SECRET answer"}}],
+    "usage": {"prompt_tokens": 7, "completion_tokens": 3},
+}
+TOO_LONG = {"error": {"message": "This model's maximum context length is 8 tokens. SECRET", "code": 400}}
+
+
+async def exchanged(stream: Any, body: bytes, status: str = "", answer: bytes = b"") -> None:
+    """Send a request with credentials, and its answer if it is waited for, until the router closes the stream."""
+    values = [HeaderValue(key=key, raw_value=b"Bearer SECRET") for key in CREDENTIALS]
+    await stream.headers(headers=HeaderMap(headers=values))
+    await stream.body(body)
+    if status:
+        await stream.read()
+        await stream.answer_headers(status)
+        await stream.answer_body(answer)
+    while await stream.read() is not None:
+        pass
+
+
+def test_no_body_and_no_credential_is_logged(
+    router: Router, call: type[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """At level debug of every logger there is no text of a request or an answer and no header's value."""
+    whole, answer, refusal = (json.dumps(message).encode() for message in (CHAT, ANSWER, TOO_LONG))
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            await exchanged(call(channel), whole, "200", answer)
+            await exchanged(call(channel), whole, "200", answer[:70])
+            await exchanged(call(channel), whole, "200", b"SECRET" + answer)
+            await exchanged(call(channel), whole, "400", refusal)
+            await exchanged(call(channel), whole[:70])
+            await exchanged(call(channel), b'{"model": 1, "messages": "SECRET"}')
+
+    caplog.set_level(logging.DEBUG)
+    asyncio.run(scenario())
+    lines = [JsonFormatter().format(record) for record in caplog.records]
+    said = {json.loads(line)["message"] for line in lines}
+    assert {"decided", "observed", "answer not learned from", "context overflow"} <= said
+    assert [] == [line for line in lines if "SECRET" in line or "Bearer" in line]
+
+
+def test_an_exception_does_not_show_what_it_was_raised_over(
+    router: Router, call: type[Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A traceback shows our own lines of code, not the values in them."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            monkeypatch.setattr(app.router.early, "next_look", json.JSONDecoder().decode)
+            stream = call(channel)
+            await stream.headers()
+            await stream.body(json.dumps(CHAT).encode())
+            while await stream.read() is not None:
+                pass
+
+    caplog.set_level(logging.DEBUG)
+    asyncio.run(scenario())
+    (line,) = [JsonFormatter().format(record) for record in caplog.records if record.exc_info]
+    assert "TypeError" in json.loads(line)["traceback"]
+    assert "SECRET" not in line

@@ -1,0 +1,133 @@
+"""What is logged, and how often; the lines themselves."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from extproc.core.decision import Decision, Mode, Reason
+from extproc.core.facts import Api
+from extproc.core.listener import Misconfiguration
+from extproc.core.policy import Pool
+from extproc.core.usage import Overflow
+from extproc.telemetry.log import MAX_KINDS, JsonFormatter, LogListener
+
+DECISION = Decision(Pool("long", 9), Reason.TOO_LONG, Mode.ENFORCE, routed=False, api=Api.CHAT, model="m")
+
+
+@dataclass
+class Clock:
+    """Says the time that a test wants."""
+
+    now_s: float = 0.0
+
+    def __call__(self) -> float:
+        """Return it."""
+        return self.now_s
+
+
+def raised(error: Exception) -> Exception:
+    """Return an exception with the traceback of this line."""
+    try:
+        raise error
+    except type(error) as caught:
+        return caught
+
+
+def raised_elsewhere(error: Exception) -> Exception:
+    """Return an exception with the traceback of another line."""
+    try:
+        raise error
+    except type(error) as caught:
+        return caught
+
+
+def test_a_traceback_is_logged_once_per_kind_and_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """An exception of the same type from the same place waits a minute; another type or place does not."""
+    clock = Clock()
+    listener = LogListener(clock)
+    steps = [
+        (0.0, raised(KeyError("a")), 1),
+        (1.0, raised(KeyError("b")), 1),
+        (2.0, raised(ValueError("a")), 2),
+        (3.0, raised_elsewhere(KeyError("a")), 3),
+        (59.9, raised(KeyError("a")), 3),
+        (60.0, raised(KeyError("a")), 4),
+    ]
+    for now_s, error, lines in steps:
+        clock.now_s = now_s
+        listener.failed(error)
+        assert lines == len(caplog.records)
+    assert "Traceback (most recent call last)" in JsonFormatter().format(caplog.records[0])
+
+
+def test_an_exception_without_a_traceback_is_known_by_its_type(caplog: pytest.LogCaptureFixture) -> None:
+    """What it says does not make it another kind: a client may have a part in that."""
+    listener = LogListener(Clock())
+    for number in range(9):
+        listener.failed(ValueError(f"client {number}"))
+    listener.failed(KeyError("client"))
+    assert [ValueError, KeyError] == [record.exc_info and record.exc_info[0] for record in caplog.records]
+
+
+def test_the_kinds_that_are_remembered_are_bounded() -> None:
+    """A thousand kinds of exceptions leave no more than the bound."""
+    listener = LogListener(Clock())
+    for number in range(1_000):
+        listener.failed(type(f"Error{number}", (Exception,), {})())
+    assert 0 < len(listener._logged_at_s) <= MAX_KINDS
+
+
+def test_a_misconfiguration_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Each kind is told once, at level error, with what to change."""
+    listener = LogListener(Clock())
+    for what in (*Misconfiguration, *Misconfiguration):
+        listener.misconfigured(what)
+    causes = [json.loads(JsonFormatter().format(record))["cause"] for record in caplog.records]
+    assert list(Misconfiguration) == causes
+    assert {"error"} == {record.levelname.lower() for record in caplog.records}
+    assert "set request_header_mode: SEND" in caplog.records[0].getMessage()
+
+
+def test_what_a_client_can_bring_about_is_not_logged_at_level_info(caplog: pytest.LogCaptureFixture) -> None:
+    """Requests that are too long for every pool are told at level debug only: the metric counts them."""
+    listener = LogListener(Clock())
+    caplog.set_level(logging.INFO)
+    listener.overflowed(DECISION, Overflow(9_000), DECISION.pool)
+    assert [] == caplog.records
+    caplog.set_level(logging.DEBUG)
+    listener.overflowed(DECISION, Overflow(9_000), DECISION.pool)
+    (line,) = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
+    assert ("context overflow", "m", 9_000) == (line["message"], line["model"], line["at_least_prompt_tokens"])
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ('a "quoted"\nline\t\\', 'a "quoted"\nline\t\\'),
+        ("\x00\x1b[31m\u2028 你好 🙂", "\x00\x1b[31m\u2028 你好 🙂"),
+        ("half a pair: \ud83d", "half a pair: \ud83d"),
+        (float("nan"), None),
+        (2**70, 2**70),
+        (Reason.FITS, "fits"),
+        (Path("/a"), "/a"),
+        (ValueError("what"), "what"),
+        ({"a": [1, None]}, {"a": [1, None]}),
+    ],
+)
+def test_a_record_is_one_line_of_json(value: object, shown: object) -> None:
+    """Whatever is logged, a line is a JSON object with time, level, logger and message."""
+    record = logging.LogRecord("dualpool", logging.INFO, "f.py", 1, "said %s", ("\n",), None)
+    record.fields = {"value": value}
+    text = JsonFormatter().format(record)
+    assert "\n" not in text
+    line = json.loads(text)
+    assert ("info", "dualpool", "said \n", shown) == (
+        line["level"],
+        line["logger"],
+        line["message"],
+        line["value"],
+    )
+    assert line["time"].endswith("+00:00")

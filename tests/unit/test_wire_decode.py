@@ -1,0 +1,161 @@
+"""What the gateway's messages mean, and that none of them, however odd, raises anything but UnknownMessage."""
+
+import contextlib
+from typing import Any
+
+import pytest
+from envoy.config.core.v3.base_pb2 import HeaderMap, HeaderValue
+from envoy.service.ext_proc.v3.external_processor_pb2 import (
+    HttpBody,
+    HttpHeaders,
+    HttpTrailers,
+    ProcessingRequest,
+    ProcessingResponse,
+    ProtocolConfiguration,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.core.events import BodyMode, Close, Modes, RequestHeaders, ResponseHead, ResponseHeaders
+from extproc.core.exchange import Exchange
+from extproc.core.facts import RequestHead
+from extproc.wire.decode import Decoder, UnknownMessage
+from extproc.wire.encode import Encoder, HeaderNames
+
+Connect = Any
+
+
+def headers(*pairs: tuple[str, str]) -> HttpHeaders:
+    """Return a headers message with these, in `raw_value`."""
+    values = [HeaderValue(key=key, raw_value=value.encode()) for key, value in pairs]
+    return HttpHeaders(headers=HeaderMap(headers=values))
+
+
+def response(*pairs: tuple[str, str]) -> ResponseHead:
+    """Return what is read of an answer's headers."""
+    event = Decoder().next(ProcessingRequest(response_headers=headers(*pairs)).SerializeToString())
+    assert isinstance(event, ResponseHeaders)
+    return event.head
+
+
+@pytest.mark.parametrize("count", ["9" * 5_000, "9" * 10, "", "-1", "1.5", "two", "\u0663"])
+def test_a_number_that_is_none_is_as_if_it_were_not_there(count: str) -> None:
+    """An attempt count of thousands of digits, or of none, is read as one attempt."""
+    assert 1 == response((":status", "200"), ("x-envoy-attempt-count", count)).attempts
+    assert 0 == response((":status", count)).status
+
+
+def test_a_number_is_read() -> None:
+    """Status and attempts are numbers."""
+    head = response((":status", "503"), ("x-envoy-attempt-count", "2"))
+    assert (503, 2) == (head.status, head.attempts)
+
+
+def test_a_first_message_without_protocol_config_is_taken_as_buffered() -> None:
+    """A gateway that does not say how it talks gets answers that come too early in no mode."""
+    modes, event = Decoder().first(
+        ProcessingRequest(request_headers=headers((":method", "GET"))).SerializeToString()
+    )
+    assert Modes(BodyMode.BUFFERED, BodyMode.BUFFERED, body_without_waiting=False) == modes
+    assert RequestHeaders(RequestHead(method="GET")) == event
+
+
+def test_value_is_read_where_raw_value_is_empty() -> None:
+    """Older gateways give header values as text."""
+    message = ProcessingRequest()
+    message.request_headers.headers.headers.add(key=":path", value="/v1/a")
+    message.request_headers.headers.headers.add(key=":method", value="old", raw_value=b"POST")
+    assert RequestHeaders(RequestHead(method="POST", path="/v1/a")) == Decoder().next(message.SerializeToString())
+
+
+ASKED = (":method", "POST"), (":path", "/v1/chat/completions")
+ANSWERED = (":status", "200"), ("content-type", "application/json")
+PAIRS = [
+    *(*ASKED, *ANSWERED, (":path", "/v1/responses"), (":status", "400"), ("content-type", "text/event-stream")),
+    *(("content-encoding", "gzip"), ("content-encoding", "br"), ("content-encoding", "identity")),
+    *(("x-envoy-attempt-count", "2"), ("x-envoy-attempt-count", "9" * 5_000), ("x-tenant", "t")),
+]
+BODIES = [
+    b'{"model":"m","messages":[{"role":"user","content":"Hi"}],"max_tokens":5}',
+    b'{"model":"m","stream":true,"messages":[{"role":"user","content":"Hi"}]}',
+    b'{"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":4,"completion_tokens":3}}',
+    b'data: {"choices":[],"usage":{"prompt_tokens":4,"completion_tokens":3}}\n\ndata: [DONE]\n\n',
+    b'{"error":{"message":"maximum context length is 8 tokens, you requested 9"}}',
+]
+VALUES = st.builds(
+    HeaderValue, key=st.text(max_size=5), value=st.text(max_size=5), raw_value=st.binary(max_size=9)
+)
+MAPS = (
+    st.sampled_from([headers(*ASKED).headers, headers(*ANSWERED).headers])
+    | st.lists(st.sampled_from(PAIRS), max_size=6).map(lambda pairs: headers(*pairs).headers)
+    | st.builds(HeaderMap, headers=st.lists(VALUES, max_size=6))
+)
+HEADERS = st.builds(HttpHeaders, headers=MAPS, end_of_stream=st.booleans())
+PIECES = st.builds(HttpBody, body=st.sampled_from(BODIES) | st.binary(max_size=99), end_of_stream=st.booleans())
+TRAILERS = st.builds(HttpTrailers, trailers=MAPS)
+# Numbers that no mode has are what a newer gateway may send.
+CONFIGS = st.none() | st.builds(
+    ProtocolConfiguration,
+    request_body_mode=st.integers(0, 6),
+    response_body_mode=st.integers(0, 6),
+    send_body_without_waiting_for_header_response=st.booleans(),
+)
+KINDS = [("headers", HEADERS), ("body", PIECES), ("trailers", TRAILERS)]
+PARTS: st.SearchStrategy[dict[str, Any]] = st.just({}) | st.one_of(
+    [st.fixed_dictionaries({f"{side}_{kind}": part}) for side in ("request", "response") for kind, part in KINDS]
+)
+MESSAGES = st.builds(lambda part, config: ProcessingRequest(protocol_config=config, **part), PARTS, CONFIGS)
+
+
+ANY = st.binary(max_size=200) | MESSAGES.map(ProcessingRequest.SerializeToString)
+
+
+def exchanged(connect: Connect, messages: list[bytes]) -> Any:
+    """Take messages through decoding, exchange and encoding as a stream does; return what the listener heard."""
+    router = connect(Modes())
+    decoder, encoder = Decoder("x-tenant"), Encoder(HeaderNames())
+    exchange = None
+    for message in messages:
+        with contextlib.suppress(UnknownMessage):
+            if exchange is None:
+                modes, event = decoder.first(message)
+                exchange = Exchange(router.exchange._router, modes)
+            else:
+                event = decoder.next(message)
+            for action in exchange.handle(event, 0.0):
+                if not isinstance(action, Close):
+                    ProcessingResponse.FromString(encoder.encode(action))
+    return router.recorder
+
+
+@given(messages=st.lists(ANY, max_size=12))
+def test_no_message_raises_anything_but_unknown_message(connect: Connect, messages: list[bytes]) -> None:
+    """Whatever bytes come, in whatever order, are decoded or unknown; what they lead to is handled and encoded."""
+    assert [] == exchanged(connect, messages).heard("failed")
+
+
+@given(
+    config=CONFIGS,
+    bodies=st.tuples(st.sampled_from(BODIES), st.sampled_from(BODIES)),
+    heads=st.tuples(MAPS, MAPS),
+    odd=st.dictionaries(st.integers(0, 3), ANY, max_size=1),
+)
+def test_no_message_within_an_exchange_raises(
+    connect: Connect,
+    config: ProtocolConfiguration | None,
+    bodies: tuple[bytes, bytes],
+    heads: tuple[HeaderMap, HeaderMap],
+    odd: dict[int, bytes],
+) -> None:
+    """The same holds for exchanges that are decided and learned from, with a message that is out of place."""
+    asked, answered = headers(*ASKED), headers(*ANSWERED)
+    for message, more in zip((asked, answered), heads, strict=True):
+        message.headers.MergeFrom(more)
+    expected = [
+        ProcessingRequest(request_headers=asked, protocol_config=config),
+        ProcessingRequest(request_body=HttpBody(body=bodies[0], end_of_stream=True)),
+        ProcessingRequest(response_headers=answered),
+        ProcessingRequest(response_body=HttpBody(body=bodies[1], end_of_stream=True)),
+    ]
+    messages = [[*([odd[at]] if at in odd else []), good.SerializeToString()] for at, good in enumerate(expected)]
+    assert [] == exchanged(connect, [message for pair in messages for message in pair]).heard("failed")

@@ -1,0 +1,126 @@
+"""What each action looks like to the gateway."""
+
+from typing import Any
+
+import pytest
+from envoy.service.ext_proc.v3.external_processor_pb2 import CommonResponse, ProcessingResponse
+from google.protobuf import json_format
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.core.budget import TokenBudget
+from extproc.core.decision import Decision, Mode, Reason
+from extproc.core.events import Action, Close, ContinueBody, ContinueHeaders, ContinueTrailers, EchoBody, Phase
+from extproc.core.facts import Api
+from extproc.core.policy import Pool
+from extproc.wire.encode import Encoder, HeaderNames
+
+NAMES = HeaderNames("x-pool", "x-estimate", "x-reason")
+BUDGET = TokenBudget(prompt_tokens=30, prompt_bound=45, output_tokens=5, sequences=2)  # at most 55
+SHORT, LONG = Pool("short", 1_000), Pool("long", 9_000)
+
+
+def decision(pool: Pool, mode: Mode = Mode.ENFORCE, budget: TokenBudget | None = None) -> Decision:
+    """Return a decision for a pool, as the router makes it."""
+    reason = Reason.FITS if pool is SHORT else Reason.TOO_LONG
+    routed = pool is SHORT and mode is Mode.ENFORCE
+    return Decision(pool, reason, mode, routed=routed, api=Api.CHAT, budget=budget)
+
+
+def encoded(action: Action, encoder: Encoder | None = None) -> ProcessingResponse:
+    """Return the message of an action."""
+    message: ProcessingResponse = ProcessingResponse.FromString((encoder or Encoder(NAMES)).encode(action))
+    return message
+
+
+def headers_set(common: Any) -> dict[str, bytes]:
+    """Return the headers that a message sets."""
+    assert not any(option.header.value for option in common.header_mutation.set_headers), "Envoy leaves it empty"
+    return {option.header.key: option.header.raw_value for option in common.header_mutation.set_headers}
+
+
+def test_a_decision_with_the_body_sets_the_headers_there() -> None:
+    """In BUFFERED mode the answer to the body carries mutation, cleared route cache and metadata."""
+    message = encoded(ContinueBody(Phase.REQUEST, decision(SHORT, budget=BUDGET)))
+    assert "request_body" == message.WhichOneof("response")
+    common = message.request_body.response
+    assert {"x-pool": b"short", "x-estimate": b"55", "x-reason": b"fits"} == headers_set(common)
+    assert common.clear_route_cache
+    assert [] == list(common.header_mutation.remove_headers)
+    assert not common.HasField("body_mutation")
+    assert {"pool": "short", "reason": "fits", "mode": "enforce", "estimate": 55.0, "prompt_tokens": 30.0} == (
+        json_format.MessageToDict(message.dynamic_metadata)["dualpool"]
+    )
+
+
+@pytest.mark.parametrize("action", [ContinueHeaders, ContinueBody])
+def test_a_clients_own_pool_header_is_removed_where_none_is_set(action: Any) -> None:
+    """The default pool is chosen by no header: one that the client sent would opt in to a smaller pool."""
+    message = encoded(action(Phase.REQUEST, decision(LONG)))
+    common = message.request_body.response if action is ContinueBody else message.request_headers.response
+    assert ["x-pool"] == list(common.header_mutation.remove_headers)
+    assert {"x-reason": b"too_long"} == headers_set(common)
+    assert common.clear_route_cache
+    assert {"pool": "long", "reason": "too_long", "mode": "enforce"} == (
+        json_format.MessageToDict(message.dynamic_metadata)["dualpool"]
+    )
+
+
+@pytest.mark.parametrize("action", [ContinueHeaders, ContinueBody])
+@pytest.mark.parametrize("pool", [SHORT, LONG])
+def test_a_shadow_decides_in_metadata_and_changes_nothing(action: Any, pool: Pool) -> None:
+    """In shadow mode the message has metadata for access logs, no mutation, and leaves the route as it is."""
+    message = encoded(action(Phase.REQUEST, decision(pool, Mode.SHADOW, BUDGET)))
+    told = json_format.MessageToDict(message.dynamic_metadata)["dualpool"]
+    assert (pool.name, "shadow", 55.0) == (told["pool"], told["mode"], told["estimate"])
+    common = message.request_body.response if action is ContinueBody else message.request_headers.response
+    assert CommonResponse() == common
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+@pytest.mark.parametrize("ended", [False, True])
+def test_an_echo_gives_the_piece_back(phase: Phase, *, ended: bool) -> None:
+    """A full-duplex piece is given back as it came, with its end, and nothing else."""
+    message = encoded(EchoBody(phase, b"\x00a piece\xff", ended))
+    assert f"{phase.value}_body" == message.WhichOneof("response")
+    body = message.request_body if phase is Phase.REQUEST else message.response_body
+    piece = body.response.body_mutation.streamed_response
+    assert (b"\x00a piece\xff", ended) == (piece.body, piece.end_of_stream)
+    assert not body.response.HasField("header_mutation")
+    assert not message.HasField("dynamic_metadata")
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+@pytest.mark.parametrize(
+    ("action", "kind"), [(ContinueHeaders, "headers"), (ContinueBody, "body"), (ContinueTrailers, "trailers")]
+)
+def test_an_untouched_part_has_an_empty_answer(phase: Phase, action: Any, kind: str) -> None:
+    """Letting a part go on is the part's own message with nothing in it."""
+    answer = "".join(part.title() if at else part for at, part in enumerate((phase.value, kind)))
+    assert {answer: {}} == json_format.MessageToDict(encoded(action(phase)))
+
+
+def test_a_close_has_no_message() -> None:
+    """A stream is closed, not told to be."""
+    with pytest.raises(TypeError, match="has no message"):
+        Encoder(NAMES).encode(Close())
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([SHORT, LONG]),
+            st.sampled_from([Mode.ENFORCE, Mode.SHADOW]),
+            st.none() | st.integers(0, 9_999),
+            st.sampled_from([ContinueHeaders, ContinueBody]),
+        ),
+        max_size=9,
+    )
+)
+def test_messages_made_ahead_keep_nothing_of_the_request_before(kinds: list[tuple[Any, ...]]) -> None:
+    """One encoder's messages, in any order, are those that a new encoder makes for each."""
+    encoder = Encoder(NAMES)
+    for pool, mode, bound, action in kinds:
+        budget = None if bound is None else TokenBudget(bound // 2, bound, bound // 3, 1)
+        decided = action(Phase.REQUEST, decision(pool, mode, budget))
+        assert encoded(decided) == encoded(decided, encoder)
