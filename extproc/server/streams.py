@@ -100,10 +100,14 @@ class _Stream:
         if not self._busy and self._exchange is not None and self._exchange.may_leave:
             self._leave()
 
+    @property
+    def waits(self) -> bool:
+        """Whether a request is held."""
+        return self._exchange is not None and self._exchange.holding
+
     def on_deadline(self) -> None:
-        """Answer what is still held."""
-        if self._exchange is not None and self._exchange.holding:
-            self._deadline_writes = asyncio.ensure_future(self._write_deadline())
+        """Answer what is held."""
+        self._deadline_writes = asyncio.ensure_future(self._write_deadline())
 
     def end(self) -> None:
         """Record the time spent, and tell the exchange."""

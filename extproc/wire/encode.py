@@ -46,8 +46,8 @@ class HeaderNames:
 class Encoder:
     """Encodes actions; holds the header names.
 
-    Decisions differ in little but the estimate: one message for each (pool, reason, mode) is made once, and the
-    estimate is written into it. All three come from closed sets, so the messages are few.
+    Decisions differ in little but the estimate: one message for each (pool, reason, mode, source) is made once,
+    and the estimate is written into it. All of them come from closed sets, so the messages are few.
     """
 
     def __init__(self, names: HeaderNames) -> None:
@@ -73,8 +73,8 @@ class Encoder:
                 raise TypeError(f"{action} has no message")
 
     def _decided(self, decision: Decision, *, in_body: bool) -> bytes:
-        estimated = decision.budget is not None
-        key = (decision.pool.name, decision.reason, decision.mode, decision.routed, estimated, in_body)
+        source = decision.estimate and decision.estimate.source
+        key = (decision.pool.name, decision.reason, decision.mode, decision.routed, source, in_body)
         prepared = self._prepared.get(key)
         if prepared is None:
             prepared = self._prepared[key] = _Prepared(decision, self._names, in_body=in_body)
@@ -97,7 +97,8 @@ class _Prepared:
         fields["mode"].string_value = decision.mode.value
         self._header: HeaderValue | None = None
         self._fields: tuple[Value, Value] | None = None
-        if decision.budget is not None:
+        if decision.estimate is not None:
+            fields["source"].string_value = decision.estimate.source.value
             self._fields = fields["estimate"], fields["prompt_tokens"]
         if decision.mode is Mode.ENFORCE:
             self._mutate(part.response, decision, names)

@@ -58,6 +58,7 @@ def test_a_released_stream_ends_well_after_its_decision(router: Router, call: ty
                 "pool": "short",
                 "reason": "fits",
                 "mode": "enforce",
+                "source": "prior",
                 "estimate": 53.0,
                 "prompt_tokens": 3.0,
             }

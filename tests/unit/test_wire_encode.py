@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 
 from extproc.core.budget import TokenBudget
 from extproc.core.decision import Decision, Mode, Reason
+from extproc.core.estimator.protocol import CategoryKey, Estimate, Source
 from extproc.core.events import Action, Close, ContinueBody, ContinueHeaders, ContinueTrailers, EchoBody, Phase
 from extproc.core.facts import Api
 from extproc.core.policy import Pool
 from extproc.wire.encode import Encoder, HeaderNames
 
 NAMES = HeaderNames("x-pool", "x-estimate", "x-reason")
+ESTIMATE = Estimate(30.0, 45.0, 5, output_declared=True, source=Source.LEARNED, category=CategoryKey("m", "latin"))
 BUDGET = TokenBudget(prompt_tokens=30, prompt_bound=45, output_tokens=5, sequences=2)  # at most 55
 SHORT, LONG = Pool("short", 1_000), Pool("long", 9_000)
 
@@ -24,7 +26,8 @@ def decision(pool: Pool, mode: Mode = Mode.ENFORCE, budget: TokenBudget | None =
     """Return a decision for a pool, as the router makes it."""
     reason = Reason.FITS if pool is SHORT else Reason.TOO_LONG
     routed = pool is SHORT and mode is Mode.ENFORCE
-    return Decision(pool, reason, mode, routed=routed, api=Api.CHAT, budget=budget)
+    estimate = None if budget is None else ESTIMATE
+    return Decision(pool, reason, mode, routed=routed, api=Api.CHAT, estimate=estimate, budget=budget)
 
 
 def encoded(action: Action, encoder: Encoder | None = None) -> ProcessingResponse:
@@ -48,9 +51,14 @@ def test_a_decision_with_the_body_sets_the_headers_there() -> None:
     assert common.clear_route_cache
     assert [] == list(common.header_mutation.remove_headers)
     assert not common.HasField("body_mutation")
-    assert {"pool": "short", "reason": "fits", "mode": "enforce", "estimate": 55.0, "prompt_tokens": 30.0} == (
-        json_format.MessageToDict(message.dynamic_metadata)["dualpool"]
-    )
+    assert {
+        "pool": "short",
+        "reason": "fits",
+        "mode": "enforce",
+        "source": "learned",
+        "estimate": 55.0,
+        "prompt_tokens": 30.0,
+    } == (json_format.MessageToDict(message.dynamic_metadata)["dualpool"])
 
 
 @pytest.mark.parametrize("action", [ContinueHeaders, ContinueBody])
