@@ -17,7 +17,7 @@ from bench.stack import Stack
 from extproc.core.errors import DualpoolError
 
 RESULTS = Path(__file__).parent / "results.md"
-MEASUREMENTS = ("direct", "through_envoy", "body_sizes", "sse", "latency", "memory")
+MEASUREMENTS = ("direct", "through_envoy", "inside", "body_sizes", "sse", "latency", "memory")
 
 
 def main() -> int:

@@ -1,0 +1,97 @@
+"""Where our own time goes: the parts of one exchange, called in the measuring process, without transport."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+
+from prometheus_client import CollectorRegistry
+
+from bench import messages
+from bench.measuring import Plan, Table
+from bench.stack import Stack
+from extproc.core.apis import read_request
+from extproc.core.estimator import make_estimator
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.events import Close, Event
+from extproc.core.exchange import Exchange
+from extproc.core.facts import Api, RequestHead
+from extproc.core.learning_budget import LearningBudget, LearningSettings
+from extproc.core.policy import Pool, Pools
+from extproc.core.router import Router, RouterSettings
+from extproc.telemetry.metrics import Metrics
+from extproc.wire.decode import Decoder
+from extproc.wire.encode import Encoder, HeaderNames
+
+__all__ = ["measure"]
+
+BODY_BYTES = 2048
+ANSWERS_BEFORE = 300  # a model that is no longer young
+NOTES = """\
+Wall time of calls in a loop, with everything in the processor's caches: in the server, between the library's own
+work on each message, the same code takes about twice as long. A 2 KB chat request in two messages, its 1 KB JSON
+answer in three. The bars above leave a quarter and a third of the bare server's time to all of this; the byte
+classes alone have a bar of 60 us of their own (bench/estimator.md)."""
+
+
+class _Exchanges:
+    """What the server holds, with a model that was taught."""
+
+    def __init__(self, kind: str) -> None:
+        pools = Pools((Pool("short", 8_192), Pool("long", 65_536)))
+        endless = LearningBudget(LearningSettings(1e9, 1e9))
+        settings = EstimatorSettings(kind="ema" if kind == "ema" else "byteclass")
+        metrics = Metrics(CollectorRegistry(), max_models=50, max_categories=50)
+        self.router = Router(RouterSettings(), pools, make_estimator(settings), endless, metrics)
+        self.decoder, self.encoder = Decoder(), Encoder(HeaderNames())
+        self.body = messages.chat_body(BODY_BYTES)
+        self.released = messages.request(
+            messages.http2_pieces(messages.chat_body(BODY_BYTES, stream=True)),
+        )
+        self.learned = messages.request(messages.http2_pieces(self.body)) + messages.response(
+            messages.chat_answer()
+        )
+        for _ in range(ANSWERS_BEFORE):
+            self.exchange(self.learned)
+
+    def decode(self, stream: list[bytes]) -> list[Event]:
+        """Decode a stream's messages."""
+        return [self.decoder.first(stream[0])[1], *map(self.decoder.next, stream[1:])]
+
+    def exchange(self, stream: list[bytes]) -> list[bytes]:
+        """Decode, handle and encode all messages of a stream."""
+        modes, _ = self.decoder.first(stream[0])
+        exchange = Exchange(self.router, modes)
+        actions = [action for event in self.decode(stream) for action in exchange.handle(event, 0.0)]
+        exchange.end()
+        return [self.encoder.encode(action) for action in actions if type(action) is not Close]
+
+
+def measure(_stack: Stack, plan: Plan) -> list[Table]:
+    """Time each part in turn, round by round."""
+    ours = _Exchanges("byteclass")
+    ema = _Exchanges("ema").router.estimator
+    facts = read_request(Api.CHAT, ours.body)
+    head = RequestHead("POST", "/v1/chat/completions")
+    parts: dict[str, Callable[[], object]] = {
+        "decode the messages of a released exchange": partial(ours.decode, ours.released),
+        "read the request's facts": partial(read_request, Api.CHAT, ours.body),
+        "estimate, byte classes": partial(ours.router.estimator.estimate, facts, ""),
+        "estimate, the paper's EMA": partial(ema.estimate, facts, ""),
+        "decide: facts, estimate, policy, metrics": partial(ours.router.decide, Api.CHAT, head, ours.body),
+        "a whole released exchange": partial(ours.exchange, ours.released),
+        "a whole learned exchange": partial(ours.exchange, ours.learned),
+    }
+    times: dict[str, list[float]] = {part: [] for part in parts}
+    for _ in range(plan.rounds):
+        for part, call in parts.items():
+            times[part].append(_us(call, plan.requests))
+    rows = [(part, f"{min(each):.1f}", f"{median(each):.1f}") for part, each in times.items()]
+    return [Table("Where our own time goes", NOTES, ("part", "us, least", "us, median"), rows)]
+
+
+def _us(call: Callable[[], object], times: int) -> float:
+    started_s = time.perf_counter()
+    for _ in range(times):
+        call()
+    return (time.perf_counter() - started_s) * 1e6 / times
