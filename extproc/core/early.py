@@ -8,7 +8,7 @@ APIs that take lists of prompts are waited for: each prompt is a sequence of its
 small ones.
 """
 
-from extproc.core.estimator.ema import MAX_BYTES_PER_TOKEN
+from extproc.core.estimator.evidence import MAX_BYTES_PER_TOKEN
 from extproc.core.facts import Api
 
 __all__ = ["EarlyRule", "media_bytes"]

@@ -93,3 +93,12 @@ def test_estimates_stay_physical_whatever_was_learned(text: bytes, usages: list[
     estimate = estimator.estimate(facts(text), tenant)
     assert len(text) / 16 <= estimate.prompt_tokens <= estimate.prompt_bound <= len(text)
     assert estimate.category == CategoryKey("m", tenant or estimate.category.key)
+
+
+def test_prompts_that_the_server_cuts_teach_no_ratio() -> None:
+    """Sixty long texts of which 256 tokens were counted leave no ratio behind."""
+    estimator = EmaEstimator(EstimatorSettings(kind="ema"))
+    cut = RequestFacts(Api.EMBEDDINGS, "m", b"some words " * 270, max_output_tokens=0, truncate_prompt_tokens=256)
+    for _ in range(60):
+        assert "truncated" == estimator.observe(estimator.estimate(cut, ""), Usage(256)).refused
+    assert () == estimator.state().categories

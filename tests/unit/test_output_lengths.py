@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from extproc.core.errors import ConfigurationError
+from extproc.core.estimator import make_estimator
 from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.output_lengths import OutputLengths
 from extproc.core.estimator.protocol import CategoryKey
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.facts import Api, RequestFacts
-from extproc.core.output_lengths import OutputLengths, truncated_by_pool
 from extproc.core.usage import Usage
 
 CATEGORY = CategoryKey("m", "latin")
@@ -16,7 +17,7 @@ CATEGORY = CategoryKey("m", "latin")
 
 def lengths(count: int, limit: int | None = None, epsilon: float = 0.05) -> OutputLengths:
     """Return lengths learned from log-normal outputs around 200 tokens, cut at a limit if there is one."""
-    learned = OutputLengths(epsilon, default_tokens=1_024, max_categories=10)
+    learned = OutputLengths(EstimatorSettings(output_epsilon=epsilon, max_categories=10))
     for tokens in np.random.default_rng(0).lognormal(np.log(200), 0.8, count).astype(int).tolist():
         cut = limit is not None and tokens >= limit
         learned.observe(CATEGORY, min(tokens, limit) if limit else tokens, cut=cut)
@@ -53,7 +54,7 @@ def test_a_new_category_starts_from_its_model() -> None:
 
 def test_state_round_trips() -> None:
     """Loaded lengths are the saved ones; counts in other bins are refused."""
-    learned, other = lengths(300), OutputLengths(0.05, 1_024, 10)
+    learned, other = lengths(300), OutputLengths(EstimatorSettings(output_epsilon=0.05))
     other.load(learned.state())
     assert other.state() == learned.state()
     assert other.expected(CATEGORY) == learned.expected(CATEGORY)
@@ -61,19 +62,22 @@ def test_state_round_trips() -> None:
         other.load((type(learned.state()[0])(CATEGORY, (1.0,), (1.0,)),))
 
 
-@pytest.mark.parametrize(
-    ("usage", "pool_tokens", "expected"),
-    [
-        (Usage(8_000, 192, cut_by_length=True), 8_192, True),
-        (Usage(8_000, 191, cut_by_length=True), 8_192, True),
-        (Usage(8_000, 100, cut_by_length=True), 8_192, False),
-        (Usage(8_000, 192), 8_192, False),
-        (Usage(8_000, 192, cut_by_length=True), None, False),
-    ],
-)
-def test_silent_cuts_are_recognised(usage: Usage, pool_tokens: int | None, *, expected: bool) -> None:
-    """An answer that ended by length where the pool's context ends was truncated by the pool."""
-    assert truncated_by_pool(usage, pool_tokens) is expected
+@pytest.mark.parametrize("limit", [16, 100])
+def test_answers_that_were_all_cut_do_not_lower_the_default(limit: int) -> None:
+    """Clients that ask for a few tokens say nothing of how long answers get: the default stays."""
+    learned = OutputLengths(EstimatorSettings(output_epsilon=0.05))
+    for _ in range(500):
+        learned.observe(CATEGORY, limit, cut=True)
+    assert 1_024 == learned.expected(CATEGORY)
+    assert None is learned.learned(CATEGORY)
+
+
+def test_categories_of_output_are_capped() -> None:
+    """Tenants beyond the cap push out the least recently used."""
+    learned = OutputLengths(EstimatorSettings(max_categories=10))
+    for number in range(100):
+        learned.observe(CategoryKey("m", f"tenant {number}"), 50, cut=False)
+    assert 10 == len(learned.state())
 
 
 def estimate_output(estimator: ByteClassEstimator, declared: int | None) -> int:
@@ -93,6 +97,29 @@ def test_estimator_learns_output_and_counts_truncation() -> None:
     assert estimator.state().models[0].truncated_by_pool == 1
     assert 50 <= estimate_output(estimator, None) <= 64
     assert estimate_output(estimator, 4_096) == 4_096
+
+
+def test_answers_truncated_by_a_pool_raise_the_expected_output() -> None:
+    """When the short pool cuts many answers, undeclared output is expected to be longer than it holds."""
+    estimator = ByteClassEstimator(EstimatorSettings(output_epsilon=0.1))
+    facts = RequestFacts(Api.CHAT, "m", b"hello there", messages=1)
+    for position in range(100):
+        usage = Usage(10, 90, cut_by_length=True) if position % 4 == 0 else Usage(10, 50)
+        estimator.observe(estimator.estimate(facts, ""), usage, 100)
+    assert estimate_output(estimator, None) >= 180
+    assert 25 == estimator.state().models[0].truncated_by_pool
+
+
+def test_the_ema_learns_output_too() -> None:
+    """Output lengths do not depend on how prompts are estimated."""
+    estimator = make_estimator(EstimatorSettings(kind="ema", output_epsilon=0.1))
+    facts = RequestFacts(Api.CHAT, "m", b"hello there", messages=1)
+    for _ in range(30):
+        estimator.observe(estimator.estimate(facts, ""), Usage(10, 50))
+    assert 50 <= estimator.estimate(facts, "").output_tokens <= 64
+    other = make_estimator(EstimatorSettings(kind="ema", output_epsilon=0.1))
+    other.load(estimator.state())
+    assert other.state() == estimator.state()
 
 
 def test_declared_output_may_be_capped() -> None:

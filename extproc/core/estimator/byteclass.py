@@ -14,15 +14,18 @@ byte classes, of transitions between them, and of structure):
                                             and the grain of counting: k tokens scatter by sqrt(GRAIN k)
     4. each lies within physical limits: no tokenizer in use makes more than one token of a byte of text, or fewer
        than one of 16; what is not text costs at most OVERHEAD times its price, prior or learned, and
-       TEMPLATE_TOKENS.
+       TEMPLATE_TOKENS. (belief.py does these four.)
 
-After an answer with k prompt tokens and the error e = log(k / estimate): the bound hears whether k was above it, r
-and the spread take in e + r, the prices take in (x, k). An error beyond CLIP_SCALES standard deviations, or a
-factor of 2, is clipped to that, k with it, and the answer is believed by as much less (Huber's weight on a clipped
-target, so that influence falls as errors grow). So usage that is off by ten times, from a wrong counter or a
-prompt cut by the server, moves next to nothing. Where most of the last answers are beyond belief, it is the model
-that is wrong (another tokenizer or template behind the same name): its prices start anew, and answers are believed
-as they are. An error beyond WILD does not count as a miss of the bound: no bound holds against a broken counter.
+After an answer with k prompt tokens the request is estimated once more, by the model as it is now: hundreds of
+requests may be on their way at a time, and what the first answers taught must not be learned again from each of
+the others. With the error e = log(k / estimate): the bound hears whether k was above it, r and the spread take in
+e + r, the prices take in (x, k). An error beyond CLIP_SCALES standard deviations, or a factor of 2, is clipped to
+that, k with it, and the answer is believed by as much less (Huber's weight on a clipped target, so that influence
+falls as errors grow). So usage that is off by ten times, from a wrong counter or a prompt cut by the server,
+moves next to nothing; usage that no tokenizer could make of the text is refused. Where most of the last answers
+are beyond belief, it is the model that is wrong (another tokenizer or template behind the same name): prices,
+residuals and bound start anew, and answers are believed as they are. A miss does not count where no q could have
+helped: of an error beyond WILD, as from a broken counter, or of a bound at its physical limit.
 
 The units are tokens and bytes throughout; errors are natural logarithms of ratios. Time and space for each request
 are constant: the text is looked at once, in at most 32 KB of samples, and a model is a 45 x 45 matrix.
@@ -34,12 +37,14 @@ Sherman-Morrison RLS: see least_squares.py. A small neural network, untried: not
 and no sums to merge.
 """
 
-from dataclasses import dataclass, field
-from math import exp, log, sqrt
+from math import exp, log
 
 from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.belief import Belief, believe
 from extproc.core.estimator.categories import MAX_KEY_CHARS, CappedMap
-from extproc.core.estimator.features import FEATURE_NAMES, Features, features, prior, structure_tokens
+from extproc.core.estimator.evidence import Evidence
+from extproc.core.estimator.features import FEATURE_NAMES, Features, features, prior
+from extproc.core.estimator.output_lengths import OutputLengths
 from extproc.core.estimator.protocol import (
     CategoryKey,
     CategoryState,
@@ -49,46 +54,20 @@ from extproc.core.estimator.protocol import (
     Source,
 )
 from extproc.core.estimator.residual import Residual
-from extproc.core.estimator.served_model import ServedModel
+from extproc.core.estimator.served_model import ServedModel, need_finite
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.facts import RequestFacts
-from extproc.core.output_lengths import OutputLengths, truncated_by_pool
 from extproc.core.text import digrams, text_kind
 from extproc.core.usage import Overflow, Usage
 
 __all__ = ["ByteClassEstimator"]
 
-MAX_BYTES_PER_TOKEN = 16.0
-OVERHEAD = 4.0
-TEMPLATE_TOKENS = 256.0
-MAX_FACTOR = 1_000  # usage further from the estimate than this is no usage
-GRAIN = 0.5
 CLIP_SCALES = 5.0
 MIN_CLIP = 0.1
 MAX_CLIP = log(2)
 WILD = log(4)
 # The prices of a model are taught after so many answers; until then residuals keep their mean.
 TAUGHT_ANSWERS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What an estimate remembers of its request; where nothing can be learned, `refused` says why.
-
-    `tokens` is the estimate, `residual` the r in it, `x` is None for prompts that need no price.
-    """
-
-    x: Features | None = field(compare=False)  # arrays have no one equality
-    refused: str | None
-    tokens: float
-    residual: float
-    doubt: float
-    text_bytes: int
-    sequences: int
-
-    def scale(self, spread: float) -> float:
-        """Return s, the standard deviation of log(actual / estimate) as believed."""
-        return sqrt(spread * spread + self.doubt)
 
 
 class ByteClassEstimator:
@@ -104,32 +83,24 @@ class ByteClassEstimator:
         self._residuals: CappedMap[CategoryKey, Residual] = CappedMap(
             settings.max_categories, lambda key: self._model(key.model).residual.child()
         )
-        self._outputs = OutputLengths(
-            settings.output_epsilon, settings.default_output_tokens, settings.max_categories
-        )
+        self._outputs = OutputLengths(settings)
 
     def estimate(self, facts: RequestFacts, tenant: str) -> Estimate:
         """Estimate a request: exact for token ids, else by the prices of its model."""
         counts = digrams(facts.text)
         model_name = facts.model[:MAX_KEY_CHARS]
         category = CategoryKey(model_name, tenant[:MAX_KEY_CHARS] or text_kind(counts).value)
-        output = self._output_tokens(facts, category)
-        declared = facts.max_output_tokens is not None
+        declared = facts.max_output_tokens
+        output = self._outputs.tokens(declared, category)
         if facts.exact_prompt_tokens is not None:
             exact = float(facts.exact_prompt_tokens)
-            evidence = Evidence(None, "exact", exact, 0.0, 0.0, facts.text_bytes, facts.sequences)
-            return Estimate(exact, exact, output, declared, Source.EXACT, category, evidence)
-        model = self._model(model_name)
-        residual = self._residuals.get(category) or model.residual
+            evidence = Evidence.of(facts, exact)
+            return Estimate(exact, exact, output, declared is not None, Source.EXACT, category, evidence)
         x = features(facts, counts)
-        lowest, highest = self._limits(facts.text_bytes, x, model.prices.weights)
-        tokens = min(max(model.prices.predict(x) * residual.factor, lowest), highest)
-        doubt = model.prices.leverage(x / tokens) + GRAIN / tokens
-        evidence = Evidence(
-            x, _unteachable(facts), tokens, residual.mean, doubt, facts.text_bytes, facts.sequences
-        )
-        bound = min(model.bound.above(tokens, evidence.scale(residual.spread)), highest)
-        return Estimate(tokens, bound, output, declared, self._source(category), category, evidence)
+        belief = self._believe(category, x, facts.text_bytes)
+        evidence = Evidence.of(facts, belief.tokens, x=x)
+        source = self._source(category)
+        return Estimate(belief.tokens, belief.bound, output, declared is not None, source, category, evidence)
 
     def prices(self, model: str) -> Features:
         """Return the prices of a model's features as they are now, learned or prior, in tokens."""
@@ -138,29 +109,33 @@ class ByteClassEstimator:
     def observe(self, estimate: Estimate, usage: Usage, pool_tokens: int | None = None) -> Learning:
         """Learn prices, residual, bound and output length; the error in the result is that of before."""
         evidence, actual = estimate.evidence, usage.prompt_tokens
-        if not isinstance(evidence, Evidence) or not 0 < actual <= MAX_FACTOR * evidence.tokens:
+        if not isinstance(evidence, Evidence) or evidence.disbelieves(usage, pool_tokens):
             return Learning(0.0, under_counted=False, bytes_per_token=0.0, refused="implausible")
-        truncated = truncated_by_pool(usage, pool_tokens)
-        if evidence.sequences == 1:  # usage reports all sequences together
+        if evidence.tells_output(usage):
             self._outputs.observe(estimate.category, usage.completion_tokens, cut=usage.cut_by_length)
+        truncated = evidence.truncated_by_pool(usage, pool_tokens)
         if truncated:
             self._models.use(estimate.category.model).truncated_by_pool += 1
-        clipped = evidence.refused is None and self._learn(estimate, evidence, actual)
+        clipped, refused = False, evidence.refused
+        if evidence.x is not None and refused is None:
+            clipped, refused = self._learn(estimate.category, evidence.x, evidence.text_bytes, actual)
         return Learning(
             ratio=estimate.prompt_tokens / actual,
             under_counted=actual > estimate.prompt_bound,
             bytes_per_token=evidence.text_bytes / actual,
             clipped=clipped,
-            refused=evidence.refused,
+            refused=refused,
             truncated_by_pool=truncated,
         )
 
     def observe_overflow(self, estimate: Estimate, overflow: Overflow) -> None:
-        """Learn from a refusal: where it names more tokens than were estimated, the truth is at least that."""
+        """Learn from a refusal: where it names more tokens than are believed, the truth is at least that."""
         evidence, at_least = estimate.evidence, overflow.at_least_prompt_tokens
-        if isinstance(evidence, Evidence) and evidence.refused is None and (at_least or 0) > evidence.tokens:
-            assert at_least is not None
-            self._learn(estimate, evidence, at_least)
+        if not isinstance(evidence, Evidence) or evidence.refused or evidence.x is None or at_least is None:
+            return
+        x, text_bytes = evidence.x, evidence.text_bytes
+        if at_least > self._believe(estimate.category, x, text_bytes).tokens:
+            self._learn(estimate.category, x, text_bytes, at_least)
 
     def state(self) -> LearnedState:
         """Return all that is learned; the category with an empty model is the parent of all models."""
@@ -178,7 +153,8 @@ class ByteClassEstimator:
     def load(self, state: LearnedState) -> None:
         """Go on from what another byte-class estimator learned.
 
-        Raises ConfigurationError for a state of another kind of estimator, or over other features.
+        Raises ConfigurationError for a state of another kind of estimator, over other features, or of numbers that
+        are none; then nothing was taken over.
         """
         if state.estimator_kind != self.KIND:
             raise ConfigurationError(
@@ -186,9 +162,14 @@ class ByteClassEstimator:
             )
         if state.features != FEATURE_NAMES:
             raise ConfigurationError(f"learned state is over {len(state.features)} other features")
+        for category in state.categories:
+            need_finite(category.category.model, (category.residual, category.spread, category.bytes_per_token))
+        models = [(row, self._new_model(row.model)) for row in state.models]
+        for row, model in models:
+            model.load(row)
         self._outputs.load(state.outputs)
-        for row in state.models:
-            self._models.use(row.model).load(row)
+        for row, model in models:
+            self._models.put(row.model, model)
         for category in state.categories:
             residual = Residual(
                 category.residual, category.spread, category.bytes_per_token, category.observations
@@ -198,33 +179,37 @@ class ByteClassEstimator:
             else:
                 self._all_models = residual
 
-    def _learn(self, estimate: Estimate, evidence: Evidence, actual: int) -> bool:
-        """Take in one answer; return whether its error was clipped."""
-        assert evidence.x is not None
-        model = self._models.use(estimate.category.model)
-        residual = self._residuals.use(estimate.category)
-        error = log(actual / evidence.tokens)
-        if abs(error) <= WILD:
-            model.bound.observe(missed=actual > estimate.prompt_bound)
-        limit = min(max(MIN_CLIP, CLIP_SCALES * evidence.scale(residual.spread)), MAX_CLIP)
+    def _learn(self, category: CategoryKey, x: Features, text_bytes: int, actual: int) -> tuple[bool, str | None]:
+        """Take in one answer; return whether its error was clipped, and why the prices refused it (None: not)."""
+        model = self._models.use(category.model)
+        now = self._believe(category, x, text_bytes)
+        error = log(actual / now.tokens)
+        missed = actual > now.bound
+        if abs(error) <= WILD and not (missed and now.bound >= now.highest):
+            model.bound.observe(missed=missed)
+        limit = min(max(MIN_CLIP, CLIP_SCALES * now.scale), MAX_CLIP)
         clipped = abs(error) > limit
-        believed = error
-        if not model.is_wrong(clipped=clipped):
-            believed = min(max(error, -limit), limit)
-        taught = model.prices.answers >= TAUGHT_ANSWERS
-        for part in (residual, model.residual, self._all_models):
-            part.learn(
-                believed + evidence.residual, evidence.doubt, evidence.text_bytes / actual, move_mean=taught
-            )
-        weight = believed / error if clipped else 1.0
-        model.prices.learn(evidence.x, evidence.tokens * exp(believed), weight)
         model.clipped += clipped
-        return clipped
+        if model.heard(clipped=clipped):
+            self._start_anew(category.model, model)
+            now = self._believe(category, x, text_bytes)
+            error = log(actual / now.tokens)
+        believed = error if model.is_wrong else min(max(error, -limit), limit)
+        taught = model.prices.answers >= TAUGHT_ANSWERS
+        for part in (self._residuals.use(category), model.residual, self._all_models):
+            part.learn(believed + now.residual, now.doubt, text_bytes / actual, move_mean=taught)
+        weight = 1.0 if believed == error else believed / error
+        sound = model.prices.learn(x, now.tokens * exp(believed), weight)
+        return clipped, None if sound else "numbers"
 
-    def _limits(self, text_bytes: int, x: Features, prices: Features) -> tuple[float, float]:
-        """Return the fewest and the most tokens that the request can have."""
-        beside_text = max(structure_tokens(x, self._prior.mean), structure_tokens(x, prices))
-        return max(text_bytes / MAX_BYTES_PER_TOKEN, 1.0), text_bytes + OVERHEAD * beside_text + TEMPLATE_TOKENS
+    def _start_anew(self, name: str, model: ServedModel) -> None:
+        model.start_anew()
+        self._residuals.drop(lambda key: key.model == name)
+
+    def _believe(self, category: CategoryKey, x: Features, text_bytes: int) -> Belief:
+        model = self._model(category.model)
+        residual = self._residuals.get(category) or model.residual
+        return believe(x, text_bytes, model, residual, self._prior.mean)
 
     def _model(self, name: str) -> ServedModel:
         """Return a model to look at: one that no answer made known is not kept, since names come from clients."""
@@ -233,23 +218,9 @@ class ByteClassEstimator:
     def _new_model(self, _name: str) -> ServedModel:
         return ServedModel(self._prior, self._settings.byteclass, self._all_models.child())
 
-    def _output_tokens(self, facts: RequestFacts, category: CategoryKey) -> int:
-        declared = facts.max_output_tokens
-        if declared is None:
-            return self._outputs.expected(category)
-        learned = self._outputs.learned(category) if self._settings.cap_output_tokens else None
-        return declared if learned is None else min(declared, learned)
-
     def _source(self, category: CategoryKey) -> Source:
         model, residual = self._models.get(category.model), self._residuals.get(category)
         if model is None or model.prices.answers == 0:
             return Source.PRIOR
         young = residual is None or residual.answers < self._settings.young_observations
         return Source.YOUNG if young else Source.LEARNED
-
-
-def _unteachable(facts: RequestFacts) -> str | None:
-    """Say why the usage of a request will not tell what its text costs; None when it will."""
-    if facts.truncate_prompt_tokens is not None:
-        return "truncated"
-    return "unseen_history" if facts.unseen_history else None

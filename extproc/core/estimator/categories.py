@@ -42,6 +42,11 @@ class CappedMap(Generic[K, V]):
         if len(self._entries) > self._max_entries:
             self._entries.popitem(last=False)
 
+    def drop(self, unwanted: Callable[[K], bool]) -> None:
+        """Forget the entries with such keys."""
+        for key in [key for key in self._entries if unwanted(key)]:
+            del self._entries[key]
+
     def __iter__(self) -> Iterator[tuple[K, V]]:
         return iter(list(self._entries.items()))
 

@@ -11,28 +11,30 @@ sigma_k, and divide by the conservative ratio:
 
 Ours to decide, because the paper does not say: bytes are those of the decoded prompt text, not of the body; a
 category is the served model and a tenant, or else the kind of text by its dominant bytes; the first observation
-sets c_k, the second sigma_k; the conservative ratio stays within the physical 1 to 16 bytes per token.
+sets c_k, the second sigma_k; the conservative ratio stays within the physical 1 to 16 bytes per token; without a
+declared limit the output is expected as in output_lengths.py.
 
 What it cannot do: the deviation is that of single prompts, so gamma = 1 leaves about 20 % of them under-counted,
 and a category that mixes kinds of text has no one ratio. Kept because it is what the paper measured.
 """
 
 from dataclasses import dataclass
+from math import inf
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.categories import MAX_KEY_CHARS, CappedMap
+from extproc.core.estimator.evidence import MAX_BYTES_PER_TOKEN, Evidence
+from extproc.core.estimator.output_lengths import OutputLengths
 from extproc.core.estimator.protocol import CategoryKey, CategoryState, Estimate, LearnedState, Learning, Source
 from extproc.core.estimator.settings import EmaSettings, EstimatorSettings, MediaTokens
 from extproc.core.facts import MediaCount, RequestFacts
-from extproc.core.output_lengths import truncated_by_pool
 from extproc.core.text import digrams, text_kind
 from extproc.core.usage import Overflow, Usage
 
 __all__ = ["EmaEstimator"]
 
-# No tokenizer in use spends more than a token per byte, or fewer than one per 16 bytes of real text.
+# No tokenizer in use spends more than a token per byte.
 MIN_BYTES_PER_TOKEN = 1.0
-MAX_BYTES_PER_TOKEN = 16.0
 
 
 @dataclass(slots=True)
@@ -60,14 +62,6 @@ class Ratio:
         self.observations += 1
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """What an EMA estimate remembers of its prompt: the text's bytes, and the tokens that are not text."""
-
-    text_bytes: int
-    media_tokens: int
-
-
 class EmaEstimator:
     """`estimator.kind: ema`; see the module for the algorithm."""
 
@@ -79,31 +73,41 @@ class EmaEstimator:
         self._ratios: CappedMap[CategoryKey, Ratio] = CappedMap(
             settings.max_categories, lambda _: Ratio(self._ema.initial_bytes_per_token)
         )
+        self._outputs = OutputLengths(settings)
 
     def estimate(self, facts: RequestFacts, tenant: str) -> Estimate:
         """Estimate a request: exact for token ids, else by the ratio of its category."""
         category = category_of(facts, tenant)
         media = media_tokens(facts.media, self._settings.media_tokens)
         declared = facts.max_output_tokens
-        output = self._settings.default_output_tokens if declared is None else declared
+        output = self._outputs.tokens(declared, category)
         if facts.exact_prompt_tokens is not None:
             exact = float(facts.exact_prompt_tokens)
-            return Estimate(exact, exact, output, declared is not None, Source.EXACT, category)
+            evidence = Evidence.of(facts, exact)
+            return Estimate(exact, exact, output, declared is not None, Source.EXACT, category, evidence)
         ratio = self._ratios.get(category) or Ratio(self._ema.initial_bytes_per_token)
         likely = facts.text_bytes / _physical(ratio.mean) + media
         bound = facts.text_bytes / ratio.conservative(self._ema.margin_deviations) + media
-        evidence = Evidence(facts.text_bytes, media)
+        evidence = Evidence.of(facts, likely, media_tokens=media)
         return Estimate(likely, bound, output, declared is not None, self._source(ratio), category, evidence)
 
     def observe(self, estimate: Estimate, usage: Usage, pool_tokens: int | None = None) -> Learning:
-        """Learn the observed ratio; the error in the result is that of before."""
-        error = estimate.prompt_tokens / usage.prompt_tokens
-        under_counted = usage.prompt_tokens > estimate.prompt_bound
-        observed, refused = _observed_ratio(estimate.evidence, usage)
+        """Learn the observed ratio and the output length; the error in the result is that of before."""
+        evidence = estimate.evidence
+        if not isinstance(evidence, Evidence) or evidence.disbelieves(usage, pool_tokens):
+            return Learning(0.0, under_counted=False, bytes_per_token=0.0, refused="implausible")
+        if evidence.tells_output(usage):
+            self._outputs.observe(estimate.category, usage.completion_tokens, cut=usage.cut_by_length)
+        observed, refused = _observed_ratio(evidence, usage)
         if refused is None:
             self._ratios.use(estimate.category).learn(observed, self._ema.decay)
-        truncated = truncated_by_pool(usage, pool_tokens)
-        return Learning(error, under_counted, observed, refused=refused, truncated_by_pool=truncated)
+        return Learning(
+            ratio=estimate.prompt_tokens / usage.prompt_tokens,
+            under_counted=usage.prompt_tokens > estimate.prompt_bound,
+            bytes_per_token=observed,
+            refused=refused,
+            truncated_by_pool=evidence.truncated_by_pool(usage, pool_tokens),
+        )
 
     def observe_overflow(self, estimate: Estimate, overflow: Overflow) -> None:
         """Learn nothing: the paper's mean has no place for a lower bound."""
@@ -111,15 +115,22 @@ class EmaEstimator:
     def state(self) -> LearnedState:
         """Return every category's ratio."""
         rows = (CategoryState(key, r.mean, r.deviation, r.observations) for key, r in self._ratios)
-        return LearnedState(self.KIND, tuple(rows))
+        return LearnedState(self.KIND, tuple(rows), outputs=self._outputs.state())
 
     def load(self, state: LearnedState) -> None:
         """Take over every category's ratio.
 
-        Raises ConfigurationError for a state of another kind of estimator.
+        Raises ConfigurationError for a state of another kind of estimator, or of ratios that no text has; then
+        nothing was taken over.
         """
         if state.estimator_kind != self.KIND:
             raise ConfigurationError(f"learned state is of kind {state.estimator_kind!r}; this router has 'ema'")
+        for row in state.categories:
+            if row.bytes_per_token != _physical(row.bytes_per_token) or not 0 <= row.deviation < inf:
+                raise ConfigurationError(
+                    f"learned ratio of {row.category} is {row.bytes_per_token} bytes per token"
+                )
+        self._outputs.load(state.outputs)
         for row in state.categories:
             self._ratios.put(row.category, Ratio(row.bytes_per_token, row.deviation, row.observations))
 
@@ -147,10 +158,10 @@ def media_tokens(media: MediaCount, costs: MediaTokens) -> int:
     )
 
 
-def _observed_ratio(evidence: object, usage: Usage) -> tuple[float, str | None]:
+def _observed_ratio(evidence: Evidence, usage: Usage) -> tuple[float, str | None]:
     """Return the bytes per token of an answer, and why it cannot be learned from (None when it can)."""
-    if not isinstance(evidence, Evidence):
-        return 0.0, "exact"
+    if evidence.refused is not None:
+        return 0.0, evidence.refused
     text_tokens = usage.prompt_tokens - evidence.media_tokens
     if text_tokens <= 0 or evidence.text_bytes == 0:
         return 0.0, "no_text"

@@ -82,13 +82,13 @@ class RelativeLeastSquares:
         return Sums(self._a.copy(), self._b.copy())
 
     def load(self, sums: Sums, answers: int, refused: int = 0) -> None:
-        """Go on from sums that this or other routers have made."""
+        """Go on from sums that this or other routers have made; they have to be finite."""
         self._a, self._b, self.answers, self.refused = sums.a.copy(), sums.b.copy(), answers, refused
         self._solve()
 
     def forget(self) -> None:
-        """Drop all that was learned, and start again from the prior."""
-        self._a[:], self._b[:] = 0.0, 0.0
+        """Drop all that was learned, and start again from the prior, as young as at first."""
+        self._a[:], self._b[:], self.answers = 0.0, 0.0, 0
         self._solve()
 
     def predict(self, x: Features) -> float:
@@ -99,22 +99,24 @@ class RelativeLeastSquares:
         """Return the relative variance of an estimate that comes from the prices; u = x / estimate."""
         return NOISE * NOISE * max(float(u @ self._inverse @ u), 0.0)
 
-    def learn(self, x: Features, tokens: float, weight: float = 1.0) -> None:
-        """Take in one answer: x cost so many tokens (> 0); `weight` (0 to 1) is how far it is believed."""
+    def learn(self, x: Features, tokens: float, weight: float = 1.0) -> bool:
+        """Take in one answer: x cost so many tokens (> 0); `weight` (0 to 1) is how far it is believed.
+
+        Return whether the numbers allowed it.
+        """
         z = x / tokens
         if not np.isfinite(z).all():
             self.refused += 1
-            return
+            return False
         self._a *= self._forgetting
         self._a += weight * np.outer(z, z)
         self._b *= self._forgetting
         self._b += weight * z
         self.answers += 1
         self._unsolved += 1
-        if self.answers <= EAGER_ANSWERS or self._unsolved >= LAZY_ANSWERS:
-            self._solve()
+        return self._solve() if self.answers <= EAGER_ANSWERS or self._unsolved >= LAZY_ANSWERS else True
 
-    def _solve(self) -> None:
+    def _solve(self) -> bool:
         """Find the prices anew; keep the old ones, and count, when the numbers do not allow it."""
         self._unsolved = 0
         information = self._a + self._ridge
@@ -124,9 +126,10 @@ class RelativeLeastSquares:
             inverse = np.linalg.inv(information * np.outer(scale, scale))
         except np.linalg.LinAlgError:
             self.refused += 1
-            return
+            return False
         if not np.abs(inverse).max() < MAX_CONDITION:  # also refuses NaN
             self.refused += 1
-            return
+            return False
         self._inverse = inverse * np.outer(scale, scale)
         self.weights = self._inverse @ (self._b + self._pull)
+        return True

@@ -1,19 +1,22 @@
 """What is learned of one served model: prices, bound, the residual its categories start from, and counters."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
-from extproc.core.estimator.bound import AdaptiveBound
+from extproc.core.estimator.bound import START, AdaptiveBound
 from extproc.core.estimator.features import Prior
 from extproc.core.estimator.least_squares import RelativeLeastSquares, Sums
 from extproc.core.estimator.protocol import ModelState
 from extproc.core.estimator.residual import Residual
 from extproc.core.estimator.settings import ByteClassSettings
 
-__all__ = ["ServedModel"]
-
+__all__ = ["ServedModel", "need_finite"]
 
 MOST = 0.5
+# A fresh start has to be given time; but one made on broken usage must not stand for good.
+ANSWERS_BETWEEN_STARTS = 20
 
 
 class ServedModel:
@@ -26,19 +29,28 @@ class ServedModel:
         self.clipped = 0
         self.truncated_by_pool = 0
         self._clipped_share = 0.0
+        self._answers_since_start = ANSWERS_BETWEEN_STARTS
 
-    def is_wrong(self, *, clipped: bool) -> bool:
-        """Take in whether an answer was beyond belief; return whether most of the last ten or so were.
+    @property
+    def is_wrong(self) -> bool:
+        """Whether most of the last ten answers or so were beyond belief.
 
-        Then it is not the answers that are broken: the tokenizer or the template behind the name has changed. What
-        was learned of the old one is dropped, since sums of both would fit neither.
+        Then it is not the answers that are broken: the tokenizer or the template behind the name has changed.
         """
-        was_wrong = self._clipped_share > MOST
+        return self._clipped_share > MOST
+
+    def heard(self, *, clipped: bool) -> bool:
+        """Take in whether an answer was beyond belief; return whether it is time to start anew."""
         self._clipped_share += (clipped - self._clipped_share) / 10
-        is_wrong = self._clipped_share > MOST
-        if is_wrong and not was_wrong:
-            self.prices.forget()
-        return is_wrong
+        self._answers_since_start += 1
+        return self.is_wrong and self._answers_since_start > ANSWERS_BETWEEN_STARTS
+
+    def start_anew(self) -> None:
+        """Drop what was learned: sums over two tokenizers would fit neither."""
+        self.prices.forget()
+        self.bound.q = START
+        self.residual = Residual()
+        self._answers_since_start = 0
 
     def state(self, name: str) -> ModelState:
         """Return all of it, exactly."""
@@ -57,13 +69,23 @@ class ServedModel:
         )
 
     def load(self, state: ModelState) -> None:
-        """Take all of it over. Raises ConfigurationError when the sums are of another size."""
+        """Take all of it over, or nothing.
+
+        Raises ConfigurationError when the sums are of another size, or numbers are not finite.
+        """
         size = self.prices.weights.size
         if len(state.sums_a) != size * size or len(state.sums_b) != size:
             raise ConfigurationError(f"learned sums of model {state.model!r} are not over {size} features")
+        need_finite(state.model, (*state.sums_a, *state.sums_b, state.q, state.residual, state.spread))
         sums = Sums(np.array(state.sums_a).reshape(size, size), np.array(state.sums_b))
         self.prices.load(sums, state.observations, state.refused)
         self.bound.q = state.q
         self.residual = Residual(state.residual, state.spread, answers=state.observations)
         self.clipped = state.clipped
         self.truncated_by_pool = state.truncated_by_pool
+
+
+def need_finite(model: str, numbers: Iterable[float]) -> None:
+    """Raise ConfigurationError when what was learned of a model holds a number that is none."""
+    if not np.isfinite(tuple(numbers)).all():
+        raise ConfigurationError(f"learned state of model {model!r} holds numbers that are not finite")

@@ -1,0 +1,99 @@
+"""What an estimate remembers of its request until the answer comes, and what of the answer can be believed.
+
+An answer may say anything: a counter may be broken, a server may cut the prompt or add turns to it, a proxy may
+sum up what several requests used. What cannot be of this request teaches nothing.
+"""
+
+from dataclasses import dataclass, field
+
+from extproc.core.estimator.features import Features
+from extproc.core.facts import RequestFacts
+from extproc.core.usage import Usage
+
+__all__ = ["MAX_BYTES_PER_TOKEN", "Evidence"]
+
+# No tokenizer in use makes fewer tokens of real text than one of 16 bytes.
+MAX_BYTES_PER_TOKEN = 16.0
+MAX_FACTOR = 1_000  # usage further from the estimate than this is no usage
+# Some servers count the end of the text as a token.
+OUTPUT_SLACK_TOKENS = 16
+# Where a server calls tools of its own, usage sums up the output of all turns.
+MAX_TURNS = 16
+# A pool's largest budget may be set below its context, but not by so much.
+MAX_CONTEXT_FACTOR = 4
+MAX_OUTPUT_TOKENS = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What is needed to learn from an answer, but no text.
+
+    `refused` says why usage will not tell what the text costs (None: it will). `tokens` is the estimate;
+    `output_limit` what the client declared for each of `sequences` (None: nothing); `one_prompt` is False for a
+    list of several, whose usage is summed up. `x` is the byte classes' view of the prompt, `media_tokens` the
+    EMA's of what is not text.
+    """
+
+    refused: str | None
+    tokens: float
+    text_bytes: int
+    output_limit: int | None
+    sequences: int
+    one_prompt: bool
+    x: Features | None = field(default=None, compare=False)  # arrays have no one equality
+    media_tokens: int = 0
+
+    @classmethod
+    def of(
+        cls, facts: RequestFacts, tokens: float, *, x: Features | None = None, media_tokens: int = 0
+    ) -> "Evidence":
+        """Make the evidence of a request that was estimated at so many tokens."""
+        return cls(
+            _refused(facts),
+            tokens,
+            facts.text_bytes,
+            facts.max_output_tokens,
+            facts.sequences,
+            facts.longest_share == 1,
+            x,
+            media_tokens,
+        )
+
+    def disbelieves(self, usage: Usage, pool_tokens: int | None) -> bool:
+        """Tell whether a usage cannot be of this request; `pool_tokens` is the context of the pool, when known."""
+        actual = usage.prompt_tokens
+        if not 0 < actual <= MAX_FACTOR * max(self.tokens, 1.0):
+            return True
+        if self.refused is None and actual < self.text_bytes / MAX_BYTES_PER_TOKEN:
+            return True
+        return usage.completion_tokens > self._most_output_tokens(pool_tokens)
+
+    def tells_output(self, usage: Usage) -> bool:
+        """Tell whether completion tokens are those of one answer, rather than of several together."""
+        limit = self.output_limit
+        within = limit is None or usage.completion_tokens <= limit + OUTPUT_SLACK_TOKENS
+        return self.sequences == 1 and self.one_prompt and within
+
+    def truncated_by_pool(self, usage: Usage, pool_tokens: int | None) -> bool:
+        """Tell whether a pool's context ended the answer: cut just there, and not by the client's own limit."""
+        if pool_tokens is None or not (usage.cut_by_length and self.tells_output(usage)):
+            return False
+        if self.output_limit is not None and usage.completion_tokens >= self.output_limit:
+            return False
+        # vLLM stops at the limit or one short of it, by version.
+        return pool_tokens - 1 <= usage.prompt_tokens + usage.completion_tokens <= pool_tokens
+
+    def _most_output_tokens(self, pool_tokens: int | None) -> int:
+        if self.output_limit is not None:
+            most = MAX_TURNS * self.output_limit + OUTPUT_SLACK_TOKENS
+        else:
+            most = MAX_OUTPUT_TOKENS if pool_tokens is None else MAX_CONTEXT_FACTOR * pool_tokens
+        return most * self.sequences
+
+
+def _refused(facts: RequestFacts) -> str | None:
+    if facts.exact_prompt_tokens is not None:
+        return "exact"
+    if facts.truncate_prompt_tokens is not None:
+        return "truncated"
+    return "unseen_history" if facts.unseen_history else None

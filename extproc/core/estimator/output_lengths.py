@@ -1,0 +1,146 @@
+"""How long answers get: the length that a share epsilon of them exceeds, per model and category.
+
+Needed where the client declares no limit. Lengths go into bins of a quarter octave (a quantile is right within
+19 %, on the safe side) whose counts fade. An answer that was cut by a limit is a censored sample: it was at least
+so long. Kaplan and Meier (1958): in each bin the share that ended there, of all that got so far, is the hazard;
+survival is the product of what the hazards leave. So cut answers count for as long as they lasted, and push the
+weight to longer bins. Where they reach so far that survival never falls to epsilon, the tail was not seen: the
+default is assumed, or twice the longest length if that is more, which sends such requests to a longer pool, where
+the tail can be seen.
+
+Rejected: an EMA of the mean plus deviations (lengths are heavy-tailed); dropping cut answers (it is the long ones
+that are cut).
+"""
+
+from math import ceil, log2
+
+import numpy as np
+import numpy.typing as npt
+
+from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.categories import CappedMap
+from extproc.core.estimator.protocol import CategoryKey, OutputState
+from extproc.core.estimator.settings import EstimatorSettings
+
+__all__ = ["OutputLengths"]
+
+BINS_PER_OCTAVE = 4
+BINS = 20 * BINS_PER_OCTAVE + 1  # up to a million tokens
+FADING = 0.9995
+
+
+class OutputLengths:
+    """Learned output lengths of at most `max_categories` categories, and of their models."""
+
+    def __init__(self, settings: EstimatorSettings) -> None:
+        self._settings = settings
+        # Fewer answers than this say nothing of so rare an event.
+        self._enough_answers = 1 / settings.output_epsilon
+        self._lengths: CappedMap[CategoryKey, _Lengths] = CappedMap(
+            settings.max_categories, lambda _: _Lengths(settings.output_epsilon)
+        )
+
+    def tokens(self, declared: int | None, category: CategoryKey) -> int:
+        """Return the output tokens to count with: as declared (and capped, where that is set), or expected."""
+        if declared is None:
+            return self.expected(category)
+        learned = self.learned(category) if self._settings.cap_output_tokens else None
+        return declared if learned is None else min(declared, learned)
+
+    def learned(self, category: CategoryKey) -> int | None:
+        """Return the length that a share epsilon of answers exceeds, or None while too few of them end so far."""
+        for key in (category, _model_of(category)):
+            lengths = self._lengths.get(key)
+            if lengths is not None and lengths.answers >= self._enough_answers and lengths.tail_seen:
+                return lengths.exceeded_tokens
+        return None
+
+    def expected(self, category: CategoryKey) -> int:
+        """Return the learned length; while none is, the default, or twice the longest if that is more."""
+        learned = self.learned(category)
+        if learned is not None:
+            return learned
+        lengths = self._lengths.get(_model_of(category))
+        default = self._settings.default_output_tokens
+        return default if lengths is None else max(default, lengths.exceeded_tokens)
+
+    def observe(self, category: CategoryKey, tokens: int, *, cut: bool) -> None:
+        """Take in the completion tokens of one answer; `cut` when a limit ended it."""
+        if tokens > 0:
+            self._lengths.use(_model_of(category)).learn(tokens, cut=cut)
+            self._lengths.use(category).learn(tokens, cut=cut)
+
+    def state(self) -> tuple[OutputState, ...]:
+        """Return what is learned."""
+        rows = ((key, lengths.ended.tolist(), lengths.cut.tolist()) for key, lengths in self._lengths)
+        return tuple(OutputState(key, tuple(ended), tuple(cut)) for key, ended, cut in rows)
+
+    def load(self, states: tuple[OutputState, ...]) -> None:
+        """Take over what another router learned, all or nothing.
+
+        Raises ConfigurationError for counts in other bins, or that are none.
+        """
+        loaded = []
+        for state in states:
+            if len(state.ended) != BINS or len(state.cut) != BINS:
+                raise ConfigurationError(f"learned output lengths have {len(state.ended)} bins, not {BINS}")
+            ended, cut = np.array(state.ended), np.array(state.cut)
+            if not (np.isfinite(ended + cut).all() and min(ended.min(), cut.min()) >= 0):
+                raise ConfigurationError(f"learned output lengths of model {state.category.model!r} are no counts")
+            loaded.append((state.category, _Lengths(self._settings.output_epsilon, ended, cut)))
+        for category, lengths in loaded:
+            self._lengths.put(category, lengths)
+
+
+class _Lengths:
+    """Fading counts of answers that ended by themselves, and that were cut, in each bin.
+
+    The quantile is found when it is asked for: most clients declare a limit, and then nobody asks.
+    """
+
+    def __init__(
+        self,
+        epsilon: float,
+        ended: npt.NDArray[np.float64] | None = None,
+        cut: npt.NDArray[np.float64] | None = None,
+    ) -> None:
+        self._epsilon = epsilon
+        self.ended = np.zeros(BINS) if ended is None else ended
+        self.cut = np.zeros(BINS) if cut is None else cut
+        self._found: tuple[float, int, bool] | None = None
+
+    def learn(self, tokens: int, *, cut: bool) -> None:
+        self.ended *= FADING
+        self.cut *= FADING
+        (self.cut if cut else self.ended)[min(ceil(BINS_PER_OCTAVE * log2(tokens)), BINS - 1)] += 1
+        self._found = None
+
+    @property
+    def answers(self) -> float:
+        """How many answers count, faded."""
+        return self._look()[0]
+
+    @property
+    def exceeded_tokens(self) -> int:
+        """The length that a share epsilon of answers exceeds; twice the longest where the tail was not seen."""
+        return self._look()[1]
+
+    @property
+    def tail_seen(self) -> bool:
+        """Whether so many answers ended by themselves that the quantile is among them."""
+        return self._look()[2]
+
+    def _look(self) -> tuple[float, int, bool]:
+        if self._found is None:
+            lengths = self.ended + self.cut
+            at_risk = lengths[::-1].cumsum()[::-1]
+            hazard = np.divide(self.ended, at_risk, out=np.zeros(BINS), where=self.ended > 0)
+            beyond = np.flatnonzero(np.cumprod(1 - hazard) <= self._epsilon)
+            unseen = lengths.nonzero()[0][-1] + BINS_PER_OCTAVE if at_risk[0] else 0
+            last = int(beyond[0] if beyond.size else unseen)
+            self._found = float(at_risk[0]), ceil(2 ** (last / BINS_PER_OCTAVE)), beyond.size > 0
+        return self._found
+
+
+def _model_of(category: CategoryKey) -> CategoryKey:
+    return CategoryKey(category.model, "")

@@ -1,0 +1,89 @@
+"""Which answers can be of the request, and what they tell."""
+
+from dataclasses import replace
+
+import pytest
+
+from extproc.core.estimator.evidence import Evidence
+from extproc.core.facts import Api, RequestFacts
+from extproc.core.usage import Usage
+
+FACTS = RequestFacts(Api.CHAT, "m", b"x" * 4_000, messages=1)
+CUT = Usage(8_000, 192, cut_by_length=True)
+
+
+def evidence(**others: object) -> Evidence:
+    """Return the evidence of a request of 4,000 bytes, estimated at 1,000 tokens."""
+    return Evidence.of(replace(FACTS, **others), 1_000)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("usage", "others", "disbelieved"),
+    [
+        (Usage(1_000, 50), {}, False),
+        (Usage(250, 50), {}, False),  # 16 bytes for each token
+        (Usage(249, 50), {}, True),
+        (Usage(0), {}, True),
+        (Usage(-1), {}, True),
+        (Usage(1_000_000), {}, False),
+        (Usage(1_000_001), {}, True),
+        (Usage(10), {"truncate_prompt_tokens": 10}, False),
+        (Usage(10), {"unseen_history": True}, False),
+        (Usage(1_000, 50), {"max_output_tokens": 50}, False),
+        (Usage(1_000, 150), {"max_output_tokens": 50, "sequences": 3}, False),
+        (Usage(1_000, 9_999_999), {"max_output_tokens": 50}, True),
+        (Usage(1_000, 33_000), {}, True),  # more than four times the pool's context
+        (Usage(1_000, 0), {"max_output_tokens": 0}, False),
+    ],
+)
+def test_usage_that_cannot_be_of_the_request_is_disbelieved(
+    usage: Usage, others: dict[str, object], *, disbelieved: bool
+) -> None:
+    """Counts below what any tokenizer makes, a thousand times the estimate, or far over the limit are no usage."""
+    assert disbelieved == evidence(**others).disbelieves(usage, 8_192)
+
+
+def test_without_a_pool_a_million_tokens_of_output_are_the_most() -> None:
+    """What is not known to end earlier ends there."""
+    assert not evidence().disbelieves(Usage(1_000, 1_000_000), None)
+    assert evidence().disbelieves(Usage(1_000, 1_100_000), None)
+
+
+@pytest.mark.parametrize(
+    ("completion", "others", "tells"),
+    [
+        (50, {}, True),
+        (50, {"max_output_tokens": 50}, True),
+        (51, {"max_output_tokens": 50}, True),  # some servers count the end of the text
+        (120, {"max_output_tokens": 50}, False),  # several turns together
+        (50, {"sequences": 2}, False),
+        (50, {"longest_share": 0.5}, False),
+    ],
+)
+def test_only_single_answers_tell_how_long_answers_get(
+    completion: int, others: dict[str, object], *, tells: bool
+) -> None:
+    """Usage that is summed over sequences, prompts or turns is no length."""
+    assert tells == evidence(**others).tells_output(Usage(1_000, completion))
+
+
+@pytest.mark.parametrize(
+    ("usage", "pool_tokens", "others", "truncated"),
+    [
+        (CUT, 8_192, {}, True),
+        (Usage(8_000, 191, cut_by_length=True), 8_192, {}, True),
+        (CUT, 8_192, {"max_output_tokens": 500}, True),
+        (Usage(8_000, 100, cut_by_length=True), 8_192, {}, False),
+        (Usage(8_000, 192), 8_192, {}, False),
+        (CUT, None, {}, False),
+        (CUT, 8_192, {"max_output_tokens": 192}, False),  # the client's own limit
+        (Usage(9_000, 50, cut_by_length=True), 8_192, {}, False),  # more than the pool holds: another one answered
+        (CUT, 8_192, {"sequences": 4}, False),
+        (CUT, 8_192, {"longest_share": 0.1}, False),
+    ],
+)
+def test_silent_cuts_are_recognised(
+    usage: Usage, pool_tokens: int | None, others: dict[str, object], *, truncated: bool
+) -> None:
+    """An answer that ended by length just where the pool's context ends was truncated by the pool."""
+    assert truncated == evidence(**others).truncated_by_pool(usage, pool_tokens)
