@@ -5,9 +5,9 @@ leaves the machine.
 """
 
 import argparse
+import http.client
 import json
 import sys
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +82,7 @@ def _router(options: argparse.Namespace) -> "Router":
     from extproc.state.snapshot import from_json  # noqa: PLC0415
 
     if options.admin:
-        router = _make_router(parse(_fetch(options.admin, "/config").decode()))
+        router = _make_router(parse(_fetch(options.admin, "/config").decode(errors="replace")))
         router.estimator.load(from_json(_fetch(options.admin, "/state")))
         return router
     return _make_router(load(options.config) if options.config else parse(""))
@@ -195,5 +195,5 @@ def _fetch(url: str, path: str) -> bytes:
         with urllib.request.urlopen(url.rstrip("/") + path, timeout=TIMEOUT_S) as answer:  # noqa: S310  (checked above)
             body: bytes = answer.read()
             return body
-    except (urllib.error.URLError, TimeoutError, OSError) as error:
-        raise ConfigurationError(f"--admin {url}{path}: {error}") from error
+    except (http.client.HTTPException, OSError) as error:  # OSError: also URLError and TimeoutError
+        raise ConfigurationError(f"--admin {url}{path}: {error!r} (the admin address is wanted)") from error

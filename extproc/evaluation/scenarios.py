@@ -13,12 +13,13 @@ from extproc.evaluation.requests import Lengths, Request, fixed_stream, traffic_
 from extproc.evaluation.texts import Texts, halves
 from extproc.evaluation.tokenizers import Tokenizer
 
-__all__ = ["OURS", "Comparison", "Material", "Plan", "compare"]
+__all__ = ["IN_FLIGHT", "OURS", "Comparison", "Material", "Plan", "compare"]
 
 OURS = "byte classes"
 POISONED_SHARE = 0.01
 POISON_FACTORS = (10.0, 0.1)
 FLIPPED_SHARE = 0.9
+IN_FLIGHT = 100  # what a pool of a few replicas has running at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class Comparison:
     unseen: tuple[Figures, ...]
     flipped: tuple[Figures, ...]
     poisoned: tuple[Figures, ...]
+    late: tuple[Figures, ...]
+    late_flipped: tuple[Figures, ...]
     foreign_prior: tuple[Figures, ...]  # cold start from prices fitted to the other tokenizers; () without any
     rare: Figures
     rare_flipped: Figures
@@ -80,6 +83,8 @@ def compare(
         unseen=tuple(_ours(stream, plan) for stream in unseen),
         flipped=tuple(_ours(_flip(stream, seed), plan) for seed, _, stream in seeded),
         poisoned=tuple(_ours(stream, plan, told=_poison(stream, seed)) for seed, stream, _ in seeded),
+        late=tuple(_ours(stream, plan, in_flight=IN_FLIGHT) for stream in traffic),
+        late_flipped=tuple(_ours(_flip(stream, seed), plan, in_flight=IN_FLIGHT) for seed, _, stream in seeded),
         foreign_prior=_foreign_prior(texts, others, fixed, plan),
         rare=_ours(everything, plan, epsilon=0.001),
         rare_flipped=_ours(_flip(everything, 0), plan, epsilon=0.001),
@@ -97,9 +102,13 @@ def _contest(streams: Sequence[Sequence[Request]], plan: Plan) -> dict[str, tupl
 
 
 def _ours(
-    stream: Sequence[Request], plan: Plan, told: Sequence[int] | None = None, epsilon: float = 0.01
+    stream: Sequence[Request],
+    plan: Plan,
+    told: Sequence[int] | None = None,
+    epsilon: float = 0.01,
+    in_flight: int = 0,
 ) -> Figures:
-    return figures(run(byte_class(epsilon), stream, told), plan.warm_up, plan.threshold)
+    return figures(run(byte_class(epsilon), stream, told, in_flight), plan.warm_up, plan.threshold)
 
 
 def _foreign_prior(

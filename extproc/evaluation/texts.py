@@ -52,6 +52,9 @@ def folder_texts(folder: Path) -> Texts:
     texts = {path.stem: path.read_bytes() for path in sorted(folder.glob("*.txt"))}
     if not texts:
         raise ConfigurationError(f"texts: {folder} holds no .txt file; set DUALPOOL_DATA or give --texts FOLDER")
+    for kind, text in texts.items():
+        if not text.strip():
+            raise ConfigurationError(f"texts: {folder / kind}.txt is empty; each file has to hold text")
     return texts
 
 

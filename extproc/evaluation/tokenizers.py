@@ -29,7 +29,7 @@ class Tokenizer:
         self._message_tokens = message_tokens
         self._chat_tokens = chat_tokens
         self._file = cache / f"{name}.json"
-        self._counts: dict[str, int] = json.loads(self._file.read_text()) if self._file.exists() else {}
+        self._counts = _cached(self._file)
         self._known = len(self._counts)
 
     def count(self, text: str) -> int:
@@ -49,8 +49,19 @@ class Tokenizer:
         """Write the cache when it grew."""
         if len(self._counts) > self._known:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            self._file.write_text(json.dumps(self._counts))
+            unfinished = self._file.with_suffix(".tmp")
+            unfinished.write_text(json.dumps(self._counts))
+            unfinished.replace(self._file)
             self._known = len(self._counts)
+
+
+def _cached(file: Path) -> dict[str, int]:
+    """Return the counts in a cache file; what cannot be read is counted again."""
+    try:
+        counts: dict[str, int] = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return counts
 
 
 # The wording of Qwen's published chat template; that of others differs by a few tokens.

@@ -27,7 +27,7 @@ def from_json(text: str | bytes) -> LearnedState:
     """
     try:
         message = json_format.Parse(text, state_pb2.LearnedState(), ignore_unknown_fields=True)
-    except json_format.ParseError as error:
+    except (json_format.ParseError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"learned state: {error}") from error
     return _from_message(message)
 

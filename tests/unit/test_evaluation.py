@@ -1,11 +1,13 @@
 """The offline comparison, with a tokenizer that needs no vocabulary."""
 
+import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from extproc.cli.main import main
 from extproc.core.errors import ConfigurationError
 from extproc.core.facts import Api, RequestFacts
 from extproc.evaluation.contestants import CONTESTANTS, byte_class
@@ -102,6 +104,27 @@ def test_contestants_predict_before_they_learn(name: str, texts: Texts, toy: Tok
     assert first.likely[0] == second.likely[0]
 
 
+@pytest.mark.parametrize("in_flight", [0, 3])
+def test_answers_come_late_when_some_are_on_their_way(in_flight: int) -> None:
+    """A contestant hears of a request after so many others were predicted, each once and in order."""
+
+    class Recorder:
+        def __init__(self) -> None:
+            self.calls: list[int] = []
+
+        def predict(self, request: Request) -> tuple[float, float]:
+            self.calls.append(request.tokens)
+            return 1.0, 1.0
+
+        def learn(self, told_tokens: int) -> None:
+            self.calls.append(-told_tokens)
+
+    facts = RequestFacts(Api.CHAT, "m", b"x")
+    recorder = Recorder()
+    run(recorder, [Request("k", facts, 10, tokens, 5) for tokens in (1, 2, 3, 4)], in_flight=in_flight)
+    assert {0: [1, -1, 2, -2, 3, -3, 4, -4], 3: [1, 2, 3, 4, -1]}[in_flight] == recorder.calls
+
+
 def test_figures_of_a_run() -> None:
     """Errors, misses, widths and misroutes are what their names say."""
 
@@ -157,7 +180,12 @@ def test_ours_beats_the_ema_that_knows_the_categories(comparison: Comparison) ->
 
 def test_the_report_names_every_bar_and_contestant(comparison: Comparison) -> None:
     """The Markdown has a row for each bar, with its verdict, and for each estimator."""
-    text = report([comparison], Timing(61.0, 200.0, 40.0), Plan(), "dualpool evaluate")
+    material = Material({"ar": b"text"}, [(4_000, 10), (100, 10)])
+    text = report([comparison], Timing(61.0, 200.0, 40.0), Plan(), material, "dualpool evaluate --quick")
+    assert "Written by `dualpool evaluate --quick`." in text
+    assert "1 kinds, equally likely" in text
+    assert "50.00 % of the trace's prompts lie within" in text
+    assert "| ar | 4 | " in text
     assert "| 4 KB: features + predict + bound, median | 61 us | <= 60 us | **missed by 1 us** |" in text
     assert all(f"| {name} |" in text for name in CONTESTANTS)
     assert text.count("| met |") + text.count("**missed") == 21
@@ -181,6 +209,61 @@ def test_wrong_inputs_are_named(tmp_path: Path) -> None:
         read_lengths(tmp_path / "trace.csv")
     with pytest.raises(ConfigurationError, match="'llama' is unknown; known are qwen"):
         tokenizer("llama", tmp_path)
+    (tmp_path / "trace.csv").write_text("ContextTokens,GeneratedTokens\n")
+    with pytest.raises(ConfigurationError, match="no request below its header"):
+        read_lengths(tmp_path / "trace.csv")
+    (tmp_path / "trace.csv").write_text("ContextTokens,GeneratedTokens\n1\n")
+    with pytest.raises(ConfigurationError, match="ContextTokens"):
+        read_lengths(tmp_path / "trace.csv")
+    (tmp_path / "de.txt").write_text("\n")
+    with pytest.raises(ConfigurationError, match=r"de\.txt is empty"):
+        folder_texts(tmp_path)
+
+
+def test_a_broken_cache_is_counted_again(tmp_path: Path) -> None:
+    """A cache that was cut while it was written is replaced, as a whole."""
+    (tmp_path / "toy.json").write_text('{"abc": 1')
+    toy = Tokenizer("toy", words, 4, 3, tmp_path)
+    assert 2 == toy.count("two words")
+    toy.save()
+    assert 1 == len(json.loads((tmp_path / "toy.json").read_text()))
+    assert ["toy.json"] == [file.name for file in tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--report", "no/such/folder/r.md"], "--report no/such/folder/r.md: there is no folder no/such/folder"),
+        (["--texts", "no/such/folder"], "holds no .txt file"),
+        (["--tokenizers", "llama"], "'llama' is unknown; known are"),
+    ],
+)
+def test_the_command_refuses_wrong_input_before_the_work(
+    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Wrong arguments are one sentence and exit code 2."""
+    (tmp_path / "de.txt").write_text("ein Text\n")
+    (tmp_path / "trace.csv").write_text("ContextTokens,GeneratedTokens\n100,10\n")
+    usual = ["--texts", str(tmp_path), "--lengths", str(tmp_path / "trace.csv"), "--cache", str(tmp_path)]
+    assert 2 == main(["evaluate", *usual, *arguments])
+    told = capsys.readouterr().err
+    assert said in told
+    assert 1 == told.count("\n")
+
+
+def test_the_command_compares_and_writes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A quick run prints its report, writes it and the plot, and names the command that repeats it."""
+    pytest.importorskip("tiktoken", reason="the extra dualpool[tokenizers] is not installed")
+    pytest.importorskip("matplotlib", reason="the extra dualpool[plots] is not installed")
+    (tmp_path / "de.txt").write_text("Der Bäcker an der Ecke verkauft, was übrig ist.\n" * 200)
+    (tmp_path / "trace.csv").write_text("ContextTokens,GeneratedTokens\n100,10\n900,50\n")
+    places = ["--texts", str(tmp_path), "--lengths", str(tmp_path / "trace.csv"), "--cache", str(tmp_path)]
+    files = ["--report", str(tmp_path / "report.md"), "--plot", str(tmp_path / "plot.png")]
+    assert 0 == main(["evaluate", "--quick", "--tokenizers", "cl100k", *places, *files])
+    printed = capsys.readouterr().out
+    assert (tmp_path / "report.md").read_text() in printed
+    assert f"`dualpool evaluate --tokenizers cl100k --report {tmp_path}/report.md" in printed
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_contestant_may_start_from_other_prices(texts: Texts, toy: Tokenizer) -> None:
