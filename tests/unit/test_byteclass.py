@@ -12,9 +12,11 @@ from extproc.core.errors import ConfigurationError
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.bound import AdaptiveBound
 from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.features import features, structure_tokens
 from extproc.core.estimator.protocol import Estimate, Source
 from extproc.core.estimator.settings import ByteClassSettings, EstimatorSettings
 from extproc.core.facts import Api, MediaCount, RequestFacts
+from extproc.core.text import digrams
 from extproc.core.usage import Overflow, Usage
 
 WORDS = b"the quick brown fox jumps over the lazy dog while 12 other animals (mostly cats) watch from far away; "
@@ -73,6 +75,31 @@ def test_predictions_stay_within_physical_limits(text: bytes, lessons: list[tupl
     estimate = estimator.estimate(facts(text), "")
     assert isfinite(estimate.prompt_bound)
     assert len(text) / 16 <= estimate.prompt_tokens <= estimate.prompt_bound
+
+
+@given(st.integers(1, 10**6), st.lists(st.tuples(st.binary(max_size=300), st.integers(1, 10**5)), max_size=5))
+@settings(max_examples=40, deadline=None)
+def test_token_ids_stay_exact_whatever_was_learned(tokens: int, lessons: list[tuple[bytes, int]]) -> None:
+    """A count of ids is the estimate and its bound, for any count and after any answers."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    for lesson, told in lessons:
+        estimator.observe(estimator.estimate(facts(lesson), ""), Usage(told))
+    estimate = estimator.estimate(facts(b"", exact_prompt_tokens=tokens), "")
+    assert (tokens, tokens) == (estimate.prompt_tokens, estimate.prompt_bound)
+
+
+@given(st.binary(max_size=2_000), st.lists(st.tuples(st.binary(max_size=300), st.integers(1, 10**5)), max_size=8))
+@settings(max_examples=40, deadline=None)
+def test_the_bound_is_within_what_bytes_and_learned_prices_allow(
+    text: bytes, lessons: list[tuple[bytes, int]]
+) -> None:
+    """After any answers the bound is at most a token per byte, and four times what is priced beside the text."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    for lesson, tokens in lessons:
+        estimator.observe(estimator.estimate(facts(lesson), ""), Usage(tokens))
+    asked = facts(text)
+    beside = structure_tokens(features(asked, digrams(text)), estimator.prices("m"))
+    assert estimator.estimate(asked, "").prompt_bound <= len(text) + 4 * max(beside, 8) + 256 + 1e-6
 
 
 @given(
@@ -136,6 +163,40 @@ def test_a_changed_tokenizer_is_followed() -> None:
     assert estimate.prompt_tokens == pytest.approx(len(WORDS) * 20 / 1.6, rel=0.1)
 
 
+def test_one_percent_of_broken_usage_hardly_adds_to_the_error() -> None:
+    """With usage ten times too high or too low in 1 % of answers the error grows by less than a tenth."""
+
+    def error(poisoned_share: float) -> float:
+        estimator = ByteClassEstimator(EstimatorSettings())
+        rng, errors = np.random.default_rng(11), []
+        for position in range(1_000):
+            text = (WORDS * 42)[int(rng.integers(0, 50)) :][: int(rng.integers(200, 4_000))]
+            actual = max(1, round(len(text) / 4 * rng.normal(1, 0.04)))
+            poisoned, factor = rng.random() < poisoned_share, rng.choice((10, 0.1))
+            estimate = estimator.estimate(facts(text), "")
+            if position >= 300:
+                errors.append(abs(estimate.prompt_tokens / actual - 1))
+            estimator.observe(estimate, Usage(max(1, round(actual * factor)) if poisoned else actual))
+        return float(np.mean(errors))
+
+    assert error(0.01) < 1.1 * error(0.0)
+
+
+def test_the_numbers_stay_sound_over_months_of_one_request() -> None:
+    """Thousands of equal answers, and then others, leave prices that are finite, and no update refused."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    same = facts(WORDS * 9, tools=2)
+    for _ in range(2_000):
+        estimator.observe(estimator.estimate(same, ""), Usage(250))
+    teach(estimator, 300, ratio=4.5)
+    (model,) = estimator.state().models
+    assert 0 == model.refused
+    assert np.isfinite(estimator.prices("m")).all()
+    assert estimator.estimate(facts(WORDS * 20), "").prompt_tokens == pytest.approx(
+        len(WORDS) * 20 / 4.5, rel=0.05
+    )
+
+
 def test_a_model_that_starts_anew_is_young_again() -> None:
     """After another tokenizer showed up, sources, priority in learning, and the bound are those of a new model."""
     estimator = ByteClassEstimator(EstimatorSettings())
@@ -156,7 +217,7 @@ def test_a_second_change_is_followed_too() -> None:
     assert estimate.prompt_tokens == pytest.approx(len(WORDS) * 20 / 4.0, rel=0.1)
 
 
-@pytest.mark.parametrize("in_flight", [1, 100, 500])
+@pytest.mark.parametrize("in_flight", [1, 300])
 def test_answers_that_come_late_are_not_learned_over_and_over(in_flight: int) -> None:
     """With any number of requests on their way, a jump of all counts by a third leaves the bound narrow.
 

@@ -1,6 +1,8 @@
 """`dualpool estimate`: from a body to a table or JSON, alone or with what a running router has learned."""
 
+import io
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -91,8 +93,63 @@ def test_a_running_router_lends_its_state_and_pools(
 
 
 @pytest.mark.parametrize(
+    ("api", "body", "expected"),
+    [
+        ("completions", {"prompt": [[1, 2, 3], [4]]}, ("exact", 16)),
+        ("embeddings", {"input": [1, 2, 3, 4]}, ("exact", 0)),
+        ("responses", {"input": "Hello there", "max_output_tokens": 70}, ("prior", 70)),
+        ("messages", {"messages": [{"role": "user", "content": "Hello there"}], "max_tokens": 80}, ("prior", 80)),
+    ],
+)
+def test_bodies_of_every_api_come_from_standard_input_too(
+    api: str,
+    body: dict[str, object],
+    expected: tuple[str, int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`-` reads a body of the API that is named."""
+    stdin = io.TextIOWrapper(io.BytesIO(json.dumps({"model": "m", **body}).encode()))
+    monkeypatch.setattr("sys.stdin", stdin)
+    assert main(["estimate", "-", "--api", api, "--json"]) == 0
+    estimate = json.loads(capsys.readouterr().out)["estimate"]
+    assert expected == (estimate["learned_from"], estimate["output_tokens"])
+
+
+def test_a_configuration_file_names_the_pools(
+    body: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --config the pools and the estimator are those of the file."""
+    file = tmp_path / "dualpool.yaml"
+    file.write_text(
+        "pools: [{name: a, max_budget_tokens: 10}, {name: b, max_budget_tokens: 20}]\nestimator: {kind: ema}"
+    )
+    assert main(["estimate", body, "--json", "--config", str(file)]) == 0
+    assert "b" == json.loads(capsys.readouterr().out)["estimate"]["pool"]
+
+
+def test_a_server_that_is_no_admin_is_one_sentence(body: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pointed at another port, such as the router's own for gRPC, the command says which address is wanted."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def speak_no_http() -> None:
+            with server.accept()[0] as connection:
+                connection.recv(1)
+                connection.sendall(b"\x00\x00\x12\x04\x00\x00\x00\x00\x00")
+
+        thread = threading.Thread(target=speak_no_http)
+        thread.start()
+        assert main(["estimate", body, "--admin", f"http://127.0.0.1:{server.getsockname()[1]}"]) == 2
+        thread.join()
+    told = capsys.readouterr().err
+    assert "the admin address is wanted" in told
+    assert 1 == told.count("\n")
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--admin", "http://a b:1", "-"], "--admin http://a b:1"),
         (["missing.json"], "FILE missing.json"),
         (["--admin", "ftp://x", "-"], "--admin ftp://x"),
         (["--admin", "http://127.0.0.1:1", "-"], "--admin http://127.0.0.1:1/config"),

@@ -348,6 +348,20 @@ def test_a_refusal_for_length_is_counted(connect: Connect) -> None:
     assert 1 == len(gateway.recorder.heard("overflowed"))
 
 
+def test_a_refusal_for_length_teaches(connect: Connect) -> None:
+    """The tokens that a refusal names raise the estimate of the same prompt."""
+    gateway = connect(STREAMED)
+    router = gateway.exchange._router
+    message = "This model's maximum context length is 10 tokens. However, your request has 900 input tokens."
+    refusal = json.dumps({"error": {"message": message, "code": 400}}).encode()
+    body = chat("How are you? " * 100)
+    for event in [*whole(body), *answer(refusal, head=ResponseHead(400, "application/json"))]:
+        gateway.send(event)
+    (before,) = gateway.decisions
+    after = router.decide(before.api, CHAT, body)
+    assert before.budget.prompt_tokens < after.budget.prompt_tokens
+
+
 def test_a_repair_is_counted(connect: Connect) -> None:
     """An answer that took Envoy two attempts was a misroute repaired, and still teaches."""
     gateway = connect(STREAMED)
