@@ -33,6 +33,7 @@ def test_the_live_table_fits_80_columns(console: Console, outcomes: list[Outcome
     text = console.export_text()
     assert "…" not in text
     assert "near the limit" in text
+    assert "short pool fails" in text
     assert "40 of 40 answered" in text
 
 
