@@ -8,19 +8,24 @@ from bench import messages
 from bench.load import grpc_load
 from bench.measuring import Plan, Table, cpu_us_per_request, pairs, spread
 from bench.stack import Server, Stack
+from extproc.config.schema import Configuration
+from extproc.core.early import EarlyRule
+from extproc.core.facts import Api
+from extproc.core.policy import Pools
 
 __all__ = ["measure"]
 
 SIZES = {"2 KB": 2 << 10, "32 KB": 32 << 10, "256 KB": 256 << 10, "2 MB": 2 << 20}
 CUTS = {"HTTP/1.1": messages.http1_pieces, "HTTP/2": messages.http2_pieces}
-# 16 bytes for each of the 8,192 tokens of the short pool, the default: with so many a body is decided.
-EARLY_BYTES = 131_072
+# When the router that is measured, which has the default pools, decides before the end.
+DEFAULTS = Configuration()
+EARLY = EarlyRule(Pools(DEFAULTS.pools).largest_optional_tokens, DEFAULTS.exchange.max_held_bytes)
 NOTES = f"""\
 Released chat requests of English text, direct load, cut into messages as Envoy 1.40 does: of an HTTP/1.1
 client's body 16 KiB, then what has come (on loopback: all, up to 1 MiB a piece); of an HTTP/2 client's, frames of
-16 KiB. From {EARLY_BYTES:,} bytes on a body is decided for the long pool without being waited for or parsed; the
-piece in which that happens is read whole, so that one large piece still costs its bytes in the transport. The bare
-server reads the same messages up to there."""
+16 KiB. From {EARLY.text_bytes:,} bytes on a body is decided for the long pool without being waited for or parsed;
+the piece in which that happens is read whole, so that one large piece still costs its bytes in the transport. The
+bare server reads the same messages up to there."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,9 @@ def _case(stack: Stack, client: str, size: str) -> _Case:
 
 def _pieces_read(pieces: list[bytes]) -> int:
     """Return how many pieces come before the decision."""
-    seen = 0
+    seen = b""
     for number, piece in enumerate(pieces, 1):
-        seen += len(piece)
-        if seen >= EARLY_BYTES:
+        seen += piece
+        if EARLY.next_look(Api.CHAT, seen) == 0:
             return number
     return len(pieces)

@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from bench import messages
-from bench.load import LoadFailed, grpc_load
+from bench.checks import all_were_learned
+from bench.load import grpc_load
 from bench.measuring import Plan, Table, cpu_us_per_request, pairs, spread
 from bench.stack import Server, Stack
 
@@ -39,7 +40,7 @@ def measure(stack: Stack, plan: Plan) -> list[Table]:
     """Measure each kind of exchange in turn, ours and bare one after the other."""
     ours = stack.router()
     rows = [_row(stack, plan, ours, case) for case in _cases()]
-    _check(ours, (plan.rounds + 1) * plan.requests * 2)
+    all_were_learned(ours, (plan.rounds + 1) * plan.requests * 2)
     columns = ("exchange", "client", "bare, us", "ours, us", "ours / bare", "bar")
     return [Table("CPU per request, direct load", NOTES, columns, rows)]
 
@@ -68,11 +69,3 @@ def _row(stack: Stack, plan: Plan, ours: Server, case: _Case) -> Sequence[str]:
             series.append(cpu_us_per_request(server, plan.requests, load))
     ratio = pairs(costs[ours], costs[bare])
     return (case.kind, case.client, spread(costs[bare]), spread(costs[ours]), ratio, f"{BARS[case.kind]}")
-
-
-def _check(ours: Server, learned: int) -> None:
-    """Make sure that released means released, and learned learned."""
-    observed = ours.metric(Server.ANSWERS_READ)
-    kept = ours.metric("dualpool_streams_kept_total")
-    if (observed, kept) != (learned, learned):
-        raise LoadFailed(f"{observed:.0f} answers learned from and {kept:.0f} kept; {learned} were expected")

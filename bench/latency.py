@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from statistics import median, quantiles
 
 from bench import messages
+from bench.checks import all_were_learned, none_failed_open
 from bench.load import http_load
 from bench.measuring import Plan, Table, spread
 from bench.stack import Gateway, Stack
@@ -36,6 +37,9 @@ def measure(stack: Stack, plan: Plan) -> list[Table]:
                 if number > 0:  # the first is not counted: connections are made, code is warmed
                     rounds[mode].append(pair)
         rows += [_row(mode, kind, rounds[mode]) for mode in MODES]
+    for gateway in gateways.values():
+        none_failed_open(gateway)
+    all_were_learned(router, (plan.rounds + 1) * requests * len(MODES))
     columns = (
         *("mode", "exchange", "p50 without, ms", "p50, ms", "added p50, ms"),
         *("p99 without, ms", "p99, ms", "added p99, ms"),

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import messages
-from bench.load import LoadFailed, http_load
+from bench.checks import all_were_learned, none_failed_open
+from bench.load import http_load
 from bench.measuring import Plan, Table, pairs, spread
 from bench.stack import Gateway, Server, Stack
 
@@ -29,6 +30,7 @@ def measure(stack: Stack, plan: Plan) -> list[Table]:
     for kind in BARS:
         bare = stack.bare(kind, REQUEST_MESSAGES)
         rows.append(_row(stack, plan, kind, (bare, stack.gateway("streamed", bare, pool)), (ours, gateway)))
+    all_were_learned(ours, (plan.rounds + 1) * plan.requests)
     columns = (
         *("exchange", "bare, us", "ours, us", "ours / bare", "bar"),
         *("Envoy, without, us", "Envoy, bare, us", "Envoy, ours, us", "Envoy ours / bare"),
@@ -52,7 +54,7 @@ def _row(
         if counts:
             series["e-without"].append(without[1])
     for _, gateway in (bare, ours):
-        _check(gateway)
+        none_failed_open(gateway)
     return (
         *(kind, spread(series["bare"]), spread(series["ours"]), pairs(series["ours"], series["bare"])),
         *(f"{BARS[kind]}", spread(series["e-without"]), spread(series["e-bare"]), spread(series["e-ours"])),
@@ -65,10 +67,3 @@ def _costs(plan: Plan, servers: tuple[Server, Gateway], url: str, body: Path) ->
     before = [server.cpu_us() for server in servers]
     http_load(url, body, plan.requests, CONNECTIONS)
     return [(server.cpu_us() - start) / plan.requests for server, start in zip(servers, before, strict=True)]
-
-
-def _check(gateway: Gateway) -> None:
-    """Make sure that no request went by without an answer of the server."""
-    failed_open = gateway.statistic("http.ingress.ext_proc.failure_mode_allowed")
-    if failed_open:
-        raise LoadFailed(f"{failed_open} requests were not decided: Envoy did not wait for the server")

@@ -54,7 +54,9 @@ async def drive(url: str, asks: Iterable[Ask], done: Callable[[Outcome], None]) 
 
 async def _send(client: openai.AsyncOpenAI, ask: Ask) -> Outcome:
     try:
-        raw = await _create(client, ask.endpoint)(**ask.arguments, extra_query={REQUEST_MARK: ask.number})
+        raw = await _create(client, ask.endpoint)(
+            **ask.arguments, extra_query={REQUEST_MARK: ask.number}, extra_headers=ask.headers
+        )
         answer = raw.parse()
         completion_tokens, cut = await _read_stream(answer) if ask.stream else _read(answer)
     except openai.APIStatusError as error:

@@ -102,7 +102,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """A whole run. Errors are of the prompt that was routed on, relative to the true one; see as_json."""
+    """A whole run; see as_json.
+
+    Errors are of the likeliest prompt, relative to the true one. Requests were placed by an upper bound, which
+    `undercounted` prompts exceeded.
+    """
 
     rows: Mapping[str, Row]
     total: Row

@@ -139,8 +139,8 @@ def _error_lines(summary: Summary) -> list[Text]:
     if summary.median_abs_error is not None and summary.p90_abs_error is not None:
         error, p90 = f"{summary.median_abs_error:.0%}", f"{summary.p90_abs_error:.0%}"
         text = (
-            f"Prompts were routed on an upper bound, {error} off at the median and {p90} at p90;\n"
-            f"{summary.undercounted} prompts were longer than that (under-counted)."
+            f"The likeliest count was {error} off at the median, {p90} at p90; requests were placed\n"
+            f"by an upper bound, which {summary.undercounted} prompts exceeded (under-counted)."
         )
         lines.append(Text(text))
     return lines

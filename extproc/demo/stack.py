@@ -93,7 +93,8 @@ class Stack:
         self.children.clear()
 
     def _start(self) -> None:
-        short = self._run("pool-short", _emulator("short", SHORT_POOL_TOKENS))
+        # One request asks for a failure. The long pool, which serves it then, is deaf to that.
+        short = self._run("pool-short", _emulator("short", SHORT_POOL_TOKENS, "--faults"))
         long = self._run("pool-long", _emulator("long", LONG_POOL_TOKENS))
         file = self.folder / "router.yaml"
         file.write_text(ROUTER_CONFIGURATION)
@@ -118,9 +119,9 @@ def _own_command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "extproc.cli.main", *arguments]
 
 
-def _emulator(name: str, max_model_len: int) -> list[str]:
+def _emulator(name: str, max_model_len: int, *more: str) -> list[str]:
     shape = ("--model", MODEL, "--max-model-len", str(max_model_len), "--name", name)
-    return _own_command("emulate", *shape, *SPEEDS)
+    return _own_command("emulate", *shape, *SPEEDS, *more)
 
 
 def _listening(child: Child) -> str | None:

@@ -1,18 +1,22 @@
 """The demo's traffic: requests of many kinds, the same ones in every run of the same length.
 
 The first is a text of a kind that the router has not seen yet, just too long for the short pool: at 4 bytes per
-token it would look shorter, and a router that did not know how little it knows would misroute it. Then there is
-so much of each kind as the shares below say, and the rest is plain chat.
+token it would look shorter, and a router that did not know how little it knows would misroute it. Then there is so
+much of each kind as the shares below say, and the rest is plain chat.
+
+Of two more kinds there is one request each. One is too large for any pool, and has to be refused. The other makes
+the short pool answer with 503, so that every run shows a repair: the router hardly misroutes any of this traffic.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from random import Random
 from typing import Any
 
 from extproc.core.errors import ConfigurationError
 from extproc.demo import texts
+from extproc.emulator.faults import FAULT_HEADER
 
 __all__ = ["MODEL", "Ask", "Endpoint", "workload"]
 
@@ -34,7 +38,8 @@ class Endpoint(StrEnum):
 class Ask:
     """One request: `arguments` are the openai client's; `output_tokens` what it declares (None: nothing).
 
-    `kind` is its row in the table. `no_pool_holds_it` marks what every pool has to refuse.
+    `kind` is its row in the table. `no_pool_holds_it` marks what every pool has to refuse. `headers` are sent
+    beside the client's own.
     """
 
     number: int
@@ -44,6 +49,7 @@ class Ask:
     output_tokens: int | None
     sequences: int = 1
     no_pool_holds_it: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def stream(self) -> bool:
@@ -52,7 +58,7 @@ class Ask:
 
 
 def workload(requests: int, long_pool_tokens: int) -> list[Ask]:
-    """Make the traffic, in an order of its own: shares of all kinds, and one request too large for any pool.
+    """Make the traffic, in an order of its own: shares of all kinds, and those of which there is one.
 
     Raises ConfigurationError for fewer requests than there are kinds to show.
     """
@@ -60,10 +66,11 @@ def workload(requests: int, long_pool_tokens: int) -> list[Ask]:
         raise ConfigurationError(f"requests: {requests} given; at least {FEWEST_REQUESTS} show all kinds")
     random = Random(_SEED)  # noqa: S311  (a run must be repeatable)
     makers = [maker for maker, share in _SHARES for _ in range(max(1, round(requests * share / 100)))]
-    # The rest is plain chat, but for the first request and the one that is too large.
-    makers += [_chat] * (requests - 2 - len(makers))
+    # The rest is plain chat, but for the three of which there is one.
+    makers += [_chat] * (requests - 3 - len(makers))
     random.shuffle(makers)
     asks = [_cold_start(0, random)] + [make(number, random) for number, make in enumerate(makers, 1)]
+    asks.insert(requests // 3, _short_pool_fails(requests - 2, random))
     asks.insert(requests // 2, _too_large(requests - 1, random, long_pool_tokens))
     return asks
 
@@ -168,6 +175,12 @@ def _too_large(number: int, random: Random, long_pool_tokens: int) -> Ask:
     # At 12 bytes a token no text is this short; at 4, the usual, it is three times as long as the pool.
     text = texts.manual(random, 12 * long_pool_tokens)
     return _ask(number, "too large", _user(text), 100, no_pool_holds_it=True)
+
+
+def _short_pool_fails(number: int, random: Random) -> Ask:
+    # Only the short pool heeds the header; see stack.py.
+    arguments = {"model": MODEL, "messages": _user(texts.prose(random, "english", 300)), "max_tokens": 100}
+    return Ask(number, "short pool fails", Endpoint.CHAT, arguments, 100, headers={FAULT_HEADER: "status=503"})
 
 
 _SHARES: tuple[tuple[Callable[[int, Random], Ask], float], ...] = (

@@ -1,7 +1,7 @@
 """Every body arrives as it was sent, whatever its size, speed, framing or encoding."""
 
 import gzip
-import time
+import signal
 from collections.abc import Iterator
 from hashlib import sha256
 
@@ -10,6 +10,7 @@ import pytest
 
 from tests.envoy.harness.building import Build
 from tests.envoy.harness.caller import Caller
+from tests.envoy.harness.calls import chat
 from tests.envoy.harness.gateway import Document, connection_manager, virtual_host
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import MODEL
@@ -135,14 +136,21 @@ def test_slow_upload_goes_to_the_long_pool(caller: Caller) -> None:
     assert ["deadline"] == [entry["reason"] for entry in caller.access_log()]
 
 
-@pytest.mark.parametrize("mode", ["buffered"])
-def test_slow_upload_is_waited_for_in_buffered_mode(caller: Caller) -> None:
+def test_slow_upload_is_waited_for_in_buffered_mode(build: Build) -> None:
     """Where the gateway holds the body, a pause of more than deadline and message_timeout changes nothing."""
-    with RawClient(caller.stack.gateway.port) as client:
+    caller = build("buffered")
+    gateway, router = caller.stack.gateway, caller.stack.router
+    with RawClient(gateway.port) as client:
         client.head(f"{caller.root}/v1/chat/completions", content_length=str(len(TEXT)))
         client.send(TEXT[:40])
-        over = time.monotonic() + 0.8
-        eventually(lambda: time.monotonic() > over, "a pause")
+        answered = "http.ingress.ext_proc.stream_msgs_received"
+        eventually(lambda: gateway.statistic(answered) == 1, "the headers are answered")
+        # How long a message_timeout is, by Envoy's own clock: another request, and a router that is stopped. The
+        # router's deadline (150 ms of 500) passes in it.
+        router.signal(signal.SIGSTOP)
+        assert "long" == chat(caller, "Is this the short one?")["x-served-by"]
+        assert 1 == gateway.statistic("http.ingress.ext_proc.message_timeouts")
+        router.signal(signal.SIGCONT)
         client.send(TEXT[40:])
         answer = client.answer()
         assert ("short", 200) == (answer.getheader("x-served-by"), answer.status)

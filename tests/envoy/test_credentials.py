@@ -1,4 +1,4 @@
-"""What a client proves who it is with does not leave Envoy towards the router."""
+"""What clients and pools prove who they are with does not leave Envoy towards the router."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,11 +7,11 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
-from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
+from envoy.service.ext_proc.v3.external_processor_pb2 import HeadersResponse, ProcessingRequest, ProcessingResponse
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from tests.envoy.harness.building import addresses
-from tests.envoy.harness.gateway import Gateway
+from tests.envoy.harness.gateway import Document, Gateway, virtual_host
 from tests.envoy.harness.pools import MODEL, Pools
 from tests.envoy.harness.raw import chat_body
 
@@ -25,7 +25,10 @@ SECRETS = {
 
 
 class Eavesdropper:
-    """A processor that notes the first message of each stream, and closes it."""
+    """A processor that notes what it is told.
+
+    A stream is closed at its first message; but a request without a body is let go, and its answer's head heard.
+    """
 
     def __init__(self) -> None:
         self.messages: list[bytes] = []
@@ -45,7 +48,9 @@ class Eavesdropper:
 
     def _process(self, requests: Iterator[bytes], _: grpc.ServicerContext) -> Iterator[bytes]:
         self.messages.append(next(requests))
-        return iter(())
+        if ProcessingRequest.FromString(self.messages[-1]).request_headers.end_of_stream:
+            yield ProcessingResponse(request_headers=HeadersResponse()).SerializeToString()
+            self.messages.append(next(requests))
 
 
 @pytest.fixture
@@ -54,6 +59,13 @@ def eavesdropper() -> Iterator[Eavesdropper]:
     eavesdropper = Eavesdropper()
     yield eavesdropper
     eavesdropper.stop()
+
+
+def told(message: bytes) -> set[str]:
+    """Return the names of the headers in a message."""
+    request = ProcessingRequest.FromString(message)
+    phase = request.request_headers if request.HasField("request_headers") else request.response_headers
+    return {header.key for header in phase.headers.headers}
 
 
 def test_credentials_stay_in_envoy(eavesdropper: Eavesdropper, pools: Pools, mode: str, tmp_path: Path) -> None:
@@ -68,7 +80,29 @@ def test_credentials_stay_in_envoy(eavesdropper: Eavesdropper, pools: Pools, mod
         gateway.terminate()
     (message,) = eavesdropper.messages
     assert b"secret" not in message
-    told = {h.key for h in ProcessingRequest.FromString(message).request_headers.headers.headers}
-    assert {":method", ":path", "content-type", "x-tenant"} == told
+    assert {":method", ":path", "content-type", "x-tenant"} == told(message)
     ((_, received),) = pools.received(f"/{tmp_path.name}/")
     assert set(SECRETS.values()) - {"secret-2"} <= set(received.headers.values())
+
+
+def pools_set_cookies(document: Document) -> None:
+    """Add to every answer what pools and their gateways put there."""
+    added = {"set-cookie": "session=secret-6", "x-pool-token": "secret-7"}
+    virtual_host(document)["response_headers_to_add"] = [
+        {"header": {"key": key, "value": value}} for key, value in added.items()
+    ]
+
+
+def test_cookies_of_answers_stay_in_envoy(
+    eavesdropper: Eavesdropper, pools: Pools, mode: str, tmp_path: Path
+) -> None:
+    """Of an answer the router gets what it learns by, and no cookie; the client gets them all."""
+    gateway = Gateway(mode, addresses(eavesdropper.address, pools), tmp_path, pools_set_cookies)
+    try:
+        answer = httpx.get(f"{gateway.url}/v1/models")
+    finally:
+        gateway.terminate()
+    assert ("session=secret-6", "secret-7") == (answer.headers["set-cookie"], answer.headers["x-pool-token"])
+    _, message = eavesdropper.messages
+    assert b"secret" not in message
+    assert {":status", "content-type", "x-envoy-attempt-count"} == told(message)

@@ -45,14 +45,17 @@ def children_of(pid: int) -> list[int]:
 
 
 def test_once_as_json_is_the_summary_and_nothing_else() -> None:
-    """With --once --json stdout is the summary: all served, what was misrouted repaired, and exit 0."""
+    """With --once --json stdout is the summary: all served, what the short pool refused repaired, and exit 0."""
     with demo("--once", "--json") as process:
         output, errors = process.communicate()
     assert process.returncode == 0, errors
     summary = json.loads(output)
     assert (summary["requests"], summary["failed"], summary["refused_rightly"]) == (40, 0, 1)
     assert summary["short"] + summary["long"] == 40
-    assert summary["repaired"] == summary["misrouted"]
+    assert summary["repaired"] == summary["misrouted"] + 1
+    failed_once = summary["kinds"]["short pool fails"]
+    assert (failed_once["requests"], failed_once["long"], failed_once["misrouted"]) == (1, 1, 0)
+    assert failed_once["repaired"] == 1
     cold_start = summary["kinds"]["cold start"]
     assert (cold_start["long"], cold_start["over_counted"]) == (1, 0)
     assert 0 < summary["median_abs_error"] < 1

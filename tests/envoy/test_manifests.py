@@ -9,6 +9,7 @@ import yaml
 
 from extproc.config.loading import parse
 from extproc.config.schema import Configuration
+from extproc.core.decision import Mode
 from extproc.server.app import LAST_STREAMS_S
 from extproc.server.listening import HEALTH_NAMES
 from tests.envoy.harness.gateway import connection_manager, ext_proc, load, virtual_host
@@ -44,6 +45,11 @@ def pod(kubernetes: dict[tuple[str, str], dict[str, Any]]) -> dict[str, Any]:
 def configuration(kubernetes: dict[tuple[str, str], dict[str, Any]]) -> Configuration:
     """Return the configuration of the ConfigMap, as the router reads it."""
     return parse(kubernetes["ConfigMap", "dualpool"]["data"]["dualpool.yaml"])
+
+
+def test_nothing_is_routed_before_someone_has_looked(configuration: Configuration) -> None:
+    """What is applied first only watches: the mode that deploy/README.md begins with."""
+    assert Mode.SHADOW is configuration.mode
 
 
 def test_pod_has_time_to_drain(pod: dict[str, Any], configuration: Configuration) -> None:

@@ -1,5 +1,6 @@
 """What the short pool refuses, the long pool serves: Envoy's retry, seen by the client and by the router."""
 
+import socket
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -103,9 +104,12 @@ def test_short_pool_that_is_down(build: Build, mode: str, router: RouterProcess)
 
     def nobody_there(document: dict[str, Any]) -> None:
         endpoints = document["static_resources"]["clusters"][0]["load_assignment"]["endpoints"]
-        # The discard port: reserved, and nothing listens.
-        endpoints[0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["port_value"] = 9
+        endpoints[0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["port_value"] = port
 
-    caller = build(mode, change=nobody_there, router=router)
-    headers = chat(caller, SHORT_TEXT)
+    # Bound and not listening: connections are refused, and nobody else can get the port meanwhile.
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        caller = build(mode, change=nobody_there, router=router)
+        headers = chat(caller, SHORT_TEXT)
     assert ("long", "2") == (headers["x-served-by"], headers["x-envoy-attempt-count"])

@@ -16,6 +16,7 @@ import pytest
 from tests.envoy.harness.building import Build
 from tests.envoy.harness.caller import Caller
 from tests.envoy.harness.calls import LONG_TEXT, SHORT_TEXT, chat, chat_stream
+from tests.envoy.harness.gateway import checks_often, closes_soon
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import MODEL, Pools
 from tests.envoy.harness.raw import RawClient, chat_body
@@ -96,7 +97,7 @@ class Traffic:
 
 def test_router_that_is_not_there(build: Build, mode: str) -> None:
     """With the router down, every request is served by the long pool, JSON and streams alike."""
-    caller = build(mode)
+    caller = build(mode, change=checks_often)
     caller.stack.router.kill()
     await_noticed(caller)
     served = [
@@ -108,7 +109,7 @@ def test_router_that_is_not_there(build: Build, mode: str) -> None:
 
 def test_router_drains_in_mid_traffic(build: Build, mode: str, traffic: Callable[[Caller], "Traffic"]) -> None:
     """No client sees an error while the router drains and ends; what comes later is served by the long pool."""
-    caller = build(mode, drain_s=2.5)
+    caller = build(mode, change=checks_often, drain_s=1.0)
     requests = traffic(caller)
     requests.await_more("short")
     end_of(signal.SIGTERM, caller)
@@ -132,7 +133,7 @@ def test_router_killed_in_mid_traffic_full_duplex(
     build: Build, mode: str, traffic: Callable[[Caller], "Traffic"]
 ) -> None:
     """FULL_DUPLEX_STREAMED cannot fail open once a piece of body is sent: errors end when Envoy knows."""
-    caller = build(mode)
+    caller = build(mode, change=checks_often)
     requests = traffic(caller)
     requests.await_more("short")
     end_of(signal.SIGKILL, caller)
@@ -171,7 +172,7 @@ def test_router_ends_in_mid_stream(build: Build, mode: str, how: signal.Signals,
 @pytest.mark.parametrize("mode", ["full-duplex"])
 def test_router_killed_in_mid_stream_full_duplex(build: Build, mode: str, slow_pools: Pools) -> None:
     """FULL_DUPLEX_STREAMED: an answer that a killed router was reading is cut, and the client can tell."""
-    caller = build(mode, pools=slow_pools)
+    caller = build(mode, change=closes_soon, pools=slow_pools)
     with caller.http.stream("POST", "/v1/chat/completions", json=STREAMED_ANSWER) as answer:
         coming = events(answer)
         next(coming)

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
+from tests.envoy.harness.building import Build
 from tests.envoy.harness.caller import Caller
+from tests.envoy.harness.gateway import closes_soon
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import MODEL
 from tests.envoy.harness.raw import RawClient, chat_body
+from tests.envoy.harness.router import RouterProcess
 
 PROMPT: dict[str, object] = {
     "model": MODEL,
@@ -115,12 +118,15 @@ def test_sound_answer_passes_and_teaches(caller: Caller, fields: dict[str, objec
 
 
 @pytest.mark.parametrize("fields", [{}, STREAM], ids=["json", "sse"])
-def test_pool_that_dies_in_mid_answer(caller: Caller, fields: dict[str, object]) -> None:
+def test_pool_that_dies_in_mid_answer(
+    build: Build, mode: str, router: RouterProcess, fields: dict[str, object]
+) -> None:
     """A connection cut in mid-answer is an error for the client, as without us, and teaches nothing.
 
     While the router looks at the answer's head Envoy holds it; a pool that dies in that moment is a 502, not a 200
     that breaks off.
     """
+    caller = build(mode, change=closes_soon, router=router)
     lessons = Lessons(caller)
     assert (200, "RemoteProtocolError") == breaking_off(alone(caller, fields, "die"))
     assert breaking_off(through(caller, fields, "die")) in {(200, "RemoteProtocolError"), (502, "")}

@@ -1,12 +1,16 @@
 """The wheel, built as the container's is: from a clean copy of the sources, and run without them."""
 
 import importlib.metadata
+import json
+import re
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 from pathlib import Path
 
+import httpx
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +51,48 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         name.partition("/")[0] for name in names
     }
     assert {"extproc/py.typed", "extproc/state/pb/state_pb2.py"} <= set(names)
+
+
+@pytest.fixture(scope="module")
+def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the wheel and what requirements/runtime.txt locks, as the container has it."""
+    site = tmp_path_factory.mktemp("bare")
+    zipfile.ZipFile(wheel).extractall(site)
+    for name in re.findall(r"^(\S+?)==", (ROOT / "requirements/runtime.txt").read_text("utf-8"), re.MULTILINE):
+        for file in importlib.metadata.files(name) or ():
+            if ".." not in file.parts:  # a script
+                (site / file).parent.mkdir(parents=True, exist_ok=True)
+                (site / file).symlink_to(file.locate())
+    return site
+
+
+def test_wheel_serves_with_what_is_locked_and_nothing_else(bare: Path, tmp_path: Path) -> None:
+    """The router serves, answers on its admin port and ends well where nothing but runtime.txt is installed."""
+    (tmp_path / "router.yaml").write_text(
+        "listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 0\n"
+    )
+    program = (
+        f"import sys; sys.path.insert(0, {str(bare)!r}); import extproc.cli.main as command\n"
+        f"assert command.__file__.startswith({str(bare)!r})\n"
+        "sys.exit(command.main(['serve', '--config', 'router.yaml']))"
+    )
+    with subprocess.Popen(
+        # Isolated, without site-packages.
+        [sys.executable, "-I", "-S", "-c", program],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as router:
+        assert router.stderr is not None
+        overdue = threading.Timer(30, router.kill)
+        overdue.start()
+        line = router.stderr.readline()
+        assert '"message":"serving"' in line, line + router.stderr.read()
+        assert httpx.get(f"http://{json.loads(line)['admin']}/metrics").is_success
+        router.terminate()
+        rest = router.stderr.read()
+        overdue.cancel()
+    assert 0 == router.returncode, rest
 
 
 def test_wheel_serves(wheel: Path, tmp_path: Path) -> None:

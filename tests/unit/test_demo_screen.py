@@ -33,6 +33,7 @@ def test_the_live_table_fits_80_columns(console: Console, outcomes: list[Outcome
     text = console.export_text()
     assert "…" not in text
     assert "near the limit" in text
+    assert "short pool fails" in text
     assert "40 of 40 answered" in text
 
 
@@ -46,6 +47,8 @@ def test_the_summary_says_what_happened_in_words(console: Console, outcomes: lis
         "40 requests in 3.0 s",
         "39 served by the short pool",
         "fits 40",
+        "The likeliest count was 500% off at the median, 500% at p90",
+        f"placed by an upper bound, which {summary.undercounted} prompts exceeded",
         "1.50 ms at the median",
         "503",
     ):

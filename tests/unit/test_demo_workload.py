@@ -11,17 +11,18 @@ from extproc.emulator.tokenizers import ByteRule
 LONG = 65_536
 KINDS = {
     *("JSON and logs", "chat", "code", "cold start", "completions", "embeddings", "images", "languages"),
-    *("long texts", "near the limit", "responses", "streaming", "too large", "tools"),
+    *("long texts", "near the limit", "responses", "short pool fails", "streaming", "too large", "tools"),
 }
 
 
 @pytest.mark.parametrize("requests", [40, 41, 100, 300, 1000])
 def test_every_kind_is_there_at_any_length(requests: int) -> None:
-    """A run of any length has just so many requests, of every kind, and one that no pool holds."""
+    """A run of any length has just so many requests, of every kind, one that no pool holds, one that is failed."""
     asks = workload(requests, LONG)
     assert len(asks) == requests
     assert {ask.kind for ask in asks} == KINDS
     assert sum(ask.no_pool_holds_it for ask in asks) == 1
+    assert [ask.kind for ask in asks if ask.headers] == ["short pool fails"]
 
 
 def test_a_run_can_be_repeated() -> None:

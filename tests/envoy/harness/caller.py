@@ -11,6 +11,7 @@ import openai
 
 from extproc.emulator import ReceivedRequest
 from tests.envoy.harness.gateway import Gateway
+from tests.envoy.harness.plain import NO_AUTHORITIES
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import Pools
 from tests.envoy.harness.router import RouterProcess
@@ -50,6 +51,7 @@ class Caller:
             default_headers={"x-tenant": self.mark},
             max_retries=0,
             timeout=CLIENT_TIMEOUT_S,
+            http_client=openai.DefaultHttpxClient(verify=NO_AUTHORITIES),
         )
 
     @cached_property
@@ -61,6 +63,7 @@ class Caller:
             default_headers={"x-tenant": self.mark},
             max_retries=0,
             timeout=CLIENT_TIMEOUT_S,
+            http_client=anthropic.DefaultHttpxClient(verify=NO_AUTHORITIES),
         )
 
     @cached_property
@@ -70,6 +73,7 @@ class Caller:
             base_url=f"{self.stack.gateway.url}{self.root}",
             headers={"x-tenant": self.mark},
             timeout=CLIENT_TIMEOUT_S,
+            verify=NO_AUTHORITIES,
         )
 
     def close(self) -> None:

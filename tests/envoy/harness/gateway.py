@@ -18,6 +18,8 @@ __all__ = [
     "FILES",
     "Document",
     "Gateway",
+    "checks_often",
+    "closes_soon",
     "connection_manager",
     "envoy_binary",
     "ext_proc",
@@ -52,6 +54,17 @@ def virtual_host(document: Document) -> Document:
     """Return the one virtual host."""
     host: Document = connection_manager(document)["route_config"]["virtual_hosts"][0]
     return host
+
+
+def checks_often(document: Document) -> None:
+    """Check the router's health each 0.1 s instead of each 2 s, so that a test need not wait for it."""
+    check = document["static_resources"]["clusters"][3]["health_checks"][0]
+    check |= {"interval": "0.1s", "no_traffic_interval": "0.1s"}
+
+
+def closes_soon(document: Document) -> None:
+    """Wait 0.05 s instead of 1 s for the client to go, before a connection that Envoy breaks off is closed."""
+    connection_manager(document)["delayed_close_timeout"] = "0.05s"
 
 
 class Gateway(ManagedProcess):

@@ -53,6 +53,13 @@ class RawClient:
         response.begin()
         return response
 
+    def receive(self, size: int) -> bytes:
+        """Wait for so many bytes of what comes after an answer's head."""
+        data = b""
+        while len(data) < size and (more := self._socket.recv(size - len(data))):
+            data += more
+        return data
+
     def vanish(self) -> None:
         """Reset the connection: the other side sees an error, not an end."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")

@@ -1,0 +1,31 @@
+"""The locked versions are those of what pyproject.toml asks for."""
+
+import re
+import tomllib
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+
+
+def locked(name: str) -> dict[str, str]:
+    """Return the versions of a lock file by the names of what they are of."""
+    text = (ROOT / "requirements" / f"{name}.txt").read_text("utf-8")
+    return {
+        canonicalize_name(name): version for name, version in re.findall(r"^(\S+?)==(\S+)", text, re.MULTILINE)
+    }
+
+
+def test_every_dependency_is_locked_at_a_version_that_is_allowed() -> None:
+    """What the wheel will ask for is in runtime.txt; the container installs nothing else."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    versions = locked("runtime")
+    for requirement in map(Requirement, project["dependencies"]):
+        assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), requirement
+
+
+def test_what_is_tested_is_what_runs() -> None:
+    """Development has every version of the container, and more."""
+    assert locked("runtime").items() <= locked("dev").items()
