@@ -112,8 +112,7 @@ def digrams(text: bytes) -> Digrams:
     """
     seen = sample(text)
     classes = np.frombuffer((b"\n" + seen).translate(_CLASS_OF), np.uint8)
-    pairs = classes[:-1].astype(np.intp)
-    pairs *= CLASSES
+    pairs = np.multiply(classes[:-1], CLASSES, dtype=np.intp)
     pairs += classes[1:]
     counts = np.bincount(pairs, minlength=CLASSES * CLASSES).astype(np.float64)
     if len(seen) < len(text):
@@ -123,7 +122,7 @@ def digrams(text: bytes) -> Digrams:
 
 def text_kind(counts: Digrams) -> TextKind:
     """Tell the kind of text by its dominant bytes (bytes of each script; ASCII by its punctuation)."""
-    ascii_bytes, marks, two_byte, indic, cjk, latin_marks = (counts.ravel() @ _SCRIPTS).tolist()
+    ascii_bytes, marks, two_byte, indic, cjk, latin_marks = counts.ravel().dot(_SCRIPTS).tolist()
     scripts = ((two_byte, TextKind.TWO_BYTE), (indic, TextKind.INDIC), (cjk, TextKind.CJK))
     script_bytes, kind = max(scripts)
     if script_bytes > ascii_bytes:

@@ -97,9 +97,11 @@ class ByteClassEstimator:
             evidence = Evidence.of(facts, exact)
             return Estimate(exact, exact, output, declared is not None, Source.EXACT, category, evidence)
         x = features(facts, counts)
-        belief = self._believe(category, x, facts.text_bytes)
+        known, residual = self._models.get(model_name), self._residuals.get(category)
+        model = known or self._new_model(model_name)
+        belief = believe(x, facts.text_bytes, model, residual or model.residual, self._prior.mean)
         evidence = Evidence.of(facts, belief.tokens, x=x)
-        source = self._source(category)
+        source = self._source(known, residual)
         return Estimate(belief.tokens, belief.bound, output, declared is not None, source, category, evidence)
 
     def prices(self, model: str) -> Features:
@@ -218,8 +220,7 @@ class ByteClassEstimator:
     def _new_model(self, _name: str) -> ServedModel:
         return ServedModel(self._prior, self._settings.byteclass, self._all_models.child())
 
-    def _source(self, category: CategoryKey) -> Source:
-        model, residual = self._models.get(category.model), self._residuals.get(category)
+    def _source(self, model: ServedModel | None, residual: Residual | None) -> Source:
         if model is None or model.prices.answers == 0:
             return Source.PRIOR
         young = residual is None or residual.answers < self._settings.young_observations

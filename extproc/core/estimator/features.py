@@ -147,7 +147,7 @@ MEDIA_DEVIATION = 0.5  # share of the configured price
 
 def structure_tokens(x: Features, prices: Features) -> float:
     """Return what a request costs beside its text at the given prices, in tokens."""
-    return float(x[TEXT_FEATURES:] @ prices[TEXT_FEATURES:])
+    return float(x[TEXT_FEATURES:].dot(prices[TEXT_FEATURES:]))
 
 
 def _cells() -> npt.NDArray[np.float64]:

@@ -93,11 +93,11 @@ class RelativeLeastSquares:
 
     def predict(self, x: Features) -> float:
         """Return w.x in tokens; may be anything when x is unlike all that was seen."""
-        return float(self.weights @ x)
+        return float(self.weights.dot(x))  # of so small arrays @ takes twice as long
 
     def leverage(self, u: Features) -> float:
         """Return the relative variance of an estimate that comes from the prices; u = x / estimate."""
-        return NOISE * NOISE * max(float(u @ self._inverse @ u), 0.0)
+        return NOISE * NOISE * max(float(u.dot(self._inverse.dot(u))), 0.0)
 
     def learn(self, x: Features, tokens: float, weight: float = 1.0) -> bool:
         """Take in one answer: x cost so many tokens (> 0); `weight` (0 to 1) is how far it is believed.
