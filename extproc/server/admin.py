@@ -106,6 +106,7 @@ def _handler(pages: AdminPages) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = 30
+        wbufsize = -1  # head and body in one piece: in two, the second waits 40 ms for a delayed acknowledgement
 
         def do_GET(self) -> None:
             self.wfile.write(self._answer_head())
