@@ -186,7 +186,7 @@ def _paper(args: argparse.Namespace) -> int:
 
     from extproc.planning.paper_tables import replay_renderables  # noqa: PLC0415
 
-    console = Console(highlight=False, width=max(PAPER_WIDTH, Console().width))
+    console = Console(highlight=False, width=max(MIN_WIDTH, Console().width))
     for renderable in replay_renderables(result):
         console.print(renderable)
         console.print()
@@ -194,7 +194,6 @@ def _paper(args: argparse.Namespace) -> int:
 
 
 PAPER_REQUESTS = 100_000
-PAPER_WIDTH = 150
 
 
 def _azure_files() -> list[str]:

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from extproc.planning.paper import SWEEP, Replay, WorkloadReplay
 from extproc.planning.runner import FleetEstimate
-from extproc.planning.tables import fleet_table, text_table
+from extproc.planning.tables import fleet_tables, text_table
 
 __all__ = ["comparison_rows", "replay_renderables"]
 
@@ -96,8 +96,10 @@ def replay_renderables(replay: Replay) -> Iterator[RenderableType]:
     )
     for work in replay.workloads:
         yield text_table(f"{work.name}: one pool of 65,536 / two pools at 8,192", COLUMNS, comparison_rows(work))
-        yield fleet_table(f"{work.name}: simulated with the paper's slots", work.paper_slots, GPUS, full=True)
-        yield fleet_table(f"{work.name}: simulated with vLLM's own limits", work.physical, GPUS, full=True)
+        yield from fleet_tables(
+            f"{work.name}: simulated with the paper's slots", work.paper_slots, GPUS, full=True
+        )
+        yield from fleet_tables(f"{work.name}: simulated with vLLM's own limits", work.physical, GPUS, full=True)
         yield _sweep_table(work)
     yield _mi300x_table(replay)
     for sentence in WHY:

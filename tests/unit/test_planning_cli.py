@@ -157,6 +157,20 @@ def test_the_paper_can_be_replayed(run: Run, trace: Path) -> None:
     assert "MI300X: the paper applies" in out
 
 
+@pytest.mark.parametrize("columns", [80, 100, 150])
+def test_the_papers_fleet_tables_keep_the_names(
+    run: Run, trace: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    """Each simulated fleet stands with its name, whatever the terminal's width."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    _, out, _ = run("paper", "--trace", trace, "--requests", 200, "--seeds", 1)
+    for workload in ("Azure", "LMSYS"):
+        tables = out.split(f"{workload}: simulated with")[1:]
+        names = [line[:20].strip() for line in "".join(tables).splitlines()]
+        assert names.count("one pool of 65,536") >= 2
+        assert names.count("two pools at 8,192") >= 2
+
+
 def test_the_paper_without_its_trace_says_where_to_get_it(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
