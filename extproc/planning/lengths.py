@@ -65,8 +65,10 @@ def from_means(mean_prompt: float, mean_output: float, requests: int, rng: np.ra
     Each is geometric: the distribution over whole numbers from 1 that assumes nothing but its mean (maximum
     entropy). Real tails are heavier, so the share of long requests comes out too small.
     """
-    if min(mean_prompt, mean_output) < 1:
-        raise ConfigurationError(f"means {mean_prompt:g} and {mean_output:g}: both must be at least 1 token")
+    if not all(1 <= mean <= MAX_TOKENS for mean in (mean_prompt, mean_output)):
+        raise ConfigurationError(
+            f"means {mean_prompt:g} and {mean_output:g}: both must be from 1 to {MAX_TOKENS:,} tokens"
+        )
     prompt = rng.geometric(1 / mean_prompt, requests)
     output = rng.geometric(1 / mean_output, requests)
     note = "Only the means are given: lengths are geometric and independent, and real tails are heavier."
@@ -77,9 +79,11 @@ def from_quantiles(fraction: Floats, prompt: Floats, output: Floats, source: str
     """Make lengths from points of their two distribution functions, linear in between.
 
     The points do not say which prompt goes with which output: the pairs are shuffled, with a fixed seed.
-    Raises ConfigurationError when fractions or tokens do not ascend.
+    Raises ConfigurationError when fractions or tokens are not finite or do not ascend.
     """
     for name, points in (("fraction", fraction), ("input", prompt), ("output", output)):
+        if not bool(np.isfinite(points).all()):
+            raise ConfigurationError(f"{source}: the {name} column of a CDF must hold finite numbers")
         if len(points) == 0 or bool(np.any(np.diff(points) < 0)):
             raise ConfigurationError(f"{source}: the {name} column of a CDF must ascend and hold points")
     if fraction[0] < 0 or fraction[-1] != 1:
