@@ -185,5 +185,5 @@ def _check_sizes(catalogue: str, profile: str, numbers: tuple[float, ...]) -> No
     wrong = [number for number in numbers if not 0 < number <= MAX_SIZE]
     if wrong:
         raise ConfigurationError(
-            f"{catalogue}: {profile}: {wrong[0]:g} is not allowed: sizes must be positive and at most {MAX_SIZE:g}"
+            f"{catalogue}: {profile}: {wrong[0]} is not allowed: sizes must be positive and at most {MAX_SIZE:g}"
         )

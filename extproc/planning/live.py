@@ -11,12 +11,13 @@ share the router would really send to a short pool, with the max_tokens that cli
 from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.lengths import Floats, Lengths, Tokens
+from extproc.planning.lengths import MAX_TOKENS, Floats, Lengths, Tokens
 
 __all__ = ["Scrape", "lengths_between", "parse_scrape", "rate_between"]
 
@@ -54,17 +55,30 @@ def parse_scrape(text: str, name: str) -> Scrape:
             for sample in family.samples:
                 histogram = buckets.get(sample.name.removesuffix("_bucket"))
                 if histogram is not None and sample.name.endswith("_bucket"):
-                    histogram[float(sample.labels["le"])] += sample.value
+                    histogram[_edge(sample.labels["le"])] += _count(sample.value)
                 elif sample.name == REQUESTS:
                     requests += sample.value
     except (ValueError, KeyError) as error:
-        raise ConfigurationError(f"{name}: not Prometheus text: {error}") from error
+        raise ConfigurationError(f"{name}: not the Prometheus text of a router: {error}") from error
     missing = [key for key in (PROMPT, COMPLETION) if not buckets[key] and key not in announced]
     if missing:
         raise ConfigurationError(
             f"{name}: the histogram {' and '.join(missing)} is not in it; is this a router's /metrics?"
         )
     return Scrape({key: dict(value) for key, value in buckets.items()}, requests, name)
+
+
+def _edge(text: str) -> float:
+    edge = float(text)
+    if not (0 < edge <= MAX_TOKENS or edge == inf):
+        raise ValueError(f"a bucket up to {text} tokens")
+    return edge
+
+
+def _count(value: float) -> float:
+    if not 0 <= value < inf:
+        raise ValueError(f"a bucket that counts {value:g}")
+    return value
 
 
 def rate_between(first: Scrape, second: Scrape, seconds: float) -> float:

@@ -24,11 +24,13 @@ def workload_of(args: argparse.Namespace) -> tuple[Lengths, float]:
     given = [name for name in ("trace", "metrics", "mean_tokens") if getattr(args, name) is not None]
     if len(given) != 1:
         raise ConfigurationError("one of --trace, --metrics and --mean-tokens is needed")
+    if args.scrape_interval is not None and args.metrics is None:
+        raise ConfigurationError(f"--scrape-interval {args.scrape_interval:g}: is only used with --metrics")
     rate: float | None = args.rate
     if args.trace is not None:
         lengths = load_traces(args.trace)
     elif args.metrics is not None:
-        live = live_input(args.metrics[:2], args.scrape_interval)
+        live = live_input(args.metrics, args.scrape_interval)
         lengths, rate = live.lengths, args.rate if args.rate is not None else live.rate
     else:
         lengths = lengths_of_means(args.mean_tokens)

@@ -210,7 +210,10 @@ def test_metrics_from_files_give_rate_and_lengths(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("<html>no</html>", "not Prometheus text"),
+        ("<html>no</html>", "not the Prometheus text of a router"),
+        ('dualpool_actual_prompt_tokens_bucket{le="nan"} 1\n', "a bucket up to nan tokens"),
+        ('dualpool_actual_prompt_tokens_bucket{le="5"} NaN\n', "a bucket that counts nan"),
+        ('dualpool_actual_prompt_tokens_bucket{le="5"} -1\n', "a bucket that counts -1"),
         ("up 1\n", "dualpool_actual_prompt_tokens and dualpool_actual_completion_tokens is not in it"),
     ],
 )
