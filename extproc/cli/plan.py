@@ -44,11 +44,13 @@ def run(args: argparse.Namespace) -> int:
         return _paper(args)
     from extproc.planning.cache import ResultCache  # noqa: PLC0415  (none of the planner is needed for --help)
     from extproc.planning.declared import DeclaredRule  # noqa: PLC0415
-    from extproc.planning.options import setup_of, simulation_of, workload_of  # noqa: PLC0415
+    from extproc.planning.options import check_directory, setup_of, simulation_of, workload_of  # noqa: PLC0415
     from extproc.planning.plan import make_plan  # noqa: PLC0415
     from extproc.planning.progress import progress_bar  # noqa: PLC0415
 
     write = _report_writer() if args.report is not None else None
+    if args.report is not None:
+        check_directory("--report", args.report)
     setup = setup_of(args)
     lengths, rate = workload_of(args)
     with progress_bar() as progress:
@@ -57,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
             rate,
             setup,
             DeclaredRule(args.declared),
-            simulation=simulation_of(args, rate),
+            simulation=simulation_of(args, lengths, rate),
             cache=ResultCache(_cache(args)),
             progress=progress,
         )
@@ -136,10 +138,12 @@ def _add_simulation(parser: argparse.ArgumentParser) -> None:
 
 
 def _cache(args: argparse.Namespace) -> Path | None:
+    from extproc.planning.options import check_directory  # noqa: PLC0415
+
     if args.cache == "none":
         return None
     if args.cache is not None:
-        return Path(args.cache)
+        return check_directory("--cache", args.cache)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "dualpool" / "plan"
 
@@ -165,16 +169,13 @@ def _paper(args: argparse.Namespace) -> int:
     from extproc.planning.cache import ResultCache  # noqa: PLC0415
     from extproc.planning.export import to_json  # noqa: PLC0415
     from extproc.planning.inputs import load_traces  # noqa: PLC0415
-    from extproc.planning.options import MAX_SEEDS  # noqa: PLC0415
+    from extproc.planning.options import check_runs  # noqa: PLC0415
     from extproc.planning.paper import replay  # noqa: PLC0415
     from extproc.planning.progress import progress_bar  # noqa: PLC0415
 
-    if args.jobs < 1 or not 1 <= args.seeds <= MAX_SEEDS:
-        raise ConfigurationError(
-            f"--jobs {args.jobs}, --seeds {args.seeds}: at least 1 of each, at most {MAX_SEEDS} seeds"
-        )
-    azure = load_traces(args.trace or _azure_files())
     requests = args.requests if args.requests is not None else PAPER_REQUESTS
+    check_runs(requests, args.seeds, args.jobs)
+    azure = load_traces(args.trace or _azure_files())
     with progress_bar() as progress:
         result = replay(
             azure, requests, args.seeds, jobs=args.jobs, cache=ResultCache(_cache(args)), progress=progress

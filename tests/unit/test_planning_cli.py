@@ -148,29 +148,6 @@ def test_users_add_profiles_of_their_own(run: Run, trace: Path, tmp_path: Path) 
     assert "No price is known for this GPU" in out
 
 
-def test_the_paper_can_be_replayed(run: Run, trace: Path) -> None:
-    """`dualpool plan paper` prints the paper's figures beside ours, with reasons."""
-    code, out, _ = run("paper", "--trace", trace, "--requests", 200, "--seeds", 1)
-    assert code == 0
-    assert "358 / 208" in out
-    assert "$50.6M" in out
-    assert "MI300X: the paper applies" in out
-
-
-@pytest.mark.parametrize("columns", [80, 100, 150])
-def test_the_papers_fleet_tables_keep_the_names(
-    run: Run, trace: Path, monkeypatch: pytest.MonkeyPatch, columns: int
-) -> None:
-    """Each simulated fleet stands with its name, whatever the terminal's width."""
-    monkeypatch.setenv("COLUMNS", str(columns))
-    _, out, _ = run("paper", "--trace", trace, "--requests", 200, "--seeds", 1)
-    for workload in ("Azure", "LMSYS"):
-        tables = out.split(f"{workload}: simulated with")[1:]
-        names = [line[:20].strip() for line in "".join(tables).splitlines()]
-        assert names.count("one pool of 65,536") >= 2
-        assert names.count("two pools at 8,192") >= 2
-
-
 def test_the_paper_without_its_trace_says_where_to_get_it(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,7 +192,7 @@ def test_a_gigabyte_exits_2_with_one_sentence(run: Run, tmp_path: Path) -> None:
         (["--rate", "0"], "rate 0: requests per second must be positive"),
         (["--rate", "inf", "--simulate"], "rate inf: requests per second must be positive"),
         (["--rate", "9", "--tpot-ms", "nan"], "times must be positive"),
-        (["--rate", "9", "--price", "nan"], "--price nan: must be positive"),
+        (["--rate", "9", "--price", "nan"], "--price nan: must be at least 0"),
         (["--rate", "-3"], "rate -3: requests per second must be positive"),
         ([], "--rate is needed"),
         (["--rate", "9", "--mean-tokens", "5,5"], "one of --trace, --metrics and --mean-tokens is needed"),
@@ -230,9 +207,33 @@ def test_a_gigabyte_exits_2_with_one_sentence(run: Run, tmp_path: Path) -> None:
         (["--rate", "9", "--measured", "1,2"], "--measured '1,2': three or four numbers are needed"),
         (["--rate", "9", "--measured", "1,x,2"], "--measured '1,x,2': numbers are needed"),
         (["--rate", "9", "--measured", "1,0,2"], "must be positive"),
-        (["--rate", "9", "--spare", "-1"], "--spare -1: must not be negative"),
-        (["--rate", "9", "--batched-tokens", "0"], "--batched-tokens 0: must be positive"),
-        (["--rate", "9", "--simulate", "--requests", "5"], "at least 2000 requests"),
+        (["--rate", "9", "--spare", "-1"], "--spare -1: must be at least 0"),
+        (["--rate", "9", "--batched-tokens", "0"], "--batched-tokens 0: must be at least 1 and at most 1,048,576"),
+        (["--rate", "9", "--batched-tokens", "10000000000000"], "--batched-tokens 1e+13: must be at least 1"),
+        (["--rate", "9", "--long-context", "100"], "--long-context 100: must be at least 1,024"),
+        (["--rate", "9", "--weight-bytes", "1e300"], "--weight-bytes 1e+300: must be at least 0.25"),
+        (["--rate", "9", "--kv-bytes", "1e-300"], "--kv-bytes 1e-300: must be at least 0.25"),
+        (["--rate", "9", "--measured", "1,1e-320,2"], "must be positive, from 1e-06 to 1,000,000"),
+        (["--rate", "1e300"], "rate 1e+300: requests per second must be positive and at most 1e+09"),
+        (
+            ["--rate", "9", "--tp", "3"],
+            "--tp 3: vLLM gives each GPU as many attention heads, and llama-3-70b has 64",
+        ),
+        (["--rate", "9", "--tp", "1000"], "--tp 1000: vLLM gives each GPU as many attention heads"),
+        (["--rate", "9", "--threshold", "-7"], "--threshold -7: is only used with --simulate"),
+        (["--rate", "9", "--simulate", "--requests", "5"], "at least 2000 and at most 5000000 requests"),
+        (["--rate", "9", "--simulate", "--requests", "10000000000000"], "at least 2000 and at most 5000000"),
+        (["--rate", "1e8", "--simulate"], "at least 2000 and at most 5000000"),
+        (["--rate", "9", "--simulate", "--arrivals", "trace"], "--requests 600, "),
+        (
+            ["--rate", "9", "--simulate", "--arrivals", "trace", "--requests", "5000"],
+            "the trace's own are simulated",
+        ),
+        (["--rate", "9", "--cache", __file__], "test_planning_cli.py is a file; a directory is needed"),
+        (
+            ["--rate", "9", "--report", __file__ + "/deep/er"],
+            "test_planning_cli.py is a file; a directory is needed",
+        ),
         (["--rate", "9", "--simulate", "--threshold", "70000"], "must be positive and below the long context"),
         (["--rate", "9", "--catalogue", "/nowhere.yaml"], "/nowhere.yaml: No such file or directory"),
     ],
