@@ -35,7 +35,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     _add_simulation(parser)
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
     parser.add_argument("--report", metavar="DIR", help="write DIR/index.html, one page with plots")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, defaults=parser.parse_args([]))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -167,12 +167,13 @@ def _print(plan: "Plan", *, as_json: bool) -> None:
 
 def _paper(args: argparse.Namespace) -> int:
     from extproc.planning.cache import ResultCache  # noqa: PLC0415
-    from extproc.planning.export import to_json  # noqa: PLC0415
+    from extproc.planning.export import replay_json  # noqa: PLC0415
     from extproc.planning.inputs import load_traces  # noqa: PLC0415
     from extproc.planning.options import check_runs  # noqa: PLC0415
     from extproc.planning.paper import replay  # noqa: PLC0415
     from extproc.planning.progress import progress_bar  # noqa: PLC0415
 
+    _refuse_unused(args, PAPER_USES, "is not used by `dualpool plan paper`")
     requests = args.requests if args.requests is not None else PAPER_REQUESTS
     check_runs(requests, args.seeds, args.jobs)
     azure = load_traces(args.trace or _azure_files())
@@ -181,7 +182,7 @@ def _paper(args: argparse.Namespace) -> int:
             azure, requests, args.seeds, jobs=args.jobs, cache=ResultCache(_cache(args)), progress=progress
         )
     if args.json:
-        print(to_json(result))
+        print(replay_json(result))
         return 0
     from rich.console import Console  # noqa: PLC0415
 
@@ -195,6 +196,14 @@ def _paper(args: argparse.Namespace) -> int:
 
 
 PAPER_REQUESTS = 100_000
+PAPER_USES = frozenset({"what", "trace", "requests", "seeds", "jobs", "cache", "json", "run", "defaults"})
+
+
+def _refuse_unused(args: argparse.Namespace, used: frozenset[str], why: str) -> None:
+    """Raise ConfigurationError for an option that is not at its default and would change nothing."""
+    for name, value in vars(args).items():
+        if name not in used and value != getattr(args.defaults, name, value):
+            raise ConfigurationError(f"--{name.replace('_', '-')}: {why}")
 
 
 def _azure_files() -> list[str]:

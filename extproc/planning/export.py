@@ -2,16 +2,22 @@
 
 import msgspec
 
+from extproc.planning.paper import Replay
+from extproc.planning.paper_reasons import reasons
 from extproc.planning.plan import Plan
 
-__all__ = ["plan_json", "to_json"]
+__all__ = ["plan_json", "replay_json"]
 
 
 def plan_json(plan: Plan) -> str:
     """Return the whole plan as indented JSON."""
-    return to_json(plan)
+    return _json(plan)
 
 
-def to_json(value: object) -> str:
-    """Return dataclasses as indented JSON."""
+def replay_json(replay: Replay) -> str:
+    """Return the replay as indented JSON, with the paper's figures and the reasons for each difference."""
+    return _json({**msgspec.to_builtins(replay), "reasons": reasons(replay)})
+
+
+def _json(value: object) -> str:
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()

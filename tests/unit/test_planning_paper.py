@@ -1,5 +1,6 @@
 """`dualpool plan paper`: the paper's tables beside ours, with reasons that this run's figures support."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,6 +70,69 @@ def test_fleet_tables_keep_the_names(
         names = [line[:20].strip() for line in "".join(tables).splitlines()]
         assert names.count("one pool of 65,536") >= 2
         assert names.count("two pools at 8,192") >= 2
+
+
+def test_the_thresholds_are_swept_with_the_papers_numbers_and_physically(run: Run, small: list[str]) -> None:
+    """2K to 16K stand in a table by its formula, and in one of the cost model and the simulator."""
+    _, out, _ = run(*small)
+    for title in ("Azure: thresholds, its formula", "Azure: thresholds, physical"):
+        table = out.split(title)[1].split("\n\n")[0]
+        assert [line.split()[0] for line in table.splitlines()[-4:]] == ["2,048", "4,096", "8,192", "16,384"]
+        assert "-" not in table.splitlines()[-1].split()
+
+
+def test_the_projection_is_made_with_the_papers_numbers_and_physically(run: Run, small: list[str]) -> None:
+    """For MI300X the implied rate and rho are applied to the trace's alpha, beside the roofline's GPUs."""
+    _, out, _ = run(*small)
+    row = next(line for line in out.splitlines() if line.startswith("GPUs, two pools"))
+    its, ours = row.split()[-2:]
+    # 90 % of the trace are short: .9 x 1,576 / 1.62 and .1 x 1,576
+    assert (row.split()[3], its) == ("1,096", "1,037")
+    assert int(ours.replace(",", "")) > 0
+
+
+def test_the_papers_formula_is_computed_and_not_quoted(run: Run, small: list[str]) -> None:
+    """Its formula gives 144 and 176 instances at the implied alphas, and the reasons say the same."""
+    _, out, _ = run(*small)
+    text = " ".join(out.split())
+    assert "the paper's 208 instances lie between its own formula at that alpha (144) and one pool (358)" in text
+    assert "the paper's 246 instances lie between its own formula at that alpha (176) and one pool (358)" in text
+
+
+def test_what_is_the_planners_choice_is_said(run: Run, small: list[str]) -> None:
+    """The token limit is not called vLLM's, and out-of-memory errors are said not to be simulated."""
+    text = " ".join(run(*small)[1].split())
+    assert "vLLM's own limits" not in text
+    assert "max_num_batched_tokens 512 is the planner's choice, in both simulations; vLLM's default" in text
+    assert "out of memory per hour 2.1 / .4 not simulated not simulated" in text
+
+
+def test_json_has_the_papers_figures_and_the_reasons(run: Run, small: list[str]) -> None:
+    """Standard output is one JSON object with both sides of the comparison and why they differ."""
+    replay = json.loads(run(*small, "--json")[1])
+    azure, lmsys = replay["workloads"]
+    assert (azure["paper"]["one"], azure["paper"]["two"], lmsys["paper"]["two"]) == (358, 208, 246)
+    assert [split["threshold"] for split in azure["formula"]] == [2048, 4096, 8192, 16384]
+    assert replay["mi300x"]["paper"]["one_gpus"] == 1576
+    assert any("the planner's choice" in reason for reason in replay["reasons"])
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--report", "out"],
+        ["--model", "llama-3-8b"],
+        ["--rate", "5"],
+        ["--simulate"],
+        ["--ttft", "1"],
+        ["--spare", "0"],
+    ],
+)
+def test_options_that_the_replay_does_not_use_are_refused(run: Run, small: list[str], option: list[str]) -> None:
+    """The setting is the paper's: an option that would change nothing is an error."""
+    code, out, error = run(*small, *option)
+    assert (code, out) == (2, "")
+    assert f"{option[0]}: is not used by `dualpool plan paper`" in error
 
 
 @pytest.mark.parametrize("requests", ["-5", "300", "10000000000000"])
