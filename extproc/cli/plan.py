@@ -11,6 +11,7 @@ from extproc.core.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from extproc.planning.costs import Costs
     from extproc.planning.lengths import Lengths
     from extproc.planning.plan import Plan
 
@@ -43,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if args.what == "paper":
         return _paper(args)
     from extproc.planning.cache import ResultCache  # noqa: PLC0415  (none of the planner is needed for --help)
+    from extproc.planning.costs import costs_of  # noqa: PLC0415
     from extproc.planning.declared import DeclaredRule  # noqa: PLC0415
     from extproc.planning.options import check_directory, setup_of, simulation_of, workload_of  # noqa: PLC0415
     from extproc.planning.plan import make_plan  # noqa: PLC0415
@@ -63,13 +65,13 @@ def run(args: argparse.Namespace) -> int:
             cache=ResultCache(_cache(args)),
             progress=progress,
         )
-    _print(plan, as_json=args.json)
+    _print(plan, costs_of(setup), as_json=args.json)
     if write is not None:
-        print(f"report: {write(plan, lengths, Path(args.report))}", file=sys.stderr)
+        print(f"report: {write(plan, lengths, costs_of(setup), Path(args.report))}", file=sys.stderr)
     return 0
 
 
-def _report_writer() -> "Callable[[Plan, Lengths, Path], Path]":
+def _report_writer() -> "Callable[[Plan, Lengths, Costs, Path], Path]":
     """Import the report before anything is simulated: it fails where matplotlib is missing."""
     from extproc.planning.report import write_report  # noqa: PLC0415
 
@@ -148,18 +150,18 @@ def _cache(args: argparse.Namespace) -> Path | None:
     return Path(base) / "dualpool" / "plan"
 
 
-def _print(plan: "Plan", *, as_json: bool) -> None:
+def _print(plan: "Plan", costs: "Costs", *, as_json: bool) -> None:
     if as_json:
         from extproc.planning.export import plan_json  # noqa: PLC0415
 
-        print(plan_json(plan))
+        print(plan_json(plan, costs))
         return
     from rich.console import Console  # noqa: PLC0415
 
     from extproc.planning.tables import plan_tables, plan_texts  # noqa: PLC0415
 
     console = Console(highlight=False, width=max(MIN_WIDTH, Console().width))
-    for renderable in (*plan_texts(plan), *plan_tables(plan, full=False)):
+    for renderable in (*plan_texts(plan), *plan_tables(plan, costs, full=False)):
         console.print(renderable)
         console.print()
     console.print(plan.recommendation, style="bold")

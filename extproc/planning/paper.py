@@ -18,6 +18,7 @@ from extproc.planning.analytic import Analysis, analyse, right_sized_context
 from extproc.planning.cache import ResultCache
 from extproc.planning.capacity import Instance
 from extproc.planning.catalogue import Catalogue, built_in
+from extproc.planning.costs import Costs
 from extproc.planning.declared import DeclaredRule
 from extproc.planning.lengths import Lengths, from_means
 from extproc.planning.paper_figures import PAPER, PAPER_SLOTS, PaperFigures
@@ -27,10 +28,21 @@ from extproc.planning.runner import FleetEstimate, search_all
 from extproc.planning.search import Design, SearchTask
 from extproc.planning.setup import MeasuredRates, Objective, Setup
 
-__all__ = ["LONG", "PAPER_RATES", "SHORT", "SWEEP", "FormulaSplit", "Replay", "WorkloadReplay", "replay"]
+__all__ = [
+    "LONG",
+    "PAPER_COSTS",
+    "PAPER_RATES",
+    "SHORT",
+    "SWEEP",
+    "FormulaSplit",
+    "Replay",
+    "WorkloadReplay",
+    "replay",
+]
 
 RATE = 1_000.0
 LONG, SHORT = 65_536, 8_192
+PAPER_COSTS = Costs(gpus_per_instance=8, spare=0, usd_per_gpu_hour=2.21)
 PAPER_RATES = MeasuredRates(homogeneous=2.8, short=11.2, long=2.8)
 SWEEP = (2_048, 4_096, 8_192, 16_384)  # of 4K to 16K the paper says that they keep 80 % of the benefit
 # LMSYS-Chat-1M, table 1 of arXiv 2309.11998: mean tokens of a prompt and of a response. Quoted from the paper as
@@ -133,15 +145,15 @@ def _batch_limit(setup: Setup) -> BatchLimit:
 
 
 def _setup(catalogue: Catalogue, max_num_seqs: tuple[int, int] | None) -> Setup:
-    instance = Instance(catalogue.model("llama-3-70b"), catalogue.gpu("a100-80g"), 8)
+    instance = Instance(catalogue.model("llama-3-70b"), catalogue.gpu("a100-80g"), PAPER_COSTS.gpus_per_instance)
     return Setup(
         "llama-3-70b",
         "a100-80g",
         instance,
         LONG,
         Objective(),
-        spare=0,
-        price_usd_h=2.21,
+        spare=PAPER_COSTS.spare,
+        price_usd_h=PAPER_COSTS.usd_per_gpu_hour,
         max_num_seqs=max_num_seqs,
     )
 

@@ -6,7 +6,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from extproc.planning.paper import LONG, PAPER_RATES, SHORT, Replay, WorkloadReplay
+from extproc.planning.paper import LONG, PAPER_COSTS, PAPER_RATES, SHORT, Replay, WorkloadReplay
 from extproc.planning.paper_figures import PAPER_SLOTS
 from extproc.planning.paper_reasons import reasons
 from extproc.planning.runner import FleetEstimate
@@ -14,15 +14,15 @@ from extproc.planning.tables import fleet_tables, text_table
 
 __all__ = ["comparison_rows", "replay_renderables"]
 
-GPUS = 8
 COLUMNS = ("", "paper", "with its numbers", "physical")
 
 
 def replay_renderables(replay: Replay) -> Iterator[RenderableType]:
     """Yield the tables of the replay, and the sentences on its differences."""
     yield Text(
-        f"Llama-3-70B on {GPUS} x A100-80G, 1,000 req/s, {replay.requests:,} requests, Poisson, {replay.seeds} "
-        "seed(s); P99 TTFT 2 s, P99 TPOT 80 ms. With its numbers: the paper's formula with its rates "
+        f"Llama-3-70B on {PAPER_COSTS.gpus_per_instance} x A100-80G, 1,000 req/s, {replay.requests:,} requests, "
+        f"Poisson, {replay.seeds} seed(s); P99 TTFT 2 s, P99 TPOT 80 ms. "
+        "With its numbers: the paper's formula with its rates "
         f"({PAPER_RATES.homogeneous:g} and {PAPER_RATES.short:g} req/s, at every threshold); "
         f"simulations with its slots ({PAPER_SLOTS[0]} and {PAPER_SLOTS[1]} sequences), which know no rates. "
         f"Physical: the cost model with the roofline's rates; simulations with vLLM's default "
@@ -34,9 +34,9 @@ def replay_renderables(replay: Replay) -> Iterator[RenderableType]:
             f"{work.name}: one pool of {LONG:,} / two pools at {SHORT:,}", COLUMNS, comparison_rows(work)
         )
         yield from fleet_tables(
-            f"{work.name}: simulated with the paper's slots", work.paper_slots, GPUS, full=True
+            f"{work.name}: simulated with the paper's slots", work.paper_slots, PAPER_COSTS, full=True
         )
-        yield from fleet_tables(f"{work.name}: simulated physically", work.physical, GPUS, full=True)
+        yield from fleet_tables(f"{work.name}: simulated physically", work.physical, PAPER_COSTS, full=True)
         yield _formula_table(work)
         yield _sweep_table(work)
     yield _mi300x_table(replay)

@@ -7,15 +7,16 @@ from rich.table import Table
 from rich.text import Text
 
 from extproc.planning.analytic import Analysis, Split
+from extproc.planning.costs import Costs
 from extproc.planning.plan import Plan
 from extproc.planning.runner import FleetEstimate
 
 __all__ = ["fleet_tables", "plan_tables", "plan_texts", "text_table"]
 
 THRESHOLDS_SHOWN = 9
-HOURS_PER_YEAR = 8760
+MILLION = 1_000_000
 # Three narrow tables and not a wide one: with a fleet's name each of them fits 80 columns, and a printed page.
-SIZE_COLUMNS = ("fleet", "instances", "95 % CI", "GPUs", "GPU-h/year", "busy")
+SIZE_COLUMNS = ("fleet", "instances", "95 % CI", "busy", "GPUs", "GPU-h/year", "a year")
 SERVICE_COLUMNS = ("fleet", "TTFT s", "TPOT ms", "preempted", "misrouted", "rejected", "truncated")
 LOAD_COLUMNS = ("fleet", "sequences", "KV fill")
 
@@ -32,14 +33,14 @@ def plan_texts(plan: Plan) -> Iterator[Text]:
         yield Text(note)
 
 
-def plan_tables(plan: Plan, *, full: bool) -> Iterator[Table]:
+def plan_tables(plan: Plan, costs: Costs, *, full: bool) -> Iterator[Table]:
     """Yield the tables; `full` has one more, on how full the simulated instances are."""
     yield _cost_table(plan)
     yield _split_table(plan.analysis)
     yield _sensitivity_table(plan)
     if plan.fleets:
         title = "Simulated: the smallest fleets that meet the objective"
-        yield from fleet_tables(title, plan.fleets, plan.gpus_per_instance, full=full)
+        yield from fleet_tables(title, plan.fleets, costs, full=full)
 
 
 def text_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -52,9 +53,10 @@ def text_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
     return table
 
 
-def fleet_tables(title: str, fleets: Sequence[FleetEstimate], gpus: int, *, full: bool) -> Iterator[Table]:
-    """Yield what simulated fleets are and how they did, one fleet in a row; `gpus` is for each instance."""
-    yield text_table(title, SIZE_COLUMNS, [_size_row(fleet, gpus) for fleet in fleets])
+def fleet_tables(title: str, fleets: Sequence[FleetEstimate], costs: Costs, *, full: bool) -> Iterator[Table]:
+    """Yield what simulated fleets are and cost, and how they did, one fleet in a row."""
+    spares = f"; GPUs, hours and money with {costs.spare} spare(s) in each pool" if costs.spare else ""
+    yield text_table(title + spares, SIZE_COLUMNS, [_size_row(fleet, costs) for fleet in fleets])
     served = f"{title}: P50 / P99 of times, preemptions per 1,000 requests, shares of requests"
     yield text_table(served, SERVICE_COLUMNS, [_service_row(fleet) for fleet in fleets])
     if full:
@@ -132,15 +134,17 @@ def _alpha_at(analysis: Analysis, threshold: int) -> float:
     return next(split.alpha for split in analysis.splits if split.threshold == threshold)
 
 
-def _size_row(fleet: FleetEstimate, gpus: int) -> tuple[str, ...]:
+def _size_row(fleet: FleetEstimate, costs: Costs) -> tuple[str, ...]:
     interval = "one seed" if isnan(fleet.half_width) else f"{fleet.instances:.1f} ± {fleet.half_width:.1f}"
+    cost = costs.of(fleet)
     return (
         fleet.design.name,
         " + ".join(str(size) for size in fleet.typical.instances),
         interval,
-        f"{fleet.typical.total * gpus:,}",
-        f"{fleet.typical.total * gpus * HOURS_PER_YEAR / 1e6:,.2f}M",
         " / ".join(f"{use.busy:.0%}" for use in fleet.typical.summary.pools),
+        f"{cost.gpus:,}",
+        _hours(cost.gpu_hours_per_year),
+        _usd(cost.usd_per_year),
     )
 
 
@@ -167,4 +171,10 @@ def _load_row(fleet: FleetEstimate) -> tuple[str, ...]:
 
 
 def _usd(amount: float | None) -> str:
-    return "-" if amount is None else f"${amount / 1e6:,.2f}M"
+    if amount is None:
+        return "-"
+    return f"${amount / MILLION:,.2f}M" if amount >= MILLION else f"${amount / 1e3:,.0f}K"
+
+
+def _hours(hours: int) -> str:
+    return f"{hours / MILLION:,.2f}M" if hours >= MILLION else f"{hours:,}"

@@ -95,6 +95,35 @@ def test_a_simulation_is_cached_by_its_inputs(run: Run, trace: Path, monkeypatch
     assert names == ["one pool of 65,536", "one pool of 16,384", "two pools at 2,048"]
 
 
+def test_simulated_fleets_are_priced_with_their_spares(run: Run, trace: Path) -> None:
+    """GPUs, GPU-hours and dollars of a year stand in the table and the JSON, and count a spare of each pool."""
+    question: list[str | int | Path] = [
+        "--trace",
+        trace,
+        "--rate",
+        20,
+        "--model",
+        "llama-3-8b",
+        "--gpu",
+        "h100-80g",
+    ]
+    question += ("--simulate", "--requests", 2000, "--seeds", 1, "--threshold", 2048, "--price", 2)
+    two = json.loads(run(*question, "--json")[1])["fleets"][-1]
+    cost, sizes = two["cost"], two["typical"]["instances"]
+
+    assert cost["instances"] == [size + 1 for size in sizes]
+    assert cost["gpus"] == sum(sizes) + 2
+    assert cost["gpu_hours_per_year"] == cost["gpus"] * 8760
+    assert cost["usd_per_year"] == cost["gpus"] * 8760 * 2
+
+    _, out, _ = run(*question)
+    simulated = out.split("Simulated: the smallest fleets", 1)[1]
+    row = next(line for line in simulated.splitlines() if line.startswith("two pools at 2,048"))
+    assert row.split()[-2:] == [f"{cost['gpu_hours_per_year']:,}", f"${cost['usd_per_year'] / 1e3:,.0f}K"]
+    for column in ("GPU-h/year", "rejected", "truncated", "TTFT s", "P50 / P99"):
+        assert column in simulated
+
+
 def test_the_routers_own_estimator_is_in_the_loop_by_default(run: Run, trace: Path) -> None:
     """Byte classes exceed their bound rarely, the paper's mean for one prompt in five, the truth never."""
     question: list[str | int | Path] = ["--trace", trace, "--rate", 20, "--model", "llama-3-8b"]
