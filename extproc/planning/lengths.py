@@ -20,7 +20,8 @@ class Lengths:
     """Requests of a workload: prompt and output tokens, each an int64 array of shape (requests,).
 
     `arrival_s` holds the trace's own arrival times from its first request on, or is None. `note` says in one
-    sentence what the source cannot tell. Raises ConfigurationError for lengths that no request can have.
+    sentence what the source cannot tell. `budget` holds the tokens that a router really budgeted for each request,
+    or is None where that was not measured. Raises ConfigurationError for lengths that no request can have.
     """
 
     prompt: Tokens
@@ -28,6 +29,7 @@ class Lengths:
     source: str
     arrival_s: Floats | None = None
     note: str = ""
+    budget: Tokens | None = None
 
     def __post_init__(self) -> None:
         if len(self.prompt) == 0:
@@ -51,12 +53,15 @@ class Lengths:
 
     def subset(self, chosen: npt.NDArray[np.bool_]) -> "Lengths":
         """Return the chosen requests, without arrival times; `chosen` is bool of shape (requests,)."""
-        return Lengths(self.prompt[chosen], self.output[chosen], self.source, None, self.note)
+        return self._taken(chosen)
 
     def drawn(self, requests: int, rng: np.random.Generator) -> "Lengths":
         """Draw requests with replacement; prompt and output of one request stay together."""
-        index = rng.integers(0, len(self), requests)
-        return Lengths(self.prompt[index], self.output[index], self.source, None, self.note)
+        return self._taken(rng.integers(0, len(self), requests))
+
+    def _taken(self, index: npt.NDArray[np.bool_] | Tokens) -> "Lengths":
+        budget = None if self.budget is None else self.budget[index]
+        return Lengths(self.prompt[index], self.output[index], self.source, None, self.note, budget)
 
 
 def from_means(mean_prompt: float, mean_output: float, requests: int, rng: np.random.Generator) -> Lengths:
