@@ -50,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
     from extproc.planning.plan import make_plan  # noqa: PLC0415
     from extproc.planning.progress import progress_bar  # noqa: PLC0415
 
+    if not args.simulate:
+        _refuse_unused(args, frozenset(vars(args)) - SIMULATION_USES, "is only used with --simulate")
     write = _report_writer() if args.report is not None else None
     if args.report is not None:
         check_directory("--report", args.report)
@@ -198,6 +200,7 @@ def _paper(args: argparse.Namespace) -> int:
 
 
 PAPER_REQUESTS = 100_000
+SIMULATION_USES = frozenset({"threshold", "requests", "seeds", "router", "balance", "arrivals", "jobs"})
 PAPER_USES = frozenset({"what", "trace", "requests", "seeds", "jobs", "cache", "json", "run", "defaults"})
 
 

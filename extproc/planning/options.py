@@ -110,10 +110,6 @@ def _measured(text: str | None) -> MeasuredRates | None:
 def simulation_of(args: argparse.Namespace, lengths: Lengths, rate: float) -> SimulationOptions | None:
     """Return how fleets are simulated, or None when they are not."""
     if not args.simulate:
-        if args.threshold:
-            raise ConfigurationError(
-                f"--threshold {args.threshold[0]}: is only used with --simulate; the cost model tries them all"
-            )
         return None
     if args.arrivals == "trace":
         if args.requests is not None:

@@ -151,6 +151,28 @@ def test_the_routers_own_estimator_is_in_the_loop_by_default(run: Run, trace: Pa
     assert under_counted("--router", "oracle") == 0
 
 
+def test_the_balancer_can_be_round_robin(run: Run, trace: Path) -> None:
+    """Taking turns needs no fewer instances than the least loaded, and does not do the same."""
+    question: list[str | int | Path] = ["--trace", trace, "--rate", 40, "--model", "llama-3-8b"]
+    question += (
+        "--gpu",
+        "h100-80g",
+        "--simulate",
+        "--requests",
+        2000,
+        "--seeds",
+        1,
+        "--threshold",
+        2048,
+        "--json",
+    )
+    least = json.loads(run(*question)[1])["fleets"]
+    turns = json.loads(run(*question, "--balance", "round-robin")[1])["fleets"]
+    assert [fleet["design"] for fleet in turns] == [fleet["design"] for fleet in least]
+    assert all(b["instances"] >= a["instances"] for a, b in zip(least, turns, strict=True))
+    assert turns != least
+
+
 def test_searches_over_processes_find_the_same_fleets(run: Run, trace: Path) -> None:
     """--jobs changes nothing but the time."""
     question: list[str | int | Path] = [
@@ -249,7 +271,10 @@ def test_a_gigabyte_exits_2_with_one_sentence(run: Run, tmp_path: Path) -> None:
             "--tp 3: vLLM gives each GPU as many attention heads, and llama-3-70b has 64",
         ),
         (["--rate", "9", "--tp", "1000"], "--tp 1000: vLLM gives each GPU as many attention heads"),
-        (["--rate", "9", "--threshold", "-7"], "--threshold -7: is only used with --simulate"),
+        (["--rate", "9", "--threshold", "-7"], "--threshold: is only used with --simulate"),
+        (["--rate", "9", "--requests", "5000"], "--requests: is only used with --simulate"),
+        (["--rate", "9", "--router", "ema"], "--router: is only used with --simulate"),
+        (["--rate", "9", "--jobs", "2"], "--jobs: is only used with --simulate"),
         (["--rate", "9", "--simulate", "--requests", "5"], "at least 2000 and at most 5000000 requests"),
         (["--rate", "9", "--simulate", "--requests", "10000000000000"], "at least 2000 and at most 5000000"),
         (["--rate", "1e8", "--simulate"], "at least 2000 and at most 5000000"),
