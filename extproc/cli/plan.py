@@ -11,6 +11,7 @@ from extproc.core.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from extproc.planning.costs import Costs
     from extproc.planning.lengths import Lengths
     from extproc.planning.plan import Plan
 
@@ -35,7 +36,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     _add_simulation(parser)
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
     parser.add_argument("--report", metavar="DIR", help="write DIR/index.html, one page with plots")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, defaults=parser.parse_args([]))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,12 +44,17 @@ def run(args: argparse.Namespace) -> int:
     if args.what == "paper":
         return _paper(args)
     from extproc.planning.cache import ResultCache  # noqa: PLC0415  (none of the planner is needed for --help)
+    from extproc.planning.costs import costs_of  # noqa: PLC0415
     from extproc.planning.declared import DeclaredRule  # noqa: PLC0415
-    from extproc.planning.options import setup_of, simulation_of, workload_of  # noqa: PLC0415
+    from extproc.planning.options import check_directory, setup_of, simulation_of, workload_of  # noqa: PLC0415
     from extproc.planning.plan import make_plan  # noqa: PLC0415
     from extproc.planning.progress import progress_bar  # noqa: PLC0415
 
+    if not args.simulate:
+        _refuse_unused(args, frozenset(vars(args)) - SIMULATION_USES, "is only used with --simulate")
     write = _report_writer() if args.report is not None else None
+    if args.report is not None:
+        check_directory("--report", args.report)
     setup = setup_of(args)
     lengths, rate = workload_of(args)
     with progress_bar() as progress:
@@ -57,17 +63,17 @@ def run(args: argparse.Namespace) -> int:
             rate,
             setup,
             DeclaredRule(args.declared),
-            simulation=simulation_of(args, rate),
+            simulation=simulation_of(args, lengths, rate),
             cache=ResultCache(_cache(args)),
             progress=progress,
         )
-    _print(plan, as_json=args.json)
+    _print(plan, costs_of(setup), as_json=args.json)
     if write is not None:
-        print(f"report: {write(plan, lengths, Path(args.report))}", file=sys.stderr)
+        print(f"report: {write(plan, lengths, costs_of(setup), Path(args.report))}", file=sys.stderr)
     return 0
 
 
-def _report_writer() -> "Callable[[Plan, Lengths, Path], Path]":
+def _report_writer() -> "Callable[[Plan, Lengths, Costs, Path], Path]":
     """Import the report before anything is simulated: it fails where matplotlib is missing."""
     from extproc.planning.report import write_report  # noqa: PLC0415
 
@@ -136,26 +142,28 @@ def _add_simulation(parser: argparse.ArgumentParser) -> None:
 
 
 def _cache(args: argparse.Namespace) -> Path | None:
+    from extproc.planning.options import check_directory  # noqa: PLC0415
+
     if args.cache == "none":
         return None
     if args.cache is not None:
-        return Path(args.cache)
+        return check_directory("--cache", args.cache)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "dualpool" / "plan"
 
 
-def _print(plan: "Plan", *, as_json: bool) -> None:
+def _print(plan: "Plan", costs: "Costs", *, as_json: bool) -> None:
     if as_json:
         from extproc.planning.export import plan_json  # noqa: PLC0415
 
-        print(plan_json(plan))
+        print(plan_json(plan, costs))
         return
     from rich.console import Console  # noqa: PLC0415
 
     from extproc.planning.tables import plan_tables, plan_texts  # noqa: PLC0415
 
     console = Console(highlight=False, width=max(MIN_WIDTH, Console().width))
-    for renderable in (*plan_texts(plan), *plan_tables(plan, full=False)):
+    for renderable in (*plan_texts(plan), *plan_tables(plan, costs, full=False)):
         console.print(renderable)
         console.print()
     console.print(plan.recommendation, style="bold")
@@ -163,30 +171,28 @@ def _print(plan: "Plan", *, as_json: bool) -> None:
 
 def _paper(args: argparse.Namespace) -> int:
     from extproc.planning.cache import ResultCache  # noqa: PLC0415
-    from extproc.planning.export import to_json  # noqa: PLC0415
+    from extproc.planning.export import replay_json  # noqa: PLC0415
     from extproc.planning.inputs import load_traces  # noqa: PLC0415
-    from extproc.planning.options import MAX_SEEDS  # noqa: PLC0415
+    from extproc.planning.options import check_runs  # noqa: PLC0415
     from extproc.planning.paper import replay  # noqa: PLC0415
     from extproc.planning.progress import progress_bar  # noqa: PLC0415
 
-    if args.jobs < 1 or not 1 <= args.seeds <= MAX_SEEDS:
-        raise ConfigurationError(
-            f"--jobs {args.jobs}, --seeds {args.seeds}: at least 1 of each, at most {MAX_SEEDS} seeds"
-        )
-    azure = load_traces(args.trace or _azure_files())
+    _refuse_unused(args, PAPER_USES, "is not used by `dualpool plan paper`")
     requests = args.requests if args.requests is not None else PAPER_REQUESTS
+    check_runs(requests, args.seeds, args.jobs)
+    azure = load_traces(args.trace or _azure_files())
     with progress_bar() as progress:
         result = replay(
             azure, requests, args.seeds, jobs=args.jobs, cache=ResultCache(_cache(args)), progress=progress
         )
     if args.json:
-        print(to_json(result))
+        print(replay_json(result))
         return 0
     from rich.console import Console  # noqa: PLC0415
 
     from extproc.planning.paper_tables import replay_renderables  # noqa: PLC0415
 
-    console = Console(highlight=False, width=max(PAPER_WIDTH, Console().width))
+    console = Console(highlight=False, width=max(MIN_WIDTH, Console().width))
     for renderable in replay_renderables(result):
         console.print(renderable)
         console.print()
@@ -194,7 +200,15 @@ def _paper(args: argparse.Namespace) -> int:
 
 
 PAPER_REQUESTS = 100_000
-PAPER_WIDTH = 150
+SIMULATION_USES = frozenset({"threshold", "requests", "seeds", "router", "balance", "arrivals", "jobs"})
+PAPER_USES = frozenset({"what", "trace", "requests", "seeds", "jobs", "cache", "json", "run", "defaults"})
+
+
+def _refuse_unused(args: argparse.Namespace, used: frozenset[str], why: str) -> None:
+    """Raise ConfigurationError for an option that is not at its default and would change nothing."""
+    for name, value in vars(args).items():
+        if name not in used and value != getattr(args.defaults, name, value):
+            raise ConfigurationError(f"--{name.replace('_', '-')}: {why}")
 
 
 def _azure_files() -> list[str]:

@@ -6,6 +6,7 @@ a change of either is a new question.
 
 import hashlib
 import os
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -47,7 +48,8 @@ class ResultCache:
             part.write_bytes(msgspec.msgpack.encode(found))
             part.replace(path)
         except OSError:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):  # its directory may be what is wrong
+                part.unlink(missing_ok=True)
 
     def _path(self, directory: Path, task: SearchTask) -> Path:
         return directory / f"{fingerprint(task, self._code)}.msgpack"
@@ -63,7 +65,7 @@ def fingerprint(task: SearchTask, code: str) -> str:
         if field.name != "lengths":
             digest.update(f"{field.name}={getattr(task, field.name)!r};".encode())
     lengths = task.lengths
-    for array in (lengths.prompt, lengths.output, lengths.arrival_s):
+    for array in (lengths.prompt, lengths.output, lengths.arrival_s, lengths.budget):
         digest.update(b"none" if array is None else array.tobytes())
     return digest.hexdigest()
 

@@ -15,7 +15,19 @@ from extproc.core.errors import ConfigurationError
 
 T = TypeVar("T")
 
-__all__ = ["Attention", "Catalogue", "GpuProfile", "ModelProfile", "RoutedExperts", "built_in", "parse"]
+__all__ = [
+    "MAX_BATCHED_TOKENS",
+    "Attention",
+    "Catalogue",
+    "GpuProfile",
+    "ModelProfile",
+    "RoutedExperts",
+    "built_in",
+    "parse",
+]
+
+MAX_SIZE = 1e9  # in whatever unit: no GPU or model comes near, and sums of such numbers stay finite
+MAX_BATCHED_TOKENS = 1_048_576  # an iteration time is computed for each count up to it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,13 +121,9 @@ def parse(text: str, name: str) -> Catalogue:
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{name}: {error}") from error
     for profile_name, gpu in catalogue.gpus.items():
-        sizes = (gpu.memory_gb, gpu.bandwidth_gb_s, gpu.bf16_tflops, gpu.link_gb_s)
-        limits = (gpu.max_num_batched_tokens, gpu.max_num_seqs)
-        _check_positive(name, profile_name, (*sizes, *limits))
+        _check_gpu(name, profile_name, gpu)
     for profile_name, model in catalogue.models.items():
-        sizes = (model.params_b, model.active_params_b, model.weight_bytes, model.layers)
-        _check_positive(name, profile_name, (*sizes, model.hidden_size, model.max_context))
-        _check_attention(name, profile_name, model.attention)
+        _check_model(name, profile_name, model)
     return catalogue
 
 
@@ -126,9 +134,29 @@ def _named(profiles: dict[str, T], name: str, what: str) -> T:
     return profile
 
 
-def _check_positive(catalogue: str, profile: str, numbers: tuple[float, ...]) -> None:
-    if min(numbers) <= 0:
-        raise ConfigurationError(f"{catalogue}: {profile}: {min(numbers)} is not allowed: sizes must be positive")
+def _check_gpu(catalogue: str, profile: str, gpu: GpuProfile) -> None:
+    sizes = (gpu.memory_gb, gpu.bandwidth_gb_s, gpu.bf16_tflops, gpu.link_gb_s)
+    limits = (gpu.max_num_batched_tokens, gpu.max_num_seqs)
+    known = tuple(number for number in (gpu.fp8_tflops, gpu.price_usd_h) if number is not None)
+    _check_sizes(catalogue, profile, (*sizes, *limits, *known))
+    if gpu.max_num_batched_tokens > MAX_BATCHED_TOKENS:
+        raise ConfigurationError(
+            f"{catalogue}: {profile}: max_num_batched_tokens {gpu.max_num_batched_tokens:,}: at most "
+            f"{MAX_BATCHED_TOKENS:,}"
+        )
+
+
+def _check_model(catalogue: str, profile: str, model: ModelProfile) -> None:
+    sizes = (model.params_b, model.active_params_b, model.weight_bytes, model.layers)
+    _check_sizes(catalogue, profile, (*sizes, model.hidden_size, model.max_context))
+    if model.active_params_b > model.params_b:
+        raise ConfigurationError(
+            f"{catalogue}: {profile}: active_params_b {model.active_params_b:g} is more than params_b "
+            f"{model.params_b:g}"
+        )
+    _check_attention(catalogue, f"{profile}.attention", model.attention)
+    if model.routed is not None:
+        _check_routed(catalogue, f"{profile}.routed", model.routed, model.params_b)
 
 
 def _check_attention(catalogue: str, profile: str, attention: Attention) -> None:
@@ -137,4 +165,25 @@ def _check_attention(catalogue: str, profile: str, attention: Attention) -> None
         if attention.kind == "gqa"
         else (attention.kv_lora_rank, attention.rope_dim, attention.nope_dim, attention.v_dim)
     )
-    _check_positive(catalogue, f"{profile}.attention", (attention.query_heads, *shape))
+    _check_sizes(catalogue, profile, (attention.query_heads, *shape))
+
+
+def _check_routed(catalogue: str, profile: str, routed: RoutedExperts, params_b: float) -> None:
+    _check_sizes(catalogue, profile, (routed.params_b, routed.experts, routed.experts_per_token))
+    if routed.params_b > params_b:
+        raise ConfigurationError(
+            f"{catalogue}: {profile}: params_b {routed.params_b:g} is more than the model's {params_b:g}"
+        )
+    if routed.experts_per_token > routed.experts:
+        raise ConfigurationError(
+            f"{catalogue}: {profile}: {routed.experts_per_token} experts_per_token of {routed.experts} experts: "
+            f"at most {routed.experts}"
+        )
+
+
+def _check_sizes(catalogue: str, profile: str, numbers: tuple[float, ...]) -> None:
+    wrong = [number for number in numbers if not 0 < number <= MAX_SIZE]
+    if wrong:
+        raise ConfigurationError(
+            f"{catalogue}: {profile}: {wrong[0]} is not allowed: sizes must be positive and at most {MAX_SIZE:g}"
+        )

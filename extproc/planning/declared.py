@@ -20,7 +20,7 @@ PROMPT_BOUND_FACTOR = 1.18
 class DeclaredRule(StrEnum):
     """An assumption about what clients declare."""
 
-    TRUTH = "truth"  # exactly what the answer takes; no client can do better
+    TRUTH = "truth"  # what a router measured; from lengths alone exactly what the answer takes
     HALF_MORE = "1.5x"
     FIXED_1024 = "1024"  # or the answer's length where that is more, so that no answer changes
     FIXED_4096 = "4096"
@@ -29,8 +29,11 @@ class DeclaredRule(StrEnum):
 
 def declared_tokens(lengths: Lengths, rule: DeclaredRule) -> Tokens | None:
     """Return declared max_tokens of each request, int64 of shape (requests,), or None when none is declared."""
-    output = np.maximum(lengths.output, 1)
+    output: Tokens = np.maximum(lengths.output, 1)
     match rule:
+        case DeclaredRule.TRUTH if lengths.budget is not None:
+            measured: Tokens = np.maximum(output, lengths.budget - _bound(lengths, PROMPT_BOUND_FACTOR))
+            return measured
         case DeclaredRule.TRUTH:
             return output
         case DeclaredRule.HALF_MORE:
@@ -43,11 +46,18 @@ def declared_tokens(lengths: Lengths, rule: DeclaredRule) -> Tokens | None:
 
 def budgets(lengths: Lengths, rule: DeclaredRule, prompt_factor: float = PROMPT_BOUND_FACTOR) -> Tokens:
     """Return the budget that each request is routed on: the prompt's bound plus declared or expected output."""
+    if rule is DeclaredRule.TRUTH and lengths.budget is not None:
+        return lengths.budget
     declared = declared_tokens(lengths, rule)
     if declared is None:
         declared = np.full(len(lengths), undeclared_output_tokens(lengths), np.int64)
-    bound: Tokens = np.ceil(lengths.prompt * prompt_factor).astype(np.int64)
-    return bound + declared
+    return _bound(lengths, prompt_factor) + declared
+
+
+def _bound(lengths: Lengths, factor: float) -> Tokens:
+    """Return the bound that a router puts on each prompt, in tokens."""
+    bound: Tokens = np.ceil(lengths.prompt * factor).astype(np.int64)
+    return bound
 
 
 def undeclared_output_tokens(lengths: Lengths) -> int:

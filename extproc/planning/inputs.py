@@ -3,10 +3,12 @@ them.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
+from math import inf
 from pathlib import Path
-from urllib.error import URLError
+from typing import TextIO
 from urllib.request import urlopen
 
 import numpy as np
@@ -20,7 +22,9 @@ from extproc.planning.traces import parse_trace
 __all__ = ["LiveInput", "lengths_of_means", "live_input", "load_catalogue", "load_traces"]
 
 MAX_TRACE_BYTES = 256 * 1024 * 1024  # ten million requests; a sample of them tells the same
+MAX_LINE = 1024 * 1024  # characters; a row of a trace has a hundred
 MAX_SCRAPE_BYTES = 16 * 1024 * 1024
+MAX_SCRAPES = 2
 SCRAPE_TIMEOUT_S = 10.0
 MEANS_REQUESTS = 100_000
 
@@ -56,8 +60,16 @@ def live_input(sources: Sequence[str], interval_s: float | None) -> LiveInput:
 
     One address with an interval is scraped twice. Raises ConfigurationError for what cannot be read.
     """
+    if len(sources) > MAX_SCRAPES:
+        raise ConfigurationError(f"--metrics: {len(sources)} scrapes are given: one or two are read")
+    if interval_s is not None and not 0 < interval_s < inf:
+        raise ConfigurationError(f"--scrape-interval {interval_s:g}: seconds must be positive and finite")
+    if interval_s is not None and len(sources) == 1 and not _is_address(sources[0]):
+        raise ConfigurationError(
+            f"--scrape-interval {interval_s:g}: {sources[0]} is one file; a second scrape or an address is needed"
+        )
     first = _scrape(sources[0])
-    if len(sources) == 1 and interval_s is not None and _is_address(sources[0]):
+    if len(sources) == 1 and interval_s is not None:
         time.sleep(interval_s)
         return _between(first, _scrape(sources[0]), interval_s)
     if len(sources) == 1:
@@ -89,14 +101,26 @@ def _load_trace(path: Path) -> Lengths:
     try:
         size = path.stat().st_size
         if size > MAX_TRACE_BYTES:
-            raise ConfigurationError(
-                f"{path.name}: {size / 2**20:,.0f} MiB; at most {MAX_TRACE_BYTES // 2**20} MiB are read: a "
-                "random sample of its lines gives the same plan"
-            )
-        with path.open(encoding="utf-8") as lines:
-            return parse_trace(lines, path.name)
+            raise ConfigurationError(f"{path.name}: {size / 2**20:,.0f} MiB; {AT_MOST}")
+        with path.open(encoding="utf-8") as file:
+            return parse_trace(_lines(file, path.name), path.name)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: {_reason(error)}") from error
+
+
+AT_MOST = f"at most {MAX_TRACE_BYTES // 2**20} MiB are read: a random sample of its lines gives the same plan"
+
+
+def _lines(file: TextIO, name: str) -> Iterator[str]:
+    """Yield lines within the limits; a pipe has no size that could be looked up, so they are counted."""
+    read = number = 0
+    while line := file.readline(MAX_LINE + 1):
+        read, number = read + len(line), number + 1
+        if len(line) > MAX_LINE:
+            raise ConfigurationError(f"{name}: line {number} is longer than {MAX_LINE:,} characters")
+        if read > MAX_TRACE_BYTES:
+            raise ConfigurationError(f"{name}: more than {MAX_TRACE_BYTES // 2**20} MiB; {AT_MOST}")
+        yield line
 
 
 def _between(first: Scrape, second: Scrape, interval_s: float | None) -> LiveInput:
@@ -108,10 +132,14 @@ def _scrape(source: str) -> Scrape:
     try:
         if _is_address(source):
             with urlopen(source, timeout=SCRAPE_TIMEOUT_S) as answer:  # noqa: S310  (http and https only, see _is_address)
-                text = answer.read(MAX_SCRAPE_BYTES).decode("utf-8")
+                data = answer.read(MAX_SCRAPE_BYTES + 1)
         else:
-            text = Path(source).read_text("utf-8")
-    except (OSError, URLError, UnicodeDecodeError) as error:
+            with Path(source).open("rb") as file:
+                data = file.read(MAX_SCRAPE_BYTES + 1)
+        if len(data) > MAX_SCRAPE_BYTES:
+            raise ConfigurationError(f"{source}: more than {MAX_SCRAPE_BYTES // 2**20} MiB of metrics")
+        text = data.decode("utf-8")
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: not UTF-8, or no address
         raise ConfigurationError(f"{source}: {_reason(error)}") from error
     return parse_scrape(text, source)
 
@@ -123,4 +151,6 @@ def _is_address(source: str) -> bool:
 def _reason(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return "not UTF-8 text"
+    if isinstance(error, HTTPException):
+        return f"no HTTP address or no HTTP server: {' '.join(str(error).split()) or type(error).__name__}"
     return str(getattr(error, "strerror", None) or getattr(error, "reason", None) or error)

@@ -20,7 +20,8 @@ class Lengths:
     """Requests of a workload: prompt and output tokens, each an int64 array of shape (requests,).
 
     `arrival_s` holds the trace's own arrival times from its first request on, or is None. `note` says in one
-    sentence what the source cannot tell. Raises ConfigurationError for lengths that no request can have.
+    sentence what the source cannot tell. `budget` holds the tokens that a router really budgeted for each request,
+    or is None where that was not measured. Raises ConfigurationError for lengths that no request can have.
     """
 
     prompt: Tokens
@@ -28,6 +29,7 @@ class Lengths:
     source: str
     arrival_s: Floats | None = None
     note: str = ""
+    budget: Tokens | None = None
 
     def __post_init__(self) -> None:
         if len(self.prompt) == 0:
@@ -51,12 +53,15 @@ class Lengths:
 
     def subset(self, chosen: npt.NDArray[np.bool_]) -> "Lengths":
         """Return the chosen requests, without arrival times; `chosen` is bool of shape (requests,)."""
-        return Lengths(self.prompt[chosen], self.output[chosen], self.source, None, self.note)
+        return self._taken(chosen)
 
     def drawn(self, requests: int, rng: np.random.Generator) -> "Lengths":
         """Draw requests with replacement; prompt and output of one request stay together."""
-        index = rng.integers(0, len(self), requests)
-        return Lengths(self.prompt[index], self.output[index], self.source, None, self.note)
+        return self._taken(rng.integers(0, len(self), requests))
+
+    def _taken(self, index: npt.NDArray[np.bool_] | Tokens) -> "Lengths":
+        budget = None if self.budget is None else self.budget[index]
+        return Lengths(self.prompt[index], self.output[index], self.source, None, self.note, budget)
 
 
 def from_means(mean_prompt: float, mean_output: float, requests: int, rng: np.random.Generator) -> Lengths:
@@ -65,8 +70,10 @@ def from_means(mean_prompt: float, mean_output: float, requests: int, rng: np.ra
     Each is geometric: the distribution over whole numbers from 1 that assumes nothing but its mean (maximum
     entropy). Real tails are heavier, so the share of long requests comes out too small.
     """
-    if min(mean_prompt, mean_output) < 1:
-        raise ConfigurationError(f"means {mean_prompt:g} and {mean_output:g}: both must be at least 1 token")
+    if not all(1 <= mean <= MAX_TOKENS for mean in (mean_prompt, mean_output)):
+        raise ConfigurationError(
+            f"means {mean_prompt:g} and {mean_output:g}: both must be from 1 to {MAX_TOKENS:,} tokens"
+        )
     prompt = rng.geometric(1 / mean_prompt, requests)
     output = rng.geometric(1 / mean_output, requests)
     note = "Only the means are given: lengths are geometric and independent, and real tails are heavier."
@@ -77,9 +84,11 @@ def from_quantiles(fraction: Floats, prompt: Floats, output: Floats, source: str
     """Make lengths from points of their two distribution functions, linear in between.
 
     The points do not say which prompt goes with which output: the pairs are shuffled, with a fixed seed.
-    Raises ConfigurationError when fractions or tokens do not ascend.
+    Raises ConfigurationError when fractions or tokens are not finite or do not ascend.
     """
     for name, points in (("fraction", fraction), ("input", prompt), ("output", output)):
+        if not bool(np.isfinite(points).all()):
+            raise ConfigurationError(f"{source}: the {name} column of a CDF must hold finite numbers")
         if len(points) == 0 or bool(np.any(np.diff(points) < 0)):
             raise ConfigurationError(f"{source}: the {name} column of a CDF must ascend and hold points")
     if fraction[0] < 0 or fraction[-1] != 1:

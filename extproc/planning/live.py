@@ -3,20 +3,21 @@
 A router in shadow mode counts prompt and completion tokens of every answer in histograms of fixed buckets. What
 they cannot tell: which prompt had which completion, and where in its bucket a length lies. Lengths are spread
 evenly within a bucket; prompts and completions are paired at random, which understates long totals when long
-prompts come with long answers. The histogram of actual totals says by how much, and that of budgets says which
-share the router would really send to a short pool, with the max_tokens that clients really declare: both are in
-`Lengths.note`.
+prompts come with long answers. The histogram of actual totals says by how much (`Lengths.note`). That of budgets
+says which share the router would really send to a short pool, with the max_tokens that clients really declare: it
+becomes `Lengths.budget`, of which alpha is taken.
 """
 
 from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.lengths import Floats, Lengths, Tokens
+from extproc.planning.lengths import MAX_TOKENS, Floats, Lengths, Tokens
 
 __all__ = ["Scrape", "lengths_between", "parse_scrape", "rate_between"]
 
@@ -54,17 +55,30 @@ def parse_scrape(text: str, name: str) -> Scrape:
             for sample in family.samples:
                 histogram = buckets.get(sample.name.removesuffix("_bucket"))
                 if histogram is not None and sample.name.endswith("_bucket"):
-                    histogram[float(sample.labels["le"])] += sample.value
+                    histogram[_edge(sample.labels["le"])] += _count(sample.value)
                 elif sample.name == REQUESTS:
                     requests += sample.value
     except (ValueError, KeyError) as error:
-        raise ConfigurationError(f"{name}: not Prometheus text: {error}") from error
+        raise ConfigurationError(f"{name}: not the Prometheus text of a router: {error}") from error
     missing = [key for key in (PROMPT, COMPLETION) if not buckets[key] and key not in announced]
     if missing:
         raise ConfigurationError(
             f"{name}: the histogram {' and '.join(missing)} is not in it; is this a router's /metrics?"
         )
     return Scrape({key: dict(value) for key, value in buckets.items()}, requests, name)
+
+
+def _edge(text: str) -> float:
+    edge = float(text)
+    if not (0 < edge <= MAX_TOKENS or edge == inf):
+        raise ValueError(f"a bucket up to {text} tokens")
+    return edge
+
+
+def _count(value: float) -> float:
+    if not 0 <= value < inf:
+        raise ValueError(f"a bucket that counts {value:g}")
+    return value
 
 
 def rate_between(first: Scrape, second: Scrape, seconds: float) -> float:
@@ -90,9 +104,21 @@ def lengths_between(first: Scrape | None, second: Scrape) -> Lengths:
     if answers == 0:
         raise ConfigurationError(f"{second.name}: {PROMPT} has counted no answer")
     requests = min(answers, MAX_REQUESTS)
-    prompt, output = (_spread(counts[key], requests, rng) for key in (PROMPT, COMPLETION))
+    prompt, output = (rng.permutation(_spread(counts[key], requests)) for key in (PROMPT, COMPLETION))
     note = _pairing_note(counts[TOTAL], prompt + output) + _budget_note(counts[BUDGET])
-    return Lengths(prompt, output, second.name, None, note)
+    return Lengths(prompt, output, second.name, None, note, _budgets(counts[BUDGET], prompt + output))
+
+
+def _budgets(counts: dict[float, float], total: Tokens) -> Tokens | None:
+    """Give the longest request the largest budget that was counted, and so on down; None when none was counted.
+
+    Which request had which budget is not counted; at each edge of a bucket the share below is.
+    """
+    if sum(counts.values()) == 0:
+        return None
+    budget = np.empty_like(total)
+    budget[np.argsort(total, kind="stable")] = _spread(counts, len(total))
+    return budget
 
 
 def _increase(before: dict[float, float], after: dict[float, float]) -> dict[float, float]:
@@ -102,8 +128,8 @@ def _increase(before: dict[float, float], after: dict[float, float]) -> dict[flo
     return {edge: now - past for edge, now, past in zip(edges, cumulative, [0.0, *cumulative], strict=False)}
 
 
-def _spread(counts: dict[float, float], requests: int, rng: np.random.Generator) -> Tokens:
-    """Draw lengths, evenly spread within each bucket and in random order; the open bucket doubles its edge."""
+def _spread(counts: dict[float, float], requests: int) -> Tokens:
+    """Return lengths in ascending order, evenly spread within each bucket; the open bucket doubles its edge."""
     edges = sorted(counts)
     shares = np.cumsum([max(counts[edge], 0.0) for edge in edges])
     uppers = np.array(
@@ -111,7 +137,8 @@ def _spread(counts: dict[float, float], requests: int, rng: np.random.Generator)
     )
     at: Floats = (np.arange(requests) + 0.5) / requests * shares[-1]
     drawn = np.interp(at, np.concatenate([[0.0], shares]), np.concatenate([[1.0], uppers]))
-    return rng.permutation(drawn.round().astype(np.int64))
+    whole: Tokens = np.ceil(drawn).astype(np.int64)  # a bucket holds its upper edge, and not its lower
+    return whole
 
 
 def _pairing_note(totals: dict[float, float], paired: Tokens) -> str:
@@ -136,4 +163,7 @@ def _budget_note(budgets: dict[float, float]) -> str:
         f"{sum(value for edge, value in budgets.items() if edge <= limit) / counted:.1%} under {limit:,.0f}"
         for limit in BUDGETS_NOTED
     )
-    return f" By the budgets that the router would route on: {', '.join(shares)} tokens."
+    return (
+        f" By the budgets that the router would route on: {', '.join(shares)} tokens; alpha is of these budgets "
+        "where max_tokens are the truth."
+    )

@@ -1,11 +1,10 @@
 """The paper's evaluation, replayed beside its own tables (arXiv 2604.08075); nothing is fitted to them.
 
 Its setting: Llama-3-70B on A100, 1,000 req/s, 100,000 requests, Poisson; objective P99 TTFT 2 s and TPOT 80 ms;
-one
-pool of 65,536 tokens with 16 sequences against 8,192 tokens with 128 sequences beside it. Replayed twice:
+one pool of 65,536 tokens with 16 sequences against 8,192 tokens with 128 sequences beside it. Replayed twice:
 
-- with the paper's numbers: its rates per instance in the cost model, its slot counts in the simulator;
-- physically: rates from the roofline, vLLM's own limits.
+- with the paper's numbers: its rates per instance in its formula, its slot counts in the simulator;
+- physically: rates from the roofline, vLLM's default max_num_seqs, and the planner's max_num_batched_tokens.
 
 An instance is 8 x A100: the paper does not say, and no smaller one holds 16 sequences of 65,536 tokens in BF16.
 """
@@ -17,67 +16,96 @@ import numpy as np
 
 from extproc.planning.analytic import Analysis, analyse, right_sized_context
 from extproc.planning.cache import ResultCache
-from extproc.planning.capacity import Instance, smallest_tensor_parallel
+from extproc.planning.capacity import Instance
 from extproc.planning.catalogue import Catalogue, built_in
+from extproc.planning.costs import Costs
 from extproc.planning.declared import DeclaredRule
 from extproc.planning.lengths import Lengths, from_means
+from extproc.planning.paper_figures import PAPER, PAPER_SLOTS, PaperFigures
+from extproc.planning.paper_mi300x import MI300X, project, whole
+from extproc.planning.roofline import iteration_cost
 from extproc.planning.runner import FleetEstimate, search_all
 from extproc.planning.search import Design, SearchTask
 from extproc.planning.setup import MeasuredRates, Objective, Setup
 
-__all__ = ["MI300X", "Replay", "WorkloadReplay", "replay"]
+__all__ = [
+    "LONG",
+    "PAPER_COSTS",
+    "PAPER_RATES",
+    "SHORT",
+    "SWEEP",
+    "FormulaSplit",
+    "Replay",
+    "WorkloadReplay",
+    "replay",
+]
 
 RATE = 1_000.0
 LONG, SHORT = 65_536, 8_192
+PAPER_COSTS = Costs(gpus_per_instance=8, spare=0, usd_per_gpu_hour=2.21)
 PAPER_RATES = MeasuredRates(homogeneous=2.8, short=11.2, long=2.8)
-PAPER_SLOTS = (16, 128)
-SWEEP = (2_048, 4_608, 8_192)
+SWEEP = (2_048, 4_096, 8_192, 16_384)  # of 4K to 16K the paper says that they keep 80 % of the benefit
 # LMSYS-Chat-1M, table 1 of arXiv 2309.11998: mean tokens of a prompt and of a response. Quoted from the paper as
 # it is widely cited; no copy of the table could be checked. A multi-turn prompt is longer than that mean.
 LMSYS_MEANS = (69.5, 214.5)
-# What the closed forms of 60.0 % and 51.0 % imply for alpha when rho is 11.2 / 2.8.
-IMPLIED_ALPHA = {"Azure": 0.80, "LMSYS": 0.68}
 NEARLY_ALL = 0.99
-MI300X_RATE = 10_000.0
-MI300X_CONTEXT = 32_768
+
+
+@dataclass(frozen=True, slots=True)
+class FormulaSplit:
+    """Instances of one pool and of two by the paper's formula and rates, at one threshold and its true alpha."""
+
+    threshold: int
+    alpha: float
+    one: int
+    two: int
+
+    @property
+    def saving(self) -> float:
+        """Share of the one pool's instances that two pools do without."""
+        return 1 - self.two / self.one
 
 
 @dataclass(frozen=True, slots=True)
 class WorkloadReplay:
-    """One workload under both sets of numbers. `alpha` is the share of requests that really fit the short pool.
+    """One workload under both sets of numbers.
 
-    `formula_sizes` are the one-pool and two-pool fleets of the cost model with the paper's rates at the real
-    alpha,
-    `implied_sizes` at the alpha that its closed form implies.
+    `implied_tokens` is the length that the paper's implied share of requests stays within, `implied_sizes` the
+    formula's one-pool and two-pool fleets at that share. `prefill_share` is how much of an instance's usable time
+    prefill takes in one pool of the long context. Lengths are in tokens.
     """
 
     name: str
-    alpha: float
-    formula_sizes: tuple[int, int]
+    paper: PaperFigures
+    mean_prompt: float
+    max_total: int
+    implied_tokens: int
     implied_sizes: tuple[int, int]
+    formula: tuple[FormulaSplit, ...]
     paper_slots: tuple[FleetEstimate, ...]
     physical: tuple[FleetEstimate, ...]
     analysis: Analysis
+    prefill_share: float
 
 
 @dataclass(frozen=True, slots=True)
-class MI300X:
-    """The projection for Qwen3-235B on MI300X: GPUs and dollars a year of one pool and of the best split."""
+class BatchLimit:
+    """max_num_batched_tokens: the planner's choice and vLLM's default, each with its full batch's seconds."""
 
-    gpus_per_instance: int
-    one_pool_gpus: int
-    two_pool_gpus: int
-    one_pool_usd: float
-    two_pool_usd: float
-    threshold: int
+    chosen: int
+    chosen_s: float
+    default: int
+    default_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """All that `dualpool plan paper` prints."""
+    """All that `dualpool plan paper` finds; `max_num_seqs` is that of the physical runs."""
 
     requests: int
     seeds: int
+    max_num_seqs: int
+    batch: BatchLimit
     workloads: tuple[WorkloadReplay, ...]
     mi300x: MI300X
 
@@ -105,19 +133,27 @@ def replay(
         _workload(name, work, tuple(mine), _setup(catalogue, None))
         for (name, work), mine in zip(lengths.items(), of, strict=True)
     )
-    return Replay(requests, seeds, workloads, _mi300x(catalogue, azure))
+    setup = _setup(catalogue, None)
+    seqs = setup.limits(LONG).max_num_seqs
+    return Replay(requests, seeds, seqs, _batch_limit(setup), workloads, project(catalogue, azure, SWEEP, SHORT))
+
+
+def _batch_limit(setup: Setup) -> BatchLimit:
+    chosen, default = setup.max_batched_tokens, setup.instance.gpu.max_num_batched_tokens
+    seconds = iteration_cost(setup.instance, max(chosen, default)).linear_s
+    return BatchLimit(chosen, float(seconds[chosen]), default, float(seconds[default]))
 
 
 def _setup(catalogue: Catalogue, max_num_seqs: tuple[int, int] | None) -> Setup:
-    instance = Instance(catalogue.model("llama-3-70b"), catalogue.gpu("a100-80g"), 8)
+    instance = Instance(catalogue.model("llama-3-70b"), catalogue.gpu("a100-80g"), PAPER_COSTS.gpus_per_instance)
     return Setup(
         "llama-3-70b",
         "a100-80g",
         instance,
         LONG,
         Objective(),
-        spare=0,
-        price_usd_h=2.21,
+        spare=PAPER_COSTS.spare,
+        price_usd_h=PAPER_COSTS.usd_per_gpu_hour,
         max_num_seqs=max_num_seqs,
     )
 
@@ -125,8 +161,8 @@ def _setup(catalogue: Catalogue, max_num_seqs: tuple[int, int] | None) -> Setup:
 def _tasks(catalogue: Catalogue, lengths: Lengths, requests: int, seeds: int) -> list[SearchTask]:
     """Return SLOT_DESIGNS searches with the paper's slots, then the physical ones."""
     right = right_sized_context(lengths, DeclaredRule.TRUTH, LONG)
-    # Where nearly everything is short every threshold is the same fleet, so only the last one is simulated.
-    thresholds = SWEEP if float(np.mean(lengths.total <= SWEEP[0])) < NEARLY_ALL else SWEEP[-1:]
+    # Where nearly everything is short every threshold is the same fleet, so only the paper's is simulated.
+    thresholds = SWEEP if float(np.mean(lengths.total <= SWEEP[0])) < NEARLY_ALL else (SHORT,)
     slots, physical = _setup(catalogue, PAPER_SLOTS), _setup(catalogue, None)
     as_many = PAPER_SLOTS[0] * LONG // right  # the same reservation, in shorter sequences
     one, split = Design(f"one pool of {LONG:,}", (LONG,)), Design(f"two pools at {SHORT:,}", (SHORT, LONG))
@@ -147,41 +183,31 @@ SLOT_DESIGNS = 3
 
 
 def _workload(name: str, lengths: Lengths, fleets: tuple[FleetEstimate, ...], setup: Setup) -> WorkloadReplay:
-    alpha = float(np.mean(lengths.total <= SHORT))
+    implied = PAPER[name].implied_alpha
+    analysis = analyse(lengths, RATE, setup, DeclaredRule.TRUTH, SWEEP)
+    mean_prompt, chunk = float(lengths.prompt.mean()), setup.max_batched_tokens
+    prefill_s = mean_prompt * float(setup.cost.linear_s[chunk]) / chunk
     return WorkloadReplay(
         name=name,
-        alpha=alpha,
-        formula_sizes=_formula_sizes(alpha),
-        implied_sizes=_formula_sizes(IMPLIED_ALPHA[name]),
+        paper=PAPER[name],
+        mean_prompt=mean_prompt,
+        max_total=int(lengths.total.max()),
+        implied_tokens=int(np.quantile(lengths.total, implied)),
+        implied_sizes=_formula_sizes(implied),
+        formula=tuple(_formula_split(lengths, threshold) for threshold in SWEEP),
         paper_slots=fleets[:SLOT_DESIGNS],
         physical=fleets[SLOT_DESIGNS:],
-        analysis=analyse(lengths, RATE, setup, DeclaredRule.TRUTH, SWEEP),
+        analysis=analysis,
+        prefill_share=prefill_s * analysis.long.rate_per_instance,
     )
+
+
+def _formula_split(lengths: Lengths, threshold: int) -> FormulaSplit:
+    alpha = float(np.mean(lengths.total <= threshold))
+    return FormulaSplit(threshold, alpha, *_formula_sizes(alpha))
 
 
 def _formula_sizes(alpha: float) -> tuple[int, int]:
     """Return G_homo and G_dual with the paper's rates."""
     one, short, long = PAPER_RATES.homogeneous, PAPER_RATES.short, PAPER_RATES.long
-    return _ceil(RATE / one), _ceil(alpha * RATE / short) + _ceil((1 - alpha) * RATE / long)
-
-
-def _ceil(value: float) -> int:
-    return int(np.ceil(round(value, 9)))
-
-
-def _mi300x(catalogue: Catalogue, azure: Lengths) -> MI300X:
-    model, gpu = catalogue.model("qwen3-235b-a22b"), catalogue.gpu("mi300x")
-    instance = smallest_tensor_parallel(Instance(model, gpu, 1), MI300X_CONTEXT, "qwen3-235b-a22b on mi300x")
-    setup = Setup(
-        "qwen3-235b-a22b", "mi300x", instance, MI300X_CONTEXT, Objective(), spare=0, price_usd_h=gpu.price_usd_h
-    )
-    analysis = analyse(azure, MI300X_RATE, setup, DeclaredRule.TRUTH, SWEEP)
-    gpus = instance.tensor_parallel
-    return MI300X(
-        gpus_per_instance=gpus,
-        one_pool_gpus=analysis.long.instances * gpus,
-        two_pool_gpus=analysis.best.instances * gpus,
-        one_pool_usd=analysis.long.usd_per_year or 0.0,
-        two_pool_usd=analysis.best.usd_per_year or 0.0,
-        threshold=analysis.best.threshold,
-    )
+    return whole(RATE / one), whole(alpha * RATE / short) + whole((1 - alpha) * RATE / long)

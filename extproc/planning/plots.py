@@ -7,6 +7,7 @@ from io import StringIO
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
+from extproc.planning.costs import Costs
 from extproc.planning.lengths import Lengths
 from extproc.planning.plan import Plan
 
@@ -36,7 +37,7 @@ class Plot:
         self.svg = svg
 
 
-def draw_plots(plan: Plan, lengths: Lengths) -> list[Plot]:
+def draw_plots(plan: Plan, lengths: Lengths, costs: Costs) -> list[Plot]:
     """Draw all plots that the plan has data for."""
     best = plan.analysis.best.threshold
     plots = [
@@ -53,8 +54,8 @@ def draw_plots(plan: Plan, lengths: Lengths) -> list[Plot]:
         ),
         _plot(
             "Fleet sizes",
-            "Instances of each design; lighter parts are the long pool.",
-            lambda axes: _fleets(axes, plan),
+            "Instances of each design, spares included; lighter parts are the long pool.",
+            lambda axes: _fleets(axes, plan, costs),
         ),
         _plot(
             "Sensitivity to declared max_tokens",
@@ -134,7 +135,7 @@ def _savings(axes: Axes, plan: Plan) -> None:
     axes.set_ylabel("saving, %")
 
 
-def _fleets(axes: Axes, plan: Plan) -> None:
+def _fleets(axes: Axes, plan: Plan, costs: Costs) -> None:
     best = plan.analysis.best
     rows: list[tuple[str, tuple[int, ...], float]] = [
         (f"one pool of {one.context_tokens:,}\n(cost model)", (one.instances,), 0.0)
@@ -144,7 +145,7 @@ def _fleets(axes: Axes, plan: Plan) -> None:
         (f"two pools at {best.threshold:,}\n(cost model)", (best.short_instances, best.long_instances), 0.0)
     )
     rows += [
-        (f"{fleet.design.name}\n(simulated)", fleet.typical.instances, float(np.nan_to_num(fleet.half_width)))
+        (f"{fleet.design.name}\n(simulated)", costs.of(fleet).instances, float(np.nan_to_num(fleet.half_width)))
         for fleet in plan.fleets
     ]
     for place, (_, sizes, half) in enumerate(rows):

@@ -9,6 +9,7 @@ from string import Template
 from rich.table import Table
 
 from extproc.core.errors import ConfigurationError
+from extproc.planning.costs import Costs
 from extproc.planning.lengths import Lengths
 from extproc.planning.plan import Plan
 from extproc.planning.plots import Plot, draw_plots
@@ -23,18 +24,19 @@ READING = (
     "it. Instances are whole, with the spares that were asked for in each pool. The right-sized pool is the "
     "smallest usual context that holds every request: the fair comparison. Simulated fleets are the smallest "
     "that meet the objective, each pool by its own requests; the cost model leaves 10 % head-room instead. "
+    "Their GPUs, money and bars are with the spares, too. "
     "Times come from a roofline with stated efficiencies (see docs/planner.md for how far it is from published "
     "figures): ratios are more reliable than counts."
 )
 
 
-def write_report(plan: Plan, lengths: Lengths, directory: Path) -> Path:
+def write_report(plan: Plan, lengths: Lengths, costs: Costs, directory: Path) -> Path:
     """Write `index.html` into a directory, which is made when it is missing, and return its path.
 
     Raises ConfigurationError when it cannot be written.
     """
     path = directory / "index.html"
-    page = render_report(plan, lengths)
+    page = render_report(plan, lengths, costs)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         path.write_text(page, "utf-8")
@@ -43,7 +45,7 @@ def write_report(plan: Plan, lengths: Lengths, directory: Path) -> Path:
     return path
 
 
-def render_report(plan: Plan, lengths: Lengths) -> str:
+def render_report(plan: Plan, lengths: Lengths, costs: Costs) -> str:
     """Return the page."""
     template = Template(resources.files("extproc.planning").joinpath("report.html").read_text("utf-8"))
     return template.substitute(
@@ -51,8 +53,8 @@ def render_report(plan: Plan, lengths: Lengths) -> str:
         rate=f"{plan.rate:,g}",
         workload=escape(" ".join(text.plain for text in plan_texts(plan))),
         recommendation=escape(plan.recommendation),
-        plots="\n".join(_figure(plot) for plot in draw_plots(plan, lengths)),
-        tables="\n".join(_table(table) for table in plan_tables(plan, full=True)),
+        plots="\n".join(_figure(plot) for plot in draw_plots(plan, lengths, costs)),
+        tables="\n".join(_table(table) for table in plan_tables(plan, costs, full=True)),
         reading=escape(READING),
     )
 

@@ -7,30 +7,18 @@ from rich.table import Table
 from rich.text import Text
 
 from extproc.planning.analytic import Analysis, Split
+from extproc.planning.costs import Costs
 from extproc.planning.plan import Plan
 from extproc.planning.runner import FleetEstimate
 
-__all__ = ["fleet_table", "plan_tables", "plan_texts", "text_table"]
+__all__ = ["fleet_tables", "plan_tables", "plan_texts", "text_table"]
 
 THRESHOLDS_SHOWN = 9
-HOURS_PER_YEAR = 8760
-SHORT_COLUMNS = ("fleet", "instances", "95 % CI", "GPUs", "TTFT P99", "TPOT P99", "busy", "preempt/1K", "lost")
-FULL_COLUMNS = (
-    "fleet",
-    "instances",
-    "95 % CI",
-    "GPUs",
-    "GPU-h/year",
-    "busy",
-    "sequences",
-    "KV fill",
-    "TTFT P50/P99 s",
-    "TPOT P50/P99 ms",
-    "preempt/1,000",
-    "misrouted",
-    "rejected",
-    "truncated",
-)
+MILLION = 1_000_000
+# Three narrow tables and not a wide one: with a fleet's name each of them fits 80 columns, and a printed page.
+SIZE_COLUMNS = ("fleet", "instances", "95 % CI", "busy", "GPUs", "GPU-h/year", "a year")
+SERVICE_COLUMNS = ("fleet", "TTFT s", "TPOT ms", "preempted", "misrouted", "rejected", "truncated")
+LOAD_COLUMNS = ("fleet", "sequences", "KV fill")
 
 
 def plan_texts(plan: Plan) -> Iterator[Text]:
@@ -45,31 +33,35 @@ def plan_texts(plan: Plan) -> Iterator[Text]:
         yield Text(note)
 
 
-def plan_tables(plan: Plan, *, full: bool) -> Iterator[Table]:
-    """Yield the tables; `full` ones are too wide for most terminals."""
+def plan_tables(plan: Plan, costs: Costs, *, full: bool) -> Iterator[Table]:
+    """Yield the tables; `full` has one more, on how full the simulated instances are."""
     yield _cost_table(plan)
     yield _split_table(plan.analysis)
     yield _sensitivity_table(plan)
     if plan.fleets:
         title = "Simulated: the smallest fleets that meet the objective"
-        yield fleet_table(title, plan.fleets, plan.gpus_per_instance, full=full)
+        yield from fleet_tables(title, plan.fleets, costs, full=full)
 
 
 def text_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Return a plain table; the first column is text, the others are numbers."""
+    """Return a plain table of one-line rows; the first column is text, the others are numbers."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index > 0)
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
     return table
 
 
-def fleet_table(title: str, fleets: Sequence[FleetEstimate], gpus: int, *, full: bool) -> Table:
-    """Return simulated fleets, one in a row; `gpus` is for each instance."""
+def fleet_tables(title: str, fleets: Sequence[FleetEstimate], costs: Costs, *, full: bool) -> Iterator[Table]:
+    """Yield what simulated fleets are and cost, and how they did, one fleet in a row."""
+    spares = f"; GPUs, hours and money with {costs.spare} spare(s) in each pool" if costs.spare else ""
+    yield text_table(title + spares, SIZE_COLUMNS, [_size_row(fleet, costs) for fleet in fleets])
+    served = f"{title}: P50 / P99 of times, preemptions per 1,000 requests, shares of requests"
+    yield text_table(served, SERVICE_COLUMNS, [_service_row(fleet) for fleet in fleets])
     if full:
-        return text_table(title, FULL_COLUMNS, [_full_row(fleet, gpus) for fleet in fleets])
-    return text_table(title, SHORT_COLUMNS, [_short_row(fleet, gpus) for fleet in fleets])
+        load = f"{title}: means of an instance of each pool"
+        yield text_table(load, LOAD_COLUMNS, [_load_row(fleet) for fleet in fleets])
 
 
 def _cost_table(plan: Plan) -> Table:
@@ -142,26 +134,24 @@ def _alpha_at(analysis: Analysis, threshold: int) -> float:
     return next(split.alpha for split in analysis.splits if split.threshold == threshold)
 
 
-def _short_row(fleet: FleetEstimate, gpus: int) -> tuple[str, ...]:
-    did = fleet.typical.summary
+def _size_row(fleet: FleetEstimate, costs: Costs) -> tuple[str, ...]:
+    interval = "one seed" if isnan(fleet.half_width) else f"{fleet.instances:.1f} ± {fleet.half_width:.1f}"
+    cost = costs.of(fleet)
     return (
-        *_sizes(fleet, gpus),
-        f"{did.all.ttft_p99_s:.2f} s",
-        f"{did.all.tpot_p99_s * 1e3:.0f} ms",
-        " / ".join(f"{use.busy:.0%}" for use in did.pools),
-        f"{did.preemptions_per_1000:.1f}",
-        f"{did.rejected + did.truncated:.2%}",
+        fleet.design.name,
+        " + ".join(str(size) for size in fleet.typical.instances),
+        interval,
+        " / ".join(f"{use.busy:.0%}" for use in fleet.typical.summary.pools),
+        f"{cost.gpus:,}",
+        _hours(cost.gpu_hours_per_year),
+        _usd(cost.usd_per_year),
     )
 
 
-def _full_row(fleet: FleetEstimate, gpus: int) -> tuple[str, ...]:
+def _service_row(fleet: FleetEstimate) -> tuple[str, ...]:
     did = fleet.typical.summary
     return (
-        *_sizes(fleet, gpus),
-        f"{fleet.typical.total * gpus * HOURS_PER_YEAR / 1e6:,.2f}M",
-        " / ".join(f"{use.busy:.0%}" for use in did.pools),
-        " / ".join(f"{use.mean_sequences:.0f}" for use in did.pools),
-        " / ".join(f"{use.kv_fill:.0%}" for use in did.pools),
+        fleet.design.name,
         f"{did.all.ttft_p50_s:.2f} / {did.all.ttft_p99_s:.2f}",
         f"{did.all.tpot_p50_s * 1e3:.0f} / {did.all.tpot_p99_s * 1e3:.0f}",
         f"{did.preemptions_per_1000:.1f}",
@@ -171,11 +161,20 @@ def _full_row(fleet: FleetEstimate, gpus: int) -> tuple[str, ...]:
     )
 
 
-def _sizes(fleet: FleetEstimate, gpus: int) -> tuple[str, str, str, str]:
-    interval = "one seed" if isnan(fleet.half_width) else f"{fleet.instances:.1f} ± {fleet.half_width:.1f}"
-    sizes = " + ".join(str(size) for size in fleet.typical.instances)
-    return fleet.design.name, sizes, interval, f"{fleet.typical.total * gpus:,}"
+def _load_row(fleet: FleetEstimate) -> tuple[str, ...]:
+    pools = fleet.typical.summary.pools
+    return (
+        fleet.design.name,
+        " / ".join(f"{use.mean_sequences:.0f}" for use in pools),
+        " / ".join(f"{use.kv_fill:.0%}" for use in pools),
+    )
 
 
 def _usd(amount: float | None) -> str:
-    return "-" if amount is None else f"${amount / 1e6:,.2f}M"
+    if amount is None:
+        return "-"
+    return f"${amount / MILLION:,.2f}M" if amount >= MILLION else f"${amount / 1e3:,.0f}K"
+
+
+def _hours(hours: int) -> str:
+    return f"{hours / MILLION:,.2f}M" if hours >= MILLION else f"{hours:,}"

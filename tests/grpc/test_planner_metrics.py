@@ -107,7 +107,7 @@ def test_a_plan_is_made_of_a_routers_metrics(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """`dualpool plan --metrics` turns a scrape into a plan and a recommendation."""
+    """`dualpool plan --metrics` turns a scrape into a plan; its alpha is of the budgets that were measured."""
 
     async def scenario() -> str:
         async with router("mode: shadow") as app:
@@ -122,5 +122,7 @@ def test_a_plan_is_made_of_a_routers_metrics(
 
     assert code == 0
     assert plan["workload"]["requests"] == len(EXCHANGES)
-    assert "By the budgets that the router would route on" in " ".join(plan["notes"])
+    alphas = {split["threshold"]: split["alpha"] for split in plan["analysis"]["splits"]}
+    shares = ", ".join(f"{alphas[edge]:.1%} under {edge:,}" for edge in (2_048, 4_096, 8_192))
+    assert f"By the budgets that the router would route on: {shares}" in " ".join(plan["notes"])
     assert plan["recommendation"]

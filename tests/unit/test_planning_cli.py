@@ -95,6 +95,35 @@ def test_a_simulation_is_cached_by_its_inputs(run: Run, trace: Path, monkeypatch
     assert names == ["one pool of 65,536", "one pool of 16,384", "two pools at 2,048"]
 
 
+def test_simulated_fleets_are_priced_with_their_spares(run: Run, trace: Path) -> None:
+    """GPUs, GPU-hours and dollars of a year stand in the table and the JSON, and count a spare of each pool."""
+    question: list[str | int | Path] = [
+        "--trace",
+        trace,
+        "--rate",
+        20,
+        "--model",
+        "llama-3-8b",
+        "--gpu",
+        "h100-80g",
+    ]
+    question += ("--simulate", "--requests", 2000, "--seeds", 1, "--threshold", 2048, "--price", 2)
+    two = json.loads(run(*question, "--json")[1])["fleets"][-1]
+    cost, sizes = two["cost"], two["typical"]["instances"]
+
+    assert cost["instances"] == [size + 1 for size in sizes]
+    assert cost["gpus"] == sum(sizes) + 2
+    assert cost["gpu_hours_per_year"] == cost["gpus"] * 8760
+    assert cost["usd_per_year"] == cost["gpus"] * 8760 * 2
+
+    _, out, _ = run(*question)
+    simulated = out.split("Simulated: the smallest fleets", 1)[1]
+    row = next(line for line in simulated.splitlines() if line.startswith("two pools at 2,048"))
+    assert row.split()[-2:] == [f"{cost['gpu_hours_per_year']:,}", f"${cost['usd_per_year'] / 1e3:,.0f}K"]
+    for column in ("GPU-h/year", "rejected", "truncated", "TTFT s", "P50 / P99"):
+        assert column in simulated
+
+
 def test_the_routers_own_estimator_is_in_the_loop_by_default(run: Run, trace: Path) -> None:
     """Byte classes exceed their bound rarely, the paper's mean for one prompt in five, the truth never."""
     question: list[str | int | Path] = ["--trace", trace, "--rate", 20, "--model", "llama-3-8b"]
@@ -122,6 +151,28 @@ def test_the_routers_own_estimator_is_in_the_loop_by_default(run: Run, trace: Pa
     assert under_counted("--router", "oracle") == 0
 
 
+def test_the_balancer_can_be_round_robin(run: Run, trace: Path) -> None:
+    """Taking turns needs no fewer instances than the least loaded, and does not do the same."""
+    question: list[str | int | Path] = ["--trace", trace, "--rate", 40, "--model", "llama-3-8b"]
+    question += (
+        "--gpu",
+        "h100-80g",
+        "--simulate",
+        "--requests",
+        2000,
+        "--seeds",
+        1,
+        "--threshold",
+        2048,
+        "--json",
+    )
+    least = json.loads(run(*question)[1])["fleets"]
+    turns = json.loads(run(*question, "--balance", "round-robin")[1])["fleets"]
+    assert [fleet["design"] for fleet in turns] == [fleet["design"] for fleet in least]
+    assert all(b["instances"] >= a["instances"] for a, b in zip(least, turns, strict=True))
+    assert turns != least
+
+
 def test_searches_over_processes_find_the_same_fleets(run: Run, trace: Path) -> None:
     """--jobs changes nothing but the time."""
     question: list[str | int | Path] = [
@@ -146,15 +197,6 @@ def test_users_add_profiles_of_their_own(run: Run, trace: Path, tmp_path: Path) 
     assert code == 0
     assert "llama-3-70b on 1 x mine" in out
     assert "No price is known for this GPU" in out
-
-
-def test_the_paper_can_be_replayed(run: Run, trace: Path) -> None:
-    """`dualpool plan paper` prints the paper's figures beside ours, with reasons."""
-    code, out, _ = run("paper", "--trace", trace, "--requests", 200, "--seeds", 1)
-    assert code == 0
-    assert "358 / 208" in out
-    assert "$50.6M" in out
-    assert "MI300X: the paper applies" in out
 
 
 def test_the_paper_without_its_trace_says_where_to_get_it(
@@ -193,41 +235,6 @@ def test_a_gigabyte_exits_2_with_one_sentence(run: Run, tmp_path: Path) -> None:
     path = bad(tmp_path, "")
     os.truncate(path, 2**30)
     expect_sentence(run("--trace", path, "--rate", 10), "bad.csv: 1,024 MiB; at most 256 MiB are read")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--rate", "0"], "rate 0: requests per second must be positive"),
-        (["--rate", "inf", "--simulate"], "rate inf: requests per second must be positive"),
-        (["--rate", "9", "--tpot-ms", "nan"], "times must be positive"),
-        (["--rate", "9", "--price", "nan"], "--price nan: must be positive"),
-        (["--rate", "-3"], "rate -3: requests per second must be positive"),
-        ([], "--rate is needed"),
-        (["--rate", "9", "--mean-tokens", "5,5"], "one of --trace, --metrics and --mean-tokens is needed"),
-        (["--rate", "9", "--gpu", "abacus"], "gpu 'abacus' is not in the catalogue; it has a100-80g, h100-80g"),
-        (["--rate", "9", "--model", "eliza"], "model 'eliza' is not in the catalogue"),
-        (["--rate", "9", "--tp", "1"], "the weights take 141 GB, and 1 GPU(s) of 80 GB offer 72 GB"),
-        (["--rate", "9", "--tp", "2"], "one sequence of 65,536 tokens does not fit the KV cache"),
-        (["--rate", "9", "--long-context", "999999"], "llama-3-70b takes at most 131,072 tokens"),
-        (["--rate", "9", "--tpot-ms", "1"], "objective TPOT 1 ms: met by no fleet; a single sequence takes"),
-        (["--rate", "9", "--ttft", "0"], "times must be positive"),
-        (["--rate", "9", "--success", "2"], "success between 0 and 1"),
-        (["--rate", "9", "--measured", "1,2"], "--measured '1,2': three or four numbers are needed"),
-        (["--rate", "9", "--measured", "1,x,2"], "--measured '1,x,2': numbers are needed"),
-        (["--rate", "9", "--measured", "1,0,2"], "must be positive"),
-        (["--rate", "9", "--spare", "-1"], "--spare -1: must not be negative"),
-        (["--rate", "9", "--batched-tokens", "0"], "--batched-tokens 0: must be positive"),
-        (["--rate", "9", "--simulate", "--requests", "5"], "at least 2000 requests"),
-        (["--rate", "9", "--simulate", "--threshold", "70000"], "must be positive and below the long context"),
-        (["--rate", "9", "--catalogue", "/nowhere.yaml"], "/nowhere.yaml: No such file or directory"),
-    ],
-)
-def test_wrong_arguments_exit_2_with_one_sentence(
-    run: Run, trace: Path, arguments: list[str], message: str
-) -> None:
-    """Rates, profiles, objectives and options that cannot be: one line names the value and what is allowed."""
-    expect_sentence(run("--trace", trace, *arguments), message)
 
 
 def test_a_report_without_matplotlib_is_refused_before_anything_runs(

@@ -5,6 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 from shutil import which
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -13,12 +14,15 @@ import pytest
 from extproc.planning.cache import ResultCache
 from extproc.planning.capacity import Instance
 from extproc.planning.catalogue import built_in
+from extproc.planning.costs import Costs
 from extproc.planning.declared import DeclaredRule
 from extproc.planning.lengths import Lengths
 from extproc.planning.plan import Plan, SimulationOptions, make_plan
 from extproc.planning.setup import Objective, Setup
 
 pytest.importorskip("matplotlib", reason="the report needs matplotlib")
+from matplotlib.axes import Axes
+
 from extproc.planning.report import render_report, write_report
 
 CHROMIUM = which("chromium") or which("chromium-browser")
@@ -35,6 +39,7 @@ FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND",  # whatever the page would fetch fails
 )
 LIMIT_S = 120
+COSTS = Costs(gpus_per_instance=1, spare=1, usd_per_gpu_hour=2.95)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +69,7 @@ def plan(lengths: Lengths) -> Plan:
 
 def test_the_page_needs_nothing_from_the_network(plan: Plan, lengths: Lengths) -> None:
     """All images are in the page, and it names no other resource."""
-    page = render_report(plan, lengths)
+    page = render_report(plan, lengths, COSTS)
     assert set(re.findall(r'(?:src|href)="([^":]+:)', page)) == {"data:"}
     assert "@import" not in page
     assert "<script" not in page
@@ -72,7 +77,7 @@ def test_the_page_needs_nothing_from_the_network(plan: Plan, lengths: Lengths) -
 
 def test_every_plot_is_there_and_is_an_image(plan: Plan, lengths: Lengths) -> None:
     """Length CDF, savings, fleets, TTFT and sensitivity are well-formed SVG."""
-    page = render_report(plan, lengths)
+    page = render_report(plan, lengths, COSTS)
     images = re.findall(r'alt="([^"]+)" src="data:image/svg\+xml;base64,([^"]+)"', page)
     assert [title for title, _ in images] == [
         "Request lengths",
@@ -87,7 +92,7 @@ def test_every_plot_is_there_and_is_an_image(plan: Plan, lengths: Lengths) -> No
 
 def test_names_from_the_trace_are_escaped(plan: Plan, lengths: Lengths) -> None:
     """A file name cannot put markup into the page."""
-    page = render_report(plan, lengths)
+    page = render_report(plan, lengths, COSTS)
     assert "&lt;b&gt;trace &amp; co&lt;/b&gt;" in page
     assert "<b>trace" not in page
 
@@ -95,7 +100,7 @@ def test_names_from_the_trace_are_escaped(plan: Plan, lengths: Lengths) -> None:
 @pytest.fixture(scope="module")
 def page(plan: Plan, lengths: Lengths, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write the report to a directory that does not exist yet."""
-    return write_report(plan, lengths, tmp_path_factory.mktemp("report") / "new")
+    return write_report(plan, lengths, COSTS, tmp_path_factory.mktemp("report") / "new")
 
 
 def chromium(page: Path, profile: Path, *arguments: str) -> str:
@@ -117,6 +122,39 @@ def test_chromium_shows_the_recommendation_and_all_plots(page: Path, plan: Plan,
     image = pytest.importorskip("PIL.Image", reason="pillow comes with matplotlib").open(picture)
     assert image.size == (1300, 2400)
     assert len(image.convert("RGB").getcolors(2**24)) > 50, "plots have colours; a blank page has one"
+
+
+def test_no_table_needs_scrolling_on_a_laptop(page: Path, tmp_path: Path) -> None:
+    """In a window of 1,300 pixels every table is as wide as the page at most."""
+    script = (
+        "<script>document.title = 'over ' + Math.max(...[...document.querySelectorAll('.wide')]"
+        ".map(box => box.scrollWidth - box.clientWidth))</script></body>"
+    )
+    measured = tmp_path / "measured.html"
+    measured.write_text(page.read_text("utf-8").replace("</body>", script), "utf-8")
+    dom = chromium(measured, tmp_path / "profile", "--window-size=1300,2400", "--dump-dom")
+    assert "<title>over 0</title>" in dom
+
+
+def test_simulated_fleets_are_drawn_with_their_spares(
+    plan: Plan, lengths: Lengths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bars of simulated fleets and of the cost model count the same: the spares of each pool, too."""
+    drawn: list[float] = []
+    barh = Axes.barh
+
+    def note(axes: Axes, place: float, width: float, **how: Any) -> Any:
+        drawn.append(width)
+        return barh(axes, place, width, **how)
+
+    monkeypatch.setattr(Axes, "barh", note)
+    render_report(plan, lengths, COSTS)
+
+    sizes = [width for width in drawn if width]  # one pool has a second bar of no width
+    one, _, two = plan.fleets
+    assert sizes[0] == plan.analysis.long.instances
+    assert one.typical.total + 1 in sizes[4:]
+    assert sizes[-2:] == [size + 1 for size in two.typical.instances]
 
 
 def test_chromium_prints_it_on_few_pages(page: Path, tmp_path: Path) -> None:

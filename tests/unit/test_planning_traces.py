@@ -3,13 +3,15 @@ sentence.
 """
 
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 
 from extproc.core.errors import ConfigurationError
+from extproc.planning.declared import DeclaredRule, budgets, declared_tokens
 from extproc.planning.inputs import lengths_of_means, live_input, load_traces
 from extproc.planning.live import lengths_between, parse_scrape, rate_between
 from extproc.planning.traces import parse_trace
@@ -199,6 +201,36 @@ def test_metrics_of_a_live_router_are_read_over_http() -> None:
     assert "0.0% under 2,048, 0.0% under 4,096, 100.0% under 8,192" in live.lengths.note
 
 
+def test_one_address_is_scraped_twice_for_a_rate() -> None:
+    """With an interval a router's address gives what was answered in it, and how often a second."""
+    registry = CollectorRegistry()
+    requests = Counter("dualpool_requests", "requests", registry=registry)
+    names = ("actual_prompt", "actual_completion")
+    histograms = [
+        Histogram(f"dualpool_{name}_tokens", name, registry=registry, buckets=(64, 2048)) for name in names
+    ]
+
+    def answer(times: int) -> None:
+        for _ in range(times):
+            requests.inc()
+            for histogram in histograms:
+                histogram.observe(1000)
+
+    answer(500)  # before the first scrape: not counted
+    server, thread = start_http_server(0, "127.0.0.1", registry)
+    later = threading.Timer(0.5, answer, [30])
+    later.start()
+    try:
+        live = live_input([f"http://127.0.0.1:{server.server_port}/metrics"], 1.0)
+    finally:
+        later.join()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+    assert (live.rate, len(live.lengths)) == (30.0, 30)
+
+
 def test_metrics_from_files_give_rate_and_lengths(tmp_path: Path) -> None:
     """Two files and the seconds between them are a workload."""
     for name, short in (("a", 1000), ("b", 3000)):
@@ -207,10 +239,32 @@ def test_metrics_from_files_give_rate_and_lengths(tmp_path: Path) -> None:
     assert (live.rate, len(live.lengths)) == (20.0, 2000)
 
 
+def test_measured_budgets_decide_which_requests_are_short() -> None:
+    """Alpha at a bucket's edge is the share of budgets below it, whatever the lengths; other rules do not care."""
+    budgets_counted = ((128, 0), (4096, 300), (8192, 700), (16384, 1000), ("+Inf", 1000))
+    rows = [f'dualpool_budget_tokens_bucket{{model="m",le="{edge}"}} {count}' for edge, count in budgets_counted]
+
+    lengths = lengths_between(None, parse_scrape(scrape_text(1000, 0) + "\n".join(rows) + "\n", "m"))
+
+    assert lengths.total.max() <= 256
+    measured = budgets(lengths, DeclaredRule.TRUTH)
+    assert [float(np.mean(measured <= edge)) for edge in (4096, 8192, 16384)] == [0.3, 0.7, 1.0]
+    declared = declared_tokens(lengths, DeclaredRule.TRUTH)
+    assert declared is not None
+    assert 8192 < (lengths.prompt + declared).max() <= 16384
+    assert budgets(lengths, DeclaredRule.FIXED_1024).max() <= 1.18 * 128 + 1 + 1024
+    chosen = lengths.subset(measured <= 4096)
+    assert chosen.budget is not None
+    assert chosen.budget.max() <= 4096
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("<html>no</html>", "not Prometheus text"),
+        ("<html>no</html>", "not the Prometheus text of a router"),
+        ('dualpool_actual_prompt_tokens_bucket{le="nan"} 1\n', "a bucket up to nan tokens"),
+        ('dualpool_actual_prompt_tokens_bucket{le="5"} NaN\n', "a bucket that counts nan"),
+        ('dualpool_actual_prompt_tokens_bucket{le="5"} -1\n', "a bucket that counts -1"),
         ("up 1\n", "dualpool_actual_prompt_tokens and dualpool_actual_completion_tokens is not in it"),
     ],
 )

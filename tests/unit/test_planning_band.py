@@ -1,0 +1,49 @@
+"""The band of thresholds that keep 80 % of the best saving: where it begins and ends."""
+
+import numpy as np
+import pytest
+
+from extproc.planning.analytic import Analysis, analyse
+from extproc.planning.capacity import Instance
+from extproc.planning.catalogue import built_in
+from extproc.planning.declared import DeclaredRule
+from extproc.planning.lengths import Lengths
+from extproc.planning.setup import MeasuredRates, Objective, Setup
+
+THRESHOLDS = (512, 1024, 2048, 4096)
+
+
+def analysed(shares: tuple[float, float, float], short_rate: float) -> Analysis:
+    """Analyse 1,000 requests at 1,000 req/s of which these shares are within 512, 1,024 and 2,048 tokens.
+
+    A long or single instance serves 1 req/s, so that the saving is alpha (1 - 1 / short_rate).
+    """
+    catalogue = built_in()
+    instance = Instance(catalogue.model("llama-3-8b"), catalogue.gpu("h100-80g"), 1)
+    measured = MeasuredRates(homogeneous=1, short=short_rate, long=1)
+    setup = Setup("llama-3-8b", "h100-80g", instance, 16_384, Objective(), spare=0, measured=measured)
+    counts = np.round(np.diff([0, *shares, 1]) * 1000).astype(int)
+    output = np.repeat([400, 900, 1900, 9000], counts)
+    lengths = Lengths(np.ones_like(output), output, "made")
+    return analyse(lengths, 1000, setup, DeclaredRule.TRUTH, THRESHOLDS)
+
+
+@pytest.mark.parametrize(
+    ("shares", "band"),
+    [
+        ((0.30, 0.65, 0.80), (1024, 4096)),  # .65 is over .8 x .80, .30 is not
+        ((0.30, 0.63, 0.80), (2048, 4096)),  # .63 is not
+        ((0.70, 0.70, 0.80), (512, 4096)),
+        ((0.10, 0.20, 0.80), (2048, 4096)),
+    ],
+)
+def test_the_band_ends_before_the_first_threshold_that_keeps_less(
+    shares: tuple[float, float, float], band: tuple[int, int]
+) -> None:
+    """It reaches from the best threshold as far as each one saves at least 80 % as much."""
+    assert analysed(shares, short_rate=2).band == band
+
+
+def test_where_nothing_is_saved_there_is_no_band() -> None:
+    """Two pools as fast as one save nothing at any threshold."""
+    assert analysed((0.3, 0.6, 0.8), short_rate=1).band is None

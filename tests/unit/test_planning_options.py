@@ -1,0 +1,101 @@
+"""Options of `dualpool plan` that cannot be, or would change nothing: one sentence with exit 2."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from extproc.cli import main as command_line
+
+HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+
+
+@pytest.fixture
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Return a function that runs `dualpool plan`, expects exit 2 and one line of error, and returns that line."""
+    monkeypatch.setattr(command_line, "COMMANDS", ("plan",))
+
+    def run(*arguments: str | Path) -> str:
+        code = command_line.main(["plan", *map(str, arguments)])
+        captured = capsys.readouterr()
+        assert (code, captured.out) == (2, "")
+        assert len(captured.err.strip().splitlines()) == 1
+        assert "Traceback" not in captured.err
+        return captured.err
+
+    return run
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    """Write a trace of short requests with some long ones, at one request a second."""
+    rows = [
+        f"2023-11-16 18:{second // 60:02}:{second % 60:02},"
+        f"{12_000 if second % 10 == 0 else 300 + second},{20 + second % 90}\n"
+        for second in range(600)
+    ]
+    path = tmp_path / "trace.csv"
+    path.write_text(HEADER + "".join(rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rate", "0"], "rate 0: requests per second must be positive"),
+        (["--rate", "inf", "--simulate"], "rate inf: requests per second must be positive"),
+        (["--rate", "9", "--tpot-ms", "nan"], "times must be positive"),
+        (["--rate", "9", "--price", "nan"], "--price nan: must be at least 0"),
+        (["--rate", "-3"], "rate -3: requests per second must be positive"),
+        ([], "--rate is needed"),
+        (["--rate", "9", "--mean-tokens", "5,5"], "one of --trace, --metrics and --mean-tokens is needed"),
+        (["--rate", "9", "--gpu", "abacus"], "gpu 'abacus' is not in the catalogue; it has a100-80g, h100-80g"),
+        (["--rate", "9", "--model", "eliza"], "model 'eliza' is not in the catalogue"),
+        (["--rate", "9", "--tp", "1"], "the weights take 141 GB, and 1 GPU(s) of 80 GB offer 72 GB"),
+        (["--rate", "9", "--tp", "2"], "one sequence of 65,536 tokens does not fit the KV cache"),
+        (["--rate", "9", "--long-context", "999999"], "llama-3-70b takes at most 131,072 tokens"),
+        (["--rate", "9", "--tpot-ms", "1"], "objective TPOT 1 ms: met by no fleet; a single sequence takes"),
+        (["--rate", "9", "--ttft", "0"], "times must be positive"),
+        (["--rate", "9", "--success", "2"], "success between 0 and 1"),
+        (["--rate", "9", "--measured", "1,2"], "--measured '1,2': three or four numbers are needed"),
+        (["--rate", "9", "--measured", "1,x,2"], "--measured '1,x,2': numbers are needed"),
+        (["--rate", "9", "--measured", "1,0,2"], "must be positive"),
+        (["--rate", "9", "--spare", "-1"], "--spare -1: must be at least 0"),
+        (["--rate", "9", "--batched-tokens", "0"], "--batched-tokens 0: must be at least 1 and at most 1,048,576"),
+        (["--rate", "9", "--batched-tokens", "10000000000000"], "--batched-tokens 1e+13: must be at least 1"),
+        (["--rate", "9", "--long-context", "100"], "--long-context 100: must be at least 1,024"),
+        (["--rate", "9", "--weight-bytes", "1e300"], "--weight-bytes 1e+300: must be at least 0.25"),
+        (["--rate", "9", "--kv-bytes", "1e-300"], "--kv-bytes 1e-300: must be at least 0.25"),
+        (["--rate", "9", "--measured", "1,1e-320,2"], "must be positive, from 1e-06 to 1,000,000"),
+        (["--rate", "1e300"], "rate 1e+300: requests per second must be positive and at most 1e+09"),
+        (
+            ["--rate", "9", "--tp", "3"],
+            "--tp 3: vLLM gives each GPU as many attention heads, and llama-3-70b has 64",
+        ),
+        (["--rate", "9", "--tp", "1000"], "--tp 1000: vLLM gives each GPU as many attention heads"),
+        (["--rate", "9", "--threshold", "-7"], "--threshold: is only used with --simulate"),
+        (["--rate", "9", "--requests", "5000"], "--requests: is only used with --simulate"),
+        (["--rate", "9", "--router", "ema"], "--router: is only used with --simulate"),
+        (["--rate", "9", "--jobs", "2"], "--jobs: is only used with --simulate"),
+        (["--rate", "9", "--simulate", "--requests", "5"], "at least 2000 and at most 5000000 requests"),
+        (["--rate", "9", "--simulate", "--requests", "10000000000000"], "at least 2000 and at most 5000000"),
+        (["--rate", "1e8", "--simulate"], "at least 2000 and at most 5000000"),
+        (["--rate", "9", "--simulate", "--arrivals", "trace"], "--requests 600, "),
+        (
+            ["--rate", "9", "--simulate", "--arrivals", "trace", "--requests", "5000"],
+            "the trace's own are simulated",
+        ),
+        (["--rate", "9", "--cache", __file__], "test_planning_options.py is a file; a directory is needed"),
+        (
+            ["--rate", "9", "--report", __file__ + "/deep/er"],
+            "test_planning_options.py is a file; a directory is needed",
+        ),
+        (["--rate", "9", "--simulate", "--threshold", "70000"], "must be positive and below the long context"),
+        (["--rate", "9", "--catalogue", "/nowhere.yaml"], "/nowhere.yaml: No such file or directory"),
+    ],
+)
+def test_wrong_arguments_exit_2_with_one_sentence(
+    refused: Callable[..., str], trace: Path, arguments: list[str], message: str
+) -> None:
+    """Rates, profiles, objectives and options that cannot be: one line names the value and what is allowed."""
+    assert message in refused("--trace", trace, *arguments)
