@@ -161,17 +161,18 @@ def _search(
     task: SearchTask, seed: int, brackets: list[_Bracket], progress: Callable[[int], None] | None
 ) -> FoundFleet:
     workload = make_workload(task, seed)
-    runs = 0
+    simulated: dict[tuple[int, ...], Summary] = {}
     while True:
         sizes = tuple(bracket.size for bracket in brackets)
-        summary = run_fleet(task, workload, sizes, progress)
-        runs += 1
+        if sizes not in simulated:  # the final size has often passed before
+            simulated[sizes] = run_fleet(task, workload, sizes, progress)
+        summary = simulated[sizes]
         _check_success(task, summary)
         _check_reachable(task, brackets, summary.by_pool)
         passed = [not misses(latency, task.setup.objective) for latency in summary.by_pool]
         final = all(bracket.done for bracket in brackets)
         if final and all(passed):
-            return FoundFleet(task.design, seed, sizes, summary, runs)
+            return FoundFleet(task.design, seed, sizes, summary, len(simulated))
         for bracket, good in zip(brackets, passed, strict=True):
             bracket.judge(passed=good)
 
