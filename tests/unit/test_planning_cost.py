@@ -1,15 +1,24 @@
 """What a search need not compute twice, and that leaving it out changes no result."""
 
 import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from extproc.core.estimator.ema import EmaEstimator
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.policy import Pool, Pools
 from extproc.core.text import digrams, text_kind
+from extproc.planning import search
+from extproc.planning.capacity import Instance
+from extproc.planning.catalogue import built_in
 from extproc.planning.declared import DeclaredRule
 from extproc.planning.lengths import Lengths
 from extproc.planning.routers import LearningRouter
+from extproc.planning.search import Design, SearchTask, run_fleet, smallest_fleets
+from extproc.planning.setup import Objective, Setup
 from extproc.planning.texts import draw_texts
+from extproc.planning.watch import misses_for_certain
 from extproc.planning.workload import poisson_workload
 
 
@@ -31,3 +40,31 @@ def test_a_router_told_the_kind_of_text_learns_the_same_categories() -> None:
         router.learn(request, int(workload.output[request]))
     learned = {row.category.key for row in estimator.state().categories}
     assert learned == {text_kind(digrams(workload.texts.text(r))).value for r in range(len(workload))}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from([0.5, 1.0, 1.5, 3.0]), min_size=1, max_size=400), st.integers(0, 400))
+def test_so_many_misses_are_one_beyond_the_percentile(values: list[float], more: int) -> None:
+    """When the count of misses is certain, the 99th percentile misses, whatever else comes in time."""
+    missed = sum(value > 1.0 for value in values)
+    if missed >= misses_for_certain(len(values) + more):
+        for came in (0, more // 2, more):
+            assert np.percentile(values + [0.0] * came, 99) > 1.0
+
+
+@pytest.mark.parametrize("contexts", [(8192,), (1024, 8192)])
+def test_a_search_that_gives_up_early_finds_the_same_fleet(
+    contexts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sizes and percentiles are those of a search that runs every fleet to its end."""
+    rng = np.random.default_rng(3)
+    work = Lengths(rng.integers(200, 2000, 3000), rng.integers(50, 250, 3000), "even")
+    catalogue = built_in()
+    instance = Instance(catalogue.model("llama-3-8b"), catalogue.gpu("h100-80g"), 1)
+    setup = Setup("llama-3-8b", "h100-80g", instance, 8192, Objective(ttft_s=0.3))
+    task = SearchTask(Design("d", contexts), setup, work, DeclaredRule.TRUTH, 90, 4000, 2, "ema")
+
+    early = smallest_fleets(task)
+    monkeypatch.setattr(search, "_run_unless_hopeless", run_fleet)
+
+    assert smallest_fleets(task) == early
