@@ -9,13 +9,14 @@ from extproc.core.estimator.ema import EmaEstimator
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.policy import Pool, Pools
 from extproc.core.text import digrams, text_kind
-from extproc.planning import search
+from extproc.planning import runner, search
+from extproc.planning.cache import ResultCache
 from extproc.planning.capacity import Instance
 from extproc.planning.catalogue import built_in
 from extproc.planning.declared import DeclaredRule
 from extproc.planning.lengths import Lengths
 from extproc.planning.routers import LearningRouter
-from extproc.planning.search import Design, SearchTask, run_fleet, smallest_fleets
+from extproc.planning.search import Design, FoundFleet, SearchTask, run_fleet, smallest_fleets
 from extproc.planning.setup import Objective, Setup
 from extproc.planning.texts import draw_texts
 from extproc.planning.watch import misses_for_certain
@@ -68,3 +69,30 @@ def test_a_search_that_gives_up_early_finds_the_same_fleet(
     monkeypatch.setattr(search, "_run_unless_hopeless", run_fleet)
 
     assert smallest_fleets(task) == early
+
+
+@pytest.mark.parametrize("prompt", [3000, 5000])
+def test_one_pool_is_searched_once_where_every_request_fits_the_smaller_context(
+    prompt: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two contexts that hold everything are one search, with the results of two; one that refuses is its own."""
+    work = Lengths(np.array([300, prompt]), np.array([20, 40]), "two kinds")
+    catalogue = built_in()
+    instance = Instance(catalogue.model("llama-3-8b"), catalogue.gpu("h100-80g"), 1)
+    setup = Setup("llama-3-8b", "h100-80g", instance, 8192, Objective(success=0.0))
+    tasks = [
+        SearchTask(Design(f"{context}", (context,)), setup, work, DeclaredRule.TRUTH, 40, 2000, 1)
+        for context in (8192, 4096)
+    ]
+    alone = [smallest_fleets(task) for task in tasks]
+    searched: list[str] = []
+
+    def counted(task: SearchTask, progress: object) -> tuple[FoundFleet, ...]:
+        searched.append(task.design.name)
+        return smallest_fleets(task)
+
+    monkeypatch.setattr(runner, "smallest_fleets", counted)
+    estimates = runner.search_all(tasks, 1, ResultCache(None), lambda *_: None)
+
+    assert [estimate.found for estimate in estimates] == alone
+    assert searched == (["8192"] if prompt == 3000 else ["8192", "4096"])
