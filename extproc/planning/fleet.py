@@ -6,11 +6,11 @@ replayed on the next larger one, as the gateway's retry does (a misroute), one b
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from heapq import heapify, heappop, heappush
 from itertools import count
-from math import inf
+from math import inf, nan
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from extproc.planning.lengths import Floats
 from extproc.planning.roofline import IterationCost
 from extproc.planning.routers import Router
 from extproc.planning.throughput import InstanceLimits
+from extproc.planning.watch import Watch
 from extproc.planning.workload import Workload
 
 __all__ = ["Balance", "FleetRun", "PoolSpec", "PoolUse", "simulate"]
@@ -60,7 +61,8 @@ class PoolUse:
 class FleetRun:
     """What became of each request, arrays of shape (requests,); nan where there is no such time.
 
-    `pool` is the index of the pool that answered, -1 for a rejected request.
+    `pool` is the index of the pool that answered, -1 for a rejected request. `stopped` tells of a run that was
+    given up before its end: it says that the fleet fails, and no more.
     """
 
     ttft_s: Floats
@@ -70,6 +72,7 @@ class FleetRun:
     truncated: npt.NDArray[np.bool_]
     pools: tuple[PoolUse, ...]
     under_counted: int
+    stopped: bool = False
 
 
 class _Pool:
@@ -111,8 +114,16 @@ class _Pool:
 class _Simulation:
     """The event loop's state."""
 
-    def __init__(self, workload: Workload, specs: tuple[PoolSpec, ...], router: Router, balance: Balance) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        specs: tuple[PoolSpec, ...],
+        router: Router,
+        balance: Balance,
+        watch: Watch | None,
+    ) -> None:
         self._workload = workload
+        self._watch = watch
         self._router = router
         self._pools = [_Pool(spec, balance) for spec in specs]
         self._events: list[tuple[float, int, int, int]] = []
@@ -135,8 +146,11 @@ class _Simulation:
         for index, (at_s, prompt, output, limit) in enumerate(rows):
             self._until(at_s, check=check)
             self._arrive(index, at_s, prompt, output, limit)
-            if progress is not None and index % PROGRESS_EVERY == 0:
-                progress(index)
+            if index % PROGRESS_EVERY == 0:
+                if progress is not None:
+                    progress(index)
+                if self._watch is not None and self._watch.hopeless:
+                    return replace(self._result(()), stopped=True)
         use = tuple(self._use(pool, float(workload.arrival_s[-1])) for pool in self._pools)
         self._until(inf, check=check)
         return self._result(use)
@@ -184,6 +198,15 @@ class _Simulation:
             self.first_token_s[sequence.index] = sequence.first_token_s
             self.last_token_s[sequence.index] = now_s
             self._router.learn(sequence.index, sequence.output)
+            if self._watch is not None:
+                self._tell(self._watch, sequence, now_s)
+
+    def _tell(self, watch: Watch, sequence: Sequence, now_s: float) -> None:
+        """Tell the watch the same figures that the result will have."""
+        index, after_first = sequence.index, sequence.output - 1
+        tpot_s = (now_s - sequence.first_token_s) / after_first if after_first > 0 else nan
+        ttft_s = sequence.first_token_s - sequence.arrived_s
+        watch.note(int(self.pool[index]), index, ttft_s, tpot_s)
 
     def _result(self, use: tuple[PoolUse, ...]) -> FleetRun:
         after_first = self.output - 1
@@ -219,7 +242,11 @@ def simulate(
     balance: Balance = Balance.LEAST_LOADED,
     progress: Callable[[int], None] | None = None,
     *,
+    watch: Watch | None = None,
     check: bool = False,
 ) -> FleetRun:
-    """Run a workload through a fleet; `check` asserts every instance's invariants after each event (slow)."""
-    return _Simulation(workload, pools, router, balance).run(progress, check=check)
+    """Run a workload through a fleet; `check` asserts every instance's invariants after each event (slow).
+
+    With a `watch` the run is given up as soon as every pool is sure to miss the objective.
+    """
+    return _Simulation(workload, pools, router, balance, watch).run(progress, check=check)

@@ -11,6 +11,7 @@ import numpy as np
 
 from extproc.planning.cache import ResultCache
 from extproc.planning.search import Design, FoundFleet, SearchTask, smallest_fleets
+from extproc.planning.shared import renamed, same_search
 
 __all__ = ["FleetEstimate", "search_all"]
 
@@ -44,12 +45,28 @@ def search_all(
     """
     results = {index: found for index, task in enumerate(tasks) if (found := cache.get(task)) is not None}
     missing = [index for index in range(len(tasks)) if index not in results]
+    same = _same_as(tasks, missing)
+    missing = [index for index in missing if index not in same]
     progress(len(results), "")
     for index, found in _searched(tasks, missing, jobs, lambda what: progress(len(results), what)):
         results[index] = found
         cache.put(tasks[index], found)
         progress(len(results), tasks[index].design.name)
+    for index, first in same.items():
+        results[index] = renamed(results[first], tasks[index].design)
+        cache.put(tasks[index], results[index])
+        progress(len(results), tasks[index].design.name)
     return tuple(_estimate(results[index]) for index in range(len(tasks)))
+
+
+def _same_as(tasks: Sequence[SearchTask], missing: list[int]) -> dict[int, int]:
+    """Return, for each missing task that is the same simulation as an earlier missing one, that one's index."""
+    same: dict[int, int] = {}
+    for place, index in enumerate(missing):
+        twin = next((e for e in missing[:place] if e not in same and same_search(tasks[index], tasks[e])), None)
+        if twin is not None:
+            same[index] = twin
+    return same
 
 
 def _searched(

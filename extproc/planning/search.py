@@ -24,8 +24,9 @@ from extproc.planning.fleet import Balance, PoolSpec, simulate
 from extproc.planning.lengths import Lengths
 from extproc.planning.routers import LearningRouter, OnePoolRouter, OracleRouter, Router
 from extproc.planning.setup import Setup
-from extproc.planning.summary import Latency, Summary, misses, summarise
+from extproc.planning.summary import Latency, Summary, first_measured, misses, summarise
 from extproc.planning.throughput import throughput
+from extproc.planning.watch import Watch
 from extproc.planning.workload import Workload, poisson_workload, trace_workload
 
 __all__ = ["Design", "FoundFleet", "RouterKind", "SearchTask", "make_workload", "run_fleet", "smallest_fleets"]
@@ -134,14 +135,29 @@ def run_fleet(
     task: SearchTask, workload: Workload, instances: tuple[int, ...], progress: Callable[[int], None] | None = None
 ) -> Summary:
     """Simulate one fleet of the task's design."""
+    specs = _specs(task, instances)
+    return summarise(simulate(workload, specs, _router(task, workload), task.balance, progress))
+
+
+def _run_unless_hopeless(
+    task: SearchTask, workload: Workload, instances: tuple[int, ...], progress: Callable[[int], None] | None
+) -> Summary | None:
+    """Simulate one fleet, or return None once every pool is sure to miss the objective."""
+    first, pools = first_measured(len(workload)), len(instances)
+    watch = Watch(task.setup.objective, first, len(workload) - first, [0] * pools, [[0, 0] for _ in range(pools)])
+    router = _router(task, workload)
+    run = simulate(workload, _specs(task, instances), router, task.balance, progress, watch=watch)
+    return None if run.stopped else summarise(run)
+
+
+def _specs(task: SearchTask, instances: tuple[int, ...]) -> tuple[PoolSpec, ...]:
     contexts = task.design.contexts
-    specs = tuple(
+    return tuple(
         PoolSpec(
             f"{context:,}", count, task.setup.limits(context, short=index < len(contexts) - 1), task.setup.cost
         )
         for index, (context, count) in enumerate(zip(contexts, instances, strict=True))
     )
-    return summarise(simulate(workload, specs, _router(task, workload), task.balance, progress))
 
 
 def smallest_fleets(task: SearchTask, progress: Callable[[int], None] | None = None) -> tuple[FoundFleet, ...]:
@@ -161,17 +177,22 @@ def _search(
     task: SearchTask, seed: int, brackets: list[_Bracket], progress: Callable[[int], None] | None
 ) -> FoundFleet:
     workload = make_workload(task, seed)
-    runs = 0
+    simulated: dict[tuple[int, ...], Summary | None] = {}
     while True:
         sizes = tuple(bracket.size for bracket in brackets)
-        summary = run_fleet(task, workload, sizes, progress)
-        runs += 1
-        _check_success(task, summary)
-        _check_reachable(task, brackets, summary.by_pool)
-        passed = [not misses(latency, task.setup.objective) for latency in summary.by_pool]
-        final = all(bracket.done for bracket in brackets)
-        if final and all(passed):
-            return FoundFleet(task.design, seed, sizes, summary, runs)
+        if sizes not in simulated:  # the final size has often passed before
+            # The first run tells the success, the largest how near it comes: they are run to their end.
+            whole = not simulated or any(b.size > MOST_TIMES_THE_START * b.start for b in brackets)
+            run = run_fleet if whole else _run_unless_hopeless
+            simulated[sizes] = run(task, workload, sizes, progress)
+        summary = simulated[sizes]
+        passed = [False] * len(brackets)
+        if summary is not None:
+            _check_success(task, summary)
+            _check_reachable(task, brackets, summary.by_pool)
+            passed = [not misses(latency, task.setup.objective) for latency in summary.by_pool]
+            if all(passed) and all(bracket.done for bracket in brackets):
+                return FoundFleet(task.design, seed, sizes, summary, len(simulated))
         for bracket, good in zip(brackets, passed, strict=True):
             bracket.judge(passed=good)
 

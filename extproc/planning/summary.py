@@ -9,7 +9,7 @@ from extproc.planning.fleet import FleetRun, PoolUse
 from extproc.planning.lengths import Floats
 from extproc.planning.setup import Objective
 
-__all__ = ["Latency", "Miss", "Summary", "misses", "summarise"]
+__all__ = ["Latency", "Miss", "Summary", "first_measured", "misses", "summarise"]
 
 WARM_UP = 0.1  # of the requests: the fleet starts empty, which flatters it
 CURVE_POINTS = 101
@@ -59,7 +59,7 @@ class Miss:
 def summarise(run: FleetRun) -> Summary:
     """Reduce a run to its figures."""
     size = len(run.pool)
-    measured = np.arange(size) >= int(size * WARM_UP)
+    measured = np.arange(size) >= first_measured(size)
     rejected = (run.pool < 0) & measured
     truncated = run.truncated & measured
     count = max(1, int(measured.sum()))
@@ -77,6 +77,11 @@ def summarise(run: FleetRun) -> Summary:
         preemptions_per_1000=1000 * sum(use.preemptions for use in run.pools) / size,
         ttft_curve_s=tuple(curve),
     )
+
+
+def first_measured(requests: int) -> int:
+    """Return the index of the first request after the warm-up."""
+    return int(requests * WARM_UP)
 
 
 def misses(latency: Latency, objective: Objective) -> tuple[Miss, ...]:

@@ -12,10 +12,11 @@ absolute error of 2.0 to 2.7 % (bench/estimator.md). Other choices would be real
 one repeated sentence for each kind, whose digrams never change, so that all of the deviation would be noise.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from extproc.core.text import digrams, text_kind
 from extproc.planning.lengths import Floats, Tokens
 
 __all__ = ["KINDS", "Sample", "TextKindProfile", "Texts", "draw_texts"]
@@ -130,6 +131,13 @@ class Texts:
     text_bytes: Tokens
     thrifty_bytes: Tokens
     samples: tuple[tuple[bytes, bytes], ...]
+    _category: dict[int, str] = field(default_factory=dict)
+
+    def category(self, request: int) -> str:
+        """Return the kind of text that the estimators see in a request; looked at once, not in each run."""
+        if request not in self._category:
+            self._category[request] = text_kind(digrams(self.text(request))).value
+        return self._category[request]
 
     def text(self, request: int) -> bytes:
         """Return the prompt text of one request."""

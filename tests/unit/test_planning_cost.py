@@ -1,0 +1,98 @@
+"""What a search need not compute twice, and that leaving it out changes no result."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extproc.core.estimator.ema import EmaEstimator
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.policy import Pool, Pools
+from extproc.core.text import digrams, text_kind
+from extproc.planning import runner, search
+from extproc.planning.cache import ResultCache
+from extproc.planning.capacity import Instance
+from extproc.planning.catalogue import built_in
+from extproc.planning.declared import DeclaredRule
+from extproc.planning.lengths import Lengths
+from extproc.planning.routers import LearningRouter
+from extproc.planning.search import Design, FoundFleet, SearchTask, run_fleet, smallest_fleets
+from extproc.planning.setup import Objective, Setup
+from extproc.planning.texts import draw_texts
+from extproc.planning.watch import misses_for_certain
+from extproc.planning.workload import poisson_workload
+
+
+def test_the_kind_of_text_is_the_estimators_own() -> None:
+    """A request's category in the workload is what the estimator would see in its bytes."""
+    texts = draw_texts(np.arange(1, 60), np.random.default_rng(0))
+    kinds = [text_kind(digrams(texts.text(request))).value for request in range(59)]
+    assert [texts.category(request) for request in range(59)] == kinds
+
+
+def test_a_router_told_the_kind_of_text_learns_the_same_categories() -> None:
+    """The categories in the loop are those of an estimator that looks at each text itself."""
+    lengths = Lengths(np.array([50, 300, 900]), np.array([5, 9, 20]), "test")
+    workload = poisson_workload(lengths, 10, 200, DeclaredRule.TRUTH, np.random.default_rng(0))
+    estimator = EmaEstimator(EstimatorSettings())
+    router = LearningRouter(workload, Pools([Pool("short", 512), Pool("long", 4096)]), estimator)
+    for request in range(len(workload)):
+        router.place(request)
+        router.learn(request, int(workload.output[request]))
+    learned = {row.category.key for row in estimator.state().categories}
+    assert learned == {text_kind(digrams(workload.texts.text(r))).value for r in range(len(workload))}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from([0.5, 1.0, 1.5, 3.0]), min_size=1, max_size=400), st.integers(0, 400))
+def test_so_many_misses_are_one_beyond_the_percentile(values: list[float], more: int) -> None:
+    """When the count of misses is certain, the 99th percentile misses, whatever else comes in time."""
+    missed = sum(value > 1.0 for value in values)
+    if missed >= misses_for_certain(len(values) + more):
+        for came in (0, more // 2, more):
+            assert np.percentile(values + [0.0] * came, 99) > 1.0
+
+
+@pytest.mark.parametrize("contexts", [(8192,), (1024, 8192)])
+def test_a_search_that_gives_up_early_finds_the_same_fleet(
+    contexts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sizes and percentiles are those of a search that runs every fleet to its end."""
+    rng = np.random.default_rng(3)
+    work = Lengths(rng.integers(200, 2000, 3000), rng.integers(50, 250, 3000), "even")
+    catalogue = built_in()
+    instance = Instance(catalogue.model("llama-3-8b"), catalogue.gpu("h100-80g"), 1)
+    setup = Setup("llama-3-8b", "h100-80g", instance, 8192, Objective(ttft_s=0.3))
+    task = SearchTask(Design("d", contexts), setup, work, DeclaredRule.TRUTH, 90, 4000, 2, "ema")
+
+    early = smallest_fleets(task)
+    monkeypatch.setattr(search, "_run_unless_hopeless", run_fleet)
+
+    assert smallest_fleets(task) == early
+
+
+@pytest.mark.parametrize("prompt", [3000, 5000])
+def test_one_pool_is_searched_once_where_every_request_fits_the_smaller_context(
+    prompt: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two contexts that hold everything are one search, with the results of two; one that refuses is its own."""
+    work = Lengths(np.array([300, prompt]), np.array([20, 40]), "two kinds")
+    catalogue = built_in()
+    instance = Instance(catalogue.model("llama-3-8b"), catalogue.gpu("h100-80g"), 1)
+    setup = Setup("llama-3-8b", "h100-80g", instance, 8192, Objective(success=0.0))
+    tasks = [
+        SearchTask(Design(f"{context}", (context,)), setup, work, DeclaredRule.TRUTH, 40, 2000, 1)
+        for context in (8192, 4096)
+    ]
+    alone = [smallest_fleets(task) for task in tasks]
+    searched: list[str] = []
+
+    def counted(task: SearchTask, progress: object) -> tuple[FoundFleet, ...]:
+        searched.append(task.design.name)
+        return smallest_fleets(task)
+
+    monkeypatch.setattr(runner, "smallest_fleets", counted)
+    estimates = runner.search_all(tasks, 1, ResultCache(None), lambda *_: None)
+
+    assert [estimate.found for estimate in estimates] == alone
+    assert searched == (["8192"] if prompt == 3000 else ["8192", "4096"])
