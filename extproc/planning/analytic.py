@@ -19,7 +19,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.planning.declared import DeclaredRule, budgets, declared_tokens
 from extproc.planning.lengths import Lengths, Tokens
 from extproc.planning.setup import Setup
-from extproc.planning.throughput import throughput
+from extproc.planning.throughput import Throughput, throughput
 
 __all__ = [
     "USUAL_CONTEXTS",
@@ -80,7 +80,8 @@ class Split:
 class Analysis:
     """Everything the cost model says about one workload and one rule of declared max_tokens.
 
-    `best` is the split with the fewest instances; `band` the thresholds that keep 80 % of its saving against the
+    `splits` are the thresholds at which both pools can meet the TPOT objective, `out_of_reach` the others. `best`
+    is the split with the fewest instances; `band` the thresholds that keep 80 % of its saving against the
     right-sized pool, None when it saves nothing.
     """
 
@@ -91,6 +92,7 @@ class Analysis:
     splits: tuple[Split, ...]
     best: Split
     band: tuple[int, int] | None
+    out_of_reach: tuple[int, ...] = ()
 
     @property
     def two_pools_pay(self) -> bool:
@@ -134,14 +136,21 @@ def analyse(
     long = _baseline("homogeneous, long", setup.long_context, long_rate, rate, setup)
     right = _baseline("homogeneous, right-sized", right_context, right_rate, rate, setup)
     budget = budgets(lengths, rule)
-    splits = tuple(
-        _split(lengths, budget, t, rate=rate, setup=setup, baselines=(long, right)) for t in sorted(thresholds)
-    )
+    tried = {
+        t: _split(lengths, budget, t, rate=rate, setup=setup, baselines=(long, right)) for t in sorted(thresholds)
+    }
+    splits = tuple(split for split in tried.values() if split is not None)
+    if not splits:
+        raise ConfigurationError(
+            f"objective TPOT {setup.objective.tpot_s * 1e3:g} ms: at no threshold do both pools meet it with the "
+            "requests they get; one pool of all requests does"
+        )
     # Of equally small fleets the one with the larger continuous saving has more room.
     # A threshold that leaves one of the pools without requests is one pool under another name.
     real = [split for split in splits if 0 < split.alpha < 1] or splits
     best = min(real, key=lambda split: (split.instances, -split.honest_form))
-    return Analysis(rule, rate, long, right, splits, best, _band(splits, best))
+    out_of_reach = tuple(t for t, split in tried.items() if split is None)
+    return Analysis(rule, rate, long, right, splits, best, _band(splits, best), out_of_reach)
 
 
 def break_even_rate(alpha: float, rates: tuple[float, float, float], spare: int) -> float | None:
@@ -171,9 +180,20 @@ def break_even_rate(alpha: float, rates: tuple[float, float, float], spare: int)
     return 0.0 if len(not_smaller) == 0 else float(changes[not_smaller[-1]])
 
 
-def _rate(lengths: Lengths, setup: Setup, context_tokens: int, *, short: bool = False) -> float:
+def _rate(lengths: Lengths, setup: Setup, context_tokens: int) -> float:
+    """Return the one pool's rate; raises ConfigurationError when not even a single sequence is fast enough."""
+    found = _throughput(lengths, setup, context_tokens)
+    if found.requests_per_s == 0:
+        raise ConfigurationError(
+            f"objective TPOT {setup.objective.tpot_s * 1e3:g} ms: met by no fleet; a single sequence takes "
+            f"{found.iteration_s * 1e3:.1f} ms per token"
+        )
+    return found.requests_per_s
+
+
+def _throughput(lengths: Lengths, setup: Setup, context_tokens: int, *, short: bool = False) -> Throughput:
     limits = setup.limits(context_tokens, short=short)
-    return throughput(lengths, setup.cost, limits, setup.objective.tpot_s).requests_per_s
+    return throughput(lengths, setup.cost, limits, setup.objective.tpot_s)
 
 
 def _baseline(name: str, context_tokens: int, per_instance: float, rate: float, setup: Setup) -> Baseline:
@@ -189,7 +209,8 @@ def _split(
     rate: float,
     setup: Setup,
     baselines: tuple[Baseline, Baseline],
-) -> Split:
+) -> Split | None:
+    """Return two pools at one threshold, or None where one of them cannot meet the TPOT with its requests."""
     fits = budget <= threshold
     alpha = float(fits.mean())
     long_base, right = baselines
@@ -199,9 +220,11 @@ def _split(
         short, long = setup.measured.short, setup.measured.long
     else:
         if alpha > 0:
-            short = _rate(lengths.subset(fits), setup, threshold, short=True)
+            short = _throughput(lengths.subset(fits), setup, threshold, short=True).requests_per_s
         if alpha < 1:
-            long = _rate(lengths.subset(~fits), setup, setup.long_context)
+            long = _throughput(lengths.subset(~fits), setup, setup.long_context).requests_per_s
+    if 0 in (short, long):
+        return None
     one = long_base.rate_per_instance
     short_instances = ceil(alpha * rate / short) + setup.spare
     long_instances = ceil((1 - alpha) * rate / long) + setup.spare

@@ -230,7 +230,8 @@ def _start(task: SearchTask) -> tuple[int, ...]:
             continue
         limits = setup.limits(context, short=index < len(contexts) - 1)
         mu = throughput(lengths.subset(mine), setup.cost, limits, setup.objective.tpot_s).requests_per_s
-        sizes.append(max(1, ceil(share * task.rate / mu)))
+        # Where the cost model knows no rate the simulator starts from one instance.
+        sizes.append(max(1, ceil(share * task.rate / mu)) if mu > 0 else 1)
     return tuple(sizes)
 
 

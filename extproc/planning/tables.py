@@ -131,7 +131,7 @@ def _sensitivity_table(plan: Plan) -> Table:
 
 
 def _alpha_at(analysis: Analysis, threshold: int) -> float:
-    return next(split.alpha for split in analysis.splits if split.threshold == threshold)
+    return next((split.alpha for split in analysis.splits if split.threshold == threshold), float("nan"))
 
 
 def _size_row(fleet: FleetEstimate, costs: Costs) -> tuple[str, ...]:
