@@ -18,6 +18,7 @@ import numpy as np
 from extproc.core.errors import ConfigurationError
 from extproc.planning.declared import DeclaredRule, budgets, declared_tokens
 from extproc.planning.lengths import Lengths, Tokens
+from extproc.planning.reach import check_reach
 from extproc.planning.setup import Setup
 from extproc.planning.throughput import Throughput, throughput
 
@@ -34,6 +35,7 @@ __all__ = [
 
 USUAL_CONTEXTS = (2_048, 4_096, 8_192, 16_384, 32_768, 65_536, 131_072)
 KEEP = 0.8  # of the best saving: the band in which the exact threshold does not matter
+ROUNDING = 1e-9
 MAX_BREAKPOINTS = 1_000_000
 
 
@@ -133,6 +135,7 @@ def analyse(
     right_rate = (
         (measured.right_sized or measured.homogeneous) if measured else _rate(lengths, setup, right_context)
     )
+    check_reach(lengths, setup)
     long = _baseline("homogeneous, long", setup.long_context, long_rate, rate, setup)
     right = _baseline("homogeneous, right-sized", right_context, right_rate, rate, setup)
     budget = budgets(lengths, rule)
@@ -157,11 +160,12 @@ def break_even_rate(alpha: float, rates: tuple[float, float, float], spare: int)
     """Return the rate from which on two pools always need fewer instances, or None when they never do.
 
     `rates` are mu of the one pool, the short and the long pool. Fleet sizes change only where a ceiling does, so
-    the last change at which two pools were not smaller is found exactly.
+    the last change at which two pools were not smaller is found exactly. Where no request is better off apart, as
+    when all are bound by prefill, the saving is zero but for rounding: never.
     """
     one, short, long = rates
     per_rate = 1 / one - alpha / short - (1 - alpha) / long
-    if per_rate <= 0:
+    if per_rate <= ROUNDING / one:
         return None
     beyond = (spare + 3) / per_rate  # the linear gap exceeds what ceilings and a second spare can cost
     steps = [(alpha / short) * beyond, ((1 - alpha) / long) * beyond, beyond / one]

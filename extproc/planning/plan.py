@@ -6,12 +6,14 @@ from typing import Literal
 
 import numpy as np
 
+from extproc.core.errors import ConfigurationError
 from extproc.planning.analytic import Analysis, analyse, default_thresholds
 from extproc.planning.cache import ResultCache
 from extproc.planning.declared import DeclaredRule
 from extproc.planning.fleet import Balance
 from extproc.planning.lengths import Lengths
-from extproc.planning.runner import FleetEstimate, search_all
+from extproc.planning.recommend import recommend, recommend_simulated
+from extproc.planning.runner import FleetEstimate, NotMet, search_each
 from extproc.planning.search import Design, RouterKind, SearchTask
 from extproc.planning.setup import Setup
 
@@ -19,6 +21,8 @@ __all__ = ["Plan", "SimulationOptions", "WorkloadFigures", "make_plan"]
 
 # Shares of requests in the short pool at which two pools are simulated when no thresholds are given.
 SIMULATED_ALPHAS = (0.5, 0.75, 0.9, 0.98)
+# Instances that work for so much of their time pass a short run, and may fail a long one.
+NEARLY_ALWAYS_BUSY = 0.97
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,9 @@ class WorkloadFigures:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that is printed, exported and plotted. `fleets` is empty when nothing was simulated."""
+    """Everything that is printed, exported and plotted. `fleets` are those that meet the objective, none when
+    nothing was simulated.
+    """
 
     profile: str
     gpus_per_instance: int
@@ -80,10 +86,14 @@ def make_plan(
         thresholds = tuple(sorted({*thresholds, *simulation.thresholds}))
     sensitivity = tuple(analyse(lengths, rate, setup, each, thresholds) for each in DeclaredRule)
     analysis = next(one for one in sensitivity if one.rule is rule)
-    fleets: tuple[FleetEstimate, ...] = ()
+    outcomes: tuple[FleetEstimate | NotMet, ...] = ()
     if simulation is not None:
         tasks = _tasks(lengths, rate, setup, analysis, simulation)
-        fleets = search_all(tasks, simulation.jobs, cache, lambda done, what: progress(done, len(tasks), what))
+        outcomes = search_each(tasks, simulation.jobs, cache, lambda done, what: progress(done, len(tasks), what))
+    fleets = tuple(outcome for outcome in outcomes if isinstance(outcome, FleetEstimate))
+    not_met = [outcome.why for outcome in outcomes if isinstance(outcome, NotMet)]
+    if not_met and not fleets:
+        raise ConfigurationError(not_met[0])
     return Plan(
         profile=setup.name,
         gpus_per_instance=setup.instance.tensor_parallel,
@@ -94,8 +104,8 @@ def make_plan(
         analysis=analysis,
         sensitivity=sensitivity,
         fleets=fleets,
-        recommendation=_simulated_sentence(fleets, analysis, setup) if fleets else _sentence(analysis, setup),
-        notes=_notes(lengths, setup),
+        recommendation=recommend_simulated(fleets, analysis, setup) if fleets else recommend(analysis, setup),
+        notes=(*_notes(lengths, setup, analysis), *not_met, *_busy_notes(fleets)),
     )
 
 
@@ -132,8 +142,23 @@ def _thresholds_to_simulate(analysis: Analysis) -> tuple[int, ...]:
     return tuple(sorted(chosen))
 
 
-def _notes(lengths: Lengths, setup: Setup) -> tuple[str, ...]:
+def _busy_notes(fleets: Sequence[FleetEstimate]) -> tuple[str, ...]:
+    busy = [f for f in fleets if max(use.busy for use in f.typical.summary.pools) > NEARLY_ALWAYS_BUSY]
+    if not busy:
+        return ()
+    names = ", ".join(fleet.design.name for fleet in busy)
+    note = (
+        f"Busy for over {NEARLY_ALWAYS_BUSY:.0%} of the run: {names}. Such fleets pass a run of this length and "
+        "may miss the objective in a longer one (--requests)."
+    )
+    return (note,)
+
+
+def _notes(lengths: Lengths, setup: Setup, analysis: Analysis) -> tuple[str, ...]:
     notes = [lengths.note] if lengths.note else []
+    if analysis.out_of_reach:
+        thresholds = ", ".join(f"{t:,}" for t in analysis.out_of_reach)
+        notes.append(f"At these thresholds one of two pools cannot meet the TPOT with its requests: {thresholds}.")
     if setup.measured is not None:
         notes.append("Measured rates are used at every threshold; they hold at the one they were measured with.")
     if setup.price_usd_h is None:
@@ -152,44 +177,3 @@ def _figures(lengths: Lengths) -> WorkloadFigures:
         p99_total=round(tail),
         max_total=int(lengths.total.max()),
     )
-
-
-def _sentence(analysis: Analysis, setup: Setup) -> str:
-    best, one = analysis.best, analysis.right_sized
-    break_even = best.break_even_rate
-    if analysis.two_pools_pay:
-        below = f"; below {break_even:,.0f} req/s keep one pool" if break_even else ""
-        money = _money(setup, one.instances - best.instances)
-        return (
-            f"two pools at {best.threshold:,} tokens: {best.instances} instead of {one.instances} "
-            f"instances{money}{below}"
-        )
-    later = f"at this threshold they pay from {break_even:,.0f} req/s on" if break_even else "they pay at no rate"
-    return (
-        f"keep one pool of {one.context_tokens:,} tokens: it needs {one.instances} instances, two pools at "
-        f"best {best.instances} (at {best.threshold:,} tokens); {later}"
-    )
-
-
-def _simulated_sentence(fleets: Sequence[FleetEstimate], analysis: Analysis, setup: Setup) -> str:
-    """Recommend from simulated fleets; spares are added to both sides as in the cost model."""
-    one = next(f for f in reversed(fleets) if len(f.design.contexts) == 1)
-    best = min((f for f in fleets if len(f.design.contexts) > 1), key=lambda f: f.instances)
-    one_size, best_size = one.typical.total + setup.spare, best.typical.total + 2 * setup.spare
-    if best_size < one_size:
-        money = _money(setup, one_size - best_size)
-        chosen = next((s for s in analysis.splits if s.threshold == best.design.contexts[0]), analysis.best)
-        below = f"; below {chosen.break_even_rate:,.0f} req/s keep one pool" if chosen.break_even_rate else ""
-        return (
-            f"two pools at {best.design.contexts[0]:,} tokens: {best_size} instead of {one_size} "
-            f"instances{money}{below} (simulated)"
-        )
-    return (
-        f"keep one pool of {one.design.contexts[0]:,} tokens: it needs {one_size} instances, two pools at best "
-        f"{best_size} (at {best.design.contexts[0]:,} tokens; simulated)"
-    )
-
-
-def _money(setup: Setup, instances: int) -> str:
-    usd = setup.usd_per_year(instances)
-    return "" if usd is None else f", saves ${usd / 1e3:,.0f}K a year"

@@ -10,22 +10,25 @@ from multiprocessing import get_context
 import numpy as np
 
 from extproc.planning.cache import ResultCache
-from extproc.planning.search import Design, FoundFleet, SearchTask, smallest_fleets
+from extproc.planning.search import Design, FoundFleet, ObjectiveNotMet, SearchTask, smallest_fleets
 from extproc.planning.shared import renamed, same_search
 
-__all__ = ["FleetEstimate", "search_all"]
+__all__ = ["FleetEstimate", "NotMet", "search_all", "search_each"]
 
-# 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom (any table of the distribution).
-STUDENT_T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-NORMAL_975 = 1.96
+# 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom (any table of the distribution); beyond them the
+# last one, which errs on the wide side.
+STUDENT_T = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class FleetEstimate:
     """The smallest fleet of one design over several seeds.
 
-    `instances` is the mean of the totals, `half_width` that of its 95 % confidence interval (nan for one seed);
-    `typical` is the seed whose total is the median.
+    `instances` is the mean of the totals, `half_width` that of its 95 % confidence interval (nan for one seed, and
+    where all seeds replay the same trace); `typical` is the seed whose total is the median.
     """
 
     design: Design
@@ -35,28 +38,68 @@ class FleetEstimate:
     typical: FoundFleet
 
 
+@dataclass(frozen=True, slots=True)
+class NotMet:
+    """A design of which no fleet meets the objective, and the sentence that says why."""
+
+    design: Design
+    why: str
+
+
+Outcome = tuple[FoundFleet, ...] | NotMet
+
+
 def search_all(
     tasks: Sequence[SearchTask], jobs: int, cache: ResultCache, progress: Callable[[int, str], None]
 ) -> tuple[FleetEstimate, ...]:
-    """Search every task, and return an estimate for each; `progress` is told how many are done and what is
-    going on.
+    """Search every task, and return an estimate for each; see `search_each`.
 
-    Raises ConfigurationError, of the first task that no fleet can meet.
+    Raises ObjectiveNotMet, of the first task that no fleet can meet.
     """
-    results = {index: found for index, task in enumerate(tasks) if (found := cache.get(task)) is not None}
+    outcomes = search_each(tasks, jobs, cache, progress)
+    for outcome in outcomes:
+        if isinstance(outcome, NotMet):
+            raise ObjectiveNotMet(outcome.why)
+    return tuple(outcome for outcome in outcomes if isinstance(outcome, FleetEstimate))
+
+
+def search_each(
+    tasks: Sequence[SearchTask], jobs: int, cache: ResultCache, progress: Callable[[int, str], None]
+) -> tuple[FleetEstimate | NotMet, ...]:
+    """Search every task, and return an estimate for each, or why there is none; `progress` is told how many are
+    done and what is going on.
+    """
+    results: dict[int, Outcome] = {
+        index: found for index, task in enumerate(tasks) if (found := cache.get(task)) is not None
+    }
     missing = [index for index in range(len(tasks)) if index not in results]
     same = _same_as(tasks, missing)
     missing = [index for index in missing if index not in same]
     progress(len(results), "")
-    for index, found in _searched(tasks, missing, jobs, lambda what: progress(len(results), what)):
-        results[index] = found
-        cache.put(tasks[index], found)
+    for index, outcome in _searched(tasks, missing, jobs, lambda what: progress(len(results), what)):
+        results[index] = _kept(cache, tasks[index], outcome)
         progress(len(results), tasks[index].design.name)
     for index, first in same.items():
-        results[index] = renamed(results[first], tasks[index].design)
-        cache.put(tasks[index], results[index])
+        results[index] = _kept(cache, tasks[index], _renamed(results[first], tasks[index].design))
         progress(len(results), tasks[index].design.name)
-    return tuple(_estimate(results[index]) for index in range(len(tasks)))
+    return tuple(_estimate(results[index], tasks[index]) for index in range(len(tasks)))
+
+
+def _kept(cache: ResultCache, task: SearchTask, outcome: Outcome) -> Outcome:
+    if not isinstance(outcome, NotMet):
+        cache.put(task, outcome)
+    return outcome
+
+
+def _renamed(outcome: Outcome, design: Design) -> Outcome:
+    return NotMet(design, outcome.why) if isinstance(outcome, NotMet) else renamed(outcome, design)
+
+
+def _outcome(task: SearchTask, progress: Callable[[int], None] | None = None) -> Outcome:
+    try:
+        return smallest_fleets(task, progress)
+    except ObjectiveNotMet as error:
+        return NotMet(task.design, str(error))
 
 
 def _same_as(tasks: Sequence[SearchTask], missing: list[int]) -> dict[int, int]:
@@ -71,15 +114,15 @@ def _same_as(tasks: Sequence[SearchTask], missing: list[int]) -> dict[int, int]:
 
 def _searched(
     tasks: Sequence[SearchTask], missing: list[int], jobs: int, doing: Callable[[str], None]
-) -> Iterator[tuple[int, tuple[FoundFleet, ...]]]:
+) -> Iterator[tuple[int, Outcome]]:
     """Yield each missing result as it is found."""
     if jobs == 1 or len(missing) <= 1:
         for index in missing:
-            yield index, smallest_fleets(tasks[index], partial(_tell, doing, tasks[index]))
+            yield index, _outcome(tasks[index], partial(_tell, doing, tasks[index]))
         return
     # Forking a process that has threads (the progress bar's) can deadlock the child.
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(smallest_fleets, tasks[index]): index for index in missing}
+        futures = {pool.submit(_outcome, tasks[index]): index for index in missing}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -92,12 +135,13 @@ def _tell(doing: Callable[[str], None], task: SearchTask, seen: int) -> None:
     doing(f"{task.design.name}: {seen:,} of {task.requests:,} requests")
 
 
-def _estimate(found: tuple[FoundFleet, ...]) -> FleetEstimate:
+def _estimate(found: Outcome, task: SearchTask) -> FleetEstimate | NotMet:
+    if isinstance(found, NotMet):
+        return found
     totals = np.array([fleet.total for fleet in found], np.float64)
     freedom = len(totals) - 1
     half = float("nan")
-    if freedom > 0:
-        t = STUDENT_T[freedom - 1] if freedom <= len(STUDENT_T) else NORMAL_975
-        half = t * float(totals.std(ddof=1)) / sqrt(len(totals))
+    if freedom > 0 and task.arrivals != "trace":
+        half = STUDENT_T[min(freedom, len(STUDENT_T)) - 1] * float(totals.std(ddof=1)) / sqrt(len(totals))
     typical = sorted(found, key=lambda fleet: fleet.total)[len(found) // 2]
     return FleetEstimate(found[0].design, found, float(totals.mean()), half, typical)

@@ -29,7 +29,16 @@ from extproc.planning.throughput import throughput
 from extproc.planning.watch import Watch
 from extproc.planning.workload import Workload, poisson_workload, trace_workload
 
-__all__ = ["Design", "FoundFleet", "RouterKind", "SearchTask", "make_workload", "run_fleet", "smallest_fleets"]
+__all__ = [
+    "Design",
+    "FoundFleet",
+    "ObjectiveNotMet",
+    "RouterKind",
+    "SearchTask",
+    "make_workload",
+    "run_fleet",
+    "smallest_fleets",
+]
 
 RouterKind = Literal["byteclass", "ema", "oracle"]
 MOST_TIMES_THE_START = 8
@@ -37,6 +46,10 @@ FIRST_STEP = 0.1  # of the analytical size
 NEXT_STEP = 0.02  # of the size that another seed needed
 TOLERANCE = 0.01
 ROUTED_FIRST = 10_000  # requests that tell each pool's share before anything is simulated
+
+
+class ObjectiveNotMet(ConfigurationError):
+    """No fleet of one design meets the objective; the message says which part, and how near it comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +176,7 @@ def _specs(task: SearchTask, instances: tuple[int, ...]) -> tuple[PoolSpec, ...]
 def smallest_fleets(task: SearchTask, progress: Callable[[int], None] | None = None) -> tuple[FoundFleet, ...]:
     """Search the smallest fleet for each seed; `progress` is told how many requests the current run has seen.
 
-    Raises ConfigurationError when even a fleet of eight times the analytical size misses the objective.
+    Raises ObjectiveNotMet when even a fleet of eight times the analytical size misses the objective.
     """
     found: list[FoundFleet] = []
     start, step = _start(task), FIRST_STEP
@@ -238,7 +251,7 @@ def _start(task: SearchTask) -> tuple[int, ...]:
 def _check_success(task: SearchTask, summary: Summary) -> None:
     asked = task.setup.objective.success
     if summary.success < asked:
-        raise ConfigurationError(
+        raise ObjectiveNotMet(
             f"{task.design.name}: objective success {asked:.2%}: met by no fleet, the nearest is "
             f"{summary.success:.3%}; {summary.rejected:.3%} of the requests are longer than "
             f"{task.design.contexts[-1]:,} tokens and {summary.truncated:.3%} are cut short, whatever the "
@@ -250,7 +263,7 @@ def _check_reachable(task: SearchTask, brackets: list[_Bracket], groups: tuple[L
     for bracket, latency in zip(brackets, groups, strict=True):
         missed = misses(latency, task.setup.objective)
         if missed and bracket.size > MOST_TIMES_THE_START * bracket.start:
-            raise ConfigurationError(
+            raise ObjectiveNotMet(
                 f"{task.design.name}: no fleet meets the objective; with {bracket.size:,} instances it is "
                 f"still {' and '.join(map(str, missed))}"
             )

@@ -23,7 +23,7 @@ import numpy as np
 from extproc.planning.lengths import Lengths
 from extproc.planning.roofline import IterationCost
 
-__all__ = ["InstanceLimits", "Throughput", "throughput"]
+__all__ = ["InstanceLimits", "Throughput", "prefill_s", "throughput"]
 
 KV_FILL = 0.9  # of the KV cache on average; the rest absorbs fluctuation
 LOAD = 0.9  # of the largest rate (the load at which the paper measures)
@@ -88,6 +88,12 @@ def throughput(lengths: Lengths, cost: IterationCost, limits: InstanceLimits, tp
     if alone > batched:
         return Throughput(LOAD * alone, means.decodes * single_s * alone, single_s, bound_by)
     return Throughput(LOAD * batched, done * means.decodes, iteration_s, bound_by)
+
+
+def prefill_s(prompt_tokens: int, cost: IterationCost, limits: InstanceLimits) -> float:
+    """Return the time to the first token of one prompt on an idle instance, in seconds."""
+    one = Lengths(np.array([max(1, prompt_tokens)]), np.array([1]), "one prompt")
+    return _prefill_s(_means(one, limits), cost)
 
 
 def _means(lengths: Lengths, limits: InstanceLimits) -> Means:

@@ -62,7 +62,7 @@ def test_two_pools_are_recommended_where_they_pay(run: Run, trace: Path) -> None
 
 def test_json_holds_the_whole_plan(run: Run, trace: Path) -> None:
     """Standard output is one JSON object with the analysis of each rule and the recommendation."""
-    _, out, _ = run("--trace", trace, "--rate", 50, "--json")
+    _, out, _ = run("--trace", trace, "--rate", 50, "--ttft", 5, "--json")
     plan = json.loads(out)
     assert {"analysis", "sensitivity", "fleets", "recommendation", "workload"} <= plan.keys()
     assert [one["rule"] for one in plan["sensitivity"]] == ["truth", "1.5x", "1024", "4096", "none"]
@@ -251,10 +251,16 @@ def test_a_report_without_matplotlib_is_refused_before_anything_runs(
 def test_an_objective_that_no_fleet_meets_says_which_and_how_near(run: Run, trace: Path) -> None:
     """Prompts of 12,000 tokens cannot start within 100 ms, whatever the number of instances."""
     arguments = ("--trace", trace, "--rate", 20, "--model", "llama-3-8b", "--gpu", "h100-80g", "--ttft", 0.1)
-    result = run(*arguments, "--simulate", "--requests", 2000, "--seeds", 1, "--threshold", 2048)
-    expect_sentence(result, "no fleet meets the objective; with")
-    assert "P99 TTFT" in result[2]
-    assert "(asked: 0.1 s)" in result[2]
+    for simulation in ((), ("--simulate", "--requests", 2000, "--seeds", 1, "--threshold", 2048)):
+        result = run(*arguments, *simulation)
+        expect_sentence(result, "objective TTFT 0.1 s: met by no fleet, the nearest is 0.4 s")
+        assert "the prefill of a prompt of 12,000 tokens" in result[2]
+
+
+def test_requests_over_every_context_are_told_without_simulating(run: Run, trace: Path) -> None:
+    """A tenth of the requests does not fit the long context: no fleet serves 99.9 % of them."""
+    result = run("--trace", trace, "--rate", 20, "--long-context", 8192)
+    expect_sentence(result, "objective success 99.90%: met by no fleet, the nearest is 90.000%")
 
 
 def test_an_objective_on_success_that_no_fleet_meets_says_how_near(run: Run, trace: Path) -> None:

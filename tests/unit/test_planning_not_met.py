@@ -1,0 +1,131 @@
+"""Designs that cannot meet the objective beside others that can, and what is recommended then."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from extproc.core.errors import ConfigurationError
+from extproc.planning.analytic import Analysis, analyse, break_even_rate
+from extproc.planning.cache import ResultCache
+from extproc.planning.capacity import Instance
+from extproc.planning.catalogue import built_in
+from extproc.planning.declared import DeclaredRule
+from extproc.planning.lengths import Lengths
+from extproc.planning.plan import SimulationOptions, make_plan
+from extproc.planning.recommend import recommend, recommend_simulated
+from extproc.planning.runner import FleetEstimate, NotMet, search_all, search_each
+from extproc.planning.search import Design, FoundFleet, ObjectiveNotMet, SearchTask
+from extproc.planning.setup import Objective, Setup
+
+CATALOGUE = built_in()
+LONG = 65_536
+CACHE = ResultCache(None)
+
+
+def setup(ttft_s: float) -> Setup:
+    """Return Llama-3-8B on one H100, with a price and without spares."""
+    instance = Instance(CATALOGUE.model("llama-3-8b"), CATALOGUE.gpu("h100-80g"), 1)
+    return Setup("8B", "H100", instance, LONG, Objective(ttft_s=ttft_s), spare=0, price_usd_h=2.0)
+
+
+def work() -> Lengths:
+    """Return requests of which one in two hundred has a prompt of 30,000 tokens."""
+    prompt = np.array([30_000] + [500] * 199)
+    return Lengths(np.tile(prompt, 10), np.full(2_000, 100), "tail")
+
+
+def task(name: str, contexts: tuple[int, ...], ttft_s: float = 0.9) -> SearchTask:
+    """Return a search of one design."""
+    return SearchTask(
+        Design(name, contexts), setup(ttft_s), work(), DeclaredRule.TRUTH, 20, 2_000, 1, router="oracle"
+    )
+
+
+def test_a_design_that_misses_the_objective_does_not_end_the_others() -> None:
+    """The long pool of two is judged by its own requests, whose prefill alone takes too long; one pool passes."""
+    one, two = search_each([task("one", (LONG,)), task("two", (4_096, LONG))], 1, CACHE, lambda *_: None)
+    assert isinstance(one, FleetEstimate)
+    assert isinstance(two, NotMet)
+    assert "two: no fleet meets the objective; with" in two.why
+    assert "P99 TTFT" in two.why
+
+
+def test_where_all_have_to_be_met_the_first_that_is_not_is_told() -> None:
+    """search_all has no use for a part of the answer."""
+    tasks = [task("two", (4_096, LONG)), task("also two", (8_192, LONG))]
+    with pytest.raises(ObjectiveNotMet, match=r"^two: no fleet"):
+        search_all(tasks, 1, CACHE, lambda *_: None)
+
+
+def test_a_plan_tells_what_is_not_met_and_recommends_the_rest() -> None:
+    """Thresholds whose fleets miss the objective are notes of the plan."""
+    options = SimulationOptions(requests=2_000, seeds=1, thresholds=(4_096,), router="oracle")
+    plan = make_plan(
+        work(), 20, setup(0.9), DeclaredRule.TRUTH, simulation=options, cache=CACHE, progress=lambda *_: None
+    )
+    assert "no two pools meet the objective" in plan.recommendation
+    assert any("two pools at 4,096: no fleet meets the objective" in note for note in plan.notes)
+    assert all(len(fleet.design.contexts) == 1 for fleet in plan.fleets)
+
+
+def analysis() -> Analysis:
+    """Return what the cost model says of a workload where two pools pay at high rates."""
+    rng = np.random.default_rng(0)
+    prompt = np.where(rng.random(2_000) < 0.05, 20_000, 500)
+    return analyse(
+        Lengths(prompt, np.full(2_000, 200), "mix"), 400, setup(5.0), DeclaredRule.TRUTH, (2_048, 8_192)
+    )
+
+
+def test_no_sentence_says_to_keep_one_pool_at_the_rate_where_two_are_recommended() -> None:
+    """Whole instances may favour two pools below the rate from which on they always pay."""
+    figures = analysis()
+    best = replace(figures.best, short_instances=5, long_instances=3, break_even_rate=31.0)
+    paying = replace(figures, rate=20.0, best=best, right_sized=replace(figures.right_sized, instances=9))
+    assert "keep one pool" not in recommend(paying, setup(5.0))
+    assert "; below 31 req/s keep one pool" in recommend(replace(paying, rate=40.0), setup(5.0))
+
+
+def estimate(contexts: tuple[int, ...], totals: tuple[int, ...], half_width: float) -> FleetEstimate:
+    """Return a simulated fleet of these sizes, of which nothing but the size counts."""
+    parts = tuple(FoundFleet(Design("x", contexts), n, (total,), None, 1) for n, total in enumerate(totals))  # type: ignore[arg-type]
+    return FleetEstimate(parts[0].design, parts, float(np.mean(totals)), half_width, parts[len(parts) // 2])
+
+
+@pytest.mark.parametrize(
+    ("two_totals", "half_width", "said"),
+    [
+        ((90, 90, 90), 0.5, "two pools at 4,096 tokens: 90 instead of 100 instances"),
+        ((97, 98, 99), 2.5, "no difference beyond the noise"),
+        (
+            (99, 99, 99),
+            float("nan"),
+            "no difference beyond the noise",
+        ),  # within what the search itself leaves open
+        ((101, 101, 101), 0.5, "it needs 100 instances, two pools at best 101"),
+    ],
+)
+def test_a_difference_within_the_noise_is_none(two_totals: tuple[int, ...], half_width: float, said: str) -> None:
+    """Two pools are recommended where they save more than seeds and search tolerance can make."""
+    one = estimate((LONG,), (100, 100, 100), half_width)
+    two = estimate((4_096, LONG), two_totals, half_width)
+    assert said in recommend_simulated([one, two], analysis(), setup(5.0))
+
+
+def test_all_designs_missing_is_one_error() -> None:
+    """When not even one pool meets the objective the plan has no answer."""
+    options = SimulationOptions(requests=2_000, seeds=1, thresholds=(64,), router="oracle")
+    lengths = replace(work(), output=np.where(np.arange(2_000) % 100 == 0, 5_000, 100))
+    strict = replace(setup(5.0), long_context=5_000, objective=Objective(ttft_s=5.0, success=0.99999))
+    with pytest.raises(ConfigurationError, match="met by no fleet"):
+        make_plan(
+            lengths, 20, strict, DeclaredRule.NONE, simulation=options, cache=CACHE, progress=lambda *_: None
+        )
+
+
+def test_a_saving_of_rounding_is_none() -> None:
+    """Rates that add up exactly pay at no rate, rather than at quadrillions of requests a second."""
+    one = 2.5
+    short, long = 4.0, (1 - 0.8) / (1 / one - 0.8 / 4.0)
+    assert None is break_even_rate(0.8, (one, short, long * (1 + 1e-14)), spare=0)
