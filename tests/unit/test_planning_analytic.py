@@ -212,3 +212,23 @@ def test_the_simulated_fleet_is_near_the_analytical_one() -> None:
     task = SearchTask(Design("one pool", (65_536,)), plan, work, DeclaredRule.TRUTH, 150, 6_000, seeds=1)
 
     assert smallest_fleets(task)[0].total == pytest.approx(analytical, rel=0.2)
+
+
+def test_two_simulated_pools_are_near_the_analytical_ones() -> None:
+    """With short requests and some of 5,000 tokens both models need about as many instances of each pool.
+
+    Where prompts are so long that their prefill fills the objective on the TTFT, queueing decides and only the
+    simulator knows.
+    """
+    rng = np.random.default_rng(4)
+    prompt = np.where(rng.random(5000) < 0.2, 5_000, rng.integers(200, 1500, 5000))
+    work = Lengths(prompt, rng.integers(50, 250, 5000), "two kinds")
+    plan = setup()
+    split = analyse(work, 150, plan, DeclaredRule.TRUTH, (4096,)).best
+
+    design = Design("two pools", (4_096, 65_536))
+    task = SearchTask(design, plan, work, DeclaredRule.TRUTH, 150, 3_000, seeds=1, router="oracle")
+
+    short, long = smallest_fleets(task)[0].instances
+    assert short == pytest.approx(split.short_instances, rel=0.25, abs=1)
+    assert long == pytest.approx(split.long_instances, rel=0.25, abs=1)
