@@ -21,8 +21,7 @@ __all__ = ["Plan", "SimulationOptions", "WorkloadFigures", "make_plan"]
 
 # Shares of requests in the short pool at which two pools are simulated when no thresholds are given.
 SIMULATED_ALPHAS = (0.5, 0.75, 0.9, 0.98)
-# Instances that work for so much of their time pass a short run, and may fail a long one.
-NEARLY_ALWAYS_BUSY = 0.97
+LONG_RUN_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +104,7 @@ def make_plan(
         sensitivity=sensitivity,
         fleets=fleets,
         recommendation=recommend_simulated(fleets, analysis, setup) if fleets else recommend(analysis, setup),
-        notes=(*_notes(lengths, setup, analysis), *not_met, *_busy_notes(fleets)),
+        notes=(*_notes(lengths, setup, analysis), *not_met, *_run_notes(rate, simulation)),
     )
 
 
@@ -142,14 +141,12 @@ def _thresholds_to_simulate(analysis: Analysis) -> tuple[int, ...]:
     return tuple(sorted(chosen))
 
 
-def _busy_notes(fleets: Sequence[FleetEstimate]) -> tuple[str, ...]:
-    busy = [f for f in fleets if max(use.busy for use in f.typical.summary.pools) > NEARLY_ALWAYS_BUSY]
-    if not busy:
+def _run_notes(rate: float, simulation: SimulationOptions | None) -> tuple[str, ...]:
+    if simulation is None or simulation.requests / rate >= LONG_RUN_S:
         return ()
-    names = ", ".join(fleet.design.name for fleet in busy)
     note = (
-        f"Busy for over {NEARLY_ALWAYS_BUSY:.0%} of the run: {names}. Such fleets pass a run of this length and "
-        "may miss the objective in a longer one (--requests)."
+        f"Each simulated run is {simulation.requests / rate:,.0f} s of traffic: a fleet that is overloaded by a per "
+        "cent or two passes in so short a time. More with --requests."
     )
     return (note,)
 
