@@ -1,6 +1,6 @@
 """The whole answer to one question: cost model, sensitivity, simulated fleets, and one sentence to act on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -145,8 +145,8 @@ def _run_notes(rate: float, simulation: SimulationOptions | None) -> tuple[str, 
     if simulation is None or simulation.requests / rate >= LONG_RUN_S:
         return ()
     note = (
-        f"Each simulated run is {simulation.requests / rate:,.0f} s of traffic: a fleet that is overloaded by a per "
-        "cent or two passes in so short a time. More with --requests."
+        f"Each simulated run is {simulation.requests / rate:,.0f} s of traffic: a fleet that is overloaded by a "
+        "per cent or two passes in so short a time. More with --requests."
     )
     return (note,)
 

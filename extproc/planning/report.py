@@ -51,7 +51,7 @@ def render_report(plan: Plan, lengths: Lengths, costs: Costs) -> str:
     return template.substitute(
         profile=escape(plan.profile),
         rate=f"{plan.rate:,g}",
-        workload=escape(" ".join(text.plain for text in plan_texts(plan))),
+        workload="\n".join(f'<p class="soft">{escape(text.plain)}</p>' for text in plan_texts(plan)),
         recommendation=escape(plan.recommendation),
         plots="\n".join(_figure(plot) for plot in draw_plots(plan, lengths, costs)),
         tables="\n".join(_table(table) for table in plan_tables(plan, costs, full=True)),
