@@ -1,0 +1,30 @@
+"""Requests and answers by which the tests teach a byte-class estimator."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.protocol import Estimate
+from extproc.core.facts import Api, RequestFacts
+from extproc.core.usage import Usage
+
+__all__ = ["WORDS", "facts", "teach"]
+
+WORDS = b"the quick brown fox jumps over the lazy dog while 12 other animals (mostly cats) watch from far away; "
+
+
+def facts(text: bytes, **others: object) -> RequestFacts:
+    """Return the facts of a chat with this text."""
+    return replace(RequestFacts(Api.CHAT, "m", text, messages=1), **others)  # type: ignore[arg-type]
+
+
+def teach(estimator: ByteClassEstimator, count: int, ratio: float = 4.0, seed: int = 0) -> Estimate:
+    """Let answers of prose teach an estimator so many bytes per token; return the last estimate."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        start, size = rng.integers(0, 50), int(rng.integers(200, 4_000))
+        text = (WORDS * 42)[start : start + size]
+        estimate = estimator.estimate(facts(text), "")
+        estimator.observe(estimate, Usage(max(1, round(len(text) / ratio * rng.normal(1, 0.03)))))
+    return estimate

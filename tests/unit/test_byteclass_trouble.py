@@ -1,0 +1,168 @@
+"""The byte-class estimator when things go wrong: broken counters, late answers, other tokenizers, odd servers."""
+
+import numpy as np
+import pytest
+
+from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.protocol import Estimate, Source
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.usage import Usage
+from tests.unit.byteclass_lessons import WORDS, facts, teach
+
+
+def test_broken_usage_moves_next_to_nothing() -> None:
+    """One answer in fifty that is off by ten times leaves the estimate within one percent, and is counted.
+
+    Ten times too many are clipped; ten times too few are fewer than any tokenizer makes, and refused.
+    """
+    clean, poisoned = ByteClassEstimator(EstimatorSettings()), ByteClassEstimator(EstimatorSettings())
+    for estimator in (clean, poisoned):
+        teach(estimator, 100)
+    for position in range(200):
+        text = WORDS * (1 + position % 9)
+        for estimator in (clean, poisoned):
+            broken = estimator is poisoned and position % 50 == 7
+            factor = (10 if position % 100 == 7 else 0.1) if broken else 1
+            learning = estimator.observe(estimator.estimate(facts(text), ""), Usage(round(len(text) / 4 * factor)))
+            assert ("implausible" if factor < 1 else None) == learning.refused
+    expected = clean.estimate(facts(WORDS * 10), "").prompt_tokens
+    assert poisoned.estimate(facts(WORDS * 10), "").prompt_tokens == pytest.approx(expected, rel=0.01)
+    assert 2 == poisoned.state().models[0].clipped - clean.state().models[0].clipped
+
+
+def test_a_changed_tokenizer_is_followed() -> None:
+    """A model name that gets another tokenizer is learned anew within some dozens of answers."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    teach(estimator, 500, ratio=4.0)
+    teach(estimator, 60, ratio=1.6, seed=1)
+    estimate = estimator.estimate(facts(WORDS * 20), "")
+    assert estimate.prompt_tokens == pytest.approx(len(WORDS) * 20 / 1.6, rel=0.1)
+
+
+def test_one_percent_of_broken_usage_hardly_adds_to_the_error() -> None:
+    """With usage ten times too high or too low in 1 % of answers the error grows by less than a tenth."""
+
+    def error(poisoned_share: float) -> float:
+        estimator = ByteClassEstimator(EstimatorSettings())
+        rng, errors = np.random.default_rng(11), []
+        for position in range(1_000):
+            text = (WORDS * 42)[int(rng.integers(0, 50)) :][: int(rng.integers(200, 4_000))]
+            actual = max(1, round(len(text) / 4 * rng.normal(1, 0.04)))
+            poisoned, factor = rng.random() < poisoned_share, rng.choice((10, 0.1))
+            estimate = estimator.estimate(facts(text), "")
+            if position >= 300:
+                errors.append(abs(estimate.prompt_tokens / actual - 1))
+            estimator.observe(estimate, Usage(max(1, round(actual * factor)) if poisoned else actual))
+        return float(np.mean(errors))
+
+    assert error(0.01) < 1.1 * error(0.0)
+
+
+def test_the_numbers_stay_sound_over_months_of_one_request() -> None:
+    """Thousands of equal answers, and then others, leave prices that are finite, and no update refused."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    same = facts(WORDS * 9, tools=2)
+    for _ in range(2_000):
+        estimator.observe(estimator.estimate(same, ""), Usage(250))
+    teach(estimator, 300, ratio=4.5)
+    (model,) = estimator.state().models
+    assert 0 == model.refused
+    assert np.isfinite(estimator.prices("m")).all()
+    assert estimator.estimate(facts(WORDS * 20), "").prompt_tokens == pytest.approx(
+        len(WORDS) * 20 / 4.5, rel=0.05
+    )
+
+
+def test_a_model_that_starts_anew_is_young_again() -> None:
+    """After another tokenizer showed up, sources, priority in learning, and the bound are those of a new model."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    teach(estimator, 500, ratio=4.0)
+    sources = [teach(estimator, 1, ratio=1.6, seed=seed).source for seed in range(20)]
+    assert (Source.LEARNED, Source.YOUNG) == (sources[0], sources[-1])
+    (model,) = estimator.state().models
+    assert model.observations < 20
+    assert model.q <= 4.0
+
+
+def test_a_second_change_is_followed_too() -> None:
+    """A tokenizer that goes and comes back is learned anew each time."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    for seed, ratio in enumerate((4.0, 1.6, 4.0)):
+        teach(estimator, 150, ratio=ratio, seed=seed)
+    estimate = estimator.estimate(facts(WORDS * 20), "")
+    assert estimate.prompt_tokens == pytest.approx(len(WORDS) * 20 / 4.0, rel=0.1)
+
+
+@pytest.mark.parametrize("in_flight", [1, 300])
+def test_answers_that_come_late_are_not_learned_over_and_over(in_flight: int) -> None:
+    """With any number of requests on their way, a jump of all counts by a third leaves the bound narrow.
+
+    Each of them was estimated before the first answer told; only the first tell something new.
+    """
+    estimator = ByteClassEstimator(EstimatorSettings())
+    rng = np.random.default_rng(3)
+    waiting: list[tuple[Estimate, int]] = []
+    widths = []
+    for position in range(4_000):
+        text = (WORDS * 42)[int(rng.integers(0, 50)) :][: int(rng.integers(200, 4_000))]
+        actual = max(1, round(len(text) / (4.0 if position < 1_500 else 3.0) * rng.normal(1, 0.03)))
+        waiting.append((estimator.estimate(facts(text), ""), actual))
+        if len(waiting) > in_flight:
+            estimate, counted = waiting.pop(0)
+            estimator.observe(estimate, Usage(counted))
+        if position >= 3_000:
+            widths.append(waiting[-1][0].prompt_bound / actual - 1)
+    assert np.mean(widths) < 0.16
+
+
+def test_counts_at_the_physical_limit_do_not_widen_the_bound() -> None:
+    """Where the bound is as high as it can be, a miss says nothing of the multiple: text of 1 byte per token."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    teach(estimator, 300)
+    before = estimator.state().models[0].q
+    for _ in range(300):
+        estimator.observe(estimator.estimate(facts(WORDS * 4), ""), Usage(len(WORDS) * 4 * 10))
+    teach(estimator, 300)
+    assert estimator.state().models[0].q < before + 6
+
+
+@pytest.mark.parametrize("too_small", [1, 10, 25])
+def test_fewer_tokens_than_any_tokenizer_makes_teach_nothing(too_small: int) -> None:
+    """A counter that reports next to nothing, for as long as it likes, leaves the prices as they are."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    teach(estimator, 200)
+    before = estimator.estimate(facts(WORDS * 20), "").prompt_tokens
+    for _ in range(300):
+        learning = estimator.observe(estimator.estimate(facts(WORDS * 20), ""), Usage(too_small))
+        assert "implausible" == learning.refused
+    assert before == estimator.estimate(facts(WORDS * 20), "").prompt_tokens
+
+
+def test_a_hidden_system_prompt_is_learned() -> None:
+    """A server that puts 3,000 tokens before every chat is followed, far beyond what the bytes could hold."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    for position in range(150):
+        text = WORDS * (1 + position % 5)
+        estimator.observe(estimator.estimate(facts(text), ""), Usage(3_000 + len(text) // 4))
+    assert estimator.estimate(facts(WORDS * 2), "").prompt_tokens == pytest.approx(3_050, rel=0.1)
+
+
+@pytest.mark.parametrize("tokens", [0, -5, 10**8])
+def test_impossible_usage_is_refused(tokens: int) -> None:
+    """Counts that no model can have are named and teach nothing."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    learning = estimator.observe(estimator.estimate(facts(WORDS), ""), Usage(tokens))
+    assert learning.refused == "implausible"
+    assert estimator.state().models == ()
+
+
+@pytest.mark.parametrize(
+    ("others", "refused"),
+    [({"truncate_prompt_tokens": 10}, "truncated"), ({"unseen_history": True}, "unseen_history")],
+)
+def test_usage_that_does_not_belong_to_the_text_teaches_nothing(others: dict[str, object], refused: str) -> None:
+    """A prompt that the server cuts, or adds turns to, says nothing of the price of its text."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    learning = estimator.observe(estimator.estimate(facts(WORDS, **others), ""), Usage(10))
+    assert learning.refused == refused
+    assert estimator.state().models == ()
