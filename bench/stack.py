@@ -90,11 +90,11 @@ class Stack:
     def __exit__(self, *_: object) -> None:
         self._ending.close()
 
-    def router(self, settings: str = "") -> Server:
-        """Start our server as users do; `settings` are lines of YAML beside those above."""
+    def router(self, settings: str = "", module: str = "extproc.cli.main") -> Server:
+        """Start our server as users do, or a `module` that is like it; `settings` are YAML beside that above."""
         file = self.folder / f"router-{self._started}.yaml"
         file.write_text(ROUTER_CONFIGURATION + settings)
-        child = self._run("router", _python("extproc.cli.main", "serve", "--config", str(file)))
+        child = self._run("router", _python(module, "serve", "--config", str(file)))
         serving = child.wait_for(lambda: _log_entry(child, "serving"), "address")
         return Server(child.pid, serving["grpc"], serving["admin"])
 
