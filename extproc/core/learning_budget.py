@@ -49,12 +49,17 @@ class LearningBudget:
         if self._at_s is not None:
             self._left = min(self._burst, self._left + (now_s - self._at_s) * self._per_s)
         self._at_s = now_s
-        messages = min(messages, self._burst)
-        if self._left - messages < (-self._burst if young else 0):
+        asked = min(messages, self._burst)
+        if asked <= 0 or self._left - asked < (-self._burst if young else 0):
             return False
-        self._left -= messages
+        self._left -= asked
         return True
 
     def pay_back(self, messages: float, used: float) -> None:
-        """Settle an answer that was admitted for `messages`, of which `used` came; the rest is paid back."""
-        self._left = min(self._burst, self._left + max(min(messages, self._burst) - used, 0))
+        """Settle an answer that was admitted for `messages`, of which `used` came: the rest is paid back.
+
+        Gateways may cut an answer into more pieces than it has tokens; what came beyond is paid then, up to a debt
+        of one burst.
+        """
+        left = self._left + min(messages, self._burst) - used
+        self._left = min(max(left, -self._burst), self._burst)

@@ -126,3 +126,19 @@ def test_messages_that_did_not_come_are_paid_back() -> None:
     assert not budget.admit(1, young=False, now_s=0.0)
     budget.pay_back(60, used=1_000)
     assert not budget.admit(1, young=False, now_s=0.0)
+
+
+def test_messages_beyond_what_was_paid_are_paid_in_the_end() -> None:
+    """An answer that came in more pieces than it had tokens leaves the others to wait for as long."""
+    budget = LearningBudget(LearningSettings(messages_per_s=10, burst_messages=100))
+    assert budget.admit(3, young=False, now_s=0.0)
+    budget.pay_back(3, used=150)
+    assert not budget.admit(3, young=False, now_s=5.0)
+    assert budget.admit(3, young=False, now_s=6.0)
+
+
+@pytest.mark.parametrize("young", [True, False])
+def test_a_budget_of_nothing_learns_nothing(*, young: bool) -> None:
+    """With no messages to spend no stream is kept, young or not."""
+    budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=0))
+    assert not budget.admit(3, young=young, now_s=0.0)
