@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from extproc.cli import main as command_line
+from tests.unit.planning_command import refusal_of
 
 Refused = Callable[..., str]
 GPU = "memory_gb: 80, bandwidth_gb_s: 2000, bf16_tflops: 300, link_gb_s: 300"
@@ -21,15 +22,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     """Return a function that runs `dualpool plan`, expects exit 2 and one line of error, and returns that line."""
     monkeypatch.setattr(command_line, "COMMANDS", ("plan",))
 
-    def run(*arguments: str | Path) -> str:
-        code = command_line.main(["plan", "--cache", "none", *map(str, arguments)])
-        captured = capsys.readouterr()
-        assert (code, captured.out) == (2, "")
-        assert len(captured.err.strip().splitlines()) == 1
-        assert "Traceback" not in captured.err
-        return captured.err
-
-    return run
+    return lambda *arguments: refusal_of(["--cache", "none", *map(str, arguments)], capsys)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from extproc.cli import main as command_line
+from tests.unit.planning_command import HEADER, write_trace
 
-HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -31,14 +31,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
     """Write a trace of short requests with some long ones, at one request a second."""
-    rows = [
-        f"2023-11-16 18:{second // 60:02}:{second % 60:02},"
-        f"{12_000 if second % 10 == 0 else 300 + second},{20 + second % 90}\n"
-        for second in range(600)
-    ]
-    path = tmp_path / "trace.csv"
-    path.write_text(HEADER + "".join(rows))
-    return path
+    return write_trace(tmp_path / "trace.csv")
 
 
 def test_a_plan_ends_with_a_recommendation(run: Run, trace: Path) -> None:

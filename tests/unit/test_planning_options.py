@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from extproc.cli import main as command_line
-
-HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+from tests.unit.planning_command import refusal_of, write_trace
 
 
 @pytest.fixture
@@ -15,28 +14,13 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     """Return a function that runs `dualpool plan`, expects exit 2 and one line of error, and returns that line."""
     monkeypatch.setattr(command_line, "COMMANDS", ("plan",))
 
-    def run(*arguments: str | Path) -> str:
-        code = command_line.main(["plan", *map(str, arguments)])
-        captured = capsys.readouterr()
-        assert (code, captured.out) == (2, "")
-        assert len(captured.err.strip().splitlines()) == 1
-        assert "Traceback" not in captured.err
-        return captured.err
-
-    return run
+    return lambda *arguments: refusal_of([*map(str, arguments)], capsys)
 
 
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
     """Write a trace of short requests with some long ones, at one request a second."""
-    rows = [
-        f"2023-11-16 18:{second // 60:02}:{second % 60:02},"
-        f"{12_000 if second % 10 == 0 else 300 + second},{20 + second % 90}\n"
-        for second in range(600)
-    ]
-    path = tmp_path / "trace.csv"
-    path.write_text(HEADER + "".join(rows))
-    return path
+    return write_trace(tmp_path / "trace.csv")
 
 
 @pytest.mark.parametrize(

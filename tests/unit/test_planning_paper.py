@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from extproc.cli import main as command_line
+from tests.unit.planning_command import write_trace
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -33,14 +34,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cac
 @pytest.fixture
 def trace(tmp_path: Path) -> Path:
     """Write a trace of short requests with some long ones, at one request a second."""
-    rows = [
-        f"2023-11-16 18:{second // 60:02}:{second % 60:02},"
-        f"{12_000 if second % 10 == 0 else 300 + second},{20 + second % 90}\n"
-        for second in range(600)
-    ]
-    path = tmp_path / "trace.csv"
-    path.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + "".join(rows))
-    return path
+    return write_trace(tmp_path / "trace.csv")
 
 
 @pytest.fixture
