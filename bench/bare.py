@@ -13,7 +13,7 @@ import grpc
 import uvloop
 
 from bench import messages
-from extproc.core.events import ContinueBody, ContinueHeaders, Phase
+from extproc.core.exchange.events import ContinueBody, ContinueHeaders, Phase
 from extproc.wire.encode import Encoder, HeaderNames
 
 __all__ = ["main"]

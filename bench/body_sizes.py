@@ -9,9 +9,9 @@ from bench.load import grpc_load
 from bench.measuring import Plan, Table, cpu_us_per_request, pairs, spread
 from bench.stack import Server, Stack
 from extproc.config.schema import Configuration
-from extproc.core.early import EarlyRule
 from extproc.core.facts import Api
-from extproc.core.policy import Pools
+from extproc.core.placing.early import EarlyRule
+from extproc.core.placing.policy import Pools
 
 __all__ = ["measure"]
 

@@ -7,9 +7,9 @@ metrics. Run: python -m bench.constant serve --config FILE, as the router itself
 import sys
 
 from extproc.cli.main import main
-from extproc.core.decision import Decision
 from extproc.core.facts import Api, RequestHead
-from extproc.core.router import Router
+from extproc.core.placing.decision import Decision
+from extproc.core.router.router import Router
 
 __all__: list[str] = []
 

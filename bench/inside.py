@@ -13,12 +13,12 @@ from bench.stack import Stack
 from extproc.core.apis import read_request
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.events import Close, Event
-from extproc.core.exchange import Exchange
+from extproc.core.exchange.events import Close, Event
+from extproc.core.exchange.machine import Exchange
 from extproc.core.facts import Api, RequestHead
-from extproc.core.learning_budget import LearningBudget, LearningSettings
-from extproc.core.policy import Pool, Pools
-from extproc.core.router import Router, RouterSettings
+from extproc.core.placing.policy import Pool, Pools
+from extproc.core.router.learning_budget import LearningBudget, LearningSettings
+from extproc.core.router.router import Router, RouterSettings
 from extproc.telemetry.metrics import Metrics
 from extproc.wire.decode import Decoder
 from extproc.wire.encode import Encoder, HeaderNames

@@ -17,11 +17,11 @@ import yaml
 from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
 from envoy.service.ext_proc.v3.external_processor_pb2 import HttpBody, HttpHeaders, ProcessingRequest
 
-from extproc.core.budget import TokenBudget
-from extproc.core.decision import Decision, Mode, Reason
-from extproc.core.events import ContinueHeaders, Phase
+from extproc.core.exchange.events import ContinueHeaders, Phase
 from extproc.core.facts import Api
-from extproc.core.policy import Pool
+from extproc.core.placing.budget import TokenBudget
+from extproc.core.placing.decision import Decision, Mode, Reason
+from extproc.core.placing.policy import Pool
 from extproc.wire.encode import Encoder, HeaderNames
 
 __all__ = [

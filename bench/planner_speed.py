@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 from time import perf_counter, process_time
 
-from extproc.planning.capacity import Instance
-from extproc.planning.catalogue import built_in
-from extproc.planning.declared import DeclaredRule
-from extproc.planning.inputs import load_traces
-from extproc.planning.search import Design, RouterKind, SearchTask, make_workload, run_fleet
-from extproc.planning.setup import Objective, Setup
+from extproc.planning.hardware.capacity import Instance
+from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.model.setup import Objective, Setup
+from extproc.planning.simulation.search import Design, RouterKind, SearchTask, make_workload, run_fleet
+from extproc.planning.workload.declared import DeclaredRule
+from extproc.planning.workload.inputs import load_traces
 
 DATA = Path(os.environ.get("DUALPOOL_DATA") or Path(__file__).parents[2] / "shared" / "data") / "azure2023"
 TRACE = [str(DATA / f"AzureLLMInferenceTrace_{part}.csv") for part in ("conv", "code")]

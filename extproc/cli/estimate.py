@@ -18,7 +18,7 @@ from extproc.core.errors import ConfigurationError
 if TYPE_CHECKING:
     from extproc.config.schema import Configuration
     from extproc.core.facts import RequestFacts
-    from extproc.core.router import Router
+    from extproc.core.router.router import Router
 
 __all__ = ["add"]
 
@@ -90,9 +90,9 @@ def _router(options: argparse.Namespace) -> "Router":
 
 def _make_router(configuration: "Configuration") -> "Router":
     from extproc.core.estimator import make_estimator  # noqa: PLC0415
-    from extproc.core.learning_budget import LearningBudget  # noqa: PLC0415
-    from extproc.core.policy import Pools  # noqa: PLC0415
-    from extproc.core.router import Router, RouterSettings  # noqa: PLC0415
+    from extproc.core.placing.policy import Pools  # noqa: PLC0415
+    from extproc.core.router.learning_budget import LearningBudget  # noqa: PLC0415
+    from extproc.core.router.router import Router, RouterSettings  # noqa: PLC0415
     from extproc.telemetry.fan_out import FanOut  # noqa: PLC0415
 
     return Router(
@@ -106,8 +106,8 @@ def _make_router(configuration: "Configuration") -> "Router":
 
 def _answer(router: "Router", api: Any, body: bytes, facts: "RequestFacts", tenant: str) -> _Answer:  # noqa: ANN401
     """Decide as the router would, and estimate again for what a decision does not hold."""
-    from extproc.core.budget import token_budget  # noqa: PLC0415
     from extproc.core.facts import RequestHead  # noqa: PLC0415
+    from extproc.core.placing.budget import token_budget  # noqa: PLC0415
 
     decision = router.decide(api, RequestHead("POST", tenant=tenant), body)
     estimate = router.estimator.estimate(facts, tenant)
@@ -146,7 +146,7 @@ def _features(router: "Router", facts: "RequestFacts") -> list[dict[str, Any]]:
     """Return what the text is made of, and what each of it costs where the estimator has prices."""
     from extproc.core.estimator.byteclass import ByteClassEstimator  # noqa: PLC0415
     from extproc.core.estimator.features import FEATURE_NAMES, features  # noqa: PLC0415
-    from extproc.core.text import digrams  # noqa: PLC0415
+    from extproc.core.estimator.text import digrams  # noqa: PLC0415
 
     counts = features(facts, digrams(facts.text)).tolist()
     estimator = router.estimator

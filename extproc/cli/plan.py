@@ -11,9 +11,9 @@ from extproc.core.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from extproc.planning.costs import Costs
-    from extproc.planning.lengths import Lengths
+    from extproc.planning.model.costs import Costs
     from extproc.planning.plan import Plan
+    from extproc.planning.workload.lengths import Lengths
 
 __all__ = ["add", "run"]
 
@@ -43,12 +43,12 @@ def run(args: argparse.Namespace) -> int:
     """Plan, print, and write the report; return 0."""
     if args.what == "paper":
         return _paper(args)
-    from extproc.planning.cache import ResultCache  # noqa: PLC0415  (none of the planner is needed for --help)
-    from extproc.planning.costs import costs_of  # noqa: PLC0415
-    from extproc.planning.declared import DeclaredRule  # noqa: PLC0415
+    from extproc.planning.model.costs import costs_of  # noqa: PLC0415
     from extproc.planning.options import check_directory, setup_of, simulation_of, workload_of  # noqa: PLC0415
     from extproc.planning.plan import make_plan  # noqa: PLC0415
-    from extproc.planning.progress import progress_bar  # noqa: PLC0415
+    from extproc.planning.simulation.cache import ResultCache  # noqa: PLC0415  (none of the planner is needed for --help)
+    from extproc.planning.simulation.progress import progress_bar  # noqa: PLC0415
+    from extproc.planning.workload.declared import DeclaredRule  # noqa: PLC0415
 
     if not args.simulate:
         _refuse_unused(args, frozenset(vars(args)) - SIMULATION_USES, "is only used with --simulate")
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _report_writer() -> "Callable[[Plan, Lengths, Costs, Path], Path]":
     """Import the report before anything is simulated: it fails where matplotlib is missing."""
-    from extproc.planning.report import write_report  # noqa: PLC0415
+    from extproc.planning.output.report import write_report  # noqa: PLC0415
 
     return write_report
 
@@ -154,13 +154,13 @@ def _cache(args: argparse.Namespace) -> Path | None:
 
 def _print(plan: "Plan", costs: "Costs", *, as_json: bool) -> None:
     if as_json:
-        from extproc.planning.export import plan_json  # noqa: PLC0415
+        from extproc.planning.output.export import plan_json  # noqa: PLC0415
 
         print(plan_json(plan, costs))
         return
     from rich.console import Console  # noqa: PLC0415
 
-    from extproc.planning.tables import plan_tables, plan_texts  # noqa: PLC0415
+    from extproc.planning.output.tables import plan_tables, plan_texts  # noqa: PLC0415
 
     console = Console(highlight=False, width=max(MIN_WIDTH, Console().width))
     for renderable in (*plan_texts(plan), *plan_tables(plan, costs, full=False)):
@@ -170,12 +170,12 @@ def _print(plan: "Plan", costs: "Costs", *, as_json: bool) -> None:
 
 
 def _paper(args: argparse.Namespace) -> int:
-    from extproc.planning.cache import ResultCache  # noqa: PLC0415
-    from extproc.planning.export import replay_json  # noqa: PLC0415
-    from extproc.planning.inputs import load_traces  # noqa: PLC0415
     from extproc.planning.options import check_runs  # noqa: PLC0415
-    from extproc.planning.paper import replay  # noqa: PLC0415
-    from extproc.planning.progress import progress_bar  # noqa: PLC0415
+    from extproc.planning.output.export import replay_json  # noqa: PLC0415
+    from extproc.planning.paper.replay import replay  # noqa: PLC0415
+    from extproc.planning.simulation.cache import ResultCache  # noqa: PLC0415
+    from extproc.planning.simulation.progress import progress_bar  # noqa: PLC0415
+    from extproc.planning.workload.inputs import load_traces  # noqa: PLC0415
 
     _refuse_unused(args, PAPER_USES, "is not used by `dualpool plan paper`")
     requests = args.requests if args.requests is not None else PAPER_REQUESTS
@@ -190,7 +190,7 @@ def _paper(args: argparse.Namespace) -> int:
         return 0
     from rich.console import Console  # noqa: PLC0415
 
-    from extproc.planning.paper_tables import replay_renderables  # noqa: PLC0415
+    from extproc.planning.paper.tables import replay_renderables  # noqa: PLC0415
 
     console = Console(highlight=False, width=max(MIN_WIDTH, Console().width))
     for renderable in replay_renderables(result):

@@ -5,7 +5,7 @@ import re
 
 from extproc.config.schema import Configuration
 from extproc.core.errors import ConfigurationError
-from extproc.core.policy import Pools
+from extproc.core.placing.policy import Pools
 
 __all__ = ["check"]
 

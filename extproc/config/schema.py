@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from extproc.core.decision import Mode
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.learning_budget import LearningSettings
-from extproc.core.policy import Pool
+from extproc.core.placing.decision import Mode
+from extproc.core.placing.policy import Pool
+from extproc.core.router.learning_budget import LearningSettings
 from extproc.wire.encode import HeaderNames
 
 __all__ = ["AdminSettings", "Configuration", "ExchangeSettings", "ListenSettings", "MetricsSettings", "TlsFiles"]

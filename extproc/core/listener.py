@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from extproc.core.decision import Decision
 from extproc.core.errors import AnswerFault
 from extproc.core.estimator.protocol import Learning
-from extproc.core.policy import Pool
+from extproc.core.placing.decision import Decision
+from extproc.core.placing.policy import Pool
 from extproc.core.usage import Overflow, Usage
 
 __all__ = ["Listener", "Misconfiguration", "Observation", "Skipped"]

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from extproc.core.apis import api_of, read_request
-from extproc.core.text import digrams, text_kind
+from extproc.core.estimator.text import digrams, text_kind
 from extproc.demo.workload import Ask
 
 __all__ = ["Category", "Logged", "Outcome", "Placement", "Row", "Summary", "summarise"]

@@ -7,7 +7,7 @@ import numpy as np
 from extproc.core.estimator.features import TEXT_FEATURES, Features, Prior, features, prior
 from extproc.core.estimator.least_squares import RelativeLeastSquares
 from extproc.core.estimator.settings import MediaTokens
-from extproc.core.text import digrams
+from extproc.core.estimator.text import digrams
 from extproc.evaluation.requests import Request
 
 __all__ = ["fitted_prices"]

@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.capacity import Instance, smallest_tensor_parallel
-from extproc.planning.catalogue import MAX_BATCHED_TOKENS
-from extproc.planning.fleet import Balance
-from extproc.planning.inputs import lengths_of_means, live_input, load_catalogue, load_traces
-from extproc.planning.lengths import MAX_TOKENS, Lengths
+from extproc.planning.hardware.capacity import Instance, smallest_tensor_parallel
+from extproc.planning.hardware.catalogue import MAX_BATCHED_TOKENS
+from extproc.planning.model.setup import MeasuredRates, Objective, Setup, SlotRule
 from extproc.planning.plan import SimulationOptions
-from extproc.planning.setup import MeasuredRates, Objective, Setup, SlotRule
+from extproc.planning.simulation.fleet import Balance
+from extproc.planning.workload.inputs import lengths_of_means, live_input, load_catalogue, load_traces
+from extproc.planning.workload.lengths import MAX_TOKENS, Lengths
 
 __all__ = ["check_directory", "check_runs", "setup_of", "simulation_of", "workload_of"]
 

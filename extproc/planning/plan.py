@@ -7,15 +7,15 @@ from typing import Literal
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.analytic import Analysis, analyse, default_thresholds
-from extproc.planning.cache import ResultCache
-from extproc.planning.declared import DeclaredRule
-from extproc.planning.fleet import Balance
-from extproc.planning.lengths import Lengths
-from extproc.planning.recommend import recommend, recommend_simulated
-from extproc.planning.runner import FleetEstimate, NotMet, search_each
-from extproc.planning.search import Design, RouterKind, SearchTask
-from extproc.planning.setup import Setup
+from extproc.planning.model.analytic import Analysis, analyse, default_thresholds
+from extproc.planning.model.setup import Setup
+from extproc.planning.output.recommend import recommend, recommend_simulated
+from extproc.planning.simulation.cache import ResultCache
+from extproc.planning.simulation.fleet import Balance
+from extproc.planning.simulation.runner import FleetEstimate, NotMet, search_each
+from extproc.planning.simulation.search import Design, RouterKind, SearchTask
+from extproc.planning.workload.declared import DeclaredRule
+from extproc.planning.workload.lengths import Lengths
 
 __all__ = ["Plan", "SimulationOptions", "WorkloadFigures", "make_plan"]
 

@@ -11,9 +11,9 @@ from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTO
 from extproc.config.loading import as_json
 from extproc.config.schema import Configuration
 from extproc.core.estimator import make_estimator
-from extproc.core.learning_budget import LearningBudget
-from extproc.core.policy import Pools
-from extproc.core.router import Router, RouterSettings
+from extproc.core.placing.policy import Pools
+from extproc.core.router.learning_budget import LearningBudget
+from extproc.core.router.router import Router, RouterSettings
 from extproc.server.admin import Admin, AdminPages
 from extproc.server.listening import Health, listen
 from extproc.server.streams import Streams

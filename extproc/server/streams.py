@@ -11,9 +11,9 @@ from typing import Any
 
 import grpc
 
-from extproc.core.events import MAY_DECIDE, Action, BodyMode, Close, Deadline, Event, Modes
-from extproc.core.exchange import Exchange
-from extproc.core.router import Router
+from extproc.core.exchange.events import MAY_DECIDE, Action, BodyMode, Close, Deadline, Event, Modes
+from extproc.core.exchange.machine import Exchange
+from extproc.core.router.router import Router
 from extproc.server.deadlines import Deadlines
 from extproc.telemetry.metrics import Metrics
 from extproc.wire.decode import Decoder

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from extproc.core.decision import Decision
 from extproc.core.errors import AnswerFault
 from extproc.core.listener import Listener, Misconfiguration, Observation, Skipped
-from extproc.core.policy import Pool
+from extproc.core.placing.decision import Decision
+from extproc.core.placing.policy import Pool
 from extproc.core.usage import Overflow
 
 __all__ = ["FanOut"]

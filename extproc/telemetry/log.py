@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from extproc.core.decision import Decision
 from extproc.core.errors import AnswerFault
 from extproc.core.listener import Misconfiguration, Observation, Skipped
-from extproc.core.policy import Pool
+from extproc.core.placing.decision import Decision
+from extproc.core.placing.policy import Pool
 from extproc.core.usage import Overflow
 
 __all__ = ["JsonFormatter", "LogListener", "configure_logging"]

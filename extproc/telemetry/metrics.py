@@ -4,11 +4,11 @@ from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from extproc.core.decision import Decision
 from extproc.core.errors import AnswerFault
 from extproc.core.estimator.protocol import Estimate, Learning
 from extproc.core.listener import Misconfiguration, Observation, Skipped
-from extproc.core.policy import Pool
+from extproc.core.placing.decision import Decision
+from extproc.core.placing.policy import Pool
 from extproc.core.usage import Overflow, Usage
 from extproc.telemetry.labels import BoundedLabels
 

@@ -11,7 +11,7 @@ from envoy.config.core.v3.base_pb2 import HeaderMap
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 from google.protobuf.message import DecodeError
 
-from extproc.core.events import (
+from extproc.core.exchange.events import (
     BodyMode,
     Event,
     Modes,

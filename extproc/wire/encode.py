@@ -18,9 +18,7 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
 )
 from google.protobuf.struct_pb2 import Value
 
-from extproc.core.budget import TokenBudget
-from extproc.core.decision import Decision, Mode
-from extproc.core.events import (
+from extproc.core.exchange.events import (
     Action,
     ContinueBody,
     ContinueHeaders,
@@ -28,6 +26,8 @@ from extproc.core.events import (
     EchoBody,
     Phase,
 )
+from extproc.core.placing.budget import TokenBudget
+from extproc.core.placing.decision import Decision, Mode
 
 __all__ = ["METADATA_NAMESPACE", "Encoder", "HeaderNames"]
 

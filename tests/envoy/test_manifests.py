@@ -9,7 +9,7 @@ import yaml
 
 from extproc.config.loading import parse
 from extproc.config.schema import Configuration
-from extproc.core.decision import Mode
+from extproc.core.placing.decision import Mode
 from extproc.server.app import LAST_STREAMS_S
 from extproc.server.listening import HEALTH_NAMES
 from tests.envoy.harness.gateway import connection_manager, ext_proc, load, virtual_host

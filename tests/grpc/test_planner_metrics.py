@@ -12,7 +12,7 @@ import pytest
 
 from extproc.cli import main as command_line
 from extproc.core.errors import ConfigurationError
-from extproc.planning.inputs import live_input
+from extproc.planning.workload.inputs import live_input
 from extproc.server.app import App
 
 Router = Callable[..., Any]

@@ -8,7 +8,7 @@ import pytest
 
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.events import (
+from extproc.core.exchange.events import (
     Action,
     BodyMode,
     Close,
@@ -24,10 +24,10 @@ from extproc.core.events import (
     ResponseBody,
     ResponseHeaders,
 )
-from extproc.core.exchange import Exchange
-from extproc.core.learning_budget import LearningBudget, LearningSettings
-from extproc.core.policy import Pool, Pools
-from extproc.core.router import Router, RouterSettings
+from extproc.core.exchange.machine import Exchange
+from extproc.core.placing.policy import Pool, Pools
+from extproc.core.router.learning_budget import LearningBudget, LearningSettings
+from extproc.core.router.router import Router, RouterSettings
 
 
 class Recorder:
@@ -52,7 +52,7 @@ class Recorder:
 class StrictGateway:
     """One exchange seen from Envoy: sends events, refuses answers that Envoy would refuse, keeps what went on.
 
-    Each refusal is an AssertionError with Envoy's reason; see the rules in extproc/core/exchange.py.
+    Each refusal is an AssertionError with Envoy's reason; see the rules in extproc/core/exchange/machine.py.
     """
 
     exchange: Exchange

@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-from extproc.core.answer import AnswerReader
 from extproc.core.errors import AnswerFault, AnswerNotUnderstood
 from extproc.core.facts import Api
+from extproc.core.reading.response import AnswerReader
 from extproc.core.usage import Usage
 
 CAP = 1 << 20

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.core.answer import AnswerReader, read_overflow
 from extproc.core.errors import AnswerFault, AnswerNotUnderstood
 from extproc.core.facts import Api
+from extproc.core.reading.response import AnswerReader, read_overflow
 from extproc.core.usage import Overflow, Usage
 
 CAP = 1 << 20

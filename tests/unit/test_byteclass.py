@@ -15,8 +15,8 @@ from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.features import features, structure_tokens
 from extproc.core.estimator.protocol import Source
 from extproc.core.estimator.settings import ByteClassSettings, EstimatorSettings
+from extproc.core.estimator.text import digrams
 from extproc.core.facts import MediaCount
-from extproc.core.text import digrams
 from extproc.core.usage import Overflow, Usage
 from tests.unit.byteclass_lessons import WORDS, facts, teach
 

@@ -4,8 +4,8 @@ import pytest
 
 from extproc.config.loading import as_json, load, parse
 from extproc.config.schema import Configuration
-from extproc.core.decision import Mode
 from extproc.core.errors import ConfigurationError
+from extproc.core.placing.decision import Mode
 
 
 def test_an_empty_file_is_all_defaults() -> None:

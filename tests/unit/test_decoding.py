@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.core.decoding import decoder_for
 from extproc.core.errors import AnswerFault, AnswerNotUnderstood
+from extproc.core.reading.decoding import decoder_for
 
 TEXT = b'{"usage": {"prompt_tokens": 7}} ' * 500
 CAP = 1 << 20

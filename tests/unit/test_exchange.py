@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.core.decision import Mode, Reason
 from extproc.core.errors import AnswerFault
-from extproc.core.events import (
+from extproc.core.exchange.events import (
     BodyMode,
     Deadline,
     Event,
@@ -26,6 +25,7 @@ from extproc.core.events import (
 )
 from extproc.core.facts import RequestHead
 from extproc.core.listener import Misconfiguration, Skipped
+from extproc.core.placing.decision import Mode, Reason
 
 Connect = Callable[..., Any]
 CHAT = RequestHead("POST", "/v1/chat/completions")

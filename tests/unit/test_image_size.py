@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extproc.core.apis.image_size import image_size
 from extproc.core.facts import ImageSize
-from extproc.core.image_size import image_size
 
 
 def png(width: int, height: int) -> bytes:

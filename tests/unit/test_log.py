@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from extproc.core.decision import Decision, Mode, Reason
 from extproc.core.facts import Api
 from extproc.core.listener import Misconfiguration
-from extproc.core.policy import Pool
+from extproc.core.placing.decision import Decision, Mode, Reason
+from extproc.core.placing.policy import Pool
 from extproc.core.usage import Overflow
 from extproc.telemetry.log import MAX_KINDS, JsonFormatter, LogListener
 

@@ -3,13 +3,13 @@ from dataclasses import replace
 import pytest
 from prometheus_client import CollectorRegistry
 
-from extproc.core.budget import TokenBudget
-from extproc.core.decision import Decision, Mode, Reason
 from extproc.core.errors import AnswerFault, BodyFault
 from extproc.core.estimator.protocol import CategoryKey, Estimate, Learning, Source
 from extproc.core.facts import Api
 from extproc.core.listener import Misconfiguration, Observation
-from extproc.core.policy import Pool
+from extproc.core.placing.budget import TokenBudget
+from extproc.core.placing.decision import Decision, Mode, Reason
+from extproc.core.placing.policy import Pool
 from extproc.core.usage import Overflow, Usage
 from extproc.telemetry.labels import OTHER, BoundedLabels
 from extproc.telemetry.metrics import Metrics

@@ -2,13 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.core.budget import MAX_BUDGET_TOKENS, TokenBudget, token_budget
-from extproc.core.early import EarlyRule, media_bytes
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.protocol import CategoryKey, Estimate, Source
 from extproc.core.facts import Api, RequestFacts
-from extproc.core.learning_budget import LearningBudget, LearningSettings
-from extproc.core.policy import Pool, Pools
+from extproc.core.placing.budget import MAX_BUDGET_TOKENS, TokenBudget, token_budget
+from extproc.core.placing.early import EarlyRule, media_bytes
+from extproc.core.placing.policy import Pool, Pools
+from extproc.core.router.learning_budget import LearningBudget, LearningSettings
 
 THREE = Pools((Pool("s", 100), Pool("m", 1_000), Pool("l", 10_000)))
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.analytic import analyse, break_even_rate, right_sized_context
-from extproc.planning.capacity import Instance, capacity, smallest_tensor_parallel
-from extproc.planning.catalogue import built_in, parse
-from extproc.planning.declared import DeclaredRule, budgets, declared_tokens
-from extproc.planning.lengths import Lengths
-from extproc.planning.search import Design, SearchTask, smallest_fleets
-from extproc.planning.setup import MeasuredRates, Objective, Setup, SlotRule
+from extproc.planning.hardware.capacity import Instance, capacity, smallest_tensor_parallel
+from extproc.planning.hardware.catalogue import built_in, parse
+from extproc.planning.model.analytic import analyse, break_even_rate, right_sized_context
+from extproc.planning.model.setup import MeasuredRates, Objective, Setup, SlotRule
+from extproc.planning.simulation.search import Design, SearchTask, smallest_fleets
+from extproc.planning.workload.declared import DeclaredRule, budgets, declared_tokens
+from extproc.planning.workload.lengths import Lengths
 
 CATALOGUE = built_in()
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from extproc.planning.analytic import Analysis, analyse
-from extproc.planning.capacity import Instance
-from extproc.planning.catalogue import built_in
-from extproc.planning.declared import DeclaredRule
-from extproc.planning.lengths import Lengths
-from extproc.planning.setup import MeasuredRates, Objective, Setup
+from extproc.planning.hardware.capacity import Instance
+from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.model.analytic import Analysis, analyse
+from extproc.planning.model.setup import MeasuredRates, Objective, Setup
+from extproc.planning.workload.declared import DeclaredRule
+from extproc.planning.workload.lengths import Lengths
 
 THRESHOLDS = (512, 1024, 2048, 4096)
 

@@ -80,7 +80,7 @@ def test_a_simulation_is_cached_by_its_inputs(run: Run, trace: Path, monkeypatch
     def never(*_: object) -> None:
         pytest.fail("simulated again")
 
-    monkeypatch.setattr("extproc.planning.runner.smallest_fleets", never)
+    monkeypatch.setattr("extproc.planning.simulation.runner.smallest_fleets", never)
     _, second, _ = run(*question)
 
     assert json.loads(first) == json.loads(second)
@@ -235,7 +235,7 @@ def test_a_report_without_matplotlib_is_refused_before_anything_runs(
 ) -> None:
     """Plots are optional: without matplotlib --report says what to install."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    for module in ("extproc.planning.plots", "extproc.planning.report"):
+    for module in ("extproc.planning.output.plots", "extproc.planning.output.report"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     result = run("--trace", trace, "--rate", 9, "--report", tmp_path / "out")
     expect_sentence(result, "--report needs matplotlib: install dualpool[plots]")

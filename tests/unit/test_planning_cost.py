@@ -7,20 +7,20 @@ from hypothesis import strategies as st
 
 from extproc.core.estimator.ema import EmaEstimator
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.policy import Pool, Pools
-from extproc.core.text import digrams, text_kind
-from extproc.planning import runner, search
-from extproc.planning.cache import ResultCache
-from extproc.planning.capacity import Instance
-from extproc.planning.catalogue import built_in
-from extproc.planning.declared import DeclaredRule
-from extproc.planning.lengths import Lengths
-from extproc.planning.routers import LearningRouter
-from extproc.planning.search import Design, FoundFleet, SearchTask, run_fleet, smallest_fleets
-from extproc.planning.setup import Objective, Setup
-from extproc.planning.texts import draw_texts
-from extproc.planning.watch import misses_for_certain
-from extproc.planning.workload import poisson_workload
+from extproc.core.estimator.text import digrams, text_kind
+from extproc.core.placing.policy import Pool, Pools
+from extproc.planning.hardware.capacity import Instance
+from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.model.setup import Objective, Setup
+from extproc.planning.simulation import runner, search
+from extproc.planning.simulation.cache import ResultCache
+from extproc.planning.simulation.routers import LearningRouter
+from extproc.planning.simulation.search import Design, FoundFleet, SearchTask, run_fleet, smallest_fleets
+from extproc.planning.simulation.watch import misses_for_certain
+from extproc.planning.workload.arrivals import poisson_workload
+from extproc.planning.workload.declared import DeclaredRule
+from extproc.planning.workload.lengths import Lengths
+from extproc.planning.workload.texts import draw_texts
 
 
 def test_the_kind_of_text_is_the_estimators_own() -> None:

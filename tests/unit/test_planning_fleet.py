@@ -6,18 +6,18 @@ import pytest
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.ema import EmaEstimator
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.policy import Pool, Pools
-from extproc.planning.capacity import Instance
-from extproc.planning.catalogue import built_in
-from extproc.planning.declared import DeclaredRule
-from extproc.planning.fleet import Balance, FleetRun, PoolSpec, simulate
-from extproc.planning.lengths import Lengths
-from extproc.planning.published import published_checks
-from extproc.planning.roofline import IterationCost, iteration_cost
-from extproc.planning.routers import LearningRouter, OnePoolRouter, OracleRouter, Router
-from extproc.planning.summary import summarise
-from extproc.planning.throughput import InstanceLimits
-from extproc.planning.workload import Workload, poisson_workload, trace_workload
+from extproc.core.placing.policy import Pool, Pools
+from extproc.planning.hardware.capacity import Instance
+from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.hardware.published import published_checks
+from extproc.planning.hardware.roofline import IterationCost, iteration_cost
+from extproc.planning.model.throughput import InstanceLimits
+from extproc.planning.simulation.fleet import Balance, FleetRun, PoolSpec, simulate
+from extproc.planning.simulation.routers import LearningRouter, OnePoolRouter, OracleRouter, Router
+from extproc.planning.simulation.summary import summarise
+from extproc.planning.workload.arrivals import Workload, poisson_workload, trace_workload
+from extproc.planning.workload.declared import DeclaredRule
+from extproc.planning.workload.lengths import Lengths
 
 COST = IterationCost(tuple(0.01 + 0.0001 * n for n in range(513)), 1e-8, 1e-9)
 POOLS = Pools([Pool("short", 1024), Pool("long", 8192)])

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.planning.instance import Sequence, VllmInstance
-from extproc.planning.roofline import IterationCost
-from extproc.planning.throughput import InstanceLimits
+from extproc.planning.hardware.roofline import IterationCost
+from extproc.planning.model.throughput import InstanceLimits
+from extproc.planning.simulation.instance import Sequence, VllmInstance
 
 
 def cost(

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.analytic import Analysis, analyse, break_even_rate
-from extproc.planning.cache import ResultCache
-from extproc.planning.capacity import Instance
-from extproc.planning.catalogue import built_in
-from extproc.planning.declared import DeclaredRule
-from extproc.planning.lengths import Lengths
+from extproc.planning.hardware.capacity import Instance
+from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.model.analytic import Analysis, analyse, break_even_rate
+from extproc.planning.model.setup import Objective, Setup
+from extproc.planning.output.recommend import recommend, recommend_simulated
 from extproc.planning.plan import SimulationOptions, make_plan
-from extproc.planning.recommend import recommend, recommend_simulated
-from extproc.planning.runner import FleetEstimate, NotMet, search_all, search_each
-from extproc.planning.search import Design, FoundFleet, ObjectiveNotMet, SearchTask
-from extproc.planning.setup import Objective, Setup
+from extproc.planning.simulation.cache import ResultCache
+from extproc.planning.simulation.runner import FleetEstimate, NotMet, search_all, search_each
+from extproc.planning.simulation.search import Design, FoundFleet, ObjectiveNotMet, SearchTask
+from extproc.planning.workload.declared import DeclaredRule
+from extproc.planning.workload.lengths import Lengths
 
 CATALOGUE = built_in()
 LONG = 65_536

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from extproc.planning.fleet import Balance, PoolSpec, simulate
-from extproc.planning.roofline import IterationCost
-from extproc.planning.routers import OnePoolRouter
-from extproc.planning.texts import draw_texts
-from extproc.planning.throughput import InstanceLimits
-from extproc.planning.workload import Workload
+from extproc.planning.hardware.roofline import IterationCost
+from extproc.planning.model.throughput import InstanceLimits
+from extproc.planning.simulation.fleet import Balance, PoolSpec, simulate
+from extproc.planning.simulation.routers import OnePoolRouter
+from extproc.planning.workload.arrivals import Workload
+from extproc.planning.workload.texts import draw_texts
 
 ITERATION_S = 0.001  # short against the service of 100 iterations, so that waiting for a boundary hardly counts
 REQUESTS = 40_000

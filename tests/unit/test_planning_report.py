@@ -11,19 +11,19 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from extproc.planning.cache import ResultCache
-from extproc.planning.capacity import Instance
-from extproc.planning.catalogue import built_in
-from extproc.planning.costs import Costs
-from extproc.planning.declared import DeclaredRule
-from extproc.planning.lengths import Lengths
+from extproc.planning.hardware.capacity import Instance
+from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.model.costs import Costs
+from extproc.planning.model.setup import Objective, Setup
 from extproc.planning.plan import Plan, SimulationOptions, make_plan
-from extproc.planning.setup import Objective, Setup
+from extproc.planning.simulation.cache import ResultCache
+from extproc.planning.workload.declared import DeclaredRule
+from extproc.planning.workload.lengths import Lengths
 
 pytest.importorskip("matplotlib", reason="the report needs matplotlib")
 from matplotlib.axes import Axes
 
-from extproc.planning.report import render_report, write_report
+from extproc.planning.output.report import render_report, write_report
 
 CHROMIUM = which("chromium") or which("chromium-browser")
 FLAGS = (

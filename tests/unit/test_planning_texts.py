@@ -5,15 +5,15 @@ import pytest
 
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.learning_budget import LearningBudget, LearningSettings
-from extproc.core.policy import Pool, Pools
-from extproc.core.text import digrams, text_kind
-from extproc.planning.declared import DeclaredRule
-from extproc.planning.lengths import Lengths
-from extproc.planning.routers import LearningRouter
-from extproc.planning.search import RouterKind
-from extproc.planning.texts import KINDS, Texts, draw_texts
-from extproc.planning.workload import Workload, poisson_workload
+from extproc.core.estimator.text import digrams, text_kind
+from extproc.core.placing.policy import Pool, Pools
+from extproc.core.router.learning_budget import LearningBudget, LearningSettings
+from extproc.planning.simulation.routers import LearningRouter
+from extproc.planning.simulation.search import RouterKind
+from extproc.planning.workload.arrivals import Workload, poisson_workload
+from extproc.planning.workload.declared import DeclaredRule
+from extproc.planning.workload.lengths import Lengths
+from extproc.planning.workload.texts import KINDS, Texts, draw_texts
 
 POOLS = Pools([Pool("short", 1024), Pool("long", 8192)])
 KIND_OF = {

@@ -6,14 +6,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from extproc.planning.analytic import analyse
-from extproc.planning.capacity import Instance
-from extproc.planning.catalogue import built_in
-from extproc.planning.declared import DeclaredRule
-from extproc.planning.lengths import Lengths
-from extproc.planning.search import Design, SearchTask, smallest_fleets
-from extproc.planning.setup import Objective, Setup
-from extproc.planning.throughput import throughput
+from extproc.planning.hardware.capacity import Instance
+from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.model.analytic import analyse
+from extproc.planning.model.setup import Objective, Setup
+from extproc.planning.model.throughput import throughput
+from extproc.planning.simulation.search import Design, SearchTask, smallest_fleets
+from extproc.planning.workload.declared import DeclaredRule
+from extproc.planning.workload.lengths import Lengths
 
 CATALOGUE = built_in()
 CONTEXT = 65_536

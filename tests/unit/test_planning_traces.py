@@ -11,10 +11,10 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.declared import DeclaredRule, budgets, declared_tokens
-from extproc.planning.inputs import lengths_of_means, live_input, load_traces
-from extproc.planning.live import lengths_between, parse_scrape, rate_between
-from extproc.planning.traces import parse_trace
+from extproc.planning.workload.declared import DeclaredRule, budgets, declared_tokens
+from extproc.planning.workload.inputs import lengths_of_means, live_input, load_traces
+from extproc.planning.workload.live import lengths_between, parse_scrape, rate_between
+from extproc.planning.workload.traces import parse_trace
 
 AZURE = """TIMESTAMP,ContextTokens,GeneratedTokens
 2023-11-16 18:15:46.6805900,374,44

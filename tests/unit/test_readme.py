@@ -5,8 +5,8 @@ from pathlib import Path
 from textwrap import dedent
 
 from extproc.config.loading import parse
-from extproc.core.decision import Mode
-from extproc.core.policy import Pool
+from extproc.core.placing.decision import Mode
+from extproc.core.placing.policy import Pool
 
 README = Path(__file__).parents[2] / "README.md"
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.core.errors import AnswerFault, AnswerNotUnderstood
-from extproc.core.sse import SseEvent, SseParser
+from extproc.core.reading.sse import SseEvent, SseParser
 
 CAP = 1 << 16
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.core.text import CLASSES, ByteClass, TextKind, digrams, sample, text_kind
+from extproc.core.estimator.text import CLASSES, ByteClass, TextKind, digrams, sample, text_kind
 
 DATA = Path(os.environ.get("DUALPOOL_DATA", Path(__file__).parents[3] / "shared" / "data"))
 PHRASES = {

@@ -8,12 +8,20 @@ from google.protobuf import json_format
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.core.budget import TokenBudget
-from extproc.core.decision import Decision, Mode, Reason
 from extproc.core.estimator.protocol import CategoryKey, Estimate, Source
-from extproc.core.events import Action, Close, ContinueBody, ContinueHeaders, ContinueTrailers, EchoBody, Phase
+from extproc.core.exchange.events import (
+    Action,
+    Close,
+    ContinueBody,
+    ContinueHeaders,
+    ContinueTrailers,
+    EchoBody,
+    Phase,
+)
 from extproc.core.facts import Api
-from extproc.core.policy import Pool
+from extproc.core.placing.budget import TokenBudget
+from extproc.core.placing.decision import Decision, Mode, Reason
+from extproc.core.placing.policy import Pool
 from extproc.wire.encode import Encoder, HeaderNames
 
 NAMES = HeaderNames("x-pool", "x-estimate", "x-reason")

@@ -12,9 +12,9 @@ from typing import Final
 import msgspec
 
 from extproc.core.apis.bodies import is_set
-from extproc.core.apis.usages import checked_usage, decode_answer
 from extproc.core.errors import AnswerFault, AnswerNotUnderstood
-from extproc.core.sse import SseEvent
+from extproc.core.reading.sse import SseEvent
+from extproc.core.reading.usages import checked_usage, decode_answer
 from extproc.core.usage import Usage
 
 __all__ = ["ChunkStream", "TokenCounts", "read_answer"]

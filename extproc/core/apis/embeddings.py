@@ -7,9 +7,9 @@ from extproc.core.apis.chat import Message, add_messages
 from extproc.core.apis.chunks import TokenCounts
 from extproc.core.apis.plain_prompts import PlainPrompts, read_prompts
 from extproc.core.apis.prompt import Prompt
-from extproc.core.apis.usages import decode_answer
 from extproc.core.errors import AnswerFault, AnswerNotUnderstood
 from extproc.core.facts import Api, RequestFacts
+from extproc.core.reading.usages import decode_answer
 from extproc.core.usage import Usage
 
 __all__ = ["read_answer", "read_request"]

@@ -7,8 +7,8 @@ from typing import Final
 import msgspec
 
 from extproc.core.apis.bodies import compact_json
+from extproc.core.apis.image_size import image_size
 from extproc.core.facts import ImageSize, MediaCount
-from extproc.core.image_size import image_size
 
 __all__ = ["Prompt"]
 

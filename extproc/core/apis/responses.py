@@ -12,10 +12,10 @@ import msgspec
 
 from extproc.core.apis.bodies import NotNegative, decode_body, is_set, model_key
 from extproc.core.apis.prompt import Prompt
-from extproc.core.apis.usages import checked_usage, decode_answer
 from extproc.core.errors import AnswerFault, AnswerNotUnderstood
 from extproc.core.facts import Api, RequestFacts
-from extproc.core.sse import SseEvent
+from extproc.core.reading.sse import SseEvent
+from extproc.core.reading.usages import checked_usage, decode_answer
 from extproc.core.usage import Usage
 
 __all__ = ["ResponseStream", "read_answer", "read_request"]

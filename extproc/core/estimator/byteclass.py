@@ -56,8 +56,8 @@ from extproc.core.estimator.protocol import (
 from extproc.core.estimator.residual import Residual
 from extproc.core.estimator.served_model import ServedModel, need_finite
 from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.text import digrams, text_kind
 from extproc.core.facts import RequestFacts
-from extproc.core.text import digrams, text_kind
 from extproc.core.usage import Overflow, Usage
 
 __all__ = ["ByteClassEstimator"]

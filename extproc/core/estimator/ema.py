@@ -27,8 +27,8 @@ from extproc.core.estimator.evidence import MAX_BYTES_PER_TOKEN, Evidence
 from extproc.core.estimator.output_lengths import OutputLengths
 from extproc.core.estimator.protocol import CategoryKey, CategoryState, Estimate, LearnedState, Learning, Source
 from extproc.core.estimator.settings import EmaSettings, EstimatorSettings, MediaTokens
+from extproc.core.estimator.text import digrams, text_kind
 from extproc.core.facts import MediaCount, RequestFacts
-from extproc.core.text import digrams, text_kind
 from extproc.core.usage import Overflow, Usage
 
 __all__ = ["EmaEstimator"]

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from extproc.core.estimator.settings import MediaTokens
+from extproc.core.estimator.text import CLASSES, ByteClass, Digrams
 from extproc.core.facts import RequestFacts
-from extproc.core.text import CLASSES, ByteClass, Digrams
 
 __all__ = ["FEATURE_NAMES", "TEXT_FEATURES", "Features", "Prior", "features", "prior", "structure_tokens"]
 

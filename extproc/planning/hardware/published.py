@@ -1,0 +1,136 @@
+"""Published figures of real vLLM servers, and what the roofline makes of them.
+
+Nothing is fitted to these; they tell how far to trust the model. `published_checks` returns modelled / published
+for each, the simulator running the very benchmark: a fixed batch, or 200 requests at once.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import inf
+
+import numpy as np
+
+from extproc.planning.hardware.capacity import Instance, capacity
+from extproc.planning.hardware.catalogue import GpuProfile, built_in
+from extproc.planning.hardware.roofline import iteration_cost
+from extproc.planning.model.throughput import InstanceLimits
+from extproc.planning.simulation.instance import Sequence, VllmInstance
+
+__all__ = ["Published", "PublishedCheck", "published_checks"]
+
+SHAREGPT_REQUESTS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One published figure: `batch` requests at once; `what` is measured in `unit`."""
+
+    source: str
+    model: str
+    gpu: str
+    gpus: int
+    what: str
+    unit: str
+    figure: float
+    batch: int
+    prompt: int
+    output: int
+    weight_bytes: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedCheck:
+    """A published figure and the modelled one."""
+
+    published: Published
+    modelled: float
+
+    @property
+    def ratio(self) -> float:
+        """Modelled / published."""
+        return self.modelled / self.published.figure
+
+
+_CI = "vLLM performance benchmark, buildkite.com/vllm/performance-benchmark/builds/9515"
+_ISSUE = "vllm-project/vllm issue 12315 (vLLM 0.6.6; the reporter fell short of the dashboard's 5.13 req/s)"
+_NIM = "docs.nvidia.com/nim/benchmarking/llm/1.0.0/performance (NIM 1.8.0, engine not stated)"
+FIGURES = (
+    Published(_CI, "llama-3-8b", "h200", 1, "latency", "s", 0.8334, 8, 32, 128),
+    Published(_CI, "llama-3-70b", "h200", 4, "latency", "s", 2.0775, 8, 32, 128),
+    Published(_ISSUE, "llama-3-70b", "a100-80g", 4, "latency", "s", 4.946, 8, 32, 128),
+    Published(
+        "johnmusgrave.com/p/vllm-throughput-latency-sweep-on (vLLM 0.23.0: about 75 tokens/s)",
+        "llama-3-8b",
+        "a100-40g",
+        1,
+        "TPOT",
+        "s",
+        1 / 75,
+        1,
+        1024,
+        128,
+    ),
+    Published(
+        "yobitelcomm.github.io/bench/recipes/concurrency-sweep (vLLM 0.21.0; lengths not stated)",
+        "llama-3-8b",
+        "h100-80g",
+        1,
+        "TPOT",
+        "s",
+        0.00648,
+        1,
+        256,
+        128,
+    ),
+    Published(_NIM, "llama-3-70b", "h100-80g", 2, "TPOT", "s", 0.01858, 1, 5000, 500, weight_bytes=1),
+    Published(_NIM, "llama-3-70b", "h100-80g", 2, "TTFT", "s", 0.40677, 1, 5000, 500, weight_bytes=1),
+    # 200 ShareGPT prompts at once; their means (213 in, 218 out) follow from the token rates in the issue.
+    Published(_CI, "llama-3-8b", "h200", 1, "throughput", "req/s", 22.57, SHAREGPT_REQUESTS, 213, 218),
+    Published(_CI, "llama-3-70b", "h200", 4, "throughput", "req/s", 9.839, SHAREGPT_REQUESTS, 213, 218),
+    Published(_ISSUE, "llama-3-70b", "a100-80g", 4, "throughput", "req/s", 3.28, SHAREGPT_REQUESTS, 213, 218),
+)
+
+
+def published_checks() -> Iterator[PublishedCheck]:
+    """Run every published benchmark through the instance model."""
+    for figure in FIGURES:
+        yield PublishedCheck(figure, _modelled(figure))
+
+
+def _modelled(figure: Published) -> float:
+    instance = Instance(
+        replace(built_in().model(figure.model), weight_bytes=figure.weight_bytes), _gpu(figure.gpu), figure.gpus
+    )
+    batched = max(instance.gpu.max_num_batched_tokens, figure.prompt)
+    limits = InstanceLimits(256, batched, capacity(instance, figure.model).kv_tokens, 131_072)
+    server = VllmInstance(iteration_cost(instance, batched), limits)
+    sequences = _sequences(figure)
+    for sequence in sequences:
+        server.arrive(sequence, 0.0)
+    end_s = 0.0
+    while server.until_s < inf:
+        end_s = server.until_s
+        server.finish_run()
+    first_s = sequences[0].first_token_s
+    return {
+        "latency": end_s,
+        "TTFT": first_s,
+        "TPOT": (end_s - first_s) / (figure.output - 1),
+        "throughput": figure.batch / end_s,
+    }[figure.what]
+
+
+def _gpu(name: str) -> GpuProfile:
+    catalogue = built_in()
+    if name == "a100-40g":  # as the 80 GB one, with 1,555 GB/s (NVIDIA A100 data sheet)
+        return replace(catalogue.gpu("a100-80g"), memory_gb=40, bandwidth_gb_s=1555)
+    return catalogue.gpu(name)
+
+
+def _sequences(figure: Published) -> list[Sequence]:
+    if figure.what != "throughput":
+        return [Sequence(index, figure.prompt, figure.output, 0.0) for index in range(figure.batch)]
+    rng = np.random.default_rng(0)
+    prompts = rng.geometric(1 / figure.prompt, figure.batch).tolist()
+    outputs = rng.geometric(1 / figure.output, figure.batch).tolist()
+    return [Sequence(index, p, o, 0.0) for index, (p, o) in enumerate(zip(prompts, outputs, strict=True))]

@@ -1,0 +1,128 @@
+"""How long one iteration of vLLM takes: a roofline of the profile.
+
+An iteration runs its operators one after another, so their times add up:
+
+    T = fixed + max(weights read / bandwidth, matrix FLOPs / peak)        every token of the batch goes through
+          + all-reduce per token                                          two for each layer, when GPUs share a
+          model
+          + decode attention: each sequence reads its KV cache            linear in the batch's context tokens
+          + prefill attention: FLOPs of each new token on all before it
+
+The batch's context grows by one token per sequence and iteration, so T is an arithmetic progression while the
+batch stays the same; `decode_run_s` sums it in closed form, and the simulator never steps through it.
+A mixture of experts reads only the experts that its tokens hit: E (1 - (1 - k/E)^tokens) of E in expectation.
+
+The efficiencies are stated, round, and the same for every GPU; they are fitted to nothing. `published.py` holds
+published vLLM figures and what this model makes of them.
+"""
+
+from dataclasses import dataclass
+from math import ceil, sqrt
+
+from extproc.planning.hardware.capacity import Instance
+
+__all__ = ["IterationCost", "iteration_cost"]
+
+MEMORY_EFFICIENCY = 0.8  # of peak bandwidth; large copies reach .85 to .9
+COMPUTE_EFFICIENCY = 0.6  # of the dense peak, for prefill-sized matrices
+FIXED_S = 0.001  # scheduling and launching one iteration
+ALL_REDUCE_LATENCY_S = 15e-6
+ALL_REDUCES_PER_LAYER = 2
+
+
+@dataclass(frozen=True, slots=True)
+class IterationCost:
+    """Coefficients of T, in seconds.
+
+    `linear_s[n]` is the time of everything but attention for a batch of n tokens, n up to max_num_batched_tokens.
+    """
+
+    linear_s: tuple[float, ...]
+    decode_s_per_context_token: float
+    prefill_s_per_token_pair: float
+
+    def mixed_s(self, decodes: int, context_tokens: int, prefill_tokens: int, prefill_pairs: float) -> float:
+        """Time of one iteration with `decodes` sequences of `context_tokens` in all, and some prefill.
+
+        `prefill_pairs` counts, for each new token, the tokens that it attends to.
+        """
+        attention = context_tokens * self.decode_s_per_context_token
+        return self.linear_s[decodes + prefill_tokens] + attention + prefill_pairs * self.prefill_s_per_token_pair
+
+    def decode_run_s(self, decodes: int, context_tokens: int, iterations: int) -> float:
+        """Time of `iterations` iterations in which the same sequences decode one token each."""
+        growth = decodes * iterations * (iterations - 1) / 2
+        read = iterations * context_tokens + growth
+        return iterations * self.linear_s[decodes] + read * self.decode_s_per_context_token
+
+    def iterations_to_reach(self, decodes: int, context_tokens: int, elapsed_s: float) -> int:
+        """Return the smallest number of decode iterations (at least 1) that take `elapsed_s` or longer."""
+        slope = self.decode_s_per_context_token * decodes / 2
+        first = self.linear_s[decodes] + self.decode_s_per_context_token * context_tokens - slope
+        root = elapsed_s / first if slope == 0 else (sqrt(first**2 + 4 * slope * elapsed_s) - first) / (2 * slope)
+        return max(1, ceil(root - 1e-9))
+
+
+def iteration_cost(instance: Instance, max_num_batched_tokens: int) -> IterationCost:
+    """Return the cost coefficients of an instance whose batches hold at most so many tokens."""
+    bandwidth = instance.gpu.bandwidth_gb_s * 1e9 * MEMORY_EFFICIENCY
+    flops = _peak_flops(instance) * COMPUTE_EFFICIENCY
+    gpus = instance.tensor_parallel
+    matrix_s = 2 * instance.model.active_params_b * 1e9 / (flops * gpus)
+    fixed_s, reduce_s = _communication(instance)
+    weights = _weight_shares(instance, max_num_batched_tokens)
+    linear = tuple(
+        fixed_s + max(share * instance.weight_bytes / (gpus * bandwidth), n * matrix_s) + n * reduce_s
+        for n, share in enumerate(weights)
+    )
+    decode_flops, prefill_flops = _attention_flops(instance)
+    return IterationCost(
+        linear_s=linear,
+        decode_s_per_context_token=max(
+            instance.kv_bytes_per_token_and_gpu / bandwidth, decode_flops / (flops * gpus)
+        ),
+        prefill_s_per_token_pair=prefill_flops / (flops * gpus),
+    )
+
+
+def _peak_flops(instance: Instance) -> float:
+    fp8 = instance.gpu.fp8_tflops
+    tflops = fp8 if fp8 is not None and instance.model.weight_bytes <= 1 else instance.gpu.bf16_tflops
+    return tflops * 1e12
+
+
+def _communication(instance: Instance) -> tuple[float, float]:
+    """Return seconds of an iteration's fixed costs, and of all-reduces for one token (ring: 2 (n-1)/n of the
+    data).
+    """
+    gpus = instance.tensor_parallel
+    if gpus == 1:
+        return FIXED_S, 0.0
+    reduces = ALL_REDUCES_PER_LAYER * instance.model.layers
+    activation_bytes = instance.model.hidden_size * 2
+    ring = 2 * (gpus - 1) / gpus
+    return FIXED_S + reduces * ALL_REDUCE_LATENCY_S, reduces * activation_bytes * ring / (
+        instance.gpu.link_gb_s * 1e9
+    )
+
+
+def _weight_shares(instance: Instance, most_tokens: int) -> list[float]:
+    """Return, for each number of tokens in a batch, the share of all weights that is read."""
+    routed = instance.model.routed
+    if routed is None:
+        return [1.0] * (most_tokens + 1)
+    in_experts = routed.params_b / instance.model.params_b
+    missed = 1 - routed.experts_per_token / routed.experts
+    return [1 - in_experts * missed**n for n in range(most_tokens + 1)]
+
+
+def _attention_flops(instance: Instance) -> tuple[float, float]:
+    """Return FLOPs for one new token on one token of context: in decode, and in prefill."""
+    attention = instance.model.attention
+    per_dim = 2.0 * instance.model.layers * attention.query_heads
+    if attention.kind == "gqa":
+        return (per_dim * 2 * attention.head_dim,) * 2
+    latent = attention.kv_lora_rank
+    decode = per_dim * (latent + attention.rope_dim + latent)  # queries are projected into the latent space
+    prefill = per_dim * (attention.nope_dim + attention.rope_dim + attention.v_dim)
+    return decode, prefill

@@ -1,0 +1,264 @@
+"""The cost model: what two pools save, by the paper's closed form, honestly, and in whole instances.
+
+    closed form   alpha (1 - 1/rho), rho = mu_S / mu_H              drops ceilings and sets mu_L = mu_H
+    honest form   1 - alpha mu_H / mu_S - (1 - alpha) mu_H / mu_L   the long pool serves only long requests
+    integers      ceil(alpha lambda / mu_S) + ceil((1 - alpha) lambda / mu_L) + 2 spares
+                  against ceil(lambda / mu_H) + 1 spare
+
+alpha is the share of requests whose *budget* fits the short pool: what the router routes on, not what turned out.
+Two baselines: one pool of the long context, and one of the smallest usual context that holds every request. The
+second is the fair one. Rates are measured ones, or come from `throughput.py` for each pool's own requests.
+"""
+
+from dataclasses import dataclass
+from math import ceil, inf
+
+import numpy as np
+
+from extproc.core.errors import ConfigurationError
+from extproc.planning.model.reach import check_reach
+from extproc.planning.model.setup import Setup
+from extproc.planning.model.throughput import Throughput, throughput
+from extproc.planning.workload.declared import DeclaredRule, budgets, declared_tokens
+from extproc.planning.workload.lengths import Lengths, Tokens
+
+__all__ = [
+    "USUAL_CONTEXTS",
+    "Analysis",
+    "Baseline",
+    "Split",
+    "analyse",
+    "break_even_rate",
+    "default_thresholds",
+    "right_sized_context",
+]
+
+USUAL_CONTEXTS = (2_048, 4_096, 8_192, 16_384, 32_768, 65_536, 131_072)
+KEEP = 0.8  # of the best saving: the band in which the exact threshold does not matter
+ROUNDING = 1e-9
+MAX_BREAKPOINTS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """One pool for everything: its context, its instances' rate (requests/s), and how many are needed."""
+
+    name: str
+    context_tokens: int
+    rate_per_instance: float
+    instances: int
+    usd_per_year: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Two pools at one threshold. Savings are shares of the baseline's instances; `rho` is mu_S / mu_H.
+
+    `break_even_rate` is the rate (requests/s) from which on two pools need fewer instances than the right-sized
+    pool; None when they never do.
+    """
+
+    threshold: int
+    alpha: float
+    rho: float
+    short_rate: float
+    long_rate: float
+    short_instances: int
+    long_instances: int
+    closed_form: float
+    honest_form: float
+    saving_long: float
+    saving_right_sized: float
+    break_even_rate: float | None
+    usd_per_year: float | None
+
+    @property
+    def instances(self) -> int:
+        """Instances of both pools."""
+        return self.short_instances + self.long_instances
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """Everything the cost model says about one workload and one rule of declared max_tokens.
+
+    `splits` are the thresholds at which both pools can meet the TPOT objective, `out_of_reach` the others. `best`
+    is the split with the fewest instances; `band` the thresholds that keep 80 % of its saving against the
+    right-sized pool, None when it saves nothing.
+    """
+
+    rule: DeclaredRule
+    rate: float
+    long: Baseline
+    right_sized: Baseline
+    splits: tuple[Split, ...]
+    best: Split
+    band: tuple[int, int] | None
+    out_of_reach: tuple[int, ...] = ()
+
+    @property
+    def two_pools_pay(self) -> bool:
+        """Whether the best split needs fewer instances than the right-sized pool."""
+        return self.best.instances < self.right_sized.instances
+
+
+def default_thresholds(long_context: int) -> tuple[int, ...]:
+    """Return thresholds from 512 tokens up to below the long context, four for each doubling."""
+    return tuple(t for k in range(9, 18) for t in (2**k * step // 4 for step in (4, 5, 6, 7)) if t < long_context)
+
+
+def right_sized_context(lengths: Lengths, rule: DeclaredRule, long_context: int) -> int:
+    """Return the smallest usual context that holds every request as declared, at most the long context."""
+    declared = declared_tokens(lengths, rule)
+    longest = int((lengths.prompt + (np.maximum(lengths.output, 1) if declared is None else declared)).max())
+    return min(long_context, next((c for c in USUAL_CONTEXTS if c >= longest), long_context))
+
+
+def analyse(
+    lengths: Lengths, rate: float, setup: Setup, rule: DeclaredRule, thresholds: tuple[int, ...]
+) -> Analysis:
+    """Apply the cost model at each threshold.
+
+    Raises ConfigurationError for a rate that is not positive, thresholds outside the long context, or an objective
+    that no instance meets.
+    """
+    if not 0 < rate < inf:
+        raise ConfigurationError(f"rate {rate:g}: requests per second must be positive")
+    wrong = [t for t in thresholds if not 0 < t < setup.long_context]
+    if wrong or not thresholds:
+        raise ConfigurationError(
+            f"thresholds {wrong}: must be positive and below the long context {setup.long_context:,}"
+        )
+    right_context = right_sized_context(lengths, rule, setup.long_context)
+    measured = setup.measured
+    long_rate = measured.homogeneous if measured else _rate(lengths, setup, setup.long_context)
+    right_rate = (
+        (measured.right_sized or measured.homogeneous) if measured else _rate(lengths, setup, right_context)
+    )
+    check_reach(lengths, setup)
+    long = _baseline("homogeneous, long", setup.long_context, long_rate, rate, setup)
+    right = _baseline("homogeneous, right-sized", right_context, right_rate, rate, setup)
+    budget = budgets(lengths, rule)
+    tried = {
+        t: _split(lengths, budget, t, rate=rate, setup=setup, baselines=(long, right)) for t in sorted(thresholds)
+    }
+    splits = tuple(split for split in tried.values() if split is not None)
+    if not splits:
+        raise ConfigurationError(
+            f"objective TPOT {setup.objective.tpot_s * 1e3:g} ms: at no threshold do both pools meet it with the "
+            "requests they get; one pool of all requests does"
+        )
+    # Of equally small fleets the one with the larger continuous saving has more room.
+    # A threshold that leaves one of the pools without requests is one pool under another name.
+    real = [split for split in splits if 0 < split.alpha < 1] or splits
+    best = min(real, key=lambda split: (split.instances, -split.honest_form))
+    out_of_reach = tuple(t for t, split in tried.items() if split is None)
+    return Analysis(rule, rate, long, right, splits, best, _band(splits, best), out_of_reach)
+
+
+def break_even_rate(alpha: float, rates: tuple[float, float, float], spare: int) -> float | None:
+    """Return the rate from which on two pools always need fewer instances, or None when they never do.
+
+    `rates` are mu of the one pool, the short and the long pool. Fleet sizes change only where a ceiling does, so
+    the last change at which two pools were not smaller is found exactly. Where no request is better off apart, as
+    when all are bound by prefill, the saving is zero but for rounding: never.
+    """
+    one, short, long = rates
+    per_rate = 1 / one - alpha / short - (1 - alpha) / long
+    if per_rate <= ROUNDING / one:
+        return None
+    beyond = (spare + 3) / per_rate  # the linear gap exceeds what ceilings and a second spare can cost
+    steps = [(alpha / short) * beyond, ((1 - alpha) / long) * beyond, beyond / one]
+    if sum(steps) > MAX_BREAKPOINTS:
+        return beyond
+    ends = [
+        np.arange(1, n + 2) / f
+        for f, n in zip((alpha / short, (1 - alpha) / long, 1 / one), map(int, steps), strict=True)
+        if f > 0
+    ]
+    changes = np.unique(np.concatenate(ends))
+    middles = (changes + np.concatenate([[0.0], changes[:-1]])) / 2  # the sizes between two changes are constant
+    apart = np.ceil(alpha * middles / short) + np.ceil((1 - alpha) * middles / long) + 2 * spare
+    smaller = apart < np.ceil(middles / one) + spare
+    not_smaller = np.flatnonzero(~smaller[changes <= beyond])
+    return 0.0 if len(not_smaller) == 0 else float(changes[not_smaller[-1]])
+
+
+def _rate(lengths: Lengths, setup: Setup, context_tokens: int) -> float:
+    """Return the one pool's rate; raises ConfigurationError when not even a single sequence is fast enough."""
+    found = _throughput(lengths, setup, context_tokens)
+    if found.requests_per_s == 0:
+        raise ConfigurationError(
+            f"objective TPOT {setup.objective.tpot_s * 1e3:g} ms: met by no fleet; a single sequence takes "
+            f"{found.iteration_s * 1e3:.1f} ms per token"
+        )
+    return found.requests_per_s
+
+
+def _throughput(lengths: Lengths, setup: Setup, context_tokens: int, *, short: bool = False) -> Throughput:
+    limits = setup.limits(context_tokens, short=short)
+    return throughput(lengths, setup.cost, limits, setup.objective.tpot_s)
+
+
+def _baseline(name: str, context_tokens: int, per_instance: float, rate: float, setup: Setup) -> Baseline:
+    instances = ceil(rate / per_instance) + setup.spare
+    return Baseline(name, context_tokens, per_instance, instances, setup.usd_per_year(instances))
+
+
+def _split(
+    lengths: Lengths,
+    budget: Tokens,
+    threshold: int,
+    *,
+    rate: float,
+    setup: Setup,
+    baselines: tuple[Baseline, Baseline],
+) -> Split | None:
+    """Return two pools at one threshold, or None where one of them cannot meet the TPOT with its requests."""
+    fits = budget <= threshold
+    alpha = float(fits.mean())
+    long_base, right = baselines
+    # A pool without requests has no rate of its own; its share is 0, so any rate does.
+    short = long = long_base.rate_per_instance
+    if setup.measured is not None:
+        short, long = setup.measured.short, setup.measured.long
+    else:
+        if alpha > 0:
+            short = _throughput(lengths.subset(fits), setup, threshold, short=True).requests_per_s
+        if alpha < 1:
+            long = _throughput(lengths.subset(~fits), setup, setup.long_context).requests_per_s
+    if 0 in (short, long):
+        return None
+    one = long_base.rate_per_instance
+    short_instances = ceil(alpha * rate / short) + setup.spare
+    long_instances = ceil((1 - alpha) * rate / long) + setup.spare
+    both = short_instances + long_instances
+    return Split(
+        threshold=threshold,
+        alpha=alpha,
+        rho=short / one,
+        short_rate=short,
+        long_rate=long,
+        short_instances=short_instances,
+        long_instances=long_instances,
+        closed_form=alpha * (1 - one / short),
+        honest_form=1 - alpha * one / short - (1 - alpha) * one / long,
+        saving_long=1 - both / long_base.instances,
+        saving_right_sized=1 - both / right.instances,
+        break_even_rate=break_even_rate(alpha, (right.rate_per_instance, short, long), setup.spare),
+        usd_per_year=setup.usd_per_year(both),
+    )
+
+
+def _band(splits: tuple[Split, ...], best: Split) -> tuple[int, int] | None:
+    """Return the widest run of thresholds around the best that keeps 80 % of its saving."""
+    if best.saving_right_sized <= 0:
+        return None
+    at = splits.index(best)
+    keeps = [split.saving_right_sized >= KEEP * best.saving_right_sized for split in splits]
+    low = high = at
+    while low > 0 and keeps[low - 1]:
+        low -= 1
+    while high + 1 < len(splits) and keeps[high + 1]:
+        high += 1
+    return splits[low].threshold, splits[high].threshold

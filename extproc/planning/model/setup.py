@@ -1,0 +1,137 @@
+"""What is planned: the instance, its pools' limits, the objective, and the prices; everything but the workload."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from math import inf
+
+from extproc.core.errors import ConfigurationError
+from extproc.planning.hardware.capacity import Capacity, Instance, capacity
+from extproc.planning.hardware.roofline import IterationCost, iteration_cost
+from extproc.planning.model.throughput import InstanceLimits
+
+__all__ = ["MeasuredRates", "Objective", "Setup", "SlotRule"]
+
+HOURS_PER_YEAR = 8760
+SMALLEST_BATCH_TOKENS = 128
+
+
+class SlotRule(StrEnum):
+    """How max_num_seqs of a pool is set."""
+
+    PAGED = "paged"  # vLLM's default for the GPU: blocks are taken on demand, preemption handles the rest
+    WORST_CASE = "worst-case"  # as many as fit at full length (the paper's N_seq), so that nothing is preempted
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What a fleet must meet: 99th percentiles in seconds, and the share of requests answered in full."""
+
+    ttft_s: float = 2.0
+    tpot_s: float = 0.08
+    success: float = 0.999
+
+    def __post_init__(self) -> None:
+        if not (self.ttft_s > 0 and self.tpot_s > 0 and 0 <= self.success <= 1):
+            raise ConfigurationError(
+                f"objective TTFT {self.ttft_s:g} s, TPOT {self.tpot_s * 1e3:g} ms, success {self.success:g}: "
+                "times must be positive and success between 0 and 1"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredRates:
+    """Requests per second of one instance, where they are known better than the roofline tells."""
+
+    homogeneous: float
+    short: float
+    long: float
+    right_sized: float | None = None
+
+    def __post_init__(self) -> None:
+        rates = (self.homogeneous, self.short, self.long, self.right_sized or 1.0)
+        if not all(0 < rate < inf for rate in rates):
+            raise ConfigurationError(
+                f"measured rates {self.homogeneous:g}, {self.short:g}, {self.long:g} must be positive"
+            )
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One kind of instance and how it is run.
+
+    `max_num_seqs` overrides the rule, as (homogeneous or long, short); `batched_tokens` overrides the choice of
+    max_num_batched_tokens.
+    """
+
+    model_name: str
+    gpu_name: str
+    instance: Instance
+    long_context: int
+    objective: Objective
+    slots: SlotRule = SlotRule.PAGED
+    spare: int = 1
+    price_usd_h: float | None = None
+    measured: MeasuredRates | None = None
+    max_num_seqs: tuple[int, int] | None = None
+    batched_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.long_context > self.instance.model.max_context:
+            raise ConfigurationError(
+                f"context {self.long_context:,}: {self.model_name} takes at most "
+                f"{self.instance.model.max_context:,} tokens"
+            )
+        self.capacity.check_context(self.long_context, self.name)
+
+    @property
+    def name(self) -> str:
+        """Model, number of GPUs and GPU, as the report names them."""
+        return f"{self.model_name} on {self.instance.tensor_parallel} x {self.gpu_name}"
+
+    @cached_property
+    def capacity(self) -> Capacity:
+        """KV capacity of an instance."""
+        return capacity(self.instance, self.name)
+
+    @cached_property
+    def cost(self) -> IterationCost:
+        """Iteration times of an instance."""
+        return iteration_cost(self.instance, self.max_batched_tokens)
+
+    @cached_property
+    def max_batched_tokens(self) -> int:
+        """The largest power of two (at most vLLM's default) whose full batch still iterates within the TPOT
+        objective.
+
+        A longer chunk stalls every decoding sequence for longer than the objective allows between two tokens.
+        """
+        if self.batched_tokens is not None:
+            return self.batched_tokens
+        most = self.instance.gpu.max_num_batched_tokens
+        linear_s = iteration_cost(self.instance, most).linear_s
+        tokens = most
+        while tokens > SMALLEST_BATCH_TOKENS and linear_s[tokens] > self.objective.tpot_s:
+            tokens //= 2
+        return tokens
+
+    def limits(self, context_tokens: int, *, short: bool = False) -> InstanceLimits:
+        """Return the limits of an instance in a pool of this context."""
+        if self.max_num_seqs is not None:
+            seqs = self.max_num_seqs[1 if short else 0]
+        elif self.slots is SlotRule.WORST_CASE:
+            seqs = min(self.instance.gpu.max_num_seqs, max(1, self.capacity.slots(context_tokens)))
+        else:
+            seqs = self.instance.gpu.max_num_seqs
+        return InstanceLimits(
+            max_num_seqs=min(seqs, self.max_batched_tokens),
+            max_num_batched_tokens=self.max_batched_tokens,
+            kv_tokens=self.capacity.kv_tokens,
+            context_tokens=context_tokens,
+        )
+
+    def usd_per_year(self, instances: float) -> float | None:
+        """Return what so many instances cost in a year, or None when the price is unknown."""
+        if self.price_usd_h is None:
+            return None
+        return instances * self.instance.tensor_parallel * self.price_usd_h * HOURS_PER_YEAR

@@ -1,0 +1,149 @@
+"""Requests per second that one instance sustains, from lengths and iteration times, without simulating.
+
+A prefill yields the first token, so a request of E[output] tokens decodes D = E[output] - 1 times; a share of
+requests may decode not at all. If each iteration completes r requests, D r sequences decode in it, and P r prompt
+tokens are prefilled, in chunks: a share f of the iterations carries one of m tokens, the others only decode.
+
+    T(r) = (1 - f) T_decode(D r) + f T_mixed(D r, m)          mu(r) = r / T(r)
+
+r is a mean and need not be whole: prompts of many chunks and short answers leave less than one sequence decoding.
+mu grows with r; r is bounded by max_num_seqs, by the KV cache, by the batch's token budget (so no iteration
+carries more than it may), and by the objective on the time per output token. A sequence's own prefill is over when
+its tokens come, so a single one is never slowed by it: requests served one after another are the least that an
+instance does, and only an objective below the decoding of a single sequence is out of reach. The usable rate
+leaves head-room: an instance at exactly mu queues without end. What this leaves out: queueing and bursts. The
+simulator has them.
+"""
+
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+
+from extproc.planning.hardware.roofline import IterationCost
+from extproc.planning.workload.lengths import Lengths
+
+__all__ = ["InstanceLimits", "Throughput", "prefill_s", "throughput"]
+
+KV_FILL = 0.9  # of the KV cache on average; the rest absorbs fluctuation
+LOAD = 0.9  # of the largest rate (the load at which the paper measures)
+HALVINGS = 40  # of the bracket around the largest r within the TPOT: beyond the precision of anything here
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceLimits:
+    """What bounds a batch: sequences, tokens of one iteration, KV cache (tokens), and the longest sequence."""
+
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    kv_tokens: int
+    context_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Throughput:
+    """Usable requests per second of one instance, with how many sequences decoding on average and what bounds it.
+
+    The rate is 0 when even a single sequence takes longer than the objective for a token: `iteration_s` says how
+    long.
+    """
+
+    requests_per_s: float
+    sequences: float
+    iteration_s: float
+    bound_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """Means of a workload: prompt tokens, decode steps, context tokens weighted by how long they are held, and the
+    chunks of prefill.
+    """
+
+    prompt: float
+    decodes: float
+    context: float
+    chunk: float
+    pairs_per_prompt_token: float
+
+
+def throughput(lengths: Lengths, cost: IterationCost, limits: InstanceLimits, tpot_s: float) -> Throughput:
+    """Return what one instance sustains for a workload, within the objective on the time per output token."""
+    means = _means(lengths, limits)
+    single_s = _linear_s(cost, 1) + means.context * cost.decode_s_per_context_token
+    if means.decodes > 0 and single_s > tpot_s:
+        return Throughput(0.0, 0.0, single_s, "TPOT")
+    bounds = {
+        "max_num_seqs": limits.max_num_seqs / means.decodes if means.decodes else inf,
+        "KV cache": KV_FILL * limits.kv_tokens / (means.context * means.decodes) if means.decodes else inf,
+        "max_num_batched_tokens": limits.max_num_batched_tokens / (means.decodes + means.prompt),
+    }
+    bound_by = min(bounds, key=lambda name: bounds[name])
+    done = bounds[bound_by]
+    if means.decodes > 0 and _iteration_s(means, cost, done) > tpot_s:
+        done, bound_by = _within(means, cost, done, tpot_s), "TPOT"
+    iteration_s = _iteration_s(means, cost, done)
+    batched = done / iteration_s
+    alone = 1 / (_prefill_s(means, cost) + means.decodes * single_s)
+    if alone > batched:
+        return Throughput(LOAD * alone, means.decodes * single_s * alone, single_s, bound_by)
+    return Throughput(LOAD * batched, done * means.decodes, iteration_s, bound_by)
+
+
+def prefill_s(prompt_tokens: int, cost: IterationCost, limits: InstanceLimits) -> float:
+    """Return the time to the first token of one prompt on an idle instance, in seconds."""
+    one = Lengths(np.array([max(1, prompt_tokens)]), np.array([1]), "one prompt")
+    return _prefill_s(_means(one, limits), cost)
+
+
+def _means(lengths: Lengths, limits: InstanceLimits) -> Means:
+    output = np.maximum(lengths.output, 1).astype(np.float64)
+    prompt = np.maximum(lengths.prompt, 1).astype(np.float64)
+    decodes = output - 1  # the prefill yields the first token
+    room = max(1.0, limits.max_num_batched_tokens * 0.9)  # decodes take the rest of the batch
+    return Means(
+        prompt=float(prompt.mean()),
+        decodes=float(decodes.mean()),
+        context=float((decodes * (prompt + output / 2)).sum() / max(1.0, decodes.sum())),
+        chunk=float(prompt.sum() / np.ceil(prompt / room).sum()),
+        pairs_per_prompt_token=float((prompt**2 / 2).sum() / prompt.sum()),
+    )
+
+
+def _iteration_s(means: Means, cost: IterationCost, done: float) -> float:
+    """Return the mean time of an iteration in the steady state in which each completes `done` requests."""
+    sequences, prefill = done * means.decodes, done * means.prompt
+    share = min(1.0, prefill / means.chunk)
+    chunk = prefill / share
+    read_s = sequences * means.context * cost.decode_s_per_context_token
+    mixed_s = (
+        _linear_s(cost, sequences + chunk) + chunk * means.pairs_per_prompt_token * cost.prefill_s_per_token_pair
+    )
+    # An iteration without prefill has at least one sequence in it.
+    return read_s + (1 - share) * _linear_s(cost, max(1.0, sequences)) + share * mixed_s
+
+
+def _prefill_s(means: Means, cost: IterationCost) -> float:
+    """Return the time that one prompt's prefill takes by itself."""
+    chunks = means.prompt / means.chunk
+    pairs = means.prompt * means.pairs_per_prompt_token
+    return chunks * _linear_s(cost, means.chunk) + pairs * cost.prefill_s_per_token_pair
+
+
+def _within(means: Means, cost: IterationCost, most: float, tpot_s: float) -> float:
+    """Return the largest number of requests per iteration, up to `most`, that keeps iterations within the TPOT."""
+    low, high = most * 2.0**-HALVINGS, most
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        if _iteration_s(means, cost, middle) > tpot_s:
+            high = middle
+        else:
+            low = middle
+    return low
+
+
+def _linear_s(cost: IterationCost, tokens: float) -> float:
+    """Return the time of everything but attention for a batch of so many tokens, linear between whole numbers."""
+    below = min(int(tokens), len(cost.linear_s) - 2)
+    part = min(1.0, tokens - below)
+    return cost.linear_s[below] + part * (cost.linear_s[below + 1] - cost.linear_s[below])

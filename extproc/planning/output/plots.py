@@ -1,0 +1,185 @@
+"""The plots of the report, each as one SVG image; matplotlib draws them without a display."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import StringIO
+
+import numpy as np
+
+from extproc.core.errors import ConfigurationError
+from extproc.planning.model.costs import Costs
+from extproc.planning.plan import Plan
+from extproc.planning.workload.lengths import Lengths
+
+try:
+    import matplotlib as mpl
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+except ImportError as error:  # an optional part of the package
+    raise ConfigurationError("--report needs matplotlib: install dualpool[plots]") from error
+
+__all__ = ["Plot", "draw_plots"]
+
+# The palette of Okabe and Ito: told apart by every kind of colour vision, and in grey.
+BLUE, ORANGE, GREEN, RED, SKY, BLACK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#222222"
+LINES = (BLUE, ORANGE, GREEN, RED, SKY, BLACK)
+SIZE_INCHES = (6.4, 3.4)
+CURVE_POINTS = 400
+KILO = 1024
+
+
+class Plot:
+    """One image: its title, a sentence on what it shows, and the SVG text."""
+
+    def __init__(self, title: str, caption: str, svg: str) -> None:
+        self.title = title
+        self.caption = caption
+        self.svg = svg
+
+
+def draw_plots(plan: Plan, lengths: Lengths, costs: Costs) -> list[Plot]:
+    """Draw all plots that the plan has data for."""
+    best = plan.analysis.best.threshold
+    plots = [
+        _plot(
+            "Request lengths",
+            f"Share of requests up to each length. The line is the threshold of {best:,} tokens.",
+            lambda axes: _lengths(axes, lengths, best),
+        ),
+        _plot(
+            "Saving against threshold",
+            "Instances saved by two pools: the paper's closed form, the honest form, and whole instances with "
+            "spares against the right-sized pool. The band keeps 80 % of the best saving.",
+            lambda axes: _savings(axes, plan),
+        ),
+        _plot(
+            "Fleet sizes",
+            "Instances of each design, spares included; lighter parts are the long pool.",
+            lambda axes: _fleets(axes, plan, costs),
+        ),
+        _plot(
+            "Sensitivity to declared max_tokens",
+            "Share of requests that the short pool takes, by what clients declare.",
+            lambda axes: _sensitivity(axes, plan),
+        ),
+    ]
+    if plan.fleets:
+        plots.insert(
+            3,
+            _plot(
+                "Time to first token",
+                "Simulated, at the smallest fleet of each design.",
+                lambda axes: _ttft(axes, plan),
+            ),
+        )
+    return plots
+
+
+def _plot(title: str, caption: str, draw: Callable[[Axes], None]) -> Plot:
+    with _axes() as (axes, svg):
+        draw(axes)
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(frameon=False, fontsize=8)
+    return Plot(title, caption, svg.getvalue())
+
+
+@contextmanager
+def _axes() -> Iterator[tuple[Axes, StringIO]]:
+    svg = StringIO()
+    # A fixed salt makes the same plan give the same bytes.
+    with mpl.rc_context(
+        {"svg.hashsalt": "dualpool", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
+    ):
+        figure = Figure(figsize=SIZE_INCHES, layout="constrained")
+        axes = figure.add_subplot()
+        axes.grid(visible=True, alpha=0.25, linewidth=0.6)
+        yield axes, svg
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+
+
+def _token_axis(axes: Axes, label: str) -> None:
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda tokens, _: f"{tokens / KILO:g}K" if tokens >= KILO else f"{tokens:g}")
+    axes.set_xlabel(label)
+
+
+def _lengths(axes: Axes, lengths: Lengths, threshold: int) -> None:
+    shares = np.linspace(0, 1, CURVE_POINTS)
+    for name, tokens, colour in (
+        ("input", lengths.prompt, ORANGE),
+        ("output", lengths.output, GREEN),
+        ("total", lengths.total, BLUE),
+    ):
+        axes.plot(np.maximum(np.quantile(tokens, shares), 1), shares, color=colour, label=name)
+    axes.axvline(threshold, color=BLACK, linewidth=1, linestyle="--")
+    _token_axis(axes, "tokens")
+    axes.set_ylabel("share of requests")
+
+
+def _savings(axes: Axes, plan: Plan) -> None:
+    splits = plan.analysis.splits
+    at = [split.threshold for split in splits]
+    axes.axhline(0, color=BLACK, linewidth=0.8)
+    axes.plot(at, [100 * s.closed_form for s in splits], color=SKY, linestyle=":", label="closed form (paper)")
+    axes.plot(at, [100 * s.honest_form for s in splits], color=ORANGE, label="honest form")
+    axes.step(
+        at,
+        [100 * s.saving_right_sized for s in splits],
+        color=BLUE,
+        where="mid",
+        label="instances, against right-sized",
+    )
+    if plan.analysis.band is not None:
+        axes.axvspan(*plan.analysis.band, color=BLUE, alpha=0.08)
+    _token_axis(axes, "threshold, tokens")
+    axes.set_ylabel("saving, %")
+
+
+def _fleets(axes: Axes, plan: Plan, costs: Costs) -> None:
+    best = plan.analysis.best
+    rows: list[tuple[str, tuple[int, ...], float]] = [
+        (f"one pool of {one.context_tokens:,}\n(cost model)", (one.instances,), 0.0)
+        for one in (plan.analysis.long, plan.analysis.right_sized)
+    ]
+    rows.append(
+        (f"two pools at {best.threshold:,}\n(cost model)", (best.short_instances, best.long_instances), 0.0)
+    )
+    rows += [
+        (f"{fleet.design.name}\n(simulated)", costs.of(fleet).instances, float(np.nan_to_num(fleet.half_width)))
+        for fleet in plan.fleets
+    ]
+    for place, (_, sizes, half) in enumerate(rows):
+        axes.barh(place, sizes[0], color=BLUE, height=0.6)
+        axes.barh(place, sum(sizes[1:]), left=sizes[0], color=SKY, height=0.6)
+        if half:
+            axes.errorbar(sum(sizes), place, xerr=half, color=BLACK, capsize=3, linewidth=1)
+        axes.annotate(f" {sum(sizes):,}", (sum(sizes) + half, place), va="center", fontsize=8)
+    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=7)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set_xlabel("instances")
+
+
+def _ttft(axes: Axes, plan: Plan) -> None:
+    for index, fleet in enumerate(plan.fleets):
+        curve = fleet.typical.summary.ttft_curve_s
+        style = "--" if len(fleet.design.contexts) == 1 else "-"
+        axes.plot(
+            curve[:-1],
+            np.linspace(0, 1, len(curve))[:-1],
+            style,
+            color=LINES[index % len(LINES)],
+            label=fleet.design.name,
+        )
+    axes.set_xlabel("time to first token, s")
+    axes.set_ylabel("share of requests")
+
+
+def _sensitivity(axes: Axes, plan: Plan) -> None:
+    for one, colour in zip(plan.sensitivity, LINES, strict=False):
+        axes.plot(
+            [s.threshold for s in one.splits], [s.alpha for s in one.splits], color=colour, label=one.rule.value
+        )
+    axes.axvline(plan.analysis.best.threshold, color=BLACK, linewidth=1, linestyle="--")
+    _token_axis(axes, "threshold, tokens")
+    axes.set_ylabel("alpha, share in the short pool")

@@ -1,0 +1,80 @@
+"""The report: one HTML page with everything in it, to be opened without a network and to be printed."""
+
+from base64 import b64encode
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+from rich.table import Table
+
+from extproc.core.errors import ConfigurationError
+from extproc.planning.model.costs import Costs
+from extproc.planning.output.plots import Plot, draw_plots
+from extproc.planning.output.tables import plan_tables, plan_texts
+from extproc.planning.plan import Plan
+from extproc.planning.workload.lengths import Lengths
+
+__all__ = ["render_report", "write_report"]
+
+READING = (
+    "Alpha is the share of requests whose budget (a bound of the prompt plus declared output) fits the short "
+    "pool; rho is the short pool's rate per instance over the long one's. The closed form assumes that the "
+    "long pool keeps the rate of a mixed one; the honest form uses the rate that long requests really leave "
+    "it. Instances are whole, with the spares that were asked for in each pool. The right-sized pool is the "
+    "smallest usual context that holds every request: the fair comparison. Simulated fleets are the smallest "
+    "that meet the objective, each pool by its own requests; the cost model leaves 10 % head-room instead. "
+    "Their GPUs, money and bars are with the spares, too. "
+    "Times come from a roofline with stated efficiencies (see docs/planner.md for how far it is from published "
+    "figures): ratios are more reliable than counts."
+)
+
+
+def write_report(plan: Plan, lengths: Lengths, costs: Costs, directory: Path) -> Path:
+    """Write `index.html` into a directory, which is made when it is missing, and return its path.
+
+    Raises ConfigurationError when it cannot be written.
+    """
+    path = directory / "index.html"
+    page = render_report(plan, lengths, costs)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, "utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"--report {directory}: {error.strerror}") from error
+    return path
+
+
+def render_report(plan: Plan, lengths: Lengths, costs: Costs) -> str:
+    """Return the page."""
+    template = Template(resources.files("extproc.planning.output").joinpath("report.html").read_text("utf-8"))
+    return template.substitute(
+        profile=escape(plan.profile),
+        rate=f"{plan.rate:,g}",
+        workload="\n".join(f'<p class="soft">{escape(text.plain)}</p>' for text in plan_texts(plan)),
+        recommendation=escape(plan.recommendation),
+        plots="\n".join(_figure(plot) for plot in draw_plots(plan, lengths, costs)),
+        tables="\n".join(_table(table) for table in plan_tables(plan, costs, full=True)),
+        reading=escape(READING),
+    )
+
+
+def _figure(plot: Plot) -> str:
+    # As an image, not inline: the ids of several inline SVGs would collide.
+    image = b64encode(plot.svg.encode()).decode()
+    return (
+        f"<figure><h3>{escape(plot.title)}</h3>"
+        f'<img alt="{escape(plot.title)}" src="data:image/svg+xml;base64,{image}">'
+        f"<figcaption>{escape(plot.caption)}</figcaption></figure>"
+    )
+
+
+def _table(table: Table) -> str:
+    columns = [list(column.cells) for column in table.columns]
+    head = "".join(f"<th>{escape(str(column.header))}</th>" for column in table.columns)
+    rows = ("".join(f"<td>{escape(str(cell))}</td>" for cell in row) for row in zip(*columns, strict=True))
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return (
+        f'<h2>{escape(str(table.title))}</h2><div class="wide"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )

@@ -1,0 +1,1 @@
+"""The paper's evaluation, replayed beside its own tables."""

@@ -1,0 +1,1 @@
+"""Fleets simulated request by request, and the search for the smallest that meets its objective."""

@@ -1,0 +1,78 @@
+"""Results of searches by their inputs: the same question is simulated once.
+
+The key covers every field of the task, the lengths themselves, and the source code of the planner and of core, so
+a change of either is a new question.
+"""
+
+import hashlib
+import os
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+
+import msgspec
+
+import extproc.core
+import extproc.planning
+from extproc.planning.simulation.search import FoundFleet, SearchTask
+
+__all__ = ["ResultCache", "fingerprint"]
+
+
+class ResultCache:
+    """A directory of results; None keeps nothing. A file that cannot be read or written is no result, not an
+    error.
+    """
+
+    def __init__(self, directory: Path | None) -> None:
+        self._directory = directory
+        self._code = _code_hash()
+
+    def get(self, task: SearchTask) -> tuple[FoundFleet, ...] | None:
+        """Return the result of an earlier search for the same task, or None."""
+        if self._directory is None:
+            return None
+        try:
+            return _DECODER.decode(self._path(self._directory, task).read_bytes())
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def put(self, task: SearchTask, found: tuple[FoundFleet, ...]) -> None:
+        """Keep a result."""
+        if self._directory is None:
+            return
+        path = self._path(self._directory, task)
+        part = path.with_suffix(f".{os.getpid()}")
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            part.write_bytes(msgspec.msgpack.encode(found))
+            part.replace(path)
+        except OSError:
+            with suppress(OSError):  # its directory may be what is wrong
+                part.unlink(missing_ok=True)
+
+    def _path(self, directory: Path, task: SearchTask) -> Path:
+        return directory / f"{fingerprint(task, self._code)}.msgpack"
+
+
+_DECODER = msgspec.msgpack.Decoder(tuple[FoundFleet, ...])
+
+
+def fingerprint(task: SearchTask, code: str) -> str:
+    """Return a hash of everything that a result depends on."""
+    digest = hashlib.sha256(code.encode())
+    for field in fields(task):
+        if field.name != "lengths":
+            digest.update(f"{field.name}={getattr(task, field.name)!r};".encode())
+    lengths = task.lengths
+    for array in (lengths.prompt, lengths.output, lengths.arrival_s, lengths.budget):
+        digest.update(b"none" if array is None else array.tobytes())
+    return digest.hexdigest()
+
+
+def _code_hash() -> str:
+    digest = hashlib.sha256()
+    for package in (extproc.planning, extproc.core):
+        for source in sorted(Path(package.__path__[0]).rglob("*.py")):
+            digest.update(source.read_bytes())
+    return digest.hexdigest()

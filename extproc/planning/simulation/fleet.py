@@ -1,0 +1,252 @@
+"""A fleet of pools under a workload: one event loop over arrivals and the runs of all instances.
+
+Pools are in ascending order of context. A request goes where the router says, to an instance that the balancer
+picks. An instance refuses what its context cannot hold, as vLLM does (HTTP 400); a refusal by a smaller pool is
+replayed on the next larger one, as the gateway's retry does (a misroute), one by the largest pool is final.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from heapq import heapify, heappop, heappush
+from itertools import count
+from math import inf, nan
+
+import numpy as np
+import numpy.typing as npt
+
+from extproc.planning.hardware.roofline import IterationCost
+from extproc.planning.model.throughput import InstanceLimits
+from extproc.planning.simulation.instance import Sequence, VllmInstance
+from extproc.planning.simulation.routers import Router
+from extproc.planning.simulation.watch import Watch
+from extproc.planning.workload.arrivals import Workload
+from extproc.planning.workload.lengths import Floats
+
+__all__ = ["Balance", "FleetRun", "PoolSpec", "PoolUse", "simulate"]
+
+PROGRESS_EVERY = 1_000
+
+
+class Balance(StrEnum):
+    """How a pool picks an instance."""
+
+    LEAST_LOADED = "least-loaded"  # fewest requests inside; the longest untouched one of those
+    ROUND_ROBIN = "round-robin"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """One pool: how many instances, and of what kind."""
+
+    name: str
+    instances: int
+    limits: InstanceLimits
+    cost: IterationCost
+
+
+@dataclass(frozen=True, slots=True)
+class PoolUse:
+    """How busy one pool was while requests arrived: shares of time, of sequences' places and of the KV cache."""
+
+    name: str
+    instances: int
+    busy: float
+    mean_sequences: float
+    kv_fill: float
+    preemptions: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FleetRun:
+    """What became of each request, arrays of shape (requests,); nan where there is no such time.
+
+    `pool` is the index of the pool that answered, -1 for a rejected request. `stopped` tells of a run that was
+    given up before its end: it says that the fleet fails, and no more.
+    """
+
+    ttft_s: Floats
+    tpot_s: Floats
+    pool: npt.NDArray[np.int64]
+    misrouted: npt.NDArray[np.bool_]
+    truncated: npt.NDArray[np.bool_]
+    pools: tuple[PoolUse, ...]
+    under_counted: int
+    stopped: bool = False
+
+
+class _Pool:
+    """The instances of one pool, and the balancer over them."""
+
+    def __init__(self, spec: PoolSpec, balance: Balance) -> None:
+        self.spec = spec
+        self.instances = [VllmInstance(spec.cost, spec.limits) for _ in range(spec.instances)]
+        self._balance = balance
+        self._turn = 0
+        self._serial = count()
+        self._latest = [next(self._serial) for _ in self.instances]
+        self._order = [(0, serial, index) for index, serial in enumerate(self._latest)]
+        heapify(self._order)
+
+    def pick(self) -> int:
+        """Return the index of the instance for the next request."""
+        if self._balance is Balance.ROUND_ROBIN:
+            self._turn = (self._turn + 1) % len(self.instances)
+            return self._turn
+        while True:
+            load, serial, index = self._order[0]
+            if serial == self._latest[index] and load == self.instances[index].outstanding:
+                return index
+            heappop(self._order)
+
+    def touched(self, index: int) -> None:
+        """Note that the load of an instance changed."""
+        if self._balance is Balance.LEAST_LOADED:
+            serial = next(self._serial)
+            self._latest[index] = serial
+            heappush(self._order, (self.instances[index].outstanding, serial, index))
+
+    def holds(self, prompt: int, declared: int | None) -> bool:
+        """Tell whether vLLM would accept a request of this length."""
+        return prompt + (1 if declared is None else declared) <= self.spec.limits.context_tokens
+
+
+class _Simulation:
+    """The event loop's state."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        specs: tuple[PoolSpec, ...],
+        router: Router,
+        balance: Balance,
+        watch: Watch | None,
+    ) -> None:
+        self._workload = workload
+        self._watch = watch
+        self._router = router
+        self._pools = [_Pool(spec, balance) for spec in specs]
+        self._events: list[tuple[float, int, int, int]] = []
+        size = len(workload)
+        self.first_token_s = np.full(size, np.nan)
+        self.last_token_s = np.full(size, np.nan)
+        self.output = np.zeros(size, np.int64)
+        self.pool = np.full(size, -1)
+        self.misrouted = np.zeros(size, np.bool_)
+        self.truncated = np.zeros(size, np.bool_)
+
+    def run(self, progress: Callable[[int], None] | None, *, check: bool) -> FleetRun:
+        """Let all requests arrive, then let the fleet finish them."""
+        workload = self._workload
+        declared = [None] * len(workload) if workload.declared is None else workload.declared.tolist()
+        rows = zip(
+            workload.arrival_s.tolist(), workload.prompt.tolist(), workload.output.tolist(), declared, strict=True
+        )
+        use: tuple[PoolUse, ...] = ()
+        for index, (at_s, prompt, output, limit) in enumerate(rows):
+            self._until(at_s, check=check)
+            self._arrive(index, at_s, prompt, output, limit)
+            if index % PROGRESS_EVERY == 0:
+                if progress is not None:
+                    progress(index)
+                if self._watch is not None and self._watch.hopeless:
+                    return replace(self._result(()), stopped=True)
+        use = tuple(self._use(pool, float(workload.arrival_s[-1])) for pool in self._pools)
+        self._until(inf, check=check)
+        return self._result(use)
+
+    def _arrive(self, index: int, now_s: float, prompt: int, output: int, declared: int | None) -> None:
+        chosen = self._router.place(index)
+        while not self._pools[chosen].holds(prompt, declared):
+            chosen += 1
+            if chosen == len(self._pools):
+                return
+            self.misrouted[index] = True
+        pool = self._pools[chosen]
+        room = pool.spec.limits.context_tokens - prompt
+        self.truncated[index] = output > room
+        self.pool[index] = chosen
+        self.output[index] = min(output, room)
+        which = pool.pick()
+        instance = pool.instances[which]
+        epoch = instance.epoch
+        instance.arrive(Sequence(index, prompt, min(output, room), now_s), now_s)
+        pool.touched(which)
+        if instance.epoch != epoch:
+            heappush(self._events, (instance.until_s, instance.epoch, chosen, which))
+
+    def _until(self, now_s: float, *, check: bool) -> None:
+        """Let every run end that ends by `now_s`."""
+        events = self._events
+        while events and events[0][0] <= now_s:
+            at_s, epoch, chosen, which = heappop(events)
+            pool = self._pools[chosen]
+            instance = pool.instances[which]
+            if instance.epoch != epoch:
+                continue
+            finished = instance.finish_run()
+            if instance.until_s < inf:
+                heappush(events, (instance.until_s, instance.epoch, chosen, which))
+            if finished:
+                pool.touched(which)
+                self._answered(finished, at_s)
+            if check:
+                instance.check()
+
+    def _answered(self, finished: list[Sequence], now_s: float) -> None:
+        for sequence in finished:
+            self.first_token_s[sequence.index] = sequence.first_token_s
+            self.last_token_s[sequence.index] = now_s
+            self._router.learn(sequence.index, sequence.output)
+            if self._watch is not None:
+                self._tell(self._watch, sequence, now_s)
+
+    def _tell(self, watch: Watch, sequence: Sequence, now_s: float) -> None:
+        """Tell the watch the same figures that the result will have."""
+        index, after_first = sequence.index, sequence.output - 1
+        tpot_s = (now_s - sequence.first_token_s) / after_first if after_first > 0 else nan
+        ttft_s = sequence.first_token_s - sequence.arrived_s
+        watch.note(int(self.pool[index]), index, ttft_s, tpot_s)
+
+    def _result(self, use: tuple[PoolUse, ...]) -> FleetRun:
+        after_first = self.output - 1
+        spent_s = self.last_token_s - self.first_token_s
+        tpot_s = np.divide(spent_s, after_first, out=np.full(len(spent_s), np.nan), where=after_first > 0)
+        return FleetRun(
+            ttft_s=self.first_token_s - self._workload.arrival_s,
+            tpot_s=tpot_s,
+            pool=self.pool,
+            misrouted=self.misrouted,
+            truncated=self.truncated,
+            pools=use,
+            under_counted=self._router.under_counted,
+        )
+
+    @staticmethod
+    def _use(pool: _Pool, seconds: float) -> PoolUse:
+        size = len(pool.instances) * seconds
+        return PoolUse(
+            name=pool.spec.name,
+            instances=len(pool.instances),
+            busy=sum(i.busy_s for i in pool.instances) / size,
+            mean_sequences=sum(i.sequence_s for i in pool.instances) / size,
+            kv_fill=sum(i.kv_token_s for i in pool.instances) / size / pool.spec.limits.kv_tokens,
+            preemptions=sum(i.preemptions for i in pool.instances),
+        )
+
+
+def simulate(
+    workload: Workload,
+    pools: tuple[PoolSpec, ...],
+    router: Router,
+    balance: Balance = Balance.LEAST_LOADED,
+    progress: Callable[[int], None] | None = None,
+    *,
+    watch: Watch | None = None,
+    check: bool = False,
+) -> FleetRun:
+    """Run a workload through a fleet; `check` asserts every instance's invariants after each event (slow).
+
+    With a `watch` the run is given up as soon as every pool is sure to miss the objective.
+    """
+    return _Simulation(workload, pools, router, balance, watch).run(progress, check=check)

@@ -1,0 +1,147 @@
+"""Many searches: from the cache, in this process, or over several."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from math import sqrt
+from multiprocessing import get_context
+
+import numpy as np
+
+from extproc.planning.simulation.cache import ResultCache
+from extproc.planning.simulation.search import Design, FoundFleet, ObjectiveNotMet, SearchTask, smallest_fleets
+from extproc.planning.simulation.shared import renamed, same_search
+
+__all__ = ["FleetEstimate", "NotMet", "search_all", "search_each"]
+
+# 97.5 % quantiles of Student's t for 1, 2, ... degrees of freedom (any table of the distribution); beyond them the
+# last one, which errs on the wide side.
+STUDENT_T = (
+    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
+    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FleetEstimate:
+    """The smallest fleet of one design over several seeds.
+
+    `instances` is the mean of the totals, `half_width` that of its 95 % confidence interval (nan for one seed, and
+    where all seeds replay the same trace); `typical` is the seed whose total is the median.
+    """
+
+    design: Design
+    found: tuple[FoundFleet, ...]
+    instances: float
+    half_width: float
+    typical: FoundFleet
+
+
+@dataclass(frozen=True, slots=True)
+class NotMet:
+    """A design of which no fleet meets the objective, and the sentence that says why."""
+
+    design: Design
+    why: str
+
+
+Outcome = tuple[FoundFleet, ...] | NotMet
+
+
+def search_all(
+    tasks: Sequence[SearchTask], jobs: int, cache: ResultCache, progress: Callable[[int, str], None]
+) -> tuple[FleetEstimate, ...]:
+    """Search every task, and return an estimate for each; see `search_each`.
+
+    Raises ObjectiveNotMet, of the first task that no fleet can meet.
+    """
+    outcomes = search_each(tasks, jobs, cache, progress)
+    for outcome in outcomes:
+        if isinstance(outcome, NotMet):
+            raise ObjectiveNotMet(outcome.why)
+    return tuple(outcome for outcome in outcomes if isinstance(outcome, FleetEstimate))
+
+
+def search_each(
+    tasks: Sequence[SearchTask], jobs: int, cache: ResultCache, progress: Callable[[int, str], None]
+) -> tuple[FleetEstimate | NotMet, ...]:
+    """Search every task, and return an estimate for each, or why there is none; `progress` is told how many are
+    done and what is going on.
+    """
+    results: dict[int, Outcome] = {
+        index: found for index, task in enumerate(tasks) if (found := cache.get(task)) is not None
+    }
+    missing = [index for index in range(len(tasks)) if index not in results]
+    same = _same_as(tasks, missing)
+    missing = [index for index in missing if index not in same]
+    progress(len(results), "")
+    for index, outcome in _searched(tasks, missing, jobs, lambda what: progress(len(results), what)):
+        results[index] = _kept(cache, tasks[index], outcome)
+        progress(len(results), tasks[index].design.name)
+    for index, first in same.items():
+        results[index] = _kept(cache, tasks[index], _renamed(results[first], tasks[index].design))
+        progress(len(results), tasks[index].design.name)
+    return tuple(_estimate(results[index], tasks[index]) for index in range(len(tasks)))
+
+
+def _kept(cache: ResultCache, task: SearchTask, outcome: Outcome) -> Outcome:
+    if not isinstance(outcome, NotMet):
+        cache.put(task, outcome)
+    return outcome
+
+
+def _renamed(outcome: Outcome, design: Design) -> Outcome:
+    return NotMet(design, outcome.why) if isinstance(outcome, NotMet) else renamed(outcome, design)
+
+
+def _outcome(task: SearchTask, progress: Callable[[int], None] | None = None) -> Outcome:
+    try:
+        return smallest_fleets(task, progress)
+    except ObjectiveNotMet as error:
+        return NotMet(task.design, str(error))
+
+
+def _same_as(tasks: Sequence[SearchTask], missing: list[int]) -> dict[int, int]:
+    """Return, for each missing task that is the same simulation as an earlier missing one, that one's index."""
+    same: dict[int, int] = {}
+    for place, index in enumerate(missing):
+        twin = next((e for e in missing[:place] if e not in same and same_search(tasks[index], tasks[e])), None)
+        if twin is not None:
+            same[index] = twin
+    return same
+
+
+def _searched(
+    tasks: Sequence[SearchTask], missing: list[int], jobs: int, doing: Callable[[str], None]
+) -> Iterator[tuple[int, Outcome]]:
+    """Yield each missing result as it is found."""
+    if jobs == 1 or len(missing) <= 1:
+        for index in missing:
+            yield index, _outcome(tasks[index], partial(_tell, doing, tasks[index]))
+        return
+    # Forking a process that has threads (the progress bar's) can deadlock the child.
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(_outcome, tasks[index]): index for index in missing}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _tell(doing: Callable[[str], None], task: SearchTask, seen: int) -> None:
+    doing(f"{task.design.name}: {seen:,} of {task.requests:,} requests")
+
+
+def _estimate(found: Outcome, task: SearchTask) -> FleetEstimate | NotMet:
+    if isinstance(found, NotMet):
+        return found
+    totals = np.array([fleet.total for fleet in found], np.float64)
+    freedom = len(totals) - 1
+    half = float("nan")
+    if freedom > 0 and task.arrivals != "trace":
+        half = STUDENT_T[min(freedom, len(STUDENT_T)) - 1] * float(totals.std(ddof=1)) / sqrt(len(totals))
+    typical = sorted(found, key=lambda fleet: fleet.total)[len(found) // 2]
+    return FleetEstimate(found[0].design, found, float(totals.mean()), half, typical)

@@ -1,0 +1,61 @@
+"""The requests of one simulation: when they come, how long they are, what they declare and carry."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from extproc.core.errors import ConfigurationError
+from extproc.planning.workload.declared import DeclaredRule, declared_tokens
+from extproc.planning.workload.lengths import Floats, Lengths, Tokens
+from extproc.planning.workload.texts import Texts, draw_texts
+
+__all__ = ["Workload", "poisson_workload", "trace_workload"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Workload:
+    """Requests in order of arrival; all arrays have shape (requests,).
+
+    `declared` is None when no client declares max_tokens.
+    """
+
+    arrival_s: Floats
+    prompt: Tokens
+    output: Tokens
+    declared: Tokens | None
+    texts: Texts
+
+    def __len__(self) -> int:
+        return len(self.prompt)
+
+
+def poisson_workload(
+    lengths: Lengths, rate: float, requests: int, rule: DeclaredRule, rng: np.random.Generator
+) -> Workload:
+    """Draw requests with replacement that arrive as a Poisson process of `rate` per second."""
+    _check_rate(rate)
+    return _workload(lengths.drawn(requests, rng), np.cumsum(rng.exponential(1 / rate, requests)), rule, rng)
+
+
+def trace_workload(lengths: Lengths, rate: float, rule: DeclaredRule, rng: np.random.Generator) -> Workload:
+    """Take the trace's own requests and gaps between them, stretched or compressed to `rate` on average.
+
+    Raises ConfigurationError for a trace without arrival times, or with all of them the same.
+    """
+    _check_rate(rate)
+    arrival = lengths.arrival_s
+    if arrival is None or arrival[-1] <= 0:
+        raise ConfigurationError(
+            f"{lengths.source}: no arrival times in it; only Poisson arrivals can be simulated"
+        )
+    return _workload(lengths, arrival * (len(lengths) / rate / arrival[-1]), rule, rng)
+
+
+def _workload(lengths: Lengths, arrival_s: Floats, rule: DeclaredRule, rng: np.random.Generator) -> Workload:
+    prompt, output = np.maximum(lengths.prompt, 1), np.maximum(lengths.output, 1)
+    return Workload(arrival_s, prompt, output, declared_tokens(lengths, rule), draw_texts(prompt, rng))
+
+
+def _check_rate(rate: float) -> None:
+    if not rate > 0 or rate == float("inf"):
+        raise ConfigurationError(f"rate {rate:g}: requests per second must be positive")

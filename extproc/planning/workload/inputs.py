@@ -1,0 +1,156 @@
+"""Where the planner's input comes from: files, a router's address, or a few numbers. The only place that reads
+them.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from math import inf
+from pathlib import Path
+from typing import TextIO
+from urllib.request import urlopen
+
+import numpy as np
+
+from extproc.core.errors import ConfigurationError
+from extproc.planning.hardware.catalogue import Catalogue, built_in, parse
+from extproc.planning.workload.lengths import Lengths, from_means
+from extproc.planning.workload.live import Scrape, lengths_between, parse_scrape, rate_between
+from extproc.planning.workload.traces import parse_trace
+
+__all__ = ["LiveInput", "lengths_of_means", "live_input", "load_catalogue", "load_traces"]
+
+MAX_TRACE_BYTES = 256 * 1024 * 1024  # ten million requests; a sample of them tells the same
+MAX_LINE = 1024 * 1024  # characters; a row of a trace has a hundred
+MAX_SCRAPE_BYTES = 16 * 1024 * 1024
+MAX_SCRAPES = 2
+SCRAPE_TIMEOUT_S = 10.0
+MEANS_REQUESTS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class LiveInput:
+    """Lengths from a router's metrics, and the rate when two scrapes tell it."""
+
+    lengths: Lengths
+    rate: float | None
+
+
+def load_traces(paths: Sequence[str]) -> Lengths:
+    """Read one or more traces and put their requests together, in order of arrival when all have times.
+
+    Raises ConfigurationError for a file that is missing, too large, not text, or wrong inside.
+    """
+    traces = [_load_trace(Path(path)) for path in paths]
+    if len(traces) == 1:
+        return traces[0]
+    prompt, output = (np.concatenate([getattr(t, name) for t in traces]) for name in ("prompt", "output"))
+    name = " + ".join(trace.source for trace in traces)
+    times = [trace.arrival_s for trace in traces if trace.arrival_s is not None]
+    if len(times) < len(traces):
+        return Lengths(prompt, output, name)
+    arrival = np.concatenate(times)
+    order = np.argsort(arrival, kind="stable")
+    return Lengths(prompt[order], output[order], name, arrival[order])
+
+
+def live_input(sources: Sequence[str], interval_s: float | None) -> LiveInput:
+    """Read one or two scrapes (files or http addresses), in the order in which they were made.
+
+    One address with an interval is scraped twice. Raises ConfigurationError for what cannot be read.
+    """
+    if len(sources) > MAX_SCRAPES:
+        raise ConfigurationError(f"--metrics: {len(sources)} scrapes are given: one or two are read")
+    if interval_s is not None and not 0 < interval_s < inf:
+        raise ConfigurationError(f"--scrape-interval {interval_s:g}: seconds must be positive and finite")
+    if interval_s is not None and len(sources) == 1 and not _is_address(sources[0]):
+        raise ConfigurationError(
+            f"--scrape-interval {interval_s:g}: {sources[0]} is one file; a second scrape or an address is needed"
+        )
+    first = _scrape(sources[0])
+    if len(sources) == 1 and interval_s is not None:
+        time.sleep(interval_s)
+        return _between(first, _scrape(sources[0]), interval_s)
+    if len(sources) == 1:
+        return LiveInput(lengths_between(None, first), None)
+    return _between(first, _scrape(sources[1]), interval_s)
+
+
+def lengths_of_means(text: str) -> Lengths:
+    """Make lengths from `INPUT,OUTPUT` means."""
+    try:
+        mean_prompt, mean_output = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigurationError(f"--mean-tokens {text!r}: two numbers are needed, as in 1155,211") from error
+    return from_means(mean_prompt, mean_output, MEANS_REQUESTS, np.random.default_rng(0))
+
+
+def load_catalogue(path: str | None) -> Catalogue:
+    """Return the built-in catalogue, with the entries of a user's file added."""
+    if path is None:
+        return built_in()
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: {_reason(error)}") from error
+    return built_in().with_more(parse(text, path))
+
+
+def _load_trace(path: Path) -> Lengths:
+    try:
+        size = path.stat().st_size
+        if size > MAX_TRACE_BYTES:
+            raise ConfigurationError(f"{path.name}: {size / 2**20:,.0f} MiB; {AT_MOST}")
+        with path.open(encoding="utf-8") as file:
+            return parse_trace(_lines(file, path.name), path.name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: {_reason(error)}") from error
+
+
+AT_MOST = f"at most {MAX_TRACE_BYTES // 2**20} MiB are read: a random sample of its lines gives the same plan"
+
+
+def _lines(file: TextIO, name: str) -> Iterator[str]:
+    """Yield lines within the limits; a pipe has no size that could be looked up, so they are counted."""
+    read = number = 0
+    while line := file.readline(MAX_LINE + 1):
+        read, number = read + len(line), number + 1
+        if len(line) > MAX_LINE:
+            raise ConfigurationError(f"{name}: line {number} is longer than {MAX_LINE:,} characters")
+        if read > MAX_TRACE_BYTES:
+            raise ConfigurationError(f"{name}: more than {MAX_TRACE_BYTES // 2**20} MiB; {AT_MOST}")
+        yield line
+
+
+def _between(first: Scrape, second: Scrape, interval_s: float | None) -> LiveInput:
+    rate = None if interval_s is None else rate_between(first, second, interval_s)
+    return LiveInput(lengths_between(first, second), rate)
+
+
+def _scrape(source: str) -> Scrape:
+    try:
+        if _is_address(source):
+            with urlopen(source, timeout=SCRAPE_TIMEOUT_S) as answer:  # noqa: S310  (http and https only, see _is_address)
+                data = answer.read(MAX_SCRAPE_BYTES + 1)
+        else:
+            with Path(source).open("rb") as file:
+                data = file.read(MAX_SCRAPE_BYTES + 1)
+        if len(data) > MAX_SCRAPE_BYTES:
+            raise ConfigurationError(f"{source}: more than {MAX_SCRAPE_BYTES // 2**20} MiB of metrics")
+        text = data.decode("utf-8")
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: not UTF-8, or no address
+        raise ConfigurationError(f"{source}: {_reason(error)}") from error
+    return parse_scrape(text, source)
+
+
+def _is_address(source: str) -> bool:
+    return source.startswith(("http://", "https://"))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "not UTF-8 text"
+    if isinstance(error, HTTPException):
+        return f"no HTTP address or no HTTP server: {' '.join(str(error).split()) or type(error).__name__}"
+    return str(getattr(error, "strerror", None) or getattr(error, "reason", None) or error)

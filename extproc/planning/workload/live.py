@@ -1,0 +1,169 @@
+"""Request lengths and rate from a router's own metrics, in Prometheus text.
+
+A router in shadow mode counts prompt and completion tokens of every answer in histograms of fixed buckets. What
+they cannot tell: which prompt had which completion, and where in its bucket a length lies. Lengths are spread
+evenly within a bucket; prompts and completions are paired at random, which understates long totals when long
+prompts come with long answers. The histogram of actual totals says by how much (`Lengths.note`). That of budgets
+says which share the router would really send to a short pool, with the max_tokens that clients really declare: it
+becomes `Lengths.budget`, of which alpha is taken.
+"""
+
+from bisect import bisect_left
+from collections import defaultdict
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
+
+from extproc.core.errors import ConfigurationError
+from extproc.planning.workload.lengths import MAX_TOKENS, Floats, Lengths, Tokens
+
+__all__ = ["Scrape", "lengths_between", "parse_scrape", "rate_between"]
+
+PROMPT = "dualpool_actual_prompt_tokens"
+COMPLETION = "dualpool_actual_completion_tokens"
+TOTAL = "dualpool_actual_total_tokens"
+BUDGET = "dualpool_budget_tokens"
+REQUESTS = "dualpool_requests_total"
+MAX_REQUESTS = 100_000
+BUDGETS_NOTED = (2_048.0, 4_096.0, 8_192.0, 16_384.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Scrape:
+    """Cumulative counts of one scrape: buckets by upper bound (tokens) for each histogram, and all requests."""
+
+    buckets: dict[str, dict[float, float]]
+    requests: float
+    name: str
+
+
+def parse_scrape(text: str, name: str) -> Scrape:
+    """Read one scrape; several models and pools are added up.
+
+    Raises ConfigurationError when it is not Prometheus text or the router's histograms are not in it.
+    """
+    buckets: dict[str, dict[float, float]] = {
+        key: defaultdict(float) for key in (PROMPT, COMPLETION, TOTAL, BUDGET)
+    }
+    requests = 0.0
+    announced: set[str] = set()  # a router that has seen no answer names its histograms, without a sample
+    try:
+        for family in text_string_to_metric_families(text):
+            announced.add(family.name)
+            for sample in family.samples:
+                histogram = buckets.get(sample.name.removesuffix("_bucket"))
+                if histogram is not None and sample.name.endswith("_bucket"):
+                    histogram[_edge(sample.labels["le"])] += _count(sample.value)
+                elif sample.name == REQUESTS:
+                    requests += sample.value
+    except (ValueError, KeyError) as error:
+        raise ConfigurationError(f"{name}: not the Prometheus text of a router: {error}") from error
+    missing = [key for key in (PROMPT, COMPLETION) if not buckets[key] and key not in announced]
+    if missing:
+        raise ConfigurationError(
+            f"{name}: the histogram {' and '.join(missing)} is not in it; is this a router's /metrics?"
+        )
+    return Scrape({key: dict(value) for key, value in buckets.items()}, requests, name)
+
+
+def _edge(text: str) -> float:
+    edge = float(text)
+    if not (0 < edge <= MAX_TOKENS or edge == inf):
+        raise ValueError(f"a bucket up to {text} tokens")
+    return edge
+
+
+def _count(value: float) -> float:
+    if not 0 <= value < inf:
+        raise ValueError(f"a bucket that counts {value:g}")
+    return value
+
+
+def rate_between(first: Scrape, second: Scrape, seconds: float) -> float:
+    """Return requests per second between two scrapes.
+
+    Raises ConfigurationError when the counter did not grow: no traffic, or the router restarted in between.
+    """
+    grown = second.requests - first.requests
+    if grown <= 0 or seconds <= 0:
+        raise ConfigurationError(
+            f"{second.name}: {REQUESTS} went from {first.requests:g} to {second.requests:g} in {seconds:g} s: "
+            "no rate can be told; give it with --rate"
+        )
+    return grown / seconds
+
+
+def lengths_between(first: Scrape | None, second: Scrape) -> Lengths:
+    """Return the lengths that the second scrape counted beyond the first (or in all, without a first)."""
+    rng = np.random.default_rng(0)
+    before = first.buckets if first is not None else {}
+    counts = {key: _increase(before.get(key, {}), second.buckets[key]) for key in second.buckets}
+    answers = int(min(sum(counts[PROMPT].values()), sum(counts[COMPLETION].values())))
+    if answers == 0:
+        raise ConfigurationError(f"{second.name}: {PROMPT} has counted no answer")
+    requests = min(answers, MAX_REQUESTS)
+    prompt, output = (rng.permutation(_spread(counts[key], requests)) for key in (PROMPT, COMPLETION))
+    note = _pairing_note(counts[TOTAL], prompt + output) + _budget_note(counts[BUDGET])
+    return Lengths(prompt, output, second.name, None, note, _budgets(counts[BUDGET], prompt + output))
+
+
+def _budgets(counts: dict[float, float], total: Tokens) -> Tokens | None:
+    """Give the longest request the largest budget that was counted, and so on down; None when none was counted.
+
+    Which request had which budget is not counted; at each edge of a bucket the share below is.
+    """
+    if sum(counts.values()) == 0:
+        return None
+    budget = np.empty_like(total)
+    budget[np.argsort(total, kind="stable")] = _spread(counts, len(total))
+    return budget
+
+
+def _increase(before: dict[float, float], after: dict[float, float]) -> dict[float, float]:
+    """Return the count of each bucket by itself, from cumulative ones."""
+    edges = sorted(after)
+    cumulative = [after[edge] - before.get(edge, 0.0) for edge in edges]
+    return {edge: now - past for edge, now, past in zip(edges, cumulative, [0.0, *cumulative], strict=False)}
+
+
+def _spread(counts: dict[float, float], requests: int) -> Tokens:
+    """Return lengths in ascending order, evenly spread within each bucket; the open bucket doubles its edge."""
+    edges = sorted(counts)
+    shares = np.cumsum([max(counts[edge], 0.0) for edge in edges])
+    uppers = np.array(
+        [edge if np.isfinite(edge) else 2 * lower for edge, lower in zip(edges, [1.0, *edges], strict=False)]
+    )
+    at: Floats = (np.arange(requests) + 0.5) / requests * shares[-1]
+    drawn = np.interp(at, np.concatenate([[0.0], shares]), np.concatenate([[1.0], uppers]))
+    whole: Tokens = np.ceil(drawn).astype(np.int64)  # a bucket holds its upper edge, and not its lower
+    return whole
+
+
+def _pairing_note(totals: dict[float, float], paired: Tokens) -> str:
+    note = "Histograms do not tell which prompt had which completion: they are paired at random."
+    counted = sum(totals.values())
+    if counted == 0:
+        return note
+    edges = sorted(edge for edge in totals if np.isfinite(edge))
+    tail = edges[min(bisect_left(np.cumsum([totals[e] for e in edges]).tolist(), 0.9 * counted), len(edges) - 1)]
+    measured = sum(value for edge, value in totals.items() if edge <= tail) / counted
+    return (
+        f"{note} Of all requests {measured:.1%} took at most {tail:,.0f} tokens; of the pairs "
+        f"{np.mean(paired <= tail):.1%}."
+    )
+
+
+def _budget_note(budgets: dict[float, float]) -> str:
+    counted = sum(budgets.values())
+    if counted == 0:
+        return ""
+    shares = (
+        f"{sum(value for edge, value in budgets.items() if edge <= limit) / counted:.1%} under {limit:,.0f}"
+        for limit in BUDGETS_NOTED
+    )
+    return (
+        f" By the budgets that the router would route on: {', '.join(shares)} tokens; alpha is of these budgets "
+        "where max_tokens are the truth."
+    )
