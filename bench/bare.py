@@ -18,7 +18,7 @@ from extproc.wire.encode import Encoder, HeaderNames
 
 __all__ = ["main"]
 
-DECISION = messages.decision_answer()
+DECISION = messages.decision_reply()
 REQUEST_BODY, RESPONSE_HEADERS, RESPONSE_BODY = (
     Encoder(HeaderNames()).encode(action)
     for action in (ContinueBody(Phase.REQUEST), ContinueHeaders(Phase.RESPONSE), ContinueBody(Phase.RESPONSE))
@@ -40,7 +40,7 @@ def released(request_messages: int) -> Handler:
 
 
 def learned(request_messages: int) -> Handler:
-    """Return a handler that stays for the answer: its headers, its one piece of body, and its empty end."""
+    """Return a handler that stays for the response: its headers, its one piece of body, and its empty end."""
 
     async def handle(_requests: AsyncIterator[bytes], context: Context) -> None:
         for _ in range(request_messages):

@@ -18,7 +18,7 @@ BARS = {"released": 1.25, "learned": 1.35}
 NOTES = """\
 CPU time (user and system, all threads) of the server process. The bare server reads the same messages and
 answers with constants; ours is the real one, `dualpool serve`. h2load posts what Envoy sends of a 2 KB chat
-request; of a learned one also its 1 KB JSON answer. Released: closed after the decision. Learned: everything is
+request; of a learned one also its 1 KB JSON response. Released: closed after the decision. Learned: everything is
 kept. HTTP/1.1 and HTTP/2 are the client's: Envoy ends the body of the one with an empty message. Ratios are of the
 same round."""
 PARTS_NOTES = """\
@@ -34,9 +34,9 @@ class _Case:
     request: list[bytes]
 
     def write(self, folder: Path) -> Path:
-        answer = messages.response(messages.chat_answer()) if self.kind == "learned" else []
+        response = messages.response(messages.chat_response()) if self.kind == "learned" else []
         file = folder / f"{self.kind}-{self.client.replace('/', '')}.frames"
-        file.write_bytes(messages.frames([*self.request, *answer]))
+        file.write_bytes(messages.frames([*self.request, *response]))
         return file
 
 

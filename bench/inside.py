@@ -26,11 +26,11 @@ from extproc.wire.encode import Encoder, HeaderNames
 __all__ = ["measure"]
 
 BODY_BYTES = 2048
-ANSWERS_BEFORE = 300  # a model that is no longer young
+RESPONSES_BEFORE = 300  # a model that is no longer young
 NOTES = """\
 Wall time of calls in a loop, with everything in the processor's caches: in the server, between the library's own
 work on each message, the same code takes about twice as long. A 2 KB chat request in two messages, its 1 KB JSON
-answer in three. The bars above leave a quarter and a third of the bare server's time to all of this; the byte
+response in three. The bars above leave a quarter and a third of the bare server's time to all of this; the byte
 classes alone have a bar of 60 us of their own (bench/estimator.md)."""
 
 
@@ -49,9 +49,9 @@ class _Exchanges:
             messages.http2_pieces(messages.chat_body(BODY_BYTES, stream=True)),
         )
         self.learned = messages.request(messages.http2_pieces(self.body)) + messages.response(
-            messages.chat_answer()
+            messages.chat_response()
         )
-        for _ in range(ANSWERS_BEFORE):
+        for _ in range(RESPONSES_BEFORE):
             self.exchange(self.learned)
 
     def decode(self, stream: list[bytes]) -> list[Event]:

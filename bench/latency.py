@@ -14,16 +14,16 @@ __all__ = ["measure"]
 BODY_BYTES = 2048
 MODES = ("streamed", "buffered", "full-duplex")
 NOTES = """\
-One HTTP/1.1 connection, one request at a time: a 2 KB chat request and a 1 KB JSON answer, from the client's
+One HTTP/1.1 connection, one request at a time: a 2 KB chat request and a 1 KB JSON response, from the client's
 side (h2load). The pool is an Envoy with a constant. Added: the percentile with the filter less the one of the same
-round and the same Envoy on its listener without the filter. Released answers do not pass the router, learned ones
-do."""
+round and the same Envoy on its listener without the filter. Only learned responses
+pass the router."""
 
 
 def measure(stack: Stack, plan: Plan) -> list[Table]:
     """Measure all modes, and no filter, in every round."""
     requests = max(plan.requests // 4, 20)
-    pool = stack.pool(messages.chat_answer())
+    pool = stack.pool(messages.chat_response())
     router = stack.router()
     gateways = {mode: stack.gateway(mode, router, pool) for mode in MODES}
     rows: list[Sequence[str]] = []

@@ -34,7 +34,7 @@ def grpc_load(address: str, frames: Path, requests: int) -> None:
 
 
 def http_load(url: str, body: Path, requests: int, connections: int, log: Path | None = None) -> list[int]:
-    """Post a chat request by HTTP/1.1; return each answer's time in us when there is a log file for it."""
+    """Post a chat request by HTTP/1.1; return each response's time in us when there is a log file for it."""
     shape = ["--h1", "-c", str(min(connections, requests)), "-d", str(body)]
     if log is not None:
         log.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ PAUSE_S = 0.2
 NOTES = f"""\
 Resident memory of the router's process. Direct load, pass by pass of the same requests: {MODELS:,} new models,
 each a category of its own (the router remembers 1,024, and has a metric label for 50); released; learned from
-JSON; refused for length; answers of status 500, of broken JSON, of impossible usage; bodies that are no JSON;
+JSON; refused for length; responses of status 500, of broken JSON, of impossible usage; bodies that are no JSON;
 large ones, decided early; other paths. Bars: at most 120 MB, and within 3 MB of each other."""
 
 
@@ -64,7 +64,7 @@ def _kinds() -> Iterator[list[bytes]]:
     learnable = chat(messages.chat_body(BODY_BYTES))
     refusal = b'{"error":{"message":"This model\'s maximum context length is 8192 tokens.","code":400}}'
     yield chat(messages.chat_body(BODY_BYTES, stream=True))
-    yield learnable + messages.response(messages.chat_answer())
+    yield learnable + messages.response(messages.chat_response())
     yield learnable + messages.response(refusal, {":status": "400"})
     yield learnable + messages.response(b"{}", {":status": "500"})
     yield learnable + messages.response(b'{"usage":')
@@ -75,15 +75,15 @@ def _kinds() -> Iterator[list[bytes]]:
 
 
 async def _many_models(address: str, mark: str) -> None:
-    """Have one answer of each of many models learned from."""
-    answer = messages.response(messages.chat_answer())
+    """Have one response of each of many models learned from."""
+    response = messages.response(messages.chat_response())
     async with grpc.aio.insecure_channel(address) as channel:
         call = channel.stream_stream(
             f"/{messages.SERVICE}/Process", request_serializer=None, response_deserializer=None
         )
         for number in range(MODELS):
             body = messages.chat_body(BODY_BYTES, model=f"model-{mark}-{number}")
-            exchange = messages.request(messages.http1_pieces(body)) + answer
+            exchange = messages.request(messages.http1_pieces(body)) + response
             async for _ in call(iter(exchange)):
                 pass
 

@@ -3,7 +3,7 @@
 What they look like was read off Envoy 1.40. A body from an HTTP/1.1 client comes as its bytes and then an empty
 message that ends it; the first piece is what was read together with the headers, 16 KiB at most, and the pieces
 after it as large as the sender is fast, up to the buffer limit of 1 MiB. A body from an HTTP/2 client comes frame
-by frame, and its last frame ends it. The answer of a pool, by HTTP/1.1, has an empty end, too.
+by frame, and its last frame ends it. The response of a pool, by HTTP/1.1, has an empty end, too.
 """
 
 import json
@@ -26,9 +26,9 @@ from extproc.wire.encode import Encoder, HeaderNames
 
 __all__ = [
     "SERVICE",
-    "chat_answer",
     "chat_body",
-    "decision_answer",
+    "chat_response",
+    "decision_reply",
     "frames",
     "http1_pieces",
     "http2_pieces",
@@ -89,8 +89,8 @@ def chat_body(
     return json.dumps(body).encode()
 
 
-def chat_answer(body_bytes: int = 1024) -> bytes:
-    """Return a JSON answer of about so many bytes, with usage."""
+def chat_response(body_bytes: int = 1024) -> bytes:
+    """Return a JSON response of about so many bytes, with usage."""
     message = {"role": "assistant", "content": (TEXT * 50)[: body_bytes - 330]}
     return json.dumps(
         {
@@ -128,11 +128,11 @@ def request(pieces: Sequence[bytes], headers: Mapping[str, str] | None = None) -
     return [_bytes(message) for message in (head, *bodies)]
 
 
-def response(answer: bytes, headers: Mapping[str, str] | None = None) -> list[bytes]:
-    """Return the messages of a pool's answer."""
+def response(response: bytes, headers: Mapping[str, str] | None = None) -> list[bytes]:
+    """Return the messages of a pool's response."""
     head = ProcessingRequest(response_headers=_headers(RESPONSE_HEADERS | dict(headers or {})))
     bodies = [
-        ProcessingRequest(response_body=HttpBody(body=answer)),
+        ProcessingRequest(response_body=HttpBody(body=response)),
         ProcessingRequest(response_body=HttpBody(end_of_stream=True)),
     ]
     return [_bytes(message) for message in (head, *bodies)]
@@ -143,7 +143,7 @@ def frames(messages: Sequence[bytes]) -> bytes:
     return b"".join(struct.pack(">BI", 0, len(message)) + message for message in messages)
 
 
-def decision_answer() -> bytes:
+def decision_reply() -> bytes:
     """Return what a router answers to a short request."""
     decision = Decision(
         Pool("short", 8192), Reason.FITS, Mode.ENFORCE, routed=True, api=Api.CHAT, budget=TokenBudget(9, 9, 9, 1)

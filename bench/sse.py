@@ -1,4 +1,4 @@
-"""What a long SSE answer costs, released and learned from."""
+"""What a long SSE response costs, released and learned from."""
 
 from collections.abc import Sequence
 
@@ -15,46 +15,46 @@ INTERVAL_MS = 2
 CONNECTIONS = 4
 NOTES = f"""\
 Envoy from `envoy/streamed.yaml`; a pool that writes {EVENTS:,} events, one every {INTERVAL_MS} ms. Envoy's own
-counters of its ext_proc filter, per answer: messages sent to the router, messages received from it, and streams
+counters of its ext_proc filter, per response: messages sent to the router, messages received from it, and streams
 closed. Three messages are the request: headers, body, and its empty end. Where more were sent than that, events
 passed the router. Envoy puts events together that it reads at once."""
 
 
 def measure(stack: Stack, plan: Plan) -> list[Table]:
-    """Measure released and learned answers in turn."""
-    answers = max(plan.requests // 100, CONNECTIONS)
+    """Measure released and learned responses in turn."""
+    responses = max(plan.requests // 100, CONNECTIONS)
     pool = stack.printing("bench.sse_pool", str(EVENTS), str(INTERVAL_MS))
     ours = stack.router()
     gateway = stack.gateway("streamed", ours, pool.address)
     rounds = max(plan.rounds // 2, 1)
-    rows = [_row(stack, (ours, gateway), kind, answers, rounds) for kind in ("released", "learned")]
+    rows = [_row(stack, (ours, gateway), kind, responses, rounds) for kind in ("released", "learned")]
     columns = (
-        *("exchange", "sent per answer", "received per answer", "streams closed per answer"),
-        *("learned from per answer", "router, us per answer", "Envoy, us per answer"),
+        *("exchange", "sent per response", "received per response", "streams closed per response"),
+        *("learned from per response", "router, us per response", "Envoy, us per response"),
     )
-    return [Table(f"An SSE answer of {EVENTS:,} events", NOTES, columns, rows)]
+    return [Table(f"An SSE response of {EVENTS:,} events", NOTES, columns, rows)]
 
 
-def _row(stack: Stack, servers: tuple[Server, Gateway], kind: str, answers: int, rounds: int) -> Sequence[str]:
+def _row(stack: Stack, servers: tuple[Server, Gateway], kind: str, responses: int, rounds: int) -> Sequence[str]:
     _, gateway = servers
     body = stack.folder / f"{kind}.json"
     body.write_bytes(messages.chat_body(BODY_BYTES, stream=True, include_usage=kind == "learned"))
-    http_load(gateway.address, body, answers, CONNECTIONS)
+    http_load(gateway.address, body, responses, CONNECTIONS)
     counted = _counters(servers)
     costs: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
         before = [server.cpu_us() for server in servers]
-        http_load(gateway.address, body, answers, CONNECTIONS)
+        http_load(gateway.address, body, responses, CONNECTIONS)
         for series, server, start in zip(costs, servers, before, strict=True):
-            series.append((server.cpu_us() - start) / answers)
-    per_answer = [
-        f"{(now - then) / (answers * rounds):.1f}" for now, then in zip(_counters(servers), counted, strict=True)
+            series.append((server.cpu_us() - start) / responses)
+    per_response = [
+        f"{(now - then) / (responses * rounds):.1f}" for now, then in zip(_counters(servers), counted, strict=True)
     ]
-    return (kind, *per_answer, *map(spread, costs))
+    return (kind, *per_response, *map(spread, costs))
 
 
 def _counters(servers: tuple[Server, Gateway]) -> list[float]:
     ours, gateway = servers
     names = ("stream_msgs_sent", "stream_msgs_received", "streams_closed")
     of_envoy = [gateway.statistic(f"http.ingress.ext_proc.{name}") for name in names]
-    return [*of_envoy, ours.metric(Server.ANSWERS_READ)]
+    return [*of_envoy, ours.metric(Server.RESPONSES_READ)]

@@ -21,15 +21,15 @@ DONE = b"data: [DONE]"
 async def main(events: int, interval_s: float) -> None:
     """Serve until killed."""
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def response(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while True:
                 await _read_request(reader)
-                await _write_answer(writer, events, interval_s)
+                await _write_response(writer, events, interval_s)
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    server = await asyncio.start_server(response, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     print(f"{host}:{port}", flush=True)
     await server.serve_forever()
@@ -44,7 +44,7 @@ async def _read_request(reader: asyncio.StreamReader) -> None:
         await reader.readexactly(int(head.partition(b"content-length: ")[2].split(b"\r")[0]))
 
 
-async def _write_answer(writer: asyncio.StreamWriter, events: int, interval_s: float) -> None:
+async def _write_response(writer: asyncio.StreamWriter, events: int, interval_s: float) -> None:
     """Write so many events in all, the last two being usage and the end, and the end of the body."""
     clock = asyncio.get_running_loop().time
     began_s = clock()

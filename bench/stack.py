@@ -1,4 +1,4 @@
-"""The processes that are measured: routers, bare servers, Envoys, and pools that answer with a constant."""
+"""The processes that are measured: routers, bare servers, Envoys, and pools that response with a constant."""
 
 import contextlib
 import json
@@ -38,8 +38,8 @@ drain_s: 0
 class Server:
     """A running process and where it listens; `admin` is "" where it has none."""
 
-    # Answers whose usage was read: one observation of the histogram each.
-    ANSWERS_READ: ClassVar[str] = "dualpool_actual_total_tokens_count"
+    # Responses whose usage was read: one observation of the histogram each.
+    RESPONSES_READ: ClassVar[str] = "dualpool_actual_total_tokens_count"
 
     pid: int
     address: str
@@ -57,8 +57,8 @@ class Server:
 
     def metric(self, name: str) -> float:
         """Return the sum of a metric of ours over all its labels. Raises KeyError for one that is not there."""
-        with urlopen(f"http://{self.admin}/metrics") as answer:
-            families = list(text_string_to_metric_families(answer.read().decode()))
+        with urlopen(f"http://{self.admin}/metrics") as response:
+            families = list(text_string_to_metric_families(response.read().decode()))
         if not any(name.startswith(family.name) for family in families):
             raise KeyError(name)
         return sum(each.value for family in families for each in family.samples if each.name == name)
@@ -72,8 +72,8 @@ class Gateway(Server):
 
     def statistic(self, name: str) -> int:
         """Return one of Envoy's own counters."""
-        with urlopen(f"{self.admin}/stats?format=json&filter=^{name}$") as answer:  # noqa: S310  (our own Envoy)
-            return sum(each["value"] for each in json.load(answer)["stats"] if "value" in each)
+        with urlopen(f"{self.admin}/stats?format=json&filter=^{name}$") as response:  # noqa: S310  (our own Envoy)
+            return sum(each["value"] for each in json.load(response)["stats"] if "value" in each)
 
 
 class Stack:
@@ -107,12 +107,12 @@ class Stack:
         child = self._run(module, _python(module, *arguments))
         return Server(child.pid, child.wait_for(lambda: _first_line(child.log), "address"))
 
-    def pool(self, answer: bytes) -> str:
+    def pool(self, response: bytes) -> str:
         """Start a pool that answers all with this JSON (an Envoy, which takes the least); return host:port."""
         document = yaml.safe_load(POOL.read_text())
         manager = document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
         route = manager["route_config"]["virtual_hosts"][0]["routes"][0]
-        route["direct_response"]["body"]["inline_string"] = answer.decode()
+        route["direct_response"]["body"]["inline_string"] = response.decode()
         _, _, listeners = self._envoy("pool", document)
         return listeners["pool"]
 
@@ -167,8 +167,8 @@ def _log_entry(child: Child, message: str) -> dict[str, Any] | None:
 def _ready_listeners(admin: str) -> dict[str, str] | None:
     with contextlib.suppress(OSError):  # not listening yet, or 503: not ready yet
         urlopen(f"{admin}/ready").close()  # noqa: S310  (our own Envoy)
-        with urlopen(f"{admin}/listeners?format=json") as answer:  # noqa: S310
-            statuses = json.load(answer)["listener_statuses"]
+        with urlopen(f"{admin}/listeners?format=json") as response:  # noqa: S310
+            statuses = json.load(response)["listener_statuses"]
         ports = {each["name"]: each["local_address"]["socket_address"]["port_value"] for each in statuses}
         return {name: f"127.0.0.1:{port}" for name, port in ports.items()}
     return None

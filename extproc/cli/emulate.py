@@ -22,11 +22,11 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     group = parser.add_argument_group("the pool")
     group.add_argument("--model", required=True, metavar="NAME", help="served model name")
     group.add_argument("--max-model-len", required=True, type=int, metavar="N", help="context, in tokens")
-    group.add_argument("--name", default="pool", help="value of x-served-by in answers (default: pool)")
+    group.add_argument("--name", default="pool", help="value of x-served-by in responses (default: pool)")
     group.add_argument(
         "--address", default="127.0.0.1:0", metavar="HOST:PORT", help="port 0: any free one (default)"
     )
-    group = parser.add_argument_group("answers")
+    group = parser.add_argument_group("responses")
     group.add_argument("--tokenizer", default="auto", help="auto (default), qwen, cl100k, deepseek or bytes")
     group.add_argument("--median-completion-tokens", type=int, default=80, metavar="N", help="default: 80")
     group.add_argument("--compression", default="none", help="none (default), gzip, deflate or br, if accepted")

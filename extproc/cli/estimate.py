@@ -48,7 +48,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _Response:
     """What is printed: name and value of each fact, of the estimate, and of each feature that is not zero."""
 
     facts: dict[str, Any]
@@ -72,8 +72,8 @@ def _run(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 1
-    answer = _answer(router, api, body, facts, options.tenant)
-    print(_as_json(answer) if options.json else _as_table(answer))
+    response = _response(router, api, body, facts, options.tenant)
+    print(_as_json(response) if options.json else _as_table(response))
     return 0
 
 
@@ -104,7 +104,7 @@ def _make_router(configuration: "Configuration") -> "Router":
     )
 
 
-def _answer(router: "Router", api: Any, body: bytes, facts: "RequestFacts", tenant: str) -> _Answer:  # noqa: ANN401
+def _response(router: "Router", api: Any, body: bytes, facts: "RequestFacts", tenant: str) -> _Response:  # noqa: ANN401
     """Decide as the router would, and estimate again for what a decision does not hold."""
     from extproc.core.facts import RequestHead  # noqa: PLC0415
     from extproc.core.placing.budget import token_budget  # noqa: PLC0415
@@ -112,7 +112,7 @@ def _answer(router: "Router", api: Any, body: bytes, facts: "RequestFacts", tena
     decision = router.decide(api, RequestHead("POST", tenant=tenant), body)
     estimate = router.estimator.estimate(facts, tenant)
     budget = token_budget(facts, estimate)
-    return _Answer(
+    return _Response(
         facts={
             "api": api.value,
             "model": facts.model,
@@ -160,24 +160,25 @@ def _features(router: "Router", facts: "RequestFacts") -> list[dict[str, Any]]:
     ]
 
 
-def _as_json(answer: _Answer) -> str:
+def _as_json(response: _Response) -> str:
     def keys(row: dict[str, Any]) -> dict[str, Any]:
         return {name.replace(" ", "_"): value for name, value in row.items()}
 
     return json.dumps(
-        {"facts": keys(answer.facts), "features": answer.features, "estimate": keys(answer.estimate)}, indent=2
+        {"facts": keys(response.facts), "features": response.features, "estimate": keys(response.estimate)},
+        indent=2,
     )
 
 
-def _as_table(answer: _Answer) -> str:
+def _as_table(response: _Response) -> str:
     """Return three blocks of aligned columns."""
-    facts = {name: value for name, value in answer.facts.items() if value not in (0, None)}
+    facts = {name: value for name, value in response.facts.items() if value not in (0, None)}
     lines = [f"{name:24}{value:>14}" for name, value in facts.items()]
     lines += ["", f"{'feature':24}{'count':>14}{'price':>10}{'tokens':>12}"]
-    for row in answer.features:
+    for row in response.features:
         price, tokens = row.get("price", ""), row.get("tokens", "")
         lines.append(f"{row['feature']:24}{row['count']:>14,}{price:>10}{tokens:>12}")
-    lines += ["", *(f"{name:24}{value:>14}" for name, value in answer.estimate.items())]
+    lines += ["", *(f"{name:24}{value:>14}" for name, value in response.estimate.items())]
     return "\n".join(lines)
 
 
@@ -192,8 +193,8 @@ def _fetch(url: str, path: str) -> bytes:
     if not url.startswith(("http://", "https://")):
         raise ConfigurationError(f"--admin {url}: a URL such as http://127.0.0.1:9090 is needed")
     try:
-        with urllib.request.urlopen(url.rstrip("/") + path, timeout=TIMEOUT_S) as answer:  # noqa: S310  (checked above)
-            body: bytes = answer.read()
+        with urllib.request.urlopen(url.rstrip("/") + path, timeout=TIMEOUT_S) as response:  # noqa: S310  (checked above)
+            body: bytes = response.read()
             return body
     except (http.client.HTTPException, OSError) as error:  # OSError: also URLError and TimeoutError
         raise ConfigurationError(f"--admin {url}{path}: {error!r} (the admin address is wanted)") from error

@@ -49,7 +49,7 @@ class ExchangeSettings:
 
     deadline_ms: Annotated[int, Meta(ge=1, le=60_000)] = 150
     max_held_bytes: Annotated[int, Meta(ge=1024)] = 768 << 10
-    max_answer_bytes: Annotated[int, Meta(ge=1024)] = 4 << 20
+    max_response_bytes: Annotated[int, Meta(ge=1024)] = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)

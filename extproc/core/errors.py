@@ -3,18 +3,18 @@
 DualpoolError
 ├── ConfigurationError   the operator's: names the field, the value and what is allowed
 ├── BodyNotUnderstood    the client's: the request is passed on as it came, to the largest pool
-└── AnswerNotUnderstood  the pool's: nothing is learned from the answer
+└── ResponseNotUnderstood  the pool's: nothing is learned from the response
 """
 
 from enum import StrEnum
 
 __all__ = [
-    "AnswerFault",
-    "AnswerNotUnderstood",
     "BodyFault",
     "BodyNotUnderstood",
     "ConfigurationError",
     "DualpoolError",
+    "ResponseFault",
+    "ResponseNotUnderstood",
 ]
 
 
@@ -44,8 +44,8 @@ class BodyNotUnderstood(DualpoolError):
         self.fault = fault
 
 
-class AnswerFault(StrEnum):
-    """Why an answer taught nothing; a metric label, so the set is closed."""
+class ResponseFault(StrEnum):
+    """Why a response taught nothing; a metric label, so the set is closed."""
 
     NOT_JSON = "not_json"
     BROKEN_SSE = "broken_sse"
@@ -53,12 +53,12 @@ class AnswerFault(StrEnum):
     WRONG_USAGE = "wrong_usage"  # zero, negative or beyond what the bytes could hold
     ENCODING = "encoding"  # unknown content-encoding, or data that does not decode
     TOO_LARGE = "too_large"
-    CUT_SHORT = "cut_short"  # the stream ended before the answer did
+    CUT_SHORT = "cut_short"  # the stream ended before the response did
 
 
-class AnswerNotUnderstood(DualpoolError):
-    """An answer from which nothing is learned."""
+class ResponseNotUnderstood(DualpoolError):
+    """A response from which nothing is learned."""
 
-    def __init__(self, fault: AnswerFault, detail: str = "") -> None:
+    def __init__(self, fault: ResponseFault, detail: str = "") -> None:
         super().__init__(f"{fault}: {detail}" if detail else fault.value)
         self.fault = fault

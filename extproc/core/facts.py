@@ -65,7 +65,7 @@ class RequestFacts:
     `exact_prompt_tokens` is set when the prompt came as token ids. A body may hold several prompts (a list): the
     counts above are of all together, as usage reports them, and `longest_share` is the longest one's part of them.
     `max_output_tokens` is None when the client declared no limit. `sequences` is max(n, best_of).
-    `usage_in_answer` is False for a stream that was not asked to report usage.
+    `usage_in_response` is False for a stream that was not asked to report usage.
     `unseen_history` says that the pool will add what this body does not hold, or that parts of it cannot be
     measured.
     """
@@ -82,7 +82,7 @@ class RequestFacts:
     max_output_tokens: int | None = None
     sequences: int = 1
     stream: bool = False
-    usage_in_answer: bool = True
+    usage_in_response: bool = True
     truncate_prompt_tokens: int | None = None
     unseen_history: bool = False
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from extproc.core.errors import AnswerFault
+from extproc.core.errors import ResponseFault
 from extproc.core.estimator.protocol import Learning
 from extproc.core.placing.decision import Decision
 from extproc.core.placing.policy import Pool
@@ -22,20 +22,20 @@ class Misconfiguration(StrEnum):
     # Still decided. Envoy lets the headers go on when they are answered before the body's first byte is there: a
     # request whose head and body come in two writes goes to the default pool whatever we say.
     BUFFERED_PARTIAL = "buffered_partial"
-    # Still decided, and streams are not kept: Envoy would hold an answer back until its end, or fail it with 500.
+    # Still decided, and streams are not kept: Envoy would hold a response back until its end, or fail it with 500.
     RESPONSE_BUFFERED = "response_buffered"
 
 
 class Skipped(StrEnum):
-    """Why a kept stream taught nothing although its answer was readable; beside AnswerFault a metric label."""
+    """Why a kept stream taught nothing although its response was readable; beside ResponseFault a metric label."""
 
     STATUS = "status"  # not a 2xx
-    EARLY_ANSWER = "early_answer"  # the answer began before the request was whole
+    EARLY_RESPONSE = "early_response"  # the response began before the request was whole
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One answer that was read whole, the pool that gave it, and what it taught."""
+    """One response that was read whole, the pool that gave it, and what it taught."""
 
     decision: Decision
     served_by: Pool
@@ -44,34 +44,34 @@ class Observation:
 
 
 class Listener(Protocol):
-    """Hears of everything that an exchange does. Implementations must not raise and must be quick."""
+    """Is called with everything that an exchange does. Implementations must not raise and must be quick."""
 
     def decided(self, decision: Decision) -> None:
-        """Hear that a request was placed."""
+        """Called when a request was placed."""
 
     def passed(self) -> None:
-        """Hear that a request was none of ours."""
+        """Called when a request was none of ours."""
 
     def kept(self, decision: Decision) -> None:
-        """Hear that a stream stays open for its answer."""
+        """Called when a stream stays open for its response."""
 
     def released(self, decision: Decision) -> None:
-        """Hear that a stream is over with its decision."""
+        """Called when a stream is over with its decision."""
 
     def observed(self, observation: Observation) -> None:
-        """Hear that an answer was read, with the error before it was learned from."""
+        """Called when a response was read, with the error before it was learned from."""
 
-    def not_learned(self, why: AnswerFault | Skipped) -> None:
-        """Hear that a kept answer taught nothing."""
+    def not_learned(self, why: ResponseFault | Skipped) -> None:
+        """Called when a kept response taught nothing."""
 
     def overflowed(self, decision: Decision, overflow: Overflow, served_by: Pool) -> None:
-        """Hear that a pool refused a request for its length."""
+        """Called when a pool refused a request for its length."""
 
     def repaired(self, decision: Decision) -> None:
-        """Hear that what a smaller pool did not serve was served by another attempt of the gateway."""
+        """Called when what a smaller pool did not serve was served by another attempt of the gateway."""
 
     def misconfigured(self, what: Misconfiguration) -> None:
-        """Hear that the gateway is configured so that nothing can be routed."""
+        """Called when the gateway is configured so that nothing can be routed."""
 
     def failed(self, error: Exception) -> None:
-        """Hear of an exception in our own code; the exchange goes on untouched."""
+        """Called with an exception in our own code; the exchange goes on untouched."""

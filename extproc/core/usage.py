@@ -1,4 +1,4 @@
-"""What an answer says about itself."""
+"""What a response says about itself."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ __all__ = ["Overflow", "Usage"]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts of one complete answer, as the pool reported them.
+    """Token counts of one complete response, as the pool reported them.
 
     `cached_tokens` are part of `prompt_tokens`. `cut_by_length` says that an output ended at a limit rather than
     by itself, so that `completion_tokens` is a lower bound of what the model wanted to say.

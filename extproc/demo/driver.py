@@ -17,7 +17,7 @@ TIMEOUT_S = 60.0
 
 
 async def warm_up(plain_url: str) -> None:
-    """Send a request of each kind of answer past the router, before the run.
+    """Send a request of each kind of response past the router, before the run.
 
     The client builds its types when it first meets them, for tenths of a second in which it sends nothing: to the
     router that would be a slow upload, and those go to the long pool.
@@ -57,8 +57,8 @@ async def _send(client: openai.AsyncOpenAI, ask: Ask) -> Outcome:
         raw = await _create(client, ask.endpoint)(
             **ask.arguments, extra_query={REQUEST_MARK: ask.number}, extra_headers=ask.headers
         )
-        answer = raw.parse()
-        completion_tokens, cut = await _read_stream(answer) if ask.stream else _read(answer)
+        response = raw.parse()
+        completion_tokens, cut = await _read_stream(response) if ask.stream else _read(response)
     except openai.APIStatusError as error:
         return _outcome(ask, error.response, error=error.message)
     except Exception as error:  # noqa: BLE001  (whatever broke, by whichever transport: this request failed)
@@ -89,18 +89,18 @@ def _outcome(ask: Ask, response: Any, **fields: Any) -> Outcome:  # noqa: ANN401
     )
 
 
-def _read(answer: Any) -> tuple[int, bool]:  # noqa: ANN401  (four kinds of answer)
+def _read(response: Any) -> tuple[int, bool]:  # noqa: ANN401  (four kinds of response)
     """Return completion tokens, and whether a limit ended them."""
-    usage = answer.usage
+    usage = response.usage
     tokens = getattr(usage, "completion_tokens", None) or getattr(usage, "output_tokens", None) or 0
-    choices = getattr(answer, "choices", ())
+    choices = getattr(response, "choices", ())
     return tokens, any(choice.finish_reason == "length" for choice in choices)
 
 
-async def _read_stream(answer: Any) -> tuple[int, bool]:  # noqa: ANN401  (two kinds of stream)
+async def _read_stream(response: Any) -> tuple[int, bool]:  # noqa: ANN401  (two kinds of stream)
     """Read a stream to its end; return completion tokens if it tells them, and whether a limit ended them."""
     tokens, cut = 0, False
-    async for event in answer:
+    async for event in response:
         usage = getattr(event, "usage", None) or getattr(getattr(event, "response", None), "usage", None)
         tokens = getattr(usage, "completion_tokens", None) or getattr(usage, "output_tokens", None) or tokens
         cut = cut or any(choice.finish_reason == "length" for choice in getattr(event, "choices", ()))

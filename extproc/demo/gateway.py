@@ -109,8 +109,8 @@ def _ready_listeners(admin_url: str) -> dict[str, str] | None:
         urlopen(f"{admin_url}/ready").close()  # noqa: S310  (our own Envoy)
     except OSError:  # not listening yet, or 503: not ready yet
         return None
-    with urlopen(f"{admin_url}/listeners?format=json") as answer:  # noqa: S310
-        statuses = json.load(answer)["listener_statuses"]
+    with urlopen(f"{admin_url}/listeners?format=json") as response:  # noqa: S310
+        statuses = json.load(response)["listener_statuses"]
     ports = {each["name"]: each["local_address"]["socket_address"]["port_value"] for each in statuses}
     return {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
 

@@ -2,7 +2,7 @@
 
 Both ways go through the same Envoy and end in the short pool; without the filter the client names the pool itself.
 One connection, nothing else running, the emulated pool answering one token. The router may be learning from these
-answers, as it would from real ones.
+responses, as it would from real ones.
 """
 
 import time
@@ -46,6 +46,6 @@ async def measure(url: str, plain_url: str) -> Latency:
 
 async def _timed_ms(client: aiohttp.ClientSession, url: str, body: object, headers: dict[str, str]) -> float:
     start_s = time.perf_counter()
-    async with client.post(f"{url}/v1/chat/completions", json=body, headers=headers) as answer:
-        await answer.read()
+    async with client.post(f"{url}/v1/chat/completions", json=body, headers=headers) as response:
+        await response.read()
     return (time.perf_counter() - start_s) * 1000

@@ -16,10 +16,10 @@ __all__ = ["Category", "Logged", "Outcome", "Placement", "Row", "Summary", "summ
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One request's answer, as its client saw it.
+    """One request's response, as its client saw it.
 
     `prompt_tokens` is the pool's own count (None when it refused), `completion_tokens` what it produced.
-    `cut_by_length` says that the answer ended at a limit; `attempts` is Envoy's x-envoy-attempt-count.
+    `cut_by_length` says that the response ended at a limit; `attempts` is Envoy's x-envoy-attempt-count.
     """
 
     ask: Ask

@@ -19,7 +19,7 @@ PICTURE = f"""\
  openai client ──▶ Envoy ──▶ short pool  ({SHORT_POOL_TOKENS:,} tokens of context)
                     │ ▲  └─▶ long pool   ({LONG_POOL_TOKENS:,} tokens; the default)
                     ▼ │
-                  router     decides by token budget, learns from answers"""
+                  router     decides by token budget, learns from responses"""
 
 
 class LiveTable:
@@ -32,7 +32,7 @@ class LiveTable:
         self.learned: Mapping[str, float] = {}
 
     def add(self, outcome: Outcome) -> None:
-        """Count one answer."""
+        """Count one response."""
         placement = Placement(outcome, SHORT_POOL_TOKENS)
         for row in (self._rows.setdefault(outcome.ask.kind, Row()), self._total):
             row.add(outcome, placement)
@@ -75,7 +75,7 @@ def show_summary(console: Console, summary: Summary, latency: Latency | None, se
 def show_try_it(console: Console, url: str, model: str) -> None:
     """Show a command to try."""
     body = f'{{"model": "{model}", "max_tokens": 50, "messages": [{{"role": "user", "content": "Hello!"}}]}}'
-    console.print("It keeps running. Try it yourself; `x-served-by` in the answer says which pool it was:\n")
+    console.print("It keeps running. Try it yourself; `x-served-by` in the response says which pool it was:\n")
     console.print(
         f"  curl -i {url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'",
         soft_wrap=True,
@@ -149,7 +149,7 @@ def _error_lines(summary: Summary) -> list[Text]:
 def _categories(summary: Summary) -> Table:
     table = Table(title="Bytes per token by kind of text", title_justify="left")
     table.add_column("kind of text")
-    for heading in ("learned", "true (mean)", "error", "answers"):
+    for heading in ("learned", "true (mean)", "error", "responses"):
         table.add_column(heading, justify="right")
     for each in summary.categories:
         true = "-" if each.true is None else f"{each.true:.2f}"

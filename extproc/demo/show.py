@@ -97,7 +97,7 @@ async def _follow(stack: Stack, table: LiveTable) -> None:
 
 
 def _logged(stack: Stack, requests: int) -> dict[int, Logged]:
-    """Return the access log's entries; Envoy writes them a moment after the answers."""
+    """Return the access log's entries; Envoy writes them a moment after the responses."""
     deadline = time.monotonic() + LOG_WITHIN_S
     while len(logged := stack.gateway.logged()) < requests and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -77,8 +77,8 @@ class Stack:
     def learned(self) -> dict[str, float]:
         """Return the bytes per token that the router has learned, by category; nothing when it does not answer."""
         try:
-            with urlopen(f"http://{self.router['admin']}/state", timeout=5) as answer:
-                categories = json.load(answer).get("categories", [])
+            with urlopen(f"http://{self.router['admin']}/state", timeout=5) as response:
+                categories = json.load(response).get("categories", [])
         except OSError:
             return {}
         return {each["key"]: each["bytes_per_token"] for each in categories if each["model"] == MODEL}

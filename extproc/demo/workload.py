@@ -5,7 +5,7 @@ token it would look shorter, and a router that did not know how little it knows 
 much of each kind as the shares below say, and the rest is plain chat.
 
 Of two more kinds there is one request each. One is too large for any pool, and has to be refused. The other makes
-the short pool answer with 503, so that every run shows a repair: the router hardly misroutes any of this traffic.
+the short pool answer 503, so that every run shows a repair: the router hardly misroutes any of this traffic.
 """
 
 from collections.abc import Callable, Mapping
@@ -53,7 +53,7 @@ class Ask:
 
     @property
     def stream(self) -> bool:
-        """Whether the answer comes as a stream."""
+        """Whether the response comes as a stream."""
         return bool(self.arguments.get("stream"))
 
 
@@ -77,7 +77,7 @@ def workload(requests: int, long_pool_tokens: int) -> list[Ask]:
 
 def _chat(number: int, random: Random) -> Ask:
     question = texts.prose(random, "english", random.randrange(60, 900))
-    turns = [{"role": "system", "content": "Answer in the user's language, briefly."}]
+    turns = [{"role": "system", "content": "Response in the user's language, briefly."}]
     for _ in range(random.choice((0, 0, 0, 1, 3))):
         turns += [
             {"role": "user", "content": texts.prose(random, "english", 200)},

@@ -1,4 +1,4 @@
-"""Encoding answers so that each piece can be decoded when it arrives."""
+"""Encoding responses so that each piece can be decoded when it arrives."""
 
 import zlib
 from typing import Protocol

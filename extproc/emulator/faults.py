@@ -4,14 +4,14 @@ Heard only when the emulator was started with faults on. One fault per request:
 
 | header value | what happens |
 |---|---|
-| `status=NNN` | 1xx: that interim answer comes first, then the real one; 3xx, 4xx, 5xx: an error of that status |
+| `status=NNN` | 1xx: that interim response, then the real one; 3xx, 4xx, 5xx: an error of that status |
 | `early-status=NNN` | the same error, before the request's body is read; the connection is closed after it |
 | `slow=SECONDS` | waits before it answers |
-| `broken-json` | a JSON answer that ends in the middle (its content-length says so too) |
+| `broken-json` | a JSON response that ends in the middle (its content-length says so too) |
 | `broken-sse` | a stream in which every second event is no JSON, and the last one has no end |
 | `usage=zero` / `negative` / `million` | tokens told: none, minus the truth, a million times the truth |
 | `truncated-gzip` | says gzip, and stops in the middle of it |
-| `die` | half the answer, then the connection is cut |
+| `die` | half the response, then the connection is cut |
 """
 
 from collections.abc import Callable
@@ -45,7 +45,7 @@ class Fault:
         return _refusal(self.early_status) if self.early_status else None
 
     def told(self, usage: Usage) -> Usage:
-        """Return the usage that the answer tells."""
+        """Return the usage that the response tells."""
         return Usage(usage.prompt_tokens * self.usage_factor, usage.completion_tokens * self.usage_factor)
 
 

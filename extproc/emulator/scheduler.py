@@ -16,7 +16,7 @@ from extproc.emulator.settings import EmulatorSettings
 
 __all__ = ["Running", "Scheduler"]
 
-BLOCK_TOKENS = 16  # of an answer that is not streamed, as many tokens are decoded in one go
+BLOCK_TOKENS = 16  # of a response that is not streamed, as many tokens are decoded in one go
 
 
 class Running:

@@ -1,6 +1,6 @@
 """The HTTP side of the emulator: one aiohttp server, in this process or behind the command line.
 
-Every answer to a request whose body was read tells in `x-served-by` the pool's name and in `x-body-sha256` the
+Every response to a request whose body was read tells in `x-served-by` the pool's name and in `x-body-sha256` the
 hash of the body's bytes as they came in; what is served, also in `x-prompt-tokens` the true count, whatever usage
 says. Request bodies are never decompressed, as vLLM does not. Any prefix
 before `/v1` is fine, as behind a proxy that strips none.
@@ -19,11 +19,11 @@ from uuid import uuid4
 from aiohttp import web
 
 from extproc.emulator.admission import Admitted, measure
-from extproc.emulator.answering import Answering
 from extproc.emulator.apis import APIS, Api
 from extproc.emulator.faults import FAULT_HEADER, Fault, read_fault
 from extproc.emulator.metrics import SchedulerMetrics
 from extproc.emulator.refusals import Refusal, bad_request, not_found
+from extproc.emulator.responding import Answering
 from extproc.emulator.scheduler import Scheduler
 from extproc.emulator.settings import EmulatorSettings
 from extproc.emulator.tokenizers import load_tokenizer
@@ -113,7 +113,7 @@ class Emulator:
             if work.stream:
                 return await answering.stream(request, api.events(job), running)
             await running.decode(max((len(each.pieces) for each in job.sequences), default=0))
-            return await answering.json(request, api.answer(job))
+            return await answering.json(request, api.response(job))
 
     def _job(self, work: Work, admitted: Admitted, fault: Fault) -> Job:
         median = self.settings.median_completion_tokens
@@ -149,13 +149,13 @@ class Emulator:
 
 
 class _Endpoint:
-    """One API's handler: reads, refuses, answers."""
+    """One API's handler: reads, refuses, responses."""
 
     def __init__(self, emulator: Emulator, api: Api) -> None:
         self._emulator, self._api = emulator, api
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer one request."""
+        """Response one request."""
         settings = self._emulator.settings
         answering = Answering({"x-served-by": settings.name}, settings.compression)
         try:

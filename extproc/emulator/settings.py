@@ -22,7 +22,7 @@ class TokenizerName(StrEnum):
 
 
 class Compression(StrEnum):
-    """How answers are encoded when the client accepts it."""
+    """How responses are encoded when the client accepts it."""
 
     NONE = "none"
     GZIP = "gzip"

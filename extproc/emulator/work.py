@@ -27,7 +27,7 @@ class Prompt:
         return sum(map(len, self.texts))
 
     def digest(self) -> bytes:
-        """Return what an answer to this prompt is drawn from."""
+        """Return what a response to this prompt is drawn from."""
         digest = sha256(self.seed.encode())
         for text in self.texts:
             digest.update(text.encode(errors="surrogatepass"))
@@ -68,7 +68,7 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an answer says that it used, in tokens."""
+    """What a response says that it used, in tokens."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -97,7 +97,7 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A request with all that its answer is made of. `usage` is what is told, `sequences` what was produced."""
+    """A request with all that its response is made of. `usage` is what is told, `sequences` what was produced."""
 
     work: Work
     model: str

@@ -1,8 +1,8 @@
-"""What the emulated model answers: varied text of a length that is drawn from the prompt.
+"""What the emulated model says: varied text of a length that is drawn from the prompt.
 
 All of it follows from the prompt's hash and the number of the choice, so that a request repeated gives the same
-answer, and two prompts hardly ever answers of the same length. Words are the prompt's own and some of ours. Tokens
-are what the tokenizer makes of blocks of that text, so that completion tokens are counted, never made up.
+response, and two prompts hardly ever have responses of one length. Words are the prompt's own and some of ours.
+Tokens are what the tokenizer makes of blocks of that text, so that completion tokens are counted, never made up.
 """
 
 import codecs
@@ -20,7 +20,7 @@ _COMMON_WORDS = """
 the of and a to in is that it for as with on by this are be at from or an which has not but all their more when one
 can if each other about out than then into only some time very after also did many before must through years where
 much your way well down should because long just state people those how too little world good make water light
-number part answer question example result value list table first second
+number part response question example result value list table first second
 """
 WORDS = _COMMON_WORDS.split()
 OWN_WORDS = 64

@@ -23,7 +23,7 @@ class Contestant(Protocol):
         ...
 
     def learn(self, told_tokens: int) -> None:
-        """Hear the usage of the earliest request predicted whose usage it has not heard."""
+        """Take in the usage of the earliest request predicted whose usage it has not observed."""
         ...
 
 

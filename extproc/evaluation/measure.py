@@ -67,7 +67,7 @@ def run(
 ) -> Run:
     """Run a contestant through a stream; `told` is the usage it hears where that is not the truth.
 
-    It hears of each request after `in_flight` others were predicted, as answers come late.
+    It hears of each request after `in_flight` others were predicted, as responses come late.
     """
     usage = [request.tokens for request in stream] if told is None else told
     predicted = []

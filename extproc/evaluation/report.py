@@ -126,8 +126,8 @@ def _hard_cases(comparison: Comparison) -> str:
         "first half of every text, measured on the second": comparison.unseen,
         "kinds of text 9:1, reversed halfway": comparison.flipped,
         "1 % of usages off by ten times": comparison.poisoned,
-        f"traffic, {IN_FLIGHT} answers on their way": comparison.late,
-        f"the same, reversed halfway, {IN_FLIGHT} answers on their way": comparison.late_flipped,
+        f"traffic, {IN_FLIGHT} responses on their way": comparison.late,
+        f"the same, reversed halfway, {IN_FLIGHT} responses on their way": comparison.late_flipped,
         f"epsilon .1 %, {comparison.rare_requests:,} requests": (comparison.rare,),
         f"epsilon .1 %, reversed halfway, {comparison.rare_requests:,} requests": (comparison.rare_flipped,),
     }
@@ -144,7 +144,7 @@ def _times(timing: Timing) -> str:
         _Bar("1 MB: features + predict + bound, median", timing.large_us, 400, _microseconds).row(),
     )
     learning = (
-        f"Learning from an answer takes {_microseconds(timing.learning_us)} (median, not on the request's path)."
+        f"Learning from a response takes {_microseconds(timing.learning_us)} (median, not on the request's path)."
     )
     return "| bar | measured | allowed | |\n|---|---|---|---|\n" + "\n".join(rows) + "\n\n" + learning
 

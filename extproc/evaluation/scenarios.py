@@ -151,7 +151,7 @@ def _flip(stream: Sequence[Request], seed: int) -> list[Request]:
 
 
 def _poison(stream: Sequence[Request], seed: int) -> list[int]:
-    """Return the usage of a stream with 1 % of the answers ten times too high or too low."""
+    """Return the usage of a stream with 1 % of the responses ten times too high or too low."""
     rng = np.random.default_rng(seed)
     factors = np.where(rng.random(len(stream)) < POISONED_SHARE, rng.choice(POISON_FACTORS, len(stream)), 1.0)
     return [max(1, round(request.tokens * factor)) for request, factor in zip(stream, factors, strict=True)]

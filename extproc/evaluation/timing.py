@@ -20,7 +20,7 @@ LESSONS = 300  # enough that solving has become rare
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Median microseconds of CPU of an estimate of 4 KB and of 1 MB, and of learning from an answer."""
+    """Median microseconds of CPU of an estimate of 4 KB and of 1 MB, and of learning from a response."""
 
     small_us: float
     large_us: float

@@ -118,7 +118,7 @@ def _cl100k() -> Callable[[str], Sequence[int]]:
     return lambda text: encoding.encode(text, disallowed_special=())
 
 
-# ChatML writes <|im_start|> role \n ... <|im_end|> \n and opens the answer with three of them; DeepSeek's template
+# ChatML writes <|im_start|> role \n ... <|im_end|> \n and opens the response with three; DeepSeek's template
 # has one special token per message, and two at the ends; OpenAI documents 4 and 3 for cl100k.
 _LOADERS: dict[str, tuple[Callable[[], Callable[[str], Sequence[int]]], int, int]] = {
     "qwen": (_qwen, 5, 3),

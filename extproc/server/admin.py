@@ -21,7 +21,7 @@ from extproc.state.snapshot import to_json
 
 __all__ = ["Admin", "AdminPages"]
 
-LOOP_ANSWERS_WITHIN_S = 2.0
+LOOP_RESPONSES_WITHIN_S = 2.0
 STOPS_WITHIN_S = 0.05
 Page = tuple[HTTPStatus, str, bytes]
 
@@ -67,7 +67,7 @@ class AdminPages:
         if self._loop.is_closed():
             raise RuntimeError("event loop is closed")
         call: Coroutine[Any, Any, Any] = _call(function)
-        return asyncio.run_coroutine_threadsafe(call, self._loop).result(LOOP_ANSWERS_WITHIN_S)
+        return asyncio.run_coroutine_threadsafe(call, self._loop).result(LOOP_RESPONSES_WITHIN_S)
 
 
 class Admin:
@@ -109,12 +109,12 @@ def _handler(pages: AdminPages) -> type[BaseHTTPRequestHandler]:
         wbufsize = -1  # head and body in one piece: in two, the second waits 40 ms for a delayed acknowledgement
 
         def do_GET(self) -> None:
-            self.wfile.write(self._answer_head())
+            self.wfile.write(self._response_head())
 
         def do_HEAD(self) -> None:
-            self._answer_head()
+            self._response_head()
 
-        def _answer_head(self) -> bytes:
+        def _response_head(self) -> bytes:
             """Send all that comes before the body; return the body."""
             status, content_type, body = pages.page(self.path)
             self.send_response(status)

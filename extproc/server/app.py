@@ -104,7 +104,7 @@ async def serve(configuration: Configuration) -> None:
 def _router(configuration: Configuration, metrics: Metrics) -> Router:
     exchange = configuration.exchange
     settings = RouterSettings(
-        configuration.mode, exchange.deadline_ms, exchange.max_held_bytes, exchange.max_answer_bytes
+        configuration.mode, exchange.deadline_ms, exchange.max_held_bytes, exchange.max_response_bytes
     )
     return Router(
         settings,

@@ -21,7 +21,7 @@ class Held(Protocol):
         ...
 
     def on_deadline(self) -> None:
-        """Hear that the time is over."""
+        """Called when the time is over."""
         ...
 
 

@@ -123,9 +123,9 @@ class _Stream:
             self._busy = True
             if self._deadline_writes is not None:
                 await self._deadline_writes
-            answers, closing = self._take(message)
-            for answer in answers:
-                await context.write(answer)
+            replies, closing = self._take(message)
+            for reply in replies:
+                await context.write(reply)
             if closing or self._released():
                 return
             self._busy = False
@@ -135,9 +135,9 @@ class _Stream:
         return self._streams.releasing and exchange is not None and exchange.may_leave and not exchange.holding
 
     async def _write_deadline(self) -> None:
-        answers, closing = self._take(None)
-        for answer in answers:
-            await self._context.write(answer)
+        replies, closing = self._take(None)
+        for reply in replies:
+            await self._context.write(reply)
         if closing:
             self._leave()
 
@@ -161,34 +161,34 @@ class _Stream:
             return [], True
 
     def _closable(self) -> bool:
-        """Whether a close loses nothing, even if the next message is the first of an answer."""
-        duplex_answer = self._modes.response_body is BodyMode.FULL_DUPLEX_STREAMED
-        return self._exchange is None or (self._exchange.may_leave and not duplex_answer)
+        """Whether a close loses nothing, even if the next message is the first of a response."""
+        duplex_response = self._modes.response_body is BodyMode.FULL_DUPLEX_STREAMED
+        return self._exchange is None or (self._exchange.may_leave and not duplex_response)
 
     def _handle(self, message: bytes | None) -> tuple[list[bytes], bool]:
         now_s = time.monotonic()
         if message is None:
             assert self._exchange is not None
-            return self._answer(self._exchange, Deadline(), now_s)
+            return self._reply(self._exchange, Deadline(), now_s)
         if self._exchange is not None:
-            return self._answer(self._exchange, self._streams.decoder.next(message), now_s)
+            return self._reply(self._exchange, self._streams.decoder.next(message), now_s)
         self._modes, event = self._streams.decoder.first(message)
         self._exchange = Exchange(self._streams.router, self._modes)
         self._began_s = now_s
-        taken = self._answer(self._exchange, event, now_s)
+        taken = self._reply(self._exchange, event, now_s)
         if self._exchange.holding:
             self._streams.deadlines.add(self, now_s)
         return taken
 
-    def _answer(self, exchange: Exchange, event: Event, now_s: float) -> tuple[list[bytes], bool]:
+    def _reply(self, exchange: Exchange, event: Event, now_s: float) -> tuple[list[bytes], bool]:
         streams = self._streams
         actions = exchange.handle(event, now_s)
-        answers = [streams.encoder.encode(action) for action in actions if type(action) is not Close]
+        replies = [streams.encoder.encode(action) for action in actions if type(action) is not Close]
         ended_s = time.monotonic()
         self._processing_s += ended_s - now_s
         if any(map(_decides, actions)):
             streams.metrics.decision_seconds().observe(ended_s - self._began_s)
-        return answers, len(answers) < len(actions)
+        return replies, len(replies) < len(actions)
 
 
 def _decides(action: Action) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from extproc.core.errors import AnswerFault
+from extproc.core.errors import ResponseFault
 from extproc.core.listener import Listener, Misconfiguration, Observation, Skipped
 from extproc.core.placing.decision import Decision
 from extproc.core.placing.policy import Pool
@@ -42,7 +42,7 @@ class FanOut:
         for listener in self._listeners:
             listener.observed(observation)
 
-    def not_learned(self, why: AnswerFault | Skipped) -> None:
+    def not_learned(self, why: ResponseFault | Skipped) -> None:
         """Pass on."""
         for listener in self._listeners:
             listener.not_learned(why)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from extproc.core.errors import AnswerFault
+from extproc.core.errors import ResponseFault
 from extproc.core.listener import Misconfiguration, Observation, Skipped
 from extproc.core.placing.decision import Decision
 from extproc.core.placing.policy import Pool
@@ -33,7 +33,7 @@ _HINTS = {
         "request_body_mode: BUFFERED_PARTIAL routes only bodies that come with their headers; use BUFFERED"
     ),
     Misconfiguration.RESPONSE_BUFFERED: (
-        "response_body_mode: use STREAMED; BUFFERED holds streamed answers back, and fails those above its limit"
+        "response_body_mode: use STREAMED; BUFFERED holds streamed responses back, and fails those above its limit"
     ),
     Misconfiguration.NO_REQUEST_BODY: "set request_body_mode to STREAMED, BUFFERED or FULL_DUPLEX_STREAMED",
 }
@@ -103,7 +103,7 @@ class LogListener:
         """Stay silent."""
 
     def observed(self, observation: Observation) -> None:
-        """Log an answer that taught, at level debug."""
+        """Log a response that taught, at level debug."""
         if self._log.isEnabledFor(logging.DEBUG):
             fields = {
                 "model": observation.decision.model,
@@ -117,9 +117,9 @@ class LogListener:
             }
             self._log.debug("observed", extra={"fields": fields})
 
-    def not_learned(self, why: AnswerFault | Skipped) -> None:
+    def not_learned(self, why: ResponseFault | Skipped) -> None:
         """Log at level debug; the metric counts it."""
-        self._log.debug("answer not learned from", extra={"fields": {"cause": why}})
+        self._log.debug("response not learned from", extra={"fields": {"cause": why}})
 
     def overflowed(self, decision: Decision, overflow: Overflow, served_by: Pool) -> None:
         """Log at level debug that a pool did not hold a request: clients send such, and the metric counts them."""

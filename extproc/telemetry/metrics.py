@@ -4,7 +4,7 @@ from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from extproc.core.errors import AnswerFault
+from extproc.core.errors import ResponseFault
 from extproc.core.estimator.protocol import Estimate, Learning
 from extproc.core.listener import Misconfiguration, Observation, Skipped
 from extproc.core.placing.decision import Decision
@@ -73,7 +73,7 @@ class Metrics:
         self.bytes_per_token = _Children(
             Gauge(
                 "dualpool_bytes_per_token",
-                "Prompt text bytes per prompt token, last answer of the category",
+                "Prompt text bytes per prompt token, last response of the category",
                 ("model", "category"),
                 registry=registry,
             )
@@ -82,9 +82,11 @@ class Metrics:
         self.refused = counter("refused_observations_total", "Usages not learned from, by cause", "cause")
         self.clipped = counter("clipped_observations_total", "Usages of which only a part was believed", "model")
         self.truncated = counter(
-            "truncated_by_pool_total", "Answers that ended where the pool's context did", "pool", "model"
+            "truncated_by_pool_total", "Responses that ended where the pool's context did", "pool", "model"
         )
-        self.not_learned_answers = counter("answers_not_learned_total", "Kept answers without a lesson", "cause")
+        self.not_learned_responses = counter(
+            "responses_not_learned_total", "Kept responses without a lesson", "cause"
+        )
         self.overflows = counter("context_overflows_total", "Refusals for length by the pool", "pool", "model")
         self.repairs = counter(
             "misroutes_repaired_total",
@@ -96,7 +98,7 @@ class Metrics:
             "misconfigured_total", "Exchanges that could not be routed, or not reliably", "cause"
         )
         self.exceptions = counter("exceptions_total", "Exceptions in our own code", "kind")
-        self.kept_streams = counter("streams_kept_total", "Streams kept open for their answer")
+        self.kept_streams = counter("streams_kept_total", "Streams kept open for their response")
         self.released_streams = counter("streams_released_total", "Streams closed with their decision")
         self.open_streams = Gauge("dualpool_streams_open", "Streams open now", registry=registry)
         self.streams = counter("streams_total", "Streams ended")
@@ -158,9 +160,9 @@ class Metrics:
             key = self._categories.label(estimate.category.key)
             self.bytes_per_token(model, key).set(learning.bytes_per_token)
 
-    def not_learned(self, why: AnswerFault | Skipped) -> None:
-        """Count an answer that taught nothing."""
-        self.not_learned_answers(why).inc()
+    def not_learned(self, why: ResponseFault | Skipped) -> None:
+        """Count a response that taught nothing."""
+        self.not_learned_responses(why).inc()
 
     def overflowed(self, decision: Decision, overflow: Overflow, served_by: Pool) -> None:  # noqa: ARG002  (as above)
         """Count a refusal for length."""

@@ -51,7 +51,7 @@ class Decoder:
     def first(self, message: bytes) -> tuple[Modes, Event]:
         """Decode a stream's first message: how the gateway talks, and the first event.
 
-        Without protocol_config (older gateways) BUFFERED is assumed: it is the one mode in which an answer never
+        Without protocol_config (older gateways) BUFFERED is assumed: it is the one mode in which a response never
         comes too early. Raises UnknownMessage.
         """
         request = _parse(message)

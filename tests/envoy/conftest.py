@@ -20,7 +20,7 @@ MODES = ("streamed", "buffered", "full-duplex")
 
 @pytest.fixture(scope="session")
 def pools() -> Iterator[Pools]:
-    """Two pools that answer as fast as they can."""
+    """Two pools that response as fast as they can."""
     pools = Pools()
     yield pools
     pools.stop()
@@ -28,7 +28,7 @@ def pools() -> Iterator[Pools]:
 
 @pytest.fixture(scope="session")
 def slow_pools() -> Iterator[Pools]:
-    """Two pools whose answers take a while: 100 tokens a second."""
+    """Two pools whose responses take a while: 100 tokens a second."""
     pools = Pools(speed=100)
     yield pools
     pools.stop()

@@ -37,32 +37,35 @@ def test_20_megabytes_arrive_byte_for_byte(caller: Caller, framing: str) -> None
     """20 MB reach the long pool unchanged, with and without a content-length."""
     body = MEGABYTES_OF_IMAGE
     content = body if framing == "content-length" else in_pieces(body)
-    answer = caller.http.post("/v1/chat/completions", content=content, headers=JSON)
-    assert ("long", sha256(body).hexdigest()) == (answer.headers["x-served-by"], answer.headers["x-body-sha256"])
+    response = caller.http.post("/v1/chat/completions", content=content, headers=JSON)
+    assert ("long", sha256(body).hexdigest()) == (
+        response.headers["x-served-by"],
+        response.headers["x-body-sha256"],
+    )
     assert len(body) > 20 * MIB
 
 
 def test_20_megabytes_of_broken_json_arrive_byte_for_byte(caller: Caller) -> None:
     """What no pool can understand gets the long pool's own refusal, and arrives unchanged all the same."""
     body = b'{"messages": [' + b"\xff\x00{}" * (5 * MIB)
-    answer = caller.http.post("/v1/chat/completions", content=body, headers=JSON)
-    assert ("long", 400) == (answer.headers["x-served-by"], answer.status_code)
-    assert sha256(body).hexdigest() == answer.headers["x-body-sha256"]
+    response = caller.http.post("/v1/chat/completions", content=body, headers=JSON)
+    assert ("long", 400) == (response.headers["x-served-by"], response.status_code)
+    assert sha256(body).hexdigest() == response.headers["x-body-sha256"]
 
 
 def test_body_without_content_length_is_routed(caller: Caller) -> None:
     """A short chunked request goes to the short pool."""
-    answer = caller.http.post("/v1/chat/completions", content=in_pieces(TEXT, 20), headers=JSON)
-    assert ("short", 200) == (answer.headers["x-served-by"], answer.status_code)
-    assert sha256(TEXT).hexdigest() == answer.headers["x-body-sha256"]
+    response = caller.http.post("/v1/chat/completions", content=in_pieces(TEXT, 20), headers=JSON)
+    assert ("short", 200) == (response.headers["x-served-by"], response.status_code)
+    assert sha256(TEXT).hexdigest() == response.headers["x-body-sha256"]
 
 
 def test_gzip_request_goes_on_untouched(caller: Caller) -> None:
     """A compressed request is not looked into: the long pool gets it as it is, and judges it."""
     body = gzip.compress(TEXT)
-    answer = caller.http.post("/v1/chat/completions", content=body, headers=JSON | {"content-encoding": "gzip"})
-    assert ("long", 400) == (answer.headers["x-served-by"], answer.status_code)
-    assert sha256(body).hexdigest() == answer.headers["x-body-sha256"]
+    response = caller.http.post("/v1/chat/completions", content=body, headers=JSON | {"content-encoding": "gzip"})
+    assert ("long", 400) == (response.headers["x-served-by"], response.status_code)
+    assert sha256(body).hexdigest() == response.headers["x-body-sha256"]
     ((_, received),) = caller.received()
     assert "gzip" == received.headers["content-encoding"]
 
@@ -70,9 +73,9 @@ def test_gzip_request_goes_on_untouched(caller: Caller) -> None:
 def test_bad_request_gets_the_pools_own_400(caller: Caller) -> None:
     """A request that is wrong by itself gets exactly what the pool says to it."""
     body = b'{"model": "served-model", "messages": "none"'
-    answer = caller.http.post("/v1/chat/completions", content=body, headers=JSON)
+    response = caller.http.post("/v1/chat/completions", content=body, headers=JSON)
     direct = httpx.post(f"{caller.stack.pools.long.url}/v1/chat/completions", content=body, headers=JSON)
-    assert (direct.status_code, direct.json()) == (answer.status_code, answer.json())
+    assert (direct.status_code, direct.json()) == (response.status_code, response.json())
 
 
 def test_bodiless_and_foreign_requests_go_on_untouched(caller: Caller) -> None:
@@ -85,7 +88,7 @@ def test_bodiless_and_foreign_requests_go_on_untouched(caller: Caller) -> None:
     assert [None] * 3 == [entry["pool"] for entry in caller.access_log(3)]
 
 
-# STREAMED: Envoy gives trailers away after the body's answers, so that only the deadline decides.
+# STREAMED: Envoy gives trailers away after the body's responses, so that only the deadline decides.
 # FULL_DUPLEX_STREAMED: Envoy 1.40 doubles the body on routes with a retry policy; the short pool refuses that, and
 # the retry is whole.
 WITH_TRAILERS = {"streamed": ("long", 1), "buffered": ("short", 1), "full-duplex": ("long", 2)}
@@ -103,10 +106,10 @@ def test_request_with_trailers_arrives_whole(build: Build, mode: str, router: Ro
         for piece in in_pieces(TEXT, 30):
             client.chunk(piece)
         client.end_chunks(x_checksum="abc")
-        answer = client.answer()
-        served = answer.getheader("x-served-by"), int(answer.getheader("x-envoy-attempt-count") or 0)
-        assert (*WITH_TRAILERS[mode], 200) == (*served, answer.status)
-        assert sha256(TEXT).hexdigest() == answer.getheader("x-body-sha256")
+        response = client.response()
+        served = response.getheader("x-served-by"), int(response.getheader("x-envoy-attempt-count") or 0)
+        assert (*WITH_TRAILERS[mode], 200) == (*served, response.status)
+        assert sha256(TEXT).hexdigest() == response.getheader("x-body-sha256")
 
 
 def test_trailers_that_envoy_drops_change_nothing(caller: Caller) -> None:
@@ -115,9 +118,9 @@ def test_trailers_that_envoy_drops_change_nothing(caller: Caller) -> None:
         client.head(f"{caller.root}/v1/chat/completions", transfer_encoding="chunked", trailer="x-checksum")
         client.chunk(TEXT)
         client.end_chunks(x_checksum="abc")
-        answer = client.answer()
-        assert ("short", 200) == (answer.getheader("x-served-by"), answer.status)
-        assert sha256(TEXT).hexdigest() == answer.getheader("x-body-sha256")
+        response = client.response()
+        assert ("short", 200) == (response.getheader("x-served-by"), response.status)
+        assert sha256(TEXT).hexdigest() == response.getheader("x-body-sha256")
 
 
 @pytest.mark.parametrize("mode", ["streamed", "full-duplex"])
@@ -130,9 +133,9 @@ def test_slow_upload_goes_to_the_long_pool(caller: Caller) -> None:
         client.send(TEXT[:40])
         eventually(lambda: router.metric("dualpool_requests_total", reason="deadline") > before, "the deadline")
         client.send(TEXT[40:])
-        answer = client.answer()
-        assert ("long", 200) == (answer.getheader("x-served-by"), answer.status)
-        assert sha256(TEXT).hexdigest() == answer.getheader("x-body-sha256")
+        response = client.response()
+        assert ("long", 200) == (response.getheader("x-served-by"), response.status)
+        assert sha256(TEXT).hexdigest() == response.getheader("x-body-sha256")
     assert ["deadline"] == [entry["reason"] for entry in caller.access_log()]
 
 
@@ -152,8 +155,8 @@ def test_slow_upload_is_waited_for_in_buffered_mode(build: Build) -> None:
         assert 1 == gateway.statistic("http.ingress.ext_proc.message_timeouts")
         router.signal(signal.SIGCONT)
         client.send(TEXT[40:])
-        answer = client.answer()
-        assert ("short", 200) == (answer.getheader("x-served-by"), answer.status)
+        response = client.response()
+        assert ("short", 200) == (response.getheader("x-served-by"), response.status)
 
 
 def small_buffers(document: Document) -> None:
@@ -190,9 +193,9 @@ def test_by_pass_for_very_large_bodies(build: Build, mode: str, router: RouterPr
 
     def routed() -> tuple[str, str | None, str]:
         known = len(caller.stack.gateway.access_log(caller.mark))
-        answer = caller.http.post("/v1/chat/completions", content=body, headers=JSON)
+        response = caller.http.post("/v1/chat/completions", content=body, headers=JSON)
         entry = caller.access_log(known + 1)[-1]
-        return answer.headers["x-served-by"], entry["pool"], entry["route"]
+        return response.headers["x-served-by"], entry["pool"], entry["route"]
 
     caller.stack.gateway.set_runtime("dualpool.bypass_percent", 0)
     assert ("long", "long", "long") == routed()

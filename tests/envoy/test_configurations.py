@@ -125,7 +125,7 @@ def test_names_are_the_router_s_defaults(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_router_is_told_all_that_it_reads(name: str) -> None:
-    """Each header that the router looks for, in requests and answers, is on the list of what is forwarded."""
+    """Each header that the router looks for, in requests and responses, is on the list of what is forwarded."""
     patterns = ext_proc(load(name))["forward_rules"]["allowed_headers"]["patterns"]
     forwarded = {pattern["exact"] for pattern in patterns}
     assert decode.Decoder()._request_fields.keys() | decode._RESPONSE_FIELDS.keys() == forwarded

@@ -27,7 +27,7 @@ SECRETS = {
 class Eavesdropper:
     """A processor that notes what it is told.
 
-    A stream is closed at its first message; but a request without a body is let go, and its answer's head heard.
+    A stream is closed at its first message; but a request without a body is let go, and its response's head heard.
     """
 
     def __init__(self) -> None:
@@ -74,8 +74,8 @@ def test_credentials_stay_in_envoy(eavesdropper: Eavesdropper, pools: Pools, mod
     try:
         body = chat_body(MODEL, "Hello.", max_tokens=4)
         headers = SECRETS | {"x-tenant": "acme", "content-type": "application/json"}
-        answer = httpx.post(f"{gateway.url}/{tmp_path.name}/v1/chat/completions", content=body, headers=headers)
-        assert "long" == answer.headers["x-served-by"]
+        response = httpx.post(f"{gateway.url}/{tmp_path.name}/v1/chat/completions", content=body, headers=headers)
+        assert "long" == response.headers["x-served-by"]
     finally:
         gateway.terminate()
     (message,) = eavesdropper.messages
@@ -86,23 +86,23 @@ def test_credentials_stay_in_envoy(eavesdropper: Eavesdropper, pools: Pools, mod
 
 
 def pools_set_cookies(document: Document) -> None:
-    """Add to every answer what pools and their gateways put there."""
+    """Add to every response what pools and their gateways put there."""
     added = {"set-cookie": "session=secret-6", "x-pool-token": "secret-7"}
     virtual_host(document)["response_headers_to_add"] = [
         {"header": {"key": key, "value": value}} for key, value in added.items()
     ]
 
 
-def test_cookies_of_answers_stay_in_envoy(
+def test_cookies_of_responses_stay_in_envoy(
     eavesdropper: Eavesdropper, pools: Pools, mode: str, tmp_path: Path
 ) -> None:
-    """Of an answer the router gets what it learns by, and no cookie; the client gets them all."""
+    """Of a response the router gets what it learns by, and no cookie; the client gets them all."""
     gateway = Gateway(mode, addresses(eavesdropper.address, pools), tmp_path, pools_set_cookies)
     try:
-        answer = httpx.get(f"{gateway.url}/v1/models")
+        response = httpx.get(f"{gateway.url}/v1/models")
     finally:
         gateway.terminate()
-    assert ("session=secret-6", "secret-7") == (answer.headers["set-cookie"], answer.headers["x-pool-token"])
+    assert ("session=secret-6", "secret-7") == (response.headers["set-cookie"], response.headers["x-pool-token"])
     _, message = eavesdropper.messages
     assert b"secret" not in message
     assert {":status", "content-type", "x-envoy-attempt-count"} == told(message)

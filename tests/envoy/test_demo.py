@@ -69,12 +69,12 @@ def test_it_keeps_running_until_ctrl_c_and_leaves_nothing() -> None:
         urls = (re.search(r"curl -i (http://[\d.:]+/v1/chat/completions)", line) for line in process.stdout)
         url = next(found[1] for found in urls if found)
         body = {"model": "demo-model", "max_tokens": 9000, "messages": [{"role": "user", "content": "Hello!"}]}
-        answer = httpx.post(url, json=body, timeout=30)
+        response = httpx.post(url, json=body, timeout=30)
         children = children_of(process.pid)
         process.send_signal(signal.SIGINT)
         process.stdout.read()
         process.wait()
-    assert (answer.status_code, answer.headers["x-served-by"]) == (200, "long")
+    assert (response.status_code, response.headers["x-served-by"]) == (200, "long")
     assert len(children) == 4
     assert process.returncode == 0
     assert not any(map(alive, children))

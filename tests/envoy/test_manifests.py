@@ -60,7 +60,7 @@ def test_pod_has_time_to_drain(pod: dict[str, Any], configuration: Configuration
     assert noticed_s * 2 <= configuration.drain_s
 
 
-def test_probes_ask_for_what_the_router_answers(pod: dict[str, Any], configuration: Configuration) -> None:
+def test_probes_ask_for_what_the_router_responses(pod: dict[str, Any], configuration: Configuration) -> None:
     """Ports are those of the router's configuration, and the probed health service is one of its names."""
     container = pod["containers"][0]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}

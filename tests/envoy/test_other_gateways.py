@@ -1,5 +1,5 @@
 """What other gateways do and the files in `envoy/` do not: BUFFERED_PARTIAL, full duplex in both directions, and
-answers that are compressed or too large to read.
+responses that are compressed or too large to read.
 """
 
 from collections.abc import Iterator
@@ -40,9 +40,9 @@ def test_buffered_partial(build: Build, router: RouterProcess) -> None:
         body = chat_body(MODEL, text, max_tokens=16)
         with RawClient(caller.stack.gateway.port) as client:
             client.send(head(caller, body) + body)
-            answer = client.answer()
-            assert (pool, 200) == (answer.getheader("x-served-by"), answer.status)
-            assert sha256(body).hexdigest() == answer.getheader("x-body-sha256")
+            response = client.response()
+            assert (pool, 200) == (response.getheader("x-served-by"), response.status)
+            assert sha256(body).hexdigest() == response.getheader("x-body-sha256")
     assert ["fits", "too_long", "cut_off"] == [entry["reason"] for entry in caller.access_log(3)]
 
 
@@ -55,55 +55,55 @@ def test_buffered_partial_cannot_route_a_body_that_comes_later(build: Build, rou
         client.send(head(caller, body))
         eventually(lambda: caller.stack.gateway.statistic(answered) == 1, "the headers are answered")
         client.send(body)
-        answer = client.answer()
-        assert ("long", 200) == (answer.getheader("x-served-by"), answer.status)
-        assert sha256(body).hexdigest() == answer.getheader("x-body-sha256")
+        response = client.response()
+        assert ("long", 200) == (response.getheader("x-served-by"), response.status)
+        assert sha256(body).hexdigest() == response.getheader("x-body-sha256")
 
 
 def duplex_both_ways(document: Document) -> None:
-    """Give every byte of the answer away as well."""
+    """Give every byte of the response away as well."""
     modes = ext_proc(document)["processing_mode"]
     modes |= {"response_body_mode": "FULL_DUPLEX_STREAMED", "response_trailer_mode": "SEND"}
 
 
 def test_full_duplex_in_both_directions(build: Build, router: RouterProcess) -> None:
-    """Every API is routed, every answer comes back whole and teaches; so does a body of 20 MB."""
+    """Every API is routed, every response comes back whole and teaches; so does a body of 20 MB."""
     caller = build("full-duplex", change=duplex_both_ways, router=router)
     served = [call(caller, SHORT_TEXT)["x-served-by"] for call in CALLS]
     assert ["short"] * len(CALLS) == served
-    eventually(lambda: caller.observations() == len(CALLS), "every answer taught")
+    eventually(lambda: caller.observations() == len(CALLS), "every response taught")
     body = b'{"messages": [' + b"[]" * (10 << 20)
-    answer = caller.http.post("/v1/chat/completions", content=body, headers=JSON)
-    assert ("long", 400) == (answer.headers["x-served-by"], answer.status_code)
-    assert sha256(body).hexdigest() == answer.headers["x-body-sha256"]
+    response = caller.http.post("/v1/chat/completions", content=body, headers=JSON)
+    assert ("long", 400) == (response.headers["x-served-by"], response.status_code)
+    assert sha256(body).hexdigest() == response.headers["x-body-sha256"]
 
 
 @pytest.fixture(params=[Compression.GZIP, Compression.BROTLI])
 def compressing_pools(request: pytest.FixtureRequest) -> Iterator[Pools]:
-    """Run pools that compress their answers."""
+    """Run pools that compress their responses."""
     pools = Pools(compression=request.param)
     yield pools
     pools.stop()
 
 
-def test_compressed_answers_teach(
+def test_compressed_responses_teach(
     build: Build, mode: str, compressing_pools: Pools, router: RouterProcess
 ) -> None:
     """JSON and streams that the pool compresses reach the client as they are, and teach."""
     caller = build(mode, pools=compressing_pools, router=router)
     encodings = [call(caller, SHORT_TEXT).get("content-encoding") for call in (chat, chat_stream)]
     assert [compressing_pools.short.settings.compression] * 2 == encodings
-    eventually(lambda: caller.observations() == 2, "both answers taught")
+    eventually(lambda: caller.observations() == 2, "both responses taught")
 
 
-def test_answer_that_is_too_large_to_read(build: Build, mode: str) -> None:
-    """An answer over max_answer_bytes reaches the client whole, and is counted as not learned."""
-    caller = build(mode, exchange={"max_answer_bytes": 1024})
-    answer = caller.openai.embeddings.create(model=MODEL, input=["one", "two", "three"] * 20)
-    assert 60 == len(answer.data)
+def test_response_that_is_too_large_to_read(build: Build, mode: str) -> None:
+    """A response over max_response_bytes reaches the client whole, and is counted as not learned."""
+    caller = build(mode, exchange={"max_response_bytes": 1024})
+    response = caller.openai.embeddings.create(model=MODEL, input=["one", "two", "three"] * 20)
+    assert 60 == len(response.data)
     router = caller.stack.router
     eventually(
-        lambda: router.metric("dualpool_answers_not_learned_total", cause="too_large") == 1,
-        "the answer is counted",
+        lambda: router.metric("dualpool_responses_not_learned_total", cause="too_large") == 1,
+        "the response is counted",
     )
     assert 0 == caller.observations()

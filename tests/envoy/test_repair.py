@@ -20,13 +20,13 @@ DIGITS = "circle 31415 92653 58979 32384 " * 170
 
 
 def ask(caller: Caller, text: str, max_tokens: int, *, stream: bool) -> tuple[Any, Mapping[str, str]]:
-    """Ask for a chat completion; return the usage told and the answer's headers."""
+    """Ask for a chat completion; return the usage told and the response's headers."""
     extra: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
     raw = caller.openai.chat.completions.with_raw_response.create(
         model=MODEL, messages=[{"role": "user", "content": text}], max_tokens=max_tokens, **extra
     )
-    answer = raw.parse()
-    usage = list(answer)[-1].usage if stream else answer.usage
+    response = raw.parse()
+    usage = list(response)[-1].usage if stream else response.usage
     return usage, raw.headers
 
 
@@ -40,7 +40,7 @@ def test_request_that_the_short_pool_refuses_is_repaired(caller: Caller, stream:
     assert ["short", "long"] == [pool for pool, _ in caller.received()]
     (entry,) = caller.access_log()
     assert ("short", "short", 200, 2) == (entry["pool"], entry["route"], entry["status"], entry["attempts"])
-    eventually(lambda: caller.observations() == 1, "the repaired answer is learned from")
+    eventually(lambda: caller.observations() == 1, "the repaired response is learned from")
     assert repaired + 1 == router.metric("dualpool_misroutes_repaired_total")
 
 
@@ -50,7 +50,7 @@ def test_under_counted_prompt_is_repaired_once(build: Build) -> None:
     usage, headers = ask(caller, DIGITS, 16, stream=False)
     assert usage.prompt_tokens > 2048
     assert ("long", "2") == (headers["x-served-by"], headers["x-envoy-attempt-count"])
-    eventually(lambda: caller.observations() == 1, "the repaired answer is learned from")
+    eventually(lambda: caller.observations() == 1, "the repaired response is learned from")
     _, headers = ask(caller, DIGITS, 16, stream=False)
     assert ("long", "1") == (headers["x-served-by"], headers["x-envoy-attempt-count"])
 
@@ -85,13 +85,13 @@ def test_many_repairs_at_once(caller: Caller) -> None:
     """More repairs at the same time than Envoy's default of 3 concurrent retries: all of them succeed."""
 
     def refused_once(_: int) -> tuple[str, str]:
-        answer = caller.http.post(
+        response = caller.http.post(
             "/v1/completions",
             json={"model": MODEL, "prompt": SHORT_TEXT, "max_tokens": REFUSED_TOKENS},
             # Slow, so that the retries are all at once.
             headers={"x-emulate-fault": "slow=0.5"},
         )
-        return answer.headers.get("x-served-by", ""), answer.headers["x-envoy-attempt-count"]
+        return response.headers.get("x-served-by", ""), response.headers["x-envoy-attempt-count"]
 
     with ThreadPoolExecutor(12) as threads:
         outcomes = set(threads.map(refused_once, range(12)))

@@ -21,7 +21,7 @@ from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import MODEL, Pools
 from tests.envoy.harness.raw import RawClient, chat_body
 
-STREAMED_ANSWER = {
+STREAMED_RESPONSE = {
     "model": MODEL,
     "messages": [{"role": "user", "content": "Count."}],
     "max_tokens": 60,
@@ -38,9 +38,9 @@ def end_of(router_signal: signal.Signals, caller: Caller) -> None:
     assert (0 if router_signal is signal.SIGTERM else -router_signal) == code
 
 
-def events(answer: httpx.Response) -> Iterator[str]:
+def events(response: httpx.Response) -> Iterator[str]:
     """Return the data of each event of a stream."""
-    return (line.removeprefix("data: ") for line in answer.iter_lines() if line.startswith("data: "))
+    return (line.removeprefix("data: ") for line in response.iter_lines() if line.startswith("data: "))
 
 
 def await_noticed(caller: Caller) -> None:
@@ -155,10 +155,10 @@ def test_router_killed_in_mid_traffic_full_duplex(
     ids=str,
 )
 def test_router_ends_in_mid_stream(build: Build, mode: str, how: signal.Signals, slow_pools: Pools) -> None:
-    """A streamed answer that the router is reading reaches the client whole, however the router ends."""
+    """A streamed response that the router is reading reaches the client whole, however the router ends."""
     caller = build(mode, pools=slow_pools)
-    with caller.http.stream("POST", "/v1/chat/completions", json=STREAMED_ANSWER) as answer:
-        coming = events(answer)
+    with caller.http.stream("POST", "/v1/chat/completions", json=STREAMED_RESPONSE) as response:
+        coming = events(response)
         seen = [next(coming) for _ in range(3)]
         assert 1 == caller.stack.router.metric("dualpool_streams_open")
         end_of(how, caller)
@@ -171,10 +171,10 @@ def test_router_ends_in_mid_stream(build: Build, mode: str, how: signal.Signals,
 
 @pytest.mark.parametrize("mode", ["full-duplex"])
 def test_router_killed_in_mid_stream_full_duplex(build: Build, mode: str, slow_pools: Pools) -> None:
-    """FULL_DUPLEX_STREAMED: an answer that a killed router was reading is cut, and the client can tell."""
+    """FULL_DUPLEX_STREAMED: a response that a killed router was reading is cut, and the client can tell."""
     caller = build(mode, change=closes_soon, pools=slow_pools)
-    with caller.http.stream("POST", "/v1/chat/completions", json=STREAMED_ANSWER) as answer:
-        coming = events(answer)
+    with caller.http.stream("POST", "/v1/chat/completions", json=STREAMED_RESPONSE) as response:
+        coming = events(response)
         next(coming)
         end_of(signal.SIGKILL, caller)
         with pytest.raises(httpx.RemoteProtocolError):
@@ -198,14 +198,14 @@ def test_router_killed_before_its_decision(build: Build, mode: str) -> None:
         eventually(lambda: caller.stack.router.metric("dualpool_streams_open") == 1, "the router has the request")
         end_of(signal.SIGKILL, caller)
         client.send(body[100:])
-        answer = client.answer()
-        assert KILLED_BEFORE[mode] == (answer.status, answer.getheader("x-served-by"))
-        assert answer.getheader("x-body-sha256") in {sha256(body).hexdigest(), None}
+        response = client.response()
+        assert KILLED_BEFORE[mode] == (response.status, response.getheader("x-served-by"))
+        assert response.getheader("x-body-sha256") in {sha256(body).hexdigest(), None}
 
 
 @pytest.mark.parametrize("mode", ["streamed", "buffered"])
 def test_router_that_hangs(build: Build, mode: str) -> None:
-    """A router that neither answers nor dies costs message_timeout, and the long pool serves."""
+    """A router that neither responses nor dies costs message_timeout, and the long pool serves."""
     caller = build(mode)
     assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
     caller.stack.router.signal(signal.SIGSTOP)
@@ -216,10 +216,10 @@ def test_router_that_hangs(build: Build, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["streamed", "buffered"])
 def test_router_that_hangs_in_mid_stream(build: Build, mode: str, slow_pools: Pools) -> None:
-    """A router that stops in the middle of an answer delays it by message_timeout, and cuts nothing."""
+    """A router that stops in the middle of a response delays it by message_timeout, and cuts nothing."""
     caller = build(mode, pools=slow_pools)
-    with caller.http.stream("POST", "/v1/chat/completions", json=STREAMED_ANSWER) as answer:
-        coming = events(answer)
+    with caller.http.stream("POST", "/v1/chat/completions", json=STREAMED_RESPONSE) as response:
+        coming = events(response)
         seen = [next(coming) for _ in range(3)]
         caller.stack.router.signal(signal.SIGSTOP)
         seen += coming

@@ -11,7 +11,7 @@ from tests.envoy.harness.polling import eventually
 
 
 def test_shadow_decides_and_learns_but_sets_nothing(build: Build, mode: str) -> None:
-    """All goes long and the pool is told nothing; decisions are in the access log, and answers teach."""
+    """All goes long and the pool is told nothing; decisions are in the access log, and responses teach."""
     caller = build(mode, mode="shadow")
     served = [chat(caller, text)["x-served-by"] for text in (SHORT_TEXT, LONG_TEXT)]
     assert ["long", "long"] == served
@@ -19,7 +19,7 @@ def test_shadow_decides_and_learns_but_sets_nothing(build: Build, mode: str) -> 
     assert [] == told
     entries = [(e["pool"], e["reason"], e["mode"], e["route"]) for e in caller.access_log(2)]
     assert entries == [("short", "fits", "shadow", "long"), ("long", "too_long", "shadow", "long")]
-    eventually(lambda: caller.observations() == 2, "both answers taught")
+    eventually(lambda: caller.observations() == 2, "both responses taught")
 
 
 def test_off_passes_everything(build: Build, mode: str) -> None:

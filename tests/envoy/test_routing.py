@@ -1,4 +1,4 @@
-"""The right pool for every mode, API and kind of answer, through the real Envoy with the real clients."""
+"""The right pool for every mode, API and kind of response, through the real Envoy with the real clients."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.envoy.harness.polling import eventually
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
 def test_goes_where_its_budget_fits_and_teaches(caller: Caller, call: Call) -> None:
-    """A short request goes to the short pool, a long one to the long pool, and both answers teach the router."""
+    """A short request goes to the short pool, a long one to the long pool, and both responses teach the router."""
     served = [call(caller, text)["x-served-by"] for text in (SHORT_TEXT, LONG_TEXT)]
     assert ["short", "long"] == served
     eventually(lambda: caller.observations() == 2, "two observations of this tenant")
@@ -38,5 +38,5 @@ def test_what_the_pool_and_the_access_log_are_told(caller: Caller) -> None:
 
 
 def test_client_sees_how_often_its_request_was_tried(caller: Caller) -> None:
-    """The attempt count, which the router reads repairs from, is on every answer."""
+    """The attempt count, which the router reads repairs from, is on every response."""
     assert "1" == chat(caller, SHORT_TEXT)["x-envoy-attempt-count"]

@@ -38,13 +38,13 @@ def test_claim_by_a_header_of_several_values(caller: Caller) -> None:
             b"X-Token-Budget-Pool: short\r\nx-token-budget-POOL:short\r\ncontent-length: %d\r\n\r\n%b"
             % (caller.root.encode(), len(body), body)
         )
-        assert "long" == client.answer().getheader("x-served-by")
+        assert "long" == client.response().getheader("x-served-by")
 
 
 def test_claim_on_a_path_that_is_not_ours(caller: Caller) -> None:
     """Requests that the router has no say in go long whatever they claim."""
-    answer = caller.http.get("/v1/models", headers=CLAIMS)
-    assert "long" == answer.headers["x-served-by"]
+    response = caller.http.get("/v1/models", headers=CLAIMS)
+    assert "long" == response.headers["x-served-by"]
 
 
 def test_claim_while_the_router_is_down(build: Build) -> None:

@@ -49,7 +49,7 @@ def test_a_websocket_passes(build: Build, mode: str, path: str, router: RouterPr
     caller = build(mode, change=upgrades, router=router)
     with RawClient(caller.stack.gateway.port) as client:
         client.head(caller.root + path, "GET", connection="upgrade", upgrade="websocket")
-        assert 101 == client.answer().status
+        assert 101 == client.response().status
         for word in (b"ping", b"once more"):
             client.send(word)
             assert word == client.receive(len(word))

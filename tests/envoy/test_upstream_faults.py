@@ -26,7 +26,7 @@ STREAM: dict[str, object] = {"stream": True, "stream_options": {"include_usage":
 
 @dataclass(frozen=True)
 class Seen:
-    """What a client sees of an answer: all of it but ids and times. `broke` names how it ended, if not well."""
+    """What a client sees of a response: all of it but ids and times. `broke` names how it ended, if not well."""
 
     status: int
     content_type: str
@@ -35,22 +35,22 @@ class Seen:
 
 
 def ask(client: httpx.Client, url: str, fields: dict[str, object], fault: str) -> Seen:
-    """Send the request and read as much of its answer as comes."""
+    """Send the request and read as much of its response as comes."""
     body, broke = b"", ""
     headers = {"x-emulate-fault": fault} if fault else {}
-    with client.stream("POST", f"{url}/v1/chat/completions", json=PROMPT | fields, headers=headers) as answer:
+    with client.stream("POST", f"{url}/v1/chat/completions", json=PROMPT | fields, headers=headers) as response:
         try:
-            body = b"".join(answer.iter_raw())
+            body = b"".join(response.iter_raw())
         except httpx.RemoteProtocolError as error:
             broke = type(error).__name__
-    if answer.headers.get("content-encoding") == "gzip":
+    if response.headers.get("content-encoding") == "gzip":
         # Ids compress to different lengths, so that the cut is not quite at the same place.
         body = zlib.decompressobj(wbits=31).decompress(body)[:100]
     body = re.sub(rb'[0-9a-f]{32}|"created": ?\d+', b"", body)
-    return Seen(answer.status_code, answer.headers.get("content-type", ""), body, broke)
+    return Seen(response.status_code, response.headers.get("content-type", ""), body, broke)
 
 
-# Fault, whether the answer is a stream, and the cause that the router counts.
+# Fault, whether the response is a stream, and the cause that the router counts.
 FAULTS = [
     ("broken-json", {}, "not_json"),
     ("truncated-gzip", {}, "cut_short"),
@@ -87,44 +87,44 @@ class Lessons:
 
     def _now(self) -> tuple[float, Counter[str]]:
         causes: Counter[str] = Counter()
-        for labels, count in self._router.samples("dualpool_answers_not_learned_total"):
+        for labels, count in self._router.samples("dualpool_responses_not_learned_total"):
             causes[labels["cause"]] += int(count)
         return self._router.metric("dualpool_estimate_ratio_count"), causes
 
     def seen(self) -> tuple[float, dict[str, int]]:
-        """Return how many observations came, and how many answers taught nothing, by cause."""
+        """Return how many observations came, and how many responses taught nothing, by cause."""
         now, before = self._now(), self._before
         return now[0] - before[0], dict(now[1] - before[1])
 
 
 @pytest.mark.parametrize(("fault", "fields", "cause"), FAULTS, ids=lambda value: str(value)[:16])
-def test_faulty_answer_passes_and_teaches_nothing(
+def test_faulty_response_passes_and_teaches_nothing(
     caller: Caller, fault: str, fields: dict[str, object], cause: str
 ) -> None:
-    """Broken, lying and failing answers reach the client as they are; the router counts why it did not learn."""
+    """Broken, lying and failing responses reach the client as they are; the router counts why it did not learn."""
     lessons = Lessons(caller)
     assert alone(caller, fields, fault) == through(caller, fields, fault)
-    eventually(lambda: lessons.seen() != (0, {}), "the router has read the answer")
+    eventually(lambda: lessons.seen() != (0, {}), "the router has read the response")
     assert (0, {cause: 1}) == lessons.seen()
 
 
 @pytest.mark.parametrize("fields", [{}, STREAM], ids=["json", "sse"])
-def test_sound_answer_passes_and_teaches(caller: Caller, fields: dict[str, object]) -> None:
-    """The same requests without a fault: the same answer as without us, and a lesson each."""
+def test_sound_response_passes_and_teaches(caller: Caller, fields: dict[str, object]) -> None:
+    """The same requests without a fault: the same response as without us, and a lesson each."""
     lessons = Lessons(caller)
     assert alone(caller, fields) == through(caller, fields)
-    eventually(lambda: lessons.seen() != (0, {}), "the router has read the answer")
+    eventually(lambda: lessons.seen() != (0, {}), "the router has read the response")
     assert (1, {}) == lessons.seen()
 
 
 @pytest.mark.parametrize("fields", [{}, STREAM], ids=["json", "sse"])
-def test_pool_that_dies_in_mid_answer(
+def test_pool_that_dies_in_mid_response(
     build: Build, mode: str, router: RouterProcess, fields: dict[str, object]
 ) -> None:
-    """A connection cut in mid-answer is an error for the client, as without us, and teaches nothing.
+    """A connection cut in mid-response is an error for the client, as without us, and teaches nothing.
 
-    While the router looks at the answer's head Envoy holds it; a pool that dies in that moment is a 502, not a 200
-    that breaks off.
+    While the router looks at the response's head Envoy holds it; a pool that dies then is a 502, not a 200 that
+    breaks off.
     """
     caller = build(mode, change=closes_soon, router=router)
     lessons = Lessons(caller)
@@ -138,19 +138,19 @@ def test_pool_that_dies_in_mid_answer(
 
 
 def breaking_off(seen: Seen) -> tuple[int, str]:
-    """Return status and error of an answer."""
+    """Return status and error of a response."""
     return seen.status, seen.broke
 
 
-def test_interim_answer_before_the_real_one(caller: Caller) -> None:
-    """After a 1xx the real answer reaches the client and teaches."""
+def test_interim_response_before_the_real_one(caller: Caller) -> None:
+    """After a 1xx the real response reaches the client and teaches."""
     lessons = Lessons(caller)
     assert alone(caller, {}, "status=103") == through(caller, {}, "status=103")
-    eventually(lambda: lessons.seen() != (0, {}), "the router has read the answer")
+    eventually(lambda: lessons.seen() != (0, {}), "the router has read the response")
     assert (1, {}) == lessons.seen()
 
 
-def test_pool_that_answers_before_the_request_has_ended(caller: Caller) -> None:
+def test_pool_that_responses_before_the_request_has_ended(caller: Caller) -> None:
     """A refusal in mid-upload reaches the client at once; nothing is learned, and no stream is left open."""
     lessons = Lessons(caller)
     body = chat_body(MODEL, "x" * 200_000)
@@ -164,6 +164,6 @@ def test_pool_that_answers_before_the_request_has_ended(caller: Caller) -> None:
         client.send(body[:-1])
         if caller.stack.gateway.name == "envoy-buffered":
             client.send(body[-1:])
-        assert 429 == client.answer().status
+        assert 429 == client.response().status
     eventually(lambda: caller.stack.router.metric("dualpool_streams_open") == 0, "no stream is open")
     assert 0 == lessons.seen()[0]

@@ -40,7 +40,7 @@ def in_mid_upload(caller: Caller, client: RawClient) -> None:
 
 
 def while_the_pool_works(caller: Caller, client: RawClient) -> None:
-    """Vanish with the request sent, before the answer begins."""
+    """Vanish with the request sent, before the response begins."""
     begin(caller, client)
     client.send(BODY)
     eventually(lambda: len(caller.received()) == 1, "the pool has the request")
@@ -48,14 +48,14 @@ def while_the_pool_works(caller: Caller, client: RawClient) -> None:
 
 
 def in_mid_stream(caller: Caller, client: RawClient) -> None:
-    """Vanish with the answer half read."""
+    """Vanish with the response half read."""
     begin(caller, client, STREAM_BODY)
     client.send(STREAM_BODY)
-    answer = client.answer()
-    assert answer.read(20).startswith(b"data: ")
+    response = client.response()
+    assert response.read(20).startswith(b"data: ")
     assert 1 == caller.stack.router.metric("dualpool_streams_open")
     client.vanish()
-    answer.close()
+    response.close()
 
 
 def await_stream(caller: Caller) -> None:
@@ -94,11 +94,11 @@ def test_connection_that_says_nothing(caller: Caller) -> None:
     assert before + 1 == router.metric("dualpool_streams_total")
 
 
-def test_answer_without_a_request(build: Build, mode: str, router: RouterProcess) -> None:
+def test_response_without_a_request(build: Build, mode: str, router: RouterProcess) -> None:
     """Envoy's own refusal of a malformed head is a response phase with no request phase: passed, not decided on.
 
     Envoy drops that connection without the 400 it would send alone (envoyproxy/envoy issue 29440): the codec
-    closes while the filter holds the answer.
+    closes while the filter holds the response.
     """
     caller = build(mode, change=closes_soon, router=router)
     names = ("dualpool_requests_total", "dualpool_exceptions_total", "dualpool_misconfigured_total")
@@ -106,6 +106,6 @@ def test_answer_without_a_request(build: Build, mode: str, router: RouterProcess
     with RawClient(caller.stack.gateway.port) as client:
         client.head(f"{caller.root}/v1/chat/completions", content_length="many")
         with pytest.raises(RemoteDisconnected):
-            client.answer()
+            client.response()
     assert before == [router.metric(name) for name in names]
     assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]

@@ -67,7 +67,7 @@ def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_wheel_serves_with_what_is_locked_and_nothing_else(bare: Path, tmp_path: Path) -> None:
-    """The router serves, answers on its admin port and ends well where nothing but runtime.txt is installed."""
+    """The router serves, responses on its admin port and ends well where nothing but runtime.txt is installed."""
     (tmp_path / "router.yaml").write_text(
         "listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 0\n"
     )

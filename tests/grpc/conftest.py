@@ -65,19 +65,19 @@ class Call:
         """Send a piece of the request's body."""
         await self.stub.write(ProcessingRequest(request_body=HttpBody(body=data, end_of_stream=end)))
 
-    async def answer_headers(self, status: str = "200", content_type: str = "application/json") -> None:
-        """Send the answer's headers."""
+    async def response_headers(self, status: str = "200", content_type: str = "application/json") -> None:
+        """Send the response's headers."""
         message = ProcessingRequest(response_headers=HttpHeaders())
         for key, value in ((":status", status), ("content-type", content_type)):
             message.response_headers.headers.headers.add(key=key, raw_value=value.encode())
         await self.stub.write(message)
 
-    async def answer_body(self, data: bytes, *, end: bool = True) -> None:
-        """Send a piece of the answer's body."""
+    async def response_body(self, data: bytes, *, end: bool = True) -> None:
+        """Send a piece of the response's body."""
         await self.stub.write(ProcessingRequest(response_body=HttpBody(body=data, end_of_stream=end)))
 
     async def read(self) -> ProcessingResponse | None:
-        """Return the next answer, or None at the stream's end."""
+        """Return the next response, or None at the stream's end."""
         message = await asyncio.wait_for(self.stub.read(), WITHIN_S)
         return message if isinstance(message, ProcessingResponse) else None
 

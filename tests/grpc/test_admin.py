@@ -49,8 +49,8 @@ async def learn_once(app: App, call: type[Any]) -> None:
         stream = call(channel)
         await stream.headers()
         await stream.body(CHAT)
-        await stream.answer_headers()
-        await stream.answer_body(USAGE)
+        await stream.response_headers()
+        await stream.response_body(USAGE)
         while await stream.read() is not None:
             pass
 
@@ -130,7 +130,7 @@ def test_readiness_turns_and_liveness_stays(router: Router) -> None:
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/metrics", "/config", "/nothing"])
-def test_head_answers_as_get_without_the_body(router: Router, path: str) -> None:
+def test_head_responses_as_get_without_the_body(router: Router, path: str) -> None:
     """A probe by HEAD sees the same status and headers, and the connection serves on."""
 
     async def scenario() -> None:
@@ -185,14 +185,14 @@ def test_the_configuration_shows_no_secret(router: Router, tmp_path: Path) -> No
 
 
 def test_a_hanging_event_loop_is_not_healthy(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
-    """/healthz, /readyz and /state answer 503 in time when the event loop does not; /metrics needs no loop."""
-    monkeypatch.setattr("extproc.server.admin.LOOP_ANSWERS_WITHIN_S", 0.05)
+    """/healthz, /readyz and /state response 503 in time when the event loop does not; /metrics needs no loop."""
+    monkeypatch.setattr("extproc.server.admin.LOOP_RESPONSES_WITHIN_S", 0.05)
 
     async def scenario() -> None:
         async with router() as app:
-            answers = get_while_the_loop_hangs(app, "/healthz", "/readyz", "/state", "/metrics")
-            assert [503, 503, 503, 200] == [answer.status_code for answer in answers]
-            assert "the event loop does not answer: TimeoutError\n" == answers[0].text
+            responses = get_while_the_loop_hangs(app, "/healthz", "/readyz", "/state", "/metrics")
+            assert [503, 503, 503, 200] == [response.status_code for response in responses]
+            assert "the event loop does not answer: TimeoutError\n" == responses[0].text
             assert 200 == (await get(app, "/healthz")).status_code
 
     asyncio.run(scenario())

@@ -54,14 +54,14 @@ def post(body: object, path: str = CHAT, headers: dict[str, str] | None = None, 
     return with_pool(scenario, **settings)
 
 
-def events_of(answer: httpx.Response) -> list[Any]:
+def events_of(response: httpx.Response) -> list[Any]:
     """Return the decoded events of a stream, without the end mark."""
-    lines = (line.removeprefix("data: ") for line in answer.text.split("\n") if line.startswith("data: "))
+    lines = (line.removeprefix("data: ") for line in response.text.split("\n") if line.startswith("data: "))
     return [json.loads(line) for line in lines if line != "[DONE]"]
 
 
 def test_openai_client_is_served() -> None:
-    """The openai client gets answers from every API, whole and streamed, with usage that adds up."""
+    """The openai client gets responses from every API, whole and streamed, with usage that adds up."""
 
     async def scenario(emulator: Emulator, _: httpx.AsyncClient) -> list[tuple[int, int]]:
         async with openai.AsyncOpenAI(base_url=f"{emulator.url}/v1", api_key="none", max_retries=0) as client:
@@ -85,8 +85,8 @@ def test_openai_client_is_served() -> None:
         assert last.type == "response.completed"
         usages = (chat.usage, chunks[-1].usage, text.usage)
         parts = [(each.prompt_tokens, each.completion_tokens) for each in usages if each is not None]
-        answers = (whole.usage, last.response.usage)
-        parts += [(each.input_tokens, each.output_tokens) for each in answers if each is not None]
+        responses = (whole.usage, last.response.usage)
+        parts += [(each.input_tokens, each.output_tokens) for each in responses if each is not None]
         return [*parts, (vectors.usage.prompt_tokens, 0)]
 
     chat_tokens = ByteRule().count("user\nHello there") + 3 + ByteRule().count("assistant\n") + 1
@@ -94,7 +94,7 @@ def test_openai_client_is_served() -> None:
 
 
 def test_anthropic_client_is_served() -> None:
-    """The anthropic client gets answers, whole and streamed, with the same usage."""
+    """The anthropic client gets responses, whole and streamed, with the same usage."""
 
     async def scenario(emulator: Emulator, _: httpx.AsyncClient) -> list[tuple[int, int, str | None]]:
         request: Any = {"model": "m", "max_tokens": 5, "messages": HELLO["messages"]}
@@ -111,22 +111,22 @@ def test_anthropic_client_is_served() -> None:
     assert whole[1:] == (5, "max_tokens")
 
 
-def test_answers_say_who_served_which_bytes() -> None:
-    """Pool and hash of the body as received are in the answer, also when it is a refusal."""
+def test_responses_say_who_served_which_bytes() -> None:
+    """Pool and hash of the body as received are in the response, also when it is a refusal."""
     for body in (json.dumps(HELLO).encode(), b'{"messages": \xff'):
-        answer = post(body)
-        assert answer.headers["x-served-by"] == "tiny"
-        assert answer.headers["x-body-sha256"] == sha256(body).hexdigest()
+        response = post(body)
+        assert response.headers["x-served-by"] == "tiny"
+        assert response.headers["x-body-sha256"] == sha256(body).hexdigest()
 
 
 def test_a_stream_is_one_event_per_token() -> None:
     """A stream has a role, its tokens one by one, the reason at the last, usage when asked for, and an end."""
-    answer = post(HELLO | {"stream": True, "stream_options": {"include_usage": True}})
-    events = events_of(answer)
-    assert answer.headers["content-type"] == "text/event-stream; charset=utf-8"
+    response = post(HELLO | {"stream": True, "stream_options": {"include_usage": True}})
+    events = events_of(response)
+    assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert [event["choices"][0]["finish_reason"] for event in events[:-1]] == [None] * 6 + ["length"]
     assert events[-1]["usage"]["completion_tokens"] == 6
-    assert answer.text.endswith("data: [DONE]\n\n")
+    assert response.text.endswith("data: [DONE]\n\n")
 
 
 def test_a_stream_without_include_usage_tells_none() -> None:
@@ -153,16 +153,16 @@ def test_too_long_is_refused_in_the_shape_of_the_api() -> None:
 )
 def test_bad_bodies_are_refused_with_400(body: bytes) -> None:
     """What is no JSON object of the API's types is a 400 with an error object."""
-    answer = post(body)
-    assert (answer.status_code, answer.json()["error"]["type"]) == (400, "Bad Request")
+    response = post(body)
+    assert (response.status_code, response.json()["error"]["type"]) == (400, "Bad Request")
 
 
 def test_a_compressed_request_is_not_decompressed() -> None:
     """A gzip request body is hashed as it came, and refused as JSON, as vLLM does."""
     body = zlib.compress(json.dumps(HELLO).encode(), wbits=31)
-    answer = post(body, headers={"content-encoding": "gzip"})
-    assert answer.status_code == 400
-    assert answer.headers["x-body-sha256"] == sha256(body).hexdigest()
+    response = post(body, headers={"content-encoding": "gzip"})
+    assert response.status_code == 400
+    assert response.headers["x-body-sha256"] == sha256(body).hexdigest()
 
 
 def test_an_unknown_model_is_not_found() -> None:
@@ -193,17 +193,17 @@ def test_large_bodies_do_not_hold_up_others() -> None:
 
 @pytest.mark.parametrize("compression", [Compression.GZIP, Compression.DEFLATE, Compression.BROTLI])
 @pytest.mark.parametrize("stream", [False, True])
-def test_compressed_answers_are_the_plain_ones(compression: Compression, stream: bool) -> None:  # noqa: FBT001
-    """A compressed answer, whole or streamed, is what a client that accepts no encoding gets."""
+def test_compressed_responses_are_the_plain_ones(compression: Compression, stream: bool) -> None:  # noqa: FBT001
+    """A compressed response, whole or streamed, is what a client that accepts no encoding gets."""
 
     async def scenario(_: Emulator, client: httpx.AsyncClient) -> tuple[str | None, bytes, bytes]:
         body = HELLO | {"stream": stream}
         async with client.stream(
             "POST", CHAT, json=body, headers={"accept-encoding": compression.value}
-        ) as answer:
-            encoded = b"".join([chunk async for chunk in answer.aiter_raw()])
+        ) as response:
+            encoded = b"".join([chunk async for chunk in response.aiter_raw()])
         plain = await client.post(CHAT, json=body, headers={"accept-encoding": "identity"})
-        return answer.headers.get("content-encoding"), encoded, plain.content
+        return response.headers.get("content-encoding"), encoded, plain.content
 
     encoding, encoded, plain = with_pool(scenario, compression=compression)
     decoded = {
@@ -219,10 +219,10 @@ def test_received_requests_can_be_looked_at() -> None:
     """In the same process, a test sees what reached the pool."""
 
     async def scenario(emulator: Emulator, client: httpx.AsyncClient) -> None:
-        answer = await client.post(CHAT, json=HELLO, headers={"X-Mark": "here"})
+        response = await client.post(CHAT, json=HELLO, headers={"X-Mark": "here"})
         received = emulator.received[-1]
         assert (received.path, received.headers["x-mark"]) == (CHAT, "here")
-        assert received.body_sha256 == answer.headers["x-body-sha256"]
+        assert received.body_sha256 == response.headers["x-body-sha256"]
 
     with_pool(scenario)
 
@@ -255,7 +255,7 @@ def test_an_unknown_fault_is_refused() -> None:
 
 
 def test_broken_json_ends_in_the_middle() -> None:
-    """The fault broken-json sends half an answer as if it were whole."""
+    """The fault broken-json sends half a response as if it were whole."""
     with pytest.raises(json.JSONDecodeError):
         with_fault("broken-json").json()
 
@@ -270,7 +270,7 @@ def test_broken_sse_cannot_be_decoded() -> None:
     ("fault", "factor"), [("usage=zero", 0), ("usage=negative", -1), ("usage=million", 10**6)]
 )
 def test_wrong_usage_is_told(fault: str, factor: int) -> None:
-    """The usage faults multiply what is told, not what is produced, nor the true count in the answer's header."""
+    """The usage faults multiply what is told, not what is produced, nor the true count in the header."""
     right, wrong = post(HELLO), with_fault(fault)
     told, truth = wrong.json()["usage"]["prompt_tokens"], int(wrong.headers["x-prompt-tokens"])
     assert told == truth * factor
@@ -280,12 +280,12 @@ def test_wrong_usage_is_told(fault: str, factor: int) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_truncated_gzip_stops_in_the_middle(stream: bool) -> None:  # noqa: FBT001
-    """The fault truncated-gzip sends the beginning of an encoded answer."""
+    """The fault truncated-gzip sends the beginning of an encoded response."""
 
     async def scenario(_: Emulator, client: httpx.AsyncClient) -> bytes:
         headers = {"x-emulate-fault": "truncated-gzip", "accept-encoding": "gzip"}
-        async with client.stream("POST", CHAT, json=HELLO | {"stream": stream}, headers=headers) as answer:
-            return b"".join([chunk async for chunk in answer.aiter_raw()])
+        async with client.stream("POST", CHAT, json=HELLO | {"stream": stream}, headers=headers) as response:
+            return b"".join([chunk async for chunk in response.aiter_raw()])
 
     decoder = zlib.decompressobj(wbits=31)
     assert decoder.decompress(with_pool(scenario))
@@ -294,7 +294,7 @@ def test_truncated_gzip_stops_in_the_middle(stream: bool) -> None:  # noqa: FBT0
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_die_cuts_the_connection(stream: bool) -> None:  # noqa: FBT001
-    """The fault die breaks off in the middle of an answer."""
+    """The fault die breaks off in the middle of a response."""
     with pytest.raises(httpx.RemoteProtocolError):
         with_fault("die", stream=stream)
 
@@ -305,8 +305,8 @@ def test_a_status_is_given(status: int) -> None:
     assert with_fault(f"status={status}").status_code == status
 
 
-def test_an_interim_status_comes_before_the_answer() -> None:
-    """The fault status=1xx sends that first and then the real answer."""
+def test_an_interim_status_comes_before_the_response() -> None:
+    """The fault status=1xx sends that first and then the real response."""
 
     async def scenario(emulator: Emulator, _: httpx.AsyncClient) -> bytes:
         host, port = emulator.url.removeprefix("http://").split(":")
@@ -315,13 +315,13 @@ def test_an_interim_status_comes_before_the_answer() -> None:
         head = f"POST {CHAT} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n"
         fault = f"x-emulate-fault: status=103\r\ncontent-length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + fault.encode() + body)
-        answer = await reader.read()
+        response = await reader.read()
         writer.close()
-        return answer
+        return response
 
-    answer = with_pool(scenario)
-    assert answer.startswith(b"HTTP/1.1 103 ")
-    assert b"HTTP/1.1 200 OK" in answer
+    response = with_pool(scenario)
+    assert response.startswith(b"HTTP/1.1 103 ")
+    assert b"HTTP/1.1 200 OK" in response
 
 
 def test_an_early_status_does_not_wait_for_the_body() -> None:
@@ -334,9 +334,9 @@ def test_an_early_status_does_not_wait_for_the_body() -> None:
             f"POST {CHAT} HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\nx-emulate-fault: early-status=503\r\n\r\n"
         )
         writer.write(head.encode())
-        answer = await asyncio.wait_for(reader.readuntil(b"\r\n"), 10)
+        response = await asyncio.wait_for(reader.readuntil(b"\r\n"), 10)
         writer.close()
-        return answer
+        return response
 
     assert with_pool(scenario).startswith(b"HTTP/1.1 503")
 
@@ -345,8 +345,8 @@ def test_images_are_counted_and_not_read_as_text() -> None:
     """A megabyte of image costs tokens by its kind, and the request fits."""
     url = "data:image/jpeg;base64," + b64encode(bytes(1_000_000)).decode()
     parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": url}}]
-    answer = post({"messages": [{"role": "user", "content": parts}], "max_tokens": 5})
-    assert 260 < answer.json()["usage"]["prompt_tokens"] < 300
+    response = post({"messages": [{"role": "user", "content": parts}], "max_tokens": 5})
+    assert 260 < response.json()["usage"]["prompt_tokens"] < 300
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,7 @@ def test_a_client_that_goes_frees_its_place(
     tokens: int,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """When a client goes away in the middle of an answer, its sequence ends as vLLM's does, with no complaint."""
+    """When a client goes away in the middle of a response, its sequence ends as vLLM's does, with no complaint."""
 
     async def running(client: httpx.AsyncClient) -> int:
         metrics = (await client.get("/metrics")).text

@@ -14,10 +14,10 @@ def test_the_printed_url_serves_until_sigterm() -> None:
     with subprocess.Popen([*COMMAND, *POOL, "--name", "tiny"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().removeprefix("listening on ").strip()
-        answer = httpx.post(f"{url}/v1/completions", json={"prompt": "Hello", "max_tokens": 3}, timeout=30)
+        response = httpx.post(f"{url}/v1/completions", json={"prompt": "Hello", "max_tokens": 3}, timeout=30)
         process.send_signal(signal.SIGTERM)
         process.stdout.read()
-    assert (answer.status_code, answer.headers["x-served-by"]) == (200, "tiny")
+    assert (response.status_code, response.headers["x-served-by"]) == (200, "tiny")
     assert process.returncode == 0
 
 

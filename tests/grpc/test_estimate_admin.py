@@ -47,14 +47,14 @@ async def learned(app: App, call: type[Any], body: bytes, prompt_tokens: int) ->
     async with grpc.aio.insecure_channel(app.grpc_address) as channel:
         stream = call(channel)
         await decided(stream, body)
-        await stream.answer_headers()
-        await stream.answer_body(json.dumps(usage).encode())
+        await stream.response_headers()
+        await stream.response_body(json.dumps(usage).encode())
         while await stream.read() is not None:
             pass
 
 
 async def ask(app: App, call: type[Any], body: bytes) -> dict[str, Any]:
-    """Return what the router says of a request that gets no answer, so that nothing is learned of it."""
+    """Return what the router says of a request that gets no response, so that nothing is learned of it."""
     async with grpc.aio.insecure_channel(app.grpc_address) as channel:
         return await decided(call(channel), body)
 
@@ -69,8 +69,8 @@ def test_the_command_says_what_the_router_says(
 
     def estimate(*source: str) -> dict[str, Any]:
         assert main(["estimate", str(tmp_path / "body.json"), "--json", *source]) == 0
-        answer: dict[str, Any] = json.loads(capsys.readouterr().out)["estimate"]
-        return answer
+        response: dict[str, Any] = json.loads(capsys.readouterr().out)["estimate"]
+        return response
 
     async def scenario() -> tuple[dict[str, Any], dict[str, Any]]:
         async with router(f"{SETTINGS}\nestimator: {{kind: {kind}}}") as app:

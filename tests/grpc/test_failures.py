@@ -88,7 +88,7 @@ def test_a_failure_to_encode_closes_the_stream_well(
 def test_a_failure_at_the_deadline_closes_the_stream_well(
     router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the deadline's answers cannot be made, the held request goes on at once, not at the next message."""
+    """When the deadline's responses cannot be made, the held request goes on at once, not at the next message."""
 
     async def scenario() -> None:
         settings = "exchange: {deadline_ms: 20}"
@@ -144,7 +144,7 @@ def test_a_failure_at_the_deadline_of_a_full_duplex_body_is_told(
 def test_a_failure_after_a_full_duplex_body_closes_the_stream_well(
     router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the request went on whole and the answer is not ours to give back, a close loses nothing."""
+    """When the request went on whole and the response is not ours to give back, a close loses nothing."""
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
@@ -155,7 +155,7 @@ def test_a_failure_after_a_full_duplex_body_closes_the_stream_well(
             await stream.body(CHAT)
             assert (await stream.read()).HasField("request_headers")
             assert (await stream.read()).HasField("request_body")
-            await stream.answer_headers()
+            await stream.response_headers()
             assert grpc.StatusCode.OK == await ended(stream)
             assert 1 == failures(app)
 

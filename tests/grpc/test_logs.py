@@ -15,22 +15,22 @@ from extproc.telemetry.log import JsonFormatter
 Router = Callable[..., Any]
 CREDENTIALS = ("authorization", "cookie", "x-api-key", "x-tenant-secret")
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "SECRET question"}], "max_tokens": 5}
-ANSWER = {
-    "choices": [{"finish_reason": "stop", "message": {"content": "SECRET answer"}}],
+RESPONSE = {
+    "choices": [{"finish_reason": "stop", "message": {"content": "SECRET response"}}],
     "usage": {"prompt_tokens": 7, "completion_tokens": 3},
 }
 TOO_LONG = {"error": {"message": "This model's maximum context length is 8 tokens. SECRET", "code": 400}}
 
 
-async def exchanged(stream: Any, body: bytes, status: str = "", answer: bytes = b"") -> None:
-    """Send a request with credentials, and its answer if it is waited for, until the router closes the stream."""
+async def exchanged(stream: Any, body: bytes, status: str = "", response: bytes = b"") -> None:
+    """Send a request with credentials, and perhaps a response, until the router closes the stream."""
     values = [HeaderValue(key=key, raw_value=b"Bearer SECRET") for key in CREDENTIALS]
     await stream.headers(headers=HeaderMap(headers=values))
     await stream.body(body)
     if status:
         await stream.read()
-        await stream.answer_headers(status)
-        await stream.answer_body(answer)
+        await stream.response_headers(status)
+        await stream.response_body(response)
     while await stream.read() is not None:
         pass
 
@@ -38,14 +38,14 @@ async def exchanged(stream: Any, body: bytes, status: str = "", answer: bytes = 
 def test_no_body_and_no_credential_is_logged(
     router: Router, call: type[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At level debug of every logger there is no text of a request or an answer and no header's value."""
-    whole, answer, refusal = (json.dumps(message).encode() for message in (CHAT, ANSWER, TOO_LONG))
+    """At level debug of every logger there is no text of a request or a response and no header's value."""
+    whole, response, refusal = (json.dumps(message).encode() for message in (CHAT, RESPONSE, TOO_LONG))
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
-            await exchanged(call(channel), whole, "200", answer)
-            await exchanged(call(channel), whole, "200", answer[:70])
-            await exchanged(call(channel), whole, "200", b"SECRET" + answer)
+            await exchanged(call(channel), whole, "200", response)
+            await exchanged(call(channel), whole, "200", response[:70])
+            await exchanged(call(channel), whole, "200", b"SECRET" + response)
             await exchanged(call(channel), whole, "400", refusal)
             await exchanged(call(channel), whole[:70])
             await exchanged(call(channel), b'{"model": 1, "messages": "SECRET"}')
@@ -54,7 +54,7 @@ def test_no_body_and_no_credential_is_logged(
     asyncio.run(scenario())
     lines = [JsonFormatter().format(record) for record in caplog.records]
     said = {json.loads(line)["message"] for line in lines}
-    assert {"decided", "observed", "answer not learned from", "context overflow"} <= said
+    assert {"decided", "observed", "response not learned from", "context overflow"} <= said
     assert [] == [line for line in lines if "SECRET" in line or "Bearer" in line]
 
 

@@ -21,15 +21,15 @@ EXCHANGES = ((700, 90, 128), (650, 80, 128), (5_000, 300, 512), (720, 60, 128))
 
 
 async def exchange(app: App, call: type[Any], prompt: int, completion: int, declared: int) -> None:
-    """Send one request of about four bytes a token, and an answer with its usage."""
+    """Send one request of about four bytes a token, and a response with its usage."""
     message = {"role": "user", "content": "tide " * (prompt * 4 // 5)}
     usage = {"prompt_tokens": prompt, "completion_tokens": completion}
     async with grpc.aio.insecure_channel(app.grpc_address) as channel:
         stream = call(channel)
         await stream.headers()
         await stream.body(json.dumps({"model": "m", "messages": [message], "max_tokens": declared}).encode())
-        await stream.answer_headers()
-        await stream.answer_body(json.dumps({"choices": [{"finish_reason": "stop"}], "usage": usage}).encode())
+        await stream.response_headers()
+        await stream.response_body(json.dumps({"choices": [{"finish_reason": "stop"}], "usage": usage}).encode())
         while await stream.read() is not None:
             pass
 
@@ -70,12 +70,12 @@ def test_two_scrapes_of_a_router_give_lengths_and_rate(router: Router, call: typ
 
 
 def test_a_router_is_scraped_at_its_address(router: Router, call: type[Any]) -> None:
-    """An address does as well as a file; a router that has seen no answer yet is told so, and not doubted."""
+    """An address does as well as a file; a router that has seen no response yet is told so, and not doubted."""
 
     async def scenario() -> None:
         async with router("mode: shadow") as app:
             address = f"http://{app.admin_address}/metrics"
-            with pytest.raises(ConfigurationError, match="dualpool_actual_prompt_tokens has counted no answer"):
+            with pytest.raises(ConfigurationError, match="dualpool_actual_prompt_tokens has counted no response"):
                 await asyncio.to_thread(live_input, [address], None)
             await exchange(app, call, *EXCHANGES[0])
             live = await asyncio.to_thread(live_input, [address], None)
@@ -84,7 +84,7 @@ def test_a_router_is_scraped_at_its_address(router: Router, call: type[Any]) -> 
     asyncio.run(scenario())
 
 
-def test_the_first_scrape_may_be_of_a_router_without_answers(
+def test_the_first_scrape_may_be_of_a_router_without_responses(
     router: Router, call: type[Any], tmp_path: Path
 ) -> None:
     """Nothing counted yet is a count of zero: the second scrape gives lengths and rate."""

@@ -27,19 +27,19 @@ USAGE = b'{"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":4,"comp
 
 
 def mutation(message: Any) -> dict[str, str]:
-    """Return the headers that an answer sets."""
+    """Return the headers that a response sets."""
     common = message.request_headers.response
     return {option.header.key: option.header.raw_value.decode() for option in common.header_mutation.set_headers}
 
 
 def echo(message: Any) -> bytes:
-    """Return the piece of the request's body that an answer gives back."""
+    """Return the piece of the request's body that a response gives back."""
     piece: bytes = message.request_body.response.body_mutation.streamed_response.body
     return piece
 
 
 def test_a_released_stream_ends_well_after_its_decision(router: Router, call: type[Any]) -> None:
-    """A short streaming request without usage gets one answer, route cache cleared, and status OK."""
+    """A short streaming request without usage gets one response, route cache cleared, and status OK."""
 
     async def scenario() -> None:
         settings = "estimator: {kind: ema}"
@@ -68,7 +68,7 @@ def test_a_released_stream_ends_well_after_its_decision(router: Router, call: ty
     asyncio.run(scenario())
 
 
-def test_an_answer_is_learned_from(router: Router, call: type[Any]) -> None:
+def test_an_response_is_learned_from(router: Router, call: type[Any]) -> None:
     """A kept stream's usage becomes the category's bytes per token, and the stream ends well."""
 
     async def scenario() -> None:
@@ -78,9 +78,9 @@ def test_an_answer_is_learned_from(router: Router, call: type[Any]) -> None:
             assert (await stream.read()).HasField("request_headers")
             await stream.body(chat())
             assert (await stream.read()).request_body.response.clear_route_cache
-            await stream.answer_headers()
+            await stream.response_headers()
             assert (await stream.read()).HasField("response_headers")
-            await stream.answer_body(USAGE)
+            await stream.response_body(USAGE)
             assert await stream.read() is None
             assert grpc.StatusCode.OK == await stream.code()
             learned = {row.category.model: row.observations for row in app.router.estimator.state().categories}
@@ -89,7 +89,7 @@ def test_an_answer_is_learned_from(router: Router, call: type[Any]) -> None:
     asyncio.run(scenario())
 
 
-def test_the_deadline_answers_a_slow_body(router: Router, call: type[Any]) -> None:
+def test_the_deadline_responses_a_slow_body(router: Router, call: type[Any]) -> None:
     """Headers whose body does not come are answered at the deadline; the next piece closes the stream."""
 
     async def scenario() -> None:
@@ -98,8 +98,8 @@ def test_the_deadline_answers_a_slow_body(router: Router, call: type[Any]) -> No
             stream = call(channel)
             await stream.headers()
             await stream.body(b'{"model', end=False)
-            answer = await stream.read()
-            assert mutation(answer) == {"x-token-budget-reason": "deadline"}
+            response = await stream.read()
+            assert mutation(response) == {"x-token-budget-reason": "deadline"}
             assert (await stream.read()).HasField("request_body")
             await stream.body(b'":1}')
             assert await stream.read() is None
@@ -121,8 +121,8 @@ def test_a_gateway_that_leaves_at_any_point_leaves_nothing(
             sends = [
                 stream.headers,
                 lambda: stream.body(chat()),
-                stream.answer_headers,
-                lambda: stream.answer_body(USAGE[:9], end=False),
+                stream.response_headers,
+                lambda: stream.response_body(USAGE[:9], end=False),
             ]
             for send in sends[: steps + 1]:
                 await send()
@@ -137,7 +137,7 @@ def test_a_gateway_that_leaves_at_any_point_leaves_nothing(
 def test_gateways_that_leave_around_the_deadline_leave_nothing(
     router: Router, call: type[Any], eventually: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Cancelling just before, at and after the deadline's answers is no error either."""
+    """Cancelling just before, at and after the deadline's responses is no error either."""
 
     async def scenario() -> None:
         settings = "exchange: {deadline_ms: 5}"
@@ -180,8 +180,8 @@ def test_a_body_far_beyond_grpcs_own_limit_is_taken(router: Router, call: type[A
             await stream.headers(mode="BUFFERED")
             await stream.read()
             await stream.body(b'{"messages":"' + b"a" * 20_000_000)
-            answer = (await stream.read()).request_body.response.header_mutation
-            assert "early" == answer.set_headers[0].header.raw_value.decode()
+            response = (await stream.read()).request_body.response.header_mutation
+            assert "early" == response.set_headers[0].header.raw_value.decode()
 
     asyncio.run(scenario())
 
@@ -221,14 +221,14 @@ def test_only_ext_proc_and_health_are_served(router: Router) -> None:
 
 
 def test_a_stop_returns_cleanly_from_waiting_streams(router: Router, call: type[Any]) -> None:
-    """A stream kept for its answer ends with OK when the router stops: the client's answer goes on without us."""
+    """A stream kept for its response ends with OK when the router stops: the response goes on without us."""
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
             stream = call(channel)
             await stream.headers()
             await stream.body(chat())
-            await stream.answer_headers()
+            await stream.response_headers()
             answered = [(await stream.read()).WhichOneof("response") for _ in range(3)]
             assert answered == ["request_headers", "request_body", "response_headers"]
             await app.stop()
@@ -276,8 +276,8 @@ def test_a_stop_while_a_full_duplex_body_goes_back_cuts_nothing(
             stopping = asyncio.ensure_future(app.stop())
             await eventually(lambda: app._streams.releasing)
             back = body[:5]
-            while (answer := await stream.read()) is not None:
-                back += echo(answer)
+            while (response := await stream.read()) is not None:
+                back += echo(response)
             assert body == back
             assert grpc.StatusCode.OK == await stream.code()
             await stopping
@@ -285,10 +285,10 @@ def test_a_stop_while_a_full_duplex_body_goes_back_cuts_nothing(
     asyncio.run(scenario())
 
 
-def test_a_stop_does_not_wait_for_the_answer_to_a_full_duplex_body(
+def test_a_stop_does_not_wait_for_the_response_to_a_full_duplex_body(
     router: Router, call: type[Any], eventually: Any
 ) -> None:
-    """A stream that is kept for its answer ends with OK as soon as its body went back whole."""
+    """A stream that is kept for its response ends with OK as soon as its body went back whole."""
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
@@ -307,7 +307,7 @@ def test_a_stop_does_not_wait_for_the_answer_to_a_full_duplex_body(
     asyncio.run(scenario())
 
 
-def test_health_answers_by_every_name_and_turns_at_a_drain(router: Router) -> None:
+def test_health_responses_by_every_name_and_turns_at_a_drain(router: Router) -> None:
     """All names serve; when draining all but liveness say NOT_SERVING."""
 
     async def scenario() -> None:
@@ -315,8 +315,8 @@ def test_health_answers_by_every_name_and_turns_at_a_drain(router: Router) -> No
             stub = health_pb2_grpc.HealthStub(channel)
 
             async def status(name: str) -> int:
-                answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
-                return int(answer.status)
+                response = await stub.Check(health_pb2.HealthCheckRequest(service=name))
+                return int(response.status)
 
             names = ["", "liveness", "readiness", "envoy.service.ext_proc.v3.ExternalProcessor"]
             assert [1, 1, 1, 1] == [await status(name) for name in names]

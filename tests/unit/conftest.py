@@ -39,18 +39,18 @@ class Recorder:
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *arguments: self.calls.append((name, arguments))
 
-    def heard(self, name: str) -> list[Any]:
+    def calls_of(self, name: str) -> list[Any]:
         """Return the first argument of every call with this name."""
-        return [arguments[0] if arguments else None for arguments in self.heard_all(name)]
+        return [arguments[0] if arguments else None for arguments in self.arguments_of(name)]
 
-    def heard_all(self, name: str) -> list[tuple[Any, ...]]:
+    def arguments_of(self, name: str) -> list[tuple[Any, ...]]:
         """Return the arguments of every call with this name."""
         return [arguments for called, arguments in self.calls if called == name]
 
 
 @dataclass
 class StrictGateway:
-    """One exchange seen from Envoy: sends events, refuses answers that Envoy would refuse, keeps what went on.
+    """One exchange seen from Envoy: sends events, refuses responses that Envoy would refuse, keeps what went on.
 
     Each refusal is an AssertionError with Envoy's reason; see the rules in extproc/core/exchange/machine.py.
     """
@@ -96,7 +96,7 @@ class StrictGateway:
             self.duplex_open.discard(phase)
 
     def _check(self, action: Action) -> None:
-        assert not self.closed, "an answer after the close"
+        assert not self.closed, "a response after the close"
         match action:
             case Close():
                 assert not self.duplex_open, "closing now would corrupt a full-duplex body"
@@ -110,7 +110,7 @@ class StrictGateway:
                 assert self.mode(phase) is not BodyMode.FULL_DUPLEX_STREAMED, "full duplex needs an echo"
                 self._check_body_turn(phase)
                 self.owed_bodies[phase] -= 1
-                assert self.owed_bodies[phase] >= 0, "spurious: more body answers than bodies"
+                assert self.owed_bodies[phase] >= 0, "spurious: more body responses than bodies"
                 if decision is not None:
                     assert self.mode(phase) in (BodyMode.BUFFERED, BodyMode.BUFFERED_PARTIAL), "ignored by Envoy"
                 self._mutate(phase, decision)

@@ -202,7 +202,7 @@ def test_sequences(fields: dict[str, Any], sequences: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "stream", "usage_in_answer"),
+    ("fields", "stream", "usage_in_response"),
     [
         ({}, False, True),
         ({"stream": False, "stream_options": {}}, False, True),
@@ -213,10 +213,10 @@ def test_sequences(fields: dict[str, Any], sequences: int) -> None:
         ({"stream": True, "stream_options": {"continuous_usage_stats": True}}, True, False),
     ],
 )
-def test_usage_in_answer(fields: dict[str, Any], stream: bool, usage_in_answer: bool) -> None:  # noqa: FBT001
-    """A stream reports its usage only when asked to; a whole answer always does."""
+def test_usage_in_response(fields: dict[str, Any], stream: bool, usage_in_response: bool) -> None:  # noqa: FBT001
+    """A stream reports its usage only when asked to; a whole response always does."""
     facts = read(**fields)
-    assert (facts.stream, facts.usage_in_answer) == (stream, usage_in_answer)
+    assert (facts.stream, facts.usage_in_response) == (stream, usage_in_response)
 
 
 @pytest.mark.parametrize(("declared", "read_as"), [(None, None), (-1, None), (0, 0), (512, 512)])

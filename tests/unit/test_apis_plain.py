@@ -75,7 +75,7 @@ def test_completion_with_everything() -> None:
 
 def test_stream_of_a_completion_reports_no_usage_unasked() -> None:
     """A completion's stream has no usage unless asked for."""
-    assert not read(Api.COMPLETIONS, prompt="x", stream=True).usage_in_answer
+    assert not read(Api.COMPLETIONS, prompt="x", stream=True).usage_in_response
 
 
 def test_prompt_embeddings_are_unseen() -> None:

@@ -22,14 +22,14 @@ from tests.unit.byteclass_lessons import WORDS, facts, teach
 
 
 def test_prior_is_marked_as_such() -> None:
-    """An estimate says whether it rests on nothing, on few answers, or on many."""
+    """An estimate says whether it rests on nothing, on few responses, or on many."""
     estimator = ByteClassEstimator(EstimatorSettings(young_observations=10))
     sources = [teach(estimator, count).source for count in (1, 2, 20)]
     assert sources == [Source.PRIOR, Source.YOUNG, Source.LEARNED]
 
 
 def test_learns_the_price_of_text() -> None:
-    """After some hundred answers the error is that of the noise."""
+    """After some hundred responses the error is that of the noise."""
     estimator = ByteClassEstimator(EstimatorSettings())
     teach(estimator, 300, ratio=5.5)
     estimate = estimator.estimate(facts(WORDS * 20), "")
@@ -63,7 +63,7 @@ def test_predictions_stay_within_physical_limits(text: bytes, lessons: list[tupl
 @given(st.integers(1, 10**6), st.lists(st.tuples(st.binary(max_size=300), st.integers(1, 10**5)), max_size=5))
 @settings(max_examples=40, deadline=None)
 def test_token_ids_stay_exact_whatever_was_learned(tokens: int, lessons: list[tuple[bytes, int]]) -> None:
-    """A count of ids is the estimate and its bound, for any count and after any answers."""
+    """A count of ids is the estimate and its bound, for any count and after any responses."""
     estimator = ByteClassEstimator(EstimatorSettings())
     for lesson, told in lessons:
         estimator.observe(estimator.estimate(facts(lesson), ""), Usage(told))
@@ -76,7 +76,7 @@ def test_token_ids_stay_exact_whatever_was_learned(tokens: int, lessons: list[tu
 def test_the_bound_is_within_what_bytes_and_learned_prices_allow(
     text: bytes, lessons: list[tuple[bytes, int]]
 ) -> None:
-    """After any answers the bound is at most a token per byte, and four times what is priced beside the text."""
+    """After any responses the bound is at most a token per byte, and four times what is priced beside the text."""
     estimator = ByteClassEstimator(EstimatorSettings())
     for lesson, tokens in lessons:
         estimator.observe(estimator.estimate(facts(lesson), ""), Usage(tokens))
@@ -218,8 +218,8 @@ def test_state_of_another_kind_is_refused() -> None:
         estimator.load(replace(estimator.state(), features=("x",)))
 
 
-def test_names_from_clients_cost_nothing_until_an_answer_came() -> None:
-    """Estimates for any number of unknown models leave no state behind; answers are capped by max_models."""
+def test_names_from_clients_cost_nothing_until_an_response_came() -> None:
+    """Estimates for any number of unknown models leave no state behind; responses are capped by max_models."""
     estimator = ByteClassEstimator(EstimatorSettings(max_models=3, max_categories=5))
     for number in range(20):
         estimator.estimate(facts(WORDS, model=f"made up {number}"), "")

@@ -1,4 +1,4 @@
-"""The byte-class estimator when things go wrong: broken counters, late answers, other tokenizers, odd servers."""
+"""The byte-class estimator when things go wrong: broken counters, late responses, other tokenizers."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from tests.unit.byteclass_lessons import WORDS, facts, teach
 
 
 def test_broken_usage_moves_next_to_nothing() -> None:
-    """One answer in fifty that is off by ten times leaves the estimate within one percent, and is counted.
+    """One response in fifty that is off by ten times leaves the estimate within one percent, and is counted.
 
     Ten times too many are clipped; ten times too few are fewer than any tokenizer makes, and refused.
     """
@@ -31,7 +31,7 @@ def test_broken_usage_moves_next_to_nothing() -> None:
 
 
 def test_a_changed_tokenizer_is_followed() -> None:
-    """A model name that gets another tokenizer is learned anew within some dozens of answers."""
+    """A model name that gets another tokenizer is learned anew within some dozens of responses."""
     estimator = ByteClassEstimator(EstimatorSettings())
     teach(estimator, 500, ratio=4.0)
     teach(estimator, 60, ratio=1.6, seed=1)
@@ -40,7 +40,7 @@ def test_a_changed_tokenizer_is_followed() -> None:
 
 
 def test_one_percent_of_broken_usage_hardly_adds_to_the_error() -> None:
-    """With usage ten times too high or too low in 1 % of answers the error grows by less than a tenth."""
+    """With usage ten times too high or too low in 1 % of responses the error grows by less than a tenth."""
 
     def error(poisoned_share: float) -> float:
         estimator = ByteClassEstimator(EstimatorSettings())
@@ -59,7 +59,7 @@ def test_one_percent_of_broken_usage_hardly_adds_to_the_error() -> None:
 
 
 def test_the_numbers_stay_sound_over_months_of_one_request() -> None:
-    """Thousands of equal answers, and then others, leave prices that are finite, and no update refused."""
+    """Thousands of equal responses, and then others, leave prices that are finite, and no update refused."""
     estimator = ByteClassEstimator(EstimatorSettings())
     same = facts(WORDS * 9, tools=2)
     for _ in range(2_000):
@@ -94,10 +94,10 @@ def test_a_second_change_is_followed_too() -> None:
 
 
 @pytest.mark.parametrize("in_flight", [1, 300])
-def test_answers_that_come_late_are_not_learned_over_and_over(in_flight: int) -> None:
+def test_responses_that_come_late_are_not_learned_over_and_over(in_flight: int) -> None:
     """With any number of requests on their way, a jump of all counts by a third leaves the bound narrow.
 
-    Each of them was estimated before the first answer told; only the first tell something new.
+    Each of them was estimated before the first response told; only the first tell something new.
     """
     estimator = ByteClassEstimator(EstimatorSettings())
     rng = np.random.default_rng(3)

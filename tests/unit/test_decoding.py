@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.core.errors import AnswerFault, AnswerNotUnderstood
+from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.reading.decoding import decoder_for
 
 TEXT = b'{"usage": {"prompt_tokens": 7}} ' * 500
@@ -48,11 +48,11 @@ def decode(encoding: str, *pieces: bytes, cap: int = CAP) -> bytes:
     return b"".join([*map(decoder.feed, pieces), decoder.finish()])
 
 
-def fault_of(encoding: str, *pieces: bytes, cap: int = CAP) -> AnswerFault | None:
+def fault_of(encoding: str, *pieces: bytes, cap: int = CAP) -> ResponseFault | None:
     """Return why a body cannot be decoded, or None when it can."""
     try:
         decode(encoding, *pieces, cap=cap)
-    except AnswerNotUnderstood as error:
+    except ResponseNotUnderstood as error:
         return error.fault
     return None
 
@@ -79,9 +79,9 @@ def test_output_comes_with_its_input(encoding: str, compress: object) -> None:
 @pytest.mark.parametrize("encoding", ["zstd", "gzip, br", "compress", "identity, gzip", "nonsense"])
 def test_unknown_encodings(encoding: str) -> None:
     """An encoding that is not known, or a list of several, is refused at once."""
-    with pytest.raises(AnswerNotUnderstood) as caught:
+    with pytest.raises(ResponseNotUnderstood) as caught:
         decoder_for(encoding, CAP)
-    assert caught.value.fault == AnswerFault.ENCODING
+    assert caught.value.fault == ResponseFault.ENCODING
 
 
 @COMPRESSED
@@ -89,7 +89,7 @@ def test_truncated_bodies(encoding: str, compress: object) -> None:
     """A body that ends before its end is cut short, and so is one of no bytes at all."""
     assert callable(compress)
     body = compress(TEXT)
-    assert {fault_of(encoding, body[:n]) for n in (0, 1, 2, 10, len(body) - 1)} == {AnswerFault.CUT_SHORT}
+    assert {fault_of(encoding, body[:n]) for n in (0, 1, 2, 10, len(body) - 1)} == {ResponseFault.CUT_SHORT}
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_truncated_bodies(encoding: str, compress: object) -> None:
 @pytest.mark.parametrize("size", [1, 10, 100_000])
 def test_broken_bodies(encoding: str, body: bytes, size: int) -> None:
     """Data that is not what its encoding says, or goes on after its end, is a fault of the encoding."""
-    assert fault_of(encoding, *(body[i : i + size] for i in range(0, len(body), size))) == AnswerFault.ENCODING
+    assert fault_of(encoding, *(body[i : i + size] for i in range(0, len(body), size))) == ResponseFault.ENCODING
 
 
 @ALL_ENCODED
@@ -116,7 +116,7 @@ def test_cap_on_the_output(encoding: str, body: bytes, size: int) -> None:
     """What decodes to just as many bytes as allowed passes; one byte more does not."""
     pieces = [body[i : i + size] for i in range(0, len(body), size)]
     faults = [fault_of(encoding, *pieces, cap=cap) for cap in (len(TEXT), len(TEXT) - 1, 0)]
-    assert faults == [None, AnswerFault.TOO_LARGE, AnswerFault.TOO_LARGE]
+    assert faults == [None, ResponseFault.TOO_LARGE, ResponseFault.TOO_LARGE]
 
 
 @COMPRESSED
@@ -130,7 +130,7 @@ def test_bombs_cost_no_more_memory_than_the_cap(encoding: str, compress: object)
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert fault == AnswerFault.TOO_LARGE
+    assert fault == ResponseFault.TOO_LARGE
     assert peak_bytes < 4 << 20
 
 
@@ -143,5 +143,5 @@ def test_many_empty_members() -> None:
 @settings(max_examples=60)
 @given(encoding=st.sampled_from(["gzip", "deflate", "br"]), pieces=st.lists(st.binary(max_size=40), max_size=5))
 def test_any_bytes_decode_or_give_our_own_error(encoding: str, pieces: list[bytes]) -> None:
-    """Whatever the bytes are, decoding them ends in bytes or in AnswerNotUnderstood."""
-    assert fault_of(encoding, *pieces) in {None, AnswerFault.ENCODING, AnswerFault.CUT_SHORT}
+    """Whatever the bytes are, decoding them ends in bytes or in ResponseNotUnderstood."""
+    assert fault_of(encoding, *pieces) in {None, ResponseFault.ENCODING, ResponseFault.CUT_SHORT}

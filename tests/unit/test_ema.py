@@ -16,7 +16,7 @@ def facts(text: bytes = b"x" * 400, **fields: object) -> RequestFacts:
 
 
 def test_the_first_estimate_uses_the_papers_ratio() -> None:
-    """Before any answer a token is four bytes, and the estimate says that it is a prior."""
+    """Before any response a token is four bytes, and the estimate says that it is a prior."""
     estimate = EmaEstimator(EstimatorSettings(kind="ema")).estimate(facts(), "")
     assert (100.0, 100.0, Source.PRIOR) == (estimate.prompt_tokens, estimate.prompt_bound, estimate.source)
 

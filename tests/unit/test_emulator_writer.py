@@ -7,18 +7,18 @@ from extproc.emulator.writer import write_sequences
 
 
 def write(prompt: str, room: int = 10_000, **fields: Any) -> tuple[Sequence, ...]:
-    """Write the answers to a prompt, of a median of 80 tokens."""
+    """Write the responses to a prompt, of a median of 80 tokens."""
     work = Work(prompts=(Prompt((prompt,)),), **fields)
     return write_sequences(work, room, 80, ByteRule())
 
 
-def test_the_same_prompt_gets_the_same_answer() -> None:
-    """Answers follow from the prompt alone."""
+def test_the_same_prompt_gets_the_same_response() -> None:
+    """Responses follow from the prompt alone."""
     assert write("tell me") == write("tell me")
 
 
 def test_lengths_vary_from_prompt_to_prompt() -> None:
-    """Answers that end by themselves have many lengths, around the median."""
+    """Responses that end by themselves have many lengths, around the median."""
     lengths = [len(write(f"prompt {number}")[0].pieces) for number in range(200)]
     assert len(set(lengths)) > 80
     assert 60 <= median(lengths) <= 107
@@ -29,39 +29,39 @@ def test_texts_vary_from_prompt_to_prompt() -> None:
     assert len({write(f"prompt {number}")[0].text for number in range(100)}) == 100
 
 
-def test_an_answer_cut_by_its_limit_says_length() -> None:
-    """At the limit an answer ends with exactly that many tokens and says why."""
+def test_an_response_cut_by_its_limit_says_length() -> None:
+    """At the limit a response ends with exactly that many tokens and says why."""
     cut = write("tell me", max_tokens=2)[0]
     assert (len(cut.pieces), cut.finish_reason) == (2, "length")
 
 
-def test_an_answer_within_its_limit_says_stop() -> None:
-    """An answer that ends by itself says so."""
+def test_an_response_within_its_limit_says_stop() -> None:
+    """A response that ends by itself says so."""
     assert write("tell me", max_tokens=5000)[0].finish_reason == "stop"
 
 
-def test_the_context_limits_an_answer_without_a_limit() -> None:
-    """Without a declared limit, an answer ends where the context does."""
+def test_the_context_limits_an_response_without_a_limit() -> None:
+    """Without a declared limit, a response ends where the context does."""
     cut = write("tell me", room=3)[0]
     assert (len(cut.pieces), cut.finish_reason) == (3, "length")
 
 
 def test_ignore_eos_goes_to_the_limit() -> None:
-    """With ignore_eos an answer is as long as its limit."""
+    """With ignore_eos a response is as long as its limit."""
     assert len(write("tell me", max_tokens=1000, ignore_eos=True)[0].pieces) == 1000
 
 
-def test_min_tokens_lengthens_an_answer() -> None:
-    """With min_tokens an answer has at least as many."""
+def test_min_tokens_lengthens_an_response() -> None:
+    """With min_tokens a response has at least as many."""
     assert len(write("tell me", min_tokens=900, max_tokens=1000)[0].pieces) >= 900
 
 
-def test_each_choice_is_another_answer() -> None:
+def test_each_choice_is_another_response() -> None:
     """Of n choices none is like another."""
     assert len({sequence.text for sequence in write("tell me", n=8)}) == 8
 
 
 def test_pieces_are_whole_characters() -> None:
     """Pieces put together are the text, also where a token ends inside a character."""
-    answer = write("日本語の文章です " * 20, max_tokens=300, ignore_eos=True)[0]
-    assert "\ufffd" not in answer.text[:-1]
+    response = write("日本語の文章です " * 20, max_tokens=300, ignore_eos=True)[0]
+    assert "\ufffd" not in response.text[:-1]

@@ -76,10 +76,10 @@ def test_the_table_says_facts_features_estimate_and_pool(body: str, capsys: pyte
 def test_json_holds_the_same(body: str, capsys: pytest.CaptureFixture[str]) -> None:
     """--json prints one object with facts, features and estimate."""
     assert main(["estimate", body, "--json"]) == 0
-    answer = json.loads(capsys.readouterr().out)
-    assert answer["facts"]["declared_output_tokens"] == 50
-    assert {"feature": "han", "count": 40, "price": 0.7, "tokens": 28.0} in answer["features"]
-    assert answer["estimate"]["budget"] == answer["estimate"]["prompt_tokens"] + 50
+    response = json.loads(capsys.readouterr().out)
+    assert response["facts"]["declared_output_tokens"] == 50
+    assert {"feature": "han", "count": 40, "price": 0.7, "tokens": 28.0} in response["features"]
+    assert response["estimate"]["budget"] == response["estimate"]["prompt_tokens"] + 50
 
 
 def test_a_running_router_lends_its_state_and_pools(

@@ -96,7 +96,7 @@ def test_a_chat_costs_its_contents_and_the_template(toy: Tokenizer) -> None:
 
 @pytest.mark.parametrize("name", CONTESTANTS)
 def test_contestants_predict_before_they_learn(name: str, texts: Texts, toy: Tokenizer) -> None:
-    """Every contestant gives positive finite counts, and one that learns is not told the first answer."""
+    """Every contestant gives positive finite counts, and one that learns is not told the first response."""
     stream = list(fixed_stream(texts, toy, 30, seed=2))
     first, second = (run(CONTESTANTS[name](), stream, told) for told in (None, [7] * 30))
     assert np.isfinite(first.bound).all()
@@ -105,7 +105,7 @@ def test_contestants_predict_before_they_learn(name: str, texts: Texts, toy: Tok
 
 
 @pytest.mark.parametrize("in_flight", [0, 3])
-def test_answers_come_late_when_some_are_on_their_way(in_flight: int) -> None:
+def test_responses_come_late_when_some_are_on_their_way(in_flight: int) -> None:
     """A contestant hears of a request after so many others were predicted, each once and in order."""
 
     class Recorder:

@@ -1,4 +1,4 @@
-"""Which answers can be of the request, and what they tell."""
+"""Which responses can be of the request, and what they tell."""
 
 from dataclasses import replace
 
@@ -18,35 +18,35 @@ def evidence(**others: object) -> Evidence:
 
 
 @pytest.mark.parametrize(
-    ("usage", "others", "disbelieved"),
+    ("usage", "others", "accepted"),
     [
-        (Usage(1_000, 50), {}, False),
-        (Usage(250, 50), {}, False),  # 16 bytes for each token
-        (Usage(249, 50), {}, True),
-        (Usage(0), {}, True),
-        (Usage(-1), {}, True),
-        (Usage(1_000_000), {}, False),
-        (Usage(1_000_001), {}, True),
-        (Usage(10), {"truncate_prompt_tokens": 10}, False),
-        (Usage(10), {"unseen_history": True}, False),
-        (Usage(1_000, 50), {"max_output_tokens": 50}, False),
-        (Usage(1_000, 150), {"max_output_tokens": 50, "sequences": 3}, False),
-        (Usage(1_000, 9_999_999), {"max_output_tokens": 50}, True),
-        (Usage(1_000, 33_000), {}, True),  # more than four times the pool's context
-        (Usage(1_000, 0), {"max_output_tokens": 0}, False),
+        (Usage(1_000, 50), {}, True),
+        (Usage(250, 50), {}, True),  # 16 bytes for each token
+        (Usage(249, 50), {}, False),
+        (Usage(0), {}, False),
+        (Usage(-1), {}, False),
+        (Usage(1_000_000), {}, True),
+        (Usage(1_000_001), {}, False),
+        (Usage(10), {"truncate_prompt_tokens": 10}, True),
+        (Usage(10), {"unseen_history": True}, True),
+        (Usage(1_000, 50), {"max_output_tokens": 50}, True),
+        (Usage(1_000, 150), {"max_output_tokens": 50, "sequences": 3}, True),
+        (Usage(1_000, 9_999_999), {"max_output_tokens": 50}, False),
+        (Usage(1_000, 33_000), {}, False),  # more than four times the pool's context
+        (Usage(1_000, 0), {"max_output_tokens": 0}, True),
     ],
 )
-def test_usage_that_cannot_be_of_the_request_is_disbelieved(
-    usage: Usage, others: dict[str, object], *, disbelieved: bool
+def test_usage_that_cannot_be_of_the_request_is_not_accepted(
+    usage: Usage, others: dict[str, object], *, accepted: bool
 ) -> None:
     """Counts below what any tokenizer makes, a thousand times the estimate, or far over the limit are no usage."""
-    assert disbelieved == evidence(**others).disbelieves(usage, 8_192)
+    assert accepted == evidence(**others).accepts(usage, 8_192)
 
 
 def test_without_a_pool_a_million_tokens_of_output_are_the_most() -> None:
     """What is not known to end earlier ends there."""
-    assert not evidence().disbelieves(Usage(1_000, 1_000_000), None)
-    assert evidence().disbelieves(Usage(1_000, 1_100_000), None)
+    assert evidence().accepts(Usage(1_000, 1_000_000), None)
+    assert not evidence().accepts(Usage(1_000, 1_100_000), None)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_without_a_pool_a_million_tokens_of_output_are_the_most() -> None:
         (50, {"longest_share": 0.5}, False),
     ],
 )
-def test_only_single_answers_tell_how_long_answers_get(
+def test_only_single_responses_tell_how_long_responses_get(
     completion: int, others: dict[str, object], *, tells: bool
 ) -> None:
     """Usage that is summed over sequences, prompts or turns is no length."""
@@ -85,5 +85,5 @@ def test_only_single_answers_tell_how_long_answers_get(
 def test_silent_cuts_are_recognised(
     usage: Usage, pool_tokens: int | None, others: dict[str, object], *, truncated: bool
 ) -> None:
-    """An answer that ended by length just where the pool's context ends was truncated by the pool."""
+    """A response that ended by length just where the pool's context ends was truncated by the pool."""
     assert truncated == evidence(**others).truncated_by_pool(usage, pool_tokens)

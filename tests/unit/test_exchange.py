@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.core.errors import AnswerFault
+from extproc.core.errors import ResponseFault
 from extproc.core.exchange.events import (
     BodyMode,
     Deadline,
@@ -29,8 +29,8 @@ from extproc.core.placing.decision import Mode, Reason
 
 Connect = Callable[..., Any]
 CHAT = RequestHead("POST", "/v1/chat/completions")
-JSON_ANSWER = ResponseHead(200, "application/json")
-SSE_ANSWER = ResponseHead(200, "text/event-stream")
+JSON_RESPONSE = ResponseHead(200, "application/json")
+SSE_RESPONSE = ResponseHead(200, "text/event-stream")
 STREAMED = Modes(BodyMode.STREAMED, BodyMode.STREAMED, body_without_waiting=True)
 BUFFERED = Modes(BodyMode.BUFFERED, BodyMode.STREAMED)
 PARTIAL = Modes(BodyMode.BUFFERED_PARTIAL, BodyMode.STREAMED)
@@ -47,7 +47,7 @@ def chat(content: str = "How are you?", **fields: Any) -> bytes:
 
 
 def usage(prompt_tokens: int = 5, completion_tokens: int = 7) -> bytes:
-    """Return a chat answer's body."""
+    """Return a chat response's body."""
     return json.dumps(
         {
             "object": "chat.completion",
@@ -74,8 +74,8 @@ def whole(body: bytes, head: RequestHead = CHAT) -> list[Event]:
     return [RequestHeaders(head), RequestBody(body, end_of_stream=True)]
 
 
-def answer(body: bytes, places: list[int] | None = None, head: ResponseHead = JSON_ANSWER) -> list[Event]:
-    """Return the events of an answer."""
+def response(body: bytes, places: list[int] | None = None, head: ResponseHead = JSON_RESPONSE) -> list[Event]:
+    """Return the events of a response."""
     pieces = [ResponseBody(piece, end_of_stream=False) for piece in cut(body, places or [])]
     return [ResponseHeaders(head), *pieces, ResponseBody(b"", end_of_stream=True)]
 
@@ -110,12 +110,12 @@ def test_the_decision_does_not_depend_on_how_the_body_is_cut(
 
 @given(places=st.lists(st.integers(0, 10_000), max_size=8), modes=st.sampled_from(ROUTABLE))
 @settings(max_examples=60)
-def test_an_answer_teaches_however_it_is_cut(connect: Connect, places: list[int], modes: Modes) -> None:
-    """Any chunking of an answer is learned from once, with its usage."""
+def test_an_response_teaches_however_it_is_cut(connect: Connect, places: list[int], modes: Modes) -> None:
+    """Any chunking of a response is learned from once, with its usage."""
     gateway = connect(modes)
-    for event in [*whole(chat()), *answer(usage(), places)]:
+    for event in [*whole(chat()), *response(usage(), places)]:
         gateway.send(event)
-    (observation,) = gateway.recorder.heard("observed")
+    (observation,) = gateway.recorder.calls_of("observed")
     assert (5, 7) == (observation.usage.prompt_tokens, observation.usage.completion_tokens)
     assert gateway.closed
 
@@ -125,7 +125,7 @@ EVENTS = st.one_of(
     st.builds(RequestBody, st.sampled_from([chat(), b"{", b"", b"x" * 70_000]) | st.binary(), st.booleans()),
     st.builds(RequestTrailers),
     st.builds(ResponseHeaders, st.builds(ResponseHead, st.integers(0, 999), st.text(), st.text())),
-    st.builds(ResponseHeaders, st.sampled_from([JSON_ANSWER, SSE_ANSWER]), st.booleans()),
+    st.builds(ResponseHeaders, st.sampled_from([JSON_RESPONSE, SSE_RESPONSE]), st.booleans()),
     st.builds(ResponseBody, st.just(usage()) | st.binary(), st.booleans()),
     st.builds(ResponseTrailers),
     st.builds(Deadline),
@@ -154,27 +154,27 @@ def in_a_possible_order(events: list[Event]) -> list[Event]:
     modes=st.builds(Modes, st.sampled_from(BodyMode), st.sampled_from(BodyMode), st.booleans()),
 )
 @settings(max_examples=300)
-def test_whatever_comes_no_answer_is_one_that_envoy_forbids(
+def test_whatever_comes_no_response_is_one_that_envoy_forbids(
     connect: Connect, events: list[Event], modes: Modes
 ) -> None:
-    """Any possible sequence of events in any mode gets only answers that Envoy accepts, and nothing raises."""
+    """Any possible sequence of events in any mode gets only responses that Envoy accepts, and nothing raises."""
     gateway = connect(modes, max_held_bytes=100_000)
     for event in in_a_possible_order(events):
         if isinstance(event, Deadline) and not gateway.exchange.holding:
             continue
         gateway.send(event)
     gateway.exchange.end()
-    assert [] == gateway.recorder.heard("failed")
+    assert [] == gateway.recorder.calls_of("failed")
     for phase in Phase:
         assert gateway.sent[phase].startswith(gateway.echoed[phase])
 
 
 @pytest.mark.parametrize("size", [0, 1, 62 * 1024, 62 * 1024 + 1, 3_000_000])
 def test_full_duplex_sends_every_byte_back(connect: Connect, size: int) -> None:
-    """In full duplex the request and the answer are echoed byte for byte, to their ends."""
+    """In full duplex the request and the response are echoed byte for byte, to their ends."""
     gateway = connect(DUPLEX)
     body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
-    for event in [*request(body, [100, 70_000, 1_000_000]), *answer(body, [5, 200_000])]:
+    for event in [*request(body, [100, 70_000, 1_000_000]), *response(body, [5, 200_000])]:
         gateway.send(event)
     gateway.exchange.end()
     assert gateway.sent[Phase.REQUEST] == gateway.echoed[Phase.REQUEST] == body
@@ -244,7 +244,7 @@ def test_other_paths_pass_untouched(connect: Connect, modes: Modes, head: Any) -
     gateway = connect(modes)
     gateway.send(RequestHeaders(head, end_of_stream=True))
     assert gateway.closed
-    assert ([], 1) == (gateway.decisions, len(gateway.recorder.heard("passed")))
+    assert ([], 1) == (gateway.decisions, len(gateway.recorder.calls_of("passed")))
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_a_gateway_that_cannot_route_is_told_and_passes(
     """Modes in which no mutation has an effect are reported, and the request passes untouched."""
     gateway = connect(modes)
     gateway.send(RequestHeaders(CHAT))
-    assert ([told], []) == (gateway.recorder.heard("misconfigured"), gateway.decisions)
+    assert ([told], []) == (gateway.recorder.calls_of("misconfigured"), gateway.decisions)
     assert gateway.closed
 
 
@@ -269,7 +269,7 @@ def test_buffered_partial_is_told_and_decided_all_the_same(connect: Connect) -> 
     gateway = connect(PARTIAL)
     for event in whole(chat()):
         gateway.send(event)
-    assert [Misconfiguration.BUFFERED_PARTIAL] == gateway.recorder.heard("misconfigured")
+    assert [Misconfiguration.BUFFERED_PARTIAL] == gateway.recorder.calls_of("misconfigured")
     assert ["short"] == [decision.pool.name for decision in gateway.decisions]
 
 
@@ -277,7 +277,7 @@ def test_headers_that_were_skipped_are_told(connect: Connect) -> None:
     """A stream that begins with a body has request_header_mode SKIP: reported, untouched."""
     gateway = connect(BUFFERED)
     gateway.send(RequestBody(chat(), end_of_stream=True))
-    assert [Misconfiguration.NO_REQUEST_HEADERS] == gateway.recorder.heard("misconfigured")
+    assert [Misconfiguration.NO_REQUEST_HEADERS] == gateway.recorder.calls_of("misconfigured")
     assert ([], True) == (gateway.decisions, gateway.closed)
 
 
@@ -299,9 +299,9 @@ def test_a_fault_of_ours_changes_nothing(connect: Connect, modes: Modes, monkeyp
 
     monkeypatch.setattr(gateway.exchange._router, "decide", explode)
     body = chat()
-    for event in [*whole(body), *answer(usage())]:
+    for event in [*whole(body), *response(usage())]:
         gateway.send(event)
-    assert ([], 1) == (gateway.decisions, len(gateway.recorder.heard("failed")))
+    assert ([], 1) == (gateway.decisions, len(gateway.recorder.calls_of("failed")))
     assert gateway.modes.request_body is not BodyMode.FULL_DUPLEX_STREAMED or gateway.echoed[Phase.REQUEST] == body
 
 
@@ -311,41 +311,41 @@ def test_a_fault_of_ours_changes_nothing(connect: Connect, modes: Modes, monkeyp
         (ResponseHead(500, "application/json"), usage(), Skipped.STATUS),
         (ResponseHead(304, "application/json"), b"", Skipped.STATUS),
         (ResponseHead(400, "application/json"), b'{"error":{"message":"no such field"}}', Skipped.STATUS),
-        (JSON_ANSWER, b"{broken", AnswerFault.NOT_JSON),
-        (JSON_ANSWER, b'{"usage":null}', AnswerFault.NO_USAGE),
-        (JSON_ANSWER, usage(-5), AnswerFault.WRONG_USAGE),
-        (JSON_ANSWER, usage(0), AnswerFault.WRONG_USAGE),
-        (ResponseHead(200, "application/json", "zstd"), usage(), AnswerFault.ENCODING),
-        (ResponseHead(200, "application/json", "gzip"), gzip.compress(usage())[:20], AnswerFault.CUT_SHORT),
-        (SSE_ANSWER, b'data: {"choices":[]}\n\n', AnswerFault.CUT_SHORT),
+        (JSON_RESPONSE, b"{broken", ResponseFault.NOT_JSON),
+        (JSON_RESPONSE, b'{"usage":null}', ResponseFault.NO_USAGE),
+        (JSON_RESPONSE, usage(-5), ResponseFault.WRONG_USAGE),
+        (JSON_RESPONSE, usage(0), ResponseFault.WRONG_USAGE),
+        (ResponseHead(200, "application/json", "zstd"), usage(), ResponseFault.ENCODING),
+        (ResponseHead(200, "application/json", "gzip"), gzip.compress(usage())[:20], ResponseFault.CUT_SHORT),
+        (SSE_RESPONSE, b'data: {"choices":[]}\n\n', ResponseFault.CUT_SHORT),
     ],
 )
 def test_nonsense_teaches_nothing(connect: Connect, head: Any, body: bytes, why: Any) -> None:
-    """An answer that is not a readable 2xx with sane usage is counted by its cause and not learned from."""
+    """A response that is not a readable 2xx with sane usage is counted by its cause and not learned from."""
     gateway = connect(STREAMED)
-    for event in [*whole(chat()), *answer(body, [7], head)]:
+    for event in [*whole(chat()), *response(body, [7], head)]:
         gateway.send(event)
-    assert ([], [why]) == (gateway.recorder.heard("observed"), gateway.recorder.heard("not_learned"))
+    assert ([], [why]) == (gateway.recorder.calls_of("observed"), gateway.recorder.calls_of("not_learned"))
 
 
 def test_usage_a_million_times_too_large_does_not_move_the_estimate(connect: Connect) -> None:
     """Usage beyond what the bytes could hold is refused by the estimator, and said so."""
     gateway = connect(STREAMED)
-    for event in [*whole(chat()), *answer(usage(5_000_000))]:
+    for event in [*whole(chat()), *response(usage(5_000_000))]:
         gateway.send(event)
-    (observation,) = gateway.recorder.heard("observed")
+    (observation,) = gateway.recorder.calls_of("observed")
     assert "implausible" == observation.learning.refused
     assert () == gateway.exchange._router.estimator.state().categories
 
 
 def test_a_refusal_for_length_is_counted(connect: Connect) -> None:
-    """The pool's 400 for a prompt over its context is an overflow, not an error of the answer."""
+    """The pool's 400 for a prompt over its context is an overflow, not an error of the response."""
     gateway = connect(STREAMED)
     message = "This model's maximum context length is 10 tokens. However, your request has 12 input tokens."
     refusal = json.dumps({"error": {"message": message, "param": "input_tokens", "code": 400}}).encode()
-    for event in [*whole(chat()), *answer(refusal, head=ResponseHead(400, "application/json"))]:
+    for event in [*whole(chat()), *response(refusal, head=ResponseHead(400, "application/json"))]:
         gateway.send(event)
-    assert 1 == len(gateway.recorder.heard("overflowed"))
+    assert 1 == len(gateway.recorder.calls_of("overflowed"))
 
 
 def test_a_refusal_for_length_teaches(connect: Connect) -> None:
@@ -355,7 +355,7 @@ def test_a_refusal_for_length_teaches(connect: Connect) -> None:
     message = "This model's maximum context length is 10 tokens. However, your request has 900 input tokens."
     refusal = json.dumps({"error": {"message": message, "code": 400}}).encode()
     body = chat("How are you? " * 100)
-    for event in [*whole(body), *answer(refusal, head=ResponseHead(400, "application/json"))]:
+    for event in [*whole(body), *response(refusal, head=ResponseHead(400, "application/json"))]:
         gateway.send(event)
     (before,) = gateway.decisions
     after = router.decide(before.api, CHAT, body)
@@ -363,25 +363,25 @@ def test_a_refusal_for_length_teaches(connect: Connect) -> None:
 
 
 def test_a_repair_is_counted(connect: Connect) -> None:
-    """An answer that took Envoy two attempts was a misroute repaired, and still teaches."""
+    """A response that took Envoy two attempts was a misroute repaired, and still teaches."""
     gateway = connect(STREAMED)
-    for event in [*whole(chat()), *answer(usage(), head=ResponseHead(200, "application/json", attempts=2))]:
+    for event in [*whole(chat()), *response(usage(), head=ResponseHead(200, "application/json", attempts=2))]:
         gateway.send(event)
-    assert (1, 1) == (len(gateway.recorder.heard("repaired")), len(gateway.recorder.heard("observed")))
+    assert (1, 1) == (len(gateway.recorder.calls_of("repaired")), len(gateway.recorder.calls_of("observed")))
 
 
-def test_an_answer_before_the_end_of_the_request_ends_it(connect: Connect) -> None:
-    """A gateway's own early answer leaves nothing to decide."""
+def test_an_response_before_the_end_of_the_request_ends_it(connect: Connect) -> None:
+    """A gateway's own early response leaves nothing to decide."""
     gateway = connect(BUFFERED)
     gateway.send(RequestHeaders(CHAT))
     gateway.send(ResponseHeaders(ResponseHead(413, "text/plain")))
-    assert ([Skipped.EARLY_ANSWER], True) == (gateway.recorder.heard("not_learned"), gateway.closed)
+    assert ([Skipped.EARLY_RESPONSE], True) == (gateway.recorder.calls_of("not_learned"), gateway.closed)
 
 
-def test_an_answer_without_a_request_passes(connect: Connect) -> None:
+def test_an_response_without_a_request_passes(connect: Connect) -> None:
     """A response phase whose request we never saw is let go on."""
     gateway = connect(STREAMED)
-    gateway.send(ResponseHeaders(JSON_ANSWER))
+    gateway.send(ResponseHeaders(JSON_RESPONSE))
     assert gateway.closed
 
 
@@ -395,10 +395,10 @@ def test_a_repair_is_what_a_smaller_pool_did_not_serve_and_another_attempt_did(
     """A retry is no repair when it fails too, or when the request was in the default pool anyway."""
     gateway = connect(STREAMED)
     head = ResponseHead(status, "application/json", attempts=2)
-    for event in [*whole(chat(max_tokens=max_tokens)), *answer(usage(), head=head)]:
+    for event in [*whole(chat(max_tokens=max_tokens)), *response(usage(), head=head)]:
         gateway.send(event)
-    assert repairs == len(gateway.recorder.heard("repaired"))
-    assert {served_by} >= {each.served_by.name for each in gateway.recorder.heard("observed")}
+    assert repairs == len(gateway.recorder.calls_of("repaired"))
+    assert {served_by} >= {each.served_by.name for each in gateway.recorder.calls_of("observed")}
 
 
 @pytest.mark.parametrize(("attempts", "pool"), [(1, "short"), (2, "long")])
@@ -407,9 +407,9 @@ def test_a_refusal_is_the_pool_s_that_was_tried_last(connect: Connect, attempts:
     gateway = connect(STREAMED)
     refused = ResponseHead(400, "application/json", attempts=attempts)
     refusal = b'{"error":{"message":"maximum context length is 10 tokens","code":400}}'
-    for event in [*whole(chat()), *answer(refusal, head=refused)]:
+    for event in [*whole(chat()), *response(refusal, head=refused)]:
         gateway.send(event)
-    ((_, _, served_by),) = gateway.recorder.heard_all("overflowed")
+    ((_, _, served_by),) = gateway.recorder.arguments_of("overflowed")
     assert pool == served_by.name
 
 
@@ -418,21 +418,21 @@ def test_a_stream_is_kept_or_released(connect: Connect) -> None:
     gateway = connect(STREAMED)
     for event in whole(chat()):
         gateway.send(event)
-    assert (1, 0) == (len(gateway.recorder.heard("kept")), len(gateway.recorder.heard("released")))
+    assert (1, 0) == (len(gateway.recorder.calls_of("kept")), len(gateway.recorder.calls_of("released")))
     gateway = connect(STREAMED)
     for event in whole(b"{"):
         gateway.send(event)
-    assert (0, 1) == (len(gateway.recorder.heard("kept")), len(gateway.recorder.heard("released")))
+    assert (0, 1) == (len(gateway.recorder.calls_of("kept")), len(gateway.recorder.calls_of("released")))
     assert gateway.closed
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_buffered_answers_are_reported_and_streams_not_kept(connect: Connect, *, stream: bool) -> None:
-    """Where the gateway buffers answers, a streamed one passes it only when we are gone."""
+def test_buffered_responses_are_reported_and_streams_not_kept(connect: Connect, *, stream: bool) -> None:
+    """Where the gateway buffers responses, a streamed one passes it only when we are gone."""
     gateway = connect(Modes(BodyMode.STREAMED, BodyMode.BUFFERED, body_without_waiting=True))
     for event in whole(chat(stream=stream, stream_options={"include_usage": True})):
         gateway.send(event)
-    assert [Misconfiguration.RESPONSE_BUFFERED] == gateway.recorder.heard("misconfigured")
+    assert [Misconfiguration.RESPONSE_BUFFERED] == gateway.recorder.calls_of("misconfigured")
     assert (1, stream) == (len(gateway.decisions), gateway.closed)
 
 
@@ -444,20 +444,20 @@ def test_a_kept_stream_costs_what_came_of_it(connect: Connect) -> None:
     for event in whole(chat(max_tokens=90_000, stream=True, stream_options={"include_usage": True})):
         gateway.send(event)
     assert not router._learning.admit(1, young=False, now_s=0.0)
-    for event in answer(events, head=SSE_ANSWER):
+    for event in response(events, head=SSE_RESPONSE):
         gateway.send(event)
     gateway.exchange.end()
     assert router._learning.admit(4_990, young=False, now_s=0.0)
     assert not router._learning.admit(10, young=False, now_s=0.0)
 
 
-def test_a_client_that_leaves_in_mid_answer_is_counted(connect: Connect) -> None:
-    """A stream that ends while its answer is read teaches nothing."""
+def test_a_client_that_leaves_in_mid_response_is_counted(connect: Connect) -> None:
+    """A stream that ends while its response is read teaches nothing."""
     gateway = connect(STREAMED)
-    for event in [*whole(chat()), *answer(usage(), [9])[:2]]:
+    for event in [*whole(chat()), *response(usage(), [9])[:2]]:
         gateway.send(event)
     gateway.exchange.end()
-    assert [AnswerFault.CUT_SHORT] == gateway.recorder.heard("not_learned")
+    assert [ResponseFault.CUT_SHORT] == gateway.recorder.calls_of("not_learned")
 
 
 def test_a_client_that_leaves_at_the_last_event_has_taught(connect: Connect) -> None:
@@ -466,33 +466,33 @@ def test_a_client_that_leaves_at_the_last_event_has_taught(connect: Connect) -> 
     events = b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}\n\ndata: [DONE]\n\n'
     for event in [*whole(chat(stream=True, stream_options={"include_usage": True}))]:
         gateway.send(event)
-    gateway.send(ResponseHeaders(SSE_ANSWER))
+    gateway.send(ResponseHeaders(SSE_RESPONSE))
     gateway.send(ResponseBody(events, end_of_stream=False))
     gateway.exchange.end()
-    assert (1, []) == (len(gateway.recorder.heard("observed")), gateway.recorder.heard("not_learned"))
+    assert (1, []) == (len(gateway.recorder.calls_of("observed")), gateway.recorder.calls_of("not_learned"))
     assert gateway.closed
 
 
 def test_a_compressed_refusal_is_understood(connect: Connect) -> None:
-    """A pool's 400 is decompressed like any answer."""
+    """A pool's 400 is decompressed like any response."""
     gateway = connect(STREAMED)
     refusal = gzip.compress(b'{"error":{"message":"maximum context length is 10 tokens","code":400}}')
-    for event in [*whole(chat()), *answer(refusal, [5], ResponseHead(400, "application/json", "gzip"))]:
+    for event in [*whole(chat()), *response(refusal, [5], ResponseHead(400, "application/json", "gzip"))]:
         gateway.send(event)
-    assert len(gateway.recorder.heard("overflowed")) == 1
+    assert len(gateway.recorder.calls_of("overflowed")) == 1
 
 
-def test_trailers_end_a_request_and_an_answer(connect: Connect) -> None:
+def test_trailers_end_a_request_and_an_response(connect: Connect) -> None:
     """Trailers in place of a last empty piece decide and teach as well."""
     for modes in IN_PIECES:
         gateway = connect(modes)
         gateway.send(RequestHeaders(CHAT))
         gateway.send(RequestBody(chat(), end_of_stream=False))
         gateway.send(RequestTrailers())
-        gateway.send(ResponseHeaders(JSON_ANSWER))
+        gateway.send(ResponseHeaders(JSON_RESPONSE))
         gateway.send(ResponseBody(usage(), end_of_stream=False))
         gateway.send(ResponseTrailers())
-        assert (1, 1) == (len(gateway.decisions), len(gateway.recorder.heard("observed")))
+        assert (1, 1) == (len(gateway.decisions), len(gateway.recorder.calls_of("observed")))
 
 
 @pytest.mark.parametrize(("mode", "modes"), list(product([Mode.SHADOW, Mode.OFF], ROUTABLE)))
@@ -501,10 +501,10 @@ def test_shadow_decides_without_routing_and_off_does_not_decide(
 ) -> None:
     """Mode shadow counts and learns but routes nothing; mode off lets everything pass."""
     gateway = connect(modes, mode=mode)
-    for event in [*whole(chat()), *answer(usage())]:
+    for event in [*whole(chat()), *response(usage())]:
         gateway.send(event)
     assert not any(decision.routed for decision in gateway.decisions)
-    assert (mode is Mode.SHADOW) == bool(gateway.recorder.heard("observed"))
+    assert (mode is Mode.SHADOW) == bool(gateway.recorder.calls_of("observed"))
 
 
 @pytest.mark.parametrize(

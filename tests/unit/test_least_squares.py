@@ -12,7 +12,7 @@ PRIOR = Prior(np.array([0.2, 0.5, 4.0]), np.diag([0.09, 0.09, 25.0]))
 
 
 def taught(seed: int, count: int = 50, forgetting: float = 1.0) -> RelativeLeastSquares:
-    """Return a model taught by random answers that cost .3, .4 and 7 tokens."""
+    """Return a model taught by random responses that cost .3, .4 and 7 tokens."""
     model = RelativeLeastSquares(PRIOR, forgetting)
     rng = np.random.default_rng(seed)
     for _ in range(count):
@@ -31,7 +31,7 @@ def test_merged_sums_do_not_depend_on_the_order(order: list[int]) -> None:
 
 
 def test_merged_sums_know_what_all_have_seen() -> None:
-    """Without forgetting, merging replicas gives the prices of one model that saw all answers."""
+    """Without forgetting, merging replicas gives the prices of one model that saw all responses."""
     whole = RelativeLeastSquares(PRIOR, 1.0)
     whole.load(Sums.merged([taught(1).sums, taught(2).sums]), 100)
     one = taught(1)
@@ -43,7 +43,7 @@ def test_merged_sums_know_what_all_have_seen() -> None:
 
 
 def test_prices_are_found() -> None:
-    """With exact answers the prices converge to the true ones."""
+    """With exact responses the prices converge to the true ones."""
     assert taught(3, 300).weights == pytest.approx([0.3, 0.4, 7.0], rel=0.2)
 
 
@@ -58,8 +58,8 @@ def test_what_is_not_seen_returns_to_its_prior() -> None:
     assert model.leverage(u) > 10 * before
 
 
-def test_numbers_stay_sound_over_many_answers() -> None:
-    """Sums stay bounded, symmetric to the bit, and the prices finite, when answers hardly differ."""
+def test_numbers_stay_sound_over_many_responses() -> None:
+    """Sums stay bounded, symmetric to the bit, and the prices finite, when responses hardly differ."""
     model = RelativeLeastSquares(PRIOR, 0.999)
     x = np.array([1_000.0, 1_000.0, 1.0])
     for position in range(30_000):
@@ -71,7 +71,7 @@ def test_numbers_stay_sound_over_many_answers() -> None:
     assert model.refused == 0
 
 
-def test_answers_that_are_no_numbers_are_refused_and_counted() -> None:
+def test_responses_that_are_no_numbers_are_refused_and_counted() -> None:
     """An infinite observation changes nothing but the counter."""
     model = taught(5)
     before = model.weights

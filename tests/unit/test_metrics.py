@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 from prometheus_client import CollectorRegistry
 
-from extproc.core.errors import AnswerFault, BodyFault
+from extproc.core.errors import BodyFault, ResponseFault
 from extproc.core.estimator.protocol import CategoryKey, Estimate, Learning, Source
 from extproc.core.facts import Api
 from extproc.core.listener import Misconfiguration, Observation
@@ -84,7 +84,7 @@ def test_the_error_recorded_is_that_before_learning(metrics: Metrics, registry: 
     assert 107 == value(registry, "actual_total_tokens_sum", model="m")
 
 
-def test_clipped_under_counted_and_truncated_answers_are_counted(
+def test_clipped_under_counted_and_truncated_responses_are_counted(
     metrics: Metrics, registry: CollectorRegistry
 ) -> None:
     """Each has a counter; a truncation is the pool's that served, not the one decided for."""
@@ -110,7 +110,7 @@ def test_only_usage_of_what_was_estimated_judges_the_estimate(
 
 
 def test_usage_that_is_not_believed_is_only_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """One nonsensical answer does not spoil the sums of true lengths."""
+    """One nonsensical response does not spoil the sums of true lengths."""
     metrics.observed(Observation(DECISION, SHORT, Usage(5_000_000), replace(LEARNED, refused="implausible")))
     assert 1 == value(registry, "refused_observations_total", cause="implausible")
     assert None is value(registry, "actual_prompt_tokens_sum", model="m")
@@ -118,14 +118,14 @@ def test_usage_that_is_not_believed_is_only_counted(metrics: Metrics, registry: 
 
 
 def test_all_that_is_heard_is_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """Streams kept and released, repairs, refusals, faults of gateways, of answers and our own have counters."""
+    """Streams kept and released, repairs, refusals, faults of gateways, of responses and our own have counters."""
     metrics.kept(DECISION)
     metrics.released(DECISION)
     metrics.passed()
     metrics.repaired(DECISION)
     metrics.overflowed(DECISION, Overflow(200), LONG)
     metrics.misconfigured(Misconfiguration.NO_REQUEST_BODY)
-    metrics.not_learned(AnswerFault.TOO_LARGE)
+    metrics.not_learned(ResponseFault.TOO_LARGE)
     metrics.failed(ValueError("x"))
     assert [1] * 8 == [
         value(registry, "streams_kept_total"),
@@ -134,6 +134,6 @@ def test_all_that_is_heard_is_counted(metrics: Metrics, registry: CollectorRegis
         value(registry, "misroutes_repaired_total", pool="short"),
         value(registry, "context_overflows_total", pool="long", model="m"),
         value(registry, "misconfigured_total", cause="no_request_body"),
-        value(registry, "answers_not_learned_total", cause="too_large"),
+        value(registry, "responses_not_learned_total", cause="too_large"),
         value(registry, "exceptions_total", kind="ValueError"),
     ]

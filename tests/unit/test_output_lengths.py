@@ -1,4 +1,4 @@
-"""Learned output lengths, with answers that were cut."""
+"""Learned output lengths, with responses that were cut."""
 
 import numpy as np
 import pytest
@@ -24,8 +24,8 @@ def lengths(count: int, limit: int | None = None, epsilon: float = 0.05) -> Outp
     return learned
 
 
-def test_default_until_enough_answers() -> None:
-    """Before 1 / epsilon answers the default counts, and a longer answer raises it."""
+def test_default_until_enough_responses() -> None:
+    """Before 1 / epsilon responses the default counts, and a longer response raises it."""
     learned = lengths(5)
     assert learned.expected(CATEGORY) == 1_024
     learned.observe(CATEGORY, 5_000, cut=False)
@@ -33,20 +33,20 @@ def test_default_until_enough_answers() -> None:
     assert learned.learned(CATEGORY) is None
 
 
-def test_quantile_of_answers_that_ended() -> None:
+def test_quantile_of_responses_that_ended() -> None:
     """The learned length is the true quantile, at most a quarter octave above it."""
     truth = 200 * np.exp(0.8 * 1.645)
     assert truth * 0.95 <= lengths(1_500).expected(CATEGORY) <= truth * 1.3
 
 
-def test_cut_answers_push_the_quantile_up() -> None:
+def test_cut_responses_push_the_quantile_up() -> None:
     """A quantile below the cut is found as if nothing was cut; one beyond it is taken as twice the limit."""
     assert lengths(1_500, limit=900).expected(CATEGORY) == lengths(1_500).expected(CATEGORY)
     assert lengths(1_500, limit=500).expected(CATEGORY) == pytest.approx(1_000, rel=0.2)
 
 
 def test_a_new_category_starts_from_its_model() -> None:
-    """A category without answers takes the length of its model."""
+    """A category without responses takes the length of its model."""
     learned = lengths(500)
     assert learned.expected(CategoryKey("m", "other")) == learned.expected(CATEGORY)
     assert learned.expected(CategoryKey("another", "latin")) == 1_024
@@ -63,8 +63,8 @@ def test_state_round_trips() -> None:
 
 
 @pytest.mark.parametrize("limit", [16, 100])
-def test_answers_that_were_all_cut_do_not_lower_the_default(limit: int) -> None:
-    """Clients that ask for a few tokens say nothing of how long answers get: the default stays."""
+def test_responses_that_were_all_cut_do_not_lower_the_default(limit: int) -> None:
+    """Clients that ask for a few tokens say nothing of how long responses get: the default stays."""
     learned = OutputLengths(EstimatorSettings(output_epsilon=0.05))
     for _ in range(500):
         learned.observe(CATEGORY, limit, cut=True)
@@ -87,7 +87,7 @@ def estimate_output(estimator: ByteClassEstimator, declared: int | None) -> int:
 
 
 def test_estimator_learns_output_and_counts_truncation() -> None:
-    """Undeclared output follows the answers; cuts by the pool are counted by model and reported."""
+    """Undeclared output follows the responses; cuts by the pool are counted by model and reported."""
     estimator = ByteClassEstimator(EstimatorSettings(output_epsilon=0.1))
     facts = RequestFacts(Api.CHAT, "m", b"hello there", messages=1)
     for _ in range(30):
@@ -99,8 +99,8 @@ def test_estimator_learns_output_and_counts_truncation() -> None:
     assert estimate_output(estimator, 4_096) == 4_096
 
 
-def test_answers_truncated_by_a_pool_raise_the_expected_output() -> None:
-    """When the short pool cuts many answers, undeclared output is expected to be longer than it holds."""
+def test_responses_truncated_by_a_pool_raise_the_expected_output() -> None:
+    """When the short pool cuts many responses, undeclared output is expected to be longer than it holds."""
     estimator = ByteClassEstimator(EstimatorSettings(output_epsilon=0.1))
     facts = RequestFacts(Api.CHAT, "m", b"hello there", messages=1)
     for position in range(100):

@@ -129,7 +129,7 @@ def test_messages_that_did_not_come_are_paid_back() -> None:
 
 
 def test_messages_beyond_what_was_paid_are_paid_in_the_end() -> None:
-    """An answer that came in more pieces than it had tokens leaves the others to wait for as long."""
+    """A response that came in more pieces than it had tokens leaves the others to wait for as long."""
     budget = LearningBudget(LearningSettings(messages_per_s=10, burst_messages=100))
     assert budget.admit(3, young=False, now_s=0.0)
     budget.pay_back(3, used=150)

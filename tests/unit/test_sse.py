@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.core.errors import AnswerFault, AnswerNotUnderstood
+from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.reading.sse import SseEvent, SseParser
 
 CAP = 1 << 16
@@ -106,9 +106,9 @@ def test_events_over_the_cap(size: int, end: bytes) -> None:
     """An event of more bytes than allowed is refused, finished or not and however it was cut."""
     stream = b"data: first\n\ndata: " + b"x" * 195 + end  # 201 bytes
     pieces = [stream[i : i + size] for i in range(0, len(stream), size)]
-    with pytest.raises(AnswerNotUnderstood) as caught:
+    with pytest.raises(ResponseNotUnderstood) as caught:
         parse(*pieces, cap=200)
-    assert caught.value.fault == AnswerFault.TOO_LARGE
+    assert caught.value.fault == ResponseFault.TOO_LARGE
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])

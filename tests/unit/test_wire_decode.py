@@ -32,7 +32,7 @@ def headers(*pairs: tuple[str, str]) -> HttpHeaders:
 
 
 def response(*pairs: tuple[str, str]) -> ResponseHead:
-    """Return what is read of an answer's headers."""
+    """Return what is read of a response's headers."""
     event = Decoder().next(ProcessingRequest(response_headers=headers(*pairs)).SerializeToString())
     assert isinstance(event, ResponseHeaders)
     return event.head
@@ -52,7 +52,7 @@ def test_a_number_is_read() -> None:
 
 
 def test_a_first_message_without_protocol_config_is_taken_as_buffered() -> None:
-    """A gateway that does not say how it talks gets answers that come too early in no mode."""
+    """A gateway that does not say how it talks gets responses that come too early in no mode."""
     modes, event = Decoder().first(
         ProcessingRequest(request_headers=headers((":method", "GET"))).SerializeToString()
     )
@@ -69,9 +69,9 @@ def test_value_is_read_where_raw_value_is_empty() -> None:
 
 
 ASKED = (":method", "POST"), (":path", "/v1/chat/completions")
-ANSWERED = (":status", "200"), ("content-type", "application/json")
+RESPONSEED = (":status", "200"), ("content-type", "application/json")
 PAIRS = [
-    *(*ASKED, *ANSWERED, (":path", "/v1/responses"), (":status", "400"), ("content-type", "text/event-stream")),
+    *(*ASKED, *RESPONSEED, (":path", "/v1/responses"), (":status", "400"), ("content-type", "text/event-stream")),
     *(("content-encoding", "gzip"), ("content-encoding", "br"), ("content-encoding", "identity")),
     *(("x-envoy-attempt-count", "2"), ("x-envoy-attempt-count", "9" * 5_000), ("x-tenant", "t")),
 ]
@@ -86,7 +86,7 @@ VALUES = st.builds(
     HeaderValue, key=st.text(max_size=5), value=st.text(max_size=5), raw_value=st.binary(max_size=9)
 )
 MAPS = (
-    st.sampled_from([headers(*ASKED).headers, headers(*ANSWERED).headers])
+    st.sampled_from([headers(*ASKED).headers, headers(*RESPONSEED).headers])
     | st.lists(st.sampled_from(PAIRS), max_size=6).map(lambda pairs: headers(*pairs).headers)
     | st.builds(HeaderMap, headers=st.lists(VALUES, max_size=6))
 )
@@ -131,7 +131,7 @@ def exchanged(connect: Connect, messages: list[bytes]) -> Any:
 @given(messages=st.lists(ANY, max_size=12))
 def test_no_message_raises_anything_but_unknown_message(connect: Connect, messages: list[bytes]) -> None:
     """Whatever bytes come, in whatever order, are decoded or unknown; what they lead to is handled and encoded."""
-    assert [] == exchanged(connect, messages).heard("failed")
+    assert [] == exchanged(connect, messages).calls_of("failed")
 
 
 @given(
@@ -148,7 +148,7 @@ def test_no_message_within_an_exchange_raises(
     odd: dict[int, bytes],
 ) -> None:
     """The same holds for exchanges that are decided and learned from, with a message that is out of place."""
-    asked, answered = headers(*ASKED), headers(*ANSWERED)
+    asked, answered = headers(*ASKED), headers(*RESPONSEED)
     for message, more in zip((asked, answered), heads, strict=True):
         message.headers.MergeFrom(more)
     expected = [
@@ -158,4 +158,4 @@ def test_no_message_within_an_exchange_raises(
         ProcessingRequest(response_body=HttpBody(body=bodies[1], end_of_stream=True)),
     ]
     messages = [[*([odd[at]] if at in odd else []), good.SerializeToString()] for at, good in enumerate(expected)]
-    assert [] == exchanged(connect, [message for pair in messages for message in pair]).heard("failed")
+    assert [] == exchanged(connect, [message for pair in messages for message in pair]).calls_of("failed")

@@ -51,7 +51,7 @@ def headers_set(common: Any) -> dict[str, bytes]:
 
 
 def test_a_decision_with_the_body_sets_the_headers_there() -> None:
-    """In BUFFERED mode the answer to the body carries mutation, cleared route cache and metadata."""
+    """In BUFFERED mode the reply to the body carries mutation, cleared route cache and metadata."""
     message = encoded(ContinueBody(Phase.REQUEST, decision(SHORT, budget=BUDGET)))
     assert "request_body" == message.WhichOneof("response")
     common = message.request_body.response
@@ -110,10 +110,10 @@ def test_an_echo_gives_the_piece_back(phase: Phase, *, ended: bool) -> None:
 @pytest.mark.parametrize(
     ("action", "kind"), [(ContinueHeaders, "headers"), (ContinueBody, "body"), (ContinueTrailers, "trailers")]
 )
-def test_an_untouched_part_has_an_empty_answer(phase: Phase, action: Any, kind: str) -> None:
+def test_an_untouched_part_has_an_empty_reply(phase: Phase, action: Any, kind: str) -> None:
     """Letting a part go on is the part's own message with nothing in it."""
-    answer = "".join(part.title() if at else part for at, part in enumerate((phase.value, kind)))
-    assert {answer: {}} == json_format.MessageToDict(encoded(action(phase)))
+    reply = "".join(part.title() if at else part for at, part in enumerate((phase.value, kind)))
+    assert {reply: {}} == json_format.MessageToDict(encoded(action(phase)))
 
 
 def test_a_close_has_no_message() -> None:

@@ -1,4 +1,4 @@
-"""The API families we understand: which one a path is, what a request says, and what its answer used.
+"""The API families we understand: which one a path is, what a request says, and what its response used.
 
 One module per family holds both sides, since the two change together. Bodies are decoded once into typed structs
 (msgspec skips what we do not name, in C), so that the cost is one pass over the bytes. Rejected: decoding into

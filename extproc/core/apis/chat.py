@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from extproc.core.apis.bodies import AtLeastMinusOne, Count, NotNegative, decode_body, is_set, model_key
-from extproc.core.apis.chunks import ChunkStream, read_answer
+from extproc.core.apis.chunks import ChunkStream, read_response
 from extproc.core.apis.prompt import Prompt
 from extproc.core.facts import Api, RequestFacts
 
@@ -21,8 +21,8 @@ __all__ = [
     "Message",
     "StreamOptions",
     "add_messages",
-    "read_answer",
     "read_request",
+    "read_response",
     "reports_usage",
 ]
 
@@ -120,7 +120,7 @@ def read_request(body: bytes) -> RequestFacts:
         max_output_tokens=request.max_tokens if limit is None else limit,
         sequences=max(request.n or 1, request.best_of or 1),
         stream=bool(request.stream),
-        usage_in_answer=not request.stream or reports_usage(request.stream_options),
+        usage_in_response=not request.stream or reports_usage(request.stream_options),
         truncate_prompt_tokens=None if cap == -1 else cap,  # -1: as much as the model's context holds
         unseen_history=prompt.unseen,
     )

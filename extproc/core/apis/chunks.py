@@ -1,4 +1,4 @@
-"""The usage of OpenAI's chat and text completions, whose answers and streams have the same frame.
+"""The usage of OpenAI's chat and text completions, whose responses and streams have the same frame.
 
 A stream is chunks and then `[DONE]`. Its usage comes in the last chunk before that (`include_usage`) or, counted
 on, in every chunk (vLLM's `continuous_usage_stats`); chunks without it have none or null. So the stream keeps the
@@ -12,12 +12,12 @@ from typing import Final
 import msgspec
 
 from extproc.core.apis.bodies import is_set
-from extproc.core.errors import AnswerFault, AnswerNotUnderstood
+from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.reading.sse import SseEvent
-from extproc.core.reading.usages import checked_usage, decode_answer
+from extproc.core.reading.usages import checked_usage, decode_response
 from extproc.core.usage import Usage
 
-__all__ = ["ChunkStream", "TokenCounts", "read_answer"]
+__all__ = ["ChunkStream", "TokenCounts", "read_response"]
 
 
 class _CachedTokens(msgspec.Struct, frozen=True, gc=False):
@@ -32,7 +32,7 @@ class TokenCounts(msgspec.Struct, frozen=True, gc=False):
     prompt_tokens_details: _CachedTokens | None = None
 
     def checked(self, *, cut_by_length: bool = False) -> Usage:
-        """Make a Usage of it. Raises AnswerNotUnderstood."""
+        """Make a Usage of it. Raises ResponseNotUnderstood."""
         details = self.prompt_tokens_details
         cached_tokens = details.cached_tokens if details else None
         return checked_usage(
@@ -44,7 +44,7 @@ class _Choice(msgspec.Struct, frozen=True, gc=False):
     finish_reason: str | None = None
 
 
-class _Answer(msgspec.Struct, frozen=True, gc=False):
+class _Response(msgspec.Struct, frozen=True, gc=False):
     usage: TokenCounts | None = None
     choices: Sequence[_Choice] | None = None
     error: msgspec.Raw = msgspec.Raw()
@@ -59,15 +59,15 @@ class _Answer(msgspec.Struct, frozen=True, gc=False):
         return any(choice.finish_reason == "length" for choice in self.choices or ())
 
 
-_ANSWER = msgspec.json.Decoder(_Answer)
+_RESPONSE = msgspec.json.Decoder(_Response)
 
 
-def read_answer(body: bytes | bytearray) -> Usage:
-    """Read the usage of a whole answer. Raises AnswerNotUnderstood."""
-    answer = decode_answer(_ANSWER, body)
-    if answer.usage is None or answer.is_error:
-        raise AnswerNotUnderstood(AnswerFault.NO_USAGE)
-    return answer.usage.checked(cut_by_length=answer.was_cut())
+def read_response(body: bytes | bytearray) -> Usage:
+    """Read the usage of a whole response. Raises ResponseNotUnderstood."""
+    response = decode_response(_RESPONSE, body)
+    if response.usage is None or response.is_error:
+        raise ResponseNotUnderstood(ResponseFault.NO_USAGE)
+    return response.usage.checked(cut_by_length=response.was_cut())
 
 
 class ChunkStream:
@@ -79,7 +79,7 @@ class ChunkStream:
         self._done = False
 
     def see(self, events: Iterable[SseEvent]) -> None:
-        """Look at the next events. Raises AnswerNotUnderstood when one of them is an error."""
+        """Look at the next events. Raises ResponseNotUnderstood when one of them is an error."""
         for event in events:
             data = event.data
             # rfind costs half of what `in` does, and this runs once per token.
@@ -97,20 +97,20 @@ class ChunkStream:
         return self._done
 
     def finish(self) -> Usage:
-        """Return the usage of the complete stream. Raises AnswerNotUnderstood."""
+        """Return the usage of the complete stream. Raises ResponseNotUnderstood."""
         if not self._done:
-            raise AnswerNotUnderstood(AnswerFault.CUT_SHORT, "no [DONE]")
+            raise ResponseNotUnderstood(ResponseFault.CUT_SHORT, "no [DONE]")
         if not self._with_usage:
-            raise AnswerNotUnderstood(AnswerFault.NO_USAGE)
-        chunk = decode_answer(_ANSWER, self._with_usage, AnswerFault.BROKEN_SSE)
+            raise ResponseNotUnderstood(ResponseFault.NO_USAGE)
+        chunk = decode_response(_RESPONSE, self._with_usage, ResponseFault.BROKEN_SSE)
         if chunk.usage is None:
-            raise AnswerNotUnderstood(AnswerFault.NO_USAGE)
+            raise ResponseNotUnderstood(ResponseFault.NO_USAGE)
         return chunk.usage.checked(cut_by_length=self._was_cut)
 
     def _look_into(self, data: bytes) -> None:
-        chunk = decode_answer(_ANSWER, data, AnswerFault.BROKEN_SSE)
+        chunk = decode_response(_RESPONSE, data, ResponseFault.BROKEN_SSE)
         if chunk.is_error:
-            raise AnswerNotUnderstood(AnswerFault.NO_USAGE, "the stream holds an error")
+            raise ResponseNotUnderstood(ResponseFault.NO_USAGE, "the stream holds an error")
         self._was_cut = self._was_cut or chunk.was_cut()
 
 

@@ -4,11 +4,11 @@ import msgspec
 
 from extproc.core.apis.bodies import AtLeastMinusOne, Count, NotNegative, decode_body, is_set, model_key
 from extproc.core.apis.chat import StreamOptions, reports_usage
-from extproc.core.apis.chunks import ChunkStream, read_answer
+from extproc.core.apis.chunks import ChunkStream, read_response
 from extproc.core.apis.plain_prompts import PlainPrompts, read_prompts
 from extproc.core.facts import Api, RequestFacts
 
-__all__ = ["ChunkStream", "read_answer", "read_request"]
+__all__ = ["ChunkStream", "read_request", "read_response"]
 
 # What OpenAI documents and vLLM does when max_tokens is left out; null asks for as much as fits.
 DEFAULT_MAX_TOKENS = 16
@@ -44,7 +44,7 @@ def read_request(body: bytes) -> RequestFacts:
         max_output_tokens=request.max_tokens,
         sequences=max(request.n or 1, request.best_of or 1),
         stream=bool(request.stream),
-        usage_in_answer=not request.stream or reports_usage(request.stream_options),
+        usage_in_response=not request.stream or reports_usage(request.stream_options),
         truncate_prompt_tokens=None if cap == -1 else cap,
         unseen_history=is_set(request.prompt_embeds),
     )

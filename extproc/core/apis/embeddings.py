@@ -7,12 +7,12 @@ from extproc.core.apis.chat import Message, add_messages
 from extproc.core.apis.chunks import TokenCounts
 from extproc.core.apis.plain_prompts import PlainPrompts, read_prompts
 from extproc.core.apis.prompt import Prompt
-from extproc.core.errors import AnswerFault, AnswerNotUnderstood
+from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.facts import Api, RequestFacts
-from extproc.core.reading.usages import decode_answer
+from extproc.core.reading.usages import decode_response
 from extproc.core.usage import Usage
 
-__all__ = ["read_answer", "read_request"]
+__all__ = ["read_request", "read_response"]
 
 
 class _Request(msgspec.Struct, frozen=True, gc=False):
@@ -47,16 +47,16 @@ def read_request(body: bytes) -> RequestFacts:
     )
 
 
-class _Answer(msgspec.Struct, frozen=True, gc=False):
+class _Response(msgspec.Struct, frozen=True, gc=False):
     usage: TokenCounts | None = None
 
 
-_ANSWER = msgspec.json.Decoder(_Answer)
+_RESPONSE = msgspec.json.Decoder(_Response)
 
 
-def read_answer(body: bytes | bytearray) -> Usage:
-    """Read the usage of a whole answer. Raises AnswerNotUnderstood."""
-    usage = decode_answer(_ANSWER, body).usage
+def read_response(body: bytes | bytearray) -> Usage:
+    """Read the usage of a whole response. Raises ResponseNotUnderstood."""
+    usage = decode_response(_RESPONSE, body).usage
     if usage is None:
-        raise AnswerNotUnderstood(AnswerFault.NO_USAGE)
+        raise ResponseNotUnderstood(ResponseFault.NO_USAGE)
     return usage.checked()

@@ -11,13 +11,13 @@ import msgspec
 
 from extproc.core.apis.bodies import NotNegative, compact_json, decode_body, model_key
 from extproc.core.apis.prompt import Prompt
-from extproc.core.errors import AnswerFault, AnswerNotUnderstood
+from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.facts import Api, RequestFacts
 from extproc.core.reading.sse import SseEvent
-from extproc.core.reading.usages import checked_usage, decode_answer
+from extproc.core.reading.usages import checked_usage, decode_response
 from extproc.core.usage import Usage
 
-__all__ = ["MessageStream", "read_answer", "read_request"]
+__all__ = ["MessageStream", "read_request", "read_response"]
 
 
 class _Block(msgspec.Struct, frozen=True, gc=False):
@@ -135,20 +135,20 @@ class _TokenCounts(msgspec.Struct, frozen=True, gc=False):
         return self.input_tokens + (self.cache_read_input_tokens or 0) + (self.cache_creation_input_tokens or 0)
 
 
-class _Answer(msgspec.Struct, frozen=True, gc=False):
+class _Response(msgspec.Struct, frozen=True, gc=False):
     usage: _TokenCounts | None = None
     stop_reason: str | None = None
 
 
-_ANSWER = msgspec.json.Decoder(_Answer)
+_RESPONSE = msgspec.json.Decoder(_Response)
 
 
-def read_answer(body: bytes | bytearray) -> Usage:
-    """Read the usage of a whole answer. Raises AnswerNotUnderstood."""
-    answer = decode_answer(_ANSWER, body)
-    if answer.usage is None:
-        raise AnswerNotUnderstood(AnswerFault.NO_USAGE)
-    return _checked(answer.usage, answer.usage.output_tokens, answer.stop_reason)
+def read_response(body: bytes | bytearray) -> Usage:
+    """Read the usage of a whole response. Raises ResponseNotUnderstood."""
+    response = decode_response(_RESPONSE, body)
+    if response.usage is None:
+        raise ResponseNotUnderstood(ResponseFault.NO_USAGE)
+    return _checked(response.usage, response.usage.output_tokens, response.stop_reason)
 
 
 def _checked(prompt: _TokenCounts, output_tokens: int | None, stop_reason: str | None) -> Usage:
@@ -158,8 +158,8 @@ def _checked(prompt: _TokenCounts, output_tokens: int | None, stop_reason: str |
 
 class _Event(msgspec.Struct, frozen=True, gc=False):
     type: str | None = None
-    message: _Answer | None = None
-    delta: _Answer | None = None
+    message: _Response | None = None
+    delta: _Response | None = None
     usage: _TokenCounts | None = None
 
 
@@ -180,7 +180,7 @@ class MessageStream:
         self._stopped = False
 
     def see(self, events: Iterable[SseEvent]) -> None:
-        """Look at the next events. Raises AnswerNotUnderstood when one of them is an error."""
+        """Look at the next events. Raises ResponseNotUnderstood when one of them is an error."""
         for event in events:
             if self._stopped:
                 return  # some servers add OpenAI's [DONE]
@@ -193,15 +193,15 @@ class MessageStream:
         return self._stopped
 
     def finish(self) -> Usage:
-        """Return the usage of the complete stream. Raises AnswerNotUnderstood."""
+        """Return the usage of the complete stream. Raises ResponseNotUnderstood."""
         if not self._stopped:
-            raise AnswerNotUnderstood(AnswerFault.CUT_SHORT, "no message_stop")
+            raise ResponseNotUnderstood(ResponseFault.CUT_SHORT, "no message_stop")
         if self._prompt is None:
-            raise AnswerNotUnderstood(AnswerFault.NO_USAGE)
+            raise ResponseNotUnderstood(ResponseFault.NO_USAGE)
         return _checked(self._prompt, self._output_tokens, self._stop_reason)
 
     def _look_into(self, data: bytes) -> None:
-        event = decode_answer(_EVENT, data, AnswerFault.BROKEN_SSE)
+        event = decode_response(_EVENT, data, ResponseFault.BROKEN_SSE)
         match event.type:
             case "message_start":
                 self._prompt = event.message.usage if event.message else None
@@ -211,7 +211,7 @@ class MessageStream:
             case "message_stop":
                 self._stopped = True
             case "error":
-                raise AnswerNotUnderstood(AnswerFault.NO_USAGE, "the stream holds an error")
+                raise ResponseNotUnderstood(ResponseFault.NO_USAGE, "the stream holds an error")
 
     def _count(self, usage: _TokenCounts | None) -> None:
         if usage is None:

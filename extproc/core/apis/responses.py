@@ -12,13 +12,13 @@ import msgspec
 
 from extproc.core.apis.bodies import NotNegative, decode_body, is_set, model_key
 from extproc.core.apis.prompt import Prompt
-from extproc.core.errors import AnswerFault, AnswerNotUnderstood
+from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.facts import Api, RequestFacts
 from extproc.core.reading.sse import SseEvent
-from extproc.core.reading.usages import checked_usage, decode_answer
+from extproc.core.reading.usages import checked_usage, decode_response
 from extproc.core.usage import Usage
 
-__all__ = ["ResponseStream", "read_answer", "read_request"]
+__all__ = ["ResponseStream", "read_request", "read_response"]
 
 
 class _Part(msgspec.Struct, frozen=True, gc=False):
@@ -148,11 +148,11 @@ class _Response(msgspec.Struct, frozen=True, gc=False):
         """Make a Usage of it.
 
         When the server called its own tools, vLLM's input_tokens are the sum over all turns. Only the first turn
-        is the prompt of the request. Raises AnswerNotUnderstood.
+        is the prompt of the request. Raises ResponseNotUnderstood.
         """
         usage = self.usage
         if usage is None:
-            raise AnswerNotUnderstood(AnswerFault.NO_USAGE)
+            raise ResponseNotUnderstood(ResponseFault.NO_USAGE)
         prompt_tokens = usage.input_tokens
         details = usage.input_tokens_details or _InputDetails()
         cached_tokens = details.cached_tokens
@@ -166,9 +166,9 @@ class _Response(msgspec.Struct, frozen=True, gc=False):
 _RESPONSE = msgspec.json.Decoder(_Response)
 
 
-def read_answer(body: bytes | bytearray) -> Usage:
-    """Read the usage of a whole answer. Raises AnswerNotUnderstood."""
-    return decode_answer(_RESPONSE, body).checked()
+def read_response(body: bytes | bytearray) -> Usage:
+    """Read the usage of a whole response. Raises ResponseNotUnderstood."""
+    return decode_response(_RESPONSE, body).checked()
 
 
 class _Event(msgspec.Struct, frozen=True, gc=False):
@@ -186,7 +186,7 @@ class ResponseStream:
         self._response: _Response | None = None
 
     def see(self, events: Iterable[SseEvent]) -> None:
-        """Look at the next events. Raises AnswerNotUnderstood when one of them is an error."""
+        """Look at the next events. Raises ResponseNotUnderstood when one of them is an error."""
         for event in events:
             if event.event in _LAST or (not event.event and any(kind in event.data for kind in _LAST_QUOTED)):
                 self._look_into(event.data)
@@ -197,15 +197,15 @@ class ResponseStream:
         return self._response is not None
 
     def finish(self) -> Usage:
-        """Return the usage of the complete stream. Raises AnswerNotUnderstood."""
+        """Return the usage of the complete stream. Raises ResponseNotUnderstood."""
         if self._response is None:
-            raise AnswerNotUnderstood(AnswerFault.CUT_SHORT, "no response.completed")
+            raise ResponseNotUnderstood(ResponseFault.CUT_SHORT, "no response.completed")
         return self._response.checked()
 
     def _look_into(self, data: bytes) -> None:
-        event = decode_answer(_EVENT, data, AnswerFault.BROKEN_SSE)
+        event = decode_response(_EVENT, data, ResponseFault.BROKEN_SSE)
         if event.type in {"response.failed", "error"}:
-            raise AnswerNotUnderstood(AnswerFault.NO_USAGE, "the stream holds an error")
+            raise ResponseNotUnderstood(ResponseFault.NO_USAGE, "the stream holds an error")
         if event.type in {"response.completed", "response.incomplete"}:
             self._response = event.response or _Response()
 

@@ -1,17 +1,17 @@
 """An upper bound that keeps its promise: adaptive conformal inference (Gibbs and Candes, 2021).
 
-Track q so that P(actual > estimate * exp(q * scale)) = epsilon. After each answer
+Track q so that P(actual > estimate * exp(q * scale)) = epsilon. After each response
 
     q <- max(0, q + step * (1[actual > bound] - epsilon))
 
-No assumption about the errors is needed: whatever they do, over n answers the share of misses is within
+No assumption about the errors is needed: whatever they do, over n responses the share of misses is within
 (q_0 + step) / (step * n) of epsilon, as long as q stays above zero. `scale` makes the errors of young and old, of
 uniform and mixed traffic comparable (it is the standard deviation of the log of actual / estimate, as believed for
 this request), so one q per model is enough, and the bound is narrow where the model is sure. Because the scale
 carries the drift, a constant step of half a standard deviation holds both 1 % and .1 %.
 
 Rejected: mean + k deviations (the paper: 20 % of requests fall below it, and no k is right for heavy tails);
-quantiles of a window (needs 10 / epsilon answers, and forgets nothing in time when the traffic changes).
+quantiles of a window (needs 10 / epsilon responses, and forgets nothing in time when the traffic changes).
 """
 
 from math import exp

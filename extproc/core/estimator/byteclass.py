@@ -1,7 +1,7 @@
 """Prompt tokens from classes of bytes: prices by least squares, a residual per category, a bound with a promise.
 
 The problem. A router must know a prompt's tokens before any tokenizer sees it, for models whose vocabulary it does
-not have. The answer's usage tells, afterwards and for some requests, what the prompt really cost.
+not have. The response's usage tells, afterwards and for some requests, what the prompt really cost.
 
 The idea. Tokens are a sum over what stands in the text: so much for a Han character, so much for each word that
 begins. What differs between models is the prices. So, with x the features of a request (features.py: counts of
@@ -16,15 +16,15 @@ byte classes, of transitions between them, and of structure):
        than one of 16; what is not text costs at most OVERHEAD times its price, prior or learned, and
        TEMPLATE_TOKENS. (belief.py does these four.)
 
-After an answer with k prompt tokens the request is estimated once more, by the model as it is now: hundreds of
-requests may be on their way at a time, and what the first answers taught must not be learned again from each of
+After a response with k prompt tokens the request is estimated once more, by the model as it is now: hundreds of
+requests may be on their way at a time, and what the first responses taught must not be learned again from each of
 the others. With the error e = log(k / estimate): the bound hears whether k was above it, r and the spread take in
 e + r, the prices take in (x, k). An error beyond CLIP_SCALES standard deviations, or a factor of 2, is clipped to
-that, k with it, and the answer is believed by as much less (Huber's weight on a clipped target, so that influence
+that, k with it, and the response is believed by as much less (Huber's weight on a clipped target: influence
 falls as errors grow). So usage that is off by ten times, from a wrong counter or a prompt cut by the server,
-moves next to nothing; usage that no tokenizer could make of the text is refused. Where most of the last answers
+moves next to nothing; usage that no tokenizer could make of the text is refused. Where most of the last responses
 are beyond belief, it is the model that is wrong (another tokenizer or template behind the same name): prices,
-residuals and bound start anew, and answers are believed as they are. A miss does not count where no q could have
+residuals and bound start anew, and responses are believed as they are. A miss does not count where no q could have
 helped: of an error beyond WILD, as from a broken counter, or of a bound at its physical limit.
 
 The units are tokens and bytes throughout; errors are natural logarithms of ratios. Time and space for each request
@@ -66,8 +66,8 @@ CLIP_SCALES = 5.0
 MIN_CLIP = 0.1
 MAX_CLIP = log(2)
 WILD = log(4)
-# The prices of a model are taught after so many answers; until then residuals keep their mean.
-TAUGHT_ANSWERS = 100
+# The prices of a model are taught after so many responses; until then residuals keep their mean.
+TAUGHT_RESPONSES = 100
 
 
 class ByteClassEstimator:
@@ -111,7 +111,7 @@ class ByteClassEstimator:
     def observe(self, estimate: Estimate, usage: Usage, pool_tokens: int | None = None) -> Learning:
         """Learn prices, residual, bound and output length; the error in the result is that of before."""
         evidence, actual = estimate.evidence, usage.prompt_tokens
-        if not isinstance(evidence, Evidence) or evidence.disbelieves(usage, pool_tokens):
+        if not isinstance(evidence, Evidence) or not evidence.accepts(usage, pool_tokens):
             return Learning(0.0, under_counted=False, bytes_per_token=0.0, refused="implausible")
         if evidence.tells_output(usage):
             self._outputs.observe(estimate.category, usage.completion_tokens, cut=usage.cut_by_length)
@@ -142,11 +142,13 @@ class ByteClassEstimator:
     def state(self) -> LearnedState:
         """Return all that is learned; the category with an empty model is the parent of all models."""
         residuals = list(self._residuals)
-        if self._all_models.answers:
+        if self._all_models.responses:
             residuals.append((CategoryKey("", ""), self._all_models))
         return LearnedState(
             self.KIND,
-            tuple(CategoryState(key, r.bytes_per_token, 0.0, r.answers, r.mean, r.spread) for key, r in residuals),
+            tuple(
+                CategoryState(key, r.bytes_per_token, 0.0, r.responses, r.mean, r.spread) for key, r in residuals
+            ),
             FEATURE_NAMES,
             tuple(model.state(name) for name, model in self._models),
             self._outputs.state(),
@@ -182,7 +184,7 @@ class ByteClassEstimator:
                 self._all_models = residual
 
     def _learn(self, category: CategoryKey, x: Features, text_bytes: int, actual: int) -> tuple[bool, str | None]:
-        """Take in one answer; return whether its error was clipped, and why the prices refused it (None: not)."""
+        """Take in one response; return whether its error was clipped, and why the prices refused it, if so."""
         model = self._models.use(category.model)
         now = self._believe(category, x, text_bytes)
         error = log(actual / now.tokens)
@@ -192,12 +194,12 @@ class ByteClassEstimator:
         limit = min(max(MIN_CLIP, CLIP_SCALES * now.scale), MAX_CLIP)
         clipped = abs(error) > limit
         model.clipped += clipped
-        if model.heard(clipped=clipped):
+        if model.observe(clipped=clipped):
             self._start_anew(category.model, model)
             now = self._believe(category, x, text_bytes)
             error = log(actual / now.tokens)
         believed = error if model.is_wrong else min(max(error, -limit), limit)
-        taught = model.prices.answers >= TAUGHT_ANSWERS
+        taught = model.prices.responses >= TAUGHT_RESPONSES
         for part in (self._residuals.use(category), model.residual, self._all_models):
             part.learn(believed + now.residual, now.doubt, text_bytes / actual, move_mean=taught)
         weight = 1.0 if believed == error else believed / error
@@ -214,14 +216,14 @@ class ByteClassEstimator:
         return believe(x, text_bytes, model, residual, self._prior.mean)
 
     def _model(self, name: str) -> ServedModel:
-        """Return a model to look at: one that no answer made known is not kept, since names come from clients."""
+        """Return a model to look at: one that no response made known is not kept: names are clients'."""
         return self._models.get(name) or self._new_model(name)
 
     def _new_model(self, _name: str) -> ServedModel:
         return ServedModel(self._prior, self._settings.byteclass, self._all_models.child())
 
     def _source(self, model: ServedModel | None, residual: Residual | None) -> Source:
-        if model is None or model.prices.answers == 0:
+        if model is None or model.prices.responses == 0:
             return Source.PRIOR
-        young = residual is None or residual.answers < self._settings.young_observations
+        young = residual is None or residual.responses < self._settings.young_observations
         return Source.YOUNG if young else Source.LEARNED

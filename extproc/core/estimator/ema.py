@@ -39,7 +39,7 @@ MIN_BYTES_PER_TOKEN = 1.0
 
 @dataclass(slots=True)
 class Ratio:
-    """Bytes per token of one category: its mean, mean absolute deviation, and how many answers made them."""
+    """Bytes per token of one category: its mean, mean absolute deviation, and how many responses made them."""
 
     mean: float
     deviation: float = 0.0
@@ -94,7 +94,7 @@ class EmaEstimator:
     def observe(self, estimate: Estimate, usage: Usage, pool_tokens: int | None = None) -> Learning:
         """Learn the observed ratio and the output length; the error in the result is that of before."""
         evidence = estimate.evidence
-        if not isinstance(evidence, Evidence) or evidence.disbelieves(usage, pool_tokens):
+        if not isinstance(evidence, Evidence) or not evidence.accepts(usage, pool_tokens):
             return Learning(0.0, under_counted=False, bytes_per_token=0.0, refused="implausible")
         if evidence.tells_output(usage):
             self._outputs.observe(estimate.category, usage.completion_tokens, cut=usage.cut_by_length)
@@ -159,7 +159,7 @@ def media_tokens(media: MediaCount, costs: MediaTokens) -> int:
 
 
 def _observed_ratio(evidence: Evidence, usage: Usage) -> tuple[float, str | None]:
-    """Return the bytes per token of an answer, and why it cannot be learned from (None when it can)."""
+    """Return the bytes per token of a response, and why it cannot be learned from (None when it can)."""
     if evidence.refused is not None:
         return 0.0, evidence.refused
     text_tokens = usage.prompt_tokens - evidence.media_tokens

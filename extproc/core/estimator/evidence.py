@@ -1,6 +1,6 @@
-"""What an estimate remembers of its request until the answer comes, and what of the answer can be believed.
+"""What an estimate remembers of its request until the response comes, and what of the response can be believed.
 
-An answer may say anything: a counter may be broken, a server may cut the prompt or add turns to it, a proxy may
+A response may say anything: a counter may be broken, a server may cut the prompt or add turns to it, a proxy may
 sum up what several requests used. What cannot be of this request teaches nothing.
 """
 
@@ -26,7 +26,7 @@ MAX_OUTPUT_TOKENS = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is needed to learn from an answer, but no text.
+    """What is needed to learn from a response, but no text.
 
     `refused` says why usage will not tell what the text costs (None: it will). `tokens` is the estimate;
     `output_limit` what the client declared for each of `sequences` (None: nothing); `one_prompt` is False for a
@@ -59,23 +59,23 @@ class Evidence:
             media_tokens,
         )
 
-    def disbelieves(self, usage: Usage, pool_tokens: int | None) -> bool:
-        """Tell whether a usage cannot be of this request; `pool_tokens` is the context of the pool, when known."""
+    def accepts(self, usage: Usage, pool_tokens: int | None) -> bool:
+        """Tell whether a usage can be of this request; `pool_tokens` is the context of the pool, when known."""
         actual = usage.prompt_tokens
         if not 0 < actual <= MAX_FACTOR * max(self.tokens, 1.0):
-            return True
+            return False
         if self.refused is None and actual < self.text_bytes / MAX_BYTES_PER_TOKEN:
-            return True
-        return usage.completion_tokens > self._most_output_tokens(pool_tokens)
+            return False
+        return usage.completion_tokens <= self._most_output_tokens(pool_tokens)
 
     def tells_output(self, usage: Usage) -> bool:
-        """Tell whether completion tokens are those of one answer, rather than of several together."""
+        """Tell whether completion tokens are those of one response, rather than of several together."""
         limit = self.output_limit
         within = limit is None or usage.completion_tokens <= limit + OUTPUT_SLACK_TOKENS
         return self.sequences == 1 and self.one_prompt and within
 
     def truncated_by_pool(self, usage: Usage, pool_tokens: int | None) -> bool:
-        """Tell whether a pool's context ended the answer: cut just there, and not by the client's own limit."""
+        """Tell whether a pool's context ended the response: cut just there, and not by the client's own limit."""
         if pool_tokens is None or not (usage.cut_by_length and self.tells_output(usage)):
             return False
         if self.output_limit is not None and usage.completion_tokens >= self.output_limit:

@@ -93,9 +93,9 @@ FEATURE_NAMES = (
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """What the prices are believed to be before any answer, in tokens: mean (d,), covariance (d, d), its inverse.
+    """What prices are believed to be before any response, in tokens: mean (d,), covariance (d, d), its inverse.
 
-    The inverse is made once: every request of a model without answers looks at the prior, and names are clients'.
+    The inverse is made once: requests of a model without responses look at the prior, and names are clients'.
     """
 
     mean: Features
@@ -136,7 +136,7 @@ def prior(media: MediaTokens, text_prices: Features | None = None) -> Prior:
 
 
 # How far public vocabularies lie apart: in tokens for ASCII, and as a share of the price for other scripts. Those
-# have something in common: a vocabulary that is thrifty with one script has room for the next. So one answer in
+# have something in common: a vocabulary that is thrifty with one script has room for the next. So one response in
 # Thai says something of Hindi.
 TEXT_DEVIATION = 0.3
 FOREIGN_DEVIATION = 0.5

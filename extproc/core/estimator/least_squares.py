@@ -2,9 +2,9 @@
 
 Given features x (counts) and what the request really cost, k tokens, the prices w minimise
 
-    sum over answers of  lambda^age c (1 - w.x / k)^2   +   (w - m)^T R (w - m)
+    sum over responses of  lambda^age c (1 - w.x / k)^2   +   (w - m)^T R (w - m)
 
-so that a request of 100 tokens teaches as much as one of 10,000; c <= 1 is how far the answer is believed. The
+so that a request of 100 tokens teaches as much as one of 10,000; c <= 1 is how far the response is believed. The
 second term is the prior: prices m with covariance C, and R = s^2 C^-1, where s = .05 is the relative error that a
 well-taught model leaves. With z = x / k,
 
@@ -13,7 +13,7 @@ well-taught model leaves. With z = x / k,
 A and b are sums: those of several replicas add up, in any order, to what one router would have seen. The prior is
 no part of them and does not fade: a kind of text that is not seen for months returns to it, gently.
 
-Prior art. NLMS costs less for each answer, but crawls where features are as correlated as those of bytes. The
+Prior art. NLMS costs less for each response, but crawls where features are as correlated as those of bytes. The
 covariance form of RLS (Sherman-Morrison on P) loses symmetry and positive definiteness over millions of updates,
 and cannot be merged; A only ever gets an outer product, symmetric to the bit, and decays, so its entries stay
 below max(z)^2 / (1 - lambda), and R keeps A + R well away from singular.
@@ -38,9 +38,9 @@ Matrix = npt.NDArray[np.float64]
 NOISE = 0.05
 # Doubles carry 16 digits; a solution that keeps fewer than six of them is not used.
 MAX_CONDITION = 1e10
-# Solving costs more than an estimate. A taught model hardly moves in a few answers.
-EAGER_ANSWERS = 200
-LAZY_ANSWERS = 8
+# Solving costs more than an estimate. A taught model hardly moves in a few responses.
+EAGER_RESPONSES = 200
+LAZY_RESPONSES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Sums:
 class RelativeLeastSquares:
     """Prices of features of one served model.
 
-    `refused` counts answers that would have harmed the numbers. `weights` are tokens per unit of each feature.
+    `refused` counts responses that would have harmed the numbers. `weights` are tokens per unit of each feature.
     """
 
     def __init__(self, prior: Prior, forgetting: float) -> None:
@@ -73,7 +73,7 @@ class RelativeLeastSquares:
         self._inverse = prior.covariance / (NOISE * NOISE)
         self._unsolved = 0
         self.weights: Features = prior.mean
-        self.answers = 0
+        self.responses = 0
         self.refused = 0
 
     @property
@@ -81,14 +81,14 @@ class RelativeLeastSquares:
         """What is learned, as a copy."""
         return Sums(self._a.copy(), self._b.copy())
 
-    def load(self, sums: Sums, answers: int, refused: int = 0) -> None:
+    def load(self, sums: Sums, responses: int, refused: int = 0) -> None:
         """Go on from sums that this or other routers have made; they have to be finite."""
-        self._a, self._b, self.answers, self.refused = sums.a.copy(), sums.b.copy(), answers, refused
+        self._a, self._b, self.responses, self.refused = sums.a.copy(), sums.b.copy(), responses, refused
         self._solve()
 
     def forget(self) -> None:
         """Drop all that was learned, and start again from the prior, as young as at first."""
-        self._a[:], self._b[:], self.answers = 0.0, 0.0, 0
+        self._a[:], self._b[:], self.responses = 0.0, 0.0, 0
         self._solve()
 
     def predict(self, x: Features) -> float:
@@ -100,7 +100,7 @@ class RelativeLeastSquares:
         return NOISE * NOISE * max(float(u.dot(self._inverse.dot(u))), 0.0)
 
     def learn(self, x: Features, tokens: float, weight: float = 1.0) -> bool:
-        """Take in one answer: x cost so many tokens (> 0); `weight` (0 to 1) is how far it is believed.
+        """Take in one response: x cost so many tokens (> 0); `weight` (0 to 1) is how far it is believed.
 
         Return whether the numbers allowed it.
         """
@@ -112,9 +112,9 @@ class RelativeLeastSquares:
         self._a += weight * np.outer(z, z)
         self._b *= self._forgetting
         self._b += weight * z
-        self.answers += 1
+        self.responses += 1
         self._unsolved += 1
-        return self._solve() if self.answers <= EAGER_ANSWERS or self._unsolved >= LAZY_ANSWERS else True
+        return self._solve() if self.responses <= EAGER_RESPONSES or self._unsolved >= LAZY_RESPONSES else True
 
     def _solve(self) -> bool:
         """Find the prices anew; keep the old ones, and count, when the numbers do not allow it."""

@@ -1,15 +1,15 @@
-"""How long answers get: the length that a share epsilon of them exceeds, per model and category.
+"""How long responses get: the length that a share epsilon of them exceeds, per model and category.
 
 Needed where the client declares no limit. Lengths go into bins of a quarter octave (a quantile is right within
-19 %, on the safe side) whose counts fade. An answer that was cut by a limit is a censored sample: it was at least
+19 %, on the safe side) whose counts fade. A response that was cut by a limit is a censored sample: it was at least
 so long. Kaplan and Meier (1958): in each bin the share that ended there, of all that got so far, is the hazard;
-survival is the product of what the hazards leave. So cut answers count for as long as they lasted, and push the
+survival is the product of what the hazards leave. So cut responses count for as long as they lasted, and push the
 weight to longer bins. Where they reach so far that survival never falls to epsilon, the tail was not seen: the
 default is assumed, or twice the longest length if that is more, which sends such requests to a longer pool, where
 the tail can be seen.
 
-Rejected: an EMA of the mean plus deviations (lengths are heavy-tailed); dropping cut answers (it is the long ones
-that are cut).
+Rejected: an EMA of the mean plus deviations (lengths are heavy-tailed); dropping cut responses (the long ones
+are cut).
 """
 
 from math import ceil, log2
@@ -34,8 +34,8 @@ class OutputLengths:
 
     def __init__(self, settings: EstimatorSettings) -> None:
         self._settings = settings
-        # Fewer answers than this say nothing of so rare an event.
-        self._enough_answers = 1 / settings.output_epsilon
+        # Fewer responses than this say nothing of so rare an event.
+        self._enough_responses = 1 / settings.output_epsilon
         self._lengths: CappedMap[CategoryKey, _Lengths] = CappedMap(
             settings.max_categories, lambda _: _Lengths(settings.output_epsilon)
         )
@@ -48,10 +48,10 @@ class OutputLengths:
         return declared if learned is None else min(declared, learned)
 
     def learned(self, category: CategoryKey) -> int | None:
-        """Return the length that a share epsilon of answers exceeds, or None while too few of them end so far."""
+        """Return the length that a share epsilon of responses exceeds, or None while too few have ended."""
         for key in (category, _model_of(category)):
             lengths = self._lengths.get(key)
-            if lengths is not None and lengths.answers >= self._enough_answers and lengths.tail_seen:
+            if lengths is not None and lengths.responses >= self._enough_responses and lengths.tail_seen:
                 return lengths.exceeded_tokens
         return None
 
@@ -65,7 +65,7 @@ class OutputLengths:
         return default if lengths is None else max(default, lengths.exceeded_tokens)
 
     def observe(self, category: CategoryKey, tokens: int, *, cut: bool) -> None:
-        """Take in the completion tokens of one answer; `cut` when a limit ended it."""
+        """Take in the completion tokens of one response; `cut` when a limit ended it."""
         if tokens > 0:
             self._lengths.use(_model_of(category)).learn(tokens, cut=cut)
             self._lengths.use(category).learn(tokens, cut=cut)
@@ -93,7 +93,7 @@ class OutputLengths:
 
 
 class _Lengths:
-    """Fading counts of answers that ended by themselves, and that were cut, in each bin.
+    """Fading counts of responses that ended by themselves, and that were cut, in each bin.
 
     The quantile is found when it is asked for: most clients declare a limit, and then nobody asks.
     """
@@ -116,18 +116,18 @@ class _Lengths:
         self._found = None
 
     @property
-    def answers(self) -> float:
-        """How many answers count, faded."""
+    def responses(self) -> float:
+        """How many responses count, faded."""
         return self._look()[0]
 
     @property
     def exceeded_tokens(self) -> int:
-        """The length that a share epsilon of answers exceeds; twice the longest where the tail was not seen."""
+        """The length that a share epsilon of responses exceeds; twice the longest where the tail was not seen."""
         return self._look()[1]
 
     @property
     def tail_seen(self) -> bool:
-        """Whether so many answers ended by themselves that the quantile is among them."""
+        """Whether so many responses ended by themselves that the quantile is among them."""
         return self._look()[2]
 
     def _look(self) -> tuple[float, int, bool]:

@@ -43,7 +43,7 @@ class Estimate:
 
     `prompt_tokens` is the likeliest count, `prompt_bound` the one to route on (never below it); both hold media.
     `output_tokens` is per sequence: declared by the client, or expected. `evidence` is the estimator's own memory
-    of what it looked at; it comes back unread in `observe`, so that no text is kept while the answer runs.
+    of what it looked at; it comes back unread in `observe`, so that no text is kept while the response runs.
     """
 
     prompt_tokens: float
@@ -57,12 +57,12 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Learning:
-    """What one answer taught: the error before the update, and what came of the update.
+    """What one response taught: the error before the update, and what came of the update.
 
     `ratio` is estimated / actual prompt tokens (before learning), `under_counted` whether the bound was below the
     truth. `refused` names why the estimator took nothing from it (None when it learned). `clipped` says that the
     usage was so far off that only part of the error was believed. `truncated_by_pool` says that the output ended
-    where the pool's context did: the answer was cut silently, and a larger pool would have said more.
+    where the pool's context did: the response was cut silently, and a larger pool would have said more.
     """
 
     ratio: float
@@ -132,14 +132,14 @@ class LearnedState:
 
 
 class Estimator(Protocol):
-    """Estimates requests, and learns from their answers. Not thread-safe: one event loop owns it."""
+    """Estimates requests, and learns from their responses. Not thread-safe: one event loop owns it."""
 
     def estimate(self, facts: RequestFacts, tenant: str) -> Estimate:
         """Estimate one request; `tenant` is the value of the configured header or ""."""
         ...
 
     def observe(self, estimate: Estimate, usage: Usage, pool_tokens: int | None = None) -> Learning:
-        """Learn from the complete answer to the request that `estimate` was made for.
+        """Learn from the complete response to the request that `estimate` was made for.
 
         `pool_tokens` is the context of the pool that answered, when known.
         """

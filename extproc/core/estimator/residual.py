@@ -13,7 +13,7 @@ from math import exp, sqrt
 __all__ = ["Residual"]
 
 SLOWEST_STEP = 0.02
-FIRST_STEPS = 10  # as many answers' worth of trust in the parent
+FIRST_STEPS = 10  # as many responses' worth of trust in the parent
 MIN_SPREAD = 0.01  # chat templates alone differ by this much
 
 
@@ -24,7 +24,7 @@ class Residual:
     mean: float = 0.0
     spread: float = 0.1
     bytes_per_token: float = 0.0
-    answers: int = 0
+    responses: int = 0
 
     @property
     def factor(self) -> float:
@@ -37,12 +37,12 @@ class Residual:
 
     def learn(self, error: float, doubt: float, bytes_per_token: float, *, move_mean: bool) -> None:
         """Take in one log(actual / priced)."""
-        step = max(SLOWEST_STEP, 1 / (self.answers + FIRST_STEPS))
+        step = max(SLOWEST_STEP, 1 / (self.responses + FIRST_STEPS))
         distance = error - self.mean
         if move_mean:
             self.mean += step * distance
         variance = max(distance * distance - doubt, MIN_SPREAD * MIN_SPREAD)
         self.spread = sqrt((1 - step) * self.spread * self.spread + step * variance)
-        start = self.answers == 0
+        start = self.responses == 0
         self.bytes_per_token += (1 if start else step) * (bytes_per_token - self.bytes_per_token)
-        self.answers += 1
+        self.responses += 1

@@ -16,7 +16,7 @@ __all__ = ["ServedModel", "need_finite"]
 
 MOST = 0.5
 # A fresh start has to be given time; but one made on broken usage must not stand for good.
-ANSWERS_BETWEEN_STARTS = 20
+RESPONSES_BETWEEN_STARTS = 20
 
 
 class ServedModel:
@@ -29,35 +29,35 @@ class ServedModel:
         self.clipped = 0
         self.truncated_by_pool = 0
         self._clipped_share = 0.0
-        self._answers_since_start = ANSWERS_BETWEEN_STARTS
+        self._responses_since_start = RESPONSES_BETWEEN_STARTS
 
     @property
     def is_wrong(self) -> bool:
-        """Whether most of the last ten answers or so were beyond belief.
+        """Whether most of the last ten responses or so were beyond belief.
 
-        Then it is not the answers that are broken: the tokenizer or the template behind the name has changed.
+        Then it is not the responses that are broken: the tokenizer or the template behind the name has changed.
         """
         return self._clipped_share > MOST
 
-    def heard(self, *, clipped: bool) -> bool:
-        """Take in whether an answer was beyond belief; return whether it is time to start anew."""
+    def observe(self, *, clipped: bool) -> bool:
+        """Take in whether a response was beyond belief; return whether it is time to start anew."""
         self._clipped_share += (clipped - self._clipped_share) / 10
-        self._answers_since_start += 1
-        return self.is_wrong and self._answers_since_start > ANSWERS_BETWEEN_STARTS
+        self._responses_since_start += 1
+        return self.is_wrong and self._responses_since_start > RESPONSES_BETWEEN_STARTS
 
     def start_anew(self) -> None:
         """Drop what was learned: sums over two tokenizers would fit neither."""
         self.prices.forget()
         self.bound.q = START
         self.residual = Residual()
-        self._answers_since_start = 0
+        self._responses_since_start = 0
 
     def state(self, name: str) -> ModelState:
         """Return all of it, exactly."""
         sums = self.prices.sums
         return ModelState(
             model=name,
-            observations=self.prices.answers,
+            observations=self.prices.responses,
             sums_a=tuple(sums.a.ravel().tolist()),
             sums_b=tuple(sums.b.tolist()),
             q=self.bound.q,
@@ -80,7 +80,7 @@ class ServedModel:
         sums = Sums(np.array(state.sums_a).reshape(size, size), np.array(state.sums_b))
         self.prices.load(sums, state.observations, state.refused)
         self.bound.q = state.q
-        self.residual = Residual(state.residual, state.spread, answers=state.observations)
+        self.residual = Residual(state.residual, state.spread, responses=state.observations)
         self.clipped = state.clipped
         self.truncated_by_pool = state.truncated_by_pool
 

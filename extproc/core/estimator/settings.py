@@ -15,7 +15,7 @@ Share = Annotated[float, Meta(gt=0, lt=1)]
 
 @dataclass(frozen=True, slots=True)
 class MediaTokens:
-    """What one item that is not text costs, in prompt tokens, until answers tell.
+    """What one item that is not text costs, in prompt tokens, until responses tell.
 
     Images by ImageSize. At Qwen2.5-VL's 28 x 28 pixels a token, 512 x 512 are 334, 1024 x 1024 are 1,337, full HD
     is 2,645, and the largest 16,384: four times `image_large`, which is as far as an estimate may go. Images whose
@@ -42,9 +42,9 @@ class EmaSettings:
 
 @dataclass(frozen=True, slots=True)
 class ByteClassSettings:
-    """The byte-class model: the share of prompts that may exceed their bound, and how fast answers are forgotten.
+    """The byte-class model: the share of prompts that may exceed their bound, and how fast a response fades.
 
-    With `forgetting` lambda the memory is about 1 / (1 - lambda) answers of a model.
+    With `forgetting` lambda the memory is about 1 / (1 - lambda) responses of a model.
     """
 
     epsilon: Share = 0.01
@@ -56,10 +56,10 @@ class EstimatorSettings:
     """How prompt and output tokens are estimated.
 
     Where the client declares no output limit, the byte-class estimator takes the length that a share
-    `output_epsilon` of answers exceeds, and `default_output_tokens` until it has seen enough of them. With
+    `output_epsilon` of responses exceeds, and `default_output_tokens` until it has seen enough of them. With
     `cap_output_tokens` a declared limit counts only up to that length: more requests fit the short pool, and a
     share `output_epsilon` of them is cut there (or refused: vLLM answers 400 when prompt and max_tokens exceed its
-    context, which a retry on the long pool repairs). A category with fewer than `young_observations` answers is
+    context, which a retry on the long pool repairs). A category with fewer than `young_observations` responses is
     always learned from. Keys come from clients: of more than `max_categories` (and `max_models`, whose state is
     larger) the least recently used is forgotten.
     """

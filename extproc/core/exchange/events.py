@@ -49,7 +49,7 @@ class Modes:
     """The gateway's own word on how it talks, from the first message's protocol_config.
 
     `body_without_waiting` is send_body_without_waiting_for_header_response: in STREAMED, body chunks come while
-    the headers' answer is still held.
+    the headers' response is still held.
     """
 
     request_body: BodyMode = BodyMode.BUFFERED
@@ -102,7 +102,7 @@ class RequestTrailers:
 
 @dataclass(frozen=True, slots=True)
 class ResponseHeaders:
-    """The answer's headers."""
+    """The response's headers."""
 
     head: ResponseHead
     end_of_stream: bool = False
@@ -110,7 +110,7 @@ class ResponseHeaders:
 
 @dataclass(frozen=True, slots=True)
 class ResponseBody:
-    """A piece of the answer's body."""
+    """A piece of the response's body."""
 
     data: bytes
     end_of_stream: bool
@@ -118,7 +118,7 @@ class ResponseBody:
 
 @dataclass(frozen=True, slots=True)
 class ResponseTrailers:
-    """The answer ended with trailers."""
+    """The response ended with trailers."""
 
 
 @dataclass(frozen=True, slots=True)

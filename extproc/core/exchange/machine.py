@@ -4,7 +4,7 @@
     ----------  ----------------  ------------------------------------------------------  ------------------
     OPEN        RequestHeaders    none of ours, or no body: let it go on                  PASSING
                                   modes that cannot route: report, let it go on           PASSING
-                                  ours: hold the headers, or answer where the mode waits  COLLECTING
+                                  ours: hold the headers, or reply where the mode waits  COLLECTING
                 RequestBody       the gateway skips headers: report, let it go on         PASSING
     COLLECTING  RequestBody       more may come: gather                                   COLLECTING
                                   whole: decide, send all that is held                    AWAITING | PASSING
@@ -14,19 +14,19 @@
                 ResponseHeaders   answered by others: nothing to decide any more          PASSING
     AWAITING    RequestTrailers   let them go on                                          AWAITING
                 ResponseHeaders   readable: read on; else let it go on                    READING | PASSING
-    READING     ResponseBody      feed the reader; at the answer's end learn              READING | PASSING
+    READING     ResponseBody      feed the reader; at the response's end learn              READING | PASSING
                 ResponseTrailers  the end: learn                                          PASSING
     any         any other         let it go on                                            PASSING
 
 PASSING closes the stream as soon as that is harmless. The module's rules, each from Envoy's behaviour:
 
-1. A mutation has an effect only in the answer to held headers (STREAMED, FULL_DUPLEX_STREAMED) or to the whole
+1. A mutation has an effect only in the reply to held headers (STREAMED, FULL_DUPLEX_STREAMED) or to the whole
    body (BUFFERED, BUFFERED_PARTIAL within its limit).
 2. A body message is never answered before the headers are.
 3. What is held is sent in the order in which it came.
 4. FULL_DUPLEX_STREAMED: every byte goes back, in pieces of at most 62 KiB, and the stream is not closed between
-   the first and the last of them. In all other modes a close is clean at any time and is an answer to everything.
-5. Only an answer with status 2xx to a request that was seen whole teaches.
+   the first and the last of them. In all other modes a close is clean at any time and is a reply to everything.
+5. Only a response with status 2xx to a request that was seen whole teaches.
 6. An exception in our own code changes nothing for the exchange: it goes on as in PASSING.
 """
 
@@ -34,7 +34,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, ClassVar
 
-from extproc.core.errors import AnswerFault, AnswerNotUnderstood
+from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.exchange.events import (
     MAY_DECIDE,
     Action,
@@ -53,7 +53,7 @@ from extproc.core.exchange.events import (
     ResponseHeaders,
     ResponseTrailers,
 )
-from extproc.core.exchange.replies import DuplexBodies, neutral_answer
+from extproc.core.exchange.replies import DuplexBodies, neutral_reply
 from extproc.core.facts import Api, RequestHead
 from extproc.core.listener import Misconfiguration, Skipped
 from extproc.core.placing.decision import Decision, Reason
@@ -91,7 +91,7 @@ class Exchange:
         self._body_bytes = 0
         self._next_look_bytes = 0
         self._kept: Decision | None = None
-        self._answer_messages = 0
+        self._response_messages = 0
         self._lesson: Lesson | None = None
 
     @property
@@ -118,11 +118,11 @@ class Exchange:
         return actions
 
     def end(self) -> None:
-        """Hear that the stream is over, by whichever side; an answer half read is counted."""
+        """Called when the stream is over, by whichever side; a response half read is counted."""
         if self.state is State.READING:
-            self._router.listener.not_learned(AnswerFault.CUT_SHORT)
+            self._router.listener.not_learned(ResponseFault.CUT_SHORT)
         if self._kept is not None:
-            self._router.settle(self._kept, self._answer_messages)
+            self._router.settle(self._kept, self._response_messages)
         self.state, self._kept = State.PASSING, None
 
     # OPEN
@@ -143,7 +143,7 @@ class Exchange:
         self.state = State.COLLECTING
         self._next_look_bytes = self._router.early.first_look(self._api)
         self._headers_held = self._modes.request_body not in _BUFFERED
-        return [] if self._headers_held else neutral_answer(event, self._modes)
+        return [] if self._headers_held else neutral_reply(event, self._modes)
 
     def _open_headless(self, event: Event, now_s: float) -> list[Action]:
         self._router.listener.misconfigured(Misconfiguration.NO_REQUEST_HEADERS)
@@ -174,7 +174,7 @@ class Exchange:
     def _collect_trailers(self, event: RequestTrailers, now_s: float) -> list[Action]:
         if not self._headers_held:
             return self._pass(event, now_s)
-        return [*self._decide(now_s), *neutral_answer(event, self._modes)]
+        return [*self._decide(now_s), *neutral_reply(event, self._modes)]
 
     def _decide(self, now_s: float) -> list[Action]:
         assert self._api is not None
@@ -191,8 +191,8 @@ class Exchange:
     def _miss_deadline(self, _event: Deadline, _now_s: float) -> list[Action]:
         return self._give_up(Reason.DEADLINE) if self._headers_held else []
 
-    def _answered_by_others(self, event: ResponseHeaders, now_s: float) -> list[Action]:
-        self._router.listener.not_learned(Skipped.EARLY_ANSWER)
+    def _responded_by_others(self, event: ResponseHeaders, now_s: float) -> list[Action]:
+        self._router.listener.not_learned(Skipped.EARLY_RESPONSE)
         return [*self._send_held(None, State.PASSING), *self._pass(event, now_s)]
 
     def _give_up(self, reason: Reason) -> list[Action]:
@@ -209,9 +209,9 @@ class Exchange:
         return self._body
 
     def _send_held(self, decision: Decision | None, state: State) -> list[Action]:
-        """Answer all that is held, in order; the decision goes with the headers, or with the body after them."""
+        """Reply all that is held, in order; the decision goes with the headers, or with the body after them."""
         headers: list[Action] = [ContinueHeaders(Phase.REQUEST, decision)] if self._headers_held else []
-        bodies = [action for event in self._held for action in neutral_answer(event, self._modes)]
+        bodies = [action for event in self._held for action in neutral_reply(event, self._modes)]
         if not headers and decision is not None and bodies:
             bodies = [ContinueBody(Phase.REQUEST, decision)]
         self.state, self._headers_held, self._held, self._body = state, False, [], b""
@@ -219,9 +219,9 @@ class Exchange:
 
     # AWAITING, READING
 
-    def _open_answer(self, event: ResponseHeaders, now_s: float) -> list[Action]:
+    def _open_response(self, event: ResponseHeaders, now_s: float) -> list[Action]:
         assert self._kept is not None
-        self._answer_messages += 1
+        self._response_messages += 1
         if event.head.attempts > 1 and event.head.succeeded and self._kept.routed:
             self._router.listener.repaired(self._kept)
         self._lesson = lesson_for(self._router, self._kept, event.head)
@@ -231,7 +231,7 @@ class Exchange:
         return self._read_on(b"", event)
 
     def _read(self, event: ResponseBody, _now_s: float) -> list[Action]:
-        self._answer_messages += 1
+        self._response_messages += 1
         return self._read_on(event.data, event)
 
     def _read_on(self, data: bytes, event: ResponseHeaders | ResponseBody) -> list[Action]:
@@ -241,28 +241,28 @@ class Exchange:
             if event.end_of_stream or self._lesson.complete:
                 self.state = State.PASSING
                 self._lesson.finish()
-        except AnswerNotUnderstood as error:
+        except ResponseNotUnderstood as error:
             self._router.listener.not_learned(error.fault)
             self.state = State.PASSING
-        return neutral_answer(event, self._modes)
+        return neutral_reply(event, self._modes)
 
     def _read_trailers(self, event: ResponseTrailers, _now_s: float) -> list[Action]:
         self._read_on(b"", ResponseBody(b"", end_of_stream=True))
-        return neutral_answer(event, self._modes)
+        return neutral_reply(event, self._modes)
 
     # PASSING
 
     def _pass(self, event: Event, _now_s: float) -> list[Action]:
         self.state = State.PASSING
-        return neutral_answer(event, self._modes)
+        return neutral_reply(event, self._modes)
 
     def _pass_trailers(self, event: RequestTrailers, _now_s: float) -> list[Action]:
-        return neutral_answer(event, self._modes)
+        return neutral_reply(event, self._modes)
 
     def _untouched(self, event: Event) -> list[Action]:
         among_held = any(held is event for held in self._held)
         actions = self._send_held(None, State.PASSING)
-        return actions if among_held else actions + neutral_answer(event, self._modes)
+        return actions if among_held else actions + neutral_reply(event, self._modes)
 
     def _closing(self, actions: list[Action]) -> list[Action]:
         """Return the last actions of a stream; a close answers everything but what carries a decision."""
@@ -276,9 +276,9 @@ class Exchange:
         (State.COLLECTING, RequestBody): _collect,
         (State.COLLECTING, RequestTrailers): _collect_trailers,
         (State.COLLECTING, Deadline): _miss_deadline,
-        (State.COLLECTING, ResponseHeaders): _answered_by_others,
+        (State.COLLECTING, ResponseHeaders): _responded_by_others,
         (State.AWAITING, RequestTrailers): _pass_trailers,
-        (State.AWAITING, ResponseHeaders): _open_answer,
+        (State.AWAITING, ResponseHeaders): _open_response,
         (State.READING, ResponseBody): _read,
         (State.READING, ResponseTrailers): _read_trailers,
     }

@@ -1,4 +1,4 @@
-"""Letting things go on as they came: the neutral answer to each event, in each body mode."""
+"""Letting things go on as they came: the neutral reply to each event, in each body mode."""
 
 from collections.abc import Iterator
 
@@ -20,23 +20,23 @@ from extproc.core.exchange.events import (
     ResponseTrailers,
 )
 
-__all__ = ["ECHO_PIECE_BYTES", "DuplexBodies", "neutral_answer"]
+__all__ = ["ECHO_PIECE_BYTES", "DuplexBodies", "neutral_reply"]
 
 # Envoy refuses streamed_response pieces over 64 KiB less its framing.
 ECHO_PIECE_BYTES = 62 * 1024
 
 
-def neutral_answer(event: Event, modes: Modes) -> list[Action]:
-    """Return the answer that changes nothing; none for what needs no answer."""
+def neutral_reply(event: Event, modes: Modes) -> list[Action]:
+    """Return the reply that changes nothing; none for what needs no reply."""
     match event:
         case RequestHeaders():
             return [ContinueHeaders(Phase.REQUEST)]
         case ResponseHeaders():
             return [ContinueHeaders(Phase.RESPONSE)]
         case RequestBody(data, ended):
-            return _body_answer(Phase.REQUEST, modes.request_body, data, ended)
+            return _body_reply(Phase.REQUEST, modes.request_body, data, ended)
         case ResponseBody(data, ended):
-            return _body_answer(Phase.RESPONSE, modes.response_body, data, ended)
+            return _body_reply(Phase.RESPONSE, modes.response_body, data, ended)
         case RequestTrailers():
             return [ContinueTrailers(Phase.REQUEST)]
         case ResponseTrailers():
@@ -45,7 +45,7 @@ def neutral_answer(event: Event, modes: Modes) -> list[Action]:
             return []
 
 
-def _body_answer(phase: Phase, mode: BodyMode, data: bytes, ended: bool) -> list[Action]:  # noqa: FBT001
+def _body_reply(phase: Phase, mode: BodyMode, data: bytes, ended: bool) -> list[Action]:  # noqa: FBT001
     if mode is not BodyMode.FULL_DUPLEX_STREAMED:
         return [ContinueBody(phase)]
     return list(_echo(phase, data, ended))

@@ -38,7 +38,7 @@ class Decision:
 
     `routed` is True when the pool header is set: a smaller pool than the default, in mode enforce. `estimate` and
     `budget` are None, and `model` is "", when the body was not seen whole or not understood. `learnable` says that
-    usage will be in the answer. The prompt's text is not in here: a decision lives as long as the answer runs.
+    usage will be in the response. The prompt's text is not in here: a decision lives as long as the response runs.
     """
 
     pool: Pool

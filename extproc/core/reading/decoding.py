@@ -2,7 +2,7 @@
 
 A few bytes can inflate to gigabytes, so every decoder is asked for at most one byte more than may still come; that
 byte is the proof of a bomb. Memory stays at the bound plus the decompressor's own window (16 MB at worst, for br).
-Combinations of encodings and zstd are not decoded: such answers are not learned from.
+Combinations of encodings and zstd are not decoded: such responses are not learned from.
 """
 
 import zlib
@@ -11,7 +11,7 @@ from typing import Protocol
 
 import brotli
 
-from extproc.core.errors import AnswerFault, AnswerNotUnderstood
+from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 
 __all__ = ["Decoder", "decoder_for"]
 
@@ -20,18 +20,18 @@ class Decoder(Protocol):
     """Decodes one body. After an error it is spent."""
 
     def feed(self, data: bytes) -> bytes:
-        """Return what `data` decodes to. Raises AnswerNotUnderstood (ENCODING, TOO_LARGE)."""
+        """Return what `data` decodes to. Raises ResponseNotUnderstood (ENCODING, TOO_LARGE)."""
         ...
 
     def finish(self) -> bytes:
-        """Return what is left at the end of the body. Raises AnswerNotUnderstood (CUT_SHORT)."""
+        """Return what is left at the end of the body. Raises ResponseNotUnderstood (CUT_SHORT)."""
         ...
 
 
 def decoder_for(content_encoding: str, max_bytes: int) -> Decoder:
     """Return a decoder for a content-encoding header whose output is at most `max_bytes` in all.
 
-    Raises AnswerNotUnderstood (ENCODING) for one we cannot undo.
+    Raises ResponseNotUnderstood (ENCODING) for one we cannot undo.
     """
     match content_encoding.strip().lower():
         case "" | "identity":
@@ -42,7 +42,7 @@ def decoder_for(content_encoding: str, max_bytes: int) -> Decoder:
             return _Deflate(max_bytes)
         case "br":
             return _Brotli(max_bytes)
-    raise AnswerNotUnderstood(AnswerFault.ENCODING, f"content-encoding {content_encoding[:64]!r}")
+    raise ResponseNotUnderstood(ResponseFault.ENCODING, f"content-encoding {content_encoding[:64]!r}")
 
 
 class _Bounded:
@@ -54,7 +54,7 @@ class _Bounded:
     def _counted(self, output: bytes) -> bytes:
         self._left_bytes -= len(output)
         if self._left_bytes < 0:
-            raise AnswerNotUnderstood(AnswerFault.TOO_LARGE)
+            raise ResponseNotUnderstood(ResponseFault.TOO_LARGE)
         return output
 
 
@@ -78,11 +78,11 @@ class _Zlib(_Bounded):
         try:
             return self._counted(self._inflate.decompress(data, self._left_bytes + 1))
         except zlib.error as error:
-            raise AnswerNotUnderstood(AnswerFault.ENCODING, str(error)) from None
+            raise ResponseNotUnderstood(ResponseFault.ENCODING, str(error)) from None
 
     def finish(self) -> bytes:
         if not self._inflate.eof:
-            raise AnswerNotUnderstood(AnswerFault.CUT_SHORT)
+            raise ResponseNotUnderstood(ResponseFault.CUT_SHORT)
         return b""
 
 
@@ -132,7 +132,7 @@ class _Deflate(_Zlib):
                 self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
         output = self._inflated(data)
         if self._inflate.unused_data:
-            raise AnswerNotUnderstood(AnswerFault.ENCODING, "bytes after the end of the deflate stream")
+            raise ResponseNotUnderstood(ResponseFault.ENCODING, "bytes after the end of the deflate stream")
         return output
 
 
@@ -153,9 +153,9 @@ class _Brotli(_Bounded):
         try:
             return self._counted(self._decompressor.process(data, output_buffer_limit=self._left_bytes + 1))
         except brotli.error as error:
-            raise AnswerNotUnderstood(AnswerFault.ENCODING, str(error)) from None
+            raise ResponseNotUnderstood(ResponseFault.ENCODING, str(error)) from None
 
     def finish(self) -> bytes:
         if not self._decompressor.is_finished():
-            raise AnswerNotUnderstood(AnswerFault.CUT_SHORT)
+            raise ResponseNotUnderstood(ResponseFault.CUT_SHORT)
         return b""

@@ -1,6 +1,6 @@
-"""What an answer says: its usage, out of bytes that come in any pieces, or that the request did not fit.
+"""What a response says: its usage, out of bytes that come in any pieces, or that the request did not fit.
 
-An answer is decompressed, then either collected and decoded once (JSON) or searched event by event (SSE). Memory
+A response is decompressed, then either collected and decoded once (JSON) or searched event by event (SSE). Memory
 is bounded by `max_bytes` for JSON and by `max_event_bytes` for a stream, of which only the last usage is kept.
 """
 
@@ -11,24 +11,24 @@ from typing import Final, Protocol
 import msgspec
 
 from extproc.core.apis import chat, completions, embeddings, messages, responses
-from extproc.core.errors import AnswerFault, AnswerNotUnderstood
+from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.facts import Api
 from extproc.core.reading.decoding import decoder_for
 from extproc.core.reading.sse import SseParser
 from extproc.core.reading.usages import UsageStream
 from extproc.core.usage import Overflow, Usage
 
-__all__ = ["MAX_EVENT_BYTES", "AnswerReader", "read_overflow"]
+__all__ = ["MAX_EVENT_BYTES", "UsageReader", "read_overflow"]
 
-# The last event of a Responses stream repeats the whole answer and its tools; all others are far smaller.
+# The last event of a Responses stream repeats the whole response and its tools; all others are far smaller.
 MAX_EVENT_BYTES: Final = 1 << 20
 
 
-class AnswerReader:
-    """Reads the usage of one successful answer. After an error it is spent.
+class UsageReader:
+    """Reads the usage of one successful response. After an error it is spent.
 
-    `max_bytes` bounds the decompressed answer, in bytes; a stream's events count too, though they are not kept.
-    Raises AnswerNotUnderstood for a content type or encoding from which nothing can be read.
+    `max_bytes` bounds the decompressed response, in bytes; a stream's events count too, though they are not kept.
+    Raises ResponseNotUnderstood for a content type or encoding from which nothing can be read.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class AnswerReader:
         self._content = _content_for(api, content_type, max_event_bytes)
 
     def feed(self, data: bytes) -> None:
-        """Read the next bytes of the body. Raises AnswerNotUnderstood."""
+        """Read the next bytes of the body. Raises ResponseNotUnderstood."""
         self._content.feed(self._decoder.feed(data))
 
     @property
@@ -52,7 +52,7 @@ class AnswerReader:
         return self._content.complete
 
     def finish(self) -> Usage:
-        """Return the usage of the complete answer. Raises AnswerNotUnderstood."""
+        """Return the usage of the complete response. Raises ResponseNotUnderstood."""
         if not self._content.complete:
             self._content.feed(self._decoder.finish())
         return self._content.finish()
@@ -73,7 +73,7 @@ def _content_for(api: Api, content_type: str, max_event_bytes: int) -> _Content:
         return _Json(_WHOLE[api])
     if media_type == "text/event-stream" and api in _STREAMS:
         return _Events(_STREAMS[api](), max_event_bytes)
-    raise AnswerNotUnderstood(AnswerFault.NOT_JSON, f"content-type {content_type[:64]!r} of {api}")
+    raise ResponseNotUnderstood(ResponseFault.NOT_JSON, f"content-type {content_type[:64]!r} of {api}")
 
 
 class _Json:
@@ -107,11 +107,11 @@ class _Events:
 
 
 _WHOLE: Final[dict[Api, Callable[[bytearray], Usage]]] = {
-    Api.CHAT: chat.read_answer,
-    Api.COMPLETIONS: completions.read_answer,
-    Api.EMBEDDINGS: embeddings.read_answer,
-    Api.RESPONSES: responses.read_answer,
-    Api.MESSAGES: messages.read_answer,
+    Api.CHAT: chat.read_response,
+    Api.COMPLETIONS: completions.read_response,
+    Api.EMBEDDINGS: embeddings.read_response,
+    Api.RESPONSES: responses.read_response,
+    Api.MESSAGES: messages.read_response,
 }
 _STREAMS: Final[dict[Api, Callable[[], UsageStream]]] = {
     Api.CHAT: chat.ChunkStream,

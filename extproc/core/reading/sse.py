@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from extproc.core.errors import AnswerFault, AnswerNotUnderstood
+from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 
 __all__ = ["SseEvent", "SseParser"]
 
@@ -40,7 +40,7 @@ class SseParser:
         self._at_start = True
 
     def feed(self, data: bytes) -> list[SseEvent]:
-        """Return the events that `data` completes. Raises AnswerNotUnderstood (TOO_LARGE)."""
+        """Return the events that `data` completes. Raises ResponseNotUnderstood (TOO_LARGE)."""
         if data and (_CR in data or self._after_cr):
             data = self._with_lf_only(data)
         finished = self._finished(data)
@@ -80,8 +80,8 @@ class SseParser:
 
     def _check_size(self, raw: bytes | bytearray) -> None:
         if len(raw.strip(b"\n")) > self._max_event_bytes:
-            raise AnswerNotUnderstood(
-                AnswerFault.TOO_LARGE, f"an event of more than {self._max_event_bytes} bytes"
+            raise ResponseNotUnderstood(
+                ResponseFault.TOO_LARGE, f"an event of more than {self._max_event_bytes} bytes"
             )
 
 

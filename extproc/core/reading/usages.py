@@ -5,11 +5,11 @@ from typing import Final, Protocol, TypeVar
 
 import msgspec
 
-from extproc.core.errors import AnswerFault, AnswerNotUnderstood
+from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.reading.sse import SseEvent
 from extproc.core.usage import Usage
 
-__all__ = ["UsageStream", "checked_usage", "decode_answer"]
+__all__ = ["UsageStream", "checked_usage", "decode_response"]
 
 # No model has a context near this; a count beyond it is nonsense.
 MAX_TOKENS: Final = 10_000_000
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class UsageStream(Protocol):
-    """Finds the usage in the events of one streamed answer."""
+    """Finds the usage in the events of one streamed response."""
 
     @property
     def complete(self) -> bool:
@@ -26,29 +26,31 @@ class UsageStream(Protocol):
         ...
 
     def see(self, events: Iterable[SseEvent]) -> None:
-        """Look at the next events. Raises AnswerNotUnderstood."""
+        """Look at the next events. Raises ResponseNotUnderstood."""
         ...
 
     def finish(self) -> Usage:
-        """Return the usage once all events were seen. Raises AnswerNotUnderstood."""
+        """Return the usage once all events were seen. Raises ResponseNotUnderstood."""
         ...
 
 
-def decode_answer(
-    decoder: msgspec.json.Decoder[T], body: bytes | bytearray, not_json: AnswerFault = AnswerFault.NOT_JSON
+def decode_response(
+    decoder: msgspec.json.Decoder[T], body: bytes | bytearray, not_json: ResponseFault = ResponseFault.NOT_JSON
 ) -> T:
-    """Decode an answer, or one event of it, into the decoder's type; `not_json` names the fault if it is not JSON.
+    """Decode a response, or one event of it, into the decoder's type; `not_json` is the fault if it is none.
 
-    Raises AnswerNotUnderstood.
+    Raises ResponseNotUnderstood.
     """
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        # A wrong type inside the usage makes it wrong; anywhere else, this is no answer of the API's.
+        # A wrong type inside the usage makes it wrong; anywhere else, this is no response of the API's.
         wrong = "usage" in str(error)
-        raise AnswerNotUnderstood(AnswerFault.WRONG_USAGE if wrong else AnswerFault.NO_USAGE, str(error)) from None
+        raise ResponseNotUnderstood(
+            ResponseFault.WRONG_USAGE if wrong else ResponseFault.NO_USAGE, str(error)
+        ) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise AnswerNotUnderstood(not_json, str(error)) from None
+        raise ResponseNotUnderstood(not_json, str(error)) from None
 
 
 def checked_usage(
@@ -56,15 +58,15 @@ def checked_usage(
 ) -> Usage:
     """Make a Usage of counts that make sense; completion and cached tokens may be absent.
 
-    Raises AnswerNotUnderstood.
+    Raises ResponseNotUnderstood.
     """
     if prompt_tokens is None:
-        raise AnswerNotUnderstood(AnswerFault.NO_USAGE, "no prompt tokens in the usage")
+        raise ResponseNotUnderstood(ResponseFault.NO_USAGE, "no prompt tokens in the usage")
     usage = Usage(prompt_tokens, completion_tokens or 0, cached_tokens or 0, cut_by_length)
     if not (
         0 < usage.prompt_tokens <= MAX_TOKENS
         and 0 <= usage.completion_tokens <= MAX_TOKENS
         and 0 <= usage.cached_tokens <= usage.prompt_tokens
     ):
-        raise AnswerNotUnderstood(AnswerFault.WRONG_USAGE, str(usage))
+        raise ResponseNotUnderstood(ResponseFault.WRONG_USAGE, str(usage))
     return usage

@@ -1,7 +1,7 @@
 """How much of the router may go into learning: a token bucket of response messages.
 
-Each kept stream costs one message per piece of answer, and for an SSE answer that is about one per token: 60-85 us
-of Python each, a hundred times the routing decision for a thousand tokens. So learning is sampled, and what is
+Each kept stream costs one message per piece of response, for SSE about one per token: 60-85 us of Python
+each, a hundred times the routing decision for a thousand tokens. So learning is sampled, and what is
 sampled is paid for in messages, not in requests. How many they will be is not known when a stream is kept: the
 most that they can be is paid at first, and what did not come is paid back. A young category is always learned
 from; it overdraws the bucket, so that the others wait, but not without end: names of models and tenants are
@@ -15,7 +15,7 @@ from msgspec import Meta
 
 __all__ = ["LearningBudget", "LearningSettings"]
 
-# Headers, one piece of body, and the end: what a JSON answer costs.
+# Headers, one piece of body, and the end: what a JSON response costs.
 JSON_MESSAGES = 3
 
 Messages = Annotated[float, Meta(ge=0)]
@@ -42,9 +42,9 @@ class LearningBudget:
         self._at_s: float | None = None
 
     def admit(self, messages: float, *, young: bool, now_s: float) -> bool:
-        """Say whether an answer of at most so many messages is learned from, and pay for it if so.
+        """Say whether a response of at most so many messages is learned from, and pay for it if so.
 
-        No more than a burst is asked for: answers that declare a huge limit are learned from now and then.
+        No more than a burst is asked for: responses that declare a huge limit are learned from now and then.
         """
         if self._at_s is not None:
             self._left = min(self._burst, self._left + (now_s - self._at_s) * self._per_s)
@@ -56,10 +56,10 @@ class LearningBudget:
         return True
 
     def pay_back(self, messages: float, used: float) -> None:
-        """Settle an answer that was admitted for `messages`, of which `used` came: the rest is paid back.
+        """Settle a response that was admitted for `messages`, of which `used` came: the rest is paid back.
 
-        Gateways may cut an answer into more pieces than it has tokens; what came beyond is paid then, up to a debt
-        of one burst.
+        Gateways may cut a response into more pieces than it has tokens; what came beyond is paid then, up to a
+        debt of one burst.
         """
         left = self._left + min(messages, self._burst) - used
         self._left = min(max(left, -self._burst), self._burst)

@@ -1,4 +1,4 @@
-"""From facts to a decision, and from an answer to learning: what one router knows, for all its exchanges."""
+"""From facts to a decision, and from a response to learning: what one router knows, for all its exchanges."""
 
 from dataclasses import dataclass
 
@@ -24,13 +24,13 @@ class RouterSettings:
     """What an exchange may do and how long it may hold a request.
 
     `deadline_ms` must be below the gateway's message_timeout (200 ms unless set there), `max_held_bytes` below its
-    buffer limit (1 MiB unless set there). `max_answer_bytes` bounds what is read of one answer.
+    buffer limit (1 MiB unless set there). `max_response_bytes` bounds what is read of one response.
     """
 
     mode: Mode = Mode.ENFORCE
     deadline_ms: int = 150
     max_held_bytes: int = 768 * 1024
-    max_answer_bytes: int = 4 * 1024 * 1024
+    max_response_bytes: int = 4 * 1024 * 1024
 
 
 class Router:
@@ -78,7 +78,7 @@ class Router:
             estimate=estimate,
             budget=budget,
             stream=facts.stream,
-            learnable=facts.usage_in_answer,
+            learnable=facts.usage_in_response,
             body_bytes=len(body),
             text_bytes=facts.text_bytes,
         )
@@ -100,7 +100,7 @@ class Router:
         return decision
 
     def keeps(self, decision: Decision, now_s: float) -> bool:
-        """Say whether the stream stays open, to learn from the answer."""
+        """Say whether the stream stays open, to learn from the response."""
         if decision.estimate is None or not decision.learnable:
             return False
         young = decision.estimate.source in (Source.PRIOR, Source.YOUNG)
@@ -110,7 +110,7 @@ class Router:
         return kept
 
     def settle(self, decision: Decision, messages: int) -> None:
-        """Hear how many response messages a kept stream really took."""
+        """Called with the number of response messages that a kept stream really took."""
         self._learning.pay_back(_most_messages(decision), messages)
 
     def served_by(self, decision: Decision, attempts: int) -> Pool:
@@ -118,7 +118,7 @@ class Router:
         return decision.pool if decision.routed and attempts <= 1 else self._pools.default
 
     def learn(self, decision: Decision, usage: Usage, served_by: Pool) -> None:
-        """Learn from a complete answer of a pool."""
+        """Learn from a complete response of a pool."""
         learning = self.estimator.observe(_estimate(decision), usage, served_by.max_budget_tokens)
         self.listener.observed(Observation(decision, served_by, usage, learning))
 
@@ -135,7 +135,7 @@ class Router:
 
 
 def _most_messages(decision: Decision) -> int:
-    """Return the most response messages of a decision's answer: one for each token when it is streamed."""
+    """Return the most response messages of a decision's response: one for each token when it is streamed."""
     budget = decision.budget
     assert budget is not None, "only decisions with a budget are kept"
     return JSON_MESSAGES + (budget.output_tokens * budget.sequences if decision.stream else 0)

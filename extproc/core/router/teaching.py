@@ -1,14 +1,14 @@
-"""Turning the answer of a kept stream into a lesson for the router: usage from a 2xx, overflow from a 400."""
+"""Turning the response of a kept stream into a lesson for the router: usage from a 2xx, overflow from a 400."""
 
 from typing import Protocol
 
-from extproc.core.errors import AnswerNotUnderstood
+from extproc.core.errors import ResponseNotUnderstood
 from extproc.core.exchange.events import ResponseHead
 from extproc.core.listener import Skipped
 from extproc.core.placing.decision import Decision
 from extproc.core.placing.policy import Pool
 from extproc.core.reading.decoding import Decoder, decoder_for
-from extproc.core.reading.response import AnswerReader, read_overflow
+from extproc.core.reading.response import UsageReader, read_overflow
 from extproc.core.router.router import Router
 
 __all__ = ["Lesson", "lesson_for"]
@@ -18,41 +18,41 @@ MAX_REFUSAL_BYTES = 16 * 1024
 
 
 class Lesson(Protocol):
-    """An answer being read. Both methods raise AnswerNotUnderstood when nothing can be learned from it."""
+    """A response being read. Both methods raise ResponseNotUnderstood when nothing can be learned from it."""
 
     def feed(self, data: bytes) -> None:
-        """Take in the next piece of the answer's body."""
+        """Take in the next piece of the response's body."""
         ...
 
     @property
     def complete(self) -> bool:
-        """Whether the answer is whole although its body has not ended yet."""
+        """Whether the response is whole although its body has not ended yet."""
         ...
 
     def finish(self) -> None:
-        """Hear that the answer is complete, and teach."""
+        """Called when the response is complete, and teach."""
         ...
 
 
 def lesson_for(router: Router, decision: Decision, head: ResponseHead) -> Lesson | None:
-    """Return how to read an answer with this head; None (reported) when it cannot teach."""
+    """Return how to read a response with this head; None (reported) when it cannot teach."""
     served_by = router.served_by(decision, head.attempts)
     try:
         if head.status == 400:  # noqa: PLR2004
             return _Refusal(router, decision, served_by, decoder_for(head.content_encoding, MAX_REFUSAL_BYTES))
         if head.succeeded:
-            limit = router.settings.max_answer_bytes
-            reader = AnswerReader(decision.api, head.content_type, head.content_encoding, limit)
-            return _Answer(router, decision, served_by, reader)
-    except AnswerNotUnderstood as error:
+            limit = router.settings.max_response_bytes
+            reader = UsageReader(decision.api, head.content_type, head.content_encoding, limit)
+            return _Response(router, decision, served_by, reader)
+    except ResponseNotUnderstood as error:
         router.listener.not_learned(error.fault)
         return None
     router.listener.not_learned(Skipped.STATUS)
     return None
 
 
-class _Answer:
-    def __init__(self, router: Router, decision: Decision, served_by: Pool, reader: AnswerReader) -> None:
+class _Response:
+    def __init__(self, router: Router, decision: Decision, served_by: Pool, reader: UsageReader) -> None:
         self._router, self._decision, self._served_by = router, decision, served_by
         self._reader = reader
         self.feed = reader.feed

@@ -25,7 +25,7 @@ class Body(BaseModel):
 
 
 class Api(Protocol):
-    """One endpoint: reads its requests, and words its answers."""
+    """One endpoint: reads its requests, and words its responses."""
 
     path: str
 
@@ -33,12 +33,12 @@ class Api(Protocol):
         """Read a decoded body. Raises Refusal."""
         ...
 
-    def answer(self, job: Job) -> dict[str, Any]:
-        """Return the JSON answer."""
+    def response(self, job: Job) -> dict[str, Any]:
+        """Return the JSON response."""
         ...
 
     def events(self, job: Job) -> Iterator[Event]:
-        """Return the streamed answer."""
+        """Return the streamed response."""
         ...
 
     def refusal(self, refusal: Refusal) -> dict[str, object]:

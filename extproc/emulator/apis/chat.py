@@ -18,7 +18,7 @@ class Options(Body):
 
 
 class ChatApi:
-    """OpenAI's chat completions. Tools are read (they cost tokens) but never called: all answers are text."""
+    """OpenAI's chat completions. Tools are read (they cost tokens) but never called: all responses are text."""
 
     path = "/v1/chat/completions"
 
@@ -44,8 +44,8 @@ class ChatApi:
         )
         return check_counts(work)
 
-    def answer(self, job: Job) -> dict[str, Any]:
-        """Return the JSON answer."""
+    def response(self, job: Job) -> dict[str, Any]:
+        """Return the JSON response."""
         choices = [
             {
                 "index": each.index,
@@ -59,7 +59,7 @@ class ChatApi:
         return _head(job, "chat.completion") | {"choices": choices, "usage": usage_object(job.usage)}
 
     def events(self, job: Job) -> Iterator[Event]:
-        """Return the streamed answer: a role, an event per token, usage when asked for, and the end."""
+        """Return the streamed response: a role, an event per token, usage when asked for, and the end."""
         head = _head(job, "chat.completion.chunk")
         for sequence in job.sequences:
             yield sse(head | {"choices": [_delta(sequence.index, {"role": "assistant", "content": ""})]})

@@ -49,13 +49,13 @@ class CompletionsApi:
         )
         return check_counts(work)
 
-    def answer(self, job: Job) -> dict[str, Any]:
-        """Return the JSON answer."""
+    def response(self, job: Job) -> dict[str, Any]:
+        """Return the JSON response."""
         choices = [_choice(each.index, each.text, each.finish_reason) for each in job.sequences]
         return _head(job) | {"choices": choices, "usage": usage_object(job.usage)}
 
     def events(self, job: Job) -> Iterator[Event]:
-        """Return the streamed answer: an event per token, usage when asked for, and the end."""
+        """Return the streamed response: an event per token, usage when asked for, and the end."""
         for step in job.steps():
             reason = step.sequence.finish_reason if step.last else None
             choice = _choice(step.sequence.index, step.piece, reason)

@@ -33,8 +33,8 @@ class EmbeddingsApi:
         )
         return check_counts(work)
 
-    def answer(self, job: Job) -> dict[str, Any]:
-        """Return the JSON answer."""
+    def response(self, job: Job) -> dict[str, Any]:
+        """Return the JSON response."""
         data = [
             {"index": index, "object": "embedding", "embedding": _vector(prompt, base64=job.work.base64)}
             for index, prompt in enumerate(job.work.prompts)

@@ -36,8 +36,8 @@ class MessagesApi:
         )
         return check_counts(work)
 
-    def answer(self, job: Job) -> dict[str, Any]:
-        """Return the JSON answer."""
+    def response(self, job: Job) -> dict[str, Any]:
+        """Return the JSON response."""
         sequence = job.sequences[0]
         return _message(job, job.usage.completion_tokens) | {
             "content": [{"type": "text", "text": sequence.text}],
@@ -45,7 +45,7 @@ class MessagesApi:
         }
 
     def events(self, job: Job) -> Iterator[Event]:
-        """Return the streamed answer: input tokens come first, output tokens near the end."""
+        """Return the streamed response: input tokens come first, output tokens near the end."""
         block = {"type": "text", "text": ""}
         yield _event("message_start", message=_message(job, 0))
         yield _event("content_block_start", index=0, content_block=block)

@@ -39,12 +39,12 @@ class ResponsesApi:
         )
         return check_counts(work)
 
-    def answer(self, job: Job) -> dict[str, Any]:
-        """Return the JSON answer."""
+    def response(self, job: Job) -> dict[str, Any]:
+        """Return the JSON response."""
         return _response(job, finished=True)
 
     def events(self, job: Job) -> Iterator[Event]:
-        """Return the streamed answer; usage is in the last event, and there is no `[DONE]`."""
+        """Return the streamed response; usage is in the last event, and there is no `[DONE]`."""
         number = count()
 
         def event(kind: str, *, decodes: bool = False, **fields: object) -> Event:

@@ -1,9 +1,9 @@
 """Request lengths and rate from a router's own metrics, in Prometheus text.
 
-A router in shadow mode counts prompt and completion tokens of every answer in histograms of fixed buckets. What
+A router in shadow mode counts prompt and completion tokens of every response in histograms of fixed buckets. What
 they cannot tell: which prompt had which completion, and where in its bucket a length lies. Lengths are spread
 evenly within a bucket; prompts and completions are paired at random, which understates long totals when long
-prompts come with long answers. The histogram of actual totals says by how much (`Lengths.note`). That of budgets
+prompts come with long responses. The histogram of actual totals says by how much (`Lengths.note`). That of budgets
 says which share the router would really send to a short pool, with the max_tokens that clients really declare: it
 becomes `Lengths.budget`, of which alpha is taken.
 """
@@ -48,7 +48,7 @@ def parse_scrape(text: str, name: str) -> Scrape:
         key: defaultdict(float) for key in (PROMPT, COMPLETION, TOTAL, BUDGET)
     }
     requests = 0.0
-    announced: set[str] = set()  # a router that has seen no answer names its histograms, without a sample
+    announced: set[str] = set()  # a router that has seen no response names its histograms, without a sample
     try:
         for family in text_string_to_metric_families(text):
             announced.add(family.name)
@@ -100,10 +100,10 @@ def lengths_between(first: Scrape | None, second: Scrape) -> Lengths:
     rng = np.random.default_rng(0)
     before = first.buckets if first is not None else {}
     counts = {key: _increase(before.get(key, {}), second.buckets[key]) for key in second.buckets}
-    answers = int(min(sum(counts[PROMPT].values()), sum(counts[COMPLETION].values())))
-    if answers == 0:
-        raise ConfigurationError(f"{second.name}: {PROMPT} has counted no answer")
-    requests = min(answers, MAX_REQUESTS)
+    responses = int(min(sum(counts[PROMPT].values()), sum(counts[COMPLETION].values())))
+    if responses == 0:
+        raise ConfigurationError(f"{second.name}: {PROMPT} has counted no response")
+    requests = min(responses, MAX_REQUESTS)
     prompt, output = (rng.permutation(_spread(counts[key], requests)) for key in (PROMPT, COMPLETION))
     note = _pairing_note(counts[TOTAL], prompt + output) + _budget_note(counts[BUDGET])
     return Lengths(prompt, output, second.name, None, note, _budgets(counts[BUDGET], prompt + output))

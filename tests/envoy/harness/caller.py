@@ -93,5 +93,5 @@ class Caller:
         return log(self.mark)
 
     def observations(self) -> int:
-        """Return how many answers taught this test's category."""
+        """Return how many responses taught this test's category."""
         return self.stack.router.observations(self.mark)

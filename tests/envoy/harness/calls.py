@@ -1,6 +1,6 @@
-"""One call for each API and kind of answer, with the real clients.
+"""One call for each API and kind of response, with the real clients.
 
-Each reads its answer to the end and returns the answer's headers.
+Each reads its response to the end and returns the response's headers.
 """
 
 from collections.abc import Callable, Mapping

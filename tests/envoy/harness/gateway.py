@@ -88,8 +88,8 @@ class Gateway(ManagedProcess):
 
     def statistic(self, name: str) -> int:
         """Return one of Envoy's own counters."""
-        answer = self.admin.get("/stats", params={"filter": f"^{name}$", "format": "json"})
-        return sum(int(each["value"]) for each in answer.json()["stats"] if "value" in each)
+        response = self.admin.get("/stats", params={"filter": f"^{name}$", "format": "json"})
+        return sum(int(each["value"]) for each in response.json()["stats"] if "value" in each)
 
     def set_runtime(self, key: str, value: int) -> None:
         """Change a runtime value, as an operator does."""

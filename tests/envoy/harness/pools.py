@@ -21,7 +21,7 @@ REFUSED_TOKENS = SHORT_MODEL_LEN + 100
 
 
 class Pools:
-    """`short` and `long`, listening; `speed` is tokens per second of each answer, None for as fast as it goes."""
+    """`short` and `long`, listening; `speed` is tokens per second of a response, None for as fast as it goes."""
 
     def __init__(self, speed: float | None = None, compression: Compression = Compression.NONE) -> None:
         self._speed, self._compression = speed, compression

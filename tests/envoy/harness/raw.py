@@ -47,14 +47,14 @@ class RawClient:
         fields = "".join(f"{k.replace('_', '-')}: {v}\r\n" for k, v in trailers.items())
         self.send(f"0\r\n{fields}\r\n".encode())
 
-    def answer(self) -> HTTPResponse:
-        """Wait for the head of the answer; its body is read from the result."""
+    def response(self) -> HTTPResponse:
+        """Wait for the head of the response; its body is read from the result."""
         response = HTTPResponse(self._socket)
         response.begin()
         return response
 
     def receive(self, size: int) -> bytes:
-        """Wait for so many bytes of what comes after an answer's head."""
+        """Wait for so many bytes of what comes after a response's head."""
         data = b""
         while len(data) < size and (more := self._socket.recv(size - len(data))):
             data += more

@@ -44,12 +44,12 @@ class RouterProcess(ManagedProcess):
 
     def state(self) -> list[dict[str, Any]]:
         """Return what is learned, one row per category."""
-        answer = self.admin.get("/state").raise_for_status()
-        rows: list[dict[str, Any]] = answer.json().get("categories", [])
+        response = self.admin.get("/state").raise_for_status()
+        rows: list[dict[str, Any]] = response.json().get("categories", [])
         return rows
 
     def observations(self, tenant: str) -> int:
-        """Return how many answers taught the category of a tenant."""
+        """Return how many responses taught the category of a tenant."""
         return sum(int(row["observations"]) for row in self.state() if tenant in row.get("key", ""))
 
     def metric(self, name: str, **labels: str) -> float:

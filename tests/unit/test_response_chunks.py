@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.core.errors import AnswerFault, AnswerNotUnderstood
+from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.facts import Api
-from extproc.core.reading.response import AnswerReader, read_overflow
+from extproc.core.reading.response import UsageReader, read_overflow
 from extproc.core.usage import Overflow, Usage
 
 CAP = 1 << 20
@@ -24,7 +24,7 @@ MESSAGE_END = (
     'event: message_delta\ndata: {"type":"message_delta","usage":{"output_tokens":5}}\n\n'
     'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 )
-ANSWERS = {
+RESPONSES = {
     "chat json": (Api.CHAT, "application/json", f'{{"choices":[],"x":{json.dumps(TEXT)},{COUNTS}}}'),
     "chat sse": (
         Api.CHAT,
@@ -45,37 +45,37 @@ ANSWERS = {
 ENCODE = {"": bytes, "gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress}
 
 
-def read(reader: AnswerReader, *pieces: bytes) -> Usage:
-    """Read an answer that comes in pieces."""
+def read(reader: UsageReader, *pieces: bytes) -> Usage:
+    """Read a response that comes in pieces."""
     for piece in pieces:
         reader.feed(piece)
     return reader.finish()
 
 
 @pytest.mark.parametrize("encoding", list(ENCODE))
-@pytest.mark.parametrize(("api", "content_type", "body"), list(ANSWERS.values()), ids=list(ANSWERS))
+@pytest.mark.parametrize(("api", "content_type", "body"), list(RESPONSES.values()), ids=list(RESPONSES))
 @settings(max_examples=25)
 @given(data=st.data())
 def test_any_chunking_gives_the_same_usage(
     api: Api, content_type: str, body: str, encoding: str, data: st.DataObject
 ) -> None:
-    """An answer's usage is the same wherever it is cut, also inside a character or a line end, and compressed."""
+    """A response's usage is the same wherever it is cut, also inside a character or a line end, and compressed."""
     sent = ENCODE[encoding](body.encode())
     cuts = sorted(data.draw(st.lists(st.integers(0, len(sent)), max_size=12)))
     pieces = [sent[a:b] for a, b in zip([0, *cuts], [*cuts, len(sent)], strict=True)]
-    assert read(AnswerReader(api, content_type, encoding, CAP), *pieces) == Usage(11, 5)
+    assert read(UsageReader(api, content_type, encoding, CAP), *pieces) == Usage(11, 5)
 
 
-@pytest.mark.parametrize(("api", "content_type", "body"), list(ANSWERS.values()), ids=list(ANSWERS))
+@pytest.mark.parametrize(("api", "content_type", "body"), list(RESPONSES.values()), ids=list(RESPONSES))
 @pytest.mark.parametrize("encoding", list(ENCODE))
-def test_answers_cut_short_teach_nothing(api: Api, content_type: str, body: str, encoding: str) -> None:
-    """An answer that ends before its end has no usage, but for a stream whose last event was read already."""
+def test_responses_cut_short_teach_nothing(api: Api, content_type: str, body: str, encoding: str) -> None:
+    """A response that ends before its end has no usage, but for a stream whose last event was read already."""
     sent = ENCODE[encoding](body.encode())
     for end in range(len(sent)):
-        reader = AnswerReader(api, content_type, encoding, CAP)
+        reader = UsageReader(api, content_type, encoding, CAP)
         try:
             usage = read(reader, sent[:end])
-        except AnswerNotUnderstood:
+        except ResponseNotUnderstood:
             continue
         assert (Usage(11, 5), True, "text/event-stream") == (usage, reader.complete, content_type)
         assert encoding, "without a compressor's trailer nothing follows the last event"
@@ -95,10 +95,10 @@ def test_answers_cut_short_teach_nothing(api: Api, content_type: str, body: str,
 def test_any_bytes_give_usage_or_our_own_error(
     api: Api, content_type: str, encoding: str, pieces: list[bytes]
 ) -> None:
-    """Whatever the bytes are, reading them ends in usage or in AnswerNotUnderstood."""
+    """Whatever the bytes are, reading them ends in usage or in ResponseNotUnderstood."""
     try:
-        usage = read(AnswerReader(api, content_type, encoding, CAP), *pieces)
-    except AnswerNotUnderstood:
+        usage = read(UsageReader(api, content_type, encoding, CAP), *pieces)
+    except ResponseNotUnderstood:
         return
     assert isinstance(usage, Usage)
 
@@ -114,8 +114,8 @@ def test_any_bytes_are_an_overflow_or_not(body: bytes) -> None:
 
 
 def test_an_event_over_the_cap_is_too_large() -> None:
-    """One event of a stream is bounded apart from the whole answer."""
-    reader = AnswerReader(Api.CHAT, "text/event-stream", "", CAP, max_event_bytes=1000)
-    with pytest.raises(AnswerNotUnderstood) as caught:
+    """One event of a stream is bounded apart from the whole response."""
+    reader = UsageReader(Api.CHAT, "text/event-stream", "", CAP, max_event_bytes=1000)
+    with pytest.raises(ResponseNotUnderstood) as caught:
         reader.feed(b"data: " + b"x" * 2000)
-    assert caught.value.fault == AnswerFault.TOO_LARGE
+    assert caught.value.fault == ResponseFault.TOO_LARGE

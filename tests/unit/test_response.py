@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-from extproc.core.errors import AnswerFault, AnswerNotUnderstood
+from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.facts import Api
-from extproc.core.reading.response import AnswerReader
+from extproc.core.reading.response import UsageReader
 from extproc.core.usage import Usage
 
 CAP = 1 << 20
@@ -19,22 +19,22 @@ MESSAGE_USAGE = {
 }
 
 
-def read(api: Api, body: bytes, content_type: str = "application/json") -> Usage | AnswerFault:
-    """Read a whole answer: its usage, or why it has none."""
+def read(api: Api, body: bytes, content_type: str = "application/json") -> Usage | ResponseFault:
+    """Read a whole response: its usage, or why it has none."""
     try:
-        reader = AnswerReader(api, content_type, "", CAP)
+        reader = UsageReader(api, content_type, "", CAP)
         reader.feed(body)
         return reader.finish()
-    except AnswerNotUnderstood as error:
+    except ResponseNotUnderstood as error:
         return error.fault
 
 
-def read_json(api: Api, answer: object) -> Usage | AnswerFault:
-    """Read an answer that is one JSON value."""
-    return read(api, json.dumps(answer).encode())
+def read_json(api: Api, response: object) -> Usage | ResponseFault:
+    """Read a response that is one JSON value."""
+    return read(api, json.dumps(response).encode())
 
 
-def read_events(api: Api, *events: dict[str, Any] | str, named: bool = True) -> Usage | AnswerFault:
+def read_events(api: Api, *events: dict[str, Any] | str, named: bool = True) -> Usage | ResponseFault:
     """Read a stream of events, each named after its type as the servers do it."""
     stream = ""
     for event in events:
@@ -44,26 +44,26 @@ def read_events(api: Api, *events: dict[str, Any] | str, named: bool = True) -> 
     return read(api, stream.encode(), "text/event-stream; charset=utf-8")
 
 
-def chat_answer(**fields: Any) -> dict[str, Any]:
-    """Make an answer as vLLM writes it."""
+def chat_response(**fields: Any) -> dict[str, Any]:
+    """Make a response as vLLM writes it."""
     choice = {"index": 0, "message": {"role": "assistant", "content": "Hello!"}, "finish_reason": "stop"}
-    answer = {"id": "chatcmpl-1", "object": "chat.completion", "model": "m", "choices": [choice]}
-    return answer | {"usage": CHAT_USAGE | {"prompt_tokens_details": None}} | fields
+    response = {"id": "chatcmpl-1", "object": "chat.completion", "model": "m", "choices": [choice]}
+    return response | {"usage": CHAT_USAGE | {"prompt_tokens_details": None}} | fields
 
 
 @pytest.mark.parametrize(
-    ("api", "answer", "usage"),
+    ("api", "response", "usage"),
     [
-        (Api.CHAT, chat_answer(), Usage(11, 5)),
+        (Api.CHAT, chat_response(), Usage(11, 5)),
         (
             Api.CHAT,
-            chat_answer(usage=CHAT_USAGE | {"prompt_tokens_details": {"cached_tokens": 8}}),
+            chat_response(usage=CHAT_USAGE | {"prompt_tokens_details": {"cached_tokens": 8}}),
             Usage(11, 5, 8),
         ),
-        (Api.CHAT, chat_answer(usage=CHAT_USAGE | {"prompt_tokens_details": {}}), Usage(11, 5)),
+        (Api.CHAT, chat_response(usage=CHAT_USAGE | {"prompt_tokens_details": {}}), Usage(11, 5)),
         (
             Api.CHAT,
-            chat_answer(choices=[{"finish_reason": "stop"}, {"finish_reason": "length"}]),
+            chat_response(choices=[{"finish_reason": "stop"}, {"finish_reason": "length"}]),
             Usage(11, 5, cut_by_length=True),
         ),
         (
@@ -98,17 +98,17 @@ def chat_answer(**fields: Any) -> dict[str, Any]:
         ),
     ],
 )
-def test_usage_of_json_answers(api: Api, answer: dict[str, Any], usage: Usage) -> None:
-    """The usage of each API's answer is read, with what was cached and whether a limit cut it."""
-    assert read_json(api, answer) == usage
+def test_usage_of_json_responses(api: Api, response: dict[str, Any], usage: Usage) -> None:
+    """The usage of each API's response is read, with what was cached and whether a limit cut it."""
+    assert read_json(api, response) == usage
 
 
 @pytest.mark.parametrize("error", [{"error": {"message": "no"}}, {"object": "error", "message": "no"}])
-def test_an_error_with_usage_is_no_answer(error: dict[str, Any]) -> None:
+def test_an_error_with_usage_is_no_response(error: dict[str, Any]) -> None:
     """An error, nested or flat, teaches nothing, also with status 200 and usage beside it."""
-    assert AnswerFault.NO_USAGE == read_json(Api.CHAT, error | {"usage": CHAT_USAGE})
+    assert ResponseFault.NO_USAGE == read_json(Api.CHAT, error | {"usage": CHAT_USAGE})
     chunk = {"choices": [], "usage": CHAT_USAGE}
-    assert AnswerFault.NO_USAGE == read_events(Api.CHAT, chunk, error, "[DONE]", named=False)
+    assert ResponseFault.NO_USAGE == read_events(Api.CHAT, chunk, error, "[DONE]", named=False)
 
 
 def test_only_the_first_turn_of_a_response_is_its_prompt() -> None:
@@ -122,18 +122,18 @@ def test_only_the_first_turn_of_a_response_is_its_prompt() -> None:
 @pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "APPLICATION/JSON ;x=y"])
 def test_content_type_with_parameters(content_type: str) -> None:
     """Parameters and case of the content type do not matter."""
-    assert read(Api.CHAT, json.dumps(chat_answer()).encode(), content_type) == Usage(11, 5)
+    assert read(Api.CHAT, json.dumps(chat_response()).encode(), content_type) == Usage(11, 5)
 
 
 @pytest.mark.parametrize("content_type", ["", "text/html", "text/plain; application/json", "application/jsonl"])
 def test_other_content_types(content_type: str) -> None:
-    """An answer of another content type is not looked into."""
-    assert read(Api.CHAT, b"{}", content_type) == AnswerFault.NOT_JSON
+    """A response of another content type is not looked into."""
+    assert read(Api.CHAT, b"{}", content_type) == ResponseFault.NOT_JSON
 
 
 def test_embeddings_are_no_stream() -> None:
     """There is no stream of embeddings to read."""
-    assert read(Api.EMBEDDINGS, b"", "text/event-stream") == AnswerFault.NOT_JSON
+    assert read(Api.EMBEDDINGS, b"", "text/event-stream") == ResponseFault.NOT_JSON
 
 
 def chunk(delta: str | None, finish_reason: str | None = None, **fields: Any) -> dict[str, Any]:
@@ -178,19 +178,19 @@ def test_usage_null_in_every_chunk_as_python_writes_it() -> None:
 @pytest.mark.parametrize(
     ("events", "fault"),
     [
-        ([], AnswerFault.CUT_SHORT),
-        ([chunk("Hel"), LAST_CHUNK], AnswerFault.CUT_SHORT),
-        ([chunk("Hel"), "[DONE]"], AnswerFault.NO_USAGE),
-        ([chunk("Hel", usage=None), "[DONE]"], AnswerFault.NO_USAGE),
-        ([chunk("Hel"), {"error": {"message": "out of memory", "code": 500}}, "[DONE]"], AnswerFault.NO_USAGE),
-        ([LAST_CHUNK, {"error": "out of memory"}, "[DONE]"], AnswerFault.NO_USAGE),
-        (['{"usage":{"prompt_tokens":', "[DONE]"], AnswerFault.BROKEN_SSE),
-        (['{"error" "length"', "[DONE]"], AnswerFault.BROKEN_SSE),
-        (['{"usage":{"prompt_tokens":"11"}}', "[DONE]"], AnswerFault.WRONG_USAGE),
-        ([{"choices": {"finish_reason": "length"}}, "[DONE]"], AnswerFault.NO_USAGE),
+        ([], ResponseFault.CUT_SHORT),
+        ([chunk("Hel"), LAST_CHUNK], ResponseFault.CUT_SHORT),
+        ([chunk("Hel"), "[DONE]"], ResponseFault.NO_USAGE),
+        ([chunk("Hel", usage=None), "[DONE]"], ResponseFault.NO_USAGE),
+        ([chunk("Hel"), {"error": {"message": "out of memory", "code": 500}}, "[DONE]"], ResponseFault.NO_USAGE),
+        ([LAST_CHUNK, {"error": "out of memory"}, "[DONE]"], ResponseFault.NO_USAGE),
+        (['{"usage":{"prompt_tokens":', "[DONE]"], ResponseFault.BROKEN_SSE),
+        (['{"error" "length"', "[DONE]"], ResponseFault.BROKEN_SSE),
+        (['{"usage":{"prompt_tokens":"11"}}', "[DONE]"], ResponseFault.WRONG_USAGE),
+        ([{"choices": {"finish_reason": "length"}}, "[DONE]"], ResponseFault.NO_USAGE),
     ],
 )
-def test_chunk_streams_without_usage(events: list[dict[str, Any] | str], fault: AnswerFault) -> None:
+def test_chunk_streams_without_usage(events: list[dict[str, Any] | str], fault: ResponseFault) -> None:
     """Nothing is read from a stream that was cut, failed, is broken, or never told."""
     assert read_events(Api.CHAT, *events) == fault
 
@@ -208,12 +208,12 @@ DELTA = {"type": "response.output_text.delta", "delta": 'a "response.completed" 
         ([CREATED, DELTA, {"type": "response.completed", "response": RESPONSE}], Usage(11, 5, 4)),
         ([CREATED, {"type": "response.completed", "response": INCOMPLETE}], Usage(11, 5, 4, cut_by_length=True)),
         ([{"type": "response.incomplete", "response": INCOMPLETE}, "[DONE]"], Usage(11, 5, 4, cut_by_length=True)),
-        ([CREATED, DELTA], AnswerFault.CUT_SHORT),
-        ([{"type": "response.failed", "response": RESPONSE | {"usage": None}}], AnswerFault.NO_USAGE),
-        ([{"type": "error", "message": "overloaded"}], AnswerFault.NO_USAGE),
-        ([{"type": "response.completed", "response": RESPONSE | {"usage": None}}], AnswerFault.NO_USAGE),
-        ([{"type": "response.completed"}], AnswerFault.NO_USAGE),
-        ([{"type": "response.completed", "response": {"usage": {"input_tokens": 0}}}], AnswerFault.WRONG_USAGE),
+        ([CREATED, DELTA], ResponseFault.CUT_SHORT),
+        ([{"type": "response.failed", "response": RESPONSE | {"usage": None}}], ResponseFault.NO_USAGE),
+        ([{"type": "error", "message": "overloaded"}], ResponseFault.NO_USAGE),
+        ([{"type": "response.completed", "response": RESPONSE | {"usage": None}}], ResponseFault.NO_USAGE),
+        ([{"type": "response.completed"}], ResponseFault.NO_USAGE),
+        ([{"type": "response.completed", "response": {"usage": {"input_tokens": 0}}}], ResponseFault.WRONG_USAGE),
     ],
 )
 def test_response_streams(events: list[dict[str, Any] | str], expected: object, *, named: bool) -> None:
@@ -240,10 +240,10 @@ STOP = {"type": "message_stop"}
         ([START, END | {"usage": None}, STOP, "[DONE]"], Usage(11, 0, 6)),
         ([START, CUT_END, END | {"delta": {}}, STOP], Usage(11, 5, 6, cut_by_length=True)),
         ([START, END | {"usage": {"input_tokens": 5, "output_tokens": 5}}, STOP], Usage(11, 5, 6)),
-        ([START, BLOCK, END], AnswerFault.CUT_SHORT),
-        ([START, BLOCK], AnswerFault.CUT_SHORT),
-        ([BLOCK, {"type": "message_delta"}, STOP], AnswerFault.NO_USAGE),
-        ([START, {"type": "error", "error": {"type": "overloaded_error"}}, STOP], AnswerFault.NO_USAGE),
+        ([START, BLOCK, END], ResponseFault.CUT_SHORT),
+        ([START, BLOCK], ResponseFault.CUT_SHORT),
+        ([BLOCK, {"type": "message_delta"}, STOP], ResponseFault.NO_USAGE),
+        ([START, {"type": "error", "error": {"type": "overloaded_error"}}, STOP], ResponseFault.NO_USAGE),
     ],
 )
 def test_message_streams(events: list[dict[str, Any] | str], expected: object, *, named: bool) -> None:
@@ -254,27 +254,27 @@ def test_message_streams(events: list[dict[str, Any] | str], expected: object, *
 @pytest.mark.parametrize(
     ("usage", "fault"),
     [
-        (None, AnswerFault.NO_USAGE),
-        ({}, AnswerFault.NO_USAGE),
-        ({"prompt_tokens": None, "completion_tokens": 5}, AnswerFault.NO_USAGE),
-        (5, AnswerFault.WRONG_USAGE),
-        ([], AnswerFault.WRONG_USAGE),
-        ({"prompt_tokens": 0, "completion_tokens": 5}, AnswerFault.WRONG_USAGE),
-        ({"prompt_tokens": -3}, AnswerFault.WRONG_USAGE),
-        ({"prompt_tokens": "11"}, AnswerFault.WRONG_USAGE),
-        ({"prompt_tokens": 11.5}, AnswerFault.WRONG_USAGE),
-        ({"prompt_tokens": True}, AnswerFault.WRONG_USAGE),
-        ({"prompt_tokens": 11_000_000}, AnswerFault.WRONG_USAGE),
-        ({"prompt_tokens": 10**40}, AnswerFault.WRONG_USAGE),
-        ({"prompt_tokens": 11, "completion_tokens": -1}, AnswerFault.WRONG_USAGE),
-        ({"prompt_tokens": 11, "completion_tokens": 11_000_000}, AnswerFault.WRONG_USAGE),
-        ({"prompt_tokens": 11, "completion_tokens": "5"}, AnswerFault.WRONG_USAGE),
-        ({"prompt_tokens": 11, "prompt_tokens_details": {"cached_tokens": 12}}, AnswerFault.WRONG_USAGE),
-        ({"prompt_tokens": 11, "prompt_tokens_details": {"cached_tokens": -1}}, AnswerFault.WRONG_USAGE),
+        (None, ResponseFault.NO_USAGE),
+        ({}, ResponseFault.NO_USAGE),
+        ({"prompt_tokens": None, "completion_tokens": 5}, ResponseFault.NO_USAGE),
+        (5, ResponseFault.WRONG_USAGE),
+        ([], ResponseFault.WRONG_USAGE),
+        ({"prompt_tokens": 0, "completion_tokens": 5}, ResponseFault.WRONG_USAGE),
+        ({"prompt_tokens": -3}, ResponseFault.WRONG_USAGE),
+        ({"prompt_tokens": "11"}, ResponseFault.WRONG_USAGE),
+        ({"prompt_tokens": 11.5}, ResponseFault.WRONG_USAGE),
+        ({"prompt_tokens": True}, ResponseFault.WRONG_USAGE),
+        ({"prompt_tokens": 11_000_000}, ResponseFault.WRONG_USAGE),
+        ({"prompt_tokens": 10**40}, ResponseFault.WRONG_USAGE),
+        ({"prompt_tokens": 11, "completion_tokens": -1}, ResponseFault.WRONG_USAGE),
+        ({"prompt_tokens": 11, "completion_tokens": 11_000_000}, ResponseFault.WRONG_USAGE),
+        ({"prompt_tokens": 11, "completion_tokens": "5"}, ResponseFault.WRONG_USAGE),
+        ({"prompt_tokens": 11, "prompt_tokens_details": {"cached_tokens": 12}}, ResponseFault.WRONG_USAGE),
+        ({"prompt_tokens": 11, "prompt_tokens_details": {"cached_tokens": -1}}, ResponseFault.WRONG_USAGE),
     ],
 )
 @pytest.mark.parametrize("api", [Api.CHAT, Api.COMPLETIONS, Api.EMBEDDINGS])
-def test_wrong_usage(api: Api, usage: object, fault: AnswerFault) -> None:
+def test_wrong_usage(api: Api, usage: object, fault: ResponseFault) -> None:
     """Counts that are absent, impossible or of the wrong type are no usage."""
     assert read_json(api, {"choices": [], "usage": usage}) == fault
 
@@ -282,17 +282,17 @@ def test_wrong_usage(api: Api, usage: object, fault: AnswerFault) -> None:
 @pytest.mark.parametrize(
     ("body", "fault"),
     [
-        (b"", AnswerFault.NOT_JSON),
-        (b'{"usage": {"prompt_', AnswerFault.NOT_JSON),
-        (b"<html>502</html>", AnswerFault.NOT_JSON),
-        (b"[" * 100_000, AnswerFault.NO_USAGE),
-        (b'{"choices": ' + b"[" * 100_000, AnswerFault.NO_USAGE),
-        (b'{"x": ' + b"[" * 100_000, AnswerFault.NOT_JSON),
-        (b"[]", AnswerFault.NO_USAGE),
-        (b'{"error": {"message": "no"}}', AnswerFault.NO_USAGE),
-        (b'{"usage": {"prompt_tokens": 5}, "x": "' + b"x" * CAP + b'"}', AnswerFault.TOO_LARGE),
+        (b"", ResponseFault.NOT_JSON),
+        (b'{"usage": {"prompt_', ResponseFault.NOT_JSON),
+        (b"<html>502</html>", ResponseFault.NOT_JSON),
+        (b"[" * 100_000, ResponseFault.NO_USAGE),
+        (b'{"choices": ' + b"[" * 100_000, ResponseFault.NO_USAGE),
+        (b'{"x": ' + b"[" * 100_000, ResponseFault.NOT_JSON),
+        (b"[]", ResponseFault.NO_USAGE),
+        (b'{"error": {"message": "no"}}', ResponseFault.NO_USAGE),
+        (b'{"usage": {"prompt_tokens": 5}, "x": "' + b"x" * CAP + b'"}', ResponseFault.TOO_LARGE),
     ],
 )
-def test_broken_answers(body: bytes, fault: AnswerFault) -> None:
+def test_broken_responses(body: bytes, fault: ResponseFault) -> None:
     """Truncated, foreign, deep and huge bodies each have their fault."""
     assert read(Api.CHAT, body) == fault

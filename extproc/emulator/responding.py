@@ -1,4 +1,4 @@
-"""Writing one answer: whole or as a stream, encoded or not, and wrong in the way that was asked for."""
+"""Writing one response: whole or as a stream, encoded or not, and wrong in the way that was asked for."""
 
 import asyncio
 import gzip
@@ -17,7 +17,7 @@ __all__ = ["Answering"]
 
 
 class Answering:
-    """How one request is answered: `headers` on every answer, `fault` in what way it goes wrong."""
+    """How one request is answered: `headers` on every response, `fault` in what way it goes wrong."""
 
     def __init__(self, headers: dict[str, str], compression: Compression) -> None:
         self.headers = headers
@@ -25,7 +25,7 @@ class Answering:
         self._compression = compression
 
     async def misbehave_first(self, request: web.Request) -> None:
-        """Do what the fault wants before the answer. Raises Refusal for a status from 300 on."""
+        """Do what the fault wants before the response. Raises Refusal for a status from 300 on."""
         if self.fault.slow_s:
             await asyncio.sleep(self.fault.slow_s)
         if refusal := self.fault.refusal():
@@ -34,7 +34,7 @@ class Answering:
             request.transport.write(b"HTTP/1.1 %d Interim\r\nlink: </style>\r\n\r\n" % self.fault.status)
 
     async def json(self, request: web.Request, value: object) -> web.StreamResponse:
-        """Answer with JSON."""
+        """Response with JSON."""
         body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
         headers = self.headers | {"content-type": "application/json"}
         match self.fault.flag:
@@ -54,7 +54,7 @@ class Answering:
         return web.Response(body=body, headers=headers)
 
     async def stream(self, request: web.Request, events: Iterator[Event], running: Running) -> web.StreamResponse:
-        """Answer with server-sent events, each in a write of its own and after its decode step."""
+        """Response with server-sent events, each in a write of its own and after its decode step."""
         headers = self.headers | {"content-type": "text/event-stream; charset=utf-8"}
         compression = Compression.GZIP if self.fault.flag == "truncated-gzip" else self._compression
         encoder = encoder_for(compression, request.headers.get("accept-encoding", ""))
