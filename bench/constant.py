@@ -9,20 +9,20 @@ import sys
 from extproc.cli.main import main
 from extproc.core.facts import Api, RequestHead
 from extproc.core.placing.decision import Decision
-from extproc.core.router.router import Router
+from extproc.core.router.placer import Placer
 
 __all__: list[str] = []
 
-_decide = Router.decide
+_decide = Placer.decide
 _first: list[Decision] = []
 
 
-def _constant(router: Router, api: Api, head: RequestHead, body: bytes) -> Decision:
+def _constant(placer: Placer, api: Api, head: RequestHead, body: bytes) -> Decision:
     if not _first:
-        _first.append(_decide(router, api, head, body))
+        _first.append(_decide(placer, api, head, body))
     return _first[0]
 
 
 if __name__ == "__main__":
-    Router.decide = _constant  # type: ignore[assignment, method-assign]
+    Placer.decide = _constant  # type: ignore[assignment, method-assign]
     sys.exit(main())

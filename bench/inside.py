@@ -10,15 +10,12 @@ from prometheus_client import CollectorRegistry
 from bench import messages
 from bench.measuring import Plan, Table
 from bench.stack import Stack
+from extproc.compose import compose
+from extproc.config.loading import parse
 from extproc.core.apis import read_request
-from extproc.core.estimator import make_estimator
-from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.exchange.events import Close, Event
 from extproc.core.exchange.machine import Exchange
 from extproc.core.facts import Api, RequestHead
-from extproc.core.placing.policy import Pool, Pools
-from extproc.core.router.learning_budget import LearningBudget, LearningSettings
-from extproc.core.router.router import Router, RouterSettings
 from extproc.telemetry.metrics import Metrics
 from extproc.wire.decode import Decoder
 from extproc.wire.encode import Encoder, HeaderNames
@@ -38,11 +35,11 @@ class _Exchanges:
     """What the server holds, with a model that was taught."""
 
     def __init__(self, kind: str) -> None:
-        pools = Pools((Pool("short", 8_192), Pool("long", 65_536)))
-        endless = LearningBudget(LearningSettings(1e9, 1e9))
-        settings = EstimatorSettings(kind="ema" if kind == "ema" else "byteclass")
+        configuration = parse(
+            f"{{estimator: {{kind: {kind}}}, learning: {{messages_per_s: 1e9, burst_messages: 1e9}}}}"
+        )
         metrics = Metrics(CollectorRegistry(), max_models=50, max_categories=50)
-        self.router = Router(RouterSettings(), pools, make_estimator(settings), endless, metrics)
+        self.router = compose(configuration, metrics)
         self.decoder, self.encoder = Decoder(), Encoder(HeaderNames())
         self.body = messages.chat_body(BODY_BYTES)
         self.released = messages.request(
@@ -70,13 +67,13 @@ class _Exchanges:
 def measure(_stack: Stack, plan: Plan) -> list[Table]:
     """Time each part in turn, round by round."""
     ours = _Exchanges("byteclass")
-    ema = _Exchanges("ema").router.estimator
+    ema = _Exchanges("ema").router.placer.estimator
     facts = read_request(Api.CHAT, ours.body)
     head = RequestHead("POST", "/v1/chat/completions")
     parts: dict[str, Callable[[], object]] = {
         "decode the messages of a released exchange": partial(ours.decode, ours.released),
         "read the request's facts": partial(read_request, Api.CHAT, ours.body),
-        "estimate, byte classes": partial(ours.router.estimator.estimate, facts, ""),
+        "estimate, byte classes": partial(ours.router.placer.estimator.estimate, facts, ""),
         "estimate, the paper's EMA": partial(ema.estimate, facts, ""),
         "decide: facts, estimate, policy, metrics": partial(ours.router.decide, Api.CHAT, head, ours.body),
         "a whole released exchange": partial(ours.exchange, ours.released),

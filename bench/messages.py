@@ -20,8 +20,8 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import HttpBody, HttpHeade
 from extproc.core.exchange.events import ContinueHeaders, Phase
 from extproc.core.facts import Api
 from extproc.core.placing.budget import TokenBudget
-from extproc.core.placing.decision import Decision, Mode, Reason
-from extproc.core.placing.policy import Pool
+from extproc.core.placing.decision import Decision, Mode
+from extproc.core.placing.policy import Pool, Reason
 from extproc.wire.encode import Encoder, HeaderNames
 
 __all__ = [

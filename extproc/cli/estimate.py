@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 from extproc.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from extproc.config.schema import Configuration
     from extproc.core.facts import RequestFacts
-    from extproc.core.router.router import Router
+    from extproc.core.router.placer import Placer
 
 __all__ = ["add"]
 
@@ -62,7 +61,7 @@ def _run(options: argparse.Namespace) -> int:
     from extproc.core.facts import Api  # noqa: PLC0415
 
     body = _read(options.file)
-    router = _router(options)
+    placer = _placer(options)
     api = Api(APIS[options.api])
     try:
         facts = read_request(api, body)
@@ -72,45 +71,31 @@ def _run(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 1
-    response = _response(router, api, body, facts, options.tenant)
+    response = _response(placer, api, body, facts, options.tenant)
     print(_as_json(response) if options.json else _as_table(response))
     return 0
 
 
-def _router(options: argparse.Namespace) -> "Router":
+def _placer(options: argparse.Namespace) -> "Placer":
+    from extproc.compose import compose  # noqa: PLC0415
     from extproc.config.loading import load, parse  # noqa: PLC0415
     from extproc.state.snapshot import from_json  # noqa: PLC0415
-
-    if options.admin:
-        router = _make_router(parse(_fetch(options.admin, "/config").decode(errors="replace")))
-        router.estimator.load(from_json(_fetch(options.admin, "/state")))
-        return router
-    return _make_router(load(options.config) if options.config else parse(""))
-
-
-def _make_router(configuration: "Configuration") -> "Router":
-    from extproc.core.estimator import make_estimator  # noqa: PLC0415
-    from extproc.core.placing.policy import Pools  # noqa: PLC0415
-    from extproc.core.router.learning_budget import LearningBudget  # noqa: PLC0415
-    from extproc.core.router.router import Router, RouterSettings  # noqa: PLC0415
     from extproc.telemetry.fan_out import FanOut  # noqa: PLC0415
 
-    return Router(
-        RouterSettings(configuration.mode, max_held_bytes=configuration.exchange.max_held_bytes),
-        Pools(configuration.pools),
-        make_estimator(configuration.estimator),
-        LearningBudget(configuration.learning),
-        FanOut(()),
-    )
+    if options.admin:
+        placer = compose(parse(_fetch(options.admin, "/config").decode(errors="replace")), FanOut(())).placer
+        placer.estimator.load(from_json(_fetch(options.admin, "/state")))
+        return placer
+    return compose(load(options.config) if options.config else parse(""), FanOut(())).placer
 
 
-def _response(router: "Router", api: Any, body: bytes, facts: "RequestFacts", tenant: str) -> _Response:  # noqa: ANN401
+def _response(placer: "Placer", api: Any, body: bytes, facts: "RequestFacts", tenant: str) -> _Response:  # noqa: ANN401
     """Decide as the router would, and estimate again for what a decision does not hold."""
     from extproc.core.facts import RequestHead  # noqa: PLC0415
     from extproc.core.placing.budget import token_budget  # noqa: PLC0415
 
-    decision = router.decide(api, RequestHead("POST", tenant=tenant), body)
-    estimate = router.estimator.estimate(facts, tenant)
+    decision = placer.decide(api, RequestHead("POST", tenant=tenant), body)
+    estimate = placer.estimator.estimate(facts, tenant)
     budget = token_budget(facts, estimate)
     return _Response(
         facts={
@@ -127,7 +112,7 @@ def _response(router: "Router", api: Any, body: bytes, facts: "RequestFacts", te
             "sequences": facts.sequences,
             "declared output tokens": facts.max_output_tokens,
         },
-        features=_features(router, facts),
+        features=_features(placer, facts),
         estimate={
             "prompt tokens": budget.prompt_tokens,
             "prompt bound": budget.prompt_bound,
@@ -142,14 +127,14 @@ def _response(router: "Router", api: Any, body: bytes, facts: "RequestFacts", te
     )
 
 
-def _features(router: "Router", facts: "RequestFacts") -> list[dict[str, Any]]:
+def _features(placer: "Placer", facts: "RequestFacts") -> list[dict[str, Any]]:
     """Return what the text is made of, and what each of it costs where the estimator has prices."""
     from extproc.core.estimator.byteclass import ByteClassEstimator  # noqa: PLC0415
     from extproc.core.estimator.features import FEATURE_NAMES, features  # noqa: PLC0415
     from extproc.core.estimator.text import digrams  # noqa: PLC0415
 
     counts = features(facts, digrams(facts.text)).tolist()
-    estimator = router.estimator
+    estimator = placer.estimator
     if not isinstance(estimator, ByteClassEstimator):
         return [{"feature": n, "count": round(c)} for n, c in zip(FEATURE_NAMES, counts, strict=True) if c]
     prices = estimator.prices(facts.model).tolist()

@@ -6,12 +6,13 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.exchange.settings import ExchangeSettings
 from extproc.core.placing.decision import Mode
 from extproc.core.placing.policy import Pool
 from extproc.core.router.learning_budget import LearningSettings
 from extproc.wire.encode import HeaderNames
 
-__all__ = ["AdminSettings", "Configuration", "ExchangeSettings", "ListenSettings", "MetricsSettings", "TlsFiles"]
+__all__ = ["AdminSettings", "Configuration", "ListenSettings", "MetricsSettings", "TlsFiles"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +42,6 @@ class AdminSettings:
     """Where /metrics, /healthz, /readyz, /config and /state are served: "host:port"."""
 
     address: str = "0.0.0.0:9090"
-
-
-@dataclass(frozen=True, slots=True)
-class ExchangeSettings:
-    """How long and how much of a request is held; see RouterSettings."""
-
-    deadline_ms: Annotated[int, Meta(ge=1, le=60_000)] = 150
-    max_held_bytes: Annotated[int, Meta(ge=1024)] = 768 << 10
-    max_response_bytes: Annotated[int, Meta(ge=1024)] = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)

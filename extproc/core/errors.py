@@ -54,6 +54,8 @@ class ResponseFault(StrEnum):
     ENCODING = "encoding"  # unknown content-encoding, or data that does not decode
     TOO_LARGE = "too_large"
     CUT_SHORT = "cut_short"  # the stream ended before the response did
+    STATUS = "status"  # neither a 2xx nor a refusal for length
+    EARLY_RESPONSE = "early_response"  # the response began before the request was whole
 
 
 class ResponseNotUnderstood(DualpoolError):

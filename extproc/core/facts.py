@@ -1,9 +1,10 @@
-"""What one request says about itself: the only thing estimators and policies see of it."""
+"""What one request, and the head of its response, say: all that estimators and policies see of them."""
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
-__all__ = ["Api", "ImageSize", "MediaCount", "RequestFacts", "RequestHead"]
+__all__ = ["NO_MEDIA", "Api", "ImageSize", "MediaCount", "RequestFacts", "RequestHead", "ResponseHead"]
 
 
 class Api(StrEnum):
@@ -24,6 +25,21 @@ class RequestHead:
     path: str = ""
     content_encoding: str = ""
     tenant: str = ""  # value of the configured category header
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    """The few response headers that matter here. `attempts` is Envoy's x-envoy-attempt-count, 1 when absent."""
+
+    status: int
+    content_type: str = ""
+    content_encoding: str = ""
+    attempts: int = 1
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the status is a 2xx."""
+        return 200 <= self.status < 300  # noqa: PLR2004
 
 
 class ImageSize(StrEnum):
@@ -52,7 +68,7 @@ class MediaCount:
         return self.small_images + self.medium_images + self.large_images + self.unknown_images
 
 
-NO_MEDIA = MediaCount()
+NO_MEDIA: Final = MediaCount()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from extproc.core.placing.decision import Decision
 from extproc.core.placing.policy import Pool
 from extproc.core.usage import Overflow, Usage
 
-__all__ = ["Listener", "Misconfiguration", "Observation", "Skipped"]
+__all__ = ["Listener", "Misconfiguration", "Observation"]
 
 
 class Misconfiguration(StrEnum):
@@ -24,13 +24,6 @@ class Misconfiguration(StrEnum):
     BUFFERED_PARTIAL = "buffered_partial"
     # Still decided, and streams are not kept: Envoy would hold a response back until its end, or fail it with 500.
     RESPONSE_BUFFERED = "response_buffered"
-
-
-class Skipped(StrEnum):
-    """Why a kept stream taught nothing although its response was readable; beside ResponseFault a metric label."""
-
-    STATUS = "status"  # not a 2xx
-    EARLY_RESPONSE = "early_response"  # the response began before the request was whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +54,7 @@ class Listener(Protocol):
     def observed(self, observation: Observation) -> None:
         """Called when a response was read, with the error before it was learned from."""
 
-    def not_learned(self, why: ResponseFault | Skipped) -> None:
+    def not_learned(self, why: ResponseFault) -> None:
         """Called when a kept response taught nothing."""
 
     def overflowed(self, decision: Decision, overflow: Overflow, served_by: Pool) -> None:

@@ -8,12 +8,9 @@ import time
 import grpc
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
+from extproc.compose import compose
 from extproc.config.loading import as_json
 from extproc.config.schema import Configuration
-from extproc.core.estimator import make_estimator
-from extproc.core.placing.policy import Pools
-from extproc.core.router.learning_budget import LearningBudget
-from extproc.core.router.router import Router, RouterSettings
 from extproc.server.admin import Admin, AdminPages
 from extproc.server.listening import Health, listen
 from extproc.server.streams import Streams
@@ -44,14 +41,14 @@ class App:
         for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
             registry.register(collector)
         metrics = Metrics(registry, configuration.metrics.max_models, configuration.metrics.max_categories)
-        self.router = _router(configuration, metrics)
+        self.router = compose(configuration, FanOut([metrics, LogListener(time.monotonic)]))
         decoder, encoder = Decoder(configuration.tenant_header), Encoder(configuration.headers)
-        self._streams = Streams(self.router, decoder, encoder, metrics)
+        self._streams = Streams(self.router, decoder, encoder, metrics, configuration.exchange.deadline_ms)
         self._health = Health()
         self._server: grpc.aio.Server
         self._server, self.grpc_address = listen(configuration.listen, self._streams, self._health)
         pages = AdminPages(
-            registry, lambda: self._health.ready, self.router.estimator.state, as_json(configuration)
+            registry, lambda: self._health.ready, self.router.placer.estimator.state, as_json(configuration)
         )
         self._admin = Admin(configuration.admin.address, pages)
         self.admin_address = self._admin.address
@@ -80,7 +77,7 @@ class App:
             return
         self._stopped = True
         stopping = asyncio.ensure_future(self._server.stop(LAST_STREAMS_S))
-        self._streams.release()
+        self._streams.drain()
         await stopping
         await asyncio.to_thread(self._admin.stop)
         log.info("stopped")
@@ -99,17 +96,3 @@ async def serve(configuration: Configuration) -> None:
     await app.start()
     await asked.wait()
     await app.drain(hurry)
-
-
-def _router(configuration: Configuration, metrics: Metrics) -> Router:
-    exchange = configuration.exchange
-    settings = RouterSettings(
-        configuration.mode, exchange.deadline_ms, exchange.max_held_bytes, exchange.max_response_bytes
-    )
-    return Router(
-        settings,
-        Pools(configuration.pools),
-        make_estimator(configuration.estimator),
-        LearningBudget(configuration.learning),
-        FanOut([metrics, LogListener(time.monotonic)]),
-    )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from extproc.core.errors import ResponseFault
-from extproc.core.listener import Listener, Misconfiguration, Observation, Skipped
+from extproc.core.listener import Listener, Misconfiguration, Observation
 from extproc.core.placing.decision import Decision
 from extproc.core.placing.policy import Pool
 from extproc.core.usage import Overflow
@@ -42,7 +42,7 @@ class FanOut:
         for listener in self._listeners:
             listener.observed(observation)
 
-    def not_learned(self, why: ResponseFault | Skipped) -> None:
+    def not_learned(self, why: ResponseFault) -> None:
         """Pass on."""
         for listener in self._listeners:
             listener.not_learned(why)

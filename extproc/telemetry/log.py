@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from extproc.core.errors import ResponseFault
-from extproc.core.listener import Misconfiguration, Observation, Skipped
+from extproc.core.listener import Misconfiguration, Observation
 from extproc.core.placing.decision import Decision
 from extproc.core.placing.policy import Pool
 from extproc.core.usage import Overflow
@@ -117,7 +117,7 @@ class LogListener:
             }
             self._log.debug("observed", extra={"fields": fields})
 
-    def not_learned(self, why: ResponseFault | Skipped) -> None:
+    def not_learned(self, why: ResponseFault) -> None:
         """Log at level debug; the metric counts it."""
         self._log.debug("response not learned from", extra={"fields": {"cause": why}})
 

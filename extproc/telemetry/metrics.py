@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from extproc.core.errors import ResponseFault
 from extproc.core.estimator.protocol import Estimate, Learning
-from extproc.core.listener import Misconfiguration, Observation, Skipped
+from extproc.core.listener import Misconfiguration, Observation
 from extproc.core.placing.decision import Decision
 from extproc.core.placing.policy import Pool
 from extproc.core.usage import Overflow, Usage
@@ -160,7 +160,7 @@ class Metrics:
             key = self._categories.label(estimate.category.key)
             self.bytes_per_token(model, key).set(learning.bytes_per_token)
 
-    def not_learned(self, why: ResponseFault | Skipped) -> None:
+    def not_learned(self, why: ResponseFault) -> None:
         """Count a response that taught nothing."""
         self.not_learned_responses(why).inc()
 

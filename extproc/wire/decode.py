@@ -19,11 +19,10 @@ from extproc.core.exchange.events import (
     RequestHeaders,
     RequestTrailers,
     ResponseBody,
-    ResponseHead,
     ResponseHeaders,
     ResponseTrailers,
 )
-from extproc.core.facts import RequestHead
+from extproc.core.facts import RequestHead, ResponseHead
 
 __all__ = ["Decoder", "UnknownMessage"]
 

@@ -1,4 +1,4 @@
-"""Actions to ProcessingResponse (bytes). What never varies is serialised once, when the module loads.
+"""Replies to ProcessingResponse (bytes). What never varies is serialised once, when the module loads.
 
 Values go into `raw_value`: Envoy leaves a header empty that is set through `value`. A changed header moves a
 request only together with `clear_route_cache`.
@@ -19,12 +19,12 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
 from google.protobuf.struct_pb2 import Value
 
 from extproc.core.exchange.events import (
-    Action,
     ContinueBody,
     ContinueHeaders,
     ContinueTrailers,
     EchoBody,
     Phase,
+    Reply,
 )
 from extproc.core.placing.budget import TokenBudget
 from extproc.core.placing.decision import Decision, Mode
@@ -44,7 +44,7 @@ class HeaderNames:
 
 
 class Encoder:
-    """Encodes actions; holds the header names.
+    """Encodes replies; holds the header names.
 
     Decisions differ in little but the estimate: one message for each (pool, reason, mode, source) is made once,
     and the estimate is written into it. All of them come from closed sets, so the messages are few.
@@ -54,9 +54,9 @@ class Encoder:
         self._names = names
         self._prepared: dict[tuple[object, ...], _Prepared] = {}
 
-    def encode(self, action: Action) -> bytes:
-        """Return the message of an action; Close has none."""
-        match action:
+    def encode(self, reply: Reply) -> bytes:
+        """Return the message of a reply; Close and Abort have none."""
+        match reply:
             case ContinueHeaders(phase, None):
                 return _HEADERS[phase]
             case ContinueBody(phase, None):
@@ -70,7 +70,7 @@ class Encoder:
             case ContinueTrailers(phase):
                 return _TRAILERS[phase]
             case _:
-                raise TypeError(f"{action} has no message")
+                raise TypeError(f"{reply} has no message")
 
     def _decided(self, decision: Decision, *, in_body: bool) -> bytes:
         source = decision.estimate and decision.estimate.source

@@ -9,7 +9,6 @@ import pytest
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.exchange.events import (
-    Action,
     BodyMode,
     Close,
     ContinueBody,
@@ -19,15 +18,20 @@ from extproc.core.exchange.events import (
     Event,
     Modes,
     Phase,
+    Reply,
     RequestBody,
     RequestHeaders,
     ResponseBody,
     ResponseHeaders,
 )
 from extproc.core.exchange.machine import Exchange
+from extproc.core.exchange.settings import ExchangeSettings
+from extproc.core.placing.decision import Mode
 from extproc.core.placing.policy import Pool, Pools
+from extproc.core.router.learner import Learner
 from extproc.core.router.learning_budget import LearningBudget, LearningSettings
-from extproc.core.router.router import Router, RouterSettings
+from extproc.core.router.placer import Placer
+from extproc.core.router.router import Router
 
 
 class Recorder:
@@ -95,7 +99,7 @@ class StrictGateway:
         if type(event).__name__.endswith("Trailers"):
             self.duplex_open.discard(phase)
 
-    def _check(self, action: Action) -> None:
+    def _check(self, action: Reply) -> None:
         assert not self.closed, "a response after the close"
         match action:
             case Close():
@@ -142,17 +146,24 @@ def connect() -> Connect:
     """Return a function that opens one exchange with a fresh router (or a given one) in the given modes."""
 
     def opened(modes: Modes, router: Router | None = None, **settings: Any) -> StrictGateway:
-        recorder = Recorder()
         if router is None:
-            router = Router(
-                RouterSettings(**settings),
-                Pools((Pool("short", 1_000), Pool("long", 100_000))),
-                make_estimator(EstimatorSettings(default_output_tokens=100)),
-                LearningBudget(LearningSettings()),
-                recorder,
-            )
-        elif isinstance(router.listener, Recorder):
-            recorder = router.listener
-        return StrictGateway(Exchange(router, modes), modes, recorder)
+            router = make_router(**settings)
+        assert isinstance(router.listener, Recorder)
+        return StrictGateway(Exchange(router, modes), modes, router.listener)
 
     return opened
+
+
+def make_router(
+    mode: Mode = Mode.ENFORCE,
+    pools: tuple[Pool, ...] = (Pool("short", 1_000), Pool("long", 100_000)),
+    learning: LearningSettings | None = None,
+    **settings: Any,
+) -> Router:
+    """Return a router whose listener is a Recorder; `settings` are those of an exchange."""
+    recorder, estimator = Recorder(), make_estimator(EstimatorSettings(default_output_tokens=100))
+    exchange = ExchangeSettings(**settings)
+    placer = Placer(mode, Pools(pools), estimator, exchange.max_held_bytes)
+    budget = LearningBudget(learning or LearningSettings())
+    learner = Learner(Pools(pools), estimator, budget, recorder, exchange.max_response_bytes)
+    return Router(mode, placer, learner, recorder)

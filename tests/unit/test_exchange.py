@@ -19,13 +19,13 @@ from extproc.core.exchange.events import (
     RequestHeaders,
     RequestTrailers,
     ResponseBody,
-    ResponseHead,
     ResponseHeaders,
     ResponseTrailers,
 )
-from extproc.core.facts import RequestHead
-from extproc.core.listener import Misconfiguration, Skipped
-from extproc.core.placing.decision import Mode, Reason
+from extproc.core.facts import RequestHead, ResponseHead
+from extproc.core.listener import Misconfiguration
+from extproc.core.placing.decision import Mode
+from extproc.core.placing.policy import Reason
 
 Connect = Callable[..., Any]
 CHAT = RequestHead("POST", "/v1/chat/completions")
@@ -214,17 +214,16 @@ def test_an_image_is_waited_for(connect: Connect) -> None:
 
 @pytest.mark.parametrize("modes", IN_PIECES)
 def test_a_slow_body_goes_long_at_the_deadline(connect: Connect, modes: Modes) -> None:
-    """A held request whose body does not come goes on to the long pool at our deadline, and all of it arrives."""
+    """A held request whose body does not come goes on to the long pool at our deadline, and all of it arrives.
+
+    Where that loses nothing the stream is closed at once; in full duplex it stays for the rest of the body.
+    """
     gateway = connect(modes)
     gateway.send(RequestHeaders(CHAT))
     gateway.send(RequestBody(b'{"mod', end_of_stream=False))
     assert gateway.exchange.holding
     gateway.send(Deadline())
-    assert (False, False, 0) == (
-        gateway.exchange.holding,
-        gateway.closed,
-        0 if modes is DUPLEX else gateway.owed_bodies[Phase.REQUEST],
-    )
+    assert (False, modes is not DUPLEX) == (gateway.exchange.holding, gateway.closed)
     assert [Reason.DEADLINE] == [decision.reason for decision in gateway.decisions]
     gateway.send(RequestBody(b'el":"m"}', end_of_stream=True))
     assert gateway.closed
@@ -308,9 +307,9 @@ def test_a_fault_of_ours_changes_nothing(connect: Connect, modes: Modes, monkeyp
 @pytest.mark.parametrize(
     ("head", "body", "why"),
     [
-        (ResponseHead(500, "application/json"), usage(), Skipped.STATUS),
-        (ResponseHead(304, "application/json"), b"", Skipped.STATUS),
-        (ResponseHead(400, "application/json"), b'{"error":{"message":"no such field"}}', Skipped.STATUS),
+        (ResponseHead(500, "application/json"), usage(), ResponseFault.STATUS),
+        (ResponseHead(304, "application/json"), b"", ResponseFault.STATUS),
+        (ResponseHead(400, "application/json"), b'{"error":{"message":"no such field"}}', ResponseFault.STATUS),
         (JSON_RESPONSE, b"{broken", ResponseFault.NOT_JSON),
         (JSON_RESPONSE, b'{"usage":null}', ResponseFault.NO_USAGE),
         (JSON_RESPONSE, usage(-5), ResponseFault.WRONG_USAGE),
@@ -335,7 +334,7 @@ def test_usage_a_million_times_too_large_does_not_move_the_estimate(connect: Con
         gateway.send(event)
     (observation,) = gateway.recorder.calls_of("observed")
     assert "implausible" == observation.learning.refused
-    assert () == gateway.exchange._router.estimator.state().categories
+    assert () == gateway.exchange._router.placer.estimator.state().categories
 
 
 def test_a_refusal_for_length_is_counted(connect: Connect) -> None:
@@ -375,7 +374,7 @@ def test_an_response_before_the_end_of_the_request_ends_it(connect: Connect) -> 
     gateway = connect(BUFFERED)
     gateway.send(RequestHeaders(CHAT))
     gateway.send(ResponseHeaders(ResponseHead(413, "text/plain")))
-    assert ([Skipped.EARLY_RESPONSE], True) == (gateway.recorder.calls_of("not_learned"), gateway.closed)
+    assert ([ResponseFault.EARLY_RESPONSE], True) == (gateway.recorder.calls_of("not_learned"), gateway.closed)
 
 
 def test_an_response_without_a_request_passes(connect: Connect) -> None:
@@ -443,12 +442,12 @@ def test_a_kept_stream_costs_what_came_of_it(connect: Connect) -> None:
     events = b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}\n\ndata: [DONE]\n\n'
     for event in whole(chat(max_tokens=90_000, stream=True, stream_options={"include_usage": True})):
         gateway.send(event)
-    assert not router._learning.admit(1, young=False, now_s=0.0)
+    assert not router.learner._budget.admit(1, young=False, now_s=0.0)
     for event in response(events, head=SSE_RESPONSE):
         gateway.send(event)
     gateway.exchange.end()
-    assert router._learning.admit(4_990, young=False, now_s=0.0)
-    assert not router._learning.admit(10, young=False, now_s=0.0)
+    assert router.learner._budget.admit(4_990, young=False, now_s=0.0)
+    assert not router.learner._budget.admit(10, young=False, now_s=0.0)
 
 
 def test_a_client_that_leaves_in_mid_response_is_counted(connect: Connect) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from extproc.core.facts import Api
 from extproc.core.listener import Misconfiguration
-from extproc.core.placing.decision import Decision, Mode, Reason
-from extproc.core.placing.policy import Pool
+from extproc.core.placing.decision import Decision, Mode
+from extproc.core.placing.policy import Pool, Reason
 from extproc.core.usage import Overflow
 from extproc.telemetry.log import MAX_KINDS, JsonFormatter, LogListener
 

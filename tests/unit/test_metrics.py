@@ -8,8 +8,8 @@ from extproc.core.estimator.protocol import CategoryKey, Estimate, Learning, Sou
 from extproc.core.facts import Api
 from extproc.core.listener import Misconfiguration, Observation
 from extproc.core.placing.budget import TokenBudget
-from extproc.core.placing.decision import Decision, Mode, Reason
-from extproc.core.placing.policy import Pool
+from extproc.core.placing.decision import Decision, Mode
+from extproc.core.placing.policy import Pool, Reason
 from extproc.core.usage import Overflow, Usage
 from extproc.telemetry.labels import OTHER, BoundedLabels
 from extproc.telemetry.metrics import Metrics

@@ -7,10 +7,12 @@ from extproc.core.estimator.protocol import CategoryKey, Estimate, Source
 from extproc.core.facts import Api, RequestFacts
 from extproc.core.placing.budget import MAX_BUDGET_TOKENS, TokenBudget, token_budget
 from extproc.core.placing.early import EarlyRule, media_bytes
-from extproc.core.placing.policy import Pool, Pools
+from extproc.core.placing.policy import Pool, Pools, Reason
 from extproc.core.router.learning_budget import LearningBudget, LearningSettings
 
 THREE = Pools((Pool("s", 100), Pool("m", 1_000), Pool("l", 10_000)))
+
+FACTS = RequestFacts(Api.CHAT, "m", b"")
 
 
 def estimate(prompt: float, bound: float, output: int) -> Estimate:
@@ -25,7 +27,9 @@ def estimate(prompt: float, bound: float, output: int) -> Estimate:
 )
 def test_a_budget_goes_to_the_first_pool_that_holds_it(tokens: int, pool: str) -> None:
     """Limits are inclusive, and what fits nowhere goes to the largest."""
-    assert pool == THREE.place(TokenBudget(tokens, tokens, 0, 1)).name
+    reason = Reason.TOO_LONG if tokens > 1_000 else Reason.FITS
+    placed, why = THREE.place(FACTS, TokenBudget(tokens, tokens, 0, 1))
+    assert (pool, reason) == (placed.name, why)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +96,7 @@ def test_a_budget_without_end_is_a_number_to_count_with(output: int) -> None:
     """However much output is declared, for however many sequences, the budget stays a finite number of tokens."""
     budget = token_budget(RequestFacts(Api.CHAT, "m", b"", sequences=output), estimate(10, 12, output))
     assert (MAX_BUDGET_TOKENS, MAX_BUDGET_TOKENS) == (budget.total, budget.bound)
-    assert "l" == THREE.place(budget).name
+    assert (THREE.default, Reason.TOO_LONG) == THREE.place(FACTS, budget)
 
 
 def test_learning_stays_within_its_budget_of_messages() -> None:

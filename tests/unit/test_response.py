@@ -5,8 +5,8 @@ import pytest
 
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.facts import Api
-from extproc.core.reading.response import UsageReader
-from extproc.core.usage import Usage
+from extproc.core.reading.response import usage_reader
+from extproc.core.usage import Overflow, Usage
 
 CAP = 1 << 20
 CHAT_USAGE = {"prompt_tokens": 11, "completion_tokens": 5, "total_tokens": 16}
@@ -19,22 +19,22 @@ MESSAGE_USAGE = {
 }
 
 
-def read(api: Api, body: bytes, content_type: str = "application/json") -> Usage | ResponseFault:
+def read(api: Api, body: bytes, content_type: str = "application/json") -> Usage | Overflow | ResponseFault:
     """Read a whole response: its usage, or why it has none."""
     try:
-        reader = UsageReader(api, content_type, "", CAP)
+        reader = usage_reader(api, content_type, "", CAP)
         reader.feed(body)
         return reader.finish()
     except ResponseNotUnderstood as error:
         return error.fault
 
 
-def read_json(api: Api, response: object) -> Usage | ResponseFault:
+def read_json(api: Api, response: object) -> Usage | Overflow | ResponseFault:
     """Read a response that is one JSON value."""
     return read(api, json.dumps(response).encode())
 
 
-def read_events(api: Api, *events: dict[str, Any] | str, named: bool = True) -> Usage | ResponseFault:
+def read_events(api: Api, *events: dict[str, Any] | str, named: bool = True) -> Usage | Overflow | ResponseFault:
     """Read a stream of events, each named after its type as the servers do it."""
     stream = ""
     for event in events:

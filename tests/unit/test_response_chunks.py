@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.facts import Api
-from extproc.core.reading.response import UsageReader, read_overflow
+from extproc.core.reading.reader import UsageReader
+from extproc.core.reading.refusal import read_overflow
+from extproc.core.reading.response import usage_reader
 from extproc.core.usage import Overflow, Usage
 
 CAP = 1 << 20
@@ -45,7 +47,7 @@ RESPONSES = {
 ENCODE = {"": bytes, "gzip": gzip.compress, "deflate": zlib.compress, "br": brotli.compress}
 
 
-def read(reader: UsageReader, *pieces: bytes) -> Usage:
+def read(reader: UsageReader, *pieces: bytes) -> Usage | Overflow:
     """Read a response that comes in pieces."""
     for piece in pieces:
         reader.feed(piece)
@@ -63,7 +65,7 @@ def test_any_chunking_gives_the_same_usage(
     sent = ENCODE[encoding](body.encode())
     cuts = sorted(data.draw(st.lists(st.integers(0, len(sent)), max_size=12)))
     pieces = [sent[a:b] for a, b in zip([0, *cuts], [*cuts, len(sent)], strict=True)]
-    assert read(UsageReader(api, content_type, encoding, CAP), *pieces) == Usage(11, 5)
+    assert read(usage_reader(api, content_type, encoding, CAP), *pieces) == Usage(11, 5)
 
 
 @pytest.mark.parametrize(("api", "content_type", "body"), list(RESPONSES.values()), ids=list(RESPONSES))
@@ -72,7 +74,7 @@ def test_responses_cut_short_teach_nothing(api: Api, content_type: str, body: st
     """A response that ends before its end has no usage, but for a stream whose last event was read already."""
     sent = ENCODE[encoding](body.encode())
     for end in range(len(sent)):
-        reader = UsageReader(api, content_type, encoding, CAP)
+        reader = usage_reader(api, content_type, encoding, CAP)
         try:
             usage = read(reader, sent[:end])
         except ResponseNotUnderstood:
@@ -97,7 +99,7 @@ def test_any_bytes_give_usage_or_our_own_error(
 ) -> None:
     """Whatever the bytes are, reading them ends in usage or in ResponseNotUnderstood."""
     try:
-        usage = read(UsageReader(api, content_type, encoding, CAP), *pieces)
+        usage = read(usage_reader(api, content_type, encoding, CAP), *pieces)
     except ResponseNotUnderstood:
         return
     assert isinstance(usage, Usage)
@@ -115,7 +117,7 @@ def test_any_bytes_are_an_overflow_or_not(body: bytes) -> None:
 
 def test_an_event_over_the_cap_is_too_large() -> None:
     """One event of a stream is bounded apart from the whole response."""
-    reader = UsageReader(Api.CHAT, "text/event-stream", "", CAP, max_event_bytes=1000)
+    reader = usage_reader(Api.CHAT, "text/event-stream", "", CAP, max_event_bytes=1000)
     with pytest.raises(ResponseNotUnderstood) as caught:
         reader.feed(b"data: " + b"x" * 2000)
     assert caught.value.fault == ResponseFault.TOO_LARGE

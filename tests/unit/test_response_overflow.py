@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from extproc.core.reading.response import read_overflow
+from extproc.core.reading.refusal import read_overflow
 from extproc.core.usage import Overflow
 
 # What vLLM's servers have said over the years (0.4 to 0.20), and OpenAI.

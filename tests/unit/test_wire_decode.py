@@ -16,9 +16,9 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.core.exchange.events import BodyMode, Close, Modes, RequestHeaders, ResponseHead, ResponseHeaders
+from extproc.core.exchange.events import BodyMode, Close, Modes, RequestHeaders, ResponseHeaders
 from extproc.core.exchange.machine import Exchange
-from extproc.core.facts import RequestHead
+from extproc.core.facts import RequestHead, ResponseHead
 from extproc.wire.decode import Decoder, UnknownMessage
 from extproc.wire.encode import Encoder, HeaderNames
 

@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 
 from extproc.core.estimator.protocol import CategoryKey, Estimate, Source
 from extproc.core.exchange.events import (
-    Action,
     Close,
     ContinueBody,
     ContinueHeaders,
     ContinueTrailers,
     EchoBody,
     Phase,
+    Reply,
 )
 from extproc.core.facts import Api
 from extproc.core.placing.budget import TokenBudget
-from extproc.core.placing.decision import Decision, Mode, Reason
-from extproc.core.placing.policy import Pool
+from extproc.core.placing.decision import Decision, Mode
+from extproc.core.placing.policy import Pool, Reason
 from extproc.wire.encode import Encoder, HeaderNames
 
 NAMES = HeaderNames("x-pool", "x-estimate", "x-reason")
@@ -38,7 +38,7 @@ def decision(pool: Pool, mode: Mode = Mode.ENFORCE, budget: TokenBudget | None =
     return Decision(pool, reason, mode, routed=routed, api=Api.CHAT, estimate=estimate, budget=budget)
 
 
-def encoded(action: Action, encoder: Encoder | None = None) -> ProcessingResponse:
+def encoded(action: Reply, encoder: Encoder | None = None) -> ProcessingResponse:
     """Return the message of an action."""
     message: ProcessingResponse = ProcessingResponse.FromString((encoder or Encoder(NAMES)).encode(action))
     return message
@@ -98,7 +98,7 @@ def test_a_shadow_decides_in_metadata_and_changes_nothing(action: Any, pool: Poo
 def test_an_echo_gives_the_piece_back(phase: Phase, *, ended: bool) -> None:
     """A full-duplex piece is given back as it came, with its end, and nothing else."""
     message = encoded(EchoBody(phase, b"\x00a piece\xff", ended))
-    assert f"{phase.value}_body" == message.WhichOneof("response")
+    assert f"{phase.name.lower()}_body" == message.WhichOneof("response")
     body = message.request_body if phase is Phase.REQUEST else message.response_body
     piece = body.response.body_mutation.streamed_response
     assert (b"\x00a piece\xff", ended) == (piece.body, piece.end_of_stream)
@@ -112,7 +112,7 @@ def test_an_echo_gives_the_piece_back(phase: Phase, *, ended: bool) -> None:
 )
 def test_an_untouched_part_has_an_empty_reply(phase: Phase, action: Any, kind: str) -> None:
     """Letting a part go on is the part's own message with nothing in it."""
-    reply = "".join(part.title() if at else part for at, part in enumerate((phase.value, kind)))
+    reply = "".join(part.title() if at else part for at, part in enumerate((phase.name.lower(), kind)))
     assert {reply: {}} == json_format.MessageToDict(encoded(action(phase)))
 
 

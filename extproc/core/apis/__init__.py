@@ -1,17 +1,23 @@
 """The API families we understand: which one a path is, what a request says, and what its response used.
 
-One module per family holds both sides, since the two change together. Bodies are decoded once into typed structs
-(msgspec skips what we do not name, in C), so that the cost is one pass over the bytes. Rejected: decoding into
-dictionaries and looking around in them, which costs three times as much and leaves every type in doubt.
+One module per family holds both sides, since the two change together; its row says all that the rest of the
+program has to know, and no other table is keyed by the API. Bodies are decoded once into typed structs (msgspec
+skips what we do not name, in C), so that the cost is one pass over the bytes. Rejected: decoding into dictionaries
+and looking around in them, which costs three times as much and leaves every type in doubt.
 """
 
 from typing import Final
 
 from extproc.core.apis import chat, completions, embeddings, messages, responses
+from extproc.core.apis.family import Family
 from extproc.core.errors import BodyFault, BodyNotUnderstood
 from extproc.core.facts import Api, RequestFacts
 
-__all__ = ["api_of", "read_request"]
+__all__ = ["FAMILIES", "api_of", "read_request"]
+
+FAMILIES: Final[dict[Api, Family]] = {
+    module.FAMILY.api: module.FAMILY for module in (chat, completions, embeddings, messages, responses)
+}
 
 
 def api_of(method: str, path: str) -> Api | None:
@@ -26,13 +32,7 @@ def api_of(method: str, path: str) -> Api | None:
     return _BY_ENDPOINT.get(endpoint.removesuffix("/")) if found else None
 
 
-_BY_ENDPOINT: Final = {
-    "chat/completions": Api.CHAT,
-    "completions": Api.COMPLETIONS,
-    "embeddings": Api.EMBEDDINGS,
-    "responses": Api.RESPONSES,
-    "messages": Api.MESSAGES,
-}
+_BY_ENDPOINT: Final = {family.endpoint: family.api for family in FAMILIES.values()}
 
 
 def read_request(api: Api, body: bytes) -> RequestFacts:
@@ -44,15 +44,6 @@ def read_request(api: Api, body: bytes) -> RequestFacts:
     if not body:
         raise BodyNotUnderstood(BodyFault.EMPTY)
     try:
-        return _READERS[api](body)
+        return FAMILIES[api].read_request(body)
     except RecursionError:
         raise BodyNotUnderstood(BodyFault.TOO_DEEP) from None
-
-
-_READERS: Final = {
-    Api.CHAT: chat.read_request,
-    Api.COMPLETIONS: completions.read_request,
-    Api.EMBEDDINGS: embeddings.read_request,
-    Api.RESPONSES: responses.read_request,
-    Api.MESSAGES: messages.read_request,
-}

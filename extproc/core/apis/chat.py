@@ -12,19 +12,12 @@ from typing import Final
 import msgspec
 
 from extproc.core.apis.bodies import AtLeastMinusOne, Count, NotNegative, decode_body, is_set, model_key
-from extproc.core.apis.chunks import ChunkStream, read_response
+from extproc.core.apis.chunks import ChunkReader, read_response
+from extproc.core.apis.family import Family
 from extproc.core.apis.prompt import Prompt
 from extproc.core.facts import Api, RequestFacts
 
-__all__ = [
-    "ChunkStream",
-    "Message",
-    "StreamOptions",
-    "add_messages",
-    "read_request",
-    "read_response",
-    "reports_usage",
-]
+__all__ = ["FAMILY", "Message", "StreamOptions", "add_messages", "reports_usage"]
 
 
 class StreamOptions(msgspec.Struct, frozen=True, gc=False):
@@ -170,3 +163,6 @@ def _add_part(prompt: Prompt, part: _Part | str) -> None:
 def _add_call(prompt: Prompt, function: _Function | None) -> None:
     if function is not None:
         prompt.add_call(function.name, function.arguments)
+
+
+FAMILY: Final = Family(Api.CHAT, "chat/completions", read_request, read_response, ChunkReader)

@@ -6,18 +6,19 @@ bytes of the last chunk that may hold usage and decodes that one alone, at the e
 Inside JSON strings quotes are escaped, so that `"usage":` is never a part of what the model said.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from extproc.core.apis.bodies import is_set
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
+from extproc.core.reading.reader import EventReader
 from extproc.core.reading.sse import SseEvent
 from extproc.core.reading.usages import checked_usage, decode_response
 from extproc.core.usage import Usage
 
-__all__ = ["ChunkStream", "TokenCounts", "read_response"]
+__all__ = ["ChunkReader", "TokenCounts", "read_response"]
 
 
 class _CachedTokens(msgspec.Struct, frozen=True, gc=False):
@@ -70,15 +71,13 @@ def read_response(body: bytes | bytearray) -> Usage:
     return response.usage.checked(cut_by_length=response.was_cut())
 
 
-class ChunkStream:
+class ChunkReader(EventReader):
     """Finds the usage in a stream of completion chunks."""
 
-    def __init__(self) -> None:
-        self._with_usage = b""
-        self._was_cut = False
-        self._done = False
+    _with_usage = b""
+    _was_cut = False
 
-    def see(self, events: Iterable[SseEvent]) -> None:
+    def see(self, events: list[SseEvent]) -> None:
         """Look at the next events. Raises ResponseNotUnderstood when one of them is an error."""
         for event in events:
             data = event.data
@@ -89,16 +88,11 @@ class ChunkStream:
             if data.rfind(b'"length"') >= 0 or data.startswith(_ERRORS):
                 self._look_into(data)
             elif data == b"[DONE]":
-                self._done = True
+                self.complete = True
 
-    @property
-    def complete(self) -> bool:
-        """Whether the stream's last event was seen; what follows it in the body says nothing."""
-        return self._done
-
-    def finish(self) -> Usage:
+    def usage(self) -> Usage:
         """Return the usage of the complete stream. Raises ResponseNotUnderstood."""
-        if not self._done:
+        if not self.complete:
             raise ResponseNotUnderstood(ResponseFault.CUT_SHORT, "no [DONE]")
         if not self._with_usage:
             raise ResponseNotUnderstood(ResponseFault.NO_USAGE)

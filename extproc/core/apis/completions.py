@@ -1,14 +1,17 @@
 """OpenAI's `/v1/completions`, as vLLM serves it: prompts as text or as token ids, which make the count exact."""
 
+from typing import Final
+
 import msgspec
 
 from extproc.core.apis.bodies import AtLeastMinusOne, Count, NotNegative, decode_body, is_set, model_key
 from extproc.core.apis.chat import StreamOptions, reports_usage
-from extproc.core.apis.chunks import ChunkStream, read_response
+from extproc.core.apis.chunks import ChunkReader, read_response
+from extproc.core.apis.family import Family
 from extproc.core.apis.plain_prompts import PlainPrompts, read_prompts
 from extproc.core.facts import Api, RequestFacts
 
-__all__ = ["ChunkStream", "read_request", "read_response"]
+__all__ = ["FAMILY"]
 
 # What OpenAI documents and vLLM does when max_tokens is left out; null asks for as much as fits.
 DEFAULT_MAX_TOKENS = 16
@@ -48,3 +51,8 @@ def read_request(body: bytes) -> RequestFacts:
         truncate_prompt_tokens=None if cap == -1 else cap,
         unseen_history=is_set(request.prompt_embeds),
     )
+
+
+FAMILY: Final = Family(
+    Api.COMPLETIONS, "completions", read_request, read_response, ChunkReader, several_prompts=True
+)

@@ -1,10 +1,13 @@
 """OpenAI's `/v1/embeddings`, and vLLM's form of it that takes messages: a prompt, and no output."""
 
+from typing import Final
+
 import msgspec
 
 from extproc.core.apis.bodies import AtLeastMinusOne, decode_body, model_key
 from extproc.core.apis.chat import Message, add_messages
 from extproc.core.apis.chunks import TokenCounts
+from extproc.core.apis.family import Family
 from extproc.core.apis.plain_prompts import PlainPrompts, read_prompts
 from extproc.core.apis.prompt import Prompt
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
@@ -12,7 +15,7 @@ from extproc.core.facts import Api, RequestFacts
 from extproc.core.reading.usages import decode_response
 from extproc.core.usage import Usage
 
-__all__ = ["read_request", "read_response"]
+__all__ = ["FAMILY"]
 
 
 class _Request(msgspec.Struct, frozen=True, gc=False):
@@ -60,3 +63,6 @@ def read_response(body: bytes | bytearray) -> Usage:
     if usage is None:
         raise ResponseNotUnderstood(ResponseFault.NO_USAGE)
     return usage.checked()
+
+
+FAMILY: Final = Family(Api.EMBEDDINGS, "embeddings", read_request, read_response, several_prompts=True)

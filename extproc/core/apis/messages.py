@@ -4,20 +4,21 @@ The prompt is the system text, the blocks of all messages and the tools. Images 
 only those that come as text can be measured here. Thinking that was redacted reaches no model that vLLM serves.
 """
 
-from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
 from extproc.core.apis.bodies import NotNegative, compact_json, decode_body, model_key
+from extproc.core.apis.family import Family
 from extproc.core.apis.prompt import Prompt
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.facts import Api, RequestFacts
+from extproc.core.reading.reader import EventReader
 from extproc.core.reading.sse import SseEvent
 from extproc.core.reading.usages import checked_usage, decode_response
 from extproc.core.usage import Usage
 
-__all__ = ["MessageStream", "read_request", "read_response"]
+__all__ = ["FAMILY"]
 
 
 class _Block(msgspec.Struct, frozen=True, gc=False):
@@ -166,35 +167,28 @@ class _Event(msgspec.Struct, frozen=True, gc=False):
 _EVENT = msgspec.json.Decoder(_Event)
 
 
-class MessageStream:
+class MessageReader(EventReader):
     """Finds the usage in a stream of message events.
 
     The start counts the prompt. Deltas of the message count the output so far, and with newer servers the prompt
     once more, which then holds. Blocks and their deltas are not decoded.
     """
 
-    def __init__(self) -> None:
-        self._prompt: _TokenCounts | None = None
-        self._output_tokens: int | None = None
-        self._stop_reason: str | None = None
-        self._stopped = False
+    _prompt: _TokenCounts | None = None
+    _output_tokens: int | None = None
+    _stop_reason: str | None = None
 
-    def see(self, events: Iterable[SseEvent]) -> None:
+    def see(self, events: list[SseEvent]) -> None:
         """Look at the next events. Raises ResponseNotUnderstood when one of them is an error."""
         for event in events:
-            if self._stopped:
+            if self.complete:
                 return  # some servers add OpenAI's [DONE]
             if event.event in _COUNTED or (not event.event and b'"content_block_' not in event.data):
                 self._look_into(event.data)
 
-    @property
-    def complete(self) -> bool:
-        """Whether the stream's last event was seen; what follows it in the body says nothing."""
-        return self._stopped
-
-    def finish(self) -> Usage:
+    def usage(self) -> Usage:
         """Return the usage of the complete stream. Raises ResponseNotUnderstood."""
-        if not self._stopped:
+        if not self.complete:
             raise ResponseNotUnderstood(ResponseFault.CUT_SHORT, "no message_stop")
         if self._prompt is None:
             raise ResponseNotUnderstood(ResponseFault.NO_USAGE)
@@ -209,7 +203,7 @@ class MessageStream:
                 self._count(event.usage)
                 self._stop_reason = (event.delta and event.delta.stop_reason) or self._stop_reason
             case "message_stop":
-                self._stopped = True
+                self.complete = True
             case "error":
                 raise ResponseNotUnderstood(ResponseFault.NO_USAGE, "the stream holds an error")
 
@@ -224,3 +218,6 @@ class MessageStream:
 
 
 _COUNTED: Final = frozenset({b"message_start", b"message_delta", b"message_stop", b"error"})
+
+
+FAMILY: Final = Family(Api.MESSAGES, "messages", read_request, read_response, MessageReader)

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 import msgspec
 
 from extproc.core.apis.bodies import compact_json
 from extproc.core.apis.image_size import image_size
-from extproc.core.facts import ImageSize, MediaCount
+from extproc.core.facts import NO_MEDIA, ImageSize, MediaCount
 
 __all__ = ["Prompt"]
 
@@ -68,10 +67,7 @@ class Prompt:
                 audio=self.audio,
                 video=self.video,
             )
-        return _NO_MEDIA
-
-
-_NO_MEDIA: Final = MediaCount()
+        return NO_MEDIA
 
 
 def _unescaped(arguments: str) -> str:

@@ -11,14 +11,16 @@ from typing import Final
 import msgspec
 
 from extproc.core.apis.bodies import NotNegative, decode_body, is_set, model_key
+from extproc.core.apis.family import Family
 from extproc.core.apis.prompt import Prompt
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.facts import Api, RequestFacts
+from extproc.core.reading.reader import EventReader
 from extproc.core.reading.sse import SseEvent
 from extproc.core.reading.usages import checked_usage, decode_response
 from extproc.core.usage import Usage
 
-__all__ = ["ResponseStream", "read_request", "read_response"]
+__all__ = ["FAMILY"]
 
 
 class _Part(msgspec.Struct, frozen=True, gc=False):
@@ -179,24 +181,18 @@ class _Event(msgspec.Struct, frozen=True, gc=False):
 _EVENT = msgspec.json.Decoder(_Event)
 
 
-class ResponseStream:
+class ResponseReader(EventReader):
     """Finds the usage in a stream of response events: the last one repeats the whole response."""
 
-    def __init__(self) -> None:
-        self._response: _Response | None = None
+    _response: _Response | None = None
 
-    def see(self, events: Iterable[SseEvent]) -> None:
+    def see(self, events: list[SseEvent]) -> None:
         """Look at the next events. Raises ResponseNotUnderstood when one of them is an error."""
         for event in events:
             if event.event in _LAST or (not event.event and any(kind in event.data for kind in _LAST_QUOTED)):
                 self._look_into(event.data)
 
-    @property
-    def complete(self) -> bool:
-        """Whether the stream's last event was seen; what follows it in the body says nothing."""
-        return self._response is not None
-
-    def finish(self) -> Usage:
+    def usage(self) -> Usage:
         """Return the usage of the complete stream. Raises ResponseNotUnderstood."""
         if self._response is None:
             raise ResponseNotUnderstood(ResponseFault.CUT_SHORT, "no response.completed")
@@ -208,7 +204,11 @@ class ResponseStream:
             raise ResponseNotUnderstood(ResponseFault.NO_USAGE, "the stream holds an error")
         if event.type in {"response.completed", "response.incomplete"}:
             self._response = event.response or _Response()
+            self.complete = True
 
 
 _LAST: Final = frozenset({b"response.completed", b"response.incomplete", b"response.failed", b"error"})
 _LAST_QUOTED: Final = tuple(b'"%b"' % name for name in _LAST)
+
+
+FAMILY: Final = Family(Api.RESPONSES, "responses", read_request, read_response, ResponseReader)

@@ -1,10 +1,11 @@
 """Letting things go on as they came: the neutral reply to each event, in each body mode."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import Final
 
 from extproc.core.exchange.events import (
-    Action,
     BodyMode,
+    Broken,
     ContinueBody,
     ContinueHeaders,
     ContinueTrailers,
@@ -12,6 +13,7 @@ from extproc.core.exchange.events import (
     Event,
     Modes,
     Phase,
+    Reply,
     RequestBody,
     RequestHeaders,
     RequestTrailers,
@@ -20,66 +22,74 @@ from extproc.core.exchange.events import (
     ResponseTrailers,
 )
 
-__all__ = ["ECHO_PIECE_BYTES", "DuplexBodies", "neutral_reply"]
+__all__ = ["ECHO_PIECE_BYTES", "DuplexBodies", "neutral_replies"]
 
 # Envoy refuses streamed_response pieces over 64 KiB less its framing.
-ECHO_PIECE_BYTES = 62 * 1024
+ECHO_PIECE_BYTES: Final = 62 * 1024
 
 
-def neutral_reply(event: Event, modes: Modes) -> list[Action]:
-    """Return the reply that changes nothing; none for what needs no reply."""
+def neutral_replies(event: Event, modes: Modes) -> Sequence[Reply]:
+    """Return the replies that change nothing; none for what needs no reply."""
     match event:
-        case RequestHeaders():
-            return [ContinueHeaders(Phase.REQUEST)]
-        case ResponseHeaders():
-            return [ContinueHeaders(Phase.RESPONSE)]
-        case RequestBody(data, ended):
-            return _body_reply(Phase.REQUEST, modes.request_body, data, ended)
-        case ResponseBody(data, ended):
-            return _body_reply(Phase.RESPONSE, modes.response_body, data, ended)
-        case RequestTrailers():
-            return [ContinueTrailers(Phase.REQUEST)]
-        case ResponseTrailers():
-            return [ContinueTrailers(Phase.RESPONSE)]
+        case RequestBody(data, ended) if modes.request_body is BodyMode.FULL_DUPLEX_STREAMED:
+            return _echo(Phase.REQUEST, data, ended)
+        case ResponseBody(data, ended) if modes.response_body is BodyMode.FULL_DUPLEX_STREAMED:
+            return _echo(Phase.RESPONSE, data, ended)
         case _:
-            return []
+            return _NEUTRAL.get(type(event), ())
 
 
-def _body_reply(phase: Phase, mode: BodyMode, data: bytes, ended: bool) -> list[Action]:  # noqa: FBT001
-    if mode is not BodyMode.FULL_DUPLEX_STREAMED:
-        return [ContinueBody(phase)]
-    return list(_echo(phase, data, ended))
+_NEUTRAL: Final[dict[type, tuple[Reply, ...]]] = {
+    RequestHeaders: (ContinueHeaders(Phase.REQUEST),),
+    RequestBody: (ContinueBody(Phase.REQUEST),),
+    RequestTrailers: (ContinueTrailers(Phase.REQUEST),),
+    ResponseHeaders: (ContinueHeaders(Phase.RESPONSE),),
+    ResponseBody: (ContinueBody(Phase.RESPONSE),),
+    ResponseTrailers: (ContinueTrailers(Phase.RESPONSE),),
+}
 
 
-def _echo(phase: Phase, data: bytes, ended: bool) -> Iterator[EchoBody]:  # noqa: FBT001
-    for start in range(0, max(len(data), 1), ECHO_PIECE_BYTES):
-        end = start + ECHO_PIECE_BYTES
-        yield EchoBody(phase, data[start:end], end_of_stream=ended and end >= len(data))
+def _echo(phase: Phase, data: bytes, ended: bool) -> list[Reply]:  # noqa: FBT001
+    starts = range(0, max(len(data), 1), ECHO_PIECE_BYTES)
+    return [
+        EchoBody(phase, data[start : start + ECHO_PIECE_BYTES], ended and start == starts[-1]) for start in starts
+    ]
 
 
 class DuplexBodies:
-    """Which full-duplex bodies are under way: while one is, the stream must not be closed."""
+    """Which full-duplex bodies are under way: while one is, a close would lose bytes."""
 
     def __init__(self, modes: Modes) -> None:
-        self.any_mode = BodyMode.FULL_DUPLEX_STREAMED in (modes.request_body, modes.response_body)
-        self._modes = modes
-        self._request = self._response = False
+        self._request_mode = modes.request_body is BodyMode.FULL_DUPLEX_STREAMED
+        self._response_mode = modes.response_body is BodyMode.FULL_DUPLEX_STREAMED
+        self._request = self._response = self._before = False
 
     @property
     def under_way(self) -> bool:
         """Whether closing now would lose bytes."""
         return self._request or self._response
 
-    def note(self, event: Event) -> None:
+    def observe(self, event: Event) -> None:
         """Follow the bodies' beginnings and ends."""
+        if isinstance(event, Broken):
+            return
+        self._before = self.under_way
         match event:
             case RequestHeaders(end_of_stream=ended):
-                self._request = self._modes.request_body is BodyMode.FULL_DUPLEX_STREAMED and not ended
+                self._request = self._request_mode and not ended
             case ResponseHeaders(end_of_stream=ended):
-                self._response = self._modes.response_body is BodyMode.FULL_DUPLEX_STREAMED and not ended
+                self._response = self._response_mode and not ended
             case RequestBody(end_of_stream=True) | RequestTrailers():
                 self._request = False
             case ResponseBody(end_of_stream=True) | ResponseTrailers():
                 self._response = False
             case _:
                 pass
+
+    def loses(self, event: Broken) -> bool:
+        """Tell whether bytes are lost if the stream ends here.
+
+        What could not be decoded may be the first of a response. What could not be encoded may end a
+        body that was under way before its event.
+        """
+        return self.under_way or self._response_mode or (event.unsent and self._before)

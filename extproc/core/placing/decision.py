@@ -7,9 +7,9 @@ from extproc.core.errors import BodyFault
 from extproc.core.estimator.protocol import Estimate
 from extproc.core.facts import Api
 from extproc.core.placing.budget import TokenBudget
-from extproc.core.placing.policy import Pool
+from extproc.core.placing.policy import Pool, Reason
 
-__all__ = ["Decision", "Mode", "Reason"]
+__all__ = ["Decision", "Mode"]
 
 
 class Mode(StrEnum):
@@ -18,18 +18,6 @@ class Mode(StrEnum):
     ENFORCE = "enforce"
     SHADOW = "shadow"  # decides, counts and learns, but sets no header
     OFF = "off"  # passes everything through
-
-
-class Reason(StrEnum):
-    """Why a pool was chosen; a metric label and the value of the reason header."""
-
-    FITS = "fits"
-    TOO_LONG = "too_long"  # the budget fits no smaller pool
-    UNSEEN_HISTORY = "unseen_history"  # or parts that cannot be measured, such as files
-    NOT_UNDERSTOOD = "not_understood"
-    EARLY = "early"  # so many bytes that no smaller pool could hold them; decided before the end
-    CUT_OFF = "cut_off"  # the gateway gave only the first part of the body
-    DEADLINE = "deadline"  # the body was not there in time
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ APIs that take lists of prompts are waited for: each prompt is a sequence of its
 small ones.
 """
 
+from extproc.core.apis import FAMILIES
 from extproc.core.estimator.evidence import MAX_BYTES_PER_TOKEN
-from extproc.core.facts import Api
+from extproc.core.facts import Api, RequestFacts
 
 __all__ = ["EarlyRule", "media_bytes"]
 
 _MARKERS = (b";base64,", b'"data"')
-_SEVERAL_PROMPTS = (Api.COMPLETIONS, Api.EMBEDDINGS)
 
 
 class EarlyRule:
@@ -27,15 +27,19 @@ class EarlyRule:
         self.max_held_bytes = max_held_bytes
         self.text_bytes = min(int(largest_optional_tokens * MAX_BYTES_PER_TOKEN), max_held_bytes)
 
+    def is_beyond(self, facts: RequestFacts) -> bool:
+        """Tell whether a request's text alone would have been decided before its end."""
+        return facts.text_bytes >= self.text_bytes and not FAMILIES[facts.api].several_prompts
+
     def first_look(self, api: Api) -> int:
         """Return how many bytes of a body have to be there before anything can be said."""
-        return self.max_held_bytes if api in _SEVERAL_PROMPTS else self.text_bytes
+        return self.max_held_bytes if FAMILIES[api].several_prompts else self.text_bytes
 
     def next_look(self, api: Api, body: bytes) -> int:
         """Return how many bytes have to be there before the next look; 0 when it is decided now."""
         if len(body) >= self.max_held_bytes:
             return 0
-        if api in _SEVERAL_PROMPTS:
+        if FAMILIES[api].several_prompts:
             return self.max_held_bytes
         media = media_bytes(body) if len(body) >= self.text_bytes else 0
         wanted = self.text_bytes + media

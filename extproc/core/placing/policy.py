@@ -1,16 +1,16 @@
-"""Which pool a budget goes to: the first, from smallest to largest, that holds it (paper, dispatch steps 2-3).
-
-Spill-over by load (step 4) needs pool metrics and has its place here: `place` would take each pool's load.
-"""
+"""Which pool a budget goes to: the first, from smallest to largest, that holds it (paper, dispatch steps 2-3)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import pairwise
+from typing import Final
 
 from extproc.core.errors import ConfigurationError
+from extproc.core.facts import RequestFacts
 from extproc.core.placing.budget import TokenBudget
 
-__all__ = ["Pool", "Pools"]
+__all__ = ["NO_LOADS", "Loads", "Pool", "Pools", "Reason"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,26 @@ class Pool:
 
     name: str
     max_budget_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loads:
+    """How loaded the pools are, as one value that a decision reads. Nothing measures it yet: it is empty."""
+
+
+NO_LOADS: Final = Loads()
+
+
+class Reason(StrEnum):
+    """Why a pool was chosen; a metric label and the value of the reason header."""
+
+    FITS = "fits"
+    TOO_LONG = "too_long"  # the budget fits no smaller pool
+    UNSEEN_HISTORY = "unseen_history"  # or parts that cannot be measured, such as files
+    NOT_UNDERSTOOD = "not_understood"
+    EARLY = "early"  # so many bytes that no smaller pool could hold them; decided before the end
+    CUT_OFF = "cut_off"  # the gateway gave only the first part of the body
+    DEADLINE = "deadline"  # the body was not there in time
 
 
 class Pools:
@@ -40,7 +60,12 @@ class Pools:
         self.default = self.ascending[-1]
         self.largest_optional_tokens = self.ascending[-2].max_budget_tokens
 
-    def place(self, budget: TokenBudget) -> Pool:
-        """Return the first pool that holds the budget's upper bound; the default when none does."""
+    def place(self, facts: RequestFacts, budget: TokenBudget, loads: Loads = NO_LOADS) -> tuple[Pool, Reason]:  # noqa: ARG002  (read by the spill-over to come)
+        """Return the first pool that holds the budget's upper bound, the default when none does; and why."""
+        if facts.unseen_history:
+            return self.default, Reason.UNSEEN_HISTORY
         need = budget.bound
-        return next((pool for pool in self.ascending if need <= pool.max_budget_tokens), self.default)
+        for pool in self.ascending[:-1]:
+            if need <= pool.max_budget_tokens:
+                return pool, Reason.FITS
+        return self.default, Reason.TOO_LONG

@@ -1,37 +1,18 @@
 """Checking what answers say they used, and whose fault it is when it makes no sense."""
 
-from collections.abc import Iterable
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
-from extproc.core.reading.sse import SseEvent
 from extproc.core.usage import Usage
 
-__all__ = ["UsageStream", "checked_usage", "decode_response"]
+__all__ = ["checked_usage", "decode_response"]
 
 # No model has a context near this; a count beyond it is nonsense.
 MAX_TOKENS: Final = 10_000_000
 
 T = TypeVar("T")
-
-
-class UsageStream(Protocol):
-    """Finds the usage in the events of one streamed response."""
-
-    @property
-    def complete(self) -> bool:
-        """Whether the stream's last event was seen; what follows it in the body says nothing."""
-        ...
-
-    def see(self, events: Iterable[SseEvent]) -> None:
-        """Look at the next events. Raises ResponseNotUnderstood."""
-        ...
-
-    def finish(self) -> Usage:
-        """Return the usage once all events were seen. Raises ResponseNotUnderstood."""
-        ...
 
 
 def decode_response(

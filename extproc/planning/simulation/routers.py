@@ -1,18 +1,16 @@
-"""The router in the simulated fleet: the real one, `core`'s estimator and policy, and two to compare it with.
-
-Spill-over by load has its place in `core.policy.Pools.place`; when that takes each pool's load, `Router.place`
-will hand it on.
-"""
+"""The router in the simulated fleet: the real one, `core`'s estimator and policy, and two to compare it with."""
 
 from typing import Protocol
 
 import numpy as np
 
 from extproc.core.estimator.protocol import Estimate, Estimator, Source
+from extproc.core.exchange.settings import ExchangeSettings
 from extproc.core.facts import Api, RequestFacts
-from extproc.core.placing.budget import token_budget
+from extproc.core.placing.decision import Mode
 from extproc.core.placing.policy import Pools
 from extproc.core.router.learning_budget import JSON_MESSAGES, LearningBudget
+from extproc.core.router.placer import Placer
 from extproc.core.usage import Usage
 from extproc.planning.workload.arrivals import Workload
 
@@ -78,7 +76,7 @@ class LearningRouter:
         self, workload: Workload, pools: Pools, estimator: Estimator, learning: LearningBudget | None = None
     ) -> None:
         self._workload = workload
-        self._pools = pools
+        self._placer = Placer(Mode.ENFORCE, pools, estimator, ExchangeSettings().max_held_bytes)
         self._index = {pool.name: index for index, pool in enumerate(pools.ascending)}
         self._estimator = estimator
         self._learning = learning
@@ -89,11 +87,13 @@ class LearningRouter:
         """Estimate the request and return the pool that the policy chooses."""
         facts = self._facts(request)
         # Given as the tenant the kind of text makes the same category, without a look at the bytes in each run.
-        estimate = self._estimator.estimate(facts, self._workload.texts.category(request))
-        self.under_counted += int(self._workload.prompt[request]) > estimate.prompt_bound
-        if self._keeps(request, estimate):
-            self._kept[request] = estimate
-        return self._index[self._pools.place(token_budget(facts, estimate)).name]
+        decision = self._placer.place(facts, self._workload.texts.category(request))
+        estimate = decision.estimate
+        if estimate is not None:
+            self.under_counted += int(self._workload.prompt[request]) > estimate.prompt_bound
+            if self._keeps(request, estimate):
+                self._kept[request] = estimate
+        return self._index[decision.pool.name]
 
     def learn(self, request: int, output_tokens: int) -> None:
         """Hand the usage to the estimator, if the answer is among those that are learned from."""

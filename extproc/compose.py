@@ -1,0 +1,22 @@
+"""A router made from a configuration: the only place that does, for server, command line and benchmarks."""
+
+from extproc.config.schema import Configuration
+from extproc.core.estimator import make_estimator
+from extproc.core.listener import Listener
+from extproc.core.placing.policy import Pools
+from extproc.core.router.learner import Learner
+from extproc.core.router.learning_budget import LearningBudget
+from extproc.core.router.placer import Placer
+from extproc.core.router.router import Router
+
+__all__ = ["compose"]
+
+
+def compose(configuration: Configuration, listener: Listener) -> Router:
+    """Return a router that has learned nothing yet. Raises ConfigurationError for pools that cannot be."""
+    pools, exchange = Pools(configuration.pools), configuration.exchange
+    estimator = make_estimator(configuration.estimator)
+    placer = Placer(configuration.mode, pools, estimator, exchange.max_held_bytes)
+    budget = LearningBudget(configuration.learning)
+    learner = Learner(pools, estimator, budget, listener, exchange.max_response_bytes)
+    return Router(configuration.mode, placer, learner, listener)

@@ -1,0 +1,74 @@
+"""The transitions of an exchange, as one table; docs/architecture.md shows it, and its diagram, made from here.
+
+What stands in no row lets the event go on and leads to PASSING, which closes the stream as soon as that is
+harmless.
+"""
+
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from extproc.core.exchange.events import (
+    Broken,
+    Deadline,
+    Drain,
+    RequestBody,
+    RequestHeaders,
+    RequestTrailers,
+    ResponseBody,
+    ResponseHeaders,
+    ResponseTrailers,
+)
+
+__all__ = ["TRANSITIONS", "State", "Transition"]
+
+
+class State(StrEnum):
+    """Where an exchange stands."""
+
+    OPEN = "open"
+    COLLECTING = "collecting"  # the request's body is gathered
+    AWAITING = "awaiting"  # placed, and kept for its response
+    READING = "reading"  # the response is read
+    PASSING = "passing"  # nothing is left to do
+
+
+class Transition(NamedTuple):
+    """One row: what a state does with an event (a method of Exchange, and in words), and where that can lead."""
+
+    state: State
+    event: type
+    handler: str
+    what_happens: str
+    leads_to: tuple[State, ...]
+
+
+_OPEN, _COLLECTING, _AWAITING, _READING, _PASSING = State
+
+TRANSITIONS: Final = (
+    Transition(_OPEN, RequestHeaders, "open",
+               "ours: hold the headers, or reply where the mode waits; else let it go on",
+               (_COLLECTING, _PASSING)),
+    Transition(_OPEN, RequestBody, "open_headless",
+               "the gateway skips headers: report, let it go on", (_PASSING,)),
+    Transition(_COLLECTING, RequestBody, "collect",
+               "gather; whole: decide; early or cut off: default pool; then send all that is held",
+               (_COLLECTING, _AWAITING, _PASSING)),
+    Transition(_COLLECTING, RequestTrailers, "collect_trailers",
+               "whole: decide, send all that is held", (_AWAITING, _PASSING)),
+    Transition(_COLLECTING, Deadline, "miss_deadline",
+               "held: default pool, send all that is held", (_COLLECTING, _PASSING)),
+    Transition(_COLLECTING, ResponseHeaders, "responded_by_others",
+               "nothing to decide any more: send all that is held", (_PASSING,)),
+    Transition(_AWAITING, RequestTrailers, "pass_trailers",
+               "let them go on", (_AWAITING,)),
+    Transition(_AWAITING, ResponseHeaders, "open_response",
+               "readable: read on; else let it go on", (_READING, _PASSING)),
+    Transition(_READING, ResponseBody, "read",
+               "feed the reader; at the response's end learn", (_READING, _PASSING)),
+    Transition(_READING, ResponseTrailers, "read_trailers",
+               "the end: learn", (_PASSING,)),
+    *(Transition(state, Drain, "drain",
+                 "close as soon as nothing is held and no byte would be lost", (state,)) for state in State),
+    *(Transition(state, Broken, "break",
+                 "report; abort where bytes are lost, else close", (_PASSING,)) for state in State),
+)  # fmt: skip

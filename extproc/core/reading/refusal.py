@@ -1,0 +1,71 @@
+"""Recognising the refusal of a request that does not fit a pool's context, in the words of each server."""
+
+import re
+from typing import Final
+
+import msgspec
+
+from extproc.core.errors import ResponseFault, ResponseNotUnderstood
+from extproc.core.usage import Overflow
+
+__all__ = ["MAX_REFUSAL_BYTES", "read_overflow", "read_refusal"]
+
+# A refusal is a few hundred bytes; a longer one is not read.
+MAX_REFUSAL_BYTES: Final = 16 * 1024
+
+
+def read_refusal(body: bytes | bytearray) -> Overflow:
+    """Read a refusal for length. Raises ResponseNotUnderstood (STATUS) for a refusal of another kind."""
+    overflow = read_overflow(body)
+    if overflow is None:
+        raise ResponseNotUnderstood(ResponseFault.STATUS)
+    return overflow
+
+
+class _Error(msgspec.Struct, frozen=True, gc=False):
+    message: str = ""
+    param: str | None = None
+    code: str | int | None = None
+
+
+class _Refusal(_Error, frozen=True, gc=False):
+    """An error as it is nested now, and as vLLM wrote it flat before 0.11."""
+
+    error: _Error | None = None
+
+
+_REFUSAL = msgspec.json.Decoder(_Refusal)
+
+
+def read_overflow(body: bytes | bytearray) -> Overflow | None:
+    """Recognise the refusal of a request that does not fit the pool's context; None for any other body.
+
+    The message is all that every version of vLLM has in common; newer ones name a `param` too, but `max_tokens`
+    also stands for values that are wrong in themselves. Counts in it are lower bounds of the prompt: newer
+    versions stop counting where the context ends. Never raises.
+    """
+    try:
+        refusal = _REFUSAL.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    error = refusal.error or refusal
+    if not (
+        error.code == "context_length_exceeded" or error.param in _INPUT_PARAMS or _OVERFLOW.search(error.message)
+    ):
+        return None
+    named = _PROMPT_TOKENS.search(error.message)
+    return Overflow(next((int(count) for count in named.groups() if count), 0) or None if named else None)
+
+
+_INPUT_PARAMS: Final = frozenset({"input_tokens", "input_text"})
+# vLLM: the API servers' checks of all versions, and the engine's own.
+_OVERFLOW: Final = re.compile(
+    r"maximum context length is [0-9]|context length is only [0-9]|cannot be greater than max_model_len"
+    r"|longer than the maximum model length|too long to fit into the model"
+)
+_PROMPT_TOKENS: Final = re.compile(
+    r"\b([0-9]{1,9}) (?:input tokens|tokens in the (?:messages|input|prompt)|in (?:the messages|your prompt))"
+    r"|messages resulted in ([0-9]{1,9}) tokens"
+    r"|prompt \((?:total )?length ([0-9]{1,9})\)"
+    r"|maximum input length of ([0-9]{1,9}) tokens \(at most"
+)

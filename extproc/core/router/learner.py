@@ -1,0 +1,82 @@
+"""From a response to what is learned: which are read, by what, and what the estimator takes from them."""
+
+from extproc.core.errors import ResponseNotUnderstood
+from extproc.core.estimator.protocol import Estimate, Estimator, Source
+from extproc.core.facts import ResponseHead
+from extproc.core.listener import Listener, Observation
+from extproc.core.placing.decision import Decision
+from extproc.core.placing.policy import Pool, Pools
+from extproc.core.reading.reader import UsageReader
+from extproc.core.reading.response import reader_for
+from extproc.core.router.learning_budget import JSON_MESSAGES, LearningBudget
+from extproc.core.usage import Overflow, Usage
+
+__all__ = ["Learner"]
+
+
+class Learner:
+    """Learns from the responses that its budget affords; `max_response_bytes` bounds what is read of one."""
+
+    def __init__(
+        self,
+        pools: Pools,
+        estimator: Estimator,
+        budget: LearningBudget,
+        listener: Listener,
+        max_response_bytes: int,
+    ) -> None:
+        self._default = pools.default
+        self._estimator = estimator
+        self._budget = budget
+        self._listener = listener
+        self._max_response_bytes = max_response_bytes
+
+    def keeps(self, decision: Decision, now_s: float) -> bool:
+        """Say whether the stream stays open, to learn from the response."""
+        if decision.estimate is None or not decision.learnable:
+            return False
+        young = decision.estimate.source in (Source.PRIOR, Source.YOUNG)
+        kept = self._budget.admit(_most_messages(decision), young=young, now_s=now_s)
+        if kept:
+            self._listener.kept(decision)
+        return kept
+
+    def reader(self, decision: Decision, head: ResponseHead) -> UsageReader | None:
+        """Return what reads the response of a kept stream; None (reported) when it cannot teach."""
+        if head.attempts > 1 and head.succeeded and decision.routed:
+            self._listener.repaired(decision)
+        try:
+            return reader_for(decision.api, head, self._max_response_bytes)
+        except ResponseNotUnderstood as error:
+            self._listener.not_learned(error.fault)
+            return None
+
+    def learn(self, decision: Decision, head: ResponseHead, said: Usage | Overflow) -> None:
+        """Learn from what a complete response said."""
+        estimate, served_by = _estimate(decision), self._served_by(decision, head)
+        if isinstance(said, Overflow):
+            self._estimator.observe_overflow(estimate, said)
+            self._listener.overflowed(decision, said, served_by)
+        else:
+            learning = self._estimator.observe(estimate, said, served_by.max_budget_tokens)
+            self._listener.observed(Observation(decision, served_by, said, learning))
+
+    def settle(self, decision: Decision, messages: int) -> None:
+        """Pay for the response messages that a kept stream really took."""
+        self._budget.pay_back(_most_messages(decision), messages)
+
+    def _served_by(self, decision: Decision, head: ResponseHead) -> Pool:
+        """Return the pool that responded: the gateway sends a second attempt to the default one."""
+        return decision.pool if decision.routed and head.attempts <= 1 else self._default
+
+
+def _most_messages(decision: Decision) -> int:
+    """Return the most response messages of a decision's response: one for each token when it is streamed."""
+    budget = decision.budget
+    assert budget is not None, "only decisions with a budget are kept"
+    return JSON_MESSAGES + (budget.output_tokens * budget.sequences if decision.stream else 0)
+
+
+def _estimate(decision: Decision) -> Estimate:
+    assert decision.estimate is not None, "only decisions with an estimate are kept"
+    return decision.estimate

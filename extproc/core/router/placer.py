@@ -1,0 +1,67 @@
+"""From a request to a decision: facts, estimate, budget, policy; for router, tools and planner alike."""
+
+from extproc.core.apis import read_request
+from extproc.core.errors import BodyFault, BodyNotUnderstood
+from extproc.core.estimator.protocol import Estimator
+from extproc.core.facts import Api, RequestFacts, RequestHead
+from extproc.core.placing.budget import token_budget
+from extproc.core.placing.decision import Decision, Mode
+from extproc.core.placing.early import EarlyRule
+from extproc.core.placing.policy import NO_LOADS, Loads, Pools, Reason
+
+__all__ = ["Placer"]
+
+_NO_ENCODING = ("", "identity")
+
+
+class Placer:
+    """Places requests in pools, by what its estimator has learned. All that it decides is in the Decision."""
+
+    def __init__(self, mode: Mode, pools: Pools, estimator: Estimator, max_held_bytes: int) -> None:
+        self.early = EarlyRule(pools.largest_optional_tokens, max_held_bytes)
+        self.estimator = estimator
+        self._mode = mode
+        self._pools = pools
+
+    def decide(self, api: Api, head: RequestHead, body: bytes, loads: Loads = NO_LOADS) -> Decision:
+        """Place a request whose body is there as a whole."""
+        if self.early.next_look(api, body) == 0:
+            return self.unsure(api, Reason.EARLY, len(body))
+        if head.content_encoding not in _NO_ENCODING:
+            return self.unsure(api, Reason.NOT_UNDERSTOOD, len(body), BodyFault.ENCODED)
+        try:
+            facts = read_request(api, body)
+        except BodyNotUnderstood as error:
+            return self.unsure(api, Reason.NOT_UNDERSTOOD, len(body), error.fault)
+        return self.place(facts, head.tenant, loads, len(body))
+
+    def place(self, facts: RequestFacts, tenant: str, loads: Loads = NO_LOADS, body_bytes: int = 0) -> Decision:
+        """Place a request by its facts; `tenant` is the value of the configured header or "".
+
+        A request whose text alone is beyond the early limit is decided as its body would be: without an estimate.
+        """
+        if self.early.is_beyond(facts):
+            return self.unsure(facts.api, Reason.EARLY, body_bytes)
+        estimate = self.estimator.estimate(facts, tenant)
+        budget = token_budget(facts, estimate)
+        pool, reason = self._pools.place(facts, budget, loads)
+        return Decision(
+            pool=pool,
+            reason=reason,
+            mode=self._mode,
+            routed=pool is not self._pools.default and self._mode is Mode.ENFORCE,
+            api=facts.api,
+            model=facts.model,
+            estimate=estimate,
+            budget=budget,
+            stream=facts.stream,
+            learnable=facts.usage_in_response,
+            body_bytes=body_bytes,
+            text_bytes=facts.text_bytes,
+        )
+
+    def unsure(self, api: Api, reason: Reason, body_bytes: int, fault: BodyFault | None = None) -> Decision:
+        """Place a request that was not seen whole, or not understood: in the default pool."""
+        return Decision(
+            self._pools.default, reason, self._mode, routed=False, api=api, fault=fault, body_bytes=body_bytes
+        )
