@@ -1,12 +1,16 @@
 """Where our own time goes: the parts of one exchange, called in the measuring process, without transport."""
 
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from statistics import median
+from types import FrameType
 
 from prometheus_client import CollectorRegistry
 
+import extproc
 from bench import messages
 from bench.measuring import Plan, Table
 from bench.stack import Stack
@@ -31,13 +35,18 @@ response in three. The bars above leave a quarter and a third of the bare server
 classes alone have a bar of 60 us of their own (bench/estimator.md)."""
 
 
+CALLS_NOTES = """\
+Counted by the interpreter's profiler: functions of the package, and comprehensions where the interpreter makes
+them calls. A released and a learned exchange as above; an event is one token of a streamed response."""
+TOKEN_EVENT = b'data: {"id":"x","choices":[{"index":0,"delta":{"content":" hi"},"finish_reason":null}]}\n\n'
+
+
 class _Exchanges:
     """What the server holds, with a model that was taught."""
 
     def __init__(self, kind: str) -> None:
-        configuration = parse(
-            f"{{estimator: {{kind: {kind}}}, learning: {{messages_per_s: 1e9, burst_messages: 1e9}}}}"
-        )
+        endless = "{messages_per_s: 1000000000, burst_messages: 1000000000}"
+        configuration = parse(f"{{estimator: {{kind: {kind}}}, learning: {endless}}}")
         metrics = Metrics(CollectorRegistry(), max_models=50, max_categories=50)
         self.router = compose(configuration, metrics)
         self.decoder, self.encoder = Decoder(), Encoder(HeaderNames())
@@ -55,13 +64,32 @@ class _Exchanges:
         """Decode a stream's messages."""
         return [self.decoder.first(stream[0])[1], *map(self.decoder.next, stream[1:])]
 
-    def exchange(self, stream: list[bytes]) -> list[bytes]:
+    def exchange(self, stream: list[bytes]) -> None:
         """Decode, handle and encode all messages of a stream."""
-        modes, _ = self.decoder.first(stream[0])
-        exchange = Exchange(self.router, modes)
-        actions = [action for event in self.decode(stream) for action in exchange.handle(event, 0.0)]
+        exchange = self.opened(stream)
         exchange.end()
-        return [self.encoder.encode(action) for action in actions if type(action) is not Close]
+
+    def opened(self, stream: list[bytes]) -> Exchange:
+        """Take the first messages of a stream through an exchange that goes on."""
+        modes, event = self.decoder.first(stream[0])
+        exchange = Exchange(self.router, modes)
+        self.take(exchange, event)
+        for message in stream[1:]:
+            self.take(exchange, self.decoder.next(message))
+        return exchange
+
+    def take(self, exchange: Exchange, event: Event) -> None:
+        """Handle one event and encode the replies."""
+        for reply in exchange.handle(event, 0.0):
+            if type(reply) is not Close:
+                self.encoder.encode(reply)
+
+    def slice_of_a_stream(self) -> Callable[[], None]:
+        """Return the call that takes one server-sent event through an exchange that reads its response."""
+        body = messages.chat_body(BODY_BYTES, stream=True, include_usage=True)
+        head, piece, *_ = messages.response(TOKEN_EVENT, {"content-type": "text/event-stream"})
+        exchange = self.opened([*messages.request(messages.http2_pieces(body)), head])
+        return lambda: self.take(exchange, self.decoder.next(piece))
 
 
 def measure(_stack: Stack, plan: Plan) -> list[Table]:
@@ -84,7 +112,30 @@ def measure(_stack: Stack, plan: Plan) -> list[Table]:
         for part, call in parts.items():
             times[part].append(_us(call, plan.requests))
     rows = [(part, f"{min(each):.1f}", f"{median(each):.1f}") for part, each in times.items()]
-    return [Table("Where our own time goes", NOTES, ("part", "us, least", "us, median"), rows)]
+    times_table = Table("Where our own time goes", NOTES, ("part", "us, least", "us, median"), rows)
+    counted: dict[str, tuple[Callable[[], object], int]] = {
+        "a released exchange": (partial(ours.exchange, ours.released), 90),
+        "a learned exchange": (partial(ours.exchange, ours.learned), 220),
+        "one event of a streamed response": (ours.slice_of_a_stream(), 8),
+    }
+    calls = [(part, str(_calls(call)), str(bar)) for part, (call, bar) in counted.items()]
+    return [times_table, Table("Python calls of our own", CALLS_NOTES, ("part", "calls", "bar"), calls)]
+
+
+def _calls(call: Callable[[], object]) -> int:
+    """Count the calls of functions in our package, with their comprehensions."""
+    ours, count = str(Path(extproc.__file__).parent), 0
+
+    def on_event(frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event == "call" and frame.f_code.co_filename.startswith(ours)
+
+    sys.setprofile(on_event)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return count
 
 
 def _us(call: Callable[[], object], times: int) -> float:

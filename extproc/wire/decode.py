@@ -53,23 +53,38 @@ class Decoder:
         Without protocol_config (older gateways) BUFFERED is assumed: it is the one mode in which a response never
         comes too early. Raises UnknownMessage.
         """
-        request = _parse(message)
+        try:
+            request = ProcessingRequest.FromString(message)
+        except DecodeError as error:
+            raise _not_a_request(message, error) from error
+        kind = request.WhichOneof("request")
         if not request.HasField("protocol_config"):
-            return Modes(), self._event(request)
+            return Modes(), self._event(request, kind)
         config = request.protocol_config
         modes = _modes(
             config.request_body_mode,
             config.response_body_mode,
             config.send_body_without_waiting_for_header_response,
         )
-        return modes, self._event(request)
+        return modes, self._event(request, kind)
 
     def next(self, message: bytes) -> Event:
         """Decode a later message of a stream. Raises UnknownMessage."""
-        return self._event(_parse(message))
-
-    def _event(self, request: ProcessingRequest) -> Event:
+        try:
+            request = ProcessingRequest.FromString(message)
+        except DecodeError as error:
+            raise _not_a_request(message, error) from error
         match request.WhichOneof("request"):
+            # Of the two there are many in a stream, of all others one.
+            case "response_body":
+                return ResponseBody(request.response_body.body, request.response_body.end_of_stream)
+            case "request_body":
+                return RequestBody(request.request_body.body, request.request_body.end_of_stream)
+            case kind:
+                return self._event(request, kind)
+
+    def _event(self, request: ProcessingRequest, kind: str | None) -> Event:
+        match kind:
             case "request_headers":
                 headers = request.request_headers
                 picked = _pick(headers.headers, self._request_fields)
@@ -130,8 +145,5 @@ def _number(text: str, otherwise: int) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else otherwise
 
 
-def _parse(message: bytes) -> ProcessingRequest:
-    try:
-        return ProcessingRequest.FromString(message)
-    except DecodeError as error:
-        raise UnknownMessage(f"{len(message)} bytes that are no ProcessingRequest: {error}") from error
+def _not_a_request(message: bytes, error: DecodeError) -> UnknownMessage:
+    return UnknownMessage(f"{len(message)} bytes that are no ProcessingRequest: {error}")

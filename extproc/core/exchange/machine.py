@@ -52,6 +52,7 @@ __all__ = ["Exchange"]
 
 Replies = Sequence[Reply]
 _BUFFERED = (BodyMode.BUFFERED, BodyMode.BUFFERED_PARTIAL)
+_CONTINUE_RESPONSE: Final[Replies] = (ContinueBody(Phase.RESPONSE),)  # made once: streams need many
 
 
 class Exchange:
@@ -211,28 +212,38 @@ class Exchange:
         if self._reader is None:
             return self._pass(event, now_s)
         self.state = State.READING
-        return self._read_on(b"", event)
+        if event.end_of_stream:
+            self._learn(self._reader)
+        return neutral_replies(event, self._modes)
 
     def _read(self, event: ResponseBody, _now_s: float) -> Replies:
         self._response_messages += 1
-        return self._read_on(event.data, event)
-
-    def _read_on(self, data: bytes, event: ResponseHeaders | ResponseBody) -> Replies:
-        assert self._reader is not None
-        assert self._kept is not None
+        reader = self._reader
+        assert reader is not None
         try:
-            self._reader.feed(data)
-            if event.end_of_stream or self._reader.complete:
-                self.state = State.PASSING
-                self._router.learner.learn(self._kept, self._response_head, self._reader.finish())
+            reader.feed(event.data)
+            if event.end_of_stream or reader.complete:
+                self._learn(reader)
         except ResponseNotUnderstood as error:
-            self._router.listener.not_learned(error.fault)
-            self.state = State.PASSING
-        return neutral_replies(event, self._modes)
+            self._not_learned(error.fault)
+        return _CONTINUE_RESPONSE if self._duplex is None else neutral_replies(event, self._modes)
 
     def _read_trailers(self, event: ResponseTrailers, _now_s: float) -> Replies:
-        self._read_on(b"", ResponseBody(b"", end_of_stream=True))
+        assert self._reader is not None
+        self._learn(self._reader)
         return neutral_replies(event, self._modes)
+
+    def _learn(self, reader: UsageReader) -> None:
+        assert self._kept is not None
+        self.state = State.PASSING
+        try:
+            self._router.learner.learn(self._kept, self._response_head, reader.finish())
+        except ResponseNotUnderstood as error:
+            self._not_learned(error.fault)
+
+    def _not_learned(self, fault: ResponseFault) -> None:
+        self.state = State.PASSING
+        self._router.listener.not_learned(fault)
 
     # PASSING, and any state
 

@@ -60,7 +60,10 @@ class _Bounded:
 
 class _Identity(_Bounded):
     def feed(self, data: bytes) -> bytes:
-        return self._counted(data)
+        self._left_bytes -= len(data)
+        if self._left_bytes < 0:
+            raise ResponseNotUnderstood(ResponseFault.TOO_LARGE)
+        return data
 
     def finish(self) -> bytes:
         return b""

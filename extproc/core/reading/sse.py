@@ -43,6 +43,16 @@ class SseParser:
         """Return the events that `data` completes. Raises ResponseNotUnderstood (TOO_LARGE)."""
         if data and (_CR in data or self._after_cr):
             data = self._with_lf_only(data)
+        # What vLLM writes for each token: one event, alone, in one line.
+        if (
+            data.startswith(b"data: ")
+            and not self._pending
+            and data.find(b"\n\n") == len(data) - 2 == data.find(b"\n")
+        ):
+            self._at_start = False
+            if len(data) - 2 > self._max_event_bytes:
+                self._check_size(data)
+            return [SseEvent(b"", data[6:-2])]
         finished = self._finished(data)
         if finished is None:
             return []
