@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
 
 from extproc.core.errors import ResponseFault
 from extproc.core.estimator.protocol import Learning
@@ -36,8 +35,11 @@ class Observation:
     learning: Learning
 
 
-class Listener(Protocol):
-    """Is called with everything that an exchange does. Implementations must not raise and must be quick."""
+class Listener:
+    """Is called with everything that an exchange does; a subclass takes what it has something to do with.
+
+    Implementations must not raise and must be quick.
+    """
 
     def decided(self, decision: Decision) -> None:
         """Called when a request was placed."""

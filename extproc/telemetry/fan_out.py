@@ -1,68 +1,32 @@
 """One Listener that passes everything on to several."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from extproc.core.errors import ResponseFault
-from extproc.core.listener import Listener, Misconfiguration, Observation
-from extproc.core.placing.decision import Decision
-from extproc.core.placing.policy import Pool
-from extproc.core.usage import Overflow
+from extproc.core.listener import Listener
 
 __all__ = ["FanOut"]
 
+Call = Callable[..., None]
 
-class FanOut:
-    """Calls each listener in turn."""
+
+class FanOut(Listener):
+    """Calls each listener in turn; those that have nothing to say to an event are not asked.
+
+    What is called for each event is put together once: with a single taker, it is the taker's own method.
+    """
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
-        self._listeners = tuple(listeners)
+        for event, ignored in vars(Listener).items():
+            if event.startswith("_"):
+                continue
+            takers = [getattr(each, event) for each in listeners if getattr(type(each), event) is not ignored]
+            if takers:
+                setattr(self, event, takers[0] if len(takers) == 1 else _each(takers))
 
-    def decided(self, decision: Decision) -> None:
-        """Pass on."""
-        for listener in self._listeners:
-            listener.decided(decision)
 
-    def passed(self) -> None:
-        """Pass on."""
-        for listener in self._listeners:
-            listener.passed()
+def _each(takers: Sequence[Call]) -> Call:
+    def call(*arguments: object) -> None:
+        for taker in takers:
+            taker(*arguments)
 
-    def kept(self, decision: Decision) -> None:
-        """Pass on."""
-        for listener in self._listeners:
-            listener.kept(decision)
-
-    def released(self, decision: Decision) -> None:
-        """Pass on."""
-        for listener in self._listeners:
-            listener.released(decision)
-
-    def observed(self, observation: Observation) -> None:
-        """Pass on."""
-        for listener in self._listeners:
-            listener.observed(observation)
-
-    def not_learned(self, why: ResponseFault) -> None:
-        """Pass on."""
-        for listener in self._listeners:
-            listener.not_learned(why)
-
-    def overflowed(self, decision: Decision, overflow: Overflow, served_by: Pool) -> None:
-        """Pass on."""
-        for listener in self._listeners:
-            listener.overflowed(decision, overflow, served_by)
-
-    def repaired(self, decision: Decision) -> None:
-        """Pass on."""
-        for listener in self._listeners:
-            listener.repaired(decision)
-
-    def misconfigured(self, what: Misconfiguration) -> None:
-        """Pass on."""
-        for listener in self._listeners:
-            listener.misconfigured(what)
-
-    def failed(self, error: Exception) -> None:
-        """Pass on."""
-        for listener in self._listeners:
-            listener.failed(error)
+    return call

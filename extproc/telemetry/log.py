@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from extproc.core.errors import ResponseFault
-from extproc.core.listener import Misconfiguration, Observation
+from extproc.core.listener import Listener, Misconfiguration, Observation
 from extproc.core.placing.decision import Decision
 from extproc.core.placing.policy import Pool
 from extproc.core.usage import Overflow
@@ -68,7 +68,7 @@ def configure_logging(level: str) -> None:
     logging.getLogger("grpc").setLevel(max(logging.INFO, logging.getLogger().level))
 
 
-class LogListener:
+class LogListener(Listener):
     """A Listener that logs what an operator has to know, and decisions at level debug."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -92,15 +92,6 @@ class LogListener:
                 "body_bytes": decision.body_bytes,
             }
             self._log.debug("decided", extra={"fields": fields})
-
-    def passed(self) -> None:
-        """Stay silent: other paths are normal."""
-
-    def kept(self, decision: Decision) -> None:
-        """Stay silent."""
-
-    def released(self, decision: Decision) -> None:
-        """Stay silent."""
 
     def observed(self, observation: Observation) -> None:
         """Log a response that taught, at level debug."""

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from extproc.core.errors import ResponseFault
 from extproc.core.estimator.protocol import Estimate, Learning
-from extproc.core.listener import Misconfiguration, Observation
+from extproc.core.listener import Listener, Misconfiguration, Observation
 from extproc.core.placing.decision import Decision
 from extproc.core.placing.policy import Pool
 from extproc.core.usage import Overflow, Usage
@@ -44,7 +44,7 @@ class _Children(Generic[M]):
         return child
 
 
-class Metrics:
+class Metrics(Listener):
     """A Listener that counts; owns no registry of its own."""
 
     def __init__(self, registry: CollectorRegistry, max_models: int, max_categories: int) -> None:

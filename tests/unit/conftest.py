@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from extproc.core.exchange.events import (
 )
 from extproc.core.exchange.machine import Exchange
 from extproc.core.exchange.settings import ExchangeSettings
+from extproc.core.listener import Listener
 from extproc.core.placing.decision import Mode
 from extproc.core.placing.policy import Pool, Pools
 from extproc.core.router.learner import Learner
@@ -34,14 +36,16 @@ from extproc.core.router.placer import Placer
 from extproc.core.router.router import Router
 
 
-class Recorder:
+class Recorder(Listener):
     """A Listener that remembers every call as (name, arguments)."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
+        for name in (name for name in vars(Listener) if not name.startswith("_")):
+            setattr(self, name, partial(self._record, name))
 
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        return lambda *arguments: self.calls.append((name, arguments))
+    def _record(self, name: str, *arguments: Any) -> None:
+        self.calls.append((name, arguments))
 
     def calls_of(self, name: str) -> list[Any]:
         """Return the first argument of every call with this name."""
