@@ -9,11 +9,11 @@ ARGS ?=
 # thousands of generated modules few are ever imported.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint format bench lock clean
+.PHONY: help demo test lint format docs bench lock clean
 help:
 	@echo "make demo [ARGS='--once --json']   real traffic through a real Envoy into two emulated pools"
 	@echo "make test [ARGS='-k name']         all tests"
-	@echo "make lint | format | bench | lock | clean"
+	@echo "make lint | format | docs | bench | lock | clean"
 
 $(READY): requirements/dev.txt pyproject.toml setup.py $(wildcard protos/dualpool/*/*.proto)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -35,6 +35,9 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(READY)
+	$(BIN)/python docs/generate.py
 
 bench: $(READY)
 	$(BIN)/python -m bench $(ARGS)
