@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
+from extproc.core.apis.response import usage_reader
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.facts import Api
-from extproc.core.reading.response import usage_reader
 from extproc.core.usage import Overflow, Usage
 
 CAP = 1 << 20

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extproc.core.apis.response import usage_reader
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.facts import Api
 from extproc.core.reading.reader import UsageReader
 from extproc.core.reading.refusal import read_overflow
-from extproc.core.reading.response import usage_reader
 from extproc.core.usage import Overflow, Usage
 
 CAP = 1 << 20

@@ -1,5 +1,6 @@
 """From a response to what is learned: which are read, by what, and what the estimator takes from them."""
 
+from extproc.core.apis.response import reader_for
 from extproc.core.errors import ResponseNotUnderstood
 from extproc.core.estimator.protocol import Estimate, Estimator, Source
 from extproc.core.facts import ResponseHead
@@ -7,7 +8,6 @@ from extproc.core.listener import Listener, Observation
 from extproc.core.placing.decision import Decision
 from extproc.core.placing.policy import Pool, Pools
 from extproc.core.reading.reader import UsageReader
-from extproc.core.reading.response import reader_for
 from extproc.core.router.learning_budget import JSON_MESSAGES, LearningBudget
 from extproc.core.usage import Overflow, Usage
 
