@@ -14,7 +14,8 @@ import uvloop
 
 from bench import messages
 from extproc.core.exchange.events import ContinueBody, ContinueHeaders, Phase
-from extproc.wire.encode import Encoder, HeaderNames
+from extproc.core.headers import HeaderNames
+from extproc.wire.encode import Encoder
 
 __all__ = ["main"]
 

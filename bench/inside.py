@@ -20,9 +20,10 @@ from extproc.core.apis import read_request
 from extproc.core.exchange.events import Close, Event
 from extproc.core.exchange.machine import Exchange
 from extproc.core.facts import Api, RequestHead
+from extproc.core.headers import HeaderNames
 from extproc.telemetry.metrics import Metrics
 from extproc.wire.decode import Decoder
-from extproc.wire.encode import Encoder, HeaderNames
+from extproc.wire.encode import Encoder
 
 __all__ = ["measure"]
 

@@ -19,10 +19,11 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import HttpBody, HttpHeade
 
 from extproc.core.exchange.events import ContinueHeaders, Phase
 from extproc.core.facts import Api
+from extproc.core.headers import HeaderNames
 from extproc.core.placing.budget import TokenBudget
 from extproc.core.placing.decision import Decision, Mode
 from extproc.core.placing.policy import Pool, Reason
-from extproc.wire.encode import Encoder, HeaderNames
+from extproc.wire.encode import Encoder
 
 __all__ = [
     "SERVICE",

@@ -7,10 +7,10 @@ from msgspec import Meta
 
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.exchange.settings import ExchangeSettings
+from extproc.core.headers import HeaderNames
 from extproc.core.placing.decision import Mode
 from extproc.core.placing.policy import Pool
 from extproc.core.router.learning_budget import LearningSettings
-from extproc.wire.encode import HeaderNames
 
 __all__ = ["AdminSettings", "Configuration", "ListenSettings", "MetricsSettings", "TlsFiles"]
 

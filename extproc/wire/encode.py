@@ -4,8 +4,6 @@ Values go into `raw_value`: Envoy leaves a header empty that is set through `val
 request only together with `clear_route_cache`.
 """
 
-from dataclasses import dataclass
-
 from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
 from envoy.service.ext_proc.v3.external_processor_pb2 import (
     BodyMutation,
@@ -26,21 +24,13 @@ from extproc.core.exchange.events import (
     Phase,
     Reply,
 )
+from extproc.core.headers import HeaderNames
 from extproc.core.placing.budget import TokenBudget
 from extproc.core.placing.decision import Decision, Mode
 
-__all__ = ["METADATA_NAMESPACE", "Encoder", "HeaderNames"]
+__all__ = ["METADATA_NAMESPACE", "Encoder"]
 
 METADATA_NAMESPACE = "dualpool"
-
-
-@dataclass(frozen=True, slots=True)
-class HeaderNames:
-    """Names of the headers that a decision sets on the request (lower-case)."""
-
-    pool: str = "x-token-budget-pool"
-    estimate: str = "x-token-budget-estimate"
-    reason: str = "x-token-budget-reason"
 
 
 class Encoder:

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from extproc.core.exchange.events import BodyMode, Close, Modes, RequestHeaders, ResponseHeaders
 from extproc.core.exchange.machine import Exchange
 from extproc.core.facts import RequestHead, ResponseHead
+from extproc.core.headers import HeaderNames
 from extproc.wire.decode import Decoder, UnknownMessage
-from extproc.wire.encode import Encoder, HeaderNames
+from extproc.wire.encode import Encoder
 
 Connect = Any
 

@@ -19,10 +19,11 @@ from extproc.core.exchange.events import (
     Reply,
 )
 from extproc.core.facts import Api
+from extproc.core.headers import HeaderNames
 from extproc.core.placing.budget import TokenBudget
 from extproc.core.placing.decision import Decision, Mode
 from extproc.core.placing.policy import Pool, Reason
-from extproc.wire.encode import Encoder, HeaderNames
+from extproc.wire.encode import Encoder
 
 NAMES = HeaderNames("x-pool", "x-estimate", "x-reason")
 ESTIMATE = Estimate(30.0, 45.0, 5, output_declared=True, source=Source.LEARNED, category=CategoryKey("m", "latin"))
