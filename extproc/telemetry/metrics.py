@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from extproc.core.errors import ResponseFault
-from extproc.core.estimator.protocol import Estimate, Learning
+from extproc.core.estimator.protocol import Estimate, Learning, Refused
 from extproc.core.listener import Listener, Misconfiguration, Observation
 from extproc.core.placing.decision import Decision
 from extproc.core.placing.policy import Pool
@@ -137,7 +137,7 @@ class Metrics(Listener):
         decision, usage, learning = observation.decision, observation.usage, observation.learning
         if learning.refused is not None:
             self.refused(learning.refused).inc()
-        if learning.refused == "implausible":
+        if learning.refused is Refused.IMPLAUSIBLE:
             return
         model = self._models.label(decision.model)
         self.prompt(model).observe(usage.prompt_tokens)
@@ -148,7 +148,7 @@ class Metrics(Listener):
         if learning.truncated_by_pool:
             self.truncated(observation.served_by.name, model).inc()
         # Usage of what was cut, or not in the body, says nothing about the estimate of what was.
-        if decision.estimate is not None and learning.refused in {None, "exact"}:
+        if decision.estimate is not None and learning.refused in {None, Refused.EXACT}:
             self._judge(decision.estimate, usage, learning, model)
 
     def _judge(self, estimate: Estimate, usage: Usage, learning: Learning, model: str) -> None:

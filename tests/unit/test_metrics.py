@@ -4,7 +4,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from extproc.core.errors import BodyFault, ResponseFault
-from extproc.core.estimator.protocol import CategoryKey, Estimate, Learning, Source
+from extproc.core.estimator.protocol import CategoryKey, Estimate, Learning, Refused, Source
 from extproc.core.facts import Api
 from extproc.core.listener import Misconfiguration, Observation
 from extproc.core.placing.budget import TokenBudget
@@ -95,9 +95,11 @@ def test_clipped_under_counted_and_truncated_responses_are_counted(
     assert 1 == value(registry, "truncated_by_pool_total", pool="long", model="m")
 
 
-@pytest.mark.parametrize(("refused", "judged"), [("exact", 1), ("truncated", None), ("unseen_history", None)])
+@pytest.mark.parametrize(
+    ("refused", "judged"), [(Refused.EXACT, 1), (Refused.TRUNCATED, None), (Refused.UNSEEN_HISTORY, None)]
+)
 def test_only_usage_of_what_was_estimated_judges_the_estimate(
-    metrics: Metrics, registry: CollectorRegistry, refused: str, judged: float | None
+    metrics: Metrics, registry: CollectorRegistry, refused: Refused, judged: float | None
 ) -> None:
     """Usage of a prompt that was cut, or not in the body, has true lengths but says nothing of the estimate."""
     metrics.observed(
@@ -111,7 +113,7 @@ def test_only_usage_of_what_was_estimated_judges_the_estimate(
 
 def test_usage_that_is_not_believed_is_only_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
     """One nonsensical response does not spoil the sums of true lengths."""
-    metrics.observed(Observation(DECISION, SHORT, Usage(5_000_000), replace(LEARNED, refused="implausible")))
+    metrics.observed(Observation(DECISION, SHORT, Usage(5_000_000), replace(LEARNED, refused=Refused.IMPLAUSIBLE)))
     assert 1 == value(registry, "refused_observations_total", cause="implausible")
     assert None is value(registry, "actual_prompt_tokens_sum", model="m")
     assert None is value(registry, "estimate_ratio_sum", model="m")

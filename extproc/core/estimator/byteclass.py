@@ -51,6 +51,7 @@ from extproc.core.estimator.protocol import (
     Estimate,
     LearnedState,
     Learning,
+    Refused,
     Source,
 )
 from extproc.core.estimator.residual import Residual
@@ -112,7 +113,7 @@ class ByteClassEstimator:
         """Learn prices, residual, bound and output length; the error in the result is that of before."""
         evidence, actual = estimate.evidence, usage.prompt_tokens
         if not isinstance(evidence, Evidence) or not evidence.accepts(usage, pool_tokens):
-            return Learning(0.0, under_counted=False, bytes_per_token=0.0, refused="implausible")
+            return Learning(0.0, under_counted=False, bytes_per_token=0.0, refused=Refused.IMPLAUSIBLE)
         if evidence.tells_output(usage):
             self._outputs.observe(estimate.category, usage.completion_tokens, cut=usage.cut_by_length)
         truncated = evidence.truncated_by_pool(usage, pool_tokens)
@@ -183,7 +184,9 @@ class ByteClassEstimator:
             else:
                 self._all_models = residual
 
-    def _learn(self, category: CategoryKey, x: Features, text_bytes: int, actual: int) -> tuple[bool, str | None]:
+    def _learn(
+        self, category: CategoryKey, x: Features, text_bytes: int, actual: int
+    ) -> tuple[bool, Refused | None]:
         """Take in one response; return whether its error was clipped, and why the prices refused it, if so."""
         model = self._models.use(category.model)
         now = self._believe(category, x, text_bytes)
@@ -204,7 +207,7 @@ class ByteClassEstimator:
             part.learn(believed + now.residual, now.doubt, text_bytes / actual, move_mean=taught)
         weight = 1.0 if believed == error else believed / error
         sound = model.prices.learn(x, now.tokens * exp(believed), weight)
-        return clipped, None if sound else "numbers"
+        return clipped, None if sound else Refused.NUMBERS
 
     def _start_anew(self, name: str, model: ServedModel) -> None:
         model.start_anew()

@@ -25,7 +25,15 @@ from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.categories import MAX_KEY_CHARS, CappedMap
 from extproc.core.estimator.evidence import MAX_BYTES_PER_TOKEN, Evidence
 from extproc.core.estimator.output_lengths import OutputLengths
-from extproc.core.estimator.protocol import CategoryKey, CategoryState, Estimate, LearnedState, Learning, Source
+from extproc.core.estimator.protocol import (
+    CategoryKey,
+    CategoryState,
+    Estimate,
+    LearnedState,
+    Learning,
+    Refused,
+    Source,
+)
 from extproc.core.estimator.settings import EmaSettings, EstimatorSettings, MediaTokens
 from extproc.core.estimator.text import digrams, text_kind
 from extproc.core.facts import MediaCount, RequestFacts
@@ -95,7 +103,7 @@ class EmaEstimator:
         """Learn the observed ratio and the output length; the error in the result is that of before."""
         evidence = estimate.evidence
         if not isinstance(evidence, Evidence) or not evidence.accepts(usage, pool_tokens):
-            return Learning(0.0, under_counted=False, bytes_per_token=0.0, refused="implausible")
+            return Learning(0.0, under_counted=False, bytes_per_token=0.0, refused=Refused.IMPLAUSIBLE)
         if evidence.tells_output(usage):
             self._outputs.observe(estimate.category, usage.completion_tokens, cut=usage.cut_by_length)
         observed, refused = _observed_ratio(evidence, usage)
@@ -158,15 +166,15 @@ def media_tokens(media: MediaCount, costs: MediaTokens) -> int:
     )
 
 
-def _observed_ratio(evidence: Evidence, usage: Usage) -> tuple[float, str | None]:
+def _observed_ratio(evidence: Evidence, usage: Usage) -> tuple[float, Refused | None]:
     """Return the bytes per token of a response, and why it cannot be learned from (None when it can)."""
     if evidence.refused is not None:
         return 0.0, evidence.refused
     text_tokens = usage.prompt_tokens - evidence.media_tokens
     if text_tokens <= 0 or evidence.text_bytes == 0:
-        return 0.0, "no_text"
+        return 0.0, Refused.NO_TEXT
     observed = evidence.text_bytes / text_tokens
-    return observed, None if observed == _physical(observed) else "implausible"
+    return observed, None if observed == _physical(observed) else Refused.IMPLAUSIBLE
 
 
 def _physical(bytes_per_token: float) -> float:

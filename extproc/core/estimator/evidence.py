@@ -7,6 +7,7 @@ sum up what several requests used. What cannot be of this request teaches nothin
 from dataclasses import dataclass, field
 
 from extproc.core.estimator.features import Features
+from extproc.core.estimator.protocol import Refused
 from extproc.core.facts import RequestFacts
 from extproc.core.usage import Usage
 
@@ -34,7 +35,7 @@ class Evidence:
     EMA's of what is not text.
     """
 
-    refused: str | None
+    refused: Refused | None
     tokens: float
     text_bytes: int
     output_limit: int | None
@@ -91,9 +92,9 @@ class Evidence:
         return most * self.sequences
 
 
-def _refused(facts: RequestFacts) -> str | None:
+def _refused(facts: RequestFacts) -> Refused | None:
     if facts.exact_prompt_tokens is not None:
-        return "exact"
+        return Refused.EXACT
     if facts.truncate_prompt_tokens is not None:
-        return "truncated"
-    return "unseen_history" if facts.unseen_history else None
+        return Refused.TRUNCATED
+    return Refused.UNSEEN_HISTORY if facts.unseen_history else None

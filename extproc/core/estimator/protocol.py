@@ -16,6 +16,7 @@ __all__ = [
     "Learning",
     "ModelState",
     "OutputState",
+    "Refused",
     "Source",
 ]
 
@@ -27,6 +28,17 @@ class Source(StrEnum):
     LEARNED = "learned"
     YOUNG = "young"  # learned, from few observations
     PRIOR = "prior"  # nothing learned yet
+
+
+class Refused(StrEnum):
+    """Why the estimator took nothing from a usage; a metric label."""
+
+    EXACT = "exact"  # the prompt came as token ids: there is nothing to learn
+    TRUNCATED = "truncated"  # the client asked for the prompt to be cut: usage is of the part that is left
+    UNSEEN_HISTORY = "unseen_history"  # the prompt is not in the body as a whole
+    IMPLAUSIBLE = "implausible"  # no tokenizer makes so many tokens, or so few, of the text
+    NO_TEXT = "no_text"  # media alone explain the tokens
+    NUMBERS = "numbers"  # prices could not be solved for with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +81,7 @@ class Learning:
     under_counted: bool
     bytes_per_token: float
     clipped: bool = False
-    refused: str | None = None
+    refused: Refused | None = None
     truncated_by_pool: bool = False
 
 
