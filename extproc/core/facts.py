@@ -75,6 +75,7 @@ NO_MEDIA: Final = MediaCount()
 class RequestFacts:
     """Facts of one request body.
 
+    `model` is the name that the client gives, bounded (names.py), or "".
     `text` is the prompt text as UTF-8 bytes after JSON decoding: the contents of every role, names, tool
     definitions, tool calls and structured content, without the envelope's keys and punctuation and without the
     `data:` URLs of media.

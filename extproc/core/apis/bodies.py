@@ -5,15 +5,13 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from extproc.core.errors import BodyFault, BodyNotUnderstood
+from extproc.core.names import bounded_name
 
 __all__ = ["AtLeastMinusOne", "Count", "NotNegative", "compact_json", "decode_body", "is_set", "model_key"]
 
 NotNegative = Annotated[int, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 AtLeastMinusOne = Annotated[int, msgspec.Meta(ge=-1)]
-
-# A model name becomes a category key and a metric label; real ones (paths, LoRA names) stay well below this.
-MODEL_KEY_CHARACTERS = 256
 
 T = TypeVar("T")
 
@@ -34,7 +32,7 @@ def decode_body(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> 
 
 def model_key(model: str | None) -> str:
     """Return the model's name, no longer than a key may be; "" when absent."""
-    return model[:MODEL_KEY_CHARACTERS] if model else ""
+    return bounded_name(model) if model else ""
 
 
 def is_set(raw: msgspec.Raw) -> bool:

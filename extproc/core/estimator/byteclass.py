@@ -41,7 +41,7 @@ from math import exp, log
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.belief import Belief, believe
-from extproc.core.estimator.categories import MAX_KEY_CHARS, CappedMap
+from extproc.core.estimator.categories import CappedMap
 from extproc.core.estimator.evidence import Evidence
 from extproc.core.estimator.features import FEATURE_NAMES, Features, features, prior
 from extproc.core.estimator.output_lengths import OutputLengths
@@ -59,6 +59,7 @@ from extproc.core.estimator.served_model import ServedModel, need_finite
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.text import digrams, text_kind
 from extproc.core.facts import RequestFacts
+from extproc.core.names import bounded_name
 from extproc.core.usage import Overflow, Usage
 
 __all__ = ["ByteClassEstimator"]
@@ -89,8 +90,7 @@ class ByteClassEstimator:
     def estimate(self, facts: RequestFacts, tenant: str) -> Estimate:
         """Estimate a request: exact for token ids, else by the prices of its model."""
         counts = digrams(facts.text)
-        model_name = facts.model[:MAX_KEY_CHARS]
-        category = CategoryKey(model_name, tenant[:MAX_KEY_CHARS] or text_kind(counts).value)
+        category = CategoryKey(facts.model, bounded_name(tenant) or text_kind(counts).value)
         declared = facts.max_output_tokens
         output = self._outputs.tokens(declared, category)
         if facts.exact_prompt_tokens is not None:
@@ -98,8 +98,8 @@ class ByteClassEstimator:
             evidence = Evidence.of(facts, exact)
             return Estimate(exact, exact, output, declared is not None, Source.EXACT, category, evidence)
         x = features(facts, counts)
-        known, residual = self._models.get(model_name), self._residuals.get(category)
-        model = known or self._new_model(model_name)
+        known, residual = self._models.get(facts.model), self._residuals.get(category)
+        model = known or self._new_model(facts.model)
         belief = believe(x, facts.text_bytes, model, residual or model.residual, self._prior.mean)
         evidence = Evidence.of(facts, belief.tokens, x=x)
         source = self._source(known, residual)
@@ -107,7 +107,7 @@ class ByteClassEstimator:
 
     def prices(self, model: str) -> Features:
         """Return the prices of a model's features as they are now, learned or prior, in tokens."""
-        return self._model(model[:MAX_KEY_CHARS]).prices.weights
+        return self._model(model).prices.weights
 
     def observe(self, estimate: Estimate, usage: Usage, pool_tokens: int | None = None) -> Learning:
         """Learn prices, residual, bound and output length; the error in the result is that of before."""

@@ -4,13 +4,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
-__all__ = ["MAX_KEY_CHARS", "CappedMap"]
+__all__ = ["CappedMap"]
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
-
-# Longer than any real model or tenant name; a megabyte of key costs no more than this.
-MAX_KEY_CHARS = 128
 
 
 class CappedMap(Generic[K, V]):

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from math import inf
 
 from extproc.core.errors import ConfigurationError
-from extproc.core.estimator.categories import MAX_KEY_CHARS, CappedMap
+from extproc.core.estimator.categories import CappedMap
 from extproc.core.estimator.evidence import MAX_BYTES_PER_TOKEN, Evidence
 from extproc.core.estimator.output_lengths import OutputLengths
 from extproc.core.estimator.protocol import (
@@ -37,6 +37,7 @@ from extproc.core.estimator.protocol import (
 from extproc.core.estimator.settings import EmaSettings, EstimatorSettings, MediaTokens
 from extproc.core.estimator.text import digrams, text_kind
 from extproc.core.facts import MediaCount, RequestFacts
+from extproc.core.names import bounded_name
 from extproc.core.usage import Overflow, Usage
 
 __all__ = ["EmaEstimator"]
@@ -150,8 +151,7 @@ class EmaEstimator:
 
 def category_of(facts: RequestFacts, tenant: str) -> CategoryKey:
     """Return the category of a request: model and tenant, or model and kind of text."""
-    key = tenant[:MAX_KEY_CHARS] or text_kind(digrams(facts.text)).value
-    return CategoryKey(facts.model[:MAX_KEY_CHARS], key)
+    return CategoryKey(facts.model, bounded_name(tenant) or text_kind(digrams(facts.text)).value)
 
 
 def media_tokens(media: MediaCount, costs: MediaTokens) -> int:

@@ -1,0 +1,57 @@
+import json
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.core.apis import read_request
+from extproc.core.estimator import make_estimator
+from extproc.core.estimator.protocol import Source
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.facts import Api, RequestFacts
+from extproc.core.names import MAX_NAME_CHARS, bounded_name
+from extproc.core.usage import Usage
+
+KINDS: tuple[Literal["byteclass", "ema"], ...] = ("byteclass", "ema")
+
+
+def request(model: str) -> RequestFacts:
+    """Return the facts of a request to a model."""
+    body = {"model": model, "messages": [{"role": "user", "content": "the same words to each of them " * 20}]}
+    return read_request(Api.CHAT, json.dumps(body).encode())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("characters", [132, 1_000])
+def test_models_whose_names_differ_only_at_the_end_share_nothing(
+    kind: Literal["byteclass", "ema"], characters: int
+) -> None:
+    """What is learned of one long name is not used for another, however late the two differ."""
+    estimator = make_estimator(EstimatorSettings(kind=kind))
+    one, other = request("m" * (characters - 1) + "1"), request("m" * (characters - 1) + "2")
+    estimator.observe(estimator.estimate(one, ""), Usage(100))
+    assert Source.YOUNG is estimator.estimate(one, "").source
+    assert Source.PRIOR is estimator.estimate(other, "").source
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("characters", [132, 1_000])
+def test_tenants_whose_names_differ_only_at_the_end_are_two_categories(
+    kind: Literal["byteclass", "ema"], characters: int
+) -> None:
+    """A long tenant is a category of its own as well."""
+    estimator = make_estimator(EstimatorSettings(kind=kind))
+    for end in "12":
+        estimator.observe(estimator.estimate(request("m"), "t" * (characters - 1) + end), Usage(100))
+    keys = {row.category.key for row in estimator.state().categories if row.category.model}
+    assert 2 == len(keys)
+    assert max(map(len, keys)) <= MAX_NAME_CHARS
+
+
+@given(st.text(alphabet=st.characters(), max_size=3 * MAX_NAME_CHARS))
+def test_a_name_is_kept_whole_or_cut_to_the_cap(name: str) -> None:
+    """Names up to the cap stay as they are, lone surrogates and all; longer ones become as long as the cap."""
+    bounded = bounded_name(name)
+    assert bounded == name or len(name) > MAX_NAME_CHARS == len(bounded)
+    assert bounded == bounded_name(bounded)
