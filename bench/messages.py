@@ -13,7 +13,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
 from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
 from envoy.service.ext_proc.v3.external_processor_pb2 import HttpBody, HttpHeaders, ProcessingRequest
 
@@ -23,6 +22,7 @@ from extproc.core.headers import HeaderNames
 from extproc.core.placing.budget import TokenBudget
 from extproc.core.placing.decision import Decision, Mode
 from extproc.core.placing.policy import Pool, Reason
+from extproc.documents import read_document
 from extproc.wire.encode import Encoder
 
 __all__ = [
@@ -161,7 +161,7 @@ def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:
 @cache
 def _forward_rules() -> tuple[set[str], set[str]]:
     """Return the names of allowed headers (none: all) and of refused ones."""
-    document = yaml.safe_load(CONFIGURATION.read_text("utf-8"))
+    document: Any = read_document(CONFIGURATION.read_text("utf-8"))
     listener = document["static_resources"]["listeners"][0]
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
     rules = manager["http_filters"][0]["typed_config"].get("forward_rules", {})

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 from urllib.request import urlopen
 
-import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.core.errors import ConfigurationError
 from extproc.demo.gateway import configuration
 from extproc.demo.processes import Child
+from extproc.documents import read_document
 
 __all__ = ["Gateway", "Server", "Stack"]
 
@@ -109,7 +109,7 @@ class Stack:
 
     def pool(self, response: bytes) -> str:
         """Start a pool that answers all with this JSON (an Envoy, which takes the least); return host:port."""
-        document = yaml.safe_load(POOL.read_text())
+        document: Any = read_document(POOL.read_text())
         manager = document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
         route = manager["route_config"]["virtual_hosts"][0]["routes"][0]
         route["direct_response"]["body"]["inline_string"] = response.decode()
@@ -118,7 +118,7 @@ class Stack:
 
     def gateway(self, mode: str, router: Server, pool: str) -> Gateway:
         """Start Envoy from the file of a mode, with both pools at one address, and a second, plain listener."""
-        document = yaml.safe_load((ENVOY / f"{mode}.yaml").read_text("utf-8"))
+        document: Any = read_document((ENVOY / f"{mode}.yaml").read_text("utf-8"))
         clusters = {"pool_short": pool, "pool_long": pool, "dualpool": router.address}
         document = configuration(document, clusters)
         for cluster in document["static_resources"]["clusters"]:
@@ -128,8 +128,8 @@ class Stack:
 
     def _envoy(self, name: str, document: Mapping[str, Any]) -> tuple[int, str, dict[str, str]]:
         """Return the process's id, the admin URL, and each listener's host:port."""
-        file, admin = (self.folder / f"{name}-{self._started}.{suffix}" for suffix in ("yaml", "admin"))
-        file.write_text(yaml.safe_dump(document))
+        file, admin = (self.folder / f"{name}-{self._started}.{suffix}" for suffix in ("json", "admin"))
+        file.write_text(json.dumps(document))
         binary = shutil.which("envoy", path=sysconfig.get_path("scripts")) or shutil.which("envoy")
         if binary is None:
             raise ConfigurationError("envoy: no such program; install dualpool[demo], which brings it")

@@ -6,6 +6,7 @@ DualpoolError
 └── ResponseNotUnderstood  the pool's: nothing is learned from the response
 """
 
+import reprlib
 from enum import StrEnum
 
 __all__ = [
@@ -15,7 +16,15 @@ __all__ = [
     "DualpoolError",
     "ResponseFault",
     "ResponseNotUnderstood",
+    "shown",
 ]
+
+
+# What one error takes of a terminal or a log, whatever was given.
+MAX_PRINTED_BYTES = 2_000
+MAX_SENTENCE_BYTES = 480
+# Longer numbers are told by their size: to write them out takes time that grows with its square.
+MAX_WRITTEN_BITS = 128
 
 
 class DualpoolError(Exception):
@@ -23,7 +32,36 @@ class DualpoolError(Exception):
 
 
 class ConfigurationError(DualpoolError):
-    """The operator's configuration cannot be used; the message is one clear sentence."""
+    """The operator's configuration cannot be used: one clear sentence for each thing that is wrong with it.
+
+    `source` is the file that they are of. Printed, it is one line for each, and at most 2 KB in all.
+    """
+
+    def __init__(self, *sentences: str, source: str = "") -> None:
+        super().__init__(*sentences)
+        self.sentences = sentences
+        self.source = source
+
+    def __str__(self) -> str:
+        head = f"{_line(self.source)}: " if self.source else ""
+        if len(self.sentences) == 1:
+            return head + _line(self.sentences[0])
+        head += f"{len(self.sentences)} errors"
+        left = MAX_PRINTED_BYTES - len(head.encode())
+        shown: list[str] = []
+        for number, sentence in enumerate(self.sentences):
+            line = _line(sentence)
+            left -= len(line.encode()) + len("\n  ")
+            if left < len("\n  and 999,999 more"):
+                shown.append(f"and {len(self.sentences) - number:,} more")
+                break
+            shown.append(line)
+        return "\n  ".join([head, *shown])
+
+
+def shown(value: object) -> str:
+    """Return a value of any size as it is shown in a message: as Python writes it, but short."""
+    return _SHORT.repr(value)
 
 
 class BodyFault(StrEnum):
@@ -64,3 +102,26 @@ class ResponseNotUnderstood(DualpoolError):
     def __init__(self, fault: ResponseFault, detail: str = "") -> None:
         super().__init__(f"{fault}: {detail}" if detail else fault.value)
         self.fault = fault
+
+
+class _Short(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 80
+        self.maxlevel = 3
+
+    def repr_int(self, x: int, level: int) -> str:
+        bits = x.bit_length()
+        return super().repr_int(x, level) if bits <= MAX_WRITTEN_BITS else f"a number of {bits} bits"
+
+
+_SHORT = _Short()
+
+
+def _line(text: str) -> str:
+    """Return a text as one line without control characters, its end cut where it is long."""
+    line = "".join(c if c.isprintable() else " " for c in text[: MAX_SENTENCE_BYTES + 1])
+    data = line.encode()
+    return (
+        line if len(data) <= MAX_SENTENCE_BYTES else data[: MAX_SENTENCE_BYTES - 3].decode(errors="ignore") + "..."
+    )

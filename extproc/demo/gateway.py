@@ -10,15 +10,14 @@ import shutil
 import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.request import urlopen
-
-import yaml
 
 import extproc
 from extproc.core.errors import ConfigurationError
 from extproc.demo.outcomes import Logged
 from extproc.demo.processes import Child
+from extproc.documents import read_document
 
 __all__ = ["REQUEST_MARK", "Gateway", "configuration"]
 
@@ -32,9 +31,9 @@ class Gateway:
     """A running Envoy: `url` is routed, `plain_url` is not. The process is added to `children` at once."""
 
     def __init__(self, clusters: Mapping[str, str], folder: Path, children: list[Child]) -> None:
-        file, admin = folder / "envoy.yaml", folder / "envoy.admin"
-        document = yaml.safe_load(_text_of(FILE))
-        file.write_text(yaml.safe_dump(configuration(document, clusters)))
+        file, admin = folder / "envoy.json", folder / "envoy.admin"
+        document = cast(dict[str, Any], read_document(_text_of(FILE)))
+        file.write_text(json.dumps(configuration(document, clusters)))
         self._log = folder / "envoy.log"
         child = Child("envoy", _command(file, admin), folder)
         children.append(child)

@@ -13,8 +13,9 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from random import Random
+from typing import cast
 
-import yaml
+from extproc.documents import read_document
 
 __all__ = ["LANGUAGES", "json_records", "log_lines", "manual", "picture", "prose", "source_code"]
 
@@ -96,8 +97,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 @cache
 def _sentences() -> dict[str, list[str]]:
-    texts: dict[str, list[str]] = yaml.safe_load((files("extproc.demo") / "texts.yaml").read_text("utf-8"))
-    return texts
+    return cast(dict[str, list[str]], read_document((files("extproc.demo") / "texts.yaml").read_text("utf-8")))
 
 
 @cache

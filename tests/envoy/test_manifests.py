@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from ruamel.yaml import YAML
 
 from extproc.config.loading import parse
 from extproc.config.schema import Configuration
@@ -22,7 +22,7 @@ def documents(path: str) -> dict[tuple[str, str], dict[str, Any]]:
     """Return the documents of a file or folder, by kind and name."""
     where = DEPLOY / path
     files = sorted(where.glob("*.yaml")) if where.is_dir() else [where]
-    found = [document for file in files for document in yaml.safe_load_all(file.read_text())]
+    found = [document for file in files for document in YAML(typ="safe", pure=True).load_all(file)]
     named = {(d["kind"], d.get("metadata", {}).get("name", "")): d for d in found}
     assert len(found) == len(named)
     return named

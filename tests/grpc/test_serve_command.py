@@ -55,7 +55,7 @@ def test_the_drain_ends_by_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("mode: on", "mode: 'on' given; allowed are enforce, shadow, off"),
+        ("mode: on", "mode: 'on' given; allowed: enforce, shadow, off"),
         ("pools: [{name: a, max_budget_tokens: 5}]", "pools: 1 given; at least 2"),
         ("listen: {address: '127.0.0.1:99999'}", "listen.address: '127.0.0.1:99999'"),
         ("{", "not YAML"),
@@ -77,3 +77,15 @@ def test_a_wrong_configuration_ends_with_2_and_one_sentence(tmp_path: Path, text
     assert (2, 1) == (ended.returncode, len(lines))
     assert said in lines[0]
     assert "Traceback" not in ended.stderr
+
+
+def test_all_faults_of_a_configuration_are_printed(tmp_path: Path) -> None:
+    """Each fault has a line below the file's name, and the exit code is 2."""
+    config = tmp_path / "c.yaml"
+    config.write_text("mode: on\nexchange: {deadline_ms: 0}\ntenant_header: authorization")
+    ended = subprocess.run(
+        [*SERVE, "--config", str(config)], capture_output=True, text=True, timeout=30, check=False
+    )
+    head, *faults = ended.stderr.splitlines()
+    assert (2, f"dualpool serve: configuration file {config}: 3 errors") == (ended.returncode, head)
+    assert ["  mode", "  exchange.deadline_ms", "  tenant_header"] == [line.partition(":")[0] for line in faults]

@@ -1,9 +1,9 @@
-from typing import Any
+from typing import Any, cast
 
 import pytest
-import yaml
 
 from extproc.demo.gateway import EXT_PROC, FILE, configuration
+from extproc.documents import read_document
 
 CLUSTERS = {"pool_short": "127.0.0.1:1001", "pool_long": "127.0.0.1:1002", "dualpool": "127.0.0.1:1003"}
 
@@ -11,7 +11,7 @@ CLUSTERS = {"pool_short": "127.0.0.1:1001", "pool_long": "127.0.0.1:1002", "dual
 @pytest.fixture
 def document() -> dict[str, Any]:
     """Return the project's own configuration, at the demo's addresses."""
-    made: dict[str, Any] = configuration(yaml.safe_load(FILE.read_text("utf-8")), CLUSTERS)
+    made: dict[str, Any] = configuration(cast(dict[str, Any], read_document(FILE.read_text("utf-8"))), CLUSTERS)
     return made
 
 

@@ -86,6 +86,7 @@ def test_the_smallest_instance_that_fits_is_found() -> None:
     [
         ("gpus: {x: {memory_gb: -1}}", "x.yaml: Object missing required field `bandwidth_gb_s`"),
         ("gpus: [", "not YAML"),
+        ("gpus: {}\ngpus: {}", "x.yaml: gpus: given twice, again in line 2"),
         ("gpus: {x: {memory_gb: 0, bandwidth_gb_s: 1, bf16_tflops: 1, link_gb_s: 1}}", "x: 0.0 is not allowed"),
     ],
 )

@@ -1,24 +1,29 @@
 """Which pool a budget goes to: the first, from smallest to largest, that holds it (paper, dispatch steps 2-3)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
-from typing import Final
+from typing import Annotated, Final
 
-from extproc.core.errors import ConfigurationError
+from msgspec import Meta
+
+from extproc.core.errors import ConfigurationError, shown
 from extproc.core.facts import RequestFacts
 from extproc.core.placing.budget import TokenBudget
 
 __all__ = ["NO_LOADS", "Loads", "Pool", "Pools", "Reason"]
+
+# What goes into a header value and a metric label without quoting.
+_NAMES = "letters, digits, dots, dashes and underscores, at most 63, the first a letter or digit"
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
     """One pool of servers: its name (the header's value) and the largest budget it takes, in tokens."""
 
-    name: str
-    max_budget_tokens: int
+    name: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z", extra={"allowed": _NAMES})]
+    max_budget_tokens: Annotated[int, Meta(ge=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +53,8 @@ class Pools:
     """
 
     def __init__(self, pools: Sequence[Pool]) -> None:
-        if len(pools) < 2:  # noqa: PLR2004  (a choice needs two)
-            raise ConfigurationError(f"pools: {len(pools)} given; at least 2 are needed, smallest first")
-        names = [pool.name for pool in pools]
-        if len(set(names)) < len(names):
-            raise ConfigurationError(f"pools: names {names} must differ from each other")
-        limits = [pool.max_budget_tokens for pool in pools]
-        if limits[0] <= 0 or any(a >= b for a, b in pairwise(limits)):
-            raise ConfigurationError(f"pools: max_budget_tokens {limits} must be positive and ascend")
+        if faults := list(_faults(pools)):
+            raise ConfigurationError(*faults)
         self.ascending = tuple(pools)
         self.default = self.ascending[-1]
         self.largest_optional_tokens = self.ascending[-2].max_budget_tokens
@@ -69,3 +68,14 @@ class Pools:
             if need <= pool.max_budget_tokens:
                 return pool, Reason.FITS
         return self.default, Reason.TOO_LONG
+
+
+def _faults(pools: Sequence[Pool]) -> Iterator[str]:
+    names = [pool.name for pool in pools]
+    limits = [pool.max_budget_tokens for pool in pools]
+    if len(pools) < 2:  # noqa: PLR2004  (a choice needs two)
+        yield f"pools: {len(pools)} given; at least 2 are needed, smallest first"
+    if len(set(names)) < len(names):
+        yield f"pools: names {shown(names)} must differ from each other"
+    if any(limit <= 0 for limit in limits) or any(a >= b for a, b in pairwise(limits)):
+        yield f"pools: max_budget_tokens {shown(limits)} must be positive and ascend"

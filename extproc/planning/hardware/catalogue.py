@@ -9,9 +9,9 @@ from importlib import resources
 from typing import Literal, TypeVar
 
 import msgspec
-import yaml
 
 from extproc.core.errors import ConfigurationError
+from extproc.documents import read_document
 
 T = TypeVar("T")
 
@@ -115,9 +115,9 @@ def parse(text: str, name: str) -> Catalogue:
     Raises ConfigurationError that names the file, the field and what is wrong with it.
     """
     try:
-        catalogue = msgspec.convert(yaml.safe_load(text) or {}, Catalogue)
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{name}: not YAML: {' '.join(str(error).split())}") from error
+        catalogue = msgspec.convert(read_document(text) or {}, Catalogue)
+    except ConfigurationError as error:
+        raise ConfigurationError(*error.sentences, source=name) from error
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{name}: {error}") from error
     for profile_name, gpu in catalogue.gpus.items():

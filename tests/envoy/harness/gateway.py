@@ -5,11 +5,11 @@ import shutil
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
-import yaml
 
+from extproc.documents import read_document
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.process import ManagedProcess
 from tests.envoy.harness.router import TENANT_HEADER
@@ -33,8 +33,7 @@ Document = dict[str, Any]
 
 def load(mode: str) -> Document:
     """Return the configuration of a mode, parsed."""
-    document: Document = yaml.safe_load((FILES / f"{mode}.yaml").read_text())
-    return document
+    return cast(Document, read_document((FILES / f"{mode}.yaml").read_text()))
 
 
 def connection_manager(document: Document) -> Document:
@@ -78,8 +77,8 @@ class Gateway(ManagedProcess):
         ext_proc(document)["forward_rules"]["allowed_headers"]["patterns"].append({"exact": TENANT_HEADER})
         if change is not None:
             change(document)
-        config, self._admin_address = folder / "envoy.yaml", folder / "envoy.admin"
-        config.write_text(yaml.safe_dump(document))
+        config, self._admin_address = folder / "envoy.json", folder / "envoy.admin"
+        config.write_text(json.dumps(document))
         super().__init__(f"envoy-{mode}", _command(config, self._admin_address), folder)
         self.admin.base_url = eventually(self._find_admin, f"{self.name} opens its admin port")
         eventually(self._ready, f"{self.name} is ready")

@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.envoy.harness.process import ManagedProcess
@@ -35,7 +34,7 @@ class RouterProcess(ManagedProcess):
 
     def __init__(self, folder: Path, **settings: object) -> None:
         config = folder / "router.yaml"
-        config.write_text(yaml.safe_dump(_CONFIGURATION | settings))
+        config.write_text(json.dumps(_CONFIGURATION | settings))
         command = [sys.executable, "-m", "extproc.cli.main", "serve", "--config", str(config)]
         super().__init__("router", command, folder)
         serving = json.loads(self.await_log('"message":"serving"'))

@@ -1,0 +1,60 @@
+"""Which header names may be configured: ours are set on every request, the tenant's becomes a metric's label.
+
+Credentials are told by the last word of their name, as all that clouds, gateways and providers use end in one of a
+few: x-goog-api-key, x-amz-security-token, ocp-apim-subscription-key, cf-access-jwt-assertion, private-token. A
+closed list would miss the next one; a tenant that has to be read from such a header can be copied into another.
+"""
+
+import re
+from collections.abc import Iterator
+
+from extproc.core.errors import shown
+
+__all__ = ["check_header_name"]
+
+# RFC 9110 tokens, lower-case as HTTP/2 has them.
+_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
+# They address, frame or describe the message: Envoy refuses to change some, a request would not survive others.
+_FRAMING = {"host", "content-length", "transfer-encoding", "content-encoding", "content-type"} | {
+    *("connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade")
+}
+_CREDENTIAL_WORDS = {"authorization", "auth", "authentication", "apikey", "key", "token", "accesstoken"} | {
+    *("cookie", "cookie2", "secret", "password", "credential", "credentials", "jwt", "assertion", "signature"),
+    *("cert", "dpop"),  # x-forwarded-client-cert: who the client is
+}
+_CREDENTIALS = {"x-amzn-oidc-data"}  # a token of AWS's load balancer that is not called one
+# Orders that a gateway takes, or gives: to read one as a tenant or to set it means something else than is meant.
+_ORDERS = {"x-envoy-": "Envoy", "x-gateway-destination-": "the endpoint picker"}
+# Read they may be: an inference gateway's fairness id, or a user name of an authenticating proxy, is a tenant.
+_SET_BY_OTHERS = _ORDERS | {
+    "x-gateway-": "the inference gateway",
+    "x-forwarded-": "proxies",
+    "forwarded": "proxies",
+    "via": "proxies",
+    "x-request-id": "Envoy",
+    "x-amz-": "AWS, whose signatures cover it",
+    "x-amzn-": "AWS",
+    "x-goog-": "Google Cloud",
+    "x-ms-": "Azure",
+    "x-b3-": "tracing",
+    "traceparent": "tracing",
+    "tracestate": "tracing",
+    "baggage": "tracing",
+}
+
+
+def check_header_name(field: str, name: str, *, is_set: bool) -> Iterator[str]:
+    """Yield what is wrong with a header's name, if anything; `is_set` when we set it, and do not read it."""
+    given = f"{field}: {shown(name)} given"
+    if not _NAME.fullmatch(name):
+        yield f"{given}; allowed: a lower-case header name"
+    elif name in _FRAMING:
+        yield f"{given}; allowed: any but {', '.join(sorted(_FRAMING))}"
+    elif re.split(r"[-_.]", name)[-1] in _CREDENTIAL_WORDS or name in _CREDENTIALS:
+        why = "would be overwritten" if is_set else "would be shown as a metric's label"
+        yield f"{given}; by its name its value is a credential and {why}; allowed: a header without one"
+    else:
+        owners = (_SET_BY_OTHERS if is_set else _ORDERS).items()
+        owner = next((owner for start, owner in owners if name.startswith(start)), None)
+        if owner is not None:
+            yield f"{given}; it belongs to {owner}; allowed: a name of your own"

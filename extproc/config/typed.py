@@ -1,0 +1,117 @@
+"""From plain values to the types of the schema, and what each type allows, in words.
+
+All that is wrong is found in one pass: what is faulty is left out, its default stands in for it, and the rest is
+looked at all the same. msgspec, which converts each single setting, would stop at a document's first fault.
+"""
+
+import dataclasses
+from enum import Enum
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import UNSET, Meta
+
+from extproc.core.errors import shown
+
+__all__ = ["Reader", "allowed", "dataclass_in", "settings_of"]
+
+MAX_NUMBER = 2**53  # what a float holds exactly
+MAX_NAME_CHARS = 60
+
+
+class Reader:
+    """Reads values as types; `faults` has a sentence for each fault, `faulty` the settings that they are about."""
+
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+        self.faulty: set[str] = set()
+
+    def read(self, value: object, wanted: Any, path: str) -> Any:  # noqa: ANN401  (a type of any form, and one of it)
+        """Return the value as the wanted type; UNSET when it, or a part of it that is needed, is not of it."""
+        if value is None and type(None) in get_args(wanted):
+            return None
+        if dataclass := dataclass_in(wanted):
+            return self._read_settings(value, dataclass, path)
+        if get_origin(wanted) is tuple and isinstance(value, list):
+            items = [self.read(item, get_args(wanted)[0], f"{path}[{index}]") for index, item in enumerate(value)]
+            return UNSET if any(item is UNSET for item in items) else tuple(items)
+        if isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:  # so that it takes nan too
+            return self._refuse(path, f"{shown(value)} given; allowed: a finite number, at most 2**53")
+        try:
+            return msgspec.convert(value, wanted)
+        except msgspec.ValidationError:
+            return self._refuse(path, f"{shown(value)} given; allowed: {allowed(wanted)}")
+
+    def _read_settings(self, value: object, wanted: type, path: str) -> Any:  # noqa: ANN401
+        if not isinstance(value, dict):
+            return self._refuse(path, f"{shown(value)} given; allowed: {allowed(wanted)}")
+        types = settings_of(wanted)
+        read: dict[str, object] = {}
+        for key, item in value.items():
+            inner = f"{path}.{_name(key)}" if path else _name(key)
+            if key in types:
+                read[key] = self.read(item, types[key], inner)
+            else:
+                self._refuse(inner, f"no such setting; allowed here: {', '.join(types)}")
+        given = {key: item for key, item in read.items() if item is not UNSET}
+        needed = [field.name for field in dataclasses.fields(wanted) if _is_needed(field)]
+        for name in needed:
+            if name not in read:
+                self._refuse(f"{path}.{name}", f"missing; allowed: {allowed(types[name])}")
+        return wanted(**given) if all(name in given for name in needed) else UNSET
+
+    def _refuse(self, path: str, why: str) -> Any:  # noqa: ANN401
+        self.faulty.add(path)
+        self.faults.append(f"{path}: {why}" if path else why)
+        return UNSET
+
+
+def settings_of(dataclass: type) -> dict[str, Any]:
+    """Return the names and types of a dataclass's settings, in their order."""
+    hints = get_type_hints(dataclass, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(dataclass)}
+
+
+def dataclass_in(wanted: Any) -> type | None:  # noqa: ANN401
+    """Return the dataclass that a type is, or that is one of its alternatives."""
+    arms = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
+    return next((arm for arm in arms if isinstance(arm, type) and dataclasses.is_dataclass(arm)), None)
+
+
+def allowed(wanted: Any) -> str:  # noqa: ANN401
+    """Say which values a type allows."""
+    if dataclass := dataclass_in(wanted):
+        return f"a mapping of {', '.join(settings_of(dataclass))}"
+    if get_origin(wanted) is tuple:
+        return f"a list, each {allowed(get_args(wanted)[0])}"
+    if get_origin(wanted) is Literal:
+        return ", ".join(get_args(wanted))
+    metas = [meta for meta in get_args(wanted) if isinstance(meta, Meta)]
+    base = get_args(wanted)[0] if get_origin(wanted) is Annotated else wanted
+    if issubclass(base, Enum):
+        return ", ".join(base)
+    said = [meta.extra["allowed"] for meta in metas if meta.extra and "allowed" in meta.extra]
+    return said[0] if said else _KINDS[base] + _range(metas)
+
+
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def _range(metas: list[Meta]) -> str:
+    limits = {name: limit for meta in metas for name in _LIMITS if (limit := getattr(meta, name)) is not None}
+    if limits.keys() == {"ge", "le"}:
+        return f" from {limits['ge']:,} to {limits['le']:,}"
+    said = [f"{words} {limits[name]:,}" for name, words in _LIMITS.items() if name in limits]
+    return f" {' and '.join(said)}" if said else ""
+
+
+_LIMITS = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
+
+
+def _is_needed(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _name(key: object) -> str:
+    return key if isinstance(key, str) and len(key) <= MAX_NAME_CHARS else shown(key)

@@ -1,0 +1,106 @@
+import math
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extproc.core.errors import ConfigurationError
+from extproc.documents import read_document
+
+# Each is nine of the one before: written out, there are 9^9 of the first.
+NAMES = "abcdefghij"
+LAUGHS = "a: &a [ha]\n" + "".join(
+    f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n" for before, name in pairwise(NAMES)
+)
+MERGED_LAUGHS = "a: &a {ha: 1}\n" + "".join(
+    f"{name}: &{name} {{<<: [{', '.join(['*' + before] * 9)}]}}\n" for before, name in pairwise(NAMES)
+)
+NESTED_ALIASES = "a0: &a0 [1]\n" + "".join(f"a{n + 1}: &a{n + 1} [*a{n}]\n" for n in range(40))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("off", "off"),
+        ("yes", "yes"),
+        ("0150", "0150"),
+        ("-007", "-007"),
+        ("1:30", "1:30"),
+        ("1_000", "1_000"),
+        ("0b11", "0b11"),
+        ("2026-01-31", "2026-01-31"),
+        ("=", "="),
+        ("'12'", "12"),
+        ("0o17", 15),
+        ("0x1F", 31),
+        ("-12", -12),
+        ("0", 0),
+        ("0.5", 0.5),
+        ("1e9", 1e9),
+        (".inf", math.inf),
+        ("True", True),
+        ("false", False),
+        ("~", None),
+        ("", None),
+        ("# nothing", None),
+        ("{a: [1, x], b: {}}", {"a": [1, "x"], "b": {}}),
+        ("a: &same {x: 1}\nb: {<<: *same, y: 2}", {"a": {"x": 1}, "b": {"x": 1, "y": 2}}),
+        ("[&x 1, *x, &x 2, *x]", [1, 1, 2, 2]),
+    ],
+)
+def test_words_and_numbers_are_those_of_yaml_1_2(text: str, value: object) -> None:
+    """Only what YAML 1.2 calls a number, a boolean or nothing is one; all other plain words are strings."""
+    assert value == read_document(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (LAUGHS, "more than 20,000 values, with aliases written out"),
+        (MERGED_LAUGHS, "more than 20,000 values, with aliases written out"),
+        (NESTED_ALIASES, "nested too deeply; at most 32 levels are allowed"),
+        ("&a [*a]", "nested too deeply; .* no alias of itself"),
+        ("&a {b: [*a]}", "nested too deeply; .* no alias of itself"),
+        ("[" * 33 + "]" * 33, "nested too deeply; at most 32 levels are allowed"),
+        ("- " * 5_000, "nested too deeply; at most 32 levels are allowed"),
+        ("x" * 200_000, "200,000 characters given; at most 131,072 are allowed"),
+        ("9" * 5_000, "not YAML: Exceeds the limit"),
+        ("a: [1,\nb: 2", "not YAML: line 2, column 5: while parsing a flow sequence"),
+        ("--- 1\n--- 2", "not YAML: line 2, column 1: expected a single document"),
+        ("!!timestamp x", "not YAML: line 1, column 1: failed to construct timestamp"),
+        ("!!python/object:os.system x", "not YAML: line 1, column 1: could not determine a constructor"),
+        ("!!int x", "not YAML: invalid literal for int"),
+        ("a: *b", "not YAML: line 1, column 4: found undefined alias 'b'"),
+        ("a: {{ .Values.pool }}", "a list or mapping given as a key in line 1; a word is needed"),
+        ("a: 1\nb: {c: 1, c: 2}", "^b.c: given twice, again in line 2; once is allowed$"),
+        ("- {a: 1, 'a': 2}", r"^\[0\].a: given twice"),
+        ("k" * 500 + ": 1\n" + "k" * 500 + ": 2", r"^'k+\.\.\.k+': given twice, again in line 2"),
+        (r'a: ["\ud800"]', "half of a surrogate pair in line 1"),
+        (r'{"\udfff": 1}', "half of a surrogate pair in line 1"),
+        ("\0", "not YAML: unacceptable character"),
+    ],
+)
+def test_what_cannot_be_read_is_told(text: str, said: str) -> None:
+    """Documents that are no YAML, without end, or of keys given twice, are told in one sentence and quickly."""
+    with pytest.raises(ConfigurationError, match=said):
+        read_document(text)
+
+
+def test_keys_given_twice_may_be_told_beside_other_faults() -> None:
+    """With a list for them, the document is read all the same."""
+    repeated: list[str] = []
+    assert {"a": 1, "b": [{"c": 2}]} == read_document("a: 1\nb: [{c: 2, c: 3}]\na: 4", repeated)
+    assert ["b[0].c: given twice, again in line 2", "a: given twice, again in line 3"] == [
+        sentence.partition(";")[0] for sentence in repeated
+    ]
+
+
+@given(st.text(alphabet="ab:-[]{},&*!'\"|>#%@`? \n\t0.1~<\\", max_size=60))
+@settings(max_examples=400, deadline=None)
+def test_any_text_is_read_or_refused(text: str) -> None:
+    """Whatever is written, it is a document or a ConfigurationError."""
+    try:
+        read_document(text)
+    except ConfigurationError as error:
+        assert error.sentences  # noqa: PT017  (either outcome is right)
