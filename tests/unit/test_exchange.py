@@ -506,6 +506,15 @@ def test_shadow_decides_without_routing_and_off_does_not_decide(
     assert (mode is Mode.SHADOW) == bool(gateway.recorder.calls_of("observed"))
 
 
+@pytest.mark.parametrize("modes", ROUTABLE)
+def test_mode_off_says_nothing_of_a_request(connect: Connect, modes: Modes) -> None:
+    """A request in mode off is neither decided nor counted as none of ours: nobody looked at it."""
+    gateway = connect(modes, mode=Mode.OFF)
+    for event in [*whole(chat()), *response(usage())]:
+        gateway.send(event)
+    assert [] == gateway.recorder.calls
+
+
 @pytest.mark.parametrize(
     "body",
     [b"", b"{", b"\xff\xfe", b"\xef\xbb\xbf{}", b"[" * 10_000, chat(max_tokens="many"), chat(max_tokens=-1)],
