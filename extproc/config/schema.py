@@ -1,4 +1,7 @@
-"""What can be configured, with its defaults; the file has the shape of these classes."""
+"""What can be configured, with its defaults; the file has the shape of these classes.
+
+What stands below a setting says what it does: docs/configuration.md is made of it.
+"""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -17,54 +20,63 @@ __all__ = ["AdminSettings", "Configuration", "ListenSettings", "MetricsSettings"
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files. With `client_ca_file` the gateway has to show a certificate of that authority (mTLS)."""
+    """Serves the gateway over TLS, from PEM files."""
 
     certificate_file: str
+    """The server's certificate, with its chain."""
     private_key_file: str
+    """The certificate's key, not encrypted."""
     client_ca_file: str = ""
+    """When given, the gateway has to show a certificate of this authority (mTLS)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListenSettings:
-    """Where the gateway reaches us: "host:port", or "unix:/path".
-
-    `max_message_bytes` is the largest single message taken: in BUFFERED mode that is a whole body, so it has to be
-    above the gateway's own buffer limit.
-    """
+    """Where the gateway reaches the router."""
 
     address: str = "0.0.0.0:9002"
+    """`host:port`, or `unix:/path`; port 0 is any that is free."""
     tls: TlsFiles | None = None
     max_message_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 30)] = 128 << 20
+    """The largest single message taken. In BUFFERED mode that is a whole body: it has to be above the gateway's
+    buffer limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdminSettings:
-    """Where /metrics, /healthz, /readyz, /config and /state are served: "host:port"."""
+    """Where `/metrics`, `/healthz`, `/readyz`, `/config` and `/state` are served."""
 
     address: str = "0.0.0.0:9090"
+    """`host:port`; port 0 is any that is free."""
 
 
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:
-    """How many distinct models and categories get a label of their own; the rest is `other`."""
+    """Labels whose values come from clients; beyond these numbers the label is `other`."""
 
     max_models: Annotated[int, Meta(ge=1)] = 50
+    """Models that get a label of their own."""
     max_categories: Annotated[int, Meta(ge=1)] = 50
+    """Categories (tenants, or kinds of text) that get a label of their own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The whole file. `tenant_header` (lower-case) makes its value part of what is learned by."""
+    """The whole file."""
 
     mode: Mode = Mode.ENFORCE
+    """`enforce` routes; `shadow` decides, counts and learns, but sets no header; `off` lets everything pass."""
     listen: ListenSettings = field(default_factory=ListenSettings)
     admin: AdminSettings = field(default_factory=AdminSettings)
     pools: tuple[Pool, ...] = (Pool("short", 8_192), Pool("long", 65_536))
     headers: HeaderNames = field(default_factory=HeaderNames)
     tenant_header: str = ""
+    """A request header, lower-case, whose value becomes part of what is learned by, and a metric's label."""
     exchange: ExchangeSettings = field(default_factory=ExchangeSettings)
     estimator: EstimatorSettings = field(default_factory=EstimatorSettings)
     learning: LearningSettings = field(default_factory=LearningSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     drain_s: Annotated[float, Meta(ge=0, le=3_600)] = 15.0
+    """How long the router serves on after SIGTERM, while its health says that it goes."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe log lines that are written; `debug` logs every decision."""

@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta
 
 from extproc.core.errors import shown
 
-__all__ = ["Reader", "allowed", "dataclass_in", "settings_of"]
+__all__ = ["Reader", "allowed", "dataclass_in", "kind_and_range", "settings_of"]
 
 MAX_NUMBER = 2**53  # what a float holds exactly
 MAX_NAME_CHARS = 60
@@ -85,28 +85,34 @@ def allowed(wanted: Any) -> str:  # noqa: ANN401
         return f"a mapping of {', '.join(settings_of(dataclass))}"
     if get_origin(wanted) is tuple:
         return f"a list, each {allowed(get_args(wanted)[0])}"
+    kind, limits = kind_and_range(wanted)
+    if kind in (WORD, TEXT, BOOLEAN):
+        return limits or kind
+    return f"a {kind} {limits}".rstrip()
+
+
+def kind_and_range(wanted: Any) -> tuple[str, str]:  # noqa: ANN401
+    """Say what a single setting is, and which of these are allowed ("" for all)."""
     if get_origin(wanted) is Literal:
-        return ", ".join(get_args(wanted))
+        return WORD, ", ".join(get_args(wanted))
     metas = [meta for meta in get_args(wanted) if isinstance(meta, Meta)]
     base = get_args(wanted)[0] if get_origin(wanted) is Annotated else wanted
     if issubclass(base, Enum):
-        return ", ".join(base)
+        return WORD, ", ".join(base)
     said = [meta.extra["allowed"] for meta in metas if meta.extra and "allowed" in meta.extra]
-    return said[0] if said else _KINDS[base] + _range(metas)
+    return _KINDS[base], said[0] if said else _range(metas)
 
 
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+WORD, TEXT, BOOLEAN = "word", "text", "true or false"
+_KINDS = {int: "whole number", float: "number", bool: BOOLEAN, str: TEXT}
+_LIMITS = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
 
 
 def _range(metas: list[Meta]) -> str:
     limits = {name: limit for meta in metas for name in _LIMITS if (limit := getattr(meta, name)) is not None}
     if limits.keys() == {"ge", "le"}:
-        return f" from {limits['ge']:,} to {limits['le']:,}"
-    said = [f"{words} {limits[name]:,}" for name, words in _LIMITS.items() if name in limits]
-    return f" {' and '.join(said)}" if said else ""
-
-
-_LIMITS = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
+        return f"from {limits['ge']:,} to {limits['le']:,}"
+    return " and ".join(f"{words} {limits[name]:,}" for name, words in _LIMITS.items() if name in limits)
 
 
 def _is_needed(field: dataclasses.Field[Any]) -> bool:

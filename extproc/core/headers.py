@@ -7,8 +7,14 @@ __all__ = ["HeaderNames"]
 
 @dataclass(frozen=True, slots=True)
 class HeaderNames:
-    """Names of the headers that a decision sets on the request (lower-case)."""
+    """Names of the headers that a decision sets on the request, lower-case and each another.
+
+    Names that frame the message, carry a credential, or belong to Envoy, another proxy or a cloud are refused.
+    """
 
     pool: str = "x-token-budget-pool"
+    """The pool's name, set for every pool but the last: the header that routes match."""
     estimate: str = "x-token-budget-estimate"
+    """The upper bound of the token budget, in tokens."""
     reason: str = "x-token-budget-reason"
+    """Why the pool was chosen."""

@@ -57,9 +57,11 @@ class Metrics(Listener):
         def histogram(name: str, text: str, buckets: tuple[float, ...], *labels: str) -> _Children[Histogram]:
             return _Children(Histogram(f"dualpool_{name}", text, labels, buckets=buckets, registry=registry))
 
-        self.requests = counter("requests_total", "Requests placed", "pool", "reason", "api", "model")
+        self.requests = counter("requests_total", "Requests that were placed", "pool", "reason", "api", "model")
         self.passed_requests = counter("passed_requests_total", "Requests that are none of ours")
-        self.budget = histogram("budget_tokens", "Token budget that was routed on", TOKEN_BUCKETS, "model")
+        self.budget = histogram(
+            "budget_tokens", "Token budget that was routed on: the upper bound", TOKEN_BUCKETS, "model"
+        )
         self.prompt = histogram("actual_prompt_tokens", "Prompt tokens by usage", TOKEN_BUCKETS, "model")
         self.completion = histogram("actual_completion_tokens", "Output tokens by usage", TOKEN_BUCKETS, "model")
         self.total = histogram("actual_total_tokens", "Prompt and output tokens by usage", TOKEN_BUCKETS, "model")
@@ -78,16 +80,20 @@ class Metrics(Listener):
                 registry=registry,
             )
         )
-        self.estimates = counter("estimates_total", "Estimates by where they come from", "model", "source")
+        self.estimates = counter("estimates_total", "Estimates, by where they come from", "model", "source")
         self.refused = counter("refused_observations_total", "Usages not learned from, by cause", "cause")
         self.clipped = counter("clipped_observations_total", "Usages of which only a part was believed", "model")
         self.truncated = counter(
             "truncated_by_pool_total", "Responses that ended where the pool's context did", "pool", "model"
         )
         self.not_learned_responses = counter(
-            "responses_not_learned_total", "Kept responses without a lesson", "cause"
+            "responses_not_learned_total",
+            "Responses of kept streams from which nothing was learned, by cause",
+            "cause",
         )
-        self.overflows = counter("context_overflows_total", "Refusals for length by the pool", "pool", "model")
+        self.overflows = counter(
+            "context_overflows_total", "Requests that a pool refused for their length", "pool", "model"
+        )
         self.repairs = counter(
             "misroutes_repaired_total",
             "Kept requests that the pool did not serve, and another attempt did",
@@ -98,15 +104,15 @@ class Metrics(Listener):
             "misconfigured_total", "Exchanges that could not be routed, or not reliably", "cause"
         )
         self.exceptions = counter("exceptions_total", "Exceptions in our own code", "kind")
-        self.kept_streams = counter("streams_kept_total", "Streams kept open for their response")
-        self.released_streams = counter("streams_released_total", "Streams closed with their decision")
+        self.kept_streams = counter("streams_kept_total", "Streams that were kept open for their response")
+        self.released_streams = counter("streams_released_total", "Streams that were closed with their decision")
         self.open_streams = Gauge("dualpool_streams_open", "Streams open now", registry=registry)
-        self.streams = counter("streams_total", "Streams ended")
+        self.streams = counter("streams_total", "Streams that have ended")
         self.decision_seconds = histogram(
             "decision_seconds", "From the request's headers to its decision", SECONDS_BUCKETS
         )
         self.processing_seconds = histogram(
-            "processing_seconds", "Own work for one stream, without waiting", SECONDS_BUCKETS
+            "processing_seconds", "The router's own work for one stream, without waiting", SECONDS_BUCKETS
         )
 
     def decided(self, decision: Decision) -> None:

@@ -17,60 +17,68 @@ Share = Annotated[float, Meta(gt=0, lt=1)]
 class MediaTokens:
     """What one item that is not text costs, in prompt tokens, until responses tell.
 
-    Images by ImageSize. At Qwen2.5-VL's 28 x 28 pixels a token, 512 x 512 are 334, 1024 x 1024 are 1,337, full HD
-    is 2,645, and the largest 16,384: four times `image_large`, which is as far as an estimate may go. Images whose
-    size the body does not say may be any. Audio and video depend on their length, which the bytes do not tell, so
-    their defaults are generous.
+    At Qwen2.5-VL's 28 x 28 pixels a token, an image of 512 x 512 is 334 tokens, 1024 x 1024 are 1,337, full HD is
+    2,645, and the largest 16,384: four times `image_large`, which is as far as an estimate may go.
     """
 
     image_small: Tokens = 256
+    """An image of up to 512 x 512 pixels."""
     image_medium: Tokens = 1_024
+    """An image of up to 1024 x 1024 pixels."""
     image_large: Tokens = 4_096
+    """A larger image."""
     image_unknown: Tokens = 2_048
+    """An image whose size the body does not say."""
     audio: Tokens = 2_048
+    """Audio of any length, which the bytes do not tell: so the default is generous."""
     video: Tokens = 8_192
+    """Video of any length, which the bytes do not tell: so the default is generous."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmaSettings:
-    """The paper's parameters: beta, gamma and the ratio to start from (bytes per token)."""
+    """The paper's estimator: one mean of bytes per token for each category."""
 
     decay: Share = 0.95
+    """The weight of the mean against a new response: the paper's beta."""
     margin_deviations: Annotated[float, Meta(ge=0)] = 1.0
+    """How many mean absolute deviations the conservative ratio lies below the mean: the paper's gamma."""
     initial_bytes_per_token: Annotated[float, Meta(ge=1, le=16)] = 4.0
+    """The ratio of a category that nothing is known of."""
 
 
 @dataclass(frozen=True, slots=True)
 class ByteClassSettings:
-    """The byte-class model: the share of prompts that may exceed their bound, and how fast a response fades.
-
-    With `forgetting` lambda the memory is about 1 / (1 - lambda) responses of a model.
-    """
+    """The byte-class estimator: prices of bytes by least squares, with a bound that keeps its promise."""
 
     epsilon: Share = 0.01
+    """The share of prompts that may exceed their upper bound."""
     forgetting: Share = 0.9995
+    """The weight that a response keeps with each later one: the memory of a model is about
+    1 / (1 - forgetting) of them, 2,000 at 0.9995."""
 
 
 @dataclass(frozen=True, slots=True)
 class EstimatorSettings:
-    """How prompt and output tokens are estimated.
-
-    Where the client declares no output limit, the byte-class estimator takes the length that a share
-    `output_epsilon` of responses exceeds, and `default_output_tokens` until it has seen enough of them. With
-    `cap_output_tokens` a declared limit counts only up to that length: more requests fit the short pool, and a
-    share `output_epsilon` of them is cut there (or refused: vLLM answers 400 when prompt and max_tokens exceed its
-    context, which a retry on the long pool repairs). A category with fewer than `young_observations` responses is
-    always learned from. Keys come from clients: of more than `max_categories` (and `max_models`, whose state is
-    larger) the least recently used is forgotten.
-    """
+    """How prompt and output tokens are estimated."""
 
     kind: Literal["byteclass", "ema"] = "byteclass"
+    """`byteclass`, or the paper's `ema`; see [estimator.md](estimator.md)."""
     default_output_tokens: Tokens = 1_024
-    young_observations: Annotated[int, Meta(ge=0)] = 50
-    max_categories: Keys = 1_024
-    max_models: Keys = 64
+    """Stands in where the client declares no limit, until enough responses have told how long they get."""
     output_epsilon: Annotated[float, Meta(ge=0.001, le=0.5)] = 0.01
+    """The share of responses that may exceed the learned output length, which stands in where the client declares
+    no limit."""
     cap_output_tokens: bool = False
+    """Whether a declared limit counts only up to the learned length. More requests fit the smaller pools; a share
+    `output_epsilon` of them is cut there, or refused."""
+    young_observations: Annotated[int, Meta(ge=0)] = 50
+    """A category with fewer responses than this is always learned from."""
+    max_categories: Keys = 1_024
+    """Categories (a model with a tenant or a kind of text) that are remembered; beyond them the least recently
+    used is forgotten."""
+    max_models: Keys = 64
+    """Models that are remembered, whose state is larger; beyond them the least recently used is forgotten."""
     media_tokens: MediaTokens = field(default_factory=MediaTokens)
     byteclass: ByteClassSettings = field(default_factory=ByteClassSettings)
     ema: EmaSettings = field(default_factory=EmaSettings)

@@ -10,12 +10,13 @@ __all__ = ["ExchangeSettings"]
 
 @dataclass(frozen=True, slots=True)
 class ExchangeSettings:
-    """What an exchange may hold, and for how long.
-
-    `deadline_ms` must be below the gateway's message_timeout (200 ms unless set there), `max_held_bytes` below its
-    buffer limit (1 MiB unless set there). `max_response_bytes` bounds what is read of one response.
-    """
+    """What an exchange (one request and its response) may hold, and for how long."""
 
     deadline_ms: Annotated[int, Meta(ge=1, le=60_000)] = 150
+    """How long a body is waited for; then the request goes to the default pool. It has to be below the
+    gateway's message_timeout (200 ms unless set there)."""
     max_held_bytes: Annotated[int, Meta(ge=1024)] = 768 << 10
+    """The most that is held of a body; a longer one goes to the default pool. It has to be below the
+    gateway's buffer limit (1 MiB unless set there)."""
     max_response_bytes: Annotated[int, Meta(ge=1024)] = 4 << 20
+    """The most that is read of one response to learn from it."""

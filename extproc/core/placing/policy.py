@@ -20,10 +20,12 @@ _NAMES = "letters, digits, dots, dashes and underscores, at most 63, the first a
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """One pool of servers: its name (the header's value) and the largest budget it takes, in tokens."""
+    """One pool of servers. They stand in ascending order; the last is the default, where what is unsure goes."""
 
     name: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z", extra={"allowed": _NAMES})]
+    """The value of the pool header, and a metric's label."""
     max_budget_tokens: Annotated[int, Meta(ge=1)]
+    """The largest token budget (upper bound) that is sent here; they ascend from pool to pool."""
 
 
 @dataclass(frozen=True, slots=True)

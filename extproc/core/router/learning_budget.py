@@ -23,13 +23,12 @@ Messages = Annotated[float, Meta(ge=0)]
 
 @dataclass(frozen=True, slots=True)
 class LearningSettings:
-    """Limits of learning.
-
-    At most `messages_per_s` response messages are paid for on average, `burst_messages` at once.
-    """
+    """How much of the router goes into learning, in response messages: a streamed token is about one."""
 
     messages_per_s: Messages = 500.0
+    """Response messages that are read a second, on average."""
     burst_messages: Messages = 5_000.0
+    """Response messages that may be read at once; with 0 nothing is learned."""
 
 
 class LearningBudget:
