@@ -1,14 +1,62 @@
-"""`make docs`: writes those parts of the documents that are made from the code; a test holds them equal."""
+"""`make docs`: writes those parts of the documents that are made from the code; a test holds them equal.
 
-from collections.abc import Callable
+What a setting does is the text below it in its dataclass, and what is allowed is what its type says; what a metric
+says is its help text. So each is said in one place.
+"""
+
+import ast
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, Field, fields
+from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, get_args, get_origin
 
+import msgspec
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics import MetricWrapperBase
+
+from extproc.config.schema import Configuration
+from extproc.config.typed import dataclass_in, kind_and_range, settings_of
+from extproc.core.errors import BodyFault, ResponseFault
+from extproc.core.estimator.protocol import Refused, Source
 from extproc.core.exchange.transitions import TRANSITIONS, State, Transition
+from extproc.core.facts import Api
+from extproc.core.listener import Misconfiguration
+from extproc.core.placing.policy import Reason
+from extproc.telemetry.metrics import Metrics
 
 __all__ = ["GENERATED", "generated"]
 
 DOCS: Final = Path(__file__).parent
+# How names end, and the unit that this says; the longest ending counts.
+UNITS: Final = {
+    "_bytes_per_token": "bytes/token",
+    "messages_per_s": "messages/s",
+    "_seconds": "s",
+    "_s": "s",
+    "_ms": "ms",
+    "_bytes": "bytes",
+    "_tokens": "tokens",
+    "_messages": "messages",
+    "_deviations": "deviations",
+    "epsilon": "share",
+}
+# Labels with a closed set of values; `cause` has one for each metric.
+CLOSED_LABELS: Final[dict[str, type[StrEnum]]] = {
+    "`api`": Api,
+    "`reason`": Reason,
+    "`source`": Source,
+    "`cause` of `dualpool_bodies_not_understood_total`": BodyFault,
+    "`cause` of `dualpool_misconfigured_total`": Misconfiguration,
+    "`cause` of `dualpool_refused_observations_total`": Refused,
+    "`cause` of `dualpool_responses_not_learned_total`": ResponseFault,
+}
+SETTINGS_HEAD: Final = """\
+| setting | type | unit | default | allowed | what it does |
+|---|---|---|---|---|---|
+"""
 
 
 def state_table() -> str:
@@ -41,9 +89,97 @@ def _rows_of(event: type) -> list[Transition]:
     return [row for row in TRANSITIONS if row.event is event]
 
 
+def settings() -> str:
+    """Return a section for each group of settings, with a table."""
+    return "".join(_sections(Configuration, "", "Top level")).strip()
+
+
+def metrics() -> str:
+    """Return a table of the router's metrics."""
+    made = vars(Metrics(CollectorRegistry(), 1, 1)).values()
+    found = [getattr(each, "_metric", each) for each in made]
+    rows = [_metric_row(metric) for metric in found if isinstance(metric, MetricWrapperBase)]
+    head = "| metric | type | labels | unit | what it says |\n|---|---|---|---|---|\n"
+    return "".join([head, *rows]).strip()
+
+
+def labels() -> str:
+    """Return a table of the labels that have a closed set of values."""
+    rows = [_row(name, ", ".join(f"`{value}`" for value in values)) for name, values in CLOSED_LABELS.items()]
+    return "".join(["| label | values |\n|---|---|\n", *rows]).strip()
+
+
+def _metric_row(metric: MetricWrapperBase) -> str:
+    name = metric._name + ("_total" if metric._type == "counter" else "")
+    labels = ", ".join(f"`{label}`" for label in metric._labelnames)
+    return _row(f"`{name}`", str(metric._type), labels, _unit(metric._name), metric._documentation)
+
+
+def _sections(dataclass: type, path: str, title: str, note: str = "") -> Iterator[str]:
+    """Yield a section of the settings of a dataclass, and after it those of the dataclasses in it."""
+    types, texts = settings_of(dataclass), _texts_below(dataclass)
+    parts = {name: part for name, wanted in types.items() if (part := _part_of(wanted))}
+    yield f"\n## {title}\n\n{inspect.cleandoc(dataclass.__doc__ or '')}{note}\n\n{SETTINGS_HEAD}"
+    for field in fields(dataclass):
+        if field.name not in parts:
+            yield _setting_row(field, types[field.name], path, texts[field.name])
+    defaults = {field.name: field.default for field in fields(dataclass)}
+    for name, part in parts.items():
+        if get_origin(types[name]) is tuple:
+            default = f" Default: `{_yaml(defaults[name])}`."
+            yield from _sections(part, f"{path}{name}[].", f"`{path}{name}`, a list", default)
+        else:
+            default = " Left out by default." if defaults[name] is None else ""
+            yield from _sections(part, f"{path}{name}.", f"`{path}{name}`", default)
+
+
+def _setting_row(field: Field[Any], wanted: Any, path: str, text: str) -> str:
+    kind, limits = kind_and_range(wanted)
+    default = "*needed*" if field.default is MISSING else f"`{_yaml(field.default)}`"
+    unit = _unit(f"{path.rstrip('.')}.{field.name}") if kind in ("whole number", "number") else ""
+    return _row(f"`{field.name}`", kind, unit, default, limits.removeprefix("of "), text)
+
+
+def _part_of(wanted: Any) -> type | None:
+    """Return the dataclass that gets its own section: the type, an alternative in it, or what a list holds."""
+    return dataclass_in(get_args(wanted)[0] if get_origin(wanted) is tuple else wanted)
+
+
+def _texts_below(dataclass: type) -> dict[str, str]:
+    """Return the strings that stand below the settings of a dataclass, in its source."""
+    (body,) = ast.parse(inspect.getsource(dataclass)).body
+    assert isinstance(body, ast.ClassDef)
+    return {
+        setting.target.id: " ".join(str(below.value.value).split())
+        for setting, below in pairwise(body.body)
+        if isinstance(setting, ast.AnnAssign) and isinstance(setting.target, ast.Name)
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
+    }
+
+
+def _yaml(value: object) -> str:
+    """Return a default as it would be written: JSON is YAML, and quotes around words are not needed."""
+    if isinstance(value, str) and value:
+        return str(value)
+    return msgspec.json.encode(value).decode().replace(",", ", ").replace(":", ": ")
+
+
+def _unit(name: str) -> str:
+    """Return the unit that a name says: by its own end or, where that says none, by its section's."""
+    section, _, own = name.rpartition(".")
+    found = [end for end in UNITS if own.endswith(end)] or [end for end in UNITS if section.endswith(end)]
+    return UNITS[max(found, key=len)] if found else ""
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
+
+
 # Document: the parts of it that are generated, by the name in their markers.
 GENERATED: Final[dict[str, dict[str, Callable[[], str]]]] = {
     "architecture.md": {"state table": state_table, "state diagram": state_diagram},
+    "configuration.md": {"settings": settings},
+    "metrics.md": {"metrics": metrics, "labels": labels},
 }
 
 

@@ -62,7 +62,7 @@ class MetricsSettings:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """The whole file."""
+    """What holds for the program as a whole."""
 
     mode: Mode = Mode.ENFORCE
     """`enforce` routes; `shadow` decides, counts and learns, but sets no header; `off` lets everything pass."""
