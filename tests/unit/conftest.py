@@ -1,6 +1,6 @@
 """Shared by the pure tests: a router whose listener remembers, and a gateway that is as strict as Envoy."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 
 from extproc.core.estimator import make_estimator
+from extproc.core.estimator.protocol import Estimator
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.exchange.events import (
+    Abort,
     BodyMode,
     Close,
     ContinueBody,
     ContinueHeaders,
     ContinueTrailers,
+    Drain,
     EchoBody,
     Event,
     Modes,
@@ -22,8 +25,10 @@ from extproc.core.exchange.events import (
     Reply,
     RequestBody,
     RequestHeaders,
+    RequestTrailers,
     ResponseBody,
     ResponseHeaders,
+    ResponseTrailers,
 )
 from extproc.core.exchange.machine import Exchange
 from extproc.core.exchange.settings import ExchangeSettings
@@ -58,56 +63,94 @@ class Recorder(Listener):
 
 @dataclass
 class StrictGateway:
-    """One exchange seen from Envoy: sends events, refuses responses that Envoy would refuse, keeps what went on.
+    """One exchange seen from Envoy: sends events, refuses replies that Envoy would refuse, keeps what went on.
 
-    Each refusal is an AssertionError with Envoy's reason; see the rules in extproc/core/exchange/machine.py.
+    Each refusal is an AssertionError with Envoy's reason; see the rules in extproc/core/exchange/machine.py. So is
+    a reply that never comes: Envoy would wait for it until its timeout.
     """
 
     exchange: Exchange
     modes: Modes
     recorder: Recorder
+    learning: LearningBudget
+    estimator: Estimator
+    another: Callable[[], "StrictGateway"]  # opens the next exchange of the same router
     closed: bool = False
+    aborted: bool = False
     decisions: list[Any] = field(default_factory=list)
     headers_owed: set[Phase] = field(default_factory=set)
     headers_answered: set[Phase] = field(default_factory=set)
     owed_bodies: dict[Phase, int] = field(default_factory=lambda: dict.fromkeys(Phase, 0))
+    trailers_owed: set[Phase] = field(default_factory=set)
     sent: dict[Phase, bytes] = field(default_factory=lambda: dict.fromkeys(Phase, b""))
     echoed: dict[Phase, bytes] = field(default_factory=lambda: dict.fromkeys(Phase, b""))
     duplex_open: set[Phase] = field(default_factory=set)
+    sent_ended: set[Phase] = field(default_factory=set)
     echo_ended: set[Phase] = field(default_factory=set)
 
     def send(self, event: Event, now_s: float = 0.0) -> None:
-        """Send one event unless the stream is closed; check what comes back."""
+        """Send one event unless the stream is closed; check what comes back, and what does not."""
         if self.closed:
             return
         self._note(event)
-        for action in self.exchange.handle(event, now_s):
-            self._check(action)
+        for reply in self.exchange.handle(event, now_s):
+            self._check(reply)
+        if not self.closed:
+            self._check_liveness(event)
 
     def mode(self, phase: Phase) -> BodyMode:
         """Return how bodies of a phase are sent."""
         return self.modes.request_body if phase is Phase.REQUEST else self.modes.response_body
 
+    def owed(self, phase: Phase) -> list[str]:
+        """Say what of a phase has not been answered."""
+        debts = {
+            "headers": phase in self.headers_owed,
+            "bodies": self.owed_bodies[phase] > 0,
+            "trailers": phase in self.trailers_owed,
+            "bytes": self._duplex(phase) and self.echoed[phase] != self.sent[phase],
+            "the end of a body": self._duplex(phase) and phase in self.sent_ended - self.echo_ended,
+        }
+        return [name for name, owed in debts.items() if owed]
+
+    def _duplex(self, phase: Phase) -> bool:
+        return self.mode(phase) is BodyMode.FULL_DUPLEX_STREAMED
+
     def _note(self, event: Event) -> None:
-        phase = Phase.REQUEST if type(event).__name__.startswith("Request") else Phase.RESPONSE
-        duplex = self.mode(phase) is BodyMode.FULL_DUPLEX_STREAMED
+        phase = _phase(event)
         if isinstance(event, RequestHeaders | ResponseHeaders):
             self.headers_owed.add(phase)
-            if duplex and not event.end_of_stream:
+            if self._duplex(phase) and not event.end_of_stream:
                 self.duplex_open.add(phase)
         if isinstance(event, RequestBody | ResponseBody):
-            self.owed_bodies[phase] += 1
+            self.owed_bodies[phase] += not self._duplex(phase)
             self.sent[phase] += event.data
             if event.end_of_stream:
                 self.duplex_open.discard(phase)
-        if type(event).__name__.endswith("Trailers"):
+                self.sent_ended.add(phase)
+        if isinstance(event, RequestTrailers | ResponseTrailers):
             self.duplex_open.discard(phase)
+            self.trailers_owed.add(phase)
 
-    def _check(self, action: Reply) -> None:
-        assert not self.closed, "a response after the close"
-        match action:
+    def _check_liveness(self, event: Event) -> None:
+        """Nothing is owed but where the gateway goes on sending meanwhile, and more of the request may come."""
+        goes_on = self._duplex(Phase.REQUEST) or (
+            self.modes.request_body is BodyMode.STREAMED and self.modes.body_without_waiting
+        )
+        more = isinstance(event, Drain) or (
+            isinstance(event, RequestHeaders | RequestBody) and not event.end_of_stream
+        )
+        for phase in Phase:
+            assert (goes_on and more) or [] == self.owed(phase), f"the {phase.name} would wait for ever"
+        assert self.exchange.holding or [] == self.owed(Phase.REQUEST), "no deadline would end the waiting"
+
+    def _check(self, reply: Reply) -> None:
+        assert not self.closed, "a reply after the close"
+        match reply:
             case Close():
                 assert not self.duplex_open, "closing now would corrupt a full-duplex body"
+                for phase in filter(self._duplex, Phase):
+                    assert self.echoed[phase] == self.sent[phase], "closing now would lose bytes"
                 self.closed = True
             case ContinueHeaders(phase, decision):
                 assert phase not in self.headers_answered, "spurious: headers answered twice"
@@ -115,23 +158,29 @@ class StrictGateway:
                 self.headers_owed.discard(phase)
                 self._mutate(phase, decision)
             case ContinueBody(phase, decision):
-                assert self.mode(phase) is not BodyMode.FULL_DUPLEX_STREAMED, "full duplex needs an echo"
+                assert not self._duplex(phase), "full duplex needs an echo"
                 self._check_body_turn(phase)
                 self.owed_bodies[phase] -= 1
-                assert self.owed_bodies[phase] >= 0, "spurious: more body responses than bodies"
+                assert self.owed_bodies[phase] >= 0, "spurious: more body replies than bodies"
                 if decision is not None:
                     assert self.mode(phase) in (BodyMode.BUFFERED, BodyMode.BUFFERED_PARTIAL), "ignored by Envoy"
                 self._mutate(phase, decision)
             case EchoBody(phase, data, ended):
-                assert self.mode(phase) is BodyMode.FULL_DUPLEX_STREAMED, "an echo that nobody waits for"
+                assert self._duplex(phase), "an echo that nobody waits for"
                 self._check_body_turn(phase)
                 assert len(data) <= 62 * 1024, "Envoy refuses larger pieces"
                 assert phase not in self.echo_ended, "a piece after the last"
                 self.echoed[phase] += data
+                assert self.sent[phase].startswith(self.echoed[phase]), "other bytes than were sent"
                 if ended:
+                    assert phase in self.sent_ended, "an end that the body does not have"
                     self.echo_ended.add(phase)
-            case ContinueTrailers():
-                pass
+            case Abort():
+                assert any(map(self._duplex, Phase)), "a close loses nothing"
+                self.closed = self.aborted = True
+            case ContinueTrailers(phase):
+                assert phase in self.trailers_owed, "spurious: trailers that were not sent"
+                self.trailers_owed.discard(phase)
 
     def _check_body_turn(self, phase: Phase) -> None:
         assert phase not in self.headers_owed, "spurious: a body answered before the headers"
@@ -139,35 +188,44 @@ class StrictGateway:
     def _mutate(self, phase: Phase, decision: Any) -> None:
         if decision is not None:
             assert phase is Phase.REQUEST
+            assert not self.decisions, "a second decision"
             self.decisions.append(decision)
 
 
+def _phase(event: Event) -> Phase:
+    of_response = isinstance(event, ResponseHeaders | ResponseBody | ResponseTrailers)
+    return Phase.RESPONSE if of_response else Phase.REQUEST
+
+
 Connect = Callable[..., StrictGateway]
+TWO_POOLS = (Pool("short", 1_000), Pool("long", 100_000))
+ESTIMATOR = EstimatorSettings(default_output_tokens=100)
 
 
 @pytest.fixture(scope="session")
 def connect() -> Connect:
-    """Return a function that opens one exchange with a fresh router (or a given one) in the given modes."""
+    """Return a function that opens one exchange with a fresh router in the given modes.
 
-    def opened(modes: Modes, router: Router | None = None, **settings: Any) -> StrictGateway:
-        if router is None:
-            router = make_router(**settings)
-        assert isinstance(router.listener, Recorder)
-        return StrictGateway(Exchange(router, modes), modes, router.listener)
+    Mode, pools, estimator and learning of the router are keyword arguments; all others are an exchange's settings.
+    """
+
+    def opened(
+        modes: Modes,
+        mode: Mode = Mode.ENFORCE,
+        pools: Sequence[Pool] = TWO_POOLS,
+        estimator: EstimatorSettings = ESTIMATOR,
+        learning: LearningSettings | None = None,
+        **settings: Any,
+    ) -> StrictGateway:
+        recorder, estimates, exchange = Recorder(), make_estimator(estimator), ExchangeSettings(**settings)
+        placer = Placer(mode, Pools(pools), estimates, exchange.max_held_bytes)
+        budget = LearningBudget(learning or LearningSettings())
+        learner = Learner(Pools(pools), estimates, budget, recorder, exchange.max_response_bytes)
+        router = Router(mode, placer, learner, recorder)
+
+        def stream() -> StrictGateway:
+            return StrictGateway(Exchange(router, modes), modes, recorder, budget, estimates, stream)
+
+        return stream()
 
     return opened
-
-
-def make_router(
-    mode: Mode = Mode.ENFORCE,
-    pools: tuple[Pool, ...] = (Pool("short", 1_000), Pool("long", 100_000)),
-    learning: LearningSettings | None = None,
-    **settings: Any,
-) -> Router:
-    """Return a router whose listener is a Recorder; `settings` are those of an exchange."""
-    recorder, estimator = Recorder(), make_estimator(EstimatorSettings(default_output_tokens=100))
-    exchange = ExchangeSettings(**settings)
-    placer = Placer(mode, Pools(pools), estimator, exchange.max_held_bytes)
-    budget = LearningBudget(learning or LearningSettings())
-    learner = Learner(Pools(pools), estimator, budget, recorder, exchange.max_response_bytes)
-    return Router(mode, placer, learner, recorder)
