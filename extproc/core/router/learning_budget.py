@@ -60,5 +60,4 @@ class LearningBudget:
         Gateways may cut a response into more pieces than it has tokens; what came beyond is paid then, up to a
         debt of one burst.
         """
-        left = self._left + min(messages, self._burst) - used
-        self._left = min(max(left, -self._burst), self._burst)
+        self._left = max(self._left + min(messages, self._burst) - used, -self._burst)
