@@ -1,0 +1,64 @@
+"""Deciding before the end of the body, and base64 media in it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.core.facts import Api
+from extproc.core.placing.early import EarlyRule, media_bytes
+
+
+@given(
+    before=st.text(max_size=50).map(str.encode),
+    media=st.binary(max_size=200),
+    form=st.sampled_from([b'"data:image/png;base64,%b"', b'"input_audio":{"data": "%b"}']),
+)
+def test_media_is_found_without_parsing(before: bytes, media: bytes, form: bytes) -> None:
+    """Base64 in either JSON form is left out of the count, and never more than there is."""
+    encoded = media.hex().encode()
+    body = before.replace(b'"', b"").replace(b";base64,", b"") + form % encoded
+    assert len(encoded) == media_bytes(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "media"),
+    [
+        (b'{"data": "data:image/png;base64,QUJD"}', len("data:image/png;base64,QUJD")),
+        (b'{"data": "QUJD", "url": "data:image/png;base64,QUJDRA=="}', 4 + 8),
+        (b'{"url": "data:image/png;base64,QUJD', 4),
+        (b'{"data": "QUJD', 4),
+        (b'{"data"', 0),
+        (b'{"data": ', 0),
+        (b'{"data": "QUJD", "data": "QU', 4 + 2),
+        (b'{"url": ";base64,QUJD", "url": ";base64,QUJDRA=="}', 4 + 8),
+        (b'{"text": "no media"}', 0),
+        (b"", 0),
+    ],
+)
+def test_media_in_both_forms_or_cut_off_is_counted_once(body: bytes, media: int) -> None:
+    """A data: URL inside a "data" field is one item, and of an item that has not ended what is there counts."""
+    assert media == media_bytes(body)
+
+
+@given(st.lists(st.sampled_from([b'"data"', b";base64,", b'"', b": ", b"QUJD", b",", b"{"]), max_size=30))
+def test_media_is_never_more_than_the_body(parts: list[bytes]) -> None:
+    """However marks and quotes follow each other, the bytes of media are some of those that are there."""
+    body = b"".join(parts)
+    assert 0 <= media_bytes(body) <= len(body)
+
+
+@given(body=st.binary(max_size=3_000))
+def test_the_next_look_is_later_and_bounded(body: bytes) -> None:
+    """Looking again never comes before more bytes have, and a body at its cap is decided."""
+    rule = EarlyRule(largest_optional_tokens=100, max_held_bytes=2_000)
+    later = rule.next_look(Api.CHAT, body)
+    assert later == 0 or len(body) < later <= 2_000
+    assert later == 0 or len(body) < 2_000
+
+
+@pytest.mark.parametrize("api", [Api.COMPLETIONS, Api.EMBEDDINGS])
+def test_many_small_prompts_are_not_taken_for_a_large_one(api: Api) -> None:
+    """Bodies that may hold a list of prompts are waited for up to the cap of what is held."""
+    rule = EarlyRule(largest_optional_tokens=10, max_held_bytes=2_000)
+    assert 2_000 == rule.first_look(api) == rule.next_look(api, b"x" * 1_999)
+    assert 0 == rule.next_look(api, b"x" * 2_000)

@@ -1,0 +1,138 @@
+"""What the gateway sends is answered to its end: bodies without an end, large pieces, trailers."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from extproc.core.exchange.events import (
+    BodyMode,
+    EchoBody,
+    Modes,
+    Phase,
+    RequestBody,
+    RequestHeaders,
+    RequestTrailers,
+    ResponseBody,
+    ResponseHeaders,
+    ResponseTrailers,
+)
+from extproc.core.exchange.replies import ECHO_PIECE_BYTES, neutral_replies
+from extproc.core.placing.policy import Pool, Reason
+from tests.unit.exchanges import (
+    BUFFERED,
+    CHAT,
+    DUPLEX,
+    IN_PIECES,
+    JSON_RESPONSE,
+    ROUTABLE,
+    STREAMED,
+    chat,
+    usage,
+    whole,
+)
+
+Connect = Callable[..., Any]
+
+
+def echoed(data: bytes, *, end_of_stream: bool) -> list[tuple[int, bool]]:
+    """Return the size of each piece that a full-duplex body goes back in, and whether it is marked as the last."""
+    replies = neutral_replies(RequestBody(data, end_of_stream), DUPLEX)
+    assert all(isinstance(reply, EchoBody) for reply in replies)
+    return [(len(reply.data), reply.end_of_stream) for reply in replies if isinstance(reply, EchoBody)]
+
+
+def test_only_the_last_piece_of_a_large_body_is_the_end() -> None:
+    """A body over 62 KiB goes back in pieces; Envoy takes nothing after the one that is marked as the last."""
+    full = ECHO_PIECE_BYTES
+    assert [(full, False), (full, False), (1, True)] == echoed(b"x" * (2 * full + 1), end_of_stream=True)
+    assert [(full, False), (full, True)] == echoed(b"x" * (2 * full), end_of_stream=True)
+    assert [(full, False), (1, False)] == echoed(b"x" * (full + 1), end_of_stream=False)
+    assert [(0, True)] == echoed(b"", end_of_stream=True)
+    assert [(0, False)] == echoed(b"", end_of_stream=False)
+
+
+@pytest.mark.parametrize("size", [62 * 1024, 62 * 1024 + 1, 200_000])
+def test_a_large_message_that_ends_a_body_arrives_whole(connect: Connect, size: int) -> None:
+    """A gateway may send a body in one large message, which is its end as well: none of it is lost."""
+    gateway = connect(DUPLEX)
+    body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    for event in whole(body):
+        gateway.send(event)
+    assert gateway.echoed[Phase.REQUEST] == body
+    gateway = connect(DUPLEX)
+    for event in whole(chat()):
+        gateway.send(event)
+    gateway.send(ResponseHeaders(JSON_RESPONSE))
+    gateway.send(ResponseBody(body, end_of_stream=True))
+    assert gateway.echoed[Phase.RESPONSE] == body
+
+
+@pytest.mark.parametrize("size", [62 * 1024, 100_000])
+def test_a_decided_request_arrives_whole_in_full_duplex(connect: Connect, size: int) -> None:
+    """A body that is decided as a whole goes back after its headers, to its end."""
+    gateway = connect(DUPLEX, pools=(Pool("short", 500_000), Pool("long", 1_000_000)))
+    for event in whole(chat("word " * (size // 5))):
+        gateway.send(event)
+    assert ["short"] == [decision.pool.name for decision in gateway.decisions]
+    assert gateway.echoed[Phase.REQUEST] == gateway.sent[Phase.REQUEST]
+
+
+def test_a_buffered_body_without_an_end_is_decided(connect: Connect) -> None:
+    """BUFFERED gives the whole body in one message; where trailers follow, it is not marked as the end."""
+    gateway = connect(BUFFERED)
+    gateway.send(RequestHeaders(CHAT))
+    gateway.send(RequestBody(chat(), end_of_stream=False))
+    assert ["short"] == [decision.pool.name for decision in gateway.decisions]
+
+
+@pytest.mark.parametrize("modes", [BUFFERED, STREAMED, DUPLEX])
+def test_a_request_that_ends_with_trailers_is_learned_from(connect: Connect, modes: Modes) -> None:
+    """The trailers of a decided request go on, and its response is read."""
+    gateway = connect(modes)
+    gateway.send(RequestHeaders(CHAT))
+    gateway.send(RequestBody(chat(), end_of_stream=False))
+    gateway.send(RequestTrailers())
+    gateway.send(ResponseHeaders(JSON_RESPONSE))
+    gateway.send(ResponseBody(usage(), end_of_stream=False))
+    gateway.send(ResponseTrailers())
+    assert (1, 1) == (len(gateway.decisions), len(gateway.recorder.calls_of("observed")))
+
+
+@pytest.mark.parametrize("mode", [BodyMode.BUFFERED, BodyMode.BUFFERED_PARTIAL])
+def test_trailers_without_a_buffered_body_decide_nothing(connect: Connect, mode: BodyMode) -> None:
+    """Where the headers have gone on and no body came, there is nothing to decide, and nothing is counted."""
+    gateway = connect(Modes(mode, BodyMode.STREAMED))
+    gateway.send(RequestHeaders(CHAT))
+    gateway.send(RequestTrailers())
+    assert [] == gateway.recorder.calls_of("decided")
+    assert gateway.closed
+
+
+@pytest.mark.parametrize("modes", IN_PIECES)
+def test_trailers_end_a_body_that_nothing_came_of(connect: Connect, modes: Modes) -> None:
+    """A request of headers and trailers is as one with an empty body."""
+    gateway = connect(modes)
+    gateway.send(RequestHeaders(CHAT))
+    gateway.send(RequestTrailers())
+    assert [Reason.NOT_UNDERSTOOD] == [decision.reason for decision in gateway.decisions]
+
+
+@pytest.mark.parametrize("modes", ROUTABLE)
+def test_a_decision_is_made_once(connect: Connect, modes: Modes) -> None:
+    """Each request is decided, and counted as decided, once."""
+    gateway = connect(modes)
+    for event in whole(chat()):
+        gateway.send(event)
+    assert gateway.decisions == gateway.recorder.calls_of("decided")
+
+
+def test_a_body_is_early_only_beyond_the_largest_smaller_pool(connect: Connect) -> None:
+    """Of three pools, a body too large for the smallest is still waited for: the middle one may hold it."""
+    pools = (Pool("small", 100), Pool("middle", 3_000), Pool("large", 10_000))
+    gateway = connect(STREAMED, pools=pools)
+    gateway.send(RequestHeaders(CHAT))
+    gateway.send(RequestBody(chat("word " * 350), end_of_stream=False))
+    assert [] == gateway.decisions
+    gateway.send(RequestBody(b"", end_of_stream=True))
+    assert ["middle"] == [decision.pool.name for decision in gateway.decisions]

@@ -1,0 +1,210 @@
+"""What is learned from, what it costs, and what is counted of a response."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.exchange.events import (
+    Modes,
+    RequestBody,
+    RequestHeaders,
+    ResponseBody,
+    ResponseHeaders,
+)
+from extproc.core.facts import RequestHead, ResponseHead
+from extproc.core.placing.policy import Reason
+from extproc.core.router.learning_budget import LearningSettings
+from tests.unit.exchanges import (
+    CHAT,
+    JSON_RESPONSE,
+    ROUTABLE,
+    SSE_RESPONSE,
+    STREAMED,
+    chat,
+    response,
+    usage,
+    whole,
+)
+
+Connect = Callable[..., Any]
+COMPLETIONS = RequestHead("POST", "/v1/completions")
+CHUNKS = [b'data: {"choices":[{"text":"a"}]}\n\n'] * 3
+LAST = b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":3}}\n\ndata: [DONE]\n\n'
+
+
+def token_ids(**fields: Any) -> bytes:
+    """Return a completion request whose prompt is token ids: it is exact, so that it is never young."""
+    return json.dumps({"model": "m", "prompt": [1, 2, 3], "max_tokens": 10, **fields}).encode()
+
+
+def kept(gateway: Any, body: bytes, head: RequestHead = COMPLETIONS) -> bool:
+    """Send a request; say whether its stream stays open to learn from the response."""
+    for event in whole(body, head):
+        gateway.send(event)
+    return not gateway.closed
+
+
+@pytest.mark.parametrize("modes", ROUTABLE)
+def test_a_request_whose_bound_does_not_fit_goes_long(connect: Connect, modes: Modes) -> None:
+    """The upper bound decides, not the likeliest count: what only fits by the latter goes to the larger pool."""
+    gateway = connect(modes)
+    for event in whole(chat(max_tokens=0)):
+        gateway.send(event)
+    (small,) = gateway.decisions
+    output = 1_000 - small.budget.prompt_tokens
+    assert small.budget.prompt_tokens < small.budget.prompt_bound
+    for max_tokens, pool, reason in (
+        (output, "long", Reason.TOO_LONG),
+        (1_000 - small.budget.prompt_bound + 1, "long", Reason.TOO_LONG),
+        (1_000 - small.budget.prompt_bound, "short", Reason.FITS),
+    ):
+        gateway = connect(modes)
+        for event in whole(chat(max_tokens=max_tokens)):
+            gateway.send(event)
+        (decision,) = gateway.decisions
+        assert (pool, reason) == (decision.pool.name, decision.reason)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "status", "max_tokens", "repairs"),
+    [
+        (1, 200, 50, 0),
+        (1, 200, 5_000, 0),
+        (1, 400, 50, 0),
+        (2, 200, 50, 1),
+        (3, 200, 50, 1),
+        (2, 200, 5_000, 0),
+        (2, 500, 50, 0),
+    ],
+)
+def test_a_repair_takes_more_than_one_attempt(
+    connect: Connect, attempts: int, status: int, max_tokens: int, repairs: int
+) -> None:
+    """What was served at the first attempt was never broken, and a retry that fails repairs nothing."""
+    gateway = connect(STREAMED)
+    head = ResponseHead(status, "application/json", attempts=attempts)
+    for event in [*whole(chat(max_tokens=max_tokens)), *response(usage(), head=head)]:
+        gateway.send(event)
+    assert repairs == len(gateway.recorder.calls_of("repaired"))
+
+
+@pytest.mark.parametrize(
+    ("attempts", "max_tokens", "served_by"), [(1, 50, "short"), (2, 50, "long"), (1, 5_000, "long")]
+)
+def test_what_is_learned_is_of_the_pool_that_responded(
+    connect: Connect, attempts: int, max_tokens: int, served_by: str
+) -> None:
+    """At the first attempt that is the chosen pool, later on the default one."""
+    gateway = connect(STREAMED)
+    head = ResponseHead(200, "application/json", attempts=attempts)
+    for event in [*whole(chat(max_tokens=max_tokens)), *response(usage(), head=head)]:
+        gateway.send(event)
+    assert [served_by] == [each.served_by.name for each in gateway.recorder.calls_of("observed")]
+
+
+def test_a_json_response_costs_three_messages_at_most(connect: Connect) -> None:
+    """Headers, a piece of body and the end are paid for when a stream is kept: five are not enough for two."""
+    gateway = connect(STREAMED, learning=LearningSettings(messages_per_s=0, burst_messages=5))
+    assert kept(gateway, token_ids())
+    assert not kept(gateway.another(), token_ids())
+    gateway = connect(STREAMED, learning=LearningSettings(messages_per_s=0, burst_messages=6))
+    assert kept(gateway, token_ids())
+    assert kept(gateway.another(), token_ids())
+    assert not kept(gateway.another(), token_ids())
+
+
+@pytest.mark.parametrize(("fields", "messages"), [({}, 13), ({"n": 3}, 33), ({"n": 2, "best_of": 4}, 43)])
+def test_a_stream_costs_a_message_for_each_token_of_each_sequence(
+    connect: Connect, fields: dict[str, Any], messages: int
+) -> None:
+    """A streamed response has up to one message per token, for every sequence that it holds."""
+    body = token_ids(stream=True, stream_options={"include_usage": True}, **fields)
+    for burst, second in ((2 * messages, True), (2 * messages - 1, False)):
+        gateway = connect(STREAMED, learning=LearningSettings(messages_per_s=0, burst_messages=burst))
+        assert kept(gateway, body)
+        assert second == kept(gateway.another(), body)
+
+
+def test_every_message_of_a_response_is_paid_for(connect: Connect) -> None:
+    """In the end a response has cost as many messages as came: its headers and each piece of its body."""
+    gateway = connect(STREAMED, learning=LearningSettings(messages_per_s=0, burst_messages=100))
+    assert kept(gateway, token_ids(stream=True, stream_options={"include_usage": True}))
+    gateway.send(ResponseHeaders(SSE_RESPONSE))
+    for chunk in [*CHUNKS, LAST]:
+        gateway.send(ResponseBody(chunk, end_of_stream=False))
+    gateway.exchange.end()
+    assert 1 == len(gateway.recorder.calls_of("observed"))
+    assert not gateway.learning.admit(96, young=False, now_s=0.0)
+    assert gateway.learning.admit(95, young=False, now_s=0.0)
+
+
+def test_the_end_of_a_stream_is_settled_once(connect: Connect) -> None:
+    """What did not come is paid back when the stream is over, and not again."""
+    gateway = connect(STREAMED, learning=LearningSettings(messages_per_s=0, burst_messages=100))
+    assert kept(gateway, token_ids())
+    gateway.exchange.end()
+    assert gateway.learning.admit(100, young=False, now_s=0.0)
+    gateway.exchange.end()
+    assert not gateway.learning.admit(1, young=False, now_s=0.0)
+
+
+def test_the_young_are_learned_from_on_the_account_of_others(connect: Connect) -> None:
+    """When the budget is used up, a category of which little is known is still learned from; others are not."""
+    gateway = connect(
+        STREAMED,
+        learning=LearningSettings(messages_per_s=0, burst_messages=3),
+        estimator=EstimatorSettings(young_observations=2),
+    )
+    assert kept(gateway, token_ids())
+    assert not kept(gateway.another(), token_ids())
+    assert kept(gateway.another(), chat(), CHAT)
+    assert not kept(gateway.another(), chat(), CHAT)  # a burst of debt is all that they get
+
+
+@pytest.mark.parametrize(("responses", "still_kept"), [(0, True), (1, True), (2, False)])
+def test_a_category_is_young_until_it_has_its_responses(
+    connect: Connect, responses: int, *, still_kept: bool
+) -> None:
+    """With `young_observations: 2` a used-up budget is overdrawn for the first two responses of a category."""
+    gateway = connect(
+        STREAMED,
+        learning=LearningSettings(messages_per_s=0, burst_messages=12),
+        estimator=EstimatorSettings(young_observations=2),
+    )
+    for _ in range(responses):
+        stream = gateway.another()
+        for event in [*whole(chat()), *response(usage())]:
+            stream.send(event)
+        stream.exchange.end()
+    while kept(gateway.another(), token_ids()):
+        pass
+    assert still_kept == kept(gateway.another(), chat(), CHAT)
+
+
+def test_a_stream_that_reports_no_usage_is_not_kept(connect: Connect) -> None:
+    """A stream that was not asked for its usage cannot teach; one that was is kept."""
+    assert not kept(connect(STREAMED), chat(stream=True), CHAT)
+    assert kept(connect(STREAMED), chat(stream=True, stream_options={"include_usage": True}), CHAT)
+
+
+def test_a_model_s_name_is_no_longer_than_a_key_may_be(connect: Connect) -> None:
+    """Names come from clients: ten kilobytes of name is learned under its first characters."""
+    gateway = connect(STREAMED)
+    for event in [*whole(chat(model="m" * 10_000)), *response(usage())]:
+        gateway.send(event)
+    (row,) = gateway.estimator.state().models
+    assert set(row.model) == {"m"}
+    assert len(row.model) <= 256
+
+
+def test_a_response_that_ends_with_its_headers_is_settled(connect: Connect) -> None:
+    """A 2xx without a body has no usage; it is counted, and its stream is closed."""
+    gateway = connect(STREAMED)
+    gateway.send(RequestHeaders(CHAT))
+    gateway.send(RequestBody(chat(), end_of_stream=True))
+    gateway.send(ResponseHeaders(JSON_RESPONSE, end_of_stream=True))
+    assert gateway.closed
+    assert 1 == len(gateway.recorder.calls_of("not_learned"))

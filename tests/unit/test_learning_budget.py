@@ -1,0 +1,99 @@
+"""The bucket of response messages that learning is paid from."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.core.router.learning_budget import LearningBudget, LearningSettings
+
+
+def test_learning_stays_within_its_budget_of_messages() -> None:
+    """Admitted messages are the burst and what time adds; young categories always come in, on others' account."""
+    budget = LearningBudget(LearningSettings(messages_per_s=10, burst_messages=100))
+    assert budget.admit(100, young=False, now_s=0.0)
+    assert not budget.admit(1, young=False, now_s=0.0)
+    assert budget.admit(3, young=False, now_s=1.0)
+    assert budget.admit(50, young=True, now_s=1.0)
+    assert not budget.admit(3, young=False, now_s=4.0)
+    assert budget.admit(3, young=False, now_s=6.0)
+
+
+@given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 2_000), st.booleans()), max_size=60))
+def test_however_requests_come_the_budget_holds(steps: list[tuple[float, int, bool]]) -> None:
+    """For any arrivals the messages stay within burst + rate x time, and one burst more for young categories."""
+    budget, now_s, spent = LearningBudget(LearningSettings(10, 100)), 0.0, 0
+    for wait_s, messages, young in steps:
+        now_s += wait_s
+        spent += min(messages, 100) if budget.admit(messages, young=young, now_s=now_s) else 0
+    assert spent <= (200 if any(young for _, _, young in steps) else 100) + 10 * now_s + 1e-6
+
+
+def test_messages_that_did_not_come_are_paid_back() -> None:
+    """A stream is paid for by the most that it may be, at most a burst, and settled by what it was."""
+    budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=100))
+    assert budget.admit(6_000, young=False, now_s=0.0)
+    assert not budget.admit(3, young=False, now_s=0.0)
+    budget.pay_back(6_000, used=40)
+    assert budget.admit(60, young=False, now_s=0.0)
+    assert not budget.admit(1, young=False, now_s=0.0)
+    budget.pay_back(60, used=1_000)
+    assert not budget.admit(1, young=False, now_s=0.0)
+
+
+def test_messages_beyond_what_was_paid_are_paid_in_the_end() -> None:
+    """A response that came in more pieces than it had tokens leaves the others to wait for as long."""
+    budget = LearningBudget(LearningSettings(messages_per_s=10, burst_messages=100))
+    assert budget.admit(3, young=False, now_s=0.0)
+    budget.pay_back(3, used=150)
+    assert not budget.admit(3, young=False, now_s=5.0)
+    assert budget.admit(3, young=False, now_s=6.0)
+
+
+@pytest.mark.parametrize("young", [True, False])
+def test_a_budget_of_nothing_learns_nothing(*, young: bool) -> None:
+    """With no messages to spend no stream is kept, young or not."""
+    budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=0))
+    assert not budget.admit(3, young=young, now_s=0.0)
+
+
+def test_time_without_requests_saves_no_more_than_a_burst() -> None:
+    """After a night without traffic as much may be learned at once as ever, and no more."""
+    budget = LearningBudget(LearningSettings(messages_per_s=10, burst_messages=100))
+    assert budget.admit(50, young=False, now_s=0.0)
+    assert budget.admit(100, young=False, now_s=86_400.0)
+    assert not budget.admit(1, young=False, now_s=86_400.0)
+
+
+def test_what_is_paid_back_is_no_more_than_a_burst() -> None:
+    """What a stream did not use is lost when the bucket has filled up meanwhile."""
+    budget = LearningBudget(LearningSettings(messages_per_s=10, burst_messages=100))
+    assert budget.admit(100, young=False, now_s=0.0)
+    budget.pay_back(100, used=0)
+    assert budget.admit(100, young=False, now_s=86_400.0)
+    budget.pay_back(100, used=0)
+    assert budget.admit(100, young=False, now_s=86_400.0)
+    assert not budget.admit(1, young=False, now_s=86_400.0)
+
+
+def test_a_response_of_any_number_of_messages_is_paid_for_in_two_bursts_of_time() -> None:
+    """Nobody can keep the router from learning for good: a debt is a burst at most."""
+    budget = LearningBudget(LearningSettings(messages_per_s=10, burst_messages=100))
+    assert budget.admit(3, young=False, now_s=0.0)
+    budget.pay_back(3, used=1_000_000)
+    assert not budget.admit(100, young=False, now_s=19.0)
+    assert budget.admit(100, young=False, now_s=20.0)
+
+
+def test_the_young_overdraw_by_one_burst_and_wait_then() -> None:
+    """Names of tenants are clients': new ones without end are not learned from without end."""
+    budget = LearningBudget(LearningSettings(messages_per_s=10, burst_messages=100))
+    assert [True, True, False] == [budget.admit(100, young=True, now_s=0.0) for _ in range(3)]
+    assert not budget.admit(1, young=True, now_s=0.0)
+    assert budget.admit(10, young=True, now_s=1.0)
+
+
+def test_a_response_of_no_messages_is_not_admitted() -> None:
+    """What would cost nothing teaches nothing."""
+    budget = LearningBudget(LearningSettings(messages_per_s=10, burst_messages=100))
+    assert not budget.admit(0, young=False, now_s=0.0)
+    assert budget.admit(100, young=False, now_s=0.0)
