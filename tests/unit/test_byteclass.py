@@ -1,7 +1,7 @@
 """The byte-class estimator as a whole: what it promises for any input, and that it learns."""
 
 from dataclasses import replace
-from math import exp, isfinite
+from math import exp, isfinite, log, sqrt
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.bound import AdaptiveBound
 from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.categories import MAX_KEY_CHARS
 from extproc.core.estimator.features import features, structure_tokens
 from extproc.core.estimator.protocol import Source
 from extproc.core.estimator.settings import ByteClassSettings, EstimatorSettings
@@ -138,6 +139,45 @@ def test_refusal_for_length_raises_an_estimate() -> None:
     estimator.observe_overflow(before, Overflow(at_least_prompt_tokens=round(before.prompt_tokens * 1.1)))
     assert unmoved == before.prompt_tokens
     assert estimator.estimate(facts(WORDS * 10), "").prompt_tokens > unmoved
+
+
+def test_residuals_wait_until_the_prices_are_taught() -> None:
+    """In the first hundred responses the prices learn all there is; then the rest is the category's own."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    teach(estimator, 100, ratio=5.0)
+    assert {0.0} == {row.residual for row in estimator.state().categories}
+    assert 0.0 == estimator.state().models[0].residual
+    teach(estimator, 1, ratio=5.0, seed=1)
+    assert 0.0 not in {row.residual for row in estimator.state().categories}
+    assert 0.0 != estimator.state().models[0].residual
+
+
+def test_the_grain_of_counting_widens_the_bound_of_short_prompts() -> None:
+    """Counts of k scatter by the root of k / 2, however well the prices are known: short prompts the most."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    teach(estimator, 1_000)
+    q = estimator.state().models[0].q
+    for text in (b"hello there", WORDS, WORDS * 20):
+        estimate = estimator.estimate(facts(text), "")
+        width = log(estimate.prompt_bound / estimate.prompt_tokens)
+        assert q * sqrt(0.5 / estimate.prompt_tokens) < width
+    assert width < q * 0.06
+
+
+def test_names_of_models_and_tenants_are_capped() -> None:
+    """Keys come from clients: of a megabyte of either name its first characters are kept, and used ever after."""
+    estimator = ByteClassEstimator(EstimatorSettings(young_observations=1))
+    asked = facts(WORDS * 9, model="m" * 1_000_000)
+    for _ in range(150):
+        estimator.observe(estimator.estimate(asked, "t" * 1_000_000), Usage(300))
+    state = estimator.state()
+    (model,), (category, _) = state.models, state.categories
+    names = (model.model, category.category.model, category.category.key)
+    assert [{"m"}, {"m"}, {"t"}] == list(map(set, names))
+    assert max(map(len, names)) <= MAX_KEY_CHARS
+    assert Source.LEARNED == estimator.estimate(asked, "t" * 1_000_000).source
+    assert list(model.sums_b) != [0.0] * len(model.sums_b)
+    assert (estimator.prices(asked.model) != estimator.prices("another")).any()
 
 
 def test_images_are_priced_and_their_price_is_learned() -> None:

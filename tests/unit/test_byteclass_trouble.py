@@ -1,5 +1,7 @@
 """The byte-class estimator when things go wrong: broken counters, late responses, other tokenizers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -166,3 +168,42 @@ def test_usage_that_does_not_belong_to_the_text_teaches_nothing(others: dict[str
     learning = estimator.observe(estimator.estimate(facts(WORDS, **others), ""), Usage(10))
     assert learning.refused == refused
     assert estimator.state().models == ()
+
+
+def test_what_is_far_beyond_belief_does_not_move_the_bound() -> None:
+    """A counter that is off by ten times says nothing of how far real errors reach."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    teach(estimator, 200)
+    before = estimator.state().models[0]
+    estimate = estimator.estimate(facts(WORDS * 20), "")
+    assert estimate.prompt_bound < 2 * estimate.prompt_tokens  # and so far below the physical limit
+    learning = estimator.observe(estimate, Usage(round(10 * estimate.prompt_tokens)))
+    (after,) = estimator.state().models
+    assert (True, True) == (learning.clipped, learning.under_counted)
+    assert (before.q, before.clipped + 1) == (after.q, after.clipped)
+
+
+def test_what_is_beyond_the_bound_but_not_belief_moves_it() -> None:
+    """A real prompt above its bound raises q by half a scale; one below lowers it by a little."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    teach(estimator, 200)
+    before = estimator.state().models[0].q
+    estimate = estimator.estimate(facts(WORDS * 20), "")
+    estimator.observe(estimate, Usage(round(2 * estimate.prompt_bound)))
+    assert before + 0.5 * 0.99 == pytest.approx(estimator.state().models[0].q)
+    estimator.observe(estimate, Usage(round(estimate.prompt_tokens)))
+    assert before + 0.5 * 0.98 == pytest.approx(estimator.state().models[0].q)
+
+
+def test_a_miss_of_a_bound_at_its_physical_limit_does_not_move_it() -> None:
+    """Where no multiple would have helped, a prompt above its bound is no reason for a larger one."""
+    taught, estimator = ByteClassEstimator(EstimatorSettings()), ByteClassEstimator(EstimatorSettings())
+    teach(taught, 200, ratio=3.0)
+    state = taught.state()
+    estimator.load(replace(state, models=(replace(state.models[0], q=1_000.0),)))
+    estimate = estimator.estimate(facts(WORDS * 20), "")
+    assert len(WORDS) * 20 + 256 < estimate.prompt_bound < 4 * estimate.prompt_tokens
+    assert estimator.observe(estimate, Usage(int(estimate.prompt_bound) + 1)).under_counted
+    assert 1_000.0 == estimator.state().models[0].q
+    estimator.observe(estimate, Usage(round(estimate.prompt_tokens)))
+    assert 1_000.0 - 0.5 * 0.01 == estimator.state().models[0].q

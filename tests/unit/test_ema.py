@@ -1,18 +1,23 @@
+from dataclasses import replace
+from math import inf, nan
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.categories import MAX_KEY_CHARS
 from extproc.core.estimator.ema import EmaEstimator
-from extproc.core.estimator.protocol import CategoryKey, LearnedState, Source
-from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.output_lengths import BINS
+from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState, OutputState, Source
+from extproc.core.estimator.settings import EmaSettings, EstimatorSettings
 from extproc.core.facts import Api, MediaCount, RequestFacts
 from extproc.core.usage import Usage
 
 
 def facts(text: bytes = b"x" * 400, **fields: object) -> RequestFacts:
     """Return the facts of a chat request."""
-    return RequestFacts(Api.CHAT, "m", text, **fields)  # type: ignore[arg-type]
+    return replace(RequestFacts(Api.CHAT, "m", text), **fields)  # type: ignore[arg-type]
 
 
 def test_the_first_estimate_uses_the_papers_ratio() -> None:
@@ -81,18 +86,123 @@ def test_state_goes_into_another_estimator() -> None:
 
 
 @given(
-    text=st.binary(max_size=2_000),
-    usages=st.lists(st.integers(1, 10_000_000), max_size=20),
+    ratios=st.lists(st.floats(1, 16), min_size=2, max_size=20),
+    gamma=st.floats(0, 10),
+    nonsense=st.lists(st.integers(1, 10_000_000), max_size=3),
     tenant=st.text(max_size=9),
 )
-def test_estimates_stay_physical_whatever_was_learned(text: bytes, usages: list[int], tenant: str) -> None:
-    """For any bytes and any usages: bytes / 16 <= estimate <= bound <= bytes."""
-    estimator = EmaEstimator(EstimatorSettings(kind="ema"))
-    for tokens in usages:
+def test_estimates_stay_physical_whatever_was_learned(
+    ratios: list[float], gamma: float, nonsense: list[int], tenant: str
+) -> None:
+    """For any usages of real text, and nonsense between them: bytes / 16 <= estimate <= bound <= bytes."""
+    text = b"some words of text, " * 100
+    settings = EstimatorSettings(kind="ema", ema=EmaSettings(margin_deviations=gamma))
+    estimator = EmaEstimator(settings)
+    usages = [round(len(text) / ratio) for ratio in ratios]
+    for tokens in [*usages, *nonsense, *usages]:
         estimator.observe(estimator.estimate(facts(text), tenant), Usage(tokens))
+    (row,) = estimator.state().categories
+    assert row.observations >= 2 * len(usages)
+    assert (row.deviation > 1e-9) == (len({*usages, *taken(nonsense, len(text))}) > 1)
     estimate = estimator.estimate(facts(text), tenant)
     assert len(text) / 16 <= estimate.prompt_tokens <= estimate.prompt_bound <= len(text)
     assert estimate.category == CategoryKey("m", tenant or estimate.category.key)
+
+
+def taken(usages: list[int], text_bytes: int) -> list[int]:
+    """Return the usages that a text of so many bytes can have."""
+    return [tokens for tokens in usages if text_bytes / 16 <= tokens <= text_bytes]
+
+
+@pytest.mark.parametrize(("gamma", "ratio"), [(0.0, 8.5), (0.1, 7.0), (0.5, 1.0), (1.0, 1.0), (100.0, 1.0)])
+def test_the_conservative_ratio_is_never_less_than_a_byte_for_each_token(gamma: float, ratio: float) -> None:
+    """However many deviations are taken off, and be it more than there is, a token is at least one byte."""
+    settings = EstimatorSettings(kind="ema", ema=EmaSettings(margin_deviations=gamma, decay=0.5))
+    estimator = EmaEstimator(settings)
+    for tokens in (1_600, 100):  # 1 and 16 bytes per token: the mean is 8.5, the deviation 15
+        estimator.observe(estimator.estimate(facts(b"x" * 1_600), ""), Usage(tokens))
+    (row,) = estimator.state().categories
+    assert (8.5, 15.0) == (row.bytes_per_token, row.deviation)
+    assert 1_600 / ratio == pytest.approx(estimator.estimate(facts(b"x" * 1_600), "").prompt_bound)
+
+
+def test_names_of_models_and_tenants_are_capped() -> None:
+    """Keys come from clients: of a megabyte of either name its first characters are kept."""
+    estimator = EmaEstimator(EstimatorSettings(kind="ema"))
+    named = facts(model="m" * 1_000_000)
+    estimator.observe(estimator.estimate(named, "t" * 1_000_000), Usage(100))
+    (row,) = estimator.state().categories
+    assert ({"m"}, {"t"}) == (set(row.category.model), set(row.category.key))
+    assert max(len(row.category.model), len(row.category.key)) <= MAX_KEY_CHARS
+
+
+@pytest.mark.parametrize(
+    ("ratio", "deviation"),
+    [
+        (4.0, inf),
+        (4.0, nan),
+        (4.0, -0.1),
+        (nan, 1.0),
+        (inf, 1.0),
+        (0.9, 1.0),
+        (16.1, 1.0),
+        (0.0, 1.0),
+        (-4.0, 1.0),
+    ],
+)
+def test_a_ratio_that_no_text_has_is_not_loaded(ratio: float, deviation: float) -> None:
+    """Of a state with one impossible category nothing is taken over, not even what stands before it."""
+    estimator = EmaEstimator(EstimatorSettings(kind="ema"))
+    good = CategoryState(CategoryKey("m", "good"), 4.0, 1.0, 5)
+    broken = CategoryState(CategoryKey("m", "bad"), ratio, deviation, 5)
+    outputs = (OutputState(CategoryKey("m", ""), (1.0,) * BINS, (0.0,) * BINS),)
+    with pytest.raises(ConfigurationError, match="'bad'"):
+        estimator.load(LearnedState("ema", (good, broken), outputs=outputs))
+    assert LearnedState("ema") == estimator.state()
+
+
+@pytest.mark.parametrize(("ratio", "deviation"), [(1.0, 0.0), (16.0, 20.0)])
+def test_a_ratio_at_the_limits_is_loaded(ratio: float, deviation: float) -> None:
+    """One and sixteen bytes per token are real."""
+    estimator = EmaEstimator(EstimatorSettings(kind="ema"))
+    state = LearnedState("ema", (CategoryState(CategoryKey("m", "k"), ratio, deviation, 5),))
+    estimator.load(state)
+    assert state == estimator.state()
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt_tokens", "refused"),
+    [
+        (b"x" * 400, 2_048, "no_text"),  # the image alone
+        (b"x" * 400, 2_000, "no_text"),
+        (b"x" * 400, 2_049, "implausible"),  # 400 bytes in one token
+        (b"x" * 400, 2_148, None),
+        (b"", 2_148, "no_text"),
+    ],
+)
+def test_usage_that_leaves_no_tokens_for_the_text_is_not_learned(
+    text: bytes, prompt_tokens: int, refused: str | None
+) -> None:
+    """When the media are as dear as the whole prompt, or there is no text, nothing is said of the text's ratio."""
+    estimator = EmaEstimator(EstimatorSettings(kind="ema"))
+    estimate = estimator.estimate(facts(text, media=MediaCount(unknown_images=1)), "")
+    assert refused == estimator.observe(estimate, Usage(prompt_tokens)).refused
+    assert (refused is None) == bool(estimator.state().categories)
+
+
+@pytest.mark.parametrize(
+    ("young_observations", "sources"),
+    [(2, [Source.PRIOR, Source.YOUNG, Source.LEARNED]), (0, [Source.PRIOR, Source.LEARNED, Source.LEARNED])],
+)
+def test_a_category_is_young_until_it_has_its_responses(young_observations: int, sources: list[Source]) -> None:
+    """Nothing is learned yet, then little, then enough."""
+    estimator = EmaEstimator(EstimatorSettings(kind="ema", young_observations=young_observations))
+    seen = []
+    for _ in range(3):
+        estimate = estimator.estimate(facts(), "")
+        seen.append(estimate.source)
+        estimator.observe(estimate, Usage(100))
+    assert sources == seen
 
 
 def test_prompts_that_the_server_cuts_teach_no_ratio() -> None:

@@ -31,9 +31,17 @@ def evidence(**others: object) -> Evidence:
         (Usage(10), {"unseen_history": True}, True),
         (Usage(1_000, 50), {"max_output_tokens": 50}, True),
         (Usage(1_000, 150), {"max_output_tokens": 50, "sequences": 3}, True),
+        (Usage(1_000, 16 * 50 + 16), {"max_output_tokens": 50}, True),  # sixteen turns
+        (Usage(1_000, 16 * 50 + 17), {"max_output_tokens": 50}, False),
+        (Usage(1_000, 3 * (16 * 50 + 16)), {"max_output_tokens": 50, "sequences": 3}, True),
+        (Usage(1_000, 3 * (16 * 50 + 16) + 1), {"max_output_tokens": 50, "sequences": 3}, False),
         (Usage(1_000, 9_999_999), {"max_output_tokens": 50}, False),
-        (Usage(1_000, 33_000), {}, False),  # more than four times the pool's context
+        (Usage(1_000, 4 * 8_192), {}, True),
+        (Usage(1_000, 4 * 8_192 + 1), {}, False),  # more than four times the pool's context
+        (Usage(1_000, 8 * 8_192), {"sequences": 2}, True),
+        (Usage(1_000, 8 * 8_192 + 1), {"sequences": 2}, False),
         (Usage(1_000, 0), {"max_output_tokens": 0}, True),
+        (Usage(1_000, 17), {"max_output_tokens": 0}, False),
     ],
 )
 def test_usage_that_cannot_be_of_the_request_is_not_accepted(
@@ -45,8 +53,33 @@ def test_usage_that_cannot_be_of_the_request_is_not_accepted(
 
 def test_without_a_pool_a_million_tokens_of_output_are_the_most() -> None:
     """What is not known to end earlier ends there."""
-    assert evidence().accepts(Usage(1_000, 1_000_000), None)
-    assert not evidence().accepts(Usage(1_000, 1_100_000), None)
+    assert evidence().accepts(Usage(1_000, 1 << 20), None)
+    assert not evidence().accepts(Usage(1_000, (1 << 20) + 1), None)
+
+
+@pytest.mark.parametrize("tokens", [0.0, 0.4, 1.0])
+def test_of_next_to_nothing_a_thousand_tokens_are_the_most(tokens: float) -> None:
+    """An estimate below one token counts as one: chat templates add to an empty prompt."""
+    empty = Evidence.of(replace(FACTS, text=b""), tokens)
+    assert empty.accepts(Usage(1_000), None)
+    assert not empty.accepts(Usage(1_001), None)
+
+
+@pytest.mark.parametrize(
+    ("others", "refused"),
+    [
+        ({}, None),
+        ({"exact_prompt_tokens": 5}, "exact"),
+        ({"truncate_prompt_tokens": 5}, "truncated"),
+        ({"truncate_prompt_tokens": 0}, "truncated"),
+        ({"unseen_history": True}, "unseen_history"),
+        ({"exact_prompt_tokens": 5, "truncate_prompt_tokens": 5, "unseen_history": True}, "exact"),
+        ({"truncate_prompt_tokens": 5, "unseen_history": True}, "truncated"),
+    ],
+)
+def test_why_usage_does_not_tell_what_the_text_costs(others: dict[str, object], refused: str | None) -> None:
+    """Counts of token ids, of a prompt that the server cuts, or of more than the body, are not of its text."""
+    assert refused == evidence(**others).refused
 
 
 @pytest.mark.parametrize(
@@ -54,8 +87,8 @@ def test_without_a_pool_a_million_tokens_of_output_are_the_most() -> None:
     [
         (50, {}, True),
         (50, {"max_output_tokens": 50}, True),
-        (51, {"max_output_tokens": 50}, True),  # some servers count the end of the text
-        (120, {"max_output_tokens": 50}, False),  # several turns together
+        (66, {"max_output_tokens": 50}, True),  # some servers count the end of the text
+        (67, {"max_output_tokens": 50}, False),  # several turns together
         (50, {"sequences": 2}, False),
         (50, {"longest_share": 0.5}, False),
     ],
@@ -73,9 +106,13 @@ def test_only_single_responses_tell_how_long_responses_get(
         (CUT, 8_192, {}, True),
         (Usage(8_000, 191, cut_by_length=True), 8_192, {}, True),
         (CUT, 8_192, {"max_output_tokens": 500}, True),
+        (Usage(8_000, 190, cut_by_length=True), 8_192, {}, False),
+        (Usage(8_000, 193, cut_by_length=True), 8_192, {}, False),
         (Usage(8_000, 100, cut_by_length=True), 8_192, {}, False),
         (Usage(8_000, 192), 8_192, {}, False),
         (CUT, None, {}, False),
+        (CUT, 8_192, {"max_output_tokens": 193}, True),
+        (CUT, 8_192, {"max_output_tokens": 191}, False),
         (CUT, 8_192, {"max_output_tokens": 192}, False),  # the client's own limit
         (Usage(9_000, 50, cut_by_length=True), 8_192, {}, False),  # more than the pool holds: another one answered
         (CUT, 8_192, {"sequences": 4}, False),

@@ -1,13 +1,15 @@
 """Learned output lengths, with responses that were cut."""
 
+from math import inf, nan
+
 import numpy as np
 import pytest
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.byteclass import ByteClassEstimator
-from extproc.core.estimator.output_lengths import OutputLengths
-from extproc.core.estimator.protocol import CategoryKey
+from extproc.core.estimator.output_lengths import BINS, OutputLengths
+from extproc.core.estimator.protocol import CategoryKey, OutputState
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.facts import Api, RequestFacts
 from extproc.core.usage import Usage
@@ -15,9 +17,11 @@ from extproc.core.usage import Usage
 CATEGORY = CategoryKey("m", "latin")
 
 
-def lengths(count: int, limit: int | None = None, epsilon: float = 0.05) -> OutputLengths:
+def lengths(count: int, limit: int | None = None, default: int = 1_024) -> OutputLengths:
     """Return lengths learned from log-normal outputs around 200 tokens, cut at a limit if there is one."""
-    learned = OutputLengths(EstimatorSettings(output_epsilon=epsilon, max_categories=10))
+    learned = OutputLengths(
+        EstimatorSettings(output_epsilon=0.05, max_categories=10, default_output_tokens=default)
+    )
     for tokens in np.random.default_rng(0).lognormal(np.log(200), 0.8, count).astype(int).tolist():
         cut = limit is not None and tokens >= limit
         learned.observe(CATEGORY, min(tokens, limit) if limit else tokens, cut=cut)
@@ -42,7 +46,119 @@ def test_quantile_of_responses_that_ended() -> None:
 def test_cut_responses_push_the_quantile_up() -> None:
     """A quantile below the cut is found as if nothing was cut; one beyond it is taken as twice the limit."""
     assert lengths(1_500, limit=900).expected(CATEGORY) == lengths(1_500).expected(CATEGORY)
-    assert lengths(1_500, limit=500).expected(CATEGORY) == pytest.approx(1_000, rel=0.2)
+    for limit in (350, 700):
+        cut = lengths(1_500, limit=limit, default=50)
+        assert cut.learned(CATEGORY) is None
+        assert 2 * limit <= cut.expected(CATEGORY) <= 2 * limit * 2 ** (1 / 4)
+
+
+def test_a_tail_that_was_not_seen_is_at_least_the_default() -> None:
+    """Twice the longest length counts where it is more than the default, and not otherwise."""
+    assert 2_000 == lengths(1_500, limit=700, default=2_000).expected(CATEGORY)
+
+
+def test_old_responses_fade() -> None:
+    """A model that comes to talk ten times as much is expected to, though it was terse for long."""
+    learned = OutputLengths(EstimatorSettings(output_epsilon=0.5, default_output_tokens=1))
+    for _ in range(6_000):
+        learned.observe(CATEGORY, 100, cut=False)
+    assert 100 <= learned.expected(CATEGORY) <= 119
+    for _ in range(2_000):
+        learned.observe(CATEGORY, 1_000, cut=False)
+    assert 1_000 <= learned.expected(CATEGORY) <= 1_190
+
+
+def test_old_cuts_fade() -> None:
+    """Responses that were cut long ago no longer hide the tail."""
+    learned = OutputLengths(EstimatorSettings(output_epsilon=0.5, default_output_tokens=1))
+    for _ in range(6_000):
+        learned.observe(CATEGORY, 100, cut=True)
+    assert learned.learned(CATEGORY) is None
+    for _ in range(3_000):
+        learned.observe(CATEGORY, 100, cut=False)
+    assert 100 <= learned.expected(CATEGORY) <= 119
+
+
+def test_a_category_has_lengths_of_its_own() -> None:
+    """A talkative tenant does not make the others expected to be so, nor a terse one them."""
+    learned = OutputLengths(EstimatorSettings(output_epsilon=0.1))
+    terse, talkative, new = (CategoryKey("m", key) for key in ("terse", "talkative", "new"))
+    for _ in range(50):
+        learned.observe(terse, 16, cut=False)
+        learned.observe(talkative, 4_096, cut=False)
+    assert (16, 4_096, 4_096) == tuple(map(learned.expected, (terse, talkative, new)))
+
+
+def test_a_category_with_few_responses_takes_the_length_of_its_model() -> None:
+    """Until a category has 1 / epsilon responses those of its model count."""
+    learned = OutputLengths(EstimatorSettings(output_epsilon=0.1))
+    for _ in range(50):
+        learned.observe(CategoryKey("m", "terse"), 16, cut=False)
+    for _ in range(9):
+        learned.observe(CATEGORY, 12, cut=False)
+    assert 16 == learned.expected(CATEGORY)
+    for _ in range(2):
+        learned.observe(CATEGORY, 12, cut=False)
+    assert 12 < learned.expected(CATEGORY) < 16
+
+
+@pytest.mark.parametrize(("tokens", "expected"), [(1, 1), (2, 2), (3, 4), (100, 108), (128, 128), (129, 153)])
+def test_a_length_is_rounded_up_to_its_bin(tokens: int, expected: int) -> None:
+    """Bins are a quarter octave, and their upper end counts: never less than what was seen."""
+    learned = OutputLengths(EstimatorSettings(output_epsilon=0.1))
+    for _ in range(20):
+        learned.observe(CATEGORY, tokens, cut=False)
+    assert expected == learned.expected(CATEGORY)
+
+
+@pytest.mark.parametrize("tokens", [1 << 20, (1 << 20) + 1, 10_000_000, 1 << 60])
+def test_lengths_beyond_a_million_are_a_million(tokens: int) -> None:
+    """The last bin takes all that is longer than any context."""
+    learned = OutputLengths(EstimatorSettings(output_epsilon=0.1))
+    for _ in range(20):
+        learned.observe(CATEGORY, tokens, cut=False)
+    assert 1 << 20 == learned.expected(CATEGORY)
+
+
+@pytest.mark.parametrize("tokens", [0, -1])
+def test_responses_of_nothing_say_nothing(tokens: int) -> None:
+    """Embeddings have no output, and do not make that of others short."""
+    learned = OutputLengths(EstimatorSettings(output_epsilon=0.1))
+    for _ in range(20):
+        learned.observe(CATEGORY, tokens, cut=False)
+    assert () == learned.state()
+
+
+NONE = (0.0,) * BINS
+
+
+@pytest.mark.parametrize("counts", [(-1.0, *NONE[1:]), (*NONE[1:], -0.5), (nan, *NONE[1:]), (inf, *NONE[1:])])
+@pytest.mark.parametrize("which", ["ended", "cut"])
+def test_counts_that_are_none_are_not_loaded(counts: tuple[float, ...], which: str) -> None:
+    """Negative and infinite counts are refused, and of such a state nothing is taken over."""
+    good = OutputState(CategoryKey("m", ""), (1.0,) * BINS, (1.0,) * BINS)
+    ended, cut = (counts, NONE) if which == "ended" else (NONE, counts)
+    broken = OutputState(CATEGORY, ended, cut)
+    learned = OutputLengths(EstimatorSettings())
+    with pytest.raises(ConfigurationError, match="of model 'm' are no counts"):
+        learned.load((good, broken))
+    assert () == learned.state()
+
+
+@pytest.mark.parametrize(
+    ("ended", "cut"), [(NONE[1:], NONE), (NONE, NONE[1:]), ((*NONE, 0.0), NONE), (NONE, (*NONE, 0.0))]
+)
+def test_counts_in_other_bins_are_not_loaded(ended: tuple[float, ...], cut: tuple[float, ...]) -> None:
+    """Either of the two counts in more or fewer bins is refused."""
+    with pytest.raises(ConfigurationError, match="bins"):
+        OutputLengths(EstimatorSettings()).load((OutputState(CATEGORY, ended, cut),))
+
+
+def test_a_loaded_model_without_responses_is_as_new() -> None:
+    """Counts that are all zero leave the default."""
+    learned = OutputLengths(EstimatorSettings())
+    learned.load((OutputState(CategoryKey("m", ""), NONE, NONE),))
+    assert 1_024 == learned.expected(CATEGORY)
 
 
 def test_a_new_category_starts_from_its_model() -> None:

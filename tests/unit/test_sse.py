@@ -24,6 +24,9 @@ def parse(*pieces: bytes, cap: int = CAP) -> list[tuple[bytes, bytes]]:
         (b"data: a: b\n\n", [(b"", b"a: b")]),
         (b"data: a\n\ndata: b\n\n", [(b"", b"a"), (b"", b"b")]),
         (b"data: a\ndata: b\n\n", [(b"", b"a\nb")]),
+        (b"data:  a\ndata:   b\n\n", [(b"", b" a\n  b")]),
+        (b"event:  ping\ndata:  {}\n\n", [(b" ping", b" {}")]),
+        (b"event: ping \ndata:\t{}\n\n", [(b"ping ", b"\t{}")]),
         (b"data: a\ndata\ndata: b\n\n", [(b"", b"a\n\nb")]),
         (b"data\n\n", [(b"", b"")]),
         (b"data:\n\n", [(b"", b"")]),
@@ -53,6 +56,8 @@ def test_streams(stream: bytes, events: list[tuple[bytes, bytes]]) -> None:
 def test_line_end_split_between_pieces() -> None:
     """The halves of a CRLF in two pieces are one line end, and an empty piece between them changes nothing."""
     assert parse(b"data: a\r", b"\ndata: b\r", b"", b"\n\r", b"\n") == [(b"", b"a\nb")]
+    assert parse(b"data: a\r", b"", b"\ndata: b\n\n") == [(b"", b"a\nb")]
+    assert parse(b"data: a\r", b"", b"", b"\n", b"", b"data: b\n\n") == [(b"", b"a\nb")]
 
 
 def test_events_are_given_as_soon_as_they_are_complete() -> None:

@@ -1,0 +1,64 @@
+"""The residual of a category: its mean, its spread, and what a new one starts from."""
+
+from math import exp, sqrt
+
+import pytest
+
+from extproc.core.estimator.residual import FIRST_STEPS, MIN_SPREAD, SLOWEST_STEP, Residual
+
+
+def test_the_mean_waits_until_the_prices_are_taught() -> None:
+    """Before that errors widen the spread only: the prices are about to mend them."""
+    residual = Residual()
+    for _ in range(50):
+        residual.learn(0.5, 0.0, 4.0, move_mean=False)
+    assert (0.0, 50) == (residual.mean, residual.responses)
+    assert 0.4 < residual.spread <= 0.5
+    residual.learn(0.5, 0.0, 4.0, move_mean=True)
+    assert 0.5 * SLOWEST_STEP == pytest.approx(residual.mean)
+
+
+def test_steps_grow_smaller_up_to_a_limit() -> None:
+    """The first response moves the mean by a tenth of the way, and the thousandth by a fiftieth."""
+    residual = Residual()
+    residual.learn(1.0, 0.0, 4.0, move_mean=True)
+    assert 1 / FIRST_STEPS == residual.mean
+    residual.learn(1.0, 0.0, 4.0, move_mean=True)
+    assert 1 / FIRST_STEPS + (1 - 1 / FIRST_STEPS) / (FIRST_STEPS + 1) == pytest.approx(residual.mean)
+    old = Residual(responses=1_000)
+    old.learn(1.0, 0.0, 4.0, move_mean=True)
+    assert SLOWEST_STEP == old.mean
+
+
+def test_the_spread_is_what_was_not_in_doubt_anyway() -> None:
+    """The variance that the request was known to have is taken off, down to what templates alone differ by."""
+    residual = Residual(spread=0.2)
+    residual.learn(0.3, 0.05, 4.0, move_mean=False)
+    assert sqrt(0.9 * 0.2**2 + 0.1 * (0.3**2 - 0.05)) == pytest.approx(residual.spread)
+    sure = Residual(spread=0.2)
+    sure.learn(0.1, 0.5, 4.0, move_mean=False)
+    assert sqrt(0.9 * 0.2**2 + 0.1 * MIN_SPREAD**2) == pytest.approx(sure.spread)
+
+
+def test_the_distance_is_from_the_mean_of_before() -> None:
+    """An error as large as the mean says that the mean is right, and narrows the spread."""
+    residual = Residual(mean=0.3, spread=0.2)
+    residual.learn(0.3, 0.0, 4.0, move_mean=True)
+    assert 0.3 == residual.mean
+    assert sqrt(0.9 * 0.2**2 + 0.1 * MIN_SPREAD**2) == pytest.approx(residual.spread)
+
+
+def test_bytes_per_token_start_with_the_first_response() -> None:
+    """The figure for people is the first response's, and then moves as the mean does."""
+    residual = Residual()
+    residual.learn(0.0, 0.0, 4.0, move_mean=True)
+    assert 4.0 == residual.bytes_per_token
+    residual.learn(0.0, 0.0, 5.0, move_mean=True)
+    assert 4 + 1 / (FIRST_STEPS + 1) == pytest.approx(residual.bytes_per_token)
+
+
+def test_a_child_starts_from_its_parent_and_is_new() -> None:
+    """A new category has the error and the spread of its parent, and no responses of its own."""
+    parent = Residual(0.2, 0.3, 4.5, 70)
+    assert Residual(0.2, 0.3, 0.0, 0) == parent.child()
+    assert exp(0.2) == parent.child().factor
