@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +27,9 @@ POOL = Path(__file__).parent / "pool.yaml"
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 # All that can be learned from is kept: what is measured is what it costs, not how often it is done.
 ROUTER_CONFIGURATION = """\
-listen: {address: "127.0.0.1:0"}
-admin: {address: "127.0.0.1:0"}
-learning: {messages_per_s: 1000000, burst_messages: 1000000000}
+listen: {{address: "{address}"}}
+admin: {{address: "127.0.0.1:0"}}
+learning: {{messages_per_s: 1000000, burst_messages: 1000000000}}
 drain_s: 0
 """
 
@@ -76,6 +76,11 @@ class Gateway(Server):
             return sum(each["value"] for each in json.load(response)["stats"] if "value" in each)
 
 
+def _without_health_checks(document: dict[str, Any]) -> None:
+    for cluster in document["static_resources"]["clusters"]:
+        cluster.pop("health_checks", None)
+
+
 class Stack:
     """Starts processes, and ends them all when it is left; their logs are in `folder`."""
 
@@ -90,10 +95,10 @@ class Stack:
     def __exit__(self, *_: object) -> None:
         self._ending.close()
 
-    def router(self, settings: str = "", module: str = "extproc.cli.main") -> Server:
+    def router(self, settings: str = "", module: str = "extproc.cli.main", address: str = "127.0.0.1:0") -> Server:
         """Start our server as users do, or a `module` that is like it; `settings` are YAML beside that above."""
         file = self.folder / f"router-{self._started}.yaml"
-        file.write_text(ROUTER_CONFIGURATION + settings)
+        file.write_text(ROUTER_CONFIGURATION.format(address=address) + settings)
         child = self._run("router", _python(module, "serve", "--config", str(file)))
         serving = child.wait_for(lambda: _log_entry(child, "serving"), "address")
         return Server(child.pid, serving["grpc"], serving["admin"])
@@ -116,13 +121,24 @@ class Stack:
         _, _, listeners = self._envoy("pool", document)
         return listeners["pool"]
 
-    def gateway(self, mode: str, router: Server, pool: str) -> Gateway:
-        """Start Envoy from the file of a mode, with both pools at one address, and a second, plain listener."""
+    def gateway(
+        self,
+        mode: str,
+        router: Server,
+        pool: str,
+        *,
+        short_pool: str = "",
+        change: Callable[[dict[str, Any]], None] = _without_health_checks,
+    ) -> Gateway:
+        """Start Envoy from the file of a mode, with a second, plain listener.
+
+        Both pools are at one address unless the short one has its own. `change` edits the configuration. Unless
+        told otherwise it leaves out the health checks: the bare server has no health service.
+        """
         document: Any = read_document((ENVOY / f"{mode}.yaml").read_text("utf-8"))
-        clusters = {"pool_short": pool, "pool_long": pool, "dualpool": router.address}
+        clusters = {"pool_short": short_pool or pool, "pool_long": pool, "dualpool": router.address}
         document = configuration(document, clusters)
-        for cluster in document["static_resources"]["clusters"]:
-            cluster.pop("health_checks", None)  # the bare server has no health service
+        change(document)
         pid, admin, listeners = self._envoy(mode, document)
         return Gateway(pid, f"http://{listeners['ingress']}", admin, f"http://{listeners['without_router']}")
 
