@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ["pyproject.toml", "setup.py", "README.md", "protos", "extproc"]
+SOURCES = ["pyproject.toml", "setup.py", "README.md", "LICENSE", "protos", "extproc"]
 
 
 @pytest.fixture(scope="module")
