@@ -17,11 +17,11 @@ NO_PYTHON = make: $(or $(PYTHON),none of $(CANDIDATES) on the PATH) cannot set u
 # thousands of generated modules few are ever imported.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test lint format docs bench lock clean
+.PHONY: help setup demo test lint format docs bench lock release-check clean
 help:
 	@echo "make demo [ARGS='--once --json']   real traffic through a real Envoy into two emulated pools"
 	@echo "make test [ARGS='-k name']         all tests"
-	@echo "make setup | lint | format | docs | bench | lock | clean"
+	@echo "make setup | lint | format | docs | bench | lock | release-check | clean"
 
 setup: $(READY)
 	@echo "$(VENV) is ready: $$($(BIN)/python --version)"
@@ -69,6 +69,26 @@ lock: | $(BIN)/uv
 		--python-version $$version --require-hashes -r requirements/dev.txt || exit 1; done
 $(BIN)/uv:
 	@$(MAKE) $(READY)
+
+# A release as strangers get it: an sdist, the wheel that it builds with locked tools, and that wheel in environments
+# that hold nothing else but the locked requirements, or the oldest ones that pyproject.toml allows.
+EMPTY := build/empty
+OLDEST := build/oldest
+release-check: $(READY)
+	rm -rf dist
+	$(BIN)/uv build --quiet --python $(BIN)/python --build-constraints deploy/build-requirements.txt --require-hashes
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python -m venv --clear $(EMPTY)
+	$(EMPTY)/bin/python -m pip install --quiet --require-hashes -r requirements/runtime.txt
+	$(EMPTY)/bin/python -m pip install --quiet --no-index --no-deps dist/*.whl
+	$(EMPTY)/bin/python -m pip check
+	$(EMPTY)/bin/python -I tests/release/smoke.py
+	$(BIN)/uv pip compile --quiet --resolution lowest-direct --only-binary :all: \
+		--python $(BIN)/python pyproject.toml -o $(OLDEST).txt
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(OLDEST)
+	$(BIN)/uv pip sync --quiet --only-binary :all: --python $(OLDEST) $(OLDEST).txt
+	$(BIN)/uv pip install --quiet --python $(OLDEST) --no-deps dist/*.whl
+	$(OLDEST)/bin/python -I tests/release/smoke.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info extproc/state/pb .mypy_cache .ruff_cache .pytest_cache
