@@ -12,12 +12,12 @@ from extproc.core.errors import ConfigurationError
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.bound import AdaptiveBound
 from extproc.core.estimator.byteclass import ByteClassEstimator
-from extproc.core.estimator.categories import MAX_KEY_CHARS
 from extproc.core.estimator.features import features, structure_tokens
 from extproc.core.estimator.protocol import Source
 from extproc.core.estimator.settings import ByteClassSettings, EstimatorSettings
 from extproc.core.estimator.text import digrams
 from extproc.core.facts import MediaCount
+from extproc.core.names import MAX_NAME_CHARS
 from extproc.core.usage import Overflow, Usage
 from tests.unit.byteclass_lessons import WORDS, facts, teach
 
@@ -164,17 +164,15 @@ def test_the_grain_of_counting_widens_the_bound_of_short_prompts() -> None:
     assert width < q * 0.06
 
 
-def test_names_of_models_and_tenants_are_capped() -> None:
-    """Keys come from clients: of a megabyte of either name its first characters are kept, and used ever after."""
+def test_a_tenant_without_end_is_one_category_from_then_on() -> None:
+    """Keys come from clients: a megabyte of a tenant's name is cut, and what was learned by it is found again."""
     estimator = ByteClassEstimator(EstimatorSettings(young_observations=1))
-    asked = facts(WORDS * 9, model="m" * 1_000_000)
+    asked = facts(WORDS * 9)
     for _ in range(150):
         estimator.observe(estimator.estimate(asked, "t" * 1_000_000), Usage(300))
     state = estimator.state()
     (model,), (category, _) = state.models, state.categories
-    names = (model.model, category.category.model, category.category.key)
-    assert [{"m"}, {"m"}, {"t"}] == list(map(set, names))
-    assert max(map(len, names)) <= MAX_KEY_CHARS
+    assert len(category.category.key) <= MAX_NAME_CHARS
     assert Source.LEARNED == estimator.estimate(asked, "t" * 1_000_000).source
     assert list(model.sums_b) != [0.0] * len(model.sums_b)
     assert (estimator.prices(asked.model) != estimator.prices("another")).any()

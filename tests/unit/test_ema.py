@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.core.errors import ConfigurationError
-from extproc.core.estimator.categories import MAX_KEY_CHARS
 from extproc.core.estimator.ema import EmaEstimator
 from extproc.core.estimator.output_lengths import BINS
 from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState, OutputState, Source
@@ -124,16 +123,6 @@ def test_the_conservative_ratio_is_never_less_than_a_byte_for_each_token(gamma: 
     (row,) = estimator.state().categories
     assert (8.5, 15.0) == (row.bytes_per_token, row.deviation)
     assert 1_600 / ratio == pytest.approx(estimator.estimate(facts(b"x" * 1_600), "").prompt_bound)
-
-
-def test_names_of_models_and_tenants_are_capped() -> None:
-    """Keys come from clients: of a megabyte of either name its first characters are kept."""
-    estimator = EmaEstimator(EstimatorSettings(kind="ema"))
-    named = facts(model="m" * 1_000_000)
-    estimator.observe(estimator.estimate(named, "t" * 1_000_000), Usage(100))
-    (row,) = estimator.state().categories
-    assert ({"m"}, {"t"}) == (set(row.category.model), set(row.category.key))
-    assert max(len(row.category.model), len(row.category.key)) <= MAX_KEY_CHARS
 
 
 @pytest.mark.parametrize(
