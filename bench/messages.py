@@ -147,7 +147,12 @@ def frames(messages: Sequence[bytes]) -> bytes:
 def decision_reply() -> bytes:
     """Return what a router answers to a short request."""
     decision = Decision(
-        Pool("short", 8192), Reason.FITS, Mode.ENFORCE, routed=True, api=Api.CHAT, budget=TokenBudget(9, 9, 9, 1)
+        Pool("short", 8192),
+        Reason.FITS,
+        Mode.ENFORCE,
+        routed=True,
+        api=Api.CHAT,
+        budget=TokenBudget(9, 9, 9, 1, 9),
     )
     return Encoder(HeaderNames()).encode(ContinueHeaders(Phase.REQUEST, decision))
 

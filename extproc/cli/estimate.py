@@ -119,10 +119,13 @@ def _response(placer: "Placer", api: Any, body: bytes, facts: "RequestFacts", te
             "output tokens": estimate.output_tokens,
             "budget": budget.total,
             "budget bound": budget.bound,
+            "load tokens": budget.load_tokens,
             "learned from": estimate.source.value,
             "category": estimate.category.key,
             "pool": decision.pool.name,
             "reason": decision.reason.value,
+            "pool budget": decision.pool.max_budget_tokens,
+            "pool context": decision.pool.context_tokens,
         },
     )
 

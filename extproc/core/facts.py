@@ -81,7 +81,8 @@ class RequestFacts:
     `data:` URLs of media.
     `exact_prompt_tokens` is set when the prompt came as token ids. A body may hold several prompts (a list): the
     counts above are of all together, as usage reports them, and `longest_share` is the longest one's part of them.
-    `max_output_tokens` is None when the client declared no limit. `sequences` is max(n, best_of).
+    `max_output_tokens` is None when the client declared no limit. `sequences` is how many outputs there will be:
+    max(n, best_of) for each prompt.
     `usage_in_response` is False for a stream that was not asked to report usage.
     `unseen_history` says that the pool will add what this body does not hold, or that parts of it cannot be
     measured.

@@ -9,6 +9,7 @@ import msgspec
 
 from extproc.core.apis import api_of, read_request
 from extproc.core.estimator.text import digrams, text_kind
+from extproc.core.placing.policy import Pool
 from extproc.demo.workload import Ask
 
 __all__ = ["Category", "Logged", "Outcome", "Placement", "Row", "Summary", "summarise"]
@@ -59,21 +60,22 @@ class Placement:
 
     `misrouted`: sent to the short pool although it did not fit there (it was refused, or cut by the context).
     `repaired`: served by the long pool after Envoy's retry, for a misroute or because the short pool was down.
-    `over_counted`: sent to the long pool although the short one would have held it.
+    `over_counted`: sent to the long pool although it was within the short one's threshold.
     `failed`: not served although a pool could have, or served although none could.
     """
 
-    def __init__(self, outcome: Outcome, short_pool_tokens: int) -> None:
+    def __init__(self, outcome: Outcome, short: Pool) -> None:
         ask = outcome.ask
         served = outcome.status == 200  # noqa: PLR2004
-        output = outcome.completion_tokens if ask.output_tokens is None else ask.output_tokens * ask.sequences
+        output = outcome.completion_tokens if ask.output_tokens is None else ask.output_tokens
         needed = None if outcome.prompt_tokens is None else outcome.prompt_tokens + output
         cut_by_context = outcome.cut_by_length and ask.output_tokens is None
         self.refused_rightly = ask.no_pool_holds_it and outcome.status == 400  # noqa: PLR2004
-        fits = needed is not None and needed <= short_pool_tokens
+        fits = needed is not None and needed <= short.context_tokens
+        belongs = needed is not None and needed <= short.max_budget_tokens
         self.misrouted = not fits if outcome.attempts > 1 else outcome.pool == "short" and cut_by_context
         self.repaired = outcome.attempts > 1 and served
-        self.over_counted = fits and outcome.pool == "long" and outcome.attempts == 1
+        self.over_counted = belongs and outcome.pool == "long" and outcome.attempts == 1
         self.failed = served == ask.no_pool_holds_it or not (served or self.refused_rightly)
 
 
@@ -144,13 +146,13 @@ class Summary:
 
 
 def summarise(
-    outcomes: Sequence[Outcome], logged: Mapping[int, Logged], learned: Mapping[str, float], short_pool_tokens: int
+    outcomes: Sequence[Outcome], logged: Mapping[int, Logged], learned: Mapping[str, float], short: Pool
 ) -> Summary:
     """Judge a run: `logged` by the requests' numbers, `learned` bytes per token by category."""
     rows: dict[str, Row] = {}
     total, refused, failures = Row(), 0, []
     for outcome in outcomes:
-        placement = Placement(outcome, short_pool_tokens)
+        placement = Placement(outcome, short)
         for row in (rows.setdefault(outcome.ask.kind, Row()), total):
             row.add(outcome, placement)
         refused += placement.refused_rightly
@@ -188,7 +190,7 @@ def _under_counted(outcome: Outcome, entry: Logged) -> bool:
     declared = outcome.ask.output_tokens
     if declared is None or entry.estimate is None:
         return False
-    return (outcome.prompt_tokens or 0) > entry.estimate - declared * outcome.ask.sequences
+    return (outcome.prompt_tokens or 0) > entry.estimate - declared
 
 
 def _categories(outcomes: Iterable[Outcome], learned: Mapping[str, float]) -> list[Category]:

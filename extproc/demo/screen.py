@@ -10,13 +10,13 @@ from rich.text import Text
 
 from extproc.demo.latency import Latency
 from extproc.demo.outcomes import Outcome, Placement, Row, Summary
-from extproc.demo.stack import LONG_POOL_TOKENS, SHORT_POOL_TOKENS, Stack
+from extproc.demo.stack import LONG_POOL_TOKENS, SHORT_POOL, Stack
 
 __all__ = ["LiveTable", "show_addresses", "show_summary", "show_try_it"]
 
 FAILURES_SHOWN = 10
 PICTURE = f"""\
- openai client ──▶ Envoy ──▶ short pool  ({SHORT_POOL_TOKENS:,} tokens of context)
+ openai client ──▶ Envoy ──▶ short pool  ({SHORT_POOL.context_tokens:,} tokens of context)
                     │ ▲  └─▶ long pool   ({LONG_POOL_TOKENS:,} tokens; the default)
                     ▼ │
                   router     decides by token budget, learns from responses"""
@@ -33,7 +33,7 @@ class LiveTable:
 
     def add(self, outcome: Outcome) -> None:
         """Count one response."""
-        placement = Placement(outcome, SHORT_POOL_TOKENS)
+        placement = Placement(outcome, SHORT_POOL)
         for row in (self._rows.setdefault(outcome.ask.kind, Row()), self._total):
             row.add(outcome, placement)
 

@@ -16,7 +16,7 @@ from extproc.demo.latency import Latency, measure
 from extproc.demo.outcomes import Logged, Outcome, Summary, summarise
 from extproc.demo.processes import StartFailed
 from extproc.demo.screen import LiveTable, show_addresses, show_summary, show_try_it
-from extproc.demo.stack import LONG_POOL_TOKENS, SHORT_POOL_TOKENS, Stack
+from extproc.demo.stack import LONG_POOL_TOKENS, SHORT_POOL, Stack
 from extproc.demo.workload import MODEL, Ask, workload
 
 __all__ = ["Options", "run"]
@@ -59,7 +59,7 @@ def _act(stack: Stack, asks: list[Ask], options: Options, console: Console) -> S
     seconds = time.monotonic() - start_s
     learned = stack.learned()  # before the measurement, whose one text would be learned from too
     latency = asyncio.run(_measured(stack))
-    summary = summarise(outcomes, _logged(stack, len(asks)), learned, SHORT_POOL_TOKENS)
+    summary = summarise(outcomes, _logged(stack, len(asks)), learned, SHORT_POOL)
     stack.keep_logs = bool(summary.total.failed)
     show_summary(console, summary, latency, seconds)
     if stack.keep_logs:

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.request import urlopen
 
+from extproc.core.placing.policy import Pool
 from extproc.demo.gateway import Gateway
 from extproc.demo.processes import Child
 from extproc.demo.workload import MODEL
 
-__all__ = ["LONG_POOL_TOKENS", "SHORT_POOL_TOKENS", "Stack"]
+__all__ = ["LONG_POOL_TOKENS", "SHORT_POOL", "Stack"]
 
-SHORT_POOL_TOKENS = 8_192
+# A quarter more than is routed there: requests near the threshold fit, whatever their estimate is wrong by.
+SHORT_POOL = Pool("short", 8_192, 10_240)
 LONG_POOL_TOKENS = 65_536
 # Fast hardware, so that the demo is short; slow enough to see requests run side by side.
 SPEEDS = ("--prefill-tokens-per-s", "400000", "--decode-tokens-per-s", "600", "--median-completion-tokens", "50")
@@ -28,7 +30,7 @@ mode: enforce
 listen: {{address: "127.0.0.1:0"}}
 admin: {{address: "127.0.0.1:0"}}
 pools:
-  - {{name: short, max_budget_tokens: {SHORT_POOL_TOKENS}}}
+  - {{name: short, max_budget_tokens: {SHORT_POOL.max_budget_tokens}, max_model_len: {SHORT_POOL.max_model_len}}}
   - {{name: long, max_budget_tokens: {LONG_POOL_TOKENS}}}
 exchange: {{deadline_ms: 400}}
 drain_s: 0
@@ -94,7 +96,7 @@ class Stack:
 
     def _start(self) -> None:
         # One request asks for a failure. The long pool, which serves it then, is deaf to that.
-        short = self._run("pool-short", _emulator("short", SHORT_POOL_TOKENS, "--faults"))
+        short = self._run("pool-short", _emulator("short", SHORT_POOL.context_tokens, "--faults"))
         long = self._run("pool-long", _emulator("long", LONG_POOL_TOKENS))
         file = self.folder / "router.yaml"
         file.write_text(ROUTER_CONFIGURATION)

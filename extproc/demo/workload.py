@@ -47,7 +47,6 @@ class Ask:
     endpoint: Endpoint
     arguments: dict[str, Any]
     output_tokens: int | None
-    sequences: int = 1
     no_pool_holds_it: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -220,7 +219,6 @@ def _ask(
         Endpoint.CHAT,
         arguments,
         limit,
-        sequences=more.get("n", 1),
         no_pool_holds_it=no_pool_holds_it,
     )
 

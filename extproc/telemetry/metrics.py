@@ -60,7 +60,7 @@ class Metrics(Listener):
         self.requests = counter("requests_total", "Requests that were placed", "pool", "reason", "api", "model")
         self.passed_requests = counter("passed_requests_total", "Requests that are none of ours")
         self.budget = histogram(
-            "budget_tokens", "Token budget that was routed on: the upper bound", TOKEN_BUCKETS, "model"
+            "budget_tokens", "Upper bound of the token budget, which has to fit the pool", TOKEN_BUCKETS, "model"
         )
         self.prompt = histogram("actual_prompt_tokens", "Prompt tokens by usage", TOKEN_BUCKETS, "model")
         self.completion = histogram("actual_completion_tokens", "Output tokens by usage", TOKEN_BUCKETS, "model")

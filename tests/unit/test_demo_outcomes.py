@@ -2,10 +2,11 @@ from typing import Any
 
 import pytest
 
+from extproc.core.placing.policy import Pool
 from extproc.demo.outcomes import Category, Logged, Outcome, Placement, summarise
 from extproc.demo.workload import Ask, Endpoint
 
-SHORT = 8192
+SHORT = Pool("short", 8_192, 10_240)
 
 
 def ask(number: int = 0, text: str = "hello", limit: int | None = 100, **fields: Any) -> Ask:
@@ -33,9 +34,10 @@ def judged(outcome: Outcome) -> set[str]:
         (answered(), set()),
         (answered(pool="long", prompt_tokens=20_000), set()),
         (answered(pool="long"), {"over_counted"}),
-        (answered(pool="long", prompt_tokens=SHORT - 100), {"over_counted"}),
-        (answered(pool="long", prompt_tokens=SHORT - 99), set()),
-        (answered(pool="long", prompt_tokens=9_000, attempts=2), {"misrouted", "repaired"}),
+        (answered(pool="long", prompt_tokens=8_192 - 100), {"over_counted"}),
+        (answered(pool="long", prompt_tokens=8_192 - 99), set()),
+        (answered(pool="long", prompt_tokens=9_000, attempts=2), {"repaired"}),
+        (answered(pool="long", prompt_tokens=11_000, attempts=2), {"misrouted", "repaired"}),
         (answered(pool="long", attempts=2), {"repaired"}),
         (answered(pool="long", status=503, prompt_tokens=None), {"failed"}),
         (answered(pool="long", status=400, prompt_tokens=None), {"failed"}),
@@ -46,7 +48,7 @@ def judged(outcome: Outcome) -> set[str]:
             {"refused_rightly"},
         ),
         (answered(ask=ask(no_pool_holds_it=True), pool="long"), {"failed", "over_counted"}),
-        (answered(ask=ask(limit=5000, sequences=2), pool="long"), set()),
+        (answered(ask=ask(limit=8143), pool="long"), set()),
         (answered(ask=ask(limit=None), pool="long", completion_tokens=30), {"over_counted"}),
         (answered(ask=ask(limit=None), completion_tokens=8142, cut_by_length=True), {"misrouted"}),
         (answered(ask=ask(limit=10), completion_tokens=10, cut_by_length=True), set()),
@@ -94,7 +96,7 @@ def test_the_json_has_the_names_that_scripts_read() -> None:
     """The summary's JSON has all promised fields, and failures in words."""
     outcomes = [
         answered(0),
-        answered(1, pool="long", prompt_tokens=9000, attempts=2),
+        answered(1, pool="long", prompt_tokens=11_000, attempts=2),
         answered(2, pool="long", status=503, prompt_tokens=None, error="no healthy upstream"),
     ]
     fields = summarise(outcomes, {0: Logged("fits", 155, 55)}, {"latin": 4.0}, SHORT).as_json()

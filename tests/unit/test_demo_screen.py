@@ -3,6 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
+from extproc.core.placing.policy import Pool
 from extproc.demo.latency import Latency
 from extproc.demo.outcomes import Logged, Outcome, summarise
 from extproc.demo.screen import LiveTable, show_summary, show_try_it
@@ -40,7 +41,7 @@ def test_the_live_table_fits_80_columns(console: Console, outcomes: list[Outcome
 def test_the_summary_says_what_happened_in_words(console: Console, outcomes: list[Outcome]) -> None:
     """Counts, errors, ratios, latency and failures are all there."""
     logged = {outcome.ask.number: Logged("fits", 700, 600) for outcome in outcomes}
-    summary = summarise(outcomes, logged, {"latin": 4.2, "indic": 2.8}, 8192)
+    summary = summarise(outcomes, logged, {"latin": 4.2, "indic": 2.8}, Pool("short", 8192))
     show_summary(console, summary, Latency(without_router_ms=1.0, with_router_ms=2.5), 3.0)
     text = console.export_text()
     for words in (

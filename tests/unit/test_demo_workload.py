@@ -49,7 +49,6 @@ def test_all_requests_are_understood_and_declare_what_they_say() -> None:
         api = api_of("POST", f"/v1/{ask.endpoint}")
         assert api is not None
         facts = read_request(api, json.dumps(ask.arguments).encode())
-        assert facts.sequences == ask.sequences
         assert facts.stream == ask.stream
         if ask.endpoint is not Endpoint.EMBEDDINGS:
             assert facts.max_output_tokens == ask.output_tokens

@@ -24,7 +24,7 @@ DECISION = Decision(
     api=Api.CHAT,
     model="m",
     estimate=ESTIMATE,
-    budget=TokenBudget(90, 120, 50, 1),
+    budget=TokenBudget(90, 120, 50, 1, 90),
 )
 LEARNED = Learning(0.9, under_counted=False, bytes_per_token=4.2)
 

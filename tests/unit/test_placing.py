@@ -4,8 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.core.apis import read_request
 from extproc.core.errors import ConfigurationError
+from extproc.core.estimator import make_estimator
 from extproc.core.estimator.protocol import CategoryKey, Estimate, Source
+from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.facts import Api, RequestFacts
 from extproc.core.placing.budget import MAX_BUDGET_TOKENS, TokenBudget, token_budget
 from extproc.core.placing.policy import Pool, Pools, Reason
@@ -28,7 +31,7 @@ def estimate(prompt: float, bound: float, output: int) -> Estimate:
 def test_a_budget_goes_to_the_first_pool_that_holds_it(tokens: int, pool: str) -> None:
     """Limits are inclusive, and what fits nowhere goes to the largest."""
     reason = Reason.TOO_LONG if tokens > 1_000 else Reason.FITS
-    placed, why = THREE.place(FACTS, TokenBudget(tokens, tokens, 0, 1))
+    placed, why = THREE.place(FACTS, TokenBudget(tokens, tokens, 0, 1, tokens))
     assert (pool, reason) == (placed.name, why)
 
 
@@ -80,11 +83,67 @@ def test_pools_that_are_no_order_are_refused(pools: list[tuple[str, int]], said:
         Pools([Pool(*pool) for pool in pools])
 
 
-def test_the_budget_is_prompt_and_output_of_every_sequence() -> None:
-    """Output tokens count once for each of n; fractions of a prompt token round up."""
+@pytest.mark.parametrize(
+    ("likeliest", "bound", "pool"),
+    [
+        (100, 125, "s"),
+        (101, 101, "m"),  # over the threshold, though the pool would hold it
+        (100, 126, "m"),  # within it, but the pool may not hold it
+        (900, 1_000, "m"),
+        (900, 1_001, "l"),  # a pool without a length of its own holds its threshold
+    ],
+)
+def test_the_likeliest_total_chooses_the_pool_and_the_bound_has_to_fit_its_context(
+    likeliest: int, bound: int, pool: str
+) -> None:
+    """A pool is taken when the likeliest total is within its threshold and the bound within its context."""
+    pools = Pools((Pool("s", 100, 125), Pool("m", 1_000), Pool("l", 10_000, 12_500)))
+    placed, _ = pools.place(FACTS, TokenBudget(likeliest, bound, 0, 1, likeliest))
+    assert pool == placed.name
+
+
+@given(likeliest=st.integers(0, 2_000), above=st.integers(0, 2_000), limit=st.integers(1, 1_000))
+def test_with_equal_limits_the_bound_alone_decides(likeliest: int, above: int, limit: int) -> None:
+    """Pools whose two limits are equal, said or left out, are chosen as by their bound only."""
+    budget = TokenBudget(likeliest, likeliest + above, 0, 1, likeliest)
+    for pool in (Pool("s", limit), Pool("s", limit, limit)):
+        placed, _ = Pools((pool, Pool("l", 10_000))).place(FACTS, budget)
+        assert (likeliest + above <= limit) == (placed is pool)
+
+
+@pytest.mark.parametrize(
+    ("pools", "said"),
+    [
+        ([("a", 100, 99), ("b", 200)], r"pools\[0\].max_model_len: 99 given; .* max_budget_tokens, 100"),
+        ([("a", 100, 300), ("b", 200)], r"max_model_len \[300, 200\] must not descend"),
+    ],
+)
+def test_a_pool_that_would_take_more_than_it_holds_is_refused(pools: list[tuple[str, int]], said: str) -> None:
+    """Contexts are at least the thresholds, and in their order."""
+    with pytest.raises(ConfigurationError, match=said):
+        Pools([Pool(*pool) for pool in pools])
+
+
+def test_every_sequence_has_the_context_to_itself_and_all_are_the_load() -> None:
+    """Capacity is prompt + output however many outputs there are; n x output is load. Fractions round up."""
     facts = RequestFacts(Api.CHAT, "m", b"", sequences=3)
     budget = token_budget(facts, estimate(10.2, 12.5, 5))
-    assert (11 + 15, 13 + 15) == (budget.total, budget.bound)
+    assert (11 + 5, 13 + 5, 11 + 15) == (budget.total, budget.bound, budget.load_tokens)
+
+
+def test_n_does_not_make_a_short_request_long() -> None:
+    """VLLM checks each sequence: 100 ids and 8 outputs of 120 tokens need 220 tokens of context, not 1,060."""
+    body = b'{"prompt":[%b],"max_tokens":120,"n":8}' % b",".join([b"1"] * 100)
+    facts = read_request(Api.COMPLETIONS, body)
+    budget = token_budget(facts, make_estimator(EstimatorSettings()).estimate(facts, ""))
+    assert (220, 100 + 8 * 120) == (budget.bound, budget.load_tokens)
+
+
+def test_prompts_of_a_list_are_sequences_each_with_its_outputs() -> None:
+    """The context has to hold the longest prompt and one output; the load is all of them."""
+    facts = read_request(Api.COMPLETIONS, b'{"prompt":[[1,2,3],[4],[5,6]],"max_tokens":10,"n":2}')
+    budget = token_budget(facts, make_estimator(EstimatorSettings()).estimate(facts, ""))
+    assert (3 + 10, 6 + 3 * 2 * 10) == (budget.total, budget.load_tokens)
 
 
 def test_of_several_prompts_the_longest_counts() -> None:

@@ -16,4 +16,4 @@ def test_the_sample_configuration_loads() -> None:
     (sample,) = re.findall(r"^ *```yaml\n(.*?)^ *```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     configuration = parse(dedent(sample))
     assert (configuration.mode, configuration.tenant_header) == (Mode.SHADOW, "x-tenant")
-    assert [Pool("short", 8192), Pool("long", 65536)] == list(configuration.pools)
+    assert [Pool("short", 8192, 10240), Pool("long", 65536)] == list(configuration.pools)

@@ -27,7 +27,9 @@ from extproc.wire.encode import Encoder
 
 NAMES = HeaderNames("x-pool", "x-estimate", "x-reason")
 ESTIMATE = Estimate(30.0, 45.0, 5, output_declared=True, source=Source.LEARNED, category=CategoryKey("m", "latin"))
-BUDGET = TokenBudget(prompt_tokens=30, prompt_bound=45, output_tokens=5, sequences=2)  # at most 55
+BUDGET = TokenBudget(
+    prompt_tokens=30, prompt_bound=50, output_tokens=5, sequences=2, all_prompts_tokens=30
+)  # at most 55
 SHORT, LONG = Pool("short", 1_000), Pool("long", 9_000)
 
 
@@ -138,6 +140,6 @@ def test_messages_made_ahead_keep_nothing_of_the_request_before(kinds: list[tupl
     """One encoder's messages, in any order, are those that a new encoder makes for each."""
     encoder = Encoder(NAMES)
     for pool, mode, bound, action in kinds:
-        budget = None if bound is None else TokenBudget(bound // 2, bound, bound // 3, 1)
+        budget = None if bound is None else TokenBudget(bound // 2, bound, bound // 3, 1, bound // 2)
         decided = action(Phase.REQUEST, decision(pool, mode, budget))
         assert encoded(decided) == encoded(decided, encoder)

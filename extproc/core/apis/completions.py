@@ -45,7 +45,7 @@ def read_request(body: bytes) -> RequestFacts:
         exact_prompt_tokens=prompts.exact_prompt_tokens,
         longest_share=prompts.longest_share,
         max_output_tokens=request.max_tokens,
-        sequences=max(request.n or 1, request.best_of or 1),
+        sequences=max(request.n or 1, request.best_of or 1) * prompts.count,
         stream=bool(request.stream),
         usage_in_response=not request.stream or reports_usage(request.stream_options),
         truncate_prompt_tokens=None if cap == -1 else cap,

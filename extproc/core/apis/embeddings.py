@@ -41,6 +41,7 @@ def read_request(body: bytes) -> RequestFacts:
         text=chat.text() if request.messages else plain.text,
         exact_prompt_tokens=plain.exact_prompt_tokens,
         longest_share=plain.longest_share,
+        sequences=plain.count,
         messages=len(request.messages or ()),
         tool_calls=chat.tool_calls,
         media=chat.media(),

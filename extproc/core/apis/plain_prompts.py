@@ -14,11 +14,12 @@ PlainPrompts = str | list[str | NotNegative | list[NotNegative]]
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """What plain prompts hold together; the fields are those of RequestFacts."""
+    """What plain prompts hold together, and how many they are; the other fields are those of RequestFacts."""
 
     text: bytes = b""
     exact_prompt_tokens: int | None = None
     longest_share: float = 1.0
+    count: int = 1
 
 
 def read_prompts(prompts: PlainPrompts | None) -> Prompts:
@@ -34,9 +35,9 @@ def read_prompts(prompts: PlainPrompts | None) -> Prompts:
         return Prompts(exact_prompt_tokens=len(prompts))
     if list in kinds:
         lengths = list(map(len, cast("list[list[int]]", prompts)))
-        return Prompts(exact_prompt_tokens=sum(lengths), longest_share=_longest_share(lengths))
+        return Prompts(exact_prompt_tokens=sum(lengths), longest_share=_longest_share(lengths), count=len(lengths))
     texts = [text.encode() for text in cast("list[str]", prompts)]
-    return Prompts(b"".join(texts), longest_share=_longest_share(list(map(len, texts))))
+    return Prompts(b"".join(texts), longest_share=_longest_share(list(map(len, texts))), count=len(texts))
 
 
 def _longest_share(lengths: list[int]) -> float:

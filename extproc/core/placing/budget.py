@@ -1,4 +1,4 @@
-"""The token budget of a request: prompt tokens plus output tokens for each sequence (the paper's L_total)."""
+"""The token budget of a request: prompt plus output tokens of one sequence (the paper's L_total)."""
 
 from dataclasses import dataclass
 from math import ceil
@@ -14,26 +14,39 @@ MAX_BUDGET_TOKENS = 100_000_000
 
 @dataclass(frozen=True, slots=True)
 class TokenBudget:
-    """Tokens a request needs of a pool's context.
+    """Tokens a request needs of a pool: of its context, and of its work.
 
-    `total` is the likeliest, `bound` the one that policies route on. Both are prompt + output x sequences, and at
-    most MAX_BUDGET_TOKENS.
+    A context holds one sequence, however many outputs are asked for (vLLM checks each): `total` is the likeliest
+    prompt and output of the longest, `bound` the most that it may be. `load_tokens` is the likeliest of all
+    sequences together, where `all_prompts_tokens` count once: outputs of one prompt share it. All are at most
+    MAX_BUDGET_TOKENS.
     """
 
     prompt_tokens: int
     prompt_bound: int
     output_tokens: int
     sequences: int
+    all_prompts_tokens: int
 
     @property
     def total(self) -> int:
         """Likeliest total, in tokens."""
-        return min(self.prompt_tokens + self.output_tokens * self.sequences, MAX_BUDGET_TOKENS)
+        return min(self.prompt_tokens + self.output_tokens, MAX_BUDGET_TOKENS)
 
     @property
     def bound(self) -> int:
         """Upper bound of the total, in tokens."""
-        return min(self.prompt_bound + self.output_tokens * self.sequences, MAX_BUDGET_TOKENS)
+        return min(self.prompt_bound + self.output_tokens, MAX_BUDGET_TOKENS)
+
+    @property
+    def load_tokens(self) -> int:
+        """Likeliest tokens of all prompts and all outputs, what the servers have to work on."""
+        return min(self.all_prompts_tokens + self.all_outputs_tokens, MAX_BUDGET_TOKENS)
+
+    @property
+    def all_outputs_tokens(self) -> int:
+        """Likeliest tokens of all outputs."""
+        return min(self.output_tokens * self.sequences, MAX_BUDGET_TOKENS)
 
 
 def token_budget(facts: RequestFacts, estimate: Estimate) -> TokenBudget:
@@ -42,12 +55,12 @@ def token_budget(facts: RequestFacts, estimate: Estimate) -> TokenBudget:
     Of several prompts the longest counts: each is a sequence of its own. A declared prompt truncation caps the
     prompt (vLLM's truncate_prompt_tokens).
     """
-    share = facts.longest_share
-    prompt, bound = _whole(estimate.prompt_tokens * share), _whole(estimate.prompt_bound * share)
+    share, whole = facts.longest_share, estimate.prompt_tokens
+    prompt, bound = _whole(whole * share), _whole(estimate.prompt_bound * share)
     cap = facts.truncate_prompt_tokens
     if cap is not None and cap > 0:
-        prompt, bound = min(prompt, cap), min(bound, cap)
-    return TokenBudget(prompt, bound, estimate.output_tokens, facts.sequences)
+        prompt, bound, whole = min(prompt, cap), min(bound, cap), min(whole, cap * facts.sequences)
+    return TokenBudget(prompt, bound, estimate.output_tokens, facts.sequences, _whole(whole))
 
 
 def _whole(tokens: float) -> int:

@@ -1,4 +1,10 @@
-"""Which pool a budget goes to: the first, from smallest to largest, that holds it (paper, dispatch steps 2-3)."""
+"""Which pool a budget goes to: the first, from smallest to largest, that takes it (paper, dispatch steps 2-3).
+
+A pool has the paper's two limits. Its likeliest total decides where a request belongs (B_short), its upper bound
+whether the servers hold it for certain (C_max). The room between them is what an estimate may be wrong by: a
+prompt that was under-counted still fits, and one near the threshold makes no detour for its bound. With both
+limits equal the bound alone decides, since it is never below the likeliest total.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +31,14 @@ class Pool:
     name: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z", extra={"allowed": _NAMES})]
     """The value of the pool header, and a metric's label."""
     max_budget_tokens: Annotated[int, Meta(ge=1)]
-    """The largest token budget (upper bound) that is sent here; they ascend from pool to pool."""
+    """The largest likeliest token budget that is sent here; they ascend from pool to pool."""
+    max_model_len: Annotated[int, Meta(ge=1)] | None = None
+    """What the servers hold of one sequence, prompt and output (vLLM's --max-model-len); at least max_budget_tokens."""
+
+    @property
+    def context_tokens(self) -> int:
+        """What the servers hold of one sequence, in tokens."""
+        return self.max_budget_tokens if self.max_model_len is None else self.max_model_len
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +64,8 @@ class Reason(StrEnum):
 class Pools:
     """The pools in ascending order; the last one is the default, where everything unsure goes.
 
-    Raises ConfigurationError for fewer than two pools, a name used twice, or limits that do not ascend.
+    Raises ConfigurationError for fewer than two pools, a name used twice, limits that do not ascend, or a pool
+    that is to take more than it holds.
     """
 
     def __init__(self, pools: Sequence[Pool]) -> None:
@@ -62,12 +76,12 @@ class Pools:
         self.largest_optional_tokens = self.ascending[-2].max_budget_tokens
 
     def place(self, facts: RequestFacts, budget: TokenBudget, loads: Loads = NO_LOADS) -> tuple[Pool, Reason]:  # noqa: ARG002  (read by the spill-over to come)
-        """Return the first pool that holds the budget's upper bound, the default when none does; and why."""
+        """Return the first pool within whose two limits the budget is, the default when none is; and why."""
         if facts.unseen_history:
             return self.default, Reason.UNSEEN_HISTORY
-        need = budget.bound
+        total, bound = budget.total, budget.bound
         for pool in self.ascending[:-1]:
-            if need <= pool.max_budget_tokens:
+            if total <= pool.max_budget_tokens and bound <= pool.context_tokens:
                 return pool, Reason.FITS
         return self.default, Reason.TOO_LONG
 
@@ -81,3 +95,12 @@ def _faults(pools: Sequence[Pool]) -> Iterator[str]:
         yield f"pools: names {shown(names)} must differ from each other"
     if any(limit <= 0 for limit in limits) or any(a >= b for a, b in pairwise(limits)):
         yield f"pools: max_budget_tokens {shown(limits)} must be positive and ascend"
+    for index, pool in enumerate(pools):
+        if pool.context_tokens < pool.max_budget_tokens:
+            yield (
+                f"pools[{index}].max_model_len: {pool.max_model_len} given; at least the pool's "
+                f"max_budget_tokens, {pool.max_budget_tokens}, is needed"
+            )
+    contexts = [pool.context_tokens for pool in pools]
+    if contexts != sorted(contexts):
+        yield f"pools: max_model_len {shown(contexts)} must not descend"

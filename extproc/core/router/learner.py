@@ -58,7 +58,7 @@ class Learner:
             self._estimator.observe_overflow(estimate, said)
             self._listener.overflowed(decision, said, served_by)
         else:
-            learning = self._estimator.observe(estimate, said, served_by.max_budget_tokens)
+            learning = self._estimator.observe(estimate, said, served_by.context_tokens)
             self._listener.observed(Observation(decision, served_by, said, learning))
 
     def settle(self, decision: Decision, messages: int) -> None:
@@ -74,7 +74,7 @@ def _most_messages(decision: Decision) -> int:
     """Return the most response messages of a decision's response: one for each token when it is streamed."""
     budget = decision.budget
     assert budget is not None, "only decisions with a budget are kept"
-    return JSON_MESSAGES + (budget.output_tokens * budget.sequences if decision.stream else 0)
+    return JSON_MESSAGES + (budget.all_outputs_tokens if decision.stream else 0)
 
 
 def _estimate(decision: Decision) -> Estimate:
