@@ -14,7 +14,10 @@ __all__ = ["compose"]
 
 def compose(configuration: Configuration, listener: Listener) -> Router:
     """Return a router that has learned nothing yet. Raises ConfigurationError for pools that cannot be."""
-    pools, exchange = Pools(configuration.pools), configuration.exchange
+    pools, exchange = (
+        Pools(configuration.pools, stored_by_default=configuration.responses_stored_by_default),
+        configuration.exchange,
+    )
     estimator = make_estimator(configuration.estimator)
     placer = Placer(configuration.mode, pools, estimator, exchange.max_held_bytes)
     budget = LearningBudget(configuration.learning)

@@ -85,7 +85,8 @@ class RequestFacts:
     max(n, best_of) for each prompt.
     `usage_in_response` is False for a stream that was not asked to report usage.
     `unseen_history` says that the pool will add what this body does not hold, or that parts of it cannot be
-    measured.
+    measured. `stored` says that the server keeps the response for later requests, or has kept an earlier one; None
+    when the request leaves that to the server.
     """
 
     api: Api
@@ -103,6 +104,7 @@ class RequestFacts:
     usage_in_response: bool = True
     truncate_prompt_tokens: int | None = None
     unseen_history: bool = False
+    stored: bool | None = False
 
     @property
     def text_bytes(self) -> int:

@@ -98,7 +98,7 @@ def test_tools_and_calls_are_counted_and_read() -> None:
         ],
         tools=[{"type": "function", "function": {"name": "weather"}}, {"type": "function"}],
     )
-    tools = '{"type":"function","function":{"name":"weather"}}{"type":"function"}'
+    tools = '{"type":"function","function":{"name":"weather"}},{"type":"function"}'
     assert facts.text.decode() == 'Weather?weather{"city":"Rome"}time{}sunny' + tools
     assert (facts.messages, facts.tools, facts.tool_calls) == (3, 2, 2)
 
@@ -210,11 +210,12 @@ def test_sequences(fields: dict[str, Any], sequences: int) -> None:
         ({"stream": True, "stream_options": None}, True, False),
         ({"stream": True, "stream_options": {"include_usage": False}}, True, False),
         ({"stream": True, "stream_options": {"include_usage": True}}, True, True),
-        ({"stream": True, "stream_options": {"continuous_usage_stats": True}}, True, False),
+        ({"stream": True, "stream_options": {"continuous_usage_stats": True}}, True, True),
+        ({"stream": True, "stream_options": {}}, True, True),
     ],
 )
 def test_usage_in_response(fields: dict[str, Any], stream: bool, usage_in_response: bool) -> None:  # noqa: FBT001
-    """A stream reports its usage only when asked to; a whole response always does."""
+    """A stream reports its usage when asked to, in vLLM by any options; a whole response always does."""
     facts = read(**fields)
     assert (facts.stream, facts.usage_in_response) == (stream, usage_in_response)
 

@@ -26,6 +26,7 @@ def test_string_input() -> None:
         messages=2,
         max_output_tokens=300,
         stream=True,
+        stored=None,
     )
     assert facts == expected
 

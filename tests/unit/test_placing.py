@@ -183,3 +183,23 @@ def test_a_budget_without_end_is_a_number_to_count_with(output: int) -> None:
     budget = token_budget(RequestFacts(Api.CHAT, "m", b"", sequences=output), estimate(10, 12, output))
     assert (MAX_BUDGET_TOKENS, MAX_BUDGET_TOKENS) == (budget.total, budget.bound)
     assert (THREE.default, Reason.TOO_LONG) == THREE.place(FACTS, budget)
+
+
+@pytest.mark.parametrize(
+    ("stored", "by_default", "reason"),
+    [
+        (True, False, Reason.STORED),
+        (None, False, Reason.FITS),
+        (None, True, Reason.STORED),
+        (False, True, Reason.FITS),
+    ],
+)
+def test_a_stored_response_stays_where_later_requests_find_it(
+    stored: bool | None,  # noqa: FBT001
+    by_default: bool,  # noqa: FBT001
+    reason: Reason,
+) -> None:
+    """What says that it is stored goes to the default pool; so does silence where servers store by default."""
+    pools = Pools(THREE.ascending, stored_by_default=by_default)
+    facts = RequestFacts(Api.RESPONSES, "m", b"", stored=stored)
+    assert reason == pools.place(facts, TokenBudget(1, 1, 0, 1, 1))[1]

@@ -11,19 +11,31 @@ from typing import Final
 
 import msgspec
 
-from extproc.core.apis.bodies import AtLeastMinusOne, Count, NotNegative, decode_body, is_set, model_key
+from extproc.core.apis.bodies import (
+    Flag,
+    Number,
+    decode_body,
+    is_set,
+    model_key,
+    prompt_cap,
+    read_flag,
+    read_number,
+)
 from extproc.core.apis.chunks import ChunkReader, read_response
 from extproc.core.apis.family import Family
 from extproc.core.apis.prompt import Prompt
 from extproc.core.facts import Api, RequestFacts
 
-__all__ = ["FAMILY", "Message", "StreamOptions", "add_messages", "reports_usage"]
+__all__ = ["FAMILY", "Message", "StreamOptions", "add_messages", "read_sequences", "reports_usage"]
 
 
 class StreamOptions(msgspec.Struct, frozen=True, gc=False):
-    """What a stream was asked to report; vLLM's continuous_usage_stats works with include_usage only."""
+    """What a stream was asked to report; in vLLM the options' presence is enough.
 
-    include_usage: bool | None = None
+    vLLM's continuous_usage_stats works with include_usage only.
+    """
+
+    include_usage: Flag = True
 
 
 class _Part(msgspec.Struct, frozen=True, gc=False):
@@ -78,16 +90,17 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 class _Request(msgspec.Struct, frozen=True, gc=False):
     messages: list[Message]
     model: str | None = None
-    max_tokens: NotNegative | None = None
-    max_completion_tokens: NotNegative | None = None
-    n: Count | None = None
-    best_of: Count | None = None
-    stream: bool | None = None
+    max_tokens: Number = None
+    max_completion_tokens: Number = None
+    n: Number = None
+    best_of: Number = None
+    stream: Flag = None
     stream_options: StreamOptions | None = None
-    truncate_prompt_tokens: AtLeastMinusOne | None = None
-    tools: list[msgspec.Raw] | None = None
-    functions: list[msgspec.Raw] | None = None
-    documents: list[msgspec.Raw] | None = None
+    truncate_prompt_tokens: Number = None
+    tools: msgspec.Raw = msgspec.Raw()
+    functions: msgspec.Raw = msgspec.Raw()
+    documents: msgspec.Raw = msgspec.Raw()
+    web_search_options: msgspec.Raw = msgspec.Raw()
 
 
 _REQUEST = msgspec.json.Decoder(_Request)
@@ -98,10 +111,11 @@ def read_request(body: bytes) -> RequestFacts:
     request = decode_body(_REQUEST, body)
     prompt = Prompt()
     add_messages(prompt, request.messages)
-    tools = prompt.add_json(request.tools) + prompt.add_json(request.functions)
+    tools = prompt.add_tools(request.tools) + prompt.add_tools(request.functions)
     prompt.add_json(request.documents)
-    limit = request.max_completion_tokens
-    cap = request.truncate_prompt_tokens
+    limit = read_number(request.max_completion_tokens, "max_completion_tokens", 0)
+    older_limit = read_number(request.max_tokens, "max_tokens", 0)
+    stream = read_flag(request.stream, "stream")
     return RequestFacts(
         api=Api.CHAT,
         model=model_key(request.model),
@@ -110,18 +124,23 @@ def read_request(body: bytes) -> RequestFacts:
         tools=tools,
         tool_calls=prompt.tool_calls,
         media=prompt.media(),
-        max_output_tokens=request.max_tokens if limit is None else limit,
-        sequences=max(request.n or 1, request.best_of or 1),
-        stream=bool(request.stream),
-        usage_in_response=not request.stream or reports_usage(request.stream_options),
-        truncate_prompt_tokens=None if cap == -1 else cap,  # -1: as much as the model's context holds
-        unseen_history=prompt.unseen,
+        max_output_tokens=older_limit if limit is None else limit,
+        sequences=read_sequences(request.n, request.best_of),
+        stream=stream,
+        usage_in_response=not stream or reports_usage(request.stream_options),
+        truncate_prompt_tokens=prompt_cap(request.truncate_prompt_tokens),
+        unseen_history=prompt.unseen or is_set(request.web_search_options),
     )
 
 
+def read_sequences(n: Number, best_of: Number) -> int:
+    """Return how many outputs each prompt gets. Raises BodyNotUnderstood."""
+    return max(read_number(n, "n", 1) or 1, read_number(best_of, "best_of", 1) or 1)
+
+
 def reports_usage(options: StreamOptions | None) -> bool:
-    """Tell whether a stream was asked for its usage."""
-    return options is not None and bool(options.include_usage)
+    """Tell whether a stream was asked for its usage. Raises BodyNotUnderstood."""
+    return options is not None and read_flag(options.include_usage, "include_usage")
 
 
 def add_messages(prompt: Prompt, messages: list[Message]) -> None:

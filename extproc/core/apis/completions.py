@@ -4,8 +4,17 @@ from typing import Final
 
 import msgspec
 
-from extproc.core.apis.bodies import AtLeastMinusOne, Count, NotNegative, decode_body, is_set, model_key
-from extproc.core.apis.chat import StreamOptions, reports_usage
+from extproc.core.apis.bodies import (
+    Flag,
+    Number,
+    decode_body,
+    is_set,
+    model_key,
+    prompt_cap,
+    read_flag,
+    read_number,
+)
+from extproc.core.apis.chat import StreamOptions, read_sequences, reports_usage
 from extproc.core.apis.chunks import ChunkReader, read_response
 from extproc.core.apis.family import Family
 from extproc.core.apis.plain_prompts import PlainPrompts, read_prompts
@@ -22,12 +31,12 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     prompt_embeds: msgspec.Raw = msgspec.Raw()
     suffix: str | None = None
     model: str | None = None
-    max_tokens: NotNegative | None = DEFAULT_MAX_TOKENS
-    n: Count | None = None
-    best_of: Count | None = None
-    stream: bool | None = None
+    max_tokens: Number = DEFAULT_MAX_TOKENS
+    n: Number = None
+    best_of: Number = None
+    stream: Flag = None
     stream_options: StreamOptions | None = None
-    truncate_prompt_tokens: AtLeastMinusOne | None = None
+    truncate_prompt_tokens: Number = None
 
 
 _REQUEST = msgspec.json.Decoder(_Request)
@@ -37,18 +46,18 @@ def read_request(body: bytes) -> RequestFacts:
     """Read a text completion's facts. Raises BodyNotUnderstood."""
     request = decode_body(_REQUEST, body)
     prompts = read_prompts(request.prompt)
-    cap = request.truncate_prompt_tokens
+    stream = read_flag(request.stream, "stream")
     return RequestFacts(
         api=Api.COMPLETIONS,
         model=model_key(request.model),
         text=prompts.text + request.suffix.encode() if request.suffix else prompts.text,
         exact_prompt_tokens=prompts.exact_prompt_tokens,
         longest_share=prompts.longest_share,
-        max_output_tokens=request.max_tokens,
-        sequences=max(request.n or 1, request.best_of or 1) * prompts.count,
-        stream=bool(request.stream),
-        usage_in_response=not request.stream or reports_usage(request.stream_options),
-        truncate_prompt_tokens=None if cap == -1 else cap,
+        max_output_tokens=read_number(request.max_tokens, "max_tokens", 0),
+        sequences=read_sequences(request.n, request.best_of) * prompts.count,
+        stream=stream,
+        usage_in_response=not stream or reports_usage(request.stream_options),
+        truncate_prompt_tokens=prompt_cap(request.truncate_prompt_tokens),
         unseen_history=is_set(request.prompt_embeds),
     )
 

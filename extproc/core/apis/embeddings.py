@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from extproc.core.apis.bodies import AtLeastMinusOne, decode_body, model_key
+from extproc.core.apis.bodies import Number, decode_body, model_key, prompt_cap
 from extproc.core.apis.chat import Message, add_messages
 from extproc.core.apis.chunks import TokenCounts
 from extproc.core.apis.family import Family
@@ -22,7 +22,7 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     input: PlainPrompts | None = None
     messages: list[Message] | None = None
     model: str | None = None
-    truncate_prompt_tokens: AtLeastMinusOne | None = None
+    truncate_prompt_tokens: Number = None
 
 
 _REQUEST = msgspec.json.Decoder(_Request)
@@ -34,7 +34,6 @@ def read_request(body: bytes) -> RequestFacts:
     plain = read_prompts(request.input)
     chat = Prompt()
     add_messages(chat, request.messages or [])
-    cap = request.truncate_prompt_tokens
     return RequestFacts(
         api=Api.EMBEDDINGS,
         model=model_key(request.model),
@@ -46,7 +45,7 @@ def read_request(body: bytes) -> RequestFacts:
         tool_calls=chat.tool_calls,
         media=chat.media(),
         max_output_tokens=0,
-        truncate_prompt_tokens=None if cap == -1 else cap,
+        truncate_prompt_tokens=prompt_cap(request.truncate_prompt_tokens),
         unseen_history=chat.unseen,
     )
 

@@ -8,7 +8,16 @@ from typing import Final
 
 import msgspec
 
-from extproc.core.apis.bodies import NotNegative, compact_json, decode_body, model_key
+from extproc.core.apis.bodies import (
+    Flag,
+    Number,
+    compact_json,
+    decode_body,
+    holds_any,
+    model_key,
+    read_flag,
+    read_number,
+)
 from extproc.core.apis.family import Family
 from extproc.core.apis.prompt import Prompt
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
@@ -50,10 +59,12 @@ class _Message(msgspec.Struct, frozen=True, gc=False):
 class _Request(msgspec.Struct, frozen=True, gc=False):
     messages: list[_Message]
     system: _Content = None
-    tools: list[msgspec.Raw] | None = None
+    tools: msgspec.Raw = msgspec.Raw()
     model: str | None = None
-    max_tokens: NotNegative | None = None
-    stream: bool | None = None
+    max_tokens: Number = None
+    stream: Flag = None
+    mcp_servers: msgspec.Raw = msgspec.Raw()
+    container: msgspec.Raw = msgspec.Raw()
 
 
 _REQUEST = msgspec.json.Decoder(_Request)
@@ -70,14 +81,14 @@ def read_request(body: bytes) -> RequestFacts:
     return RequestFacts(
         api=Api.MESSAGES,
         model=model_key(request.model),
-        tools=prompt.add_json(request.tools),
+        tools=prompt.add_tools(request.tools),
         text=prompt.text(),
         messages=len(request.messages) + bool(request.system),
         tool_calls=prompt.tool_calls,
         media=prompt.media(),
-        max_output_tokens=request.max_tokens,
-        stream=bool(request.stream),
-        unseen_history=prompt.unseen,
+        max_output_tokens=read_number(request.max_tokens, "max_tokens", 0),
+        stream=read_flag(request.stream, "stream"),
+        unseen_history=prompt.unseen or holds_any(request.mcp_servers) or holds_any(request.container),
     )
 
 

@@ -1,11 +1,11 @@
 """Gathering the prompt of one request: its texts, and what stands in it beside text."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 
-from extproc.core.apis.bodies import compact_json
+from extproc.core.apis.bodies import compact_json, decode_body, is_set
 from extproc.core.apis.image_size import image_size
 from extproc.core.facts import NO_MEDIA, ImageSize, MediaCount
 
@@ -30,12 +30,22 @@ class Prompt:
         """Add the texts that are there."""
         self.texts += filter(None, texts)
 
-    def add_json(self, values: Sequence[msgspec.Raw] | None) -> int:
-        """Add values that models see as JSON text; return how many there are."""
-        if not values:
+    def add_json(self, values: msgspec.Raw) -> None:
+        """Add a list of values that models see as JSON text. Raises BodyNotUnderstood."""
+        if is_set(values):
+            self.texts.append(compact_json(values)[1:-1])
+
+    def add_tools(self, tools: msgspec.Raw) -> int:
+        """Add the tools that a request offers; return how many. Raises BodyNotUnderstood when they are no list.
+
+        What a tool brings that the pool itself runs comes into the prompt later, and is not in the body.
+        """
+        if not is_set(tools):
             return 0
-        self.texts += map(compact_json, values)
-        return len(values)
+        self.add_json(tools)
+        kinds = [tool.type for tool in decode_body(_TOOLS, tools)]
+        self.unseen = self.unseen or not all(map(_is_run_by_client, set(kinds)))
+        return len(kinds)
 
     def add_call(self, name: str | None, arguments: str | None) -> None:
         r"""Add a tool call whose arguments are JSON inside a string.
@@ -68,6 +78,23 @@ class Prompt:
                 video=self.video,
             )
         return NO_MEDIA
+
+
+class _Tool(msgspec.Struct, frozen=True, gc=False):
+    type: str | None = None
+
+
+_TOOLS: Final = msgspec.json.Decoder(list[_Tool])
+# OpenAI's, and Anthropic's, whose names end in a date; all others (mcp, web_search*, code_interpreter,
+# file_search, container, ...) are run by the server, or not known.
+_CLIENT_TOOLS: Final = frozenset(
+    {None, "", "function", "custom", "local_shell", "apply_patch", "computer", "computer_use_preview"}
+)
+_DATED_CLIENT_TOOLS: Final = ("bash_", "computer_", "memory_", "text_editor_")
+
+
+def _is_run_by_client(kind: str | None) -> bool:
+    return kind in _CLIENT_TOOLS or (kind is not None and kind.startswith(_DATED_CLIENT_TOOLS))
 
 
 def _unescaped(arguments: str) -> str:

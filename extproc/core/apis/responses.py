@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from extproc.core.apis.bodies import NotNegative, decode_body, is_set, model_key
+from extproc.core.apis.bodies import Flag, Number, decode_body, is_set, model_key, read_flag, read_number
 from extproc.core.apis.family import Family
 from extproc.core.apis.prompt import Prompt
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
@@ -44,10 +44,12 @@ class _Item(msgspec.Struct, frozen=True, gc=False):
 class _Request(msgspec.Struct, frozen=True, gc=False):
     input: str | list[_Item | str] | None = None
     instructions: str | None = None
-    tools: list[msgspec.Raw] | None = None
+    tools: msgspec.Raw = msgspec.Raw()
     model: str | None = None
-    max_output_tokens: NotNegative | None = None
-    stream: bool | None = None
+    max_output_tokens: Number = None
+    stream: Flag = None
+    store: Flag = None
+    background: Flag = None
     previous_response_id: msgspec.Raw = msgspec.Raw()
     previous_input_messages: msgspec.Raw = msgspec.Raw()
     conversation: msgspec.Raw = msgspec.Raw()
@@ -56,6 +58,16 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     def leans_on_the_server(self) -> bool:
         stored = (self.previous_response_id, self.conversation, self.prompt, self.previous_input_messages)
         return any(map(is_set, stored))
+
+    def is_stored(self) -> bool | None:
+        """Tell whether the server is to keep the response, or has kept the one before; None when it decides."""
+        if (
+            read_flag(self.background, "background")
+            or is_set(self.conversation)
+            or is_set(self.previous_response_id)
+        ):
+            return True
+        return None if self.store is None else read_flag(self.store, "store")
 
 
 _REQUEST = msgspec.json.Decoder(_Request)
@@ -75,14 +87,15 @@ def read_request(body: bytes) -> RequestFacts:
     return RequestFacts(
         api=Api.RESPONSES,
         model=model_key(request.model),
-        tools=prompt.add_json(request.tools),
+        tools=prompt.add_tools(request.tools),
         text=prompt.text(),
         messages=len(items) + bool(request.instructions),
         tool_calls=prompt.tool_calls,
         media=prompt.media(),
-        max_output_tokens=request.max_output_tokens,
-        stream=bool(request.stream),
+        max_output_tokens=read_number(request.max_output_tokens, "max_output_tokens", 0),
+        stream=read_flag(request.stream, "stream"),
         unseen_history=prompt.unseen or request.leans_on_the_server(),
+        stored=request.is_stored(),
     )
 
 

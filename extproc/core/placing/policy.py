@@ -55,6 +55,7 @@ class Reason(StrEnum):
     FITS = "fits"
     TOO_LONG = "too_long"  # the budget fits no smaller pool
     UNSEEN_HISTORY = "unseen_history"  # or parts that cannot be measured, such as files
+    STORED = "stored"  # the response is kept where it was given: later requests have to find it
     NOT_UNDERSTOOD = "not_understood"
     EARLY = "early"  # so many bytes that no smaller pool could hold them; decided before the end
     CUT_OFF = "cut_off"  # the gateway gave only the first part of the body
@@ -64,14 +65,18 @@ class Reason(StrEnum):
 class Pools:
     """The pools in ascending order; the last one is the default, where everything unsure goes.
 
+    `stored_by_default` says that the servers keep responses unless a request says otherwise (OpenAI's do; vLLM's
+    keep none unless they are told to).
+
     Raises ConfigurationError for fewer than two pools, a name used twice, limits that do not ascend, or a pool
     that is to take more than it holds.
     """
 
-    def __init__(self, pools: Sequence[Pool]) -> None:
+    def __init__(self, pools: Sequence[Pool], *, stored_by_default: bool = False) -> None:
         if faults := list(_faults(pools)):
             raise ConfigurationError(*faults)
         self.ascending = tuple(pools)
+        self._stored_by_default = stored_by_default
         self.default = self.ascending[-1]
         self.largest_optional_tokens = self.ascending[-2].max_budget_tokens
 
@@ -79,6 +84,8 @@ class Pools:
         """Return the first pool within whose two limits the budget is, the default when none is; and why."""
         if facts.unseen_history:
             return self.default, Reason.UNSEEN_HISTORY
+        if facts.stored or (facts.stored is None and self._stored_by_default):
+            return self.default, Reason.STORED
         total, bound = budget.total, budget.bound
         for pool in self.ascending[:-1]:
             if total <= pool.max_budget_tokens and bound <= pool.context_tokens:

@@ -1,0 +1,116 @@
+"""Numbers and booleans are read as vLLM reads them, which is as pydantic does in its lax mode."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from extproc.core.apis import read_request
+from extproc.core.errors import BodyNotUnderstood
+from extproc.core.facts import Api, RequestFacts
+
+CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+
+
+def read(**fields: Any) -> RequestFacts:
+    """Read a chat completion with these fields."""
+    return read_request(Api.CHAT, json.dumps(CHAT | fields).encode())
+
+
+def by_pydantic(kind: type, value: object) -> Any:
+    """Return what pydantic makes of a value, None where it refuses."""
+    try:
+        return TypeAdapter(kind).validate_python(value)
+    except ValidationError:
+        return None
+
+
+WORDS = st.one_of(
+    st.sampled_from(
+        ["true", "TRUE", "False", "t", "y", "no", "on", "off", "1", "0", "1.0", "12.0", " 7 ", "1_0", "+3"]
+    ),
+    st.from_regex(r"\A[ ]?[+-]?[0-9]{0,3}(_[0-9]{1,3})?(\.[0-9]{0,2})?[ ]?\Z"),
+    st.text(max_size=5),
+)
+SCALARS = st.one_of(st.booleans(), st.integers(-3, 10**6), st.floats(-10, 1e6, width=32), WORDS)
+
+
+@given(value=SCALARS)
+@example("256")
+@example(256.0)
+@example(1)
+@example("1_000")
+@example(".0")
+@example("-0")
+def test_a_number_is_what_pydantic_takes_for_one(value: object) -> None:
+    """What pydantic makes a number from 0 on is that limit here; all else is refused."""
+    expected = by_pydantic(int, value)
+    try:
+        limit = read(max_tokens=value).max_output_tokens
+    except BodyNotUnderstood:
+        limit = None
+    assert (expected if expected is not None and expected >= 0 else None) == limit
+
+
+@given(value=SCALARS)
+@example("true")
+@example(1)
+@example(1.0)
+@example("Yes")
+def test_a_flag_is_what_pydantic_takes_for_one(value: object) -> None:
+    """What pydantic makes a boolean is that one here; all else is refused."""
+    try:
+        stream = read(stream=value).stream
+    except BodyNotUnderstood:
+        stream = None
+    assert by_pydantic(bool, value) == stream
+
+
+@pytest.mark.parametrize(
+    ("api", "fields", "unseen"),
+    [
+        (Api.CHAT, {"tools": [{"type": "function"}, {"type": "custom"}]}, False),
+        (Api.CHAT, {"web_search_options": {}}, True),
+        (Api.RESPONSES, {"tools": [{"type": "function", "name": "f"}, {"type": "local_shell"}]}, False),
+        *(
+            (Api.RESPONSES, {"tools": [{"type": "function", "name": "f"}, {"type": kind}]}, True)
+            for kind in ("mcp", "web_search", "web_search_preview", "code_interpreter", "file_search", "container")
+        ),
+        (Api.RESPONSES, {"tools": [{"type": "something_new"}]}, True),
+        (Api.MESSAGES, {"tools": [{"name": "f"}, {"type": "bash_20250124", "name": "bash"}]}, False),
+        (Api.MESSAGES, {"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, True),
+        (Api.MESSAGES, {"mcp_servers": [{"type": "url", "url": "https://tools.example"}]}, True),
+        (Api.MESSAGES, {"mcp_servers": []}, False),
+        (Api.MESSAGES, {"container": "container_1"}, True),
+    ],
+)
+def test_tools_that_the_pool_runs_make_the_prompt_grow_unseen(
+    api: Api,
+    fields: dict[str, Any],
+    unseen: bool,  # noqa: FBT001
+) -> None:
+    """What such tools bring is not in the body; tools that the client runs bring nothing."""
+    body = {"model": "m", "input": "Hi"} if api is Api.RESPONSES else CHAT
+    assert unseen == read_request(api, json.dumps(body | fields).encode()).unseen_history
+
+
+@pytest.mark.parametrize(
+    ("fields", "stored"),
+    [
+        ({}, None),
+        ({"store": None}, None),
+        ({"store": True}, True),
+        ({"store": "true"}, True),
+        ({"store": False}, False),
+        ({"background": True}, True),
+        ({"background": False}, None),
+        ({"conversation": "conv_1", "store": False}, True),
+        ({"previous_response_id": "resp_1"}, True),
+    ],
+)
+def test_stored_responses_are_told_by_what_the_request_says(fields: dict[str, Any], stored: bool | None) -> None:  # noqa: FBT001
+    """Storing is said, denied, or left to the server; what was stored before is where it was answered."""
+    assert stored == read_request(Api.RESPONSES, json.dumps({"input": "Hi"} | fields).encode()).stored
