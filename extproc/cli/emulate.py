@@ -26,6 +26,11 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     group.add_argument(
         "--address", default="127.0.0.1:0", metavar="HOST:PORT", help="port 0: any free one (default)"
     )
+    group.add_argument(
+        "--vllm-version",
+        default="0.32",
+        help="prompt + max_tokens over the context: 0.20 refuses them, 0.32 (default) shortens the output",
+    )
     group = parser.add_argument_group("responses")
     group.add_argument("--tokenizer", default="auto", help="auto (default), qwen, cl100k, deepseek or bytes")
     group.add_argument("--median-completion-tokens", type=int, default=80, metavar="N", help="default: 80")
@@ -46,7 +51,7 @@ def _run(options: argparse.Namespace) -> int:
 
     try:
         from extproc.emulator import Emulator, EmulatorSettings  # noqa: PLC0415
-        from extproc.emulator.settings import Compression, TokenizerName, choice  # noqa: PLC0415
+        from extproc.emulator.settings import Compression, TokenizerName, VllmVersion, choice  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"{error.name} is not installed; install dualpool[demo]") from error
 
@@ -62,6 +67,7 @@ def _run(options: argparse.Namespace) -> int:
         kv_cache_tokens=options.kv_cache_tokens,
         median_completion_tokens=options.median_completion_tokens,
         compression=choice(Compression, "compression", options.compression),
+        vllm_version=choice(VllmVersion, "vllm-version", options.vllm_version),
         faults=options.faults,
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

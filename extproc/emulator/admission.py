@@ -2,12 +2,14 @@
 
 First the declared output alone; then the characters, against the most that so many tokens could stand for, which
 refuses megabytes of text without counting them; then the tokens, counted up to the first one too many; and last a
-prompt that leaves no room for a single output token.
+prompt that leaves no room for a single output token. Up to 0.31 a prompt has to leave room for all of its declared
+output. From 0.32 on it has to fit by itself, and the output gets what room is left (vllm#42474).
 """
 
 from dataclasses import dataclass
 
 from extproc.emulator.refusals import Refusal, too_long, too_many_characters
+from extproc.emulator.settings import VllmVersion
 from extproc.emulator.tokenizers import Tokenizer, count_tokens
 from extproc.emulator.work import Prompt, Work
 
@@ -22,7 +24,9 @@ class Admitted:
     room_tokens: int
 
 
-def measure(work: Work, tokenizer: Tokenizer, max_model_len: int) -> Admitted:
+def measure(
+    work: Work, tokenizer: Tokenizer, max_model_len: int, version: VllmVersion = VllmVersion.V0_32
+) -> Admitted:
     """Count the prompts of a request. Raises Refusal when one of them does not fit; takes time for long texts."""
     output = work.max_tokens or 0
     if output > max_model_len:
@@ -39,7 +43,12 @@ def measure(work: Work, tokenizer: Tokenizer, max_model_len: int) -> Admitted:
             f"(parameter=truncate_prompt_tokens, value={work.truncate_prompt_tokens})",
             param="truncate_prompt_tokens",
         )
-    counts = [_measure_prompt(prompt, work, tokenizer, max_model_len, room) for prompt in work.prompts]
+    cut = work.truncate_prompt_tokens
+    keep = room if cut == -1 else cut
+    if version is VllmVersion.V0_32:
+        room = max_model_len
+    limits = _Limits(max_model_len, output, room, keep)
+    counts = [_measure_prompt(prompt, tokenizer, limits) for prompt in work.prompts]
     longest = max(counts, default=0)
     if work.generates and longest == max_model_len:
         raise Refusal(
@@ -50,18 +59,26 @@ def measure(work: Work, tokenizer: Tokenizer, max_model_len: int) -> Admitted:
     return Admitted(sum(counts), max_model_len - longest)
 
 
-def _measure_prompt(prompt: Prompt, work: Work, tokenizer: Tokenizer, max_model_len: int, room: int) -> int:
-    output = max_model_len - room
-    cut = work.truncate_prompt_tokens
-    keep = None if cut is None else room if cut == -1 else cut
-    if keep is None and prompt.characters > room * tokenizer.max_chars_per_token:
-        raise too_many_characters(max_model_len, output, prompt.characters, tokenizer.max_chars_per_token)
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """Of one request, in tokens: each prompt may have `room`; None as `keep` is a prompt that is not cut."""
+
+    max_model_len: int
+    output: int
+    room: int
+    keep: int | None
+
+
+def _measure_prompt(prompt: Prompt, tokenizer: Tokenizer, limits: _Limits) -> int:
+    context, output, room = limits.max_model_len, limits.output, limits.room
+    if limits.keep is None and prompt.characters > room * tokenizer.max_chars_per_token:
+        raise too_many_characters(context, output, prompt.characters, room, tokenizer.max_chars_per_token)
     exact = prompt.token_ids is not None
     tokens = prompt.token_ids
     if tokens is None:
         tokens = count_tokens(tokenizer, prompt.texts, room - prompt.special_tokens) + prompt.special_tokens
-    if keep is not None:
-        return min(tokens, keep)
+    if limits.keep is not None:
+        return min(tokens, limits.keep)
     if tokens > room:
-        raise too_long(max_model_len, output, tokens if exact else room + 1, exact=exact)
+        raise too_long(context, output, tokens if exact else room + 1, exact=exact)
     return tokens

@@ -53,9 +53,10 @@ def too_long(max_model_len: int, output_tokens: int, input_tokens: int, *, exact
     )
 
 
-def too_many_characters(max_model_len: int, output_tokens: int, characters: int, per_token: int) -> Refusal:
+def too_many_characters(
+    max_model_len: int, output_tokens: int, characters: int, room: int, per_token: int
+) -> Refusal:
     """Refuse a text that no tokenizer could make short enough, without counting it."""
-    room = max_model_len - output_tokens
     return Refusal(
         f"This model's maximum context length is {max_model_len} tokens. However, you requested {output_tokens} "
         f"output tokens and your prompt contains {characters} characters (more than {room * per_token} "

@@ -95,7 +95,7 @@ class Emulator:
         """Count a request's prompts. Raises Refusal."""
         if work.model is not None and work.model != self.settings.model:
             raise not_found(work.model)
-        return measure(work, self._tokenizer, self.settings.max_model_len)
+        return measure(work, self._tokenizer, self.settings.max_model_len, self.settings.vllm_version)
 
     async def perform(
         self, request: web.Request, api: Api, work: Work, answering: Answering

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from extproc.core.errors import ConfigurationError
 
-__all__ = ["Compression", "EmulatorSettings", "TokenizerName", "choice"]
+__all__ = ["Compression", "EmulatorSettings", "TokenizerName", "VllmVersion", "choice"]
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -19,6 +19,13 @@ class TokenizerName(StrEnum):
     CL100K = "cl100k"
     DEEPSEEK = "deepseek"
     BYTES = "bytes"  # a rule over bytes, see tokenizers.py
+
+
+class VllmVersion(StrEnum):
+    """Whose behaviour is emulated where versions differ; each stands for those from it on."""
+
+    V0_20 = "0.20"  # a prompt and its declared output together have to fit the context
+    V0_32 = "0.32"  # an output that does not fit after its prompt is shortened without a word
 
 
 class Compression(StrEnum):
@@ -52,6 +59,7 @@ class EmulatorSettings:
     kv_cache_tokens: int | None = None
     median_completion_tokens: int = 80
     compression: Compression = Compression.NONE
+    vllm_version: VllmVersion = VllmVersion.V0_32
     faults: bool = False
 
     def __post_init__(self) -> None:

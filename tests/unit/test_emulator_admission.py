@@ -8,7 +8,9 @@ from extproc.emulator.apis.completions import CompletionsApi
 from extproc.emulator.apis.messages import MessagesApi
 from extproc.emulator.apis.responses import ResponsesApi
 from extproc.emulator.refusals import Refusal
+from extproc.emulator.settings import VllmVersion
 from extproc.emulator.tokenizers import ByteRule
+from extproc.emulator.writer import write_sequences
 
 CONTEXT = 100
 WORD = "word "  # one token of the rule each
@@ -23,7 +25,7 @@ def refusal_of(prompt: object, max_tokens: int | None, **fields: Any) -> Refusal
     """Return how a completion is refused by a context of 100 tokens."""
     work = CompletionsApi().read({"prompt": prompt, "max_tokens": max_tokens} | fields)
     with pytest.raises(Refusal) as refused:
-        measure(work, ByteRule(), CONTEXT)
+        measure(work, ByteRule(), CONTEXT, VllmVersion.V0_20)
     return refused.value
 
 
@@ -36,6 +38,34 @@ def test_exactly_full_context_is_admitted() -> None:
     """A prompt and its declared output may fill the context to the last token."""
     work = CompletionsApi().read({"prompt": [7] * 90, "max_tokens": 10})
     assert measure(work, ByteRule(), CONTEXT).room_tokens == 10
+
+
+def test_a_declared_output_that_does_not_fit_is_shortened_or_refused_by_version() -> None:
+    """From 0.32 on 90 tokens of prompt leave 10 of 20 for the output; before, the request is refused."""
+    work = CompletionsApi().read({"prompt": [7] * 90, "max_tokens": 20, "ignore_eos": True})
+    admitted = measure(work, ByteRule(), CONTEXT, VllmVersion.V0_32)
+    (sequence,) = write_sequences(work, admitted.room_tokens, 80, ByteRule())
+    assert (10, "length") == (len(sequence.pieces), sequence.finish_reason)
+    with pytest.raises(Refusal, match="you requested 20 output tokens and your prompt contains 90 input tokens"):
+        measure(work, ByteRule(), CONTEXT, VllmVersion.V0_20)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"prompt": [7] * 101, "max_tokens": 1}, "your prompt contains 101 input tokens"),
+        ({"prompt": WORD * 101, "max_tokens": 1}, "your prompt contains at least 101 input tokens"),
+        ({"prompt": [7] * 100, "max_tokens": 1}, "plus the number of requested output tokens"),
+        ({"prompt": [7], "max_tokens": 101}, "max_tokens=101 cannot be greater than"),
+    ],
+)
+def test_a_prompt_or_an_output_too_long_by_itself_is_refused_by_every_version(
+    body: dict[str, Any], said: str
+) -> None:
+    """What fits no context even alone is a 400 also from 0.32 on."""
+    with pytest.raises(Refusal) as refused:
+        measure(CompletionsApi().read(body), ByteRule(), CONTEXT, VllmVersion.V0_32)
+    assert said in refused.value.message
 
 
 def test_text_over_the_limit_is_refused_as_at_least() -> None:
