@@ -61,7 +61,7 @@ def measure(
 
 @dataclass(frozen=True, slots=True)
 class _Limits:
-    """Of one request, in tokens: each prompt may have `room`; None as `keep` is a prompt that is not cut."""
+    """Of one request, in tokens: each prompt may have `room`, and is cut to `keep` unless that is None."""
 
     max_model_len: int
     output: int
