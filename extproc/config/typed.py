@@ -93,6 +93,8 @@ def allowed(wanted: Any) -> str:  # noqa: ANN401
 
 def kind_and_range(wanted: Any) -> tuple[str, str]:  # noqa: ANN401
     """Say what a single setting is, and which of these are allowed ("" for all)."""
+    if get_origin(wanted) in (Union, UnionType):  # optional: what it is when it is given
+        wanted = next(arm for arm in get_args(wanted) if arm is not type(None))
     if get_origin(wanted) is Literal:
         return WORD, ", ".join(get_args(wanted))
     metas = [meta for meta in get_args(wanted) if isinstance(meta, Meta)]

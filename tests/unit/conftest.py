@@ -202,26 +202,29 @@ TWO_POOLS = (Pool("short", 1_000), Pool("long", 100_000))
 ESTIMATOR = EstimatorSettings(default_output_tokens=100)
 
 
+def make_router(
+    mode: Mode = Mode.ENFORCE,
+    pools: Sequence[Pool] = TWO_POOLS,
+    estimator: EstimatorSettings = ESTIMATOR,
+    learning: LearningSettings | None = None,
+    **settings: Any,
+) -> Router:
+    """Return a fresh router whose listener is a Recorder; `settings` are those of an exchange."""
+    recorder, estimates, exchange = Recorder(), make_estimator(estimator), ExchangeSettings(**settings)
+    placer = Placer(mode, Pools(pools), estimates, exchange.max_held_bytes)
+    budget = LearningBudget(learning or LearningSettings())
+    learner = Learner(Pools(pools), estimates, budget, recorder, exchange.max_response_bytes)
+    return Router(mode, placer, learner, recorder)
+
+
 @pytest.fixture(scope="session")
 def connect() -> Connect:
-    """Return a function that opens one exchange with a fresh router in the given modes.
+    """Return a function that opens one exchange in the given modes; all else is for its fresh router."""
 
-    Mode, pools, estimator and learning of the router are keyword arguments; all others are an exchange's settings.
-    """
-
-    def opened(
-        modes: Modes,
-        mode: Mode = Mode.ENFORCE,
-        pools: Sequence[Pool] = TWO_POOLS,
-        estimator: EstimatorSettings = ESTIMATOR,
-        learning: LearningSettings | None = None,
-        **settings: Any,
-    ) -> StrictGateway:
-        recorder, estimates, exchange = Recorder(), make_estimator(estimator), ExchangeSettings(**settings)
-        placer = Placer(mode, Pools(pools), estimates, exchange.max_held_bytes)
-        budget = LearningBudget(learning or LearningSettings())
-        learner = Learner(Pools(pools), estimates, budget, recorder, exchange.max_response_bytes)
-        router = Router(mode, placer, learner, recorder)
+    def opened(modes: Modes, **settings: Any) -> StrictGateway:
+        router = make_router(**settings)
+        recorder, budget, estimates = router.listener, router.learner._budget, router.placer.estimator
+        assert isinstance(recorder, Recorder)
 
         def stream() -> StrictGateway:
             return StrictGateway(Exchange(router, modes), modes, recorder, budget, estimates, stream)

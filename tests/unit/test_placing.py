@@ -38,11 +38,11 @@ def test_a_budget_goes_to_the_first_pool_that_holds_it(tokens: int, pool: str) -
 @pytest.mark.parametrize(
     ("budget", "pool"),
     [
-        (TokenBudget(50, 100, 0, 1), "s"),
-        (TokenBudget(50, 101, 0, 1), "m"),
-        (TokenBudget(1, 10_000, 0, 1), "l"),
-        (TokenBudget(10, 40, 20, 3), "s"),
-        (TokenBudget(10, 41, 20, 3), "m"),
+        (TokenBudget(50, 100, 0, 1, 50), "s"),
+        (TokenBudget(50, 101, 0, 1, 50), "m"),
+        (TokenBudget(1, 10_000, 0, 1, 1), "l"),
+        (TokenBudget(10, 80, 20, 3, 10), "s"),
+        (TokenBudget(10, 81, 20, 3, 10), "m"),
     ],
 )
 def test_the_upper_bound_decides_and_not_the_likeliest_count(budget: TokenBudget, pool: str) -> None:
@@ -55,7 +55,7 @@ def test_the_upper_bound_decides_and_not_the_likeliest_count(budget: TokenBudget
 def test_what_the_body_does_not_hold_goes_to_the_largest_pool() -> None:
     """However small a request looks, history that only the server knows may be of any length."""
     unseen = replace(FACTS, unseen_history=True)
-    assert (THREE.default, Reason.UNSEEN_HISTORY) == THREE.place(unseen, TokenBudget(1, 1, 1, 1))
+    assert (THREE.default, Reason.UNSEEN_HISTORY) == THREE.place(unseen, TokenBudget(1, 1, 1, 1, 1))
 
 
 def test_what_no_smaller_pool_could_hold_is_measured_by_the_largest_of_them() -> None:
@@ -149,7 +149,7 @@ def test_prompts_of_a_list_are_sequences_each_with_its_outputs() -> None:
 def test_of_several_prompts_the_longest_counts() -> None:
     """Each prompt of a list is a sequence of its own, in the likeliest count and in the bound."""
     facts = RequestFacts(Api.COMPLETIONS, "m", b"", longest_share=0.25)
-    assert TokenBudget(75, 100, 7, 1) == token_budget(facts, estimate(300, 400, 7))
+    assert TokenBudget(75, 100, 7, 1, 300) == token_budget(facts, estimate(300, 400, 7))
 
 
 @given(st.lists(st.integers(1, 10_000), min_size=1, max_size=50))
@@ -164,7 +164,7 @@ def test_the_share_of_a_prompt_may_be_a_little_too_large_a_float() -> None:
     """What is above a whole number by the last bits of a float is that number."""
     assert 25 * (7 / 25) > 7
     facts = RequestFacts(Api.COMPLETIONS, "m", b"", longest_share=7 / 25)
-    assert TokenBudget(7, 7, 0, 1) == token_budget(facts, estimate(25, 25, 0))
+    assert TokenBudget(7, 7, 0, 1, 25) == token_budget(facts, estimate(25, 25, 0))
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_the_share_of_a_prompt_may_be_a_little_too_large_a_float() -> None:
 def test_truncation_caps_a_prompt(cap: int | None, prompt: int, bound: int) -> None:
     """truncate_prompt_tokens is the most of any prompt; a cap of nothing is none, and the larger pool is safe."""
     facts = RequestFacts(Api.COMPLETIONS, "m", b"", truncate_prompt_tokens=cap)
-    assert TokenBudget(prompt, bound, 7, 1) == token_budget(facts, estimate(300, 400, 7))
+    assert TokenBudget(prompt, bound, 7, 1, prompt) == token_budget(facts, estimate(300, 400, 7))
 
 
 @pytest.mark.parametrize("output", [10**9, 10**300, 10**4_000])

@@ -33,7 +33,7 @@ class Pool:
     max_budget_tokens: Annotated[int, Meta(ge=1)]
     """The largest likeliest token budget that is sent here; they ascend from pool to pool."""
     max_model_len: Annotated[int, Meta(ge=1)] | None = None
-    """What servers hold of one sequence, prompt and output: vLLM's --max-model-len; not below max_budget_tokens."""
+    """What servers hold of one sequence: vLLM's --max-model-len, not below max_budget_tokens."""
 
     @property
     def context_tokens(self) -> int:
