@@ -48,7 +48,7 @@ def test_two_pools_are_recommended_where_they_pay(run: Run, trace: Path) -> None
     _, out, _ = run("--trace", trace, "--rate", 1000, "--measured", "2.8,11.2,2.8")
     sentence = " ".join(" ".join(out.splitlines()[-2:]).split())
     assert "two pools at" in sentence
-    assert "instead of 359 instances, saves $" in sentence
+    assert "instead of 1436 GPUs, saves $" in sentence
     assert "req/s keep one pool" in sentence
     assert "Measured rates are used at every threshold" in " ".join(out.split())
 
@@ -74,7 +74,7 @@ def test_a_simulation_is_cached_by_its_inputs(run: Run, trace: Path, monkeypatch
         "--gpu",
         "h100-80g",
     ]
-    question += ("--simulate", "--requests", 2000, "--seeds", 1, "--threshold", 2048, "--json")
+    question += ("--simulate", "--tune", "none", "--requests", 2000, "--seeds", 1, "--threshold", 2048, "--json")
     _, first, _ = run(*question)
 
     def never(*_: object) -> None:
@@ -100,7 +100,19 @@ def test_simulated_fleets_are_priced_with_their_spares(run: Run, trace: Path) ->
         "--gpu",
         "h100-80g",
     ]
-    question += ("--simulate", "--requests", 2000, "--seeds", 1, "--threshold", 2048, "--price", 2)
+    question += (
+        "--simulate",
+        "--tune",
+        "none",
+        "--requests",
+        2000,
+        "--seeds",
+        1,
+        "--threshold",
+        2048,
+        "--price",
+        2,
+    )
     two = json.loads(run(*question, "--json")[1])["fleets"][-1]
     cost, sizes = two["cost"], two["typical"]["instances"]
 
@@ -124,6 +136,8 @@ def test_the_routers_own_estimator_is_in_the_loop_by_default(run: Run, trace: Pa
         "--gpu",
         "h100-80g",
         "--simulate",
+        "--tune",
+        "none",
         "--requests",
         2000,
         "--seeds",
@@ -151,6 +165,8 @@ def test_the_balancer_can_be_round_robin(run: Run, trace: Path) -> None:
         "--gpu",
         "h100-80g",
         "--simulate",
+        "--tune",
+        "none",
         "--requests",
         2000,
         "--seeds",
@@ -178,7 +194,20 @@ def test_searches_over_processes_find_the_same_fleets(run: Run, trace: Path) -> 
         "--gpu",
         "h100-80g",
     ]
-    question += ("--simulate", "--requests", 2000, "--seeds", 1, "--threshold", 2048, "--json", "--cache", "none")
+    question += (
+        "--simulate",
+        "--tune",
+        "none",
+        "--requests",
+        2000,
+        "--seeds",
+        1,
+        "--threshold",
+        2048,
+        "--json",
+        "--cache",
+        "none",
+    )
     assert json.loads(run(*question)[1]) == json.loads(run(*question, "--jobs", 2)[1])
 
 
@@ -244,7 +273,10 @@ def test_a_report_without_matplotlib_is_refused_before_anything_runs(
 def test_an_objective_that_no_fleet_meets_says_which_and_how_near(run: Run, trace: Path) -> None:
     """Prompts of 12,000 tokens cannot start within 100 ms, whatever the number of instances."""
     arguments = ("--trace", trace, "--rate", 20, "--model", "llama-3-8b", "--gpu", "h100-80g", "--ttft", 0.1)
-    for simulation in ((), ("--simulate", "--requests", 2000, "--seeds", 1, "--threshold", 2048)):
+    for simulation in (
+        (),
+        ("--simulate", "--tune", "none", "--requests", 2000, "--seeds", 1, "--threshold", 2048),
+    ):
         result = run(*arguments, *simulation)
         expect_sentence(result, "objective TTFT 0.1 s: met by no fleet, the nearest is 0.4 s")
         assert "the prefill of a prompt of 12,000 tokens" in result[2]
@@ -270,7 +302,7 @@ def test_an_objective_on_success_that_no_fleet_meets_says_how_near(run: Run, tra
         "--long-context",
         8192,
     )
-    result = run(*arguments, "--simulate", "--requests", 2000, "--seeds", 1, "--threshold", 2048)
+    result = run(*arguments, "--simulate", "--tune", "none", "--requests", 2000, "--seeds", 1, "--threshold", 2048)
     expect_sentence(result, "objective success 99.90%: met by no fleet, the nearest is")
 
 

@@ -11,8 +11,10 @@ from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
 from extproc.planning.hardware.published import published_checks
 from extproc.planning.hardware.roofline import IterationCost, iteration_cost
+from extproc.planning.model.objective import Objective
 from extproc.planning.model.throughput import InstanceLimits
-from extproc.planning.simulation.fleet import Balance, FleetRun, PoolSpec, simulate
+from extproc.planning.simulation.balancing import Balance, Balancing
+from extproc.planning.simulation.fleet import FleetRun, PoolSpec, simulate
 from extproc.planning.simulation.routers import LearningRouter, OnePoolRouter, OracleRouter, Router
 from extproc.planning.simulation.summary import summarise
 from extproc.planning.workload.arrivals import Workload, poisson_workload, trace_workload
@@ -64,7 +66,7 @@ def test_misroutes_of_the_real_router_are_replayed_on_the_long_pool() -> None:
     assert 0 < run.misrouted.mean() < 0.1
     assert (run.pool[run.misrouted] == 1).all()
     assert not np.isnan(run.ttft_s).any()
-    assert summarise(run).success == 1.0
+    assert summarise(run, Objective()).success == 1.0
 
 
 def test_the_router_learns_in_the_loop() -> None:
@@ -121,7 +123,7 @@ def test_the_same_seed_gives_the_same_run(balance: Balance) -> None:
     runs: list[FleetRun] = []
     for _ in range(2):
         workload = work(requests=1000)
-        runs.append(simulate(workload, specs(), learning(workload), balance))
+        runs.append(simulate(workload, specs(), learning(workload), Balancing(balance)))
     assert np.array_equal(runs[0].ttft_s, runs[1].ttft_s)
     assert np.array_equal(runs[0].tpot_s, runs[1].tpot_s, equal_nan=True)
 
@@ -137,7 +139,9 @@ def test_progress_is_told() -> None:
 def test_the_summary_leaves_the_warm_up_out() -> None:
     """The first tenth of the requests meets an empty fleet and is not counted."""
     workload = work()
-    assert summarise(simulate(workload, specs(), OracleRouter(workload, POOLS))).all.requests == 2700
+    assert (
+        summarise(simulate(workload, specs(7, 7), OracleRouter(workload, POOLS)), Objective()).all.requests == 2700
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,18 @@ import numpy as np
 import pytest
 
 from extproc.core.errors import ConfigurationError
+from extproc.planning.design.plan import PlanOptions, make_plan
+from extproc.planning.design.pool import Tuning
+from extproc.planning.design.recommend import recommend, recommend_simulated
 from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
 from extproc.planning.model.analytic import Analysis, analyse, break_even_rate
-from extproc.planning.model.setup import Objective, Setup
-from extproc.planning.output.recommend import recommend, recommend_simulated
-from extproc.planning.plan import SimulationOptions, make_plan
+from extproc.planning.model.costs import Costs
+from extproc.planning.model.objective import Objective
+from extproc.planning.model.setup import Setup
+from extproc.planning.simulation.balancing import Balance, Balancing
 from extproc.planning.simulation.cache import ResultCache
+from extproc.planning.simulation.options import RunOptions
 from extproc.planning.simulation.runner import FleetEstimate, NotMet, search_all, search_each
 from extproc.planning.simulation.search import Design, FoundFleet, ObjectiveNotMet, SearchTask
 from extproc.planning.workload.declared import DeclaredRule
@@ -21,6 +26,7 @@ from extproc.planning.workload.lengths import Lengths
 CATALOGUE = built_in()
 LONG = 65_536
 CACHE = ResultCache(None)
+COSTS = Costs(gpus_per_instance=1, spare=0, usd_per_gpu_hour=2.0)
 
 
 def setup(ttft_s: float) -> Setup:
@@ -42,6 +48,21 @@ def task(name: str, contexts: tuple[int, ...], ttft_s: float = 0.9) -> SearchTas
     )
 
 
+def options(threshold: int) -> PlanOptions:
+    """Return a short simulation at one threshold, with nothing tuned."""
+    runs = RunOptions(
+        requests=2_000,
+        longest=2_000,
+        seeds=1,
+        thresholds=(threshold,),
+        router="oracle",
+        balancing=Balancing(Balance.FULL_SCAN),
+        arrivals="poisson",
+        jobs=1,
+    )
+    return PlanOptions(runs, Tuning(parallelism=False, knobs=False))
+
+
 def test_a_design_that_misses_the_objective_does_not_end_the_others() -> None:
     """The long pool of two is judged by its own requests, whose prefill alone takes too long; one pool passes."""
     one, two = search_each([task("one", (LONG,)), task("two", (4_096, LONG))], 1, CACHE, lambda *_: None)
@@ -60,9 +81,8 @@ def test_where_all_have_to_be_met_the_first_that_is_not_is_told() -> None:
 
 def test_a_plan_tells_what_is_not_met_and_recommends_the_rest() -> None:
     """Thresholds whose fleets miss the objective are notes of the plan."""
-    options = SimulationOptions(requests=2_000, seeds=1, thresholds=(4_096,), router="oracle")
     plan = make_plan(
-        work(), 20, setup(0.9), DeclaredRule.TRUTH, simulation=options, cache=CACHE, progress=lambda *_: None
+        work(), 20, setup(0.9), DeclaredRule.TRUTH, options=options(4_096), cache=CACHE, progress=lambda *_: None
     )
     assert "no two pools meet the objective" in plan.recommendation
     assert any("two pools at 4,096: no fleet meets the objective" in note for note in plan.notes)
@@ -96,31 +116,30 @@ def estimate(contexts: tuple[int, ...], totals: tuple[int, ...], half_width: flo
 @pytest.mark.parametrize(
     ("two_totals", "half_width", "said"),
     [
-        ((90, 90, 90), 0.5, "two pools at 4,096 tokens: 90 instead of 100 instances"),
+        ((90, 90, 90), 0.5, "x (90 x 1 GPUs): 90 GPUs instead of 100, saves"),
         ((97, 98, 99), 2.5, "no difference beyond the noise"),
         (
             (99, 99, 99),
             float("nan"),
             "no difference beyond the noise",
         ),  # within what the search itself leaves open
-        ((101, 101, 101), 0.5, "it needs 100 instances, two pools at best 101"),
+        ((101, 101, 101), 0.5, "x need 101 GPUs at best"),
     ],
 )
 def test_a_difference_within_the_noise_is_none(two_totals: tuple[int, ...], half_width: float, said: str) -> None:
     """Two pools are recommended where they save more than seeds and search tolerance can make."""
     one = estimate((LONG,), (100, 100, 100), half_width)
     two = estimate((4_096, LONG), two_totals, half_width)
-    assert said in recommend_simulated([one, two], analysis(), setup(5.0))
+    assert said in recommend_simulated([one, two], COSTS)
 
 
 def test_all_designs_missing_is_one_error() -> None:
     """When not even one pool meets the objective the plan has no answer."""
-    options = SimulationOptions(requests=2_000, seeds=1, thresholds=(64,), router="oracle")
     lengths = replace(work(), output=np.where(np.arange(2_000) % 100 == 0, 5_000, 100))
     strict = replace(setup(5.0), long_context=5_000, objective=Objective(ttft_s=5.0, success=0.99999))
     with pytest.raises(ConfigurationError, match="met by no fleet"):
         make_plan(
-            lengths, 20, strict, DeclaredRule.NONE, simulation=options, cache=CACHE, progress=lambda *_: None
+            lengths, 20, strict, DeclaredRule.NONE, options=options(64), cache=CACHE, progress=lambda *_: None
         )
 
 

@@ -27,7 +27,7 @@ def trace(tmp_path: Path) -> Path:
     ("arguments", "message"),
     [
         (["--rate", "0"], "rate 0: requests per second must be positive"),
-        (["--rate", "inf", "--simulate"], "rate inf: requests per second must be positive"),
+        (["--rate", "inf", "--simulate", "--tune", "none"], "rate inf: requests per second must be positive"),
         (["--rate", "9", "--tpot-ms", "nan"], "times must be positive"),
         (["--rate", "9", "--price", "nan"], "--price nan: must be at least 0"),
         (["--rate", "-3"], "rate -3: requests per second must be positive"),
@@ -35,7 +35,7 @@ def trace(tmp_path: Path) -> Path:
         (["--rate", "9", "--mean-tokens", "5,5"], "one of --trace, --metrics and --mean-tokens is needed"),
         (["--rate", "9", "--gpu", "abacus"], "gpu 'abacus' is not in the catalogue; it has a100-80g, h100-80g"),
         (["--rate", "9", "--model", "eliza"], "model 'eliza' is not in the catalogue"),
-        (["--rate", "9", "--tp", "1"], "the weights take 141 GB, and 1 GPU(s) of 80 GB offer 72 GB"),
+        (["--rate", "9", "--tp", "1"], "the weights take 141 GB, and 1 GPU(s) of 80 GB offer 74 GB"),
         (["--rate", "9", "--tp", "2"], "one sequence of 65,536 tokens does not fit the KV cache"),
         (["--rate", "9", "--long-context", "999999"], "llama-3-70b takes at most 131,072 tokens"),
         (["--rate", "9", "--tpot-ms", "1"], "objective TPOT 1 ms: met by no fleet; a single sequence takes"),
@@ -61,12 +61,18 @@ def trace(tmp_path: Path) -> Path:
         (["--rate", "9", "--requests", "5000"], "--requests: is only used with --simulate"),
         (["--rate", "9", "--router", "ema"], "--router: is only used with --simulate"),
         (["--rate", "9", "--jobs", "2"], "--jobs: is only used with --simulate"),
-        (["--rate", "9", "--simulate", "--requests", "5"], "at least 2000 and at most 5000000 requests"),
-        (["--rate", "9", "--simulate", "--requests", "10000000000000"], "at least 2000 and at most 5000000"),
-        (["--rate", "1e8", "--simulate"], "at least 2000 and at most 5000000"),
-        (["--rate", "9", "--simulate", "--arrivals", "trace"], "--requests 600, "),
         (
-            ["--rate", "9", "--simulate", "--arrivals", "trace", "--requests", "5000"],
+            ["--rate", "9", "--simulate", "--tune", "none", "--requests", "5"],
+            "at least 2000 and at most 5000000 requests",
+        ),
+        (
+            ["--rate", "9", "--simulate", "--tune", "none", "--requests", "10000000000000"],
+            "at least 2000 and at most 5000000",
+        ),
+        (["--rate", "1e8", "--simulate", "--tune", "none"], "at least 2000 and at most 5000000"),
+        (["--rate", "9", "--simulate", "--tune", "none", "--arrivals", "trace"], "--requests 600, "),
+        (
+            ["--rate", "9", "--simulate", "--tune", "none", "--arrivals", "trace", "--requests", "5000"],
             "the trace's own are simulated",
         ),
         (["--rate", "9", "--cache", __file__], "test_planning_options.py is a file; a directory is needed"),
@@ -74,7 +80,10 @@ def trace(tmp_path: Path) -> Path:
             ["--rate", "9", "--report", __file__ + "/deep/er"],
             "test_planning_options.py is a file; a directory is needed",
         ),
-        (["--rate", "9", "--simulate", "--threshold", "70000"], "must be positive and below the long context"),
+        (
+            ["--rate", "9", "--simulate", "--tune", "none", "--threshold", "70000"],
+            "must be positive and below the long context",
+        ),
         (["--rate", "9", "--catalogue", "/nowhere.yaml"], "/nowhere.yaml: No such file or directory"),
     ],
 )

@@ -40,7 +40,7 @@ def trace(tmp_path: Path) -> Path:
 @pytest.fixture
 def small(trace: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the arguments of a replay that takes seconds: fewer requests than a percentile needs."""
-    monkeypatch.setattr("extproc.planning.options.MIN_REQUESTS", 200)
+    monkeypatch.setattr("extproc.planning.simulation.options.MIN_REQUESTS", 200)
     return ["--trace", str(trace), "--requests", "200", "--seeds", "1"]
 
 
@@ -134,4 +134,4 @@ def test_percentiles_need_requests(run: Run, trace: Path, requests: str) -> None
     """Too few requests, or more than memory holds, are refused as for any simulation."""
     code, out, error = run("--trace", trace, "--requests", requests)
     assert (code, out) == (2, "")
-    assert f"--requests {requests}, --seeds 3, --jobs 1: at least 2000 and at most" in error
+    assert f"--requests {requests}, --seeds 1, --jobs 1: at least 2000 and at most" in error

@@ -11,12 +11,16 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
+from extproc.planning.design.plan import Plan, PlanOptions, make_plan
+from extproc.planning.design.pool import Tuning
 from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
 from extproc.planning.model.costs import Costs
-from extproc.planning.model.setup import Objective, Setup
-from extproc.planning.plan import Plan, SimulationOptions, make_plan
+from extproc.planning.model.objective import Objective
+from extproc.planning.model.setup import Setup
+from extproc.planning.simulation.balancing import Balance, Balancing
 from extproc.planning.simulation.cache import ResultCache
+from extproc.planning.simulation.options import RunOptions
 from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.lengths import Lengths
 
@@ -55,13 +59,22 @@ def plan(lengths: Lengths) -> Plan:
     catalogue = built_in()
     instance = Instance(catalogue.model("llama-3-8b"), catalogue.gpu("h100-80g"), 1)
     setup = Setup("llama-3-8b", "h100-80g", instance, 16_384, Objective(), price_usd_h=2.95)
-    options = SimulationOptions(requests=2000, seeds=2, thresholds=(1024,))
+    runs = RunOptions(
+        requests=2_000,
+        longest=2_000,
+        seeds=2,
+        thresholds=(1024,),
+        router="byteclass",
+        balancing=Balancing(Balance.FULL_SCAN),
+        arrivals="poisson",
+        jobs=1,
+    )
     return make_plan(
         lengths,
         30,
         setup,
         DeclaredRule.TRUTH,
-        simulation=options,
+        options=PlanOptions(runs, Tuning(parallelism=False, knobs=False)),
         cache=ResultCache(None),
         progress=lambda *_: None,
     )
@@ -81,7 +94,7 @@ def test_every_plot_is_there_and_is_an_image(plan: Plan, lengths: Lengths) -> No
     images = re.findall(r'alt="([^"]+)" src="data:image/svg\+xml;base64,([^"]+)"', page)
     assert [title for title, _ in images] == [
         "Request lengths",
-        "Saving against threshold",
+        "Cost model: saving against threshold",
         "Fleet sizes",
         "Time to first token",
         "Sensitivity to declared max_tokens",
@@ -139,7 +152,7 @@ def test_no_table_needs_scrolling_on_a_laptop(page: Path, tmp_path: Path) -> Non
 def test_simulated_fleets_are_drawn_with_their_spares(
     plan: Plan, lengths: Lengths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bars of simulated fleets and of the cost model count the same: the spares of each pool, too."""
+    """The bars are those of the simulated fleets alone, in GPUs, and count the spares of each pool, too."""
     drawn: list[float] = []
     barh = Axes.barh
 
@@ -150,11 +163,7 @@ def test_simulated_fleets_are_drawn_with_their_spares(
     monkeypatch.setattr(Axes, "barh", note)
     render_report(plan, lengths, COSTS)
 
-    sizes = [width for width in drawn if width]  # one pool has a second bar of no width
-    one, _, two = plan.fleets
-    assert sizes[0] == plan.analysis.long.instances
-    assert one.typical.total + 1 in sizes[4:]
-    assert sizes[-2:] == [size + 1 for size in two.typical.instances]
+    assert drawn == [size + 1 for fleet in plan.fleets for size in fleet.typical.instances]
 
 
 def test_chromium_prints_it_on_few_pages(page: Path, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
 from extproc.planning.model.analytic import analyse
-from extproc.planning.model.setup import Objective, Setup
+from extproc.planning.model.objective import Objective
+from extproc.planning.model.setup import Setup
 from extproc.planning.model.throughput import throughput
 from extproc.planning.simulation.search import Design, SearchTask, smallest_fleets
 from extproc.planning.workload.declared import DeclaredRule

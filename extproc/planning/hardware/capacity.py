@@ -19,7 +19,9 @@ from extproc.planning.hardware.catalogue import GpuProfile, ModelProfile
 __all__ = ["BLOCK_TOKENS", "Capacity", "Instance", "capacity", "smallest_tensor_parallel"]
 
 BLOCK_TOKENS = 16  # vLLM's default block size
-MEMORY_UTILISATION = 0.9  # vLLM's default gpu_memory_utilization
+MEMORY_UTILISATION = (
+    0.92  # gpu_memory_utilization: vLLM's default since mid-2026 (vllm/config/cache.py); .9 before
+)
 TENSOR_PARALLEL_SIZES = (1, 2, 4, 8, 16)
 
 

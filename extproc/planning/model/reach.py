@@ -1,5 +1,7 @@
 """What no fleet can meet, however large: told before anything is counted or simulated."""
 
+from math import ceil
+
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
@@ -27,10 +29,18 @@ def check_reach(lengths: Lengths, setup: Setup) -> None:
         )
     if setup.measured is not None:
         return
-    prompt = int(np.percentile(lengths.prompt, TAIL, method="lower"))
-    fastest_s = prefill_s(prompt, setup.cost, setup.limits(setup.long_context))
-    if fastest_s > objective.ttft_s:
-        raise ConfigurationError(
-            f"objective TTFT {objective.ttft_s:g} s: met by no fleet, the nearest is {fastest_s:.2g} s, the "
-            f"prefill of a prompt of {prompt:,} tokens (the {TAIL}th percentile) on an idle instance"
-        )
+    index = objective.of(lengths.prompt + np.maximum(lengths.output, 1))
+    for place, each in enumerate(objective.classes):
+        mine = lengths.prompt[index == place]
+        if len(mine) == 0:
+            continue
+        prompt = int(np.percentile(mine, TAIL, method="lower"))
+        fastest_s = prefill_s(prompt, setup.cost, setup.limits(setup.long_context))
+        if fastest_s > each.ttft_s:
+            of = f" of requests {each.name} tokens" if objective.shorter else ""
+            raise ConfigurationError(
+                f"objective TTFT {each.ttft_s:g} s{of}: met by no fleet, the nearest is {fastest_s:.2g} s, the "
+                f"prefill of a prompt of {prompt:,} tokens (the {TAIL}th percentile) on an idle instance; an "
+                f"objective by length says what long prompts may take, as in --objective "
+                f"'<=8192: ttft {each.ttft_s:g}s; else: ttft {max(30, ceil(2 * fastest_s))}s'"
+            )

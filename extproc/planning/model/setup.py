@@ -6,11 +6,12 @@ from functools import cached_property
 from math import inf
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.hardware.capacity import Capacity, Instance, capacity
+from extproc.planning.hardware.capacity import BLOCK_TOKENS, Capacity, Instance, capacity
 from extproc.planning.hardware.roofline import IterationCost, iteration_cost
+from extproc.planning.model.objective import Objective
 from extproc.planning.model.throughput import InstanceLimits
 
-__all__ = ["MeasuredRates", "Objective", "Setup", "SlotRule"]
+__all__ = ["HOURS_PER_YEAR", "SMALLEST_BATCH_TOKENS", "MeasuredRates", "Setup", "SlotRule"]
 
 HOURS_PER_YEAR = 8760
 SMALLEST_BATCH_TOKENS = 128
@@ -21,22 +22,6 @@ class SlotRule(StrEnum):
 
     PAGED = "paged"  # vLLM's default for the GPU: blocks are taken on demand, preemption handles the rest
     WORST_CASE = "worst-case"  # as many as fit at full length (the paper's N_seq), so that nothing is preempted
-
-
-@dataclass(frozen=True, slots=True)
-class Objective:
-    """What a fleet must meet: 99th percentiles in seconds, and the share of requests answered in full."""
-
-    ttft_s: float = 2.0
-    tpot_s: float = 0.08
-    success: float = 0.999
-
-    def __post_init__(self) -> None:
-        if not (self.ttft_s > 0 and self.tpot_s > 0 and 0 <= self.success <= 1):
-            raise ConfigurationError(
-                f"objective TTFT {self.ttft_s:g} s, TPOT {self.tpot_s * 1e3:g} ms, success {self.success:g}: "
-                "times must be positive and success between 0 and 1"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +46,7 @@ class Setup:
     """One kind of instance and how it is run.
 
     `max_num_seqs` overrides the rule, as (homogeneous or long, short); `batched_tokens` overrides the choice of
-    max_num_batched_tokens.
+    max_num_batched_tokens; `long_prefill_tokens` is long_prefill_token_threshold (0: none).
     """
 
     model_name: str
@@ -75,6 +60,7 @@ class Setup:
     measured: MeasuredRates | None = None
     max_num_seqs: tuple[int, int] | None = None
     batched_tokens: int | None = None
+    long_prefill_tokens: int = 0
 
     def __post_init__(self) -> None:
         if self.long_context > self.instance.model.max_context:
@@ -111,7 +97,7 @@ class Setup:
         most = self.instance.gpu.max_num_batched_tokens
         linear_s = iteration_cost(self.instance, most).linear_s
         tokens = most
-        while tokens > SMALLEST_BATCH_TOKENS and linear_s[tokens] > self.objective.tpot_s:
+        while tokens > SMALLEST_BATCH_TOKENS and linear_s[tokens] > self.objective.tightest_tpot_s:
             tokens //= 2
         return tokens
 
@@ -126,9 +112,28 @@ class Setup:
         return InstanceLimits(
             max_num_seqs=min(seqs, self.max_batched_tokens),
             max_num_batched_tokens=self.max_batched_tokens,
-            kv_tokens=self.capacity.kv_tokens,
+            kv_tokens=self.capacity.kv_tokens - BLOCK_TOKENS,  # vLLM keeps one block as the null block
             context_tokens=context_tokens,
+            long_prefill_token_threshold=self.long_prefill_tokens,
         )
+
+    def flags(self, context_tokens: int, *, short: bool = False) -> tuple[str, ...]:
+        """Return the arguments of `vllm serve` for an instance of a pool of this context."""
+        limits = self.limits(context_tokens, short=short)
+        flags = [
+            f"--tensor-parallel-size {self.instance.tensor_parallel}",
+            f"--max-model-len {context_tokens}",
+            f"--max-num-batched-tokens {limits.max_num_batched_tokens}",
+            f"--max-num-seqs {limits.max_num_seqs}",
+        ]
+        if self.long_prefill_tokens:
+            flags.append(f"--long-prefill-token-threshold {self.long_prefill_tokens}")
+        return tuple(flags)
+
+    @property
+    def instance_cost(self) -> float:
+        """What an instance costs an hour in USD; its GPUs where the price is not known."""
+        return self.instance.tensor_parallel * (1.0 if self.price_usd_h is None else self.price_usd_h)
 
     def usd_per_year(self, instances: float) -> float | None:
         """Return what so many instances cost in a year, or None when the price is unknown."""

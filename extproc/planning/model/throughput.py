@@ -32,12 +32,19 @@ HALVINGS = 40  # of the bracket around the largest r within the TPOT: beyond the
 
 @dataclass(frozen=True, slots=True)
 class InstanceLimits:
-    """What bounds a batch: sequences, tokens of one iteration, KV cache (tokens), and the longest sequence."""
+    """What bounds a batch: sequences, tokens of one iteration, KV cache (tokens), and the longest sequence.
+
+    `long_prefill_token_threshold` bounds the tokens of one prompt in an iteration (0: only the batch does).
+    `reserve_full_prompt` tells whether a prompt is admitted only when all of it fits the free cache
+    (scheduler_reserve_full_isl).
+    """
 
     max_num_seqs: int
     max_num_batched_tokens: int
     kv_tokens: int
     context_tokens: int
+    long_prefill_token_threshold: int = 0
+    reserve_full_prompt: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ from dataclasses import fields
 
 import msgspec
 
+from extproc.planning.design.plan import Plan
 from extproc.planning.model.costs import Costs
 from extproc.planning.paper.reasons import reasons
 from extproc.planning.paper.replay import PAPER_COSTS, Replay, WorkloadReplay
-from extproc.planning.plan import Plan
 from extproc.planning.simulation.runner import FleetEstimate
 
 __all__ = ["plan_json", "replay_json"]

@@ -7,8 +7,8 @@ from io import StringIO
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
+from extproc.planning.design.plan import Plan
 from extproc.planning.model.costs import Costs
-from extproc.planning.plan import Plan
 from extproc.planning.workload.lengths import Lengths
 
 try:
@@ -47,14 +47,14 @@ def draw_plots(plan: Plan, lengths: Lengths, costs: Costs) -> list[Plot]:
             lambda axes: _lengths(axes, lengths, best),
         ),
         _plot(
-            "Saving against threshold",
+            "Cost model: saving against threshold",
             "Instances saved by two pools: the paper's closed form, the honest form, and whole instances with "
             "spares against the right-sized pool. The band keeps 80 % of the best saving.",
             lambda axes: _savings(axes, plan),
         ),
         _plot(
             "Fleet sizes",
-            "Instances of each design, spares included; lighter parts are the long pool.",
+            "GPUs of each design, spares included; the first colour is the pool of the shortest requests.",
             lambda axes: _fleets(axes, plan, costs),
         ),
         _plot(
@@ -136,28 +136,30 @@ def _savings(axes: Axes, plan: Plan) -> None:
 
 
 def _fleets(axes: Axes, plan: Plan, costs: Costs) -> None:
-    best = plan.analysis.best
-    rows: list[tuple[str, tuple[int, ...], float]] = [
-        (f"one pool of {one.context_tokens:,}\n(cost model)", (one.instances,), 0.0)
-        for one in (plan.analysis.long, plan.analysis.right_sized)
-    ]
-    rows.append(
-        (f"two pools at {best.threshold:,}\n(cost model)", (best.short_instances, best.long_instances), 0.0)
-    )
-    rows += [
-        (f"{fleet.design.name}\n(simulated)", costs.of(fleet).instances, float(np.nan_to_num(fleet.half_width)))
-        for fleet in plan.fleets
-    ]
-    for place, (_, sizes, half) in enumerate(rows):
-        axes.barh(place, sizes[0], color=BLUE, height=0.6)
-        axes.barh(place, sum(sizes[1:]), left=sizes[0], color=SKY, height=0.6)
-        if half:
-            axes.errorbar(sum(sizes), place, xerr=half, color=BLACK, capsize=3, linewidth=1)
-        axes.annotate(f" {sum(sizes):,}", (sum(sizes) + half, place), va="center", fontsize=8)
-    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows], fontsize=7)
+    """Draw what the headline says: the simulated fleets, or the cost model's where nothing was simulated."""
+    rows: list[tuple[str, tuple[int, ...]]] = []
+    for fleet in plan.fleets:
+        cost = costs.of(fleet)
+        gpus = tuple(n * each for n, each in zip(cost.instances, cost.gpus_per_instance, strict=True))
+        rows.append((fleet.design.name, gpus))
+    if not plan.fleets:
+        best, gpus_each = plan.analysis.best, plan.gpus_per_instance
+        rows += [
+            (f"one pool of {one.context_tokens:,}", (one.instances * gpus_each,))
+            for one in (plan.analysis.long, plan.analysis.right_sized)
+        ]
+        both = (best.short_instances * gpus_each, best.long_instances * gpus_each)
+        rows.append((f"two pools at {best.threshold:,}", both))
+    for place, (_, sizes) in enumerate(rows):
+        left = 0
+        for size, colour in zip(sizes, (BLUE, SKY, GREEN), strict=False):
+            axes.barh(place, size, left=left, color=colour, height=0.6)
+            left += size
+        axes.annotate(f" {left:,}", (left, place), va="center", fontsize=8)
+    axes.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=7)
     axes.invert_yaxis()
     axes.margins(x=0.12)
-    axes.set_xlabel("instances")
+    axes.set_xlabel("GPUs")
 
 
 def _ttft(axes: Axes, plan: Plan) -> None:

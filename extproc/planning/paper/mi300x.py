@@ -7,7 +7,8 @@ import numpy as np
 from extproc.planning.hardware.capacity import Instance, smallest_tensor_parallel
 from extproc.planning.hardware.catalogue import Catalogue
 from extproc.planning.model.analytic import analyse
-from extproc.planning.model.setup import Objective, Setup
+from extproc.planning.model.objective import Objective
+from extproc.planning.model.setup import Setup
 from extproc.planning.paper.figures import PAPER, PAPER_MI300X, PaperProjection
 from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.lengths import Lengths

@@ -19,7 +19,8 @@ from extproc.planning.hardware.catalogue import Catalogue, built_in
 from extproc.planning.hardware.roofline import iteration_cost
 from extproc.planning.model.analytic import Analysis, analyse, right_sized_context
 from extproc.planning.model.costs import Costs
-from extproc.planning.model.setup import MeasuredRates, Objective, Setup
+from extproc.planning.model.objective import Objective
+from extproc.planning.model.setup import MeasuredRates, Setup
 from extproc.planning.paper.figures import PAPER, PAPER_SLOTS, PaperFigures
 from extproc.planning.paper.mi300x import MI300X, project, whole
 from extproc.planning.simulation.cache import ResultCache

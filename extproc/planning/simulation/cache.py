@@ -9,14 +9,28 @@ import os
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 
 import extproc.core
 import extproc.planning
-from extproc.planning.simulation.search import FoundFleet, SearchTask
+from extproc.planning.workload.lengths import Lengths
 
-__all__ = ["ResultCache", "fingerprint"]
+__all__ = ["ResultCache", "Task", "fingerprint"]
+
+T = TypeVar("T")
+
+
+class Task(Protocol):
+    """A dataclass that holds everything that its result depends on."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def lengths(self) -> Lengths:
+        """The requests; the one field that is hashed by its contents."""
+        ...
 
 
 class ResultCache:
@@ -28,16 +42,16 @@ class ResultCache:
         self._directory = directory
         self._code = _code_hash()
 
-    def get(self, task: SearchTask) -> tuple[FoundFleet, ...] | None:
+    def get(self, task: Task, kind: type[T]) -> T | None:
         """Return the result of an earlier search for the same task, or None."""
         if self._directory is None:
             return None
         try:
-            return _DECODER.decode(self._path(self._directory, task).read_bytes())
+            return msgspec.msgpack.decode(self._path(self._directory, task).read_bytes(), type=kind)
         except (OSError, msgspec.DecodeError):
             return None
 
-    def put(self, task: SearchTask, found: tuple[FoundFleet, ...]) -> None:
+    def put(self, task: Task, found: object) -> None:
         """Keep a result."""
         if self._directory is None:
             return
@@ -51,16 +65,13 @@ class ResultCache:
             with suppress(OSError):  # its directory may be what is wrong
                 part.unlink(missing_ok=True)
 
-    def _path(self, directory: Path, task: SearchTask) -> Path:
+    def _path(self, directory: Path, task: Task) -> Path:
         return directory / f"{fingerprint(task, self._code)}.msgpack"
 
 
-_DECODER = msgspec.msgpack.Decoder(tuple[FoundFleet, ...])
-
-
-def fingerprint(task: SearchTask, code: str) -> str:
+def fingerprint(task: Task, code: str) -> str:
     """Return a hash of everything that a result depends on."""
-    digest = hashlib.sha256(code.encode())
+    digest = hashlib.sha256(f"{code} {type(task).__name__}".encode())
     for field in fields(task):
         if field.name != "lengths":
             digest.update(f"{field.name}={getattr(task, field.name)!r};".encode())

@@ -7,9 +7,7 @@ replayed on the next larger one, as the gateway's retry does (a misroute), one b
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from heapq import heapify, heappop, heappush
-from itertools import count
+from heapq import heappop, heappush
 from math import inf, nan
 
 import numpy as np
@@ -17,22 +15,16 @@ import numpy.typing as npt
 
 from extproc.planning.hardware.roofline import IterationCost
 from extproc.planning.model.throughput import InstanceLimits
+from extproc.planning.simulation.balancing import ENVOYS_DEFAULT, Balancing, make_balancer
 from extproc.planning.simulation.instance import Sequence, VllmInstance
 from extproc.planning.simulation.routers import Router
 from extproc.planning.simulation.watch import Watch
 from extproc.planning.workload.arrivals import Workload
-from extproc.planning.workload.lengths import Floats
+from extproc.planning.workload.lengths import Floats, Tokens
 
-__all__ = ["Balance", "FleetRun", "PoolSpec", "PoolUse", "simulate"]
+__all__ = ["FleetRun", "PoolSpec", "PoolUse", "simulate"]
 
 PROGRESS_EVERY = 1_000
-
-
-class Balance(StrEnum):
-    """How a pool picks an instance."""
-
-    LEAST_LOADED = "least-loaded"  # fewest requests inside; the longest untouched one of those
-    ROUND_ROBIN = "round-robin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +39,12 @@ class PoolSpec:
 
 @dataclass(frozen=True, slots=True)
 class PoolUse:
-    """How busy one pool was while requests arrived: shares of time, of sequences' places and of the KV cache."""
+    """How full one pool was while requests arrived: sequences of an instance, and the share of its KV cache; and
+    its preemptions up to the last answer.
+    """
 
     name: str
     instances: int
-    busy: float
     mean_sequences: float
     kv_fill: float
     preemptions: int
@@ -61,12 +54,16 @@ class PoolUse:
 class FleetRun:
     """What became of each request, arrays of shape (requests,); nan where there is no such time.
 
-    `pool` is the index of the pool that answered, -1 for a rejected request. `stopped` tells of a run that was
+    `total` is prompt plus output as asked, in tokens. `pool` is the index of the pool that answered, -1 for a
+    rejected request. `stopped` tells of a run that was
     given up before its end: it says that the fleet fails, and no more.
     """
 
+    arrival_s: Floats
+    finish_s: Floats
     ttft_s: Floats
     tpot_s: Floats
+    total: Tokens
     pool: npt.NDArray[np.int64]
     misrouted: npt.NDArray[np.bool_]
     truncated: npt.NDArray[np.bool_]
@@ -78,33 +75,10 @@ class FleetRun:
 class _Pool:
     """The instances of one pool, and the balancer over them."""
 
-    def __init__(self, spec: PoolSpec, balance: Balance) -> None:
+    def __init__(self, spec: PoolSpec, balancing: Balancing, seed: int) -> None:
         self.spec = spec
         self.instances = [VllmInstance(spec.cost, spec.limits) for _ in range(spec.instances)]
-        self._balance = balance
-        self._turn = 0
-        self._serial = count()
-        self._latest = [next(self._serial) for _ in self.instances]
-        self._order = [(0, serial, index) for index, serial in enumerate(self._latest)]
-        heapify(self._order)
-
-    def pick(self) -> int:
-        """Return the index of the instance for the next request."""
-        if self._balance is Balance.ROUND_ROBIN:
-            self._turn = (self._turn + 1) % len(self.instances)
-            return self._turn
-        while True:
-            load, serial, index = self._order[0]
-            if serial == self._latest[index] and load == self.instances[index].outstanding:
-                return index
-            heappop(self._order)
-
-    def touched(self, index: int) -> None:
-        """Note that the load of an instance changed."""
-        if self._balance is Balance.LEAST_LOADED:
-            serial = next(self._serial)
-            self._latest[index] = serial
-            heappush(self._order, (self.instances[index].outstanding, serial, index))
+        self.balancer = make_balancer(balancing, self.instances, seed)
 
     def holds(self, prompt: int, declared: int | None) -> bool:
         """Tell whether vLLM would accept a request of this length."""
@@ -119,13 +93,13 @@ class _Simulation:
         workload: Workload,
         specs: tuple[PoolSpec, ...],
         router: Router,
-        balance: Balance,
+        balancing: Balancing,
         watch: Watch | None,
     ) -> None:
         self._workload = workload
         self._watch = watch
         self._router = router
-        self._pools = [_Pool(spec, balance) for spec in specs]
+        self._pools = [_Pool(spec, balancing, seed) for seed, spec in enumerate(specs)]
         self._events: list[tuple[float, int, int, int]] = []
         size = len(workload)
         self.first_token_s = np.full(size, np.nan)
@@ -153,7 +127,7 @@ class _Simulation:
                     return replace(self._result(()), stopped=True)
         use = tuple(self._use(pool, float(workload.arrival_s[-1])) for pool in self._pools)
         self._until(inf, check=check)
-        return self._result(use)
+        return self._result(tuple(map(self._with_all_preemptions, use, self._pools)))
 
     def _arrive(self, index: int, now_s: float, prompt: int, output: int, declared: int | None) -> None:
         chosen = self._router.place(index)
@@ -167,11 +141,11 @@ class _Simulation:
         self.truncated[index] = output > room
         self.pool[index] = chosen
         self.output[index] = min(output, room)
-        which = pool.pick()
+        which = pool.balancer.pick()
         instance = pool.instances[which]
         epoch = instance.epoch
         instance.arrive(Sequence(index, prompt, min(output, room), now_s), now_s)
-        pool.touched(which)
+        pool.balancer.touched(which)
         if instance.epoch != epoch:
             heappush(self._events, (instance.until_s, instance.epoch, chosen, which))
 
@@ -184,11 +158,13 @@ class _Simulation:
             instance = pool.instances[which]
             if instance.epoch != epoch:
                 continue
+            unanswered = instance.unanswered_tokens
             finished = instance.finish_run()
             if instance.until_s < inf:
                 heappush(events, (instance.until_s, instance.epoch, chosen, which))
+            if finished or instance.unanswered_tokens != unanswered:
+                pool.balancer.touched(which)
             if finished:
-                pool.touched(which)
                 self._answered(finished, at_s)
             if check:
                 instance.check()
@@ -213,6 +189,9 @@ class _Simulation:
         spent_s = self.last_token_s - self.first_token_s
         tpot_s = np.divide(spent_s, after_first, out=np.full(len(spent_s), np.nan), where=after_first > 0)
         return FleetRun(
+            arrival_s=self._workload.arrival_s,
+            finish_s=self.last_token_s,
+            total=self._workload.prompt + self._workload.output,
             ttft_s=self.first_token_s - self._workload.arrival_s,
             tpot_s=tpot_s,
             pool=self.pool,
@@ -228,18 +207,22 @@ class _Simulation:
         return PoolUse(
             name=pool.spec.name,
             instances=len(pool.instances),
-            busy=sum(i.busy_s for i in pool.instances) / size,
             mean_sequences=sum(i.sequence_s for i in pool.instances) / size,
             kv_fill=sum(i.kv_token_s for i in pool.instances) / size / pool.spec.limits.kv_tokens,
-            preemptions=sum(i.preemptions for i in pool.instances),
+            preemptions=0,
         )
+
+    @staticmethod
+    def _with_all_preemptions(use: PoolUse, pool: _Pool) -> PoolUse:
+        """Count the preemptions of a pool, those after the last arrival, too."""
+        return replace(use, preemptions=sum(instance.preemptions for instance in pool.instances))
 
 
 def simulate(
     workload: Workload,
     pools: tuple[PoolSpec, ...],
     router: Router,
-    balance: Balance = Balance.LEAST_LOADED,
+    balancing: Balancing = ENVOYS_DEFAULT,
     progress: Callable[[int], None] | None = None,
     *,
     watch: Watch | None = None,
@@ -249,4 +232,4 @@ def simulate(
 
     With a `watch` the run is given up as soon as every pool is sure to miss the objective.
     """
-    return _Simulation(workload, pools, router, balance, watch).run(progress, check=check)
+    return _Simulation(workload, pools, router, balancing, watch).run(progress, check=check)

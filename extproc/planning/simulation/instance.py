@@ -1,15 +1,17 @@
 """One vLLM instance, iteration by iteration in what happens, but not in what it costs to simulate.
 
-The scheduler is that of vLLM V1 (vllm/v1/core/sched/scheduler.py). Before each iteration:
+The scheduler is that of vLLM V1 (vllm/v1/core/sched/scheduler.py, kv_cache_manager.py). Before each iteration:
 
 1. Running sequences come first, in order of admission: one token each while decoding, the next chunk of the prompt
-   while prefilling, within max_num_batched_tokens. A sequence that needs a block when none is free preempts the
-   sequence admitted last: its blocks are freed, it goes to the head of the queue and computes everything again.
+   while prefilling (at most long_prefill_token_threshold, where that is set), within max_num_batched_tokens. Those
+   that the budget does not reach wait for the next iteration. A sequence that needs a block when none is free
+   preempts the sequence admitted last: its blocks are freed, it goes to the head of the queue and computes
+   everything again.
 2. If nothing was preempted, waiting sequences are admitted first come, first served, while there are tokens in the
-   budget, places (max_num_seqs) and blocks for the chunk. Blocks of 16 tokens are taken on demand, never reserved.
+   budget, places (max_num_seqs) and blocks: for the whole prompt where the engine asks for that
+   (scheduler_reserve_full_isl, the default since vLLM 0.19), otherwise for the first chunk. Blocks of 16 tokens
+   are taken on demand, never reserved.
 3. A prefill that completes yields a token. A sequence ends with its last token and frees its blocks.
-
-Because a partial chunk always uses up the budget, at most one sequence is partially prefilled, and it is the last.
 
 The idea that makes it fast: an iteration without prefill changes nothing but counters, so a whole run of them is
 one event. A run ends at the first of: a sequence finishes, the free blocks run out, a request arrives that can be
@@ -19,11 +21,11 @@ closed form of `roofline.py`. Cost is O(log sequences) for each admission, chunk
 Stepping through iterations was rejected (150 iterations of 100 sequences for each request), as was a fluid model
 (no preemption, no tail).
 
-Left out: prefix caching (it would serve both designs alike), speculative decoding, swapping, pipeline parallelism.
+Left out: blocks that sequences share (a cached prefix is not computed again, but is held by each of them),
+speculative decoding, swapping, pipeline parallelism.
 """
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import inf
@@ -39,13 +41,15 @@ __all__ = ["Sequence", "VllmInstance"]
 class Sequence:
     """One request inside an instance. Times are in seconds, lengths in tokens.
 
-    `computed` is what is in the KV cache while prefilling; a decoding sequence has `offset` + iterations instead.
+    `cached` is the part of the prompt that a prefix cache holds. `computed` is what is in the KV cache while
+    prefilling; a decoding sequence has `offset` + iterations instead.
     """
 
     index: int
     prompt: int
     output: int
     arrived_s: float
+    cached: int = 0
     generated: int = 0
     computed: int = 0
     offset: int = 0
@@ -71,6 +75,7 @@ class VllmInstance:
         self._blocks = limits.kv_tokens // BLOCK_TOKENS
         self._free = self._blocks
         self._waiting: deque[Sequence] = deque()
+        self._running: dict[int, Sequence] = {}  # in order of admission
         self._decoding: dict[int, Sequence] = {}
         self._prefilling: dict[int, Sequence] = {}  # the chunk of each is in _chunks
         self._chunks: list[tuple[Sequence, int]] = []
@@ -83,7 +88,7 @@ class VllmInstance:
         self.until_s = inf
         self.epoch = 0
         self.outstanding = 0
-        self.busy_s = 0.0
+        self.unanswered_tokens = 0  # prompt tokens of the requests inside that have no first token yet
         self.sequence_s = 0.0
         self.kv_token_s = 0.0
         self.preemptions = 0
@@ -91,6 +96,7 @@ class VllmInstance:
     def arrive(self, sequence: Sequence, now_s: float) -> None:
         """Take a request in. The iteration in flight ends before it can be admitted."""
         self.outstanding += 1
+        self.unanswered_tokens += sequence.prompt
         self._waiting.append(sequence)
         if self.until_s == inf:
             self._plan(now_s)
@@ -106,6 +112,7 @@ class VllmInstance:
         while self._finishing and self._finishing[0][0] <= self._iteration:
             iteration, _, sequence = heappop(self._finishing)
             if sequence.finish_iteration == iteration and sequence.index in self._decoding:
+                del self._running[sequence.index]
                 self._leave_decoding(sequence)
                 sequence.generated = sequence.output
                 finished.append(sequence)
@@ -122,14 +129,26 @@ class VllmInstance:
         assert self._free >= 0, "no block is given twice"
         assert self._context == sum(s.offset + self._iteration for s in self._decoding.values())
         assert sum(self._residues) == len(self._decoding)
-        assert len(self._decoding) + len(self._prefilling) <= self._limits.max_num_seqs
+        assert len(self._running) == len(self._decoding) + len(self._prefilling)
+        assert len(self._running) <= self._limits.max_num_seqs
         assert self.outstanding == len(self._decoding) + len(self._prefilling) + len(self._waiting)
 
     def _has_place(self, sequence: Sequence) -> bool:
-        running = len(self._decoding) + len(self._prefilling)
         budget = self._limits.max_num_batched_tokens - len(self._decoding)
-        chunk = min(sequence.to_compute, budget)
-        return running < self._limits.max_num_seqs and chunk > 0 and _blocks(chunk) <= self._free
+        if len(self._running) >= self._limits.max_num_seqs or budget <= 0:
+            return False
+        return self._blocks_to_admit(sequence, min(self._wish(sequence), budget)) <= self._free
+
+    def _wish(self, sequence: Sequence) -> int:
+        """Return the tokens of prefill that a sequence would take if the budget had no end."""
+        left = sequence.to_compute - (sequence.computed or sequence.cached)
+        threshold = self._limits.long_prefill_token_threshold
+        return min(left, threshold) if threshold else left
+
+    def _blocks_to_admit(self, sequence: Sequence, chunk: int) -> int:
+        """Return the free blocks without which a waiting sequence is not admitted."""
+        whole = self._limits.reserve_full_prompt
+        return _blocks(sequence.to_compute if whole else sequence.cached + chunk)
 
     def _cut_run(self, now_s: float) -> None:
         """Shorten the decode run to the iteration in flight."""
@@ -143,7 +162,6 @@ class VllmInstance:
 
     def _account(self, seconds: float) -> None:
         decodes = len(self._decoding)
-        self.busy_s += seconds
         self.sequence_s += seconds * (decodes + len(self._prefilling))
         self.kv_token_s += seconds * (self._context + decodes * self._run / 2)
 
@@ -173,8 +191,11 @@ class VllmInstance:
                 continue
             del self._prefilling[sequence.index]
             sequence.generated += 1
-            sequence.first_token_s = min(sequence.first_token_s, now_s)
+            if sequence.first_token_s == inf:
+                sequence.first_token_s = now_s
+                self.unanswered_tokens -= sequence.prompt
             if sequence.generated >= sequence.output:
+                del self._running[sequence.index]
                 self._free += _blocks(sequence.computed)
                 finished.append(sequence)
             else:
@@ -202,33 +223,73 @@ class VllmInstance:
         self._started_s = now_s
         self.epoch += 1
         before = self.preemptions
-        self._make_room()
-        pairs = self._schedule_prefill(admit=self.preemptions == before)
-        decodes = len(self._decoding)
+        skipped = self._schedule_running()
+        if self.preemptions == before:
+            self._admit(len(self._decoding) - len(skipped))
+        decodes, context = len(self._decoding) - len(skipped), self._context
         if self._chunks:
-            self._run = 1
+            context -= sum(sequence.offset + self._iteration for sequence in skipped)
             tokens = sum(chunk for _, chunk in self._chunks)
-            self.until_s = now_s + self._cost.mixed_s(decodes, self._context, tokens, pairs)
+            pairs = sum(chunk * (s.computed + (chunk + 1) / 2) for s, chunk in self._chunks)
+            self._hold_back(skipped)
+            self._run = 1
+            self.until_s = now_s + self._cost.mixed_s(decodes, context, tokens, pairs)
         elif decodes:
             # After a preemption nothing is admitted for one iteration only; then the queue's head may fit.
             self._run = 1 if self.preemptions > before else self._decode_run()
-            self.until_s = now_s + self._cost.decode_run_s(decodes, self._context, self._run)
+            self.until_s = now_s + self._cost.decode_run_s(decodes, context, self._run)
         else:
             assert not self._waiting, "an empty instance admits the head of its queue"
             self._run = 0
             self.until_s = inf
 
-    def _make_room(self) -> None:
-        """Preempt from the end until every decoding sequence has a block for its next token."""
-        while self._blocks_for(1) > self._free:
-            self._preempt_last()
+    def _schedule_running(self) -> list[Sequence]:
+        """Choose the chunks of running prefills and take their blocks; return the decoding sequences that the
+        budget does not reach. Sequences are preempted from the end until the others have their blocks.
+        """
+        chunks, skipped = self._running_chunks()
+        while self._running:
+            wanted = sum(_blocks(s.computed + chunk) - _blocks(s.computed) for s, chunk in chunks)
+            idle = sum((s.offset + self._iteration) % BLOCK_TOKENS == 0 for s in skipped)
+            if wanted + self._blocks_for(1) - idle <= self._free:
+                self._free -= wanted
+                break
+            last = next(reversed(self._running.values()))
+            chunks = [entry for entry in chunks if entry[0] is not last]
+            skipped = [sequence for sequence in skipped if sequence is not last]
+            self._preempt(last)
+        self._chunks = chunks
+        return skipped
 
-    def _preempt_last(self) -> None:
-        if self._prefilling:
-            _, sequence = self._prefilling.popitem()
+    def _running_chunks(self) -> tuple[list[tuple[Sequence, int]], list[Sequence]]:
+        """Share the budget among running sequences, in order of admission."""
+        budget = self._limits.max_num_batched_tokens
+        prefilling = list(self._prefilling.values())
+        if not prefilling:
+            return [], []
+        wishes = [(sequence, self._wish(sequence)) for sequence in prefilling]
+        if len(self._decoding) + sum(wish for _, wish in wishes) <= budget:
+            return wishes, []
+        if len(prefilling) == 1 and prefilling[0] is next(reversed(self._running.values())):
+            chunk = min(wishes[0][1], budget - len(self._decoding))
+            return ([(prefilling[0], chunk)] if chunk > 0 else []), []
+        chunks, skipped = [], []
+        for sequence in self._running.values():
+            tokens = 1 if sequence.index in self._decoding else min(self._wish(sequence), budget)
+            if budget == 0 and sequence.index in self._decoding:
+                skipped.append(sequence)
+            elif budget > 0:
+                budget -= tokens
+                if sequence.index in self._prefilling:
+                    chunks.append((sequence, tokens))
+        return chunks, skipped
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Take the blocks of the sequence that was admitted last, and put it at the head of the queue."""
+        del self._running[sequence.index]
+        if self._prefilling.pop(sequence.index, None) is not None:
             self._free += _blocks(sequence.computed)
         else:
-            sequence = self._decoding[next(reversed(self._decoding))]
             sequence.generated = sequence.output - (sequence.finish_iteration - self._iteration)
             self._leave_decoding(sequence)
             sequence.finish_iteration = -1
@@ -237,34 +298,33 @@ class VllmInstance:
         self.preemptions += 1
         self._waiting.appendleft(sequence)
 
-    def _schedule_prefill(self, *, admit: bool) -> float:
-        """Choose this iteration's chunks and take their blocks; return the token pairs of their attention."""
-        budget = self._limits.max_num_batched_tokens - len(self._decoding)
+    def _admit(self, decodes: int) -> None:
+        """Admit waiting sequences in order, as long as there are tokens, places and blocks for the head."""
+        budget = self._limits.max_num_batched_tokens - decodes - sum(chunk for _, chunk in self._chunks)
         reserved = self._blocks_for(1)  # the decoding sequences' own, taken when the run ends
-        pairs = 0.0
-        for sequence in self._candidates(admit=admit):
-            chunk = min(sequence.to_compute - sequence.computed, budget)
-            needed = _blocks(sequence.computed + chunk) - _blocks(sequence.computed)
-            if chunk <= 0 or needed > self._free - reserved:
-                if sequence.index in self._prefilling and chunk > 0:
-                    self._preempt_last()
-                break
-            self._free -= needed
-            budget -= chunk
-            if sequence.index not in self._prefilling:
-                self._waiting.popleft()
-                self._prefilling[sequence.index] = sequence
-            self._chunks.append((sequence, chunk))
-            pairs += chunk * (sequence.computed + (chunk + 1) / 2)
-        return pairs
-
-    def _candidates(self, *, admit: bool) -> Iterator[Sequence]:
-        """Yield the sequence in mid-prefill, then the queue's head as long as there is a place for it."""
-        yield from tuple(self._prefilling.values())
-        while admit and self._waiting:
-            if len(self._decoding) + len(self._prefilling) >= self._limits.max_num_seqs:
+        while self._waiting and budget > 0 and len(self._running) < self._limits.max_num_seqs:
+            sequence = self._waiting[0]
+            chunk = min(self._wish(sequence), budget)
+            if self._blocks_to_admit(sequence, chunk) > self._free - reserved:
                 return
-            yield self._waiting[0]
+            self._waiting.popleft()
+            sequence.computed = sequence.cached
+            self._free -= _blocks(sequence.cached + chunk)
+            budget -= chunk
+            self._running[sequence.index] = self._prefilling[sequence.index] = sequence
+            self._chunks.append((sequence, chunk))
+
+    def _hold_back(self, skipped: list[Sequence]) -> None:
+        """Let sequences not take part in the iteration that begins: it moves all decoding ones on by a token."""
+        for sequence in skipped:
+            context = sequence.offset + self._iteration
+            self._free += _blocks(context) - _blocks(context - 1)  # the iteration takes it again
+            self._residues[sequence.offset % BLOCK_TOKENS] -= 1
+            sequence.offset -= 1
+            self._residues[sequence.offset % BLOCK_TOKENS] += 1
+            self._context -= 1
+            sequence.finish_iteration += 1
+            heappush(self._finishing, (sequence.finish_iteration, sequence.index, sequence))
 
     def _decode_run(self) -> int:
         """Return the number of iterations until a sequence finishes or the blocks no longer last."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
-from math import sqrt
+from math import isnan, sqrt
 from multiprocessing import get_context
 
 import numpy as np
@@ -28,7 +28,8 @@ class FleetEstimate:
     """The smallest fleet of one design over several seeds.
 
     `instances` is the mean of the totals, `half_width` that of its 95 % confidence interval (nan for one seed, and
-    where all seeds replay the same trace); `typical` is the seed whose total is the median.
+    where all seeds replay the same trace), or what runs of two lengths differ by where that is more; `typical` is
+    the seed whose total is the median. `not_steady` says why the size is not known to be that of a steady state.
     """
 
     design: Design
@@ -36,6 +37,7 @@ class FleetEstimate:
     instances: float
     half_width: float
     typical: FoundFleet
+    not_steady: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class NotMet:
     why: str
 
 
+Found = tuple[FoundFleet, ...]
 Outcome = tuple[FoundFleet, ...] | NotMet
 
 
@@ -70,7 +73,7 @@ def search_each(
     done and what is going on.
     """
     results: dict[int, Outcome] = {
-        index: found for index, task in enumerate(tasks) if (found := cache.get(task)) is not None
+        index: found for index, task in enumerate(tasks) if (found := cache.get(task, Found)) is not None
     }
     missing = [index for index in range(len(tasks)) if index not in results]
     same = _same_as(tasks, missing)
@@ -144,4 +147,8 @@ def _estimate(found: Outcome, task: SearchTask) -> FleetEstimate | NotMet:
     if freedom > 0 and task.arrivals != "trace":
         half = STUDENT_T[min(freedom, len(STUDENT_T)) - 1] * float(totals.std(ddof=1)) / sqrt(len(totals))
     typical = sorted(found, key=lambda fleet: fleet.total)[len(found) // 2]
-    return FleetEstimate(found[0].design, found, float(totals.mean()), half, typical)
+    apart = float(max(abs(fleet.total - fleet.shorter) for fleet in found))
+    if apart:
+        half = apart if isnan(half) else max(half, apart)
+    why_not = next((fleet.not_steady for fleet in found if fleet.not_steady), "")
+    return FleetEstimate(found[0].design, found, float(totals.mean()), half, typical, why_not)

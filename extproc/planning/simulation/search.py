@@ -1,14 +1,18 @@
-"""The smallest fleet that meets the objective, found by simulating.
+"""The smallest fleet that meets the objective in steady state, found by simulating.
 
-Pools do not influence each other (there is no spill-over yet), so both are searched in the same runs: each has its
-own bounds, and is judged by its own requests. For two pools that is stricter than judging all requests together,
-where a starved long pool could hide behind 99 % short requests. The search starts at the analytical size, brackets
-by growing steps, and bisects until a size that passes is within 1 % (or one instance) of one that fails. Several
+Pools do not influence each other (there is no spill-over yet), so all are searched in the same runs: each has its
+own bounds, and `verdict.py` says which of them is to blame. The search starts at the analytical size, brackets by
+growing steps, and bisects until a size that passes is within 1 % (or one instance) of one that fails. Several
 seeds give a confidence interval; each seed after the first starts where the one before it ended.
+
+How long a run must be is not known before: a fleet that is overloaded by a per cent looks well for a while. So the
+search is repeated with runs four times as long, from where the shorter ones ended, until two lengths agree within
+AGREE; the longer one's answer counts. Where `longest` ends that before they agree the fleet is told as not steady,
+with both sizes. Fixed long runs were rejected: most designs lose early, and most workloads agree at once.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
 
@@ -20,11 +24,13 @@ from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.placing.policy import Pool, Pools
 from extproc.core.router.learning_budget import LearningBudget, LearningSettings
 from extproc.planning.model.setup import Setup
-from extproc.planning.model.throughput import throughput
-from extproc.planning.simulation.fleet import Balance, PoolSpec, simulate
+from extproc.planning.model.throughput import InstanceLimits, throughput
+from extproc.planning.simulation.balancing import ENVOYS_DEFAULT, Balancing
+from extproc.planning.simulation.fleet import PoolSpec, simulate
 from extproc.planning.simulation.routers import LearningRouter, OnePoolRouter, OracleRouter, Router
-from extproc.planning.simulation.summary import Latency, Summary, first_measured, misses, summarise
-from extproc.planning.simulation.watch import Watch
+from extproc.planning.simulation.summary import Summary, first_measured, summarise
+from extproc.planning.simulation.verdict import Verdict, verdict
+from extproc.planning.simulation.watch import watch_for
 from extproc.planning.workload.arrivals import Workload, poisson_workload, trace_workload
 from extproc.planning.workload.declared import DeclaredRule, undeclared_output_tokens
 from extproc.planning.workload.lengths import Lengths
@@ -37,6 +43,7 @@ __all__ = [
     "SearchTask",
     "make_workload",
     "run_fleet",
+    "run_unless_hopeless",
     "smallest_fleets",
 ]
 
@@ -45,6 +52,9 @@ MOST_TIMES_THE_START = 8
 FIRST_STEP = 0.1  # of the analytical size
 NEXT_STEP = 0.02  # of the size that another seed needed
 TOLERANCE = 0.01
+COARSE = 0.02  # the tolerance of longer runs, which start where shorter ones ended
+LONGER = 4  # times: the next length of runs
+AGREE = 0.025  # of the instances
 ROUTED_FIRST = 10_000  # requests that tell each pool's share before anything is simulated
 
 
@@ -54,17 +64,34 @@ class ObjectiveNotMet(ConfigurationError):
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """One kind of fleet: contexts of its pools in ascending order (one or two); the first is the threshold of
-    two.
+    """One kind of fleet: what its pools hold, in ascending order.
+
+    `contexts` are the largest budgets that the router sends to each pool (for the last one: its max_model_len);
+    the first is the threshold of two. `model_lens` are the pools' max_model_len where they are above that
+    (head-room), `setups` the pools' own instances and knobs where they differ from the task's.
     """
 
     name: str
     contexts: tuple[int, ...]
+    setups: tuple[Setup, ...] = ()
+    model_lens: tuple[int, ...] = ()
+
+    def setup(self, index: int, default: Setup) -> Setup:
+        """Return the instance and knobs of one pool."""
+        return self.setups[index] if self.setups else default
+
+    def limits(self, index: int, default: Setup) -> InstanceLimits:
+        """Return what bounds an instance of one pool."""
+        context = self.model_lens[index] if self.model_lens else self.contexts[index]
+        return self.setup(index, default).limits(context, short=index < len(self.contexts) - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class SearchTask:
-    """Everything that one search depends on; it can be sent to another process and hashed."""
+    """Everything that one search depends on; it can be sent to another process and hashed.
+
+    `requests` is the length of the first runs, `longest` how long they may become (0: as long as the first).
+    """
 
     design: Design
     setup: Setup
@@ -74,19 +101,26 @@ class SearchTask:
     requests: int
     seeds: int
     router: RouterKind = "byteclass"
-    balance: Balance = Balance.LEAST_LOADED
+    balancing: Balancing = ENVOYS_DEFAULT
     arrivals: Literal["poisson", "trace"] = "poisson"
+    longest: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class FoundFleet:
-    """The smallest fleet of one design and seed: instances of each pool, how it did, and how many runs it took."""
+    """The smallest fleet of one design and seed: instances of each pool, how it did in runs of `requests`, how
+    many runs it took, and why it is not known to be steady ('' when it is). `shorter` is the size that runs a
+    quarter as long found (the same when there were none).
+    """
 
     design: Design
     seed: int
     instances: tuple[int, ...]
     summary: Summary
     runs: int
+    requests: int = 0
+    not_steady: str = ""
+    shorter: int = 0
 
     @property
     def total(self) -> int:
@@ -100,6 +134,7 @@ class _Bracket:
 
     start: int
     step: float
+    tolerance: float = TOLERANCE
     fails: int = 0
     passes: int | None = None
     size: int = 0
@@ -109,7 +144,7 @@ class _Bracket:
 
     @property
     def done(self) -> bool:
-        return self.passes is not None and self.passes - self.fails <= max(1, int(TOLERANCE * self.passes))
+        return self.passes is not None and self.passes - self.fails <= max(1, int(self.tolerance * self.passes))
 
     def judge(self, *, passed: bool) -> None:
         """Note the outcome at `size` and choose the next one.
@@ -149,27 +184,26 @@ def run_fleet(
 ) -> Summary:
     """Simulate one fleet of the task's design."""
     specs = _specs(task, instances)
-    return summarise(simulate(workload, specs, _router(task, workload), task.balance, progress))
+    run = simulate(workload, specs, _router(task, workload), task.balancing, progress)
+    return summarise(run, task.setup.objective)
 
 
-def _run_unless_hopeless(
+def run_unless_hopeless(
     task: SearchTask, workload: Workload, instances: tuple[int, ...], progress: Callable[[int], None] | None
 ) -> Summary | None:
     """Simulate one fleet, or return None once every pool is sure to miss the objective."""
-    first, pools = first_measured(len(workload)), len(instances)
-    watch = Watch(task.setup.objective, first, len(workload) - first, [0] * pools, [[0, 0] for _ in range(pools)])
+    total = workload.prompt + workload.output
+    watch = watch_for(task.setup.objective, total, first_measured(len(workload)), len(instances))
     router = _router(task, workload)
-    run = simulate(workload, _specs(task, instances), router, task.balance, progress, watch=watch)
-    return None if run.stopped else summarise(run)
+    run = simulate(workload, _specs(task, instances), router, task.balancing, progress, watch=watch)
+    return None if run.stopped else summarise(run, task.setup.objective)
 
 
 def _specs(task: SearchTask, instances: tuple[int, ...]) -> tuple[PoolSpec, ...]:
-    contexts = task.design.contexts
+    design = task.design
     return tuple(
-        PoolSpec(
-            f"{context:,}", count, task.setup.limits(context, short=index < len(contexts) - 1), task.setup.cost
-        )
-        for index, (context, count) in enumerate(zip(contexts, instances, strict=True))
+        PoolSpec(f"{context:,}", count, design.limits(index, task.setup), design.setup(index, task.setup).cost)
+        for index, (context, count) in enumerate(zip(design.contexts, instances, strict=True))
     )
 
 
@@ -181,9 +215,30 @@ def smallest_fleets(task: SearchTask, progress: Callable[[int], None] | None = N
     found: list[FoundFleet] = []
     start, step = _start(task), FIRST_STEP
     for seed in range(1, task.seeds + 1):
-        found.append(_search(task, seed, [_Bracket(size, step) for size in start], progress))
+        found.append(_steady(task, seed, start, step, progress))
         start, step = found[-1].instances, NEXT_STEP
     return tuple(found)
+
+
+def _steady(
+    task: SearchTask, seed: int, start: tuple[int, ...], step: float, progress: Callable[[int], None] | None
+) -> FoundFleet:
+    """Search with runs that become longer until the answer no longer changes."""
+    found = _search(task, seed, [_Bracket(size, step) for size in start], progress)
+    if task.arrivals == "trace" or task.longest <= task.requests:
+        return replace(found, not_steady="runs too short to tell" if found.summary.too_short else "")
+    while True:
+        longer = min(LONGER * found.requests, task.longest)
+        if longer <= found.requests:
+            break
+        brackets = [_Bracket(size, NEXT_STEP, COARSE) for size in found.instances]
+        again = _search(replace(task, requests=longer), seed, brackets, progress)
+        before, found = found, replace(again, runs=again.runs + found.runs, shorter=found.total)
+        if abs(found.total - before.total) <= max(1, int(AGREE * found.total)) and not found.summary.too_short:
+            return found
+    return replace(
+        found, not_steady=f"runs of {found.requests // LONGER:,} and {found.requests:,} requests do not agree"
+    )
 
 
 def _search(
@@ -196,16 +251,18 @@ def _search(
         if sizes not in simulated:  # the final size has often passed before
             # The first run tells the success, the largest how near it comes: they are run to their end.
             whole = not simulated or any(b.size > MOST_TIMES_THE_START * b.start for b in brackets)
-            run = run_fleet if whole else _run_unless_hopeless
+            run = run_fleet if whole else run_unless_hopeless
             simulated[sizes] = run(task, workload, sizes, progress)
         summary = simulated[sizes]
         passed = [False] * len(brackets)
         if summary is not None:
             _check_success(task, summary)
-            _check_reachable(task, brackets, summary.by_pool)
-            passed = [not misses(latency, task.setup.objective) for latency in summary.by_pool]
+            judged = verdict(summary, task.setup.objective)
+            _check_reachable(task, brackets, judged)
+            passed = list(judged.passed)
             if all(passed) and all(bracket.done for bracket in brackets):
-                return FoundFleet(task.design, seed, sizes, summary, len(simulated))
+                total = sum(sizes)
+                return FoundFleet(task.design, seed, sizes, summary, len(simulated), task.requests, "", total)
         for bracket, good in zip(brackets, passed, strict=True):
             bracket.judge(passed=good)
 
@@ -235,14 +292,15 @@ def _start(task: SearchTask) -> tuple[int, ...]:
         router.learn(request, int(workload.output[request]))
     lengths = Lengths(workload.prompt[:routed], workload.output[:routed], task.lengths.source)
     sizes = []
-    for index, context in enumerate(contexts):
+    for index in range(len(contexts)):
         mine = chosen == index
         share = float(mine.mean())
         if share == 0:
             sizes.append(1)
             continue
-        limits = setup.limits(context, short=index < len(contexts) - 1)
-        mu = throughput(lengths.subset(mine), setup.cost, limits, setup.objective.tpot_s).requests_per_s
+        each, limits = task.design.setup(index, setup), task.design.limits(index, setup)
+        tpot_s = each.objective.tightest_tpot_s
+        mu = throughput(lengths.subset(mine), each.cost, limits, tpot_s).requests_per_s
         # Where the cost model knows no rate the simulator starts from one instance.
         sizes.append(max(1, ceil(share * task.rate / mu)) if mu > 0 else 1)
     return tuple(sizes)
@@ -259,11 +317,10 @@ def _check_success(task: SearchTask, summary: Summary) -> None:
         )
 
 
-def _check_reachable(task: SearchTask, brackets: list[_Bracket], groups: tuple[Latency, ...]) -> None:
-    for bracket, latency in zip(brackets, groups, strict=True):
-        missed = misses(latency, task.setup.objective)
-        if missed and bracket.size > MOST_TIMES_THE_START * bracket.start:
+def _check_reachable(task: SearchTask, brackets: list[_Bracket], judged: Verdict) -> None:
+    for bracket, passed in zip(brackets, judged.passed, strict=True):
+        if not passed and bracket.size > MOST_TIMES_THE_START * bracket.start:
             raise ObjectiveNotMet(
                 f"{task.design.name}: no fleet meets the objective; with {bracket.size:,} instances it is "
-                f"still {' and '.join(map(str, missed))}"
+                f"still {' and '.join(map(str, judged.misses))}"
             )

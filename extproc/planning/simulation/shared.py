@@ -11,7 +11,8 @@ __all__ = ["renamed", "same_search"]
 def same_search(task: SearchTask, other: SearchTask) -> bool:
     """Tell whether two tasks differ in the context of their one pool only, and every request fits both."""
     contexts = task.design.contexts, other.design.contexts
-    if any(len(each) > 1 for each in contexts) or replace(other, design=task.design) != task:
+    own = any(each.design.setups or each.design.model_lens for each in (task, other))
+    if own or any(len(each) > 1 for each in contexts) or replace(other, design=task.design) != task:
         return False
     narrow = min(contexts)[0]
     limits, others = (each.setup.limits(each.design.contexts[0]) for each in (task, other))

@@ -1,18 +1,23 @@
 """What a simulated fleet did, in the figures that people compare: percentiles, shares, counts per thousand."""
 
 from dataclasses import dataclass
+from math import nan, sqrt
 
 import numpy as np
 import numpy.typing as npt
 
-from extproc.planning.model.setup import Objective
+from extproc.planning.model.objective import LengthClass, Objective
 from extproc.planning.simulation.fleet import FleetRun, PoolUse
+from extproc.planning.simulation.steady import Steadiness, steadiness
 from extproc.planning.workload.lengths import Floats
 
-__all__ = ["Latency", "Miss", "Summary", "first_measured", "misses", "summarise"]
+__all__ = ["ClassFigures", "Latency", "PoolFigures", "Summary", "first_measured", "summarise"]
 
-WARM_UP = 0.1  # of the requests: the fleet starts empty, which flatters it
+WARM_UP = 0.1  # of the requests at least; more where `steady.py` finds it
 CURVE_POINTS = 101
+BATCHES = 10
+BATCH_T = 2.262  # 97.5 % of Student's t with 9 degrees of freedom
+FEWEST_IN_BATCH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +32,40 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassFigures:
+    """One class of lengths over all pools. `late` are the shares later than its objective (TTFT, TPOT);
+    `ttft_p99_half_s` is the half width of the 95 % interval of its P99 TTFT by batch means (nan: too few).
+    """
+
+    name: str
+    limit: float | None
+    latency: Latency
+    late: tuple[float, float]
+    ttft_p99_half_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFigures:
+    """One pool's own requests: `late` counts those beyond the loosest times of the objective (TTFT, TPOT), and
+    `late_by_class` those beyond their class's. `grows` tells of a pool that filled to the end of the run.
+    """
+
+    latency: Latency
+    late: tuple[int, int]
+    late_by_class: tuple[tuple[int, int], ...]
+    grows: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """One run after its warm-up. Shares are of all measured requests; `ttft_curve_s` holds 101 percentiles of
-    TTFT.
+    TTFT. `judged` are the classes of the objective, `by_length` those of the latency tables.
     """
 
     all: Latency
-    by_pool: tuple[Latency, ...]
+    judged: tuple[ClassFigures, ...]
+    by_length: tuple[ClassFigures, ...]
+    by_pool: tuple[PoolFigures, ...]
     pools: tuple[PoolUse, ...]
     success: float
     rejected: float
@@ -42,32 +74,32 @@ class Summary:
     under_counted: float
     preemptions_per_1000: float
     ttft_curve_s: tuple[float, ...]
+    warm_up: float
+    too_short: bool
+
+    @property
+    def shortest(self) -> ClassFigures:
+        """The shortest lengths that were served: what most users feel."""
+        return next((c for c in self.by_length if c.latency.requests), self.by_length[0])
 
 
-@dataclass(frozen=True, slots=True)
-class Miss:
-    """A part of the objective that was not met: its name, the value and what was asked for, as text."""
-
-    what: str
-    value: str
-    asked: str
-
-    def __str__(self) -> str:
-        return f"{self.what} {self.value} (asked: {self.asked})"
-
-
-def summarise(run: FleetRun) -> Summary:
+def summarise(run: FleetRun, objective: Objective) -> Summary:
     """Reduce a run to its figures."""
     size = len(run.pool)
-    measured = np.arange(size) >= first_measured(size)
-    rejected = (run.pool < 0) & measured
-    truncated = run.truncated & measured
+    states = _steadiness(run)
+    warm_up = max((WARM_UP, *(state.warm_up for state in states)))
+    measured = np.arange(size) >= int(size * warm_up)
+    rejected, truncated = (run.pool < 0) & measured, run.truncated & measured
+    answered = measured & (run.pool >= 0)
     count = max(1, int(measured.sum()))
-    answered = run.ttft_s[measured & (run.pool >= 0)]
-    curve = np.percentile(answered, np.linspace(0, 100, CURVE_POINTS)).tolist() if len(answered) else []
+    curve = np.percentile(run.ttft_s[answered], np.linspace(0, 100, CURVE_POINTS)) if answered.any() else None
     return Summary(
         all=_latency(run, measured),
-        by_pool=tuple(_latency(run, measured & (run.pool == index)) for index in range(len(run.pools))),
+        judged=_classes(run, measured, objective.classes),
+        by_length=_classes(run, measured, objective.shown),
+        by_pool=tuple(
+            _pool(run, measured & (run.pool == index), objective, state) for index, state in enumerate(states)
+        ),
         pools=run.pools,
         success=1 - float((rejected | truncated).sum()) / count,
         rejected=float(rejected.sum()) / count,
@@ -75,23 +107,49 @@ def summarise(run: FleetRun) -> Summary:
         misrouted=float((run.misrouted & measured).sum()) / count,
         under_counted=run.under_counted / size,
         preemptions_per_1000=1000 * sum(use.preemptions for use in run.pools) / size,
-        ttft_curve_s=tuple(curve),
+        ttft_curve_s=() if curve is None else tuple(curve.tolist()),
+        warm_up=warm_up,
+        too_short=any(state.too_short for state in states),
     )
 
 
 def first_measured(requests: int) -> int:
-    """Return the index of the first request after the warm-up."""
+    """Return the index of the first request after the shortest warm-up."""
     return int(requests * WARM_UP)
 
 
-def misses(latency: Latency, objective: Objective) -> tuple[Miss, ...]:
-    """Return what of the latency objective a group of requests missed; an empty group misses nothing."""
-    found = []
-    if latency.ttft_p99_s > objective.ttft_s:
-        found.append(Miss("P99 TTFT", f"{latency.ttft_p99_s:.2f} s", f"{objective.ttft_s:g} s"))
-    if latency.tpot_p99_s > objective.tpot_s:
-        found.append(Miss("P99 TPOT", f"{latency.tpot_p99_s * 1e3:.0f} ms", f"{objective.tpot_s * 1e3:g} ms"))
+def _steadiness(run: FleetRun) -> list[Steadiness]:
+    mine = (run.pool == index for index in range(len(run.pools)))
+    return [steadiness(run.arrival_s[each], run.finish_s[each]) for each in mine]
+
+
+def _classes(
+    run: FleetRun, measured: npt.NDArray[np.bool_], classes: tuple[LengthClass, ...]
+) -> tuple[ClassFigures, ...]:
+    found, above = [], -1.0
+    for each in classes:
+        mine = measured & (run.total > above) & (run.total <= each.limit)
+        answered = max(1, int((mine & (run.pool >= 0)).sum()))
+        late = _late(run, mine, each.ttft_s, each.tpot_s)
+        limit = None if each.limit == float("inf") else each.limit
+        latency, half = _latency(run, mine), _half_width(run.ttft_s[mine])
+        found.append(ClassFigures(each.name, limit, latency, (late[0] / answered, late[1] / answered), half))
+        above = each.limit
     return tuple(found)
+
+
+def _pool(run: FleetRun, mine: npt.NDArray[np.bool_], objective: Objective, state: Steadiness) -> PoolFigures:
+    index = objective.of(run.total)
+    loosest = (max(c.ttft_s for c in objective.classes), max(c.tpot_s for c in objective.classes))
+    by_class = tuple(
+        _late(run, mine & (index == place), each.ttft_s, each.tpot_s)
+        for place, each in enumerate(objective.classes)
+    )
+    return PoolFigures(_latency(run, mine), _late(run, mine, *loosest), by_class, state.grows)
+
+
+def _late(run: FleetRun, chosen: npt.NDArray[np.bool_], ttft_s: float, tpot_s: float) -> tuple[int, int]:
+    return int((run.ttft_s[chosen] > ttft_s).sum()), int((run.tpot_s[chosen] > tpot_s).sum())
 
 
 def _latency(run: FleetRun, chosen: npt.NDArray[np.bool_]) -> Latency:
@@ -100,8 +158,18 @@ def _latency(run: FleetRun, chosen: npt.NDArray[np.bool_]) -> Latency:
 
 
 def _percentiles(values: Floats) -> tuple[float, float]:
+    """Return median and 99th percentile: the smallest value that so large a share does not exceed."""
     known = values[~np.isnan(values)]
     if len(known) == 0:
-        return float("nan"), float("nan")
-    median, tail = np.percentile(known, [50, 99])
+        return nan, nan
+    median, tail = np.percentile(known, [50, 99], method="inverted_cdf")
     return float(median), float(tail)
+
+
+def _half_width(ttft_s: Floats) -> float:
+    """Return the half width of the 95 % interval of the P99 by means of batches in order of arrival."""
+    known = ttft_s[~np.isnan(ttft_s)]
+    if len(known) < BATCHES * FEWEST_IN_BATCH:
+        return nan
+    tails = np.array([_percentiles(part)[1] for part in np.array_split(known, BATCHES)])
+    return BATCH_T * float(tails.std(ddof=1)) / sqrt(BATCHES)

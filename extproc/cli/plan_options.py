@@ -1,0 +1,241 @@
+"""The options of `dualpool plan`, and the planner's own option objects made of them."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from extproc.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from extproc.planning.design.pool import Tuning
+    from extproc.planning.model.options import ProfileOptions
+    from extproc.planning.simulation.options import SimulationOptions
+    from extproc.planning.workload.options import WorkloadOptions
+
+__all__ = [
+    "add_options",
+    "head_room_of",
+    "profile_options",
+    "refuse_unused",
+    "simulation_options",
+    "tuning_of",
+    "workload_options",
+]
+
+MAX_HEAD_ROOM = 16
+DECLARED = ("truth", "1.5x", "1024", "4096", "none")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add every option but those of the output."""
+    _add_workload(parser)
+    _add_profile(parser)
+    _add_objective(parser)
+    _add_simulation(parser)
+
+
+def _add_workload(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("workload (one of the first three)")
+    group.add_argument("--trace", nargs="+", metavar="FILE", help="requests: see docs/planner.md for the formats")
+    group.add_argument(
+        "--metrics", nargs="+", metavar="URL|FILE", help="one or two scrapes of a router's /metrics"
+    )
+    group.add_argument(
+        "--mean-tokens", metavar="IN,OUT", help="mean input and output tokens, when no more is known"
+    )
+    group.add_argument("--rate", type=float, help="requests per second")
+    group.add_argument("--scrape-interval", type=float, metavar="S", help="seconds between two scrapes")
+    group.add_argument(
+        "--declared", choices=DECLARED, default="truth", help="max_tokens that clients declare (default: truth)"
+    )
+
+
+def _add_profile(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("profile")
+    group.add_argument("--model", default="llama-3-70b", help="of the catalogue (default: %(default)s)")
+    group.add_argument("--gpu", default="a100-80g", help="of the catalogue (default: %(default)s)")
+    group.add_argument("--catalogue", metavar="FILE", help="more profiles, in YAML")
+    group.add_argument(
+        "--tp",
+        type=int,
+        metavar="N",
+        help="GPUs per instance (default: the fewest that fit; searched when simulating)",
+    )
+    group.add_argument(
+        "--long-context",
+        type=int,
+        default=65_536,
+        metavar="TOKENS",
+        help="max_model_len of the largest pool (default: %(default)s)",
+    )
+    group.add_argument("--weight-bytes", type=float, metavar="BYTES", help="per weight (default: the model's own)")
+    group.add_argument(
+        "--kv-bytes",
+        type=float,
+        default=2.0,
+        metavar="BYTES",
+        help="per KV element, 1 for FP8 (default: %(default)g)",
+    )
+    group.add_argument(
+        "--slots",
+        choices=["paged", "worst-case"],
+        default="paged",
+        help="how max_num_seqs is set (default: paged)",
+    )
+    group.add_argument(
+        "--batched-tokens",
+        type=int,
+        metavar="N",
+        help="max_num_batched_tokens (default: searched, or the largest whose full batch keeps the TPOT)",
+    )
+    group.add_argument("--spare", type=int, default=1, help="spare instances of each pool (default: %(default)s)")
+    group.add_argument("--price", type=float, metavar="USD", help="per GPU and hour (default: the catalogue's)")
+    group.add_argument(
+        "--measured", metavar="H,S,L[,R]", help="req/s of one instance: homogeneous, short, long, right-sized"
+    )
+
+
+def _add_objective(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("objective")
+    group.add_argument(
+        "--ttft", type=float, default=2.0, metavar="S", help="P99 time to first token (default: %(default)g)"
+    )
+    group.add_argument(
+        "--tpot-ms",
+        type=float,
+        default=80.0,
+        metavar="MS",
+        help="P99 time per output token (default: %(default)g)",
+    )
+    group.add_argument(
+        "--objective",
+        metavar="TEXT",
+        help="by tokens of a request, as in '<=8192: ttft 2s, tpot 80ms; else: ttft 30s'",
+    )
+    group.add_argument(
+        "--success", type=float, default=0.999, help="share of requests answered in full (default: %(default)g)"
+    )
+
+
+def _add_simulation(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("simulation")
+    group.add_argument("--simulate", action="store_true", help="find the cheapest fleets by simulating them")
+    group.add_argument(
+        "--threshold", type=int, nargs="+", default=[], metavar="TOKENS", help="thresholds to simulate"
+    )
+    group.add_argument(
+        "--tune",
+        choices=["all", "parallelism", "none"],
+        default="all",
+        help="what is searched in each pool: GPUs of an instance and vLLM's knobs, GPUs, nothing (default: all)",
+    )
+    group.add_argument("--pools", type=int, choices=[2, 3], default=2, help="pools at most (default: %(default)s)")
+    group.add_argument(
+        "--head-room",
+        type=float,
+        default=1.25,
+        metavar="FACTOR",
+        help="max_model_len of a smaller pool over its routing threshold (default: %(default)g)",
+    )
+    group.add_argument(
+        "--requests", type=int, help="requests of a run (default: 60 s of traffic, and longer until steady)"
+    )
+    group.add_argument(
+        "--seeds", type=int, default=1, help="runs with other random numbers (default: %(default)s)"
+    )
+    group.add_argument(
+        "--router",
+        choices=["byteclass", "ema", "oracle"],
+        default="byteclass",
+        help="what estimates prompts: the router's byte classes, the paper's mean, the truth (default: byteclass)",
+    )
+    group.add_argument(
+        "--balance",
+        choices=["least-request", "full-scan", "tokens", "round-robin"],
+        default="least-request",
+        help="how a pool picks an instance: Envoy's LEAST_REQUEST of choice_count drawn at random, the fewest "
+        "requests of all, the fewest unanswered prompt tokens of all, in turns (default: least-request)",
+    )
+    group.add_argument(
+        "--choice-count", type=int, default=2, help="instances that least-request looks at (default: %(default)s)"
+    )
+    group.add_argument("--arrivals", choices=["poisson", "trace"], default="poisson", help="(default: poisson)")
+    group.add_argument("--jobs", type=int, default=1, help="processes (default: %(default)s)")
+    group.add_argument("--cache", metavar="DIR", help="where results are kept; 'none' keeps nothing")
+
+
+def workload_options(args: argparse.Namespace) -> "WorkloadOptions":
+    """Return where the workload comes from."""
+    from extproc.planning.workload.options import WorkloadOptions  # noqa: PLC0415
+
+    return WorkloadOptions(
+        trace=tuple(args.trace or ()),
+        metrics=tuple(args.metrics or ()),
+        mean_tokens=args.mean_tokens,
+        rate=args.rate,
+        scrape_interval=args.scrape_interval,
+    )
+
+
+def profile_options(args: argparse.Namespace) -> "ProfileOptions":
+    """Return what is planned with."""
+    from extproc.planning.model.options import ProfileOptions  # noqa: PLC0415
+
+    return ProfileOptions(
+        model=args.model,
+        gpu=args.gpu,
+        tp=args.tp,
+        long_context=args.long_context,
+        weight_bytes=args.weight_bytes,
+        kv_bytes=args.kv_bytes,
+        slots=args.slots,
+        batched_tokens=args.batched_tokens,
+        spare=args.spare,
+        price=args.price,
+        measured=args.measured,
+        ttft=args.ttft,
+        tpot_ms=args.tpot_ms,
+        success=args.success,
+        objective=args.objective,
+    )
+
+
+def simulation_options(args: argparse.Namespace) -> "SimulationOptions | None":
+    """Return how fleets are simulated, or None when they are not."""
+    from extproc.planning.simulation.options import SimulationOptions  # noqa: PLC0415
+
+    if not args.simulate:
+        return None
+    return SimulationOptions(
+        requests=args.requests,
+        seeds=args.seeds,
+        thresholds=tuple(args.threshold),
+        router=args.router,
+        balance=args.balance,
+        choice_count=args.choice_count,
+        arrivals=args.arrivals,
+        jobs=args.jobs,
+    )
+
+
+def tuning_of(args: argparse.Namespace) -> "Tuning":
+    """Return what may be changed in each pool: what the user fixed stays."""
+    from extproc.planning.design.pool import Tuning  # noqa: PLC0415
+
+    return Tuning(
+        parallelism=args.tune != "none" and args.tp is None,
+        knobs=args.tune == "all" and args.batched_tokens is None,
+    )
+
+
+def head_room_of(args: argparse.Namespace) -> float:
+    """Return max_model_len over the routing threshold; raises ConfigurationError for a factor that cannot be."""
+    if not 1 <= args.head_room <= MAX_HEAD_ROOM:
+        raise ConfigurationError(f"--head-room {args.head_room:g}: a factor from 1 to {MAX_HEAD_ROOM} is needed")
+    return float(args.head_room)
+
+
+def refuse_unused(args: argparse.Namespace, used: frozenset[str], why: str) -> None:
+    """Raise ConfigurationError for an option that is not at its default and would change nothing."""
+    for name, value in vars(args).items():
+        if name not in used and value != getattr(args.defaults, name, value):
+            raise ConfigurationError(f"--{name.replace('_', '-')}: {why}")

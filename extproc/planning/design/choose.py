@@ -1,0 +1,210 @@
+"""One pool and several, each made as good as it gets, at each threshold that is worth a look."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+
+import numpy as np
+import numpy.typing as npt
+
+from extproc.planning.design.pool import PoolChoice, PoolTask, Tuning, best_pool
+from extproc.planning.model.objective import LATE, LengthClass, Objective
+from extproc.planning.model.setup import Setup
+from extproc.planning.simulation.balancing import Balancing
+from extproc.planning.simulation.cache import ResultCache
+from extproc.planning.simulation.search import Design
+from extproc.planning.workload.declared import DeclaredRule, budgets
+from extproc.planning.workload.lengths import Lengths, Tokens
+
+__all__ = ["Question", "Sized", "sized_designs"]
+
+BLOCK = 16
+FEWEST_OF_A_POOL = 20  # requests in the lengths: fewer say nothing of what a pool would need
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What every design is asked to do. `head_room` is max_model_len over the routing threshold."""
+
+    lengths: Lengths
+    rate: float
+    setup: Setup
+    rule: DeclaredRule
+    balancing: Balancing
+    tuning: Tuning
+    head_room: float = 1.0
+
+    def model_len(self, threshold: int) -> int:
+        """Return the max_model_len of a pool that is routed to up to `threshold`."""
+        return min(self.setup.long_context, -(-round(threshold * self.head_room) // BLOCK) * BLOCK)
+
+
+@dataclass(frozen=True, slots=True)
+class Sized:
+    """A design with its pools as they were searched one by one: instances, GPUs and cost without spares."""
+
+    limits: tuple[int, ...]
+    pools: tuple[PoolChoice, ...]
+
+    @property
+    def cost(self) -> float:
+        """Cost of an hour (GPUs where prices are not known)."""
+        return sum(pool.cost for pool in self.pools)
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of all pools."""
+        return sum(pool.gpus for pool in self.pools)
+
+    def design(self, name: str, question: Question) -> Design:
+        """Return what is simulated whole."""
+        setups = tuple(replace(pool.setup, objective=question.setup.objective) for pool in self.pools)
+        lens = tuple(question.model_len(limit) for limit in self.limits)
+        return Design(name, self.limits, setups, lens)
+
+
+def sized_designs(
+    question: Question,
+    limits: Sequence[tuple[int, ...]],
+    jobs: int,
+    cache: ResultCache,
+    progress: Callable[[int, int, str], None],
+) -> list[Sized]:
+    """Search the best pools of each design; those of which a pool meets its objective with no fleet are left
+    out.
+    """
+    budget = budgets(question.lengths, question.rule)
+    wanted = {part: None for each in limits for part in _parts(each)}
+    tasks = {part: _task(question, budget, *part) for part in wanted}
+    known = {part: task for part, task in tasks.items() if task is not None}
+    found = _search(known, jobs, cache, progress)
+    sized = []
+    for each in limits:
+        pools = [found.get(part) for part in _parts(each)]
+        if all(pool is not None for pool in pools):
+            sized.append(Sized(each, tuple(pool for pool in pools if pool is not None)))
+    return sized
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A pool's choice as it is kept: what the search changed, and no instances where nothing meets the
+    objective.
+    """
+
+    instances: int
+    gpu: str = ""
+    tensor_parallel: int = 1
+    batched_tokens: int | None = None
+    long_prefill_tokens: int = 0
+
+    @classmethod
+    def of(cls, choice: PoolChoice | None) -> "_Kept":
+        if choice is None:
+            return cls(0)
+        setup = choice.setup
+        return cls(
+            choice.instances,
+            setup.gpu_name,
+            setup.instance.tensor_parallel,
+            setup.batched_tokens,
+            setup.long_prefill_tokens,
+        )
+
+    def choice(self, task: PoolTask) -> PoolChoice | None:
+        if self.instances == 0:
+            return None
+        known = {name: (gpu, price) for name, gpu, price in task.tuning.gpus}
+        base = task.setup
+        gpu, price = known.get(self.gpu, (base.instance.gpu, base.price_usd_h))
+        setup = replace(
+            base,
+            objective=task.objective,
+            long_context=task.context,
+            gpu_name=self.gpu,
+            price_usd_h=price,
+            instance=replace(base.instance, gpu=gpu, tensor_parallel=self.tensor_parallel),
+            batched_tokens=self.batched_tokens,
+            long_prefill_tokens=self.long_prefill_tokens,
+        )
+        return PoolChoice(setup, self.instances, self.instances * setup.instance_cost)
+
+
+Part = tuple[int, int, bool]  # above so many tokens of budget, up to so many, and whether a larger pool follows
+
+
+def _parts(limits: tuple[int, ...]) -> Iterator[Part]:
+    for index, limit in enumerate(limits):
+        yield (0 if index == 0 else limits[index - 1]), limit, index < len(limits) - 1
+
+
+def _task(question: Question, budget: Tokens, above: int, limit: int, short: bool) -> PoolTask | None:  # noqa: FBT001
+    """Return the search of one pool, or None when next to nothing is routed to it.
+
+    The largest pool takes what fits no other, whatever its budget.
+    """
+    mine = (budget > above) & ((budget <= limit) if short else True)
+    if int(mine.sum()) < FEWEST_OF_A_POOL:
+        return None
+    return PoolTask(
+        lengths=question.lengths.subset(mine),
+        rate=question.rate * float(mine.mean()),
+        context=question.model_len(limit),
+        setup=question.setup,
+        objective=_part_of(question.setup.objective, question.lengths, mine),
+        rule=question.rule,
+        balancing=question.balancing,
+        tuning=question.tuning,
+        short=short,
+    )
+
+
+def _part_of(objective: Objective, lengths: Lengths, mine: npt.NDArray[np.bool_]) -> Objective:
+    """Return the objective of a pool that serves a part of each class: it may be late with as many of a class as
+    the whole class may.
+    """
+    index = objective.of(lengths.prompt + np.maximum(lengths.output, 1))
+    parts = []
+    for place, each in enumerate(objective.classes):
+        share = float(mine[index == place].mean()) if (index == place).any() else 1.0
+        parts.append(LengthClass(each.limit, each.ttft_s, each.tpot_s, min(1.0, LATE / max(share, LATE))))
+    if not objective.shorter:  # all share one objective: each pool must keep it by itself
+        parts = [replace(parts[0], late=LATE)]
+    last = parts.pop()
+    return Objective(last.ttft_s, last.tpot_s, 0.0, tuple(parts), last.late)
+
+
+def _search(
+    tasks: dict[Part, PoolTask], jobs: int, cache: ResultCache, progress: Callable[[int, int, str], None]
+) -> dict[Part, PoolChoice | None]:
+    found: dict[Part, PoolChoice | None] = {}
+    for part, task in tasks.items():
+        kept = cache.get(task, _Kept)
+        if kept is not None:
+            found[part] = kept.choice(task)
+    missing = [part for part in tasks if part not in found]
+    for part, choice in _searched(tasks, missing, jobs):
+        found[part] = choice
+        cache.put(tasks[part], _Kept.of(choice))
+        above, limit, _ = part
+        progress(len(found), len(tasks), f"best pool for {above:,} to {limit:,} tokens")
+    return found
+
+
+def _searched(
+    tasks: dict[Part, PoolTask], missing: list[Part], jobs: int
+) -> Iterator[tuple[Part, PoolChoice | None]]:
+    if jobs == 1 or len(missing) <= 1:
+        for part in missing:
+            yield part, best_pool(tasks[part])
+        return
+    # Forking a process that has threads (the progress bar's) can deadlock the child.
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(best_pool, tasks[part]): part for part in missing}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise

@@ -1,0 +1,247 @@
+"""The whole answer to one question: cost model, sensitivity, the best of each design, one sentence."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from extproc.core.errors import ConfigurationError
+from extproc.planning.design.choose import Question, Sized, sized_designs
+from extproc.planning.design.pool import Tuning
+from extproc.planning.design.recommend import recommend, recommend_simulated
+from extproc.planning.model.analytic import Analysis, analyse, default_thresholds
+from extproc.planning.model.costs import costs_of
+from extproc.planning.model.setup import Setup
+from extproc.planning.simulation.cache import ResultCache
+from extproc.planning.simulation.options import RunOptions
+from extproc.planning.simulation.runner import FleetEstimate, NotMet, search_each
+from extproc.planning.simulation.search import Design, SearchTask
+from extproc.planning.workload.declared import DeclaredRule, budgets
+from extproc.planning.workload.lengths import Lengths
+
+__all__ = ["Plan", "PlanOptions", "PoolPlan", "SearchedDesign", "WorkloadFigures", "make_plan"]
+
+# Shares of requests in the short pool at which two pools are looked at when no thresholds are given.
+SHORT_SHARES = (0.5, 0.75, 0.9, 0.98)
+ROUND = 256  # tokens: thresholds that are proposed
+USUAL = "one pool, vLLM's defaults"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOptions:
+    """How a plan is made: how fleets are run (None: the cost model only), what may be changed in each pool,
+    max_model_len over the routing threshold, and how many pools at most.
+    """
+
+    runs: RunOptions | None = None
+    tuning: Tuning = field(default_factory=Tuning)
+    head_room: float = 1.0
+    pools: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadFigures:
+    """A workload in a few figures (tokens)."""
+
+    source: str
+    requests: int
+    mean_prompt: float
+    mean_output: float
+    p50_total: int
+    p99_total: int
+    max_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPlan:
+    """One pool of a searched design: budgets up to `limit` tokens, and the arguments of `vllm serve`."""
+
+    limit: int
+    model_len: int
+    gpu: str
+    instances: int
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchedDesign:
+    """A design as it was searched, pool by pool: without spares, and less exact than the simulated fleets."""
+
+    limits: tuple[int, ...]
+    gpus: int
+    pools: tuple[PoolPlan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that is printed, exported and plotted. `fleets` are those that meet the objective, none when
+    nothing was simulated; `searched` are the designs that they were chosen from.
+    """
+
+    profile: str
+    gpus_per_instance: int
+    kv_tokens: int
+    max_num_batched_tokens: int
+    rate: float
+    objective: str
+    balancing: str
+    workload: WorkloadFigures
+    analysis: Analysis
+    sensitivity: tuple[Analysis, ...]
+    searched: tuple[SearchedDesign, ...]
+    fleets: tuple[FleetEstimate, ...]
+    recommendation: str
+    notes: tuple[str, ...]
+
+
+def make_plan(
+    lengths: Lengths,
+    rate: float,
+    setup: Setup,
+    rule: DeclaredRule,
+    *,
+    options: PlanOptions,
+    cache: ResultCache,
+    progress: Callable[[int, int, str], None],
+) -> Plan:
+    """Answer the question; raises ConfigurationError for input that has no answer."""
+    runs = options.runs
+    thresholds = tuple(sorted({*default_thresholds(setup.long_context), *(runs.thresholds if runs else ())}))
+    sensitivity = tuple(analyse(lengths, rate, setup, each, thresholds) for each in DeclaredRule)
+    analysis = next(one for one in sensitivity if one.rule is rule)
+    searched: list[Sized] = []
+    outcomes: tuple[FleetEstimate | NotMet, ...] = ()
+    if runs is not None:
+        question = Question(lengths, rate, setup, rule, runs.balancing, options.tuning, options.head_room)
+        designs, searched = _designs(question, analysis, options, cache, progress)
+        tasks = [_task(question, design, runs) for design in designs]
+        outcomes = search_each(tasks, runs.jobs, cache, lambda done, what: progress(done, len(tasks), what))
+    fleets = tuple(outcome for outcome in outcomes if isinstance(outcome, FleetEstimate))
+    not_met = [outcome.why for outcome in outcomes if isinstance(outcome, NotMet)]
+    if runs is not None and not fleets:
+        raise ConfigurationError(not_met[0] if not_met else "no design meets the objective with any fleet")
+    return Plan(
+        profile=setup.name,
+        gpus_per_instance=setup.instance.tensor_parallel,
+        kv_tokens=setup.capacity.kv_tokens,
+        max_num_batched_tokens=setup.max_batched_tokens,
+        rate=rate,
+        objective=str(setup.objective),
+        balancing=str(runs.balancing) if runs else "",
+        workload=_figures(lengths),
+        analysis=analysis,
+        sensitivity=sensitivity,
+        searched=tuple(_searched(each) for each in searched),
+        fleets=fleets,
+        recommendation=(recommend_simulated(fleets, costs_of(setup)) if fleets else recommend(analysis, setup)),
+        notes=(*_notes(lengths, setup, analysis), *not_met, *_steady_notes(fleets)),
+    )
+
+
+def _designs(
+    question: Question,
+    analysis: Analysis,
+    options: PlanOptions,
+    cache: ResultCache,
+    progress: Callable[[int, int, str], None],
+) -> tuple[list[Design], list[Sized]]:
+    """Return the designs to simulate whole, and all that were searched to choose them."""
+    assert options.runs is not None, "designs are for simulating"
+    long = question.setup.long_context
+    thresholds = options.runs.thresholds or _thresholds(question, analysis)
+    if not (options.tuning.parallelism or options.tuning.knobs):
+        twos = [Design(f"two pools at {t:,}", (t, long), (), (question.model_len(t), long)) for t in thresholds]
+        contexts = sorted({long, analysis.right_sized.context_tokens}, reverse=True)
+        return [*(Design(f"one pool of {context:,}", (context,)) for context in contexts), *twos], []
+    limits = [(long,), *((t, long) for t in thresholds)]
+    if options.pools > 2:  # noqa: PLR2004
+        limits += [(a, b, long) for a in thresholds for b in thresholds if a < b]
+    sized = sized_designs(question, limits, options.runs.jobs, cache, progress)
+    chosen = [each for each in sized if len(each.limits) == 1]
+    for pools in range(2, options.pools + 1):
+        of_kind = sorted((each for each in sized if len(each.limits) == pools), key=lambda each: each.cost)
+        chosen += of_kind if options.runs.thresholds else of_kind[:1]
+    usual = Design(USUAL, (long,))
+    return [usual, *(each.design(_name(each), question) for each in chosen)], sized
+
+
+def _name(sized: Sized) -> str:
+    if len(sized.limits) == 1:
+        return f"one pool of {sized.limits[0]:,}, tuned"
+    pools = {2: "two", 3: "three"}[len(sized.limits)]
+    return f"{pools} pools at {' and '.join(f'{limit:,}' for limit in sized.limits[:-1])}"
+
+
+def _thresholds(question: Question, analysis: Analysis) -> tuple[int, ...]:
+    """Return thresholds at usual shares of the requests, and above the classes of the objective."""
+    budget = budgets(question.lengths, question.rule)
+    tokens = [float(np.quantile(budget, share)) for share in SHORT_SHARES]
+    for each in question.setup.objective.shorter:  # what the class holds, with the router's usual bound on it
+        mine = budget[question.lengths.total <= each.limit]
+        tokens.append(float(np.quantile(mine, 0.995)) if len(mine) else each.limit)
+    tokens.append(float(analysis.best.threshold))
+    rounded = {max(ROUND, -(-round(each) // ROUND) * ROUND) for each in tokens}
+    return tuple(sorted(each for each in rounded if each < question.setup.long_context))
+
+
+def _task(question: Question, design: Design, runs: RunOptions) -> SearchTask:
+    setup = question.setup
+    if design.name == USUAL and setup.batched_tokens is None:
+        setup = replace(setup, batched_tokens=setup.instance.gpu.max_num_batched_tokens)
+    return SearchTask(
+        design=design,
+        setup=setup,
+        lengths=question.lengths,
+        rule=question.rule,
+        rate=question.rate,
+        requests=runs.requests,
+        seeds=runs.seeds,
+        router=runs.router,
+        balancing=runs.balancing,
+        arrivals=runs.arrivals,
+        longest=runs.longest,
+    )
+
+
+def _searched(sized: Sized) -> SearchedDesign:
+    pools = []
+    for index, (limit, pool) in enumerate(zip(sized.limits, sized.pools, strict=True)):
+        short = index < len(sized.limits) - 1
+        model_len = pool.setup.long_context
+        flags = pool.setup.flags(model_len, short=short)
+        pools.append(PoolPlan(limit, model_len, pool.setup.gpu_name, pool.instances, flags))
+    return SearchedDesign(sized.limits, sized.gpus, tuple(pools))
+
+
+def _steady_notes(fleets: tuple[FleetEstimate, ...]) -> tuple[str, ...]:
+    return tuple(
+        f"{fleet.design.name}: not known to be steady ({fleet.not_steady}); it is not recommended. More with "
+        "--requests."
+        for fleet in fleets
+        if fleet.not_steady
+    )
+
+
+def _notes(lengths: Lengths, setup: Setup, analysis: Analysis) -> tuple[str, ...]:
+    notes = [lengths.note] if lengths.note else []
+    if analysis.out_of_reach:
+        thresholds = ", ".join(f"{t:,}" for t in analysis.out_of_reach)
+        notes.append(f"At these thresholds one of two pools cannot meet the TPOT with its requests: {thresholds}.")
+    if setup.measured is not None:
+        notes.append("Measured rates are used at every threshold; they hold at the one they were measured with.")
+    if setup.price_usd_h is None:
+        notes.append("No price is known for this GPU: give one with --price to see money.")
+    return tuple(notes)
+
+
+def _figures(lengths: Lengths) -> WorkloadFigures:
+    median, tail = np.percentile(lengths.total, [50, 99])
+    return WorkloadFigures(
+        source=lengths.source,
+        requests=len(lengths),
+        mean_prompt=float(lengths.prompt.mean()),
+        mean_output=float(lengths.output.mean()),
+        p50_total=round(median),
+        p99_total=round(tail),
+        max_total=int(lengths.total.max()),
+    )

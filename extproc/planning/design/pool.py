@@ -1,0 +1,173 @@
+"""The cheapest way to serve one pool's requests: tensor parallelism, GPU, batch, and the threshold for long
+prompts.
+
+Pools do not influence each other, and Poisson arrivals that are divided by length are Poisson again. So each pool
+of each design is made as good as it gets by itself, with placement by the router's usual bound, and designs are
+put together from the best pools. That is what makes the search affordable: thresholds x pools x candidates instead
+of their product. The fleets that are recommended are simulated again afterwards, whole, with the router in the
+loop.
+
+Candidates: each tensor parallelism (and GPU) that holds the model and the context, cheapest by the cost model
+first; those that the cost model puts beyond HOPELESS of the best are left out. Around the best one the knobs are
+tried one by one, and one is kept when it does with fewer instances. A full grid was rejected: the knobs hardly
+interact, and it costs ten times as much.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from extproc.core.errors import ConfigurationError
+from extproc.planning.hardware.capacity import TENSOR_PARALLEL_SIZES, Instance
+from extproc.planning.hardware.catalogue import GpuProfile
+from extproc.planning.model.objective import Objective
+from extproc.planning.model.setup import SMALLEST_BATCH_TOKENS, Setup
+from extproc.planning.model.throughput import throughput
+from extproc.planning.simulation.balancing import Balancing
+from extproc.planning.simulation.search import (
+    Design,
+    ObjectiveNotMet,
+    SearchTask,
+    make_workload,
+    run_unless_hopeless,
+    smallest_fleets,
+)
+from extproc.planning.simulation.verdict import verdict
+from extproc.planning.workload.declared import DeclaredRule
+from extproc.planning.workload.lengths import Lengths
+
+__all__ = ["PoolChoice", "PoolTask", "Tuning", "best_pool"]
+
+MOST_GPUS = 8  # of an instance: tensor parallelism beyond one server is not proposed
+HOPELESS = 1.7  # times the cheapest by the cost model
+LONG_PREFILL_THRESHOLDS = (256, 1024)
+FEWER = 0.04  # of the instances: what a knob must save to be tried further
+PERIOD_S = 60.0
+FEWEST_REQUESTS, MOST_REQUESTS = 3_000, 12_000
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What may be changed: parallelism and GPU, and the scheduler's knobs."""
+
+    parallelism: bool = True
+    knobs: bool = True
+    gpus: tuple[tuple[str, GpuProfile, float | None], ...] = ()  # name, profile, USD an hour
+
+
+@dataclass(frozen=True, slots=True)
+class PoolTask:
+    """One pool: the requests that it gets (per second `rate`), the context it must hold, and its objective."""
+
+    lengths: Lengths
+    rate: float
+    context: int
+    setup: Setup
+    objective: Objective
+    rule: DeclaredRule
+    balancing: Balancing
+    tuning: Tuning
+    short: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PoolChoice:
+    """The best that was found: how instances are run, how many are needed, and what they cost an hour (GPUs where
+    a price is not known).
+    """
+
+    setup: Setup
+    instances: int
+    cost: float
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of the pool."""
+        return self.instances * self.setup.instance.tensor_parallel
+
+
+def best_pool(task: PoolTask) -> PoolChoice | None:
+    """Search the cheapest pool, or return None where no candidate meets the objective."""
+    best: PoolChoice | None = None
+    for setup, least_cost in _candidates(task):
+        if best is not None and least_cost > HOPELESS * best.cost:
+            break
+        try:
+            found = smallest_fleets(_search(task, setup))[0].total
+        except ObjectiveNotMet:
+            continue
+        choice = PoolChoice(setup, found, found * setup.instance_cost)
+        if best is None or choice.cost < best.cost:
+            best = choice
+    if best is None or not task.tuning.knobs:
+        return best
+    for knob in _knobs(best.setup):
+        best = _with(task, best, knob)
+    return best
+
+
+def _candidates(task: PoolTask) -> list[tuple[Setup, float]]:
+    """Return setups that hold the context, cheapest by the cost model first."""
+    found = []
+    for setup in _parallel(task):
+        limits = setup.limits(task.context, short=task.short)
+        rate = throughput(task.lengths, setup.cost, limits, task.objective.tightest_tpot_s).requests_per_s
+        if rate > 0:
+            found.append((setup, task.rate / rate * setup.instance_cost))
+    return sorted(found, key=lambda candidate: candidate[1])
+
+
+def _parallel(task: PoolTask) -> Iterator[Setup]:
+    base = replace(task.setup, objective=task.objective)
+    gpus = task.tuning.gpus or ((base.gpu_name, base.instance.gpu, base.price_usd_h),)
+    sizes = [size for size in TENSOR_PARALLEL_SIZES if size <= MOST_GPUS] if task.tuning.parallelism else []
+    for name, gpu, price in gpus:
+        for size in sizes or [base.instance.tensor_parallel]:
+            instance = Instance(base.instance.model, gpu, size, base.instance.kv_bytes)
+            try:
+                setup = replace(
+                    base, gpu_name=name, instance=instance, price_usd_h=price, long_context=task.context
+                )
+            except ConfigurationError:  # it does not fit
+                continue
+            yield setup
+
+
+def _knobs(setup: Setup) -> Iterator[Setup]:
+    """Yield neighbours of the best setup; each is tried with those before it that helped."""
+    yield from (replace(setup, long_prefill_tokens=tokens) for tokens in LONG_PREFILL_THRESHOLDS)
+    chosen, most = setup.max_batched_tokens, setup.instance.gpu.max_num_batched_tokens
+    yield from (
+        replace(setup, batched_tokens=t)
+        for t in (2 * chosen, 4 * chosen, chosen // 2)
+        if SMALLEST_BATCH_TOKENS <= t <= most
+    )
+
+
+def _with(task: PoolTask, best: PoolChoice, setup: Setup) -> PoolChoice:
+    """Return the best choice with a knob changed if that does with fewer instances; the best as it is
+    otherwise.
+    """
+    changed = replace(
+        best.setup,
+        long_prefill_tokens=setup.long_prefill_tokens or best.setup.long_prefill_tokens,
+        batched_tokens=setup.batched_tokens or best.setup.batched_tokens,
+    )
+    if changed == best.setup:
+        return best
+    search = _search(task, changed)
+    workload, size = make_workload(search, 1), best.instances
+    step = max(1, round(FEWER * size))
+    while size > step:
+        summary = run_unless_hopeless(search, workload, (size - step,), None)
+        if summary is None or not all(verdict(summary, task.objective).passed):
+            break
+        size -= step
+    return best if size == best.instances else PoolChoice(changed, size, size * changed.instance_cost)
+
+
+def _search(task: PoolTask, setup: Setup) -> SearchTask:
+    requests = round(min(MOST_REQUESTS, max(FEWEST_REQUESTS, task.rate * PERIOD_S)))
+    design = Design("pool", (task.context,), (setup,))
+    return SearchTask(
+        design, setup, task.lengths, task.rule, task.rate, requests, 1, "oracle", task.balancing, longest=0
+    )

@@ -1,0 +1,117 @@
+"""The recommendation in one sentence, from the cost model or from simulated fleets: GPUs and money, not
+instances.
+"""
+
+from collections.abc import Sequence
+from math import hypot, isnan
+
+from extproc.planning.model.analytic import Analysis
+from extproc.planning.model.costs import Costs
+from extproc.planning.model.setup import HOURS_PER_YEAR, Setup
+from extproc.planning.simulation.runner import FleetEstimate
+from extproc.planning.simulation.search import TOLERANCE
+
+__all__ = ["recommend", "recommend_simulated"]
+
+
+def recommend(analysis: Analysis, setup: Setup) -> str:
+    """Recommend by the cost model's whole instances, spares included."""
+    best, one, gpus = analysis.best, analysis.right_sized, setup.instance.tensor_parallel
+    break_even = best.break_even_rate
+    if analysis.two_pools_pay:
+        saved = (one.instances - best.instances) * gpus
+        return (
+            f"two pools at {best.threshold:,} tokens: {best.instances * gpus} instead of "
+            f"{one.instances * gpus} GPUs{_money(_usd(setup, saved))}{_below(break_even, analysis.rate)} "
+            "(cost model; --simulate looks at tuned pools and tails)"
+        )
+    later = f"at this threshold they pay from {break_even:,.0f} req/s on" if break_even else "they pay at no rate"
+    return (
+        f"keep one pool of {one.context_tokens:,} tokens: it needs {one.instances * gpus} GPUs, two pools at "
+        f"best {best.instances * gpus} (at {best.threshold:,} tokens); {later} (cost model; --simulate looks at "
+        "tuned pools and tails)"
+    )
+
+
+def recommend_simulated(fleets: Sequence[FleetEstimate], costs: Costs) -> str:
+    """Recommend from the simulated fleets that meet the objective in steady state, spares included."""
+    steady = [fleet for fleet in fleets if not fleet.not_steady]
+    if not steady:
+        return "no recommendation: no fleet is known to be in steady state; longer runs are needed (--requests)"
+    ones = [f for f in steady if len(f.design.contexts) == 1]
+    more = [f for f in steady if len(f.design.contexts) > 1]
+    one = min(ones, key=lambda f: _price(f, costs), default=None)
+    best = min(more, key=lambda f: _price(f, costs), default=None)
+    if best is None:
+        assert one is not None, "there are steady fleets"
+        return f"keep {_described(one, costs)}; no two pools meet the objective"
+    if one is None:
+        return f"{_described(best, costs)}; no single pool meets the objective"
+    one_gpus, best_gpus = costs.of(one).gpus, costs.of(best).gpus
+    if _price(best, costs) >= _price(one, costs):
+        return f"keep {_described(one, costs)}; {best.design.name} need {best_gpus} GPUs at best (simulated)"
+    if _price(one, costs) - _price(best, costs) <= _noise(one, best, costs):
+        return (
+            f"keep {_described(one, costs)}; {best.design.name} need {best_gpus} instead of {one_gpus} GPUs, no "
+            "difference beyond the noise of the simulation"
+        )
+    saved = _money(_difference(one, best, costs))
+    return (
+        f"{_described(best, costs)} instead of {one_gpus}{saved}{_first_try(ones, one, best, costs)} (simulated)"
+    )
+
+
+def _described(fleet: FleetEstimate, costs: Costs) -> str:
+    """Name a fleet, its shape and GPUs, and the knobs that differ from the others."""
+    cost, design = costs.of(fleet), fleet.design
+    knobs = {
+        f"--long-prefill-token-threshold {setup.long_prefill_tokens}"
+        for setup in design.setups
+        if setup.long_prefill_tokens
+    }
+    text = f" with {' and '.join(sorted(knobs))}" if knobs else ""
+    return f"{design.name} ({cost.shape} GPUs{text}): {cost.gpus} GPUs"
+
+
+def _first_try(ones: Sequence[FleetEstimate], one: FleetEstimate, best: FleetEstimate, costs: Costs) -> str:
+    """Say how much of the saving one pool already gives when it is tuned."""
+    usual = max(ones, key=lambda f: _price(f, costs))
+    whole = _price(usual, costs) - _price(best, costs)
+    if usual is one or whole <= 0:
+        return ""
+    share = (_price(usual, costs) - _price(one, costs)) / whole
+    return f"; first try {_described(one, costs)}: it gives {share:.0%} of what they save on {usual.design.name}"
+
+
+def _price(fleet: FleetEstimate, costs: Costs) -> float:
+    """Return what fleets are compared by: dollars a year, or GPUs where a price is not known."""
+    cost = costs.of(fleet)
+    return float(cost.gpus) if cost.usd_per_year is None else cost.usd_per_year
+
+
+def _noise(one: FleetEstimate, other: FleetEstimate, costs: Costs) -> float:
+    """Return the difference that seeds, run lengths or the search itself may make, in the unit of `_price`."""
+    widths = []
+    for each in (one, other):
+        per_instance = _price(each, costs) / max(1, sum(costs.of(each).instances))
+        half = 0.0 if isnan(each.half_width) else each.half_width
+        widths.append(max(half, TOLERANCE * each.instances) * per_instance)
+    return hypot(*widths)
+
+
+def _difference(one: FleetEstimate, other: FleetEstimate, costs: Costs) -> float | None:
+    more, less = costs.of(one).usd_per_year, costs.of(other).usd_per_year
+    return None if more is None or less is None else more - less
+
+
+def _below(break_even: float | None, rate: float) -> str:
+    """Say from which rate on two pools pay; nothing where a whole number of instances puts that above the rate."""
+    return f"; below {break_even:,.0f} req/s keep one pool" if break_even and break_even <= rate else ""
+
+
+def _usd(setup: Setup, gpus: int) -> float | None:
+    return None if setup.price_usd_h is None else gpus * setup.price_usd_h * HOURS_PER_YEAR
+
+
+def _money(usd: float | None) -> str:
+    return "" if usd is None else f", saves ${usd / 1e3:,.0f}K a year"

@@ -1,0 +1,132 @@
+"""What a fleet must meet, by the length of requests.
+
+A user of short requests waits for them, whatever the average over all lengths says; so each class of lengths has
+an objective of its own: `<=8192: ttft 2s, tpot 80ms; else: ttft 30s`. A class holds the requests whose prompt and
+answer together take at most so many tokens, and more than the class before it. Without classes all requests share
+one objective, and latencies are still told by length.
+
+A percentile is met when at most 1 % of the class's requests are late. It is counted, not interpolated, so that the
+percentile that is shown and the verdict cannot disagree.
+"""
+
+import re
+from dataclasses import dataclass, field
+from math import inf
+
+import numpy as np
+import numpy.typing as npt
+
+from extproc.core.errors import ConfigurationError
+
+__all__ = ["FEWEST_JUDGED", "LATE", "LengthClass", "Objective", "parse_objective"]
+
+LATE = 0.01  # of a class may be late: the objective is on the 99th percentile
+FEWEST_JUDGED = 200  # requests of a class in a run: fewer do not tell a 99th percentile
+SHOWN_LIMITS = (2_048, 8_192, 32_768)  # the classes of the latency tables when the objective names none
+_UNITS = {"s": 1.0, "ms": 1e-3}
+_TERM = re.compile(r"(ttft|tpot)\s+([0-9.]+)\s*(ms|s)")
+_HEAD = re.compile(r"(?:<=\s*([0-9][0-9_,]*)|(else))")
+
+
+@dataclass(frozen=True, slots=True)
+class LengthClass:
+    """Requests of at most `limit` tokens (inf: all that are longer than the class before), and their objective.
+
+    `late` is the share of them that may be late. One pool that serves only part of a class may be late with more.
+    """
+
+    limit: float
+    ttft_s: float
+    tpot_s: float
+    late: float = LATE
+
+    @property
+    def name(self) -> str:
+        """How tables name the class."""
+        return "longer" if self.limit == inf else f"<= {self.limit:,.0f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """99th percentiles in seconds, for requests beyond the classes of `shorter`, and the share of requests
+    answered in full.
+
+    `shorter` holds classes in ascending order of length. `late` is the share that may be late beyond them.
+    """
+
+    ttft_s: float = 2.0
+    tpot_s: float = 0.08
+    success: float = 0.999
+    shorter: tuple[LengthClass, ...] = field(default=())
+    late: float = LATE
+
+    def __post_init__(self) -> None:
+        times = [(self.ttft_s, self.tpot_s), *((c.ttft_s, c.tpot_s) for c in self.shorter)]
+        if not (all(ttft > 0 and tpot > 0 for ttft, tpot in times) and 0 <= self.success <= 1):
+            raise ConfigurationError(
+                f"objective TTFT {self.ttft_s:g} s, TPOT {self.tpot_s * 1e3:g} ms, success {self.success:g}: "
+                "times must be positive and success between 0 and 1"
+            )
+        limits = [each.limit for each in self.shorter]
+        if limits != sorted(set(limits)) or inf in limits:
+            raise ConfigurationError("objective: classes must be in ascending order of length, each length once")
+
+    @property
+    def classes(self) -> tuple[LengthClass, ...]:
+        """All classes that are judged, in ascending order of length."""
+        return (*self.shorter, LengthClass(inf, self.ttft_s, self.tpot_s, self.late))
+
+    @property
+    def shown(self) -> tuple[LengthClass, ...]:
+        """The classes of latency tables: those that are judged, or usual lengths where all share one objective."""
+        if self.shorter:
+            return self.classes
+        return tuple(LengthClass(limit, self.ttft_s, self.tpot_s) for limit in (*SHOWN_LIMITS, inf))
+
+    @property
+    def tightest_tpot_s(self) -> float:
+        """The smallest TPOT that any class asks for."""
+        return min(each.tpot_s for each in self.classes)
+
+    def of(self, total: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the index of each request's class; `total` holds prompt plus output tokens."""
+        return np.searchsorted([each.limit for each in self.shorter], total).astype(np.int64)
+
+    def __str__(self) -> str:
+        """Return the objective as it is written on the command line."""
+        return "; ".join(
+            f"{'else' if c.limit == inf else f'<={c.limit:.0f}'}: ttft {c.ttft_s:g}s, tpot {c.tpot_s * 1e3:g}ms"
+            for c in self.classes
+        )
+
+
+def parse_objective(text: str, default: Objective) -> Objective:
+    """Read `<=8192: ttft 2s, tpot 80ms; else: ttft 30s`; what a class does not name is the default's.
+
+    Raises ConfigurationError that names the part that is not understood.
+    """
+    classes: list[LengthClass] = []
+    for part in filter(None, (piece.strip() for piece in text.split(";"))):
+        head, colon, terms = part.partition(":")
+        match = _HEAD.fullmatch(head.strip())
+        if match is None or not colon:
+            raise ConfigurationError(
+                f"--objective {part!r}: a class begins with '<=TOKENS:' or 'else:', as in "
+                "'<=8192: ttft 2s, tpot 80ms; else: ttft 30s'"
+            )
+        limit = inf if match[2] else float(match[1].replace(",", "").replace("_", ""))
+        classes.append(_class(limit, terms, default))
+    if not classes or classes[-1].limit != inf:
+        raise ConfigurationError(f"--objective {text!r}: the last class must be 'else:'")
+    last = classes.pop()
+    return Objective(last.ttft_s, last.tpot_s, default.success, tuple(classes))
+
+
+def _class(limit: float, terms: str, default: Objective) -> LengthClass:
+    times = {"ttft": default.ttft_s, "tpot": default.tpot_s}
+    for term in filter(None, (piece.strip() for piece in terms.split(","))):
+        match = _TERM.fullmatch(term)
+        if match is None:
+            raise ConfigurationError(f"--objective {term!r}: 'ttft' or 'tpot' and a time in s or ms is needed")
+        times[match[1]] = float(match[2]) * _UNITS[match[3]] if match[2].count(".") <= 1 else 0.0
+    return LengthClass(limit, times["ttft"], times["tpot"])

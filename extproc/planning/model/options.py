@@ -1,0 +1,108 @@
+"""What is planned with, as the command line asks for it: model, GPU, knobs, objective and prices."""
+
+from dataclasses import dataclass, replace
+
+from extproc.core.errors import ConfigurationError
+from extproc.planning.hardware.capacity import Instance, smallest_tensor_parallel
+from extproc.planning.hardware.catalogue import MAX_BATCHED_TOKENS, Catalogue
+from extproc.planning.model.objective import Objective, parse_objective
+from extproc.planning.model.setup import MeasuredRates, Setup, SlotRule
+from extproc.planning.workload.lengths import MAX_TOKENS
+
+__all__ = ["ProfileOptions", "setup_of"]
+
+# Least and most of each option, in its own unit: what hardware and vLLM can have, and sums of it stay finite.
+RANGES = {
+    "tp": (1, 1_024),
+    "long_context": (1_024, MAX_TOKENS),
+    "weight_bytes": (0.25, 8),
+    "kv_bytes": (0.25, 8),
+    "batched_tokens": (1, MAX_BATCHED_TOKENS),
+    "price": (0.01, 1e6),
+    "spare": (0, 1e6),
+}
+MEASURED_RANGE = (1e-6, 1e6)
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileOptions:
+    """Options of `dualpool plan` on model, GPU, knobs, objective (seconds, shares) and prices (USD per GPU-hour).
+
+    `tp` None asks for the fewest GPUs that fit. `objective` is by length and overrides `ttft` and `tpot_ms` where
+    it names them. `measured` holds requests per second of one instance: homogeneous, short, long, right-sized.
+    """
+
+    model: str = "llama-3-70b"
+    gpu: str = "a100-80g"
+    tp: int | None = None
+    long_context: int = 65_536
+    weight_bytes: float | None = None
+    kv_bytes: float = 2.0
+    slots: str = "paged"
+    batched_tokens: int | None = None
+    spare: int = 1
+    price: float | None = None
+    measured: str | None = None
+    ttft: float = 2.0
+    tpot_ms: float = 80.0
+    success: float = 0.999
+    objective: str | None = None
+
+
+def setup_of(options: ProfileOptions, catalogue: Catalogue) -> Setup:
+    """Return the instance, its pools' limits, the objective and the prices.
+
+    Raises ConfigurationError that names the option, its value and what is allowed.
+    """
+    for name, (least, most) in RANGES.items():
+        value = getattr(options, name)
+        if value is not None and not least <= value <= most:
+            raise ConfigurationError(
+                f"--{name.replace('_', '-')} {value:g}: must be at least {least:,} and at most {most:,}"
+            )
+    model, gpu = catalogue.model(options.model), catalogue.gpu(options.gpu)
+    if options.weight_bytes is not None:
+        model = replace(model, weight_bytes=options.weight_bytes)
+    heads = model.attention.query_heads
+    if options.tp is not None and heads % options.tp:
+        raise ConfigurationError(
+            f"--tp {options.tp}: vLLM gives each GPU as many attention heads, and {options.model} has {heads}: a "
+            "divisor of that is needed"
+        )
+    instance = Instance(model, gpu, options.tp or 1, options.kv_bytes)
+    if options.tp is None:
+        instance = smallest_tensor_parallel(instance, options.long_context, f"{options.model} on {options.gpu}")
+    return Setup(
+        model_name=options.model,
+        gpu_name=options.gpu,
+        instance=instance,
+        long_context=options.long_context,
+        objective=_objective(options),
+        slots=SlotRule(options.slots),
+        spare=options.spare,
+        price_usd_h=options.price if options.price is not None else gpu.price_usd_h,
+        measured=_measured(options.measured),
+        batched_tokens=options.batched_tokens,
+    )
+
+
+def _objective(options: ProfileOptions) -> Objective:
+    plain = Objective(options.ttft, options.tpot_ms / 1e3, options.success)
+    return plain if options.objective is None else parse_objective(options.objective, plain)
+
+
+def _measured(text: str | None) -> MeasuredRates | None:
+    if text is None:
+        return None
+    try:
+        rates = [float(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigurationError(f"--measured {text!r}: numbers are needed, as in 2.8,11.2,2.8") from error
+    if len(rates) not in {3, 4}:
+        raise ConfigurationError(f"--measured {text!r}: three or four numbers are needed, as in 2.8,11.2,2.8")
+    least, most = MEASURED_RANGE
+    if not all(least <= rate <= most for rate in rates):
+        raise ConfigurationError(
+            f"--measured {text!r}: requests per second must be positive, from {least:g} to {most:,.0f}"
+        )
+    return MeasuredRates(*rates)

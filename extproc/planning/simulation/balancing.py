@@ -1,0 +1,148 @@
+"""How a pool picks an instance, as Envoy and others do.
+
+least-request  Envoy's LEAST_REQUEST of equal weights: `choices` instances drawn at random (choice_count, 2 by
+               default; the same one may be drawn twice), and of those the one with the fewest active requests
+full-scan      the fewest active requests of all (Envoy: selection_method FULL_SCAN); of equals the one untouched
+               longest
+tokens         the fewest prompt tokens of all whose first token has not come: what an endpoint picker that sees
+               prompts and responses can do. Envoy alone cannot
+round-robin    in turns
+
+Envoy's rules: source/extensions/load_balancing_policies/least_request/least_request_lb.cc. One Envoy is assumed;
+several see only their own requests, so that LEAST_REQUEST becomes more like chance.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from heapq import heapify, heappop, heappush
+from itertools import count
+from typing import Protocol
+
+import numpy as np
+
+from extproc.planning.simulation.instance import VllmInstance
+
+__all__ = ["ENVOYS_DEFAULT", "Balance", "Balancer", "Balancing", "make_balancer"]
+
+DRAWN_AT_ONCE = 4096
+
+
+class Balance(StrEnum):
+    """How a pool picks an instance."""
+
+    LEAST_REQUEST = "least-request"
+    FULL_SCAN = "full-scan"
+    TOKENS = "tokens"
+    ROUND_ROBIN = "round-robin"
+
+
+@dataclass(frozen=True, slots=True)
+class Balancing:
+    """A rule, and for LEAST_REQUEST how many instances are looked at."""
+
+    rule: Balance = Balance.LEAST_REQUEST
+    choices: int = 2
+
+    def __str__(self) -> str:
+        """Return the rule as Envoy names it."""
+        if self.rule is Balance.LEAST_REQUEST:
+            return f"LEAST_REQUEST, choice_count {self.choices}"
+        return {
+            Balance.FULL_SCAN: "LEAST_REQUEST, FULL_SCAN",
+            Balance.TOKENS: "fewest unanswered prompt tokens",
+            Balance.ROUND_ROBIN: "ROUND_ROBIN",
+        }[self.rule]
+
+
+ENVOYS_DEFAULT = Balancing()
+
+
+class Balancer(Protocol):
+    """Picks the index of an instance, and is told when the load of one changed."""
+
+    def pick(self) -> int:
+        """Return the index of the instance for the next request."""
+        ...
+
+    def touched(self, index: int) -> None:
+        """Note that an instance took a request, gave a first token, or ended one."""
+        ...
+
+
+def make_balancer(balancing: Balancing, instances: list[VllmInstance], seed: int) -> Balancer:
+    """Return the balancer of one pool; `seed` makes its chance repeatable."""
+    match balancing.rule:
+        case Balance.LEAST_REQUEST:
+            return _Drawn(instances, balancing.choices, seed)
+        case Balance.ROUND_ROBIN:
+            return _Turns(len(instances))
+        case Balance.FULL_SCAN:
+            return _Least(instances, by_tokens=False)
+        case Balance.TOKENS:
+            return _Least(instances, by_tokens=True)
+
+
+class _Drawn:
+    def __init__(self, instances: list[VllmInstance], choices: int, seed: int) -> None:
+        self._instances = instances
+        self._choices = choices
+        self._drawn = _draws(len(instances), seed)
+
+    def pick(self) -> int:
+        best = next(self._drawn)
+        for _ in range(self._choices - 1):
+            other = next(self._drawn)
+            if self._instances[other].outstanding < self._instances[best].outstanding:
+                best = other
+        return best
+
+    def touched(self, index: int) -> None:
+        """Nothing to note: loads are read when they are needed."""
+
+
+class _Turns:
+    def __init__(self, instances: int) -> None:
+        self._count = instances
+        self._turn = -1
+
+    def pick(self) -> int:
+        self._turn = (self._turn + 1) % self._count
+        return self._turn
+
+    def touched(self, index: int) -> None:
+        """Nothing to note."""
+
+
+class _Least:
+    """A heap of (load, since when, index); entries that are no longer true are dropped when they come up."""
+
+    def __init__(self, instances: list[VllmInstance], *, by_tokens: bool) -> None:
+        self._instances = instances
+        self._by_tokens = by_tokens
+        self._serial = count()
+        self._latest = [next(self._serial) for _ in instances]
+        self._order = [(0, serial, index) for index, serial in enumerate(self._latest)]
+        heapify(self._order)
+
+    def pick(self) -> int:
+        while True:
+            load, serial, index = self._order[0]
+            if serial == self._latest[index] and load == self._load(index):
+                return index
+            heappop(self._order)
+
+    def touched(self, index: int) -> None:
+        serial = next(self._serial)
+        self._latest[index] = serial
+        heappush(self._order, (self._load(index), serial, index))
+
+    def _load(self, index: int) -> int:
+        instance = self._instances[index]
+        return instance.unanswered_tokens if self._by_tokens else instance.outstanding
+
+
+def _draws(below: int, seed: int) -> Iterator[int]:
+    rng = np.random.default_rng(seed)
+    while True:
+        yield from rng.integers(0, below, DRAWN_AT_ONCE).tolist()

@@ -1,0 +1,85 @@
+"""How fleets are simulated, as the command line asks for it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from extproc.core.errors import ConfigurationError
+from extproc.planning.simulation.balancing import Balance, Balancing
+from extproc.planning.simulation.search import RouterKind
+from extproc.planning.workload.lengths import Lengths
+
+__all__ = ["RunOptions", "SimulationOptions", "check_runs", "runs_of"]
+
+MAX_SEEDS = 100
+MIN_REQUESTS = 2_000  # 20 of them are beyond the 99th percentile
+MAX_REQUESTS = 5_000_000  # about a gigabyte while they run
+DEFAULT_SECONDS = 60
+LONGEST = 16  # times the first runs: as long as runs may become to find the steady state
+MAX_CHOICES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationOptions:
+    """Options of `dualpool plan --simulate`; `requests` None asks for 60 s of traffic, and longer runs until the
+    answer no longer changes. `thresholds` is empty for a choice of its own.
+    """
+
+    requests: int | None = None
+    seeds: int = 1
+    thresholds: tuple[int, ...] = ()
+    router: RouterKind = "byteclass"
+    balance: str = "least-request"
+    choice_count: int = 2
+    arrivals: Literal["poisson", "trace"] = "poisson"
+    jobs: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What every search of a plan has in common: see `SearchTask`."""
+
+    requests: int
+    longest: int
+    seeds: int
+    thresholds: tuple[int, ...]
+    router: RouterKind
+    balancing: Balancing
+    arrivals: Literal["poisson", "trace"]
+    jobs: int
+
+
+def runs_of(options: SimulationOptions, lengths: Lengths, rate: float) -> RunOptions:
+    """Return how long runs are; raises ConfigurationError for what cannot be run."""
+    if options.arrivals == "trace":
+        if options.requests is not None:
+            raise ConfigurationError(
+                f"--requests {options.requests}: with --arrivals trace the trace's own are simulated"
+            )
+        requests = longest = len(lengths)
+    elif options.requests is not None:
+        requests = longest = options.requests
+    else:
+        requests = max(MIN_REQUESTS, round(rate * DEFAULT_SECONDS))
+        longest = min(MAX_REQUESTS, LONGEST * requests)
+    check_runs(requests, options.seeds, options.jobs)
+    if not 1 <= options.choice_count <= MAX_CHOICES:
+        raise ConfigurationError(f"--choice-count {options.choice_count}: must be from 1 to {MAX_CHOICES}")
+    return RunOptions(
+        requests=requests,
+        longest=longest,
+        seeds=options.seeds,
+        thresholds=tuple(sorted(set(options.thresholds))),
+        router=options.router,
+        balancing=Balancing(Balance(options.balance), options.choice_count),
+        arrivals=options.arrivals,
+        jobs=options.jobs,
+    )
+
+
+def check_runs(requests: int, seeds: int, jobs: int) -> None:
+    """Raise ConfigurationError for runs that are too short for a 99th percentile, or too many or long to hold."""
+    if not (MIN_REQUESTS <= requests <= MAX_REQUESTS and 1 <= seeds <= MAX_SEEDS and jobs >= 1):
+        raise ConfigurationError(
+            f"--requests {requests}, --seeds {seeds}, --jobs {jobs}: at least {MIN_REQUESTS} and at most "
+            f"{MAX_REQUESTS} requests, 1 to {MAX_SEEDS} seeds and 1 process are needed"
+        )

@@ -1,0 +1,90 @@
+"""Whether a run met the objective, and which of its pools is to blame when it did not.
+
+A class of lengths is judged over all pools: its users do not know which one served them. Besides, each pool must
+keep the loosest times of the objective for its own requests, so that a starved long pool cannot hide behind the
+many requests of the short one, and must not fill to the end of the run. Of a class that missed, the pools are to
+blame whose own part of it is late by more than its allowance. A class with too few requests in a run to tell a
+99th percentile is judged with its pool only.
+"""
+
+from dataclasses import dataclass
+
+from extproc.planning.model.objective import FEWEST_JUDGED, LATE, LengthClass, Objective
+from extproc.planning.simulation.summary import ClassFigures, Summary
+
+__all__ = ["Miss", "Verdict", "verdict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """A part of the objective that was not met: its name, the value and what was asked for, as text."""
+
+    what: str
+    value: str
+    asked: str
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.value} (asked: {self.asked})"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether each pool passed, and what was missed."""
+
+    passed: tuple[bool, ...]
+    misses: tuple[Miss, ...]
+
+
+def verdict(summary: Summary, objective: Objective) -> Verdict:
+    """Judge a run."""
+    loosest = LengthClass(
+        float("inf"), max(c.ttft_s for c in objective.classes), max(c.tpot_s for c in objective.classes)
+    )
+    misses: list[Miss] = []
+    blamed: set[int] = set()
+    for place, (asked, did) in enumerate(zip(objective.classes, summary.judged, strict=True)):
+        if did.latency.requests < FEWEST_JUDGED:
+            continue
+        for kind in (0, 1):
+            if did.late[kind] > asked.late:
+                misses.append(_class_miss(asked, did, kind, named=len(objective.classes) > 1))
+                blamed |= _to_blame(summary, place, kind, asked.late * did.latency.requests)
+    for index, pool in enumerate(summary.by_pool):
+        if pool.grows:
+            blamed.add(index)
+            misses.append(Miss(f"the queue of pool {summary.pools[index].name}", "grows to the end", "steady"))
+        late = [count > LATE * pool.latency.requests for count in pool.late]
+        # A pool with a part of a class may be late with more of it than the whole: then its class says it.
+        if any(late) and all(each.late <= LATE for each in objective.classes):
+            blamed.add(index)
+            if not misses:
+                misses += [_pool_miss(summary, index, loosest, kind) for kind in (0, 1) if late[kind]]
+    return Verdict(tuple(index not in blamed for index in range(len(summary.by_pool))), tuple(misses))
+
+
+def _to_blame(summary: Summary, place: int, kind: int, allowed: float) -> set[int]:
+    """Return the pools that are late with a class: those with the most late requests, until the rest is
+    allowed.
+    """
+    counts = sorted(((pool.late_by_class[place][kind], i) for i, pool in enumerate(summary.by_pool)), reverse=True)
+    blamed, left = set(), sum(count for count, _ in counts)
+    for count, index in counts:
+        if left <= allowed:
+            break
+        blamed.add(index)
+        left -= count
+    return blamed
+
+
+def _class_miss(asked: LengthClass, did: ClassFigures, kind: int, *, named: bool) -> Miss:
+    of = f" of requests {asked.name} tokens" if named else ""
+    if kind == 0:
+        return Miss(f"P99 TTFT{of}", f"{did.latency.ttft_p99_s:.2f} s", f"{asked.ttft_s:g} s")
+    return Miss(f"P99 TPOT{of}", f"{did.latency.tpot_p99_s * 1e3:.0f} ms", f"{asked.tpot_s * 1e3:g} ms")
+
+
+def _pool_miss(summary: Summary, index: int, loosest: LengthClass, kind: int) -> Miss:
+    did, of = summary.by_pool[index].latency, f" of pool {summary.pools[index].name}"
+    if kind == 0:
+        return Miss(f"P99 TTFT{of}", f"{did.ttft_p99_s:.2f} s", f"{loosest.ttft_s:g} s")
+    return Miss(f"P99 TPOT{of}", f"{did.tpot_p99_s * 1e3:.0f} ms", f"{loosest.tpot_s * 1e3:g} ms")

@@ -1,0 +1,126 @@
+"""Objectives by length: how they are written, who is judged by which, and who is to blame."""
+
+from math import inf, nan
+
+import numpy as np
+import pytest
+
+from extproc.core.errors import ConfigurationError
+from extproc.planning.model.objective import LengthClass, Objective, parse_objective
+from extproc.planning.simulation.fleet import FleetRun, PoolUse
+from extproc.planning.simulation.steady import steadiness
+from extproc.planning.simulation.summary import summarise
+from extproc.planning.simulation.verdict import verdict
+from extproc.planning.simulation.watch import watch_for
+
+BY_LENGTH = Objective(30.0, 0.08, 0.999, (LengthClass(8192, 2.0, 0.05),))
+
+
+def test_an_objective_is_read_as_it_is_written() -> None:
+    """What a class does not name is that of --ttft and --tpot-ms; the text comes back."""
+    read = parse_objective("<=8,192: ttft 2s, tpot 50ms; else: ttft 30s", Objective())
+    assert BY_LENGTH == read
+    assert read == parse_objective(str(read), Objective())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the last class must be 'else:'"),
+        ("<=8192: ttft 2s", "the last class must be 'else:'"),
+        ("8192: ttft 2s; else: ttft 3s", "a class begins with '<=TOKENS:' or 'else:'"),
+        ("<=8192: latency 2s; else: ttft 3s", "'ttft' or 'tpot' and a time in s or ms is needed"),
+        ("<=8192: ttft 2; else: ttft 3s", "'ttft' or 'tpot' and a time in s or ms is needed"),
+        ("<=8192: ttft 0s; else: ttft 3s", "times must be positive"),
+        ("<=8192: ttft 1s; <=4096: ttft 1s; else: ttft 3s", "ascending order of length"),
+    ],
+)
+def test_a_wrong_objective_is_refused_with_its_part(text: str, message: str) -> None:
+    """One sentence that says what a class looks like."""
+    with pytest.raises(ConfigurationError, match=message):
+        parse_objective(text, Objective())
+
+
+def fleet_run(ttft_s: list[float], total: list[int], pool: list[int], pools: int = 2) -> FleetRun:
+    """Return a run in which nothing but these times and places happened."""
+    size = len(ttft_s)
+    arrival = np.arange(size, dtype=float)
+    return FleetRun(
+        arrival_s=arrival,
+        finish_s=arrival + 0.5,
+        ttft_s=np.array(ttft_s),
+        tpot_s=np.full(size, nan),
+        total=np.array(total),
+        pool=np.array(pool),
+        misrouted=np.zeros(size, bool),
+        truncated=np.zeros(size, bool),
+        pools=tuple(PoolUse(str(index), 1, 0.0, 0.0, 0) for index in range(pools)),
+        under_counted=0,
+    )
+
+
+def test_short_requests_are_judged_by_their_own_objective() -> None:
+    """Short ones that wait 3 s miss 2 s, long ones that wait 20 s are in time; the short pool is to blame."""
+    run = fleet_run([3.0, 20.0] * 1000, [100, 9000] * 1000, [0, 1] * 1000)
+    judged = verdict(summarise(run, BY_LENGTH), BY_LENGTH)
+    assert (False, True) == judged.passed
+    assert ["P99 TTFT of requests <= 8,192 tokens 3.00 s (asked: 2 s)"] == [str(miss) for miss in judged.misses]
+
+
+def test_a_starved_long_pool_cannot_hide_behind_short_requests() -> None:
+    """All requests of the long pool are late, and they are fewer than 1 % of all."""
+    late = [index % 200 == 0 for index in range(4000)]
+    run = fleet_run([9.0 if each else 0.1 for each in late], [100] * 4000, [int(each) for each in late])
+    assert (True, False) == verdict(summarise(run, Objective()), Objective()).passed
+
+
+@pytest.mark.parametrize(("late", "passes"), [(18, True), (19, False)])
+def test_one_per_cent_may_be_late_and_not_one_more(late: int, passes: bool) -> None:  # noqa: FBT001
+    """The verdict counts; the percentile that is shown says the same."""
+    times = [0.1] * 200 + [9.0] * late + [0.1] * (1800 - late)
+    summary = summarise(fleet_run(times, [100] * 2000, [0] * 2000, 1), Objective())
+    assert passes is all(verdict(summary, Objective()).passed)
+    assert passes is (summary.all.ttft_p99_s <= Objective().ttft_s)
+
+
+def test_the_watch_gives_up_when_the_verdict_is_certain() -> None:
+    """One late request more than may be: whatever comes is in vain, and not before."""
+    watch = watch_for(Objective(), np.full(2000, 100), 200, 1)
+    for request in range(200, 218):
+        watch.note(0, request, 9.0, nan)
+    assert not watch.hopeless
+    watch.note(0, 218, 9.0, nan)
+    assert watch.hopeless
+
+
+def test_latencies_are_told_by_length_even_with_one_objective() -> None:
+    """The usual classes stand in the tables, from short to long."""
+    summary = summarise(fleet_run([0.1, 5.0] * 500, [100, 40_000] * 500, [0, 1] * 500), Objective(ttft_s=9.0))
+    names = [each.name for each in summary.by_length]
+    assert ["<= 2,048", "<= 8,192", "<= 32,768", "longer"] == names
+    assert [0.1, 5.0] == [each.latency.ttft_p99_s for each in summary.by_length if each.latency.requests]
+    assert "<= 2,048" == summary.shortest.name
+    assert summary.by_length[-1].limit is None
+
+
+def test_a_queue_that_grows_to_the_end_is_not_steady() -> None:
+    """Answers that take longer and longer are found, those that take as long as ever are not."""
+    rng = np.random.default_rng(0)
+    arrival = np.cumsum(rng.exponential(0.1, 5000))
+    assert steadiness(arrival, arrival + 10 + 0.05 * arrival).grows
+    assert not steadiness(arrival, arrival + rng.exponential(10.0, 5000)).grows
+
+
+def test_the_warm_up_is_as_long_as_the_fleet_takes_to_fill() -> None:
+    """Answers of 100 s leave out 100 s of a run of 1,000."""
+    arrival = np.arange(10_000) / 10.0
+    found = steadiness(arrival, arrival + 100.0)
+    assert found.warm_up == pytest.approx(0.1, abs=0.02)
+    assert not found.too_short
+    assert steadiness(arrival, arrival + 900.0).too_short
+
+
+def test_classes_end_with_all_that_are_longer() -> None:
+    """The index of a class is that of the first limit that holds the request."""
+    assert [0, 0, 1] == BY_LENGTH.of(np.array([1, 8192, 8193])).tolist()
+    assert inf == BY_LENGTH.classes[-1].limit

@@ -1,0 +1,98 @@
+"""The simulated instance against a plain scheduler with vLLM's rules: the same times, the same preemptions."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extproc.planning.model.throughput import InstanceLimits
+from extproc.planning.simulation.instance import Sequence, VllmInstance
+from tests.unit.planning_reference import Request, schedule
+from tests.unit.test_planning_instance import cost, run
+
+REQUESTS = st.lists(
+    st.tuples(st.integers(1, 150), st.integers(1, 60), st.floats(0, 40, allow_nan=False), st.integers(0, 9)),
+    min_size=1,
+    max_size=25,
+)
+
+
+def same_schedule(bounds: InstanceLimits, requests: list[tuple[int, int, float, int]]) -> VllmInstance:
+    """Check that both schedule alike; requests are (prompt, output, arrival, cached blocks)."""
+    costs = cost(bounds.max_num_batched_tokens, 0.01, 0.001, 0.0001)
+    ordered = [(p, o, at, min(16 * c, (p - 1) // 16 * 16)) for p, o, at, c in sorted(requests, key=lambda r: r[2])]
+    instance = VllmInstance(costs, bounds)
+    sequences = [Sequence(i, p, o, at, cached) for i, (p, o, at, cached) in enumerate(ordered)]
+
+    finished = run(instance, sequences)
+    plain = schedule(costs, bounds, [Request(i, p, o, at, cached) for i, (p, o, at, cached) in enumerate(ordered)])
+
+    assert {index: pytest.approx(at, rel=1e-9) for index, at in plain.finish_s.items()} == finished
+    first = {sequence.index: sequence.first_token_s for sequence in sequences}
+    assert {index: pytest.approx(at, rel=1e-9) for index, at in plain.first_token_s.items()} == first
+    assert plain.preemptions == instance.preemptions
+    return instance
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    requests=REQUESTS,
+    blocks=st.integers(14, 40),
+    seqs=st.integers(1, 8),
+    tokens=st.integers(8, 64),
+    threshold=st.sampled_from([0, 0, 5, 16]),
+    whole=st.booleans(),
+)
+def test_schedules_are_those_of_a_plain_scheduler(
+    requests: list[tuple[int, int, float, int]],
+    blocks: int,
+    seqs: int,
+    tokens: int,
+    threshold: int,
+    *,
+    whole: bool,
+) -> None:
+    """Whatever comes, with and without the admission gate, the threshold for long prompts and cached prefixes."""
+    same_schedule(InstanceLimits(seqs, tokens, blocks * 16, 210, threshold, whole), requests)
+
+
+@pytest.mark.parametrize("threshold", [0, 256])
+def test_a_thousand_requests_are_scheduled_alike(threshold: int) -> None:
+    """A busy instance at the sizes of a real one: a thousand requests, one after another, none differs."""
+    rng = np.random.default_rng(3)
+    arrivals = np.cumsum(rng.exponential(2.5, 1000)).tolist()
+    prompts, outputs = rng.integers(1, 3000, 1000).tolist(), rng.geometric(1 / 150, 1000).tolist()
+    bounds = InstanceLimits(64, 512, 16_000, 8_192, threshold)
+    instance = same_schedule(bounds, [(p, o, a, 0) for p, o, a in zip(prompts, outputs, arrivals, strict=True)])
+    assert instance.preemptions > 0
+
+
+def test_a_prompt_is_admitted_only_when_all_of_it_fits() -> None:
+    """Two prompts of 1,000 tokens and 1,600 tokens of cache: vLLM lets the second wait instead of preempting
+    it.
+    """
+    requests = [Sequence(0, 1000, 400, 0.0), Sequence(1, 1000, 400, 0.0)]
+    gated = VllmInstance(cost(512), InstanceLimits(8, 512, 1600, 1600))
+    finished = run(gated, requests)
+    assert gated.preemptions == 0
+    assert requests[1].first_token_s > finished[0]
+
+
+def test_without_the_gate_the_second_prompt_thrashes() -> None:
+    """An engine that looks at the first chunk only admits both, and preempts over and over."""
+    loose = VllmInstance(cost(512), InstanceLimits(8, 512, 1600, 1600, reserve_full_prompt=False))
+    run(loose, [Sequence(0, 1000, 400, 0.0), Sequence(1, 1000, 400, 0.0)])
+    assert loose.preemptions > 20
+
+
+def test_a_long_prompt_leaves_room_for_short_ones() -> None:
+    """With long_prefill_token_threshold a short prompt beside a long one gets its token in the next iteration."""
+
+    def first_token(threshold: int) -> float:
+        instance = VllmInstance(cost(512), InstanceLimits(8, 512, 64_000, 32_000, threshold))
+        short = Sequence(1, 100, 2, 0.5)
+        run(instance, [Sequence(0, 20_000, 2, 0.0), short])
+        return short.first_token_s
+
+    assert first_token(256) == pytest.approx(2.0)
+    assert first_token(0) > 39.0
