@@ -1,22 +1,33 @@
 """The router in the simulated fleet: the real one, `core`'s estimator and policy, and two to compare it with."""
 
+from dataclasses import dataclass
+from math import ceil
 from typing import Protocol
 
 import numpy as np
 
-from extproc.core.estimator.protocol import Estimate, Estimator, Source
+from extproc.core.estimator.protocol import Estimate, Estimator
 from extproc.core.exchange.settings import ExchangeSettings
-from extproc.core.facts import Api, RequestFacts
-from extproc.core.placing.decision import Mode
+from extproc.core.facts import Api, RequestFacts, ResponseHead
+from extproc.core.listener import Listener
+from extproc.core.placing.budget import TokenBudget
+from extproc.core.placing.decision import Decision, Mode
 from extproc.core.placing.policy import Pools
-from extproc.core.router.learning_budget import JSON_MESSAGES, LearningBudget
+from extproc.core.router.learner import Learner
+from extproc.core.router.learning_budget import LearningBudget, LearningSettings
 from extproc.core.router.placer import Placer
 from extproc.core.usage import Usage
 from extproc.planning.workload.arrivals import Workload
+from extproc.planning.workload.texts import KINDS
 
 __all__ = ["LearningRouter", "OnePoolRouter", "OracleRouter", "Router"]
 
 MODEL = "simulated"
+SAMPLE = 10_000  # requests that are looked at in a run
+MOST_RESPONSE_BYTES = 1  # no response is read here: its usage is known
+ANSWERED = ResponseHead(200)
+LEARN_ALL = LearningSettings(messages_per_s=1e12, burst_messages=1e12)
+NO_TEXT = RequestFacts(api=Api.CHAT, model=MODEL, text=b"", messages=1)
 
 
 class Router(Protocol):
@@ -67,52 +78,73 @@ class OracleRouter:
 
 
 class LearningRouter:
-    """The real router's core: facts, estimate, budget, policy; and usage back to the estimator.
+    """The real router's core: placer and learner, with the text of each request and the usage of its response.
 
-    `learning` is the router's own budget for learning, at the price of answers in JSON; None learns from each.
+    Looking at bytes is what a run costs, so only the first `sample` requests are looked at and learned from. Each
+    later one takes the bound over its prompt's tokens from a request of the same kind of text that was looked at
+    in the second half of those, after most of the learning; its budget goes through the same policy.
     """
 
     def __init__(
-        self, workload: Workload, pools: Pools, estimator: Estimator, learning: LearningBudget | None = None
+        self,
+        workload: Workload,
+        pools: Pools,
+        estimator: Estimator,
+        learning: LearningBudget | None = None,
+        sample: int = SAMPLE,
     ) -> None:
         self._workload = workload
+        self._pools = pools
         self._placer = Placer(Mode.ENFORCE, pools, estimator, ExchangeSettings().max_held_bytes)
+        budget = learning or LearningBudget(LEARN_ALL)
+        self._learner = Learner(pools, estimator, budget, Listener(), MOST_RESPONSE_BYTES)
         self._index = {pool.name: index for index, pool in enumerate(pools.ascending)}
-        self._estimator = estimator
-        self._learning = learning
-        self._kept: dict[int, Estimate] = {}
+        self._kept: dict[int, Decision] = {}
+        self._sample = sample
+        self._seen: list[list[_Seen]] = [[] for _ in KINDS]
         self.under_counted = 0
 
     def place(self, request: int) -> int:
-        """Estimate the request and return the pool that the policy chooses."""
+        """Place the request as the router would, and return the pool's index."""
+        if request >= self._sample and (seen := self._seen[int(self._workload.texts.kind[request])]):
+            return self._like(request, seen[request % len(seen)])
         facts = self._facts(request)
         # Given as the tenant the kind of text makes the same category, without a look at the bytes in each run.
         decision = self._placer.place(facts, self._workload.texts.category(request))
-        estimate = decision.estimate
-        if estimate is not None:
-            self.under_counted += int(self._workload.prompt[request]) > estimate.prompt_bound
-            if self._keeps(request, estimate):
-                self._kept[request] = estimate
+        if decision.estimate is not None:
+            self._note(request, decision.estimate)
+        if self._learner.keeps(decision, float(self._workload.arrival_s[request])):
+            self._kept[request] = decision
         return self._index[decision.pool.name]
 
     def learn(self, request: int, output_tokens: int) -> None:
-        """Hand the usage to the estimator, if the answer is among those that are learned from."""
-        estimate = self._kept.pop(request, None)
-        if estimate is None:
+        """Hand the usage to the learner, if the response is among those that are learned from."""
+        decision = self._kept.pop(request, None)
+        if decision is None:
             return
         usage = Usage(
             prompt_tokens=int(self._workload.prompt[request]),
             completion_tokens=output_tokens,
             cut_by_length=output_tokens < int(self._workload.output[request]),
         )
-        self._estimator.observe(estimate, usage)
+        self._learner.learn(decision, ANSWERED, usage)
 
-    def _keeps(self, request: int, estimate: Estimate) -> bool:
-        if self._learning is None:
-            return True
-        young = estimate.source in (Source.PRIOR, Source.YOUNG)
-        now_s = float(self._workload.arrival_s[request])
-        return self._learning.admit(JSON_MESSAGES, young=young, now_s=now_s)
+    def _note(self, request: int, estimate: Estimate) -> None:
+        prompt = int(self._workload.prompt[request])
+        self.under_counted += prompt > estimate.prompt_bound
+        if request >= self._sample // 2:
+            kind = self._seen[int(self._workload.texts.kind[request])]
+            kind.append(_Seen(estimate.prompt_bound / prompt, estimate.output_tokens))
+
+    def _like(self, request: int, seen: "_Seen") -> int:
+        """Place a request as one like it was."""
+        declared = self._workload.declared
+        output = seen.output_tokens if declared is None else int(declared[request])
+        prompt = int(self._workload.prompt[request])
+        bound = ceil(prompt * seen.bound_per_token)
+        self.under_counted += prompt > bound
+        pool, _ = self._pools.place(NO_TEXT, TokenBudget(prompt, bound, output, 1))
+        return self._index[pool.name]
 
     def _facts(self, request: int) -> RequestFacts:
         declared = self._workload.declared
@@ -123,3 +155,13 @@ class LearningRouter:
             messages=1,
             max_output_tokens=None if declared is None else int(declared[request]),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the estimator made of a request: its bound over the prompt's tokens, and the output that it
+    budgeted.
+    """
+
+    bound_per_token: float
+    output_tokens: int
