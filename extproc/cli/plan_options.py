@@ -45,6 +45,12 @@ def _add_workload(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--rate", type=float, help="requests per second")
     group.add_argument("--scrape-interval", type=float, metavar="S", help="seconds between two scrapes")
     group.add_argument(
+        "--prefix-cache",
+        default="none",
+        metavar="WHAT",
+        help="'trace' (its hash_ids), or the share of prompt tokens that are found in it (default: none)",
+    )
+    group.add_argument(
         "--declared", choices=DECLARED, default="truth", help="max_tokens that clients declare (default: truth)"
     )
 
@@ -89,6 +95,12 @@ def _add_profile(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--spare", type=int, default=1, help="spare instances of each pool (default: %(default)s)")
     group.add_argument("--price", type=float, metavar="USD", help="per GPU and hour (default: the catalogue's)")
+    group.add_argument(
+        "--times",
+        choices=["auto", "measured", "roofline"],
+        default="auto",
+        help="iteration times: measured kernels where dualpool[measured] has them, the roofline (default: auto)",
+    )
     group.add_argument(
         "--measured", metavar="H,S,L[,R]", help="req/s of one instance: homogeneous, short, long, right-sized"
     )
@@ -173,6 +185,7 @@ def workload_options(args: argparse.Namespace) -> "WorkloadOptions":
         mean_tokens=args.mean_tokens,
         rate=args.rate,
         scrape_interval=args.scrape_interval,
+        prefix_cache=args.prefix_cache,
     )
 
 
@@ -196,6 +209,7 @@ def profile_options(args: argparse.Namespace) -> "ProfileOptions":
         tpot_ms=args.tpot_ms,
         success=args.success,
         objective=args.objective,
+        times=args.times,
     )
 
 

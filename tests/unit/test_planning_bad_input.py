@@ -66,7 +66,11 @@ def test_means_that_cannot_be_are_refused(refused: Refused, means: str) -> None:
 
 @pytest.mark.parametrize(
     ("points", "column"),
-    [("0,1,1\n0.5,nan,5\n1,9,9\n", "input"), ("0,1,1\nnan,5,5\n1,9,9\n", "fraction"), ("1,5,inf\n", "output")],
+    [
+        ("0,1,1\n0.5,nan,5\n1,9,9\n", "input"),
+        ("0,1,1\nnan,5,5\n1,9,9\n", "fraction"),
+        ("0.5,5,5\n1,5,inf\n", "output"),
+    ],
 )
 def test_points_that_are_not_finite_are_refused(
     refused: Refused, tmp_path: Path, points: str, column: str

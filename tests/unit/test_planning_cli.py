@@ -278,7 +278,7 @@ def test_an_objective_that_no_fleet_meets_says_which_and_how_near(run: Run, trac
         ("--simulate", "--tune", "none", "--requests", 2000, "--seeds", 1, "--threshold", 2048),
     ):
         result = run(*arguments, *simulation)
-        expect_sentence(result, "objective TTFT 0.1 s: met by no fleet, the nearest is 0.4 s")
+        expect_sentence(result, "objective TTFT 0.1 s: met by no fleet, the nearest is 0.3")
         assert "the prefill of a prompt of 12,000 tokens" in result[2]
 
 

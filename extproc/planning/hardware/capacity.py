@@ -40,6 +40,16 @@ class Instance:
         return self.model.params_b * 1e9 * self.model.weight_bytes
 
     @property
+    def weight_format(self) -> str | None:
+        """The quantisation of the weights where it is not the model's own: fp8 or int4_wo (4 bits, computed
+        wider).
+        """
+        own = self.model.published_weight_bytes
+        if own is None or self.model.weight_bytes == own:
+            return None
+        return "fp8" if self.model.weight_bytes == 1 else "int4_wo" if self.model.weight_bytes < 1 else "bfloat16"
+
+    @property
     def kv_bytes_per_token_and_gpu(self) -> float:
         """KV cache that one token takes on each GPU, in bytes."""
         attention = self.model.attention

@@ -32,7 +32,10 @@ MAX_BATCHED_TOKENS = 1_048_576  # an iteration time is computed for each count u
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuProfile:
-    """One GPU: sizes in GB (1e9 bytes) and GB/s, dense peaks in TFLOP/s, price in USD per hour."""
+    """One GPU: sizes in GB (1e9 bytes) and GB/s, dense peaks in TFLOP/s, price in USD per hour.
+
+    `measured` is its name in aiconfigurator-core, where that has it.
+    """
 
     memory_gb: float
     bandwidth_gb_s: float
@@ -42,7 +45,8 @@ class GpuProfile:
     price_usd_h: float | None = None
     max_num_batched_tokens: int = 8192
     max_num_seqs: int = 1024
-    sources: list[str] = field(default_factory=list)
+    measured: str | None = None
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +74,11 @@ class RoutedExperts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelProfile:
-    """One model: parameters in billions, bytes per weight, and its attention."""
+    """One model: parameters in billions, bytes per weight, and its attention.
+
+    `measured` is its name in aiconfigurator-core, where that has it; `published_weight_bytes` are set where
+    `weight_bytes` are not the published ones.
+    """
 
     params_b: float
     active_params_b: float
@@ -80,7 +88,9 @@ class ModelProfile:
     max_context: int
     attention: Attention
     routed: RoutedExperts | None = None
-    sources: list[str] = field(default_factory=list)
+    measured: str | None = None
+    published_weight_bytes: float | None = None
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ The batch's context grows by one token per sequence and iteration, so T is an ar
 batch stays the same; `decode_run_s` sums it in closed form, and the simulator never steps through it.
 A mixture of experts reads only the experts that its tokens hit: E (1 - (1 - k/E)^tokens) of E in expectation.
 
-The efficiencies are stated, round, and the same for every GPU; they are fitted to nothing. `published.py` holds
-published vLLM figures and what this model makes of them.
+The efficiencies are stated, round, and the same for every GPU. They were chosen so that dense models lie within .8
+and 1.25 of the measured kernels of `measured.py` wherever possible (`python -m bench.planner_times` prints how far
+they are); `published.py` holds published vLLM figures, to which nothing is fitted.
 """
 
 from dataclasses import dataclass
@@ -24,9 +25,10 @@ from extproc.planning.hardware.capacity import Instance
 __all__ = ["IterationCost", "iteration_cost"]
 
 MEMORY_EFFICIENCY = 0.8  # of peak bandwidth; large copies reach .85 to .9
-COMPUTE_EFFICIENCY = 0.6  # of the dense peak, for prefill-sized matrices
+COMPUTE_EFFICIENCY = 0.65  # of the dense peak, for prefill-sized matrices
+ROUTED_EFFICIENCY = 0.35  # the same for experts, each of which gets a part of the tokens
 FIXED_S = 0.001  # scheduling and launching one iteration
-ALL_REDUCE_LATENCY_S = 15e-6
+ALL_REDUCE_LATENCY_S = 20e-6  # vLLM's own; NCCL takes 33 to 62 us (Vidur's tables of A100 and H100)
 ALL_REDUCES_PER_LAYER = 2
 
 
@@ -35,30 +37,48 @@ class IterationCost:
     """Coefficients of T, in seconds.
 
     `linear_s[n]` is the time of everything but attention for a batch of n tokens, n up to max_num_batched_tokens.
+    Measured times tell more of decoding: `decode_fixed_s[n]` and `decode_slopes_s[n]` (per token of context) for n
+    sequences, and `beside_prefill_s`, what the decoding part of a step with prefill costs at least.
     """
 
     linear_s: tuple[float, ...]
     decode_s_per_context_token: float
     prefill_s_per_token_pair: float
+    decode_fixed_s: tuple[float, ...] = ()
+    decode_slopes_s: tuple[float, ...] = ()
+    beside_prefill_s: float = 0.0
+
+    def decode(self, sequences: int) -> tuple[float, float]:
+        """Return the fixed time of a step in which so many sequences decode, and its slope per token of
+        context.
+        """
+        if self.decode_fixed_s:
+            at = min(sequences, len(self.decode_fixed_s) - 1)
+            return self.decode_fixed_s[at], self.decode_slopes_s[at]
+        return self.linear_s[sequences], self.decode_s_per_context_token
 
     def mixed_s(self, decodes: int, context_tokens: int, prefill_tokens: int, prefill_pairs: float) -> float:
         """Time of one iteration with `decodes` sequences of `context_tokens` in all, and some prefill.
 
         `prefill_pairs` counts, for each new token, the tokens that it attends to.
         """
-        attention = context_tokens * self.decode_s_per_context_token
-        return self.linear_s[decodes + prefill_tokens] + attention + prefill_pairs * self.prefill_s_per_token_pair
+        attention = prefill_pairs * self.prefill_s_per_token_pair
+        if decodes:
+            attention += context_tokens * self.decode(decodes)[1] + self.beside_prefill_s
+        return self.linear_s[decodes + prefill_tokens] + attention
 
     def decode_run_s(self, decodes: int, context_tokens: int, iterations: int) -> float:
         """Time of `iterations` iterations in which the same sequences decode one token each."""
         growth = decodes * iterations * (iterations - 1) / 2
         read = iterations * context_tokens + growth
-        return iterations * self.linear_s[decodes] + read * self.decode_s_per_context_token
+        fixed, slope = self.decode(decodes)
+        return iterations * fixed + read * slope
 
     def iterations_to_reach(self, decodes: int, context_tokens: int, elapsed_s: float) -> int:
         """Return the smallest number of decode iterations (at least 1) that take `elapsed_s` or longer."""
-        slope = self.decode_s_per_context_token * decodes / 2
-        first = self.linear_s[decodes] + self.decode_s_per_context_token * context_tokens - slope
+        fixed, per_token = self.decode(decodes)
+        slope = per_token * decodes / 2
+        first = fixed + per_token * context_tokens - slope
         root = elapsed_s / first if slope == 0 else (sqrt(first**2 + 4 * slope * elapsed_s) - first) / (2 * slope)
         return max(1, ceil(root - 1e-9))
 
@@ -68,7 +88,8 @@ def iteration_cost(instance: Instance, max_num_batched_tokens: int) -> Iteration
     bandwidth = instance.gpu.bandwidth_gb_s * 1e9 * MEMORY_EFFICIENCY
     flops = _peak_flops(instance) * COMPUTE_EFFICIENCY
     gpus = instance.tensor_parallel
-    matrix_s = 2 * instance.model.active_params_b * 1e9 / (flops * gpus)
+    routed = ROUTED_EFFICIENCY / COMPUTE_EFFICIENCY if instance.model.routed is not None else 1.0
+    matrix_s = 2 * instance.model.active_params_b * 1e9 / (flops * routed * gpus)
     fixed_s, reduce_s = _communication(instance)
     weights = _weight_shares(instance, max_num_batched_tokens)
     linear = tuple(
@@ -86,9 +107,12 @@ def iteration_cost(instance: Instance, max_num_batched_tokens: int) -> Iteration
 
 
 def _peak_flops(instance: Instance) -> float:
+    """Return the peak of the format that matrices are computed in: weights of 4 bits are widened to BF16
+    (W4A16).
+    """
     fp8 = instance.gpu.fp8_tflops
-    tflops = fp8 if fp8 is not None and instance.model.weight_bytes <= 1 else instance.gpu.bf16_tflops
-    return tflops * 1e12
+    eight_bits = instance.weight_format in {None, "fp8"} and instance.model.weight_bytes == 1
+    return (fp8 if fp8 is not None and eight_bits else instance.gpu.bf16_tflops) * 1e12
 
 
 def _communication(instance: Instance) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.planning.hardware.capacity import Instance, smallest_tensor_parallel
 from extproc.planning.hardware.catalogue import MAX_BATCHED_TOKENS, Catalogue
 from extproc.planning.model.objective import Objective, parse_objective
-from extproc.planning.model.setup import MeasuredRates, Setup, SlotRule
+from extproc.planning.model.setup import MeasuredRates, Setup, SlotRule, Times
 from extproc.planning.workload.lengths import MAX_TOKENS
 
 __all__ = ["ProfileOptions", "setup_of"]
@@ -47,6 +47,7 @@ class ProfileOptions:
     tpot_ms: float = 80.0
     success: float = 0.999
     objective: str | None = None
+    times: str = "auto"
 
 
 def setup_of(options: ProfileOptions, catalogue: Catalogue) -> Setup:
@@ -62,7 +63,7 @@ def setup_of(options: ProfileOptions, catalogue: Catalogue) -> Setup:
             )
     model, gpu = catalogue.model(options.model), catalogue.gpu(options.gpu)
     if options.weight_bytes is not None:
-        model = replace(model, weight_bytes=options.weight_bytes)
+        model = replace(model, weight_bytes=options.weight_bytes, published_weight_bytes=model.weight_bytes)
     heads = model.attention.query_heads
     if options.tp is not None and heads % options.tp:
         raise ConfigurationError(
@@ -83,6 +84,7 @@ def setup_of(options: ProfileOptions, catalogue: Catalogue) -> Setup:
         price_usd_h=options.price if options.price is not None else gpu.price_usd_h,
         measured=_measured(options.measured),
         batched_tokens=options.batched_tokens,
+        times=Times(options.times),
     )
 
 

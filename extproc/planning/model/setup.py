@@ -7,11 +7,12 @@ from math import inf
 
 from extproc.core.errors import ConfigurationError
 from extproc.planning.hardware.capacity import BLOCK_TOKENS, Capacity, Instance, capacity
+from extproc.planning.hardware.measured import measured_cost
 from extproc.planning.hardware.roofline import IterationCost, iteration_cost
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.throughput import InstanceLimits
 
-__all__ = ["HOURS_PER_YEAR", "SMALLEST_BATCH_TOKENS", "MeasuredRates", "Setup", "SlotRule"]
+__all__ = ["HOURS_PER_YEAR", "SMALLEST_BATCH_TOKENS", "MeasuredRates", "Setup", "SlotRule", "Times"]
 
 HOURS_PER_YEAR = 8760
 SMALLEST_BATCH_TOKENS = 128
@@ -22,6 +23,14 @@ class SlotRule(StrEnum):
 
     PAGED = "paged"  # vLLM's default for the GPU: blocks are taken on demand, preemption handles the rest
     WORST_CASE = "worst-case"  # as many as fit at full length (the paper's N_seq), so that nothing is preempted
+
+
+class Times(StrEnum):
+    """Where iteration times come from."""
+
+    AUTO = "auto"  # measured where they are known, the roofline where not
+    MEASURED = "measured"
+    ROOFLINE = "roofline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,7 @@ class Setup:
     max_num_seqs: tuple[int, int] | None = None
     batched_tokens: int | None = None
     long_prefill_tokens: int = 0
+    times: Times = Times.ROOFLINE
 
     def __post_init__(self) -> None:
         if self.long_context > self.instance.model.max_context:
@@ -83,7 +93,24 @@ class Setup:
     @cached_property
     def cost(self) -> IterationCost:
         """Iteration times of an instance."""
-        return iteration_cost(self.instance, self.max_batched_tokens)
+        return self._times(self.max_batched_tokens)
+
+    @property
+    def times_source(self) -> str | None:
+        """Where measured iteration times come from; None where the roofline is used."""
+        if self.times is Times.ROOFLINE:
+            return None
+        found = measured_cost(self.instance, self.max_batched_tokens)
+        return None if found is None else found.source
+
+    def _times(self, most_tokens: int) -> IterationCost:
+        found = None if self.times is Times.ROOFLINE else measured_cost(self.instance, most_tokens)
+        if found is None and self.times is Times.MEASURED:
+            raise ConfigurationError(
+                f"--times measured: there are none for {self.name}: dualpool[measured] knows GPUs of NVIDIA and "
+                "some models; --times roofline computes them"
+            )
+        return iteration_cost(self.instance, most_tokens) if found is None else found.cost
 
     @cached_property
     def max_batched_tokens(self) -> int:
@@ -95,7 +122,7 @@ class Setup:
         if self.batched_tokens is not None:
             return self.batched_tokens
         most = self.instance.gpu.max_num_batched_tokens
-        linear_s = iteration_cost(self.instance, most).linear_s
+        linear_s = self._times(most).linear_s
         tokens = most
         while tokens > SMALLEST_BATCH_TOKENS and linear_s[tokens] > self.objective.tightest_tpot_s:
             tokens //= 2

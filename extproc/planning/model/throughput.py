@@ -77,7 +77,8 @@ class Means:
 def throughput(lengths: Lengths, cost: IterationCost, limits: InstanceLimits, tpot_s: float) -> Throughput:
     """Return what one instance sustains for a workload, within the objective on the time per output token."""
     means = _means(lengths, limits)
-    single_s = _linear_s(cost, 1) + means.context * cost.decode_s_per_context_token
+    fixed_s, slope_s = cost.decode(1)
+    single_s = fixed_s + means.context * slope_s
     if means.decodes > 0 and single_s > tpot_s:
         return Throughput(0.0, 0.0, single_s, "TPOT")
     bounds = {
@@ -108,12 +109,13 @@ def _means(lengths: Lengths, limits: InstanceLimits) -> Means:
     prompt = np.maximum(lengths.prompt, 1).astype(np.float64)
     decodes = output - 1  # the prefill yields the first token
     room = max(1.0, limits.max_num_batched_tokens * 0.9)  # decodes take the rest of the batch
+    computed = np.maximum(lengths.computed, 1).astype(np.float64)
     return Means(
-        prompt=float(prompt.mean()),
+        prompt=float(computed.mean()),
         decodes=float(decodes.mean()),
         context=float((decodes * (prompt + output / 2)).sum() / max(1.0, decodes.sum())),
-        chunk=float(prompt.sum() / np.ceil(prompt / room).sum()),
-        pairs_per_prompt_token=float((prompt**2 / 2).sum() / prompt.sum()),
+        chunk=float(computed.sum() / np.ceil(computed / room).sum()),
+        pairs_per_prompt_token=float(((prompt**2 - (prompt - computed) ** 2) / 2).sum() / computed.sum()),
     )
 
 
@@ -127,7 +129,7 @@ def _iteration_s(means: Means, cost: IterationCost, done: float) -> float:
         _linear_s(cost, sequences + chunk) + chunk * means.pairs_per_prompt_token * cost.prefill_s_per_token_pair
     )
     # An iteration without prefill has at least one sequence in it.
-    return read_s + (1 - share) * _linear_s(cost, max(1.0, sequences)) + share * mixed_s
+    return read_s + (1 - share) * _decode_s(cost, max(1.0, sequences)) + share * mixed_s
 
 
 def _prefill_s(means: Means, cost: IterationCost) -> float:
@@ -147,6 +149,11 @@ def _within(means: Means, cost: IterationCost, most: float, tpot_s: float) -> fl
         else:
             low = middle
     return low
+
+
+def _decode_s(cost: IterationCost, sequences: float) -> float:
+    """Return the fixed time of a step in which so many sequences decode."""
+    return cost.decode(round(sequences))[0] if cost.decode_fixed_s else _linear_s(cost, sequences)
 
 
 def _linear_s(cost: IterationCost, tokens: float) -> float:

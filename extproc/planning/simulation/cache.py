@@ -76,7 +76,7 @@ def fingerprint(task: Task, code: str) -> str:
         if field.name != "lengths":
             digest.update(f"{field.name}={getattr(task, field.name)!r};".encode())
     lengths = task.lengths
-    for array in (lengths.prompt, lengths.output, lengths.arrival_s, lengths.budget):
+    for array in (lengths.prompt, lengths.output, lengths.arrival_s, lengths.budget, lengths.cached):
         digest.update(b"none" if array is None else array.tobytes())
     return digest.hexdigest()
 

@@ -108,6 +108,7 @@ class _Simulation:
         self.pool = np.full(size, -1)
         self.misrouted = np.zeros(size, np.bool_)
         self.truncated = np.zeros(size, np.bool_)
+        self._cached = [0] * size if workload.cached is None else workload.cached.tolist()
 
     def run(self, progress: Callable[[int], None] | None, *, check: bool) -> FleetRun:
         """Let all requests arrive, then let the fleet finish them."""
@@ -144,7 +145,7 @@ class _Simulation:
         which = pool.balancer.pick()
         instance = pool.instances[which]
         epoch = instance.epoch
-        instance.arrive(Sequence(index, prompt, min(output, room), now_s), now_s)
+        instance.arrive(Sequence(index, prompt, min(output, room), now_s, self._cached[index]), now_s)
         pool.balancer.touched(which)
         if instance.epoch != epoch:
             heappush(self._events, (instance.until_s, instance.epoch, chosen, which))

@@ -16,7 +16,7 @@ __all__ = ["Workload", "poisson_workload", "trace_workload"]
 class Workload:
     """Requests in order of arrival; all arrays have shape (requests,).
 
-    `declared` is None when no client declares max_tokens.
+    `declared` is None when no client declares max_tokens, `cached` (prompt tokens) when nothing is cached.
     """
 
     arrival_s: Floats
@@ -24,6 +24,7 @@ class Workload:
     output: Tokens
     declared: Tokens | None
     texts: Texts
+    cached: Tokens | None = None
 
     def __len__(self) -> int:
         return len(self.prompt)
@@ -53,7 +54,9 @@ def trace_workload(lengths: Lengths, rate: float, rule: DeclaredRule, rng: np.ra
 
 def _workload(lengths: Lengths, arrival_s: Floats, rule: DeclaredRule, rng: np.random.Generator) -> Workload:
     prompt, output = np.maximum(lengths.prompt, 1), np.maximum(lengths.output, 1)
-    return Workload(arrival_s, prompt, output, declared_tokens(lengths, rule), draw_texts(prompt, rng))
+    return Workload(
+        arrival_s, prompt, output, declared_tokens(lengths, rule), draw_texts(prompt, rng), lengths.cached
+    )
 
 
 def _check_rate(rate: float) -> None:

@@ -2,7 +2,9 @@
 them.
 """
 
+import gzip
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -47,12 +49,21 @@ def load_traces(paths: Sequence[str]) -> Lengths:
         return traces[0]
     prompt, output = (np.concatenate([getattr(t, name) for t in traces]) for name in ("prompt", "output"))
     name = " + ".join(trace.source for trace in traces)
+    cached = None
+    if all(trace.cached is not None for trace in traces):
+        cached = np.concatenate([trace.cached for trace in traces if trace.cached is not None])
     times = [trace.arrival_s for trace in traces if trace.arrival_s is not None]
     if len(times) < len(traces):
-        return Lengths(prompt, output, name)
+        return Lengths(prompt, output, name, cached=cached)
     arrival = np.concatenate(times)
     order = np.argsort(arrival, kind="stable")
-    return Lengths(prompt[order], output[order], name, arrival[order])
+    return Lengths(
+        prompt[order],
+        output[order],
+        name,
+        arrival[order],
+        cached=None if cached is None else cached[order],
+    )
 
 
 def live_input(sources: Sequence[str], interval_s: float | None) -> LiveInput:
@@ -102,10 +113,17 @@ def _load_trace(path: Path) -> Lengths:
         size = path.stat().st_size
         if size > MAX_TRACE_BYTES:
             raise ConfigurationError(f"{path.name}: {size / 2**20:,.0f} MiB; {AT_MOST}")
-        with path.open(encoding="utf-8") as file:
+        with _opened(path) as file:
             return parse_trace(_lines(file, path.name), path.name)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: {_reason(error)}") from error
+
+
+def _opened(path: Path) -> TextIO:
+    """Open a file that may be gzipped; what it unpacks to is bounded by `_lines`."""
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8")
+    return path.open(encoding="utf-8")
 
 
 AT_MOST = f"at most {MAX_TRACE_BYTES // 2**20} MiB are read: a random sample of its lines gives the same plan"

@@ -1,6 +1,6 @@
 """Request lengths: the one thing that everything else of the planner starts from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,8 @@ class Lengths:
 
     `arrival_s` holds the trace's own arrival times from its first request on, or is None. `note` says in one
     sentence what the source cannot tell. `budget` holds the tokens that a router really budgeted for each request,
-    or is None where that was not measured. Raises ConfigurationError for lengths that no request can have.
+    or is None where that was not measured; `cached` the prompt tokens that a prefix cache holds, None for none.
+    Raises ConfigurationError for lengths that no request can have.
     """
 
     prompt: Tokens
@@ -30,6 +31,7 @@ class Lengths:
     arrival_s: Floats | None = None
     note: str = ""
     budget: Tokens | None = None
+    cached: Tokens | None = None
 
     def __post_init__(self) -> None:
         if len(self.prompt) == 0:
@@ -61,7 +63,17 @@ class Lengths:
 
     def _taken(self, index: npt.NDArray[np.bool_] | Tokens) -> "Lengths":
         budget = None if self.budget is None else self.budget[index]
-        return Lengths(self.prompt[index], self.output[index], self.source, None, self.note, budget)
+        cached = None if self.cached is None else self.cached[index]
+        return Lengths(self.prompt[index], self.output[index], self.source, None, self.note, budget, cached)
+
+    def noted(self, note: str) -> "Lengths":
+        """Return the same lengths with another note."""
+        return replace(self, note=note)
+
+    @property
+    def computed(self) -> Tokens:
+        """Prompt tokens that have to be computed: those that no prefix cache holds."""
+        return self.prompt if self.cached is None else self.prompt - self.cached
 
 
 def from_means(mean_prompt: float, mean_output: float, requests: int, rng: np.random.Generator) -> Lengths:

@@ -1,6 +1,8 @@
 """Where the workload comes from, as the command line asks for it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from extproc.core.errors import ConfigurationError
 from extproc.planning.workload.inputs import lengths_of_means, live_input, load_traces
@@ -9,12 +11,14 @@ from extproc.planning.workload.lengths import Lengths
 __all__ = ["WorkloadOptions", "workload_of"]
 
 MAX_RATE = 1e9
+BLOCK_TOKENS = 16  # a cached prefix is whole blocks of vLLM
 
 
 @dataclass(frozen=True, slots=True)
 class WorkloadOptions:
     """One of `trace` (files), `metrics` (addresses or files of scrapes, `scrape_interval` seconds apart) and
-    `mean_tokens` (`INPUT,OUTPUT`); `rate` in requests per second, where the scrapes do not tell it.
+    `mean_tokens` (`INPUT,OUTPUT`); `rate` in requests per second, where the scrapes do not tell it. `prefix_cache`
+    is `none`, `trace` (what the trace's hash_ids say) or the share of prompt tokens that are found there.
     """
 
     trace: tuple[str, ...] = ()
@@ -22,6 +26,7 @@ class WorkloadOptions:
     mean_tokens: str | None = None
     rate: float | None = None
     scrape_interval: float | None = None
+    prefix_cache: str = "none"
 
 
 def workload_of(options: WorkloadOptions) -> tuple[Lengths, float]:
@@ -45,4 +50,22 @@ def workload_of(options: WorkloadOptions) -> tuple[Lengths, float]:
         raise ConfigurationError("--rate is needed: requests per second (or two scrapes and --scrape-interval)")
     if not 0 < rate <= MAX_RATE:
         raise ConfigurationError(f"rate {rate:g}: requests per second must be positive and at most {MAX_RATE:g}")
-    return lengths, rate
+    return _with_cache(lengths, options.prefix_cache), rate
+
+
+def _with_cache(lengths: Lengths, asked: str) -> Lengths:
+    """Return the lengths with what a prefix cache holds of each prompt."""
+    if asked == "none":
+        return replace(lengths, cached=None)
+    if asked == "trace":
+        if lengths.cached is None:
+            raise ConfigurationError(f"--prefix-cache trace: {lengths.source} has no hash_ids")
+        return lengths
+    try:
+        share = float(asked)
+    except ValueError as error:
+        raise ConfigurationError(f"--prefix-cache {asked!r}: none, trace or a share is needed") from error
+    if not 0 <= share < 1:
+        raise ConfigurationError(f"--prefix-cache {asked}: a share from 0 to below 1 is needed")
+    blocks = np.minimum(lengths.prompt * share, np.maximum(lengths.prompt - 1, 0)) // BLOCK_TOKENS
+    return replace(lengths, cached=(blocks * BLOCK_TOKENS).astype(np.int64))

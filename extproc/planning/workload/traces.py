@@ -1,38 +1,37 @@
-"""Request lengths from text: the Azure CSV, JSON lines, points of a CDF. Told apart by their first line.
+"""Request lengths from text, in the formats of `formats.py`. Told apart by their first line.
 
-TIMESTAMP,ContextTokens,GeneratedTokens      Azure/AzurePublicDataset, 2023 and 2024
-{"input_tokens": 374, "output_tokens": 44}   JSON lines; "timestamp" in seconds may be there
-fraction,input_tokens,output_tokens          points of the two distribution functions
+TIMESTAMP,ContextTokens,GeneratedTokens      CSV with a header: Azure, BurstGPT, ServeGen and others by their
+columns {"input_tokens": 374, "output_tokens": 44}   JSON lines; "timestamp" in seconds may be there; Mooncake,
+access logs fraction,input_tokens,output_tokens          points of the two distribution functions {"cdf": [[512,
+0.4], [1024, 1.0]]}           a JSON document: fleet-sim's CDF, vLLM's benchmark_serving
 """
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
+from functools import partial
 from itertools import chain
+from math import nan
 
 import msgspec
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.workload.lengths import MAX_TOKENS, Lengths, from_quantiles
+from extproc.planning.workload.formats import Document, JsonRow, Row, columns_of, read_seconds
+from extproc.planning.workload.lengths import MAX_TOKENS, Lengths, Tokens, from_quantiles
 
 __all__ = ["parse_trace"]
 
-AZURE_COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 CDF_COLUMNS = ("fraction", "input_tokens", "output_tokens")
 CDF_REQUESTS = 100_000
+FEWEST_POINTS = 2
+FLEET_SIM_INPUT = 0.8  # of the total: fleet-sim's own default for its CDF files
+PREFIX_BLOCK = 512  # tokens of one id in Mooncake's hash_ids
+VLLM_BLOCK = 16
 KNOWN = (
-    "known are CSV with the header TIMESTAMP,ContextTokens,GeneratedTokens, JSON lines with input_tokens and "
-    "output_tokens, and CSV with the header fraction,input_tokens,output_tokens"
+    "known are CSV with a header of token columns (TIMESTAMP,ContextTokens,GeneratedTokens and others), "
+    "JSON lines with input_tokens and output_tokens (or input_length and output_length), CSV with the header "
+    "fraction,input_tokens,output_tokens, and JSON with cdf or input_lens and output_lens"
 )
-
-
-class JsonRow(msgspec.Struct):
-    """One line of a JSON-lines trace."""
-
-    input_tokens: int
-    output_tokens: int
-    timestamp: float | None = None
 
 
 def parse_trace(lines: Iterable[str], name: str) -> Lengths:
@@ -44,60 +43,133 @@ def parse_trace(lines: Iterable[str], name: str) -> Lengths:
     first = next(rows, "").lstrip("\ufeff").strip()
     if not first:
         raise ConfigurationError(f"{name}: empty; {KNOWN}")
-    columns = tuple(column.strip() for column in first.split(","))
+    if first.startswith("["):
+        return _document("".join(chain([first], rows)), name)
     if first.startswith("{"):
-        return _columns(chain([first], rows), name, 1, _json_row)
-    if columns[:3] == AZURE_COLUMNS:
-        return _columns(rows, name, 2, _azure_row)
-    if columns == CDF_COLUMNS:
+        document = _is_document(first)
+        return (
+            _document("".join(chain([first], rows)), name) if document else _json_lines(chain([first], rows), name)
+        )
+    if tuple(column.strip() for column in first.split(",")) == CDF_COLUMNS:
         return _cdf(rows, name)
-    raise ConfigurationError(f"{name}: line 1 is {first[:80]!r}, not a header or a JSON object; {KNOWN}")
+    places = columns_of(first)
+    if places is None:
+        raise ConfigurationError(f"{name}: line 1 is {first[:80]!r}, not a header or a JSON object; {KNOWN}")
+    return _columns(rows, name, 2, partial(_csv_row, places=places))
 
 
-def _columns(
-    rows: Iterable[str], name: str, first_line: int, parse: Callable[[str], tuple[float, int, int]]
-) -> Lengths:
-    """Collect (seconds, prompt, output) of each line; nan seconds mean that there are none."""
+def _is_document(first: str) -> bool:
+    """Tell whether a first line begins one JSON document instead of holding a row."""
+    try:
+        document = msgspec.json.decode(first, type=Document)
+    except msgspec.ValidationError:
+        return False
+    except msgspec.DecodeError:  # it goes on in the next line
+        return first in {"{", "["} or '"cdf"' in first
+    return document.cdf is not None or document.input_lens is not None
+
+
+def _json_lines(rows: Iterable[str], name: str) -> Lengths:
+    logged: list[bool] = []
+
+    def read(text: str) -> Row:
+        decoded = _DECODER.decode(text)
+        logged.append(decoded.is_access_log)
+        return decoded.row()
+
+    lengths = _columns(rows, name, 1, read)
+    if not any(logged):
+        return lengths
+    note = "Lengths of an access log are the router's estimates: the output is what was declared or expected."
+    return lengths.noted(note)
+
+
+def _columns(rows: Iterable[str], name: str, first_line: int, parse: Callable[[str], Row]) -> Lengths:
+    """Collect the requests of each line, in order of arrival where all have a time."""
     seconds, prompt, output = array("d"), array("q"), array("q")
-    for number, row in _numbered(rows, first_line):
+    blocks: list[tuple[int, ...]] = []
+    for number, text in _numbered(rows, first_line):
         try:
-            at, tokens_in, tokens_out = parse(row)
+            row = parse(text)
         except (ValueError, OverflowError, msgspec.DecodeError) as error:
-            raise ConfigurationError(f"{name}: line {number}: {row[:80]!r}: {error}") from error
-        if tokens_in < 0 or tokens_out < 0:
-            raise ConfigurationError(f"{name}: line {number}: {min(tokens_in, tokens_out)} tokens are negative")
-        if max(tokens_in, tokens_out) > MAX_TOKENS:
+            raise ConfigurationError(f"{name}: line {number}: {text[:80]!r}: {error}") from error
+        if row.prompt < 0 or row.output < 0:
+            raise ConfigurationError(f"{name}: line {number}: {min(row.prompt, row.output)} tokens are negative")
+        if max(row.prompt, row.output) > MAX_TOKENS:
             raise ConfigurationError(
-                f"{name}: line {number}: {max(tokens_in, tokens_out):,} tokens are beyond {MAX_TOKENS:,}"
+                f"{name}: line {number}: {max(row.prompt, row.output):,} tokens are beyond {MAX_TOKENS:,}"
             )
-        seconds.append(at)
-        prompt.append(tokens_in)
-        output.append(tokens_out)
+        seconds.append(row.seconds)
+        prompt.append(row.prompt)
+        output.append(row.output)
+        blocks.append(row.blocks)
     arrival = np.array(seconds)
     timed = len(arrival) > 1 and bool(np.isfinite(arrival).all())
-    order = np.argsort(arrival, kind="stable") if timed else slice(None)
+    order = np.argsort(arrival, kind="stable") if timed else np.arange(len(arrival))
     arrival_s = arrival[order] - arrival.min() if timed else None
-    return Lengths(np.array(prompt, np.int64)[order], np.array(output, np.int64)[order], name, arrival_s)
+    prompts = np.array(prompt, np.int64)[order]
+    cached = _cached(prompts, [blocks[at] for at in order]) if any(blocks) else None
+    return Lengths(prompts, np.array(output, np.int64)[order], name, arrival_s, cached=cached)
 
 
-def _azure_row(row: str) -> tuple[float, int, int]:
+def _cached(prompts: Tokens, blocks: list[tuple[int, ...]]) -> Tokens:
+    """Return the tokens at each prompt's beginning that an earlier one had, too: what a prefix cache without end
+    would hold.
+    """
+    seen: set[int] = set()
+    cached = np.zeros_like(prompts)
+    for request, ids in enumerate(blocks):
+        same = 0
+        while same < len(ids) and ids[same] in seen:
+            same += 1
+        seen.update(ids)
+        most = (int(prompts[request]) - 1) // VLLM_BLOCK * VLLM_BLOCK  # the last token is always computed
+        cached[request] = max(0, min(same * PREFIX_BLOCK, most))
+    return cached
+
+
+def _csv_row(row: str, *, places: tuple[int | None, int, int]) -> Row:
     cells = row.split(",")
-    if len(cells) < len(AZURE_COLUMNS):
-        raise ValueError(f"{len(cells)} columns; TIMESTAMP,ContextTokens,GeneratedTokens are needed")
-    stamp = datetime.fromisoformat(cells[0].strip()[:26])  # the trace has 7 digits of fraction, Python takes 6
-    return stamp.timestamp(), int(cells[1]), int(cells[2])
-
-
-def _json_row(row: str) -> tuple[float, int, int]:
-    decoded = _DECODER.decode(row)
-    return (
-        float("nan") if decoded.timestamp is None else decoded.timestamp,
-        decoded.input_tokens,
-        decoded.output_tokens,
-    )
+    time, prompt, output = places
+    if len(cells) <= max(prompt, output, time or 0):
+        raise ValueError(f"{len(cells)} columns; the header has more")
+    return Row(nan if time is None else read_seconds(cells[time]), int(cells[prompt]), int(cells[output]))
 
 
 _DECODER = msgspec.json.Decoder(JsonRow)
+
+
+def _document(text: str, name: str) -> Lengths:
+    """Read a JSON document: a CDF of total tokens, or the lengths of a benchmark's requests."""
+    try:
+        if text.startswith("["):
+            document = Document(cdf=msgspec.json.decode(text, type=list[tuple[float, float]]))
+        else:
+            document = msgspec.json.decode(text, type=Document)
+    except msgspec.DecodeError as error:
+        raise ConfigurationError(f"{name}: {error}; {KNOWN}") from error
+    if document.cdf is not None:
+        points = np.array(document.cdf, np.float64).reshape(-1, 2)
+        _check_points(len(points), name)
+        total = points[:, 0]
+        lengths = from_quantiles(
+            points[:, 1], FLEET_SIM_INPUT * total, (1 - FLEET_SIM_INPUT) * total, name, CDF_REQUESTS
+        )
+        return lengths.noted(
+            f"Only totals are given: {FLEET_SIM_INPUT:.0%} of each is taken as the prompt, as fleet-sim does."
+        )
+    if not document.input_lens or len(document.input_lens) != len(document.output_lens or []):
+        raise ConfigurationError(f"{name}: no cdf in it, nor input_lens and output_lens of one length; {KNOWN}")
+    try:
+        lens = [np.array(each, np.int64) for each in (document.input_lens, document.output_lens)]
+    except OverflowError as error:
+        raise ConfigurationError(f"{name}: tokens are beyond {MAX_TOKENS:,}") from error
+    return Lengths(lens[0], lens[1], name)
+
+
+def _check_points(points: int, name: str) -> None:
+    if points < FEWEST_POINTS:
+        raise ConfigurationError(f"{name}: {points} point(s) of a CDF: at least {FEWEST_POINTS} are needed")
 
 
 def _cdf(rows: Iterable[str], name: str) -> Lengths:
@@ -108,6 +180,7 @@ def _cdf(rows: Iterable[str], name: str) -> Lengths:
         except ValueError as error:
             raise ConfigurationError(f"{name}: line {number}: {row[:80]!r}: three numbers are needed") from error
         points.append((fraction, tokens_in, tokens_out))
+    _check_points(len(points), name)
     table = np.array(points).reshape(-1, 3)
     return from_quantiles(table[:, 0], table[:, 1], table[:, 2], name, CDF_REQUESTS)
 

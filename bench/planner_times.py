@@ -1,0 +1,60 @@
+"""How far our roofline is from measured iteration times, for each GPU and tensor parallelism.
+
+python -m bench.planner_times        needs dualpool[measured]
+"""
+
+from collections.abc import Iterator
+
+from extproc.core.errors import ConfigurationError
+from extproc.planning.hardware.capacity import Instance, capacity
+from extproc.planning.hardware.catalogue import Catalogue, built_in
+from extproc.planning.hardware.measured import measured_cost
+from extproc.planning.hardware.roofline import IterationCost, iteration_cost
+
+GPUS = ("a100-80g", "h100-80g", "h200", "b200")
+SIZES = (1, 4, 8)
+CONTEXT = 1_000
+DECODES, PREFILLS = (1, 64, 256), (512, 2_048, 8_192)
+
+
+def main() -> None:
+    """Print one row for each model, GPU and size that fits: roofline / measured."""
+    catalogue = built_in()
+    print(f"| model, GPUs | decoding {DECODES} sequences of {CONTEXT:,} | a prefill of {PREFILLS} tokens |")
+    print("|---|---|---|")
+    for model in ("llama-3-8b", "llama-3-70b", "qwen3-235b-a22b"):
+        for gpu in GPUS:
+            for size in SIZES:
+                for row in _row(catalogue, model, gpu, size):
+                    print(row)
+
+
+def _row(catalogue: Catalogue, model: str, gpu: str, size: int) -> Iterator[str]:
+    instance = Instance(catalogue.model(model), catalogue.gpu(gpu), size)
+    try:
+        capacity(instance, model)
+    except ConfigurationError:  # it does not fit
+        return
+    found, ours = measured_cost(instance, max(PREFILLS)), iteration_cost(instance, max(PREFILLS))
+    if found is None:
+        yield f"| {model}, {size} x {gpu} | not measured | |"
+        return
+    decode = [_decode(ours, n) / _decode(found.cost, n) for n in DECODES]
+    prefill = [_prefill(ours, n) / _prefill(found.cost, n) for n in PREFILLS]
+    yield f"| {model}, {size} x {gpu} | {_ratios(decode)} | {_ratios(prefill)} |"
+
+
+def _decode(cost: IterationCost, sequences: int) -> float:
+    return cost.decode_run_s(sequences, CONTEXT * sequences, 1)
+
+
+def _prefill(cost: IterationCost, tokens: int) -> float:
+    return cost.mixed_s(0, 0, tokens, tokens**2 / 2)
+
+
+def _ratios(ratios: list[float]) -> str:
+    return " / ".join(f"{ratio:.2f}" for ratio in ratios)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Iteration times that were measured, from the package `aiconfigurator-core` (Apache-2.0), where it has them.
+
+It holds kernel times of A100, H100, H200, B200, L40S and others for vLLM by version, and an engine that adds them
+up for one step. Asking it in each of millions of iterations would take hours, so it is asked once, at a grid of
+batch sizes, and the answers become the same tables that the roofline makes (`IterationCost`):
+
+- the part that every token goes through, by tokens of a batch (`linear_s`), with the floor of a prefill's attention;
+- steps that only decode, by sequences: a fixed part, and a slope in the tokens of context, through two contexts;
+- prefill attention, through two lengths, per pair of tokens.
+
+Its times are the GPU's: what the scheduler adds on the CPU is not in them. It has no AMD GPUs.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module, metadata
+from typing import Any, Protocol
+
+import numpy as np
+
+from extproc.planning.hardware.capacity import Instance
+from extproc.planning.hardware.roofline import IterationCost
+
+__all__ = ["Engine", "Measured", "measured_cost", "tables_of"]
+
+PACKAGE = "aiconfigurator-core"
+CONTEXTS = (4_000, 32_000)  # tokens of a sequence: its attention is linear in between and around
+PROMPTS = (2_048, 32_768)
+SMALLEST_PROMPT = 16
+MOST_SEQUENCES = 1_024
+TYPICAL_SEQUENCES = 64
+MS = 1e-3
+
+
+class Engine(Protocol):
+    """What the package's engine answers, in milliseconds."""
+
+    def decode_step_latency(self, gen_tokens: int, isl: int, osl: int) -> float:
+        """Return the time of a step in which `gen_tokens` sequences of `isl` tokens decode."""
+        ...
+
+    def mixed_step_breakdown(
+        self, ctx_tokens: int, gen_tokens: int, isl: int, osl: int
+    ) -> tuple[float, float, float, float]:
+        """Return the times of a step: all, shared by all tokens, attention of prefill, attention of decoding."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Measured iteration times, and in one phrase where they come from."""
+
+    cost: IterationCost
+    source: str
+
+
+@lru_cache(maxsize=64)
+def measured_cost(instance: Instance, max_num_batched_tokens: int) -> Measured | None:
+    """Return measured times of an instance, or None where the package, the GPU, the model or the format is not
+    there.
+    """
+    model, system = instance.model.measured, instance.gpu.measured
+    if model is None or system is None:
+        return None
+    logging.getLogger("aiconfigurator_core").setLevel(
+        logging.ERROR
+    )  # it tells of every table that it falls back on
+    try:
+        compile_engine = import_module("aiconfigurator_core.sdk.engine").compile_engine
+        engine_class = import_module("aiconfigurator_core").AicEngine
+        version = metadata.version(PACKAGE)
+    except (ImportError, metadata.PackageNotFoundError):
+        return None
+    engine = _engine(compile_engine, engine_class.from_spec, instance)
+    if engine is None:
+        return None
+    return Measured(tables_of(engine, max_num_batched_tokens), f"{PACKAGE} {version}: {model} on {system}, vLLM")
+
+
+def _engine(
+    compile_engine: Callable[..., bytes], load: Callable[[bytes], Engine], instance: Instance
+) -> Engine | None:
+    size = instance.tensor_parallel
+    options: dict[str, Any] = {"tp_size": size}
+    if instance.model.routed is not None:
+        options["moe_tp_size"] = size
+    if instance.weight_format is not None:
+        options["gemm_quant_mode"] = instance.weight_format
+    if instance.kv_bytes == 1:
+        options["kvcache_quant_mode"] = "fp8"
+    try:
+        engine = load(compile_engine(instance.model.measured, instance.gpu.measured, "vllm", **options))
+        engine.decode_step_latency(1, CONTEXTS[0], 2)
+        engine.mixed_step_breakdown(PROMPTS[0], 0, PROMPTS[0], 1)
+    except Exception:  # noqa: BLE001  (another project's code, which has many ways to say that it has no such data)
+        return None
+    return engine
+
+
+def tables_of(engine: Engine, max_num_batched_tokens: int) -> IterationCost:
+    """Ask an engine at a grid, and return the tables."""
+    tokens = _grid(max_num_batched_tokens)
+    floor_ms = engine.mixed_step_breakdown(SMALLEST_PROMPT, 0, SMALLEST_PROMPT, 1)[2]
+    shared = [engine.mixed_step_breakdown(n, 0, n, 1)[1] + floor_ms for n in tokens]
+    sequences = _grid(min(MOST_SEQUENCES, max_num_batched_tokens))
+    steps = [_decode(engine, n) for n in sequences]
+    every = np.arange(sequences[-1] + 1)
+    fixed = np.interp(every, sequences, [each[0] for each in steps])
+    slopes = np.interp(every, sequences, [each[1] for each in steps])
+    short, long = (engine.mixed_step_breakdown(n, 0, n, 1)[2] for n in PROMPTS)
+    pair_ms = (long - short) / (PROMPTS[1] ** 2 / 2 - PROMPTS[0] ** 2 / 2)
+    beside_ms = engine.mixed_step_breakdown(1, 1, 1, 2)[3]
+    return IterationCost(
+        linear_s=tuple((MS * np.interp(np.arange(max_num_batched_tokens + 1), tokens, shared)).tolist()),
+        decode_s_per_context_token=MS * float(slopes[min(TYPICAL_SEQUENCES, len(slopes) - 1)]),
+        prefill_s_per_token_pair=MS * max(pair_ms, 0.0),
+        decode_fixed_s=tuple((MS * fixed).tolist()),
+        decode_slopes_s=tuple((MS * slopes).tolist()),
+        beside_prefill_s=MS * beside_ms,
+    )
+
+
+def _decode(engine: Engine, sequences: int) -> tuple[float, float]:
+    """Return the fixed time of a decode step, and its slope for each token of context, in milliseconds."""
+    short, long = (engine.decode_step_latency(sequences, context, 2) for context in CONTEXTS)
+    slope = max(0.0, (long - short) / (sequences * (CONTEXTS[1] - CONTEXTS[0])))
+    return short - slope * sequences * CONTEXTS[0], slope
+
+
+def _grid(most: int) -> list[int]:
+    """Return powers of two and the middles between them, up to `most`."""
+    powers = [2**k for k in range(most.bit_length()) if 2**k <= most]
+    return sorted({*powers, *(3 * p // 2 for p in powers if p > 1 and 3 * p // 2 <= most), most})
