@@ -42,6 +42,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     add_options(parser)
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
     parser.add_argument("--report", metavar="DIR", help="write DIR/index.html, one page with plots")
+    parser.add_argument("--apply", metavar="DIR", help="write vLLM's flags, dualpool.yaml, Envoy and Helm values")
     parser.set_defaults(run=run, defaults=parser.parse_args([]))
 
 
@@ -64,6 +65,8 @@ def run(args: argparse.Namespace) -> int:
     write = _report_writer() if args.report is not None else None
     if args.report is not None:
         check_directory("--report", args.report)
+    if args.apply is not None:
+        check_directory("--apply", args.apply)
     tuning, head_room = tuning_of(args), head_room_of(args)
     setup = setup_of(profile_options(args), load_catalogue(args.catalogue))
     lengths, rate = workload_of(workload_options(args))
@@ -80,6 +83,11 @@ def run(args: argparse.Namespace) -> int:
             progress=progress,
         )
     _print(plan, costs_of(setup), as_json=args.json)
+    if args.apply is not None and runs is not None:
+        from extproc.planning.output.apply import write_files  # noqa: PLC0415
+
+        paths = write_files(plan, setup, costs_of(setup), runs.balancing, Path(args.apply))
+        print(f"files: {' '.join(map(str, paths))}", file=sys.stderr)
     if write is not None:
         print(f"report: {write(plan, lengths, costs_of(setup), Path(args.report))}", file=sys.stderr)
     return 0
@@ -173,7 +181,7 @@ SIMULATION_USES = frozenset(
         "choice_count",
         "arrivals",
     }
-    | {"jobs"}
+    | {"jobs", "apply"}
 )
 PAPER_USES = frozenset({"what", "trace", "requests", "seeds", "jobs", "cache", "json", "run", "defaults"})
 

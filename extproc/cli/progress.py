@@ -11,7 +11,13 @@ __all__ = ["progress_bar"]
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
-    """Yield a function of (done, of, what is going on) that draws the bar; it is gone at the end."""
+    """Yield a function of (done, of, what is going on): it draws a bar that is gone at the end, or writes a line
+    for each step where standard error is no terminal.
+    """
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
     columns = (
         TextColumn("simulating"),
         BarColumn(),
@@ -19,10 +25,24 @@ def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
         TimeElapsedColumn(),
         TextColumn("{task.description}"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=None, visible=False)
 
         def show(done: int, total: int, what: str) -> None:
             bar.update(task, completed=done, total=total, description=what, visible=True)
 
         yield show
+
+
+class _Lines:
+    """Writes a line when another step is done."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last: tuple[int, int] | None = None
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        """Tell how far it is."""
+        if (done, total) != self._last and what:
+            self._console.print(f"simulating: {done} of {total} done: {what}", highlight=False, soft_wrap=True)
+        self._last = done, total

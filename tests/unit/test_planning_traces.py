@@ -175,7 +175,35 @@ def test_metrics_give_the_lengths_counted_between_two_scrapes() -> None:
     assert np.mean((lengths.prompt >= 64) & (lengths.prompt <= 128)) == pytest.approx(0.9, abs=0.01)
     assert lengths.prompt.max() <= 6144
     assert rate_between(first, second, 10.0) == pytest.approx(100)
-    assert "paired at random" in lengths.note
+    assert "paired to the totals that were counted" in lengths.note
+
+
+def cumulative(name: str, counts: dict[int, int]) -> str:
+    """Return a histogram in Prometheus text, from counts by upper bound."""
+    rows, seen = [f"# TYPE {name} histogram"], 0
+    for edge, count in counts.items():
+        seen += count
+        rows.append(f'{name}_bucket{{le="{edge}"}} {seen}')
+    rows.append(f'{name}_bucket{{le="+Inf"}} {seen}')
+    return "\n".join([*rows, f"{name}_count {seen}", f"{name}_sum 0"]) + "\n"
+
+
+def test_pairs_have_the_totals_that_were_counted() -> None:
+    """656 requests of which none took more than 4,096 tokens: no pair does, whatever the single histograms
+    allow.
+    """
+    text = (
+        cumulative("dualpool_actual_prompt_tokens", {1024: 300, 2048: 0, 4096: 356})
+        + cumulative("dualpool_actual_completion_tokens", {256: 400, 1024: 256})
+        + cumulative("dualpool_actual_total_tokens", {1024: 250, 2048: 50, 4096: 356})
+    )
+    lengths = lengths_between(None, parse_scrape(text, "counted"))
+    assert len(lengths) == 656
+    assert lengths.total.max() <= 4096
+    assert np.mean(lengths.total <= 1024) == pytest.approx(250 / 656, abs=0.12)  # lengths lie evenly in buckets
+    assert np.mean(lengths.total <= 2048) == pytest.approx(300 / 656, abs=0.02)
+    assert np.mean(lengths.prompt <= 1024) == pytest.approx(300 / 656, abs=0.02)
+    assert np.mean(lengths.output <= 256) == pytest.approx(400 / 656, abs=0.02)
 
 
 def test_metrics_of_a_live_router_are_read_over_http() -> None:

@@ -12,6 +12,7 @@ from extproc.planning.design.recommend import recommend, recommend_simulated
 from extproc.planning.model.analytic import Analysis, analyse, default_thresholds
 from extproc.planning.model.costs import costs_of
 from extproc.planning.model.setup import Setup
+from extproc.planning.model.times import times_note
 from extproc.planning.simulation.cache import ResultCache
 from extproc.planning.simulation.options import RunOptions
 from extproc.planning.simulation.runner import FleetEstimate, NotMet, search_each
@@ -224,6 +225,13 @@ def _steady_notes(fleets: tuple[FleetEstimate, ...]) -> tuple[str, ...]:
 
 def _notes(lengths: Lengths, setup: Setup, analysis: Analysis) -> tuple[str, ...]:
     notes = [lengths.note] if lengths.note else []
+    notes.append(times_note(setup))
+    if lengths.cached is not None:
+        share = float(lengths.cached.sum() / lengths.prompt.sum())
+        notes.append(
+            f"Prefix caching: {share:.1%} of the prompt tokens are taken as cached, in every instance alike; "
+            "instances that do not share a cache, or are not chosen by prefix, find less."
+        )
     if analysis.out_of_reach:
         thresholds = ", ".join(f"{t:,}" for t in analysis.out_of_reach)
         notes.append(f"At these thresholds one of two pools cannot meet the TPOT with its requests: {thresholds}.")

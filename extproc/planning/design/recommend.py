@@ -11,7 +11,7 @@ from extproc.planning.model.setup import HOURS_PER_YEAR, Setup
 from extproc.planning.simulation.runner import FleetEstimate
 from extproc.planning.simulation.search import TOLERANCE
 
-__all__ = ["recommend", "recommend_simulated"]
+__all__ = ["recommend", "recommend_simulated", "recommended"]
 
 
 def recommend(analysis: Analysis, setup: Setup) -> str:
@@ -33,32 +33,50 @@ def recommend(analysis: Analysis, setup: Setup) -> str:
     )
 
 
+def recommended(fleets: Sequence[FleetEstimate], costs: Costs) -> FleetEstimate | None:
+    """Return the fleet to build: the cheapest that is steady, and of several pools only beyond the noise.
+
+    None where no fleet is known to be steady.
+    """
+    one, best = _best(fleets, costs)
+    if one is None or best is None:
+        return one or best
+    return best if _price(one, costs) - _price(best, costs) > _noise(one, best, costs) else one
+
+
 def recommend_simulated(fleets: Sequence[FleetEstimate], costs: Costs) -> str:
     """Recommend from the simulated fleets that meet the objective in steady state, spares included."""
-    steady = [fleet for fleet in fleets if not fleet.not_steady]
-    if not steady:
+    one, best = _best(fleets, costs)
+    if one is None and best is None:
         return "no recommendation: no fleet is known to be in steady state; longer runs are needed (--requests)"
-    ones = [f for f in steady if len(f.design.contexts) == 1]
-    more = [f for f in steady if len(f.design.contexts) > 1]
-    one = min(ones, key=lambda f: _price(f, costs), default=None)
-    best = min(more, key=lambda f: _price(f, costs), default=None)
     if best is None:
-        assert one is not None, "there are steady fleets"
+        assert one is not None, "one of them is there"
         return f"keep {_described(one, costs)}; no two pools meet the objective"
     if one is None:
         return f"{_described(best, costs)}; no single pool meets the objective"
-    one_gpus, best_gpus = costs.of(one).gpus, costs.of(best).gpus
-    if _price(best, costs) >= _price(one, costs):
-        return f"keep {_described(one, costs)}; {best.design.name} need {best_gpus} GPUs at best (simulated)"
-    if _price(one, costs) - _price(best, costs) <= _noise(one, best, costs):
+    best_gpus, one_gpus = costs.of(best).gpus, costs.of(one).gpus
+    if recommended(fleets, costs) is one:
+        if _price(best, costs) >= _price(one, costs):
+            return f"keep {_described(one, costs)}; {best.design.name} need {best_gpus} GPUs at best (simulated)"
         return (
             f"keep {_described(one, costs)}; {best.design.name} need {best_gpus} instead of {one_gpus} GPUs, no "
             "difference beyond the noise of the simulation"
         )
     saved = _money(_difference(one, best, costs))
-    return (
-        f"{_described(best, costs)} instead of {one_gpus}{saved}{_first_try(ones, one, best, costs)} (simulated)"
-    )
+    first = _first_try(fleets, one, best, costs)
+    return f"{_described(best, costs)} instead of {one_gpus}{saved}{first} (simulated)"
+
+
+def _best(fleets: Sequence[FleetEstimate], costs: Costs) -> tuple[FleetEstimate | None, FleetEstimate | None]:
+    """Return the cheapest steady fleet of one pool, and of several."""
+    steady = [fleet for fleet in fleets if not fleet.not_steady]
+    ones = [f for f in steady if len(f.design.contexts) == 1]
+    more = [f for f in steady if len(f.design.contexts) > 1]
+
+    def price(fleet: FleetEstimate) -> float:
+        return _price(fleet, costs)
+
+    return min(ones, key=price, default=None), min(more, key=price, default=None)
 
 
 def _described(fleet: FleetEstimate, costs: Costs) -> str:
@@ -73,8 +91,9 @@ def _described(fleet: FleetEstimate, costs: Costs) -> str:
     return f"{design.name} ({cost.shape} GPUs{text}): {cost.gpus} GPUs"
 
 
-def _first_try(ones: Sequence[FleetEstimate], one: FleetEstimate, best: FleetEstimate, costs: Costs) -> str:
+def _first_try(fleets: Sequence[FleetEstimate], one: FleetEstimate, best: FleetEstimate, costs: Costs) -> str:
     """Say how much of the saving one pool already gives when it is tuned."""
+    ones = [fleet for fleet in fleets if len(fleet.design.contexts) == 1]
     usual = max(ones, key=lambda f: _price(f, costs))
     whole = _price(usual, costs) - _price(best, costs)
     if usual is one or whole <= 0:

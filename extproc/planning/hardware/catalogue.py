@@ -4,7 +4,7 @@ The catalogue is data (`catalogue.yaml`), each entry with its sources. A user's 
 entries or replaces them.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib import resources
 from typing import Literal, TypeVar
 
@@ -125,9 +125,12 @@ def parse(text: str, name: str) -> Catalogue:
     Raises ConfigurationError that names the file, the field and what is wrong with it.
     """
     try:
-        catalogue = msgspec.convert(read_document(text) or {}, Catalogue)
+        raw = read_document(text) or {}
     except ConfigurationError as error:
         raise ConfigurationError(*error.sentences, source=name) from error
+    _check_keys(name, raw)
+    try:
+        catalogue = msgspec.convert(raw, Catalogue)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{name}: {error}") from error
     for profile_name, gpu in catalogue.gpus.items():
@@ -135,6 +138,26 @@ def parse(text: str, name: str) -> Catalogue:
     for profile_name, model in catalogue.models.items():
         _check_model(name, profile_name, model)
     return catalogue
+
+
+def _check_keys(catalogue: str, raw: object) -> None:
+    """Refuse keys that nothing reads: `gpu:` for `gpus:` would add nothing, in silence."""
+    if not isinstance(raw, dict):
+        raise ConfigurationError(f"{catalogue}: gpus and models are needed, not {str(raw)[:40]!r}")
+    _refuse_unknown(f"{catalogue}", raw, {"gpus", "models"})
+    for part, kind in (("gpus", GpuProfile), ("models", ModelProfile)):
+        entries = raw.get(part) or {}
+        if not isinstance(entries, dict):
+            raise ConfigurationError(f"{catalogue}: {part}: names with their profiles are needed")
+        for name, entry in entries.items():
+            if isinstance(entry, dict):
+                _refuse_unknown(f"{catalogue}: {name}", entry, {field.name for field in fields(kind)})
+
+
+def _refuse_unknown(where: str, given: dict[object, object], known: set[str]) -> None:
+    unknown = [str(key)[:40] for key in given if key not in known]
+    if unknown:
+        raise ConfigurationError(f"{where}: {unknown[0]!r} is not known; known are {', '.join(sorted(known))}")
 
 
 def _named(profiles: dict[str, T], name: str, what: str) -> T:

@@ -4,7 +4,7 @@ It holds kernel times of A100, H100, H200, B200, L40S and others for vLLM by ver
 up for one step. Asking it in each of millions of iterations would take hours, so it is asked once, at a grid of
 batch sizes, and the answers become the same tables that the roofline makes (`IterationCost`):
 
-- the part that every token goes through, by tokens of a batch (`linear_s`), with the floor of a prefill's attention;
+- the part that every token goes through, by tokens of a batch (`linear_s`), with a floor of prefill attention;
 - steps that only decode, by sequences: a fixed part, and a slope in the tokens of context, through two contexts;
 - prefill attention, through two lengths, per pair of tokens.
 

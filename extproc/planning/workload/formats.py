@@ -1,8 +1,8 @@
 """What is known of trace formats: the columns and keys in which they hold lengths, times and prefixes.
 
 Rows (CSV with a header, or JSON lines) are told by their names: Azure, Mooncake, BurstGPT, ServeGen, the access
-log of our Envoy files, and plain `input_tokens`. Documents (one JSON value) are told by their keys: the CDF files of
-fleet-sim, and what vLLM's benchmark_serving saves with --save-detailed.
+log of our Envoy files, and plain `input_tokens`. Documents (one JSON value) are told by their keys: the CDF files
+of fleet-sim, and what vLLM's benchmark_serving saves with --save-detailed.
 """
 
 from dataclasses import dataclass

@@ -2,10 +2,10 @@
 
 A router in shadow mode counts prompt and completion tokens of every response in histograms of fixed buckets. What
 they cannot tell: which prompt had which completion, and where in its bucket a length lies. Lengths are spread
-evenly within a bucket; prompts and completions are paired at random, which understates long totals when long
-prompts come with long responses. The histogram of actual totals says by how much (`Lengths.note`). That of budgets
-says which share the router would really send to a short pool, with the max_tokens that clients really declare: it
-becomes `Lengths.budget`, of which alpha is taken.
+evenly within a bucket; prompts and completions are paired so that their totals are those of the histogram of
+actual totals, at random where a router has none. That of budgets says which share the router would really send to
+a short pool, with the max_tokens that clients really declare: it becomes `Lengths.budget`, of which alpha is
+taken.
 """
 
 from bisect import bisect_left
@@ -27,6 +27,7 @@ TOTAL = "dualpool_actual_total_tokens"
 BUDGET = "dualpool_budget_tokens"
 REQUESTS = "dualpool_requests_total"
 MAX_REQUESTS = 100_000
+PAIRING_ROUNDS = 10
 BUDGETS_NOTED = (2_048.0, 4_096.0, 8_192.0, 16_384.0)
 
 
@@ -105,6 +106,8 @@ def lengths_between(first: Scrape | None, second: Scrape) -> Lengths:
         raise ConfigurationError(f"{second.name}: {PROMPT} has counted no response")
     requests = min(responses, MAX_REQUESTS)
     prompt, output = (rng.permutation(_spread(counts[key], requests)) for key in (PROMPT, COMPLETION))
+    if sum(counts[TOTAL].values()) > 0:
+        prompt, output = _paired(prompt, output, counts[TOTAL])
     note = _pairing_note(counts[TOTAL], prompt + output) + _budget_note(counts[BUDGET])
     return Lengths(prompt, output, second.name, None, note, _budgets(counts[BUDGET], prompt + output))
 
@@ -141,17 +144,39 @@ def _spread(counts: dict[float, float], requests: int) -> Tokens:
     return whole
 
 
+def _paired(prompt: Tokens, output: Tokens, totals: dict[float, float]) -> tuple[Tokens, Tokens]:
+    """Pair prompts and outputs so that their sums have the distribution that was counted.
+
+    The sums are ranked and given the counted totals in that order; each output is then chosen by the rank of what
+    its prompt lacks to its total. A few rounds of this settle. Nothing ends up above the last bucket that counted
+    any.
+    """
+    wanted = _spread(totals, len(prompt))
+    ordered = np.sort(output)
+    for _ in range(PAIRING_ROUNDS):
+        target = np.empty_like(wanted)
+        target[np.argsort(prompt + output, kind="stable")] = wanted
+        output = np.empty_like(ordered)
+        output[np.argsort(target - prompt, kind="stable")] = ordered
+    finite = [edge for edge, count in totals.items() if count > 0 and np.isfinite(edge)]
+    if finite and totals.get(inf, 0.0) <= 0:
+        over = np.maximum(prompt + output - int(max(finite)), 0)
+        prompt = np.maximum(prompt - over, 1)
+        output = np.maximum(np.minimum(output, int(max(finite)) - prompt), 1)
+    return prompt, output
+
+
 def _pairing_note(totals: dict[float, float], paired: Tokens) -> str:
-    note = "Histograms do not tell which prompt had which completion: they are paired at random."
+    note = "Histograms do not tell which prompt had which completion: they are paired "
     counted = sum(totals.values())
     if counted == 0:
-        return note
+        return note + "at random."
     edges = sorted(edge for edge in totals if np.isfinite(edge))
     tail = edges[min(bisect_left(np.cumsum([totals[e] for e in edges]).tolist(), 0.9 * counted), len(edges) - 1)]
     measured = sum(value for edge, value in totals.items() if edge <= tail) / counted
     return (
-        f"{note} Of all requests {measured:.1%} took at most {tail:,.0f} tokens; of the pairs "
-        f"{np.mean(paired <= tail):.1%}."
+        f"{note}to the totals that were counted. Of all requests {measured:.1%} took at most {tail:,.0f} tokens; "
+        f"of the pairs {np.mean(paired <= tail):.1%}."
     )
 
 

@@ -1,0 +1,156 @@
+"""When two pools pay: workloads x objectives x balancing, each design tuned, one row of a table for each.
+
+python -m bench.planner_pays [--times roofline] [NAME...]      traces come from the folder that DUALPOOL_DATA names
+
+Llama-3-70B on H100. LMSYS-like, r1-like and chat with documents are made of stated distributions; Azure and
+Mooncake are the public traces. Each question is that of `dualpool plan --simulate` with the options that the row
+names.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from extproc.planning.design.plan import Plan, PlanOptions, make_plan
+from extproc.planning.design.pool import Tuning
+from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.model.costs import Costs, costs_of
+from extproc.planning.model.options import ProfileOptions, setup_of
+from extproc.planning.simulation.balancing import Balance, Balancing
+from extproc.planning.simulation.cache import ResultCache
+from extproc.planning.simulation.options import RunOptions
+from extproc.planning.simulation.runner import FleetEstimate
+from extproc.planning.workload.declared import DeclaredRule
+from extproc.planning.workload.inputs import load_traces
+from extproc.planning.workload.lengths import Lengths, from_means
+
+REQUESTS, LONGEST = 4_000, 16_000
+OBJECTIVES = {
+    "one for all": "else: ttft {long}s, tpot 80ms",
+    "by length": "<=8192: ttft 2s, tpot 80ms; else: ttft {long}s, tpot 80ms",
+}
+BALANCES = (Balance.LEAST_REQUEST, Balance.TOKENS)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A workload: requests per second, the largest context, what the longest requests may wait, and its
+    lengths.
+    """
+
+    rate: float
+    context: int
+    long_ttft_s: int
+    lengths: Callable[[], Lengths]
+
+
+def azure() -> Lengths:
+    """Return both traces of Azure 2023 together."""
+    folder = Path(os.environ["DUALPOOL_DATA"]) / "azure2023"
+    return load_traces([str(folder / f"AzureLLMInferenceTrace_{part}.csv") for part in ("conv", "code")])
+
+
+def mooncake() -> Lengths:
+    """Return Mooncake's conversations, without those over the context."""
+    path = Path(os.environ["DUALPOOL_DATA"]) / "mooncake" / "conversation_trace.jsonl"
+    lengths = load_traces([str(path)])
+    return lengths.subset(lengths.total <= 131_072)
+
+
+def long_answers() -> Lengths:
+    """Return short questions with answers of 1,500 tokens on average, as models that reason give."""
+    rng = np.random.default_rng(0)
+    output = np.minimum(rng.lognormal(7.0, 0.8, 20_000), 16_000).astype(np.int64) + 1
+    return Lengths(rng.geometric(1 / 300, 20_000), output, "r1-like")
+
+
+def documents(share: float) -> Lengths:
+    """Return LMSYS-like chat of which a share carries a document of 10,000 to 60,000 tokens."""
+    rng = np.random.default_rng(0)
+    prompt = rng.geometric(1 / 400, 20_000)
+    prompt = np.where(rng.random(20_000) < share, rng.integers(10_000, 60_000, 20_000), prompt)
+    return Lengths(prompt, rng.geometric(1 / 215, 20_000), f"chat + {share:.0%} documents")
+
+
+WORKLOADS = {
+    "azure": Workload(100, 16_384, 2, azure),
+    "lmsys-like": Workload(200, 16_384, 2, lambda: from_means(69.5, 214.5, 50_000, np.random.default_rng(0))),
+    "r1-like": Workload(20, 32_768, 2, long_answers),
+    "documents-1": Workload(60, 65_536, 30, lambda: documents(0.01)),
+    "documents-5": Workload(60, 65_536, 30, lambda: documents(0.05)),
+    "mooncake": Workload(10, 131_072, 30, mooncake),
+}
+
+
+def main() -> None:
+    """Print the table, a row as soon as it is known."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*", default=list(WORKLOADS))
+    parser.add_argument("--times", default="auto")
+    args = parser.parse_args()
+    columns = ("workload", "objective", "balancing", "vLLM's defaults", "one pool, tuned", "two pools, tuned")
+    print(f"| {' | '.join(columns)} | two against one |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    for name in args.names:
+        lengths = WORKLOADS[name].lengths()
+        for objective, text in OBJECTIVES.items():
+            for balance in BALANCES:
+                started = perf_counter()
+                row = _row(WORKLOADS[name], lengths, text, balance, args.times)
+                print(f"| {name} | {objective} {row}", flush=True)
+                print(f"  {name}, {objective}, {balance}: {perf_counter() - started:.0f} s", file=sys.stderr)
+
+
+def _row(work: Workload, lengths: Lengths, text: str, balance: Balance, times: str) -> str:
+    profile = ProfileOptions(
+        gpu="h100-80g",
+        long_context=work.context,
+        spare=0,
+        objective=text.format(long=work.long_ttft_s),
+        times=times,
+    )
+    setup = setup_of(profile, built_in())
+    balancing = Balancing(balance)
+    runs = RunOptions(REQUESTS, LONGEST, 1, (), "byteclass", balancing, "poisson", 1)
+    plan = make_plan(
+        lengths,
+        work.rate,
+        setup,
+        DeclaredRule.TRUTH,
+        options=PlanOptions(runs, Tuning(), 1.25),
+        cache=ResultCache(None),
+        progress=lambda *_: None,
+    )
+    costs = costs_of(setup)
+    usual, one, two = (_cheapest(plan, costs, kind) for kind in ("usual", "one", "two"))
+    saved = "-" if one is None or two is None else f"{100 * (costs.of(two).gpus / costs.of(one).gpus - 1):+.0f} %"
+    cells = [_cell(each, costs) for each in (usual, one, two)]
+    return f"| {balancing} | {' | '.join(cells)} | {saved} |"
+
+
+def _cheapest(plan: Plan, costs: Costs, kind: str) -> FleetEstimate | None:
+    ours = {
+        "usual": [f for f in plan.fleets if not f.design.setups],
+        "one": [f for f in plan.fleets if len(f.design.contexts) == 1],
+        "two": [f for f in plan.fleets if len(f.design.contexts) > 1],
+    }[kind]
+    return min(ours, key=lambda fleet: costs.of(fleet).gpus, default=None)
+
+
+def _cell(fleet: FleetEstimate | None, costs: Costs) -> str:
+    if fleet is None:
+        return "no fleet meets it"
+    cost, felt = costs.of(fleet), fleet.typical.summary.shortest.latency.ttft_p99_s
+    at = f" at {fleet.design.contexts[0]:,}" if len(fleet.design.contexts) > 1 else ""
+    steady = "" if not fleet.not_steady else ", not steady"
+    return f"{cost.gpus} ({cost.shape}{at}; short {felt:.2f} s{steady})"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""The recommended design as files: what starts vLLM, the router's configuration, Envoy's limits, Helm values.
+
+    vllm-POOL.args   arguments of `vllm serve`, one a line, for each pool
+    dualpool.yaml    pools and their thresholds; there is none for one pool, which needs no router
+    envoy.yaml       load balancing and circuit breakers of each pool's cluster, to merge into the clusters
+    values.yaml      replicas and arguments of each pool
+
+They are written from the fleet that the recommendation names, so that both say the same.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from extproc.core.errors import ConfigurationError
+from extproc.planning.design.plan import Plan
+from extproc.planning.design.recommend import recommended
+from extproc.planning.model.costs import Costs
+from extproc.planning.model.setup import Setup
+from extproc.planning.simulation.balancing import Balance, Balancing
+
+__all__ = ["apply_files", "write_files"]
+
+NAMES = {1: ("all",), 2: ("short", "long"), 3: ("short", "medium", "long")}
+WAITING = 1  # requests that may wait at an instance, for each that may run
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    name: str
+    limit: int
+    instances: int
+    in_flight: int
+    flags: tuple[str, ...]
+
+
+def write_files(plan: Plan, setup: Setup, costs: Costs, balancing: Balancing, directory: Path) -> list[Path]:
+    """Write the files into a directory, which is made when it is missing, and return their paths.
+
+    Raises ConfigurationError when nothing is recommended, or they cannot be written.
+    """
+    files = apply_files(plan, setup, costs, balancing)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (directory / name).write_text(text, "utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"--apply {directory}: {error.strerror}") from error
+    return [directory / name for name in files]
+
+
+def apply_files(plan: Plan, setup: Setup, costs: Costs, balancing: Balancing) -> dict[str, str]:
+    """Return the text of each file by its name."""
+    pools = _pools(plan, setup, costs)
+    files = {f"vllm-{pool.name}.args": "\n".join(pool.flags) + "\n" for pool in pools}
+    if len(pools) > 1:
+        rows = "\n".join(f"  - {{name: {pool.name}, max_budget_tokens: {pool.limit}}}" for pool in pools)
+        files["dualpool.yaml"] = f"# {plan.recommendation}\npools:\n{rows}\n"
+    files["envoy.yaml"] = _envoy(pools, balancing)
+    files["values.yaml"] = _values(pools)
+    return files
+
+
+def _pools(plan: Plan, setup: Setup, costs: Costs) -> list[_Pool]:
+    fleet = recommended(plan.fleets, costs)
+    if fleet is None:
+        raise ConfigurationError("--apply: nothing is recommended: no fleet is known to be in steady state")
+    design = fleet.design
+    lens = design.model_lens or design.contexts
+    pools = []
+    rows = zip(NAMES[len(lens)], design.contexts, costs.of(fleet).instances, lens, strict=True)
+    for index, (name, limit, instances, model_len) in enumerate(rows):
+        own, short = design.setup(index, setup), index < len(lens) - 1
+        seqs = own.limits(model_len, short=short).max_num_seqs
+        in_flight = instances * seqs * (1 + WAITING)
+        pools.append(_Pool(name, limit, instances, in_flight, own.flags(model_len, short=short)))
+    return pools
+
+
+def _envoy(pools: list[_Pool], balancing: Balancing) -> str:
+    policy = "ROUND_ROBIN" if balancing.rule is Balance.ROUND_ROBIN else "LEAST_REQUEST"
+    lines = [
+        f"# Planned with {balancing}. In flight: running (max_num_seqs) and as many waiting, at each instance."
+    ]
+    if balancing.rule is Balance.TOKENS:
+        lines.append("# Envoy alone cannot balance by prompt tokens: an endpoint picker has to.")
+    lines.append("clusters:")
+    for pool in pools:
+        lines += [f"  - name: pool_{pool.name}", f"    lb_policy: {policy}"]
+        if balancing.rule is Balance.LEAST_REQUEST:
+            lines.append(f"    least_request_lb_config: {{choice_count: {max(2, balancing.choices)}}}")
+        limits = ", ".join(
+            f"{key}: {pool.in_flight}" for key in ("max_connections", "max_pending_requests", "max_requests")
+        )
+        lines += ["    circuit_breakers:", f"      thresholds: [{{{limits}}}]"]
+    return "\n".join(lines) + "\n"
+
+
+def _values(pools: list[_Pool]) -> str:
+    lines = ["pools:"]
+    for pool in pools:
+        lines += [
+            f"  - name: {pool.name}",
+            f"    maxBudgetTokens: {pool.limit}",
+            f"    replicas: {pool.instances}",
+        ]
+        lines += ["    vllm:", "      args:", *(f"        - {flag}" for flag in pool.flags)]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,86 @@
+"""What a plan says is one thing: sentence, tables, plot, JSON and the files that it writes."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from extproc.cli import main as command_line
+from extproc.config.loading import load
+from tests.unit.planning_command import refusal_of
+
+QUESTION = ["--rate", "10", "--model", "llama-3-8b", "--gpu", "h100-80g", "--times", "roofline", "--simulate"]
+QUESTION += [
+    "--requests",
+    "3000",
+    "--objective",
+    "<=8192: ttft 0.6s; else: ttft 30s",
+    "--cache",
+    "none",
+    "--spare",
+    "0",
+]
+QUESTION += ["--balance", "full-scan", "--threshold", "3072"]
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], Path]:
+    """Run one plan with everything that it writes; return its JSON and its directory."""
+    folder = tmp_path_factory.mktemp("plan")
+    trace = folder / "t.jsonl"
+    rows = (
+        {"input_tokens": 30_000 if n % 10 == 0 else 200 + n % 900, "output_tokens": 50 + n % 100}
+        for n in range(2000)
+    )
+    trace.write_text("\n".join(map(json.dumps, rows)))
+    arguments = ["plan", "--trace", str(trace), *QUESTION, "--apply", str(folder / "out"), "--json"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command_line, "COMMANDS", ("plan",))
+        printed: list[str] = []
+        patch.setattr("builtins.print", lambda *text, **_: printed.append(" ".join(map(str, text))))
+        assert command_line.main(arguments) == 0
+    return json.loads(printed[0]), folder / "out"
+
+
+def test_sentence_json_and_files_name_the_same_fleet(planned: tuple[dict[str, object], Path]) -> None:
+    """GPUs of the sentence are those of a fleet in the JSON, and of the replicas in the files."""
+    plan, out = planned
+    sentence = str(plan["recommendation"])
+    fleets = plan["fleets"]
+    assert isinstance(fleets, list)
+    values = yaml.safe_load((out / "values.yaml").read_text())["pools"]
+    gpus = sum(
+        pool["replicas"] * int(re.findall(r"--tensor-parallel-size (\d+)", " ".join(pool["vllm"]["args"]))[0])
+        for pool in values
+    )
+    assert f": {gpus} GPUs" in sentence
+    assert gpus in [fleet["cost"]["gpus"] for fleet in fleets]
+
+
+def test_the_routers_configuration_is_one_that_it_reads(planned: tuple[dict[str, object], Path]) -> None:
+    """dualpool.yaml loads, and its thresholds are below the max_model_len of their pools."""
+    _, out = planned
+    if not (out / "dualpool.yaml").exists():
+        assert len(list(out.glob("vllm-*.args"))) == 1, "one pool needs no router"
+        return
+    pools = load(out / "dualpool.yaml").pools
+    for pool in pools:
+        args = (out / f"vllm-{pool.name}.args").read_text()
+        assert int(re.findall(r"--max-model-len (\d+)", args)[0]) >= pool.max_budget_tokens
+
+
+def test_envoys_limits_let_every_sequence_in(planned: tuple[dict[str, object], Path]) -> None:
+    """No circuit breaker is below what the instances may run at once."""
+    _, out = planned
+    for cluster in yaml.safe_load((out / "envoy.yaml").read_text())["clusters"]:
+        limits = cluster["circuit_breakers"]["thresholds"][0]
+        assert limits["max_requests"] == limits["max_connections"] >= 2
+
+
+def test_files_need_a_simulation(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cost model alone recommends nothing that could be applied."""
+    monkeypatch.setattr(command_line, "COMMANDS", ("plan",))
+    refused = refusal_of(["--mean-tokens", "500,100", "--rate", "9", "--apply", "out"], capsys)
+    assert "--apply: is only used with --simulate" in refused

@@ -1,0 +1,128 @@
+"""Traces of other projects, gzipped or not, and what a prefix cache holds of them."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from extproc.core.errors import ConfigurationError
+from extproc.planning.workload.inputs import load_traces
+from extproc.planning.workload.lengths import Lengths
+from extproc.planning.workload.options import WorkloadOptions, workload_of
+
+MOONCAKE = [
+    {"timestamp": 0, "input_length": 1500, "output_length": 10, "hash_ids": [1, 2, 3]},
+    {"timestamp": 3000, "input_length": 1100, "output_length": 20, "hash_ids": [1, 2, 9]},
+    {"timestamp": 4500, "input_length": 1024, "output_length": 5, "hash_ids": [1, 2]},
+]
+BURST_GPT = (
+    "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n5,x,472,18,490,log\n8,x,9,1,10,log\n"
+)
+SERVE_GEN = "request_id,timestamp,input_tokens,output_tokens\n0,1.5,100,7\n1,2.0,200,8\n"
+LOG = {"time": "2026-01-02T03:04:05.678Z", "pool": "short", "estimate": 900, "prompt_tokens": 640.0, "status": 200}
+
+
+def load(tmp_path: Path, text: str, name: str = "t") -> Lengths:
+    """Write a file and read it as a trace."""
+    path = tmp_path / name
+    path.write_text(text)
+    return load_traces([str(path)])
+
+
+def lines(rows: list[dict[str, object]]) -> str:
+    """Return JSON lines."""
+    return "\n".join(map(json.dumps, rows))
+
+
+def test_mooncake_has_milliseconds_and_prefixes(tmp_path: Path) -> None:
+    """Times become seconds; what an earlier prompt began with is cached, but never the last token."""
+    lengths = load(tmp_path, lines(MOONCAKE))
+    assert [1500, 1100, 1024] == lengths.prompt.tolist()
+    assert lengths.arrival_s is not None
+    assert [0.0, 3.0, 4.5] == lengths.arrival_s.tolist()
+    assert lengths.cached is not None
+    assert [0, 1024, 1008] == lengths.cached.tolist()
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt", "output", "times"),
+    [
+        (BURST_GPT, [472, 9], [18, 1], [0.0, 3.0]),
+        (SERVE_GEN, [100, 200], [7, 8], [0.0, 0.5]),
+        ('{"prompt_tokens": 12, "completion_tokens": 3}\n', [12], [3], None),
+        ('{"input_lens": [5, 6], "output_lens": [1, 2], "ttfts": [0.1, 0.2]}', [5, 6], [1, 2], None),
+        (json.dumps(LOG), [640], [260], None),
+    ],
+    ids=["BurstGPT", "ServeGen", "usage", "benchmark_serving", "access log"],
+)  # fmt: skip
+def test_formats_are_told_by_their_names(
+    tmp_path: Path, text: str, prompt: list[int], output: list[int], times: list[float] | None
+) -> None:
+    """Columns and keys decide, not the order of columns."""
+    lengths = load(tmp_path, text)
+    assert (prompt, output) == (lengths.prompt.tolist(), lengths.output.tolist())
+    assert times == (None if lengths.arrival_s is None else lengths.arrival_s.tolist())
+
+
+@pytest.mark.parametrize("text", ['{"cdf": [[512, 0.25], [1024, 1.0]]}', "[[512, 0.25],\n [1024, 1.0]]"])
+def test_a_cdf_of_totals_is_divided_as_fleet_sim_does(tmp_path: Path, text: str) -> None:
+    """Four fifths of each total are the prompt, and the note says so."""
+    lengths = load(tmp_path, text)
+    assert lengths.total.max() <= 1025
+    assert np.mean(lengths.prompt <= 410) == pytest.approx(0.25, abs=0.01)
+    assert "80% of each is taken as the prompt" in lengths.note
+
+
+def test_a_gzipped_trace_is_read(tmp_path: Path) -> None:
+    """The ending .gz is enough."""
+    path = tmp_path / "t.jsonl.gz"
+    path.write_bytes(gzip.compress(lines(MOONCAKE).encode()))
+    assert len(load_traces([str(path)])) == 3
+
+
+def test_a_broken_archive_is_one_sentence(tmp_path: Path) -> None:
+    """What is no gzip, or ends early, names the file."""
+    path = tmp_path / "t.jsonl.gz"
+    for data in (b"no archive", gzip.compress(lines(MOONCAKE).encode())[:-12]):
+        path.write_bytes(data)
+        with pytest.raises(ConfigurationError, match=r"t\.jsonl\.gz"):
+            load_traces([str(path)])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"cdf": [[512, 1.0]]}', "1 point"),
+        ('{"input_lens": [5], "output_lens": []}', "of one length"),
+        ('[["a", 1]]', "Expected"),
+        ("time,tokens\n1,2\n", "line 1 is"),
+        ("input_tokens,output_tokens\n1\n", "1 columns"),
+        ('{"input_lens": [99999999999999999999], "output_lens": [1]}', "t: "),
+    ],
+)
+def test_what_is_no_trace_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
+    """Too few points, lists that do not match, cells that are missing."""
+    with pytest.raises(ConfigurationError, match=message) as refused:
+        load(tmp_path, text)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_stated_share_is_cached_in_whole_blocks(tmp_path: Path) -> None:
+    """A third of a prompt of 1,500 tokens is 31 blocks of 16; what is computed is the rest."""
+    path = tmp_path / "t"
+    path.write_text(lines(MOONCAKE))
+    lengths, _ = workload_of(WorkloadOptions(trace=(str(path),), rate=1.0, prefix_cache="0.333"))
+    assert lengths.cached is not None
+    assert [496, 352, 336] == lengths.cached.tolist()
+    assert [1004, 748, 688] == lengths.computed.tolist()
+
+
+@pytest.mark.parametrize("asked", ["1", "-0.1", "nan", "much", "trace"])
+def test_a_share_that_cannot_be_is_refused(tmp_path: Path, asked: str) -> None:
+    """Shares lie from 0 to below 1; `trace` needs hash_ids."""
+    path = tmp_path / "t"
+    path.write_text('{"input_tokens": 5, "output_tokens": 5}\n')
+    with pytest.raises(ConfigurationError, match="--prefix-cache"):
+        workload_of(WorkloadOptions(trace=(str(path),), rate=1.0, prefix_cache=asked))
