@@ -3,12 +3,13 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
 
 from extproc.cli import main as command_line
 from extproc.config.loading import load
+from extproc.documents import read_document
 from tests.unit.planning_command import refusal_of
 
 QUESTION = ["--rate", "10", "--model", "llama-3-8b", "--gpu", "h100-80g", "--times", "roofline", "--simulate"]
@@ -23,6 +24,11 @@ QUESTION += [
     "0",
 ]
 QUESTION += ["--balance", "full-scan", "--threshold", "3072"]
+
+
+def document(path: Path) -> Any:
+    """Return what a YAML file says."""
+    return read_document(path.read_text())
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +56,7 @@ def test_sentence_json_and_files_name_the_same_fleet(planned: tuple[dict[str, ob
     sentence = str(plan["recommendation"])
     fleets = plan["fleets"]
     assert isinstance(fleets, list)
-    values = yaml.safe_load((out / "values.yaml").read_text())["pools"]
+    values = document(out / "values.yaml")["pools"]
     gpus = sum(
         pool["replicas"] * int(re.findall(r"--tensor-parallel-size (\d+)", " ".join(pool["vllm"]["args"]))[0])
         for pool in values
@@ -74,7 +80,7 @@ def test_the_routers_configuration_is_one_that_it_reads(planned: tuple[dict[str,
 def test_envoys_limits_let_every_sequence_in(planned: tuple[dict[str, object], Path]) -> None:
     """No circuit breaker is below what the instances may run at once."""
     _, out = planned
-    for cluster in yaml.safe_load((out / "envoy.yaml").read_text())["clusters"]:
+    for cluster in document(out / "envoy.yaml")["clusters"]:
         limits = cluster["circuit_breakers"]["thresholds"][0]
         assert limits["max_requests"] == limits["max_connections"] >= 2
 
