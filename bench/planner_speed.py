@@ -17,7 +17,7 @@ from extproc.planning.simulation.search import Design, RouterKind, SearchTask, m
 from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.inputs import load_traces
 
-DATA = Path(os.environ.get("DUALPOOL_DATA") or Path(__file__).parents[2] / "shared" / "data") / "azure2023"
+DATA = Path(os.environ.get("DUALPOOL_DATA", ".")) / "azure2023"
 TRACE = [str(DATA / f"AzureLLMInferenceTrace_{part}.csv") for part in ("conv", "code")]
 LONG = 65_536
 

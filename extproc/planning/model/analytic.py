@@ -36,6 +36,7 @@ __all__ = [
 USUAL_CONTEXTS = (2_048, 4_096, 8_192, 16_384, 32_768, 65_536, 131_072)
 KEEP = 0.8  # of the best saving: the band in which the exact threshold does not matter
 ROUNDING = 1e-9
+AS_GOOD = 0.005  # difference of the honest form that no fleet of whole instances shows
 MAX_BREAKPOINTS = 1_000_000
 
 
@@ -151,7 +152,11 @@ def analyse(
     # Of equally small fleets the one with the larger continuous saving has more room.
     # A threshold that leaves one of the pools without requests is one pool under another name.
     real = [split for split in splits if 0 < split.alpha < 1] or splits
-    best = min(real, key=lambda split: (split.instances, -split.honest_form))
+    fewest = min(split.instances for split in real)
+    smallest = [split for split in real if split.instances == fewest]
+    most = max(split.honest_form for split in smallest)
+    # Of those that are as good to within rounding the smallest threshold, or it would jump from end to end.
+    best = next(split for split in smallest if split.honest_form >= most - AS_GOOD)
     out_of_reach = tuple(t for t, split in tried.items() if split is None)
     return Analysis(rule, rate, long, right, splits, best, _band(splits, best), out_of_reach)
 

@@ -23,6 +23,7 @@ from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import MeasuredRates, Setup
 from extproc.planning.paper.figures import PAPER, PAPER_SLOTS, PaperFigures
 from extproc.planning.paper.mi300x import MI300X, project, whole
+from extproc.planning.simulation.balancing import Balance, Balancing
 from extproc.planning.simulation.cache import ResultCache
 from extproc.planning.simulation.runner import FleetEstimate, search_all
 from extproc.planning.simulation.search import Design, SearchTask
@@ -30,9 +31,11 @@ from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.lengths import Lengths, from_means
 
 __all__ = [
+    "BALANCING",
     "LONG",
     "PAPER_COSTS",
     "PAPER_RATES",
+    "RATE",
     "SHORT",
     "SWEEP",
     "FormulaSplit",
@@ -175,12 +178,13 @@ def _tasks(catalogue: Catalogue, lengths: Lengths, requests: int, seeds: int) ->
         *((physical, Design(f"two pools at {t:,}", (t, LONG))) for t in thresholds),
     ]
     return [
-        SearchTask(design, setup, lengths, DeclaredRule.TRUTH, RATE, requests, seeds, "ema")
+        SearchTask(design, setup, lengths, DeclaredRule.TRUTH, RATE, requests, seeds, "ema", BALANCING)
         for setup, design in designs
     ]
 
 
 SLOT_DESIGNS = 3
+BALANCING = Balancing(Balance.FULL_SCAN)  # the paper names none; this one is the kindest to large pools
 
 
 def _workload(name: str, lengths: Lengths, fleets: tuple[FleetEstimate, ...], setup: Setup) -> WorkloadReplay:

@@ -9,11 +9,28 @@ from rich.text import Text
 from extproc.planning.output.tables import fleet_tables, text_table
 from extproc.planning.paper.figures import PAPER_SLOTS
 from extproc.planning.paper.reasons import reasons
-from extproc.planning.paper.replay import LONG, PAPER_COSTS, PAPER_RATES, SHORT, Replay, WorkloadReplay
+from extproc.planning.paper.replay import (
+    BALANCING,
+    LONG,
+    PAPER_COSTS,
+    PAPER_RATES,
+    RATE,
+    SHORT,
+    Replay,
+    WorkloadReplay,
+)
 from extproc.planning.simulation.runner import FleetEstimate
 
 __all__ = ["comparison_rows", "replay_renderables"]
 
+STEADY_S = 60.0
+WHERE_FROM = (
+    "Where its 31 to 42 % can come from: from max_num_seqs, when one pool is run with as few sequences as fit "
+    "at full length, and two pools are not; and from short requests that no longer wait behind long prefills, "
+    "when they have a TTFT of their own. Where they cannot come from: from max_model_len itself, because vLLM "
+    "takes blocks on demand and reserves nothing. Nor from this trace at one objective for all: nearly all of "
+    "an instance's time is the prefill of its prompts, which no split makes cheaper."
+)
 COLUMNS = ("", "paper", "with its numbers", "physical")
 
 
@@ -27,8 +44,11 @@ def replay_renderables(replay: Replay) -> Iterator[RenderableType]:
         f"simulations with its slots ({PAPER_SLOTS[0]} and {PAPER_SLOTS[1]} sequences), which know no rates. "
         f"Physical: the cost model with the roofline's rates; simulations with vLLM's default "
         f"max_num_seqs ({replay.max_num_seqs}) and max_num_batched_tokens {replay.batch.chosen:,}, the "
-        "planner's choice."
+        f"planner's choice. Pools are balanced by {BALANCING}. "
+        f"Each run is {replay.requests / RATE:,.0f} s of traffic"
+        + (", too short to be a steady state: sizes are too small." if replay.requests / RATE < STEADY_S else ".")
     )
+    yield Text(WHERE_FROM)
     for work in replay.workloads:
         yield text_table(
             f"{work.name}: one pool of {LONG:,} / two pools at {SHORT:,}", COLUMNS, comparison_rows(work)
