@@ -143,7 +143,7 @@ class LearningRouter:
         prompt = int(self._workload.prompt[request])
         bound = ceil(prompt * seen.bound_per_token)
         self.under_counted += prompt > bound
-        pool, _ = self._pools.place(NO_TEXT, TokenBudget(prompt, bound, output, 1))
+        pool, _ = self._pools.place(NO_TEXT, TokenBudget(prompt, bound, output, 1, prompt))
         return self._index[pool.name]
 
     def _facts(self, request: int) -> RequestFacts:
