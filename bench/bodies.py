@@ -12,7 +12,7 @@ from bench.numbered import chat_body, upload_body
 from bench.stack import Gateway, Stack
 from bench.uploads import Outcome, Upload, upload_all
 
-__all__ = ["measure", "retries_on_the_default_route", "uploads"]
+__all__ = ["DEFAULT_RETRIES", "NO_RETRIES", "measure", "retries_on_the_default_route", "uploads"]
 
 MODES = ("streamed", "buffered", "full-duplex")
 SIZES = {"64 KiB": 64 << 10, "256 KiB": 256 << 10, "900 KiB": 900 << 10, "2 MiB": 2 << 20, "10 MiB": 10 << 20}
@@ -28,6 +28,8 @@ DEFAULT_RETRIES = {
     "retriable_status_codes": [503],
     "num_retries": 2,
 }
+# The policy that has none: what takes such retries away where only something can be merged over them.
+NO_RETRIES = {"retry_on": "none"}
 NOTES = f"""\
 Numbered words as bodies of {", ".join(SIZES)}, with content-length and chunked, as a chat
 request and on a path that is none of ours, {PARALLEL} at a time. Each is sent in two halves, and between them the

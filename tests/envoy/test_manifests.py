@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from bench.bodies import NO_RETRIES
 from extproc.config.loading import parse
 from extproc.config.schema import Configuration
 from extproc.core.placing.decision import Mode
 from extproc.server.app import LAST_STREAMS_S
 from extproc.server.listening import HEALTH_NAMES
-from tests.envoy.harness.gateway import connection_manager, ext_proc, load, virtual_host
+from tests.envoy.harness.gateway import cluster, connection_manager, ext_proc, load, route, virtual_host
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ROOT = DEPLOY.parent
@@ -104,16 +105,26 @@ def test_kustomization_lists_every_file(kubernetes: dict[tuple[str, str], dict[s
     assert files == set(kubernetes["Kustomization", ""]["resources"])
 
 
-def istio_patches() -> dict[str, Any]:
-    """Return the values that Istio merges into Envoy's configuration, by what they apply to."""
-    patches = documents("istio")["EnvoyFilter", "dualpool"]["spec"]["configPatches"]
-    return {patch["applyTo"]: patch["patch"]["value"] for patch in patches}
+ISTIO = ("istio", "istio/gateway-api", "istio/inference-pools")
 
 
-def test_istio_merges_what_the_tests_run() -> None:
+def istio_patches(variant: str) -> dict[str, Any]:
+    """Return the values that Istio merges into Envoy's configuration, by what they apply to (and the route)."""
+    patches = documents(variant)["EnvoyFilter", "dualpool"]["spec"]["configPatches"]
+
+    def target(patch: dict[str, Any]) -> str:
+        routes = patch["match"].get("routeConfiguration")
+        name: str = routes["vhost"]["route"]["name"] if routes else patch["applyTo"]
+        return name
+
+    return {target(patch): patch["patch"]["value"] for patch in patches}
+
+
+@pytest.mark.parametrize("variant", ISTIO)
+def test_istio_merges_what_the_tests_run(variant: str) -> None:
     """Every value in the EnvoyFilter is that of envoy/streamed.yaml, which runs on the real Envoy."""
-    patches, document = istio_patches(), load("streamed")
-    manager, routes = connection_manager(document), virtual_host(document)["routes"]
+    patches, document = istio_patches(variant), load("streamed")
+    manager = connection_manager(document)
     merged = patches["NETWORK_FILTER"]["typed_config"]
     assert {key: manager[key] for key in merged} == merged
     filter_ = patches["HTTP_FILTER"]["typed_config"]
@@ -121,22 +132,77 @@ def test_istio_merges_what_the_tests_run() -> None:
         "grpc_service": {"envoy_grpc": {"cluster_name": "outbound|9002||dualpool.dualpool.svc.cluster.local"}}
     }
     assert ext_proc(document) | service == filter_
-    assert routes[1]["route"] == patches["HTTP_ROUTE"]["route"]
-    aggregate = document["static_resources"]["clusters"][2]
+    for key, value in patches["VIRTUAL_HOST"].items():
+        assert virtual_host(document)[key] == value
+    patience = {"timeout": "0s", "idle_timeout": manager["stream_idle_timeout"]}
+    assert patience.items() <= patches["short"]["route"].items()
+    assert patience.items() <= patches["long"]["route"].items()
+
+
+@pytest.mark.parametrize("variant", ISTIO[:2])
+def test_istio_repairs_what_the_tests_repair(variant: str) -> None:
+    """Where Istio chooses endpoints, the short route's retry and its cluster are those of envoy/streamed.yaml."""
+    patches, document = istio_patches(variant), load("streamed")
+    short = dict(patches["short"]["route"])
+    del short["idle_timeout"]
+    assert route(document, "short")["route"] == short
+    aggregate = cluster(document, "short_then_long")
     clusters = patches["CLUSTER"]["cluster_type"]["typed_config"].pop("clusters")
     aggregate["cluster_type"]["typed_config"].pop("clusters")
     assert aggregate == patches["CLUSTER"]
     assert ["short", "long"] == [re.split(r"[-.]", name)[1] for name in clusters]
-    for key, value in patches["VIRTUAL_HOST"].items():
-        assert virtual_host(document)[key] == value
+
+
+@pytest.mark.parametrize("variant", ISTIO)
+def test_istio_asks_the_router_on_our_routes_only(variant: str) -> None:
+    """The filter is off but on the routes `short` and `long`, by a name that no filter of Istio's own has."""
+    patches = istio_patches(variant)
+    inserted = patches["HTTP_FILTER"]
+    assert (True, "dualpool") == (inserted["disabled"], inserted["name"])
+    kind = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute"
+    enabled = {"dualpool": {"@type": kind, "overrides": {}}}
+    on = {name: value.get("typed_per_filter_config") for name, value in patches.items()}
+    assert {"short": enabled, "long": enabled} == {name: value for name, value in on.items() if value}
+
+
+def test_istio_has_no_retries_on_the_default_route() -> None:
+    """Istio gives routes retries that say nothing of them: ours says none, or has them merged away."""
+    long = documents("istio")["VirtualService", "llm"]["spec"]["http"][-1]
+    assert ("long", {"attempts": 0}) == (long["name"], long["retries"])
+    for variant in ISTIO[1:]:
+        assert NO_RETRIES == istio_patches(variant)["long"]["route"]["retry_policy"]
+
+
+def test_istio_asks_the_router_before_the_endpoint_picker() -> None:
+    """With InferencePools, ours comes before the filter that Istio adds for them; else right before the router."""
+    before = {}
+    for variant in ISTIO:
+        patches = documents(variant)["EnvoyFilter", "dualpool"]["spec"]["configPatches"]
+        (patch,) = (each for each in patches if each["applyTo"] == "HTTP_FILTER")
+        assert "INSERT_BEFORE" == patch["patch"]["operation"]
+        before[variant] = patch["match"]["listener"]["filterChain"]["filter"]["subFilter"]["name"]
+    picker, router = "envoy.filters.http.ext_proc", "envoy.filters.http.router"
+    assert dict(zip(ISTIO, (router, router, picker), strict=True)) == before
 
 
 def test_istio_routes_by_the_router_s_header(configuration: Configuration) -> None:
-    """The first route matches the pool header, and carries the name that the retry is merged into."""
-    short, long = documents("istio")["VirtualService", "llm"]["spec"]["http"]
+    """Routes have the names that patches are merged by; the short one matches the pool header; long is last."""
+    rules = documents("istio")["VirtualService", "llm"]["spec"]["http"]
+    assert ["upgrade", "short", "long"] == [rule["name"] for rule in rules]
     match = {configuration.headers.pool: {"exact": configuration.pools[0].name}}
-    assert ([{"headers": match}], "short") == (short["match"], short["name"])
-    assert "match" not in long
+    assert ([{"headers": match}], False) == (rules[1]["match"], "match" in rules[2])
+    for variant, names in zip(ISTIO[1:], (["upgrade", "short", "long"], ["short", "long"]), strict=True):
+        rules = documents(variant)["HTTPRoute", "llm"]["spec"]["rules"]
+        assert names == [rule["name"] for rule in rules]
+        header = {"name": configuration.headers.pool, "value": configuration.pools[0].name}
+        assert [header] == rules[-2]["matches"][0]["headers"]
+
+
+@pytest.mark.parametrize("variant", ISTIO[:2])
+def test_a_black_holed_short_pool_costs_a_second(variant: str) -> None:
+    """Istio's own connect timeout is ten times ours."""
+    rule = documents(variant)["DestinationRule", "vllm-short"]["spec"]["trafficPolicy"]["connectionPool"]
+    assert cluster(load("streamed"), "pool_short")["connect_timeout"] == rule["tcp"]["connectTimeout"]
 
 
 def test_envoy_gateway_says_the_same_as_the_files_the_tests_run(configuration: Configuration) -> None:
@@ -153,10 +219,41 @@ def test_envoy_gateway_says_the_same_as_the_files_the_tests_run(configuration: C
     assert "16Mi" == client["connection"]["bufferLimit"]
     assert 16 << 20 < configuration.listen.max_message_bytes
     retry = gateway["BackendTrafficPolicy", "llm-short"]["spec"]["retry"]
-    policy = virtual_host(document)["routes"][1]["route"]["retry_policy"]
+    policy = route(document, "short")["route"]["retry_policy"]
     assert policy["retry_on"] == ",".join(retry["retryOn"]["triggers"])
     assert policy["retriable_status_codes"] == retry["retryOn"]["httpStatusCodes"]
     assert (policy["num_retries"], 1) == (retry["numRetries"], retry["numAttemptsPerPriority"])
+    assert "retry" not in gateway["BackendTrafficPolicy", "llm"]["spec"]
+    short = gateway["BackendTrafficPolicy", "llm-short"]["spec"]["timeout"]["tcp"]["connectTimeout"]
+    assert cluster(document, "pool_short")["connect_timeout"] == short
+
+
+def test_envoy_gateway_asks_for_the_router_s_health(configuration: Configuration) -> None:
+    """The health check asks for a name that the router answers to, in time for its drain."""
+    policy = documents("envoy-gateway")["EnvoyExtensionPolicy", "dualpool"]["spec"]["extProc"][0]
+    check = policy["backendSettings"]["healthCheck"]["active"]
+    assert "GRPC" == check["type"]
+    assert check["grpc"]["service"] in HEALTH_NAMES
+    assert float(check["interval"].removesuffix("s")) * 2 < configuration.drain_s
+
+
+def test_envoy_gateway_logs_what_the_tests_read() -> None:
+    """Each field of the access log is, under its name, that of envoy/buffered.yaml."""
+    proxy = documents("envoy-gateway")["EnvoyProxy", "llm"]["spec"]["telemetry"]["accessLog"]["settings"][0]
+    (log,) = connection_manager(load("buffered"))["access_log"]
+    fields = log["typed_config"]["log_format"]["json_format"]
+    assert proxy["format"]["json"].items() <= fields.items()
+
+
+def test_envoy_gateway_s_patch_raises_the_limits_of_heads() -> None:
+    """What has no field in Envoy Gateway is patched to what envoy/buffered.yaml has."""
+    patches = documents("envoy-gateway/patches")["EnvoyPatchPolicy", "llm"]["spec"]["jsonPatches"]
+    manager = connection_manager(load("buffered"))
+    for patch in patches:
+        value: Any = manager
+        for part in patch["operation"]["path"].partition("/typed_config/")[2].split("/"):
+            value = value[part]
+        assert value == patch["operation"]["value"]
 
 
 def test_envoy_gateway_by_passes_what_its_buffer_cannot_hold(configuration: Configuration) -> None:
@@ -168,6 +265,8 @@ def test_envoy_gateway_by_passes_what_its_buffer_cannot_hold(configuration: Conf
     assert [10_000_000, 16 << 20, 10**12] == taken
     targets = gateway["EnvoyExtensionPolicy", "dualpool"]["spec"]["targetRefs"]
     assert ["llm", "llm-short"] == [target["name"] for target in targets]
+    (upgrade,) = gateway["HTTPRoute", "llm-upgrade"]["spec"]["rules"]
+    assert "upgrade" == upgrade["matches"][0]["headers"][0]["name"]
     (short,) = gateway["HTTPRoute", "llm-short"]["spec"]["rules"]
     assert [{"name": configuration.headers.pool, "value": "short"}] == short["matches"][0]["headers"]
 

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from bench.bodies import retries_on_the_default_route, uploads
+from bench.bodies import DEFAULT_RETRIES, NO_RETRIES, retries_on_the_default_route, uploads
 from bench.numbered import break_in, chat_body
 from bench.uploads import Outcome, upload_all
-from tests.envoy.harness.gateway import FILES, Document, Gateway, checks_often, load, virtual_host
+from tests.envoy.harness.gateway import FILES, Document, Gateway, checks_often, load, route, virtual_host
 from tests.envoy.harness.numbered import NumberedPools
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.router import RouterProcess
 
-SIZES = (64 << 10, 900 << 10, 2 << 20)
+SIZES = (64 << 10, 2 << 20)
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,16 @@ def test_retries_on_the_default_route_corrupt_bodies(serve: Callable[..., Served
     assert all(" after " in each.broken for each in corrupted)
 
 
+def test_retries_merged_away_are_harmless(serve: Callable[..., Served]) -> None:
+    """A condition that Envoy does not know, merged over a default policy, leaves no retries and whole bodies."""
+
+    def merged_away(document: Document) -> None:
+        route(document, "long")["route"]["retry_policy"] = DEFAULT_RETRIES | NO_RETRIES
+
+    served = serve("streamed", merged_away)
+    assert {(200, True)} == {(each.status, each.intact) for each in send(served, left_alone)}
+
+
 @pytest.mark.parametrize("mode", ["buffered", "full-duplex"])
 def test_retries_on_the_default_route_are_harmless_elsewhere(serve: Callable[..., Served], mode: str) -> None:
     """The other modes give the route nothing before the body is over or echoed: retries there double nothing."""
@@ -130,14 +140,14 @@ def test_retries_on_the_default_route_are_harmless_elsewhere(serve: Callable[...
 
 @pytest.mark.parametrize("name", [path.stem for path in FILES.glob("*.yaml")])
 def test_only_the_short_route_has_retries(name: str) -> None:
-    """No route that serves a request whose body has not ended has a retry policy, nor has the virtual host."""
+    """No route that may serve a request before its body has ended has a retry policy, nor has the virtual host."""
 
     def retried(document: Document) -> set[str]:
         host = virtual_host(document)
         assert "retry_policy" not in host
         return {each["name"] for each in host["routes"] if "retry_policy" in each["route"]}
 
-    assert {"short"} == retried(load(name))
+    assert {"short", "small_body"} == retried(load(name))
 
 
 def test_breaks_are_found() -> None:
