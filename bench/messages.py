@@ -169,7 +169,8 @@ def _forward_rules() -> tuple[set[str], set[str]]:
     document: Any = read_document(CONFIGURATION.read_text("utf-8"))
     listener = document["static_resources"]["listeners"][0]
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
-    rules = manager["http_filters"][0]["typed_config"].get("forward_rules", {})
+    filters = {each["name"]: each for each in manager["http_filters"]}
+    rules = filters["envoy.filters.http.ext_proc"]["typed_config"].get("forward_rules", {})
     return _exact(rules.get("allowed_headers", {})), _exact(rules.get("disallowed_headers", {}))
 
 

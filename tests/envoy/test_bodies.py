@@ -11,7 +11,7 @@ import pytest
 from tests.envoy.harness.building import Build
 from tests.envoy.harness.caller import Caller
 from tests.envoy.harness.calls import chat
-from tests.envoy.harness.gateway import Document, connection_manager, virtual_host
+from tests.envoy.harness.gateway import Document, connection_manager, route, virtual_host
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import MODEL
 from tests.envoy.harness.raw import RawClient, chat_body
@@ -162,9 +162,8 @@ def test_slow_upload_is_waited_for_in_buffered_mode(build: Build) -> None:
 def small_buffers(document: Document) -> None:
     """Make buffered.yaml's limit 64 KiB, so that it is met without moving much."""
     document["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] = 65536
-    host = virtual_host(document)
-    del host["request_body_buffer_limit"]
-    host["routes"][0]["match"]["headers"][0]["range_match"]["start"] = 65537
+    del virtual_host(document)["request_body_buffer_limit"]
+    route(document, "very_large_body")["match"]["headers"][0]["range_match"]["start"] = 65537
 
 
 def test_over_the_buffer_limit(build: Build, router: RouterProcess) -> None:
@@ -186,7 +185,7 @@ def test_by_pass_for_very_large_bodies(build: Build, mode: str, router: RouterPr
     """Switched on at the admin port, very large bodies go long and the router hears nothing of them."""
 
     def from_64_kib(document: Document) -> None:
-        virtual_host(document)["routes"][0]["match"]["headers"][0]["range_match"]["start"] = 65536
+        route(document, "very_large_body")["match"]["headers"][0]["range_match"]["start"] = 65536
 
     caller = build(mode, change=from_64_kib, router=router)
     body = chat_body(MODEL, "word " * 20_000, max_tokens=16)

@@ -10,14 +10,22 @@ from extproc.wire import decode
 from tests.envoy.harness.gateway import (
     FILES,
     Document,
+    cluster,
     connection_manager,
     envoy_binary,
     ext_proc,
     load,
+    route,
     virtual_host,
 )
 
 NAMES = ["buffered", "full-duplex", "streamed"]
+
+
+PROTOCOL = (
+    "/static_resources/clusters/3/typed_extension_protocol_options"
+    "/envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+)
 
 
 def test_all_files_are_known() -> None:
@@ -60,8 +68,8 @@ def differences(one: Any, other: Any, path: str = "") -> set[str]:
                 "processing_mode/request_body_mode",
                 "send_body_without_waiting_for_header_response",
                 "route_config/virtual_hosts/0/request_body_buffer_limit",
-                "route_config/virtual_hosts/0/routes/0/match/headers/0/range_match/start",
-                "route_config/virtual_hosts/0/routes/0/match/runtime_fraction/default_value/numerator",
+                "route_config/virtual_hosts/0/routes/1/match/headers/0/range_match/start",
+                "route_config/virtual_hosts/0/routes/1/match/runtime_fraction/default_value/numerator",
                 "/layered_runtime/layers/0/static_layer/dualpool.bypass_percent",
             },
         ),
@@ -72,6 +80,10 @@ def differences(one: Any, other: Any, path: str = "") -> set[str]:
                 "processing_mode/request_trailer_mode",
                 "send_body_without_waiting_for_header_response",
                 "/static_resources/clusters/3/common_lb_config",
+                "/static_resources/clusters/3/outlier_detection",
+                f"{PROTOCOL}/explicit_http_config/http2_protocol_options/initial_stream_window_size",
+                f"{PROTOCOL}/explicit_http_config/http2_protocol_options/max_outbound_frames",
+                "message_timeout",
                 "/static_resources/clusters/3/health_checks/0/interval",
                 "/static_resources/clusters/3/health_checks/0/no_traffic_interval",
             },
@@ -104,8 +116,18 @@ def test_limits_fit_the_router_s_defaults(name: str) -> None:
     assert held < buffered
     largest_message: int = virtual_host(document).get("request_body_buffer_limit", buffered)
     assert largest_message < router.listen.max_message_bytes
-    health = document["static_resources"]["clusters"][3]["health_checks"][0]
+    health = cluster(document, "dualpool")["health_checks"][0]
     assert milliseconds(health["interval"]) * 2 < router.drain_s * 1000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_small_bodies_are_held_whole(name: str) -> None:
+    """The route for small bodies takes none that the filter before the router would refuse to hold."""
+    document = load(name)
+    per_filter = route(document, "small_body")["typed_per_filter_config"]
+    length = route(document, "small_body")["match"]["headers"][0]["range_match"]
+    assert length["end"] - 1 == per_filter["whole_small_bodies"]["buffer"]["max_request_bytes"]
+    assert route(document, "short")["route"] == route(document, "small_body")["route"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -116,9 +138,9 @@ def test_names_are_the_router_s_defaults(name: str) -> None:
     mutations = manager["early_header_mutation_extensions"][0]["typed_config"]["mutations"]
     headers = router.headers
     assert [headers.pool, headers.estimate, headers.reason] == [each["remove"] for each in mutations]
-    match = virtual_host(document)["routes"][1]["match"]["headers"][0]
+    match = route(document, "short")["match"]["headers"][0]
     assert (headers.pool, router.pools[0].name) == (match["name"], match["string_match"]["exact"])
-    endpoint = document["static_resources"]["clusters"][3]["load_assignment"]["endpoints"][0]["lb_endpoints"][0]
+    endpoint = cluster(document, "dualpool")["load_assignment"]["endpoints"][0]["lb_endpoints"][0]
     port = endpoint["endpoint"]["address"]["socket_address"]["port_value"]
     assert router.listen.address.endswith(f":{port}")
 

@@ -1,8 +1,11 @@
 """What the short pool refuses, the long pool serves: Envoy's retry, seen by the client and by the router."""
 
 import socket
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from socketserver import StreamRequestHandler, ThreadingTCPServer
 from typing import Any
 
 import openai
@@ -11,6 +14,7 @@ import pytest
 from tests.envoy.harness.building import Build
 from tests.envoy.harness.caller import Caller
 from tests.envoy.harness.calls import SHORT_TEXT, chat
+from tests.envoy.harness.gateway import Document, cluster, moved_to, route
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import MODEL, REFUSED_TOKENS
 from tests.envoy.harness.router import RouterProcess
@@ -98,13 +102,107 @@ def test_many_repairs_at_once(caller: Caller) -> None:
     assert {("long", "2")} == outcomes
 
 
+@pytest.mark.parametrize("status", [404, 413, 422, 503])
+def test_other_refusals_are_repaired(caller: Caller, status: int) -> None:
+    """What servers other than vLLM say to a prompt that is too long, or to a model that they do not serve."""
+    response = caller.http.post(
+        "/v1/completions",
+        json={"model": MODEL, "prompt": SHORT_TEXT, "max_tokens": 4},
+        headers={"x-emulate-fault": f"status={status}"},
+    )
+    assert ("long", "2") == (response.headers["x-served-by"], response.headers["x-envoy-attempt-count"])
+
+
+@pytest.mark.parametrize("status", [401, 429, 500])
+def test_a_pool_s_own_word_is_not_repeated(caller: Caller, status: int) -> None:
+    """Credentials, rate limits and errors are the short pool's to answer: one attempt."""
+    response = caller.http.post(
+        "/v1/completions",
+        json={"model": MODEL, "prompt": SHORT_TEXT, "max_tokens": 4},
+        headers={"x-emulate-fault": f"status={status}"},
+    )
+    assert (status, "1") == (response.status_code, response.headers["x-envoy-attempt-count"])
+
+
+class Dying(StreamRequestHandler):
+    """A pool that dies while it works on a request: it has read all of it, and has said nothing."""
+
+    def handle(self) -> None:
+        """Read one request, and cut the connection."""
+        length = 0
+        while line := self.rfile.readline().strip().lower():
+            length = int(line.partition(b":")[2]) if line.startswith(b"content-length") else length
+        self.rfile.read1(1 << 20) if not length else self.rfile.read(length)
+
+
+@pytest.fixture
+def dying_pool() -> Iterator[str]:
+    """Run a pool that dies with each request; give its address."""
+    with ThreadingTCPServer(("127.0.0.1", 0), Dying) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+def test_short_pool_that_dies_before_its_response(
+    build: Build, mode: str, router: RouterProcess, dying_pool: str
+) -> None:
+    """A request in a short pool that dies before the first byte of a response is served by the long one."""
+    caller = build(mode, change=lambda document: moved_to(document, "pool_short", dying_pool), router=router)
+    headers = chat(caller, SHORT_TEXT)
+    assert ("long", "2") == (headers["x-served-by"], headers["x-envoy-attempt-count"])
+
+
+def test_short_pool_that_dies_is_an_error_without_reset(
+    build: Build, router: RouterProcess, dying_pool: str
+) -> None:
+    """With `reset-before-request` for `reset` the same request is a 503: the fault without the mend."""
+
+    def only_before(document: Document) -> None:
+        moved_to(document, "pool_short", dying_pool)
+        policy = route(document, "short")["route"]["retry_policy"]
+        policy["retry_on"] = policy["retry_on"].replace("reset", "reset-before-request")
+
+    caller = build("streamed", change=only_before, router=router)
+    response = caller.http.post("/v1/completions", json={"model": MODEL, "prompt": SHORT_TEXT, "max_tokens": 4})
+    assert 503 == response.status_code
+
+
+@pytest.fixture
+def black_hole() -> Iterator[str]:
+    """Give an address that swallows connections: nobody accepts, and the queue of those that wait is full."""
+    with socket.socket() as listening, ExitStack() as waiting:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        address = listening.getsockname()
+        for _ in range(4):
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)  # noqa: FBT003  (a name of the standard library's)
+            client.connect_ex(address)
+        yield f"127.0.0.1:{address[1]}"
+
+
+def test_short_pool_that_swallows_connections(build: Build, router: RouterProcess, black_hole: str) -> None:
+    """A short pool that does not answer connections costs its connect_timeout, and the long pool serves."""
+
+    def swallowing(document: Document) -> None:
+        moved_to(document, "pool_short", black_hole)
+        cluster(document, "pool_short")["connect_timeout"] = "0.2s"
+
+    caller = build("streamed", change=swallowing, router=router)
+    headers = chat(caller, SHORT_TEXT)
+    assert ("long", "2") == (headers["x-served-by"], headers["x-envoy-attempt-count"])
+    assert 1 == caller.stack.gateway.statistic("cluster.pool_short.upstream_cx_connect_timeout")
+
+
 @pytest.mark.parametrize("mode", ["streamed"])
 def test_short_pool_that_is_down(build: Build, mode: str, router: RouterProcess) -> None:
     """With nothing listening in the short pool, short requests are served by the long pool."""
 
-    def nobody_there(document: dict[str, Any]) -> None:
-        endpoints = document["static_resources"]["clusters"][0]["load_assignment"]["endpoints"]
-        endpoints[0]["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["port_value"] = port
+    def nobody_there(document: Document) -> None:
+        moved_to(document, "pool_short", f"127.0.0.1:{port}")
 
     # Bound and not listening: connections are refused, and nobody else can get the port meanwhile.
     with socket.socket() as bound:

@@ -7,7 +7,7 @@ from socketserver import StreamRequestHandler, ThreadingTCPServer
 import pytest
 
 from tests.envoy.harness.building import Build
-from tests.envoy.harness.gateway import Document, connection_manager
+from tests.envoy.harness.gateway import Document, connection_manager, moved_to, route, virtual_host
 from tests.envoy.harness.raw import RawClient
 from tests.envoy.harness.router import RouterProcess
 
@@ -39,12 +39,11 @@ def echo_port() -> Iterator[int]:
 
 @pytest.mark.parametrize("path", ["/socket", "/v1/chat/completions"])
 def test_a_websocket_passes(build: Build, mode: str, path: str, router: RouterProcess, echo_port: int) -> None:
-    """A GET that upgrades is let go at its headers, to the long pool, and then carries bytes both ways."""
+    """A GET that upgrades goes to the long pool without the router, and then carries bytes both ways."""
 
     def upgrades(document: Document) -> None:
         connection_manager(document)["upgrade_configs"] = [{"upgrade_type": "websocket"}]
-        endpoint = document["static_resources"]["clusters"][1]["load_assignment"]["endpoints"][0]
-        endpoint["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["port_value"] = echo_port
+        moved_to(document, "pool_long", f"127.0.0.1:{echo_port}")
 
     caller = build(mode, change=upgrades, router=router)
     with RawClient(caller.stack.gateway.port) as client:
@@ -54,4 +53,43 @@ def test_a_websocket_passes(build: Build, mode: str, path: str, router: RouterPr
             client.send(word)
             assert word == client.receive(len(word))
     (entry,) = caller.access_log()
-    assert ("long", None, 101) == (entry["route"], entry["reason"], entry["status"])
+    assert ("upgrade", None, 101) == (entry["route"], entry["reason"], entry["status"])
+
+
+def test_a_post_that_upgrades_does_not_wait(
+    build: Build, mode: str, router: RouterProcess, echo_port: int
+) -> None:
+    """A POST that asks for another protocol has no end: it goes to the long pool without the router."""
+
+    def upgrades(document: Document) -> None:
+        connection_manager(document)["upgrade_configs"] = [{"upgrade_type": "websocket"}]
+        moved_to(document, "pool_long", f"127.0.0.1:{echo_port}")
+
+    caller = build(mode, change=upgrades, router=router)
+    with RawClient(caller.stack.gateway.port) as client:
+        client.head(f"{caller.root}/v1/chat/completions", connection="upgrade", upgrade="websocket")
+        assert 101 == client.response().status
+        client.send(b"ping")
+        assert b"ping" == client.receive(4)
+    (entry,) = caller.access_log()
+    assert ("upgrade", None) == (entry["route"], entry["reason"])
+    assert 0 == caller.stack.gateway.statistic("http.ingress.ext_proc.streams_started")
+
+
+def test_a_post_that_upgrades_hangs_in_buffered_mode(build: Build, router: RouterProcess, echo_port: int) -> None:
+    """Without the route `upgrade`, mode BUFFERED waits for the end of a body that has none.
+
+    The fault without the mend; a timer of 1 s for the whole request ends it.
+    """
+
+    def no_route(document: Document) -> None:
+        manager = connection_manager(document)
+        manager |= {"upgrade_configs": [{"upgrade_type": "websocket"}], "request_timeout": "1s"}
+        routes = virtual_host(document)["routes"]
+        routes.remove(route(document, "upgrade"))
+        moved_to(document, "pool_long", f"127.0.0.1:{echo_port}")
+
+    caller = build("buffered", change=no_route, router=router)
+    with RawClient(caller.stack.gateway.port) as client:
+        client.head(f"{caller.root}/v1/chat/completions", connection="upgrade", upgrade="websocket")
+        assert 408 == client.response().status

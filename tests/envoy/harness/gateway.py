@@ -20,10 +20,13 @@ __all__ = [
     "Gateway",
     "checks_often",
     "closes_soon",
+    "cluster",
     "connection_manager",
     "envoy_binary",
     "ext_proc",
     "load",
+    "moved_to",
+    "route",
     "virtual_host",
 ]
 
@@ -45,7 +48,9 @@ def connection_manager(document: Document) -> Document:
 
 def ext_proc(document: Document) -> Document:
     """Return the settings of the ext_proc filter."""
-    settings: Document = connection_manager(document)["http_filters"][0]["typed_config"]
+    name = "envoy.filters.http.ext_proc"
+    filters = connection_manager(document)["http_filters"]
+    settings: Document = next(each for each in filters if each["name"] == name)["typed_config"]
     return settings
 
 
@@ -55,9 +60,29 @@ def virtual_host(document: Document) -> Document:
     return host
 
 
+def route(document: Document, name: str) -> Document:
+    """Return a route by its name."""
+    found: Document = next(each for each in virtual_host(document)["routes"] if each["name"] == name)
+    return found
+
+
+def cluster(document: Document, name: str) -> Document:
+    """Return a cluster by its name."""
+    clusters = document["static_resources"]["clusters"]
+    found: Document = next(each for each in clusters if each["name"] == name)
+    return found
+
+
+def moved_to(document: Document, name: str, address: str) -> None:
+    """Give a cluster another host:port."""
+    host, _, port = address.rpartition(":")
+    endpoint = cluster(document, name)["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
+    endpoint["address"]["socket_address"] = {"address": host, "port_value": int(port)}
+
+
 def checks_often(document: Document) -> None:
     """Check the router's health each 0.1 s instead of each 2 s, so that a test need not wait for it."""
-    check = document["static_resources"]["clusters"][3]["health_checks"][0]
+    check = cluster(document, "dualpool")["health_checks"][0]
     check |= {"interval": "0.1s", "no_traffic_interval": "0.1s"}
 
 
@@ -133,9 +158,6 @@ def _on_free_ports(document: Document, addresses: dict[str, str]) -> Document:
         "address": "127.0.0.1",
         "port_value": 0,
     }
-    for cluster in document["static_resources"]["clusters"]:
-        if (address := addresses.get(cluster["name"])) is not None:
-            host, _, port = address.rpartition(":")
-            endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
-            endpoint["address"]["socket_address"] = {"address": host, "port_value": int(port)}
+    for name, address in addresses.items():
+        moved_to(document, name, address)
     return document
