@@ -14,16 +14,11 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 
 def _run(options: argparse.Namespace) -> int:
-    import asyncio  # noqa: PLC0415  (other commands start faster without the server's imports)
-
-    import uvloop  # noqa: PLC0415
-
-    from extproc.config.loading import load, parse  # noqa: PLC0415
+    from extproc.config.loading import load, parse  # noqa: PLC0415  (other commands start faster without these)
     from extproc.server.app import serve  # noqa: PLC0415
     from extproc.telemetry.log import configure_logging  # noqa: PLC0415
 
     configuration = load(options.config) if options.config else parse("")
     configure_logging(configuration.log_level)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(configuration))
+    serve(configuration)
     return 0

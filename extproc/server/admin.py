@@ -4,19 +4,18 @@ What belongs to the event loop is asked of the event loop; that it answers in ti
 asked for frozen objects and nothing else: to write them out takes longer than a request may wait.
 """
 
-import asyncio
-import concurrent.futures
 import socket
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.protocol import LearnedState
+from extproc.server.loop import Loop
 from extproc.state.snapshot import to_json
 
 __all__ = ["Admin", "AdminPages"]
@@ -24,6 +23,7 @@ __all__ = ["Admin", "AdminPages"]
 LOOP_RESPONSES_WITHIN_S = 2.0
 STOPS_WITHIN_S = 0.05
 Page = tuple[HTTPStatus, str, bytes]
+T = TypeVar("T")
 
 
 class AdminPages:
@@ -32,6 +32,7 @@ class AdminPages:
     def __init__(
         self,
         registry: CollectorRegistry,
+        loop: Loop,
         ready: Callable[[], bool],
         state: Callable[[], LearnedState],
         config_json: bytes,
@@ -40,7 +41,7 @@ class AdminPages:
         self._ready = ready
         self._state = state
         self._config_json = config_json
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
 
     def page(self, path: str) -> Page:
         """Return status, content type and body for a path."""
@@ -49,25 +50,22 @@ class AdminPages:
                 case "/metrics":
                     return HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(self._registry)
                 case "/healthz":
-                    self._on_loop(lambda: None)
+                    self._ask(lambda: None)
                     return _text(HTTPStatus.OK, "ok\n")
                 case "/readyz":
-                    ready = self._on_loop(self._ready)
+                    ready = self._ask(self._ready)
                     return _text(HTTPStatus.OK, "ready\n") if ready else _unavailable("not ready\n")
                 case "/config":
                     return HTTPStatus.OK, "application/json", self._config_json
                 case "/state":
-                    return HTTPStatus.OK, "application/json", to_json(self._on_loop(self._state)).encode()
+                    return HTTPStatus.OK, "application/json", to_json(self._ask(self._state)).encode()
                 case _:
                     return _text(HTTPStatus.NOT_FOUND, "paths: /metrics /healthz /readyz /config /state\n")
-        except (TimeoutError, concurrent.futures.CancelledError, RuntimeError) as error:
-            return _unavailable(f"the event loop does not answer: {type(error).__name__}\n")
+        except TimeoutError:
+            return _unavailable(f"the event loop has not answered for {LOOP_RESPONSES_WITHIN_S} s\n")
 
-    def _on_loop(self, function: Callable[[], Any]) -> Any:  # noqa: ANN401  (whatever the function returns)
-        if self._loop.is_closed():
-            raise RuntimeError("event loop is closed")
-        call: Coroutine[Any, Any, Any] = _call(function)
-        return asyncio.run_coroutine_threadsafe(call, self._loop).result(LOOP_RESPONSES_WITHIN_S)
+    def _ask(self, function: Callable[[], T]) -> T:
+        return self._loop.ask(function, LOOP_RESPONSES_WITHIN_S)
 
 
 class Admin:
@@ -127,10 +125,6 @@ def _handler(pages: AdminPages) -> type[BaseHTTPRequestHandler]:
             """Stay silent: probes and scrapes come every few seconds."""
 
     return Handler
-
-
-async def _call(function: Callable[[], Any]) -> Any:  # noqa: ANN401
-    return function()
 
 
 def _text(status: HTTPStatus, text: str) -> Page:

@@ -1,18 +1,20 @@
 """Putting a router together from its configuration, running it, and letting it go without losing a request."""
 
-import asyncio
 import logging
 import signal
 import time
+from typing import Final
 
-import grpc
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
 from extproc.compose import compose
 from extproc.config.loading import as_json
 from extproc.config.schema import Configuration
 from extproc.server.admin import Admin, AdminPages
-from extproc.server.listening import Health, listen
+from extproc.server.grpc_core import UNIMPLEMENTED, Call, Core
+from extproc.server.health import EXT_PROC_SERVICE, Health
+from extproc.server.listening import listen
+from extproc.server.loop import Loop
 from extproc.server.streams import Streams
 from extproc.telemetry.fan_out import FanOut
 from extproc.telemetry.log import LogListener
@@ -22,8 +24,9 @@ from extproc.wire.encode import Encoder
 
 __all__ = ["App", "serve"]
 
+PROCESS: Final = f"/{EXT_PROC_SERVICE}/Process"
 # After the drain time only streams that would lose bytes are open still; they get this long to end by themselves.
-LAST_STREAMS_S = 10.0
+LAST_STREAMS_S: Final = 10.0
 
 log = logging.getLogger("dualpool")
 
@@ -31,68 +34,78 @@ log = logging.getLogger("dualpool")
 class App:
     """One router with its servers; `grpc_address` and `admin_address` are known once it is made.
 
-    Has to be made on a running event loop. Raises ConfigurationError for what cannot be bound or read.
+    `run` serves in the thread that calls it; `end` may be called from any other, and from a signal's handler.
+    Raises ConfigurationError for what cannot be bound or read.
     """
 
     def __init__(self, configuration: Configuration) -> None:
         self._drain_s = configuration.drain_s
-        self._stopped = False
+        self._asked_to_end = self._hurries = False
         registry = CollectorRegistry()
         for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
             registry.register(collector)
         metrics = Metrics(registry, configuration.metrics.max_models, configuration.metrics.max_categories)
-        self.router = compose(configuration, FanOut([metrics, LogListener(time.monotonic)]))
+        listener = FanOut([metrics, LogListener(time.monotonic)])
+        self.router = compose(configuration, listener)
         decoder, encoder = Decoder(configuration.tenant_header), Encoder(configuration.headers)
         self._streams = Streams(self.router, decoder, encoder, metrics, configuration.exchange.deadline_ms)
         self._health = Health()
-        self._server: grpc.aio.Server
-        self._server, self.grpc_address = listen(configuration.listen, self._streams, self._health)
+        self._core = Core()
+        self.grpc_address = listen(self._core, configuration.listen, self._on_call)
+        self.loop = Loop(self._core, [self._streams.deadlines], listener.failed)
         pages = AdminPages(
-            registry, lambda: self._health.ready, self.router.placer.estimator.state, as_json(configuration)
+            registry,
+            self.loop,
+            lambda: self._health.ready,
+            self.router.placer.estimator.state,
+            as_json(configuration),
         )
         self._admin = Admin(configuration.admin.address, pages)
         self.admin_address = self._admin.address
 
-    async def start(self) -> None:
-        """Begin to serve, then say so."""
-        await self._server.start()
+    def run(self) -> None:
+        """Serve until asked to end, drain, and return cleanly from every stream."""
+        self._core.start()
         self._admin.start()
-        await self._health.set_ready(ready=True)
+        self._health.set_ready(ready=True)
         log.info("serving", extra={"fields": {"grpc": self.grpc_address, "admin": self.admin_address}})
+        self.loop.run(lambda: self._asked_to_end)
+        if not self._hurries:
+            self._drain()
+        self._stop()
 
-    async def drain(self, hurry: asyncio.Event) -> None:
-        """Tell all that we go, serve on for the drain time (or until `hurry`), then return from every stream."""
+    def end(self, *, at_once: bool = False) -> None:
+        """Ask to end, after the drain time or at once; so does a second call."""
+        self._hurries = at_once or self._asked_to_end
+        self._asked_to_end = True
+
+    def _drain(self) -> None:
+        """Tell all that we go, and serve on for the drain time."""
         log.info("draining", extra={"fields": {"drain_s": self._drain_s}})
-        await self._health.set_ready(ready=False)
-        try:
-            async with asyncio.timeout(self._drain_s):
-                await hurry.wait()
-        except TimeoutError:
-            pass
-        await self.stop()
+        self._health.set_ready(ready=False)
+        ends_s = time.monotonic() + self._drain_s
+        self.loop.run(lambda: self._hurries or time.monotonic() >= ends_s)
 
-    async def stop(self) -> None:
-        """Return cleanly from every stream and close; a second call does nothing."""
-        if self._stopped:
-            return
-        self._stopped = True
-        stopping = asyncio.ensure_future(self._server.stop(LAST_STREAMS_S))
+    def _stop(self) -> None:
+        self._core.stop_accepting()
+        self._health.end()
         self._streams.drain()
-        await stopping
-        await asyncio.to_thread(self._admin.stop)
+        ends_s = time.monotonic() + LAST_STREAMS_S
+        self.loop.run(lambda: self._core.done or time.monotonic() >= ends_s)
+        self._core.close()
+        self._admin.stop()
         log.info("stopped")
 
+    def _on_call(self, call: Call, method: str) -> None:
+        if method == PROCESS:
+            self._streams.serve(call)
+        elif not self._health.serve(call, method):
+            call.finish(code=UNIMPLEMENTED, details=b"no such method")
 
-async def serve(configuration: Configuration) -> None:
+
+def serve(configuration: Configuration) -> None:
     """Run until SIGTERM or SIGINT, then drain; a second signal ends the drain at once."""
     app = App(configuration)
-    asked, hurry = asyncio.Event(), asyncio.Event()
-
-    def on_signal() -> None:
-        (hurry if asked.is_set() else asked).set()
-
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, on_signal)
-    await app.start()
-    await asked.wait()
-    await app.drain(hurry)
+        signal.signal(number, lambda *_: app.end())
+    app.run()

@@ -1,11 +1,9 @@
-"""One timer for the deadlines of all streams.
+"""The deadlines of all streams that may wait equally long.
 
-Every stream may be held equally long, so they come due in the order in which they began: a queue and a single
-timer for its head serve all. Streams that were answered in time are dropped from the head when the timer comes, so
-that under load it comes once in a deadline's time, not once for each stream.
+They come due in the order in which they began: one queue serves all, and only its head is looked at. Streams that
+wait no more are dropped when they come to its head.
 """
 
-import asyncio
 from collections import deque
 from typing import Protocol
 
@@ -26,25 +24,25 @@ class Held(Protocol):
 
 
 class Deadlines:
-    """Calls `on_deadline` of each stream that still waits `after_s` seconds after it was added."""
+    """Calls `on_deadline` of each stream that still waits `after_s` seconds after it began."""
 
     def __init__(self, after_s: float) -> None:
         self._after_s = after_s
         self._queue: deque[tuple[float, Held]] = deque()
-        self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, held: Held, now_s: float) -> None:
-        """Start the time of one stream; `now_s` is the event loop's clock."""
-        self._queue.append((now_s + self._after_s, held))
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_at(self._queue[0][0], self._on_timer)
+    @property
+    def next_s(self) -> float:
+        """When the next one is due, by the clock that `add` was told; infinite when none is."""
+        return self._queue[0][0] if self._queue else float("inf")
 
-    def _on_timer(self) -> None:
-        loop = asyncio.get_running_loop()
-        now_s = loop.time()
+    def add(self, held: Held, began_s: float) -> None:
+        """Start the time of one stream."""
+        self._queue.append((began_s + self._after_s, held))
+
+    def expire(self, now_s: float) -> None:
+        """Call all that are due."""
         queue = self._queue
         while queue and (queue[0][0] <= now_s or not queue[0][1].waits):
             _, held = queue.popleft()
             if held.waits:
                 held.on_deadline()
-        self._timer = loop.call_at(queue[0][0], self._on_timer) if queue else None

@@ -1,74 +1,54 @@
-"""The grpc.aio server: options, credentials, the raw-bytes handler, and the health service."""
+"""Where we listen, and how: gRPC's options, credentials from files, and what is said when it cannot be."""
 
 import ssl
 from pathlib import Path
+from typing import Final
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from extproc.config.schema import ListenSettings, TlsFiles
 from extproc.core.errors import ConfigurationError
-from extproc.server.streams import Streams
+from extproc.server.grpc_core import CannotListen, Core, OnCall, Options
 
-__all__ = ["Health", "listen"]
+__all__ = ["listen"]
 
-SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
-# The names that endpoint pickers answer to, so that a gateway's probes need no change; "" is the server itself.
-HEALTH_NAMES = ("", "liveness", "readiness", SERVICE)
-MESSAGE_MARGIN_BYTES = 1 << 20
-
-
-class Health:
-    """gRPC health (grpc.health.v1) and readiness, set together."""
-
-    def __init__(self) -> None:
-        self.ready = False
-        self.servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in the stubs
-
-    async def set_ready(self, *, ready: bool) -> None:
-        """Tell all who ask or watch. Liveness stays SERVING: a draining process must not be killed for it."""
-        self.ready = ready
-        status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in HEALTH_NAMES:
-            alive = health_pb2.HealthCheckResponse.SERVING if name == "liveness" else status
-            await self.servicer.set(name, alive)
+MESSAGE_MARGIN_BYTES: Final = 1 << 20
+# A gateway that vanished without a word is noticed within 80 s, and its streams end.
+_KEEPALIVE: Final = (
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+)
 
 
-def listen(settings: ListenSettings, streams: Streams, healths: Health) -> tuple[grpc.aio.Server, str]:
-    """Make a server bound to its address, not started yet; return it and the address with its real port.
+def listen(core: Core, settings: ListenSettings, on_call: OnCall) -> str:
+    """Bind the address; return it with its real port.
 
     Raises ConfigurationError for an address or TLS file that cannot be used.
     """
-    limit = settings.max_message_bytes + MESSAGE_MARGIN_BYTES
-    server = grpc.aio.server(
-        options=[
-            ("grpc.max_receive_message_length", limit),
-            ("grpc.max_send_message_length", limit),
-            # Two processes on one port would each see a part of the traffic without anybody's intent.
-            ("grpc.so_reuseport", 0),
-        ]
-    )
-    # Without serializers the handler sees and returns raw bytes: wire/ parses what it needs, once.
-    handler = grpc.stream_stream_rpc_method_handler(streams.process)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, {"Process": handler}),))
-    health_pb2_grpc.add_HealthServicer_to_server(healths.servicer, server)
-    return server, _bind(server, settings)
-
-
-def _bind(server: grpc.aio.Server, settings: ListenSettings) -> str:
+    credentials = None if settings.tls is None else _credentials(settings.tls)
     try:
-        if settings.tls is None:
-            port = server.add_insecure_port(settings.address)
-        else:
-            port = server.add_secure_port(settings.address, _credentials(settings.tls))
-    except RuntimeError as error:
-        # gRPC does not say which of the two it is.
+        port = core.listen(settings.address, _options(settings), credentials, on_call)
+    except CannotListen as error:
         if settings.tls is not None:
             _check_pem(settings.tls)
         raise ConfigurationError(f"listen.address: {settings.address!r} cannot be bound: {error}") from error
     if settings.address.startswith("unix:"):
         return settings.address
     return f"{settings.address.rpartition(':')[0]}:{port}"
+
+
+def _options(settings: ListenSettings) -> Options:
+    limit = settings.max_message_bytes + MESSAGE_MARGIN_BYTES
+    return (
+        ("grpc.max_receive_message_length", limit),
+        ("grpc.max_send_message_length", limit),
+        # Two processes on one port would each see a part of the traffic without anybody's intent.
+        ("grpc.so_reuseport", 0),
+        *_KEEPALIVE,
+    )
 
 
 def _credentials(files: TlsFiles) -> grpc.ServerCredentials:

@@ -1,32 +1,26 @@
-"""Driving exchanges over grpc.aio streams: read a message, hand it to the exchange, write what it replies.
+"""Driving exchanges over calls: take a message, hand it to the exchange, send what it replies.
 
-What an exchange may do when is its own to know; here is only the order of reads and writes. Messages of a stream
-are handled one after the other. A deadline or a drain comes in between: its replies are written before the next
-message is handled.
+What an exchange may do when is its own to know, and in which order messages go out the call's; here is only what
+lies between them: bytes to events, replies to bytes, the deadline, the drain, and the books.
 """
 
-import asyncio
 import time
-from collections.abc import AsyncIterator
-from typing import Any
-
-import grpc
+from collections.abc import Sequence
 
 from extproc.core.exchange.events import Abort, Broken, Close, Deadline, Drain, Event, Reply
 from extproc.core.exchange.machine import Exchange
 from extproc.core.router.router import Router
 from extproc.server.deadlines import Deadlines
+from extproc.server.grpc_core import INTERNAL, OK, Call
 from extproc.telemetry.metrics import Metrics
 from extproc.wire.decode import Decoder
 from extproc.wire.encode import Encoder
 
 __all__ = ["Streams"]
 
-Context = grpc.aio.ServicerContext[bytes, bytes]
-
 
 class Streams:
-    """All open streams of one server; `process` is the ext_proc method's handler (raw bytes in and out)."""
+    """All open streams of one server."""
 
     def __init__(
         self, router: Router, decoder: Decoder, encoder: Encoder, metrics: Metrics, deadline_ms: int
@@ -37,151 +31,114 @@ class Streams:
         self.metrics = metrics
         self.deadlines = Deadlines(deadline_ms / 1000)
         self.draining = False
-        self._open: set[_Stream] = set()
-        metrics.open_streams.set_function(self._open.__len__)
+        self.open: set[_Stream] = set()
+        metrics.open_streams.set_function(self.open.__len__)
 
-    async def process(self, _requests: AsyncIterator[bytes], context: Context) -> None:
+    def serve(self, call: Call) -> None:
         """Serve one stream until its exchange closes it or the gateway does."""
-        stream = _Stream(self, context)
-        self._open.add(stream)
-        try:
-            await stream.run()
-        finally:
-            self._open.discard(stream)
-            stream.end()
+        stream = call.handler = _Stream(self, call)
+        self.open.add(stream)
+        call.send()
 
     def drain(self) -> None:
         """Let every exchange end as soon as that is harmless, at the end of a drain."""
         self.draining = True
-        for stream in self._open:
+        for stream in list(self.open):
             stream.drain()
 
 
 class _Stream:
-    __slots__ = (
-        "_aborted",
-        "_began_s",
-        "_busy",
-        "_closed",
-        "_context",
-        "_deadline_writes",
-        "_exchange",
-        "_processing_s",
-        "_streams",
-        "_task",
-    )
+    __slots__ = ("_began_s", "_call", "_exchange", "_processing_s", "_streams")
 
-    def __init__(self, streams: Streams, context: Context) -> None:
+    def __init__(self, streams: Streams, call: Call) -> None:
         self._streams = streams
-        self._context = context
-        self._task: asyncio.Task[Any] | None = asyncio.current_task()
+        self._call = call
         self._exchange: Exchange | None = None
-        self._deadline_writes: asyncio.Task[None] | None = None
-        self._busy = False
-        self._closed = False
-        self._aborted = False
         self._began_s = 0.0
         self._processing_s = 0.0
-
-    async def run(self) -> None:
-        """Serve until the end. A cancellation of our own ends it as cleanly as a return."""
-        try:
-            await self._serve()
-        except asyncio.CancelledError:
-            if not self._closed:
-                raise
-        if self._aborted:
-            await self._context.abort(grpc.StatusCode.INTERNAL, "an exception in the router; see its log")
-
-    def drain(self) -> None:
-        """Tell the exchange; a stream that it closes ends now, or when what is being written is out."""
-        if self._exchange is not None:
-            self._handle(Drain(), self._exchange)
-            if self._closed and not self._busy:
-                self._interrupt()
 
     @property
     def waits(self) -> bool:
         """Whether a request is held."""
         return self._exchange is not None and self._exchange.holding
 
-    def on_deadline(self) -> None:
-        """Reply to what is held."""
-        self._deadline_writes = asyncio.ensure_future(self._write_deadline())
-
-    def end(self) -> None:
-        """Record the time spent, and tell the exchange."""
-        if self._exchange is not None:
-            self._exchange.end()
-        metrics = self._streams.metrics
-        metrics.streams().inc()
-        metrics.processing_seconds().observe(self._processing_s)
-
-    async def _serve(self) -> None:
-        context = self._context
-        while not self._closed:
-            message = await context.read()
-            if message is grpc.aio.EOF:  # type: ignore[attr-defined]  # not in stubs
-                return
-            self._busy = True
-            if self._deadline_writes is not None:
-                await self._deadline_writes
-            if not self._closed:
-                for reply in self._take(message):
-                    await context.write(reply)
-            self._busy = False
-
-    async def _write_deadline(self) -> None:
-        assert self._exchange is not None
-        for reply in self._handle(Deadline(), self._exchange):
-            await self._context.write(reply)
-        if self._closed and not self._busy:
-            self._interrupt()
-
-    def _interrupt(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-
-    def _take(self, message: bytes) -> list[bytes]:
-        """Handle a message; return what to write."""
-        decoder, exchange = self._streams.decoder, self._exchange
+    def on_message(self, message: bytes) -> None:
+        """Called with each message of the gateway."""
+        streams, exchange = self._streams, self._exchange
         try:
             if exchange is not None:
-                return self._handle(decoder.next(message), exchange)
-            modes, event = decoder.first(message)
+                event = streams.decoder.next(message)
+            else:
+                modes, event = streams.decoder.first(message)
         except Exception as error:  # noqa: BLE001  (whatever it is, the request goes on)
-            return self._break(Broken(error))
-        self._exchange = exchange = Exchange(self._streams.router, modes)
-        if self._streams.draining:
+            self._break(Broken(error))
+            return
+        if exchange is not None:
+            self._handle(event, exchange)
+            return
+        self._exchange = exchange = Exchange(streams.router, modes)
+        if streams.draining:
             exchange.handle(Drain(), 0.0)
-        replies = self._handle(event, exchange)
+        self._handle(event, exchange)
         if exchange.holding:
-            self._streams.deadlines.add(self, self._began_s)
-        return replies
+            streams.deadlines.add(self, self._began_s)
 
-    def _break(self, event: Broken) -> list[bytes]:
-        if self._exchange is None:
+    def on_end(self) -> None:
+        """Called when the gateway ends the stream, or is gone."""
+        self._finish((), OK)
+
+    def on_deadline(self) -> None:
+        """Reply to what is held."""
+        if self._exchange is not None:
+            self._handle(Deadline(), self._exchange)
+
+    def drain(self) -> None:
+        """Tell the exchange; one that has not begun is told when it does."""
+        if self._exchange is not None:
+            self._handle(Drain(), self._exchange)
+
+    def _break(self, event: Broken) -> None:
+        if self._exchange is not None:
+            self._handle(event, self._exchange)
+        else:
             self._streams.router.listener.failed(event.error)
-            self._closed = True
-            return []
-        return self._handle(event, self._exchange)
+            self._finish((), OK)
 
-    def _handle(self, event: Event, exchange: Exchange) -> list[bytes]:
-        """Hand an event to the exchange; return what to write. Notes whether the stream is over after that."""
+    def _handle(self, event: Event, exchange: Exchange) -> None:
+        """Hand an event to the exchange, and send what it replies."""
         streams, now_s = self._streams, time.monotonic()
         self._began_s = self._began_s or now_s
         replies = exchange.handle(event, now_s)
+        encode, messages, end = streams.encoder.encode, [], None
         try:
-            messages = [streams.encoder.encode(reply) for reply in replies if type(reply) not in _ENDS]
+            for reply in replies:
+                if type(reply) in _ENDS:
+                    end = type(reply)
+                else:
+                    messages.append(encode(reply))
         except Exception as error:  # noqa: BLE001  (as above)
-            return self._break(Broken(error, unsent=True))
-        if len(messages) < len(replies):
-            self._closed, self._aborted = True, type(replies[-1]) is Abort
+            self._break(Broken(error, unsent=True))
+            return
         ended_s = time.monotonic()
         self._processing_s += ended_s - now_s
         if any(map(_decides, replies)):
             streams.metrics.decision_seconds().observe(ended_s - self._began_s)
-        return messages
+        if end is None:
+            self._call.send(messages)
+        elif end is Close:
+            self._finish(messages, OK)
+        else:
+            self._finish(messages, INTERNAL, b"an exception in the router; see its log")
+
+    def _finish(self, messages: Sequence[bytes], code: int, details: bytes = b"") -> None:
+        """Close the books, then the stream."""
+        if self._exchange is not None:
+            self._exchange.end()
+        streams = self._streams
+        streams.open.discard(self)
+        streams.metrics.streams().inc()
+        streams.metrics.processing_seconds().observe(self._processing_s)
+        self._call.finish(messages, code, details)
 
 
 _ENDS = (Close, Abort)

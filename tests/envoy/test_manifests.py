@@ -12,7 +12,7 @@ from extproc.config.loading import parse
 from extproc.config.schema import Configuration
 from extproc.core.placing.decision import Mode
 from extproc.server.app import LAST_STREAMS_S
-from extproc.server.listening import HEALTH_NAMES
+from extproc.server.health import NAMES
 from tests.envoy.harness.gateway import cluster, connection_manager, ext_proc, load, route, virtual_host
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -69,7 +69,7 @@ def test_probes_ask_for_what_the_router_responses(pod: dict[str, Any], configura
     assert configuration.admin.address.endswith(f":{ports['http-admin']}")
     probe = container["readinessProbe"]["grpc"]
     assert ports["grpc-ext-proc"] == probe["port"]
-    assert probe["service"] in HEALTH_NAMES
+    assert probe["service"] in NAMES
     for name in ("startupProbe", "livenessProbe"):
         assert {"path": "/healthz", "port": "http-admin"} == container[name]["httpGet"]
 
@@ -233,7 +233,7 @@ def test_envoy_gateway_asks_for_the_router_s_health(configuration: Configuration
     policy = documents("envoy-gateway")["EnvoyExtensionPolicy", "dualpool"]["spec"]["extProc"][0]
     check = policy["backendSettings"]["healthCheck"]["active"]
     assert "GRPC" == check["type"]
-    assert check["grpc"]["service"] in HEALTH_NAMES
+    assert check["grpc"]["service"] in NAMES
     assert float(check["interval"].removesuffix("s")) * 2 < configuration.drain_s
 
 

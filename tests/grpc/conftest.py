@@ -17,7 +17,7 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
 )
 
 from extproc.config.loading import parse
-from extproc.server.app import App
+from tests.grpc.served import App
 
 METHOD = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 WITHIN_S = 10.0

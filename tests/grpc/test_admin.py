@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from extproc.config.loading import parse
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.protocol import LearnedState
-from extproc.server.app import App
+from tests.grpc.served import App
 
 Router = Callable[..., Any]
 CHAT = b'{"model":"m","messages":[{"role":"user","content":"How are you, all of you?"}],"max_tokens":9}'
@@ -28,10 +28,21 @@ async def get(app: App, path: str) -> httpx.Response:
         return await client.get(f"http://{app.admin_address}{path}")
 
 
-def get_while_the_loop_hangs(app: App, *paths: str) -> list[httpx.Response]:
-    """Fetch admin pages in the event loop's own thread, which does nothing else until they are there."""
-    with httpx.Client(base_url=f"http://{app.admin_address}") as client:
-        return [client.get(path) for path in paths]
+async def get_while_the_loop_hangs(app: App, *paths: str) -> list[httpx.Response]:
+    """Fetch admin pages while the router's loop does nothing until they are there."""
+    hangs, there = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        hangs.set()
+        there.wait(10)
+
+    hanging = asyncio.ensure_future(asyncio.to_thread(app.ask, hang))
+    await asyncio.to_thread(hangs.wait, 10)
+    try:
+        return [await get(app, path) for path in paths]
+    finally:
+        there.set()
+        await hanging
 
 
 def speaks_ipv6() -> bool:
@@ -122,7 +133,7 @@ def test_readiness_turns_and_liveness_stays(router: Router) -> None:
     async def scenario() -> None:
         async with router() as app:
             assert [200, 200] == [(await get(app, path)).status_code for path in ("/readyz", "/healthz")]
-            await app._health.set_ready(ready=False)
+            app.ask(lambda: app._health.set_ready(ready=False))
             codes = [(await get(app, path)).status_code for path in ("/readyz", "/healthz", "/nothing")]
             assert [503, 200, 404] == codes
 
@@ -190,9 +201,9 @@ def test_a_hanging_event_loop_is_not_healthy(router: Router, monkeypatch: pytest
 
     async def scenario() -> None:
         async with router() as app:
-            responses = get_while_the_loop_hangs(app, "/healthz", "/readyz", "/state", "/metrics")
+            responses = await get_while_the_loop_hangs(app, "/healthz", "/readyz", "/state", "/metrics")
             assert [503, 503, 503, 200] == [response.status_code for response in responses]
-            assert "the event loop does not answer: TimeoutError\n" == responses[0].text
+            assert "the event loop has not answered for 0.05 s\n" == responses[0].text
             assert 200 == (await get(app, "/healthz")).status_code
 
     asyncio.run(scenario())

@@ -13,7 +13,7 @@ import pytest
 from google.protobuf import json_format
 
 from extproc.cli.main import main
-from extproc.server.app import App
+from tests.grpc.served import App
 
 Router = Callable[..., Any]
 SETTINGS = "pools: [{name: small, max_budget_tokens: 900}, {name: large, max_budget_tokens: 50000}]"

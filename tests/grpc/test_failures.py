@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from extproc.server.app import App
+from tests.grpc.served import App
 
 Router = Callable[..., Any]
 CHAT = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}).encode()

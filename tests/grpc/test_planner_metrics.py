@@ -13,7 +13,7 @@ import pytest
 from extproc.cli import main as command_line
 from extproc.core.errors import ConfigurationError
 from extproc.planning.workload.inputs import live_input
-from extproc.server.app import App
+from tests.grpc.served import App
 
 Router = Callable[..., Any]
 # Prompt and completion tokens, and the max_tokens that the client declares.

@@ -11,7 +11,7 @@ from google.protobuf import json_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from extproc.config.loading import parse
-from extproc.server.app import App
+from tests.grpc.served import App
 
 Router = Callable[..., Any]
 
@@ -116,7 +116,7 @@ def test_a_gateway_that_leaves_at_any_point_leaves_nothing(
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
-            open_streams = app._streams._open
+            open_streams = app._streams.open
             stream = call(channel)
             sends = [
                 stream.headers,
@@ -150,7 +150,7 @@ def test_gateways_that_leave_around_the_deadline_leave_nothing(
                 stream.stub.cancel()
 
             await asyncio.gather(*(leave(step / 5000) for step in range(60)))
-            await eventually(lambda: not app._streams._open)
+            await eventually(lambda: not app._streams.open)
 
     asyncio.run(scenario(), debug=True)
     gc.collect()
@@ -267,7 +267,7 @@ def test_a_stop_while_a_full_duplex_body_goes_back_cuts_nothing(
             stream = call(channel)
             await stream.headers("/v1/other", mode="FULL_DUPLEX_STREAMED")
             await stream.read()
-            (served,) = app._streams._open
+            (served,) = app._streams.open
             await stream.body(body[:5], end=False)
             assert body[:5] == echo(await stream.read())
             await stream.body(body[5:])
@@ -295,7 +295,7 @@ def test_a_stop_does_not_wait_for_the_response_to_a_full_duplex_body(
             stream = call(channel)
             await stream.headers(mode="FULL_DUPLEX_STREAMED")
             await stream.body(chat()[:9], end=False)
-            await eventually(lambda: len(app._streams._open) == 1)
+            await eventually(lambda: len(app._streams.open) == 1)
             stopping = asyncio.ensure_future(app.stop())
             await stream.body(chat()[9:])
             assert mutation(await stream.read())["x-token-budget-reason"] == "fits"
@@ -320,7 +320,7 @@ def test_health_responses_by_every_name_and_turns_at_a_drain(router: Router) -> 
 
             names = ["", "liveness", "readiness", "envoy.service.ext_proc.v3.ExternalProcessor"]
             assert [1, 1, 1, 1] == [await status(name) for name in names]
-            await app._health.set_ready(ready=False)
+            app.ask(lambda: app._health.set_ready(ready=False))
             assert [2, 1, 2, 2] == [await status(name) for name in names]
 
     asyncio.run(scenario())

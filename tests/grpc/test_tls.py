@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import serialization
 
 from extproc.config.loading import parse
 from extproc.core.errors import ConfigurationError
-from extproc.server.app import App
+from tests.grpc.served import App
 
 Router = Callable[..., Any]
 

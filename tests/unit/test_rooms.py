@@ -13,7 +13,7 @@ AROUND = {"demo", "emulator", "cli", "__init__.py"}
 # Package: the rooms that may import it.
 ONLY_IN = {
     "grpc": {"server"},
-    "grpc_health": {"server"},
+    "grpc_health": {"wire"},
     "envoy": {"wire"},
     "google": {"wire", "state"},
     "prometheus_client": {"telemetry", "server", "planning"},
@@ -53,3 +53,9 @@ def test_a_room_imports_only_what_it_may(source: Path) -> None:
         assert room in ONLY_IN.get(package, {room}) | AROUND, f"{name} is not for {room}/"
         if package == "extproc" and rest and room in MAY_IMPORT:
             assert rest.split(".")[0] in MAY_IMPORT[room], f"{name} is not for {room}/"
+
+
+def test_one_module_knows_grpcs_core() -> None:
+    """What is private to gRPC, and may change with any version, is imported in one place."""
+    knowing = {path.name for path in SOURCES if any("cython" in name for name in imports(path))}
+    assert {"grpc_core.py"} == knowing

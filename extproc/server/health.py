@@ -1,0 +1,120 @@
+"""gRPC health (grpc.health.v1), Check and Watch, and readiness: one state, that all who ask are told.
+
+Source: https://github.com/grpc/grpc/blob/master/doc/health-checking.md
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from extproc.server.grpc_core import INVALID_ARGUMENT, NOT_FOUND, Call
+from extproc.wire.decode import UnknownMessage
+from extproc.wire.health import NOT_SERVING, SERVICE_UNKNOWN, SERVING, asked_service
+
+__all__ = ["EXT_PROC_SERVICE", "NAMES", "Health"]
+
+EXT_PROC_SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
+_SERVICE: Final = "/grpc.health.v1.Health/"
+_LIVENESS: Final = "liveness"
+# The names that endpoint pickers answer to, so that a gateway's probes need no change; "" is the server itself.
+NAMES: Final = ("", _LIVENESS, "readiness", EXT_PROC_SERVICE)
+
+
+class Health:
+    """Whether we serve. Liveness stays SERVING when readiness does not: what drains must not be killed for it."""
+
+    def __init__(self) -> None:
+        self.ready = False
+        self._watchers: set[_Watch] = set()
+
+    def set_ready(self, *, ready: bool) -> None:
+        """Tell all who ask, and those who watch."""
+        self.ready = ready
+        for watcher in list(self._watchers):
+            watcher.tell()
+
+    def serve(self, call: Call, method: str) -> bool:
+        """Serve a call of the health service; return False for any other."""
+        serves = {f"{_SERVICE}Check": self._check, f"{_SERVICE}Watch": self._watch}.get(method)
+        if serves is None:
+            return False
+        serves(call)
+        return True
+
+    def end(self) -> None:
+        """End all watches: nothing will change any more."""
+        for watcher in list(self._watchers):
+            watcher.on_gone()
+
+    def status(self, name: str) -> bytes | None:
+        """Return the message for a service's name, None for one that is unknown."""
+        if name not in NAMES:
+            return None
+        return SERVING if self.ready or name == _LIVENESS else NOT_SERVING
+
+    def _check(self, call: Call) -> None:
+        def respond(name: str) -> None:
+            status = self.status(name)
+            if status is None:
+                call.finish(code=NOT_FOUND, details=b"unknown service")
+            else:
+                call.finish([status])
+
+        call.handler = _Asked(call, respond)
+        call.send()
+
+    def _watch(self, call: Call) -> None:
+        def respond(name: str) -> None:
+            watch = call.handler = _Watch(
+                call, lambda: self.status(name) or SERVICE_UNKNOWN, self._watchers.discard
+            )
+            self._watchers.add(watch)
+            call.watch(watch.on_gone)
+            watch.tell()
+
+        call.handler = _Asked(call, respond)
+        call.send()
+
+
+class _Asked:
+    """Waits for the one message of a request."""
+
+    def __init__(self, call: Call, respond: Callable[[str], None]) -> None:
+        self._call = call
+        self._respond = respond
+
+    def on_message(self, message: bytes) -> None:
+        try:
+            name = asked_service(message)
+        except UnknownMessage:
+            self._call.finish(code=INVALID_ARGUMENT, details=b"no HealthCheckRequest")
+        else:
+            self._respond(name)
+
+    def on_end(self) -> None:
+        self._call.finish()
+
+
+class _Watch:
+    """Tells a watcher each change, until it has gone."""
+
+    def __init__(self, call: Call, status: Callable[[], bytes], forget: Callable[["_Watch"], None]) -> None:
+        self._call = call
+        self._status = status
+        self._forget = forget
+        self._told = b""
+
+    def tell(self) -> None:
+        status = self._status()
+        if status != self._told:
+            self._told = status
+            self._call.send([status])
+
+    def on_message(self, message: bytes) -> None:
+        """Ignore: there is one message in a request."""
+
+    def on_end(self) -> None:
+        """Ignore: a client that has asked says nothing more, and listens."""
+
+    def on_gone(self) -> None:
+        self._forget(self)
+        self._call.finish()

@@ -1,0 +1,79 @@
+"""The thread that does all the work: polls the core, lets deadlines come, does what other threads ask for."""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol, TypeVar
+
+from extproc.server.grpc_core import Core
+
+__all__ = ["Loop", "Timers"]
+
+# How long other threads, and signals, wait at most until they are heard: the core has no call that wakes a poll.
+TICK_S = 0.02
+
+T = TypeVar("T")
+
+
+class Timers(Protocol):
+    """Something that is due from time to time."""
+
+    @property
+    def next_s(self) -> float:
+        """When it is due next, by time.monotonic(); infinite for never."""
+        ...
+
+    def expire(self, now_s: float) -> None:
+        """Called when something is due."""
+        ...
+
+
+class Loop:
+    """Runs until it is stopped; what goes wrong in one handler is told to `failed`, and the others go on."""
+
+    def __init__(self, core: Core, timers: Sequence[Timers], failed: Callable[[Exception], None]) -> None:
+        self._core = core
+        self._timers = timers
+        self._failed = failed
+        self._asked: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
+
+    def run(self, until: Callable[[], bool]) -> None:
+        """Work until `until()`, which is asked after each event and each tick."""
+        while not until():
+            try:
+                self._once()
+            except Exception as error:  # noqa: BLE001  (whatever it is, the other calls go on)
+                self._failed(error)
+
+    def ask(self, function: Callable[[], T], within_s: float) -> T:
+        """Return what a function returns on the loop; for other threads. Raises TimeoutError."""
+        future: Future[T] = Future()
+        self._asked.put((function, future))
+        try:
+            return future.result(within_s)
+        finally:
+            future.cancel()
+
+    def _once(self) -> None:
+        now_s = time.monotonic()
+        due_s = now_s + TICK_S
+        for timer in self._timers:
+            if timer.next_s <= now_s:
+                timer.expire(now_s)
+            due_s = min(due_s, timer.next_s)
+        self._core.poll(due_s - now_s)
+        if not self._asked.empty():
+            self._do_what_is_asked()
+
+    def _do_what_is_asked(self) -> None:
+        try:
+            while True:
+                function, future = self._asked.get_nowait()
+                if future.set_running_or_notify_cancel():
+                    try:
+                        future.set_result(function())
+                    except Exception as error:  # noqa: BLE001  (it is the other thread's)
+                        future.set_exception(error)
+        except Empty:
+            pass

@@ -1,0 +1,35 @@
+"""A router whose loop runs in a thread, beside the test's own event loop."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from extproc.config.schema import Configuration
+from extproc.server import app as served
+
+__all__ = ["App"]
+
+T = TypeVar("T")
+WITHIN_S = 10.0
+
+
+class App(served.App):
+    """A router to start and stop from a test."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        super().__init__(configuration)
+        self._thread = threading.Thread(target=self.run)
+
+    async def start(self) -> None:
+        """Begin to serve."""
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Stop without a drain; a second call does nothing."""
+        self.end(at_once=True)
+        await asyncio.to_thread(self._thread.join)
+
+    def ask(self, function: Callable[[], T]) -> T:
+        """Return what a function returns on the router's loop."""
+        return self.loop.ask(function, WITHIN_S)
