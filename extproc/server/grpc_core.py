@@ -28,6 +28,7 @@ from grpc import ServerCredentials
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # not in the stubs
 
 __all__ = [
+    "FAULT",
     "INTERNAL",
     "INVALID_ARGUMENT",
     "NOT_FOUND",
@@ -43,6 +44,7 @@ __all__ = [
 
 # Status codes: https://grpc.github.io/grpc/core/md_doc_statuscodes.html
 OK, INVALID_ARGUMENT, NOT_FOUND, UNIMPLEMENTED, INTERNAL = 0, 3, 5, 12, 13
+FAULT = b"an exception in the router; see its log"
 # A server whose calls have all ended closes its connections at once.
 CLOSES_WITHIN_S = 5.0
 
@@ -164,10 +166,17 @@ class Call:
         message = event.batch_operations[-1].message()
         if self._ending is not None:
             self._proceed()
-        elif message is None:
-            self.handler.on_end()
-        else:
-            self.handler.on_message(message)
+            return
+        try:
+            if message is None:
+                self.handler.on_end()
+                if self._outgoing:  # a handler may listen no more, and speak on
+                    self._proceed()
+            else:
+                self.handler.on_message(message)
+        except Exception:
+            self.finish(code=INTERNAL, details=FAULT)
+            raise
 
     def _on_finished(self, _event: Any) -> None:  # noqa: ANN401
         self._core.on_call_over()
@@ -200,7 +209,10 @@ class Core:
             server.start()
 
     def poll(self, wait_s: float) -> bool:
-        """Wait so long for something to happen, and handle it; return whether something did."""
+        """Wait so long for something to happen, and handle it; return whether something did.
+
+        What a handler raises ends its call, and is raised.
+        """
         event = self._queue.poll(time.time() + wait_s)
         if event.completion_type == _TIMEOUT:
             return False
@@ -238,7 +250,12 @@ class Core:
     def _accepter(self, on_call: OnCall) -> Callable[[Any], None]:
         def accept(event: Any) -> None:  # noqa: ANN401
             self._calls += 1
-            on_call(Call(self, event.call), event.call_details.method.decode("latin-1"))
+            call = Call(self, event.call)
+            try:
+                on_call(call, event.call_details.method.decode("latin-1"))
+            except Exception:
+                call.finish(code=INTERNAL, details=FAULT)
+                raise
 
         return accept
 

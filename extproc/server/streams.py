@@ -11,7 +11,7 @@ from extproc.core.exchange.events import Abort, Broken, Close, Deadline, Drain, 
 from extproc.core.exchange.machine import Exchange
 from extproc.core.router.router import Router
 from extproc.server.deadlines import Deadlines
-from extproc.server.grpc_core import INTERNAL, OK, Call
+from extproc.server.grpc_core import FAULT, INTERNAL, OK, Call
 from extproc.telemetry.metrics import Metrics
 from extproc.wire.decode import Decoder
 from extproc.wire.encode import Encoder
@@ -128,7 +128,7 @@ class _Stream:
         elif end is Close:
             self._finish(messages, OK)
         else:
-            self._finish(messages, INTERNAL, b"an exception in the router; see its log")
+            self._finish(messages, INTERNAL, FAULT)
 
     def _finish(self, messages: Sequence[bytes], code: int, details: bytes = b"") -> None:
         """Close the books, then the stream."""

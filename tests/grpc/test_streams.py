@@ -324,3 +324,75 @@ def test_health_responses_by_every_name_and_turns_at_a_drain(router: Router) -> 
             assert [2, 1, 2, 2] == [await status(name) for name in names]
 
     asyncio.run(scenario())
+
+
+def test_who_watches_health_is_told_each_change_and_the_end(router: Router) -> None:
+    """A watch says what is so at once, then each change, and ends with OK when the router stops."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            ready, unknown = (stub.Watch(health_pb2.HealthCheckRequest(service=name)) for name in ("", "nobody"))
+            assert [1, 3] == [(await asyncio.wait_for(watch.read(), 10)).status for watch in (ready, unknown)]
+            app.ask(lambda: app._health.set_ready(ready=False))
+            assert 2 == (await asyncio.wait_for(ready.read(), 10)).status
+            await app.stop()
+            assert [grpc.StatusCode.OK] * 2 == [await watch.code() for watch in (ready, unknown)]
+
+    asyncio.run(scenario())
+
+
+def test_a_watcher_that_leaves_is_forgotten(router: Router, eventually: Any) -> None:
+    """A cancelled watch leaves nothing behind."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            await asyncio.wait_for(watch.read(), 10)
+            assert 1 == len(app._health._watchers)
+            watch.cancel()
+            await eventually(lambda: not app._health._watchers and app._core._calls == 0)
+
+    asyncio.run(scenario())
+
+
+def test_health_of_an_unknown_service_and_of_what_is_no_request(router: Router) -> None:
+    """Check answers NOT_FOUND for a name that it does not know, and INVALID_ARGUMENT for no message of its own."""
+
+    async def code(channel: grpc.aio.Channel, message: bytes) -> grpc.StatusCode:
+        raw: Any = channel.unary_unary  # the stubs want serializers
+        try:
+            await raw("/grpc.health.v1.Health/Check")(message)
+        except grpc.aio.AioRpcError as error:
+            return error.code()
+        return grpc.StatusCode.OK
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            assert grpc.StatusCode.NOT_FOUND == await code(channel, b"\x0a\x01x")
+            assert grpc.StatusCode.INVALID_ARGUMENT == await code(channel, b"\xff")
+
+    asyncio.run(scenario())
+
+
+def test_a_handler_that_raises_ends_no_other_call(
+    router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception outside of an exchange is counted, and the next request is served."""
+
+    def broken(_stream: Any) -> None:
+        raise KeyError("a fault of ours")
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            with monkeypatch.context() as patched:
+                patched.setattr(app._streams, "serve", broken)
+                lost = call(channel)
+                await lost.headers()
+                assert grpc.StatusCode.OK != await lost.code()
+            stream = call(channel)
+            await stream.headers()
+            await stream.body(chat(stream=True))
+            assert mutation(await stream.read())["x-token-budget-reason"] == "fits"
+
+    asyncio.run(scenario())
