@@ -18,6 +18,8 @@ def check(configuration: Configuration, faulty: Collection[str] = ()) -> Iterato
     """Yield a sentence for each thing that cannot work; `faulty` settings are known to be wrong already."""
     yield from _pools(configuration.pools)
     yield from _listen_address(configuration.listen.address)
+    if configuration.listen.health_address:
+        yield from _address("listen.health_address", configuration.listen.health_address)
     yield from _address("admin.address", configuration.admin.address)
     names = {f"headers.{key}": value for key, value in asdict(configuration.headers).items()}
     if configuration.tenant_header:

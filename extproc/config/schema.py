@@ -34,12 +34,24 @@ class TlsFiles:
 class ListenSettings:
     """Where the gateway reaches the router."""
 
-    address: str = "0.0.0.0:9002"
-    """`host:port`, or `unix:/path`; port 0 is any that is free."""
+    address: str = "[::]:9002"
+    """`host:port`, or `unix:/path`; port 0 is any that is free. `[::]` is every address, of IPv4 alone where there
+    is no IPv6."""
+    socket_mode: Annotated[str, Meta(pattern="^([0-7]{3,4})?$")] = ""
+    """Permissions of a Unix socket, in octal such as `"0660"`; when empty the umask decides."""
+    socket_owner: str = ""
+    """Owner of a Unix socket, as `user`, `user:group` or `:group`, names or numbers; when empty it is the
+    router's."""
+    health_address: str = ""
+    """`host:port` of one more port, without TLS, that serves gRPC health and nothing else: for probes, when the
+    gateway's port has TLS."""
     tls: TlsFiles | None = None
     max_message_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 30)] = 128 << 20
     """The largest single message taken. In BUFFERED mode that is a whole body: it has to be above the gateway's
     buffer limit."""
+    idle_s: Annotated[float, Meta(ge=1)] = 900.0
+    """A stream on which the gateway says nothing for so long (up to a quarter longer) is closed as soon as that is
+    harmless; its response is not learned from."""
 
 
 @dataclass(frozen=True, slots=True)

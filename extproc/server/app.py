@@ -11,9 +11,10 @@ from extproc.compose import compose
 from extproc.config.loading import as_json
 from extproc.config.schema import Configuration
 from extproc.server.admin import Admin, AdminPages
+from extproc.server.deadlines import Sweep
 from extproc.server.grpc_core import UNIMPLEMENTED, Call, Core
 from extproc.server.health import EXT_PROC_SERVICE, Health
-from extproc.server.listening import listen
+from extproc.server.listening import listen, listen_for_probes
 from extproc.server.loop import Loop
 from extproc.server.streams import Streams
 from extproc.telemetry.fan_out import FanOut
@@ -52,7 +53,10 @@ class App:
         self._health = Health()
         self._core = Core()
         self.grpc_address = listen(self._core, configuration.listen, self._on_call)
-        self.loop = Loop(self._core, [self._streams.deadlines], listener.failed)
+        self.health_address = listen_for_probes(self._core, configuration.listen, self._on_probe)
+        idle_s = configuration.listen.idle_s
+        idle = Sweep(idle_s / 4, lambda now_s: self._streams.close_idle(now_s - idle_s))
+        self.loop = Loop(self._core, [self._streams.deadlines, idle], listener.failed)
         pages = AdminPages(
             registry,
             self.loop,
@@ -99,7 +103,11 @@ class App:
     def _on_call(self, call: Call, method: str) -> None:
         if method == PROCESS:
             self._streams.serve(call)
-        elif not self._health.serve(call, method):
+        else:
+            self._on_probe(call, method)
+
+    def _on_probe(self, call: Call, method: str) -> None:
+        if not self._health.serve(call, method):
             call.finish(code=UNIMPLEMENTED, details=b"no such method")
 
 

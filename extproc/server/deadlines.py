@@ -5,9 +5,10 @@ wait no more are dropped when they come to its head.
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
-__all__ = ["Deadlines", "Held"]
+__all__ = ["Deadlines", "Held", "Sweep"]
 
 
 class Held(Protocol):
@@ -46,3 +47,17 @@ class Deadlines:
             _, held = queue.popleft()
             if held.waits:
                 held.on_deadline()
+
+
+class Sweep:
+    """Calls a function every so often."""
+
+    def __init__(self, every_s: float, sweep: Callable[[float], None]) -> None:
+        self._every_s = every_s
+        self._sweep = sweep
+        self.next_s = 0.0
+
+    def expire(self, now_s: float) -> None:
+        """Call the function with the time, and plan the next call."""
+        self.next_s = now_s + self._every_s
+        self._sweep(now_s)

@@ -40,6 +40,11 @@ class Streams:
         self.open.add(stream)
         call.send()
 
+    def close_idle(self, before_s: float) -> None:
+        """Let those streams end on which the gateway said nothing since then."""
+        for stream in [each for each in self.open if each.heard_s < before_s]:
+            stream.close_idle()
+
     def drain(self) -> None:
         """Let every exchange end as soon as that is harmless, at the end of a drain."""
         self.draining = True
@@ -48,7 +53,7 @@ class Streams:
 
 
 class _Stream:
-    __slots__ = ("_began_s", "_call", "_exchange", "_processing_s", "_streams")
+    __slots__ = ("_began_s", "_call", "_exchange", "_processing_s", "_streams", "heard_s")
 
     def __init__(self, streams: Streams, call: Call) -> None:
         self._streams = streams
@@ -56,6 +61,7 @@ class _Stream:
         self._exchange: Exchange | None = None
         self._began_s = 0.0
         self._processing_s = 0.0
+        self.heard_s = time.monotonic()
 
     @property
     def waits(self) -> bool:
@@ -65,6 +71,7 @@ class _Stream:
     def on_message(self, message: bytes) -> None:
         """Called with each message of the gateway."""
         streams, exchange = self._streams, self._exchange
+        self.heard_s = time.monotonic()
         try:
             if exchange is not None:
                 event = streams.decoder.next(message)
@@ -96,6 +103,13 @@ class _Stream:
         """Tell the exchange; one that has not begun is told when it does."""
         if self._exchange is not None:
             self._handle(Drain(), self._exchange)
+
+    def close_idle(self) -> None:
+        """End as soon as that is harmless; at once where nothing was ever said."""
+        if self._exchange is not None:
+            self._handle(Drain(), self._exchange)
+        else:
+            self._finish((), OK)
 
     def _break(self, event: Broken) -> None:
         if self._exchange is not None:

@@ -1,0 +1,104 @@
+"""Credentials from PEM files, read again when they change: certificates are renewed under a running router.
+
+gRPC asks for the certificates at each handshake. Files that cannot be used are told, and never replace good ones.
+"""
+
+import logging
+import os
+import ssl
+from pathlib import Path
+
+import grpc
+
+from extproc.config.schema import TlsFiles
+from extproc.core.errors import ConfigurationError
+
+__all__ = ["check_pem", "credentials"]
+
+log = logging.getLogger("dualpool")
+
+
+def credentials(files: TlsFiles) -> grpc.ServerCredentials:
+    """Return what a port is bound with. Raises ConfigurationError for files that cannot be read."""
+    certificates = _Certificates(files)
+    return grpc.dynamic_ssl_server_credentials(
+        certificates.configuration(),
+        certificates.changed,  # type: ignore[arg-type]  # the stubs miss that None stands for no change
+        require_client_authentication=bool(files.client_ca_file),
+    )
+
+
+def check_pem(files: TlsFiles) -> None:
+    """Raise ConfigurationError that names the files which cannot be used; OpenSSL says what is wrong with them."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate, key, authority = files.certificate_file, files.private_key_file, files.client_ca_file
+    try:
+        # With a password given OpenSSL does not ask for one on the terminal.
+        context.load_cert_chain(certificate, key, password="")
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"listen.tls: certificate_file {certificate!r} and private_key_file {key!r} given; PEM files of a "
+            f"certificate and of its key, not encrypted, are needed: {error}"
+        ) from error
+    try:
+        if authority:
+            context.load_verify_locations(authority)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"listen.tls.client_ca_file: {authority!r} given; a PEM file of certificates is needed: {error}"
+        ) from error
+
+
+class _Certificates:
+    """The files as they were last seen."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._files = files
+        self._seen = self._stamps()
+
+    def configuration(self) -> grpc.ServerCertificateConfiguration:
+        """Return what is in the files. Raises ConfigurationError."""
+        files = self._files
+        key = _read(files.private_key_file, "private_key_file")
+        certificate = _read(files.certificate_file, "certificate_file")
+        authority = _read(files.client_ca_file, "client_ca_file") if files.client_ca_file else None
+        return grpc.ssl_server_certificate_configuration([(key, certificate)], root_certificates=authority)
+
+    def changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Called at each handshake; return the files' content if it is new and good, else None."""
+        stamps = self._stamps()
+        if stamps == self._seen:
+            return None
+        self._seen = stamps
+        try:
+            check_pem(self._files)
+            configuration = self.configuration()
+        except ConfigurationError as error:
+            log.error("the TLS files have changed and cannot be used; the old ones stay: %s", error)  # noqa: TRY400
+            return None
+        log.info("the TLS files have changed and are in use")
+        return configuration
+
+    def _stamps(self) -> list[tuple[int, int, int] | None]:
+        files = self._files
+        return [_stamp(name) for name in (files.certificate_file, files.private_key_file, files.client_ca_file)]
+
+
+def _stamp(name: str) -> tuple[int, int, int] | None:
+    """Return what differs when a file was written or replaced."""
+    try:
+        found = os.stat(name)  # noqa: PTH116  (Path("") would be the working folder)
+    except (OSError, ValueError):
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+def _read(name: str, field: str) -> bytes:
+    try:
+        content = Path(name).read_bytes()
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"listen.tls.{field}: {error}") from error
+    if not content:
+        # gRPC would listen with an empty authority, and then serve nobody.
+        raise ConfigurationError(f"listen.tls.{field}: {name!r} given, which is empty; a PEM file is needed")
+    return content

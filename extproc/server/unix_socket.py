@@ -1,0 +1,68 @@
+"""What a Unix socket needs beside its path: nobody else on it, permissions, and an owner."""
+
+import grp
+import os
+import pwd
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from extproc.config.schema import ListenSettings
+from extproc.core.errors import ConfigurationError
+
+__all__ = ["bound_as_configured"]
+
+ANSWERS_WITHIN_S = 1.0
+_FOR_US_ALONE = 0o177
+_AS_IT_IS = -1
+
+
+@contextmanager
+def bound_as_configured(settings: ListenSettings) -> Iterator[None]:
+    """Refuse a path on which somebody listens; give the socket that is bound within its mode and owner.
+
+    gRPC unlinks what it finds at the path: a second process would take the socket from the first in silence.
+    Raises ConfigurationError; does nothing for other addresses.
+    """
+    if not settings.address.startswith("unix:"):
+        yield
+        return
+    path = Path(settings.address.removeprefix("unix:").removeprefix("//"))
+    if _is_served(path):
+        raise ConfigurationError(
+            f"listen.address: {settings.address!r} cannot be bound: another process serves it"
+        )
+    before = os.umask(_FOR_US_ALONE) if settings.socket_mode else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.umask(before)
+    try:
+        if settings.socket_owner:
+            user, _, group = settings.socket_owner.partition(":")
+            os.chown(path, _id_of_user(user), _id_of_group(group))
+        if settings.socket_mode:
+            path.chmod(int(settings.socket_mode, 8))
+    except (OSError, LookupError) as error:
+        raise ConfigurationError(
+            f"listen.socket_owner: {settings.socket_owner!r}, listen.socket_mode: {settings.socket_mode!r} given; "
+            f"{settings.address!r} cannot be made so: {error}"
+        ) from error
+
+
+def _is_served(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+        probe.settimeout(ANSWERS_WITHIN_S)
+        probe.connect(str(path))
+        return True
+    return False
+
+
+def _id_of_user(name: str) -> int:
+    return _AS_IT_IS if not name else int(name) if name.isdigit() else pwd.getpwnam(name).pw_uid
+
+
+def _id_of_group(name: str) -> int:
+    return _AS_IT_IS if not name else int(name) if name.isdigit() else grp.getgrnam(name).gr_gid

@@ -1,0 +1,177 @@
+"""Where the router listens, and how: Unix sockets, IPv6, a port for probes, certificates that are renewed."""
+
+import asyncio
+import os
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import trustme
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from extproc.config.loading import parse
+from extproc.config.schema import ListenSettings
+from extproc.core.errors import ConfigurationError
+from tests.grpc.served import App
+
+Router = Callable[..., Any]
+SPEAKS_IPV6 = Path("/proc/net/if_inet6").exists()
+
+
+def configuration(listen: str) -> Any:
+    """Return a configuration that listens so."""
+    return parse(f"listen: {{{listen}}}\nadmin: {{address: '127.0.0.1:0'}}\ndrain_s: 0")
+
+
+async def health(address: str, credentials: grpc.ChannelCredentials | None = None) -> int:
+    """Return the status of the server itself."""
+    channel = (
+        grpc.aio.insecure_channel(address)
+        if credentials is None
+        else grpc.aio.secure_channel(address, credentials, [("grpc.ssl_target_name_override", "localhost")])
+    )
+    async with channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        return int((await stub.Check(health_pb2.HealthCheckRequest(), timeout=10)).status)
+
+
+def write_pair(authority: trustme.CA, folder: Path) -> None:
+    """Write a new certificate and its key, as a renewal does."""
+    pair = authority.issue_cert("localhost")
+    pair.private_key_pem.write_to_path(str(folder / "key.pem"))
+    pair.cert_chain_pems[0].write_to_path(str(folder / "cert.pem"))
+
+
+def tls(folder: Path, more: str = "") -> str:
+    """Return listen's settings with the pair in a folder."""
+    files = f"{{certificate_file: {folder}/cert.pem, private_key_file: {folder}/key.pem}}"
+    return f"address: '127.0.0.1:0', tls: {files}{more}"
+
+
+def test_a_second_process_on_a_unix_socket_is_refused(router: Router, tmp_path: Path) -> None:
+    """The path of a router that serves is told to be in use, and the first one goes on serving."""
+    address = f"unix:{tmp_path}/s"
+
+    async def scenario() -> None:
+        async with router(address=address):
+            with pytest.raises(ConfigurationError, match=r"listen\.address: 'unix:.*another process serves it"):
+                App(configuration(f"address: '{address}'"))
+            assert 1 == await health(address)
+
+    asyncio.run(scenario())
+
+
+def test_the_socket_of_a_dead_process_is_taken_over(router: Router, tmp_path: Path) -> None:
+    """A socket that nobody listens on any more is in nobody's way."""
+    left = socket.socket(socket.AF_UNIX)
+    left.bind(f"{tmp_path}/s")
+    left.close()
+
+    async def scenario() -> None:
+        async with router(address=f"unix:{tmp_path}/s") as app:
+            assert 1 == await health(app.grpc_address)
+
+    asyncio.run(scenario())
+
+
+def test_a_unix_socket_has_the_mode_and_owner_that_are_configured(tmp_path: Path) -> None:
+    """Mode and owner are what the settings say, whatever the umask."""
+    address = f"address: 'unix:{tmp_path}/s'"
+
+    async def scenario() -> os.stat_result:
+        app = App(configuration(f"{address}, socket_mode: '0666', socket_owner: '{os.getuid()}:{os.getgid()}'"))
+        await app.start()
+        found = await asyncio.to_thread((tmp_path / "s").stat)
+        await app.stop()
+        return found
+
+    found = asyncio.run(scenario())
+    assert (0o666, os.getuid(), os.getgid()) == (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
+
+
+def test_an_owner_that_is_unknown_is_told(tmp_path: Path) -> None:
+    """The sentence names the setting, its value, and the socket."""
+    with pytest.raises(
+        ConfigurationError, match=r"listen\.socket_owner: 'nobody-of-that-name'.*cannot be made so"
+    ):
+        App(configuration(f"address: 'unix:{tmp_path}/s', socket_owner: nobody-of-that-name"))
+
+
+def test_the_default_address_takes_ipv4_and_ipv6(router: Router) -> None:
+    """[::] serves clients of both, and of IPv4 alone where there is no IPv6."""
+    assert "[::]:9002" == ListenSettings().address
+
+    async def scenario() -> None:
+        async with router(address="[::]:0") as app:
+            port = app.grpc_address.rpartition(":")[2]
+            assert 1 == await health(f"127.0.0.1:{port}")
+            if SPEAKS_IPV6:
+                assert 1 == await health(f"[::1]:{port}")
+
+    asyncio.run(scenario())
+
+
+def test_probes_have_a_port_without_tls(tmp_path: Path, call: type[Any]) -> None:
+    """health_address serves health in the clear, and nothing else."""
+    authority = trustme.CA()
+    write_pair(authority, tmp_path)
+
+    async def scenario() -> None:
+        app = App(configuration(tls(tmp_path, ", health_address: '127.0.0.1:0'")))
+        await app.start()
+        try:
+            assert 1 == await health(app.health_address)
+            async with grpc.aio.insecure_channel(app.health_address) as channel:
+                stream = call(channel)
+                assert grpc.StatusCode.UNIMPLEMENTED == await stream.code()
+        finally:
+            await app.stop()
+
+    asyncio.run(scenario())
+
+
+def test_renewed_certificates_are_used_without_a_restart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A client that trusts only the new authority is served once the files are there; bad files change nothing."""
+    caplog.set_level("INFO", "dualpool")
+    old, new = trustme.CA(), trustme.CA()
+    trust_old, trust_new = (grpc.ssl_channel_credentials(each.cert_pem.bytes()) for each in (old, new))
+    write_pair(old, tmp_path)
+
+    async def scenario() -> None:
+        app = App(configuration(tls(tmp_path)))
+        await app.start()
+        try:
+            assert 1 == await health(app.grpc_address, trust_old)
+            (tmp_path / "key.pem").write_text("half a k")
+            assert 1 == await health(app.grpc_address, trust_old)
+            write_pair(new, tmp_path)
+            assert 1 == await health(app.grpc_address, trust_new)
+        finally:
+            await app.stop()
+
+    asyncio.run(scenario())
+    told = [record.getMessage() for record in caplog.records if "TLS files" in record.getMessage()]
+    assert ["cannot be used" in told[0], "are in use" in told[1]] == [True, True]
+
+
+def test_an_idle_stream_is_closed(call: type[Any]) -> None:
+    """A stream on which nothing comes is ended well: one kept for its response, and one never begun."""
+
+    async def scenario() -> None:
+        app = App(configuration("address: '127.0.0.1:0', idle_s: 1"))
+        await app.start()
+        try:
+            async with grpc.aio.insecure_channel(app.grpc_address) as channel:
+                kept, silent = call(channel), call(channel)
+                await kept.headers(mode="BUFFERED")
+                await kept.read()
+                assert [grpc.StatusCode.OK] * 2 == [await stream.code() for stream in (kept, silent)]
+                assert not app._streams.open
+        finally:
+            await app.stop()
+
+    asyncio.run(scenario())
