@@ -1,12 +1,20 @@
 """Putting a router together from its configuration, running it, and letting it go without losing a request."""
 
+import hashlib
 import logging
 import signal
 import time
 from typing import Final
 
-from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
+from prometheus_client import (
+    GC_COLLECTOR,
+    PLATFORM_COLLECTOR,
+    PROCESS_COLLECTOR,
+    CollectorRegistry,
+    disable_created_metrics,
+)
 
+from extproc import __version__
 from extproc.compose import compose
 from extproc.config.loading import as_json
 from extproc.config.schema import Configuration
@@ -28,6 +36,7 @@ __all__ = ["App", "serve"]
 PROCESS: Final = f"/{EXT_PROC_SERVICE}/Process"
 # After the drain time only streams that would lose bytes are open still; they get this long to end by themselves.
 LAST_STREAMS_S: Final = 10.0
+JUDGES_EVERY_S: Final = 1.0
 
 log = logging.getLogger("dualpool")
 
@@ -41,7 +50,9 @@ class App:
 
     def __init__(self, configuration: Configuration) -> None:
         self._drain_s = configuration.drain_s
+        self._serving = False
         self._asked_to_end = self._hurries = False
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series for each, of no use
         registry = CollectorRegistry()
         for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
             registry.register(collector)
@@ -55,14 +66,21 @@ class App:
         self.grpc_address = listen(self._core, configuration.listen, self._on_call)
         self.health_address = listen_for_probes(self._core, configuration.listen, self._on_probe)
         idle_s = configuration.listen.idle_s
+        config_json = as_json(configuration)
+        digest = hashlib.sha256(config_json).hexdigest()[:12]
+        metrics.about(__version__, configuration.mode, digest, [pool.name for pool in configuration.pools])
+        metrics.ready.set_function(lambda: float(self._health.ready))
+        metrics.draining.set_function(lambda: float(self._asked_to_end))
+        metrics.loop_lag.set_function(lambda: self._streams.overload.lag_s)
         idle = Sweep(idle_s / 4, lambda now_s: self._streams.close_idle(now_s - idle_s))
-        self.loop = Loop(self._core, [self._streams.deadlines, idle], listener.failed)
+        judge = Sweep(JUDGES_EVERY_S, self._judge)
+        self.loop = Loop(self._core, [self._streams.deadlines, idle, judge], listener.failed)
         pages = AdminPages(
             registry,
             self.loop,
             lambda: self._health.ready,
             self.router.placer.estimator.state,
-            as_json(configuration),
+            config_json,
         )
         self._admin = Admin(configuration.admin.address, pages)
         self.admin_address = self._admin.address
@@ -71,6 +89,7 @@ class App:
         """Serve until asked to end, drain, and return cleanly from every stream."""
         self._core.start()
         self._admin.start()
+        self._serving = True
         self._health.set_ready(ready=True)
         log.info("serving", extra={"fields": {"grpc": self.grpc_address, "admin": self.admin_address}})
         self.loop.run(lambda: self._asked_to_end)
@@ -85,6 +104,7 @@ class App:
 
     def _drain(self) -> None:
         """Tell all that we go, and serve on for the drain time."""
+        self._serving = False
         log.info("draining", extra={"fields": {"drain_s": self._drain_s}})
         self._health.set_ready(ready=False)
         ends_s = time.monotonic() + self._drain_s
@@ -99,6 +119,13 @@ class App:
         self._core.close()
         self._admin.stop()
         log.info("stopped")
+
+    def _judge(self, now_s: float) -> None:
+        """Turn unready while most requests cannot be decided in time, and ready again when they can."""
+        ready = not self._streams.overload.mostly_late(now_s)
+        if self._serving and ready != self._health.ready:
+            log.warning("most requests are decided in time again" if ready else "most requests come too late")
+            self._health.set_ready(ready=ready)
 
     def _on_call(self, call: Call, method: str) -> None:
         if method == PROCESS:

@@ -45,6 +45,8 @@ __all__ = [
 # Status codes: https://grpc.github.io/grpc/core/md_doc_statuscodes.html
 OK, INVALID_ARGUMENT, NOT_FOUND, UNIMPLEMENTED, INTERNAL = 0, 3, 5, 12, 13
 FAULT = b"an exception in the router; see its log"
+# So many new calls are taken in with what a poll reads; what exceeds it waits inside the core, unseen.
+ACCEPTED_AT_ONCE = 64
 # A server whose calls have all ended closes its connections at once.
 CLOSES_WITHIN_S = 5.0
 
@@ -116,6 +118,10 @@ class Call:
         """Call back when the client has gone, also where it had nothing to send any more."""
         self._watched = True
         self._call.start_server_batch((_ReceiveClose(_NO_FLAGS),), lambda _event: on_gone())
+
+    def mark(self, on_turn: Callable[[], None]) -> None:
+        """Call back when all that is waiting to be handled now has been."""
+        self._call.start_server_batch((), lambda _event: on_turn())
 
     def _proceed(self) -> None:
         """Hand in the next batch, unless one with a message of ours is under way."""
@@ -286,7 +292,8 @@ class _Server:
         self._server.start()
         self.is_down = False
         self._started = True
-        self._request()
+        for _ in range(ACCEPTED_AT_ONCE):
+            self._request()
 
     def shut_down(self) -> None:
         if self._started:

@@ -7,12 +7,13 @@ lies between them: bytes to events, replies to bytes, the deadline, the drain, a
 import time
 from collections.abc import Sequence
 
-from extproc.core.exchange.events import Abort, Broken, Close, Deadline, Drain, Event, Reply
+from extproc.core.exchange.events import Abort, Broken, Close, Deadline, Drain, Event, Reply, Shed
 from extproc.core.exchange.machine import Exchange
 from extproc.core.router.router import Router
 from extproc.server.deadlines import Deadlines
 from extproc.server.grpc_core import FAULT, INTERNAL, OK, Call
-from extproc.telemetry.metrics import Metrics
+from extproc.server.overload import TARGET_S, Overload
+from extproc.telemetry.metrics import Metrics, Undecided
 from extproc.wire.decode import Decoder
 from extproc.wire.encode import Encoder
 
@@ -30,6 +31,7 @@ class Streams:
         self.encoder = encoder
         self.metrics = metrics
         self.deadlines = Deadlines(deadline_ms / 1000)
+        self.overload = Overload()
         self.draining = False
         self.open: set[_Stream] = set()
         metrics.open_streams.set_function(self.open.__len__)
@@ -38,6 +40,8 @@ class Streams:
         """Serve one stream until its exchange closes it or the gateway does."""
         stream = call.handler = _Stream(self, call)
         self.open.add(stream)
+        if self.overload.wants_mark(stream.heard_s):
+            call.mark(self._on_turn)
         call.send()
 
     def close_idle(self, before_s: float) -> None:
@@ -50,6 +54,9 @@ class Streams:
         self.draining = True
         for stream in list(self.open):
             stream.drain()
+
+    def _on_turn(self) -> None:
+        self.metrics.queue_seconds().observe(self.overload.on_turn(time.monotonic()))
 
 
 class _Stream:
@@ -71,7 +78,7 @@ class _Stream:
     def on_message(self, message: bytes) -> None:
         """Called with each message of the gateway."""
         streams, exchange = self._streams, self._exchange
-        self.heard_s = time.monotonic()
+        self.heard_s = now_s = time.monotonic()
         try:
             if exchange is not None:
                 event = streams.decoder.next(message)
@@ -86,16 +93,23 @@ class _Stream:
         self._exchange = exchange = Exchange(streams.router, modes)
         if streams.draining:
             exchange.handle(Drain(), 0.0)
+        # The call and then its message have each waited for their turn.
+        self._began_s = now_s - 2 * streams.overload.lag_s
         self._handle(event, exchange)
-        if exchange.holding:
+        if exchange.undecided and streams.overload.sheds(now_s):
+            self._shed(exchange)
+        elif exchange.holding:
             streams.deadlines.add(self, self._began_s)
 
     def on_end(self) -> None:
         """Called when the gateway ends the stream, or is gone."""
-        self._finish((), OK)
+        self._finish((), OK, cause=Undecided.GATEWAY_LEFT)
 
     def on_deadline(self) -> None:
         """Reply to what is held."""
+        overload = self._streams.overload
+        if overload.lag_s >= TARGET_S:
+            overload.count(in_time=False, now_s=time.monotonic())
         if self._exchange is not None:
             self._handle(Deadline(), self._exchange)
 
@@ -109,19 +123,23 @@ class _Stream:
         if self._exchange is not None:
             self._handle(Drain(), self._exchange)
         else:
-            self._finish((), OK)
+            self._finish((), OK, cause=Undecided.IDLE)
+
+    def _shed(self, exchange: Exchange) -> None:
+        self._streams.metrics.shed_requests().inc()
+        self._streams.overload.count(in_time=False, now_s=self.heard_s)
+        self._handle(Shed(), exchange)
 
     def _break(self, event: Broken) -> None:
         if self._exchange is not None:
             self._handle(event, self._exchange)
         else:
             self._streams.router.listener.failed(event.error)
-            self._finish((), OK)
+            self._finish((), OK, cause=Undecided.NOT_UNDERSTOOD)
 
     def _handle(self, event: Event, exchange: Exchange) -> None:
         """Hand an event to the exchange, and send what it replies."""
         streams, now_s = self._streams, time.monotonic()
-        self._began_s = self._began_s or now_s
         replies = exchange.handle(event, now_s)
         encode, messages, end = streams.encoder.encode, [], None
         try:
@@ -137,6 +155,8 @@ class _Stream:
         self._processing_s += ended_s - now_s
         if any(map(_decides, replies)):
             streams.metrics.decision_seconds().observe(ended_s - self._began_s)
+            if type(event) not in _GIVEN_UP:
+                streams.overload.count(in_time=True, now_s=ended_s)
         if end is None:
             self._call.send(messages)
         elif end is Close:
@@ -144,11 +164,15 @@ class _Stream:
         else:
             self._finish(messages, INTERNAL, FAULT)
 
-    def _finish(self, messages: Sequence[bytes], code: int, details: bytes = b"") -> None:
-        """Close the books, then the stream."""
-        if self._exchange is not None:
-            self._exchange.end()
-        streams = self._streams
+    def _finish(
+        self, messages: Sequence[bytes], code: int, details: bytes = b"", cause: Undecided = Undecided.ENDED_BY_US
+    ) -> None:
+        """Close the books, then the stream; `cause` counts where nothing was decided."""
+        streams, exchange = self._streams, self._exchange
+        if exchange is None or exchange.undecided:
+            streams.metrics.undecided(cause).inc()
+        if exchange is not None:
+            exchange.end()
         streams.open.discard(self)
         streams.metrics.streams().inc()
         streams.metrics.processing_seconds().observe(self._processing_s)
@@ -156,6 +180,7 @@ class _Stream:
 
 
 _ENDS = (Close, Abort)
+_GIVEN_UP = (Deadline, Shed)
 
 
 def _decides(reply: Reply) -> bool:

@@ -1,10 +1,12 @@
 """Prometheus metrics of the router. Labels are bounded: closed sets, or the first so many values of clients."""
 
+from collections.abc import Iterable
+from enum import StrEnum
 from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from extproc.core.errors import ResponseFault
+from extproc.core.errors import BodyFault, ResponseFault
 from extproc.core.estimator.protocol import Estimate, Learning, Refused
 from extproc.core.listener import Listener, Misconfiguration, Observation
 from extproc.core.placing.decision import Decision
@@ -12,7 +14,7 @@ from extproc.core.placing.policy import Pool
 from extproc.core.usage import Overflow, Usage
 from extproc.telemetry.labels import BoundedLabels
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "Undecided"]
 
 TOKEN_BUCKETS = (
     *(64, 128, 256, 512, 1024, 2048, 3072, 4096, 6144, 8192, 12288, 16384),
@@ -42,6 +44,15 @@ class _Children(Generic[M]):
             child = self._metric.labels(*labels) if labels else self._metric
             self._children[labels] = child
         return child
+
+
+class Undecided(StrEnum):
+    """Why a stream ended before its request was decided or given up."""
+
+    GATEWAY_LEFT = "gateway_left"  # the client did, as a rule
+    IDLE = "idle"
+    NOT_UNDERSTOOD = "not_understood"  # the first message
+    ENDED_BY_US = "ended_by_us"  # a drain
 
 
 class Metrics(Listener):
@@ -108,12 +119,52 @@ class Metrics(Listener):
         self.released_streams = counter("streams_released_total", "Streams that were closed with their decision")
         self.open_streams = Gauge("dualpool_streams_open", "Streams open now", registry=registry)
         self.streams = counter("streams_total", "Streams that have ended")
+        self.undecided = counter(
+            "streams_undecided_total", "Streams that ended before a decision, by cause", "cause"
+        )
+        self.shed_requests = counter(
+            "shed_requests_total", "Requests given up, to the default pool, because too many came"
+        )
+        self.queue_seconds = histogram(
+            "queue_seconds",
+            "How long a message waits in the process until it is handled, sampled",
+            SECONDS_BUCKETS,
+        )
         self.decision_seconds = histogram(
-            "decision_seconds", "From the request's headers to its decision", SECONDS_BUCKETS
+            "decision_seconds", "From the request's arrival to its decision", SECONDS_BUCKETS
+        )
+        self.loop_lag = Gauge(
+            "dualpool_loop_lag_seconds", "How long the last sampled message has waited", registry=registry
+        )
+        self.ready = Gauge("dualpool_ready", "1 while gateways are told to ask", registry=registry)
+        self.draining = Gauge("dualpool_draining", "1 after SIGTERM", registry=registry)
+        self._info = Gauge(
+            "dualpool_info", "1, labelled by what runs", ("version", "mode", "config_hash"), registry=registry
         )
         self.processing_seconds = histogram(
             "processing_seconds", "The router's own work for one stream, without waiting", SECONDS_BUCKETS
         )
+
+        self._start_at_zero()
+
+    def about(self, version: str, mode: str, config_hash: str, pools: Iterable[str]) -> None:
+        """Say what runs here; what is counted by pool starts at 0."""
+        self._info.labels(version, mode, config_hash).set(1)
+        for pool in pools:
+            self.repairs(pool)
+
+    def _start_at_zero(self) -> None:
+        """Make every series of a closed set: an increase from nothing to 1 is none to Prometheus."""
+        closed: tuple[tuple[_Children[Counter], type[StrEnum]], ...] = (
+            (self.refused, Refused),
+            (self.not_learned_responses, ResponseFault),
+            (self.bodies, BodyFault),
+            (self.misconfigurations, Misconfiguration),
+            (self.undecided, Undecided),
+        )
+        for counter, values in closed:
+            for value in values:
+                counter(value)
 
     def decided(self, decision: Decision) -> None:
         """Count the request by pool, reason, API and model; a body without facts by its cause too."""

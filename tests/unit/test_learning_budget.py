@@ -97,3 +97,11 @@ def test_a_response_of_no_messages_is_not_admitted() -> None:
     budget = LearningBudget(LearningSettings(messages_per_s=10, burst_messages=100))
     assert not budget.admit(0, young=False, now_s=0.0)
     assert budget.admit(100, young=False, now_s=0.0)
+
+
+def test_no_more_streams_are_open_than_allowed() -> None:
+    """However much is left to spend, a stream has to end before another one is kept."""
+    budget = LearningBudget(LearningSettings(messages_per_s=1e6, burst_messages=1e6, max_streams=2))
+    assert [True, True, False] == [budget.admit(3, young=True, now_s=0.0) for _ in range(3)]
+    budget.pay_back(3, 3)
+    assert budget.admit(3, young=True, now_s=0.0)

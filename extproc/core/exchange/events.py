@@ -34,6 +34,7 @@ __all__ = [
     "ResponseBody",
     "ResponseHeaders",
     "ResponseTrailers",
+    "Shed",
 ]
 
 
@@ -108,6 +109,10 @@ class Deadline(msgspec.Struct, frozen=True, gc=False):
     """The time that a held request may wait for its body is over."""
 
 
+class Shed(msgspec.Struct, frozen=True, gc=False):
+    """The router has more to do than it can do in time: what is still open of the decision goes undone."""
+
+
 class Drain(msgspec.Struct, frozen=True, gc=False):
     """The router is going: the exchange is to end as soon as that is harmless."""
 
@@ -127,6 +132,7 @@ Event = (
     | ResponseBody
     | ResponseTrailers
     | Deadline
+    | Shed
     | Drain
     | Broken
 )

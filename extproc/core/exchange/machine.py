@@ -38,6 +38,7 @@ from extproc.core.exchange.events import (
     ResponseBody,
     ResponseHeaders,
     ResponseTrailers,
+    Shed,
 )
 from extproc.core.exchange.replies import DuplexBodies, neutral_replies
 from extproc.core.exchange.transitions import TRANSITIONS, State
@@ -80,6 +81,11 @@ class Exchange:
     def holding(self) -> bool:
         """Whether a request waits for us, so that a Deadline has to come if its body does not."""
         return self._headers_held
+
+    @property
+    def undecided(self) -> bool:
+        """Whether a request of ours is neither decided nor given up."""
+        return self.state is State.COLLECTING
 
     def handle(self, event: Event, now_s: float) -> Replies:
         """Take one event in; return what to reply, in order. Never raises."""
@@ -170,6 +176,9 @@ class Exchange:
 
     def _miss_deadline(self, _event: Deadline, _now_s: float) -> Replies:
         return self._give_up(Reason.DEADLINE) if self._headers_held else ()
+
+    def _shed(self, _event: Shed, _now_s: float) -> Replies:
+        return self._give_up(Reason.SHED)
 
     def _responded_by_others(self, event: ResponseHeaders, now_s: float) -> Replies:
         self._router.listener.not_learned(ResponseFault.EARLY_RESPONSE)

@@ -17,6 +17,7 @@ from extproc.core.exchange.events import (
     ResponseBody,
     ResponseHeaders,
     ResponseTrailers,
+    Shed,
 )
 
 __all__ = ["TRANSITIONS", "State", "Transition"]
@@ -57,6 +58,8 @@ TRANSITIONS: Final = (
                "whole: decide, send all that is held", (_AWAITING, _PASSING)),
     Transition(_COLLECTING, Deadline, "miss_deadline",
                "held: default pool, send all that is held", (_COLLECTING, _PASSING)),
+    Transition(_COLLECTING, Shed, "shed",
+               "default pool, send all that is held", (_PASSING,)),
     Transition(_COLLECTING, ResponseHeaders, "responded_by_others",
                "nothing to decide any more: send all that is held", (_PASSING,)),
     Transition(_AWAITING, RequestTrailers, "pass_trailers",

@@ -60,6 +60,7 @@ class Reason(StrEnum):
     EARLY = "early"  # so many bytes that no smaller pool could hold them; decided before the end
     CUT_OFF = "cut_off"  # the gateway gave only the first part of the body
     DEADLINE = "deadline"  # the body was not there in time
+    SHED = "shed"  # more requests came than the router could decide in time
 
 
 class Pools:

@@ -29,15 +29,23 @@ class LearningSettings:
     """Response messages that are read a second, on average."""
     burst_messages: Messages = 5_000.0
     """Response messages that may be read at once; with 0 nothing is learned."""
+    max_streams: Annotated[int, Meta(ge=1)] = 256
+    """Streams that are kept open for their responses at once. They count against the gateway's limit of requests
+    to the router, of which decisions need the rest."""
 
 
 class LearningBudget:
-    """A bucket that refills with time, and that young categories may overdraw by one burst."""
+    """A bucket that refills with time, and that young categories may overdraw by one burst.
+
+    Beside it, no more streams than are allowed are open at once.
+    """
 
     def __init__(self, settings: LearningSettings) -> None:
         self._per_s = settings.messages_per_s
         self._burst = settings.burst_messages
         self._left = settings.burst_messages
+        self._max_streams = settings.max_streams
+        self._streams = 0
         self._at_s: float | None = None
 
     def admit(self, messages: float, *, young: bool, now_s: float) -> bool:
@@ -49,9 +57,10 @@ class LearningBudget:
             self._left = min(self._burst, self._left + (now_s - self._at_s) * self._per_s)
         self._at_s = now_s
         asked = min(messages, self._burst)
-        if asked <= 0 or self._left - asked < (-self._burst if young else 0):
+        if asked <= 0 or self._streams >= self._max_streams or self._left - asked < (-self._burst if young else 0):
             return False
         self._left -= asked
+        self._streams += 1
         return True
 
     def pay_back(self, messages: float, used: float) -> None:
@@ -60,4 +69,5 @@ class LearningBudget:
         Gateways may cut a response into more pieces than it has tokens; what came beyond is paid then, up to a
         debt of one burst.
         """
+        self._streams -= 1
         self._left = max(self._left + min(messages, self._burst) - used, -self._burst)

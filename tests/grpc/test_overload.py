@@ -1,0 +1,154 @@
+"""What is said to requests that the router cannot decide in time."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+
+from extproc.server.overload import ENOUGH_REQUESTS
+from tests.grpc.served import App
+
+Router = Callable[..., Any]
+CHAT = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}).encode()
+
+
+def overloaded(app: App) -> None:
+    """Have the loop lag from now on."""
+    app.ask(lambda: setattr(app._streams.overload, "sheds", lambda _now_s: True))
+
+
+async def metrics(app: App) -> list[str]:
+    """Return the lines of a scrape."""
+    async with httpx.AsyncClient() as client:
+        return (await client.get(f"http://{app.admin_address}/metrics")).text.splitlines()
+
+
+def reasons(message: Any) -> list[str]:
+    """Return the reason header that a reply sets."""
+    options = message.request_headers.response.header_mutation.set_headers
+    return [option.header.raw_value.decode() for option in options if option.header.key.endswith("reason")]
+
+
+def test_a_held_request_is_given_up_at_its_headers(router: Router, call: type[Any]) -> None:
+    """In STREAMED it is sent to the default pool at once, its body is not waited for, and it is counted."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            overloaded(app)
+            stream = call(channel)
+            await stream.headers()
+            assert ["shed"] == reasons(await stream.read())
+            assert await stream.read() is None
+            assert grpc.StatusCode.OK == await stream.code()
+            assert "dualpool_shed_requests_total 1.0" in await metrics(app)
+
+    asyncio.run(scenario())
+
+
+def test_in_buffered_mode_the_stream_is_closed(router: Router, call: type[Any]) -> None:
+    """The default route is the default pool: a clean close is all that it takes."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            overloaded(app)
+            stream = call(channel)
+            await stream.headers(mode="BUFFERED")
+            assert [] == reasons(await stream.read())
+            assert await stream.read() is None
+            assert grpc.StatusCode.OK == await stream.code()
+
+    asyncio.run(scenario())
+
+
+def test_a_full_duplex_body_goes_back_whole(router: Router, call: type[Any]) -> None:
+    """Shed or not, every byte is given back before the stream is closed."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            overloaded(app)
+            stream = call(channel)
+            await stream.headers(mode="FULL_DUPLEX_STREAMED")
+            assert ["shed"] == reasons(await stream.read())
+            await stream.body(CHAT)
+            echoed = (await stream.read()).request_body.response.body_mutation.streamed_response
+            assert (CHAT, True) == (echoed.body, echoed.end_of_stream)
+            assert grpc.StatusCode.OK == await stream.code()
+
+    asyncio.run(scenario())
+
+
+def test_other_requests_pass_as_ever(router: Router, call: type[Any]) -> None:
+    """What is none of ours is not shed: there is nothing to save."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            overloaded(app)
+            stream = call(channel)
+            await stream.headers("/v1/other")
+            assert await stream.read() is None
+            assert grpc.StatusCode.OK == await stream.code()
+            assert "dualpool_shed_requests_total 0.0" in await metrics(app)
+
+    asyncio.run(scenario())
+
+
+def test_readiness_turns_red_when_most_requests_come_too_late(
+    router: Router, eventually: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And green again when that is over; the router serves on all the while."""
+    monkeypatch.setattr("extproc.server.app.JUDGES_EVERY_S", 0.01)
+
+    async def scenario() -> None:
+        async with router() as app:
+            overload = app._streams.overload
+            await eventually(lambda: app._health.ready)
+
+            def late() -> None:
+                for _ in range(ENOUGH_REQUESTS):
+                    overload.count(in_time=False, now_s=1e9)
+
+            monkeypatch.setattr(overload, "mostly_late", lambda _now_s: type(overload).mostly_late(overload, 1e9))
+            app.ask(late)
+            await eventually(lambda: not app._health.ready)
+            assert "dualpool_ready 0.0" in await metrics(app)
+            app.ask(overload._outcomes.clear)
+            await eventually(lambda: app._health.ready)
+
+    asyncio.run(scenario())
+
+
+def test_closed_sets_of_labels_start_at_zero(router: Router) -> None:
+    """Whatever can be counted by a known cause is there before it happens, and what runs is named."""
+
+    async def scenario() -> None:
+        async with router() as app:
+            lines = await metrics(app)
+            assert 'dualpool_streams_undecided_total{cause="gateway_left"} 0.0' in lines
+            assert 'dualpool_misroutes_repaired_total{pool="short"} 0.0' in lines
+            assert 'dualpool_bodies_not_understood_total{cause="encoded"} 0.0' in lines
+            assert any(line.startswith("dualpool_info{config_hash=") and line.endswith(" 1.0") for line in lines)
+            assert [] == [line for line in lines if "_created" in line]
+
+    asyncio.run(scenario())
+
+
+def test_a_gateway_that_leaves_before_the_decision_is_counted(
+    router: Router, call: type[Any], eventually: Any
+) -> None:
+    """A stream that ends undecided has a cause."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream = call(channel)
+            await stream.headers()
+            await stream.body(CHAT[:5], end=False)
+            await eventually(lambda: any(each.waits for each in app._streams.open))
+            stream.stub.cancel()
+            await eventually(lambda: not app._streams.open)
+            assert 'dualpool_streams_undecided_total{cause="gateway_left"} 1.0' in await metrics(app)
+
+    asyncio.run(scenario())

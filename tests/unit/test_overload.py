@@ -1,0 +1,67 @@
+from extproc.server.overload import ENOUGH_REQUESTS, INTERVAL_S, LIMIT_S, TARGET_S, WINDOW_S, Overload
+
+
+def delayed(overload: Overload, at_s: float, by_s: float) -> None:
+    """Let a mark that is set at a time wait."""
+    overload._next_mark_s = 0.0
+    assert overload.wants_mark(at_s)
+    assert abs(overload.on_turn(at_s + by_s) - by_s) < 1e-9
+
+
+def test_a_short_delay_sheds_nothing() -> None:
+    """While the loop keeps up, nothing is given up, however long that goes on."""
+    overload = Overload()
+    for second in range(10):
+        delayed(overload, second, TARGET_S / 2)
+        assert not overload.sheds(second + 0.5)
+
+
+def test_a_burst_is_borne_and_a_standing_queue_is_shed() -> None:
+    """A delay above the target is shed only once it has stood for an interval, and no longer when it is gone."""
+    overload = Overload()
+    delayed(overload, 1.0, 2 * TARGET_S)
+    assert not overload.sheds(1.0 + 2 * TARGET_S)
+    delayed(overload, 1.05, 2 * TARGET_S)
+    assert overload.sheds(1.01 + INTERVAL_S)
+    delayed(overload, 1.2, TARGET_S / 2)
+    assert not overload.sheds(1.3)
+
+
+def test_a_very_long_delay_is_shed_at_once() -> None:
+    """Also while the mark is still waiting for its turn."""
+    overload = Overload()
+    assert overload.wants_mark(1.0)
+    assert not overload.sheds(1.0 + LIMIT_S / 2)
+    assert overload.sheds(1.0 + LIMIT_S)
+    overload.on_turn(1.0 + LIMIT_S)
+    assert overload.sheds(1.0 + LIMIT_S)
+
+
+def test_there_is_one_mark_at_a_time() -> None:
+    """While a mark waits no other is set, nor right after it."""
+    overload = Overload()
+    assert overload.wants_mark(1.0)
+    assert not overload.wants_mark(2.0)
+    overload.on_turn(2.0)
+    assert not overload.wants_mark(2.001)
+    assert overload.wants_mark(2.1)
+
+
+def test_readiness_needs_enough_requests_and_a_majority_of_late_ones() -> None:
+    """Half of them late is borne, more is not; what is long ago does not count."""
+    overload = Overload()
+    for _ in range(ENOUGH_REQUESTS // 2):
+        overload.count(in_time=True, now_s=1.0)
+        overload.count(in_time=False, now_s=1.5)
+    assert not overload.mostly_late(2.0)
+    overload.count(in_time=False, now_s=2.0)
+    assert overload.mostly_late(2.0)
+    assert not overload.mostly_late(3.0 + WINDOW_S)
+
+
+def test_a_few_late_requests_say_nothing() -> None:
+    """A router that has hardly anything to do stays ready."""
+    overload = Overload()
+    for _ in range(ENOUGH_REQUESTS - 1):
+        overload.count(in_time=False, now_s=1.0)
+    assert not overload.mostly_late(1.0)
