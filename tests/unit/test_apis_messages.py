@@ -46,6 +46,8 @@ def test_blocks_and_tools() -> None:
                     {"type": "thinking", "thinking": "C", "signature": "c2lnbmF0dXJl"},
                     {"type": "redacted_thinking", "data": "AAAA"},
                     {"type": "tool_use", "id": "t1", "name": "D", "input": {"город": "Рим"}},
+                    {"type": "tool_use", "id": "t2", "name": "G"},
+                    {"type": "tool_use", "id": "t3", "name": "H", "input": None},
                 ],
             },
             {
@@ -59,8 +61,8 @@ def test_blocks_and_tools() -> None:
         ],
         tools=[{"name": "D", "input_schema": {"type": "object"}}],
     )
-    assert facts.text.decode() == 'ABCD{"город":"Рим"}EF{"name":"D","input_schema":{"type":"object"}}'
-    assert (facts.messages, facts.tools, facts.tool_calls, facts.unseen_history) == (4, 1, 1, False)
+    assert facts.text.decode() == 'ABCD{"город":"Рим"}GHEF{"name":"D","input_schema":{"type":"object"}}'
+    assert (facts.messages, facts.tools, facts.tool_calls, facts.unseen_history) == (4, 1, 3, False)
 
 
 def test_images_are_counted() -> None:
@@ -95,3 +97,9 @@ def test_documents_of_text_are_text() -> None:
 def test_blocks_that_cannot_be_measured_are_unseen(block: dict[str, Any]) -> None:
     """A file or a block of an unknown kind makes the prompt longer than this body shows."""
     assert read_blocks(block).unseen_history
+
+
+def test_a_single_block_is_a_list_of_one() -> None:
+    """Content that is one block, without a list around it, is read all the same."""
+    facts = read(system={"type": "text", "text": "A"}, messages=[{"content": {"type": "text", "text": "B"}}])
+    assert (facts.text, facts.messages) == (b"AB", 2)

@@ -267,3 +267,18 @@ def test_names_from_clients_cost_nothing_until_an_response_came() -> None:
         estimator.observe(estimator.estimate(request, f"tenant {number}"), Usage(25))
     assert [row.model for row in estimator.state().models] == ["real 17", "real 18", "real 19"]
     assert len(estimator.state().categories) == 5 + 1
+
+
+@pytest.mark.parametrize("which", ["sums_a", "sums_b"])
+@pytest.mark.parametrize("more", [-1, 1])
+def test_state_of_another_size_is_refused(which: str, more: int) -> None:
+    """Sums over more or fewer features than there are change nothing."""
+    one, other = ByteClassEstimator(EstimatorSettings()), ByteClassEstimator(EstimatorSettings())
+    teach(one, 2)
+    state = one.state()
+    (model,) = state.models
+    sums = {"sums_a": model.sums_a, "sums_b": model.sums_b}
+    sums[which] = (*sums[which], 1.0) if more > 0 else sums[which][:-1]
+    with pytest.raises(ConfigurationError, match="learned sums of model 'm' are not over 45 features"):
+        other.load(replace(state, models=(replace(model, sums_a=sums["sums_a"], sums_b=sums["sums_b"]),)))
+    assert ByteClassEstimator(EstimatorSettings()).state() == other.state()

@@ -1,5 +1,6 @@
 """What the gateway sends is answered to its end: bodies without an end, large pieces, trailers."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from extproc.core.exchange.events import (
     ResponseTrailers,
 )
 from extproc.core.exchange.replies import ECHO_PIECE_BYTES, neutral_replies
+from extproc.core.facts import RequestHead
 from extproc.core.placing.policy import Pool, Reason
 from tests.unit.exchanges import (
     BUFFERED,
@@ -136,3 +138,27 @@ def test_a_body_is_early_only_beyond_the_largest_smaller_pool(connect: Connect) 
     assert [] == gateway.decisions
     gateway.send(RequestBody(b"", end_of_stream=True))
     assert ["middle"] == [decision.pool.name for decision in gateway.decisions]
+
+
+@pytest.mark.parametrize("modes", IN_PIECES)
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_no_more_of_a_body_is_held_than_may_be(connect: Connect, modes: Modes, path: str) -> None:
+    """A body that has reached `max_held_bytes` goes on, whatever it may still turn out to be."""
+    gateway = connect(modes, pools=(Pool("short", 100_000), Pool("long", 200_000)), max_held_bytes=2_000)
+    gateway.send(RequestHeaders(RequestHead("POST", path)))
+    gateway.send(RequestBody(b" " * 1_999, end_of_stream=False))
+    assert [] == gateway.decisions
+    gateway.send(RequestBody(b" ", end_of_stream=False))
+    assert [(Reason.EARLY, 2_000)] == [(decision.reason, decision.body_bytes) for decision in gateway.decisions]
+
+
+@pytest.mark.parametrize("modes", IN_PIECES)
+def test_a_list_of_prompts_is_waited_for(connect: Connect, modes: Modes) -> None:
+    """Many small prompts together are larger than the short pool, and each of them fits it."""
+    gateway = connect(modes)
+    gateway.send(RequestHeaders(RequestHead("POST", "/v1/completions")))
+    body = json.dumps({"model": "m", "prompt": ["some words"] * 3_000, "max_tokens": 5}).encode()
+    for start in range(0, len(body), 4_096):
+        gateway.send(RequestBody(body[start : start + 4_096], end_of_stream=False))
+    gateway.send(RequestBody(b"", end_of_stream=True))
+    assert [Reason.FITS] == [decision.reason for decision in gateway.decisions]

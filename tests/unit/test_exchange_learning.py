@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from extproc.core.errors import ResponseFault
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.exchange.events import (
     Modes,
@@ -207,3 +208,14 @@ def test_a_response_that_ends_with_its_headers_is_settled(connect: Connect) -> N
     gateway.send(ResponseHeaders(JSON_RESPONSE, end_of_stream=True))
     assert gateway.closed
     assert 1 == len(gateway.recorder.calls_of("not_learned"))
+
+
+def test_a_response_that_breaks_off_in_its_middle_is_read_no_further(connect: Connect) -> None:
+    """Compressed data that does not decode is counted by its cause at once, and the rest passes without us."""
+    gateway = connect(STREAMED)
+    for event in whole(chat()):
+        gateway.send(event)
+    gateway.send(ResponseHeaders(ResponseHead(200, "application/json", "gzip")))
+    gateway.send(ResponseBody(b"this is no gzip", end_of_stream=False))
+    assert [ResponseFault.ENCODING] == gateway.recorder.calls_of("not_learned")
+    assert gateway.closed

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.core.estimator.features import Prior
-from extproc.core.estimator.least_squares import RelativeLeastSquares, Sums
+from extproc.core.estimator.least_squares import NOISE, RelativeLeastSquares, Sums
 
 PRIOR = Prior(np.array([0.2, 0.5, 4.0]), np.diag([0.09, 0.09, 25.0]))
 
@@ -87,3 +87,12 @@ def test_sums_that_cannot_be_solved_keep_the_old_prices() -> None:
     model.load(broken, 10)
     assert model.refused == 1
     assert model.weights is before
+
+
+def test_sums_without_a_solution_keep_the_old_prices() -> None:
+    """Sums in which all features are copies of one another have no prices; they are counted and not used."""
+    prior = Prior(np.array([0.2, 0.5, 4.0]), np.eye(3))
+    model = RelativeLeastSquares(prior, 1.0)
+    model.load(Sums(np.ones((3, 3)) - NOISE * NOISE * prior.precision, np.zeros(3)), 10)
+    assert model.refused == 1
+    assert model.weights is prior.mean

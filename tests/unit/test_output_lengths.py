@@ -1,6 +1,7 @@
 """Learned output lengths, with responses that were cut."""
 
 from math import inf, nan
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -247,3 +248,12 @@ def test_declared_output_may_be_capped() -> None:
         estimator.observe(estimator.estimate(facts, ""), Usage(10, 50))
     assert 50 <= estimate_output(estimator, 4_096) <= 64
     assert estimate_output(estimator, 20) == 20
+
+
+@pytest.mark.parametrize("kind", ["byteclass", "ema"])
+def test_output_of_several_sequences_says_nothing_of_one(kind: Literal["byteclass", "ema"]) -> None:
+    """Usage sums up what all sequences of a request said: it is no length."""
+    estimator = make_estimator(EstimatorSettings(kind=kind))
+    facts = RequestFacts(Api.CHAT, "m", b"hello there", messages=1, sequences=2)
+    assert estimator.observe(estimator.estimate(facts, ""), Usage(10, 90)).refused is None
+    assert () == estimator.state().outputs

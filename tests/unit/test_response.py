@@ -188,6 +188,7 @@ def test_usage_null_in_every_chunk_as_python_writes_it() -> None:
         (['{"error" "length"', "[DONE]"], ResponseFault.BROKEN_SSE),
         (['{"usage":{"prompt_tokens":"11"}}', "[DONE]"], ResponseFault.WRONG_USAGE),
         ([{"choices": {"finish_reason": "length"}}, "[DONE]"], ResponseFault.NO_USAGE),
+        ([{"choices": [{"delta": {"usage": CHAT_USAGE}}]}, "[DONE]"], ResponseFault.NO_USAGE),
     ],
 )
 def test_chunk_streams_without_usage(events: list[dict[str, Any] | str], fault: ResponseFault) -> None:
@@ -213,6 +214,7 @@ DELTA = {"type": "response.output_text.delta", "delta": 'a "response.completed" 
         ([{"type": "error", "message": "overloaded"}], ResponseFault.NO_USAGE),
         ([{"type": "response.completed", "response": RESPONSE | {"usage": None}}], ResponseFault.NO_USAGE),
         ([{"type": "response.completed"}], ResponseFault.NO_USAGE),
+        ([{"type": "x", "response": RESPONSE | {"id": "response.completed"}}], ResponseFault.CUT_SHORT),
         ([{"type": "response.completed", "response": {"usage": {"input_tokens": 0}}}], ResponseFault.WRONG_USAGE),
     ],
 )
@@ -238,6 +240,8 @@ STOP = {"type": "message_stop"}
         ([START, END | {"usage": {"input_tokens": 20, "output_tokens": 5}}, STOP], Usage(20, 5)),
         ([START, END | {"usage": {"input_tokens": 0, "output_tokens": 5}}, STOP], Usage(11, 5, 6)),
         ([START, END | {"usage": None}, STOP, "[DONE]"], Usage(11, 0, 6)),
+        ([START, END, END | {"usage": {"input_tokens": 9}}, STOP], Usage(11, 5, 6)),
+        ([START, END | {"usage": {"input_tokens": 20}}, STOP], Usage(20, 0)),
         ([START, CUT_END, END | {"delta": {}}, STOP], Usage(11, 5, 6, cut_by_length=True)),
         ([START, END | {"usage": {"input_tokens": 5, "output_tokens": 5}}, STOP], Usage(11, 5, 6)),
         ([START, BLOCK, END], ResponseFault.CUT_SHORT),
@@ -296,3 +300,14 @@ def test_wrong_usage(api: Api, usage: object, fault: ResponseFault) -> None:
 def test_broken_responses(body: bytes, fault: ResponseFault) -> None:
     """Truncated, foreign, deep and huge bodies each have their fault."""
     assert read(Api.CHAT, body) == fault
+
+
+def test_an_event_is_what_its_data_says() -> None:
+    """An event that is named as the last one, but is of another type, does not end a stream."""
+    stream = b'event: response.completed\ndata: {"type":"response.created","response":null}\n\n'
+    assert read(Api.RESPONSES, stream, "text/event-stream") == ResponseFault.CUT_SHORT
+
+
+def test_a_message_without_usage_says_nothing() -> None:
+    """A whole message whose usage is null, or is not there."""
+    assert read_json(Api.MESSAGES, {"usage": None}) == read_json(Api.MESSAGES, {}) == ResponseFault.NO_USAGE

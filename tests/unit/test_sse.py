@@ -124,6 +124,14 @@ def test_events_at_the_cap(size: int) -> None:
     assert parse(*pieces, cap=200) == [(b"", b"x" * 194)] * 50
 
 
+@pytest.mark.parametrize("line_end", [b"\n", b"\r", b"\r\n"])
+def test_the_cap_of_one_event_in_one_piece(line_end: bytes) -> None:
+    """Just as many bytes as allowed pass, and one more is refused, line ends left aside."""
+    assert parse(b"data: " + b"x" * 194 + 2 * line_end, cap=200) == [(b"", b"x" * 194)]
+    with pytest.raises(ResponseNotUnderstood):
+        parse(b"data: " + b"x" * 195 + 2 * line_end, cap=200)
+
+
 def test_blank_lines_are_not_kept() -> None:
     """A server that keeps the connection alive with blank lines or comments fills no memory."""
     parser = SseParser(100)

@@ -1,0 +1,85 @@
+"""The placer by itself, as tools and the planner use it: facts in, a decision out."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from extproc.core.errors import BodyFault
+from extproc.core.estimator import make_estimator
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.facts import Api, RequestFacts, RequestHead
+from extproc.core.placing.decision import Mode
+from extproc.core.placing.policy import Pool, Pools, Reason
+from extproc.core.router.placer import Placer
+
+SHORT, LONG = Pool("short", 1_000), Pool("long", 100_000)
+FACTS = RequestFacts(Api.CHAT, "m", b"How are you?", messages=1, max_output_tokens=50, stream=True)
+
+
+def placer(mode: Mode = Mode.ENFORCE) -> Placer:
+    """Return a placer that has learned nothing, for two pools."""
+    return Placer(mode, Pools((SHORT, LONG)), make_estimator(EstimatorSettings()), 768 * 1024)
+
+
+def body(content: str) -> bytes:
+    """Return a chat's body."""
+    return json.dumps({"model": "m", "messages": [{"content": content}], "max_tokens": 50}).encode()
+
+
+@pytest.mark.parametrize(("mode", "routed"), [(Mode.ENFORCE, True), (Mode.SHADOW, False), (Mode.OFF, False)])
+def test_a_decision_says_everything_about_itself(mode: Mode, *, routed: bool) -> None:
+    """Where a request goes, why, in which mode, and what was known of it."""
+    decision = placer(mode).place(replace(FACTS, usage_in_response=False), "tenant", body_bytes=70)
+    assert (SHORT, Reason.FITS, mode, routed) == (decision.pool, decision.reason, decision.mode, decision.routed)
+    assert (Api.CHAT, "m", True, False) == (decision.api, decision.model, decision.stream, decision.learnable)
+    assert (70, 12, None) == (decision.body_bytes, decision.text_bytes, decision.fault)
+    assert decision.estimate is not None
+    assert decision.budget is not None
+    assert ("tenant", 50) == (decision.estimate.category.key, decision.budget.output_tokens)
+
+
+def test_what_is_left_to_the_default_pool_is_not_routed() -> None:
+    """The header only ever opts in to a smaller pool."""
+    decision = placer().place(replace(FACTS, max_output_tokens=5_000), "")
+    assert (LONG, Reason.TOO_LONG, False) == (decision.pool, decision.reason, decision.routed)
+
+
+@pytest.mark.parametrize(("size", "reason"), [(15_999, Reason.TOO_LONG), (16_000, Reason.EARLY)])
+def test_facts_are_decided_as_their_body_would_be(size: int, reason: Reason) -> None:
+    """From 16 bytes for each of the short pool's tokens on, no estimate is made."""
+    decision = placer().place(replace(FACTS, text=b"x" * size), "", body_bytes=size + 70)
+    assert (LONG, reason, False) == (decision.pool, decision.reason, decision.routed)
+    assert (reason is Reason.EARLY) == (decision.estimate is None)
+    assert size + 70 == decision.body_bytes
+
+
+def test_a_list_of_prompts_of_any_size_is_estimated() -> None:
+    """Many prompts together are no long one."""
+    several = replace(FACTS, api=Api.COMPLETIONS, text=b"x" * 16_000, longest_share=0.01)
+    assert Reason.FITS == placer().place(several, "").reason
+
+
+def test_a_text_that_looks_like_media_is_decided_by_its_text() -> None:
+    """Base64 inside of plain text is left out of the early look, and counted when the body was read."""
+    decision = placer().decide(Api.CHAT, RequestHead(), body("data:image/png;base64," + "A" * 20_000))
+    assert (Reason.EARLY, None) == (decision.reason, decision.estimate)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "content", "reason", "fault"),
+    [
+        ("", b"{", Reason.NOT_UNDERSTOOD, BodyFault.NOT_JSON),
+        ("", b"", Reason.NOT_UNDERSTOOD, BodyFault.EMPTY),
+        ("gzip", body("Hi"), Reason.NOT_UNDERSTOOD, BodyFault.ENCODED),
+        ("identity", body("Hi"), Reason.FITS, None),
+        ("gzip", b"x" * 16_000, Reason.EARLY, None),
+    ],
+)
+def test_a_body_that_is_not_understood_goes_to_the_default_pool(
+    encoding: str, content: bytes, reason: Reason, fault: BodyFault | None
+) -> None:
+    """A decision names whose fault it is; what is too large for the short pool is not even looked into."""
+    decision = placer().decide(Api.CHAT, RequestHead(content_encoding=encoding), content)
+    assert (reason, fault, len(content)) == (decision.reason, decision.fault, decision.body_bytes)
+    assert (reason is Reason.FITS) == (decision.pool is SHORT) == decision.routed
