@@ -14,12 +14,16 @@ __all__ = ["compose"]
 
 def compose(configuration: Configuration, listener: Listener) -> Router:
     """Return a router that has learned nothing yet. Raises ConfigurationError for pools that cannot be."""
-    pools, exchange = (
-        Pools(configuration.pools, stored_by_default=configuration.responses_stored_by_default),
-        configuration.exchange,
-    )
+    pools = Pools(configuration.pools, stored_by_default=configuration.responses_stored_by_default)
+    exchange, learning = configuration.exchange, configuration.learning
     estimator = make_estimator(configuration.estimator)
     placer = Placer(configuration.mode, pools, estimator, exchange.max_held_bytes)
-    budget = LearningBudget(configuration.learning)
-    learner = Learner(pools, estimator, budget, listener, exchange.max_response_bytes)
+    learner = Learner(
+        pools,
+        estimator,
+        LearningBudget(learning),
+        listener,
+        exchange.max_response_bytes,
+        usage_in_streams=learning.usage_in_streams,
+    )
     return Router(configuration.mode, placer, learner, listener)

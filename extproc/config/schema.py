@@ -85,7 +85,8 @@ class Configuration:
     tenant_header: str = ""
     """A request header, lower-case, whose value becomes part of what is learned by, and a metric's label."""
     responses_stored_by_default: bool = False
-    """Whether servers keep what /v1/responses gave unless told `store: false`; what they keep goes long."""
+    """Whether the servers keep what /v1/responses gave unless a request says `store: false`; what is kept goes to
+    the default pool. vLLM's keep nothing unless they are told to."""
     exchange: ExchangeSettings = field(default_factory=ExchangeSettings)
     estimator: EstimatorSettings = field(default_factory=EstimatorSettings)
     learning: LearningSettings = field(default_factory=LearningSettings)

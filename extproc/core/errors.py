@@ -68,7 +68,7 @@ class BodyFault(StrEnum):
     """Why a request body could not be turned into facts; a metric label, so the set is closed."""
 
     EMPTY = "empty"
-    ENCODED = "encoded"  # a content-encoding other than identity
+    ENCODED = "encoded"  # a content-encoding that is not undone, or not within its bounds
     NOT_JSON = "not_json"
     WRONG_TYPE = "wrong_type"  # JSON, but a field we count is not of its documented type or range
     TOO_DEEP = "too_deep"

@@ -62,8 +62,12 @@ class Listener:
     def overflowed(self, decision: Decision, overflow: Overflow, served_by: Pool) -> None:
         """Called when a pool refused a request for its length."""
 
-    def repaired(self, decision: Decision) -> None:
-        """Called when what a smaller pool did not serve was served by another attempt of the gateway."""
+    def retried(self, decision: Decision) -> None:
+        """Called when what was sent to a smaller pool was served by a later attempt of the gateway.
+
+        The response does not say by which pool: with `previous_priorities` it is the next larger one, without them
+        it may be the same again. Envoy's own statistics tell, by cluster.
+        """
 
     def misconfigured(self, what: Misconfiguration) -> None:
         """Called when the gateway is configured so that nothing can be routed."""

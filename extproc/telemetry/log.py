@@ -121,9 +121,9 @@ class LogListener(Listener):
         }
         self._log.debug("context overflow", extra={"fields": fields})
 
-    def repaired(self, decision: Decision) -> None:
+    def retried(self, decision: Decision) -> None:
         """Log at level debug; the metric counts it."""
-        self._log.debug("repaired by another attempt", extra={"fields": {"pool": decision.pool.name}})
+        self._log.debug("served by a later attempt", extra={"fields": {"pool": decision.pool.name}})
 
     def misconfigured(self, what: Misconfiguration) -> None:
         """Log each kind once, with what to change."""

@@ -105,9 +105,9 @@ class Metrics(Listener):
         self.overflows = counter(
             "context_overflows_total", "Requests that a pool refused for their length", "pool", "model"
         )
-        self.repairs = counter(
-            "misroutes_repaired_total",
-            "Kept requests that the pool did not serve, and another attempt did",
+        self.retries = counter(
+            "retried_total",
+            "Kept requests of a smaller pool that a later attempt served, by any pool",
             "pool",
         )
         self.bodies = counter("bodies_not_understood_total", "Request bodies without facts, by cause", "cause")
@@ -225,9 +225,9 @@ class Metrics(Listener):
         """Count a refusal for length."""
         self.overflows(served_by.name, self._models.label(decision.model)).inc()
 
-    def repaired(self, decision: Decision) -> None:
+    def retried(self, decision: Decision) -> None:
         """Count a request that was served by a later attempt."""
-        self.repairs(decision.pool.name).inc()
+        self.retries(decision.pool.name).inc()
 
     def misconfigured(self, what: Misconfiguration) -> None:
         """Count an exchange that could not be routed."""

@@ -38,14 +38,14 @@ def ask(caller: Caller, text: str, max_tokens: int, *, stream: bool) -> tuple[An
 def test_request_that_the_short_pool_refuses_is_repaired(caller: Caller, stream: bool) -> None:  # noqa: FBT001
     """The short pool's 400 for length never reaches the client; the router counts the repair and learns."""
     router = caller.stack.router
-    repaired = router.metric("dualpool_misroutes_repaired_total")
+    repaired = router.metric("dualpool_retried_total")
     _, headers = ask(caller, SHORT_TEXT, REFUSED_TOKENS, stream=stream)
     assert ("long", "2") == (headers["x-served-by"], headers["x-envoy-attempt-count"])
     assert ["short", "long"] == [pool for pool, _ in caller.received()]
     (entry,) = caller.access_log()
     assert ("short", "short", 200, 2) == (entry["pool"], entry["route"], entry["status"], entry["attempts"])
     eventually(lambda: caller.observations() == 1, "the repaired response is learned from")
-    assert repaired + 1 == router.metric("dualpool_misroutes_repaired_total")
+    assert repaired + 1 == router.metric("dualpool_retried_total")
 
 
 def test_under_counted_prompt_is_repaired_once(build: Build) -> None:

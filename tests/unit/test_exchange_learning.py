@@ -81,7 +81,7 @@ def test_a_request_whose_bound_does_not_fit_goes_long(connect: Connect, modes: M
         (2, 500, 50, 0),
     ],
 )
-def test_a_repair_takes_more_than_one_attempt(
+def test_a_retry_takes_more_than_one_attempt(
     connect: Connect, attempts: int, status: int, max_tokens: int, repairs: int
 ) -> None:
     """What was served at the first attempt was never broken, and a retry that fails repairs nothing."""
@@ -89,7 +89,7 @@ def test_a_repair_takes_more_than_one_attempt(
     head = ResponseHead(status, "application/json", attempts=attempts)
     for event in [*whole(chat(max_tokens=max_tokens)), *response(usage(), head=head)]:
         gateway.send(event)
-    assert repairs == len(gateway.recorder.calls_of("repaired"))
+    assert repairs == len(gateway.recorder.calls_of("retried"))
 
 
 @pytest.mark.parametrize(

@@ -87,9 +87,9 @@ def test_a_response_of_any_number_of_messages_is_paid_for_in_two_bursts_of_time(
 def test_the_young_overdraw_by_one_burst_and_wait_then() -> None:
     """Names of tenants are clients': new ones without end are not learned from without end."""
     budget = LearningBudget(LearningSettings(messages_per_s=10, burst_messages=100))
-    assert [True, True, False] == [budget.admit(100, young=True, now_s=0.0) for _ in range(3)]
-    assert not budget.admit(1, young=True, now_s=0.0)
-    assert budget.admit(10, young=True, now_s=1.0)
+    assert [True, True, False] == [budget.admit(100, key=key, young=True, now_s=0.0) for key in "abc"]
+    assert not budget.admit(1, key="d", young=True, now_s=0.0)
+    assert budget.admit(10, key="d", young=True, now_s=1.0)
 
 
 def test_a_response_of_no_messages_is_not_admitted() -> None:
@@ -105,3 +105,34 @@ def test_no_more_streams_are_open_than_allowed() -> None:
     assert [True, True, False] == [budget.admit(3, young=True, now_s=0.0) for _ in range(3)]
     budget.pay_back(3, 3)
     assert budget.admit(3, young=True, now_s=0.0)
+
+
+def test_no_stream_and_no_key_reserves_all_of_it() -> None:
+    """A stream reserves an eighth of the burst at most, all open streams of a key half; settling frees that."""
+    budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=8_000))
+    assert [True] * 4 + [False] == [budget.admit(60_000, key="a", young=True, now_s=0.0) for _ in range(5)]
+    assert [True] * 4 + [False] == [budget.admit(60_000, key="b", young=False, now_s=0.0) for _ in range(5)]
+    budget.pay_back(60_000, used=2, key="a")
+    assert budget.admit(60_000, key="a", young=True, now_s=0.0)
+
+
+def test_what_a_stream_took_beyond_its_reserve_is_paid_in_the_end() -> None:
+    """An eighth was reserved for a stream of half a burst, which is missing afterwards all the same."""
+    budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=8_000))
+    assert budget.admit(4_000, key="a", young=False, now_s=0.0)
+    budget.pay_back(4_000, used=4_000, key="a")
+    taken = [budget.admit(1_000, key=str(key), young=False, now_s=0.0) for key in range(5)]
+    assert [True] * 4 + [False] == taken
+
+
+def test_invented_models_leave_the_others_their_share() -> None:
+    """A client with a new model name and a huge output in each request takes half of the budget, not all."""
+    budget, learned = LearningBudget(LearningSettings(messages_per_s=500, burst_messages=5_000)), 0
+    for step in range(500):
+        now_s = step / 50
+        for _ in range(20):
+            budget.admit(100_000, key="", young=True, now_s=now_s)
+        if budget.admit(200, key="m", young=False, now_s=now_s):
+            learned += 1
+            budget.pay_back(200, used=5, key="m")
+    assert 500 == learned

@@ -124,7 +124,7 @@ def test_all_that_is_heard_is_counted(metrics: Metrics, registry: CollectorRegis
     metrics.kept(DECISION)
     metrics.released(DECISION)
     metrics.passed()
-    metrics.repaired(DECISION)
+    metrics.retried(DECISION)
     metrics.overflowed(DECISION, Overflow(200), LONG)
     metrics.misconfigured(Misconfiguration.NO_REQUEST_BODY)
     metrics.not_learned(ResponseFault.TOO_LARGE)
@@ -133,7 +133,7 @@ def test_all_that_is_heard_is_counted(metrics: Metrics, registry: CollectorRegis
         value(registry, "streams_kept_total"),
         value(registry, "streams_released_total"),
         value(registry, "passed_requests_total"),
-        value(registry, "misroutes_repaired_total", pool="short"),
+        value(registry, "retried_total", pool="short"),
         value(registry, "context_overflows_total", pool="long", model="m"),
         value(registry, "misconfigured_total", cause="no_request_body"),
         value(registry, "responses_not_learned_total", cause="too_large"),

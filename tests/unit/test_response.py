@@ -175,11 +175,38 @@ def test_usage_null_in_every_chunk_as_python_writes_it() -> None:
     assert read(Api.CHAT, stream.encode(), "text/event-stream") == Usage(11, 5)
 
 
+@pytest.mark.parametrize("end", ["", "\n", "\n\n", "\r\n"])
+@pytest.mark.parametrize(
+    ("events", "usage"),
+    [
+        ([chunk("Hel"), chunk("lo", "stop"), LAST_CHUNK], Usage(11, 5)),
+        ([chunk("Hel"), chunk("lo", "length", usage=CHAT_USAGE)], CUT),
+        ([chunk("Hel"), chunk("lo", "stop"), LAST_CHUNK, "[DONE]"], Usage(11, 5)),
+    ],
+)
+def test_a_clean_end_after_all_was_said_is_an_end(
+    events: list[dict[str, Any] | str], usage: Usage, end: str
+) -> None:
+    """A stream without [DONE], or whose last event lacks its empty line, is whole with finish reason and usage."""
+    lines = [each if isinstance(each, str) else json.dumps(each) for each in events]
+    body = "\n\n".join(f"data: {line}" for line in lines) + end
+    assert usage == read(Api.CHAT, body.encode(), "text/event-stream")
+
+
+@pytest.mark.parametrize("cached", [12, -1])
+def test_cached_tokens_that_are_no_part_of_the_prompt_are_left_out(cached: int) -> None:
+    """A server that counts something else as cached still tells its prompt and completion."""
+    usage = CHAT_USAGE | {"prompt_tokens_details": {"cached_tokens": cached}}
+    assert Usage(11, 5) == read_json(Api.CHAT, {"choices": [], "usage": usage})
+
+
 @pytest.mark.parametrize(
     ("events", "fault"),
     [
         ([], ResponseFault.CUT_SHORT),
         ([chunk("Hel"), LAST_CHUNK], ResponseFault.CUT_SHORT),
+        ([chunk("Hel"), chunk("", "stop")], ResponseFault.CUT_SHORT),
+        ([chunk("Hel", usage=CHAT_USAGE), chunk("lo", usage=CHAT_USAGE)], ResponseFault.CUT_SHORT),
         ([chunk("Hel"), "[DONE]"], ResponseFault.NO_USAGE),
         ([chunk("Hel", usage=None), "[DONE]"], ResponseFault.NO_USAGE),
         ([chunk("Hel"), {"error": {"message": "out of memory", "code": 500}}, "[DONE]"], ResponseFault.NO_USAGE),
@@ -244,7 +271,9 @@ STOP = {"type": "message_stop"}
         ([START, END | {"usage": {"input_tokens": 20}}, STOP], Usage(20, 0)),
         ([START, CUT_END, END | {"delta": {}}, STOP], Usage(11, 5, 6, cut_by_length=True)),
         ([START, END | {"usage": {"input_tokens": 5, "output_tokens": 5}}, STOP], Usage(11, 5, 6)),
-        ([START, BLOCK, END], ResponseFault.CUT_SHORT),
+        ([START, BLOCK, END], Usage(11, 5, 6)),  # no message_stop, but all was said
+        ([START, BLOCK, END | {"usage": None}], ResponseFault.CUT_SHORT),
+        ([START, BLOCK, END | {"delta": {}}], ResponseFault.CUT_SHORT),
         ([START, BLOCK], ResponseFault.CUT_SHORT),
         ([BLOCK, {"type": "message_delta"}, STOP], ResponseFault.NO_USAGE),
         ([START, {"type": "error", "error": {"type": "overloaded_error"}}, STOP], ResponseFault.NO_USAGE),
@@ -273,8 +302,6 @@ def test_message_streams(events: list[dict[str, Any] | str], expected: object, *
         ({"prompt_tokens": 11, "completion_tokens": -1}, ResponseFault.WRONG_USAGE),
         ({"prompt_tokens": 11, "completion_tokens": 11_000_000}, ResponseFault.WRONG_USAGE),
         ({"prompt_tokens": 11, "completion_tokens": "5"}, ResponseFault.WRONG_USAGE),
-        ({"prompt_tokens": 11, "prompt_tokens_details": {"cached_tokens": 12}}, ResponseFault.WRONG_USAGE),
-        ({"prompt_tokens": 11, "prompt_tokens_details": {"cached_tokens": -1}}, ResponseFault.WRONG_USAGE),
     ],
 )
 @pytest.mark.parametrize("api", [Api.CHAT, Api.COMPLETIONS, Api.EMBEDDINGS])

@@ -2,11 +2,31 @@ import json
 
 import pytest
 
+from extproc.core.apis.response import reader_for
+from extproc.core.facts import Api, ResponseHead
 from extproc.core.reading.refusal import read_overflow
 from extproc.core.usage import Overflow
 
-# What vLLM's servers have said over the years (0.4 to 0.20), and OpenAI.
+# What vLLM's servers have said over the years (0.4 to 0.20), OpenAI, and then SGLang, llama.cpp and TGI.
 MESSAGES = [
+    ("The input (61709 tokens) is longer than the model's context length (40960 tokens).", 61709),
+    (
+        (
+            "Requested token count exceeds the model's maximum context length of 4096 tokens. You requested a "
+            "total of 5100 tokens: 5000 tokens from the input messages and 100 tokens for the completion."
+        ),
+        5000,
+    ),
+    ("request (4390 tokens) exceeds the available context size (4096 tokens), try increasing it", 4390),
+    ("the request exceeds the available context size. try increasing the context size", None),
+    ("Input validation error: `inputs` must have less than 4096 tokens. Given: 5000", 5000),
+    (
+        (
+            "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096. Given: 4000 `inputs` "
+            "tokens and 200 `max_new_tokens`"
+        ),
+        4000,
+    ),
     (
         (
             "This model's maximum context length is 8192 tokens. However, you requested 9100 tokens (8100 in "
@@ -138,11 +158,38 @@ def test_refusals_in_all_their_shapes(message: str, at_least: int | None) -> Non
         {"message": "Your input exceeds the context window of this model.", "code": "context_length_exceeded"},
         {"message": "Too long.", "param": "input_tokens", "code": 400},
         {"message": "Too long.", "param": "input_text", "code": 400},
+        {"message": "Too long.", "type": "exceed_context_size_error", "n_ctx": 256},
     ],
 )
 def test_refusals_known_by_a_field(error: dict[str, object]) -> None:
     """A code or a parameter that only refusals for length have is enough."""
     assert read_overflow(json.dumps({"error": error}).encode()) == Overflow(None)
+
+
+def test_llama_cpp_names_the_prompt_in_a_field() -> None:
+    """llama.cpp's refusal counts the whole prompt."""
+    error = {
+        "code": 400,
+        "message": "no",
+        "type": "exceed_context_size_error",
+        "n_prompt_tokens": 1407,
+        "n_ctx": 256,
+    }
+    assert Overflow(1407) == read_overflow(json.dumps({"error": error}).encode())
+
+
+def test_tgi_says_it_in_one_sentence() -> None:
+    """TGI's error object is its message."""
+    error = "Input validation error: `inputs` must have less than 1000 tokens. Given: 1200"
+    assert Overflow(1200) == read_overflow(json.dumps({"error": error, "error_type": "validation"}).encode())
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_refusals_of_every_status_are_read(status: int) -> None:
+    """Servers refuse for length with 400, 413 or 422."""
+    reader = reader_for(Api.CHAT, ResponseHead(status, "application/json"), 4096)
+    reader.feed(json.dumps({"error": {"message": "no", "code": "context_length_exceeded"}}).encode())
+    assert Overflow(None) == reader.finish()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """The usage of OpenAI's chat and text completions, whose responses and streams have the same frame.
 
-A stream is chunks and then `[DONE]`. Its usage comes in the last chunk before that (`include_usage`) or, counted
-on, in every chunk (vLLM's `continuous_usage_stats`); chunks without it have none or null. So the stream keeps the
-bytes of the last chunk that may hold usage and decodes that one alone, at the end: a token costs a few searches.
+A stream is chunks and then `[DONE]`, or a clean end after finish reason and usage. Its usage comes in the last
+chunk before that (`include_usage`) or, counted on, in every chunk (vLLM's `continuous_usage_stats`); chunks
+without it have none or null. So the stream keeps the bytes of the last chunk that may hold usage and decodes that
+one alone, at the end: a token costs a few searches.
 Inside JSON strings quotes are escaped, so that `"usage":` is never a part of what the model said.
 """
 
@@ -76,9 +77,13 @@ class ChunkReader(EventReader):
 
     _with_usage = b""
     _was_cut = False
+    _batch: Sequence[SseEvent] = ()  # the last two that came, where a finish reason is looked for
+    _batch_before: Sequence[SseEvent] = ()
 
     def see(self, events: list[SseEvent]) -> None:
         """Look at the next events. Raises ResponseNotUnderstood when one of them is an error."""
+        if events:
+            self._batch_before, self._batch = self._batch, events
         for event in events:
             data = event.data
             # rfind costs half of what `in` does, and this runs once per token.
@@ -92,14 +97,23 @@ class ChunkReader(EventReader):
 
     def usage(self) -> Usage:
         """Return the usage of the complete stream. Raises ResponseNotUnderstood."""
-        if not self.complete:
-            raise ResponseNotUnderstood(ResponseFault.CUT_SHORT, "no [DONE]")
+        if not self.complete and not self._ended_cleanly():
+            raise ResponseNotUnderstood(ResponseFault.CUT_SHORT, "no [DONE], and no finish reason with usage")
         if not self._with_usage:
             raise ResponseNotUnderstood(ResponseFault.NO_USAGE)
         chunk = decode_response(_RESPONSE, self._with_usage, ResponseFault.BROKEN_SSE)
         if chunk.usage is None:
             raise ResponseNotUnderstood(ResponseFault.NO_USAGE)
         return chunk.usage.checked(cut_by_length=self._was_cut)
+
+    def _ended_cleanly(self) -> bool:
+        """Tell whether usage and a finish reason were seen; called at the stream's end."""
+        last = [event.data for event in (*self._batch_before, *self._batch)][-_LAST_CHUNKS:]
+        return bool(self._with_usage) and any(
+            choice.finish_reason
+            for data in last
+            for choice in decode_response(_RESPONSE, data, ResponseFault.CUT_SHORT).choices or ()
+        )
 
     def _look_into(self, data: bytes) -> None:
         chunk = decode_response(_RESPONSE, data, ResponseFault.BROKEN_SSE)
@@ -109,5 +123,6 @@ class ChunkReader(EventReader):
 
 
 _USAGE: Final = b'"usage":'
+_LAST_CHUNKS: Final = 8  # a finish reason of each of a few sequences, and the usage
 _NULLS: Final = (b"null", b" null")
 _ERRORS: Final = (b'{"error"', b'{"object":"error"', b'{"object": "error"')

@@ -199,8 +199,8 @@ class MessageReader(EventReader):
 
     def usage(self) -> Usage:
         """Return the usage of the complete stream. Raises ResponseNotUnderstood."""
-        if not self.complete:
-            raise ResponseNotUnderstood(ResponseFault.CUT_SHORT, "no message_stop")
+        if not self.complete and (self._stop_reason is None or self._output_tokens is None):
+            raise ResponseNotUnderstood(ResponseFault.CUT_SHORT, "no message_stop, and no stop reason with usage")
         if self._prompt is None:
             raise ResponseNotUnderstood(ResponseFault.NO_USAGE)
         return _checked(self._prompt, self._output_tokens, self._stop_reason)

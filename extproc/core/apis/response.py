@@ -11,7 +11,7 @@ from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.facts import Api, ResponseHead
 from extproc.core.reading.decoding import decoder_for
 from extproc.core.reading.reader import JsonReader, UsageReader
-from extproc.core.reading.refusal import MAX_REFUSAL_BYTES, read_refusal
+from extproc.core.reading.refusal import MAX_REFUSAL_BYTES, REFUSAL_STATUSES, read_refusal
 
 __all__ = ["MAX_EVENT_BYTES", "reader_for", "usage_reader"]
 
@@ -20,13 +20,13 @@ MAX_EVENT_BYTES: Final = 1 << 20
 
 
 def reader_for(api: Api, head: ResponseHead, max_bytes: int) -> UsageReader:
-    """Return what reads a response with this head: usage from a 2xx, an overflow from a 400.
+    """Return what reads a response with this head: usage from a 2xx, an overflow from a refusal.
 
     Raises ResponseNotUnderstood for a status, content type or encoding from which nothing can be learned.
     """
     if head.succeeded:
         return usage_reader(api, head.content_type, head.content_encoding, max_bytes)
-    if head.status == 400:  # noqa: PLR2004
+    if head.status in REFUSAL_STATUSES:
         return JsonReader(decoder_for(head.content_encoding, MAX_REFUSAL_BYTES), read_refusal)
     raise ResponseNotUnderstood(ResponseFault.STATUS, str(head.status))
 

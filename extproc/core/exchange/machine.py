@@ -102,9 +102,9 @@ class Exchange:
 
     def end(self) -> None:
         """Called when the stream is over, by whichever side; a response half read is counted."""
-        if self.state is State.READING:
-            self._router.listener.not_learned(ResponseFault.CUT_SHORT)
         if self._kept is not None:
+            if self.state is State.READING:
+                self._router.learner.not_learned(self._kept, ResponseFault.CUT_SHORT)
             self._router.learner.settle(self._kept, self._response_messages)
         self.state, self._kept = State.PASSING, None
 
@@ -251,8 +251,9 @@ class Exchange:
             self._not_learned(error.fault)
 
     def _not_learned(self, fault: ResponseFault) -> None:
+        assert self._kept is not None
         self.state = State.PASSING
-        self._router.listener.not_learned(fault)
+        self._router.learner.not_learned(self._kept, fault)
 
     # PASSING, and any state
 

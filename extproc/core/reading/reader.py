@@ -51,6 +51,9 @@ class JsonReader:
 class EventReader(ABC):
     """A response in server-sent events; each family's reader says which of them count.
 
+    A stream is read whole when its last event came, or when it ended cleanly after all that it had to say: TGI,
+    llama.cpp and SGLang leave out the last event, or its end, at times.
+
     `max_event_bytes` bounds each event. A subclass sets `complete` at the stream's last event.
     """
 
@@ -70,6 +73,8 @@ class EventReader(ABC):
         """Return the usage. Raises ResponseNotUnderstood."""
         if not self.complete:
             self.see(self._parser.feed(self._decoder.finish()))
+        if not self.complete:
+            self.see(self._parser.finish())
         return self.usage()
 
     @abstractmethod

@@ -8,7 +8,11 @@ import msgspec
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.usage import Overflow
 
-__all__ = ["MAX_REFUSAL_BYTES", "read_overflow", "read_refusal"]
+__all__ = ["MAX_REFUSAL_BYTES", "REFUSAL_STATUSES", "read_overflow", "read_refusal"]
+
+# How servers refuse a request for its length; what the gateway retries on should hold them (docs/pools.md has the
+# whole list). 400: vLLM, SGLang, llama.cpp. 413: proxies, and servers that bound bodies. 422: TGI.
+REFUSAL_STATUSES: Final = frozenset({400, 413, 422})
 
 # A refusal is a few hundred bytes; a longer one is not read.
 MAX_REFUSAL_BYTES: Final = 16 * 1024
@@ -26,12 +30,14 @@ class _Error(msgspec.Struct, frozen=True, gc=False):
     message: str = ""
     param: str | None = None
     code: str | int | None = None
+    type: str | None = None
+    n_prompt_tokens: int | None = None  # llama.cpp
 
 
 class _Refusal(_Error, frozen=True, gc=False):
-    """An error as it is nested now, and as vLLM wrote it flat before 0.11."""
+    """An error as it is nested now, flat as in vLLM before 0.11 and SGLang, or a sentence as in TGI."""
 
-    error: _Error | None = None
+    error: _Error | str | None = None
 
 
 _REFUSAL = msgspec.json.Decoder(_Refusal)
@@ -49,23 +55,35 @@ def read_overflow(body: bytes | bytearray) -> Overflow | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     error = refusal.error or refusal
+    if isinstance(error, str):
+        error = _Error(error)
     if not (
-        error.code == "context_length_exceeded" or error.param in _INPUT_PARAMS or _OVERFLOW.search(error.message)
+        error.code == "context_length_exceeded"
+        or error.type == "exceed_context_size_error"
+        or error.param in _INPUT_PARAMS
+        or _OVERFLOW.search(error.message)
     ):
         return None
+    if error.n_prompt_tokens is not None and error.n_prompt_tokens > 0:
+        return Overflow(error.n_prompt_tokens)
     named = _PROMPT_TOKENS.search(error.message)
     return Overflow(next((int(count) for count in named.groups() if count), 0) or None if named else None)
 
 
 _INPUT_PARAMS: Final = frozenset({"input_tokens", "input_text"})
-# vLLM: the API servers' checks of all versions, and the engine's own.
+# vLLM: the API servers' checks of all versions, and the engine's own. Then SGLang, llama.cpp, TGI.
 _OVERFLOW: Final = re.compile(
     r"maximum context length is [0-9]|context length is only [0-9]|cannot be greater than max_model_len"
     r"|longer than the maximum model length|too long to fit into the model"
+    r"|longer than the model's context length|exceeds the model's maximum context length"
+    r"|exceeds? the available context size|[Cc]ontext size has been exceeded"
+    r"|`inputs` must have less than [0-9]|`max_new_tokens` must be <= [0-9]"
 )
 _PROMPT_TOKENS: Final = re.compile(
     r"\b([0-9]{1,9}) (?:input tokens|tokens in the (?:messages|input|prompt)|in (?:the messages|your prompt))"
     r"|messages resulted in ([0-9]{1,9}) tokens"
     r"|prompt \((?:total )?length ([0-9]{1,9})\)"
     r"|maximum input length of ([0-9]{1,9}) tokens \(at most"
+    r"|\b(?:input|request) \(([0-9]{1,9}) tokens\)|([0-9]{1,9}) tokens from the input messages"
+    r"|Given: ([0-9]{1,9})\b"
 )

@@ -3,7 +3,7 @@
 Line ends are made LF first, so that an event ends at the first empty line, which is LF LF in the bytes. Only the
 bytes after the last such end are kept for the next piece; a piece without an end is appended and only its own
 bytes are searched, so that the cost is linear in the bytes however many pieces they come in. `id` and `retry` are
-not read. Bytes after the last empty line are no event, as the standard has it.
+not read. Bytes after the last empty line are no event, as the standard has it, until `finish` is asked for them.
 """
 
 from typing import Final
@@ -63,6 +63,12 @@ class SseParser:
             for raw in finished.split(b"\n\n"):
                 self._check_size(raw)
         return [event for raw in finished.split(b"\n\n") if (event := _event(raw)) is not None]
+
+    def finish(self) -> list[SseEvent]:
+        """Return the event whose empty line is missing at the stream's clean end, as some servers leave it out."""
+        last = _event(bytes(self._pending.strip(b"\n")))
+        self._pending.clear()
+        return [] if last is None else [last]
 
     def _with_lf_only(self, data: bytes) -> bytes:
         if self._after_cr:

@@ -39,15 +39,14 @@ def checked_usage(
 ) -> Usage:
     """Make a Usage of counts that make sense; completion and cached tokens may be absent.
 
+    Cached tokens that are no part of the prompt (some servers count other things) are left out.
+
     Raises ResponseNotUnderstood.
     """
     if prompt_tokens is None:
         raise ResponseNotUnderstood(ResponseFault.NO_USAGE, "no prompt tokens in the usage")
-    usage = Usage(prompt_tokens, completion_tokens or 0, cached_tokens or 0, cut_by_length)
-    if not (
-        0 < usage.prompt_tokens <= MAX_TOKENS
-        and 0 <= usage.completion_tokens <= MAX_TOKENS
-        and 0 <= usage.cached_tokens <= usage.prompt_tokens
-    ):
+    cached = cached_tokens if cached_tokens is not None and 0 <= cached_tokens <= prompt_tokens else 0
+    usage = Usage(prompt_tokens, completion_tokens or 0, cached, cut_by_length)
+    if not (0 < usage.prompt_tokens <= MAX_TOKENS and 0 <= usage.completion_tokens <= MAX_TOKENS):
         raise ResponseNotUnderstood(ResponseFault.WRONG_USAGE, str(usage))
     return usage

@@ -1,7 +1,7 @@
 """From a response to what is learned: which are read, by what, and what the estimator takes from them."""
 
 from extproc.core.apis.response import reader_for
-from extproc.core.errors import ResponseNotUnderstood
+from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.estimator.protocol import Estimate, Estimator, Source
 from extproc.core.facts import ResponseHead
 from extproc.core.listener import Listener, Observation
@@ -9,6 +9,7 @@ from extproc.core.placing.decision import Decision
 from extproc.core.placing.policy import Pool, Pools
 from extproc.core.reading.reader import UsageReader
 from extproc.core.router.learning_budget import JSON_MESSAGES, LearningBudget
+from extproc.core.router.unasked import UnaskedUsage, UsageInStreams
 from extproc.core.usage import Overflow, Usage
 
 __all__ = ["Learner"]
@@ -24,19 +25,23 @@ class Learner:
         budget: LearningBudget,
         listener: Listener,
         max_response_bytes: int,
+        *,
+        usage_in_streams: UsageInStreams = UsageInStreams.ASKED,
     ) -> None:
         self._default = pools.default
         self._estimator = estimator
         self._budget = budget
+        self._unasked = UnaskedUsage(usage_in_streams)
         self._listener = listener
         self._max_response_bytes = max_response_bytes
 
     def keeps(self, decision: Decision, now_s: float) -> bool:
         """Say whether the stream stays open, to learn from the response."""
-        if decision.estimate is None or not decision.learnable:
+        estimate = decision.estimate
+        if estimate is None or not (decision.learnable or self._unasked.is_expected(decision.model)):
             return False
-        young = decision.estimate.source in (Source.PRIOR, Source.YOUNG)
-        kept = self._budget.admit(_most_messages(decision), young=young, now_s=now_s)
+        young = estimate.source in (Source.PRIOR, Source.YOUNG)
+        kept = self._budget.admit(_most_messages(decision), key=_key(decision), young=young, now_s=now_s)
         if kept:
             self._listener.kept(decision)
         return kept
@@ -44,16 +49,18 @@ class Learner:
     def reader(self, decision: Decision, head: ResponseHead) -> UsageReader | None:
         """Return what reads the response of a kept stream; None (reported) when it cannot teach."""
         if head.attempts > 1 and head.succeeded and decision.routed:
-            self._listener.repaired(decision)
+            self._listener.retried(decision)
         try:
             return reader_for(decision.api, head, self._max_response_bytes)
         except ResponseNotUnderstood as error:
-            self._listener.not_learned(error.fault)
+            self.not_learned(decision, error.fault)
             return None
 
     def learn(self, decision: Decision, head: ResponseHead, said: Usage | Overflow) -> None:
         """Learn from what a complete response said."""
         estimate, served_by = _estimate(decision), self._served_by(decision, head)
+        if not decision.learnable:
+            self._unasked.saw(decision.model, usage=True)
         if isinstance(said, Overflow):
             self._estimator.observe_overflow(estimate, said)
             self._listener.overflowed(decision, said, served_by)
@@ -61,9 +68,15 @@ class Learner:
             learning = self._estimator.observe(estimate, said, served_by.context_tokens)
             self._listener.observed(Observation(decision, served_by, said, learning))
 
+    def not_learned(self, decision: Decision, why: ResponseFault) -> None:
+        """Count a kept response that taught nothing."""
+        if why is ResponseFault.NO_USAGE and not decision.learnable:
+            self._unasked.saw(decision.model, usage=False)
+        self._listener.not_learned(why)
+
     def settle(self, decision: Decision, messages: int) -> None:
         """Pay for the response messages that a kept stream really took."""
-        self._budget.pay_back(_most_messages(decision), messages)
+        self._budget.pay_back(_most_messages(decision), messages, key=_key(decision))
 
     def _served_by(self, decision: Decision, head: ResponseHead) -> Pool:
         """Return the pool that responded: the gateway sends a second attempt to the default one."""
@@ -75,6 +88,11 @@ def _most_messages(decision: Decision) -> int:
     budget = decision.budget
     assert budget is not None, "only decisions with a budget are kept"
     return JSON_MESSAGES + (budget.all_outputs_tokens if decision.stream else 0)
+
+
+def _key(decision: Decision) -> str:
+    """Return who a stream's reserve is charged to: its model, or nobody in particular before it has taught."""
+    return "" if _estimate(decision).source is Source.PRIOR else decision.model
 
 
 def _estimate(decision: Decision) -> Estimate:

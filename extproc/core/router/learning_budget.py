@@ -2,10 +2,13 @@
 
 Each kept stream costs one message per piece of response, for SSE about one per token: 60-85 us of Python
 each, a hundred times the routing decision for a thousand tokens. So learning is sampled, and what is
-sampled is paid for in messages, not in requests. How many they will be is not known when a stream is kept: the
-most that they can be is paid at first, and what did not come is paid back. A young category is always learned
-from; it overdraws the bucket, so that the others wait, but not without end: names of models and tenants are
-clients', and new ones every day would keep every stream.
+sampled is paid for in messages, not in requests. How many they will be is not known when a stream is kept: what
+they may be is reserved at first, and settled at the end.
+
+A young category is always learned from; it overdraws the bucket, so that the others wait, but not without end:
+names of models and tenants are clients', and new ones every day would keep every stream. Nor may anybody reserve
+all of it: one stream reserves an eighth at most, whatever output it declares, all open streams of one key half.
+What has taught nothing yet is one key together, so that invented names share one half between them.
 """
 
 from dataclasses import dataclass
@@ -13,10 +16,15 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from extproc.core.router.unasked import UsageInStreams
+
 __all__ = ["LearningBudget", "LearningSettings"]
 
 # Headers, one piece of body, and the end: what a JSON response costs.
 JSON_MESSAGES = 3
+# A small burst is not worth sharing: so much may be reserved in any case.
+STREAM_SHARE, STREAM_MESSAGES = 1 / 8, 100
+KEY_SHARE, KEY_MESSAGES = 1 / 2, 200
 
 Messages = Annotated[float, Meta(ge=0)]
 
@@ -32,6 +40,9 @@ class LearningSettings:
     max_streams: Annotated[int, Meta(ge=1)] = 256
     """Streams that are kept open for their responses at once. They count against the gateway's limit of requests
     to the router, of which decisions need the rest."""
+    usage_in_streams: UsageInStreams = UsageInStreams.AUTO
+    """Which streams are taken to report their usage: `asked`, those whose client asked for it; `always`, all;
+    `auto`, those asked and all of a model that was seen to report unasked."""
 
 
 class LearningBudget:
@@ -47,27 +58,40 @@ class LearningBudget:
         self._max_streams = settings.max_streams
         self._streams = 0
         self._at_s: float | None = None
+        self._most_for_stream = min(max(self._burst * STREAM_SHARE, STREAM_MESSAGES), self._burst)
+        self._most_for_key = max(self._burst * KEY_SHARE, KEY_MESSAGES)
+        self._reserved: dict[str, float] = {}
 
-    def admit(self, messages: float, *, young: bool, now_s: float) -> bool:
-        """Say whether a response of at most so many messages is learned from, and pay for it if so.
-
-        No more than a burst is asked for: responses that declare a huge limit are learned from now and then.
-        """
+    def admit(self, messages: float, *, key: str = "", young: bool, now_s: float) -> bool:
+        """Say whether a response of at most so many messages is learned from, and reserve for it if so."""
         if self._at_s is not None:
             self._left = min(self._burst, self._left + (now_s - self._at_s) * self._per_s)
         self._at_s = now_s
-        asked = min(messages, self._burst)
-        if asked <= 0 or self._streams >= self._max_streams or self._left - asked < (-self._burst if young else 0):
+        asked = self._asked(messages)
+        reserved = self._reserved.get(key, 0.0) + asked
+        if asked <= 0 or self._streams >= self._max_streams or reserved > self._most_for_key:
+            return False
+        if self._left - asked < (-self._burst if young else 0):
             return False
         self._left -= asked
         self._streams += 1
+        self._reserved[key] = reserved
         return True
 
-    def pay_back(self, messages: float, used: float) -> None:
-        """Settle a response that was admitted for `messages`, of which `used` came: the rest is paid back.
+    def pay_back(self, messages: float, used: float, *, key: str = "") -> None:
+        """Settle a response that was admitted for `messages`, of which `used` came.
 
-        Gateways may cut a response into more pieces than it has tokens; what came beyond is paid then, up to a
-        debt of one burst.
+        What did not come is paid back. What came beyond the reserve, or in more pieces than there were tokens, is
+        paid then, up to a debt of one burst.
         """
         self._streams -= 1
-        self._left = max(self._left + min(messages, self._burst) - used, -self._burst)
+        asked = self._asked(messages)
+        self._left = max(self._left + asked - used, -self._burst)
+        reserved = self._reserved.get(key, 0.0) - asked
+        if reserved > 0:
+            self._reserved[key] = reserved
+        else:
+            self._reserved.pop(key, None)
+
+    def _asked(self, messages: float) -> float:
+        return min(messages, self._most_for_stream)

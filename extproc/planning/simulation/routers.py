@@ -14,7 +14,7 @@ from extproc.core.placing.budget import TokenBudget
 from extproc.core.placing.decision import Decision, Mode
 from extproc.core.placing.policy import Pools
 from extproc.core.router.learner import Learner
-from extproc.core.router.learning_budget import LearningBudget, LearningSettings
+from extproc.core.router.learning_budget import JSON_MESSAGES, LearningBudget, LearningSettings
 from extproc.core.router.placer import Placer
 from extproc.core.usage import Usage
 from extproc.planning.workload.arrivals import Workload
@@ -115,6 +115,8 @@ class LearningRouter:
             self._note(request, decision.estimate)
         if self._learner.keeps(decision, float(self._workload.arrival_s[request])):
             self._kept[request] = decision
+            # Paid for at once: how many streams are open at a time is the gateway's concern, which is not simulated.
+            self._learner.settle(decision, JSON_MESSAGES)
         return self._index[decision.pool.name]
 
     def learn(self, request: int, output_tokens: int) -> None:
