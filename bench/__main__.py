@@ -17,8 +17,18 @@ from bench.stack import Stack
 from extproc.core.errors import DualpoolError
 
 RESULTS = Path(__file__).parent / "results.md"
-MEASUREMENTS = ("direct", "through_envoy", "inside", "body_sizes", "sse", "latency", "memory", "bodies")
-WITHOUT_H2LOAD = {"bodies"}
+MEASUREMENTS = (
+    "direct",
+    "through_envoy",
+    "inside",
+    "body_sizes",
+    "sse",
+    "latency",
+    "memory",
+    "bodies",
+    "worst_bodies",
+)
+WITHOUT_H2LOAD = {"bodies", "worst_bodies"}
 
 
 def main() -> int:

@@ -72,6 +72,7 @@ class BodyFault(StrEnum):
     NOT_JSON = "not_json"
     WRONG_TYPE = "wrong_type"  # JSON, but a field we count is not of its documented type or range
     TOO_DEEP = "too_deep"
+    TOO_MANY = "too_many"  # more elements, of whatever size, than are worth their time
 
 
 class BodyNotUnderstood(DualpoolError):

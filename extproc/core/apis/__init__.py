@@ -9,6 +9,7 @@ and looking around in them, which costs three times as much and leaves every typ
 from typing import Final
 
 from extproc.core.apis import chat, completions, embeddings, messages, responses
+from extproc.core.apis.bodies import check_elements
 from extproc.core.apis.family import Family
 from extproc.core.errors import BodyFault, BodyNotUnderstood
 from extproc.core.facts import Api, RequestFacts
@@ -36,13 +37,14 @@ _BY_ENDPOINT: Final = {family.endpoint: family.api for family in FAMILIES.values
 
 
 def read_request(api: Api, body: bytes) -> RequestFacts:
-    """Read the facts of one whole request body.
+    """Read the facts of one whole request body, with work that is bounded whatever it holds.
 
     Raises BodyNotUnderstood, and nothing else whatever the bytes are. Nesting is bounded by the interpreter's
     recursion limit, which msgspec keeps to also in what it only skips.
     """
     if not body:
         raise BodyNotUnderstood(BodyFault.EMPTY)
+    check_elements(body)
     try:
         return FAMILIES[api].read_request(body)
     except RecursionError:

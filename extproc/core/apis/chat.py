@@ -52,6 +52,8 @@ class _Part(msgspec.Struct, frozen=True, gc=False):
     def kind(self) -> str:
         if self.type:
             return self.type
+        if self.text is not None:
+            return "text"
         return next((key for key in _MEDIA_KEYS if is_set(getattr(self, key))), "text")
 
 
@@ -144,17 +146,21 @@ def reports_usage(options: StreamOptions | None) -> bool:
 
 
 def add_messages(prompt: Prompt, messages: list[Message]) -> None:
-    """Add a conversation to a prompt."""
+    """Add a conversation to a prompt. Raises BodyNotUnderstood when it has too many parts."""
+    prompt.step(len(messages))
     for message in messages:
         content = message.content
         if isinstance(content, str):
             prompt.texts.append(content)
         elif content:
+            prompt.step(len(content))
             for part in content:
                 _add_part(prompt, part)
         if message.name or message.refusal or message.reasoning or message.reasoning_content:
             prompt.add(message.name, message.refusal, message.reasoning or message.reasoning_content)
-        for call in message.tool_calls or ():
+        calls = message.tool_calls or ()
+        prompt.step(len(calls))
+        for call in calls:
             _add_call(prompt, call.function)
             if call.custom is not None:
                 prompt.add_call(call.custom.name, call.custom.input)

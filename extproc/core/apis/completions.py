@@ -17,7 +17,7 @@ from extproc.core.apis.bodies import (
 from extproc.core.apis.chat import StreamOptions, read_sequences, reports_usage
 from extproc.core.apis.chunks import ChunkReader, read_response
 from extproc.core.apis.family import Family
-from extproc.core.apis.plain_prompts import PlainPrompts, read_prompts
+from extproc.core.apis.plain_prompts import read_prompts
 from extproc.core.facts import Api, RequestFacts
 
 __all__ = ["FAMILY"]
@@ -27,7 +27,7 @@ DEFAULT_MAX_TOKENS = 16
 
 
 class _Request(msgspec.Struct, frozen=True, gc=False):
-    prompt: PlainPrompts | None = None
+    prompt: msgspec.Raw = msgspec.Raw()
     prompt_embeds: msgspec.Raw = msgspec.Raw()
     suffix: str | None = None
     model: str | None = None

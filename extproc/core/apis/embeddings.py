@@ -8,7 +8,7 @@ from extproc.core.apis.bodies import Number, decode_body, model_key, prompt_cap
 from extproc.core.apis.chat import Message, add_messages
 from extproc.core.apis.chunks import TokenCounts
 from extproc.core.apis.family import Family
-from extproc.core.apis.plain_prompts import PlainPrompts, read_prompts
+from extproc.core.apis.plain_prompts import read_prompts
 from extproc.core.apis.prompt import Prompt
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.facts import Api, RequestFacts
@@ -19,7 +19,7 @@ __all__ = ["FAMILY"]
 
 
 class _Request(msgspec.Struct, frozen=True, gc=False):
-    input: PlainPrompts | None = None
+    input: msgspec.Raw = msgspec.Raw()
     messages: list[Message] | None = None
     model: str | None = None
     truncate_prompt_tokens: Number = None

@@ -25,7 +25,7 @@ import msgspec
 
 from extproc.core.facts import ImageSize
 
-__all__ = ["MEDIUM_PIXELS", "SMALL_PIXELS", "image_size"]
+__all__ = ["MEDIUM_PIXELS", "SMALL_PIXELS", "image_size", "size_by_bytes"]
 
 SMALL_PIXELS = 512 * 512
 MEDIUM_PIXELS = 1024 * 1024
@@ -55,7 +55,16 @@ def image_size(source: msgspec.Raw) -> ImageSize:
     if inline is None:
         return ImageSize.UNKNOWN
     encoded = view[inline.end() :]
-    pixels = _pixels(_plain(encoded)) or len(encoded) * 3 // 4 * PIXELS_PER_BYTE
+    pixels = _pixels(_plain(encoded))
+    return _class_of(pixels) if pixels else size_by_bytes(len(encoded))
+
+
+def size_by_bytes(encoded_bytes: int) -> ImageSize:
+    """Return the class of an image of which only the length of its base64 is known."""
+    return _class_of(encoded_bytes * 3 // 4 * PIXELS_PER_BYTE)
+
+
+def _class_of(pixels: int) -> ImageSize:
     if pixels <= SMALL_PIXELS:
         return ImageSize.SMALL
     return ImageSize.MEDIUM if pixels <= MEDIUM_PIXELS else ImageSize.LARGE

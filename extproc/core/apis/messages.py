@@ -11,7 +11,6 @@ import msgspec
 from extproc.core.apis.bodies import (
     Flag,
     Number,
-    compact_json,
     decode_body,
     holds_any,
     model_key,
@@ -76,6 +75,7 @@ def read_request(body: bytes) -> RequestFacts:
     request = decode_body(_REQUEST, body)
     prompt = Prompt()
     _add_content(prompt, request.system)
+    prompt.step(len(request.messages))
     for message in request.messages:
         _add_content(prompt, message.content)
     return RequestFacts(
@@ -98,6 +98,7 @@ def _add_content(prompt: Prompt, content: _Content) -> None:
     elif isinstance(content, _Block):
         _add_block(prompt, content)
     elif content is not None:
+        prompt.step(len(content))
         for block in content:
             _add_block(prompt, block)
 
@@ -111,7 +112,7 @@ def _add_block(prompt: Prompt, block: _Block) -> None:
         case "image":
             prompt.add_image(block.source)
         case "tool_use" | "server_tool_use" | "mcp_tool_use":
-            prompt.add_call(block.name, compact_json(block.input))
+            prompt.add_call(block.name, prompt.json_text(block.input))
         case "tool_result" | "mcp_tool_result" | "search_result":
             prompt.add(block.title)
             _add_content(prompt, block.content)

@@ -6,10 +6,18 @@ from typing import Final
 import msgspec
 
 from extproc.core.apis.bodies import compact_json, decode_body, is_set
-from extproc.core.apis.image_size import image_size
+from extproc.core.apis.image_size import image_size, size_by_bytes
+from extproc.core.errors import BodyFault, BodyNotUnderstood
 from extproc.core.facts import NO_MEDIA, ImageSize, MediaCount
 
 __all__ = ["Prompt"]
+
+
+# Beyond what fits a smaller pool: 40 tokens each make 64K. A step takes one to two microseconds.
+MAX_STEPS: Final = 1536
+UNDONE_BYTES_PER_STEP: Final = 512
+# More than models take in one request; the size of those beyond is guessed from their bytes.
+MAX_MEASURED_IMAGES: Final = 32
 
 
 @dataclass(slots=True)
@@ -17,6 +25,7 @@ class Prompt:
     """What has been found of a prompt so far; grows as a body is walked through once.
 
     `unseen` says that a part of the prompt is not in the body, or is of a kind that we cannot measure.
+    `steps_left` bounds the walk: each message, part and call is a step.
     """
 
     texts: list[str] = field(default_factory=list)
@@ -25,6 +34,29 @@ class Prompt:
     video: int = 0
     tool_calls: int = 0
     unseen: bool = False
+    steps_left: int = MAX_STEPS
+
+    def step(self, count: int) -> None:
+        """Take so many steps, before they are taken. Raises BodyNotUnderstood (TOO_MANY)."""
+        self.steps_left -= count
+        if self.steps_left < 0:
+            raise BodyNotUnderstood(BodyFault.TOO_MANY, f"more than {MAX_STEPS} messages, parts and calls")
+
+    def json_text(self, value: msgspec.Raw) -> str:
+        r"""Return a value as models see it: compact, and without \uXXXX escapes unless it has too many values.
+
+        Escapes left in make the text longer than it is, which is the safe side. Raises BodyNotUnderstood.
+        """
+        text = bytes(value)
+        return compact_json(value, unescape=b"\\u" in text and self._may_undo(len(text), text.count(b",")))
+
+    def _may_undo(self, size: int, values: int) -> bool:
+        """Tell whether the escapes in a JSON text are undone; each value is a step, and so are some bytes."""
+        steps = values + size // UNDONE_BYTES_PER_STEP
+        if steps > self.steps_left:
+            return False
+        self.steps_left -= steps
+        return True
 
     def add(self, *texts: str | None) -> None:
         """Add the texts that are there."""
@@ -33,7 +65,7 @@ class Prompt:
     def add_json(self, values: msgspec.Raw) -> None:
         """Add a list of values that models see as JSON text. Raises BodyNotUnderstood."""
         if is_set(values):
-            self.texts.append(compact_json(values)[1:-1])
+            self.texts.append(self.json_text(values)[1:-1])
 
     def add_tools(self, tools: msgspec.Raw) -> int:
         """Add the tools that a request offers; return how many. Raises BodyNotUnderstood when they are no list.
@@ -42,8 +74,8 @@ class Prompt:
         """
         if not is_set(tools):
             return 0
-        self.add_json(tools)
         kinds = [tool.type for tool in decode_body(_TOOLS, tools)]
+        self.add_json(tools)
         self.unseen = self.unseen or not all(map(_is_run_by_client, set(kinds)))
         return len(kinds)
 
@@ -53,13 +85,14 @@ class Prompt:
         Servers parse the arguments and write them anew, so that \uXXXX escapes in them do not reach the model.
         """
         self.tool_calls += 1
-        if arguments and "\\u" in arguments:
+        if arguments and "\\u" in arguments and self._may_undo(len(arguments), arguments.count(",")):
             arguments = _unescaped(arguments)
         self.add(name, arguments)
 
     def add_image(self, source: msgspec.Raw) -> None:
         """Add an image; `source` is the JSON that holds it or says where it is, empty where there is none."""
-        self.images.append(image_size(source))
+        measured = len(self.images) < MAX_MEASURED_IMAGES
+        self.images.append(image_size(source) if measured else size_by_bytes(len(source)))
 
     def text(self) -> bytes:
         """Return all text as UTF-8."""

@@ -5,7 +5,7 @@ The prompt is the instructions, the input (a string or items) and the tools. Wha
 are not in the body to be measured.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -79,6 +79,7 @@ def read_request(body: bytes) -> RequestFacts:
     prompt = Prompt()
     prompt.add(request.instructions)
     items = [request.input] if isinstance(request.input, str) else request.input or []
+    prompt.step(len(items))
     for item in items:
         if isinstance(item, str):
             prompt.texts.append(item)
@@ -118,12 +119,13 @@ def _add_item(prompt: Prompt, item: _Item) -> None:
             prompt.unseen = True
 
 
-def _add_content(prompt: Prompt, content: str | Iterable[_Part | str] | _Part | None) -> None:
+def _add_content(prompt: Prompt, content: str | Sequence[_Part | str] | _Part | None) -> None:
     if isinstance(content, str):
         prompt.texts.append(content)
     elif isinstance(content, _Part):
         _add_part(prompt, content)
     elif content is not None:
+        prompt.step(len(content))
         for part in content:
             _add_content(prompt, part)
 

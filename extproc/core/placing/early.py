@@ -15,6 +15,7 @@ from extproc.core.facts import Api, RequestFacts
 __all__ = ["EarlyRule", "media_bytes"]
 
 _MARKERS = (b";base64,", b'"data"')
+MAX_SPANS = 512
 
 
 class EarlyRule:
@@ -50,11 +51,16 @@ class EarlyRule:
 
 
 def media_bytes(body: bytes) -> int:
-    """Return how many bytes of a JSON body are base64 media, as far as it is there (never more than there are)."""
+    """Return how many bytes of a JSON body are base64 media, as far as it is there (never more than there are).
+
+    Of each form no more than MAX_SPANS are looked for: what is beyond counts as text, for the larger pool.
+    """
     spans: list[tuple[int, int]] = []
     for marker in _MARKERS:
         at = body.find(marker)
-        while at >= 0:
+        for _ in range(MAX_SPANS):
+            if at < 0:
+                break
             start = at + len(marker)
             if marker == b'"data"':
                 start = body.find(b'"', start) + 1 or len(body)

@@ -1,0 +1,52 @@
+"""The most that one request body costs: decisions on bodies that are made for it, in the measuring process.
+
+Time is the thread's CPU time, so that what else runs on the machine is left out; what a client can cause is the
+largest of the smallest times of each body.
+"""
+
+import time
+from typing import Final
+
+from bench.measuring import Plan, Table
+from bench.stack import Stack
+from bench.worst import WorstBody, worst_bodies
+from extproc.compose import compose
+from extproc.config.loading import parse
+from extproc.core.facts import RequestHead
+from extproc.core.listener import Listener
+from extproc.core.router.placer import Placer
+
+__all__ = ["measure"]
+
+BODY_BYTES: Final = (1 << 20) - 64  # a mebibyte is held by no router: it would be decided before its end
+BAR_MS: Final = 5.0
+SHOWN: Final = 8
+# The largest that can be configured to be read: with 64K tokens, 1 MiB is not too much for the smaller pool.
+CONFIGURATION: Final = """\
+pools: [{name: short, max_budget_tokens: 65536}, {name: long, max_budget_tokens: 262144}]
+exchange: {max_held_bytes: 1048576}
+"""
+
+
+def measure(_stack: Stack, plan: Plan) -> list[Table]:
+    """Decide each body in turn, `rounds` times."""
+    placer = compose(parse(CONFIGURATION), Listener()).placer
+    bodies = list(worst_bodies(BODY_BYTES))
+    times_ms = {worst.name: min(_cpu_ms(placer, worst) for _ in range(plan.rounds)) for worst in bodies}
+    costly = sorted(times_ms.items(), key=lambda item: -item[1])
+    met = "met" if costly[0][1] <= BAR_MS else "missed"
+    return [
+        Table(
+            "Worst bodies",
+            f"{len(bodies)} bodies of 1 MiB, each made to cost as much as it can, and a smaller pool of 64K tokens. "
+            f"The {SHOWN} that cost most: CPU of the event loop, least of {plan.rounds}. Bar {BAR_MS:.0f} ms: {met}.",
+            ("body", "ms"),
+            [(name, f"{ms:.2f}") for name, ms in costly[:SHOWN]],
+        )
+    ]
+
+
+def _cpu_ms(placer: Placer, worst: WorstBody) -> float:
+    before = time.thread_time()
+    placer.decide(worst.api, RequestHead("POST"), worst.body)
+    return (time.thread_time() - before) * 1_000
