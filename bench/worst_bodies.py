@@ -38,8 +38,8 @@ def measure(_stack: Stack, plan: Plan) -> list[Table]:
     return [
         Table(
             "Worst bodies",
-            f"{len(bodies)} bodies of 1 MiB, each made to cost as much as it can, and a smaller pool of 64K tokens. "
-            f"The {SHOWN} that cost most: CPU of the event loop, least of {plan.rounds}. Bar {BAR_MS:.0f} ms: {met}.",
+            f"{len(bodies)} bodies of 1 MiB, each made to cost as much as it can; a smaller pool of 64K tokens. "
+            f"The {SHOWN} that cost most: CPU of the loop, least of {plan.rounds}. Bar {BAR_MS:.0f} ms: {met}.",
             ("body", "ms"),
             [(name, f"{ms:.2f}") for name, ms in costly[:SHOWN]],
         )

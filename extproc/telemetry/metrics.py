@@ -151,7 +151,7 @@ class Metrics(Listener):
         """Say what runs here; what is counted by pool starts at 0."""
         self._info.labels(version, mode, config_hash).set(1)
         for pool in pools:
-            self.repairs(pool)
+            self.retries(pool)
 
     def _start_at_zero(self) -> None:
         """Make every series of a closed set: an increase from nothing to 1 is none to Prometheus."""

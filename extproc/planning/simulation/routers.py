@@ -115,7 +115,7 @@ class LearningRouter:
             self._note(request, decision.estimate)
         if self._learner.keeps(decision, float(self._workload.arrival_s[request])):
             self._kept[request] = decision
-            # Paid for at once: how many streams are open at a time is the gateway's concern, which is not simulated.
+            # Paid for at once: how many streams are open at a time is not simulated.
             self._learner.settle(decision, JSON_MESSAGES)
         return self._index[decision.pool.name]
 
