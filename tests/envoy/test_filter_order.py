@@ -1,0 +1,158 @@
+"""What other filters do before and after the router's: per-route settings, decompressors, endpoint pickers."""
+
+import gzip
+from collections.abc import Iterator
+from copy import deepcopy
+from hashlib import sha256
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.envoy.harness.building import Build
+from tests.envoy.harness.caller import Caller
+from tests.envoy.harness.calls import SHORT_TEXT, chat
+from tests.envoy.harness.gateway import Document, cluster, connection_manager, ext_proc, moved_to, route
+from tests.envoy.harness.pools import MODEL
+from tests.envoy.harness.raw import chat_body
+from tests.envoy.harness.router import RouterProcess
+
+JSON = {"content-type": "application/json"}
+BODY = chat_body(MODEL, SHORT_TEXT, max_tokens=16)
+KIND = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3"
+EXT_PROC = "envoy.filters.http.ext_proc"
+MUTATION = "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3"
+
+
+def insert(document: Document, filter_: Document, *, before: bool) -> None:
+    """Put a filter before the router's, or after it."""
+    filters = connection_manager(document)["http_filters"]
+    at = [each["name"] for each in filters].index(EXT_PROC)
+    filters.insert(at if before else at + 1, deepcopy(filter_))
+
+
+def says_the_route(document: Document, *, before: bool) -> None:
+    """Add a filter that tells the pool, by its per-route settings, which route it acted for."""
+    insert(document, {"name": "says", "typed_config": {"@type": f"{MUTATION}.HeaderMutation"}}, before=before)
+    for name in ("short", "long"):
+        header = {"header": {"key": "x-acted-for", "value": name}}
+        mutations = {"request_mutations": [{"append": header}]}
+        per_route = {"@type": f"{MUTATION}.HeaderMutationPerRoute", "mutations": mutations}
+        route(document, name).setdefault("typed_per_filter_config", {})["says"] = per_route
+
+
+@pytest.mark.parametrize(("before", "acted_for"), [(True, "long"), (False, "short")])
+def test_a_filter_before_the_router_s_acts_for_the_route_that_a_request_arrives_on(
+    build: Build,
+    mode: str,
+    before: bool,  # noqa: FBT001
+    acted_for: str,
+    router: RouterProcess,
+) -> None:
+    """Per-route settings (rate limits, credentials) of a filter that comes first are the long route's, always."""
+    caller = build(mode, change=lambda document: says_the_route(document, before=before), router=router)
+    assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
+    ((_, received),) = caller.received()
+    assert acted_for == received.headers["x-acted-for"]
+
+
+DECOMPRESSOR = {
+    "name": "decompressor",
+    "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.decompressor.v3.Decompressor",
+        "decompressor_library": {
+            "name": "gzip",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.compression.gzip.decompressor.v3.Gzip"
+            },
+        },
+    },
+}
+
+
+def compressed(caller: Caller) -> httpx.Response:
+    """Send a short request that is compressed."""
+    headers = {"content-type": "application/json", "content-encoding": "gzip"}
+    return caller.http.post("/v1/chat/completions", content=gzip.compress(BODY), headers=headers)
+
+
+def test_a_decompressor_after_the_router_s_filter(build: Build, mode: str, router: RouterProcess) -> None:
+    """The order that is right: a pool gets what was compressed whole, in one attempt, in every mode."""
+    caller = build(mode, change=lambda document: insert(document, DECOMPRESSOR, before=False), router=router)
+    response = compressed(caller)
+    assert (200, "1") == (response.status_code, response.headers["x-envoy-attempt-count"])
+    assert sha256(BODY).hexdigest() == response.headers["x-body-sha256"]
+
+
+# What a decompressor before the router's filter does, by the trailers that it adds: pool, attempts, reason.
+DECOMPRESSED_FIRST = {
+    "streamed": ("long", "1", "deadline"),
+    "buffered": ("short", "1", "fits"),
+    "full-duplex": ("long", "2", "fits"),
+}
+
+
+def test_a_decompressor_before_the_router_s_filter(build: Build, mode: str, router: RouterProcess) -> None:
+    """The order that is wrong: streamed waits for its deadline, full duplex gives the short pool a doubled body.
+
+    The short pool refuses what is doubled, and the retry on the long one is whole: Envoy's doing, not ours.
+    """
+    caller = build(mode, change=lambda document: insert(document, DECOMPRESSOR, before=True), router=router)
+    response = compressed(caller)
+    served = response.headers["x-served-by"], response.headers["x-envoy-attempt-count"]
+    assert DECOMPRESSED_FIRST[mode] == (*served, caller.access_log()[0]["reason"])
+    assert sha256(BODY).hexdigest() == response.headers["x-body-sha256"]
+    doubled = {request.body_bytes for pool, request in caller.received() if pool == "short"} - {len(BODY)}
+    assert ({2 * len(BODY)} if mode == "full-duplex" else set()) == doubled
+
+
+@pytest.fixture
+def picker(tmp_path: Path) -> Iterator[RouterProcess]:
+    """Run what plays an endpoint picker: asked in full duplex, it gives every byte back, and decides nothing."""
+    folder = tmp_path / "picker"
+    folder.mkdir()
+    process = RouterProcess(folder, mode="off")
+    yield process
+    process.kill()
+
+
+def with_picker(document: Document, address: str, name: str) -> None:
+    """Add a second ext_proc filter after ours, as Istio does for InferencePools: routes say whom it asks.
+
+    `name` is what it is called; ours keeps its own.
+    """
+    clusters = document["static_resources"]["clusters"]
+    clusters.append(deepcopy(cluster(document, "dualpool")) | {"name": "picker"})
+    clusters[-1]["load_assignment"]["cluster_name"] = "picker"
+    moved_to(document, "picker", address)
+    service = {"envoy_grpc": {"cluster_name": "picker"}}
+    settings = deepcopy(ext_proc(document)) | {"grpc_service": service, "failure_mode_allow": False}
+    settings["processing_mode"] |= {"request_body_mode": "FULL_DUPLEX_STREAMED", "request_trailer_mode": "SEND"}
+    settings.pop("send_body_without_waiting_for_header_response", None)
+    insert(document, {"name": name, "typed_config": settings}, before=False)
+    for each in ("short", "long"):
+        overrides = {"@type": f"{KIND}.ExtProcPerRoute", "overrides": {"grpc_service": service}}
+        route(document, each).setdefault("typed_per_filter_config", {})[name] = overrides
+
+
+def test_our_filter_before_an_endpoint_picker_s(
+    build: Build, router: RouterProcess, picker: RouterProcess
+) -> None:
+    """With a name of its own our filter is asked, moves requests, and bodies pass both filters whole."""
+    caller = build("streamed", change=lambda d: with_picker(d, picker.address, "picker"), router=router)
+    sent = [BODY, chat_body(MODEL, "word " * 40_000, max_tokens=16), chat_body(MODEL, "word " * 400_000)]
+    responses = [caller.http.post("/v1/chat/completions", content=body, headers=JSON) for body in sent]
+    assert ["short", "long", "long"] == [each.headers["x-served-by"] for each in responses]
+    hashes = [sha256(body).hexdigest() for body in sent]
+    assert hashes == [each.headers["x-body-sha256"] for each in responses]
+    assert 3 == picker.metric("dualpool_streams_total")
+
+
+def test_our_filter_is_not_asked_by_the_picker_s_name(
+    build: Build, router: RouterProcess, picker: RouterProcess
+) -> None:
+    """Two filters of one name: what the routes say to the picker's is said to ours, which then asks the picker."""
+    caller = build("streamed", change=lambda d: with_picker(d, picker.address, EXT_PROC), router=router)
+    assert "long" == chat(caller, SHORT_TEXT)["x-served-by"]
+    assert [None] == [entry["pool"] for entry in caller.access_log()]
+    assert 2 == picker.metric("dualpool_streams_total")
