@@ -27,8 +27,9 @@ MEASUREMENTS = (
     "memory",
     "bodies",
     "worst_bodies",
+    "faults",
 )
-WITHOUT_H2LOAD = {"bodies", "worst_bodies"}
+WITHOUT_H2LOAD = {"bodies", "worst_bodies", "faults"}
 
 
 def main() -> int:

@@ -36,6 +36,11 @@ class ManagedProcess:
         return subprocess.Popen(command, stdout=out, stderr=err, stdin=subprocess.DEVNULL)
 
     @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         """Whether it has not ended yet."""
         return self._process.poll() is None

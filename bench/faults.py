@@ -1,0 +1,148 @@
+"""What clients see while a router is killed, stopped, or starved of memory or file descriptors."""
+
+import asyncio
+import os
+import resource
+import signal
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.clients import Seen, under_load
+from bench.measuring import Plan, Table
+from bench.numbered import chat_body
+from bench.stack import Gateway, Server, Stack
+
+__all__ = ["measure"]
+
+MODES = ("streamed", "buffered", "full-duplex")
+CLIENTS = 50
+BODIES = [chat_body(size) for size in (500, 2_000, 2_000, 8_000, 30_000, 300_000)]
+ROUTER = "pools: [{name: short, max_budget_tokens: 8192}, {name: long, max_budget_tokens: 1000000}]\n"
+KILLS, KILLED_EVERY_S = 8, 2.0
+STOPPED_S = 30.0
+STARVED_S = 10.0
+# Less than a burst of 300 KB bodies takes.
+MEMORY_LEFT_BYTES = 4 << 20
+NOTES = f"""\
+{CLIENTS} clients, each with one request after the other: chat requests of 0.5 to 300 KB, read whole by pools that
+answer at once. Killed: SIGKILL every {KILLED_EVERY_S:.0f} s, {KILLS} times, and a new router on the same address
+as soon as it is up. Stopped: SIGSTOP for {STOPPED_S:.0f} s. Memory: the router's address space is limited to what
+it has and {MEMORY_LEFT_BYTES >> 20} MB, for {STARVED_S:.0f} s; when that ends it, a new one is started.
+Descriptors: as many as it has open before Envoy connects, so that it can accept nothing, for {STARVED_S:.0f} s. An
+error is any status but 200, or none. The longest request waited for a router that did not answer. Full duplex
+cannot do better: what a killed router holds is lost; these are its documented numbers."""
+
+Fault = Callable[["Victim"], Awaitable[None]]
+
+
+class Victim:
+    """The router of one run; `replace` starts another one on its address."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+        self.server: Server = stack.router(ROUTER)
+
+    async def replace(self) -> None:
+        """Start a router in place of one that has ended."""
+        self.server = await asyncio.to_thread(self._stack.router, ROUTER, address=self.server.address)
+
+    def kill(self) -> None:
+        """End it."""
+        os.kill(self.server.pid, signal.SIGKILL)
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has ended, by itself or not."""
+        status = Path(f"/proc/{self.server.pid}/stat")
+        return not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+async def _kill_often(victim: Victim) -> None:
+    await asyncio.sleep(1)
+    for _ in range(KILLS):
+        victim.kill()
+        began_s = asyncio.get_running_loop().time()
+        await victim.replace()
+        await asyncio.sleep(max(KILLED_EVERY_S - (asyncio.get_running_loop().time() - began_s), 0))
+
+
+async def _stop(victim: Victim) -> None:
+    await asyncio.sleep(1)
+    os.kill(victim.server.pid, signal.SIGSTOP)
+    await asyncio.sleep(STOPPED_S)
+    os.kill(victim.server.pid, signal.SIGCONT)
+    await asyncio.sleep(1)
+
+
+async def _starve_of_memory(victim: Victim) -> None:
+    await asyncio.sleep(1)
+    for _ in range(int(STARVED_S)):
+        if victim.ended:
+            await victim.replace()
+        _limit(victim.server, resource.RLIMIT_AS, _address_space_bytes(victim.server) + MEMORY_LEFT_BYTES)
+        await asyncio.sleep(1)
+    if victim.ended:
+        await victim.replace()
+    _limit(victim.server, resource.RLIMIT_AS, resource.RLIM_INFINITY)
+    await asyncio.sleep(1)
+
+
+async def _starve_of_descriptors(victim: Victim) -> None:
+    """Called with the limit in force since before Envoy connected; lift it."""
+    await asyncio.sleep(STARVED_S)
+    _limit(victim.server, resource.RLIMIT_NOFILE, 1024)
+    await asyncio.sleep(2)
+
+
+def _address_space_bytes(server: Server) -> int:
+    return int(Path(f"/proc/{server.pid}/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def _limit(server: Server, kind: int, value: int) -> None:
+    _, hard = resource.prlimit(server.pid, kind)
+    resource.prlimit(server.pid, kind, (value, hard))
+
+
+FAULTS: dict[str, Fault] = {
+    "killed": _kill_often,
+    "stopped": _stop,
+    "memory": _starve_of_memory,
+    "descriptors": _starve_of_descriptors,
+}
+
+
+def measure(stack: Stack, _plan: Plan) -> list[Table]:
+    """Do to a router what each fault says, in each mode, under load."""
+    pools = {name: stack.printing("bench.numbered_pool", name).address for name in ("short", "long")}
+    rows: list[Sequence[str]] = []
+    for mode in MODES:
+        for name, fault in FAULTS.items():
+            victim = Victim(stack)
+            if name == "descriptors":
+                open_now = len(list(Path(f"/proc/{victim.server.pid}/fd").iterdir()))
+                _limit(victim.server, resource.RLIMIT_NOFILE, open_now)
+            gateway = stack.gateway(
+                mode, victim.server, pools["long"], short_pool=pools["short"], change=_as_it_is
+            )
+            seen = asyncio.run(under_load(_port(gateway), BODIES, CLIENTS, fault(victim)))
+            rows.append((mode, name, *_counts(seen)))
+    columns = ("mode", "router", "requests", "errors", "by status", "corrupted", "short", "p50, ms", "longest, s")
+    return [Table("What clients see while the router suffers", NOTES, columns, rows)]
+
+
+def _as_it_is(_document: dict[str, Any]) -> None:
+    """Leave the configuration, health checks and all, as it is."""
+
+
+def _port(gateway: Gateway) -> int:
+    return int(gateway.address.rpartition(":")[2])
+
+
+def _counts(seen: Seen) -> list[str]:
+    by_status = ", ".join(f"{status}: {count}" for status, count in sorted(seen.errors.items()))
+    numbers = (seen.requests, seen.errors.total())
+    short = f"{seen.short / max(seen.requests, 1):.0%}"
+    times = (f"{median(seen.seconds) * 1000:.0f}", f"{max(seen.seconds):.1f}")
+    return [*map(str, numbers), by_status, str(seen.corrupted), short, *times]

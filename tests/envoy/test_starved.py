@@ -1,0 +1,48 @@
+"""A router without memory or descriptors: no client sees an error. In short what `bench --only faults` counts."""
+
+import resource
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from bench.numbered import chat_body as numbered_body
+from tests.envoy.harness.building import Build
+from tests.envoy.harness.calls import SHORT_TEXT, chat
+from tests.envoy.harness.gateway import checks_often
+from tests.envoy.harness.polling import eventually
+from tests.envoy.harness.router import RouterProcess
+
+
+def limit(router: RouterProcess, kind: int, value: int) -> None:
+    """Limit a resource of a router that runs."""
+    _, hard = resource.prlimit(router.pid, kind)
+    resource.prlimit(router.pid, kind, (value, hard))
+
+
+def test_router_without_descriptors(build: Build, mode: str, tmp_path: Path) -> None:
+    """A router that can accept no connection is one that is down: the long pool serves, until it can again."""
+    router = RouterProcess(tmp_path)
+    try:
+        limit(router, resource.RLIMIT_NOFILE, len(list(Path(f"/proc/{router.pid}/fd").iterdir())))
+        caller = build(mode, change=checks_often, router=router)
+        assert ["long"] * 3 == [chat(caller, SHORT_TEXT)["x-served-by"] for _ in range(3)]
+        limit(router, resource.RLIMIT_NOFILE, 1024)
+        eventually(lambda: chat(caller, SHORT_TEXT)["x-served-by"] == "short", "the router is asked again")
+    finally:
+        router.kill()
+
+
+@pytest.mark.parametrize("mode", ["streamed", "buffered"])
+def test_router_without_memory(build: Build, mode: str) -> None:
+    """A router that gets no more memory fails no request, small or large, whether that ends it or not."""
+    caller = build(mode)
+    assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
+    router = caller.stack.router
+    pages = int(Path(f"/proc/{router.pid}/statm").read_text().split()[0])
+    limit(router, resource.RLIMIT_AS, pages * resource.getpagesize() + (1 << 20))
+    body = numbered_body(4 << 20)
+    for _ in range(4):
+        response = caller.http.post("/v1/chat/completions", content=body)
+        assert sha256(body).hexdigest() == response.headers["x-body-sha256"]
+        assert chat(caller, SHORT_TEXT)["x-served-by"] in {"short", "long"}
