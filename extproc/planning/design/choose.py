@@ -15,7 +15,7 @@ from extproc.planning.simulation.balancing import Balancing
 from extproc.planning.simulation.cache import ResultCache
 from extproc.planning.simulation.search import Design
 from extproc.planning.workload.declared import DeclaredRule, budgets
-from extproc.planning.workload.lengths import Lengths, Tokens
+from extproc.planning.workload.lengths import Lengths
 
 __all__ = ["Question", "Sized", "sized_designs"]
 
@@ -74,9 +74,9 @@ def sized_designs(
     """Search the best pools of each design; those of which a pool meets its objective with no fleet are left
     out.
     """
-    budget = budgets(question.lengths, question.rule)
+    fits = _fits(question)
     wanted = {part: None for each in limits for part in _parts(each)}
-    tasks = {part: _task(question, budget, *part) for part in wanted}
+    tasks = {part: _task(question, fits, *part) for part in wanted}
     known = {part: task for part, task in tasks.items() if task is not None}
     found = _search(known, jobs, cache, progress)
     sized = []
@@ -139,12 +139,31 @@ def _parts(limits: tuple[int, ...]) -> Iterator[Part]:
         yield (0 if index == 0 else limits[index - 1]), limit, index < len(limits) - 1
 
 
-def _task(question: Question, budget: Tokens, above: int, limit: int, short: bool) -> PoolTask | None:  # noqa: FBT001
+Fits = Callable[[int], npt.NDArray[np.bool_]]
+
+
+def _fits(question: Question) -> Fits:
+    """Return a function that tells which requests the router sends to a pool of a threshold, or a smaller one:
+    those whose likeliest total is within the threshold, and whose bound is within max_model_len.
+    """
+    bound = budgets(question.lengths, question.rule)
+    total = bound if question.lengths.budget is not None else budgets(question.lengths, question.rule, 1.0)
+
+    def fits(limit: int) -> npt.NDArray[np.bool_]:
+        inside: npt.NDArray[np.bool_] = (total <= limit) & (bound <= question.model_len(limit))
+        return inside
+
+    return fits
+
+
+def _task(question: Question, fits: Fits, above: int, limit: int, short: bool) -> PoolTask | None:  # noqa: FBT001
     """Return the search of one pool, or None when next to nothing is routed to it.
 
     The largest pool takes what fits no other, whatever its budget.
     """
-    mine = (budget > above) & ((budget <= limit) if short else True)
+    mine = np.ones(len(question.lengths), np.bool_) if above == 0 else ~fits(above)
+    if short:
+        mine &= fits(limit)
     if int(mine.sum()) < FEWEST_OF_A_POOL:
         return None
     return PoolTask(

@@ -28,6 +28,7 @@ WAITING = 1  # requests that may wait at an instance, for each that may run
 class _Pool:
     name: str
     limit: int
+    model_len: int
     instances: int
     in_flight: int
     flags: tuple[str, ...]
@@ -53,7 +54,10 @@ def apply_files(plan: Plan, setup: Setup, costs: Costs, balancing: Balancing) ->
     pools = _pools(plan, setup, costs)
     files = {f"vllm-{pool.name}.args": "\n".join(pool.flags) + "\n" for pool in pools}
     if len(pools) > 1:
-        rows = "\n".join(f"  - {{name: {pool.name}, max_budget_tokens: {pool.limit}}}" for pool in pools)
+        rows = "\n".join(
+            f"  - {{name: {pool.name}, max_budget_tokens: {pool.limit}, max_model_len: {pool.model_len}}}"
+            for pool in pools
+        )
         files["dualpool.yaml"] = f"# {plan.recommendation}\npools:\n{rows}\n"
     files["envoy.yaml"] = _envoy(pools, balancing)
     files["values.yaml"] = _values(pools)
@@ -72,7 +76,7 @@ def _pools(plan: Plan, setup: Setup, costs: Costs) -> list[_Pool]:
         own, short = design.setup(index, setup), index < len(lens) - 1
         seqs = own.limits(model_len, short=short).max_num_seqs
         in_flight = instances * seqs * (1 + WAITING)
-        pools.append(_Pool(name, limit, instances, in_flight, own.flags(model_len, short=short)))
+        pools.append(_Pool(name, limit, model_len, instances, in_flight, own.flags(model_len, short=short)))
     return pools
 
 

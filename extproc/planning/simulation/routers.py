@@ -136,7 +136,9 @@ class LearningRouter:
         self.under_counted += prompt > estimate.prompt_bound
         if request >= self._sample // 2:
             kind = self._seen[int(self._workload.texts.kind[request])]
-            kind.append(_Seen(estimate.prompt_bound / prompt, estimate.output_tokens))
+            kind.append(
+                _Seen(estimate.prompt_tokens / prompt, estimate.prompt_bound / prompt, estimate.output_tokens)
+            )
 
     def _like(self, request: int, seen: "_Seen") -> int:
         """Place a request as one like it was."""
@@ -145,7 +147,8 @@ class LearningRouter:
         prompt = int(self._workload.prompt[request])
         bound = ceil(prompt * seen.bound_per_token)
         self.under_counted += prompt > bound
-        pool, _ = self._pools.place(NO_TEXT, TokenBudget(prompt, bound, output, 1, prompt))
+        likely = ceil(prompt * seen.likeliest_per_token)
+        pool, _ = self._pools.place(NO_TEXT, TokenBudget(likely, bound, output, 1, likely))
         return self._index[pool.name]
 
     def _facts(self, request: int) -> RequestFacts:
@@ -161,9 +164,10 @@ class LearningRouter:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What the estimator made of a request: its bound over the prompt's tokens, and the output that it
-    budgeted.
+    """What the estimator made of a request: the likeliest count and the bound over the prompt's tokens, and the
+    output that it budgeted.
     """
 
+    likeliest_per_token: float
     bound_per_token: float
     output_tokens: int

@@ -271,7 +271,8 @@ def _router(task: SearchTask, workload: Workload) -> Router:
     contexts = task.design.contexts
     if len(contexts) == 1:
         return OnePoolRouter()
-    pools = Pools([Pool(f"{context}", context) for context in contexts])
+    lens = task.design.model_lens or contexts
+    pools = Pools([Pool(f"{limit}", limit, held) for limit, held in zip(contexts, lens, strict=True)])
     if task.router == "oracle":
         return OracleRouter(workload, pools)
     settings = EstimatorSettings(kind=task.router, default_output_tokens=undeclared_output_tokens(task.lengths))
