@@ -96,6 +96,12 @@ def _add_profile(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--spare", type=int, default=1, help="spare instances of each pool (default: %(default)s)")
     group.add_argument("--price", type=float, metavar="USD", help="per GPU and hour (default: the catalogue's)")
     group.add_argument(
+        "--engine",
+        choices=["vllm", "vllm-2025"],
+        default="vllm",
+        help="defaults of vLLM: of mid-2026 on, or before (no admission gate, .90 of memory; default: vllm)",
+    )
+    group.add_argument(
         "--times",
         choices=["auto", "measured", "roofline"],
         default="auto",
@@ -210,6 +216,7 @@ def profile_options(args: argparse.Namespace) -> "ProfileOptions":
         success=args.success,
         objective=args.objective,
         times=args.times,
+        engine=args.engine,
     )
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from extproc.core.errors import ConfigurationError
 from extproc.planning.hardware.catalogue import GpuProfile, ModelProfile
 
-__all__ = ["BLOCK_TOKENS", "Capacity", "Instance", "capacity", "smallest_tensor_parallel"]
+__all__ = ["BLOCK_TOKENS", "MEMORY_UTILISATION", "Capacity", "Instance", "capacity", "smallest_tensor_parallel"]
 
 BLOCK_TOKENS = 16  # vLLM's default block size
 MEMORY_UTILISATION = (
@@ -81,12 +81,12 @@ class Capacity:
             )
 
 
-def capacity(instance: Instance, name: str) -> Capacity:
-    """Return the KV capacity of an instance.
+def capacity(instance: Instance, name: str, utilisation: float = MEMORY_UTILISATION) -> Capacity:
+    """Return the KV capacity of an instance that may use so much of its memory (gpu_memory_utilization).
 
     Raises ConfigurationError when the weights leave no room for a single block.
     """
-    usable = instance.gpu.memory_gb * 1e9 * instance.tensor_parallel * MEMORY_UTILISATION
+    usable = instance.gpu.memory_gb * 1e9 * instance.tensor_parallel * utilisation
     room = usable - instance.weight_bytes
     tokens = int(room / (instance.kv_bytes_per_token_and_gpu * instance.tensor_parallel))
     if tokens < BLOCK_TOKENS:

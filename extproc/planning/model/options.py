@@ -6,7 +6,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.planning.hardware.capacity import Instance, smallest_tensor_parallel
 from extproc.planning.hardware.catalogue import MAX_BATCHED_TOKENS, Catalogue
 from extproc.planning.model.objective import Objective, parse_objective
-from extproc.planning.model.setup import MeasuredRates, Setup, SlotRule, Times
+from extproc.planning.model.setup import Engine, MeasuredRates, Setup, SlotRule, Times
 from extproc.planning.workload.lengths import MAX_TOKENS
 
 __all__ = ["ProfileOptions", "setup_of"]
@@ -48,6 +48,7 @@ class ProfileOptions:
     success: float = 0.999
     objective: str | None = None
     times: str = "auto"
+    engine: str = "vllm"
 
 
 def setup_of(options: ProfileOptions, catalogue: Catalogue) -> Setup:
@@ -85,6 +86,7 @@ def setup_of(options: ProfileOptions, catalogue: Catalogue) -> Setup:
         measured=_measured(options.measured),
         batched_tokens=options.batched_tokens,
         times=Times(options.times),
+        engine=Engine(options.engine),
     )
 
 

@@ -6,13 +6,13 @@ from functools import cached_property
 from math import inf
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.hardware.capacity import BLOCK_TOKENS, Capacity, Instance, capacity
+from extproc.planning.hardware.capacity import BLOCK_TOKENS, MEMORY_UTILISATION, Capacity, Instance, capacity
 from extproc.planning.hardware.measured import measured_cost
 from extproc.planning.hardware.roofline import IterationCost, iteration_cost
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.throughput import InstanceLimits
 
-__all__ = ["HOURS_PER_YEAR", "SMALLEST_BATCH_TOKENS", "MeasuredRates", "Setup", "SlotRule", "Times"]
+__all__ = ["HOURS_PER_YEAR", "SMALLEST_BATCH_TOKENS", "Engine", "MeasuredRates", "Setup", "SlotRule", "Times"]
 
 HOURS_PER_YEAR = 8760
 SMALLEST_BATCH_TOKENS = 128
@@ -23,6 +23,18 @@ class SlotRule(StrEnum):
 
     PAGED = "paged"  # vLLM's default for the GPU: blocks are taken on demand, preemption handles the rest
     WORST_CASE = "worst-case"  # as many as fit at full length (the paper's N_seq), so that nothing is preempted
+
+
+class Engine(StrEnum):
+    """Defaults of an engine by its version."""
+
+    VLLM = "vllm"  # as of mid-2026: gpu_memory_utilization .92, prompts are admitted when all of them fits
+    VLLM_2025 = "vllm-2025"  # .90, and the first chunk of a prompt has to fit
+
+    @property
+    def utilisation(self) -> float:
+        """The default of gpu_memory_utilization."""
+        return 0.9 if self is Engine.VLLM_2025 else MEMORY_UTILISATION
 
 
 class Times(StrEnum):
@@ -71,6 +83,7 @@ class Setup:
     batched_tokens: int | None = None
     long_prefill_tokens: int = 0
     times: Times = Times.ROOFLINE
+    engine: Engine = Engine.VLLM
 
     def __post_init__(self) -> None:
         if self.long_context > self.instance.model.max_context:
@@ -88,7 +101,7 @@ class Setup:
     @cached_property
     def capacity(self) -> Capacity:
         """KV capacity of an instance."""
-        return capacity(self.instance, self.name)
+        return capacity(self.instance, self.name, self.engine.utilisation)
 
     @cached_property
     def cost(self) -> IterationCost:
@@ -142,6 +155,7 @@ class Setup:
             kv_tokens=self.capacity.kv_tokens - BLOCK_TOKENS,  # vLLM keeps one block as the null block
             context_tokens=context_tokens,
             long_prefill_token_threshold=self.long_prefill_tokens,
+            reserve_full_prompt=self.engine is not Engine.VLLM_2025,
         )
 
     def flags(self, context_tokens: int, *, short: bool = False) -> tuple[str, ...]:
