@@ -37,7 +37,7 @@ OTHERS = (*ORDERS, "x-gateway-model-name", "x-forwarded-for", "traceparent", "x-
     ("text", "said"),
     [
         ("pool: []", "pool: no such setting; allowed here: mode, listen"),
-        ("listen: {adress: x}", "listen.adress: no such setting; allowed here: address, socket_mode"),
+        ("listen: {adress: x}", "listen.adress: no such setting; allowed here: address, socket_mode, "),
         (
             "pools: [{name: a, max_budget_tokens: many}]",
             r"pools\[0\].max_budget_tokens: 'many' given; allowed: a whole number of at least 1",
