@@ -24,6 +24,7 @@ MEASUREMENTS = (
     "body_sizes",
     "sse",
     "latency",
+    "overload",
     "memory",
     "bodies",
     "worst_bodies",

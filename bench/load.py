@@ -3,12 +3,14 @@
 import re
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from bench import messages
 from extproc.core.errors import DualpoolError
 
-__all__ = ["LoadFailed", "grpc_load", "http_load", "need_h2load"]
+__all__ = ["LoadFailed", "OpenLoop", "grpc_load", "http_load", "need_h2load", "open_loop_load"]
 
 GRPC_HEADERS = ("content-type: application/grpc", "te: trailers")
 JSON_HEADERS = ("content-type: application/json",)
@@ -26,11 +28,37 @@ def need_h2load() -> None:
         raise LoadFailed("h2load: no such program; Debian and Ubuntu: apt-get install nghttp2-client")
 
 
-def grpc_load(address: str, frames: Path, requests: int) -> None:
-    """Post the frames in a file to a gRPC server, on a few connections with several streams each."""
+@dataclass(frozen=True, slots=True)
+class OpenLoop:
+    """What the clients of an open loop saw."""
+
+    p50_ms: float
+    errors: int
+
+
+def grpc_load(address: str, frames: Path, requests: int) -> float:
+    """Post the frames in a file to a gRPC server, on a few connections with several streams each.
+
+    Return the requests per second.
+    """
     url = f"http://{address}/{messages.SERVICE}/Process"
     shape = ("-c", str(min(DIRECT_CONNECTIONS, requests)), "-m", str(DIRECT_STREAMS))
-    _run([*shape, "-d", str(frames)], GRPC_HEADERS, url, requests)
+    said = _run([*shape, "-d", str(frames)], GRPC_HEADERS, url, requests)
+    return _figure(r"([0-9.]+) req/s", said)
+
+
+def open_loop_load(address: str, frames: Path, per_s: float, under_way: int, duration_s: int) -> OpenLoop:
+    """Post the frames so many times a second, with at most so many requests under way at once."""
+    streams = under_way // DIRECT_CONNECTIONS
+    rate = f"{per_s / DIRECT_CONNECTIONS:.3f}"
+    log = frames.with_suffix(".log")
+    log.unlink(missing_ok=True)
+    options = ["-c", str(DIRECT_CONNECTIONS), "-m", str(streams), "--rps", rate, "-D", str(duration_s)]
+    options += ["-d", str(frames), "--log-file", str(log)]
+    said = _h2load(options, GRPC_HEADERS, f"http://{address}/{messages.SERVICE}/Process").stdout
+    times_us = [int(line.split("\t")[2]) for line in log.read_text().splitlines()]
+    failed = sum(int(_figure(rf"(\d+) {kind}", said)) for kind in ("3xx", "4xx", "5xx"))
+    return OpenLoop(median(times_us) / 1000, failed)
 
 
 def http_load(url: str, body: Path, requests: int, connections: int, log: Path | None = None) -> list[int]:
@@ -43,11 +71,27 @@ def http_load(url: str, body: Path, requests: int, connections: int, log: Path |
     return [] if log is None else [int(line.split("\t")[2]) for line in log.read_text().splitlines()]
 
 
-def _run(options: list[str], headers: tuple[str, ...], url: str, requests: int) -> None:
-    command = ["h2load", "-n", str(requests), *options]
+def _run(options: list[str], headers: tuple[str, ...], url: str, requests: int) -> str:
+    """Return what h2load says of a run in which all requests were answered with 200."""
+    done = _h2load(["-n", str(requests), *options], headers, url)
+    succeeded = re.search(r"status codes: (\d+) 2xx", done.stdout)
+    if succeeded is None or int(succeeded[1]) != requests or f" {requests} succeeded" not in done.stdout:
+        raise LoadFailed(f"{' '.join(done.args)}: not all succeeded\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def _figure(pattern: str, said: str) -> float:
+    found = re.search(pattern, said)
+    if found is None:
+        raise LoadFailed(f"h2load does not say {pattern!r}:\n{said}")
+    return float(found[1])
+
+
+def _h2load(options: list[str], headers: tuple[str, ...], url: str) -> subprocess.CompletedProcess[str]:
+    command = ["h2load", *options]
     for header in headers:
         command += ["-H", header]
-    done = subprocess.run(
+    return subprocess.run(
         [*command, url],
         capture_output=True,
         text=True,
@@ -55,6 +99,3 @@ def _run(options: list[str], headers: tuple[str, ...], url: str, requests: int) 
         check=False,
         stdin=subprocess.DEVNULL,
     )
-    succeeded = re.search(r"status codes: (\d+) 2xx", done.stdout)
-    if succeeded is None or int(succeeded[1]) != requests or f" {requests} succeeded" not in done.stdout:
-        raise LoadFailed(f"{' '.join(command)} {url}: not all succeeded\n{done.stdout}{done.stderr}")

@@ -55,13 +55,14 @@ class Server:
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0]) * 1024 / 1e6
 
-    def metric(self, name: str) -> float:
-        """Return the sum of a metric of ours over all its labels. Raises KeyError for one that is not there."""
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric of ours over all that has these labels. Raises KeyError for one not there."""
         with urlopen(f"http://{self.admin}/metrics") as response:
             families = list(text_string_to_metric_families(response.read().decode()))
         if not any(name.startswith(family.name) for family in families):
             raise KeyError(name)
-        return sum(each.value for family in families for each in family.samples if each.name == name)
+        samples = [each for family in families for each in family.samples if each.name == name]
+        return sum(each.value for each in samples if labels.items() <= each.labels.items())
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,81 @@
+"""More requests than one process holds: an open-loop load, in multiples of what it holds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import messages
+from bench.load import OpenLoop, grpc_load, open_loop_load
+from bench.measuring import Plan, Table
+from bench.stack import Server, Stack
+
+__all__ = ["measure"]
+
+BODY_BYTES = 2048
+MULTIPLES = (0.5, 1.0, 2.0, 5.0)
+DURATION_S = 5
+# Requests under way at once, over all connections: what a gateway's circuit breaker for the router (max_requests)
+# lets through, and more than any test of ours has needed.
+LIMITS = (64, 2048)
+NOTES = f"""\
+Released 2 KB chat requests, direct load for {DURATION_S} s each. The load is open loop: so many requests a second
+are begun however slow the answers are. As behind a gateway no more than the limit are under way at once; what is
+beyond waits at the sender, where a gateway would let it pass undecided. What one process holds is measured first,
+by a closed loop. In time: placed by their budget; the rest was given up (shed, or past the deadline). p50 is of
+all answers, from when they were sent. Bars: at 5 x and the lower limit at least 90 % of the best, p50 below 20 ms,
+no error."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    multiple: float
+    limit: int
+    decided: float
+    given_up: float
+    seen: OpenLoop
+
+
+def measure(stack: Stack, plan: Plan) -> list[Table]:
+    """Find what the router holds, then offer multiples of it."""
+    router = stack.router()
+    file = stack.folder / "released.frames"
+    body = messages.chat_body(BODY_BYTES, stream=True)
+    file.write_bytes(messages.frames(messages.request(messages.http2_pieces(body))))
+    grpc_load(router.address, file, plan.requests)
+    holds = grpc_load(router.address, file, plan.requests * 2)
+    readings = [_offer(router, file, holds, limit, each) for limit in LIMITS for each in MULTIPLES]
+    best = max(reading.decided for reading in readings)
+    columns = (
+        "limit",
+        "offered",
+        "offered/s",
+        "decided in time/s",
+        "of the best",
+        "given up/s",
+        "p50, ms",
+        "errors",
+    )
+    rows = [_row(reading, holds, best) for reading in readings]
+    return [Table(f"Overload: a process that holds {holds:.0f} requests a second", NOTES, columns, rows)]
+
+
+def _offer(router: Server, file: Path, holds: float, limit: int, multiple: float) -> _Reading:
+    before = _placed(router)
+    seen = open_loop_load(router.address, file, holds * multiple, limit, DURATION_S)
+    decided, given_up = (now - then for now, then in zip(_placed(router), before, strict=True))
+    return _Reading(multiple, limit, decided / DURATION_S, given_up / DURATION_S, seen)
+
+
+def _placed(router: Server) -> tuple[float, float]:
+    """Return how many requests were placed so far, and how many given up."""
+    placed = router.metric("dualpool_requests_total")
+    given_up = sum(router.metric("dualpool_requests_total", reason=reason) for reason in ("shed", "deadline"))
+    return placed - given_up, given_up
+
+
+def _row(reading: _Reading, holds: float, best: float) -> Sequence[str]:
+    return (
+        *(f"{reading.limit}", f"{reading.multiple:g} x", f"{reading.multiple * holds:.0f}"),
+        *(f"{reading.decided:.0f}", f"{reading.decided / best:.0%}", f"{reading.given_up:.0f}"),
+        *(f"{reading.seen.p50_ms:.1f}", f"{reading.seen.errors}"),
+    )
