@@ -21,6 +21,8 @@ def check(configuration: Configuration, faulty: Collection[str] = ()) -> Iterato
     if configuration.listen.health_address:
         yield from _address("listen.health_address", configuration.listen.health_address)
     yield from _address("admin.address", configuration.admin.address)
+    if configuration.admin.probes_address:
+        yield from _address("admin.probes_address", configuration.admin.probes_address)
     names = {f"headers.{key}": value for key, value in asdict(configuration.headers).items()}
     if configuration.tenant_header:
         names["tenant_header"] = configuration.tenant_header

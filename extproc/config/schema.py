@@ -58,8 +58,12 @@ class ListenSettings:
 class AdminSettings:
     """Where `/metrics`, `/healthz`, `/readyz`, `/config` and `/state` are served."""
 
-    address: str = "0.0.0.0:9090"
-    """`host:port`; port 0 is any that is free."""
+    address: str = "127.0.0.1:9090"
+    """`host:port` of all of them, which show the configuration and the names of models and tenants; port 0 is any
+    that is free."""
+    probes_address: str = ""
+    """`host:port` of one more port that serves only `/metrics`, `/healthz` and `/readyz`: for probes and scrapes
+    from other machines."""
 
 
 @dataclass(frozen=True, slots=True)

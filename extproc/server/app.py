@@ -18,7 +18,7 @@ from extproc import __version__
 from extproc.compose import compose
 from extproc.config.loading import as_json
 from extproc.config.schema import Configuration
-from extproc.server.admin import Admin, AdminPages
+from extproc.server.admin import PROBES, Admin, AdminPages
 from extproc.server.deadlines import Sweep
 from extproc.server.grpc_core import UNIMPLEMENTED, Call, Core
 from extproc.server.health import EXT_PROC_SERVICE, Health
@@ -82,13 +82,16 @@ class App:
             self.router.placer.estimator.state,
             config_json,
         )
-        self._admin = Admin(configuration.admin.address, pages)
-        self.admin_address = self._admin.address
+        self._admins = [Admin("admin.address", configuration.admin.address, pages)]
+        self.admin_address = self._admins[0].address
+        if probes := configuration.admin.probes_address:
+            self._admins.append(Admin("admin.probes_address", probes, pages, PROBES))
 
     def run(self) -> None:
         """Serve until asked to end, drain, and return cleanly from every stream."""
         self._core.start()
-        self._admin.start()
+        for admin in self._admins:
+            admin.start()
         self._serving = True
         self._health.set_ready(ready=True)
         log.info("serving", extra={"fields": {"grpc": self.grpc_address, "admin": self.admin_address}})
@@ -117,7 +120,8 @@ class App:
         ends_s = time.monotonic() + LAST_STREAMS_S
         self.loop.run(lambda: self._core.done or time.monotonic() >= ends_s)
         self._core.close()
-        self._admin.stop()
+        for admin in self._admins:
+            admin.stop()
         log.info("stopped")
 
     def _judge(self, now_s: float) -> None:

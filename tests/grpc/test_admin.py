@@ -218,3 +218,81 @@ def test_an_address_in_use_is_told(router: Router) -> None:
 
     with pytest.raises(ConfigurationError, match=r"admin\.address: .* cannot be bound"):
         asyncio.run(scenario())
+
+
+def test_probes_have_a_port_without_secrets(router: Router) -> None:
+    """The port for other machines serves metrics and health, and says nothing of state or configuration."""
+
+    async def scenario() -> None:
+        app = App(
+            parse(
+                "listen: {address: '127.0.0.1:0'}\n"
+                "admin: {address: '127.0.0.1:0', probes_address: '127.0.0.1:0'}\ndrain_s: 0"
+            )
+        )
+        await app.start()
+        try:
+            async with httpx.AsyncClient(base_url=f"http://{app._admins[1].address}") as client:
+                paths = ("/metrics", "/healthz", "/readyz", "/config", "/state")
+                assert [200, 200, 200, 404, 404] == [(await client.get(path)).status_code for path in paths]
+        finally:
+            await app.stop()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("localhost:9", 200), ("127.0.0.1", 200), ("[::1]:9", 200), ("evil.example", 421), ("evil.example:9", 421)],
+)
+def test_a_loopback_address_serves_nobody_elses_name(router: Router, host: str, status: int) -> None:
+    """A web page whose name was pointed at this machine cannot read the admin pages in a browser."""
+
+    async def scenario() -> None:
+        async with router() as app, httpx.AsyncClient() as client:
+            got = await client.get(f"http://{app.admin_address}/config", headers={"host": host})
+            assert status == got.status_code
+
+    asyncio.run(scenario())
+
+
+def test_too_many_connections_are_refused_and_the_rest_served(
+    router: Router, monkeypatch: pytest.MonkeyPatch, eventually: Any
+) -> None:
+    """Connections that say nothing take no more than their number; when they leave there is room again."""
+    monkeypatch.setattr("extproc.server.admin.CONNECTIONS", 2)
+
+    async def scenario() -> None:
+        async with router() as app:
+            host, _, port = app.admin_address.rpartition(":")
+            idle = [await asyncio.open_connection(host, int(port)) for _ in range(2)]
+            refused, writer = await asyncio.open_connection(host, int(port))
+            assert b"" == await asyncio.wait_for(refused.read(), 10)
+            for each in (writer, *(writer for _reader, writer in idle)):
+                each.close()
+                await each.wait_closed()
+            free = app._admins[0]._server._free
+            await eventually(lambda: free._value == 2)
+            assert 200 == (await get(app, "/healthz")).status_code
+
+    asyncio.run(scenario())
+
+
+def test_the_state_is_not_made_again_and_again(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What took a while to write out is good for a while."""
+    made: list[LearnedState] = []
+
+    def noted(state: LearnedState) -> str:
+        made.append(state)
+        return "{}"
+
+    monkeypatch.setattr("extproc.server.admin.KEEPS_FOR", 1e9)
+    monkeypatch.setattr("extproc.server.admin.to_json", noted)
+
+    async def scenario() -> None:
+        async with router() as app:
+            for _ in range(3):
+                assert {} == (await get(app, "/state")).json()
+
+    asyncio.run(scenario())
+    assert 1 == len(made)
