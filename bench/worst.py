@@ -6,14 +6,22 @@ estimator counts. A body that turns out to cost more than these joins the list.
 """
 
 import base64
+import gzip
 import json
 import sys
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from random import Random
 from typing import Final, NamedTuple
+
+import brotli
+import zstandard
 
 from extproc.core.apis.bodies import MAX_CONTAINERS, MAX_VALUES
 from extproc.core.apis.prompt import MAX_STEPS
 from extproc.core.facts import Api
+from extproc.core.reading.encoded import MAX_DECODED_BYTES, MAX_ENCODED_BYTES
 
 __all__ = ["WorstBody", "worst_bodies"]
 
@@ -24,6 +32,7 @@ class WorstBody(NamedTuple):
     name: str
     api: Api
     body: bytes
+    encoding: str = ""
 
 
 def worst_bodies(size: int) -> Iterator[WorstBody]:
@@ -37,6 +46,29 @@ def worst_bodies(size: int) -> Iterator[WorstBody]:
         for times, limit in sorted({min(room, limit // per): word for word, limit, per in _limits(unit)}.items()):
             body = head + unit * times + last + tail
             yield WorstBody(f"{name}, {limit}", api, body.ljust(size))
+    yield from _compressed()
+
+
+def _compressed() -> Iterator[WorstBody]:
+    """Yield bodies as large as they may be before and after they are decoded: text of no pattern, and bombs."""
+    letters = bytes(Random(0).choices(range(ord("a"), ord("z") + 1), k=MAX_DECODED_BYTES))  # noqa: S311
+    for encoding, encode in _ENCODERS.items():
+        sizes = range(MAX_ENCODED_BYTES, MAX_DECODED_BYTES, 4 << 10)
+        texts = (encode(_TEXT % letters[:size]) for size in sizes)
+        most = [text for text in texts if len(text) <= MAX_ENCODED_BYTES][-1]
+        yield WorstBody(f"letters in {encoding}", Api.CHAT, most, encoding)
+        yield WorstBody(f"a bomb in {encoding}", Api.CHAT, encode(_TEXT % (b"a" * (64 << 20))), encoding)
+        parts = _PARTS + b"{}," * (MAX_STEPS - 8) + b"{}]}]}"
+        yield WorstBody(f"empty parts in {encoding}", Api.CHAT, encode(parts.ljust(MAX_DECODED_BYTES)), encoding)
+
+
+_TEXT: Final = b'{"messages":[{"content":"%b"}]}'
+_ENCODERS: Final[dict[str, Callable[[bytes], bytes]]] = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "br": partial(brotli.compress, quality=5),
+    "zstd": zstandard.compress,
+}
 
 
 def _limits(unit: bytes) -> Iterator[tuple[str, int, int]]:

@@ -9,7 +9,7 @@ import pytest
 import extproc.core
 
 CORE = Path(extproc.core.__file__).parent
-ALLOWED_PACKAGES = {"numpy", "msgspec", "brotli"}
+ALLOWED_PACKAGES = {"numpy", "msgspec", "brotli", "zstandard"}
 # Modules of the standard library that read a clock, chance, the environment, files or sockets.
 IMPURE = {"asyncio", "datetime", "io", "logging", "os", "pathlib", "random", "secrets", "socket", "subprocess"} | {
     "tempfile",

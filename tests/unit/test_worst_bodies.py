@@ -39,7 +39,7 @@ def calls_of(worst: WorstBody) -> int:
 
     sys.setprofile(count)
     try:
-        PLACER.decide(worst.api, RequestHead("POST"), worst.body)
+        PLACER.decide(worst.api, RequestHead("POST", content_encoding=worst.encoding), worst.body)
     finally:
         sys.setprofile(None)
     return calls

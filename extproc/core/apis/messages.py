@@ -112,6 +112,7 @@ def _add_block(prompt: Prompt, block: _Block) -> None:
         case "image":
             prompt.add_image(block.source)
         case "tool_use" | "server_tool_use" | "mcp_tool_use":
+            prompt.step(1)  # it costs as much as two others
             prompt.add_call(block.name, prompt.json_text(block.input))
         case "tool_result" | "mcp_tool_result" | "search_result":
             prompt.add(block.title)
@@ -123,6 +124,7 @@ def _add_block(prompt: Prompt, block: _Block) -> None:
 
 
 def _add_document(prompt: Prompt, block: _Block) -> None:
+    prompt.step(1)
     prompt.add(block.title, block.context)
     source = decode_body(_SOURCE, block.source)
     match source.type:

@@ -8,10 +8,9 @@ from extproc.core.placing.budget import token_budget
 from extproc.core.placing.decision import Decision, Mode
 from extproc.core.placing.early import EarlyRule
 from extproc.core.placing.policy import NO_LOADS, Loads, Pools, Reason
+from extproc.core.reading.encoded import decoded_body
 
 __all__ = ["Placer"]
-
-_NO_ENCODING = ("", "identity")
 
 
 class Placer:
@@ -27,10 +26,11 @@ class Placer:
         """Place a request whose body is there as a whole."""
         if self.early.next_look(api, body) == 0:
             return self.unsure(api, Reason.EARLY, len(body))
-        if head.content_encoding not in _NO_ENCODING:
-            return self.unsure(api, Reason.NOT_UNDERSTOOD, len(body), BodyFault.ENCODED)
         try:
-            facts = read_request(api, body)
+            decoded = decoded_body(head.content_encoding, body) if head.content_encoding else body
+            if decoded is not body and self.early.next_look(api, decoded) == 0:
+                return self.unsure(api, Reason.EARLY, len(body))
+            facts = read_request(api, decoded)
         except BodyNotUnderstood as error:
             return self.unsure(api, Reason.NOT_UNDERSTOOD, len(body), error.fault)
         return self.place(facts, head.tenant, loads, len(body))

@@ -1,0 +1,128 @@
+"""Compressed request bodies are read within bounds, and what is beyond goes to the default pool."""
+
+import gzip
+import json
+import zlib
+from collections.abc import Callable
+
+import brotli
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.compose import compose
+from extproc.config.loading import parse
+from extproc.core.errors import BodyFault, BodyNotUnderstood
+from extproc.core.facts import Api, RequestHead
+from extproc.core.listener import Listener
+from extproc.core.placing.policy import Reason
+from extproc.core.reading.encoded import MAX_DECODED_BYTES, MAX_ENCODED_BYTES, decoded_body
+
+Encode = Callable[[bytes], bytes]
+
+
+def raw_deflate(data: bytes) -> bytes:
+    """Deflate without zlib's frame."""
+    return zlib.compress(data, wbits=-zlib.MAX_WBITS)
+
+
+def zstd_stream(data: bytes) -> bytes:
+    """Compress as a stream does, without the size in the frame's head."""
+    encoder = zstandard.ZstdCompressor().compressobj()
+    return encoder.compress(data) + encoder.flush()
+
+
+ENCODINGS: list[tuple[str, Encode]] = [
+    ("gzip", gzip.compress),
+    ("x-gzip", gzip.compress),
+    ("deflate", zlib.compress),
+    ("deflate", raw_deflate),
+    ("br", brotli.compress),
+    ("zstd", zstandard.compress),
+    ("zstd", zstd_stream),
+]
+EVERY = pytest.mark.parametrize(("encoding", "encode"), ENCODINGS)
+PLACER = compose(parse(""), Listener()).placer
+
+
+def fault_of(encoding: str, body: bytes) -> BodyFault | None:
+    """Return why a body is not decoded."""
+    try:
+        decoded_body(encoding, body)
+    except BodyNotUnderstood as error:
+        return error.fault
+    return None
+
+
+@EVERY
+@given(data=st.binary(max_size=500))
+def test_every_encoding_is_undone(encoding: str, encode: Encode, data: bytes) -> None:
+    """A body comes out as it went in, whatever the case of the encoding's name."""
+    assert data == decoded_body(encoding, encode(data)) == decoded_body(f" {encoding.upper()}", encode(data))
+
+
+@pytest.mark.parametrize("name", ["", "identity", "Identity", "IDENTITY "])
+def test_identity_is_no_encoding(name: str) -> None:
+    """A body that says that it is not encoded is read as it is."""
+    assert b"{}" == decoded_body(name, b"{}")
+
+
+@EVERY
+def test_a_body_that_was_cut_is_not_decoded(encoding: str, encode: Encode) -> None:
+    """A prefix is never taken for the whole."""
+    body = encode(b"one two three " * 50)
+    assert {BodyFault.ENCODED} == {fault_of(encoding, body[:end]) for end in range(len(body))}
+
+
+@EVERY
+def test_bombs_are_not_decoded(encoding: str, encode: Encode) -> None:
+    """What would inflate beyond the bound is left alone; what just fits is read."""
+    assert len(decoded_body(encoding, encode(b"a" * MAX_DECODED_BYTES))) == MAX_DECODED_BYTES
+    assert BodyFault.ENCODED == fault_of(encoding, encode(b"a" * (MAX_DECODED_BYTES + 1)))
+    assert BodyFault.ENCODED == fault_of(encoding, encode(bytes(32 << 20)))
+
+
+@EVERY
+def test_bytes_behind_the_end_are_a_fault(encoding: str, encode: Encode) -> None:
+    """What follows the end is not read by all servers alike."""
+    assert BodyFault.ENCODED == fault_of(encoding, encode(b"{}") + b"more")
+
+
+@pytest.mark.parametrize("bits", range(10, 25))
+def test_brotli_with_a_window_beyond_the_usual_is_not_decoded(bits: int) -> None:
+    """Up to 22 bits, what encoders use unless they are told otherwise, a body is read."""
+    fault = fault_of("br", brotli.compress(b"one two three", lgwin=bits))
+    assert (None if bits <= 22 else BodyFault.ENCODED) == fault
+
+
+@pytest.mark.parametrize("encoding", ["compress", "gzip, br", "aws-chunked", "\u00e9"])
+def test_other_encodings_are_not_undone(encoding: str) -> None:
+    """Combinations and unknown names are left to the pool."""
+    assert BodyFault.ENCODED == fault_of(encoding, b"{}")
+
+
+@EVERY
+@given(body=st.binary(max_size=300))
+def test_any_bytes_are_decoded_or_told(encoding: str, encode: Encode, body: bytes) -> None:
+    """Bytes that are no such encoding raise our own error and no other."""
+    assert fault_of(encoding, body) in {None, BodyFault.ENCODED}
+
+
+@EVERY
+def test_more_compressed_bytes_than_are_worth_their_time_are_not_read(encoding: str, encode: Encode) -> None:
+    """Input is bounded as well as output."""
+    assert BodyFault.ENCODED == fault_of(encoding, encode(b"") + bytes(MAX_ENCODED_BYTES))
+
+
+@EVERY
+def test_a_compressed_request_is_placed_by_what_it_holds(encoding: str, encode: Encode) -> None:
+    """A short prompt goes short compressed as it would plain; one that is long after decoding does not."""
+
+    def place(text: str) -> tuple[str, Reason, int]:
+        body = encode(json.dumps({"model": "m", "messages": [{"content": text}], "max_tokens": 9}).encode())
+        decision = PLACER.decide(Api.CHAT, RequestHead("POST", content_encoding=encoding), body)
+        return decision.pool.name, decision.reason, decision.text_bytes
+
+    assert ("short", Reason.FITS, 2) == place("Hi")
+    assert ("long", Reason.EARLY, 0) == place("word " * 60_000)
