@@ -59,7 +59,8 @@ def test_a_failure_to_decode_closes_the_stream_well(
             monkeypatch.setattr(decoder, method, Broken(getattr(decoder, method)))
             stream = call(channel)
             await stream.headers(mode=mode)
-            await stream.body(CHAT)
+            if method == "next":  # the first message ends the stream: nothing may be written to it any more
+                await stream.body(CHAT)
             assert grpc.StatusCode.OK == await ended(stream)
             assert 1 == failures(app)
 
