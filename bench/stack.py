@@ -29,7 +29,7 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 ROUTER_CONFIGURATION = """\
 listen: {{address: "{address}"}}
 admin: {{address: "127.0.0.1:0"}}
-learning: {{messages_per_s: 1000000, burst_messages: 1000000000}}
+learning: {{messages_per_s: 1000000, burst_messages: 1000000000, max_streams: 100000, usage_in_streams: asked}}
 drain_s: 0
 """
 

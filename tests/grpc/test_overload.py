@@ -128,7 +128,7 @@ def test_closed_sets_of_labels_start_at_zero(router: Router) -> None:
         async with router() as app:
             lines = await metrics(app)
             assert 'dualpool_streams_undecided_total{cause="gateway_left"} 0.0' in lines
-            assert 'dualpool_misroutes_repaired_total{pool="short"} 0.0' in lines
+            assert 'dualpool_retried_total{pool="short"} 0.0' in lines
             assert 'dualpool_bodies_not_understood_total{cause="encoded"} 0.0' in lines
             assert any(line.startswith("dualpool_info{config_hash=") and line.endswith(" 1.0") for line in lines)
             assert [] == [line for line in lines if "_created" in line]

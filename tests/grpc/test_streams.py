@@ -42,7 +42,7 @@ def test_a_released_stream_ends_well_after_its_decision(router: Router, call: ty
     """A short streaming request without usage gets one response, route cache cleared, and status OK."""
 
     async def scenario() -> None:
-        settings = "estimator: {kind: ema}"
+        settings = "estimator: {kind: ema}\nlearning: {usage_in_streams: asked}"
         async with router(settings) as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
             stream = call(channel)
             await stream.headers()
