@@ -2,6 +2,7 @@
 
 from extproc.config.schema import Configuration
 from extproc.core.estimator import make_estimator
+from extproc.core.exchange.settings import CloseRule
 from extproc.core.listener import Listener
 from extproc.core.placing.policy import Pools
 from extproc.core.router.learner import Learner
@@ -26,4 +27,5 @@ def compose(configuration: Configuration, listener: Listener) -> Router:
         exchange.max_response_bytes,
         usage_in_streams=learning.usage_in_streams,
     )
-    return Router(configuration.mode, placer, learner, listener)
+    closes = exchange.close is CloseRule.WHEN_HARMLESS
+    return Router(configuration.mode, placer, learner, listener, closes_streams=closes)

@@ -31,7 +31,7 @@ from extproc.core.exchange.events import (
     ResponseTrailers,
 )
 from extproc.core.exchange.machine import Exchange
-from extproc.core.exchange.settings import ExchangeSettings
+from extproc.core.exchange.settings import CloseRule, ExchangeSettings
 from extproc.core.listener import Listener
 from extproc.core.placing.decision import Mode
 from extproc.core.placing.policy import Pool, Pools
@@ -214,7 +214,8 @@ def make_router(
     placer = Placer(mode, Pools(pools), estimates, exchange.max_held_bytes)
     budget = LearningBudget(learning or LearningSettings())
     learner = Learner(Pools(pools), estimates, budget, recorder, exchange.max_response_bytes)
-    return Router(mode, placer, learner, recorder)
+    closes = exchange.close is CloseRule.WHEN_HARMLESS
+    return Router(mode, placer, learner, recorder, closes_streams=closes)
 
 
 @pytest.fixture(scope="session")

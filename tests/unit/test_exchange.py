@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from extproc.core.errors import ResponseFault
 from extproc.core.exchange.events import (
     BodyMode,
+    Broken,
     Deadline,
+    Drain,
     Event,
     Modes,
     Phase,
@@ -22,6 +24,7 @@ from extproc.core.exchange.events import (
     ResponseHeaders,
     ResponseTrailers,
 )
+from extproc.core.exchange.settings import CloseRule
 from extproc.core.facts import RequestHead, ResponseHead
 from extproc.core.listener import Misconfiguration
 from extproc.core.placing.decision import Mode
@@ -499,3 +502,43 @@ def test_a_body_in_an_unknown_encoding_goes_long(connect: Connect) -> None:
     for event in whole(chat(), RequestHead("POST", "/v1/chat/completions", "compress")):
         gateway.send(event)
     assert ["encoded"] == [decision.fault for decision in gateway.decisions]
+
+
+@given(
+    events=st.lists(EVENTS, max_size=12),
+    modes=st.builds(Modes, st.sampled_from(BodyMode), st.sampled_from(BodyMode), st.booleans()),
+    drained_after=st.integers(0, 12),
+)
+@settings(max_examples=300)
+def test_a_gateway_that_takes_a_close_for_an_error_gets_none(
+    connect: Connect, events: list[Event], modes: Modes, drained_after: int
+) -> None:
+    """With `close: never` everything that a gateway can send is replied to; the gateway ends the stream."""
+    gateway = connect(modes, max_held_bytes=100_000, close=CloseRule.NEVER)
+    for number, event in enumerate(in_a_possible_order(events)):
+        if number == drained_after:
+            gateway.send(Drain())
+        if isinstance(event, Deadline) and not gateway.exchange.holding:
+            continue
+        gateway.send(event)
+    assert not gateway.closed
+    assert [] == gateway.recorder.calls_of("failed")
+
+
+@pytest.mark.parametrize("modes", ROUTABLE)
+def test_without_a_close_requests_are_placed_and_learned_from_as_ever(connect: Connect, modes: Modes) -> None:
+    """The decision goes out with the same reply, and the response teaches, with the stream open to its end."""
+    gateway = connect(modes, close=CloseRule.NEVER)
+    for event in [*whole(chat()), *response(usage())]:
+        gateway.send(event)
+    assert ["short"] == [decision.pool.name for decision in gateway.decisions]
+    assert (1, False) == (len(gateway.recorder.calls_of("observed")), gateway.closed)
+
+
+@pytest.mark.parametrize("modes", ROUTABLE)
+def test_a_message_that_cannot_be_read_ends_a_stream_in_any_case(connect: Connect, modes: Modes) -> None:
+    """What was not understood cannot be replied to: the stream is closed, or aborted where bytes are lost."""
+    gateway = connect(modes, close=CloseRule.NEVER)
+    gateway.send(RequestHeaders(CHAT))
+    gateway.send(Broken(ValueError("no message")))
+    assert gateway.closed

@@ -10,7 +10,9 @@ rules, each from Envoy's behaviour:
 4. Who may close when: FULL_DUPLEX_STREAMED sends every byte back, in pieces of at most 62 KiB, and the stream is
    not closed between the first and the last of them. In all other modes a close is a reply to everything. While
    a request is held the stream stays open, also at a Drain: the deadline ends the wait. Where our own failure
-   loses bytes the stream is aborted, so that the gateway knows.
+   loses bytes the stream is aborted, so that the gateway knows. A gateway that takes a close for an error is
+   replied to until it ends the stream itself (`exchange.close: never`); only a message that cannot be read, or a
+   reply that cannot be written, ends it before.
 5. Only a response with status 2xx to a request that was seen whole teaches.
 6. An exception in our own code changes nothing for the exchange: it goes on as in PASSING.
 """
@@ -65,6 +67,7 @@ class Exchange:
         self._modes = modes
         self._duplex = DuplexBodies(modes) if BodyMode.FULL_DUPLEX_STREAMED in _body_modes(modes) else None
         self._draining = False
+        self._closes = router.closes_streams
         self._head = RequestHead()
         self._api: Api | None = None
         self._headers_held = False
@@ -96,6 +99,8 @@ class Exchange:
         except Exception as error:  # noqa: BLE001  (rule 6)
             self._router.listener.failed(error)
             replies = self._untouched(event)
+        if not self._closes and not isinstance(event, Broken):
+            return replies
         if self.state is State.PASSING or (self._draining and not self._headers_held):
             return self._closing(replies)
         return replies
@@ -204,8 +209,8 @@ class Exchange:
             replies.append(ContinueHeaders(Phase.REQUEST, decision))
         if self._held and decision is not None and not self._headers_held:
             replies.append(ContinueBody(Phase.REQUEST, decision))
-        # Without full duplex a close is the reply to all bodies.
-        elif state is not State.PASSING or self._duplex is not None:
+        # Without full duplex a close, if there is one, is the reply to all bodies.
+        elif state is not State.PASSING or self._duplex is not None or not self._closes:
             for event in self._held:
                 replies += neutral_replies(event, self._modes)
         self.state, self._headers_held, self._held, self._body = state, False, [], b""

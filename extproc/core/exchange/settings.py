@@ -1,11 +1,19 @@
 """How long and how much of a request or response is held; the configuration file decodes into this object."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated
 
 from msgspec import Meta
 
-__all__ = ["ExchangeSettings"]
+__all__ = ["CloseRule", "ExchangeSettings"]
+
+
+class CloseRule(StrEnum):
+    """When a stream is closed before the gateway ends it."""
+
+    WHEN_HARMLESS = "when_harmless"
+    NEVER = "never"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +28,7 @@ class ExchangeSettings:
     gateway's buffer limit (1 MiB unless set there)."""
     max_response_bytes: Annotated[int, Meta(ge=1024)] = 4 << 20
     """The most that is read of one response to learn from it."""
+    close: CloseRule = CloseRule.WHEN_HARMLESS
+    """`when_harmless` closes a stream when nothing is left to do, which costs least; Envoy takes that for a reply
+    to all that is still to come. `never` keeps it open and replies to everything: for gateways that take a close
+    for an error, such as agentgateway."""

@@ -12,12 +12,18 @@ __all__ = ["Router"]
 
 
 class Router:
-    """Placer and learner of one router, and the listener to both; owned by one event loop."""
+    """Placer and learner of one router, and the listener to both; owned by one event loop.
 
-    def __init__(self, mode: Mode, placer: Placer, learner: Learner, listener: Listener) -> None:
+    `closes_streams` says that a stream may be closed before the gateway ends it, when that is harmless.
+    """
+
+    def __init__(
+        self, mode: Mode, placer: Placer, learner: Learner, listener: Listener, *, closes_streams: bool = True
+    ) -> None:
         self.placer = placer
         self.learner = learner
         self.listener = listener
+        self.closes_streams = closes_streams
         self._off = mode is Mode.OFF
 
     def api_of(self, head: RequestHead) -> Api | None:
