@@ -71,7 +71,7 @@ class MetricsSettings:
     """Labels whose values come from clients; beyond these numbers the label is `other`."""
 
     max_models: Annotated[int, Meta(ge=1)] = 50
-    """Models that get a label of their own."""
+    """Models that get a label of their own, each from its first 2xx response on that was learned from."""
     max_categories: Annotated[int, Meta(ge=1)] = 50
     """Categories (tenants, or kinds of text) that get a label of their own."""
 

@@ -53,6 +53,9 @@ class Listener:
     def released(self, decision: Decision) -> None:
         """Called when a stream is over with its decision."""
 
+    def succeeded(self, decision: Decision) -> None:
+        """Called when a pool serves a kept request: the head of its response is a 2xx."""
+
     def observed(self, observation: Observation) -> None:
         """Called when a response was read, with the error before it was learned from."""
 

@@ -1,4 +1,8 @@
-"""Label values that come from clients, bounded in number: what is beyond the first few is `other`."""
+"""Label values that come from clients, bounded in number: what is beyond the first few is `other`.
+
+So that invented names do not take the places for good, a value is only let in by something that clients cannot
+make up: for models, a response of the model.
+"""
 
 __all__ = ["OTHER", "BoundedLabels"]
 
@@ -12,8 +16,12 @@ class BoundedLabels:
         self._max_values = max_values
         self._known: set[str] = set()
 
+    def known(self, value: str) -> str:
+        """Return the value if it was let in, or is nothing; else `other`."""
+        return value if not value or value in self._known else OTHER
+
     def label(self, value: str) -> str:
-        """Return the value, or `other`."""
+        """Return the value, which is let in if there is a place; else `other`."""
         if value in self._known:
             return value
         if len(self._known) >= self._max_values:

@@ -168,7 +168,7 @@ class Metrics(Listener):
 
     def decided(self, decision: Decision) -> None:
         """Count the request by pool, reason, API and model; a body without facts by its cause too."""
-        model = self._models.label(decision.model)
+        model = self._models.known(decision.model)
         self.requests(decision.pool.name, decision.reason, decision.api, model).inc()
         if decision.budget is not None:
             self.budget(model).observe(decision.budget.bound)
@@ -217,13 +217,17 @@ class Metrics(Listener):
             key = self._categories.label(estimate.category.key)
             self.bytes_per_token(model, key).set(learning.bytes_per_token)
 
+    def succeeded(self, decision: Decision) -> None:
+        """Let the model have a label of its own: a pool knows it."""
+        self._models.label(decision.model)
+
     def not_learned(self, why: ResponseFault) -> None:
         """Count a response that taught nothing."""
         self.not_learned_responses(why).inc()
 
     def overflowed(self, decision: Decision, overflow: Overflow, served_by: Pool) -> None:  # noqa: ARG002  (as above)
         """Count a refusal for length."""
-        self.overflows(served_by.name, self._models.label(decision.model)).inc()
+        self.overflows(served_by.name, self._models.known(decision.model)).inc()
 
     def retried(self, decision: Decision) -> None:
         """Count a request that was served by a later attempt."""

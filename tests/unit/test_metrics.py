@@ -48,6 +48,7 @@ def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None
 
 def test_a_decision_is_counted_with_its_estimate(metrics: Metrics, registry: CollectorRegistry) -> None:
     """Pool, reason, API and model label a request; its bound and where the estimate comes from are recorded."""
+    metrics.succeeded(DECISION)
     metrics.decided(DECISION)
     labels = {"pool": "short", "reason": "fits", "api": "chat_completions", "model": "m"}
     assert 1 == value(registry, "requests_total", **labels)
@@ -67,11 +68,23 @@ def test_a_body_without_facts_is_counted_by_its_cause(metrics: Metrics, registry
 def test_models_beyond_the_cap_are_other(metrics: Metrics, registry: CollectorRegistry) -> None:
     """However many model names clients send, labels are the first few and `other`."""
     for position in range(100):
+        metrics.succeeded(replace(DECISION, model=f"m{position}"))
         metrics.decided(replace(DECISION, model=f"m{position}"))
     labels = {"pool": "short", "reason": "fits", "api": "chat_completions"}
     counts = [value(registry, "requests_total", model=model, **labels) for model in ("m0", "m1", "m2", OTHER)]
     assert [1, 1, None, 98] == counts
     assert ["a", "b", OTHER, "a"] == [*map(BoundedLabels(2).label, "abca")]
+
+
+def test_a_model_that_no_pool_answers_for_takes_no_label(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Invented names are `other`, and leave the labels to the models that are served, from their first 2xx on."""
+    labels = {"pool": "short", "reason": "fits", "api": "chat_completions"}
+    for position in range(100):
+        metrics.decided(replace(DECISION, model=f"invented{position}"))
+    metrics.decided(DECISION)
+    metrics.succeeded(DECISION)
+    metrics.decided(DECISION)
+    assert [101, 1] == [value(registry, "requests_total", model=model, **labels) for model in (OTHER, "m")]
 
 
 def test_the_error_recorded_is_that_before_learning(metrics: Metrics, registry: CollectorRegistry) -> None:
@@ -121,6 +134,7 @@ def test_usage_that_is_not_believed_is_only_counted(metrics: Metrics, registry: 
 
 def test_all_that_is_heard_is_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
     """Streams kept and released, repairs, refusals, faults of gateways, of responses and our own have counters."""
+    metrics.succeeded(DECISION)
     metrics.kept(DECISION)
     metrics.released(DECISION)
     metrics.passed()

@@ -48,8 +48,10 @@ class Learner:
 
     def reader(self, decision: Decision, head: ResponseHead) -> UsageReader | None:
         """Return what reads the response of a kept stream; None (reported) when it cannot teach."""
-        if head.attempts > 1 and head.succeeded and decision.routed:
-            self._listener.retried(decision)
+        if head.succeeded:
+            self._listener.succeeded(decision)
+            if head.attempts > 1 and decision.routed:
+                self._listener.retried(decision)
         try:
             return reader_for(decision.api, head, self._max_response_bytes)
         except ResponseNotUnderstood as error:
