@@ -35,7 +35,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     """Add the command's parser."""
     parser = subparsers.add_parser("estimate", help="say how a request body is estimated and placed, and why")
     parser.add_argument("file", metavar="FILE", help="a request body; - is standard input")
-    parser.add_argument("--api", choices=APIS, default="chat", help="whose body it is (default: chat)")
+    parser.add_argument("--api", choices=APIS, help="whose body it is (default: as its keys say)")
     parser.add_argument("--tenant", default="", help="value of the configured tenant header")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     source = parser.add_mutually_exclusive_group()
@@ -57,13 +57,14 @@ class _Response:
 
 def _run(options: argparse.Namespace) -> int:
     from extproc.core.apis import read_request  # noqa: PLC0415  (other commands start faster without these)
+    from extproc.core.apis.telling import likeliest_api  # noqa: PLC0415
     from extproc.core.errors import BodyNotUnderstood  # noqa: PLC0415
     from extproc.core.facts import Api  # noqa: PLC0415
 
     body = _read(options.file)
     placer = _placer(options)
-    api = Api(APIS[options.api])
     try:
+        api = Api(APIS[options.api]) if options.api else likeliest_api(body)
         facts = read_request(api, body)
     except BodyNotUnderstood as error:
         print(

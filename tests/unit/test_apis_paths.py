@@ -1,7 +1,10 @@
 import pytest
 
+from extproc.compose import compose
+from extproc.config.loading import parse
 from extproc.core.apis import api_of
-from extproc.core.facts import Api
+from extproc.core.facts import Api, RequestHead
+from extproc.core.listener import Listener
 
 
 @pytest.mark.parametrize(
@@ -17,6 +20,9 @@ from extproc.core.facts import Api
         ("/v1/chat/completions/", Api.CHAT),
         ("/v1/messages?beta=true", Api.MESSAGES),
         ("/v1/chat/completions/?next=/v1/embeddings", Api.CHAT),
+        ("/openai/deployments/gpt-x/chat/completions?api-version=2026-01-01", Api.CHAT),
+        ("/team/openai/deployments/gpt-x/completions", Api.COMPLETIONS),
+        ("/openai/deployments/e/embeddings/", Api.EMBEDDINGS),
     ],
 )
 def test_endpoints_are_known_by_their_path(path: str, api: Api) -> None:
@@ -43,6 +49,14 @@ def test_endpoints_are_known_by_their_path(path: str, api: Api) -> None:
         "/chat/completions",
         "/metrics?x=/v1/chat/completions",
         "/v1/chat/completions/v1/other",
+        "/openai/deployments/gpt-x",
+        "/openai/deployments/gpt-x/images/generations",
+        "/deployments/gpt-x/chat/completions",
+        "/v1/rerank",
+        "/v1/audio/transcriptions",
+        "/tokenize",
+        "/generate",
+        "/inference/v1/generate",
     ],
 )
 def test_other_paths_are_not_ours(path: str) -> None:
@@ -54,3 +68,10 @@ def test_other_paths_are_not_ours(path: str) -> None:
 def test_other_methods_are_not_ours(method: str) -> None:
     """Only POST calls a model; methods are told apart by case, as HTTP does."""
     assert api_of(method, "/v1/chat/completions") is None
+
+
+@pytest.mark.parametrize(("body", "model"), [(b'{"messages":[]}', "gpt-x"), (b'{"messages":[],"model":"m"}', "m")])
+def test_a_deployment_in_the_path_is_the_model_of_a_body_without_one(body: bytes, model: str) -> None:
+    """Azure's requests name their model in the path; what the body says is believed first."""
+    head = RequestHead("POST", "/openai/deployments/gpt-x/chat/completions?api-version=1")
+    assert model == compose(parse(""), Listener()).placer.decide(Api.CHAT, head, body).model

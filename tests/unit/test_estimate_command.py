@@ -182,3 +182,27 @@ def test_learned_state_survives_its_json(learned: str) -> None:
     estimator.load(from_json(learned))
     assert to_json(estimator.state()) == learned
     assert estimator.state() == from_json(learned)
+
+
+@pytest.mark.parametrize(
+    ("body", "api"),
+    [
+        ({"messages": [{"role": "user", "content": "Hi"}]}, "chat_completions"),
+        ({"messages": [{"role": "user", "content": "Hi"}], "system": "Be brief.", "max_tokens": 5}, "messages"),
+        ({"messages": [], "tools": [{"name": "f", "input_schema": {}}], "max_tokens": 5}, "messages"),
+        ({"prompt": "Once upon a time"}, "completions"),
+        ({"prompt": [1, 2, 3]}, "completions"),
+        ({"input": "Hello there", "max_output_tokens": 70}, "responses"),
+        ({"input": [{"role": "user", "content": "Hi"}]}, "responses"),
+        ({"input": ["one", "two"]}, "embeddings"),
+        ({"input": [1, 2, 3]}, "embeddings"),
+        ({"input": "one", "encoding_format": "base64"}, "embeddings"),
+    ],
+)
+def test_whose_body_it_is_is_told_by_its_keys(
+    body: dict[str, object], api: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --api the keys of the body say which API it is for."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(json.dumps(body).encode())))
+    assert main(["estimate", "-", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["facts"]["api"] == api

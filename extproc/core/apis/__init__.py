@@ -14,7 +14,7 @@ from extproc.core.apis.family import Family
 from extproc.core.errors import BodyFault, BodyNotUnderstood
 from extproc.core.facts import Api, RequestFacts
 
-__all__ = ["FAMILIES", "api_of", "read_request"]
+__all__ = ["FAMILIES", "api_of", "deployment_of", "read_request"]
 
 FAMILIES: Final[dict[Api, Family]] = {
     module.FAMILY.api: module.FAMILY for module in (chat, completions, embeddings, messages, responses)
@@ -24,13 +24,28 @@ FAMILIES: Final[dict[Api, Family]] = {
 def api_of(method: str, path: str) -> Api | None:
     """Tell which API a request calls, by its method and path; None for all that is not ours.
 
-    Any prefix before `/v1` is fine, and a query and one trailing slash are looked over.
+    Any prefix before `/v1` is fine, and a query and one trailing slash are looked over. So is Azure's form,
+    `/openai/deployments/{deployment}/chat/completions`, which names the model in its path.
     """
     if method != "POST":
         return None
     path, _, _ = path.partition("?")
     _, found, endpoint = path.rpartition("/v1/")
+    if not found:
+        _, found, deployed = path.rpartition(_DEPLOYMENTS)
+        _, _, endpoint = deployed.partition("/")
     return _BY_ENDPOINT.get(endpoint.removesuffix("/")) if found else None
+
+
+_DEPLOYMENTS: Final = "/openai/deployments/"
+
+
+def deployment_of(path: str) -> str:
+    """Return the deployment in a path of Azure's form, the model of a body that names none; "" in other paths."""
+    _, found, deployed = path.partition("?")[0].rpartition(_DEPLOYMENTS)
+    if not found:
+        return ""
+    return deployed.partition("/")[0]
 
 
 _BY_ENDPOINT: Final = {family.endpoint: family.api for family in FAMILIES.values()}

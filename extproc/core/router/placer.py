@@ -1,6 +1,9 @@
 """From a request to a decision: facts, estimate, budget, policy; for router, tools and planner alike."""
 
-from extproc.core.apis import read_request
+from dataclasses import replace
+
+from extproc.core.apis import deployment_of, read_request
+from extproc.core.apis.bodies import model_key
 from extproc.core.errors import BodyFault, BodyNotUnderstood
 from extproc.core.estimator.protocol import Estimator
 from extproc.core.facts import Api, RequestFacts, RequestHead
@@ -31,6 +34,8 @@ class Placer:
             if decoded is not body and self.early.next_look(api, decoded) == 0:
                 return self.unsure(api, Reason.EARLY, len(body))
             facts = read_request(api, decoded)
+            if not facts.model:
+                facts = replace(facts, model=model_key(deployment_of(head.path)))
         except BodyNotUnderstood as error:
             return self.unsure(api, Reason.NOT_UNDERSTOOD, len(body), error.fault)
         return self.place(facts, head.tenant, loads, len(body))

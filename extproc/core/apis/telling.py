@@ -1,0 +1,54 @@
+"""Which API a body is of, told by its keys alone: for people who have a body and no path."""
+
+import msgspec
+
+from extproc.core.apis.bodies import decode_body
+from extproc.core.errors import BodyFault, BodyNotUnderstood
+from extproc.core.facts import Api
+
+__all__ = ["likeliest_api"]
+
+
+class _Keys(msgspec.Struct, frozen=True, gc=False):
+    """The keys that tell; of messages, those that only Anthropic's API has."""
+
+    messages: msgspec.Raw = msgspec.Raw()
+    prompt: msgspec.Raw = msgspec.Raw()
+    prompt_embeds: msgspec.Raw = msgspec.Raw()
+    input: msgspec.Raw = msgspec.Raw()
+    system: msgspec.Raw = msgspec.Raw()
+    stop_sequences: msgspec.Raw = msgspec.Raw()
+    anthropic_version: msgspec.Raw = msgspec.Raw()
+    thinking: msgspec.Raw = msgspec.Raw()
+    mcp_servers: msgspec.Raw = msgspec.Raw()
+    dimensions: msgspec.Raw = msgspec.Raw()
+    encoding_format: msgspec.Raw = msgspec.Raw()
+    tools: msgspec.Raw = msgspec.Raw()
+
+
+_KEYS = msgspec.json.Decoder(_Keys)
+
+
+def likeliest_api(body: bytes) -> Api:
+    """Return the API whose keys a body has; chat where nothing tells.
+
+    A string as `input` may be to embed or to respond to: it is taken for a response unless keys of embeddings
+    stand beside it. A list is to embed unless it is of items. Raises BodyNotUnderstood for what is no JSON object.
+    """
+    try:
+        keys = decode_body(_KEYS, body)
+    except RecursionError:
+        raise BodyNotUnderstood(BodyFault.TOO_DEEP) from None
+    if len(keys.messages):
+        anthropic = (keys.system, keys.stop_sequences, keys.anthropic_version, keys.thinking, keys.mcp_servers)
+        is_anthropic = any(map(len, anthropic)) or b'"input_schema"' in bytes(keys.tools)
+        return Api.MESSAGES if is_anthropic else Api.CHAT
+    if len(keys.prompt) or len(keys.prompt_embeds):
+        return Api.COMPLETIONS
+    if not len(keys.input):
+        return Api.CHAT
+    start = b"".join(bytes(keys.input)[:64].split())
+    is_list_to_embed = start.startswith(b"[") and not start.startswith(b"[{")
+    if len(keys.dimensions) or len(keys.encoding_format) or is_list_to_embed:
+        return Api.EMBEDDINGS
+    return Api.RESPONSES
