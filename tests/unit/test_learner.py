@@ -113,3 +113,19 @@ def test_what_streams_report_can_be_said(policy: UsageInStreams, *, is_kept: boo
         assert is_kept == (decision is not None)
         if decision is not None:
             router.learner.not_learned(decision, ResponseFault.NO_USAGE)
+
+
+def test_embeddings_that_were_too_large_are_not_kept_again() -> None:
+    """After a response longer than is read, requests of the model with as many prompts are released at once."""
+    router = make_router()
+
+    def embedded(prompts: int, model: str = "e") -> Decision | None:
+        body = {"model": model, "input": ["a"] * prompts}
+        decision = router.decide(Api.EMBEDDINGS, RequestHead("POST", "/v1/embeddings"), json.dumps(body).encode())
+        return decision if router.learner.keeps(decision, 0.0) else None
+
+    first = embedded(100)
+    assert first is not None
+    router.learner.not_learned(first, ResponseFault.TOO_LARGE)
+    assert [True, False, False] == [embedded(prompts) is not None for prompts in (99, 100, 500)]
+    assert embedded(500, "other") is not None

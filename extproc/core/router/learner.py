@@ -2,14 +2,15 @@
 
 from extproc.core.apis.response import reader_for
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
+from extproc.core.estimator.categories import CappedMap
 from extproc.core.estimator.protocol import Estimate, Estimator, Source
-from extproc.core.facts import ResponseHead
+from extproc.core.facts import Api, ResponseHead
 from extproc.core.listener import Listener, Observation
 from extproc.core.placing.decision import Decision
 from extproc.core.placing.policy import Pool, Pools
 from extproc.core.reading.reader import UsageReader
 from extproc.core.router.learning_budget import JSON_MESSAGES, LearningBudget
-from extproc.core.router.unasked import UnaskedUsage, UsageInStreams
+from extproc.core.router.unasked import MAX_MODELS, UnaskedUsage, UsageInStreams
 from extproc.core.usage import Overflow, Usage
 
 __all__ = ["Learner"]
@@ -34,11 +35,15 @@ class Learner:
         self._unasked = UnaskedUsage(usage_in_streams)
         self._listener = listener
         self._max_response_bytes = max_response_bytes
+        # Of models whose embeddings came out longer than is read: from how many prompts in one request on.
+        self._too_many_prompts: CappedMap[str, int] = CappedMap(MAX_MODELS, lambda _: 0)
 
     def keeps(self, decision: Decision, now_s: float) -> bool:
         """Say whether the stream stays open, to learn from the response."""
         estimate = decision.estimate
         if estimate is None or not (decision.learnable or self._unasked.is_expected(decision.model)):
+            return False
+        if self._would_be_too_large(decision):
             return False
         young = estimate.source in (Source.PRIOR, Source.YOUNG)
         kept = self._budget.admit(_most_messages(decision), key=_key(decision), young=young, now_s=now_s)
@@ -74,11 +79,23 @@ class Learner:
         """Count a kept response that taught nothing."""
         if why is ResponseFault.NO_USAGE and not decision.learnable:
             self._unasked.saw(decision.model, usage=False)
+        if why is ResponseFault.TOO_LARGE and decision.api is Api.EMBEDDINGS:
+            prompts = _prompts(decision)
+            self._too_many_prompts.put(
+                decision.model, min(prompts, self._too_many_prompts.get(decision.model) or prompts)
+            )
         self._listener.not_learned(why)
 
     def settle(self, decision: Decision, messages: int) -> None:
         """Pay for the response messages that a kept stream really took."""
         self._budget.pay_back(_most_messages(decision), messages, key=_key(decision))
+
+    def _would_be_too_large(self, decision: Decision) -> bool:
+        """Tell whether embeddings would be longer than is read: each prompt's has the same length."""
+        if decision.api is not Api.EMBEDDINGS:
+            return False
+        too_many = self._too_many_prompts.get(decision.model)
+        return too_many is not None and _prompts(decision) >= too_many
 
     def _served_by(self, decision: Decision, head: ResponseHead) -> Pool:
         """Return the pool that responded: the gateway sends a second attempt to the default one."""
@@ -90,6 +107,10 @@ def _most_messages(decision: Decision) -> int:
     budget = decision.budget
     assert budget is not None, "only decisions with a budget are kept"
     return JSON_MESSAGES + (budget.all_outputs_tokens if decision.stream else 0)
+
+
+def _prompts(decision: Decision) -> int:
+    return decision.budget.sequences if decision.budget else 1
 
 
 def _key(decision: Decision) -> str:
