@@ -135,9 +135,9 @@ def _features(placer: "Placer", facts: "RequestFacts") -> list[dict[str, Any]]:
     """Return what the text is made of, and what each of it costs where the estimator has prices."""
     from extproc.core.estimator.byteclass import ByteClassEstimator  # noqa: PLC0415
     from extproc.core.estimator.features import FEATURE_NAMES, features  # noqa: PLC0415
-    from extproc.core.estimator.text import digrams  # noqa: PLC0415
+    from extproc.core.estimator.text import look  # noqa: PLC0415
 
-    counts = features(facts, digrams(facts.text)).tolist()
+    counts = features(facts, look(facts.text)).tolist()
     estimator = placer.estimator
     if not isinstance(estimator, ByteClassEstimator):
         return [{"feature": n, "count": round(c)} for n, c in zip(FEATURE_NAMES, counts, strict=True) if c]

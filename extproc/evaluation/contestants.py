@@ -12,7 +12,7 @@ from extproc.core.estimator.settings import ByteClassSettings, EstimatorSettings
 from extproc.core.usage import Usage
 from extproc.evaluation.requests import Request
 
-__all__ = ["CONTESTANTS", "Contestant", "byte_class"]
+__all__ = ["CONTESTANTS", "OURS", "Contestant", "byte_class"]
 
 
 class Contestant(Protocol):
@@ -70,15 +70,16 @@ class SemanticRouter:
 
 
 class Ours:
-    """An estimator of this project, as the router runs it."""
+    """An estimator of this project, as the router runs it; told the tenant, or not."""
 
-    def __init__(self, estimator: Estimator) -> None:
+    def __init__(self, estimator: Estimator, *, told_tenants: bool = False) -> None:
         self._estimator = estimator
+        self._told_tenants = told_tenants
         self._waiting: deque[Estimate] = deque()
 
     def predict(self, request: Request) -> tuple[float, float]:
         """Estimate without any word about the kind of text."""
-        return self._predict(request, tenant="")
+        return self._predict(request, tenant=request.tenant if self._told_tenants else "")
 
     def learn(self, told_tokens: int) -> None:
         """Observe the usage."""
@@ -102,16 +103,19 @@ class PaperEma(Ours):
         return self._predict(request, tenant=request.kind if self._told_kinds else "")
 
 
-def byte_class(epsilon: float = 0.01, text_prices: Features | None = None) -> Contestant:
+def byte_class(
+    epsilon: float = 0.01, text_prices: Features | None = None, *, told_tenants: bool = False
+) -> Contestant:
     """Return this project's estimator with a chosen miss rate, and perhaps other prior prices."""
     settings = EstimatorSettings(kind="byteclass", byteclass=ByteClassSettings(epsilon=epsilon))
-    return Ours(ByteClassEstimator(settings, text_prices))
+    return Ours(ByteClassEstimator(settings, text_prices), told_tenants=told_tenants)
 
 
+OURS = "byte classes"
 CONTESTANTS: dict[str, Callable[[], Contestant]] = {
     "static 4.0 on body bytes": StaticRatio,
     "semantic-router's rule": SemanticRouter,
     "paper's EMA, router's categories": lambda: PaperEma(told_kinds=False),
     "paper's EMA, perfect categories": lambda: PaperEma(told_kinds=True),
-    "byte classes": byte_class,
+    OURS: byte_class,
 }

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
+from extproc.evaluation.contestants import OURS
 from extproc.evaluation.measure import Run, Tokens
-from extproc.evaluation.scenarios import OURS, Comparison
+from extproc.evaluation.scenarios import Comparison
 
 __all__ = ["plot"]
 

@@ -7,7 +7,7 @@ import numpy as np
 from extproc.core.estimator.features import TEXT_FEATURES, Features, Prior, features, prior
 from extproc.core.estimator.least_squares import RelativeLeastSquares
 from extproc.core.estimator.settings import MediaTokens
-from extproc.core.estimator.text import digrams
+from extproc.core.estimator.text import look
 from extproc.evaluation.requests import Request
 
 __all__ = ["fitted_prices"]
@@ -25,5 +25,5 @@ def _fit(stream: Iterable[Request]) -> Features:
     shipped = prior(MediaTokens()).mean
     model = RelativeLeastSquares(Prior(shipped, np.eye(shipped.size)), forgetting=1.0)
     for request in stream:
-        model.learn(features(request.facts, digrams(request.facts.text)), request.tokens)
+        model.learn(features(request.facts, look(request.facts.text)), request.tokens)
     return model.weights[:TEXT_FEATURES]

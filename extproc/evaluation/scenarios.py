@@ -1,63 +1,63 @@
-"""What is run: streams for several seeds, every contestant on each, and ours again where it is hard."""
+"""What is run: streams for several seeds, every contestant on the mix, and ours again where it is hard."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 
-from extproc.evaluation.contestants import CONTESTANTS, byte_class
-from extproc.evaluation.measure import Figures, Run, figures, run
+from extproc.evaluation.contestants import CONTESTANTS, Contestant, byte_class
+from extproc.evaluation.measure import Figures, Mask, Run, figures, run
+from extproc.evaluation.mixes import Material, first_sight, mixed, sessions, with_media, with_reasoning_in_history
+from extproc.evaluation.odd import ODD_KINDS
 from extproc.evaluation.prices import fitted_prices
-from extproc.evaluation.requests import Lengths, Request, fixed_stream, traffic_stream
-from extproc.evaluation.texts import Texts, halves
+from extproc.evaluation.requests import Request
+from extproc.evaluation.texts import halves
 from extproc.evaluation.tokenizers import Tokenizer
 
-__all__ = ["IN_FLIGHT", "OURS", "Comparison", "Material", "Plan", "compare"]
+__all__ = ["Case", "Comparison", "Plan", "compare"]
 
-OURS = "byte classes"
 POISONED_SHARE = 0.01
 POISON_FACTORS = (10.0, 0.1)
 FLIPPED_SHARE = 0.9
 IN_FLIGHT = 100  # what a pool of a few replicas has running at a time
+SIGHTS = 3  # prompts of each kind at first sight
+ORDINARY = ("", "session")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is run: requests of each stream, the seeds, and where the short pool ends (tokens)."""
+    """How much is run: requests of each stream, those not counted at its start, and the seeds."""
 
-    fixed_requests: int = 1_500
-    traffic_requests: int = 3_000
+    requests: int = 3_000
     warm_up: int = 500
-    seeds: tuple[int, ...] = (1, 2, 3, 4, 5)
-    threshold: int = 4_096
+    seeds: tuple[int, ...] = (1, 2, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Ours on one stream, by seed; `without` is the same without what makes it hard, or ()."""
+
+    name: str
+    figures: tuple[Figures, ...]
+    without: tuple[Figures, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All figures of one tokenizer, a tuple of them over the seeds; curves are of the first seed's traffic."""
+    """All figures of one tokenizer.
+
+    `mixed` has those of every contestant on the mix, by seed. `sights` are the least bound / truth of prompts of a
+    kind that was never seen before. `curves` are the runs of the first seed.
+    """
 
     tokenizer: str
-    fixed: dict[str, tuple[Figures, ...]]
-    traffic: dict[str, tuple[Figures, ...]]
-    unseen: tuple[Figures, ...]
-    flipped: tuple[Figures, ...]
-    poisoned: tuple[Figures, ...]
-    late: tuple[Figures, ...]
-    late_flipped: tuple[Figures, ...]
-    foreign_prior: tuple[Figures, ...]  # cold start from prices fitted to the other tokenizers; () without any
-    rare: Figures
-    rare_flipped: Figures
-    rare_requests: int
+    mixed: dict[str, tuple[Figures, ...]]
+    cases: dict[str, Case]
+    sights: dict[str, float]
     curves: dict[str, Run]
 
 
-@dataclass(frozen=True, slots=True)
-class Material:
-    """What streams are made of."""
-
-    texts: Texts
-    lengths: Lengths
+Streams = Sequence[Sequence[Request]]
 
 
 def compare(
@@ -65,77 +65,112 @@ def compare(
 ) -> Comparison:
     """Run everything for one tokenizer; `say` hears of the progress."""
     say(f"{tokenizer.name}: making streams")
-    texts = material.texts
-    fixed = [list(fixed_stream(texts, tokenizer, plan.fixed_requests, seed)) for seed in plan.seeds]
-    traffic = [
-        list(traffic_stream(texts, tokenizer, material.lengths, plan.traffic_requests, seed))
-        for seed in plan.seeds
-    ]
-    unseen = [_unseen(texts, tokenizer, plan, seed) for seed in plan.seeds]
+
+    def made(mix: Callable[[Material, Tokenizer, int, int], Iterable[Request]]) -> Streams:
+        return [list(mix(material, tokenizer, plan.requests, seed)) for seed in plan.seeds]
+
+    streams, talks = made(mixed), made(sessions)
+    thoughtful, pictured = made(with_reasoning_in_history), made(with_media)
+    halved = [_halved(material, tokenizer, plan, seed) for seed in plan.seeds]
     tokenizer.save()
-    everything = list(chain.from_iterable(traffic))
-    say(f"{tokenizer.name}: running {len(everything):,} requests of traffic, and the rest")
-    seeded = list(zip(plan.seeds, fixed, traffic, strict=True))
+    say(f"{tokenizer.name}: running {len(streams) * plan.requests:,} requests of the mix, and the rest")
+    cases = [
+        Case("first half of every text, measured on the second", _ours(halved, plan)),
+        Case("kinds of text 9:1, reversed halfway", _ours([_flip(s, 0) for s in streams], plan)),
+        Case(
+            "1 % of usages off by ten times",
+            tuple(_figures(byte_class(), s, plan, told=_poison(s, 0)) for s in streams),
+        ),
+        Case("100 responses on their way", _ours(streams, plan, in_flight=IN_FLIGHT)),
+        Case("tenants told", _ours(streams, plan, told_tenants=True)),
+        Case("sessions", _ours(talks, plan)),
+        _beside("ordinary requests beside 35 % with reasoning and 10 % odd ones", thoughtful, ORDINARY, plan),
+        _beside("text beside 5 % images and 1 % video", pictured, ORDINARY, plan),
+        Case("those with images and video themselves", _ours(pictured, plan, only=("media",))),
+    ]
+    foreign = _foreign_prior(material, others, streams, plan)
+    cases += [Case("prior prices of the other tokenizers", foreign)] if foreign else []
     return Comparison(
         tokenizer=tokenizer.name,
-        fixed=_contest(fixed, plan),
-        traffic=_contest(traffic, plan),
-        unseen=tuple(_ours(stream, plan) for stream in unseen),
-        flipped=tuple(_ours(_flip(stream, seed), plan) for seed, _, stream in seeded),
-        poisoned=tuple(_ours(stream, plan, told=_poison(stream, seed)) for seed, stream, _ in seeded),
-        late=tuple(_ours(stream, plan, in_flight=IN_FLIGHT) for stream in traffic),
-        late_flipped=tuple(_ours(_flip(stream, seed), plan, in_flight=IN_FLIGHT) for seed, _, stream in seeded),
-        foreign_prior=_foreign_prior(texts, others, fixed, plan),
-        rare=_ours(everything, plan, epsilon=0.001),
-        rare_flipped=_ours(_flip(everything, 0), plan, epsilon=0.001),
-        rare_requests=len(everything),
-        curves={name: run(make(), traffic[0]) for name, make in CONTESTANTS.items()},
+        mixed={
+            name: tuple(_figures(make(), stream, plan) for stream in streams) for name, make in CONTESTANTS.items()
+        },
+        cases={case.name: case for case in cases},
+        sights=_sights(material, tokenizer, streams[0], plan),
+        curves={name: run(make(), streams[0]) for name, make in CONTESTANTS.items()},
     )
 
 
-def _contest(streams: Sequence[Sequence[Request]], plan: Plan) -> dict[str, tuple[Figures, ...]]:
-    """Run every contestant through every stream."""
-    return {
-        name: tuple(figures(run(make(), stream), plan.warm_up, plan.threshold) for stream in streams)
-        for name, make in CONTESTANTS.items()
-    }
+def _figures(
+    contestant: Contestant,
+    stream: Sequence[Request],
+    plan: Plan,
+    *,
+    told: Sequence[int] | None = None,
+    in_flight: int = 0,
+    only: Mask | None = None,
+) -> Figures:
+    return figures(run(contestant, stream, told, in_flight), stream, plan.warm_up, only)
 
 
 def _ours(
-    stream: Sequence[Request],
-    plan: Plan,
-    told: Sequence[int] | None = None,
-    epsilon: float = 0.01,
-    in_flight: int = 0,
-) -> Figures:
-    return figures(run(byte_class(epsilon), stream, told, in_flight), plan.warm_up, plan.threshold)
+    streams: Streams, plan: Plan, *, in_flight: int = 0, told_tenants: bool = False, only: Sequence[str] = ()
+) -> tuple[Figures, ...]:
+    return tuple(
+        _figures(
+            byte_class(told_tenants=told_tenants),
+            stream,
+            plan,
+            in_flight=in_flight,
+            only=_of_groups(stream, only) if only else None,
+        )
+        for stream in streams
+    )
+
+
+def _beside(name: str, streams: Streams, groups: Sequence[str], plan: Plan) -> Case:
+    """Return the figures of some groups in a stream, and in the same stream without all others."""
+    alone = [[request for request in stream if request.group in groups] for stream in streams]
+    return Case(name, _ours(streams, plan, only=groups), _ours(alone, plan))
+
+
+def _of_groups(stream: Sequence[Request], groups: Sequence[str]) -> Mask:
+    return np.array([request.group in groups for request in stream])
+
+
+def _halved(material: Material, tokenizer: Tokenizer, plan: Plan, seed: int) -> list[Request]:
+    """Return a stream that draws from the first half of every text in the warm-up, then from the second."""
+    known, unknown = halves(material.texts)
+    later = plan.requests - plan.warm_up
+    return [
+        *mixed(Material(known, material.lengths), tokenizer, plan.warm_up, seed),
+        *mixed(Material(unknown, material.lengths), tokenizer, later, seed + 1_000),
+    ]
+
+
+def _sights(material: Material, tokenizer: Tokenizer, stream: Sequence[Request], plan: Plan) -> dict[str, float]:
+    """Return the least bound / truth of prompts of each odd kind, by a model that has seen none of them."""
+    contestant = byte_class()
+    run(contestant, [request for request in stream if request.kind not in ODD_KINDS][: 2 * plan.warm_up])
+    kinds = sorted(set(material.texts) & ODD_KINDS)
+    sights = {kind: first_sight(material.texts, kind, tokenizer, SIGHTS, plan.seeds[0]) for kind in kinds}
+    return {
+        kind: min(contestant.predict(request)[1] / request.tokens for request in requests)
+        for kind, requests in sights.items()
+    }
 
 
 def _foreign_prior(
-    texts: Texts, others: Sequence[Tokenizer], streams: Sequence[Sequence[Request]], plan: Plan
+    material: Material, others: Sequence[Tokenizer], streams: Streams, plan: Plan
 ) -> tuple[Figures, ...]:
     """Run from prior prices that were fitted to the other tokenizers only; () when there are none."""
     if not others:
         return ()
-    seed = plan.seeds[0]
-    prices = fitted_prices([list(fixed_stream(texts, other, plan.fixed_requests, seed)) for other in others])
+    seed = plan.seeds[0] + 10_000
+    prices = fitted_prices([list(mixed(material, other, plan.requests, seed)) for other in others])
     for other in others:
         other.save()
-    contestants = (byte_class(text_prices=prices) for _ in streams)
-    return tuple(
-        figures(run(contestant, stream), plan.warm_up, plan.threshold)
-        for contestant, stream in zip(contestants, streams, strict=True)
-    )
-
-
-def _unseen(texts: Texts, tokenizer: Tokenizer, plan: Plan, seed: int) -> list[Request]:
-    """Return a fixed stream that draws from the first half of every text in the warm-up, then from the second."""
-    known, unknown = halves(texts)
-    later = plan.fixed_requests - plan.warm_up
-    return [
-        *fixed_stream(known, tokenizer, plan.warm_up, seed),
-        *fixed_stream(unknown, tokenizer, later, seed + 1_000),
-    ]
+    return tuple(_figures(byte_class(text_prices=prices), stream, plan) for stream in streams)
 
 
 def _flip(stream: Sequence[Request], seed: int) -> list[Request]:

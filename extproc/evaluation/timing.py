@@ -6,6 +6,7 @@ from statistics import median
 from time import thread_time_ns
 
 from extproc.core.estimator import make_estimator
+from extproc.core.estimator.protocol import LearnedState
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.facts import Api, RequestFacts
 from extproc.core.usage import Usage
@@ -15,16 +16,18 @@ __all__ = ["Timing", "time_estimator"]
 SMALL_BYTES = 4 * 1024
 LARGE_BYTES = 1024 * 1024
 BATCHES = 20
+DOUBLE_BYTES = 8
 LESSONS = 300  # enough that solving has become rare
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Median microseconds of CPU of an estimate of 4 KB and of 1 MB, and of learning from a response."""
+    """Median microseconds of CPU of an estimate of 4 KB and of 1 MB, and of learning; what one model keeps."""
 
     small_us: float
     large_us: float
     learning_us: float
+    state_bytes: int
 
 
 def time_estimator(text: bytes) -> Timing:
@@ -41,7 +44,14 @@ def time_estimator(text: bytes) -> Timing:
         small_us=_median_us(lambda: estimator.estimate(small, ""), 4_000),
         large_us=_median_us(lambda: estimator.estimate(large, ""), 1_000),
         learning_us=_median_us(lambda: estimator.observe(estimate, usage), 4_000),
+        state_bytes=_state_bytes(estimator.state()),
     )
+
+
+def _state_bytes(state: LearnedState) -> int:
+    """Return the bytes of the sums of one model, as doubles."""
+    model = state.models[0]
+    return DOUBLE_BYTES * sum(map(len, (model.sums_a, model.sums_b, model.scale_a, model.scale_b)))
 
 
 def _median_us(call: Callable[[], object], count: int) -> float:

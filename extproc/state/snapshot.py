@@ -57,7 +57,13 @@ def _from_message(message: state_pb2.LearnedState) -> LearnedState:
         ),
         tuple(message.features),
         tuple(
-            ModelState(sums_a=tuple(row.sums_a), sums_b=tuple(row.sums_b), **_same_fields(row, _NUMBERS))
+            ModelState(
+                sums_a=tuple(row.sums_a),
+                sums_b=tuple(row.sums_b),
+                scale_a=tuple(row.scale_a),
+                scale_b=tuple(row.scale_b),
+                **_same_fields(row, _NUMBERS),
+            )
             for row in message.models
         ),
         tuple(
@@ -74,4 +80,4 @@ def _same_fields(row: object, names: Sequence[str]) -> dict[str, Any]:
 
 _CATEGORY = ("bytes_per_token", "deviation", "observations", "residual", "spread")
 _MODEL = tuple(field.name for field in fields(ModelState))
-_NUMBERS = tuple(name for name in _MODEL if not name.startswith("sums"))
+_NUMBERS = tuple(name for name in _MODEL if not name.startswith(("sums", "scale")))

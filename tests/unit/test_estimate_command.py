@@ -78,7 +78,7 @@ def test_json_holds_the_same(body: str, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["estimate", body, "--json"]) == 0
     response = json.loads(capsys.readouterr().out)
     assert response["facts"]["declared_output_tokens"] == 50
-    assert {"feature": "han", "count": 40, "price": 0.7, "tokens": 28.0} in response["features"]
+    assert {"feature": "han", "count": 40, "price": 0.8, "tokens": 32.0} in response["features"]
     assert response["estimate"]["budget"] == response["estimate"]["prompt_tokens"] + 50
 
 

@@ -9,14 +9,19 @@ import pytest
 
 from extproc.cli.main import main
 from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.features import TEXT_FEATURES
 from extproc.core.facts import Api, RequestFacts
-from extproc.evaluation.contestants import CONTESTANTS, byte_class
+from extproc.evaluation.bars import HEAD
+from extproc.evaluation.chats import Chat, Session, Turn, with_image, with_reasoning
+from extproc.evaluation.contestants import CONTESTANTS, OURS, byte_class
 from extproc.evaluation.made import made_texts, made_tool
-from extproc.evaluation.measure import figures, run
+from extproc.evaluation.measure import HEADROOMS, figures, run
+from extproc.evaluation.mixes import Material, mixed, sessions, with_media, with_reasoning_in_history
+from extproc.evaluation.odd import ODD_KINDS, odd_texts
 from extproc.evaluation.report import report
-from extproc.evaluation.requests import Request, fixed_stream, read_lengths, traffic_stream
-from extproc.evaluation.scenarios import OURS, Comparison, Material, Plan, _flip, _poison, compare
-from extproc.evaluation.texts import Texts, folder_texts, halves, window
+from extproc.evaluation.requests import Request, make_request, read_lengths
+from extproc.evaluation.scenarios import Comparison, Plan, _flip, _poison, compare
+from extproc.evaluation.texts import Texts, folder_texts, halves, ordinary, window
 from extproc.evaluation.timing import Timing
 from extproc.evaluation.tokenizers import Tokenizer, tokenizer
 
@@ -44,7 +49,14 @@ def small_texts(seed: int) -> Texts:
 @pytest.fixture(scope="module")
 def texts() -> Texts:
     """Return four kinds of text: three made by rule, and one in Arabic."""
-    return {**small_texts(0), "ar": ("يولد جميع الناس أحرارا متساوين" + "\n").encode() * 100}
+    made = {kind: text for kind, text in small_texts(0).items() if kind in {"logs", "csv", "sql"}}
+    return {**made, "ar": ("يولد جميع الناس أحرارا متساوين" + "\n").encode() * 100}
+
+
+@pytest.fixture(scope="module")
+def material(texts: Texts) -> Material:
+    """Return those kinds and an odd one, and short lengths."""
+    return Material({**texts, "dna": odd_texts(np.random.default_rng(0), None)["dna"]}, LENGTHS)
 
 
 def test_a_window_wraps_around_and_is_whole_characters() -> None:
@@ -67,16 +79,58 @@ def test_made_texts_are_the_same_every_time() -> None:
     assert made_tool(np.random.default_rng(3)) == made_tool(np.random.default_rng(3))
 
 
-def test_streams_hold_what_clients_send(texts: Texts, toy: Tokenizer) -> None:
-    """Escaped bodies are longer for the same prompt; lengths follow the trace; some chats have turns and tools."""
-    requests = list(traffic_stream(texts, toy, LENGTHS, 300, seed=1))
-    assert {request.kind for request in requests} == set(texts)
-    assert {request.output_tokens for request in requests} == {10, 20, 30}
-    assert 0.05 < np.mean([request.facts.tools > 0 for request in requests]) < 0.25
+def test_streams_hold_what_clients_send(material: Material, toy: Tokenizer) -> None:
+    """Escaped bodies are longer for the same prompt; some chats have turns, tools, and a history that grows."""
+    requests = list(mixed(material, toy, 300, seed=1))
+    assert {*material.texts, "session"} == {request.kind for request in requests}
+    assert {10, 20, 30} == {request.output_tokens for request in requests}
+    assert {"a", "b", "c", "d"} == {request.tenant for request in requests}
+    assert 0.05 < np.mean([request.facts.tools > 0 for request in requests]) < 0.35
     assert max(request.facts.messages for request in requests) >= 5
     arabic = [request.body_bytes / request.facts.text_bytes for request in requests if request.kind == "ar"]
     assert max(arabic) > 2 * min(arabic)
-    assert [r.tokens for r in requests] == [r.tokens for r in traffic_stream(texts, toy, LENGTHS, 300, seed=1)]
+    assert [r.tokens for r in requests] == [r.tokens for r in mixed(material, toy, 300, seed=1)]
+
+
+def test_a_session_comes_back_with_all_that_was_said(material: Material) -> None:
+    """Each chat of a session begins with the one before it."""
+    session = Session(material.texts, ["logs"], np.random.default_rng(1), agent=True)
+    first, second = session.next(), session.next()
+    assert first.turns == second.turns[: len(first.turns)]
+    assert ["system", "user", "assistant", "tool"] == [turn.role for turn in second.turns]
+    assert first.tools == second.tools != ()
+
+
+def test_mixes_tell_apart_what_makes_them_hard(material: Material, toy: Tokenizer) -> None:
+    """A third of the requests have reasoning in their history, a tenth are odd; one in twenty has images."""
+    thoughtful = [request.group for request in with_reasoning_in_history(material, toy, 400, seed=2)]
+    assert 0.28 < thoughtful.count("reasoning") / 400 < 0.42
+    assert 0.05 < thoughtful.count("odd") / 400 < 0.15
+    pictured = list(with_media(material, toy, 400, seed=2))
+    assert 0.02 < np.mean([request.group == "media" for request in pictured]) < 0.12
+    assert all((request.facts.media.images + request.facts.media.video > 0) == (request.group == "media")
+               for request in pictured)  # fmt: skip
+    assert all(request.group == "session" for request in sessions(material, toy, 20, seed=2))
+
+
+def test_the_template_drops_old_reasoning_and_prices_pixels(material: Material, toy: Tokenizer) -> None:
+    """Reasoning before the last user's turn costs nothing; an image a token for each 28 x 28 pixels."""
+    rng = np.random.default_rng(3)
+    chat = Chat((Turn("user", "one two"),))
+    thoughtful = with_reasoning(chat, material.texts, rng)
+    silent = Chat(tuple(Turn(turn.role, turn.content) for turn in thoughtful.turns))
+    assert toy.count_chat(silent) == toy.count_chat(thoughtful)
+    pictured = with_image(chat, rng)
+    pixels = [width * height for width, height in pictured.images]
+    assert sum(pixels) / 784 == pytest.approx(toy.count_chat(pictured) - toy.count_chat(chat), rel=0.1)
+    request = make_request("image", pictured, toy, 0, rng)
+    assert len(pictured.images) == request.facts.media.images
+
+
+def test_ordinary_texts_are_those_that_are_not_odd(material: Material) -> None:
+    """Odd kinds are known by name, and left out."""
+    assert {"dna"} == set(material.texts) - set(ordinary(material.texts))
+    assert set(odd_texts(np.random.default_rng(0), b"a b")) == ODD_KINDS
 
 
 def test_counts_are_cached_on_disk(toy: Tokenizer, tmp_path: Path) -> None:
@@ -89,15 +143,15 @@ def test_counts_are_cached_on_disk(toy: Tokenizer, tmp_path: Path) -> None:
 
 def test_a_chat_costs_its_contents_and_the_template(toy: Tokenizer) -> None:
     """Messages cost the template's tokens each; offering tools costs a preamble."""
-    chat = [("user", "one two")]
-    assert toy.count_chat(chat, []) == 2 + 4 + 3
-    assert toy.count_chat(chat, ['{"a": 1}']) > toy.count_chat(chat, []) + 50
+    turns = (Turn("user", "one two"),)
+    assert toy.count_chat(Chat(turns)) == 2 + 4 + 3
+    assert toy.count_chat(Chat(turns, ('{"a": 1}',))) > toy.count_chat(Chat(turns)) + 50
 
 
 @pytest.mark.parametrize("name", CONTESTANTS)
-def test_contestants_predict_before_they_learn(name: str, texts: Texts, toy: Tokenizer) -> None:
+def test_contestants_predict_before_they_learn(name: str, material: Material, toy: Tokenizer) -> None:
     """Every contestant gives positive finite counts, and one that learns is not told the first response."""
-    stream = list(fixed_stream(texts, toy, 30, seed=2))
+    stream = list(mixed(material, toy, 30, seed=2))
     first, second = (run(CONTESTANTS[name](), stream, told) for told in (None, [7] * 30))
     assert np.isfinite(first.bound).all()
     assert (first.likely > 0).all()
@@ -126,36 +180,43 @@ def test_responses_come_late_when_some_are_on_their_way(in_flight: int) -> None:
 
 
 def test_figures_of_a_run() -> None:
-    """Errors, misses, widths and misroutes are what their names say."""
+    """Errors, misses, widths, misroutes and detours are what their names say, also by band and tenant."""
 
     class Half:
         def predict(self, request: Request) -> tuple[float, float]:
-            return request.tokens / 2, 100.0
+            return request.tokens / 2, 4_000.0
 
         def learn(self, told_tokens: int) -> None:
             pass
 
     facts = RequestFacts(Api.CHAT, "m", b"x")
-    stream = [Request("k", facts, 10, tokens, 5) for tokens in (50, 80, 200, 400)] * 30
-    result = figures(run(Half(), stream), warm_up=0, threshold=150)
-    assert (result.mean_error, result.under_counted, result.misrouted, result.detoured) == (0.5, 0.5, 0.5, 0)
-    assert result.width == pytest.approx(np.mean([1, 0.25, -0.5, -0.75]))
+    counts = (100, 3_500, 5_000, 9_000)
+    stream = [Request("k", facts, 10, tokens, 100, tenant=f"t{tokens > 4_000}") for tokens in counts] * 30
+    result = figures(run(Half(), stream), stream, warm_up=0)
+    assert (0.5, 0.5, 0.0, 0.5) == (
+        result.mean_error, result.under_counted, result.misrouted, result.detoured
+    )  # fmt: skip
+    assert np.mean([39, 1 / 7, -0.2, -5 / 9]) == pytest.approx(result.width)
+    assert (0.0, 0.0, 0.5, 1.0) == result.bands
+    assert (0.0, 1.0) == result.tenants
+    assert len(HEADROOMS) == len(result.near[0].detoured)
 
 
-def test_a_flip_keeps_all_requests_and_changes_the_mix(texts: Texts, toy: Tokenizer) -> None:
+def test_a_flip_keeps_all_requests_and_changes_the_mix(material: Material, toy: Tokenizer) -> None:
     """Reordering loses no request, and the halves hold different kinds."""
-    stream = list(fixed_stream(texts, toy, 400, seed=3))
+    stream = list(mixed(material, toy, 400, seed=3))
     flipped = _flip(stream, 0)
     first, second = (
-        sum(request.kind in {"ar", "csv"} for request in half) for half in (flipped[:200], flipped[200:])
+        sum(request.kind in {"ar", "dna", "session"} for request in half)
+        for half in (flipped[:200], flipped[200:])
     )
     assert sorted(map(id, flipped)) == sorted(map(id, stream))
     assert first > 4 * second
 
 
-def test_poison_is_one_percent(texts: Texts, toy: Tokenizer) -> None:
+def test_poison_is_one_percent(material: Material, toy: Tokenizer) -> None:
     """About one usage in a hundred is off by ten times, the others are true."""
-    stream = list(fixed_stream(texts, toy, 1_000, seed=4))
+    stream = list(mixed(material, toy, 1_000, seed=4))
     told = _poison(stream, 0)
     wrong = [t / r.tokens for t, r in zip(told, stream, strict=True) if t != r.tokens]
     assert 4 <= len(wrong) <= 20
@@ -163,32 +224,32 @@ def test_poison_is_one_percent(texts: Texts, toy: Tokenizer) -> None:
 
 
 @pytest.fixture(scope="module")
-def comparison(texts: Texts, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+def comparison(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     """Return a whole comparison, small, with a second tokenizer of twice as many tokens."""
     cache = tmp_path_factory.mktemp("cache")
     toy = Tokenizer("toy", words, 4, 3, cache)
     double = Tokenizer("double", lambda text: words(text) * 2, 4, 3, cache)
-    plan = Plan(fixed_requests=120, traffic_requests=160, warm_up=60, seeds=(1, 2))
-    return compare(Material(texts, LENGTHS), toy, [double], plan, lambda _: None)
+    plan = Plan(requests=120, warm_up=60, seeds=(1,))
+    return compare(material, toy, [double], plan, lambda _: None)
 
 
 def test_ours_beats_the_ema_that_knows_the_categories(comparison: Comparison) -> None:
     """On mixed traffic the byte classes err less than the EMA with perfect categories."""
-    ours, told = (comparison.traffic[name][0].mean_error for name in (OURS, "paper's EMA, perfect categories"))
+    ours, told = (comparison.mixed[name][0].mean_error for name in (OURS, "paper's EMA, perfect categories"))
     assert ours < told
 
 
 def test_the_report_names_every_bar_and_contestant(comparison: Comparison) -> None:
     """The Markdown has a row for each bar, with its verdict, and for each estimator."""
     material = Material({"ar": b"text"}, [(4_000, 10), (100, 10)])
-    text = report([comparison], Timing(61.0, 200.0, 40.0), Plan(), material, "dualpool evaluate --quick")
+    text = report([comparison], Timing(81.0, 200.0, 40.0, 60_000), Plan(), material, "dualpool evaluate --quick")
     assert "Written by `dualpool evaluate --quick`." in text
-    assert "1 kinds, equally likely" in text
-    assert "50.00 % of the trace's prompts lie within" in text
+    assert "1 kinds of text" in text
     assert "| ar | 4 | " in text
-    assert "| 4 KB: features + predict + bound, median | 61 us | <= 60 us | **missed by 1 us** |" in text
+    assert "| 4 KB: features + predict + bound, median | 81 us | <= 80 us | **missed by 1 us** |" in text
     assert all(f"| {name} |" in text for name in CONTESTANTS)
-    assert text.count("| met |") + text.count("**missed") == 21
+    assert 2 == text.count(HEAD)
+    assert 28 == text.count("| met |") + text.count("**missed")
 
 
 def test_the_plot_is_a_png(comparison: Comparison, tmp_path: Path) -> None:
@@ -266,8 +327,8 @@ def test_the_command_compares_and_writes(capsys: pytest.CaptureFixture[str], tmp
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_contestant_may_start_from_other_prices(texts: Texts, toy: Tokenizer) -> None:
+def test_a_contestant_may_start_from_other_prices(material: Material, toy: Tokenizer) -> None:
     """Other prior prices change the first estimate."""
-    stream = list(fixed_stream(texts, toy, 1, seed=5))
-    usual, other = byte_class(), byte_class(text_prices=np.full(34, 0.5))
+    stream = list(mixed(material, toy, 1, seed=5))
+    usual, other = byte_class(), byte_class(text_prices=np.full(TEXT_FEATURES, 0.5))
     assert usual.predict(stream[0]) != other.predict(stream[0])

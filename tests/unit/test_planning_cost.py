@@ -5,7 +5,7 @@ import pytest
 
 from extproc.core.estimator.ema import EmaEstimator
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.estimator.text import digrams, text_kind
+from extproc.core.estimator.text import look, text_kind
 from extproc.core.placing.policy import Pool, Pools
 from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
@@ -24,7 +24,7 @@ from extproc.planning.workload.texts import draw_texts
 def test_the_kind_of_text_is_the_estimators_own() -> None:
     """A request's category in the workload is what the estimator would see in its bytes."""
     texts = draw_texts(np.arange(1, 60), np.random.default_rng(0))
-    kinds = [text_kind(digrams(texts.text(request))).value for request in range(59)]
+    kinds = [text_kind(look(texts.text(request))).value for request in range(59)]
     assert [texts.category(request) for request in range(59)] == kinds
 
 
@@ -38,7 +38,7 @@ def test_a_router_told_the_kind_of_text_learns_the_same_categories() -> None:
         router.place(request)
         router.learn(request, int(workload.output[request]))
     learned = {row.category.key for row in estimator.state().categories}
-    assert learned == {text_kind(digrams(workload.texts.text(r))).value for r in range(len(workload))}
+    assert learned == {text_kind(look(workload.texts.text(r))).value for r in range(len(workload))}
 
 
 @pytest.mark.parametrize("contexts", [(8192,), (1024, 8192)])

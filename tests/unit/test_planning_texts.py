@@ -5,7 +5,7 @@ import pytest
 
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.estimator.text import digrams, text_kind
+from extproc.core.estimator.text import look, text_kind
 from extproc.core.placing.policy import Pool, Pools
 from extproc.core.router.learning_budget import LearningBudget, LearningSettings
 from extproc.planning.simulation.routers import LearningRouter
@@ -65,7 +65,7 @@ def test_texts_are_as_long_as_their_tokens_and_ratio_say() -> None:
 def test_every_text_is_of_its_kind() -> None:
     """Whatever the mix of the two samples, the router sees the kind of text that was drawn."""
     _, drawn = texts(1000)
-    seen = [text_kind(digrams(drawn.text(i))).value for i in range(1000)]
+    seen = [text_kind(look(drawn.text(i))).value for i in range(1000)]
     assert seen == [KIND_OF[KINDS[kind].name] for kind in drawn.kind.tolist()]
 
 

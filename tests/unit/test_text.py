@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.core.estimator.text import CLASSES, ByteClass, TextKind, digrams, sample, text_kind
+from extproc.core.estimator.text import (
+    CODES,
+    ByteClass,
+    Script,
+    TextKind,
+    look,
+    main_script,
+    sample,
+    text_kind,
+)
 
 DATA = Path(os.environ.get("DUALPOOL_DATA", Path(__file__).parents[3] / "shared" / "data"))
 PHRASES = {
@@ -25,8 +34,8 @@ PHRASES = {
 
 @pytest.mark.parametrize(("text", "kind"), PHRASES.items(), ids=list(PHRASES.values()))
 def test_the_kind_of_a_text_is_told_by_its_bytes(text: str, kind: TextKind) -> None:
-    """Scripts, code and prose are told apart from the digrams of byte classes alone."""
-    assert kind == text_kind(digrams(text.encode()))
+    """Scripts, code and prose are told apart from pairs of bytes alone."""
+    assert kind == text_kind(look(text.encode()))
 
 
 @pytest.mark.parametrize(
@@ -50,27 +59,64 @@ def test_real_texts_are_of_their_kind(language: str, kind: str) -> None:
     path = DATA / "udhr" / f"{language}.txt"
     if not path.exists():
         pytest.skip(f"{path} is not there; set DUALPOOL_DATA")
-    assert kind == text_kind(digrams(path.read_bytes()))
+    assert kind == text_kind(look(path.read_bytes()))
 
 
 @given(text=st.binary(max_size=2_000))
-def test_digrams_count_every_byte_once_and_tell_a_kind(text: bytes) -> None:
-    """Any bytes have digrams with their number as the sum, and a kind."""
-    counts = digrams(text)
-    assert (counts.shape, counts.sum()) == ((CLASSES, CLASSES), len(text))
-    assert text_kind(counts) in TextKind
+def test_every_byte_is_counted_once_and_a_kind_is_told(text: bytes) -> None:
+    """Any bytes have pairs with their number as the sum, no more bytes in runs than there are, and a kind."""
+    seen = look(text)
+    assert (seen.pairs.shape, seen.pairs.sum()) == (CODES.before.shape, len(text))
+    assert 0 <= seen.blank_run_bytes + seen.run_bytes <= len(text)
+    assert text_kind(seen) in TextKind
 
 
-def test_a_digram_is_the_class_before_and_the_class() -> None:
+def test_a_code_tells_the_class_before_and_the_class() -> None:
     """Counts are by the pair of neighbours; the first byte follows a line end."""
-    counts = digrams(b"a Bc")
-    pairs = [
+    codes = look(b"a Bc").pairs.nonzero()[0]
+    pairs = {(CODES.before[code], CODES.after[code]) for code in codes}
+    assert pairs == {
         (ByteClass.LINE, ByteClass.VOWEL),
         (ByteClass.VOWEL, ByteClass.SPACE),
         (ByteClass.SPACE, ByteClass.UPPER),
         (ByteClass.UPPER, ByteClass.CONSONANT),
-    ]
-    assert [1, 1, 1, 1] == [counts[pair] for pair in pairs]
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "script"),
+    [
+        ("abc", Script.NONE),
+        ("ქართული", Script.GEORGIAN),
+        ("አማርኛ", Script.ETHIOPIC),
+        ("ខ្មែរ", Script.KHMER),
+        ("தமிழ்", Script.TAMIL),
+        ("বাংলা", Script.BENGALI),
+        ("ไทย", Script.THAI),
+        ("汉字", Script.HAN),
+        ("한글", Script.HANGUL),
+        ("кириллица", Script.CYRILLIC),
+        ("ہیںڑڈ", Script.ARABIC_EXTENDED),
+        ("😀", Script.EMOJI),
+    ],
+)
+def test_scripts_are_told_by_two_bytes(text: str, script: Script) -> None:
+    """Each character counts once, for the script of its Unicode block."""
+    seen = look(text.encode())
+    assert main_script(seen) is script
+    assert script is Script.NONE or seen.pairs[CODES.script == script].sum() == len(text)
+
+
+def test_letter_pairs_fall_into_buckets() -> None:
+    """Pairs of small letters have a bucket, always the same one; others have none."""
+    assert look(b"the").pairs[CODES.bucket > 0].sum() == 2
+    assert look(b"T1-e ").pairs[CODES.bucket > 0].sum() == 0
+
+
+def test_padding_is_seen_as_runs() -> None:
+    """Runs of one character are counted in words of eight bytes, those of spaces apart."""
+    seen = look(b" " * 64 + b"-" * 32 + b"word")
+    assert (seen.blank_run_bytes, seen.run_bytes) == (64, 32)
 
 
 def test_a_long_text_is_sampled_evenly() -> None:
@@ -79,6 +125,6 @@ def test_a_long_text_is_sampled_evenly() -> None:
     text = bytes(generator.choices(b"abcdefgh", k=1_000_000))
     seen = sample(text)
     assert (len(seen), seen[:100], seen[-100:]) == (32 * 1024, text[:100], text[-100:])
-    counts = digrams(text)
+    counts = look(text).pairs
     assert len(text) == pytest.approx(counts.sum())
-    assert 250_000 == pytest.approx(counts[:, ByteClass.VOWEL].sum(), rel=0.05)
+    assert 250_000 == pytest.approx(counts[CODES.after == ByteClass.VOWEL].sum(), rel=0.05)

@@ -1,11 +1,14 @@
 """Steps 1 to 4 of byteclass.py for one request: what a model makes of it, as it stands now."""
 
 from dataclasses import dataclass
-from math import sqrt
+from math import log, sqrt
 
-from extproc.core.estimator.evidence import MAX_BYTES_PER_TOKEN
-from extproc.core.estimator.features import Features, structure_tokens
+import numpy as np
+
+from extproc.core.estimator.evidence import fewest_tokens
+from extproc.core.estimator.features import Features, group_shares, structure_tokens
 from extproc.core.estimator.residual import Residual
+from extproc.core.estimator.scale import Vector
 from extproc.core.estimator.served_model import ServedModel
 
 __all__ = ["Belief", "believe"]
@@ -13,6 +16,10 @@ __all__ = ["Belief", "believe"]
 OVERHEAD = 4.0
 TEMPLATE_TOKENS = 256.0
 GRAIN = 0.5
+# Where the factors of the scale are about 0, so that its constant is that of an ordinary request.
+USUAL_LOG_TOKENS = log(1_000)
+USUAL_LOG_LEVERAGE = log(0.001)
+LEAST_LEVERAGE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +27,8 @@ class Belief:
     """The likeliest tokens of a request, its bound, and how they came about.
 
     `highest` is the physical limit, `residual` the r in the estimate, `doubt` the variance of log(actual / tokens)
-    that the prices and the grain of counting leave, `scale` the standard deviation of it all.
+    that the prices and the grain of counting leave. `variance` is what they and the category's spread make, `scale`
+    the standard deviation that it comes to with `factors` (scale.py).
     """
 
     tokens: float
@@ -28,6 +36,8 @@ class Belief:
     highest: float
     residual: float
     doubt: float
+    variance: float
+    factors: Vector
     scale: float
 
 
@@ -37,10 +47,21 @@ def believe(
     """Estimate the tokens of a request with features x, shape (d,), from a model and a category's residual."""
     prices = model.prices.weights
     beside_text = max(structure_tokens(x, prior_prices), structure_tokens(x, prices))
-    lowest = max(text_bytes / MAX_BYTES_PER_TOKEN, 1.0)
+    lowest = max(fewest_tokens(text_bytes, x), 1.0)
     highest = text_bytes + OVERHEAD * beside_text + TEMPLATE_TOKENS
     tokens = min(max(model.prices.predict(x) * residual.factor, lowest), highest)
-    doubt = model.prices.leverage(x / tokens) + GRAIN / tokens
-    scale = sqrt(residual.spread * residual.spread + doubt)
+    leverage = model.prices.leverage(x / tokens)
+    doubt = leverage + GRAIN / tokens
+    variance = residual.spread * residual.spread + doubt
+    factors = np.array(
+        (
+            1.0,
+            log(tokens) - USUAL_LOG_TOKENS,
+            log(leverage + LEAST_LEVERAGE) - USUAL_LOG_LEVERAGE,
+            1 / sqrt(1 + residual.responses),
+            *group_shares(x, prices, tokens),
+        )
+    )
+    scale = sqrt(model.scale.variance(variance, factors))
     bound = min(model.bound.above(tokens, scale), highest)
-    return Belief(tokens, bound, highest, residual.mean, doubt, scale)
+    return Belief(tokens, bound, highest, residual.mean, doubt, variance, factors, scale)

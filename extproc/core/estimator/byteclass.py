@@ -57,7 +57,7 @@ from extproc.core.estimator.protocol import (
 from extproc.core.estimator.residual import Residual
 from extproc.core.estimator.served_model import ServedModel, need_finite
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.estimator.text import digrams, text_kind
+from extproc.core.estimator.text import Look, TextKind, look, main_script, text_kind
 from extproc.core.facts import RequestFacts
 from extproc.core.names import bounded_name
 from extproc.core.usage import Overflow, Usage
@@ -89,15 +89,15 @@ class ByteClassEstimator:
 
     def estimate(self, facts: RequestFacts, tenant: str) -> Estimate:
         """Estimate a request: exact for token ids, else by the prices of its model."""
-        counts = digrams(facts.text)
-        category = CategoryKey(facts.model, bounded_name(tenant) or text_kind(counts).value)
+        seen = look(facts.text)
+        category = CategoryKey(facts.model, bounded_name(tenant) or _kind(seen))
         declared = facts.max_output_tokens
         output = self._outputs.tokens(declared, category)
         if facts.exact_prompt_tokens is not None:
             exact = float(facts.exact_prompt_tokens)
             evidence = Evidence.of(facts, exact)
             return Estimate(exact, exact, output, declared is not None, Source.EXACT, category, evidence)
-        x = features(facts, counts)
+        x = features(facts, seen)
         known, residual = self._models.get(facts.model), self._residuals.get(category)
         model = known or self._new_model(facts.model)
         belief = believe(x, facts.text_bytes, model, residual or model.residual, self._prior.mean)
@@ -205,6 +205,7 @@ class ByteClassEstimator:
         taught = model.prices.responses >= TAUGHT_RESPONSES
         for part in (self._residuals.use(category), model.residual, self._all_models):
             part.learn(believed + now.residual, now.doubt, text_bytes / actual, move_mean=taught)
+        model.scale.learn(now.variance, now.factors, believed)
         weight = 1.0 if believed == error else believed / error
         sound = model.prices.learn(x, now.tokens * exp(believed), weight)
         return clipped, None if sound else Refused.NUMBERS
@@ -230,3 +231,10 @@ class ByteClassEstimator:
             return Source.PRIOR
         young = residual is None or residual.responses < self._settings.young_observations
         return Source.YOUNG if young else Source.LEARNED
+
+
+def _kind(seen: Look) -> str:
+    """Return the kind of a text as a category: its script where that is most of it, else Latin or markup."""
+    kind = text_kind(seen)
+    named = kind in (TextKind.LATIN, TextKind.MARKUP, TextKind.NONE)
+    return kind.value if named else main_script(seen).name.lower()

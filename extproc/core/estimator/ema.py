@@ -35,7 +35,7 @@ from extproc.core.estimator.protocol import (
     Source,
 )
 from extproc.core.estimator.settings import EmaSettings, EstimatorSettings, MediaTokens
-from extproc.core.estimator.text import digrams, text_kind
+from extproc.core.estimator.text import look, text_kind
 from extproc.core.facts import MediaCount, RequestFacts
 from extproc.core.names import bounded_name
 from extproc.core.usage import Overflow, Usage
@@ -151,7 +151,7 @@ class EmaEstimator:
 
 def category_of(facts: RequestFacts, tenant: str) -> CategoryKey:
     """Return the category of a request: model and tenant, or model and kind of text."""
-    return CategoryKey(facts.model, bounded_name(tenant) or text_kind(digrams(facts.text)).value)
+    return CategoryKey(facts.model, bounded_name(tenant) or text_kind(look(facts.text)).value)
 
 
 def media_tokens(media: MediaCount, costs: MediaTokens) -> int:

@@ -6,15 +6,17 @@ sum up what several requests used. What cannot be of this request teaches nothin
 
 from dataclasses import dataclass, field
 
-from extproc.core.estimator.features import Features
+from extproc.core.estimator.features import BLANK_RUN, RUN, Features
 from extproc.core.estimator.protocol import Refused
 from extproc.core.facts import RequestFacts
 from extproc.core.usage import Usage
 
-__all__ = ["MAX_BYTES_PER_TOKEN", "Evidence"]
+__all__ = ["MAX_BYTES_PER_TOKEN", "Evidence", "fewest_tokens"]
 
 # No tokenizer in use makes fewer tokens of real text than one of 16 bytes.
 MAX_BYTES_PER_TOKEN = 16.0
+# Of padding they do: Llama 3, o200k and Qwen have tokens of 64 to 128 spaces, dashes or stars.
+MAX_RUN_BYTES_PER_TOKEN = 128.0
 MAX_FACTOR = 1_000  # usage further from the estimate than this is no usage
 # Some servers count the end of the text as a token.
 OUTPUT_SLACK_TOKENS = 16
@@ -65,7 +67,7 @@ class Evidence:
         actual = usage.prompt_tokens
         if not 0 < actual <= MAX_FACTOR * max(self.tokens, 1.0):
             return False
-        if self.refused is None and actual < self.text_bytes / MAX_BYTES_PER_TOKEN:
+        if self.refused is None and actual < fewest_tokens(self.text_bytes, self.x):
             return False
         return usage.completion_tokens <= self._most_output_tokens(pool_tokens)
 
@@ -90,6 +92,14 @@ class Evidence:
         else:
             most = MAX_OUTPUT_TOKENS if pool_tokens is None else MAX_CONTEXT_FACTOR * pool_tokens
         return most * self.sequences
+
+
+def fewest_tokens(text_bytes: int, x: Features | None) -> float:
+    """Return the fewest tokens that a text may have; x tells how much of it is padding, where it is known."""
+    if x is None:
+        return text_bytes / MAX_BYTES_PER_TOKEN
+    padding = min(float(x[BLANK_RUN] + x[RUN]), text_bytes)
+    return (text_bytes - padding) / MAX_BYTES_PER_TOKEN + padding / MAX_RUN_BYTES_PER_TOKEN
 
 
 def _refused(facts: RequestFacts) -> Refused | None:

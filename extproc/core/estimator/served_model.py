@@ -10,6 +10,7 @@ from extproc.core.estimator.features import Prior
 from extproc.core.estimator.least_squares import RelativeLeastSquares, Sums
 from extproc.core.estimator.protocol import ModelState
 from extproc.core.estimator.residual import Residual
+from extproc.core.estimator.scale import SCALE_FACTORS, LogVariance
 from extproc.core.estimator.settings import ByteClassSettings
 
 __all__ = ["ServedModel", "need_finite"]
@@ -25,6 +26,7 @@ class ServedModel:
     def __init__(self, prior: Prior, settings: ByteClassSettings, residual: Residual) -> None:
         self.prices = RelativeLeastSquares(prior, settings.forgetting)
         self.bound = AdaptiveBound(settings.epsilon)
+        self.scale = LogVariance()
         self.residual = residual
         self.clipped = 0
         self.truncated_by_pool = 0
@@ -49,6 +51,7 @@ class ServedModel:
         """Drop what was learned: sums over two tokenizers would fit neither."""
         self.prices.forget()
         self.bound.q = START
+        self.scale = LogVariance()
         self.residual = Residual()
         self._responses_since_start = 0
 
@@ -58,8 +61,10 @@ class ServedModel:
         return ModelState(
             model=name,
             observations=self.prices.responses,
-            sums_a=tuple(sums.a.ravel().tolist()),
+            sums_a=tuple(sums.a[np.triu_indices(sums.b.size)].tolist()),
             sums_b=tuple(sums.b.tolist()),
+            scale_a=tuple(self.scale.a.ravel().tolist()),
+            scale_b=tuple(self.scale.b.tolist()),
             q=self.bound.q,
             residual=self.residual.mean,
             spread=self.residual.spread,
@@ -74,11 +79,18 @@ class ServedModel:
         Raises ConfigurationError when the sums are of another size, or numbers are not finite.
         """
         size = self.prices.weights.size
-        if len(state.sums_a) != size * size or len(state.sums_b) != size:
+        of_prices, of_scale = (size * (size + 1) // 2, size), (SCALE_FACTORS**2, SCALE_FACTORS)
+        if (len(state.sums_a), len(state.sums_b)) != of_prices:
             raise ConfigurationError(f"learned sums of model {state.model!r} are not over {size} features")
-        need_finite(state.model, (*state.sums_a, *state.sums_b, state.q, state.residual, state.spread))
-        sums = Sums(np.array(state.sums_a).reshape(size, size), np.array(state.sums_b))
+        if (len(state.scale_a), len(state.scale_b)) != of_scale:
+            raise ConfigurationError(f"learned scale of model {state.model!r} is not over {SCALE_FACTORS} factors")
+        numbers = (*state.sums_a, *state.sums_b, *state.scale_a, *state.scale_b)
+        need_finite(state.model, (*numbers, state.q, state.residual, state.spread))
+        a = np.zeros((size, size))
+        a[np.triu_indices(size)] = state.sums_a
+        sums = Sums(a + np.triu(a, 1).T, np.array(state.sums_b))
         self.prices.load(sums, state.observations, state.refused)
+        self.scale.load(np.array(state.scale_a), np.array(state.scale_b))
         self.bound.q = state.q
         self.residual = Residual(state.residual, state.spread, responses=state.observations)
         self.clipped = state.clipped

@@ -9,14 +9,14 @@ each kind has two samples, one of long common words and one of rare words and ma
 the same tokenizer really counts in them; a text is as much of each as gives the bytes per token that was drawn. A
 part of the deviation, UNSEEN, is not in the bytes: what the byte classes leave on mixed real traffic, a mean
 absolute error of 2.0 to 2.7 % (bench/estimator.md). Other choices would be real texts, which are not shipped, and
-one repeated sentence for each kind, whose digrams never change, so that all of the deviation would be noise.
+one repeated sentence for each kind, whose bytes never change, so that all of the deviation would be noise.
 """
 
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from extproc.core.estimator.text import digrams, text_kind
+from extproc.core.estimator.text import look, text_kind
 from extproc.planning.workload.lengths import Floats, Tokens
 
 __all__ = ["KINDS", "Sample", "TextKindProfile", "Texts", "draw_texts"]
@@ -136,7 +136,7 @@ class Texts:
     def category(self, request: int) -> str:
         """Return the kind of text that the estimators see in a request; looked at once, not in each run."""
         if request not in self._category:
-            self._category[request] = text_kind(digrams(self.text(request))).value
+            self._category[request] = text_kind(look(self.text(request))).value
         return self._category[request]
 
     def text(self, request: int) -> bytes:

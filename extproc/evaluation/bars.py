@@ -1,0 +1,110 @@
+"""What is promised of the estimator, and whether it holds: one row for each bar."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from extproc.evaluation.contestants import OURS
+from extproc.evaluation.measure import BANDS, THRESHOLDS, Figures
+from extproc.evaluation.scenarios import Comparison
+from extproc.evaluation.timing import Timing
+
+__all__ = ["HEAD", "comparison_bars", "mean", "percent", "timing_bars"]
+
+HEAD = "| bar | measured | allowed | |\n|---|---|---|---|"
+EPSILON = 0.01
+HEADROOM_25 = 2  # its place among HEADROOMS
+
+
+@dataclass(frozen=True, slots=True)
+class _Bar:
+    """One promise: its name, what was measured, the largest value allowed, and how to write both."""
+
+    name: str
+    measured: float
+    allowed: float
+    form: Callable[[float], str]
+
+    def row(self) -> str:
+        verdict = (
+            "met" if self.measured <= self.allowed else f"**missed by {self.form(self.measured - self.allowed)}**"
+        )
+        return f"| {self.name} | {self.form(self.measured)} | <= {self.form(self.allowed)} | {verdict} |"
+
+
+def comparison_bars(comparison: Comparison) -> Iterable[str]:
+    """Yield the rows of one tokenizer."""
+    ours, cases = comparison.mixed[OURS], comparison.cases
+    bars = [
+        _Bar("mean absolute error", mean(ours, "mean_error"), 0.035, percent),
+        _Bar("first 50 requests of a new model", mean(ours, "first_50"), 0.09, percent),
+        _Bar("the next 50", mean(ours, "next_50"), 0.06, percent),
+        _Bar("mean width of the bound", mean(ours, "width"), 0.15, percent),
+        _Bar("under-counts, distance from 1 %", abs(mean(ours, "under_counted") - EPSILON), 0.002, _points),
+        *_under_counts(ours),
+        *_detours("", ours, 0.20, 0.08),
+        *_detours("sessions: ", cases["sessions"].figures, 0.10, None),
+    ]
+    for name in cases:
+        if not cases[name].without:
+            continue
+        for figure, of in (("mean error", "mean_error"), ("detours", "detoured")):
+            growth = mean(cases[name].figures, of) / max(mean(cases[name].without, of), 1e-9)
+            bars.append(_Bar(f"{name}: {figure}, times that of without", growth, 1.2, "{:.2f}".format))
+    missed = sum(ratio < 1 for ratio in comparison.sights.values()) / max(len(comparison.sights), 1)
+    bars.append(_Bar("odd kinds missed at first sight", missed, 0.10, percent))
+    return (bar.row() for bar in bars)
+
+
+def timing_bars(timing: Timing) -> Iterable[str]:
+    """Yield the rows of CPU time and space."""
+    bars = (
+        _Bar("4 KB: features + predict + bound, median", timing.small_us, 80, _microseconds),
+        _Bar("1 MB: features + predict + bound, median", timing.large_us, 450, _microseconds),
+        _Bar("state of one model", timing.state_bytes / 1024, 64, "{:.1f} KB".format),
+    )
+    return (bar.row() for bar in bars)
+
+
+def mean(rows: Sequence[Figures], name: str) -> float:
+    """Return the mean of one figure over the seeds."""
+    return float(np.mean([getattr(row, name) for row in rows]))
+
+
+def percent(share: float) -> str:
+    """Write a share as a percentage."""
+    return f"{share * 100:.2f} %"
+
+
+def _under_counts(rows: Sequence[Figures]) -> Iterable[_Bar]:
+    bands = np.mean([row.bands for row in rows], axis=0).tolist()
+    for (low, high), share in zip(BANDS, bands, strict=True):
+        name = f"{low:,} to {high:,} tokens" if high < 1 << 20 else f"from {low:,} tokens on"
+        yield _Bar(f"under-counts, {name}", share, 0.02, percent)
+    for place, threshold in enumerate(THRESHOLDS):
+        near = float(np.mean([row.near[place].under_counted for row in rows]))
+        yield _Bar(f"under-counts within 20 % of {threshold:,}", near, 0.02, percent)
+    tenants = np.mean([row.tenants for row in rows], axis=0).tolist()
+    yield _Bar("under-counts, worst tenant of at least 5 %", max(tenants, default=0.0), 0.02, percent)
+
+
+def _detours(name: str, rows: Sequence[Figures], equal: float, with_headroom: float | None) -> Iterable[_Bar]:
+    for place, threshold in enumerate(THRESHOLDS):
+        near = [row.near[place] for row in rows]
+        what = f"{name}detours within 20 % of {threshold:,}"
+        yield _Bar(f"{what}, equal limits", float(np.mean([n.detoured[0] for n in near])), equal, percent)
+        if with_headroom is None:
+            continue
+        share = float(np.mean([n.detoured[HEADROOM_25] for n in near]))
+        yield _Bar(f"{what}, head-room 25 %", share, with_headroom, percent)
+        low = float(np.mean([n.low[HEADROOM_25] for n in near]))
+        yield _Bar(f"detours below .9 x {threshold:,}, head-room 25 %", low, 0.005, percent)
+
+
+def _points(share: float) -> str:
+    return f"{share * 100:.3f} points"
+
+
+def _microseconds(value: float) -> str:
+    return f"{value:.0f} us"
