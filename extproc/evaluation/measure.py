@@ -71,7 +71,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """What happens within 20 % of a threshold; shares of the requests there, and in `of_fitting` of those that fit.
+    """What happens within 20 % of a threshold: shares of the requests there, `of_fitting` of those that fit.
 
     `detoured` has a share for each of HEADROOMS, `of_fitting` and `low` too: `low` is the share of detours among
     all requests whose total is below .9 of the threshold.
