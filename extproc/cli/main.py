@@ -11,8 +11,8 @@ from extproc.core.errors import ConfigurationError
 
 __all__ = ["main"]
 
-# Before numpy is loaded. The matrices of an estimator are small: a second thread would spin for them, and that on a
-# core that serves requests.
+# Before numpy is loaded. The matrices of an estimator are small: a second thread would spin for them, and that on
+# a core that serves requests.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 COMMANDS = ("demo", "emulate", "estimate", "evaluate", "plan", "serve")

@@ -1,6 +1,6 @@
 """What one request, and the head of its response, say: all that estimators and policies see of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -53,7 +53,10 @@ class ImageSize(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MediaCount:
-    """Items that are not text, in items, images by ImageSize; their `data:` bytes are not in the prompt text."""
+    """Items that are not text, in items, images by ImageSize; their `data:` bytes are not in the prompt text.
+
+    `image_patches` is the area of all images whose size the body tells, in patches of 28 x 28 pixels.
+    """
 
     small_images: int = 0
     medium_images: int = 0
@@ -61,6 +64,7 @@ class MediaCount:
     unknown_images: int = 0
     audio: int = 0
     video: int = 0
+    image_patches: float = field(default=0.0, compare=False)  # a count is told by its items
 
     @property
     def images(self) -> int:
@@ -78,7 +82,7 @@ class RequestFacts:
     `model` is the name that the client gives, bounded (names.py), or "".
     `text` is the prompt text as UTF-8 bytes after JSON decoding: the contents of every role, names, tool
     definitions, tool calls and structured content, without the envelope's keys and punctuation and without the
-    `data:` URLs of media.
+    `data:` URLs of media. `dropped_text` is what a template may leave out of it: the reasoning of earlier turns.
     `exact_prompt_tokens` is set when the prompt came as token ids. A body may hold several prompts (a list): the
     counts above are of all together, as usage reports them, and `longest_share` is the longest one's part of them.
     `max_output_tokens` is None when the client declared no limit. `sequences` is how many outputs there will be:
@@ -105,6 +109,7 @@ class RequestFacts:
     truncate_prompt_tokens: int | None = None
     unseen_history: bool = False
     stored: bool | None = False
+    dropped_text: bytes = b""
 
     @property
     def text_bytes(self) -> int:

@@ -1,8 +1,9 @@
 """What people and programs send: chats of several shapes, with tools, images, and histories that grow.
 
 Shapes of one request: *plain* is one user message; *with_system* begins with 200-800 bytes of English; a
-*conversation* has 3-9 turns; *with_tools* offers 1-6 of them. A `Session` is a chat that comes back, each time with
-all that was said and one turn more, as from an agent (system prompt, tools, calls and their results) or a person.
+*conversation* has 3-9 turns; *with_tools* offers 1-6 of them. A `Session` is a chat that comes back, each time
+with all that was said and one turn more, as from an agent (system prompt, tools, calls and their results) or a
+person.
 """
 
 from collections.abc import Callable, Sequence

@@ -238,3 +238,21 @@ def test_last_of_duplicate_keys_counts() -> None:
     body = b'{"messages":[{"content":"a"}],"max_tokens":1,"max_tokens":2,"messages":[{"content":"b"}]}'
     facts = read_request(Api.CHAT, body)
     assert (facts.text, facts.max_output_tokens) == (b"b", 2)
+
+
+@pytest.mark.parametrize(
+    "thoughtful",
+    [
+        {"role": "assistant", "content": "Four.", "reasoning_content": "<think>Two and two"},
+        {"role": "assistant", "content": "Four.", "reasoning": "<think>Two and two"},
+        {"role": "assistant", "content": "<think>Two and two</think>Four."},
+    ],
+)
+def test_what_was_thought_before_the_last_question_is_kept_apart(thoughtful: dict[str, str]) -> None:
+    """Templates drop the reasoning of earlier turns; what comes after the last question is text like any other."""
+    question = {"role": "user", "content": "2 + 2?"}
+    earlier = read_request(Api.CHAT, json.dumps({"messages": [question, thoughtful, question]}).encode())
+    assert b"2 + 2?Four.2 + 2?" == earlier.text
+    assert earlier.dropped_text.startswith(b"<think>Two and two")
+    later = read_request(Api.CHAT, json.dumps({"messages": [question, thoughtful]}).encode())
+    assert (b"", True) == (later.dropped_text, b"Two and two" in later.text)

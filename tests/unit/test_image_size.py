@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.core.apis.image_size import image_size
+from extproc.core.apis.image_size import image_pixels
+from extproc.core.apis.image_size import size_of as size_of_pixels
+from extproc.core.apis.prompt import Prompt
 from extproc.core.facts import ImageSize
 
 
@@ -68,9 +70,14 @@ def url_of(image: bytes) -> str:
     return "data:image/any;base64," + b64encode(image).decode()
 
 
+def size_of_source(source: msgspec.Raw) -> ImageSize:
+    """Return the class of an image from its JSON."""
+    return size_of_pixels(image_pixels(source))
+
+
 def size_of(source: object) -> ImageSize:
     """Return the class of an image from the value of its field."""
-    return image_size(msgspec.Raw(json.dumps(source).encode()))
+    return size_of_source(msgspec.Raw(json.dumps(source).encode()))
 
 
 SIZES = [
@@ -106,7 +113,7 @@ def test_every_format_is_classed_by_its_pixels(width: int, height: int, expected
 )
 def test_an_image_is_found_wherever_an_api_puts_it(source: object) -> None:
     """As a URL, in an object beside other keys in any order, or as Anthropic's source; indented or not."""
-    indented = image_size(msgspec.Raw(json.dumps(source, indent=2, separators=(" ,", " : ")).encode()))
+    indented = size_of_source(msgspec.Raw(json.dumps(source, indent=2, separators=(" ,", " : ")).encode()))
     assert (ImageSize.MEDIUM, ImageSize.MEDIUM) == (size_of(source), indented)
 
 
@@ -124,7 +131,7 @@ def test_an_image_is_found_wherever_an_api_puts_it(source: object) -> None:
 )
 def test_what_is_not_in_the_body_is_of_unknown_size(source: bytes) -> None:
     """Links, file ids, and what is no base64 are a class of their own."""
-    assert image_size(msgspec.Raw(source)) is ImageSize.UNKNOWN
+    assert size_of_source(msgspec.Raw(source)) is ImageSize.UNKNOWN
 
 
 @pytest.mark.parametrize("escape", ["\\/", "\\u002F", "\\u002f"])
@@ -132,7 +139,7 @@ def test_escaped_base64_is_read_too(escape: str) -> None:
     r"""JSON writers that escape slashes (PHP) hide no size, also of a JPEG with some Exif data."""
     for image in (png(800, 800), gif(800, 800), webp(800, 800, b"VP8X"), jpeg(800, 800, before=2_304)):
         text = json.dumps(url_of(image)).replace("/", escape)
-        assert image_size(msgspec.Raw(text.encode())) is ImageSize.MEDIUM
+        assert size_of_source(msgspec.Raw(text.encode())) is ImageSize.MEDIUM
 
 
 def test_base64_in_lines_is_read_too() -> None:
@@ -188,7 +195,7 @@ IMAGES = (png(30, 20), jpeg(30, 20), gif(30, 20), webp(30, 20, b"VP8 "), webp(30
 )
 def test_no_bytes_are_an_error(start: bytes, body: bytes, end: bytes) -> None:
     """Whatever stands where an image should be, there is a class; never an exception."""
-    assert image_size(msgspec.Raw(start + body + end)) in ImageSize
+    assert size_of_source(msgspec.Raw(start + body + end)) in ImageSize
 
 
 @settings(max_examples=60, deadline=None)
@@ -209,6 +216,16 @@ def test_the_time_is_bounded_whatever_the_length() -> None:
         times = []
         for _ in range(50):
             start = thread_time_ns()
-            image_size(raw)
+            size_of_source(raw)
             times.append(thread_time_ns() - start)
         assert min(times) < 200_000  # ten times the aim, for slow machines; decoding all takes milliseconds
+
+
+def test_the_area_of_images_is_in_patches() -> None:
+    """An image counts its pixels in patches of 28 x 28, at most 16,384 of them; one of unknown size none."""
+    prompt = Prompt()
+    prompt.add_image(msgspec.Raw(json.dumps(url_of(png(280, 560))).encode()))
+    prompt.add_image(msgspec.Raw(b'"https://example.com/a.png"'))
+    assert 200 == prompt.media().image_patches
+    prompt.add_image(msgspec.Raw(json.dumps(url_of(png(8_000, 8_000))).encode()))
+    assert 200 + 16_384 == prompt.media().image_patches

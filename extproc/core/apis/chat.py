@@ -80,6 +80,7 @@ class _ToolCall(msgspec.Struct, frozen=True, gc=False):
 class Message(msgspec.Struct, frozen=True, gc=False):
     """One message of a conversation."""
 
+    role: str | None = None
     content: str | list[_Part | str] | None = None
     name: str | None = None
     refusal: str | None = None
@@ -122,6 +123,7 @@ def read_request(body: bytes) -> RequestFacts:
         api=Api.CHAT,
         model=model_key(request.model),
         text=prompt.text(),
+        dropped_text=prompt.dropped_text(),
         messages=len(request.messages),
         tools=tools,
         tool_calls=prompt.tool_calls,
@@ -146,18 +148,19 @@ def reports_usage(options: StreamOptions | None) -> bool:
 
 
 def add_messages(prompt: Prompt, messages: list[Message]) -> None:
-    """Add a conversation to a prompt. Raises BodyNotUnderstood when it has too many parts."""
+    """Add a conversation to a prompt. Raises BodyNotUnderstood when it has too many parts.
+
+    Templates of models that reason leave out what was thought before the last question, and keep it after.
+    """
     prompt.step(len(messages))
-    for message in messages:
-        content = message.content
-        if isinstance(content, str):
-            prompt.texts.append(content)
-        elif content:
-            prompt.step(len(content))
-            for part in content:
-                _add_part(prompt, part)
-        if message.name or message.refusal or message.reasoning or message.reasoning_content:
-            prompt.add(message.name, message.refusal, message.reasoning or message.reasoning_content)
+    last_question = max((i for i, message in enumerate(messages) if message.role == "user"), default=0)
+    for position, message in enumerate(messages):
+        thoughts = prompt.dropped if position < last_question else prompt.texts
+        _add_content(prompt, message, thoughts)
+        if message.name or message.refusal:
+            prompt.add(message.name, message.refusal)
+        if reasoning := message.reasoning or message.reasoning_content:
+            thoughts.append(reasoning)
         calls = message.tool_calls or ()
         prompt.step(len(calls))
         for call in calls:
@@ -166,6 +169,24 @@ def add_messages(prompt: Prompt, messages: list[Message]) -> None:
                 prompt.add_call(call.custom.name, call.custom.input)
         if message.function_call is not None:
             _add_call(prompt, message.function_call)
+
+
+def _add_content(prompt: Prompt, message: Message, thoughts: list[str]) -> None:
+    content = message.content
+    if isinstance(content, str):
+        if message.role == "assistant" and content.startswith(THINK):
+            thought, end, content = content.rpartition(END_OF_THOUGHT)
+            thoughts.append(thought + end)
+        prompt.texts.append(content)
+    elif content:
+        prompt.step(len(content))
+        for part in content:
+            _add_part(prompt, part)
+
+
+# As Qwen3 and DeepSeek-R1 write it where no parser takes it out of the content.
+THINK = "<think>"
+END_OF_THOUGHT = "</think>"
 
 
 def _add_part(prompt: Prompt, part: _Part | str) -> None:

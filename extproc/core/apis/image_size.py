@@ -25,7 +25,7 @@ import msgspec
 
 from extproc.core.facts import ImageSize
 
-__all__ = ["MEDIUM_PIXELS", "SMALL_PIXELS", "image_size", "size_by_bytes"]
+__all__ = ["MEDIUM_PIXELS", "SMALL_PIXELS", "image_pixels", "pixels_by_bytes", "size_of"]
 
 SMALL_PIXELS = 512 * 512
 MEDIUM_PIXELS = 1024 * 1024
@@ -45,26 +45,28 @@ _FRAME_HEADERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _FILL = 0xFF
 
 
-def image_size(source: msgspec.Raw) -> ImageSize:
-    """Return the class of an image from the JSON that says where it is: a URL, or an object that holds it.
+def image_pixels(source: msgspec.Raw) -> int:
+    """Return the pixels of an image from the JSON that says where it is: a URL, or an object that holds it.
 
-    What is not in the body (http URLs, file ids, nothing at all) is UNKNOWN; nothing is an error.
+    They are 0 for what is not in the body (http URLs, file ids, nothing at all); nothing is an error.
     """
     view = memoryview(source)
     inline = _INLINE.search(view, 0, INLINE_WITHIN)
     if inline is None:
-        return ImageSize.UNKNOWN
+        return 0
     encoded = view[inline.end() :]
-    pixels = _pixels(_plain(encoded))
-    return _class_of(pixels) if pixels else size_by_bytes(len(encoded))
+    return max(_pixels(_plain(encoded)) or pixels_by_bytes(len(encoded)), 1)
 
 
-def size_by_bytes(encoded_bytes: int) -> ImageSize:
-    """Return the class of an image of which only the length of its base64 is known."""
-    return _class_of(encoded_bytes * 3 // 4 * PIXELS_PER_BYTE)
+def pixels_by_bytes(encoded_bytes: int) -> int:
+    """Return the pixels of an image of which only the length of its base64 is known."""
+    return encoded_bytes * 3 // 4 * PIXELS_PER_BYTE
 
 
-def _class_of(pixels: int) -> ImageSize:
+def size_of(pixels: int) -> ImageSize:
+    """Return the class of an image of so many pixels, UNKNOWN for none."""
+    if pixels == 0:
+        return ImageSize.UNKNOWN
     if pixels <= SMALL_PIXELS:
         return ImageSize.SMALL
     return ImageSize.MEDIUM if pixels <= MEDIUM_PIXELS else ImageSize.LARGE

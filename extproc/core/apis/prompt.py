@@ -6,11 +6,16 @@ from typing import Final
 import msgspec
 
 from extproc.core.apis.bodies import compact_json, decode_body, is_set
-from extproc.core.apis.image_size import image_size, size_by_bytes
+from extproc.core.apis.image_size import image_pixels, pixels_by_bytes, size_of
 from extproc.core.errors import BodyFault, BodyNotUnderstood
 from extproc.core.facts import NO_MEDIA, ImageSize, MediaCount
 
 __all__ = ["Prompt"]
+
+# Qwen2-VL and Qwen2.5-VL take a token for each, and at most so many (preprocessor_config.json); other models have
+# patches of other sizes, and then another price.
+PATCH_PIXELS = 28 * 28
+MAX_PATCHES = 16_384
 
 
 # Beyond what fits a smaller pool: 40 tokens each make 64K. A step takes one to two microseconds.
@@ -24,12 +29,14 @@ MAX_MEASURED_IMAGES: Final = 32
 class Prompt:
     """What has been found of a prompt so far; grows as a body is walked through once.
 
+    `dropped` are texts that a template may leave out, `images` pixels (0: not known).
     `unseen` says that a part of the prompt is not in the body, or is of a kind that we cannot measure.
     `steps_left` bounds the walk: each message, part and call is a step.
     """
 
     texts: list[str] = field(default_factory=list)
-    images: list[ImageSize] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    images: list[int] = field(default_factory=list)
     audio: int = 0
     video: int = 0
     tool_calls: int = 0
@@ -92,16 +99,20 @@ class Prompt:
     def add_image(self, source: msgspec.Raw) -> None:
         """Add an image; `source` is the JSON that holds it or says where it is, empty where there is none."""
         measured = len(self.images) < MAX_MEASURED_IMAGES
-        self.images.append(image_size(source) if measured else size_by_bytes(len(source)))
+        self.images.append(image_pixels(source) if measured else pixels_by_bytes(len(source)))
 
     def text(self) -> bytes:
         """Return all text as UTF-8."""
         return "".join(self.texts).encode()
 
+    def dropped_text(self) -> bytes:
+        """Return all text that a template may leave out, as UTF-8."""
+        return "".join(self.dropped).encode()
+
     def media(self) -> MediaCount:
         """Return how many items are not text."""
         if self.images or self.audio or self.video:
-            of_size = self.images.count
+            of_size = [size_of(pixels) for pixels in self.images].count
             return MediaCount(
                 small_images=of_size(ImageSize.SMALL),
                 medium_images=of_size(ImageSize.MEDIUM),
@@ -109,6 +120,7 @@ class Prompt:
                 unknown_images=of_size(ImageSize.UNKNOWN),
                 audio=self.audio,
                 video=self.video,
+                image_patches=sum(min(pixels / PATCH_PIXELS, MAX_PATCHES) for pixels in self.images),
             )
         return NO_MEDIA
 

@@ -27,8 +27,8 @@ class Belief:
     """The likeliest tokens of a request, its bound, and how they came about.
 
     `highest` is the physical limit, `residual` the r in the estimate, `doubt` the variance of log(actual / tokens)
-    that the prices and the grain of counting leave. `variance` is what they and the category's spread make, `scale`
-    the standard deviation that it comes to with `factors` (scale.py).
+    that the prices and the grain of counting leave. `variance` is what they and the category's spread make,
+    `scale` the standard deviation that it comes to with `factors` (scale.py).
     """
 
     tokens: float

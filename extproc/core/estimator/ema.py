@@ -95,8 +95,9 @@ class EmaEstimator:
             evidence = Evidence.of(facts, exact)
             return Estimate(exact, exact, output, declared is not None, Source.EXACT, category, evidence)
         ratio = self._ratios.get(category) or Ratio(self._ema.initial_bytes_per_token)
-        likely = facts.text_bytes / ratio.mean + media
-        bound = facts.text_bytes / ratio.conservative(self._ema.margin_deviations) + media
+        text_bytes = facts.text_bytes + len(facts.dropped_text)  # as the paper would: it knows no templates
+        likely = text_bytes / ratio.mean + media
+        bound = text_bytes / ratio.conservative(self._ema.margin_deviations) + media
         evidence = Evidence.of(facts, likely, media_tokens=media)
         return Estimate(likely, bound, output, declared is not None, self._source(ratio), category, evidence)
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from extproc.core.estimator.settings import MediaTokens
-from extproc.core.estimator.text import BUCKETS, CODES, ByteClass, Look, Script
+from extproc.core.estimator.text import BUCKETS, CODES, ByteClass, Look, Script, look
 from extproc.core.facts import RequestFacts
 
 __all__ = [
@@ -119,7 +119,9 @@ SCRIPT_PRICES = {
 }
 # By bucket of letter pairs: pairs that make up words cost less than those that do not.
 BUCKET_PRICES = (
-    0.0, 0.25, -0.05, 0.0, 0.0, 0.1, 0.0, 0.1, 0.0, -0.1, 0.05, -0.05, 0.1, -0.15, -0.05, -0.1, -0.1, 0.0, -0.1, 0.0, -0.05, -0.05, 0.05, 0.0, 0.05, 0.05, 0.0, 0.2, -0.1, -0.05, 0.0, -0.05, -0.05, 0.0, 0.05, 0.05, -0.05, 0.05, 0.0, 0.05,
+    0.0, 0.25, -0.05, 0.0, 0.0, 0.1, 0.0, 0.1, 0.0, -0.1, 0.05, -0.05, 0.1, -0.15, -0.05, -0.1, -0.1, 0.0,
+    -0.1, 0.0, -0.05, -0.05, 0.05, 0.0, 0.05, 0.05, 0.0, 0.2, -0.1, -0.05, 0.0, -0.05, -0.05, 0.0, 0.05,
+    0.05, -0.05, 0.05, 0.0, 0.05,
 )  # fmt: skip
 TEXT_PRICES = (
     *BYTE_PRICES.values(),
@@ -137,8 +139,9 @@ STRUCTURE = (
     ("tools offered", 100.0, 100.0),
     ("tool", 4.0, 10.0),
     ("tool call", 8.0, 10.0),
+    ("token of dropped text", 0.5, 0.5),
 )
-MEDIA = ("small image", "medium image", "large image", "image of unknown size", "audio", "video")
+MEDIA = ("image patch", "small image", "medium image", "large image", "image of unknown size", "audio", "video")
 TEXT_FEATURES = len(TEXT_PRICES)  # they come first
 BLANK_RUN = len(BYTE_PRICES) + len(TRANSITIONS)
 RUN = BLANK_RUN + 1
@@ -175,8 +178,15 @@ def features(facts: RequestFacts, seen: Look) -> Features:
     x = np.empty(len(FEATURE_NAMES))
     np.dot(seen.pairs, _MATRIX, out=x[:TEXT_FEATURES])
     x[BLANK_RUN], x[RUN] = seen.blank_run_bytes, seen.run_bytes
-    structure = (1, facts.messages, facts.tools > 0, facts.tools, facts.tool_calls)
-    images = (media.small_images, media.medium_images, media.large_images, media.unknown_images)
+    dropped = _usual_tokens(facts.dropped_text) if facts.dropped_text else 0.0
+    structure = (1, facts.messages, facts.tools > 0, facts.tools, facts.tool_calls, dropped)
+    images = (
+        media.image_patches,
+        media.small_images,
+        media.medium_images,
+        media.large_images,
+        media.unknown_images,
+    )
     x[TEXT_FEATURES:] = (*structure, *images, media.audio, media.video)
     return x
 
@@ -184,7 +194,7 @@ def features(facts: RequestFacts, seen: Look) -> Features:
 def prior(media: MediaTokens, text_prices: Features | None = None) -> Prior:
     """Return the prior; the configuration prices what is not text. `text_prices` replace those of this module."""
     of_images = (media.image_small, media.image_medium, media.image_large, media.image_unknown)
-    of_media = map(float, (*of_images, media.audio, media.video))
+    of_media = map(float, (PATCH_PRICE, *of_images, media.audio, media.video))
     mean = np.array([*TEXT_PRICES, *(price for _, price, _ in STRUCTURE), *of_media])
     if text_prices is not None:
         mean[:TEXT_FEATURES] = text_prices
@@ -207,6 +217,7 @@ SCRIPT_DEVIATION = 0.5
 MIN_SCRIPT_DEVIATION = 0.1
 THRIFT_DEVIATION = 0.3
 MEDIA_DEVIATION = 0.5  # share of the configured price
+PATCH_PRICE = 0.0  # beside the configured price of an image, until responses tell; it deviates by 1
 
 _SCRIPTS = slice(RUN + 1, RUN + 1 + len(SCRIPT_PRICES))
 _BUCKETS = slice(_SCRIPTS.stop, TEXT_FEATURES)
@@ -215,6 +226,13 @@ _BUCKETS = slice(_SCRIPTS.stop, TEXT_FEATURES)
 def structure_tokens(x: Features, prices: Features) -> float:
     """Return what a request costs beside its text at the given prices, in tokens."""
     return float(x[TEXT_FEATURES:].dot(prices[TEXT_FEATURES:]))
+
+
+def _usual_tokens(text: bytes) -> float:
+    """Return what a text costs at the prior prices, in tokens."""
+    seen = look(text)
+    in_runs = seen.blank_run_bytes * TEXT_PRICES[BLANK_RUN] + seen.run_bytes * TEXT_PRICES[RUN]
+    return max(float(seen.pairs.dot(_MATRIX).dot(TEXT_PRICES)) + in_runs, 0.0)
 
 
 def _matrix() -> npt.NDArray[np.float64]:

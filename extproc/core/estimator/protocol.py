@@ -105,8 +105,8 @@ class CategoryState:
 class ModelState:
     """What the byte-class estimator has learned of one served model; see its modules for the terms.
 
-    `sums_a` is the upper triangle of A in rows, `sums_b` is b, in the order of the state's features; `scale_a` is the
-    scale's A in rows, `scale_b` its b; `q` is the bound's multiple.
+    `sums_a` is the upper triangle of A in rows, `sums_b` is b, in the order of the state's features; `scale_a` is
+    the scale's A in rows, `scale_b` its b; `q` is the bound's multiple.
     """
 
     model: str
