@@ -92,18 +92,20 @@ class ByteClassEstimator:
         seen = look(facts.text)
         category = CategoryKey(facts.model, bounded_name(tenant) or _kind(seen))
         declared = facts.max_output_tokens
-        output = self._outputs.tokens(declared, category)
+        output, mean = self._outputs.tokens(declared, category), self._outputs.mean(category)
         if facts.exact_prompt_tokens is not None:
             exact = float(facts.exact_prompt_tokens)
             evidence = Evidence.of(facts, exact)
-            return Estimate(exact, exact, output, declared is not None, Source.EXACT, category, evidence)
+            return Estimate(exact, exact, output, declared is not None, Source.EXACT, category, evidence, mean)
         x = features(facts, seen)
         known, residual = self._models.get(facts.model), self._residuals.get(category)
         model = known or self._new_model(facts.model)
         belief = believe(x, facts.text_bytes, model, residual or model.residual, self._prior.mean)
         evidence = Evidence.of(facts, belief.tokens, x=x)
         source = self._source(known, residual)
-        return Estimate(belief.tokens, belief.bound, output, declared is not None, source, category, evidence)
+        return Estimate(
+            belief.tokens, belief.bound, output, declared is not None, source, category, evidence, mean
+        )
 
     def prices(self, model: str) -> Features:
         """Return the prices of a model's features as they are now, learned or prior, in tokens."""

@@ -89,17 +89,17 @@ class EmaEstimator:
         category = category_of(facts, tenant)
         media = media_tokens(facts.media, self._settings.media_tokens)
         declared = facts.max_output_tokens
-        output = self._outputs.tokens(declared, category)
+        output, mean = self._outputs.tokens(declared, category), self._outputs.mean(category)
         if facts.exact_prompt_tokens is not None:
             exact = float(facts.exact_prompt_tokens)
             evidence = Evidence.of(facts, exact)
-            return Estimate(exact, exact, output, declared is not None, Source.EXACT, category, evidence)
+            return Estimate(exact, exact, output, declared is not None, Source.EXACT, category, evidence, mean)
         ratio = self._ratios.get(category) or Ratio(self._ema.initial_bytes_per_token)
         text_bytes = facts.text_bytes + len(facts.dropped_text)  # as the paper would: it knows no templates
         likely = text_bytes / ratio.mean + media
         bound = text_bytes / ratio.conservative(self._ema.margin_deviations) + media
         evidence = Evidence.of(facts, likely, media_tokens=media)
-        return Estimate(likely, bound, output, declared is not None, self._source(ratio), category, evidence)
+        return Estimate(likely, bound, output, declared is not None, self._source(ratio), category, evidence, mean)
 
     def observe(self, estimate: Estimate, usage: Usage, pool_tokens: int | None = None) -> Learning:
         """Learn the observed ratio and the output length; the error in the result is that of before."""

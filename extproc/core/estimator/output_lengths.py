@@ -64,6 +64,14 @@ class OutputLengths:
         default = self._settings.default_output_tokens
         return default if lengths is None else max(default, lengths.exceeded_tokens)
 
+    def mean(self, category: CategoryKey) -> float | None:
+        """Return the mean length of a category, or else of its model; None while there are no responses."""
+        for key in (category, _model_of(category)):
+            lengths = self._lengths.get(key)
+            if lengths is not None and lengths.responses:
+                return lengths.mean_tokens
+        return None
+
     def observe(self, category: CategoryKey, tokens: int, *, cut: bool) -> None:
         """Take in the completion tokens of one response; `cut` when a limit ended it."""
         if tokens > 0:
@@ -126,6 +134,12 @@ class _Lengths:
         return self._look()[1]
 
     @property
+    def mean_tokens(self) -> float:
+        """The mean length, cut responses as far as they got."""
+        lengths = self.ended + self.cut
+        return float(lengths.dot(_LENGTHS_OF_BINS) / lengths.sum())
+
+    @property
     def tail_seen(self) -> bool:
         """Whether so many responses ended by themselves that the quantile is among them."""
         return self._look()[2]
@@ -140,6 +154,10 @@ class _Lengths:
             last = int(beyond[0] if beyond.size else unseen)
             self._found = float(at_risk[0]), ceil(2 ** (last / BINS_PER_OCTAVE)), beyond.size > 0
         return self._found
+
+
+# The middle of each bin, in tokens.
+_LENGTHS_OF_BINS = 2 ** ((np.arange(BINS) - 0.5) / BINS_PER_OCTAVE)
 
 
 def _model_of(category: CategoryKey) -> CategoryKey:

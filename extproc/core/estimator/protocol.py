@@ -54,8 +54,9 @@ class Estimate:
     """Prompt and output tokens of one request, before it ran.
 
     `prompt_tokens` is the likeliest count, `prompt_bound` the one to route on (never below it); both hold media.
-    `output_tokens` is per sequence: declared by the client, or expected. `evidence` is the estimator's own memory
-    of what it looked at; it comes back unread in `observe`, so that no text is kept while the response runs.
+    `output_tokens` is per sequence: declared by the client, or the length that few exceed; `mean_output_tokens` is
+    what such requests come to on average (None: not known). `evidence` is the estimator's own memory of what it
+    looked at; it comes back unread in `observe`, so that no text is kept while the response runs.
     """
 
     prompt_tokens: float
@@ -65,6 +66,7 @@ class Estimate:
     source: Source
     category: CategoryKey
     evidence: object = None
+    mean_output_tokens: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

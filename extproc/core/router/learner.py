@@ -46,7 +46,7 @@ class Learner:
         if self._would_be_too_large(decision):
             return False
         young = estimate.source in (Source.PRIOR, Source.YOUNG)
-        kept = self._budget.admit(_most_messages(decision), key=_key(decision), young=young, now_s=now_s)
+        kept = self._budget.admit(_usual_messages(decision), key=_key(decision), young=young, now_s=now_s)
         if kept:
             self._listener.kept(decision)
         return kept
@@ -88,7 +88,7 @@ class Learner:
 
     def settle(self, decision: Decision, messages: int) -> None:
         """Pay for the response messages that a kept stream really took."""
-        self._budget.pay_back(_most_messages(decision), messages, key=_key(decision))
+        self._budget.pay_back(_usual_messages(decision), messages, key=_key(decision))
 
     def _would_be_too_large(self, decision: Decision) -> bool:
         """Tell whether embeddings would be longer than is read: each prompt's has the same length."""
@@ -102,11 +102,18 @@ class Learner:
         return decision.pool if decision.routed and head.attempts <= 1 else self._default
 
 
-def _most_messages(decision: Decision) -> int:
-    """Return the most response messages of a decision's response: one for each token when it is streamed."""
-    budget = decision.budget
+def _usual_messages(decision: Decision) -> float:
+    """Return what a decision's response comes to in messages: one for each token when it is streamed.
+
+    What such responses come to on average, not what the client declares: limits are many times the truth, and a
+    budget that asks for them learns from those that declare little, and from nobody else.
+    """
+    budget, estimate = decision.budget, _estimate(decision)
     assert budget is not None, "only decisions with a budget are kept"
-    return JSON_MESSAGES + (budget.all_outputs_tokens if decision.stream else 0)
+    if not decision.stream:
+        return JSON_MESSAGES
+    mean, most = estimate.mean_output_tokens, budget.all_outputs_tokens
+    return JSON_MESSAGES + (most if mean is None else min(mean * budget.sequences, most))
 
 
 def _prompts(decision: Decision) -> int:
