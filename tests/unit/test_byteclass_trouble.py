@@ -207,3 +207,25 @@ def test_a_miss_of_a_bound_at_its_physical_limit_does_not_move_it() -> None:
     assert 1_000.0 == estimator.state().models[0].q
     estimator.observe(estimate, Usage(round(estimate.prompt_tokens)))
     assert 1_000.0 - 0.5 * 0.01 == estimator.state().models[0].q
+
+
+def test_padding_is_learned_as_what_it_costs() -> None:
+    """Runs of spaces at 64 bytes a token are no implausible usage, and their price is found."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    for count in range(150):
+        text = (b"name" + b" " * (200 + 8 * count)) * 10
+        learning = estimator.observe(estimator.estimate(facts(text), ""), Usage(20 + len(text) // 64))
+        assert learning.refused is None
+    text = (b"name" + b" " * 640) * 20
+    expected = 40 + len(text) / 64
+    assert expected == pytest.approx(estimator.estimate(facts(text), "").prompt_tokens, rel=0.2)
+
+
+def test_reasoning_that_the_template_drops_gets_no_price() -> None:
+    """Where earlier reasoning is left out of the prompt, its price goes to nothing, and text keeps its own."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    for count in range(200):
+        asked = facts(WORDS * (1 + count % 7), dropped_text=WORDS * (count % 30))
+        estimator.observe(estimator.estimate(asked, ""), Usage(max(1, len(asked.text) // 4)))
+    asked = facts(WORDS * 5, dropped_text=WORDS * 40)
+    assert len(asked.text) / 4 == pytest.approx(estimator.estimate(asked, "").prompt_tokens, rel=0.1)

@@ -129,3 +129,21 @@ def test_embeddings_that_were_too_large_are_not_kept_again() -> None:
     router.learner.not_learned(first, ResponseFault.TOO_LARGE)
     assert [True, False, False] == [embedded(prompts) is not None for prompts in (99, 100, 500)]
     assert embedded(500, "other") is not None
+
+
+@pytest.mark.parametrize("per_s", [20, 100])
+def test_clients_that_declare_much_are_learned_from_under_load(per_s: int) -> None:
+    """Streams that may take 8,192 tokens and take 200 are asked for 200.
+
+    What the young overdraw is paid back in ten seconds; from then on some are learned from in every second.
+    """
+    router, kept_at = make_router(), []
+    fields = {"max_tokens": 8_192, "stream": True, "stream_options": {"include_usage": True}}
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hello there."}]} | fields).encode()
+    for number in range(20 * per_s):
+        decision = router.decide(Api.CHAT, HEAD, body)
+        if router.learner.keeps(decision, number / per_s):
+            kept_at.append(number // per_s)
+            router.learner.learn(decision, OK, Usage(13, 200))
+            router.learner.settle(decision, 203)
+    assert set(range(11, 20)) <= set(kept_at)

@@ -257,3 +257,14 @@ def test_output_of_several_sequences_says_nothing_of_one(kind: Literal["byteclas
     facts = RequestFacts(Api.CHAT, "m", b"hello there", messages=1, sequences=2)
     assert estimator.observe(estimator.estimate(facts, ""), Usage(10, 90)).refused is None
     assert () == estimator.state().outputs
+
+
+def test_the_mean_length_is_of_the_category_or_else_of_its_model() -> None:
+    """What responses come to on average is known within the width of a bin from the first one on."""
+    lengths = OutputLengths(EstimatorSettings())
+    assert lengths.mean(CategoryKey("m", "a")) is None
+    for tokens in (100, 200, 300):
+        lengths.observe(CategoryKey("m", "a"), tokens, cut=False)
+    lengths.observe(CategoryKey("m", "b"), 2_000, cut=False)
+    assert 200 == pytest.approx(lengths.mean(CategoryKey("m", "a")), rel=0.1)
+    assert 650 == pytest.approx(lengths.mean(CategoryKey("m", "new")), rel=0.1)

@@ -5,16 +5,17 @@ not have. The response's usage tells, afterwards and for some requests, what the
 
 The idea. Tokens are a sum over what stands in the text: so much for a Han character, so much for each word that
 begins. What differs between models is the prices. So, with x the features of a request (features.py: counts of
-byte classes, of transitions between them, and of structure):
+byte classes, of transitions between them, of scripts, letter pairs and runs, and of structure):
 
     1. priced   = w.x                       w: least squares on relative error, one per model (least_squares.py)
     2. estimate = priced * exp(r)           r: exponential mean of log(actual / priced) per category (residual.py)
     3. bound    = estimate * exp(q * s)     q: adaptive conformal inference, one per model (bound.py)
-       s^2      = spread^2 + doubt          what the category scatters; what the prices do not know yet (leverage)
+       s^2      = s0^2 exp(t.f)             t: log-linear in size, leverage, ... of this request (scale.py)
+       s0^2     = spread^2 + doubt          what the category scatters; what the prices do not know yet (leverage)
                                             and the grain of counting: k tokens scatter by sqrt(GRAIN k)
     4. each lies within physical limits: no tokenizer in use makes more than one token of a byte of text, or fewer
-       than one of 16; what is not text costs at most OVERHEAD times its price, prior or learned, and
-       TEMPLATE_TOKENS. (belief.py does these four.)
+       than one of 16 (of padding, of 128); what is not text costs at most OVERHEAD times its price, prior or
+       learned, and TEMPLATE_TOKENS. (belief.py does these four.)
 
 After a response with k prompt tokens the request is estimated once more, by the model as it is now: hundreds of
 requests may be on their way at a time, and what the first responses taught must not be learned again from each of
@@ -24,15 +25,16 @@ that, k with it, and the response is believed by as much less (Huber's weight on
 falls as errors grow). So usage that is off by ten times, from a wrong counter or a prompt cut by the server,
 moves next to nothing; usage that no tokenizer could make of the text is refused. Where most of the last responses
 are beyond belief, it is the model that is wrong (another tokenizer or template behind the same name): prices,
-residuals and bound start anew, and responses are believed as they are. A miss does not count where no q could have
-helped: of an error beyond WILD, as from a broken counter, or of a bound at its physical limit.
+residuals, scale and bound start anew, and responses are believed as they are. A miss does not count where no q
+could have helped: of an error beyond WILD, as from a broken counter, or of a bound at its physical limit.
 
 The units are tokens and bytes throughout; errors are natural logarithms of ratios. Time and space for each request
-are constant: the text is looked at once, in at most 32 KB of samples, and a model is a 45 x 45 matrix.
+are constant: the text is looked at once, in at most 32 KB of samples, and a model is a 119 x 119 matrix.
 
 Prior art, and what was rejected. One EMA of bytes per token (the paper, ema.py): text of mixed kinds has no one
 ratio, and 20 % of requests exceed its margin. The same for each kind of text, even if told: wrong in every mixed
-prompt. Byte classes without transitions: blind to the length of words, two to four times the error. NLMS and
+prompt. Byte classes without transitions: blind to the length of words, two to four times the error. Byte classes
+without scripts and letter pairs: four times the error where scripts are mixed (docs/estimator.md). NLMS and
 Sherman-Morrison RLS: see least_squares.py. A small neural network, untried: nothing to explain a decision with,
 and no sums to merge.
 """
