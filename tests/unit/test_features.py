@@ -5,8 +5,8 @@ import pytest
 
 from extproc.core.estimator.features import (
     FEATURE_NAMES,
-    FOREIGN,
     MEDIA,
+    SCRIPT_PRICES,
     STRUCTURE,
     TEXT_FEATURES,
     features,
@@ -14,15 +14,16 @@ from extproc.core.estimator.features import (
     structure_tokens,
 )
 from extproc.core.estimator.settings import MediaTokens
-from extproc.core.estimator.text import digrams
+from extproc.core.estimator.text import look
 from extproc.core.facts import Api, MediaCount, RequestFacts
 
 
 def counted(text: str, **fields: object) -> dict[str, float]:
     """Return the features that are not zero, by name."""
     facts = RequestFacts(Api.CHAT, "m", text.encode(), **fields)  # type: ignore[arg-type]
-    x = features(facts, digrams(facts.text))
-    return {name: count for name, count in zip(FEATURE_NAMES, x.tolist(), strict=True) if count}
+    x = features(facts, look(facts.text))
+    counts = zip(FEATURE_NAMES, x.tolist(), strict=True)
+    return {name: count for name, count in counts if count and not name.startswith("letter pair")}
 
 
 @pytest.mark.parametrize(
@@ -43,8 +44,10 @@ def counted(text: str, **fields: object) -> dict[str, float]:
         ("\n a", {"line": 1, "space": 1, "vowel": 1, "blank line": 1, "indentation": 1, "word start": 1}),
         ("世界", {"han": 2, "foreign word start": 1}),
         ("ф", {"cyrillic": 1, "foreign word start": 1}),
-        ("ண", {"indic": 1, "foreign word start": 1}),
-        ("ก", {"indic": 1, "southern indic": 1, "foreign word start": 1}),
+        ("ண", {"tamil": 1, "foreign word start": 1}),
+        ("ก", {"thai": 1, "foreign word start": 1}),
+        (" " * 8, {"space": 8, "indentation": 8, "byte in a run of blanks": 8}),
+        ("-" * 8, {"joiner": 8, "marks": 7, "byte in a run": 8}),
         ("🌍", {"emoji": 1, "foreign word start": 1}),
     ],
 )
@@ -55,9 +58,9 @@ def test_what_stands_in_a_text(text: str, expected: dict[str, float]) -> None:
 
 def test_what_stands_beside_the_text() -> None:
     """Messages, tools, calls and media are counted; that tools are offered at all is a feature of its own."""
-    media = MediaCount(1, 2, 3, 4, 5, 6)
+    media = MediaCount(2, 3, 4, 5, 6, 7, image_patches=1)
     expected = {"request": 1, "message": 7, "tools offered": 1, "tool": 8, "tool call": 9}
-    assert expected | dict(zip(MEDIA, range(1, 7), strict=True)) == counted(
+    assert expected | dict(zip(MEDIA, range(1, 8), strict=True)) == counted(
         "", messages=7, tools=8, tool_calls=9, media=media
     )
 
@@ -82,13 +85,13 @@ def test_vocabularies_that_are_thrifty_with_one_script_are_so_with_others() -> N
     believed = prior(MediaTokens())
     han, kana, vowel = (FEATURE_NAMES.index(name) for name in ("han", "kana", "vowel"))
     covariance, mean = believed.covariance, believed.mean
-    assert 0.25 * mean[han] * mean[kana] == pytest.approx(covariance[han, kana])
-    assert 0.5 * mean[han] ** 2 == pytest.approx(covariance[han, han])
+    assert 0.3**2 * mean[han] * mean[kana] == pytest.approx(covariance[han, kana])
+    assert (0.5**2 + 0.3**2) * mean[han] ** 2 == pytest.approx(covariance[han, han])
     assert [0.0, 0.09] == pytest.approx([covariance[vowel, han], covariance[vowel, vowel]])
     cyrillic = FEATURE_NAMES.index("cyrillic")
-    assert (0.5**2 + 0.5**2) * mean[cyrillic] ** 2 == pytest.approx(covariance[cyrillic, cyrillic])
+    assert (0.5**2 + 0.3**2) * mean[cyrillic] ** 2 == pytest.approx(covariance[cyrillic, cyrillic])
     assert np.allclose(believed.precision @ covariance, np.eye(len(mean)))
-    assert len(FOREIGN) == np.count_nonzero(covariance[han])
+    assert len(SCRIPT_PRICES) == np.count_nonzero(covariance[han])
 
 
 def test_prices_of_text_may_be_others() -> None:
@@ -97,11 +100,11 @@ def test_prices_of_text_may_be_others() -> None:
     assert [0.1] * TEXT_FEATURES == others.mean[:TEXT_FEATURES].tolist()
     assert ours.mean[TEXT_FEATURES:].tolist() == others.mean[TEXT_FEATURES:].tolist()
     han = FEATURE_NAMES.index("han")
-    assert 0.1**2 + 0.05**2 == pytest.approx(others.covariance[han, han])
+    assert 0.1**2 + 0.03**2 == pytest.approx(others.covariance[han, han])
 
 
 def test_structure_is_priced_without_the_text() -> None:
     """What a request costs beside its text is the sum of its structure and media at the given prices."""
     facts = RequestFacts(Api.CHAT, "m", b"some text", messages=2, tools=3, media=MediaCount(small_images=1))
-    x = features(facts, digrams(facts.text))
+    x = features(facts, look(facts.text))
     assert 4 + 2 * 4 + 100 + 3 * 4 + 256 == structure_tokens(x, prior(MediaTokens()).mean)
