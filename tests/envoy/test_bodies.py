@@ -61,13 +61,14 @@ def test_body_without_content_length_is_routed(caller: Caller) -> None:
 
 
 def test_gzip_request_goes_on_untouched(caller: Caller) -> None:
-    """A compressed request is not looked into: the long pool gets it as it is, and judges it."""
+    """A compressed request is looked into and goes on as it is; these pools take none, and so it is repaired."""
     body = gzip.compress(TEXT)
     response = caller.http.post("/v1/chat/completions", content=body, headers=JSON | {"content-encoding": "gzip"})
     assert ("long", 400) == (response.headers["x-served-by"], response.status_code)
     assert sha256(body).hexdigest() == response.headers["x-body-sha256"]
-    ((_, received),) = caller.received()
-    assert "gzip" == received.headers["content-encoding"]
+    assert "fits" == caller.access_log()[0]["reason"]
+    assert ["short", "long"] == [pool for pool, _ in caller.received()]
+    assert {"gzip"} == {received.headers["content-encoding"] for _, received in caller.received()}
 
 
 def test_bad_request_gets_the_pools_own_400(caller: Caller) -> None:
@@ -201,3 +202,19 @@ def test_by_pass_for_very_large_bodies(build: Build, mode: str, router: RouterPr
     caller.stack.gateway.set_runtime("dualpool.bypass_percent", 100)
     assert ("long", None, "very_large_body") == routed()
     assert 1 == caller.stack.gateway.statistic("http.ingress.ext_proc.streams_started")
+
+
+def test_streams_that_are_never_closed(build: Build, mode: str) -> None:
+    """With `exchange.close: never` requests are routed, responses teach, and bodies of any size are whole."""
+    caller = build(mode, exchange={"close": "never"})
+    long = chat_body(MODEL, "word " * 400_000, max_tokens=16)
+    foreign = caller.http.post("/upload", content=in_pieces(long), headers=JSON)
+    assert 404 == foreign.status_code
+    for body, pool in ((TEXT, "short"), (long, "long"), (b"no JSON", "long")):
+        response = caller.http.post("/v1/chat/completions", content=body, headers=JSON)
+        assert pool == response.headers["x-served-by"]
+        assert sha256(body).hexdigest() == response.headers["x-body-sha256"]
+    eventually(lambda: caller.stack.router.metric("dualpool_streams_open") == 0, "all streams have ended")
+    gateway = caller.stack.gateway
+    assert 4 == gateway.statistic("http.ingress.ext_proc.streams_closed")
+    assert 0 == gateway.statistic("http.ingress.ext_proc.failure_mode_allowed")

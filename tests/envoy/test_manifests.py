@@ -66,7 +66,7 @@ def test_probes_ask_for_what_the_router_responses(pod: dict[str, Any], configura
     container = pod["containers"][0]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert configuration.listen.address.endswith(f":{ports['grpc-ext-proc']}")
-    assert configuration.admin.address.endswith(f":{ports['http-admin']}")
+    assert configuration.admin.probes_address.endswith(f":{ports['http-admin']}")
     probe = container["readinessProbe"]["grpc"]
     assert ports["grpc-ext-proc"] == probe["port"]
     assert probe["service"] in NAMES
