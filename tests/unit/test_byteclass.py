@@ -12,7 +12,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.bound import AdaptiveBound
 from extproc.core.estimator.byteclass import ByteClassEstimator
-from extproc.core.estimator.features import features, structure_tokens
+from extproc.core.estimator.features import FEATURE_NAMES, features, structure_tokens
 from extproc.core.estimator.protocol import Source
 from extproc.core.estimator.settings import ByteClassSettings, EstimatorSettings
 from extproc.core.estimator.text import look
@@ -277,6 +277,8 @@ def test_state_of_another_size_is_refused(which: str, more: int) -> None:
     (model,) = state.models
     sums = {"sums_a": model.sums_a, "sums_b": model.sums_b}
     sums[which] = (*sums[which], 1.0) if more > 0 else sums[which][:-1]
-    with pytest.raises(ConfigurationError, match="learned sums of model 'm' are not over 45 features"):
+    with pytest.raises(
+        ConfigurationError, match=f"learned sums of model 'm' are not over {len(FEATURE_NAMES)} features"
+    ):
         other.load(replace(state, models=(replace(model, sums_a=sums["sums_a"], sums_b=sums["sums_b"]),)))
     assert ByteClassEstimator(EstimatorSettings()).state() == other.state()
