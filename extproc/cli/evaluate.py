@@ -7,6 +7,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from extproc.cli.folders import cache_folder
 from extproc.core.errors import ConfigurationError
 
 __all__ = ["add"]
@@ -14,8 +15,7 @@ __all__ = ["add"]
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command's parser."""
-    data = Path(os.environ.get("DUALPOOL_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "dualpool"
+    data = Path(os.environ.get("DUALPOOL_DATA", "."))
     trace = data / "azure2023" / "AzureLLMInferenceTrace_conv.csv"
     parser = subparsers.add_parser(
         "evaluate",
@@ -39,7 +39,10 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         help="names, or files FOLDER/tokenizer.json, separated by commas (default: %(default)s)",
     )
     parser.add_argument(
-        "--cache", type=Path, default=cache, help="folder for counts of tokens (default: ~/.cache/dualpool)"
+        "--cache",
+        type=Path,
+        default=cache_folder(),
+        help="folder for counts of tokens (default: ~/.cache/dualpool)",
     )
     parser.add_argument("--report", type=Path, help="write the tables to this Markdown file too")
     parser.add_argument("--plot", type=Path, help="write the convergence plot to this PNG")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from extproc.cli.folders import cache_folder
 from extproc.cli.plan_options import (
     add_options,
     head_room_of,
@@ -117,8 +118,7 @@ def _cache(args: argparse.Namespace) -> Path | None:
         return None
     if args.cache is not None:
         return check_directory("--cache", args.cache)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "dualpool" / "plan"
+    return cache_folder() / "plan"
 
 
 def _print(plan: "Plan", costs: "Costs", *, as_json: bool) -> None:

@@ -18,7 +18,7 @@ from extproc.core.estimator.text import (
     text_kind,
 )
 
-DATA = Path(os.environ.get("DUALPOOL_DATA", Path(__file__).parents[3] / "shared" / "data"))
+DATA = Path(os.environ.get("DUALPOOL_DATA", "."))
 PHRASES = {
     "The quick brown fox jumps over the lazy dog.": TextKind.LATIN,
     "Größere Übungen für geübte Bäcker": TextKind.LATIN,
