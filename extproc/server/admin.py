@@ -147,7 +147,11 @@ class _Server(ThreadingHTTPServer):
             return _text(HTTPStatus.MISDIRECTED_REQUEST, "reach this address by its number, or as localhost\n")
         if path.partition("?")[0] not in self._paths:
             return _text(HTTPStatus.NOT_FOUND, f"paths: {' '.join(self._paths)}\n")
-        return self._pages.page(path)
+        try:
+            return self._pages.page(path)
+        except Exception as error:  # noqa: BLE001  (a client is told, whatever it is)
+            log.error("exception in the admin server", exc_info=error)
+            return _text(HTTPStatus.INTERNAL_SERVER_ERROR, "an exception in the router; see its log\n")
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401  (the base class's)
         """Serve a connection, unless there are too many."""

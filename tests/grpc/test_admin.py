@@ -296,3 +296,21 @@ def test_the_state_is_not_made_again_and_again(router: Router, monkeypatch: pyte
 
     asyncio.run(scenario())
     assert 1 == len(made)
+
+
+def test_a_page_that_cannot_be_made_is_a_500_and_a_line_of_the_log(
+    router: Router, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client is told, and the log says why."""
+
+    def broken(_state: LearnedState) -> str:
+        raise KeyError("a fault of ours")
+
+    monkeypatch.setattr("extproc.server.admin.to_json", broken)
+
+    async def scenario() -> None:
+        async with router() as app:
+            assert 500 == (await get(app, "/state")).status_code
+
+    asyncio.run(scenario())
+    assert ["exception in the admin server"] == [r.getMessage() for r in caplog.records if r.exc_info]
