@@ -149,8 +149,8 @@ class _Server(ThreadingHTTPServer):
             return _text(HTTPStatus.NOT_FOUND, f"paths: {' '.join(self._paths)}\n")
         try:
             return self._pages.page(path)
-        except Exception as error:  # noqa: BLE001  (a client is told, whatever it is)
-            log.error("exception in the admin server", exc_info=error)
+        except Exception:  # the client is told, whatever it is
+            log.exception("exception in the admin server")
             return _text(HTTPStatus.INTERNAL_SERVER_ERROR, "an exception in the router; see its log\n")
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401  (the base class's)
