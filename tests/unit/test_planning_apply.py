@@ -13,16 +13,8 @@ from extproc.documents import read_document
 from tests.unit.planning_command import refusal_of
 
 QUESTION = ["--rate", "10", "--model", "llama-3-8b", "--gpu", "h100-80g", "--times", "roofline", "--simulate"]
-QUESTION += [
-    "--requests",
-    "3000",
-    "--objective",
-    "<=8192: ttft 0.6s; else: ttft 30s",
-    "--cache",
-    "none",
-    "--spare",
-    "0",
-]
+QUESTION += ["--requests", "2000", "--objective", "<=8192: ttft 3s; else: ttft 30s", "--cache", "none"]
+QUESTION += ["--spare", "0", "--tune", "none", "--router", "oracle"]
 QUESTION += ["--balance", "full-scan", "--threshold", "3072"]
 
 

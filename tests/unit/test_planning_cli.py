@@ -74,7 +74,20 @@ def test_a_simulation_is_cached_by_its_inputs(run: Run, trace: Path, monkeypatch
         "--gpu",
         "h100-80g",
     ]
-    question += ("--simulate", "--tune", "none", "--requests", 2000, "--seeds", 1, "--threshold", 2048, "--json")
+    question += (
+        "--simulate",
+        "--tune",
+        "none",
+        "--router",
+        "oracle",
+        "--requests",
+        2000,
+        "--seeds",
+        1,
+        "--threshold",
+        2048,
+        "--json",
+    )
     _, first, _ = run(*question)
 
     def never(*_: object) -> None:
@@ -104,6 +117,8 @@ def test_simulated_fleets_are_priced_with_their_spares(run: Run, trace: Path) ->
         "--simulate",
         "--tune",
         "none",
+        "--router",
+        "oracle",
         "--requests",
         2000,
         "--seeds",
@@ -144,6 +159,8 @@ def test_the_routers_own_estimator_is_in_the_loop_by_default(run: Run, trace: Pa
         1,
         "--threshold",
         2048,
+        "--balance",
+        "full-scan",
         "--json",
     )
 
@@ -167,6 +184,8 @@ def test_the_balancer_can_be_round_robin(run: Run, trace: Path) -> None:
         "--simulate",
         "--tune",
         "none",
+        "--router",
+        "oracle",
         "--requests",
         2000,
         "--seeds",
@@ -198,6 +217,8 @@ def test_searches_over_processes_find_the_same_fleets(run: Run, trace: Path) -> 
         "--simulate",
         "--tune",
         "none",
+        "--router",
+        "oracle",
         "--requests",
         2000,
         "--seeds",

@@ -23,7 +23,7 @@ from extproc.planning.workload.texts import KINDS
 __all__ = ["LearningRouter", "OnePoolRouter", "OracleRouter", "Router"]
 
 MODEL = "simulated"
-SAMPLE = 10_000  # requests that are looked at in a run
+SAMPLE = 3_000  # requests that are looked at in a run
 MOST_RESPONSE_BYTES = 1  # no response is read here: its usage is known
 ANSWERED = ResponseHead(200)
 LEARN_ALL = LearningSettings(messages_per_s=1e12, burst_messages=1e12)
