@@ -113,8 +113,8 @@ def test_every_body_arrives_with_no_router(serve: Callable[..., Served], mode: s
 def test_retries_on_the_default_route_corrupt_bodies(serve: Callable[..., Served]) -> None:
     """Streamed mode, and retries on the default route: Envoy sends the head of bodies twice, with status 200.
 
-    This is Envoy's fault (envoy#36119), shown without the mend. It is a race, so the bodies are sent until one of them
-    lost it. When none does in all rounds, Envoy may have mended it.
+    This is Envoy's fault (envoy#36119), shown without the mend. It is a race, so the bodies are sent until one
+    of them lost it. When none does in all rounds, Envoy may have mended it.
     """
     served = serve("streamed", retries_on_the_default_route)
     rounds = ([each for each in send(served, left_alone) if each.intact is False] for _ in range(ROUNDS))
