@@ -4,14 +4,21 @@ import json
 from itertools import pairwise
 from typing import Any
 
+from hypothesis import strategies as st
+
 from extproc.core.exchange.events import (
     BodyMode,
+    Deadline,
+    Drain,
     Event,
     Modes,
     RequestBody,
     RequestHeaders,
+    RequestTrailers,
     ResponseBody,
     ResponseHeaders,
+    ResponseTrailers,
+    Shed,
 )
 from extproc.core.facts import RequestHead, ResponseHead
 
@@ -65,3 +72,60 @@ def response(body: bytes, places: list[int] | None = None, head: ResponseHead = 
     """Return the events of a response."""
     pieces = [ResponseBody(piece, end_of_stream=False) for piece in cut(body, places or [])]
     return [ResponseHeaders(head), *pieces, ResponseBody(b"", end_of_stream=True)]
+
+
+EVENTS = st.one_of(
+    st.builds(RequestHeaders, st.just(CHAT) | st.builds(RequestHead, st.text(), st.text()), st.booleans()),
+    st.builds(RequestBody, st.sampled_from([chat(), b"{", b"", b"x" * 70_000]) | st.binary(), st.booleans()),
+    st.builds(RequestTrailers),
+    st.builds(ResponseHeaders, st.builds(ResponseHead, st.integers(0, 999), st.text(), st.text())),
+    st.builds(ResponseHeaders, st.sampled_from([JSON_RESPONSE, SSE_RESPONSE]), st.booleans()),
+    st.builds(ResponseBody, st.just(usage()) | st.binary(), st.booleans()),
+    st.builds(ResponseTrailers),
+    st.builds(Deadline),
+)
+
+
+def in_a_possible_order(events: list[Event]) -> list[Event]:
+    """Keep the events that a gateway could send: headers once and first in each phase, nothing after its end."""
+    kept: list[Event] = []
+    begun: set[str] = set()
+    ended: set[str] = set()
+    for event in events:
+        phase, kind = type(event).__name__[:7], type(event).__name__
+        if isinstance(event, Deadline):
+            kept.append(event)
+        elif phase not in ended and ("Headers" in kind) == (phase not in begun):
+            begun.add(phase)
+            kept.append(event)
+            if "Trailers" in kind or getattr(event, "end_of_stream", False):
+                ended.add(phase)
+    return kept
+
+
+MODES = st.builds(Modes, st.sampled_from(BodyMode), st.sampled_from(BodyMode), st.booleans())
+
+
+@st.composite
+def exchanges(draw: st.DrawFn) -> list[Event]:
+    """Draw an exchange as a gateway goes through it: any bodies in any pieces, ended in any way, or broken off."""
+    body = draw(st.sampled_from([chat(), chat(stream=True), chat("word " * 30_000), b"{", b""]))
+    places = st.lists(st.integers(0, 200_000), max_size=3)
+    ends: list[Event] = [RequestBody(b"", end_of_stream=True), RequestTrailers()]
+    pieces: list[Event] = [RequestBody(piece, end_of_stream=False) for piece in cut(body, draw(places))]
+    asked: list[Event] = [RequestHeaders(CHAT), *pieces, draw(st.sampled_from(ends))]
+    head = ResponseHead(
+        draw(st.sampled_from([200, 200, 400, 503])), "application/json", "", draw(st.integers(1, 2))
+    )
+    answer = draw(st.sampled_from([usage(), usage(0), b"{", b"", b"x" * 70_000]))
+    lasts: list[Event] = [ResponseBody(answer, end_of_stream=True), ResponseTrailers()]
+    answered = [*response(answer, draw(places), head)[:-1], draw(st.sampled_from(lasts))]
+    events = [*(whole(body) if draw(st.booleans()) else asked), *answered]
+    others: list[Event] = [Deadline(), Drain(), Shed()]
+    for event in draw(st.lists(st.sampled_from(others), max_size=2)):
+        events.insert(draw(st.integers(1, len(events))), event)
+    return events[: draw(st.integers(1, len(events) + 20))]
+
+
+# What a gateway could send: mostly whole exchanges, and anything in any order that it may have.
+SEQUENCES = exchanges() | st.lists(EVENTS, max_size=12).map(in_a_possible_order)

@@ -4,7 +4,7 @@ from math import exp
 
 import pytest
 
-from extproc.core.estimator.bound import MAX_LOG, START, STEP, AdaptiveBound
+from extproc.core.estimator.bound import AdaptiveBound
 
 
 def test_q_never_falls_below_zero() -> None:
@@ -14,22 +14,22 @@ def test_q_never_falls_below_zero() -> None:
         bound.observe(missed=False)
     assert (0.0, 100.0) == (bound.q, bound.above(100.0, 0.3))
     bound.observe(missed=True)
-    assert STEP * 0.5 == bound.q
+    assert 0.5 * 0.5 == bound.q
 
 
 @pytest.mark.parametrize("epsilon", [0.01, 0.1])
 def test_steps_balance_at_epsilon(epsilon: float) -> None:
     """One miss in 1 / epsilon prompts leaves q where it was; a miss weighs as much as all the others."""
     bound = AdaptiveBound(epsilon)
-    assert START == bound.q
+    assert 4.0 == bound.q
     bound.observe(missed=True)
-    assert START + STEP * (1 - epsilon) == pytest.approx(bound.q)
+    assert 4.0 + 0.5 * (1 - epsilon) == pytest.approx(bound.q)
     for _ in range(round(1 / epsilon) - 1):
         bound.observe(missed=False)
-    assert START == pytest.approx(bound.q)
+    assert 4.0 == pytest.approx(bound.q)
 
 
 def test_a_bound_is_q_scales_above_the_estimate() -> None:
     """The bound is the estimate times exp(q * scale), and no number whose exponent has no end."""
     assert 100 * exp(3 * 0.1) == pytest.approx(AdaptiveBound(0.01, q=3.0).above(100, 0.1))
-    assert 100 * exp(MAX_LOG) == AdaptiveBound(0.01, q=1e6).above(100, 1e6)
+    assert 100 * exp(20.0) == AdaptiveBound(0.01, q=1e6).above(100, 1e6)

@@ -62,3 +62,52 @@ def test_many_small_prompts_are_not_taken_for_a_large_one(api: Api) -> None:
     rule = EarlyRule(largest_optional_tokens=10, max_held_bytes=2_000)
     assert 2_000 == rule.first_look(api) == rule.next_look(api, b"x" * 1_999)
     assert 0 == rule.next_look(api, b"x" * 2_000)
+
+
+@pytest.mark.parametrize(
+    ("size", "look"),
+    [
+        (0, 1_600),
+        (1_000, 1_600),
+        (1_281, 1_601),
+        (1_501, 1_876),
+        (1_599, 1_998),
+        (1_600, 0),
+        (1_999, 0),
+        (2_500, 0),
+    ],
+)
+def test_a_body_without_media_is_looked_at_again_after_a_quarter_more(size: int, look: int) -> None:
+    """The next look is where the text may be too much, but not before a quarter more has come."""
+    rule = EarlyRule(largest_optional_tokens=100, max_held_bytes=10_000)
+    assert (1_600, look) == (rule.first_look(Api.CHAT), rule.next_look(Api.CHAT, b"x" * size))
+
+
+@pytest.mark.parametrize(
+    ("text", "media", "look"),
+    [
+        (1_590, 10, 2_000),  # just as many bytes as would be too much text
+        (1_000, 1_000, 2_600),
+        (1_599, 401, 2_500),  # a quarter more than 2,000
+        (1_600, 400, 0),
+        (1_000, 1_500, 3_000),  # as much as is held of any body
+    ],
+)
+def test_media_puts_off_the_next_look(text: int, media: int, look: int) -> None:
+    """As much more may come as there is media, up to what is held of any body."""
+    rule = EarlyRule(largest_optional_tokens=100, max_held_bytes=3_000)
+    body = b'"data:image/png;base64,'.rjust(text, b"x") + b"A" * media
+    assert look == rule.next_look(Api.CHAT, body)
+
+
+def test_of_each_form_512_items_are_looked_for() -> None:
+    """The work is bounded: what is beyond counts as text."""
+    assert 512 * 4 == media_bytes(b'"url": ";base64,QUJD", ' * 600)
+    assert 512 * 4 == media_bytes(b'"data": "QUJD", ' * 600)
+    assert 511 * 4 == media_bytes(b'"data": "QUJD", ' * 511)
+
+
+@pytest.mark.parametrize("body", [b'"data": "QUJD"', b';base64,QUJD"', b'"data":"QUJD', b'";base64,QUJD'])
+def test_media_may_stand_at_the_very_start(body: bytes) -> None:
+    """A body that begins with the mark of media has media."""
+    assert 4 == media_bytes(body)

@@ -35,8 +35,10 @@ from tests.unit.exchanges import (
     DUPLEX,
     IN_PIECES,
     JSON_RESPONSE,
+    MODES,
     PARTIAL,
     ROUTABLE,
+    SEQUENCES,
     SSE_RESPONSE,
     STREAMED,
     chat,
@@ -89,38 +91,9 @@ def test_an_response_teaches_however_it_is_cut(connect: Connect, places: list[in
     assert gateway.closed
 
 
-EVENTS = st.one_of(
-    st.builds(RequestHeaders, st.just(CHAT) | st.builds(RequestHead, st.text(), st.text()), st.booleans()),
-    st.builds(RequestBody, st.sampled_from([chat(), b"{", b"", b"x" * 70_000]) | st.binary(), st.booleans()),
-    st.builds(RequestTrailers),
-    st.builds(ResponseHeaders, st.builds(ResponseHead, st.integers(0, 999), st.text(), st.text())),
-    st.builds(ResponseHeaders, st.sampled_from([JSON_RESPONSE, SSE_RESPONSE]), st.booleans()),
-    st.builds(ResponseBody, st.just(usage()) | st.binary(), st.booleans()),
-    st.builds(ResponseTrailers),
-    st.builds(Deadline),
-)
-
-
-def in_a_possible_order(events: list[Event]) -> list[Event]:
-    """Keep the events that a gateway could send: headers once and first in each phase, nothing after its end."""
-    kept: list[Event] = []
-    begun: set[str] = set()
-    ended: set[str] = set()
-    for event in events:
-        phase, kind = type(event).__name__[:7], type(event).__name__
-        if isinstance(event, Deadline):
-            kept.append(event)
-        elif phase not in ended and ("Headers" in kind) == (phase not in begun):
-            begun.add(phase)
-            kept.append(event)
-            if "Trailers" in kind or getattr(event, "end_of_stream", False):
-                ended.add(phase)
-    return kept
-
-
 @given(
-    events=st.lists(EVENTS, max_size=12),
-    modes=st.builds(Modes, st.sampled_from(BodyMode), st.sampled_from(BodyMode), st.booleans()),
+    events=SEQUENCES,
+    modes=MODES,
 )
 @settings(max_examples=300)
 def test_whatever_comes_no_response_is_one_that_envoy_forbids(
@@ -128,7 +101,7 @@ def test_whatever_comes_no_response_is_one_that_envoy_forbids(
 ) -> None:
     """Any possible sequence of events in any mode gets only responses that Envoy accepts, and nothing raises."""
     gateway = connect(modes, max_held_bytes=100_000)
-    for event in in_a_possible_order(events):
+    for event in events:
         if isinstance(event, Deadline) and not gateway.exchange.holding:
             continue
         gateway.send(event)
@@ -505,8 +478,8 @@ def test_a_body_in_an_unknown_encoding_goes_long(connect: Connect) -> None:
 
 
 @given(
-    events=st.lists(EVENTS, max_size=12),
-    modes=st.builds(Modes, st.sampled_from(BodyMode), st.sampled_from(BodyMode), st.booleans()),
+    events=SEQUENCES,
+    modes=MODES,
     drained_after=st.integers(0, 12),
 )
 @settings(max_examples=300)
@@ -515,7 +488,7 @@ def test_a_gateway_that_takes_a_close_for_an_error_gets_none(
 ) -> None:
     """With `close: never` everything that a gateway can send is replied to; the gateway ends the stream."""
     gateway = connect(modes, max_held_bytes=100_000, close=CloseRule.NEVER)
-    for number, event in enumerate(in_a_possible_order(events)):
+    for number, event in enumerate(events):
         if number == drained_after:
             gateway.send(Drain())
         if isinstance(event, Deadline) and not gateway.exchange.holding:

@@ -18,7 +18,7 @@ from extproc.core.exchange.events import (
     ResponseHeaders,
     ResponseTrailers,
 )
-from extproc.core.exchange.replies import ECHO_PIECE_BYTES, neutral_replies
+from extproc.core.exchange.replies import neutral_replies
 from extproc.core.facts import RequestHead
 from extproc.core.placing.policy import Pool, Reason
 from tests.unit.exchanges import (
@@ -46,7 +46,7 @@ def echoed(data: bytes, *, end_of_stream: bool) -> list[tuple[int, bool]]:
 
 def test_only_the_last_piece_of_a_large_body_is_the_end() -> None:
     """A body over 62 KiB goes back in pieces; Envoy takes nothing after the one that is marked as the last."""
-    full = ECHO_PIECE_BYTES
+    full = 62 * 1024
     assert [(full, False), (full, False), (1, True)] == echoed(b"x" * (2 * full + 1), end_of_stream=True)
     assert [(full, False), (full, True)] == echoed(b"x" * (2 * full), end_of_stream=True)
     assert [(full, False), (1, False)] == echoed(b"x" * (full + 1), end_of_stream=False)

@@ -26,10 +26,13 @@ OK = ResponseHead(200, "application/json")
 
 
 def make_router(
-    pools: Sequence[Pool] = TWO_POOLS, usage_in_streams: UsageInStreams = UsageInStreams.ASKED
+    pools: Sequence[Pool] = TWO_POOLS,
+    usage_in_streams: UsageInStreams = UsageInStreams.ASKED,
+    learning: LearningSettings | None = None,
 ) -> Router:
     """Return a router whose listener is a Recorder."""
-    recorder, estimator, budget = Recorder(), make_estimator(ESTIMATOR), LearningBudget(LearningSettings())
+    recorder, estimator = Recorder(), make_estimator(ESTIMATOR)
+    budget = LearningBudget(learning or LearningSettings())
     placer = Placer(Mode.ENFORCE, Pools(pools), estimator, 768 << 10)
     learner = Learner(Pools(pools), estimator, budget, recorder, 4 << 20, usage_in_streams=usage_in_streams)
     return Router(Mode.ENFORCE, placer, learner, recorder)
@@ -119,16 +122,11 @@ def test_embeddings_that_were_too_large_are_not_kept_again() -> None:
     """After a response longer than is read, requests of the model with as many prompts are released at once."""
     router = make_router()
 
-    def embedded(prompts: int, model: str = "e") -> Decision | None:
-        body = {"model": model, "input": ["a"] * prompts}
-        decision = router.decide(Api.EMBEDDINGS, RequestHead("POST", "/v1/embeddings"), json.dumps(body).encode())
-        return decision if router.learner.keeps(decision, 0.0) else None
-
-    first = embedded(100)
+    first = embedded(router, 100)
     assert first is not None
     router.learner.not_learned(first, ResponseFault.TOO_LARGE)
-    assert [True, False, False] == [embedded(prompts) is not None for prompts in (99, 100, 500)]
-    assert embedded(500, "other") is not None
+    assert [True, False, False] == [embedded(router, prompts) is not None for prompts in (99, 100, 500)]
+    assert embedded(router, 500, "other") is not None
 
 
 @pytest.mark.parametrize("per_s", [20, 100])
@@ -147,3 +145,112 @@ def test_clients_that_declare_much_are_learned_from_under_load(per_s: int) -> No
             router.learner.learn(decision, OK, Usage(13, 200))
             router.learner.settle(decision, 203)
     assert set(range(11, 20)) <= set(kept_at)
+
+
+STREAM = {"stream": True, "stream_options": {"include_usage": True}}
+
+
+def test_what_has_taught_nothing_yet_shares_one_reserve() -> None:
+    """Invented models together reserve what one key may; models that have taught have a reserve each."""
+    router = make_router(learning=LearningSettings(messages_per_s=0, burst_messages=300))
+    assert [True, True, False] == [kept(router, name, max_tokens=97, **STREAM) is not None for name in "abc"]
+    router = make_router(learning=LearningSettings(messages_per_s=0, burst_messages=300))
+    for name in "abc":
+        decision = kept(router, name, **STREAM)
+        assert decision is not None
+        router.learner.learn(decision, OK, Usage(9, 97))
+        router.learner.settle(decision, 0)
+    assert [True, True, True] == [kept(router, name, max_tokens=97, **STREAM) is not None for name in "abc"]
+
+
+def taught_router(burst: float) -> Router:
+    """Return a router of a model whose streams come to 20 tokens each; its budget is full again."""
+    router = make_router(learning=LearningSettings(messages_per_s=0, burst_messages=burst))
+    for _ in range(100):
+        decision = kept(router, "m", **STREAM)
+        assert decision is not None
+        router.learner.learn(decision, OK, Usage(9, 20))
+        router.learner.settle(decision, 0)
+    return router
+
+
+@pytest.mark.parametrize(
+    ("declared", "sequences", "usual", "most"),
+    [(100, 1, 1, 100), (100, 2, 2, 200), (10, 2, 2, 20), (20, 3, 3, 60), (100, 3, 3, 300)],
+)
+def test_a_stream_reserves_what_such_streams_come_to(declared: int, sequences: int, usual: int, most: int) -> None:
+    """The mean output of its category, for each sequence, and never more than the client lets it be."""
+    fields = {"max_tokens": declared, "n": sequences} | STREAM
+    decision = kept(taught_router(5_000), "m", **fields)
+    assert decision is not None
+    assert decision.estimate is not None
+    mean = decision.estimate.mean_output_tokens
+    assert mean is not None
+    assert 20 <= mean <= 24
+    messages = 3 + min(usual * mean, most)
+    for burst, second in ((2 * messages + 1e-6, True), (2 * messages - 1e-6, False)):
+        router = taught_router(burst)
+        assert kept(router, "m", **fields) is not None
+        assert second == (kept(router, "m", **fields) is not None)
+
+
+@pytest.mark.parametrize(("status", "succeeded"), [(200, 1), (201, 1), (400, 0), (500, 0)])
+def test_a_kept_request_that_succeeded_is_counted(status: int, succeeded: int) -> None:
+    """Whatever its response teaches."""
+    router = make_router()
+    decision = kept(router, "m", **STREAM)
+    assert decision is not None
+    router.learner.reader(decision, ResponseHead(status, "application/json"))
+    assert isinstance(router.listener, Recorder)
+    assert [decision] * succeeded == router.listener.calls_of("succeeded")
+
+
+def embedded(router: Router, prompts: int, model: str = "e") -> Decision | None:
+    """Return the decision of a request for embeddings, None when it is not kept."""
+    body = json.dumps({"model": model, "input": ["a"] * prompts}).encode()
+    decision = router.decide(Api.EMBEDDINGS, RequestHead("POST", "/v1/embeddings"), body)
+    return decision if router.learner.keeps(decision, 0.0) else None
+
+
+def test_the_fewest_prompts_that_were_too_many_count() -> None:
+    """Responses come in any order: that of five hundred prompts does not make a hundred possible again."""
+    router = make_router()
+    decisions = [embedded(router, prompts) for prompts in (100, 50, 500)]
+    for decision in decisions:
+        assert decision is not None
+        router.learner.not_learned(decision, ResponseFault.TOO_LARGE)
+    assert [True, False, False] == [embedded(router, prompts) is not None for prompts in (49, 50, 100)]
+
+
+@pytest.mark.parametrize("fault", [ResponseFault.NO_USAGE, ResponseFault.CUT_SHORT])
+def test_embeddings_that_failed_otherwise_are_kept_again(fault: ResponseFault) -> None:
+    """Only a response that was too long says that others will be."""
+    router = make_router()
+    decision = embedded(router, 100)
+    assert decision is not None
+    router.learner.not_learned(decision, fault)
+    assert embedded(router, 100) is not None
+
+
+def test_a_chat_that_was_too_long_says_nothing_of_embeddings() -> None:
+    """A model's name may stand for both."""
+    router = make_router()
+    decision = kept(router, "e", **STREAM)
+    assert decision is not None
+    router.learner.not_learned(decision, ResponseFault.TOO_LARGE)
+    assert embedded(router, 100) is not None
+
+
+def test_streams_on_their_way_do_not_make_a_model_report() -> None:
+    """However many streams without usage end after the third, the model is one that reports nothing."""
+    router = auto_router()
+    decisions = [kept(router, "m") for _ in range(6)]
+    for decision in decisions:
+        assert decision is not None
+        router.learner.not_learned(decision, ResponseFault.NO_USAGE)
+    assert kept(router, "m") is None
+
+
+def test_a_router_closes_streams_unless_it_is_told_not_to() -> None:
+    """A close is the shortest reply to everything."""
+    assert make_router().closes_streams

@@ -136,3 +136,47 @@ def test_invented_models_leave_the_others_their_share() -> None:
             learned += 1
             budget.pay_back(200, used=5, key="m")
     assert 500 == learned
+
+
+@pytest.mark.parametrize("burst", [300, 400])
+def test_a_small_burst_is_shared_by_as_much(burst: int) -> None:
+    """A hundred messages may be reserved by a stream and two hundred by a key, even of a small burst."""
+    budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=burst))
+    assert [True, True] == [budget.admit(6_000, key="a", young=True, now_s=0.0) for _ in range(2)]
+    assert not budget.admit(1, key="a", young=True, now_s=0.0)
+    others = [budget.admit(6_000, key=key, young=False, now_s=0.0) for key in ("b", "c")]
+    assert [True, burst == 400] == others
+    assert not budget.admit(1, key="d", young=False, now_s=0.0)
+
+
+def test_no_stream_reserves_more_than_there_is() -> None:
+    """A burst below a hundred is one stream's altogether, and not too small for any."""
+    budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=50))
+    assert budget.admit(6_000, key="a", young=False, now_s=0.0)
+    assert not budget.admit(1, key="b", young=False, now_s=0.0)
+
+
+def test_one_message_is_worth_a_stream() -> None:
+    """The smallest response is admitted, and the smallest reserve is kept until it is settled."""
+    budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=300))
+    assert budget.admit(100, young=True, now_s=0.0)
+    assert budget.admit(1, young=True, now_s=0.0)
+    budget.pay_back(100, used=100)
+    assert [True, True, False] == [budget.admit(messages, young=True, now_s=0.0) for messages in (100, 99, 1)]
+
+
+def test_nothing_is_remembered_of_a_key_that_has_no_stream() -> None:
+    """Names of models are clients': those of settled streams take no memory."""
+    budget = LearningBudget(LearningSettings())
+    for number in range(100):
+        assert budget.admit(3, key=str(number), young=True, now_s=0.0)
+        budget.pay_back(3, used=3, key=str(number))
+    assert {} == budget._reserved
+
+
+def test_each_stream_that_ends_makes_room_for_one() -> None:
+    """Of two open streams one ends: one may begin, and no other."""
+    budget = LearningBudget(LearningSettings(messages_per_s=1e6, burst_messages=1e6, max_streams=2))
+    assert [True, True] == [budget.admit(3, young=True, now_s=0.0) for _ in range(2)]
+    budget.pay_back(3, used=3)
+    assert [True, False] == [budget.admit(3, young=True, now_s=0.0) for _ in range(2)]

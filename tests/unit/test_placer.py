@@ -1,5 +1,6 @@
 """The placer by itself, as tools and the planner use it: facts in, a decision out."""
 
+import gzip
 import json
 from dataclasses import replace
 
@@ -9,7 +10,7 @@ from extproc.core.errors import BodyFault
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.facts import Api, RequestFacts, RequestHead
-from extproc.core.placing.decision import Mode
+from extproc.core.placing.decision import Decision, Mode
 from extproc.core.placing.policy import Pool, Pools, Reason
 from extproc.core.router.placer import Placer
 
@@ -83,3 +84,25 @@ def test_a_body_that_is_not_understood_goes_to_the_default_pool(
     decision = placer().decide(Api.CHAT, RequestHead(content_encoding=encoding), content)
     assert (reason, fault, len(content)) == (decision.reason, decision.fault, decision.body_bytes)
     assert (reason is Reason.FITS) == (decision.pool is SHORT) == decision.routed
+
+
+def test_a_decision_of_which_nothing_is_known() -> None:
+    """What was not seen whole is no stream, cannot be learned from, and has no sizes but those that were told."""
+    bare = Decision(LONG, Reason.EARLY, Mode.ENFORCE, routed=False, api=Api.CHAT)
+    assert bare == placer().unsure(Api.CHAT, Reason.EARLY, 0)
+    assert (False, False, 0, 0) == (bare.stream, bare.learnable, bare.body_bytes, bare.text_bytes)
+    assert 0 == placer().place(FACTS, "").body_bytes
+
+
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [(1_900, Reason.FITS), (1_999, Reason.FITS), (2_000, Reason.EARLY), (500_000, Reason.EARLY)],
+)
+def test_a_compressed_body_is_decided_by_what_it_holds(size: int, reason: Reason) -> None:
+    """Decoded it may be no larger than what is held of any body, though it came in a few bytes."""
+    content = json.dumps({"model": "m", "prompt": ["a"] * 100, "max_tokens": 1}).encode().ljust(size)
+    head = RequestHead(content_encoding="gzip")
+    packed = gzip.compress(content)
+    few = Placer(Mode.ENFORCE, Pools((SHORT, LONG)), make_estimator(EstimatorSettings()), 2_000)
+    decision = few.decide(Api.COMPLETIONS, head, packed)
+    assert (reason, len(packed)) == (decision.reason, decision.body_bytes)

@@ -169,7 +169,7 @@ def test_the_share_of_a_prompt_may_be_a_little_too_large_a_float() -> None:
 
 @pytest.mark.parametrize(
     ("cap", "prompt", "bound"),
-    [(None, 300, 400), (50, 50, 50), (350, 300, 350), (1, 1, 1), (0, 300, 400), (-1, 300, 400)],
+    [(None, 300, 400), (50, 50, 50), (350, 300, 350), (500, 300, 400), (1, 1, 1), (0, 300, 400), (-1, 300, 400)],
 )
 def test_truncation_caps_a_prompt(cap: int | None, prompt: int, bound: int) -> None:
     """truncate_prompt_tokens is the most of any prompt; a cap of nothing is none, and the larger pool is safe."""
@@ -203,3 +203,37 @@ def test_a_stored_response_stays_where_later_requests_find_it(
     pools = Pools(THREE.ascending, stored_by_default=by_default)
     facts = RequestFacts(Api.RESPONSES, "m", b"", stored=stored)
     assert reason == pools.place(facts, TokenBudget(1, 1, 0, 1, 1))[1]
+    if not by_default:  # as vLLM is, and as pools are where nothing is said
+        assert reason == THREE.place(facts, TokenBudget(1, 1, 0, 1, 1))[1]
+
+
+@pytest.mark.parametrize(
+    ("output", "sequences", "prompts", "load", "outputs"),
+    [
+        (20, 3, 10, 70, 60),
+        (20, 1, 10, 30, 20),
+        (0, 3, 10, 10, 0),
+        (60_000_000, 1, 60_000_000, 100_000_000, 60_000_000),
+        (60_000_000, 2, 10, 100_000_000, 100_000_000),
+        (10**300, 10**300, 10, 100_000_000, 100_000_000),
+    ],
+)
+def test_the_load_of_a_request_is_all_prompts_and_all_outputs(
+    output: int, sequences: int, prompts: int, load: int, outputs: int
+) -> None:
+    """Servers work on every sequence, though a context holds one; no number is beyond a hundred million."""
+    budget = TokenBudget(10, 10, output, sequences, prompts)
+    assert (load, outputs) == (budget.load_tokens, budget.all_outputs_tokens)
+
+
+def test_a_hundred_million_tokens_are_the_most() -> None:
+    """Beyond any context, and a number to count with."""
+    assert 100_000_000 == MAX_BUDGET_TOKENS
+    assert 100_000_000 == TokenBudget(1, 1, 10**9, 1, 1).total == TokenBudget(1, 1, 10**9, 1, 1).bound
+
+
+@pytest.mark.parametrize(("cap", "all_prompts"), [(50, 150), (99, 297), (150, 300), (100, 300)])
+def test_truncation_caps_every_prompt_of_a_list(cap: int, all_prompts: int) -> None:
+    """Of three prompts each is cut, and together they are no more than three times the cap, or than they were."""
+    facts = RequestFacts(Api.COMPLETIONS, "m", b"", sequences=3, longest_share=0.5, truncate_prompt_tokens=cap)
+    assert all_prompts == token_budget(facts, estimate(300, 400, 7)).all_prompts_tokens

@@ -6,10 +6,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.core.exchange.events import BodyMode, Broken, Drain, Event, Modes
+from extproc.core.exchange.events import Broken, Drain, Event, Modes
 from extproc.core.exchange.machine import Exchange
 from extproc.core.exchange.transitions import TRANSITIONS, State
-from tests.unit.test_exchange import EVENTS
+from tests.unit.exchanges import EVENTS, MODES, exchanges
 
 LEADS_TO = {(row.state, row.event): set(row.leads_to) for row in TRANSITIONS}
 EVENTS_AND_MORE = EVENTS | st.just(Drain()) | st.just(Broken(ValueError("bytes")))
@@ -22,8 +22,8 @@ def test_every_row_has_a_method_of_its_own_name() -> None:
 
 
 @given(
-    events=st.lists(EVENTS_AND_MORE, max_size=12),
-    modes=st.builds(Modes, *[st.sampled_from(BodyMode)] * 2, st.booleans()),
+    events=exchanges() | st.lists(EVENTS_AND_MORE, max_size=12),
+    modes=MODES,
 )
 @settings(max_examples=300)
 def test_no_event_leads_to_a_state_that_the_table_does_not_name(

@@ -72,8 +72,9 @@ def media_bytes(body: bytes) -> int:
 
 
 def _union(spans: list[tuple[int, int]]) -> int:
+    """Return how many bytes are in any of the spans. Each ends at the next quote, so ends ascend as starts do."""
     total = reached = 0
     for start, end in sorted(spans):
-        total += max(0, end - max(start, reached))
-        reached = max(reached, end)
+        total += end - max(start, reached)
+        reached = end
     return total

@@ -6,6 +6,7 @@ from extproc.core.estimator.categories import CappedMap
 from extproc.core.estimator.protocol import Estimate, Estimator, Source
 from extproc.core.facts import Api, ResponseHead
 from extproc.core.listener import Listener, Observation
+from extproc.core.placing.budget import TokenBudget
 from extproc.core.placing.decision import Decision
 from extproc.core.placing.policy import Pool, Pools
 from extproc.core.reading.reader import UsageReader
@@ -80,7 +81,7 @@ class Learner:
         if why is ResponseFault.NO_USAGE and not decision.learnable:
             self._unasked.saw(decision.model, usage=False)
         if why is ResponseFault.TOO_LARGE and decision.api is Api.EMBEDDINGS:
-            prompts = _prompts(decision)
+            prompts = _budget(decision).sequences
             self._too_many_prompts.put(
                 decision.model, min(prompts, self._too_many_prompts.get(decision.model) or prompts)
             )
@@ -95,7 +96,7 @@ class Learner:
         if decision.api is not Api.EMBEDDINGS:
             return False
         too_many = self._too_many_prompts.get(decision.model)
-        return too_many is not None and _prompts(decision) >= too_many
+        return too_many is not None and _budget(decision).sequences >= too_many
 
     def _served_by(self, decision: Decision, head: ResponseHead) -> Pool:
         """Return the pool that responded: the gateway sends a second attempt to the default one."""
@@ -108,21 +109,21 @@ def _usual_messages(decision: Decision) -> float:
     What such responses come to on average, not what the client declares: limits are many times the truth, and a
     budget that asks for them learns from those that declare little, and from nobody else.
     """
-    budget, estimate = decision.budget, _estimate(decision)
-    assert budget is not None, "only decisions with a budget are kept"
     if not decision.stream:
         return JSON_MESSAGES
-    mean, most = estimate.mean_output_tokens, budget.all_outputs_tokens
+    budget, mean = _budget(decision), _estimate(decision).mean_output_tokens
+    most = budget.all_outputs_tokens
     return JSON_MESSAGES + (most if mean is None else min(mean * budget.sequences, most))
-
-
-def _prompts(decision: Decision) -> int:
-    return decision.budget.sequences if decision.budget else 1
 
 
 def _key(decision: Decision) -> str:
     """Return who a stream's reserve is charged to: its model, or nobody in particular before it has taught."""
     return "" if _estimate(decision).source is Source.PRIOR else decision.model
+
+
+def _budget(decision: Decision) -> TokenBudget:
+    assert decision.budget is not None, "only decisions with a budget are kept"
+    return decision.budget
 
 
 def _estimate(decision: Decision) -> Estimate:

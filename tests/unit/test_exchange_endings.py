@@ -1,0 +1,224 @@
+"""How exchanges end before their time: the router drains, a message cannot be read, a reply not be written."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from extproc.core.exchange.events import (
+    BodyMode,
+    Broken,
+    Close,
+    ContinueHeaders,
+    Deadline,
+    Drain,
+    Event,
+    Modes,
+    Phase,
+    RequestBody,
+    RequestHeaders,
+    ResponseBody,
+    ResponseHeaders,
+    ResponseTrailers,
+    Shed,
+)
+from extproc.core.exchange.replies import DuplexBodies
+from extproc.core.facts import ResponseHead
+from extproc.core.placing.policy import Reason
+from tests.unit.exchanges import (
+    BUFFERED,
+    CHAT,
+    DUPLEX,
+    IN_PIECES,
+    JSON_RESPONSE,
+    ROUTABLE,
+    STREAMED,
+    chat,
+    response,
+    usage,
+    whole,
+)
+
+Connect = Callable[..., Any]
+BROKEN = Broken(ValueError("no message"))
+UNSENT = Broken(ValueError("no reply"), unsent=True)
+ASKED_DUPLEX = Modes(BodyMode.FULL_DUPLEX_STREAMED, BodyMode.STREAMED)
+ANSWERED_DUPLEX = Modes(BodyMode.STREAMED, BodyMode.FULL_DUPLEX_STREAMED, body_without_waiting=True)
+HEADERS = RequestHeaders(CHAT)
+PIECE, LAST = RequestBody(b"{", end_of_stream=False), RequestBody(b"", end_of_stream=True)
+
+
+@pytest.mark.parametrize("modes", ROUTABLE)
+def test_an_exchange_that_has_not_begun_is_over_at_a_drain(connect: Connect, modes: Modes) -> None:
+    """Nothing is held and nothing under way."""
+    gateway = connect(modes)
+    assert not gateway.exchange.holding
+    gateway.send(Drain())
+    assert gateway.closed
+
+
+@pytest.mark.parametrize("modes", IN_PIECES)
+def test_what_begins_in_a_drain_is_placed_still(connect: Connect, modes: Modes) -> None:
+    """A draining router places the requests that it still gets, and learns nothing more."""
+    exchange = connect(modes).exchange
+    exchange.handle(Drain(), 0.0)
+    assert () == exchange.handle(HEADERS, 0.0)
+    decided, *_, last = exchange.handle(RequestBody(chat(), end_of_stream=True), 0.0)
+    assert isinstance(decided, ContinueHeaders)
+    assert decided.decision is not None
+    assert Close() == last
+
+
+def test_what_cannot_be_held_is_not_waited_for_in_a_drain(connect: Connect) -> None:
+    """In BUFFERED the headers go on at once, and the stream could only wait for the body."""
+    exchange = connect(BUFFERED).exchange
+    exchange.handle(Drain(), 0.0)
+    assert [Close()] == exchange.handle(HEADERS, 0.0)
+
+
+@pytest.mark.parametrize("modes", IN_PIECES)
+def test_a_held_request_is_waited_for_in_a_drain(connect: Connect, modes: Modes) -> None:
+    """The stream stays open until its body, or its deadline, has come."""
+    gateway = connect(modes)
+    for event in (HEADERS, PIECE, Drain()):
+        gateway.send(event)
+    assert (False, True, True) == (gateway.closed, gateway.exchange.holding, gateway.exchange.undecided)
+    gateway.send(Deadline())
+    assert [Reason.DEADLINE] == [decision.reason for decision in gateway.decisions]
+    assert (modes is STREAMED, False) == (gateway.closed, gateway.exchange.undecided)
+    gateway.send(LAST)
+    assert gateway.closed
+
+
+@pytest.mark.parametrize("modes", ROUTABLE)
+def test_a_response_is_not_waited_for_in_a_drain(connect: Connect, modes: Modes) -> None:
+    """A kept stream ends at once: what it would teach is not worth the wait."""
+    gateway = connect(modes)
+    for event in whole(chat()):
+        gateway.send(event)
+    assert not gateway.closed
+    assert not gateway.exchange.undecided
+    gateway.send(Drain())
+    assert gateway.closed
+
+
+def test_a_full_duplex_response_is_brought_to_its_end_in_a_drain(connect: Connect) -> None:
+    """Of a body that has begun every byte goes back first."""
+    gateway = connect(DUPLEX)
+    for event in [*whole(chat()), *response(usage(), [9])[:2], Drain()]:
+        gateway.send(event)
+    assert not gateway.closed
+    for event in response(usage(), [9])[2:]:
+        gateway.send(event)
+    assert gateway.closed
+    assert gateway.sent[Phase.RESPONSE] == gateway.echoed[Phase.RESPONSE] == usage()
+
+
+@pytest.mark.parametrize("modes", [STREAMED, BUFFERED])
+@pytest.mark.parametrize("broken", [BROKEN, UNSENT])
+def test_a_broken_message_is_a_failure_and_closes(connect: Connect, modes: Modes, broken: Broken) -> None:
+    """It is reported once; a close is the reply to all that was sent."""
+    gateway = connect(modes)
+    gateway.send(HEADERS)
+    gateway.send(broken)
+    assert [broken.error] == gateway.recorder.calls_of("failed")
+    assert (True, False, False) == (gateway.closed, gateway.aborted, gateway.exchange.holding)
+
+
+@pytest.mark.parametrize(
+    ("modes", "events", "broken", "aborted"),
+    [
+        (ASKED_DUPLEX, [HEADERS], BROKEN, True),
+        (ASKED_DUPLEX, [HEADERS, PIECE], BROKEN, True),
+        (ASKED_DUPLEX, whole(chat()), BROKEN, False),  # the body is back; what came may be a response's headers
+        (ASKED_DUPLEX, whole(chat()), UNSENT, True),  # the end of the body was not sent back
+        (ASKED_DUPLEX, [*whole(chat()), ResponseHeaders(JSON_RESPONSE)], UNSENT, False),
+        (ANSWERED_DUPLEX, [HEADERS], BROKEN, True),  # what came may be the first of a response
+        (ANSWERED_DUPLEX, whole(chat()), BROKEN, True),
+        (ANSWERED_DUPLEX, [*whole(chat()), ResponseHeaders(JSON_RESPONSE)], BROKEN, True),
+        (ANSWERED_DUPLEX, [*whole(chat()), ResponseHeaders(JSON_RESPONSE)], UNSENT, True),
+    ],
+)
+def test_a_broken_full_duplex_body_is_told_to_the_gateway(
+    connect: Connect, modes: Modes, events: list[Event], broken: Broken, *, aborted: bool
+) -> None:
+    """Where bytes are lost the stream is aborted, and only there."""
+    gateway = connect(modes)
+    for event in events:
+        gateway.send(event)
+    assert not gateway.closed
+    gateway.send(broken)
+    assert (True, aborted) == (gateway.closed, gateway.aborted)
+
+
+@pytest.mark.parametrize(
+    ("modes", "events", "under_way"),
+    [
+        (DUPLEX, [], False),
+        (DUPLEX, [HEADERS], True),
+        (DUPLEX, [RequestHeaders(CHAT, end_of_stream=True)], False),
+        (DUPLEX, [HEADERS, PIECE], True),
+        (DUPLEX, [HEADERS, PIECE, LAST], False),
+        (DUPLEX, [HEADERS, LAST, ResponseHeaders(JSON_RESPONSE)], True),
+        (DUPLEX, [HEADERS, LAST, ResponseHeaders(JSON_RESPONSE, end_of_stream=True)], False),
+        (DUPLEX, [ResponseHeaders(JSON_RESPONSE), ResponseBody(b"x", end_of_stream=False)], True),
+        (DUPLEX, [ResponseHeaders(JSON_RESPONSE), ResponseBody(b"x", end_of_stream=True)], False),
+        (DUPLEX, [ResponseHeaders(JSON_RESPONSE), ResponseTrailers()], False),
+        (DUPLEX, [HEADERS, ResponseHeaders(JSON_RESPONSE), LAST], True),
+        (DUPLEX, [HEADERS, ResponseHeaders(JSON_RESPONSE), ResponseBody(b"", end_of_stream=True)], True),
+        (ASKED_DUPLEX, [HEADERS], True),
+        (ASKED_DUPLEX, [HEADERS, LAST, ResponseHeaders(JSON_RESPONSE)], False),
+        (ANSWERED_DUPLEX, [HEADERS, PIECE], False),
+        (ANSWERED_DUPLEX, [HEADERS, LAST, ResponseHeaders(JSON_RESPONSE)], True),
+    ],
+)
+def test_a_full_duplex_body_is_under_way_until_its_end(
+    modes: Modes, events: list[Event], *, under_way: bool
+) -> None:
+    """From the headers of either side to the last piece or the trailers of the same; other modes lose nothing."""
+    bodies = DuplexBodies(modes)
+    for event in events:
+        bodies.observe(event)
+    assert under_way == bodies.under_way
+
+
+def test_a_full_duplex_response_that_teaches_nothing_goes_back_to_its_end(connect: Connect) -> None:
+    """After a status from which nothing is learned the stream stays until the last piece has passed."""
+    gateway = connect(DUPLEX)
+    for event in [*whole(chat()), ResponseHeaders(ResponseHead(500, "text/plain"))]:
+        gateway.send(event)
+    gateway.send(ResponseBody(b"out of ", end_of_stream=False))
+    assert not gateway.closed
+    gateway.send(ResponseBody(b"memory", end_of_stream=True))
+    assert gateway.closed
+    assert b"out of memory" == gateway.echoed[Phase.RESPONSE]
+
+
+@pytest.mark.parametrize("modes", ROUTABLE)
+def test_a_request_of_ours_without_a_body_is_none_to_place(connect: Connect, modes: Modes) -> None:
+    """A POST that ends with its headers is counted as passed, and goes on."""
+    gateway = connect(modes)
+    gateway.send(RequestHeaders(CHAT, end_of_stream=True))
+    assert (1, []) == (len(gateway.recorder.calls_of("passed")), gateway.recorder.calls_of("decided"))
+    assert gateway.closed
+
+
+@pytest.mark.parametrize("modes", IN_PIECES)
+def test_what_is_decided_before_the_end_is_counted_as_decided(connect: Connect, modes: Modes) -> None:
+    """Decisions at a deadline, or of a body that is too large, are counted as all others."""
+    for event in (Deadline(), RequestBody(b"x" * 20_000, end_of_stream=False)):
+        gateway = connect(modes)
+        gateway.send(HEADERS)
+        gateway.send(event)
+        assert 1 == len(gateway.decisions)
+        assert gateway.decisions == gateway.recorder.calls_of("decided") == gateway.recorder.calls_of("released")
+
+
+@pytest.mark.parametrize("modes", ROUTABLE)
+def test_a_request_that_is_shed_goes_to_the_default_pool(connect: Connect, modes: Modes) -> None:
+    """A router that cannot keep up lets what is held go on at once, and what it holds nothing of by a close."""
+    gateway = connect(modes)
+    gateway.send(HEADERS)
+    gateway.send(Shed())
+    assert [Reason.SHED] == [decision.reason for decision in gateway.recorder.calls_of("decided")]
+    assert (modes is not DUPLEX, False) == (gateway.closed, gateway.exchange.undecided)
