@@ -1,1 +1,1 @@
-"""The running router: grpc.aio service, admin HTTP, health and drain; the only room that knows sockets."""
+"""The running router: ext_proc and health on gRPC's C core, admin HTTP, drain. Only here are sockets known."""
