@@ -19,6 +19,7 @@ from extproc.compose import compose
 from extproc.config.loading import as_json
 from extproc.config.schema import Configuration
 from extproc.server.admin import PROBES, Admin, AdminPages
+from extproc.server.background import Background, Job
 from extproc.server.deadlines import Sweep
 from extproc.server.grpc_core import UNIMPLEMENTED, Call, Core
 from extproc.server.health import EXT_PROC_SERVICE, Health
@@ -86,12 +87,15 @@ class App:
         self.admin_address = self._admins[0].address
         if probes := configuration.admin.probes_address:
             self._admins.append(Admin("admin.probes_address", probes, pages, PROBES))
+        jobs: list[Job] = []
+        self._background = Background(jobs)
 
     def run(self) -> None:
         """Serve until asked to end, drain, and return cleanly from every stream."""
         self._core.start()
         for admin in self._admins:
             admin.start()
+        self._background.start()
         self._serving = True
         self._health.set_ready(ready=True)
         log.info("serving", extra={"fields": {"grpc": self.grpc_address, "admin": self.admin_address}})
@@ -114,6 +118,7 @@ class App:
         self.loop.run(lambda: self._hurries or time.monotonic() >= ends_s)
 
     def _stop(self) -> None:
+        self._background.stop()
         self._core.stop_accepting()
         self._health.end()
         self._streams.drain()

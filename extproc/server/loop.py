@@ -55,6 +55,16 @@ class Loop:
         finally:
             future.cancel()
 
+    def tell(self, function: Callable[[], object]) -> None:
+        """Have a function called on the loop, without waiting for it; what it raises is told to `failed`."""
+        future: Future[object] = Future()
+        future.add_done_callback(self._report)
+        self._asked.put((function, future))
+
+    def _report(self, future: Future[object]) -> None:
+        if isinstance(error := future.exception(), Exception):
+            self._failed(error)
+
     def _once(self) -> None:
         now_s = time.monotonic()
         due_s = now_s + TICK_S

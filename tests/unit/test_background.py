@@ -1,0 +1,60 @@
+"""Jobs beside the requests: begun, begun again after a failure, ended."""
+
+import asyncio
+import logging
+import threading
+
+import pytest
+
+from extproc.server.background import Background
+
+
+def test_a_job_runs_until_it_is_stopped_and_cleans_up() -> None:
+    """A job is cancelled at the end, and is waited for while it cleans up."""
+    begun, cleaned_up = threading.Event(), threading.Event()
+
+    async def job() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cleaned_up.set()
+
+    background = Background([job])
+    background.start()
+    assert begun.wait(10)
+    background.stop()
+    assert cleaned_up.is_set()
+
+
+def test_a_job_that_failed_is_logged_and_begun_again(caplog: pytest.LogCaptureFixture) -> None:
+    """One job's failure ends neither itself for good nor the others."""
+    attempts: list[int] = []
+    twice, other = threading.Event(), threading.Event()
+
+    async def failing() -> None:
+        attempts.append(1)
+        if len(attempts) > 1:
+            twice.set()
+        raise RuntimeError
+
+    async def sound() -> None:
+        await asyncio.to_thread(twice.wait, 10)
+        other.set()
+        await asyncio.Event().wait()
+
+    background = Background([failing, sound], again_after_s=0)
+    with caplog.at_level(logging.ERROR, "dualpool"):
+        background.start()
+        assert other.wait(10)
+        background.stop()
+    assert "begun again" in caplog.text
+
+
+def test_without_jobs_there_is_no_thread() -> None:
+    """Who configures nothing pays nothing."""
+    threads = threading.active_count()
+    background = Background([])
+    background.start()
+    assert threads == threading.active_count()
+    background.stop()
