@@ -38,26 +38,31 @@ def same_schedule(bounds: InstanceLimits, requests: list[tuple[int, int, float, 
     return instance
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    requests=REQUESTS,
+def bounds_of(*, blocks: int, seqs: int, tokens: int, threshold: int, whole: bool, besides: int) -> InstanceLimits:
+    """Return limits under which a sequence of 210 tokens, and what it holds besides, always fits."""
+    return InstanceLimits(seqs, tokens, blocks * 16 + besides + 15, 210, threshold, whole, besides)
+
+
+BOUNDS = st.builds(
+    bounds_of,
     blocks=st.integers(14, 40),
     seqs=st.integers(1, 8),
     tokens=st.integers(8, 64),
     threshold=st.sampled_from([0, 0, 5, 16]),
     whole=st.booleans(),
+    besides=st.sampled_from([0, 0, 1, 40]),
 )
+
+
+@settings(max_examples=150, deadline=None)
+@given(requests=REQUESTS, bounds=BOUNDS)
 def test_schedules_are_those_of_a_plain_scheduler(
-    requests: list[tuple[int, int, float, int]],
-    blocks: int,
-    seqs: int,
-    tokens: int,
-    threshold: int,
-    *,
-    whole: bool,
+    requests: list[tuple[int, int, float, int]], bounds: InstanceLimits
 ) -> None:
-    """Whatever comes, with and without the admission gate, the threshold for long prompts and cached prefixes."""
-    same_schedule(InstanceLimits(seqs, tokens, blocks * 16, 210, threshold, whole), requests)
+    """Whatever comes, with and without the admission gate, the threshold for long prompts, windows and cached
+    prefixes.
+    """
+    same_schedule(bounds, requests)
 
 
 @pytest.mark.parametrize("threshold", [0, 256])

@@ -5,13 +5,21 @@
 vLLM pages the cache in blocks and takes them on demand, so max_model_len reserves nothing: the paper's slot count
 floor(N_tokens / C_max) is kept for comparison (`Capacity.slots`), the simulator works with blocks. Tensor
 parallelism splits KV heads over GPUs, but never below one head per GPU, and it cannot split DeepSeek's latent
-cache at all: what cannot be split is held by every GPU. vLLM also sets aside the peak of its activations, some GB
-a GPU, which is not known here. In its place stands that memory is counted as data sheets do: a GPU of "80 GB"
-offers 85 GB (79.2 GiB) to a program. For Llama-3-8B on one such GPU vLLM logged 53.29 GiB of KV (PR 10511), this
-rule gives 52.10.
+cache at all: what cannot be split is held by every GPU.
+
+Layers with a sliding window hold its tokens and no more, recurrent ones a state: both are the same for a sequence
+of any length, so they are counted as tokens that each sequence holds besides its own (`Instance.sequence_tokens`),
+in full from its admission on. vLLM frees what falls out of the window (SlidingWindowManager in
+vllm/v1/core/single_type_kv_cache_manager.py). Not counted are the up to max_num_batched_tokens that a chunk of
+prefill holds beyond it for one iteration, and the padding where groups of layers differ in size.
+
+vLLM also sets aside the peak of its activations, some GB a GPU, which is not known here. In its place stands that
+memory is counted as data sheets do: a GPU of "80 GB" offers 85 GB (79.2 GiB) to a program. For Llama-3-8B on one
+such GPU vLLM logged 53.29 GiB of KV (PR 10511), this rule gives 52.10.
 """
 
 from dataclasses import dataclass, replace
+from math import ceil
 
 from extproc.core.errors import ConfigurationError
 from extproc.planning.hardware.catalogue import GpuProfile, ModelProfile
@@ -56,25 +64,48 @@ class Instance:
         if attention.kind == "mla":
             elements = float(attention.kv_lora_rank + attention.rope_dim)
         else:
-            heads = max(attention.kv_heads / self.tensor_parallel, 1.0)
-            elements = 2 * heads * attention.head_dim
-        return self.model.layers * elements * self.kv_bytes
+            elements = self._elements(attention.kv_heads, attention.head_dim)
+        return self.model.full_layers * elements * self.kv_bytes
+
+    def window_bytes_and_gpu(self, context_tokens: float) -> float:
+        """What a sequence of this length holds of its windows on each GPU, in bytes."""
+        windowed = self.model.attention.windowed
+        if windowed is None:
+            return 0.0
+        held = min(context_tokens, windowed.window_tokens) * windowed.layers
+        return held * self._elements(windowed.kv_heads, windowed.head_dim) * self.kv_bytes
+
+    @property
+    def state_bytes_and_gpu(self) -> float:
+        """The recurrent states of a sequence on each GPU, in bytes; heads are split over GPUs."""
+        recurrent = self.model.attention.recurrent
+        return 0.0 if recurrent is None else recurrent.layers * recurrent.state_bytes / self.tensor_parallel
+
+    def sequence_tokens(self, context_tokens: int) -> int:
+        """Return what a sequence holds besides its tokens, counted in tokens of the full layers."""
+        held = self.window_bytes_and_gpu(context_tokens) + self.state_bytes_and_gpu
+        return ceil(held / self.kv_bytes_per_token_and_gpu)
+
+    def _elements(self, kv_heads: int, head_dim: int) -> float:
+        """Return keys and values of one token and layer on each GPU: no less than one head."""
+        return 2 * max(kv_heads / self.tensor_parallel, 1.0) * head_dim
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
     """KV cache of one instance."""
 
+    instance: Instance
     kv_tokens: int
     blocks: int
 
     def slots(self, context_tokens: int) -> int:
         """Return how many sequences of full length fit at once (the paper's N_seq)."""
-        return self.kv_tokens // context_tokens
+        return self.kv_tokens // (context_tokens + self.instance.sequence_tokens(context_tokens))
 
     def check_context(self, context_tokens: int, name: str) -> None:
         """Raise ConfigurationError when one sequence of full length does not fit; vLLM would refuse to start."""
-        if self.kv_tokens < context_tokens:
+        if self.slots(context_tokens) < 1:
             raise ConfigurationError(
                 f"{name}: one sequence of {context_tokens:,} tokens does not fit the KV cache of "
                 f"{self.kv_tokens:,} tokens; more GPUs per instance (--tp) or a shorter context are needed"
@@ -95,7 +126,7 @@ def capacity(instance: Instance, name: str, utilisation: float = MEMORY_UTILISAT
             f"GPU(s) of {instance.gpu.memory_gb:g} GB offer {usable / 1e9:,.0f} GB: no room for a KV cache"
         )
     blocks = tokens // BLOCK_TOKENS
-    return Capacity(blocks * BLOCK_TOKENS, blocks)
+    return Capacity(instance, blocks * BLOCK_TOKENS, blocks)
 
 
 def smallest_tensor_parallel(instance: Instance, context_tokens: int, name: str) -> Instance:

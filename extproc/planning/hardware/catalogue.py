@@ -21,7 +21,9 @@ __all__ = [
     "Catalogue",
     "GpuProfile",
     "ModelProfile",
+    "RecurrentLayers",
     "RoutedExperts",
+    "WindowedLayers",
     "built_in",
     "parse",
 ]
@@ -50,8 +52,30 @@ class GpuProfile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WindowedLayers:
+    """Layers that attend to the last `window_tokens` only (sliding window), or to the chunk that they are in."""
+
+    layers: int
+    window_tokens: int
+    kv_heads: int
+    head_dim: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecurrentLayers:
+    """Layers of linear attention: a state of so many bytes a sequence and layer, whatever the context."""
+
+    layers: int
+    state_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
-    """Shape of the attention: grouped-query (Llama, Qwen) or multi-head latent (DeepSeek)."""
+    """Shape of the attention: grouped-query (Llama, Qwen) or multi-head latent (DeepSeek).
+
+    `kv_heads` and `head_dim` are those of the layers with full attention: all that are neither windowed nor
+    recurrent.
+    """
 
     kind: Literal["gqa", "mla"]
     query_heads: int
@@ -61,6 +85,8 @@ class Attention:
     rope_dim: int = 0
     nope_dim: int = 0
     v_dim: int = 0
+    windowed: WindowedLayers | None = None
+    recurrent: RecurrentLayers | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +117,12 @@ class ModelProfile:
     measured: str | None = None
     published_weight_bytes: float | None = None
     sources: tuple[str, ...] = ()
+
+    @property
+    def full_layers(self) -> int:
+        """Layers whose attention reaches over the whole context."""
+        parts = (self.attention.windowed, self.attention.recurrent)
+        return self.layers - sum(part.layers for part in parts if part is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +220,11 @@ def _check_model(catalogue: str, profile: str, model: ModelProfile) -> None:
             f"{model.params_b:g}"
         )
     _check_attention(catalogue, f"{profile}.attention", model.attention)
+    if model.full_layers < 1:
+        raise ConfigurationError(
+            f"{catalogue}: {profile}: {model.layers - model.full_layers} windowed and recurrent of {model.layers} "
+            "layers: at least one must have full attention"
+        )
     if model.routed is not None:
         _check_routed(catalogue, f"{profile}.routed", model.routed, model.params_b)
 
@@ -199,6 +236,11 @@ def _check_attention(catalogue: str, profile: str, attention: Attention) -> None
         else (attention.kv_lora_rank, attention.rope_dim, attention.nope_dim, attention.v_dim)
     )
     _check_sizes(catalogue, profile, (attention.query_heads, *shape))
+    if (windowed := attention.windowed) is not None:
+        numbers = (windowed.layers, windowed.window_tokens, windowed.kv_heads, windowed.head_dim)
+        _check_sizes(catalogue, f"{profile}.windowed", numbers)
+    if (recurrent := attention.recurrent) is not None:
+        _check_sizes(catalogue, f"{profile}.recurrent", (recurrent.layers, recurrent.state_bytes))
 
 
 def _check_routed(catalogue: str, profile: str, routed: RoutedExperts, params_b: float) -> None:

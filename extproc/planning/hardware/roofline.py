@@ -7,6 +7,7 @@ An iteration runs its operators one after another, so their times add up:
           model
           + decode attention: each sequence reads its KV cache            linear in the batch's context tokens
           + prefill attention: FLOPs of each new token on all before it
+          + windows and recurrent states: the same for each decoding sequence, and for each token of prefill
 
 The batch's context grows by one token per sequence and iteration, so T is an arithmetic progression while the
 batch stays the same; `decode_run_s` sums it in closed form, and the simulator never steps through it.
@@ -18,7 +19,7 @@ they are); `published.py` holds published vLLM figures, to which nothing is fitt
 """
 
 from dataclasses import dataclass
-from math import ceil, sqrt
+from math import ceil, inf, sqrt
 
 from extproc.planning.hardware.capacity import Instance
 
@@ -39,6 +40,7 @@ class IterationCost:
     `linear_s[n]` is the time of everything but attention for a batch of n tokens, n up to max_num_batched_tokens.
     Measured times tell more of decoding: `decode_fixed_s[n]` and `decode_slopes_s[n]` (per token of context) for n
     sequences, and `beside_prefill_s`, what the decoding part of a step with prefill costs at least.
+    `decode_s_per_sequence` is what a decoding sequence reads whatever its context: windows and states, in full.
     """
 
     linear_s: tuple[float, ...]
@@ -47,6 +49,7 @@ class IterationCost:
     decode_fixed_s: tuple[float, ...] = ()
     decode_slopes_s: tuple[float, ...] = ()
     beside_prefill_s: float = 0.0
+    decode_s_per_sequence: float = 0.0
 
     def decode(self, sequences: int) -> tuple[float, float]:
         """Return the fixed time of a step in which so many sequences decode, and its slope per token of
@@ -55,7 +58,7 @@ class IterationCost:
         if self.decode_fixed_s:
             at = min(sequences, len(self.decode_fixed_s) - 1)
             return self.decode_fixed_s[at], self.decode_slopes_s[at]
-        return self.linear_s[sequences], self.decode_s_per_context_token
+        return self.linear_s[sequences] + sequences * self.decode_s_per_sequence, self.decode_s_per_context_token
 
     def mixed_s(self, decodes: int, context_tokens: int, prefill_tokens: int, prefill_pairs: float) -> float:
         """Time of one iteration with `decodes` sequences of `context_tokens` in all, and some prefill.
@@ -65,6 +68,7 @@ class IterationCost:
         attention = prefill_pairs * self.prefill_s_per_token_pair
         if decodes:
             attention += context_tokens * self.decode(decodes)[1] + self.beside_prefill_s
+            attention += decodes * self.decode_s_per_sequence
         return self.linear_s[decodes + prefill_tokens] + attention
 
     def decode_run_s(self, decodes: int, context_tokens: int, iterations: int) -> float:
@@ -92,17 +96,20 @@ def iteration_cost(instance: Instance, max_num_batched_tokens: int) -> Iteration
     matrix_s = 2 * instance.model.active_params_b * 1e9 / (flops * routed * gpus)
     fixed_s, reduce_s = _communication(instance)
     weights = _weight_shares(instance, max_num_batched_tokens)
+    window_s = _window_flops(instance) / (flops * gpus)
     linear = tuple(
-        fixed_s + max(share * instance.weight_bytes / (gpus * bandwidth), n * matrix_s) + n * reduce_s
+        fixed_s + max(share * instance.weight_bytes / (gpus * bandwidth), n * matrix_s) + n * (reduce_s + window_s)
         for n, share in enumerate(weights)
     )
     decode_flops, prefill_flops = _attention_flops(instance)
+    held = instance.window_bytes_and_gpu(inf) + 2 * instance.state_bytes_and_gpu  # a state is read and written
     return IterationCost(
         linear_s=linear,
         decode_s_per_context_token=max(
             instance.kv_bytes_per_token_and_gpu / bandwidth, decode_flops / (flops * gpus)
         ),
         prefill_s_per_token_pair=prefill_flops / (flops * gpus),
+        decode_s_per_sequence=held / bandwidth,
     )
 
 
@@ -143,10 +150,19 @@ def _weight_shares(instance: Instance, most_tokens: int) -> list[float]:
 def _attention_flops(instance: Instance) -> tuple[float, float]:
     """Return FLOPs for one new token on one token of context: in decode, and in prefill."""
     attention = instance.model.attention
-    per_dim = 2.0 * instance.model.layers * attention.query_heads
+    per_dim = 2.0 * instance.model.full_layers * attention.query_heads
     if attention.kind == "gqa":
         return (per_dim * 2 * attention.head_dim,) * 2
     latent = attention.kv_lora_rank
     decode = per_dim * (latent + attention.rope_dim + latent)  # queries are projected into the latent space
     prefill = per_dim * (attention.nope_dim + attention.rope_dim + attention.v_dim)
     return decode, prefill
+
+
+def _window_flops(instance: Instance) -> float:
+    """Return FLOPs of one token on the windows before it, in full."""
+    windowed = instance.model.attention.windowed
+    if windowed is None:
+        return 0.0
+    per_dim = 2.0 * windowed.layers * instance.model.attention.query_heads
+    return per_dim * 2 * windowed.head_dim * windowed.window_tokens

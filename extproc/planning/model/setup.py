@@ -154,6 +154,7 @@ class Setup:
             max_num_batched_tokens=self.max_batched_tokens,
             kv_tokens=self.capacity.kv_tokens - BLOCK_TOKENS,  # vLLM keeps one block as the null block
             context_tokens=context_tokens,
+            sequence_tokens=self.instance.sequence_tokens(context_tokens),
             long_prefill_token_threshold=self.long_prefill_tokens,
             reserve_full_prompt=self.engine is not Engine.VLLM_2025,
         )

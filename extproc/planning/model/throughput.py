@@ -36,7 +36,8 @@ class InstanceLimits:
 
     `long_prefill_token_threshold` bounds the tokens of one prompt in an iteration (0: only the batch does).
     `reserve_full_prompt` tells whether a prompt is admitted only when all of it fits the free cache
-    (scheduler_reserve_full_isl).
+    (scheduler_reserve_full_isl). `sequence_tokens` are what each sequence holds besides its own tokens: windows
+    and recurrent states.
     """
 
     max_num_seqs: int
@@ -45,6 +46,7 @@ class InstanceLimits:
     context_tokens: int
     long_prefill_token_threshold: int = 0
     reserve_full_prompt: bool = True
+    sequence_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +83,10 @@ def throughput(lengths: Lengths, cost: IterationCost, limits: InstanceLimits, tp
     single_s = fixed_s + means.context * slope_s
     if means.decodes > 0 and single_s > tpot_s:
         return Throughput(0.0, 0.0, single_s, "TPOT")
+    held = means.context + limits.sequence_tokens
     bounds = {
         "max_num_seqs": limits.max_num_seqs / means.decodes if means.decodes else inf,
-        "KV cache": KV_FILL * limits.kv_tokens / (means.context * means.decodes) if means.decodes else inf,
+        "KV cache": KV_FILL * limits.kv_tokens / (held * means.decodes) if means.decodes else inf,
         "max_num_batched_tokens": limits.max_num_batched_tokens / (means.decodes + means.prompt),
     }
     bound_by = min(bounds, key=lambda name: bounds[name])
@@ -126,7 +129,9 @@ def _iteration_s(means: Means, cost: IterationCost, done: float) -> float:
     chunk = prefill / share
     read_s = sequences * means.context * cost.decode_s_per_context_token
     mixed_s = (
-        _linear_s(cost, sequences + chunk) + chunk * means.pairs_per_prompt_token * cost.prefill_s_per_token_pair
+        _linear_s(cost, sequences + chunk)
+        + chunk * means.pairs_per_prompt_token * cost.prefill_s_per_token_pair
+        + sequences * cost.decode_s_per_sequence
     )
     # An iteration without prefill has at least one sequence in it.
     return read_s + (1 - share) * _decode_s(cost, max(1.0, sequences)) + share * mixed_s
@@ -153,7 +158,9 @@ def _within(means: Means, cost: IterationCost, most: float, tpot_s: float) -> fl
 
 def _decode_s(cost: IterationCost, sequences: float) -> float:
     """Return the fixed time of a step in which so many sequences decode."""
-    return cost.decode(round(sequences))[0] if cost.decode_fixed_s else _linear_s(cost, sequences)
+    if cost.decode_fixed_s:
+        return cost.decode(round(sequences))[0]
+    return _linear_s(cost, sequences) + sequences * cost.decode_s_per_sequence
 
 
 def _linear_s(cost: IterationCost, tokens: float) -> float:

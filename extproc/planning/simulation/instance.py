@@ -73,6 +73,7 @@ class VllmInstance:
         self._cost = cost
         self._limits = limits
         self._blocks = limits.kv_tokens // BLOCK_TOKENS
+        self._besides = _blocks(limits.sequence_tokens)  # held by each sequence from its admission on
         self._free = self._blocks
         self._waiting: deque[Sequence] = deque()
         self._running: dict[int, Sequence] = {}  # in order of admission
@@ -122,7 +123,8 @@ class VllmInstance:
 
     def check(self) -> None:
         """Check the invariants; for debugging and tests. Raises AssertionError."""
-        held = sum(_blocks(s.offset + self._iteration) for s in self._decoding.values())
+        held = self._besides * len(self._running)
+        held += sum(_blocks(s.offset + self._iteration) for s in self._decoding.values())
         chunks = {s.index: chunk for s, chunk in self._chunks}
         held += sum(_blocks(s.computed + chunks.get(s.index, 0)) for s in self._prefilling.values())
         assert held + self._free == self._blocks, "blocks are conserved"
@@ -148,7 +150,7 @@ class VllmInstance:
     def _blocks_to_admit(self, sequence: Sequence, chunk: int) -> int:
         """Return the free blocks without which a waiting sequence is not admitted."""
         whole = self._limits.reserve_full_prompt
-        return _blocks(sequence.to_compute if whole else sequence.cached + chunk)
+        return self._besides + _blocks(sequence.to_compute if whole else sequence.cached + chunk)
 
     def _cut_run(self, now_s: float) -> None:
         """Shorten the decode run to the iteration in flight."""
@@ -196,7 +198,7 @@ class VllmInstance:
                 self.unanswered_tokens -= sequence.prompt
             if sequence.generated >= sequence.output:
                 del self._running[sequence.index]
-                self._free += _blocks(sequence.computed)
+                self._free += self._besides + _blocks(sequence.computed)
                 finished.append(sequence)
             else:
                 self._enter_decoding(sequence)
@@ -216,7 +218,7 @@ class VllmInstance:
         del self._decoding[sequence.index]
         self._residues[sequence.offset % BLOCK_TOKENS] -= 1
         self._context -= context
-        self._free += _blocks(context)
+        self._free += self._besides + _blocks(context)
 
     def _plan(self, now_s: float) -> None:
         """Decide the next run: one iteration when there is prefill in it, else decoding up to the next event."""
@@ -288,7 +290,7 @@ class VllmInstance:
         """Take the blocks of the sequence that was admitted last, and put it at the head of the queue."""
         del self._running[sequence.index]
         if self._prefilling.pop(sequence.index, None) is not None:
-            self._free += _blocks(sequence.computed)
+            self._free += self._besides + _blocks(sequence.computed)
         else:
             sequence.generated = sequence.output - (sequence.finish_iteration - self._iteration)
             self._leave_decoding(sequence)
@@ -309,7 +311,7 @@ class VllmInstance:
                 return
             self._waiting.popleft()
             sequence.computed = sequence.cached
-            self._free -= _blocks(sequence.cached + chunk)
+            self._free -= self._besides + _blocks(sequence.cached + chunk)
             budget -= chunk
             self._running[sequence.index] = self._prefilling[sequence.index] = sequence
             self._chunks.append((sequence, chunk))
