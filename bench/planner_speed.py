@@ -13,7 +13,7 @@ from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import Setup
-from extproc.planning.simulation.search import Design, RouterKind, SearchTask, make_workload, run_fleet
+from extproc.planning.simulation.task import Design, RouterKind, SearchTask, make_workload, run_fleet
 from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.inputs import load_traces
 

@@ -11,7 +11,8 @@ from bench.planner_pays import WORKLOADS
 from extproc.planning.hardware.catalogue import built_in
 from extproc.planning.model.options import ProfileOptions, setup_of
 from extproc.planning.simulation.options import SimulationOptions, runs_of
-from extproc.planning.simulation.search import Design, ObjectiveNotMet, SearchTask, smallest_fleets
+from extproc.planning.simulation.search import ObjectiveNotMet, smallest_fleets
+from extproc.planning.simulation.task import Design, SearchTask
 from extproc.planning.workload.declared import DeclaredRule
 
 NAMES = ("azure", "r1-like", "documents-5", "mooncake")

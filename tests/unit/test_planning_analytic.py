@@ -14,7 +14,8 @@ from extproc.planning.model.analytic import analyse, break_even_rate, right_size
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import MeasuredRates, Setup, SlotRule
 from extproc.planning.simulation.balancing import Balance, Balancing
-from extproc.planning.simulation.search import Design, SearchTask, smallest_fleets
+from extproc.planning.simulation.search import smallest_fleets
+from extproc.planning.simulation.task import Design, SearchTask
 from extproc.planning.workload.declared import DeclaredRule, budgets, declared_tokens
 from extproc.planning.workload.lengths import Lengths
 

@@ -14,7 +14,8 @@ from extproc.planning.model.setup import Setup
 from extproc.planning.simulation import runner, search
 from extproc.planning.simulation.cache import ResultCache
 from extproc.planning.simulation.routers import LearningRouter
-from extproc.planning.simulation.search import Design, FoundFleet, SearchTask, run_fleet, smallest_fleets
+from extproc.planning.simulation.search import FoundFleet, smallest_fleets
+from extproc.planning.simulation.task import Design, SearchTask, run_fleet
 from extproc.planning.workload.arrivals import poisson_workload
 from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.lengths import Lengths

@@ -11,7 +11,7 @@ from extproc.planning.model.objective import LengthClass, Objective
 from extproc.planning.model.setup import Setup
 from extproc.planning.simulation.balancing import Balance, Balancing
 from extproc.planning.simulation.cache import ResultCache
-from extproc.planning.simulation.search import SearchTask, make_workload, run_fleet
+from extproc.planning.simulation.task import SearchTask, make_workload, run_fleet
 from extproc.planning.simulation.verdict import verdict
 from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.lengths import Lengths

@@ -14,7 +14,8 @@ from extproc.planning.hardware.roofline import IterationCost, iteration_cost
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.throughput import InstanceLimits
 from extproc.planning.simulation.balancing import Balance, Balancing
-from extproc.planning.simulation.fleet import FleetRun, PoolSpec, simulate
+from extproc.planning.simulation.fleet import FleetRun, simulate
+from extproc.planning.simulation.pool import PoolSpec
 from extproc.planning.simulation.routers import LearningRouter, OnePoolRouter, OracleRouter, Router
 from extproc.planning.simulation.summary import summarise
 from extproc.planning.workload.arrivals import Workload, poisson_workload, trace_workload

@@ -19,7 +19,8 @@ from extproc.planning.simulation.balancing import Balance, Balancing
 from extproc.planning.simulation.cache import ResultCache
 from extproc.planning.simulation.options import RunOptions
 from extproc.planning.simulation.runner import FleetEstimate, NotMet, search_all, search_each
-from extproc.planning.simulation.search import Design, FoundFleet, ObjectiveNotMet, SearchTask
+from extproc.planning.simulation.search import FoundFleet, ObjectiveNotMet
+from extproc.planning.simulation.task import Design, SearchTask
 from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.lengths import Lengths
 

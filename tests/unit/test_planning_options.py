@@ -35,7 +35,7 @@ def trace(tmp_path: Path) -> Path:
         (["--rate", "9", "--mean-tokens", "5,5"], "one of --trace, --metrics and --mean-tokens is needed"),
         (
             ["--rate", "9", "--gpu", "abacus"],
-            "gpu 'abacus' is not in the catalogue; it has a100-80g, a10g, b200, h100-80g",
+            "gpu 'abacus' is not in the catalogue; it has a100-80g, a10g, b200, b300, gb200, h100-80g",
         ),
         (["--rate", "9", "--model", "eliza"], "model 'eliza' is not in the catalogue"),
         (["--rate", "9", "--tp", "1"], "the weights take 141 GB, and 1 GPU(s) of 80 GB offer 74 GB"),

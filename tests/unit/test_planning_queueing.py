@@ -11,7 +11,8 @@ import pytest
 from extproc.planning.hardware.roofline import IterationCost
 from extproc.planning.model.throughput import InstanceLimits
 from extproc.planning.simulation.balancing import Balance, Balancing
-from extproc.planning.simulation.fleet import PoolSpec, simulate
+from extproc.planning.simulation.fleet import simulate
+from extproc.planning.simulation.pool import PoolSpec
 from extproc.planning.simulation.routers import OnePoolRouter
 from extproc.planning.workload.arrivals import Workload
 from extproc.planning.workload.texts import draw_texts

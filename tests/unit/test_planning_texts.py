@@ -9,7 +9,7 @@ from extproc.core.estimator.text import look, text_kind
 from extproc.core.placing.policy import Pool, Pools
 from extproc.core.router.learning_budget import LearningBudget, LearningSettings
 from extproc.planning.simulation.routers import LearningRouter
-from extproc.planning.simulation.search import RouterKind
+from extproc.planning.simulation.task import RouterKind
 from extproc.planning.workload.arrivals import Workload, poisson_workload
 from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.lengths import Lengths

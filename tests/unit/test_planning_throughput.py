@@ -12,7 +12,8 @@ from extproc.planning.model.analytic import analyse
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import Setup
 from extproc.planning.model.throughput import throughput
-from extproc.planning.simulation.search import Design, SearchTask, smallest_fleets
+from extproc.planning.simulation.search import smallest_fleets
+from extproc.planning.simulation.task import Design, SearchTask
 from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.lengths import Lengths
 

@@ -13,7 +13,7 @@ from extproc.planning.model.objective import LATE, LengthClass, Objective
 from extproc.planning.model.setup import Setup
 from extproc.planning.simulation.balancing import Balancing
 from extproc.planning.simulation.cache import ResultCache
-from extproc.planning.simulation.search import Design
+from extproc.planning.simulation.task import Design
 from extproc.planning.workload.declared import DeclaredRule, budgets
 from extproc.planning.workload.lengths import Lengths
 

@@ -7,16 +7,16 @@ import numpy as np
 
 from extproc.core.errors import ConfigurationError
 from extproc.planning.design.choose import Question, Sized, sized_designs
+from extproc.planning.design.notes import failure_notes, steady_notes, workload_notes
 from extproc.planning.design.pool import Tuning
-from extproc.planning.design.recommend import recommend, recommend_simulated
+from extproc.planning.design.recommend import recommend, recommend_simulated, recommended
 from extproc.planning.model.analytic import Analysis, analyse, default_thresholds
 from extproc.planning.model.costs import costs_of
 from extproc.planning.model.setup import Setup
-from extproc.planning.model.times import times_note
 from extproc.planning.simulation.cache import ResultCache
 from extproc.planning.simulation.options import RunOptions
 from extproc.planning.simulation.runner import FleetEstimate, NotMet, search_each
-from extproc.planning.simulation.search import Design, SearchTask
+from extproc.planning.simulation.task import Design, FailureRun, SearchTask, run_with_failure
 from extproc.planning.workload.declared import DeclaredRule, budgets
 from extproc.planning.workload.lengths import Lengths
 
@@ -76,7 +76,8 @@ class SearchedDesign:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Everything that is printed, exported and plotted. `fleets` are those that meet the objective, none when
-    nothing was simulated; `searched` are the designs that they were chosen from.
+    nothing was simulated; `searched` are the designs that they were chosen from. `failure` is a run of the
+    recommended fleet, its spares included, in which an instance of each pool dies.
     """
 
     profile: str
@@ -91,6 +92,7 @@ class Plan:
     sensitivity: tuple[Analysis, ...]
     searched: tuple[SearchedDesign, ...]
     fleets: tuple[FleetEstimate, ...]
+    failure: FailureRun | None
     recommendation: str
     notes: tuple[str, ...]
 
@@ -118,6 +120,10 @@ def make_plan(
         tasks = [_task(question, design, runs) for design in designs]
         outcomes = search_each(tasks, runs.jobs, cache, lambda done, what: progress(done, len(tasks), what))
     fleets = tuple(outcome for outcome in outcomes if isinstance(outcome, FleetEstimate))
+    failure = None
+    if runs is not None and setup.spare > 0 and (best := recommended(fleets, costs_of(setup))) is not None:
+        task = next(task for task in tasks if task.design == best.design)
+        failure = run_with_failure(task, costs_of(setup).of(best).instances)
     not_met = [outcome.why for outcome in outcomes if isinstance(outcome, NotMet)]
     if runs is not None and not fleets:
         raise ConfigurationError(not_met[0] if not_met else "no design meets the objective with any fleet")
@@ -134,8 +140,14 @@ def make_plan(
         sensitivity=sensitivity,
         searched=tuple(_searched(each) for each in searched),
         fleets=fleets,
+        failure=failure,
         recommendation=(recommend_simulated(fleets, costs_of(setup)) if fleets else recommend(analysis, setup)),
-        notes=(*_notes(lengths, setup, analysis), *not_met, *_steady_notes(fleets)),
+        notes=(
+            *workload_notes(lengths, setup, analysis),
+            *not_met,
+            *steady_notes(fleets),
+            *failure_notes(failure),
+        ),
     )
 
 
@@ -212,34 +224,6 @@ def _searched(sized: Sized) -> SearchedDesign:
         flags = pool.setup.flags(model_len, short=short)
         pools.append(PoolPlan(limit, model_len, pool.setup.gpu_name, pool.instances, flags))
     return SearchedDesign(sized.limits, sized.gpus, tuple(pools))
-
-
-def _steady_notes(fleets: tuple[FleetEstimate, ...]) -> tuple[str, ...]:
-    return tuple(
-        f"{fleet.design.name}: not known to be steady ({fleet.not_steady}); it is not recommended. More with "
-        "--requests."
-        for fleet in fleets
-        if fleet.not_steady
-    )
-
-
-def _notes(lengths: Lengths, setup: Setup, analysis: Analysis) -> tuple[str, ...]:
-    notes = [lengths.note] if lengths.note else []
-    notes.append(times_note(setup))
-    if lengths.cached is not None:
-        share = float(lengths.cached.sum() / lengths.prompt.sum())
-        notes.append(
-            f"Prefix caching: {share:.1%} of the prompt tokens are taken as cached, in every instance alike; "
-            "instances that do not share a cache, or are not chosen by prefix, find less."
-        )
-    if analysis.out_of_reach:
-        thresholds = ", ".join(f"{t:,}" for t in analysis.out_of_reach)
-        notes.append(f"At these thresholds one of two pools cannot meet the TPOT with its requests: {thresholds}.")
-    if setup.measured is not None:
-        notes.append("Measured rates are used at every threshold; they hold at the one they were measured with.")
-    if setup.price_usd_h is None:
-        notes.append("No price is known for this GPU: give one with --price to see money.")
-    return tuple(notes)
 
 
 def _figures(lengths: Lengths) -> WorkloadFigures:

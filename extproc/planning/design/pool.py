@@ -23,14 +23,8 @@ from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import SMALLEST_BATCH_TOKENS, Setup
 from extproc.planning.model.throughput import throughput
 from extproc.planning.simulation.balancing import Balancing
-from extproc.planning.simulation.search import (
-    Design,
-    ObjectiveNotMet,
-    SearchTask,
-    make_workload,
-    run_unless_hopeless,
-    smallest_fleets,
-)
+from extproc.planning.simulation.search import ObjectiveNotMet, smallest_fleets
+from extproc.planning.simulation.task import Design, SearchTask, make_workload, run_unless_hopeless
 from extproc.planning.simulation.verdict import verdict
 from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.lengths import Lengths

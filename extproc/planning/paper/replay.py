@@ -26,7 +26,7 @@ from extproc.planning.paper.mi300x import MI300X, project, whole
 from extproc.planning.simulation.balancing import Balance, Balancing
 from extproc.planning.simulation.cache import ResultCache
 from extproc.planning.simulation.runner import FleetEstimate, search_all
-from extproc.planning.simulation.search import Design, SearchTask
+from extproc.planning.simulation.task import Design, SearchTask
 from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.lengths import Lengths, from_means
 

@@ -2,7 +2,8 @@
 
 Pools are in ascending order of context. A request goes where the router says, to an instance that the balancer
 picks. An instance refuses what its context cannot hold, as vLLM does (HTTP 400); a refusal by a smaller pool is
-replayed on the next larger one, as the gateway's retry does (a misroute), one by the largest pool is final.
+replayed on the next larger one, as the gateway's retry does (a misroute), one by the largest pool is final. An
+instance may die; its requests begin again on another one of its pool, as clients that try again would have it.
 """
 
 from collections.abc import Callable
@@ -13,28 +14,17 @@ from math import inf, nan
 import numpy as np
 import numpy.typing as npt
 
-from extproc.planning.hardware.roofline import IterationCost
-from extproc.planning.model.throughput import InstanceLimits
-from extproc.planning.simulation.balancing import ENVOYS_DEFAULT, Balancing, make_balancer
-from extproc.planning.simulation.instance import Sequence, VllmInstance
+from extproc.planning.simulation.balancing import ENVOYS_DEFAULT, Balancing
+from extproc.planning.simulation.instance import Sequence
+from extproc.planning.simulation.pool import PoolSpec, SimulatedPool
 from extproc.planning.simulation.routers import Router
 from extproc.planning.simulation.watch import Watch
 from extproc.planning.workload.arrivals import Workload
 from extproc.planning.workload.lengths import Floats, Tokens
 
-__all__ = ["FleetRun", "PoolSpec", "PoolUse", "simulate"]
+__all__ = ["FleetRun", "PoolUse", "simulate"]
 
 PROGRESS_EVERY = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class PoolSpec:
-    """One pool: how many instances, and of what kind."""
-
-    name: str
-    instances: int
-    limits: InstanceLimits
-    cost: IterationCost
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +45,8 @@ class FleetRun:
     """What became of each request, arrays of shape (requests,); nan where there is no such time.
 
     `total` is prompt plus output as asked, in tokens. `pool` is the index of the pool that answered, -1 for a
-    rejected request. `stopped` tells of a run that was
-    given up before its end: it says that the fleet fails, and no more.
+    rejected request. `restarted` requests were on an instance that died. `stopped` tells of a run that was given
+    up before its end: it says that the fleet fails, and no more.
     """
 
     arrival_s: Floats
@@ -69,20 +59,8 @@ class FleetRun:
     truncated: npt.NDArray[np.bool_]
     pools: tuple[PoolUse, ...]
     under_counted: int
+    restarted: int = 0
     stopped: bool = False
-
-
-class _Pool:
-    """The instances of one pool, and the balancer over them."""
-
-    def __init__(self, spec: PoolSpec, balancing: Balancing, seed: int) -> None:
-        self.spec = spec
-        self.instances = [VllmInstance(spec.cost, spec.limits) for _ in range(spec.instances)]
-        self.balancer = make_balancer(balancing, self.instances, seed)
-
-    def holds(self, prompt: int, declared: int | None) -> bool:
-        """Tell whether vLLM would accept a request of this length."""
-        return prompt + (1 if declared is None else declared) <= self.spec.limits.context_tokens
 
 
 class _Simulation:
@@ -99,7 +77,7 @@ class _Simulation:
         self._workload = workload
         self._watch = watch
         self._router = router
-        self._pools = [_Pool(spec, balancing, seed) for seed, spec in enumerate(specs)]
+        self._pools = [SimulatedPool(spec, balancing, seed) for seed, spec in enumerate(specs)]
         self._events: list[tuple[float, int, int, int]] = []
         size = len(workload)
         self.first_token_s = np.full(size, np.nan)
@@ -108,9 +86,12 @@ class _Simulation:
         self.pool = np.full(size, -1)
         self.misrouted = np.zeros(size, np.bool_)
         self.truncated = np.zeros(size, np.bool_)
+        self.restarted = 0
         self._cached = [0] * size if workload.cached is None else workload.cached.tolist()
 
-    def run(self, progress: Callable[[int], None] | None, *, check: bool) -> FleetRun:
+    def run(
+        self, progress: Callable[[int], None] | None, fails_at: int | None = None, *, check: bool = False
+    ) -> FleetRun:
         """Let all requests arrive, then let the fleet finish them."""
         workload = self._workload
         declared = [None] * len(workload) if workload.declared is None else workload.declared.tolist()
@@ -120,6 +101,8 @@ class _Simulation:
         use: tuple[PoolUse, ...] = ()
         for index, (at_s, prompt, output, limit) in enumerate(rows):
             self._until(at_s, check=check)
+            if index == fails_at:
+                self._fail(at_s)
             self._arrive(index, at_s, prompt, output, limit)
             if index % PROGRESS_EVERY == 0:
                 if progress is not None:
@@ -137,18 +120,29 @@ class _Simulation:
             if chosen == len(self._pools):
                 return
             self.misrouted[index] = True
-        pool = self._pools[chosen]
-        room = pool.spec.limits.context_tokens - prompt
+        room = self._pools[chosen].spec.limits.context_tokens - prompt
         self.truncated[index] = output > room
         self.pool[index] = chosen
         self.output[index] = min(output, room)
-        which = pool.balancer.pick()
+        self._admit(chosen, Sequence(index, prompt, min(output, room), now_s, self._cached[index]), now_s)
+
+    def _admit(self, chosen: int, sequence: Sequence, now_s: float) -> None:
+        pool = self._pools[chosen]
+        which = pool.pick()
         instance = pool.instances[which]
         epoch = instance.epoch
-        instance.arrive(Sequence(index, prompt, min(output, room), now_s, self._cached[index]), now_s)
-        pool.balancer.touched(which)
+        instance.arrive(sequence, now_s)
+        pool.touched(which)
         if instance.epoch != epoch:
             heappush(self._events, (instance.until_s, instance.epoch, chosen, which))
+
+    def _fail(self, now_s: float) -> None:
+        """Let the busiest instance of each pool die, and its requests begin again."""
+        for chosen, pool in enumerate(self._pools):
+            for lost in pool.fail_busiest():
+                again = Sequence(lost.index, lost.prompt, lost.output, lost.arrived_s, lost.cached)
+                self._admit(chosen, again, now_s)
+                self.restarted += 1
 
     def _until(self, now_s: float, *, check: bool) -> None:
         """Let every run end that ends by `now_s`."""
@@ -164,7 +158,7 @@ class _Simulation:
             if instance.until_s < inf:
                 heappush(events, (instance.until_s, instance.epoch, chosen, which))
             if finished or instance.unanswered_tokens != unanswered:
-                pool.balancer.touched(which)
+                pool.touched(which)
             if finished:
                 self._answered(finished, at_s)
             if check:
@@ -200,10 +194,11 @@ class _Simulation:
             truncated=self.truncated,
             pools=use,
             under_counted=self._router.under_counted,
+            restarted=self.restarted,
         )
 
     @staticmethod
-    def _use(pool: _Pool, seconds: float) -> PoolUse:
+    def _use(pool: SimulatedPool, seconds: float) -> PoolUse:
         size = len(pool.instances) * seconds
         return PoolUse(
             name=pool.spec.name,
@@ -214,7 +209,7 @@ class _Simulation:
         )
 
     @staticmethod
-    def _with_all_preemptions(use: PoolUse, pool: _Pool) -> PoolUse:
+    def _with_all_preemptions(use: PoolUse, pool: SimulatedPool) -> PoolUse:
         """Count the preemptions of a pool, those after the last arrival, too."""
         return replace(use, preemptions=sum(instance.preemptions for instance in pool.instances))
 
@@ -227,10 +222,12 @@ def simulate(
     progress: Callable[[int], None] | None = None,
     *,
     watch: Watch | None = None,
+    fails_at: int | None = None,
     check: bool = False,
 ) -> FleetRun:
     """Run a workload through a fleet; `check` asserts every instance's invariants after each event (slow).
 
-    With a `watch` the run is given up as soon as every pool is sure to miss the objective.
+    With a `watch` the run is given up as soon as every pool is sure to miss the objective. With the request
+    `fails_at` the busiest instance of each pool dies, for good.
     """
-    return _Simulation(workload, pools, router, balancing, watch).run(progress, check=check)
+    return _Simulation(workload, pools, router, balancing, watch).run(progress, fails_at, check=check)

@@ -121,6 +121,19 @@ class VllmInstance:
         self._plan(now_s)
         return finished
 
+    def fail(self) -> list[Sequence]:
+        """Die: end for good, and return the requests inside, finished by nobody."""
+        inside = [*self._running.values(), *self._waiting]
+        self._running, self._decoding, self._prefilling = {}, {}, {}
+        self._waiting.clear()
+        self._chunks, self._finishing = [], []
+        self._free, self._context = self._blocks, 0
+        self._residues = [0] * BLOCK_TOKENS
+        self.outstanding = self.unanswered_tokens = 0
+        self.until_s = inf
+        self.epoch += 1
+        return inside
+
     def check(self) -> None:
         """Check the invariants; for debugging and tests. Raises AssertionError."""
         held = self._besides * len(self._running)

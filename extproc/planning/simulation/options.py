@@ -5,7 +5,7 @@ from typing import Literal
 
 from extproc.core.errors import ConfigurationError
 from extproc.planning.simulation.balancing import Balance, Balancing
-from extproc.planning.simulation.search import RouterKind
+from extproc.planning.simulation.task import RouterKind
 from extproc.planning.workload.lengths import Lengths
 
 __all__ = ["RunOptions", "SimulationOptions", "check_runs", "runs_of"]

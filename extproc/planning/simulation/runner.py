@@ -10,8 +10,9 @@ from multiprocessing import get_context
 import numpy as np
 
 from extproc.planning.simulation.cache import ResultCache
-from extproc.planning.simulation.search import Design, FoundFleet, ObjectiveNotMet, SearchTask, smallest_fleets
+from extproc.planning.simulation.search import FoundFleet, ObjectiveNotMet, smallest_fleets
 from extproc.planning.simulation.shared import renamed, same_search
+from extproc.planning.simulation.task import Design, SearchTask
 
 __all__ = ["FleetEstimate", "NotMet", "search_all", "search_each"]
 

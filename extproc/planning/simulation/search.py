@@ -14,40 +14,25 @@ with both sizes. Fixed long runs were rejected: most designs lose early, and mos
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Literal
 
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
-from extproc.core.estimator import make_estimator
-from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.placing.policy import Pool, Pools
-from extproc.core.router.learning_budget import LearningBudget, LearningSettings
-from extproc.planning.model.setup import Setup
-from extproc.planning.model.throughput import InstanceLimits, throughput
-from extproc.planning.simulation.balancing import ENVOYS_DEFAULT, Balancing
-from extproc.planning.simulation.fleet import PoolSpec, simulate
-from extproc.planning.simulation.routers import LearningRouter, OnePoolRouter, OracleRouter, Router
-from extproc.planning.simulation.summary import Summary, first_measured, summarise
+from extproc.planning.model.throughput import throughput
+from extproc.planning.simulation.summary import Summary
+from extproc.planning.simulation.task import (
+    Design,
+    SearchTask,
+    make_workload,
+    router_of,
+    run_fleet,
+    run_unless_hopeless,
+)
 from extproc.planning.simulation.verdict import Verdict, verdict
-from extproc.planning.simulation.watch import watch_for
-from extproc.planning.workload.arrivals import Workload, poisson_workload, trace_workload
-from extproc.planning.workload.declared import DeclaredRule, undeclared_output_tokens
 from extproc.planning.workload.lengths import Lengths
 
-__all__ = [
-    "Design",
-    "FoundFleet",
-    "ObjectiveNotMet",
-    "RouterKind",
-    "SearchTask",
-    "make_workload",
-    "run_fleet",
-    "run_unless_hopeless",
-    "smallest_fleets",
-]
+__all__ = ["FoundFleet", "ObjectiveNotMet", "smallest_fleets"]
 
-RouterKind = Literal["byteclass", "ema", "oracle"]
 MOST_TIMES_THE_START = 8
 FIRST_STEP = 0.1  # of the analytical size
 NEXT_STEP = 0.02  # of the size that another seed needed
@@ -60,50 +45,6 @@ ROUTED_FIRST = 10_000  # requests that tell each pool's share before anything is
 
 class ObjectiveNotMet(ConfigurationError):
     """No fleet of one design meets the objective; the message says which part, and how near it comes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Design:
-    """One kind of fleet: what its pools hold, in ascending order.
-
-    `contexts` are the largest budgets that the router sends to each pool (for the last one: its max_model_len);
-    the first is the threshold of two. `model_lens` are the pools' max_model_len where they are above that
-    (head-room), `setups` the pools' own instances and knobs where they differ from the task's.
-    """
-
-    name: str
-    contexts: tuple[int, ...]
-    setups: tuple[Setup, ...] = ()
-    model_lens: tuple[int, ...] = ()
-
-    def setup(self, index: int, default: Setup) -> Setup:
-        """Return the instance and knobs of one pool."""
-        return self.setups[index] if self.setups else default
-
-    def limits(self, index: int, default: Setup) -> InstanceLimits:
-        """Return what bounds an instance of one pool."""
-        context = self.model_lens[index] if self.model_lens else self.contexts[index]
-        return self.setup(index, default).limits(context, short=index < len(self.contexts) - 1)
-
-
-@dataclass(frozen=True, slots=True)
-class SearchTask:
-    """Everything that one search depends on; it can be sent to another process and hashed.
-
-    `requests` is the length of the first runs, `longest` how long they may become (0: as long as the first).
-    """
-
-    design: Design
-    setup: Setup
-    lengths: Lengths
-    rule: DeclaredRule
-    rate: float
-    requests: int
-    seeds: int
-    router: RouterKind = "byteclass"
-    balancing: Balancing = ENVOYS_DEFAULT
-    arrivals: Literal["poisson", "trace"] = "poisson"
-    longest: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,42 +112,6 @@ class _Bracket:
         self.step = min(2 * self.step, 0.8)
 
 
-def make_workload(task: SearchTask, seed: int) -> Workload:
-    """Draw the requests of a task for one seed."""
-    rng = np.random.default_rng(seed)
-    if task.arrivals == "trace":
-        return trace_workload(task.lengths, task.rate, task.rule, rng)
-    return poisson_workload(task.lengths, task.rate, task.requests, task.rule, rng)
-
-
-def run_fleet(
-    task: SearchTask, workload: Workload, instances: tuple[int, ...], progress: Callable[[int], None] | None = None
-) -> Summary:
-    """Simulate one fleet of the task's design."""
-    specs = _specs(task, instances)
-    run = simulate(workload, specs, _router(task, workload), task.balancing, progress)
-    return summarise(run, task.setup.objective)
-
-
-def run_unless_hopeless(
-    task: SearchTask, workload: Workload, instances: tuple[int, ...], progress: Callable[[int], None] | None
-) -> Summary | None:
-    """Simulate one fleet, or return None once every pool is sure to miss the objective."""
-    total = workload.prompt + workload.output
-    watch = watch_for(task.setup.objective, total, first_measured(len(workload)), len(instances))
-    router = _router(task, workload)
-    run = simulate(workload, _specs(task, instances), router, task.balancing, progress, watch=watch)
-    return None if run.stopped else summarise(run, task.setup.objective)
-
-
-def _specs(task: SearchTask, instances: tuple[int, ...]) -> tuple[PoolSpec, ...]:
-    design = task.design
-    return tuple(
-        PoolSpec(f"{context:,}", count, design.limits(index, task.setup), design.setup(index, task.setup).cost)
-        for index, (context, count) in enumerate(zip(design.contexts, instances, strict=True))
-    )
-
-
 def smallest_fleets(task: SearchTask, progress: Callable[[int], None] | None = None) -> tuple[FoundFleet, ...]:
     """Search the smallest fleet for each seed; `progress` is told how many requests the current run has seen.
 
@@ -267,25 +172,11 @@ def _search(
             bracket.judge(passed=good)
 
 
-def _router(task: SearchTask, workload: Workload) -> Router:
-    contexts = task.design.contexts
-    if len(contexts) == 1:
-        return OnePoolRouter()
-    lens = task.design.model_lens or contexts
-    pools = Pools([Pool(f"{limit}", limit, held) for limit, held in zip(contexts, lens, strict=True)])
-    if task.router == "oracle":
-        return OracleRouter(workload, pools)
-    settings = EstimatorSettings(kind=task.router, default_output_tokens=undeclared_output_tokens(task.lengths))
-    # The paper's mean learns from every answer, as in the paper; the router of its own learns within its budget.
-    learning = LearningBudget(LearningSettings()) if task.router == "byteclass" else None
-    return LearningRouter(workload, pools, make_estimator(settings), learning)
-
-
 def _start(task: SearchTask) -> tuple[int, ...]:
     """Return the analytical size of each pool, for the requests that the router sends there."""
     contexts, setup = task.design.contexts, task.setup
     workload = make_workload(task, seed=1)
-    router = _router(task, workload)
+    router = router_of(task, workload)
     routed = min(len(workload), ROUTED_FIRST)
     chosen = np.zeros(routed, np.int64)
     for request in range(routed):

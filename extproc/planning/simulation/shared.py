@@ -2,7 +2,8 @@
 
 from dataclasses import replace
 
-from extproc.planning.simulation.search import Design, FoundFleet, SearchTask
+from extproc.planning.simulation.search import FoundFleet
+from extproc.planning.simulation.task import Design, SearchTask
 from extproc.planning.workload.declared import declared_tokens
 
 __all__ = ["renamed", "same_search"]

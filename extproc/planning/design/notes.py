@@ -1,0 +1,52 @@
+"""What a plan tells beside its figures, a sentence each."""
+
+from extproc.planning.model.analytic import Analysis
+from extproc.planning.model.setup import Setup
+from extproc.planning.model.times import times_note
+from extproc.planning.simulation.runner import FleetEstimate
+from extproc.planning.simulation.task import FailureRun
+from extproc.planning.workload.lengths import Lengths
+
+__all__ = ["failure_notes", "steady_notes", "workload_notes"]
+
+
+def steady_notes(fleets: tuple[FleetEstimate, ...]) -> tuple[str, ...]:
+    """Say which fleets are not known to be in steady state."""
+    return tuple(
+        f"{fleet.design.name}: not known to be steady ({fleet.not_steady}); it is not recommended. More with "
+        "--requests."
+        for fleet in fleets
+        if fleet.not_steady
+    )
+
+
+def failure_notes(failure: FailureRun | None) -> tuple[str, ...]:
+    """Say how the recommended fleet does when instances die."""
+    if failure is None:
+        return ()
+    kept = f"missed: {', '.join(failure.misses)}" if failure.misses else "kept"
+    text = (
+        "The recommended fleet with its spares, one instance of each pool killed in the middle of "
+        f"{failure.requests:,} requests: {failure.restarted:,} begin again, the objective is {kept}."
+    )
+    return (text,)
+
+
+def workload_notes(lengths: Lengths, setup: Setup, analysis: Analysis) -> tuple[str, ...]:
+    """Say what to know of the lengths, the times and the cost model."""
+    notes = [lengths.note] if lengths.note else []
+    notes.append(times_note(setup))
+    if lengths.cached is not None:
+        share = float(lengths.cached.sum() / lengths.prompt.sum())
+        notes.append(
+            f"Prefix caching: {share:.1%} of the prompt tokens are taken as cached, in every instance alike; "
+            "instances that do not share a cache, or are not chosen by prefix, find less."
+        )
+    if analysis.out_of_reach:
+        thresholds = ", ".join(f"{t:,}" for t in analysis.out_of_reach)
+        notes.append(f"At these thresholds one of two pools cannot meet the TPOT with its requests: {thresholds}.")
+    if setup.measured is not None:
+        notes.append("Measured rates are used at every threshold; they hold at the one they were measured with.")
+    if setup.price_usd_h is None:
+        notes.append("No price is known for this GPU: give one with --price to see money.")
+    return tuple(notes)

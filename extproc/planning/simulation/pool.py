@@ -1,0 +1,59 @@
+"""The instances of one pool, and the balancer over those that are alive."""
+
+from dataclasses import dataclass
+
+from extproc.planning.hardware.roofline import IterationCost
+from extproc.planning.model.throughput import InstanceLimits
+from extproc.planning.simulation.balancing import Balancing, make_balancer
+from extproc.planning.simulation.instance import Sequence, VllmInstance
+
+__all__ = ["PoolSpec", "SimulatedPool"]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """One pool: how many instances, and of what kind."""
+
+    name: str
+    instances: int
+    limits: InstanceLimits
+    cost: IterationCost
+
+
+class SimulatedPool:
+    """One pool while it runs. Instances keep their index whatever becomes of the others."""
+
+    def __init__(self, spec: PoolSpec, balancing: Balancing, seed: int) -> None:
+        self.spec = spec
+        self.instances = [VllmInstance(spec.cost, spec.limits) for _ in range(spec.instances)]
+        self._balancing = balancing
+        self._seed = seed
+        self._alive = list(range(spec.instances))
+        self._place = list(range(spec.instances))  # of each instance among those alive
+        self._balancer = make_balancer(balancing, self.instances, seed)
+
+    def holds(self, prompt: int, declared: int | None) -> bool:
+        """Tell whether vLLM would accept a request of this length."""
+        return prompt + (1 if declared is None else declared) <= self.spec.limits.context_tokens
+
+    def pick(self) -> int:
+        """Return the index of the instance for the next request."""
+        return self._alive[self._balancer.pick()]
+
+    def touched(self, which: int) -> None:
+        """Note that an instance took a request, gave a first token, or ended one."""
+        self._balancer.touched(self._place[which])
+
+    def fail_busiest(self) -> list[Sequence]:
+        """Let the instance with the most requests die at once; return them. The last one alive stays."""
+        if len(self._alive) == 1:
+            return []
+        dead = max(self._alive, key=lambda which: self.instances[which].outstanding)
+        self._alive.remove(dead)
+        for place, which in enumerate(self._alive):
+            self._place[which] = place
+        alive = [self.instances[which] for which in self._alive]
+        self._balancer = make_balancer(self._balancing, alive, self._seed)
+        for which in self._alive:
+            self.touched(which)  # a new balancer takes all of them for idle
+        return self.instances[dead].fail()
