@@ -7,15 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from extproc.cli.folders import cache_folder
-from extproc.cli.plan_options import (
-    add_options,
-    head_room_of,
-    profile_options,
-    refuse_unused,
-    simulation_options,
-    tuning_of,
-    workload_options,
-)
+from extproc.cli.plan_options import add_options, profile_options, refuse_unused, workload_options
+from extproc.cli.plan_simulation import head_room_of, simulation_options, start_minutes_of, tuning_of
 from extproc.cli.progress import progress_bar
 from extproc.core.errors import ConfigurationError
 
@@ -58,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     from extproc.planning.simulation.cache import ResultCache  # noqa: PLC0415
     from extproc.planning.simulation.options import runs_of  # noqa: PLC0415
     from extproc.planning.workload.declared import DeclaredRule  # noqa: PLC0415
-    from extproc.planning.workload.inputs import load_catalogue  # noqa: PLC0415
+    from extproc.planning.workload.inputs import load_catalogue, load_day  # noqa: PLC0415
     from extproc.planning.workload.options import workload_of  # noqa: PLC0415
 
     if not args.simulate:
@@ -68,9 +61,10 @@ def run(args: argparse.Namespace) -> int:
         check_directory("--report", args.report)
     if args.apply is not None:
         check_directory("--apply", args.apply)
-    tuning, head_room = tuning_of(args), head_room_of(args)
+    tuning, head_room, start_minutes = tuning_of(args), head_room_of(args), start_minutes_of(args)
     setup = setup_of(profile_options(args), load_catalogue(args.catalogue))
     lengths, rate = workload_of(workload_options(args))
+    day = load_day(args.day_curve, lengths)
     asked = simulation_options(args)
     runs = None if asked is None else runs_of(asked, lengths, rate)
     with progress_bar() as progress:
@@ -79,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
             rate,
             setup,
             DeclaredRule(args.declared),
-            options=PlanOptions(runs, tuning, head_room, args.pools),
+            options=PlanOptions(runs, tuning, head_room, args.pools, day, start_minutes),
             cache=ResultCache(_cache(args)),
             progress=progress,
         )
@@ -179,6 +173,8 @@ SIMULATION_USES = frozenset(
         "router",
         "balance",
         "choice_count",
+        "day_curve",
+        "start_minutes",
         "arrivals",
     }
     | {"jobs", "apply"}

@@ -3,25 +3,20 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from extproc.cli.plan_simulation import add_simulation_options
 from extproc.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from extproc.planning.design.pool import Tuning
     from extproc.planning.model.options import ProfileOptions
-    from extproc.planning.simulation.options import SimulationOptions
     from extproc.planning.workload.options import WorkloadOptions
 
 __all__ = [
     "add_options",
-    "head_room_of",
     "profile_options",
     "refuse_unused",
-    "simulation_options",
-    "tuning_of",
     "workload_options",
 ]
 
-MAX_HEAD_ROOM = 16
 DECLARED = ("truth", "1.5x", "1024", "4096", "none")
 
 
@@ -30,7 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     _add_workload(parser)
     _add_profile(parser)
     _add_objective(parser)
-    _add_simulation(parser)
+    add_simulation_options(parser)
 
 
 def _add_workload(parser: argparse.ArgumentParser) -> None:
@@ -134,53 +129,6 @@ def _add_objective(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_simulation(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("simulation")
-    group.add_argument("--simulate", action="store_true", help="find the cheapest fleets by simulating them")
-    group.add_argument(
-        "--threshold", type=int, nargs="+", default=[], metavar="TOKENS", help="thresholds to simulate"
-    )
-    group.add_argument(
-        "--tune",
-        choices=["all", "parallelism", "none"],
-        default="all",
-        help="what is searched in each pool: GPUs of an instance and vLLM's knobs, GPUs, nothing (default: all)",
-    )
-    group.add_argument("--pools", type=int, choices=[2, 3], default=2, help="pools at most (default: %(default)s)")
-    group.add_argument(
-        "--head-room",
-        type=float,
-        default=1.25,
-        metavar="FACTOR",
-        help="max_model_len of a smaller pool over its routing threshold (default: %(default)g)",
-    )
-    group.add_argument(
-        "--requests", type=int, help="requests of a run (default: 60 s of traffic, and longer until steady)"
-    )
-    group.add_argument(
-        "--seeds", type=int, default=1, help="runs with other random numbers (default: %(default)s)"
-    )
-    group.add_argument(
-        "--router",
-        choices=["byteclass", "ema", "oracle"],
-        default="byteclass",
-        help="what estimates prompts: the router's byte classes, the paper's mean, the truth (default: byteclass)",
-    )
-    group.add_argument(
-        "--balance",
-        choices=["least-request", "full-scan", "tokens", "round-robin"],
-        default="least-request",
-        help="how a pool picks an instance: Envoy's LEAST_REQUEST of choice_count drawn at random, the fewest "
-        "requests of all, the fewest unanswered prompt tokens of all, in turns (default: least-request)",
-    )
-    group.add_argument(
-        "--choice-count", type=int, default=2, help="instances that least-request looks at (default: %(default)s)"
-    )
-    group.add_argument("--arrivals", choices=["poisson", "trace"], default="poisson", help="(default: poisson)")
-    group.add_argument("--jobs", type=int, default=1, help="processes (default: %(default)s)")
-    group.add_argument("--cache", metavar="DIR", help="where results are kept; 'none' keeps nothing")
-
-
 def workload_options(args: argparse.Namespace) -> "WorkloadOptions":
     """Return where the workload comes from."""
     from extproc.planning.workload.options import WorkloadOptions  # noqa: PLC0415
@@ -218,41 +166,6 @@ def profile_options(args: argparse.Namespace) -> "ProfileOptions":
         times=args.times,
         engine=args.engine,
     )
-
-
-def simulation_options(args: argparse.Namespace) -> "SimulationOptions | None":
-    """Return how fleets are simulated, or None when they are not."""
-    from extproc.planning.simulation.options import SimulationOptions  # noqa: PLC0415
-
-    if not args.simulate:
-        return None
-    return SimulationOptions(
-        requests=args.requests,
-        seeds=args.seeds,
-        thresholds=tuple(args.threshold),
-        router=args.router,
-        balance=args.balance,
-        choice_count=args.choice_count,
-        arrivals=args.arrivals,
-        jobs=args.jobs,
-    )
-
-
-def tuning_of(args: argparse.Namespace) -> "Tuning":
-    """Return what may be changed in each pool: what the user fixed stays."""
-    from extproc.planning.design.pool import Tuning  # noqa: PLC0415
-
-    return Tuning(
-        parallelism=args.tune != "none" and args.tp is None,
-        knobs=args.tune == "all" and args.batched_tokens is None,
-    )
-
-
-def head_room_of(args: argparse.Namespace) -> float:
-    """Return max_model_len over the routing threshold; raises ConfigurationError for a factor that cannot be."""
-    if not 1 <= args.head_room <= MAX_HEAD_ROOM:
-        raise ConfigurationError(f"--head-room {args.head_room:g}: a factor from 1 to {MAX_HEAD_ROOM} is needed")
-    return float(args.head_room)
 
 
 def refuse_unused(args: argparse.Namespace, used: frozenset[str], why: str) -> None:

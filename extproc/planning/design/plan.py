@@ -7,6 +7,7 @@ import numpy as np
 
 from extproc.core.errors import ConfigurationError
 from extproc.planning.design.choose import Question, Sized, sized_designs
+from extproc.planning.design.day import DayOfFleet, DayQuestion, days_of
 from extproc.planning.design.notes import failure_notes, steady_notes, workload_notes
 from extproc.planning.design.pool import Tuning
 from extproc.planning.design.recommend import recommend, recommend_simulated, recommended
@@ -17,6 +18,7 @@ from extproc.planning.simulation.cache import ResultCache
 from extproc.planning.simulation.options import RunOptions
 from extproc.planning.simulation.runner import FleetEstimate, NotMet, search_each
 from extproc.planning.simulation.task import Design, FailureRun, SearchTask, run_with_failure
+from extproc.planning.workload.day import Day
 from extproc.planning.workload.declared import DeclaredRule, budgets
 from extproc.planning.workload.lengths import Lengths
 
@@ -31,13 +33,16 @@ USUAL = "one pool, vLLM's defaults"
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
     """How a plan is made: how fleets are run (None: the cost model only), what may be changed in each pool,
-    max_model_len over the routing threshold, and how many pools at most.
+    max_model_len over the routing threshold, how many pools at most, and the load over a day, with the minutes
+    that an instance takes to start.
     """
 
     runs: RunOptions | None = None
     tuning: Tuning = field(default_factory=Tuning)
     head_room: float = 1.0
     pools: int = 2
+    day: Day | None = None
+    start_minutes: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ class SearchedDesign:
 class Plan:
     """Everything that is printed, exported and plotted. `fleets` are those that meet the objective, none when
     nothing was simulated; `searched` are the designs that they were chosen from. `failure` is a run of the
-    recommended fleet, its spares included, in which an instance of each pool dies.
+    recommended fleet, its spares included, in which an instance of each pool dies; `days` the fleets over a day.
     """
 
     profile: str
@@ -93,6 +98,7 @@ class Plan:
     searched: tuple[SearchedDesign, ...]
     fleets: tuple[FleetEstimate, ...]
     failure: FailureRun | None
+    days: tuple[DayOfFleet, ...]
     recommendation: str
     notes: tuple[str, ...]
 
@@ -127,6 +133,11 @@ def make_plan(
     not_met = [outcome.why for outcome in outcomes if isinstance(outcome, NotMet)]
     if runs is not None and not fleets:
         raise ConfigurationError(not_met[0] if not_met else "no design meets the objective with any fleet")
+    days: tuple[DayOfFleet, ...] = ()
+    if runs is not None and options.day is not None:
+        tasked = [(fleet, next(task for task in tasks if task.design == fleet.design)) for fleet in fleets]
+        asked = DayQuestion(options.day, options.start_minutes, costs_of(setup))
+        days = days_of(tasked, asked, runs.jobs, cache, progress)
     return Plan(
         profile=setup.name,
         gpus_per_instance=setup.instance.tensor_parallel,
@@ -141,6 +152,7 @@ def make_plan(
         searched=tuple(_searched(each) for each in searched),
         fleets=fleets,
         failure=failure,
+        days=days,
         recommendation=(recommend_simulated(fleets, costs_of(setup)) if fleets else recommend(analysis, setup)),
         notes=(
             *workload_notes(lengths, setup, analysis),

@@ -44,6 +44,8 @@ def plan_tables(plan: Plan, costs: Costs, *, full: bool) -> Iterator[Table]:
     if plan.fleets:
         title = "Simulated: the smallest fleets that meet the objective"
         yield from fleet_tables(title, plan.fleets, costs, full=full)
+    if plan.days:
+        yield _day_table(plan)
     if full and plan.searched:
         yield _searched_table(plan)
     yield _cost_table(plan)
@@ -87,6 +89,21 @@ def _felt(figures: ClassFigures) -> str:
     half = "" if isnan(figures.ttft_p99_half_s) else f" ± {figures.ttft_p99_half_s:.2f}"
     tpot = "-" if isnan(did.tpot_p99_s) else f"{did.tpot_p99_s * 1e3:.0f}"
     return f"{did.ttft_p99_s:.2f}{half} / {tpot}"
+
+
+def _day_table(plan: Plan) -> Table:
+    rows = [
+        (
+            day.name,
+            f"{day.fixed:,.0f}",
+            "-" if day.following is None else f"{day.following:,.0f}",
+            "-" if day.head_room is None else f"{day.head_room:.0%}",
+            f"{day.foreseen:,.0f}",
+        )
+        for day in plan.days
+    ]
+    title = "A day in GPU-hours, spares included: the fleet of the peak, following the load, foreseeing it"
+    return text_table(title, ("fleet", "fixed", "following", "with head-room", "foreseen"), rows)
 
 
 def _searched_table(plan: Plan) -> Table:

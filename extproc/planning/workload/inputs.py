@@ -17,11 +17,12 @@ import numpy as np
 
 from extproc.core.errors import ConfigurationError
 from extproc.planning.hardware.catalogue import Catalogue, built_in, parse
+from extproc.planning.workload.day import Day, day_of_trace, parse_day
 from extproc.planning.workload.lengths import Lengths, from_means
 from extproc.planning.workload.live import Scrape, lengths_between, parse_scrape, rate_between
 from extproc.planning.workload.traces import parse_trace
 
-__all__ = ["LiveInput", "lengths_of_means", "live_input", "load_catalogue", "load_traces"]
+__all__ = ["LiveInput", "lengths_of_means", "live_input", "load_catalogue", "load_day", "load_traces"]
 
 MAX_TRACE_BYTES = 256 * 1024 * 1024  # ten million requests; a sample of them tells the same
 MAX_LINE = 1024 * 1024  # characters; a row of a trace has a hundred
@@ -106,6 +107,23 @@ def load_catalogue(path: str | None) -> Catalogue:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: {_reason(error)}") from error
     return built_in().with_more(parse(text, path))
+
+
+def load_day(asked: str | None, lengths: Lengths) -> Day | None:
+    """Return the load over a day: of the trace that the lengths are from (`trace`), or from a file; None for none.
+
+    Raises ConfigurationError for what tells no day.
+    """
+    if asked is None:
+        return None
+    if asked == "trace":
+        return day_of_trace(lengths)
+    path = Path(asked)
+    try:
+        with path.open(encoding="utf-8") as file:
+            return parse_day(_lines(file, path.name), path.name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"--day-curve {asked}: {_reason(error)}") from error
 
 
 def _load_trace(path: Path) -> Lengths:

@@ -1,0 +1,120 @@
+"""The options of `dualpool plan --simulate`, and the planner's own option objects made of them."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from extproc.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from extproc.planning.design.pool import Tuning
+    from extproc.planning.simulation.options import SimulationOptions
+
+__all__ = ["add_simulation_options", "head_room_of", "simulation_options", "start_minutes_of", "tuning_of"]
+
+MAX_HEAD_ROOM = 16
+MAX_START_MINUTES = 720
+
+
+def add_simulation_options(parser: argparse.ArgumentParser) -> None:
+    """Add what only --simulate uses."""
+    group = parser.add_argument_group("simulation")
+    group.add_argument("--simulate", action="store_true", help="find the cheapest fleets by simulating them")
+    group.add_argument(
+        "--threshold", type=int, nargs="+", default=[], metavar="TOKENS", help="thresholds to simulate"
+    )
+    group.add_argument(
+        "--tune",
+        choices=["all", "parallelism", "none"],
+        default="all",
+        help="what is searched in each pool: GPUs of an instance and vLLM's knobs, GPUs, nothing (default: all)",
+    )
+    group.add_argument("--pools", type=int, choices=[2, 3], default=2, help="pools at most (default: %(default)s)")
+    group.add_argument(
+        "--head-room",
+        type=float,
+        default=1.25,
+        metavar="FACTOR",
+        help="max_model_len of a smaller pool over its routing threshold (default: %(default)g)",
+    )
+    group.add_argument(
+        "--requests", type=int, help="requests of a run (default: 60 s of traffic, and longer until steady)"
+    )
+    group.add_argument(
+        "--seeds", type=int, default=1, help="runs with other random numbers (default: %(default)s)"
+    )
+    group.add_argument(
+        "--router",
+        choices=["byteclass", "ema", "oracle"],
+        default="byteclass",
+        help="what estimates prompts: the router's byte classes, the paper's mean, the truth (default: byteclass)",
+    )
+    group.add_argument(
+        "--balance",
+        choices=["least-request", "full-scan", "tokens", "round-robin"],
+        default="least-request",
+        help="how a pool picks an instance: Envoy's LEAST_REQUEST of choice_count drawn at random, the fewest "
+        "requests of all, the fewest unanswered prompt tokens of all, in turns (default: least-request)",
+    )
+    group.add_argument(
+        "--choice-count", type=int, default=2, help="instances that least-request looks at (default: %(default)s)"
+    )
+    group.add_argument(
+        "--day-curve",
+        metavar="FILE",
+        help="the load over 24 hours, in rows of hour,load, or 'trace': GPU-hours of fleets that follow it; "
+        "--rate is the peak",
+    )
+    group.add_argument(
+        "--start-minutes",
+        type=float,
+        default=5.0,
+        metavar="MIN",
+        help="until an instance that is asked for serves, for --day-curve (default: %(default)g)",
+    )
+    group.add_argument("--arrivals", choices=["poisson", "trace"], default="poisson", help="(default: poisson)")
+    group.add_argument("--jobs", type=int, default=1, help="processes (default: %(default)s)")
+    group.add_argument("--cache", metavar="DIR", help="where results are kept; 'none' keeps nothing")
+
+
+def simulation_options(args: argparse.Namespace) -> "SimulationOptions | None":
+    """Return how fleets are simulated, or None when they are not."""
+    from extproc.planning.simulation.options import SimulationOptions  # noqa: PLC0415
+
+    if not args.simulate:
+        return None
+    return SimulationOptions(
+        requests=args.requests,
+        seeds=args.seeds,
+        thresholds=tuple(args.threshold),
+        router=args.router,
+        balance=args.balance,
+        choice_count=args.choice_count,
+        arrivals=args.arrivals,
+        jobs=args.jobs,
+    )
+
+
+def tuning_of(args: argparse.Namespace) -> "Tuning":
+    """Return what may be changed in each pool: what the user fixed stays."""
+    from extproc.planning.design.pool import Tuning  # noqa: PLC0415
+
+    return Tuning(
+        parallelism=args.tune != "none" and args.tp is None,
+        knobs=args.tune == "all" and args.batched_tokens is None,
+    )
+
+
+def head_room_of(args: argparse.Namespace) -> float:
+    """Return max_model_len over the routing threshold; raises ConfigurationError for a factor that cannot be."""
+    if not 1 <= args.head_room <= MAX_HEAD_ROOM:
+        raise ConfigurationError(f"--head-room {args.head_room:g}: a factor from 1 to {MAX_HEAD_ROOM} is needed")
+    return float(args.head_room)
+
+
+def start_minutes_of(args: argparse.Namespace) -> float:
+    """Return how long an instance takes to start; raises ConfigurationError for what cannot be."""
+    if args.day_curve is None and args.start_minutes != args.defaults.start_minutes:
+        raise ConfigurationError(f"--start-minutes {args.start_minutes:g}: is only used with --day-curve")
+    if not 0 <= args.start_minutes <= MAX_START_MINUTES:
+        raise ConfigurationError(f"--start-minutes {args.start_minutes:g}: 0 to {MAX_START_MINUTES} are allowed")
+    return float(args.start_minutes)

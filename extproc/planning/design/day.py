@@ -1,0 +1,139 @@
+"""GPU-hours of a day, when fleets follow the load.
+
+The sizes come from simulation: each design's smallest fleet is searched at a quarter, a half and three quarters of
+the peak, too, and taken as linear in between; small fleets need more for each request, which a fixed rate per
+instance would not show. Three ways to run a day are counted:
+
+- *fixed*: the fleet of the peak, all day.
+- *following*: an autoscaler that sees the load of the moment. An instance that it asks for serves after
+  `start_minutes` (image, weights, graphs), and costs from the moment it was asked for; one that is not needed goes
+  at once. It aims at the load times a head-room, the smallest with which the day never has fewer instances than it
+  needs.
+- *foreseen*: one that knows the next `start_minutes` beforehand. No autoscaler does better.
+
+Left out: what an instance that leaves still has to finish, and a load that jumps within a step of five minutes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+
+import numpy as np
+
+from extproc.planning.model.costs import Costs
+from extproc.planning.simulation.cache import ResultCache
+from extproc.planning.simulation.runner import FleetEstimate, NotMet, search_each
+from extproc.planning.simulation.task import SearchTask
+from extproc.planning.workload.day import STEP_MINUTES, Day
+from extproc.planning.workload.lengths import Floats
+
+__all__ = ["DayOfFleet", "DayQuestion", "day_of", "days_of"]
+
+PARTS = (0.25, 0.5, 0.75)  # of the peak, at which fleets are searched beside it
+MOST_HEAD_ROOM = 4.0
+HALVINGS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class DayOfFleet:
+    """One design over a day: GPU-hours, spares included; `head_room` is what following needs over the load.
+
+    `following` and `head_room` are None where no head-room up to fourfold is enough.
+    """
+
+    name: str
+    fixed: float
+    following: float | None
+    foreseen: float
+    head_room: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class DayQuestion:
+    """The load, how long an instance takes until it serves, and what instances cost."""
+
+    day: Day
+    start_minutes: float
+    costs: Costs
+
+
+def days_of(
+    fleets: Sequence[tuple[FleetEstimate, SearchTask]],
+    asked: DayQuestion,
+    jobs: int,
+    cache: ResultCache,
+    progress: Callable[[int, int, str], None],
+) -> tuple[DayOfFleet, ...]:
+    """Search each fleet's design at parts of the peak, and count its day; those without a fleet at one are left
+    out.
+    """
+    tasks = [replace(task, rate=task.rate * part) for _, task in fleets for part in PARTS]
+    found = search_each(tasks, jobs, cache, lambda done, what: progress(done, len(tasks), what))
+    parts = [found[at : at + len(PARTS)] for at in range(0, len(found), len(PARTS))]
+    days = [day_of(fleet, mine, asked) for (fleet, _), mine in zip(fleets, parts, strict=True)]
+    return tuple(day for day in days if day is not None)
+
+
+def day_of(fleet: FleetEstimate, parts: Sequence[FleetEstimate | NotMet], asked: DayQuestion) -> DayOfFleet | None:
+    """Count a day of one design; None where a part of its peak has no fleet."""
+    found = [each for each in parts if isinstance(each, FleetEstimate)]
+    if len(found) < len(PARTS):
+        return None
+    cost = asked.costs.of(fleet)
+    sizes = np.array([each.typical.instances for each in (*found, fleet)])
+    gpus = np.array(cost.gpus_per_instance)
+    load = np.array(asked.day.shares)
+    steps = ceil(asked.start_minutes / STEP_MINUTES)
+    need = _need(sizes, load)
+
+    def gpu_hours(instances: Floats) -> float:
+        return float(((instances + asked.costs.spare) @ gpus).sum()) * STEP_MINUTES / 60
+
+    head_room = _least_head_room(sizes, load, need, steps)
+    following = None if head_room is None else gpu_hours(_need(sizes, load * (1 + head_room)))
+    foreseen = gpu_hours(_over_next(need, steps, np.maximum))
+    fixed = gpu_hours(np.broadcast_to(sizes[-1], need.shape).astype(np.float64))
+    return DayOfFleet(fleet.design.name, fixed, following, foreseen, head_room)
+
+
+def _need(sizes: "np.ndarray[tuple[int, int], np.dtype[np.int64]]", load: Floats) -> Floats:
+    """Return the instances that each pool needs at each load, shape (loads, pools): at least one, and beyond the
+    peak in proportion.
+    """
+    shares = (0.0, *PARTS, 1.0)
+    most = max(1.0, float(load.max()))
+    columns = []
+    for pool in sizes.T.tolist():
+        points = np.interp(load, (*shares, most + 1e-9), (0.0, *pool, pool[-1] * most))
+        columns.append(np.maximum(1.0, np.ceil(points - 1e-9)))
+    return np.stack(columns, axis=1)
+
+
+def _least_head_room(
+    sizes: "np.ndarray[tuple[int, int], np.dtype[np.int64]]", load: Floats, need: Floats, steps: int
+) -> float | None:
+    def enough(head_room: float) -> bool:
+        asked = _need(sizes, load * (1 + head_room))
+        return bool((_over_last(asked, steps) >= need).all())
+
+    if enough(0.0):
+        return 0.0
+    if not enough(MOST_HEAD_ROOM):
+        return None
+    low, high = 0.0, MOST_HEAD_ROOM
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def _over_last(values: Floats, steps: int) -> Floats:
+    """Return the smallest of each value and the `steps` before it; the day before was alike."""
+    return _over_next(values[::-1], steps, np.minimum)[::-1]
+
+
+def _over_next(values: Floats, steps: int, of: np.ufunc) -> Floats:
+    found = values
+    for step in range(1, steps + 1):
+        found = of(found, np.roll(values, -step, axis=0))
+    return found

@@ -1,0 +1,83 @@
+"""The load over a day, as shares of its peak: from a file of hours, or from a trace that covers one."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from extproc.core.errors import ConfigurationError
+from extproc.planning.workload.lengths import Floats, Lengths
+
+__all__ = ["STEPS", "STEP_MINUTES", "Day", "day_of_trace", "parse_day"]
+
+STEP_MINUTES = 5
+HOURS = 24
+STEPS = HOURS * 60 // STEP_MINUTES
+SHORTEST_TRACE_H = 20.0  # a trace that covers less tells nothing of the missing hours
+FEWEST_REQUESTS = 10 * STEPS
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """Shares of the peak rate in steps of five minutes, the largest of them 1."""
+
+    shares: tuple[float, ...]
+    source: str
+
+    @property
+    def mean(self) -> float:
+        """The mean share."""
+        return sum(self.shares) / len(self.shares)
+
+
+def parse_day(lines: Iterable[str], name: str) -> Day:
+    """Decode rows of `hour,load`: hours from 0 to 24, ascending, linear in between and over midnight; any unit.
+
+    Raises ConfigurationError that names the row.
+    """
+    hours: list[float] = []
+    loads: list[float] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            hour, load = (float(part) for part in line.split(","))
+        except ValueError as error:
+            if number == 1:
+                continue  # a header
+            raise ConfigurationError(
+                f"{name}: line {number}: {line.strip()[:40]!r}: hour,load is needed, as in 13.5,0.8"
+            ) from error
+        if not (0 <= hour <= HOURS and 0 <= load < float("inf") and (not hours or hour > hours[-1])):
+            raise ConfigurationError(
+                f"{name}: line {number}: {line.strip()[:40]!r}: hours must ascend from 0 to {HOURS}, "
+                "loads must not be negative"
+            )
+        hours.append(hour)
+        loads.append(load)
+    if len(hours) < 2 or max(loads) <= 0:  # noqa: PLR2004  (one point is no curve)
+        raise ConfigurationError(f"{name}: at least two rows of hour,load are needed, not all of them 0")
+    at = np.arange(STEPS) * STEP_MINUTES / 60
+    return _day(np.interp(at, hours, loads, period=HOURS), name)
+
+
+def day_of_trace(lengths: Lengths) -> Day:
+    """Count a trace's arrivals by the time since its first.
+
+    Raises ConfigurationError for one that has no times, covers no day, or has too few requests.
+    """
+    times = lengths.arrival_s
+    hours = 0.0 if times is None else float(times[-1]) / 3600
+    if times is None or hours < SHORTEST_TRACE_H or len(lengths) < FEWEST_REQUESTS:
+        raise ConfigurationError(
+            f"--day-curve trace: {lengths.source} covers {hours:.1f} hours with {len(lengths):,} requests; at "
+            f"least {SHORTEST_TRACE_H:g} hours and {FEWEST_REQUESTS:,} requests are needed"
+        )
+    step = (times // (STEP_MINUTES * 60)).astype(np.int64)
+    counts = np.bincount(step % STEPS, minlength=STEPS)
+    passes = np.bincount(np.arange(int(step[-1]) + 1) % STEPS, minlength=STEPS)  # of a trace of several days
+    return _day(counts / np.maximum(passes, 1), lengths.source)
+
+
+def _day(loads: Floats, source: str) -> Day:
+    return Day(tuple((loads / loads.max()).tolist()), source)

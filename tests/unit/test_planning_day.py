@@ -1,0 +1,159 @@
+"""A day: the load as a curve, and the GPU-hours of fleets that follow it."""
+
+from dataclasses import replace
+from math import sin, tau
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.core.errors import ConfigurationError
+from extproc.planning.design.day import DayQuestion, day_of
+from extproc.planning.model.costs import Costs
+from extproc.planning.simulation.fleet import PoolUse
+from extproc.planning.simulation.runner import FleetEstimate, NotMet
+from extproc.planning.simulation.search import FoundFleet
+from extproc.planning.simulation.summary import Latency, Summary
+from extproc.planning.simulation.task import Design
+from extproc.planning.workload.day import STEPS, Day, day_of_trace, parse_day
+from extproc.planning.workload.inputs import load_day
+from extproc.planning.workload.lengths import Lengths
+
+DESIGN = Design("two pools", (4096, 65_536))
+NOTHING = Latency(0, 0.0, 0.0, 0.0, 0.0)
+SUMMARY = Summary(NOTHING, (), (), (), (PoolUse("a", 1, 0, 0, 0),), 1, 0, 0, 0, 0, 0, (), 0.1, too_short=False)
+LOADS = st.lists(st.floats(0, 100), min_size=2, max_size=24).filter(lambda loads: max(loads) > 1e-3)
+
+
+def fleet(*instances: int) -> FleetEstimate:
+    """Return a fleet that a search found."""
+    found = FoundFleet(DESIGN, 1, instances, SUMMARY, 1)
+    return FleetEstimate(DESIGN, (found,), found.total, float("nan"), found)
+
+
+def asked(day: Day, start_minutes: float = 0.0, spare: int = 0) -> DayQuestion:
+    """Return a question about pools of two GPUs an instance."""
+    return DayQuestion(day, start_minutes, Costs(2, spare, None))
+
+
+PARTS = [fleet(2, 1), fleet(4, 2), fleet(6, 2)]
+PEAK = fleet(8, 3)
+WAVE = Day(tuple(0.55 + 0.45 * sin(tau * step / STEPS) for step in range(STEPS)), "a wave")
+
+
+def test_a_fleet_that_starts_at_once_costs_what_the_load_needs() -> None:
+    """Half of the day at the peak and half at a quarter of it: the mean of both sizes, without any head-room."""
+    day = Day((1.0,) * (STEPS // 2) + (0.25,) * (STEPS // 2), "steps")
+    found = day_of(PEAK, PARTS, asked(day))
+    assert found is not None
+    assert found.fixed == pytest.approx(24 * 2 * 11)
+    assert found.following == found.foreseen == pytest.approx(12 * 2 * 11 + 12 * 2 * 3)
+    assert 0.0 == found.head_room
+
+
+def test_spares_are_paid_all_day() -> None:
+    """One spare in each of two pools is two instances for 24 hours."""
+    plain, spared = (day_of(PEAK, PARTS, asked(WAVE, 10.0, spare)) for spare in (0, 1))
+    assert plain is not None
+    assert spared is not None
+    assert spared.fixed - plain.fixed == pytest.approx(24 * 2 * 2)
+    assert spared.foreseen - plain.foreseen == pytest.approx(24 * 2 * 2)
+
+
+def test_the_longer_an_instance_takes_to_start_the_more_head_room_is_needed() -> None:
+    """On a smooth day following costs more with each minute, foreseeing less so, and neither more than fixed."""
+    days = [day_of(PEAK, PARTS, asked(WAVE, minutes)) for minutes in (0, 10, 60)]
+    rooms = [day.head_room for day in days if day is not None]
+    hours = [day.following for day in days if day is not None]
+    assert rooms == sorted(rooms, key=lambda room: room or 0.0)
+    assert hours == sorted(hours, key=lambda hour: hour or 0.0)
+    for day in days:
+        assert day is not None
+        assert day.following is not None
+        assert day.foreseen <= day.following
+
+
+def test_a_jump_that_no_head_room_covers_is_told() -> None:
+    """From next to nothing to the peak at once: following has no figure, foreseeing has."""
+    day = Day((1e-3,) * (STEPS - 12) + (1.0,) * 12, "a jump")
+    sizes = [fleet(200, 1), fleet(400, 1), fleet(600, 1)]
+    found = day_of(fleet(800, 1), sizes, asked(day, 30.0))
+    assert found is not None
+    assert found.following is found.head_room is None
+    assert found.foreseen < found.fixed
+
+
+def test_a_part_of_the_peak_without_a_fleet_leaves_the_design_out() -> None:
+    """Nothing is guessed."""
+    assert day_of(PEAK, [*PARTS[:2], NotMet(DESIGN, "why")], asked(WAVE)) is None
+
+
+@given(loads=LOADS)
+def test_any_curve_is_brought_to_a_peak_of_one(loads: list[float]) -> None:
+    """Whatever its unit and its hours."""
+    rows = [f"{24 * index / len(loads)},{load}\n" for index, load in enumerate(loads)]
+    day = parse_day(rows, "curve")
+    assert len(day.shares) == STEPS
+    assert max(day.shares) == pytest.approx(1.0)
+    assert min(day.shares) >= 0
+    assert 0 < day.mean <= 1
+
+
+def test_a_curve_is_linear_between_its_hours_and_over_midnight(tmp_path: Path) -> None:
+    """With a header, and hours in fractions."""
+    path = tmp_path / "day.csv"
+    path.write_text("hour,load\n6,20\n18,100\n", "utf-8")
+    day = load_day(str(path), Lengths(np.array([1]), np.array([1]), "t"))
+    assert day is not None
+    at = {hour: day.shares[hour * 12] for hour in (0, 6, 12, 18)}
+    assert at == pytest.approx({0: 0.6, 6: 0.2, 12: 0.6, 18: 1.0})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("1,5\n", "at least two rows"),
+        ("1,0\n2,0\n", "not all of them 0"),
+        ("1,5\n1,6\n", "line 2: '1,6': hours must ascend"),
+        ("1,5\n25,6\n", "from 0 to 24"),
+        ("1,5\n2,-6\n", "must not be negative"),
+        ("1,5\n2,nan\n", "must not be negative"),
+        ("1,5\nnoon\n", "line 2: 'noon': hour,load is needed"),
+    ],
+)
+def test_a_curve_that_cannot_be_is_refused_by_line(text: str, says: str) -> None:
+    """What is wrong, and where."""
+    with pytest.raises(ConfigurationError, match=says):
+        parse_day(text.splitlines(keepends=True), "day.csv")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """Like every other input."""
+    with pytest.raises(ConfigurationError, match=r"--day-curve .*none\.csv: No such file"):
+        load_day(str(tmp_path / "none.csv"), Lengths(np.array([1]), np.array([1]), "t"))
+
+
+def test_a_trace_of_two_days_is_one_day_on_average() -> None:
+    """Twice as many arrivals in the second half of each day."""
+    halves = [(day * 24 + half * 12) * 3600.0 for day in range(2) for half in range(2)]
+    times = np.sort(
+        np.concatenate(
+            [start + np.linspace(0, 12 * 3600 - 1, 3_000 * (1 + i % 2)) for i, start in enumerate(halves)]
+        )
+    )
+    ones = np.ones(len(times), np.int64)
+    lengths = Lengths(ones, ones, "two days", times - times[0])
+    shares = day_of_trace(lengths).shares
+    assert sum(shares[STEPS // 2 :]) / sum(shares[: STEPS // 2]) == pytest.approx(2, rel=0.02)
+
+
+def test_a_trace_of_an_hour_tells_no_day() -> None:
+    """It says how much it covers, and what is needed."""
+    times = np.linspace(0, 3600, 5_000)
+    lengths = Lengths(np.ones(5_000, np.int64), np.ones(5_000, np.int64), "an hour", times)
+    for each in (lengths, replace(lengths, arrival_s=None)):
+        with pytest.raises(ConfigurationError, match="at least 20 hours"):
+            load_day("trace", each)
+    assert load_day(None, lengths) is None
