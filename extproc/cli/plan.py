@@ -61,8 +61,9 @@ def run(args: argparse.Namespace) -> int:
         check_directory("--report", args.report)
     if args.apply is not None:
         check_directory("--apply", args.apply)
-    tuning, head_room, start_minutes = tuning_of(args), head_room_of(args), start_minutes_of(args)
-    setup = setup_of(profile_options(args), load_catalogue(args.catalogue))
+    catalogue = load_catalogue(args.catalogue)
+    tuning, head_room, start_minutes = tuning_of(args, catalogue), head_room_of(args), start_minutes_of(args)
+    setup = setup_of(profile_options(args), catalogue)
     lengths, rate = workload_of(workload_options(args))
     day = load_day(args.day_curve, lengths)
     asked = simulation_options(args)

@@ -35,6 +35,9 @@ def _add_workload(parser: argparse.ArgumentParser) -> None:
         "--metrics", nargs="+", metavar="URL|FILE", help="one or two scrapes of a router's /metrics"
     )
     group.add_argument(
+        "--metrics-model", metavar="NAME", help="plan this model of the scrapes (default: all, as one)"
+    )
+    group.add_argument(
         "--mean-tokens", metavar="IN,OUT", help="mean input and output tokens, when no more is known"
     )
     group.add_argument("--rate", type=float, help="requests per second")
@@ -53,7 +56,13 @@ def _add_workload(parser: argparse.ArgumentParser) -> None:
 def _add_profile(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("profile")
     group.add_argument("--model", default="llama-3-70b", help="of the catalogue (default: %(default)s)")
-    group.add_argument("--gpu", default="a100-80g", help="of the catalogue (default: %(default)s)")
+    group.add_argument(
+        "--gpu",
+        nargs="+",
+        default=["a100-80g"],
+        metavar="GPU",
+        help="of the catalogue; with several each pool takes the cheapest for it (default: a100-80g)",
+    )
     group.add_argument("--catalogue", metavar="FILE", help="more profiles, in YAML")
     group.add_argument(
         "--tp",
@@ -140,6 +149,7 @@ def workload_options(args: argparse.Namespace) -> "WorkloadOptions":
         rate=args.rate,
         scrape_interval=args.scrape_interval,
         prefix_cache=args.prefix_cache,
+        metrics_model=args.metrics_model,
     )
 
 
@@ -149,7 +159,7 @@ def profile_options(args: argparse.Namespace) -> "ProfileOptions":
 
     return ProfileOptions(
         model=args.model,
-        gpu=args.gpu,
+        gpu=args.gpu[0],
         tp=args.tp,
         long_context=args.long_context,
         weight_bytes=args.weight_bytes,

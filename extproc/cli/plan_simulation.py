@@ -7,6 +7,7 @@ from extproc.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from extproc.planning.design.pool import Tuning
+    from extproc.planning.hardware.catalogue import Catalogue, GpuProfile
     from extproc.planning.simulation.options import SimulationOptions
 
 __all__ = ["add_simulation_options", "head_room_of", "simulation_options", "start_minutes_of", "tuning_of"]
@@ -94,11 +95,27 @@ def simulation_options(args: argparse.Namespace) -> "SimulationOptions | None":
     )
 
 
-def tuning_of(args: argparse.Namespace) -> "Tuning":
-    """Return what may be changed in each pool: what the user fixed stays."""
+def tuning_of(args: argparse.Namespace, catalogue: "Catalogue") -> "Tuning":
+    """Return what may be changed in each pool: what the user fixed stays.
+
+    Raises ConfigurationError for several GPUs where nothing is searched, or their prices cannot be compared.
+    """
     from extproc.planning.design.pool import Tuning  # noqa: PLC0415
 
+    gpus: tuple[tuple[str, GpuProfile, float | None], ...] = ()
+    if len(args.gpu) > 1:
+        if not args.simulate or args.tune == "none" or args.price is not None:
+            raise ConfigurationError(
+                f"--gpu {' '.join(args.gpu)}: several are compared with --simulate and by the catalogue's prices, "
+                "not with --tune none or --price"
+            )
+        gpus = tuple((name, gpu := catalogue.gpu(name), gpu.price_usd_h) for name in args.gpu)
+        if unknown := [name for name, _, price in gpus if price is None]:
+            raise ConfigurationError(
+                f"--gpu {' '.join(args.gpu)}: no price is known of {unknown[0]}; a --catalogue can give it"
+            )
     return Tuning(
+        gpus=gpus,
         parallelism=args.tune != "none" and args.tp is None,
         knobs=args.tune == "all" and args.batched_tokens is None,
     )

@@ -1,5 +1,7 @@
 """Each design is made as good as it gets before they are compared: parallelism, knobs, thresholds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -97,3 +99,36 @@ def test_a_pool_that_gets_next_to_nothing_is_no_design(lengths: Lengths) -> None
     """A threshold above every request leaves the long pool empty: that is one pool under another name."""
     question = Question(lengths, 10, setup(), DeclaredRule.TRUTH, Balancing(), Tuning(knobs=False))
     assert [] == sized_designs(question, [(60_000, 65_536)], 1, ResultCache(None), lambda *_: None)
+
+
+def test_each_pool_takes_the_gpu_that_is_cheapest_for_it(lengths: Lengths) -> None:
+    """Of the same GPU at two prices the cheaper is taken, and what it costs is counted."""
+    gpu = built_in().gpu("h100-80g")
+    tuning = Tuning(parallelism=False, knobs=False, gpus=(("dear", gpu, 3.0), ("cheap", gpu, 1.0)))
+    found = best_pool(pool_task(lengths, tuning))
+    assert found is not None
+    assert found.setup.gpu_name == "cheap"
+    assert found.cost == found.gpus * 1.0
+
+
+def test_fewer_sequences_are_tried_and_named() -> None:
+    """Short prompts with long answers: a batch of 1,024 misses a tight TPOT where one of fewer keeps it."""
+    rng = np.random.default_rng(1)
+    chat = Lengths(rng.integers(20, 60, 3000), rng.geometric(1 / 400, 3000), "chat")
+    tight = Objective(20.0, 0.0125)
+    task = PoolTask(
+        chat,
+        60,
+        65_536,
+        setup(),
+        tight,
+        DeclaredRule.TRUTH,
+        Balancing(Balance.FULL_SCAN),
+        Tuning(parallelism=False),
+    )
+    plain, tuned = best_pool(replace(task, tuning=Tuning(parallelism=False, knobs=False))), best_pool(task)
+    assert plain is not None
+    assert tuned is not None
+    assert tuned.instances <= plain.instances
+    if tuned.setup.max_num_seqs is not None:
+        assert f"--max-num-seqs {tuned.setup.max_num_seqs[0]}" in " ".join(tuned.setup.flags(65_536))

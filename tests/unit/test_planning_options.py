@@ -37,6 +37,22 @@ def trace(tmp_path: Path) -> Path:
             ["--rate", "9", "--gpu", "abacus"],
             "gpu 'abacus' is not in the catalogue; it has a100-80g, a10g, b200, b300, gb200, h100-80g",
         ),
+        (
+            ["--rate", "9", "--gpu", "h200", "h100-80g"],
+            "--gpu h200 h100-80g: several are compared with --simulate",
+        ),
+        (
+            ["--rate", "9", "--simulate", "--gpu", "h200", "b200"],
+            "--gpu h200 b200: no price is known of b200; a --catalogue can give it",
+        ),
+        (["--rate", "9", "--day-curve", "d.csv"], "--day-curve: is only used with --simulate"),
+        (["--rate", "9", "--simulate", "--day-curve", "d.csv"], "--day-curve d.csv: No such file"),
+        (["--rate", "9", "--simulate", "--day-curve", "trace"], "--day-curve trace: trace.csv covers"),
+        (
+            ["--rate", "9", "--simulate", "--start-minutes", "9"],
+            "--start-minutes 9: is only used with --day-curve",
+        ),
+        (["--rate", "9", "--metrics-model", "m"], "--metrics-model m: is only used with --metrics"),
         (["--rate", "9", "--model", "eliza"], "model 'eliza' is not in the catalogue"),
         (["--rate", "9", "--tp", "1"], "the weights take 141 GB, and 1 GPU(s) of 80 GB offer 74 GB"),
         (["--rate", "9", "--tp", "2"], "one sequence of 65,536 tokens does not fit the KV cache"),

@@ -178,6 +178,21 @@ def test_metrics_give_the_lengths_counted_between_two_scrapes() -> None:
     assert "paired to the totals that were counted" in lengths.note
 
 
+def test_one_model_of_several_is_planned_by_itself() -> None:
+    """Its own lengths and rate; without a name all are added up, and the plan says so."""
+    mine = scrape_text(0, 1000)
+    both = mine + scrape_text(3000, 0).replace('"m"', '"other"')
+    text = "".join(sorted(both.splitlines(keepends=True)))
+    second = parse_scrape(text, "second", "m")
+    assert lengths_between(None, second).total.min() > 4000
+    assert 1000 == second.requests
+    together = parse_scrape(text, "second")
+    assert 4000 == together.requests
+    assert "2 models are planned as if they were one: other, m" in lengths_between(None, together).note
+    with pytest.raises(ConfigurationError, match="no model 'gone'; it has"):
+        parse_scrape(text, "second", "gone")
+
+
 def cumulative(name: str, counts: dict[int, int]) -> str:
     """Return a histogram in Prometheus text, from counts by upper bound."""
     rows, seen = [f"# TYPE {name} histogram"], 0

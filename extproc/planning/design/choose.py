@@ -98,6 +98,7 @@ class _Kept:
     tensor_parallel: int = 1
     batched_tokens: int | None = None
     long_prefill_tokens: int = 0
+    max_num_seqs: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, choice: PoolChoice | None) -> "_Kept":
@@ -110,6 +111,7 @@ class _Kept:
             setup.instance.tensor_parallel,
             setup.batched_tokens,
             setup.long_prefill_tokens,
+            setup.max_num_seqs,
         )
 
     def choice(self, task: PoolTask) -> PoolChoice | None:
@@ -127,6 +129,7 @@ class _Kept:
             instance=replace(base.instance, gpu=gpu, tensor_parallel=self.tensor_parallel),
             batched_tokens=self.batched_tokens,
             long_prefill_tokens=self.long_prefill_tokens,
+            max_num_seqs=self.max_num_seqs,
         )
         return PoolChoice(setup, self.instances, self.instances * setup.instance_cost)
 

@@ -34,6 +34,7 @@ __all__ = ["PoolChoice", "PoolTask", "Tuning", "best_pool"]
 MOST_GPUS = 8  # of an instance: tensor parallelism beyond one server is not proposed
 HOPELESS = 1.7  # times the cheapest by the cost model
 LONG_PREFILL_THRESHOLDS = (256, 1024)
+FEWER_SEQUENCES = (128, 64, 32)  # max_num_seqs: fewer keep the TPOT, and leave room for cached prefixes
 FEWER = 0.04  # of the instances: what a knob must save to be tried further
 PERIOD_S = 60.0
 FEWEST_REQUESTS, MOST_REQUESTS = 3_000, 12_000
@@ -129,6 +130,8 @@ def _parallel(task: PoolTask) -> Iterator[Setup]:
 def _knobs(setup: Setup) -> Iterator[Setup]:
     """Yield neighbours of the best setup; each is tried with those before it that helped."""
     yield from (replace(setup, long_prefill_tokens=tokens) for tokens in LONG_PREFILL_THRESHOLDS)
+    most_seqs = setup.limits(setup.long_context).max_num_seqs
+    yield from (replace(setup, max_num_seqs=(seqs, seqs)) for seqs in FEWER_SEQUENCES if seqs < most_seqs)
     chosen, most = setup.max_batched_tokens, setup.instance.gpu.max_num_batched_tokens
     yield from (
         replace(setup, batched_tokens=t)
@@ -145,6 +148,7 @@ def _with(task: PoolTask, best: PoolChoice, setup: Setup) -> PoolChoice:
         best.setup,
         long_prefill_tokens=setup.long_prefill_tokens or best.setup.long_prefill_tokens,
         batched_tokens=setup.batched_tokens or best.setup.batched_tokens,
+        max_num_seqs=setup.max_num_seqs or best.setup.max_num_seqs,
     )
     if changed == best.setup:
         return best

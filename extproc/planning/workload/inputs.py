@@ -67,8 +67,8 @@ def load_traces(paths: Sequence[str]) -> Lengths:
     )
 
 
-def live_input(sources: Sequence[str], interval_s: float | None) -> LiveInput:
-    """Read one or two scrapes (files or http addresses), in the order in which they were made.
+def live_input(sources: Sequence[str], interval_s: float | None, model: str | None = None) -> LiveInput:
+    """Read one or two scrapes (files or http addresses) in the order in which they were made, of one model or all.
 
     One address with an interval is scraped twice. Raises ConfigurationError for what cannot be read.
     """
@@ -80,13 +80,13 @@ def live_input(sources: Sequence[str], interval_s: float | None) -> LiveInput:
         raise ConfigurationError(
             f"--scrape-interval {interval_s:g}: {sources[0]} is one file; a second scrape or an address is needed"
         )
-    first = _scrape(sources[0])
+    first = _scrape(sources[0], model)
     if len(sources) == 1 and interval_s is not None:
         time.sleep(interval_s)
-        return _between(first, _scrape(sources[0]), interval_s)
+        return _between(first, _scrape(sources[0], model), interval_s)
     if len(sources) == 1:
         return LiveInput(lengths_between(None, first), None)
-    return _between(first, _scrape(sources[1]), interval_s)
+    return _between(first, _scrape(sources[1], model), interval_s)
 
 
 def lengths_of_means(text: str) -> Lengths:
@@ -164,7 +164,7 @@ def _between(first: Scrape, second: Scrape, interval_s: float | None) -> LiveInp
     return LiveInput(lengths_between(first, second), rate)
 
 
-def _scrape(source: str) -> Scrape:
+def _scrape(source: str, model: str | None) -> Scrape:
     try:
         if _is_address(source):
             with urlopen(source, timeout=SCRAPE_TIMEOUT_S) as answer:  # noqa: S310  (http and https only, see _is_address)
@@ -177,7 +177,7 @@ def _scrape(source: str) -> Scrape:
         text = data.decode("utf-8")
     except (OSError, HTTPException, ValueError) as error:  # ValueError: not UTF-8, or no address
         raise ConfigurationError(f"{source}: {_reason(error)}") from error
-    return parse_scrape(text, source)
+    return parse_scrape(text, source, model)
 
 
 def _is_address(source: str) -> bool:

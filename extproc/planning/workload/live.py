@@ -16,7 +16,7 @@ from math import inf
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
-from extproc.core.errors import ConfigurationError
+from extproc.core.errors import ConfigurationError, shown
 from extproc.planning.workload.lengths import MAX_TOKENS, Floats, Lengths, Tokens
 
 __all__ = ["Scrape", "lengths_between", "parse_scrape", "rate_between"]
@@ -27,33 +27,45 @@ TOTAL = "dualpool_actual_total_tokens"
 BUDGET = "dualpool_budget_tokens"
 REQUESTS = "dualpool_requests_total"
 MAX_REQUESTS = 100_000
+MODELS_NAMED = 8
 PAIRING_ROUNDS = 10
 BUDGETS_NOTED = (2_048.0, 4_096.0, 8_192.0, 16_384.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """Cumulative counts of one scrape: buckets by upper bound (tokens) for each histogram, and all requests."""
+    """Cumulative counts of one scrape: buckets by upper bound (tokens) for each histogram, and all requests.
+
+    `models` are those that were added up, in order of their responses.
+    """
 
     buckets: dict[str, dict[float, float]]
     requests: float
     name: str
+    models: tuple[str, ...] = ()
 
 
-def parse_scrape(text: str, name: str) -> Scrape:
-    """Read one scrape; several models and pools are added up.
+def parse_scrape(text: str, name: str, model: str | None = None) -> Scrape:
+    """Read one scrape of one model, or of all of them added up; pools always are.
 
-    Raises ConfigurationError when it is not Prometheus text or the router's histograms are not in it.
+    Raises ConfigurationError when it is not Prometheus text, the router's histograms are not in it, or it has not
+    the model.
     """
     buckets: dict[str, dict[float, float]] = {
         key: defaultdict(float) for key in (PROMPT, COMPLETION, TOTAL, BUDGET)
     }
     requests = 0.0
+    responses: dict[str, float] = defaultdict(float)
     announced: set[str] = set()  # a router that has seen no response names its histograms, without a sample
     try:
         for family in text_string_to_metric_families(text):
             announced.add(family.name)
             for sample in family.samples:
+                of = sample.labels.get("model", "")
+                if sample.name == f"{PROMPT}_count":
+                    responses[of] += _count(sample.value)
+                if model not in {None, of}:
+                    continue
                 histogram = buckets.get(sample.name.removesuffix("_bucket"))
                 if histogram is not None and sample.name.endswith("_bucket"):
                     histogram[_edge(sample.labels["le"])] += _count(sample.value)
@@ -61,12 +73,21 @@ def parse_scrape(text: str, name: str) -> Scrape:
                     requests += sample.value
     except (ValueError, KeyError) as error:
         raise ConfigurationError(f"{name}: not the Prometheus text of a router: {error}") from error
+    models = _models(responses, model, name) if responses else ()
     missing = [key for key in (PROMPT, COMPLETION) if not buckets[key] and key not in announced]
     if missing:
         raise ConfigurationError(
             f"{name}: the histogram {' and '.join(missing)} is not in it; is this a router's /metrics?"
         )
-    return Scrape({key: dict(value) for key, value in buckets.items()}, requests, name)
+    return Scrape({key: dict(value) for key, value in buckets.items()}, requests, name, models)
+
+
+def _models(responses: dict[str, float], wanted: str | None, name: str) -> tuple[str, ...]:
+    """Return the models that were counted, those with most responses first."""
+    models = tuple(sorted(responses, key=lambda each: -responses[each]))
+    if wanted is not None and wanted not in models:
+        raise ConfigurationError(f"{name}: no model {shown(wanted)}; it has {shown(models[:MODELS_NAMED])}")
+    return models if wanted is None else (wanted,)
 
 
 def _edge(text: str) -> float:
@@ -108,7 +129,7 @@ def lengths_between(first: Scrape | None, second: Scrape) -> Lengths:
     prompt, output = (rng.permutation(_spread(counts[key], requests)) for key in (PROMPT, COMPLETION))
     if sum(counts[TOTAL].values()) > 0:
         prompt, output = _paired(prompt, output, counts[TOTAL])
-    note = _pairing_note(counts[TOTAL], prompt + output) + _budget_note(counts[BUDGET])
+    note = _pairing_note(counts[TOTAL], prompt + output) + _budget_note(counts[BUDGET]) + _models_note(second)
     return Lengths(prompt, output, second.name, None, note, _budgets(counts[BUDGET], prompt + output))
 
 
@@ -164,6 +185,15 @@ def _paired(prompt: Tokens, output: Tokens, totals: dict[float, float]) -> tuple
         prompt = np.maximum(prompt - over, 1)
         output = np.maximum(np.minimum(output, int(max(finite)) - prompt), 1)
     return prompt, output
+
+
+def _models_note(scrape: Scrape) -> str:
+    if len(scrape.models) <= 1:
+        return ""
+    names = ", ".join(scrape.models[:MODELS_NAMED])
+    return (
+        f" {len(scrape.models)} models are planned as if they were one: {names}; --metrics-model takes one alone."
+    )
 
 
 def _pairing_note(totals: dict[float, float], paired: Tokens) -> str:

@@ -19,6 +19,7 @@ class WorkloadOptions:
     """One of `trace` (files), `metrics` (addresses or files of scrapes, `scrape_interval` seconds apart) and
     `mean_tokens` (`INPUT,OUTPUT`); `rate` in requests per second, where the scrapes do not tell it. `prefix_cache`
     is `none`, `trace` (what the trace's hash_ids say) or the share of prompt tokens that are found there.
+    `metrics_model` names the one model of the scrapes that is planned.
     """
 
     trace: tuple[str, ...] = ()
@@ -27,6 +28,7 @@ class WorkloadOptions:
     rate: float | None = None
     scrape_interval: float | None = None
     prefix_cache: str = "none"
+    metrics_model: str | None = None
 
 
 def workload_of(options: WorkloadOptions) -> tuple[Lengths, float]:
@@ -38,11 +40,13 @@ def workload_of(options: WorkloadOptions) -> tuple[Lengths, float]:
         raise ConfigurationError("one of --trace, --metrics and --mean-tokens is needed")
     if options.scrape_interval is not None and not options.metrics:
         raise ConfigurationError(f"--scrape-interval {options.scrape_interval:g}: is only used with --metrics")
+    if options.metrics_model is not None and not options.metrics:
+        raise ConfigurationError(f"--metrics-model {options.metrics_model}: is only used with --metrics")
     rate = options.rate
     if options.trace:
         lengths = load_traces(options.trace)
     elif options.metrics:
-        live = live_input(options.metrics, options.scrape_interval)
+        live = live_input(options.metrics, options.scrape_interval, options.metrics_model)
         lengths, rate = live.lengths, rate if rate is not None else live.rate
     else:
         lengths = lengths_of_means(options.mean_tokens or "")

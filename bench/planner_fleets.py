@@ -1,0 +1,82 @@
+"""What balancing does to the size of a fleet, and long prefills to short requests: two tables of bench/planner.md.
+
+python -m bench.planner_fleets [balancing | lengths]      traces come from the folder that DUALPOOL_DATA names
+
+balancing: one pool for Azure 2023 at 100 req/s, Llama-3-70B on 4 x A100, sized for each rule.
+lengths: Mooncake's conversations at 20 req/s, Llama-3-70B on 8 x H100, fleets of given sizes.
+"""
+
+import sys
+from dataclasses import replace
+
+from bench.planner_pays import azure, mooncake
+from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.model.options import ProfileOptions, setup_of
+from extproc.planning.model.setup import Setup
+from extproc.planning.simulation.balancing import Balance, Balancing
+from extproc.planning.simulation.search import smallest_fleets
+from extproc.planning.simulation.task import Design, SearchTask, make_workload, run_fleet
+from extproc.planning.workload.declared import DeclaredRule
+
+SHORT = 8_192
+LONG = 131_072
+REQUESTS = 8_000
+
+
+def main() -> None:
+    """Print the tables that are asked for."""
+    asked = sys.argv[1:] or ["balancing", "lengths"]
+    if "balancing" in asked:
+        balancing()
+    if "lengths" in asked:
+        by_length()
+
+
+def balancing() -> None:
+    """Print the smallest steady fleet for each rule."""
+    setup = _setup("a100-80g", 4, 16_384, "else: ttft 2s, tpot 80ms")
+    lengths = azure()
+    print("| balancing | instances | requests of a run | steady |")
+    print("|---|---|---|---|", flush=True)
+    for rule in Balance:
+        design = Design("one pool", (16_384,))
+        task = SearchTask(
+            design, setup, lengths, DeclaredRule.TRUTH, 100, 6_000, 1, "oracle", Balancing(rule), longest=96_000
+        )
+        found = smallest_fleets(task)[0]
+        print(
+            f"| {task.balancing} | {found.total} | {found.requests:,} | {found.not_steady or 'yes'} |", flush=True
+        )
+
+
+def by_length() -> None:
+    """Print P99 TTFT by length, with a scan for the fewest requests and with two random choices."""
+    setup = _setup("h100-80g", 8, LONG, f"<={SHORT}: ttft 2s; else: ttft 30s")
+    gated = replace(setup, long_prefill_tokens=256)
+    lengths = mooncake()
+    fleets = [
+        ("one pool of 17", Design("one", (LONG,), (setup,)), (17,)),
+        ("one pool of 17, --long-prefill-token-threshold 256", Design("one", (LONG,), (gated,)), (17,)),
+        (f"two pools at {SHORT:,}: 3 + 13", Design("two", (SHORT, LONG), (setup, setup)), (3, 13)),
+    ]
+    print(f"| fleet | <= {SHORT:,} tokens, s | longer, s |")
+    print("|---|---|---|", flush=True)
+    for name, design, sizes in fleets:
+        cells = []
+        for rule in (Balance.FULL_SCAN, Balance.LEAST_REQUEST):
+            task = SearchTask(
+                design, setup, lengths, DeclaredRule.TRUTH, 20, REQUESTS, 1, "oracle", Balancing(rule)
+            )
+            summary = run_fleet(task, make_workload(task, 1), sizes)
+            cells.append([figures.latency.ttft_p99_s for figures in summary.judged])
+        columns = [" / ".join(f"{did[place]:.2f}" for did in cells) for place in range(2)]
+        print(f"| {name} | {' | '.join(columns)} |", flush=True)
+
+
+def _setup(gpu: str, gpus: int, context: int, objective: str) -> Setup:
+    options = ProfileOptions(gpu=gpu, tp=gpus, long_context=context, objective=objective, spare=0)
+    return setup_of(options, built_in())
+
+
+if __name__ == "__main__":
+    main()
