@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.core.estimator.features import Prior
-from extproc.core.estimator.least_squares import NOISE, RelativeLeastSquares, Sums
+from extproc.core.estimator.least_squares import MAX_FADED, NOISE, RelativeLeastSquares, Sums
 
 PRIOR = Prior(np.array([0.2, 0.5, 4.0]), np.diag([0.09, 0.09, 25.0]))
 
@@ -96,3 +96,33 @@ def test_sums_without_a_solution_keep_the_old_prices() -> None:
     model.load(Sums(np.ones((3, 3)) - NOISE * NOISE * prior.precision, np.zeros(3)), 10)
     assert model.refused == 1
     assert model.weights is prior.mean
+
+
+@pytest.mark.parametrize(("forgetting", "within"), [(1.0, 1e-9), (0.9995, 0.001), (0.99, 0.01), (0.9, 1e-9)])
+def test_between_solutions_the_prices_are_those_of_all_responses(forgetting: float, within: float) -> None:
+    """After each response prices and leverage are what the sums come to, but for what fades since the last solution."""
+    model = RelativeLeastSquares(PRIOR, forgetting)
+    rng = np.random.default_rng(7)
+    for _ in range(150):
+        x = np.array([rng.integers(100, 5_000), rng.integers(0, 2_000), 1.0])
+        model.learn(x, float(x @ [0.3, 0.4, 7.0]) * rng.uniform(0.9, 1.1), rng.uniform(0.1, 1.0))
+        solved = RelativeLeastSquares(PRIOR, forgetting)
+        solved.load(model.sums, model.responses)
+        assert solved.predict(x) == pytest.approx(model.predict(x), rel=within)
+        assert solved.leverage(x / 500) == pytest.approx(model.leverage(x / 500), rel=max(within, MAX_FADED))
+
+
+@given(st.integers(1, 70), st.sampled_from([1.0, 0.999, 0.9]))
+@settings(max_examples=20, deadline=None)
+def test_sums_are_the_same_however_they_are_taken_in(looks: int, forgetting: float) -> None:
+    """Asking for the sums, at any time, changes nothing of what they come to."""
+    asked, unasked = taught(8, 0, forgetting), taught(8, 70, forgetting)
+    rng = np.random.default_rng(8)
+    for position in range(70):
+        x = np.array([rng.integers(100, 5_000), rng.integers(0, 2_000), 1.0])
+        asked.learn(x, float(x @ [0.3, 0.4, 7.0]))
+        if position % looks == 0:
+            assert asked.sums.a.shape == (3, 3)
+    assert unasked.sums.a == pytest.approx(asked.sums.a)
+    assert unasked.sums.b == pytest.approx(asked.sums.b)
+    assert unasked.weights == pytest.approx(asked.weights, rel=0.02)

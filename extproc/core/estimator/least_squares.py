@@ -13,10 +13,18 @@ well-taught model leaves. With z = x / k,
 A and b are sums: those of several replicas add up, in any order, to what one router would have seen. The prior is
 no part of them and does not fade: a kind of text that is not seen for months returns to it, gently.
 
+Solving takes a hundred times as long as an estimate. So P = (A + R)^-1 and w follow each response by the rank-one
+update of Sherman and Morrison, with v = P z and g = c / (1 + c z.v),
+
+    w <- w + g (1 - z.w) v,   P <- P - g v v^T,
+
+and are found anew from the sums after SOLVE_AFTER responses. In between what was learned before does not fade, which
+is all by which they differ from the solution: so fewer responses where forgetting is fast.
+
 Prior art. NLMS costs less for each response, but crawls where features are as correlated as those of bytes. The
-covariance form of RLS (Sherman-Morrison on P) loses symmetry and positive definiteness over millions of updates,
-and cannot be merged; A only ever gets an outer product, symmetric to the bit, and decays, so its entries stay
-below max(z)^2 / (1 - lambda), and R keeps A + R well away from singular.
+covariance form of RLS alone (Sherman-Morrison on P for good) loses symmetry and positive definiteness over millions
+of updates, and cannot be merged; A only ever gets sums of outer products, symmetric to the bit, and decays, so its
+entries stay below max(z)^2 / (1 - lambda), and R keeps A + R well away from singular.
 
 `leverage` is what the model does not know about x: with u = x / estimate, s^2 u^T (A + R)^-1 u is the relative
 variance of the estimate that comes from the prices. It is large for a script never seen, and small at home.
@@ -24,7 +32,7 @@ variance of the estimate that comes from the prices. It is large for a script ne
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import fsum
+from math import fsum, sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -38,9 +46,9 @@ Matrix = npt.NDArray[np.float64]
 NOISE = 0.05
 # Doubles carry 16 digits; a solution that keeps fewer than six of them is not used.
 MAX_CONDITION = 1e10
-# Solving costs more than an estimate. A taught model hardly moves in a few responses.
-EAGER_RESPONSES = 200
-LAZY_RESPONSES = 8
+# Responses between two solutions, and how much of the old ones may fade in that time.
+SOLVE_AFTER = 32
+MAX_FADED = 0.016
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +75,12 @@ class RelativeLeastSquares:
     def __init__(self, prior: Prior, forgetting: float) -> None:
         size = prior.mean.size
         self._forgetting = forgetting
+        self._solve_after = max(1, min(SOLVE_AFTER, int(MAX_FADED / max(1 - forgetting, 1e-9))))
         self._ridge = NOISE * NOISE * prior.precision
         self._pull = self._ridge @ prior.mean
         self._a, self._b = np.zeros((size, size)), np.zeros(size)
         self._inverse = prior.covariance / (NOISE * NOISE)
+        self._waiting: list[tuple[Features, float]] = []  # z and c of responses that are not in the sums yet
         self._unsolved = 0
         self.weights: Features = prior.mean
         self.responses = 0
@@ -79,16 +89,19 @@ class RelativeLeastSquares:
     @property
     def sums(self) -> Sums:
         """What is learned, as a copy."""
+        self._sum_up()
         return Sums(self._a.copy(), self._b.copy())
 
     def load(self, sums: Sums, responses: int, refused: int = 0) -> None:
         """Go on from sums that this or other routers have made; they have to be finite."""
         self._a, self._b, self.responses, self.refused = sums.a.copy(), sums.b.copy(), responses, refused
+        self._waiting.clear()
         self._solve()
 
     def forget(self) -> None:
         """Drop all that was learned, and start again from the prior, as young as at first."""
         self._a[:], self._b[:], self.responses = 0.0, 0.0, 0
+        self._waiting.clear()
         self._solve()
 
     def predict(self, x: Features) -> float:
@@ -108,28 +121,47 @@ class RelativeLeastSquares:
         if not np.isfinite(z).all():
             self.refused += 1
             return False
-        self._a *= self._forgetting
-        self._a += weight * np.outer(z, z)
-        self._b *= self._forgetting
-        self._b += weight * z
+        spread = self._inverse.dot(z)
+        gain = weight / (1 + weight * max(float(z.dot(spread)), 0.0))
+        self.weights = self.weights + gain * (1 - float(z.dot(self.weights))) * spread
+        spread *= sqrt(gain)
+        self._inverse -= np.multiply.outer(spread, spread)
+        self._waiting.append((z, weight))
         self.responses += 1
         self._unsolved += 1
-        return self._solve() if self.responses <= EAGER_RESPONSES or self._unsolved >= LAZY_RESPONSES else True
+        return self._solve() if self._unsolved >= self._solve_after else True
+
+    def _sum_up(self) -> None:
+        """Take the waiting responses into the sums, each as if it had been when it came."""
+        count = len(self._waiting)
+        if count == 0:
+            return
+        z = np.array([z for z, _ in self._waiting])
+        believed = np.array([weight for _, weight in self._waiting])
+        believed *= self._forgetting ** np.arange(count - 1, -1, -1)
+        faded = self._forgetting**count
+        self._b = faded * self._b + believed.dot(z)
+        z *= np.sqrt(believed)[:, None]
+        self._a *= faded
+        self._a += z.T.dot(z)
+        self._waiting.clear()
 
     def _solve(self) -> bool:
         """Find the prices anew; keep the old ones, and count, when the numbers do not allow it."""
+        self._sum_up()
         self._unsolved = 0
         information = self._a + self._ridge
         # Scaled to a unit diagonal, the condition is that of the directions and not of the units of features.
         scale = 1 / np.sqrt(information.diagonal())
+        scales = np.multiply.outer(scale, scale)
         try:
-            inverse = np.linalg.inv(information * np.outer(scale, scale))
+            inverse = np.linalg.inv(information * scales)
         except np.linalg.LinAlgError:
             self.refused += 1
             return False
         if not np.abs(inverse).max() < MAX_CONDITION:  # also refuses NaN
             self.refused += 1
             return False
-        self._inverse = inverse * np.outer(scale, scale)
-        self.weights = self._inverse @ (self._b + self._pull)
+        self._inverse = inverse * scales
+        self.weights = self._inverse.dot(self._b + self._pull)
         return True
