@@ -4,10 +4,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from extproc.core.estimator.features import TEXT_FEATURES, Features, Prior, features, prior
+from extproc.core.estimator.features import Features, features
 from extproc.core.estimator.least_squares import RelativeLeastSquares
+from extproc.core.estimator.prices import Prior, prior
 from extproc.core.estimator.settings import MediaTokens
-from extproc.core.estimator.text import look
+from extproc.core.estimator.text import TEXT_FEATURES, look
 from extproc.evaluation.requests import Request
 
 __all__ = ["fitted_prices"]

@@ -9,7 +9,7 @@ import pytest
 
 from extproc.cli.main import main
 from extproc.core.errors import ConfigurationError
-from extproc.core.estimator.features import TEXT_FEATURES
+from extproc.core.estimator.text import TEXT_FEATURES
 from extproc.core.facts import Api, RequestFacts
 from extproc.evaluation.bars import HEAD
 from extproc.evaluation.chats import Chat, Session, Turn, with_image, with_reasoning

@@ -3,18 +3,10 @@
 import numpy as np
 import pytest
 
-from extproc.core.estimator.features import (
-    FEATURE_NAMES,
-    MEDIA,
-    SCRIPT_PRICES,
-    STRUCTURE,
-    TEXT_FEATURES,
-    features,
-    prior,
-    structure_tokens,
-)
+from extproc.core.estimator.features import FEATURE_NAMES, features, structure_tokens
+from extproc.core.estimator.prices import MEDIA, SCRIPT_PRICES, STRUCTURE, prior
 from extproc.core.estimator.settings import MediaTokens
-from extproc.core.estimator.text import look
+from extproc.core.estimator.text import TEXT_FEATURES, look
 from extproc.core.facts import Api, MediaCount, RequestFacts
 
 

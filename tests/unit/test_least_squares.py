@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.core.estimator.features import Prior
 from extproc.core.estimator.least_squares import MAX_FADED, NOISE, RelativeLeastSquares, Sums
+from extproc.core.estimator.prices import Prior
 
 PRIOR = Prior(np.array([0.2, 0.5, 4.0]), np.diag([0.09, 0.09, 25.0]))
 
@@ -100,7 +100,7 @@ def test_sums_without_a_solution_keep_the_old_prices() -> None:
 
 @pytest.mark.parametrize(("forgetting", "within"), [(1.0, 1e-9), (0.9995, 0.001), (0.99, 0.01), (0.9, 1e-9)])
 def test_between_solutions_the_prices_are_those_of_all_responses(forgetting: float, within: float) -> None:
-    """After each response prices and leverage are what the sums come to, but for what fades since the last solution."""
+    """After each response the prices are those of the sums, but for what fades since the last solution."""
     model = RelativeLeastSquares(PRIOR, forgetting)
     rng = np.random.default_rng(7)
     for _ in range(150):

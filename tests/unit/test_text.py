@@ -1,16 +1,23 @@
 import json
 import os
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.core.estimator.codes import CODE_OF, CODES, ByteClass, Script
 from extproc.core.estimator.text import (
-    CODES,
-    ByteClass,
-    Script,
+    BLANK_RUN,
+    CLASSES,
+    OF_SCRIPTS,
+    RUN,
+    RUNS,
+    TEXT_NAMES,
+    TRANSITIONS,
+    WORD,
     TextKind,
     look,
     main_script,
@@ -64,23 +71,11 @@ def test_real_texts_are_of_their_kind(language: str, kind: str) -> None:
 
 @given(text=st.binary(max_size=2_000))
 def test_every_byte_is_counted_once_and_a_kind_is_told(text: bytes) -> None:
-    """Any bytes have pairs with their number as the sum, no more bytes in runs than there are, and a kind."""
-    seen = look(text)
-    assert (seen.pairs.shape, seen.pairs.sum()) == (CODES.before.shape, len(text))
-    assert 0 <= seen.blank_run_bytes + seen.run_bytes <= len(text)
-    assert text_kind(seen) in TextKind
-
-
-def test_a_code_tells_the_class_before_and_the_class() -> None:
-    """Counts are by the pair of neighbours; the first byte follows a line end."""
-    codes = look(b"a Bc").pairs.nonzero()[0]
-    pairs = {(CODES.before[code], CODES.after[code]) for code in codes}
-    assert pairs == {
-        (ByteClass.LINE, ByteClass.VOWEL),
-        (ByteClass.VOWEL, ByteClass.SPACE),
-        (ByteClass.SPACE, ByteClass.UPPER),
-        (ByteClass.UPPER, ByteClass.CONSONANT),
-    }
+    """Bytes of ASCII are counted once each, no more are in runs than there are, and any bytes have a kind."""
+    counts = look(text)
+    assert counts[: len(CLASSES)].sum() == sum(byte < 0x80 for byte in text)
+    assert 0 <= counts[BLANK_RUN] + counts[RUN] <= len(text)
+    assert text_kind(counts) in TextKind
 
 
 @pytest.mark.parametrize(
@@ -102,21 +97,21 @@ def test_a_code_tells_the_class_before_and_the_class() -> None:
 )
 def test_scripts_are_told_by_two_bytes(text: str, script: Script) -> None:
     """Each character counts once, for the script of its Unicode block."""
-    seen = look(text.encode())
-    assert main_script(seen) is script
-    assert script is Script.NONE or seen.pairs[CODES.script == script].sum() == len(text)
+    counts = look(text.encode())
+    assert main_script(counts) is script
+    assert script is Script.NONE or counts[TEXT_NAMES.index(script.name.lower())] == len(text)
 
 
 def test_letter_pairs_fall_into_buckets() -> None:
     """Pairs of small letters have a bucket, always the same one; others have none."""
-    assert look(b"the").pairs[CODES.bucket > 0].sum() == 2
-    assert look(b"T1-e ").pairs[CODES.bucket > 0].sum() == 0
+    assert look(b"the")[OF_SCRIPTS.stop :].sum() == 2
+    assert look(b"T1-e ")[OF_SCRIPTS.stop :].sum() == 0
 
 
 def test_padding_is_seen_as_runs() -> None:
     """Runs of one character are counted in words of eight bytes, those of spaces apart."""
-    seen = look(b" " * 64 + b"-" * 32 + b"word")
-    assert (seen.blank_run_bytes, seen.run_bytes) == (64, 32)
+    counts = look(b" " * 64 + b"-" * 32 + b"word")
+    assert (counts[BLANK_RUN], counts[RUN]) == (64, 32)
 
 
 def test_a_long_text_is_sampled_evenly() -> None:
@@ -125,6 +120,27 @@ def test_a_long_text_is_sampled_evenly() -> None:
     text = bytes(generator.choices(b"abcdefgh", k=1_000_000))
     seen = sample(text)
     assert (len(seen), seen[:100], seen[-100:]) == (32 * 1024, text[:100], text[-100:])
-    counts = look(text).pairs
-    assert len(text) == pytest.approx(counts.sum())
-    assert 250_000 == pytest.approx(counts[CODES.after == ByteClass.VOWEL].sum(), rel=0.05)
+    counts = look(text)
+    assert len(text) == pytest.approx(counts[: len(CLASSES)].sum())
+    assert 250_000 == pytest.approx(counts[TEXT_NAMES.index("vowel")], rel=0.05)
+
+
+@given(text=st.one_of(st.binary(max_size=600), st.text(max_size=300).map(str.encode)))
+def test_counts_are_what_one_pair_after_the_other_comes_to(text: bytes) -> None:
+    """For any bytes the counts are, to the bit, those of a walk over its pairs of neighbours."""
+    expected = dict.fromkeys(TEXT_NAMES, 0.0)
+    for before, after in pairwise(b"\n" + text):
+        code = CODE_OF[after * 256 + before]
+        classes = CODES.before[code], CODES.after[code]
+        if classes[1] < len(CLASSES):
+            expected[ByteClass(classes[1]).name.lower()] += 1
+        for name, cells in TRANSITIONS:
+            expected[name] += any(classes[0] in first and classes[1] in then for first, then in cells)
+        if script := CODES.script[code]:
+            expected[Script(script).name.lower()] += 1
+        if bucket := CODES.bucket[code]:
+            expected[f"letter pair {bucket}"] += 1
+    for start in range(0, len(text) - WORD + 1, WORD):
+        if len(set(text[start : start + WORD])) == 1:
+            expected[RUNS[text[start] != ord(" ")]] += WORD
+    assert expected == dict(zip(TEXT_NAMES, look(text).tolist(), strict=True))

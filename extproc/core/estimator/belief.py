@@ -1,14 +1,19 @@
 """Steps 1 to 4 of byteclass.py for one request: what a model makes of it, as it stands now."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from math import log, sqrt
 
-import numpy as np
+import msgspec
 
 from extproc.core.estimator.evidence import fewest_tokens
-from extproc.core.estimator.features import Features, group_shares, structure_tokens
+from extproc.core.estimator.features import (
+    OF_MEDIA,
+    OF_STRUCTURE,
+    Features,
+    group_tokens,
+    structure_tokens,
+)
 from extproc.core.estimator.residual import Residual
-from extproc.core.estimator.scale import Vector
 from extproc.core.estimator.served_model import ServedModel
 
 __all__ = ["Belief", "believe"]
@@ -20,10 +25,10 @@ GRAIN = 0.5
 USUAL_LOG_TOKENS = log(1_000)
 USUAL_LOG_LEVERAGE = log(0.001)
 LEAST_LEVERAGE = 1e-9
+MOST_SHARE = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Belief:
+class Belief(msgspec.Struct, frozen=True, gc=False):
     """The likeliest tokens of a request, its bound, and how they came about.
 
     `highest` is the physical limit, `residual` the r in the estimate, `doubt` the variance of log(actual / tokens)
@@ -37,7 +42,7 @@ class Belief:
     residual: float
     doubt: float
     variance: float
-    factors: Vector
+    factors: Sequence[float]
     scale: float
 
 
@@ -45,22 +50,22 @@ def believe(
     x: Features, text_bytes: int, model: ServedModel, residual: Residual, prior_prices: Features
 ) -> Belief:
     """Estimate the tokens of a request with features x, shape (d,), from a model and a category's residual."""
-    prices = model.prices.weights
-    beside_text = max(structure_tokens(x, prior_prices), structure_tokens(x, prices))
+    prices = model.prices
+    priced = group_tokens(x, prices.weights)
+    beside_text = max(structure_tokens(x, prior_prices), priced[OF_STRUCTURE] + priced[OF_MEDIA])
     lowest = max(fewest_tokens(text_bytes, x), 1.0)
     highest = text_bytes + OVERHEAD * beside_text + TEMPLATE_TOKENS
-    tokens = min(max(model.prices.predict(x) * residual.factor, lowest), highest)
-    leverage = model.prices.leverage(x / tokens)
+    tokens = min(max(sum(priced) * residual.factor, lowest), highest)
+    leverage = prices.leverage(x / tokens)
     doubt = leverage + GRAIN / tokens
     variance = residual.spread * residual.spread + doubt
-    factors = np.array(
-        (
-            1.0,
-            log(tokens) - USUAL_LOG_TOKENS,
-            log(leverage + LEAST_LEVERAGE) - USUAL_LOG_LEVERAGE,
-            1 / sqrt(1 + residual.responses),
-            *group_shares(x, prices, tokens),
-        )
+    factors = (
+        1.0,
+        log(tokens) - USUAL_LOG_TOKENS,
+        log(leverage + LEAST_LEVERAGE) - USUAL_LOG_LEVERAGE,
+        1 / sqrt(1 + residual.responses),
+        # What each group has of the tokens. Prices may be odd, so within 0 and 2.
+        *[min(abs(cost) / tokens, MOST_SHARE) for cost in priced],
     )
     scale = sqrt(model.scale.variance(variance, factors))
     bound = min(model.bound.above(tokens, scale), highest)

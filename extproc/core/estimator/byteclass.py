@@ -45,8 +45,9 @@ from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.belief import Belief, believe
 from extproc.core.estimator.categories import CappedMap
 from extproc.core.estimator.evidence import Evidence
-from extproc.core.estimator.features import FEATURE_NAMES, Features, features, prior
+from extproc.core.estimator.features import FEATURE_NAMES, Features, features
 from extproc.core.estimator.output_lengths import OutputLengths
+from extproc.core.estimator.prices import prior
 from extproc.core.estimator.protocol import (
     CategoryKey,
     CategoryState,
@@ -59,7 +60,7 @@ from extproc.core.estimator.protocol import (
 from extproc.core.estimator.residual import Residual
 from extproc.core.estimator.served_model import ServedModel, need_finite
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.estimator.text import Look, TextKind, look, main_script, text_kind
+from extproc.core.estimator.text import Counts, TextKind, look, main_script, text_kind
 from extproc.core.facts import RequestFacts
 from extproc.core.names import bounded_name
 from extproc.core.usage import Overflow, Usage
@@ -237,8 +238,8 @@ class ByteClassEstimator:
         return Source.YOUNG if young else Source.LEARNED
 
 
-def _kind(seen: Look) -> str:
+def _kind(counts: Counts) -> str:
     """Return the kind of a text as a category: its script where that is most of it, else Latin or markup."""
-    kind = text_kind(seen)
+    kind = text_kind(counts)
     named = kind in (TextKind.LATIN, TextKind.MARKUP, TextKind.NONE)
-    return kind.value if named else main_script(seen).name.lower()
+    return kind.value if named else main_script(counts).name.lower()

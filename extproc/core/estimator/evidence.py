@@ -6,8 +6,9 @@ sum up what several requests used. What cannot be of this request teaches nothin
 
 from dataclasses import dataclass, field
 
-from extproc.core.estimator.features import BLANK_RUN, RUN, Features
+from extproc.core.estimator.features import Features
 from extproc.core.estimator.protocol import Refused
+from extproc.core.estimator.text import BLANK_RUN, RUN
 from extproc.core.facts import RequestFacts
 from extproc.core.usage import Usage
 

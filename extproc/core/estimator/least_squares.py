@@ -18,13 +18,13 @@ update of Sherman and Morrison, with v = P z and g = c / (1 + c z.v),
 
     w <- w + g (1 - z.w) v,   P <- P - g v v^T,
 
-and are found anew from the sums after SOLVE_AFTER responses. In between what was learned before does not fade, which
-is all by which they differ from the solution: so fewer responses where forgetting is fast.
+and are found anew from the sums after SOLVE_AFTER responses. In between what was learned before does not fade,
+which is all by which they differ from the solution: so fewer responses where forgetting is fast.
 
 Prior art. NLMS costs less for each response, but crawls where features are as correlated as those of bytes. The
-covariance form of RLS alone (Sherman-Morrison on P for good) loses symmetry and positive definiteness over millions
-of updates, and cannot be merged; A only ever gets sums of outer products, symmetric to the bit, and decays, so its
-entries stay below max(z)^2 / (1 - lambda), and R keeps A + R well away from singular.
+covariance form of RLS alone (Sherman-Morrison on P for good) loses symmetry and positive definiteness over
+millions of updates, and cannot be merged; A only ever gets sums of outer products, symmetric to the bit, and
+decays, so its entries stay below max(z)^2 / (1 - lambda), and R keeps A + R well away from singular.
 
 `leverage` is what the model does not know about x: with u = x / estimate, s^2 u^T (A + R)^-1 u is the relative
 variance of the estimate that comes from the prices. It is large for a script never seen, and small at home.
@@ -37,7 +37,8 @@ from math import fsum, sqrt
 import numpy as np
 import numpy.typing as npt
 
-from extproc.core.estimator.features import Features, Prior
+from extproc.core.estimator.features import Features
+from extproc.core.estimator.prices import Prior
 
 __all__ = ["NOISE", "RelativeLeastSquares", "Sums"]
 
@@ -163,5 +164,5 @@ class RelativeLeastSquares:
             self.refused += 1
             return False
         self._inverse = inverse * scales
-        self.weights = self._inverse.dot(self._b + self._pull)
+        self.weights = self._inverse @ (self._b + self._pull)
         return True

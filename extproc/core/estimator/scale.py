@@ -20,7 +20,9 @@ detours near a threshold); q for each kind of
 text, which sees too few of the 1 % that it counts; weighted likelihood, which needs the responses again.
 """
 
+from collections.abc import Sequence
 from math import exp, log
+from operator import mul
 
 import numpy as np
 import numpy.typing as npt
@@ -44,18 +46,19 @@ class LogVariance:
     def __init__(self) -> None:
         self.a = np.zeros((SCALE_FACTORS, SCALE_FACTORS))
         self.b = np.zeros(SCALE_FACTORS)
-        self._t: Vector = np.zeros(SCALE_FACTORS)
+        self._t = [0.0] * SCALE_FACTORS
 
-    def variance(self, base: float, factors: Vector) -> float:
-        """Return s^2, from s0^2 and f, shape (SCALE_FACTORS,)."""
-        return base * exp(min(max(float(self._t.dot(factors)), -MAX_LOG), MAX_LOG))
+    def variance(self, base: float, factors: Sequence[float]) -> float:
+        """Return s^2, from s0^2 and f, SCALE_FACTORS of them."""
+        return base * exp(min(max(sum(map(mul, self._t, factors)), -MAX_LOG), MAX_LOG))
 
-    def learn(self, base: float, factors: Vector, error: float) -> None:
+    def learn(self, base: float, factors: Sequence[float], error: float) -> None:
         """Take in the log error of one response, whose s0^2 was `base`."""
+        f = np.array(factors)
         self.a *= FORGETTING
-        self.a += np.outer(factors, factors)
+        self.a += np.multiply.outer(f, f)
         self.b *= FORGETTING
-        self.b += factors * log(max(error * error, MIN_ERROR * MIN_ERROR) / base)
+        self.b += f * log(max(error * error, MIN_ERROR * MIN_ERROR) / base)
         self._solve()
 
     def load(self, a: Vector, b: Vector) -> None:
@@ -64,5 +67,7 @@ class LogVariance:
         self._solve()
 
     def _solve(self) -> None:
-        ridge = RIDGE * np.eye(SCALE_FACTORS)
-        self._t = np.asarray(np.linalg.solve(self.a + ridge, self.b), np.float64)
+        self._t = np.linalg.solve(self.a + _RIDGE, self.b).tolist()
+
+
+_RIDGE = RIDGE * np.eye(SCALE_FACTORS)

@@ -6,8 +6,8 @@ import numpy as np
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.bound import START, AdaptiveBound
-from extproc.core.estimator.features import Prior
 from extproc.core.estimator.least_squares import RelativeLeastSquares, Sums
+from extproc.core.estimator.prices import Prior
 from extproc.core.estimator.protocol import ModelState
 from extproc.core.estimator.residual import Residual
 from extproc.core.estimator.scale import SCALE_FACTORS, LogVariance
