@@ -38,8 +38,9 @@ $(READY): requirements/dev.txt pyproject.toml setup.py $(wildcard protos/dualpoo
 demo: $(READY)
 	@$(BIN)/dualpool demo $(ARGS)
 
+# Some tests reach some of the code: only all of them, which is without ARGS, have to reach every branch (pyproject.toml).
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(or $(ARGS),--cov)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -91,4 +92,4 @@ release-check: $(READY)
 	$(OLDEST)/bin/python -I tests/release/smoke.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info extproc/state/pb .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build dist *.egg-info extproc/state/pb .mypy_cache .ruff_cache .pytest_cache .coverage

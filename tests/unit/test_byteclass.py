@@ -14,6 +14,7 @@ from extproc.core.estimator.bound import AdaptiveBound
 from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.features import FEATURE_NAMES, features, structure_tokens
 from extproc.core.estimator.protocol import Source
+from extproc.core.estimator.scale import SCALE_FACTORS
 from extproc.core.estimator.settings import ByteClassSettings, EstimatorSettings
 from extproc.core.estimator.text import look
 from extproc.core.facts import MediaCount
@@ -281,4 +282,21 @@ def test_state_of_another_size_is_refused(which: str, more: int) -> None:
         ConfigurationError, match=f"learned sums of model 'm' are not over {len(FEATURE_NAMES)} features"
     ):
         other.load(replace(state, models=(replace(model, sums_a=sums["sums_a"], sums_b=sums["sums_b"]),)))
+    assert ByteClassEstimator(EstimatorSettings()).state() == other.state()
+
+
+@pytest.mark.parametrize("which", ["scale_a", "scale_b"])
+@pytest.mark.parametrize("more", [-1, 1])
+def test_state_of_another_scale_is_refused(which: str, more: int) -> None:
+    """A scale over more or fewer factors than there are changes nothing."""
+    one, other = ByteClassEstimator(EstimatorSettings()), ByteClassEstimator(EstimatorSettings())
+    teach(one, 2)
+    state = one.state()
+    (model,) = state.models
+    sums = getattr(model, which)
+    changed = replace(model, **{which: (*sums, 1.0) if more > 0 else sums[:-1]})
+    with pytest.raises(
+        ConfigurationError, match=f"learned scale of model 'm' is not over {SCALE_FACTORS} factors"
+    ):
+        other.load(replace(state, models=(changed,)))
     assert ByteClassEstimator(EstimatorSettings()).state() == other.state()

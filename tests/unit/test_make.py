@@ -111,3 +111,15 @@ def test_a_python_is_probed_for_its_version(versions: list[str], code: int) -> N
     """What make tries a Python with ends well for a version on the list, and with 1 for one that is not."""
     probe = PROBE.replace("$(SUPPORTED)", " ".join(versions))
     assert code == subprocess.run([sys.executable, "-c", probe], check=False, timeout=60).returncode
+
+
+@pytest.mark.parametrize(("arguments", "options"), [((), "--cov"), (("ARGS=-k placing",), "-k placing")])
+def test_only_all_tests_have_to_reach_every_branch(arguments: tuple[str, ...], options: str) -> None:
+    """`make test` measures coverage, and fails below that of pyproject.toml; with ARGS it does not look."""
+    make = shutil.which("make")
+    assert make is not None
+    command = [make, "--dry-run", "test", *arguments]
+    result = subprocess.run(
+        command, cwd=ROOT, env={"PATH": ""}, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert result.stdout.splitlines()[-1].endswith(f"/python -m pytest {options}")

@@ -1,0 +1,50 @@
+"""Which API a body is of, when there is no path to tell."""
+
+import pytest
+
+from extproc.core.apis.telling import likeliest_api
+from extproc.core.errors import BodyFault, BodyNotUnderstood
+from extproc.core.facts import Api
+
+
+@pytest.mark.parametrize(
+    ("body", "api"),
+    [
+        (b'{"messages": [], "temperature": 0}', Api.CHAT),
+        (b'{"messages": [], "tools": [{"type": "function"}]}', Api.CHAT),
+        (b'{"messages": [], "system": "Be brief."}', Api.MESSAGES),
+        (b'{"messages": [], "stop_sequences": ["."]}', Api.MESSAGES),
+        (b'{"messages": [], "anthropic_version": "bedrock-2023-05-31"}', Api.MESSAGES),
+        (b'{"messages": [], "thinking": {"type": "enabled"}}', Api.MESSAGES),
+        (b'{"messages": [], "mcp_servers": []}', Api.MESSAGES),
+        (b'{"messages": [], "tools": [{"name": "f", "input_schema": {}}]}', Api.MESSAGES),
+        (b'{"prompt": "Once"}', Api.COMPLETIONS),
+        (b'{"prompt_embeds": "AAAA"}', Api.COMPLETIONS),
+        (b'{"input": "How are you?"}', Api.RESPONSES),
+        (b'{"input": [{"role": "user", "content": "How are you?"}]}', Api.RESPONSES),
+        (b'{"input": [\n  {"role": "user", "content": "How are you?"}]}', Api.RESPONSES),
+        (b'{"input": ["one", "two"]}', Api.EMBEDDINGS),
+        (b'{"input": [[1, 2], [3]]}', Api.EMBEDDINGS),
+        (b'{"input": "one", "dimensions": 256}', Api.EMBEDDINGS),
+        (b'{"input": "one", "encoding_format": "float"}', Api.EMBEDDINGS),
+        (b'{"model": "m"}', Api.CHAT),
+    ],
+)
+def test_an_api_is_told_by_its_keys(body: bytes, api: Api) -> None:
+    """A body goes to the API that its keys belong to, and to chat when none of them tells."""
+    assert api == likeliest_api(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        (b"", BodyFault.NOT_JSON),
+        (b"[1]", BodyFault.WRONG_TYPE),
+        (b'{"messages": ' + b"[" * 100_000, BodyFault.TOO_DEEP),
+    ],
+)
+def test_what_is_no_object_is_of_no_api(body: bytes, fault: BodyFault) -> None:
+    """A body that is no JSON object, or nested without end, is refused by its fault."""
+    with pytest.raises(BodyNotUnderstood) as refused:
+        likeliest_api(body)
+    assert fault == refused.value.fault
