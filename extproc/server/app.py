@@ -18,7 +18,8 @@ from extproc import __version__
 from extproc.compose import compose
 from extproc.config.loading import as_json
 from extproc.config.schema import Configuration
-from extproc.server.admin import PROBES, Admin, AdminPages
+from extproc.server.admin import PROBES, AdminPages
+from extproc.server.admin_http import Admin
 from extproc.server.background import Background, Job
 from extproc.server.deadlines import Sweep
 from extproc.server.grpc_core import UNIMPLEMENTED, Call, Core

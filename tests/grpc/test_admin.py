@@ -1,8 +1,9 @@
 import asyncio
+import contextlib
 import json
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,26 @@ async def get_while_the_loop_hangs(app: App, *paths: str) -> list[httpx.Response
     finally:
         there.set()
         await hanging
+
+
+@contextlib.asynccontextmanager
+async def connection(app: App) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Open a connection to the admin server, and say nothing."""
+    host, _, port = app.admin_address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def is_closed(reader: asyncio.StreamReader) -> bool:
+    """Read until the other side has closed, with or without a word."""
+    with contextlib.suppress(ConnectionResetError):
+        await asyncio.wait_for(reader.read(), 10)
+    return True
 
 
 def speaks_ipv6() -> bool:
@@ -257,26 +278,97 @@ def test_a_loopback_address_serves_nobody_elses_name(router: Router, host: str, 
     asyncio.run(scenario())
 
 
-def test_too_many_connections_are_refused_and_the_rest_served(
+def test_one_connection_too_many_takes_the_place_of_the_oldest_that_is_silent(
+    router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever holds connections open and says nothing does not keep a probe out."""
+    monkeypatch.setattr("extproc.server.admin_http.CONNECTIONS", 2)
+
+    async def scenario() -> None:
+        async with router() as app, connection(app) as (oldest, _), connection(app):
+            assert 200 == (await get(app, "/healthz")).status_code
+            assert await is_closed(oldest)
+
+    asyncio.run(scenario())
+
+
+def test_a_connection_is_refused_when_all_are_at_work(
     router: Router, monkeypatch: pytest.MonkeyPatch, eventually: Any
 ) -> None:
-    """Connections that say nothing take no more than their number; when they leave there is room again."""
-    monkeypatch.setattr("extproc.server.admin.CONNECTIONS", 2)
+    """What is being answered is not given up for the next one; when it is done there is room again."""
+    monkeypatch.setattr("extproc.server.admin_http.CONNECTIONS", 2)
+    may_answer = threading.Event()
+
+    def slow(_state: LearnedState) -> str:
+        may_answer.wait(10)
+        return "{}"
+
+    monkeypatch.setattr("extproc.server.admin.to_json", slow)
 
     async def scenario() -> None:
         async with router() as app:
-            host, _, port = app.admin_address.rpartition(":")
-            idle = [await asyncio.open_connection(host, int(port)) for _ in range(2)]
-            refused, writer = await asyncio.open_connection(host, int(port))
-            assert b"" == await asyncio.wait_for(refused.read(), 10)
-            for each in (writer, *(writer for _reader, writer in idle)):
-                each.close()
-                await each.wait_closed()
-            free = app._admins[0]._server._free
-            await eventually(lambda: free._value == 2)
+            connections = app._admins[0]._server.server_state.connections
+            asking = [asyncio.ensure_future(get(app, "/state")) for _ in range(2)]
+            await eventually(lambda: [True, True] == [each.answering for each in list(connections)])
+            async with connection(app) as (refused, _):
+                assert await is_closed(refused)
+            may_answer.set()
+            assert [200, 200] == [(await each).status_code for each in asking]
             assert 200 == (await get(app, "/healthz")).status_code
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"GET /healthz HTTP/1.1\r\n", b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"]
+)
+def test_a_connection_of_which_nothing_comes_is_closed(
+    router: Router, monkeypatch: pytest.MonkeyPatch, said: bytes
+) -> None:
+    """Silent from the start, in the middle of a head, or after a response."""
+    monkeypatch.setattr("extproc.server.admin_http.LOOKS_EVERY_S", 0.05)
+
+    async def scenario() -> None:
+        async with router() as app, connection(app) as (reader, writer):
+            writer.write(said)
+            assert await is_closed(reader)
+
+    asyncio.run(scenario())
+
+
+def test_a_client_that_does_not_read_is_left(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large page that nobody takes does not keep its connection."""
+    monkeypatch.setattr("extproc.server.admin_http.LOOKS_EVERY_S", 0.05)
+    monkeypatch.setattr("extproc.server.admin.to_json", lambda _state: "x" * 64_000_000)
+    lost = threading.Event()
+    monkeypatch.setattr("extproc.server.admin_http._Connection.connection_lost", lambda *_: lost.set())
+
+    async def scenario() -> None:
+        async with router() as app, connection(app) as (_, writer):
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(b"GET /state HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            assert await asyncio.to_thread(lost.wait, 10)
+            app._admins[0]._server.server_state.connections.clear()
+
+    asyncio.run(scenario())
+
+
+def test_what_is_no_http_or_no_get_is_refused_without_a_line_of_the_log(
+    router: Router, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Anybody who reaches the port could fill the log with it otherwise."""
+
+    async def scenario() -> None:
+        async with router() as app, httpx.AsyncClient() as client:
+            assert 405 == (await client.post(f"http://{app.admin_address}/config", content=b"x")).status_code
+            upgrade = {"connection": "upgrade", "upgrade": "websocket"}
+            assert 200 == (await client.get(f"http://{app.admin_address}/healthz", headers=upgrade)).status_code
+            async with connection(app) as (reader, writer):
+                writer.write(b"\x16\x03\x01 hello\r\n\r\n")
+                assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+
+    asyncio.run(scenario())
+    assert [] == [each for each in caplog.records if each.name.startswith("uvicorn")]
 
 
 def test_the_state_is_not_made_again_and_again(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:

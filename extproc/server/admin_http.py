@@ -1,0 +1,191 @@
+"""How the admin pages are served: Starlette on uvicorn, on a thread and an asyncio loop of its own.
+
+The thread that decides never waits for a client of these pages, nor the other way round: pages are made in worker
+threads, and what streams does so on this loop. uvicorn says how HTTP is spoken; what it leaves open is here: how
+many connections there are, how long one may be silent or not read, and to whose name a loopback address answers.
+Rejected: aiohttp, which brings eight packages where these two bring click alone beside what an HTTP client has.
+"""
+
+import asyncio
+import ipaddress
+import logging
+import socket
+import threading
+from collections.abc import Collection
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn import Config, Server
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from extproc.core.errors import ConfigurationError
+from extproc.server.admin import PAGES, AdminPages
+
+__all__ = ["Admin"]
+
+CONNECTIONS = 32
+# A connection is looked at so often, and closed when no request came since the last look, or bytes stay unread.
+LOOKS_EVERY_S = 30.0
+KEEPS_ALIVE_S: Final = 30
+STOPS_WITHIN_S: Final = 1
+MAX_HEAD_BYTES: Final = 16_384
+
+log = logging.getLogger("dualpool")
+
+
+class Admin:
+    """A listening server for some of the pages; `address` is where, with the real port.
+
+    Raises ConfigurationError, with the setting's name, when it cannot listen.
+    """
+
+    def __init__(self, setting: str, address: str, pages: AdminPages, paths: Collection[str] = PAGES) -> None:
+        host, _, port = address.rpartition(":")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            self._socket = socket.create_server((host.strip("[]"), int(port)), family=family)
+        except (OSError, UnicodeError) as error:  # the latter for what is no name of a host
+            raise ConfigurationError(f"{setting}: {address!r} cannot be bound: {error}") from error
+        bound_to, bound_port = self._socket.getsockname()[:2]
+        self.address = f"{host}:{bound_port}"
+        app: ASGIApp = _app(pages, paths)
+        if ipaddress.ip_address(bound_to).is_loopback:
+            app = _OwnNamesOnly(app)
+        self._server = _Server(app)
+        self._thread = threading.Thread(target=self._run, name="admin", daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop answering and free the port."""
+        if self._thread.is_alive():
+            self._server.end()
+            self._thread.join()
+        self._socket.close()
+
+    def _run(self) -> None:
+        asyncio.run(self._server.serve([self._socket]))
+
+
+class _Server(Server):
+    """uvicorn's server, ended by a word instead of a flag that it looks at ten times a second."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(
+            Config(
+                app,
+                http=_Connection,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                # Below an error is what clients send, and anybody could fill the log with it.
+                log_level=logging.ERROR,
+                access_log=False,
+                server_header=False,
+                date_header=False,
+                timeout_keep_alive=KEEPS_ALIVE_S,
+                timeout_graceful_shutdown=STOPS_WITHIN_S,
+                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+            )
+        )
+        self._ending = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended = asyncio.Event()
+
+    def end(self) -> None:
+        """Ask to end; for other threads."""
+        self._ending.set()
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._ended.set)
+
+    async def main_loop(self) -> None:
+        """Serve until asked to end."""
+        self._loop = asyncio.get_running_loop()
+        if not self._ending.is_set():
+            await self._ended.wait()
+
+
+class _Connection(H11Protocol):
+    """One connection, closed when nothing comes of it, or when there are too many.
+
+    One too many takes the place of the oldest that waits for a request: whoever holds all of them open without a
+    word does not keep a probe out.
+    """
+
+    made_s = 0.0
+    _answered: object = None
+    _was_unread = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as the base class
+        super().connection_made(transport)
+        self.made_s = self.loop.time()
+        self.loop.call_later(LOOKS_EVERY_S, self._look)
+        others = [each for each in self.connections if isinstance(each, _Connection) and each is not self]
+        others = [each for each in others if not each.transport.is_closing()]
+        if len(others) >= CONNECTIONS:
+            waiting = [each for each in others if not each.answering]
+            min(waiting, key=lambda each: each.made_s, default=self).transport.abort()
+
+    @property
+    def answering(self) -> bool:
+        """Whether a request is under way."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _look(self) -> None:
+        if self.transport.is_closing():
+            return
+        unread = self.transport.get_write_buffer_size() > 0
+        if (unread and self._was_unread) or (not self.answering and self.cycle is self._answered):
+            self.transport.abort()
+            return
+        self._was_unread, self._answered = unread, self.cycle
+        self.loop.call_later(LOOKS_EVERY_S, self._look)
+
+
+class _OwnNamesOnly:
+    """Refuses requests for a name that is not this machine's.
+
+    Somebody's web page may have pointed a name of its own at this machine, to read what only this machine may.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        host = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"host"), "")
+        app = self._app
+        if not _names_this_machine(host):
+            app = PlainTextResponse("reach this address by its number, or as localhost\n", 421)
+        await app(scope, receive, send)
+
+
+def _app(pages: AdminPages, paths: Collection[str]) -> Starlette:
+    def answer(request: Request) -> Response:
+        try:
+            status, content_type, body = pages.page(request.scope["path"])
+        except Exception:  # the client is told, whatever it is
+            log.exception("exception in the admin server")
+            return PlainTextResponse("an exception in the router; see its log\n", 500)
+        return Response(body, status, media_type=content_type)
+
+    def not_found(_request: Request, _error: Any) -> Response:  # noqa: ANN401  (Starlette's type is too wide)
+        return PlainTextResponse(f"paths: {' '.join(paths)}\n", 404)
+
+    return Starlette(routes=[Route(path, answer) for path in paths], exception_handlers={404: not_found})
+
+
+def _names_this_machine(host: str) -> bool:
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    if name in {"", "localhost"}:
+        return True
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
