@@ -1,0 +1,38 @@
+from pathlib import Path
+
+import pytest
+
+from extproc.cli.main import main
+
+
+def written(folder: Path, text: str) -> str:
+    """Return the path of a configuration file with this text."""
+    file = folder / "router.yaml"
+    file.write_text(text)
+    return str(file)
+
+
+@pytest.mark.parametrize("kind", [[], ["config"]], ids=["FILE", "config FILE"])
+def test_a_good_file_ends_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: list[str]) -> None:
+    """A file that can be used is said so on stdout, and the exit code is 0."""
+    file = written(tmp_path, "mode: shadow")
+    assert 0 == main(["check", *kind, file])
+    assert (f"configuration file {file}: can be used\n", "") == capsys.readouterr()
+
+
+def test_every_fault_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each fault is one line with the file's name, however many there are, and the exit code is 2."""
+    pools = "".join(f"\n- {{name: p{number}, max_budget_tokens: no}}" for number in range(300))
+    file = written(tmp_path, f"mode: on\npools:{pools}\n")
+    assert 2 == main(["check", file])
+    lines = capsys.readouterr().err.splitlines()
+    assert 301 == len(lines)
+    assert {f"configuration file {file}"} == {line.partition(": ")[0] for line in lines}
+    assert f"configuration file {file}: mode: 'on' given; allowed: enforce, shadow, off" == lines[0]
+    assert "pools[299].max_budget_tokens" in lines[-1]
+
+
+def test_a_file_that_cannot_be_read_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A missing file is told as a fault."""
+    assert 2 == main(["check", str(tmp_path / "nothing.yaml")])
+    assert "No such file" in capsys.readouterr().err
