@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from math import exp, isfinite, log
+from typing import Any
 
 import numpy as np
 import pytest
@@ -294,7 +295,8 @@ def test_state_of_another_scale_is_refused(which: str, more: int) -> None:
     state = one.state()
     (model,) = state.models
     sums = getattr(model, which)
-    changed = replace(model, **{which: (*sums, 1.0) if more > 0 else sums[:-1]})
+    changes: dict[str, Any] = {which: (*sums, 1.0) if more > 0 else sums[:-1]}
+    changed = replace(model, **changes)
     with pytest.raises(
         ConfigurationError, match=f"learned scale of model 'm' is not over {SCALE_FACTORS} factors"
     ):

@@ -154,7 +154,7 @@ class RelativeLeastSquares:
         information = self._a + self._ridge
         # Scaled to a unit diagonal, the condition is that of the directions and not of the units of features.
         scale = 1 / np.sqrt(information.diagonal())
-        scales = np.multiply.outer(scale, scale)
+        scales: Matrix = np.multiply.outer(scale, scale)
         try:
             inverse = np.linalg.inv(information * scales)
         except np.linalg.LinAlgError:
