@@ -1,7 +1,8 @@
 """The port through which metrics, logs and traces hear what happened; each call carries one frozen object."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from extproc.core.errors import ResponseFault
 from extproc.core.estimator.protocol import Learning
@@ -25,8 +26,7 @@ class Misconfiguration(StrEnum):
     RESPONSE_BUFFERED = "response_buffered"
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(msgspec.Struct, frozen=True, gc=False):
     """One response that was read whole, the pool that gave it, and what it taught."""
 
     decision: Decision

@@ -1,6 +1,6 @@
 """Requests and responses by which the tests teach a byte-class estimator."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from msgspec.structs import replace
 from math import inf, nan
 
 import pytest

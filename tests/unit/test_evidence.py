@@ -1,6 +1,6 @@
 """Which responses can be of the request, and what they tell."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 import pytest
 

@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from dataclasses import replace
+from msgspec.structs import replace
 
 import pytest
 

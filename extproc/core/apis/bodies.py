@@ -10,7 +10,7 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 
 from extproc.core.errors import BodyFault, BodyNotUnderstood
-from extproc.core.names import bounded_name
+from extproc.core.names import MAX_NAME_CHARS, bounded_name
 
 __all__ = [
     "Flag",
@@ -128,7 +128,9 @@ def prompt_cap(value: Number) -> int | None:
 
 def model_key(model: str | None) -> str:
     """Return the model's name, no longer than a key may be; "" when absent."""
-    return bounded_name(model) if model else ""
+    if not model:
+        return ""
+    return model if len(model) <= MAX_NAME_CHARS else bounded_name(model)
 
 
 def is_set(raw: msgspec.Raw) -> bool:

@@ -110,31 +110,47 @@ _REQUEST = msgspec.json.Decoder(_Request)
 
 
 def read_request(body: bytes) -> RequestFacts:
-    """Read a chat completion's facts. Raises BodyNotUnderstood."""
+    """Read a chat completion's facts. Raises BodyNotUnderstood.
+
+    Most bodies hold few of the fields; what is not there is not asked for.
+    """
     request = decode_body(_REQUEST, body)
     prompt = Prompt()
     add_messages(prompt, request.messages)
-    tools = prompt.add_tools(request.tools) + prompt.add_tools(request.functions)
-    prompt.add_json(request.documents)
-    limit = read_number(request.max_completion_tokens, "max_completion_tokens", 0)
-    older_limit = read_number(request.max_tokens, "max_tokens", 0)
-    stream = read_flag(request.stream, "stream")
+    tools = 0
+    if request.tools or request.functions:
+        tools = prompt.add_tools(request.tools) + prompt.add_tools(request.functions)
+    if request.documents:
+        prompt.add_json(request.documents)
+    limit, cap, sequences = _limit(request), request.truncate_prompt_tokens, 1
+    if request.n is not None or request.best_of is not None:
+        sequences = read_sequences(request.n, request.best_of)
+    stream = request.stream is not None and read_flag(request.stream, "stream")
+    seen = not prompt.unseen and not (request.web_search_options and is_set(request.web_search_options))
     return RequestFacts(
         api=Api.CHAT,
         model=model_key(request.model),
         text=prompt.text(),
-        dropped_text=prompt.dropped_text(),
+        dropped_text=prompt.dropped_text() if prompt.dropped else b"",
         messages=len(request.messages),
         tools=tools,
         tool_calls=prompt.tool_calls,
         media=prompt.media(),
-        max_output_tokens=older_limit if limit is None else limit,
-        sequences=read_sequences(request.n, request.best_of),
+        max_output_tokens=limit,
+        sequences=sequences,
         stream=stream,
         usage_in_response=not stream or reports_usage(request.stream_options),
-        truncate_prompt_tokens=prompt_cap(request.truncate_prompt_tokens),
-        unseen_history=prompt.unseen or is_set(request.web_search_options),
+        truncate_prompt_tokens=None if cap is None else prompt_cap(cap),
+        unseen_history=not seen,
     )
+
+
+def _limit(request: _Request) -> int | None:
+    """Return how long an output may get; the older name counts where the newer one is not used."""
+    limit, older = request.max_completion_tokens, request.max_tokens
+    if older is not None:
+        older = read_number(older, "max_tokens", 0)
+    return older if limit is None else read_number(limit, "max_completion_tokens", 0)
 
 
 def read_sequences(n: Number, best_of: Number) -> int:
@@ -153,22 +169,31 @@ def add_messages(prompt: Prompt, messages: list[Message]) -> None:
     Templates of models that reason leave out what was thought before the last question, and keep it after.
     """
     prompt.step(len(messages))
-    last_question = max((i for i, message in enumerate(messages) if message.role == "user"), default=0)
+    last_question = len(messages) - 1
+    while last_question > 0 and messages[last_question].role != "user":
+        last_question -= 1
     for position, message in enumerate(messages):
         thoughts = prompt.dropped if position < last_question else prompt.texts
-        _add_content(prompt, message, thoughts)
+        if type(message.content) is str and message.role != "assistant":
+            prompt.texts.append(message.content)
+        else:
+            _add_content(prompt, message, thoughts)
         if message.name or message.refusal:
             prompt.add(message.name, message.refusal)
         if reasoning := message.reasoning or message.reasoning_content:
             thoughts.append(reasoning)
-        calls = message.tool_calls or ()
-        prompt.step(len(calls))
-        for call in calls:
-            _add_call(prompt, call.function)
-            if call.custom is not None:
-                prompt.add_call(call.custom.name, call.custom.input)
-        if message.function_call is not None:
-            _add_call(prompt, message.function_call)
+        if message.tool_calls or message.function_call:
+            _add_calls(prompt, message)
+
+
+def _add_calls(prompt: Prompt, message: Message) -> None:
+    calls = message.tool_calls or ()
+    prompt.step(len(calls))
+    for call in calls:
+        _add_call(prompt, call.function)
+        if call.custom is not None:
+            prompt.add_call(call.custom.name, call.custom.input)
+    _add_call(prompt, message.function_call)
 
 
 def _add_content(prompt: Prompt, message: Message, thoughts: list[str]) -> None:

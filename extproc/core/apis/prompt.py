@@ -1,6 +1,5 @@
 """Gathering the prompt of one request: its texts, and what stands in it beside text."""
 
-from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -25,8 +24,7 @@ UNDONE_BYTES_PER_STEP: Final = 512
 MAX_MEASURED_IMAGES: Final = 32
 
 
-@dataclass(slots=True)
-class Prompt:
+class Prompt(msgspec.Struct):
     """What has been found of a prompt so far; grows as a body is walked through once.
 
     `dropped` are texts that a template may leave out, `images` pixels (0: not known).
@@ -34,9 +32,9 @@ class Prompt:
     `steps_left` bounds the walk: each message, part and call is a step.
     """
 
-    texts: list[str] = field(default_factory=list)
-    dropped: list[str] = field(default_factory=list)
-    images: list[int] = field(default_factory=list)
+    texts: list[str] = []
+    dropped: list[str] = []
+    images: list[int] = []
     audio: int = 0
     video: int = 0
     tool_calls: int = 0

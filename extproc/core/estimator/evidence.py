@@ -4,7 +4,7 @@ A response may say anything: a counter may be broken, a server may cut the promp
 sum up what several requests used. What cannot be of this request teaches nothing.
 """
 
-from dataclasses import dataclass, field
+import msgspec
 
 from extproc.core.estimator.features import Features
 from extproc.core.estimator.protocol import Refused
@@ -28,8 +28,7 @@ MAX_CONTEXT_FACTOR = 4
 MAX_OUTPUT_TOKENS = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
     """What is needed to learn from a response, but no text.
 
     `refused` says why usage will not tell what the text costs (None: it will). `tokens` is the estimate;
@@ -44,18 +43,34 @@ class Evidence:
     output_limit: int | None
     sequences: int
     one_prompt: bool
-    x: Features | None = field(default=None, compare=False)  # arrays have no one equality
+    x: Features | None = None
     media_tokens: int = 0
+
+    def __eq__(self, other: object) -> bool:
+        """Compare all but x: arrays have no one equality."""
+        names = (name for name in self.__struct_fields__ if name != "x")
+        return isinstance(other, Evidence) and all(getattr(self, name) == getattr(other, name) for name in names)
+
+    def __hash__(self) -> int:
+        """Return what is the same for those that are equal."""
+        return hash((self.tokens, self.text_bytes))
 
     @classmethod
     def of(
         cls, facts: RequestFacts, tokens: float, *, x: Features | None = None, media_tokens: int = 0
     ) -> "Evidence":
         """Make the evidence of a request that was estimated at so many tokens."""
+        refused = None
+        if facts.exact_prompt_tokens is not None:
+            refused = Refused.EXACT
+        elif facts.truncate_prompt_tokens is not None:
+            refused = Refused.TRUNCATED
+        elif facts.unseen_history:
+            refused = Refused.UNSEEN_HISTORY
         return cls(
-            _refused(facts),
+            refused,
             tokens,
-            facts.text_bytes,
+            len(facts.text),
             facts.max_output_tokens,
             facts.sequences,
             facts.longest_share == 1,
@@ -101,11 +116,3 @@ def fewest_tokens(text_bytes: int, x: Features | None) -> float:
         return text_bytes / MAX_BYTES_PER_TOKEN
     padding = min(float(x[BLANK_RUN] + x[RUN]), text_bytes)
     return (text_bytes - padding) / MAX_BYTES_PER_TOKEN + padding / MAX_RUN_BYTES_PER_TOKEN
-
-
-def _refused(facts: RequestFacts) -> Refused | None:
-    if facts.exact_prompt_tokens is not None:
-        return Refused.EXACT
-    if facts.truncate_prompt_tokens is not None:
-        return Refused.TRUNCATED
-    return Refused.UNSEEN_HISTORY if facts.unseen_history else None

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+import msgspec
+
 from extproc.core.facts import RequestFacts
 from extproc.core.usage import Overflow, Usage
 
@@ -41,16 +43,14 @@ class Refused(StrEnum):
     NUMBERS = "numbers"  # prices could not be solved for with it
 
 
-@dataclass(frozen=True, slots=True)
-class CategoryKey:
+class CategoryKey(msgspec.Struct, frozen=True, gc=False):
     """What an estimate is learned by: the served model, and a tenant or else the kind of text."""
 
     model: str
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(msgspec.Struct, frozen=True, gc=False):
     """Prompt and output tokens of one request, before it ran.
 
     `prompt_tokens` is the likeliest count, `prompt_bound` the one to route on (never below it); both hold media.
@@ -69,8 +69,7 @@ class Estimate:
     mean_output_tokens: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Learning:
+class Learning(msgspec.Struct, frozen=True, gc=False):
     """What one response taught: the error before the update, and what came of the update.
 
     `ratio` is estimated / actual prompt tokens (before learning), `under_counted` whether the bound was below the

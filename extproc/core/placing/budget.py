@@ -1,7 +1,8 @@
 """The token budget of a request: prompt plus output tokens of one sequence (the paper's L_total)."""
 
-from dataclasses import dataclass
 from math import ceil
+
+import msgspec
 
 from extproc.core.estimator.protocol import Estimate
 from extproc.core.facts import RequestFacts
@@ -10,10 +11,11 @@ __all__ = ["MAX_BUDGET_TOKENS", "TokenBudget", "token_budget"]
 
 # Beyond any context. Clients may declare outputs of any size, and a number without end is none to count with.
 MAX_BUDGET_TOKENS = 100_000_000
+# Tokens are rounded up, but not for the last bits of a float: 300 x (100 / 300) is 100.
+LAST_BITS = 1e-6
 
 
-@dataclass(frozen=True, slots=True)
-class TokenBudget:
+class TokenBudget(msgspec.Struct, frozen=True, gc=False):
     """Tokens a request needs of a pool: of its context, and of its work.
 
     A context holds one sequence, however many outputs are asked for (vLLM checks each): `total` is the likeliest
@@ -56,13 +58,8 @@ def token_budget(facts: RequestFacts, estimate: Estimate) -> TokenBudget:
     prompt (vLLM's truncate_prompt_tokens).
     """
     share, whole = facts.longest_share, estimate.prompt_tokens
-    prompt, bound = _whole(whole * share), _whole(estimate.prompt_bound * share)
+    prompt, bound = ceil(whole * share - LAST_BITS), ceil(estimate.prompt_bound * share - LAST_BITS)
     cap = facts.truncate_prompt_tokens
     if cap is not None and cap > 0:
         prompt, bound, whole = min(prompt, cap), min(bound, cap), min(whole, cap * facts.sequences)
-    return TokenBudget(prompt, bound, estimate.output_tokens, facts.sequences, _whole(whole))
-
-
-def _whole(tokens: float) -> int:
-    """Round up, but not for the last bits of a float: 300 x (100 / 300) is 100."""
-    return ceil(tokens - 1e-6)
+    return TokenBudget(prompt, bound, estimate.output_tokens, facts.sequences, ceil(whole - LAST_BITS))

@@ -1,7 +1,8 @@
 """The one object that says everything about how a request was placed; metrics, logs and headers listen to it."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from extproc.core.errors import BodyFault
 from extproc.core.estimator.protocol import Estimate
@@ -20,8 +21,7 @@ class Mode(StrEnum):
     OFF = "off"  # passes everything through
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """Where one request goes, and why.
 
     `routed` is True when the pool header is set: a smaller pool than the default, in mode enforce. `estimate` and

@@ -30,7 +30,7 @@ class EarlyRule:
 
     def is_beyond(self, facts: RequestFacts) -> bool:
         """Tell whether a request's text alone would have been decided before its end."""
-        return facts.text_bytes >= self.text_bytes and not FAMILIES[facts.api].several_prompts
+        return len(facts.text) >= self.text_bytes and not FAMILIES[facts.api].several_prompts
 
     def first_look(self, api: Api) -> int:
         """Return how many bytes of a body have to be there before anything can be said."""

@@ -1,6 +1,6 @@
 """From a request to a decision: facts, estimate, budget, policy; for router, tools and planner alike."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from extproc.core.apis import deployment_of, read_request
 from extproc.core.apis.bodies import model_key
@@ -62,7 +62,7 @@ class Placer:
             stream=facts.stream,
             learnable=facts.usage_in_response,
             body_bytes=body_bytes,
-            text_bytes=facts.text_bytes,
+            text_bytes=len(facts.text),
         )
 
     def unsure(self, api: Api, reason: Reason, body_bytes: int, fault: BodyFault | None = None) -> Decision:
