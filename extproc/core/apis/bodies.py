@@ -13,6 +13,7 @@ from extproc.core.errors import BodyFault, BodyNotUnderstood
 from extproc.core.names import MAX_NAME_CHARS, bounded_name
 
 __all__ = [
+    "MAX_CONTAINERS",
     "Flag",
     "NotNegative",
     "Number",
@@ -42,9 +43,10 @@ T = TypeVar("T")
 
 
 def check_elements(body: bytes) -> None:
-    """Refuse a body of more elements than are worth their time. Raises BodyNotUnderstood (TOO_MANY)."""
-    if len(body) < MAX_CONTAINERS:
-        return
+    """Refuse a body of more elements than are worth their time. Raises BodyNotUnderstood (TOO_MANY).
+
+    One of less than MAX_CONTAINERS bytes cannot hold too many.
+    """
     containers = body.count(b"{") + body.count(b"[")
     if containers > MAX_CONTAINERS:
         raise BodyNotUnderstood(BodyFault.TOO_MANY, f"{containers} brackets; at most {MAX_CONTAINERS} are read")

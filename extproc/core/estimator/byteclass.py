@@ -85,34 +85,36 @@ class ByteClassEstimator:
         self._prior = prior(settings.media_tokens, text_prices)
         self._all_models = Residual()
         self._models: CappedMap[str, ServedModel] = CappedMap(settings.max_models, self._new_model)
+        # What is looked at of models that no response made known: those are not kept, since names are clients'.
+        self._untaught = ServedModel(self._prior, settings.byteclass, self._all_models)
         self._residuals: CappedMap[CategoryKey, Residual] = CappedMap(
-            settings.max_categories, lambda key: self._model(key.model).residual.child()
+            settings.max_categories, lambda key: self._parent(key.model).child()
         )
         self._outputs = OutputLengths(settings)
 
     def estimate(self, facts: RequestFacts, tenant: str) -> Estimate:
         """Estimate a request: exact for token ids, else by the prices of its model."""
-        seen = look(facts.text)
-        category = CategoryKey(facts.model, bounded_name(tenant) or _kind(seen))
+        counts = look(facts.text)
+        category = CategoryKey(facts.model, bounded_name(tenant) if tenant else _kind(counts))
         declared = facts.max_output_tokens
         output, mean = self._outputs.tokens(declared, category), self._outputs.mean(category)
         if facts.exact_prompt_tokens is not None:
             exact = float(facts.exact_prompt_tokens)
             evidence = Evidence.of(facts, exact)
             return Estimate(exact, exact, output, declared is not None, Source.EXACT, category, evidence, mean)
-        x = features(facts, seen)
-        known, residual = self._models.get(facts.model), self._residuals.get(category)
-        model = known or self._new_model(facts.model)
-        belief = believe(x, facts.text_bytes, model, residual or model.residual, self._prior.mean)
+        x = features(facts, counts)
+        model, residual = self._models.get(facts.model) or self._untaught, self._residuals.get(category)
+        parent = residual or self._parent(facts.model)
+        belief = believe(x, len(facts.text), model, parent, self._prior.mean)
         evidence = Evidence.of(facts, belief.tokens, x=x)
-        source = self._source(known, residual)
+        source = self._source(model, residual)
         return Estimate(
             belief.tokens, belief.bound, output, declared is not None, source, category, evidence, mean
         )
 
     def prices(self, model: str) -> Features:
         """Return the prices of a model's features as they are now, learned or prior, in tokens."""
-        return self._model(model).prices.weights
+        return (self._models.get(model) or self._untaught).prices.weights
 
     def observe(self, estimate: Estimate, usage: Usage, pool_tokens: int | None = None) -> Learning:
         """Learn prices, residual, bound and output length; the error in the result is that of before."""
@@ -220,19 +222,20 @@ class ByteClassEstimator:
         self._residuals.drop(lambda key: key.model == name)
 
     def _believe(self, category: CategoryKey, x: Features, text_bytes: int) -> Belief:
-        model = self._model(category.model)
-        residual = self._residuals.get(category) or model.residual
+        model = self._models.get(category.model) or self._untaught
+        residual = self._residuals.get(category) or self._parent(category.model)
         return believe(x, text_bytes, model, residual, self._prior.mean)
 
-    def _model(self, name: str) -> ServedModel:
-        """Return a model to look at: one that no response made known is not kept: names are clients'."""
-        return self._models.get(name) or self._new_model(name)
+    def _parent(self, model: str) -> Residual:
+        """Return what a new category of the model starts from."""
+        known = self._models.get(model)
+        return self._all_models.child() if known is None else known.residual
 
     def _new_model(self, _name: str) -> ServedModel:
         return ServedModel(self._prior, self._settings.byteclass, self._all_models.child())
 
-    def _source(self, model: ServedModel | None, residual: Residual | None) -> Source:
-        if model is None or model.prices.responses == 0:
+    def _source(self, model: ServedModel, residual: Residual | None) -> Source:
+        if model.prices.responses == 0:
             return Source.PRIOR
         young = residual is None or residual.responses < self._settings.young_observations
         return Source.YOUNG if young else Source.LEARNED

@@ -17,10 +17,8 @@ class CappedMap(Generic[K, V]):
         self._entries: OrderedDict[K, V] = OrderedDict()
         self._max_entries = max_entries
         self._make = make
-
-    def get(self, key: K) -> V | None:
-        """Return the entry without counting as a use, or None."""
-        return self._entries.get(key)
+        self.get: Callable[[K], V | None] = self._entries.get
+        """Return the entry without counting as a use, or None; the dictionary's own, since every request asks."""
 
     def use(self, key: K) -> V:
         """Return the entry of `key`, made when it is new, and mark it as the most recently used."""

@@ -66,10 +66,10 @@ class OutputLengths:
 
     def mean(self, category: CategoryKey) -> float | None:
         """Return the mean length of a category, or else of its model; None while there are no responses."""
-        for key in (category, _model_of(category)):
+        for key in (category, CategoryKey(category.model, "")):
             lengths = self._lengths.get(key)
             if lengths is not None and lengths.responses:
-                return lengths.mean_tokens
+                return lengths.tokens / lengths.responses
         return None
 
     def observe(self, category: CategoryKey, tokens: int, *, cut: bool) -> None:
@@ -103,6 +103,8 @@ class OutputLengths:
 class _Lengths:
     """Fading counts of responses that ended by themselves, and that were cut, in each bin.
 
+    `responses` is how many there are of both, `tokens` what they come to, cut ones as far as they got.
+
     The quantile is found when it is asked for: most clients declare a limit, and then nobody asks.
     """
 
@@ -115,36 +117,32 @@ class _Lengths:
         self._epsilon = epsilon
         self.ended = np.zeros(BINS) if ended is None else ended
         self.cut = np.zeros(BINS) if cut is None else cut
-        self._found: tuple[float, int, bool] | None = None
+        lengths = self.ended + self.cut
+        self.responses = float(lengths.sum())  # faded
+        self.tokens = float(lengths.dot(_LENGTHS_OF_BINS))
+        self._found: tuple[int, bool] | None = None
 
     def learn(self, tokens: int, *, cut: bool) -> None:
+        counts = self.cut if cut else self.ended
+        position = min(ceil(BINS_PER_OCTAVE * log2(tokens)), BINS - 1)
         self.ended *= FADING
         self.cut *= FADING
-        (self.cut if cut else self.ended)[min(ceil(BINS_PER_OCTAVE * log2(tokens)), BINS - 1)] += 1
+        counts[position] += 1
+        self.responses = self.responses * FADING + 1
+        self.tokens = self.tokens * FADING + float(_LENGTHS_OF_BINS[position])
         self._found = None
-
-    @property
-    def responses(self) -> float:
-        """How many responses count, faded."""
-        return self._look()[0]
 
     @property
     def exceeded_tokens(self) -> int:
         """The length that a share epsilon of responses exceeds; twice the longest where the tail was not seen."""
-        return self._look()[1]
-
-    @property
-    def mean_tokens(self) -> float:
-        """The mean length, cut responses as far as they got."""
-        lengths = self.ended + self.cut
-        return float(lengths.dot(_LENGTHS_OF_BINS) / lengths.sum())
+        return self._look()[0]
 
     @property
     def tail_seen(self) -> bool:
         """Whether so many responses ended by themselves that the quantile is among them."""
-        return self._look()[2]
+        return self._look()[1]
 
-    def _look(self) -> tuple[float, int, bool]:
+    def _look(self) -> tuple[int, bool]:
         if self._found is None:
             lengths = self.ended + self.cut
             at_risk = lengths[::-1].cumsum()[::-1]
@@ -152,7 +150,7 @@ class _Lengths:
             beyond = np.flatnonzero(np.cumprod(1 - hazard) <= self._epsilon)
             unseen = lengths.nonzero()[0][-1] + BINS_PER_OCTAVE if at_risk[0] else 0
             last = int(beyond[0] if beyond.size else unseen)
-            self._found = float(at_risk[0]), ceil(2 ** (last / BINS_PER_OCTAVE)), beyond.size > 0
+            self._found = ceil(2 ** (last / BINS_PER_OCTAVE)), beyond.size > 0
         return self._found
 
 
