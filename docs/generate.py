@@ -15,7 +15,6 @@ from typing import Any, Final, get_args, get_origin
 
 import msgspec
 from prometheus_client import CollectorRegistry
-from prometheus_client.metrics import MetricWrapperBase
 
 from extproc.config.schema import Configuration
 from extproc.config.typed import dataclass_in, kind_and_range, settings_of
@@ -26,6 +25,7 @@ from extproc.core.facts import Api
 from extproc.core.listener import Misconfiguration
 from extproc.core.placing.policy import Reason
 from extproc.telemetry.metrics import Metrics
+from extproc.telemetry.tallies import Tally
 
 __all__ = ["GENERATED", "generated"]
 
@@ -96,9 +96,7 @@ def settings() -> str:
 
 def metrics() -> str:
     """Return a table of the router's metrics."""
-    made = vars(Metrics(CollectorRegistry(), 1, 1)).values()
-    found = [getattr(each, "_metric", each) for each in made]
-    rows = [_metric_row(metric) for metric in found if isinstance(metric, MetricWrapperBase)]
+    rows = [_metric_row(tally) for tally in Metrics(CollectorRegistry(), 1, 1).tallies]
     head = "| metric | type | labels | unit | what it says |\n|---|---|---|---|---|\n"
     return "".join([head, *rows]).strip()
 
@@ -109,10 +107,10 @@ def labels() -> str:
     return "".join(["| label | values |\n|---|---|\n", *rows]).strip()
 
 
-def _metric_row(metric: MetricWrapperBase) -> str:
-    name = metric._name + ("_total" if metric._type == "counter" else "")
-    labels = ", ".join(f"`{label}`" for label in metric._labelnames)
-    return _row(f"`{name}`", str(metric._type), labels, _unit(metric._name), metric._documentation)
+def _metric_row(metric: Tally[Any]) -> str:
+    name = metric.name + ("_total" if metric.kind == "counter" else "")
+    labels = ", ".join(f"`{label}`" for label in metric.labels)
+    return _row(f"`{name}`", metric.kind, labels, _unit(metric.name), metric.text)
 
 
 def _sections(dataclass: type, path: str, title: str, note: str = "") -> Iterator[str]:

@@ -14,6 +14,7 @@ from extproc.server.deadlines import Deadlines
 from extproc.server.grpc_core import FAULT, INTERNAL, OK, Call
 from extproc.server.overload import TARGET_S, Overload
 from extproc.telemetry.metrics import Metrics, Undecided
+from extproc.telemetry.tallies import PLAIN
 from extproc.wire.decode import Decoder
 from extproc.wire.encode import Encoder
 
@@ -56,7 +57,7 @@ class Streams:
             stream.drain()
 
     def _on_turn(self) -> None:
-        self.metrics.queue_seconds().observe(self.overload.on_turn(time.monotonic()))
+        self.metrics.queue_seconds.observe(self.overload.on_turn(time.monotonic()))
 
 
 class _Stream:
@@ -126,7 +127,7 @@ class _Stream:
             self._finish((), OK, cause=Undecided.IDLE)
 
     def _shed(self, exchange: Exchange) -> None:
-        self._streams.metrics.shed_requests().inc()
+        self._streams.metrics.shed_requests[PLAIN] += 1
         self._streams.overload.count(in_time=False, now_s=self.heard_s)
         self._handle(Shed(), exchange)
 
@@ -154,7 +155,7 @@ class _Stream:
         ended_s = time.monotonic()
         self._processing_s += ended_s - now_s
         if any(map(_decides, replies)):
-            streams.metrics.decision_seconds().observe(ended_s - self._began_s)
+            streams.metrics.decision_seconds.observe(ended_s - self._began_s)
             if type(event) not in _GIVEN_UP:
                 streams.overload.count(in_time=True, now_s=ended_s)
         if end is None:
@@ -170,12 +171,12 @@ class _Stream:
         """Close the books, then the stream; `cause` counts where nothing was decided."""
         streams, exchange = self._streams, self._exchange
         if exchange is None or exchange.undecided:
-            streams.metrics.undecided(cause).inc()
+            streams.metrics.undecided[cause,] += 1
         if exchange is not None:
             exchange.end()
         streams.open.discard(self)
-        streams.metrics.streams().inc()
-        streams.metrics.processing_seconds().observe(self._processing_s)
+        streams.metrics.streams[PLAIN] += 1
+        streams.metrics.processing_seconds.observe(self._processing_s)
         self._call.finish(messages, code, details)
 
 

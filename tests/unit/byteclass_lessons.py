@@ -1,8 +1,7 @@
 """Requests and responses by which the tests teach a byte-class estimator."""
 
-from msgspec.structs import replace
-
 import numpy as np
+from msgspec.structs import replace
 
 from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.protocol import Estimate

@@ -1,9 +1,9 @@
-from msgspec.structs import replace
 from math import inf, nan
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.ema import EmaEstimator

@@ -1,8 +1,7 @@
 """Which responses can be of the request, and what they tell."""
 
-from msgspec.structs import replace
-
 import pytest
+from msgspec.structs import replace
 
 from extproc.core.estimator.evidence import Evidence
 from extproc.core.facts import Api, RequestFacts

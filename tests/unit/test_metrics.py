@@ -1,6 +1,5 @@
-from msgspec.structs import replace
-
 import pytest
+from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from extproc.core.errors import BodyFault, ResponseFault

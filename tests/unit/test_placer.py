@@ -2,9 +2,9 @@
 
 import gzip
 import json
-from msgspec.structs import replace
 
 import pytest
+from msgspec.structs import replace
 
 from extproc.core.errors import BodyFault
 from extproc.core.estimator import make_estimator

@@ -1,8 +1,7 @@
-from msgspec.structs import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from extproc.core.apis import read_request
 from extproc.core.errors import ConfigurationError

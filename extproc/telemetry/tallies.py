@@ -1,0 +1,111 @@
+"""Plain numbers by label, which become Prometheus metrics only when they are scraped.
+
+Every request counts a dozen things, and a scrape comes every few seconds: so counting is a dictionary's entry and
+an addition, and the library's samples are made at the scrape (prometheus_client's custom collectors). Rejected: the
+library's own counters, which take a lock and several calls for each increase.
+
+One thread counts. Another may collect: it copies each dictionary and each row in one step of the interpreter, so
+that what it shows of a histogram was true at one moment.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+from typing import Final, TypeVar
+
+from prometheus_client import Metric
+
+__all__ = ["PLAIN", "Counters", "Gauges", "Histograms", "Labels", "Tally"]
+
+Labels = tuple[str, ...]
+PLAIN: Final[Labels] = ()  # the labels of a metric that has none
+
+V = TypeVar("V")
+
+
+class Tally(dict[Labels, V]):
+    """One metric: its values by those of its labels, and what it says. One without labels is there at once."""
+
+    kind: str
+
+    def __init__(self, name: str, text: str, labels: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.name = name
+        self.text = text
+        self.labels = tuple(labels)
+        if not labels:
+            self[PLAIN] = self[PLAIN]
+
+    def collect(self) -> Metric:
+        """Return what there is now, for a scrape."""
+        metric = Metric(self.name, self.text, self.kind)
+        for labels, value in list(self.items()):
+            named = dict(zip(self.labels, map(str, labels), strict=True))
+            for suffix, more, number in self._samples(value):
+                metric.add_sample(self.name + suffix, named | more, number)
+        return metric
+
+    def _samples(self, value: V) -> Iterator[tuple[str, dict[str, str], float]]:
+        """Yield the samples of one value: what follows the metric's name, labels of its own, and the number."""
+        raise NotImplementedError
+
+
+class Counters(Tally[int]):
+    """Counts that only rise: `counters[labels] += 1`."""
+
+    kind = "counter"
+
+    def __missing__(self, labels: Labels) -> int:
+        """Return what a count begins with."""
+        return 0
+
+    def _samples(self, value: int) -> Iterator[tuple[str, dict[str, str], float]]:
+        yield "_total", {}, value
+
+
+class Gauges(Tally[float]):
+    """Values that rise and fall: set like a dictionary's, or asked of a function at each scrape."""
+
+    kind = "gauge"
+    _ask: Callable[[], float] | None = None
+
+    def __missing__(self, labels: Labels) -> float:
+        """Return what a value begins with."""
+        return 0.0
+
+    def set_function(self, ask: Callable[[], float]) -> None:
+        """Have a gauge without labels asked of a function, which must be quick and not raise."""
+        self._ask = ask
+
+    def _samples(self, value: float) -> Iterator[tuple[str, dict[str, str], float]]:
+        yield "", {}, value if self._ask is None else self._ask()
+
+
+class Histograms(Tally[list[float]]):
+    """Distributions: a row holds the count of each bucket, of what is beyond the last bound, and the sum of all."""
+
+    kind = "histogram"
+
+    def __init__(self, name: str, text: str, bounds: Sequence[float], labels: Sequence[str] = ()) -> None:
+        self.bounds = tuple(bounds)
+        self._names = [*(str(float(bound)) for bound in bounds), "+Inf"]
+        super().__init__(name, text, labels)
+
+    def __missing__(self, labels: Labels) -> list[float]:
+        """Return an empty row, which is kept: labels are bounded by those who count."""
+        row = self[labels] = [0.0] * (len(self.bounds) + 2)
+        return row
+
+    def observe(self, value: float, labels: Labels = PLAIN) -> None:
+        """Take a value in."""
+        row = self[labels]
+        row[bisect_left(self.bounds, value)] += 1
+        row[-1] += value
+
+    def _samples(self, value: list[float]) -> Iterator[tuple[str, dict[str, str], float]]:
+        *counts, total = tuple(value)
+        reached = list(accumulate(counts))
+        for bound, count in zip(self._names, reached, strict=True):
+            yield "_bucket", {"le": bound}, count
+        yield "_count", {}, reached[-1]
+        yield "_sum", {}, total
