@@ -1,4 +1,5 @@
 from math import inf, nan
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,8 +9,16 @@ from msgspec.structs import replace
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.ema import EmaEstimator
 from extproc.core.estimator.output_lengths import BINS
-from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState, OutputState, Source
-from extproc.core.estimator.settings import EmaSettings, EstimatorSettings
+from extproc.core.estimator.protocol import (
+    CategoryKey,
+    CategoryState,
+    LearnedState,
+    Learning,
+    OutputState,
+    Refused,
+    Source,
+)
+from extproc.core.estimator.settings import EmaSettings, EstimatorSettings, MediaTokens
 from extproc.core.facts import Api, MediaCount, RequestFacts
 from extproc.core.usage import Usage
 
@@ -63,6 +72,80 @@ def test_media_cost_what_is_configured() -> None:
     assert 100 + 2 * 1_024 + 2_048 + 2_048 == estimate.prompt_tokens
     estimator.observe(estimate, Usage(100 + 2 * 1_024 + 2_048 + 2_048))
     assert 4.0 == estimator.state().categories[0].bytes_per_token
+
+
+@pytest.mark.parametrize(
+    ("media", "tokens"),
+    [
+        (MediaCount(small_images=2), 2 * 256),
+        (MediaCount(medium_images=2), 2 * 1_024),
+        (MediaCount(large_images=2), 2 * 1_536),
+        (MediaCount(unknown_images=2), 2 * 2_048),
+        (MediaCount(audio=2), 2 * 1_000),
+        (MediaCount(video=2), 2 * 4_000),
+    ],
+)
+def test_each_kind_of_media_has_its_price(media: MediaCount, tokens: int) -> None:
+    """The price of each item is added to the likeliest count and to the bound, as often as there are items."""
+    prices = MediaTokens(
+        image_small=256, image_medium=1_024, image_large=1_536, image_unknown=2_048, audio=1_000, video=4_000
+    )
+    estimate = EmaEstimator(EstimatorSettings(kind="ema", media_tokens=prices)).estimate(facts(media=media), "")
+    assert (100 + tokens, 100 + tokens) == (estimate.prompt_tokens, estimate.prompt_bound)
+
+
+def test_what_a_template_may_drop_is_counted() -> None:
+    """The paper knows no templates: earlier reasoning is text as any other."""
+    estimate = EmaEstimator(EstimatorSettings(kind="ema")).estimate(facts(dropped_text=b"x" * 40), "")
+    assert (110.0, 110.0) == (estimate.prompt_tokens, estimate.prompt_bound)
+
+
+@pytest.mark.parametrize("ids", [None, 7])
+@pytest.mark.parametrize("limit", [None, 0, 50])
+def test_an_estimate_says_whether_its_output_was_declared(ids: int | None, limit: int | None) -> None:
+    """A limit of any size is the client's word, also where the prompt came as token ids."""
+    estimator = EmaEstimator(EstimatorSettings(kind="ema", default_output_tokens=300))
+    estimate = estimator.estimate(facts(exact_prompt_tokens=ids, max_output_tokens=limit), "")
+    assert (limit is not None, 300 if limit is None else limit) == (
+        estimate.output_declared,
+        estimate.output_tokens,
+    )
+
+
+@pytest.mark.parametrize(
+    ("tokens", "ratio", "under_counted"), [(50, 2.0, False), (100, 1.0, False), (101, 100 / 101, True)]
+)
+def test_a_response_tells_the_error_of_before(tokens: int, ratio: float, *, under_counted: bool) -> None:
+    """The error is the estimate over the truth, and a bound just as high as the truth was no miss."""
+    estimator = EmaEstimator(EstimatorSettings(kind="ema"))
+    learning = estimator.observe(estimator.estimate(facts(), ""), Usage(tokens))
+    expected = Learning(ratio, under_counted=under_counted, bytes_per_token=400 / tokens)
+    assert expected == learning
+
+
+@pytest.mark.parametrize(
+    ("evidence", "fields", "tokens", "learning"),
+    [
+        (None, {}, 101, Learning(0.0, under_counted=False, bytes_per_token=0.0, refused=Refused.IMPLAUSIBLE)),
+        ("x", {}, 101, Learning(0.0, under_counted=False, bytes_per_token=0.0, refused=Refused.IMPLAUSIBLE)),
+        ("own", {}, 0, Learning(0.0, under_counted=False, bytes_per_token=0.0, refused=Refused.IMPLAUSIBLE)),
+        (
+            "own",
+            {"unseen_history": True},
+            200,
+            Learning(0.5, under_counted=True, bytes_per_token=0.0, refused=Refused.UNSEEN_HISTORY),
+        ),
+        ("own", {"text": b""}, 5, Learning(0.0, under_counted=True, bytes_per_token=0.0, refused=Refused.NO_TEXT)),
+    ],
+)
+def test_what_teaches_nothing_says_nothing_of_the_text(
+    evidence: str | None, fields: dict[str, Any], tokens: int, learning: Learning
+) -> None:
+    """Without text, or a count that can be of it, there are no bytes per token; an unbelievable one is no miss."""
+    estimator = EmaEstimator(EstimatorSettings(kind="ema"))
+    estimate = estimator.estimate(facts(**fields), "")
+    estimate = estimate if evidence == "own" else replace(estimate, evidence=evidence)
+    assert learning == estimator.observe(estimate, Usage(tokens))
 
 
 def test_the_number_of_categories_is_capped() -> None:

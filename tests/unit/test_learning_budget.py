@@ -171,6 +171,7 @@ def test_nothing_is_remembered_of_a_key_that_has_no_stream() -> None:
     for number in range(100):
         assert budget.admit(3, key=str(number), young=True, now_s=0.0)
         budget.pay_back(3, used=3, key=str(number))
+    budget.pay_back(0.5, used=0, key="never admitted")
     assert {} == budget._reserved
 
 

@@ -268,3 +268,44 @@ def test_the_mean_length_is_of_the_category_or_else_of_its_model() -> None:
     lengths.observe(CategoryKey("m", "b"), 2_000, cut=False)
     assert 200 == pytest.approx(lengths.mean(CategoryKey("m", "a")), rel=0.1)
     assert 650 == pytest.approx(lengths.mean(CategoryKey("m", "new")), rel=0.1)
+
+
+def loaded(epsilon: float = 0.5, default: int = 1_024, **counts: dict[int, float]) -> OutputLengths:
+    """Return lengths of one model with these counts by bin."""
+    ended, cut = ([counts.get(name, {}).get(index, 0.0) for index in range(BINS)] for name in ("ended", "cut"))
+    learned = OutputLengths(EstimatorSettings(output_epsilon=epsilon, default_output_tokens=default))
+    learned.load((OutputState(CategoryKey("m", ""), tuple(ended), tuple(cut)),))
+    return learned
+
+
+def test_a_length_that_just_the_share_exceeds_is_the_length() -> None:
+    """Of two responses half got beyond the shorter one, and two are enough to say so of a half."""
+    assert 4 == loaded(ended={8: 1.0, 12: 1.0}).learned(CATEGORY)
+    assert None is loaded(ended={8: 1.0, 12: 0.9}).learned(CATEGORY)
+
+
+def test_one_response_is_seen_where_it_ended() -> None:
+    """Counts of one, faded, are responses as any other."""
+    learned = OutputLengths(EstimatorSettings(output_epsilon=0.5))
+    for tokens in (4, 8, 16):
+        learned.observe(CATEGORY, tokens, cut=False)
+    assert 8 == learned.learned(CATEGORY)
+
+
+def test_a_tail_in_the_last_bin_was_seen() -> None:
+    """Lengths that all end in the bin of a million are learned, and none is expected to be twice as long."""
+    assert 1 << 20 == loaded(ended={BINS - 1: 5.0}).learned(CATEGORY)
+
+
+def test_responses_cut_at_their_first_token() -> None:
+    """Twice the longest is two tokens, where nothing else is known; of no responses next to nothing is."""
+    assert 2 == loaded(default=0, cut={0: 5.0}).expected(CATEGORY)
+    assert loaded(default=0).expected(CATEGORY) <= 1
+
+
+def test_the_mean_length_counts_cut_responses_as_far_as_they_got() -> None:
+    """They were at least so long."""
+    learned = OutputLengths(EstimatorSettings())
+    learned.observe(CATEGORY, 100, cut=False)
+    learned.observe(CATEGORY, 300, cut=True)
+    assert 200 == pytest.approx(learned.mean(CATEGORY), rel=0.1)

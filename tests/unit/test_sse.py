@@ -43,6 +43,8 @@ def parse(*pieces: bytes, cap: int = CAP) -> list[tuple[bytes, bytes]]:
         (b"data: a\r\n\ndata: b\n\r\ndata: c\r\r\n", [(b"", b"a"), (b"", b"b"), (b"", b"c")]),
         (b"\xef\xbb\xbfdata: a\n\n", [(b"", b"a")]),
         (b"data: a\n\n\xef\xbb\xbfdata: b\n\n", [(b"", b"a")]),
+        (b"\n\n\xef\xbb\xbfdata: a\n\n", []),
+        (b"\n\xef\xbb\xbfdata: a\n\n", []),
         (b"data: a\n", []),
         (b"data: a\n\ndata: [DONE]", [(b"", b"a")]),
     ],
@@ -58,6 +60,35 @@ def test_line_end_split_between_pieces() -> None:
     assert parse(b"data: a\r", b"\ndata: b\r", b"", b"\n\r", b"\n") == [(b"", b"a\nb")]
     assert parse(b"data: a\r", b"", b"\ndata: b\n\n") == [(b"", b"a\nb")]
     assert parse(b"data: a\r", b"", b"", b"\n", b"", b"data: b\n\n") == [(b"", b"a\nb")]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "events"),
+    [
+        ((b"data: a\n\nd", b"ata: b\n\n"), [(b"", b"a"), (b"", b"b")]),
+        ((b"data: a\nd", b"ata: b\n\n"), [(b"", b"a\nb")]),
+        ((b"data: a\n\n", b"\xef\xbb\xbfdata: b\n\n"), [(b"", b"a")]),
+        ((b"data: a\n\n\n", b"data: b\n\n"), [(b"", b"a"), (b"", b"b")]),
+        ((b"data: a\n", b"\ndata: b\n\n"), [(b"", b"a"), (b"", b"b")]),
+    ],
+)
+def test_a_piece_that_is_almost_one_event(pieces: tuple[bytes, ...], events: list[tuple[bytes, bytes]]) -> None:
+    """One byte more or less than one event, or a mark that stands too late, is read as the standard says."""
+    assert events == parse(*pieces)
+
+
+def test_what_came_before_does_not_count_towards_the_cap() -> None:
+    """The event that a piece ends is no part of the one that it begins."""
+    pieces = (b"data: a\n\ndata: ", b"x" * 194, b"\n\n")
+    assert [(b"", b"a"), (b"", b"x" * 194)] == parse(*pieces, cap=200)
+
+
+def test_the_end_of_a_stream_gives_its_last_event_once() -> None:
+    """An event whose empty line is missing is given when the end is asked for, and not again."""
+    parser = SseParser(CAP)
+    assert [] == parser.feed(b"data: a\n")
+    assert [SseEvent(b"", b"a")] == parser.finish()
+    assert [] == parser.finish()
 
 
 def test_events_are_given_as_soon_as_they_are_complete() -> None:
