@@ -7,35 +7,50 @@ import argparse
 import sys
 from pathlib import Path
 
+from extproc.cli import check_envoy
+
 __all__ = ["add"]
 
 KINDS = ("config",)
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command's parser."""
+    """Add the command's parser, which gives its words to the parser of their kind."""
     parser = subparsers.add_parser(
         "check",
-        help="say what is wrong with a configuration file: exit 0 when it can be used, 2 when it cannot",
-        usage="dualpool check [config] FILE",
+        help="say what is wrong with a configuration file, the router's or the gateway's",
+        usage="dualpool check [config] FILE\n       dualpool check envoy --help",
     )
-    parser.add_argument(
-        "kind", nargs="?", choices=KINDS, default="config", help="what the file is (default: config)"
-    )
-    parser.add_argument("file", metavar="FILE", type=Path, help="the router's YAML file")
+    parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
+    words: list[str] = options.words
+    if words[:1] == ["envoy"]:
+        return check_envoy.run(words[1:])
+    return _check_config(_config_parser().parse_args(words).file)
+
+
+def _config_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("dualpool check", usage="dualpool check [config] FILE")
+    parser.add_argument(
+        "kind", nargs="?", choices=KINDS, default="config", help="what the file is (default: config)"
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="the router's YAML file")
+    return parser
+
+
+def _check_config(file: Path) -> int:
     """Print every fault, a line each: whoever mends a file wants to see them all."""
     from extproc.config.loading import load  # noqa: PLC0415  (other commands start faster without it)
     from extproc.core.errors import ConfigurationError  # noqa: PLC0415
 
     try:
-        load(options.file)
+        load(file)
     except ConfigurationError as error:
         for sentence in error.sentences:
             print(ConfigurationError(sentence, source=error.source), file=sys.stderr)
         return 2
-    print(f"configuration file {options.file}: can be used")
+    print(f"configuration file {file}: can be used")
     return 0

@@ -1,0 +1,79 @@
+"""`dualpool check envoy`: look for traps in a gateway's configuration. Exit 0: none, 1: some, 2: not readable."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from extproc.gateways.router import Router
+
+__all__ = ["run"]
+
+
+def run(words: Sequence[str]) -> int:
+    """Look at what is named; return the exit code. Raises ConfigurationError for what cannot be read."""
+    return _run(_parser().parse_args(words))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "dualpool check envoy",
+        description="Reads Envoy's configuration, a config dump of it, or manifests of Istio or Envoy Gateway, and "
+        "tells what bites, why, and the mend (docs/check.md). Exit 0: nothing, 1: something, 2: not readable.",
+    )
+    what = parser.add_argument_group("what to look at")
+    what.add_argument("files", nargs="*", type=Path, metavar="FILE", help="all files of one gateway, YAML or JSON")
+    what.add_argument("--live", metavar="URL", help="the admin port of a running Envoy, as http://127.0.0.1:9901")
+    router = parser.add_argument_group("the router that it asks, by default with its defaults")
+    router.add_argument("--config", type=Path, help="its configuration file")
+    router.add_argument("--router", metavar="URL", help="its admin port, as http://127.0.0.1:9090")
+    router.add_argument("--workers", type=int, default=1, help="how many processes of it listen (default 1)")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--sarif", action="store_true", help="print SARIF 2.1.0, for code review")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    from extproc.core.errors import ConfigurationError  # noqa: PLC0415  (other commands start faster without these)
+    from extproc.gateways.findings import look  # noqa: PLC0415
+    from extproc.gateways.inputs import read_gateways  # noqa: PLC0415
+    from extproc.gateways.live import dump_of  # noqa: PLC0415
+    from extproc.gateways.report import as_json, as_sarif, as_text  # noqa: PLC0415
+    from extproc.gateways.sources import read  # noqa: PLC0415
+
+    if not options.files and not options.live:
+        raise ConfigurationError("nothing to look at: give FILE or --live URL")
+    router = _router(options)
+    documents = [each for path in options.files for each in read(_text(path), str(path))]
+    if options.live:
+        documents += dump_of(options.live)
+    found = read_gateways(documents, router)
+    findings = look(found.gateways, router, found.unchecked)
+    form = as_json if options.json else as_sarif if options.sarif else as_text
+    print(form(findings))
+    return 1 if findings.found else 0
+
+
+def _router(options: argparse.Namespace) -> "Router":
+    from extproc.config.loading import load  # noqa: PLC0415
+    from extproc.config.schema import Configuration  # noqa: PLC0415
+    from extproc.core.errors import ConfigurationError  # noqa: PLC0415
+    from extproc.gateways.live import router_s  # noqa: PLC0415
+    from extproc.gateways.router import Router  # noqa: PLC0415
+
+    if options.config and options.router:
+        raise ConfigurationError("--config and --router: one of them is enough")
+    if options.router:
+        return Router(router_s(options.router), options.workers)
+    return Router(load(options.config) if options.config else Configuration(), options.workers)
+
+
+def _text(path: Path) -> str:
+    from extproc.core.errors import ConfigurationError  # noqa: PLC0415
+
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(str(error)) from error

@@ -1,0 +1,131 @@
+"""Envoy's clusters to the model: aggregates by their members, and numbers with Envoy's defaults."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from envoy.config.cluster.v3.cluster_pb2 import Cluster as EnvoyCluster
+from envoy.config.core.v3.base_pb2 import RoutingPriority
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from envoy.extensions.clusters.aggregate.v3.cluster_pb2 import ClusterConfig
+from envoy.extensions.load_balancing_policies.least_request.v3.least_request_pb2 import LeastRequest
+from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
+
+from extproc.gateways.model import Cluster
+from extproc.gateways.parts import Part, milliseconds
+from extproc.gateways.resources import Resources
+from extproc.gateways.retries import retry_of
+
+__all__ = ["clusters_of"]
+
+# Envoy 1.40's own.
+CONNECT_TIMEOUT_MS: Final = 5_000.0
+REQUESTS: Final = 1_024
+RETRIES: Final = 3
+STREAM_WINDOW_BYTES: Final = 16 << 20
+OUTBOUND_FRAMES: Final = 10_000
+_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+def clusters_of(resources: Resources) -> dict[str, Cluster]:
+    """Return the clusters by name; an aggregate's servers are those of its members, priority by priority."""
+    assigned = {each.message.cluster_name: each.message for each in resources.endpoints}
+    parts = {part.message.name: part for part in resources.clusters}
+    return {name: _cluster(part, _priorities(part, parts, assigned)) for name, part in parts.items()}
+
+
+def _cluster(part: Part[EnvoyCluster], priorities: tuple[frozenset[str], ...]) -> Cluster:
+    message = part.message
+    options = _http_options(part)
+    http2 = _http2(part, options)
+    limits = _thresholds(part)
+    retry = options.field("retry_policy") if options and options.message.HasField("retry_policy") else None
+    return Cluster(
+        name=message.name,
+        place=part.place,
+        priorities=priorities,
+        members=_members(part),
+        discovery="AGGREGATE" if _members(part) else EnvoyCluster.DiscoveryType.Name(message.type),
+        least_request=_least_request(message),
+        http2=http2 is not None,
+        connect_timeout_ms=milliseconds(part, "connect_timeout", CONNECT_TIMEOUT_MS),
+        max_requests=limits.number("max_requests", REQUESTS) if limits else REQUESTS,
+        max_pending_requests=limits.number("max_pending_requests", REQUESTS) if limits else REQUESTS,
+        max_retries=limits.number("max_retries", RETRIES) if limits else RETRIES,
+        stream_window_bytes=_number(http2, "initial_stream_window_size", STREAM_WINDOW_BYTES),
+        max_outbound_frames=_number(http2, "max_outbound_frames", OUTBOUND_FRAMES),
+        retry=retry_of(retry) if retry else None,
+    )
+
+
+def _number(part: Part[Any] | None, name: str, otherwise: int) -> int:
+    return part.number(name, otherwise) if part else otherwise
+
+
+def _http_options(part: Part[EnvoyCluster]) -> Part[HttpProtocolOptions] | None:
+    found = (value.unpacked(HttpProtocolOptions) for _, value in part.entries("typed_extension_protocol_options"))
+    return next((each for each in found if each), None)
+
+
+def _http2(part: Part[EnvoyCluster], options: Part[HttpProtocolOptions] | None) -> Part[Any] | None:
+    """Return the settings of HTTP/2, None where the cluster does not speak it."""
+    if options is None:
+        return part.field("http2_protocol_options") if part.message.HasField("http2_protocol_options") else None
+    explicit = options.field("explicit_http_config")
+    if explicit.message.HasField("http2_protocol_options"):
+        return explicit.field("http2_protocol_options")
+    # By ALPN, which takes TLS.
+    automatic = options.field("auto_config")
+    if options.message.HasField("auto_config") and part.message.HasField("transport_socket"):
+        return automatic.field("http2_protocol_options")
+    return None
+
+
+def _thresholds(part: Part[EnvoyCluster]) -> Part[Any] | None:
+    of_all = part.field("circuit_breakers").items("thresholds")
+    return next((each for each in of_all if each.message.priority == RoutingPriority.DEFAULT), None)
+
+
+def _least_request(message: EnvoyCluster) -> bool:
+    if message.HasField("load_balancing_policy"):
+        configs = [each.typed_extension_config.typed_config for each in message.load_balancing_policy.policies]
+        return any(config.Is(LeastRequest.DESCRIPTOR) for config in configs)
+    return bool(message.lb_policy == EnvoyCluster.LbPolicy.LEAST_REQUEST)
+
+
+def _members(part: Part[EnvoyCluster]) -> tuple[str, ...]:
+    if not part.message.HasField("cluster_type"):
+        return ()
+    held = part.field("cluster_type").field("typed_config").unpacked(ClusterConfig)
+    return tuple(held.message.clusters) if held else ()
+
+
+def _priorities(
+    part: Part[EnvoyCluster],
+    parts: Mapping[str, Part[EnvoyCluster]],
+    assigned: Mapping[str, ClusterLoadAssignment],
+) -> tuple[frozenset[str], ...]:
+    members = _members(part)
+    if members:
+        inner = (_priorities(parts[name], parts, assigned) if name in parts else () for name in members)
+        return tuple(
+            each for name, found in zip(members, inner, strict=True) for each in found or (frozenset({name}),)
+        )
+    message = part.message
+    service = message.eds_cluster_config.service_name or message.name
+    assignment = message.load_assignment if message.HasField("load_assignment") else assigned.get(service)
+    return _by_priority(assignment.endpoints) if assignment else ()
+
+
+def _by_priority(localities: Iterable[Any]) -> tuple[frozenset[str], ...]:
+    found: dict[int, set[str]] = {}
+    for locality in localities:
+        found.setdefault(locality.priority, set()).update(map(_address, locality.lb_endpoints))
+    return tuple(frozenset(found[priority]) for priority in sorted(found))
+
+
+def _address(endpoint: Any) -> str:  # noqa: ANN401  (an LbEndpoint; the messages have no types)
+    address = endpoint.endpoint.address
+    if address.HasField("pipe"):
+        return f"unix:{address.pipe.path}"
+    socket = address.socket_address
+    return f"{socket.address}:{socket.port_value or socket.named_port}"

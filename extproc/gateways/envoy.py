@@ -1,0 +1,155 @@
+"""Listeners, clusters and routes of an Envoy to the model: one for each connection manager that asks us."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from envoy.config.listener.v3.listener_pb2 import Listener
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.extensions.filters.http.ext_proc.v3.ext_proc_pb2 import ExternalProcessor
+from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
+    HttpConnectionManager,
+    HttpFilter,
+)
+from envoy.extensions.http.early_header_mutation.header_mutation.v3.header_mutation_pb2 import HeaderMutation
+
+from extproc.core.errors import ConfigurationError
+from extproc.gateways.clusters import clusters_of
+from extproc.gateways.matching import string_matches
+from extproc.gateways.model import Filter, Flavour, Gateway, Kind, Limits, Processor
+from extproc.gateways.parts import Part
+from extproc.gateways.processors import processor_of
+from extproc.gateways.resources import Resources
+from extproc.gateways.router import Router
+from extproc.gateways.routes import Surroundings, hosts_of
+
+__all__ = ["gateways_of"]
+
+# Envoy's own.
+BUFFER_BYTES: Final = 1 << 20
+HEADERS: Final = 100
+HEAD_KIB: Final = 60
+OUR_NAME: Final = "dualpool"
+_FILTERS: Final = "envoy.extensions.filters.http."
+_KINDS: Final = {
+    "ext_proc": Kind.PROCESSOR,
+    "decompressor": Kind.DECOMPRESSOR,
+    "compressor": Kind.COMPRESSOR,
+    "ratelimit": Kind.RATE_LIMIT,
+    "local_ratelimit": Kind.RATE_LIMIT,
+    "rate_limit_quota": Kind.RATE_LIMIT,
+    "admission_control": Kind.RATE_LIMIT,
+    "ext_authz": Kind.AUTH,
+    "jwt_authn": Kind.AUTH,
+    "oauth2": Kind.AUTH,
+    "basic_auth": Kind.AUTH,
+    "api_key_auth": Kind.AUTH,
+    "rbac": Kind.AUTH,
+    "buffer": Kind.BUFFER,
+}
+
+
+def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour.ENVOY) -> list[Gateway]:
+    """Return the gateways that ask the router.
+
+    Raises ConfigurationError where it cannot be told which filter does.
+    """
+    clusters = clusters_of(resources)
+    tables = {table.message.name: table for table in resources.routes}
+    found = []
+    for listener in resources.listeners:
+        for manager in _managers(listener):
+            processor = _ours(manager, router)
+            if processor is None:
+                continue
+            limits = _limits(listener, manager)
+            filters = tuple(_filter(each) for each in manager.items("http_filters"))
+            around = Surroundings(filters, processor, limits)
+            routed = list(_tables(manager, tables, resources))
+            found.append(
+                Gateway(
+                    flavour=flavour,
+                    place=manager.place,
+                    limits=limits,
+                    stripped=_stripped(manager, router.sets),
+                    filters=filters,
+                    processor=processor,
+                    hosts=tuple(host for table in routed for host in hosts_of(table, around)),
+                    clusters=clusters,
+                    upgrades=any(each.upgrade_type for each in manager.message.upgrade_configs),
+                )
+            )
+    return found
+
+
+def _managers(listener: Part[Listener]) -> Iterator[Part[HttpConnectionManager]]:
+    chains = list(listener.items("filter_chains"))
+    if listener.message.HasField("default_filter_chain"):
+        chains.append(listener.field("default_filter_chain"))
+    for chain in chains:
+        for each in chain.items("filters"):
+            if manager := each.field("typed_config").unpacked(HttpConnectionManager):
+                yield manager
+
+
+def _tables(
+    manager: Part[HttpConnectionManager], tables: dict[str, Part[RouteConfiguration]], resources: Resources
+) -> Iterator[Part[RouteConfiguration]]:
+    if manager.message.HasField("route_config"):
+        yield manager.field("route_config")
+        return
+    name = manager.message.rds.route_config_name
+    if name in tables:
+        yield tables[name]
+    else:
+        said = f"{manager.place}: the routes are not in what was read, and so are not checked"
+        resources.unchecked.append(f"{said}: look at a config dump instead")
+
+
+def _ours(manager: Part[HttpConnectionManager], router: Router) -> Processor | None:
+    """Return the filter that asks the router: the one that has its name somewhere, or the only one."""
+    found: list[Processor] = []
+    for each in manager.items("http_filters"):
+        settings = each.field("typed_config").unpacked(ExternalProcessor)
+        if settings:
+            found.append(processor_of(each.message.name, settings, router.reads))
+    named = [each for each in found if OUR_NAME in each.name + each.cluster or OUR_NAME in each.namespaces]
+    if not named and len(found) > 1:
+        names = ", ".join(each.name for each in found)
+        raise ConfigurationError(
+            f"{manager.place}: {len(found)} ext_proc filters ({names}), and none of them has {OUR_NAME} in its "
+            "name, in its cluster's name, or in the metadata namespaces that it receives",
+        )
+    return next(iter(named or found), None)
+
+
+def _filter(part: Part[HttpFilter]) -> Filter:
+    message = part.message
+    name = message.typed_config.TypeName() if message.HasField("typed_config") else ""
+    package = name.removeprefix(_FILTERS).split(".")[0] if name.startswith(_FILTERS) else ""
+    return Filter(message.name, _KINDS.get(package, Kind.OTHER), part.place, message.disabled)
+
+
+def _limits(listener: Part[Listener], manager: Part[HttpConnectionManager]) -> Limits:
+    options = manager.field("common_http_protocol_options")
+    return Limits(
+        buffer_bytes=listener.number("per_connection_buffer_limit_bytes", BUFFER_BYTES),
+        buffer_place=listener.place_of("per_connection_buffer_limit_bytes"),
+        max_headers=options.number("max_headers_count", HEADERS),
+        max_head_kib=manager.number("max_request_headers_kb", HEAD_KIB),
+        place=manager.place,
+    )
+
+
+def _stripped(manager: Part[HttpConnectionManager], names: Iterable[str]) -> frozenset[str]:
+    """Return which of these headers go from what clients send."""
+    removed: list[Any] = []
+    for each in manager.items("early_header_mutation_extensions"):
+        if held := each.field("typed_config").unpacked(HeaderMutation):
+            removed += held.message.mutations
+    return frozenset(name for name in names if any(_removes(mutation, name) for mutation in removed))
+
+
+def _removes(mutation: Any, name: str) -> bool:  # noqa: ANN401  (a HeaderMutation of common.mutation_rules)
+    if mutation.HasField("remove_on_match"):
+        return string_matches(mutation.remove_on_match.key_matcher, name)
+    return bool(mutation.remove.lower() == name)

@@ -1,0 +1,43 @@
+"""All traps in all gateways that were read."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from extproc.gateways.model import Gateway
+from extproc.gateways.router import Router
+from extproc.gateways.sources import Place
+from extproc.gateways.traps import TRAPS
+from extproc.gateways.traps.trap import Trap
+
+__all__ = ["Finding", "Findings", "look"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A trap, where it is, and with what in it."""
+
+    trap: Trap
+    place: Place
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What was found, and what could not be looked at."""
+
+    found: tuple[Finding, ...]
+    unchecked: tuple[str, ...]
+    gateways: int
+
+
+def look(gateways: Iterable[Gateway], router: Router, unchecked: Iterable[str] = ()) -> Findings:
+    """Look for every trap; the same one at the same place is told once."""
+    gateways = list(gateways)
+    found = [
+        Finding(trap, hit.place, hit.what)
+        for gateway in gateways
+        for trap in TRAPS
+        for hit in trap.find(gateway, router)
+    ]
+    by_place = {(each.trap.name, each.place, each.what): each for each in found}
+    return Findings(tuple(by_place.values()), tuple(dict.fromkeys(unchecked)), len(gateways))

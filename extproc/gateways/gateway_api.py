@@ -1,0 +1,38 @@
+"""Routes of the Gateway API, whose rules Istio and Envoy Gateway turn into Envoy's routes alike."""
+
+from typing import Any
+
+from extproc.gateways.manifests import inner, items_of, made
+from extproc.gateways.sources import LocatedMap
+
+__all__ = ["matches_of", "weight_of"]
+
+
+def matches_of(rule: LocatedMap) -> list[LocatedMap]:
+    """Return Envoy's match for each way that a rule can match; a rule that says nothing matches all."""
+    given = list(items_of(rule, "matches"))
+    return [_match(each) for each in given] if given else [made(rule.place, prefix="/")]
+
+
+def weight_of(match: LocatedMap) -> tuple[int, int]:
+    """Return what the order of matches goes by: the longest path, then the most headers."""
+    path = match.get("prefix") or match.get("path") or ""
+    return -len(path), -len(match.get("headers", ()))
+
+
+def _match(given: LocatedMap) -> LocatedMap:
+    path = inner(given, "path")
+    value = path.get("value", "/")
+    kind = {"Exact": "path", "RegularExpression": "safe_regex"}.get(path.get("type", "PathPrefix"), "prefix")
+    headers = [_header(each) for each in items_of(given, "headers")]
+    if given.get("method"):
+        headers.append(made(given.place, name=":method", string_match={"exact": given["method"]}))
+    said: dict[str, Any] = {kind: {"regex": value} if kind == "safe_regex" else value}
+    return made(given.place, **said, headers=headers)
+
+
+def _header(given: LocatedMap) -> LocatedMap:
+    regex = given.get("type") == "RegularExpression"
+    value = given.get("value", "")
+    matcher = {"safe_regex": {"regex": value}} if regex else {"exact": value}
+    return made(given.place, name=given.get("name", ""), string_match=matcher)

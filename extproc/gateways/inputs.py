@@ -1,0 +1,74 @@
+"""Whatever was read, to the gateways in it: bootstraps, config dumps, and manifests, which belong together."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from extproc.core.errors import ConfigurationError
+from extproc.gateways import envoy_gateway, istio
+from extproc.gateways.envoy import gateways_of
+from extproc.gateways.manifests import Manifests
+from extproc.gateways.model import Flavour, Gateway
+from extproc.gateways.resources import Resources, of_bootstrap, of_config_dump
+from extproc.gateways.router import Router
+from extproc.gateways.sources import LocatedMap
+
+__all__ = ["Read", "read_gateways"]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """The gateways that ask the router, and what could not be looked at."""
+
+    gateways: tuple[Gateway, ...]
+    unchecked: tuple[str, ...]
+
+
+def read_gateways(documents: Iterable[LocatedMap], router: Router) -> Read:
+    """Return the gateways in some documents.
+
+    Raises ConfigurationError for documents of other kinds, for fields that Envoy does not have, and where nothing
+    in them asks the router.
+    """
+    documents = list(documents)
+    manifests = Manifests(tuple(_objects(documents)))
+    found: list[Gateway] = []
+    unchecked: list[str] = []
+    for resources, flavour in [*_plain(documents), *_translated(manifests)]:
+        found += gateways_of(resources, router, flavour)
+        unchecked += resources.unchecked
+    if not found:
+        sources = ", ".join(dict.fromkeys(each.place.source for each in documents)) or "nothing"
+        raise ConfigurationError(
+            f"no ext_proc filter in {sources}: give all files of one gateway (for Istio its EnvoyFilter, for "
+            "Envoy Gateway its EnvoyExtensionPolicy, each with its routes)"
+        )
+    gateways = tuple(replace(each, cluster_ips=manifests.cluster_ips) for each in found)
+    return Read(gateways, tuple(unchecked))
+
+
+def _objects(documents: Iterable[LocatedMap]) -> Iterable[LocatedMap]:
+    for each in documents:
+        if "apiVersion" in each and "items" in each:
+            yield from (item for item in each["items"] if isinstance(item, LocatedMap))
+        elif "apiVersion" in each:
+            yield each
+
+
+def _plain(documents: Iterable[LocatedMap]) -> Iterable[tuple[Resources, Flavour]]:
+    for each in documents:
+        if "configs" in each:
+            yield of_config_dump(each), Flavour.ENVOY
+        elif "static_resources" in each or "staticResources" in each:
+            yield of_bootstrap(each), Flavour.ENVOY
+        elif "apiVersion" not in each:
+            raise ConfigurationError(
+                f"{each.place}: neither a bootstrap of Envoy's (static_resources), nor a config dump (configs), "
+                "nor a manifest (apiVersion)"
+            )
+
+
+def _translated(manifests: Manifests) -> Iterable[tuple[Resources, Flavour]]:
+    if any(manifests.of("EnvoyFilter")):
+        yield of_bootstrap(istio.bootstrap_of(manifests)), Flavour.ISTIO
+    if any(manifests.of("EnvoyExtensionPolicy")):
+        yield of_bootstrap(envoy_gateway.bootstrap_of(manifests)), Flavour.ENVOY_GATEWAY

@@ -1,0 +1,257 @@
+"""Istio's manifests to what Istio makes of them for Envoy, as far as the traps look at it.
+
+Routes come from a VirtualService or an HTTPRoute, with the retries that Istio gives to each that says nothing of
+them; clusters from DestinationRules, with Istio's defaults; and the patches of EnvoyFilters are merged into all of
+it as messages are. Source: Istio's `networking/core/route` and `networking/core/cluster`, and its EnvoyFilter
+reference. What comes out is a bootstrap, read like any other; a misspelled field in a patch is found there.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from extproc.gateways.gateway_api import matches_of, weight_of
+from extproc.gateways.manifests import (
+    Manifests,
+    inner,
+    items_of,
+    made,
+    merged,
+    name_of,
+    namespace_of,
+    seconds_of,
+)
+from extproc.gateways.sources import LocatedList, LocatedMap, Place
+from extproc.gateways.type_names import EXT_PROC, HTTP_OPTIONS, MANAGER, ROUTER
+
+__all__ = ["bootstrap_of"]
+
+# Istio 1.31's own.
+RETRY_ON: Final = "connect-failure,refused-stream,unavailable,cancelled"
+CONNECT_TIMEOUT: Final = "10s"
+NO_LIMIT: Final = 2**32 - 1
+PICKER: Final = "envoy.filters.http.ext_proc"
+_ROUTER: Final = "envoy.filters.http.router"
+
+
+def bootstrap_of(manifests: Manifests) -> LocatedMap:
+    """Return the bootstrap of a gateway that has these EnvoyFilters."""
+    filters = list(manifests.of("EnvoyFilter"))
+    place = filters[0].place
+    patches = [
+        patch
+        for each in sorted(filters, key=lambda each: inner(each, "spec").get("priority", 0))
+        for patch in items_of(inner(each, "spec"), "configPatches")
+    ]
+    hosts = [_patched_host(host, patches) for host in _hosts(manifests)]
+    manager = made(
+        place,
+        **{"@type": MANAGER},
+        stat_prefix="istio",
+        route_config=made(place, name="routes", virtual_hosts=hosts),
+        http_filters=_http_filters(manifests, patches, place),
+    )
+    for patch in _of(patches, "NETWORK_FILTER"):
+        manager = merged(manager, inner(patch, "patch", "value", "typed_config"))
+    network = made(place, name="envoy.filters.network.http_connection_manager", typed_config=manager)
+    listener = made(place, name="listener", filter_chains=[made(place, filters=[network])])
+    for patch in _of(patches, "LISTENER"):
+        listener = merged(listener, inner(patch, "patch", "value"))
+    clusters = list(_clusters(manifests, patches, hosts, manager))
+    return made(place, static_resources=made(place, listeners=[listener], clusters=clusters))
+
+
+def _of(patches: Iterable[LocatedMap], kind: str, *operations: str) -> Iterator[LocatedMap]:
+    wanted = operations or ("MERGE",)
+    for patch in patches:
+        if patch.get("applyTo") == kind and inner(patch, "patch").get("operation") in wanted:
+            yield patch
+
+
+def _http_filters(manifests: Manifests, patches: list[LocatedMap], place: Place) -> LocatedList:
+    """Return the chain that patches are inserted into; what they stand beside is taken to be there."""
+    chain = LocatedList(place, [made(place, name=_ROUTER, typed_config={"@type": ROUTER})])
+    picked = any(
+        each.get("kind") == "InferencePool" for route in manifests.of("HTTPRoute") for each in _refs(route)
+    )
+    if picked:
+        chain.insert(0, _picker(place))
+    for patch in _of(patches, "HTTP_FILTER", "INSERT_BEFORE", "INSERT_AFTER", "INSERT_FIRST", "ADD"):
+        beside = inner(patch, "match", "listener", "filterChain", "filter", "subFilter").get("name")
+        names = [each.get("name") for each in chain]
+        if beside and beside not in names:
+            chain.insert(len(chain) - 1, _picker(place) if beside == PICKER else made(place, name=beside))
+            names = [each.get("name") for each in chain]
+        operation = inner(patch, "patch")["operation"]
+        at = {"INSERT_FIRST": 0, "ADD": len(chain)}.get(operation, names.index(beside) if beside else 0)
+        chain.insert(at + (operation == "INSERT_AFTER"), inner(patch, "patch", "value"))
+    for patch in _of(patches, "HTTP_FILTER", "MERGE"):
+        beside = inner(patch, "match", "listener", "filterChain", "filter", "subFilter").get("name")
+        value = inner(patch, "patch", "value")
+        chain[:] = [merged(each, value) if each.get("name") == beside else each for each in chain]
+    return chain
+
+
+def _picker(place: Place) -> LocatedMap:
+    service = {"envoy_grpc": {"cluster_name": "endpoint-picker"}}
+    return made(place, name=PICKER, typed_config={"@type": EXT_PROC, "grpc_service": service})
+
+
+def _hosts(manifests: Manifests) -> Iterator[LocatedMap]:
+    for each in manifests.of("VirtualService"):
+        routes = [route for rule in items_of(inner(each, "spec"), "http") for route in _virtual_routes(each, rule)]
+        yield _host(each, list(items_of(inner(each, "spec"), "hosts")), routes)
+    for each in manifests.of("HTTPRoute"):
+        routes = [route for rule in items_of(inner(each, "spec"), "rules") for route in _api_routes(each, rule)]
+        routes.sort(key=lambda route: weight_of(route["match"]))
+        yield _host(each, list(items_of(inner(each, "spec"), "hostnames")), routes)
+
+
+def _host(object_: LocatedMap, names: list[str], routes: list[LocatedMap]) -> LocatedMap:
+    return made(object_.place, name=name_of(object_), domains=names or ["*"], routes=routes)
+
+
+def _virtual_routes(service: LocatedMap, rule: LocatedMap) -> Iterator[LocatedMap]:
+    matches = list(items_of(rule, "match")) or [LocatedMap(rule.place)]
+    targets = [_destination(inner(each, "destination"), service) for each in items_of(rule, "route")]
+    for match in matches:
+        headers = [_header(name, value, match.place) for name, value in inner(match, "headers").items()]
+        uri = inner(match, "uri")
+        path = next(iter(uri), "prefix")
+        value = uri.get(path, "/")
+        said: dict[str, Any] = {{"exact": "path", "regex": "safe_regex"}.get(path, "prefix"): value}
+        if path == "regex":
+            said = {"safe_regex": {"regex": value}}
+        yield _route(rule, made(match.place, **said, headers=headers), targets, _virtual_retry(rule))
+
+
+def _header(name: str, value: LocatedMap, place: Place) -> LocatedMap:
+    kind = next(iter(value), None)
+    if kind is None:
+        return made(place, name=name, present_match=True)
+    said = {"safe_regex": {"regex": value[kind]}} if kind == "regex" else {kind: value[kind]}
+    return made(place, name=name, string_match=said)
+
+
+def _virtual_retry(rule: LocatedMap) -> LocatedMap | None:
+    retries = inner(rule, "retries")
+    if retries.get("attempts") == 0:
+        return None
+    return made(retries.place, retry_on=retries.get("retryOn", RETRY_ON), num_retries=retries.get("attempts", 2))
+
+
+def _api_routes(object_: LocatedMap, rule: LocatedMap) -> Iterator[LocatedMap]:
+    targets = [
+        f"outbound|{each.get('port', '')}||{_full_name(each.get('name', ''), namespace_of(object_))}"
+        for each in items_of(rule, "backendRefs")
+    ]
+    retry = inner(rule, "retry")
+    codes = list(items_of(retry, "codes"))
+    conditions = f"{RETRY_ON},retriable-status-codes" if codes else RETRY_ON
+    policy = made(retry.place, retry_on=conditions, num_retries=2, retriable_status_codes=codes)
+    for match in matches_of(rule):
+        yield _route(rule, match, targets, None if retry.get("attempts") == 0 else policy)
+
+
+def _refs(route: LocatedMap) -> Iterator[LocatedMap]:
+    for rule in items_of(inner(route, "spec"), "rules"):
+        yield from items_of(rule, "backendRefs")
+
+
+def _route(rule: LocatedMap, match: LocatedMap, targets: list[str], retry: LocatedMap | None) -> LocatedMap:
+    timeouts = inner(rule, "timeouts")
+    timeout = seconds_of(rule.get("timeout") or timeouts.get("request") or "0s", rule.place)
+    weighted = {"clusters": [{"name": name, "weight": 1} for name in targets]}
+    action = made(
+        rule.place,
+        cluster=targets[0] if len(targets) == 1 else None,
+        weighted_clusters=weighted if len(targets) > 1 else None,
+        timeout=timeout,
+        retry_policy=retry,
+    )
+    return made(rule.place, name=rule.get("name", ""), match=match, route=action if targets else None)
+
+
+def _destination(given: LocatedMap, service: LocatedMap) -> str:
+    port = inner(given, "port").get("number", "")
+    return f"outbound|{port}|{given.get('subset', '')}|{_full_name(given.get('host', ''), namespace_of(service))}"
+
+
+def _full_name(name: str, namespace: str) -> str:
+    return name if "." in name else f"{name}.{namespace}.svc.cluster.local"
+
+
+def _patched_host(host: LocatedMap, patches: list[LocatedMap]) -> LocatedMap:
+    routes = host["routes"]
+    for patch in _of(patches, "HTTP_ROUTE"):
+        wanted = inner(patch, "match", "routeConfiguration", "vhost", "route").get("name")
+        value = inner(patch, "patch", "value")
+        routes = [merged(each, value) if wanted in (None, each.get("name")) else each for each in routes]
+    host = made(host.place, **{**host, "routes": routes})
+    for patch in _of(patches, "VIRTUAL_HOST"):
+        host = merged(host, inner(patch, "patch", "value"))
+    return host
+
+
+def _clusters(
+    manifests: Manifests, patches: list[LocatedMap], hosts: list[LocatedMap], manager: LocatedMap
+) -> Iterator[LocatedMap]:
+    added = [inner(patch, "patch", "value") for patch in _of(patches, "CLUSTER", "ADD")]
+    names = dict.fromkeys(_outbound([*hosts, manager, *added]))
+    for name in names:
+        cluster = _cluster(name, manifests, manager.place)
+        for patch in _of(patches, "CLUSTER"):
+            match = inner(patch, "match", "cluster")
+            if match.get("name") in (None, name) and match.get("service") in (None, name.rpartition("|")[2]):
+                cluster = merged(cluster, inner(patch, "patch", "value"))
+        yield cluster
+    yield from added
+
+
+def _outbound(values: Any) -> Iterator[str]:  # noqa: ANN401
+    """Yield the names of Istio's clusters, wherever they are used."""
+    if isinstance(values, str) and values.startswith("outbound|"):
+        yield values
+    for each in values.values() if isinstance(values, dict) else values if isinstance(values, list) else ():
+        yield from _outbound(each)
+
+
+def _cluster(name: str, manifests: Manifests, place: Place) -> LocatedMap:
+    _, port, _, host = name.split("|", 3)
+    rule = next(_rules_for(host, manifests), None)
+    policy = inner(rule, "spec", "trafficPolicy") if rule else LocatedMap(place)
+    tcp, http = inner(policy, "connectionPool", "tcp"), inner(policy, "connectionPool", "http")
+    limits = {
+        "max_connections": tcp.get("maxConnections", NO_LIMIT),
+        "max_requests": http.get("http2MaxRequests", NO_LIMIT),
+        "max_pending_requests": http.get("http1MaxPendingRequests", NO_LIMIT),
+        "max_retries": http.get("maxRetries", NO_LIMIT),
+    }
+    balancer = inner(policy, "loadBalancer").get("simple", "LEAST_REQUEST")
+    options = {"@type": HTTP_OPTIONS, "explicit_http_config": {"http2_protocol_options": {}}}
+    http2 = {HTTP_OPTIONS.rpartition("/")[2]: options} if _speaks_http2(host, port, manifests) else None
+    return made(
+        rule.place if rule else place,
+        name=name,
+        type="EDS",
+        connect_timeout=seconds_of(tcp.get("connectTimeout", CONNECT_TIMEOUT), tcp.place),
+        lb_policy="LEAST_REQUEST" if balancer in ("LEAST_REQUEST", "LEAST_CONN", "UNSPECIFIED") else "ROUND_ROBIN",
+        circuit_breakers={"thresholds": [limits]},
+        typed_extension_protocol_options=http2,
+    )
+
+
+def _rules_for(host: str, manifests: Manifests) -> Iterator[LocatedMap]:
+    for each in manifests.of("DestinationRule"):
+        if _full_name(str(inner(each, "spec").get("host", "")), namespace_of(each)) == host:
+            yield each
+
+
+def _speaks_http2(host: str, port: str, manifests: Manifests) -> bool:
+    """Whether a Service's port says so; of one that was not read, what it has to say is taken for said."""
+    for each in manifests.of("Service"):
+        if host.startswith(f"{name_of(each)}."):
+            for given in items_of(inner(each, "spec"), "ports"):
+                if str(given.get("port")) == port:
+                    protocol = str(given.get("appProtocol") or given.get("name") or "")
+                    return protocol.startswith(("grpc", "http2", "kubernetes.io/h2c"))
+    return True

@@ -1,0 +1,40 @@
+"""A running Envoy's admin port, and the router's, asked for what they are configured with."""
+
+import urllib.error
+import urllib.request
+from typing import Final
+
+from extproc.config.loading import parse
+from extproc.config.schema import Configuration
+from extproc.core.errors import ConfigurationError
+from extproc.gateways.sources import LocatedMap, read
+
+__all__ = ["dump_of", "router_s"]
+
+WAITS_S: Final = 10.0
+MAX_BYTES: Final = 64 << 20
+
+
+def dump_of(url: str) -> list[LocatedMap]:
+    """Return an Envoy's configuration, with its endpoints. Raises ConfigurationError where it cannot be had."""
+    address = f"{url.rstrip('/')}/config_dump?include_eds"
+    return read(_get(address), url)
+
+
+def router_s(url: str) -> Configuration:
+    """Return what the router at this admin address goes by. Raises ConfigurationError where it cannot be had."""
+    address = f"{url.rstrip('/')}/config"
+    return parse(_get(address))
+
+
+def _get(address: str) -> str:
+    if not address.startswith(("http://", "https://")):
+        raise ConfigurationError(f"{address}: an http:// or https:// address of an admin port is needed")
+    try:
+        with urllib.request.urlopen(address, timeout=WAITS_S) as response:  # noqa: S310  (its scheme is checked above)
+            data: bytes = response.read(MAX_BYTES + 1)
+    except (OSError, urllib.error.URLError) as error:
+        raise ConfigurationError(f"{address}: {error}") from error
+    if len(data) > MAX_BYTES:
+        raise ConfigurationError(f"{address}: more than {MAX_BYTES:,} bytes")
+    return data.decode("utf-8", "replace")

@@ -1,0 +1,120 @@
+"""Kubernetes manifests: found by kind, and what their durations, sizes and Services mean."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from extproc.core.errors import ConfigurationError
+from extproc.gateways.sources import LocatedList, LocatedMap, Place
+
+__all__ = [
+    "Manifests",
+    "bytes_of",
+    "inner",
+    "items_of",
+    "made",
+    "merged",
+    "name_of",
+    "namespace_of",
+    "seconds_of",
+]
+
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s)")
+_UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_QUANTITY: Final = re.compile(r"(\d+(?:\.\d+)?)(Ki|Mi|Gi|k|M|G)?")
+_POWERS: Final = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "k": 10**3, "M": 10**6, "G": 10**9}
+
+
+@dataclass(frozen=True, slots=True)
+class Manifests:
+    """The objects that were read, those of a List one by one."""
+
+    objects: tuple[LocatedMap, ...]
+
+    def of(self, *kinds: str) -> Iterator[LocatedMap]:
+        """Yield the objects of these kinds."""
+        return (each for each in self.objects if each.get("kind") in kinds)
+
+    @property
+    def cluster_ips(self) -> frozenset[str]:
+        """Names of the Services that are one address for several servers."""
+        found: set[str] = set()
+        for each in self.of("Service"):
+            spec = inner(each, "spec")
+            if spec.get("clusterIP") != "None" and spec.get("type") != "ExternalName":
+                name, space = name_of(each), namespace_of(each)
+                found |= {name, f"{name}.{space}", f"{name}.{space}.svc", f"{name}.{space}.svc.cluster.local"}
+        return frozenset(found)
+
+
+def name_of(object_: LocatedMap) -> str:
+    """Return an object's name."""
+    return str(inner(object_, "metadata").get("name", ""))
+
+
+def namespace_of(object_: LocatedMap) -> str:
+    """Return an object's namespace."""
+    return str(inner(object_, "metadata").get("namespace", "default"))
+
+
+def inner(values: object, *path: str) -> Any:  # noqa: ANN401  (a mapping, whatever is in it)
+    """Return the mapping at a path; an empty one, at the nearest place, where there is none."""
+    place = values.place if isinstance(values, LocatedMap) else Place()
+    for step in path:
+        values = values.get(step) if isinstance(values, dict) else None
+        place = values.place if isinstance(values, LocatedMap) else place
+    return values if isinstance(values, LocatedMap) else LocatedMap(place)
+
+
+def made(place: Place, **values: Any) -> LocatedMap:  # noqa: ANN401
+    """Return a mapping that was not written, but follows from what stands at a place."""
+    return LocatedMap(place, {key: _placed(value, place) for key, value in values.items() if value is not None})
+
+
+def _placed(value: Any, place: Place) -> Any:  # noqa: ANN401
+    if isinstance(value, LocatedMap | LocatedList):
+        return value
+    if isinstance(value, dict):
+        return LocatedMap(place, {key: _placed(item, place) for key, item in value.items()})
+    if isinstance(value, list | tuple):
+        return LocatedList(place, [_placed(item, place) for item in value])
+    return value
+
+
+def merged(base: LocatedMap, patch: LocatedMap) -> LocatedMap:
+    """Return `base` with `patch` merged in as messages are: mappings into each other, lists joined."""
+    result = LocatedMap(base.place, dict(base))
+    result.places = dict(base.places)
+    for key, value in patch.items():
+        old = result.get(key)
+        if isinstance(old, LocatedMap) and isinstance(value, LocatedMap):
+            result[key] = merged(old, value)
+        elif isinstance(old, LocatedList) and isinstance(value, LocatedList):
+            result[key] = LocatedList(old.place, [*old, *value])
+        else:
+            result[key] = value
+            result.places[key] = patch.places.get(key, patch.place)
+    return result
+
+
+def seconds_of(text: object, place: Place) -> str:
+    """Return a duration as Envoy's JSON has it. Raises ConfigurationError for what is none."""
+    found = _DURATION.findall(str(text))
+    if not found or "".join(number + unit for number, unit in found) != str(text):
+        raise ConfigurationError(f"{place}: {text!r} is no duration, such as 500ms or 1m30s")
+    return f"{sum(float(number) * _UNITS[unit] for number, unit in found):.9f}".rstrip("0").rstrip(".") + "s"
+
+
+def bytes_of(text: object, place: Place) -> int:
+    """Return a quantity, such as 16Mi, in bytes. Raises ConfigurationError for what is none."""
+    found = _QUANTITY.fullmatch(str(text))
+    if found is None:
+        raise ConfigurationError(f"{place}: {text!r} is no quantity, such as 16Mi")
+    return int(float(found[1]) * _POWERS[found[2] or ""])
+
+
+def items_of(values: object, name: str) -> Iterable[Any]:
+    """Return a list in a mapping; where there is none, nothing."""
+    found = values.get(name) if isinstance(values, dict) else None
+    return found if isinstance(found, list) else ()

@@ -1,0 +1,72 @@
+"""A message, or a part of one, that knows where it was written."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+
+from extproc.gateways.sources import Place
+from extproc.gateways.typed import Places
+
+__all__ = ["Part", "milliseconds"]
+
+M = TypeVar("M", bound=Message)
+N = TypeVar("N", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Part(Generic[M]):
+    """A message and its path in what was read."""
+
+    message: M
+    places: Places
+    path: tuple[str | int, ...] = ()
+
+    @property
+    def place(self) -> Place:
+        """Where it was written, or what it would be in."""
+        return self.places.of(self.path)
+
+    def place_of(self, *fields: str) -> Place:
+        """Return where a field was written, or what it would be in."""
+        return self.places.of((*self.path, *fields))
+
+    def field(self, name: str) -> "Part[Any]":
+        """Return a message in this one; where it is not set, an empty one."""
+        return Part(getattr(self.message, name), self.places, (*self.path, name))
+
+    def items(self, name: str) -> "Iterator[Part[Any]]":
+        """Yield the messages of a list."""
+        for at, item in enumerate(getattr(self.message, name)):
+            yield Part(item, self.places, (*self.path, name, at))
+
+    def entries(self, name: str) -> "Iterator[tuple[str, Part[Any]]]":
+        """Yield the messages of a mapping by their keys."""
+        values: Mapping[str, Message] = getattr(self.message, name)
+        for key, item in values.items():
+            yield key, Part(item, self.places, (*self.path, name, key))
+
+    def unpacked(self, kind: type[N]) -> "Part[N] | None":
+        """Return the message that is in this Any, None where it holds another kind."""
+        held = self.message
+        assert isinstance(held, AnyMessage)
+        if held.TypeName() != kind.DESCRIPTOR.full_name:
+            return None
+        message = kind()
+        held.Unpack(message)
+        return Part(message, self.places, self.path)
+
+    def number(self, name: str, otherwise: int) -> int:
+        """Return a wrapped number, or what Envoy takes when it is not set."""
+        return int(getattr(self.message, name).value) if self.message.HasField(name) else otherwise
+
+
+def milliseconds(part: Part[Any], name: str, otherwise: float) -> float:
+    """Return a duration's length, or what Envoy takes when it is not set."""
+    if not part.message.HasField(name):
+        return otherwise
+    duration: Duration = getattr(part.message, name)
+    return duration.seconds * 1000 + duration.nanos / 1e6

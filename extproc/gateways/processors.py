@@ -1,0 +1,76 @@
+"""Envoy's ext_proc filter to the model, as it stands in the chain and as a route overrides it."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, Final
+
+from envoy.extensions.filters.http.ext_proc.v3.ext_proc_pb2 import (
+    ExternalProcessor,
+    ExtProcOverrides,
+    HeaderForwardingRules,
+)
+from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
+
+from extproc.gateways.matching import string_matches
+from extproc.gateways.model import Modes, Processor
+from extproc.gateways.parts import Part, milliseconds
+
+__all__ = ["overridden", "processor_of"]
+
+# Envoy's own.
+MESSAGE_TIMEOUT_MS: Final = 200.0
+
+
+def processor_of(name: str, part: Part[ExternalProcessor], wanted: Iterable[str]) -> Processor:
+    """Return the filter; `wanted` are the headers that the router reads."""
+    message = part.message
+    retain = message.route_cache_action == ExternalProcessor.RouteCacheAction.RETAIN
+    rules = message.forward_rules
+    return Processor(
+        name=name,
+        place=part.place,
+        cluster=message.grpc_service.envoy_grpc.cluster_name,
+        modes=_modes(message.processing_mode),
+        modes_place=part.place_of("processing_mode"),
+        sends_body_at_once=message.send_body_without_waiting_for_header_response,
+        fails_open=message.failure_mode_allow,
+        message_timeout_ms=milliseconds(part, "message_timeout", MESSAGE_TIMEOUT_MS),
+        keeps_route=retain or message.disable_clear_route_cache,
+        namespaces=frozenset(message.metadata_options.receiving_namespaces.untyped),
+        withheld=frozenset(name for name in wanted if not _forwarded(rules, name)),
+    )
+
+
+def overridden(processor: Processor, part: Part[ExtProcOverrides]) -> Processor:
+    """Return the filter with what a route says of it."""
+    message: Any = part.message
+    if message.HasField("processing_mode"):
+        place = part.place_of("processing_mode")
+        processor = replace(processor, modes=_modes(message.processing_mode), modes_place=place)
+    if message.HasField("grpc_service"):
+        processor = replace(processor, cluster=message.grpc_service.envoy_grpc.cluster_name)
+    if message.HasField("failure_mode_allow"):
+        processor = replace(processor, fails_open=message.failure_mode_allow.value)
+    if message.HasField("metadata_options"):
+        names = frozenset(message.metadata_options.receiving_namespaces.untyped)
+        processor = replace(processor, namespaces=names)
+    return processor
+
+
+def _modes(message: ProcessingMode) -> Modes:
+    head, body = ProcessingMode.HeaderSendMode.Name, ProcessingMode.BodySendMode.Name
+    return Modes(
+        head(message.request_header_mode),
+        body(message.request_body_mode),
+        head(message.request_trailer_mode),
+        head(message.response_header_mode),
+        body(message.response_body_mode),
+        head(message.response_trailer_mode),
+    )
+
+
+def _forwarded(rules: HeaderForwardingRules, name: str) -> bool:
+    if any(string_matches(each, name) for each in rules.disallowed_headers.patterns):
+        return False
+    allowed = rules.allowed_headers.patterns
+    return not rules.HasField("allowed_headers") or any(string_matches(each, name) for each in allowed)

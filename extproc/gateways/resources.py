@@ -1,0 +1,75 @@
+"""A bootstrap, or the dump of a running Envoy, as listeners, clusters and routes, wherever they stand in it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from envoy.admin.v3.config_dump_pb2 import ConfigDump
+from envoy.admin.v3.config_dump_shared_pb2 import (
+    ClustersConfigDump,
+    EndpointsConfigDump,
+    ListenersConfigDump,
+    RoutesConfigDump,
+)
+from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
+from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
+from envoy.config.listener.v3.listener_pb2 import Listener
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
+
+from extproc.gateways.parts import Part
+from extproc.gateways.sources import LocatedMap
+from extproc.gateways.typed import Places, typed
+
+__all__ = ["Resources", "of_bootstrap", "of_config_dump"]
+
+
+@dataclass(slots=True)
+class Resources:
+    """What an Envoy is configured with, and what of it could not be looked into."""
+
+    listeners: list[Part[Listener]] = field(default_factory=list)
+    clusters: list[Part[Cluster]] = field(default_factory=list)
+    routes: list[Part[RouteConfiguration]] = field(default_factory=list)
+    endpoints: list[Part[ClusterLoadAssignment]] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+
+
+def of_bootstrap(values: LocatedMap) -> Resources:
+    """Read a bootstrap. Raises ConfigurationError for what Envoy's messages do not have."""
+    found = Resources()
+    message = typed(values, Bootstrap(), found.unchecked)
+    static = Part(message, Places(values)).field("static_resources")
+    found.listeners += static.items("listeners")
+    found.clusters += static.items("clusters")
+    if message.dynamic_resources.HasField("lds_config"):
+        found.unchecked.append(f"{values.place}: listeners come by LDS: look at a config dump instead")
+    return found
+
+
+def of_config_dump(values: LocatedMap) -> Resources:
+    """Read what an admin port says at /config_dump, with or without ?include_eds. Raises ConfigurationError."""
+    found = Resources()
+    message = typed(values, ConfigDump(), found.unchecked, lenient=True)
+    for each in Part(message, Places(values)).items("configs"):
+        if listeners := each.unpacked(ListenersConfigDump):
+            found.listeners += _held(listeners.items("static_listeners"), "listener", Listener)
+            active = (part.field("active_state") for part in listeners.items("dynamic_listeners"))
+            found.listeners += _held(active, "listener", Listener)
+        elif clusters := each.unpacked(ClustersConfigDump):
+            for name in ("static_clusters", "dynamic_active_clusters"):
+                found.clusters += _held(clusters.items(name), "cluster", Cluster)
+        elif routes := each.unpacked(RoutesConfigDump):
+            for name in ("static_route_configs", "dynamic_route_configs"):
+                found.routes += _held(routes.items(name), "route_config", RouteConfiguration)
+        elif endpoints := each.unpacked(EndpointsConfigDump):
+            for name in ("static_endpoint_configs", "dynamic_endpoint_configs"):
+                found.endpoints += _held(endpoints.items(name), "endpoint_config", ClusterLoadAssignment)
+    return found
+
+
+def _held(parts: Iterator[Part[Any]], name: str, kind: type[Any]) -> Iterator[Part[Any]]:
+    """Yield what dumped entries hold in one field; a warming listener holds none."""
+    for part in parts:
+        if part.message.HasField(name) and (held := part.field(name).unpacked(kind)):
+            yield held

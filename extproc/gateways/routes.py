@@ -1,0 +1,172 @@
+"""Envoy's virtual hosts and routes to the model, with the router's filter as each route sees it."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from envoy.config.route.v3.route_components_pb2 import FilterConfig, HeaderMatcher, VirtualHost
+from envoy.config.route.v3.route_components_pb2 import Route as EnvoyRoute
+from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.extensions.filters.http.buffer.v3.buffer_pb2 import BufferPerRoute
+from envoy.extensions.filters.http.ext_proc.v3.ext_proc_pb2 import ExtProcPerRoute
+
+from extproc.gateways.model import Filter, HeaderMatch, Host, Kind, Limits, Processor, Retry, Route
+from extproc.gateways.parts import Part, milliseconds
+from extproc.gateways.processors import overridden
+from extproc.gateways.retries import retry_of
+
+__all__ = ["Surroundings", "hosts_of"]
+
+# Envoy's own.
+ROUTE_TIMEOUT_MS: Final = 15_000.0
+_ANY_PATH: Final = {".*", "/.*", "^/.*$", "^.*$"}
+_OF_PERCENT: Final = {0: 1.0, 1: 100.0, 2: 10_000.0}  # envoy.type.v3.FractionalPercent's denominators
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a route's requests meet before it: the filters, and what the listener holds."""
+
+    filters: tuple[Filter, ...]
+    processor: Processor
+    limits: Limits
+
+
+def hosts_of(part: Part[RouteConfiguration], around: Surroundings) -> tuple[Host, ...]:
+    """Return the virtual hosts of a route table."""
+    return tuple(_host(host, part, around) for host in part.items("virtual_hosts"))
+
+
+def _host(part: Part[VirtualHost], table: Part[RouteConfiguration], around: Surroundings) -> Host:
+    routes = tuple(_route(route, part, table, around) for route in part.items("routes"))
+    return Host(part.message.name, part.place, routes)
+
+
+def _route(
+    part: Part[EnvoyRoute], host: Part[VirtualHost], table: Part[RouteConfiguration], around: Surroundings
+) -> Route:
+    message, match = part.message, part.field("match")
+    clusters = tuple(_clusters(message))
+    # What is said last, and nearest to the request, counts.
+    levels = [table, host, part]
+    limit, limit_place = _body_limit((part, host), around.limits)
+    return Route(
+        name=message.name,
+        place=part.place,
+        takes_every_path=_takes_every_path(match.message),
+        headers=tuple(_header(each.message) for each in match.items("headers")),
+        other_conditions=bool(
+            match.message.query_parameters
+            or match.message.dynamic_metadata
+            or match.message.filter_state
+            or match.message.HasField("grpc")
+            or match.message.HasField("tls_context")
+        ),
+        percent=_percent(match.message),
+        clusters=clusters,
+        timeout_ms=milliseconds(part.field("route"), "timeout", ROUTE_TIMEOUT_MS) if clusters else 0.0,
+        retry=_retry(part, host) if clusters else None,
+        processor=_processor(levels, around),
+        waits_for_whole_body=_waits(levels, around),
+        body_limit_bytes=limit,
+        body_limit_place=limit_place,
+    )
+
+
+def _clusters(message: EnvoyRoute) -> Iterator[str]:
+    if not message.HasField("route"):
+        return
+    action = message.route
+    if action.cluster:
+        yield action.cluster
+    for each in action.weighted_clusters.clusters:
+        yield each.name
+
+
+def _takes_every_path(match: Any) -> bool:  # noqa: ANN401  (a RouteMatch; the messages have no types)
+    kind = match.WhichOneof("path_specifier")
+    return (kind == "prefix" and match.prefix in ("", "/")) or (
+        kind == "safe_regex" and match.safe_regex.regex in _ANY_PATH
+    )
+
+
+def _header(message: HeaderMatcher) -> HeaderMatch:
+    kind = message.WhichOneof("header_match_specifier")
+    found = HeaderMatch(message.name.lower(), inverted=message.invert_match)
+    if kind == "exact_match":
+        return replace(found, exact=message.exact_match)
+    if kind == "safe_regex_match":
+        return replace(found, regex=message.safe_regex_match.regex)
+    if kind == "range_match":
+        return replace(found, numbers=(message.range_match.start, message.range_match.end))
+    if kind == "present_match":
+        return replace(found, present=message.present_match)
+    if kind == "string_match" and message.string_match.WhichOneof("match_pattern") == "exact":
+        return replace(found, exact=message.string_match.exact)
+    if kind == "string_match" and message.string_match.WhichOneof("match_pattern") == "safe_regex":
+        return replace(found, regex=message.string_match.safe_regex.regex)
+    return found
+
+
+def _percent(match: Any) -> float:  # noqa: ANN401  (a RouteMatch)
+    if not match.HasField("runtime_fraction"):
+        return 100.0
+    value = match.runtime_fraction.default_value
+    return float(value.numerator / _OF_PERCENT[value.denominator])
+
+
+def _retry(part: Part[EnvoyRoute], host: Part[VirtualHost]) -> Retry | None:
+    action = part.field("route")
+    if action.message.HasField("retry_policy"):
+        return retry_of(action.field("retry_policy"))
+    return retry_of(host.field("retry_policy")) if host.message.HasField("retry_policy") else None
+
+
+def _body_limit(parts: Iterable[Part[Any]], limits: Limits) -> tuple[int, Any]:
+    for part in parts:
+        if part.message.HasField("request_body_buffer_limit"):
+            return part.message.request_body_buffer_limit.value, part.place_of("request_body_buffer_limit")
+    return limits.buffer_bytes, limits.buffer_place
+
+
+def _said(levels: Iterable[Part[Any]], name: str) -> Iterator[tuple[bool, Part[Any] | None]]:
+    """Yield what each level says of a filter: whether it is off, and its settings."""
+    for level in levels:
+        for key, value in level.entries("typed_per_filter_config"):
+            if key != name:
+                continue
+            wrapped = value.unpacked(FilterConfig)
+            if wrapped is None:
+                yield False, value
+            elif wrapped.message.disabled:
+                yield True, None
+            else:
+                yield False, wrapped.field("config") if wrapped.message.HasField("config") else None
+
+
+def _processor(levels: list[Part[Any]], around: Surroundings) -> Processor | None:
+    """Return the router's filter for one route, None where it is off."""
+    processor = around.processor
+    on = not next(each.disabled for each in around.filters if each.name == processor.name)
+    for off, settings in _said(levels, processor.name):
+        on = not off
+        per_route = settings.unpacked(ExtProcPerRoute) if settings else None
+        if per_route is not None:
+            on = not per_route.message.disabled
+            processor = overridden(processor, per_route.field("overrides"))
+    return processor if on else None
+
+
+def _waits(levels: list[Part[Any]], around: Surroundings) -> bool:
+    """Whether a buffer filter before the router's holds the body of this route's requests."""
+    for filter_ in around.filters:
+        if filter_.name == around.processor.name:
+            return False
+        if filter_.kind is Kind.BUFFER:
+            on = not filter_.disabled
+            for off, settings in _said(levels, filter_.name):
+                per_route = settings.unpacked(BufferPerRoute) if settings else None
+                on = not off and not (per_route and per_route.message.disabled)
+            if on:
+                return True
+    return False

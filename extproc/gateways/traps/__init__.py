@@ -1,0 +1,15 @@
+"""The traps: what bites in a gateway's configuration, why, and the mend; one small function finds each.
+
+A trap is here because a test on the real Envoy shows it bite; `shown_by` names the test.
+"""
+
+from extproc.gateways.traps.chain import TRAPS as CHAIN
+from extproc.gateways.traps.filter import TRAPS as FILTER
+from extproc.gateways.traps.limits import TRAPS as LIMITS
+from extproc.gateways.traps.ours import TRAPS as OURS
+from extproc.gateways.traps.routing import TRAPS as ROUTING
+from extproc.gateways.traps.servers import TRAPS as SERVERS
+
+__all__ = ["TRAPS"]
+
+TRAPS = (*ROUTING, *FILTER, *LIMITS, *OURS, *SERVERS, *CHAIN)

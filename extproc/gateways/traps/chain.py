@@ -1,0 +1,101 @@
+"""Traps of the order of filters."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from extproc.gateways.model import Filter, Gateway, Kind
+from extproc.gateways.router import Router
+from extproc.gateways.traps.trap import Find, Hit, Severity, Trap
+
+__all__ = ["TRAPS"]
+
+
+def _duplicate_filter_name(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    for at, each in enumerate(gateway.filters):
+        if each.kind is Kind.PROCESSOR and any(each.name == other.name for other in gateway.filters[:at]):
+            yield Hit(each.place, f'two filters are called "{each.name}"')
+
+
+def _split(gateway: Gateway) -> tuple[tuple[Filter, ...], tuple[Filter, ...]]:
+    at = [each.name for each in gateway.filters].index(gateway.processor.name)
+    return gateway.filters[:at], gateway.filters[at + 1 :]
+
+
+def _before(kind: Kind) -> Find:
+    def find(gateway: Gateway, _: Router) -> Iterator[Hit]:
+        for each in _split(gateway)[0]:
+            if each.kind is kind:
+                yield Hit(
+                    each.place, f'"{each.name}" ({kind}) stands before the router\'s "{gateway.processor.name}"'
+                )
+
+    return find
+
+
+def _after(kind: Kind) -> Find:
+    def find(gateway: Gateway, _: Router) -> Iterator[Hit]:
+        for each in _split(gateway)[1]:
+            if each.kind is kind:
+                yield Hit(
+                    each.place, f'"{each.name}" ({kind}) stands behind the router\'s "{gateway.processor.name}"'
+                )
+
+    return find
+
+
+TRAPS: Final = (
+    Trap(
+        "duplicate-filter-name",
+        Severity.ERROR,
+        "Per-route settings go by name: what is said to an endpoint picker's filter is said to the router's, too, "
+        "and then the picker is asked twice and the router never.",
+        "Another name for the router's filter, such as `dualpool`.",
+        _duplicate_filter_name,
+        "test_filter_order.py::test_our_filter_is_not_asked_by_the_picker_s_name",
+    ),
+    Trap(
+        "decompressor-before",
+        Severity.WARNING,
+        "It adds trailers to what it decompresses: in STREAMED such requests are decided at the deadline, and in"
+        " full duplex a pool gets the body twice. The router reads compressed bodies itself.",
+        "Decompressors after the router's filter.",
+        _before(Kind.DECOMPRESSOR),
+        "test_filter_order.py::test_a_decompressor_before_the_router_s_filter",
+    ),
+    Trap(
+        "compressor-after",
+        Severity.WARNING,
+        "Responses pass filters from last to first: the router has to undo the compression of each response that"
+        " it learns from, and of a request's compression it sees nothing.",
+        "Compressors before the router's filter.",
+        _after(Kind.COMPRESSOR),
+        "test_traps.py::test_compressor_behind_the_router",
+    ),
+    Trap(
+        "endpoint-picker-before",
+        Severity.ERROR,
+        "The picker chooses an endpoint of the pool that a request arrives on, the largest, before the router has "
+        "chosen a pool.",
+        "The router's filter before the picker's (Istio: INSERT_BEFORE envoy.filters.http.ext_proc).",
+        _before(Kind.PROCESSOR),
+        "test_traps.py::test_picker_before_the_router",
+    ),
+    Trap(
+        "rate-limit-before",
+        Severity.WARNING,
+        "A filter before the router's acts by the settings of the route that requests arrive on: the largest "
+        "pool's limit, for requests of all pools.",
+        "Rate limits after the router's filter.",
+        _before(Kind.RATE_LIMIT),
+        "test_filter_order.py::test_a_filter_before_the_router_s_acts_for_the_route_that_a_request_arrives_on",
+    ),
+    Trap(
+        "auth-after",
+        Severity.WARNING,
+        "Who may not send a request has it counted all the same, at the router's cost; and what such requests "
+        "say is in its metrics.",
+        "Authentication before the router's filter.",
+        _after(Kind.AUTH),
+        "test_traps.py::test_authentication_behind_the_router",
+    ),
+)

@@ -1,0 +1,174 @@
+"""Traps of the router's filter: what of a request it sends, and what it does when the router is not there."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from extproc.gateways.model import Gateway, Processor
+from extproc.gateways.router import NAMESPACE, Router
+from extproc.gateways.traps.trap import Hit, Severity, Trap
+
+__all__ = ["TRAPS"]
+
+
+def _headers_skipped(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    for each in gateway.processors:
+        if each.modes.request_headers == "SKIP":
+            yield Hit(each.modes_place, "request_header_mode is SKIP")
+
+
+def _body_not_sent(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    for each in gateway.processors:
+        if each.modes.request_body == "NONE":
+            yield Hit(each.modes_place, "request_body_mode is NONE")
+
+
+def _streamed_without_flag(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    for each in gateway.processors:
+        if each.modes.request_body == "STREAMED" and not each.sends_body_at_once:
+            yield Hit(each.modes_place, "STREAMED without send_body_without_waiting_for_header_response")
+
+
+def _buffered_partial(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    for each in gateway.processors:
+        if each.modes.request_body == "BUFFERED_PARTIAL":
+            yield Hit(each.modes_place, "request_body_mode is BUFFERED_PARTIAL")
+
+
+def _full_duplex_without_trailers(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    for each in gateway.processors:
+        modes = each.modes
+        ways = [
+            ("request", modes.request_body, modes.request_trailers),
+            ("response", modes.response_body, modes.response_trailers),
+        ]
+        for way, body, trailers in ways:
+            if body == "FULL_DUPLEX_STREAMED" and trailers != "SEND":
+                yield Hit(
+                    each.modes_place, f"{way}_body_mode is FULL_DUPLEX_STREAMED, {way}_trailer_mode is not SEND"
+                )
+
+
+def _response_buffered(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    for each in gateway.processors:
+        if each.modes.response_body in ("BUFFERED", "BUFFERED_PARTIAL"):
+            yield Hit(each.modes_place, f"response_body_mode is {each.modes.response_body}")
+
+
+def _route_cache_kept(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    for each in gateway.processors:
+        if each.keeps_route:
+            yield Hit(each.place, "the route is kept (route_cache_action RETAIN, or disable_clear_route_cache)")
+
+
+def _fail_closed(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    for each in gateway.processors:
+        if not each.fails_open:
+            yield Hit(each.place, "failure_mode_allow is not set")
+
+
+def _namespace_dropped(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    for each in gateway.processors:
+        if NAMESPACE not in each.namespaces:
+            yield Hit(each.place, f"metadata of the namespace {NAMESPACE} is not received")
+
+
+def _headers_not_forwarded(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    for each in gateway.processors:
+        if names := _withheld(each, router):
+            yield Hit(each.place, f"the router does not get {', '.join(names)}")
+
+
+def _withheld(processor: Processor, router: Router) -> list[str]:
+    return [name for name in router.reads if name in processor.withheld]
+
+
+TRAPS: Final = (
+    Trap(
+        "headers-skipped",
+        Severity.ERROR,
+        "The headers are gone before the body is seen: the route cannot be chosen any more, and all stays on the "
+        "default one.",
+        "request_header_mode: SEND (Envoy Gateway: an entry `request` in processingMode).",
+        _headers_skipped,
+        "test_router_modes.py::test_misconfigured_gateway",
+    ),
+    Trap(
+        "body-not-sent",
+        Severity.ERROR,
+        "Without the body there is nothing to count: all stays on the default route.",
+        "request_body_mode: STREAMED with its flag, or BUFFERED where the gateway has no such flag.",
+        _body_not_sent,
+        "test_router_modes.py::test_misconfigured_gateway",
+    ),
+    Trap(
+        "streamed-without-flag",
+        Severity.ERROR,
+        "Envoy sends no body before the headers are answered, and then they are gone: nothing can be routed.",
+        "send_body_without_waiting_for_header_response: true; in Envoy Gateway, which has no word for it, body: "
+        "Buffered.",
+        _streamed_without_flag,
+        "test_router_modes.py::test_misconfigured_gateway",
+    ),
+    Trap(
+        "buffered-partial",
+        Severity.WARNING,
+        "When the headers are answered before the first byte of the body is there, Envoy lets them go on: which "
+        "requests are routed is chance.",
+        "request_body_mode: BUFFERED, or STREAMED with its flag.",
+        _buffered_partial,
+        "test_other_gateways.py::test_buffered_partial_cannot_route_a_body_that_comes_later",
+    ),
+    Trap(
+        "full-duplex-without-trailers",
+        Severity.ERROR,
+        "The end of a body may be its trailers, and Envoy refuses a configuration that does not send them.",
+        "request_trailer_mode: SEND (and response_trailer_mode, when the response's body is in that mode).",
+        _full_duplex_without_trailers,
+        "test_traps.py::test_envoy_refuses_full_duplex_without_trailers",
+    ),
+    Trap(
+        "response-buffered",
+        Severity.ERROR,
+        "A streamed response reaches the client only when it is over, and one over the buffer limit is a 500.",
+        "response_body_mode: STREAMED to learn from responses, NONE not to.",
+        _response_buffered,
+        "test_traps.py::test_buffered_response_holds_a_stream_back",
+    ),
+    Trap(
+        "route-cache-kept",
+        Severity.ERROR,
+        "The router sets the pool header and asks for another choice of the route, and Envoy does not make it: "
+        "nothing goes to a smaller pool.",
+        "Leave route_cache_action (DEFAULT) and disable_clear_route_cache out.",
+        _route_cache_kept,
+        "test_traps.py::test_route_cache_that_is_kept",
+    ),
+    Trap(
+        "fail-closed",
+        Severity.ERROR,
+        "While the router is down, restarting or late, every request is an error, though the default route could "
+        "serve it.",
+        "failure_mode_allow: true (Envoy Gateway: failOpen: true).",
+        _fail_closed,
+        "test_traps.py::test_router_down_and_failing_closed",
+    ),
+    Trap(
+        "namespace-dropped",
+        Severity.WARNING,
+        "Envoy drops dynamic metadata of namespaces that are not listed, without a word: the access log has no "
+        "decision in it.",
+        f"metadata_options: {{receiving_namespaces: {{untyped: [{NAMESPACE}]}}}} (Envoy Gateway: "
+        f"writableNamespaces: [{NAMESPACE}]).",
+        _namespace_dropped,
+        "test_traps.py::test_namespace_that_is_not_received",
+    ),
+    Trap(
+        "headers-not-forwarded",
+        Severity.WARNING,
+        "The router cannot know what it is not sent: without method and path nothing is routed, without the "
+        "tenant all tenants are learned as one, without content-type and status nothing is learned.",
+        "Add them to forward_rules.allowed_headers.",
+        _headers_not_forwarded,
+        "test_traps.py::test_tenant_that_is_not_forwarded",
+    ),
+)

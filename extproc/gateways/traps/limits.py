@@ -1,0 +1,129 @@
+"""Traps of times and sizes that depend on each other."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from extproc.gateways.model import Gateway, Host, Route
+from extproc.gateways.router import Router
+from extproc.gateways.traps.trap import Hit, Severity, Trap
+
+__all__ = ["TRAPS"]
+
+# What Envoy, the router and the pseudo-headers add to a client's head at Envoy's own limits (100 headers, 60 KiB).
+HEADERS_NEEDED: Final = 113
+HEAD_KIB_NEEDED: Final = 61
+# A busy router is not late at once.
+ROOM_MS: Final = 100
+PAUSE_MS: Final = 5_000
+
+
+def _message_timeout(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    deadline = router.configuration.exchange.deadline_ms
+    for each in gateway.processors:
+        given = f"message_timeout is {each.message_timeout_ms:g} ms"
+        if each.modes.request_body == "STREAMED" and each.message_timeout_ms < deadline + ROOM_MS:
+            yield Hit(each.place, f"{given}, exchange.deadline_ms {deadline}")
+        if each.modes.request_body == "FULL_DUPLEX_STREAMED" and each.message_timeout_ms < PAUSE_MS:
+            yield Hit(each.place, f"{given} in full duplex")
+
+
+def _buffer_below_early_decision(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    held, limits = router.configuration.exchange.max_held_bytes, gateway.limits
+    streamed = any(each.modes.request_body == "STREAMED" for each in gateway.processors)
+    if streamed and limits.buffer_bytes <= held:
+        what = f"per_connection_buffer_limit_bytes is {limits.buffer_bytes:,}, exchange.max_held_bytes {held:,}"
+        yield Hit(limits.buffer_place, what)
+
+
+def _buffer_below_body_cap(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    held = router.configuration.exchange.max_held_bytes
+    for host, route in _buffering(gateway):
+        limit = route.body_limit_bytes
+        if limit <= held:
+            yield Hit(route.body_limit_place, f'route "{route.name}" holds {limit:,} bytes of a body')
+        elif not _by_passed(host, route, limit + 1):
+            yield Hit(route.body_limit_place, f'bodies over {limit:,} bytes do not by-pass route "{route.name}"')
+
+
+def _message_limit(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    largest = router.configuration.listen.max_message_bytes
+    for _, route in _buffering(gateway):
+        if route.body_limit_bytes >= largest:
+            what = f"bodies of {route.body_limit_bytes:,} bytes, listen.max_message_bytes is {largest:,}"
+            yield Hit(route.body_limit_place, f'route "{route.name}" sends {what}')
+
+
+def _buffering(gateway: Gateway) -> Iterator[tuple[Host, Route]]:
+    for host in gateway.hosts:
+        for route in host.routes:
+            if route.processor and route.processor.modes.request_body == "BUFFERED":
+                yield host, route
+
+
+def _by_passed(host: Host, route: Route, size: int) -> bool:
+    """Whether a body that says that it has this size goes another way, without the router."""
+    return any(
+        each.processor is None
+        and each.percent > 0
+        and (match := each.header("content-length")) is not None
+        and match.takes(str(size))
+        for each in host.routes
+        if each is not route
+    )
+
+
+def _head_limits(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    limits = gateway.limits
+    if limits.max_headers < HEADERS_NEEDED or limits.max_head_kib < HEAD_KIB_NEEDED:
+        what = f"heads of {limits.max_headers} headers and {limits.max_head_kib} KiB are the limit"
+        yield Hit(limits.place, what)
+
+
+TRAPS: Final = (
+    Trap(
+        "message-timeout",
+        Severity.ERROR,
+        "In STREAMED the clock starts with the headers: slow uploads are failures instead of decisions. In full "
+        "duplex it is for the response, whose bytes the router has: a pause is a 504. 200 ms unless set.",
+        "STREAMED: message_timeout: 0.5s, well above exchange.deadline_ms. Full duplex: 30s.",
+        _message_timeout,
+        "test_traps.py::test_deadline_behind_the_message_timeout",
+    ),
+    Trap(
+        "buffer-below-early-decision",
+        Severity.ERROR,
+        "The router waits for a body's end up to max_held_bytes, and Envoy stops handing out chunks at its buffer "
+        "limit: every body between them waits in vain for message_timeout.",
+        "per_connection_buffer_limit_bytes (1 MiB unless set) above exchange.max_held_bytes.",
+        _buffer_below_early_decision,
+        "test_traps.py::test_buffer_below_what_the_router_holds",
+    ),
+    Trap(
+        "buffer-below-body-cap",
+        Severity.WARNING,
+        "In mode BUFFERED a body over the buffer limit is a 413 that neither the router nor a pool ever sees.",
+        "Raise request_body_buffer_limit (Envoy Gateway: ClientTrafficPolicy connection.bufferLimit), and before "
+        "that route send larger content-lengths to the largest pool with the router's filter off.",
+        _buffer_below_body_cap,
+        "test_bodies.py::test_over_the_buffer_limit",
+    ),
+    Trap(
+        "message-limit",
+        Severity.WARNING,
+        "A buffered body is one message, and gRPC refuses what is over listen.max_message_bytes: the filter fails "
+        "open, and the largest bodies are never decided.",
+        "request_body_buffer_limit below listen.max_message_bytes.",
+        _message_limit,
+        "test_traps.py::test_body_over_the_message_limit",
+    ),
+    Trap(
+        "head-limits",
+        Severity.WARNING,
+        "Envoy checks its limits again when the router has added to a head, and what is over them then is a 500 "
+        "whatever failure_mode_allow says: of 91 headers on, or within 200 bytes of 60 KiB, at its own limits.",
+        "max_request_headers_kb: 96 and common_http_protocol_options: {max_headers_count: 200} (Envoy Gateway: an "
+        "EnvoyPatchPolicy).",
+        _head_limits,
+        "test_heads.py::test_heads_at_envoy_s_defaults",
+    ),
+)

@@ -1,0 +1,210 @@
+"""Traps of routes: which one requests end on, and what a retry does there."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from extproc.gateways.model import Gateway, Host, Kind, Route
+from extproc.gateways.router import Router
+from extproc.gateways.traps.trap import Hit, Severity, Trap
+
+__all__ = ["TRAPS", "default_routes", "pool_routes"]
+
+PATIENCE_MS: Final = 300_000
+MIN_RETRIES: Final = 100
+
+
+def pool_routes(gateway: Gateway, router: Router) -> Iterator[Route]:
+    """Yield the routes to which the router sends requests: those of all pools but the default."""
+    names = [pool.name for pool in router.configuration.pools[:-1]]
+    for host in gateway.hosts:
+        for route in host.routes:
+            match = route.header(router.sets[0])
+            if match and match.exact is not None and match.exact in names and route.clusters:
+                yield route
+
+
+def default_routes(host: Host, router: Router) -> Iterator[Route]:
+    """Yield the routes on which requests arrive and, where the router says nothing, stay."""
+    for route in host.routes:
+        said = {match.name for match in route.headers} & set(router.sets)
+        if route.processor and route.clusters and not said:
+            yield route
+
+
+def _asking_hosts(gateway: Gateway) -> list[Host]:
+    return [host for host in gateway.hosts if any(route.processor for route in host.routes)]
+
+
+def _picker_chooses(gateway: Gateway) -> bool:
+    """Whether an endpoint picker comes after the router: its word is final, and a retry asks no other."""
+    return sum(each.kind is Kind.PROCESSOR for each in gateway.filters) > 1
+
+
+def _retries_on_default_route(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    for host in gateway.hosts:
+        for route in host.routes:
+            streamed = route.processor is not None and route.processor.modes.request_body == "STREAMED"
+            half_sent = streamed and not route.waits_for_whole_body and route.header(router.sets[0]) is None
+            if half_sent and (retry := gateway.retry(route)):
+                conditions = ",".join(sorted(retry.conditions))
+                yield Hit(retry.place, f'route "{route.name}" has retries ({conditions}) in mode STREAMED')
+
+
+def _default_route_not_largest(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    largest = router.configuration.pools[-1].name
+    smaller = {gateway.priorities(route)[0]: route for route in pool_routes(gateway, router)}
+    for host in _asking_hosts(gateway):
+        found = list(default_routes(host, router))
+        if not found:
+            yield Hit(host.place, f'host "{host.name}" has no route for what is not sent to a smaller pool')
+        for route in found:
+            if other := smaller.get(gateway.priorities(route)[0]):
+                what = f'route "{route.name}" goes where the pool\'s route "{other.name}" goes'
+                yield Hit(route.place, f'{what}: not to the pool "{largest}"')
+
+
+def _pool_without_route(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    header = router.sets[0]
+    for host in _asking_hosts(gateway):
+        for pool in router.configuration.pools[:-1]:
+            if not any(_leads_to(route, header, pool.name) for route in _reached(host)):
+                yield Hit(host.place, f'host "{host.name}" has no route for {header}: {pool.name} that is reached')
+
+
+def _leads_to(route: Route, header: str, pool: str) -> bool:
+    match = route.header(header)
+    return match is not None and match.takes(pool)
+
+
+def _reached(host: Host) -> Iterator[Route]:
+    """Yield the routes up to the first that takes everything."""
+    for route in host.routes:
+        yield route
+        if route.takes_all:
+            return
+
+
+def _repair_missing(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    if _picker_chooses(gateway):
+        return
+    for route in pool_routes(gateway, router):
+        retry = gateway.retry(route)
+        if retry is None or "retriable-status-codes" not in retry.conditions or 400 not in retry.statuses:  # noqa: PLR2004  (the status)
+            yield Hit(route.place, f'route "{route.name}" does not try a refusal (400) again')
+        elif len(gateway.priorities(route)) < 2:  # noqa: PLR2004  (short, then long)
+            yield Hit(route.place, f'route "{route.name}" tries a refusal again, but has one pool only')
+
+
+def _repair_same_pool(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    for route in pool_routes(gateway, router):
+        retry = gateway.retry(route)
+        if retry and not retry.previous_priorities and not _picker_chooses(gateway):
+            yield Hit(retry.place, f'route "{route.name}" has retries without previous_priorities')
+
+
+def _repair_limit(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    for route in pool_routes(gateway, router):
+        cluster = gateway.clusters.get(route.clusters[0])
+        if cluster and gateway.retry(route) and cluster.max_retries < MIN_RETRIES:
+            what = f'cluster "{cluster.name}" lets {cluster.max_retries} responses be under repair at a time'
+            yield Hit(cluster.place, what)
+
+
+def _response_cut(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    for host in _asking_hosts(gateway):
+        for route in host.routes:
+            wanted = route.processor is not None or route.header(router.sets[0]) is not None
+            if wanted and 0 < route.timeout_ms < PATIENCE_MS:
+                yield Hit(route.place, f'route "{route.name}" ends responses after {route.timeout_ms / 1000:g} s')
+
+
+def _upgrade_hangs(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    for host in _asking_hosts(gateway) if gateway.upgrades else ():
+        for route in default_routes(host, router):
+            assert route.processor is not None
+            by_passed = any(
+                each.processor is None and (match := each.header("upgrade")) and match.takes("websocket")
+                for each in host.routes[: host.routes.index(route)]
+            )
+            if route.processor.modes.request_body == "BUFFERED" and not by_passed:
+                yield Hit(route.place, f'route "{route.name}" holds bodies of requests that ask for an upgrade')
+
+
+TRAPS: Final = (
+    Trap(
+        "retries-on-default-route",
+        Severity.ERROR,
+        "When the router's stream ends before a body does (an early decision, its deadline, its death), Envoy "
+        "sends a route that has retries what it held and then the body again from its first byte (envoy#36119): "
+        "the pool reads another prompt than was sent, and answers it with 200.",
+        "No retry_policy on a route that gets requests before their bodies have ended, nor on its virtual host or "
+        "cluster; num_retries: 0 still is one. Istio adds one by itself: say retries: {attempts: 0}. In Envoy "
+        "Gateway leave `retry` out of the route's BackendTrafficPolicy.",
+        _retries_on_default_route,
+        "test_numbered_bodies.py::test_retries_on_the_default_route_corrupt_bodies",
+    ),
+    Trap(
+        "default-route-not-largest",
+        Severity.ERROR,
+        "Whatever is unsure stays on the route that it arrived on: long prompts, bodies not understood, and "
+        "everything while the router is down. A smaller pool refuses those; without a route they are a 404.",
+        "Let the route without the pool header go to the last of the router's `pools`.",
+        _default_route_not_largest,
+        "test_traps.py::test_default_route_to_the_short_pool",
+    ),
+    Trap(
+        "pool-without-route",
+        Severity.ERROR,
+        "The router sets the header, and no route matches it, or one before it takes all: nothing ever goes to "
+        "that pool.",
+        "Match the pool header (headers.pool) with the pool's name, before the route that takes everything.",
+        _pool_without_route,
+        "test_traps.py::test_short_route_behind_the_default_one",
+    ),
+    Trap(
+        "repair-missing",
+        Severity.WARNING,
+        "What a smaller pool refuses because its prompt was under-counted is the client's error, and so is each "
+        "request that finds that pool down.",
+        "On the pool's route retry once on retriable-status-codes (400, 404, 413, 422, 503), connect-failure, "
+        "refused-stream and reset, with the next pool as the second priority (an aggregate cluster; in Envoy "
+        "Gateway a Backend with fallback: true).",
+        _repair_missing,
+        "test_traps.py::test_refusal_without_a_retry",
+    ),
+    Trap(
+        "repair-same-pool",
+        Severity.WARNING,
+        "The retry goes to the pool that has just refused, and is refused again.",
+        "retry_priority envoy.retry_priorities.previous_priorities with update_frequency: 1 (Envoy Gateway: "
+        "retry.numAttemptsPerPriority: 1).",
+        _repair_same_pool,
+        "test_traps.py::test_retry_without_previous_priorities",
+    ),
+    Trap(
+        "repair-limit",
+        Severity.WARNING,
+        "A retry counts until its response has ended. Above max_retries (3 unless set) of the route's cluster "
+        "there are no more repairs, and clients get the smaller pool's 400.",
+        "circuit_breakers: {thresholds: [{max_retries: 1024}]} on the cluster of the pool's route.",
+        _repair_limit,
+        "test_traps.py::test_more_repairs_than_the_breaker_lets_through",
+    ),
+    Trap(
+        "response-cut",
+        Severity.WARNING,
+        "The route's timeout (15 s unless set) is for the whole response: longer generations are cut.",
+        "timeout: 0s on the routes of the pools; stream_idle_timeout ends what is stuck.",
+        _response_cut,
+        "test_traps.py::test_route_timeout_cuts_a_response",
+    ),
+    Trap(
+        "upgrade-hangs",
+        Severity.WARNING,
+        "A POST that asks for another protocol has no end of a body: mode BUFFERED waits for it as long as the "
+        "client does.",
+        "A route before it that matches the header `upgrade`, with the router's filter off.",
+        _upgrade_hangs,
+        "test_upgrades.py::test_a_post_that_upgrades_hangs_in_buffered_mode",
+    ),
+)

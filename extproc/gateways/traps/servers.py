@@ -1,0 +1,165 @@
+"""Traps of clusters: the router's own, and those of the pools."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from extproc.gateways.model import Cluster, Gateway
+from extproc.gateways.router import Router
+from extproc.gateways.traps.routing import pool_routes
+from extproc.gateways.traps.trap import Hit, Severity, Trap
+
+__all__ = ["TRAPS"]
+
+# One stream for each request in flight; responses that are learned from keep theirs for as long as they take.
+MIN_REQUESTS: Final = 4_096
+MAX_REQUESTS: Final = 65_536
+MAX_WINDOW_BYTES: Final = 1 << 20
+MIN_FRAMES: Final = 100_000
+MAX_CONNECT_MS: Final = 2_000
+
+
+def _router_without_http2(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    for cluster in _router_clusters(gateway):
+        if not cluster.http2:
+            yield Hit(cluster.place, f'cluster "{cluster.name}" does not speak HTTP/2')
+
+
+def _router_breakers_small(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    for cluster in _router_clusters(gateway):
+        if min(cluster.max_requests, cluster.max_pending_requests) < MIN_REQUESTS:
+            numbers = f"{cluster.max_requests} requests and {cluster.max_pending_requests} waiting"
+            yield Hit(cluster.place, f'cluster "{cluster.name}" lets {numbers} through at a time')
+
+
+def _router_breakers_large(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    for cluster in _router_clusters(gateway):
+        if cluster.max_requests > MAX_REQUESTS:
+            yield Hit(cluster.place, f'cluster "{cluster.name}" lets {cluster.max_requests:,} requests through')
+
+
+def _full_duplex_windows(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    if all(each.modes.request_body != "FULL_DUPLEX_STREAMED" for each in gateway.processors):
+        return
+    for cluster in _router_clusters(gateway):
+        if cluster.stream_window_bytes > MAX_WINDOW_BYTES or cluster.max_outbound_frames < MIN_FRAMES:
+            numbers = f"{cluster.stream_window_bytes:,} bytes and {cluster.max_outbound_frames:,} outbound frames"
+            yield Hit(cluster.place, f'cluster "{cluster.name}" has stream windows of {numbers}')
+
+
+def _one_address_for_many(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    for cluster in _router_clusters(gateway):
+        addresses = sum(map(len, cluster.priorities))
+        if cluster.priorities and cluster.discovery != "EDS" and addresses < router.processes:
+            what = f"{addresses} address for {router.processes} processes of the router"
+            yield Hit(cluster.place, f'cluster "{cluster.name}" has {what}')
+
+
+def _cluster_ip(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    for cluster in dict.fromkeys([*_router_clusters(gateway), *_pool_clusters(gateway, router)]):
+        if not cluster.least_request or cluster.discovery not in ("LOGICAL_DNS", "STRICT_DNS"):
+            continue
+        hosts = {address.rpartition(":")[0] for group in cluster.priorities for address in group}
+        known = sorted(hosts & gateway.cluster_ips)
+        if cluster.discovery == "LOGICAL_DNS":
+            yield Hit(cluster.place, f'cluster "{cluster.name}" is of type LOGICAL_DNS: one address at a time')
+        elif known:
+            yield Hit(
+                cluster.place, f'cluster "{cluster.name}" goes to {", ".join(known)}, a Service with a ClusterIP'
+            )
+
+
+def _slow_connect(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    for route in pool_routes(gateway, router):
+        cluster = gateway.clusters.get(route.clusters[0])
+        first = gateway.clusters.get(cluster.members[0]) if cluster and cluster.members else cluster
+        if first and gateway.retry(route) and first.connect_timeout_ms > MAX_CONNECT_MS:
+            what = f"waits {first.connect_timeout_ms / 1000:g} s for a connection"
+            yield Hit(first.place, f'cluster "{first.name}" of route "{route.name}" {what}')
+
+
+def _router_clusters(gateway: Gateway) -> list[Cluster]:
+    names = dict.fromkeys(each.cluster for each in gateway.processors)
+    return [gateway.clusters[name] for name in names if name in gateway.clusters]
+
+
+def _pool_clusters(gateway: Gateway, router: Router) -> Iterator[Cluster]:
+    """Yield the clusters that requests of the router's routes end in."""
+    for host in gateway.hosts:
+        for route in host.routes:
+            if route.processor is None and route.header(router.sets[0]) is None:
+                continue
+            for name in route.clusters:
+                cluster = gateway.clusters.get(name)
+                for inner in (*cluster.members, name) if cluster else ():
+                    if inner in gateway.clusters:
+                        yield gateway.clusters[inner]
+
+
+TRAPS: Final = (
+    Trap(
+        "router-without-http2",
+        Severity.ERROR,
+        "gRPC is HTTP/2: over HTTP/1.1 no message reaches the router, and every request fails open.",
+        "typed_extension_protocol_options with explicit_http_config: {http2_protocol_options: {}} on the router's "
+        "cluster (a Service: appProtocol: grpc).",
+        _router_without_http2,
+        "test_traps.py::test_router_asked_over_http_1",
+    ),
+    Trap(
+        "router-breakers-small",
+        Severity.WARNING,
+        "Each request in flight is one gRPC stream, as long as its response when that is learned from. Above the "
+        "cluster's max_requests or max_pending_requests (1,024 unless set) the filter fails open: all goes long.",
+        "circuit_breakers: {thresholds: [{max_pending_requests: 16384, max_requests: 16384}]} on the router's "
+        "cluster, at least the pools' requests in flight.",
+        _router_breakers_small,
+        "test_traps.py::test_more_requests_than_the_router_s_breaker_lets_through",
+    ),
+    Trap(
+        "router-breakers-large",
+        Severity.WARNING,
+        "Without a limit, requests pile up at a router that is too slow, each held until message_timeout, instead "
+        "of failing open at once.",
+        "max_requests: 16384 on the router's cluster (Istio's own is 4,294,967,295: a DestinationRule with "
+        "http2MaxRequests).",
+        _router_breakers_large,
+    ),
+    Trap(
+        "full-duplex-windows",
+        Severity.WARNING,
+        "All uploads share one connection for each of Envoy's threads. At 10,000 outbound frames a few dozen "
+        "large ones are taken for a flood, and every request on the connection fails; at windows of 16 MiB they "
+        "fill Envoy's memory.",
+        "http2_protocol_options: {initial_stream_window_size: 65536, max_outbound_frames: 1000000} on the "
+        "router's cluster.",
+        _full_duplex_windows,
+        "test_full_duplex.py::test_large_uploads_flood_at_a_low_limit",
+    ),
+    Trap(
+        "one-address-for-many-workers",
+        Severity.WARNING,
+        "Envoy opens one HTTP/2 connection for each of its threads and endpoints: behind one address some "
+        "processes of the router get all requests and others none.",
+        "One endpoint (port or Unix socket) for each process in the router's cluster.",
+        _one_address_for_many,
+    ),
+    Trap(
+        "cluster-ip",
+        Severity.WARNING,
+        "Fewest-requests-first among one address is no choice: connections, which last, decide which server gets"
+        " how much, and a router behind it gets all or nothing.",
+        "A headless Service (clusterIP: None) and type STRICT_DNS, or endpoints by EDS.",
+        _cluster_ip,
+        "test_traps.py::test_one_address_of_several_servers",
+    ),
+    Trap(
+        "slow-connect",
+        Severity.WARNING,
+        "A smaller pool whose node is gone swallows connections, and each of its requests waits so long (5 s "
+        "unless set, 10 s in Istio and Envoy Gateway) before the next pool gets it.",
+        "connect_timeout: 1s on the pool's cluster (Istio: DestinationRule tcp.connectTimeout; Envoy Gateway: "
+        "BackendTrafficPolicy timeout.tcp.connectTimeout).",
+        _slow_connect,
+        "test_repair.py::test_short_pool_that_swallows_connections",
+    ),
+)

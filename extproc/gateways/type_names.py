@@ -1,0 +1,22 @@
+"""The names of the messages that are packed in others."""
+
+from typing import Final
+
+__all__ = [
+    "EXT_PROC",
+    "EXT_PROC_PER_ROUTE",
+    "HEADER_MUTATION",
+    "HTTP_OPTIONS",
+    "MANAGER",
+    "PREVIOUS_PRIORITIES",
+    "ROUTER",
+]
+
+_PREFIX: Final = "type.googleapis.com/envoy.extensions."
+MANAGER: Final = _PREFIX + "filters.network.http_connection_manager.v3.HttpConnectionManager"
+EXT_PROC: Final = _PREFIX + "filters.http.ext_proc.v3.ExternalProcessor"
+EXT_PROC_PER_ROUTE: Final = _PREFIX + "filters.http.ext_proc.v3.ExtProcPerRoute"
+ROUTER: Final = _PREFIX + "filters.http.router.v3.Router"
+HEADER_MUTATION: Final = _PREFIX + "http.early_header_mutation.header_mutation.v3.HeaderMutation"
+HTTP_OPTIONS: Final = _PREFIX + "upstreams.http.v3.HttpProtocolOptions"
+PREVIOUS_PRIORITIES: Final = _PREFIX + "retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"

@@ -1,0 +1,120 @@
+"""Located values to Envoy's own messages, whatever their extensions; a misspelled field is named with its place.
+
+Each `@type` names a message, and its package is imported when it is met: of some thousand generated modules a
+file needs a dozen. A type that is not among them (a control plane's own, or newer than the messages) is left as it
+is and told of, since nothing of it can be checked.
+"""
+
+import re
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import Any, Final, TypeVar
+
+from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.message import Message
+
+from extproc.core.errors import ConfigurationError
+from extproc.gateways.sources import LocatedList, LocatedMap, Place
+
+__all__ = ["Places", "typed"]
+
+M = TypeVar("M", bound=Message)
+_TYPE: Final = re.compile(r"type\.googleapis\.com/((?:envoy|xds|udpa)(?:\.[a-z0-9_]+)+)\.[A-Z]\w*")
+_UNKNOWN_FIELD: Final = re.compile(r'Message type "([^"]+)" has no field named "([^"]+)" at "([^"]+)"')
+_OTHER: Final = re.compile(r".*?(?=\n|\.{3,}$|$)")
+_OPAQUE: Final = "type.googleapis.com/google.protobuf.Struct"
+
+
+class Places:
+    """Where the parts of a message were written, found by the path of their fields."""
+
+    def __init__(self, values: LocatedMap) -> None:
+        self._values = values
+
+    def of(self, path: tuple[str | int, ...]) -> Place:
+        """Return the place of what is at a path; of what is not written, that of what it would be in."""
+        value: Any = self._values
+        place = self._values.place
+        for step in path:
+            if isinstance(step, int):
+                if not isinstance(value, list) or step >= len(value):
+                    return place
+                value = value[step]
+            else:
+                key = next((key for key in (step, _camel(step)) if isinstance(value, dict) and key in value), None)
+                if key is None:
+                    return place
+                place = value.places.get(key, place) if isinstance(value, LocatedMap) else place
+                value = value[key]
+            if isinstance(value, LocatedMap | LocatedList):
+                place = value.place
+        return place
+
+
+def typed(values: LocatedMap, message: M, unknown: list[str], *, lenient: bool = False) -> M:
+    """Fill a message; types that cannot be known are added to `unknown`, with their place.
+
+    `lenient` takes fields that the messages do not have: of a running Envoy they are newer ones, not misspelled.
+    Raises ConfigurationError for a field that no message has, and for values of the wrong kind.
+    """
+    known = _known(values, unknown)
+    try:
+        return ParseDict(known, message, ignore_unknown_fields=lenient)
+    except ParseError as error:
+        raise ConfigurationError(_sentence(str(error), values), source=values.place.source) from error
+
+
+def _known(value: Any, unknown: list[str]) -> Any:  # noqa: ANN401
+    """Return the values with the modules of their types imported, and what has none made opaque."""
+    if isinstance(value, dict):
+        url = value.get("@type")
+        if isinstance(url, str) and not _import(url):
+            place = value.place if isinstance(value, LocatedMap) else Place()
+            unknown.append(f"{place}: {url.rpartition('/')[2]} is not a type of Envoy's that is known here")
+            return {"@type": _OPAQUE, "value": {}}
+        return {key: _known(item, unknown) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_known(item, unknown) for item in value]
+    return value
+
+
+def _import(url: str) -> bool:
+    if url.startswith("type.googleapis.com/google.protobuf."):
+        return True
+    found = _TYPE.fullmatch(url)
+    if found is None:
+        return False
+    name = found[1]
+    try:
+        package = import_module(name)
+        for module in iter_modules(package.__path__):
+            if module.name.endswith("_pb2"):
+                import_module(f"{name}.{module.name}")
+    except ImportError:
+        return False
+    return True
+
+
+def _sentence(said: str, values: LocatedMap) -> str:
+    found = _UNKNOWN_FIELD.search(said)
+    if found is None:
+        text = said.rpartition(" field: ")[2]
+        shortened = _OTHER.match(text)
+        return shortened[0] if shortened else text
+    kind, field, path = found.groups()
+    place = Places(values).of((*_steps(path), field))
+    return f"{place.path or path} ({place}): {kind.rpartition('.')[2]} has no field {field}"
+
+
+def _steps(path: str) -> tuple[str | int, ...]:
+    """Return the steps of a path as protobuf writes it, without the message's name it begins with."""
+    steps: list[str | int] = []
+    for step in re.findall(r"\[\d+\]|\[[^\]]+\]|[^.\[\]]+", path)[1:]:
+        inner = step.strip("[]")
+        steps.append(int(inner) if inner.isdigit() and step.startswith("[") else inner)
+    return tuple(steps)
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(word.capitalize() for word in rest)
