@@ -1,8 +1,8 @@
 """Envoy Gateway's manifests to what it makes of them for Envoy, as far as the traps look at it.
 
 Each HTTPRoute is a route (or several), in the Gateway API's order; what policies say of it goes into the route,
-its cluster and the connection manager, with Envoy Gateway's defaults. Source: Envoy Gateway's API reference and its
-`xds/translator`; `egctl experimental translate` shows the same. What comes out is a bootstrap, read like any.
+its cluster and the connection manager, with Envoy Gateway's defaults. Source: Envoy Gateway's API reference and
+its `xds/translator`; `egctl experimental translate` shows the same. A bootstrap comes out, read like any other.
 """
 
 from collections.abc import Iterator

@@ -92,6 +92,7 @@ class Processor:
     """send_body_without_waiting_for_header_response"""
     fails_open: bool
     message_timeout_ms: float
+    timeout_place: Place
     keeps_route: bool
     """The route is not chosen again, whatever the router says."""
     namespaces: frozenset[str]

@@ -35,6 +35,7 @@ def processor_of(name: str, part: Part[ExternalProcessor], wanted: Iterable[str]
         sends_body_at_once=message.send_body_without_waiting_for_header_response,
         fails_open=message.failure_mode_allow,
         message_timeout_ms=milliseconds(part, "message_timeout", MESSAGE_TIMEOUT_MS),
+        timeout_place=part.place_of("message_timeout"),
         keeps_route=retain or message.disable_clear_route_cache,
         namespaces=frozenset(message.metadata_options.receiving_namespaces.untyped),
         withheld=frozenset(name for name in wanted if not _forwarded(rules, name)),

@@ -62,15 +62,18 @@ def typed(values: LocatedMap, message: M, unknown: list[str], *, lenient: bool =
         return ParseDict(known, message, ignore_unknown_fields=lenient)
     except ParseError as error:
         raise ConfigurationError(_sentence(str(error), values), source=values.place.source) from error
+    except (AttributeError, TypeError, ValueError) as error:  # of values that it does not expect
+        raise ConfigurationError(f"not of the kind that Envoy has: {error}", source=values.place.source) from error
 
 
 def _known(value: Any, unknown: list[str]) -> Any:  # noqa: ANN401
     """Return the values with the modules of their types imported, and what has none made opaque."""
-    if isinstance(value, dict):
+    if isinstance(value, LocatedMap):
         url = value.get("@type")
-        if isinstance(url, str) and not _import(url):
-            place = value.place if isinstance(value, LocatedMap) else Place()
-            unknown.append(f"{place}: {url.rpartition('/')[2]} is not a type of Envoy's that is known here")
+        if url is not None and not isinstance(url, str):
+            raise ConfigurationError(f"{value.place}: @type is no name of a message")
+        if url is not None and not _import(url):
+            unknown.append(f"{value.place}: {url.rpartition('/')[2]} is not a type of Envoy's that is known here")
             return {"@type": _OPAQUE, "value": {}}
         return {key: _known(item, unknown) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,16 +1,13 @@
 """What clients and pools prove who they are with does not leave Envoy towards the router."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import grpc
 import httpx
 import pytest
-from envoy.service.ext_proc.v3.external_processor_pb2 import HeadersResponse, ProcessingRequest, ProcessingResponse
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from tests.envoy.harness.building import addresses
+from tests.envoy.harness.eavesdropper import Eavesdropper, told
 from tests.envoy.harness.gateway import Document, Gateway, virtual_host
 from tests.envoy.harness.pools import MODEL, Pools
 from tests.envoy.harness.raw import chat_body
@@ -24,48 +21,12 @@ SECRETS = {
 }
 
 
-class Eavesdropper:
-    """A processor that notes what it is told.
-
-    A stream is closed at its first message; but a request without a body is let go, and its response's head heard.
-    """
-
-    def __init__(self) -> None:
-        self.messages: list[bytes] = []
-        self._server = grpc.server(ThreadPoolExecutor(2))
-        handlers = {"Process": grpc.stream_stream_rpc_method_handler(self._process)}
-        service = "envoy.service.ext_proc.v3.ExternalProcessor"
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
-        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
-        healths = health.HealthServicer()
-        healths.set(service, health_pb2.HealthCheckResponse.SERVING)
-        health_pb2_grpc.add_HealthServicer_to_server(healths, self._server)
-        self._server.start()
-
-    def stop(self) -> None:
-        """Stop listening."""
-        self._server.stop(None).wait()
-
-    def _process(self, requests: Iterator[bytes], _: grpc.ServicerContext) -> Iterator[bytes]:
-        self.messages.append(next(requests))
-        if ProcessingRequest.FromString(self.messages[-1]).request_headers.end_of_stream:
-            yield ProcessingResponse(request_headers=HeadersResponse()).SerializeToString()
-            self.messages.append(next(requests))
-
-
 @pytest.fixture
 def eavesdropper() -> Iterator[Eavesdropper]:
     """Run one, until the test ends."""
     eavesdropper = Eavesdropper()
     yield eavesdropper
     eavesdropper.stop()
-
-
-def told(message: bytes) -> set[str]:
-    """Return the names of the headers in a message."""
-    request = ProcessingRequest.FromString(message)
-    phase = request.request_headers if request.HasField("request_headers") else request.response_headers
-    return {header.key for header in phase.headers.headers}
 
 
 def test_credentials_stay_in_envoy(eavesdropper: Eavesdropper, pools: Pools, mode: str, tmp_path: Path) -> None:

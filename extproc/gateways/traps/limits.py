@@ -22,9 +22,9 @@ def _message_timeout(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for each in gateway.processors:
         given = f"message_timeout is {each.message_timeout_ms:g} ms"
         if each.modes.request_body == "STREAMED" and each.message_timeout_ms < deadline + ROOM_MS:
-            yield Hit(each.place, f"{given}, exchange.deadline_ms {deadline}")
+            yield Hit(each.timeout_place, f"{given}, exchange.deadline_ms {deadline}")
         if each.modes.request_body == "FULL_DUPLEX_STREAMED" and each.message_timeout_ms < PAUSE_MS:
-            yield Hit(each.place, f"{given} in full duplex")
+            yield Hit(each.timeout_place, f"{given} in full duplex")
 
 
 def _buffer_below_early_decision(gateway: Gateway, router: Router) -> Iterator[Hit]:

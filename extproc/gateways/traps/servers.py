@@ -72,7 +72,8 @@ def _slow_connect(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for route in pool_routes(gateway, router):
         cluster = gateway.clusters.get(route.clusters[0])
         first = gateway.clusters.get(cluster.members[0]) if cluster and cluster.members else cluster
-        if first and gateway.retry(route) and first.connect_timeout_ms > MAX_CONNECT_MS:
+        repaired = gateway.retry(route) and len(gateway.priorities(route)) > 1
+        if first and repaired and first.connect_timeout_ms > MAX_CONNECT_MS:
             what = f"waits {first.connect_timeout_ms / 1000:g} s for a connection"
             yield Hit(first.place, f'cluster "{first.name}" of route "{route.name}" {what}')
 

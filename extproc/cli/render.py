@@ -1,0 +1,45 @@
+"""`dualpool render`: the configuration of a gateway, or of the pools' servers, that fits the router's."""
+
+import argparse
+import sys
+from pathlib import Path
+
+__all__ = ["add"]
+
+KINDS = {
+    "envoy": "a bootstrap of Envoy's",
+    "vllm": "a command for each pool's servers",
+}
+MODES = ("streamed", "buffered", "full-duplex")
+
+
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command's parser."""
+    parser = subparsers.add_parser(
+        "render",
+        help="write the gateway's configuration that fits the router's",
+        description="Writes, to stdout, what fits a configuration of the router: its pools, limits, times and "
+        "header names. Needs dualpool[render], but for vllm.",
+    )
+    parser.add_argument("kind", choices=KINDS, help="; ".join(f"{kind}: {what}" for kind, what in KINDS.items()))
+    parser.add_argument("--config", type=Path, help="the router's configuration file; all settings have defaults")
+    parser.add_argument("--mode", choices=MODES, default="streamed", help="envoy: how bodies come to the router")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from extproc.config.loading import load, parse  # noqa: PLC0415  (other commands start faster without these)
+    from extproc.core.errors import ConfigurationError  # noqa: PLC0415
+    from extproc.gateways.render.numbers import Mode, Numbers  # noqa: PLC0415
+    from extproc.gateways.render.vllm import render_vllm  # noqa: PLC0415
+
+    configuration = load(options.config) if options.config else parse("")
+    if options.kind == "vllm":
+        sys.stdout.write(render_vllm(configuration))
+        return 0
+    try:
+        from extproc.gateways.render.envoy import render_envoy  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"{error.name} is not installed: pip install 'dualpool[render]'") from error
+    sys.stdout.write(render_envoy(Numbers(configuration, Mode(options.mode))))
+    return 0

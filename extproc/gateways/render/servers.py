@@ -1,0 +1,145 @@
+"""Envoy's clusters, as its own message types: the pools, a pool and those after it, and the router."""
+
+from datetime import timedelta
+from typing import Final
+
+from envoy_data_plane.envoy.config.cluster.v3 import (
+    CircuitBreakers,
+    CircuitBreakersThresholds,
+    Cluster,
+    ClusterCommonLbConfig,
+    ClusterCustomClusterType,
+    ClusterDiscoveryType,
+    ClusterLbPolicy,
+    OutlierDetection,
+)
+from envoy_data_plane.envoy.config.core.v3 import (
+    Address,
+    HealthCheck,
+    HealthCheckGrpcHealthCheck,
+    Http2ProtocolOptions,
+    Pipe,
+    SocketAddress,
+)
+from envoy_data_plane.envoy.config.endpoint.v3 import (
+    ClusterLoadAssignment,
+    Endpoint,
+    LbEndpoint,
+    LocalityLbEndpoints,
+)
+from envoy_data_plane.envoy.extensions.clusters.aggregate.v3 import ClusterConfig
+from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
+    HttpProtocolOptions,
+    HttpProtocolOptionsExplicitHttpConfig,
+)
+from envoy_data_plane.envoy.type.v3 import Percent
+from envoy_data_plane.google.protobuf import Any
+
+from extproc.core.placing.policy import Pool
+from extproc.gateways.render.numbers import Mode, Numbers
+
+__all__ = ["HEALTH", "IN_FLIGHT", "aggregate", "clusters"]
+
+POOL_PORTS_FROM: Final = 8001
+IN_FLIGHT: Final = 8_192
+STREAMS: Final = 16_384
+REPAIRS: Final = 1_024
+HEALTH: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
+_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+def clusters(numbers: Numbers) -> list[Cluster]:
+    """Return all clusters: pools, pools with those after them, the router."""
+    pools = [_pool(numbers, each, at) for at, each in enumerate(numbers.configuration.pools)]
+    repaired = [aggregate(numbers, each) for each in numbers.smaller_pools]
+    return [*pools, *repaired, _router(numbers)]
+
+
+def aggregate(numbers: Numbers, pool: Pool, names: list[str] | None = None) -> Cluster:
+    """Return the cluster of a pool and those after it; `names` are those of its members, if not the pools' own."""
+    members = names or [numbers.cluster_of(each) for each in numbers.next_pools(pool)]
+    return Cluster(
+        name=numbers.repaired_cluster_of(pool),
+        connect_timeout=timedelta(seconds=1),
+        lb_policy=ClusterLbPolicy.CLUSTER_PROVIDED,
+        cluster_type=ClusterCustomClusterType(
+            name="envoy.clusters.aggregate", typed_config=Any.pack(ClusterConfig(clusters=members))
+        ),
+        circuit_breakers=_breakers(CircuitBreakersThresholds(max_retries=REPAIRS)),
+    )
+
+
+def _pool(numbers: Numbers, pool: Pool, at: int) -> Cluster:
+    limits = CircuitBreakersThresholds(
+        max_connections=IN_FLIGHT, max_pending_requests=IN_FLIGHT, max_requests=IN_FLIGHT
+    )
+    name = numbers.cluster_of(pool)
+    return Cluster(
+        name=name,
+        type=ClusterDiscoveryType.STRICT_DNS,
+        connect_timeout=timedelta(seconds=1),
+        lb_policy=ClusterLbPolicy.LEAST_REQUEST,
+        circuit_breakers=_breakers(limits),
+        load_assignment=_assigned(name, ("127.0.0.1", POOL_PORTS_FROM + at)),
+    )
+
+
+def _router(numbers: Numbers) -> Cluster:
+    full_duplex = numbers.mode is Mode.FULL_DUPLEX
+    http2 = Http2ProtocolOptions(
+        initial_stream_window_size=65_536 if full_duplex else None,
+        max_outbound_frames=1_000_000 if full_duplex else None,
+    )
+    explicit = HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2)
+    limits = CircuitBreakersThresholds(max_connections=1_024, max_pending_requests=STREAMS, max_requests=STREAMS)
+    address = numbers.router_address
+    panic = ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0.0))
+    return Cluster(
+        name="dualpool",
+        type=ClusterDiscoveryType.STRICT_DNS if address[1] else ClusterDiscoveryType.STATIC,
+        connect_timeout=timedelta(milliseconds=250),
+        lb_policy=ClusterLbPolicy.LEAST_REQUEST,
+        typed_extension_protocol_options={_OPTIONS: Any.pack(HttpProtocolOptions(explicit_http_config=explicit))},
+        circuit_breakers=_breakers(limits),
+        common_lb_config=panic if full_duplex else None,
+        outlier_detection=_outliers() if full_duplex else None,
+        health_checks=[_health(numbers)],
+        load_assignment=_assigned("dualpool", address),
+    )
+
+
+def _health(numbers: Numbers) -> HealthCheck:
+    return HealthCheck(
+        timeout=timedelta(seconds=1),
+        interval=numbers.health_interval,
+        no_traffic_interval=numbers.health_interval,
+        unhealthy_threshold=1,
+        healthy_threshold=1,
+        grpc_health_check=HealthCheckGrpcHealthCheck(service_name=HEALTH),
+    )
+
+
+def _outliers() -> OutlierDetection:
+    return OutlierDetection(
+        split_external_local_origin_errors=True,
+        consecutive_local_origin_failure=1,
+        interval=timedelta(milliseconds=500),
+        base_ejection_time=timedelta(seconds=1),
+        max_ejection_time=timedelta(seconds=1),
+        max_ejection_percent=100,
+    )
+
+
+def _breakers(thresholds: CircuitBreakersThresholds) -> CircuitBreakers:
+    return CircuitBreakers(thresholds=[thresholds])
+
+
+def _assigned(name: str, address: tuple[str, int]) -> ClusterLoadAssignment:
+    host, port = address
+    where = (
+        Address(socket_address=SocketAddress(address=host, port_value=port))
+        if port
+        else Address(pipe=Pipe(path=host))
+    )
+    endpoint = LbEndpoint(endpoint=Endpoint(address=where))
+    return ClusterLoadAssignment(cluster_name=name, endpoints=[LocalityLbEndpoints(lb_endpoints=[endpoint])])

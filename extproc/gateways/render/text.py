@@ -1,0 +1,123 @@
+"""Plain values as YAML: blocks, and a comment above what it explains.
+
+Short mappings and lists of words stand on one line, as people write them. A comment is found by the end of the
+path to its setting, so that it need not know all of it: `dualpool.connect_timeout` is the cluster's of that name.
+"""
+
+import json
+import re
+import textwrap
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+__all__ = ["documents_of", "yaml_of"]
+
+WIDTH: Final = 118
+_FLOW: Final = 90
+_PLAIN: Final = re.compile(r"[A-Za-z/.][A-Za-z0-9 _./()|,*+=<>-]*(?<! )")
+# What YAML 1.1 or 1.2 takes for something else than a word.
+_OTHER: Final = re.compile(r"(?i)y|n|yes|no|on|off|true|false|null|~|[-+.]?[0-9.]+.*|\.inf|\.nan")
+
+
+def yaml_of(value: Mapping[str, Any], comments: Mapping[str, str], top: str = "") -> str:
+    """Return a document, with `top` as the comment that it begins with."""
+    head = [*_comment(top, ""), ""] if top else []
+    return "\n".join([*head, *_mapping(value, comments, "", ())]) + "\n"
+
+
+def documents_of(documents: list[tuple[Mapping[str, Any], str]], comments: Mapping[str, str]) -> str:
+    """Return several documents in one text, each with the comment that it begins with."""
+    parts = ["\n".join([*_comment(top, ""), *_mapping(each, comments, "", ())]) for each, top in documents]
+    return "\n---\n".join(parts) + "\n"
+
+
+def _mapping(
+    value: Mapping[str, Any], comments: Mapping[str, str], indent: str, path: tuple[str, ...]
+) -> Iterator[str]:
+    for key, item in value.items():
+        here = (*path, key)
+        yield from _comment(_found(comments, here), indent)
+        name = _scalar(key)
+        flow = _flow(item)
+        short = flow is not None and len(indent) + len(name) + len(flow) < _FLOW
+        if not isinstance(item, Mapping | list) or (short and not _commented(comments, here, item)):
+            yield f"{indent}{name}: {flow}"
+        elif isinstance(item, Mapping):
+            yield f"{indent}{name}:"
+            yield from _mapping(item, comments, f"{indent}  ", here)
+        else:
+            yield f"{indent}{name}:"
+            yield from _list(item, comments, f"{indent}  ", here)
+
+
+def _list(value: list[Any], comments: Mapping[str, str], indent: str, path: tuple[str, ...]) -> Iterator[str]:
+    for item in value:
+        here = (*path, _named(item))
+        yield from _comment(_found(comments, here), indent)
+        flow = _flow(item)
+        short = flow is not None and len(indent) + len(flow) < _FLOW
+        if not isinstance(item, Mapping | list) or (short and not _commented(comments, here, item)):
+            yield f"{indent}- {flow}"
+            continue
+        lines = list(_mapping(item, comments, f"{indent}  ", here))
+        # A comment of the first key stands above the dash.
+        while lines[0].lstrip().startswith("#"):
+            yield lines.pop(0)[2:]
+        yield f"{indent}- {lines[0].lstrip()}"
+        yield from lines[1:]
+
+
+def _named(item: Any) -> str:  # noqa: ANN401
+    return str(item.get("name", "")) if isinstance(item, Mapping) else str(item)
+
+
+def _flow(value: Any) -> str | None:  # noqa: ANN401
+    """Return a value on one line, None for one that is better read on several."""
+    if isinstance(value, Mapping):
+        inner = {key: _flow(item) for key, item in value.items()}
+        if len(inner) > 3 or any(item is None for item in inner.values()) or "@type" in inner:  # noqa: PLR2004  (readable)
+            return None
+        return "{" + ", ".join(f"{_scalar(key)}: {item}" for key, item in inner.items()) + "}"
+    if isinstance(value, list):
+        items = [_flow(item) for item in value]
+        if any(item is None for item in items) or any(isinstance(item, Mapping) for item in value[1:]):
+            return None
+        return "[" + ", ".join(map(str, items)) + "]"
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> str:  # noqa: ANN401
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, str):
+        return json.dumps(value)
+    if re.fullmatch(r"\d+\.\d+s", value):
+        return value.rstrip("s").rstrip("0").rstrip(".") + "s"
+    plain = _PLAIN.fullmatch(value) and not _OTHER.fullmatch(value) and ", " not in value
+    plain = plain or re.fullmatch(r"\d+m?s", value)
+    return value if plain else json.dumps(value, ensure_ascii=False)
+
+
+def _found(comments: Mapping[str, str], path: tuple[str, ...]) -> str:
+    ends = (".".join(path[at:]) for at in range(len(path)))
+    return next((comments[end] for end in ends if end in comments), "")
+
+
+def _commented(comments: Mapping[str, str], path: tuple[str, ...], value: Any) -> bool:  # noqa: ANN401
+    """Whether something within a value has a comment, which needs a line of its own."""
+    if isinstance(value, Mapping):
+        inner = [((*path, key), item) for key, item in value.items()]
+    elif isinstance(value, list):
+        inner = [((*path, _named(item)), item) for item in value]
+    else:
+        return False
+    return any(_found(comments, here) or _commented(comments, here, item) for here, item in inner)
+
+
+def _comment(text: str, indent: str) -> list[str]:
+    start = f"{indent}# "
+    return [
+        line
+        for part in text.splitlines()
+        for line in textwrap.wrap(part, WIDTH, initial_indent=start, subsequent_indent=start) or [f"{indent}#"]
+    ]

@@ -1,0 +1,39 @@
+"""How to start the pools' servers so that they fit the router's pools.
+
+A pool without `max_model_len` has no head-room: the router then goes by the upper bound alone. The head-room that
+is recommended is a quarter (docs/pools.md); it is told here, and never silently put into the flags, since the router
+has to know of it, too.
+"""
+
+from extproc.config.schema import Configuration
+from extproc.core.placing.policy import Pool
+
+__all__ = ["render_vllm"]
+
+# A KV cache of one size holds as many sequences as are short: 16 of 65,536 tokens, 128 of 8,192.
+TOKENS_IN_FLIGHT = 1 << 20
+MOST_SEQUENCES = 1_024
+
+
+def render_vllm(configuration: Configuration) -> str:
+    """Return a command for each pool, smallest first."""
+    return "\n".join(_command(pool, default=pool is configuration.pools[-1]) for pool in configuration.pools)
+
+
+def _command(pool: Pool, *, default: bool) -> str:
+    sequences = min(MOST_SEQUENCES, max(1, TOKENS_IN_FLIGHT // pool.max_budget_tokens))
+    lines = [f"# {pool.name}: budgets up to {pool.max_budget_tokens:,} tokens{_room(pool, default=default)}"]
+    if not default:
+        lines.append("# --max-num-seqs: as many as fit the cache that holds the largest pool's; measure yours.")
+    flags = f"--max-model-len {pool.context_tokens} --max-num-seqs {sequences}"
+    return "\n".join([*lines, f"vllm serve MODEL {flags} --port 8000", ""])
+
+
+def _room(pool: Pool, *, default: bool) -> str:
+    room = pool.context_tokens - pool.max_budget_tokens
+    if room:
+        return f", and head-room of {room:,} for what an estimate is wrong by"
+    if default:
+        return ""
+    recommended = pool.max_budget_tokens * 5 // 4
+    return f"; no head-room (recommended: max_model_len: {recommended}, here and in the router's pools)"

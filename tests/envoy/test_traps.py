@@ -1,0 +1,301 @@
+"""What each trap of `dualpool check envoy` does on the real Envoy, where no other test shows it.
+
+The patches are those in which the unit tests have the checker find the trap: so it cannot drift from what is true.
+"""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from extproc.cli.main import main
+from tests.envoy.harness.building import Build, addresses
+from tests.envoy.harness.caller import Caller
+from tests.envoy.harness.calls import LONG_TEXT, SHORT_TEXT, chat
+from tests.envoy.harness.eavesdropper import Eavesdropper, told
+from tests.envoy.harness.gateway import (
+    Document,
+    Gateway,
+    cluster,
+    connection_manager,
+    envoy_binary,
+    ext_proc,
+    moved_to,
+)
+from tests.envoy.harness.polling import eventually
+from tests.envoy.harness.pools import MODEL, REFUSED_TOKENS, Pools
+from tests.envoy.harness.raw import RawClient, chat_body
+from tests.envoy.harness.router import TENANT_HEADER, RouterProcess
+from tests.traps.bitten import BITTEN, MODES, bitten, endpoint_picker
+
+JSON = {"content-type": "application/json"}
+BODY = chat_body(MODEL, SHORT_TEXT, max_tokens=16)
+
+Bitten = Callable[..., Caller]
+
+
+@pytest.fixture
+def bite(build: Build, router: RouterProcess) -> Bitten:
+    """Start an Envoy with one trap in it, before the shared router and the shared pools unless told otherwise."""
+
+    def start(trap: str, then: Callable[[Document], None] | None = None, pools: Pools | None = None) -> Caller:
+        def change(document: Document) -> None:
+            BITTEN[trap](document)
+            if then is not None:
+                then(document)
+
+        return build(MODES.get(trap, "streamed"), change=change, pools=pools, router=router)
+
+    return start
+
+
+@pytest.fixture
+def eavesdropper() -> Iterator[Eavesdropper]:
+    """Run a processor that notes what it is told, until the test ends."""
+    eavesdropper = Eavesdropper()
+    yield eavesdropper
+    eavesdropper.stop()
+
+
+def post(caller: Caller, body: bytes = BODY, **headers: str) -> httpx.Response:
+    """Send a chat request as it is."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return caller.http.post("/v1/chat/completions", content=body, headers=JSON | named)
+
+
+def test_default_route_to_the_short_pool(bite: Bitten) -> None:
+    """A long prompt ends in the short pool, which refuses it: the client's error."""
+    response = post(bite("default-route-not-largest"), chat_body(MODEL, LONG_TEXT, max_tokens=16))
+    assert ("short", 400) == (response.headers["x-served-by"], response.status_code)
+
+
+def test_short_route_behind_the_default_one(bite: Bitten) -> None:
+    """The router decides for short, and no request ever gets there."""
+    caller = bite("pool-without-route")
+    assert "long" == chat(caller, SHORT_TEXT)["x-served-by"]
+    assert ["short"] == [entry["pool"] for entry in caller.access_log()]
+
+
+def refused(caller: Caller, **headers: str) -> httpx.Response:
+    """Send what the router takes for short, and the short pool of the tests refuses."""
+    return post(caller, chat_body(MODEL, SHORT_TEXT, max_tokens=REFUSED_TOKENS), **headers)
+
+
+def test_refusal_without_a_retry(bite: Bitten) -> None:
+    """The short pool's 400 is the client's."""
+    response = refused(bite("repair-missing"))
+    assert ("short", 400) == (response.headers["x-served-by"], response.status_code)
+
+
+def test_retry_without_previous_priorities(bite: Bitten) -> None:
+    """The request is tried twice in the short pool, and refused twice."""
+    caller = bite("repair-same-pool")
+    response = refused(caller)
+    assert ("short", 400) == (response.headers["x-served-by"], response.status_code)
+    assert ["short", "short"] == [pool for pool, _ in caller.received()]
+
+
+def test_more_repairs_than_the_breaker_lets_through(bite: Bitten) -> None:
+    """Of many refusals at the same time some are the clients'."""
+    caller = bite("repair-limit")
+    with ThreadPoolExecutor(12) as threads:
+        # Slow, so that the retries are all at once.
+        statuses = list(threads.map(lambda _: refused(caller, x_emulate_fault="slow=0.5").status_code, range(12)))
+    assert {200, 400} == set(statuses)
+    assert caller.stack.gateway.statistic("cluster.short_then_long.upstream_rq_retry_overflow") > 0
+
+
+def test_route_timeout_cuts_a_response(bite: Bitten) -> None:
+    """A response that takes longer than the route's timeout is Envoy's own 504."""
+    assert 504 == post(bite("response-cut"), x_emulate_fault="slow=3").status_code
+
+
+def refusal(document: Document, folder: Path) -> str:
+    """Return what Envoy says against a configuration."""
+    path = folder / "envoy.json"
+    path.write_text(json.dumps(document))
+    command = [envoy_binary(), "--mode", "validate", "-c", str(path), "--log-level", "error"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode != 0
+    return result.stdout + result.stderr
+
+
+def test_envoy_refuses_full_duplex_without_trailers(tmp_path: Path) -> None:
+    """The file is not valid, in Envoy's own words."""
+    assert "trailer" in refusal(bitten("full-duplex-without-trailers"), tmp_path)
+
+
+def first_and_last(caller: Caller) -> tuple[float, float]:
+    """Return when the first and the last piece of a streamed response came, in seconds."""
+    body = chat_body(MODEL, SHORT_TEXT, max_tokens=60, min_tokens=60, ignore_eos=True, stream=True)
+    begun = time.monotonic()
+    with caller.http.stream("POST", "/v1/chat/completions", content=body, headers=JSON) as response:
+        times = [time.monotonic() - begun for _ in response.iter_raw()]
+    return times[0], times[-1]
+
+
+def test_buffered_response_holds_a_stream_back(bite: Bitten, slow_pools: Pools) -> None:
+    """All of a stream comes at its end, in one piece."""
+    first, last = first_and_last(bite("response-buffered", pools=slow_pools))
+    assert last - first < last / 4
+
+
+def test_route_cache_that_is_kept(bite: Bitten) -> None:
+    """The header is set, the pool sees it, and the route is the long one all the same."""
+    caller = bite("route-cache-kept")
+    assert "long" == chat(caller, SHORT_TEXT)["x-served-by"]
+    ((_, received),) = caller.received()
+    assert "short" == received.headers["x-token-budget-pool"]
+
+
+def test_router_down_and_failing_closed(build: Build) -> None:
+    """With the router down, every request is an error."""
+    caller = build("streamed", change=BITTEN["fail-closed"])
+    caller.stack.router.kill()
+    assert post(caller).status_code >= 500
+
+
+def test_namespace_that_is_not_received(bite: Bitten) -> None:
+    """Requests are routed, and the access log knows nothing of it."""
+    caller = bite("namespace-dropped")
+    assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
+    assert [None] == [entry["pool"] for entry in caller.access_log()]
+
+
+def test_tenant_that_is_not_forwarded(bite: Bitten) -> None:
+    """A router without the path routes nothing; one without the tenant learns under no tenant's name."""
+
+    def no_tenant(document: Document) -> None:
+        patterns = ext_proc(document)["forward_rules"]["allowed_headers"]["patterns"]
+        patterns[:] = [each for each in patterns if each != {"exact": TENANT_HEADER}] + [{"exact": ":path"}]
+
+    assert "long" == chat(bite("headers-not-forwarded"), SHORT_TEXT)["x-served-by"]
+    caller = bite("headers-not-forwarded", no_tenant)
+    assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
+    assert 0 == caller.observations()
+
+
+def test_deadline_behind_the_message_timeout(bite: Bitten) -> None:
+    """A slow upload fails open undecided instead of being decided: no reason, and a failure is counted."""
+    caller = bite("message-timeout")
+    timeouts = "http.ingress.ext_proc.message_timeouts"
+    with RawClient(caller.stack.gateway.port) as client:
+        client.head(f"{caller.root}/v1/chat/completions", content_length=str(len(BODY)))
+        client.send(BODY[:50])
+        eventually(lambda: caller.stack.gateway.statistic(timeouts) == 1, "Envoy gives the router up")
+        client.send(BODY[50:])
+        assert "long" == client.response().getheader("x-served-by")
+    assert [None] == [entry["reason"] for entry in caller.access_log()]
+
+
+def test_buffer_below_what_the_router_holds(bite: Bitten) -> None:
+    """A body between the two limits waits in vain: decided at the deadline, not by its length."""
+    caller = bite("buffer-below-early-decision")
+    text = "word " * 60_000  # 300 KB: above Envoy's limit here, below what the router holds
+    assert "long" == post(caller, chat_body("other", text, max_tokens=16)).headers["x-served-by"]
+    assert "deadline" == caller.access_log()[0]["reason"]
+
+
+def test_body_over_the_message_limit(build: Build) -> None:
+    """The message is refused by gRPC, and the filter fails open: the body is whole, and nobody has decided.
+
+    The same trap with smaller numbers: the gateway holds 32 MiB, and the router takes 1 MiB in a message.
+    """
+    caller = build("buffered", listen={"address": "127.0.0.1:0", "max_message_bytes": 1 << 20})
+    response = post(caller, chat_body(MODEL, "word " * 400_000, max_tokens=16))
+    assert "long" == response.headers["x-served-by"]
+    assert [None] == [entry["reason"] for entry in caller.access_log()]
+
+
+def test_claim_that_is_not_stripped(build: Build) -> None:
+    """With the router down, a client that claims to be short is believed."""
+    caller = build("streamed", change=BITTEN["spoofable-header"])
+    caller.stack.router.kill()
+    assert "short" == post(caller, **{"x-token-budget-pool": "short"}).headers["x-served-by"]
+
+
+def test_router_asked_over_http_1(bite: Bitten) -> None:
+    """No message reaches the router, and all goes long."""
+    caller = bite("router-without-http2")
+    assert "long" == chat(caller, SHORT_TEXT)["x-served-by"]
+    assert [None] == [entry["reason"] for entry in caller.access_log()]
+
+
+def test_more_requests_than_the_router_s_breaker_lets_through(bite: Bitten, slow_pools: Pools) -> None:
+    """Of many requests at the same time most are never decided."""
+    caller = bite("router-breakers-small", pools=slow_pools)
+    with ThreadPoolExecutor(12) as threads:
+        served = [each.headers["x-served-by"] for each in threads.map(lambda _: post(caller), range(12))]
+    assert "long" in served
+    assert caller.stack.gateway.statistic("cluster.dualpool.upstream_rq_pending_overflow") > 0
+
+
+def test_one_address_of_several_servers(tmp_path: Path) -> None:
+    """A LOGICAL_DNS cluster is one address at a time: Envoy does not even take two servers in it."""
+    document = bitten("cluster-ip")
+    (locality,) = cluster(document, "pool_short")["load_assignment"]["endpoints"]
+    locality["lb_endpoints"] *= 2
+    assert "LOGICAL_DNS clusters must have a single" in refusal(document, tmp_path)
+
+
+def test_compressor_behind_the_router(
+    build: Build, pools: Pools, eavesdropper: Eavesdropper, tmp_path: Path
+) -> None:
+    """The router gets what the pool sent uncompressed with a content-encoding."""
+    gateway = Gateway("streamed", addresses(eavesdropper.address, pools), tmp_path, BITTEN["compressor-after"])
+    try:
+        httpx.get(f"{gateway.url}/v1/models", headers={"accept-encoding": "gzip"}).raise_for_status()
+    finally:
+        gateway.terminate()
+    _, message = eavesdropper.messages
+    assert "content-encoding" in told(message)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_picker_before_the_router(
+    build: Build,
+    router: RouterProcess,
+    eavesdropper: Eavesdropper,
+    before: bool,  # noqa: FBT001
+) -> None:
+    """A picker before the router is asked when nothing is decided yet; one behind it knows the pool."""
+
+    def with_picker(document: Document) -> None:
+        endpoint_picker(document, "picker", before=before)
+        moved_to(document, "picker", eavesdropper.address)
+        (picker,) = (each for each in connection_manager(document)["http_filters"] if each["name"] == "picker")
+        # What this one does with bodies is not the question.
+        picker["typed_config"]["processing_mode"] = {"request_body_mode": "NONE"}
+
+    caller = build("streamed", change=with_picker, router=router)
+    assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
+    (message,) = eavesdropper.messages
+    assert before == ("x-token-budget-pool" not in told(message))
+
+
+def test_authentication_behind_the_router(bite: Bitten, router: RouterProcess) -> None:
+    """A request that is refused was counted and decided all the same."""
+    before = router.metric("dualpool_requests_total")
+    caller = bite("auth-after")
+    assert 403 == post(caller).status_code
+    assert before + 1 == router.metric("dualpool_requests_total")
+
+
+def test_a_running_envoy_is_checked(build: Build, capsys: pytest.CaptureFixture[str]) -> None:
+    """--live finds the trap in what Envoy says of itself; with --router it goes by what the router says."""
+    caller = build("streamed", change=BITTEN["fail-closed"], exchange={"deadline_ms": 450})
+    admin, router = str(caller.stack.gateway.admin.base_url), str(caller.stack.router.admin.base_url)
+
+    def found(*arguments: str) -> list[str]:
+        assert 1 == main(["check", "envoy", "--live", admin, *arguments, "--json"])
+        findings = json.loads(capsys.readouterr().out)["found"]
+        assert all(each["source"] == admin and each["path"].startswith("configs[") for each in findings)
+        return [each["trap"] for each in findings]
+
+    assert ["fail-closed"] == found()
+    assert ["fail-closed", "message-timeout"] == sorted(found("--router", router))

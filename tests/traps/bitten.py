@@ -1,0 +1,298 @@
+"""A patch for each trap, named after it: what it takes to make a file of `envoy/` bite, and nothing else.
+
+The unit tests see that the checker finds this trap in what is patched, and no other; the tests on the real Envoy
+run the same patches, and see what they do there.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+from tests.envoy.harness.gateway import (
+    Document,
+    cluster,
+    connection_manager,
+    ext_proc,
+    load,
+    route,
+    virtual_host,
+)
+
+__all__ = ["BITTEN", "MODES", "Bite", "bitten", "endpoint_picker"]
+
+Bite = Callable[[Document], None]
+KINDS = "type.googleapis.com/envoy.extensions"
+EXT_PROC = "envoy.filters.http.ext_proc"
+
+
+def insert(document: Document, name: str, kind: str, *, before: bool, **settings: Any) -> None:
+    """Put a filter right before the router's, or right behind it."""
+    filters = connection_manager(document)["http_filters"]
+    at = [each["name"] for each in filters].index(EXT_PROC)
+    config = {"@type": f"{KINDS}.filters.http.{kind}", **settings}
+    filters.insert(at if before else at + 1, {"name": name, "typed_config": config})
+
+
+def retries_on_default_route(document: Document) -> None:
+    """Have what Istio gives to routes that say nothing of retries."""
+    route(document, "long")["route"]["retry_policy"] = {"retry_on": "connect-failure,refused-stream,unavailable"}
+
+
+def default_route_not_largest(document: Document) -> None:
+    """Let what is unsure go to the short pool."""
+    route(document, "long")["route"]["cluster"] = "pool_short"
+
+
+def pool_without_route(document: Document) -> None:
+    """Put the route that takes everything before the short pool's."""
+    routes = virtual_host(document)["routes"]
+    routes.insert(0, routes.pop())
+
+
+def repair_missing(document: Document) -> None:
+    """Leave the short pool's word the last."""
+    del route(document, "short")["route"]["retry_policy"]
+
+
+def repair_same_pool(document: Document) -> None:
+    """Retry, wherever."""
+    # A copy: in the file another route has the same policy.
+    policy = deepcopy(route(document, "short")["route"]["retry_policy"])
+    del policy["retry_priority"]
+    route(document, "short")["route"]["retry_policy"] = policy
+
+
+def repair_limit(document: Document) -> None:
+    """Have Envoy's own limit of retries."""
+    del cluster(document, "short_then_long")["circuit_breakers"]
+
+
+def response_cut(document: Document) -> None:
+    """Give a whole response a second."""
+    for name in ("short", "long"):
+        route(document, name)["route"]["timeout"] = "1s"
+
+
+def upgrade_hangs(document: Document) -> None:
+    """Send requests for another protocol to the router, too."""
+    connection_manager(document)["upgrade_configs"] = [{"upgrade_type": "websocket"}]
+    virtual_host(document)["routes"].remove(route(document, "upgrade"))
+
+
+def headers_skipped(document: Document) -> None:
+    """Send no request headers."""
+    ext_proc(document)["processing_mode"]["request_header_mode"] = "SKIP"
+
+
+def body_not_sent(document: Document) -> None:
+    """Send no body."""
+    ext_proc(document)["processing_mode"]["request_body_mode"] = "NONE"
+
+
+def streamed_without_flag(document: Document) -> None:
+    """Forget the flag."""
+    del ext_proc(document)["send_body_without_waiting_for_header_response"]
+
+
+def buffered_partial(document: Document) -> None:
+    """Hold the body up to the limit, and send what there is then."""
+    ext_proc(document)["processing_mode"]["request_body_mode"] = "BUFFERED_PARTIAL"
+
+
+def full_duplex_without_trailers(document: Document) -> None:
+    """Give all bytes away, but not the trailers."""
+    ext_proc(document)["processing_mode"]["request_trailer_mode"] = "SKIP"
+
+
+def response_buffered(document: Document) -> None:
+    """Hold the response until it has ended."""
+    ext_proc(document)["processing_mode"]["response_body_mode"] = "BUFFERED"
+
+
+def route_cache_kept(document: Document) -> None:
+    """Choose the route once."""
+    ext_proc(document)["route_cache_action"] = "RETAIN"
+
+
+def fail_closed(document: Document) -> None:
+    """Have Envoy's own way with a router that is down."""
+    del ext_proc(document)["failure_mode_allow"]
+
+
+def namespace_dropped(document: Document) -> None:
+    """Receive no metadata."""
+    del ext_proc(document)["metadata_options"]
+
+
+def headers_not_forwarded(document: Document) -> None:
+    """Keep the path from the router."""
+    rules = ext_proc(document)["forward_rules"]["allowed_headers"]
+    rules["patterns"] = [each for each in rules["patterns"] if each != {"exact": ":path"}]
+
+
+def message_timeout(document: Document) -> None:
+    """Give the router less time than it gives a body."""
+    ext_proc(document)["message_timeout"] = "0.1s"
+
+
+def buffer_below_early_decision(document: Document) -> None:
+    """Hold less of a body than the router waits for."""
+    document["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] = 65_536
+
+
+def buffer_below_body_cap(document: Document) -> None:
+    """Hold what Envoy Gateway does by default."""
+    virtual_host(document)["request_body_buffer_limit"] = 32_768
+
+
+def message_limit(document: Document) -> None:
+    """Hold more of a body than the router takes in one message."""
+    virtual_host(document)["request_body_buffer_limit"] = 128 << 20
+    length = route(document, "very_large_body")["match"]["headers"][0]
+    length["range_match"]["start"] = (128 << 20) + 1
+
+
+def head_limits(document: Document) -> None:
+    """Have Envoy's own limits of heads."""
+    manager = connection_manager(document)
+    del manager["max_request_headers_kb"], manager["common_http_protocol_options"]
+
+
+def spoofable_header(document: Document) -> None:
+    """Let the client's word pass."""
+    del connection_manager(document)["early_header_mutation_extensions"]
+
+
+def router_without_http2(document: Document) -> None:
+    """Ask the router over HTTP/1.1."""
+    del cluster(document, "dualpool")["typed_extension_protocol_options"]
+
+
+def router_breakers_small(document: Document) -> None:
+    """Ask about one request at a time."""
+    thresholds = [{"max_requests": 1, "max_pending_requests": 1}]
+    cluster(document, "dualpool")["circuit_breakers"]["thresholds"] = thresholds
+
+
+def router_breakers_large(document: Document) -> None:
+    """Have Istio's own limit, which is none."""
+    cluster(document, "dualpool")["circuit_breakers"]["thresholds"][0]["max_requests"] = 2**32 - 1
+
+
+def full_duplex_windows(document: Document) -> None:
+    """Have Envoy's own windows."""
+    (options,) = cluster(document, "dualpool")["typed_extension_protocol_options"].values()
+    options["explicit_http_config"]["http2_protocol_options"] = {}
+
+
+def cluster_ip(document: Document) -> None:
+    """Use one address of a pool at a time."""
+    cluster(document, "pool_short")["type"] = "LOGICAL_DNS"
+
+
+def slow_connect(document: Document) -> None:
+    """Wait for a connection as long as Envoy does by itself."""
+    del cluster(document, "pool_short")["connect_timeout"]
+
+
+def duplicate_filter_name(document: Document) -> None:
+    """Call an endpoint picker's filter what ours is called."""
+    endpoint_picker(document, EXT_PROC, before=False)
+
+
+def decompressor_before(document: Document) -> None:
+    """Decompress bodies before the router sees them."""
+    library = {"@type": f"{KINDS}.compression.gzip.decompressor.v3.Gzip"}
+    gzip = {"decompressor_library": {"name": "gzip", "typed_config": library}}
+    insert(document, "decompressor", "decompressor.v3.Decompressor", before=True, **gzip)
+
+
+def compressor_after(document: Document) -> None:
+    """Compress responses before the router sees them."""
+    library = {"@type": f"{KINDS}.compression.gzip.compressor.v3.Gzip"}
+    gzip = {"compressor_library": {"name": "gzip", "typed_config": library}}
+    insert(document, "compressor", "compressor.v3.Compressor", before=False, **gzip)
+
+
+def endpoint_picker_before(document: Document) -> None:
+    """Ask an endpoint picker before the router."""
+    endpoint_picker(document, "picker", before=True)
+
+
+def endpoint_picker(document: Document, name: str, *, before: bool) -> None:
+    """Add a second ext_proc filter, which asks a cluster of its own."""
+    clusters = document["static_resources"]["clusters"]
+    clusters.append(deepcopy(cluster(document, "dualpool")) | {"name": "picker"})
+    clusters[-1]["load_assignment"]["cluster_name"] = "picker"
+    service = {"envoy_grpc": {"cluster_name": "picker"}}
+    modes = {"request_body_mode": "FULL_DUPLEX_STREAMED", "request_trailer_mode": "SEND"}
+    settings = {"grpc_service": service, "processing_mode": modes}
+    insert(document, name, "ext_proc.v3.ExternalProcessor", before=before, **settings)
+
+
+def rate_limit_before(document: Document) -> None:
+    """Limit what arrives before a pool is chosen."""
+    bucket = {"max_tokens": 1, "fill_interval": "60s"}
+    percent = {"default_value": {"numerator": 100}}
+    limit = {"stat_prefix": "limit", "token_bucket": bucket, "filter_enabled": percent, "filter_enforced": percent}
+    insert(document, "limit", "local_ratelimit.v3.LocalRateLimit", before=True, **limit)
+
+
+def auth_after(document: Document) -> None:
+    """Refuse everybody, but after the router was asked."""
+    insert(document, "rbac", "rbac.v3.RBAC", before=False, rules={"action": "ALLOW", "policies": {}})
+
+
+MODES = {
+    "upgrade-hangs": "buffered",
+    "full-duplex-without-trailers": "full-duplex",
+    "buffer-below-body-cap": "buffered",
+    "message-limit": "buffered",
+    "full-duplex-windows": "full-duplex",
+}
+_BITES: tuple[Bite, ...] = (
+    retries_on_default_route,
+    default_route_not_largest,
+    pool_without_route,
+    repair_missing,
+    repair_same_pool,
+    repair_limit,
+    response_cut,
+    upgrade_hangs,
+    headers_skipped,
+    body_not_sent,
+    streamed_without_flag,
+    buffered_partial,
+    full_duplex_without_trailers,
+    response_buffered,
+    route_cache_kept,
+    fail_closed,
+    namespace_dropped,
+    headers_not_forwarded,
+    message_timeout,
+    buffer_below_early_decision,
+    buffer_below_body_cap,
+    message_limit,
+    head_limits,
+    spoofable_header,
+    router_without_http2,
+    router_breakers_small,
+    router_breakers_large,
+    full_duplex_windows,
+    cluster_ip,
+    slow_connect,
+    duplicate_filter_name,
+    decompressor_before,
+    compressor_after,
+    endpoint_picker_before,
+    rate_limit_before,
+    auth_after,
+)
+BITTEN: dict[str, Bite] = {bite.__name__.replace("_", "-"): bite for bite in _BITES}
+
+
+def bitten(trap: str) -> Document:
+    """Return the file of `envoy/` with one trap in it."""
+    document = load(MODES.get(trap, "streamed"))
+    BITTEN[trap](document)
+    return document
