@@ -1,10 +1,10 @@
 """What a model believes of one request: the estimate, its doubt, and the limits that no tokenizer passes."""
 
-from dataclasses import replace
 from math import exp, log, sqrt
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from extproc.core.estimator.belief import Belief, believe
 from extproc.core.estimator.features import features, structure_tokens
