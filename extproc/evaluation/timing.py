@@ -1,9 +1,11 @@
 """What one estimate costs: medians, in microseconds of CPU, of calls on a model that has learned."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 from time import thread_time_ns
+
+from msgspec.structs import replace
 
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.protocol import LearnedState
