@@ -72,7 +72,7 @@ class Stack:
             "short pool": self.short_url,
             "long pool": self.long_url,
             "router": self.router["grpc"],
-            "router's admin": f"http://{self.router['admin']}",
+            "live page": f"http://{self.router['admin']}",
             "logs": str(self.folder),
         }
 

@@ -24,6 +24,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from extproc.core.errors import ConfigurationError
 from extproc.server.admin import PAGES, AdminPages
+from extproc.server.live import Live
 
 __all__ = ["Admin"]
 
@@ -38,12 +39,19 @@ log = logging.getLogger("dualpool")
 
 
 class Admin:
-    """A listening server for some of the pages; `address` is where, with the real port.
+    """A listening server for some of the pages, and the live page; `address` is where, with the real port.
 
     Raises ConfigurationError, with the setting's name, when it cannot listen.
     """
 
-    def __init__(self, setting: str, address: str, pages: AdminPages, paths: Collection[str] = PAGES) -> None:
+    def __init__(
+        self,
+        setting: str,
+        address: str,
+        pages: AdminPages,
+        paths: Collection[str] = PAGES,
+        live: Live | None = None,
+    ) -> None:
         host, _, port = address.rpartition(":")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
@@ -52,7 +60,7 @@ class Admin:
             raise ConfigurationError(f"{setting}: {address!r} cannot be bound: {error}") from error
         bound_to, bound_port = self._socket.getsockname()[:2]
         self.address = f"{host}:{bound_port}"
-        app: ASGIApp = _app(pages, paths)
+        app: ASGIApp = _app(pages, paths, live)
         if ipaddress.ip_address(bound_to).is_loopback:
             app = _OwnNamesOnly(app)
         self._server = _Server(app)
@@ -165,7 +173,7 @@ class _OwnNamesOnly:
         await app(scope, receive, send)
 
 
-def _app(pages: AdminPages, paths: Collection[str]) -> Starlette:
+def _app(pages: AdminPages, paths: Collection[str], live: Live | None) -> Starlette:
     def answer(request: Request) -> Response:
         try:
             status, content_type, body = pages.page(request.scope["path"])
@@ -175,9 +183,11 @@ def _app(pages: AdminPages, paths: Collection[str]) -> Starlette:
         return Response(body, status, media_type=content_type)
 
     def not_found(_request: Request, _error: Any) -> Response:  # noqa: ANN401  (Starlette's type is too wide)
-        return PlainTextResponse(f"paths: {' '.join(paths)}\n", 404)
+        return PlainTextResponse(f"paths: {' '.join(route.path for route in routes)}\n", 404)
 
-    return Starlette(routes=[Route(path, answer) for path in paths], exception_handlers={404: not_found})
+    routes = [Route(path, answer) for path in paths]
+    routes += [] if live is None else live.routes()
+    return Starlette(routes=routes, exception_handlers={404: not_found})
 
 
 def _names_this_machine(host: str) -> bool:

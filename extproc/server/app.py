@@ -25,11 +25,13 @@ from extproc.server.deadlines import Sweep
 from extproc.server.grpc_core import UNIMPLEMENTED, Call, Core
 from extproc.server.health import EXT_PROC_SERVICE, Health
 from extproc.server.listening import listen, listen_for_probes
+from extproc.server.live import About, Live
 from extproc.server.loop import Loop
 from extproc.server.streams import Streams
 from extproc.telemetry.fan_out import FanOut
 from extproc.telemetry.log import LogListener
 from extproc.telemetry.metrics import Metrics
+from extproc.telemetry.recent import Recent
 from extproc.wire.decode import Decoder
 from extproc.wire.encode import Encoder
 
@@ -84,7 +86,17 @@ class App:
             self.router.placer.estimator.state,
             config_json,
         )
-        self._admins = [Admin("admin.address", configuration.admin.address, pages)]
+        about = About(
+            __version__, configuration.mode.value, configuration.pools, configuration.estimator.byteclass.epsilon
+        )
+        recent = Recent()
+        live = Live(
+            lambda: about,
+            metrics.collect,
+            recent,
+            lambda watched: self.loop.tell(lambda: (listener.add if watched else listener.remove)(recent)),
+        )
+        self._admins = [Admin("admin.address", configuration.admin.address, pages, live=live)]
         self.admin_address = self._admins[0].address
         if probes := configuration.admin.probes_address:
             self._admins.append(Admin("admin.probes_address", probes, pages, PROBES))

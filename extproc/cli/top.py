@@ -1,0 +1,124 @@
+"""`dualpool top`: what the live page shows, in a terminal."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from extproc.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+__all__ = ["add"]
+
+MAX_LINE_BYTES = 1024 * 1024
+SILENT_S = 10.0
+RECENT = 12
+Event = dict[str, Any]  # as server/live.py sends it
+
+
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command's parser."""
+    parser = subparsers.add_parser(
+        "top",
+        help="what a running router does, in a terminal",
+        description="Shows pools, models and the latest decisions of a running router, once a second, until "
+        "Ctrl-C. The same is on its admin port's first page.",
+    )
+    parser.add_argument(
+        "address", nargs="?", default="127.0.0.1:9090", help="admin address (default: %(default)s)"
+    )
+    parser.add_argument("--once", action="store_true", help="print what there is now, and end")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from rich.console import Console  # noqa: PLC0415  (other commands start faster without)
+    from rich.live import Live  # noqa: PLC0415
+
+    events = _events(options.address)
+    if options.once:
+        Console().print(screen(next(events), []))
+        return 0
+    recent: list[dict[str, Any]] = []
+    try:
+        with Live(auto_refresh=False, screen=True) as live:
+            for event in events:
+                recent = [*recent, *event["recent"]][-RECENT:]
+                live.update(screen(event, recent), refresh=True)
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def _events(address: str) -> Iterator[Event]:
+    """Yield the router's events; raises ConfigurationError when it is not there, or goes."""
+    url = f"{address if '://' in address else f'http://{address}'}".rstrip("/") + "/live"
+    try:
+        with urlopen(url, timeout=SILENT_S) as response:  # noqa: S310  (the user's own address)
+            while line := response.readline(MAX_LINE_BYTES):
+                if line.startswith(b"data: "):
+                    yield json.loads(line[6:])
+    except (OSError, URLError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise ConfigurationError(f"{url}: {reason}; is it a router's admin address?") from error
+    raise ConfigurationError(f"{url}: the router has closed the stream")
+
+
+def screen(event: Event, recent: list[dict[str, Any]]) -> "RenderableType":
+    """Return one second's picture."""
+    from rich.console import Group  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    about, figures = event["about"], event["figures"]
+    window = "since it started" if event["since_start"] else "of the last 5 minutes"
+    head = f"dualpool {about['version']} {about['mode']}: {event['per_s']:.1f} decisions/s; figures {window}"
+    trouble = [f"{what} ({cause}): {count:,.0f}" for what, cause, count in figures["trouble"]]
+    return Group(
+        Text(head, style="bold"),
+        _pools(about["pools"], event),
+        _models(figures["models"]),
+        _recent(recent),
+        Text("\n".join(trouble) or "nothing that should not happen", style="bold red" if trouble else "green"),
+    )
+
+
+def _pools(pools: list[dict[str, Any]], event: Event) -> "Table":
+    table = _table("pool", "routed up to", "share", "per s")
+    for pool, did, now in zip(pools, event["figures"]["pools"], event["by_pool"], strict=True):
+        table.add_row(pool["name"], f"{pool['max_budget_tokens']:,}", f"{did['share']:.1%}", f"{now:.1f}")
+    return table
+
+
+def _models(models: list[dict[str, Any]]) -> "Table":
+    table = _table("model", "per s", "off the default", "error p50", "error p90", "bound / truth", "beyond it")
+    for each in models:
+        shares = (_share(each[name]) for name in ("routed", "error_p50", "error_p90"))
+        bound = "-" if each["bound_ratio"] is None else f"{each['bound_ratio']:.2f}"
+        table.add_row(each["name"] or "-", f"{each['per_s']:.1f}", *shares, bound, _share(each["under_counted"]))
+    return table
+
+
+def _recent(recent: list[dict[str, Any]]) -> "Table":
+    table = _table("api", "bytes", "prompt", "bound", "budget", "pool", "reason")
+    for each in reversed(recent):
+        tokens = ("-" if each[name] is None else f"{each[name]:,.0f}" for name in ("estimate", "bound", "budget"))
+        table.add_row(each["api"], f"{each['body_bytes']:,}", *tokens, each["pool"], each["reason"])
+    return table
+
+
+def _table(*columns: str) -> "Table":
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    return table
+
+
+def _share(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"

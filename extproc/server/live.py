@@ -1,0 +1,174 @@
+"""The live page: what the router does while it does it, as one HTML page and a stream of server-sent events.
+
+Nothing is looked at while nobody watches. While somebody does, the metrics are looked at once a second, whatever
+the number of viewers, and each look becomes one event that all of them get. Decisions by themselves are kept only
+then, too.
+"""
+
+import asyncio
+import base64
+import hashlib
+import re
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from importlib import resources
+from typing import Final
+
+import msgspec
+from prometheus_client import Metric
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from extproc.core.placing.policy import Pool
+from extproc.telemetry.figures import Figures, Look, figures_between, look_at
+from extproc.telemetry.recent import Recent, Shown
+
+__all__ = ["About", "Live"]
+
+EVERY_S: Final = 1.0
+WINDOW_S: Final = 300.0
+# Until so much was seen, everything since the start says more.
+SHORTEST_WINDOW_S: Final = 60.0
+VIEWERS: Final = 8
+PAGE: Final = resources.files("extproc.server").joinpath("live.html").read_text("utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What does not change while the router runs."""
+
+    version: str
+    mode: str
+    pools: tuple[Pool, ...]
+    epsilon: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """One second: rates of this second by pool, and the figures of the window."""
+
+    about: About
+    per_s: float
+    by_pool: tuple[float, ...]
+    since_start: bool
+    figures: Figures
+    gauges: dict[str, float]
+    recent: list[Shown]
+
+
+class Live:
+    """The page and its stream. `watch` is called with True when the first viewer comes, and False after the last.
+
+    `metrics` is called on the thread that serves the page; `recent` is None where decisions are not at hand.
+    """
+
+    def __init__(
+        self,
+        about: Callable[[], About],
+        metrics: Callable[[], Iterable[Metric]],
+        recent: Recent | None,
+        watch: Callable[[bool], None],
+    ) -> None:
+        self._about = about
+        self._metrics = metrics
+        self._recent = recent
+        self._watch = watch
+        self._start = Look(time.monotonic(), {})
+        self._looks: deque[Look] = deque()
+        self._viewers: set[asyncio.Queue[bytes]] = set()
+        self._ticking: asyncio.Task[None] | None = None
+        self._shown = 0
+
+    def routes(self) -> list[Route]:
+        """Return the page's addresses."""
+        return [Route("/", self._page), Route("/live", self._stream)]
+
+    def _page(self, _request: Request) -> Response:
+        return Response(PAGE, media_type="text/html", headers=HEADERS)
+
+    async def _stream(self, _request: Request) -> Response:
+        if len(self._viewers) >= VIEWERS:
+            return PlainTextResponse(f"{VIEWERS} viewers watch already\n", 503)
+        return StreamingResponse(
+            self._events(), media_type="text/event-stream", headers={"cache-control": "no-store"}
+        )
+
+    async def _events(self) -> AsyncIterator[bytes]:
+        # One event is waited for at a time: who reads slowly misses some, and none is kept for him.
+        events: asyncio.Queue[bytes] = asyncio.Queue(1)
+        self._viewers.add(events)
+        if self._ticking is None:
+            self._watch(True)  # noqa: FBT003  (a switch)
+            self._ticking = asyncio.create_task(self._tick_while_watched())
+        try:
+            while True:
+                yield await events.get()
+        finally:
+            self._viewers.discard(events)
+
+    async def _tick_while_watched(self) -> None:
+        try:
+            while self._viewers:
+                event = await asyncio.to_thread(self._event)
+                for viewer in self._viewers:
+                    if viewer.full():
+                        viewer.get_nowait()
+                    viewer.put_nowait(event)
+                await asyncio.sleep(EVERY_S)
+        finally:
+            self._ticking = None
+            self._watch(False)  # noqa: FBT003  (a switch)
+
+    def _event(self) -> bytes:
+        about = self._about()
+        names = [pool.name for pool in about.pools]
+        now = look_at(self._metrics(), time.monotonic())
+        while self._looks and now.at_s - self._looks[0].at_s > WINDOW_S:
+            self._looks.popleft()
+        last = self._looks[-1] if self._looks else now
+        moment = figures_between(last, now, names)
+        covered = bool(self._looks) and now.at_s - self._looks[0].at_s >= SHORTEST_WINDOW_S
+        window = self._looks[0] if covered else self._start
+        self._looks.append(now)
+        recent = [] if self._recent is None else self._recent.since(self._shown)
+        self._shown = max([self._shown, *(each.number for each in recent)])
+        event = _Event(
+            about=about,
+            per_s=moment.per_s,
+            by_pool=tuple(pool.per_s for pool in moment.pools),
+            since_start=not covered,
+            figures=figures_between(window, now, names),
+            gauges=_gauges(now),
+            recent=recent,
+        )
+        return b"data: " + msgspec.json.encode(event) + b"\n\n"
+
+
+def _gauges(look: Look) -> dict[str, float]:
+    """Return the gauges that have no labels, or one: `name` or `name label`."""
+    found = {}
+    for name, values in look.samples.items():
+        if not name.endswith(("_total", "_bucket", "_count", "_sum", "_created", "_info", "_per_token")):
+            for labels, value in values.items():
+                if len(labels) <= 1 and name.startswith("dualpool_"):
+                    found[" ".join([name, *(text for _, text in labels)])] = value
+    return found
+
+
+def _hash_of_the_script() -> str:
+    script = re.search("<script>(.*?)</script>", PAGE, re.DOTALL)
+    assert script is not None, "the page has a script"
+    return base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
+
+
+# Nothing but this page's own script runs in it, and it talks to nobody else.
+HEADERS: Final = {
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; img-src data:; "
+    f"script-src 'sha256-{_hash_of_the_script()}'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}

@@ -1,0 +1,189 @@
+"""The live page: its stream says what happens, in a browser, too; nobody pays for it while nobody watches."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from shutil import which
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+
+from extproc.cli.main import main
+from extproc.config.loading import parse
+from extproc.server.live import PAGE, VIEWERS
+from tests.grpc.served import App
+
+Router = Callable[..., Any]
+CHAT = b'{"model":"m","messages":[{"role":"user","content":"How are you, all of you?"}],"max_tokens":9}'
+USAGE = b'{"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":7,"completion_tokens":3}}'
+PROBED = """
+listen: {address: '127.0.0.1:0'}
+admin: {address: '127.0.0.1:0', probes_address: '127.0.0.1:0'}
+drain_s: 0
+"""
+CHROMIUM = which("chromium") or which("chromium-browser")
+WITHIN_S = 20.0
+
+
+async def learn_once(app: App, call: type[Any]) -> None:
+    """Send one exchange that is learned from."""
+    async with grpc.aio.insecure_channel(app.grpc_address) as channel:
+        stream = call(channel)
+        await stream.headers()
+        await stream.body(CHAT)
+        await stream.response_headers()
+        await stream.response_body(USAGE)
+        while await stream.read() is not None:
+            pass
+
+
+@asynccontextmanager
+async def watching(app: App) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+    """Watch a router as the page does."""
+    async with httpx.AsyncClient() as client, client.stream("GET", f"http://{app.admin_address}/live") as response:
+        assert 200 == response.status_code
+        assert response.headers["content-type"].startswith("text/event-stream")
+
+        async def events() -> AsyncIterator[dict[str, Any]]:
+            async for line in response.aiter_lines():
+                if line.startswith("data: "):
+                    yield json.loads(line[6:])
+
+        yield events()
+
+
+def test_a_viewer_sees_the_decisions_that_are_made(router: Router, call: type[Any]) -> None:
+    """Figures since the start, and each decision once; a request's text is in no event."""
+
+    async def scenario() -> None:
+        async with router() as app:
+            await learn_once(app, call)
+            async with watching(app) as events:
+                first = await asyncio.wait_for(anext(events), WITHIN_S)
+                assert first["since_start"]
+                assert 1 == first["figures"]["reasons"]["fits"]
+                assert [] == first["recent"]
+                assert ["short", "long"] == [pool["name"] for pool in first["about"]["pools"]]
+                await learn_once(app, call)
+                recent: list[dict[str, Any]] = []
+                async with asyncio.timeout(WITHIN_S):
+                    while not recent:
+                        event = await anext(events)
+                        recent += event["recent"]
+                assert ["short"] == [each["pool"] for each in recent]
+                assert 2 == event["figures"]["reasons"]["fits"]
+                assert "How are you" not in json.dumps(event)
+
+    asyncio.run(scenario())
+
+
+def test_nothing_is_recorded_while_nobody_watches(
+    router: Router, call: type[Any], eventually: Callable[..., Any]
+) -> None:
+    """The listener comes with the first viewer and goes with the last."""
+
+    async def scenario() -> None:
+        async with router() as app:
+            listener = app.router.listener
+            before = len(listener._listeners)
+            async with watching(app) as events:
+                await asyncio.wait_for(anext(events), WITHIN_S)
+                await eventually(lambda: len(listener._listeners) == before + 1)
+            await eventually(lambda: len(listener._listeners) == before)
+            await learn_once(app, call)
+
+    asyncio.run(scenario())
+
+
+def test_viewers_are_capped(router: Router) -> None:
+    """One more than there may be is told so; the others go on."""
+
+    async def scenario() -> None:
+        async with router() as app, contextlib.AsyncExitStack() as stack:
+            streams = [await stack.enter_async_context(watching(app)) for _ in range(VIEWERS)]
+            async with httpx.AsyncClient() as client:
+                refused = await client.get(f"http://{app.admin_address}/live")
+            assert 503 == refused.status_code
+            for events in streams:
+                await asyncio.wait_for(anext(events), WITHIN_S)
+
+    asyncio.run(scenario())
+
+
+def test_the_page_is_small_and_talks_to_nobody_else() -> None:
+    """Under 60 KB; its policy allows its own script alone. Probes' port does not have it."""
+
+    async def scenario() -> None:
+        app = App(parse(PROBED))
+        await app.start()
+        async with httpx.AsyncClient() as client:
+            page = await client.get(f"http://{app.admin_address}/")
+            probes = app._admins[1].address
+            statuses = [(await client.get(f"http://{probes}/{path}")).status_code for path in ("", "live")]
+        await app.stop()
+        assert [404, 404] == statuses
+        assert PAGE == page.text
+        assert len(page.content) < 60_000
+        assert "script-src 'sha256-" in page.headers["content-security-policy"]
+
+    asyncio.run(scenario())
+
+
+def test_top_prints_it_once(router: Router, call: type[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    """`dualpool top --once` has pools, models and what should not happen."""
+
+    async def scenario() -> None:
+        async with router() as app:
+            await learn_once(app, call)
+            assert 0 == await asyncio.to_thread(main, ["top", app.admin_address, "--once"])
+
+    asyncio.run(scenario())
+    printed = capsys.readouterr().out
+    assert "short" in printed
+    assert "nothing that should not happen" in printed
+
+
+def test_top_says_when_there_is_no_router(capsys: pytest.CaptureFixture[str]) -> None:
+    """One sentence, and exit 2."""
+    assert 2 == main(["top", "127.0.0.1:1"])
+    assert "is it a router's admin address?" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_browser_shows_it_and_axe_finds_nothing(router: Router, call: type[Any], scheme: str) -> None:
+    """In a real Chromium as wide as a phone: figures, an empty console, and nothing that axe-core objects to."""
+    api = pytest.importorskip("playwright.async_api", reason="the browser is driven by playwright")
+    axe = pytest.importorskip("axe_playwright_python.async_playwright")
+
+    async def scenario() -> None:
+        async with router() as app, api.async_playwright() as driver:
+            browser = await driver.chromium.launch(
+                executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+            )
+            page = await browser.new_page(color_scheme=scheme, viewport={"width": 390, "height": 844})
+            said: list[str] = []
+            page.on("console", lambda message: said.append(message.text))
+            page.on("pageerror", lambda error: said.append(str(error)))
+            await learn_once(app, call)
+            await page.goto(f"http://{app.admin_address}/")
+            await page.locator("#models tr").first.wait_for(timeout=60_000)
+            await learn_once(app, call)
+            await page.locator("#recent tr").first.wait_for(timeout=60_000)
+            assert "100.0 %" in await page.inner_text("#pools")
+            width = await page.evaluate("document.documentElement.scrollWidth")
+            assert width <= 390
+            await page.focus("#threshold")
+            before = await page.inner_text("#at")
+            await page.keyboard.press("ArrowRight")
+            assert before != await page.inner_text("#at")
+            results = await axe.Axe().run(page)
+            assert 0 == results.violations_count, results.generate_report()
+            assert [] == said
+            await browser.close()
+
+    asyncio.run(scenario())

@@ -1,0 +1,134 @@
+"""What the live page shows is what happened between two looks at the metrics."""
+
+import pytest
+from msgspec.structs import replace
+from prometheus_client import CollectorRegistry
+
+from extproc.core.estimator.protocol import CategoryKey, Estimate, Learning, Source
+from extproc.core.facts import Api
+from extproc.core.listener import Listener, Misconfiguration, Observation
+from extproc.core.placing.budget import TokenBudget
+from extproc.core.placing.decision import Decision, Mode
+from extproc.core.placing.policy import Pool, Reason
+from extproc.core.usage import Usage
+from extproc.telemetry.fan_out import FanOut
+from extproc.telemetry.figures import Look, figures_between, look_at
+from extproc.telemetry.metrics import Metrics
+from extproc.telemetry.recent import MOST, Recent
+
+SHORT, LONG = Pool("short", 100), Pool("long", 1_000)
+POOLS = ("short", "long")
+NOTHING = Look(0.0, {})
+ESTIMATE = Estimate(
+    90.0, 120.0, 50, output_declared=True, source=Source.LEARNED, category=CategoryKey("m", "latin")
+)
+DECISION = Decision(
+    pool=SHORT,
+    reason=Reason.FITS,
+    mode=Mode.ENFORCE,
+    routed=True,
+    api=Api.CHAT,
+    model="m",
+    estimate=ESTIMATE,
+    budget=TokenBudget(90, 120, 50, 1, 90),
+    body_bytes=400,
+)
+LEARNED = Learning(0.9, under_counted=False, bytes_per_token=4.2)
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    """Return metrics that nobody scrapes."""
+    return Metrics(CollectorRegistry(), max_models=20, max_categories=2)
+
+
+def test_rates_and_shares_are_of_the_time_in_between(metrics: Metrics) -> None:
+    """What was counted before the first look is not shown again."""
+    for _ in range(5):
+        metrics.decided(DECISION)
+    first = look_at(metrics.collect(), 10.0)
+    for _ in range(3):
+        metrics.decided(DECISION)
+    metrics.decided(replace(DECISION, pool=LONG, reason=Reason.TOO_LONG, routed=False))
+    found = figures_between(first, look_at(metrics.collect(), 12.0), POOLS)
+
+    assert 2.0 == found.per_s
+    assert [("short", 1.5, 0.75), ("long", 0.5, 0.25)] == [(p.name, p.per_s, p.share) for p in found.pools]
+    assert {"fits": 3.0, "too_long": 1.0} == dict(found.reasons)
+    (model,) = found.models
+    assert 0.75 == model.routed
+    assert 4 == sum(count for _, count in found.budgets)
+
+
+def test_errors_are_folded_about_one(metrics: Metrics) -> None:
+    """Nine of ten estimates within 2 %, one at half of the truth and beyond its bound."""
+    for ratio in (1.01,) * 5 + (0.99,) * 4 + (0.55,):
+        metrics.succeeded(DECISION)
+        metrics.decided(DECISION)
+        learning = replace(LEARNED, ratio=ratio, under_counted=ratio < 0.9)
+        metrics.observed(Observation(DECISION, SHORT, Usage(100, 5, 0), learning))
+    found = figures_between(NOTHING, look_at(metrics.collect(), 1.0), POOLS)
+
+    assert 10 == found.observed
+    assert 1 == found.under_counted
+    (model,) = found.models
+    assert model.error_p50 == pytest.approx(0.01)
+    assert model.error_p90 == pytest.approx(0.01)
+    assert model.under_counted == pytest.approx(0.1)
+    assert model.bound_ratio is not None
+    assert 1.15 < model.bound_ratio <= 1.2
+
+
+def test_a_router_that_has_done_nothing_shows_nothing(metrics: Metrics) -> None:
+    """Unknown is None, not zero; pools are there all the same."""
+    found = figures_between(NOTHING, look_at(metrics.collect(), 1.0), POOLS)
+    assert 0.0 == found.per_s
+    assert ["short", "long"] == [pool.name for pool in found.pools]
+    assert not (found.models or found.errors or found.trouble)
+    assert found.kept_share is None
+
+
+def test_a_counter_that_began_anew_is_counted_from_zero(metrics: Metrics) -> None:
+    """A worker that was replaced does not make rates negative."""
+    before = look_at(metrics.collect(), 0.0)
+    metrics.decided(DECISION)
+    high = look_at(metrics.collect(), 1.0)
+    fallen = {name: {labels: value + 7 for labels, value in rows.items()} for name, rows in high.samples.items()}
+    found = figures_between(Look(0.0, fallen), high, POOLS)
+    assert 1.0 == found.per_s
+    assert 1.0 == figures_between(before, high, POOLS).per_s
+
+
+def test_what_should_not_happen_is_named_with_its_cause(metrics: Metrics) -> None:
+    """Misconfigured gateways and our own exceptions are told; a client that left is not."""
+    metrics.misconfigured(Misconfiguration.NO_REQUEST_HEADERS)
+    metrics.failed(RuntimeError())
+    metrics.undecided["gateway_left",] += 1
+    found = figures_between(NOTHING, look_at(metrics.collect(), 1.0), POOLS)
+    assert {("no_request_headers", 1.0), ("RuntimeError", 1.0)} == {each[1:] for each in found.trouble}
+
+
+def test_the_latest_decisions_are_kept_and_no_more() -> None:
+    """Each has its number, so that a viewer is told of each once."""
+    recent = Recent()
+    for _ in range(MOST + 5):
+        recent.decided(DECISION)
+    shown = recent.since(MOST)
+    assert [MOST + 1, MOST + 2, MOST + 3, MOST + 4, MOST + 5] == [each.number for each in shown]
+    assert MOST == len(recent.since(0))
+    assert (400, 90.0, 120.0, 170.0) == (shown[0].body_bytes, shown[0].estimate, shown[0].bound, shown[0].budget)
+
+
+def test_a_listener_comes_and_goes() -> None:
+    """Nobody is asked while nobody listens, and adding the same one twice makes no echo."""
+    heard = FanOut([])
+    heard.decided(DECISION)
+    recent = Recent()
+    heard.add(recent)
+    heard.add(recent)
+    heard.decided(DECISION)
+    heard.remove(recent)
+    heard.remove(recent)
+    heard.decided(DECISION)
+    assert 1 == len(recent.since(0))
+    assert heard.decided.__func__ is Listener.decided  # type: ignore[attr-defined]
