@@ -4,7 +4,10 @@ Values go into `raw_value`: Envoy leaves a header empty that is set through `val
 request only together with `clear_route_cache`.
 """
 
-from envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
+import struct
+from typing import Final
+
+from envoy.config.core.v3.base_pb2 import HeaderValueOption
 from envoy.service.ext_proc.v3.external_processor_pb2 import (
     BodyMutation,
     BodyResponse,
@@ -14,7 +17,6 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
     StreamedBodyResponse,
     TrailersResponse,
 )
-from google.protobuf.struct_pb2 import Value
 
 from extproc.core.exchange.events import (
     ContinueBody,
@@ -36,8 +38,9 @@ METADATA_NAMESPACE = "dualpool"
 class Encoder:
     """Encodes replies; holds the header names.
 
-    Decisions differ in little but the estimate: one message for each (pool, reason, mode, source) is made once,
-    and the estimate is written into it. All of them come from closed sets, so the messages are few.
+    Decisions differ in little but the estimate: one message for each (pool, reason, mode, source) and length of the
+    estimate in digits is serialised once, and the numbers are filled in. All of them come from closed sets, so the
+    messages are few.
     """
 
     def __init__(self, names: HeaderNames) -> None:
@@ -46,75 +49,84 @@ class Encoder:
 
     def encode(self, reply: Reply) -> bytes:
         """Return the message of a reply; Close and Abort have none."""
-        match reply:
-            case ContinueHeaders(phase, None):
-                return _HEADERS[phase]
-            case ContinueBody(phase, None):
-                return _BODY[phase]
-            case ContinueHeaders(_, Decision() as decision):
-                return self._decided(decision, in_body=False)
-            case ContinueBody(_, Decision() as decision):
-                return self._decided(decision, in_body=True)
-            case EchoBody(phase, data, ended):
-                return _echo(phase, data, ended)
-            case ContinueTrailers(phase):
-                return _TRAILERS[phase]
-            case _:
-                raise TypeError(f"{reply} has no message")
+        kind = type(reply)
+        if kind is ContinueHeaders or kind is ContinueBody:
+            if reply.decision is not None:
+                return self._decided(reply.decision, in_body=kind is ContinueBody)
+            return (_HEADERS if kind is ContinueHeaders else _BODY)[reply.phase]
+        if kind is EchoBody:
+            return _echo(reply.phase, reply.data, reply.end_of_stream)
+        if kind is ContinueTrailers:
+            return _TRAILERS[reply.phase]
+        raise TypeError(f"{reply} has no message")
 
     def _decided(self, decision: Decision, *, in_body: bool) -> bytes:
-        source = decision.estimate and decision.estimate.source
-        key = (decision.pool.name, decision.reason, decision.mode, decision.routed, source, in_body)
+        estimate, budget = decision.estimate, decision.budget
+        bound = None if budget is None else budget.bound
+        digits = b"" if bound is None else b"%d" % bound
+        source = None if estimate is None else estimate.source
+        key = (decision.pool.name, decision.reason, decision.mode, decision.routed, source, in_body, len(digits))
         prepared = self._prepared.get(key)
         if prepared is None:
-            prepared = self._prepared[key] = _Prepared(decision, self._names, in_body=in_body)
-        return prepared.with_budget(decision.budget)
+            prepared = self._prepared[key] = _Prepared(decision, self._names, digits, in_body=in_body)
+        return prepared.message if budget is None else prepared.with_numbers(budget, digits)
 
 
 class _Prepared:
     """The message of one kind of decision: headers unless it is a shadow's, and dynamic metadata for access logs.
 
     A pool header that the client sent is removed where we set none: it only ever opts in to a smaller pool.
+    `digits` are those of an estimate that is as long; where the numbers stand in the message is found once.
     """
 
-    def __init__(self, decision: Decision, names: HeaderNames, *, in_body: bool) -> None:
-        self._response = response = ProcessingResponse()
+    def __init__(self, decision: Decision, names: HeaderNames, digits: bytes, *, in_body: bool) -> None:
+        response = ProcessingResponse()
         part = response.request_body if in_body else response.request_headers
         part.response.SetInParent()
         fields = response.dynamic_metadata.fields[METADATA_NAMESPACE].struct_value.fields
         fields["pool"].string_value = decision.pool.name
         fields["reason"].string_value = decision.reason.value
         fields["mode"].string_value = decision.mode.value
-        self._header: HeaderValue | None = None
-        self._fields: tuple[Value, Value] | None = None
         if decision.estimate is not None:
             fields["source"].string_value = decision.estimate.source.value
-            self._fields = fields["estimate"], fields["prompt_tokens"]
+        if digits:
+            fields["estimate"].number_value, fields["prompt_tokens"].number_value = _BOUND, _PROMPT
         if decision.mode is Mode.ENFORCE:
-            self._mutate(part.response, decision, names)
+            _mutate(part.response, decision, names, digits)
+        self.message = _bytes(response)
+        if digits:
+            self._bound_at = self.message.index(_NUMBER.pack(_BOUND))
+            self._prompt_at = self.message.index(_NUMBER.pack(_PROMPT))
+            header = names.estimate.encode() + b"\x1a%c" % len(digits)  # its name, then raw_value and its length
+            found_at = self.message.find(header)
+            self._digits = slice(found_at + len(header), found_at + len(header) + len(digits))
+            self._in_header = found_at >= 0
 
-    def with_budget(self, budget: TokenBudget | None) -> bytes:
-        """Return the message with this budget (None where there is none)."""
-        if self._fields is not None and budget is not None:
-            estimate, prompt_tokens = self._fields
-            estimate.number_value = budget.bound
-            prompt_tokens.number_value = budget.prompt_tokens
-            if self._header is not None:
-                self._header.raw_value = b"%d" % budget.bound
-        return _bytes(self._response)
+    def with_numbers(self, budget: TokenBudget, digits: bytes) -> bytes:
+        """Return the message with a budget, whose bound has these digits."""
+        message = bytearray(self.message)
+        _NUMBER.pack_into(message, self._bound_at, budget.bound)
+        _NUMBER.pack_into(message, self._prompt_at, budget.prompt_tokens)
+        if self._in_header:
+            message[self._digits] = digits
+        return bytes(message)
 
-    def _mutate(self, common: CommonResponse, decision: Decision, names: HeaderNames) -> None:
-        common.clear_route_cache = True
-        mutation = common.header_mutation
-        if decision.routed:
-            _set(mutation.set_headers.add(), names.pool, decision.pool.name)
-        else:
-            mutation.remove_headers.append(names.pool)
-        _set(mutation.set_headers.add(), names.reason, decision.reason.value)
-        if decision.budget is not None:
-            option = mutation.set_headers.add()
-            _set(option, names.estimate, "")
-            self._header = option.header
+
+_NUMBER: Final = struct.Struct("<d")  # google.protobuf.Value's number_value on the wire
+# Stand for the numbers until they are filled in: bytes that are in no text.
+(_BOUND,), (_PROMPT,) = _NUMBER.unpack(b"\xfeBOUND\xfe\x40"), _NUMBER.unpack(b"\xfePROMP\xfe\x40")
+
+
+def _mutate(common: CommonResponse, decision: Decision, names: HeaderNames, digits: bytes) -> None:
+    common.clear_route_cache = True
+    mutation = common.header_mutation
+    if decision.routed:
+        _set(mutation.set_headers.add(), names.pool, decision.pool.name)
+    else:
+        mutation.remove_headers.append(names.pool)
+    _set(mutation.set_headers.add(), names.reason, decision.reason.value)
+    if digits:
+        _set(mutation.set_headers.add(), names.estimate, digits.decode())
 
 
 def _bytes(response: ProcessingResponse) -> bytes:
