@@ -1,8 +1,8 @@
 """Plain numbers by label, which become Prometheus metrics only when they are scraped.
 
 Every request counts a dozen things, and a scrape comes every few seconds: so counting is a dictionary's entry and
-an addition, and the library's samples are made at the scrape (prometheus_client's custom collectors). Rejected: the
-library's own counters, which take a lock and several calls for each increase.
+an addition, and the library's samples are made at the scrape (prometheus_client's custom collectors). Rejected:
+the library's own counters, which take a lock and several calls for each increase.
 
 One thread counts. Another may collect: it copies each dictionary and each row in one step of the interpreter, so
 that what it shows of a histogram was true at one moment.
@@ -82,7 +82,7 @@ class Gauges(Tally[float]):
 
 
 class Histograms(Tally[list[float]]):
-    """Distributions: a row holds the count of each bucket, of what is beyond the last bound, and the sum of all."""
+    """Distributions: a row holds the count of each bucket, of what is beyond the last one, and the sum of all."""
 
     kind = "histogram"
 

@@ -38,9 +38,9 @@ METADATA_NAMESPACE = "dualpool"
 class Encoder:
     """Encodes replies; holds the header names.
 
-    Decisions differ in little but the estimate: one message for each (pool, reason, mode, source) and length of the
-    estimate in digits is serialised once, and the numbers are filled in. All of them come from closed sets, so the
-    messages are few.
+    Decisions differ in little but the estimate: one message for each (pool, reason, mode, source) and number of
+    digits is serialised once, and the numbers are filled in. All of them come from closed sets, so the messages
+    are few.
     """
 
     def __init__(self, names: HeaderNames) -> None:

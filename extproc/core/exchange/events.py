@@ -5,11 +5,11 @@ body modes: Envoy's `processing_mode.proto` and `external_processor.proto`. Even
 of msgspec's, since several are made per message, and a frozen dataclass costs five times as much to make.
 """
 
-from dataclasses import dataclass
 from enum import IntEnum
 
 import msgspec
 
+from extproc.core.exchange.modes import BodyMode, Modes
 from extproc.core.facts import RequestHead, ResponseHead
 from extproc.core.placing.decision import Decision
 
@@ -36,30 +36,6 @@ __all__ = [
     "ResponseTrailers",
     "Shed",
 ]
-
-
-class BodyMode(IntEnum):
-    """How the gateway gives us a body; Envoy's ProcessingMode.BodySendMode by number."""
-
-    NONE = 0
-    STREAMED = 1
-    BUFFERED = 2
-    BUFFERED_PARTIAL = 3
-    FULL_DUPLEX_STREAMED = 4
-    OTHER = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Modes:
-    """The gateway's own word on how it talks, from the first message's protocol_config.
-
-    `body_without_waiting` is send_body_without_waiting_for_header_response: in STREAMED, body chunks come while
-    the headers' reply is still held.
-    """
-
-    request_body: BodyMode = BodyMode.BUFFERED
-    response_body: BodyMode = BodyMode.BUFFERED
-    body_without_waiting: bool = False
 
 
 class Phase(IntEnum):

@@ -25,7 +25,6 @@ from extproc.core.exchange.events import (
     Abort,
     BodyMode,
     Broken,
-    Close,
     ContinueBody,
     ContinueHeaders,
     Deadline,
@@ -42,20 +41,18 @@ from extproc.core.exchange.events import (
     ResponseTrailers,
     Shed,
 )
-from extproc.core.exchange.replies import DuplexBodies, neutral_replies
+from extproc.core.exchange.held import Held
+from extproc.core.exchange.kept import Kept
+from extproc.core.exchange.replies import NEUTRAL, DuplexBodies, closing, neutral_replies
 from extproc.core.exchange.transitions import TRANSITIONS, State
-from extproc.core.facts import Api, RequestHead, ResponseHead
 from extproc.core.listener import Misconfiguration
 from extproc.core.placing.decision import Decision
 from extproc.core.placing.policy import Reason
-from extproc.core.reading.reader import UsageReader
 from extproc.core.router.router import Router
 
 __all__ = ["Exchange"]
 
 Replies = Sequence[Reply]
-_BUFFERED = (BodyMode.BUFFERED, BodyMode.BUFFERED_PARTIAL)
-_CONTINUE_RESPONSE: Final[Replies] = (ContinueBody(Phase.RESPONSE),)  # made once: streams need many
 
 
 class Exchange:
@@ -65,20 +62,12 @@ class Exchange:
         self.state = State.OPEN
         self._router = router
         self._modes = modes
-        self._duplex = DuplexBodies(modes) if BodyMode.FULL_DUPLEX_STREAMED in _body_modes(modes) else None
+        self._duplex = DuplexBodies(modes) if modes.full_duplex else None
         self._draining = False
         self._closes = router.closes_streams
-        self._head = RequestHead()
-        self._api: Api | None = None
         self._headers_held = False
-        self._held: list[RequestBody] = []
-        self._body = b""
-        self._body_bytes = 0
-        self._next_look_bytes = 0
-        self._kept: Decision | None = None
-        self._response_messages = 0
-        self._response_head = ResponseHead(0)
-        self._reader: UsageReader | None = None
+        self._held: Held | None = None
+        self._kept: Kept | None = None
 
     @property
     def holding(self) -> bool:
@@ -102,39 +91,36 @@ class Exchange:
         if not self._closes and not isinstance(event, Broken):
             return replies
         if self.state is State.PASSING or (self._draining and not self._headers_held):
-            return self._closing(replies)
+            return closing(replies, self._duplex)
         return replies
 
     def end(self) -> None:
         """Called when the stream is over, by whichever side; a response half read is counted."""
         if self._kept is not None:
             if self.state is State.READING:
-                self._router.learner.not_learned(self._kept, ResponseFault.CUT_SHORT)
-            self._router.learner.settle(self._kept, self._response_messages)
+                self._kept.not_learned(ResponseFault.CUT_SHORT)
+            self._kept.settle()
         self.state, self._kept = State.PASSING, None
 
     # OPEN
 
     def _open(self, event: RequestHeaders, now_s: float) -> Replies:
-        router = self._router
-        self._head = event.head
-        self._api = router.api_of(event.head)
-        if self._api is None:
+        router, modes = self._router, self._modes
+        api = router.api_of(event.head)
+        if api is None:
             return self._pass(event, now_s)
         if event.end_of_stream:
             router.listener.passed()
             return self._pass(event, now_s)
-        if wrong := _misconfiguration(self._modes):
-            router.listener.misconfigured(wrong)
+        if modes.fault is not None:
+            router.listener.misconfigured(modes.fault)
             return self._pass(event, now_s)
-        if self._modes.request_body is BodyMode.BUFFERED_PARTIAL:
-            router.listener.misconfigured(Misconfiguration.BUFFERED_PARTIAL)
-        if self._modes.response_body in _BUFFERED:
-            router.listener.misconfigured(Misconfiguration.RESPONSE_BUFFERED)
+        for doubt in modes.doubts:
+            router.listener.misconfigured(doubt)
         self.state = State.COLLECTING
-        self._next_look_bytes = router.placer.early.first_look(self._api)
-        self._headers_held = self._modes.request_body not in _BUFFERED
-        return () if self._headers_held else neutral_replies(event, self._modes)
+        self._held = Held(api, event.head, router.placer.early)
+        self._headers_held = modes.holds_headers
+        return () if modes.holds_headers else neutral_replies(event, modes)
 
     def _open_headless(self, event: Event, now_s: float) -> Replies:
         self._router.listener.misconfigured(Misconfiguration.NO_REQUEST_HEADERS)
@@ -143,122 +129,100 @@ class Exchange:
     # COLLECTING
 
     def _collect(self, event: RequestBody, now_s: float) -> Replies:
-        self._held.append(event)
-        self._body_bytes += len(event.data)
-        mode = self._modes.request_body
+        held, mode = self._held, self._modes.request_body
+        assert held is not None
+        held.pieces.append(event)
+        held.size_bytes += len(event.data)
         if event.end_of_stream or mode is BodyMode.BUFFERED:
-            return self._decide(now_s)
+            return self._decide(held, now_s)
         if mode is BodyMode.BUFFERED_PARTIAL:
-            return self._give_up(Reason.CUT_OFF)
-        if self._body_bytes >= self._next_look_bytes and self._has_enough():
-            return self._give_up(Reason.EARLY)
+            return self._give_up(held, Reason.CUT_OFF)
+        if held.size_bytes >= held.next_look_bytes and held.is_enough(self._router.placer.early):
+            return self._give_up(held, Reason.EARLY)
         return ()
-
-    def _has_enough(self) -> bool:
-        early = self._router.placer.early
-        if self._body_bytes >= early.max_held_bytes:  # then not even put together
-            return True
-        assert self._api is not None
-        self._next_look_bytes = early.next_look(self._api, self._joined_body())
-        return self._next_look_bytes == 0
 
     def _collect_trailers(self, event: RequestTrailers, now_s: float) -> Replies:
         if not self._headers_held:
             return self._pass(event, now_s)
-        return [*self._decide(now_s), *neutral_replies(event, self._modes)]
+        assert self._held is not None
+        return [*self._decide(self._held, now_s), *neutral_replies(event, self._modes)]
 
-    def _decide(self, now_s: float) -> Replies:
-        assert self._api is not None
-        decision = self._router.decide(self._api, self._head, self._joined_body())
-        if self._can_read(decision) and self._router.learner.keeps(decision, now_s):
-            self._kept = decision
+    def _decide(self, held: Held, now_s: float) -> Replies:
+        decision = self._router.decide(held.api, held.head, held.body())
+        readable = self._modes.stream_readable if decision.stream else self._modes.response_readable
+        if readable and self._router.learner.keeps(decision, now_s):
+            self._kept = Kept(self._router.learner, decision)
             return self._send_held(decision, State.AWAITING)
         return self._release(decision)
 
-    def _can_read(self, decision: Decision) -> bool:
-        mode = self._modes.response_body
-        return mode is not BodyMode.NONE and not (decision.stream and mode in _BUFFERED)
-
     def _miss_deadline(self, _event: Deadline, _now_s: float) -> Replies:
-        return self._give_up(Reason.DEADLINE) if self._headers_held else ()
+        assert self._held is not None
+        return self._give_up(self._held, Reason.DEADLINE) if self._headers_held else ()
 
     def _shed(self, _event: Shed, _now_s: float) -> Replies:
-        return self._give_up(Reason.SHED)
+        assert self._held is not None
+        return self._give_up(self._held, Reason.SHED)
 
     def _responded_by_others(self, event: ResponseHeaders, now_s: float) -> Replies:
         self._router.listener.not_learned(ResponseFault.EARLY_RESPONSE)
         return [*self._send_held(None, State.PASSING), *self._pass(event, now_s)]
 
-    def _give_up(self, reason: Reason) -> Replies:
-        assert self._api is not None
-        return self._release(self._router.unsure(self._api, reason, self._body_bytes))
+    def _give_up(self, held: Held, reason: Reason) -> Replies:
+        return self._release(self._router.unsure(held.api, reason, held.size_bytes))
 
     def _release(self, decision: Decision) -> Replies:
         self._router.listener.released(decision)
         return self._send_held(decision, State.PASSING)
 
-    def _joined_body(self) -> bytes:
-        if len(self._body) < self._body_bytes:
-            self._body = self._held[0].data if len(self._held) == 1 else b"".join([e.data for e in self._held])
-        return self._body
-
     def _send_held(self, decision: Decision | None, state: State) -> Replies:
         """Reply to all that is held, in order; the decision goes with the headers, or with the body after them."""
+        pieces = () if self._held is None else self._held.pieces
         replies: list[Reply] = []
         if self._headers_held:
             replies.append(ContinueHeaders(Phase.REQUEST, decision))
-        if self._held and decision is not None and not self._headers_held:
+        if pieces and decision is not None and not self._headers_held:
             replies.append(ContinueBody(Phase.REQUEST, decision))
         # Without full duplex a close, if there is one, is the reply to all bodies.
         elif state is not State.PASSING or self._duplex is not None or not self._closes:
-            for event in self._held:
-                replies += neutral_replies(event, self._modes)
-        self.state, self._headers_held, self._held, self._body = state, False, [], b""
+            for piece in pieces:
+                replies += neutral_replies(piece, self._modes)
+        self.state, self._headers_held, self._held = state, False, None
         return replies
 
     # AWAITING, READING
 
     def _open_response(self, event: ResponseHeaders, now_s: float) -> Replies:
-        assert self._kept is not None
-        self._response_messages += 1
-        self._response_head = event.head
-        self._reader = self._router.learner.reader(self._kept, event.head)
-        if self._reader is None:
+        kept = self._kept
+        assert kept is not None
+        kept.messages += 1
+        if not kept.opens(event.head):
             return self._pass(event, now_s)
         self.state = State.READING
         if event.end_of_stream:
-            self._learn(self._reader)
+            self._learn(kept)
         return neutral_replies(event, self._modes)
 
     def _read(self, event: ResponseBody, _now_s: float) -> Replies:
-        self._response_messages += 1
-        reader = self._reader
-        assert reader is not None
+        kept = self._kept
+        assert kept is not None
+        kept.messages += 1
         try:
-            reader.feed(event.data)
-            if event.end_of_stream or reader.complete:
-                self._learn(reader)
+            kept.reader.feed(event.data)
+            if event.end_of_stream or kept.reader.complete:
+                self._learn(kept)
         except ResponseNotUnderstood as error:
-            self._not_learned(error.fault)
-        return _CONTINUE_RESPONSE if self._duplex is None else neutral_replies(event, self._modes)
+            self.state = State.PASSING
+            kept.not_learned(error.fault)
+        return NEUTRAL[ResponseBody] if self._duplex is None else neutral_replies(event, self._modes)
 
     def _read_trailers(self, event: ResponseTrailers, _now_s: float) -> Replies:
-        assert self._reader is not None
-        self._learn(self._reader)
+        assert self._kept is not None
+        self._learn(self._kept)
         return neutral_replies(event, self._modes)
 
-    def _learn(self, reader: UsageReader) -> None:
-        assert self._kept is not None
+    def _learn(self, kept: Kept) -> None:
         self.state = State.PASSING
-        try:
-            self._router.learner.learn(self._kept, self._response_head, reader.finish())
-        except ResponseNotUnderstood as error:
-            self._not_learned(error.fault)
-
-    def _not_learned(self, fault: ResponseFault) -> None:
-        assert self._kept is not None
-        self.state = State.PASSING
-        self._router.learner.not_learned(self._kept, fault)
+        kept.learn()
 
     # PASSING, and any state
 
@@ -275,21 +239,13 @@ class Exchange:
 
     def _break(self, event: Broken, _now_s: float) -> Replies:
         self._router.listener.failed(event.error)
-        self.state, self._headers_held, self._held = State.PASSING, False, []
+        self.state, self._headers_held, self._held = State.PASSING, False, None
         return (Abort(),) if self._duplex is not None and self._duplex.loses(event) else ()
 
     def _untouched(self, event: Event) -> Replies:
-        among_held = any(held is event for held in self._held)
+        among_held = self._held is not None and any(piece is event for piece in self._held.pieces)
         replies = [*self._send_held(None, State.PASSING)]
         return replies if among_held else [*replies, *neutral_replies(event, self._modes)]
-
-    def _closing(self, replies: Replies) -> Replies:
-        """Return the last replies of a stream: a close stands for all but what carries a decision (rule 4)."""
-        if self._duplex is None:
-            return [*(reply for reply in replies if getattr(reply, "decision", None) is not None), Close()]
-        if self._duplex.under_way or Abort() in replies:
-            return replies
-        return [*replies, Close()]
 
 
 Handler = Callable[[Exchange, Any, float], Replies]
@@ -297,15 +253,3 @@ _HANDLERS: Final[dict[State, dict[type, Handler]]] = {
     state: {row.event: getattr(Exchange, f"_{row.handler}") for row in TRANSITIONS if row.state is state}
     for state in State
 }
-
-
-def _body_modes(modes: Modes) -> tuple[BodyMode, BodyMode]:
-    return modes.request_body, modes.response_body
-
-
-def _misconfiguration(modes: Modes) -> Misconfiguration | None:
-    if modes.request_body in (BodyMode.NONE, BodyMode.OTHER):
-        return Misconfiguration.NO_REQUEST_BODY
-    if modes.request_body is BodyMode.STREAMED and not modes.body_without_waiting:
-        return Misconfiguration.STREAMED_WITHOUT_FLAG
-    return None

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from extproc.core.exchange.events import (
+    Abort,
     BodyMode,
     Broken,
+    Close,
     ContinueBody,
     ContinueHeaders,
     ContinueTrailers,
@@ -22,7 +24,7 @@ from extproc.core.exchange.events import (
     ResponseTrailers,
 )
 
-__all__ = ["ECHO_PIECE_BYTES", "DuplexBodies", "neutral_replies"]
+__all__ = ["ECHO_PIECE_BYTES", "NEUTRAL", "DuplexBodies", "closing", "neutral_replies"]
 
 # Envoy refuses streamed_response pieces over 64 KiB less its framing.
 ECHO_PIECE_BYTES: Final = 62 * 1024
@@ -30,16 +32,18 @@ ECHO_PIECE_BYTES: Final = 62 * 1024
 
 def neutral_replies(event: Event, modes: Modes) -> Sequence[Reply]:
     """Return the replies that change nothing; none for what needs no reply."""
-    match event:
-        case RequestBody(data, ended) if modes.request_body is BodyMode.FULL_DUPLEX_STREAMED:
-            return _echo(Phase.REQUEST, data, ended)
-        case ResponseBody(data, ended) if modes.response_body is BodyMode.FULL_DUPLEX_STREAMED:
-            return _echo(Phase.RESPONSE, data, ended)
-        case _:
-            return _NEUTRAL.get(type(event), ())
+    if modes.full_duplex:
+        match event:
+            case RequestBody(data, ended) if modes.request_body is BodyMode.FULL_DUPLEX_STREAMED:
+                return _echo(Phase.REQUEST, data, ended)
+            case ResponseBody(data, ended) if modes.response_body is BodyMode.FULL_DUPLEX_STREAMED:
+                return _echo(Phase.RESPONSE, data, ended)
+            case _:
+                pass
+    return NEUTRAL.get(type(event), ())
 
 
-_NEUTRAL: Final[dict[type, tuple[Reply, ...]]] = {
+NEUTRAL: Final[dict[type, tuple[Reply, ...]]] = {
     RequestHeaders: (ContinueHeaders(Phase.REQUEST),),
     RequestBody: (ContinueBody(Phase.REQUEST),),
     RequestTrailers: (ContinueTrailers(Phase.REQUEST),),
@@ -47,6 +51,24 @@ _NEUTRAL: Final[dict[type, tuple[Reply, ...]]] = {
     ResponseBody: (ContinueBody(Phase.RESPONSE),),
     ResponseTrailers: (ContinueTrailers(Phase.RESPONSE),),
 }
+
+
+def closing(replies: Sequence[Reply], duplex: "DuplexBodies | None") -> Sequence[Reply]:
+    """Return the last replies of a stream; in `duplex` only when no byte would be lost.
+
+    Without it a close stands for all replies but the one that carries a decision.
+    """
+    if duplex is None:
+        for reply in replies:
+            if isinstance(reply, ContinueHeaders | ContinueBody) and reply.decision is not None:
+                return [reply, CLOSE]
+        return [CLOSE]
+    if duplex.under_way or Abort() in replies:
+        return replies
+    return [*replies, CLOSE]
+
+
+CLOSE: Final = Close()
 
 
 def _echo(phase: Phase, data: bytes, ended: bool) -> list[Reply]:  # noqa: FBT001

@@ -1,0 +1,45 @@
+"""A decision whose stream stays open: what is read of its response, and what that teaches."""
+
+from extproc.core.errors import ResponseFault, ResponseNotUnderstood
+from extproc.core.facts import ResponseHead
+from extproc.core.placing.decision import Decision
+from extproc.core.reading.reader import UsageReader
+from extproc.core.router.learner import Learner
+
+__all__ = ["Kept"]
+
+
+class Kept:
+    """One kept decision; `messages` counts those of its response, `reader` reads it."""
+
+    __slots__ = ("_decision", "_head", "_learner", "messages", "reader")
+
+    def __init__(self, learner: Learner, decision: Decision) -> None:
+        self.messages = 0
+        self.reader: UsageReader
+        self._learner = learner
+        self._decision = decision
+        self._head = ResponseHead(0)
+
+    def opens(self, head: ResponseHead) -> bool:
+        """Take in the response's head; tell whether its body is worth reading."""
+        reader = self._learner.reader(self._decision, head)
+        if reader is None:
+            return False
+        self._head, self.reader = head, reader
+        return True
+
+    def learn(self) -> None:
+        """Learn from what was read, when the response is complete."""
+        try:
+            self._learner.learn(self._decision, self._head, self.reader.finish())
+        except ResponseNotUnderstood as error:
+            self.not_learned(error.fault)
+
+    def not_learned(self, fault: ResponseFault) -> None:
+        """Count a response that cannot be read."""
+        self._learner.not_learned(self._decision, fault)
+
+    def settle(self) -> None:
+        """Pay for the messages that came, when the stream is over."""
+        self._learner.settle(self._decision, self.messages)

@@ -1,0 +1,72 @@
+"""How a gateway gives us headers and bodies, and what follows from it for a request.
+
+Sources: Envoy's `processing_mode.proto` and `external_processor.proto`.
+"""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from extproc.core.listener import Misconfiguration
+
+__all__ = ["BodyMode", "Modes"]
+
+
+class BodyMode(IntEnum):
+    """How the gateway gives us a body; Envoy's ProcessingMode.BodySendMode by number."""
+
+    NONE = 0
+    STREAMED = 1
+    BUFFERED = 2
+    BUFFERED_PARTIAL = 3
+    FULL_DUPLEX_STREAMED = 4
+    OTHER = 5
+
+
+_BUFFERED = (BodyMode.BUFFERED, BodyMode.BUFFERED_PARTIAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Modes:
+    """The gateway's own word on how it talks, from the first message's protocol_config.
+
+    `body_without_waiting` is send_body_without_waiting_for_header_response: in STREAMED, body chunks come while
+    the headers' reply is still held. What follows from the three is told once, since every request asks: whether
+    bodies are sent back (`full_duplex`), the request's headers held until it is placed (`holds_headers`),
+    responses readable, and streamed ones too (`response_readable`, `stream_readable`); why nothing can be routed
+    this way (`fault`), or not reliably (`doubts`).
+    """
+
+    request_body: BodyMode = BodyMode.BUFFERED
+    response_body: BodyMode = BodyMode.BUFFERED
+    body_without_waiting: bool = False
+    full_duplex: bool = field(init=False, repr=False, compare=False)
+    holds_headers: bool = field(init=False, repr=False, compare=False)
+    response_readable: bool = field(init=False, repr=False, compare=False)
+    stream_readable: bool = field(init=False, repr=False, compare=False)
+    fault: Misconfiguration | None = field(init=False, repr=False, compare=False)
+    doubts: tuple[Misconfiguration, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        request, response = self.request_body, self.response_body
+        buffered = response in _BUFFERED
+        told = {
+            "full_duplex": BodyMode.FULL_DUPLEX_STREAMED in (request, response),
+            "holds_headers": request not in _BUFFERED,
+            "response_readable": response is not BodyMode.NONE,
+            "stream_readable": response is not BodyMode.NONE and not buffered,
+            "fault": _fault(request, body_without_waiting=self.body_without_waiting),
+            "doubts": (
+                *((Misconfiguration.BUFFERED_PARTIAL,) if request is BodyMode.BUFFERED_PARTIAL else ()),
+                *((Misconfiguration.RESPONSE_BUFFERED,) if buffered else ()),
+            ),
+        }
+        for name, value in told.items():
+            object.__setattr__(self, name, value)
+
+
+def _fault(request_body: BodyMode, *, body_without_waiting: bool) -> Misconfiguration | None:
+    if request_body in (BodyMode.NONE, BodyMode.OTHER):
+        return Misconfiguration.NO_REQUEST_BODY
+    if request_body is BodyMode.STREAMED and not body_without_waiting:
+        return Misconfiguration.STREAMED_WITHOUT_FLAG
+    return None
