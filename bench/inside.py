@@ -46,7 +46,7 @@ class _Exchanges:
     """What the server holds, with a model that was taught."""
 
     def __init__(self, kind: str) -> None:
-        endless = "{messages_per_s: 1000000000, burst_messages: 1000000000}"
+        endless = "{messages_per_s: 1000000000, burst_messages: 1000000000, usage_in_streams: asked}"
         configuration = parse(f"{{estimator: {{kind: {kind}}}, learning: {endless}}}")
         metrics = Metrics(CollectorRegistry(), max_models=50, max_categories=50)
         self.router = compose(configuration, metrics)
@@ -115,7 +115,7 @@ def measure(_stack: Stack, plan: Plan) -> list[Table]:
     rows = [(part, f"{min(each):.1f}", f"{median(each):.1f}") for part, each in times.items()]
     times_table = Table("Where our own time goes", NOTES, ("part", "us, least", "us, median"), rows)
     counted: dict[str, tuple[Callable[[], object], int]] = {
-        "a released exchange": (partial(ours.exchange, ours.released), 90),
+        "a released exchange": (partial(ours.exchange, ours.released), 75),
         "a learned exchange": (partial(ours.exchange, ours.learned), 220),
         "one event of a streamed response": (ours.slice_of_a_stream(), 8),
     }
