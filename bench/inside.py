@@ -25,9 +25,10 @@ from extproc.telemetry.metrics import Metrics
 from extproc.wire.decode import Decoder
 from extproc.wire.encode import Encoder
 
-__all__ = ["measure"]
+__all__ = ["BARS", "Exchanges", "calls", "measure"]
 
 BODY_BYTES = 2048
+RELEASED, LEARNED, EVENT = "a released exchange", "a learned exchange", "one event of a streamed response"
 RESPONSES_BEFORE = 300  # a model that is no longer young
 NOTES = """\
 Wall time of calls in a loop, with everything in the processor's caches: in the server, between the library's own
@@ -39,10 +40,11 @@ classes alone have a bar of 60 us of their own (bench/estimator.md)."""
 CALLS_NOTES = """\
 Counted by the interpreter's profiler: functions of the package, and comprehensions where the interpreter makes
 them calls. A released and a learned exchange as above; an event is one token of a streamed response."""
+BARS = {RELEASED: 75, LEARNED: 220, EVENT: 8}
 TOKEN_EVENT = b'data: {"id":"x","choices":[{"index":0,"delta":{"content":" hi"},"finish_reason":null}]}\n\n'
 
 
-class _Exchanges:
+class Exchanges:
     """What the server holds, with a model that was taught."""
 
     def __init__(self, kind: str) -> None:
@@ -92,11 +94,19 @@ class _Exchanges:
         exchange = self.opened([*messages.request(messages.http2_pieces(body)), head])
         return lambda: self.take(exchange, self.decoder.next(piece))
 
+    def counted(self) -> dict[str, Callable[[], object]]:
+        """Return what the calls are counted of."""
+        return {
+            RELEASED: partial(self.exchange, self.released),
+            LEARNED: partial(self.exchange, self.learned),
+            EVENT: self.slice_of_a_stream(),
+        }
+
 
 def measure(_stack: Stack, plan: Plan) -> list[Table]:
     """Time each part in turn, round by round."""
-    ours = _Exchanges("byteclass")
-    ema = _Exchanges("ema").router.placer.estimator
+    ours = Exchanges("byteclass")
+    ema = Exchanges("ema").router.placer.estimator
     facts = read_request(Api.CHAT, ours.body)
     head = RequestHead("POST", "/v1/chat/completions")
     parts: dict[str, Callable[[], object]] = {
@@ -114,17 +124,12 @@ def measure(_stack: Stack, plan: Plan) -> list[Table]:
             times[part].append(_us(call, plan.requests))
     rows = [(part, f"{min(each):.1f}", f"{median(each):.1f}") for part, each in times.items()]
     times_table = Table("Where our own time goes", NOTES, ("part", "us, least", "us, median"), rows)
-    counted: dict[str, tuple[Callable[[], object], int]] = {
-        "a released exchange": (partial(ours.exchange, ours.released), 75),
-        "a learned exchange": (partial(ours.exchange, ours.learned), 220),
-        "one event of a streamed response": (ours.slice_of_a_stream(), 8),
-    }
-    calls = [(part, str(_calls(call)), str(bar)) for part, (call, bar) in counted.items()]
-    return [times_table, Table("Python calls of our own", CALLS_NOTES, ("part", "calls", "bar"), calls)]
+    counts = [(part, str(calls(call)), str(BARS[part])) for part, call in ours.counted().items()]
+    return [times_table, Table("Python calls of our own", CALLS_NOTES, ("part", "calls", "bar"), counts)]
 
 
-def _calls(call: Callable[[], object]) -> int:
-    """Count the calls of functions in our package, with their comprehensions."""
+def calls(call: Callable[[], object]) -> int:
+    """Return how many functions of our package a call calls, with their comprehensions."""
     ours, count = str(Path(extproc.__file__).parent), 0
 
     def on_event(frame: FrameType, event: str, _argument: object) -> None:
