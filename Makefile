@@ -72,9 +72,9 @@ $(BIN)/uv:
 	@$(MAKE) $(READY)
 
 # A release as strangers get it: an sdist, the wheel that it builds with locked tools, and that wheel in environments
-# that hold nothing else but the locked requirements, or the oldest ones that pyproject.toml allows.
+# that hold nothing else but the locked requirements, or the oldest and the newest ones that pyproject.toml allows.
 EMPTY := build/empty
-OLDEST := build/oldest
+ALLOWED := build/allowed
 release-check: $(READY)
 	rm -rf dist
 	$(BIN)/uv build --quiet --python $(BIN)/python --build-constraints deploy/build-requirements.txt --require-hashes
@@ -84,12 +84,14 @@ release-check: $(READY)
 	$(EMPTY)/bin/python -m pip install --quiet --no-index --no-deps dist/*.whl
 	$(EMPTY)/bin/python -m pip check
 	$(EMPTY)/bin/python -I tests/release/smoke.py
-	$(BIN)/uv pip compile --quiet --resolution lowest-direct --only-binary :all: \
-		--python $(BIN)/python pyproject.toml -o $(OLDEST).txt
-	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(OLDEST)
-	$(BIN)/uv pip sync --quiet --only-binary :all: --python $(OLDEST) $(OLDEST).txt
-	$(BIN)/uv pip install --quiet --python $(OLDEST) --no-deps dist/*.whl
-	$(OLDEST)/bin/python -I tests/release/smoke.py
+	for resolution in lowest-direct highest; do \
+		allowed=$(ALLOWED)/$$resolution && mkdir -p $(ALLOWED) && \
+		$(BIN)/uv pip compile --quiet --resolution $$resolution --only-binary :all: \
+			--python $(BIN)/python pyproject.toml -o $$allowed.txt && \
+		$(BIN)/uv venv --quiet --clear --python $(BIN)/python $$allowed && \
+		$(BIN)/uv pip sync --quiet --only-binary :all: --python $$allowed $$allowed.txt && \
+		$(BIN)/uv pip install --quiet --python $$allowed --no-deps dist/*.whl && \
+		$$allowed/bin/python -I tests/release/smoke.py || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info extproc/state/pb .mypy_cache .ruff_cache .pytest_cache .coverage

@@ -1,6 +1,7 @@
 """Tries the command `dualpool` that is installed beside the Python that runs this; `make release-check` does.
 
-Nothing but the standard library is imported: the environment holds what a user's would, and no test tools.
+Nothing but the standard library and what dualpool itself needs is imported: the environment holds what a user's
+would, and no test tools.
 """
 
 import json
@@ -11,23 +12,31 @@ import sysconfig
 import tempfile
 import threading
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+
+import grpc
+from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
+from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest, ProcessingResponse
+from grpc_health.v1.health_pb2 import HealthCheckResponse
 
 COMMAND = str(Path(sysconfig.get_path("scripts")) / "dualpool")
 BODY = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": "How are you?"}]}
 CONFIGURATION = "listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 0\n"
 TIMEOUT_S = 60
+PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 
 
 def main() -> int:
     """Run each check in a folder of its own; return 0, or 1 and say what was found instead."""
     failures = 0
-    for check in (says_its_version, estimates_a_body, serves_until_sigterm):
+    for check in (says_its_version, estimates_a_body, serves_until_sigterm, places_a_request):
         with tempfile.TemporaryDirectory() as folder:
             try:
                 check(Path(folder))
-            except (AssertionError, OSError, subprocess.SubprocessError, ValueError) as error:
+            except (AssertionError, OSError, subprocess.SubprocessError, ValueError, grpc.RpcError) as error:
                 failures += 1
                 print(f"{check.__name__}: failed: {error!r}", file=sys.stderr)
             else:
@@ -49,6 +58,36 @@ def estimates_a_body(folder: Path) -> None:
 
 def serves_until_sigterm(folder: Path) -> None:
     """`dualpool serve` starts, answers /healthz, and ends with exit code 0 on SIGTERM."""
+    with _serving(folder) as line, urllib.request.urlopen(f"http://{line['admin']}/healthz", timeout=9) as reply:
+        assert 200 == reply.status, reply.status
+
+
+def places_a_request(folder: Path) -> None:
+    """`dualpool serve` is healthy by gRPC, and a short request gets the smallest pool's header, over one stream.
+
+    The server stands on a module that is private to grpcio: this shows that it works in the version at hand.
+    """
+    headers = ProcessingRequest()
+    headers.protocol_config.request_body_mode = ProcessingMode.STREAMED
+    headers.protocol_config.send_body_without_waiting_for_header_response = True
+    for key, value in ((":method", "POST"), (":path", "/v1/chat/completions")):
+        headers.request_headers.headers.headers.add(key=key, raw_value=value.encode())
+    body = ProcessingRequest()
+    body.request_body.body, body.request_body.end_of_stream = json.dumps(BODY).encode(), True
+    with _serving(folder) as line, grpc.insecure_channel(line["grpc"]) as channel:
+        health = channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=10)
+        assert HealthCheckResponse.SERVING == HealthCheckResponse.FromString(health).status, health
+        process = channel.stream_stream(PROCESS)
+        messages = [message.SerializeToString() for message in (headers, body)]
+        (reply,) = map(ProcessingResponse.FromString, process(iter(messages), timeout=10))
+    options = reply.request_headers.response.header_mutation.set_headers
+    found = {option.header.key: option.header.raw_value for option in options}
+    assert b"short" == found.get("x-token-budget-pool"), found
+
+
+@contextmanager
+def _serving(folder: Path) -> Iterator[dict[str, str]]:
+    """Run the router; yield its first line. It has to end with exit code 0 on SIGTERM."""
     (folder / "router.yaml").write_text(CONFIGURATION, "utf-8")
     with subprocess.Popen(
         [COMMAND, "serve", "--config", "router.yaml"], cwd=folder, stderr=subprocess.PIPE, text=True
@@ -59,8 +98,7 @@ def serves_until_sigterm(folder: Path) -> None:
         try:
             line = router.stderr.readline()
             assert '"message":"serving"' in line, line + router.stderr.read()
-            with urllib.request.urlopen(f"http://{json.loads(line)['admin']}/healthz", timeout=10) as reply:
-                assert 200 == reply.status, reply.status
+            yield json.loads(line)
             router.send_signal(signal.SIGTERM)
             rest = router.stderr.read()
         finally:
