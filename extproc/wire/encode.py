@@ -49,14 +49,15 @@ class Encoder:
 
     def encode(self, reply: Reply) -> bytes:
         """Return the message of a reply; Close and Abort have none."""
-        kind = type(reply)
-        if kind is ContinueHeaders or kind is ContinueBody:
-            if reply.decision is not None:
-                return self._decided(reply.decision, in_body=kind is ContinueBody)
-            return (_HEADERS if kind is ContinueHeaders else _BODY)[reply.phase]
-        if kind is EchoBody:
+        if isinstance(reply, ContinueBody):
+            return _BODY[reply.phase] if reply.decision is None else self._decided(reply.decision, in_body=True)
+        if isinstance(reply, ContinueHeaders):
+            return (
+                _HEADERS[reply.phase] if reply.decision is None else self._decided(reply.decision, in_body=False)
+            )
+        if isinstance(reply, EchoBody):
             return _echo(reply.phase, reply.data, reply.end_of_stream)
-        if kind is ContinueTrailers:
+        if isinstance(reply, ContinueTrailers):
             return _TRAILERS[reply.phase]
         raise TypeError(f"{reply} has no message")
 

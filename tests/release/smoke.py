@@ -19,14 +19,15 @@ from pathlib import Path
 
 import grpc
 from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
-from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest, ProcessingResponse
-from grpc_health.v1.health_pb2 import HealthCheckResponse
+from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
+from envoy.service.ext_proc.v3.external_processor_pb2_grpc import ExternalProcessorStub
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 COMMAND = str(Path(sysconfig.get_path("scripts")) / "dualpool")
 BODY = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": "How are you?"}]}
 CONFIGURATION = "listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 0\n"
 TIMEOUT_S = 60
-PROCESS = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 
 
 def main() -> int:
@@ -75,11 +76,9 @@ def places_a_request(folder: Path) -> None:
     body = ProcessingRequest()
     body.request_body.body, body.request_body.end_of_stream = json.dumps(BODY).encode(), True
     with _serving(folder) as line, grpc.insecure_channel(line["grpc"]) as channel:
-        health = channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=10)
-        assert HealthCheckResponse.SERVING == HealthCheckResponse.FromString(health).status, health
-        process = channel.stream_stream(PROCESS)
-        messages = [message.SerializeToString() for message in (headers, body)]
-        (reply,) = map(ProcessingResponse.FromString, process(iter(messages), timeout=10))
+        health = HealthStub(channel).Check(HealthCheckRequest(), timeout=10)
+        assert HealthCheckResponse.SERVING == health.status, health
+        (reply,) = ExternalProcessorStub(channel).Process(iter([headers, body]), timeout=10)
     options = reply.request_headers.response.header_mutation.set_headers
     found = {option.header.key: option.header.raw_value for option in options}
     assert b"short" == found.get("x-token-budget-pool"), found

@@ -15,7 +15,7 @@ WORDS = b"the quick brown fox jumps over the lazy dog while 12 other animals (mo
 
 def facts(text: bytes, **others: object) -> RequestFacts:
     """Return the facts of a chat with this text."""
-    return replace(RequestFacts(Api.CHAT, "m", text, messages=1), **others)  # type: ignore[arg-type]
+    return replace(RequestFacts(Api.CHAT, "m", text, messages=1), **others)
 
 
 def teach(estimator: ByteClassEstimator, count: int, ratio: float = 4.0, seed: int = 0) -> Estimate:

@@ -25,7 +25,7 @@ from extproc.core.usage import Usage
 
 def facts(text: bytes = b"x" * 400, **fields: object) -> RequestFacts:
     """Return the facts of a chat request."""
-    return replace(RequestFacts(Api.CHAT, "m", text), **fields)  # type: ignore[arg-type]
+    return replace(RequestFacts(Api.CHAT, "m", text), **fields)
 
 
 def test_the_first_estimate_uses_the_papers_ratio() -> None:

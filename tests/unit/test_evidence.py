@@ -13,7 +13,7 @@ CUT = Usage(8_000, 192, cut_by_length=True)
 
 def evidence(**others: object) -> Evidence:
     """Return the evidence of a request of 4,000 bytes, estimated at 1,000 tokens."""
-    return Evidence.of(replace(FACTS, **others), 1_000)  # type: ignore[arg-type]
+    return Evidence.of(replace(FACTS, **others), 1_000)
 
 
 @pytest.mark.parametrize(
