@@ -243,6 +243,7 @@ class ByteClassEstimator:
 
 def _kind(counts: Counts) -> str:
     """Return the kind of a text as a category: its script where that is most of it, else Latin or markup."""
-    kind = text_kind(counts)
-    named = kind in (TextKind.LATIN, TextKind.MARKUP, TextKind.NONE)
-    return kind.value if named else main_script(counts).name.lower()
+    return _OF_LATIN.get(text_kind(counts)) or main_script(counts).name.lower()
+
+
+_OF_LATIN = {kind: kind.value for kind in (TextKind.LATIN, TextKind.MARKUP, TextKind.NONE)}
