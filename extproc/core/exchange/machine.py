@@ -134,20 +134,21 @@ class Exchange:
         held.pieces.append(event)
         held.size_bytes += len(event.data)
         if event.end_of_stream or mode is BodyMode.BUFFERED:
-            return self._decide(held, now_s)
+            return self._decide(now_s)
         if mode is BodyMode.BUFFERED_PARTIAL:
-            return self._give_up(held, Reason.CUT_OFF)
+            return self._give_up(Reason.CUT_OFF)
         if held.size_bytes >= held.next_look_bytes and held.is_enough(self._router.placer.early):
-            return self._give_up(held, Reason.EARLY)
+            return self._give_up(Reason.EARLY)
         return ()
 
     def _collect_trailers(self, event: RequestTrailers, now_s: float) -> Replies:
         if not self._headers_held:
             return self._pass(event, now_s)
-        assert self._held is not None
-        return [*self._decide(self._held, now_s), *neutral_replies(event, self._modes)]
+        return [*self._decide(now_s), *neutral_replies(event, self._modes)]
 
-    def _decide(self, held: Held, now_s: float) -> Replies:
+    def _decide(self, now_s: float) -> Replies:
+        held = self._held
+        assert held is not None
         decision = self._router.decide(held.api, held.head, held.body())
         readable = self._modes.stream_readable if decision.stream else self._modes.response_readable
         if readable and self._router.learner.keeps(decision, now_s):
@@ -156,19 +157,18 @@ class Exchange:
         return self._release(decision)
 
     def _miss_deadline(self, _event: Deadline, _now_s: float) -> Replies:
-        assert self._held is not None
-        return self._give_up(self._held, Reason.DEADLINE) if self._headers_held else ()
+        return self._give_up(Reason.DEADLINE) if self._headers_held else ()
 
     def _shed(self, _event: Shed, _now_s: float) -> Replies:
-        assert self._held is not None
-        return self._give_up(self._held, Reason.SHED)
+        return self._give_up(Reason.SHED)
 
     def _responded_by_others(self, event: ResponseHeaders, now_s: float) -> Replies:
         self._router.listener.not_learned(ResponseFault.EARLY_RESPONSE)
         return [*self._send_held(None, State.PASSING), *self._pass(event, now_s)]
 
-    def _give_up(self, held: Held, reason: Reason) -> Replies:
-        return self._release(self._router.unsure(held.api, reason, held.size_bytes))
+    def _give_up(self, reason: Reason) -> Replies:
+        assert self._held is not None
+        return self._release(self._router.unsure(self._held.api, reason, self._held.size_bytes))
 
     def _release(self, decision: Decision) -> Replies:
         self._router.listener.released(decision)
@@ -192,14 +192,13 @@ class Exchange:
     # AWAITING, READING
 
     def _open_response(self, event: ResponseHeaders, now_s: float) -> Replies:
-        kept = self._kept
-        assert kept is not None
-        kept.messages += 1
-        if not kept.opens(event.head):
+        assert self._kept is not None
+        self._kept.messages += 1
+        if not self._kept.opens(event.head):
             return self._pass(event, now_s)
         self.state = State.READING
         if event.end_of_stream:
-            self._learn(kept)
+            self._learn()
         return neutral_replies(event, self._modes)
 
     def _read(self, event: ResponseBody, _now_s: float) -> Replies:
@@ -209,20 +208,20 @@ class Exchange:
         try:
             kept.reader.feed(event.data)
             if event.end_of_stream or kept.reader.complete:
-                self._learn(kept)
+                self._learn()
         except ResponseNotUnderstood as error:
             self.state = State.PASSING
             kept.not_learned(error.fault)
         return NEUTRAL[ResponseBody] if self._duplex is None else neutral_replies(event, self._modes)
 
     def _read_trailers(self, event: ResponseTrailers, _now_s: float) -> Replies:
-        assert self._kept is not None
-        self._learn(self._kept)
+        self._learn()
         return neutral_replies(event, self._modes)
 
-    def _learn(self, kept: Kept) -> None:
+    def _learn(self) -> None:
+        assert self._kept is not None
         self.state = State.PASSING
-        kept.learn()
+        self._kept.learn()
 
     # PASSING, and any state
 
