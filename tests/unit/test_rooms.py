@@ -59,4 +59,4 @@ def test_a_room_imports_only_what_it_may(source: Path) -> None:
 def test_one_module_knows_grpcs_core() -> None:
     """What is private to gRPC, and may change with any version, is imported in one place."""
     knowing = {path.name for path in SOURCES if any("cython" in name for name in imports(path))}
-    assert {"grpc_core.py"} == knowing
+    assert {"grpc_private.py"} == knowing

@@ -40,6 +40,8 @@ class Kept:
         """Count a response that cannot be read."""
         self._learner.not_learned(self._decision, fault)
 
-    def settle(self) -> None:
-        """Pay for the messages that came, when the stream is over."""
+    def settle(self, *, cut_short: bool) -> None:
+        """Pay for the messages that came, when the stream is over; `cut_short` says that more were wanted."""
+        if cut_short:
+            self.not_learned(ResponseFault.CUT_SHORT)
         self._learner.settle(self._decision, self.messages)

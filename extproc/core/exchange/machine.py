@@ -63,9 +63,8 @@ class Exchange:
         self._router = router
         self._modes = modes
         self._duplex = DuplexBodies(modes) if modes.full_duplex else None
-        self._draining = False
+        self._draining = self._headers_held = False
         self._closes = router.closes_streams
-        self._headers_held = False
         self._held: Held | None = None
         self._kept: Kept | None = None
 
@@ -88,18 +87,15 @@ class Exchange:
         except Exception as error:  # noqa: BLE001  (rule 6)
             self._router.listener.failed(error)
             replies = self._untouched(event)
-        if not self._closes and not isinstance(event, Broken):
-            return replies
-        if self.state is State.PASSING or (self._draining and not self._headers_held):
+        is_over = self.state is State.PASSING or (self._draining and not self._headers_held)
+        if is_over and (self._closes or isinstance(event, Broken)):
             return closing(replies, self._duplex)
         return replies
 
     def end(self) -> None:
         """Called when the stream is over, by whichever side; a response half read is counted."""
         if self._kept is not None:
-            if self.state is State.READING:
-                self._kept.not_learned(ResponseFault.CUT_SHORT)
-            self._kept.settle()
+            self._kept.settle(cut_short=self.state is State.READING)
         self.state, self._kept = State.PASSING, None
 
     # OPEN
@@ -247,8 +243,7 @@ class Exchange:
         return replies if among_held else [*replies, *neutral_replies(event, self._modes)]
 
 
-Handler = Callable[[Exchange, Any, float], Replies]
-_HANDLERS: Final[dict[State, dict[type, Handler]]] = {
+_HANDLERS: Final[dict[State, dict[type, Callable[[Exchange, Any, float], Replies]]]] = {
     state: {row.event: getattr(Exchange, f"_{row.handler}") for row in TRANSITIONS if row.state is state}
     for state in State
 }

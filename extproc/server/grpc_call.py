@@ -1,0 +1,161 @@
+"""One call of gRPC's C core: its messages in and out, in order.
+
+The core's rules, which give the shape of Call:
+
+1. Operations are handed in as batches. A batch is over when all of its operations are, and poll() returns its tag.
+2. Of each kind of operation a call has at most one under way. A message that was handed in together with a
+   receive counts as under way until something was received; a status may be sent at any time.
+3. Together with the status come the last message and the receipt of the close: one batch ends a call.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from extproc.server.grpc_private import (
+    NO_FLAGS,
+    Receive,
+    ReceiveClose,
+    Send,
+    SendInitialMetadata,
+    SendStatus,
+)
+
+__all__ = [
+    "FAULT",
+    "INTERNAL",
+    "INVALID_ARGUMENT",
+    "NOT_FOUND",
+    "OK",
+    "UNIMPLEMENTED",
+    "Call",
+    "Handler",
+]
+
+# Status codes: https://grpc.github.io/grpc/core/md_doc_statuscodes.html
+OK, INVALID_ARGUMENT, NOT_FOUND, UNIMPLEMENTED, INTERNAL = 0, 3, 5, 12, 13
+FAULT = b"an exception in the router; see its log"
+
+
+class Handler(Protocol):
+    """What a call is served by."""
+
+    def on_message(self, message: bytes) -> None:
+        """Called with a message; the next one comes after the handler has sent, or finished."""
+
+    def on_end(self) -> None:
+        """Called when no message comes any more: the client is done, or gone. The call has to be finished."""
+
+
+class Call:
+    """One call: its messages in and out, in order. `handler` is to be set before anything is received.
+
+    `on_over` is called when its last operation is done.
+
+    Messages are taken in one at a time: the next is received when all that was to be sent is sent, so that a
+    client that does not read is not read from.
+    """
+
+    __slots__ = (
+        *("_call", "_on_over", "_ending", "_greeted", "_outgoing", "_receiving", "_sending", "_statused"),
+        *("_watched", "handler"),
+    )
+
+    def __init__(self, call: Any, on_over: Callable[[], None]) -> None:  # noqa: ANN401  (cygrpc has no types)
+        self._on_over = on_over
+        self._call = call
+        self._outgoing: deque[bytes] = deque()
+        self._ending: tuple[int, bytes] | None = None
+        self._greeted = self._receiving = self._sending = self._statused = self._watched = False
+        self.handler: Handler
+
+    @property
+    def finished(self) -> bool:
+        """Whether the call was finished by us; messages may still be on their way out."""
+        return self._ending is not None
+
+    def send(self, messages: Sequence[bytes] = ()) -> None:
+        """Send messages, if any, then receive the next one."""
+        if self._ending is None:
+            self._outgoing.extend(messages)
+            self._proceed()
+
+    def finish(self, messages: Sequence[bytes] = (), code: int = OK, details: bytes = b"") -> None:
+        """Send messages, if any, then the status; what the client still sends is not received."""
+        if self._ending is None:
+            self._outgoing.extend(messages)
+            self._ending = code, details
+            self._proceed()
+
+    def watch(self, on_gone: Callable[[], None]) -> None:
+        """Call back when the client has gone, also where it had nothing to send any more."""
+        self._watched = True
+        self._call.start_server_batch((ReceiveClose(NO_FLAGS),), lambda _event: on_gone())
+
+    def mark(self, on_turn: Callable[[], None]) -> None:
+        """Call back when all that is waiting to be handled now has been."""
+        self._call.start_server_batch((), lambda _event: on_turn())
+
+    def _proceed(self) -> None:
+        """Hand in the next batch, unless one with a message of ours is under way."""
+        tag: Callable[[Any], None]
+        outgoing = self._outgoing
+        if self._statused or (self._sending and (outgoing or self._ending is None)):
+            return
+        operations: list[Any] = []
+        if not self._greeted and (outgoing or self._ending is not None):
+            self._greeted = True
+            operations.append(SendInitialMetadata(None, NO_FLAGS))
+        if outgoing:
+            self._sending = True
+            operations.append(Send(outgoing.popleft(), NO_FLAGS))
+        if outgoing:
+            tag = self._on_sent
+        elif self._ending is not None:
+            self._statused = True
+            if not self._watched:
+                operations.append(ReceiveClose(NO_FLAGS))
+            operations.append(SendStatus(None, *self._ending, NO_FLAGS))
+            tag = self._on_finished
+        elif not self._receiving:
+            self._receiving = True
+            operations.append(Receive(NO_FLAGS))
+            tag = self._on_sent_and_received if self._sending else self._on_received
+        elif self._sending:
+            tag = self._on_sent
+        else:
+            return
+        self._call.start_server_batch(operations, tag)
+
+    def _on_sent(self, event: Any) -> None:  # noqa: ANN401
+        self._sending = False
+        if not event.success:
+            self._outgoing.clear()
+            if self._ending is None:
+                self.handler.on_end()
+                return
+        self._proceed()
+
+    def _on_sent_and_received(self, event: Any) -> None:  # noqa: ANN401
+        self._sending = False
+        self._on_received(event)
+
+    def _on_received(self, event: Any) -> None:  # noqa: ANN401
+        self._receiving = False
+        message = event.batch_operations[-1].message()
+        if self._ending is not None:
+            self._proceed()
+            return
+        try:
+            if message is None:
+                self.handler.on_end()
+                if self._outgoing:  # a handler may listen no more, and speak on
+                    self._proceed()
+            else:
+                self.handler.on_message(message)
+        except Exception:
+            self.finish(code=INTERNAL, details=FAULT)
+            raise
+
+    def _on_finished(self, _event: Any) -> None:  # noqa: ANN401
+        self._on_over()

@@ -1,0 +1,37 @@
+"""What is taken of grpc's private part, which its own servers stand on (grpc/_server.py): nothing else imports it.
+
+Tests run against the oldest and the newest version that is allowed.
+"""
+
+import os
+from typing import Final
+
+# Sockets are read and written by the thread that polls, not by four more. Read when grpc is loaded; versions
+# that know no such name ignore it.
+os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
+
+from grpc import ServerCredentials
+from grpc._cython import cygrpc  # type: ignore[attr-defined]  # not in the stubs
+
+__all__ = [
+    "NO_FLAGS",
+    "TIMEOUT",
+    "CompletionQueue",
+    "Receive",
+    "ReceiveClose",
+    "Send",
+    "SendInitialMetadata",
+    "SendStatus",
+    "Server",
+    "ServerCredentials",
+]
+
+NO_FLAGS: Final = 0
+TIMEOUT: Final = cygrpc.CompletionType.queue_timeout
+CompletionQueue = cygrpc.CompletionQueue
+Server = cygrpc.Server
+Receive = cygrpc.ReceiveMessageOperation
+Send = cygrpc.SendMessageOperation
+SendInitialMetadata = cygrpc.SendInitialMetadataOperation
+SendStatus = cygrpc.SendStatusFromServerOperation
+ReceiveClose = cygrpc.ReceiveCloseOnServerOperation
