@@ -24,6 +24,8 @@ from extproc.core.exchange.transitions import TRANSITIONS, State, Transition
 from extproc.core.facts import Api
 from extproc.core.listener import Misconfiguration
 from extproc.core.placing.policy import Reason
+from extproc.gateways.traps import TRAPS
+from extproc.gateways.traps.trap import Trap
 from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.tallies import Tally
 
@@ -107,6 +109,17 @@ def labels() -> str:
     return "".join(["| label | values |\n|---|---|\n", *rows]).strip()
 
 
+def traps() -> str:
+    """Return a section for each trap that `dualpool check envoy` looks for."""
+    return "\n\n".join(map(_trap_section, TRAPS))
+
+
+def _trap_section(trap: Trap) -> str:
+    file, _, test = trap.shown_by.partition("::")
+    shown = f"`{test}` in [{file}](../tests/envoy/{file})" if file else "by no test on the real Envoy yet"
+    return f"### {trap.name} ({trap.severity})\n\n{trap.why}\n\n- Mend: {trap.mend}\n- Shown: {shown}."
+
+
 def _metric_row(metric: Tally[Any]) -> str:
     name = metric.name + ("_total" if metric.kind == "counter" else "")
     labels = ", ".join(f"`{label}`" for label in metric.labels)
@@ -176,6 +189,7 @@ def _row(*cells: str) -> str:
 # Document: the parts of it that are generated, by the name in their markers.
 GENERATED: Final[dict[str, dict[str, Callable[[], str]]]] = {
     "architecture.md": {"state table": state_table, "state diagram": state_diagram},
+    "check.md": {"traps": traps},
     "configuration.md": {"settings": settings},
     "metrics.md": {"metrics": metrics, "labels": labels},
 }

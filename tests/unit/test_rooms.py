@@ -15,6 +15,8 @@ ONLY_IN = {
     "grpc": {"server"},
     "grpc_health": {"wire"},
     "envoy": {"wire", "gateways"},
+    "envoy_data_plane": {"gateways"},
+    "betterproto2": {"gateways"},
     "google": {"wire", "state", "gateways"},
     "prometheus_client": {"telemetry", "server", "planning"},
     "ruamel": {"documents.py", "gateways"},

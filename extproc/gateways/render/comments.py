@@ -12,8 +12,8 @@ DEFAULT_ROUTE: Final = "routes.DEFAULT"
 _TOPS: Final = {
     Mode.STREAMED: "in mode STREAMED: the default, and the cheapest.",
     Mode.BUFFERED: "in mode BUFFERED: Envoy holds the whole body and sends it in one message.",
-    Mode.FULL_DUPLEX: "in mode FULL_DUPLEX_STREAMED: for gateways that need it. Envoy gives every byte of the body "
-    "away, so that failing open ends with the first piece of body; where there is a choice, take STREAMED.",
+    Mode.FULL_DUPLEX: "in mode FULL_DUPLEX_STREAMED: for gateways that need it. Envoy gives every byte of the "
+    "body away, so that failing open ends with the first piece of body; where there is a choice, take STREAMED.",
 }
 
 

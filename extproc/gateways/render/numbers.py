@@ -16,7 +16,7 @@ MIB: Final = 1 << 20
 BUSY_MS: Final = 350
 # Bytes for each token of the largest optional pool: a longer body is for the default pool whatever is in it.
 CERTAINLY_LONG: Final = 512
-# Bytes of a prompt's token, for those bodies that are short by their length alone; half of the budget is for output.
+# Of a prompt, for bodies that are short by their length alone; the other half of the budget is for output.
 BYTES_PER_TOKEN: Final = 4
 LARGEST_BUFFERED: Final = 32 * MIB
 

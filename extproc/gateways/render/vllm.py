@@ -1,7 +1,7 @@
 """How to start the pools' servers so that they fit the router's pools.
 
 A pool without `max_model_len` has no head-room: the router then goes by the upper bound alone. The head-room that
-is recommended is a quarter (docs/pools.md); it is told here, and never silently put into the flags, since the router
+is recommended is a quarter (docs/pools.md); it is told here, and not silently put into the flags, since the router
 has to know of it, too.
 """
 

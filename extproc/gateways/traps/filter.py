@@ -129,10 +129,11 @@ TRAPS: Final = (
     Trap(
         "response-buffered",
         Severity.ERROR,
-        "A streamed response reaches the client only when it is over, and one over the buffer limit is a 500.",
+        "A response over the buffer limit is a 500; and a processor that lets a streamed one be held gives it to "
+        "the client only when it is over, so that the router closes the exchange instead, and learns nothing.",
         "response_body_mode: STREAMED to learn from responses, NONE not to.",
         _response_buffered,
-        "test_traps.py::test_buffered_response_holds_a_stream_back",
+        "test_traps.py::test_buffered_response_over_the_limit",
     ),
     Trap(
         "route-cache-kept",

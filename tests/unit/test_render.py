@@ -1,0 +1,140 @@
+"""`dualpool render`: what fits a configuration of the router, and the files of `envoy/` for its defaults."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from envoy.config.bootstrap.v3.bootstrap_pb2 import Bootstrap
+from google.protobuf.json_format import MessageToDict
+
+from extproc.cli.main import main
+from extproc.config.loading import parse
+from extproc.config.schema import Configuration
+from extproc.gateways.findings import look
+from extproc.gateways.inputs import read_gateways
+from extproc.gateways.render.envoy import render_envoy
+from extproc.gateways.render.numbers import Mode, Numbers
+from extproc.gateways.render.text import yaml_of
+from extproc.gateways.render.vllm import render_vllm
+from extproc.gateways.router import Router
+from extproc.gateways.sources import read
+from extproc.gateways.typed import typed
+from tests.envoy.harness.gateway import FILES
+
+# One of each kind of setting that a gateway's configuration depends on.
+SETTINGS = """
+listen: {address: "unix:/run/dualpool.sock", max_message_bytes: 8388608}
+pools:
+  - {name: small, max_budget_tokens: 4096, max_model_len: 5120}
+  - {name: medium, max_budget_tokens: 16384}
+  - {name: huge, max_budget_tokens: 131072}
+headers: {pool: x-pool, estimate: x-estimate, reason: x-reason}
+tenant_header: x-tenant
+exchange: {deadline_ms: 400, max_held_bytes: 3145728}
+drain_s: 3
+"""
+
+
+def meaning(text: str) -> dict[str, Any]:
+    """Return what a bootstrap says to Envoy: without comments, order, or how it is written."""
+    unknown: list[str] = []
+    (values,) = read(text, "file.yaml")
+    message = typed(values, Bootstrap(), unknown)
+    assert [] == unknown
+    found: dict[str, Any] = MessageToDict(message)
+    return found
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_the_files_are_what_is_rendered_for_the_defaults(mode: Mode) -> None:
+    """Each file of `envoy/` says what is rendered; words of comments and layout are its own."""
+    assert meaning((FILES / f"{mode}.yaml").read_text("utf-8")) == meaning(
+        render_envoy(Numbers(Configuration(), mode))
+    )
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("settings", ["", SETTINGS], ids=["defaults", "all settings"])
+def test_what_is_rendered_has_no_trap(mode: Mode, settings: str) -> None:
+    """Whatever the router's settings, the gateway that is rendered for them fits them."""
+    configuration = parse(settings)
+    router = Router(configuration)
+    gateways = read_gateways(read(render_envoy(Numbers(configuration, mode)), "file.yaml"), router).gateways
+    assert [] == [(each.trap.name, each.what) for each in look(gateways, router).found]
+
+
+def test_settings_are_in_what_is_rendered() -> None:
+    """Pools, names, times, sizes and addresses are those of the configuration."""
+    text = render_envoy(Numbers(parse(SETTINGS)))
+    for said in (
+        "cluster: small_then_medium_then_huge",
+        "cluster: medium_then_huge",
+        "string_match: {exact: medium}",
+        "- remove: x-reason",
+        "- {exact: x-tenant}",
+        "message_timeout: 0.75s",
+        "per_connection_buffer_limit_bytes: 4194304",
+        "pipe: {path: /run/dualpool.sock}",
+        "interval: 1s",
+    ):
+        assert said in text, said
+    assert "x-token-budget" not in text
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_every_choice_is_explained(mode: Mode) -> None:
+    """There is a comment above what somebody would ask about."""
+    lines = [line.strip() for line in render_envoy(Numbers(Configuration(), mode)).splitlines()]
+    asked = ["message_timeout", "failure_mode_allow", "early_header_mutation_extensions", "retriable_status_codes"]
+    asked += ["per_connection_buffer_limit_bytes", "max_request_headers_kb", "- name: long", "retry_priority"]
+    for start in asked:
+        at = next(number for number, line in enumerate(lines) if line.startswith(start))
+        assert lines[at - 1].startswith("# "), start
+    assert all(len(line) <= 118 for line in lines if line.startswith("#"))
+
+
+def test_vllm_gets_the_pools_limits() -> None:
+    """Each pool's servers hold what the router believes of them; a pool without head-room is told of."""
+    text = render_vllm(parse(SETTINGS))
+    assert "vllm serve MODEL --max-model-len 5120 --max-num-seqs 256 --port 8000" in text
+    assert "head-room of 1,024" in text
+    assert "recommended: max_model_len: 20480" in text
+    assert text.count("vllm serve") == 3
+
+
+def test_the_command_writes_to_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`dualpool render KIND --config FILE` prints what fits the file."""
+    path = tmp_path / "dualpool.yaml"
+    path.write_text(SETTINGS)
+    assert 0 == main(["render", "envoy", "--config", str(path), "--mode", "buffered"])
+    assert render_envoy(Numbers(parse(SETTINGS), Mode.BUFFERED)) == capsys.readouterr().out
+    assert 0 == main(["render", "vllm", "--config", str(path)])
+    assert render_vllm(parse(SETTINGS)) == capsys.readouterr().out
+
+
+def test_without_the_extra_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where Envoy's dataclasses are not installed, one sentence says what to install."""
+    for name in [
+        name for name in sys.modules if name.startswith(("envoy_data_plane", "extproc.gateways.render."))
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "envoy_data_plane", None)
+    assert 2 == main(["render", "envoy"])
+    assert "dualpool[render]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": "yes", "b": "1.5", "c": "a: b", "d": "", "e": "#", "f": "0x1", "g": "%A%", "h": "it's", "i": "- x"},
+        {"a": [1, 2.0, True, None], "b": [], "c": {}, "d": [{"name": "x", "y": [{"z": 1}]}], "e": "1.500s"},
+        {"a": "é", "b": 'q"', "c": "a\nb", "d": "x" * 200, "e": [["a"]], "@type": "t"},
+    ],
+)
+def test_text_says_what_the_values_say(value: dict[str, Any]) -> None:
+    """What is written is read again as it was, but for zeros at the end of durations."""
+    (again,) = read(yaml_of(value, {}), "file.yaml")
+    wanted = json.dumps(value, sort_keys=True).replace("1.500s", "1.5s").replace("2.0", "2")
+    assert wanted == json.dumps(again, sort_keys=True)
