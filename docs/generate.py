@@ -116,8 +116,8 @@ def traps() -> str:
 
 def _trap_section(trap: Trap) -> str:
     file, _, test = trap.shown_by.partition("::")
-    shown = f"`{test}` in [{file}](../tests/envoy/{file})" if file else "by no test on the real Envoy yet"
-    return f"### {trap.name} ({trap.severity})\n\n{trap.why}\n\n- Mend: {trap.mend}\n- Shown: {shown}."
+    shown = f"`{test}` in [{file}](../tests/envoy/{file})"
+    return f"### {trap.name} ({trap.severity})\n\n{trap.why}\n\n- Mend: {trap.mend}\n- Shown by {shown}."
 
 
 def _metric_row(metric: Tally[Any]) -> str:

@@ -2,12 +2,16 @@
 
 import argparse
 import sys
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 __all__ = ["add"]
 
 KINDS = {
     "envoy": "a bootstrap of Envoy's",
+    "istio": "an EnvoyFilter, and the routes it patches",
+    "envoy-gateway": "policies and routes of Envoy Gateway",
     "vllm": "a command for each pool's servers",
 }
 MODES = ("streamed", "buffered", "full-duplex")
@@ -37,9 +41,11 @@ def _run(options: argparse.Namespace) -> int:
     if options.kind == "vllm":
         sys.stdout.write(render_vllm(configuration))
         return 0
+    numbers = Numbers(configuration, Mode(options.mode))
     try:
-        from extproc.gateways.render.envoy import render_envoy  # noqa: PLC0415
+        module = import_module(f"extproc.gateways.render.{options.kind.replace('-', '_')}")
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"{error.name} is not installed: pip install 'dualpool[render]'") from error
-    sys.stdout.write(render_envoy(Numbers(configuration, Mode(options.mode))))
+    writers: dict[str, Callable[[Numbers], str]] = vars(module)
+    sys.stdout.write(writers[f"render_{options.kind.replace('-', '_')}"](numbers))
     return 0

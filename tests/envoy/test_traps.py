@@ -4,6 +4,7 @@ The patches are those in which the unit tests have the checker find the trap: so
 """
 
 import json
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -219,7 +220,7 @@ def test_body_over_the_message_limit(build: Build, patient: Callable[..., Router
     """
     listen = {"address": "127.0.0.1:0", "max_message_bytes": 1 << 20}
     caller = build("buffered", router=patient(listen=listen, exchange={"max_held_bytes": 32 << 20}))
-    response = post(caller, chat_body(MODEL, "word " * 400_000, max_tokens=16))
+    response = post(caller, chat_body(MODEL, "word " * 800_000, max_tokens=16))
     assert "long" == response.headers["x-served-by"]
     assert [None] == [entry["reason"] for entry in caller.access_log()]
 
@@ -251,6 +252,35 @@ def test_more_requests_than_the_router_s_breaker_lets_through(bite: Bitten) -> N
         served = [each.headers["x-served-by"] for each in threads.map(lambda _: post(caller, **slow), range(12))]
     assert "long" in served
     assert caller.stack.gateway.statistic("http.ingress.ext_proc.failure_mode_allowed") > 0
+
+
+def test_router_that_hangs_without_a_limit(build: Build) -> None:
+    """Nothing keeps requests from piling up at a router that hangs: all of them wait for it."""
+
+    def patient(document: Document) -> None:
+        BITTEN["router-breakers-large"](document)
+        # Until all are there, however slow this machine is.
+        ext_proc(document)["message_timeout"] = "20s"
+
+    caller = build("streamed", change=patient)
+    caller.stack.router.signal(signal.SIGSTOP)
+    waiting = "cluster.dualpool.upstream_rq_active"
+    with ThreadPoolExecutor(12) as threads:
+        asked = [threads.submit(post, caller) for _ in range(12)]
+        eventually(lambda: caller.stack.gateway.statistic(waiting) == len(asked), "all wait for the router")
+        caller.stack.router.signal(signal.SIGCONT)
+        assert {200} == {each.result().status_code for each in asked}
+
+
+def test_one_connection_for_each_address(build: Build, router: RouterProcess) -> None:
+    """Many requests at once are one connection to the router's address: behind it, one process gets them all."""
+    caller = build("streamed", router=router)
+    with ThreadPoolExecutor(12) as threads:
+        assert {"short"} == {
+            each.headers["x-served-by"] for each in threads.map(lambda _: post(caller), range(48))
+        }
+    assert 48 == caller.stack.gateway.statistic("http.ingress.ext_proc.streams_started")
+    assert 1 == caller.stack.gateway.statistic("cluster.dualpool.upstream_cx_http2_total")
 
 
 def test_one_address_of_several_servers(tmp_path: Path) -> None:

@@ -147,9 +147,9 @@ def buffer_below_body_cap(document: Document) -> None:
 
 def message_limit(document: Document) -> None:
     """Hold more of a body than the router takes in one message."""
-    virtual_host(document)["request_body_buffer_limit"] = 128 << 20
+    virtual_host(document)["request_body_buffer_limit"] = 256 << 20
     length = route(document, "very_large_body")["match"]["headers"][0]
-    length["range_match"]["start"] = (128 << 20) + 1
+    length["range_match"]["start"] = (256 << 20) + 1
 
 
 def head_limits(document: Document) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from extproc.config.schema import Configuration
 from extproc.gateways.findings import look
 from extproc.gateways.inputs import read_gateways
 from extproc.gateways.render.envoy import render_envoy
+from extproc.gateways.render.envoy_gateway import render_envoy_gateway
+from extproc.gateways.render.istio import render_istio
 from extproc.gateways.render.numbers import Mode, Numbers
 from extproc.gateways.render.text import yaml_of
 from extproc.gateways.render.vllm import render_vllm
@@ -55,6 +58,38 @@ def test_the_files_are_what_is_rendered_for_the_defaults(mode: Mode) -> None:
     )
 
 
+def objects(texts: Iterable[str]) -> dict[tuple[str, str], Any]:
+    """Return the manifests in some texts by kind and name."""
+    found = [each for text in texts for each in read(text, "file.yaml")]
+    return {(each["kind"], each["metadata"]["name"]): json.loads(json.dumps(each)) for each in found}
+
+
+MANIFESTS: list[tuple[Callable[[Numbers], str], list[str]]] = [
+    (render_istio, ["istio/envoyfilter.yaml", "istio/routes.yaml"]),
+    (render_envoy_gateway, ["envoy-gateway/policies.yaml", "envoy-gateway/routes.yaml"]),
+]
+
+
+@pytest.mark.parametrize(("render", "files"), MANIFESTS)
+def test_the_manifests_are_what_is_rendered_for_the_defaults(
+    render: Callable[[Numbers], str], files: list[str]
+) -> None:
+    """Every value in these files of `deploy/` is rendered, and nothing beside them."""
+    shipped = [(FILES.parent / "deploy" / file).read_text("utf-8") for file in files]
+    assert objects(shipped) == objects([render(Numbers(Configuration()))])
+
+
+@pytest.mark.parametrize(("render", "_"), MANIFESTS)
+def test_rendered_manifests_fit_all_settings(render: Callable[[Numbers], str], _: list[str]) -> None:
+    """The checker finds nothing in them but what Envoy Gateway has no words for: the limits of heads."""
+    configuration = parse(SETTINGS)
+    router = Router(configuration)
+    gateways = read_gateways(read(render(Numbers(configuration)), "file.yaml"), router).gateways
+    found = {each.trap.name for each in look(gateways, router).found}
+    # It has none for what is kept from the router either, so nothing is withheld.
+    assert found <= {"head-limits"}
+
+
 @pytest.mark.parametrize("mode", Mode)
 @pytest.mark.parametrize("settings", ["", SETTINGS], ids=["defaults", "all settings"])
 def test_what_is_rendered_has_no_trap(mode: Mode, settings: str) -> None:
@@ -72,7 +107,7 @@ def test_settings_are_in_what_is_rendered() -> None:
         "cluster: small_then_medium_then_huge",
         "cluster: medium_then_huge",
         "string_match: {exact: medium}",
-        "- remove: x-reason",
+        "- {remove: x-reason}",
         "- {exact: x-tenant}",
         "message_timeout: 0.75s",
         "per_connection_buffer_limit_bytes: 4194304",

@@ -5,7 +5,7 @@ from typing import Final
 
 from extproc.gateways.render.numbers import Mode
 
-__all__ = ["DEFAULT_ROUTE", "ENVOY", "MANIFESTS", "top_of"]
+__all__ = ["DEFAULT_ROUTE", "ENVOY", "ENVOY_GATEWAY", "ENVOY_GATEWAY_TOPS", "ISTIO", "ISTIO_TOPS", "top_of"]
 
 DEFAULT_ROUTE: Final = "routes.DEFAULT"
 """What the route of the default pool, whatever that is called, is explained by."""
@@ -126,4 +126,57 @@ _BY_MODE: Final[dict[Mode, dict[str, str]]] = {
 }
 _SHARED: Final = _FILTER | _CHAIN | _ROUTES | _CLUSTERS
 ENVOY: Final[dict[Mode, Mapping[str, str]]] = {mode: _SHARED | said for mode, said in _BY_MODE.items()}
-MANIFESTS: Final[Mapping[str, str]] = _FILTER | _ROUTES | _BY_MODE[Mode.STREAMED]
+_PATCHES: Final = {
+    "configPatches.NETWORK_FILTER": "Before a route is chosen, strip the pool header of clients; and let a head "
+    "have what the router adds to it.",
+    "configPatches.HTTP_FILTER": "Last before Envoy's router filter: after authentication, so that nobody's "
+    "request is counted who may not send one.",
+    "value.disabled": "Off where no route says otherwise.",
+    "configPatches.CLUSTER": "The pool, and after its first failure the next one.",
+    "configPatches.HTTP_ROUTE": "The filter on a route that requests arrive on or are moved to; long prompts are "
+    "silent until their first token (idle_timeout).",
+    "configPatches.VIRTUAL_HOST": "The response says how often its request was tried; the router reads repairs "
+    "there.",
+    "http.upgrade": "Requests that ask for another protocol have no end of a body: no patch names this route.",
+    "retries": "Said, because Istio gives a route that says nothing two retries, and with retries on the default "
+    "route a body arrives with its head doubled when the router decides before its end (envoy#36119).",
+    "http2MaxRequests": "Istio's own limit is 2^32 - 1, which is none.",
+    "connectTimeout": "What a pool that swallows connections costs each request; 10 s by default.",
+}
+ISTIO: Final[Mapping[str, str]] = _FILTER | _ROUTES | _BY_MODE[Mode.STREAMED] | _PATCHES
+ISTIO_TOPS: Final = {
+    "EnvoyFilter": "The router in Istio's ingress gateway, in mode STREAMED. Written by `dualpool render istio`. "
+    "An EnvoyFilter acts on workloads of its own namespace.",
+    "VirtualService": "The pools and the way to them. Names of routes are what the patches are merged by; the "
+    "Gateway `llm` and the host are yours.",
+    "DestinationRule": "Limits and times of what requests go to.",
+}
+_POLICIES: Final = {
+    "failOpen": "Router gone, late or wrong: the request goes on, on the default route.",
+    "messageTimeout": "The default of 200 ms leaves a busy router too little room.",
+    "response": "For learning. Buffered would break SSE.",
+    "writableNamespaces": "For access logs; what is not listed is dropped.",
+    "backendSettings.circuitBreaker": "One gRPC stream per request, as long as the response when it is learned "
+    "from.",
+    "backendSettings.timeout": "10 s by default: what a router whose node is gone would cost each request.",
+    "healthCheck": "A router that drains says NOT_SERVING and serves on.",
+    "earlyRequestHeaders": "Before a route is chosen: a client's own word would be believed while the router is "
+    "down.",
+    "bufferLimit": "A body over this is a 413 (32 KiB by default), and longer ones that say so take the by-pass. "
+    "Below the router's listen.max_message_bytes.",
+    "streamIdleTimeout": "Time without a byte: a long prompt is silent until its first token.",
+    "numAttemptsPerPriority": "Leave a priority after its first failure: the pool, then the fallback.",
+    "httpStatusCodes": "Too long: 400, 413, 422. A model that this pool does not serve: 404. Takes none: 503.",
+    "spec.circuitBreaker": "Requests in flight in this pool, running and waiting; 1,024 each by default.",
+    "tcp": "What a pool that swallows connections costs each request; 10 s by default.",
+    "timeouts": "No limit on the whole response: a generation may take minutes.",
+}
+ENVOY_GATEWAY: Final[Mapping[str, str]] = _POLICIES
+ENVOY_GATEWAY_TOPS: Final = {
+    "EnvoyExtensionPolicy": "The router in Envoy Gateway; the Gateway `llm` is yours. Written by `dualpool render "
+    "envoy-gateway`. BUFFERED: there is no word for the flag without which Streamed cannot route.",
+    "ClientTrafficPolicy": "One Gateway has one ClientTrafficPolicy: where yours has one, merge this into it.",
+    "BackendTrafficPolicy": "",
+    "Backend": "Only a Backend can be a fallback. Its Service has to be headless (clusterIP: None).",
+    "HTTPRoute": "",
+}

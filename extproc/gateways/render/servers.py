@@ -38,7 +38,7 @@ from envoy_data_plane.google.protobuf import Any
 from extproc.core.placing.policy import Pool
 from extproc.gateways.render.numbers import Mode, Numbers
 
-__all__ = ["HEALTH", "IN_FLIGHT", "aggregate", "clusters"]
+__all__ = ["HEALTH", "IN_FLIGHT", "REPAIRS", "STREAMS", "aggregate", "clusters"]
 
 POOL_PORTS_FROM: Final = 8001
 IN_FLIGHT: Final = 8_192

@@ -25,7 +25,7 @@ from envoy_data_plane.google.protobuf import Any
 from extproc.core.placing.policy import Pool
 from extproc.gateways.render.numbers import Mode, Numbers
 
-__all__ = ["BUFFER", "EXT_PROC", "NO_LIMIT", "repair", "route_table"]
+__all__ = ["BUFFER", "EXT_PROC", "NO_LIMIT", "REFUSALS", "RETRY_ON", "repair", "route_table"]
 
 EXT_PROC: Final = "envoy.filters.http.ext_proc"
 BUFFER: Final = "whole_small_bodies"

@@ -68,7 +68,7 @@ def _list(value: list[Any], comments: Mapping[str, str], indent: str, path: tupl
 
 
 def _named(item: Any) -> str:  # noqa: ANN401
-    return str(item.get("name", "")) if isinstance(item, Mapping) else str(item)
+    return str(item.get("name") or item.get("applyTo", "")) if isinstance(item, Mapping) else str(item)
 
 
 def _flow(value: Any) -> str | None:  # noqa: ANN401

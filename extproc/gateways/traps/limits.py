@@ -48,7 +48,7 @@ def _buffer_below_body_cap(gateway: Gateway, router: Router) -> Iterator[Hit]:
 def _message_limit(gateway: Gateway, router: Router) -> Iterator[Hit]:
     largest = router.configuration.listen.max_message_bytes
     for _, route in _buffering(gateway):
-        if route.body_limit_bytes >= largest:
+        if route.body_limit_bytes > largest:
             what = f"bodies of {route.body_limit_bytes:,} bytes, listen.max_message_bytes is {largest:,}"
             yield Hit(route.body_limit_place, f'route "{route.name}" sends {what}')
 

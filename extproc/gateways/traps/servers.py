@@ -124,6 +124,7 @@ TRAPS: Final = (
         "max_requests: 16384 on the router's cluster (Istio's own is 4,294,967,295: a DestinationRule with "
         "http2MaxRequests).",
         _router_breakers_large,
+        "test_traps.py::test_router_that_hangs_without_a_limit",
     ),
     Trap(
         "full-duplex-windows",
@@ -143,6 +144,7 @@ TRAPS: Final = (
         "processes of the router get all requests and others none.",
         "One endpoint (port or Unix socket) for each process in the router's cluster.",
         _one_address_for_many,
+        "test_traps.py::test_one_connection_for_each_address",
     ),
     Trap(
         "cluster-ip",

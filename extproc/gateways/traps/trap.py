@@ -33,11 +33,11 @@ Find = Callable[[Gateway, Router], Iterable[Hit]]
 
 @dataclass(frozen=True, slots=True)
 class Trap:
-    """One trap. `why` says what happens, and `mend` what to write instead; `shown_by` is file::test, or empty."""
+    """One trap. `why` says what happens, and `mend` what to write instead; `shown_by` is file::test."""
 
     name: str
     severity: Severity
     why: str
     mend: str
     find: Find
-    shown_by: str = ""
+    shown_by: str

@@ -1,0 +1,139 @@
+"""Envoy Gateway's manifests: the policy with the router, the routes, and what they go to, in mode BUFFERED."""
+
+from typing import Any, Final
+
+from extproc.core.placing.policy import Pool
+from extproc.gateways.render.comments import ENVOY_GATEWAY, ENVOY_GATEWAY_TOPS
+from extproc.gateways.render.numbers import Numbers
+from extproc.gateways.render.servers import HEALTH, IN_FLIGHT, REPAIRS, STREAMS
+from extproc.gateways.render.tables import REFUSALS, RETRY_ON
+from extproc.gateways.render.text import documents_of
+
+__all__ = ["render_envoy_gateway"]
+
+LARGEST_MIB: Final = 16
+_API: Final = "gateway.envoyproxy.io"
+_ROUTES: Final = "gateway.networking.k8s.io"
+_NAMESPACE: Final = "dualpool"
+
+
+def render_envoy_gateway(numbers: Numbers) -> str:
+    """Return the policies, Backends and HTTPRoutes, as YAML with comments."""
+    smaller = numbers.smaller_pools
+    documents = [
+        _extension(numbers),
+        _client(numbers),
+        *(_traffic(f"llm-{pool.name}", [f"llm-{pool.name}"], repaired=True) for pool in smaller),
+        _traffic("llm", ["llm", "llm-very-large-body", "llm-upgrade"], repaired=False),
+        *map(_backend, numbers.configuration.pools),
+        _backend(numbers.default_pool, fallback=True),
+        *_routes(numbers),
+    ]
+    return documents_of([(each, ENVOY_GATEWAY_TOPS[each["kind"]]) for each in documents], ENVOY_GATEWAY)
+
+
+def _object(kind: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    version = f"{_ROUTES}/v1" if kind == "HTTPRoute" else f"{_API}/v1alpha1"
+    return {"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec}
+
+
+def _target(name: str, kind: str = "HTTPRoute") -> dict[str, str]:
+    return {"group": _ROUTES, "kind": kind, "name": name}
+
+
+def _buffered_mib(numbers: Numbers) -> int:
+    return min(LARGEST_MIB, numbers.body_bytes >> 20)
+
+
+def _extension(numbers: Numbers) -> dict[str, Any]:
+    milliseconds = round(numbers.message_timeout.total_seconds() * 1000)
+    check = {
+        "type": "GRPC",
+        "interval": "1s",
+        "timeout": "1s",
+        "unhealthyThreshold": 1,
+        "healthyThreshold": 1,
+        "grpc": {"service": HEALTH},
+    }
+    processor = {
+        "backendRefs": [{"name": "dualpool", "port": numbers.router_address[1] or 9002}],
+        "failOpen": True,
+        "messageTimeout": f"{milliseconds}ms",
+        "processingMode": {"request": {"body": "Buffered"}, "response": {"body": "Streamed"}},
+        "metadata": {"writableNamespaces": [_NAMESPACE]},
+        "backendSettings": {
+            "circuitBreaker": {"maxPendingRequests": STREAMS, "maxParallelRequests": STREAMS},
+            "timeout": {"tcp": {"connectTimeout": "250ms"}},
+            "healthCheck": {"active": check},
+        },
+    }
+    targets = [_target("llm"), *(_target(f"llm-{pool.name}") for pool in numbers.smaller_pools)]
+    return _object("EnvoyExtensionPolicy", "dualpool", {"targetRefs": targets, "extProc": [processor]})
+
+
+def _client(numbers: Numbers) -> dict[str, Any]:
+    spec = {
+        "targetRefs": [_target("llm", "Gateway")],
+        "headers": {"earlyRequestHeaders": {"remove": list(numbers.set_headers)}},
+        "connection": {"bufferLimit": f"{_buffered_mib(numbers)}Mi"},
+        "timeout": {"http": {"streamIdleTimeout": "600s"}},
+    }
+    return _object("ClientTrafficPolicy", "llm", spec)
+
+
+def _traffic(name: str, routes: list[str], *, repaired: bool) -> dict[str, Any]:
+    limits = {"maxConnections": IN_FLIGHT, "maxPendingRequests": IN_FLIGHT, "maxParallelRequests": IN_FLIGHT}
+    spec: dict[str, Any] = {"targetRefs": [_target(each) for each in routes]}
+    if repaired:
+        limits["maxParallelRetries"] = REPAIRS
+        spec["retry"] = {
+            "numRetries": 1,
+            "numAttemptsPerPriority": 1,
+            "retryOn": {"triggers": RETRY_ON.split(","), "httpStatusCodes": REFUSALS},
+            "perRetry": {"backOff": {"baseInterval": "1ms"}},
+        }
+    spec |= {"circuitBreaker": limits, "timeout": {"tcp": {"connectTimeout": "1s"}}}
+    return _object("BackendTrafficPolicy", name, spec)
+
+
+def _backend(pool: Pool, *, fallback: bool = False) -> dict[str, Any]:
+    """Return a pool's servers; those of the default pool once more, as what all others fall back to."""
+    host = f"vllm-{pool.name}.{_NAMESPACE}.svc.cluster.local"
+    spec = {"endpoints": [{"fqdn": {"hostname": host, "port": 8000}}]}
+    if fallback:
+        return _object("Backend", f"vllm-{pool.name}-fallback", {"fallback": True, **spec})
+    return _object("Backend", f"vllm-{pool.name}", spec)
+
+
+def _routes(numbers: Numbers) -> list[dict[str, Any]]:
+    default = f"vllm-{numbers.default_pool.name}"
+    # Bodies that say that they have as many digits as the buffer limit, a few of which would still have fitted.
+    digits = len(str(_buffered_mib(numbers) << 20))
+    length = {"type": "RegularExpression", "name": "content-length", "value": f"[0-9]{{{digits},}}"}
+    upgrade = {"type": "RegularExpression", "name": "upgrade", "value": ".+"}
+    pools = [
+        _route(
+            f"llm-{pool.name}",
+            [f"vllm-{pool.name}", f"{default}-fallback"],
+            {"name": numbers.set_headers[0], "value": pool.name},
+        )
+        for pool in numbers.smaller_pools
+    ]
+    return [
+        _route("llm", [default]),
+        *pools,
+        _route("llm-very-large-body", [default], length),
+        _route("llm-upgrade", [default], upgrade),
+    ]
+
+
+def _route(name: str, backends: list[str], header: dict[str, str] | None = None) -> dict[str, Any]:
+    match: dict[str, Any] = {"path": {"type": "PathPrefix", "value": "/"}}
+    if header:
+        match["headers"] = [header]
+    rule = {
+        "matches": [match],
+        "backendRefs": [{"group": _API, "kind": "Backend", "name": each} for each in backends],
+        "timeouts": {"request": "0s"},
+    }
+    return _object("HTTPRoute", name, {"parentRefs": [{"name": "llm"}], "rules": [rule]})
