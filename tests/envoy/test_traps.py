@@ -6,10 +6,11 @@ The patches are those in which the unit tests have the checker find the trap: so
 import json
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 import pytest
@@ -35,6 +36,8 @@ from tests.envoy.harness.router import TENANT_HEADER, RouterProcess
 from tests.traps.bitten import BITTEN, MODES, bitten, endpoint_picker
 
 JSON = {"content-type": "application/json"}
+NOTHING: Mapping[str, str] = MappingProxyType({})
+SLOW = {"x-emulate-fault": "slow=0.5"}
 BODY = chat_body(MODEL, SHORT_TEXT, max_tokens=16)
 
 Bitten = Callable[..., Caller]
@@ -63,10 +66,9 @@ def eavesdropper() -> Iterator[Eavesdropper]:
     eavesdropper.stop()
 
 
-def post(caller: Caller, body: bytes = BODY, **headers: str) -> httpx.Response:
+def post(caller: Caller, body: bytes = BODY, headers: Mapping[str, str] = NOTHING) -> httpx.Response:
     """Send a chat request as it is."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return caller.http.post("/v1/chat/completions", content=body, headers=JSON | named)
+    return caller.http.post("/v1/chat/completions", content=body, headers={**JSON, **headers})
 
 
 def test_default_route_to_the_short_pool(bite: Bitten) -> None:
@@ -82,9 +84,9 @@ def test_short_route_behind_the_default_one(bite: Bitten) -> None:
     assert ["short"] == [entry["pool"] for entry in caller.access_log()]
 
 
-def refused(caller: Caller, **headers: str) -> httpx.Response:
+def refused(caller: Caller, headers: Mapping[str, str] = NOTHING) -> httpx.Response:
     """Send what the router takes for short, and the short pool of the tests refuses."""
-    return post(caller, chat_body(MODEL, SHORT_TEXT, max_tokens=REFUSED_TOKENS), **headers)
+    return post(caller, chat_body(MODEL, SHORT_TEXT, max_tokens=REFUSED_TOKENS), headers)
 
 
 def test_refusal_without_a_retry(bite: Bitten) -> None:
@@ -106,14 +108,14 @@ def test_more_repairs_than_the_breaker_lets_through(bite: Bitten) -> None:
     caller = bite("repair-limit")
     with ThreadPoolExecutor(12) as threads:
         # Slow, so that the retries are all at once.
-        statuses = list(threads.map(lambda _: refused(caller, x_emulate_fault="slow=0.5").status_code, range(12)))
+        statuses = list(threads.map(lambda _: refused(caller, SLOW).status_code, range(12)))
     assert {200, 400} == set(statuses)
     assert caller.stack.gateway.statistic("cluster.short_then_long.upstream_rq_retry_overflow") > 0
 
 
 def test_route_timeout_cuts_a_response(bite: Bitten) -> None:
     """A response that takes longer than the route's timeout is Envoy's own 504."""
-    assert 504 == post(bite("response-cut"), x_emulate_fault="slow=3").status_code
+    assert 504 == post(bite("response-cut"), headers={"x-emulate-fault": "slow=3"}).status_code
 
 
 def refusal(document: Document, folder: Path) -> str:
@@ -229,7 +231,7 @@ def test_claim_that_is_not_stripped(build: Build) -> None:
     """With the router down, a client that claims to be short is believed."""
     caller = build("streamed", change=BITTEN["spoofable-header"])
     caller.stack.router.kill()
-    assert "short" == post(caller, **{"x-token-budget-pool": "short"}).headers["x-served-by"]
+    assert "short" == post(caller, headers={"x-token-budget-pool": "short"}).headers["x-served-by"]
 
 
 def test_router_asked_over_http_1(bite: Bitten, tmp_path: Path) -> None:
@@ -247,9 +249,10 @@ def test_router_asked_over_http_1(bite: Bitten, tmp_path: Path) -> None:
 def test_more_requests_than_the_router_s_breaker_lets_through(bite: Bitten) -> None:
     """Of many requests at the same time most are never decided: the filter fails open."""
     caller = bite("router-breakers-small")
-    slow = {"x_emulate_fault": "slow=0.5"}
     with ThreadPoolExecutor(12) as threads:
-        served = [each.headers["x-served-by"] for each in threads.map(lambda _: post(caller, **slow), range(12))]
+        served = [
+            each.headers["x-served-by"] for each in threads.map(lambda _: post(caller, headers=SLOW), range(12))
+        ]
     assert "long" in served
     assert caller.stack.gateway.statistic("http.ingress.ext_proc.failure_mode_allowed") > 0
 

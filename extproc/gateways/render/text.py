@@ -56,8 +56,8 @@ def _list(value: list[Any], comments: Mapping[str, str], indent: str, path: tupl
         yield from _comment(_found(comments, here), indent)
         flow = _flow(item)
         short = flow is not None and len(indent) + len(flow) < _FLOW
-        if not isinstance(item, Mapping | list) or (short and not _commented(comments, here, item)):
-            yield f"{indent}- {flow}"
+        if not isinstance(item, Mapping) or (short and not _commented(comments, here, item)):
+            yield f"{indent}- {flow or json.dumps(item)}"
             continue
         lines = list(_mapping(item, comments, f"{indent}  ", here))
         # A comment of the first key stands above the dash.
@@ -93,9 +93,8 @@ def _scalar(value: Any) -> str:  # noqa: ANN401
         return json.dumps(value)
     if re.fullmatch(r"\d+\.\d+s", value):
         return value.rstrip("s").rstrip("0").rstrip(".") + "s"
-    plain = _PLAIN.fullmatch(value) and not _OTHER.fullmatch(value) and ", " not in value
-    plain = plain or re.fullmatch(r"\d+m?s", value)
-    return value if plain else json.dumps(value, ensure_ascii=False)
+    word = _PLAIN.fullmatch(value) and not _OTHER.fullmatch(value) and ", " not in value
+    return value if word or re.fullmatch(r"\d+m?s", value) else json.dumps(value, ensure_ascii=False)
 
 
 def _found(comments: Mapping[str, str], path: tuple[str, ...]) -> str:
