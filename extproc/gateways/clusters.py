@@ -11,7 +11,7 @@ from envoy.extensions.load_balancing_policies.least_request.v3.least_request_pb2
 from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
 
 from extproc.gateways.model import Cluster
-from extproc.gateways.parts import Part, milliseconds
+from extproc.gateways.parts import Part, enum_name, milliseconds
 from extproc.gateways.resources import Resources
 from extproc.gateways.retries import retry_of
 
@@ -44,7 +44,7 @@ def _cluster(part: Part[EnvoyCluster], priorities: tuple[frozenset[str], ...]) -
         place=part.place,
         priorities=priorities,
         members=_members(part),
-        discovery="AGGREGATE" if _members(part) else EnvoyCluster.DiscoveryType.Name(message.type),
+        discovery="AGGREGATE" if _members(part) else enum_name(EnvoyCluster.DiscoveryType, message.type),
         least_request=_least_request(message),
         http2=http2 is not None,
         connect_timeout_ms=milliseconds(part, "connect_timeout", CONNECT_TIMEOUT_MS),

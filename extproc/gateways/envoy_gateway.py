@@ -10,7 +10,19 @@ from typing import Any, Final
 
 from extproc.core.errors import ConfigurationError
 from extproc.gateways.gateway_api import matches_of, weight_of
-from extproc.gateways.manifests import Manifests, bytes_of, inner, items_of, made, merged, name_of, seconds_of
+from extproc.gateways.manifests import (
+    Manifests,
+    bytes_of,
+    inner,
+    items_of,
+    made,
+    merged,
+    name_of,
+    number_of,
+    seconds_of,
+    text_of,
+    texts_of,
+)
 from extproc.gateways.sources import LocatedMap, Place
 from extproc.gateways.type_names import (
     EXT_PROC,
@@ -40,7 +52,7 @@ _MODES: Final = {
 
 def bootstrap_of(manifests: Manifests) -> LocatedMap:
     """Return the bootstrap of a Gateway that has these policies."""
-    policies = [each for each in manifests.of("EnvoyExtensionPolicy") if inner(each, "spec").get("extProc")]
+    policies = list(manifests.of("EnvoyExtensionPolicy"))
     place = policies[0].place
     processors = [
         (f"{name_of(policy)}/{at}", policy, given)
@@ -64,7 +76,7 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
     manager = _patched(manager, manifests)
     network = made(place, name="envoy.filters.network.http_connection_manager", typed_config=manager)
     connection = inner(client, "spec", "connection")
-    limit = bytes_of(connection.get("bufferLimit", BUFFER_BYTES), connection.place)
+    limit = bytes_of(text_of(connection, "bufferLimit", str(BUFFER_BYTES)), connection.place)
     listener = made(
         client.place,
         name="gateway",
@@ -84,11 +96,11 @@ def _filter(name: str, given: LocatedMap) -> LocatedMap:
         given.place,
         **{"@type": EXT_PROC},
         grpc_service={"envoy_grpc": {"cluster_name": f"dualpool/{name}"}},
-        failure_mode_allow=bool(given.get("failOpen", False)),
-        message_timeout=seconds_of(given.get("messageTimeout", "200ms"), given.place),
+        failure_mode_allow=text_of(given, "failOpen") == "True",
+        message_timeout=seconds_of(text_of(given, "messageTimeout", "200ms"), given.place),
         processing_mode=made(mode.place, **_direction(mode, "request"), **_direction(mode, "response")),
         metadata_options={
-            "receiving_namespaces": {"untyped": list(items_of(inner(given, "metadata"), "writableNamespaces"))}
+            "receiving_namespaces": {"untyped": texts_of(inner(given, "metadata"), "writableNamespaces")}
         },
     )
     return made(given.place, name=f"dualpool/{name}", disabled=True, typed_config=settings)
@@ -98,8 +110,8 @@ def _direction(mode: LocatedMap, name: str) -> dict[str, str]:
     """Return the modes of one direction: without an entry nothing is sent, without a body the head alone."""
     if name not in mode:
         return {f"{name}_header_mode": "SKIP"}
-    body = inner(mode, name).get("body")
-    if body is None:
+    body = text_of(inner(mode, name), "body")
+    if not body:
         return {f"{name}_header_mode": "SEND"}
     if body not in _MODES:
         raise ConfigurationError(f"{mode.place}: body {body!r} given; allowed: {', '.join(_MODES)}")
@@ -110,7 +122,7 @@ def _direction(mode: LocatedMap, name: str) -> dict[str, str]:
 
 def _stripping(client: LocatedMap) -> LocatedMap:
     early = inner(client, "spec", "headers", "earlyRequestHeaders")
-    mutations = [{"remove": name} for name in items_of(early, "remove")]
+    mutations = [{"remove": name} for name in texts_of(early, "remove")]
     config = {"@type": HEADER_MUTATION, "mutations": mutations}
     return made(early.place, name="early", typed_config=config)
 
@@ -120,8 +132,8 @@ def _patched(manager: LocatedMap, manifests: Manifests) -> LocatedMap:
     for policy in manifests.of("EnvoyPatchPolicy"):
         for patch in items_of(inner(policy, "spec"), "jsonPatches"):
             operation = inner(patch, "operation")
-            path = str(operation.get("path", "")).partition("/filters/0/typed_config/")[2]
-            if path and operation.get("op") in ("add", "replace"):
+            path = text_of(operation, "path").partition("/filters/0/typed_config/")[2]
+            if path and text_of(operation, "op") in ("add", "replace"):
                 value: Any = operation.get("value")
                 for step in reversed(path.split("/")):
                     value = made(operation.place, **{step: value})
@@ -145,7 +157,8 @@ def _routes(
     }
     for at, rule in enumerate(items_of(inner(object_, "spec"), "rules")):
         traffic = _traffic(object_, manifests)
-        timeout = inner(rule, "timeouts").get("request") or inner(traffic, "timeout", "http").get("requestTimeout")
+        timeout = text_of(inner(rule, "timeouts"), "request")
+        timeout = timeout or text_of(inner(traffic, "timeout", "http"), "requestTimeout")
         action = made(
             rule.place,
             cluster=f"{name_of(object_)}/{at}",
@@ -160,11 +173,9 @@ def _routes(
 
 def _targets(policy: LocatedMap, route: LocatedMap) -> bool:
     spec = inner(policy, "spec")
-    references = [*items_of(spec, "targetRefs"), *([spec["targetRef"]] if spec.get("targetRef") else [])]
-    return any(
-        each.get("kind") == "Gateway" or (each.get("kind"), each.get("name")) == ("HTTPRoute", name_of(route))
-        for each in references
-    )
+    references = [*items_of(spec, "targetRefs"), inner(spec, "targetRef")]
+    targets = {(text_of(each, "kind"), text_of(each, "name")) for each in references}
+    return ("HTTPRoute", name_of(route)) in targets or any(kind == "Gateway" for kind, _ in targets)
 
 
 def _traffic(route: LocatedMap, manifests: Manifests) -> LocatedMap:
@@ -179,22 +190,23 @@ def _retry(traffic: LocatedMap) -> LocatedMap | None:
         return None
     retry = inner(traffic, "retry")
     on = inner(retry, "retryOn")
-    previous = {"@type": PREVIOUS_PRIORITIES, "update_frequency": retry.get("numAttemptsPerPriority", 1)}
+    per_priority = number_of(retry, "numAttemptsPerPriority", 0)
+    previous = {"@type": PREVIOUS_PRIORITIES, "update_frequency": per_priority}
     priority = {"name": "envoy.retry_priorities.previous_priorities", "typed_config": previous}
     return made(
         retry.place,
-        retry_on=",".join(items_of(on, "triggers")) or RETRY_ON,
-        retriable_status_codes=list(items_of(on, "httpStatusCodes")) or STATUSES,
-        num_retries=retry.get("numRetries", 2),
-        retry_priority=priority if retry.get("numAttemptsPerPriority") else None,
+        retry_on=",".join(texts_of(on, "triggers")) or RETRY_ON,
+        retriable_status_codes=texts_of(on, "httpStatusCodes") or STATUSES,
+        num_retries=number_of(retry, "numRetries", 2),
+        retry_priority=priority if per_priority else None,
     )
 
 
 def _router_cluster(name: str, given: LocatedMap) -> LocatedMap:
     settings = inner(given, "backendSettings")
     http2 = inner(settings, "http2")
-    window = http2.get("initialStreamWindowSize")
-    options = {} if window is None else {"initial_stream_window_size": bytes_of(window, http2.place)}
+    window = text_of(http2, "initialStreamWindowSize")
+    options = {} if not window else {"initial_stream_window_size": bytes_of(window, http2.place)}
     protocol = {"@type": HTTP_OPTIONS, "explicit_http_config": {"http2_protocol_options": options}}
     said = made(
         given.place, type="EDS", typed_extension_protocol_options={HTTP_OPTIONS.rpartition("/")[2]: protocol}
@@ -207,7 +219,7 @@ def _pool_cluster(route: LocatedMap, rule: LocatedMap, at: int, manifests: Manif
     localities = []
     by_name = True
     for reference in items_of(rule, "backendRefs"):
-        name = str(reference.get("name", ""))
+        name = text_of(reference, "name")
         spec = backends.get(name)
         by_name = by_name and spec is not None
         addresses = [_address(each) for each in items_of(spec, "endpoints")] if spec else [(name, 0)]
@@ -215,7 +227,7 @@ def _pool_cluster(route: LocatedMap, rule: LocatedMap, at: int, manifests: Manif
             {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}}
             for host, port in addresses
         ]
-        priority = 1 if spec is not None and spec.get("fallback") else 0
+        priority = 1 if spec is not None and text_of(spec, "fallback") == "True" else 0
         localities.append({"priority": priority, "lb_endpoints": endpoints})
     name = f"{name_of(route)}/{at}"
     said = made(
@@ -229,23 +241,23 @@ def _pool_cluster(route: LocatedMap, rule: LocatedMap, at: int, manifests: Manif
 def _address(given: LocatedMap) -> tuple[str, int]:
     for kind, key in (("fqdn", "hostname"), ("ip", "address")):
         if kind in given:
-            return str(inner(given, kind).get(key, "")), int(inner(given, kind).get("port", 0))
+            return text_of(inner(given, kind), key), number_of(inner(given, kind), "port", 0)
     return "", 0
 
 
 def _cluster(name: str, policy: LocatedMap, place: Place) -> LocatedMap:
     breaker, tcp = inner(policy, "circuitBreaker"), inner(policy, "timeout", "tcp")
     limits = {
-        "max_connections": breaker.get("maxConnections", LIMIT),
-        "max_requests": breaker.get("maxParallelRequests", LIMIT),
-        "max_pending_requests": breaker.get("maxPendingRequests", LIMIT),
-        "max_retries": breaker.get("maxParallelRetries", LIMIT),
+        "max_connections": number_of(breaker, "maxConnections", LIMIT),
+        "max_requests": number_of(breaker, "maxParallelRequests", LIMIT),
+        "max_pending_requests": number_of(breaker, "maxPendingRequests", LIMIT),
+        "max_retries": number_of(breaker, "maxParallelRetries", LIMIT),
     }
-    balancer = inner(policy, "loadBalancer").get("type", "LeastRequest")
+    balancer = text_of(inner(policy, "loadBalancer"), "type", "LeastRequest")
     return made(
         policy.place if policy else place,
         name=name,
-        connect_timeout=seconds_of(tcp.get("connectTimeout", CONNECT_TIMEOUT), tcp.place),
+        connect_timeout=seconds_of(text_of(tcp, "connectTimeout", CONNECT_TIMEOUT), tcp.place),
         lb_policy="LEAST_REQUEST" if balancer == "LeastRequest" else "ROUND_ROBIN",
         circuit_breakers={"thresholds": [limits]},
     )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from extproc.gateways.manifests import inner, items_of, made
+from extproc.gateways.manifests import inner, items_of, made, text_of
 from extproc.gateways.sources import LocatedMap
 
 __all__ = ["matches_of", "weight_of"]
@@ -10,7 +10,7 @@ __all__ = ["matches_of", "weight_of"]
 
 def matches_of(rule: LocatedMap) -> list[LocatedMap]:
     """Return Envoy's match for each way that a rule can match; a rule that says nothing matches all."""
-    given = list(items_of(rule, "matches"))
+    given = items_of(rule, "matches")
     return [_match(each) for each in given] if given else [made(rule.place, prefix="/")]
 
 
@@ -22,17 +22,17 @@ def weight_of(match: LocatedMap) -> tuple[int, int]:
 
 def _match(given: LocatedMap) -> LocatedMap:
     path = inner(given, "path")
-    value = path.get("value", "/")
-    kind = {"Exact": "path", "RegularExpression": "safe_regex"}.get(path.get("type", "PathPrefix"), "prefix")
+    value = text_of(path, "value", "/")
+    kind = {"Exact": "path", "RegularExpression": "safe_regex"}.get(text_of(path, "type"), "prefix")
     headers = [_header(each) for each in items_of(given, "headers")]
-    if given.get("method"):
-        headers.append(made(given.place, name=":method", string_match={"exact": given["method"]}))
+    if method := text_of(given, "method"):
+        headers.append(made(given.place, name=":method", string_match={"exact": method}))
     said: dict[str, Any] = {kind: {"regex": value} if kind == "safe_regex" else value}
     return made(given.place, **said, headers=headers)
 
 
 def _header(given: LocatedMap) -> LocatedMap:
-    regex = given.get("type") == "RegularExpression"
-    value = given.get("value", "")
+    regex = text_of(given, "type") == "RegularExpression"
+    value = text_of(given, "value")
     matcher = {"safe_regex": {"regex": value}} if regex else {"exact": value}
-    return made(given.place, name=given.get("name", ""), string_match=matcher)
+    return made(given.place, name=text_of(given, "name"), string_match=matcher)

@@ -18,7 +18,10 @@ from extproc.gateways.manifests import (
     merged,
     name_of,
     namespace_of,
+    number_of,
     seconds_of,
+    text_of,
+    texts_of,
 )
 from extproc.gateways.sources import LocatedList, LocatedMap, Place
 from extproc.gateways.type_names import EXT_PROC, HTTP_OPTIONS, MANAGER, ROUTER
@@ -39,7 +42,7 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
     place = filters[0].place
     patches = [
         patch
-        for each in sorted(filters, key=lambda each: inner(each, "spec").get("priority", 0))
+        for each in sorted(filters, key=lambda each: number_of(inner(each, "spec"), "priority", 0))
         for patch in items_of(inner(each, "spec"), "configPatches")
     ]
     hosts = [_patched_host(host, patches) for host in _hosts(manifests)]
@@ -63,7 +66,7 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
 def _of(patches: Iterable[LocatedMap], kind: str, *operations: str) -> Iterator[LocatedMap]:
     wanted = operations or ("MERGE",)
     for patch in patches:
-        if patch.get("applyTo") == kind and inner(patch, "patch").get("operation") in wanted:
+        if text_of(patch, "applyTo") == kind and text_of(inner(patch, "patch"), "operation") in wanted:
             yield patch
 
 
@@ -71,21 +74,21 @@ def _http_filters(manifests: Manifests, patches: list[LocatedMap], place: Place)
     """Return the chain that patches are inserted into; what they stand beside is taken to be there."""
     chain = LocatedList(place, [made(place, name=_ROUTER, typed_config={"@type": ROUTER})])
     picked = any(
-        each.get("kind") == "InferencePool" for route in manifests.of("HTTPRoute") for each in _refs(route)
+        text_of(each, "kind") == "InferencePool" for route in manifests.of("HTTPRoute") for each in _refs(route)
     )
     if picked:
         chain.insert(0, _picker(place))
     for patch in _of(patches, "HTTP_FILTER", "INSERT_BEFORE", "INSERT_AFTER", "INSERT_FIRST", "ADD"):
-        beside = inner(patch, "match", "listener", "filterChain", "filter", "subFilter").get("name")
+        beside = text_of(inner(patch, "match", "listener", "filterChain", "filter", "subFilter"), "name")
         names = [each.get("name") for each in chain]
         if beside and beside not in names:
             chain.insert(len(chain) - 1, _picker(place) if beside == PICKER else made(place, name=beside))
             names = [each.get("name") for each in chain]
-        operation = inner(patch, "patch")["operation"]
+        operation = text_of(inner(patch, "patch"), "operation")
         at = {"INSERT_FIRST": 0, "ADD": len(chain)}.get(operation, names.index(beside) if beside else 0)
         chain.insert(at + (operation == "INSERT_AFTER"), inner(patch, "patch", "value"))
     for patch in _of(patches, "HTTP_FILTER", "MERGE"):
-        beside = inner(patch, "match", "listener", "filterChain", "filter", "subFilter").get("name")
+        beside = text_of(inner(patch, "match", "listener", "filterChain", "filter", "subFilter"), "name")
         value = inner(patch, "patch", "value")
         chain[:] = [merged(each, value) if each.get("name") == beside else each for each in chain]
     return chain
@@ -99,11 +102,11 @@ def _picker(place: Place) -> LocatedMap:
 def _hosts(manifests: Manifests) -> Iterator[LocatedMap]:
     for each in manifests.of("VirtualService"):
         routes = [route for rule in items_of(inner(each, "spec"), "http") for route in _virtual_routes(each, rule)]
-        yield _host(each, list(items_of(inner(each, "spec"), "hosts")), routes)
+        yield _host(each, texts_of(inner(each, "spec"), "hosts"), routes)
     for each in manifests.of("HTTPRoute"):
         routes = [route for rule in items_of(inner(each, "spec"), "rules") for route in _api_routes(each, rule)]
         routes.sort(key=lambda route: weight_of(route["match"]))
-        yield _host(each, list(items_of(inner(each, "spec"), "hostnames")), routes)
+        yield _host(each, texts_of(inner(each, "spec"), "hostnames"), routes)
 
 
 def _host(object_: LocatedMap, names: list[str], routes: list[LocatedMap]) -> LocatedMap:
@@ -111,13 +114,14 @@ def _host(object_: LocatedMap, names: list[str], routes: list[LocatedMap]) -> Lo
 
 
 def _virtual_routes(service: LocatedMap, rule: LocatedMap) -> Iterator[LocatedMap]:
-    matches = list(items_of(rule, "match")) or [LocatedMap(rule.place)]
+    matches = items_of(rule, "match") or [LocatedMap(rule.place)]
     targets = [_destination(inner(each, "destination"), service) for each in items_of(rule, "route")]
     for match in matches:
-        headers = [_header(name, value, match.place) for name, value in inner(match, "headers").items()]
+        named = inner(match, "headers")
+        headers = [_header(name, inner(named, name), match.place) for name in named]
         uri = inner(match, "uri")
         path = next(iter(uri), "prefix")
-        value = uri.get(path, "/")
+        value = text_of(uri, path, "/")
         said: dict[str, Any] = {{"exact": "path", "regex": "safe_regex"}.get(path, "prefix"): value}
         if path == "regex":
             said = {"safe_regex": {"regex": value}}
@@ -128,28 +132,30 @@ def _header(name: str, value: LocatedMap, place: Place) -> LocatedMap:
     kind = next(iter(value), None)
     if kind is None:
         return made(place, name=name, present_match=True)
-    said = {"safe_regex": {"regex": value[kind]}} if kind == "regex" else {kind: value[kind]}
+    text = text_of(value, kind)
+    said = {"safe_regex": {"regex": text}} if kind == "regex" else {kind: text}
     return made(place, name=name, string_match=said)
 
 
 def _virtual_retry(rule: LocatedMap) -> LocatedMap | None:
     retries = inner(rule, "retries")
-    if retries.get("attempts") == 0:
+    attempts = number_of(retries, "attempts", 2)
+    if attempts == 0:
         return None
-    return made(retries.place, retry_on=retries.get("retryOn", RETRY_ON), num_retries=retries.get("attempts", 2))
+    return made(retries.place, retry_on=text_of(retries, "retryOn", RETRY_ON), num_retries=attempts)
 
 
 def _api_routes(object_: LocatedMap, rule: LocatedMap) -> Iterator[LocatedMap]:
     targets = [
-        f"outbound|{each.get('port', '')}||{_full_name(each.get('name', ''), namespace_of(object_))}"
+        f"outbound|{text_of(each, 'port')}||{_full_name(text_of(each, 'name'), namespace_of(object_))}"
         for each in items_of(rule, "backendRefs")
     ]
     retry = inner(rule, "retry")
-    codes = list(items_of(retry, "codes"))
+    codes = texts_of(retry, "codes")
     conditions = f"{RETRY_ON},retriable-status-codes" if codes else RETRY_ON
     policy = made(retry.place, retry_on=conditions, num_retries=2, retriable_status_codes=codes)
     for match in matches_of(rule):
-        yield _route(rule, match, targets, None if retry.get("attempts") == 0 else policy)
+        yield _route(rule, match, targets, policy if number_of(retry, "attempts", 2) else None)
 
 
 def _refs(route: LocatedMap) -> Iterator[LocatedMap]:
@@ -159,7 +165,7 @@ def _refs(route: LocatedMap) -> Iterator[LocatedMap]:
 
 def _route(rule: LocatedMap, match: LocatedMap, targets: list[str], retry: LocatedMap | None) -> LocatedMap:
     timeouts = inner(rule, "timeouts")
-    timeout = seconds_of(rule.get("timeout") or timeouts.get("request") or "0s", rule.place)
+    timeout = seconds_of(text_of(rule, "timeout") or text_of(timeouts, "request") or "0s", rule.place)
     weighted = {"clusters": [{"name": name, "weight": 1} for name in targets]}
     action = made(
         rule.place,
@@ -168,12 +174,12 @@ def _route(rule: LocatedMap, match: LocatedMap, targets: list[str], retry: Locat
         timeout=timeout,
         retry_policy=retry,
     )
-    return made(rule.place, name=rule.get("name", ""), match=match, route=action if targets else None)
+    return made(rule.place, name=text_of(rule, "name"), match=match, route=action if targets else None)
 
 
 def _destination(given: LocatedMap, service: LocatedMap) -> str:
-    port = inner(given, "port").get("number", "")
-    return f"outbound|{port}|{given.get('subset', '')}|{_full_name(given.get('host', ''), namespace_of(service))}"
+    port, subset = text_of(inner(given, "port"), "number"), text_of(given, "subset")
+    return f"outbound|{port}|{subset}|{_full_name(text_of(given, 'host'), namespace_of(service))}"
 
 
 def _full_name(name: str, namespace: str) -> str:
@@ -183,9 +189,9 @@ def _full_name(name: str, namespace: str) -> str:
 def _patched_host(host: LocatedMap, patches: list[LocatedMap]) -> LocatedMap:
     routes = host["routes"]
     for patch in _of(patches, "HTTP_ROUTE"):
-        wanted = inner(patch, "match", "routeConfiguration", "vhost", "route").get("name")
+        wanted = text_of(inner(patch, "match", "routeConfiguration", "vhost", "route"), "name")
         value = inner(patch, "patch", "value")
-        routes = [merged(each, value) if wanted in (None, each.get("name")) else each for each in routes]
+        routes = [merged(each, value) if wanted in ("", each.get("name")) else each for each in routes]
     host = made(host.place, **{**host, "routes": routes})
     for patch in _of(patches, "VIRTUAL_HOST"):
         host = merged(host, inner(patch, "patch", "value"))
@@ -201,7 +207,8 @@ def _clusters(
         cluster = _cluster(name, manifests, manager.place)
         for patch in _of(patches, "CLUSTER"):
             match = inner(patch, "match", "cluster")
-            if match.get("name") in (None, name) and match.get("service") in (None, name.rpartition("|")[2]):
+            named, service = text_of(match, "name", name), text_of(match, "service", name.rpartition("|")[2])
+            if named == name and service == name.rpartition("|")[2]:
                 cluster = merged(cluster, inner(patch, "patch", "value"))
         yield cluster
     yield from added
@@ -216,24 +223,24 @@ def _outbound(values: Any) -> Iterator[str]:  # noqa: ANN401
 
 
 def _cluster(name: str, manifests: Manifests, place: Place) -> LocatedMap:
-    _, port, _, host = name.split("|", 3)
+    port, host = name.split("|", 2)[1], name.rpartition("|")[2]
     rule = next(_rules_for(host, manifests), None)
     policy = inner(rule, "spec", "trafficPolicy") if rule else LocatedMap(place)
     tcp, http = inner(policy, "connectionPool", "tcp"), inner(policy, "connectionPool", "http")
     limits = {
-        "max_connections": tcp.get("maxConnections", NO_LIMIT),
-        "max_requests": http.get("http2MaxRequests", NO_LIMIT),
-        "max_pending_requests": http.get("http1MaxPendingRequests", NO_LIMIT),
-        "max_retries": http.get("maxRetries", NO_LIMIT),
+        "max_connections": number_of(tcp, "maxConnections", NO_LIMIT),
+        "max_requests": number_of(http, "http2MaxRequests", NO_LIMIT),
+        "max_pending_requests": number_of(http, "http1MaxPendingRequests", NO_LIMIT),
+        "max_retries": number_of(http, "maxRetries", NO_LIMIT),
     }
-    balancer = inner(policy, "loadBalancer").get("simple", "LEAST_REQUEST")
+    balancer = text_of(inner(policy, "loadBalancer"), "simple", "LEAST_REQUEST")
     options = {"@type": HTTP_OPTIONS, "explicit_http_config": {"http2_protocol_options": {}}}
     http2 = {HTTP_OPTIONS.rpartition("/")[2]: options} if _speaks_http2(host, port, manifests) else None
     return made(
         rule.place if rule else place,
         name=name,
         type="EDS",
-        connect_timeout=seconds_of(tcp.get("connectTimeout", CONNECT_TIMEOUT), tcp.place),
+        connect_timeout=seconds_of(text_of(tcp, "connectTimeout", CONNECT_TIMEOUT), tcp.place),
         lb_policy="LEAST_REQUEST" if balancer in ("LEAST_REQUEST", "LEAST_CONN", "UNSPECIFIED") else "ROUND_ROBIN",
         circuit_breakers={"thresholds": [limits]},
         typed_extension_protocol_options=http2,
@@ -242,7 +249,7 @@ def _cluster(name: str, manifests: Manifests, place: Place) -> LocatedMap:
 
 def _rules_for(host: str, manifests: Manifests) -> Iterator[LocatedMap]:
     for each in manifests.of("DestinationRule"):
-        if _full_name(str(inner(each, "spec").get("host", "")), namespace_of(each)) == host:
+        if _full_name(text_of(inner(each, "spec"), "host"), namespace_of(each)) == host:
             yield each
 
 
@@ -251,7 +258,7 @@ def _speaks_http2(host: str, port: str, manifests: Manifests) -> bool:
     for each in manifests.of("Service"):
         if host.startswith(f"{name_of(each)}."):
             for given in items_of(inner(each, "spec"), "ports"):
-                if str(given.get("port")) == port:
-                    protocol = str(given.get("appProtocol") or given.get("name") or "")
+                if text_of(given, "port") == port:
+                    protocol = text_of(given, "appProtocol") or text_of(given, "name")
                     return protocol.startswith(("grpc", "http2", "kubernetes.io/h2c"))
     return True

@@ -1,7 +1,7 @@
 """Kubernetes manifests: found by kind, and what their durations, sizes and Services mean."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,9 +17,13 @@ __all__ = [
     "merged",
     "name_of",
     "namespace_of",
+    "number_of",
     "seconds_of",
+    "text_of",
+    "texts_of",
 ]
 
+MAX_DIGITS: Final = 18
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s)")
 _UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _QUANTITY: Final = re.compile(r"(\d+(?:\.\d+)?)(Ki|Mi|Gi|k|M|G)?")
@@ -42,7 +46,7 @@ class Manifests:
         found: set[str] = set()
         for each in self.of("Service"):
             spec = inner(each, "spec")
-            if spec.get("clusterIP") != "None" and spec.get("type") != "ExternalName":
+            if text_of(spec, "clusterIP") != "None" and text_of(spec, "type") != "ExternalName":
                 name, space = name_of(each), namespace_of(each)
                 found |= {name, f"{name}.{space}", f"{name}.{space}.svc", f"{name}.{space}.svc.cluster.local"}
         return frozenset(found)
@@ -50,21 +54,64 @@ class Manifests:
 
 def name_of(object_: LocatedMap) -> str:
     """Return an object's name."""
-    return str(inner(object_, "metadata").get("name", ""))
+    return text_of(inner(object_, "metadata"), "name")
 
 
 def namespace_of(object_: LocatedMap) -> str:
     """Return an object's namespace."""
-    return str(inner(object_, "metadata").get("namespace", "default"))
+    return text_of(inner(object_, "metadata"), "namespace", "default")
 
 
-def inner(values: object, *path: str) -> Any:  # noqa: ANN401  (a mapping, whatever is in it)
-    """Return the mapping at a path; an empty one, at the nearest place, where there is none."""
-    place = values.place if isinstance(values, LocatedMap) else Place()
+def inner(values: LocatedMap, *path: str) -> LocatedMap:
+    """Return the mapping at a path; where there is none, an empty one with the place that it would be in."""
     for step in path:
-        values = values.get(step) if isinstance(values, dict) else None
-        place = values.place if isinstance(values, LocatedMap) else place
-    return values if isinstance(values, LocatedMap) else LocatedMap(place)
+        found = values.get(step)
+        if found is None:
+            return LocatedMap(values.place)
+        if not isinstance(found, LocatedMap):
+            raise ConfigurationError(f"{_place(values, step)}: {step} is no mapping")
+        values = found
+    return values
+
+
+def items_of(values: LocatedMap, name: str) -> list[LocatedMap]:
+    """Return a list of mappings in a mapping; where there is none, an empty one."""
+    found = values.get(name)
+    if found is None:
+        return []
+    if not isinstance(found, list) or not all(isinstance(each, LocatedMap) for each in found):
+        raise ConfigurationError(f"{_place(values, name)}: {name} is no list of mappings")
+    return found
+
+
+def texts_of(values: LocatedMap, name: str) -> list[str]:
+    """Return a list of words in a mapping; where there is none, an empty one."""
+    found = values.get(name)
+    if found is None:
+        return []
+    if not isinstance(found, list) or not all(isinstance(each, str | int) for each in found):
+        raise ConfigurationError(f"{_place(values, name)}: {name} is no list of words")
+    return [str(each) for each in found]
+
+
+def text_of(values: LocatedMap, name: str, otherwise: str = "") -> str:
+    """Return a word in a mapping, or what it is when it is not said."""
+    found = values.get(name)
+    if isinstance(found, LocatedMap | LocatedList):
+        raise ConfigurationError(f"{_place(values, name)}: {name} is no word")
+    return otherwise if found is None else str(found)
+
+
+def number_of(values: LocatedMap, name: str, otherwise: int) -> int:
+    """Return a whole number in a mapping, or what it is when it is not said."""
+    found = text_of(values, name, str(otherwise))
+    if not found.isdigit() or len(found) > MAX_DIGITS:
+        raise ConfigurationError(f"{_place(values, name)}: {name} is no whole number")
+    return int(found)
+
+
+def _place(values: LocatedMap, name: str) -> Place:
+    return values.places.get(name, values.place)
 
 
 def made(place: Place, **values: Any) -> LocatedMap:  # noqa: ANN401
@@ -112,9 +159,3 @@ def bytes_of(text: object, place: Place) -> int:
     if found is None:
         raise ConfigurationError(f"{place}: {text!r} is no quantity, such as 16Mi")
     return int(float(found[1]) * _POWERS[found[2] or ""])
-
-
-def items_of(values: object, name: str) -> Iterable[Any]:
-    """Return a list in a mapping; where there is none, nothing."""
-    found = values.get(name) if isinstance(values, dict) else None
-    return found if isinstance(found, list) else ()

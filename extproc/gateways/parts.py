@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from extproc.gateways.sources import Place
 from extproc.gateways.typed import Places
 
-__all__ = ["Part", "milliseconds"]
+__all__ = ["Part", "enum_name", "milliseconds"]
 
 M = TypeVar("M", bound=Message)
 N = TypeVar("N", bound=Message)
@@ -62,6 +62,11 @@ class Part(Generic[M]):
     def number(self, name: str, otherwise: int) -> int:
         """Return a wrapped number, or what Envoy takes when it is not set."""
         return int(getattr(self.message, name).value) if self.message.HasField(name) else otherwise
+
+
+def enum_name(enum: Any, value: int) -> str:  # noqa: ANN401  (the messages' enums have no type)
+    """Return the name of an enum's value; one that is not known, as it is."""
+    return str(enum.Name(value)) if value in enum.values() else str(value)
 
 
 def milliseconds(part: Part[Any], name: str, otherwise: float) -> float:

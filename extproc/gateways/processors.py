@@ -13,7 +13,7 @@ from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import Proces
 
 from extproc.gateways.matching import string_matches
 from extproc.gateways.model import Modes, Processor
-from extproc.gateways.parts import Part, milliseconds
+from extproc.gateways.parts import Part, enum_name, milliseconds
 
 __all__ = ["overridden", "processor_of"]
 
@@ -59,7 +59,12 @@ def overridden(processor: Processor, part: Part[ExtProcOverrides]) -> Processor:
 
 
 def _modes(message: ProcessingMode) -> Modes:
-    head, body = ProcessingMode.HeaderSendMode.Name, ProcessingMode.BodySendMode.Name
+    def head(value: int) -> str:
+        return enum_name(ProcessingMode.HeaderSendMode, value)
+
+    def body(value: int) -> str:
+        return enum_name(ProcessingMode.BodySendMode, value)
+
     return Modes(
         head(message.request_header_mode),
         body(message.request_body_mode),

@@ -112,7 +112,7 @@ def _percent(match: Any) -> float:  # noqa: ANN401  (a RouteMatch)
     if not match.HasField("runtime_fraction"):
         return 100.0
     value = match.runtime_fraction.default_value
-    return float(value.numerator / _OF_PERCENT[value.denominator])
+    return float(value.numerator / _OF_PERCENT.get(value.denominator, 1.0))
 
 
 def _retry(part: Part[EnvoyRoute], host: Part[VirtualHost]) -> Retry | None:

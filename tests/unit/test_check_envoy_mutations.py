@@ -1,0 +1,71 @@
+"""Whatever stands in a gateway's files, the checker reads it or says what is wrong with it."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extproc.core.errors import ConfigurationError
+from extproc.gateways import report
+from extproc.gateways.findings import look
+from extproc.gateways.inputs import read_gateways
+from extproc.gateways.router import Router
+from extproc.gateways.sources import read
+from tests.envoy.harness.gateway import FILES
+
+ROOT = FILES.parent
+FOLDERS = {
+    "envoy": "envoy/streamed.yaml",
+    "istio": "deploy/istio/*.yaml",
+    "istio with InferencePools": "deploy/istio/inference-pools/*.yaml",
+    "envoy gateway": "deploy/envoy-gateway/**/*.yaml",
+}
+# Each is wrong somewhere, and right elsewhere.
+VALUES: list[Any] = [
+    *(None, "", "x", "10s", 0, -1, 1.5, True, 2**70, [], {}, [1], ["x"], [None], [[]], {"a": 1}, {"name": None}),
+    {"@type": 3},
+    {"@type": "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor"},
+]
+
+
+def plain(pattern: str) -> list[Any]:
+    """Return the documents of some files as plain values."""
+    texts = [path.read_text("utf-8") for path in sorted(ROOT.glob(pattern))]
+    return [json.loads(json.dumps(each)) for text in texts for each in read(text, "file.yaml")]
+
+
+def steps(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path to each value in another."""
+    if path:
+        yield path
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in inner:
+        yield from steps(item, (*path, key))
+
+
+@pytest.mark.parametrize("pattern", FOLDERS.values(), ids=FOLDERS)
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_every_document_is_read_or_refused(pattern: str, data: st.DataObject) -> None:
+    """With any value in any place, there is a report or a sentence, and never another error."""
+    documents = plain(pattern)
+    for _ in range(data.draw(st.integers(1, 3))):
+        *path, last = data.draw(st.sampled_from(list(steps(documents))))
+        place = documents
+        for step in path:
+            place = place[step]
+        place[last] = data.draw(st.sampled_from(VALUES))
+    router = Router()
+    try:
+        read_ = [each for document in documents for each in read(json.dumps(document), "file.yaml")]
+        found = read_gateways(read_, router)
+    except ConfigurationError as error:
+        assert str(error)
+        return
+    findings = look(found.gateways, router, found.unchecked)
+    assert report.as_text(findings)
+    assert len(findings.found) == len(json.loads(report.as_json(findings))["found"])
+    json.loads(report.as_sarif(findings))
