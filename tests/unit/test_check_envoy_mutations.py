@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from extproc.core.errors import ConfigurationError
 from extproc.gateways import report
-from extproc.gateways.findings import look
+from extproc.gateways.findings import Findings, look
 from extproc.gateways.inputs import read_gateways
 from extproc.gateways.router import Router
 from extproc.gateways.sources import read
@@ -46,6 +46,17 @@ def steps(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from steps(item, (*path, key))
 
 
+def looked_at(documents: list[Any]) -> Findings | str:
+    """Return what is found in some documents, or why they cannot be read."""
+    router = Router()
+    try:
+        values = [each for document in documents for each in read(json.dumps(document), "file.yaml")]
+        gateways = read_gateways(values, router)
+    except ConfigurationError as error:
+        return str(error)
+    return look(gateways.gateways, router, gateways.unchecked)
+
+
 @pytest.mark.parametrize("pattern", FOLDERS.values(), ids=FOLDERS)
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
@@ -58,14 +69,10 @@ def test_every_document_is_read_or_refused(pattern: str, data: st.DataObject) ->
         for step in path:
             place = place[step]
         place[last] = data.draw(st.sampled_from(VALUES))
-    router = Router()
-    try:
-        read_ = [each for document in documents for each in read(json.dumps(document), "file.yaml")]
-        found = read_gateways(read_, router)
-    except ConfigurationError as error:
-        assert str(error)
+    found = looked_at(documents)
+    if isinstance(found, str):
+        assert found
         return
-    findings = look(found.gateways, router, found.unchecked)
-    assert report.as_text(findings)
-    assert len(findings.found) == len(json.loads(report.as_json(findings))["found"])
-    json.loads(report.as_sarif(findings))
+    assert report.as_text(found)
+    assert len(found.found) == len(json.loads(report.as_json(found))["found"])
+    json.loads(report.as_sarif(found))
