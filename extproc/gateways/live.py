@@ -24,7 +24,11 @@ def dump_of(url: str) -> list[LocatedMap]:
 def router_s(url: str) -> Configuration:
     """Return what the router at this admin address goes by. Raises ConfigurationError where it cannot be had."""
     address = f"{url.rstrip('/')}/config"
-    return parse(_get(address))
+    text = _get(address)
+    try:
+        return parse(text)
+    except ConfigurationError as error:
+        raise ConfigurationError(*error.sentences, source=address) from error
 
 
 def _get(address: str) -> str:

@@ -10,8 +10,11 @@ from extproc.gateways.traps.trap import Hit, Severity, Trap
 
 __all__ = ["TRAPS"]
 
-# One stream for each request in flight; responses that are learned from keep theirs for as long as they take.
-MIN_REQUESTS: Final = 4_096
+# Places at the router beside those of responses that are kept to learn: 20 ms of work at 2,000 requests a second.
+DECIDING: Final = 40
+# Where an upload has its place until it has ended; and where a request without one is an error.
+BUFFERING: Final = 1_024
+FULL_DUPLEX: Final = 4_096
 MAX_REQUESTS: Final = 65_536
 MAX_WINDOW_BYTES: Final = 1 << 20
 MIN_FRAMES: Final = 100_000
@@ -24,11 +27,19 @@ def _router_without_http2(gateway: Gateway, _: Router) -> Iterator[Hit]:
             yield Hit(cluster.place, f'cluster "{cluster.name}" does not speak HTTP/2')
 
 
-def _router_breakers_small(gateway: Gateway, _: Router) -> Iterator[Hit]:
-    for cluster in _router_clusters(gateway):
-        if min(cluster.max_requests, cluster.max_pending_requests) < MIN_REQUESTS:
-            numbers = f"{cluster.max_requests} requests and {cluster.max_pending_requests} waiting"
-            yield Hit(cluster.place, f'cluster "{cluster.name}" lets {numbers} through at a time')
+def _router_breakers_small(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    for each in gateway.processors:
+        cluster, needed = gateway.clusters.get(each.cluster), _places(each.modes.request_body, router)
+        if cluster and min(cluster.max_requests, cluster.max_pending_requests) < needed:
+            limits = f"max_requests is {cluster.max_requests}, max_pending_requests {cluster.max_pending_requests}"
+            what = f'cluster "{cluster.name}": {limits}; mode {each.modes.request_body} takes {needed:,}'
+            yield Hit(cluster.place, what)
+
+
+def _places(mode: str, router: Router) -> int:
+    if mode == "FULL_DUPLEX_STREAMED":
+        return FULL_DUPLEX
+    return BUFFERING if mode.startswith("BUFFERED") else router.configuration.learning.max_streams + DECIDING
 
 
 def _router_breakers_large(gateway: Gateway, _: Router) -> Iterator[Hit]:
@@ -109,10 +120,12 @@ TRAPS: Final = (
     Trap(
         "router-breakers-small",
         Severity.WARNING,
-        "Each request in flight is one gRPC stream, as long as its response when that is learned from. Above the "
-        "cluster's max_requests or max_pending_requests (1,024 unless set) the filter fails open: all goes long.",
-        "circuit_breakers: {thresholds: [{max_pending_requests: 16384, max_requests: 16384}]} on the router's "
-        "cluster, at least the pools' requests in flight.",
+        "Each request that the router has not decided, and each response that it reads to learn from, is one "
+        "gRPC stream. Above the cluster's max_requests or max_pending_requests the filter fails open, undecided;"
+        " in full duplex the request is a 500.",
+        "circuit_breakers on the router's cluster: in STREAMED at least the router's learning.max_streams + 40, "
+        "in BUFFERED, where an upload has its place until it has ended, 1,024, in full duplex what is never "
+        "reached.",
         _router_breakers_small,
         "test_traps.py::test_more_requests_than_the_router_s_breaker_lets_through",
     ),
@@ -121,8 +134,8 @@ TRAPS: Final = (
         Severity.WARNING,
         "Without a limit, requests pile up at a router that is too slow, each held until message_timeout, instead "
         "of failing open at once.",
-        "max_requests: 16384 on the router's cluster (Istio's own is 4,294,967,295: a DestinationRule with "
-        "http2MaxRequests).",
+        "A max_requests on the router's cluster, as in the files of envoy/ (Istio's own is 4,294,967,295: a "
+        "DestinationRule with http2MaxRequests).",
         _router_breakers_large,
         "test_traps.py::test_router_that_hangs_without_a_limit",
     ),
