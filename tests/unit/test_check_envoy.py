@@ -268,6 +268,20 @@ def test_a_condition_that_envoy_does_not_know_is_none() -> None:
     assert set() == names_in(document)
 
 
+def test_a_filter_that_is_off_everywhere_is_told() -> None:
+    """A filter that no route switches on asks nobody, and would otherwise have no trap at all."""
+    document = load("streamed")
+    filters = connection_manager(document)["http_filters"]
+    next(each for each in filters if each["name"] == "envoy.filters.http.ext_proc")["disabled"] = True
+    assert {"pool-without-route"} == names_in(document)
+
+
+def test_one_limit_is_one_finding() -> None:
+    """A limit that holds for several routes is told once, for the route that requests arrive on."""
+    (finding,) = found_in(json.dumps(bitten("buffer-below-body-cap")))
+    assert '"long"' in finding.what
+
+
 def test_routes_that_are_not_asked_about_are_left_alone() -> None:
     """Another host on the same gateway, with the filter off, may do as it likes."""
     document = load("streamed")

@@ -5,6 +5,7 @@ from typing import Final
 
 from extproc.gateways.model import Gateway, Host, Route
 from extproc.gateways.router import Router
+from extproc.gateways.traps.routing import default_routes
 from extproc.gateways.traps.trap import Hit, Severity, Trap
 
 __all__ = ["TRAPS"]
@@ -37,7 +38,7 @@ def _buffer_below_early_decision(gateway: Gateway, router: Router) -> Iterator[H
 
 def _buffer_below_body_cap(gateway: Gateway, router: Router) -> Iterator[Hit]:
     held = router.configuration.exchange.max_held_bytes
-    for host, route in _buffering(gateway):
+    for host, route in _buffering(gateway, router):
         limit = route.body_limit_bytes
         if limit <= held:
             yield Hit(route.body_limit_place, f'route "{route.name}" holds {limit:,} bytes of a body')
@@ -47,15 +48,16 @@ def _buffer_below_body_cap(gateway: Gateway, router: Router) -> Iterator[Hit]:
 
 def _message_limit(gateway: Gateway, router: Router) -> Iterator[Hit]:
     largest = router.configuration.listen.max_message_bytes
-    for _, route in _buffering(gateway):
+    for _, route in _buffering(gateway, router):
         if route.body_limit_bytes > largest:
             what = f"bodies of {route.body_limit_bytes:,} bytes, listen.max_message_bytes is {largest:,}"
             yield Hit(route.body_limit_place, f'route "{route.name}" sends {what}')
 
 
-def _buffering(gateway: Gateway) -> Iterator[tuple[Host, Route]]:
+def _buffering(gateway: Gateway, router: Router) -> Iterator[tuple[Host, Route]]:
+    """Yield the routes on which bodies are held: those that requests arrive on."""
     for host in gateway.hosts:
-        for route in host.routes:
+        for route in default_routes(host, router):
             if route.processor and route.processor.modes.request_body == "BUFFERED":
                 yield host, route
 

@@ -65,6 +65,10 @@ def _default_route_not_largest(gateway: Gateway, router: Router) -> Iterator[Hit
 
 def _pool_without_route(gateway: Gateway, router: Router) -> Iterator[Hit]:
     header = router.sets[0]
+    if gateway.hosts and not _asking_hosts(gateway):
+        yield Hit(
+            gateway.processor.place, f'the router\'s filter "{gateway.processor.name}" is off on every route'
+        )
     for host in _asking_hosts(gateway):
         for pool in router.configuration.pools[:-1]:
             if not any(_leads_to(route, header, pool.name) for route in _reached(host)):
@@ -155,9 +159,10 @@ TRAPS: Final = (
     Trap(
         "pool-without-route",
         Severity.ERROR,
-        "The router sets the header, and no route matches it, or one before it takes all: nothing ever goes to "
-        "that pool.",
-        "Match the pool header (headers.pool) with the pool's name, before the route that takes everything.",
+        "The router sets the header, and no route matches it, or one before it takes all; or the filter is off "
+        "on every route, and the router is never asked: nothing ever goes to that pool.",
+        "Match the pool header (headers.pool) with the pool's name, before the route that takes everything; and "
+        "where the filter is disabled, switch it on on the route that requests arrive on and on the pool's.",
         _pool_without_route,
         "test_traps.py::test_short_route_behind_the_default_one",
     ),
