@@ -205,7 +205,7 @@ def retries_of_the_host(document: Document) -> None:
 def retries_of_the_cluster(document: Document) -> None:
     """Say it where the requests go."""
     kind = f"type.googleapis.com/{HTTP_OPTIONS}"
-    explicit = {"http_protocol_options": {}}
+    explicit: Document = {"http_protocol_options": {}}
     options = {"@type": kind, "explicit_http_config": explicit, "retry_policy": RETRIES}
     cluster(document, "pool_long")["typed_extension_protocol_options"] = {HTTP_OPTIONS: options}
 
