@@ -23,6 +23,7 @@ REQUESTS: Final = 1_024
 RETRIES: Final = 3
 STREAM_WINDOW_BYTES: Final = 16 << 20
 OUTBOUND_FRAMES: Final = 10_000
+LOCAL_FAILURES: Final = 5
 _OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -53,6 +54,9 @@ def _cluster(part: Part[EnvoyCluster], priorities: tuple[frozenset[str], ...]) -
         max_retries=limits.number("max_retries", RETRIES) if limits else RETRIES,
         stream_window_bytes=_number(http2, "initial_stream_window_size", STREAM_WINDOW_BYTES),
         max_outbound_frames=_number(http2, "max_outbound_frames", OUTBOUND_FRAMES),
+        panics=not message.common_lb_config.HasField("healthy_panic_threshold")
+        or message.common_lb_config.healthy_panic_threshold.value > 0,
+        ejects_at_once=_ejects_at_once(part.field("outlier_detection")),
         retry=retry_of(retry) if retry else None,
     )
 
@@ -78,6 +82,11 @@ def _http2(part: Part[EnvoyCluster], options: Part[HttpProtocolOptions] | None) 
     if options.message.HasField("auto_config") and part.message.HasField("transport_socket"):
         return automatic.field("http2_protocol_options")
     return None
+
+
+def _ejects_at_once(part: Part[Any]) -> bool:
+    split: bool = part.message.split_external_local_origin_errors
+    return split and part.number("consecutive_local_origin_failure", LOCAL_FAILURES) <= 1
 
 
 def _thresholds(part: Part[EnvoyCluster]) -> Part[Any] | None:

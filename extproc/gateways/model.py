@@ -205,6 +205,10 @@ class Cluster:
     max_retries: int
     stream_window_bytes: int
     max_outbound_frames: int
+    panics: bool = True
+    """Asks servers that are known to be dead when most are."""
+    ejects_at_once: bool = False
+    """Leaves a server alone after the first request that it fails by itself."""
     retry: Retry | None = None
     """What routes have that say nothing of retries, nor their virtual host."""
 

@@ -185,6 +185,11 @@ def full_duplex_windows(document: Document) -> None:
     options["explicit_http_config"]["http2_protocol_options"] = {}
 
 
+def full_duplex_dead_router(document: Document) -> None:
+    """Know nothing of the router but what the health check says."""
+    del cluster(document, "dualpool")["outlier_detection"]
+
+
 def cluster_ip(document: Document) -> None:
     """Use one address of a pool at a time."""
     cluster(document, "pool_short")["type"] = "LOGICAL_DNS"
@@ -249,6 +254,7 @@ MODES = {
     "buffer-below-body-cap": "buffered",
     "message-limit": "buffered",
     "full-duplex-windows": "full-duplex",
+    "full-duplex-dead-router": "full-duplex",
 }
 _BITES: tuple[Bite, ...] = (
     retries_on_default_route,
@@ -279,6 +285,7 @@ _BITES: tuple[Bite, ...] = (
     router_breakers_small,
     router_breakers_large,
     full_duplex_windows,
+    full_duplex_dead_router,
     cluster_ip,
     slow_connect,
     duplicate_filter_name,

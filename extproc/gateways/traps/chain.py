@@ -24,7 +24,7 @@ def _split(gateway: Gateway) -> tuple[tuple[Filter, ...], tuple[Filter, ...]]:
 def _before(kind: Kind) -> Find:
     def find(gateway: Gateway, _: Router) -> Iterator[Hit]:
         for each in _split(gateway)[0]:
-            if each.kind is kind:
+            if each.kind is kind and not each.disabled:
                 yield Hit(
                     each.place, f'"{each.name}" ({kind}) stands before the router\'s "{gateway.processor.name}"'
                 )
@@ -35,7 +35,7 @@ def _before(kind: Kind) -> Find:
 def _after(kind: Kind) -> Find:
     def find(gateway: Gateway, _: Router) -> Iterator[Hit]:
         for each in _split(gateway)[1]:
-            if each.kind is kind:
+            if each.kind is kind and not each.disabled:
                 yield Hit(
                     each.place, f'"{each.name}" ({kind}) stands behind the router\'s "{gateway.processor.name}"'
                 )

@@ -57,6 +57,14 @@ def _full_duplex_windows(gateway: Gateway, _: Router) -> Iterator[Hit]:
             yield Hit(cluster.place, f'cluster "{cluster.name}" has stream windows of {numbers}')
 
 
+def _full_duplex_dead_router(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    for each in gateway.processors:
+        cluster = gateway.clusters.get(each.cluster)
+        duplex = each.modes.request_body == "FULL_DUPLEX_STREAMED"
+        if cluster and duplex and (cluster.panics or not cluster.ejects_at_once):
+            yield Hit(cluster.place, f'cluster "{cluster.name}" goes on asking a router that is dead')
+
+
 def _one_address_for_many(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for cluster in _router_clusters(gateway):
         addresses = sum(map(len, cluster.priorities))
@@ -149,6 +157,17 @@ TRAPS: Final = (
         "router's cluster.",
         _full_duplex_windows,
         "test_full_duplex.py::test_large_uploads_flood_at_a_low_limit",
+    ),
+    Trap(
+        "full-duplex-dead-router",
+        Severity.WARNING,
+        "In full duplex failing open ends with the first piece of body that is sent: until Envoy knows that a "
+        "router is dead, each request that is sent to it is a 500; and when all are dead Envoy asks them all the"
+        " same.",
+        "outlier_detection with split_external_local_origin_errors and consecutive_local_origin_failure: 1, and "
+        "common_lb_config: {healthy_panic_threshold: {value: 0}} on the router's cluster.",
+        _full_duplex_dead_router,
+        "test_full_duplex.py::test_killed_router_goes_on_to_fail_requests_without_outlier_detection",
     ),
     Trap(
         "one-address-for-many-workers",
