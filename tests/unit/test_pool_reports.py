@@ -1,0 +1,71 @@
+"""What servers say of themselves, and what is made of it when they say nonsense."""
+
+import json
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.pools.reports import LoadReport, ModelReport, ReportNotUnderstood, parse_load, parse_models
+
+VLLM = b"""\
+# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="m"} 7.0
+vllm:num_requests_running{engine="1",model_name="m"} 5.0
+# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_waiting{engine="0",model_name="m"} 3.0
+vllm:num_requests_waiting{engine="1",model_name="m"} 0.0
+vllm:num_requests_waiting_by_reason{engine="0",reason="capacity"} 3.0
+# TYPE vllm:kv_cache_usage_perc gauge
+vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.25
+vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.75
+# TYPE vllm:num_preemptions_total counter
+vllm:num_preemptions_total{engine="0",model_name="m"} 2.0
+"""
+SGLANG = b"""\
+# TYPE sglang:num_running_reqs gauge
+sglang:num_running_reqs{model_name="m"} 162.0
+# TYPE sglang:num_queue_reqs gauge
+sglang:num_queue_reqs{model_name="m"} 2826.0
+# TYPE sglang:token_usage gauge
+sglang:token_usage{model_name="m"} 0.28
+"""
+
+
+@pytest.mark.parametrize(
+    ("page", "load"), [(VLLM, LoadReport(3, 12, 0.75, 2)), (SGLANG, LoadReport(2826, 162, 0.28))]
+)
+def test_engines_of_a_server_are_summed_and_the_fullest_counts(page: bytes, load: LoadReport) -> None:
+    """Requests of all engines count together; the KV cache that is fullest is the one that preempts."""
+    assert load == parse_load(page)
+
+
+@pytest.mark.parametrize("value", ["NaN", "-1", "+Inf"])
+def test_what_is_no_number_of_requests_is_as_if_not_said(value: str) -> None:
+    """A gauge that is no count is dropped, and then there is no load to read."""
+    page = VLLM.replace(b'3.0\nvllm:num_requests_waiting{engine="1",model_name="m"} 0.0', f"{value}".encode())
+    with pytest.raises(ReportNotUnderstood, match="do not say how many requests wait"):
+        parse_load(page)
+
+
+def test_models_with_their_parents_and_contexts() -> None:
+    """VLLM lists adapters with their base as parent, and each model's context."""
+    page = {
+        "object": "list",
+        "data": [
+            {"id": "base", "root": "/models/base", "parent": None, "max_model_len": 8192},
+            {"id": "sql", "root": "/adapters/sql", "parent": "base", "max_model_len": None},
+            {"id": "x" * 1_000, "parent": None},
+        ],
+    }
+    assert (ModelReport("base", "", 8192), ModelReport("sql", "base")) == parse_models(json.dumps(page).encode())
+
+
+@given(st.binary(max_size=300) | st.just(VLLM).flatmap(lambda page: st.binary(max_size=20).map(page.__add__)))
+def test_whatever_a_server_sends_nothing_else_is_raised(page: bytes) -> None:
+    """Any bytes are a report, or not understood."""
+    for parse in (parse_models, parse_load):
+        with suppress(ReportNotUnderstood):
+            parse(page)
