@@ -17,6 +17,8 @@ MAX_PORT = 65_535
 def check(configuration: Configuration, faulty: Collection[str] = ()) -> Iterator[str]:
     """Yield a sentence for each thing that cannot work; `faulty` settings are known to be wrong already."""
     yield from _pools(configuration.pools)
+    if configuration.spill.enabled and sum(pool.endpoints is not None for pool in configuration.pools) < 2:  # noqa: PLR2004
+        yield "spill.enabled: true given; it needs at least two pools with endpoints, whose load can be asked for"
     yield from _listen_address(configuration.listen.address)
     if configuration.listen.health_address:
         yield from _address("listen.health_address", configuration.listen.health_address)

@@ -13,7 +13,9 @@ from extproc.core.exchange.settings import ExchangeSettings
 from extproc.core.headers import HeaderNames
 from extproc.core.placing.decision import Mode
 from extproc.core.placing.policy import Pool
+from extproc.core.placing.spill import SpillSettings
 from extproc.core.router.learning_budget import LearningSettings
+from extproc.pools.settings import WatchSettings
 
 __all__ = ["AdminSettings", "Configuration", "ListenSettings", "MetricsSettings", "TlsFiles"]
 
@@ -85,6 +87,8 @@ class Configuration:
     listen: ListenSettings = field(default_factory=ListenSettings)
     admin: AdminSettings = field(default_factory=AdminSettings)
     pools: tuple[Pool, ...] = (Pool("short", 8_192), Pool("long", 65_536))
+    watch: WatchSettings = field(default_factory=WatchSettings)
+    spill: SpillSettings = field(default_factory=SpillSettings)
     headers: HeaderNames = field(default_factory=HeaderNames)
     tenant_header: str = ""
     """A request header, lower-case, whose value becomes part of what is learned by, and a metric's label."""

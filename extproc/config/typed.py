@@ -97,6 +97,9 @@ def kind_and_range(wanted: Any) -> tuple[str, str]:  # noqa: ANN401
         wanted = next(arm for arm in get_args(wanted) if arm is not type(None))
     if get_origin(wanted) is Literal:
         return WORD, ", ".join(get_args(wanted))
+    if get_origin(wanted) is tuple:
+        kind, limits = kind_and_range(get_args(wanted)[0])
+        return f"list of {kind}", limits
     metas = [meta for meta in get_args(wanted) if isinstance(meta, Meta)]
     base = get_args(wanted)[0] if get_origin(wanted) is Annotated else wanted
     if issubclass(base, Enum):

@@ -11,6 +11,7 @@ from extproc.emulator.scheduler import Scheduler
 __all__ = ["SchedulerMetrics"]
 
 _LABELS = ("model_name", "engine")
+BLOCK_TOKENS = 16  # of the KV cache, vLLM's default
 
 
 class SchedulerMetrics(Collector):
@@ -37,6 +38,11 @@ class SchedulerMetrics(Collector):
             gauge = GaugeMetricFamily(name, what, labels=_LABELS)
             gauge.add_metric(self._label_values(), value)
             yield gauge
+        blocks = scheduler.settings.kv_capacity // BLOCK_TOKENS
+        told = {"block_size": str(BLOCK_TOKENS), "engine": "0", "num_gpu_blocks": str(blocks)}
+        info = GaugeMetricFamily("vllm:cache_config_info", "The KV cache, in its labels.", labels=tuple(told))
+        info.add_metric(tuple(told.values()), 1)
+        yield info
         counter = CounterMetricFamily("vllm:num_preemptions", "Preemptions so far.", labels=_LABELS)
         counter.add_metric(self._label_values(), scheduler.preemptions)
         yield counter

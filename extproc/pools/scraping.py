@@ -9,11 +9,12 @@ import httpx
 from extproc.core.errors import DualpoolError
 from extproc.pools.reports import LoadReport, ModelReport, ReportNotUnderstood, parse_load, parse_models
 
-__all__ = ["EndpointReport", "ScrapeFailed", "scrape"]
+__all__ = ["EndpointReport", "ScrapeFailed", "make_client", "scrape"]
 
 # vLLM's page of metrics is about 50 KB for each model and engine.
-MAX_PAGE_BYTES: Final = 4 << 20
+MAX_PAGE_BYTES: Final = 1 << 20
 MAX_SAID: Final = 300
+MAX_AT_ONCE: Final = 32
 
 
 class ScrapeFailed(DualpoolError):
@@ -22,27 +23,35 @@ class ScrapeFailed(DualpoolError):
 
 @dataclass(frozen=True, slots=True)
 class EndpointReport:
-    """What one server said. A server without metrics (`load` is None) still says what it serves."""
+    """What one server said; None for a page that it does not have, or that says nothing.
+
+    A list of models may want a key, and SGLang has no metrics unless it is told to.
+    """
 
     url: str
-    models: tuple[ModelReport, ...]
+    models: tuple[ModelReport, ...] | None
     load: LoadReport | None
 
 
-async def scrape(client: httpx.AsyncClient, url: str, timeout_s: float) -> EndpointReport:
-    """Ask a server for both pages. Raises ScrapeFailed, and nothing else.
+def make_client() -> httpx.AsyncClient:
+    """Return a client for servers of our own: no proxy, and nothing compressed, which could be a bomb."""
+    limits = httpx.Limits(max_connections=2 * MAX_AT_ONCE, max_keepalive_connections=2 * MAX_AT_ONCE)
+    return httpx.AsyncClient(trust_env=False, limits=limits, headers={"accept-encoding": "identity"})
 
-    A server that has no page of metrics (SGLang has none unless it is asked for) still says what it serves.
-    """
-    models, load = await asyncio.gather(
+
+async def scrape(client: httpx.AsyncClient, url: str, timeout_s: float) -> EndpointReport:
+    """Ask a server for both pages. Raises ScrapeFailed when neither says anything, and nothing else."""
+    models_page, load_page = await asyncio.gather(
         _asked(client, f"{url}/v1/models", timeout_s), _asked(client, f"{url}/metrics", timeout_s)
     )
-    if isinstance(models, ScrapeFailed):
-        raise models
     try:
-        return EndpointReport(url, parse_models(models), None if isinstance(load, ScrapeFailed) else _load(load))
+        models = None if isinstance(models_page, ScrapeFailed) else parse_models(models_page)
     except ReportNotUnderstood as error:
-        raise ScrapeFailed(f"{url}: {error}"[:MAX_SAID]) from error
+        models, models_page = None, ScrapeFailed(f"{url}/v1/models: {error}"[:MAX_SAID])
+    load = None if isinstance(load_page, ScrapeFailed) else _load(load_page)
+    if models is None and load is None:
+        raise models_page if isinstance(models_page, ScrapeFailed) else ScrapeFailed(url)
+    return EndpointReport(url, models, load)
 
 
 def _load(page: bytes) -> LoadReport | None:
@@ -56,7 +65,14 @@ async def _asked(client: httpx.AsyncClient, url: str, timeout_s: float) -> bytes
     try:
         async with asyncio.timeout(timeout_s):
             return await _page(client, url)
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, TimeoutError, ReportNotUnderstood) as error:
+    except (
+        httpx.HTTPError,
+        httpx.InvalidURL,
+        httpx.StreamError,
+        OSError,
+        ValueError,
+        ReportNotUnderstood,
+    ) as error:
         return ScrapeFailed(f"{url}: {type(error).__name__}: {error}"[:MAX_SAID])
 
 
@@ -64,8 +80,8 @@ async def _page(client: httpx.AsyncClient, url: str) -> bytes:
     async with client.stream("GET", url) as response:
         response.raise_for_status()
         page = bytearray()
-        async for piece in response.aiter_bytes():
+        async for piece in response.aiter_raw():
             page += piece
             if len(page) > MAX_PAGE_BYTES:
-                raise ReportNotUnderstood(f"{url} is longer than {MAX_PAGE_BYTES} bytes")
+                raise ReportNotUnderstood(f"longer than {MAX_PAGE_BYTES} bytes")
         return bytes(page)

@@ -1,69 +1,65 @@
-"""Asking the servers of every pool again and again, and telling what they said as one frozen value."""
+"""Asking the servers of one pool again and again, and telling what they said as one frozen value."""
 
 import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf
 from random import Random
-from typing import Annotated
+from typing import Final
 
 import httpx
-from msgspec import Meta
 
-from extproc.pools.addresses import AddressesUnknown, EndpointSettings, endpoints
-from extproc.pools.scraping import EndpointReport, ScrapeFailed, scrape
+from extproc.core.placing.pool import Endpoints
+from extproc.pools.addresses import AddressesUnknown, endpoints
+from extproc.pools.reports import LoadReport, ModelReport
+from extproc.pools.scraping import MAX_AT_ONCE, EndpointReport, ScrapeFailed, scrape
+from extproc.pools.settings import WatchSettings
 
-__all__ = ["PoolReport", "PoolWatch", "WatchSettings"]
+__all__ = ["PoolReport", "PoolWatch"]
 
-Seconds = Annotated[float, Meta(gt=0, le=3600)]
+LOAD_GOOD_FOR_ROUNDS: Final = 3
 
 log = logging.getLogger("dualpool")
 
 
 @dataclass(frozen=True, slots=True)
-class WatchSettings:
-    """How often servers are asked, how long each may take, and after how long without a word a pool is unknown."""
-
-    every_s: Seconds = 1.0
-    timeout_s: Seconds = 1.0
-    forget_after_s: Seconds = 30.0
-
-
-@dataclass(frozen=True, slots=True)
 class PoolReport:
-    """What the servers of one pool said last; `asked` of them were asked in the last round.
+    """What the servers of one pool said last: `asked` in this round, of which `answered` did.
 
-    Servers that did not respond in this round are here with what they said before, until that is too old.
+    `models` has what each of them lists, `loads` how busy each is; servers that did not respond in this round are
+    there with what they said before, until that is too old.
     """
 
-    endpoints: tuple[EndpointReport, ...] = ()
+    models: tuple[tuple[ModelReport, ...], ...] = ()
+    loads: tuple[LoadReport, ...] = ()
     asked: int = 0
     answered: int = 0
 
-    @property
-    def known(self) -> bool:
-        """Whether anything is known of the pool."""
-        return bool(self.endpoints)
-
 
 @dataclass(slots=True)
-class _Remembered:
-    report: EndpointReport
-    at_s: float
+class _Heard:
+    """What a server said last, and when it did."""
+
+    models: tuple[ModelReport, ...] | None = None
+    models_at_s: float = -inf
+    load: LoadReport | None = None
+    load_at_s: float = -inf
 
 
 @dataclass
 class PoolWatch:
-    """Watches one pool; `publish` is called after each round, on the loop that runs it."""
+    """Watches one pool. `begin` is called before each round and `publish` after it, on the loop that runs it."""
 
     pool: str
-    where: EndpointSettings
+    where: Endpoints
     settings: WatchSettings
-    publish: Callable[[str, PoolReport], None]
+    begin: Callable[[], None]
+    publish: Callable[[PoolReport], None]
     clock: Callable[[], float]
     random: Random
-    _remembered: dict[str, _Remembered] = field(default_factory=dict)
-    _said: str = ""
+    _heard: dict[str, _Heard] = field(default_factory=dict)
+    _fails: bool = False
 
     async def run(self, client: httpx.AsyncClient) -> None:
         """Ask for ever, with a jitter of a tenth, so that many routers do not ask in step."""
@@ -72,49 +68,67 @@ class PoolWatch:
             await asyncio.sleep(self.settings.every_s * self.random.uniform(0.9, 1.1))
 
     async def round(self, client: httpx.AsyncClient) -> PoolReport:
-        """Ask every server once, all at a time; publish and return what is known after that."""
+        """Ask every server once, some at a time; publish and return what is known after that."""
+        self.begin()
         urls, failures = await self._urls()
-        answers = await asyncio.gather(*(self._ask(client, url) for url in urls))
+        few = asyncio.Semaphore(MAX_AT_ONCE)
+        said = await asyncio.gather(*(self._ask(client, url, few) for url in urls))
         now_s = self.clock()
-        for answer in answers:
-            if isinstance(answer, ScrapeFailed):
-                failures.append(str(answer))
-            else:
-                self._remembered[answer.url] = _Remembered(answer, now_s)
+        answered = [each for each in said if isinstance(each, EndpointReport)]
+        failures += [str(each) for each in said if isinstance(each, ScrapeFailed)]
+        for report in answered:
+            self._hear(report, now_s)
         self._forget(urls, now_s)
         self._tell(failures)
-        reports = tuple(each.report for _, each in sorted(self._remembered.items()))
-        answered = sum(not isinstance(answer, ScrapeFailed) for answer in answers)
-        report = PoolReport(reports, len(urls), answered)
-        self.publish(self.pool, report)
-        return report
+        told = self._report(len(urls), len(answered))
+        self.publish(told)
+        return told
 
     async def _urls(self) -> tuple[tuple[str, ...], list[str]]:
         try:
-            return await endpoints(self.where), []
+            return await endpoints(self.where, self.settings.timeout_s), []
         except AddressesUnknown as error:
-            return tuple(self._remembered), [str(error)]
+            return tuple(self._heard), [str(error)]
 
-    async def _ask(self, client: httpx.AsyncClient, url: str) -> EndpointReport | ScrapeFailed:
-        try:
-            return await scrape(client, url, self.settings.timeout_s)
-        except ScrapeFailed as error:
-            return error
+    async def _ask(
+        self, client: httpx.AsyncClient, url: str, few: asyncio.Semaphore
+    ) -> EndpointReport | ScrapeFailed:
+        async with few:
+            try:
+                return await scrape(client, url, self.settings.timeout_s)
+            except ScrapeFailed as error:
+                return error
+
+    def _hear(self, report: EndpointReport, now_s: float) -> None:
+        """Take in what a server said; a page that it did not give this time is that of before."""
+        heard = self._heard.setdefault(report.url, _Heard())
+        if report.models is not None:
+            heard.models, heard.models_at_s = report.models, now_s
+        if report.load is not None:
+            heard.load, heard.load_at_s = report.load, now_s
 
     def _forget(self, urls: tuple[str, ...], now_s: float) -> None:
         """Drop servers that are gone, and what is too old. A clock that went back makes nothing older."""
-        oldest_s = now_s - self.settings.forget_after_s
-        self._remembered = {
-            url: each for url, each in self._remembered.items() if url in urls and each.at_s >= oldest_s
-        }
+        self._heard = {url: heard for url, heard in self._heard.items() if url in urls}
+        settings = self.settings
+        good_for_s = LOAD_GOOD_FOR_ROUNDS * (settings.every_s + settings.timeout_s)
+        for heard in self._heard.values():
+            if heard.models_at_s < now_s - settings.forget_after_s:
+                heard.models = None
+            if heard.load_at_s < now_s - good_for_s:
+                heard.load = None
+
+    def _report(self, asked: int, answered: int) -> PoolReport:
+        heard = [each for _, each in sorted(self._heard.items())]
+        models = tuple(each.models for each in heard if each.models is not None)
+        return PoolReport(models, tuple(each.load for each in heard if each.load is not None), asked, answered)
 
     def _tell(self, failures: list[str]) -> None:
         """Log once when it begins to fail, and once when all respond again."""
-        said = failures[0] if failures else ""
-        if bool(said) != bool(self._said):
-            fields = {"pool": self.pool, "failed": len(failures), "first": said}
-            (log.warning if said else log.info)(
-                "servers do not say what they serve" if said else "all servers say what they serve",
-                extra={"fields": fields},
-            )
-        self._said = said
+        if bool(failures) != self._fails:
+            self._fails = bool(failures)
+            fields = {"pool": self.pool, "failed": len(failures), "first": failures[0] if failures else ""}
+            if failures:
+                log.warning("servers of a pool do not say what they serve", extra={"fields": fields})
+            else:
+                log.info("all servers of a pool say what they serve", extra={"fields": fields})

@@ -101,6 +101,10 @@ class App:
         if probes := configuration.admin.probes_address:
             self._admins.append(Admin("admin.probes_address", probes, pages, PROBES))
         jobs: list[Job] = []
+        if any(pool.endpoints for pool in configuration.pools):
+            from extproc.server.watch import watch_job  # noqa: PLC0415  (an HTTP client that others do not need)
+
+            jobs.append(watch_job(configuration, self.router, metrics))
         self._background = Background(jobs)
 
     def run(self) -> None:

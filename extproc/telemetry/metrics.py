@@ -11,6 +11,7 @@ from extproc.core.errors import BodyFault, ResponseFault
 from extproc.core.estimator.protocol import Estimate, Learning, Refused
 from extproc.core.listener import Listener, Misconfiguration, Observation
 from extproc.core.placing.decision import Decision
+from extproc.core.placing.fleet import PoolWatched
 from extproc.core.placing.policy import Pool
 from extproc.core.usage import Overflow, Usage
 from extproc.telemetry.labels import BoundedLabels
@@ -126,6 +127,15 @@ class Metrics(Listener, Collector):
         self.processing_seconds = histogram(
             "processing_seconds", "The router's own work for one stream, without waiting", SECONDS_BUCKETS
         )
+        self.pool_endpoints = gauge("pool_endpoints", "Servers of a pool that were asked last", "pool")
+        self.pool_answered = gauge("pool_endpoints_answered", "Servers of a pool that answered then", "pool")
+        self.pool_models = gauge(
+            "pool_models", "Models that a pool is known to serve; 0 when that is unknown", "pool"
+        )
+        self.pool_pressure = gauge(
+            "pool_pressure", "How full a pool is, 1 at the limits of `spill`; NaN while that is unknown", "pool"
+        )
+        self.pool_spill_share = gauge("pool_spill_share", "Share of a pool's requests that leaves it", "pool")
 
         self._start_at_zero()
         registry.register(self)
@@ -167,6 +177,14 @@ class Metrics(Listener, Collector):
             self.estimates[model, decision.estimate.source] += 1
         if decision.fault is not None:
             self.bodies[decision.fault,] += 1
+
+    def watched(self, pool: PoolWatched) -> None:
+        """Show what is known of a pool; called by the thread that asks its servers."""
+        self.pool_endpoints[pool.pool,] = pool.asked
+        self.pool_answered[pool.pool,] = pool.answered
+        self.pool_models[pool.pool,] = pool.models
+        self.pool_pressure[pool.pool,] = pool.pressure
+        self.pool_spill_share[pool.pool,] = pool.share
 
     def passed(self) -> None:
         """Count a request that is none of ours."""

@@ -1,22 +1,24 @@
 """Asking servers what they serve and how busy they are: slow ones, and ones that send nonsense or too much."""
 
 import asyncio
+import gzip
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import TypeVar
 
-import httpx
 import pytest
 from aiohttp import web
 
+from extproc.core.placing.pool import Endpoints
 from extproc.emulator import Emulator, EmulatorSettings
 from extproc.emulator.settings import TokenizerName
-from extproc.pools.addresses import AddressesUnknown, EndpointSettings, endpoints
-from extproc.pools.reports import LoadReport, ModelReport
-from extproc.pools.scraping import MAX_PAGE_BYTES
-from extproc.pools.watching import PoolReport, PoolWatch, WatchSettings
+from extproc.pools.addresses import AddressesUnknown, endpoints
+from extproc.pools.reports import ModelReport
+from extproc.pools.scraping import MAX_PAGE_BYTES, make_client
+from extproc.pools.settings import WatchSettings
+from extproc.pools.watching import PoolReport, PoolWatch
 
 T = TypeVar("T")
 MODELS = b'{"object":"list","data":[{"id":"m","parent":null,"max_model_len":1000}]}'
@@ -36,16 +38,17 @@ class Watched:
     def __post_init__(self) -> None:
         self.watch = PoolWatch(
             "short",
-            EndpointSettings(self.urls),
+            Endpoints(self.urls),
             WatchSettings(timeout_s=self.timeout_s, forget_after_s=30),
-            lambda _, report: self.published.append(report),
+            lambda: None,
+            self.published.append,
             lambda: self.now_s,
             Random(0),
         )
 
     async def round(self) -> PoolReport:
         """Ask once."""
-        async with httpx.AsyncClient() as client:
+        async with make_client() as client:
             return await self.watch.round(client)
 
 
@@ -92,13 +95,14 @@ def test_a_server_is_asked_for_its_models_and_its_load() -> None:
             await emulator.stop()
 
     report = asyncio.run(scenario())
-    (endpoint,) = report.endpoints
-    assert ((ModelReport("m", "", 1000),), LoadReport(0, 0, 0.0)) == (endpoint.models, endpoint.load)
-    assert (True, 1, 1) == (report.known, report.asked, report.answered)
+    (models,), (load,) = report.models, report.loads
+    assert ((ModelReport("m", "", 1000),), (0, 0, 0.0)) == (models, (load.waiting, load.running, load.kv_usage))
+    assert load.kv_tokens == 256_000
+    assert (1, 1) == (report.asked, report.answered)
 
 
 def test_a_server_that_goes_silent_is_known_for_a_while() -> None:
-    """What it said stands until it is too old; then the pool is as if never asked."""
+    """What it said stands until it is too old, its load for some seconds; then the pool is as if never asked."""
 
     async def scenario(url: str) -> tuple[list[bool], Watched]:
         watched = Watched((url, "http://127.0.0.1:9"))  # nobody listens on the port for discarding
@@ -107,10 +111,11 @@ def test_a_server_that_goes_silent_is_known_for_a_while() -> None:
 
     _, watched = serving(scenario)
     known = []
-    for now_s in (1.0, 29.0, 31.0):  # the server is gone
+    for now_s in (1.0, 17.0, 19.0, 29.0, 31.0):  # the server is gone; a round takes up to 6 s
         watched.now_s = now_s
-        known.append(asyncio.run(watched.round()).known)
-    assert [True, True, False] == known
+        report = asyncio.run(watched.round())
+        known.append((len(report.models), len(report.loads)))
+    assert [(1, 1), (1, 1), (1, 0), (1, 0), (0, 0)] == known
     assert (2, 0) == (watched.published[-1].asked, watched.published[-1].answered)
 
 
@@ -121,7 +126,7 @@ def test_a_clock_that_goes_back_forgets_nothing() -> None:
         watched = Watched((url,), now_s=3_600.0)
         await watched.round()
         watched.now_s = 0.0
-        return (await watched.round()).known
+        return bool((await watched.round()).models)
 
     assert serving(scenario)
 
@@ -147,14 +152,14 @@ async def refuse(_: web.Request) -> web.StreamResponse:
 
 
 @pytest.mark.parametrize("models", [b"<html>", b"", b"\xff\xfe", b'{"data": 5}', endless, refuse])
-def test_a_server_whose_models_cannot_be_read_is_not_known(models: bytes | Handler) -> None:
-    """Nonsense, nothing, or too much: the server is asked again, and nothing is believed."""
+def test_a_server_whose_models_cannot_be_read_still_says_how_busy_it_is(models: bytes | Handler) -> None:
+    """Nonsense, nothing, too much, or a key that is wanted: its models are unknown, its load is not."""
 
     async def scenario(url: str) -> PoolReport:
         return await Watched((url,)).round()
 
     report = serving(scenario, models=models)
-    assert (False, 1, 0) == (report.known, report.asked, report.answered)
+    assert ((), 1) == (report.models, len(report.loads))
 
 
 @pytest.mark.parametrize("metrics", [b"<html>", b"vllm:num_requests_waiting NaN\n", endless, refuse])
@@ -164,8 +169,8 @@ def test_a_server_without_metrics_still_says_what_it_serves(metrics: bytes | Han
     async def scenario(url: str) -> PoolReport:
         return await Watched((url,)).round()
 
-    (endpoint,) = serving(scenario, metrics=metrics).endpoints
-    assert ("m", None) == (endpoint.models[0].name, endpoint.load)
+    report = serving(scenario, metrics=metrics)
+    assert ("m", ()) == (report.models[0][0].name, report.loads)
 
 
 def test_a_server_that_hangs_costs_its_timeout_and_no_more() -> None:
@@ -175,7 +180,7 @@ def test_a_server_that_hangs_costs_its_timeout_and_no_more() -> None:
         return await Watched((url,), timeout_s=0.05).round()
 
     report = serving(scenario, metrics=hang)
-    assert (True, None) == (report.known, report.endpoints[0].load)
+    assert (1, ()) == (len(report.models), report.loads)
 
 
 def test_one_name_is_as_many_servers_as_it_has_addresses() -> None:
@@ -184,7 +189,7 @@ def test_one_name_is_as_many_servers_as_it_has_addresses() -> None:
     async def resolve(_host: str, _port: int) -> list[str]:
         return [*(f"10.0.{n // 250}.{n % 250}" for n in range(500)), "fd00::1"]
 
-    found = asyncio.run(endpoints(EndpointSettings(dns="http://vllm-short:8000"), resolve))
+    found = asyncio.run(endpoints(Endpoints(dns="http://vllm-short:8000"), 1, resolve))
     assert (256, "http://10.0.0.0:8000") == (len(found), found[0])
 
 
@@ -194,7 +199,7 @@ def test_an_ipv6_address_is_put_in_brackets() -> None:
     async def resolve(_host: str, _port: int) -> list[str]:
         return ["fd00::1"]
 
-    assert ("https://[fd00::1]:443",) == asyncio.run(endpoints(EndpointSettings(dns="https://vllm"), resolve))
+    assert ("https://[fd00::1]:443",) == asyncio.run(endpoints(Endpoints(dns="https://vllm"), 1, resolve))
 
 
 def test_a_name_that_does_not_resolve_keeps_the_servers_that_are_known() -> None:
@@ -203,19 +208,66 @@ def test_a_name_that_does_not_resolve_keeps_the_servers_that_are_known() -> None
     async def scenario(url: str) -> tuple[PoolReport, PoolReport]:
         watched = Watched((url,))
         before = await watched.round()
-        watched.watch.where = EndpointSettings(dns="http://no-such-name.invalid:8000")
+        watched.watch.where = Endpoints(dns="http://no-such-name.invalid:8000")
         return before, await watched.round()
 
     before, after = serving(scenario)
-    assert before.endpoints == after.endpoints
+    assert before.models == after.models
 
 
 def test_servers_in_a_file_are_read_each_time(tmp_path: Path) -> None:
     """One URL in each line; comments and empty lines do not count; a file that is gone is told."""
     file = tmp_path / "servers"
     file.write_text("# ours\nhttp://a:1/\n\n http://b:2\n")
-    where = EndpointSettings(file=str(file))
-    assert ("http://a:1", "http://b:2") == asyncio.run(endpoints(where))
+    where = Endpoints(file=str(file))
+    assert ("http://a:1", "http://b:2") == asyncio.run(endpoints(where, 1))
     file.unlink()
     with pytest.raises(AddressesUnknown, match="servers"):
-        asyncio.run(endpoints(where))
+        asyncio.run(endpoints(where, 1))
+
+
+@pytest.mark.parametrize("host", ["", "a..b", "x" * 300, "no-such-name.invalid"])
+def test_a_name_that_is_none_is_told(host: str) -> None:
+    """Whatever the resolver says of it, the addresses are unknown, and nothing else is raised."""
+    with pytest.raises(AddressesUnknown):
+        asyncio.run(endpoints(Endpoints(dns=f"http://{host}:1"), 5))
+
+
+def test_a_resolver_that_hangs_is_given_up() -> None:
+    """A look-up costs its timeout and no more."""
+
+    async def resolve(_host: str, _port: int) -> list[str]:
+        await asyncio.Event().wait()
+        return []
+
+    with pytest.raises(AddressesUnknown, match="TimeoutError"):
+        asyncio.run(endpoints(Endpoints(dns="http://vllm"), 0.01, resolve))
+
+
+def test_a_name_whose_addresses_change_is_asked_anew_each_round() -> None:
+    """A server that is no longer behind the name is forgotten at once, a new one is known with its first round."""
+
+    async def scenario(url: str) -> tuple[int, int, int]:
+        port = url.rpartition(":")[2]
+        watched = Watched(())
+        watched.watch.where = Endpoints(dns=f"http://localhost:{port}")
+        first = await watched.round()
+        watched.watch.where = Endpoints(dns="http://127.0.0.2:9")
+        second = await watched.round()
+        watched.watch.where = Endpoints((url,))
+        return len(first.models), len(second.models), len((await watched.round()).models)
+
+    assert (1, 0, 1) == serving(scenario)
+
+
+def test_what_a_server_compresses_all_the_same_is_not_read() -> None:
+    """A page that came compressed was not asked for, and could be a bomb."""
+
+    async def bomb(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=gzip.compress(METRICS), headers={"content-encoding": "gzip"})
+
+    async def scenario(url: str) -> PoolReport:
+        return await Watched((url,)).round()
+
+    report = serving(scenario, metrics=bomb)
+    assert (1, ()) == (len(report.models), report.loads)

@@ -23,6 +23,9 @@ vllm:kv_cache_usage_perc{engine="0",model_name="m"} 0.25
 vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.75
 # TYPE vllm:num_preemptions_total counter
 vllm:num_preemptions_total{engine="0",model_name="m"} 2.0
+# TYPE vllm:cache_config_info gauge
+vllm:cache_config_info{block_size="16",cache_dtype="auto",engine="0",num_gpu_blocks="1000"} 1.0
+vllm:cache_config_info{block_size="16",cache_dtype="auto",engine="1",num_gpu_blocks="1000"} 1.0
 """
 SGLANG = b"""\
 # TYPE sglang:num_running_reqs gauge
@@ -31,11 +34,13 @@ sglang:num_running_reqs{model_name="m"} 162.0
 sglang:num_queue_reqs{model_name="m"} 2826.0
 # TYPE sglang:token_usage gauge
 sglang:token_usage{model_name="m"} 0.28
+sglang:max_total_num_tokens{model_name="m"} 500000.0
 """
 
 
 @pytest.mark.parametrize(
-    ("page", "load"), [(VLLM, LoadReport(3, 12, 0.75, 2)), (SGLANG, LoadReport(2826, 162, 0.28))]
+    ("page", "load"),
+    [(VLLM, LoadReport(3, 12, 0.75, 2, 32_000)), (SGLANG, LoadReport(2826, 162, 0.28, 0, 500_000))],
 )
 def test_engines_of_a_server_are_summed_and_the_fullest_counts(page: bytes, load: LoadReport) -> None:
     """Requests of all engines count together; the KV cache that is fullest is the one that preempts."""
@@ -51,7 +56,7 @@ def test_what_is_no_number_of_requests_is_as_if_not_said(value: str) -> None:
 
 
 def test_models_with_their_parents_and_contexts() -> None:
-    """VLLM lists adapters with their base as parent, and each model's context."""
+    """VLLM lists adapters with their base as parent, which has their context too, and each model's own."""
     page = {
         "object": "list",
         "data": [
@@ -60,10 +65,31 @@ def test_models_with_their_parents_and_contexts() -> None:
             {"id": "x" * 1_000, "parent": None},
         ],
     }
-    assert (ModelReport("base", "", 8192), ModelReport("sql", "base")) == parse_models(json.dumps(page).encode())
+    assert (ModelReport("base", "", 8192), ModelReport("sql", "base", 8192)) == parse_models(
+        json.dumps(page).encode()
+    )
 
 
-@given(st.binary(max_size=300) | st.just(VLLM).flatmap(lambda page: st.binary(max_size=20).map(page.__add__)))
+def test_a_number_without_end_is_a_number_to_count_with() -> None:
+    """However many requests a server claims to have, the sum is finite."""
+    page = VLLM.replace(b"3.0", b"1e308").replace(b"0.0", b"1e308")
+    assert 10**12 == parse_load(page).waiting
+
+
+def test_a_page_of_thousands_of_lines_about_one_server_is_not_read() -> None:
+    """What takes long to parse would take its time from decisions."""
+    with pytest.raises(ReportNotUnderstood, match="at most 1000"):
+        parse_load(b"\n".join([b"vllm:num_requests_waiting 3"] * 2_000))
+
+
+LINES = st.sampled_from([line for line in VLLM.decode().splitlines() if not line.startswith("#")])
+
+
+@given(
+    st.binary(max_size=300)
+    | st.just(VLLM).flatmap(lambda page: st.binary(max_size=20).map(page.__add__))
+    | st.builds(lambda line, at, text: (line[: at % len(line)] + text).encode(), LINES, st.integers(0), st.text())
+)
 def test_whatever_a_server_sends_nothing_else_is_raised(page: bytes) -> None:
     """Any bytes are a report, or not understood."""
     for parse in (parse_models, parse_load):

@@ -132,6 +132,7 @@ def read_request(body: bytes) -> RequestFacts:
         model=model_key(request.model),
         text=prompt.text(),
         dropped_text=prompt.dropped_text() if prompt.dropped else b"",
+        opening=prompt.opening,
         messages=len(request.messages),
         tools=tools,
         tool_calls=prompt.tool_calls,
@@ -172,6 +173,10 @@ def add_messages(prompt: Prompt, messages: list[Message]) -> None:
     last_question = len(messages) - 1
     while last_question > 0 and messages[last_question].role != "user":
         last_question -= 1
+    for message in messages:
+        if message.role == "user":
+            prompt.opening = _first_text(message.content)
+            break
     for position, message in enumerate(messages):
         thoughts = prompt.dropped if position < last_question else prompt.texts
         if type(message.content) is str and message.role != "assistant":
@@ -194,6 +199,15 @@ def _add_calls(prompt: Prompt, message: Message) -> None:
         if call.custom is not None:
             prompt.add_call(call.custom.name, call.custom.input)
     _add_call(prompt, message.function_call)
+
+
+def _first_text(content: str | list[_Part | str] | None) -> str:
+    if not content:
+        return ""
+    if isinstance(content, str):
+        return content
+    first = content[0]
+    return first if isinstance(first, str) else first.text or ""
 
 
 def _add_content(prompt: Prompt, message: Message, thoughts: list[str]) -> None:

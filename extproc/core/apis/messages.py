@@ -75,14 +75,17 @@ def read_request(body: bytes) -> RequestFacts:
     request = decode_body(_REQUEST, body)
     prompt = Prompt()
     _add_content(prompt, request.system)
+    texts_before = len(prompt.texts)
     prompt.step(len(request.messages))
     for message in request.messages:
         _add_content(prompt, message.content)
+    prompt.open_with(texts_before)
     return RequestFacts(
         api=Api.MESSAGES,
         model=model_key(request.model),
         tools=prompt.add_tools(request.tools),
         text=prompt.text(),
+        opening=prompt.opening,
         messages=len(request.messages) + bool(request.system),
         tool_calls=prompt.tool_calls,
         media=prompt.media(),

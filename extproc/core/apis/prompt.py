@@ -27,8 +27,8 @@ MAX_MEASURED_IMAGES: Final = 32
 class Prompt(msgspec.Struct):
     """What has been found of a prompt so far; grows as a body is walked through once.
 
-    `dropped` are texts that a template may leave out, `images` pixels (0: not known).
-    `unseen` says that a part of the prompt is not in the body, or is of a kind that we cannot measure.
+    `dropped` are texts that a template may leave out, `images` pixels (0: not known), `opening` is the first
+    question. `unseen` says that a part of the prompt is not in the body, or is of a kind that we cannot measure.
     `steps_left` bounds the walk: each message, part and call is a step.
     """
 
@@ -40,6 +40,7 @@ class Prompt(msgspec.Struct):
     tool_calls: int = 0
     unseen: bool = False
     steps_left: int = MAX_STEPS
+    opening: str = ""
 
     def step(self, count: int) -> None:
         """Take so many steps, before they are taken. Raises BodyNotUnderstood (TOO_MANY)."""
@@ -98,6 +99,11 @@ class Prompt(msgspec.Struct):
         """Add an image; `source` is the JSON that holds it or says where it is, empty where there is none."""
         measured = len(self.images) < MAX_MEASURED_IMAGES
         self.images.append(image_pixels(source) if measured else pixels_by_bytes(len(source)))
+
+    def open_with(self, texts_before: int) -> None:
+        """Take the first text after so many as the conversation's first question, if there is one."""
+        if len(self.texts) > texts_before:
+            self.opening = self.texts[texts_before]
 
     def text(self) -> bytes:
         """Return all text as UTF-8."""

@@ -78,6 +78,7 @@ def read_request(body: bytes) -> RequestFacts:
     request = decode_body(_REQUEST, body)
     prompt = Prompt()
     prompt.add(request.instructions)
+    texts_before = len(prompt.texts)
     items = [request.input] if isinstance(request.input, str) else request.input or []
     prompt.step(len(items))
     for item in items:
@@ -85,11 +86,13 @@ def read_request(body: bytes) -> RequestFacts:
             prompt.texts.append(item)
         else:
             _add_item(prompt, item)
+    prompt.open_with(texts_before)
     return RequestFacts(
         api=Api.RESPONSES,
         model=model_key(request.model),
         tools=prompt.add_tools(request.tools),
         text=prompt.text(),
+        opening=prompt.opening,
         messages=len(items) + bool(request.instructions),
         tool_calls=prompt.tool_calls,
         media=prompt.media(),

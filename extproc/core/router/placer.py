@@ -1,5 +1,7 @@
 """From a request to a decision: facts, estimate, budget, policy; for router, tools and planner alike."""
 
+from typing import Final
+
 from msgspec.structs import replace
 
 from extproc.core.apis import deployment_of, read_request
@@ -10,22 +12,35 @@ from extproc.core.facts import Api, RequestFacts, RequestHead
 from extproc.core.placing.budget import token_budget
 from extproc.core.placing.decision import Decision, Mode
 from extproc.core.placing.early import EarlyRule
-from extproc.core.placing.policy import NO_LOADS, Loads, Pools, Reason
+from extproc.core.placing.fleet import Fleet
+from extproc.core.placing.policy import Pool, Pools, Reason
+from extproc.core.placing.spill import Spillover
 from extproc.core.reading.encoded import decoded_body
 
 __all__ = ["Placer"]
 
 
 class Placer:
-    """Places requests in pools, by what its estimator has learned. All that it decides is in the Decision."""
+    """Places requests in pools, by what its estimator has learned. All that it decides is in the Decision.
 
-    def __init__(self, mode: Mode, pools: Pools, estimator: Estimator, max_held_bytes: int) -> None:
+    With a `spillover` requests leave overloaded pools.
+    """
+
+    def __init__(
+        self,
+        mode: Mode,
+        pools: Pools,
+        estimator: Estimator,
+        max_held_bytes: int,
+        spillover: Spillover | None = None,
+    ) -> None:
         self.early = EarlyRule(pools.largest_optional_tokens, max_held_bytes)
         self.estimator = estimator
         self._mode = mode
         self._pools = pools
+        self.spillover = spillover
 
-    def decide(self, api: Api, head: RequestHead, body: bytes, loads: Loads = NO_LOADS) -> Decision:
+    def decide(self, api: Api, head: RequestHead, body: bytes, fleet: Fleet | None = None) -> Decision:
         """Place a request whose body is there as a whole."""
         if self.early.next_look(api, body) == 0:
             return self.unsure(api, Reason.EARLY, len(body))
@@ -38,9 +53,9 @@ class Placer:
                 facts = replace(facts, model=model_key(deployment_of(head.path)))
         except BodyNotUnderstood as error:
             return self.unsure(api, Reason.NOT_UNDERSTOOD, len(body), error.fault)
-        return self.place(facts, head.tenant, loads, len(body))
+        return self.place(facts, head.tenant, fleet, len(body))
 
-    def place(self, facts: RequestFacts, tenant: str, loads: Loads = NO_LOADS, body_bytes: int = 0) -> Decision:
+    def place(self, facts: RequestFacts, tenant: str, fleet: Fleet | None = None, body_bytes: int = 0) -> Decision:
         """Place a request by its facts; `tenant` is the value of the configured header or "".
 
         A request whose text alone is beyond the early limit is decided as its body would be: without an estimate.
@@ -49,7 +64,13 @@ class Placer:
             return self.unsure(facts.api, Reason.EARLY, body_bytes)
         estimate = self.estimator.estimate(facts, tenant)
         budget = token_budget(facts, estimate)
-        pool, reason = self._pools.place(facts, budget, loads)
+        pool, reason = self._pools.place(facts, budget, fleet)
+        if self.spillover is not None:
+            home = pool
+            if fleet is not None and reason in _MOVABLE:
+                pool = self.spillover.move(facts, tenant, budget, home, fleet)
+                reason = reason if pool is home else Reason.SPILLED
+            self._count(pool, budget.load_tokens)
         return Decision(
             pool=pool,
             reason=reason,
@@ -67,6 +88,17 @@ class Placer:
 
     def unsure(self, api: Api, reason: Reason, body_bytes: int, fault: BodyFault | None = None) -> Decision:
         """Place a request that was not seen whole, or not understood: in the default pool."""
+        self._count(self._pools.default, 0)
         return Decision(
             self._pools.default, reason, self._mode, routed=False, api=api, fault=fault, body_bytes=body_bytes
         )
+
+    def _count(self, pool: Pool, tokens: int) -> None:
+        """Note where a request really goes: without a header that is the default pool."""
+        if self.spillover is not None:
+            placed = pool if self._mode is Mode.ENFORCE else self._pools.default
+            self.spillover.count(placed.name, tokens)
+
+
+# Others are where they are because they cannot be anywhere else, for all that is known.
+_MOVABLE: Final = frozenset({Reason.FITS, Reason.TOO_LONG})

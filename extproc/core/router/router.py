@@ -4,6 +4,7 @@ from extproc.core.apis import api_of
 from extproc.core.facts import Api, RequestHead
 from extproc.core.listener import Listener
 from extproc.core.placing.decision import Decision, Mode
+from extproc.core.placing.fleet import Fleet
 from extproc.core.placing.policy import Reason
 from extproc.core.router.learner import Learner
 from extproc.core.router.placer import Placer
@@ -14,7 +15,8 @@ __all__ = ["Router"]
 class Router:
     """Placer and learner of one router, and the listener to both; owned by one event loop.
 
-    `closes_streams` says that a stream may be closed before the gateway ends it, when that is harmless.
+    `closes_streams` says that a stream may be closed before the gateway ends it, when that is harmless. `fleet` is
+    what is known of the pools beyond their configuration; whoever finds out more, on any thread, sets another one.
     """
 
     def __init__(
@@ -24,6 +26,7 @@ class Router:
         self.learner = learner
         self.listener = listener
         self.closes_streams = closes_streams
+        self.fleet: Fleet | None = None
         self._off = mode is Mode.OFF
 
     def api_of(self, head: RequestHead) -> Api | None:
@@ -37,7 +40,7 @@ class Router:
 
     def decide(self, api: Api, head: RequestHead, body: bytes) -> Decision:
         """Place a request whose body is there as a whole."""
-        decision = self.placer.decide(api, head, body)
+        decision = self.placer.decide(api, head, body, self.fleet)
         self.listener.decided(decision)
         return decision
 

@@ -1,0 +1,154 @@
+"""What the pools serve and how loaded they are: one frozen value, swapped by reference, that each decision reads.
+
+A model sees the pools that serve it as a ladder, smallest first; its last rung is the model's default. Which pools
+those are is configured (globs), found out (what all servers of a pool list), or both, and then both have to say
+so. Of the default pool one server that lists a model is enough: in doubt a request stays where it would be without
+us. Where nothing is known of any pool there is one ladder for all names, made once.
+
+Rejected: a router for each model, which would learn apart what they share; one default for all models, which sends
+what is too long for one model's pool to servers of another.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import translate
+from types import MappingProxyType
+
+from extproc.core.placing.pool import Pool, Reason
+
+__all__ = ["Busy", "Fleet", "Ladder", "PoolLoad", "PoolWatched", "Rung", "Served", "Serving"]
+
+Served = Mapping[str, int | None]
+"""Names of models that a pool's servers list, with what they hold of one sequence; None where they do not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One pool as one model sees it: the largest likeliest total and the largest bound that go there (tokens)."""
+
+    pool: Pool
+    budget_tokens: int
+    context_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ladder:
+    """The pools that serve one model; `reason` is why a request is in the default and in no smaller one."""
+
+    smaller: tuple[Rung, ...]
+    default: Rung
+    reason: Reason = Reason.TOO_LONG
+
+    def others(self, home: Pool) -> Iterator[Rung]:
+        """Yield the rungs beside a pool's own: the larger ones upwards, then the smaller ones downwards."""
+        rungs = (*self.smaller, self.default)
+        at = next((index for index, rung in enumerate(rungs) if rung.pool is home), len(rungs))
+        yield from rungs[at + 1 :]
+        yield from reversed(rungs[:at])
+
+
+class Serving:
+    """Which of the pools (ascending, the last the default) serve a model. `served` is what was found out by name.
+
+    Its lookups take a time that grows with the number of pools and nothing else.
+    """
+
+    def __init__(self, pools: Sequence[Pool], served: Mapping[str, Served] = MappingProxyType({})) -> None:
+        self._pools = tuple(pools)
+        self._served = dict(served)
+        self._patterns = {pool.name: _pattern(pool.models) for pool in pools if pool.models}
+        # A request without a model is one for that which the servers list first (vLLM's rule).
+        self._unnamed = next(iter(self._served.get(pools[-1].name, ())), "")
+        same_for_all = not self._patterns and not self._served
+        self._for_all = self._made("") if same_for_all else None
+        names = {name for models in self._served.values() for name in models}
+        self._ladders = {name: self._made(name) for name in names}
+
+    def ladder(self, model: str) -> Ladder:
+        """Return the pools for a model; "" for a request that names none."""
+        if self._for_all is not None:
+            return self._for_all
+        return self._ladders.get(model) or self._made(model or self._unnamed)
+
+    def _made(self, model: str) -> Ladder:
+        rungs = [rung for pool in self._pools if (rung := self._rung(pool, model)) is not None]
+        if not rungs:
+            last = self._pools[-1]
+            return Ladder((), Rung(last, last.max_budget_tokens, last.context_tokens), Reason.UNKNOWN_MODEL)
+        *smaller, default = rungs
+        return Ladder(tuple(smaller), default, Reason.TOO_LONG if smaller else Reason.NOT_SERVED)
+
+    def _rung(self, pool: Pool, model: str) -> Rung | None:
+        pattern, served = self._patterns.get(pool.name), self._served.get(pool.name)
+        if pattern is not None and pattern.match(model) is None:
+            return None
+        if served is not None and model not in served:
+            return None
+        found = None if served is None else served[model]
+        if found is None:
+            context = pool.context_tokens
+        else:
+            context = found if pool.max_model_len is None else min(found, pool.max_model_len)
+        return Rung(pool, min(pool.max_budget_tokens, context), context)
+
+
+def _pattern(globs: Sequence[str]) -> re.Pattern[str]:
+    """Return one expression for all globs; those that fnmatch makes do not backtrack."""
+    return re.compile("|".join(map(translate, globs)))
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """What the servers of a pool said together, `endpoints` of which were heard.
+
+    Requests are those of all of them, `kv_usage` is the mean share of their KV caches in use, and `kv_tokens` what
+    those hold together (0: they do not say).
+    """
+
+    endpoints: int
+    waiting: int
+    running: int
+    kv_usage: float
+    kv_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLoad:
+    """How busy a pool was when its servers were asked, and what follows from it until they are asked again.
+
+    `requests` and `tokens` are what this router had placed there, ever, before it asked. `absorbs` requests more
+    it takes without a queue, by what it took before. `share` of what belongs there goes elsewhere, in the pool's
+    `episode`-th time of overload.
+    """
+
+    busy: Busy
+    requests: int = 0
+    tokens: int = 0
+    absorbs: int = 0
+    share: float = 0.0
+    episode: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PoolWatched:
+    """What came of asking the servers of one pool once, for metrics.
+
+    `asked` servers, of which `answered` did; `models` that the pool is known to serve; its `pressure`, 1 at its
+    limit and nan while nothing is known of its load; the `share` of its requests that leaves it.
+    """
+
+    pool: str
+    asked: int
+    answered: int
+    models: int
+    pressure: float
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What pools serve, and the load of those of which it is known, by name."""
+
+    serving: Serving
+    loads: Mapping[str, PoolLoad] = field(default_factory=dict)

@@ -1,0 +1,184 @@
+"""Which requests leave an overloaded pool, and for which other one (paper, dispatch steps 4-5).
+
+The idea. A pool's pressure is the fuller of two gauges, 1 at its limit and 2 where all should leave: requests that
+wait, per server, over what may wait; and KV cache in use. The share that leaves rises in a straight line with the
+pressure, as the marking of RED does with the length of a queue (Floyd and Jacobson, 1993), begins above the limit
+and ends below `release` of it (hysteresis), and changes no faster than all in `ramp_s`. A queue sums up by itself
+what a pool is overloaded by, so a share in proportion to it settles; one that is summed up once more (integral
+control, tried first) swings to and fro. The paper moves everything above a threshold, which swings with the delay
+of the measurement.
+
+Between two measurements a router's own decisions are the freshest news: what it placed in a pool since, beyond
+what that pool took before without a queue, waits there; its tokens fill the KV cache. A pool is entered only while
+that is below the limit and below the pressure of the pool that is left, and the less the fuller it is. So another
+pool is never handed more than it has room for, whatever its neighbour says of itself.
+
+Who leaves is a matter of a hash of how a conversation begins, so that all its requests leave at the same share;
+one that has left stays where its prefix cache is until the overload has ended or the other pool is full itself.
+
+Rejected: equalising both queues, which needs the service rates of both pools for the lengths that are moved;
+chance for each request, which loses prefix caches at every turn.
+"""
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from extproc.core.estimator.categories import CappedMap
+from extproc.core.facts import RequestFacts
+from extproc.core.placing.budget import TokenBudget
+from extproc.core.placing.fleet import Busy, Fleet, PoolLoad
+from extproc.core.placing.pool import Pool
+
+__all__ = ["Placed", "SpillSettings", "Spilling", "Spillover", "pressure"]
+
+ALL_LEAVE: Final = 2.0
+# Of a conversation's first question; conversations that begin alike are moved together.
+OPENING_CHARS: Final = 1024
+MAX_CONVERSATIONS: Final = 16_384
+GOLDEN: Final = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio: multiples of it are spread evenly
+POINTS: Final = 1 << 64
+
+
+@dataclass(frozen=True, slots=True)
+class SpillSettings:
+    """When requests leave an overloaded pool for another one that serves them and has room; needs `endpoints`."""
+
+    enabled: bool = False
+    """Whether they do."""
+    waiting_per_endpoint: Annotated[float, Meta(gt=0)] = 8.0
+    """Requests that wait for each server when a pool is at its limit; at twice as many all requests leave."""
+    kv_usage: Annotated[float, Meta(gt=0, lt=1)] = 0.95
+    """The share of the KV cache that is in use when a pool is at its limit."""
+    release: Annotated[float, Meta(gt=0, lt=1)] = 0.5
+    """The share of the limits below which an overload has ended."""
+    ramp_s: Annotated[float, Meta(gt=0, le=600)] = 2.0
+    """How long it takes at least until all requests leave, or have returned."""
+
+
+def pressure(load: PoolLoad, settings: SpillSettings, requests: int = 0, tokens: int = 0) -> float:
+    """Return how full a pool is, 1 at its limit; `requests` and `tokens` were placed there since it was asked."""
+    busy = load.busy
+    waiting = busy.waiting + max(requests - load.absorbs, 0)
+    kv_usage = busy.kv_usage + (tokens / busy.kv_tokens if busy.kv_tokens else 0.0)
+    limit = settings.kv_usage
+    by_kv = kv_usage / limit if kv_usage <= limit else 1 + (kv_usage - limit) / (1 - limit)
+    return max(waiting / busy.endpoints / settings.waiting_per_endpoint, by_kv)
+
+
+class Spilling:
+    """Follows one pool from measurement to measurement, and says which share of its requests leaves."""
+
+    def __init__(self, settings: SpillSettings) -> None:
+        self._settings = settings
+        self._overloaded = False
+        self._episode = 0
+        self._last: PoolLoad | None = None
+
+    def observe(self, busy: Busy, placed: tuple[int, int], elapsed_s: float) -> PoolLoad:
+        """Take in what the servers said; `placed` requests and tokens were placed there before they were asked,
+        and `elapsed_s` is since the last time.
+        """
+        last, (requests, tokens) = self._last, placed
+        absorbed = 0
+        if last is not None:
+            queued = max(busy.waiting - last.busy.waiting, 0)
+            absorbed = max(requests - last.requests - queued, 0)
+        free = 0 if busy.waiting else busy.running  # nothing waits: as many again will find a place, or soon do
+        asked = PoolLoad(busy, requests, tokens, absorbed + free)
+        share = self._next_share(pressure(asked, self._settings), last.share if last else 0.0, elapsed_s)
+        self._last = PoolLoad(busy, requests, tokens, asked.absorbs, share, self._episode)
+        return self._last
+
+    def lose(self) -> None:
+        """Called when nothing is known of the pool any more: nothing leaves it."""
+        self._overloaded, self._last = False, None
+
+    def _next_share(self, pressed: float, share: float, elapsed_s: float) -> float:
+        settings = self._settings
+        if pressed > 1 and not self._overloaded:
+            self._overloaded = True
+            self._episode += share == 0
+        elif pressed < settings.release:
+            self._overloaded = False
+        if not settings.enabled:
+            return 0.0
+        wanted = min((pressed - settings.release) / (ALL_LEAVE - settings.release), 1.0) if self._overloaded else 0
+        step = max(elapsed_s, 0.0) / settings.ramp_s
+        return min(max(wanted, share - step), share + step)
+
+
+@dataclass(slots=True)
+class Placed:
+    """Requests and likeliest tokens that were placed in one pool, ever."""
+
+    requests: int = 0
+    tokens: int = 0
+
+
+class Spillover:
+    """Moves requests out of overloaded pools. It belongs to one event loop; others may read what was placed.
+
+    `salt` (up to 64 bytes) makes points of conversations; routers that share it move the same ones.
+    """
+
+    def __init__(self, settings: SpillSettings, salt: bytes) -> None:
+        self.settings = settings
+        self._salt = salt
+        self._placed: dict[str, Placed] = {}
+        # Of a home and a conversation: in which of the home's episodes it left, and whereto.
+        self._moved: CappedMap[tuple[str, int], tuple[int, str]] = CappedMap(MAX_CONVERSATIONS, lambda _: (0, ""))
+        self._without_text = 0
+
+    def placed(self, pool: str) -> tuple[int, int]:
+        """Return the requests and tokens that were placed in a pool, ever."""
+        placed = self._placed.get(pool)
+        return (0, 0) if placed is None else (placed.requests, placed.tokens)
+
+    def count(self, pool: str, tokens: int) -> None:
+        """Note that a request of likely so many tokens was placed in a pool."""
+        placed = self._placed.setdefault(pool, Placed())
+        placed.requests += 1
+        placed.tokens += tokens
+
+    def move(self, facts: RequestFacts, tenant: str, budget: TokenBudget, home: Pool, fleet: Fleet) -> Pool:
+        """Return where a request goes that belongs in `home`: mostly there."""
+        load = fleet.loads.get(home.name)
+        if load is None or load.share <= 0:
+            return home
+        point = self._point(facts, tenant)
+        episode, moved_to = self._moved.get((home.name, point)) or (0, "")
+        pressed = self._pressure(home, load)
+        for rung in fleet.serving.ladder(facts.model).others(home):
+            pool, target = rung.pool, fleet.loads.get(rung.pool.name)
+            if target is None or budget.bound > rung.context_tokens:
+                continue
+            theirs = self._pressure(pool, target)
+            stays = moved_to == pool.name and episode == load.episode
+            if theirs >= (1.0 if stays else min(pressed, 1.0)):
+                continue
+            if stays or point < load.share * self._room(theirs) * POINTS:
+                self._moved.put((home.name, point), (load.episode, pool.name))
+                return pool
+        return home
+
+    def _pressure(self, pool: Pool, load: PoolLoad) -> float:
+        requests, tokens = self.placed(pool.name)
+        return pressure(load, self.settings, requests - load.requests, tokens - load.tokens)
+
+    def _room(self, pressed: float) -> float:
+        """Return how much of a share a pool takes: all below `release`, nothing at its limit."""
+        return min((1 - pressed) / (1 - self.settings.release), 1.0)
+
+    def _point(self, facts: RequestFacts, tenant: str) -> int:
+        """Return a number below 2^64 that all requests of a conversation have in common."""
+        opening = facts.opening[:OPENING_CHARS].encode() or facts.text[:OPENING_CHARS]
+        if not opening:  # token ids, or images alone
+            self._without_text += 1
+            return self._without_text * GOLDEN % POINTS
+        length = len(facts.opening).to_bytes(8, "big")
+        digest = blake2b(length, digest_size=8, key=self._salt)
+        digest.update(tenant.encode("utf-8", "surrogatepass") + b"\0" + opening)
+        return int.from_bytes(digest.digest(), "big")

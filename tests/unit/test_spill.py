@@ -1,0 +1,215 @@
+"""Which requests leave an overloaded pool, for which other one, and when they return."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.core.facts import Api, RequestFacts
+from extproc.core.placing.budget import TokenBudget
+from extproc.core.placing.fleet import Busy, Fleet, PoolLoad, Serving
+from extproc.core.placing.policy import Pool
+from extproc.core.placing.spill import Spilling, Spillover, SpillSettings, pressure
+
+SETTINGS = SpillSettings(enabled=True, waiting_per_endpoint=10, kv_usage=0.9, release=0.5, ramp_s=2)
+S, L = Pool("s", 100, 125), Pool("l", 10_000)
+FREE, FULL = Busy(1, 0, 5, 0.2), Busy(1, 20, 5, 0.2)
+
+
+def fleet(short: PoolLoad, long: PoolLoad | None) -> Fleet:
+    """Return two pools with these loads."""
+    return Fleet(Serving((S, L)), {"s": short} if long is None else {"s": short, "l": long})
+
+
+def facts(question: str) -> RequestFacts:
+    """Return a request whose conversation begins with this question."""
+    return RequestFacts(Api.CHAT, "m", b"system" + question.encode(), opening=question)
+
+
+def budget(tokens: int) -> TokenBudget:
+    """Return a budget that is known exactly."""
+    return TokenBudget(tokens, tokens, 0, 1, tokens)
+
+
+def moved(spillover: Spillover, state: Fleet, count: int = 1_000, home: Pool = S, tokens: int = 50) -> set[int]:
+    """Return which of so many conversations leave their home."""
+    each = ((n, spillover.move(facts(f"question {n}"), "", budget(tokens), home, state)) for n in range(count))
+    return {n for n, pool in each if pool is not home}
+
+
+@pytest.mark.parametrize(
+    ("busy", "expected"),
+    [
+        (Busy(2, 10, 9, 0.0), 0.5),
+        (Busy(2, 20, 9, 0.0), 1.0),
+        (Busy(1, 0, 9, 0.45), 0.5),
+        (Busy(1, 0, 9, 0.9), 1.0),
+        (Busy(1, 0, 9, 0.95), 1.5),
+        (Busy(1, 0, 9, 1.0), 2.0),
+        (Busy(1, 40, 9, 0.95), 4.0),
+    ],
+)
+def test_the_fuller_of_two_gauges_is_the_pressure(busy: Busy, expected: float) -> None:
+    """Requests waiting for each server, and the KV cache, which is at its limit long before it is full."""
+    assert expected == pytest.approx(pressure(PoolLoad(busy), SETTINGS))
+
+
+def test_what_was_placed_since_the_servers_were_asked_counts() -> None:
+    """Beyond what a pool took before without a queue requests wait; all their tokens will be in the cache."""
+    load = PoolLoad(Busy(1, 0, 5, 0.45, kv_tokens=1_000), absorbs=5)
+    assert [0.5, 0.5, 1.0] == [pressure(load, SETTINGS, requests) for requests in (0, 5, 15)]
+    assert 1.0 == pytest.approx(pressure(load, SETTINGS, 1, tokens=450))
+
+
+def shares(waiting: Sequence[int], every_s: float = 1.0) -> list[float]:
+    """Return the share after each measurement of a pool of one server."""
+    spilling = Spilling(SETTINGS)
+    return [round(spilling.observe(Busy(1, each, 5, 0.0), (0, 0), every_s).share, 3) for each in waiting]
+
+
+def test_the_share_rises_with_overload_and_no_faster_than_the_ramp() -> None:
+    """All leave at twice the limit, but not before the ramp has passed; a third at the limit, where it began."""
+    assert [0.5, 1.0, 1.0] == shares([20, 20, 40])
+    assert [0.4, 0.4] == shares([11, 11])
+    assert [0.1, 0.2] == shares([40, 40], every_s=0.2)
+
+
+def test_an_overload_begins_above_the_limit_and_ends_below_the_release() -> None:
+    """Between the two it goes on if it had begun, with a share that falls with the pressure."""
+    assert [0.0, 0.0, 0.4, 0.2, 0.067, 0.0, 0.0] == shares([9, 10, 11, 8, 6, 4, 9])
+
+
+def test_all_have_returned_when_the_ramp_has_passed() -> None:
+    """From everything elsewhere to nothing, in two seconds."""
+    assert [0.5, 1.0, 0.5, 0.0] == shares([40, 40, 0, 0])
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 10**12), st.floats(0, 1), st.integers(0, 10**6), st.floats(-10, 1e4)), max_size=30
+    )
+)
+def test_whatever_is_measured_a_share_is_a_share(measured: list[tuple[int, float, int, float]]) -> None:
+    """Servers may say anything, and clocks may jump."""
+    spilling = Spilling(SETTINGS)
+    for waiting, kv_usage, requests, elapsed_s in measured:
+        load = spilling.observe(Busy(3, waiting, 1, kv_usage), (requests, requests), elapsed_s)
+        assert 0 <= load.share <= 1
+        assert 0 <= load.absorbs
+
+
+def test_switched_off_nothing_leaves() -> None:
+    """The switch is off by default, and pressure is measured all the same."""
+    assert 0 == Spilling(SpillSettings()).observe(Busy(1, 10**6, 5, 1.0), (0, 0), 10).share
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_the_share_of_conversations_that_leaves_is_the_share(share: float) -> None:
+    """Their hashes are spread evenly."""
+    leaves = moved(Spillover(SETTINGS, b"salt"), fleet(PoolLoad(FULL, share=share), PoolLoad(FREE, absorbs=9_999)))
+    assert share == pytest.approx(len(leaves) / 1_000, abs=0.05)
+
+
+def test_at_the_same_share_the_same_conversations_leave_with_every_router_of_a_salt() -> None:
+    """Two processes agree, and a larger share adds conversations to those of a smaller one."""
+    free = PoolLoad(FREE, absorbs=9_999)
+    states = [fleet(PoolLoad(FULL, share=share), free) for share in (0.3, 0.6)]
+    few, many = (moved(Spillover(SETTINGS, b"salt"), state) for state in states)
+    assert few == moved(Spillover(SETTINGS, b"salt"), states[0])
+    assert few < many
+    assert few != moved(Spillover(SETTINGS, b"other"), states[0])
+
+
+def test_a_conversation_stays_where_it_has_gone_until_the_overload_has_ended() -> None:
+    """A share that falls brings no conversation back; the next overload knows nothing of the last."""
+    spillover, free = Spillover(SETTINGS, b"salt"), PoolLoad(FREE, absorbs=99_999)
+    left = moved(spillover, fleet(PoolLoad(FULL, share=0.6, episode=1), free))
+    assert left == moved(spillover, fleet(PoolLoad(FULL, share=0.1, episode=1), free))
+    assert set() == moved(spillover, fleet(PoolLoad(FREE, share=0.0, episode=1), free))
+    again = moved(spillover, fleet(PoolLoad(FULL, share=0.1, episode=2), free))
+    assert again < left
+    assert len(again) < 200
+
+
+def test_no_conversation_stays_in_a_pool_that_is_full_itself() -> None:
+    """What is good for it there has ended."""
+    spillover = Spillover(SETTINGS, b"salt")
+    home = PoolLoad(FULL, share=1.0, episode=1)
+    assert 1_000 == len(moved(spillover, fleet(home, PoolLoad(FREE, absorbs=99_999))))
+    assert set() == moved(spillover, fleet(home, PoolLoad(Busy(1, 11, 5, 0.2))))
+
+
+@pytest.mark.parametrize(
+    "long",
+    [None, PoolLoad(Busy(1, 10, 5, 0.2)), PoolLoad(Busy(1, 500, 5, 0.2)), PoolLoad(Busy(1, 0, 5, 0.9))],
+    ids=["unknown", "at its limit", "worse off", "cache full"],
+)
+def test_nothing_goes_to_a_pool_that_is_worse_off_or_unknown(long: PoolLoad | None) -> None:
+    """The other pool has to be known, below its limit, and better off."""
+    assert set() == moved(Spillover(SETTINGS, b"salt"), fleet(PoolLoad(FULL, share=1.0), long))
+
+
+def test_a_pool_that_is_better_off_only_by_its_last_measurement_is_not_stampeded() -> None:
+    """What was sent there since counts: no more go than it took before, and what may wait."""
+    spillover = Spillover(SETTINGS, b"salt")
+    state = fleet(PoolLoad(FULL, share=1.0), PoolLoad(FREE, absorbs=5))
+    gone = 0
+    for number in range(1_000):
+        pool = spillover.move(facts(f"question {number}"), "", budget(50), S, state)
+        spillover.count(pool.name, 50)
+        gone += pool is L
+    assert 5 < gone <= 15
+
+
+def test_long_spills_to_short_only_what_fits_for_certain() -> None:
+    """The bound has to fit the smaller pool's context, not only its threshold."""
+    state = fleet(PoolLoad(FREE, absorbs=99_999), PoolLoad(FULL, share=1.0))
+    spillover = Spillover(SETTINGS, b"salt")
+    assert 1_000 == len(moved(spillover, state, home=L, tokens=125))
+    assert set() == moved(spillover, state, home=L, tokens=126)
+
+
+def test_capacity_is_checked_again_in_the_larger_pool() -> None:
+    """Nothing moves to a pool that does not hold it, even one that is called larger."""
+    narrow = Fleet(
+        Serving((S, L), {"s": {"m": 125}, "l": {"m": 60}}),
+        {"s": PoolLoad(FULL, share=1.0), "l": PoolLoad(FREE, absorbs=9_999)},
+    )
+    spillover = Spillover(SETTINGS, b"salt")
+    assert 100 == len(moved(spillover, narrow, count=100, tokens=60))
+    assert set() == moved(spillover, narrow, count=100, tokens=61)
+
+
+def test_a_request_leaves_only_for_pools_that_serve_its_model() -> None:
+    """Of three pools the next one is passed over for the last."""
+    pools = (S, Pool("m", 1_000, models=("other",)), L)
+    free = PoolLoad(FREE, absorbs=9_999)
+    state = Fleet(Serving(pools), {"s": PoolLoad(FULL, share=1.0), "m": free, "l": free})
+    assert L is Spillover(SETTINGS, b"salt").move(facts("question"), "", budget(50), S, state)
+
+
+def test_requests_without_text_leave_in_the_share_too() -> None:
+    """Token ids say nothing of a conversation: they are spread evenly."""
+    state = fleet(PoolLoad(FULL, share=0.3), PoolLoad(FREE, absorbs=9_999))
+    spillover, ids = Spillover(SETTINGS, b"salt"), RequestFacts(Api.COMPLETIONS, "m", b"")
+    gone = sum(spillover.move(ids, "", budget(50), S, state) is L for _ in range(1_000))
+    assert 300 == pytest.approx(gone, abs=10)
+
+
+@given(
+    share=st.floats(0, 1),
+    tokens=st.integers(1, 20_000),
+    home=st.sampled_from([S, L]),
+    waiting=st.tuples(st.integers(0, 50), st.integers(0, 50)),
+)
+def test_no_request_goes_where_it_does_not_fit(
+    share: float, tokens: int, home: Pool, waiting: tuple[int, int]
+) -> None:
+    """Whatever the loads, a pool that is moved to holds the bound and is better off."""
+    loads = [PoolLoad(Busy(1, each, 1, 0.0), share=share, absorbs=9_999) for each in waiting]
+    pool = Spillover(SETTINGS, b"salt").move(facts("question"), "", budget(tokens), home, fleet(*loads))
+    if pool is not home:
+        assert tokens <= pool.context_tokens
+        ours, theirs = (loads[0], loads[1]) if home is S else (loads[1], loads[0])
+        assert pressure(theirs, SETTINGS) < min(pressure(ours, SETTINGS), 1)

@@ -1,0 +1,124 @@
+"""From what servers say to the value that decisions read: models of all, loads together, who is told what."""
+
+import logging
+from dataclasses import dataclass, field
+from math import isnan
+
+import pytest
+
+from extproc.core.placing.fleet import Fleet, PoolWatched
+from extproc.core.placing.pool import Endpoints, Pool
+from extproc.core.placing.spill import SpillSettings
+from extproc.pools.reports import LoadReport, ModelReport
+from extproc.pools.survey import Survey
+from extproc.pools.watching import PoolReport
+
+POOLS = (
+    Pool("short", 100, endpoints=Endpoints(("http://s",))),
+    Pool("long", 1_000, endpoints=Endpoints(("http://l",))),
+)
+A, B = ModelReport("a", "", 120), ModelReport("b", "a")
+
+
+@dataclass
+class Told:
+    """An audience that remembers."""
+
+    fleets: list[Fleet] = field(default_factory=list)
+    pools: list[PoolWatched] = field(default_factory=list)
+    requests: int = 0
+
+    def placed(self, pool: str) -> tuple[int, int]:  # noqa: ARG002  (the port's signature)
+        """Return the same for every pool."""
+        return self.requests, self.requests
+
+    def found(self, fleet: Fleet) -> None:
+        """Remember it."""
+        self.fleets.append(fleet)
+
+    def watched(self, pool: PoolWatched) -> None:
+        """Remember it."""
+        self.pools.append(pool)
+
+
+@dataclass
+class Watching:
+    """A survey whose clock moves a second with each report."""
+
+    told: Told = field(default_factory=Told)
+    now_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.survey = Survey(POOLS, SpillSettings(enabled=True, ramp_s=2), self.told, lambda: self.now_s)
+
+    def hear(self, pool: str, *servers: tuple[ModelReport, ...], waiting: tuple[int, ...] = (0,)) -> Fleet:
+        """Let a pool's servers say what they list, and how many requests wait for each."""
+        self.now_s += 1
+        loads = tuple(LoadReport(each, 1, 0.1) for each in waiting)
+        self.survey.begin(pool)
+        self.survey.hear(pool, PoolReport(servers, loads, len(servers), len(loads)))
+        return self.told.fleets[-1]
+
+    def pools_of(self, model: str) -> list[str]:
+        """Return the pools that serve a model."""
+        ladder = self.told.fleets[-1].serving.ladder(model)
+        return [rung.pool.name for rung in (*ladder.smaller, ladder.default)]
+
+
+def test_a_smaller_pool_serves_what_all_its_servers_list_the_default_what_any_does() -> None:
+    """In doubt a request stays where it would be without the router."""
+    watching = Watching()
+    watching.hear("short", (A, B), (A,))
+    watching.hear("long", (A,), (A, B))
+    assert (["short", "long"], ["long"]) == (watching.pools_of("a"), watching.pools_of("b"))
+
+
+def test_of_servers_that_hold_different_lengths_the_smallest_counts() -> None:
+    """A request may go to any of them."""
+    watching = Watching()
+    fleet = watching.hear("short", (A,), (ModelReport("a", "", 90),), (ModelReport("a"),))
+    (rung,) = fleet.serving.ladder("a").smaller
+    assert (90, 90) == (rung.budget_tokens, rung.context_tokens)
+
+
+def test_what_is_no_longer_known_is_as_if_it_never_was() -> None:
+    """When no server has been heard for too long, all models go there again, and nothing is known of its load."""
+    watching = Watching()
+    watching.hear("short", (B,))
+    assert ["long"] == watching.pools_of("a")
+    watching.hear("short", waiting=())
+    assert ["short", "long"] == watching.pools_of("a")
+    assert {} == watching.told.fleets[-1].loads
+    assert isnan(watching.told.pools[-1].pressure)
+
+
+def test_each_change_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """New models, the begin of an overload, its end: one line each, and none for what stays as it was."""
+    watching = Watching()
+    with caplog.at_level(logging.INFO, "dualpool"):
+        for waiting in (0, 0, 50, 50, 50, 0, 0, 0):
+            watching.hear("short", (A,), waiting=(waiting,))
+    expected = [
+        "the models of a pool have changed",
+        "a pool is overloaded: requests leave it",
+        "requests leave a pool no longer",
+    ]
+    assert expected == [record.message for record in caplog.records]
+    assert 0 == watching.told.pools[-1].share
+
+
+def test_the_load_of_a_pool_is_that_of_its_servers_together() -> None:
+    """Requests are summed, caches are a mean; the share rises while it is overloaded."""
+    watching = Watching()
+    watching.hear("short", (A,), waiting=(0, 0))
+    load = watching.hear("short", (A,), waiting=(30, 10)).loads["short"]
+    assert (2, 40, 2, 0.1) == (load.busy.endpoints, load.busy.waiting, load.busy.running, load.busy.kv_usage)
+    assert 0.5 == load.share
+    assert 2.5 == watching.told.pools[-1].pressure
+
+
+def test_what_was_placed_before_the_round_is_what_its_servers_told_of() -> None:
+    """Requests that were placed while servers were asked are counted as not yet told."""
+    watching = Watching()
+    watching.told.requests = 7
+    assert 7 == watching.hear("short", (A,)).loads["short"].requests
