@@ -72,6 +72,9 @@ def add_simulation_options(parser: argparse.ArgumentParser) -> None:
         metavar="MIN",
         help="until an instance that is asked for serves, for --day-curve (default: %(default)g)",
     )
+    group.add_argument(
+        "--spill", action="store_true", help="let requests leave overloaded pools, as the router's `spill` does"
+    )
     group.add_argument("--arrivals", choices=["poisson", "trace"], default="poisson", help="(default: poisson)")
     group.add_argument("--jobs", type=int, default=1, help="processes (default: %(default)s)")
     group.add_argument("--cache", metavar="DIR", help="where results are kept; 'none' keeps nothing")
@@ -92,6 +95,7 @@ def simulation_options(args: argparse.Namespace) -> "SimulationOptions | None":
         choice_count=args.choice_count,
         arrivals=args.arrivals,
         jobs=args.jobs,
+        spill=args.spill,
     )
 
 

@@ -225,6 +225,7 @@ def _task(question: Question, design: Design, runs: RunOptions) -> SearchTask:
         balancing=runs.balancing,
         arrivals=runs.arrivals,
         longest=runs.longest,
+        spill=runs.spill,
     )
 
 

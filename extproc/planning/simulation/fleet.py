@@ -114,6 +114,9 @@ class _Simulation:
         return self._result(tuple(map(self._with_all_preemptions, use, self._pools)))
 
     def _arrive(self, index: int, now_s: float, prompt: int, output: int, declared: int | None) -> None:
+        spill = self._router.spill
+        if spill is not None and spill.is_due(now_s):
+            spill.observe(now_s, [pool.busy() for pool in self._pools])
         chosen = self._router.place(index)
         while not self._pools[chosen].holds(prompt, declared):
             chosen += 1

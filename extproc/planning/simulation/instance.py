@@ -94,6 +94,16 @@ class VllmInstance:
         self.kv_token_s = 0.0
         self.preemptions = 0
 
+    @property
+    def waiting(self) -> int:
+        """Requests that have no place yet, or no longer."""
+        return len(self._waiting)
+
+    @property
+    def kv_usage(self) -> float:
+        """Share of the KV cache that is in use."""
+        return 1 - self._free / self._blocks
+
     def arrive(self, sequence: Sequence, now_s: float) -> None:
         """Take a request in. The iteration in flight ends before it can be admitted."""
         self.outstanding += 1

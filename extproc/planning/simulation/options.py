@@ -32,6 +32,7 @@ class SimulationOptions:
     choice_count: int = 2
     arrivals: Literal["poisson", "trace"] = "poisson"
     jobs: int = 1
+    spill: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class RunOptions:
     balancing: Balancing
     arrivals: Literal["poisson", "trace"]
     jobs: int
+    spill: bool = False
 
 
 def runs_of(options: SimulationOptions, lengths: Lengths, rate: float) -> RunOptions:
@@ -62,6 +64,8 @@ def runs_of(options: SimulationOptions, lengths: Lengths, rate: float) -> RunOpt
         requests = max(MIN_REQUESTS, round(rate * DEFAULT_SECONDS))
         longest = min(MAX_REQUESTS, LONGEST * requests)
     check_runs(requests, options.seeds, options.jobs)
+    if options.spill and options.router == "oracle":
+        raise ConfigurationError("--spill: needs --router byteclass or ema; the oracle knows no loads")
     if not 1 <= options.choice_count <= MAX_CHOICES:
         raise ConfigurationError(f"--choice-count {options.choice_count}: must be from 1 to {MAX_CHOICES}")
     return RunOptions(
@@ -73,6 +77,7 @@ def runs_of(options: SimulationOptions, lengths: Lengths, rate: float) -> RunOpt
         balancing=Balancing(Balance(options.balance), options.choice_count),
         arrivals=options.arrivals,
         jobs=options.jobs,
+        spill=options.spill,
     )
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from extproc.core.placing.fleet import Busy
 from extproc.planning.hardware.roofline import IterationCost
 from extproc.planning.model.throughput import InstanceLimits
 from extproc.planning.simulation.balancing import Balancing, make_balancer
@@ -31,6 +32,18 @@ class SimulatedPool:
         self._alive = list(range(spec.instances))
         self._place = list(range(spec.instances))  # of each instance among those alive
         self._balancer = make_balancer(balancing, self.instances, seed)
+
+    def busy(self) -> Busy:
+        """Return what the servers that are alive would say of themselves now."""
+        alive = [self.instances[which] for which in self._alive]
+        waiting = sum(each.waiting for each in alive)
+        return Busy(
+            endpoints=len(alive),
+            waiting=waiting,
+            running=sum(each.outstanding for each in alive) - waiting,
+            kv_usage=sum(each.kv_usage for each in alive) / len(alive),
+            kv_tokens=len(alive) * self.spec.limits.kv_tokens,
+        )
 
     def holds(self, prompt: int, declared: int | None) -> bool:
         """Tell whether vLLM would accept a request of this length."""

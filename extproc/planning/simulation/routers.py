@@ -17,6 +17,7 @@ from extproc.core.router.learner import Learner
 from extproc.core.router.learning_budget import JSON_MESSAGES, LearningBudget, LearningSettings
 from extproc.core.router.placer import Placer
 from extproc.core.usage import Usage
+from extproc.planning.simulation.spilling import SimulatedSpill
 from extproc.planning.workload.arrivals import Workload
 from extproc.planning.workload.texts import KINDS
 
@@ -34,6 +35,7 @@ class Router(Protocol):
     """Chooses a pool for each request, and learns from its answer."""
 
     under_counted: int
+    spill: SimulatedSpill | None
 
     def place(self, request: int) -> int:
         """Return the index of the pool (smallest first) for a request of the workload."""
@@ -48,6 +50,7 @@ class OnePoolRouter:
     """No routing: a homogeneous fleet."""
 
     under_counted = 0
+    spill = None
 
     def place(self, request: int) -> int:  # noqa: ARG002  (there is no choice)
         """Return the only pool."""
@@ -63,6 +66,7 @@ class OracleRouter:
     """
 
     under_counted = 0
+    spill = None
 
     def __init__(self, workload: Workload, pools: Pools) -> None:
         output = workload.output if workload.declared is None else workload.declared
@@ -91,11 +95,15 @@ class LearningRouter:
         pools: Pools,
         estimator: Estimator,
         learning: LearningBudget | None = None,
+        *,
         sample: int = SAMPLE,
+        spill: SimulatedSpill | None = None,
     ) -> None:
         self._workload = workload
         self._pools = pools
-        self._placer = Placer(Mode.ENFORCE, pools, estimator, ExchangeSettings().max_held_bytes)
+        self.spill = spill
+        spillover = None if spill is None else spill.spillover
+        self._placer = Placer(Mode.ENFORCE, pools, estimator, ExchangeSettings().max_held_bytes, spillover)
         budget = learning or LearningBudget(LEARN_ALL)
         self._learner = Learner(pools, estimator, budget, Listener(), MOST_RESPONSE_BYTES)
         self._index = {pool.name: index for index, pool in enumerate(pools.ascending)}
@@ -110,7 +118,8 @@ class LearningRouter:
             return self._like(request, seen[request % len(seen)])
         facts = self._facts(request)
         # Given as the tenant the kind of text makes the same category, without a look at the bytes in each run.
-        decision = self._placer.place(facts, self._workload.texts.category(request))
+        fleet = None if self.spill is None else self.spill.fleet
+        decision = self._placer.place(facts, self._workload.texts.category(request), fleet)
         if decision.estimate is not None:
             self._note(request, decision.estimate)
         if self._learner.keeps(decision, float(self._workload.arrival_s[request])):
@@ -148,7 +157,11 @@ class LearningRouter:
         bound = ceil(prompt * seen.bound_per_token)
         self.under_counted += prompt > bound
         likely = ceil(prompt * seen.likeliest_per_token)
-        pool, _ = self._pools.place(NO_TEXT, TokenBudget(likely, bound, output, 1, likely))
+        budget = TokenBudget(likely, bound, output, 1, likely)
+        pool, _ = self._pools.place(NO_TEXT, budget)
+        if self.spill is not None:
+            pool = self.spill.spillover.move(NO_TEXT, "", budget, pool, self.spill.fleet)
+            self.spill.spillover.count(pool.name, budget.load_tokens)
         return self._index[pool.name]
 
     def _facts(self, request: int) -> RequestFacts:

@@ -1,9 +1,11 @@
 """The smallest fleet that meets the objective in steady state, found by simulating.
 
-Pools do not influence each other (there is no spill-over yet), so all are searched in the same runs: each has its
-own bounds, and `verdict.py` says which of them is to blame. The search starts at the analytical size, brackets by
-growing steps, and bisects until a size that passes is within 1 % (or one instance) of one that fails. Several
-seeds give a confidence interval; each seed after the first starts where the one before it ended.
+Pools do not influence each other unless requests spill over, so all are searched in the same runs: each has its
+own bounds, and `verdict.py` says which of them is to blame. With spill-over a pool that is too small hands on what
+it is late with, so that less of it is found to be enough: of all pools together, at the rate that was asked for.
+The search starts at the analytical size, brackets by growing steps, and bisects until a size that passes is within
+1 % (or one instance) of one that fails. Several seeds give a confidence interval; each seed after the first starts
+where the one before it ended.
 
 How long a run must be is not known before: a fleet that is overloaded by a per cent looks well for a while. So the
 search is repeated with runs four times as long, from where the shorter ones ended, until two lengths agree within

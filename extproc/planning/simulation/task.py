@@ -16,6 +16,7 @@ from extproc.planning.simulation.balancing import ENVOYS_DEFAULT, Balancing
 from extproc.planning.simulation.fleet import simulate
 from extproc.planning.simulation.pool import PoolSpec
 from extproc.planning.simulation.routers import LearningRouter, OnePoolRouter, OracleRouter, Router
+from extproc.planning.simulation.spilling import SimulatedSpill
 from extproc.planning.simulation.summary import Summary, first_measured, summarise
 from extproc.planning.simulation.verdict import verdict
 from extproc.planning.simulation.watch import watch_for
@@ -80,6 +81,7 @@ class SearchTask:
     balancing: Balancing = ENVOYS_DEFAULT
     arrivals: Literal["poisson", "trace"] = "poisson"
     longest: int = 0
+    spill: bool = False
 
 
 def make_workload(task: SearchTask, seed: int) -> Workload:
@@ -152,4 +154,5 @@ def router_of(task: SearchTask, workload: Workload) -> Router:
     settings = EstimatorSettings(kind=task.router, default_output_tokens=undeclared_output_tokens(task.lengths))
     # The paper's mean learns from every answer, as in the paper; the router of its own learns within its budget.
     learning = LearningBudget(LearningSettings()) if task.router == "byteclass" else None
-    return LearningRouter(workload, pools, make_estimator(settings), learning)
+    spill = SimulatedSpill(pools) if task.spill else None
+    return LearningRouter(workload, pools, make_estimator(settings), learning, spill=spill)

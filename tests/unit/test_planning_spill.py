@@ -1,0 +1,118 @@
+"""Spill-over in the simulated fleet: a burst on one pool, with the router's own policy and without it."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.ema import EmaEstimator
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.placing.policy import Pool, Pools
+from extproc.core.placing.spill import SpillSettings
+from extproc.planning.hardware.roofline import IterationCost
+from extproc.planning.model.throughput import InstanceLimits
+from extproc.planning.simulation.fleet import FleetRun, simulate
+from extproc.planning.simulation.options import SimulationOptions, runs_of
+from extproc.planning.simulation.pool import PoolSpec
+from extproc.planning.simulation.routers import LearningRouter
+from extproc.planning.simulation.spilling import SimulatedSpill
+from extproc.planning.workload.arrivals import Workload
+from extproc.planning.workload.lengths import Lengths
+from extproc.planning.workload.texts import draw_texts
+
+COST = IterationCost(tuple(0.02 + 0.0001 * n for n in range(513)), 1e-8, 1e-9)
+# The short pool holds more than is routed there, so that some of what is long may come back.
+POOLS = Pools([Pool("short", 1_024, 1_536), Pool("long", 8_192)])
+SPECS = (
+    PoolSpec("short", 2, InstanceLimits(16, 512, 65_536, 1_536), COST),
+    PoolSpec("long", 2, InstanceLimits(16, 512, 65_536, 8_192), COST),
+)
+BEGINS_S, ENDS_S, OVER_S = 30.0, 50.0, 90.0
+USUAL_PER_S = (6.0, 1.5)  # of short and long requests
+BURST_PER_S = (40.0, 20.0)
+
+
+def burst(hot: int, seed: int = 1) -> Workload:
+    """Return an open loop in which one pool (0 short, 1 long) gets several times what it serves for 20 s."""
+    rng = np.random.default_rng(seed)
+    spans = [(0.0, BEGINS_S, False), (BEGINS_S, ENDS_S, True), (ENDS_S, OVER_S, False)]
+    arrivals: list[tuple[float, int]] = []
+    for start, end, bursts in spans:
+        for pool in (0, 1):
+            rate = (BURST_PER_S if bursts and pool == hot else USUAL_PER_S)[pool]
+            at_s = start + np.cumsum(rng.exponential(1 / rate, int(rate * (end - start))))
+            arrivals += [(float(each), pool) for each in at_s if each < end]
+    arrivals.sort()
+    long = np.array([pool for _, pool in arrivals], bool)
+    size = len(arrivals)
+    # Half of the long ones are such that the short pool holds them for certain.
+    prompt = np.where(long, rng.choice([1_200, 2_500], size), rng.integers(50, 400, size))
+    output = np.where(long, 60, rng.integers(20, 100, size))
+    texts = draw_texts(prompt, rng)
+    return Workload(np.array([at for at, _ in arrivals]), prompt, output, output, texts)
+
+
+def run(workload: Workload, *, spill: bool) -> FleetRun:
+    """Run it through two pools."""
+    policy = SimulatedSpill(POOLS, SpillSettings(enabled=True)) if spill else None
+    router = LearningRouter(workload, POOLS, EmaEstimator(EstimatorSettings()), sample=10**9, spill=policy)
+    return simulate(workload, SPECS, router)
+
+
+def homes(workload: Workload) -> npt.NDArray[np.int64]:
+    """Return where each request belongs by its true length."""
+    return (workload.prompt + workload.output > POOLS.ascending[0].max_budget_tokens).astype(np.int64)
+
+
+def p99_s(result: FleetRun, mine: npt.NDArray[np.bool_]) -> float:
+    """Return the 99th percentile of the time to the first token of some requests."""
+    return float(np.percentile(result.ttft_s[mine], 99))
+
+
+@pytest.mark.parametrize("hot", [0, 1], ids=["short is hot", "long is hot"])
+def test_a_burst_on_one_pool_is_shared_and_nothing_else_becomes_worse_by_more(hot: int) -> None:
+    """The hot pool's P99 falls by more than the cold one's rises, and what is moved fits where it goes."""
+    workload = burst(hot)
+    without, spilled = run(workload, spill=False), run(workload, spill=True)
+    of_hot = homes(workload) == hot
+    hot_before, cold_before = p99_s(without, of_hot), p99_s(without, ~of_hot)
+    hot_after, cold_after = p99_s(spilled, of_hot), p99_s(spilled, ~of_hot)
+    print(  # noqa: T201  (the figures are what the test is about)
+        f"P99 TTFT without spill-over and with it: hot pool {hot_before:.2f} and {hot_after:.2f} s, "
+        f"cold pool {cold_before:.2f} and {cold_after:.2f} s"
+    )
+    assert hot_after < hot_before
+    assert cold_after - cold_before < hot_before - hot_after
+    moved = (spilled.pool != homes(workload)) & of_hot
+    assert moved.sum() > 50
+    held = np.array([pool.context_tokens for pool in POOLS.ascending])[spilled.pool]
+    assert (workload.prompt + workload.output <= held)[moved].all()
+    assert not (spilled.misrouted | spilled.truncated | np.isnan(spilled.ttft_s))[moved].any()
+
+
+def test_requests_return_within_ten_seconds_of_the_overload() -> None:
+    """When the hot pool's queue has gone, what belongs there goes there again."""
+    workload = burst(0)
+    spilled = run(workload, spill=True)
+    at_home = spilled.pool == homes(workload)
+    waited = (spilled.ttft_s > 1) & at_home & (spilled.pool == 0)
+    drained_s = float((workload.arrival_s + spilled.ttft_s)[waited].max())
+    left_last_s = float(workload.arrival_s[(spilled.pool == 1) & ~at_home].max())
+    print(f"queue gone at {drained_s:.1f} s, the last request left at {left_last_s:.1f} s")  # noqa: T201  (as above)
+    assert drained_s < OVER_S - 10
+    assert left_last_s < drained_s + 10
+
+
+def test_without_overload_nothing_leaves() -> None:
+    """At the usual rates both runs place every request the same."""
+    rng = np.random.default_rng(1)
+    size = 600
+    prompt, output = rng.integers(50, 400, size), rng.integers(20, 100, size)
+    workload = Workload(np.cumsum(rng.exponential(1 / 6, size)), prompt, output, output, draw_texts(prompt, rng))
+    assert (run(workload, spill=True).pool == run(workload, spill=False).pool).all()
+
+
+def test_the_oracle_knows_no_loads() -> None:
+    """It is refused with a sentence."""
+    with pytest.raises(ConfigurationError, match="--spill"):
+        runs_of(SimulationOptions(router="oracle", spill=True), Lengths(np.ones(1), np.ones(1), "t"), 100)
