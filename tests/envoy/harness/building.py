@@ -15,11 +15,7 @@ __all__ = ["Build", "addresses"]
 
 def addresses(router: str, pools: Pools) -> dict[str, str]:
     """Return host:port by the cluster names of `envoy/`; `router` is its address."""
-    return {
-        "pool_short": pools.short.url.removeprefix("http://"),
-        "pool_long": pools.long.url.removeprefix("http://"),
-        "dualpool": router,
-    }
+    return pools.clusters() | {"dualpool": router}
 
 
 class Build:
@@ -38,16 +34,18 @@ class Build:
         change: Callable[[Document], None] | None = None,
         pools: Pools | None = None,
         router: RouterProcess | None = None,
+        configured: Any = None,
         **settings: Any,
     ) -> Caller:
         """Return a caller of a new Envoy, whose configuration `change` edits.
 
-        It asks `router`, which is left running, or else one of its own with these `settings`.
+        It asks `router`, which is left running, or else one of its own with these `settings`, and `configured` as
+        its pools.
         """
         folder = self._folder / str(len(self.callers))
         folder.mkdir()
         if router is None:
-            router = RouterProcess(folder, **settings)
+            router = RouterProcess(folder, **settings, **({"pools": configured} if configured else {}))
             self._ending.callback(router.kill)
         behind = pools or self._pools
         gateway = Gateway(configuration, addresses(router.address, behind), folder, change)

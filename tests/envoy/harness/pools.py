@@ -9,7 +9,7 @@ from extproc.emulator import Emulator, EmulatorSettings, ReceivedRequest
 from extproc.emulator.settings import Compression
 from tests.envoy.harness.router import SHORT_POOL_TOKENS
 
-__all__ = ["MODEL", "REFUSED_TOKENS", "Pools"]
+__all__ = ["MODEL", "REFUSED_TOKENS", "SHORT_MODEL_LEN", "Pools", "address"]
 
 MODEL = "served-model"
 T = TypeVar("T")
@@ -18,6 +18,11 @@ T = TypeVar("T")
 # output tokens it fits the router's limit and not the pool's.
 SHORT_MODEL_LEN = SHORT_POOL_TOKENS // 2
 REFUSED_TOKENS = SHORT_MODEL_LEN + 100
+
+
+def address(pool: Emulator) -> str:
+    """Return where a pool listens, as host:port."""
+    return pool.url.removeprefix("http://")
 
 
 class Pools:
@@ -30,27 +35,27 @@ class Pools:
         self._thread.start()
         self.short = self._emulator("short", SHORT_MODEL_LEN)
         self.long = self._emulator("long", 65536)
+        self.all = [self.short, self.long]
+
+    def clusters(self) -> dict[str, str]:
+        """Return host:port by the names of the clusters in `envoy/`."""
+        return {"pool_short": address(self.short), "pool_long": address(self.long)}
 
     def received(self, mark: str) -> list[tuple[str, ReceivedRequest]]:
         """Return pool and request of all that arrived under a path with `mark` in it."""
-        return [
-            (pool.settings.name, r)
-            for pool in (self.short, self.long)
-            for r in list(pool.received)
-            if mark in r.path
-        ]
+        return [(pool.settings.name, r) for pool in self.all for r in list(pool.received) if mark in r.path]
 
     def stop(self) -> None:
         """Stop listening, and end the thread."""
-        for pool in (self.short, self.long):
+        for pool in self.all:
             self._run(pool.stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    def _emulator(self, name: str, max_model_len: int) -> Emulator:
+    def _emulator(self, name: str, max_model_len: int, model: str = MODEL) -> Emulator:
         settings = EmulatorSettings(
-            model=MODEL,
+            model=model,
             max_model_len=max_model_len,
             name=name,
             decode_tokens_per_s=self._speed,

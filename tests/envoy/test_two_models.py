@@ -1,0 +1,150 @@
+"""Two models with two pools each behind one router: envoy/two-models.yaml on the real Envoy."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import openai
+import pytest
+
+from extproc.config.loading import parse
+from tests.envoy.harness.building import Build
+from tests.envoy.harness.caller import Caller
+from tests.envoy.harness.calls import LONG_TEXT, SHORT_TEXT
+from tests.envoy.harness.gateway import FILES, Document, cluster, connection_manager, ext_proc, load, moved_to
+from tests.envoy.harness.polling import eventually
+from tests.envoy.harness.pools import SHORT_MODEL_LEN, Pools, address
+from tests.envoy.harness.router import SHORT_POOL_TOKENS
+
+A, B = "model-a", "model-b"
+TOO_LONG = "The quick brown fox jumps over the lazy dog. " * 6_000
+
+
+class TwoModels(Pools):
+    """Four pools: `short` and `long` are those of model A."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a_short = self._emulator("a-short", SHORT_MODEL_LEN, A)
+        self.a_long = self._emulator("a-long", 65_536, A)
+        self.b_short = self._emulator("b-short", SHORT_MODEL_LEN, B)
+        self.b_long = self._emulator("b-long", 32_768, B)
+        self.all += [self.a_short, self.a_long, self.b_short, self.b_long]
+
+    def clusters(self) -> dict[str, str]:
+        """Return host:port by the names of the clusters in the file."""
+        names = ("a_short", "a_long", "b_short", "b_long")
+        return {f"pool_{name}": address(getattr(self, name)) for name in names}
+
+
+def settings(*, endpoints: TwoModels | None = None, models: bool = True) -> list[dict[str, Any]]:
+    """Return the pools as the router is told of them: by models, by where their servers are, or both."""
+    pools: list[dict[str, Any]] = [
+        {"name": "a-short", "max_budget_tokens": SHORT_POOL_TOKENS, "models": [A, f"{A}-*"]},
+        {"name": "b-short", "max_budget_tokens": SHORT_POOL_TOKENS, "models": [B]},
+        {"name": "b-long", "max_budget_tokens": 32_768, "models": [B]},
+        {"name": "a-long", "max_budget_tokens": 65_536, "models": [A, f"{A}-*"]},
+    ]
+    for pool in pools:
+        if endpoints is not None:
+            pool["endpoints"] = {"urls": [getattr(endpoints, pool["name"].replace("-", "_")).url]}
+        if not models:
+            del pool["models"]
+    return pools
+
+
+@pytest.fixture(scope="module")
+def two_models() -> Iterator[TwoModels]:
+    """Run the four pools."""
+    pools = TwoModels()
+    yield pools
+    pools.stop()
+
+
+def ask(caller: Caller, model: str, text: str) -> str:
+    """Ask a model; return the pool that served it."""
+    raw = caller.openai.chat.completions.with_raw_response.create(
+        model=model, messages=[{"role": "user", "content": text}], max_tokens=16
+    )
+    assert raw.parse().choices[0].message.content
+    return raw.headers["x-served-by"]
+
+
+def asked(caller: Caller) -> list[str]:
+    """Return the pool of each request for each model, short and long."""
+    return [ask(caller, model, text) for model in (A, B) for text in (SHORT_TEXT, LONG_TEXT)]
+
+
+def test_each_model_has_its_own_short_and_long_pool(build: Build, two_models: TwoModels) -> None:
+    """One router, told which models its pools serve, sends each request to the smallest of its model that fits."""
+    caller = build("two-models", pools=two_models, configured=settings())
+    assert ["a-short", "a-long", "b-short", "b-long"] == asked(caller)
+
+
+def test_what_the_servers_list_is_enough(build: Build, two_models: TwoModels) -> None:
+    """Told where the servers are, the router finds out which models they serve, and how much of each they hold."""
+    caller = build("two-models", pools=two_models, configured=settings(endpoints=two_models, models=False))
+    eventually(lambda: caller.stack.router.metric("dualpool_pool_models") == 4, "all pools are known")
+    assert ["a-short", "a-long", "b-short", "b-long"] == asked(caller)
+    # The short pools hold half of their configured threshold: nothing was refused there, so nothing was repaired.
+    assert "a-long" == ask(caller, A, SHORT_TEXT * 16)
+    assert ["too_long"] == [entry["reason"] for entry in caller.access_log(5)][-1:]
+
+
+def test_a_model_that_is_not_there_is_found_in_the_next_pool(build: Build, two_models: TwoModels) -> None:
+    """The short pool's servers do not know what it is configured for: 404 there, 200 for the client."""
+
+    def swapped(document: Document) -> None:
+        moved_to(document, "pool_a_short", address(two_models.b_short))
+
+    caller = build("two-models", pools=two_models, configured=settings(), change=swapped)
+    assert "a-long" == ask(caller, A, SHORT_TEXT)
+    (entry,) = caller.access_log(1)
+    assert ("a_short", "fits", 2, 200) == tuple(entry[key] for key in ("route", "reason", "attempts", "status"))
+
+
+def test_without_the_router_each_model_is_still_served(build: Build, two_models: TwoModels) -> None:
+    """Killed, it chooses no pool: the default route finds the pool of each model by its 404."""
+    caller = build("two-models", pools=two_models, configured=settings())
+    asked(caller)
+    caller.stack.router.kill()
+    assert ["a-long", "a-long", "b-long", "b-long"] == asked(caller)
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "error"),
+    [("nobody-s", SHORT_TEXT, openai.NotFoundError), (B, TOO_LONG, openai.BadRequestError)],
+)
+def test_what_is_wrong_by_itself_is_refused_as_ever(
+    build: Build, two_models: TwoModels, model: str, text: str, error: type[Exception]
+) -> None:
+    """A model that nobody serves is a 404, what is too long for its model a 400."""
+    caller = build("two-models", pools=two_models, configured=settings())
+    with pytest.raises(error):
+        ask(caller, model, text)
+    reason = "unknown_model" if model != B else "too_long"
+    assert 1 == caller.stack.router.metric("dualpool_requests_total", reason=reason)
+
+
+def test_the_file_is_that_of_one_model_but_for_its_pools() -> None:
+    """Limits, headers and the filter are those of buffered.yaml."""
+    ours, buffered = load("two-models"), load("buffered")
+    assert ext_proc(buffered) == ext_proc(ours)
+    assert cluster(buffered, "dualpool") == cluster(ours, "dualpool")
+    for key, value in connection_manager(buffered).items():
+        if key not in ("route_config", "http_filters", "access_log"):
+            assert value == connection_manager(ours)[key]
+
+
+def test_the_router_s_part_of_the_file_is_one_that_it_takes() -> None:
+    """The pools in the comment at the top are a configuration, and their names the routes' header values."""
+    lines = (FILES / "two-models.yaml").read_text().splitlines()
+    text = "\n".join(line[2:] for line in lines if line.startswith(("#   pools:", "#     - {name")))
+    names = [pool.name for pool in parse(text).pools]
+    routes = connection_manager(load("two-models"))["route_config"]["virtual_hosts"][0]["routes"]
+    values = [
+        header["string_match"]["exact"]
+        for route in routes
+        for header in route["match"].get("headers", [])
+        if header["name"] == "x-token-budget-pool"
+    ]
+    assert sorted(names[:-1]) == sorted(values)
