@@ -29,8 +29,9 @@ MEASUREMENTS = (
     "bodies",
     "worst_bodies",
     "faults",
+    "spill",
 )
-WITHOUT_H2LOAD = {"bodies", "worst_bodies", "faults"}
+WITHOUT_H2LOAD = {"bodies", "worst_bodies", "faults", "spill"}
 
 
 def main() -> int:

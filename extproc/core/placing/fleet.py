@@ -2,8 +2,9 @@
 
 A model sees the pools that serve it as a ladder, smallest first; its last rung is the model's default. Which pools
 those are is configured (globs), found out (what all servers of a pool list), or both, and then both have to say
-so. Of the default pool one server that lists a model is enough: in doubt a request stays where it would be without
-us. Where nothing is known of any pool there is one ladder for all names, made once.
+so. Only what is configured takes the last pool off the ladder: what was found out may be wrong, and in doubt a
+request goes where it would go without us. Where nothing is known of any pool there is one ladder for all names,
+made once.
 
 Rejected: a router for each model, which would learn apart what they share; one default for all models, which sends
 what is too long for one model's pool to servers of another.
@@ -72,24 +73,24 @@ class Serving:
         return self._ladders.get(model) or self._made(model or self._unnamed)
 
     def _made(self, model: str) -> Ladder:
-        rungs = [rung for pool in self._pools if (rung := self._rung(pool, model)) is not None]
-        if not rungs:
-            last = self._pools[-1]
-            return Ladder((), Rung(last, last.max_budget_tokens, last.context_tokens), Reason.UNKNOWN_MODEL)
-        *smaller, default = rungs
-        return Ladder(tuple(smaller), default, Reason.TOO_LONG if smaller else Reason.NOT_SERVED)
+        last = self._pools[-1]
+        pools = [pool for pool in self._pools if self._is_configured(pool, model)]
+        listed = [pool for pool in pools if model in self._served.get(pool.name, {model: None})]
+        if not listed:
+            return Ladder((), self._rung(last, model), Reason.UNKNOWN_MODEL)
+        rungs = [self._rung(pool, model) for pool in pools if pool in listed or pool is last]
+        return Ladder(tuple(rungs[:-1]), rungs[-1], Reason.TOO_LONG if len(rungs) > 1 else Reason.NOT_SERVED)
 
-    def _rung(self, pool: Pool, model: str) -> Rung | None:
-        pattern, served = self._patterns.get(pool.name), self._served.get(pool.name)
-        if pattern is not None and pattern.match(model) is None:
-            return None
-        if served is not None and model not in served:
-            return None
-        found = None if served is None else served[model]
-        if found is None:
+    def _is_configured(self, pool: Pool, model: str) -> bool:
+        pattern = self._patterns.get(pool.name)
+        return pattern is None or pattern.match(model) is not None
+
+    def _rung(self, pool: Pool, model: str) -> Rung:
+        context = self._served.get(pool.name, {}).get(model)
+        if context is None:
             context = pool.context_tokens
-        else:
-            context = found if pool.max_model_len is None else min(found, pool.max_model_len)
+        elif pool.max_model_len is not None:
+            context = min(context, pool.max_model_len)
         return Rung(pool, min(pool.max_budget_tokens, context), context)
 
 
