@@ -36,10 +36,14 @@ async def endpoints(where: Endpoints, timeout_s: float, resolve: Resolve = resol
     Raises AddressesUnknown.
     """
     urls = list(where.urls)
-    if where.file:
-        urls += await asyncio.to_thread(_read, where.file)
-    if where.dns:
-        urls += await _look_up(where.dns, timeout_s, resolve)
+    try:
+        async with asyncio.timeout(timeout_s):
+            if where.file:
+                urls += await asyncio.to_thread(_read, where.file)
+            if where.dns:
+                urls += await _look_up(where.dns, resolve)
+    except TimeoutError as error:
+        raise AddressesUnknown(f"{where.file} {where.dns}: not there in {timeout_s:g} s".strip()) from error
     return tuple(sorted({url.rstrip("/") for url in urls})[:MAX_ENDPOINTS])
 
 
@@ -52,12 +56,11 @@ def _read(name: str) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
-async def _look_up(url: str, timeout_s: float, resolve: Resolve) -> list[str]:
+async def _look_up(url: str, resolve: Resolve) -> list[str]:
     try:
         parts = urlsplit(url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-        async with asyncio.timeout(timeout_s):
-            addresses = await resolve(parts.hostname or "", port)
-    except (OSError, ValueError) as error:  # TimeoutError is an OSError, what is no host name a UnicodeError
+        port = parts.port or 80
+        addresses = await resolve(parts.hostname or "", port)
+    except (OSError, ValueError) as error:  # what is no host name is a UnicodeError
         raise AddressesUnknown(f"{url}: {type(error).__name__}: {error}") from error
     return [f"{parts.scheme}://{f'[{a}]' if ':' in a else a}:{port}" for a in addresses]

@@ -79,7 +79,8 @@ class Survey:
         watched = self._watched[pool]
         if report.models != watched.listed:
             self._list(watched, report.models)
-        self._weigh(watched, report.loads)
+        if report.weighed or not report.loads:  # else what was placed since the last time still counts
+            self._weigh(watched, report.loads)
         load = watched.load
         loads = {name: each.load for name, each in self._watched.items() if each.load is not None}
         self._audience.found(Fleet(self._serving, loads))

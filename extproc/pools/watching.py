@@ -28,13 +28,14 @@ class PoolReport:
     """What the servers of one pool said last: `asked` in this round, of which `answered` did.
 
     `models` has what each of them lists, `loads` how busy each is; servers that did not respond in this round are
-    there with what they said before, until that is too old.
+    there with what they said before, until that is too old. `weighed` says that one told its load in this one.
     """
 
     models: tuple[tuple[ModelReport, ...], ...] = ()
     loads: tuple[LoadReport, ...] = ()
     asked: int = 0
     answered: int = 0
+    weighed: bool = False
 
 
 @dataclass(slots=True)
@@ -80,7 +81,7 @@ class PoolWatch:
             self._hear(report, now_s)
         self._forget(urls, now_s)
         self._tell(failures)
-        told = self._report(len(urls), len(answered))
+        told = self._report(len(urls), answered)
         self.publish(told)
         return told
 
@@ -118,10 +119,12 @@ class PoolWatch:
             if heard.load_at_s < now_s - good_for_s:
                 heard.load = None
 
-    def _report(self, asked: int, answered: int) -> PoolReport:
+    def _report(self, asked: int, answered: list[EndpointReport]) -> PoolReport:
         heard = [each for _, each in sorted(self._heard.items())]
         models = tuple(each.models for each in heard if each.models is not None)
-        return PoolReport(models, tuple(each.load for each in heard if each.load is not None), asked, answered)
+        loads = tuple(each.load for each in heard if each.load is not None)
+        weighed = any(report.load is not None for report in answered)
+        return PoolReport(models, loads, asked, len(answered), weighed)
 
     def _tell(self, failures: list[str]) -> None:
         """Log once when it begins to fail, and once when all respond again."""

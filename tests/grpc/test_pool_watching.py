@@ -199,7 +199,7 @@ def test_an_ipv6_address_is_put_in_brackets() -> None:
     async def resolve(_host: str, _port: int) -> list[str]:
         return ["fd00::1"]
 
-    assert ("https://[fd00::1]:443",) == asyncio.run(endpoints(Endpoints(dns="https://vllm"), 1, resolve))
+    assert ("http://[fd00::1]:80",) == asyncio.run(endpoints(Endpoints(dns="http://vllm"), 1, resolve))
 
 
 def test_a_name_that_does_not_resolve_keeps_the_servers_that_are_known() -> None:
@@ -240,7 +240,7 @@ def test_a_resolver_that_hangs_is_given_up() -> None:
         await asyncio.Event().wait()
         return []
 
-    with pytest.raises(AddressesUnknown, match="TimeoutError"):
+    with pytest.raises(AddressesUnknown, match=r"not there in 0\.01 s"):
         asyncio.run(endpoints(Endpoints(dns="http://vllm"), 0.01, resolve))
 
 

@@ -170,13 +170,13 @@ def test_the_models_and_servers_of_a_pool_are_configured() -> None:
           - name: short
             max_budget_tokens: 10
             models: ["llama-*"]
-            endpoints: {urls: ["http://a:1"], dns: "https://vllm", file: /etc/servers}
+            endpoints: {urls: ["http://a:1"], dns: "http://vllm", file: /etc/servers}
           - {name: long, max_budget_tokens: 20}
         """
     ).pools
     assert ("llama-*",) == pools[0].models
     assert pools[0].endpoints is not None
-    assert (("http://a:1",), "https://vllm") == (pools[0].endpoints.urls, pools[0].endpoints.dns)
+    assert (("http://a:1",), "http://vllm") == (pools[0].endpoints.urls, pools[0].endpoints.dns)
     assert None is pools[1].endpoints
 
 
@@ -186,7 +186,7 @@ def test_spill_over_needs_servers_to_ask() -> None:
         parse("spill: {enabled: true}")
 
 
-@pytest.mark.parametrize("url", ["a:1", "ftp://a", "http://a/v1", "http://", "http://a b"])
+@pytest.mark.parametrize("url", ["a:1", "ftp://a", "http://a/v1", "http://", "http://a b", "http://me:secret@a"])
 def test_an_endpoint_that_is_no_url_is_refused(url: str) -> None:
     """What is wrong is told with its place, its value and what is allowed."""
     with pytest.raises(

@@ -51,12 +51,14 @@ class Watching:
     def __post_init__(self) -> None:
         self.survey = Survey(POOLS, SpillSettings(enabled=True, ramp_s=2), self.told, lambda: self.now_s)
 
-    def hear(self, pool: str, *servers: tuple[ModelReport, ...], waiting: tuple[int, ...] = (0,)) -> Fleet:
+    def hear(
+        self, pool: str, *servers: tuple[ModelReport, ...], waiting: tuple[int, ...] = (0,), weighed: bool = True
+    ) -> Fleet:
         """Let a pool's servers say what they list, and how many requests wait for each."""
         self.now_s += 1
         loads = tuple(LoadReport(each, 1, 0.1) for each in waiting)
         self.survey.begin(pool)
-        self.survey.hear(pool, PoolReport(servers, loads, len(servers), len(loads)))
+        self.survey.hear(pool, PoolReport(servers, loads, len(servers), len(loads), weighed))
         return self.told.fleets[-1]
 
     def pools_of(self, model: str) -> list[str]:
@@ -122,3 +124,11 @@ def test_what_was_placed_before_the_round_is_what_its_servers_told_of() -> None:
     watching = Watching()
     watching.told.requests = 7
     assert 7 == watching.hear("short", (A,)).loads["short"].requests
+
+
+def test_a_load_that_is_not_new_does_not_make_what_was_placed_since_forgotten() -> None:
+    """While servers do not answer, what they said last stands, and what was placed since they did adds up."""
+    watching = Watching()
+    watching.hear("short", (A,))
+    watching.told.requests = 7
+    assert 0 == watching.hear("short", (A,), weighed=False).loads["short"].requests

@@ -10,8 +10,9 @@ __all__ = ["Endpoints", "Pool", "Reason"]
 
 # What goes into a header value and a metric label without quoting.
 _NAMES: Final = "letters, digits, dots, dashes and underscores, at most 63, the first a letter or digit"
-_URLS: Final = "http:// or https:// URLs without a path"
-Url = Annotated[str, Meta(pattern=r"\Ahttps?://[^/?#\s]+/?\Z", extra={"allowed": _URLS})]
+_URLS: Final = "http:// or https:// URLs without a path or a password"
+_NAMED: Final = "an http:// URL without a path or a password"  # no certificate is for an address
+Url = Annotated[str, Meta(pattern=r"\Ahttps?://[^/?#@\s]+/?\Z", extra={"allowed": _URLS})]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Endpoints:
 
     urls: tuple[Url, ...] = ()
     """Servers, such as `http://10.0.0.7:8000`."""
-    dns: Annotated[str, Meta(pattern=r"\A(https?://[^/?#\s]+/?)?\Z", extra={"allowed": _URLS})] = ""
+    dns: Annotated[str, Meta(pattern=r"\A(http://[^/?#@\s]+/?)?\Z", extra={"allowed": _NAMED})] = ""
     """A URL whose host is looked up again and again; each of its addresses is a server. In Kubernetes: a headless
     Service."""
     file: str = ""
