@@ -50,7 +50,7 @@ class OnePoolRouter:
     """No routing: a homogeneous fleet."""
 
     under_counted = 0
-    spill = None
+    spill: SimulatedSpill | None = None
 
     def place(self, request: int) -> int:  # noqa: ARG002  (there is no choice)
         """Return the only pool."""
@@ -66,7 +66,7 @@ class OracleRouter:
     """
 
     under_counted = 0
-    spill = None
+    spill: SimulatedSpill | None = None
 
     def __init__(self, workload: Workload, pools: Pools) -> None:
         output = workload.output if workload.declared is None else workload.declared
