@@ -88,7 +88,7 @@ async def placed(app: App, call: type[Any], model: str = "m") -> tuple[str, str]
 def shown(app: App, name: str, pool: str) -> float:
     """Return the value of a metric of a pool, -1 while there is none."""
     metrics = app._streams.metrics
-    return float(getattr(metrics, name)(pool)._value.get())
+    return float(getattr(metrics, name).get((pool,), -1))
 
 
 def test_an_overloaded_pool_is_left_and_returned_to(router: Router, call: type[Any], eventually: Any) -> None:

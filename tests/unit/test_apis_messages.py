@@ -27,6 +27,7 @@ def test_plain_conversation() -> None:
         api=Api.MESSAGES,
         model="claude",
         text=b"Be brief. Hi",
+        opening="Hi",
         messages=2,
         max_output_tokens=1024,
         stream=True,

@@ -23,6 +23,7 @@ def test_string_input() -> None:
         api=Api.RESPONSES,
         model="gpt-oss",
         text=b"Be brief. Why is the sky blue?",
+        opening="Why is the sky blue?",
         messages=2,
         max_output_tokens=300,
         stream=True,

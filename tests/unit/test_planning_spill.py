@@ -114,5 +114,6 @@ def test_without_overload_nothing_leaves() -> None:
 
 def test_the_oracle_knows_no_loads() -> None:
     """It is refused with a sentence."""
+    one = Lengths(np.ones(1, np.int64), np.ones(1, np.int64), "t")
     with pytest.raises(ConfigurationError, match="--spill"):
-        runs_of(SimulationOptions(router="oracle", spill=True), Lengths(np.ones(1, np.int64), np.ones(1, np.int64), "t"), 100)
+        runs_of(SimulationOptions(router="oracle", spill=True), one, 100)
