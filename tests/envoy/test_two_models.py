@@ -1,4 +1,4 @@
-"""Two models with two pools each behind one router: envoy/two-models.yaml on the real Envoy."""
+"""Two models with two pools each behind one router: envoy/two-models/ on the real Envoy."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,7 +6,8 @@ from typing import Any
 import openai
 import pytest
 
-from extproc.config.loading import parse
+from extproc.cli.main import main
+from extproc.config.loading import load as configuration
 from tests.envoy.harness.building import Build
 from tests.envoy.harness.caller import Caller
 from tests.envoy.harness.calls import LONG_TEXT, SHORT_TEXT
@@ -15,6 +16,7 @@ from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import SHORT_MODEL_LEN, Pools, address
 from tests.envoy.harness.router import SHORT_POOL_TOKENS
 
+FILE = "two-models/envoy"
 A, B = "model-a", "model-b"
 TOO_LONG = "The quick brown fox jumps over the lazy dog. " * 6_000
 
@@ -76,13 +78,13 @@ def asked(caller: Caller) -> list[str]:
 
 def test_each_model_has_its_own_short_and_long_pool(build: Build, two_models: TwoModels) -> None:
     """One router, told which models its pools serve, sends each request to the smallest of its model that fits."""
-    caller = build("two-models", pools=two_models, configured=settings())
+    caller = build(FILE, pools=two_models, configured=settings())
     assert ["a-short", "a-long", "b-short", "b-long"] == asked(caller)
 
 
 def test_what_the_servers_list_is_enough(build: Build, two_models: TwoModels) -> None:
     """Told where the servers are, the router finds out which models they serve, and how much of each they hold."""
-    caller = build("two-models", pools=two_models, configured=settings(endpoints=two_models, models=False))
+    caller = build(FILE, pools=two_models, configured=settings(endpoints=two_models, models=False))
     eventually(lambda: caller.stack.router.metric("dualpool_pool_models") == 4, "all pools are known")
     assert ["a-short", "a-long", "b-short", "b-long"] == asked(caller)
     # The short pools hold half of their configured threshold: nothing was refused there, so nothing was repaired.
@@ -96,7 +98,7 @@ def test_a_model_that_is_not_there_is_found_in_the_next_pool(build: Build, two_m
     def swapped(document: Document) -> None:
         moved_to(document, "pool_a_short", address(two_models.b_short))
 
-    caller = build("two-models", pools=two_models, configured=settings(), change=swapped)
+    caller = build(FILE, pools=two_models, configured=settings(), change=swapped)
     assert "a-long" == ask(caller, A, SHORT_TEXT)
     (entry,) = caller.access_log(1)
     assert ("a_short", "fits", 2, 200) == tuple(entry[key] for key in ("route", "reason", "attempts", "status"))
@@ -104,7 +106,7 @@ def test_a_model_that_is_not_there_is_found_in_the_next_pool(build: Build, two_m
 
 def test_without_the_router_each_model_is_still_served(build: Build, two_models: TwoModels) -> None:
     """Killed, it chooses no pool: the default route finds the pool of each model by its 404."""
-    caller = build("two-models", pools=two_models, configured=settings())
+    caller = build(FILE, pools=two_models, configured=settings())
     asked(caller)
     caller.stack.router.kill()
     assert ["a-long", "a-long", "b-long", "b-long"] == asked(caller)
@@ -118,7 +120,7 @@ def test_what_is_wrong_by_itself_is_refused_as_ever(
     build: Build, two_models: TwoModels, model: str, text: str, error: type[Exception]
 ) -> None:
     """A model that nobody serves is a 404, what is too long for its model a 400."""
-    caller = build("two-models", pools=two_models, configured=settings())
+    caller = build(FILE, pools=two_models, configured=settings())
     with pytest.raises(error):
         ask(caller, model, text)
     reason = "unknown_model" if model != B else "too_long"
@@ -127,7 +129,7 @@ def test_what_is_wrong_by_itself_is_refused_as_ever(
 
 def test_the_file_is_that_of_one_model_but_for_its_pools() -> None:
     """Limits, headers and the filter are those of buffered.yaml."""
-    ours, buffered = load("two-models"), load("buffered")
+    ours, buffered = load(FILE), load("buffered")
     assert ext_proc(buffered) == ext_proc(ours)
     assert cluster(buffered, "dualpool") == cluster(ours, "dualpool")
     for key, value in connection_manager(buffered).items():
@@ -135,12 +137,10 @@ def test_the_file_is_that_of_one_model_but_for_its_pools() -> None:
             assert value == connection_manager(ours)[key]
 
 
-def test_the_router_s_part_of_the_file_is_one_that_it_takes() -> None:
-    """The pools in the comment at the top are a configuration, and their names the routes' header values."""
-    lines = (FILES / "two-models.yaml").read_text().splitlines()
-    text = "\n".join(line[2:] for line in lines if line.startswith(("#   pools:", "#     - {name")))
-    names = [pool.name for pool in parse(text).pools]
-    routes = connection_manager(load("two-models"))["route_config"]["virtual_hosts"][0]["routes"]
+def test_the_router_s_part_names_the_routes() -> None:
+    """Each pool of the router's file but the last has a route, by its name in the header."""
+    names = [pool.name for pool in configuration(FILES / "two-models/dualpool.yaml").pools]
+    routes = connection_manager(load(FILE))["route_config"]["virtual_hosts"][0]["routes"]
     values = [
         header["string_match"]["exact"]
         for route in routes
@@ -148,3 +148,12 @@ def test_the_router_s_part_of_the_file_is_one_that_it_takes() -> None:
         if header["name"] == "x-token-budget-pool"
     ]
     assert sorted(names[:-1]) == sorted(values)
+
+
+def test_the_file_has_no_trap_that_is_not_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    """The long pool of B refuses for good: its 400 is not tried in a pool that would say 404. All else is in order."""
+    folder = FILES / "two-models"
+    main(["check", "envoy", "--config", str(folder / "dualpool.yaml"), str(folder / "envoy.yaml")])
+    said = capsys.readouterr().out
+    assert 'route "b_long" does not try a refusal (400) again [repair-missing]' in said
+    assert "0 errors, 1 warning" in said

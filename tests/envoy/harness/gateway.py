@@ -104,7 +104,7 @@ class Gateway(ManagedProcess):
             change(document)
         config, self._admin_address = folder / "envoy.json", folder / "envoy.admin"
         config.write_text(json.dumps(document))
-        super().__init__(f"envoy-{mode}", _command(config, self._admin_address), folder)
+        super().__init__(f"envoy-{mode.replace('/', '-')}", _command(config, self._admin_address), folder)
         self.admin.base_url = eventually(self._find_admin, f"{self.name} opens its admin port")
         eventually(self._ready, f"{self.name} is ready")
         self.port = self._listening_port()
