@@ -151,7 +151,7 @@ def test_the_router_s_part_names_the_routes() -> None:
 
 
 def test_the_file_has_no_trap_that_is_not_meant(capsys: pytest.CaptureFixture[str]) -> None:
-    """The long pool of B refuses for good: its 400 is not tried in a pool that would say 404. All else is in order."""
+    """The 400 of the long pool of B is not tried where it would be a 404. All else is in order."""
     folder = FILES / "two-models"
     main(["check", "envoy", "--config", str(folder / "dualpool.yaml"), str(folder / "envoy.yaml")])
     said = capsys.readouterr().out
