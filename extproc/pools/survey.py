@@ -92,6 +92,7 @@ class Survey:
                 models=len(watched.served or ()),
                 pressure=nan if load is None else pressure(load, self._spill),
                 share=0.0 if load is None else load.share,
+                preemptions=sum(each.preemptions for each in report.loads),
             )
         )
 

@@ -66,6 +66,9 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # Its debug lines say nothing about a request, and there are several for each.
     logging.getLogger("grpc").setLevel(max(logging.INFO, logging.getLogger().level))
+    # A line for each time that a server is asked what it serves.
+    for name in ("httpx", "httpcore"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
 class LogListener(Listener):

@@ -136,6 +136,9 @@ class Metrics(Listener, Collector):
             "pool_pressure", "How full a pool is, 1 at the limits of `spill`; NaN while that is unknown", "pool"
         )
         self.pool_spill_share = gauge("pool_spill_share", "Share of a pool's requests that leaves it", "pool")
+        self.pool_preemptions = gauge(
+            "pool_preemptions", "Preemptions that its servers have told, together", "pool"
+        )
 
         self._start_at_zero()
         registry.register(self)
@@ -185,6 +188,7 @@ class Metrics(Listener, Collector):
         self.pool_models[pool.pool,] = pool.models
         self.pool_pressure[pool.pool,] = pool.pressure
         self.pool_spill_share[pool.pool,] = pool.share
+        self.pool_preemptions[pool.pool,] = pool.preemptions
 
     def passed(self) -> None:
         """Count a request that is none of ours."""

@@ -12,7 +12,7 @@ from extproc.core.listener import Misconfiguration
 from extproc.core.placing.decision import Decision, Mode
 from extproc.core.placing.policy import Pool, Reason
 from extproc.core.usage import Overflow
-from extproc.telemetry.log import MAX_KINDS, JsonFormatter, LogListener
+from extproc.telemetry.log import MAX_KINDS, JsonFormatter, LogListener, configure_logging
 
 DECISION = Decision(Pool("long", 9), Reason.TOO_LONG, Mode.ENFORCE, routed=False, api=Api.CHAT, model="m")
 
@@ -78,6 +78,22 @@ def test_the_kinds_that_are_remembered_are_bounded() -> None:
     for number in range(1_000):
         listener.failed(type(f"Error{number}", (Exception,), {})())
     assert 0 < len(listener._logged_at_s) <= MAX_KINDS
+
+
+def test_a_scrape_is_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """The HTTP client tells each request at level info; servers are asked every second."""
+    root, before = logging.getLogger(), logging.getLogger().handlers[:]
+    level = root.level
+    try:
+        configure_logging("debug")
+        logging.getLogger("httpx").info("HTTP Request: GET http://a/metrics")
+        logging.getLogger("httpcore.http11").debug("send_request_headers.started")
+        logging.getLogger("httpx").warning("told")
+    finally:
+        root.handlers[:], root.level = before, level
+        for name in ("httpx", "httpcore"):
+            logging.getLogger(name).setLevel(logging.NOTSET)
+    assert ["told"] == [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()]
 
 
 def test_a_misconfiguration_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:

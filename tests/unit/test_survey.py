@@ -56,7 +56,7 @@ class Watching:
     ) -> Fleet:
         """Let a pool's servers say what they list, and how many requests wait for each."""
         self.now_s += 1
-        loads = tuple(LoadReport(each, 1, 0.1) for each in waiting)
+        loads = tuple(LoadReport(each, 1, 0.1, preemptions=3) for each in waiting)
         self.survey.begin(pool)
         self.survey.hear(pool, PoolReport(servers, loads, len(servers), len(loads), weighed))
         return self.told.fleets[-1]
@@ -116,7 +116,8 @@ def test_the_load_of_a_pool_is_that_of_its_servers_together() -> None:
     load = watching.hear("short", (A,), waiting=(30, 10)).loads["short"]
     assert (2, 40, 2, 0.1) == (load.busy.endpoints, load.busy.waiting, load.busy.running, load.busy.kv_usage)
     assert 0.5 == load.share
-    assert 2.5 == watching.told.pools[-1].pressure
+    told = watching.told.pools[-1]
+    assert (2.5, 6) == (told.pressure, told.preemptions)
 
 
 def test_what_was_placed_before_the_round_is_what_its_servers_told_of() -> None:

@@ -136,7 +136,8 @@ class PoolWatched:
     """What came of asking the servers of one pool once, for metrics.
 
     `asked` servers, of which `answered` did; `models` that the pool is known to serve; its `pressure`, 1 at its
-    limit and nan while nothing is known of its load; the `share` of its requests that leaves it.
+    limit and nan while nothing is known of its load; the `share` of its requests that leaves it; the `preemptions`
+    that its servers have told, ever.
     """
 
     pool: str
@@ -145,6 +146,7 @@ class PoolWatched:
     models: int
     pressure: float
     share: float
+    preemptions: int
 
 
 @dataclass(frozen=True, slots=True)
