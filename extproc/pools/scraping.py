@@ -1,6 +1,8 @@
 """Asking one server for its models and its load, within bounds of time and size."""
 
 import asyncio
+import ssl
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +17,7 @@ __all__ = ["EndpointReport", "ScrapeFailed", "make_client", "scrape"]
 MAX_PAGE_BYTES: Final = 1 << 20
 MAX_SAID: Final = 300
 MAX_AT_ONCE: Final = 32
+MAX_SERVERS: Final = 2_048  # whose connections are kept
 
 
 class ScrapeFailed(DualpoolError):
@@ -35,8 +38,39 @@ class EndpointReport:
 
 def make_client() -> httpx.AsyncClient:
     """Return a client for servers of our own: no proxy, and nothing compressed, which could be a bomb."""
-    limits = httpx.Limits(max_connections=2 * MAX_AT_ONCE, max_keepalive_connections=2 * MAX_AT_ONCE)
-    return httpx.AsyncClient(trust_env=False, limits=limits, headers={"accept-encoding": "identity"})
+    headers = {"accept-encoding": "identity"}
+    return httpx.AsyncClient(trust_env=False, transport=_ByServer(), headers=headers)
+
+
+class _ByServer(httpx.AsyncBaseTransport):
+    """Connections of each server by themselves.
+
+    The library's pool looks at every connection for every request: with hundreds that takes seconds.
+    """
+
+    def __init__(self) -> None:
+        self._transports: OrderedDict[str, httpx.AsyncHTTPTransport] = OrderedDict()
+        self._contexts = {"http": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}  # never used, and quick to make
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request by the connections of its server."""
+        scheme, server = request.url.scheme, f"{request.url.scheme}://{request.url.netloc.decode()}"
+        if server not in self._transports:
+            if scheme not in self._contexts:
+                self._contexts[scheme] = httpx.create_ssl_context(trust_env=False)
+            limits = httpx.Limits(max_connections=2)
+            self._transports[server] = httpx.AsyncHTTPTransport(verify=self._contexts[scheme], limits=limits)
+        self._transports.move_to_end(server)
+        response = await self._transports[server].handle_async_request(request)
+        if len(self._transports) > MAX_SERVERS:
+            _, oldest = self._transports.popitem(last=False)
+            await oldest.aclose()
+        return response
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for transport in self._transports.values():
+            await transport.aclose()
 
 
 async def scrape(client: httpx.AsyncClient, url: str, timeout_s: float) -> EndpointReport:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 from aiohttp import web
@@ -177,7 +177,7 @@ def test_a_server_that_hangs_costs_its_timeout_and_no_more() -> None:
     """A page that never comes is given up, and the others of the pool are known."""
 
     async def scenario(url: str) -> PoolReport:
-        return await Watched((url,), timeout_s=0.05).round()
+        return await Watched((url,), timeout_s=1.0).round()
 
     report = serving(scenario, metrics=hang)
     assert (1, ()) == (len(report.models), report.loads)
@@ -271,3 +271,18 @@ def test_what_a_server_compresses_all_the_same_is_not_read() -> None:
 
     report = serving(scenario, metrics=bomb)
     assert (1, ()) == (len(report.models), report.loads)
+
+
+def test_connections_of_servers_that_are_asked_no_longer_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of so many servers connections are kept, those of the ones that were asked last."""
+    monkeypatch.setattr("extproc.pools.scraping.MAX_SERVERS", 1)
+
+    async def scenario(url: str) -> tuple[int, set[str]]:
+        other = url.replace("127.0.0.1", "localhost")
+        async with make_client() as client:
+            reports = [await Watched((each,)).watch.round(client) for each in (url, other, url)]
+            transport: Any = client._transport
+            return sum(report.answered for report in reports), set(transport._transports)
+
+    answered, kept = serving(scenario)
+    assert (3, 1) == (answered, len(kept))

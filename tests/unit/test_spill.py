@@ -213,3 +213,22 @@ def test_no_request_goes_where_it_does_not_fit(
         assert tokens <= pool.context_tokens
         ours, theirs = (loads[0], loads[1]) if home is S else (loads[1], loads[0])
         assert pressure(theirs, SETTINGS) < min(pressure(ours, SETTINGS), 1)
+
+
+def test_a_pool_that_claims_an_endless_queue_fills_no_other() -> None:
+    """Followed from second to second, its neighbour is never given more than may wait beside what it took."""
+    liar, neighbour = Spilling(SETTINGS), Spilling(SETTINGS)
+    spillover = Spillover(SETTINGS, b"salt")
+    waiting, serves = 0, 20
+    for second in range(30):
+        loads = [
+            liar.observe(Busy(1, 10**9, 5, 0.2), spillover.placed("s"), 1.0),
+            neighbour.observe(Busy(1, waiting, 5, 0.2), spillover.placed("l"), 1.0),
+        ]
+        before = spillover.placed("l")[0]
+        for number in range(200):
+            pool = spillover.move(facts(f"{second} {number}"), "", budget(50), S, fleet(*loads))
+            spillover.count(pool.name, 50)
+        waiting = max(waiting + spillover.placed("l")[0] - before - serves, 0)
+        assert waiting <= SETTINGS.waiting_per_endpoint + 2 * serves
+    assert spillover.placed("l")[0] > 100
