@@ -146,9 +146,12 @@ def test_metrics_have_the_names_and_labels_of_vllm() -> None:
         "vllm:num_requests_running": 1.0,
         "vllm:num_requests_waiting": 2.0,
         "vllm:kv_cache_usage_perc": 0.2,
+        "vllm:cache_config_info": 1.0,
         "vllm:num_preemptions_total": 0.0,
     }
     assert samples["vllm:num_requests_running"].labels == {"model_name": "m", "engine": "0"}
+    cache = {"block_size": "16", "engine": "0", "num_gpu_blocks": "6"}  # of 100 tokens
+    assert cache == samples["vllm:cache_config_info"].labels
 
 
 @pytest.mark.parametrize(
