@@ -254,3 +254,31 @@ def test_streams_on_their_way_do_not_make_a_model_report() -> None:
 def test_a_router_closes_streams_unless_it_is_told_not_to() -> None:
     """A close is the shortest reply to everything."""
     assert make_router().closes_streams
+
+
+@pytest.mark.parametrize(
+    ("model", "max_tokens", "attempts", "expected"),
+    [
+        ("b", 50, 1, "b-short"),
+        ("b", 50, 2, "b-long"),
+        ("b", 600, 1, "b-long"),
+        ("b", 600, 2, "a-long"),  # where a model that is not there is looked for at last
+        ("a", 50, 2, "a-long"),
+        ("a", 5_000, 2, "a-long"),
+    ],
+)
+def test_a_second_attempt_is_that_of_the_model_s_default_pool(
+    model: str, max_tokens: int, attempts: int, expected: str
+) -> None:
+    """Models with pools of their own are repaired in pools of their own."""
+    pools = (
+        *(Pool("a-short", 400, models=("a",)), Pool("b-short", 400, models=("b",))),
+        *(Pool("b-long", 1_000, models=("b",)), Pool("a-long", 10_000, models=("a",))),
+    )
+    router = make_router(pools=pools)
+    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": max_tokens}
+    decision = router.decide(Api.CHAT, HEAD, json.dumps(body).encode())
+    router.learner.learn(decision, ResponseHead(200, "application/json", attempts=attempts), Usage(3, 9))
+    assert isinstance(router.listener, Recorder)
+    (observation,) = router.listener.calls_of("observed")
+    assert expected == observation.served_by.name

@@ -31,6 +31,7 @@ class Learner:
         usage_in_streams: UsageInStreams = UsageInStreams.ASKED,
     ) -> None:
         self._default = pools.default
+        self._serving = pools.fleet.serving
         self._estimator = estimator
         self._budget = budget
         self._unasked = UnaskedUsage(usage_in_streams)
@@ -99,8 +100,13 @@ class Learner:
         return too_many is not None and _budget(decision).sequences >= too_many
 
     def _served_by(self, decision: Decision, head: ResponseHead) -> Pool:
-        """Return the pool that responded: the gateway sends a second attempt to the default one."""
-        return decision.pool if decision.routed and head.attempts <= 1 else self._default
+        """Return the pool that responded: the gateway sends a second attempt to the default one of the model."""
+        if not decision.routed:
+            return self._default
+        if head.attempts <= 1:
+            return decision.pool
+        default = self._serving.ladder(decision.model).default.pool
+        return self._default if default is decision.pool else default
 
 
 def _usual_messages(decision: Decision) -> float:
