@@ -84,7 +84,7 @@ def test_a_router_that_has_done_nothing_shows_nothing(metrics: Metrics) -> None:
     found = figures_between(NOTHING, look_at(metrics.collect(), 1.0), POOLS)
     assert 0.0 == found.per_s
     assert ["short", "long"] == [pool.name for pool in found.pools]
-    assert not (found.models or found.errors or found.trouble)
+    assert [] == [*found.models, *found.errors, *found.trouble]
     assert found.kept_share is None
 
 
