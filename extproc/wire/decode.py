@@ -57,16 +57,16 @@ class Decoder:
             request = ProcessingRequest.FromString(message)
         except DecodeError as error:
             raise _not_a_request(message, error) from error
-        kind = request.WhichOneof("request")
+        event = self._event(request, request.WhichOneof("request"))
         if not request.HasField("protocol_config"):
-            return Modes(), self._event(request, kind)
+            return Modes(), event
         config = request.protocol_config
         modes = _modes(
             config.request_body_mode,
             config.response_body_mode,
             config.send_body_without_waiting_for_header_response,
         )
-        return modes, self._event(request, kind)
+        return modes, event
 
     def next(self, message: bytes) -> Event:
         """Decode a later message of a stream. Raises UnknownMessage."""

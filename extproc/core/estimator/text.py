@@ -89,11 +89,11 @@ def look(text: bytes) -> Counts:
     """Count what stands in a text, which is taken to follow a line end; scaled up where the text is sampled."""
     seen = sample(text) if len(text) > SAMPLE_BYTES else text
     # Each pair of neighbours as a number: 16 bits from every byte on.
-    pairs = np.ndarray((len(seen),), "<u2", b"\n" + seen, 0, (1,))
+    pairs = np.ndarray((len(seen),), _PAIR, b"\n" + seen, 0, (1,))
     codes = np.bincount(CODE_OF.take(pairs, mode="clip"), minlength=_NO_CODE + 1)
     counts = np.add.reduceat(codes.take(_CODES_OF_COUNTS, mode="clip"), _FIRST_CODES).astype(np.float64)
-    words = np.frombuffer(seen, "<u8", len(seen) // WORD)
-    in_runs = words == (words & 0xFF) * _REPEATED
+    words = np.frombuffer(seen, _WORD, len(seen) // WORD)
+    in_runs = words == (words & _BYTE) * _REPEATED
     if runs := int(np.count_nonzero(in_runs)):
         blanks = int(np.count_nonzero(words[in_runs] == _REPEATED * ord(" ")))
         counts[BLANK_RUN], counts[RUN] = WORD * blanks, WORD * (runs - blanks)
@@ -164,6 +164,8 @@ def _kind_weights() -> npt.NDArray[np.float64]:
     return weights
 
 
+# Made once: numpy takes longer to make them of Python's than to use them.
+_PAIR, _WORD, _BYTE = np.dtype("<u2"), np.dtype("<u8"), np.uint64(0xFF)
 _REPEATED = np.uint64(0x0101_0101_0101_0101)
 _NO_CODE = len(CODES.before)  # stands where a count has none
 _CODES_OF_COUNTS, _FIRST_CODES = _codes_of_counts()

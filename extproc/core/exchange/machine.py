@@ -1,7 +1,6 @@
 """One HTTP exchange, request and response, as a state machine: events in, replies out, no I/O.
 
-transitions.py is the table of it: what each state does with each event, and where that leads. Here is how. The
-rules, each from Envoy's behaviour:
+transitions.py is the table of what is done when, here is how. The rules, each from Envoy's behaviour:
 
 1. A mutation has an effect only in the reply to held headers (STREAMED, FULL_DUPLEX_STREAMED) or to the whole
    body (BUFFERED, BUFFERED_PARTIAL within its limit).
@@ -11,8 +10,7 @@ rules, each from Envoy's behaviour:
    not closed between the first and the last of them. In all other modes a close is a reply to everything. While
    a request is held the stream stays open, also at a Drain: the deadline ends the wait. Where our own failure
    loses bytes the stream is aborted, so that the gateway knows. A gateway that takes a close for an error is
-   replied to until it ends the stream itself (`exchange.close: never`); only a message that cannot be read, or a
-   reply that cannot be written, ends it before.
+   replied to until it ends the stream itself (`exchange.close: never`), or until something cannot be read or sent.
 5. Only a response with status 2xx to a request that was seen whole teaches.
 6. An exception in our own code changes nothing for the exchange: it goes on as in PASSING.
 """
@@ -58,12 +56,14 @@ Replies = Sequence[Reply]
 class Exchange:
     """The state of one stream. `modes` is what the gateway's first message says of itself."""
 
+    __slots__ = ("_closes", "_draining", "_duplex", "_held", "_holds", "_kept", "_modes", "_router", "state")
+
     def __init__(self, router: Router, modes: Modes) -> None:
         self.state = State.OPEN
         self._router = router
         self._modes = modes
         self._duplex = DuplexBodies(modes) if modes.full_duplex else None
-        self._draining = self._headers_held = False
+        self._draining = self._holds = False
         self._closes = router.closes_streams
         self._held: Held | None = None
         self._kept: Kept | None = None
@@ -71,7 +71,7 @@ class Exchange:
     @property
     def holding(self) -> bool:
         """Whether a request waits for us, so that a Deadline has to come if its body does not."""
-        return self._headers_held
+        return self._holds
 
     @property
     def undecided(self) -> bool:
@@ -87,7 +87,7 @@ class Exchange:
         except Exception as error:  # noqa: BLE001  (rule 6)
             self._router.listener.failed(error)
             replies = self._untouched(event)
-        is_over = self.state is State.PASSING or (self._draining and not self._headers_held)
+        is_over = self.state is State.PASSING or (self._draining and not self._holds)
         if is_over and (self._closes or isinstance(event, Broken)):
             return closing(replies, self._duplex)
         return replies
@@ -115,7 +115,7 @@ class Exchange:
             router.listener.misconfigured(doubt)
         self.state = State.COLLECTING
         self._held = Held(api, event.head, router.placer.early)
-        self._headers_held = modes.holds_headers
+        self._holds = modes.holds_headers
         return () if modes.holds_headers else neutral_replies(event, modes)
 
     def _open_headless(self, event: Event, now_s: float) -> Replies:
@@ -138,7 +138,7 @@ class Exchange:
         return ()
 
     def _collect_trailers(self, event: RequestTrailers, now_s: float) -> Replies:
-        if not self._headers_held:
+        if not self._holds:
             return self._pass(event, now_s)
         return [*self._decide(now_s), *neutral_replies(event, self._modes)]
 
@@ -153,7 +153,7 @@ class Exchange:
         return self._release(decision)
 
     def _miss_deadline(self, _event: Deadline, _now_s: float) -> Replies:
-        return self._give_up(Reason.DEADLINE) if self._headers_held else ()
+        return self._give_up(Reason.DEADLINE) if self._holds else ()
 
     def _shed(self, _event: Shed, _now_s: float) -> Replies:
         return self._give_up(Reason.SHED)
@@ -174,15 +174,15 @@ class Exchange:
         """Reply to all that is held, in order; the decision goes with the headers, or with the body after them."""
         pieces = () if self._held is None else self._held.pieces
         replies: list[Reply] = []
-        if self._headers_held:
+        if self._holds:
             replies.append(ContinueHeaders(Phase.REQUEST, decision))
-        if pieces and decision is not None and not self._headers_held:
+        if pieces and decision is not None and not self._holds:
             replies.append(ContinueBody(Phase.REQUEST, decision))
         # Without full duplex a close, if there is one, is the reply to all bodies.
         elif state is not State.PASSING or self._duplex is not None or not self._closes:
             for piece in pieces:
                 replies += neutral_replies(piece, self._modes)
-        self.state, self._headers_held, self._held = state, False, None
+        self.state, self._holds, self._held = state, False, None
         return replies
 
     # AWAITING, READING
@@ -234,7 +234,7 @@ class Exchange:
 
     def _break(self, event: Broken, _now_s: float) -> Replies:
         self._router.listener.failed(event.error)
-        self.state, self._headers_held, self._held = State.PASSING, False, None
+        self.state, self._holds, self._held = State.PASSING, False, None
         return (Abort(),) if self._duplex is not None and self._duplex.loses(event) else ()
 
     def _untouched(self, event: Event) -> Replies:
