@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from extproc.gateways.gateway_api import matches_of, weight_of
+from extproc.gateways.istio_clusters import cluster_of, full_name
 from extproc.gateways.manifests import (
     Manifests,
     inner,
@@ -24,14 +25,12 @@ from extproc.gateways.manifests import (
     texts_of,
 )
 from extproc.gateways.sources import LocatedList, LocatedMap, Place
-from extproc.gateways.type_names import EXT_PROC, HTTP_OPTIONS, MANAGER, ROUTER
+from extproc.gateways.type_names import EXT_PROC, MANAGER, ROUTER
 
 __all__ = ["bootstrap_of"]
 
 # Istio 1.31's own.
 RETRY_ON: Final = "connect-failure,refused-stream,unavailable,cancelled"
-CONNECT_TIMEOUT: Final = "10s"
-NO_LIMIT: Final = 2**32 - 1
 PICKER: Final = "envoy.filters.http.ext_proc"
 _ROUTER: Final = "envoy.filters.http.router"
 
@@ -147,7 +146,7 @@ def _virtual_retry(rule: LocatedMap) -> LocatedMap | None:
 
 def _api_routes(object_: LocatedMap, rule: LocatedMap) -> Iterator[LocatedMap]:
     targets = [
-        f"outbound|{text_of(each, 'port')}||{_full_name(text_of(each, 'name'), namespace_of(object_))}"
+        f"outbound|{text_of(each, 'port')}||{full_name(text_of(each, 'name'), namespace_of(object_))}"
         for each in items_of(rule, "backendRefs")
     ]
     retry = inner(rule, "retry")
@@ -179,11 +178,7 @@ def _route(rule: LocatedMap, match: LocatedMap, targets: list[str], retry: Locat
 
 def _destination(given: LocatedMap, service: LocatedMap) -> str:
     port, subset = text_of(inner(given, "port"), "number"), text_of(given, "subset")
-    return f"outbound|{port}|{subset}|{_full_name(text_of(given, 'host'), namespace_of(service))}"
-
-
-def _full_name(name: str, namespace: str) -> str:
-    return name if "." in name else f"{name}.{namespace}.svc.cluster.local"
+    return f"outbound|{port}|{subset}|{full_name(text_of(given, 'host'), namespace_of(service))}"
 
 
 def _patched_host(host: LocatedMap, patches: list[LocatedMap]) -> LocatedMap:
@@ -204,7 +199,7 @@ def _clusters(
     added = [inner(patch, "patch", "value") for patch in _of(patches, "CLUSTER", "ADD")]
     names = dict.fromkeys(_outbound([*hosts, manager, *added]))
     for name in names:
-        cluster = _cluster(name, manifests, manager.place)
+        cluster = cluster_of(name, manifests, manager.place)
         for patch in _of(patches, "CLUSTER"):
             match = inner(patch, "match", "cluster")
             named, service = text_of(match, "name", name), text_of(match, "service", name.rpartition("|")[2])
@@ -220,45 +215,3 @@ def _outbound(values: Any) -> Iterator[str]:  # noqa: ANN401
         yield values
     for each in values.values() if isinstance(values, dict) else values if isinstance(values, list) else ():
         yield from _outbound(each)
-
-
-def _cluster(name: str, manifests: Manifests, place: Place) -> LocatedMap:
-    port, host = name.split("|", 2)[1], name.rpartition("|")[2]
-    rule = next(_rules_for(host, manifests), None)
-    policy = inner(rule, "spec", "trafficPolicy") if rule else LocatedMap(place)
-    tcp, http = inner(policy, "connectionPool", "tcp"), inner(policy, "connectionPool", "http")
-    limits = {
-        "max_connections": number_of(tcp, "maxConnections", NO_LIMIT),
-        "max_requests": number_of(http, "http2MaxRequests", NO_LIMIT),
-        "max_pending_requests": number_of(http, "http1MaxPendingRequests", NO_LIMIT),
-        "max_retries": number_of(http, "maxRetries", NO_LIMIT),
-    }
-    balancer = text_of(inner(policy, "loadBalancer"), "simple", "LEAST_REQUEST")
-    options = {"@type": HTTP_OPTIONS, "explicit_http_config": {"http2_protocol_options": {}}}
-    http2 = {HTTP_OPTIONS.rpartition("/")[2]: options} if _speaks_http2(host, port, manifests) else None
-    return made(
-        rule.place if rule else place,
-        name=name,
-        type="EDS",
-        connect_timeout=seconds_of(text_of(tcp, "connectTimeout", CONNECT_TIMEOUT), tcp.place),
-        lb_policy="LEAST_REQUEST" if balancer in ("LEAST_REQUEST", "LEAST_CONN", "UNSPECIFIED") else "ROUND_ROBIN",
-        circuit_breakers={"thresholds": [limits]},
-        typed_extension_protocol_options=http2,
-    )
-
-
-def _rules_for(host: str, manifests: Manifests) -> Iterator[LocatedMap]:
-    for each in manifests.of("DestinationRule"):
-        if _full_name(text_of(inner(each, "spec"), "host"), namespace_of(each)) == host:
-            yield each
-
-
-def _speaks_http2(host: str, port: str, manifests: Manifests) -> bool:
-    """Whether a Service's port says so; of one that was not read, what it has to say is taken for said."""
-    for each in manifests.of("Service"):
-        if host.startswith(f"{name_of(each)}."):
-            for given in items_of(inner(each, "spec"), "ports"):
-                if text_of(given, "port") == port:
-                    protocol = text_of(given, "appProtocol") or text_of(given, "name")
-                    return protocol.startswith(("grpc", "http2", "kubernetes.io/h2c"))
-    return True

@@ -3,12 +3,12 @@
 What is not said in a configuration is here with the value that Envoy takes for it.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from extproc.gateways.header_match import HeaderMatch
 from extproc.gateways.sources import Place
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "Filter",
     "Flavour",
     "Gateway",
-    "HeaderMatch",
     "Host",
     "Kind",
     "Limits",
@@ -115,31 +114,6 @@ class Retry:
     def acts(self) -> bool:
         """Whether Envoy keeps the request for it at all."""
         return bool(self.conditions & CONDITIONS)
-
-
-@dataclass(frozen=True, slots=True)
-class HeaderMatch:
-    """A condition on a request's header."""
-
-    name: str
-    exact: str | None = None
-    present: bool | None = None
-    regex: str | None = None
-    numbers: tuple[int, int] | None = None
-    """Envoy's half-open range."""
-    inverted: bool = False
-
-    def takes(self, value: str) -> bool:
-        """Whether a header of this value matches."""
-        if self.exact is not None:
-            found = self.exact == value
-        elif self.regex is not None:
-            found = _matches(self.regex, value)
-        elif self.numbers is not None:
-            found = value.isdigit() and self.numbers[0] <= int(value) < self.numbers[1]
-        else:
-            found = self.present is not False
-        return found != self.inverted
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,10 +235,3 @@ class Gateway:
         name = route.clusters[0]
         cluster = self.clusters.get(name)
         return cluster.priorities if cluster and cluster.priorities else (frozenset({name}),)
-
-
-def _matches(pattern: str, value: str) -> bool:
-    try:
-        return re.fullmatch(pattern, value) is not None
-    except re.error:
-        return False

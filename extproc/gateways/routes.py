@@ -10,7 +10,8 @@ from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.extensions.filters.http.buffer.v3.buffer_pb2 import BufferPerRoute
 from envoy.extensions.filters.http.ext_proc.v3.ext_proc_pb2 import ExtProcPerRoute
 
-from extproc.gateways.model import Filter, HeaderMatch, Host, Kind, Limits, Processor, Retry, Route
+from extproc.gateways.header_match import HeaderMatch
+from extproc.gateways.model import Filter, Host, Kind, Limits, Processor, Retry, Route
 from extproc.gateways.parts import Part, milliseconds
 from extproc.gateways.processors import overridden
 from extproc.gateways.retries import retry_of

@@ -1,0 +1,38 @@
+"""A route's condition on a request's header."""
+
+import re
+from dataclasses import dataclass
+
+__all__ = ["HeaderMatch"]
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderMatch:
+    """A condition on a request's header."""
+
+    name: str
+    exact: str | None = None
+    present: bool | None = None
+    regex: str | None = None
+    numbers: tuple[int, int] | None = None
+    """Envoy's half-open range."""
+    inverted: bool = False
+
+    def takes(self, value: str) -> bool:
+        """Whether a header of this value matches."""
+        if self.exact is not None:
+            found = self.exact == value
+        elif self.regex is not None:
+            found = _matches(self.regex, value)
+        elif self.numbers is not None:
+            found = value.isdigit() and self.numbers[0] <= int(value) < self.numbers[1]
+        else:
+            found = self.present is not False
+        return found != self.inverted
+
+
+def _matches(pattern: str, value: str) -> bool:
+    try:
+        return re.fullmatch(pattern, value) is not None
+    except re.error:
+        return False

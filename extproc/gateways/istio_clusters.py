@@ -1,0 +1,72 @@
+"""Istio's clusters as they are for Envoy: what a DestinationRule says, and Istio's defaults."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from extproc.gateways.manifests import (
+    Manifests,
+    inner,
+    items_of,
+    made,
+    name_of,
+    namespace_of,
+    number_of,
+    seconds_of,
+    text_of,
+)
+from extproc.gateways.sources import LocatedMap, Place
+from extproc.gateways.type_names import HTTP_OPTIONS
+
+__all__ = ["cluster_of", "full_name"]
+
+# Istio 1.31's own.
+CONNECT_TIMEOUT: Final = "10s"
+NO_LIMIT: Final = 2**32 - 1
+
+
+def full_name(name: str, namespace: str) -> str:
+    """Return a Service's whole name, as Istio has it in its clusters'."""
+    return name if "." in name else f"{name}.{namespace}.svc.cluster.local"
+
+
+def cluster_of(name: str, manifests: Manifests, place: Place) -> LocatedMap:
+    """Return a cluster of Istio's, by its name: outbound|PORT|SUBSET|HOST."""
+    port, host = name.split("|", 2)[1], name.rpartition("|")[2]
+    rule = next(_rules_for(host, manifests), None)
+    policy = inner(rule, "spec", "trafficPolicy") if rule else LocatedMap(place)
+    tcp, http = inner(policy, "connectionPool", "tcp"), inner(policy, "connectionPool", "http")
+    limits = {
+        "max_connections": number_of(tcp, "maxConnections", NO_LIMIT),
+        "max_requests": number_of(http, "http2MaxRequests", NO_LIMIT),
+        "max_pending_requests": number_of(http, "http1MaxPendingRequests", NO_LIMIT),
+        "max_retries": number_of(http, "maxRetries", NO_LIMIT),
+    }
+    balancer = text_of(inner(policy, "loadBalancer"), "simple", "LEAST_REQUEST")
+    options = {"@type": HTTP_OPTIONS, "explicit_http_config": {"http2_protocol_options": {}}}
+    http2 = {HTTP_OPTIONS.rpartition("/")[2]: options} if _speaks_http2(host, port, manifests) else None
+    return made(
+        rule.place if rule else place,
+        name=name,
+        type="EDS",
+        connect_timeout=seconds_of(text_of(tcp, "connectTimeout", CONNECT_TIMEOUT), tcp.place),
+        lb_policy="LEAST_REQUEST" if balancer in ("LEAST_REQUEST", "LEAST_CONN", "UNSPECIFIED") else "ROUND_ROBIN",
+        circuit_breakers={"thresholds": [limits]},
+        typed_extension_protocol_options=http2,
+    )
+
+
+def _rules_for(host: str, manifests: Manifests) -> Iterator[LocatedMap]:
+    for each in manifests.of("DestinationRule"):
+        if full_name(text_of(inner(each, "spec"), "host"), namespace_of(each)) == host:
+            yield each
+
+
+def _speaks_http2(host: str, port: str, manifests: Manifests) -> bool:
+    """Whether a Service's port says so; of one that was not read, what it has to say is taken for said."""
+    for each in manifests.of("Service"):
+        if host.startswith(f"{name_of(each)}."):
+            for given in items_of(inner(each, "spec"), "ports"):
+                if text_of(given, "port") == port:
+                    protocol = text_of(given, "appProtocol") or text_of(given, "name")
+                    return protocol.startswith(("grpc", "http2", "kubernetes.io/h2c"))
+    return True

@@ -1,0 +1,111 @@
+"""`dualpool check envoy` on manifests of Istio and Envoy Gateway: ours have no trap, and those of others are found."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from extproc.cli.main import main
+from extproc.gateways.findings import look
+from extproc.gateways.inputs import read_gateways
+from extproc.gateways.router import Router
+from extproc.gateways.sources import read
+from tests.envoy.harness.gateway import FILES, load
+
+Change = Callable[[str], str]
+ROOT = FILES.parent
+# One gateway's manifests each.
+DEPLOYED = {
+    "istio": ["deploy/istio/*.yaml"],
+    "istio with the Gateway API": ["deploy/istio/gateway-api/*.yaml"],
+    "istio with InferencePools": ["deploy/istio/inference-pools/*.yaml"],
+    "envoy gateway": ["deploy/envoy-gateway/*.yaml", "deploy/envoy-gateway/patches/*.yaml"],
+}
+SERVICES = ROOT / "deploy/kubernetes/service.yaml"
+
+
+@pytest.mark.parametrize("name", DEPLOYED)
+def test_our_own_manifests_have_no_trap(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is in `deploy/` passes, together with the router's own Services."""
+    paths = [str(path) for pattern in DEPLOYED[name] for path in sorted(ROOT.glob(pattern))]
+    assert main(["check", "envoy", str(SERVICES), *paths]) == 0, capsys.readouterr().out
+
+
+def test_every_manifest_of_a_gateway_is_checked() -> None:
+    """No file of a gateway in `deploy/` is forgotten above."""
+    checked = {path for patterns in DEPLOYED.values() for each in patterns for path in ROOT.glob(each)}
+    folders = (ROOT / "deploy/istio", ROOT / "deploy/envoy-gateway")
+    assert {path for folder in folders for path in folder.rglob("*.yaml")} == checked
+
+
+def without(words: str) -> Change:
+    """Leave a line out, or a part of one."""
+    return lambda text: text.replace(words, "")
+
+
+MANIFESTS: list[tuple[str, str, Change, str]] = [
+    (
+        "istio",
+        "VirtualService",
+        lambda text: text.replace("      retries: {attempts: 0}\n---", "---"),
+        "retries-on-default-route",
+    ),
+    ("istio", "EnvoyFilter", without("failure_mode_allow: true"), "fail-closed"),
+    ("istio", "EnvoyFilter", without("- remove: x-token-budget-pool"), "spoofable-header"),
+    ("istio", "DestinationRule", without("connectTimeout: 1s"), "slow-connect"),
+    ("istio", "DestinationRule", without("http2MaxRequests: 16384"), "router-breakers-large"),
+    (
+        "istio with the Gateway API",
+        "EnvoyFilter",
+        without("retry_policy: {retry_on: none}"),
+        "retries-on-default-route",
+    ),
+    ("envoy gateway", "policy", without("failOpen: true"), "fail-closed"),
+    ("envoy gateway", "policy", without("    bufferLimit: 16Mi"), "buffer-below-body-cap"),
+    ("envoy gateway", "policy", without("    numAttemptsPerPriority: 1"), "repair-same-pool"),
+    ("envoy gateway", "policy", without("writableNamespaces: [dualpool]"), "namespace-dropped"),
+    ("envoy gateway", "policy", lambda text: text.replace("Buffered}", "Streamed}"), "streamed-without-flag"),
+    ("envoy gateway", "policy", without("request: {body: Buffered}"), "headers-skipped"),
+    ("envoy gateway", "policy", lambda text: text.replace("[x-token-budget-pool, ", "["), "spoofable-header"),
+    ("envoy gateway", "route", without("      timeouts: {request: 0s}"), "response-cut"),
+    ("envoy gateway", "route", lambda text: text.replace("value: short}", "value: small}"), "pool-without-route"),
+]
+
+
+@pytest.mark.parametrize(("gateway", "_", "change", "trap"), MANIFESTS)
+def test_traps_in_manifests(gateway: str, _: str, change: Change, trap: str) -> None:
+    """What bites in Envoy's words is found in those of Istio and Envoy Gateway, with file and line."""
+    paths = [path for pattern in DEPLOYED[gateway] for path in sorted(ROOT.glob(pattern))]
+    texts = {path.name: path.read_text("utf-8") for path in paths}
+    documents = [each for name, text in texts.items() for each in read(change(text), name)]
+    router = Router()
+    found = look(read_gateways(documents, router).gateways, router).found
+    assert {trap} <= {each.trap.name for each in found}
+    assert all(each.place.source in texts and each.place.line for each in found)
+
+
+def test_a_cluster_ip_is_known_by_its_service() -> None:
+    """A Service with a ClusterIP, read beside an Envoy that goes to its name, is one address for many servers."""
+    document = load("streamed")
+    host = "dualpool.dualpool.svc.cluster.local"
+    for each in document["static_resources"]["clusters"]:
+        if each["name"] == "dualpool":
+            address = each["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]["address"]
+            address["socket_address"]["address"] = host
+    service: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "dualpool", "namespace": "dualpool"},
+        "spec": {"ports": [{"port": 9002}]},
+    }
+
+    def found() -> set[str]:
+        texts = [json.dumps(document), json.dumps(service)]
+        router = Router()
+        documents = [each for text in texts for each in read(text, "file.json")]
+        return {each.trap.name for each in look(read_gateways(documents, router).gateways, router).found}
+
+    assert {"cluster-ip"} == found()
+    service["spec"]["clusterIP"] = "None"
+    assert set() == found()

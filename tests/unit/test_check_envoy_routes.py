@@ -1,0 +1,113 @@
+"""`dualpool check envoy` on routes: whose retries they have, and which of them are asked about at all."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from tests.envoy.harness.gateway import Document, cluster, connection_manager, ext_proc, load, route, virtual_host
+from tests.traps.bitten import BITTEN, bitten
+from tests.traps.finding import found_in, names_in
+
+RETRIES = {"retry_on": "5xx"}
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+def retries_of_the_host(document: Document) -> None:
+    """Say it for all routes at once; the short one has its own."""
+    virtual_host(document)["retry_policy"] = RETRIES
+
+
+def retries_of_the_cluster(document: Document) -> None:
+    """Say it where the requests go."""
+    kind = f"type.googleapis.com/{HTTP_OPTIONS}"
+    explicit: Document = {"http_protocol_options": {}}
+    options = {"@type": kind, "explicit_http_config": explicit, "retry_policy": RETRIES}
+    cluster(document, "pool_long")["typed_extension_protocol_options"] = {HTTP_OPTIONS: options}
+
+
+def retries_of_none(document: Document) -> None:
+    """Have a policy that says none, which is one."""
+    route(document, "long")["route"]["retry_policy"] = RETRIES | {"num_retries": 0}
+
+
+def small_bodies_that_are_not_waited_for(document: Document) -> None:
+    """Retry small bodies that may not have ended."""
+    del route(document, "small_body")["typed_per_filter_config"]
+
+
+def buffered_by_the_filter_and_streamed_by_the_route(document: Document) -> None:
+    """Have one route's own mode, and retries on it."""
+    ext_proc(document)["processing_mode"]["request_body_mode"] = "BUFFERED"
+    del ext_proc(document)["send_body_without_waiting_for_header_response"]
+    virtual_host(document)["request_body_buffer_limit"] = 32 << 20
+    runtime = route(document, "very_large_body")["match"]["runtime_fraction"]["default_value"]
+    runtime["numerator"] = 100
+    mode = ext_proc(document)["processing_mode"] | {"request_body_mode": "STREAMED"}
+    kind = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute"
+    overrides = {"@type": kind, "overrides": {"processing_mode": mode}}
+    long = route(document, "long")
+    long["typed_per_filter_config"] = {"envoy.filters.http.ext_proc": overrides}
+    long["route"]["retry_policy"] = RETRIES
+    ext_proc(document)["send_body_without_waiting_for_header_response"] = True
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        retries_of_the_host,
+        retries_of_the_cluster,
+        retries_of_none,
+        small_bodies_that_are_not_waited_for,
+        buffered_by_the_filter_and_streamed_by_the_route,
+    ],
+)
+def test_retries_are_found_wherever_they_are_said(change: Callable[[Document], None]) -> None:
+    """Host, cluster and route can give a request retries; whether they bite is the mode's, route by route."""
+    document = load("streamed")
+    change(document)
+    assert {"retries-on-default-route"} == names_in(document)
+
+
+@pytest.mark.parametrize("mode", ["buffered", "full-duplex"])
+def test_retries_are_no_trap_in_other_modes(mode: str) -> None:
+    """Where a body is whole or echoed, retries double nothing."""
+    document = load(mode)
+    BITTEN["retries-on-default-route"](document)
+    assert set() == names_in(document)
+
+
+def test_a_condition_that_envoy_does_not_know_is_none() -> None:
+    """What is merged over Istio's default to take it away is no trap."""
+    document = load("streamed")
+    route(document, "long")["route"]["retry_policy"] = {"retry_on": "none"}
+    assert set() == names_in(document)
+
+
+def test_a_filter_that_is_off_everywhere_is_told() -> None:
+    """A filter that no route switches on asks nobody, and would otherwise have no trap at all."""
+    document = load("streamed")
+    filters = connection_manager(document)["http_filters"]
+    next(each for each in filters if each["name"] == "envoy.filters.http.ext_proc")["disabled"] = True
+    assert {"pool-without-route"} == names_in(document)
+
+
+def test_one_limit_is_one_finding() -> None:
+    """A limit that holds for several routes is told once, for the route that requests arrive on."""
+    (finding,) = found_in(json.dumps(bitten("buffer-below-body-cap")))
+    assert '"long"' in finding.what
+
+
+def test_routes_that_are_not_asked_about_are_left_alone() -> None:
+    """Another host on the same gateway, with the filter off, may do as it likes."""
+    document = load("streamed")
+    off = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
+    action = {"cluster": "pool_long", "timeout": "1s", "retry_policy": RETRIES}
+    other = {
+        "name": "other",
+        "domains": ["other.example"],
+        "typed_per_filter_config": {"envoy.filters.http.ext_proc": off},
+        "routes": [{"match": {"prefix": "/"}, "route": action}],
+    }
+    connection_manager(document)["route_config"]["virtual_hosts"].append(other)
+    assert set() == names_in(document)
