@@ -1,4 +1,4 @@
-"""`dualpool check envoy` on manifests of Istio and Envoy Gateway: ours have no trap, and those of others are found."""
+"""`dualpool check envoy` on manifests of Istio and Envoy Gateway: ours have no trap, those that have are told."""
 
 import json
 from collections.abc import Callable
