@@ -1,11 +1,12 @@
 """Envoy Gateway's manifests: the policy with the router, the routes, and what they go to, in mode BUFFERED."""
 
+from dataclasses import replace
 from typing import Any, Final
 
 from extproc.core.placing.policy import Pool
 from extproc.gateways.render.comments import ENVOY_GATEWAY, ENVOY_GATEWAY_TOPS
-from extproc.gateways.render.numbers import Numbers
-from extproc.gateways.render.servers import HEALTH, IN_FLIGHT, REPAIRS, STREAMS
+from extproc.gateways.render.numbers import Mode, Numbers
+from extproc.gateways.render.servers import HEALTH, IN_FLIGHT, REPAIRS
 from extproc.gateways.render.tables import REFUSALS, RETRY_ON
 from extproc.gateways.render.text import documents_of
 
@@ -19,6 +20,7 @@ _NAMESPACE: Final = "dualpool"
 
 def render_envoy_gateway(numbers: Numbers) -> str:
     """Return the policies, Backends and HTTPRoutes, as YAML with comments."""
+    numbers = replace(numbers, mode=Mode.BUFFERED)
     smaller = numbers.smaller_pools
     documents = [
         _extension(numbers),
@@ -62,7 +64,7 @@ def _extension(numbers: Numbers) -> dict[str, Any]:
         "processingMode": {"request": {"body": "Buffered"}, "response": {"body": "Streamed"}},
         "metadata": {"writableNamespaces": [_NAMESPACE]},
         "backendSettings": {
-            "circuitBreaker": {"maxPendingRequests": STREAMS, "maxParallelRequests": STREAMS},
+            "circuitBreaker": {"maxPendingRequests": numbers.places, "maxParallelRequests": numbers.places},
             "timeout": {"tcp": {"connectTimeout": "250ms"}},
             "healthCheck": {"active": check},
         },

@@ -19,7 +19,7 @@ from extproc.gateways.render.chain import IDLE, head_limits, processor, strippin
 from extproc.gateways.render.comments import ISTIO, ISTIO_TOPS
 from extproc.gateways.render.envoy import plain
 from extproc.gateways.render.numbers import Numbers
-from extproc.gateways.render.servers import STREAMS, aggregate
+from extproc.gateways.render.servers import aggregate
 from extproc.gateways.render.tables import NO_LIMIT, repair
 from extproc.gateways.render.text import documents_of
 
@@ -36,7 +36,7 @@ _API: Final = "networking.istio.io/v1"
 
 def render_istio(numbers: Numbers) -> str:
     """Return an EnvoyFilter, a VirtualService and DestinationRules, as YAML with comments."""
-    rules = [_router_rule(), *map(_pool_rule, numbers.smaller_pools)]
+    rules = [_router_rule(numbers), *map(_pool_rule, numbers.smaller_pools)]
     documents = [_envoy_filter(numbers), _virtual_service(numbers), *rules]
     return documents_of([(each, ISTIO_TOPS[each["kind"]]) for each in documents], ISTIO)
 
@@ -137,8 +137,8 @@ def _virtual_service(numbers: Numbers) -> dict[str, Any]:
     }
 
 
-def _router_rule() -> dict[str, Any]:
-    limits = {"http1MaxPendingRequests": STREAMS, "http2MaxRequests": STREAMS}
+def _router_rule(numbers: Numbers) -> dict[str, Any]:
+    limits = {"http1MaxPendingRequests": numbers.places, "http2MaxRequests": numbers.places}
     policy = {"loadBalancer": {"simple": "LEAST_REQUEST"}, "connectionPool": {"http": limits}}
     return _rule(_NAME, f"{_NAME}.{NAMESPACE}.svc.cluster.local", policy)
 

@@ -18,6 +18,7 @@ BUSY_MS: Final = 350
 CERTAINLY_LONG: Final = 512
 # Of a prompt, for bodies that are short by their length alone; the other half of the budget is for output.
 BYTES_PER_TOKEN: Final = 4
+PLACES: Final = 16_384
 LARGEST_BUFFERED: Final = 32 * MIB
 
 
@@ -65,6 +66,11 @@ class Numbers:
         if self.mode is Mode.FULL_DUPLEX:
             return timedelta(seconds=30)
         return timedelta(milliseconds=self.configuration.exchange.deadline_ms + BUSY_MS)
+
+    @property
+    def places(self) -> int:
+        """How many requests may be with the router at once."""
+        return PLACES
 
     @property
     def buffer_bytes(self) -> int:

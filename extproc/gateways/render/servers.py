@@ -38,11 +38,10 @@ from envoy_data_plane.google.protobuf import Any
 from extproc.core.placing.policy import Pool
 from extproc.gateways.render.numbers import Mode, Numbers
 
-__all__ = ["HEALTH", "IN_FLIGHT", "REPAIRS", "STREAMS", "aggregate", "clusters"]
+__all__ = ["HEALTH", "IN_FLIGHT", "REPAIRS", "aggregate", "clusters"]
 
 POOL_PORTS_FROM: Final = 8001
 IN_FLIGHT: Final = 8_192
-STREAMS: Final = 16_384
 REPAIRS: Final = 1_024
 HEALTH: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
 _OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -91,7 +90,9 @@ def _router(numbers: Numbers) -> Cluster:
         max_outbound_frames=1_000_000 if full_duplex else None,
     )
     explicit = HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=http2)
-    limits = CircuitBreakersThresholds(max_connections=1_024, max_pending_requests=STREAMS, max_requests=STREAMS)
+    limits = CircuitBreakersThresholds(
+        max_connections=1_024, max_pending_requests=numbers.places, max_requests=numbers.places
+    )
     address = numbers.router_address
     panic = ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0.0))
     return Cluster(
