@@ -1,10 +1,13 @@
 """What the traps have to know of the router: its configuration, and what it reads and sets."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 
 from extproc.config.schema import Configuration
+from extproc.core.placing.pool import Pool
 
-__all__ = ["NAMESPACE", "Router"]
+__all__ = ["NAMESPACE", "Router", "pools_from"]
 
 NAMESPACE = "dualpool"
 """The dynamic metadata that the router sends."""
@@ -30,3 +33,16 @@ class Router:
         names = (":method", ":path", ":status", "content-type", "content-encoding", "x-envoy-attempt-count")
         tenant = self.configuration.tenant_header
         return (*names, tenant) if tenant else names
+
+
+def pools_from(pools: Sequence[Pool], pool: Pool) -> tuple[Pool, ...]:
+    """Return a pool, and those after it that may serve what it serves: where its refusals can be tried again."""
+    later = pools[pools.index(pool) + 1 :]
+    return (pool, *(each for each in later if _share_a_model(pool, each)))
+
+
+def _share_a_model(one: Pool, other: Pool) -> bool:
+    """Whether a model may be served by both; a pool that names none serves all, or what its servers say."""
+    if not one.models or not other.models:
+        return True
+    return any(fnmatchcase(a, b) or fnmatchcase(b, a) for a in one.models for b in other.models)

@@ -118,6 +118,32 @@ def test_settings_are_in_what_is_rendered() -> None:
     assert "x-token-budget" not in text
 
 
+MODELS = """
+pools:
+  - {name: a-short, max_budget_tokens: 8192, models: [model-a, "model-a-*"]}
+  - {name: b-short, max_budget_tokens: 8192, models: [model-b]}
+  - {name: b-long, max_budget_tokens: 65536, models: [model-b]}
+  - {name: a-long, max_budget_tokens: 131072, models: ["model-a*"]}
+"""
+
+
+def test_a_refusal_is_tried_again_where_its_model_is_served() -> None:
+    """With pools of several models, each falls back to those of its own; the largest of a model to none."""
+    configuration = parse(MODELS)
+    router = Router(configuration)
+    for render in (render_envoy, render_istio, render_envoy_gateway):
+        text = render(Numbers(configuration))
+        gateways = read_gateways(read(text, "file.yaml"), router).gateways
+        assert {each.trap.name for each in look(gateways, router).found} <= {"head-limits"}
+    envoy = render_envoy(Numbers(configuration))
+    for said in ("cluster: a-short_then_a-long", "cluster: b-short_then_b-long", "cluster: pool_b-long"):
+        assert said in envoy, said
+    assert "b-long_then" not in envoy
+    # Its length says nothing of a body's model.
+    assert "small_body" not in envoy
+    assert "vllm serve model-b --max-model-len 65536" in render_vllm(configuration)
+
+
 @pytest.mark.parametrize("mode", Mode)
 def test_every_choice_is_explained(mode: Mode) -> None:
     """There is a comment above what somebody would ask about."""

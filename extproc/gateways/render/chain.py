@@ -1,5 +1,6 @@
 """Envoy's connection manager and its filters, as its own message types."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Final
 
@@ -77,17 +78,17 @@ def connection_manager(numbers: Numbers) -> HttpConnectionManager:
         common_http_protocol_options=HttpProtocolOptions(max_headers_count=200),
         early_header_mutation_extensions=[stripping(numbers)],
         route_config=route_table(numbers),
-        http_filters=[
-            HttpFilter(
-                name=BUFFER,
-                disabled=True,
-                typed_config=Any.pack(Buffer(max_request_bytes=numbers.small_body_bytes)),
-            ),
-            HttpFilter(name=EXT_PROC, typed_config=Any.pack(processor(numbers, "dualpool"))),
-            HttpFilter(name="envoy.filters.http.router", typed_config=Any.pack(Router())),
-        ],
+        http_filters=[*_filters(numbers)],
         access_log=[_access_log()],
     )
+
+
+def _filters(numbers: Numbers) -> Iterator[HttpFilter]:
+    if numbers.has_small_bodies:
+        whole = Any.pack(Buffer(max_request_bytes=numbers.small_body_bytes))
+        yield HttpFilter(name=BUFFER, disabled=True, typed_config=whole)
+    yield HttpFilter(name=EXT_PROC, typed_config=Any.pack(processor(numbers, "dualpool")))
+    yield HttpFilter(name="envoy.filters.http.router", typed_config=Any.pack(Router()))
 
 
 def head_limits() -> HttpConnectionManager:

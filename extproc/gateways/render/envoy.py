@@ -38,7 +38,9 @@ def plain(message: betterproto2.Message) -> dict[str, Any]:
 
 
 def _bootstrap(numbers: Numbers) -> Bootstrap:
-    defaults = {"dualpool.bypass_percent": numbers.by_passed_percent, "dualpool.small_bodies_percent": 0}
+    defaults = {"dualpool.bypass_percent": numbers.by_passed_percent}
+    if numbers.has_small_bodies:
+        defaults["dualpool.small_bodies_percent"] = 0
     layers = [
         RuntimeLayer(name="defaults", static_layer=Struct.from_dict(defaults)),
         RuntimeLayer(name="admin", admin_layer=RuntimeLayerAdminLayer()),

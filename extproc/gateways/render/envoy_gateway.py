@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any, Final
 
-from extproc.core.placing.policy import Pool
+from extproc.core.placing.pool import Pool
 from extproc.gateways.render.comments import ENVOY_GATEWAY, ENVOY_GATEWAY_TOPS
 from extproc.gateways.render.numbers import Mode, Numbers
 from extproc.gateways.render.servers import HEALTH, IN_FLIGHT, REPAIRS
@@ -25,10 +25,13 @@ def render_envoy_gateway(numbers: Numbers) -> str:
     documents = [
         _extension(numbers),
         _client(numbers),
-        *(_traffic(f"llm-{pool.name}", [f"llm-{pool.name}"], repaired=True) for pool in smaller),
+        *(
+            _traffic(f"llm-{each.name}", [f"llm-{each.name}"], repaired=numbers.is_repaired(each))
+            for each in smaller
+        ),
         _traffic("llm", ["llm", "llm-very-large-body", "llm-upgrade"], repaired=False),
         *map(_backend, numbers.configuration.pools),
-        _backend(numbers.default_pool, fallback=True),
+        *(_backend(each, fallback=True) for each in _fallbacks(numbers)),
         *_routes(numbers),
     ]
     return documents_of([(each, ENVOY_GATEWAY_TOPS[each["kind"]]) for each in documents], ENVOY_GATEWAY)
@@ -107,6 +110,15 @@ def _backend(pool: Pool, *, fallback: bool = False) -> dict[str, Any]:
     return _object("Backend", f"vllm-{pool.name}", spec)
 
 
+def _last(numbers: Numbers, pool: Pool) -> Pool:
+    """Return the pool that takes what another refuses: the largest, as there is one level of fallback only."""
+    return numbers.next_pools(pool)[-1]
+
+
+def _fallbacks(numbers: Numbers) -> list[Pool]:
+    return list(dict.fromkeys(_last(numbers, each) for each in numbers.smaller_pools if numbers.is_repaired(each)))
+
+
 def _routes(numbers: Numbers) -> list[dict[str, Any]]:
     default = f"vllm-{numbers.default_pool.name}"
     # Bodies that say that they have as many digits as the buffer limit, a few of which would still have fitted.
@@ -116,7 +128,10 @@ def _routes(numbers: Numbers) -> list[dict[str, Any]]:
     pools = [
         _route(
             f"llm-{pool.name}",
-            [f"vllm-{pool.name}", f"{default}-fallback"],
+            [
+                f"vllm-{pool.name}",
+                *([f"vllm-{_last(numbers, pool).name}-fallback"] if numbers.is_repaired(pool) else []),
+            ],
             {"name": numbers.set_headers[0], "value": pool.name},
         )
         for pool in numbers.smaller_pools

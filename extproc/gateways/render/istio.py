@@ -6,7 +6,7 @@ Patches are of the same messages as a bootstrap of our own, so that what is merg
 from typing import Any, Final
 
 from envoy_data_plane.envoy.config.listener.v3 import Listener
-from envoy_data_plane.envoy.config.route.v3 import Route, RouteAction
+from envoy_data_plane.envoy.config.route.v3 import RetryPolicy, Route, RouteAction
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import ExtProcOverrides, ExtProcPerRoute
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
     HttpConnectionManager,
@@ -14,7 +14,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 )
 from envoy_data_plane.google.protobuf import Any as Packed
 
-from extproc.core.placing.policy import Pool
+from extproc.core.placing.pool import Pool
 from extproc.gateways.render.chain import IDLE, head_limits, processor, stripping
 from extproc.gateways.render.comments import ISTIO, ISTIO_TOPS
 from extproc.gateways.render.envoy import plain
@@ -48,7 +48,7 @@ def host_of(pool: Pool) -> str:
 
 def _envoy_filter(numbers: Numbers) -> dict[str, Any]:
     patches = [*_listener_patches(numbers), _manager_patch(numbers), _filter_patch(numbers)]
-    patches += [_cluster_patch(numbers, pool) for pool in numbers.smaller_pools]
+    patches += [_cluster_patch(numbers, pool) for pool in numbers.smaller_pools if numbers.is_repaired(pool)]
     patches += [_route_patch(pool.name, _repaired(numbers, pool)) for pool in numbers.smaller_pools]
     patches.append(_route_patch(numbers.default_pool.name, RouteAction(timeout=NO_LIMIT, idle_timeout=IDLE)))
     patches.append(_patch("VIRTUAL_HOST", {}, "MERGE", {"include_attempt_count_in_response": True}))
@@ -102,6 +102,9 @@ def _cluster_patch(numbers: Numbers, pool: Pool) -> dict[str, Any]:
 
 
 def _repaired(numbers: Numbers, pool: Pool) -> RouteAction:
+    if not numbers.is_repaired(pool):
+        # No policy would leave Istio's own; a condition that Envoy does not know is none at all.
+        return RouteAction(timeout=NO_LIMIT, idle_timeout=IDLE, retry_policy=RetryPolicy(retry_on="none"))
     cluster = numbers.repaired_cluster_of(pool)
     return RouteAction(cluster=cluster, timeout=NO_LIMIT, idle_timeout=IDLE, retry_policy=repair())
 

@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import Final
 
 from extproc.config.schema import Configuration
-from extproc.core.placing.policy import Pool
+from extproc.core.placing.pool import Pool
+from extproc.gateways.router import pools_from
 
 __all__ = ["Mode", "Numbers"]
 
@@ -49,15 +50,20 @@ class Numbers:
 
     def next_pools(self, pool: Pool) -> tuple[Pool, ...]:
         """Return a pool, and those that its refusals are retried on, one after the other."""
-        pools = self.configuration.pools
-        return pools[pools.index(pool) :]
+        return pools_from(self.configuration.pools, pool)
+
+    def is_repaired(self, pool: Pool) -> bool:
+        """Whether another pool may take what this one refuses; not where it is the largest of its models."""
+        return len(self.next_pools(pool)) > 1
 
     def cluster_of(self, pool: Pool) -> str:
         """Return the name of a pool's cluster."""
         return f"pool_{pool.name}"
 
     def repaired_cluster_of(self, pool: Pool) -> str:
-        """Return the name of the cluster of a pool and those after it."""
+        """Return the name of the cluster of a pool and those after it; the pool's own where there is none."""
+        if not self.is_repaired(pool):
+            return self.cluster_of(pool)
         return "_then_".join(each.name for each in self.next_pools(pool))
 
     @property
@@ -94,6 +100,11 @@ class Numbers:
     def by_passed_percent(self) -> int:
         """Of those: none, where the router decides them early; all, where they would be refused."""
         return 100 if self.mode is Mode.BUFFERED else 0
+
+    @property
+    def has_small_bodies(self) -> bool:
+        """Whether a length can say where a body goes: not where it depends on the model."""
+        return not any(pool.models for pool in self.configuration.pools)
 
     @property
     def small_body_bytes(self) -> int:

@@ -35,7 +35,7 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 from envoy_data_plane.envoy.type.v3 import Percent
 from envoy_data_plane.google.protobuf import Any
 
-from extproc.core.placing.policy import Pool
+from extproc.core.placing.pool import Pool
 from extproc.gateways.render.numbers import Mode, Numbers
 
 __all__ = ["HEALTH", "IN_FLIGHT", "REPAIRS", "aggregate", "clusters"]
@@ -50,7 +50,7 @@ _OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 def clusters(numbers: Numbers) -> list[Cluster]:
     """Return all clusters: pools, pools with those after them, the router."""
     pools = [_pool(numbers, each, at) for at, each in enumerate(numbers.configuration.pools)]
-    repaired = [aggregate(numbers, each) for each in numbers.smaller_pools]
+    repaired = [aggregate(numbers, each) for each in numbers.smaller_pools if numbers.is_repaired(each)]
     return [*pools, *repaired, _router(numbers)]
 
 

@@ -22,7 +22,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 from envoy_data_plane.envoy.type.v3 import FractionalPercent, Int64Range
 from envoy_data_plane.google.protobuf import Any
 
-from extproc.core.placing.policy import Pool
+from extproc.core.placing.pool import Pool
 from extproc.gateways.render.numbers import Mode, Numbers
 
 __all__ = ["BUFFER", "EXT_PROC", "NO_LIMIT", "REFUSALS", "RETRY_ON", "repair", "route_table"]
@@ -59,7 +59,7 @@ def route_table(numbers: Numbers) -> RouteConfiguration:
         domains=["*"],
         include_attempt_count_in_response=True,
         request_body_buffer_limit=numbers.body_bytes if numbers.mode is Mode.BUFFERED else None,
-        routes=[*routes, _small(numbers), _default(numbers)],
+        routes=[*routes, *([_small(numbers)] if numbers.has_small_bodies else []), _default(numbers)],
     )
     return RouteConfiguration(name="pools", virtual_hosts=[host])
 
@@ -120,7 +120,8 @@ def _to_default(numbers: Numbers) -> RouteAction:
 
 
 def _repaired(numbers: Numbers, pool: Pool) -> RouteAction:
-    return RouteAction(cluster=numbers.repaired_cluster_of(pool), timeout=NO_LIMIT, retry_policy=repair())
+    policy = repair() if numbers.is_repaired(pool) else None
+    return RouteAction(cluster=numbers.repaired_cluster_of(pool), timeout=NO_LIMIT, retry_policy=policy)
 
 
 def _percent(numerator: int, key: str) -> RuntimeFractionalPercent:

@@ -6,7 +6,8 @@ has to know of it, too.
 """
 
 from extproc.config.schema import Configuration
-from extproc.core.placing.policy import Pool
+from extproc.core.placing.pool import Pool
+from extproc.gateways.router import pools_from
 
 __all__ = ["render_vllm"]
 
@@ -17,23 +18,25 @@ MOST_SEQUENCES = 1_024
 
 def render_vllm(configuration: Configuration) -> str:
     """Return a command for each pool, smallest first."""
-    return "\n".join(_command(pool, default=pool is configuration.pools[-1]) for pool in configuration.pools)
+    pools = configuration.pools
+    return "\n".join(_command(pool, largest=len(pools_from(pools, pool)) == 1) for pool in pools)
 
 
-def _command(pool: Pool, *, default: bool) -> str:
+def _command(pool: Pool, *, largest: bool) -> str:
     sequences = min(MOST_SEQUENCES, max(1, TOKENS_IN_FLIGHT // pool.max_budget_tokens))
-    lines = [f"# {pool.name}: budgets up to {pool.max_budget_tokens:,} tokens{_room(pool, default=default)}"]
-    if not default:
+    lines = [f"# {pool.name}: budgets up to {pool.max_budget_tokens:,} tokens{_room(pool, largest=largest)}"]
+    if not largest:
         lines.append("# --max-num-seqs: as many as fit the cache that holds the largest pool's; measure yours.")
+    model = next((name for name in pool.models if not set(name) & set("*?[")), "MODEL")
     flags = f"--max-model-len {pool.context_tokens} --max-num-seqs {sequences}"
-    return "\n".join([*lines, f"vllm serve MODEL {flags} --port 8000", ""])
+    return "\n".join([*lines, f"vllm serve {model} {flags} --port 8000", ""])
 
 
-def _room(pool: Pool, *, default: bool) -> str:
+def _room(pool: Pool, *, largest: bool) -> str:
     room = pool.context_tokens - pool.max_budget_tokens
     if room:
         return f", and head-room of {room:,} for what an estimate is wrong by"
-    if default:
+    if largest:
         return ""
     recommended = pool.max_budget_tokens * 5 // 4
     return f"; no head-room (recommended: max_model_len: {recommended}, here and in the router's pools)"

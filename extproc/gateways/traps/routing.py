@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from extproc.gateways.model import Gateway, Host, Kind, Route
-from extproc.gateways.router import Router
+from extproc.gateways.router import Router, pools_from
 from extproc.gateways.traps.trap import Hit, Severity, Trap
 
 __all__ = ["TRAPS", "default_routes", "pool_routes"]
@@ -92,11 +92,22 @@ def _repair_missing(gateway: Gateway, router: Router) -> Iterator[Hit]:
     if _picker_chooses(gateway):
         return
     for route in pool_routes(gateway, router):
+        if _is_largest_of_its_models(route, router):
+            continue
         retry = gateway.retry(route)
         if retry is None or "retriable-status-codes" not in retry.conditions or 400 not in retry.statuses:  # noqa: PLR2004  (the status)
             yield Hit(route.place, f'route "{route.name}" does not try a refusal (400) again')
         elif len(gateway.priorities(route)) < 2:  # noqa: PLR2004  (short, then long)
             yield Hit(route.place, f'route "{route.name}" tries a refusal again, but has one pool only')
+
+
+def _is_largest_of_its_models(route: Route, router: Router) -> bool:
+    """Whether no pool after this route's serves what it serves: its refusals are the last word."""
+    match = route.header(router.sets[0])
+    pools = router.configuration.pools
+    return any(
+        match is not None and match.exact == pool.name and len(pools_from(pools, pool)) == 1 for pool in pools
+    )
 
 
 def _repair_same_pool(gateway: Gateway, router: Router) -> Iterator[Hit]:
@@ -170,7 +181,7 @@ TRAPS: Final = (
         "repair-missing",
         Severity.WARNING,
         "What a smaller pool refuses because its prompt was under-counted is the client's error, and so is each "
-        "request that finds that pool down.",
+        "request that finds that pool down. (A pool that is the largest of its models has the last word.)",
         "On the pool's route retry once on retriable-status-codes (400, 404, 413, 422, 503), connect-failure, "
         "refused-stream and reset, with the next pool as the second priority (an aggregate cluster; in Envoy "
         "Gateway a Backend with fallback: true).",
