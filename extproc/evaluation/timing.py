@@ -18,7 +18,6 @@ __all__ = ["Timing", "time_estimator"]
 SMALL_BYTES = 4 * 1024
 LARGE_BYTES = 1024 * 1024
 BATCHES = 20
-DOUBLE_BYTES = 8
 LESSONS = 300  # enough that solving has become rare
 
 
@@ -51,9 +50,9 @@ def time_estimator(text: bytes) -> Timing:
 
 
 def _state_bytes(state: LearnedState) -> int:
-    """Return the bytes of the sums of one model, as doubles."""
+    """Return the bytes of the sums of one model."""
     model = state.models[0]
-    return DOUBLE_BYTES * sum(map(len, (model.sums_a, model.sums_b, model.scale_a, model.scale_b)))
+    return sum(map(len, (model.sums_a, model.sums_b, model.scale_a, model.scale_b)))
 
 
 def _median_us(call: Callable[[], object], count: int) -> float:

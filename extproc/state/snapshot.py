@@ -1,22 +1,24 @@
-"""What was learned, as the protobuf message of `protos/` and its JSON form, and back."""
+"""What was learned, as the protobuf messages of `protos/` and their JSON form, and back."""
 
-from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf import json_format
+from google.protobuf.message import DecodeError, Message
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState, ModelState, OutputState
 from extproc.state.pb import state_pb2
 
-__all__ = ["from_json", "to_json"]
+__all__ = ["VERSION", "from_bytes", "from_json", "from_message", "to_bytes", "to_json", "to_message"]
+
+VERSION: Final = 1
 
 
 def to_json(state: LearnedState) -> str:
-    """Return the JSON form of a state, with the field names of the .proto."""
+    """Return the JSON form of a state, with the field names of the .proto; rows of numbers are in base64."""
     return json_format.MessageToJson(
-        _to_message(state), preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        to_message(state), preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
 
 
@@ -29,55 +31,84 @@ def from_json(text: str | bytes) -> LearnedState:
         message = json_format.Parse(text, state_pb2.LearnedState(), ignore_unknown_fields=True)
     except (json_format.ParseError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"learned state: {error}") from error
-    return _from_message(message)
+    return from_message(message)
 
 
-def _to_message(state: LearnedState) -> state_pb2.LearnedState:
-    return state_pb2.LearnedState(
-        estimator_kind=state.estimator_kind,
-        categories=[
-            state_pb2.CategoryState(model=row.category.model, key=row.category.key, **_same_fields(row, _CATEGORY))
-            for row in state.categories
-        ],
-        features=state.features,
-        models=[state_pb2.ModelState(**_same_fields(row, _MODEL)) for row in state.models],
-        outputs=[
-            state_pb2.OutputState(model=row.category.model, key=row.category.key, ended=row.ended, cut=row.cut)
-            for row in state.outputs
-        ],
-    )
+def to_bytes(state: LearnedState) -> bytes:
+    """Return a state as protobuf."""
+    return to_message(state).SerializeToString()
 
 
-def _from_message(message: state_pb2.LearnedState) -> LearnedState:
+def from_bytes(data: bytes) -> LearnedState:
+    """Read a state from protobuf. Raises ConfigurationError for anything that is none."""
+    try:
+        return from_message(state_pb2.LearnedState.FromString(data))
+    except DecodeError as error:
+        raise ConfigurationError(f"learned state: {error}") from error
+
+
+def to_message(state: LearnedState, old: state_pb2.LearnedState | None = None) -> state_pb2.LearnedState:
+    """Return a state as a message; what the rows of `old` hold beyond what this version knows is carried over."""
+    message = state_pb2.LearnedState()
+    if old is not None:
+        message.CopyFrom(old)
+        for name in ("categories", "features", "models", "outputs"):
+            message.ClearField(name)
+    message.estimator_kind = state.estimator_kind
+    message.version = VERSION
+    message.features.extend(state.features)
+    _add_rows(message.categories, state.categories, _CATEGORY, () if old is None else old.categories)
+    _add_rows(message.models, state.models, _MODEL, () if old is None else old.models)
+    _add_rows(message.outputs, state.outputs, _OUTPUT, () if old is None else old.outputs)
+    return message
+
+
+def from_message(message: state_pb2.LearnedState) -> LearnedState:
+    """Return what a message says. Raises ConfigurationError for one of a version that is not known yet."""
+    if message.version > VERSION:
+        raise ConfigurationError(f"learned state is of version {message.version}; this router knows {VERSION}")
     return LearnedState(
         message.estimator_kind,
         tuple(
-            CategoryState(CategoryKey(row.model, row.key), **_same_fields(row, _CATEGORY))
+            CategoryState(
+                CategoryKey(row.model, row.key),
+                row.bytes_per_token,
+                row.deviation,
+                row.observations,
+                row.residual,
+                row.spread,
+                row.weight,
+            )
             for row in message.categories
         ),
         tuple(message.features),
+        tuple(ModelState(**{name: getattr(row, name) for name in _MODEL}) for row in message.models),
         tuple(
-            ModelState(
-                sums_a=tuple(row.sums_a),
-                sums_b=tuple(row.sums_b),
-                scale_a=tuple(row.scale_a),
-                scale_b=tuple(row.scale_b),
-                **_same_fields(row, _NUMBERS),
-            )
-            for row in message.models
-        ),
-        tuple(
-            OutputState(CategoryKey(row.model, row.key), tuple(row.ended), tuple(row.cut))
+            OutputState(CategoryKey(row.model, row.key), row.ended, row.cut, row.observations)
             for row in message.outputs
         ),
     )
 
 
-def _same_fields(row: object, names: Sequence[str]) -> dict[str, Any]:
-    """Return the fields whose name and value are the same on both sides."""
-    return {name: getattr(row, name) for name in names}
+def _add_rows(rows: Any, states: Any, names: tuple[str, ...], old: Any) -> None:  # noqa: ANN401  (rows of any kind)
+    """Add the rows of one kind; an old row of the same name lends what is not known of it here."""
+    before: dict[object, Message] = {_name(row): row for row in old}
+    for state in states:
+        row = rows.add()
+        if "model" not in names:
+            row.model, row.key = state.category.model, state.category.key
+        if before and (old_row := before.get(getattr(state, "category", None) or state.model)):
+            row.CopyFrom(old_row)
+        for name in names:
+            setattr(row, name, getattr(state, name))
 
 
-_CATEGORY = ("bytes_per_token", "deviation", "observations", "residual", "spread")
-_MODEL = tuple(field.name for field in fields(ModelState))
-_NUMBERS = tuple(name for name in _MODEL if not name.startswith(("sums", "scale")))
+def _name(row: Any) -> object:  # noqa: ANN401  (a row of any kind)
+    return CategoryKey(row.model, row.key) if hasattr(row, "key") else row.model
+
+
+def _names_of(dataclass: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(dataclass) if field.name != "category")
+
+
+_CATEGORY, _MODEL, _OUTPUT = _names_of(CategoryState), _names_of(ModelState), _names_of(OutputState)

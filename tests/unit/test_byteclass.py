@@ -14,6 +14,7 @@ from extproc.core.estimator import make_estimator
 from extproc.core.estimator.bound import AdaptiveBound
 from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.features import FEATURE_NAMES, features, structure_tokens
+from extproc.core.estimator.packing import DOUBLE_BYTES, packed
 from extproc.core.estimator.protocol import Source
 from extproc.core.estimator.scale import SCALE_FACTORS
 from extproc.core.estimator.settings import ByteClassSettings, EstimatorSettings
@@ -232,7 +233,7 @@ def test_state_round_trips_exactly() -> None:
 
 @pytest.mark.parametrize(
     "broken",
-    [{"q": float("nan")}, {"spread": float("inf")}, {"residual": float("-inf")}, {"sums_b": (float("nan"),)}],
+    [{"q": float("nan")}, {"spread": float("inf")}, {"residual": float("-inf")}, {"sums_b": b""}],
 )
 def test_state_with_numbers_that_are_none_is_refused_as_a_whole(broken: dict[str, object]) -> None:
     """A state with NaN or infinity in it changes nothing of the estimator that should load it."""
@@ -240,7 +241,7 @@ def test_state_with_numbers_that_are_none_is_refused_as_a_whole(broken: dict[str
     teach(one, 20)
     state = one.state()
     if "sums_b" in broken:
-        broken = {"sums_b": (float("nan"), *state.models[0].sums_b[1:])}
+        broken = {"sums_b": packed([float("nan")]) + state.models[0].sums_b[DOUBLE_BYTES:]}
     with pytest.raises(ConfigurationError, match="finite"):
         other.load(replace(state, models=(replace(state.models[0], **broken),)))  # type: ignore[arg-type]
     assert ByteClassEstimator(EstimatorSettings()).state() == other.state()
@@ -278,7 +279,7 @@ def test_state_of_another_size_is_refused(which: str, more: int) -> None:
     state = one.state()
     (model,) = state.models
     sums = {"sums_a": model.sums_a, "sums_b": model.sums_b}
-    sums[which] = (*sums[which], 1.0) if more > 0 else sums[which][:-1]
+    sums[which] = sums[which] + packed([1.0]) if more > 0 else sums[which][:-DOUBLE_BYTES]
     with pytest.raises(
         ConfigurationError, match=f"learned sums of model 'm' are not over {len(FEATURE_NAMES)} features"
     ):

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.ema import EmaEstimator
 from extproc.core.estimator.output_lengths import BINS
+from extproc.core.estimator.packing import packed
 from extproc.core.estimator.protocol import (
     CategoryKey,
     CategoryState,
@@ -227,7 +228,7 @@ def test_a_ratio_that_no_text_has_is_not_loaded(ratio: float, deviation: float) 
     estimator = EmaEstimator(EstimatorSettings(kind="ema"))
     good = CategoryState(CategoryKey("m", "good"), 4.0, 1.0, 5)
     broken = CategoryState(CategoryKey("m", "bad"), ratio, deviation, 5)
-    outputs = (OutputState(CategoryKey("m", ""), (1.0,) * BINS, (0.0,) * BINS),)
+    outputs = (OutputState(CategoryKey("m", ""), packed([1.0] * BINS), packed([0.0] * BINS)),)
     with pytest.raises(ConfigurationError, match="'bad'"):
         estimator.load(LearnedState("ema", (good, broken), outputs=outputs))
     assert LearnedState("ema") == estimator.state()

@@ -10,6 +10,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.output_lengths import BINS, OutputLengths
+from extproc.core.estimator.packing import packed
 from extproc.core.estimator.protocol import CategoryKey, OutputState
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.facts import Api, RequestFacts
@@ -137,9 +138,9 @@ NONE = (0.0,) * BINS
 @pytest.mark.parametrize("which", ["ended", "cut"])
 def test_counts_that_are_none_are_not_loaded(counts: tuple[float, ...], which: str) -> None:
     """Negative and infinite counts are refused, and of such a state nothing is taken over."""
-    good = OutputState(CategoryKey("m", ""), (1.0,) * BINS, (1.0,) * BINS)
+    good = OutputState(CategoryKey("m", ""), packed(np.ones(BINS)), packed(np.ones(BINS)))
     ended, cut = (counts, NONE) if which == "ended" else (NONE, counts)
-    broken = OutputState(CATEGORY, ended, cut)
+    broken = OutputState(CATEGORY, packed(ended), packed(cut))
     learned = OutputLengths(EstimatorSettings())
     with pytest.raises(ConfigurationError, match="of model 'm' are no counts"):
         learned.load((good, broken))
@@ -152,13 +153,13 @@ def test_counts_that_are_none_are_not_loaded(counts: tuple[float, ...], which: s
 def test_counts_in_other_bins_are_not_loaded(ended: tuple[float, ...], cut: tuple[float, ...]) -> None:
     """Either of the two counts in more or fewer bins is refused."""
     with pytest.raises(ConfigurationError, match="bins"):
-        OutputLengths(EstimatorSettings()).load((OutputState(CATEGORY, ended, cut),))
+        OutputLengths(EstimatorSettings()).load((OutputState(CATEGORY, packed(ended), packed(cut)),))
 
 
 def test_a_loaded_model_without_responses_is_as_new() -> None:
     """Counts that are all zero leave the default."""
     learned = OutputLengths(EstimatorSettings())
-    learned.load((OutputState(CategoryKey("m", ""), NONE, NONE),))
+    learned.load((OutputState(CategoryKey("m", ""), packed(NONE), packed(NONE)),))
     assert 1_024 == learned.expected(CATEGORY)
 
 
@@ -176,7 +177,7 @@ def test_state_round_trips() -> None:
     assert other.state() == learned.state()
     assert other.expected(CATEGORY) == learned.expected(CATEGORY)
     with pytest.raises(ConfigurationError, match="bins"):
-        other.load((type(learned.state()[0])(CATEGORY, (1.0,), (1.0,)),))
+        other.load((OutputState(CATEGORY, packed([1.0]), packed([1.0])),))
 
 
 @pytest.mark.parametrize("limit", [16, 100])

@@ -44,6 +44,7 @@ from math import exp, log
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.belief import Belief, believe
 from extproc.core.estimator.categories import CappedMap
+from extproc.core.estimator.change import Change, ModelChange, RowChange
 from extproc.core.estimator.evidence import Evidence
 from extproc.core.estimator.features import FEATURE_NAMES, Features, features
 from extproc.core.estimator.output_lengths import OutputLengths
@@ -175,7 +176,7 @@ class ByteClassEstimator:
         if state.features != FEATURE_NAMES:
             raise ConfigurationError(f"learned state is over {len(state.features)} other features")
         for category in state.categories:
-            need_finite(category.category.model, (category.residual, category.spread, category.bytes_per_token))
+            need_finite(category.category.model, category.residual, category.spread, category.bytes_per_token)
         models = [(row, self._new_model(row.model)) for row in state.models]
         for row, model in models:
             model.load(row)
@@ -186,10 +187,50 @@ class ByteClassEstimator:
             residual = Residual(
                 category.residual, category.spread, category.bytes_per_token, category.observations
             )
-            if category.category.model:
+            if category.category.key:
                 self._residuals.put(category.category, residual)
-            else:
+            elif not category.category.model:
                 self._all_models = residual
+
+    def shift(self, change: Change) -> Change:
+        """Add what others have learned; return what of it could not be, because its row is another by now."""
+        return Change(
+            tuple(row for row in change.models if not self._shift_model(row)),
+            tuple(row for row in change.categories if not self._shift_residual(row)),
+            tuple(row for row in change.outputs if not self._outputs.shift(row)),
+        )
+
+    def _shift_model(self, change: ModelChange) -> bool:
+        model = self._models.get(change.model)
+        if model is None:
+            if change.since or len(self._models) >= self._settings.max_models:
+                return False
+            model = self._new_model(change.model)
+            self._models.put(change.model, model)
+            model.generation = change.from_generation
+        if model.generation != change.from_generation or model.prices.responses < change.since:
+            return False
+        model.shift(change)
+        return True
+
+    def _shift_residual(self, change: RowChange) -> bool:
+        residual = self._residual_to_shift(change)
+        if residual is None or residual.responses < change.since:
+            return False
+        bytes_per_token, _, mean, variance = change.values.tolist()
+        residual.shift(mean, variance, bytes_per_token, change.responses, change.since)
+        return True
+
+    def _residual_to_shift(self, change: RowChange) -> Residual | None:
+        key = change.key
+        if not key.key:  # a model's, or that of all models
+            model = self._models.get(key.model)
+            return self._all_models if not key.model else None if model is None else model.residual
+        residual = self._residuals.get(key)
+        if residual is None and not change.since and len(self._residuals) < self._settings.max_categories:
+            residual = Residual(spread=0.0)
+            self._residuals.put(key, residual)
+        return residual
 
     def _learn(
         self, category: CategoryKey, x: Features, text_bytes: int, actual: int

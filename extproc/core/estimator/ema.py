@@ -23,6 +23,7 @@ from math import inf
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.categories import CappedMap
+from extproc.core.estimator.change import Change, RowChange
 from extproc.core.estimator.evidence import MAX_BYTES_PER_TOKEN, Evidence
 from extproc.core.estimator.output_lengths import OutputLengths
 from extproc.core.estimator.protocol import (
@@ -143,6 +144,30 @@ class EmaEstimator:
         self._outputs.load(state.outputs)
         for row in state.categories:
             self._ratios.put(row.category, Ratio(row.bytes_per_token, row.deviation, row.observations))
+
+    def shift(self, change: Change) -> Change:
+        """Add what others have learned; return what of it could not be, because its row is another by now."""
+        return Change(
+            change.models,
+            tuple(row for row in change.categories if not self._shift_ratio(row)),
+            tuple(row for row in change.outputs if not self._outputs.shift(row)),
+        )
+
+    def _shift_ratio(self, change: RowChange) -> bool:
+        ratio = self._ratios.get(change.key)
+        if ratio is None:
+            if change.since or len(self._ratios) >= self._settings.max_categories:
+                return False
+            ratio = Ratio(0.0)
+            self._ratios.put(change.key, ratio)
+        elif ratio.observations < change.since:
+            return False
+        mean, deviation, _, _ = change.values.tolist()
+        kept = self._ema.decay ** (ratio.observations - change.since)
+        ratio.mean = _physical(ratio.mean + kept * mean)
+        ratio.deviation = max(ratio.deviation + kept * deviation, 0.0)
+        ratio.observations = max(ratio.observations + change.responses, 0)
+        return True
 
     def _source(self, ratio: Ratio) -> Source:
         if ratio.observations == 0:

@@ -30,9 +30,8 @@ decays, so its entries stay below max(z)^2 / (1 - lambda), and R keeps A + R wel
 variance of the estimate that comes from the prices. It is large for a script never seen, and small at home.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from math import fsum, sqrt
+from math import sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -59,13 +58,6 @@ class Sums:
     a: Matrix
     b: Features
 
-    @classmethod
-    def merged(cls, parts: Sequence["Sums"]) -> "Sums":
-        """Add up what replicas have learned; math.fsum rounds once, so the order does not matter, to the bit."""
-        a = [fsum(cells) for cells in zip(*(part.a.ravel().tolist() for part in parts), strict=True)]
-        b = [fsum(cells) for cells in zip(*(part.b.tolist() for part in parts), strict=True)]
-        return cls(np.array(a).reshape(len(b), len(b)), np.array(b))
-
 
 class RelativeLeastSquares:
     """Prices of features of one served model.
@@ -86,6 +78,16 @@ class RelativeLeastSquares:
         self.weights: Features = prior.mean
         self.responses = 0
         self.refused = 0
+        # How many responses the sums held, faded, and after how many that was.
+        self._weighed = 0.0, 0
+
+    @property
+    def weight(self) -> float:
+        """How many responses the sums hold, faded as they are."""
+        weight, at = self._weighed
+        since = self.responses - at
+        kept = self._forgetting**since
+        return kept * weight + (since if kept == 1 else (1 - kept) / (1 - self._forgetting))
 
     @property
     def sums(self) -> Sums:
@@ -93,15 +95,27 @@ class RelativeLeastSquares:
         self._sum_up()
         return Sums(self._a.copy(), self._b.copy())
 
-    def load(self, sums: Sums, responses: int, refused: int = 0) -> None:
+    def load(self, sums: Sums, responses: int, weight: float, refused: int = 0) -> None:
         """Go on from sums that this or other routers have made; they have to be finite."""
         self._a, self._b, self.responses, self.refused = sums.a.copy(), sums.b.copy(), responses, refused
+        self._weighed = weight, responses
         self._waiting.clear()
+        self._solve()
+
+    def shift(self, sums: Sums, responses: int, weight: float, since: int) -> None:
+        """Add what others have learned, from so many responses; it is as old as the response number `since`."""
+        self._sum_up()
+        kept = self._forgetting ** (self.responses - since)
+        self._a += kept * sums.a
+        self._b += kept * sums.b
+        weight = max(self.weight + kept * weight, 0.0)
+        self.responses = max(self.responses + responses, 0)
+        self._weighed = weight, self.responses
         self._solve()
 
     def forget(self) -> None:
         """Drop all that was learned, and start again from the prior, as young as at first."""
-        self._a[:], self._b[:], self.responses = 0.0, 0.0, 0
+        self._a[:], self._b[:], self.responses, self._weighed = 0.0, 0.0, 0, (0.0, 0)
         self._waiting.clear()
         self._solve()
 

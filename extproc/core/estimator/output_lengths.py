@@ -15,10 +15,11 @@ are cut).
 from math import ceil, log2
 
 import numpy as np
-import numpy.typing as npt
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.categories import CappedMap
+from extproc.core.estimator.change import RowChange
+from extproc.core.estimator.packing import DOUBLE_BYTES, Numbers, packed, unpacked
 from extproc.core.estimator.protocol import CategoryKey, OutputState
 from extproc.core.estimator.settings import EstimatorSettings
 
@@ -80,8 +81,10 @@ class OutputLengths:
 
     def state(self) -> tuple[OutputState, ...]:
         """Return what is learned."""
-        rows = ((key, lengths.ended.tolist(), lengths.cut.tolist()) for key, lengths in self._lengths)
-        return tuple(OutputState(key, tuple(ended), tuple(cut)) for key, ended, cut in rows)
+        return tuple(
+            OutputState(key, packed(lengths.ended), packed(lengths.cut), lengths.observations)
+            for key, lengths in self._lengths
+        )
 
     def load(self, states: tuple[OutputState, ...]) -> None:
         """Take over what another router learned, all or nothing.
@@ -90,14 +93,30 @@ class OutputLengths:
         """
         loaded = []
         for state in states:
-            if len(state.ended) != BINS or len(state.cut) != BINS:
-                raise ConfigurationError(f"learned output lengths have {len(state.ended)} bins, not {BINS}")
-            ended, cut = np.array(state.ended), np.array(state.cut)
+            if {len(state.ended), len(state.cut)} != {BINS * DOUBLE_BYTES}:
+                bins = len(state.ended) / DOUBLE_BYTES, len(state.cut) / DOUBLE_BYTES
+                raise ConfigurationError(
+                    f"learned output lengths have {bins[0]:g} and {bins[1]:g} bins, not {BINS}"
+                )
+            ended, cut = unpacked(state.ended).copy(), unpacked(state.cut).copy()
             if not (np.isfinite(ended + cut).all() and min(ended.min(), cut.min()) >= 0):
                 raise ConfigurationError(f"learned output lengths of model {state.category.model!r} are no counts")
-            loaded.append((state.category, _Lengths(self._settings.output_epsilon, ended, cut)))
+            lengths = _Lengths(self._settings.output_epsilon, ended, cut, state.observations)
+            loaded.append((state.category, lengths))
         for category, lengths in loaded:
             self._lengths.put(category, lengths)
+
+    def shift(self, change: RowChange) -> bool:
+        """Add what others have learned; tell whether that could be done."""
+        lengths = self._lengths.get(change.key)
+        if lengths is None:
+            if change.since or len(self._lengths) >= self._settings.max_categories:
+                return False
+            lengths = self._lengths.use(change.key)
+        elif lengths.observations < change.since:
+            return False
+        lengths.shift(change.values, change.responses, change.since)
+        return True
 
 
 class _Lengths:
@@ -111,16 +130,15 @@ class _Lengths:
     def __init__(
         self,
         epsilon: float,
-        ended: npt.NDArray[np.float64] | None = None,
-        cut: npt.NDArray[np.float64] | None = None,
+        ended: Numbers | None = None,
+        cut: Numbers | None = None,
+        observations: int = 0,
     ) -> None:
         self._epsilon = epsilon
         self.ended = np.zeros(BINS) if ended is None else ended
         self.cut = np.zeros(BINS) if cut is None else cut
-        lengths = self.ended + self.cut
-        self.responses = float(lengths.sum())  # faded
-        self.tokens = float(lengths.dot(_LENGTHS_OF_BINS))
-        self._found: tuple[int, bool] | None = None
+        self.observations = observations
+        self._sum_up()
 
     def learn(self, tokens: int, *, cut: bool) -> None:
         counts = self.cut if cut else self.ended
@@ -130,7 +148,21 @@ class _Lengths:
         counts[position] += 1
         self.responses = self.responses * FADING + 1
         self.tokens = self.tokens * FADING + float(_LENGTHS_OF_BINS[position])
+        self.observations += 1
         self._found = None
+
+    def shift(self, counts: Numbers, observations: int, since: int) -> None:
+        kept = FADING ** (self.observations - since)
+        self.ended = np.maximum(self.ended + kept * counts[:BINS], 0.0)
+        self.cut = np.maximum(self.cut + kept * counts[BINS:], 0.0)
+        self.observations = max(self.observations + observations, 0)
+        self._sum_up()
+
+    def _sum_up(self) -> None:
+        lengths = self.ended + self.cut
+        self.responses = float(lengths.sum())  # faded
+        self.tokens = float(lengths.dot(_LENGTHS_OF_BINS))
+        self._found: tuple[int, bool] | None = None
 
     @property
     def exceeded_tokens(self) -> int:

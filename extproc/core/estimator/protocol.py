@@ -6,6 +6,7 @@ from typing import Protocol
 
 import msgspec
 
+from extproc.core.estimator.change import CategoryKey, Change
 from extproc.core.facts import RequestFacts
 from extproc.core.usage import Overflow, Usage
 
@@ -41,13 +42,6 @@ class Refused(StrEnum):
     IMPLAUSIBLE = "implausible"  # no tokenizer makes so many tokens, or so few, of the text
     NO_TEXT = "no_text"  # media alone explain the tokens
     NUMBERS = "numbers"  # prices could not be solved for with it
-
-
-class CategoryKey(msgspec.Struct, frozen=True, gc=False):
-    """What an estimate is learned by: the served model, and a tenant or else the kind of text."""
-
-    model: str
-    key: str
 
 
 class Estimate(msgspec.Struct, frozen=True, gc=False):
@@ -91,7 +85,8 @@ class CategoryState:
     """What is learned of one category.
 
     The paper's EMA has a mean and a deviation, in bytes per token. The byte-class model has the residual of its
-    prices: mean and spread of log(actual / priced); its bytes per token are for people to look at.
+    prices: mean and spread of log(actual / priced); its bytes per token are for people to look at. `weight` is
+    what the row counts when it is merged (merging.py); 0 is what its observations come to.
     """
 
     category: CategoryKey
@@ -100,6 +95,7 @@ class CategoryState:
     observations: int
     residual: float = 0.0
     spread: float = 0.0
+    weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,18 +103,21 @@ class ModelState:
     """What the byte-class estimator has learned of one served model; see its modules for the terms.
 
     `sums_a` is the upper triangle of A in rows, `sums_b` is b, in the order of the state's features; `scale_a` is
-    the scale's A in rows, `scale_b` its b; `q` is the bound's multiple.
+    the scale's A in rows, `scale_b` its b (packed numbers, as in packing.py); `q` is the bound's multiple.
+    `weight` is how many responses the sums hold, faded; `generation` how often the model was started anew.
     """
 
     model: str
     observations: int
-    sums_a: tuple[float, ...]
-    sums_b: tuple[float, ...]
-    scale_a: tuple[float, ...]
-    scale_b: tuple[float, ...]
+    sums_a: bytes
+    sums_b: bytes
+    scale_a: bytes
+    scale_b: bytes
     q: float
     residual: float
     spread: float
+    weight: float = 0.0
+    generation: int = 0
     clipped: int = 0
     refused: int = 0
     truncated_by_pool: int = 0
@@ -126,11 +125,15 @@ class ModelState:
 
 @dataclass(frozen=True, slots=True)
 class OutputState:
-    """Output lengths of one category (key "" is the whole model): fading counts in bins of quarter octaves."""
+    """Output lengths of one category (key "" is the whole model): fading counts in bins of quarter octaves.
+
+    `ended` and `cut` are packed numbers (packing.py), `observations` how many responses made them.
+    """
 
     category: CategoryKey
-    ended: tuple[float, ...]
-    cut: tuple[float, ...]
+    ended: bytes
+    cut: bytes
+    observations: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,10 @@ class Estimator(Protocol):
 
     def state(self) -> LearnedState:
         """Return what is learned so far."""
+        ...
+
+    def shift(self, change: Change) -> Change:
+        """Add what others have learned; return what of it could not be, because its row is another by now."""
         ...
 
     def load(self, state: LearnedState) -> None:

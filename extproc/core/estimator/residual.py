@@ -10,7 +10,7 @@ prices are about to mend.
 from dataclasses import dataclass
 from math import exp, sqrt
 
-__all__ = ["Residual"]
+__all__ = ["Residual", "faded", "natural_weight"]
 
 SLOWEST_STEP = 0.02
 FIRST_STEPS = 10  # as many responses' worth of trust in the parent
@@ -46,3 +46,24 @@ class Residual:
         start = self.responses == 0
         self.bytes_per_token += (1 if start else step) * (bytes_per_token - self.bytes_per_token)
         self.responses += 1
+
+    def shift(self, mean: float, variance: float, bytes_per_token: float, responses: int, since: int) -> None:
+        """Move by what others have learned, in so many responses; it is as old as the response number `since`."""
+        kept = faded(since, self.responses) * natural_weight(since) / natural_weight(self.responses)
+        self.mean += kept * mean
+        self.spread = sqrt(max(self.spread * self.spread + kept * variance, MIN_SPREAD * MIN_SPREAD))
+        self.bytes_per_token = max(self.bytes_per_token + kept * bytes_per_token, 0.0)
+        self.responses = max(self.responses + responses, 0)
+
+
+def natural_weight(responses: int) -> float:
+    """Return what the means count after so many responses: one for each, and the trust in the parent, faded."""
+    return min(responses + FIRST_STEPS - 1.0, 1 / SLOWEST_STEP)
+
+
+def faded(before: int, now: int) -> float:
+    """Return what is kept of mean x weight from the response number `before` to the number `now`."""
+    return (1 - SLOWEST_STEP) ** (max(now, STEADY_FROM) - max(before, STEADY_FROM))
+
+
+STEADY_FROM = round(1 / SLOWEST_STEP) - FIRST_STEPS + 1

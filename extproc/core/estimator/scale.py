@@ -66,6 +66,13 @@ class LogVariance:
         self.a, self.b = a.reshape(SCALE_FACTORS, SCALE_FACTORS).copy(), b.copy()
         self._solve()
 
+    def shift(self, a: Vector, b: Vector, responses: int) -> None:
+        """Add what others have learned, as old as so many responses."""
+        kept = FORGETTING**responses
+        self.a += kept * a.reshape(SCALE_FACTORS, SCALE_FACTORS)
+        self.b += kept * b
+        self._solve()
+
     def _solve(self) -> None:
         self._t = np.linalg.solve(self.a + _RIDGE, self.b).tolist()
 

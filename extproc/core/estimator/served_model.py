@@ -1,19 +1,19 @@
 """What is learned of one served model: prices, bound, the residual its categories start from, and counters."""
 
-from collections.abc import Iterable
-
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.bound import START, AdaptiveBound
+from extproc.core.estimator.change import ModelChange
 from extproc.core.estimator.least_squares import RelativeLeastSquares, Sums
+from extproc.core.estimator.packing import DOUBLE_BYTES, Numbers, all_finite, packed, unpacked
 from extproc.core.estimator.prices import Prior
 from extproc.core.estimator.protocol import ModelState
 from extproc.core.estimator.residual import Residual
 from extproc.core.estimator.scale import SCALE_FACTORS, LogVariance
 from extproc.core.estimator.settings import ByteClassSettings
 
-__all__ = ["ServedModel", "need_finite"]
+__all__ = ["ServedModel", "need_finite", "symmetric"]
 
 MOST = 0.5
 # A fresh start has to be given time; but one made on broken usage must not stand for good.
@@ -30,6 +30,7 @@ class ServedModel:
         self.residual = residual
         self.clipped = 0
         self.truncated_by_pool = 0
+        self.generation = 0
         self._clipped_share = 0.0
         self._responses_since_start = RESPONSES_BETWEEN_STARTS
 
@@ -53,6 +54,7 @@ class ServedModel:
         self.bound.q = START
         self.scale = LogVariance()
         self.residual = Residual()
+        self.generation += 1
         self._responses_since_start = 0
 
     def state(self, name: str) -> ModelState:
@@ -61,13 +63,15 @@ class ServedModel:
         return ModelState(
             model=name,
             observations=self.prices.responses,
-            sums_a=tuple(sums.a[np.triu_indices(sums.b.size)].tolist()),
-            sums_b=tuple(sums.b.tolist()),
-            scale_a=tuple(self.scale.a.ravel().tolist()),
-            scale_b=tuple(self.scale.b.tolist()),
+            sums_a=packed(sums.a[np.triu_indices(sums.b.size)]),
+            sums_b=packed(sums.b),
+            scale_a=packed(self.scale.a),
+            scale_b=packed(self.scale.b),
             q=self.bound.q,
             residual=self.residual.mean,
             spread=self.residual.spread,
+            weight=self.prices.weight,
+            generation=self.generation,
             clipped=self.clipped,
             refused=self.prices.refused,
             truncated_by_pool=self.truncated_by_pool,
@@ -80,24 +84,46 @@ class ServedModel:
         """
         size = self.prices.weights.size
         of_prices, of_scale = (size * (size + 1) // 2, size), (SCALE_FACTORS**2, SCALE_FACTORS)
-        if (len(state.sums_a), len(state.sums_b)) != of_prices:
+        if (len(state.sums_a) / DOUBLE_BYTES, len(state.sums_b) / DOUBLE_BYTES) != of_prices:
             raise ConfigurationError(f"learned sums of model {state.model!r} are not over {size} features")
-        if (len(state.scale_a), len(state.scale_b)) != of_scale:
+        if (len(state.scale_a) / DOUBLE_BYTES, len(state.scale_b) / DOUBLE_BYTES) != of_scale:
             raise ConfigurationError(f"learned scale of model {state.model!r} is not over {SCALE_FACTORS} factors")
-        numbers = (*state.sums_a, *state.sums_b, *state.scale_a, *state.scale_b)
-        need_finite(state.model, (*numbers, state.q, state.residual, state.spread))
-        a = np.zeros((size, size))
-        a[np.triu_indices(size)] = state.sums_a
-        sums = Sums(a + np.triu(a, 1).T, np.array(state.sums_b))
-        self.prices.load(sums, state.observations, state.refused)
-        self.scale.load(np.array(state.scale_a), np.array(state.scale_b))
+        sums_a, sums_b = unpacked(state.sums_a), unpacked(state.sums_b)
+        scale_a, scale_b = unpacked(state.scale_a), unpacked(state.scale_b)
+        need_finite(
+            state.model, sums_a, sums_b, scale_a, scale_b, state.q, state.residual, state.spread, state.weight
+        )
+        sums = Sums(symmetric(sums_a, size), sums_b)
+        self.prices.load(sums, state.observations, state.weight, state.refused)
+        self.scale.load(scale_a, scale_b)
         self.bound.q = state.q
         self.residual = Residual(state.residual, state.spread, responses=state.observations)
+        self.generation = state.generation
         self.clipped = state.clipped
         self.truncated_by_pool = state.truncated_by_pool
 
+    def shift(self, change: ModelChange) -> None:
+        """Add what others have learned of it."""
+        size = self.prices.weights.size
+        triangle = size * (size + 1) // 2
+        sums_a, sums_b, scale_a, scale_b = np.split(
+            change.values, np.cumsum([triangle, size, SCALE_FACTORS * SCALE_FACTORS])
+        )
+        self.scale.shift(scale_a, scale_b, self.prices.responses - change.since)
+        sums = Sums(symmetric(sums_a, size), sums_b)
+        self.prices.shift(sums, change.responses, change.weight, change.since)
+        self.bound.q = max(self.bound.q + change.q, 0.0)
+        self.generation = change.generation
 
-def need_finite(model: str, numbers: Iterable[float]) -> None:
+
+def symmetric(upper: Numbers, size: int) -> Numbers:
+    """Return the matrix, shape (size, size), of which `upper` is the upper triangle in rows."""
+    matrix = np.zeros((size, size))
+    matrix[np.triu_indices(size)] = upper
+    return matrix + np.triu(matrix, 1).T
+
+
+def need_finite(model: str, *numbers: float | Numbers) -> None:
     """Raise ConfigurationError when what was learned of a model holds a number that is none."""
-    if not np.isfinite(tuple(numbers)).all():
+    if not all_finite(*numbers):
         raise ConfigurationError(f"learned state of model {model!r} holds numbers that are not finite")

@@ -1,0 +1,122 @@
+"""Merging what several routers have learned: for files, workers, and replicas that have died.
+
+Sums of one generation of a model add up, means count by their weights (tables.py). Sums of two generations are of
+two tokenizers: the generation with the most responses stays, of equal ones the later. Merging is commutative, and
+merging with nothing changes nothing. It is not idempotent, and must not be: evidence that comes twice counts
+twice. What keeps it from coming twice is that each replica's is held under its own name, the newest of each
+(sharing.py).
+"""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.protocol import CategoryKey, LearnedState
+from extproc.core.estimator.tables import K, Models, Table, Tables, Terms, added, state_of, tables_of
+
+__all__ = ["bounded", "merged", "only", "without_model"]
+
+
+def merged(states: Sequence[LearnedState], terms: Terms) -> LearnedState:
+    """Return what routers know together that have learned apart; of none, nothing.
+
+    Raises ConfigurationError for states of different kinds of estimator, or over different features.
+    """
+    told = [state for state in states if state.estimator_kind]
+    if not told:
+        return LearnedState("")
+    kinds = sorted({state.estimator_kind for state in told})
+    if len(kinds) > 1:
+        raise ConfigurationError(f"learned states of kinds {' and '.join(kinds)} do not merge")
+    if len({state.features for state in told if state.models}) > 1:
+        raise ConfigurationError("learned states over different features do not merge")
+    tables = [tables_of(state, terms) for state in told]
+    generation = _heaviest_generations(tables)
+    tables = [only(each, generation) for each in tables]
+    with_models = [each for each in tables if each.models.sums.index] or tables[:1]
+    return state_of(
+        Tables(
+            kinds[0],
+            next((each.features for each in tables if each.features), ()),
+            _added_models([each.models for each in with_models]),
+            added([each.categories for each in tables]),
+            added([each.outputs for each in tables]),
+        )
+    )
+
+
+def bounded(state: LearnedState, terms: Terms) -> LearnedState:
+    """Return a state that counts as one router's at most: the sums of many are scaled down, their means stay."""
+    tables = tables_of(state, terms)
+    sums, outputs = tables.models.sums, tables.outputs
+    models = Models(
+        _at_most(sums, terms.model_memory), tables.models.q, tables.models.generations, tables.models.counters
+    )
+    categories = _at_most(tables.categories, terms.category_memory)
+    return state_of(
+        Tables(tables.kind, tables.features, models, categories, _at_most(outputs, terms.output_memory))
+    )
+
+
+def without_model(state: LearnedState, model: str) -> LearnedState:
+    """Return a state without anything of one model."""
+    return LearnedState(
+        state.estimator_kind,
+        tuple(row for row in state.categories if row.category.model != model),
+        state.features,
+        tuple(row for row in state.models if row.model != model),
+        tuple(row for row in state.outputs if row.category.model != model),
+    )
+
+
+def only(tables: Tables, generations: dict[str, int]) -> Tables:
+    """Return tables without the models that are of another generation than these, and their categories."""
+    index, told = tables.models.sums.index, tables.models.generations
+    others = {name for name, row in index.items() if generations.get(name, told[row]) != told[row]}
+    if not others:
+        return tables
+    kept = [name for name in index if name not in others]
+    rows = [index[name] for name in kept]
+    models = tables.models
+    return Tables(
+        tables.kind,
+        tables.features,
+        Models(models.sums.aligned(kept), models.q[rows], told[rows], models.counters[rows]),
+        _without(tables.categories, others),
+        tables.outputs,
+    )
+
+
+def _without(table: Table[CategoryKey], models: Collection[str]) -> Table[CategoryKey]:
+    return table.aligned([key for key in table.index if key.model not in models])
+
+
+def _at_most(table: Table[K], memory: float) -> Table[K]:
+    keep = np.minimum(1.0, memory / np.maximum(table.weights, 1e-300))
+    return Table(table.index, table.counts, keep * table.weights, keep[:, None] * table.values)
+
+
+def _heaviest_generations(tables: Sequence[Tables]) -> dict[str, int]:
+    responses: dict[str, dict[int, int]] = {}
+    for each in tables:
+        for name, row in each.models.sums.index.items():
+            of_model = responses.setdefault(name, {})
+            generation = int(each.models.generations[row])
+            of_model[generation] = of_model.get(generation, 0) + int(each.models.sums.counts[row])
+    return {name: max(counts, key=lambda g: (counts[g], g)) for name, counts in responses.items()}
+
+
+def _added_models(models: Sequence[Models]) -> Models:
+    sums = added([each.sums for each in models])
+    n = len(sums.index)
+    weighted, weight = np.zeros(n), np.zeros(n)
+    generations, counters = np.zeros(n, np.int64), np.zeros((n, 3), np.int64)
+    for each in models:
+        rows = np.fromiter((sums.index[name] for name in each.sums.index), np.intp, len(each.sums.index))
+        share = np.maximum(each.sums.weights, 1e-300)
+        weighted[rows] += share * each.q
+        weight[rows] += share
+        generations[rows] = each.generations
+        counters[rows] += each.counters
+    return Models(sums, weighted / np.maximum(weight, 1e-300), generations, counters)

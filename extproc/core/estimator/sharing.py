@@ -1,0 +1,291 @@
+"""What one replica has learned itself, and what it is to believe: its own and the others'.
+
+The problem. Replicas behind one gateway each see a part of the traffic. Each is to decide by what all have
+learned; yet what a replica publishes must be its own, or the same response comes back from every side and counts
+again and again.
+
+The idea. What the estimator decides by, the view, is own + others'. The responses of a replica fade the whole view
+and add to it, so the others' part of it is known at any time: what was put there, times what has faded since. Then
+
+    own    = view - kept x others'           no second set of sums on the way of a request
+    view'  = g x own + sum of others'        others': the newest of each replica
+    change = view' - view                    put into the estimator, faded by the responses that came meanwhile
+
+g = min(1, M / weight of all), M being what one router remembers: the memory of the fleet stays that of one router
+that saw all, whose old responses are pushed out by the new ones of every replica. It also fades replicas that see
+no traffic, and needs no clock: age is counted in responses.
+
+q is not summed, for the miss of one replica is answered by that replica's own q: all take the mean by weight,
+which is one controller with the step divided by the replicas. A model that a replica started anew (another
+tokenizer behind its name) is of a later generation; generations do not mix. A replica joins the generation that
+most replicas hold if it is later than its own: a single one, behind a broken counter, harms only itself.
+
+Prior art: information filters are fused by adding information matrices, and what two nodes have in common is
+subtracted so that it is not counted twice (Grime and Durrant-Whyte, 1994); one entry for each replica, written by
+it alone, with the newest winning, is the state-based G-counter (Shapiro et al., 2011); gossip averaging for q
+(Kempe et al., 2003). Rejected: one set of sums in the store that all add to (a lock or a script for each response,
+and a lost reply counts twice); means alone (they would need the weights anyway).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic
+
+import numpy as np
+import numpy.typing as npt
+
+from extproc.core.estimator.bound import START
+from extproc.core.estimator.change import Change, ModelChange, RowChange
+from extproc.core.estimator.merging import only
+from extproc.core.estimator.packing import Numbers
+from extproc.core.estimator.protocol import CategoryKey, LearnedState
+from extproc.core.estimator.tables import K, Models, Table, Tables, Terms, added, state_of, tables_of
+
+__all__ = ["Share"]
+
+# What is kept of each row of a table, shape (n, columns) or (n, 1): from counts, responses since, and columns.
+_Kept = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64], int], Numbers]
+# What changes by less than this of itself is left as it is: it would cost a solution for nothing.
+NOTHING = 1e-9
+
+
+@dataclass(slots=True)
+class _Others(Generic[K]):
+    """The others' part of a table of the view, and the view's counts when it was put there."""
+
+    part: Table[K]
+    at: npt.NDArray[np.int64]
+
+    @classmethod
+    def nobody(cls) -> "_Others[K]":
+        return cls(Table.zeros((), 0), np.zeros(0, np.int64))
+
+    def forget(self, keys: Sequence[K]) -> None:
+        kept = [key for key in self.part.index if key not in set(keys)]
+        rows = [self.part.index[key] for key in kept]
+        self.part, self.at = self.part.aligned(kept), self.at[rows]
+
+
+class Share:
+    """One replica's part in what all know. Pure: it is told the view and what the others have published."""
+
+    def __init__(self, terms: Terms) -> None:
+        self._terms = terms
+        self._models: _Others[str] = _Others.nobody()
+        self._generations: dict[str, int] = {}
+        self._categories: _Others[CategoryKey] = _Others.nobody()
+        self._outputs: _Others[CategoryKey] = _Others.nobody()
+
+    def exchange(
+        self, view: LearnedState, peers: Sequence[LearnedState], base: LearnedState | None = None
+    ) -> tuple[LearnedState, Change]:
+        """Return this replica's own knowledge, to be published, and the change that brings the view up to date.
+
+        `peers` are the other replicas' as they published it last, `base` what replicas left that are no more. The
+        change is taken to be made: what of it is not has to be told to `skipped`. Raises ConfigurationError for a
+        state that cannot be.
+        """
+        now = tables_of(view, self._terms)
+        told = [tables_of(peer, self._terms) for peer in peers]
+        old = [] if base is None or not base.estimator_kind else [tables_of(base, self._terms)]
+        generations = _generations(now, told, old)
+        joined = {
+            name for name, row in now.models.sums.index.items() if generations[name] != now.models.generations[row]
+        }
+        others = [only(each, generations) for each in (*told, *old)]
+        own_models, models = self._share_models(now.models, [each.models for each in others], generations, joined)
+        own_categories, categories = self._share_categories(now.categories, [o.categories for o in others], joined)
+        own_outputs, outputs = self._share_outputs(now.outputs, [each.outputs for each in others])
+        own = state_of(Tables(now.kind, now.features, own_models, _filled(own_categories), _filled(own_outputs)))
+        return own, Change(models, categories, outputs)
+
+    def skipped(self, change: Change) -> None:
+        """Called with what of a change could not be made: it is no part of the view."""
+        self._models.forget([each.model for each in change.models])
+        self._categories.forget([each.key for each in change.categories])
+        self._outputs.forget([each.key for each in change.outputs])
+
+    def adopt(self, view: LearnedState) -> None:
+        """Take all that the view holds now for others' knowledge: it came from a file, or is in the base."""
+        now = tables_of(view, self._terms)
+        self._models = _Others(now.models.sums, now.models.sums.counts)
+        self._generations = dict(zip(now.models.sums.index, now.models.generations.tolist(), strict=True))
+        self._categories = _Others(now.categories, now.categories.counts)
+        self._outputs = _Others(now.outputs, now.outputs.counts)
+
+    def _share_models(
+        self, now: Models, others: Sequence[Models], generations: dict[str, int], joined: set[str]
+    ) -> tuple[Models, tuple[ModelChange, ...]]:
+        self._models.forget(
+            [
+                name
+                for name, row in now.sums.index.items()
+                if self._generations.get(name, 0) != now.generations[row]
+            ]
+        )
+        own = _own(now.sums, self._models, lambda _, since, n: self._terms.kept_of_models(since, n))
+        _clear(own, [name for name in own.index if name in joined])
+        own, part, target = _shares(own, [each.sums for each in others], self._terms.model_memory)
+        keys = list(target.index)
+        view, q_now = now.sums.aligned(keys, target.values.shape[1]), _by_key(now.sums, now.q, keys, START)
+        shares = [own.weights, *(each.sums.aligned(keys).weights for each in others)]
+        bounds = [q_now, *(_by_key(each.sums, each.q, keys) for each in others)]
+        q = _mean(shares, bounds, q_now)
+        self._models = _Others(part, target.counts)
+        self._generations = {name: generations[name] for name in keys}
+        came_from = _by_key(now.sums, now.generations, keys)
+        changes = tuple(
+            ModelChange(
+                name,
+                int(came_from[row]),
+                generations[name],
+                int(view.counts[row]),
+                int(target.counts[row] - view.counts[row]),
+                float(target.weights[row] - view.weights[row]),
+                float(q[row] - q_now[row]),
+                target.values[row] - view.values[row],
+            )
+            for row, name in enumerate(keys)
+            if _differs(target, view, row) or abs(q[row] - q_now[row]) > NOTHING
+        )
+        counters = np.zeros((len(keys), 3), np.int64)
+        counters[[own.index[name] for name in now.sums.index]] = now.counters
+        return Models(own, q, np.array([generations[name] for name in keys], np.int64), counters), changes
+
+    def _share_categories(
+        self, now: Table[CategoryKey], others: Sequence[Table[CategoryKey]], joined: set[str]
+    ) -> tuple[Table[CategoryKey], tuple[RowChange, ...]]:
+        own = _own(now, self._categories, lambda before, since, _: self._kept(before, since))
+        _clear(own, [key for key in own.index if key.model in joined])
+        own, part, target = _shares(own, others, self._terms.category_memory)
+        # The means in the estimator count what its number of responses comes to, not what the parts weigh
+        # together.
+        counts = self._terms.category_weights(target.counts) / np.maximum(target.weights, 1e-300)
+        self._categories = _Others(_scaled(part, counts), target.counts)
+        view = now.aligned(list(target.index), target.values.shape[1])
+        means, before = _means(target), _means(view)
+        return own, _row_changes(target, view, means - before)
+
+    def _share_outputs(
+        self, now: Table[CategoryKey], others: Sequence[Table[CategoryKey]]
+    ) -> tuple[Table[CategoryKey], tuple[RowChange, ...]]:
+        fades = self._terms.kept_of_outputs
+        own = _own(now, self._outputs, lambda _, since, __: fades(since)[:, None])
+        np.maximum(own.values, 0.0, out=own.values)
+        own, part, target = _shares(own, others, self._terms.output_memory)
+        self._outputs = _Others(part, target.counts)
+        view = (
+            now.aligned(list(target.index))
+            if now.index
+            else Table.zeros(list(target.index), target.values.shape[1])
+        )
+        return own, _row_changes(target, view, target.values - view.values)
+
+    def _kept(self, before: npt.NDArray[np.int64], since: npt.NDArray[np.int64]) -> Numbers:
+        return self._terms.kept_of_categories(before, before + since)[:, None]
+
+
+def _generations(now: Tables, told: Sequence[Tables], old: Sequence[Tables]) -> dict[str, int]:
+    """Return the generation of each model that this replica holds with: its own, or a later one that most hold."""
+    votes: dict[str, Counter[int]] = {}
+    for each in (now, *told):
+        for name, row in each.models.sums.index.items():
+            if each.models.sums.counts[row]:
+                votes.setdefault(name, Counter())[int(each.models.generations[row])] += 1
+    for each in old:
+        for name, row in each.models.sums.index.items():
+            votes.setdefault(name, Counter({int(each.models.generations[row]): 1}))
+    most = {name: max(counts, key=lambda g: (counts[g], g)) for name, counts in votes.items()}
+    for name, row in now.models.sums.index.items():
+        most[name] = max(most.get(name, 0), int(now.models.generations[row]))
+    for each in told:  # that have a model without any response
+        for name, row in each.models.sums.index.items():
+            most.setdefault(name, int(each.models.generations[row]))
+    return most
+
+
+def _own(view: Table[K], others: _Others[K], kept: _Kept) -> Table[K]:
+    """Return the view without what others' part of it has faded to; of a row that was made anew, all of it."""
+    keys = list(view.index)
+    part = others.part.aligned(keys) if others.part.index else Table.zeros(keys, view.values.shape[1])
+    at = np.array([others.at[others.part.index[key]] if key in others.part.index else 0 for key in keys], np.int64)
+    void = view.counts < at
+    part.values[void], part.weights[void], part.counts[void], at[void] = 0.0, 0.0, 0, 0
+    fade = kept(at, view.counts - at, view.values.shape[1])
+    return Table(
+        view.index,
+        view.counts - part.counts,
+        np.maximum(view.weights - fade[:, 0] * part.weights, 0.0),
+        view.values - fade * part.values,
+    )
+
+
+def _shares(own: Table[K], others: Sequence[Table[K]], memory: float) -> tuple[Table[K], Table[K], Table[K]]:
+    """Return own (scaled down where all weigh more than is remembered), the others' sum, and both together."""
+    parts: list[Table[K]] = [own]
+    parts.extend(others)
+    everything: Table[K] = added(parts)
+    keys, columns = list(everything.index), everything.values.shape[1]
+    own = _scaled(own.aligned(keys, columns), np.minimum(1.0, memory / np.maximum(everything.weights, TINY)))
+    parts[0] = Table.zeros(keys, columns)
+    part: Table[K] = added(parts, keys)
+    both: list[Table[K]] = [own, part]
+    return own, part, added(both, keys)
+
+
+def _row_changes(target: Table[CategoryKey], view: Table[CategoryKey], values: Numbers) -> tuple[RowChange, ...]:
+    responses = (target.counts - view.counts).tolist()
+    moved = np.abs(target.values - view.values)
+    changed = np.max(moved - NOTHING * np.abs(view.values), axis=1, initial=0.0).tolist()
+    return tuple(
+        RowChange(key, int(view.counts[row]), responses[row], values[row])
+        for key, row in target.index.items()
+        if changed[row] > 0 or responses[row]
+    )
+
+
+def _filled(table: Table[CategoryKey]) -> Table[CategoryKey]:
+    """Return the rows that hold something."""
+    return table.aligned([key for key, row in table.index.items() if table.counts[row]])
+
+
+def _clear(table: Table[K], keys: Sequence[K]) -> None:
+    rows = [table.index[key] for key in keys]
+    table.counts[rows], table.weights[rows], table.values[rows] = 0, 0.0, 0.0
+
+
+def _scaled(table: Table[K], keep: Numbers) -> Table[K]:
+    return Table(table.index, table.counts, keep * table.weights, keep[:, None] * table.values)
+
+
+def _means(table: Table[CategoryKey]) -> Numbers:
+    return table.values / np.maximum(table.weights, TINY)[:, None]
+
+
+def _differs(one: Table[K], other: Table[K], row: int) -> bool:
+    if one.counts[row] != other.counts[row]:
+        return True
+    largest = np.abs(other.values[row]).max(initial=TINY)
+    return bool(np.abs(one.values[row] - other.values[row]).max(initial=0.0) > NOTHING * largest)
+
+
+def _by_key(
+    table: Table[str], column: npt.NDArray[Any], keys: Sequence[str], missing: float = 0
+) -> npt.NDArray[Any]:
+    """Return a column beside a table for these keys, `missing` where the table does not have them."""
+    if not table.index:
+        return np.full(len(keys), missing, column.dtype)
+    rows = np.array([table.index.get(key, 0) for key in keys], np.intp)
+    here = np.array([key in table.index for key in keys])
+    return np.where(here, column[rows], np.array(missing, column.dtype))
+
+
+def _mean(weights: Sequence[Numbers], values: Sequence[Numbers], otherwise: Numbers) -> Numbers:
+    """Return the mean of values by weights, and `otherwise` where nothing weighs anything."""
+    total = np.sum(weights, axis=0)
+    summed = np.sum([w * v for w, v in zip(weights, values, strict=True)], axis=0)
+    return np.where(total > TINY, summed / np.maximum(total, TINY), otherwise)
+
+
+TINY = 1e-300

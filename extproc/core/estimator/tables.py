@@ -1,0 +1,299 @@
+"""What was learned as tables of fading sums, in which merging is addition.
+
+Nearly all that an estimator learns is a sum over responses whose older terms fade, or a mean that is such a sum
+over its weight. A table holds one kind of them: for each key the number of responses, their faded number (the
+weight) and a row of sums. Rows of one key of several replicas add up, whatever their number and order; a mean of
+the sums is then the mean of the replicas' means by their weights.
+
+    table       key            row of sums                                             fades by
+    models      model          A (upper triangle), b; the scale's A, b                 forgetting; the scale's
+    categories  model, key     weight x (bytes per token, deviation, residual, spread^2)   the slowest step
+    outputs     model, key     ended, cut                                              FADING
+
+The residual of a model is the category with an empty key; that of all models has an empty model, too. q, the
+bound's multiple, is no sum but a controller's position: replicas agree on the mean of theirs by weight.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.output_lengths import FADING
+from extproc.core.estimator.packing import DOUBLE_BYTES, Numbers, all_finite, packed, unpacked
+from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState, ModelState, OutputState
+from extproc.core.estimator.residual import faded, natural_weight
+from extproc.core.estimator.scale import FORGETTING, SCALE_FACTORS
+from extproc.core.estimator.settings import EstimatorSettings
+
+__all__ = ["K", "Models", "Table", "Tables", "Terms", "added", "state_of", "tables_of"]
+
+K = TypeVar("K", str, CategoryKey)
+
+CATEGORY_COLUMNS = 4
+BPT, DEVIATION, RESIDUAL, VARIANCE = range(CATEGORY_COLUMNS)
+
+
+@dataclass(frozen=True, slots=True)
+class Table(Generic[K]):
+    """Rows by key: `counts` of responses and their faded `weights`, shape (n,); `values`, shape (n, columns)."""
+
+    index: dict[K, int]
+    counts: npt.NDArray[np.int64]
+    weights: Numbers
+    values: Numbers
+
+    @classmethod
+    def zeros(cls, keys: Sequence[K], columns: int) -> "Table[K]":
+        """Return a table of nothing."""
+        n = len(keys)
+        return cls(
+            {key: i for i, key in enumerate(keys)}, np.zeros(n, np.int64), np.zeros(n), np.zeros((n, columns))
+        )
+
+    def add(self, other: "Table[K]", keep: Numbers | None = None) -> None:
+        """Add the rows of another table, whose keys are all here, each times `keep`."""
+        rows = np.fromiter((self.index[key] for key in other.index), np.intp, len(other.index))
+        self.counts[rows] += other.counts
+        self.weights[rows] += other.weights if keep is None else keep * other.weights
+        self.values[rows] += other.values if keep is None else keep[:, None] * other.values
+
+    def aligned(self, keys: Sequence[K], columns: int = 0) -> "Table[K]":
+        """Return the rows of these keys, zeros for those that are not here; without rows, of so many columns."""
+        table = Table.zeros(keys, self.values.shape[1] if self.index else columns)
+        here = [(row, self.index[key]) for row, key in enumerate(keys) if key in self.index]
+        if here:
+            to, of = map(list, zip(*here, strict=True))
+            table.counts[to], table.weights[to] = self.counts[of], self.weights[of]
+            table.values[to] = self.values[of]
+        return table
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The table of models, and by its rows: q, generations, and counters (clipped, refused, truncated), (n, 3)."""
+
+    sums: Table[str]
+    q: Numbers
+    generations: npt.NDArray[np.int64]
+    counters: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """All that one state holds; the estimator's kind and what sums are over come with it."""
+
+    kind: str
+    features: tuple[str, ...]
+    models: Models
+    categories: Table[CategoryKey]
+    outputs: Table[CategoryKey]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How sums fade and means count, by the settings of an estimator."""
+
+    kind: str
+    forgetting: float
+    ema_decay: float
+
+    @classmethod
+    def of(cls, settings: EstimatorSettings) -> "Terms":
+        """Return the terms of an estimator with these settings."""
+        return cls(settings.kind, settings.byteclass.forgetting, settings.ema.decay)
+
+    @property
+    def model_memory(self) -> float:
+        """The most that the sums of a model weigh: what one router remembers."""
+        return 1 / (1 - self.forgetting)
+
+    @property
+    def category_memory(self) -> float:
+        """The most that the means of a category weigh."""
+        return 1 / (1 - self.ema_decay) if self.kind == "ema" else natural_weight(1 << 40)
+
+    @property
+    def output_memory(self) -> float:
+        """The most that counts of output lengths come to."""
+        return 1 / (1 - FADING)
+
+    def category_weights(self, counts: npt.NDArray[np.int64]) -> Numbers:
+        """Return what means count that one router made of so many responses."""
+        if self.kind == "ema":
+            return np.where(counts > 0, self.category_memory, 0.0)
+        return np.array([natural_weight(count) for count in counts.tolist()], np.float64)
+
+    def kept_of_categories(self, before: npt.NDArray[np.int64], now: npt.NDArray[np.int64]) -> Numbers:
+        """Return what is kept of sums of categories from one number of responses to a later one."""
+        if self.kind == "ema":
+            return np.asarray(np.power(self.ema_decay, now - before), np.float64)
+        pairs = zip(before.tolist(), now.tolist(), strict=True)
+        return np.array([faded(start, end) for start, end in pairs], np.float64)
+
+    def kept_of_outputs(self, since: npt.NDArray[np.int64]) -> Numbers:
+        """Return what is kept of counts of output lengths after so many responses."""
+        return np.power(FADING, since)
+
+    def kept_of_models(self, since: npt.NDArray[np.int64], columns: int) -> Numbers:
+        """Return what is kept of the sums of models, by column, after so many responses."""
+        scale = SCALE_FACTORS * (SCALE_FACTORS + 1)
+        of_prices = np.power(self.forgetting, since)[:, None].repeat(max(columns - scale, 0), axis=1)
+        of_scale = np.power(FORGETTING, since)[:, None].repeat(min(scale, columns), axis=1)
+        return np.concatenate([of_prices, of_scale], axis=1)
+
+
+def tables_of(state: LearnedState, terms: Terms) -> Tables:
+    """Return a state as tables.
+
+    Raises ConfigurationError for sums of other sizes than the state's features say, and numbers that are none.
+    """
+    return Tables(
+        state.estimator_kind, state.features, _models_of(state), _categories_of(state, terms), _outputs_of(state)
+    )
+
+
+def state_of(tables: Tables) -> LearnedState:
+    """Return tables as a state; the heaviest rows come last, where a full estimator keeps them."""
+    size = len(tables.features)
+    ends = np.cumsum([size * (size + 1) // 2, size, SCALE_FACTORS**2, SCALE_FACTORS])
+    means = tables.categories.values / np.maximum(tables.categories.weights, 1e-300)[:, None]
+    models, sums = tables.models, tables.models.sums
+    of_model = {key.model: mean for key, mean in zip(tables.categories.index, means, strict=True) if not key.key}
+    rows = []
+    for name in _heaviest_last(sums):
+        row = sums.index[name]
+        values, mean = sums.values[row], of_model.get(name, np.array([0.0, 0.0, 0.0, 0.01]))
+        clipped, refused, truncated = models.counters[row].tolist()
+        rows.append(
+            ModelState(
+                name,
+                int(sums.counts[row]),
+                packed(values[: ends[0]]),
+                packed(values[ends[0] : ends[1]]),
+                packed(values[ends[1] : ends[2]]),
+                packed(values[ends[2] :]),
+                float(models.q[row]),
+                float(mean[RESIDUAL]),
+                float(np.sqrt(max(mean[VARIANCE], 0.0))),
+                float(sums.weights[row]),
+                int(models.generations[row]),
+                clipped,
+                refused,
+                truncated,
+            )
+        )
+    outputs = tables.outputs
+    half = outputs.values.shape[1] // 2
+    return LearnedState(
+        tables.kind,
+        tuple(_category_rows(tables.categories, means)),
+        tables.features,
+        tuple(rows),
+        tuple(
+            OutputState(
+                key,
+                packed(outputs.values[outputs.index[key], :half]),
+                packed(outputs.values[outputs.index[key], half:]),
+                int(outputs.counts[outputs.index[key]]),
+            )
+            for key in _heaviest_last(outputs)
+        ),
+    )
+
+
+def added(tables: Sequence[Table[K]], keys: Sequence[K] | None = None) -> Table[K]:
+    """Return the sum of tables, over these keys or all that any of them has."""
+    if keys is None:
+        keys = list(dict.fromkeys(key for table in tables for key in table.index))
+    widths = {table.values.shape[1] for table in tables if table.index}
+    if len(widths) > 1:
+        raise ConfigurationError("learned rows of different lengths do not merge")
+    total: Table[K] = Table.zeros(keys, widths.pop() if widths else tables[0].values.shape[1])
+    for table in tables:
+        if table.index:
+            total.add(table)
+    return total
+
+
+def _models_of(state: LearnedState) -> Models:
+    rows, size = state.models, len(state.features)
+    doubles = size * (size + 1) // 2, size, SCALE_FACTORS**2, SCALE_FACTORS
+    for row in rows:
+        parts = row.sums_a, row.sums_b, row.scale_a, row.scale_b
+        if [len(part) for part in parts] != [DOUBLE_BYTES * count for count in doubles]:
+            raise ConfigurationError(f"learned sums of model {row.model!r} are not over {size} features")
+    values = unpacked(b"".join(row.sums_a + row.sums_b + row.scale_a + row.scale_b for row in rows))
+    sums = _table([row.model for row in rows], rows, [row.weight for row in rows], values, sum(doubles))
+    q = np.array([row.q for row in rows], np.float64)
+    if not all_finite(q):
+        raise ConfigurationError("learned bounds are not finite")
+    return Models(
+        sums,
+        q,
+        np.array([row.generation for row in rows], np.int64),
+        np.array([(row.clipped, row.refused, row.truncated_by_pool) for row in rows], np.int64).reshape(-1, 3),
+    )
+
+
+def _categories_of(state: LearnedState, terms: Terms) -> Table[CategoryKey]:
+    told = {row.category for row in state.categories}
+    # A state that was not merged yet tells a model's residual with the model: it counts what its responses come
+    # to.
+    of_models = (
+        CategoryState(CategoryKey(row.model, ""), 0.0, 0.0, row.observations, row.residual, row.spread)
+        for row in state.models
+        if CategoryKey(row.model, "") not in told
+    )
+    rows = [*state.categories, *of_models]
+    counts = np.array([row.observations for row in rows], np.int64)
+    given = np.array([row.weight for row in rows], np.float64)
+    weights = np.where(given > 0, given, terms.category_weights(counts))
+    means = np.array([(r.bytes_per_token, r.deviation, r.residual, r.spread**2) for r in rows], np.float64)
+    values = weights[:, None] * means.reshape(-1, CATEGORY_COLUMNS)
+    return _table([row.category for row in rows], rows, weights, values, CATEGORY_COLUMNS)
+
+
+def _outputs_of(state: LearnedState) -> Table[CategoryKey]:
+    rows = state.outputs
+    bins = len(rows[0].ended) // DOUBLE_BYTES if rows else 0
+    if any({len(row.ended), len(row.cut)} != {bins * DOUBLE_BYTES} for row in rows):
+        raise ConfigurationError("learned output lengths differ in their bins")
+    values = unpacked(b"".join(row.ended + row.cut for row in rows)).reshape(len(rows), 2 * bins)
+    return _table([row.category for row in rows], rows, values.sum(axis=1), values, 2 * bins)
+
+
+def _table(
+    keys: Sequence[K],
+    rows: Sequence[CategoryState | ModelState | OutputState],
+    weights: npt.ArrayLike,
+    values: Numbers,
+    columns: int,
+) -> Table[K]:
+    weights = np.asarray(weights, np.float64)
+    if not all_finite(weights, values) or (weights < 0).any():
+        raise ConfigurationError("learned state holds numbers that are not finite")
+    index = {key: row for row, key in enumerate(keys)}
+    if len(index) != len(keys):
+        raise ConfigurationError("learned state names a model or category twice")
+    counts = np.array([row.observations for row in rows], np.int64)
+    return Table(index, counts, weights, values.reshape(len(keys), columns))
+
+
+def _category_rows(table: Table[CategoryKey], means: Numbers) -> list[CategoryState]:
+    rows = []
+    for key in _heaviest_last(table):
+        row = table.index[key]
+        bpt, deviation, residual, variance = means[row].tolist()
+        count, weight = int(table.counts[row]), float(table.weights[row])
+        rows.append(CategoryState(key, bpt, deviation, count, residual, max(variance, 0.0) ** 0.5, weight))
+    return rows
+
+
+def _heaviest_last(table: Table[K]) -> list[K]:
+    """Return the keys by their weights, equal ones by name: the order of merging must not matter."""
+    weights = table.weights.tolist()
+    return sorted(table.index, key=lambda key: (weights[table.index[key]], key))

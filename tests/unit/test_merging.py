@@ -1,0 +1,231 @@
+"""Merging what several routers have learned: the laws that it keeps."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extproc.core.errors import ConfigurationError
+from extproc.core.estimator import make_estimator
+from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.merging import bounded, merged, without_model
+from extproc.core.estimator.packing import unpacked
+from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.tables import Terms
+from extproc.core.usage import Usage
+from tests.unit.byteclass_lessons import WORDS, facts, teach
+
+SETTINGS = EstimatorSettings()
+TERMS = Terms.of(SETTINGS)
+NOBODY = LearnedState("")
+CACHE: dict[tuple[str, int, int], LearnedState] = {}
+
+
+def learned(kind: str, seed: int, responses: int) -> LearnedState:
+    """Return what a router of this kind has learned of some responses of two models and three tenants."""
+    if (kind, seed, responses) not in CACHE:
+        estimator = make_estimator(EstimatorSettings(kind=kind))  # type: ignore[arg-type]
+        rng = np.random.default_rng(seed)
+        for _ in range(responses):
+            text = (WORDS * 20)[: int(rng.integers(100, 1_500))]
+            request = facts(text, model=f"m{rng.integers(2)}")
+            estimate = estimator.estimate(request, f"tenant {rng.integers(3)}")
+            usage = Usage(round(len(text) / rng.uniform(3, 5)), int(rng.integers(1, 500)))
+            estimator.observe(estimate, usage)
+        CACHE[kind, seed, responses] = estimator.state()
+    return CACHE[kind, seed, responses]
+
+
+KINDS = st.sampled_from(["byteclass", "ema"])
+PARTS = st.lists(st.tuples(st.integers(0, 5), st.sampled_from([0, 1, 7, 60])), min_size=1, max_size=5)
+
+
+def terms(kind: str) -> Terms:
+    """Return the terms of an estimator of this kind."""
+    return replace(TERMS, kind=kind)
+
+
+def numbers(state: LearnedState) -> dict[str, Any]:
+    """Return all numbers of a state, by what they are of."""
+    found: dict[str, Any] = {}
+    for row in state.categories:
+        of = row.bytes_per_token, row.deviation, row.residual, row.spread, row.weight, row.observations
+        found[f"category {row.category}"] = of
+    for model in state.models:
+        for name in ("sums_a", "sums_b", "scale_a", "scale_b"):
+            found[f"{name} {model.model}"] = unpacked(getattr(model, name))
+        found[f"model {model.model}"] = (
+            *(model.q, model.residual, model.spread, model.weight),
+            *(model.observations, model.generation, model.clipped, model.refused, model.truncated_by_pool),
+        )
+    for output in state.outputs:
+        found[f"ended {output.category}"] = unpacked(output.ended)
+        found[f"cut {output.category}"] = (*unpacked(output.cut), output.observations)
+    return found
+
+
+def same(one: LearnedState, other: LearnedState) -> None:
+    """Fail unless two states say the same, but for rounding."""
+    expected, actual = numbers(one), numbers(other)
+    assert expected.keys() == actual.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(actual[name], values, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@given(KINDS, PARTS, st.randoms())
+@settings(max_examples=25, deadline=None)
+def test_the_order_of_merging_does_not_matter(kind: str, parts: Sequence[tuple[int, int]], chance: Any) -> None:
+    """Merging is commutative: the same states in any order make the same one."""
+    states = [learned(kind, *part) for part in parts]
+    shuffled = chance.sample(states, len(states))
+    same(merged(states, terms(kind)), merged(shuffled, terms(kind)))
+
+
+@given(KINDS, PARTS)
+@settings(max_examples=25, deadline=None)
+def test_merging_in_steps_is_merging_at_once(kind: str, parts: Sequence[tuple[int, int]]) -> None:
+    """Merging is associative within a generation: workers may be merged before replicas are."""
+    states = [learned(kind, *part) for part in parts]
+    so_far = states[0]
+    for state in states[1:]:
+        so_far = merged([so_far, state], terms(kind))
+    same(merged(states, terms(kind)), merged([so_far], terms(kind)))
+
+
+@given(KINDS, st.integers(0, 5), st.sampled_from([0, 1, 7, 60]))
+@settings(max_examples=20, deadline=None)
+def test_merging_with_nothing_changes_nothing(kind: str, seed: int, responses: int) -> None:
+    """A router that has learned nothing, or none at all, adds nothing."""
+    state = learned(kind, seed, responses)
+    alone = merged([state], terms(kind))
+    same(alone, merged([NOBODY, state], terms(kind)))
+    same(alone, merged([state, learned(kind, 0, 0)], terms(kind)))
+    estimators = [make_estimator(EstimatorSettings(kind=kind)) for _ in range(2)]  # type: ignore[arg-type]
+    estimators[0].load(state)
+    estimators[1].load(alone)
+    request = facts(WORDS * 5, model="m1")
+    one, other = (estimator.estimate(request, "tenant 1") for estimator in estimators)
+    assert one.prompt_tokens == pytest.approx(other.prompt_tokens)
+    assert one.prompt_bound == pytest.approx(other.prompt_bound)
+    assert one.output_tokens == other.output_tokens
+
+
+@given(KINDS, st.integers(0, 5), st.sampled_from([1, 60]), st.integers(2, 4))
+@settings(max_examples=20, deadline=None)
+def test_means_are_idempotent_and_sums_are_not(kind: str, seed: int, responses: int, times: int) -> None:
+    """The same means merged with themselves stay; evidence that comes so many times counts so many times."""
+    state = learned(kind, seed, responses)
+    once, often = numbers(merged([state], terms(kind))), numbers(merged([state] * times, terms(kind)))
+    for name, values in once.items():
+        if name.startswith(("sums", "scale", "ended")):
+            np.testing.assert_allclose(often[name], times * np.asarray(values))
+        elif name.startswith("category"):
+            np.testing.assert_allclose(often[name][:4], values[:4])
+            np.testing.assert_allclose(often[name][4:], times * np.asarray(values[4:]))
+        elif name.startswith("model"):
+            np.testing.assert_allclose(often[name][:3], values[:3])
+
+
+@given(KINDS, PARTS)
+@settings(max_examples=20, deadline=None)
+def test_merged_means_lie_between_their_parts(kind: str, parts: Sequence[tuple[int, int]]) -> None:
+    """No mean is beyond the least and the largest of its parts."""
+    states = [learned(kind, *part) for part in parts]
+    whole = merged(states, terms(kind))
+    for row in whole.categories:
+        of = [part for state in states for part in state.categories if part.category == row.category]
+        for name in ("bytes_per_token", "deviation", "residual", "spread"):
+            values = [getattr(part, name) for part in of] or [getattr(row, name)]
+            assert min(values) - 1e-9 <= getattr(row, name) <= max(values) + 1e-9
+    for model in whole.models:
+        qs = [part.q for state in states for part in state.models if part.model == model.model]
+        assert min(qs) - 1e-9 <= model.q <= max(qs) + 1e-9
+
+
+@given(KINDS, PARTS)
+@settings(max_examples=20, deadline=None)
+def test_a_bounded_state_weighs_what_one_router_does_and_means_the_same(
+    kind: str, parts: Sequence[tuple[int, int]]
+) -> None:
+    """However many were merged, the bound holds; means and counts stay; bounding twice is bounding once."""
+    whole = merged([learned(kind, *part) for part in parts] * 40, terms(kind))
+    small = bounded(whole, terms(kind))
+    for model in small.models:
+        assert model.weight <= terms(kind).model_memory + 1e-6
+    for row, before in zip(
+        sorted(small.categories, key=lambda r: r.category),
+        sorted(whole.categories, key=lambda r: r.category),
+        strict=True,
+    ):
+        assert row.weight <= terms(kind).category_memory + 1e-6
+        assert row.residual == pytest.approx(before.residual)
+        assert row.bytes_per_token == pytest.approx(before.bytes_per_token)
+    same(small, bounded(small, terms(kind)))
+
+
+def test_of_two_generations_the_one_with_more_responses_stays() -> None:
+    """Sums of two tokenizers are not added; the categories of the other generation go with it."""
+    old, new = learned("byteclass", 1, 60), learned("byteclass", 2, 7)
+    later = replace(new, models=tuple(replace(row, generation=1) for row in new.models))
+    same(
+        replace(merged([old], TERMS), outputs=()),
+        replace(
+            merged([replace(later, categories=later.categories[:-1]), old], TERMS),
+            outputs=(),
+        ),
+    )
+
+
+def test_what_does_not_belong_together_does_not_merge() -> None:
+    """Kinds of estimator, features and lengths of rows have to be the same; the message says what is not."""
+    one = learned("byteclass", 1, 7)
+    with pytest.raises(ConfigurationError, match="of kinds byteclass and ema"):
+        merged([one, learned("ema", 1, 7)], TERMS)
+    with pytest.raises(ConfigurationError, match="different features"):
+        merged([one, replace(one, features=one.features[::-1])], TERMS)
+    short = replace(one.outputs[0], ended=one.outputs[0].ended[8:], cut=one.outputs[0].cut[8:])
+    with pytest.raises(ConfigurationError, match="different lengths"):
+        merged([one, replace(one, outputs=(short,))], TERMS)
+
+
+def test_a_model_can_be_left_out() -> None:
+    """Nothing of it is left, and all of the others."""
+    state = learned("byteclass", 1, 60)
+    rest = without_model(state, "m0")
+    assert {"m1"} == {row.model for row in rest.models}
+    assert {"m1", ""} == {row.category.model for row in rest.categories}
+    assert {"m1"} == {row.category.model for row in rest.outputs}
+
+
+def test_merged_replicas_estimate_as_one_that_saw_all() -> None:
+    """Four routers that saw a quarter each, merged, price a prompt as one that saw all."""
+    one = ByteClassEstimator(SETTINGS)
+    quarters = [ByteClassEstimator(SETTINGS) for _ in range(4)]
+    for seed, quarter in enumerate(quarters):
+        teach(quarter, 100, seed=seed)
+        teach(one, 100, seed=seed)
+    merging = ByteClassEstimator(SETTINGS)
+    merging.load(merged([quarter.state() for quarter in quarters], TERMS))
+    request = facts((WORDS * 20)[:1_500])
+    expected, actual = one.estimate(request, ""), merging.estimate(request, "")
+    assert expected.prompt_tokens == pytest.approx(actual.prompt_tokens, rel=0.01)
+    assert expected.prompt_bound == pytest.approx(actual.prompt_bound, rel=0.05)
+
+
+def test_rows_of_one_name_are_refused() -> None:
+    """A state that names a category twice is none of ours."""
+    row = CategoryState(CategoryKey("m", "k"), 4.0, 1.0, 5)
+    with pytest.raises(ConfigurationError, match="twice"):
+        merged([LearnedState("ema", (row, row))], terms("ema"))
+
+
+def test_the_heaviest_rows_are_what_a_full_estimator_keeps() -> None:
+    """A merged state has its rows by weight, so that loading it into a small map drops the lightest."""
+    whole = merged([learned("byteclass", 1, 60), learned("byteclass", 2, 7)], TERMS)
+    assert all(one.weight <= other.weight for one, other in pairwise(whole.categories))

@@ -1,0 +1,245 @@
+"""Replicas that share what they learn: own and others' are kept apart, and each believes both."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from extproc.core.estimator import make_estimator
+from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.change import Change
+from extproc.core.estimator.merging import merged
+from extproc.core.estimator.protocol import Estimate, Estimator, LearnedState
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.sharing import Share
+from extproc.core.estimator.tables import Terms
+from extproc.core.usage import Usage
+from tests.unit.byteclass_lessons import WORDS, facts, teach
+
+SETTINGS = EstimatorSettings()
+TERMS = Terms.of(SETTINGS)
+KINDS = ["byteclass", "ema"]
+
+
+class Fleet:
+    """Replicas that publish and read each other's knowledge, without a store between them."""
+
+    def __init__(self, replicas: int, kind: str = "byteclass") -> None:
+        self.settings = EstimatorSettings(kind=kind)  # type: ignore[arg-type]
+        self.terms = Terms.of(self.settings)
+        self.published: dict[int, LearnedState] = {}
+        self.estimators: list[Estimator] = []
+        self.shares: list[Share] = []
+        for _ in range(replicas):
+            self.join()
+
+    def join(self) -> Estimator:
+        """Add a replica that has learned nothing."""
+        self.estimators.append(make_estimator(self.settings))
+        self.shares.append(Share(self.terms))
+        return self.estimators[-1]
+
+    def exchange(self, *replicas: int) -> None:
+        """Let these replicas, or all, publish and read once."""
+        for i in replicas or range(len(self.estimators)):
+            peers = [state for j, state in self.published.items() if j != i]
+            self.published[i], change = self.shares[i].exchange(self.estimators[i].state(), peers)
+            for bite in change.bites(2):
+                self.shares[i].skipped(self.estimators[i].shift(bite))
+
+
+def lesson(rng: np.random.Generator, estimators: list[Estimator], ratio: float = 4.0, model: str = "m") -> None:
+    """Teach the same response to several estimators."""
+    text = (WORDS * 42)[rng.integers(0, 50) :][: int(rng.integers(200, 4_000))]
+    usage = Usage(max(1, round(len(text) / ratio * rng.normal(1, 0.03))), int(rng.integers(1, 900)))
+    tenant = f"tenant {rng.integers(5)}"
+    for estimator in estimators:
+        estimator.observe(estimator.estimate(facts(text, model=model), tenant), usage)
+
+
+def guess(estimator: Estimator) -> Estimate:
+    """Return the estimate of a certain request."""
+    return estimator.estimate(facts((WORDS * 42)[:1_500]), "tenant 1")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_replicas_believe_what_one_would_that_saw_all(kind: str) -> None:
+    """Four that saw a quarter each estimate and bound as one that saw all, and so does a new one at once."""
+    fleet, one = Fleet(4, kind), make_estimator(EstimatorSettings(kind=kind))  # type: ignore[arg-type]
+    rng = np.random.default_rng(1)
+    for _ in range(12):
+        for response in range(100):
+            lesson(rng, [one, fleet.estimators[response % 4]])
+        fleet.exchange()
+    fleet.join()
+    fleet.exchange(4)
+    expected = guess(one)
+    for estimator in fleet.estimators:
+        told = guess(estimator)
+        assert told.prompt_tokens == pytest.approx(expected.prompt_tokens, rel=0.02)
+        assert told.prompt_bound == pytest.approx(expected.prompt_bound, rel=0.05)
+        assert told.output_tokens == pytest.approx(expected.output_tokens, rel=0.2)  # a bin is a quarter octave
+        assert told.source is expected.source
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_counted_twice(kind: str) -> None:
+    """However often replicas exchange, each publishes as many responses as it has learned itself."""
+    fleet, rng = Fleet(3, kind), np.random.default_rng(2)
+    for round_ in range(10):
+        for i, estimator in enumerate(fleet.estimators):
+            for _ in range(i * 3):
+                lesson(rng, [estimator])
+        for _ in range(round_ % 3):
+            fleet.exchange()
+    fleet.exchange()
+    for i, published in fleet.published.items():
+        of_model = [row.observations for row in published.outputs if not row.category.key]
+        assert sum(of_model) == 10 * 3 * i
+        assert sum(row.observations for row in published.models) == (10 * 3 * i if kind == "byteclass" else 0)
+
+
+def test_the_fleet_remembers_as_much_as_one_router() -> None:
+    """The sums of all replicas together weigh no more than the memory of one, and idle replicas fade."""
+    fleet, rng = Fleet(3), np.random.default_rng(3)
+    short = replace(SETTINGS, byteclass=replace(SETTINGS.byteclass, forgetting=0.99))
+    fleet.terms, fleet.estimators = Terms.of(short), [ByteClassEstimator(short) for _ in range(3)]
+    fleet.shares = [Share(fleet.terms) for _ in range(3)]
+    for _ in range(100):
+        lesson(rng, [fleet.estimators[0]])
+    fleet.exchange()
+    before = fleet.published[0].models[0].weight
+    for _ in range(12):
+        for _ in range(100):
+            lesson(rng, fleet.estimators[1:])
+        fleet.exchange()
+    weights = [fleet.published[i].models[0].weight for i in range(3)]
+    assert sum(weights) == pytest.approx(100, rel=0.2)
+    assert weights[0] < before / 3
+
+
+def test_an_exchange_without_others_changes_nothing() -> None:
+    """Alone, what is published is what was learned, and the estimator is left as it is."""
+    estimator, share = ByteClassEstimator(SETTINGS), Share(TERMS)
+    teach(estimator, 60)
+    own, change = share.exchange(estimator.state(), [])
+    assert change.is_nothing
+    whole = merged([own], TERMS)
+    assert whole.models == merged([estimator.state()], TERMS).models
+
+
+def test_responses_between_reckoning_and_change_are_kept() -> None:
+    """A change is reckoned in another thread; what is learned meanwhile stays, and stays the replica's own."""
+    fleet, rng = Fleet(2), np.random.default_rng(4)
+    for _ in range(80):
+        lesson(rng, [fleet.estimators[0]])
+    fleet.exchange(0)
+    replica, share = fleet.estimators[1], fleet.shares[1]
+    for _ in range(30):
+        lesson(rng, [replica])
+    own, change = share.exchange(replica.state(), [fleet.published[0]])
+    assert own.models[0].observations == 30
+    for _ in range(7):
+        lesson(rng, [replica])
+    assert replica.shift(change).is_nothing
+    assert replica.state().models[0].observations == 80 + 30 + 7
+    own, _ = share.exchange(replica.state(), [fleet.published[0]])
+    assert own.models[0].observations == 37
+
+
+def test_a_change_for_a_model_that_was_started_anew_is_not_made() -> None:
+    """What was reckoned for sums of one tokenizer is not added to those of the next, and is told to be skipped."""
+    fleet, rng = Fleet(2), np.random.default_rng(5)
+    for _ in range(80):
+        lesson(rng, fleet.estimators)
+    fleet.exchange(0)
+    replica, share = fleet.estimators[1], fleet.shares[1]
+    assert isinstance(replica, ByteClassEstimator)
+    _, change = share.exchange(replica.state(), [fleet.published[0]])
+    replica._models.use("m").start_anew()
+    skipped = replica.shift(change)
+    assert skipped.models == change.models
+    share.skipped(skipped)
+    assert replica.state().models[0].observations == 0
+
+
+def test_a_single_replica_with_a_broken_counter_harms_only_itself() -> None:
+    """Where one starts a model anew and two do not, the two keep to themselves, and so do a new one's beliefs."""
+    fleet, rng = Fleet(3), np.random.default_rng(6)
+    for _ in range(3):
+        for _ in range(60):
+            lesson(rng, fleet.estimators[:2])
+            lesson(rng, fleet.estimators[2:])
+        fleet.exchange()
+    for _ in range(3):
+        for _ in range(60):
+            lesson(rng, fleet.estimators[:2])
+            lesson(rng, fleet.estimators[2:], ratio=0.9)
+        fleet.exchange()
+    assert [0, 0] == [fleet.published[i].models[0].generation for i in range(2)]
+    assert fleet.published[2].models[0].generation > 0
+    fleet.join()
+    fleet.exchange(3)
+    for i in (0, 1, 3):
+        assert guess(fleet.estimators[i]).prompt_tokens == pytest.approx(1_500 / 4, rel=0.05)
+
+
+def test_replicas_follow_when_most_have_found_that_a_model_has_changed() -> None:
+    """A replica that sees no traffic drops what it knows of the old tokenizer once the others have."""
+    fleet, rng = Fleet(3), np.random.default_rng(7)
+    for _ in range(60):
+        lesson(rng, fleet.estimators)
+    fleet.exchange()
+    fleet.exchange()
+    for _ in range(100):
+        lesson(rng, fleet.estimators[:2], ratio=1.2)
+    fleet.exchange()
+    fleet.exchange()
+    assert [1, 1, 1] == [fleet.published[i].models[0].generation for i in range(3)]
+    assert guess(fleet.estimators[2]).prompt_tokens == pytest.approx(1_500 / 1.2, rel=0.1)
+    assert fleet.published[2].models[0].observations == 0
+
+
+def test_what_a_file_held_is_not_published_as_own() -> None:
+    """Knowledge that a replica began with belongs to the others, or to nobody: it is not told again."""
+    taught, estimator, share = ByteClassEstimator(SETTINGS), ByteClassEstimator(SETTINGS), Share(TERMS)
+    teach(taught, 60)
+    estimator.load(taught.state())
+    share.adopt(estimator.state())
+    teach(estimator, 5)
+    own, _ = share.exchange(estimator.state(), [], taught.state())
+    assert own.models[0].observations == 5
+    assert estimator.state().models[0].observations == 65
+
+
+def test_others_beyond_the_room_are_left_out() -> None:
+    """A full estimator takes no rows of others in exchange for its own, and does not subtract them later."""
+    small = EstimatorSettings(max_models=1, max_categories=1)
+    estimator, share = ByteClassEstimator(small), Share(TERMS)
+    other = ByteClassEstimator(SETTINGS)
+    rng = np.random.default_rng(8)
+    for _ in range(30):
+        lesson(rng, [estimator], model="mine")
+        lesson(rng, [other], model="theirs")
+    for _ in range(3):
+        own, change = share.exchange(estimator.state(), [other.state()])
+        share.skipped(estimator.shift(change))
+    assert ["mine"] == [row.model for row in own.models if row.observations]
+    assert 30 == own.models[[row.model for row in own.models].index("mine")].observations
+    assert ["mine"] == [row.model for row in estimator.state().models]
+
+
+def test_a_change_comes_in_bites() -> None:
+    """Each bite is one model, or so many rows: none keeps the deciding thread for long."""
+    other = ByteClassEstimator(SETTINGS)
+    rng = np.random.default_rng(9)
+    for number in range(30):
+        lesson(rng, [other], model=f"m{number % 3}")
+    _, change = Share(TERMS).exchange(ByteClassEstimator(SETTINGS).state(), [other.state()])
+    bites = list(change.bites(4))
+    assert change == Change(
+        tuple(row for bite in bites for row in bite.models),
+        tuple(row for bite in bites for row in bite.categories),
+        tuple(row for bite in bites for row in bite.outputs),
+    )
+    assert max(len(bite.models) + len(bite.categories) / 4 + len(bite.outputs) / 4 for bite in bites) <= 1

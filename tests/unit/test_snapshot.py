@@ -1,0 +1,64 @@
+"""The schema of what was learned: all of it survives, and so does what later versions add."""
+
+import pytest
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.protocol import LearnedState
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.state.pb import state_pb2
+from extproc.state.snapshot import VERSION, from_bytes, from_json, from_message, to_bytes, to_json, to_message
+from tests.unit.byteclass_lessons import teach
+
+# Field 900 with the text "later", as a later version may write it.
+LATER = b"\xa2\x38\x05later"
+
+
+@pytest.fixture(scope="module")
+def state() -> LearnedState:
+    """Return what an estimator has learned."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    teach(estimator, 60)
+    return estimator.state()
+
+
+def test_a_state_round_trips(state: LearnedState) -> None:
+    """Protobuf and JSON give back all that was learned, to the bit."""
+    assert state == from_bytes(to_bytes(state))
+    assert state == from_json(to_json(state))
+
+
+def test_every_learned_field_is_in_the_schema() -> None:
+    """Each message has a field for each of the dataclass's, by the same name."""
+    for rows, message in ((state_pb2.ModelState, "ModelState"), (state_pb2.CategoryState, "CategoryState")):
+        learned = getattr(__import__("extproc.core.estimator.protocol", fromlist=[message]), message)
+        names = set(learned.__dataclass_fields__) - {"category"}
+        assert names <= {field.name for field in rows.DESCRIPTOR.fields}
+
+
+def test_unknown_fields_survive(state: LearnedState) -> None:
+    """What a later version added, anywhere, is written back by this one."""
+    message = to_message(state)
+    parts = [message, message.models[0], message.categories[0]]
+    for part in parts:
+        part.MergeFromString(LATER)
+    read = state_pb2.LearnedState.FromString(message.SerializeToString())
+    again = to_message(from_message(read), read)
+    for part in (again, again.models[0], again.categories[0]):
+        assert [900] == [field.field_number for field in UnknownFieldSet(part)]
+    assert state == from_message(again)
+
+
+def test_a_later_version_is_refused(state: LearnedState) -> None:
+    """A state whose meaning is not known is not loaded; the message says which version it has."""
+    message = to_message(state)
+    message.version = VERSION + 1
+    with pytest.raises(ConfigurationError, match=f"version {VERSION + 1}"):
+        from_bytes(message.SerializeToString())
+
+
+def test_what_is_no_state_is_refused() -> None:
+    """Bytes that are no protobuf are told as such."""
+    with pytest.raises(ConfigurationError, match="learned state"):
+        from_bytes(b"\xff" * 20)
