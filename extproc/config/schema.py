@@ -16,6 +16,7 @@ from extproc.core.placing.policy import Pool
 from extproc.core.placing.spill import SpillSettings
 from extproc.core.router.learning_budget import LearningSettings
 from extproc.pools.settings import WatchSettings
+from extproc.state.settings import StateSettings
 
 __all__ = ["AdminSettings", "Configuration", "ListenSettings", "MetricsSettings", "TlsFiles"]
 
@@ -98,6 +99,7 @@ class Configuration:
     exchange: ExchangeSettings = field(default_factory=ExchangeSettings)
     estimator: EstimatorSettings = field(default_factory=EstimatorSettings)
     learning: LearningSettings = field(default_factory=LearningSettings)
+    state: StateSettings = field(default_factory=StateSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     drain_s: Annotated[float, Meta(ge=0, le=3_600)] = 15.0
     """How long the router serves on after SIGTERM, while its health says that it goes."""

@@ -1,10 +1,12 @@
 """Putting a router together from its configuration, running it, and letting it go without losing a request."""
 
+import asyncio
 import hashlib
 import logging
 import signal
 import time
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
 from prometheus_client import (
     GC_COLLECTOR,
@@ -18,6 +20,7 @@ from extproc import __version__
 from extproc.compose import compose
 from extproc.config.loading import as_json
 from extproc.config.schema import Configuration
+from extproc.core.estimator.tables import Terms
 from extproc.server.admin import PROBES, AdminPages
 from extproc.server.admin_http import Admin
 from extproc.server.background import Background, Job
@@ -28,6 +31,7 @@ from extproc.server.listening import listen, listen_for_probes
 from extproc.server.live import About, Live
 from extproc.server.loop import Loop
 from extproc.server.streams import Streams
+from extproc.state.keeping import Keeping
 from extproc.telemetry.fan_out import FanOut
 from extproc.telemetry.log import LogListener
 from extproc.telemetry.metrics import Metrics
@@ -100,7 +104,9 @@ class App:
         self.admin_address = self._admins[0].address
         if probes := configuration.admin.probes_address:
             self._admins.append(Admin("admin.probes_address", probes, pages, PROBES))
-        jobs: list[Job] = []
+        terms, estimator = Terms.of(configuration.estimator), self.router.placer.estimator
+        self._keeping = Keeping(configuration.state, terms, estimator, self._ask, metrics)
+        jobs: list[Job] = [*self._keeping.jobs]
         if any(pool.endpoints for pool in configuration.pools):
             from extproc.server.watch import watch_job  # noqa: PLC0415  (an HTTP client that others do not need)
 
@@ -109,6 +115,7 @@ class App:
 
     def run(self) -> None:
         """Serve until asked to end, drain, and return cleanly from every stream."""
+        self._keeping.begin()
         self._core.start()
         for admin in self._admins:
             admin.start()
@@ -142,9 +149,13 @@ class App:
         ends_s = time.monotonic() + LAST_STREAMS_S
         self.loop.run(lambda: self._core.done or time.monotonic() >= ends_s)
         self._core.close()
+        self._keeping.end()
         for admin in self._admins:
             admin.stop()
         log.info("stopped")
+
+    def _ask(self, function: Callable[[], Any]) -> Awaitable[Any]:
+        return asyncio.wrap_future(self.loop.submit(function))
 
     def _judge(self, now_s: float) -> None:
         """Turn unready while most requests cannot be decided in time, and ready again when they can."""

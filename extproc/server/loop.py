@@ -48,12 +48,17 @@ class Loop:
 
     def ask(self, function: Callable[[], T], within_s: float) -> T:
         """Return what a function returns on the loop; for other threads. Raises TimeoutError."""
-        future: Future[T] = Future()
-        self._asked.put((function, future))
+        future = self.submit(function)
         try:
             return future.result(within_s)
         finally:
             future.cancel()
+
+    def submit(self, function: Callable[[], T]) -> Future[T]:
+        """Have a function called on the loop; what it returns or raises is in the future."""
+        future: Future[T] = Future()
+        self._asked.put((function, future))
+        return future
 
     def tell(self, function: Callable[[], object]) -> None:
         """Have a function called on the loop, without waiting for it; what it raises is told to `failed`."""

@@ -140,6 +140,15 @@ class Metrics(Listener, Collector):
             "pool_preemptions", "Preemptions that its servers have told, together", "pool"
         )
 
+        self.snapshots = counter(
+            "state_snapshots_total", "Attempts to save what was learned, by whether they were `done`", "outcome"
+        )
+        self.exchanges = counter(
+            "state_exchanges_total", "Attempts to share what was learned, by whether they were `done`", "outcome"
+        )
+        self.replicas = Gauge(
+            "dualpool_state_replicas", "Other replicas whose knowledge is in use", registry=registry
+        )
         self._start_at_zero()
         registry.register(self)
 
@@ -166,9 +175,21 @@ class Metrics(Listener, Collector):
             (self.misconfigurations, Misconfiguration),
             (self.undecided, Undecided),
         )
+        for kept in (self.snapshots, self.exchanges):
+            for outcome in ("done", "failed"):
+                kept(outcome)
         for counter, values in closed:
             for value in values:
                 counter[value,] = 0
+
+    def state_saved(self, *, done: bool) -> None:
+        """Count an attempt to save what was learned."""
+        self.snapshots("done" if done else "failed").inc()
+
+    def state_exchanged(self, *, done: bool, replicas: int) -> None:
+        """Count an attempt to share what was learned."""
+        self.exchanges("done" if done else "failed").inc()
+        self.replicas.set(replicas)
 
     def decided(self, decision: Decision) -> None:
         """Count the request by pool, reason, API and model; a body without facts by its cause too."""

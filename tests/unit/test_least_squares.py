@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from extproc.core.estimator.least_squares import MAX_FADED, NOISE, RelativeLeastSquares, Sums
 from extproc.core.estimator.prices import Prior
@@ -97,7 +99,7 @@ def test_between_solutions_the_prices_are_those_of_all_responses(forgetting: flo
         x = np.array([rng.integers(100, 5_000), rng.integers(0, 2_000), 1.0])
         model.learn(x, float(x @ [0.3, 0.4, 7.0]) * rng.uniform(0.9, 1.1), rng.uniform(0.1, 1.0))
         solved = RelativeLeastSquares(PRIOR, forgetting)
-        solved.load(model.sums, model.responses)
+        solved.load(model.sums, model.responses, model.weight)
         assert solved.predict(x) == pytest.approx(model.predict(x), rel=within)
         assert solved.leverage(x / 500) == pytest.approx(model.leverage(x / 500), rel=max(within, MAX_FADED))
 

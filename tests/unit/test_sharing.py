@@ -43,8 +43,9 @@ class Fleet:
         """Let these replicas, or all, publish and read once."""
         for i in replicas or range(len(self.estimators)):
             peers = [state for j, state in self.published.items() if j != i]
-            self.published[i], change = self.shares[i].exchange(self.estimators[i].state(), peers)
-            for bite in change.bites(2):
+            exchanged = self.shares[i].exchange(self.estimators[i].state(), peers)
+            self.published[i] = exchanged.own
+            for bite in exchanged.change.bites(2):
                 self.shares[i].skipped(self.estimators[i].shift(bite))
 
 
@@ -122,7 +123,8 @@ def test_an_exchange_without_others_changes_nothing() -> None:
     """Alone, what is published is what was learned, and the estimator is left as it is."""
     estimator, share = ByteClassEstimator(SETTINGS), Share(TERMS)
     teach(estimator, 60)
-    own, change = share.exchange(estimator.state(), [])
+    exchanged = share.exchange(estimator.state(), [])
+    own, change = exchanged.own, exchanged.change
     assert change.is_nothing
     whole = merged([own], TERMS)
     assert whole.models == merged([estimator.state()], TERMS).models
@@ -137,13 +139,14 @@ def test_responses_between_reckoning_and_change_are_kept() -> None:
     replica, share = fleet.estimators[1], fleet.shares[1]
     for _ in range(30):
         lesson(rng, [replica])
-    own, change = share.exchange(replica.state(), [fleet.published[0]])
+    exchanged = share.exchange(replica.state(), [fleet.published[0]])
+    own, change = exchanged.own, exchanged.change
     assert own.models[0].observations == 30
     for _ in range(7):
         lesson(rng, [replica])
     assert replica.shift(change).is_nothing
     assert replica.state().models[0].observations == 80 + 30 + 7
-    own, _ = share.exchange(replica.state(), [fleet.published[0]])
+    own = share.exchange(replica.state(), [fleet.published[0]]).own
     assert own.models[0].observations == 37
 
 
@@ -155,7 +158,7 @@ def test_a_change_for_a_model_that_was_started_anew_is_not_made() -> None:
     fleet.exchange(0)
     replica, share = fleet.estimators[1], fleet.shares[1]
     assert isinstance(replica, ByteClassEstimator)
-    _, change = share.exchange(replica.state(), [fleet.published[0]])
+    change = share.exchange(replica.state(), [fleet.published[0]]).change
     replica._models.use("m").start_anew()
     skipped = replica.shift(change)
     assert skipped.models == change.models
@@ -207,7 +210,7 @@ def test_what_a_file_held_is_not_published_as_own() -> None:
     estimator.load(taught.state())
     share.adopt(estimator.state())
     teach(estimator, 5)
-    own, _ = share.exchange(estimator.state(), [], taught.state())
+    own = share.exchange(estimator.state(), [], taught.state()).own
     assert own.models[0].observations == 5
     assert estimator.state().models[0].observations == 65
 
@@ -222,7 +225,8 @@ def test_others_beyond_the_room_are_left_out() -> None:
         lesson(rng, [estimator], model="mine")
         lesson(rng, [other], model="theirs")
     for _ in range(3):
-        own, change = share.exchange(estimator.state(), [other.state()])
+        exchanged = share.exchange(estimator.state(), [other.state()])
+        own, change = exchanged.own, exchanged.change
         share.skipped(estimator.shift(change))
     assert ["mine"] == [row.model for row in own.models if row.observations]
     assert 30 == own.models[[row.model for row in own.models].index("mine")].observations
@@ -235,7 +239,7 @@ def test_a_change_comes_in_bites() -> None:
     rng = np.random.default_rng(9)
     for number in range(30):
         lesson(rng, [other], model=f"m{number % 3}")
-    _, change = Share(TERMS).exchange(ByteClassEstimator(SETTINGS).state(), [other.state()])
+    change = Share(TERMS).exchange(ByteClassEstimator(SETTINGS).state(), [other.state()]).change
     bites = list(change.bites(4))
     assert change == Change(
         tuple(row for bite in bites for row in bite.models),

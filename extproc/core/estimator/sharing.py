@@ -28,7 +28,7 @@ and a lost reply counts twice); means alone (they would need the weights anyway)
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
@@ -42,7 +42,7 @@ from extproc.core.estimator.packing import Numbers
 from extproc.core.estimator.protocol import CategoryKey, LearnedState
 from extproc.core.estimator.tables import K, Models, Table, Tables, Terms, added, state_of, tables_of
 
-__all__ = ["Share"]
+__all__ = ["Exchanged", "Share"]
 
 # What is kept of each row of a table, shape (n, columns) or (n, 1): from counts, responses since, and columns.
 _Kept = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64], int], Numbers]
@@ -50,21 +50,40 @@ _Kept = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64], int], Numbers]
 NOTHING = 1e-9
 
 
+@dataclass(frozen=True, slots=True)
+class Exchanged:
+    """`own` is to be published; `change` to be made; `base` is the one that was given, faded as all else is."""
+
+    own: LearnedState
+    change: Change
+    base: LearnedState | None
+
+
 @dataclass(slots=True)
 class _Others(Generic[K]):
-    """The others' part of a table of the view, and the view's counts when it was put there."""
+    """The others' part of a table of the view, the whole of it, and how much of own was kept, by the same rows.
+
+    All as it was when it was put there, at the view's counts `whole.counts`.
+    """
 
     part: Table[K]
-    at: npt.NDArray[np.int64]
+    whole: Table[K]
+    keep: Numbers
 
     @classmethod
-    def nobody(cls) -> "_Others[K]":
-        return cls(Table.zeros((), 0), np.zeros(0, np.int64))
+    def all_of(cls, table: Table[K]) -> "_Others[K]":
+        return cls(table, table, np.ones(len(table.index)))
 
-    def forget(self, keys: Sequence[K]) -> None:
-        kept = [key for key in self.part.index if key not in set(keys)]
-        rows = [self.part.index[key] for key in kept]
-        self.part, self.at = self.part.aligned(kept), self.at[rows]
+    def forget(self, keys: Collection[K]) -> None:
+        if not keys:
+            return
+        kept = [key for key in self.part.index if key not in keys]
+        self.keep = self.keep[[self.part.index[key] for key in kept]]
+        self.part, self.whole = self.part.aligned(kept), self.whole.aligned(kept)
+
+    def scaled(self, table: Table[K]) -> Table[K]:
+        keep = [self.keep[self.part.index[key]] if key in self.part.index else 1.0 for key in table.index]
+        return _scaled(table, np.array(keep, np.float64))
 
 
 class Share:
@@ -72,15 +91,15 @@ class Share:
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
-        self._models: _Others[str] = _Others.nobody()
+        self._models: _Others[str] = _Others.all_of(Table.zeros((), 0))
         self._generations: dict[str, int] = {}
-        self._categories: _Others[CategoryKey] = _Others.nobody()
-        self._outputs: _Others[CategoryKey] = _Others.nobody()
+        self._categories: _Others[CategoryKey] = _Others.all_of(Table.zeros((), 0))
+        self._outputs: _Others[CategoryKey] = _Others.all_of(Table.zeros((), 0))
 
     def exchange(
         self, view: LearnedState, peers: Sequence[LearnedState], base: LearnedState | None = None
-    ) -> tuple[LearnedState, Change]:
-        """Return this replica's own knowledge, to be published, and the change that brings the view up to date.
+    ) -> Exchanged:
+        """Return this replica's own knowledge, and the change that brings the view up to date.
 
         `peers` are the other replicas' as they published it last, `base` what replicas left that are no more. The
         change is taken to be made: what of it is not has to be told to `skipped`. Raises ConfigurationError for a
@@ -98,41 +117,59 @@ class Share:
         own_categories, categories = self._share_categories(now.categories, [o.categories for o in others], joined)
         own_outputs, outputs = self._share_outputs(now.outputs, [each.outputs for each in others])
         own = state_of(Tables(now.kind, now.features, own_models, _filled(own_categories), _filled(own_outputs)))
-        return own, Change(models, categories, outputs)
+        faded = None if not old else state_of(self._faded(old[0]))
+        return Exchanged(own, Change(models, categories, outputs), faded)
+
+    def give_up(self) -> None:
+        """Called when what was published is in the base: what is in the view is others', and own what comes."""
+        self._models.part = self._models.whole
+        self._categories.part = self._categories.whole
+        self._outputs.part = self._outputs.whole
 
     def skipped(self, change: Change) -> None:
         """Called with what of a change could not be made: it is no part of the view."""
-        self._models.forget([each.model for each in change.models])
-        self._categories.forget([each.key for each in change.categories])
-        self._outputs.forget([each.key for each in change.outputs])
+        self._models.forget({each.model for each in change.models})
+        self._categories.forget({each.key for each in change.categories})
+        self._outputs.forget({each.key for each in change.outputs})
+
+    def _faded(self, base: Tables) -> Tables:
+        """Return a base, scaled down as this replica's own knowledge was."""
+        models = base.models
+        return Tables(
+            base.kind,
+            base.features,
+            Models(self._models.scaled(models.sums), models.q, models.generations, models.counters),
+            self._categories.scaled(base.categories),
+            self._outputs.scaled(base.outputs),
+        )
 
     def adopt(self, view: LearnedState) -> None:
-        """Take all that the view holds now for others' knowledge: it came from a file, or is in the base."""
+        """Take all that the view holds now for others' knowledge: it came from a file."""
         now = tables_of(view, self._terms)
-        self._models = _Others(now.models.sums, now.models.sums.counts)
+        self._models = _Others.all_of(now.models.sums)
         self._generations = dict(zip(now.models.sums.index, now.models.generations.tolist(), strict=True))
-        self._categories = _Others(now.categories, now.categories.counts)
-        self._outputs = _Others(now.outputs, now.outputs.counts)
+        self._categories = _Others.all_of(now.categories)
+        self._outputs = _Others.all_of(now.outputs)
 
     def _share_models(
         self, now: Models, others: Sequence[Models], generations: dict[str, int], joined: set[str]
     ) -> tuple[Models, tuple[ModelChange, ...]]:
         self._models.forget(
-            [
+            {
                 name
                 for name, row in now.sums.index.items()
                 if self._generations.get(name, 0) != now.generations[row]
-            ]
+            }
         )
         own = _own(now.sums, self._models, lambda _, since, n: self._terms.kept_of_models(since, n))
         _clear(own, [name for name in own.index if name in joined])
-        own, part, target = _shares(own, [each.sums for each in others], self._terms.model_memory)
+        own, part, target, keep = _shares(own, [each.sums for each in others], self._terms.model_memory)
         keys = list(target.index)
         view, q_now = now.sums.aligned(keys, target.values.shape[1]), _by_key(now.sums, now.q, keys, START)
         shares = [own.weights, *(each.sums.aligned(keys).weights for each in others)]
         bounds = [q_now, *(_by_key(each.sums, each.q, keys) for each in others)]
         q = _mean(shares, bounds, q_now)
-        self._models = _Others(part, target.counts)
+        self._models = _Others(part, target, keep)
         self._generations = {name: generations[name] for name in keys}
         came_from = _by_key(now.sums, now.generations, keys)
         changes = tuple(
@@ -158,11 +195,11 @@ class Share:
     ) -> tuple[Table[CategoryKey], tuple[RowChange, ...]]:
         own = _own(now, self._categories, lambda before, since, _: self._kept(before, since))
         _clear(own, [key for key in own.index if key.model in joined])
-        own, part, target = _shares(own, others, self._terms.category_memory)
+        own, part, target, keep = _shares(own, others, self._terms.category_memory)
         # The means in the estimator count what its number of responses comes to, not what the parts weigh
         # together.
         counts = self._terms.category_weights(target.counts) / np.maximum(target.weights, 1e-300)
-        self._categories = _Others(_scaled(part, counts), target.counts)
+        self._categories = _Others(_scaled(part, counts), _scaled(target, counts), keep)
         view = now.aligned(list(target.index), target.values.shape[1])
         means, before = _means(target), _means(view)
         return own, _row_changes(target, view, means - before)
@@ -173,8 +210,8 @@ class Share:
         fades = self._terms.kept_of_outputs
         own = _own(now, self._outputs, lambda _, since, __: fades(since)[:, None])
         np.maximum(own.values, 0.0, out=own.values)
-        own, part, target = _shares(own, others, self._terms.output_memory)
-        self._outputs = _Others(part, target.counts)
+        own, part, target, keep = _shares(own, others, self._terms.output_memory)
+        self._outputs = _Others(part, target, keep)
         view = (
             now.aligned(list(target.index))
             if now.index
@@ -209,7 +246,7 @@ def _own(view: Table[K], others: _Others[K], kept: _Kept) -> Table[K]:
     """Return the view without what others' part of it has faded to; of a row that was made anew, all of it."""
     keys = list(view.index)
     part = others.part.aligned(keys) if others.part.index else Table.zeros(keys, view.values.shape[1])
-    at = np.array([others.at[others.part.index[key]] if key in others.part.index else 0 for key in keys], np.int64)
+    at = others.whole.aligned(keys).counts
     void = view.counts < at
     part.values[void], part.weights[void], part.counts[void], at[void] = 0.0, 0.0, 0, 0
     fade = kept(at, view.counts - at, view.values.shape[1])
@@ -221,17 +258,20 @@ def _own(view: Table[K], others: _Others[K], kept: _Kept) -> Table[K]:
     )
 
 
-def _shares(own: Table[K], others: Sequence[Table[K]], memory: float) -> tuple[Table[K], Table[K], Table[K]]:
-    """Return own (scaled down where all weigh more than is remembered), the others' sum, and both together."""
+def _shares(
+    own: Table[K], others: Sequence[Table[K]], memory: float
+) -> tuple[Table[K], Table[K], Table[K], Numbers]:
+    """Return own (scaled down where all weigh more than is remembered), others' sum, both together, the scale."""
     parts: list[Table[K]] = [own]
     parts.extend(others)
     everything: Table[K] = added(parts)
     keys, columns = list(everything.index), everything.values.shape[1]
-    own = _scaled(own.aligned(keys, columns), np.minimum(1.0, memory / np.maximum(everything.weights, TINY)))
+    keep = np.minimum(1.0, memory / np.maximum(everything.weights, TINY))
+    own = _scaled(own.aligned(keys, columns), keep)
     parts[0] = Table.zeros(keys, columns)
     part: Table[K] = added(parts, keys)
     both: list[Table[K]] = [own, part]
-    return own, part, added(both, keys)
+    return own, part, added(both, keys), keep
 
 
 def _row_changes(target: Table[CategoryKey], view: Table[CategoryKey], values: Numbers) -> tuple[RowChange, ...]:

@@ -1,0 +1,128 @@
+"""What was learned, in a file: written aside and renamed, so that there is always a whole one.
+
+A file that cannot be used is set aside under another name and never overwritten: it may be another program's, or
+the only copy of months of learning that a newer version wrote.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.protocol import LearnedState
+from extproc.state.frame import framed, unframed
+from extproc.state.pb import state_pb2
+from extproc.state.snapshot import from_message, to_message
+
+__all__ = ["StateFile", "read_state", "write_whole"]
+
+MAX_ASIDE: Final = 1_000
+
+log = logging.getLogger("dualpool")
+
+
+class StateFile:
+    """The file at `path`; `save` writes only where `load` has found nothing that would be lost."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._in_the_way = ""
+        # What the file held beyond what this version knows, to be written back.
+        self._found: state_pb2.LearnedState | None = None
+
+    def load(self, into: Callable[[LearnedState], None]) -> bool:
+        """Give what the file holds to `into`, and tell whether it was taken.
+
+        A file that is no state, or one that `into` refuses with a ConfigurationError, is set aside. Nothing is
+        raised: a router without knowledge is better than none.
+        """
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            self._in_the_way = f"it could not be read: {error}"
+            self._tell("what was learned cannot be read, and will not be saved", error)
+            return False
+        try:
+            message = _parsed(data)
+            into(from_message(message))
+        except ConfigurationError as error:
+            self._set_aside(error)
+            return False
+        self._found = message if _has_unknown(message) else None
+        log.info("begun from what was learned before", extra={"fields": {"path": str(self.path)}})
+        return True
+
+    def save(self, state: LearnedState) -> None:
+        """Replace the file. Raises OSError when that cannot be done; then the old one is as it was."""
+        if self._in_the_way:
+            raise OSError(f"{self.path}: {self._in_the_way}")
+        write_whole(self.path, framed(to_message(state, self._found).SerializeToString()))
+
+    def _set_aside(self, why: ConfigurationError) -> None:
+        try:
+            aside = _free_name(self.path)
+            os.rename(self.path, aside)  # noqa: PTH104  (Path.rename would do, and say less of the error)
+        except OSError as error:
+            self._in_the_way = f"what is there is no state, and cannot be set aside: {error}"
+            self._tell("what is there is no state, and nothing will be saved", why)
+        else:
+            self._tell("what was learned cannot be used, and is set aside", why, aside=str(aside))
+
+    def _tell(self, what: str, why: Exception, **fields: str) -> None:
+        log.error(what, extra={"fields": {"path": str(self.path), "cause": str(why), **fields}})
+
+
+def read_state(path: Path) -> state_pb2.LearnedState:
+    """Return the message in a file. Raises ConfigurationError, with the file's name, when there is none."""
+    try:
+        return _parsed(path.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(str(error), source=f"state file {path}") from error
+    except ConfigurationError as error:
+        raise ConfigurationError(*error.sentences, source=f"state file {path}") from error
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file so that its name has either all of the new content or all of the old, whatever happens."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the new name, too, is to outlive a power cut
+    finally:
+        os.close(folder)
+
+
+def _parsed(data: bytes) -> state_pb2.LearnedState:
+    try:
+        return state_pb2.LearnedState.FromString(unframed(data))
+    except DecodeError as error:
+        raise ConfigurationError(f"it is no protobuf: {error}") from error
+
+
+def _has_unknown(message: state_pb2.LearnedState) -> bool:
+    parts = [message, *message.categories, *message.models, *message.outputs]
+    return any(len(UnknownFieldSet(part)) for part in parts)
+
+
+def _free_name(path: Path) -> Path:
+    names = (path.with_name(f"{path.name}.unusable-{number}") for number in range(1, MAX_ASIDE))
+    found = next((name for name in names if not name.exists()), None)
+    if found is None:
+        raise FileExistsError(f"{MAX_ASIDE - 1} files were set aside already")
+    return found

@@ -1,0 +1,27 @@
+"""Around each state, in files and in the store: what it is, and a digest that tells whether all of it is there."""
+
+import hashlib
+from typing import Final
+
+from extproc.core.errors import ConfigurationError
+
+__all__ = ["HEAD_BYTES", "framed", "unframed"]
+
+MAGIC: Final = b"dualpool state\n\x00"
+DIGEST_BYTES: Final = 16
+HEAD_BYTES: Final = len(MAGIC) + DIGEST_BYTES
+
+
+def framed(payload: bytes) -> bytes:
+    """Return a payload with its head; two heads are the same when the payloads are."""
+    return MAGIC + hashlib.blake2b(payload, digest_size=DIGEST_BYTES).digest() + payload
+
+
+def unframed(data: bytes) -> bytes:
+    """Return the payload. Raises ConfigurationError for what is no state, or not all of one."""
+    if not data.startswith(MAGIC):
+        raise ConfigurationError("it is no state of dualpool's" if data else "it is empty")
+    payload = data[HEAD_BYTES:]
+    if framed(payload)[:HEAD_BYTES] != data[:HEAD_BYTES]:
+        raise ConfigurationError("its digest is of something else: it is damaged, or a part is missing")
+    return payload

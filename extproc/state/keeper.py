@@ -1,0 +1,88 @@
+"""The job that saves what was learned, from time to time and at the end."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from extproc.core.estimator.protocol import Estimator, LearnedState
+from extproc.state.file import StateFile
+
+__all__ = ["Ask", "KeeperListener", "Saver", "Told"]
+
+log = logging.getLogger("dualpool")
+
+Ask = Callable[[Callable[[], Any]], Awaitable[Any]]
+"""Returns what a function returns on the deciding thread."""
+
+
+class KeeperListener(Protocol):
+    """Who is told how keeping and sharing goes; metrics are."""
+
+    def state_saved(self, *, done: bool) -> None:
+        """Called after each attempt to save."""
+        ...
+
+    def state_exchanged(self, *, done: bool, replicas: int) -> None:
+        """Called after each attempt to share, with the number of the others whose knowledge is in use."""
+        ...
+
+
+class Told:
+    """Logs when something begins to fail, and when it is well again, but not each time in between."""
+
+    def __init__(self, fails: str, well: str) -> None:
+        self._fails, self._well = fails, well
+        self._failing = False
+
+    def failed(self, error: Exception) -> None:
+        """Called for each failure."""
+        if not self._failing:
+            log.warning(self._fails, extra={"fields": {"cause": f"{type(error).__name__}: {error}"}})
+        self._failing = True
+
+    def went_well(self) -> None:
+        """Called for each success."""
+        if self._failing:
+            log.info(self._well)
+        self._failing = False
+
+
+class Saver:
+    """Saves an estimator's state to a file every `every_s`; a save that fails is tried again the next time."""
+
+    def __init__(
+        self, file: StateFile, every_s: float, estimator: Estimator, ask: Ask, listener: KeeperListener
+    ) -> None:
+        self._file = file
+        self._every_s = every_s
+        self._estimator = estimator
+        self._ask = ask
+        self._listener = listener
+        self._told = Told("what was learned cannot be saved", "what was learned is saved again")
+        self._saved: LearnedState | None = None
+
+    def load(self) -> bool:
+        """Begin from the file, before anything is served; tell whether it held something."""
+        return self._file.load(self._estimator.load)
+
+    async def job(self) -> None:
+        """Save until cancelled."""
+        while True:
+            await asyncio.sleep(self._every_s)
+            state = await self._ask(self._estimator.state)
+            await asyncio.to_thread(self.save, state)
+
+    def save(self, state: LearnedState) -> None:
+        """Save once; called by the job, and at the end on the thread that owned the estimator."""
+        if state == self._saved:
+            return
+        try:
+            self._file.save(state)
+        except OSError as error:
+            self._told.failed(error)
+            self._listener.state_saved(done=False)
+        else:
+            self._saved = state
+            self._told.went_well()
+            self._listener.state_saved(done=True)

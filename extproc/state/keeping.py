@@ -1,0 +1,52 @@
+"""What becomes of what one router learns: begun from a file or the store, saved, shared, saved at the end."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from extproc.core.estimator.protocol import Estimator
+from extproc.core.estimator.tables import Terms
+from extproc.state.file import StateFile
+from extproc.state.keeper import Ask, KeeperListener, Saver
+from extproc.state.settings import StateSettings
+from extproc.state.sharer import Sharer
+
+__all__ = ["Keeping"]
+
+
+class Keeping:
+    """Puts a saver and a sharer together as the settings say; neither, by default.
+
+    `begin` and `end` are called on the thread that owns the estimator, before anything is served and after all is;
+    between them `jobs` run on another, and reach the estimator through `ask`.
+    """
+
+    def __init__(
+        self, settings: StateSettings, terms: Terms, estimator: Estimator, ask: Ask, listener: KeeperListener
+    ) -> None:
+        self._estimator = estimator
+        self._saver = self._sharer = None
+        if settings.path:
+            self._saver = Saver(StateFile(Path(settings.path)), settings.every_s, estimator, ask, listener)
+        if settings.store is not None:
+            self._sharer = Sharer(settings.store, terms, estimator, ask, listener)
+
+    @property
+    def jobs(self) -> Sequence[Callable[[], Awaitable[None]]]:
+        """What runs beside the requests."""
+        return [part.job for part in (self._saver, self._sharer) if part is not None]
+
+    def begin(self) -> None:
+        """Take over what is known: from the file, and then from the others if the store serves."""
+        found = self._saver is not None and self._saver.load()
+        if self._sharer is not None:
+            if found:
+                self._sharer.begin_with(self._estimator.state())
+            self._sharer.first()
+
+    def end(self) -> None:
+        """Keep what was learned since the last time; the jobs have ended."""
+        if self._saver is not None:
+            self._saver.save(self._estimator.state())
+        if self._sharer is not None:
+            asyncio.run(self._sharer.leave(self._estimator.state()))

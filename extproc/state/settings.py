@@ -1,0 +1,42 @@
+"""Where what was learned is kept, and with whom it is shared; the configuration decodes into these objects."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
+
+__all__ = ["StateSettings", "StoreSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """A Redis or Valkey through which replicas share what they learn; while it is away each learns on by itself."""
+
+    url: str
+    """`redis://host:port/database`, `rediss://` over TLS, or `unix:///path`; without a password."""
+    name: str = "dualpool"
+    """Begins the name of each key: routers that share what they learn have the same."""
+    username: str = ""
+    """Who logs in; when empty the store's default user."""
+    password_file: str = ""
+    """A file whose first line is the password, read again whenever a connection is made."""
+    ca_file: str = ""
+    """The authorities, as PEM, that the store's certificate is checked by; when empty the system's."""
+    every_s: Annotated[float, Meta(ge=0.05, le=3_600)] = 10.0
+    """How often each replica publishes its own knowledge and reads the others'."""
+    timeout_s: Annotated[float, Meta(ge=0.01, le=60)] = 2.0
+    """How long the store may take for one answer."""
+    keep_s: Annotated[float, Meta(ge=60)] = 604_800.0
+    """How long the store keeps what nobody has published again: what all replicas know at most outlives them so
+    long."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateSettings:
+    """What becomes of what was learned: by default it is forgotten at the end; see [state.md](state.md)."""
+
+    path: str = ""
+    """A file that it is saved to, and begun from; its directory has to be there, and be the router's own."""
+    every_s: Annotated[float, Meta(ge=0.05, le=86_400)] = 30.0
+    """How often it is saved; so much is lost at most when the process is killed."""
+    store: StoreSettings | None = None

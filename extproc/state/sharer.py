@@ -1,0 +1,163 @@
+"""The job that shares what was learned: publishes its own, reads the others', and brings the estimator up to date.
+
+Whatever the store does, learning goes on: an exchange that fails is tried again the next time, and what was read
+last stays in use. What is done on the deciding thread comes in bites that are shorter than most requests.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final
+
+from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.merging import bounded
+from extproc.core.estimator.protocol import Estimator, LearnedState
+from extproc.core.estimator.sharing import Exchanged, Share
+from extproc.core.estimator.tables import Terms
+from extproc.state.keeper import Ask, KeeperListener, Told
+from extproc.state.settings import StoreSettings
+from extproc.state.store import FAILURES, Base, Found, Store
+
+__all__ = ["Sharer"]
+
+# A replica that has published nothing for so many intervals is taken to be no more. One that was only cut off
+# finds out when it comes back.
+DEAD_AFTER: Final = 6
+BITE_ROWS: Final = 16
+# A base that has faded to less than this share is written back, for those who come later.
+WORTH_WRITING: Final = 0.5
+
+
+class Sharer:
+    """One replica's exchanges with the others; `estimator` is only touched through `ask`."""
+
+    def __init__(
+        self, settings: StoreSettings, terms: Terms, estimator: Estimator, ask: Ask, listener: KeeperListener
+    ) -> None:
+        self._settings = settings
+        self._terms = terms
+        self._estimator = estimator
+        self._ask = ask
+        self._listener = listener
+        self._share = Share(terms)
+        self._told = Told("what was learned is not shared: the store does not serve", "what was learned is shared")
+        self._unusable = Told("a key of the store is no state, and not read", "all keys of the store can be read")
+        self._name, self._is_new = uuid.uuid4().hex, True
+        self._peers: dict[str, tuple[LearnedState, int]] = {}
+        self._base: LearnedState | None = None
+        self._base_head = b""
+        self._features: tuple[str, ...] = estimator.state().features
+
+    def begin_with(self, view: LearnedState) -> None:
+        """Take what came from a file for a base, until the store has one."""
+        self._share.adopt(view)
+        self._base = bounded(view, self._terms)
+
+    def first(self) -> None:
+        """Read once before anything is served, on the thread that owns the estimator; a failure is only told."""
+
+        async def here(function: Callable[[], object]) -> object:
+            return function()
+
+        async def once() -> None:
+            store = self._store()
+            ask, self._ask = self._ask, here
+            try:
+                await asyncio.wait_for(self._exchange(store), 2 * self._settings.timeout_s)
+            finally:
+                self._ask = ask
+                await store.close()
+
+        asyncio.run(self._try(once()))
+
+    async def job(self) -> None:
+        """Exchange until cancelled; then say once more what was learned last."""
+        store = self._store()
+        try:
+            while True:
+                await asyncio.sleep(self._settings.every_s)
+                await self._try(self._exchange(store))
+        finally:
+            await store.close()
+
+    async def leave(self, view: LearnedState) -> None:
+        """Publish what was learned since the last exchange, at the end."""
+        store = self._store()
+
+        async def once() -> None:
+            await asyncio.wait_for(self._publish(store, self._reckon(view).own), 2 * self._settings.timeout_s)
+
+        try:
+            await self._try(once())
+        finally:
+            await store.close()
+
+    async def _try(self, exchange: Awaitable[None]) -> None:
+        try:
+            await exchange
+        except FAILURES as error:
+            self._told.failed(error)
+            self._listener.state_exchanged(done=False, replicas=len(self._peers))
+        else:
+            self._told.went_well()
+            self._listener.state_exchanged(done=True, replicas=len(self._peers))
+
+    async def _exchange(self, store: Store) -> None:
+        found = await store.look(besides=self._name)
+        self._read(found)
+        if found.base is not None and self._name in found.base.folded:
+            self._share.give_up()
+            self._name, self._is_new = uuid.uuid4().hex, True
+        elif found.base is None and self._base is not None and self._base.estimator_kind:
+            await store.begin_base(self._base)
+        view = await self._ask(self._estimator.state)
+        exchanged = await asyncio.to_thread(self._reckon, view)
+        for bite in exchanged.change.bites(BITE_ROWS):
+            self._share.skipped(await self._ask(partial(self._estimator.shift, bite)))
+        await self._publish(store, exchanged.own)
+        await self._tend(store, found)
+
+    def _read(self, found: Found) -> None:
+        if found.unusable:
+            self._unusable.failed(ConfigurationError(" ".join(found.unusable)))
+        else:
+            self._unusable.went_well()
+        folded = set(found.base.folded) if found.base is not None else set()
+        # A store that was flushed, or lost its memory, does not take ours.
+        missed = {
+            name: (state, rounds + 1)
+            for name, (state, rounds) in self._peers.items()
+            if name not in folded and rounds < DEAD_AFTER
+        }
+        self._peers = missed | {name: (state, 0) for name, state in found.replicas.items()}
+        if found.base is not None and found.base_head != self._base_head:
+            self._base, self._base_head = found.base.state, found.base_head
+
+    def _reckon(self, view: LearnedState) -> Exchanged:
+        exchanged = self._share.exchange(view, [state for state, _ in self._peers.values()], self._base)
+        if exchanged.base is not None:
+            self._base = exchanged.base
+        return exchanged
+
+    async def _publish(self, store: Store, own: LearnedState) -> None:
+        done = await store.publish(self._name, own, new=self._is_new)
+        # A key that is gone was folded, which the next look tells, or the store was flushed. One that is there,
+        # though it was to be new, is ours: the store's word of it was lost.
+        self._is_new = not done and not self._is_new
+
+    async def _tend(self, store: Store, found: Found) -> None:
+        dead_s = DEAD_AFTER * self._settings.every_s
+        for name in [name for name, silent_s in found.silent_s.items() if silent_s > dead_s]:
+            await store.fold([name], dead_s=dead_s)
+        if found.base is None or self._base is None or self._base_head != found.base_head:
+            return
+        if _weight(self._base) < WORTH_WRITING * _weight(found.base.state):
+            await store.replace_base(found.base_head, Base(self._base, found.base.folded))
+
+    def _store(self) -> Store:
+        return Store(self._settings, self._terms, self._features)
+
+
+def _weight(state: LearnedState) -> float:
+    return sum(row.weight for row in state.categories) + sum(row.weight for row in state.models)

@@ -1,0 +1,238 @@
+"""What replicas have learned, in a Redis or Valkey: one key for each, which only it writes, and a base.
+
+    NAME:v1:FEATURES:replicas          set of the names of replicas
+    NAME:v1:FEATURES:replica:ID        what one replica has learned itself
+    NAME:v1:FEATURES:base              what was learned by replicas that are no more
+
+FEATURES is a digest of what sums are over, so that routers of two versions do not meet. Nothing is locked. A
+replica that has not published for a while is folded into the base by whichever of the others comes first: a
+transaction that fails when the base, or the key of the replica, has changed meanwhile (WATCH). The base remembers
+whom it holds; a replica that comes back and finds itself there goes on under another name. How long ago a key was
+written is told by its time to live, which is the store's clock; no other clock matters.
+"""
+
+import hashlib
+import ssl
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+import redis.asyncio as redis
+from google.protobuf.message import DecodeError
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
+from redis.exceptions import RedisError, WatchError
+
+from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.merging import bounded, merged, without_model
+from extproc.core.estimator.protocol import LearnedState
+from extproc.core.estimator.tables import Terms
+from extproc.state.frame import HEAD_BYTES, framed, unframed
+from extproc.state.pb import state_pb2
+from extproc.state.settings import StoreSettings
+from extproc.state.snapshot import from_message, to_message
+
+__all__ = ["FAILURES", "Base", "Found", "Store"]
+
+# What a store can do to us: refuse, hang, say nonsense, hold what is no state.
+FAILURES: Final = (RedisError, OSError, TimeoutError, ConfigurationError)
+MAX_FOLDED: Final = 1_000
+MAX_BLOB_BYTES: Final = 256 << 20
+MAX_REPLICAS: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What stands in the base: its state, and the names of the replicas that it holds."""
+
+    state: LearnedState
+    folded: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a look at the store found; `silent_s` is how long ago each replica has published."""
+
+    base: Base | None
+    base_head: bytes
+    replicas: dict[str, LearnedState]
+    silent_s: dict[str, float]
+    unusable: tuple[str, ...] = ()
+
+
+class Store:
+    """The keys of routers with the same features. Methods raise one of FAILURES when the store does not serve."""
+
+    def __init__(self, settings: StoreSettings, terms: Terms, features: Sequence[str]) -> None:
+        self._settings = settings
+        self._terms = terms
+        digest = hashlib.blake2b("\n".join([terms.kind, *features]).encode(), digest_size=6).hexdigest()
+        self._prefix = f"{settings.name}:v1:{digest}:"
+        self._client: redis.Redis | None = None
+        # What was read last, by key: head and what it says. Most keys change; those of idle replicas do not.
+        self._read: dict[str, tuple[bytes, Any]] = {}
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._client is not None:
+            client, self._client = self._client, None
+            with suppress(*FAILURES):
+                await client.aclose()
+
+    async def look(self, besides: str = "") -> Found:
+        """Return what all replicas but one have published."""
+        client = self._connected()
+        names = [_text(name) for name in await cast("Any", client.smembers(self._key("replicas")))]
+        names = sorted(name for name in names if name != besides)[:MAX_REPLICAS]
+        keys = [self._key("base"), *(self._replica(name) for name in names)]
+        pipe = client.pipeline(transaction=False)
+        for key in keys:
+            pipe.getrange(key, 0, HEAD_BYTES - 1)
+            pipe.pttl(key)
+        told = await pipe.execute()
+        heads = dict(zip(keys, told[::2], strict=True))
+        for key in [key for key, head in heads.items() if head and self._read.get(key, (b"",))[0] != head]:
+            self._take(key, await cast("Any", client.getrange(key, 0, MAX_BLOB_BYTES)))
+        self._read = {key: self._read[key] for key in keys if heads[key] and key in self._read}
+        gone = [name for name in names if not heads[self._replica(name)]]
+        if gone:
+            await cast("Any", client.srem(self._key("replicas"), *gone))
+        silent = {name: self._settings.keep_s - ttl / 1e3 for name, ttl in zip(names, told[3::2], strict=True)}
+        base = self._read.get(keys[0], (b"", None))
+        said = {name: self._read.get(self._replica(name), (b"", None))[1] for name in names}
+        return Found(
+            base[1],
+            base[0],
+            {name: each.state for name, each in said.items() if each is not None},
+            {name: silent[name] for name in names if name not in gone},
+            tuple(key for key in keys if heads[key] and self._read[key][1] is None),
+        )
+
+    async def publish(self, name: str, state: LearnedState, *, new: bool) -> bool:
+        """Put a replica's own knowledge in its key; tell whether the key was there (or was not, for a new one)."""
+        client = self._connected()
+        keep_ms = round(self._settings.keep_s * 1e3)
+        data = framed(state_pb2.Published(state=to_message(state)).SerializeToString())
+        done = await client.set(self._replica(name), data, px=keep_ms, nx=new, xx=not new)
+        if done:
+            await cast("Any", client.sadd(self._key("replicas"), name))
+            await client.pexpire(self._key("replicas"), keep_ms)
+            await client.pexpire(self._key("base"), keep_ms)
+        return bool(done)
+
+    async def begin_base(self, state: LearnedState) -> None:
+        """Make a base of what one knew before, unless there is one."""
+        data = _base_bytes(Base(state))
+        await self._connected().set(self._key("base"), data, px=round(self._settings.keep_s * 1e3), nx=True)
+
+    async def replace_base(self, head: bytes, base: Base) -> None:
+        """Replace a base, unless it has changed since its head was read."""
+        async with self._connected().pipeline() as pipe:
+            await pipe.watch(self._key("base"))
+            if await cast("Any", pipe.getrange(self._key("base"), 0, HEAD_BYTES - 1)) == head:
+                pipe.multi()  # type: ignore[no-untyped-call]
+                pipe.set(self._key("base"), _base_bytes(base), px=round(self._settings.keep_s * 1e3))
+                with suppress(WatchError):
+                    await pipe.execute()
+
+    async def fold(
+        self, names: Sequence[str], *, dead_s: float, others: Sequence[LearnedState] = (), without: str = "",
+        nothing: bool = False,
+    ) -> bool:  # fmt: skip
+        """Fold replicas, and other states, into the base, if all have been silent for so long.
+
+        `without` is a model that is left out, `nothing` that all is. Return whether it was done: not when another
+        router has changed something meanwhile.
+        """
+        base_key, keys = self._key("base"), [self._replica(name) for name in names]
+        async with self._connected().pipeline() as pipe:
+            await pipe.watch(base_key, *keys)
+            silent = [self._settings.keep_s - await cast("Any", pipe.pttl(key)) / 1e3 for key in keys]
+            if any(each < dead_s for each in silent):
+                return False
+            blobs = [await cast("Any", pipe.get(key)) for key in (base_key, *keys)]
+            if any(blob is None for blob in blobs[1:]):
+                return False
+            parts = [said for blob in blobs if blob and (said := _said(blob)) is not None]
+            state = merged([*(part.state for part in parts), *others], self._terms)
+            state = bounded(without_model(state, without) if without else state, self._terms)
+            folded = [*(name for part in parts for name in part.folded), *names]
+            base = Base(LearnedState("") if nothing else state, tuple(folded[-MAX_FOLDED:]))
+            pipe.multi()  # type: ignore[no-untyped-call]
+            pipe.set(base_key, _base_bytes(base), px=round(self._settings.keep_s * 1e3))
+            if keys:
+                pipe.delete(*keys)
+                pipe.srem(self._key("replicas"), *names)
+            try:
+                await pipe.execute()
+            except WatchError:
+                return False
+            return True
+
+    def _take(self, key: str, data: bytes) -> None:
+        self._read[key] = data[:HEAD_BYTES], _said(data)
+
+    def _key(self, what: str) -> str:
+        return self._prefix + what
+
+    def _replica(self, name: str) -> str:
+        return f"{self._prefix}replica:{name}"
+
+    def _connected(self) -> redis.Redis:
+        if self._client is None:
+            self._client = _client(self._settings)
+        return self._client
+
+
+class _PasswordFile(CredentialProvider):
+    """Reads the password when a connection is made, so that it may be changed without a restart."""
+
+    def __init__(self, username: str, path: Path) -> None:
+        self._username, self._path = username, path
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        password = self._path.read_text("utf-8").partition("\n")[0].rstrip("\r")
+        return (self._username, password) if self._username else (password,)
+
+
+def _client(settings: StoreSettings) -> redis.Redis:
+    options: dict[str, Any] = {}
+    if settings.password_file:
+        options["credential_provider"] = _PasswordFile(settings.username, Path(settings.password_file))
+    elif settings.username:
+        options["username"] = settings.username
+    if settings.url.startswith("rediss:"):
+        options["ssl_cert_reqs"] = ssl.CERT_REQUIRED
+        if settings.ca_file:
+            options["ssl_ca_certs"] = settings.ca_file
+    try:
+        return redis.Redis.from_url(
+            settings.url,
+            socket_timeout=settings.timeout_s,
+            socket_connect_timeout=settings.timeout_s,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+            **options,
+        )
+    except ValueError as error:
+        raise ConfigurationError(f"state.store.url: {error}") from error
+
+
+def _said(data: bytes) -> Base | None:
+    """Return what a key says, or None when it cannot be read: another's knowledge is not worth an end of ours."""
+    try:
+        message = state_pb2.Published.FromString(unframed(data))
+        return Base(from_message(message.state), tuple(message.folded))
+    except (ConfigurationError, DecodeError):
+        return None
+
+
+def _base_bytes(base: Base) -> bytes:
+    return framed(state_pb2.Published(state=to_message(base.state), folded=base.folded).SerializeToString())
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode(errors="replace") if isinstance(name, bytes) else name

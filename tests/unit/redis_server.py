@@ -1,0 +1,80 @@
+"""A real redis-server for tests: started, killed and started again on a port of its own."""
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+__all__ = ["RedisServer", "redis_server"]
+
+PROGRAM = shutil.which("redis-server") or shutil.which("valkey-server")
+WITHIN_S = 10.0
+
+
+class RedisServer:
+    """One server in a folder; `args` are added to its command line."""
+
+    def __init__(self, folder: Path, *args: str) -> None:
+        if PROGRAM is None:
+            pytest.skip("redis-server is not installed (Debian: redis-server)")
+        self.port = _free_port()
+        self._folder, self._args = folder, args
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Begin to serve, with an empty memory."""
+        ports = ["--port", str(self.port)] if "--tls-port" not in self._args else ["--port", "0"]
+        command = [str(PROGRAM), *ports, "--bind", "127.0.0.1", "--save", "", "--dir", str(self._folder)]
+        self._process = subprocess.Popen(
+            [*command, *(arg.replace("PORT", str(self.port)) for arg in self._args)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        ends_s = time.monotonic() + WITHIN_S
+        while time.monotonic() < ends_s:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return
+            assert self._process.poll() is None, "redis-server ended at once"
+        raise AssertionError("redis-server did not begin to serve")
+
+    def kill(self) -> None:
+        """End it with SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def say(self, *words: str) -> bytes:
+        """Send one command, and return the beginning of what comes back."""
+        with socket.create_connection(("127.0.0.1", self.port), WITHIN_S) as connection:
+            connection.settimeout(WITHIN_S)
+            parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
+            connection.sendall(f"*{len(words)}\r\n{''.join(parts)}".encode())
+            return connection.recv(1 << 16)
+
+
+@contextmanager
+def redis_server(folder: Path, *args: str) -> Iterator[RedisServer]:
+    """Serve until the end of the block."""
+    server = RedisServer(folder, *args)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,287 @@
+"""Sharing through a real store: what replicas know of each other, and what happens when the store does not serve."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trustme
+
+from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.features import FEATURE_NAMES
+from extproc.core.estimator.protocol import Estimate
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.tables import Terms
+from extproc.core.usage import Usage
+from extproc.state.settings import StoreSettings
+from extproc.state.sharer import Sharer
+from extproc.state.store import Store
+from tests.unit.byteclass_lessons import WORDS, facts
+from tests.unit.redis_server import RedisServer, redis_server
+
+SETTINGS = EstimatorSettings()
+TERMS = Terms.of(SETTINGS)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    """Serve an empty store."""
+    with redis_server(tmp_path) as serving:
+        yield serving
+
+
+class Replica:
+    """An estimator that shares; what a router's job does is done step by step."""
+
+    def __init__(self, url: str, seed: int = 0, **settings: object) -> None:
+        self.done: list[bool] = []
+        self.replicas = 0
+        self.estimator = ByteClassEstimator(SETTINGS)
+        # Of a test's loop each exchange is a new one: so is the connection.
+        self.settings = StoreSettings(url, **{"timeout_s": 0.5, "every_s": 0.05, **settings})  # type: ignore[arg-type]
+        self.sharer = Sharer(self.settings, TERMS, self.estimator, self._ask, self)
+        self._rng = np.random.default_rng(seed)
+
+    async def _ask(self, function: Callable[[], object]) -> object:
+        return function()
+
+    def state_saved(self, *, done: bool) -> None:
+        """Nothing is saved here."""
+
+    def state_exchanged(self, *, done: bool, replicas: int) -> None:
+        """Note how an exchange went."""
+        self.done.append(done)
+        self.replicas = replicas
+
+    def learn(self, count: int, model: str = "m") -> None:
+        """Take in so many responses."""
+        for _ in range(count):
+            text = (WORDS * 42)[self._rng.integers(0, 50) :][: int(self._rng.integers(200, 4_000))]
+            usage = Usage(max(1, round(len(text) / 4 * self._rng.normal(1, 0.03))), 50)
+            self.estimator.observe(self.estimator.estimate(facts(text, model=model), "tenant"), usage)
+
+    def exchange(self, times: int = 1) -> None:
+        """Exchange as often as that."""
+        for _ in range(times):
+            self.sharer.first()
+
+    @property
+    def responses(self) -> int:
+        """How many responses of model m it knows of."""
+        return sum(row.observations for row in self.estimator.state().models if row.model == "m")
+
+    def guess(self) -> Estimate:
+        """Return the estimate of a certain request."""
+        return self.estimator.estimate(facts((WORDS * 42)[:1_500]), "tenant")
+
+
+def test_a_new_replica_begins_with_what_the_others_know(server: RedisServer) -> None:
+    """After one exchange it estimates as they do, and what it knows is not counted again by them."""
+    one, other = Replica(server.url, 1), Replica(server.url, 2)
+    one.learn(100)
+    one.exchange()
+    other.learn(50)
+    other.exchange()
+    one.exchange()
+    new = Replica(server.url)
+    new.exchange()
+    for replica in (one, other, new):
+        replica.exchange(3)
+        assert replica.responses == 150
+    assert new.replicas == 2
+    assert new.guess().prompt_bound == pytest.approx(one.guess().prompt_bound, rel=0.02)
+
+
+def test_a_dead_replica_is_folded_once(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it knew stays, whoever folds it and however often the others look."""
+    dead, *others = (Replica(server.url, seed) for seed in range(3))
+    dead.learn(80)
+    dead.exchange()
+    for replica in others:
+        replica.learn(20)
+        replica.exchange()
+    monkeypatch.setattr("extproc.state.sharer.DEAD_AFTER", 0)
+    for _ in range(4):
+        for replica in others:
+            replica.exchange()
+    monkeypatch.undo()
+    new = Replica(server.url)
+    for replica in (*others, new, *others, new):
+        replica.exchange()
+    assert [120] * 3 == [replica.responses for replica in (*others, new)]
+    assert 0 < new.replicas < 3
+
+
+def test_a_replica_that_was_cut_off_comes_back_under_another_name(
+    server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had published is in the base; what it learned while it was away is its own; nothing counts twice."""
+    away, other = Replica(server.url, 1), Replica(server.url, 2)
+    away.learn(80)
+    away.exchange()
+    monkeypatch.setattr("extproc.state.sharer.DEAD_AFTER", 0)
+    other.exchange(2)
+    monkeypatch.undo()
+    away.learn(15)
+    away.exchange()
+    for _ in range(3):
+        other.exchange()
+        away.exchange()
+    assert [95, 95] == [away.responses, other.responses]
+
+
+def test_learning_goes_on_without_the_store_and_is_shared_when_it_is_back(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Killed and restarted empty: one line says so, one that it is well, and all is known again to both."""
+    one, other = Replica(server.url, 1), Replica(server.url, 2)
+    one.learn(40)
+    for replica in (one, other):
+        replica.exchange()
+    with caplog.at_level(logging.INFO, "dualpool"):
+        server.kill()
+        one.learn(10)
+        one.exchange(3)
+        assert 50 == one.responses
+        server.start()
+        for _ in range(3):
+            one.exchange()
+            other.exchange()
+    assert [50, 50] == [one.responses, other.responses]
+    assert [True, False, False, False, True, True, True] == one.done
+    said = [record.getMessage() for record in caplog.records]
+    assert ["what was learned is not shared: the store does not serve", "what was learned is shared"] == said
+
+
+def test_a_flushed_store_is_filled_again(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replicas forget nothing because the store did: neither their own nor what is in the base."""
+    dead, one, other = (Replica(server.url, seed) for seed in range(3))
+    dead.learn(30)
+    dead.exchange()
+    monkeypatch.setattr("extproc.state.sharer.DEAD_AFTER", 0)
+    one.exchange()
+    monkeypatch.undo()
+    for replica in (one, other):
+        replica.learn(20)
+        replica.exchange()
+    one.exchange()
+    other.exchange()
+    assert server.say("FLUSHALL").startswith(b"+OK")
+    for _ in range(3):
+        one.exchange()
+        other.exchange()
+    new = Replica(server.url)
+    new.exchange()
+    assert [70, 70, 70] == [replica.responses for replica in (one, other, new)]
+
+
+def test_a_store_that_says_nothing_is_given_up_in_time(tmp_path: Path) -> None:
+    """A port that accepts and never answers costs the timeout, and nothing of what was learned."""
+    with socket.socket() as hole:
+        hole.bind(("127.0.0.1", 0))
+        hole.listen()
+        replica = Replica(f"redis://127.0.0.1:{hole.getsockname()[1]}/0", timeout_s=0.05)
+        replica.learn(10)
+        replica.exchange()
+    assert [False] == replica.done
+    assert 10 == replica.responses
+
+
+def test_a_full_store_is_told_and_read_all_the_same(server: RedisServer) -> None:
+    """Where nothing can be written, what others wrote before is still in use."""
+    one, other = Replica(server.url, 1), Replica(server.url, 2)
+    one.learn(30)
+    one.exchange()
+    assert server.say("CONFIG", "SET", "maxmemory", "1").startswith(b"+OK")
+    other.learn(5)
+    other.exchange()
+    assert [False] == other.done
+    assert 35 == other.responses
+    server.say("CONFIG", "SET", "maxmemory", "0")
+    other.exchange(2)
+    one.exchange()
+    assert 35 == one.responses
+
+
+def test_a_wrong_password_is_told_and_a_mended_one_is_read_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The file is read at each connection, so that a password can be changed without a restart."""
+    password = tmp_path / "password"
+    password.write_text("wrong\n")
+    with redis_server(tmp_path, "--requirepass", "right") as server:
+        replica = Replica(server.url, password_file=str(password))
+        replica.exchange()
+        assert "right" not in caplog.text
+        password.write_text("right\n")
+        replica.exchange()
+    assert [False, True] == replica.done
+
+
+def test_a_missing_password_file_is_told(server: RedisServer, tmp_path: Path) -> None:
+    """It is a failure of the store as any other."""
+    replica = Replica(server.url, password_file=str(tmp_path / "none"))
+    replica.exchange()
+    assert [False] == replica.done
+
+
+def test_the_store_is_reached_over_tls(tmp_path: Path) -> None:
+    """A certificate of the given authority is taken, one of another is not."""
+    authority, other = trustme.CA(), trustme.CA()
+    certificate = authority.issue_cert("127.0.0.1")
+    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    other.cert_pem.write_to_path(tmp_path / "other.pem")
+    files = ["--tls-cert-file", str(tmp_path / "cert.pem"), "--tls-key-file", str(tmp_path / "key.pem")]
+    with redis_server(tmp_path, "--tls-port", "PORT", *files, "--tls-auth-clients", "no") as server:
+        url = server.url.replace("redis:", "rediss:")
+        replicas = [Replica(url, ca_file=str(tmp_path / name)) for name in ("ca.pem", "other.pem")]
+        for replica in replicas:
+            replica.exchange()
+    assert [[True], [False]] == [replica.done for replica in replicas]
+
+
+def test_a_key_that_is_no_state_is_told_and_passed_over(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What somebody else wrote in our place is not read, and does not keep the others' from being read."""
+    one, other = Replica(server.url, 1), Replica(server.url, 2)
+    one.learn(30)
+    one.exchange()
+    prefix = Store(one.settings, TERMS, FEATURE_NAMES)._prefix
+    server.say("SADD", f"{prefix}replicas", "stranger")
+    server.say("SET", f"{prefix}replica:stranger", "what is this")
+    other.exchange(2)
+    assert 30 == other.responses
+    assert 1 == caplog.text.count("a key of the store is no state")
+
+
+def test_what_a_file_held_becomes_the_base_of_an_empty_store(server: RedisServer) -> None:
+    """One of those who begin from files gives it to all; it counts once."""
+    taught = Replica(server.url)
+    taught.learn(60)
+    begun = [Replica(server.url, seed) for seed in (1, 2)]
+    for replica in begun:
+        replica.estimator.load(taught.estimator.state())
+        replica.sharer.begin_with(replica.estimator.state())
+    for _ in range(3):
+        for replica in begun:
+            replica.exchange()
+    new = Replica(server.url)
+    new.exchange()
+    assert [60, 60, 60] == [replica.responses for replica in (*begun, new)]
+
+
+def test_what_was_learned_last_is_published_at_the_end(server: RedisServer) -> None:
+    """A replica that ends leaves what it learned since its last exchange."""
+    one, new = Replica(server.url, 1), Replica(server.url)
+    one.learn(10)
+    one.exchange()
+    one.learn(7)
+    asyncio.run(one.sharer.leave(one.estimator.state()))
+    new.exchange()
+    assert 17 == new.responses
