@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
+from urllib.parse import urlsplit
 
 from extproc.config.header_names import check_header_name
 from extproc.config.schema import Configuration
@@ -25,6 +26,8 @@ def check(configuration: Configuration, faulty: Collection[str] = ()) -> Iterato
     yield from _address("admin.address", configuration.admin.address)
     if configuration.admin.probes_address:
         yield from _address("admin.probes_address", configuration.admin.probes_address)
+    if configuration.state.store is not None:
+        yield from _store_url(configuration.state.store.url)
     names = {f"headers.{key}": value for key, value in asdict(configuration.headers).items()}
     if configuration.tenant_header:
         names["tenant_header"] = configuration.tenant_header
@@ -49,6 +52,21 @@ def _listen_address(address: str) -> Iterator[str]:
         yield from _address("listen.address", address)
     elif not address.removeprefix("unix:").strip("/"):
         yield f"listen.address: {shown(address)} given; allowed: host:port, or unix:/path"
+
+
+def _store_url(url: str) -> Iterator[str]:
+    """Refuse what is no store's address, and a password in it: /config shows it to whoever asks."""
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme == "unix" or (
+            parts.scheme in {"redis", "rediss"} and parts.hostname and parts.port != 0
+        )
+    except ValueError:
+        valid = False
+    if not valid:
+        yield f"state.store.url: {shown(url)} given; allowed: redis://host:port, rediss://host:port, unix:///path"
+    elif "@" in url:
+        yield "state.store.url: a user or password in it; allowed: state.store.username and password_file for them"
 
 
 def _address(field: str, address: str) -> Iterator[str]:

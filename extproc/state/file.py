@@ -51,6 +51,8 @@ class StateFile:
             return False
         try:
             message = _parsed(data)
+            if not message.estimator_kind:
+                return False  # it was reset
             into(from_message(message))
         except ConfigurationError as error:
             self._set_aside(error)

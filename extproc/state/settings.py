@@ -10,7 +10,7 @@ __all__ = ["StateSettings", "StoreSettings"]
 
 @dataclass(frozen=True, slots=True)
 class StoreSettings:
-    """A Redis or Valkey through which replicas share what they learn; while it is away each learns on by itself."""
+    """A Redis or Valkey through which replicas share what they learn; while it is away each learns alone."""
 
     url: str
     """`redis://host:port/database`, `rediss://` over TLS, or `unix:///path`; without a password."""

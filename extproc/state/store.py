@@ -68,7 +68,7 @@ class Store:
 
     def __init__(self, settings: StoreSettings, terms: Terms, features: Sequence[str]) -> None:
         self._settings = settings
-        self._terms = terms
+        self.terms = terms
         digest = hashlib.blake2b("\n".join([terms.kind, *features]).encode(), digest_size=6).hexdigest()
         self._prefix = f"{settings.name}:v1:{digest}:"
         self._client: redis.Redis | None = None
@@ -157,8 +157,8 @@ class Store:
             if any(blob is None for blob in blobs[1:]):
                 return False
             parts = [said for blob in blobs if blob and (said := _said(blob)) is not None]
-            state = merged([*(part.state for part in parts), *others], self._terms)
-            state = bounded(without_model(state, without) if without else state, self._terms)
+            state = merged([*(part.state for part in parts), *others], self.terms)
+            state = bounded(without_model(state, without) if without else state, self.terms)
             folded = [*(name for part in parts for name in part.folded), *names]
             base = Base(LearnedState("") if nothing else state, tuple(folded[-MAX_FOLDED:]))
             pipe.multi()  # type: ignore[no-untyped-call]

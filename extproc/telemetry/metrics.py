@@ -146,9 +146,7 @@ class Metrics(Listener, Collector):
         self.exchanges = counter(
             "state_exchanges_total", "Attempts to share what was learned, by whether they were `done`", "outcome"
         )
-        self.replicas = Gauge(
-            "dualpool_state_replicas", "Other replicas whose knowledge is in use", registry=registry
-        )
+        self.replicas = gauge("state_replicas", "Other replicas whose knowledge is in use")
         self._start_at_zero()
         registry.register(self)
 
@@ -177,19 +175,19 @@ class Metrics(Listener, Collector):
         )
         for kept in (self.snapshots, self.exchanges):
             for outcome in ("done", "failed"):
-                kept(outcome)
+                kept[outcome,] = 0
         for counter, values in closed:
             for value in values:
                 counter[value,] = 0
 
     def state_saved(self, *, done: bool) -> None:
         """Count an attempt to save what was learned."""
-        self.snapshots("done" if done else "failed").inc()
+        self.snapshots["done" if done else "failed",] += 1
 
     def state_exchanged(self, *, done: bool, replicas: int) -> None:
         """Count an attempt to share what was learned."""
-        self.exchanges("done" if done else "failed").inc()
-        self.replicas.set(replicas)
+        self.exchanges["done" if done else "failed",] += 1
+        self.replicas[PLAIN] = replicas
 
     def decided(self, decision: Decision) -> None:
         """Count the request by pool, reason, API and model; a body without facts by its cause too."""

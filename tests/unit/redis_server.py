@@ -54,6 +54,11 @@ class RedisServer:
             self._process.wait()
             self._process = None
 
+    def keys(self, pattern: str) -> list[str]:
+        """Return the names of keys."""
+        lines = self.say("KEYS", pattern).decode().split("\r\n")
+        return [line for line in lines if line and line[0] not in "*$"]
+
     def say(self, *words: str) -> bytes:
         """Send one command, and return the beginning of what comes back."""
         with socket.create_connection(("127.0.0.1", self.port), WITHIN_S) as connection:

@@ -1,8 +1,9 @@
-"""Sharing through a real store: what replicas know of each other, and what happens when the store does not serve."""
+"""Sharing through a real store: what replicas know of each other, and what a store that does not serve costs."""
 
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -285,3 +286,36 @@ def test_what_was_learned_last_is_published_at_the_end(server: RedisServer) -> N
     asyncio.run(one.sharer.leave(one.estimator.state()))
     new.exchange()
     assert 17 == new.responses
+
+
+@pytest.mark.parametrize("jump_s", [-3_600, 3_600])
+def test_the_stores_clock_may_jump(server: RedisServer, jump_s: int) -> None:
+    """Seen an hour older, live replicas are folded and go on under other names; all counts once."""
+    replicas = [Replica(server.url, seed) for seed in range(3)]
+    for replica in replicas:
+        replica.learn(20)
+        replica.exchange()
+    for key in server.keys("*"):
+        server.say("PEXPIRE", key, str(round(1e3 * (replicas[0].settings.keep_s - jump_s))))
+    for _ in range(4):
+        for replica in replicas:
+            replica.learn(1)
+            replica.exchange()
+    for replica in (*replicas, *replicas):
+        replica.exchange()
+    assert [72] * 3 == [replica.responses for replica in replicas]
+
+
+def test_this_machines_clock_may_jump(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No decision hangs on the time of day: an hour back and forth between exchanges changes nothing."""
+    one, other = Replica(server.url, 1), Replica(server.url, 2)
+    now = time.time()
+    for step in range(6):
+        monkeypatch.setattr("time.time", lambda step=step: now + 3_600 * (-1) ** step)
+        for replica in (one, other):
+            replica.learn(10)
+            replica.exchange()
+    monkeypatch.undo()
+    one.exchange()
+    assert [120, 120] == [one.responses, other.responses]
+    assert all(one.done)

@@ -1,0 +1,128 @@
+"""What a router has learned outlives it: by its file, and by the store."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from extproc.core.errors import ConfigurationError
+from extproc.state.file import read_state
+from tests.grpc.served import App
+from tests.grpc.test_estimate_admin import WORDS, chat, decided
+from tests.unit.redis_server import redis_server
+
+Router = Callable[..., Any]
+WITHIN_S = 20.0
+
+
+async def learn(address: str, call: type[Any], count: int) -> None:
+    """Let the router at an address learn from some exchanges."""
+    usage = {"usage": {"prompt_tokens": 60, "completion_tokens": 3}, "choices": [{"finish_reason": "stop"}]}
+    async with grpc.aio.insecure_channel(address) as channel:
+        for _ in range(count):
+            stream = call(channel)
+            await decided(stream, chat(WORDS * 4))
+            await stream.response_headers()
+            await stream.response_body(json.dumps(usage).encode())
+            while await stream.read() is not None:
+                pass
+
+
+def known(app: App) -> int:
+    """Return how many responses of model m a router knows of."""
+    return sum(row.observations for row in app.ask(app.router.placer.estimator.state).models)
+
+
+def test_what_was_learned_is_there_after_a_restart(router: Router, call: type[Any], tmp_path: Path) -> None:
+    """A router that ends saves what it knows, and the next one begins with it."""
+    settings = f"state: {{path: {tmp_path}/state, every_s: 3600}}"
+
+    async def scenario() -> int:
+        async with router(settings) as app:
+            await learn(app.grpc_address, call, 7)
+        async with router(settings) as app:
+            return known(app)
+
+    assert 7 == asyncio.run(scenario())
+
+
+def test_a_killed_router_loses_an_interval_at_most(router: Router, call: type[Any], tmp_path: Path) -> None:
+    """After SIGKILL the file is whole, and holds what was learned an interval before."""
+    path = tmp_path / "state"
+    (tmp_path / "config.yaml").write_text(
+        f"listen: {{address: 'unix:{tmp_path}/socket'}}\nadmin: {{address: '127.0.0.1:0'}}\n"
+        f"state: {{path: {path}, every_s: 0.1}}"
+    )
+    command = [sys.executable, "-m", "extproc.cli.main", "serve", "--config", str(tmp_path / "config.yaml")]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=os.environ)
+    try:
+        until((tmp_path / "socket").exists)
+        asyncio.run(learn(f"unix:{tmp_path}/socket", call, 5))
+        until(lambda: saved(path) == 5)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    async def scenario() -> int:
+        async with router(f"state: {{path: {path}}}") as app:
+            return known(app)
+
+    assert 5 == asyncio.run(scenario())
+
+
+def test_routers_share_what_they_learn_while_they_serve(router: Router, call: type[Any], tmp_path: Path) -> None:
+    """Two that run know what each has learned, and a third one does before its first request."""
+    with redis_server(tmp_path) as server:
+        settings = f"state: {{store: {{url: '{server.url}', every_s: 0.1}}}}"
+
+        async def scenario() -> None:
+            async with router(settings) as one, router(settings) as two:
+                await learn(one.grpc_address, call, 6)
+                await learn(two.grpc_address, call, 4)
+                await eventually(lambda: known(one) == known(two) == 10)
+                async with router(settings.replace("every_s: 0.1", "every_s: 3600")) as three:
+                    assert 10 == known(three)
+
+        asyncio.run(scenario())
+
+
+def saved(path: Path) -> int:
+    """Return how many responses a file knows of."""
+    try:
+        return sum(row.observations for row in read_state(path).models)
+    except ConfigurationError:
+        return 0
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    ends_s = time.monotonic() + WITHIN_S
+    while not true():
+        assert time.monotonic() < ends_s, "it did not come to be"
+        time.sleep(0.01)
+
+
+async def eventually(true: Callable[[], bool]) -> None:
+    """Wait until something is so, while the test's own loop goes on."""
+    await asyncio.to_thread(until, true)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://host", "redis://", "redis://:secret@host:6379/0", "redis://host:70000", "host:6379"]
+)
+def test_a_store_that_cannot_be_is_refused(router: Router, url: str) -> None:
+    """Addresses that are none, and passwords where /config would show them, are told by the setting's name."""
+    from extproc.config.loading import parse  # noqa: PLC0415
+
+    with pytest.raises(ConfigurationError, match=r"state\.store\.url") as told:
+        parse(f"state: {{store: {{url: '{url}'}}}}")
+    assert "secret" not in str(told.value)

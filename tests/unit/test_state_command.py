@@ -1,0 +1,160 @@
+"""`dualpool state`: what was learned shown, moved, merged and reset, wherever it is."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from extproc.cli.main import main
+from extproc.state.file import StateFile, read_state, write_whole
+from extproc.state.frame import framed
+from extproc.state.pb import state_pb2
+from extproc.state.snapshot import from_json, from_message, to_message
+from tests.unit.redis_server import redis_server
+from tests.unit.test_sharer import Replica
+from tests.unit.test_state_file import LATER, refuse, taught
+
+
+def state_file(path: Path, responses: int = 30) -> str:
+    """Write a file of what was learned; return its name."""
+    write_whole(path, framed(to_message(taught(responses).state()).SerializeToString()))
+    return str(path)
+
+
+def run(*arguments: str) -> int:
+    """Run the command."""
+    return main(["state", *arguments])
+
+
+def responses_in(path: Path) -> int:
+    """Return how many responses of model m a file knows of."""
+    return sum(row.observations for row in read_state(path).models if row.model == "m")
+
+
+def test_a_file_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line for each model, and all of it as JSON."""
+    name = state_file(tmp_path / "state")
+    assert 0 == run("show", name)
+    told = capsys.readouterr().out
+    assert "m   " in told
+    assert " 30 " in told
+    assert 0 == run("show", name, "--json")
+    assert taught(30).state() == from_json(capsys.readouterr().out)
+
+
+def test_an_empty_state_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A reset file holds nothing."""
+    name = state_file(tmp_path / "state")
+    assert 0 == run("reset", name)
+    assert 0 == run("show", name)
+    assert "nothing was learned\n" == capsys.readouterr().out
+
+
+def test_files_merge(tmp_path: Path) -> None:
+    """What two routers have learned apart adds up."""
+    one, two = state_file(tmp_path / "one", 30), state_file(tmp_path / "two", 12)
+    assert 0 == run("merge", one, two, "--out", str(tmp_path / "both"))
+    assert 42 == responses_in(tmp_path / "both")
+
+
+def test_one_model_is_forgotten_and_unknown_fields_stay(tmp_path: Path) -> None:
+    """Nothing else of the file changes, not even what only a later version knows."""
+    path = tmp_path / "state"
+    message = to_message(taught().state())
+    message.MergeFromString(LATER)
+    other = message.models.add()
+    other.CopyFrom(message.models[0])
+    other.model = "other"
+    write_whole(path, framed(message.SerializeToString()))
+    assert 0 == run("reset", str(path), "--model", "m")
+    left = read_state(path)
+    assert ["other"] == [row.model for row in left.models]
+    assert {""} == {row.model for row in left.categories}
+    assert LATER in left.SerializeToString()
+
+
+def test_a_file_is_copied_as_it_is(tmp_path: Path) -> None:
+    """Export and import keep what only a later version knows."""
+    path = tmp_path / "state"
+    message = to_message(taught().state())
+    message.models[0].MergeFromString(LATER)
+    write_whole(path, framed(message.SerializeToString()))
+    assert 0 == run("export", str(path), str(tmp_path / "copy"))
+    assert 0 == run("import", str(tmp_path / "copy"), str(tmp_path / "new"))
+    assert message == read_state(tmp_path / "new")
+
+
+def test_knowledge_is_not_overwritten_by_an_import(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file that knows something is merged with or reset, not replaced."""
+    one, two = state_file(tmp_path / "one", 30), state_file(tmp_path / "two", 12)
+    assert 2 == run("import", one, two)
+    assert "holds knowledge" in capsys.readouterr().err
+    assert 12 == responses_in(tmp_path / "two")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("show", "{}/none"), "none"),
+        (("show", "{}/odd"), "no state of dualpool's"),
+        (("show", "http://127.0.0.1:1"), "127.0.0.1:1/state"),
+        (("reset", "http://127.0.0.1:1"), "only looked at"),
+        (("show", "store:{}/plain.yaml"), "no state.store"),
+        (("show", "store:{}/nowhere.yaml"), "ConnectionError"),
+        (("merge", "{}/state", "--out", "{}/none/out"), "none/out"),
+    ],
+)
+def test_what_cannot_be_is_told_and_ends_with_2(
+    arguments: tuple[str, ...], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each place that cannot be read or written is named, with why."""
+    (tmp_path / "odd").write_text("something else")
+    (tmp_path / "plain.yaml").write_text("mode: shadow")
+    (tmp_path / "nowhere.yaml").write_text("state: {store: {url: 'redis://127.0.0.1:1/0'}}")
+    state_file(tmp_path / "state")
+    assert 2 == run(*(argument.format(tmp_path) for argument in arguments))
+    assert says in capsys.readouterr().err
+
+
+def test_a_store_is_shown_filled_and_reset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is imported is believed by routers that run, and what is reset is forgotten by them."""
+    with redis_server(tmp_path) as server:
+        config = tmp_path / "config.yaml"
+        config.write_text(f"state: {{store: {{url: '{server.url}'}}}}")
+        store = f"store:{config}"
+        replica = Replica(server.url)
+        replica.learn(20)
+        replica.learn(5, model="other")
+        replica.exchange()
+        assert 0 == run("import", state_file(tmp_path / "more", 30), store)
+        replica.exchange()
+        assert 50 == replica.responses
+        assert 0 == run("export", store, str(tmp_path / "all"))
+        assert 50 == responses_in(tmp_path / "all")
+        assert 0 == run("reset", store, "--model", "m")
+        replica.learn(3)
+        replica.exchange(3)
+        assert 3 == replica.responses
+        models = {row.model: row.observations for row in replica.estimator.state().models}
+        assert {"m": 3, "other": 5} == models
+        assert 0 == run("reset", store)
+        replica.exchange(3)
+        assert all(row.observations == 0 for row in replica.estimator.state().models)
+        capsys.readouterr()
+        assert 0 == run("show", store, "--json")
+        rows: list[dict[str, Any]] = json.loads(capsys.readouterr().out)["models"]
+        assert all(row["observations"] == "0" for row in rows)
+
+
+def test_a_router_begins_anew_from_a_file_that_was_reset(tmp_path: Path) -> None:
+    """It is no foreign file: nothing is set aside."""
+    path = tmp_path / "state"
+    assert 0 == run("reset", state_file(path))
+    assert not StateFile(path).load(refuse)
+    assert [path] == list(tmp_path.iterdir())
+
+
+def test_an_empty_message_is_a_state_of_nothing() -> None:
+    """What reset writes loads nowhere by mistake: its kind is none."""
+    assert "" == from_message(state_pb2.LearnedState()).estimator_kind

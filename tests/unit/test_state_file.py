@@ -1,0 +1,258 @@
+"""The file of what was learned: always whole, never overwritten when it cannot be used, never a reason to end."""
+
+import errno
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.protocol import LearnedState
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.state.file import StateFile, read_state, write_whole
+from extproc.state.frame import framed, unframed
+from extproc.state.keeper import Saver
+from extproc.state.pb import state_pb2
+from extproc.state.snapshot import from_message, to_message
+from tests.unit.byteclass_lessons import teach
+
+LATER = b"\xa2\x38\x05later"
+
+
+def refuse(state: LearnedState) -> None:
+    """Fail: nothing was to be loaded."""
+    raise AssertionError(state.estimator_kind)
+
+
+def taught(responses: int = 20) -> ByteClassEstimator:
+    """Return an estimator that has learned something."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    teach(estimator, responses)
+    return estimator
+
+
+class Noted:
+    """Notes how saving goes."""
+
+    def __init__(self) -> None:
+        self.saved: list[bool] = []
+
+    def state_saved(self, *, done: bool) -> None:
+        """Note it."""
+        self.saved.append(done)
+
+    def state_exchanged(self, *, done: bool, replicas: int) -> None:
+        """Nothing is shared here."""
+
+
+def saver(path: Path, estimator: ByteClassEstimator) -> tuple[Saver, Noted]:
+    """Return a saver, and what is noted of it."""
+
+    async def ask(function: Any) -> Any:
+        return function()
+
+    noted = Noted()
+    return Saver(StateFile(path), 1.0, estimator, ask, noted), noted
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    """A new estimator begins with all that the old one knew."""
+    old, new = taught(), ByteClassEstimator(EstimatorSettings())
+    saver(tmp_path / "state", old)[0].save(old.state())
+    assert saver(tmp_path / "state", new)[0].load()
+    assert old.state() == new.state()
+    assert ["state"] == names_in(tmp_path)
+
+
+def test_nothing_there_is_no_fault(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The first start has no file, and says nothing."""
+    assert not StateFile(tmp_path / "state").load(lambda _: None)
+    assert "" == caplog.text
+
+
+def test_a_file_cut_at_any_length_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever is missing of it, it is not loaded, not lost, and one line says where it is now."""
+    small = LearnedState("byteclass")
+    whole = framed(to_message(small).SerializeToString())
+    path = tmp_path / "state"
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        caplog.clear()
+        assert not StateFile(path).load(refuse)
+        assert 1 == len(caplog.records)
+        aside = tmp_path / f"state.unusable-{length + 1}"
+        assert aside.read_bytes() == whole[:length]
+        assert str(aside) == caplog.records[0].fields["aside"]  # type: ignore[attr-defined]
+        assert not path.exists()
+
+
+def test_a_large_file_cut_at_any_length_is_refused() -> None:
+    """The digest finds each cut of a real state, and each byte that was changed at the places tried."""
+    whole = framed(to_message(taught().state()).SerializeToString())
+    for length in range(0, len(whole), 97):
+        with pytest.raises(ConfigurationError):
+            unframed(whole[:length])
+        with pytest.raises(ConfigurationError):
+            unframed(whole[:length] + bytes([whole[length] ^ 1]) + whole[length + 1 :])
+    assert unframed(whole)
+
+
+@pytest.mark.parametrize("foreign", ["ema", "features", "later version"])
+def test_a_state_that_the_router_cannot_use_is_set_aside(foreign: str, tmp_path: Path) -> None:
+    """That of another kind of estimator, other features or a later version may be wanted again."""
+    message = to_message(taught().state())
+    if foreign == "ema":
+        message.estimator_kind = "ema"
+    elif foreign == "features":
+        message.features[0] = "another"
+    else:
+        message.version = 99
+    path = tmp_path / "state"
+    path.write_bytes(framed(message.SerializeToString()))
+    estimator = ByteClassEstimator(EstimatorSettings())
+    keeper, noted = saver(path, estimator)
+    assert not keeper.load()
+    assert ["state.unusable-1"] == names_in(tmp_path)
+    keeper.save(taught().state())
+    assert [True] == noted.saved
+    assert {"state", "state.unusable-1"} == set(names_in(tmp_path))
+
+
+def test_what_cannot_be_set_aside_is_never_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a directory that cannot be written to, a file that is no state stays as it is, even if that changes."""
+    path = tmp_path / "state"
+    path.write_bytes(b"somebody else's")
+
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("os.rename", refused)
+    keeper, noted = saver(path, ByteClassEstimator(EstimatorSettings()))
+    assert not keeper.load()
+    monkeypatch.undo()
+    keeper.save(taught().state())
+    assert [False] == noted.saved
+    assert b"somebody else's" == path.read_bytes()
+    assert "cannot be set aside" in caplog.records[-1].fields["cause"]  # type: ignore[attr-defined]
+
+
+def test_a_directory_in_its_place_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What cannot be read is not replaced either."""
+    path = tmp_path / "state"
+    path.mkdir()
+    file = StateFile(path)
+    assert not file.load(refuse)
+    with pytest.raises(OSError, match="could not be read"):
+        file.save(LearnedState("ema"))
+    assert "will not be saved" in caplog.text
+
+
+def test_a_full_disk_is_told_once_and_learning_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each failure is counted, the first is logged, the old file stays, and the next save that works is told."""
+    if not Path("/dev/full").exists():
+        pytest.skip("/dev/full is needed")
+    estimator = taught()
+    path = tmp_path / "state"
+    keeper, noted = saver(path, estimator)
+    keeper.save(estimator.state())
+    before = path.read_bytes()
+    aside = tmp_path / f".state.{os.getpid()}"
+    for _ in range(3):
+        aside.symlink_to("/dev/full")  # each write to it says that there is no space left
+        teach(estimator, 1)
+        keeper.save(estimator.state())
+    assert before == path.read_bytes()
+    teach(estimator, 1)
+    with caplog.at_level(logging.INFO, "dualpool"):
+        keeper.save(estimator.state())
+    assert [True, False, False, False, True] == noted.saved
+    assert [record.getMessage() for record in caplog.records] == [
+        "what was learned cannot be saved",
+        "what was learned is saved again",
+    ]
+    assert "No space left" in caplog.records[0].fields["cause"]  # type: ignore[attr-defined]
+
+
+def test_a_directory_that_is_gone_or_read_only_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Saving fails, is counted and logged once, and works as soon as the directory does."""
+    folder = tmp_path / "folder"
+    estimator = taught()
+    keeper, noted = saver(folder / "state", estimator)
+    keeper.save(estimator.state())
+    keeper.save(estimator.state())
+    folder.mkdir()
+    keeper.save(estimator.state())
+    if os.geteuid():  # to root no directory is read-only
+        folder.chmod(0o500)
+        teach(estimator, 1)
+        keeper.save(estimator.state())
+        folder.chmod(0o700)
+        noted.saved.pop()
+    assert [False, False, True] == noted.saved
+    assert 1 == caplog.text.count("cannot be saved")
+
+
+def test_what_did_not_change_is_not_written_again(tmp_path: Path) -> None:
+    """An idle router leaves the disk in peace."""
+    estimator = taught()
+    keeper, noted = saver(tmp_path / "state", estimator)
+    for _ in range(3):
+        keeper.save(estimator.state())
+    assert [True] == noted.saved
+
+
+def test_fields_of_a_later_version_survive_load_and_save(tmp_path: Path) -> None:
+    """A router of an older version between two newer ones loses nothing of theirs."""
+    message = to_message(taught().state())
+    message.models[0].MergeFromString(LATER)
+    path = tmp_path / "state"
+    path.write_bytes(framed(message.SerializeToString()))
+    estimator = ByteClassEstimator(EstimatorSettings())
+    keeper, _ = saver(path, estimator)
+    assert keeper.load()
+    teach(estimator, 1)
+    keeper.save(estimator.state())
+    read = read_state(path)
+    assert LATER in read.models[0].SerializeToString()
+    assert from_message(read).models[0].observations == 21
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a half file nor a temporary one is left where the rename fails."""
+    path = tmp_path / "state"
+    write_whole(path, b"old")
+
+    def refused(_self: Path, _to: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "replace", refused)
+    with pytest.raises(OSError, match="Input/output error"):
+        write_whole(path, b"new")
+    assert b"old" == path.read_bytes()
+    assert ["state"] == names_in(tmp_path)
+
+
+def test_a_file_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
+    """Commands are told which file it is, and why it cannot be used."""
+    with pytest.raises(ConfigurationError, match="none"):
+        read_state(tmp_path / "none")
+    (tmp_path / "odd").write_bytes(framed(b"\xff" * 10))
+    with pytest.raises(ConfigurationError, match="odd: it is no protobuf"):
+        read_state(tmp_path / "odd")
+    assert state_pb2.LearnedState() == read_state_of(tmp_path)
+
+
+def read_state_of(folder: Path) -> state_pb2.LearnedState:
+    """Return what an empty state is read as."""
+    (folder / "empty").write_bytes(framed(b""))
+    return read_state(folder / "empty")
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names of all files in a folder."""
+    return [path.name for path in folder.iterdir()]
