@@ -30,8 +30,9 @@ MEASUREMENTS = (
     "worst_bodies",
     "faults",
     "spill",
+    "state",
 )
-WITHOUT_H2LOAD = {"bodies", "worst_bodies", "faults", "spill"}
+WITHOUT_H2LOAD = {"bodies", "worst_bodies", "faults", "spill", "state"}
 
 
 def main() -> int:

@@ -138,9 +138,10 @@ def _read(place: str) -> "LearnedState":
 
 async def _all_of(store: "Store") -> "LearnedState":
     from extproc.core.estimator.merging import merged  # noqa: PLC0415
+    from extproc.core.estimator.tables import state_of  # noqa: PLC0415
 
     found = await store.look()
-    states = list(found.replicas.values()) + ([found.base.state] if found.base else [])
+    states = [state_of(tables) for tables in found.replicas.values()] + ([found.base.state] if found.base else [])
     return merged(states, store.terms)
 
 

@@ -14,7 +14,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.merging import bounded
 from extproc.core.estimator.protocol import Estimator, LearnedState
 from extproc.core.estimator.sharing import Exchanged, Share
-from extproc.core.estimator.tables import Terms
+from extproc.core.estimator.tables import Tables, Terms
 from extproc.state.keeper import Ask, KeeperListener, Told
 from extproc.state.settings import StoreSettings
 from extproc.state.store import FAILURES, Base, Found, Store
@@ -44,7 +44,7 @@ class Sharer:
         self._told = Told("what was learned is not shared: the store does not serve", "what was learned is shared")
         self._unusable = Told("a key of the store is no state, and not read", "all keys of the store can be read")
         self._name, self._is_new = uuid.uuid4().hex, True
-        self._peers: dict[str, tuple[LearnedState, int]] = {}
+        self._peers: dict[str, tuple[Tables, int]] = {}
         self._base: LearnedState | None = None
         self._base_head = b""
         self._features: tuple[str, ...] = estimator.state().features

@@ -8,9 +8,19 @@ from google.protobuf.message import DecodeError, Message
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState, ModelState, OutputState
+from extproc.core.estimator.tables import Tables, Terms, tables_of
 from extproc.state.pb import state_pb2
 
-__all__ = ["VERSION", "from_bytes", "from_json", "from_message", "to_bytes", "to_json", "to_message"]
+__all__ = [
+    "VERSION",
+    "from_bytes",
+    "from_json",
+    "from_message",
+    "tables_from",
+    "to_bytes",
+    "to_json",
+    "to_message",
+]
 
 VERSION: Final = 1
 
@@ -65,8 +75,7 @@ def to_message(state: LearnedState, old: state_pb2.LearnedState | None = None) -
 
 def from_message(message: state_pb2.LearnedState) -> LearnedState:
     """Return what a message says. Raises ConfigurationError for one of a version that is not known yet."""
-    if message.version > VERSION:
-        raise ConfigurationError(f"learned state is of version {message.version}; this router knows {VERSION}")
+    _check_version(message)
     return LearnedState(
         message.estimator_kind,
         tuple(
@@ -88,6 +97,21 @@ def from_message(message: state_pb2.LearnedState) -> LearnedState:
             for row in message.outputs
         ),
     )
+
+
+def tables_from(message: state_pb2.LearnedState, terms: Terms) -> Tables:
+    """Return what a message says as tables, without a dataclass for each row: the way of what others publish.
+
+    Raises ConfigurationError as `from_message` and `tables_of` do.
+    """
+    _check_version(message)
+    state: Any = message  # its rows have the names of the dataclasses'
+    return tables_of(state, terms, lambda row: CategoryKey(row.model, row.key))
+
+
+def _check_version(message: state_pb2.LearnedState) -> None:
+    if message.version > VERSION:
+        raise ConfigurationError(f"learned state is of version {message.version}; this router knows {VERSION}")
 
 
 def _add_rows(rows: Any, states: Any, names: tuple[str, ...], old: Any) -> None:  # noqa: ANN401  (rows of any kind)

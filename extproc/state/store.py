@@ -29,11 +29,11 @@ from redis.exceptions import RedisError, WatchError
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.merging import bounded, merged, without_model
 from extproc.core.estimator.protocol import LearnedState
-from extproc.core.estimator.tables import Terms
+from extproc.core.estimator.tables import Tables, Terms
 from extproc.state.frame import HEAD_BYTES, framed, unframed
 from extproc.state.pb import state_pb2
 from extproc.state.settings import StoreSettings
-from extproc.state.snapshot import from_message, to_message
+from extproc.state.snapshot import from_message, tables_from, to_message
 
 __all__ = ["FAILURES", "Base", "Found", "Store"]
 
@@ -58,7 +58,7 @@ class Found:
 
     base: Base | None
     base_head: bytes
-    replicas: dict[str, LearnedState]
+    replicas: dict[str, Tables]
     silent_s: dict[str, float]
     unusable: tuple[str, ...] = ()
 
@@ -106,7 +106,7 @@ class Store:
         return Found(
             base[1],
             base[0],
-            {name: each.state for name, each in said.items() if each is not None},
+            {name: each for name, each in said.items() if each is not None},
             {name: silent[name] for name in names if name not in gone},
             tuple(key for key in keys if heads[key] and self._read[key][1] is None),
         )
@@ -173,7 +173,8 @@ class Store:
             return True
 
     def _take(self, key: str, data: bytes) -> None:
-        self._read[key] = data[:HEAD_BYTES], _said(data)
+        said = _said(data) if key == self._key("base") else _tables(data, self.terms)
+        self._read[key] = data[:HEAD_BYTES], said
 
     def _key(self, what: str) -> str:
         return self._prefix + what
@@ -226,6 +227,14 @@ def _said(data: bytes) -> Base | None:
     try:
         message = state_pb2.Published.FromString(unframed(data))
         return Base(from_message(message.state), tuple(message.folded))
+    except (ConfigurationError, DecodeError):
+        return None
+
+
+def _tables(data: bytes, terms: Terms) -> Tables | None:
+    """Return what a replica's key says, as tables; None when it cannot be read."""
+    try:
+        return tables_from(state_pb2.Published.FromString(unframed(data)).state, terms)
     except (ConfigurationError, DecodeError):
         return None
 

@@ -28,7 +28,7 @@ def taught_model() -> ServedModel:
         x = rng.uniform(0, 50, len(FEATURE_NAMES))
         model.prices.learn(x, float(x @ PRIOR.mean) * rng.uniform(1.0, 1.3))
         model.scale.learn(0.01, rng.uniform(-1, 1, 12).tolist(), rng.uniform(0.01, 0.2))
-    model.prices.load(model.prices.sums, 40)
+    model.prices.load(model.prices.sums, 40, 40.0)
     return model
 
 

@@ -12,7 +12,7 @@ from extproc.core.estimator.merging import merged
 from extproc.core.estimator.protocol import Estimate, Estimator, LearnedState
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.sharing import Share
-from extproc.core.estimator.tables import Terms
+from extproc.core.estimator.tables import Terms, tables_of
 from extproc.core.usage import Usage
 from tests.unit.byteclass_lessons import WORDS, facts, teach
 
@@ -42,7 +42,7 @@ class Fleet:
     def exchange(self, *replicas: int) -> None:
         """Let these replicas, or all, publish and read once."""
         for i in replicas or range(len(self.estimators)):
-            peers = [state for j, state in self.published.items() if j != i]
+            peers = [tables_of(state, self.terms) for j, state in self.published.items() if j != i]
             exchanged = self.shares[i].exchange(self.estimators[i].state(), peers)
             self.published[i] = exchanged.own
             for bite in exchanged.change.bites(2):
@@ -139,14 +139,14 @@ def test_responses_between_reckoning_and_change_are_kept() -> None:
     replica, share = fleet.estimators[1], fleet.shares[1]
     for _ in range(30):
         lesson(rng, [replica])
-    exchanged = share.exchange(replica.state(), [fleet.published[0]])
+    exchanged = share.exchange(replica.state(), [tables_of(fleet.published[0], TERMS)])
     own, change = exchanged.own, exchanged.change
     assert own.models[0].observations == 30
     for _ in range(7):
         lesson(rng, [replica])
     assert replica.shift(change).is_nothing
     assert replica.state().models[0].observations == 80 + 30 + 7
-    own = share.exchange(replica.state(), [fleet.published[0]]).own
+    own = share.exchange(replica.state(), [tables_of(fleet.published[0], TERMS)]).own
     assert own.models[0].observations == 37
 
 
@@ -158,7 +158,7 @@ def test_a_change_for_a_model_that_was_started_anew_is_not_made() -> None:
     fleet.exchange(0)
     replica, share = fleet.estimators[1], fleet.shares[1]
     assert isinstance(replica, ByteClassEstimator)
-    change = share.exchange(replica.state(), [fleet.published[0]]).change
+    change = share.exchange(replica.state(), [tables_of(fleet.published[0], TERMS)]).change
     replica._models.use("m").start_anew()
     skipped = replica.shift(change)
     assert skipped.models == change.models
@@ -225,7 +225,7 @@ def test_others_beyond_the_room_are_left_out() -> None:
         lesson(rng, [estimator], model="mine")
         lesson(rng, [other], model="theirs")
     for _ in range(3):
-        exchanged = share.exchange(estimator.state(), [other.state()])
+        exchanged = share.exchange(estimator.state(), [tables_of(other.state(), TERMS)])
         own, change = exchanged.own, exchanged.change
         share.skipped(estimator.shift(change))
     assert ["mine"] == [row.model for row in own.models if row.observations]
@@ -239,7 +239,7 @@ def test_a_change_comes_in_bites() -> None:
     rng = np.random.default_rng(9)
     for number in range(30):
         lesson(rng, [other], model=f"m{number % 3}")
-    change = Share(TERMS).exchange(ByteClassEstimator(SETTINGS).state(), [other.state()]).change
+    change = Share(TERMS).exchange(ByteClassEstimator(SETTINGS).state(), [tables_of(other.state(), TERMS)]).change
     bites = list(change.bites(4))
     assert change == Change(
         tuple(row for bite in bites for row in bite.models),

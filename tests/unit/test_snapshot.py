@@ -46,7 +46,8 @@ def test_unknown_fields_survive(state: LearnedState) -> None:
     read = state_pb2.LearnedState.FromString(message.SerializeToString())
     again = to_message(from_message(read), read)
     for part in (again, again.models[0], again.categories[0]):
-        assert [900] == [field.field_number for field in UnknownFieldSet(part)]
+        unknown = UnknownFieldSet(part)
+        assert [900] == [unknown[index].field_number for index in range(len(unknown))]
     assert state == from_message(again)
 
 

@@ -96,9 +96,7 @@ class Share:
         self._categories: _Others[CategoryKey] = _Others.all_of(Table.zeros((), 0))
         self._outputs: _Others[CategoryKey] = _Others.all_of(Table.zeros((), 0))
 
-    def exchange(
-        self, view: LearnedState, peers: Sequence[LearnedState], base: LearnedState | None = None
-    ) -> Exchanged:
+    def exchange(self, view: LearnedState, peers: Sequence[Tables], base: LearnedState | None = None) -> Exchanged:
         """Return this replica's own knowledge, and the change that brings the view up to date.
 
         `peers` are the other replicas' as they published it last, `base` what replicas left that are no more. The
@@ -106,13 +104,12 @@ class Share:
         state that cannot be.
         """
         now = tables_of(view, self._terms)
-        told = [tables_of(peer, self._terms) for peer in peers]
         old = [] if base is None or not base.estimator_kind else [tables_of(base, self._terms)]
-        generations = _generations(now, told, old)
+        generations = _generations(now, peers, old)
         joined = {
             name for name, row in now.models.sums.index.items() if generations[name] != now.models.generations[row]
         }
-        others = [only(each, generations) for each in (*told, *old)]
+        others = [only(each, generations) for each in (*peers, *old)]
         own_models, models = self._share_models(now.models, [each.models for each in others], generations, joined)
         own_categories, categories = self._share_categories(now.categories, [o.categories for o in others], joined)
         own_outputs, outputs = self._share_outputs(now.outputs, [each.outputs for each in others])
@@ -264,14 +261,15 @@ def _shares(
     """Return own (scaled down where all weigh more than is remembered), others' sum, both together, the scale."""
     parts: list[Table[K]] = [own]
     parts.extend(others)
-    everything: Table[K] = added(parts)
-    keys, columns = list(everything.index), everything.values.shape[1]
-    keep = np.minimum(1.0, memory / np.maximum(everything.weights, TINY))
-    own = _scaled(own.aligned(keys, columns), keep)
+    keys = list(dict.fromkeys(key for table in parts for key in table.index))
+    columns = max(table.values.shape[1] for table in parts)
     parts[0] = Table.zeros(keys, columns)
     part: Table[K] = added(parts, keys)
-    both: list[Table[K]] = [own, part]
-    return own, part, added(both, keys), keep
+    own = own.aligned(keys, columns)
+    keep = np.minimum(1.0, memory / np.maximum(own.weights + part.weights, TINY))
+    own = _scaled(own, keep)
+    both = Table(part.index, own.counts + part.counts, own.weights + part.weights, own.values + part.values)
+    return own, part, both, keep
 
 
 def _row_changes(target: Table[CategoryKey], view: Table[CategoryKey], values: Numbers) -> tuple[RowChange, ...]:

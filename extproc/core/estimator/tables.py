@@ -14,9 +14,9 @@ The residual of a model is the category with an empty key; that of all models ha
 bound's multiple, is no sum but a controller's position: replicas agree on the mean of theirs by weight.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,13 @@ K = TypeVar("K", str, CategoryKey)
 
 CATEGORY_COLUMNS = 4
 BPT, DEVIATION, RESIDUAL, VARIANCE = range(CATEGORY_COLUMNS)
+
+
+KeyOf = Callable[[Any], CategoryKey]
+
+
+def _category(row: CategoryState | OutputState) -> CategoryKey:
+    return row.category
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,10 @@ class Table(Generic[K]):
 
     def add(self, other: "Table[K]", keep: Numbers | None = None) -> None:
         """Add the rows of another table, whose keys are all here, each times `keep`."""
-        rows = np.fromiter((self.index[key] for key in other.index), np.intp, len(other.index))
+        if self.index.keys() == other.index.keys() and list(self.index) == list(other.index):
+            rows: Any = slice(None)
+        else:
+            rows = np.fromiter(map(self.index.__getitem__, other.index), np.intp, len(other.index))
         self.counts[rows] += other.counts
         self.weights[rows] += other.weights if keep is None else keep * other.weights
         self.values[rows] += other.values if keep is None else keep[:, None] * other.values
@@ -146,13 +156,17 @@ class Terms:
         return np.concatenate([of_prices, of_scale], axis=1)
 
 
-def tables_of(state: LearnedState, terms: Terms) -> Tables:
-    """Return a state as tables.
+def tables_of(state: LearnedState, terms: Terms, key_of: KeyOf = _category) -> Tables:
+    """Return a state as tables; `key_of` tells whose a row is, where rows are others than the dataclasses.
 
     Raises ConfigurationError for sums of other sizes than the state's features say, and numbers that are none.
     """
     return Tables(
-        state.estimator_kind, state.features, _models_of(state), _categories_of(state, terms), _outputs_of(state)
+        state.estimator_kind,
+        tuple(state.features),
+        _models_of(state),
+        _categories_of(state, terms, key_of),
+        _outputs_of(state, key_of),
     )
 
 
@@ -227,7 +241,8 @@ def _models_of(state: LearnedState) -> Models:
         if [len(part) for part in parts] != [DOUBLE_BYTES * count for count in doubles]:
             raise ConfigurationError(f"learned sums of model {row.model!r} are not over {size} features")
     values = unpacked(b"".join(row.sums_a + row.sums_b + row.scale_a + row.scale_b for row in rows))
-    sums = _table([row.model for row in rows], rows, [row.weight for row in rows], values, sum(doubles))
+    counts = [row.observations for row in rows]
+    sums = _table([row.model for row in rows], counts, [row.weight for row in rows], values, sum(doubles))
     q = np.array([row.q for row in rows], np.float64)
     if not all_finite(q):
         raise ConfigurationError("learned bounds are not finite")
@@ -239,39 +254,40 @@ def _models_of(state: LearnedState) -> Models:
     )
 
 
-def _categories_of(state: LearnedState, terms: Terms) -> Table[CategoryKey]:
-    told = {row.category for row in state.categories}
-    # A state that was not merged yet tells a model's residual with the model: it counts what its responses come
-    # to.
-    of_models = (
-        CategoryState(CategoryKey(row.model, ""), 0.0, 0.0, row.observations, row.residual, row.spread)
-        for row in state.models
-        if CategoryKey(row.model, "") not in told
-    )
-    rows = [*state.categories, *of_models]
-    counts = np.array([row.observations for row in rows], np.int64)
-    given = np.array([row.weight for row in rows], np.float64)
-    weights = np.where(given > 0, given, terms.category_weights(counts))
-    means = np.array([(r.bytes_per_token, r.deviation, r.residual, r.spread**2) for r in rows], np.float64)
-    values = weights[:, None] * means.reshape(-1, CATEGORY_COLUMNS)
-    return _table([row.category for row in rows], rows, weights, values, CATEGORY_COLUMNS)
+def _categories_of(state: LearnedState, terms: Terms, key_of: KeyOf) -> Table[CategoryKey]:
+    rows: list[Any] = list(state.categories)
+    keys = [key_of(row) for row in rows]
+    told = set(keys)
+    counts = [row.observations for row in rows]
+    given = [row.weight for row in rows]
+    means = [(row.bytes_per_token, row.deviation, row.residual, row.spread**2) for row in rows]
+    # A state that was not merged yet tells a model's residual with the model; it counts what its responses do.
+    for model in state.models:
+        if (key := CategoryKey(model.model, "")) not in told:
+            keys.append(key)
+            counts.append(model.observations)
+            given.append(0.0)
+            means.append((0.0, 0.0, model.residual, model.spread**2))
+    weights = np.array(given, np.float64)
+    weights = np.where(weights > 0, weights, terms.category_weights(np.array(counts, np.int64)))
+    values = weights[:, None] * np.array(means, np.float64).reshape(-1, CATEGORY_COLUMNS)
+    return _table(keys, counts, weights, values, CATEGORY_COLUMNS)
 
 
-def _outputs_of(state: LearnedState) -> Table[CategoryKey]:
+def _outputs_of(state: LearnedState, key_of: KeyOf) -> Table[CategoryKey]:
     rows = state.outputs
-    bins = len(rows[0].ended) // DOUBLE_BYTES if rows else 0
-    if any({len(row.ended), len(row.cut)} != {bins * DOUBLE_BYTES} for row in rows):
+    parts = [part for row in rows for part in (row.ended, row.cut)]
+    sizes = {len(part) for part in parts}
+    if len(sizes) > 1:
         raise ConfigurationError("learned output lengths differ in their bins")
-    values = unpacked(b"".join(row.ended + row.cut for row in rows)).reshape(len(rows), 2 * bins)
-    return _table([row.category for row in rows], rows, values.sum(axis=1), values, 2 * bins)
+    columns = 2 * (sizes.pop() // DOUBLE_BYTES) if sizes else 0
+    values = unpacked(b"".join(parts)).reshape(len(rows), columns)
+    keys = [key_of(row) for row in rows]
+    return _table(keys, [row.observations for row in rows], values.sum(axis=1), values, columns)
 
 
 def _table(
-    keys: Sequence[K],
-    rows: Sequence[CategoryState | ModelState | OutputState],
-    weights: npt.ArrayLike,
-    values: Numbers,
-    columns: int,
+    keys: Sequence[K], counts: Sequence[int], weights: npt.ArrayLike, values: Numbers, columns: int
 ) -> Table[K]:
     weights = np.asarray(weights, np.float64)
     if not all_finite(weights, values) or (weights < 0).any():
@@ -279,8 +295,7 @@ def _table(
     index = {key: row for row, key in enumerate(keys)}
     if len(index) != len(keys):
         raise ConfigurationError("learned state names a model or category twice")
-    counts = np.array([row.observations for row in rows], np.int64)
-    return Table(index, counts, weights, values.reshape(len(keys), columns))
+    return Table(index, np.array(counts, np.int64), weights, values.reshape(len(keys), columns))
 
 
 def _category_rows(table: Table[CategoryKey], means: Numbers) -> list[CategoryState]:

@@ -1,0 +1,262 @@
+"""What sharing is worth and costs: replicas that each see a part, against one that saw all; and the time of it."""
+
+import asyncio
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from bench.measuring import Plan, Table
+from bench.stack import Stack
+from extproc.core.errors import ConfigurationError
+from extproc.core.estimator import make_estimator
+from extproc.core.estimator.protocol import CategoryKey, CategoryState, Estimator, LearnedState
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.tables import Terms
+from extproc.core.usage import Usage
+from extproc.evaluation.mixes import Material, mixed
+from extproc.evaluation.requests import Request
+from extproc.evaluation.texts import all_texts
+from extproc.evaluation.tokenizers import tokenizer
+from extproc.state.settings import StoreSettings
+from extproc.state.sharer import Sharer
+from extproc.state.store import Store
+
+__all__ = ["measure"]
+
+SETTINGS = EstimatorSettings()
+TERMS = Terms.of(SETTINGS)
+REPLICAS = 4
+PROBES = 500
+STREAM = 6_000
+WARM_UP = 2_000
+PEERS, CATEGORIES, MODELS = 16, 500, 8
+EVERY_S = StoreSettings("redis://").every_s
+WORTH = f"""\
+One router saw all of a stream of {STREAM:,} requests (the evaluation's mix, Qwen's tokenizer, log-normal
+lengths); {REPLICAS} replicas saw a random quarter each, and exchanged through a real redis-server whenever
+they had learned from so many responses together. Error: mean |estimate / truth - 1|; width: mean of bound / truth
+- 1; each request is judged by the replica that got it, before it learns, after the first {WARM_UP:,}. In
+brackets the ratio to the router that saw all. New: a replica that has just exchanged for the first time, on
+{PROBES} later requests that nobody learns, beside the router that saw all. Bar: within 5 %."""
+COST = f"""\
+One exchange of a replica with {CATEGORIES} categories and {MODELS} models, where {PEERS - 1} others of the same size
+have all published since the last: CPU of the replica's whole process, and what share of a core that is every
+{EVERY_S:.0f} s, the default. Bites: how long the deciding thread is kept at once, by a copy of a part of what is
+learned or by a part of a change. Bar: under 1 % of a core."""
+
+
+def measure(stack: Stack, plan: Plan) -> list[Table]:  # noqa: ARG001  (no router is started)
+    """Measure worth and cost."""
+    with _redis() as url:
+        return [_worth(url, plan.rounds), _cost(url, plan.rounds)]
+
+
+class Replica:
+    """An estimator with its share in a store, stepped by hand."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self.estimator: Estimator = make_estimator(SETTINGS)
+        self.bites_ms: list[float] = []
+        self.sharer = Sharer(StoreSettings(url, name), TERMS, self.estimator, self._ask, self)
+
+    async def _ask(self, function: Callable[[], Any]) -> Any:  # noqa: ANN401
+        began_s = time.perf_counter()
+        told = function()
+        self.bites_ms.append(1e3 * (time.perf_counter() - began_s))
+        return told
+
+    def state_saved(self, *, done: bool) -> None:
+        """Nothing is saved."""
+
+    def state_exchanged(self, *, done: bool, replicas: int) -> None:  # noqa: ARG002  (the port's)
+        """Fail where an exchange does."""
+        if not done:
+            raise ConfigurationError("an exchange failed")
+
+    def exchange(self) -> None:
+        """Exchange once."""
+        self.sharer.first()
+
+
+def _worth(url: str, rounds: int) -> Table:
+    material = Material(all_texts(()), _lengths())
+    counter = tokenizer("qwen", Path(tempfile.gettempdir()))
+    rows: list[Sequence[str]] = []
+    for every in (100, 1_000):
+        figures: list[tuple[float, ...]] = []
+        for seed in range(max(1, rounds // 3)):
+            stream = list(mixed(material, counter, STREAM + PROBES, seed))
+            figures.append(_compared(url, f"worth-{every}-{seed}", stream, every, seed))
+        columns = [np.array(column) for column in zip(*figures, strict=True)]
+        one_error, one_width, error, width, under, new_error, new_width = (float(c.mean()) for c in columns[:7])
+        probe_error, probe_width = float(columns[7].mean()), float(columns[8].mean())
+        rows.append(
+            (
+                f"{every:,}",
+                f"{one_error:.2%}",
+                f"{one_width:.1%}",
+                f"{error:.2%} ({error / one_error:.3f})",
+                f"{width:.1%} ({width / one_width:.3f})",
+                f"{under:.2%}",
+                f"{new_error:.2%} ({new_error / probe_error:.3f})",
+                f"{new_width:.1%} ({new_width / probe_width:.3f})",
+            )
+        )
+    columns_of = (
+        "responses between exchanges",
+        "one: error",
+        "one: width",
+        f"{REPLICAS} replicas: error",
+        "width",
+    )
+    head = (*columns_of, "under-counted", "new: error", "new: width")
+    return Table("Sharing: replicas that each see a part, against one router that saw all", WORTH, head, rows)
+
+
+def _compared(url: str, name: str, stream: Sequence[Request], every: int, seed: int) -> tuple[float, ...]:
+    one, fleet = make_estimator(SETTINGS), [Replica(url, name) for _ in range(REPLICAS)]
+    chance = np.random.default_rng(seed)
+    alone, shared = [], []
+    for position, request in enumerate(stream[:STREAM]):
+        replica = fleet[chance.integers(REPLICAS)]
+        alone.append(_judged(one, request, learn=True))
+        shared.append(_judged(replica.estimator, request, learn=True))
+        if position % every == every - 1:
+            for each in fleet:
+                each.exchange()
+    for each in fleet:
+        each.exchange()
+    new = Replica(url, name)
+    new.exchange()
+    probes = stream[STREAM:]
+    at_once = np.array([_judged(new.estimator, request, learn=False) for request in probes])
+    beside = np.array([_judged(one, request, learn=False) for request in probes])
+    a, s = np.array(alone[WARM_UP:]), np.array(shared[WARM_UP:])
+    return (
+        *a.mean(axis=0)[:2],
+        *s.mean(axis=0),
+        *at_once.mean(axis=0)[:2],
+        *beside.mean(axis=0)[:2],
+    )
+
+
+def _judged(estimator: Estimator, request: Request, *, learn: bool) -> tuple[float, float, float]:
+    """Return error, width, and whether the bound was exceeded."""
+    estimate = estimator.estimate(replace(request.facts, model="m"), request.tenant)
+    if learn:
+        estimator.observe(estimate, Usage(request.tokens, request.output_tokens))
+    width = estimate.prompt_bound / request.tokens - 1
+    return abs(estimate.prompt_tokens / request.tokens - 1), width, float(width < 0)
+
+
+def _cost(url: str, rounds: int) -> Table:
+    replica = Replica(url, "cost")
+    state = _large()
+    replica.estimator.load(state)
+    others = Store(StoreSettings(url, "cost"), TERMS, state.features)
+    cpu_s: list[float] = []
+    wall_s: list[float] = []
+
+    async def once(number: int) -> None:
+        for peer in range(PEERS - 1):
+            changed = tuple(replace(row, observations=row.observations + number) for row in state.categories)
+            models = tuple(replace(row, observations=row.observations + number) for row in state.models)
+            await others.publish(
+                f"peer {peer}", replace(state, categories=changed, models=models), new=number == 0
+            )
+        began_s, began_cpu_s = time.perf_counter(), time.process_time()
+        await replica.sharer._exchange(store)  # noqa: SLF001  (without the connection that `first` makes anew)
+        cpu_s.append(time.process_time() - began_cpu_s)
+        wall_s.append(time.perf_counter() - began_s)
+
+    store = Store(StoreSettings(url, "cost"), TERMS, state.features)
+
+    async def all_rounds() -> None:
+        for number in range(rounds + 2):
+            await once(number)
+        await store.close()
+        await others.close()
+
+    _run(all_rounds())
+    used_s = median(cpu_s[2:])
+    row = (
+        f"{PEERS} x {CATEGORIES}",
+        f"{1e3 * used_s:.0f} ({1e3 * min(cpu_s[2:]):.0f}..{1e3 * max(cpu_s[2:]):.0f})",
+        f"{used_s / EVERY_S:.2%}",
+        f"{1e3 * median(wall_s[2:]):.0f}",
+        f"{max(replica.bites_ms):.1f}",
+        f"{median(replica.bites_ms):.2f}",
+    )
+    head = ("replicas x categories", "CPU, ms", "of a core", "wall, ms", "longest bite, ms", "median bite, ms")
+    return Table("Sharing: what an exchange costs", COST, head, [row])
+
+
+def _large() -> LearnedState:
+    """Return the state of a router with many categories, from a few real responses."""
+    estimator = make_estimator(SETTINGS)
+    material = Material(all_texts(()), _lengths())
+    for number, request in enumerate(mixed(material, tokenizer("qwen", Path(tempfile.gettempdir())), 200, 0)):
+        _judged(estimator, replace(request, facts=replace(request.facts)), learn=True)
+        if number == 100:
+            break
+    state = estimator.state()
+    model, output = state.models[0], state.outputs[-1]
+    keys = [CategoryKey(f"model {i % MODELS}", f"tenant {i}") for i in range(CATEGORIES)]
+    return replace(
+        state,
+        categories=tuple(CategoryState(key, 4.0, 0.0, 60 + i, 0.01, 0.05) for i, key in enumerate(keys)),
+        models=tuple(replace(model, model=f"model {i}") for i in range(MODELS)),
+        outputs=tuple(replace(output, category=key) for key in keys),
+    )
+
+
+def _lengths() -> list[tuple[int, int]]:
+    """Return prompt and output tokens: log-normal, medians 900 and 120, as chats with documents have them."""
+    rng = np.random.default_rng(20_260_101)
+    prompts = np.clip(rng.lognormal(6.8, 1.1, 2_000), 20, 12_000).astype(int).tolist()
+    outputs = np.clip(rng.lognormal(4.8, 1.0, 2_000), 1, 4_000).astype(int).tolist()
+    return list(zip(prompts, outputs, strict=True))
+
+
+@contextmanager
+def _redis() -> Iterator[str]:
+    """Serve an empty store on a port of its own; its URL."""
+    program = shutil.which("redis-server") or shutil.which("valkey-server")
+    if program is None:
+        raise ConfigurationError("redis-server is needed (Debian: redis-server)")
+    with tempfile.TemporaryDirectory(prefix="dualpool-bench-") as folder, socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+        probe.close()
+        command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
+            try:
+                _wait_for(port)
+                yield f"redis://127.0.0.1:{port}/0"
+            finally:
+                server.kill()
+
+
+def _wait_for(port: int) -> None:
+    for _ in range(200):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    raise ConfigurationError("redis-server did not begin to serve")
+
+
+def _run(work: Awaitable[None]) -> None:
+    async def here() -> None:
+        await work
+
+    asyncio.run(here())
