@@ -43,15 +43,15 @@ PEERS, CATEGORIES, MODELS = 16, 500, 8
 EVERY_S = StoreSettings("redis://").every_s
 WORTH = f"""\
 One router saw all of a stream of {STREAM:,} requests (the evaluation's mix, Qwen's tokenizer, log-normal
-lengths); {REPLICAS} replicas saw a random quarter each, and exchanged through a real redis-server whenever
-they had learned from so many responses together. Error: mean |estimate / truth - 1|; width: mean of bound / truth
-- 1; each request is judged by the replica that got it, before it learns, after the first {WARM_UP:,}. In
+lengths); {REPLICAS} replicas saw a random quarter each, and exchanged through a real redis-server
+whenever they had learned from so many responses together. Error: mean |estimate / truth - 1|; width: mean of
+bound / truth - 1; each request is judged by the replica that got it, before it learns, after the first {WARM_UP:,}. In
 brackets the ratio to the router that saw all. New: a replica that has just exchanged for the first time, on
 {PROBES} later requests that nobody learns, beside the router that saw all. Bar: within 5 %."""
 COST = f"""\
-One exchange of a replica with {CATEGORIES} categories and {MODELS} models, where {PEERS - 1} others of the same size
-have all published since the last: CPU of the replica's whole process, and what share of a core that is every
-{EVERY_S:.0f} s, the default. Bites: how long the deciding thread is kept at once, by a copy of a part of what is
+One exchange of a replica with {CATEGORIES} categories and {MODELS} models, where {PEERS - 1} others of the same
+size have all published since the last: CPU of the replica's whole process, and what share of a core that is
+every {EVERY_S:.0f} s, the default. Bites: how long the deciding thread is kept at once, by the copy of what is
 learned or by a part of a change. Bar: under 1 % of a core."""
 
 

@@ -296,7 +296,7 @@ def test_state_of_another_scale_is_refused(which: str, more: int) -> None:
     state = one.state()
     (model,) = state.models
     sums = getattr(model, which)
-    changes: dict[str, Any] = {which: (*sums, 1.0) if more > 0 else sums[:-1]}
+    changes: dict[str, Any] = {which: sums + packed([1.0]) if more > 0 else sums[:-DOUBLE_BYTES]}
     changed = replace(model, **changes)
     with pytest.raises(
         ConfigurationError, match=f"learned scale of model 'm' is not over {SCALE_FACTORS} factors"

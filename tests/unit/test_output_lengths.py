@@ -275,7 +275,7 @@ def loaded(epsilon: float = 0.5, default: int = 1_024, **counts: dict[int, float
     """Return lengths of one model with these counts by bin."""
     ended, cut = ([counts.get(name, {}).get(index, 0.0) for index in range(BINS)] for name in ("ended", "cut"))
     learned = OutputLengths(EstimatorSettings(output_epsilon=epsilon, default_output_tokens=default))
-    learned.load((OutputState(CategoryKey("m", ""), tuple(ended), tuple(cut)),))
+    learned.load((OutputState(CategoryKey("m", ""), packed(ended), packed(cut)),))
     return learned
 
 

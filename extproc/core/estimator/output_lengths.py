@@ -138,6 +138,8 @@ class _Lengths:
         self.ended = np.zeros(BINS) if ended is None else ended
         self.cut = np.zeros(BINS) if cut is None else cut
         self.observations = observations
+        self.responses = self.tokens = 0.0
+        self._found: tuple[int, bool] | None = None
         self._sum_up()
 
     def learn(self, tokens: int, *, cut: bool) -> None:
@@ -162,7 +164,7 @@ class _Lengths:
         lengths = self.ended + self.cut
         self.responses = float(lengths.sum())  # faded
         self.tokens = float(lengths.dot(_LENGTHS_OF_BINS))
-        self._found: tuple[int, bool] | None = None
+        self._found = None
 
     @property
     def exceeded_tokens(self) -> int:
