@@ -45,9 +45,9 @@ WORTH = f"""\
 One router saw all of a stream of {STREAM:,} requests (the evaluation's mix, Qwen's tokenizer, log-normal
 lengths); {REPLICAS} replicas saw a random quarter each, and exchanged through a real redis-server
 whenever they had learned from so many responses together. Error: mean |estimate / truth - 1|; width: mean of
-bound / truth - 1; each request is judged by the replica that got it, before it learns, after the first {WARM_UP:,}. In
-brackets the ratio to the router that saw all. New: a replica that has just exchanged for the first time, on
-{PROBES} later requests that nobody learns, beside the router that saw all. Bar: within 5 %."""
+bound / truth - 1; each request is judged by the replica that got it, before it learns, after the first
+{WARM_UP:,}. In brackets the ratio to the router that saw all. New: a replica that has just exchanged for
+the first time, on {PROBES} later requests that nobody learns, beside the router that saw all. Bar: within 5 %."""
 COST = f"""\
 One exchange of a replica with {CATEGORIES} categories and {MODELS} models, where {PEERS - 1} others of the same
 size have all published since the last: CPU of the replica's whole process, and what share of a core that is
@@ -152,7 +152,7 @@ def _compared(url: str, name: str, stream: Sequence[Request], every: int, seed: 
 
 def _judged(estimator: Estimator, request: Request, *, learn: bool) -> tuple[float, float, float]:
     """Return error, width, and whether the bound was exceeded."""
-    estimate = estimator.estimate(replace(request.facts, model="m"), request.tenant)
+    estimate = estimator.estimate(request.facts, request.tenant)
     if learn:
         estimator.observe(estimate, Usage(request.tokens, request.output_tokens))
     width = estimate.prompt_bound / request.tokens - 1
@@ -205,10 +205,8 @@ def _large() -> LearnedState:
     """Return the state of a router with many categories, from a few real responses."""
     estimator = make_estimator(SETTINGS)
     material = Material(all_texts(()), _lengths())
-    for number, request in enumerate(mixed(material, tokenizer("qwen", Path(tempfile.gettempdir())), 200, 0)):
-        _judged(estimator, replace(request, facts=replace(request.facts)), learn=True)
-        if number == 100:
-            break
+    for request in mixed(material, tokenizer("qwen", Path(tempfile.gettempdir())), 100, 0):
+        _judged(estimator, request, learn=True)
     state = estimator.state()
     model, output = state.models[0], state.outputs[-1]
     keys = [CategoryKey(f"model {i % MODELS}", f"tenant {i}") for i in range(CATEGORIES)]

@@ -8,12 +8,17 @@ from typing import Any, Protocol
 from extproc.core.estimator.protocol import Estimator, LearnedState
 from extproc.state.file import StateFile
 
-__all__ = ["Ask", "KeeperListener", "Saver", "Told"]
+__all__ = ["Ask", "KeeperListener", "Saver", "Told", "copied"]
 
 log = logging.getLogger("dualpool")
 
 Ask = Callable[[Callable[[], Any]], Awaitable[Any]]
 """Returns what a function returns on the deciding thread."""
+
+
+async def copied(estimator: Estimator, ask: Ask) -> LearnedState:
+    """Return a state whose parts were copied one by one: between them requests are decided."""
+    return LearnedState.joined([await ask(make) for make in await ask(estimator.parts)])
 
 
 class KeeperListener(Protocol):
@@ -70,7 +75,7 @@ class Saver:
         """Save until cancelled."""
         while True:
             await asyncio.sleep(self._every_s)
-            state = await self._ask(self._estimator.state)
+            state = await copied(self._estimator, self._ask)
             await asyncio.to_thread(self.save, state)
 
     def save(self, state: LearnedState) -> None:

@@ -15,7 +15,7 @@ from extproc.core.estimator.merging import bounded
 from extproc.core.estimator.protocol import Estimator, LearnedState
 from extproc.core.estimator.sharing import Exchanged, Share
 from extproc.core.estimator.tables import Tables, Terms
-from extproc.state.keeper import Ask, KeeperListener, Told
+from extproc.state.keeper import Ask, KeeperListener, Told, copied
 from extproc.state.settings import StoreSettings
 from extproc.state.store import FAILURES, Base, Found, Store
 
@@ -24,7 +24,6 @@ __all__ = ["Sharer"]
 # A replica that has published nothing for so many intervals is taken to be no more. One that was only cut off
 # finds out when it comes back.
 DEAD_AFTER: Final = 6
-BITE_ROWS: Final = 16
 # A base that has faded to less than this share is written back, for those who come later.
 WORTH_WRITING: Final = 0.5
 
@@ -111,9 +110,9 @@ class Sharer:
             self._name, self._is_new = uuid.uuid4().hex, True
         elif found.base is None and self._base is not None and self._base.estimator_kind:
             await store.begin_base(self._base)
-        view = await self._ask(self._estimator.state)
+        view = await copied(self._estimator, self._ask)
         exchanged = await asyncio.to_thread(self._reckon, view)
-        for bite in exchanged.change.bites(BITE_ROWS):
+        for bite in exchanged.change.bites():
             self._share.skipped(await self._ask(partial(self._estimator.shift, bite)))
         await self._publish(store, exchanged.own)
         await self._tend(store, found)

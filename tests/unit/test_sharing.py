@@ -45,7 +45,7 @@ class Fleet:
             peers = [tables_of(state, self.terms) for j, state in self.published.items() if j != i]
             exchanged = self.shares[i].exchange(self.estimators[i].state(), peers)
             self.published[i] = exchanged.own
-            for bite in exchanged.change.bites(2):
+            for bite in exchanged.change.bites():
                 self.shares[i].skipped(self.estimators[i].shift(bite))
 
 
@@ -233,17 +233,21 @@ def test_others_beyond_the_room_are_left_out() -> None:
     assert ["mine"] == [row.model for row in estimator.state().models]
 
 
-def test_a_change_comes_in_bites() -> None:
-    """Each bite is one model, or so many rows: none keeps the deciding thread for long."""
+def test_a_change_comes_in_bites(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each bite is one model, or so many rows, as each part of a state is: none keeps the deciding thread long."""
+    monkeypatch.setattr("extproc.core.estimator.change.BITE_ROWS", 4)
     other = ByteClassEstimator(SETTINGS)
     rng = np.random.default_rng(9)
     for number in range(30):
         lesson(rng, [other], model=f"m{number % 3}")
     change = Share(TERMS).exchange(ByteClassEstimator(SETTINGS).state(), [tables_of(other.state(), TERMS)]).change
-    bites = list(change.bites(4))
+    bites = list(change.bites())
     assert change == Change(
         tuple(row for bite in bites for row in bite.models),
         tuple(row for bite in bites for row in bite.categories),
         tuple(row for bite in bites for row in bite.outputs),
     )
     assert max(len(bite.models) + len(bite.categories) / 4 + len(bite.outputs) / 4 for bite in bites) <= 1
+    parts = [make() for make in other.parts()]
+    assert max(len(part.models) + len(part.categories) / 4 + len(part.outputs) / 4 for part in parts) <= 1
+    assert other.state() == LearnedState.joined(parts)

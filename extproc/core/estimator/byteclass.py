@@ -39,15 +39,17 @@ Sherman-Morrison RLS: see least_squares.py. A small neural network, untried: not
 and no sums to merge.
 """
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import exp, log
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.belief import Belief, believe
 from extproc.core.estimator.categories import CappedMap
-from extproc.core.estimator.change import Change, ModelChange, RowChange
+from extproc.core.estimator.change import Change, ModelChange, RowChange, in_bites
 from extproc.core.estimator.evidence import Evidence
 from extproc.core.estimator.features import FEATURE_NAMES, Features, features
-from extproc.core.estimator.output_lengths import OutputLengths
+from extproc.core.estimator.output_lengths import OutputLengths, Outputs, states_of
 from extproc.core.estimator.prices import prior
 from extproc.core.estimator.protocol import (
     CategoryKey,
@@ -150,18 +152,26 @@ class ByteClassEstimator:
 
     def state(self) -> LearnedState:
         """Return all that is learned; the category with an empty model is the parent of all models."""
+        return LearnedState.joined([make() for make in self.parts()])
+
+    def parts(self) -> list[Callable[[], LearnedState]]:
+        """Return calls that each make a part of `state`: a model, or some rows."""
         residuals = list(self._residuals)
         if self._all_models.responses:
             residuals.append((CategoryKey("", ""), self._all_models))
-        return LearnedState(
-            self.KIND,
-            tuple(
-                CategoryState(key, r.bytes_per_token, 0.0, r.responses, r.mean, r.spread) for key, r in residuals
-            ),
-            FEATURE_NAMES,
-            tuple(model.state(name) for name, model in self._models),
-            self._outputs.state(),
-        )
+        return [
+            self._part,
+            *(partial(self._part_of_model, name, model) for name, model in self._models),
+            *(partial(self._part, residuals=rows) for rows in in_bites(residuals)),
+            *(partial(self._part, outputs=rows) for rows in in_bites(self._outputs.rows())),
+        ]
+
+    def _part(self, residuals: Sequence[tuple[CategoryKey, Residual]] = (), outputs: Outputs = ()) -> LearnedState:
+        rows = (CategoryState(k, r.bytes_per_token, 0.0, r.responses, r.mean, r.spread) for k, r in residuals)
+        return LearnedState(self.KIND, tuple(rows), FEATURE_NAMES, outputs=states_of(outputs))
+
+    def _part_of_model(self, name: str, model: ServedModel) -> LearnedState:
+        return LearnedState(self.KIND, features=FEATURE_NAMES, models=(model.state(name),))
 
     def load(self, state: LearnedState) -> None:
         """Go on from what another byte-class estimator learned.

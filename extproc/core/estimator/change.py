@@ -1,13 +1,18 @@
 """What is to be put into an estimator of others' knowledge; sharing.py reckons it, in another thread."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
 from extproc.core.estimator.packing import Numbers
 
-__all__ = ["CategoryKey", "Change", "ModelChange", "RowChange"]
+__all__ = ["BITE_ROWS", "CategoryKey", "Change", "ModelChange", "RowChange", "in_bites"]
+
+BITE_ROWS = 64
+
+Row = TypeVar("Row")
 
 
 class CategoryKey(msgspec.Struct, frozen=True, order=True, gc=False):
@@ -52,16 +57,21 @@ class Change:
     categories: tuple[RowChange, ...] = ()
     outputs: tuple[RowChange, ...] = ()
 
-    def bites(self, rows: int) -> Iterator["Change"]:
-        """Yield it in parts of one model, or so many rows: the deciding thread takes one between requests."""
+    def bites(self) -> Iterator["Change"]:
+        """Yield it in parts of one model, or some rows: the deciding thread takes one between requests."""
         for model in self.models:
             yield Change(models=(model,))
-        for start in range(0, len(self.categories), rows):
-            yield Change(categories=self.categories[start : start + rows])
-        for start in range(0, len(self.outputs), rows):
-            yield Change(outputs=self.outputs[start : start + rows])
+        for rows in in_bites(self.categories):
+            yield Change(categories=tuple(rows))
+        for rows in in_bites(self.outputs):
+            yield Change(outputs=tuple(rows))
 
     @property
     def is_nothing(self) -> bool:
         """Whether there is nothing to be done."""
         return not (self.models or self.categories or self.outputs)
+
+
+def in_bites(rows: Sequence[Row]) -> list[Sequence[Row]]:
+    """Return rows in parts whose work is about that of one model."""
+    return [rows[start : start + BITE_ROWS] for start in range(0, len(rows), BITE_ROWS)]

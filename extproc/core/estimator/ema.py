@@ -18,14 +18,16 @@ What it cannot do: the deviation is that of single prompts, so gamma = 1 leaves 
 and a category that mixes kinds of text has no one ratio. Kept because it is what the paper measured.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.categories import CappedMap
-from extproc.core.estimator.change import Change, RowChange
+from extproc.core.estimator.change import Change, RowChange, in_bites
 from extproc.core.estimator.evidence import MAX_BYTES_PER_TOKEN, Evidence
-from extproc.core.estimator.output_lengths import OutputLengths
+from extproc.core.estimator.output_lengths import OutputLengths, Outputs, states_of
 from extproc.core.estimator.protocol import (
     CategoryKey,
     CategoryState,
@@ -125,8 +127,19 @@ class EmaEstimator:
 
     def state(self) -> LearnedState:
         """Return every category's ratio."""
-        rows = (CategoryState(key, r.mean, r.deviation, r.observations) for key, r in self._ratios)
-        return LearnedState(self.KIND, tuple(rows), outputs=self._outputs.state())
+        return LearnedState.joined([make() for make in self.parts()])
+
+    def parts(self) -> list[Callable[[], LearnedState]]:
+        """Return calls that each make some rows of `state`."""
+        return [
+            self._part,
+            *(partial(self._part, ratios=rows) for rows in in_bites(list(self._ratios))),
+            *(partial(self._part, outputs=rows) for rows in in_bites(self._outputs.rows())),
+        ]
+
+    def _part(self, ratios: Sequence[tuple[CategoryKey, Ratio]] = (), outputs: Outputs = ()) -> LearnedState:
+        rows = (CategoryState(key, r.mean, r.deviation, r.observations) for key, r in ratios)
+        return LearnedState(self.KIND, tuple(rows), outputs=states_of(outputs))
 
     def load(self, state: LearnedState) -> None:
         """Take over every category's ratio.

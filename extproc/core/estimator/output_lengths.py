@@ -12,6 +12,7 @@ Rejected: an EMA of the mean plus deviations (lengths are heavy-tailed); droppin
 are cut).
 """
 
+from collections.abc import Sequence
 from math import ceil, log2
 
 import numpy as np
@@ -23,7 +24,7 @@ from extproc.core.estimator.packing import DOUBLE_BYTES, Numbers, packed, unpack
 from extproc.core.estimator.protocol import CategoryKey, OutputState
 from extproc.core.estimator.settings import EstimatorSettings
 
-__all__ = ["OutputLengths"]
+__all__ = ["FADING", "OutputLengths", "Outputs", "states_of"]
 
 BINS_PER_OCTAVE = 4
 BINS = 20 * BINS_PER_OCTAVE + 1  # up to a million tokens
@@ -81,10 +82,11 @@ class OutputLengths:
 
     def state(self) -> tuple[OutputState, ...]:
         """Return what is learned."""
-        return tuple(
-            OutputState(key, packed(lengths.ended), packed(lengths.cut), lengths.observations)
-            for key, lengths in self._lengths
-        )
+        return states_of(self.rows())
+
+    def rows(self) -> "Outputs":
+        """Return what there is to make a state of, by `states_of`."""
+        return list(self._lengths)
 
     def load(self, states: tuple[OutputState, ...]) -> None:
         """Take over what another router learned, all or nothing.
@@ -186,6 +188,16 @@ class _Lengths:
             last = int(beyond[0] if beyond.size else unseen)
             self._found = ceil(2 ** (last / BINS_PER_OCTAVE)), beyond.size > 0
         return self._found
+
+
+Outputs = Sequence[tuple[CategoryKey, _Lengths]]
+
+
+def states_of(rows: Outputs) -> tuple[OutputState, ...]:
+    """Return what is learned of some categories."""
+    return tuple(
+        OutputState(key, packed(lengths.ended), packed(lengths.cut), lengths.observations) for key, lengths in rows
+    )
 
 
 # The middle of each bin, in tokens.

@@ -1,5 +1,6 @@
 """The port behind which every estimator stands, and the frozen objects that cross it."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -149,6 +150,17 @@ class LearnedState:
     models: tuple[ModelState, ...] = ()
     outputs: tuple[OutputState, ...] = ()
 
+    @classmethod
+    def joined(cls, parts: Sequence["LearnedState"]) -> "LearnedState":
+        """Return the rows of all parts of one estimator's state together."""
+        return cls(
+            parts[0].estimator_kind,
+            tuple(row for part in parts for row in part.categories),
+            parts[0].features,
+            tuple(row for part in parts for row in part.models),
+            tuple(row for part in parts for row in part.outputs),
+        )
+
 
 class Estimator(Protocol):
     """Estimates requests, and learns from their responses. Not thread-safe: one event loop owns it."""
@@ -170,6 +182,10 @@ class Estimator(Protocol):
 
     def state(self) -> LearnedState:
         """Return what is learned so far."""
+        ...
+
+    def parts(self) -> Sequence[Callable[[], LearnedState]]:
+        """Return calls that each make a part of `state`, so short that requests may wait for it."""
         ...
 
     def shift(self, change: Change) -> Change:
