@@ -14,7 +14,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.merging import bounded
 from extproc.core.estimator.protocol import Estimator, LearnedState
 from extproc.core.estimator.sharing import Exchanged, Share
-from extproc.core.estimator.tables import Tables, Terms
+from extproc.core.estimator.tables import Tables, Terms, settled
 from extproc.state.keeper import Ask, KeeperListener, Told, copied
 from extproc.state.settings import StoreSettings
 from extproc.state.store import FAILURES, Base, Found, Store
@@ -44,6 +44,7 @@ class Sharer:
         self._unusable = Told("a key of the store is no state, and not read", "all keys of the store can be read")
         self._name, self._is_new = uuid.uuid4().hex, True
         self._peers: dict[str, tuple[Tables, int]] = {}
+        self._new: set[str] = set()
         self._base: LearnedState | None = None
         self._base_head = b""
         self._features: tuple[str, ...] = estimator.state().features
@@ -129,12 +130,18 @@ class Sharer:
             for name, (state, rounds) in self._peers.items()
             if name not in folded and rounds < DEAD_AFTER
         }
+        self._new = {
+            name for name, tables in found.replicas.items() if self._peers.get(name, (None, 0))[0] is not tables
+        }
         self._peers = missed | {name: (state, 0) for name, state in found.replicas.items()}
         if found.base is not None and found.base_head != self._base_head:
             self._base, self._base_head = found.base.state, found.base_head
 
     def _reckon(self, view: LearnedState) -> Exchanged:
-        exchanged = self._share.exchange(view, [state for state, _ in self._peers.values()], self._base)
+        peers = [
+            tables if name in self._new else settled(tables) for name, (tables, _rounds) in self._peers.items()
+        ]
+        exchanged = self._share.exchange(view, peers, self._base)
         if exchanged.base is not None:
             self._base = exchanged.base
         return exchanged

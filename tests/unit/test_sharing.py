@@ -12,7 +12,7 @@ from extproc.core.estimator.merging import merged
 from extproc.core.estimator.protocol import Estimate, Estimator, LearnedState
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.sharing import Share
-from extproc.core.estimator.tables import Terms, tables_of
+from extproc.core.estimator.tables import Terms, settled, tables_of
 from extproc.core.usage import Usage
 from tests.unit.byteclass_lessons import WORDS, facts, teach
 
@@ -30,6 +30,7 @@ class Fleet:
         self.published: dict[int, LearnedState] = {}
         self.estimators: list[Estimator] = []
         self.shares: list[Share] = []
+        self.read: dict[tuple[int, int], LearnedState] = {}
         for _ in range(replicas):
             self.join()
 
@@ -42,7 +43,12 @@ class Fleet:
     def exchange(self, *replicas: int) -> None:
         """Let these replicas, or all, publish and read once."""
         for i in replicas or range(len(self.estimators)):
-            peers = [tables_of(state, self.terms) for j, state in self.published.items() if j != i]
+            told = {j: (state, tables_of(state, self.terms)) for j, state in self.published.items() if j != i}
+            peers = [
+                settled(tables) if self.read.get((i, j)) is state else tables
+                for j, (state, tables) in told.items()
+            ]
+            self.read |= {(i, j): state for j, state in self.published.items()}
             exchanged = self.shares[i].exchange(self.estimators[i].state(), peers)
             self.published[i] = exchanged.own
             for bite in exchanged.change.bites():
@@ -164,6 +170,26 @@ def test_a_change_for_a_model_that_was_started_anew_is_not_made() -> None:
     assert skipped.models == change.models
     share.skipped(skipped)
     assert replica.state().models[0].observations == 0
+
+
+def test_the_bound_keeps_its_promise_across_replicas() -> None:
+    """Of requests that all replicas see together as many exceed their bound as is allowed; q is one for all."""
+    fleet, rng = Fleet(4), np.random.default_rng(10)
+    missed, count = 0, 4_000
+    for number in range(count):
+        estimator = fleet.estimators[number % 4]
+        size = int(rng.integers(200, 4_000))
+        request = facts((WORDS * 42)[:size])
+        actual = max(1, round(size / 4 * float(np.exp(0.05 * rng.standard_t(3)))))
+        estimate = estimator.estimate(request, "tenant")
+        missed += actual > estimate.prompt_bound
+        estimator.observe(estimate, Usage(actual, 5))
+        if number % 80 == 79:
+            fleet.exchange()
+    assert 0.006 < missed / count < 0.014
+    fleet.exchange()
+    q = [estimator.state().models[0].q for estimator in fleet.estimators]
+    assert max(q) - min(q) < 0.5
 
 
 def test_a_single_replica_with_a_broken_counter_harms_only_itself() -> None:

@@ -51,7 +51,11 @@ def bounded(state: LearnedState, terms: Terms) -> LearnedState:
     tables = tables_of(state, terms)
     sums, outputs = tables.models.sums, tables.outputs
     models = Models(
-        _at_most(sums, terms.model_memory), tables.models.q, tables.models.generations, tables.models.counters
+        _at_most(sums, terms.model_memory),
+        tables.models.q,
+        tables.models.q_moved,
+        tables.models.generations,
+        tables.models.counters,
     )
     categories = _at_most(tables.categories, terms.category_memory)
     return state_of(
@@ -82,7 +86,7 @@ def only(tables: Tables, generations: dict[str, int]) -> Tables:
     return Tables(
         tables.kind,
         tables.features,
-        Models(models.sums.aligned(kept), models.q[rows], told[rows], models.counters[rows]),
+        Models(models.sums.aligned(kept), models.q[rows], models.q_moved[rows], told[rows], models.counters[rows]),
         _without(tables.categories, others),
         tables.outputs,
     )
@@ -119,4 +123,4 @@ def _added_models(models: Sequence[Models]) -> Models:
         weight[rows] += share
         generations[rows] = each.generations
         counters[rows] += each.counters
-    return Models(sums, weighted / np.maximum(weight, 1e-300), generations, counters)
+    return Models(sums, weighted / np.maximum(weight, 1e-300), np.zeros(n), generations, counters)

@@ -105,7 +105,8 @@ class ModelState:
 
     `sums_a` is the upper triangle of A in rows, `sums_b` is b, in the order of the state's features; `scale_a` is
     the scale's A in rows, `scale_b` its b (packed numbers, as in packing.py); `q` is the bound's multiple.
-    `weight` is how many responses the sums hold, faded; `generation` how often the model was started anew.
+    `weight` is how many responses the sums hold, faded; `generation` how often the model was started anew;
+    `q_moved` is for replicas that share (sharing.py).
     """
 
     model: str
@@ -119,6 +120,7 @@ class ModelState:
     spread: float
     weight: float = 0.0
     generation: int = 0
+    q_moved: float = 0.0
     clipped: int = 0
     refused: int = 0
     truncated_by_pool: int = 0

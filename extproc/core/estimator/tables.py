@@ -15,7 +15,7 @@ bound's multiple, is no sum but a controller's position: replicas agree on the m
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -29,7 +29,7 @@ from extproc.core.estimator.residual import faded, natural_weight
 from extproc.core.estimator.scale import FORGETTING, SCALE_FACTORS
 from extproc.core.estimator.settings import EstimatorSettings
 
-__all__ = ["K", "Models", "Table", "Tables", "Terms", "added", "state_of", "tables_of"]
+__all__ = ["K", "Models", "Table", "Tables", "Terms", "added", "settled", "state_of", "tables_of"]
 
 K = TypeVar("K", str, CategoryKey)
 
@@ -84,10 +84,14 @@ class Table(Generic[K]):
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The table of models, and by its rows: q, generations, and counters (clipped, refused, truncated), (n, 3)."""
+    """The table of models, and by its rows: q and its last moves, generations, counters.
+
+    Counters, shape (n, 3), are of responses clipped, refused, and truncated by the pool.
+    """
 
     sums: Table[str]
     q: Numbers
+    q_moved: Numbers
     generations: npt.NDArray[np.int64]
     counters: npt.NDArray[np.int64]
 
@@ -170,6 +174,12 @@ def tables_of(state: LearnedState, terms: Terms, key_of: KeyOf = _category) -> T
     )
 
 
+def settled(tables: Tables) -> Tables:
+    """Return what a replica has published, where it was read before: the moves of its q were taken over then."""
+    models = replace(tables.models, q_moved=np.zeros(len(tables.models.q_moved)))
+    return replace(tables, models=models)
+
+
 def state_of(tables: Tables) -> LearnedState:
     """Return tables as a state; the heaviest rows come last, where a full estimator keeps them."""
     size = len(tables.features)
@@ -195,6 +205,7 @@ def state_of(tables: Tables) -> LearnedState:
                 float(np.sqrt(max(mean[VARIANCE], 0.0))),
                 float(sums.weights[row]),
                 int(models.generations[row]),
+                float(models.q_moved[row]),
                 clipped,
                 refused,
                 truncated,
@@ -244,11 +255,13 @@ def _models_of(state: LearnedState) -> Models:
     counts = [row.observations for row in rows]
     sums = _table([row.model for row in rows], counts, [row.weight for row in rows], values, sum(doubles))
     q = np.array([row.q for row in rows], np.float64)
-    if not all_finite(q):
+    q_moved = np.array([row.q_moved for row in rows], np.float64)
+    if not all_finite(q, q_moved):
         raise ConfigurationError("learned bounds are not finite")
     return Models(
         sums,
         q,
+        q_moved,
         np.array([row.generation for row in rows], np.int64),
         np.array([(row.clipped, row.refused, row.truncated_by_pool) for row in rows], np.int64).reshape(-1, 3),
     )
