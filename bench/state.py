@@ -98,13 +98,14 @@ def _worth(url: str, rounds: int) -> Table:
             stream = list(mixed(material, counter, STREAM + PROBES, seed))
             figures.append(_compared(url, f"worth-{every}-{seed}", stream, every, seed))
         columns = [np.array(column) for column in zip(*figures, strict=True)]
-        one_error, one_width, error, width, under, new_error, new_width = (float(c.mean()) for c in columns[:7])
-        probe_error, probe_width = float(columns[7].mean()), float(columns[8].mean())
+        one_error, one_width, one_under, error, width, under, *probes = (float(c.mean()) for c in columns)
+        new_error, new_width, probe_error, probe_width = probes
         rows.append(
             (
                 f"{every:,}",
                 f"{one_error:.2%}",
                 f"{one_width:.1%}",
+                f"{one_under:.2%}",
                 f"{error:.2%} ({error / one_error:.3f})",
                 f"{width:.1%} ({width / one_width:.3f})",
                 f"{under:.2%}",
@@ -115,7 +116,8 @@ def _worth(url: str, rounds: int) -> Table:
     columns_of = (
         "responses between exchanges",
         "one: error",
-        "one: width",
+        "width",
+        "under-counted",
         f"{REPLICAS} replicas: error",
         "width",
     )
@@ -143,7 +145,7 @@ def _compared(url: str, name: str, stream: Sequence[Request], every: int, seed: 
     beside = np.array([_judged(one, request, learn=False) for request in probes])
     a, s = np.array(alone[WARM_UP:]), np.array(shared[WARM_UP:])
     return (
-        *a.mean(axis=0)[:2],
+        *a.mean(axis=0),
         *s.mean(axis=0),
         *at_once.mean(axis=0)[:2],
         *beside.mean(axis=0)[:2],

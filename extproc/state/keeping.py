@@ -3,13 +3,16 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from extproc.core.estimator.protocol import Estimator
 from extproc.core.estimator.tables import Terms
 from extproc.state.file import StateFile
 from extproc.state.keeper import Ask, KeeperListener, Saver
 from extproc.state.settings import StateSettings
-from extproc.state.sharer import Sharer
+
+if TYPE_CHECKING:
+    from extproc.state.sharer import Sharer
 
 __all__ = ["Keeping"]
 
@@ -25,10 +28,13 @@ class Keeping:
         self, settings: StateSettings, terms: Terms, estimator: Estimator, ask: Ask, listener: KeeperListener
     ) -> None:
         self._estimator = estimator
-        self._saver = self._sharer = None
+        self._saver: Saver | None = None
+        self._sharer: "Sharer | None" = None
         if settings.path:
             self._saver = Saver(StateFile(Path(settings.path)), settings.every_s, estimator, ask, listener)
         if settings.store is not None:
+            from extproc.state.sharer import Sharer  # noqa: PLC0415  (a client that others do not need)
+
             self._sharer = Sharer(settings.store, terms, estimator, ask, listener)
 
     @property
