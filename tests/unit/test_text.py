@@ -102,6 +102,92 @@ def test_scripts_are_told_by_two_bytes(text: str, script: Script) -> None:
     assert script is Script.NONE or counts[TEXT_NAMES.index(script.name.lower())] == len(text)
 
 
+# Each block begins where its script does, in Unicode's numbers, and reaches up to the next one.
+BLOCKS = (
+    (0x0080, Script.LATIN_1),
+    (0x0100, Script.LATIN_EXTENDED),
+    (0x0300, Script.COMBINING),
+    (0x0370, Script.GREEK),
+    (0x0400, Script.CYRILLIC),
+    (0x0480, Script.CYRILLIC_EXTENDED),
+    (0x0530, Script.ARMENIAN),
+    (0x0590, Script.HEBREW),
+    (0x0600, Script.ARABIC),
+    (0x0680, Script.ARABIC_EXTENDED),
+    (0x0700, Script.OTHER_TWO_BYTE),
+    (0x0900, Script.DEVANAGARI),
+    (0x0980, Script.BENGALI),
+    (0x0A00, Script.GURMUKHI),
+    (0x0A80, Script.GUJARATI),
+    (0x0B00, Script.ORIYA),
+    (0x0B80, Script.TAMIL),
+    (0x0C00, Script.TELUGU),
+    (0x0C80, Script.KANNADA),
+    (0x0D00, Script.MALAYALAM),
+    (0x0D80, Script.SINHALA),
+    (0x0E00, Script.THAI),
+    (0x0E80, Script.LAO),
+    (0x0F00, Script.TIBETAN),
+    (0x1000, Script.MYANMAR),
+    (0x1080, Script.GEORGIAN),
+    (0x1100, Script.HANGUL),
+    (0x1200, Script.ETHIOPIC),
+    (0x1380, Script.OTHER_SOUTHERN),
+    (0x1780, Script.KHMER),
+    (0x1800, Script.OTHER_SOUTHERN),
+    (0x1E00, Script.VIETNAMESE),
+    (0x1F00, Script.POLYTONIC),
+    (0x2000, Script.DASH),
+    (0x2080, Script.SYMBOL),
+    (0x2500, Script.BOX),
+    (0x2600, Script.SYMBOL),
+    (0x2800, Script.BRAILLE),
+    (0x2900, Script.SYMBOL),
+    (0x3000, Script.CJK_MARK),
+    (0x3040, Script.KANA),
+    (0x3100, Script.CJK_MARK),
+    (0x3400, Script.RARE_HAN),
+    (0x4E00, Script.HAN),
+    (0xA000, Script.OTHER_THREE_BYTE),
+    (0xAC00, Script.HANGUL),
+    (0xD7C0, Script.OTHER_THREE_BYTE),
+    (0xFF00, Script.FULL_WIDTH),
+    (0x1F000, Script.EMOJI),
+    (0x20000, Script.OTHER_FOUR_BYTE),
+)
+
+
+@pytest.mark.parametrize(
+    ("block", "script"),
+    [((start, end - 1), script) for (start, script), (end, _) in pairwise((*BLOCKS, (0x110000, Script.NONE)))],
+)
+def test_a_script_has_its_blocks_of_unicode(block: tuple[int, int], script: Script) -> None:
+    """The first and the last character of each block are of its script."""
+    for code_point in block:
+        assert main_script(look(chr(code_point).encode())) is script
+
+
+@pytest.mark.parametrize(
+    ("byte_class", "members"),
+    [
+        ("vowel", "aeiou"),
+        ("consonant", "bcdfghlmnprstvwy"),
+        ("rare_letter", "jkqxz"),
+        ("upper", "ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+        ("digit", "0123456789"),
+        ("space", " "),
+        ("line", "\t\n\r"),
+        ("bracket", "{}[]()<>\"'`"),
+        ("joiner", "_-/.,"),
+    ],
+)
+def test_each_byte_of_ascii_is_of_its_class(byte_class: str, members: str) -> None:
+    """All bytes of ASCII that are in no other class are punctuation."""
+    for byte in range(0x80):
+        counts = dict(zip(TEXT_NAMES, look(bytes([byte])).tolist(), strict=True))
+        assert (chr(byte) in members) == (counts[byte_class] == 1)
+
+
 def test_letter_pairs_fall_into_buckets() -> None:
     """Pairs of small letters have a bucket, always the same one; others have none."""
     assert look(b"the")[OF_SCRIPTS.stop :].sum() == 2
