@@ -17,11 +17,11 @@ NO_PYTHON = make: $(or $(PYTHON),none of $(CANDIDATES) on the PATH) cannot set u
 # thousands of generated modules few are ever imported.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test lint format docs bench lock release-check clean
+.PHONY: help setup demo test mutants lint format docs bench lock release-check clean
 help:
 	@echo "make demo [ARGS='--once --json']   real traffic through a real Envoy into two emulated pools"
 	@echo "make test [ARGS='-k name']         all tests"
-	@echo "make setup | lint | format | docs | bench | lock | release-check | clean"
+	@echo "make setup | mutants | lint | format | docs | bench | lock | release-check | clean"
 
 setup: $(READY)
 	@echo "$(VENV) is ready: $$($(BIN)/python --version)"
@@ -41,6 +41,10 @@ demo: $(READY)
 # Some tests reach some of the code: only all of them, which is without ARGS, have to reach every branch (pyproject.toml).
 test: $(READY)
 	$(BIN)/python -m pytest $(or $(ARGS),--cov)
+
+mutants: $(READY)
+	@$(BIN)/python -m pip install --quiet --no-compile --require-hashes -r requirements/mutants.txt
+	$(BIN)/python -m bench.mutation $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
@@ -66,6 +70,7 @@ lock: | $(BIN)/uv
 	$(LOCK) pyproject.toml -o requirements/runtime.txt
 	$(LOCK) pyproject.toml --group dev --all-extras -c requirements/runtime.txt -o requirements/dev.txt
 	$(LOCK) --group build -c requirements/dev.txt -o deploy/build-requirements.txt
+	$(LOCK) --group mutants -c requirements/dev.txt -o requirements/mutants.txt
 	@for version in $(SUPPORTED); do $(BIN)/uv pip install --quiet --dry-run --target build/wheels --only-binary :all: \
 		--python-version $$version --require-hashes -r requirements/dev.txt || exit 1; done
 $(BIN)/uv:

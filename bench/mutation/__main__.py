@@ -1,0 +1,59 @@
+"""`python -m bench.mutation`: try the mutants of core, print and write what came of them."""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from fnmatch import fnmatch
+from pathlib import Path
+
+from bench.mutation.known import unexplained, unneeded
+from bench.mutation.mutants import mutants, sampled
+from bench.mutation.report import RESULTS, Run, as_markdown
+from bench.mutation.trials import ROOT, Trials
+
+CORE = ROOT / "extproc" / "core"
+# Every mutant of these is tried: the rules that requests are routed, held and learned by.
+WHOLE = tuple(
+    f"extproc/core/{name}.py"
+    for name in (
+        "placing/policy", "placing/budget", "placing/pool", "estimator/bound", "router/learning_budget",
+        "exchange/machine", "exchange/held", "exchange/kept", "exchange/modes", "exchange/replies",
+        "exchange/transitions", "router/learner", "router/placer", "placing/early",
+    )
+)  # fmt: skip
+
+
+def main() -> int:
+    """Run; return 1 when a mutant survived that known.toml has no reason for."""
+    options = _options()
+    until_s = time.monotonic() + 60 * options.minutes
+    everything = mutants(ROOT, sorted(CORE.rglob("*.py")))
+    if options.only:
+        chosen = [mutant for mutant in everything if any(fnmatch(mutant.module, name) for name in options.only)]
+    else:
+        chosen = sampled(everything, WHOLE, options.sample, options.seed)
+    with tempfile.TemporaryDirectory(prefix="dualpool-mutants-") as folder:
+        results = Trials(Path(folder), options.workers).run(chosen, until_s)
+    text = as_markdown(Run(results, len(everything), len(chosen), options.seed))
+    print(text)
+    if not options.only:
+        RESULTS.write_text(text)
+        for reason in unneeded(results):
+            print(f"known.toml: no survivor is {reason}", file=sys.stderr)
+    return 1 if unexplained(results) else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.mutation", description="Writes bench/mutants.md.")
+    parser.add_argument("--only", action="append", metavar="FILES", help="try all of these, and write nothing")
+    parser.add_argument("--sample", type=int, default=200, help="how many others of each room")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    parser.add_argument("--minutes", type=float, default=29.0, help="no mutant is begun after so long")
+    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

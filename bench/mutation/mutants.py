@@ -1,0 +1,125 @@
+"""All mutants of some files, and a sample of them."""
+
+import ast
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import MutationVisitor
+
+from bench.mutation.operators import operators
+from bench.mutation.trial import Outcome
+
+__all__ = ["Change", "Mutant", "Result", "mutants", "room_of", "sampled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a mutant does to its module: the whole changed source, and the lines that differ, on one line each."""
+
+    source: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One place where an operator changes a module (its path in the project).
+
+    `lines` are those of the changed statement.
+    """
+
+    module: str
+    operator: str
+    occurrence: int
+    line: int
+    lines: tuple[int, ...]
+
+    def change(self, source: str) -> Change | None:
+        """Return what it does to its module's source; None when it does nothing."""
+        changed = MutationVisitor.mutate_code(source, operators()[self.operator], self.occurrence)
+        return None if changed is None or changed == source else Change(changed, *_difference(source, changed))
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of one mutant."""
+
+    mutant: Mutant
+    change: Change
+    outcome: Outcome
+
+
+def mutants(root: Path, paths: Iterable[Path]) -> list[Mutant]:
+    """Return every mutant of the files."""
+    return [
+        mutant for path in paths for mutant in _mutants_of(path.relative_to(root).as_posix(), path.read_text())
+    ]
+
+
+def room_of(mutant: Mutant) -> str:
+    """Return the room that it is in; "core" where it is in none."""
+    return Path(mutant.module).parent.name
+
+
+def sampled(everything: Sequence[Mutant], whole: Sequence[str], size: int, seed: int) -> list[Mutant]:
+    """Return all mutants of the modules that are tried whole, and of each room `size` others drawn by chance."""
+    chance = random.Random(seed)  # noqa: S311  (chance, no secret)
+    chosen = [mutant for module in whole for mutant in everything if mutant.module == module]
+    for room in sorted(set(map(room_of, everything))):
+        others = [each for each in everything if room_of(each) == room and each.module not in whole]
+        chosen += (others[i] for i in sorted(chance.sample(range(len(others)), min(size, len(others)))))
+    return chosen
+
+
+def _mutants_of(module: str, source: str) -> Iterator[Mutant]:
+    statements = _Statements(source)
+    nodes = list(ast_nodes(get_ast(source)))
+    for name, operator in operators().items():
+        places = ((node, place) for node in nodes for place in operator.mutation_positions(node))
+        for occurrence, (node, ((line, _), _)) in enumerate(places):
+            # A `*` among parameters is no multiplication, although it is taken for one.
+            if line not in statements.not_mutated and not (node.parent and node.parent.type == "parameters"):
+                yield Mutant(module, name, occurrence, line, statements.lines_of(line))
+
+
+def _difference(before: str, after: str) -> tuple[str, str]:
+    """Return the lines that differ, without those before and after them that are the same."""
+    olds, news = before.splitlines(), after.splitlines()
+    start = next((i for i, (old, new) in enumerate(zip(olds, news, strict=False)) if old != new), 0)
+    end = next((i for i, (old, new) in enumerate(zip(olds[::-1], news[::-1], strict=False)) if old != new), 0)
+    cut = [" ".join(" ".join(lines[start : len(lines) - end]).split()) for lines in (olds, news)]
+    return cut[0], cut[1]
+
+
+class _Statements:
+    """Where the statements of a file are. Decorators, class heads and `__all__` are not mutated: they are form."""
+
+    def __init__(self, source: str) -> None:
+        self._lines: dict[int, tuple[int, ...]] = {}
+        self.not_mutated: set[int] = set()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.stmt):
+                self._add(node)
+
+    def lines_of(self, line: int) -> tuple[int, ...]:
+        """Return all lines of the smallest statement that the line is of."""
+        return self._lines.get(line, (line,))
+
+    def _add(self, node: ast.stmt) -> None:
+        body = getattr(node, "body", None) or getattr(node, "cases", None)
+        start = body[0] if body else None
+        end = start.pattern.lineno if isinstance(start, ast.match_case) else start.lineno if start else None
+        last = (node.end_lineno or node.lineno) if end is None else max(end - 1, node.lineno)
+        lines = tuple(range(node.lineno, last + 1))
+        for line in lines:
+            if len(lines) <= len(self._lines.get(line, lines)):
+                self._lines[line] = lines
+        if isinstance(node, ast.ClassDef):
+            self.not_mutated.update(lines)
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.decorator_list:
+            self.not_mutated.update(range(node.decorator_list[0].lineno, node.lineno))
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            self.not_mutated.update(lines)

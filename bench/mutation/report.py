@@ -1,0 +1,82 @@
+"""What came of the mutants, as bench/mutants.md."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.mutation.known import reason_of
+from bench.mutation.mutants import Result, room_of
+from bench.mutation.trial import Outcome
+
+__all__ = ["RESULTS", "Run", "as_markdown"]
+
+RESULTS = Path(__file__).parents[1] / "mutants.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The results of a run, how many mutants core has, and how many of them were chosen by which seed."""
+
+    results: list[Result]
+    existing: int
+    chosen: int
+    seed: int
+
+
+def as_markdown(run: Run) -> str:
+    """Return the document."""
+    return "\n".join([*_head(run), *_table(run.results), *_reasons(run.results)]) + "\n"
+
+
+def _head(run: Run) -> Iterator[str]:
+    outcomes = Counter(result.outcome for result in run.results)
+    left, equivalent = outcomes[Outcome.SURVIVED], outcomes[Outcome.EQUIVALENT]
+    counting = len(run.results) - equivalent
+    yield "# Mutants of core\n"
+    yield (
+        "`make mutants` changes one operator, number, bound or statement of `extproc/core` at a time and runs the"
+        " unit tests that reach it (bench/mutation/). A mutant is killed when a test fails, or runs ten times as"
+        " long as it should. One that does the same as the code is equivalent: no test could see it, and none is"
+        " run.\n"
+    )
+    yield (
+        f"Core has {run.existing:,} mutants. {run.chosen:,} were chosen (all of the files by which requests are"
+        f" routed, held and learned from, and of each room as many others, drawn with seed {run.seed}), and"
+        f" {len(run.results):,} of these were reached in time; {equivalent:,} are equivalent. Of the other"
+        f" {counting:,} survived {left:,} ({left / max(counting, 1):.1%}).\n"
+    )
+
+
+def _table(results: Sequence[Result]) -> Iterator[str]:
+    yield "| | mutants | killed | of these by time | equivalent | survived |"
+    yield "|---|---:|---:|---:|---:|---:|"
+    for room in sorted({room_of(result.mutant) for result in results}):
+        own = [result for result in results if room_of(result.mutant) == room]
+        yield _row(f"**{room}**", own)
+        for module in sorted({result.mutant.module for result in own}):
+            yield _row(_short(module), [result for result in own if result.mutant.module == module])
+
+
+def _row(name: str, results: Sequence[Result]) -> str:
+    outcomes = Counter(result.outcome for result in results)
+    killed = outcomes[Outcome.KILLED] + outcomes[Outcome.TIMEOUT]
+    others = (outcomes[each] for each in (Outcome.TIMEOUT, Outcome.EQUIVALENT, Outcome.SURVIVED))
+    return f"| {name} | {len(results)} | {killed} | {' | '.join(map(str, others))} |"
+
+
+def _reasons(results: Sequence[Result]) -> Iterator[str]:
+    for title, outcome in (("Survivors", Outcome.SURVIVED), ("Equivalent", Outcome.EQUIVALENT)):
+        yield f"\n## {title}\n"
+        chosen = [result for result in results if result.outcome is outcome]
+        for result in chosen:
+            reason = reason_of(result.mutant, result.change)
+            place = f"{_short(result.mutant.module)}:{result.mutant.line}"
+            text = reason.text if reason else "no reason is known"
+            yield f"- {place} `{result.change.before}` -> `{result.change.after}`: {text}"
+        if not chosen:
+            yield "None."
+
+
+def _short(module: str) -> str:
+    return module.removeprefix("extproc/core/")
