@@ -21,6 +21,7 @@ from extproc.core.estimator.protocol import (
 )
 from extproc.core.estimator.settings import EmaSettings, EstimatorSettings, MediaTokens
 from extproc.core.facts import Api, MediaCount, RequestFacts
+from extproc.core.names import MAX_NAME_CHARS
 from extproc.core.usage import Usage
 
 
@@ -156,6 +157,13 @@ def test_the_number_of_categories_is_capped() -> None:
         estimator.observe(estimator.estimate(facts(), tenant), Usage(100))
     keys = [row.category.key for row in estimator.state().categories]
     assert ["a", "c"] == keys
+
+
+def test_a_category_s_key_is_no_longer_than_a_name_may_be() -> None:
+    """Tenants are clients' words: a megabyte of one is remembered by a digest of it."""
+    estimator = EmaEstimator(EstimatorSettings(kind="ema"))
+    keys = {estimator.estimate(facts(), "t" * 1_000_000 + end).category.key for end in "ab"}
+    assert [MAX_NAME_CHARS] * 2 == [len(key) for key in keys]
 
 
 def test_state_goes_into_another_estimator() -> None:
