@@ -7,8 +7,13 @@ A request has waited about as long as the last mark when we come to its call: th
 Shedding goes by delay and not by the number of requests, since a held request that waits for its client costs
 nothing. As in CoDel (Nichols and Jacobson, "Controlling Queue Delay", 2012) a delay above the target is borne for
 an interval, so that a burst is worked off and only a standing queue is shed; what is shed is given the default
-pool at its headers, for a fraction of the work. Rejected: newest first, for which the core's queue would have to
-be emptied into one of ours at every turn; with a standing queue this short it would gain milliseconds.
+pool at its headers, for a fraction of the work.
+
+Rejected: newest first. It was built twice: what comes while the loop lags was put aside, read or unread, the
+newest begun when nothing else was to do, and the oldest let go at their deadline. A decision then took 690 to 850
+us of CPU where it takes 420 to 450 in the order of arrival (128 under way, at five times what the process holds):
+all that waits has to be taken out of the core before the newest can be known, each one put aside costs a call, and
+polls that find nothing are system calls. Few places at the gateway do more for less.
 """
 
 from collections import deque

@@ -65,6 +65,8 @@ def differences(one: Any, other: Any, path: str = "") -> set[str]:
         (
             "buffered",
             {
+                "/static_resources/clusters/3/circuit_breakers/thresholds/0/max_pending_requests",
+                "/static_resources/clusters/3/circuit_breakers/thresholds/0/max_requests",
                 "processing_mode/request_body_mode",
                 "send_body_without_waiting_for_header_response",
                 "route_config/virtual_hosts/0/request_body_buffer_limit",
@@ -76,6 +78,8 @@ def differences(one: Any, other: Any, path: str = "") -> set[str]:
         (
             "full-duplex",
             {
+                "/static_resources/clusters/3/circuit_breakers/thresholds/0/max_pending_requests",
+                "/static_resources/clusters/3/circuit_breakers/thresholds/0/max_requests",
                 "processing_mode/request_body_mode",
                 "processing_mode/request_trailer_mode",
                 "send_body_without_waiting_for_header_response",
@@ -118,6 +122,16 @@ def test_limits_fit_the_router_s_defaults(name: str) -> None:
     assert largest_message < router.listen.max_message_bytes
     health = cluster(document, "dualpool")["health_checks"][0]
     assert milliseconds(health["interval"]) * 2 < router.drain_s * 1000
+
+
+@pytest.mark.parametrize(("name", "places"), [("streamed", 64), ("buffered", 1024), ("full-duplex", 16384)])
+def test_places_at_the_router_are_few_and_not_all_for_learning(name: str, places: int) -> None:
+    """As many as are decided within 20 ms at 2,000 a second, more where uploads are waited for; and kept ones."""
+    threshold = cluster(load(name), "dualpool")["circuit_breakers"]["thresholds"][0]
+    assert places == threshold["max_requests"] == threshold["max_pending_requests"]
+    kept = Configuration().learning.max_streams
+    assert 40 <= places - kept
+    assert name != "streamed" or places - kept <= 2_000 * 0.020
 
 
 @pytest.mark.parametrize("name", NAMES)

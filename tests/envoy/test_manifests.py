@@ -205,6 +205,17 @@ def test_a_black_holed_short_pool_costs_a_second(variant: str) -> None:
     assert cluster(load("streamed"), "pool_short")["connect_timeout"] == rule["tcp"]["connectTimeout"]
 
 
+@pytest.mark.parametrize("variant", ISTIO)
+def test_istio_has_as_many_places_at_the_router_as_the_file_that_is_measured(variant: str) -> None:
+    """Istio's own limit is none at all, and a flood would wait inside the router."""
+    pool = documents(f"{variant}/routes.yaml")["DestinationRule", "dualpool"]["spec"]["trafficPolicy"][
+        "connectionPool"
+    ]
+    limits = cluster(load("streamed"), "dualpool")["circuit_breakers"]["thresholds"][0]
+    assert limits["max_requests"] == pool["http"]["http2MaxRequests"]
+    assert limits["max_pending_requests"] == pool["http"]["http1MaxPendingRequests"]
+
+
 def test_envoy_gateway_says_the_same_as_the_files_the_tests_run(configuration: Configuration) -> None:
     """Modes, stripped headers, retry and limits are those of envoy/buffered.yaml, in Envoy Gateway's words."""
     gateway, document = documents("envoy-gateway"), load("buffered")
@@ -218,6 +229,10 @@ def test_envoy_gateway_says_the_same_as_the_files_the_tests_run(configuration: C
     assert [each["remove"] for each in mutations] == client["headers"]["earlyRequestHeaders"]["remove"]
     assert "16Mi" == client["connection"]["bufferLimit"]
     assert 16 << 20 < configuration.listen.max_message_bytes
+    breaker = processor["backendSettings"]["circuitBreaker"]
+    limits = cluster(document, "dualpool")["circuit_breakers"]["thresholds"][0]
+    assert limits["max_requests"] == breaker["maxParallelRequests"]
+    assert limits["max_pending_requests"] == breaker["maxPendingRequests"]
     retry = gateway["BackendTrafficPolicy", "llm-short"]["spec"]["retry"]
     policy = route(document, "short")["route"]["retry_policy"]
     assert policy["retry_on"] == ",".join(retry["retryOn"]["triggers"])

@@ -37,7 +37,7 @@ class LearningSettings:
     """Response messages that are read a second, on average."""
     burst_messages: Messages = 5_000.0
     """Response messages that may be read at once; with 0 nothing is learned."""
-    max_streams: Annotated[int, Meta(ge=1)] = 256
+    max_streams: Annotated[int, Meta(ge=1)] = 24
     """Streams that are kept open for their responses at once. They count against the gateway's limit of requests
     to the router, of which decisions need the rest."""
     usage_in_streams: UsageInStreams = UsageInStreams.AUTO

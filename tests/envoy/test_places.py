@@ -1,0 +1,68 @@
+"""No place at the router (`max_requests`): requests pass at once, undecided. In full duplex they fail."""
+
+from functools import partial
+
+import pytest
+
+from tests.envoy.harness.building import Build
+from tests.envoy.harness.calls import SHORT_TEXT, chat
+from tests.envoy.harness.gateway import Document, cluster
+from tests.envoy.harness.polling import eventually
+from tests.envoy.harness.pools import MODEL, Pools
+from tests.envoy.harness.raw import RawClient, chat_body
+
+JSON = {"content-type": "application/json"}
+BODY = chat_body(MODEL, "Count. " * 40, max_tokens=200, min_tokens=200)
+
+
+def with_places(places: int, document: Document) -> None:
+    """Lower the limit of requests that are with the router at once."""
+    cluster(document, "dualpool")["circuit_breakers"]["thresholds"][0]["max_requests"] = places
+
+
+@pytest.mark.parametrize("small_bodies_percent", [0, 100])
+@pytest.mark.parametrize("mode", ["streamed", "buffered"])
+def test_a_request_that_finds_no_place_passes_undecided(
+    build: Build, mode: str, small_bodies_percent: int
+) -> None:
+    """It goes to the long pool, or the short one where it is small and the operator wants that; in one attempt."""
+    caller = build(mode, change=partial(with_places, 0))
+    gateway = caller.stack.gateway
+    gateway.set_runtime("dualpool.small_bodies_percent", small_bodies_percent)
+    served = chat(caller, SHORT_TEXT)
+    expected = "short" if small_bodies_percent else "long"
+    assert (expected, "1") == (served["x-served-by"], served["x-envoy-attempt-count"])
+    assert 1 == gateway.statistic("http.ingress.ext_proc.failure_mode_allowed")
+    assert [None] == [entry["reason"] for entry in caller.access_log()]
+    assert 0 == caller.stack.router.metric("dualpool_streams_total")
+
+
+def test_without_a_place_full_duplex_fails_the_request(build: Build) -> None:
+    """Envoy takes it for the failure of a stream that has a piece of the body: so the limit there is high."""
+    caller = build("full-duplex", change=partial(with_places, 0))
+    statuses = {
+        caller.http.post(
+            "/v1/chat/completions", content=chat_body(MODEL, SHORT_TEXT, max_tokens=1), headers=JSON
+        ).status_code
+        for _ in range(20)
+    }
+    assert 500 in statuses
+    assert statuses <= {200, 500}
+
+
+def test_kept_responses_leave_places_for_decisions(build: Build, mode: str, slow_pools: Pools) -> None:
+    """While as many responses are read as may be, requests are decided still."""
+    caller = build(mode, change=partial(with_places, 3), pools=slow_pools, learning={"max_streams": 2})
+    router, gateway = caller.stack.router, caller.stack.gateway
+    with RawClient(gateway.port) as one, RawClient(gateway.port) as other:
+        for kept, client in enumerate((one, other), 1):
+            client.head(f"{caller.root}/v1/chat/completions", content_length=str(len(BODY)), x_tenant=caller.mark)
+            client.send(BODY)
+            eventually(lambda: router.metric("dualpool_streams_open") == kept, "a response is waited for")  # noqa: B023
+        for _ in range(3):
+            served = caller.http.post(
+                "/v1/chat/completions", content=chat_body(MODEL, "Hi", max_tokens=1), headers=JSON
+            )
+            assert "short" == served.headers["x-served-by"]
+        assert 0 == gateway.statistic("http.ingress.ext_proc.failure_mode_allowed")
+        assert 2 == router.metric("dualpool_streams_kept_total")
