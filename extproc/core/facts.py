@@ -21,6 +21,9 @@ class Api(StrEnum):
     EMBEDDINGS = "embeddings"
     RESPONSES = "responses"
     MESSAGES = "messages"
+    RERANK = "rerank"
+    SCORE = "score"
+    GENERATE = "generate"
 
 
 class RequestHead(msgspec.Struct, frozen=True, gc=False):

@@ -15,6 +15,9 @@ GOOD: dict[Api, dict[str, Any]] = {
     Api.EMBEDDINGS: {"input": "Hi"},
     Api.RESPONSES: {"input": "Hi"},
     Api.MESSAGES: {"messages": [{"role": "user", "content": "Hi"}]},
+    Api.RERANK: {"query": "Hi", "documents": ["Hello", "Bye"]},
+    Api.SCORE: {"text_1": "Hi", "text_2": ["Hello", "Bye"]},
+    Api.GENERATE: {"text": "Hi"},
 }
 LIMITS = [
     (Api.CHAT, "max_tokens"),

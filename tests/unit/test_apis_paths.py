@@ -23,6 +23,13 @@ from extproc.core.listener import Listener
         ("/openai/deployments/gpt-x/chat/completions?api-version=2026-01-01", Api.CHAT),
         ("/team/openai/deployments/gpt-x/completions", Api.COMPLETIONS),
         ("/openai/deployments/e/embeddings/", Api.EMBEDDINGS),
+        ("/v1/rerank", Api.RERANK),
+        ("/v2/rerank/", Api.RERANK),
+        ("/rerank?x=1", Api.RERANK),
+        ("/team/v1/score", Api.SCORE),
+        ("/score", Api.SCORE),
+        ("/generate", Api.GENERATE),
+        ("/inference/v1/generate", Api.GENERATE),
     ],
 )
 def test_endpoints_are_known_by_their_path(path: str, api: Api) -> None:
@@ -52,11 +59,11 @@ def test_endpoints_are_known_by_their_path(path: str, api: Api) -> None:
         "/openai/deployments/gpt-x",
         "/openai/deployments/gpt-x/images/generations",
         "/deployments/gpt-x/chat/completions",
-        "/v1/rerank",
+        "/team/rerank",
+        "/images/generate",
+        "/generate_stream",
         "/v1/audio/transcriptions",
         "/tokenize",
-        "/generate",
-        "/inference/v1/generate",
     ],
 )
 def test_other_paths_are_not_ours(path: str) -> None:

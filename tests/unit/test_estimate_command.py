@@ -196,6 +196,11 @@ def test_learned_state_survives_its_json(learned: str) -> None:
         ({"input": [{"role": "user", "content": "Hi"}]}, "responses"),
         ({"input": ["one", "two"]}, "embeddings"),
         ({"input": [1, 2, 3]}, "embeddings"),
+        ({"query": "Hi", "documents": ["one"]}, "rerank"),
+        ({"text_1": "Hi", "text_2": "Ho"}, "score"),
+        ({"queries": "Hi", "documents": ["Ho"]}, "score"),
+        ({"text": "Hi"}, "generate"),
+        ({"token_ids": [1, 2], "sampling_params": {}}, "generate"),
         ({"input": "one", "encoding_format": "base64"}, "embeddings"),
     ],
 )

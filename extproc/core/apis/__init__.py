@@ -8,7 +8,7 @@ and looking around in them, which costs three times as much and leaves every typ
 
 from typing import Final
 
-from extproc.core.apis import chat, completions, embeddings, messages, responses
+from extproc.core.apis import chat, completions, embeddings, generate, messages, pairs, responses
 from extproc.core.apis.bodies import MAX_CONTAINERS, check_elements
 from extproc.core.apis.family import Family
 from extproc.core.errors import BodyFault, BodyNotUnderstood
@@ -17,7 +17,11 @@ from extproc.core.facts import Api, RequestFacts
 __all__ = ["FAMILIES", "api_of", "deployment_of", "read_request"]
 
 FAMILIES: Final[dict[Api, Family]] = {
-    module.FAMILY.api: module.FAMILY for module in (chat, completions, embeddings, messages, responses)
+    family.api: family
+    for family in (
+        *(module.FAMILY for module in (chat, completions, embeddings, messages, responses)),
+        *(pairs.RERANK, pairs.SCORE, generate.GENERATE),
+    )
 }
 
 
@@ -25,11 +29,14 @@ def api_of(method: str, path: str) -> Api | None:
     """Tell which API a request calls, by its method and path; None for all that is not ours.
 
     Any prefix before `/v1` is fine, and a query and one trailing slash are looked over. So is Azure's form,
-    `/openai/deployments/{deployment}/chat/completions`, which names the model in its path.
+    `/openai/deployments/{deployment}/chat/completions`, which names the model in its path. Paths without `/v1/`
+    have no prefix: other services may have one that ends like them.
     """
     if method != "POST":
         return None
     path, _, _ = path.partition("?")
+    if (api := _BY_PATH.get(path.removesuffix("/"))) is not None:
+        return api
     _, found, endpoint = path.rpartition("/v1/")
     if not found:
         _, found, deployed = path.rpartition(_DEPLOYMENTS)
@@ -49,6 +56,7 @@ def deployment_of(path: str) -> str:
 
 
 _BY_ENDPOINT: Final = {family.endpoint: family.api for family in FAMILIES.values()}
+_BY_PATH: Final = {path: family.api for family in FAMILIES.values() for path in family.paths}
 
 
 def read_request(api: Api, body: bytes) -> RequestFacts:

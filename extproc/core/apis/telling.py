@@ -24,6 +24,13 @@ class _Keys(msgspec.Struct, frozen=True, gc=False):
     dimensions: msgspec.Raw = msgspec.Raw()
     encoding_format: msgspec.Raw = msgspec.Raw()
     tools: msgspec.Raw = msgspec.Raw()
+    query: msgspec.Raw = msgspec.Raw()
+    text_1: msgspec.Raw = msgspec.Raw()
+    queries: msgspec.Raw = msgspec.Raw()
+    text: msgspec.Raw = msgspec.Raw()
+    inputs: msgspec.Raw = msgspec.Raw()
+    input_ids: msgspec.Raw = msgspec.Raw()
+    token_ids: msgspec.Raw = msgspec.Raw()
 
 
 _KEYS = msgspec.json.Decoder(_Keys)
@@ -46,9 +53,19 @@ def likeliest_api(body: bytes) -> Api:
     if len(keys.prompt) or len(keys.prompt_embeds):
         return Api.COMPLETIONS
     if not len(keys.input):
-        return Api.CHAT
+        return _without_input(keys)
     start = b"".join(bytes(keys.input)[:64].split())
     is_list_to_embed = start.startswith(b"[") and not start.startswith(b"[{")
     if len(keys.dimensions) or len(keys.encoding_format) or is_list_to_embed:
         return Api.EMBEDDINGS
     return Api.RESPONSES
+
+
+def _without_input(keys: _Keys) -> Api:
+    if len(keys.query):
+        return Api.RERANK
+    if len(keys.text_1) or len(keys.queries):
+        return Api.SCORE
+    if any(map(len, (keys.text, keys.inputs, keys.input_ids, keys.token_ids))):
+        return Api.GENERATE
+    return Api.CHAT

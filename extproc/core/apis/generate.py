@@ -1,0 +1,121 @@
+"""The servers' own ways to generate: SGLang's and TGI's `/generate`, and vLLM's `/inference/v1/generate`.
+
+SGLang has `text` or `input_ids`, TGI `inputs`, vLLM `token_ids`; SGLang's and TGI's limit is max_new_tokens,
+vLLM's max_tokens, each in an object of its own. Only SGLang reports its usage, in `meta_info`; its streams repeat
+it in each event, and are not read.
+"""
+
+from typing import Final
+
+import msgspec
+
+from extproc.core.apis.bodies import (
+    Flag,
+    Number,
+    decode_body,
+    holds_any,
+    is_set,
+    model_key,
+    read_flag,
+    read_number,
+)
+from extproc.core.apis.chat import read_sequences
+from extproc.core.apis.family import Family
+from extproc.core.apis.plain_prompts import read_prompts
+from extproc.core.errors import ResponseFault, ResponseNotUnderstood
+from extproc.core.facts import Api, RequestFacts
+from extproc.core.reading.usages import checked_usage, decode_response
+from extproc.core.usage import Usage
+
+__all__ = ["GENERATE"]
+
+
+class _Sampling(msgspec.Struct, frozen=True, gc=False):
+    max_new_tokens: Number = None
+    max_tokens: Number = None
+    n: Number = None
+    best_of: Number = None
+    truncate: Number = None
+
+
+class _Request(msgspec.Struct, frozen=True, gc=False):
+    text: msgspec.Raw = msgspec.Raw()
+    input_ids: msgspec.Raw = msgspec.Raw()
+    inputs: msgspec.Raw = msgspec.Raw()
+    token_ids: msgspec.Raw = msgspec.Raw()
+    sampling_params: _Sampling | list[_Sampling] | None = None
+    parameters: _Sampling | None = None
+    model: str | None = None
+    stream: Flag = None
+    # What stands for a part of the prompt that is not text: embeddings, media, a session, another server's cache.
+    input_embeds: msgspec.Raw = msgspec.Raw()
+    image_data: msgspec.Raw = msgspec.Raw()
+    video_data: msgspec.Raw = msgspec.Raw()
+    audio_data: msgspec.Raw = msgspec.Raw()
+    features: msgspec.Raw = msgspec.Raw()
+    session_params: msgspec.Raw = msgspec.Raw()
+    kv_transfer_params: msgspec.Raw = msgspec.Raw()
+
+
+_REQUEST = msgspec.json.Decoder(_Request)
+
+
+def read_request(body: bytes) -> RequestFacts:
+    """Read the facts of a request to generate. Raises BodyNotUnderstood."""
+    request = decode_body(_REQUEST, body)
+    is_sglang = is_set(request.text) or is_set(request.input_ids)
+    found = [each for each in (request.text, request.input_ids, request.inputs, request.token_ids) if is_set(each)]
+    prompts = read_prompts(found[0] if found else msgspec.Raw())
+    sampling = request.sampling_params or request.parameters or _Sampling()
+    each = sampling if isinstance(sampling, list) else [sampling]
+    limits = [_limit(one) for one in each]
+    stream = read_flag(request.stream, "stream")
+    unseen = (
+        *(request.input_embeds, request.image_data, request.video_data, request.audio_data),
+        *(request.features, request.session_params, request.kv_transfer_params),
+    )
+    return RequestFacts(
+        api=Api.GENERATE,
+        model=model_key(request.model),
+        text=prompts.text,
+        exact_prompt_tokens=prompts.exact_prompt_tokens,
+        longest_share=prompts.longest_share,
+        max_output_tokens=None if None in limits else max(limit for limit in limits if limit is not None),
+        sequences=max(read_sequences(one.n, one.best_of) for one in each) * prompts.count,
+        stream=stream,
+        usage_in_response=is_sglang and not stream,
+        truncate_prompt_tokens=read_number(each[0].truncate, "truncate", 0),
+        # More than one form of prompt, or none: which of them counts is the server's to say.
+        unseen_history=len(found) != 1 or any(map(holds_any, unseen)),
+    )
+
+
+def _limit(sampling: _Sampling) -> int | None:
+    limit = read_number(sampling.max_new_tokens, "max_new_tokens", 0)
+    return read_number(sampling.max_tokens, "max_tokens", 0) if limit is None else limit
+
+
+class _Meta(msgspec.Struct, frozen=True, gc=False):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+
+
+class _Response(msgspec.Struct, frozen=True, gc=False):
+    meta_info: _Meta | None = None
+
+
+_RESPONSE = msgspec.json.Decoder(_Response)
+
+
+def read_response(body: bytes | bytearray) -> Usage:
+    """Read the usage of SGLang's response to one prompt. Raises ResponseNotUnderstood."""
+    meta = decode_response(_RESPONSE, body).meta_info
+    if meta is None:
+        raise ResponseNotUnderstood(ResponseFault.NO_USAGE)
+    return checked_usage(meta.prompt_tokens, meta.completion_tokens, meta.cached_tokens, cut_by_length=False)
+
+
+GENERATE: Final = Family(
+    Api.GENERATE, "generate", read_request, read_response, several_prompts=True, paths=("/generate",)
+)

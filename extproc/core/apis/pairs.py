@@ -1,0 +1,141 @@
+"""Rerank and score, as vLLM, Jina and Cohere have them: each pair of two texts is one prompt, with no output.
+
+A reranker reads the query once with every document, and usage counts it as often; so the text of a request is the
+query, as often as there are documents, and the documents.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from extproc.core.apis.bodies import Number, decode_body, is_set, model_key, prompt_cap
+from extproc.core.apis.family import Family
+from extproc.core.errors import BodyFault, BodyNotUnderstood, ResponseFault, ResponseNotUnderstood
+from extproc.core.facts import Api, RequestFacts
+from extproc.core.reading.usages import checked_usage, decode_response
+from extproc.core.usage import Usage
+
+__all__ = ["RERANK", "SCORE"]
+
+# What OpenAI takes of embeddings in one request.
+MAX_PAIRS: Final = 2048
+# A query is not written out beyond this; so many tokens are beyond what a smaller pool holds.
+MAX_TEXT_BYTES: Final = 1 << 19
+
+
+class _Document(msgspec.Struct, frozen=True, gc=False):
+    text: str | None = None
+
+
+class _Rerank(msgspec.Struct, frozen=True, gc=False):
+    query: msgspec.Raw = msgspec.Raw()
+    documents: msgspec.Raw = msgspec.Raw()
+    model: str | None = None
+    truncate_prompt_tokens: Number = None
+
+
+class _Score(msgspec.Struct, frozen=True, gc=False):
+    text_1: msgspec.Raw = msgspec.Raw()
+    text_2: msgspec.Raw = msgspec.Raw()
+    queries: msgspec.Raw = msgspec.Raw()
+    documents: msgspec.Raw = msgspec.Raw()
+    model: str | None = None
+    truncate_prompt_tokens: Number = None
+
+
+_RERANK = msgspec.json.Decoder(_Rerank)
+_SCORE = msgspec.json.Decoder(_Score)
+_TEXTS: Final = msgspec.json.Decoder(str | list[str | _Document])
+
+
+def read_rerank(body: bytes) -> RequestFacts:
+    """Read the facts of a rerank. Raises BodyNotUnderstood."""
+    request = decode_body(_RERANK, body)
+    pairs = (_texts(request.query), _texts(request.documents))
+    return _facts(Api.RERANK, request.model, pairs, prompt_cap(request.truncate_prompt_tokens))
+
+
+def read_score(body: bytes) -> RequestFacts:
+    """Read the facts of a score: vLLM's text_1 and text_2, which it calls queries and documents, too.
+
+    Raises BodyNotUnderstood.
+    """
+    request = decode_body(_SCORE, body)
+    one = request.text_1 if is_set(request.text_1) else request.queries
+    other = request.text_2 if is_set(request.text_2) else request.documents
+    return _facts(
+        Api.SCORE, request.model, (_texts(one), _texts(other)), prompt_cap(request.truncate_prompt_tokens)
+    )
+
+
+def _texts(value: msgspec.Raw) -> list[bytes] | None:
+    """Return one or several texts; None for what is absent, or is not text."""
+    if not is_set(value) or bytes(value).startswith(b"{"):  # an object: parts of text and images
+        return None
+    texts = decode_body(_TEXTS, value)
+    found = [texts] if isinstance(texts, str) else [each if isinstance(each, str) else each.text for each in texts]
+    if len(found) > MAX_PAIRS:
+        raise BodyNotUnderstood(BodyFault.TOO_MANY, f"{len(found)} texts; at most {MAX_PAIRS} are read")
+    return None if None in found else [text.encode() for text in found if text is not None]
+
+
+def _facts(
+    api: Api, model: str | None, sides: tuple[list[bytes] | None, list[bytes] | None], cap: int | None
+) -> RequestFacts:
+    one, other = sides
+    text, longest_share, count = b"", 1.0, 1
+    unseen = one is None or other is None
+    if one and other:
+        count = max(len(one), len(other))
+        lengths = [len(a) + len(b) for a, b in zip(_stretched(one, count), _stretched(other, count), strict=True)]
+        total = sum(lengths)
+        if total > MAX_TEXT_BYTES:
+            unseen = True
+        else:
+            text = b"".join([*_stretched(one, count), *_stretched(other, count)])
+            longest_share = max(lengths) / total if total else 1.0
+    return RequestFacts(
+        api=api,
+        model=model_key(model),
+        text=text,
+        longest_share=longest_share,
+        sequences=count,
+        max_output_tokens=0,
+        truncate_prompt_tokens=cap,
+        unseen_history=unseen,
+    )
+
+
+def _stretched(texts: Sequence[bytes], count: int) -> Sequence[bytes]:
+    """Return so many texts: one is paired with each of the others. Raises BodyNotUnderstood."""
+    if len(texts) not in (1, count):
+        raise BodyNotUnderstood(BodyFault.WRONG_TYPE, f"{len(texts)} texts cannot be paired with {count}")
+    return texts if len(texts) == count else list(texts) * count
+
+
+class _Tokens(msgspec.Struct, frozen=True, gc=False):
+    prompt_tokens: int | None = None
+    total_tokens: int | None = None
+
+
+class _Response(msgspec.Struct, frozen=True, gc=False):
+    usage: _Tokens | None = None
+
+
+_RESPONSE = msgspec.json.Decoder(_Response)
+
+
+def read_response(body: bytes | bytearray) -> Usage:
+    """Read the usage of a whole response; older vLLM's rerank has a total alone. Raises ResponseNotUnderstood."""
+    usage = decode_response(_RESPONSE, body).usage
+    if usage is None:
+        raise ResponseNotUnderstood(ResponseFault.NO_USAGE)
+    tokens = usage.total_tokens if usage.prompt_tokens is None else usage.prompt_tokens
+    return checked_usage(tokens, None, None, cut_by_length=False)
+
+
+RERANK: Final = Family(
+    Api.RERANK, "rerank", read_rerank, read_response, several_prompts=True, paths=("/rerank", "/v2/rerank")
+)
+SCORE: Final = Family(Api.SCORE, "score", read_score, read_response, several_prompts=True, paths=("/score",))

@@ -1,0 +1,149 @@
+import json
+from typing import Any
+
+import pytest
+
+from extproc.core.apis import FAMILIES, read_request
+from extproc.core.errors import BodyFault, BodyNotUnderstood, ResponseFault, ResponseNotUnderstood
+from extproc.core.facts import Api, RequestFacts
+from extproc.core.usage import Usage
+
+
+def read(api: Api, **fields: Any) -> RequestFacts:
+    """Read a body as httpx writes it."""
+    return read_request(api, json.dumps({"model": "m"} | fields, ensure_ascii=False).encode())
+
+
+def test_a_rerank_is_a_prompt_for_each_document() -> None:
+    """The query is read with each document; the longest pair is what has to fit."""
+    facts = read(Api.RERANK, query="abc", documents=["d", {"text": "efghi"}, "é"], top_n=1)
+    expected = RequestFacts(
+        api=Api.RERANK,
+        model="m",
+        text="abcabcabcdefghié".encode(),
+        longest_share=8 / 17,
+        sequences=3,
+        max_output_tokens=0,
+    )
+    assert expected == facts
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"text_1": "ab", "text_2": ["c", "def"]},
+        {"text_1": ["ab", "ab"], "text_2": ["c", "def"]},
+        {"queries": "ab", "documents": ["c", "def"]},
+    ],
+)
+def test_a_score_pairs_texts(fields: dict[str, Any]) -> None:
+    """One text with each of several, or each with its own; by either pair of names."""
+    facts = read(Api.SCORE, truncate_prompt_tokens=9, **fields)
+    assert (b"ababcdef", 5 / 8, 2, 9) == (
+        facts.text,
+        facts.longest_share,
+        facts.sequences,
+        facts.truncate_prompt_tokens,
+    )
+    assert not facts.unseen_history
+
+
+@pytest.mark.parametrize(
+    ("api", "fields"),
+    [
+        (Api.RERANK, {}),
+        (Api.RERANK, {"query": "q"}),
+        (Api.RERANK, {"query": {"content": [{"type": "image_url"}]}, "documents": ["d"]}),
+        (Api.RERANK, {"query": "q", "documents": [{"image": "..."}]}),
+        (Api.RERANK, {"query": "q" * 100_000, "documents": ["d"] * 20}),
+        (Api.SCORE, {"data_1": "a", "data_2": "b"}),
+    ],
+)
+def test_what_is_no_text_or_too_much_is_unseen(api: Api, fields: dict[str, Any]) -> None:
+    """Images, fields of another version, or a long query times many documents: the default pool."""
+    assert read(api, **fields).unseen_history
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"text_1": ["a", "b"], "text_2": ["c", "d", "e"]}, BodyFault.WRONG_TYPE),
+        ({"text_1": 7, "text_2": "c"}, BodyFault.WRONG_TYPE),
+        ({"text_1": "a", "text_2": [""] * 2049}, BodyFault.TOO_MANY),
+    ],
+)
+def test_texts_that_cannot_be_paired(fields: dict[str, Any], fault: BodyFault) -> None:
+    """Numbers of texts that do not go together, other types, and too many are told."""
+    with pytest.raises(BodyNotUnderstood) as told:
+        read(Api.SCORE, **fields)
+    assert fault is told.value.fault
+
+
+@pytest.mark.parametrize(
+    ("response", "usage"),
+    [
+        ({"usage": {"total_tokens": 40}}, Usage(40, 0)),
+        ({"usage": {"prompt_tokens": 41, "total_tokens": 41, "completion_tokens": 0}}, Usage(41, 0)),
+    ],
+)
+def test_usage_of_pairs(response: dict[str, Any], usage: Usage) -> None:
+    """Older rerank responses have a total alone."""
+    assert usage == FAMILIES[Api.RERANK].read_response(json.dumps(response).encode())
+
+
+def test_pairs_without_usage_do_not_teach() -> None:
+    """A response of another server's, without usage."""
+    with pytest.raises(ResponseNotUnderstood) as told:
+        FAMILIES[Api.SCORE].read_response(b'{"scores": [0.5]}')
+    assert ResponseFault.NO_USAGE is told.value.fault
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"text": "abc", "sampling_params": {"max_new_tokens": 7, "n": 2}}, (b"abc", None, 7, 2, True)),
+        ({"text": ["a", "bc"], "sampling_params": [{"max_new_tokens": 3}, {"max_new_tokens": 9}]},
+         (b"abc", None, 9, 2, True)),
+        ({"text": ["a"], "sampling_params": [{"max_new_tokens": 3}, {}]}, (b"a", None, None, 1, True)),
+        ({"input_ids": [1, 2, 3]}, (b"", 3, None, 1, True)),
+        ({"text": "abc", "stream": True}, (b"abc", None, None, 1, False)),
+        ({"inputs": "abc", "parameters": {"max_new_tokens": 5, "best_of": 3}}, (b"abc", None, 5, 3, False)),
+        ({"token_ids": [1, 2], "sampling_params": {"max_tokens": 4}}, (b"", 2, 4, 1, False)),
+    ],
+)  # fmt: skip
+def test_generate(fields: dict[str, Any], expected: tuple[bytes, int | None, int | None, int, bool]) -> None:
+    """SGLang's, TGI's and vLLM's forms of a prompt and its limit."""
+    facts = read(Api.GENERATE, **fields)
+    assert expected == (
+        facts.text,
+        facts.exact_prompt_tokens,
+        facts.max_output_tokens,
+        facts.sequences,
+        facts.usage_in_response,
+    )
+    assert not facts.unseen_history
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"text": "a", "inputs": "b"},
+        {"text": "a", "image_data": "https://x/y.png"},
+        {"input_embeds": [[0.5]]},
+        {"token_ids": [1], "features": {"mm_hashes": {"image": ["x"]}}},
+        {"token_ids": [1], "kv_transfer_params": {"do_remote_decode": True}},
+        {"text": "a", "session_params": {"id": "s"}},
+    ],
+)
+def test_a_prompt_that_is_not_all_there_is_unseen(fields: dict[str, Any]) -> None:
+    """Media, embeddings, sessions, caches of other servers, and what has no prompt or two: the default pool."""
+    assert read(Api.GENERATE, **fields).unseen_history
+
+
+def test_usage_of_sglang() -> None:
+    """It stands in meta_info."""
+    response = b'{"text": "x", "meta_info": {"prompt_tokens": 9, "completion_tokens": 3, "cached_tokens": 4}}'
+    assert Usage(9, 3, 4) == FAMILIES[Api.GENERATE].read_response(response)
+    with pytest.raises(ResponseNotUnderstood):
+        FAMILIES[Api.GENERATE].read_response(b'{"generated_text": "x"}')
