@@ -31,8 +31,9 @@ MEASUREMENTS = (
     "faults",
     "spill",
     "state",
+    "vanish",
 )
-WITHOUT_H2LOAD = {"bodies", "worst_bodies", "faults", "spill", "state"}
+WITHOUT_H2LOAD = {"bodies", "worst_bodies", "faults", "spill", "state", "vanish"}
 
 
 def main() -> int:

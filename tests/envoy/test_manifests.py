@@ -86,6 +86,53 @@ def test_pod_is_confined(pod: dict[str, Any]) -> None:
     assert f"USER {pod['securityContext']['runAsUser']}:{pod['securityContext']['runAsGroup']}" in dockerfile
 
 
+def test_pod_is_bounded_on_disk_as_in_memory(pod: dict[str, Any]) -> None:
+    """A pod without a bound on what it writes is among the first that a full node evicts."""
+    resources = pod["containers"][0]["resources"]
+    for what in ("memory", "ephemeral-storage"):
+        assert what in resources["requests"]
+        assert what in resources["limits"]
+    assert "cpu" not in resources["limits"]
+
+
+def test_only_gateways_and_the_scraper_reach_the_router(
+    kubernetes: dict[tuple[str, str], dict[str, Any]], pod: dict[str, Any]
+) -> None:
+    """Each port is open to those that need it, by its name; nothing goes out."""
+    policy = kubernetes["NetworkPolicy", "dualpool"]["spec"]
+    assert kubernetes["Deployment", "dualpool"]["spec"]["selector"] == policy["podSelector"]
+    assert (["Ingress", "Egress"], []) == (policy["policyTypes"], policy["egress"])
+    opened = [rule["ports"][0]["port"] for rule in policy["ingress"]]
+    assert [port["name"] for port in pod["containers"][0]["ports"]] == opened
+    assert all(rule["from"] for rule in policy["ingress"])
+
+
+def test_openshift_assigns_the_user() -> None:
+    """All that the overlay does is to take away the numbers, which stand where it looks for them."""
+    (overlay,) = documents("openshift").values()
+    assert ["../kubernetes"] == overlay["resources"]
+    (patch,) = overlay["patches"]
+    operations = YAML(typ="safe", pure=True).load(patch["patch"])
+    assert ["remove", "remove"] == [each["op"] for each in operations]
+    for each in operations:
+        value: Any = documents("kubernetes")["Deployment", "dualpool"]
+        for part in each["path"].strip("/").split("/"):
+            value = value[part]
+        assert 65532 == value
+
+
+def test_no_digest_is_made_up() -> None:
+    """What pins an image by content is the registry's word: the files say where it goes."""
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    assert ["${BASE} AS build", "${BASE}"] == re.findall(r"^FROM (.+)$", dockerfile, re.MULTILINE)
+    for file in DEPLOY.rglob("*"):
+        assert not file.is_file() or not re.search(r"sha256:[0-9a-f]{64}(?! )", _without_locks(file))
+
+
+def _without_locks(file: Path) -> str:
+    return "" if file.name == "build-requirements.txt" else file.read_text()
+
+
 def test_selectors_find_the_pods(kubernetes: dict[tuple[str, str], dict[str, Any]]) -> None:
     """Services, disruption budget and deployment select the labels that the pods carry; ports are named alike."""
     deployment = kubernetes["Deployment", "dualpool"]["spec"]

@@ -4,6 +4,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable
+from random import Random
 
 import brotli
 import pytest
@@ -90,10 +91,17 @@ def test_bytes_behind_the_end_are_a_fault(encoding: str, encode: Encode) -> None
 
 
 @pytest.mark.parametrize("bits", range(10, 25))
-def test_brotli_with_a_window_beyond_the_usual_is_not_decoded(bits: int) -> None:
-    """Up to 22 bits, what encoders use unless they are told otherwise, a body is read."""
-    fault = fault_of("br", brotli.compress(b"one two three", lgwin=bits))
-    assert (None if bits <= 22 else BodyFault.ENCODED) == fault
+def test_brotli_is_read_whatever_window_it_asks_for(bits: int) -> None:
+    """It is decoded with a window of 1 MiB at most, which is more than all that is read."""
+    text = Random(bits).randbytes(1000) + b"one two three" * 39_000 + b"more"
+    text += text[: MAX_DECODED_BYTES - len(text)]
+    assert MAX_DECODED_BYTES == len(text)
+    assert text == decoded_body("br", brotli.compress(text, lgwin=bits))
+
+
+def test_brotli_beyond_its_standard_is_not_read() -> None:
+    """The mark of an extension that has windows of up to a gibibyte is no window."""
+    assert BodyFault.ENCODED == fault_of("br", b"\x11\x1e" + brotli.compress(b"one")[1:])
 
 
 @pytest.mark.parametrize("encoding", ["compress", "gzip, br", "aws-chunked", "\u00e9"])

@@ -15,9 +15,9 @@ class Family:
     """One row of the table.
 
     `endpoint` is what follows `/v1/` in its path, `paths` are others that it has, whole. `read_request` turns a
-    body into facts and raises BodyNotUnderstood; `read_response` finds the usage of a whole JSON response, `events`
-    that of a stream (None where there are no streams); both raise ResponseNotUnderstood. With `several_prompts` one
-    body may hold many, each a sequence of its own.
+    body into facts and raises BodyNotUnderstood; `read_response` finds the usage of a whole JSON response,
+    `events` that of a stream (None where there are no streams); both raise ResponseNotUnderstood. With
+    `several_prompts` one body may hold many, each a sequence of its own.
     """
 
     api: Api

@@ -22,12 +22,15 @@ from extproc.core.apis.bodies import (
 from extproc.core.apis.chat import read_sequences
 from extproc.core.apis.family import Family
 from extproc.core.apis.plain_prompts import read_prompts
-from extproc.core.errors import ResponseFault, ResponseNotUnderstood
+from extproc.core.errors import BodyFault, BodyNotUnderstood, ResponseFault, ResponseNotUnderstood
 from extproc.core.facts import Api, RequestFacts
 from extproc.core.reading.usages import checked_usage, decode_response
 from extproc.core.usage import Usage
 
 __all__ = ["GENERATE"]
+
+# Of one request, each with parameters of its own.
+MAX_PROMPTS: Final = 512
 
 
 class _Sampling(msgspec.Struct, frozen=True, gc=False):
@@ -68,6 +71,8 @@ def read_request(body: bytes) -> RequestFacts:
     prompts = read_prompts(found[0] if found else msgspec.Raw())
     sampling = request.sampling_params or request.parameters or _Sampling()
     each = sampling if isinstance(sampling, list) else [sampling]
+    if not 0 < len(each) <= MAX_PROMPTS:
+        raise BodyNotUnderstood(BodyFault.TOO_MANY, f"{len(each)} sampling_params; 1 to {MAX_PROMPTS} are read")
     limits = [_limit(one) for one in each]
     stream = read_flag(request.stream, "stream")
     unseen = (
