@@ -15,6 +15,8 @@ DECIDING: Final = 40
 # Where an upload has its place until it has ended; and where a request without one is an error.
 BUFFERING: Final = 1_024
 FULL_DUPLEX: Final = 4_096
+# In STREAMED what finds no place costs nothing, so that few are best; elsewhere any limit that is one.
+FLOOD: Final = 4_096
 MAX_REQUESTS: Final = 65_536
 MAX_WINDOW_BYTES: Final = 1 << 20
 MIN_FRAMES: Final = 100_000
@@ -43,8 +45,10 @@ def _places(mode: str, router: Router) -> int:
 
 
 def _router_breakers_large(gateway: Gateway, _: Router) -> Iterator[Hit]:
-    for cluster in _router_clusters(gateway):
-        if cluster.max_requests > MAX_REQUESTS:
+    for each in gateway.processors:
+        cluster = gateway.clusters.get(each.cluster)
+        most = FLOOD if each.modes.request_body == "STREAMED" else MAX_REQUESTS
+        if cluster and cluster.max_requests > most:
             yield Hit(cluster.place, f'cluster "{cluster.name}" lets {cluster.max_requests:,} requests through')
 
 
@@ -140,10 +144,11 @@ TRAPS: Final = (
     Trap(
         "router-breakers-large",
         Severity.WARNING,
-        "Without a limit, requests pile up at a router that is too slow, each held until message_timeout, instead "
-        "of failing open at once.",
-        "A max_requests on the router's cluster, as in the files of envoy/ (Istio's own is 4,294,967,295: a "
-        "DestinationRule with http2MaxRequests).",
+        "Requests pile up at a router that is too slow, each held until message_timeout, instead of failing open"
+        " at once: under a flood the router works on what is too late already.",
+        "A max_requests on the router's cluster: 64 for each of its processes in STREAMED, where what finds no "
+        "place passes at once (docs/envoy.md), and some limit elsewhere. Istio's own is 4,294,967,295: a "
+        "DestinationRule.",
         _router_breakers_large,
         "test_traps.py::test_router_that_hangs_without_a_limit",
     ),
