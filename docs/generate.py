@@ -26,7 +26,7 @@ from extproc.core.listener import Misconfiguration
 from extproc.core.placing.policy import Reason
 from extproc.gateways.traps import TRAPS
 from extproc.gateways.traps.trap import Trap
-from extproc.telemetry.metrics import Metrics
+from extproc.telemetry.metrics import Metrics, PromptSize, Verdict
 from extproc.telemetry.tallies import Tally
 
 __all__ = ["GENERATED", "generated"]
@@ -50,6 +50,8 @@ CLOSED_LABELS: Final[dict[str, type[StrEnum]]] = {
     "`api`": Api,
     "`reason`": Reason,
     "`source`": Source,
+    "`size`, in prompt tokens": PromptSize,
+    "`verdict`": Verdict,
     "`cause` of `dualpool_bodies_not_understood_total`": BodyFault,
     "`cause` of `dualpool_misconfigured_total`": Misconfiguration,
     "`cause` of `dualpool_refused_observations_total`": Refused,

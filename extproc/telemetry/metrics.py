@@ -1,7 +1,9 @@
 """Prometheus metrics of the router. Labels are bounded: closed sets, or the first so many values of clients."""
 
+from bisect import bisect_left
 from collections.abc import Iterable
 from enum import StrEnum
+from itertools import product
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Metric
@@ -17,7 +19,7 @@ from extproc.core.usage import Overflow, Usage
 from extproc.telemetry.labels import BoundedLabels
 from extproc.telemetry.tallies import PLAIN, Counters, Gauges, Histograms, Tally
 
-__all__ = ["Metrics", "Undecided"]
+__all__ = ["Metrics", "PromptSize", "Undecided", "Verdict"]
 
 T = TypeVar("T", Counters, Gauges, Histograms)
 
@@ -27,6 +29,7 @@ TOKEN_BUCKETS = (
 )
 # Narrow around 1, where the estimators differ.
 RATIO_BUCKETS = (0.25, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0, 1.02, 1.05, 1.1, 1.15, 1.2, 1.3, 1.5, 2.0, 4.0)
+SIZE_EDGES = (256, 1024, 4096, 16384)
 SECONDS_BUCKETS = (5e-5, 1e-4, 1.5e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 5e-2, 0.2, 1.0)
 
 
@@ -37,6 +40,29 @@ class Undecided(StrEnum):
     IDLE = "idle"
     NOT_UNDERSTOOD = "not_understood"  # the first message
     ENDED_BY_US = "ended_by_us"  # a drain
+
+
+class PromptSize(StrEnum):
+    """How long a prompt was, in tokens; few enough that an under-count's share has a meaning in each."""
+
+    UP_TO_256 = "to_256"
+    UP_TO_1K = "to_1k"
+    UP_TO_4K = "to_4k"
+    UP_TO_16K = "to_16k"
+    ABOVE_16K = "above_16k"
+
+    @classmethod
+    def of(cls, prompt_tokens: int) -> "PromptSize":
+        """Return the size that a prompt of so many tokens has."""
+        sizes = tuple(cls)
+        return sizes[bisect_left(SIZE_EDGES, prompt_tokens)]
+
+
+class Verdict(StrEnum):
+    """Whether a prompt was within its upper bound."""
+
+    HELD = "held"
+    EXCEEDED = "exceeded"
 
 
 class Metrics(Listener, Collector):
@@ -72,6 +98,9 @@ class Metrics(Listener, Collector):
             "bound_ratio", "Upper bound / actual prompt tokens, before learning", RATIO_BUCKETS, "model"
         )
         self.under_counted = counter("under_counted_total", "Prompts that exceeded their upper bound", "model")
+        self.bounds = counter(
+            "bounds_total", "Upper bounds judged by the prompt's true length, by that length", "size", "verdict"
+        )
         self.bytes_per_token = gauge(
             "bytes_per_token",
             "Prompt text bytes per prompt token, last response of the category",
@@ -179,6 +208,8 @@ class Metrics(Listener, Collector):
         for counter, values in closed:
             for value in values:
                 counter[value,] = 0
+        for size, verdict in product(PromptSize, Verdict):
+            self.bounds[size, verdict] = 0
 
     def state_saved(self, *, done: bool) -> None:
         """Count an attempt to save what was learned."""
@@ -243,6 +274,8 @@ class Metrics(Listener, Collector):
     def _judge(self, estimate: Estimate, usage: Usage, learning: Learning, model: str) -> None:
         self.ratio.observe(learning.ratio, (model,))
         self.bound_ratio.observe(estimate.prompt_bound / usage.prompt_tokens, (model,))
+        verdict = Verdict.EXCEEDED if learning.under_counted else Verdict.HELD
+        self.bounds[PromptSize.of(usage.prompt_tokens), verdict] += 1
         if learning.under_counted:
             self.under_counted[model,] += 1
         if learning.refused is None:

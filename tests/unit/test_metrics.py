@@ -64,6 +64,21 @@ def test_a_body_without_facts_is_counted_by_its_cause(metrics: Metrics, registry
     assert None is value(registry, "budget_tokens_sum", model="")
 
 
+@pytest.mark.parametrize(
+    ("prompt_tokens", "size"),
+    [(1, "to_256"), (256, "to_256"), (257, "to_1k"), (16384, "to_16k"), (16385, "above_16k")],
+)
+def test_bounds_are_judged_by_size(
+    metrics: Metrics, registry: CollectorRegistry, prompt_tokens: int, size: str
+) -> None:
+    """Whether a bound held is counted by the true length: few long prompts do not vanish among many short ones."""
+    for under_counted in (True, False, False):
+        learning = replace(LEARNED, under_counted=under_counted)
+        metrics.observed(Observation(DECISION, SHORT, Usage(prompt_tokens, 3), learning))
+    assert 1 == value(registry, "bounds_total", size=size, verdict="exceeded")
+    assert 2 == value(registry, "bounds_total", size=size, verdict="held")
+
+
 def test_models_beyond_the_cap_are_other(metrics: Metrics, registry: CollectorRegistry) -> None:
     """However many model names clients send, labels are the first few and `other`."""
     for position in range(100):
