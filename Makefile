@@ -57,6 +57,7 @@ format: $(READY)
 
 docs: $(READY)
 	$(BIN)/python docs/generate.py
+	$(BIN)/python deploy/generate.py
 
 bench: $(READY)
 	$(BIN)/python -m bench $(ARGS)

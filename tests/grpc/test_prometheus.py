@@ -1,0 +1,172 @@
+"""A real Prometheus scrapes a running router, and is asked what the dashboard and the alerts ask."""
+
+import asyncio
+import json
+import math
+import re
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from ruamel.yaml import YAML
+
+from tests.grpc.served import App
+
+MONITORING = Path(__file__).parents[2] / "deploy" / "monitoring"
+WITHIN_S = 30.0
+BODIES = (
+    b'{"model":"m","messages":[{"role":"user","content":"How are you, all of you?"}],"max_tokens":9}',
+    b'{"model":"m","messages":[{"role":"user","content":"A long way"}],"max_tokens":9000}',
+    b"no JSON",
+)
+USAGE = b'{"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":7,"completion_tokens":3}}'
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("prometheus") is None or shutil.which("promtool") is None,
+    reason="no Prometheus here (Debian's package prometheus)",
+)
+
+
+async def send(app: App, call: type[Any]) -> None:
+    """Send one request of each kind, each with a response."""
+    async with grpc.aio.insecure_channel(app.grpc_address) as channel:
+        for body in BODIES:
+            stream = call(channel)
+            await stream.headers()
+            await stream.body(body)
+            # What the router does not learn from it lets go at once.
+            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                await stream.response_headers()
+                await stream.response_body(USAGE)
+                while await stream.read() is not None:
+                    pass
+
+
+class Prometheus:
+    """A Prometheus to ask; every wait has an end."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def values(self, query: str) -> list[float]:
+        """Return what a query gives now; for a query that is none this fails."""
+        got = await self._client.get("/api/v1/query", params={"query": query})
+        assert 200 == got.status_code, f"{query}: {got.text}"
+        return [float(each["value"][1]) for each in got.json()["data"]["result"]]
+
+    async def rules(self) -> list[dict[str, Any]]:
+        """Return the rules as they stand."""
+        groups = (await self._client.get("/api/v1/rules")).json()["data"]["groups"]
+        return [rule for group in groups for rule in group["rules"]]
+
+    async def until(self, query: str, meanwhile: Callable[[], Awaitable[None]]) -> None:
+        """Do something again and again until a query gives a result."""
+        async with asyncio.timeout(WITHIN_S):
+            while not await self.values(query):
+                await meanwhile()
+
+
+@asynccontextmanager
+async def prometheus(folder: Path, target: str) -> AsyncIterator[Prometheus]:
+    """Run a Prometheus with our rules that scrapes an address many times a second."""
+    configuration = {
+        "global": {"scrape_interval": "100ms", "scrape_timeout": "100ms", "evaluation_interval": "200ms"},
+        "rule_files": [str(MONITORING / "rules.yaml")],
+        "scrape_configs": [{"job_name": "dualpool", "static_configs": [{"targets": [target]}]}],
+    }
+    (folder / "prometheus.yml").write_text(json.dumps(configuration))
+    process = await asyncio.create_subprocess_exec(
+        "prometheus",
+        f"--config.file={folder}/prometheus.yml",
+        f"--storage.tsdb.path={folder}/data",
+        "--web.listen-address=127.0.0.1:0",
+        stderr=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            address = None
+            while address is None:
+                line = (await process.stderr.readline()).decode()
+                assert line, "Prometheus has ended"
+                address = re.search(r'msg="Listening on" address=(\S+)', line)
+        draining = asyncio.ensure_future(process.stderr.read())
+        async with httpx.AsyncClient(base_url=f"http://{address[1]}") as client:
+            yield Prometheus(client)
+        process.terminate()
+        await draining
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+def dashboard_queries() -> dict[str, str]:
+    """Return every query of the dashboard by panel and legend, for all routers."""
+    panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
+    return {
+        f"{panel['title']}: {target['legendFormat']}": target["expr"]
+        .replace("$job", ".*")
+        .replace("$instance", ".*")
+        .replace("$__rate_interval", "1m")
+        for panel in panels
+        for target in panel.get("targets", ())
+    }
+
+
+def alerts() -> dict[str, str]:
+    """Return what each alert asks, by its name."""
+    groups = YAML(typ="safe", pure=True).load(MONITORING / "rules.yaml")["groups"]
+    return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"] if "alert" in rule}
+
+
+def test_dashboard_and_rules_find_what_they_ask_for(
+    router: Callable[..., Any], call: type[Any], tmp_path: Path
+) -> None:
+    """After some traffic every query of the dashboard has data, every rule a value, every alert its metrics."""
+    # Kinds of exceptions and refusals have no series before their first.
+    not_yet = {"dualpool_exceptions_total", "dualpool_context_overflows_total", "dualpool_truncated_by_pool_total"}
+
+    async def scenario() -> None:
+        async with router() as app, prometheus(tmp_path, app.admin_address) as asked:
+            # Again and again: the first scrape of a series says how much, a later one how fast.
+            share = "dualpool:smaller_pool_share:ratio5m > 0"
+            await asked.until(f"dualpool:bounds_exceeded:ratio1h and on () {share}", lambda: send(app, call))
+            empty = [
+                name
+                for name, query in dashboard_queries().items()
+                if all(math.isnan(value) for value in await asked.values(query))
+            ]
+            assert [] == empty
+            for rule in await asked.rules():
+                assert "ok" == rule["health"], rule
+                if "recording" == rule["type"]:
+                    assert await asked.values(rule["name"]), rule
+            for name, expression in alerts().items():
+                for metric in set(re.findall(r"\bdualpool[_:][\w:]+", expression)) - not_yet:
+                    assert await asked.values(metric), f"{name}: {metric}"
+
+    asyncio.run(scenario())
+
+
+def test_metrics_are_named_as_prometheus_wants_them(
+    router: Callable[..., Any], call: type[Any], tmp_path: Path
+) -> None:
+    """`promtool check metrics` has nothing to say to what the router itself exports."""
+
+    async def scenario() -> str:
+        async with router() as app, httpx.AsyncClient() as client:
+            await send(app, call)
+            return (await client.get(f"http://{app.admin_address}/metrics")).text
+
+    text = asyncio.run(scenario())
+    ran = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    assert [] == [line for line in (ran.stdout + ran.stderr).splitlines() if line.startswith("dualpool")]
+    assert 0 == ran.returncode or "dualpool" not in ran.stderr, ran.stderr
