@@ -3,6 +3,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+CHECKS := $(VENV)/.checks
 ARGS ?=
 # The lock files serve these. Of those on the PATH the newest is taken; PYTHON=... names another. Each is tried, since
 # a name alone says little: pyenv has one for every version that it manages, and it fails for those not activated;
@@ -17,11 +18,11 @@ NO_PYTHON = make: $(or $(PYTHON),none of $(CANDIDATES) on the PATH) cannot set u
 # thousands of generated modules few are ever imported.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup demo test mutants lint format docs bench lock release-check clean
+.PHONY: help setup tools demo test mutants lint format docs bench lock release-check clean
 help:
 	@echo "make demo [ARGS='--once --json']   real traffic through a real Envoy into two emulated pools"
 	@echo "make test [ARGS='-k name']         all tests"
-	@echo "make setup | mutants | lint | format | docs | bench | lock | release-check | clean"
+	@echo "make setup | tools | mutants | lint | format | docs | bench | lock | release-check | clean"
 
 setup: $(READY)
 	@echo "$(VENV) is ready: $$($(BIN)/python --version)"
@@ -35,11 +36,21 @@ $(READY): requirements/dev.txt pyproject.toml setup.py $(wildcard protos/dualpoo
 	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
+$(CHECKS): requirements/checks.txt | $(READY)
+	@$(BIN)/python -m pip install --quiet --no-compile --require-hashes -r requirements/checks.txt
+	@touch $@
+
+# The real helm, for the tests of the chart. Built from source by Go's own means: minutes, once.
+HELM := build/tools/helm
+tools: $(HELM)
+$(HELM):
+	GOBIN=$(abspath build/tools) CGO_ENABLED=0 GOFLAGS=-trimpath go install -ldflags='-s -w' helm.sh/helm/v3/cmd/helm@v3.19.0
+
 demo: $(READY)
 	@$(BIN)/dualpool demo $(ARGS)
 
 # Some tests reach some of the code: only all of them, which is without ARGS, have to reach every branch (pyproject.toml).
-test: $(READY)
+test: $(READY) $(CHECKS)
 	$(BIN)/python -m pytest $(or $(ARGS),--cov)
 
 mutants: $(READY)
@@ -70,6 +81,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version $(lastword $(
 lock: | $(BIN)/uv
 	$(LOCK) pyproject.toml -o requirements/runtime.txt
 	$(LOCK) pyproject.toml --group dev --all-extras -c requirements/runtime.txt -o requirements/dev.txt
+	$(LOCK) --group checks -c requirements/dev.txt -o requirements/checks.txt
 	$(LOCK) --group build -c requirements/dev.txt -o deploy/build-requirements.txt
 	$(LOCK) --group mutants -c requirements/dev.txt -o requirements/mutants.txt
 	@for version in $(SUPPORTED); do $(BIN)/uv pip install --quiet --dry-run --target build/wheels --only-binary :all: \

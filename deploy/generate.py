@@ -1,14 +1,20 @@
 """`make docs`: writes what is made of other files in deploy/; a test holds them equal.
 
-The dashboard is a table (monitoring/dashboard.yaml), since Grafana's JSON is nothing to review by eye.
+The dashboard is a table (monitoring/dashboard.yaml), since Grafana's JSON is nothing to review by eye. The chart's
+schema and its table of values are made of values.yaml, and of the router's own types for its configuration. A
+chart is packed without what is outside its folder, so the files for gateways and Prometheus are copied into it.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from ruamel.yaml import YAML
+
+from extproc.config.schema import Configuration
 
 __all__ = ["GENERATED"]
 
@@ -105,10 +111,142 @@ def _at(left: int, top: int, width: int, height: int) -> dict[str, int]:
     return {"x": left, "y": top, "w": width, "h": height}
 
 
+def values_schema() -> str:
+    """Return the chart's schema: types are those of the defaults, `config` is the router's configuration."""
+    # Go's regular expressions, which helm uses, know no \A and \Z.
+    written = json.dumps(msgspec.json.schema(Configuration)).replace(r"\\A", "^").replace(r"\\Z", "$")
+    configuration = json.loads(written)
+    for definition in configuration["$defs"].values():
+        if "properties" in definition:
+            definition["additionalProperties"] = False
+    made = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Values of the chart dualpool",
+        **_schema_of(_values(), ""),
+        "$defs": configuration["$defs"],
+    }
+    return json.dumps(made, indent=1) + "\n"
+
+
+def _schema_of(value: Any, path: str) -> dict[str, Any]:
+    if path in ALLOWED:
+        return ALLOWED[path]
+    match value:
+        case bool():
+            return {"type": "boolean"}
+        case int():
+            return {"type": "integer", "minimum": 0}
+        case str():
+            return {"type": "string"}
+        case list():
+            return {"type": "array"}
+        case {**inner} if inner and path not in FREE:
+            properties = {key: _schema_of(each, f"{path}.{key}".lstrip(".")) for key, each in inner.items()}
+            # Helm gives every chart that is part of another one this.
+            extra = {"global": {"type": "object"}} if not path else {}
+            return {"type": "object", "properties": properties | extra, "additionalProperties": False}
+        case _:
+            return {"type": "object"}
+
+
+def values_table() -> str:
+    """Return the chart's README: a row for each value, of the comment above it."""
+    rows = ["| value | default | what it does |", "|---|---|---|"]
+    rows += [f"| `{path}` | `{json.dumps(default)}` | {text} |" for path, default, text in _described_values()]
+    return "\n".join([README_HEAD, *rows, ""])
+
+
+def _described_values() -> Iterator[tuple[str, Any, str]]:
+    """Yield the path, default and comment of each value that is no group of others."""
+    comment: list[str] = []
+    above: list[str] = []
+    for line in (CHART / "values.yaml").read_text("utf-8").splitlines():
+        if line.lstrip().startswith("#"):
+            comment.append(line.strip("# "))
+        elif found := re.match(r"( *)(\w+):", line):
+            depth = len(found[1]) // 2
+            above = [*above[:depth], found[2]]
+            default: Any = _values()
+            for key in above:
+                default = default[key]
+            path = ".".join(above)
+            whole = not isinstance(default, dict) or not default or path in FREE
+            if whole and not any(path.startswith(f"{free}.") for free in FREE):
+                yield path, default, " ".join(comment).replace("|", "\\|")
+            comment = []
+        elif not line:
+            comment = []
+
+
+def _values() -> dict[str, Any]:
+    values: dict[str, Any] = YAML(typ="safe", pure=True).load(CHART / "values.yaml")
+    return values
+
+
+def _copied(name: str) -> Callable[[], str]:
+    return lambda: (DEPLOY / name).read_text("utf-8")
+
+
+CHART: Final = DEPLOY / "helm" / "dualpool"
+# Values whose keys are not ours to name, or that are one thing.
+FREE: Final = frozenset({"config", "resources", "provider.gateway.selector", "monitoring.dashboards.labels"})
+SPREAD: Final = {"enum": ["", "ScheduleAnyway", "DoNotSchedule"]}
+# What a default does not tell.
+ALLOWED: Final[dict[str, dict[str, Any]]] = {
+    "config": {"$ref": "#/$defs/Configuration"},
+    "image.pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
+    "image.digest": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
+    "image.pullSecrets": {"type": "array", "items": {"type": "string"}},
+    "provider.name": {"enum": ["none", "envoy-gateway", "istio", "istio-inferencepool"]},
+    "provider.pools.port": {"type": "integer", "minimum": 1, "maximum": 65535},
+    "workers": {"type": "integer", "minimum": 1, "maximum": 64},
+    "drainSeconds": {"type": "integer", "minimum": 0, "maximum": 3600},
+    "topologySpread.hostname": SPREAD,
+    "topologySpread.zone": SPREAD,
+    "podDisruptionBudget.maxUnavailable": {"type": ["integer", "string"]},
+    "autoscaling.minReplicas": {"type": "integer", "minimum": 1},
+    "autoscaling.maxReplicas": {"type": "integer", "minimum": 1},
+    "monitoring.prometheus.interval": {"type": "string", "pattern": "^[0-9]+(ms|s|m)$"},
+}
+README_HEAD: Final = """\
+# Chart dualpool
+
+The router with what its gateway, Prometheus and Grafana need. [deploy/README.md](../../README.md) says what to do
+in which order. By default it only watches (`config.mode: shadow`).
+
+```sh
+helm install dualpool deploy/helm/dualpool -n dualpool --create-namespace --set provider.name=envoy-gateway
+```
+
+The routes, policies and filters of a provider are the files of `deploy/`, which the project's tests check, with
+the release's names in them. A value that is not known or not allowed is refused (`values.schema.json`), the
+router's own configuration included.
+
+## Values
+
+Made of the comments in [values.yaml](values.yaml).
+"""
+GATEWAY_FILES: Final = (
+    *(f"envoy-gateway/{name}.yaml" for name in ("accesslog", "policies", "routes", "patches/listener")),
+    *(
+        f"istio/{folder}{name}.yaml"
+        for folder in ("", "gateway-api/", "inference-pools/")
+        for name in ("envoyfilter", "routes")
+    ),
+)
+
 # File in deploy/: what makes its content.
-GENERATED: Final[dict[str, Callable[[], str]]] = {"monitoring/dashboard.json": dashboard}
+GENERATED: Final[dict[str, Callable[[], str]]] = {
+    "monitoring/dashboard.json": dashboard,
+    "helm/dualpool/values.schema.json": values_schema,
+    "helm/dualpool/README.md": values_table,
+    "helm/dualpool/files/dashboard.json": dashboard,
+    "helm/dualpool/files/rules.yaml": _copied("monitoring/rules.yaml"),
+    **{f"helm/dualpool/files/{name}": _copied(name) for name in GATEWAY_FILES},
+}
 
 
 if __name__ == "__main__":
     for name, make in GENERATED.items():
+        (DEPLOY / name).parent.mkdir(parents=True, exist_ok=True)
         (DEPLOY / name).write_text(make(), "utf-8")

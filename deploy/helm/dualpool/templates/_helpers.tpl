@@ -1,0 +1,87 @@
+{{/* Name of all that belongs to this release. */}}
+{{- define "dualpool.fullname" -}}
+{{- if contains "dualpool" .Release.Name -}}{{ .Release.Name | trunc 50 | trimSuffix "-" }}{{- else -}}{{ printf "%s-dualpool" .Release.Name | trunc 50 | trimSuffix "-" }}{{- end -}}
+{{- end -}}
+
+{{- define "dualpool.selector" -}}
+app.kubernetes.io/name: dualpool
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "dualpool.labels" -}}
+{{ include "dualpool.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "dualpool.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}{{ .repository }}@{{ .digest }}{{- else -}}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What the router reads: the values' configuration, and what only the chart knows. */}}
+{{- define "dualpool.config" -}}
+{{- $set := dict "drain_s" .Values.drainSeconds "admin" (dict "address" "127.0.0.1:9091" "probes_address" "[::]:9090") -}}
+{{- if .Values.tls.secretName -}}
+{{- $tls := dict "certificate_file" "/etc/dualpool-tls/tls.crt" "private_key_file" "/etc/dualpool-tls/tls.key" -}}
+{{- if .Values.tls.clientCa -}}{{- $_ := set $tls "client_ca_file" "/etc/dualpool-tls/ca.crt" -}}{{- end -}}
+{{- $_ := set $set "listen" (dict "tls" $tls "health_address" "[::]:9099") -}}
+{{- end -}}
+{{- mustMergeOverwrite (deepCopy .Values.config) $set | toYaml -}}
+{{- end -}}
+
+{{/* A worker's port by its name: names of ports have at most 15 characters. */}}
+{{- define "dualpool.portName" -}}
+{{- if eq (int .) 0 -}}grpc-ext-proc{{- else -}}grpc-w{{ . }}{{- end -}}
+{{- end -}}
+
+{{- define "dualpool.workerPorts" -}}
+{{- range $worker := until (int .Values.workers) }}
+- {name: {{ include "dualpool.portName" $worker }}, port: {{ add 9002 $worker }}, targetPort: {{ include "dualpool.portName" $worker }}, appProtocol: grpc}
+{{- end }}
+{{- end -}}
+
+{{/* One of the project's tested files for a gateway, with this release's names in it. */}}
+{{- define "dualpool.provided" -}}
+{{- $root := .root -}}
+{{- $values := $root.Values.provider -}}
+{{- $ns := $root.Release.Namespace -}}
+{{- $name := include "dualpool.fullname" $root -}}
+{{- $text := $root.Files.Get .file -}}
+{{- $headers := $root.Values.config.headers | default dict -}}
+{{- $text = $text | replace "dualpool.dualpool.svc" (printf "%s.%s.svc" $name $ns) -}}
+{{- $text = $text | replace ".dualpool.svc" (printf ".%s.svc" $ns) -}}
+{{- $text = $text | replace "namespace: dualpool" (printf "namespace: %s" $ns) -}}
+{{- $text = $text | replace "name: dualpool/llm/" (printf "name: %s/%s/" $ns $values.gateway.name) -}}
+{{- $text = $text | replace "metadata: {name: dualpool" (printf "metadata: {name: %s" $name) -}}
+{{- $text = $text | replace "metadata:\n  name: dualpool\n" (printf "metadata:\n  name: %s\n" $name) -}}
+{{- $text = $text | replace "{name: dualpool, port: 9002}" (printf "{name: %s, port: 9002}" $name) -}}
+{{- $text = $text | replace "namespace: istio-system" (printf "namespace: %s" $values.gateway.namespace) -}}
+{{- $text = $text | replace "{istio: ingressgateway}" ($values.gateway.selector | toJson) -}}
+{{- $text = $text | replace "parentRefs: [{name: llm}]" (printf "parentRefs: [{name: %s}]" $values.gateway.name) -}}
+{{- $text = $text | replace "kind: Gateway, name: llm}" (printf "kind: Gateway, name: %s}" $values.gateway.name) -}}
+{{- $text = $text | replace "gateways: [llm]" (printf "gateways: [%s]" $values.gateway.name) -}}
+{{- $text = $text | replace "gateway-name: llm}" (printf "gateway-name: %s}" $values.gateway.name) -}}
+{{- $text = $text | replace "llm.example.com" $values.host -}}
+{{- $text = $text | replace "vllm-short" $values.pools.short | replace "vllm-long" $values.pools.long -}}
+{{- range list "port: 8000" "number: 8000" "outbound|8000|" -}}
+{{- $text = $text | replace . (replace "8000" (toString $values.pools.port) .) -}}
+{{- end -}}
+{{- range $key, $default := dict "pool" "x-token-budget-pool" "estimate" "x-token-budget-estimate" "reason" "x-token-budget-reason" -}}
+{{- $text = $text | replace $default (get $headers $key | default $default) -}}
+{{- end -}}
+{{ $text }}
+{{- end -}}
+
+{{/* Values that helm's schema cannot refuse. */}}
+{{- define "dualpool.check" -}}
+{{- if ne .Values.provider.name "none" -}}
+{{- if gt (int .Values.workers) 1 -}}{{- fail "workers: with a provider there is one process in a pod; set replicas instead" -}}{{- end -}}
+{{- $names := list -}}
+{{- range .Values.config.pools -}}{{- $names = append $names .name -}}{{- end -}}
+{{- if ne (join "," $names) "short,long" -}}{{- fail (printf "config.pools: a provider's routes lead to two pools named short and long, not %s; use provider.name: none and write your own" (join ", " $names)) -}}{{- end -}}
+{{- if .Values.tls.secretName -}}{{- fail "tls.secretName: a provider's resources speak plain gRPC to the router; use provider.name: none and write your own" -}}{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,276 @@
+"""The chart in deploy/helm, rendered by the real helm."""
+
+import json
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from extproc.config.loading import parse
+from extproc.server.app import LAST_STREAMS_S
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "deploy" / "helm" / "dualpool"
+BUILT = ROOT / "build" / "tools" / "helm"
+HELM = shutil.which("helm") or (str(BUILT) if BUILT.exists() else None)
+KUBERNETES = "1.34"
+# The files of deploy/ that each provider stands for.
+PROVIDERS = {
+    "none": ((), ()),
+    "envoy-gateway": ((), ("envoy-gateway/routes.yaml", "envoy-gateway/policies.yaml")),
+    "istio": ((), ("istio/routes.yaml", "istio/envoyfilter.yaml")),
+    "istio, Gateway API": (
+        ("provider.istio.gatewayApi=true",),
+        ("istio/gateway-api/routes.yaml", "istio/gateway-api/envoyfilter.yaml"),
+    ),
+    "istio-inferencepool": ((), ("istio/inference-pools/routes.yaml", "istio/inference-pools/envoyfilter.yaml")),
+}
+EVERYTHING = (
+    "autoscaling.enabled=true",
+    "autoscaling.targetStreamsPerSecond=400",
+    "monitoring.prometheus.enabled=true",
+    "monitoring.dashboards.enabled=true",
+    "networkPolicy.enabled=true",
+    "topologySpread.zone=DoNotSchedule",
+)
+
+pytestmark = pytest.mark.skipif(HELM is None, reason="no helm here: `make tools` builds it, where there is Go")
+
+
+def helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run helm."""
+    assert HELM is not None
+    return subprocess.run([HELM, *arguments], capture_output=True, text=True, check=False, timeout=60)
+
+
+@cache
+def rendered(
+    *settings: str, namespace: str = "dualpool", chart: Path = CHART
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return what the chart makes with these values set, by kind and name."""
+    sets = [word for setting in settings for word in ("--set", setting)]
+    ran = helm("template", "dualpool", chart, "-n", namespace, "--kube-version", KUBERNETES, *sets)
+    assert 0 == ran.returncode, ran.stderr
+    found = [document for document in YAML(typ="safe", pure=True).load_all(ran.stdout) if document]
+    return {(each["kind"], each["metadata"]["name"]): each for each in found}
+
+
+def refused(*settings: str) -> str:
+    """Return what helm says to values that it does not take."""
+    sets = [word for setting in settings for word in ("--set", setting)]
+    ran = helm("template", "dualpool", CHART, "--kube-version", KUBERNETES, *sets)
+    assert 0 != ran.returncode
+    return ran.stderr
+
+
+def provider(name: str) -> tuple[str, ...]:
+    """Return the values of a provider."""
+    return (f"provider.name={name.partition(',')[0]}", *PROVIDERS[name][0])
+
+
+def documents(path: Path) -> list[dict[str, Any]]:
+    """Return the documents of a file."""
+    return [document for document in YAML(typ="safe", pure=True).load_all(path) if document]
+
+
+def bare(document: Any) -> Any:
+    """Return a document without what only a chart's has: a release's labels, the configuration's checksum."""
+    ours = {
+        "app.kubernetes.io/instance",
+        "app.kubernetes.io/version",
+        "app.kubernetes.io/managed-by",
+        "helm.sh/chart",
+    }
+    match document:
+        case dict():
+            return {key: bare(each) for key, each in document.items() if key not in {*ours, "checksum/config"}}
+        case list():
+            return [bare(each) for each in document]
+        case _:
+            return document
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_lint_finds_nothing(name: str) -> None:
+    """`helm lint --strict` passes for every provider, with all that can be switched on."""
+    sets = [word for setting in (*provider(name), *EVERYTHING) for word in ("--set", setting)]
+    ran = helm("lint", "--strict", CHART, "--kube-version", KUBERNETES, *sets)
+    assert 0 == ran.returncode, ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_kubernetes_knows_every_field(name: str) -> None:
+    """What Kubernetes itself defines is valid by its published schemas, without a field that they do not have."""
+    validator = pytest.importorskip("kubernetes_validate")
+    everything = rendered(*provider(name), *EVERYTHING)
+    known = 0
+    for document in everything.values():
+        group = document["apiVersion"].partition("/")[0]
+        if group in {"v1", "apps", "policy", "autoscaling", "networking.k8s.io"}:
+            validator.validate(document, KUBERNETES, strict=True)
+            known += 1
+    assert 8 == known
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_a_provider_is_the_files_that_are_tested(name: str) -> None:
+    """Under the names that the files in deploy/ have, the chart makes just those."""
+    files = PROVIDERS[name][1]
+    expected = [document for file in files for document in documents(ROOT / "deploy" / file)]
+    ours = {"Deployment", "Service", "ConfigMap", "PodDisruptionBudget"}
+    made = [each for (kind, _), each in rendered(*provider(name)).items() if kind not in ours]
+    by_name = json.dumps
+    assert sorted(map(by_name, expected)) == sorted(map(by_name, made))
+
+
+@pytest.mark.parametrize("name", [name for name in PROVIDERS if name != "none"])
+def test_a_provider_takes_other_names(name: str) -> None:
+    """None of the files' own names is left when the namespace, gateway, host and pools have others."""
+    sets = (
+        *provider(name),
+        "provider.gateway.name=edge",
+        "provider.gateway.namespace=mesh",
+        "provider.gateway.selector.istio=edge",
+        "provider.host=ai.example.org",
+        "provider.pools.short=small",
+        "provider.pools.long=big",
+        "provider.pools.port=9999",
+    )
+    others = rendered(*sets, "provider.envoyGateway.patches=true", namespace="inference")
+    ours = {"Deployment", "Service", "ConfigMap", "PodDisruptionBudget"}
+    text = json.dumps([each for (kind, _), each in others.items() if kind not in ours])
+    gone = (
+        "vllm-",
+        "8000",
+        "llm.example.com",
+        "ingressgateway",
+        "istio-system",
+        ".dualpool.svc",
+        '"name": "llm"}]',
+    )
+    assert [] == [name for name in gone if name in text]
+    assert "small.inference" in text or '"small"' in text
+    assert '"namespace": "dualpool"' not in text
+
+
+def test_plain_manifests_are_the_default() -> None:
+    """deploy/kubernetes is what the chart makes of its defaults, without what only a release has."""
+    made = {key: bare(each) for key, each in rendered().items()}
+    plain = {}
+    for path in sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml")):
+        for document in documents(path):
+            if document["kind"] != "Kustomization":
+                plain[document["kind"], document["metadata"]["name"]] = document
+    configurations = [each["ConfigMap", "dualpool"]["data"].pop("dualpool.yaml") for each in (plain, made)]
+    assert plain == made
+    assert parse(configurations[0]) == parse(configurations[1])
+
+
+@pytest.mark.parametrize("seconds", [0, 15, 120])
+def test_drain_and_termination_agree(seconds: int) -> None:
+    """However long the drain, the pod is let live longer than it and the last streams."""
+    made = rendered(f"drainSeconds={seconds}")
+    configuration = parse(made["ConfigMap", "dualpool"]["data"]["dualpool.yaml"])
+    pod = made["Deployment", "dualpool"]["spec"]["template"]["spec"]
+    assert seconds == configuration.drain_s
+    assert configuration.drain_s + LAST_STREAMS_S + 5 <= pod["terminationGracePeriodSeconds"]
+
+
+def test_a_changed_configuration_is_a_new_pod() -> None:
+    """The pod's annotation changes with the configuration, and with nothing else."""
+
+    def checksum(*settings: str) -> str:
+        pod = rendered(*settings)["Deployment", "dualpool"]["spec"]["template"]
+        annotation: str = pod["metadata"]["annotations"]["checksum/config"]
+        return annotation
+
+    assert checksum() == checksum("replicas=5")
+    assert checksum() != checksum("config.mode=enforce")
+
+
+def test_every_worker_has_a_port() -> None:
+    """Each process of a pod is a port of the container and of the headless Service."""
+    made = rendered("workers=3")
+    container = made["Deployment", "dualpool"]["spec"]["template"]["spec"]["containers"][0]
+    assert ["--workers", "3"] == container["args"][-2:]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert [9002, 9003, 9004, 9090] == list(ports.values())
+    assert all(len(name) <= 15 for name in ports)
+    service = made["Service", "dualpool-endpoints"]["spec"]
+    assert "None" == service["clusterIP"]
+    assert [(port["port"], ports[port["targetPort"]]) for port in service["ports"]] == [
+        (9002, 9002),
+        (9003, 9003),
+        (9004, 9004),
+    ]
+
+
+def test_openshift_gives_the_user() -> None:
+    """On OpenShift no number is asked for; the rest of the restricted profile stays."""
+    plain, openshift = (
+        rendered(*settings)["Deployment", "dualpool"]["spec"]["template"]["spec"]["securityContext"]
+        for settings in ((), ("openshift=true",))
+    )
+    assert {"runAsUser", "runAsGroup"} == set(plain) - set(openshift)
+    assert openshift["runAsNonRoot"]
+    assert "RuntimeDefault" == openshift["seccompProfile"]["type"]
+
+
+def test_tls_comes_from_a_secret() -> None:
+    """The files that the configuration names are those that the Secret is mounted as; probes need no TLS."""
+    made = rendered("tls.secretName=pair", "tls.clientCa=true")
+    settings = parse(made["ConfigMap", "dualpool"]["data"]["dualpool.yaml"]).listen
+    pod = made["Deployment", "dualpool"]["spec"]["template"]["spec"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    assert settings.tls is not None
+    assert f"{mounts['tls']}/tls.crt" == settings.tls.certificate_file
+    assert f"{mounts['tls']}/ca.crt" == settings.tls.client_ca_file
+    assert {"secretName": "pair"} == pod["volumes"][1]["secret"]
+    probe = pod["containers"][0]["readinessProbe"]["grpc"]
+    assert settings.health_address.endswith(f":{probe['port']}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        (("config.modus=shadow",), "modus"),
+        (("config.mode=maybe",), "mode"),
+        (("config.exchange.deadline_ms=0",), "deadline_ms"),
+        (("replica=3",), "replica"),
+        (("provider.name=nginx",), "provider"),
+        (("workers=2", "provider.name=istio"), "replicas"),
+        (("provider.name=istio", "config.pools[0].name=tiny", "config.pools[0].max_budget_tokens=9"), "not tiny"),
+        (("provider.name=istio", "tls.secretName=pair"), "plain gRPC"),
+        (("autoscaling.enabled=true", "autoscaling.targetCPUPercent=0"), "targetStreamsPerSecond"),
+    ],
+)
+def test_wrong_values_are_refused(settings: tuple[str, ...], why: str) -> None:
+    """A value that is not known, not allowed, or makes no sense beside another is an error that names it."""
+    assert why in refused(*settings)
+
+
+NOTES = """\
+kind: Notes
+metadata: {name: notes}
+text: |
+  {{- tpl (.Files.Get "files/NOTES.txt") . | nindent 2 }}
+"""
+
+
+@pytest.mark.parametrize("name", PROVIDERS)
+def test_notes_say_how_to_see_that_it_works(name: str, tmp_path: Path) -> None:
+    """What helm prints at the end names this release's Deployment, and what to look at for this gateway."""
+    # Helm renders the notes only with a cluster at hand: in a copy of the chart they are a document like others.
+    copy = tmp_path / "dualpool"
+    shutil.copytree(CHART, copy)
+    (copy / "templates" / "NOTES.txt").rename(copy / "files" / "NOTES.txt")
+    (copy / "templates" / "notes.yaml").write_text(NOTES, "utf-8")
+    notes = rendered(*provider(name), chart=copy)["Notes", "notes"]["text"]
+    assert "deployment/dualpool" in notes
+    assert "dualpool_misconfigured_total" in notes
+    gateway = {"none": "dualpool-endpoints.dualpool", "envoy-gateway": "clienttrafficpolicy"}
+    assert gateway.get(name, "istioctl proxy-config listener") in notes
