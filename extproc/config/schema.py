@@ -18,7 +18,7 @@ from extproc.core.router.learning_budget import LearningSettings
 from extproc.pools.settings import WatchSettings
 from extproc.state.settings import StateSettings
 
-__all__ = ["AdminSettings", "Configuration", "ListenSettings", "MetricsSettings", "TlsFiles"]
+__all__ = ["AdminSettings", "Configuration", "ListenSettings", "MetricsSettings", "TlsFiles", "TraceSettings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,16 @@ class MetricsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TraceSettings:
+    """Sends a span for each request of a sampled trace to an OpenTelemetry collector; needs `dualpool[otel]`."""
+
+    endpoint: Annotated[str, Meta(pattern="^https?://.+")]
+    """Where, as OTLP over HTTP: `http://collector:4318/v1/traces`."""
+    service_name: Annotated[str, Meta(min_length=1)] = "dualpool"
+    """The resource attribute `service.name`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Configuration:
     """What holds for the program as a whole."""
 
@@ -101,6 +111,7 @@ class Configuration:
     learning: LearningSettings = field(default_factory=LearningSettings)
     state: StateSettings = field(default_factory=StateSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    traces: TraceSettings | None = None
     drain_s: Annotated[float, Meta(ge=0, le=3_600)] = 15.0
     """How long the router serves on after SIGTERM, while its health says that it goes."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

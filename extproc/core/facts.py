@@ -33,6 +33,9 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
     path: str = ""
     content_encoding: str = ""
     tenant: str = ""  # value of the configured category header
+    request_id: str = ""  # the gateway's x-request-id, for logs
+    traceparent: str = ""  # W3C Trace Context; read only where traces are on
+    arrived_ns: int = 0  # wall clock; as traceparent
 
 
 class ResponseHead(msgspec.Struct, frozen=True, gc=False):

@@ -5,8 +5,8 @@ import hashlib
 import logging
 import signal
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import (
     GC_COLLECTOR,
@@ -19,7 +19,8 @@ from prometheus_client import (
 from extproc import __version__
 from extproc.compose import compose
 from extproc.config.loading import as_json
-from extproc.config.schema import Configuration
+from extproc.config.schema import Configuration, TraceSettings
+from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.tables import Terms
 from extproc.server.admin import PROBES, AdminPages
 from extproc.server.admin_http import Admin
@@ -38,6 +39,9 @@ from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.recent import Recent
 from extproc.wire.decode import Decoder
 from extproc.wire.encode import Encoder
+
+if TYPE_CHECKING:
+    from extproc.telemetry.traces import TraceListener
 
 __all__ = ["App", "serve"]
 
@@ -65,9 +69,11 @@ class App:
         for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
             registry.register(collector)
         metrics = Metrics(registry, configuration.metrics.max_models, configuration.metrics.max_categories)
-        listener = FanOut([metrics, LogListener(time.monotonic)])
+        self._traces = _traces(configuration.traces)
+        listener = FanOut([metrics, LogListener(time.monotonic), *self._traces])
         self.router = compose(configuration, listener)
-        decoder, encoder = Decoder(configuration.tenant_header), Encoder(configuration.headers)
+        clock_ns = time.time_ns if self._traces else None
+        decoder, encoder = Decoder(configuration.tenant_header, clock_ns), Encoder(configuration.headers)
         self._streams = Streams(self.router, decoder, encoder, metrics, configuration.exchange.deadline_ms)
         self._health = Health()
         self._core = Core()
@@ -152,6 +158,8 @@ class App:
         self._keeping.end()
         for admin in self._admins:
             admin.stop()
+        for traces in self._traces:
+            traces.close()
         log.info("stopped")
 
     def _ask(self, function: Callable[[], Any]) -> Awaitable[Any]:
@@ -173,6 +181,17 @@ class App:
     def _on_probe(self, call: Call, method: str) -> None:
         if not self._health.serve(call, method):
             call.finish(code=UNIMPLEMENTED, details=b"no such method")
+
+
+def _traces(settings: TraceSettings | None) -> Sequence["TraceListener"]:
+    """Return what makes traces, if anything is to; without, nothing of OpenTelemetry is imported."""
+    if settings is None:
+        return ()
+    try:
+        from extproc.telemetry.traces import TraceListener  # noqa: PLC0415  (as said above)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"traces: {error.name} is missing; install dualpool[otel]") from error
+    return (TraceListener.sending(settings, __version__),)
 
 
 def serve(configuration: Configuration) -> None:

@@ -93,6 +93,7 @@ class LogListener(Listener):
                 "budget_bound_tokens": budget and budget.bound,
                 "source": decision.estimate and decision.estimate.source,
                 "body_bytes": decision.body_bytes,
+                "request_id": decision.head.request_id,
             }
             self._log.debug("decided", extra={"fields": fields})
 
@@ -108,6 +109,7 @@ class LogListener(Listener):
                 "clipped": observation.learning.clipped,
                 "truncated_by_pool": observation.learning.truncated_by_pool,
                 "refused": observation.learning.refused,
+                "request_id": observation.decision.head.request_id,
             }
             self._log.debug("observed", extra={"fields": fields})
 
@@ -121,12 +123,14 @@ class LogListener(Listener):
             "pool": served_by.name,
             "model": decision.model,
             "at_least_prompt_tokens": overflow.at_least_prompt_tokens,
+            "request_id": decision.head.request_id,
         }
         self._log.debug("context overflow", extra={"fields": fields})
 
     def retried(self, decision: Decision) -> None:
         """Log at level debug; the metric counts it."""
-        self._log.debug("served by a later attempt", extra={"fields": {"pool": decision.pool.name}})
+        fields = {"pool": decision.pool.name, "request_id": decision.head.request_id}
+        self._log.debug("served by a later attempt", extra={"fields": fields})
 
     def misconfigured(self, what: Misconfiguration) -> None:
         """Log each kind once, with what to change."""

@@ -4,7 +4,7 @@ Headers arrive lower-case, their values in `raw_value` (`value` on older gateway
 read; the rest, among them credentials, never leaves this module.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 from envoy.config.core.v3.base_pb2 import HeaderMap
@@ -36,14 +36,21 @@ class UnknownMessage(ValueError):
 
 
 class Decoder:
-    """Decodes messages. `tenant_header` (lower-case, or "") is what categories may be keyed by."""
+    """Decodes messages. `tenant_header` (lower-case, or "") is what categories may be keyed by.
 
-    def __init__(self, tenant_header: str = "") -> None:
+    With a clock, in ns, heads carry what a trace needs: `traceparent`, and when they arrived.
+    """
+
+    def __init__(self, tenant_header: str = "", clock_ns: Callable[[], int] | None = None) -> None:
+        self._clock_ns = clock_ns
         self._request_fields = {
             ":method": "method",
             ":path": "path",
             "content-encoding": "content_encoding",
+            "x-request-id": "request_id",
         }
+        if clock_ns is not None:
+            self._request_fields["traceparent"] = "traceparent"
         if tenant_header:
             self._request_fields[tenant_header] = "tenant"
 
@@ -88,7 +95,8 @@ class Decoder:
             case "request_headers":
                 headers = request.request_headers
                 picked = _pick(headers.headers, self._request_fields)
-                return RequestHeaders(RequestHead(**picked), headers.end_of_stream)
+                arrived_ns = self._clock_ns() if self._clock_ns is not None else 0
+                return RequestHeaders(RequestHead(**picked, arrived_ns=arrived_ns), headers.end_of_stream)
             case "request_body":
                 return RequestBody(request.request_body.body, request.request_body.end_of_stream)
             case "response_headers":

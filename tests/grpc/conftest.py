@@ -1,7 +1,7 @@
 """A running router on ports of its own choosing, and an ext_proc client that speaks as Envoy does."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -47,10 +47,16 @@ class Call:
         )
         self.stub = stream()
 
-    async def headers(self, path: str = "/v1/chat/completions", mode: str = "STREAMED", **fields: Any) -> None:
+    async def headers(
+        self,
+        path: str = "/v1/chat/completions",
+        mode: str = "STREAMED",
+        more: Iterable[tuple[str, str]] = (),
+        **fields: Any,
+    ) -> None:
         """Send request headers, as the first message with protocol_config."""
         message = ProcessingRequest(request_headers=HttpHeaders(**fields))
-        for key, value in ((":method", "POST"), (":path", path), ("content-type", "application/json")):
+        for key, value in ((":method", "POST"), (":path", path), ("content-type", "application/json"), *more):
             message.request_headers.headers.headers.add(key=key, raw_value=value.encode())
         message.protocol_config.CopyFrom(
             ProtocolConfiguration(

@@ -164,7 +164,7 @@ class Exchange:
 
     def _give_up(self, reason: Reason) -> Replies:
         assert self._held is not None
-        return self._release(self._router.unsure(self._held.api, reason, self._held.size_bytes))
+        return self._release(self._router.unsure(self._held.api, reason, self._held.size_bytes, self._held.head))
 
     def _release(self, decision: Decision) -> Replies:
         self._router.listener.released(decision)

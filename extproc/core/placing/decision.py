@@ -1,16 +1,19 @@
 """The one object that says everything about how a request was placed; metrics, logs and headers listen to it."""
 
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
 from extproc.core.errors import BodyFault
 from extproc.core.estimator.protocol import Estimate
-from extproc.core.facts import Api
+from extproc.core.facts import Api, RequestHead
 from extproc.core.placing.budget import TokenBudget
 from extproc.core.placing.policy import Pool, Reason
 
-__all__ = ["Decision", "Mode"]
+__all__ = ["NO_HEAD", "Decision", "Mode"]
+
+NO_HEAD: Final = RequestHead()
 
 
 class Mode(StrEnum):
@@ -27,6 +30,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     `routed` is True when the pool header is set: a smaller pool than the default, in mode enforce. `estimate` and
     `budget` are None, and `model` is "", when the body was not seen whole or not understood. `learnable` says that
     usage will be in the response. The prompt's text is not in here: a decision lives as long as the response runs.
+    `head` is what logs and traces join with the gateway's by; it is no part of where the request goes.
     """
 
     pool: Pool
@@ -42,3 +46,4 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     fault: BodyFault | None = None
     body_bytes: int = 0
     text_bytes: int = 0
+    head: RequestHead = NO_HEAD

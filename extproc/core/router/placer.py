@@ -10,7 +10,7 @@ from extproc.core.errors import BodyFault, BodyNotUnderstood
 from extproc.core.estimator.protocol import Estimator
 from extproc.core.facts import Api, RequestFacts, RequestHead
 from extproc.core.placing.budget import token_budget
-from extproc.core.placing.decision import Decision, Mode
+from extproc.core.placing.decision import NO_HEAD, Decision, Mode
 from extproc.core.placing.early import EarlyRule
 from extproc.core.placing.fleet import Fleet
 from extproc.core.placing.policy import Pool, Pools, Reason
@@ -43,25 +43,32 @@ class Placer:
     def decide(self, api: Api, head: RequestHead, body: bytes, fleet: Fleet | None = None) -> Decision:
         """Place a request whose body is there as a whole."""
         if self.early.next_look(api, body) == 0:
-            return self.unsure(api, Reason.EARLY, len(body))
+            return self.unsure(api, Reason.EARLY, len(body), head)
         try:
             decoded = decoded_body(head.content_encoding, body) if head.content_encoding else body
             if decoded is not body and self.early.next_look(api, decoded) == 0:
-                return self.unsure(api, Reason.EARLY, len(body))
+                return self.unsure(api, Reason.EARLY, len(body), head)
             facts = read_request(api, decoded)
             if not facts.model:
                 facts = replace(facts, model=model_key(deployment_of(head.path)))
         except BodyNotUnderstood as error:
-            return self.unsure(api, Reason.NOT_UNDERSTOOD, len(body), error.fault)
-        return self.place(facts, head.tenant, fleet, len(body))
+            return self.unsure(api, Reason.NOT_UNDERSTOOD, len(body), head, error.fault)
+        return self.place(facts, head.tenant, fleet, len(body), head)
 
-    def place(self, facts: RequestFacts, tenant: str, fleet: Fleet | None = None, body_bytes: int = 0) -> Decision:
+    def place(
+        self,
+        facts: RequestFacts,
+        tenant: str,
+        fleet: Fleet | None = None,
+        body_bytes: int = 0,
+        head: RequestHead = NO_HEAD,
+    ) -> Decision:
         """Place a request by its facts; `tenant` is the value of the configured header or "".
 
         A request whose text alone is beyond the early limit is decided as its body would be: without an estimate.
         """
         if self.early.is_beyond(facts):
-            return self.unsure(facts.api, Reason.EARLY, body_bytes)
+            return self.unsure(facts.api, Reason.EARLY, body_bytes, head)
         estimate = self.estimator.estimate(facts, tenant)
         budget = token_budget(facts, estimate)
         pool, reason = self._pools.place(facts, budget, fleet)
@@ -84,13 +91,28 @@ class Placer:
             learnable=facts.usage_in_response,
             body_bytes=body_bytes,
             text_bytes=len(facts.text),
+            head=head,
         )
 
-    def unsure(self, api: Api, reason: Reason, body_bytes: int, fault: BodyFault | None = None) -> Decision:
+    def unsure(
+        self,
+        api: Api,
+        reason: Reason,
+        body_bytes: int,
+        head: RequestHead = NO_HEAD,
+        fault: BodyFault | None = None,
+    ) -> Decision:
         """Place a request that was not seen whole, or not understood: in the default pool."""
         self._count(self._pools.default, 0)
         return Decision(
-            self._pools.default, reason, self._mode, routed=False, api=api, fault=fault, body_bytes=body_bytes
+            self._pools.default,
+            reason,
+            self._mode,
+            routed=False,
+            api=api,
+            fault=fault,
+            body_bytes=body_bytes,
+            head=head,
         )
 
     def _count(self, pool: Pool, tokens: int) -> None:

@@ -44,8 +44,8 @@ class Router:
         self.listener.decided(decision)
         return decision
 
-    def unsure(self, api: Api, reason: Reason, body_bytes: int) -> Decision:
+    def unsure(self, api: Api, reason: Reason, body_bytes: int, head: RequestHead) -> Decision:
         """Place a request that was not seen whole: in the default pool."""
-        decision = self.placer.unsure(api, reason, body_bytes)
+        decision = self.placer.unsure(api, reason, body_bytes, head)
         self.listener.decided(decision)
         return decision

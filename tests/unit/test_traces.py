@@ -1,0 +1,126 @@
+import subprocess
+import sys
+
+import pytest
+from msgspec.structs import replace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
+from opentelemetry.trace import SpanKind
+
+from extproc.core.errors import BodyFault
+from extproc.core.estimator.protocol import CategoryKey, Estimate, Source
+from extproc.core.facts import Api, RequestHead
+from extproc.core.placing.budget import TokenBudget
+from extproc.core.placing.decision import Decision, Mode
+from extproc.core.placing.policy import Pool, Reason
+from extproc.telemetry.traces import TraceListener
+
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+HEAD = RequestHead("POST", request_id="r-1", traceparent=f"00-{TRACE}-{PARENT}-01", arrived_ns=10**18)
+DECISION = Decision(
+    Pool("short", 100),
+    Reason.FITS,
+    Mode.ENFORCE,
+    routed=True,
+    api=Api.CHAT,
+    model="m",
+    estimate=Estimate(
+        90.0, 120.0, 50, output_declared=True, source=Source.YOUNG, category=CategoryKey("m", "latin")
+    ),
+    budget=TokenBudget(90, 120, 50, 1, 90),
+    body_bytes=400,
+    head=HEAD,
+)
+
+
+@pytest.fixture
+def spans() -> InMemorySpanExporter:
+    """Return where spans arrive."""
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def listener(spans: InMemorySpanExporter) -> TraceListener:
+    """Return a listener that makes spans of what it hears."""
+    provider = TracerProvider(sampler=ParentBased(ALWAYS_OFF))
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    return TraceListener(provider)
+
+
+def test_a_decision_is_one_span_of_its_trace(listener: TraceListener, spans: InMemorySpanExporter) -> None:
+    """The span joins the gateway's, begins with the request's arrival, and says where it went and why."""
+    listener.decided(DECISION)
+    (span,) = spans.get_finished_spans()
+    assert span.parent is not None
+    assert span.context is not None
+    assert (int(TRACE, 16), int(PARENT, 16)) == (span.context.trace_id, span.parent.span_id)
+    assert (SpanKind.SERVER, HEAD.arrived_ns) == (span.kind, span.start_time)
+    assert {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.request.model": "m",
+        "gen_ai.request.max_tokens": 50,
+        "dualpool.api": "chat_completions",
+        "dualpool.pool": "short",
+        "dualpool.reason": "fits",
+        "dualpool.mode": "enforce",
+        "dualpool.routed": True,
+        "dualpool.body_bytes": 400,
+        "dualpool.request_id": "r-1",
+        "dualpool.estimate.source": "young",
+        "dualpool.estimate.prompt_tokens": 90.0,
+        "dualpool.estimate.prompt_bound_tokens": 120.0,
+        "dualpool.budget_tokens": 140,
+        "dualpool.budget_bound_tokens": 170,
+    } == dict(span.attributes or {})
+
+
+def test_what_was_not_understood_is_a_span_too(listener: TraceListener, spans: InMemorySpanExporter) -> None:
+    """A body without facts has its cause instead of an estimate."""
+    bare = Decision(
+        Pool("long", 9),
+        Reason.NOT_UNDERSTOOD,
+        Mode.ENFORCE,
+        routed=False,
+        api=Api.CHAT,
+        fault=BodyFault.EMPTY,
+        head=HEAD,
+    )
+    listener.decided(bare)
+    (span,) = spans.get_finished_spans()
+    assert span.attributes is not None
+    assert "empty" == span.attributes["dualpool.fault"]
+    assert not {"gen_ai.request.model", "dualpool.budget_tokens"} & set(span.attributes)
+
+
+@pytest.mark.parametrize(
+    "traceparent",
+    [
+        "",
+        "00",
+        f"00-{TRACE}-{PARENT}-00",
+        f"00-{TRACE}-{PARENT}-zz",
+        f"00-{'0' * 32}-{PARENT}-01",
+        "x" * 55,
+        "é" * 60,
+    ],
+)
+def test_the_parent_says_what_is_sampled(
+    listener: TraceListener, spans: InMemorySpanExporter, traceparent: str
+) -> None:
+    """Without a parent that is sampled, or with one that is none, there is no span."""
+    listener.decided(replace(DECISION, head=replace(HEAD, traceparent=traceparent)))
+    assert () == spans.get_finished_spans()
+
+
+def test_without_traces_nothing_of_them_is_imported() -> None:
+    """A router that is not told to trace does not load OpenTelemetry."""
+    program = (
+        "import sys; from extproc.config.loading import parse; from extproc.server.app import App;"
+        "App(parse(\"listen: {address: '127.0.0.1:0'}\\nadmin: {address: '127.0.0.1:0'}\"));"
+        "print([name for name in sys.modules if name.startswith('opentelemetry')], flush=True);"
+        "import os; os._exit(0)"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert "[]" == ran.stdout.strip()
