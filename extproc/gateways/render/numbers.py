@@ -132,7 +132,9 @@ class Numbers:
     @property
     def read_headers(self) -> tuple[str, ...]:
         """What the router reads of requests and responses."""
-        names = (":method", ":path", ":status", "content-type", "content-encoding", "x-envoy-attempt-count")
+        framing = (":method", ":path", ":status", "content-type", "content-encoding")
+        traces = ("traceparent",) if self.configuration.traces else ()
+        names = (*framing, "x-envoy-attempt-count", "x-request-id", *traces)
         tenant = self.configuration.tenant_header
         return (*names, tenant) if tenant else names
 
