@@ -1,0 +1,43 @@
+"""What the documents claim of tests, metrics and links."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text("utf-8")
+
+
+def test_every_test_that_security_names_exists() -> None:
+    """Each threat names tests, and each of them is there."""
+    text = (ROOT / "docs" / "security.md").read_text("utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", text)
+    missing = [
+        f"{path}::{name}"
+        for path, name in named
+        if not (ROOT / path).exists() or f"def {name}(" not in (ROOT / path).read_text("utf-8")
+    ]
+    assert [] == missing
+    threats = [line for line in text.splitlines() if line.startswith("| **")]
+    assert len(threats) >= 10
+    assert [] == [line for line in threats if "::test_" not in line]
+
+
+def test_each_of_the_ten_questions_is_one_query() -> None:
+    """Whoever is on call finds ten questions, each with one query to copy."""
+    questions = re.split(r"^### ", OPERATIONS.partition("## Traces")[0], flags=re.MULTILINE)[1:]
+    assert [f"{number}." for number in range(1, 11)] == [question.split()[0] for question in questions]
+    assert [1] * 10 == [question.count("```promql") for question in questions]
+
+
+@pytest.mark.parametrize("name", ["operations.md", "runbooks.md"])
+def test_metrics_in_a_document_exist(name: str) -> None:
+    """Every metric and recording rule that is named for a query is one that there is."""
+    known = set(
+        re.findall(r"^\| `(dualpool_\w+)`", (ROOT / "docs" / "metrics.md").read_text("utf-8"), re.MULTILINE)
+    )
+    rules = set(re.findall(r"record: (\S+)", (ROOT / "deploy" / "monitoring" / "rules.yaml").read_text("utf-8")))
+    named = set(re.findall(r"\bdualpool[_:][\w:]+", (ROOT / "docs" / name).read_text("utf-8")))
+    bare = {re.sub(r"_(bucket|count|sum)$", "", each) for each in named}
+    assert set() == bare - known - rules
