@@ -18,11 +18,11 @@ NO_PYTHON = make: $(or $(PYTHON),none of $(CANDIDATES) on the PATH) cannot set u
 # thousands of generated modules few are ever imported.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup tools demo test mutants lint format docs bench lock release-check clean
+.PHONY: help setup tools demo test mutants lint format docs bench lock release-check sbom clean
 help:
 	@echo "make demo [ARGS='--once --json']   real traffic through a real Envoy into two emulated pools"
 	@echo "make test [ARGS='-k name']         all tests"
-	@echo "make setup | tools | mutants | lint | format | docs | bench | lock | release-check | clean"
+	@echo "make setup | tools | mutants | lint | format | docs | bench | lock | release-check | sbom | clean"
 
 setup: $(READY)
 	@echo "$(VENV) is ready: $$($(BIN)/python --version)"
@@ -110,6 +110,14 @@ release-check: $(READY)
 		$(BIN)/uv pip sync --quiet --only-binary :all: --python $$allowed $$allowed.txt && \
 		$(BIN)/uv pip install --quiet --python $$allowed --no-deps dist/*.whl && \
 		$$allowed/bin/python -I tests/release/smoke.py || exit 1; done
+	@$(MAKE) --no-print-directory sbom
+
+# What the wheel runs with, as a CycloneDX bill of materials, read from the environment that release-check made.
+SBOM := build/dualpool.cdx.json
+sbom: $(CHECKS)
+	@test -x $(EMPTY)/bin/python || { echo "make release-check first: the bill is of what it installs" >&2; exit 1; }
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o $(SBOM) $(EMPTY)/bin/python
+	$(BIN)/python tests/release/bill.py $(SBOM)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info extproc/state/pb .mypy_cache .ruff_cache .pytest_cache .coverage

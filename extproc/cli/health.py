@@ -1,0 +1,43 @@
+"""`dualpool health`: whether the router of this configuration is alive: for containers without curl."""
+
+import argparse
+import sys
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Final
+
+__all__ = ["add"]
+
+WITHIN_S: Final = 3.0
+OK: Final = 200
+# What is listened on for every address is asked for here.
+EVERYWHERE: Final = ("", "[::]", "0.0.0.0")  # noqa: S104  (nothing is bound to it)
+
+
+def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command's parser."""
+    parser = subparsers.add_parser("health", help="ask the router on this machine whether it is alive")
+    parser.add_argument("--config", type=Path, help="the file that it was started with")
+    parser.add_argument("--ready", action="store_true", help="ask whether gateways should ask it, too")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from extproc.config.loading import load, parse  # noqa: PLC0415  (other commands start faster without these)
+
+    configuration = load(options.config) if options.config else parse("")
+    host, _, port = configuration.admin.address.rpartition(":")
+    connection = HTTPConnection(
+        "localhost" if host in EVERYWHERE else host.strip("[]"), int(port), timeout=WITHIN_S
+    )
+    try:
+        connection.request("GET", "/readyz" if options.ready else "/healthz")
+        response = connection.getresponse()
+        said = response.read().decode("utf-8", "replace").strip()
+    except (OSError, HTTPException) as error:
+        print(f"dualpool health: {configuration.admin.address}: {error}", file=sys.stderr)
+        return 1
+    finally:
+        connection.close()
+    print(said)
+    return 0 if response.status == OK else 1

@@ -1,0 +1,40 @@
+import asyncio
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from extproc.cli.main import main
+
+Router = Callable[..., Any]
+
+
+def test_health_of_a_router_that_serves(
+    router: Router, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 0 while it serves; readiness is another question, and ends with 1 while it drains."""
+    file = tmp_path / "dualpool.yaml"
+
+    async def scenario() -> list[int]:
+        async with router() as app:
+            file.write_text(f"admin: {{address: '{app.admin_address}'}}")
+            command = ["health", "--config", str(file)]
+            codes = [await asyncio.to_thread(main, command), await asyncio.to_thread(main, [*command, "--ready"])]
+            app.ask(lambda: app._health.set_ready(ready=False))
+            codes += [await asyncio.to_thread(main, command), await asyncio.to_thread(main, [*command, "--ready"])]
+            return codes
+
+    assert [0, 0, 0, 1] == asyncio.run(scenario())
+    assert "" == capsys.readouterr().err
+
+
+def test_health_of_a_router_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit 1, and a sentence with the address, when nothing answers."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # and does not listen
+        file = tmp_path / "dualpool.yaml"
+        file.write_text(f"admin: {{address: '127.0.0.1:{held.getsockname()[1]}'}}")
+        assert 1 == main(["health", "--config", str(file)])
+    assert "dualpool health: 127.0.0.1:" in capsys.readouterr().err
