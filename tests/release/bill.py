@@ -1,4 +1,4 @@
-"""Whether the bill of materials has every package that the wheel is locked to; with one missing it exits with 1."""
+"""Whether the bill of materials has every package that the wheel is locked to; exit 1: it has not."""
 
 import json
 import re
