@@ -18,11 +18,11 @@ NO_PYTHON = make: $(or $(PYTHON),none of $(CANDIDATES) on the PATH) cannot set u
 # thousands of generated modules few are ever imported.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup tools demo test mutants lint format docs bench lock release-check sbom clean
+.PHONY: help setup tools demo test mutants lint format docs bench lock release-check sbom site clean
 help:
 	@echo "make demo [ARGS='--once --json']   real traffic through a real Envoy into two emulated pools"
 	@echo "make test [ARGS='-k name']         all tests"
-	@echo "make setup | tools | mutants | lint | format | docs | bench | lock | release-check | sbom | clean"
+	@echo "make setup | tools | mutants | lint | format | docs | bench | lock | release-check | sbom | site | clean"
 
 setup: $(READY)
 	@echo "$(VENV) is ready: $$($(BIN)/python --version)"
@@ -65,6 +65,10 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+site: $(READY) $(CHECKS)
+	$(BIN)/python docs/site.py
+	@echo "build/site/README.html"
 
 docs: $(READY)
 	$(BIN)/python docs/generate.py

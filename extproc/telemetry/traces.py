@@ -86,7 +86,8 @@ def _is_sampled(traceparent: str) -> bool:
 
 
 def _attributes(decision: Decision) -> Iterator[tuple[str, Attribute]]:
-    yield "gen_ai.operation.name", OPERATIONS[decision.api]
+    if decision.api in OPERATIONS:
+        yield "gen_ai.operation.name", OPERATIONS[decision.api]
     if decision.model:
         yield "gen_ai.request.model", decision.model
     yield "dualpool.api", decision.api.value

@@ -1,0 +1,65 @@
+"""`make site`: the documents as a site, by MkDocs, in build/site; what it warns of fails it.
+
+MkDocs wants all pages in one folder, and ours stand beside what they are about: so they are copied, in the places
+that they have to each other, together with the files that they link to. A link to a folder is for people who look
+at the repository, and becomes its text.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+__all__ = ["build"]
+
+ROOT: Final = Path(__file__).parents[1]
+LINK: Final = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
+PAGES: Final = ("*.md", "docs/**/*.md", "deploy/*.md", "deploy/helm/dualpool/*.md", "bench/*.md")
+
+
+def build(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Build the site in `folder`/site, of pages in `folder`/pages. Raises FileNotFoundError for a dead link."""
+    staged = folder / "pages"
+    shutil.rmtree(staged, ignore_errors=True)
+    for pattern in PAGES:
+        for page in ROOT.glob(pattern):
+            _stage(page, staged)
+    configuration = (ROOT / "mkdocs.yml").read_text("utf-8")
+    (folder / "mkdocs.yml").write_text(configuration, "utf-8")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", str(folder / "mkdocs.yml")]
+    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  (our own arguments)
+
+
+def _stage(page: Path, staged: Path) -> None:
+    def follow(link: re.Match[str]) -> str:
+        _, text, target = link.groups()
+        path = target.partition("#")[0]
+        if not path or "://" in path or path.startswith("mailto:"):
+            return link[0]
+        found = (page.parent / path).resolve()
+        if not found.exists():
+            raise FileNotFoundError(f"{page.relative_to(ROOT)}: {target} is not there")
+        if found.is_dir():
+            return text
+        if found.suffix != ".md":
+            copy = staged / found.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(found, copy)
+        return link[0]
+
+    # What stands in a block of code is no link.
+    pieces = re.split(r"(^ *```.*?^ *```$)", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    text = "".join(piece if number % 2 else LINK.sub(follow, piece) for number, piece in enumerate(pieces))
+    copy = staged / page.relative_to(ROOT)
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    copy.write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    BUILD = ROOT / "build"
+    BUILD.mkdir(exist_ok=True)
+    ran = build(BUILD)
+    sys.stderr.write(ran.stdout + ran.stderr)
+    sys.exit(ran.returncode)
