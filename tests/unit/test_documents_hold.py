@@ -31,13 +31,22 @@ def test_each_of_the_ten_questions_is_one_query() -> None:
     assert [1] * 10 == [question.count("```promql") for question in questions]
 
 
-@pytest.mark.parametrize("name", ["operations.md", "runbooks.md"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "docs/operations.md",
+        "docs/runbooks.md",
+        "docs/faq.md",
+        "deploy/monitoring/dashboard.yaml",
+        "deploy/monitoring/rules.yaml",
+    ],
+)
 def test_metrics_in_a_document_exist(name: str) -> None:
     """Every metric and recording rule that is named for a query is one that there is."""
     known = set(
         re.findall(r"^\| `(dualpool_\w+)`", (ROOT / "docs" / "metrics.md").read_text("utf-8"), re.MULTILINE)
     )
     rules = set(re.findall(r"record: (\S+)", (ROOT / "deploy" / "monitoring" / "rules.yaml").read_text("utf-8")))
-    named = set(re.findall(r"\bdualpool[_:][\w:]+", (ROOT / "docs" / name).read_text("utf-8")))
+    named = set(re.findall(r"\bdualpool[_:][\w:]+", (ROOT / name).read_text("utf-8")))
     bare = {re.sub(r"_(bucket|count|sum)$", "", each) for each in named}
     assert set() == bare - known - rules
