@@ -114,6 +114,7 @@ release-check: $(READY)
 		$(BIN)/uv pip sync --quiet --only-binary :all: --python $$allowed $$allowed.txt && \
 		$(BIN)/uv pip install --quiet --python $$allowed --no-deps dist/*.whl && \
 		$$allowed/bin/python -I tests/release/smoke.py || exit 1; done
+	$(BIN)/python tests/release/container.py build/container
 	@$(MAKE) --no-print-directory sbom
 
 # What the wheel runs with, as a CycloneDX bill of materials, read from the environment that release-check made.
