@@ -15,7 +15,19 @@ __all__ = ["main"]
 # a core that serves requests.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-COMMANDS = ("check", "demo", "emulate", "estimate", "evaluate", "health", "plan", "render", "serve", "state", "top")
+COMMANDS = (
+    "check",
+    "demo",
+    "emulate",
+    "estimate",
+    "evaluate",
+    "health",
+    "plan",
+    "render",
+    "serve",
+    "state",
+    "top",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from extproc.core.estimator.protocol import Estimator
 from extproc.core.estimator.tables import Terms
 from extproc.state.file import StateFile
 from extproc.state.keeper import Ask, KeeperListener, Saver
-from extproc.state.settings import StateSettings
+from extproc.state.settings import StateSettings, StoreSettings
 
 if TYPE_CHECKING:
     from extproc.state.sharer import Sharer
@@ -29,13 +29,9 @@ class Keeping:
     ) -> None:
         self._estimator = estimator
         self._saver: Saver | None = None
-        self._sharer: "Sharer | None" = None
+        self._sharer = None if settings.store is None else _sharer(settings.store, terms, estimator, ask, listener)
         if settings.path:
             self._saver = Saver(StateFile(Path(settings.path)), settings.every_s, estimator, ask, listener)
-        if settings.store is not None:
-            from extproc.state.sharer import Sharer  # noqa: PLC0415  (a client that others do not need)
-
-            self._sharer = Sharer(settings.store, terms, estimator, ask, listener)
 
     @property
     def jobs(self) -> Sequence[Callable[[], Awaitable[None]]]:
@@ -56,3 +52,11 @@ class Keeping:
             self._saver.save(self._estimator.state())
         if self._sharer is not None:
             asyncio.run(self._sharer.leave(self._estimator.state()))
+
+
+def _sharer(
+    store: StoreSettings, terms: Terms, estimator: Estimator, ask: Ask, listener: KeeperListener
+) -> "Sharer":
+    from extproc.state.sharer import Sharer  # noqa: PLC0415  (a client that others do not need)
+
+    return Sharer(store, terms, estimator, ask, listener)

@@ -68,7 +68,9 @@ class Verdict(StrEnum):
 class Metrics(Listener, Collector):
     """A Listener that counts, and what a registry collects; a metric more is a line more in `__init__`."""
 
-    def __init__(self, registry: CollectorRegistry, max_models: int, max_categories: int) -> None:
+    def __init__(  # noqa: PLR0915  (a line for each metric)
+        self, registry: CollectorRegistry, max_models: int, max_categories: int
+    ) -> None:
         self._models = BoundedLabels(max_models)
         self._categories = BoundedLabels(max_categories)
 

@@ -1,8 +1,8 @@
 """Runs the build stage of deploy/Dockerfile step by step without an engine, and then what the image would run.
 
 The steps are the file's own, in a folder of their own: `/opt`, `/src` and `/wheel` become folders in it, `python`
-is the one that runs this. What is installed is made read-only, and run by the image's user where this one may become
-it and that one may run Python. Exit 1: a step failed.
+is the one that runs this. What is installed is made read-only, and run by the image's user where this one may
+become it and that one may run Python. Exit 1: a step failed.
 """
 
 import os
