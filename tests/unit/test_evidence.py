@@ -1,5 +1,6 @@
 """Which responses can be of the request, and what they tell."""
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
 
@@ -123,3 +124,11 @@ def test_silent_cuts_are_recognised(
 ) -> None:
     """A response that ended by length just where the pool's context ends was truncated by the pool."""
     assert truncated == evidence(**others).truncated_by_pool(usage, pool_tokens)
+
+
+def test_evidence_of_the_same_request_is_the_same() -> None:
+    """Two looks at one request are equal, whatever arrays they hold, and those at another one are not."""
+    first, second = (Evidence.of(FACTS, 1_000, x=np.zeros(3)) for _ in range(2))
+    assert (first, hash(first)) == (second, hash(second))
+    assert first != Evidence.of(FACTS, 1_001, x=np.zeros(3))
+    assert first != "evidence"

@@ -103,9 +103,7 @@ def look(text: bytes) -> Counts:
 
 
 def sample(text: bytes) -> bytes:
-    """Return `text`, or evenly spread blocks of it (SAMPLE_BYTES in all) when it is longer than that."""
-    if len(text) <= SAMPLE_BYTES:
-        return text
+    """Return evenly spread blocks, SAMPLE_BYTES in all, of a text that is longer than that."""
     blocks = SAMPLE_BYTES // SAMPLE_BLOCK_BYTES
     step = (len(text) - SAMPLE_BLOCK_BYTES) / (blocks - 1)
     starts = (int(i * step) for i in range(blocks))
