@@ -26,7 +26,7 @@ class _Audience:
         return (0, 0) if spillover is None else spillover.placed(pool)
 
     def found(self, fleet: Fleet) -> None:
-        self._router.fleet = fleet
+        self._router.know(fleet)
 
 
 def watch_job(configuration: Configuration, router: Router, metrics: Metrics) -> Job:

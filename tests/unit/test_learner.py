@@ -11,6 +11,7 @@ from extproc.core.estimator import make_estimator
 from extproc.core.facts import Api, RequestHead, ResponseHead
 from extproc.core.listener import Observation
 from extproc.core.placing.decision import Decision, Mode
+from extproc.core.placing.fleet import Fleet, Serving
 from extproc.core.placing.policy import Pool, Pools
 from extproc.core.router.learner import Learner
 from extproc.core.router.learning_budget import LearningBudget, LearningSettings
@@ -282,3 +283,27 @@ def test_a_second_attempt_is_that_of_the_model_s_default_pool(
     assert isinstance(router.listener, Recorder)
     (observation,) = router.listener.calls_of("observed")
     assert expected == observation.served_by.name
+
+
+@pytest.mark.parametrize(
+    ("completion_tokens", "truncated"), [(987, False), (1_485, False), (1_486, True), (1_487, True)]
+)
+def test_cuts_are_counted_by_what_the_servers_are_known_to_hold(
+    completion_tokens: int, *, truncated: bool
+) -> None:
+    """A length that servers tell for the model is where they cut, not the one that is configured or left out."""
+    router = make_router(pools=TWO_POOLS)
+    router.know(Fleet(Serving(TWO_POOLS, {"short": {"m": 1_500}})))
+    body = {"model": "m", "messages": [{"role": "user", "content": "Tell me all about it."}]}
+    decision = router.decide(Api.CHAT, HEAD, json.dumps(body).encode())
+    assert "short" == decision.pool.name
+    router.learner.learn(decision, OK, Usage(13, completion_tokens, cut_by_length=True))
+    assert isinstance(router.listener, Recorder)
+    (observation,) = router.listener.calls_of("observed")
+    assert truncated == observation.learning.truncated_by_pool
+
+
+def test_a_pool_that_does_not_serve_the_model_holds_what_is_configured() -> None:
+    """A response can come from there all the same, by a gateway's second attempt."""
+    short, long = Pool("short", 1_000, 1_024), Pool("long", 100_000)
+    assert 1_024 == Serving((short, long), {"short": {"other": 500}}).ladder("m").context_tokens(short)

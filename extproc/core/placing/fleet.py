@@ -41,6 +41,13 @@ class Ladder:
     default: Rung
     reason: Reason = Reason.TOO_LONG
 
+    def context_tokens(self, pool: Pool) -> int:
+        """Return what a pool holds of one sequence of the model; what is configured where it does not serve it."""
+        for rung in (*self.smaller, self.default):
+            if rung.pool is pool:
+                return rung.context_tokens
+        return pool.context_tokens
+
     def others(self, home: Pool) -> Iterator[Rung]:
         """Yield the rungs beside a pool's own: the larger ones upwards, then the smaller ones downwards."""
         rungs = (*self.smaller, self.default)

@@ -18,7 +18,10 @@ __all__ = ["Learner"]
 
 
 class Learner:
-    """Learns from the responses that its budget affords; `max_response_bytes` bounds what is read of one."""
+    """Learns from the responses that its budget affords; `max_response_bytes` bounds what is read of one.
+
+    `serving` is what pools are known to hold of each model; another one may be set at any time.
+    """
 
     def __init__(
         self,
@@ -31,7 +34,7 @@ class Learner:
         usage_in_streams: UsageInStreams = UsageInStreams.ASKED,
     ) -> None:
         self._default = pools.default
-        self._serving = pools.fleet.serving
+        self.serving = pools.fleet.serving
         self._estimator = estimator
         self._budget = budget
         self._unasked = UnaskedUsage(usage_in_streams)
@@ -74,7 +77,8 @@ class Learner:
             self._estimator.observe_overflow(estimate, said)
             self._listener.overflowed(decision, said, served_by)
         else:
-            learning = self._estimator.observe(estimate, said, served_by.context_tokens)
+            context_tokens = self.serving.ladder(decision.model).context_tokens(served_by)
+            learning = self._estimator.observe(estimate, said, context_tokens)
             self._listener.observed(Observation(decision, served_by, said, learning))
 
     def not_learned(self, decision: Decision, why: ResponseFault) -> None:
@@ -105,7 +109,7 @@ class Learner:
             return self._default
         if head.attempts <= 1:
             return decision.pool
-        default = self._serving.ladder(decision.model).default.pool
+        default = self.serving.ladder(decision.model).default.pool
         return self._default if default is decision.pool else default
 
 

@@ -15,8 +15,7 @@ __all__ = ["Router"]
 class Router:
     """Placer and learner of one router, and the listener to both; owned by one event loop.
 
-    `closes_streams` says that a stream may be closed before the gateway ends it, when that is harmless. `fleet` is
-    what is known of the pools beyond their configuration; whoever finds out more, on any thread, sets another one.
+    `closes_streams` says that a stream may be closed before the gateway ends it, when that is harmless.
     """
 
     def __init__(
@@ -26,8 +25,13 @@ class Router:
         self.learner = learner
         self.listener = listener
         self.closes_streams = closes_streams
-        self.fleet: Fleet | None = None
+        self._fleet: Fleet | None = None
         self._off = mode is Mode.OFF
+
+    def know(self, fleet: Fleet) -> None:
+        """Take what is known of the pools beyond their configuration; may be called on any thread."""
+        self._fleet = fleet
+        self.learner.serving = fleet.serving
 
     def api_of(self, head: RequestHead) -> Api | None:
         """Return the API that a request belongs to; None for what passes: not ours (counted), or in mode off."""
@@ -40,7 +44,7 @@ class Router:
 
     def decide(self, api: Api, head: RequestHead, body: bytes) -> Decision:
         """Place a request whose body is there as a whole."""
-        decision = self.placer.decide(api, head, body, self.fleet)
+        decision = self.placer.decide(api, head, body, self._fleet)
         self.listener.decided(decision)
         return decision
 
