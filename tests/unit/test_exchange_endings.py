@@ -9,6 +9,7 @@ from extproc.core.exchange.events import (
     BodyMode,
     Broken,
     Close,
+    ContinueBody,
     ContinueHeaders,
     Deadline,
     Drain,
@@ -17,13 +18,14 @@ from extproc.core.exchange.events import (
     Phase,
     RequestBody,
     RequestHeaders,
+    RequestTrailers,
     ResponseBody,
     ResponseHeaders,
     ResponseTrailers,
     Shed,
 )
 from extproc.core.exchange.replies import DuplexBodies
-from extproc.core.facts import ResponseHead
+from extproc.core.facts import RequestHead, ResponseHead
 from extproc.core.placing.policy import Reason
 from tests.unit.exchanges import (
     BUFFERED,
@@ -222,3 +224,21 @@ def test_a_request_that_is_shed_goes_to_the_default_pool(connect: Connect, modes
     gateway.send(Shed())
     assert [Reason.SHED] == [decision.reason for decision in gateway.recorder.calls_of("decided")]
     assert (modes is not DUPLEX, False) == (gateway.closed, gateway.exchange.undecided)
+
+
+def test_a_close_stands_for_every_reply_but_the_one_with_the_decision(connect: Connect) -> None:
+    """Nothing goes to the gateway that it would do by itself."""
+    exchange = connect(STREAMED).exchange
+    assert [Close()] == list(exchange.handle(RequestHeaders(RequestHead("GET", "/v1/models")), 0.0))
+    exchange = connect(STREAMED).exchange
+    exchange.handle(HEADERS, 0.0)
+    exchange.handle(RequestBody(chat(stream=True), end_of_stream=False), 0.0)
+    replies = exchange.handle(RequestTrailers(), 0.0)
+    assert [ContinueHeaders, Close] == list(map(type, replies))
+    exchange = connect(BUFFERED).exchange
+    exchange.handle(HEADERS, 0.0)
+    replies = exchange.handle(RequestBody(chat(stream=True), end_of_stream=True), 0.0)
+    assert [ContinueBody, Close] == list(map(type, replies))
+    exchange = connect(BUFFERED).exchange
+    exchange.handle(HEADERS, 0.0)
+    assert [Close()] == list(exchange.handle(RequestTrailers(), 0.0))

@@ -1,3 +1,6 @@
+from typing import Any
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +14,7 @@ from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.facts import Api, RequestFacts
 from extproc.core.placing.budget import MAX_BUDGET_TOKENS, TokenBudget, token_budget
 from extproc.core.placing.policy import Pool, Pools, Reason
+from extproc.core.placing.pool import Endpoints
 
 THREE = Pools((Pool("s", 100), Pool("m", 1_000), Pool("l", 10_000)))
 
@@ -236,3 +240,57 @@ def test_truncation_caps_every_prompt_of_a_list(cap: int, all_prompts: int) -> N
     """Of three prompts each is cut, and together they are no more than three times the cap, or than they were."""
     facts = RequestFacts(Api.COMPLETIONS, "m", b"", sequences=3, longest_share=0.5, truncate_prompt_tokens=cap)
     assert all_prompts == token_budget(facts, estimate(300, 400, 7)).all_prompts_tokens
+
+
+def test_a_pool_of_one_token_is_a_pool() -> None:
+    """The smallest limit there is, and the next one."""
+    pools = Pools((Pool("a", 1), Pool("b", 2)))
+    assert ["a", "b", "b"] == [pools.place(FACTS, TokenBudget(n, n, 0, 1, n))[0].name for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "accepted"),
+    [
+        ({}, True),
+        ({"max_budget_tokens": 0}, False),
+        ({"max_model_len": 1}, True),
+        ({"max_model_len": 0}, False),
+        ({"models": ["m"]}, True),
+        ({"models": ["m" * 256]}, True),
+        ({"models": ["m" * 257]}, False),
+        ({"models": [""]}, False),
+    ],
+)
+def test_what_is_configured_of_a_pool_has_its_limits(fields: dict[str, object], *, accepted: bool) -> None:
+    """Limits are one token or more, and names of models as long as a key may be."""
+    given = {"name": "a", "max_budget_tokens": 1} | fields
+    if accepted:
+        assert "a" == msgspec.convert(given, Pool).name
+    else:
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert(given, Pool)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "accepted"),
+    [
+        ({}, {}, False),
+        ({"models": ("m",)}, {"models": ("n",)}, True),
+        ({"models": ("m",)}, {"models": ("m",)}, False),
+        ({"models": ("m",)}, {}, False),
+        ({}, {"models": ("m",)}, False),
+        ({"endpoints": Endpoints()}, {"endpoints": Endpoints()}, True),
+        ({"models": ("m",)}, {"endpoints": Endpoints()}, True),
+        ({"endpoints": Endpoints()}, {}, False),
+    ],
+)
+def test_pools_as_large_as_each_other_are_of_different_models(
+    one: dict[str, Any], other: dict[str, Any], *, accepted: bool
+) -> None:
+    """Of two equal pools each has models of its own, said here or listed by its servers."""
+    pools = (Pool("a", 100, **one), Pool("b", 100, **other), Pool("c", 1_000))
+    if accepted:
+        assert 3 == len(Pools(pools).ascending)
+    else:
+        with pytest.raises(ConfigurationError, match="must be positive and ascend"):
+            Pools(pools)

@@ -1,0 +1,66 @@
+"""What follows from how a gateway gives us headers and bodies."""
+
+from itertools import product
+
+import pytest
+
+from extproc.core.exchange.modes import BodyMode, Modes
+from extproc.core.listener import Misconfiguration
+
+NONE, STREAMED, BUFFERED, PARTIAL, DUPLEX, OTHER = BodyMode
+
+
+@pytest.mark.parametrize(
+    ("mode", "holds", "fault", "doubts"),
+    [
+        (NONE, True, Misconfiguration.NO_REQUEST_BODY, ()),
+        (STREAMED, True, Misconfiguration.STREAMED_WITHOUT_FLAG, ()),
+        (BUFFERED, False, None, ()),
+        (PARTIAL, False, None, (Misconfiguration.BUFFERED_PARTIAL,)),
+        (DUPLEX, True, None, ()),
+        (OTHER, True, Misconfiguration.NO_REQUEST_BODY, ()),
+    ],
+)
+def test_what_can_be_routed(
+    mode: BodyMode, fault: Misconfiguration | None, doubts: tuple[Misconfiguration, ...], *, holds: bool
+) -> None:
+    """Headers are held where their reply waits for the body; some modes route nothing, or not all."""
+    modes = Modes(mode, STREAMED)
+    assert (holds, fault, doubts, mode is DUPLEX) == (
+        modes.holds_headers,
+        modes.fault,
+        modes.doubts,
+        modes.full_duplex,
+    )
+    flagged = Modes(mode, STREAMED, body_without_waiting=True)
+    assert (None if mode is STREAMED else fault) == flagged.fault
+
+
+@pytest.mark.parametrize(
+    ("mode", "readable", "streams", "doubts"),
+    [
+        (NONE, False, False, ()),
+        (STREAMED, True, True, ()),
+        (BUFFERED, True, False, (Misconfiguration.RESPONSE_BUFFERED,)),
+        (PARTIAL, True, False, (Misconfiguration.RESPONSE_BUFFERED,)),
+        (DUPLEX, True, True, ()),
+    ],
+)
+def test_what_can_be_read(
+    mode: BodyMode, doubts: tuple[Misconfiguration, ...], *, readable: bool, streams: bool
+) -> None:
+    """A response that is held back until its end is no stream to be read, and one that does not come is none."""
+    modes = Modes(BUFFERED, mode)
+    assert (readable, streams, doubts) == (modes.response_readable, modes.stream_readable, modes.doubts)
+    assert (mode is DUPLEX) == modes.full_duplex
+
+
+def test_modes_are_told_by_what_the_gateway_said() -> None:
+    """What follows from it makes no two of them differ, and is not repeated where they are printed."""
+    said = (
+        "Modes(request_body=<BodyMode.STREAMED: 1>, response_body=<BodyMode.NONE: 0>, body_without_waiting=True)"
+    )
+    assert said == repr(Modes(STREAMED, NONE, body_without_waiting=True))
+    every = [Modes(*pair) for pair in product(BodyMode, BodyMode)]
+    assert len(every) == len(set(every))
+    assert Modes() == Modes(BUFFERED, BUFFERED, body_without_waiting=False)
