@@ -16,7 +16,7 @@ quantiles of a window (needs 10 / epsilon responses, and forgets nothing in time
 
 from math import exp
 
-__all__ = ["START", "AdaptiveBound"]
+__all__ = ["START", "STEP", "AdaptiveBound"]
 
 STEP = 0.5
 # Errors have heavier tails than the normal distribution's 2.3 and 3.1 scales at 1 % and .1 %.

@@ -16,9 +16,9 @@ that saw all, whose old responses are pushed out by the new ones of every replic
 no traffic, and needs no clock: age is counted in responses.
 
 q is moved by each response, up by misses and down by all others. All replicas take the mean (by weight) of where
-each began the interval, plus the moves of all: what one router's q would have done, an interval late. Rejected:
-the mean of where they end, which is a controller of a fraction of the step, and under-counted 1.7 % where 1 % was
-promised.
+each began the interval, plus the moves of all: what one router's q would have done, an interval late; but up by no
+more than one replica alone and two misses. Rejected: the mean of where they end, which is a controller of a
+fraction of the step, and under-counted 1.7 % where 1 % was promised.
 
 A model that a replica started anew (another tokenizer behind its name) is of a later generation; generations do
 not mix. A replica joins the generation that most replicas hold if it is later than its own: a single one, behind a
@@ -39,7 +39,7 @@ from typing import Any, Generic
 import numpy as np
 import numpy.typing as npt
 
-from extproc.core.estimator.bound import START
+from extproc.core.estimator.bound import START, STEP
 from extproc.core.estimator.change import Change, ModelChange, RowChange
 from extproc.core.estimator.merging import only
 from extproc.core.estimator.packing import Numbers
@@ -52,6 +52,9 @@ __all__ = ["Exchanged", "Share"]
 _Kept = Callable[[npt.NDArray[np.int64], npt.NDArray[np.int64], int], Numbers]
 # What changes by less than this of itself is left as it is: it would cost a solution for nothing.
 NOTHING = 1e-9
+# Beyond the farthest move of one, moves up of several answer the same surprise, of which they did not hear from
+# each other: added up they would be far too far. By chance alone they rarely come to so much more.
+APART = 2 * STEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,13 +340,15 @@ def _by_key(
 
 def _agreed(parts: Sequence[Models], keys: Sequence[str], otherwise: Numbers) -> Numbers:
     """Return the q that replicas agree on; `otherwise` where none of them has any weight."""
-    weight, began, moved = np.zeros(len(keys)), np.zeros(len(keys)), np.zeros(len(keys))
+    weight, began, moved, farthest = (np.zeros(len(keys)) for _ in range(4))
     for part in parts:
         share = part.sums.aligned(keys).weights
         moves = _by_key(part.sums, part.q_moved, keys)
         weight += share
         began += share * (_by_key(part.sums, part.q, keys) - moves)
         moved += moves
+        farthest = np.maximum(farthest, moves)
+    moved = np.minimum(moved, farthest + APART)
     return np.where(weight > TINY, np.maximum(began / np.maximum(weight, TINY) + moved, 0.0), otherwise)
 
 
