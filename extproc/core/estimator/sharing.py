@@ -44,7 +44,7 @@ from extproc.core.estimator.change import Change, ModelChange, RowChange
 from extproc.core.estimator.merging import only
 from extproc.core.estimator.packing import Numbers
 from extproc.core.estimator.protocol import CategoryKey, LearnedState
-from extproc.core.estimator.tables import K, Models, Table, Tables, Terms, added, state_of, tables_of
+from extproc.core.estimator.tables import K, Models, Table, Tables, Terms, added, kept_within, state_of, tables_of
 
 __all__ = ["Exchanged", "Share"]
 
@@ -79,7 +79,7 @@ class _Others(Generic[K]):
 
     @classmethod
     def all_of(cls, table: Table[K]) -> "_Others[K]":
-        return cls(table, table, np.ones(len(table.index)))
+        return cls(table, table, np.ones((len(table.index), 1)))
 
     def forget(self, keys: Collection[K]) -> None:
         if not keys:
@@ -89,8 +89,8 @@ class _Others(Generic[K]):
         self.part, self.whole = self.part.aligned(kept), self.whole.aligned(kept)
 
     def scaled(self, table: Table[K]) -> Table[K]:
-        keep = [self.keep[self.part.index[key]] if key in self.part.index else 1.0 for key in table.index]
-        return _scaled(table, np.array(keep, np.float64))
+        rows = [self.part.index[key] for key in table.index]
+        return _scaled(table, self.keep[rows]) if rows else table
 
 
 class Share:
@@ -177,7 +177,7 @@ class Share:
             self._q.pop(name, None)
         own = _own(now.sums, self._models, lambda _, since, n: self._terms.kept_of_models(since, n))
         _clear(own, [name for name in own.index if name in joined])
-        own, part, target, keep = _shares(own, [each.sums for each in others], self._terms.model_memory)
+        own, part, target, keep = _shares(own, [each.sums for each in others], self._terms.kept_of_own_models)
         keys = list(target.index)
         view, q_now = now.sums.aligned(keys, target.values.shape[1]), _by_key(now.sums, now.q, keys, START)
         moved = q_now - np.array([self._q.get(name, q) for name, q in zip(keys, q_now.tolist(), strict=True)])
@@ -211,10 +211,12 @@ class Share:
     ) -> tuple[Table[CategoryKey], tuple[RowChange, ...]]:
         own = _own(now, self._categories, lambda before, since, _: self._kept(before, since))
         _clear(own, [key for key in own.index if key.model in joined])
-        own, part, target, keep = _shares(own, others, self._terms.category_memory)
+        own, part, target, keep = _shares(
+            own, others, lambda table: kept_within(self._terms.category_memory, table.weights)
+        )
         # The means in the estimator count what its number of responses comes to, not what the parts weigh
         # together.
-        counts = self._terms.category_weights(target.counts) / np.maximum(target.weights, 1e-300)
+        counts = (self._terms.category_weights(target.counts) / np.maximum(target.weights, TINY))[:, None]
         self._categories = _Others(_scaled(part, counts), _scaled(target, counts), keep)
         view = now.aligned(list(target.index), target.values.shape[1])
         means, before = _means(target), _means(view)
@@ -226,7 +228,9 @@ class Share:
         fades = self._terms.kept_of_outputs
         own = _own(now, self._outputs, lambda _, since, __: fades(since)[:, None])
         np.maximum(own.values, 0.0, out=own.values)
-        own, part, target, keep = _shares(own, others, self._terms.output_memory)
+        own, part, target, keep = _shares(
+            own, others, lambda table: kept_within(self._terms.output_memory, table.weights)
+        )
         self._outputs = _Others(part, target, keep)
         view = (
             now.aligned(list(target.index))
@@ -275,7 +279,7 @@ def _own(view: Table[K], others: _Others[K], kept: _Kept) -> Table[K]:
 
 
 def _shares(
-    own: Table[K], others: Sequence[Table[K]], memory: float
+    own: Table[K], others: Sequence[Table[K]], keep_of: Callable[[Table[K]], Numbers]
 ) -> tuple[Table[K], Table[K], Table[K], Numbers]:
     """Return own (scaled down where all weigh more than is remembered), others' sum, both together, the scale."""
     parts: list[Table[K]] = [own]
@@ -285,9 +289,10 @@ def _shares(
     parts[0] = Table.zeros(keys, columns)
     part: Table[K] = added(parts, keys)
     own = own.aligned(keys, columns)
-    keep = np.minimum(1.0, memory / np.maximum(own.weights + part.weights, TINY))
-    own = _scaled(own, keep)
     both = Table(part.index, own.counts + part.counts, own.weights + part.weights, own.values + part.values)
+    keep = keep_of(both)
+    own = _scaled(own, keep)
+    both = Table(part.index, both.counts, own.weights + part.weights, own.values + part.values)
     return own, part, both, keep
 
 
@@ -313,7 +318,8 @@ def _clear(table: Table[K], keys: Sequence[K]) -> None:
 
 
 def _scaled(table: Table[K], keep: Numbers) -> Table[K]:
-    return Table(table.index, table.counts, keep * table.weights, keep[:, None] * table.values)
+    """Return a table times `keep`, shape (n, 1) or (n, columns), whose first column is for the weights, too."""
+    return Table(table.index, table.counts, keep[:, 0] * table.weights, keep * table.values)
 
 
 def _means(table: Table[CategoryKey]) -> Numbers:

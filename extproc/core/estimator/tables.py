@@ -29,7 +29,7 @@ from extproc.core.estimator.residual import faded, natural_weight
 from extproc.core.estimator.scale import FORGETTING, SCALE_FACTORS
 from extproc.core.estimator.settings import EstimatorSettings
 
-__all__ = ["K", "Models", "Table", "Tables", "Terms", "added", "settled", "state_of", "tables_of"]
+__all__ = ["K", "Models", "Table", "Tables", "Terms", "added", "kept_within", "settled", "state_of", "tables_of"]
 
 K = TypeVar("K", str, CategoryKey)
 
@@ -125,6 +125,17 @@ class Terms:
         """The most that the sums of a model weigh: what one router remembers."""
         return 1 / (1 - self.forgetting)
 
+    def kept_of_own_models(self, everything: Table[str]) -> Numbers:
+        """Return what of a replica's own sums of models is kept, by column, where all know so much together.
+
+        Prices and scale forget at different rates. The scale's weight is the first of its sums: of its constant.
+        """
+        columns = everything.values.shape[1]
+        of_scale = SCALE_FACTORS * (SCALE_FACTORS + 1)
+        prices = kept_within(self.model_memory, everything.weights)
+        scale = kept_within(1 / (1 - FORGETTING), everything.values[:, columns - of_scale])
+        return np.concatenate([prices.repeat(columns - of_scale, axis=1), scale.repeat(of_scale, axis=1)], axis=1)
+
     @property
     def category_memory(self) -> float:
         """The most that the means of a category weigh."""
@@ -172,6 +183,11 @@ def tables_of(state: LearnedState, terms: Terms, key_of: KeyOf = _category) -> T
         _categories_of(state, terms, key_of),
         _outputs_of(state, key_of),
     )
+
+
+def kept_within(memory: float, weights: Numbers) -> Numbers:
+    """Return the factor, shape (n, 1), that keeps sums of such weights within what is remembered."""
+    return np.minimum(1.0, memory / np.maximum(weights, 1e-300))[:, None]
 
 
 def settled(tables: Tables) -> Tables:
