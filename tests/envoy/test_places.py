@@ -1,4 +1,4 @@
-"""No place at the router (`max_requests`): requests pass at once, undecided. In full duplex they fail."""
+"""No place at the router (`max_requests`): requests pass at once, undecided. In full duplex they may fail."""
 
 from functools import partial
 
@@ -37,17 +37,16 @@ def test_a_request_that_finds_no_place_passes_undecided(
     assert 0 == caller.stack.router.metric("dualpool_streams_total")
 
 
-def test_without_a_place_full_duplex_fails_the_request(build: Build) -> None:
-    """Envoy takes it for the failure of a stream that has a piece of the body: so the limit there is high."""
+def test_without_a_place_full_duplex_may_fail_the_request(build: Build) -> None:
+    """Once a piece of the body is with the filter, Envoy takes it for a stream that failed: a 500, by chance."""
     caller = build("full-duplex", change=partial(with_places, 0))
-    statuses = {
-        caller.http.post(
-            "/v1/chat/completions", content=chat_body(MODEL, SHORT_TEXT, max_tokens=1), headers=JSON
-        ).status_code
-        for _ in range(20)
-    }
-    assert 500 in statuses
-    assert statuses <= {200, 500}
+    body = chat_body(MODEL, SHORT_TEXT, max_tokens=1)
+    statuses = [
+        caller.http.post("/v1/chat/completions", content=body, headers=JSON).status_code for _ in range(20)
+    ]
+    assert {200, 500} >= set(statuses)
+    passed = caller.stack.gateway.statistic("http.ingress.ext_proc.failure_mode_allowed")
+    assert statuses.count(200) == passed
 
 
 def test_kept_responses_leave_places_for_decisions(build: Build, mode: str, slow_pools: Pools) -> None:
