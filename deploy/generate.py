@@ -196,6 +196,8 @@ ALLOWED: Final[dict[str, dict[str, Any]]] = {
     "config": {"$ref": "#/$defs/Configuration"},
     "image.pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
     "image.digest": {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"},
+    "networkPolicy.gatewayNamespaces": {"type": "array", "items": {"type": "string"}},
+    "networkPolicy.monitoringNamespaces": {"type": "array", "items": {"type": "string"}, "minItems": 1},
     "image.pullSecrets": {"type": "array", "items": {"type": "string"}},
     "provider.name": {"enum": ["none", "envoy-gateway", "istio", "istio-inferencepool"]},
     "provider.pools.port": {"type": "integer", "minimum": 1, "maximum": 65535},

@@ -34,7 +34,6 @@ EVERYTHING = (
     "autoscaling.targetStreamsPerSecond=400",
     "monitoring.prometheus.enabled=true",
     "monitoring.dashboards.enabled=true",
-    "networkPolicy.enabled=true",
     "topologySpread.zone=DoNotSchedule",
 )
 
@@ -121,7 +120,7 @@ def test_a_provider_is_the_files_that_are_tested(name: str) -> None:
     """Under the names that the files in deploy/ have, the chart makes just those."""
     files = PROVIDERS[name][1]
     expected = [document for file in files for document in documents(ROOT / "deploy" / file)]
-    ours = {"Deployment", "Service", "ConfigMap", "PodDisruptionBudget"}
+    ours = {"Deployment", "Service", "ConfigMap", "PodDisruptionBudget", "NetworkPolicy"}
     made = [each for (kind, _), each in rendered(*provider(name)).items() if kind not in ours]
     by_name = json.dumps
     assert sorted(map(by_name, expected)) == sorted(map(by_name, made))
@@ -141,7 +140,7 @@ def test_a_provider_takes_other_names(name: str) -> None:
         "provider.pools.port=9999",
     )
     others = rendered(*sets, "provider.envoyGateway.patches=true", namespace="inference")
-    ours = {"Deployment", "Service", "ConfigMap", "PodDisruptionBudget"}
+    ours = {"Deployment", "Service", "ConfigMap", "PodDisruptionBudget", "NetworkPolicy"}
     text = json.dumps([each for (kind, _), each in others.items() if kind not in ours])
     gone = (
         "vllm-",
@@ -234,9 +233,21 @@ def test_tls_comes_from_a_secret() -> None:
     assert settings.health_address.endswith(f":{probe['port']}")
 
 
+def test_a_stores_password_comes_from_a_secret() -> None:
+    """The file that the configuration names is in what the Secret is mounted as."""
+    made = rendered("store.passwordSecret=redis", "config.state.store.url=redis://redis:6379/0")
+    state = parse(made["ConfigMap", "dualpool"]["data"]["dualpool.yaml"]).state
+    pod = made["Deployment", "dualpool"]["spec"]["template"]["spec"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    assert state.store is not None
+    assert f"{mounts['store']}/password" == state.store.password_file
+    assert {"secretName": "redis"} == pod["volumes"][0]["secret"]
+
+
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
+        (("store.passwordSecret=redis",), "no store"),
         (("config.modus=shadow",), "modus"),
         (("config.mode=maybe",), "mode"),
         (("config.exchange.deadline_ms=0",), "deadline_ms"),

@@ -29,6 +29,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- if .Values.tls.clientCa -}}{{- $_ := set $tls "client_ca_file" "/etc/dualpool-tls/ca.crt" -}}{{- end -}}
 {{- $_ := set $set "listen" (dict "tls" $tls "health_address" "[::]:9099") -}}
 {{- end -}}
+{{- if .Values.store.passwordSecret -}}
+{{- $_ := set $set "state" (dict "store" (dict "password_file" "/etc/dualpool-store/password")) -}}
+{{- end -}}
 {{- mustMergeOverwrite (deepCopy .Values.config) $set | toYaml -}}
 {{- end -}}
 
@@ -77,6 +80,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* Values that helm's schema cannot refuse. */}}
 {{- define "dualpool.check" -}}
+{{- if and .Values.store.passwordSecret (not (dig "state" "store" "url" "" .Values.config)) -}}{{- fail "store.passwordSecret: config.state.store.url says no store" -}}{{- end -}}
 {{- if ne .Values.provider.name "none" -}}
 {{- if gt (int .Values.workers) 1 -}}{{- fail "workers: with a provider there is one process in a pod; set replicas instead" -}}{{- end -}}
 {{- $names := list -}}
