@@ -249,6 +249,7 @@ def auth_after(document: Document) -> None:
 
 
 MODES = {
+    "buffered-partial": "buffered",
     "upgrade-hangs": "buffered",
     "full-duplex-without-trailers": "full-duplex",
     "buffer-below-body-cap": "buffered",

@@ -46,13 +46,6 @@ def test_our_own_files_have_no_trap(path: Path, capsys: pytest.CaptureFixture[st
     assert (0, f"1 gateway: none of {len(TRAPS)} traps\n") == (code, capsys.readouterr().out)
 
 
-def test_our_example_of_two_models_has_no_trap(capsys: pytest.CaptureFixture[str]) -> None:
-    """With the router's part of it, its pools fall back as far as each model has a larger one."""
-    folder = FILES / "two-models"
-    code = main(["check", "envoy", str(folder / "envoy.yaml"), "--config", str(folder / "dualpool.yaml")])
-    assert code == 0, capsys.readouterr().out
-
-
 def test_traps_name_the_tests_that_show_them() -> None:
     """Each trap has a test on the real Envoy, and it exists."""
     for name, (file, test) in {trap.name: trap.shown_by.split("::") for trap in TRAPS}.items():

@@ -54,7 +54,7 @@ MANIFESTS: list[tuple[str, str, Change, str]] = [
     ("istio", "EnvoyFilter", without("failure_mode_allow: true"), "fail-closed"),
     ("istio", "EnvoyFilter", without("- remove: x-token-budget-pool"), "spoofable-header"),
     ("istio", "DestinationRule", without("connectTimeout: 1s"), "slow-connect"),
-    ("istio", "DestinationRule", without("http2MaxRequests: 16384"), "router-breakers-large"),
+    ("istio", "DestinationRule", without("http2MaxRequests: 64"), "router-breakers-large"),
     (
         "istio with the Gateway API",
         "EnvoyFilter",

@@ -41,6 +41,8 @@ def buffered_by_the_filter_and_streamed_by_the_route(document: Document) -> None
     ext_proc(document)["processing_mode"]["request_body_mode"] = "BUFFERED"
     del ext_proc(document)["send_body_without_waiting_for_header_response"]
     virtual_host(document)["request_body_buffer_limit"] = 32 << 20
+    places = {"max_requests": 1024, "max_pending_requests": 1024}
+    cluster(document, "dualpool")["circuit_breakers"]["thresholds"] = [places]
     runtime = route(document, "very_large_body")["match"]["runtime_fraction"]["default_value"]
     runtime["numerator"] = 100
     mode = ext_proc(document)["processing_mode"] | {"request_body_mode": "STREAMED"}
