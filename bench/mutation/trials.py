@@ -26,7 +26,7 @@ _ROOMS = {"core", "wire", "config", "documents", "compose"}
 _DOCUMENTS = "test_generated_docs.py"
 # So many tests have to pass in a worker without a mutant, before what it says of mutants is believed.
 _PROVING = 20
-_IMPORTS = re.compile(r"^(?:from|import) extproc\.(\w+)", re.MULTILINE)
+_IMPORTS = re.compile(r"^(?:from|import) (?:extproc\.|(?=bench))(\w+)", re.MULTILINE)
 
 
 class Trials:

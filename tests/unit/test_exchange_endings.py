@@ -25,6 +25,7 @@ from extproc.core.exchange.events import (
     Shed,
 )
 from extproc.core.exchange.replies import DuplexBodies
+from extproc.core.exchange.settings import CloseRule
 from extproc.core.facts import RequestHead, ResponseHead
 from extproc.core.placing.policy import Reason
 from tests.unit.exchanges import (
@@ -242,3 +243,28 @@ def test_a_close_stands_for_every_reply_but_the_one_with_the_decision(connect: C
     exchange = connect(BUFFERED).exchange
     exchange.handle(HEADERS, 0.0)
     assert [Close()] == list(exchange.handle(RequestTrailers(), 0.0))
+
+
+@pytest.mark.parametrize("modes", ROUTABLE)
+def test_without_a_close_all_that_was_held_is_answered(connect: Connect, modes: Modes) -> None:
+    """A released request whose body came in pieces has a reply to each of them where streams are not closed."""
+    gateway = connect(modes, close=CloseRule.NEVER)
+    gateway.send(HEADERS)
+    gateway.send(RequestBody(chat(stream=True), end_of_stream=modes not in IN_PIECES))
+    if modes in IN_PIECES:
+        gateway.send(LAST)
+    assert (1, [], False) == (len(gateway.decisions), gateway.owed(Phase.REQUEST), gateway.closed)
+
+
+def test_trailers_go_on_after_a_fault_of_ours(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong with a decision that trailers bring about keeps neither the body nor them."""
+    gateway = connect(DUPLEX)
+
+    def explode(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(gateway.exchange._router, "decide", explode)
+    gateway.send(HEADERS)
+    gateway.send(RequestBody(chat(), end_of_stream=False))
+    gateway.send(RequestTrailers())
+    assert (chat(), []) == (gateway.echoed[Phase.REQUEST], gateway.owed(Phase.REQUEST))
