@@ -97,6 +97,7 @@ def streamed_without_flag(document: Document) -> None:
 def buffered_partial(document: Document) -> None:
     """Hold the body up to the limit, and send what there is then."""
     ext_proc(document)["processing_mode"]["request_body_mode"] = "BUFFERED_PARTIAL"
+    cluster(document, "dualpool")["circuit_breakers"] = cluster(load("buffered"), "dualpool")["circuit_breakers"]
 
 
 def full_duplex_without_trailers(document: Document) -> None:
