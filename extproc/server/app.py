@@ -191,7 +191,7 @@ def _traces(settings: TraceSettings | None) -> Sequence["TraceListener"]:
         from extproc.telemetry.traces import TraceListener  # noqa: PLC0415  (as said above)
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"traces: {error.name} is missing; install dualpool[otel]") from error
-    return (TraceListener.sending(settings, __version__),)
+    return (TraceListener.sending(settings.endpoint, settings.service_name, __version__),)
 
 
 def serve(configuration: Configuration) -> None:

@@ -19,7 +19,6 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace import SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from extproc.config.schema import TraceSettings
 from extproc.core.facts import Api
 from extproc.core.listener import Listener
 from extproc.core.placing.decision import Decision
@@ -51,11 +50,11 @@ class TraceListener(Listener):
         self._propagator = TraceContextTextMapPropagator()
 
     @classmethod
-    def sending(cls, settings: TraceSettings, version: str) -> "TraceListener":
-        """Return one that sends what it makes to the configured collector."""
-        resource = Resource.create({"service.name": settings.service_name, "service.version": version})
+    def sending(cls, endpoint: str, service_name: str, version: str) -> "TraceListener":
+        """Return one that sends what it makes to a collector, as OTLP over HTTP."""
+        resource = Resource.create({"service.name": service_name, "service.version": version})
         provider = TracerProvider(resource=resource, sampler=ParentBased(ALWAYS_OFF), shutdown_on_exit=False)
-        exporter = OTLPSpanExporter(endpoint=settings.endpoint, timeout=EXPORT_TIMEOUT_S)
+        exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S)
         provider.add_span_processor(BatchSpanProcessor(exporter))
         return cls(provider)
 
