@@ -30,9 +30,10 @@ class Router:
     @property
     def reads(self) -> tuple[str, ...]:
         """Headers that the router looks for, in requests and responses."""
-        names = (":method", ":path", ":status", "content-type", "content-encoding", "x-envoy-attempt-count")
+        of_all = (":method", ":path", ":status", "content-type", "content-encoding")
+        traces = ("traceparent",) if self.configuration.traces else ()
         tenant = self.configuration.tenant_header
-        return (*names, tenant) if tenant else names
+        return (*of_all, "x-envoy-attempt-count", "x-request-id", *traces, *((tenant,) if tenant else ()))
 
 
 def pools_from(pools: Sequence[Pool], pool: Pool) -> tuple[Pool, ...]:

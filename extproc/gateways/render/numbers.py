@@ -8,7 +8,7 @@ from typing import Final
 
 from extproc.config.schema import Configuration
 from extproc.core.placing.pool import Pool
-from extproc.gateways.router import pools_from
+from extproc.gateways.router import Router, pools_from
 
 __all__ = ["Mode", "Numbers"]
 
@@ -132,11 +132,7 @@ class Numbers:
     @property
     def read_headers(self) -> tuple[str, ...]:
         """What the router reads of requests and responses."""
-        framing = (":method", ":path", ":status", "content-type", "content-encoding")
-        traces = ("traceparent",) if self.configuration.traces else ()
-        names = (*framing, "x-envoy-attempt-count", "x-request-id", *traces)
-        tenant = self.configuration.tenant_header
-        return (*names, tenant) if tenant else names
+        return Router(self.configuration).reads
 
     @property
     def router_address(self) -> tuple[str, int]:
