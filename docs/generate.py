@@ -27,6 +27,7 @@ from extproc.core.placing.policy import Reason
 from extproc.gateways.traps import TRAPS
 from extproc.gateways.traps.trap import Trap
 from extproc.telemetry.metrics import Metrics, PromptSize, Verdict
+from extproc.telemetry.reloads import ReloadMetrics, ReloadOutcome
 from extproc.telemetry.tallies import Tally
 
 __all__ = ["GENERATED", "generated"]
@@ -56,6 +57,7 @@ CLOSED_LABELS: Final[dict[str, type[StrEnum]]] = {
     "`cause` of `dualpool_misconfigured_total`": Misconfiguration,
     "`cause` of `dualpool_refused_observations_total`": Refused,
     "`cause` of `dualpool_responses_not_learned_total`": ResponseFault,
+    "`outcome` of `dualpool_config_reloads_total`": ReloadOutcome,
 }
 SETTINGS_HEAD: Final = """\
 | setting | type | unit | default | allowed | what it does |
@@ -100,7 +102,9 @@ def settings() -> str:
 
 def metrics() -> str:
     """Return a table of the router's metrics."""
-    rows = [_metric_row(tally) for tally in Metrics(CollectorRegistry(), 1, 1).tallies]
+    registry = CollectorRegistry()
+    tallies = [*Metrics(registry, 1, 1).tallies, *ReloadMetrics(registry).tallies]
+    rows = [_metric_row(tally) for tally in tallies]
     head = "| metric | type | labels | unit | what it says |\n|---|---|---|---|---|\n"
     return "".join([head, *rows]).strip()
 

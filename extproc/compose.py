@@ -1,10 +1,17 @@
-"""A router made from a configuration: the only place that does, for server, command line and benchmarks."""
+"""A router made from a configuration: the only place that does, for server, command line and benchmarks.
 
+Under a changed configuration a new router goes on from what the old one has learned: it shares the estimator where
+that one's settings are the same, else it has one that was given its state; so with the learning budget, and with
+what is known of models.
+"""
+
+from dataclasses import replace
 from hashlib import sha256
 
 from extproc.config.loading import as_json
-from extproc.config.schema import Configuration
+from extproc.config.schema import Configuration, ListenSettings
 from extproc.core.estimator import make_estimator
+from extproc.core.estimator.protocol import Estimator
 from extproc.core.exchange.settings import CloseRule
 from extproc.core.listener import Listener
 from extproc.core.placing.policy import Pools
@@ -14,20 +21,45 @@ from extproc.core.router.learning_budget import LearningBudget
 from extproc.core.router.placer import Placer
 from extproc.core.router.router import Router
 
-__all__ = ["compose"]
+__all__ = ["compose", "recompose"]
 
 
 def compose(configuration: Configuration, listener: Listener) -> Router:
     """Return a router that has learned nothing yet. Raises ConfigurationError for pools that cannot be."""
+    estimator, budget = make_estimator(configuration.estimator), LearningBudget(configuration.learning)
+    return _router(configuration, listener, estimator, budget, _spillover(configuration))
+
+
+def recompose(router: Router, was: Configuration, configuration: Configuration, learned: Estimator) -> Router:
+    """Return a router under other settings that goes on from `learned`, and from what else `router` knows.
+
+    `was` is what `router` was made from. The estimator is shared where nothing about it changes: exchanges of both
+    routers teach it. Raises ConfigurationError for pools that cannot be.
+    """
+    same = was.learning == configuration.learning
+    budget = router.learner.budget if same else LearningBudget(configuration.learning)
+    spillover = router.placer.spillover if was.spill == configuration.spill else _spillover(configuration)
+    after = _router(configuration, router.listener, learned, budget, spillover)
+    after.learner.go_on_from(router.learner)
+    if was.pools == configuration.pools and router.fleet is not None:
+        after.know(router.fleet)
+    return after
+
+
+def _router(
+    configuration: Configuration,
+    listener: Listener,
+    estimator: Estimator,
+    budget: LearningBudget,
+    spillover: Spillover | None,
+) -> Router:
     pools = Pools(configuration.pools, stored_by_default=configuration.responses_stored_by_default)
     exchange, learning = configuration.exchange, configuration.learning
-    estimator = make_estimator(configuration.estimator)
-    spillover = Spillover(configuration.spill, _salt(configuration)) if configuration.spill.enabled else None
     placer = Placer(configuration.mode, pools, estimator, exchange.max_held_bytes, spillover)
     learner = Learner(
         pools,
         estimator,
-        LearningBudget(learning),
+        budget,
         listener,
         exchange.max_response_bytes,
         usage_in_streams=learning.usage_in_streams,
@@ -36,6 +68,13 @@ def compose(configuration: Configuration, listener: Listener) -> Router:
     return Router(configuration.mode, placer, learner, listener, closes_streams=closes)
 
 
+def _spillover(configuration: Configuration) -> Spillover | None:
+    return Spillover(configuration.spill, _salt(configuration)) if configuration.spill.enabled else None
+
+
 def _salt(configuration: Configuration) -> bytes:
-    """Return what clients do not know and all processes of one configuration have in common."""
-    return sha256(as_json(configuration)).digest()
+    """Return what clients do not know and all processes of one configuration have in common.
+
+    Those may differ in where they listen.
+    """
+    return sha256(as_json(replace(configuration, listen=ListenSettings()))).digest()

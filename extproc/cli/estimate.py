@@ -84,10 +84,20 @@ def _placer(options: argparse.Namespace) -> "Placer":
     from extproc.telemetry.fan_out import FanOut  # noqa: PLC0415
 
     if options.admin:
-        placer = compose(parse(_fetch(options.admin, "/config").decode(errors="replace")), FanOut(())).placer
+        placer = compose(parse(_settings(_fetch(options.admin, "/config"))), FanOut(())).placer
         placer.estimator.load(from_json(_fetch(options.admin, "/state")))
         return placer
     return compose(load(options.config) if options.config else parse(""), FanOut(())).placer
+
+
+def _settings(page: bytes) -> str:
+    """Return the settings of /config, without what it says of the file; as it is, where it is no JSON."""
+    text = page.decode(errors="replace")
+    try:
+        settings = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return json.dumps({key: item for key, item in settings.items() if key != "reload"}) if settings else text
 
 
 def _response(placer: "Placer", api: Any, body: bytes, facts: "RequestFacts", tenant: str) -> _Response:  # noqa: ANN401

@@ -20,5 +20,5 @@ def _run(options: argparse.Namespace) -> int:
 
     configuration = load(options.config) if options.config else parse("")
     configure_logging(configuration.log_level)
-    serve(configuration)
+    serve(configuration, options.config)
     return 0

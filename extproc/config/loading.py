@@ -10,20 +10,28 @@ from extproc.config.typed import Reader
 from extproc.core.errors import ConfigurationError, shown
 from extproc.documents import read_document
 
-__all__ = ["as_json", "load", "parse"]
+__all__ = ["as_json", "decode", "load", "parse"]
 
 _SECRETS = {"private_key_file"}
 
 
 def load(path: Path) -> Configuration:
     """Read a file. Raises ConfigurationError, the file's name in its message."""
-    source = f"configuration file {path}"
     try:
-        return parse(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(str(error), source=source) from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(str(error), source=_source(path)) from error
+    return decode(content, path)
+
+
+def decode(content: bytes, path: Path) -> Configuration:
+    """Read what a file holds. Raises ConfigurationError, the file's name in its message."""
+    try:
+        return parse(content.decode())
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(str(error), source=_source(path)) from error
     except ConfigurationError as error:
-        raise ConfigurationError(*error.sentences, source=source) from error
+        raise ConfigurationError(*error.sentences, source=_source(path)) from error
 
 
 def parse(text: str) -> Configuration:
@@ -42,9 +50,14 @@ def parse(text: str) -> Configuration:
     return configuration
 
 
-def as_json(configuration: Configuration) -> bytes:
-    """Return a configuration as JSON for display; secrets are replaced by ***."""
-    return msgspec.json.format(msgspec.json.encode(_redact(msgspec.to_builtins(configuration))), indent=2)
+def as_json(configuration: Configuration, **more: object) -> bytes:
+    """Return a configuration as JSON for display, `more` after it; secrets are replaced by ***."""
+    shown = msgspec.to_builtins(configuration) | more
+    return msgspec.json.format(msgspec.json.encode(_redact(shown)), indent=2)
+
+
+def _source(path: Path) -> str:
+    return f"configuration file {path}"
 
 
 def _redact(value: object) -> object:

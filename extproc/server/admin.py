@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class AdminPages:
-    """What each path answers; for any thread. The functions given are called on the event loop."""
+    """What each path answers; for any thread. `ready` and `state` are called on the event loop."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class AdminPages:
         loop: Loop,
         ready: Callable[[], bool],
         state: Callable[[], LearnedState],
-        config_json: bytes,
+        config_json: Callable[[], bytes],
     ) -> None:
         self._registry = registry
         self._ready = ready
@@ -60,7 +60,7 @@ class AdminPages:
                     ready = self._ask(self._ready)
                     return _text(HTTPStatus.OK, "ready\n") if ready else _unavailable("not ready\n")
                 case "/config":
-                    return HTTPStatus.OK, "application/json", self._config_json
+                    return HTTPStatus.OK, "application/json", self._config_json()
                 case "/state":
                     return HTTPStatus.OK, "application/json", self._state_json()
                 case _:

@@ -6,6 +6,8 @@ import logging
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from math import inf
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from prometheus_client import (
@@ -17,26 +19,34 @@ from prometheus_client import (
 )
 
 from extproc import __version__
-from extproc.compose import compose
+from extproc.compose import compose, recompose
 from extproc.config.loading import as_json
 from extproc.config.schema import Configuration, TraceSettings
 from extproc.core.errors import ConfigurationError
+from extproc.core.estimator import make_estimator
+from extproc.core.estimator.protocol import Estimator, LearnedState
 from extproc.core.estimator.tables import Terms
+from extproc.core.router.router import Router
 from extproc.server.admin import PROBES, AdminPages
 from extproc.server.admin_http import Admin
 from extproc.server.background import Background, Job
-from extproc.server.deadlines import Sweep
+from extproc.server.current import CurrentEstimator
+from extproc.server.deadlines import Deadlines, Sweep
 from extproc.server.grpc_core import UNIMPLEMENTED, Call, Core
 from extproc.server.health import EXT_PROC_SERVICE, Health
 from extproc.server.listening import listen, listen_for_probes
 from extproc.server.live import About, Live
-from extproc.server.loop import Loop
-from extproc.server.streams import Streams
+from extproc.server.loop import Loop, Timers
+from extproc.server.reload import Reloader
+from extproc.server.streams import Routing, Streams
+from extproc.server.tls import Certificates, check_pem
+from extproc.server.watch import watch_job
 from extproc.state.keeping import Keeping
 from extproc.telemetry.fan_out import FanOut
-from extproc.telemetry.log import LogListener
+from extproc.telemetry.log import LogListener, set_log_level
 from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.recent import Recent
+from extproc.telemetry.reloads import ReloadMetrics
 from extproc.wire.decode import Decoder
 from extproc.wire.encode import Encoder
 
@@ -49,6 +59,8 @@ PROCESS: Final = f"/{EXT_PROC_SERVICE}/Process"
 # After the drain time only streams that would lose bytes are open still; they get this long to end by themselves.
 LAST_STREAMS_S: Final = 10.0
 JUDGES_EVERY_S: Final = 1.0
+# How long the loop may take to hand out what was learned, or to take a new routing.
+RELOADS_WITHIN_S: Final = 10.0
 
 log = logging.getLogger("dualpool")
 
@@ -56,12 +68,12 @@ log = logging.getLogger("dualpool")
 class App:
     """One router with its servers; `grpc_address` and `admin_address` are known once it is made.
 
-    `run` serves in the thread that calls it; `end` may be called from any other, and from a signal's handler.
-    Raises ConfigurationError for what cannot be bound or read.
+    `run` serves in the thread that calls it; `end` and `reload` may be called from any other, and from a signal's
+    handler. `file` is what the configuration was read from. Raises ConfigurationError for what cannot be bound or
+    read.
     """
 
-    def __init__(self, configuration: Configuration) -> None:
-        self._drain_s = configuration.drain_s
+    def __init__(self, configuration: Configuration, file: Path | None = None) -> None:
         self._serving = False
         self._asked_to_end = self._hurries = False
         disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series for each, of no use
@@ -69,39 +81,36 @@ class App:
         for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
             registry.register(collector)
         metrics = Metrics(registry, configuration.metrics.max_models, configuration.metrics.max_categories)
+        self._metrics = metrics
         self._traces = _traces(configuration.traces)
         listener = FanOut([metrics, LogListener(time.monotonic), *self._traces])
-        self.router = compose(configuration, listener)
-        clock_ns = time.time_ns if self._traces else None
-        decoder, encoder = Decoder(configuration.tenant_header, clock_ns), Encoder(configuration.headers)
-        self._streams = Streams(self.router, decoder, encoder, metrics, configuration.exchange.deadline_ms)
+        self._clock_ns = time.time_ns if self._traces else None
+        self._streams = Streams(self._routing(configuration, compose(configuration, listener)), metrics)
         self._health = Health()
         self._core = Core()
-        self.grpc_address = listen(self._core, configuration.listen, self._on_call)
+        tls = configuration.listen.tls
+        self._certificates = None if tls is None else Certificates(tls)
+        self.grpc_address = listen(self._core, configuration.listen, self._certificates, self._on_call)
         self.health_address = listen_for_probes(self._core, configuration.listen, self._on_probe)
-        idle_s = configuration.listen.idle_s
-        config_json = as_json(configuration)
-        digest = hashlib.sha256(config_json).hexdigest()[:12]
-        metrics.about(__version__, configuration.mode, digest, [pool.name for pool in configuration.pools])
+        self._say_what_runs()
         metrics.ready.set_function(lambda: float(self._health.ready))
         metrics.draining.set_function(lambda: float(self._asked_to_end))
         metrics.loop_lag.set_function(lambda: self._streams.overload.lag_s)
-        idle = Sweep(idle_s / 4, lambda now_s: self._streams.close_idle(now_s - idle_s))
-        judge = Sweep(JUDGES_EVERY_S, self._judge)
-        self.loop = Loop(self._core, [self._streams.deadlines, idle, judge], listener.failed)
+        self._judging = Sweep(JUDGES_EVERY_S, self._judge)
+        self._timers: list[Timers] = []
+        self._set_timers()
+        self.loop = Loop(self._core, self._timers, listener.failed)
+        self._reloader = Reloader(file, configuration, self.apply, ReloadMetrics(registry))
         pages = AdminPages(
             registry,
             self.loop,
             lambda: self._health.ready,
-            self.router.placer.estimator.state,
-            config_json,
-        )
-        about = About(
-            __version__, configuration.mode.value, configuration.pools, configuration.estimator.byteclass.epsilon
+            lambda: self.router.placer.estimator.state(),  # noqa: PLW0108  (another one after a reload)
+            lambda: as_json(self._configuration, reload=self._reloader.report()),
         )
         recent = Recent()
         live = Live(
-            lambda: about,
+            self._about,
             metrics.collect,
             recent,
             lambda watched: self.loop.tell(lambda: (listener.add if watched else listener.remove)(recent)),
@@ -110,14 +119,20 @@ class App:
         self.admin_address = self._admins[0].address
         if probes := configuration.admin.probes_address:
             self._admins.append(Admin("admin.probes_address", probes, pages, PROBES))
-        terms, estimator = Terms.of(configuration.estimator), self.router.placer.estimator
+        terms = Terms.of(configuration.estimator)
+        estimator = CurrentEstimator(lambda: self.router.placer.estimator)
         self._keeping = Keeping(configuration.state, terms, estimator, self._ask, metrics)
-        jobs: list[Job] = [*self._keeping.jobs]
-        if any(pool.endpoints for pool in configuration.pools):
-            from extproc.server.watch import watch_job  # noqa: PLC0415  (an HTTP client that others do not need)
-
-            jobs.append(watch_job(configuration, self.router, metrics))
+        jobs: list[Job] = [*self._keeping.jobs, watch_job(lambda: self._streams.routing, metrics)]
         self._background = Background(jobs)
+
+    @property
+    def _configuration(self) -> Configuration:
+        return self._streams.routing.configuration
+
+    @property
+    def router(self) -> Router:
+        """What is in force for requests that come."""
+        return self._streams.routing.router
 
     def run(self) -> None:
         """Serve until asked to end, drain, and return cleanly from every stream."""
@@ -126,6 +141,7 @@ class App:
         for admin in self._admins:
             admin.start()
         self._background.start()
+        self._reloader.start()
         self._serving = True
         self._health.set_ready(ready=True)
         log.info("serving", extra={"fields": {"grpc": self.grpc_address, "admin": self.admin_address}})
@@ -139,15 +155,84 @@ class App:
         self._hurries = at_once or self._asked_to_end
         self._asked_to_end = True
 
+    def reload(self) -> None:
+        """Ask to read the configuration file again, at once."""
+        self._reloader.ask()
+
+    def apply(self, configuration: Configuration) -> None:
+        """Put another configuration in force, but for what is bound; streams that have begun keep theirs.
+
+        Called on another thread than the loop's. Raises ConfigurationError for what cannot be used, TimeoutError
+        when the loop does not take it; then nothing has changed.
+        """
+        before, routing = self._configuration, self._streams.routing
+        learned = self._learned_under(configuration)
+        after = self._routing(
+            configuration, recompose(routing.router, before, configuration, learned), routing.deadlines
+        )
+        tls = configuration.listen.tls
+        if tls is not None and tls != before.listen.tls:
+            check_pem(tls)
+        self.loop.ask(lambda: self._swap(after), RELOADS_WITHIN_S)
+        if tls is not None and self._certificates is not None:
+            self._certificates.use(tls)
+        set_log_level(configuration.log_level)
+
+    def _routing(self, configuration: Configuration, router: Router, before: Deadlines | None = None) -> Routing:
+        after_s = configuration.exchange.deadline_ms / 1000
+        deadlines = before if before is not None and before.after_s == after_s else Deadlines(after_s)
+        decoder = Decoder(configuration.tenant_header, self._clock_ns)
+        return Routing(configuration, router, decoder, Encoder(configuration.headers), deadlines)
+
+    def _learned_under(self, configuration: Configuration) -> Estimator:
+        """Return the estimator, or one with other settings that knows as much; of another kind it knows nothing.
+
+        What responses teach while it is made is lost to it: those of some milliseconds.
+        """
+        estimator, settings = self.router.placer.estimator, configuration.estimator
+        if settings == self._configuration.estimator:
+            return estimator
+        after = make_estimator(settings)
+        if settings.kind == self._configuration.estimator.kind:
+            parts = self.loop.ask(estimator.parts, RELOADS_WITHIN_S)
+            after.load(LearnedState.joined([self.loop.ask(part, RELOADS_WITHIN_S) for part in parts]))
+        else:
+            log.warning("another kind of estimator cannot use what was learned, and begins anew")
+        return after
+
+    def _swap(self, routing: Routing) -> None:
+        self._streams.routing = routing
+        self._set_timers()
+        self._say_what_runs()
+
+    def _set_timers(self) -> None:
+        """Have deadlines kept that are still to come, and those of the routing in force."""
+        deadlines = self._streams.routing.deadlines
+        old = [each for each in self._timers if isinstance(each, Deadlines) and each is not deadlines]
+        idle_s = self._configuration.listen.idle_s
+        idle = Sweep(idle_s / 4, lambda now_s: self._streams.close_idle(now_s - idle_s))
+        self._timers[:] = [deadlines, idle, self._judging, *(each for each in old if each.next_s < inf)]
+
+    def _about(self) -> About:
+        configuration = self._configuration
+        epsilon = configuration.estimator.byteclass.epsilon
+        return About(__version__, configuration.mode.value, configuration.pools, epsilon)
+
+    def _say_what_runs(self) -> None:
+        configuration = self._configuration
+        digest = hashlib.sha256(as_json(configuration)).hexdigest()[:12]
+        self._metrics.about(__version__, configuration.mode, digest, [pool.name for pool in configuration.pools])
+
     def _drain(self) -> None:
         """Tell all that we go, and serve on for the drain time."""
         self._serving = False
-        log.info("draining", extra={"fields": {"drain_s": self._drain_s}})
+        log.info("draining", extra={"fields": {"drain_s": self._configuration.drain_s}})
         self._health.set_ready(ready=False)
-        ends_s = time.monotonic() + self._drain_s
+        ends_s = time.monotonic() + self._configuration.drain_s
         self.loop.run(lambda: self._hurries or time.monotonic() >= ends_s)
 
     def _stop(self) -> None:
+        self._reloader.stop()
         self._background.stop()
         self._core.stop_accepting()
         self._health.end()
@@ -194,9 +279,10 @@ def _traces(settings: TraceSettings | None) -> Sequence["TraceListener"]:
     return (TraceListener.sending(settings.endpoint, settings.service_name, __version__),)
 
 
-def serve(configuration: Configuration) -> None:
-    """Run until SIGTERM or SIGINT, then drain; a second signal ends the drain at once."""
-    app = App(configuration)
+def serve(configuration: Configuration, file: Path | None) -> None:
+    """Run until SIGTERM or SIGINT, then drain; a second signal ends the drain at once. SIGHUP reloads the file."""
+    app = App(configuration, file)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: app.end())
+    signal.signal(signal.SIGHUP, lambda *_: app.reload())
     app.run()

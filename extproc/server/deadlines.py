@@ -32,6 +32,11 @@ class Deadlines:
         self._queue: deque[tuple[float, Held]] = deque()
 
     @property
+    def after_s(self) -> float:
+        """How long each may wait."""
+        return self._after_s
+
+    @property
     def next_s(self) -> float:
         """When the next one is due, by the clock that `add` was told; infinite when none is."""
         return self._queue[0][0] if self._queue else float("inf")

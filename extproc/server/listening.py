@@ -7,7 +7,7 @@ import grpc
 from extproc.config.schema import ListenSettings
 from extproc.core.errors import ConfigurationError
 from extproc.server.grpc_core import CannotListen, Core, OnCall, Options
-from extproc.server.tls import check_pem, credentials
+from extproc.server.tls import Certificates, check_pem
 from extproc.server.unix_socket import bound_as_configured
 
 __all__ = ["listen", "listen_for_probes"]
@@ -23,12 +23,12 @@ _KEEPALIVE: Final = (
 )
 
 
-def listen(core: Core, settings: ListenSettings, on_call: OnCall) -> str:
-    """Bind the address; return it with its real port.
+def listen(core: Core, settings: ListenSettings, certificates: Certificates | None, on_call: OnCall) -> str:
+    """Bind the address; return it with its real port. `certificates` are those of `settings.tls`.
 
     Raises ConfigurationError for an address or TLS file that cannot be used.
     """
-    tls = None if settings.tls is None else credentials(settings.tls)
+    tls = None if certificates is None else certificates.credentials()
     try:
         with bound_as_configured(settings):
             return _bind(core, settings.address, _options(settings), tls, on_call)

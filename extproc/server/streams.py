@@ -6,7 +6,9 @@ lies between them: bytes to events, replies to bytes, the deadline, the drain, a
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from extproc.config.schema import Configuration
 from extproc.core.exchange.events import Abort, Broken, Close, Deadline, Drain, Event, Reply, Shed
 from extproc.core.exchange.machine import Exchange
 from extproc.core.router.router import Router
@@ -18,20 +20,26 @@ from extproc.telemetry.tallies import PLAIN
 from extproc.wire.decode import Decoder
 from extproc.wire.encode import Encoder
 
-__all__ = ["Streams"]
+__all__ = ["Routing", "Streams"]
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """What one configuration makes of requests. It is swapped as a whole; a stream keeps the one it began with."""
+
+    configuration: Configuration
+    router: Router
+    decoder: Decoder
+    encoder: Encoder
+    deadlines: Deadlines
 
 
 class Streams:
-    """All open streams of one server."""
+    """All open streams of one server; `routing` is for those that begin."""
 
-    def __init__(
-        self, router: Router, decoder: Decoder, encoder: Encoder, metrics: Metrics, deadline_ms: int
-    ) -> None:
-        self.router = router
-        self.decoder = decoder
-        self.encoder = encoder
+    def __init__(self, routing: Routing, metrics: Metrics) -> None:
+        self.routing = routing
         self.metrics = metrics
-        self.deadlines = Deadlines(deadline_ms / 1000)
         self.overload = Overload()
         self.draining = False
         self.open: set[_Stream] = set()
@@ -61,11 +69,12 @@ class Streams:
 
 
 class _Stream:
-    __slots__ = ("_began_s", "_call", "_exchange", "_processing_s", "_streams", "heard_s")
+    __slots__ = ("_began_s", "_call", "_exchange", "_processing_s", "_routing", "_streams", "heard_s")
 
     def __init__(self, streams: Streams, call: Call) -> None:
         self._streams = streams
         self._call = call
+        self._routing = streams.routing
         self._exchange: Exchange | None = None
         self._began_s = 0.0
         self._processing_s = 0.0
@@ -82,16 +91,18 @@ class _Stream:
         self.heard_s = now_s = time.monotonic()
         try:
             if exchange is not None:
-                event = streams.decoder.next(message)
+                event = self._routing.decoder.next(message)
             else:
-                modes, event = streams.decoder.first(message)
+                # Not before: the deadlines of a routing that was swapped out are not looked at for ever.
+                self._routing = streams.routing
+                modes, event = self._routing.decoder.first(message)
         except Exception as error:  # noqa: BLE001  (whatever it is, the request goes on)
             self._break(Broken(error))
             return
         if exchange is not None:
             self._handle(event, exchange)
             return
-        self._exchange = exchange = Exchange(streams.router, modes)
+        self._exchange = exchange = Exchange(self._routing.router, modes)
         if streams.draining:
             exchange.handle(Drain(), 0.0)
         # The call and then its message have each waited for their turn.
@@ -100,7 +111,7 @@ class _Stream:
         if exchange.undecided and streams.overload.sheds(now_s):
             self._shed(exchange)
         elif exchange.holding:
-            streams.deadlines.add(self, self._began_s)
+            self._routing.deadlines.add(self, self._began_s)
 
     def on_end(self) -> None:
         """Called when the gateway ends the stream, or is gone."""
@@ -135,14 +146,14 @@ class _Stream:
         if self._exchange is not None:
             self._handle(event, self._exchange)
         else:
-            self._streams.router.listener.failed(event.error)
+            self._routing.router.listener.failed(event.error)
             self._finish((), OK, cause=Undecided.NOT_UNDERSTOOD)
 
     def _handle(self, event: Event, exchange: Exchange) -> None:
         """Hand an event to the exchange, and send what it replies."""
         streams, now_s = self._streams, time.monotonic()
         replies = exchange.handle(event, now_s)
-        encode, messages, end = streams.encoder.encode, [], None
+        encode, messages, end = self._routing.encoder.encode, [], None
         try:
             for reply in replies:
                 if type(reply) in _ENDS:

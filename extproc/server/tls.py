@@ -13,19 +13,57 @@ import grpc
 from extproc.config.schema import TlsFiles
 from extproc.core.errors import ConfigurationError
 
-__all__ = ["check_pem", "credentials"]
+__all__ = ["Certificates", "check_pem"]
 
 log = logging.getLogger("dualpool")
 
 
-def credentials(files: TlsFiles) -> grpc.ServerCredentials:
-    """Return what a port is bound with. Raises ConfigurationError for files that cannot be read."""
-    certificates = _Certificates(files)
-    return grpc.dynamic_ssl_server_credentials(
-        certificates.configuration(),
-        certificates.changed,  # type: ignore[arg-type]  # the stubs miss that None stands for no change
-        require_client_authentication=bool(files.client_ca_file),
-    )
+class Certificates:
+    """The files as they were last seen."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._files = files
+        self._seen: list[_Stamp | None] | None = self._stamps()
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Return what a port is bound with. Raises ConfigurationError for files that cannot be read."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._configuration(),
+            self._changed,  # type: ignore[arg-type]  # the stubs miss that None stands for no change
+            require_client_authentication=bool(self._files.client_ca_file),
+        )
+
+    def use(self, files: TlsFiles) -> None:
+        """Take other files, which were checked, from the next handshake on."""
+        if files != self._files:
+            self._files, self._seen = files, None
+
+    def _configuration(self) -> grpc.ServerCertificateConfiguration:
+        """Return what is in the files. Raises ConfigurationError."""
+        files = self._files
+        key = _read(files.private_key_file, "private_key_file")
+        certificate = _read(files.certificate_file, "certificate_file")
+        authority = _read(files.client_ca_file, "client_ca_file") if files.client_ca_file else None
+        return grpc.ssl_server_certificate_configuration([(key, certificate)], root_certificates=authority)
+
+    def _changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """Called at each handshake; return the files' content if it is new and good, else None."""
+        stamps = self._stamps()
+        if stamps == self._seen:
+            return None
+        self._seen = stamps
+        try:
+            check_pem(self._files)
+            configuration = self._configuration()
+        except ConfigurationError as error:
+            log.error("the TLS files have changed and cannot be used; the old ones stay: %s", error)  # noqa: TRY400
+            return None
+        log.info("the TLS files have changed and are in use")
+        return configuration
+
+    def _stamps(self) -> list["_Stamp | None"]:
+        files = self._files
+        return [_stamp(name) for name in (files.certificate_file, files.private_key_file, files.client_ca_file)]
 
 
 def check_pem(files: TlsFiles) -> None:
@@ -49,42 +87,10 @@ def check_pem(files: TlsFiles) -> None:
         ) from error
 
 
-class _Certificates:
-    """The files as they were last seen."""
-
-    def __init__(self, files: TlsFiles) -> None:
-        self._files = files
-        self._seen = self._stamps()
-
-    def configuration(self) -> grpc.ServerCertificateConfiguration:
-        """Return what is in the files. Raises ConfigurationError."""
-        files = self._files
-        key = _read(files.private_key_file, "private_key_file")
-        certificate = _read(files.certificate_file, "certificate_file")
-        authority = _read(files.client_ca_file, "client_ca_file") if files.client_ca_file else None
-        return grpc.ssl_server_certificate_configuration([(key, certificate)], root_certificates=authority)
-
-    def changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Called at each handshake; return the files' content if it is new and good, else None."""
-        stamps = self._stamps()
-        if stamps == self._seen:
-            return None
-        self._seen = stamps
-        try:
-            check_pem(self._files)
-            configuration = self.configuration()
-        except ConfigurationError as error:
-            log.error("the TLS files have changed and cannot be used; the old ones stay: %s", error)  # noqa: TRY400
-            return None
-        log.info("the TLS files have changed and are in use")
-        return configuration
-
-    def _stamps(self) -> list[tuple[int, int, int] | None]:
-        files = self._files
-        return [_stamp(name) for name in (files.certificate_file, files.private_key_file, files.client_ca_file)]
+_Stamp = tuple[int, int, int]
 
 
-def _stamp(name: str) -> tuple[int, int, int] | None:
+def _stamp(name: str) -> _Stamp | None:
     """Return what differs when a file was written or replaced."""
     try:
         found = os.stat(name)  # noqa: PTH116  (Path("") would be the working folder)

@@ -19,7 +19,7 @@ from extproc.core.placing.decision import Decision
 from extproc.core.placing.policy import Pool
 from extproc.core.usage import Overflow
 
-__all__ = ["JsonFormatter", "LogListener", "configure_logging"]
+__all__ = ["JsonFormatter", "LogListener", "configure_logging", "set_log_level"]
 
 REPEAT_AFTER_S = 60.0
 MAX_KINDS = 256
@@ -63,7 +63,13 @@ def configure_logging(level: str) -> None:
     """Send all logs to stderr as JSON, from `level` (debug, info, warning, error) up."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.basicConfig(handlers=[handler], force=True)
+    set_log_level(level)
+
+
+def set_log_level(level: str) -> None:
+    """Write from now on what is of `level` (debug, info, warning, error) and above."""
+    logging.getLogger().setLevel(level.upper())
     # Its debug lines say nothing about a request, and there are several for each.
     logging.getLogger("grpc").setLevel(max(logging.INFO, logging.getLogger().level))
     # A line for each time that a server is asked what it serves.

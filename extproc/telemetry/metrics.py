@@ -190,7 +190,8 @@ class Metrics(Listener, Collector):
         return [tally.collect() for tally in self.tallies]
 
     def about(self, version: str, mode: str, config_hash: str, pools: Iterable[str]) -> None:
-        """Say what runs here; what is counted by pool starts at 0."""
+        """Say what runs here, also when it changes; what is counted by pool starts at 0."""
+        self._info.clear()
         self._info[version, mode, config_hash] = 1
         for pool in pools:
             self.retries[pool,] = 0

@@ -54,7 +54,7 @@ def test_a_failure_to_decode_closes_the_stream_well(
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
-            decoder = app._streams.decoder
+            decoder = app._streams.routing.decoder
             monkeypatch.setattr(decoder, method, Broken(getattr(decoder, method)))
             stream = call(channel)
             await stream.headers(mode=mode)
@@ -74,7 +74,7 @@ def test_a_failure_to_encode_closes_the_stream_well(
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
-            encoder = app._streams.encoder
+            encoder = app._streams.routing.encoder
             monkeypatch.setattr(encoder, "encode", Broken(encoder.encode, works=mode == "BUFFERED"))
             stream = call(channel)
             await stream.headers(mode=mode)
@@ -93,7 +93,7 @@ def test_a_failure_at_the_deadline_closes_the_stream_well(
     async def scenario() -> None:
         settings = "exchange: {deadline_ms: 20}"
         async with router(settings) as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
-            encoder = app._streams.encoder
+            encoder = app._streams.routing.encoder
             monkeypatch.setattr(encoder, "encode", Broken(encoder.encode))
             stream = call(channel)
             await stream.headers()
@@ -111,7 +111,7 @@ def test_a_failure_within_a_full_duplex_body_is_told(
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
-            encoder = app._streams.encoder
+            encoder = app._streams.routing.encoder
             monkeypatch.setattr(encoder, "encode", Broken(encoder.encode, works=1))
             stream = call(channel)
             await stream.headers("/v1/other", mode="FULL_DUPLEX_STREAMED")
@@ -130,7 +130,7 @@ def test_a_failure_at_the_deadline_of_a_full_duplex_body_is_told(
     async def scenario() -> None:
         settings = "exchange: {deadline_ms: 20}"
         async with router(settings) as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
-            encoder = app._streams.encoder
+            encoder = app._streams.routing.encoder
             monkeypatch.setattr(encoder, "encode", Broken(encoder.encode))
             stream = call(channel)
             await stream.headers(mode="FULL_DUPLEX_STREAMED")
@@ -148,7 +148,7 @@ def test_a_failure_after_a_full_duplex_body_closes_the_stream_well(
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
-            decoder = app._streams.decoder
+            decoder = app._streams.routing.decoder
             monkeypatch.setattr(decoder, "next", Broken(decoder.next, works=1))
             stream = call(channel)
             await stream.headers(mode="FULL_DUPLEX_STREAMED")

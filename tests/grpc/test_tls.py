@@ -169,3 +169,33 @@ def test_an_address_in_use_is_told_with_tls_too(tmp_path: Path, authority: trust
 
     with pytest.raises(ConfigurationError, match=r"listen\.address: '127\.0\.0\.1:\d+' cannot be bound"):
         asyncio.run(scenario())
+
+
+def test_other_tls_files_are_used_after_a_reload(
+    router: Router, call: type[Any], tmp_path: Path, authority: trustme.CA
+) -> None:
+    """A changed configuration names other files: the next handshake shows them; unreadable ones change nothing."""
+    (tmp_path / "other").mkdir()
+    other = trustme.CA()
+    other.cert_pem.write_to_path(str(tmp_path / "other" / "ca.pem"))
+    pair = other.issue_cert("localhost")
+    pair.private_key_pem.write_to_path(str(tmp_path / "other" / "key.pem"))
+    pair.cert_chain_pems[0].write_to_path(str(tmp_path / "other" / "cert.pem"))
+
+    async def trusted(app: App) -> list[bool]:
+        roots = [(folder / "ca.pem").read_bytes() for folder in (tmp_path, tmp_path / "other")]
+        return [await decided(call, app.grpc_address, grpc.ssl_channel_credentials(root)) for root in roots]
+
+    async def scenario() -> tuple[list[bool], list[bool]]:
+        app = App(parse(settings(tmp_path, client_ca=False)))
+        await app.start()
+        try:
+            with pytest.raises(ConfigurationError, match=r"listen\.tls"):
+                await asyncio.to_thread(app.apply, parse(settings(tmp_path / "nothing", client_ca=False)))
+            before = await trusted(app)
+            await asyncio.to_thread(app.apply, parse(settings(tmp_path / "other", client_ca=False)))
+            return before, await trusted(app)
+        finally:
+            await app.stop()
+
+    assert ([True, False], [False, True]) == asyncio.run(scenario())

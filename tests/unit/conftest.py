@@ -224,7 +224,7 @@ def connect() -> Connect:
 
     def opened(modes: Modes, **settings: Any) -> StrictGateway:
         router = make_router(**settings)
-        recorder, budget, estimates = router.listener, router.learner._budget, router.placer.estimator
+        recorder, budget, estimates = router.listener, router.learner.budget, router.placer.estimator
         assert isinstance(recorder, Recorder)
 
         def stream() -> StrictGateway:

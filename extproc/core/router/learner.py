@@ -36,22 +36,29 @@ class Learner:
         self._default = pools.default
         self.serving = pools.fleet.serving
         self._estimator = estimator
-        self._budget = budget
-        self._unasked = UnaskedUsage(usage_in_streams)
+        self.budget = budget
+        self.unasked = UnaskedUsage(usage_in_streams)
         self._listener = listener
-        self._max_response_bytes = max_response_bytes
+        self.max_response_bytes = max_response_bytes
         # Of models whose embeddings came out longer than is read: from how many prompts in one request on.
-        self._too_many_prompts: CappedMap[str, int] = CappedMap(MAX_MODELS, lambda _: 0)
+        self.too_many_prompts: CappedMap[str, int] = CappedMap(MAX_MODELS, lambda _: 0)
+
+    def go_on_from(self, before: "Learner") -> None:
+        """Take over what another learner found out about models, where the same settings hold."""
+        if before.unasked.policy is self.unasked.policy:
+            self.unasked = before.unasked
+        if before.max_response_bytes == self.max_response_bytes:
+            self.too_many_prompts = before.too_many_prompts
 
     def keeps(self, decision: Decision, now_s: float) -> bool:
         """Say whether the stream stays open, to learn from the response."""
         estimate = decision.estimate
-        if estimate is None or not (decision.learnable or self._unasked.is_expected(decision.model)):
+        if estimate is None or not (decision.learnable or self.unasked.is_expected(decision.model)):
             return False
         if self._would_be_too_large(decision):
             return False
         young = estimate.source in (Source.PRIOR, Source.YOUNG)
-        kept = self._budget.admit(_usual_messages(decision), key=_key(decision), young=young, now_s=now_s)
+        kept = self.budget.admit(_usual_messages(decision), key=_key(decision), young=young, now_s=now_s)
         if kept:
             self._listener.kept(decision)
         return kept
@@ -63,7 +70,7 @@ class Learner:
             if head.attempts > 1 and decision.routed:
                 self._listener.retried(decision)
         try:
-            return reader_for(decision.api, head, self._max_response_bytes)
+            return reader_for(decision.api, head, self.max_response_bytes)
         except ResponseNotUnderstood as error:
             self.not_learned(decision, error.fault)
             return None
@@ -72,7 +79,7 @@ class Learner:
         """Learn from what a complete response said."""
         estimate, served_by = _estimate(decision), self._served_by(decision, head)
         if not decision.learnable:
-            self._unasked.saw(decision.model, usage=True)
+            self.unasked.saw(decision.model, usage=True)
         if isinstance(said, Overflow):
             self._estimator.observe_overflow(estimate, said)
             self._listener.overflowed(decision, said, served_by)
@@ -84,23 +91,23 @@ class Learner:
     def not_learned(self, decision: Decision, why: ResponseFault) -> None:
         """Count a kept response that taught nothing."""
         if why is ResponseFault.NO_USAGE and not decision.learnable:
-            self._unasked.saw(decision.model, usage=False)
+            self.unasked.saw(decision.model, usage=False)
         if why is ResponseFault.TOO_LARGE and decision.api is Api.EMBEDDINGS:
             prompts = _budget(decision).sequences
-            self._too_many_prompts.put(
-                decision.model, min(prompts, self._too_many_prompts.get(decision.model) or prompts)
+            self.too_many_prompts.put(
+                decision.model, min(prompts, self.too_many_prompts.get(decision.model) or prompts)
             )
         self._listener.not_learned(why)
 
     def settle(self, decision: Decision, messages: int) -> None:
         """Pay for the response messages that a kept stream really took."""
-        self._budget.pay_back(_usual_messages(decision), messages, key=_key(decision))
+        self.budget.pay_back(_usual_messages(decision), messages, key=_key(decision))
 
     def _would_be_too_large(self, decision: Decision) -> bool:
         """Tell whether embeddings would be longer than is read: each prompt's has the same length."""
         if decision.api is not Api.EMBEDDINGS:
             return False
-        too_many = self._too_many_prompts.get(decision.model)
+        too_many = self.too_many_prompts.get(decision.model)
         return too_many is not None and _budget(decision).sequences >= too_many
 
     def _served_by(self, decision: Decision, head: ResponseHead) -> Pool:

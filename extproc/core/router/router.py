@@ -25,12 +25,12 @@ class Router:
         self.learner = learner
         self.listener = listener
         self.closes_streams = closes_streams
-        self._fleet: Fleet | None = None
+        self.fleet: Fleet | None = None
         self._off = mode is Mode.OFF
 
     def know(self, fleet: Fleet) -> None:
         """Take what is known of the pools beyond their configuration; may be called on any thread."""
-        self._fleet = fleet
+        self.fleet = fleet
         self.learner.serving = fleet.serving
 
     def api_of(self, head: RequestHead) -> Api | None:
@@ -44,7 +44,7 @@ class Router:
 
     def decide(self, api: Api, head: RequestHead, body: bytes) -> Decision:
         """Place a request whose body is there as a whole."""
-        decision = self.placer.decide(api, head, body, self._fleet)
+        decision = self.placer.decide(api, head, body, self.fleet)
         self.listener.decided(decision)
         return decision
 

@@ -28,14 +28,14 @@ class UnaskedUsage:
     """What is known of each model; names are clients', so that only so many are remembered."""
 
     def __init__(self, policy: UsageInStreams) -> None:
-        self._policy = policy
+        self.policy = policy
         # How many more streams of each model are tried, or REPORTS.
         self._tries_left: CappedMap[str, int] = CappedMap(MAX_MODELS, lambda _: TRIES)
 
     def is_expected(self, model: str) -> bool:
         """Tell whether a stream of the model that asked for no usage is worth reading."""
-        if self._policy is not UsageInStreams.AUTO:
-            return self._policy is UsageInStreams.ALWAYS
+        if self.policy is not UsageInStreams.AUTO:
+            return self.policy is UsageInStreams.ALWAYS
         return self._tries_left.use(model) != 0
 
     def saw(self, model: str, *, usage: bool) -> None:

@@ -1,0 +1,45 @@
+"""The estimator that is in force, whichever it is: for those who keep what is learned while it may be replaced."""
+
+from collections.abc import Callable, Sequence
+
+from extproc.core.estimator.protocol import Estimate, Estimator, LearnedState, Learning
+from extproc.core.estimator.sharing import Change
+from extproc.core.facts import RequestFacts
+from extproc.core.usage import Overflow, Usage
+
+__all__ = ["CurrentEstimator"]
+
+
+class CurrentEstimator:
+    """Passes all on to the estimator that is in force at each call."""
+
+    def __init__(self, current: Callable[[], Estimator]) -> None:
+        self._current = current
+
+    def estimate(self, facts: RequestFacts, tenant: str) -> Estimate:
+        """As the estimator in force."""
+        return self._current().estimate(facts, tenant)
+
+    def observe(self, estimate: Estimate, usage: Usage, pool_tokens: int | None = None) -> Learning:
+        """As the estimator in force."""
+        return self._current().observe(estimate, usage, pool_tokens)
+
+    def observe_overflow(self, estimate: Estimate, overflow: Overflow) -> None:
+        """As the estimator in force."""
+        self._current().observe_overflow(estimate, overflow)
+
+    def state(self) -> LearnedState:
+        """As the estimator in force."""
+        return self._current().state()
+
+    def parts(self) -> Sequence[Callable[[], LearnedState]]:
+        """As the estimator in force."""
+        return self._current().parts()
+
+    def shift(self, change: Change) -> Change:
+        """As the estimator in force."""
+        return self._current().shift(change)
+
+    def load(self, state: LearnedState) -> None:
+        """As the estimator in force."""
+        self._current().load(state)

@@ -1,0 +1,164 @@
+"""Following the configuration file: what changes in it is soon in force, and a bad file never replaces a good one.
+
+The file is read again and again and compared, by a thread of its own. Rejected: time stamps and inotify. A
+Kubernetes ConfigMap swaps a link in the path, editors rename or write in place, each of which needs a rule of its
+own, and the file is so small that reading it costs less than they would.
+
+A file that is being written may be valid as far as it got (an empty one is all defaults). So what two looks in a
+row have seen is taken; on SIGHUP what is there.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Final
+
+from extproc.config.loading import decode
+from extproc.config.reloading import in_force
+from extproc.config.schema import Configuration
+from extproc.core.errors import ConfigurationError
+from extproc.telemetry.reloads import ReloadMetrics, ReloadOutcome
+
+__all__ = ["Reloader"]
+
+LOOKS_EVERY_S: Final = 0.5
+STOPS_WITHIN_S: Final = 5.0
+_ASKED, _STOP = True, False
+
+log = logging.getLogger("dualpool")
+
+
+class Reloader:
+    """Follows a file (None: there is none) from `start` to `stop`.
+
+    `apply` is called, on the thread that looks, with each configuration that is to be in force; what it raises as
+    ConfigurationError or TimeoutError is told as a fault of the file, and the configuration before stays.
+    """
+
+    def __init__(
+        self,
+        file: Path | None,
+        running: Configuration,
+        apply: Callable[[Configuration], None],
+        metrics: ReloadMetrics,
+    ) -> None:
+        self.running = running
+        self._file = file
+        self._wanted = running
+        self._apply = apply
+        self._metrics = metrics
+        self._pending: bytes | str | None = None
+        self._taken: bytes | str | None = None
+        self._since = _now()
+        self._waiting: tuple[str, ...] = ()
+        self._refused: dict[str, object] | None = None
+        self._orders: SimpleQueue[bool] = SimpleQueue()
+        self._thread = threading.Thread(target=self._follow, name="dualpool-reloader", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        if self._thread.is_alive():
+            self._orders.put(_STOP)
+            self._thread.join(STOPS_WITHIN_S)
+
+    def ask(self) -> None:
+        """Have the file read at once; may be called from a signal's handler."""
+        self._orders.put(_ASKED)
+
+    def report(self) -> dict[str, object]:
+        """Return what /config says beside the settings in force."""
+        return {
+            "file": None if self._file is None else str(self._file),
+            "in_force_since": self._since,
+            "needs_restart": self._waiting,
+            "refused": self._refused,
+        }
+
+    def look(self, *, at_once: bool = False) -> None:
+        """Read the file, and take what has changed."""
+        if self._file is None:
+            if at_once:
+                log.warning("there is no configuration file to read again: the router was started without one")
+            return
+        found = _content(self._file)
+        if found == self._taken and not at_once:
+            self._pending = None
+        elif found != self._pending and not at_once:
+            self._pending = found
+        else:
+            self._pending, self._taken = None, found
+            self._take(found, self._file, asked=at_once)
+
+    def _follow(self) -> None:
+        while True:
+            try:
+                order = self._orders.get(timeout=LOOKS_EVERY_S if self._file else None)
+            except Empty:
+                order = None
+            if order is _STOP:
+                return
+            try:
+                self.look(at_once=order is _ASKED)
+            except Exception:  # the next look may see better
+                log.exception("exception while the configuration file was read again")
+
+    def _take(self, found: bytes | str, file: Path, *, asked: bool) -> None:
+        if isinstance(found, str):
+            self._refuse(ConfigurationError(found, source=f"configuration file {file}"))
+            return
+        try:
+            wanted = decode(found, file)
+            if wanted == self._wanted and self._refused is None:
+                if asked:
+                    log.info("the configuration file says what it said before")
+                return
+            configuration, waiting = in_force(self.running, wanted)
+            if configuration != self.running:
+                self._apply(configuration)
+        except ConfigurationError as error:
+            self._refuse(error)
+        except TimeoutError:
+            self._taken = None  # it may be taken later
+            self._refuse(
+                ConfigurationError("the router is too busy to take it", source=f"configuration file {file}")
+            )
+        else:
+            self._accept(configuration, wanted, waiting)
+
+    def _accept(self, configuration: Configuration, wanted: Configuration, waiting: tuple[str, ...]) -> None:
+        self.running, self._wanted = configuration, wanted
+        self._since, self._waiting, self._refused = _now(), waiting, None
+        self._metrics.reloaded(ReloadOutcome.APPLIED, in_force=not waiting)
+        log.info(
+            "the configuration file has changed and is in force", extra={"fields": {"needs_restart": waiting}}
+        )
+        if waiting:
+            log.warning("changed settings that need a restart: %s", ", ".join(waiting))
+
+    def _refuse(self, error: ConfigurationError) -> None:
+        self._refused = {"at": _now(), "errors": error.sentences}
+        self._metrics.reloaded(ReloadOutcome.REFUSED, in_force=False)
+        log.error(
+            "the configuration file has changed and cannot be used; the one before stays in force: %s",
+            error,
+            extra={"fields": {"errors": error.sentences}},
+        )
+
+
+def _content(file: Path) -> bytes | str:
+    """Return what is in a file, or why it cannot be read."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        return str(error)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,45 @@
+"""Prometheus metrics of the configuration file."""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.registry import Collector
+
+from extproc.telemetry.tallies import PLAIN, Counters, Gauges, Tally
+
+__all__ = ["ReloadMetrics", "ReloadOutcome"]
+
+
+class ReloadOutcome(StrEnum):
+    """What became of a changed configuration file; a metric label."""
+
+    APPLIED = "applied"  # what of it needs a restart excepted
+    REFUSED = "refused"  # the configuration before stays in force
+
+
+class ReloadMetrics(Collector):
+    """Counts what becomes of changed files."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._reloads = Counters(
+            "dualpool_config_reloads", "Changed configuration files, by what became of them", ["outcome"]
+        )
+        self._differs = Gauges(
+            "dualpool_config_file_not_in_force",
+            "1 while the configuration file is refused, or part of it waits for a restart",
+        )
+        self.tallies: tuple[Tally[Any], ...] = (self._reloads, self._differs)
+        for outcome in ReloadOutcome:
+            self._reloads[outcome,] = 0
+        registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        """Called at each scrape, on another thread."""
+        return [tally.collect() for tally in self.tallies]
+
+    def reloaded(self, outcome: ReloadOutcome, *, in_force: bool) -> None:
+        """Count a changed file; `in_force` when all of it is."""
+        self._reloads[outcome,] += 1
+        self._differs[PLAIN] = not in_force

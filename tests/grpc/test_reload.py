@@ -1,0 +1,167 @@
+"""A running router under a changed configuration: streams, learned state, deadlines, names."""
+
+import asyncio
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+
+from extproc.config.loading import parse
+from tests.grpc.served import App
+from tests.grpc.test_serve_command import started
+
+Router = Callable[..., Any]
+CHAT = b'{"model":"m","messages":[{"role":"user","content":"How are you, all of you?"}],"max_tokens":90}'
+USAGE = b'{"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":7,"completion_tokens":3}}'
+BASE = "listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 0\n"
+SMALL = "pools: [{name: tiny, max_budget_tokens: 20}, {name: long, max_budget_tokens: 9000}]\n"
+
+
+async def apply(app: App, settings: str) -> None:
+    """Put other settings in force."""
+    await asyncio.to_thread(app.apply, parse(BASE + settings))
+
+
+async def decide(stream: Any) -> tuple[str, ...]:
+    """Send a body; return the headers that the decision sets."""
+    await stream.body(CHAT)
+    reply = await stream.read()
+    mutation = reply.request_headers.response.header_mutation
+    return tuple(f"{each.header.key}: {each.header.raw_value.decode()}" for each in mutation.set_headers)
+
+
+async def learn(stream: Any) -> None:
+    """Send a response to a decided request, and read the stream to its end."""
+    await stream.response_headers()
+    await stream.response_body(USAGE)
+    while await stream.read() is not None:
+        pass
+
+
+def observations(app: App) -> int:
+    """Return how many responses the estimator in force has learned from."""
+    return sum(row.observations for row in app.ask(app.router.placer.estimator.state).models)
+
+
+def test_a_stream_keeps_the_routing_it_began_with(router: Router, call: type[Any]) -> None:
+    """A request whose headers were there before a reload is decided as it was then; the next one as it is now."""
+
+    async def scenario() -> tuple[tuple[str, ...], tuple[str, ...]]:
+        settings = "exchange: {deadline_ms: 60000}"
+        async with router(settings) as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            before, after = call(channel), call(channel)
+            await before.headers()
+            await asyncio.to_thread(wait_for_exchange, app)
+            await apply(app, f"{SMALL}headers: {{pool: x-pool}}")
+            await after.headers()
+            return await decide(before), await decide(after)
+
+    before, after = asyncio.run(scenario())
+    assert "x-token-budget-pool: short" in before
+    assert "x-token-budget-reason: too_long" in after
+
+
+def wait_for_exchange(app: App) -> None:
+    """Wait until the router holds a request."""
+    while not app.ask(lambda: any(stream.waits for stream in app._streams.open)):
+        pass
+
+
+def test_changed_pools_keep_what_was_learned(router: Router, call: type[Any]) -> None:
+    """The estimator goes on under other pools, and learns from streams that began before."""
+
+    async def scenario() -> None:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            estimator = app.router.placer.estimator
+            stream = call(channel)
+            await stream.headers()
+            await decide(stream)
+            await apply(app, SMALL)
+            await learn(stream)
+            assert estimator is app.router.placer.estimator
+            assert 1 == observations(app)
+
+    asyncio.run(scenario())
+
+
+def test_changed_options_of_the_estimator_keep_what_was_learned(router: Router, call: type[Any]) -> None:
+    """Another epsilon or limit goes on from the same prices; another kind of estimator begins anew."""
+
+    async def scenario() -> list[int]:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream = call(channel)
+            await stream.headers()
+            await decide(stream)
+            await learn(stream)
+            found = [observations(app)]
+            for settings in ("estimator: {byteclass: {epsilon: 0.2}}", "estimator: {kind: ema}"):
+                await apply(app, settings)
+                found.append(observations(app))
+            return found
+
+    assert [1, 1, 0] == asyncio.run(scenario())
+
+
+def test_deadlines_hold_across_a_reload(router: Router, call: type[Any], eventually: Callable[..., Any]) -> None:
+    """A request that waits is given up at the deadline it began with, a later one at its own; nothing is left."""
+
+    async def scenario() -> None:
+        async with router("exchange: {deadline_ms: 300}") as app:
+            async with grpc.aio.insecure_channel(app.grpc_address) as channel:
+                before, after = call(channel), call(channel)
+                await before.headers()
+                await asyncio.to_thread(wait_for_exchange, app)
+                await apply(app, "exchange: {deadline_ms: 50}")
+                await after.headers()
+                for stream in (after, before):
+                    reply = await stream.read()
+                    metadata = reply.dynamic_metadata.fields["dualpool"].struct_value.fields
+                    assert "deadline" == metadata["reason"].string_value
+            for deadline_ms in range(60, 80):
+                await apply(app, f"exchange: {{deadline_ms: {deadline_ms}}}")
+            assert 3 == app.ask(lambda: len(app._timers))
+
+    asyncio.run(scenario())
+
+
+def test_what_is_in_force_is_shown(router: Router) -> None:
+    """/config and dualpool_info say what was reloaded, with what became of the file."""
+
+    async def scenario() -> None:
+        async with router() as app, httpx.AsyncClient(base_url=f"http://{app.admin_address}") as admin:
+            await apply(app, "mode: shadow")
+            shown = (await admin.get("/config")).json()
+            assert "shadow" == shown["mode"]
+            assert (None, None) == (shown["reload"]["file"], shown["reload"]["refused"])
+            lines = [each for each in (await admin.get("/metrics")).text.splitlines() if "dualpool_info{" in each]
+            assert [True] == ['mode="shadow"' in each for each in lines]
+
+    asyncio.run(scenario())
+
+
+def test_sighup_reloads_the_file(tmp_path: Path) -> None:
+    """After SIGHUP the file's settings are in force; a bad file's faults are logged, and it changes nothing."""
+    config = tmp_path / "c.yaml"
+    config.write_text(BASE)
+    with started(config) as (process, admin):
+        assert process.stderr is not None
+        for text in (f"{BASE}mode: shadow", f"{BASE}mode: on"):
+            config.write_text(text)
+            process.send_signal(signal.SIGHUP)
+            line = json.loads(process.stderr.readline())
+        assert ["mode: 'on' given; allowed: enforce, shadow, off"] == line["errors"]
+        shown = httpx.get(f"http://{admin}/config").json()
+        assert ("shadow", line["errors"]) == (shown["mode"], shown["reload"]["refused"]["errors"])
+
+
+def test_a_changed_file_is_noticed(tmp_path: Path, eventually: Callable[..., Any]) -> None:
+    """Without a signal the change is in force soon."""
+    config = tmp_path / "c.yaml"
+    config.write_text(BASE)
+    with started(config) as (_process, admin):
+        config.write_text(f"{BASE}mode: shadow")
+        asyncio.run(eventually(lambda: httpx.get(f"http://{admin}/config").json()["mode"] == "shadow"))
