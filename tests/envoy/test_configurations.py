@@ -19,7 +19,7 @@ from tests.envoy.harness.gateway import (
     virtual_host,
 )
 
-NAMES = ["buffered", "full-duplex", "streamed"]
+NAMES = ["buffered", "full-duplex", "streamed", "workers"]
 
 
 PROTOCOL = (
@@ -88,6 +88,15 @@ def differences(one: Any, other: Any, path: str = "") -> set[str]:
                 f"{PROTOCOL}/explicit_http_config/http2_protocol_options/initial_stream_window_size",
                 f"{PROTOCOL}/explicit_http_config/http2_protocol_options/max_outbound_frames",
                 "message_timeout",
+                "/static_resources/clusters/3/health_checks/0/interval",
+                "/static_resources/clusters/3/health_checks/0/no_traffic_interval",
+            },
+        ),
+        (
+            "workers",
+            {
+                "/static_resources/clusters/3/load_assignment/endpoints/0/lb_endpoints",
+                "/static_resources/clusters/3/outlier_detection",
                 "/static_resources/clusters/3/health_checks/0/interval",
                 "/static_resources/clusters/3/health_checks/0/no_traffic_interval",
             },

@@ -9,11 +9,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.envoy.harness.process import ManagedProcess
 
-__all__ = ["SHORT_POOL_TOKENS", "TENANT_HEADER", "RouterProcess"]
+__all__ = ["CONFIGURATION", "SHORT_POOL_TOKENS", "TENANT_HEADER", "RouterProcess", "metric_of"]
 
 SHORT_POOL_TOKENS = 2048
 TENANT_HEADER = "x-tenant"
-_CONFIGURATION: dict[str, object] = {
+CONFIGURATION: dict[str, object] = {
     "listen": {"address": "127.0.0.1:0"},
     "admin": {"address": "127.0.0.1:0"},
     "pools": [
@@ -34,7 +34,7 @@ class RouterProcess(ManagedProcess):
 
     def __init__(self, folder: Path, **settings: object) -> None:
         config = folder / "router.yaml"
-        config.write_text(json.dumps(_CONFIGURATION | settings))
+        config.write_text(json.dumps(CONFIGURATION | settings))
         command = [sys.executable, "-m", "extproc.cli.main", "serve", "--config", str(config)]
         super().__init__("router", command, folder)
         serving = json.loads(self.await_log('"message":"serving"'))
@@ -53,13 +53,24 @@ class RouterProcess(ManagedProcess):
 
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of a metric over the samples that have these labels."""
-        return sum(value for its, value in self.samples(name) if labels.items() <= its.items())
+        return metric_of(self._metrics(), name, **labels)
 
     def samples(self, name: str) -> list[tuple[dict[str, str], float]]:
         """Return labels and value of every sample of this name."""
-        text = self.admin.get("/metrics").raise_for_status().text
-        assert f"# TYPE {name.removesuffix('_count')} " in text, f"the router has no metric {name}"
-        # The parser takes milliseconds for all the histograms that nobody asks for.
-        wanted = "".join(line + "\n" for line in text.splitlines() if line.startswith(name))
-        families = text_string_to_metric_families(wanted)
-        return [(dict(s.labels), s.value) for family in families for s in family.samples if s.name == name]
+        return _samples_of(self._metrics(), name)
+
+    def _metrics(self) -> str:
+        return self.admin.get("/metrics").raise_for_status().text
+
+
+def metric_of(text: str, name: str, **labels: str) -> float:
+    """Return the sum of a metric in /metrics over the samples that have these labels."""
+    return sum(value for its, value in _samples_of(text, name) if labels.items() <= its.items())
+
+
+def _samples_of(text: str, name: str) -> list[tuple[dict[str, str], float]]:
+    assert f"# TYPE {name.removesuffix('_count')} " in text, f"the router has no metric {name}"
+    # The parser takes milliseconds for all the histograms that nobody asks for.
+    wanted = "".join(line + "\n" for line in text.splitlines() if line.startswith(name))
+    families = text_string_to_metric_families(wanted)
+    return [(dict(s.labels), s.value) for family in families for s in family.samples if s.name == name]

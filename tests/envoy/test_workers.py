@@ -1,0 +1,107 @@
+"""A router of two workers behind the real Envoy, from `envoy/workers.yaml`."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.clients import under_load
+from bench.numbered import chat_body
+from tests.envoy.harness.building import addresses
+from tests.envoy.harness.gateway import Document, Gateway, cluster
+from tests.envoy.harness.polling import eventually
+from tests.envoy.harness.pools import Pools
+from tests.envoy.harness.process import ManagedProcess
+from tests.envoy.harness.router import CONFIGURATION, metric_of
+
+CLIENTS = 8
+BODIES = [chat_body(size) for size in (500, 2_000, 40_000)]
+KILLED_FOR_S, KILLED_EVERY_S = 20, 1.0
+
+
+class WorkersProcess(ManagedProcess):
+    """`dualpool serve --workers 2`, and an Envoy that asks both."""
+
+    def __init__(self, folder: Path, pools: Pools) -> None:
+        config = folder / "router.yaml"
+        config.write_text(json.dumps(CONFIGURATION))
+        command = [sys.executable, "-m", "extproc.cli.main", "serve", "--workers", "2", "--config", str(config)]
+        super().__init__("router", command, folder)
+        serving = json.loads(self.await_log('"message":"serving"'))
+        self.addresses: list[str] = serving["grpc"]
+        self.admin.base_url = f"http://{serving['admin']}"
+        self.gateway = Gateway("workers", addresses(self.addresses[0], pools), folder, self._change)
+
+    def pids(self) -> list[int | None]:
+        """Return the workers' processes; None for one that is being replaced."""
+        return [worker["pid"] for worker in self.admin.get("/config").json()["workers"]]
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric over the samples that have these labels."""
+        return metric_of(self.admin.get("/metrics").raise_for_status().text, name, **labels)
+
+    def _change(self, document: Document) -> None:
+        """Move the second endpoint as the harness has moved the first."""
+        endpoint: dict[str, Any] = cluster(document, "dualpool")["load_assignment"]["endpoints"][0][
+            "lb_endpoints"
+        ][1]
+        host, _, port = self.addresses[1].rpartition(":")
+        endpoint["endpoint"]["address"]["socket_address"] = {"address": host, "port_value": int(port)}
+
+
+@pytest.fixture
+def workers(tmp_path: Path, pools: Pools) -> Iterator[WorkersProcess]:
+    """Run a router of two workers and its Envoy."""
+    router = WorkersProcess(tmp_path, pools)
+    yield router
+    router.gateway.terminate()
+    assert 0 == router.terminate(), router.log_tail()
+
+
+def shares(workers: WorkersProcess) -> list[float]:
+    """Return what part of the streams each worker has served."""
+    served = [workers.metric("dualpool_worker_streams_total", worker=str(number)) for number in range(2)]
+    return [each / sum(served) for each in served]
+
+
+def test_both_workers_share_the_traffic(workers: WorkersProcess) -> None:
+    """No worker is under 35 % of the traffic, and the counters of both are all of it."""
+
+    def until_enough() -> None:
+        eventually(lambda: workers.metric("dualpool_streams_total") >= 1_000, "1,000 requests", within_s=60)
+
+    seen = asyncio.run(under_load(workers.gateway.port, BODIES, CLIENTS, asyncio.to_thread(until_enough)))
+    assert (0, 0) == (seen.errors.total(), seen.corrupted)
+    eventually(lambda: workers.metric("dualpool_streams_total") == seen.requests, "all streams have ended")
+    assert min(shares(workers)) >= 0.35
+
+
+def kill_often(workers: WorkersProcess, killed: list[int]) -> None:
+    """Kill one worker after the other, every second, whether it serves or has just been started."""
+    pause, ends_s, number = threading.Event(), time.monotonic() + KILLED_FOR_S, 0
+    while time.monotonic() < ends_s:
+        pids = workers.pids()
+        number = 1 - number if pids[1 - number] is not None else number
+        if (pid := pids[number]) is not None:
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+        pause.wait(KILLED_EVERY_S)
+
+
+def test_a_worker_is_killed_every_second(workers: WorkersProcess) -> None:
+    """For 20 s under load: no client sees an error, no body is changed, and then both workers serve again."""
+    killed: list[int] = []
+    killing = asyncio.to_thread(kill_often, workers, killed)
+    seen = asyncio.run(under_load(workers.gateway.port, BODIES, CLIENTS, killing))
+    assert (0, 0) == (seen.errors.total(), seen.corrupted)
+    assert len(set(killed)) >= KILLED_FOR_S / 4
+    assert seen.short > 0
+    eventually(lambda: workers.metric("dualpool_workers_serving") == 2, "both serve again", within_s=60)
