@@ -26,6 +26,7 @@ MEASUREMENTS = (
     "latency",
     "overload",
     "memory",
+    "workers",
     "bodies",
     "worst_bodies",
     "faults",

@@ -104,6 +104,15 @@ class Stack:
         serving = child.wait_for(lambda: _log_entry(child, "serving"), "address")
         return Server(child.pid, serving["grpc"], serving["admin"])
 
+    def workers(self, count: int) -> tuple[Server, list[str]]:
+        """Start our server with so many workers; return the supervisor, whose address is "", and the addresses."""
+        file = self.folder / f"router-{self._started}.yaml"
+        file.write_text(ROUTER_CONFIGURATION.format(address="127.0.0.1:0"))
+        arguments = ("serve", "--workers", str(count), "--config", str(file))
+        child = self._run("router", _python("extproc.cli.main", *arguments))
+        serving = child.wait_for(lambda: _log_entry(child, "serving"), "address")
+        return Server(child.pid, "", serving["admin"]), serving["grpc"]
+
     def bare(self, kind: str, request_messages: int) -> Server:
         """Start the floor."""
         return self.printing("bench.bare", kind, str(request_messages))

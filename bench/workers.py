@@ -1,0 +1,148 @@
+"""What a second worker brings: throughput of two beside that of one, and how evenly Envoy shares the traffic."""
+
+import json
+import resource
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+from bench import messages
+from bench.load import grpc_load, http_load
+from bench.measuring import Plan, Table, pairs, spread
+from bench.stack import Server, Stack
+
+__all__ = ["measure"]
+
+BODY_BYTES = 2048
+WORKERS = 2
+CONNECTIONS = 32
+BAR, SHARE_BAR = 1.7, "35 %"
+NOTES = f"""\
+Released exchanges, 2 KB chat requests, direct load by one h2load for each worker; one process, and in turn with it
+`dualpool serve --workers {WORKERS}`. The load runs on the same cores and takes its share of them: requests per
+second of the clock fall short of what the workers could do with a load from elsewhere. What they could do is told
+by their CPU time: requests per second of CPU time of all processes, the supervisor's included, times as many cores
+as there are workers. The bar is for that."""
+SHARE_NOTES = f"""\
+Envoy from `envoy/workers.yaml` (one thread), {CONNECTIONS} HTTP/1.1 connections, 2 KB chat requests, of which the
+router learns from none (released) or all (learned). The share of the worker that got less."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Router:
+    """Processes that are one router; the last one is the supervisor where there are workers."""
+
+    processes: Sequence[Server]
+    addresses: Sequence[str]
+
+    def cpu_s(self) -> float:
+        """Return the CPU time of all processes so far."""
+        return sum(each.cpu_us() for each in self.processes) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    per_s: float
+    per_core: float
+    load_cores: float
+
+
+def measure(stack: Stack, plan: Plan) -> list[Table]:
+    """Load one worker and several, round by round; then several through Envoy."""
+    file = stack.folder / "released.frames"
+    file.write_bytes(messages.frames(messages.request(messages.http1_pieces(_chat_body(learned=False)))))
+    one = stack.router()
+    routers = {1: _Router([one], [one.address]), WORKERS: _workers(stack)}
+    series: dict[int, list[_Run]] = {count: [] for count in routers}
+    for counts in [False] + [True] * plan.rounds:
+        for workers, router in routers.items():
+            run = _run(router, file, plan.requests)
+            if counts:
+                series[workers].append(run)
+    rows = [(str(workers), *_cells(series[workers], series[1], workers)) for workers in routers]
+    columns = (
+        "workers",
+        "requests/s",
+        "/ one's",
+        "per core x workers",
+        "/ one's",
+        "bar",
+        "cores taken by the load",
+    )
+    return [Table("Throughput of two workers", NOTES, columns, rows), _sharing(stack, plan)]
+
+
+def _cells(runs: Sequence[_Run], one: Sequence[_Run], workers: int) -> list[str]:
+    rates, capacities = [run.per_s for run in runs], [run.per_core * workers for run in runs]
+    raw, accounted = (
+        pairs(rates, [run.per_s for run in one]),
+        pairs(capacities, [run.per_core for run in one]),
+    )
+    load = spread([run.load_cores for run in runs], 2)
+    return [spread(rates), raw, spread(capacities), accounted, f"{BAR}" if workers > 1 else "", load]
+
+
+def _run(router: _Router, file: Path, requests: int) -> _Run:
+    """Load all addresses at once, each with so many requests."""
+    before_s, load_before_s, began_s = router.cpu_s(), _load_cpu_s(), time.monotonic()
+    with ThreadPoolExecutor(len(router.addresses)) as threads:
+        list(threads.map(partial(grpc_load, frames=file, requests=requests), router.addresses))
+    took_s = time.monotonic() - began_s
+    total = requests * len(router.addresses)
+    return _Run(total / took_s, total / (router.cpu_s() - before_s), (_load_cpu_s() - load_before_s) / took_s)
+
+
+def _load_cpu_s() -> float:
+    """Return the CPU time of all children that have ended: the loads, while none else ends."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _sharing(stack: Stack, plan: Plan) -> Table:
+    router = _workers(stack)
+    first, second = (Server(0, address) for address in router.addresses)
+    pool = stack.pool(messages.chat_response())
+    gateway = stack.gateway("workers", first, pool, change=partial(_add_endpoint, address=second.address))
+    admin = router.processes[-1]
+    rows = []
+    for kind in ("released", "learned"):
+        body = stack.folder / f"{kind}.json"
+        body.write_bytes(_chat_body(learned=kind == "learned"))
+        shares = []
+        for counts in [False] + [True] * plan.rounds:
+            before = _streams(admin)
+            http_load(gateway.address, body, plan.requests, CONNECTIONS)
+            served = [now - then for now, then in zip(_streams(admin), before, strict=True)]
+            if counts:
+                shares.append(100 * min(served) / sum(served))
+        rows.append((kind, spread(shares), SHARE_BAR))
+    return Table("How Envoy shares the traffic", SHARE_NOTES, ("exchange", "smaller share, %", "bar"), rows)
+
+
+def _workers(stack: Stack) -> _Router:
+    supervisor, addresses = stack.workers(WORKERS)
+    with urlopen(f"http://{supervisor.admin}/config") as response:
+        pids = [worker["pid"] for worker in json.load(response)["workers"]]
+    servers = [Server(pid, address) for pid, address in zip(pids, addresses, strict=True)]
+    return _Router([*servers, supervisor], addresses)
+
+
+def _streams(supervisor: Server) -> list[float]:
+    return [supervisor.metric("dualpool_worker_streams_total", worker=str(number)) for number in range(WORKERS)]
+
+
+def _chat_body(*, learned: bool) -> bytes:
+    return messages.chat_body(BODY_BYTES, stream=not learned)
+
+
+def _add_endpoint(document: dict[str, Any], address: str) -> None:
+    """Move the second endpoint to its real address; the stack has moved the first."""
+    (cluster,) = (each for each in document["static_resources"]["clusters"] if each["name"] == "dualpool")
+    host, _, port = address.rpartition(":")
+    endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][1]["endpoint"]
+    endpoint["address"]["socket_address"] = {"address": host, "port_value": int(port)}
