@@ -29,6 +29,7 @@ from extproc.gateways.traps.trap import Trap
 from extproc.telemetry.metrics import Metrics, PromptSize, Verdict
 from extproc.telemetry.reloads import ReloadMetrics, ReloadOutcome
 from extproc.telemetry.tallies import Tally
+from extproc.telemetry.workers import Replaced, WorkerMetrics
 
 __all__ = ["GENERATED", "generated"]
 
@@ -58,6 +59,7 @@ CLOSED_LABELS: Final[dict[str, type[StrEnum]]] = {
     "`cause` of `dualpool_refused_observations_total`": Refused,
     "`cause` of `dualpool_responses_not_learned_total`": ResponseFault,
     "`outcome` of `dualpool_config_reloads_total`": ReloadOutcome,
+    "`cause` of `dualpool_workers_replaced_total`": Replaced,
 }
 SETTINGS_HEAD: Final = """\
 | setting | type | unit | default | allowed | what it does |
@@ -103,8 +105,8 @@ def settings() -> str:
 def metrics() -> str:
     """Return a table of the router's metrics."""
     registry = CollectorRegistry()
-    tallies = [*Metrics(registry, 1, 1).tallies, *ReloadMetrics(registry).tallies]
-    rows = [_metric_row(tally) for tally in tallies]
+    made = (Metrics(registry, 1, 1), ReloadMetrics(registry), WorkerMetrics(registry, 1))
+    rows = [_metric_row(tally) for metrics in made for tally in metrics.tallies]
     head = "| metric | type | labels | unit | what it says |\n|---|---|---|---|---|\n"
     return "".join([head, *rows]).strip()
 

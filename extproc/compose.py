@@ -5,11 +5,8 @@ that one's settings are the same, else it has one that was given its state; so w
 what is known of models.
 """
 
-from dataclasses import replace
-from hashlib import sha256
-
-from extproc.config.loading import as_json
-from extproc.config.schema import Configuration, ListenSettings
+from extproc.config.loading import fingerprint
+from extproc.config.schema import Configuration
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.protocol import Estimator
 from extproc.core.exchange.settings import CloseRule
@@ -73,8 +70,5 @@ def _spillover(configuration: Configuration) -> Spillover | None:
 
 
 def _salt(configuration: Configuration) -> bytes:
-    """Return what clients do not know and all processes of one configuration have in common.
-
-    Those may differ in where they listen.
-    """
-    return sha256(as_json(replace(configuration, listen=ListenSettings()))).digest()
+    """Return what clients do not know and all processes of one configuration have in common."""
+    return fingerprint(configuration)

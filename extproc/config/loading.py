@@ -1,5 +1,7 @@
 """From a YAML file to a Configuration; what is wrong is told by field, value and what is allowed, all at once."""
 
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -10,7 +12,7 @@ from extproc.config.typed import Reader
 from extproc.core.errors import ConfigurationError, shown
 from extproc.documents import read_document
 
-__all__ = ["as_json", "decode", "load", "parse"]
+__all__ = ["as_json", "decode", "fingerprint", "load", "parse"]
 
 _SECRETS = {"private_key_file"}
 
@@ -54,6 +56,13 @@ def as_json(configuration: Configuration, **more: object) -> bytes:
     """Return a configuration as JSON for display, `more` after it; secrets are replaced by ***."""
     shown = msgspec.to_builtins(configuration) | more
     return msgspec.json.format(msgspec.json.encode(_redact(shown)), indent=2)
+
+
+def fingerprint(configuration: Configuration) -> bytes:
+    """Return a digest of all settings but those that differ between the processes of one router: its places."""
+    listen = replace(configuration.listen, address="", health_address="")
+    state = replace(configuration.state, path="")
+    return sha256(as_json(replace(configuration, listen=listen, state=state))).digest()
 
 
 def _source(path: Path) -> str:

@@ -9,15 +9,17 @@ import threading
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from extproc.core.estimator.protocol import LearnedState
-from extproc.server.loop import Loop
 from extproc.state.snapshot import to_json
 
-__all__ = ["PAGES", "PROBES", "AdminPages", "Page"]
+if TYPE_CHECKING:  # a supervisor serves pages without a loop, and without gRPC
+    from extproc.server.loop import Loop
+
+__all__ = ["PAGES", "PROBES", "AdminPages", "Kept", "Page", "Pages", "text_page"]
 
 LOOP_RESPONSES_WITHIN_S = 2.0
 # What took so long to make is good for so many times as long: no more than a twentieth of the time is spent on it.
@@ -29,13 +31,21 @@ Page = tuple[HTTPStatus, str, bytes]
 T = TypeVar("T")
 
 
+class Pages(Protocol):
+    """What is served."""
+
+    def page(self, path: str) -> Page:
+        """Return status, content type and body for a path; called on any thread."""
+        ...
+
+
 class AdminPages:
     """What each path answers; for any thread. `ready` and `state` are called on the event loop."""
 
     def __init__(
         self,
         registry: CollectorRegistry,
-        loop: Loop,
+        loop: "Loop",
         ready: Callable[[], bool],
         state: Callable[[], LearnedState],
         config_json: Callable[[], bytes],
@@ -45,7 +55,7 @@ class AdminPages:
         self._state = state
         self._config_json = config_json
         self._loop = loop
-        self._state_json = _Kept(lambda: to_json(self._ask(self._state)).encode())
+        self._state_json = Kept(lambda: to_json(self._ask(self._state)).encode())
 
     def page(self, path: str) -> Page:
         """Return status, content type and body for a path."""
@@ -55,16 +65,16 @@ class AdminPages:
                     return HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(self._registry)
                 case "/healthz":
                     self._ask(lambda: None)
-                    return _text(HTTPStatus.OK, "ok\n")
+                    return text_page(HTTPStatus.OK, "ok\n")
                 case "/readyz":
                     ready = self._ask(self._ready)
-                    return _text(HTTPStatus.OK, "ready\n") if ready else _unavailable("not ready\n")
+                    return text_page(HTTPStatus.OK, "ready\n") if ready else _unavailable("not ready\n")
                 case "/config":
                     return HTTPStatus.OK, "application/json", self._config_json()
                 case "/state":
                     return HTTPStatus.OK, "application/json", self._state_json()
                 case _:
-                    return _text(HTTPStatus.NOT_FOUND, f"paths: {' '.join(PAGES)}\n")
+                    return text_page(HTTPStatus.NOT_FOUND, f"paths: {' '.join(PAGES)}\n")
         except TimeoutError:
             return _unavailable(f"the event loop has not answered for {LOOP_RESPONSES_WITHIN_S} s\n")
 
@@ -72,7 +82,7 @@ class AdminPages:
         return self._loop.ask(function, LOOP_RESPONSES_WITHIN_S)
 
 
-class _Kept:
+class Kept:
     """What a function returned, for as long as that is good for."""
 
     def __init__(self, make: Callable[[], bytes]) -> None:
@@ -82,6 +92,7 @@ class _Kept:
         self._lock = threading.Lock()
 
     def __call__(self) -> bytes:
+        """Return it, made anew when it has been kept for long enough."""
         with self._lock:
             began_s = time.monotonic()
             if began_s >= self._good_until_s:
@@ -91,9 +102,10 @@ class _Kept:
             return self._made
 
 
-def _text(status: HTTPStatus, text: str) -> Page:
+def text_page(status: HTTPStatus, text: str) -> Page:
+    """Return a page of plain text."""
     return status, "text/plain; charset=utf-8", text.encode()
 
 
 def _unavailable(text: str) -> Page:
-    return _text(HTTPStatus.SERVICE_UNAVAILABLE, text)
+    return text_page(HTTPStatus.SERVICE_UNAVAILABLE, text)

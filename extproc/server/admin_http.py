@@ -22,11 +22,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn import Config, Server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from extproc.config.schema import AdminSettings
 from extproc.core.errors import ConfigurationError
-from extproc.server.admin import PAGES, AdminPages
+from extproc.server.admin import PAGES, PROBES, Pages
 from extproc.server.live import Live
 
-__all__ = ["Admin"]
+__all__ = ["Admin", "admin_servers"]
 
 CONNECTIONS = 32
 # A connection is looked at so often, and closed when no request came since the last look, or bytes stay unread.
@@ -36,6 +37,14 @@ STOPS_WITHIN_S: Final = 1
 MAX_HEAD_BYTES: Final = 16_384
 
 log = logging.getLogger("dualpool")
+
+
+def admin_servers(settings: AdminSettings, pages: Pages, live: Live) -> list["Admin"]:
+    """Return the servers that are configured, the one of all pages first. Raises ConfigurationError."""
+    servers = [Admin("admin.address", settings.address, pages, live=live)]
+    if settings.probes_address:
+        servers.append(Admin("admin.probes_address", settings.probes_address, pages, PROBES))
+    return servers
 
 
 class Admin:
@@ -48,7 +57,7 @@ class Admin:
         self,
         setting: str,
         address: str,
-        pages: AdminPages,
+        pages: Pages,
         paths: Collection[str] = PAGES,
         live: Live | None = None,
     ) -> None:
@@ -173,7 +182,7 @@ class _OwnNamesOnly:
         await app(scope, receive, send)
 
 
-def _app(pages: AdminPages, paths: Collection[str], live: Live | None) -> Starlette:
+def _app(pages: Pages, paths: Collection[str], live: Live | None) -> Starlette:
     def answer(request: Request) -> Response:
         try:
             status, content_type, body = pages.page(request.scope["path"])

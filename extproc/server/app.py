@@ -1,7 +1,6 @@
 """Putting a router together from its configuration, running it, and letting it go without losing a request."""
 
 import asyncio
-import hashlib
 import logging
 import signal
 import time
@@ -20,22 +19,22 @@ from prometheus_client import (
 
 from extproc import __version__
 from extproc.compose import compose, recompose
-from extproc.config.loading import as_json
+from extproc.config.loading import as_json, fingerprint
 from extproc.config.schema import Configuration, TraceSettings
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.protocol import Estimator, LearnedState
 from extproc.core.estimator.tables import Terms
 from extproc.core.router.router import Router
-from extproc.server.admin import PROBES, AdminPages
-from extproc.server.admin_http import Admin
+from extproc.server.admin import AdminPages
+from extproc.server.admin_http import admin_servers
 from extproc.server.background import Background, Job
 from extproc.server.current import CurrentEstimator
 from extproc.server.deadlines import Deadlines, Sweep
 from extproc.server.grpc_core import UNIMPLEMENTED, Call, Core
 from extproc.server.health import EXT_PROC_SERVICE, Health
 from extproc.server.listening import listen, listen_for_probes
-from extproc.server.live import About, Live
+from extproc.server.live import Live, about_router
 from extproc.server.loop import Loop, Timers
 from extproc.server.reload import Reloader
 from extproc.server.streams import Routing, Streams
@@ -69,15 +68,15 @@ class App:
     """One router with its servers; `grpc_address` and `admin_address` are known once it is made.
 
     `run` serves in the thread that calls it; `end` and `reload` may be called from any other, and from a signal's
-    handler. `file` is what the configuration was read from. Raises ConfigurationError for what cannot be bound or
-    read.
+    handler. `file` is what the configuration was read from. Without `admin` there is no admin server. Raises
+    ConfigurationError for what cannot be bound or read.
     """
 
-    def __init__(self, configuration: Configuration, file: Path | None = None) -> None:
+    def __init__(self, configuration: Configuration, file: Path | None = None, *, admin: bool = True) -> None:
         self._serving = False
         self._asked_to_end = self._hurries = False
         disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series for each, of no use
-        registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
         for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
             registry.register(collector)
         metrics = Metrics(registry, configuration.metrics.max_models, configuration.metrics.max_categories)
@@ -110,15 +109,13 @@ class App:
         )
         recent = Recent()
         live = Live(
-            self._about,
+            lambda: about_router(self._configuration),
             metrics.collect,
             recent,
             lambda watched: self.loop.tell(lambda: (listener.add if watched else listener.remove)(recent)),
         )
-        self._admins = [Admin("admin.address", configuration.admin.address, pages, live=live)]
-        self.admin_address = self._admins[0].address
-        if probes := configuration.admin.probes_address:
-            self._admins.append(Admin("admin.probes_address", probes, pages, PROBES))
+        self._admins = admin_servers(configuration.admin, pages, live) if admin else []
+        self.admin_address = self._admins[0].address if admin else ""
         terms = Terms.of(configuration.estimator)
         estimator = CurrentEstimator(lambda: self.router.placer.estimator)
         self._keeping = Keeping(configuration.state, terms, estimator, self._ask, metrics)
@@ -134,6 +131,11 @@ class App:
         """What is in force for requests that come."""
         return self._streams.routing.router
 
+    @property
+    def ready(self) -> bool:
+        """Whether gateways are told to ask; to be asked on the loop."""
+        return self._health.ready
+
     def run(self) -> None:
         """Serve until asked to end, drain, and return cleanly from every stream."""
         self._keeping.begin()
@@ -144,7 +146,8 @@ class App:
         self._reloader.start()
         self._serving = True
         self._health.set_ready(ready=True)
-        log.info("serving", extra={"fields": {"grpc": self.grpc_address, "admin": self.admin_address}})
+        addresses = {"grpc": self.grpc_address, "admin": self.admin_address}
+        log.info("serving" if self._admins else "worker serving", extra={"fields": addresses})
         self.loop.run(lambda: self._asked_to_end)
         if not self._hurries:
             self._drain()
@@ -213,14 +216,9 @@ class App:
         idle = Sweep(idle_s / 4, lambda now_s: self._streams.close_idle(now_s - idle_s))
         self._timers[:] = [deadlines, idle, self._judging, *(each for each in old if each.next_s < inf)]
 
-    def _about(self) -> About:
-        configuration = self._configuration
-        epsilon = configuration.estimator.byteclass.epsilon
-        return About(__version__, configuration.mode.value, configuration.pools, epsilon)
-
     def _say_what_runs(self) -> None:
         configuration = self._configuration
-        digest = hashlib.sha256(as_json(configuration)).hexdigest()[:12]
+        digest = fingerprint(configuration).hex()[:12]
         self._metrics.about(__version__, configuration.mode, digest, [pool.name for pool in configuration.pools])
 
     def _drain(self) -> None:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+from extproc.core.estimator.change import Change
 from extproc.core.estimator.protocol import Estimate, Estimator, LearnedState, Learning
-from extproc.core.estimator.sharing import Change
 from extproc.core.facts import RequestFacts
 from extproc.core.usage import Overflow, Usage
 

@@ -22,11 +22,13 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from extproc import __version__
+from extproc.config.schema import Configuration
 from extproc.core.placing.policy import Pool
 from extproc.telemetry.figures import Figures, Look, figures_between, look_at
 from extproc.telemetry.recent import Recent, Shown
 
-__all__ = ["About", "Live"]
+__all__ = ["About", "Live", "about_router"]
 
 EVERY_S: Final = 1.0
 WINDOW_S: Final = 300.0
@@ -38,12 +40,18 @@ PAGE: Final = resources.files("extproc.server").joinpath("live.html").read_text(
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What does not change while the router runs."""
+    """What does not change but with the configuration."""
 
     version: str
     mode: str
     pools: tuple[Pool, ...]
     epsilon: float
+
+
+def about_router(configuration: Configuration) -> About:
+    """Return what the page says of a configuration."""
+    epsilon = configuration.estimator.byteclass.epsilon
+    return About(__version__, configuration.mode.value, configuration.pools, epsilon)
 
 
 @dataclass(frozen=True, slots=True)

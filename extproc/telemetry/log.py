@@ -40,7 +40,14 @@ _HINTS = {
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one line of JSON; fields given as `extra={"fields": {...}}` stand beside the message."""
+    """A record as one line of JSON; fields given as `extra={"fields": {...}}` stand beside the message.
+
+    `always` are fields of every line.
+    """
+
+    def __init__(self, **always: object) -> None:
+        super().__init__()
+        self._always = always
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line, without its end."""
@@ -49,6 +56,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **self._always,
         }
         line.update(getattr(record, "fields", {}))
         if record.exc_info:
@@ -59,10 +67,10 @@ class JsonFormatter(logging.Formatter):
             return json.dumps(line, default=str)
 
 
-def configure_logging(level: str) -> None:
-    """Send all logs to stderr as JSON, from `level` (debug, info, warning, error) up."""
+def configure_logging(level: str, **always: object) -> None:
+    """Send all logs to stderr as JSON, from `level` (debug, info, warning, error) up; `always` on every line."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
+    handler.setFormatter(JsonFormatter(**always))
     logging.basicConfig(handlers=[handler], force=True)
     set_log_level(level)
 

@@ -194,7 +194,7 @@ class Metrics(Listener, Collector):
         self._info.clear()
         self._info[version, mode, config_hash] = 1
         for pool in pools:
-            self.retries[pool,] = 0
+            self.retries.setdefault((pool,), 0)
 
     def _start_at_zero(self) -> None:
         """Make every series of a closed set: an increase from nothing to 1 is none to Prometheus."""

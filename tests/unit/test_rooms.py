@@ -18,7 +18,7 @@ ONLY_IN = {
     "envoy_data_plane": {"gateways"},
     "betterproto2": {"gateways"},
     "google": {"wire", "state", "gateways"},
-    "prometheus_client": {"telemetry", "server", "planning", "pools"},
+    "prometheus_client": {"telemetry", "server", "planning", "pools", "workers"},
     "httpx": {"pools"},
     "redis": {"state"},
     "ruamel": {"documents.py", "gateways"},

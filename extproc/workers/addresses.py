@@ -1,0 +1,72 @@
+"""Where each worker listens: on its own port, from the configured one upwards, or on a Unix socket of its own.
+
+Rejected: one port for all (SO_REUSEPORT). The kernel deals out connections, of which Envoy has one for each of its
+threads and endpoints: with few of them some workers would get none, and a connection stays where it once was.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from extproc.config.checks import MAX_PORT
+from extproc.config.schema import Configuration, ListenSettings
+from extproc.core.errors import ConfigurationError
+
+__all__ = ["check_room", "listen_settings_of", "of_worker"]
+
+
+def of_worker(configuration: Configuration, number: int) -> Configuration:
+    """Return the configuration of the worker of a number: it listens, and keeps its state, in places of its own."""
+    path = configuration.state.path
+    state = replace(configuration.state, path=_numbered(path, number) if path else "")
+    return replace(configuration, listen=listen_settings_of(configuration.listen, number), state=state)
+
+
+def listen_settings_of(listen: ListenSettings, number: int) -> ListenSettings:
+    """Return what the worker of a number, from 0 on, is to bind."""
+    health = _of_worker(listen.health_address, number) if listen.health_address else ""
+    return replace(listen, address=_of_worker(listen.address, number), health_address=health)
+
+
+def check_room(configuration: Configuration, workers: int) -> None:
+    """Raise ConfigurationError where two would get the same port, or one none."""
+    taken: dict[int, str] = {}
+    for setting, first, ports in _ports(configuration, workers):
+        for port in range(first, first + ports):
+            if port > MAX_PORT:
+                raise ConfigurationError(
+                    f"{setting}: port {first} given; {workers} workers need as many ports, up to {MAX_PORT}"
+                )
+            if port in taken:
+                raise ConfigurationError(
+                    f"{setting}: port {first} given, with {workers} workers on as many ports each; "
+                    f"port {port} is also one of {taken[port]}"
+                )
+            taken[port] = setting
+
+
+def _ports(configuration: Configuration, workers: int) -> Iterator[tuple[str, int, int]]:
+    """Yield the settings that name a fixed port, with the first and the number of ports that they take."""
+    listen, admin = configuration.listen, configuration.admin
+    settings = {
+        "listen.address": (listen.address, workers),
+        "listen.health_address": (listen.health_address, workers),
+        "admin.address": (admin.address, 1),
+        "admin.probes_address": (admin.probes_address, 1),
+    }
+    for setting, (address, ports) in settings.items():
+        first = 0 if not address or address.startswith("unix:") else int(address.rpartition(":")[2])
+        if first:
+            yield setting, first, ports
+
+
+def _of_worker(address: str, number: int) -> str:
+    if address.startswith("unix:"):
+        return f"unix:{_numbered(address.removeprefix('unix:'), number)}"
+    host, _, port = address.rpartition(":")
+    return f"{host}:{int(port) + number if int(port) else 0}"
+
+
+def _numbered(name: str, number: int) -> str:
+    path = PurePosixPath(name)
+    return str(path.with_name(f"{path.stem}-{number}{path.suffix}"))

@@ -1,0 +1,140 @@
+"""What supervisor and worker say to each other: questions one way, answers the other, over a socket pair.
+
+Each end sees at once when the other one's process has ended, however it ended. Questions have numbers, so that an
+answer that comes too late is not taken for that to a later question.
+"""
+
+import itertools
+import os
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from enum import StrEnum
+from multiprocessing.connection import Connection
+
+import msgspec
+
+from extproc.core.errors import ConfigurationError, DualpoolError
+
+__all__ = ["Channel", "ChannelClosed", "Question", "Started", "answer_all"]
+
+
+class Question(StrEnum):
+    """What a worker is asked."""
+
+    START = "start"  # with a configuration; answered by Started
+    ALIVE = "alive"  # answered by its loop: whether it is ready
+    METRICS = "metrics"
+    STATE = "state"
+    APPLY = "apply"  # with a configuration
+    END = "end"  # drain, and end
+    HURRY = "hurry"  # end without a drain
+
+
+class Asked(msgspec.Struct, array_like=True):
+    """A question on its way."""
+
+    number: int
+    question: Question
+    content: bytes
+
+
+class Answer(msgspec.Struct, array_like=True):
+    """An answer on its way; `faults` are of a configuration, `late` says that the worker's loop did not answer."""
+
+    number: int
+    content: bytes = b""
+    faults: tuple[str, ...] = ()
+    late: bool = False
+
+
+class Started(msgspec.Struct):
+    """What a worker says when it serves: where."""
+
+    address: str
+    health_address: str
+
+
+class ChannelClosed(DualpoolError):
+    """The other process has ended."""
+
+
+class Channel:
+    """The supervisor's end; for any thread. `closed` is set when the worker's process has ended."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.closed = threading.Event()
+        self._connection = connection
+        self._numbers = itertools.count()
+        self._waiting: dict[int, Future[Answer]] = {}
+        self._lock = threading.Lock()
+        threading.Thread(target=self._listen, name="dualpool-channel", daemon=True).start()
+
+    def ask(self, question: Question, content: bytes = b"", *, within_s: float) -> bytes:
+        """Return the answer.
+
+        Raises TimeoutError when there is none in time, ChannelClosed when there will be none, and
+        ConfigurationError with what the worker says is wrong.
+        """
+        future: Future[Answer] = Future()
+        number = next(self._numbers)
+        self._waiting[number] = future  # before it is sent: the answer may be there at once
+        try:
+            with self._lock:
+                self._send(Asked(number, question, content))
+            answer = future.result(within_s)
+        finally:
+            self._waiting.pop(number, None)
+        if answer.faults:
+            raise ConfigurationError(*answer.faults)
+        if answer.late:
+            raise TimeoutError(f"the worker's loop did not answer to {question}")
+        return answer.content
+
+    def close(self) -> None:
+        """Let the worker know that nobody asks any more."""
+        with self._lock, suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as end:
+            end.shutdown(socket.SHUT_RDWR)
+
+    def _send(self, asked: Asked) -> None:
+        if self.closed.is_set():
+            raise ChannelClosed
+        try:
+            self._connection.send_bytes(msgspec.msgpack.encode(asked))
+        except OSError as error:
+            raise ChannelClosed from error
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                answer = msgspec.msgpack.decode(self._connection.recv_bytes(), type=Answer)
+                if (future := self._waiting.pop(answer.number, None)) is not None:
+                    future.set_result(answer)
+        except (EOFError, OSError):
+            self.closed.set()
+        with self._lock:
+            self._connection.close()
+        for number in list(self._waiting):
+            if (left := self._waiting.pop(number, None)) is not None:
+                left.set_exception(ChannelClosed())
+
+
+def answer_all(connection: Connection, answer: Callable[[Question, bytes], bytes]) -> None:
+    """Answer the supervisor's questions, for a worker, until the supervisor has ended."""
+    while True:
+        try:
+            asked = msgspec.msgpack.decode(connection.recv_bytes(), type=Asked)
+            connection.send_bytes(msgspec.msgpack.encode(_answer(asked, answer)))
+        except (EOFError, OSError):
+            return
+
+
+def _answer(asked: Asked, answer: Callable[[Question, bytes], bytes]) -> Answer:
+    try:
+        return Answer(asked.number, answer(asked.question, asked.content))
+    except ConfigurationError as error:
+        return Answer(asked.number, faults=error.sentences)
+    except TimeoutError:
+        return Answer(asked.number, late=True)

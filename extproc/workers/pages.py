@@ -1,0 +1,118 @@
+"""The admin pages of a router of several processes: what its workers say, as one."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from http import HTTPStatus
+from typing import Final
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+from extproc.config.loading import as_json
+from extproc.config.schema import Configuration
+from extproc.core.estimator.merging import merged as together
+from extproc.core.estimator.tables import Terms
+from extproc.server.admin import PAGES, Kept, Page, text_page
+from extproc.state.snapshot import to_json
+from extproc.telemetry.families import Family, families_of, merged
+from extproc.workers.channel import ChannelClosed
+from extproc.workers.slot import Slot
+
+__all__ = ["WorkerPages"]
+
+STREAMS: Final = "dualpool_streams_total"
+
+
+class WorkerPages:
+    """What each path answers; `own` are the supervisor's metrics."""
+
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        own: CollectorRegistry,
+        configuration: Callable[[], Configuration],
+        reload: Callable[[], dict[str, object]],
+    ) -> None:
+        self._slots = slots
+        self._own = own
+        self._metrics = CollectorRegistry()
+        self._metrics.register(_Merging(self))
+        self._configuration = configuration
+        self._reload = reload
+        self._state_json = Kept(self._state)
+
+    def metrics(self, *, now: bool) -> Iterator[Metric]:
+        """Yield the metrics of all processes as of one; asked `now`, or as each worker's were last known."""
+        processes: dict[str, Sequence[Family]] = {"supervisor": families_of(self._own)}
+        streams = CounterMetricFamily(
+            "dualpool_worker_streams", "Streams that have ended, by worker", labels=["worker"]
+        )
+        for slot in self._slots:
+            current, before = slot.families(now=now)
+            processes[str(slot.number)], processes[f"before {slot.number}"] = current, before
+            streams.add_metric([str(slot.number)], _sum_of(STREAMS, [*current, *before]))
+        yield from merged(processes)
+        yield streams
+
+    def page(self, path: str) -> Page:
+        """Return status, content type and body for a path; called on any thread."""
+        match path.partition("?")[0]:
+            case "/metrics":
+                return HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(self._metrics)
+            case "/healthz":
+                return self._if(any(slot.started and slot.pid for slot in self._slots), "ok", "no worker runs")
+            case "/readyz":
+                return self._if(any(slot.ready for slot in self._slots), "ready", "not ready")
+            case "/config":
+                return HTTPStatus.OK, "application/json", self._config()
+            case "/state":
+                return HTTPStatus.OK, "application/json", self._state_json()
+            case _:
+                return text_page(HTTPStatus.NOT_FOUND, f"paths: {' '.join(PAGES)}\n")
+
+    @staticmethod
+    def _if(condition: object, then: str, otherwise: str) -> Page:
+        return text_page(*((HTTPStatus.OK, then) if condition else (HTTPStatus.SERVICE_UNAVAILABLE, otherwise)))
+
+    def _config(self) -> bytes:
+        workers = [
+            {
+                "worker": slot.number,
+                "pid": slot.pid,
+                "address": slot.started and slot.started.address,
+                "health_address": slot.started and slot.started.health_address,
+                "ready": slot.ready,
+            }
+            for slot in self._slots
+        ]
+        return as_json(self._configuration(), reload=self._reload(), workers=workers)
+
+    def _state(self) -> bytes:
+        """Return what the workers know together; where they share a store, each knows what all do."""
+        states = []
+        for slot in self._slots:
+            with suppress(ChannelClosed, TimeoutError):
+                states.append(slot.state())
+        configuration = self._configuration()
+        if configuration.state.store is not None:
+            states = states[:1]
+        return to_json(together(states, Terms.of(configuration.estimator))).encode()
+
+
+class _Merging(Collector):
+    """What a registry collects."""
+
+    def __init__(self, pages: WorkerPages) -> None:
+        self._pages = pages
+
+    def collect(self) -> Iterator[Metric]:
+        return self._pages.metrics(now=True)
+
+    def describe(self) -> Iterator[Metric]:
+        """Say nothing: names are not known before workers are asked."""
+        return iter(())
+
+
+def _sum_of(sample: str, families: Sequence[Family]) -> float:
+    return sum(value for family in families for name, _, value in family.samples if name == sample)

@@ -1,0 +1,157 @@
+"""The process that starts the workers, keeps them alive, and speaks for all of them on one admin port.
+
+No request passes through it: gateways ask the workers, each of which is an endpoint of its own. It follows the
+configuration file for all, and hands each change to the workers itself; so all of them have the same one.
+"""
+
+import logging
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Final
+
+from prometheus_client import (
+    GC_COLLECTOR,
+    PLATFORM_COLLECTOR,
+    PROCESS_COLLECTOR,
+    CollectorRegistry,
+    disable_created_metrics,
+)
+
+from extproc.config.schema import Configuration
+from extproc.server.admin_http import admin_servers
+from extproc.server.live import Live, about_router
+from extproc.server.reload import Reloader
+from extproc.telemetry.log import set_log_level
+from extproc.telemetry.reloads import ReloadMetrics
+from extproc.telemetry.workers import WorkerMetrics
+from extproc.workers.addresses import check_room
+from extproc.workers.channel import ChannelClosed
+from extproc.workers.pages import WorkerPages
+from extproc.workers.slot import Patience, Slot
+
+__all__ = ["Supervisor", "serve_workers"]
+
+# A worker that drains gets this long beyond `drain_s`: its last streams, its connections, its threads.
+ENDS_WITHIN_S: Final = 25.0
+LOOKS_EVERY_S: Final = 0.2
+HEARS_WITHIN_S: Final = 0.5
+
+log = logging.getLogger("dualpool")
+
+
+class Supervisor:
+    """Workers and their admin servers; `run` until `end`. Raises ConfigurationError for what cannot be bound."""
+
+    def __init__(
+        self, configuration: Configuration, file: Path | None, workers: int, patience: Patience | None = None
+    ) -> None:
+        check_room(configuration, workers)
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._configuration = configuration
+        own = CollectorRegistry()
+        for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
+            own.register(collector)
+        metrics = WorkerMetrics(own, workers)
+        self.slots = [
+            Slot(number, lambda: self._configuration, metrics, patience or Patience()) for number in range(workers)
+        ]
+        metrics.serving.set_function(lambda: sum(slot.ready for slot in self.slots))
+        self._reloader = Reloader(file, configuration, self.apply, ReloadMetrics(own))
+        pages = WorkerPages(self.slots, own, lambda: self._configuration, self._reloader.report)
+        # On the loop that serves the pages, which must not wait for a worker.
+        live = Live(
+            lambda: about_router(self._configuration),
+            lambda: pages.metrics(now=False),
+            None,
+            lambda _watched: None,
+        )
+        self._admins = admin_servers(configuration.admin, pages, live)
+        self.admin_address = self._admins[0].address
+        self._orders: SimpleQueue[None] = SimpleQueue()
+
+    def run(self) -> None:
+        """Start the workers, keep them, and end them. Raises ConfigurationError when one cannot start."""
+        try:
+            for admin in self._admins:
+                admin.start()
+            with ThreadPoolExecutor(len(self.slots)) as threads:
+                list(threads.map(Slot.start, self.slots))
+            self._serve()
+        finally:
+            for slot in self.slots:
+                slot.kill()
+            for admin in self._admins:
+                admin.stop()
+        log.info("stopped")
+
+    def end(self) -> None:
+        """Ask to end, after the drain time; a second call ends the drain. For a signal's handler, too."""
+        self._orders.put(None)
+
+    def reload(self) -> None:
+        """Ask to read the configuration file again, at once."""
+        self._reloader.ask()
+
+    def apply(self, configuration: Configuration) -> None:
+        """Put a configuration in force in all workers.
+
+        The first one that runs tries it: raises ConfigurationError and TimeoutError as that one does. One that
+        does not take it after that is ended, and started again with it.
+        """
+        tried = False
+        before = self._configuration
+        self._configuration = configuration
+        for slot in self.slots:
+            try:
+                slot.apply(configuration)
+                tried = True
+            except ChannelClosed:
+                pass  # it will start with it
+            except Exception:
+                if not tried:
+                    self._configuration = before
+                    raise
+                slot.replace_process()
+        set_log_level(configuration.log_level)
+
+    def _serve(self) -> None:
+        for slot in self.slots:
+            slot.keep()
+        self._reloader.start()
+        addresses = [slot.started.address for slot in self.slots if slot.started]
+        log.info("serving", extra={"fields": {"grpc": addresses, "admin": self.admin_address}})
+        while not self._is_told(within_s=HEARS_WITHIN_S):
+            pass
+        self._reloader.stop()
+        log.info("draining", extra={"fields": {"drain_s": self._configuration.drain_s}})
+        self._end_all(at_once=False, within_s=self._configuration.drain_s + ENDS_WITHIN_S)
+
+    def _end_all(self, *, at_once: bool, within_s: float) -> None:
+        """Have all workers end, without a drain once that is ordered."""
+        with ThreadPoolExecutor(len(self.slots)) as threads:
+            list(threads.map(lambda slot: slot.end(at_once=at_once), self.slots))
+        ends_s = time.monotonic() + within_s
+        while time.monotonic() < ends_s and not all(slot.wait(0) for slot in self.slots):
+            if self._is_told(within_s=LOOKS_EVERY_S) and not at_once:
+                self._end_all(at_once=True, within_s=ENDS_WITHIN_S)
+                return
+
+    def _is_told(self, *, within_s: float) -> bool:
+        """Wait to be told to end; not for long: a signal that another thread got ends no wait of this one."""
+        try:
+            self._orders.get(timeout=within_s)
+        except Empty:
+            return False
+        return True
+
+
+def serve_workers(configuration: Configuration, file: Path | None, workers: int) -> None:
+    """Run until SIGTERM or SIGINT, then drain; a second signal ends the drain at once. SIGHUP reloads the file."""
+    supervisor = Supervisor(configuration, file, workers)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: supervisor.end())
+    signal.signal(signal.SIGHUP, lambda *_: supervisor.reload())
+    supervisor.run()

@@ -1,0 +1,109 @@
+"""One worker: a router without an admin port, that its supervisor starts, asks and ends through a socket pair.
+
+    python -m extproc.workers.worker FILE_DESCRIPTOR NUMBER
+
+It ends when its supervisor has, without a drain, so that its address is free for a worker of the next one. Should
+it be stuck then, nobody is left who would find it: so the kernel ends it when it was not asked for a minute.
+"""
+
+import signal
+import sys
+import threading
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from typing import Final
+
+import msgspec
+
+from extproc.config.schema import Configuration
+from extproc.core.estimator.protocol import LearnedState
+from extproc.server.app import App
+from extproc.state.snapshot import to_bytes
+from extproc.telemetry.families import families_of
+from extproc.telemetry.log import configure_logging
+from extproc.workers.channel import Question, Started, answer_all
+
+__all__ = ["main"]
+
+LOOP_ANSWERS_WITHIN_S: Final = 2.0
+STARTS_WITHIN_S: Final = 20.0
+UNASKED_S: Final = 60
+# More than streams get that would lose bytes if they were closed.
+ENDS_WITHIN_S: Final = 30
+
+
+def main() -> int:
+    """Serve until told to end, or until the supervisor is gone; return the exit code."""
+    connection, worker = Connection(int(sys.argv[1])), _Worker(int(sys.argv[2]))
+    signal.alarm(UNASKED_S)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is for the supervisor, which tells
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: worker.end())
+    threading.Thread(target=worker.obey, args=(connection,), name="dualpool-worker", daemon=True).start()
+    return worker.run()
+
+
+class _Worker:
+    """The thread that serves, `run`, and the one that answers, `obey`."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._apps: SimpleQueue[App | None] = SimpleQueue()
+        self._app: App | None = None
+        self._ending = False
+
+    def run(self) -> int:
+        """Serve, once there is something to serve with; return the exit code."""
+        app = self._apps.get()
+        if app is None:
+            return 2
+        app.run()
+        return 0
+
+    def obey(self, connection: Connection) -> None:
+        """Answer until the supervisor has ended, then end."""
+        answer_all(connection, self._answer)
+        signal.alarm(ENDS_WITHIN_S)
+        self._apps.put(None)
+        if self._app is not None:
+            self._app.end(at_once=True)
+
+    def end(self) -> None:
+        """Drain, and end; once, however often it is said: a terminal, or systemd, tells all processes."""
+        if self._app is not None and not self._ending:
+            self._ending = True
+            self._app.end()
+
+    def _answer(self, question: Question, content: bytes) -> bytes:
+        if question is Question.START:
+            return self._start(msgspec.json.decode(content, type=Configuration))
+        app = self._app
+        assert app is not None, "a worker is started before it is asked"
+        match question:
+            case Question.ALIVE:
+                ready = app.loop.ask(lambda: app.ready, LOOP_ANSWERS_WITHIN_S)
+                signal.alarm(UNASKED_S)
+                return msgspec.msgpack.encode(ready)
+            case Question.METRICS:
+                return msgspec.msgpack.encode(families_of(app.registry))
+            case Question.STATE:
+                parts = app.loop.ask(app.router.placer.estimator.parts, LOOP_ANSWERS_WITHIN_S)
+                return to_bytes(LearnedState.joined([app.loop.ask(part, LOOP_ANSWERS_WITHIN_S) for part in parts]))
+            case Question.APPLY:
+                app.apply(msgspec.json.decode(content, type=Configuration))
+            case Question.END:
+                self.end()
+            case Question.HURRY:
+                app.end(at_once=True)
+        return b""
+
+    def _start(self, configuration: Configuration) -> bytes:
+        configure_logging(configuration.log_level, worker=self._number)
+        self._app = app = App(configuration, admin=False)
+        self._apps.put(app)
+        app.loop.ask(lambda: None, STARTS_WITHIN_S)
+        return msgspec.msgpack.encode(Started(app.grpc_address, app.health_address))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

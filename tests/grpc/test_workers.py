@@ -1,0 +1,252 @@
+"""`dualpool serve --workers N`: a supervisor and its workers, as processes."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from extproc.config.loading import parse
+from extproc.workers.slot import Patience
+from extproc.workers.supervisor import Supervisor
+
+BASE = "listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 0\n"
+CHAT = b'{"model":"m","messages":[{"role":"user","content":"How are you, all of you?"}],"max_tokens":9}'
+SERVE = [sys.executable, "-m", "extproc.cli.main", "serve", "--workers", "2"]
+WITHIN_S = 60.0
+_PAUSE = threading.Event()
+Eventually = Callable[[Callable[[], Any]], None]
+
+
+@pytest.fixture
+def eventually() -> Eventually:
+    """Return a wait for a condition to become true, with an end: a process takes a second to start."""
+
+    def wait(condition: Callable[[], Any]) -> None:
+        ends_s = time.monotonic() + WITHIN_S
+        while time.monotonic() < ends_s:
+            with suppress(httpx.TransportError):
+                if condition():
+                    return
+            _PAUSE.wait(0.05)
+        raise AssertionError(f"not within {WITHIN_S} s")
+
+    return wait
+
+
+@dataclass
+class Router:
+    """A router of two workers: its admin address, and its supervisor's process if it has one of its own."""
+
+    admin: str
+    process: subprocess.Popen[str] | None = None
+
+    def get(self, path: str) -> httpx.Response:
+        """Fetch an admin page."""
+        return httpx.get(f"http://{self.admin}{path}", timeout=5)
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Return what /config says of the workers."""
+        found: list[dict[str, Any]] = self.get("/config").json()["workers"]
+        return found
+
+    def pids(self) -> list[int]:
+        """Return the workers' processes."""
+        return [worker["pid"] for worker in self.workers()]
+
+    def all_ready(self) -> bool:
+        """Tell whether gateways are told to ask both workers."""
+        return all(worker["ready"] for worker in self.workers())
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return the sum of a metric over the samples that have these labels."""
+        families = text_string_to_metric_families(self.get("/metrics").text)
+        samples = [s for family in families for s in family.samples if s.name == name]
+        return sum(s.value for s in samples if labels.items() <= s.labels.items())
+
+
+@contextmanager
+def started(folder: Path, drain_s: int = 0) -> Iterator[Router]:
+    """Run `dualpool serve --workers 2` until both workers serve."""
+    config = folder / "c.yaml"
+    config.write_text(BASE.replace("drain_s: 0", f"drain_s: {drain_s}"))
+    log = (folder / "log").open("w")
+    with log, subprocess.Popen([*SERVE, "--config", str(config)], stderr=log, text=True) as process:
+        try:
+            for _ in range(int(WITHIN_S / 0.05)):
+                serving = [each for each in lines(folder) if each["message"] == "serving"]
+                if serving:
+                    break
+                _PAUSE.wait(0.05)
+            yield Router(serving[0]["admin"], process)
+        finally:
+            process.kill()
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """Return the log so far."""
+    return [
+        json.loads(line) for line in (folder / "log").read_text().splitlines(keepends=True) if line[-1] == "\n"
+    ]
+
+
+@contextmanager
+def supervised(patience: Patience) -> Iterator[Router]:
+    """Run a supervisor in this process, with less patience than it has by default."""
+    supervisor = Supervisor(parse(BASE), None, 2, patience)
+    thread = threading.Thread(target=supervisor.run)
+    thread.start()
+    try:
+        yield Router(supervisor.admin_address)
+    finally:
+        supervisor.end()
+        thread.join()
+
+
+def decide(call: type[Any], addresses: list[str]) -> None:
+    """Have each address decide a request."""
+
+    async def scenario() -> None:
+        for address in addresses:
+            async with grpc.aio.insecure_channel(address) as channel:
+                stream = call(channel)
+                await stream.headers()
+                await stream.body(CHAT)
+                assert await stream.read() is not None
+
+    asyncio.run(scenario())
+
+
+def is_running(pid: int) -> bool:
+    """Tell whether a process has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_each_worker_serves_and_one_admin_port_speaks_for_all(
+    tmp_path: Path, call: type[Any], eventually: Eventually
+) -> None:
+    """Each has an address of its own; counters add, pages are ready, and states stand side by side."""
+    with started(tmp_path) as router:
+        addresses = [worker["address"] for worker in router.workers()]
+        assert 2 == len(set(addresses))
+        decide(call, [*addresses, addresses[0]])
+        eventually(lambda: router.metric("dualpool_streams_total") == 3)
+        assert [2, 1] == [router.metric("dualpool_worker_streams_total", worker=str(n)) for n in range(2)]
+        assert 3 == router.metric("dualpool_requests_total", pool="short")
+        assert (2, 1) == (router.metric("dualpool_workers_serving"), router.metric("dualpool_info"))
+        assert [200, 200] == [router.get(path).status_code for path in ("/healthz", "/readyz")]
+        assert "byteclass" == router.get("/state").json()["estimator_kind"]
+        assert 404 == router.get("/nothing").status_code
+
+
+def test_a_killed_worker_is_replaced(tmp_path: Path, call: type[Any], eventually: Eventually) -> None:
+    """Another process serves on the same address, the other worker goes on, and nothing counted is lost."""
+    with started(tmp_path) as router:
+        before = router.workers()
+        decide(call, [worker["address"] for worker in before])
+        eventually(lambda: router.metric("dualpool_streams_total") == 2)
+        os.kill(before[0]["pid"], signal.SIGKILL)
+        eventually(lambda: router.metric("dualpool_workers_replaced_total", worker="0", cause="ended") == 1)
+        assert 2 == router.metric("dualpool_streams_total")
+        eventually(router.all_ready)
+        after = router.workers()
+        assert [worker["address"] for worker in before] == [worker["address"] for worker in after]
+        assert (True, False) == (before[0]["pid"] != after[0]["pid"], before[1]["pid"] != after[1]["pid"])
+        decide(call, [after[0]["address"]])
+        eventually(lambda: router.metric("dualpool_streams_total") == 3)
+
+
+def test_a_stuck_worker_is_replaced(eventually: Eventually) -> None:
+    """A process that does not answer is killed, and another one started."""
+    with supervised(Patience(asks_every_s=0.05, stuck_after_s=0.2)) as router:
+        eventually(router.all_ready)
+        stuck = router.pids()[1]
+        os.kill(stuck, signal.SIGSTOP)
+        eventually(lambda: router.metric("dualpool_workers_replaced_total", worker="1", cause="stuck") == 1)
+        eventually(router.all_ready)
+        assert not is_running(stuck)
+
+
+def test_a_worker_that_is_told_to_end_drains_and_is_replaced(tmp_path: Path, eventually: Eventually) -> None:
+    """SIGTERM to one worker alone, as an operator may send it, is a restart of it without a lost request."""
+    with started(tmp_path) as router:
+        told = router.pids()[0]
+        os.kill(told, signal.SIGTERM)
+        eventually(lambda: told not in router.pids() and router.all_ready())
+        assert 0 == next(
+            each["exit_code"] for each in lines(tmp_path) if each["message"] == "a worker is replaced"
+        )
+
+
+def test_sigterm_drains_all(tmp_path: Path, eventually: Eventually) -> None:
+    """The router turns unready, all workers serve on for drain_s, then all processes end well."""
+    with started(tmp_path, drain_s=60) as router:
+        assert router.process is not None
+        pids = router.pids()
+        router.process.send_signal(signal.SIGTERM)
+        eventually(lambda: router.get("/readyz").status_code == 503)
+        assert all(map(is_running, pids))
+        router.process.send_signal(signal.SIGTERM)
+        assert 0 == router.process.wait(WITHIN_S)
+        assert [] == [pid for pid in pids if is_running(pid)]
+        stopped = [each.get("worker") for each in lines(tmp_path) if each["message"] == "stopped"]
+        assert ({0, 1}, None) == (set(stopped[:2]), stopped[2])
+
+
+def test_a_killed_supervisor_leaves_no_orphan(tmp_path: Path, eventually: Eventually) -> None:
+    """Workers end by themselves when there is nobody any more who would look after them."""
+    with started(tmp_path, drain_s=60) as router:
+        assert router.process is not None
+        pids = router.pids()
+        router.process.kill()
+        eventually(lambda: not any(map(is_running, pids)))
+
+
+def test_a_changed_file_reaches_all_workers(tmp_path: Path, call: type[Any], eventually: Eventually) -> None:
+    """On SIGHUP all decide by the new file, also those started later; a bad file changes nothing in any."""
+    with started(tmp_path) as router:
+        assert router.process is not None
+        small = "pools: [{name: tiny, max_budget_tokens: 2}, {name: long, max_budget_tokens: 9000}]\n"
+        for text in (small, "mode: on\n"):
+            (tmp_path / "c.yaml").write_text(BASE + text)
+            router.process.send_signal(signal.SIGHUP)
+            eventually(lambda t=text: router.get("/config").json()["reload"]["refused"] or t == small)  # type: ignore[misc]
+            eventually(lambda: router.get("/config").json()["pools"][0]["name"] == "tiny")
+        os.kill(router.pids()[0], signal.SIGKILL)
+        eventually(lambda: router.metric("dualpool_workers_replaced_total") == 1)
+        eventually(router.all_ready)
+        decide(call, [worker["address"] for worker in router.workers()])
+        eventually(lambda: router.metric("dualpool_requests_total", pool="long") == 2)
+
+
+def test_an_address_that_is_taken_ends_it_with_2(tmp_path: Path) -> None:
+    """What a worker cannot bind is one sentence of the command, and no process is left."""
+    with started(tmp_path) as router:
+        taken = router.workers()[0]["address"]
+        (tmp_path / "again.yaml").write_text(BASE.replace("127.0.0.1:0", taken, 1))
+        command = [*SERVE, "--config", str(tmp_path / "again.yaml")]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert 2 == ended.returncode
+        assert f"dualpool serve: listen.address: '{taken}' cannot be bound" in ended.stderr
+
+
+def test_a_supervisor_does_not_load_grpc() -> None:
+    """Its memory is small, and no thread of gRPC's is there when workers are started."""
+    code = "import sys, extproc.workers.supervisor; sys.exit('grpc' in sys.modules)"
+    assert 0 == subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode

@@ -1,0 +1,91 @@
+"""Metrics of several processes as those of one."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from extproc.telemetry.families import GAUGE_RULES, Ended, Family, families_of, merged
+from extproc.telemetry.metrics import Metrics
+from extproc.telemetry.reloads import ReloadMetrics
+from extproc.telemetry.workers import WorkerMetrics
+
+
+def process(requests: int = 0, seconds: float = 0.5, **gauges: float) -> list[Family]:
+    """Return the metrics of a process that has counted so much."""
+    registry = CollectorRegistry()
+    Counter("requests_total", "Requests", ("pool",), registry=registry).labels("short").inc(requests)
+    Histogram("seconds", "Time", buckets=(0.1, 1.0), registry=registry).observe(seconds)
+    for name, value in gauges.items():
+        Gauge(name, "A gauge", registry=registry).set(value)
+    return families_of(registry)
+
+
+def values(processes: dict[str, list[Family]]) -> dict[str, float]:
+    """Return all merged samples by name and labels."""
+    return {
+        f"{sample.name}{sorted(sample.labels.items()) or ''}": sample.value
+        for metric in merged(processes)
+        for sample in metric.samples
+    }
+
+
+def test_counters_and_histograms_add() -> None:
+    """Each of their samples is the sum over all processes."""
+    found = values({"0": process(3, 0.05), "1": process(4, 0.5)})
+    assert 7 == found["requests_total[('pool', 'short')]"]
+    buckets = [found[f"seconds_bucket[('le', '{limit}')]"] for limit in ("0.1", "1.0", "+Inf")]
+    assert ([1, 2, 2], 0.55) == (buckets, found["seconds_sum"])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("dualpool_streams_open", 5),
+        ("dualpool_ready", 3),
+        ("dualpool_loop_lag_seconds", 3),
+        ("dualpool_bytes_per_token", 2.5),
+        ("process_resident_memory_bytes", 5),
+        ("process_start_time_seconds", 2),
+    ],
+)
+def test_gauges_merge_by_what_they_mean(name: str, expected: float) -> None:
+    """What is open adds, what any has is the largest, what began is the first."""
+    assert expected == values({"0": process(**{name: 2}), "1": process(**{name: 3})})[name]
+
+
+def test_a_gauge_without_a_rule_is_shown_for_each_process() -> None:
+    """Nothing untrue is said of what nobody has thought of."""
+    found = values({"0": process(queue=2), "1": process(queue=3)})
+    assert (2, 3) == (found["queue[('worker', '0')]"], found["queue[('worker', '1')]"])
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), max_size=30))
+def test_counters_never_fall(events: list[tuple[int, bool]]) -> None:
+    """Whichever process counts or ends, in whatever order, the sums only rise, and nothing counted is lost."""
+    counts, ended, counted = [0, 0, 0], Ended(), 0
+    for number, ends in events:
+        if ends:
+            ended.add(process(counts[number]))
+            counts[number] = 0
+        else:
+            counts[number] += 1
+            counted += 1
+        processes = {str(each): process(count) for each, count in enumerate(counts)}
+        found = values(processes | {"ended": ended.families()})
+        assert counted == found["requests_total[('pool', 'short')]"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda r: Metrics(r, 1, 1), ReloadMetrics, lambda r: WorkerMetrics(r, 2)],
+    ids=["router", "reloads", "workers"],
+)
+def test_every_gauge_has_a_rule(make: Callable[[CollectorRegistry], object]) -> None:
+    """How a gauge of ours merges is said when it is made."""
+    registry = CollectorRegistry()
+    make(registry)
+    gauges = {metric.name for metric in registry.collect() if metric.type == "gauge"}
+    assert gauges <= GAUGE_RULES.keys()

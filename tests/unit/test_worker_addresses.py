@@ -1,0 +1,57 @@
+"""Where each of several workers listens."""
+
+import pytest
+
+from extproc.config.loading import parse
+from extproc.core.errors import ConfigurationError
+from extproc.workers.addresses import check_room, listen_settings_of
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("[::]:9002", ["[::]:9002", "[::]:9003"]),
+        ("127.0.0.1:0", ["127.0.0.1:0", "127.0.0.1:0"]),
+        ("unix:/run/router.sock", ["unix:/run/router-0.sock", "unix:/run/router-1.sock"]),
+        ("unix:///run/router", ["unix:/run/router-0", "unix:/run/router-1"]),
+    ],
+)
+def test_each_worker_has_an_address_of_its_own(address: str, expected: list[str]) -> None:
+    """Ports count upwards, sockets have the worker's number in their name, any free port is any for each."""
+    listen = parse(f"listen: {{address: '{address}'}}").listen
+    assert expected == [listen_settings_of(listen, number).address for number in range(2)]
+
+
+def test_health_has_a_port_for_each_worker() -> None:
+    """What probes ask is beside what gateways ask; nothing else changes."""
+    listen = parse("listen: {address: 'h:9002', health_address: 'h:9100', idle_s: 9}").listen
+    assert parse("listen: {address: 'h:9003', health_address: 'h:9101', idle_s: 9}").listen == listen_settings_of(
+        listen, 1
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            "listen: {address: 'h:9002', health_address: 'h:9003'}",
+            "listen.health_address: port 9003 given, with 2 workers on as many ports each; port 9003 is also",
+        ),
+        ("{listen: {address: 'h:9089'}, admin: {address: 'h:9090'}}", "admin.address: port 9090 given, with 2"),
+        (
+            "listen: {address: 'h:65535'}",
+            "listen.address: port 65535 given; 2 workers need as many ports, up to 65535",
+        ),
+    ],
+)
+def test_ports_that_do_not_do_for_all_are_told(settings: str, said: str) -> None:
+    """Two on one port, or none for one, is an error of the configuration that names the setting."""
+    with pytest.raises(ConfigurationError) as caught:
+        check_room(parse(settings), 2)
+    assert str(caught.value).startswith(said)
+
+
+@pytest.mark.parametrize("address", ["[::]:9002", "127.0.0.1:0", "unix:/run/s"])
+def test_ports_that_do(address: str) -> None:
+    """The defaults have room, and so have sockets and any free ports."""
+    check_room(parse(f"listen: {{address: '{address}'}}"), 8)

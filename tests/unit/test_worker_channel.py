@@ -1,0 +1,84 @@
+"""Questions and answers between supervisor and worker."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+
+import pytest
+
+from extproc.core.errors import ConfigurationError
+from extproc.workers.channel import Channel, ChannelClosed, Question, answer_all
+
+
+@contextmanager
+def channel(answer: Callable[[Question, bytes], bytes]) -> Iterator[tuple[Channel, Connection]]:
+    """Give a channel whose other end answers so, and that end."""
+    ours, its = (Connection(each.detach()) for each in socket.socketpair())
+    worker = threading.Thread(target=answer_all, args=(its, answer))
+    worker.start()
+    asking = Channel(ours)
+    try:
+        yield asking, its
+    finally:
+        asking.close()
+        worker.join()
+        its.close()
+
+
+def test_questions_are_answered() -> None:
+    """An answer comes to its own question."""
+    with channel(lambda question, content: content + question.encode()) as (asking, _):
+        assert b"1alive" == asking.ask(Question.ALIVE, b"1", within_s=10)
+        assert b"2state" == asking.ask(Question.STATE, b"2", within_s=10)
+
+
+def test_an_answer_that_comes_late_is_not_taken_for_another() -> None:
+    """After a question was given up its answer is dropped."""
+    goes_on = threading.Event()
+
+    def answer(_: Question, content: bytes) -> bytes:
+        if content == b"slow":
+            goes_on.wait(10)
+        return content
+
+    with channel(answer) as (asking, _):
+        with pytest.raises(TimeoutError):
+            asking.ask(Question.STATE, b"slow", within_s=0.01)
+        goes_on.set()
+        assert b"fast" == asking.ask(Question.STATE, b"fast", within_s=10)
+
+
+def test_faults_and_silence_of_a_loop_are_told() -> None:
+    """What a worker says of a configuration, and that its loop does not answer, are raised where it was asked."""
+
+    def answer(question: Question, _: bytes) -> bytes:
+        if question is Question.APPLY:
+            raise ConfigurationError("mode: wrong", "pools: wrong")
+        raise TimeoutError
+
+    with channel(answer) as (asking, _):
+        with pytest.raises(ConfigurationError) as caught:
+            asking.ask(Question.APPLY, within_s=10)
+        assert ("mode: wrong", "pools: wrong") == caught.value.sentences
+        with pytest.raises(TimeoutError):
+            asking.ask(Question.ALIVE, within_s=10)
+
+
+def hear_and_end(its: Connection) -> None:
+    """Take one question, and end without an answer."""
+    its.recv_bytes()
+    its.close()
+
+
+def test_a_worker_that_ends_is_noticed() -> None:
+    """Who waits for its answer is told, and so is who asks after that."""
+    ours, its = (Connection(each.detach()) for each in socket.socketpair())
+    asking = Channel(ours)
+    threading.Thread(target=hear_and_end, args=(its,)).start()
+    with pytest.raises(ChannelClosed):
+        asking.ask(Question.ALIVE, within_s=10)
+    assert asking.closed.wait(10)
+    with pytest.raises(ChannelClosed):
+        asking.ask(Question.ALIVE, within_s=10)
