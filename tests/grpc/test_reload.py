@@ -12,6 +12,7 @@ import httpx
 
 from extproc.config.loading import parse
 from tests.grpc.served import App
+from tests.grpc.test_pool_watching import serving
 from tests.grpc.test_serve_command import started
 
 Router = Callable[..., Any]
@@ -126,6 +127,21 @@ def test_deadlines_hold_across_a_reload(router: Router, call: type[Any], eventua
             assert 3 == app.ask(lambda: len(app._timers))
 
     asyncio.run(scenario())
+
+
+def test_other_servers_are_asked_after_a_reload(router: Router, eventually: Callable[..., Any]) -> None:
+    """Endpoints that a changed file names are asked; of pools that are no more nothing is believed."""
+
+    async def scenario(url: str) -> None:
+        async with router("watch: {every_s: 0.1}") as app:
+            await apply(
+                app, f"watch: {{every_s: 0.1}}\n{SMALL.replace('20}', f'20, endpoints: {{urls: [{url}]}}}}')}"
+            )
+            await eventually(lambda: app.router.fleet is not None and "tiny" in app.router.fleet.loads)
+            await apply(app, SMALL)
+            assert app.router.fleet is None
+
+    serving(scenario)
 
 
 def test_what_is_in_force_is_shown(router: Router) -> None:
