@@ -34,6 +34,7 @@ GAUGE_RULES: Final[Mapping[str, Callable[[Sequence[float]], float]]] = {
     "dualpool_pool_pressure": max,
     "dualpool_pool_spill_share": fmean,
     "dualpool_ready": max,
+    "dualpool_state_replicas": max,
     "dualpool_streams_open": sum,
     "dualpool_workers_serving": sum,
     "process_max_fds": min,
@@ -104,13 +105,14 @@ def merged(processes: Mapping[str, Sequence[Family]]) -> Iterator[Metric]:
     metrics = {family.name: Metric(family.name, family.documentation, family.type) for family in known.values()}
     for (name, sample, labels), found in values.items():
         value = _gauge(name, found) if known[name].type == "gauge" else sum(found)
-        metrics[name].samples.append(Sample(sample, dict(labels), float(value)))
+        metrics[name].samples.append(Sample(sample, dict(labels), value))
     yield from metrics.values()
 
 
 def _gauge(name: str, found: Sequence[float]) -> float:
     """Merge by the rule; what one process does not know (NaN) another one may."""
-    return GAUGE_RULES.get(name, sum)([value for value in found if not isnan(value)] or found)
+    rule: Callable[[Sequence[float]], float] = GAUGE_RULES.get(name, sum)
+    return float(rule([value for value in found if not isnan(value)] or found))
 
 
 def _merges(family: Family) -> bool:

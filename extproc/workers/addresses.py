@@ -16,7 +16,7 @@ __all__ = ["check_room", "listen_settings_of", "of_worker"]
 
 
 def of_worker(configuration: Configuration, number: int) -> Configuration:
-    """Return the configuration of the worker of a number: it listens, and keeps its state, in places of its own."""
+    """Return the configuration of the worker of a number: it listens, and keeps what it learns, by itself."""
     path = configuration.state.path
     state = replace(configuration.state, path=_numbered(path, number) if path else "")
     return replace(configuration, listen=listen_settings_of(configuration.listen, number), state=state)

@@ -95,6 +95,8 @@ def differences(one: Any, other: Any, path: str = "") -> set[str]:
         (
             "workers",
             {
+                "/static_resources/clusters/3/circuit_breakers/thresholds/0/max_pending_requests",
+                "/static_resources/clusters/3/circuit_breakers/thresholds/0/max_requests",
                 "/static_resources/clusters/3/load_assignment/endpoints/0/lb_endpoints",
                 "/static_resources/clusters/3/outlier_detection",
                 "/static_resources/clusters/3/health_checks/0/interval",
