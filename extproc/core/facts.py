@@ -93,7 +93,8 @@ class RequestFacts(msgspec.Struct, frozen=True, gc=False):
     definitions, tool calls and structured content, without the envelope's keys and punctuation and without the
     `data:` URLs of media. `dropped_text` is what a template may leave out of it: the reasoning of earlier turns.
     `opening` is the first question of a conversation, or its first text: it stays the same from turn to turn; ""
-    where there is none.
+    where there is none. `turns` are the messages of a conversation: the role of each, and where it ends in `text`,
+    in bytes; after the last stand tools and documents.
     `exact_prompt_tokens` is set when the prompt came as token ids. A body may hold several prompts (a list): the
     counts above are of all together, as usage reports them, and `longest_share` is the longest one's part of them.
     `max_output_tokens` is None when the client declared no limit. `sequences` is how many outputs there will be:
@@ -122,6 +123,7 @@ class RequestFacts(msgspec.Struct, frozen=True, gc=False):
     stored: bool | None = False
     dropped_text: bytes = b""
     opening: str = ""
+    turns: tuple[tuple[str, int], ...] = ()
 
     @property
     def text_bytes(self) -> int:

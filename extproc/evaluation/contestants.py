@@ -104,10 +104,16 @@ class PaperEma(Ours):
 
 
 def byte_class(
-    epsilon: float = 0.01, text_prices: Features | None = None, *, told_tenants: bool = False
+    epsilon: float = 0.01, text_prices: Features | None = None, *, told_tenants: bool = False, memory: bool = True
 ) -> Contestant:
-    """Return this project's estimator with a chosen miss rate, and perhaps other prior prices."""
-    settings = EstimatorSettings(kind="byteclass", byteclass=ByteClassSettings(epsilon=epsilon))
+    """Return this project's estimator with a chosen miss rate, and perhaps other prior prices.
+
+    Without `memory` it has none of prefixes.
+    """
+    prefixes = ByteClassSettings().max_prefixes if memory else 0
+    settings = EstimatorSettings(
+        kind="byteclass", byteclass=ByteClassSettings(epsilon=epsilon, max_prefixes=prefixes)
+    )
     return Ours(ByteClassEstimator(settings, text_prices), told_tenants=told_tenants)
 
 

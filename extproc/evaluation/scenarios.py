@@ -84,6 +84,8 @@ def compare(
         Case("100 responses on their way", _ours(streams, plan, in_flight=IN_FLIGHT)),
         Case("tenants told", _ours(streams, plan, told_tenants=True)),
         Case("sessions", _ours(talks, plan)),
+        Case("sessions, without memory of prefixes", _ours(talks, plan, memory=False)),
+        Case("the mix, without memory of prefixes", _ours(streams, plan, memory=False)),
         _beside("ordinary requests beside 35 % with reasoning and 10 % odd ones", thoughtful, ORDINARY, plan),
         _beside("text beside 5 % images and 1 % video", pictured, ORDINARY, plan),
         Case("those with images and video themselves", _ours(pictured, plan, only=("media",))),
@@ -114,11 +116,17 @@ def _figures(
 
 
 def _ours(
-    streams: Streams, plan: Plan, *, in_flight: int = 0, told_tenants: bool = False, only: Sequence[str] = ()
+    streams: Streams,
+    plan: Plan,
+    *,
+    in_flight: int = 0,
+    told_tenants: bool = False,
+    only: Sequence[str] = (),
+    memory: bool = True,
 ) -> tuple[Figures, ...]:
     return tuple(
         _figures(
-            byte_class(told_tenants=told_tenants),
+            byte_class(told_tenants=told_tenants, memory=memory),
             stream,
             plan,
             in_flight=in_flight,

@@ -39,6 +39,7 @@ def test_plain_conversation() -> None:
         api=Api.CHAT,
         model="llama-3-70b",
         text="Be brief. Grüße, 世界 🌍Hallo! [1, 2]".encode(),
+        turns=(("system", 10), ("user", 30), ("assistant", 37), ("tool", 43)),
         opening="Grüße, 世界 🌍",
         messages=4,
         max_output_tokens=256,

@@ -28,6 +28,7 @@ def test_plain_conversation() -> None:
         model="claude",
         text=b"Be brief. Hi",
         opening="Hi",
+        turns=(("system", 10), ("user", 12)),
         messages=2,
         max_output_tokens=1024,
         stream=True,

@@ -24,6 +24,7 @@ def test_string_input() -> None:
         model="gpt-oss",
         text=b"Be brief. Why is the sky blue?",
         opening="Why is the sky blue?",
+        turns=(("system", 10), ("", 30)),
         messages=2,
         max_output_tokens=300,
         stream=True,

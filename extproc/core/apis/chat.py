@@ -133,6 +133,7 @@ def read_request(body: bytes) -> RequestFacts:
         text=prompt.text(),
         dropped_text=prompt.dropped_text() if prompt.dropped else b"",
         opening=prompt.opening,
+        turns=prompt.turns(),
         messages=len(request.messages),
         tools=tools,
         tool_calls=prompt.tool_calls,
@@ -189,6 +190,7 @@ def add_messages(prompt: Prompt, messages: list[Message]) -> None:
             thoughts.append(reasoning)
         if message.tool_calls or message.function_call:
             _add_calls(prompt, message)
+        prompt.marks.append((message.role or "", len(prompt.texts)))
 
 
 def _add_calls(prompt: Prompt, message: Message) -> None:

@@ -52,6 +52,7 @@ class _Source(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Message(msgspec.Struct, frozen=True, gc=False):
+    role: str | None = None
     content: _Content = None
 
 
@@ -76,15 +77,18 @@ def read_request(body: bytes) -> RequestFacts:
     prompt = Prompt()
     _add_content(prompt, request.system)
     texts_before = len(prompt.texts)
+    prompt.marks.append(("system", texts_before))
     prompt.step(len(request.messages))
     for message in request.messages:
         _add_content(prompt, message.content)
+        prompt.marks.append((message.role or "", len(prompt.texts)))
     prompt.open_with(texts_before)
     return RequestFacts(
         api=Api.MESSAGES,
         model=model_key(request.model),
         tools=prompt.add_tools(request.tools),
         text=prompt.text(),
+        turns=prompt.turns(),
         opening=prompt.opening,
         messages=len(request.messages) + bool(request.system),
         tool_calls=prompt.tool_calls,

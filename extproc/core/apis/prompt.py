@@ -27,6 +27,7 @@ MAX_MEASURED_IMAGES: Final = 32
 class Prompt(msgspec.Struct):
     """What has been found of a prompt so far; grows as a body is walked through once.
 
+    `marks` are the role of each message of a conversation, and how many texts there are with it.
     `dropped` are texts that a template may leave out, `images` pixels (0: not known), `opening` is the first
     question. `unseen` says that a part of the prompt is not in the body, or is of a kind that we cannot measure.
     `steps_left` bounds the walk: each message, part and call is a step.
@@ -41,6 +42,7 @@ class Prompt(msgspec.Struct):
     unseen: bool = False
     steps_left: int = MAX_STEPS
     opening: str = ""
+    marks: list[tuple[str, int]] = []
 
     def step(self, count: int) -> None:
         """Take so many steps, before they are taken. Raises BodyNotUnderstood (TOO_MANY)."""
@@ -108,6 +110,16 @@ class Prompt(msgspec.Struct):
     def text(self) -> bytes:
         """Return all text as UTF-8."""
         return "".join(self.texts).encode()
+
+    def turns(self) -> tuple[tuple[str, int], ...]:
+        """Return the role of each message that was marked, and where it ends in the text."""
+        turns, first, end = [], 0, 0
+        for role, last in self.marks:
+            for text in self.texts[first:last]:
+                end += len(text) if text.isascii() else len(text.encode())
+            turns.append((role, end))
+            first = last
+        return tuple(turns)
 
     def dropped_text(self) -> bytes:
         """Return all text that a template may leave out, as UTF-8."""

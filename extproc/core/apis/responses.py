@@ -32,6 +32,7 @@ class _Part(msgspec.Struct, frozen=True, gc=False):
 
 class _Item(msgspec.Struct, frozen=True, gc=False):
     type: str | None = None
+    role: str | None = None
     content: str | list[_Part | str] | None = None
     name: str | None = None
     arguments: str | None = None
@@ -79,6 +80,7 @@ def read_request(body: bytes) -> RequestFacts:
     prompt = Prompt()
     prompt.add(request.instructions)
     texts_before = len(prompt.texts)
+    prompt.marks.append(("system", texts_before))
     items = [request.input] if isinstance(request.input, str) else request.input or []
     prompt.step(len(items))
     for item in items:
@@ -86,12 +88,14 @@ def read_request(body: bytes) -> RequestFacts:
             prompt.texts.append(item)
         else:
             _add_item(prompt, item)
+        prompt.marks.append((_said_by(item), len(prompt.texts)))
     prompt.open_with(texts_before)
     return RequestFacts(
         api=Api.RESPONSES,
         model=model_key(request.model),
         tools=prompt.add_tools(request.tools),
         text=prompt.text(),
+        turns=prompt.turns(),
         opening=prompt.opening,
         messages=len(items) + bool(request.instructions),
         tool_calls=prompt.tool_calls,
@@ -101,6 +105,11 @@ def read_request(body: bytes) -> RequestFacts:
         unseen_history=prompt.unseen or request.leans_on_the_server(),
         stored=request.is_stored(),
     )
+
+
+def _said_by(item: _Item | str) -> str:
+    """Return the role of a message, or what else an item is."""
+    return "" if isinstance(item, str) else item.role or item.type or ""
 
 
 def _add_item(prompt: Prompt, item: _Item) -> None:

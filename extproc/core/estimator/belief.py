@@ -13,6 +13,7 @@ from extproc.core.estimator.features import (
     group_tokens,
     structure_tokens,
 )
+from extproc.core.estimator.prefixes import Continued
 from extproc.core.estimator.residual import Residual
 from extproc.core.estimator.served_model import ServedModel
 
@@ -47,7 +48,7 @@ class Belief(msgspec.Struct, frozen=True, gc=False):
 
 
 def believe(
-    x: Features, text_bytes: int, model: ServedModel, residual: Residual, prior_prices: Features
+    x: Features, text_bytes: int, model: ServedModel | Continued, residual: Residual, prior_prices: Features
 ) -> Belief:
     """Estimate the tokens of a request with features x, shape (d,), from a model and a category's residual."""
     prices = model.prices

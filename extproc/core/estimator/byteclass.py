@@ -50,6 +50,7 @@ from extproc.core.estimator.change import Change, ModelChange, RowChange, in_bit
 from extproc.core.estimator.evidence import Evidence
 from extproc.core.estimator.features import FEATURE_NAMES, Features, features
 from extproc.core.estimator.output_lengths import OutputLengths, Outputs, states_of
+from extproc.core.estimator.prefixes import Known, PrefixMemory, Recalled
 from extproc.core.estimator.prices import prior
 from extproc.core.estimator.protocol import (
     CategoryKey,
@@ -63,7 +64,7 @@ from extproc.core.estimator.protocol import (
 from extproc.core.estimator.residual import Residual
 from extproc.core.estimator.served_model import ServedModel, need_finite
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.estimator.text import Counts, TextKind, look, main_script, text_kind
+from extproc.core.estimator.text import TEXT_FEATURES, Counts, TextKind, look, main_script, text_kind
 from extproc.core.facts import RequestFacts
 from extproc.core.names import bounded_name
 from extproc.core.usage import Overflow, Usage
@@ -94,10 +95,20 @@ class ByteClassEstimator:
             settings.max_categories, lambda key: self._parent(key.model).child()
         )
         self._outputs = OutputLengths(settings)
+        self._prefixes = PrefixMemory(settings.byteclass.max_prefixes)
+        self._remembers = settings.byteclass.max_prefixes > 0
 
     def estimate(self, facts: RequestFacts, tenant: str) -> Estimate:
         """Estimate a request: exact for token ids, else by the prices of its model."""
-        counts = look(facts.text)
+        model, recalled = self._models.get(facts.model) or self._untaught, None
+        if facts.turns and self._remembers and facts.exact_prompt_tokens is None:
+            recalled = self._prefixes.recall(facts, tenant, model.generation)
+        if recalled is None or recalled.known is None:
+            counts = look(facts.text)
+        else:
+            known = recalled.known
+            new_text = facts.text[known.messages_bytes : recalled.messages_bytes]
+            counts = known.x[:TEXT_FEATURES] + look(new_text)
         category = CategoryKey(facts.model, bounded_name(tenant) if tenant else _kind(counts))
         declared = facts.max_output_tokens
         output, mean = self._outputs.tokens(declared, category), self._outputs.mean(category)
@@ -105,15 +116,17 @@ class ByteClassEstimator:
             exact = float(facts.exact_prompt_tokens)
             evidence = Evidence.of(facts, exact)
             return Estimate(exact, exact, output, declared is not None, Source.EXACT, category, evidence, mean)
-        x = features(facts, counts)
-        model, residual = self._models.get(facts.model) or self._untaught, self._residuals.get(category)
-        parent = residual or self._parent(facts.model)
-        belief = believe(x, len(facts.text), model, parent, self._prior.mean)
-        evidence = Evidence.of(facts, belief.tokens, x=x)
+        x, residual = features(facts, counts), self._residuals.get(category)
+        if recalled is None or recalled.known is None:
+            parent = residual or self._parent(facts.model)
+            belief = believe(x, len(facts.text), model, parent, self._prior.mean)
+            tokens, bound = belief.tokens, belief.bound
+        else:
+            belief = self._believe_new(model, recalled, recalled.known, x)
+            tokens, bound = recalled.known.tokens + belief.tokens, recalled.known.tokens + belief.bound
+        evidence = Evidence.of(facts, tokens, x=x, recalled=recalled)
         source = self._source(model, residual)
-        return Estimate(
-            belief.tokens, belief.bound, output, declared is not None, source, category, evidence, mean
-        )
+        return Estimate(tokens, bound, output, declared is not None, source, category, evidence, mean)
 
     def prices(self, model: str) -> Features:
         """Return the prices of a model's features as they are now, learned or prior, in tokens."""
@@ -131,7 +144,13 @@ class ByteClassEstimator:
             self._models.use(estimate.category.model).truncated_by_pool += 1
         clipped, refused = False, evidence.refused
         if evidence.x is not None and refused is None:
-            clipped, refused = self._learn(estimate.category, evidence.x, evidence.text_bytes, actual)
+            recalled = evidence.recalled
+            on_bound = recalled is None or recalled.known is None
+            clipped, refused = self._learn(
+                estimate.category, evidence.x, evidence.text_bytes, actual, on_bound=on_bound
+            )
+            if recalled is not None:
+                self._learn_prefix(estimate.category.model, recalled, evidence.x, actual, clipped=clipped)
         return Learning(
             ratio=estimate.prompt_tokens / actual,
             under_counted=actual > estimate.prompt_bound,
@@ -243,14 +262,17 @@ class ByteClassEstimator:
         return residual
 
     def _learn(
-        self, category: CategoryKey, x: Features, text_bytes: int, actual: int
+        self, category: CategoryKey, x: Features, text_bytes: int, actual: int, *, on_bound: bool = True
     ) -> tuple[bool, Refused | None]:
-        """Take in one response; return whether its error was clipped, and why the prices refused it, if so."""
+        """Take in one response; return whether its error was clipped, and why the prices refused it, if so.
+
+        Without `on_bound` the request was not routed on the bound of the whole, whose q hears nothing of it.
+        """
         model = self._models.use(category.model)
         now = self._believe(category, x, text_bytes)
         error = log(actual / now.tokens)
         missed = actual > now.bound
-        if abs(error) <= WILD and not (missed and now.bound >= now.highest):
+        if on_bound and abs(error) <= WILD and not (missed and now.bound >= now.highest):
             model.bound.observe(missed=missed)
         limit = min(max(MIN_CLIP, CLIP_SCALES * now.scale), MAX_CLIP)
         clipped = abs(error) > limit
@@ -263,10 +285,31 @@ class ByteClassEstimator:
         taught = model.prices.responses >= TAUGHT_RESPONSES
         for part in (self._residuals.use(category), model.residual, self._all_models):
             part.learn(believed + now.residual, now.doubt, text_bytes / actual, move_mean=taught)
-        model.scale.learn(now.variance, now.factors, believed)
+        if on_bound:
+            model.scale.learn(now.variance, now.factors, believed)
         weight = 1.0 if believed == error else believed / error
         sound = model.prices.learn(x, now.tokens * exp(believed), weight)
         return clipped, None if sound else Refused.NUMBERS
+
+    def _learn_prefix(self, name: str, recalled: Recalled, x: Features, actual: int, *, clipped: bool) -> None:
+        """Take in how long the new part of a conversation was, and remember the whole."""
+        model, known = self._models.use(name), recalled.known
+        if known is not None:
+            now = self._believe_new(model, recalled, known, x)
+            new_tokens = actual - known.tokens
+            error = log(max(new_tokens, 1) / now.tokens)
+            if new_tokens <= 0 or abs(error) > WILD:
+                self._prefixes.forget(recalled.known_key)
+            new_bytes = recalled.messages_bytes - known.messages_bytes
+            bytes_per_token, missed = new_bytes / max(new_tokens, 1), new_tokens > now.bound
+            model.continued.learn(now, error, bytes_per_token, model.residual, missed=missed)
+        if not clipped:
+            self._prefixes.learn(recalled, actual, x)
+
+    def _believe_new(self, model: ServedModel, recalled: Recalled, known: Known, x: Features) -> Belief:
+        new_bytes = recalled.messages_bytes - known.messages_bytes
+        continued = model.continued
+        return believe(x - known.x, new_bytes, continued, continued.residual or model.residual, self._prior.mean)
 
     def _start_anew(self, name: str, model: ServedModel) -> None:
         model.start_anew()

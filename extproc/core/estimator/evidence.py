@@ -7,6 +7,7 @@ sum up what several requests used. What cannot be of this request teaches nothin
 import msgspec
 
 from extproc.core.estimator.features import Features
+from extproc.core.estimator.prefixes import Recalled
 from extproc.core.estimator.protocol import Refused
 from extproc.core.estimator.text import BLANK_RUN, RUN
 from extproc.core.facts import RequestFacts
@@ -34,7 +35,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
     `refused` says why usage will not tell what the text costs (None: it will). `tokens` is the estimate;
     `output_limit` what the client declared for each of `sequences` (None: nothing); `one_prompt` is False for a
     list of several, whose usage is summed up. `x` is the byte classes' view of the prompt, `media_tokens` the
-    EMA's of what is not text.
+    EMA's of what is not text, `recalled` what is known of a conversation.
     """
 
     refused: Refused | None
@@ -45,10 +46,11 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
     one_prompt: bool
     x: Features | None = None
     media_tokens: int = 0
+    recalled: Recalled | None = None
 
     def __eq__(self, other: object) -> bool:
-        """Compare all but x: arrays have no one equality."""
-        names = (name for name in self.__struct_fields__ if name != "x")
+        """Compare all but arrays, which have no one equality."""
+        names = (name for name in self.__struct_fields__ if name not in {"x", "recalled"})
         return isinstance(other, Evidence) and all(getattr(self, name) == getattr(other, name) for name in names)
 
     def __hash__(self) -> int:
@@ -57,7 +59,13 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
 
     @classmethod
     def of(
-        cls, facts: RequestFacts, tokens: float, *, x: Features | None = None, media_tokens: int = 0
+        cls,
+        facts: RequestFacts,
+        tokens: float,
+        *,
+        x: Features | None = None,
+        media_tokens: int = 0,
+        recalled: Recalled | None = None,
     ) -> "Evidence":
         """Make the evidence of a request that was estimated at so many tokens."""
         refused = None
@@ -76,6 +84,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
             facts.longest_share == 1,
             x,
             media_tokens,
+            recalled,
         )
 
     def accepts(self, usage: Usage, pool_tokens: int | None) -> bool:

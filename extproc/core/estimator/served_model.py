@@ -7,6 +7,7 @@ from extproc.core.estimator.bound import START, AdaptiveBound
 from extproc.core.estimator.change import ModelChange
 from extproc.core.estimator.least_squares import RelativeLeastSquares, Sums
 from extproc.core.estimator.packing import DOUBLE_BYTES, Numbers, all_finite, packed, unpacked
+from extproc.core.estimator.prefixes import Continued
 from extproc.core.estimator.prices import Prior
 from extproc.core.estimator.protocol import ModelState
 from extproc.core.estimator.residual import Residual
@@ -26,8 +27,10 @@ class ServedModel:
     def __init__(self, prior: Prior, settings: ByteClassSettings, residual: Residual) -> None:
         self.prices = RelativeLeastSquares(prior, settings.forgetting)
         self.bound = AdaptiveBound(settings.epsilon)
+        self._epsilon = settings.epsilon
         self.scale = LogVariance()
         self.residual = residual
+        self.continued = Continued(self.prices, settings.epsilon)
         self.clipped = 0
         self.truncated_by_pool = 0
         self.generation = 0
@@ -54,6 +57,7 @@ class ServedModel:
         self.bound.q = START
         self.scale = LogVariance()
         self.residual = Residual()
+        self.continued = Continued(self.prices, self._epsilon)
         self.generation += 1
         self._responses_since_start = 0
 
@@ -113,6 +117,8 @@ class ServedModel:
         sums = Sums(symmetric(sums_a, size), sums_b)
         self.prices.shift(sums, change.responses, change.weight, change.since)
         self.bound.q = max(self.bound.q + change.q, 0.0)
+        if self.generation != change.generation:
+            self.continued = Continued(self.prices, self._epsilon)
         self.generation = change.generation
 
 

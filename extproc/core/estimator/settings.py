@@ -56,6 +56,9 @@ class ByteClassSettings:
     forgetting: Share = 0.9995
     """The weight that a response keeps with each later one: the memory of a model is about
     1 / (1 - forgetting) of them, 2,000 at 0.9995."""
+    max_prefixes: Annotated[int, Meta(ge=0, le=1 << 20)] = 4_096
+    """Conversations whose prompt tokens are remembered for their next turn, of all models together, about 800
+    bytes each; beyond them the least recently used is forgotten. 0 remembers none."""
 
 
 @dataclass(frozen=True, slots=True)

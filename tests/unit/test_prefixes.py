@@ -1,0 +1,166 @@
+"""Memory of prefixes: what usage said of a conversation is what its next turn begins with."""
+
+import json
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from extproc.core.apis import read_request
+from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.evidence import Evidence
+from extproc.core.estimator.protocol import Estimate
+from extproc.core.estimator.settings import ByteClassSettings, EstimatorSettings
+from extproc.core.facts import Api, MediaCount, RequestFacts
+from extproc.core.usage import Usage
+from tests.unit.byteclass_lessons import WORDS, teach
+
+TEXT = (WORDS * 30).decode()
+TALK = (("system", TEXT[:900]), ("user", TEXT[:700]), ("assistant", TEXT[5:600]), ("user", TEXT[9:90]))
+OFF = EstimatorSettings(byteclass=ByteClassSettings(max_prefixes=0))
+
+
+def chat(turns: Sequence[tuple[str, str]], model: str = "m", **fields: object) -> RequestFacts:
+    """Return the facts of a chat with these turns."""
+    messages = [{"role": role, "content": content} for role, content in turns]
+    return read_request(Api.CHAT, json.dumps({"model": model, "messages": messages, **fields}).encode())
+
+
+def told(estimator: ByteClassEstimator, facts: RequestFacts, tokens: int, tenant: str = "") -> Estimate:
+    """Let an estimator hear what a chat cost; return what it is believed to cost then."""
+    estimator.observe(estimator.estimate(facts, tenant), Usage(tokens))
+    return estimator.estimate(facts, tenant)
+
+
+def is_known(estimate: Estimate) -> bool:
+    """Tell whether an estimate is of what follows a known beginning."""
+    evidence = estimate.evidence
+    assert isinstance(evidence, Evidence)
+    return evidence.recalled is not None and evidence.recalled.known is not None
+
+
+def taught(settings: EstimatorSettings | None = None) -> ByteClassEstimator:
+    """Return an estimator to which prose costs a token for four bytes."""
+    estimator = ByteClassEstimator(settings or EstimatorSettings())
+    teach(estimator, 150)
+    return estimator
+
+
+def test_a_turn_costs_what_was_known_and_what_is_new() -> None:
+    """Of a chat that cost more than its text says, the next turn costs that, and the price of the new part."""
+    estimator, plain = taught(), taught(OFF)
+    first, second = chat(TALK[:2]), chat(TALK)
+    known = round(1.08 * plain.estimate(first, "").prompt_tokens)
+    told(estimator, first, known)
+    new_bytes = second.text_bytes - first.text_bytes
+    estimate = estimator.estimate(second, "")
+    assert new_bytes / 4 == pytest.approx(estimate.prompt_tokens - known, rel=0.3)
+    assert estimate.prompt_bound > estimate.prompt_tokens
+
+
+def test_a_known_beginning_narrows_the_bound() -> None:
+    """When some conversations have come back, the next is bound more closely than without memory."""
+    estimator, plain = taught(), taught(OFF)
+    second = chat(TALK)
+    for each in (estimator, plain):
+        for start in range(60):
+            turns = (*TALK[:3], ("user", TEXT[start : 500 + 5 * start]))
+            told(each, chat(turns[:2]), chat(turns[:2]).text_bytes // 4)
+            told(each, chat(turns), chat(turns).text_bytes // 4)
+    widths = [
+        estimate.prompt_bound / estimate.prompt_tokens - 1
+        for estimate in (estimator.estimate(second, ""), plain.estimate(second, ""))
+    ]
+    assert widths[0] < 0.7 * widths[1]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        chat((("system", TEXT[:900]), ("assistant", TEXT[:700]), *TALK[2:])),
+        chat((("system", TEXT[:899]), ("user", TEXT[:700]), *TALK[2:])),
+        chat((("system", TEXT[:901]), ("user", TEXT[1:700]), *TALK[2:])),
+        chat(TALK, tools=[{"type": "function", "function": {"name": "f"}}]),
+        replace(chat(TALK), media=MediaCount(small_images=1)),
+        replace(chat(TALK), unseen_history=True),
+        replace(chat(TALK), turns=()),
+    ],
+    ids=["role", "text", "cut elsewhere", "tools", "media", "unseen", "no conversation"],
+)
+def test_another_beginning_is_not_known(other: RequestFacts) -> None:
+    """Another role, text, cut between messages, tools or image: estimated as a whole, with or without memory."""
+    estimator, plain = taught(), taught(OFF)
+    first = chat(TALK[:2])
+    known = round(1.08 * plain.estimate(first, "").prompt_tokens)
+    for each in (estimator, plain):
+        told(each, first, known)
+    assert plain.estimate(other, "").prompt_tokens == estimator.estimate(other, "").prompt_tokens
+
+
+def test_tenants_do_not_read_each_other() -> None:
+    """What one tenant's chat cost is not found by another's, nor by another model's."""
+    estimator, first, second = taught(), chat(TALK[:2]), chat(TALK)
+    told(estimator, first, round(estimator.estimate(first, "a").prompt_tokens), tenant="a")
+    assert [True, False, False] == [
+        is_known(estimator.estimate(facts, tenant))
+        for facts, tenant in ((second, "a"), (second, "b"), (chat(TALK, model="n"), "a"))
+    ]
+
+
+def test_a_count_that_turns_out_wrong_is_forgotten() -> None:
+    """Where the whole comes to no more than its beginning was said to, the beginning is not believed again."""
+    estimator, first, second = taught(), chat(TALK[:2]), chat(TALK)
+    told(estimator, first, round(estimator.estimate(first, "").prompt_tokens))
+    assert is_known(estimator.estimate(second, ""))
+    estimator.observe(estimator.estimate(second, ""), Usage(first.text_bytes // 4 - 100))
+    assert not is_known(estimator.estimate(second, ""))
+
+
+def test_what_was_counted_before_a_new_start_is_forgotten() -> None:
+    """Another tokenizer behind the same name makes prices start anew, and all known counts are void."""
+    estimator, first, second = taught(), chat(TALK[:2]), chat(TALK)
+    told(estimator, first, round(estimator.estimate(first, "").prompt_tokens))
+    assert is_known(estimator.estimate(second, ""))
+    teach(estimator, 40, ratio=1.5)
+    (model,) = estimator.state().models
+    assert 1 == model.generation
+    assert not is_known(estimator.estimate(second, ""))
+
+
+def test_the_table_is_bounded() -> None:
+    """Beyond its entries the least recently used conversation is forgotten."""
+    estimator = taught(EstimatorSettings(byteclass=ByteClassSettings(max_prefixes=2)))
+    chats = [(("user", TEXT[i : 900 + i]),) for i in range(3)]
+    for turns in chats:
+        told(estimator, chat(turns), 225)
+    estimates = [estimator.estimate(chat((*turns, *TALK[2:])), "") for turns in chats]
+    assert [False, True, True] == list(map(is_known, estimates))
+
+
+def test_reasoning_that_is_dropped_later_is_another_beginning() -> None:
+    """An answer with its reasoning still in the prompt is not what the next question's prompt begins with."""
+    estimator = taught()
+    messages = [
+        {"role": "user", "content": TEXT[:500]},
+        {"role": "assistant", "content": "Let me look.", "reasoning": TEXT[:2_000]},
+        {"role": "tool", "content": TEXT[:300]},
+    ]
+    later = [*messages, {"role": "assistant", "content": "Done."}, {"role": "user", "content": "And now?"}]
+    first, second = (
+        read_request(Api.CHAT, json.dumps({"model": "m", "messages": each}).encode()) for each in (messages, later)
+    )
+    told(estimator, first, round(estimator.estimate(first, "").prompt_tokens))
+    assert not is_known(estimator.estimate(second, ""))
+
+
+ROLES = st.sampled_from(["user", "assistant", ""])
+
+
+@given(st.lists(st.tuples(ROLES, st.text(max_size=30)), min_size=1, max_size=6))
+def test_turns_end_where_their_texts_do(turns: list[tuple[str, str]]) -> None:
+    """Whatever is written, a turn's end in bytes is that of all texts so far."""
+    facts = chat(turns)
+    texts = ["".join(content for _, content in turns[: place + 1]).encode() for place in range(len(turns))]
+    assert [(role, len(text)) for (role, _), text in zip(turns, texts, strict=True)] == list(facts.turns)
