@@ -14,7 +14,7 @@ from extproc.core.listener import Listener
 from extproc.core.placing.policy import Pools
 from extproc.core.placing.spill import Spillover
 from extproc.core.router.learner import Learner
-from extproc.core.router.learning_budget import LearningBudget
+from extproc.core.router.learning_budget import LearningBudget, LearningSource
 from extproc.core.router.placer import Placer
 from extproc.core.router.router import Router
 
@@ -60,6 +60,7 @@ def _router(
         listener,
         exchange.max_response_bytes,
         usage_in_streams=learning.usage_in_streams,
+        reads_responses=learning.source is LearningSource.RESPONSE,
     )
     closes = exchange.close is CloseRule.WHEN_HARMLESS
     return Router(configuration.mode, placer, learner, listener, closes_streams=closes)

@@ -26,6 +26,7 @@ from extproc.core.estimator import make_estimator
 from extproc.core.estimator.protocol import Estimator, LearnedState
 from extproc.core.estimator.tables import Terms
 from extproc.core.router.router import Router
+from extproc.server.access_logs import STREAM_ACCESS_LOGS, AccessLogs, new_key, teaching_of
 from extproc.server.admin import AdminPages
 from extproc.server.admin_http import admin_servers
 from extproc.server.background import Background, Job
@@ -84,7 +85,9 @@ class App:
         self._traces = _traces(configuration.traces)
         listener = FanOut([metrics, LogListener(time.monotonic), *self._traces])
         self._clock_ns = time.time_ns if self._traces else None
+        self._spare_key = new_key()
         self._streams = Streams(self._routing(configuration, compose(configuration, listener)), metrics)
+        self._access_logs = AccessLogs(lambda: self._streams.routing.teaching, metrics, listener.failed)
         self._health = Health()
         self._core = Core()
         tls = configuration.listen.tls
@@ -185,7 +188,9 @@ class App:
         after_s = configuration.exchange.deadline_ms / 1000
         deadlines = before if before is not None and before.after_s == after_s else Deadlines(after_s)
         decoder = Decoder(configuration.tenant_header, self._clock_ns)
-        return Routing(configuration, router, decoder, Encoder(configuration.headers), deadlines)
+        teaching = teaching_of(configuration, router, self._spare_key)
+        encoder = Encoder(configuration.headers, None if teaching is None else teaching.evidence)
+        return Routing(configuration, router, decoder, encoder, deadlines, teaching)
 
     def _learned_under(self, configuration: Configuration) -> Estimator:
         """Return the estimator, or one with other settings that knows as much; of another kind it knows nothing.
@@ -214,7 +219,10 @@ class App:
         old = [each for each in self._timers if isinstance(each, Deadlines) and each is not deadlines]
         idle_s = self._configuration.listen.idle_s
         idle = Sweep(idle_s / 4, lambda now_s: self._streams.close_idle(now_s - idle_s))
-        self._timers[:] = [deadlines, idle, self._judging, *(each for each in old if each.next_s < inf)]
+        self._timers[:] = [
+            *(deadlines, idle, self._judging, self._access_logs),
+            *(each for each in old if each.next_s < inf),
+        ]
 
     def _say_what_runs(self) -> None:
         configuration = self._configuration
@@ -235,6 +243,7 @@ class App:
         self._core.stop_accepting()
         self._health.end()
         self._streams.drain()
+        self._access_logs.drain()
         ends_s = time.monotonic() + LAST_STREAMS_S
         self.loop.run(lambda: self._core.done or time.monotonic() >= ends_s)
         self._core.close()
@@ -258,6 +267,8 @@ class App:
     def _on_call(self, call: Call, method: str) -> None:
         if method == PROCESS:
             self._streams.serve(call)
+        elif method == STREAM_ACCESS_LOGS:
+            self._access_logs.serve(call)
         else:
             self._on_probe(call, method)
 

@@ -12,6 +12,7 @@ from extproc.config.schema import Configuration
 from extproc.core.exchange.events import Abort, Broken, Close, Deadline, Drain, Event, Reply, Shed
 from extproc.core.exchange.machine import Exchange
 from extproc.core.router.router import Router
+from extproc.server.access_logs import Teaching
 from extproc.server.deadlines import Deadlines
 from extproc.server.grpc_core import FAULT, INTERNAL, OK, Call
 from extproc.server.overload import TARGET_S, Overload
@@ -32,6 +33,7 @@ class Routing:
     decoder: Decoder
     encoder: Encoder
     deadlines: Deadlines
+    teaching: Teaching | None = None
 
 
 class Streams:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.registry import Collector
 
+from extproc.access_log.teacher import Outcome
 from extproc.core.errors import BodyFault, ResponseFault
 from extproc.core.estimator.protocol import Estimate, Learning, Refused
 from extproc.core.listener import Listener, Misconfiguration, Observation
@@ -133,6 +134,9 @@ class Metrics(Listener, Collector):
             "misconfigured_total", "Exchanges that could not be routed, or not reliably", "cause"
         )
         self.exceptions = counter("exceptions_total", "Exceptions in our own code", "kind")
+        self.access_log_entries = counter(
+            "access_log_entries_total", "Entries of the gateway's access log, by what became of them", "outcome"
+        )
         self.kept_streams = counter("streams_kept_total", "Streams that were kept open for their response")
         self.released_streams = counter("streams_released_total", "Streams that were closed with their decision")
         self.open_streams = gauge("streams_open", "Streams open now")
@@ -204,6 +208,7 @@ class Metrics(Listener, Collector):
             (self.bodies, BodyFault),
             (self.misconfigurations, Misconfiguration),
             (self.undecided, Undecided),
+            (self.access_log_entries, Outcome),
         )
         for kept in (self.snapshots, self.exchanges):
             for outcome in ("done", "failed"):

@@ -5,6 +5,7 @@ request only together with `clear_route_cache`.
 """
 
 import struct
+from collections.abc import Callable
 from typing import Final
 
 from envoy.config.core.v3.base_pb2 import HeaderValueOption
@@ -30,21 +31,25 @@ from extproc.core.headers import HeaderNames
 from extproc.core.placing.budget import TokenBudget
 from extproc.core.placing.decision import Decision, Mode
 
-__all__ = ["METADATA_NAMESPACE", "Encoder"]
+__all__ = ["EVIDENCE_KEY", "METADATA_NAMESPACE", "Encoder"]
 
 METADATA_NAMESPACE = "dualpool"
+EVIDENCE_KEY = "evidence"
+# Texts of evidence are filled up to a multiple of this, so that there are few lengths of them.
+EVIDENCE_STEP = 20
 
 
 class Encoder:
-    """Encodes replies; holds the header names.
+    """Encodes replies; holds the header names. What `evidence` returns of a decision goes along, for the log.
 
     Decisions differ in little but the estimate: one message for each (pool, reason, mode, source) and number of
-    digits is serialised once, and the numbers are filled in. All of them come from closed sets, so the messages
-    are few.
+    digits is serialised once, and the numbers are filled in; so is evidence, by its length. All of them come from
+    closed sets, so the messages are few.
     """
 
-    def __init__(self, names: HeaderNames) -> None:
+    def __init__(self, names: HeaderNames, evidence: Callable[[Decision], str | None] | None = None) -> None:
         self._names = names
+        self._evidence = evidence
         self._prepared: dict[tuple[object, ...], _Prepared] = {}
 
     def encode(self, reply: Reply) -> bytes:
@@ -66,21 +71,33 @@ class Encoder:
         bound = None if budget is None else budget.bound
         digits = b"" if bound is None else b"%d" % bound
         source = None if estimate is None else estimate.source
-        key = (decision.pool.name, decision.reason, decision.mode, decision.routed, source, in_body, len(digits))
+        evidence = b""
+        if self._evidence is not None and estimate is not None:
+            said = self._evidence(decision) or ""
+            evidence = said.ljust(-(-len(said) // EVIDENCE_STEP) * EVIDENCE_STEP).encode()
+        key = (
+            *(decision.pool.name, decision.reason, decision.mode, decision.routed, source, in_body),
+            *(len(digits), len(evidence)),
+        )
         prepared = self._prepared.get(key)
         if prepared is None:
-            prepared = self._prepared[key] = _Prepared(decision, self._names, digits, in_body=in_body)
-        return prepared.message if budget is None else prepared.with_numbers(budget, digits)
+            prepared = self._prepared[key] = _Prepared(
+                decision, self._names, digits, len(evidence), in_body=in_body
+            )
+        return prepared.message if budget is None else prepared.filled_in(budget, digits, evidence)
 
 
 class _Prepared:
     """The message of one kind of decision: headers unless it is a shadow's, and dynamic metadata for access logs.
 
     A pool header that the client sent is removed where we set none: it only ever opts in to a smaller pool.
-    `digits` are those of an estimate that is as long; where the numbers stand in the message is found once.
+    `digits` are those of an estimate that is as long; where the numbers stand in the message is found once, and
+    where evidence of `evidence_bytes` does.
     """
 
-    def __init__(self, decision: Decision, names: HeaderNames, digits: bytes, *, in_body: bool) -> None:
+    def __init__(
+        self, decision: Decision, names: HeaderNames, digits: bytes, evidence_bytes: int, *, in_body: bool
+    ) -> None:
         response = ProcessingResponse()
         part = response.request_body if in_body else response.request_headers
         part.response.SetInParent()
@@ -92,6 +109,8 @@ class _Prepared:
             fields["source"].string_value = decision.estimate.source.value
         if digits:
             fields["estimate"].number_value, fields["prompt_tokens"].number_value = _BOUND, _PROMPT
+        if evidence_bytes:
+            fields[EVIDENCE_KEY].string_value = _EVIDENCE * evidence_bytes
         if decision.mode is Mode.ENFORCE:
             _mutate(part.response, decision, names, digits)
         self.message = _bytes(response)
@@ -102,10 +121,15 @@ class _Prepared:
             found_at = self.message.find(header)
             self._digits = slice(found_at + len(header), found_at + len(header) + len(digits))
             self._in_header = found_at >= 0
+        if evidence_bytes:
+            found_at = self.message.index(_EVIDENCE.encode() * evidence_bytes)
+            self._evidence = slice(found_at, found_at + evidence_bytes)
 
-    def with_numbers(self, budget: TokenBudget, digits: bytes) -> bytes:
-        """Return the message with a budget, whose bound has these digits."""
+    def filled_in(self, budget: TokenBudget, digits: bytes, evidence: bytes) -> bytes:
+        """Return the message with a budget, whose bound has these digits, and with evidence, if it has any."""
         message = bytearray(self.message)
+        if evidence:
+            message[self._evidence] = evidence
         _NUMBER.pack_into(message, self._bound_at, budget.bound)
         _NUMBER.pack_into(message, self._prompt_at, budget.prompt_tokens)
         if self._in_header:
@@ -116,6 +140,8 @@ class _Prepared:
 _NUMBER: Final = struct.Struct("<d")  # google.protobuf.Value's number_value on the wire
 # Stand for the numbers until they are filled in: bytes that are in no text.
 (_BOUND,), (_PROMPT,) = _NUMBER.unpack(b"\xfeBOUND\xfe\x40"), _NUMBER.unpack(b"\xfePROMP\xfe\x40")
+# Stands for evidence, of which it is no part.
+_EVIDENCE: Final = "?"
 
 
 def _mutate(common: CommonResponse, decision: Decision, names: HeaderNames, digits: bytes) -> None:

@@ -124,7 +124,7 @@ def test_deadlines_hold_across_a_reload(router: Router, call: type[Any], eventua
                     assert "deadline" == metadata["reason"].string_value
             for deadline_ms in range(60, 80):
                 await apply(app, f"exchange: {{deadline_ms: {deadline_ms}}}")
-            assert 3 == app.ask(lambda: len(app._timers))
+            assert 4 == app.ask(lambda: len(app._timers))
 
     asyncio.run(scenario())
 

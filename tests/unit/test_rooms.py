@@ -26,10 +26,11 @@ ONLY_IN = {
 # Room: the rooms of ours that it may import.
 MAY_IMPORT = {
     "core": {"core"},
-    "wire": {"core", "wire"},
+    "access_log": {"core", "access_log"},
+    "wire": {"core", "access_log", "wire"},
     "pools": {"core", "pools"},
     "state": {"core", "state"},
-    "telemetry": {"core", "telemetry"},
+    "telemetry": {"core", "access_log", "telemetry"},
     "planning": {"core", "documents", "planning"},
     "evaluation": {"core", "evaluation"},
     "config": {"core", "config", "documents", "pools", "state"},

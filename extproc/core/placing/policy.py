@@ -69,6 +69,9 @@ def _faults(pools: Sequence[Pool]) -> Iterator[str]:
                 f"pools[{index}].max_model_len: {pool.max_model_len} given; at least the pool's "
                 f"max_budget_tokens, {pool.max_budget_tokens}, is needed"
             )
+    clusters = [cluster for pool in pools for cluster in dict.fromkeys(pool.clusters)]
+    if twice := sorted({cluster for cluster in clusters if clusters.count(cluster) > 1}):
+        yield f"pools: clusters {shown(twice)} are given to several; each is one pool's"
     contexts = [pool.context_tokens for pool in pools]
     if contexts != sorted(contexts):
         yield f"pools: max_model_len {shown(contexts)} must not descend"

@@ -47,6 +47,9 @@ class Pool:
     those that the endpoints list."""
     endpoints: Endpoints | None = None
     """Its servers, when they are to be asked."""
+    clusters: tuple[Annotated[str, Meta(min_length=1, max_length=256)], ...] = ()
+    """The gateway's names of the clusters that are this pool, as its access log tells them; besides the pool's own
+    name, and `pool_` and that, which need not be given. Of use with `learning.source: access_log`."""
 
     @property
     def context_tokens(self) -> int:

@@ -20,7 +20,8 @@ __all__ = ["Learner"]
 class Learner:
     """Learns from the responses that its budget affords; `max_response_bytes` bounds what is read of one.
 
-    `serving` is what pools are known to hold of each model; another one may be set at any time.
+    `serving` is what pools are known to hold of each model; another one may be set at any time. Without
+    `reads_responses` none is: what they used is told by other ways.
     """
 
     def __init__(
@@ -32,6 +33,7 @@ class Learner:
         max_response_bytes: int,
         *,
         usage_in_streams: UsageInStreams = UsageInStreams.ASKED,
+        reads_responses: bool = True,
     ) -> None:
         self._default = pools.default
         self.serving = pools.fleet.serving
@@ -40,6 +42,7 @@ class Learner:
         self.unasked = UnaskedUsage(usage_in_streams)
         self._listener = listener
         self.max_response_bytes = max_response_bytes
+        self._reads_responses = reads_responses
         # Of models whose embeddings came out longer than is read: from how many prompts in one request on.
         self.too_many_prompts: CappedMap[str, int] = CappedMap(MAX_MODELS, lambda _: 0)
 
@@ -53,7 +56,9 @@ class Learner:
     def keeps(self, decision: Decision, now_s: float) -> bool:
         """Say whether the stream stays open, to learn from the response."""
         estimate = decision.estimate
-        if estimate is None or not (decision.learnable or self.unasked.is_expected(decision.model)):
+        if estimate is None or not self._reads_responses:
+            return False
+        if not (decision.learnable or self.unasked.is_expected(decision.model)):
             return False
         if self._would_be_too_large(decision):
             return False
@@ -65,19 +70,25 @@ class Learner:
 
     def reader(self, decision: Decision, head: ResponseHead) -> UsageReader | None:
         """Return what reads the response of a kept stream; None (reported) when it cannot teach."""
-        if head.succeeded:
-            self._listener.succeeded(decision)
-            if head.attempts > 1 and decision.routed:
-                self._listener.retried(decision)
+        self.served(decision, head)
         try:
             return reader_for(decision.api, head, self.max_response_bytes)
         except ResponseNotUnderstood as error:
             self.not_learned(decision, error.fault)
             return None
 
-    def learn(self, decision: Decision, head: ResponseHead, said: Usage | Overflow) -> None:
-        """Learn from what a complete response said."""
-        estimate, served_by = _estimate(decision), self._served_by(decision, head)
+    def served(self, decision: Decision, head: ResponseHead) -> None:
+        """Tell what a response's head says of the pools: that one serves the model, and which attempt did."""
+        if head.succeeded:
+            self._listener.succeeded(decision)
+            if head.attempts > 1 and decision.routed:
+                self._listener.retried(decision)
+
+    def learn(
+        self, decision: Decision, head: ResponseHead, said: Usage | Overflow, served_by: Pool | None = None
+    ) -> None:
+        """Learn from what a complete response said; `served_by` is the pool that gave it, where that is known."""
+        estimate, served_by = _estimate(decision), served_by or self._served_by(decision, head)
         if not decision.learnable:
             self.unasked.saw(decision.model, usage=True)
         if isinstance(said, Overflow):

@@ -11,14 +11,15 @@ all of it: one stream reserves an eighth at most, whatever output it declares, a
 What has taught nothing yet is one key together, so that invented names share one half between them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Annotated
 
 from msgspec import Meta
 
 from extproc.core.router.unasked import UsageInStreams
 
-__all__ = ["LearningBudget", "LearningSettings"]
+__all__ = ["AccessLogSettings", "LearningBudget", "LearningSettings", "LearningSource"]
 
 # Headers, one piece of body, and the end: what a JSON response costs.
 JSON_MESSAGES = 3
@@ -27,6 +28,28 @@ STREAM_SHARE, STREAM_MESSAGES = 1 / 8, 100
 KEY_SHARE, KEY_MESSAGES = 1 / 2, 200
 
 Messages = Annotated[float, Meta(ge=0)]
+
+
+class LearningSource(StrEnum):
+    """Where usage is read."""
+
+    RESPONSE = "response"  # in responses that pass us
+    ACCESS_LOG = "access_log"  # in the gateway's access log
+
+
+@dataclass(frozen=True, slots=True)
+class AccessLogSettings:
+    """What comes from the gateway's gRPC access log, to `listen.address`, with `learning.source: access_log`."""
+
+    key_file: str = ""
+    """A file with the secret, of at least 32 bytes, that tells evidence of our own in the log from what is forged:
+    the same for all replicas, and for all workers of one. When empty, each process makes one at its start and
+    learns from its own decisions alone."""
+    max_age_s: Annotated[float, Meta(ge=1, le=7 * 86_400)] = 3_600.0
+    """Older decisions teach nothing; it has to be above the longest response."""
+    max_cpu_share: Annotated[float, Meta(gt=0, le=1)] = 0.2
+    """The most of the router's time that goes into entries. What comes beyond waits in the gateway, which drops it
+    when its buffers are full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +66,10 @@ class LearningSettings:
     usage_in_streams: UsageInStreams = UsageInStreams.AUTO
     """Which streams are taken to report their usage: `asked`, those whose client asked for it; `always`, all;
     `auto`, those asked and all of a model that was seen to report unasked."""
+    source: LearningSource = LearningSource.RESPONSE
+    """`response` reads usage in the responses that the gateway sends us; `access_log` in its access log, where no
+    response passes us and every one teaches. The settings of messages and streams are then of no use."""
+    access_log: AccessLogSettings = field(default_factory=AccessLogSettings)
 
 
 class LearningBudget:

@@ -1,0 +1,179 @@
+"""A decision as bytes that travel through the gateway's access log: what learning from a response needs, no text.
+
+The whole decision is made anew from it, so that learning needs no memory of the request: any replica with the same
+pools can take any entry.
+"""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Final
+
+import msgspec
+
+from extproc.access_log.counts import counts_from, packed_counts
+from extproc.core.estimator.evidence import Evidence
+from extproc.core.estimator.features import FEATURE_NAMES
+from extproc.core.estimator.protocol import CategoryKey, Estimate, Refused, Source
+from extproc.core.facts import Api
+from extproc.core.placing.budget import TokenBudget
+from extproc.core.placing.decision import Decision, Mode
+from extproc.core.placing.policy import Pool, Reason
+
+__all__ = ["Payloads"]
+
+FORMAT: Final = 1
+VERSION_BYTES: Final = 4
+# Tokens are told in these parts, as integers: so they are short, and no error that counts.
+PARTS: Final = 16
+HEADERS_BYTES: Final = 3  # of a byte string in MessagePack
+_CLOSED_SETS: Final = (Api, Source, Reason, Refused, Mode)
+
+
+class _Evidence(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """`Evidence`, and what the estimate says beside it; tokens in PARTS."""
+
+    tokens: int
+    prompt_tokens: int
+    prompt_bound: int
+    refused: int | None
+    text_bytes: int
+    output_limit: int | None
+    sequences: int
+    flags: int
+    media_tokens: int
+    source: int
+
+
+class _Payload(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    made_s: int
+    pool: int
+    reason: int
+    mode: int
+    api: int
+    flags: int
+    model: str
+    key: str
+    budget: tuple[int, int, int, int, int]
+    evidence: _Evidence
+    counts: bytes | None
+
+
+class Payloads:
+    """Packs decisions and unpacks them, for routers with these pools; `version` tells them from all others."""
+
+    def __init__(self, pools: Sequence[Pool]) -> None:
+        self._pools = tuple(pools)
+        closed = [value for names in _CLOSED_SETS for value in names]
+        said = repr((FORMAT, FEATURE_NAMES, closed, [pool.name for pool in pools], Evidence.__struct_fields__))
+        self.version = blake2b(said.encode(), digest_size=VERSION_BYTES).digest()
+
+    def pack(self, decision: Decision, now_s: float, most_bytes: int) -> bytes | None:
+        """Return a decision in at most so many bytes; None when it cannot teach, or has no room.
+
+        There is no room when the names of model and tenant are long (from about 100 bytes on).
+        """
+        estimate, budget = decision.estimate, decision.budget
+        if estimate is None or budget is None or not isinstance(estimate.evidence, Evidence):
+            return None
+        evidence = estimate.evidence
+        said = _Payload(
+            int(now_s),
+            self._pools.index(decision.pool),
+            _REASON[decision.reason],
+            _MODE[decision.mode],
+            _API[decision.api],
+            decision.routed | decision.stream << 1 | decision.learnable << 2,
+            decision.model,
+            estimate.category.key,
+            (
+                budget.prompt_tokens,
+                budget.prompt_bound,
+                budget.output_tokens,
+                budget.sequences,
+                budget.all_prompts_tokens,
+            ),
+            _packed(estimate, evidence),
+            None,
+        )
+        data = _encode(said)
+        if evidence.x is not None:
+            counts = packed_counts(evidence.x, most_bytes - len(data) - HEADERS_BYTES)
+            if counts is None:
+                return None
+            # The counts come last, and were nil, which is a byte.
+            data = data[:-1] + _encode(counts)
+        return data if len(data) <= most_bytes else None
+
+    def unpack(self, data: bytes) -> tuple[Decision, int]:
+        """Return a decision, without its request's head, and when it was made, in seconds.
+
+        Raises ValueError for what `pack` has not made under this version.
+        """
+        try:
+            said = _DECODER.decode(data)
+            x = None if said.counts is None else counts_from(said.counts)
+            evidence = said.evidence
+            category = CategoryKey(said.model, said.key)
+            budget = TokenBudget(*said.budget)
+            estimate = Estimate(
+                evidence.prompt_tokens / PARTS,
+                evidence.prompt_bound / PARTS,
+                budget.output_tokens,
+                bool(evidence.flags & _DECLARED),
+                _SOURCES[evidence.source],
+                category,
+                Evidence(
+                    None if evidence.refused is None else _REFUSALS[evidence.refused],
+                    evidence.tokens / PARTS,
+                    evidence.text_bytes,
+                    evidence.output_limit,
+                    evidence.sequences,
+                    bool(evidence.flags & _ONE_PROMPT),
+                    x,
+                    evidence.media_tokens,
+                ),
+            )
+            decision = Decision(
+                self._pools[said.pool],
+                _REASONS[said.reason],
+                _MODES[said.mode],
+                routed=bool(said.flags & 1),
+                api=_APIS[said.api],
+                model=said.model,
+                estimate=estimate,
+                budget=budget,
+                stream=bool(said.flags & 2),
+                learnable=bool(said.flags & 4),
+                text_bytes=evidence.text_bytes,
+            )
+        except (msgspec.DecodeError, UnicodeDecodeError, IndexError) as error:
+            raise ValueError(str(error)) from error
+        return decision, said.made_s
+
+
+_APIS, _SOURCES, _REASONS = tuple(Api), tuple(Source), tuple(Reason)
+_REFUSALS, _MODES = tuple(Refused), tuple(Mode)
+_API = {value: number for number, value in enumerate(_APIS)}
+_SOURCE = {value: number for number, value in enumerate(_SOURCES)}
+_REASON = {value: number for number, value in enumerate(_REASONS)}
+_REFUSAL = {value: number for number, value in enumerate(_REFUSALS)}
+_MODE = {value: number for number, value in enumerate(_MODES)}
+_ONE_PROMPT, _DECLARED = 1, 2
+
+_encode = msgspec.msgpack.Encoder().encode
+_DECODER = msgspec.msgpack.Decoder(_Payload)
+
+
+def _packed(estimate: Estimate, evidence: Evidence) -> _Evidence:
+    return _Evidence(
+        round(evidence.tokens * PARTS),
+        round(estimate.prompt_tokens * PARTS),
+        round(estimate.prompt_bound * PARTS),
+        None if evidence.refused is None else _REFUSAL[evidence.refused],
+        evidence.text_bytes,
+        evidence.output_limit,
+        evidence.sequences,
+        evidence.one_prompt * _ONE_PROMPT | estimate.output_declared * _DECLARED,
+        evidence.media_tokens,
+        _SOURCE[estimate.source],
+    )

@@ -1,0 +1,99 @@
+"""From an entry of the gateway's access log to what is learned."""
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+
+from msgspec.structs import replace
+
+from extproc.access_log.entry import LogEntry
+from extproc.access_log.seal import Seal, Unsealed, Untrusted
+from extproc.core.errors import ResponseFault, ResponseNotUnderstood
+from extproc.core.estimator.evidence import Evidence
+from extproc.core.facts import RequestHead, ResponseHead
+from extproc.core.placing.decision import Decision
+from extproc.core.placing.policy import Pool
+from extproc.core.reading.usages import checked_usage
+from extproc.core.router.learner import Learner
+from extproc.core.usage import Usage
+
+__all__ = ["Outcome", "Teacher", "pools_by_cluster"]
+
+
+class Outcome(StrEnum):
+    """What became of an entry; a metric label."""
+
+    TAUGHT = "taught"
+    NOT_LEARNED = "not_learned"  # of ours, without usage that could be learned from
+    FOREIGN = "foreign"  # without evidence of ours: another virtual host's, or undecided
+    FORGED = Untrusted.FORGED.value
+    OTHER_VERSION = Untrusted.OTHER_VERSION.value
+    EXPIRED = Untrusted.EXPIRED.value
+    TOO_LARGE = "too_large"  # a message that is not looked into, counted once
+
+
+def pools_by_cluster(pools: Sequence[Pool]) -> dict[str, Pool]:
+    """Return the pool that each of the gateway's clusters is; those that a pool names count before all others."""
+    named = {cluster: pool for pool in pools for cluster in pool.clusters}
+    return {f"{prefix}{pool.name}": pool for pool in pools for prefix in ("", "pool_")} | named
+
+
+class Teacher:
+    """Teaches a learner what entries say; `clusters` is which pools the gateway's clusters are."""
+
+    def __init__(self, learner: Learner, seal: Seal, clusters: Mapping[str, Pool]) -> None:
+        self._learner = learner
+        self._seal = seal
+        self._clusters = clusters
+
+    def take(self, entry: LogEntry, now_s: float) -> Outcome:
+        """Learn from one entry; return what became of it."""
+        if not entry.evidence:
+            return Outcome.FOREIGN
+        try:
+            decision = self._seal.open(entry.evidence, now_s)
+        except Unsealed as error:
+            return Outcome(error.why.value)
+        decision = replace(decision, head=RequestHead(request_id=entry.request_id))
+        head = ResponseHead(entry.status, "", entry.content_encoding, entry.attempts)
+        self._learner.served(decision, head)
+        served_by = self._clusters.get(entry.cluster)
+        try:
+            usage = self._usage(entry, head, decision, served_by)
+        except ResponseNotUnderstood as error:
+            # A stream that was not asked to report its usage, and does not, is no fault.
+            if decision.learnable or error.fault is not ResponseFault.NO_USAGE:
+                self._learner.not_learned(decision, error.fault)
+            return Outcome.NOT_LEARNED
+        self._learner.learn(decision, head, usage, served_by)
+        return Outcome.TAUGHT
+
+    def _usage(self, entry: LogEntry, head: ResponseHead, decision: Decision, served_by: Pool | None) -> Usage:
+        said = entry.usage
+        if not head.succeeded:
+            raise ResponseNotUnderstood(ResponseFault.STATUS)
+        if said is None:
+            raise ResponseNotUnderstood(_why_none(entry))
+        if not said.whole:
+            raise ResponseNotUnderstood(ResponseFault.WRONG_USAGE)
+        usage = checked_usage(said.prompt_tokens, said.completion_tokens, said.cached_tokens, cut_by_length=False)
+        return self._with_end(usage, decision, served_by or decision.pool)
+
+    def _with_end(self, usage: Usage, decision: Decision, pool: Pool) -> Usage:
+        """Return the usage with how the output ended, which no log says: cut where it is as long as it may be.
+
+        vLLM stops at the context, or one short of it, by version.
+        """
+        context = self._learner.serving.ladder(decision.model).context_tokens(pool)
+        evidence = None if decision.estimate is None else decision.estimate.evidence
+        limit = evidence.output_limit if isinstance(evidence, Evidence) else None
+        at_limit = limit is not None and usage.completion_tokens >= limit
+        at_context = usage.prompt_tokens + usage.completion_tokens >= context - 1
+        if not (at_limit or at_context):
+            return usage
+        return Usage(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, cut_by_length=True)
+
+
+def _why_none(entry: LogEntry) -> ResponseFault:
+    if entry.cut:
+        return ResponseFault.CUT_SHORT
+    return ResponseFault.NO_USAGE if entry.content_encoding in ("", "identity") else ResponseFault.ENCODING

@@ -1,0 +1,217 @@
+"""Envoy's gRPC access log (ALS): takes entries in, without ever keeping a decision waiting for long.
+
+A message is taken in slices of half a millisecond, between which all that waits is handled; all slices together
+have a share of the time. A stream whose entries wait is not read from: gRPC's flow control then holds the gateway
+back, whose own buffers are bounded, and which drops, and counts, what does not fit. So a flood costs its share and
+no more, and of each stream one message is held at most.
+
+Source: envoy/service/accesslog/v3/als.proto.
+"""
+
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from extproc.access_log.entry import LogEntry
+from extproc.access_log.payload import Payloads
+from extproc.access_log.seal import Seal
+from extproc.access_log.teacher import Outcome, Teacher, pools_by_cluster
+from extproc.config.schema import Configuration
+from extproc.core.errors import ConfigurationError
+from extproc.core.placing.decision import Decision
+from extproc.core.router.learning_budget import LearningSource
+from extproc.core.router.router import Router
+from extproc.server.grpc_core import INVALID_ARGUMENT, UNIMPLEMENTED, Call
+from extproc.telemetry.metrics import Metrics
+from extproc.wire.access_log import decode_log
+from extproc.wire.decode import UnknownMessage
+
+__all__ = ["STREAM_ACCESS_LOGS", "AccessLogs", "Teaching", "TimeShare", "new_key", "teaching_of"]
+
+STREAM_ACCESS_LOGS: Final = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
+KEY_BYTES: Final = 32
+# Envoy sends what it has at 16 KiB (`buffer_size_bytes`) and one entry more. Decoding one so large takes 2 ms.
+MAX_MESSAGE_BYTES: Final = 256 << 10
+SLICE_S: Final = 0.0005
+# What was not used of the share is there later, up to so much.
+BURST_S: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Teaching:
+    """What one configuration makes of entries: who seals decisions, who learns, and in which share of the time."""
+
+    seal: Seal
+    teacher: Teacher
+    max_cpu_share: float
+
+    def evidence(self, decision: Decision) -> str | None:
+        """Return what a decision leaves in the log."""
+        return self.seal.seal(decision, time.time())
+
+
+def teaching_of(configuration: Configuration, router: Router, spare_key: bytes) -> Teaching | None:
+    """Return what learns from the log for a router of this configuration; None where nothing does.
+
+    `spare_key` is for a configuration without one. Raises ConfigurationError for a key that cannot be used.
+    """
+    learning = configuration.learning
+    if learning.source is not LearningSource.ACCESS_LOG:
+        return None
+    settings = learning.access_log
+    seal = Seal(_key(settings.key_file) or spare_key, Payloads(configuration.pools), settings.max_age_s)
+    teacher = Teacher(router.learner, seal, pools_by_cluster(configuration.pools))
+    return Teaching(seal, teacher, settings.max_cpu_share)
+
+
+def new_key() -> bytes:
+    """Return a key that nobody else has."""
+    return secrets.token_bytes(KEY_BYTES)
+
+
+class TimeShare:
+    """A share of the time, in seconds of work: what is left of it, and when there is some again."""
+
+    def __init__(self) -> None:
+        self._left_s = BURST_S
+        self._at_s: float | None = None
+
+    def left_s(self, now_s: float, share: float) -> float:
+        """Return how long may be worked now."""
+        if self._at_s is not None:
+            self._left_s = min(self._left_s + (now_s - self._at_s) * share, BURST_S)
+        self._at_s = now_s
+        return self._left_s
+
+    def spend(self, seconds: float) -> None:
+        """Take away what was worked."""
+        self._left_s -= seconds
+
+    def wait_s(self, share: float) -> float:
+        """Return how long it takes from the last look until a slice is there."""
+        return max(SLICE_S - self._left_s, 0.0) / share
+
+
+class AccessLogs:
+    """All streams of log entries; timed like a deadline (`next_s`, `expire`) while its share is used up.
+
+    `teaching` is asked for what is in force, `failed` is told of exceptions.
+    """
+
+    def __init__(
+        self, teaching: Callable[[], Teaching | None], metrics: Metrics, failed: Callable[[Exception], None]
+    ) -> None:
+        self.teaching = teaching
+        self.metrics = metrics
+        self.failed = failed
+        self.share = TimeShare()
+        self.open: set[_LogStream] = set()
+        self.next_s = float("inf")
+        self._waiting: deque[_LogStream] = deque()
+
+    def serve(self, call: Call) -> None:
+        """Serve one stream until the gateway ends it, or a drain does; refuse it where nothing is learned."""
+        if self.teaching() is None:
+            call.finish(code=UNIMPLEMENTED, details=b"learning.source is not access_log")
+            return
+        stream = call.handler = _LogStream(self, call)
+        self.open.add(stream)
+        call.send()
+
+    def wait(self, stream: "_LogStream", until_s: float) -> None:
+        """Have a stream go on when there is time for it."""
+        self._waiting.append(stream)
+        self.next_s = min(self.next_s, until_s)
+
+    def expire(self, now_s: float) -> None:
+        """Let the streams go on that wait."""
+        self.next_s = float("inf")
+        waiting, self._waiting = self._waiting, deque()
+        for stream in waiting:
+            stream.work(now_s)
+
+    def drain(self) -> None:
+        """End all streams: the gateway begins new ones elsewhere."""
+        for stream in list(self.open):
+            stream.on_end()
+
+
+class _LogStream:
+    __slots__ = ("_call", "_entries", "_logs")
+
+    def __init__(self, logs: AccessLogs, call: Call) -> None:
+        self._logs = logs
+        self._call = call
+        self._entries: deque[LogEntry] = deque()
+
+    def on_message(self, message: bytes) -> None:
+        """Called with each message of the gateway."""
+        began_s = time.monotonic()
+        if len(message) > MAX_MESSAGE_BYTES:
+            self._logs.metrics.access_log_entries[Outcome.TOO_LARGE,] += 1
+            self._call.send()
+            return
+        try:
+            self._entries.extend(decode_log(message))
+        except UnknownMessage:
+            self._logs.open.discard(self)
+            self._call.finish(code=INVALID_ARGUMENT, details=b"no StreamAccessLogsMessage")
+            return
+        now_s = time.monotonic()
+        self._logs.share.spend(now_s - began_s)
+        self.work(now_s)
+
+    def on_end(self) -> None:
+        """Called when the gateway ends the stream, or is gone."""
+        self._logs.open.discard(self)
+        self._call.finish([b""])  # an empty StreamAccessLogsResponse
+
+    def work(self, now_s: float) -> None:
+        """Take entries for a slice of time, or until none is left."""
+        if self._call.finished:
+            return
+        logs, entries = self._logs, self._entries
+        teaching = logs.teaching()
+        if teaching is None:
+            self.on_end()
+            return
+        left_s = logs.share.left_s(now_s, teaching.max_cpu_share)
+        if entries and left_s <= 0:
+            logs.wait(self, now_s + logs.share.wait_s(teaching.max_cpu_share))
+            return
+        wall_s, began_s, ends_s = time.time(), now_s, now_s + min(SLICE_S, left_s)
+        while entries and now_s < ends_s:
+            self._take(teaching.teacher, entries.popleft(), wall_s)
+            now_s = time.monotonic()
+        logs.share.spend(now_s - began_s)
+        if entries:
+            self._call.mark(lambda: self.work(time.monotonic()))
+        else:
+            self._call.send()
+
+    def _take(self, teacher: Teacher, entry: LogEntry, wall_s: float) -> None:
+        try:
+            outcome = teacher.take(entry, wall_s)
+        except Exception as error:  # noqa: BLE001  (the next entry may be another)
+            self._logs.failed(error)
+        else:
+            self._logs.metrics.access_log_entries[outcome,] += 1
+
+
+def _key(file: str) -> bytes:
+    """Return the key in a file, b"" where none is named."""
+    if not file:
+        return b""
+    try:
+        key = Path(file).read_bytes().strip()
+    except OSError as error:
+        raise ConfigurationError(f"learning.access_log.key_file: {error}") from error
+    if len(key) < KEY_BYTES:
+        raise ConfigurationError(
+            f"learning.access_log.key_file: {file!r} has {len(key)} bytes; at least {KEY_BYTES} are needed"
+        )
+    return key

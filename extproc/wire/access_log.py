@@ -1,0 +1,148 @@
+"""StreamAccessLogsMessage (bytes) to entries. Source: envoy/service/accesslog/v3/als.proto, and of the usage
+envoy/data/ai/v3/token_usage.proto, which Envoy's AI Protocol Manager writes.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from envoy.data.accesslog.v3.accesslog_pb2 import (
+    AccessLogCommon,
+    AccessLogType,
+    HTTPAccessLogEntry,
+    ResponseFlags,
+)
+from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, wrappers_pb2
+from google.protobuf.message import DecodeError
+
+from extproc.access_log.entry import LogEntry, LoggedUsage
+from extproc.wire.decode import UnknownMessage
+from extproc.wire.encode import EVIDENCE_KEY, METADATA_NAMESPACE
+
+__all__ = ["decode_log"]
+
+USAGE_NAMESPACE: Final = "envoy.ai.token_usage"
+# Of one request there may be several entries: at its start, from time to time, of each attempt. One is its end.
+_ENDS: Final = (AccessLogType.DownstreamEnd, AccessLogType.NotSet)
+# The response did not come to its end, on one side or the other.
+_CUTS: Final = (
+    *("local_reset", "upstream_remote_reset", "upstream_connection_termination", "upstream_protocol_error"),
+    *("downstream_connection_termination", "downstream_remote_reset", "downstream_protocol_error"),
+    *("stream_idle_timeout", "duration_timeout", "upstream_max_stream_duration_reached"),
+)
+
+
+def decode_log(message: bytes) -> list[LogEntry]:
+    """Return the entries of ended HTTP requests in a message. Raises UnknownMessage.
+
+    One without evidence of ours has `evidence` "", and nothing else of it is read.
+    """
+    try:
+        entries = StreamAccessLogsMessage.FromString(message).http_logs.log_entry
+    except DecodeError as error:
+        raise UnknownMessage(f"{len(message)} bytes that are no StreamAccessLogsMessage: {error}") from error
+    return [_entry(entry) for entry in entries if entry.common_properties.access_log_type in _ENDS]
+
+
+def _entry(entry: HTTPAccessLogEntry) -> LogEntry:
+    common, response = entry.common_properties, entry.response
+    evidence = _evidence(common)
+    if not evidence:
+        return _FOREIGN
+    return LogEntry(
+        evidence,
+        response.response_code.value,
+        common.upstream_cluster,
+        max(common.upstream_request_attempt_count, 1),
+        response.response_headers.get("content-encoding", ""),
+        common.HasField("response_flags") and _is_cut(common.response_flags),
+        _usage(common),
+        entry.request.request_id,
+    )
+
+
+_FOREIGN: Final = LogEntry("", 0)
+
+
+def _evidence(common: AccessLogCommon) -> str:
+    # Looked up by `in`: to ask a map of messages for what is not there would put it there.
+    ours = common.metadata.filter_metadata
+    if METADATA_NAMESPACE not in ours:
+        return ""
+    fields = ours[METADATA_NAMESPACE].fields
+    value: str = fields[EVIDENCE_KEY].string_value if EVIDENCE_KEY in fields else ""
+    return value
+
+
+def _is_cut(flags: ResponseFlags) -> bool:
+    return any(getattr(flags, name) for name in _CUTS)
+
+
+def _usage(common: AccessLogCommon) -> LoggedUsage | None:
+    typed = common.metadata.typed_filter_metadata
+    if USAGE_NAMESPACE not in typed:
+        return None
+    try:
+        said = _TokenUsage.FromString(typed[USAGE_NAMESPACE].value)
+    except DecodeError:
+        return LoggedUsage(None, None, None, whole=False)
+    details = said.input_token_details
+    return LoggedUsage(
+        said.input_tokens.value if said.HasField("input_tokens") else None,
+        said.output_tokens.value if said.HasField("output_tokens") else None,
+        details.cached_tokens.value if details.HasField("cached_tokens") else None,
+        whole=said.extraction_status <= _COMPLETE,
+    )
+
+
+# Of TokenUsage.ExtractionStatus: 0 does not say, 1 is complete, others lost something.
+_COMPLETE: Final = 1
+
+
+def _message_types() -> Any:  # noqa: ANN401  (made at run time)
+    """Return the class of Envoy's TokenUsage: the fields that are read, by their numbers.
+
+    The packages of Envoy's messages that there are do not have it yet.
+    """
+    count = f".{wrappers_pb2.UInt64Value.DESCRIPTOR.full_name}"
+    file = descriptor_pb2.FileDescriptorProto(
+        name="dualpool/token_usage.proto",
+        package="dualpool.envoy",
+        syntax="proto3",
+        dependency=[wrappers_pb2.DESCRIPTOR.name],
+    )
+    _describe(file, "InputTokenDetails", [("cached_tokens", 1, count)])
+    usage = [
+        ("input_tokens", 3, count),
+        ("output_tokens", 4, count),
+        ("input_token_details", 6, ".dualpool.envoy.InputTokenDetails"),
+    ]
+    described = _describe(file, "TokenUsage", usage)
+    described.field.add(
+        name="extraction_status",
+        number=9,
+        label=descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL,
+        type=descriptor_pb2.FieldDescriptorProto.TYPE_INT32,  # an enumeration has the same bytes
+    )
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("dualpool.envoy.TokenUsage"))
+
+
+def _describe(
+    file: descriptor_pb2.FileDescriptorProto, name: str, fields: Iterable[tuple[str, int, str]]
+) -> descriptor_pb2.DescriptorProto:
+    message = file.message_type.add(name=name)
+    for field, number, kind in fields:
+        message.field.add(
+            name=field,
+            number=number,
+            label=descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL,
+            type=descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE,
+            type_name=kind,
+        )
+    return message
+
+
+_TokenUsage: Final = _message_types()

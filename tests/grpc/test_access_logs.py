@@ -1,0 +1,194 @@
+"""Envoy's access log as a gRPC stream to the router: what it teaches, and what it must not do."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsResponse
+from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingResponse
+
+from extproc.access_log.teacher import Outcome
+from extproc.config.loading import parse
+from extproc.core.errors import ConfigurationError
+from extproc.server.access_logs import MAX_MESSAGE_BYTES, STREAM_ACCESS_LOGS
+from tests.grpc.served import App
+from tests.grpc.test_estimate_admin import WORDS, chat, decided
+from tests.unit.log_entries import entry, log_message, token_usage
+
+Router = Callable[..., Any]
+FROM_LOG = "learning: {source: access_log}"
+WITHIN_S = 10.0
+
+
+class Log:
+    """A stream of entries, from Envoy's side."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        method: Any = channel.stream_unary(
+            STREAM_ACCESS_LOGS,
+            request_serializer=bytes,
+            response_deserializer=StreamAccessLogsResponse.FromString,
+        )
+        self._call = method()
+
+    async def write(self, *messages: bytes) -> None:
+        """Send messages; wait while the router does not read."""
+        for message in messages:
+            await self._call.write(message)
+
+    async def code(self) -> grpc.StatusCode:
+        """Return the status that the stream ends with."""
+        return await asyncio.wait_for(self._call.code(), WITHIN_S)
+
+    async def end(self) -> None:
+        """End the stream."""
+        await self._call.done_writing()
+        await asyncio.wait_for(self._call, WITHIN_S)
+
+
+async def evidence_of(channel: grpc.aio.Channel, call: type[Any]) -> str:
+    """Have a request decided; return the evidence that the reply carries."""
+    stream = call(channel)
+    await stream.headers()
+    await stream.body(chat(WORDS * 4))
+    reply = await stream.read()
+    assert isinstance(reply, ProcessingResponse)
+    assert await stream.read() is None, "the stream is released with its decision"
+    evidence: str = reply.dynamic_metadata.fields["dualpool"].struct_value.fields["evidence"].string_value
+    return evidence
+
+
+def counted(app: App, outcome: Outcome) -> float:
+    """Return how many entries became this."""
+    return app.ask(lambda: float(app._metrics.access_log_entries[outcome,]))
+
+
+def known(app: App) -> int:
+    """Return how many responses a router has learned from."""
+    return sum(row.observations for row in app.ask(app.router.placer.estimator.state).models)
+
+
+def with_a_log(router: Router, act: Callable[[App, grpc.aio.Channel, Log], Any], settings: str = FROM_LOG) -> Any:
+    """Return what `act` returns, with a router and a stream of entries to it."""
+
+    async def scenario() -> Any:
+        async with router(settings) as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            return await act(app, channel, Log(channel))
+
+    return asyncio.run(scenario())
+
+
+def test_entries_teach(router: Router, call: type[Any], eventually: Any) -> None:
+    """A released request teaches by the entry that carries its evidence, and each of many does."""
+
+    async def act(app: App, channel: grpc.aio.Channel, log: Log) -> None:
+        evidence = [await evidence_of(channel, call) for _ in range(5)]
+        assert all(0 < len(each) <= 300 for each in evidence)
+        await log.write(log_message(*(entry(each, token_usage(90, 7)) for each in evidence), entry()))
+        await eventually(lambda: known(app) == 5)
+        await eventually(lambda: counted(app, Outcome.FOREIGN) == 1)
+        await log.end()
+
+    with_a_log(router, act)
+
+
+def test_replicas_with_one_key_take_each_others_entries(
+    router: Router, call: type[Any], eventually: Any, tmp_path: Path
+) -> None:
+    """What one router decided teaches another one with the same key, and none with another."""
+    for name in ("one", "two"):
+        (tmp_path / name).write_bytes(name.encode() * 20)
+
+    def settings(name: str) -> str:
+        return f"learning: {{source: access_log, access_log: {{key_file: {tmp_path / name}}}}}"
+
+    async def scenario() -> None:
+        async with router(settings("one")) as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            message = log_message(entry(await evidence_of(channel, call), token_usage(90, 7)))
+        for name, outcome in (("one", Outcome.TAUGHT), ("two", Outcome.FORGED)):
+            async with router(settings(name)) as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+                await Log(channel).write(message)
+                await eventually(lambda app=app, outcome=outcome: counted(app, outcome) == 1)
+                assert (outcome is Outcome.TAUGHT) == known(app)
+
+    asyncio.run(scenario())
+
+
+def test_a_flood_takes_its_share_alone(router: Router, call: type[Any], eventually: Any) -> None:
+    """While more entries come than there is time for, requests are decided, and the sender is held back."""
+
+    async def flood(log: Log, messages: Iterable[bytes]) -> None:
+        await log.write(*messages)
+
+    async def act(app: App, channel: grpc.aio.Channel, log: Log) -> None:
+        message = log_message(*[entry(await evidence_of(channel, call), token_usage(90, 7))] * 200)
+        async with grpc.aio.insecure_channel(app.grpc_address) as other:
+            flooding = asyncio.create_task(flood(log, [message] * 200))
+            await eventually(lambda: counted(app, Outcome.TAUGHT) > 50)
+            for _ in range(20):
+                await decided(call(other), chat(WORDS))
+            assert not flooding.done(), "40,000 entries are not taken while 20 requests are decided"
+            flooding.cancel()
+
+    with_a_log(router, act, "learning: {source: access_log, access_log: {max_cpu_share: 0.05}}")
+
+
+def test_a_drain_ends_the_stream(router: Router) -> None:
+    """A router that ends does not wait for the gateway to end its log."""
+
+    async def scenario() -> grpc.StatusCode:
+        async with router(FROM_LOG) as app:
+            channel = grpc.aio.insecure_channel(app.grpc_address)
+            log = Log(channel)
+            await log.write(log_message(entry()))
+        async with channel:
+            return await log.code()
+
+    assert asyncio.run(scenario()) in {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"), [("", grpc.StatusCode.UNIMPLEMENTED), (FROM_LOG, grpc.StatusCode.INVALID_ARGUMENT)]
+)
+def test_what_is_no_entry_is_refused(router: Router, settings: str, code: grpc.StatusCode) -> None:
+    """Bytes that are no message end the stream; where responses teach, there is no such service."""
+
+    async def act(_app: App, _channel: grpc.aio.Channel, log: Log) -> grpc.StatusCode:
+        await log.write(b"\xff\xff")
+        return await log.code()
+
+    assert code == with_a_log(router, act, settings)
+
+
+def test_a_message_that_is_too_large_is_dropped(router: Router, eventually: Any) -> None:
+    """A message far larger than Envoy's is counted and not looked into; the stream goes on."""
+
+    async def act(app: App, _channel: grpc.aio.Channel, log: Log) -> None:
+        await log.write(b"\0" * (MAX_MESSAGE_BYTES + 1), log_message(entry()))
+        await eventually(lambda: counted(app, Outcome.TOO_LARGE) == 1 and counted(app, Outcome.FOREIGN) == 1)
+        await log.end()
+
+    with_a_log(router, act)
+
+
+def test_replies_carry_no_evidence_where_responses_teach(router: Router, call: type[Any]) -> None:
+    """By default nothing is left in the gateway's log but what people read there."""
+
+    async def scenario() -> set[str]:
+        async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            return set(await decided(call(channel), chat(WORDS)))
+
+    assert {"pool", "reason", "mode", "source", "estimate", "prompt_tokens"} == asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("content", [None, b"short"])
+def test_a_key_that_cannot_be_used_is_told(content: bytes | None, tmp_path: Path) -> None:
+    """A key file that is missing or too short is the operator's fault, told before anything is served."""
+    if content is not None:
+        (tmp_path / "key").write_bytes(content)
+    settings = f"learning: {{source: access_log, access_log: {{key_file: {tmp_path / 'key'}}}}}"
+    with pytest.raises(ConfigurationError, match=r"learning\.access_log\.key_file"):
+        App(parse(settings))

@@ -1,0 +1,146 @@
+"""What a decision leaves in the gateway's access log, and what is believed of what comes back."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.access_log.counts import SIZE, counts_from, packed_counts
+from extproc.access_log.payload import Payloads
+from extproc.access_log.seal import MAX_SEALED_BYTES, SKEW_S, Seal, Unsealed, Untrusted
+from extproc.core.estimator.evidence import Evidence
+from extproc.core.estimator.protocol import CategoryKey, Estimate, Refused, Source
+from extproc.core.facts import Api, RequestHead
+from extproc.core.placing.budget import TokenBudget
+from extproc.core.placing.decision import Decision, Mode
+from extproc.core.placing.policy import Pool, Reason
+from tests.unit.conftest import TWO_POOLS
+from tests.unit.test_learner import make_router
+
+KEY, MAX_AGE_S, NOW_S = b"k" * 32, 3_600.0, 1_800_000_000.0
+HEAD = RequestHead("POST", "/v1/chat/completions")
+
+
+def make_seal(key: bytes = KEY, pools: Sequence[Pool] = TWO_POOLS) -> Seal:
+    """Return the seal of a router with these pools."""
+    return Seal(key, Payloads(pools), MAX_AGE_S)
+
+
+def decided(content: str = "How are you?", model: str = "m", **fields: object) -> Decision:
+    """Return the decision on a chat request."""
+    body = {"model": model, "messages": [{"role": "user", "content": content}], **fields}
+    return make_router().decide(Api.CHAT, HEAD, json.dumps(body).encode())
+
+
+def sealed(decision: Decision, now_s: float = NOW_S) -> str:
+    """Return its evidence, which it has."""
+    evidence = make_seal().seal(decision, now_s)
+    assert evidence is not None
+    return evidence
+
+
+def refusal(evidence: str, seal: Seal | None = None, now_s: float = NOW_S) -> Untrusted:
+    """Return why evidence is not believed."""
+    with pytest.raises(Unsealed) as raised:
+        (seal or make_seal()).open(evidence, now_s)
+    return raised.value.why
+
+
+def test_a_whole_decision_comes_back() -> None:
+    """All that learning needs is in the evidence: each field of Evidence, Estimate and budget."""
+    x = np.zeros(SIZE)
+    x[3] = 7.0
+    evidence = Evidence(Refused.TRUNCATED, 20.5, 77, 300, 3, False, x, 5)  # noqa: FBT003
+    estimate = Estimate(20.5, 31.25, 44, True, Source.YOUNG, CategoryKey("m", "tenant"), evidence)  # noqa: FBT003
+    decision = Decision(
+        TWO_POOLS[0],
+        Reason.SPILLED,
+        Mode.SHADOW,
+        routed=True,
+        api=Api.MESSAGES,
+        model="m",
+        estimate=estimate,
+        budget=TokenBudget(21, 32, 44, 3, 63),
+        stream=True,
+        learnable=True,
+        text_bytes=77,
+    )
+    opened = make_seal().open(sealed(decision), NOW_S)
+    assert decision == opened
+    assert opened.estimate is not None
+    assert isinstance(opened.estimate.evidence, Evidence)
+    assert opened.estimate.evidence.x is not None
+    assert x.tolist() == pytest.approx(opened.estimate.evidence.x.tolist(), rel=1e-3)
+
+
+@given(st.text(max_size=3_000), st.text(max_size=40), st.booleans())
+def test_evidence_is_small_and_tells_the_same(text: str, model: str, stream: bool) -> None:  # noqa: FBT001
+    """Whatever the prompt, its evidence is at most 300 bytes, and its counts and tokens are nearly the same."""
+    decision = decided(text, model or "m", stream=stream)
+    evidence = sealed(decision)
+    assert len(evidence) <= MAX_SEALED_BYTES
+    before, after = decision.estimate, make_seal().open(evidence, NOW_S).estimate
+    assert before is not None
+    assert after is not None
+    assert before.category == after.category
+    assert before.prompt_bound == pytest.approx(after.prompt_bound, abs=0.04)
+    assert isinstance(before.evidence, Evidence)
+    assert isinstance(after.evidence, Evidence)
+    assert before.evidence.x is not None
+    assert after.evidence.x is not None
+    assert before.evidence.x.tolist() == pytest.approx(after.evidence.x.tolist(), rel=0.08, abs=1e-3)
+
+
+@given(st.lists(st.floats(0, 1e7), min_size=SIZE, max_size=SIZE), st.integers(0, 300))
+def test_counts_take_no_more_than_their_room(counts: list[float], room: int) -> None:
+    """What is packed fits, and comes back within a step of the logarithm; what has no room is not packed."""
+    data = packed_counts(np.array(counts), room)
+    if data is not None:
+        assert len(data) <= room
+        assert [1 + each for each in counts] == pytest.approx([1 + each for each in counts_from(data)], rel=0.04)
+
+
+def test_names_without_room_leave_no_evidence() -> None:
+    """A request whose names are too long for its evidence teaches nothing, and is decided all the same."""
+    assert make_seal().seal(decided(model="m" * 250), NOW_S) is None
+
+
+@given(st.data())
+def test_forged_evidence_is_not_believed(data: st.DataObject) -> None:
+    """Evidence of which any character was changed is not opened, and is not an error of ours."""
+    evidence = sealed(decided())
+    at = data.draw(st.integers(0, len(evidence.rstrip("=")) - 2))
+    other = data.draw(st.sampled_from("ABCxyz019+/=?é").filter(lambda character: character != evidence[at]))
+    assert refusal(evidence[:at] + other + evidence[at + 1 :]) in {Untrusted.FORGED, Untrusted.OTHER_VERSION}
+
+
+@given(st.text(max_size=400))
+def test_anything_else_is_not_believed(text: str) -> None:
+    """Any text that is no evidence is not opened."""
+    assert refusal(text) in {Untrusted.FORGED, Untrusted.OTHER_VERSION}
+
+
+def test_evidence_of_another_key_is_forged() -> None:
+    """Without the key nobody makes evidence, though he knows how."""
+    assert Untrusted.FORGED is refusal(sealed(decided()), make_seal(b"x" * 32))
+
+
+def test_evidence_of_other_pools_is_of_another_version() -> None:
+    """A router with other pools takes none: what they mean by their numbers differs."""
+    assert Untrusted.OTHER_VERSION is refusal(sealed(decided()), make_seal(pools=(Pool("s", 1), Pool("l", 2))))
+
+
+@pytest.mark.parametrize(
+    ("age_s", "why"),
+    [(MAX_AGE_S, None), (MAX_AGE_S + 1, Untrusted.EXPIRED), (-SKEW_S, None), (-SKEW_S - 1, Untrusted.EXPIRED)],
+)
+def test_old_evidence_teaches_nothing(age_s: float, why: Untrusted | None) -> None:
+    """Evidence is believed until its age; clocks may differ by a minute."""
+    evidence = sealed(decided())
+    if why is None:
+        assert "m" == make_seal().open(evidence, NOW_S + age_s).model
+    else:
+        assert why is refusal(evidence, now_s=NOW_S + age_s)

@@ -1,0 +1,138 @@
+"""What entries of the gateway's access log teach."""
+
+from typing import Any
+
+import pytest
+
+from extproc.access_log.entry import LogEntry, LoggedUsage
+from extproc.access_log.teacher import Outcome, Teacher, pools_by_cluster
+from extproc.core.errors import ResponseFault
+from extproc.core.placing.policy import Pool
+from extproc.core.usage import Usage
+from tests.unit.conftest import TWO_POOLS, Recorder
+from tests.unit.test_access_log_evidence import NOW_S, decided, make_seal, sealed
+from tests.unit.test_learner import make_router
+
+USAGE = LoggedUsage(12, 3, 0)
+SHORT, LONG = TWO_POOLS
+
+
+def taught(*, asked: dict[str, Any] | None = None, **fields: Any) -> tuple[Outcome, Recorder]:
+    """Return what became of the entry of a request, and what the listener heard."""
+    router = make_router()
+    entry = LogEntry(**{"evidence": sealed(decided(**asked or {})), "status": 200, "usage": USAGE, **fields})
+    outcome = Teacher(router.learner, make_seal(), pools_by_cluster(TWO_POOLS)).take(entry, NOW_S)
+    assert isinstance(router.listener, Recorder)
+    return outcome, router.listener
+
+
+def test_usage_teaches() -> None:
+    """An entry with evidence and usage is learned from, and observed by the pool that its cluster is."""
+    outcome, heard = taught(cluster="pool_long", request_id="r")
+    (observation,) = heard.calls_of("observed")
+    assert Outcome.TAUGHT is outcome
+    assert (LONG, 12, 3) == (
+        observation.served_by,
+        observation.usage.prompt_tokens,
+        observation.usage.completion_tokens,
+    )
+    assert "r" == observation.decision.head.request_id
+    assert observation.learning.refused is None
+
+
+def test_what_a_log_teaches_is_what_a_response_does() -> None:
+    """The prices after an entry are those after a response, but for what counts lose on their way."""
+    by_response, by_log = make_router(), make_router()
+    teacher = Teacher(by_log.learner, make_seal(), {})
+    decision = decided("What is the capital of France, and why is it so?")
+    for _ in range(20):
+        assert decision.estimate is not None
+        by_response.placer.estimator.observe(decision.estimate, Usage(30, 3))
+        teacher.take(LogEntry(sealed(decision), 200, usage=LoggedUsage(30, 3, 0)), NOW_S)
+    (of_response,), (of_log,) = (each.placer.estimator.state().models for each in (by_response, by_log))
+    assert of_response.observations == of_log.observations
+    assert of_response.residual == pytest.approx(of_log.residual, abs=0.01)
+    assert of_response.q == pytest.approx(of_log.q, rel=0.01)
+
+
+def test_a_repair_is_told() -> None:
+    """A second attempt that another pool served is counted, and observed there."""
+    _, heard = taught(cluster="pool_long", attempts=2)
+    assert ["short"] == [decision.pool.name for decision in heard.calls_of("retried")]
+    assert [LONG] == [each.served_by for each in heard.calls_of("observed")]
+
+
+@pytest.mark.parametrize(("attempts", "pool"), [(1, SHORT), (2, LONG)])
+def test_an_unknown_cluster_goes_by_attempts(attempts: int, pool: Pool) -> None:
+    """Without a cluster that is a pool, the decision and the attempts say who served."""
+    _, heard = taught(cluster="outbound|80||vllm.models.svc", attempts=attempts)
+    assert [pool] == [each.served_by for each in heard.calls_of("observed")]
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"status": 400}, ResponseFault.STATUS),
+        ({"status": 0, "usage": None, "cut": True}, ResponseFault.STATUS),
+        ({"usage": None}, ResponseFault.NO_USAGE),
+        ({"usage": None, "cut": True}, ResponseFault.CUT_SHORT),
+        ({"usage": None, "content_encoding": "gzip"}, ResponseFault.ENCODING),
+        ({"usage": LoggedUsage(12, 3, 0, whole=False)}, ResponseFault.WRONG_USAGE),
+        ({"usage": LoggedUsage(0, 3, 0)}, ResponseFault.WRONG_USAGE),
+        ({"usage": LoggedUsage(None, 3, 0)}, ResponseFault.NO_USAGE),
+    ],
+)
+def test_what_cannot_teach_is_counted(fields: dict[str, Any], fault: ResponseFault) -> None:
+    """An entry of ours without usage that can be believed teaches nothing, and is counted by its cause."""
+    outcome, heard = taught(**fields)
+    assert (Outcome.NOT_LEARNED, [fault], []) == (
+        outcome,
+        heard.calls_of("not_learned"),
+        heard.calls_of("observed"),
+    )
+
+
+def test_a_stream_that_was_not_asked_for_usage_is_no_fault() -> None:
+    """A stream without usage whose client did not ask for it is not counted as one that lost it."""
+    outcome, heard = taught(asked={"stream": True}, usage=None)
+    assert (Outcome.NOT_LEARNED, []) == (outcome, heard.calls_of("not_learned"))
+
+
+@pytest.mark.parametrize(
+    ("evidence", "outcome"),
+    [("", Outcome.FOREIGN), ("forged", Outcome.FORGED), ("A" * 80, Outcome.OTHER_VERSION)],
+)
+def test_what_is_not_ours_says_nothing(evidence: str, outcome: Outcome) -> None:
+    """Entries without evidence that can be believed are counted, and the listener hears nothing of them."""
+    became, heard = taught(evidence=evidence)
+    assert (outcome, []) == (became, heard.calls)
+
+
+def test_old_evidence_teaches_nothing() -> None:
+    """An entry whose decision is too old is counted as expired."""
+    outcome, heard = taught(evidence=sealed(decided(), NOW_S - 4_000))
+    assert (Outcome.EXPIRED, []) == (outcome, heard.calls)
+
+
+@pytest.mark.parametrize(
+    ("limit", "completion_tokens", "cut"),
+    [(50, 49, False), (50, 50, True), (None, 50, False), (None, SHORT.context_tokens - 12, True)],
+)
+def test_how_an_output_ended_goes_by_its_length(limit: int | None, completion_tokens: int, *, cut: bool) -> None:
+    """The log does not say why an output ended: at the client's limit or the pool's context it was cut."""
+    asked = {} if limit is None else {"max_tokens": limit}
+    _, heard = taught(asked=asked, usage=LoggedUsage(12, completion_tokens, 0), cluster="pool_short")
+    assert [cut] == [each.usage.cut_by_length for each in heard.calls_of("observed")]
+
+
+def test_clusters_are_pools_by_name_or_configuration() -> None:
+    """A cluster is a pool that is called so, with or without `pool_`, or that names it."""
+    short, long = Pool("short", 1, clusters=("outbound|80||a", "long")), Pool("long", 2)
+    known = pools_by_cluster((short, long))
+    assert {
+        "short": short,
+        "pool_short": short,
+        "outbound|80||a": short,
+        "long": short,
+        "pool_long": long,
+    } == known

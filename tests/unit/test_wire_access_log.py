@@ -1,0 +1,86 @@
+"""Envoy's access log messages, as entries."""
+
+import pytest
+from envoy.data.accesslog.v3.accesslog_pb2 import AccessLogType
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.access_log.entry import LogEntry, LoggedUsage
+from extproc.wire.access_log import decode_log
+from extproc.wire.decode import UnknownMessage
+from tests.unit.log_entries import entry, log_message, token_usage
+
+
+def test_an_entry_is_read() -> None:
+    """Evidence, status, cluster, attempts and usage are where Envoy puts them."""
+    usage = token_usage(1_200, 300, cached_tokens=16)
+    message = log_message(entry("sealed", usage, cluster="pool_long", attempts=2))
+    assert [
+        LogEntry("sealed", 200, "pool_long", 2, usage=LoggedUsage(1_200, 300, 16), request_id="an-id")
+    ] == decode_log(message)
+
+
+def test_usage_as_envoy_sent_it() -> None:
+    """The bytes that Envoy 1.40 wrote for a chat response are understood."""
+    seen = b'\x08\x01\x12\x0cserved-model\x1a\x02\x08\x1e"\x02\x08\x10*\x02\x08.B\x02\x08.H\x01'
+    assert [LoggedUsage(30, 16, None)] == [each.usage for each in decode_log(log_message(entry("sealed", seen)))]
+
+
+@pytest.mark.parametrize(("status", "whole"), [(0, True), (1, True), (2, False), (3, False)])
+def test_partial_usage_is_not_whole(status: int, *, whole: bool) -> None:
+    """Where Envoy lost a part of the response's usage, it says so."""
+    (read,) = decode_log(log_message(entry("sealed", token_usage(5, 6, status=status))))
+    assert LoggedUsage(5, 6, 0, whole=whole) == read.usage
+
+
+def test_broken_usage_is_not_whole() -> None:
+    """Usage that is no protobuf is none."""
+    (read,) = decode_log(log_message(entry("sealed", b"\xff\xff")))
+    assert LoggedUsage(None, None, None, whole=False) == read.usage
+
+
+def test_entries_of_others_are_foreign() -> None:
+    """Entries without our evidence have none, and nothing else of them is read."""
+    stranger = entry("", token_usage(5, 6))
+    stranger.common_properties.metadata.ClearField("filter_metadata")
+    assert [LogEntry("", 0)] * 2 == decode_log(log_message(entry("", token_usage(5, 6)), stranger))
+
+
+def test_only_the_end_of_a_request_counts() -> None:
+    """Entries of its start, of its attempts, or in between say nothing."""
+    early = [entry("sealed") for _ in range(3)]
+    for made, kind in zip(
+        early,
+        (AccessLogType.DownstreamStart, AccessLogType.DownstreamPeriodic, AccessLogType.UpstreamEnd),
+        strict=True,
+    ):
+        made.common_properties.access_log_type = kind
+    assert [] == decode_log(log_message(*early))
+
+
+@pytest.mark.parametrize(
+    ("flag", "cut"),
+    [("downstream_connection_termination", True), ("upstream_remote_reset", True), ("no_route_found", False)],
+)
+def test_flags_say_whether_a_response_was_cut(flag: str, *, cut: bool) -> None:
+    """A reset or a lost connection, on either side, cut the response."""
+    made = entry("sealed")
+    setattr(made.common_properties.response_flags, flag, True)
+    assert [cut] == [each.cut for each in decode_log(log_message(made))]
+
+
+def test_the_encoding_is_read() -> None:
+    """A compressed response says so, where Envoy is told to log that header."""
+    made = entry("sealed")
+    made.response.response_headers["content-encoding"] = "gzip"
+    assert ["gzip"] == [each.content_encoding for each in decode_log(log_message(made))]
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_refused_or_empty(data: bytes) -> None:
+    """Whatever comes, it is entries or an UnknownMessage."""
+    try:
+        entries = decode_log(data)
+    except UnknownMessage:
+        return
+    assert all(not each.evidence for each in entries)
