@@ -18,11 +18,11 @@ NO_PYTHON = make: $(or $(PYTHON),none of $(CANDIDATES) on the PATH) cannot set u
 # thousands of generated modules few are ever imported.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup tools demo test mutants lint format docs bench lock release-check sbom site clean
+.PHONY: help setup tools golden demo test mutants lint format docs bench lock release-check sbom site clean
 help:
 	@echo "make demo [ARGS='--once --json']   real traffic through a real Envoy into two emulated pools"
 	@echo "make test [ARGS='-k name']         all tests"
-	@echo "make setup | tools | mutants | lint | format | docs | bench | lock | release-check | sbom | site | clean"
+	@echo "make setup | tools | golden | mutants | lint | format | docs | bench | lock | release-check | sbom | site | clean"
 
 setup: $(READY)
 	@echo "$(VENV) is ready: $$($(BIN)/python --version)"
@@ -45,6 +45,13 @@ HELM := build/tools/helm
 tools: $(HELM)
 $(HELM):
 	GOBIN=$(abspath build/tools) CGO_ENABLED=0 GOFLAGS=-trimpath go install -ldflags='-s -w' helm.sh/helm/v3/cmd/helm@v3.19.0
+
+# Envoy Gateway's own translator, asked anew of deploy/envoy-gateway/ (tests/golden/translate.py). Its version is there.
+EGCTL := build/tools/egctl
+golden: $(EGCTL) $(READY)
+	PYTHONPATH=. $(BIN)/python -m tests.golden.translate
+$(EGCTL):
+	GOBIN=$(abspath build/tools) CGO_ENABLED=0 GOFLAGS=-trimpath go install -ldflags='-s -w' github.com/envoyproxy/gateway/cmd/egctl@v1.9.1
 
 demo: $(READY)
 	@$(BIN)/dualpool demo $(ARGS)

@@ -10,7 +10,7 @@ import httpx
 import openai
 
 from extproc.emulator import ReceivedRequest
-from tests.envoy.harness.gateway import Gateway
+from tests.envoy.harness.gateway import Envoy
 from tests.envoy.harness.plain import NO_AUTHORITIES
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import Pools
@@ -25,7 +25,7 @@ CLIENT_TIMEOUT_S = 30.0
 class Stack:
     """Envoy, the router it asks, and the pools behind it."""
 
-    gateway: Gateway
+    gateway: Envoy
     router: RouterProcess
     pools: Pools
 

@@ -17,6 +17,7 @@ from tests.envoy.harness.router import TENANT_HEADER
 __all__ = [
     "FILES",
     "Document",
+    "Envoy",
     "Gateway",
     "checks_often",
     "closes_soon",
@@ -91,20 +92,13 @@ def closes_soon(document: Document) -> None:
     connection_manager(document)["delayed_close_timeout"] = "0.05s"
 
 
-class Gateway(ManagedProcess):
-    """An Envoy that serves. `addresses` are host:port by cluster name; `change` edits the configuration."""
+class Envoy(ManagedProcess):
+    """An Envoy that serves a configuration as it is given."""
 
-    def __init__(
-        self, mode: str, addresses: dict[str, str], folder: Path, change: Callable[[Document], None] | None = None
-    ) -> None:
-        document = _on_free_ports(load(mode), addresses)
-        # As the file says: the router of the tests has a tenant header.
-        ext_proc(document)["forward_rules"]["allowed_headers"]["patterns"].append({"exact": TENANT_HEADER})
-        if change is not None:
-            change(document)
+    def __init__(self, name: str, document: Document, folder: Path) -> None:
         config, self._admin_address = folder / "envoy.json", folder / "envoy.admin"
         config.write_text(json.dumps(document))
-        super().__init__(f"envoy-{mode.replace('/', '-')}", _command(config, self._admin_address), folder)
+        super().__init__(name, _command(config, self._admin_address), folder)
         self.admin.base_url = eventually(self._find_admin, f"{self.name} opens its admin port")
         eventually(self._ready, f"{self.name} is ready")
         self.port = self._listening_port()
@@ -136,6 +130,20 @@ class Gateway(ManagedProcess):
     def _listening_port(self) -> int:
         listeners = self.admin.get("/listeners", params={"format": "json"}).json()
         return int(listeners["listener_statuses"][0]["local_address"]["socket_address"]["port_value"])
+
+
+class Gateway(Envoy):
+    """A file in `envoy/`, served. `addresses` are host:port by cluster name; `change` edits the configuration."""
+
+    def __init__(
+        self, mode: str, addresses: dict[str, str], folder: Path, change: Callable[[Document], None] | None = None
+    ) -> None:
+        document = _on_free_ports(load(mode), addresses)
+        # As the file says: the router of the tests has a tenant header.
+        ext_proc(document)["forward_rules"]["allowed_headers"]["patterns"].append({"exact": TENANT_HEADER})
+        if change is not None:
+            change(document)
+        super().__init__(f"envoy-{mode.replace('/', '-')}", document, folder)
 
 
 def envoy_binary() -> str:

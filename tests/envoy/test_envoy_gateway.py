@@ -1,0 +1,165 @@
+"""Envoy Gateway's own translation of deploy/envoy-gateway/, served by the real Envoy with the real router."""
+
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from extproc.cli.main import main
+from tests.envoy.harness.building import addresses
+from tests.envoy.harness.caller import Caller, Stack
+from tests.envoy.harness.calls import LONG_TEXT, SHORT_TEXT, Call, chat, chat_stream
+from tests.envoy.harness.gateway import Envoy
+from tests.envoy.harness.golden import bootstrap, golden
+from tests.envoy.harness.polling import eventually
+from tests.envoy.harness.pools import MODEL, REFUSED_TOKENS, Pools
+from tests.envoy.harness.raw import RawClient, chat_body
+from tests.envoy.harness.router import RouterProcess
+from tests.golden.translate import EGCTL, GOLDEN, question_digest, translated
+
+CLAIMS = {"x-token-budget-pool": "short", "x-token-budget-estimate": "1", "x-token-budget-reason": "mine"}
+CHAT = "/v1/chat/completions"
+JSON = {"content-type": "application/json"}
+LIMIT_BYTES = 16 << 20
+
+
+@pytest.fixture(scope="module")
+def start(pools: Pools) -> Iterator[Callable[[RouterProcess, Path], Stack]]:
+    """Start an Envoy with what Envoy Gateway would hand it, asking a router."""
+    running: list[Envoy] = []
+
+    def started(router: RouterProcess, folder: Path) -> Stack:
+        running.append(Envoy("envoy-gateway", bootstrap(addresses(router.address, pools)), folder))
+        return Stack(running[-1], router, pools)
+
+    yield started
+    for envoy in running:
+        envoy.terminate()
+
+
+@pytest.fixture(scope="module")
+def stack(
+    start: Callable[[RouterProcess, Path], Stack], router: RouterProcess, tmp_path_factory: pytest.TempPathFactory
+) -> Stack:
+    """Return the stack of this module."""
+    return start(router, tmp_path_factory.mktemp("envoy-gateway"))
+
+
+@pytest.fixture
+def caller(stack: Stack) -> Iterator[Caller]:
+    """Clients of it."""
+    caller = Caller(stack)
+    yield caller
+    caller.close()
+
+
+def test_the_translator_was_asked_of_the_manifests_as_they_are() -> None:
+    """A manifest that changes has to be translated anew: `make golden`."""
+    assert golden()["question_sha256"] == question_digest()
+
+
+def test_the_translator_accepts_every_manifest() -> None:
+    """No policy is in conflict, no reference is left open, no patch misses its place."""
+    conditions = golden()["conditions"]
+    assert "EnvoyPatchPolicy llm" in conditions
+    assert {"Accepted=True", "ResolvedRefs=True"} == {said for each in conditions.values() for said in each}
+
+
+def test_the_checker_finds_no_trap_in_the_translation(capsys: pytest.CaptureFixture[str]) -> None:
+    """What the gateway would run is, to `dualpool check envoy`, a gateway without a trap."""
+    assert 0 == main(["check", "envoy", str(GOLDEN)]), capsys.readouterr()
+
+
+@pytest.mark.parametrize("call", [chat, chat_stream], ids=lambda call: call.__name__)
+def test_goes_where_its_budget_fits_and_teaches(caller: Caller, call: Call) -> None:
+    """A short request goes to the short pool, a long one to the long pool, and both responses teach the router."""
+    assert ["short", "long"] == [call(caller, text)["x-served-by"] for text in (SHORT_TEXT, LONG_TEXT)]
+    eventually(lambda: caller.observations() == 2, "two observations of this tenant")
+    short, long = caller.access_log(2)
+    assert [("short", "fits", 200), ("long", "too_long", 200)] == [
+        (entry["pool"], entry["reason"], entry["status"]) for entry in (short, long)
+    ]
+
+
+def test_claims_of_clients_are_stripped(caller: Caller) -> None:
+    """A long request that claims to be short goes long, with the router's words and nobody else's."""
+    caller.http.post(CHAT, content=chat_body(MODEL, LONG_TEXT, max_tokens=4), headers=CLAIMS | JSON)
+    ((pool, told),) = caller.received()
+    assert ("long", "too_long") == (pool, told.headers["x-token-budget-reason"])
+    assert "x-token-budget-pool" not in told.headers
+    assert "long" == caller.http.get("/v1/models", headers=CLAIMS).headers["x-served-by"]
+
+
+def test_the_router_down(
+    start: Callable[[RouterProcess, Path], Stack], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Without a router all goes long, and a client's claim does not count."""
+    router = RouterProcess(tmp_path)
+    request.addfinalizer(router.kill)
+    caller = Caller(start(router, tmp_path))
+    request.addfinalizer(caller.close)
+    assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
+    router.kill()
+    body = chat_body(MODEL, SHORT_TEXT, max_tokens=4)
+    for _ in range(5):
+        response = caller.http.post(CHAT, content=body, headers=CLAIMS | JSON)
+        assert (200, "long") == (response.status_code, response.headers["x-served-by"])
+
+
+def test_what_the_short_pool_refuses_the_long_pool_serves(caller: Caller) -> None:
+    """The translated retry leaves the short pool after its first refusal."""
+    raw = caller.openai.chat.completions.with_raw_response.create(
+        model=MODEL, messages=[{"role": "user", "content": SHORT_TEXT}], max_tokens=REFUSED_TOKENS
+    )
+    assert "long" == raw.headers["x-served-by"]
+    assert ["short", "long"] == [pool for pool, _ in caller.received()]
+    (entry,) = caller.access_log()
+    assert (200, 2) == (entry["status"], entry["attempts"])
+
+
+@pytest.mark.parametrize(("size", "reason"), [(64 << 10, "early"), (1 << 20, "early"), (10_000_000, None)])
+def test_bodies_below_and_above_what_is_buffered(caller: Caller, size: int, reason: str | None) -> None:
+    """A body over Envoy Gateway's own limit of 32 KiB is read; from 8 digits on it passes the router by."""
+    body = chat_body(MODEL, "word " * (size // 5), max_tokens=16)
+    response = caller.http.post(CHAT, content=body, headers=JSON)
+    assert ("long", sha256(body).hexdigest()) == (
+        response.headers["x-served-by"],
+        response.headers["x-body-sha256"],
+    )
+    assert reason == caller.received()[-1][1].headers.get("x-token-budget-reason")
+
+
+def test_a_body_over_the_limit_that_does_not_say_its_length(caller: Caller) -> None:
+    """Only what is chunked and over 16 MiB is a 413: the limit that the policy sets holds, and is no smaller."""
+    statuses = [
+        caller.http.post(CHAT, content=(b" " * 65536 for _ in range(size >> 16)), headers=JSON).status_code
+        for size in (LIMIT_BYTES - (1 << 20), LIMIT_BYTES + (1 << 20))
+    ]
+    assert [400, 413] == statuses
+
+
+def test_heads_at_envoy_s_default_limits(caller: Caller) -> None:
+    """The patch holds: with 97 headers of the client's there is room for the router's."""
+    body = chat_body(MODEL, SHORT_TEXT, max_tokens=4)
+    with RawClient(caller.stack.gateway.port) as client:
+        many = {f"x-{number}": "v" for number in range(94)}
+        client.head(f"{caller.root}{CHAT}", content_length=str(len(body)), **many)
+        client.send(body)
+        response = client.response()
+        assert (200, "short") == (response.status, response.getheader("x-served-by"))
+
+
+def test_a_post_that_upgrades_does_not_wait(caller: Caller) -> None:
+    """A body that ends with its connection goes to the long pool at once: no route of the router's takes it."""
+    with RawClient(caller.stack.gateway.port) as client:
+        client.head(f"{caller.root}{CHAT}", connection="upgrade", upgrade="websocket")
+        client.response()
+    (entry,) = caller.access_log()
+    assert (True, None) == ("llm-upgrade" in entry["route"], entry["reason"])
+
+
+@pytest.mark.skipif(not EGCTL.exists(), reason="the translator is built by `make golden`, in minutes")
+def test_the_translator_says_what_is_kept() -> None:
+    """Asked anew, the translator says the same."""
+    assert golden() == translated(EGCTL)

@@ -1,0 +1,87 @@
+"""`make golden`: has Envoy Gateway's own translator make xDS of deploy/envoy-gateway/, as its control plane would.
+
+The translator (`egctl experimental translate`) is the code that runs in the cluster, in Go, without Kubernetes. It
+is a program of 330 MB that takes minutes to build, so what it said is kept, with the version that said it and a
+digest of what it was asked. Tests hold the digest, and serve what is kept with the real Envoy.
+"""
+
+import hashlib
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from ruamel.yaml import YAML
+
+__all__ = ["EGCTL", "GOLDEN", "question_digest", "translated"]
+
+HERE: Final = Path(__file__).parent / "envoy-gateway"
+GOLDEN: Final = HERE / "xds.json"
+# Where `make golden` builds it.
+EGCTL: Final = HERE.parents[2] / "build" / "tools" / "egctl"
+MANIFESTS: Final = HERE.parents[2] / "deploy" / "envoy-gateway"
+VERSION: Final = "v1.9.1"
+# What is no member of a namespace.
+CLUSTER_WIDE: Final = ("GatewayClass", "Namespace")
+# What is Envoy Gateway's own, whatever the manifests say.
+NOT_KEPT: Final = ("BootstrapConfigDump", "SecretsConfigDump")
+# Kinds whose status says whether the translator took them, by their key in its answer.
+WITH_STATUS: Final = (
+    "backends",
+    "backendTrafficPolicies",
+    "clientTrafficPolicies",
+    "envoyExtensionPolicies",
+    "envoyPatchPolicies",
+    "gateways",
+    "httpRoutes",
+)
+
+
+def question() -> list[dict[str, Any]]:
+    """Return what the translator is asked: our manifests in their namespace, and what they count on."""
+    documents = [
+        document
+        for file in (HERE / "around.yaml", *sorted(MANIFESTS.rglob("*.yaml")))
+        for document in YAML(typ="safe", pure=True).load_all(file)
+    ]
+    for document in documents:
+        if document["kind"] not in CLUSTER_WIDE:
+            document["metadata"].setdefault("namespace", "dualpool")
+    return documents
+
+
+def question_digest() -> str:
+    """Return what changes with the manifests, but not with their comments."""
+    return hashlib.sha256(json.dumps(question(), sort_keys=True).encode()).hexdigest()
+
+
+def translated(egctl: Path) -> dict[str, Any]:
+    """Ask the translator, and return what is kept: the resources' conditions, and what Envoy is to run."""
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as asked:
+        YAML(typ="safe", pure=True).dump_all(question(), asked)
+        asked.flush()
+        command = [str(egctl), "experimental", "translate", "--from", "gateway-api", "--to", "gateway-api,xds"]
+        done = subprocess.run([*command, "-o", "json", "-f", asked.name], capture_output=True, check=True)
+    answer = json.loads(done.stdout)
+    (dump,) = answer["xds"].values()
+    return {
+        "translator": f"github.com/envoyproxy/gateway {VERSION}",
+        "question_sha256": question_digest(),
+        "conditions": dict(sorted(_conditions(answer))),
+        "configs": [each for each in dump["configs"] if not each["@type"].endswith(NOT_KEPT)],
+    }
+
+
+def _conditions(answer: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    found = []
+    for resource in (each for key in WITH_STATUS for each in answer.get(key, [])):
+        status = resource.get("status", {})
+        groups = [status, *status.get("ancestors", []), *status.get("parents", [])]
+        said = {f"{c['type']}={c['status']}" for group in groups for c in group.get("conditions", [])}
+        found.append((f"{resource['kind']} {resource['metadata']['name']}", sorted(said)))
+    return found
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(json.dumps(translated(EGCTL), indent=1) + "\n")
