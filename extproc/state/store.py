@@ -198,6 +198,10 @@ class _PasswordFile(CredentialProvider):
         password = self._path.read_text("utf-8").partition("\n")[0].rstrip("\r")
         return (self._username, password) if self._username else (password,)
 
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        # The inherited one warns, for each connection, that it was not overridden.
+        return self.get_credentials()
+
 
 def _client(settings: StoreSettings) -> redis.Redis:
     options: dict[str, Any] = {}

@@ -1,12 +1,14 @@
 """Structured logs: one JSON object a line on stderr; never a body, never a credential.
 
 Exceptions are logged with their traceback once per kind (type and place) and minute: a fault that every request
-meets must not drown the log.
+meets must not drown the log. So are warnings of libraries, by the line that gives them: what they say of a server
+that is away they say each time.
 """
 
 import json
 import logging
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -19,10 +21,11 @@ from extproc.core.placing.decision import Decision
 from extproc.core.placing.policy import Pool
 from extproc.core.usage import Overflow
 
-__all__ = ["JsonFormatter", "LogListener", "configure_logging", "set_log_level"]
+__all__ = ["JsonFormatter", "LogListener", "OncePerMinute", "configure_logging", "set_log_level"]
 
 REPEAT_AFTER_S = 60.0
 MAX_KINDS = 256
+_OURS = "dualpool"
 
 _HINTS = {
     Misconfiguration.NO_REQUEST_HEADERS: "set request_header_mode: SEND; without headers nothing can be routed",
@@ -67,10 +70,50 @@ class JsonFormatter(logging.Formatter):
             return json.dumps(line, default=str)
 
 
+class _Kinds:
+    """Tells whether something is the first of its kind in a minute."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._at_s: dict[str, float] = {}
+
+    def is_due(self, kind: str) -> bool:
+        """Tell whether it is to be logged, and remember that it is."""
+        now = self._clock()
+        if now - self._at_s.get(kind, -REPEAT_AFTER_S) < REPEAT_AFTER_S:
+            return False
+        if len(self._at_s) >= MAX_KINDS:
+            self._at_s.clear()
+        self._at_s[kind] = now
+        return True
+
+    def __len__(self) -> int:
+        """Return how many kinds are remembered."""
+        return len(self._at_s)
+
+
+class OncePerMinute(logging.Filter):
+    """Lets through one of a kind of exceptions, and of warnings of libraries, in a minute; our own lines pass."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        super().__init__()
+        self._kinds = _Kinds(clock)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the record is to be written."""
+        error = record.exc_info[1] if record.exc_info else None
+        ours = record.name.partition(".")[0] == _OURS
+        if record.levelno < logging.WARNING or (ours and error is None):
+            return True
+        place = f"{record.name} {record.pathname}:{record.lineno}"
+        return self._kinds.is_due(place if error is None else f"{place} {_kind(error)}")
+
+
 def configure_logging(level: str, **always: object) -> None:
     """Send all logs to stderr as JSON, from `level` (debug, info, warning, error) up; `always` on every line."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(**always))
+    handler.addFilter(OncePerMinute(time.monotonic))
     logging.basicConfig(handlers=[handler], force=True)
     set_log_level(level)
 
@@ -89,10 +132,9 @@ class LogListener(Listener):
     """A Listener that logs what an operator has to know, and decisions at level debug."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._log = logging.getLogger("dualpool")
-        self._clock = clock
+        self._log = logging.getLogger(_OURS)
         self._told: set[Misconfiguration] = set()
-        self._logged_at_s: dict[str, float] = {}
+        self._kinds = _Kinds(clock)
 
     def decided(self, decision: Decision) -> None:
         """Log a decision at level debug."""
@@ -156,14 +198,12 @@ class LogListener(Listener):
 
     def failed(self, error: Exception) -> None:
         """Log the traceback, once per kind and minute."""
-        frames = traceback.extract_tb(error.__traceback__)
-        place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "nowhere"
-        # Not what it says: a client may have a part in that, and make each one a kind of its own.
-        kind = f"{type(error).__name__} at {place}"
-        now = self._clock()
-        if now - self._logged_at_s.get(kind, -REPEAT_AFTER_S) < REPEAT_AFTER_S:
-            return
-        if len(self._logged_at_s) >= MAX_KINDS:
-            self._logged_at_s.clear()
-        self._logged_at_s[kind] = now
-        self._log.error("exception in our own code; the exchange goes on untouched", exc_info=error)
+        if self._kinds.is_due(_kind(error)):
+            self._log.error("exception in our own code; the exchange goes on untouched", exc_info=error)
+
+
+def _kind(error: BaseException) -> str:
+    """Return type and place; not what it says: a client may have a part in that, and make each one of its own."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "nowhere"
+    return f"{type(error).__name__} at {place}"

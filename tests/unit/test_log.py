@@ -12,7 +12,7 @@ from extproc.core.listener import Misconfiguration
 from extproc.core.placing.decision import Decision, Mode
 from extproc.core.placing.policy import Pool, Reason
 from extproc.core.usage import Overflow
-from extproc.telemetry.log import MAX_KINDS, JsonFormatter, LogListener, configure_logging
+from extproc.telemetry.log import MAX_KINDS, JsonFormatter, LogListener, OncePerMinute, configure_logging
 
 DECISION = Decision(Pool("long", 9), Reason.TOO_LONG, Mode.ENFORCE, routed=False, api=Api.CHAT, model="m")
 
@@ -77,7 +77,30 @@ def test_the_kinds_that_are_remembered_are_bounded() -> None:
     listener = LogListener(Clock())
     for number in range(1_000):
         listener.failed(type(f"Error{number}", (Exception,), {})())
-    assert 0 < len(listener._logged_at_s) <= MAX_KINDS
+    assert 0 < len(listener._kinds) <= MAX_KINDS
+
+
+def test_warnings_of_libraries_are_written_once_a_minute() -> None:
+    """One line of a library, and one kind of exception of our own loops, is there once; our own lines always are."""
+    clock = Clock()
+    once = OncePerMinute(clock)
+    written: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: written.append(record.getMessage())  # type: ignore[method-assign]
+    handler.addFilter(once)
+    library, ours = logging.Logger("opentelemetry.exporter"), logging.Logger("dualpool")
+    for logger in (library, ours):
+        logger.addHandler(handler)
+    for now_s in (0.0, 1.0, 59.0, 61.0):
+        clock.now_s = now_s
+        library.warning("a collector is away at %s", now_s)
+        library.info("asked")
+        ours.warning("a worker is replaced")
+        ours.error("a job failed", exc_info=raised(KeyError(now_s)))
+    assert (2, 4, 4, 2) == tuple(
+        sum(line.startswith(words) for line in written)
+        for words in ("a collector is away", "asked", "a worker is replaced", "a job failed")
+    )
 
 
 def test_a_scrape_is_no_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -222,6 +222,17 @@ def test_a_wrong_password_is_told_and_a_mended_one_is_read_again(
     assert [False, True] == replica.done
 
 
+def test_a_password_is_given_without_a_line_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each interval may make a connection; the client's library has no warning for each."""
+    password = tmp_path / "password"
+    password.write_text("right")
+    with redis_server(tmp_path, "--requirepass", "right") as server:
+        replica = Replica(server.url, username="default", password_file=str(password))
+        replica.exchange()
+    assert [True] == replica.done
+    assert [] == [record.getMessage() for record in caplog.records]
+
+
 def test_a_missing_password_file_is_told(server: RedisServer, tmp_path: Path) -> None:
     """It is a failure of the store as any other."""
     replica = Replica(server.url, password_file=str(tmp_path / "none"))
