@@ -48,7 +48,7 @@ def _run(options: argparse.Namespace) -> int:
     try:
         with Live(auto_refresh=False, screen=True) as live:
             for event in events:
-                recent = [*recent, *event["recent"]][-RECENT:]
+                recent = [*recent, *(event["recent"] or [])][-RECENT:]
                 live.update(screen(event, recent), refresh=True)
     except KeyboardInterrupt:
         pass
@@ -82,7 +82,9 @@ def screen(event: Event, recent: list[dict[str, Any]]) -> "RenderableType":
         Text(head, style="bold"),
         _pools(about["pools"], event),
         _models(figures["models"]),
-        _recent(recent),
+        Text("single decisions are not shown: the router has several processes", style="dim")
+        if event["recent"] is None
+        else _recent(recent),
         Text("\n".join(trouble) or "nothing that should not happen", style="bold red" if trouble else "green"),
     )
 

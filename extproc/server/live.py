@@ -56,7 +56,9 @@ def about_router(configuration: Configuration) -> About:
 
 @dataclass(frozen=True, slots=True)
 class _Event:
-    """One second: rates of this second by pool, and the figures of the window."""
+    """One second: rates of this second by pool, and the figures of the window; `recent` is None where decisions
+    are not at hand.
+    """
 
     about: About
     per_s: float
@@ -64,7 +66,7 @@ class _Event:
     since_start: bool
     figures: Figures
     gauges: dict[str, float]
-    recent: list[Shown]
+    recent: list[Shown] | None
 
 
 class Live:
@@ -141,8 +143,8 @@ class Live:
         covered = bool(self._looks) and now.at_s - self._looks[0].at_s >= SHORTEST_WINDOW_S
         window = self._looks[0] if covered else self._start
         self._looks.append(now)
-        recent = [] if self._recent is None else self._recent.since(self._shown)
-        self._shown = max([self._shown, *(each.number for each in recent)])
+        recent = None if self._recent is None else self._recent.since(self._shown)
+        self._shown = max([self._shown, *(each.number for each in recent or ())])
         event = _Event(
             about=about,
             per_s=moment.per_s,

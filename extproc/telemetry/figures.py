@@ -23,9 +23,12 @@ TROUBLE = {
     "dualpool_retried_total": "retried after a smaller pool failed or refused",
     "dualpool_context_overflows_total": "refused by a pool for their length",
     "dualpool_truncated_by_pool_total": "cut short by a pool's context",
-    "dualpool_reloads_total": "configuration reloads",
+    "dualpool_config_reloads_total": "configuration reloads",
+    "dualpool_state_snapshots_total": "saves of what was learned",
+    "dualpool_state_exchanges_total": "exchanges with the store",
+    "dualpool_workers_replaced_total": "workers replaced",
 }
-HARMLESS = {"gateway_left", "idle", "reloaded"}
+HARMLESS = {"gateway_left", "idle", "applied", "done"}
 Labels = frozenset[tuple[str, str]]
 
 
@@ -204,9 +207,12 @@ def _error(ratios: tuple[tuple[float | None, float], ...], q: float) -> float | 
 
 def _trouble(before: Look, after: Look) -> Iterator[tuple[str, str, float]]:
     for name, text in TROUBLE.items():
+        by_cause: dict[str, float] = defaultdict(float)
         for labels, count in _grown(before, after, name):
             cause = next(
                 (v for k, v in labels.items() if k in {"cause", "kind", "outcome"}), labels.get("pool", "")
             )
+            by_cause[cause] += count
+        for cause, count in by_cause.items():
             if cause not in HARMLESS:
                 yield text, cause, count

@@ -19,6 +19,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from extproc.cli.main import main
 from extproc.config.loading import parse
 from extproc.workers.slot import Patience
 from extproc.workers.supervisor import Supervisor
@@ -244,6 +245,13 @@ def test_an_address_that_is_taken_ends_it_with_2(tmp_path: Path) -> None:
         ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert 2 == ended.returncode
         assert f"dualpool serve: listen.address: '{taken}' cannot be bound" in ended.stderr
+
+
+def test_top_says_why_it_shows_no_decisions(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each worker sees its own: an empty table would look like a router that is not asked."""
+    with supervised(Patience()) as router:
+        assert 0 == main(["top", router.admin, "--once"])
+    assert "the router has several processes" in capsys.readouterr().out
 
 
 def test_a_supervisor_does_not_load_grpc() -> None:

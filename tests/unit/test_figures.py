@@ -12,9 +12,11 @@ from extproc.core.placing.decision import Decision, Mode
 from extproc.core.placing.policy import Pool, Reason
 from extproc.core.usage import Usage
 from extproc.telemetry.fan_out import FanOut
-from extproc.telemetry.figures import Look, figures_between, look_at
+from extproc.telemetry.figures import TROUBLE, Look, figures_between, look_at
 from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.recent import MOST, Recent
+from extproc.telemetry.reloads import ReloadMetrics, ReloadOutcome
+from extproc.telemetry.workers import Replaced, WorkerMetrics
 
 SHORT, LONG = Pool("short", 100), Pool("long", 1_000)
 POOLS = ("short", "long")
@@ -106,6 +108,34 @@ def test_what_should_not_happen_is_named_with_its_cause(metrics: Metrics) -> Non
     metrics.undecided["gateway_left",] += 1
     found = figures_between(NOTHING, look_at(metrics.collect(), 1.0), POOLS)
     assert {("no_request_headers", 1.0), ("RuntimeError", 1.0)} == {each[1:] for each in found.trouble}
+
+
+def test_all_that_is_told_as_trouble_is_a_metric(metrics: Metrics) -> None:
+    """A name that no process shows would hide what it stands for."""
+    registry = CollectorRegistry()
+    reloads, workers = ReloadMetrics(registry), WorkerMetrics(registry, 2)
+    everything = [*metrics.collect(), *reloads.collect(), *workers.collect()]
+    assert set() == set(TROUBLE) - {f"{metric.name}_total" for metric in everything if metric.type == "counter"}
+
+
+def test_what_goes_wrong_beside_the_requests_is_named_and_what_goes_well_is_not(metrics: Metrics) -> None:
+    """A file that is refused, a store that is away and workers that end are told, each once for all processes."""
+    registry = CollectorRegistry()
+    reloads, workers = ReloadMetrics(registry), WorkerMetrics(registry, 2)
+    for done in (True, False):
+        metrics.state_saved(done=done)
+        metrics.state_exchanged(done=done, replicas=1)
+        reloads.reloaded(ReloadOutcome.APPLIED if done else ReloadOutcome.REFUSED, in_force=done)
+    workers.replaced(0, Replaced.ENDED)
+    workers.replaced(1, Replaced.ENDED)
+    seen = look_at([*metrics.collect(), *reloads.collect(), *workers.collect()], 1.0)
+    found = figures_between(NOTHING, seen, POOLS)
+    assert [
+        ("configuration reloads", "refused", 1.0),
+        ("saves of what was learned", "failed", 1.0),
+        ("exchanges with the store", "failed", 1.0),
+        ("workers replaced", "ended", 2.0),
+    ] == list(found.trouble)
 
 
 def test_the_latest_decisions_are_kept_and_no_more() -> None:
