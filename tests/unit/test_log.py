@@ -81,14 +81,16 @@ def test_the_kinds_that_are_remembered_are_bounded() -> None:
 
 
 def test_warnings_of_libraries_are_written_once_a_minute() -> None:
-    """One line of a library, and one kind of exception of our own loops, is there once; our own lines always are."""
+    """One line of a library and one kind of exception of our own loops are there once; our own lines always."""
     clock = Clock()
     once = OncePerMinute(clock)
     written: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: written.append(record.getMessage())  # type: ignore[method-assign]
     handler.addFilter(once)
-    library, ours = logging.Logger("opentelemetry.exporter"), logging.Logger("dualpool")
+    # Apart from the process: what this test hangs on them is nobody else's.
+    library = logging.Logger("opentelemetry.exporter")  # noqa: LOG001
+    ours = logging.Logger("dualpool")  # noqa: LOG001
     for logger in (library, ours):
         logger.addHandler(handler)
     for now_s in (0.0, 1.0, 59.0, 61.0):
