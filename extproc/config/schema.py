@@ -84,7 +84,7 @@ class TraceSettings:
     """Sends a span for each request of a sampled trace to an OpenTelemetry collector; needs `dualpool[otel]`."""
 
     endpoint: Annotated[str, Meta(pattern="^https?://.+")]
-    """Where, as OTLP over HTTP: `http://collector:4318/v1/traces`."""
+    """Where, as OTLP in JSON over HTTP: `http://collector:4318/v1/traces`."""
     service_name: Annotated[str, Meta(min_length=1)] = "dualpool"
     """The resource attribute `service.name`."""
 

@@ -11,7 +11,7 @@ each token), and instrumentation of grpcio, whose core this server drives by its
 from collections.abc import Iterator
 from typing import Final
 
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.exporter.otlp.json.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -51,7 +51,7 @@ class TraceListener(Listener):
 
     @classmethod
     def sending(cls, endpoint: str, service_name: str, version: str) -> "TraceListener":
-        """Return one that sends what it makes to a collector, as OTLP over HTTP."""
+        """Return one that sends what it makes to a collector, as OTLP in JSON over HTTP."""
         resource = Resource.create({"service.name": service_name, "service.version": version})
         provider = TracerProvider(resource=resource, sampler=ParentBased(ALWAYS_OFF), shutdown_on_exit=False)
         exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S)

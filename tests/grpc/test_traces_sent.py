@@ -1,5 +1,6 @@
 import asyncio
 import http.server
+import json
 import logging
 import sys
 import threading
@@ -9,7 +10,6 @@ from typing import Any
 
 import grpc
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from extproc.config.loading import parse
 from extproc.core.errors import ConfigurationError
@@ -21,10 +21,10 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
 class Collector(http.server.ThreadingHTTPServer):
-    """Takes traces as OTLP over HTTP."""
+    """Takes traces as OTLP in JSON over HTTP."""
 
     def __init__(self) -> None:
-        self.taken: Queue[ExportTraceServiceRequest] = Queue()
+        self.taken: Queue[dict[str, Any]] = Queue()
         super().__init__(("127.0.0.1", 0), Handler)
 
 
@@ -35,7 +35,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Called with a batch of spans."""
         assert isinstance(self.server, Collector)
         body = self.rfile.read(int(self.headers["content-length"]))
-        self.server.taken.put(ExportTraceServiceRequest.FromString(body))
+        assert self.headers["content-type"] == "application/json"
+        self.server.taken.put(json.loads(body))
         self.send_response(200)
         self.end_headers()
 
@@ -76,13 +77,13 @@ def test_a_sampled_request_is_a_span_at_the_collector(
             await ask(app, call, ("traceparent", f"00-{TRACE}-b7ad6b7169203331-01"), ("x-request-id", "r-7"))
 
     asyncio.run(scenario())
-    (resource,) = collector.taken.get(timeout=10).resource_spans
-    (span,) = resource.scope_spans[0].spans
-    assert bytes.fromhex(TRACE) == span.trace_id
-    assert 0 < span.start_time_unix_nano < span.end_time_unix_nano
-    attributes = {each.key: each.value.string_value for each in span.attributes}
+    (resource,) = collector.taken.get(timeout=10)["resourceSpans"]
+    (span,) = resource["scopeSpans"][0]["spans"]
+    assert TRACE == span["traceId"]
+    assert 0 < int(span["startTimeUnixNano"]) < int(span["endTimeUnixNano"])
+    attributes = {each["key"]: each["value"].get("stringValue") for each in span["attributes"]}
     assert ("short", "r-7") == (attributes["dualpool.pool"], attributes["dualpool.request_id"])
-    assert "here" in {each.value.string_value for each in resource.resource.attributes}
+    assert "here" in {each["value"].get("stringValue") for each in resource["resource"]["attributes"]}
     assert collector.taken.empty()
 
 
