@@ -1,7 +1,7 @@
 """What is run: streams for several seeds, every contestant on the mix, and ours again where it is hard."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,7 @@ FLIPPED_SHARE = 0.9
 IN_FLIGHT = 100  # what a pool of a few replicas has running at a time
 SIGHTS = 3  # prompts of each kind at first sight
 ORDINARY = ("", "session")
+WITH_ADDED, ADDED_TOKENS = "d", 1_500  # a tenant of 10 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ def compare(
         ),
         Case("100 responses on their way", _ours(streams, plan, in_flight=IN_FLIGHT)),
         Case("tenants told", _ours(streams, plan, told_tenants=True)),
+        *_with_added(streams, plan),
         Case("sessions", _ours(talks, plan)),
         Case("sessions, without memory of prefixes", _ours(talks, plan, memory=False)),
         Case("the mix, without memory of prefixes", _ours(streams, plan, memory=False)),
@@ -140,6 +142,28 @@ def _beside(name: str, streams: Streams, groups: Sequence[str], plan: Plan) -> C
     """Return the figures of some groups in a stream, and in the same stream without all others."""
     alone = [[request for request in stream if request.group in groups] for stream in streams]
     return Case(name, _ours(streams, plan, only=groups), _ours(alone, plan))
+
+
+def _with_added(streams: Streams, plan: Plan) -> list[Case]:
+    """Return the figures of a tenant to each of whose prompts the server adds tokens, and of the others."""
+    added, plain = ([_added(stream, tokens) for stream in streams] for tokens in (ADDED_TOKENS, 0))
+    whose = {
+        f"a tenant with {ADDED_TOKENS:,} tokens added to each prompt": ("added",),
+        "others beside it": ORDINARY,
+    }
+    return [
+        Case(name, *(_ours(each, plan, told_tenants=True, only=groups) for each in (added, plain)))
+        for name, groups in whose.items()
+    ]
+
+
+def _added(stream: Sequence[Request], tokens: int) -> list[Request]:
+    return [
+        replace(request, tokens=request.tokens + tokens, group="added")
+        if request.tenant == WITH_ADDED
+        else request
+        for request in stream
+    ]
 
 
 def _of_groups(stream: Sequence[Request], groups: Sequence[str]) -> Mask:

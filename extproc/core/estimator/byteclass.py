@@ -48,6 +48,7 @@ from extproc.core.estimator.belief import Belief, believe
 from extproc.core.estimator.categories import CappedMap
 from extproc.core.estimator.change import Change, ModelChange, RowChange, in_bites
 from extproc.core.estimator.evidence import Evidence
+from extproc.core.estimator.extra import Extra
 from extproc.core.estimator.features import FEATURE_NAMES, Features, features
 from extproc.core.estimator.output_lengths import OutputLengths, Outputs, states_of
 from extproc.core.estimator.prefixes import Known, PrefixMemory, Recalled
@@ -94,6 +95,7 @@ class ByteClassEstimator:
         self._residuals: CappedMap[CategoryKey, Residual] = CappedMap(
             settings.max_categories, lambda key: self._parent(key.model).child()
         )
+        self._extras: CappedMap[CategoryKey, Extra] = CappedMap(settings.max_categories, lambda _: Extra())
         self._outputs = OutputLengths(settings)
         self._prefixes = PrefixMemory(settings.byteclass.max_prefixes)
         self._remembers = settings.byteclass.max_prefixes > 0
@@ -118,13 +120,15 @@ class ByteClassEstimator:
             return Estimate(exact, exact, output, declared is not None, Source.EXACT, category, evidence, mean)
         x, residual = features(facts, counts), self._residuals.get(category)
         if recalled is None or recalled.known is None:
-            parent = residual or self._parent(facts.model)
+            parent, extra = residual or self._parent(facts.model), self._extras.get(category) if tenant else None
             belief = believe(x, len(facts.text), model, parent, self._prior.mean)
             tokens, bound = belief.tokens, belief.bound
+            if extra is not None:
+                tokens, bound = tokens + extra.tokens, bound + extra.tokens
         else:
             belief = self._believe_new(model, recalled, recalled.known, x)
             tokens, bound = recalled.known.tokens + belief.tokens, recalled.known.tokens + belief.bound
-        evidence = Evidence.of(facts, tokens, x=x, recalled=recalled)
+        evidence = Evidence.of(facts, tokens, x=x, recalled=recalled, of_tenant=bool(tenant))
         source = self._source(model, residual)
         return Estimate(tokens, bound, output, declared is not None, source, category, evidence, mean)
 
@@ -146,9 +150,7 @@ class ByteClassEstimator:
         if evidence.x is not None and refused is None:
             recalled = evidence.recalled
             on_bound = recalled is None or recalled.known is None
-            clipped, refused = self._learn(
-                estimate.category, evidence.x, evidence.text_bytes, actual, on_bound=on_bound
-            )
+            clipped, refused = self._learn(estimate.category, evidence, actual, on_bound=on_bound)
             if recalled is not None:
                 self._learn_prefix(estimate.category.model, recalled, evidence.x, actual, clipped=clipped)
         return Learning(
@@ -165,9 +167,10 @@ class ByteClassEstimator:
         evidence, at_least = estimate.evidence, overflow.at_least_prompt_tokens
         if not isinstance(evidence, Evidence) or evidence.refused or evidence.x is None or at_least is None:
             return
-        x, text_bytes = evidence.x, evidence.text_bytes
-        if at_least > self._believe(estimate.category, x, text_bytes).tokens:
-            self._learn(estimate.category, x, text_bytes, at_least)
+        extra = self._extras.get(estimate.category)
+        believed = self._believe(estimate.category, evidence.x, evidence.text_bytes).tokens
+        if at_least > believed + (0.0 if extra is None else extra.tokens):
+            self._learn(estimate.category, evidence, at_least)
 
     def state(self) -> LearnedState:
         """Return all that is learned; the category with an empty model is the parent of all models."""
@@ -262,14 +265,20 @@ class ByteClassEstimator:
         return residual
 
     def _learn(
-        self, category: CategoryKey, x: Features, text_bytes: int, actual: int, *, on_bound: bool = True
+        self, category: CategoryKey, evidence: Evidence, actual: float, *, on_bound: bool = True
     ) -> tuple[bool, Refused | None]:
         """Take in one response; return whether its error was clipped, and why the prices refused it, if so.
 
         Without `on_bound` the request was not routed on the bound of the whole, whose q hears nothing of it.
         """
+        x, text_bytes = evidence.x, evidence.text_bytes
+        assert x is not None, "what is learned from was looked at"
         model = self._models.use(category.model)
         now = self._believe(category, x, text_bytes)
+        extra = self._extras.use(category) if evidence.of_tenant else None
+        if extra is not None:
+            extra.learn(now.tokens / exp(now.residual), actual)
+            actual = max(actual - extra.tokens, 1.0)
         error = log(actual / now.tokens)
         missed = actual > now.bound
         if on_bound and abs(error) <= WILD and not (missed and now.bound >= now.highest):
@@ -281,6 +290,8 @@ class ByteClassEstimator:
             self._start_anew(category.model, model)
             now = self._believe(category, x, text_bytes)
             error = log(actual / now.tokens)
+        elif clipped and extra is not None and extra.is_open and not model.is_wrong:
+            return True, None  # a constant of the tenant's, perhaps
         believed = error if model.is_wrong else min(max(error, -limit), limit)
         taught = model.prices.responses >= TAUGHT_RESPONSES
         for part in (self._residuals.use(category), model.residual, self._all_models):
@@ -313,7 +324,8 @@ class ByteClassEstimator:
 
     def _start_anew(self, name: str, model: ServedModel) -> None:
         model.start_anew()
-        self._residuals.drop(lambda key: key.model == name)
+        for categories in (self._residuals, self._extras):
+            categories.drop(lambda key: key.model == name)
 
     def _believe(self, category: CategoryKey, x: Features, text_bytes: int) -> Belief:
         model = self._models.get(category.model) or self._untaught

@@ -35,7 +35,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
     `refused` says why usage will not tell what the text costs (None: it will). `tokens` is the estimate;
     `output_limit` what the client declared for each of `sequences` (None: nothing); `one_prompt` is False for a
     list of several, whose usage is summed up. `x` is the byte classes' view of the prompt, `media_tokens` the
-    EMA's of what is not text, `recalled` what is known of a conversation.
+    EMA's of what is not text, `recalled` what is known of a conversation. `of_tenant`: its category is a tenant.
     """
 
     refused: Refused | None
@@ -47,6 +47,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
     x: Features | None = None
     media_tokens: int = 0
     recalled: Recalled | None = None
+    of_tenant: bool = False
 
     def __eq__(self, other: object) -> bool:
         """Compare all but arrays, which have no one equality."""
@@ -66,6 +67,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
         x: Features | None = None,
         media_tokens: int = 0,
         recalled: Recalled | None = None,
+        of_tenant: bool = False,
     ) -> "Evidence":
         """Make the evidence of a request that was estimated at so many tokens."""
         refused = None
@@ -85,6 +87,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
             x,
             media_tokens,
             recalled,
+            of_tenant,
         )
 
     def accepts(self, usage: Usage, pool_tokens: int | None) -> bool:

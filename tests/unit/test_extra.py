@@ -1,0 +1,97 @@
+"""The constant that a server adds to one tenant's prompts."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.extra import Extra
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.usage import Overflow, Usage
+from tests.unit.byteclass_lessons import WORDS, facts
+
+ADDED = 1_500
+
+
+def learned(added: float, factor: float, count: int, noise: float = 0.04, seed: int = 1) -> Extra:
+    """Return what is learned of a tenant whose prompts cost so much more."""
+    rng, extra = np.random.default_rng(seed), Extra()
+    for priced in np.exp(rng.uniform(np.log(100), np.log(8_000), count)):
+        extra.learn(float(priced), round(added + factor * priced * rng.normal(1, noise)))
+    return extra
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.0, 1.15])
+def test_a_constant_is_found_beside_a_factor(factor: float) -> None:
+    """Whatever a tenant's words cost, what comes on top of them is known to 8 % after twenty responses."""
+    assert ADDED == pytest.approx(learned(ADDED, factor, 20).tokens, rel=0.08)
+
+
+@pytest.mark.parametrize("factor", [0.8, 0.9, 1.0, 1.1, 1.25])
+@pytest.mark.parametrize("seed", range(5))
+def test_an_ordinary_tenant_has_none(factor: float, seed: int) -> None:
+    """A tenant whose prompts are dearer or cheaper by a factor, and scatter, has no constant worth the name."""
+    assert learned(0, factor, 60, noise=0.08, seed=seed).tokens < 16
+
+
+def test_one_response_is_no_proof() -> None:
+    """After a single response, however far off, nothing is added."""
+    extra = Extra()
+    extra.learn(200, 2_000)
+    assert 0 == extra.tokens
+
+
+def test_a_constant_that_ends_is_forgotten() -> None:
+    """When the server adds nothing any more, the constant is gone within the memory of a tenant."""
+    extra = learned(ADDED, 1.0, 100)
+    for _ in range(300):
+        extra.learn(1_000, 1_000)
+    assert extra.tokens < 75
+
+
+@given(st.lists(st.tuples(st.floats(1, 1e6), st.integers(1, 10**9)), max_size=60))
+def test_whatever_usage_says_the_constant_is_a_number(lessons: list[tuple[float, int]]) -> None:
+    """It is finite, not negative, and no more than the largest usage."""
+    extra = Extra()
+    for priced, actual in lessons:
+        extra.learn(priced, actual)
+    assert 0 <= extra.tokens <= 1.01 * max((actual for _, actual in lessons), default=0)
+
+
+def mixed_tenants(
+    estimator: ByteClassEstimator, count: int, added: int
+) -> dict[str, list[tuple[float, float, int]]]:
+    """Let tenants a and b take turns, b with tokens added; return likeliest count, bound and truth of each."""
+    rng, seen = np.random.default_rng(3), dict[str, list[tuple[float, float, int]]](a=[], b=[])
+    for turn in range(count):
+        tenant = "b" if turn % 5 == 4 else "a"
+        size = int(np.exp(rng.uniform(np.log(300), np.log(4_000))))
+        text = (WORDS * 42)[int(rng.integers(50)) :][:size]
+        truth = round(size / 4 * rng.normal(1, 0.03)) + (added if tenant == "b" else 0)
+        estimate = estimator.estimate(facts(text), tenant)
+        seen[tenant].append((estimate.prompt_tokens, estimate.prompt_bound, truth))
+        estimator.observe(estimate, Usage(truth))
+    return seen
+
+
+def test_neither_the_tenant_misses_nor_do_others_pay() -> None:
+    """With 1,500 tokens added to one tenant's prompts, it is bound as it should be, and others as without it."""
+    with_extra = mixed_tenants(ByteClassEstimator(EstimatorSettings()), 1_500, ADDED)
+    without = mixed_tenants(ByteClassEstimator(EstimatorSettings()), 1_500, 0)
+    late = with_extra["b"][-200:]
+    assert sum(truth > bound for _, bound, truth in late) <= 8
+    assert np.mean([abs(likely / truth - 1) for likely, _, truth in late]) < 0.05
+    widths = [
+        np.mean([bound / likely for likely, bound, _ in seen["a"][-400:]]) - 1 for seen in (with_extra, without)
+    ]
+    assert widths[0] < 1.2 * widths[1]
+
+
+def test_a_refusal_counts_the_constant_in() -> None:
+    """A refusal that names no more than the constant and the rest teaches nothing."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    mixed_tenants(estimator, 400, ADDED)
+    estimate, before = estimator.estimate(facts((WORDS * 20)[:1_600]), "b"), estimator.state()
+    estimator.observe_overflow(estimate, Overflow(at_least_prompt_tokens=1_700))
+    assert before == estimator.state()
