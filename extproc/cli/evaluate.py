@@ -44,6 +44,10 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         default=cache_folder(),
         help="folder for counts of tokens (default: ~/.cache/dualpool)",
     )
+    parser.add_argument(
+        "--seeds", type=int, default=1, choices=range(1, 17), metavar="N",
+        help="streams of each mix, from 1 to 16 (default: 1): a share of 1 %% near a threshold needs several",
+    )  # fmt: skip
     parser.add_argument("--report", type=Path, help="write the tables to this Markdown file too")
     parser.add_argument("--plot", type=Path, help="write the convergence plot to this PNG")
     parser.add_argument(
@@ -67,7 +71,7 @@ def _run(options: argparse.Namespace) -> int:
         print(progress, file=sys.stderr, flush=True)
 
     _check_outputs(options)
-    plan = Plan(requests=300, warm_up=100, seeds=(1,)) if options.quick else Plan()
+    plan = Plan(requests=300, warm_up=100, seeds=(1,)) if options.quick else Plan(seeds=_seeds(options))
     texts = all_texts(options.texts)
     material = Material(texts, read_lengths(options.lengths))
     tokenizers = [tokenizer(name, options.cache) for name in options.tokenizers.split(",")]
@@ -84,6 +88,10 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _seeds(options: argparse.Namespace) -> tuple[int, ...]:
+    return tuple(range(1, options.seeds + 1))
+
+
 def _check_outputs(options: argparse.Namespace) -> None:
     """Refuse before the work what would fail after it."""
     for name, file in (("report", options.report), ("plot", options.plot)):
@@ -96,5 +104,6 @@ def _check_outputs(options: argparse.Namespace) -> None:
 def _command(options: argparse.Namespace) -> str:
     """Return the command line that repeats this run, but for the folders of the machine it ran on."""
     given = [("--tokenizers", options.tokenizers), ("--report", options.report), ("--plot", options.plot)]
+    given += [("--seeds", options.seeds)] if options.seeds > 1 else []
     words = [word for name, value in given if value for word in (name, str(value))]
     return shlex.join(["dualpool", "evaluate", *words, *(["--quick"] if options.quick else [])])

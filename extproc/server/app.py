@@ -227,7 +227,7 @@ class App:
     def _say_what_runs(self) -> None:
         configuration = self._configuration
         digest = fingerprint(configuration).hex()[:12]
-        self._metrics.about(__version__, configuration.mode, digest, [pool.name for pool in configuration.pools])
+        self._metrics.about(__version__, configuration.mode, digest, configuration.pools)
 
     def _drain(self) -> None:
         """Tell all that we go, and serve on for the drain time."""

@@ -154,7 +154,12 @@ class LogListener(Listener):
             self._log.debug("decided", extra={"fields": fields})
 
     def observed(self, observation: Observation) -> None:
-        """Log a response that taught, at level debug."""
+        """Log a response that taught, at level debug; that a model started anew, as a warning."""
+        if observation.learning.started_anew:
+            self._log.warning(
+                "most of a model's usage was beyond belief: what was learned of it is dropped",
+                extra={"fields": {"model": observation.decision.model}},
+            )
         if self._log.isEnabledFor(logging.DEBUG):
             fields = {
                 "model": observation.decision.model,

@@ -1,7 +1,7 @@
 """Prometheus metrics of the router. Labels are bounded: closed sets, or the first so many values of clients."""
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from itertools import product
 from typing import Any, TypeVar
@@ -30,6 +30,7 @@ TOKEN_BUCKETS = (
 )
 # Narrow around 1, where the estimators differ.
 RATIO_BUCKETS = (0.25, 0.5, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0, 1.02, 1.05, 1.1, 1.15, 1.2, 1.3, 1.5, 2.0, 4.0)
+NEAR = 0.2  # share of a pool's budget: where a bound decides
 SIZE_EDGES = (256, 1024, 4096, 16384)
 SECONDS_BUCKETS = (5e-5, 1e-4, 1.5e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 5e-2, 0.2, 1.0)
 
@@ -75,6 +76,8 @@ class Metrics(Listener, Collector):
         self._models = BoundedLabels(max_models)
         self._categories = BoundedLabels(max_categories)
 
+        self._thresholds: tuple[tuple[str, int], ...] = ()
+
         self.tallies: list[Tally[Any]] = []
 
         def counter(name: str, text: str, *labels: str) -> Counters:
@@ -104,6 +107,12 @@ class Metrics(Listener, Collector):
         self.bounds = counter(
             "bounds_total", "Upper bounds judged by the prompt's true length, by that length", "size", "verdict"
         )
+        self.bounds_near = counter(
+            "bounds_near_total",
+            "Upper bounds of requests whose true prompt and budgeted output are within 20 % of a pool's budget",
+            "pool",
+            "verdict",
+        )
         self.bytes_per_token = gauge(
             "bytes_per_token",
             "Prompt text bytes per prompt token, last response of the category",
@@ -113,6 +122,11 @@ class Metrics(Listener, Collector):
         self.estimates = counter("estimates_total", "Estimates, by where they come from", "model", "source")
         self.refused = counter("refused_observations_total", "Usages not learned from, by cause", "cause")
         self.clipped = counter("clipped_observations_total", "Usages of which only a part was believed", "model")
+        self.started_anew = counter(
+            "models_started_anew_total",
+            "Models whose prices were dropped: most usages were beyond belief",
+            "model",
+        )
         self.truncated = counter(
             "truncated_by_pool_total", "Responses that ended where the pool's context did", "pool", "model"
         )
@@ -193,12 +207,15 @@ class Metrics(Listener, Collector):
         """Called at each scrape, on another thread."""
         return [tally.collect() for tally in self.tallies]
 
-    def about(self, version: str, mode: str, config_hash: str, pools: Iterable[str]) -> None:
+    def about(self, version: str, mode: str, config_hash: str, pools: Sequence[Pool]) -> None:
         """Say what runs here, also when it changes; what is counted by pool starts at 0."""
         self._info.clear()
         self._info[version, mode, config_hash] = 1
         for pool in pools:
-            self.retries.setdefault((pool,), 0)
+            self.retries.setdefault((pool.name,), 0)
+        self._thresholds = tuple((pool.name, pool.max_budget_tokens) for pool in pools[:-1])
+        for (pool_name, _), verdict in product(self._thresholds, Verdict):
+            self.bounds_near.setdefault((pool_name, verdict), 0)
 
     def _start_at_zero(self) -> None:
         """Make every series of a closed set: an increase from nothing to 1 is none to Prometheus."""
@@ -273,17 +290,23 @@ class Metrics(Listener, Collector):
         self.total.observe(usage.prompt_tokens + usage.completion_tokens, (model,))
         if learning.clipped:
             self.clipped[model,] += 1
+        if learning.started_anew:
+            self.started_anew[model,] += 1
         if learning.truncated_by_pool:
             self.truncated[observation.served_by.name, model] += 1
         # Usage of what was cut, or not in the body, says nothing about the estimate of what was.
         if decision.estimate is not None and learning.refused in {None, Refused.EXACT}:
-            self._judge(decision.estimate, usage, learning, model)
+            self._judge(decision, decision.estimate, usage, learning, model)
 
-    def _judge(self, estimate: Estimate, usage: Usage, learning: Learning, model: str) -> None:
+    def _judge(self, decision: Decision, estimate: Estimate, usage: Usage, learning: Learning, model: str) -> None:
         self.ratio.observe(learning.ratio, (model,))
         self.bound_ratio.observe(estimate.prompt_bound / usage.prompt_tokens, (model,))
         verdict = Verdict.EXCEEDED if learning.under_counted else Verdict.HELD
         self.bounds[PromptSize.of(usage.prompt_tokens), verdict] += 1
+        total = usage.prompt_tokens + (decision.budget.output_tokens if decision.budget is not None else 0)
+        for pool_name, threshold in self._thresholds:
+            if abs(total - threshold) <= NEAR * threshold:
+                self.bounds_near[pool_name, verdict] += 1
         if learning.under_counted:
             self.under_counted[model,] += 1
         if learning.refused is None:

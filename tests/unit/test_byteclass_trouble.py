@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from extproc.core.estimator.byteclass import ByteClassEstimator
-from extproc.core.estimator.protocol import Estimate, Source
+from extproc.core.estimator.protocol import Estimate, Learning, Source
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.usage import Usage
 from tests.unit.byteclass_lessons import WORDS, facts, teach
@@ -229,3 +229,32 @@ def test_reasoning_that_the_template_drops_gets_no_price() -> None:
         estimator.observe(estimator.estimate(asked, ""), Usage(max(1, len(asked.text) // 4)))
     asked = facts(WORDS * 5, dropped_text=WORDS * 40)
     assert len(asked.text) / 4 == pytest.approx(estimator.estimate(asked, "").prompt_tokens, rel=0.1)
+
+
+@pytest.mark.parametrize("tenants_told", [True, False])
+def test_odd_prompts_of_one_client_erase_nothing(tenants_told: bool) -> None:  # noqa: FBT001
+    """However many responses beyond belief one client brings in a row, what others have taught stays."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    rng = np.random.default_rng(5)
+
+    def said(client: str, ratio: float) -> Learning:
+        size = int(rng.integers(400, 4_000))
+        text = f"You are the helper of {client}.".encode().ljust(128) + (WORDS * 42)[:size]
+        estimate = estimator.estimate(facts(text), client if tenants_told else "")
+        return estimator.observe(estimate, Usage(round(len(text) / ratio)))
+
+    for turn in range(300):
+        said(f"client {turn % 4}", 4.0)
+    assert not any(said("odd", 1.2).started_anew for _ in range(150))
+    assert 0 == estimator.state().models[0].generation
+
+
+def test_a_new_start_is_told() -> None:
+    """When responses of most sources are beyond belief, exactly one of them says that the model started anew."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    teach(estimator, 300, ratio=4.0)
+    told = []
+    for seed in range(40):
+        text = (WORDS * 42)[seed : seed + 1_000]
+        told.append(estimator.observe(estimator.estimate(facts(text), ""), Usage(len(text) // 2)).started_anew)
+    assert 1 == sum(told)

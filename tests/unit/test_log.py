@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from extproc.core.estimator.protocol import Learning
 from extproc.core.facts import Api
-from extproc.core.listener import Misconfiguration
+from extproc.core.listener import Misconfiguration, Observation
 from extproc.core.placing.decision import Decision, Mode
 from extproc.core.placing.policy import Pool, Reason
-from extproc.core.usage import Overflow
+from extproc.core.usage import Overflow, Usage
 from extproc.telemetry.log import MAX_KINDS, JsonFormatter, LogListener, OncePerMinute, configure_logging
 
 DECISION = Decision(Pool("long", 9), Reason.TOO_LONG, Mode.ENFORCE, routed=False, api=Api.CHAT, model="m")
@@ -142,6 +144,16 @@ def test_what_a_client_can_bring_about_is_not_logged_at_level_info(caplog: pytes
     listener.overflowed(DECISION, Overflow(9_000), DECISION.pool)
     (line,) = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
     assert ("context overflow", "m", 9_000) == (line["message"], line["model"], line["at_least_prompt_tokens"])
+
+
+def test_a_model_that_started_anew_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """That what was learned of a model is dropped is told with its name; an ordinary response is not."""
+    listener = LogListener(Clock())
+    learning = Learning(1.0, under_counted=False, bytes_per_token=4.0)
+    for each in (learning, replace(learning, started_anew=True)):
+        listener.observed(Observation(DECISION, DECISION.pool, Usage(100, 3), each))
+    (line,) = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
+    assert ("warning", "m") == (line["level"], line["model"])
 
 
 @pytest.mark.parametrize(

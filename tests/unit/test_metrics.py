@@ -64,6 +64,26 @@ def test_a_body_without_facts_is_counted_by_its_cause(metrics: Metrics, registry
     assert None is value(registry, "budget_tokens_sum", model="")
 
 
+def test_bounds_are_judged_near_each_budget(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Within 20 % of a pool's budget it is counted whether bounds held; the last pool has no limit that decides."""
+    metrics.about("1", "enforce", "", (Pool("short", 10_000), Pool("long", 50_000)))
+    budget = DECISION.budget
+    assert budget is not None
+    for total in (7_900, 8_100, 11_900, 12_100, 50_000):
+        prompt_tokens = total - budget.output_tokens
+        metrics.observed(Observation(DECISION, SHORT, Usage(prompt_tokens, 3), LEARNED))
+    assert 2 == value(registry, "bounds_near_total", pool="short", verdict="held")
+    assert 0 == value(registry, "bounds_near_total", pool="short", verdict="exceeded")
+    assert None is value(registry, "bounds_near_total", pool="long", verdict="held")
+
+
+def test_a_model_that_started_anew_is_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """That what was learned of a model was dropped is told."""
+    metrics.succeeded(DECISION)
+    metrics.observed(Observation(DECISION, SHORT, Usage(100, 3), replace(LEARNED, started_anew=True)))
+    assert 1 == value(registry, "models_started_anew_total", model="m")
+
+
 @pytest.mark.parametrize(
     ("prompt_tokens", "size"),
     [(1, "to_256"), (256, "to_256"), (257, "to_1k"), (16384, "to_16k"), (16385, "above_16k")],

@@ -24,9 +24,10 @@ e + r, the prices take in (x, k). An error beyond CLIP_SCALES standard deviation
 that, k with it, and the response is believed by as much less (Huber's weight on a clipped target: influence
 falls as errors grow). So usage that is off by ten times, from a wrong counter or a prompt cut by the server,
 moves next to nothing; usage that no tokenizer could make of the text is refused. Where most of the last responses
-are beyond belief, it is the model that is wrong (another tokenizer or template behind the same name): prices,
-residuals, scale and bound start anew, and responses are believed as they are. A miss does not count where no q
-could have helped: of an error beyond WILD, as from a broken counter, or of a bound at its physical limit.
+are beyond belief, and of most sources (sources.py), it is the model that is wrong (another tokenizer or template
+behind the same name): prices, residuals, scale and bound start anew, and responses are believed as they are. A
+miss does not count where no q could have helped: of an error beyond WILD, as from a broken counter, or of a bound
+at its physical limit.
 
 The units are tokens and bytes throughout; errors are natural logarithms of ratios. Time and space for each request
 are constant: the text is looked at once, in at most 32 KB of samples, and a model is a 119 x 119 matrix.
@@ -128,7 +129,7 @@ class ByteClassEstimator:
         else:
             belief = self._believe_new(model, recalled, recalled.known, x)
             tokens, bound = recalled.known.tokens + belief.tokens, recalled.known.tokens + belief.bound
-        evidence = Evidence.of(facts, tokens, x=x, recalled=recalled, of_tenant=bool(tenant))
+        evidence = Evidence.of(facts, tokens, x=x, recalled=recalled, tenant=tenant)
         source = self._source(model, residual)
         return Estimate(tokens, bound, output, declared is not None, source, category, evidence, mean)
 
@@ -146,11 +147,13 @@ class ByteClassEstimator:
         truncated = evidence.truncated_by_pool(usage, pool_tokens)
         if truncated:
             self._models.use(estimate.category.model).truncated_by_pool += 1
-        clipped, refused = False, evidence.refused
+        clipped, started_anew, refused = False, False, evidence.refused
         if evidence.x is not None and refused is None:
             recalled = evidence.recalled
             on_bound = recalled is None or recalled.known is None
+            generation = self._models.use(estimate.category.model).generation
             clipped, refused = self._learn(estimate.category, evidence, actual, on_bound=on_bound)
+            started_anew = self._models.use(estimate.category.model).generation != generation
             if recalled is not None:
                 self._learn_prefix(estimate.category.model, recalled, evidence.x, actual, clipped=clipped)
         return Learning(
@@ -160,6 +163,7 @@ class ByteClassEstimator:
             clipped=clipped,
             refused=refused,
             truncated_by_pool=truncated,
+            started_anew=started_anew,
         )
 
     def observe_overflow(self, estimate: Estimate, overflow: Overflow) -> None:
@@ -286,7 +290,7 @@ class ByteClassEstimator:
         limit = min(max(MIN_CLIP, CLIP_SCALES * now.scale), MAX_CLIP)
         clipped = abs(error) > limit
         model.clipped += clipped
-        if model.observe(clipped=clipped):
+        if model.observe(evidence.source, clipped=clipped):
             self._start_anew(category.model, model)
             now = self._believe(category, x, text_bytes)
             error = log(actual / now.tokens)

@@ -9,6 +9,7 @@ import msgspec
 from extproc.core.estimator.features import Features
 from extproc.core.estimator.prefixes import Recalled
 from extproc.core.estimator.protocol import Refused
+from extproc.core.estimator.sources import HEAD_BYTES
 from extproc.core.estimator.text import BLANK_RUN, RUN
 from extproc.core.facts import RequestFacts
 from extproc.core.usage import Usage
@@ -36,6 +37,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
     `output_limit` what the client declared for each of `sequences` (None: nothing); `one_prompt` is False for a
     list of several, whose usage is summed up. `x` is the byte classes' view of the prompt, `media_tokens` the
     EMA's of what is not text, `recalled` what is known of a conversation. `of_tenant`: its category is a tenant.
+    `source` tells apart whom it is from (sources.py).
     """
 
     refused: Refused | None
@@ -48,10 +50,11 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
     media_tokens: int = 0
     recalled: Recalled | None = None
     of_tenant: bool = False
+    source: int = 0
 
     def __eq__(self, other: object) -> bool:
         """Compare all but arrays, which have no one equality."""
-        names = (name for name in self.__struct_fields__ if name not in {"x", "recalled"})
+        names = (name for name in self.__struct_fields__ if name not in {"x", "recalled", "source"})
         return isinstance(other, Evidence) and all(getattr(self, name) == getattr(other, name) for name in names)
 
     def __hash__(self) -> int:
@@ -67,7 +70,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
         x: Features | None = None,
         media_tokens: int = 0,
         recalled: Recalled | None = None,
-        of_tenant: bool = False,
+        tenant: str = "",
     ) -> "Evidence":
         """Make the evidence of a request that was estimated at so many tokens."""
         refused = None
@@ -87,7 +90,8 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
             x,
             media_tokens,
             recalled,
-            of_tenant,
+            bool(tenant),
+            hash(tenant or facts.text[:HEAD_BYTES]),
         )
 
     def accepts(self, usage: Usage, pool_tokens: int | None) -> bool:

@@ -71,6 +71,7 @@ class Learning(msgspec.Struct, frozen=True, gc=False):
     truth. `refused` names why the estimator took nothing from it (None when it learned). `clipped` says that the
     usage was so far off that only part of the error was believed. `truncated_by_pool` says that the output ended
     where the pool's context did: the response was cut silently, and a larger pool would have said more.
+    `started_anew` says that all that was learned of the model was dropped: most responses were beyond belief.
     """
 
     ratio: float
@@ -79,6 +80,7 @@ class Learning(msgspec.Struct, frozen=True, gc=False):
     clipped: bool = False
     refused: Refused | None = None
     truncated_by_pool: bool = False
+    started_anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)

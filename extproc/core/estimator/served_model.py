@@ -13,6 +13,7 @@ from extproc.core.estimator.protocol import ModelState
 from extproc.core.estimator.residual import Residual
 from extproc.core.estimator.scale import SCALE_FACTORS, LogVariance
 from extproc.core.estimator.settings import ByteClassSettings
+from extproc.core.estimator.sources import Sources
 
 __all__ = ["ServedModel", "need_finite", "symmetric"]
 
@@ -35,18 +36,20 @@ class ServedModel:
         self.truncated_by_pool = 0
         self.generation = 0
         self._clipped_share = 0.0
+        self._sources = Sources()
         self._responses_since_start = RESPONSES_BETWEEN_STARTS
 
     @property
     def is_wrong(self) -> bool:
-        """Whether most of the last ten responses or so were beyond belief.
+        """Whether most of the last ten responses or so were beyond belief, and of most sources (sources.py).
 
         Then it is not the responses that are broken: the tokenizer or the template behind the name has changed.
         """
-        return self._clipped_share > MOST
+        return self._clipped_share > MOST and self._sources.clipped_share > MOST
 
-    def observe(self, *, clipped: bool) -> bool:
+    def observe(self, source: int, *, clipped: bool) -> bool:
         """Take in whether a response was beyond belief; return whether it is time to start anew."""
+        self._sources.observe(source, clipped=clipped)
         self._clipped_share += (clipped - self._clipped_share) / 10
         self._responses_since_start += 1
         return self.is_wrong and self._responses_since_start > RESPONSES_BETWEEN_STARTS
