@@ -29,7 +29,7 @@ from extproc.gateways.traps.trap import Trap
 from extproc.telemetry.metrics import Metrics, PromptSize, Verdict
 from extproc.telemetry.reloads import ReloadMetrics, ReloadOutcome
 from extproc.telemetry.tallies import Tally
-from extproc.telemetry.workers import Replaced, WorkerMetrics
+from extproc.telemetry.workers import Replaced, WorkerMetrics, worker_streams
 
 __all__ = ["GENERATED", "generated"]
 
@@ -106,7 +106,8 @@ def metrics() -> str:
     """Return a table of the router's metrics."""
     registry = CollectorRegistry()
     made = (Metrics(registry, 1, 1), ReloadMetrics(registry), WorkerMetrics(registry, 1))
-    rows = [_metric_row(tally) for metrics in made for tally in metrics.tallies]
+    tallies = [tally for metrics in made for tally in metrics.tallies]
+    rows = [_metric_row(tally) for tally in (*tallies, worker_streams())]
     head = "| metric | type | labels | unit | what it says |\n|---|---|---|---|---|\n"
     return "".join([head, *rows]).strip()
 

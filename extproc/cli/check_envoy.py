@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from extproc.cli.token import add_token, bearer_of
+
 if TYPE_CHECKING:
     from extproc.gateways.router import Router
 
@@ -29,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     router.add_argument("--config", type=Path, help="its configuration file")
     router.add_argument("--router", metavar="URL", help="its admin port, as http://127.0.0.1:9090")
     router.add_argument("--workers", type=int, default=1, help="how many processes of it listen (default 1)")
+    add_token(router)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--sarif", action="store_true", help="print SARIF 2.1.0, for code review")
@@ -66,7 +69,7 @@ def _router(options: argparse.Namespace) -> "Router":
     if options.config and options.router:
         raise ConfigurationError("--config and --router: one of them is enough")
     if options.router:
-        return Router(router_s(options.router), options.workers)
+        return Router(router_s(options.router, bearer_of(options)), options.workers)
     return Router(load(options.config) if options.config else Configuration(), options.workers)
 
 

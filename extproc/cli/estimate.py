@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from extproc.cli.token import add_token, asking, bearer_of
 from extproc.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     source.add_argument(
         "--admin", metavar="URL", help="take configuration and learned state from a running router"
     )
+    add_token(parser)
     parser.set_defaults(run=_run)
 
 
@@ -79,25 +81,17 @@ def _run(options: argparse.Namespace) -> int:
 
 def _placer(options: argparse.Namespace) -> "Placer":
     from extproc.compose import compose  # noqa: PLC0415
-    from extproc.config.loading import load, parse  # noqa: PLC0415
+    from extproc.config.loading import load, parse, parse_shown  # noqa: PLC0415
     from extproc.state.snapshot import from_json  # noqa: PLC0415
     from extproc.telemetry.fan_out import FanOut  # noqa: PLC0415
 
     if options.admin:
-        placer = compose(parse(_settings(_fetch(options.admin, "/config"))), FanOut(())).placer
-        placer.estimator.load(from_json(_fetch(options.admin, "/state")))
+        token = bearer_of(options)
+        configuration = parse_shown(_fetch(options.admin, "/config", token).decode(errors="replace"))
+        placer = compose(configuration, FanOut(())).placer
+        placer.estimator.load(from_json(_fetch(options.admin, "/state", token)))
         return placer
     return compose(load(options.config) if options.config else parse(""), FanOut(())).placer
-
-
-def _settings(page: bytes) -> str:
-    """Return the settings of /config, without what it says of the file; as it is, where it is no JSON."""
-    text = page.decode(errors="replace")
-    try:
-        settings = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    return json.dumps({key: item for key, item in settings.items() if key != "reload"}) if settings else text
 
 
 def _response(placer: "Placer", api: Any, body: bytes, facts: "RequestFacts", tenant: str) -> _Response:  # noqa: ANN401
@@ -188,11 +182,12 @@ def _read(name: str) -> bytes:
         raise ConfigurationError(f"FILE {name}: {error}") from error
 
 
-def _fetch(url: str, path: str) -> bytes:
+def _fetch(url: str, path: str, token: str) -> bytes:
     if not url.startswith(("http://", "https://")):
         raise ConfigurationError(f"--admin {url}: a URL such as http://127.0.0.1:9090 is needed")
     try:
-        with urllib.request.urlopen(url.rstrip("/") + path, timeout=TIMEOUT_S) as response:  # noqa: S310  (checked above)
+        request = asking(url.rstrip("/") + path, token)
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310  (checked above)
             body: bytes = response.read()
             return body
     except (http.client.HTTPException, OSError) as error:  # OSError: also URLError and TimeoutError

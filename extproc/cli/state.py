@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from extproc.cli.token import add_token, asking, bearer_of
 from extproc.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -34,11 +35,13 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     show = actions.add_parser("show", help="say what is known of which models")
     show.add_argument("place", help=PLACE)
     show.add_argument("--json", action="store_true", help="print all of it as JSON instead of a table")
+    add_token(show)
     show.set_defaults(run=_show)
 
     export = actions.add_parser("export", help="copy what was learned into a file")
     export.add_argument("place", help=PLACE)
     export.add_argument("file", type=Path)
+    add_token(export)
     export.set_defaults(run=_export)
 
     into = actions.add_parser("import", help="give a file's knowledge to a store, or to a file that knows nothing")
@@ -49,6 +52,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     merge = actions.add_parser("merge", help="add up what several routers have learned apart, into a file")
     merge.add_argument("places", nargs="+", metavar="place", help=PLACE)
     merge.add_argument("--out", type=Path, required=True, metavar="FILE")
+    add_token(merge)
     merge.set_defaults(run=_merge)
 
     reset = actions.add_parser("reset", help="forget all, or one model")
@@ -60,7 +64,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 def _show(options: argparse.Namespace) -> int:
     from extproc.state.snapshot import to_json  # noqa: PLC0415  (other commands start faster without these)
 
-    state = _read(options.place)
+    state = _read(options.place, bearer_of(options))
     print(to_json(state) if options.json else _as_table(state))
     return 0
 
@@ -69,8 +73,10 @@ def _export(options: argparse.Namespace) -> int:
     from extproc.state.file import read_state  # noqa: PLC0415
     from extproc.state.snapshot import to_message  # noqa: PLC0415
 
-    elsewhere = options.place.startswith((STORE, *HTTP))
-    _write(options.file, to_message(_read(options.place)) if elsewhere else read_state(Path(options.place)))
+    if options.place.startswith((STORE, *HTTP)):
+        _write(options.file, to_message(_read(options.place, bearer_of(options))))
+    else:
+        _write(options.file, read_state(Path(options.place)))
     return 0
 
 
@@ -94,7 +100,8 @@ def _merge(options: argparse.Namespace) -> int:
     from extproc.core.estimator.merging import bounded, merged  # noqa: PLC0415
     from extproc.state.snapshot import to_message  # noqa: PLC0415
 
-    states = [_read(place) for place in options.places]
+    token = bearer_of(options)
+    states = [_read(place, token) for place in options.places]
     terms = _terms(states)
     _write(options.out, to_message(bounded(merged(states, terms), terms)))
     return 0
@@ -124,7 +131,7 @@ async def _reset_store(store: "Store", model: str) -> bool:
     return await store.fold(names, dead_s=-1, without=model, nothing=not model)
 
 
-def _read(place: str) -> "LearnedState":
+def _read(place: str, token: str) -> "LearnedState":
     from extproc.state.file import read_state  # noqa: PLC0415
     from extproc.state.snapshot import from_json, from_message  # noqa: PLC0415
 
@@ -132,7 +139,7 @@ def _read(place: str) -> "LearnedState":
         of_store: LearnedState = _in_store(place, _all_of)
         return of_store
     if place.startswith(HTTP):
-        return from_json(_fetch(place.rstrip("/") + "/state"))
+        return from_json(_fetch(place.rstrip("/") + "/state", token))
     return from_message(read_state(Path(place)))
 
 
@@ -216,9 +223,9 @@ def _write(path: Path, message: Any) -> None:  # noqa: ANN401
         raise ConfigurationError(f"{path}: {error}") from error
 
 
-def _fetch(url: str) -> bytes:
+def _fetch(url: str, token: str) -> bytes:
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as response:  # noqa: S310  (the caller checked it)
+        with urllib.request.urlopen(asking(url, token), timeout=TIMEOUT_S) as response:  # noqa: S310  (the caller checked it)
             body: bytes = response.read()
             return body
     except OSError as error:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
+from extproc.cli.token import add_token, asking, bearer_of
 from extproc.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "address", nargs="?", default="127.0.0.1:9090", help="admin address (default: %(default)s)"
     )
     parser.add_argument("--once", action="store_true", help="print what there is now, and end")
+    add_token(parser)
     parser.set_defaults(run=_run)
 
 
@@ -40,7 +42,7 @@ def _run(options: argparse.Namespace) -> int:
     from rich.console import Console  # noqa: PLC0415  (other commands start faster without)
     from rich.live import Live  # noqa: PLC0415
 
-    events = _events(options.address)
+    events = _events(options.address, bearer_of(options))
     if options.once:
         Console().print(screen(next(events), []))
         return 0
@@ -55,11 +57,11 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _events(address: str) -> Iterator[Event]:
+def _events(address: str, token: str) -> Iterator[Event]:
     """Yield the router's events; raises ConfigurationError when it is not there, or goes."""
     url = f"{address if '://' in address else f'http://{address}'}".rstrip("/") + "/live"
     try:
-        with urlopen(url, timeout=SILENT_S) as response:  # noqa: S310  (the user's own address)
+        with urlopen(asking(url, token), timeout=SILENT_S) as response:  # noqa: S310  (the user's own address)
             while line := response.readline(MAX_LINE_BYTES):
                 if line.startswith(b"data: "):
                     yield json.loads(line[6:])

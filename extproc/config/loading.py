@@ -12,9 +12,11 @@ from extproc.config.typed import Reader
 from extproc.core.errors import ConfigurationError, shown
 from extproc.documents import read_document
 
-__all__ = ["as_json", "decode", "fingerprint", "load", "parse"]
+__all__ = ["as_json", "decode", "fingerprint", "load", "parse", "parse_shown"]
 
 _SECRETS = {"private_key_file"}
+# What /config shows beside the settings.
+_BESIDE = {"reload", "workers"}
 
 
 def load(path: Path) -> Configuration:
@@ -50,6 +52,17 @@ def parse(text: str) -> Configuration:
     if faults:
         raise ConfigurationError(*faults)
     return configuration
+
+
+def parse_shown(text: str) -> Configuration:
+    """Decode what a running router shows of its configuration. Raises ConfigurationError as `parse` does."""
+    try:
+        document = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return parse(text)  # which says what is wrong with it
+    if isinstance(document, dict):
+        document = {key: item for key, item in document.items() if key not in _BESIDE}
+    return parse(msgspec.json.encode(document).decode())
 
 
 def as_json(configuration: Configuration, **more: object) -> bytes:

@@ -64,6 +64,10 @@ class AdminSettings:
     address: str = "127.0.0.1:9090"
     """`host:port` of all of them, which show the configuration and the names of models and tenants; port 0 is any
     that is free."""
+    token_file: str = ""
+    """A file whose first line is a token that all pages but `/metrics`, `/healthz` and `/readyz` then ask for, as
+    `Authorization: Bearer`, or as the password (with any name) for which a browser asks its user. It is read for
+    each request, so that the token can be changed without a restart."""
     probes_address: str = ""
     """`host:port` of one more port that serves only `/metrics`, `/healthz` and `/readyz`: for probes and scrapes
     from other machines."""

@@ -4,7 +4,7 @@ import urllib.error
 import urllib.request
 from typing import Final
 
-from extproc.config.loading import parse
+from extproc.config.loading import parse_shown
 from extproc.config.schema import Configuration
 from extproc.core.errors import ConfigurationError
 from extproc.gateways.sources import LocatedMap, read
@@ -21,21 +21,28 @@ def dump_of(url: str) -> list[LocatedMap]:
     return read(_get(address), url)
 
 
-def router_s(url: str) -> Configuration:
-    """Return what the router at this admin address goes by. Raises ConfigurationError where it cannot be had."""
+def router_s(url: str, token: str = "") -> Configuration:
+    """Return what the router at this admin address goes by, showing it its token where it asks for one.
+
+    Raises ConfigurationError where it cannot be had.
+    """
     address = f"{url.rstrip('/')}/config"
-    text = _get(address)
+    text = _get(address, token)
     try:
-        return parse(text)
+        return parse_shown(text)
     except ConfigurationError as error:
         raise ConfigurationError(*error.sentences, source=address) from error
 
 
-def _get(address: str) -> str:
+def _get(address: str, token: str = "") -> str:
     if not address.startswith(("http://", "https://")):
         raise ConfigurationError(f"{address}: an http:// or https:// address of an admin port is needed")
+    request = urllib.request.Request(address)  # noqa: S310  (its scheme is checked above)
+    if token:
+        # Not shown to whatever the address redirects to.
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
     try:
-        with urllib.request.urlopen(address, timeout=WAITS_S) as response:  # noqa: S310  (its scheme is checked above)
+        with urllib.request.urlopen(request, timeout=WAITS_S) as response:  # noqa: S310  (its scheme is checked above)
             data: bytes = response.read(MAX_BYTES + 1)
     except (OSError, urllib.error.URLError) as error:
         raise ConfigurationError(f"{address}: {error}") from error

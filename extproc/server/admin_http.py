@@ -24,6 +24,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from extproc.config.schema import AdminSettings
 from extproc.core.errors import ConfigurationError
+from extproc.server.access import TokenAsked
 from extproc.server.admin import PAGES, PROBES, Pages
 from extproc.server.live import Live
 
@@ -41,7 +42,7 @@ log = logging.getLogger("dualpool")
 
 def admin_servers(settings: AdminSettings, pages: Pages, live: Live) -> list["Admin"]:
     """Return the servers that are configured, the one of all pages first. Raises ConfigurationError."""
-    servers = [Admin("admin.address", settings.address, pages, live=live)]
+    servers = [Admin("admin.address", settings.address, pages, live=live, token_file=settings.token_file)]
     if settings.probes_address:
         servers.append(Admin("admin.probes_address", settings.probes_address, pages, PROBES))
     return servers
@@ -50,7 +51,7 @@ def admin_servers(settings: AdminSettings, pages: Pages, live: Live) -> list["Ad
 class Admin:
     """A listening server for some of the pages, and the live page; `address` is where, with the real port.
 
-    Raises ConfigurationError, with the setting's name, when it cannot listen.
+    Raises ConfigurationError, with the setting's name, when it cannot listen, or has no token to ask for.
     """
 
     def __init__(
@@ -59,8 +60,13 @@ class Admin:
         address: str,
         pages: Pages,
         paths: Collection[str] = PAGES,
+        *,
         live: Live | None = None,
+        token_file: str = "",
     ) -> None:
+        app: ASGIApp = _app(pages, paths, live)
+        if token_file:
+            app = TokenAsked(app, token_file)
         host, _, port = address.rpartition(":")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
@@ -69,7 +75,6 @@ class Admin:
             raise ConfigurationError(f"{setting}: {address!r} cannot be bound: {error}") from error
         bound_to, bound_port = self._socket.getsockname()[:2]
         self.address = f"{host}:{bound_port}"
-        app: ASGIApp = _app(pages, paths, live)
         if ipaddress.ip_address(bound_to).is_loopback:
             app = _OwnNamesOnly(app)
         self._server = _Server(app)

@@ -9,7 +9,7 @@ from prometheus_client.registry import Collector
 
 from extproc.telemetry.tallies import Counters, Gauges, Tally
 
-__all__ = ["Replaced", "WorkerMetrics"]
+__all__ = ["Replaced", "WorkerMetrics", "worker_streams"]
 
 
 class Replaced(StrEnum):
@@ -41,3 +41,8 @@ class WorkerMetrics(Collector):
     def replaced(self, worker: int, cause: Replaced) -> None:
         """Count a worker that is replaced."""
         self._replaced[str(worker), cause] += 1
+
+
+def worker_streams() -> Counters:
+    """Return the count of what each worker has served, to be filled from the workers' own counts at a scrape."""
+    return Counters("dualpool_worker_streams", "Streams that have ended, by worker", ["worker"])

@@ -6,7 +6,6 @@ from http import HTTPStatus
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Metric, generate_latest
-from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from extproc.config.loading import as_json
@@ -16,6 +15,7 @@ from extproc.core.estimator.tables import Terms
 from extproc.server.admin import PAGES, Kept, Page, text_page
 from extproc.state.snapshot import to_json
 from extproc.telemetry.families import Family, families_of, merged
+from extproc.telemetry.workers import worker_streams
 from extproc.workers.channel import ChannelClosed
 from extproc.workers.slot import Slot
 
@@ -45,15 +45,13 @@ class WorkerPages:
     def metrics(self, *, now: bool) -> Iterator[Metric]:
         """Yield the metrics of all processes as of one; asked `now`, or as each worker's were last known."""
         processes: dict[str, Sequence[Family]] = {"supervisor": families_of(self._own)}
-        streams = CounterMetricFamily(
-            "dualpool_worker_streams", "Streams that have ended, by worker", labels=["worker"]
-        )
+        streams = worker_streams()
         for slot in self._slots:
             current, before = slot.families(now=now)
             processes[str(slot.number)], processes[f"before {slot.number}"] = current, before
-            streams.add_metric([str(slot.number)], _sum_of(STREAMS, [*current, *before]))
+            streams[str(slot.number),] = int(_sum_of(STREAMS, [*current, *before]))
         yield from merged(processes)
-        yield streams
+        yield streams.collect()
 
     def page(self, path: str) -> Page:
         """Return status, content type and body for a path; called on any thread."""

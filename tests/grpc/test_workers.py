@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.cli.main import main
 from extproc.config.loading import parse
+from extproc.gateways.live import router_s
 from extproc.workers.slot import Patience
 from extproc.workers.supervisor import Supervisor
 
@@ -153,6 +154,8 @@ def test_each_worker_serves_and_one_admin_port_speaks_for_all(
         assert (2, 1) == (router.metric("dualpool_workers_serving"), router.metric("dualpool_info"))
         assert [200, 200] == [router.get(path).status_code for path in ("/healthz", "/readyz")]
         assert "byteclass" == router.get("/state").json()["estimator_kind"]
+        # As `dualpool check envoy --router` and `dualpool estimate --admin` read it.
+        assert 0 == router_s(f"http://{router.admin}").drain_s
         assert 404 == router.get("/nothing").status_code
 
 

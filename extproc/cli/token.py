@@ -1,0 +1,36 @@
+"""The token of a router's admin pages, for the commands that ask them."""
+
+import argparse
+from pathlib import Path
+from urllib.request import Request
+
+from extproc.core.errors import ConfigurationError
+
+__all__ = ["add_token", "asking", "bearer_of"]
+
+
+def add_token(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
+    """Add the option to a command."""
+    parser.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="what the router's admin.token_file holds, where it has one",
+    )
+
+
+def bearer_of(options: argparse.Namespace) -> str:
+    """Return the token that was given, or nothing. Raises ConfigurationError where it cannot be read."""
+    path: Path | None = options.token_file
+    try:
+        return "" if path is None else path.read_text("utf-8").partition("\n")[0].strip()
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"--token-file: {error}") from error
+
+
+def asking(url: str, token: str) -> Request:
+    """Return a request that shows the token to this address, and to none that it redirects to."""
+    request = Request(url)  # noqa: S310  (callers check the scheme, or ask for the user's own address)
+    if token:
+        request.add_unredirected_header("Authorization", f"Bearer {token}")
+    return request

@@ -1,0 +1,153 @@
+"""`admin.token_file`: who sees the admin pages, and how the commands show that they may."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from extproc.cli.main import main
+from extproc.config.loading import parse
+from extproc.core.errors import ConfigurationError
+from extproc.gateways.live import router_s
+from tests.grpc.served import App
+
+TOKEN = "a-token-that-nobody-guesses"  # noqa: S105  (of these tests alone)
+OPEN = ("/metrics", "/healthz", "/readyz")
+CLOSED = ("/", "/live", "/config", "/state", "/nothing")
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> Path:
+    """Return a file that holds the token."""
+    path = tmp_path / "token"
+    path.write_text(f"{TOKEN}\n")
+    return path
+
+
+@asynccontextmanager
+async def asking_router(token_file: Path) -> AsyncIterator[App]:
+    """Run a router that asks for the token."""
+    admin = {"address": "127.0.0.1:0", "token_file": str(token_file)}
+    app = App(parse(json.dumps({"listen": {"address": "127.0.0.1:0"}, "admin": admin, "drain_s": 0})))
+    await app.start()
+    try:
+        yield app
+    finally:
+        await app.stop()
+
+
+async def statuses(app: App, *paths: str, **asking: Any) -> set[int]:
+    """Ask for pages, and for no more than their heads; return the statuses."""
+    found = set()
+    async with httpx.AsyncClient(base_url=f"http://{app.admin_address}") as client:
+        for path in paths:
+            async with client.stream("GET", path, **asking) as response:
+                found.add(response.status_code)
+    return found
+
+
+def test_only_probes_are_open(token_file: Path) -> None:
+    """Without the token there is nothing but what probes and scrapes need, not even which pages there are."""
+
+    async def scenario() -> None:
+        async with asking_router(token_file) as app:
+            assert {200} == await statuses(app, *OPEN)
+            assert {401} == await statuses(app, *CLOSED)
+            for wrong in (
+                "Bearer",
+                f"Bearer {TOKEN}x",
+                f"Digest {TOKEN}",
+                TOKEN,
+                "Basic !",
+                "Bearer \xff",
+            ):
+                header = {"authorization": wrong.encode("latin-1")}
+                assert {401} == await statuses(app, "/config", headers=header), wrong
+            assert {401} == await statuses(app, "/config", auth=("dualpool", "guess"))
+
+    asyncio.run(scenario())
+
+
+def test_the_token_opens_every_page_to_programs_and_browsers(token_file: Path) -> None:
+    """As a bearer token, and as the password of any name, which is what a browser sends once its user gave it."""
+
+    async def scenario() -> None:
+        async with asking_router(token_file) as app:
+            for asking in ({"headers": {"authorization": f"Bearer {TOKEN}"}}, {"auth": ("me", TOKEN)}):
+                assert {200} == await statuses(app, "/", "/live", "/config", "/state", **asking)
+            async with httpx.AsyncClient() as client:
+                refused = await client.get(f"http://{app.admin_address}/")
+            offered = {each.split()[0] for each in refused.headers.get_list("www-authenticate")}
+            assert {"Bearer", "Basic"} == offered
+
+    asyncio.run(scenario())
+
+
+def test_a_changed_token_counts_at_once(token_file: Path) -> None:
+    """The file is read for each request; while it holds no token, nobody has it, and probes go on."""
+
+    async def scenario() -> None:
+        async with asking_router(token_file) as app:
+            token_file.write_text("another")  # noqa: ASYNC240  (a few bytes)
+            assert {401} == await statuses(app, "/config", headers={"authorization": f"Bearer {TOKEN}"})
+            assert {200} == await statuses(app, "/config", headers={"authorization": "Bearer another"})
+            token_file.write_text("")  # noqa: ASYNC240  (a few bytes)
+            assert {503} == await statuses(app, "/config")
+            assert {200} == await statuses(app, *OPEN)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("text", [None, "", "two words", "s\u00e4cret"])
+def test_a_router_without_a_token_to_ask_for_does_not_start(tmp_path: Path, text: str | None) -> None:
+    """A file that is not there, or holds no token, is an error of the configuration."""
+    path = tmp_path / "token"
+    if text is not None:
+        path.write_text(text, "utf-8")
+
+    async def scenario() -> None:
+        with pytest.raises(ConfigurationError, match=r"admin\.token_file"):
+            async with asking_router(path):
+                pass
+
+    asyncio.run(scenario())
+
+
+def test_commands_show_the_token(token_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`top`, `state`, `estimate --admin` and the checker see a router with --token-file, and without it do not."""
+    body, exported = tmp_path / "body.json", tmp_path / "state"
+    body.write_text('{"model": "m", "messages": [{"role": "user", "content": "Hello"}]}')
+
+    def commands(url: str) -> list[list[str]]:
+        return [
+            ["top", url, "--once"],
+            ["state", "show", url],
+            ["state", "export", url, str(exported)],
+            ["state", "merge", url, "--out", str(exported)],
+            ["estimate", str(body), "--admin", url],
+            ["check", "envoy", "envoy/streamed.yaml", "--router", url],
+        ]
+
+    async def scenario() -> None:
+        async with asking_router(token_file) as app:
+            url = f"http://{app.admin_address}"
+            for command in commands(url):
+                assert 0 != await asyncio.to_thread(main, command), command
+                assert "Unauthorized" in capsys.readouterr().err
+                with_token = [*command, "--token-file", str(token_file)]
+                await asyncio.to_thread(main, with_token)
+                assert "Unauthorized" not in capsys.readouterr().err, command
+            assert "127.0.0.1:0" == (await asyncio.to_thread(router_s, url, TOKEN)).admin.address
+
+    asyncio.run(scenario())
+
+
+def test_a_token_file_of_a_command_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The option's name is in the error."""
+    assert 0 != main(["state", "show", "http://127.0.0.1:9", "--token-file", str(tmp_path / "none")])
+    assert "--token-file" in capsys.readouterr().err
