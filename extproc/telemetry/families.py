@@ -34,7 +34,10 @@ GAUGE_RULES: Final[Mapping[str, Callable[[Sequence[float]], float]]] = {
     "dualpool_pool_pressure": max,
     "dualpool_pool_spill_share": fmean,
     "dualpool_ready": max,
+    # The oldest: one that no longer saves is not hidden by the others.
+    "dualpool_state_exchanged_timestamp_seconds": min,
     "dualpool_state_replicas": max,
+    "dualpool_state_saved_timestamp_seconds": min,
     "dualpool_streams_open": sum,
     "dualpool_workers_serving": sum,
     "process_max_fds": min,

@@ -1,9 +1,11 @@
 """Prometheus metrics of the router. Labels are bounded: closed sets, or the first so many values of clients."""
 
+import time
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from itertools import product
+from math import nan
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Metric
@@ -196,6 +198,12 @@ class Metrics(Listener, Collector):
             "state_exchanges_total", "Attempts to share what was learned, by whether they were `done`", "outcome"
         )
         self.replicas = gauge("state_replicas", "Other replicas whose knowledge is in use")
+        self.saved_at = gauge(
+            "state_saved_timestamp_seconds", "When what was learned was last saved, Unix time; NaN before"
+        )
+        self.exchanged_at = gauge(
+            "state_exchanged_timestamp_seconds", "When what was learned was last shared, Unix time; NaN before"
+        )
         self._start_at_zero()
         registry.register(self)
 
@@ -230,6 +238,8 @@ class Metrics(Listener, Collector):
         for kept in (self.snapshots, self.exchanges):
             for outcome in ("done", "failed"):
                 kept[outcome,] = 0
+        for at in (self.saved_at, self.exchanged_at):
+            at[PLAIN] = nan
         for counter, values in closed:
             for value in values:
                 counter[value,] = 0
@@ -239,11 +249,15 @@ class Metrics(Listener, Collector):
     def state_saved(self, *, done: bool) -> None:
         """Count an attempt to save what was learned."""
         self.snapshots["done" if done else "failed",] += 1
+        if done:
+            self.saved_at[PLAIN] = time.time()
 
     def state_exchanged(self, *, done: bool, replicas: int) -> None:
         """Count an attempt to share what was learned."""
         self.exchanges["done" if done else "failed",] += 1
         self.replicas[PLAIN] = replicas
+        if done:
+            self.exchanged_at[PLAIN] = time.time()
 
     def decided(self, decision: Decision) -> None:
         """Count the request by pool, reason, API and model; a body without facts by its cause too."""

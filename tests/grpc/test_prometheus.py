@@ -17,6 +17,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.grpc.served import App
+from tests.grpc.test_spill_over import Server, serving
+from tests.unit.redis_server import redis_server
 
 MONITORING = Path(__file__).parents[2] / "deploy" / "monitoring"
 WITHIN_S = 30.0
@@ -31,6 +33,17 @@ pytestmark = pytest.mark.skipif(
     shutil.which("prometheus") is None or shutil.which("promtool") is None,
     reason="no Prometheus here (Debian's package prometheus)",
 )
+
+
+@asynccontextmanager
+async def all_there_is(router: Callable[..., Any], folder: Path) -> AsyncIterator[tuple[App, Server]]:
+    """Run a router that watches its pools, saves what it learns and shares it; yield it and the short pool."""
+    short, long = Server(), Server()
+    with redis_server(folder) as store:
+        async with serving(short, long) as pools:
+            state = f"state: {{path: '{folder}/state', every_s: 0.1, store: {{url: '{store.url}', every_s: 0.1}}}}"
+            async with router(f"{pools}{state}") as app:
+                yield app, short
 
 
 async def send(app: App, call: type[Any]) -> None:
@@ -148,14 +161,18 @@ def test_dashboard_and_rules_find_what_they_ask_for(
     """After some traffic queries of dashboard and documents have data, rules values, and alerts their metrics."""
     # Kinds of exceptions and refusals have no series before their first.
     not_yet = {"dualpool_exceptions_total", "dualpool_context_overflows_total", "dualpool_truncated_by_pool_total"}
-    # Only where pools are watched.
-    not_yet |= {"dualpool_pool_endpoints", "dualpool_pool_endpoints_answered"}
 
     async def scenario() -> None:
-        async with router() as app, prometheus(tmp_path, app.admin_address) as asked:
+        async with (
+            all_there_is(router, tmp_path) as (app, short),
+            prometheus(tmp_path, app.admin_address) as asked,
+        ):
             # Again and again: the first scrape of a series says how much, a later one how fast.
             share = "dualpool:smaller_pool_share:ratio5m > 0"
             await asked.until(f"dualpool:bounds_exceeded:ratio1h and on () {share}", lambda: send(app, call))
+            short.waiting = 1000
+            spilled = 'rate(dualpool_requests_total{reason="spilled"}[1m]) > 0'
+            await asked.until(f"{spilled} and on () dualpool_pool_spill_share == 1", lambda: send(app, call))
             wanted = dashboard_queries() | questions()
             for rule in await asked.rules():
                 assert "ok" == rule["health"], rule
