@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
+from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from extproc.config.header_names import check_header_name
@@ -18,14 +19,16 @@ MAX_PORT = 65_535
 def check(configuration: Configuration, faulty: Collection[str] = ()) -> Iterator[str]:
     """Yield a sentence for each thing that cannot work; `faulty` settings are known to be wrong already."""
     yield from _pools(configuration.pools)
-    if configuration.spill.enabled and sum(pool.endpoints is not None for pool in configuration.pools) < 2:  # noqa: PLR2004
-        yield "spill.enabled: true given; it needs at least two pools with endpoints, whose load can be asked for"
+    if not any(field.partition("[")[0] == "pools" for field in faulty):
+        yield from _endpoints(configuration)
     yield from _listen_address(configuration.listen.address)
     if configuration.listen.health_address:
         yield from _address("listen.health_address", configuration.listen.health_address)
     yield from _address("admin.address", configuration.admin.address)
     if configuration.admin.probes_address:
         yield from _address("admin.probes_address", configuration.admin.probes_address)
+    if configuration.state.path:
+        yield from _state_path(configuration.state.path)
     if configuration.state.store is not None:
         yield from _store_url(configuration.state.store.url)
     names = {f"headers.{key}": value for key, value in asdict(configuration.headers).items()}
@@ -47,10 +50,43 @@ def _pools(pools: Sequence[Pool]) -> Iterator[str]:
         yield from error.sentences
 
 
+def _endpoints(configuration: Configuration) -> Iterator[str]:
+    """Refuse servers that nobody could ask, and a spill-over that would never know a load."""
+    for index, pool in enumerate(configuration.pools):
+        if (where := pool.endpoints) is None:
+            continue
+        if not (where.urls or where.dns or where.file):
+            yield f"pools[{index}].endpoints: none given; one of urls, dns and file is needed, or no `endpoints`"
+        urls = [(f"urls[{number}]", url) for number, url in enumerate(where.urls)]
+        for name, url in [*urls, ("dns", where.dns)]:
+            if not _has_port(url):
+                yield (
+                    f"pools[{index}].endpoints.{name}: {shown(url)} given; "
+                    f"allowed: a host, or host:port, port 1 to {MAX_PORT}, IPv6 hosts in brackets"
+                )
+    asked = sum(pool.endpoints is not None for pool in configuration.pools)
+    if configuration.spill.enabled and asked < 2:  # noqa: PLR2004
+        yield "spill.enabled: true given; it needs at least two pools with endpoints, whose load can be asked for"
+
+
+def _has_port(url: str) -> bool:
+    """Tell whether a URL's port is one, or it has none."""
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
+def _state_path(path: str) -> Iterator[str]:
+    """Refuse what is no file's name: what is saved is written beside it first."""
+    if PurePosixPath(path).name in ("", "..") or path.endswith("/"):
+        yield f"state.path: {shown(path)} given; allowed: the name of a file in a directory that is there"
+
+
 def _listen_address(address: str) -> Iterator[str]:
     if not address.startswith("unix:"):
         yield from _address("listen.address", address)
-    elif not address.removeprefix("unix:").strip("/"):
+    elif PurePosixPath(address.removeprefix("unix:")).name in ("", "..") or address.endswith("/"):
         yield f"listen.address: {shown(address)} given; allowed: host:port, or unix:/path"
 
 

@@ -4,7 +4,7 @@ What stands below a setting says what it does: docs/configuration.md is made of 
 """
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
@@ -20,14 +20,21 @@ from extproc.state.settings import StateSettings
 
 __all__ = ["AdminSettings", "Configuration", "ListenSettings", "MetricsSettings", "TlsFiles", "TraceSettings"]
 
+_FILE: Final = Meta(min_length=1, extra={"allowed": "a file's name"})
+_OWNER: Final = "user, user:group or :group"
+# A password, or a query with one, would be on /config.
+_COLLECTOR: Final = (
+    "an http:// or https:// URL without a password or a query; headers stand in OTEL_EXPORTER_OTLP_HEADERS"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
     """Serves the gateway over TLS, from PEM files."""
 
-    certificate_file: str
+    certificate_file: Annotated[str, _FILE]
     """The server's certificate, with its chain."""
-    private_key_file: str
+    private_key_file: Annotated[str, _FILE]
     """The certificate's key, not encrypted."""
     client_ca_file: str = ""
     """When given, the gateway has to show a certificate of this authority (mTLS)."""
@@ -40,9 +47,11 @@ class ListenSettings:
     address: str = "[::]:9002"
     """`host:port`, or `unix:/path`; port 0 is any that is free. `[::]` is every address, of IPv4 alone where there
     is no IPv6."""
-    socket_mode: Annotated[str, Meta(pattern="^([0-7]{3,4})?$")] = ""
+    socket_mode: Annotated[
+        str, Meta(pattern=r"\A([0-7]{3,4})?\Z", extra={"allowed": "three or four octal digits"})
+    ] = ""
     """Permissions of a Unix socket, in octal such as `"0660"`; when empty the umask decides."""
-    socket_owner: str = ""
+    socket_owner: Annotated[str, Meta(pattern=r"\A([^:\s]*(:[^:\s]+)?)\Z", extra={"allowed": _OWNER})] = ""
     """Owner of a Unix socket, as `user`, `user:group` or `:group`, names or numbers; when empty it is the
     router's."""
     health_address: str = ""
@@ -87,9 +96,11 @@ class MetricsSettings:
 class TraceSettings:
     """Sends a span for each request of a sampled trace to an OpenTelemetry collector; needs `dualpool[otel]`."""
 
-    endpoint: Annotated[str, Meta(pattern="^https?://.+")]
+    endpoint: Annotated[str, Meta(pattern=r"\Ahttps?://[^/?#@\s]+(/[^?#@\s]*)?\Z", extra={"allowed": _COLLECTOR})]
     """Where, as OTLP in JSON over HTTP: `http://collector:4318/v1/traces`."""
-    service_name: Annotated[str, Meta(min_length=1)] = "dualpool"
+    service_name: Annotated[str, Meta(min_length=1, extra={"allowed": "text of at least a character"})] = (
+        "dualpool"
+    )
     """The resource attribute `service.name`."""
 
 

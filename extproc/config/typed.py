@@ -38,6 +38,8 @@ class Reader:
             return UNSET if any(item is UNSET for item in items) else tuple(items)
         if isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:  # so that it takes nan too
             return self._refuse(path, f"{shown(value)} given; allowed: a finite number, at most 2**53")
+        if isinstance(value, str) and "\0" in value:  # no name of a file, and cut short by others
+            return self._refuse(path, f"{shown(value)} given; allowed: text without a null character")
         try:
             return msgspec.convert(value, wanted)
         except msgspec.ValidationError:

@@ -6,6 +6,7 @@ DualpoolError
 └── ResponseNotUnderstood  the pool's: nothing is learned from the response
 """
 
+import re
 import reprlib
 from enum import StrEnum
 
@@ -17,6 +18,7 @@ __all__ = [
     "ResponseFault",
     "ResponseNotUnderstood",
     "shown",
+    "without_password",
 ]
 
 
@@ -60,8 +62,15 @@ class ConfigurationError(DualpoolError):
 
 
 def shown(value: object) -> str:
-    """Return a value of any size as it is shown in a message: as Python writes it, but short."""
+    """Return a value of any size as it is shown in a message: as Python writes it, but short, and of a URL not who
+    logs in: logs and /config show what was refused.
+    """
     return _SHORT.repr(value)
+
+
+def without_password(text: str) -> str:
+    """Return a text whose URLs do not say who logs in."""
+    return re.sub(r"(?<=://)[^/?#\s]*@", "***@", text)
 
 
 class BodyFault(StrEnum):
@@ -110,6 +119,10 @@ class _Short(reprlib.Repr):
         super().__init__()
         self.maxstring = self.maxother = 80
         self.maxlevel = 3
+
+    def repr_str(self, x: str, level: int) -> str:
+        # What is cut away need not be searched.
+        return super().repr_str(without_password(x[:MAX_SENTENCE_BYTES]) + x[MAX_SENTENCE_BYTES:], level)
 
     def repr_int(self, x: int, level: int) -> str:
         bits = x.bit_length()

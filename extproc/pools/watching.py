@@ -10,6 +10,7 @@ from typing import Final
 
 import httpx
 
+from extproc.core.errors import without_password
 from extproc.core.placing.pool import Endpoints
 from extproc.pools.addresses import AddressesUnknown, endpoints
 from extproc.pools.reports import LoadReport, ModelReport
@@ -130,7 +131,11 @@ class PoolWatch:
         """Log once when it begins to fail, and once when all respond again."""
         if bool(failures) != self._fails:
             self._fails = bool(failures)
-            fields = {"pool": self.pool, "failed": len(failures), "first": failures[0] if failures else ""}
+            fields = {
+                "pool": self.pool,
+                "failed": len(failures),
+                "first": without_password(failures[0]) if failures else "",
+            }
             if failures:
                 log.warning("servers of a pool do not say what they serve", extra={"fields": fields})
             else:

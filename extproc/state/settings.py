@@ -1,11 +1,13 @@
 """Where what was learned is kept, and with whom it is shared; the configuration decodes into these objects."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 
 from msgspec import Meta
 
 __all__ = ["StateSettings", "StoreSettings"]
+
+_KEY: Final = "1 to 64 printable ASCII characters, no space"
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +16,7 @@ class StoreSettings:
 
     url: str
     """`redis://host:port/database`, `rediss://` over TLS, or `unix:///path`; without a password."""
-    name: str = "dualpool"
+    name: Annotated[str, Meta(pattern=r"\A[!-~]{1,64}\Z", extra={"allowed": _KEY})] = "dualpool"
     """Begins the name of each key: routers that share what they learn have the same."""
     username: str = ""
     """Who logs in; when empty the store's default user."""

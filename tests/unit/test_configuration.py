@@ -1,12 +1,15 @@
 import json
 from pathlib import Path
+from typing import Any, get_args, get_origin
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import Meta
 
 from extproc.config.loading import as_json, load, parse
 from extproc.config.schema import Configuration
+from extproc.config.typed import dataclass_in, kind_and_range, settings_of
 from extproc.core.errors import ConfigurationError
 from extproc.core.placing.decision import Mode
 
@@ -37,6 +40,35 @@ OTHERS = (*ORDERS, "x-gateway-model-name", "x-forwarded-for", "traceparent", "x-
     ("text", "said"),
     [
         ("pool: []", "pool: no such setting; allowed here: mode, listen"),
+        ("traces: {endpoint: 'http://h/v1/traces?token=x'}", "traces.endpoint: .* without a password or a query"),
+        (
+            "traces: {endpoint: 'grpc://h'}",
+            "traces.endpoint: 'grpc://h' given; allowed: an http:// or https:// URL",
+        ),
+        ("listen: {socket_mode: '999'}", "listen.socket_mode: '999' given; allowed: three or four octal digits"),
+        ("listen: {socket_owner: 'a:b:c'}", "listen.socket_owner: 'a:b:c' given; allowed: user, user:group"),
+        ("listen: {address: 'unix:/run/..'}", "listen.address: 'unix:/run/..' given"),
+        ("listen: {address: 'unix:/run/'}", "listen.address: 'unix:/run/' given"),
+        ("state: {path: /}", "state.path: '/' given; allowed: the name of a file"),
+        ("state: {path: ..}", r"state.path: '\.\.' given; allowed: the name of a file"),
+        (
+            "state: {path: /var/lib/dualpool/}",
+            "state.path: '/var/lib/dualpool/' given; allowed: the name of a file",
+        ),
+        ('state: {path: "a\\0b"}', "state.path: .* given; allowed: text without a null character"),
+        ("state: {store: {url: 'redis://h', name: ''}}", "state.store.name: '' given; allowed: 1 to 64 printable"),
+        ("pools: [{name: a, max_budget_tokens: 1, models: ['']}]", r"models\[0\]: '' given; allowed: 1 to 256"),
+        (
+            "pools: [{name: a, max_budget_tokens: 1, endpoints: {}}, {name: b, max_budget_tokens: 2}]",
+            r"pools\[0\].endpoints: none given; one of urls, dns and file is needed",
+        ),
+        (
+            (
+                "pools: [{name: a, max_budget_tokens: 1, endpoints: {dns: 'http://h:99999'}}, "
+                "{name: b, max_budget_tokens: 2, endpoints: {urls: ['http://h', 'http://h:0', 'http://[::1:80']}}]"
+            ),
+            r"(?s)pools\[0\].endpoints.dns: 'http://h:99999' .*urls\[1\]: .*urls\[2\]: ",
+        ),
         ("listen: {adress: x}", "listen.adress: no such setting; allowed here: address, socket_mode, "),
         (
             "pools: [{name: a, max_budget_tokens: many}]",
@@ -152,7 +184,7 @@ OTHERS = (*ORDERS, "x-gateway-model-name", "x-forwarded-for", "traceparent", "x-
         ("drain_s: " + "9" * 5_000, "not YAML: Exceeds the limit"),
         ("drain_s: !!timestamp x", "not YAML"),
         ("pools: &a [*a]", "nested too deeply; .* no alias of itself"),
-        ("listen: {tls: {certificate_file: c}}", "listen.tls.private_key_file: missing; allowed: text"),
+        ("listen: {tls: {certificate_file: c}}", "listen.tls.private_key_file: missing; allowed: a file"),
     ],
 )
 def test_what_is_wrong_is_told_by_field_value_and_what_is_allowed(text: str, said: str) -> None:
@@ -201,6 +233,60 @@ def test_what_is_at_fault_is_not_blamed_on_its_default() -> None:
     with pytest.raises(ConfigurationError) as refused:
         parse("headers: {pool: 5, reason: x-token-budget-pool}")
     assert ("headers.pool: 5 given; allowed: text",) == refused.value.sentences
+
+
+def test_faulty_servers_are_not_blamed_on_spill_over() -> None:
+    """Pools whose servers are told wrongly are not called pools without servers."""
+    pools = (
+        "{name: a, max_budget_tokens: 1, endpoints: {urls: [x]}}, {name: b, max_budget_tokens: 2, endpoints: 1}"
+    )
+    with pytest.raises(ConfigurationError) as refused:
+        parse(f"pools: [{pools}]\nspill: {{enabled: true}}")
+    assert ["pools[0].endpoints.urls[0]", "pools[1].endpoints"] == [
+        sentence.partition(": ")[0] for sentence in refused.value.sentences
+    ]
+
+
+def texts_of(dataclass: type) -> list[tuple[str, object]]:
+    """Return all settings of a dataclass, and of those in it, that are text of some form."""
+    found: list[tuple[str, object]] = []
+    for name, wanted in settings_of(dataclass).items():
+        inner = dataclass_in(get_args(wanted)[0]) if get_origin(wanted) is tuple else dataclass_in(wanted)
+        if inner is not None:
+            found += [(f"{name}.{below}", each) for below, each in texts_of(inner)]
+        elif any(meta.pattern or meta.min_length for meta in metas_in(wanted)):
+            found.append((name, wanted))
+    return found
+
+
+def metas_in(wanted: Any) -> list[Meta]:
+    """Return the constraints of a type, and of the items of a tuple."""
+    below = [meta for part in get_args(wanted) for meta in metas_in(part)]
+    return [*below, *(arg for arg in get_args(wanted) if isinstance(arg, Meta))]
+
+
+@pytest.mark.parametrize(("name", "wanted"), texts_of(Configuration))
+def test_what_is_allowed_of_a_text_is_said(name: str, wanted: object) -> None:
+    """A text that is refused for its form is not told that text is allowed."""
+    assert "text" != kind_and_range(wanted)[1] != "", name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "state: {store: {url: 'redis://u:hunter2@h:99999'}}",
+        "state: {store: {url: 'redis://u:hunter2@h'}}",
+        "pools: [{name: a, max_budget_tokens: 1, endpoints: {urls: ['http://u:hunter2@h']}}]",
+        "pools: [{name: a, max_budget_tokens: 1, endpoints: {dns: 'http://u:hunter2@h'}}]",
+        "traces: {endpoint: 'http://u:hunter2@h:4318/v1/traces'}",
+        "listen: {address: ['http://u:hunter2@h']}",
+    ],
+)
+def test_a_password_in_a_url_is_not_in_the_error(text: str) -> None:
+    """A refused file is told in the log and on /config."""
+    with pytest.raises(ConfigurationError) as refused:
+        parse(text)
+    assert "hunter2" not in " ".join(refused.value.sentences)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ __all__ = ["Endpoints", "Pool", "Reason"]
 
 # What goes into a header value and a metric label without quoting.
 _NAMES: Final = "letters, digits, dots, dashes and underscores, at most 63, the first a letter or digit"
+_MODELS: Final = "1 to 256 characters"
 _URLS: Final = "http:// or https:// URLs without a path or a password"
 _NAMED: Final = "an http:// URL without a path or a password"  # no certificate is for an address
 Url = Annotated[str, Meta(pattern=r"\Ahttps?://[^/?#@\s]+/?\Z", extra={"allowed": _URLS})]
@@ -42,7 +43,7 @@ class Pool:
     """The largest likeliest token budget that is sent here; they ascend from pool to pool."""
     max_model_len: Annotated[int, Meta(ge=1)] | None = None
     """What servers hold of one sequence: vLLM's --max-model-len, not below max_budget_tokens."""
-    models: tuple[Annotated[str, Meta(min_length=1, max_length=256)], ...] = ()
+    models: tuple[Annotated[str, Meta(min_length=1, max_length=256, extra={"allowed": _MODELS})], ...] = ()
     """Names of the models that are served here, with `*`, `?` and `[...]` as in a shell; empty for all, or for
     those that the endpoints list."""
     endpoints: Endpoints | None = None
