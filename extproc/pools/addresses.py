@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from extproc.core.errors import DualpoolError
 from extproc.core.placing.pool import Endpoints
 
-__all__ = ["AddressesUnknown", "Resolve", "endpoints", "resolve"]
+__all__ = ["MAX_ENDPOINTS", "AddressesUnknown", "Resolve", "endpoints", "resolve"]
 
 # A pool of more servers is scraped in part: what is behind one name is alike.
 MAX_ENDPOINTS: Final = 256
@@ -18,7 +18,14 @@ MAX_FILE_BYTES: Final = 1 << 20
 
 
 class AddressesUnknown(DualpoolError):
-    """The servers of a pool cannot be listed now: a name that does not resolve, a file that cannot be read."""
+    """The servers of a pool cannot all be listed now: a name that does not resolve, a file that cannot be read.
+
+    `known` are those that can.
+    """
+
+    def __init__(self, why: str, known: tuple[str, ...] = ()) -> None:
+        super().__init__(why)
+        self.known = known
 
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
@@ -35,16 +42,25 @@ async def endpoints(where: Endpoints, timeout_s: float, resolve: Resolve = resol
 
     Raises AddressesUnknown.
     """
-    urls = list(where.urls)
-    try:
-        async with asyncio.timeout(timeout_s):
-            if where.file:
-                urls += await asyncio.to_thread(_read, where.file)
-            if where.dns:
-                urls += await _look_up(where.dns, resolve)
-    except TimeoutError as error:
-        raise AddressesUnknown(f"{where.file} {where.dns}: not there in {timeout_s:g} s".strip()) from error
-    return tuple(sorted({url.rstrip("/") for url in urls})[:MAX_ENDPOINTS])
+    urls, unknown = list(where.urls), None
+    sources: list[tuple[str, Callable[[], Awaitable[list[str]]]]] = [
+        (where.file, lambda: asyncio.to_thread(_read, where.file)),
+        (where.dns, lambda: _look_up(where.dns, resolve)),
+    ]
+    for name, listed in sources:
+        if not name:
+            continue
+        try:
+            async with asyncio.timeout(timeout_s):
+                urls += await listed()
+        except TimeoutError:
+            unknown = AddressesUnknown(f"{name}: not there in {timeout_s:g} s")
+        except AddressesUnknown as error:
+            unknown = error
+    known = tuple(sorted({url.rstrip("/") for url in urls})[:MAX_ENDPOINTS])
+    if unknown is not None:
+        raise AddressesUnknown(str(unknown), known) from unknown
+    return known
 
 
 def _read(name: str) -> list[str]:

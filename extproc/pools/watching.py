@@ -12,7 +12,7 @@ import httpx
 
 from extproc.core.errors import without_password
 from extproc.core.placing.pool import Endpoints
-from extproc.pools.addresses import AddressesUnknown, endpoints
+from extproc.pools.addresses import MAX_ENDPOINTS, AddressesUnknown, endpoints
 from extproc.pools.reports import LoadReport, ModelReport
 from extproc.pools.scraping import MAX_AT_ONCE, EndpointReport, ScrapeFailed, scrape
 from extproc.pools.settings import WatchSettings
@@ -90,7 +90,8 @@ class PoolWatch:
         try:
             return await endpoints(self.where, self.settings.timeout_s), []
         except AddressesUnknown as error:
-            return tuple(self._heard), [str(error)]
+            # Those that have been heard are asked still, and of the rest what is known without what failed.
+            return tuple(dict.fromkeys([*self._heard, *error.known]))[:MAX_ENDPOINTS], [str(error)]
 
     async def _ask(
         self, client: httpx.AsyncClient, url: str, few: asyncio.Semaphore

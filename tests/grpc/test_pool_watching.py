@@ -215,6 +215,17 @@ def test_a_name_that_does_not_resolve_keeps_the_servers_that_are_known() -> None
     assert before.models == after.models
 
 
+def test_servers_that_are_known_are_asked_though_others_cannot_be_listed() -> None:
+    """All that is given counts: a name that never resolves, or a file that is not there, hides no URL."""
+
+    async def scenario(url: str) -> PoolReport:
+        watched = Watched(())
+        watched.watch.where = Endpoints((url,), dns="http://no-such-name.invalid:8000", file="/no/such/file")
+        return await watched.round()
+
+    assert 1 == serving(scenario).answered
+
+
 def test_servers_in_a_file_are_read_each_time(tmp_path: Path) -> None:
     """One URL in each line; comments and empty lines do not count; a file that is gone is told."""
     file = tmp_path / "servers"
