@@ -115,10 +115,18 @@ class Slot:
             return self._families[1], self._ended.families()
 
     def end(self, *, at_once: bool) -> None:
-        """Ask the process to end, after its drain or without; it is not replaced any more."""
+        """Ask the process to end, after its drain or without; it is not replaced any more.
+
+        One that is to end at once and does not hear that is killed.
+        """
         self._ending.set()
-        with suppress(ChannelClosed, TimeoutError):
+        try:
             self._ask(Question.HURRY if at_once else Question.END)
+        except ChannelClosed:
+            pass
+        except TimeoutError:
+            if at_once:
+                self.replace_process()
 
     def wait(self, until_s: float) -> bool:
         """Wait until then, by time.monotonic(), for the process to end; return whether it has."""

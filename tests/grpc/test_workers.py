@@ -213,6 +213,23 @@ def test_sigterm_drains_all(tmp_path: Path, eventually: Eventually) -> None:
         assert ({0, 1}, None) == (set(stopped[:2]), stopped[2])
 
 
+def test_a_second_signal_does_not_wait_for_a_stuck_worker(
+    monkeypatch: pytest.MonkeyPatch, eventually: Eventually
+) -> None:
+    """A worker that hears nothing any more has no streams to return from: it is killed."""
+    monkeypatch.setattr("extproc.workers.supervisor.ENDS_WITHIN_S", 600.0)
+    supervisor = Supervisor(parse(BASE.replace("drain_s: 0", "drain_s: 600")), None, 2)
+    thread = threading.Thread(target=supervisor.run)
+    thread.start()
+    router = Router(supervisor.admin_address)
+    eventually(router.all_ready)
+    os.kill(router.pids()[0], signal.SIGSTOP)
+    supervisor.end()
+    supervisor.end()
+    thread.join(WITHIN_S)
+    assert not thread.is_alive()
+
+
 def test_a_killed_supervisor_leaves_no_orphan(tmp_path: Path, eventually: Eventually) -> None:
     """Workers end by themselves when there is nobody any more who would look after them."""
     with started(tmp_path, drain_s=60) as router:
