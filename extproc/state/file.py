@@ -34,6 +34,7 @@ class StateFile:
         self._in_the_way = ""
         # What the file held beyond what this version knows, to be written back.
         self._found: state_pb2.LearnedState | None = None
+        self._kind = ""
 
     def load(self, into: Callable[[LearnedState], None]) -> bool:
         """Give what the file holds to `into`, and tell whether it was taken.
@@ -58,11 +59,19 @@ class StateFile:
             self._set_aside(error)
             return False
         self._found = message if _has_unknown(message) else None
+        self._kind = message.estimator_kind
         log.info("begun from what was learned before", extra={"fields": {"path": str(self.path)}})
         return True
 
     def save(self, state: LearnedState) -> None:
-        """Replace the file. Raises OSError when that cannot be done; then the old one is as it was."""
+        """Replace the file. Raises OSError when that cannot be done; then the old one is as it was.
+
+        One of another kind of estimator, which a reload may have put in force, is set aside.
+        """
+        if self._kind not in ("", state.estimator_kind) and not self._in_the_way:
+            self._set_aside(ConfigurationError(f"it is of estimator {self._kind}, not {state.estimator_kind}"))
+            self._found = None
+        self._kind = state.estimator_kind
         if self._in_the_way:
             raise OSError(f"{self.path}: {self._in_the_way}")
         write_whole(self.path, framed(to_message(state, self._found).SerializeToString()))
@@ -71,6 +80,8 @@ class StateFile:
         try:
             aside = _free_name(self.path)
             os.rename(self.path, aside)  # noqa: PTH104  (Path.rename would do, and say less of the error)
+        except FileNotFoundError:
+            pass  # it is gone by itself
         except OSError as error:
             self._in_the_way = f"what is there is no state, and cannot be set aside: {error}"
             self._tell("what is there is no state, and nothing will be saved", why)

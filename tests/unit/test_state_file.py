@@ -121,6 +121,29 @@ def test_a_state_that_the_router_cannot_use_is_set_aside(foreign: str, tmp_path:
     assert {"state", "state.unusable-1"} == set(names_in(tmp_path))
 
 
+def test_another_kind_of_estimator_sets_aside_what_the_one_before_has_saved(tmp_path: Path) -> None:
+    """A reload may change the kind: what months have taught is not replaced by what a minute has."""
+    path = tmp_path / "state"
+    learned = taught().state()
+    write_whole(path, framed(to_message(learned, None).SerializeToString()))
+    for file in (StateFile(path), StateFile(path)):
+        file.load(lambda _: None)
+        file.save(LearnedState("ema"))
+        file.save(LearnedState("ema"))
+    assert ["state", "state.unusable-1"] == names_in(tmp_path)
+    assert learned == from_message(read_state(tmp_path / "state.unusable-1"))
+    assert "ema" == read_state(path).estimator_kind
+
+
+def test_what_is_saved_and_gone_meanwhile_is_saved_again(tmp_path: Path) -> None:
+    """Where there is nothing to set aside, there is nothing in the way."""
+    file = StateFile(tmp_path / "state")
+    file.save(taught().state())
+    file.path.unlink()
+    file.save(LearnedState("ema"))
+    assert "ema" == read_state(file.path).estimator_kind
+
+
 def test_what_cannot_be_set_aside_is_never_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
