@@ -10,8 +10,8 @@ from extproc.core.usage import Overflow
 
 __all__ = ["MAX_REFUSAL_BYTES", "REFUSAL_STATUSES", "read_overflow", "read_refusal"]
 
-# How servers refuse a request for its length; what the gateway retries on should hold them (docs/pools.md has the
-# whole list). 400: vLLM, SGLang, llama.cpp. 413: proxies, and servers that bound bodies. 422: TGI.
+# How servers refuse a request for its length; the gateway should retry on all of them (docs/envoy.md has its whole
+# list). 400: vLLM, SGLang, llama.cpp. 413: proxies, and servers that bound bodies. 422: TGI.
 REFUSAL_STATUSES: Final = frozenset({400, 413, 422})
 
 # A refusal is a few hundred bytes; a longer one is not read.
