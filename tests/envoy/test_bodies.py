@@ -168,7 +168,7 @@ def small_buffers(document: Document) -> None:
 
 
 def test_over_the_buffer_limit(build: Build, router: RouterProcess) -> None:
-    """BUFFERED: over the limit, a content-length saves the request (by-pass), a chunked one is Envoy's own 413."""
+    """BUFFERED: over the limit, a content-length saves the request (bypass), a chunked one is Envoy's own 413."""
     caller = build("buffered", change=small_buffers, router=router)
     body = chat_body(MODEL, "word " * 20_000, max_tokens=16)
     known = caller.http.post("/v1/chat/completions", content=body, headers=JSON)

@@ -319,7 +319,7 @@ def test_envoy_gateway_s_patch_raises_the_limits_of_heads() -> None:
 
 
 def test_envoy_gateway_by_passes_what_its_buffer_cannot_hold(configuration: Configuration) -> None:
-    """The by-pass begins below the buffer limit, matches on whole lengths, and no policy of ours names it."""
+    """The bypass begins below the buffer limit, matches on whole lengths, and no policy of ours names it."""
     gateway = documents("envoy-gateway")
     (rule,) = gateway["HTTPRoute", "llm-very-large-body"]["spec"]["rules"]
     pattern = rule["matches"][0]["headers"][0]["value"]

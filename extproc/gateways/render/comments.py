@@ -37,7 +37,7 @@ _FILTER: Final = {
 }
 _CHAIN: Final = {
     "layers.admin": "Lets an operator change the above without a restart.",
-    "dualpool.bypass_percent": "Percent of the requests with a very large body that by-pass the router.",
+    "dualpool.bypass_percent": "Percent of the requests with a very large body that bypass the router.",
     "dualpool.small_bodies_percent": "Percent of the small bodies that go short when the router said nothing.",
     "use_remote_address": "This Envoy is the edge: x-forwarded-for and x-envoy-* of strangers are not believed.",
     "stream_idle_timeout": "Time without a byte in either direction. A long prompt is silent until its first "
@@ -108,7 +108,7 @@ _BY_MODE: Final[dict[Mode, dict[str, str]]] = {
         "per_connection_buffer_limit_bytes": "What is held of a response; requests have a limit of their own "
         "below.",
         "request_body_buffer_limit": "The largest body that is held: above it is a 413, unless it says its length"
-        " and by-passes. Below the router's listen.max_message_bytes, since it is one message.",
+        " and bypasses. Below the router's listen.max_message_bytes, since it is one message.",
         "message_timeout": "The clock starts when the whole body is there. 200 ms, the default, is little for a "
         "busy router.",
         "routes.very_large_body": "By-pass for what would be a 413 at the limit above, on by default.",
@@ -162,7 +162,7 @@ _POLICIES: Final = {
     "healthCheck": "A router that drains says NOT_SERVING and serves on.",
     "earlyRequestHeaders": "Before a route is chosen: a client's own word would be believed while the router is "
     "down.",
-    "bufferLimit": "A body over this is a 413 (32 KiB by default), and longer ones that say so take the by-pass. "
+    "bufferLimit": "A body over this is a 413 (32 KiB by default), and longer ones that say so take the bypass. "
     "Below the router's listen.max_message_bytes.",
     "streamIdleTimeout": "Time without a byte: a long prompt is silent until its first token.",
     "numAttemptsPerPriority": "Leave a priority after its first failure: the pool, then the fallback.",

@@ -97,7 +97,7 @@ class Numbers:
 
     @property
     def by_passed_from_bytes(self) -> int:
-        """The shortest body that may by-pass the router."""
+        """The shortest body that may bypass the router."""
         if self.mode is Mode.BUFFERED:
             return self.body_bytes + 1
         return self.configuration.pools[-2].max_budget_tokens * CERTAINLY_LONG

@@ -43,7 +43,7 @@ def _buffer_below_body_cap(gateway: Gateway, router: Router) -> Iterator[Hit]:
         if limit <= held:
             yield Hit(route.body_limit_place, f'route "{route.name}" holds {limit:,} bytes of a body')
         elif not _by_passed(host, route, limit + 1):
-            yield Hit(route.body_limit_place, f'bodies over {limit:,} bytes do not by-pass route "{route.name}"')
+            yield Hit(route.body_limit_place, f'bodies over {limit:,} bytes do not bypass route "{route.name}"')
 
 
 def _message_limit(gateway: Gateway, router: Router) -> Iterator[Hit]:
