@@ -1,4 +1,4 @@
-"""The processes that are measured: routers, bare servers, Envoys, and pools that response with a constant."""
+"""The processes that are measured: routers, bare servers, Envoys, and pools that respond with a constant."""
 
 import contextlib
 import json

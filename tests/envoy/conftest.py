@@ -20,7 +20,7 @@ MODES = ("streamed", "buffered", "full-duplex")
 
 @pytest.fixture(scope="session")
 def pools() -> Iterator[Pools]:
-    """Two pools that response as fast as they can."""
+    """Two pools that respond as fast as they can."""
     pools = Pools()
     yield pools
     pools.stop()

@@ -83,7 +83,7 @@ class Call:
         await self.stub.write(ProcessingRequest(response_body=HttpBody(body=data, end_of_stream=end)))
 
     async def read(self) -> ProcessingResponse | None:
-        """Return the next response, or None at the stream's end."""
+        """Return the next reply, or None at the stream's end."""
         message = await asyncio.wait_for(self.stub.read(), WITHIN_S)
         return message if isinstance(message, ProcessingResponse) else None
 

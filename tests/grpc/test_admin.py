@@ -163,7 +163,7 @@ def test_readiness_turns_and_liveness_stays(router: Router) -> None:
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/metrics", "/config", "/nothing"])
-def test_head_responses_as_get_without_the_body(router: Router, path: str) -> None:
+def test_head_responds_as_get_without_the_body(router: Router, path: str) -> None:
     """A probe by HEAD sees the same status and headers, and the connection serves on."""
 
     async def scenario() -> None:
@@ -218,8 +218,8 @@ def test_the_configuration_shows_no_secret(router: Router, tmp_path: Path) -> No
 
 
 def test_a_hanging_event_loop_is_not_healthy(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
-    """/healthz, /readyz and /state response 503 in time when the event loop does not; /metrics needs no loop."""
-    monkeypatch.setattr("extproc.server.admin.LOOP_RESPONSES_WITHIN_S", 0.05)
+    """/healthz, /readyz and /state respond with 503 in time when the loop hangs; /metrics needs no loop."""
+    monkeypatch.setattr("extproc.server.admin.LOOP_ANSWERS_WITHIN_S", 0.05)
 
     async def scenario() -> None:
         async with router() as app:

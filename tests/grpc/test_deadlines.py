@@ -4,20 +4,20 @@ AFTER_S = 0.15
 
 
 class Waiting:
-    """A stream that waits until it is answered, and remembers that its deadline came."""
+    """A stream that waits until it is decided, and remembers that its deadline came."""
 
     def __init__(self) -> None:
         self.waits = True
         self.overdue = False
 
     def on_deadline(self) -> None:
-        """Be answered."""
+        """Be decided."""
         self.waits = False
         self.overdue = True
 
 
 def test_only_streams_that_still_wait_hear_of_their_deadline() -> None:
-    """Each stream that waits is told when its time is over; one that was answered in time is not."""
+    """Each stream that waits is told when its time is over; one that was decided in time is not."""
     deadlines = Deadlines(AFTER_S)
     streams = [Waiting() for _ in range(4)]
     for began_s, stream in enumerate(streams):
@@ -30,13 +30,13 @@ def test_only_streams_that_still_wait_hear_of_their_deadline() -> None:
     assert streams[3].overdue
 
 
-def test_answered_streams_are_dropped_with_the_first_that_is_due() -> None:
-    """Of a thousand streams that were answered in time nothing is left when the first is due."""
+def test_decided_streams_are_dropped_with_the_first_that_is_due() -> None:
+    """Of a thousand streams that were decided in time nothing is left when the first is due."""
     deadlines = Deadlines(AFTER_S)
     for position in range(1_000):
-        answered = Waiting()
-        deadlines.add(answered, position)
-        answered.waits = False
+        decided = Waiting()
+        deadlines.add(decided, position)
+        decided.waits = False
     deadlines.add(Waiting(), 2_000)
     assert AFTER_S == deadlines.next_s
     deadlines.expire(AFTER_S)

@@ -20,7 +20,7 @@ def failures(app: App) -> float:
 
 
 async def ended(stream: Any) -> grpc.StatusCode:
-    """Return how a stream ends, whatever it answers before."""
+    """Return how a stream ends, whatever it replies before."""
     try:
         while await stream.read() is not None:
             pass
@@ -88,7 +88,7 @@ def test_a_failure_to_encode_closes_the_stream_well(
 def test_a_failure_at_the_deadline_closes_the_stream_well(
     router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the deadline's responses cannot be made, the held request goes on at once, not at the next message."""
+    """When the deadline's replies cannot be made, the held request goes on at once, not at the next message."""
 
     async def scenario() -> None:
         settings = "exchange: {deadline_ms: 20}"

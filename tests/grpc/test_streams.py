@@ -27,19 +27,19 @@ USAGE = b'{"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":4,"comp
 
 
 def mutation(message: Any) -> dict[str, str]:
-    """Return the headers that a response sets."""
+    """Return the headers that a reply sets."""
     common = message.request_headers.response
     return {option.header.key: option.header.raw_value.decode() for option in common.header_mutation.set_headers}
 
 
 def echo(message: Any) -> bytes:
-    """Return the piece of the request's body that a response gives back."""
+    """Return the piece of the request's body that a reply gives back."""
     piece: bytes = message.request_body.response.body_mutation.streamed_response.body
     return piece
 
 
 def test_a_released_stream_ends_well_after_its_decision(router: Router, call: type[Any]) -> None:
-    """A short streaming request without usage gets one response, route cache cleared, and status OK."""
+    """A short streaming request without usage gets one reply, route cache cleared, and status OK."""
 
     async def scenario() -> None:
         settings = "estimator: {kind: ema}\nlearning: {usage_in_streams: asked}"
@@ -100,8 +100,8 @@ def test_the_deadline_ends_the_wait_for_a_slow_body(router: Router, call: type[A
             stream = call(channel)
             await stream.headers()
             await stream.body(b'{"model', end=False)
-            response = await stream.read()
-            assert mutation(response) == {"x-token-budget-reason": "deadline"}
+            reply = await stream.read()
+            assert mutation(reply) == {"x-token-budget-reason": "deadline"}
             assert await stream.read() is None
             assert grpc.StatusCode.OK == await stream.code()
 
@@ -137,7 +137,7 @@ def test_a_gateway_that_leaves_at_any_point_leaves_nothing(
 def test_gateways_that_leave_around_the_deadline_leave_nothing(
     router: Router, call: type[Any], eventually: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Cancelling just before, at and after the deadline's responses is no error either."""
+    """Cancelling just before, at and after the deadline's replies is no error either."""
 
     async def scenario() -> None:
         settings = "exchange: {deadline_ms: 5}"
@@ -172,7 +172,7 @@ def test_a_message_that_is_none_ends_the_stream_well(router: Router, message: by
 
 
 def test_a_body_far_beyond_grpcs_own_limit_is_taken(router: Router, call: type[Any]) -> None:
-    """A BUFFERED body of 20 MB arrives in one message and is answered."""
+    """A BUFFERED body of 20 MB arrives in one message and is replied to."""
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
@@ -180,8 +180,8 @@ def test_a_body_far_beyond_grpcs_own_limit_is_taken(router: Router, call: type[A
             await stream.headers(mode="BUFFERED")
             await stream.read()
             await stream.body(b'{"messages":"' + b"a" * 20_000_000)
-            response = (await stream.read()).request_body.response.header_mutation
-            assert "early" == response.set_headers[0].header.raw_value.decode()
+            mutated = (await stream.read()).request_body.response.header_mutation
+            assert "early" == mutated.set_headers[0].header.raw_value.decode()
 
     asyncio.run(scenario())
 
@@ -229,8 +229,8 @@ def test_a_stop_returns_cleanly_from_waiting_streams(router: Router, call: type[
             await stream.headers()
             await stream.body(chat())
             await stream.response_headers()
-            answered = [(await stream.read()).WhichOneof("response") for _ in range(3)]
-            assert answered == ["request_headers", "request_body", "response_headers"]
+            replied_to = [(await stream.read()).WhichOneof("response") for _ in range(3)]
+            assert replied_to == ["request_headers", "request_body", "response_headers"]
             await app.stop()
             assert grpc.StatusCode.OK == await stream.code()
 
@@ -276,8 +276,8 @@ def test_a_stop_while_a_full_duplex_body_goes_back_cuts_nothing(
             stopping = asyncio.ensure_future(app.stop())
             await eventually(lambda: app._streams.draining)
             back = body[:5]
-            while (response := await stream.read()) is not None:
-                back += echo(response)
+            while (reply := await stream.read()) is not None:
+                back += echo(reply)
             assert body == back
             assert grpc.StatusCode.OK == await stream.code()
             await stopping
@@ -307,7 +307,7 @@ def test_a_stop_does_not_wait_for_the_response_to_a_full_duplex_body(
     asyncio.run(scenario())
 
 
-def test_health_responses_by_every_name_and_turns_at_a_drain(router: Router) -> None:
+def test_health_responds_by_every_name_and_turns_at_a_drain(router: Router) -> None:
     """All names serve; when draining all but liveness say NOT_SERVING."""
 
     async def scenario() -> None:

@@ -35,7 +35,7 @@ def settings(folder: Path, *, client_ca: bool) -> str:
 
 
 async def decided(call: type[Any], address: str, credentials: grpc.ChannelCredentials) -> bool:
-    """Return whether a request over this channel is answered."""
+    """Return whether a request over this channel is replied to."""
     async with grpc.aio.secure_channel(address, credentials) as channel:
         stream = call(channel)
         try:

@@ -79,7 +79,7 @@ class StrictGateway:
     aborted: bool = False
     decisions: list[Any] = field(default_factory=list)
     headers_owed: set[Phase] = field(default_factory=set)
-    headers_answered: set[Phase] = field(default_factory=set)
+    headers_replied: set[Phase] = field(default_factory=set)
     owed_bodies: dict[Phase, int] = field(default_factory=lambda: dict.fromkeys(Phase, 0))
     trailers_owed: set[Phase] = field(default_factory=set)
     sent: dict[Phase, bytes] = field(default_factory=lambda: dict.fromkeys(Phase, b""))
@@ -103,7 +103,7 @@ class StrictGateway:
         return self.modes.request_body if phase is Phase.REQUEST else self.modes.response_body
 
     def owed(self, phase: Phase) -> list[str]:
-        """Say what of a phase has not been answered."""
+        """Say what of a phase has not been replied to."""
         debts = {
             "headers": phase in self.headers_owed,
             "bodies": self.owed_bodies[phase] > 0,
@@ -153,8 +153,8 @@ class StrictGateway:
                     assert self.echoed[phase] == self.sent[phase], "closing now would lose bytes"
                 self.closed = True
             case ContinueHeaders(phase, decision):
-                assert phase not in self.headers_answered, "spurious: headers answered twice"
-                self.headers_answered.add(phase)
+                assert phase not in self.headers_replied, "spurious: headers replied to twice"
+                self.headers_replied.add(phase)
                 self.headers_owed.discard(phase)
                 self._mutate(phase, decision)
             case ContinueBody(phase, decision):
@@ -183,7 +183,7 @@ class StrictGateway:
                 self.trailers_owed.discard(phase)
 
     def _check_body_turn(self, phase: Phase) -> None:
-        assert phase not in self.headers_owed, "spurious: a body answered before the headers"
+        assert phase not in self.headers_owed, "spurious: a body replied to before the headers"
 
     def _mutate(self, phase: Phase, decision: Any) -> None:
         if decision is not None:

@@ -117,10 +117,10 @@ def exchanges(draw: st.DrawFn) -> list[Event]:
     head = ResponseHead(
         draw(st.sampled_from([200, 200, 400, 503])), "application/json", "", draw(st.integers(1, 2))
     )
-    answer = draw(st.sampled_from([usage(), usage(0), b"{", b"", b"x" * 70_000]))
-    lasts: list[Event] = [ResponseBody(answer, end_of_stream=True), ResponseTrailers()]
-    answered = [*response(answer, draw(places), head)[:-1], draw(st.sampled_from(lasts))]
-    events = [*(whole(body) if draw(st.booleans()) else asked), *answered]
+    content = draw(st.sampled_from([usage(), usage(0), b"{", b"", b"x" * 70_000]))
+    lasts: list[Event] = [ResponseBody(content, end_of_stream=True), ResponseTrailers()]
+    responded = [*response(content, draw(places), head)[:-1], draw(st.sampled_from(lasts))]
+    events = [*(whole(body) if draw(st.booleans()) else asked), *responded]
     others: list[Event] = [Deadline(), Drain(), Shed()]
     for event in draw(st.lists(st.sampled_from(others), max_size=2)):
         events.insert(draw(st.integers(1, len(events))), event)

@@ -129,7 +129,7 @@ def test_a_released_stream_is_closed_with_the_decision(connect: Connect) -> None
     for event in request(chat(stream=True)):
         gateway.send(event)
     assert gateway.closed
-    assert (1, {Phase.REQUEST}) == (len(gateway.decisions), gateway.headers_answered)
+    assert (1, {Phase.REQUEST}) == (len(gateway.decisions), gateway.headers_replied)
 
 
 @pytest.mark.parametrize("modes", IN_PIECES)
@@ -181,7 +181,7 @@ def test_a_slow_body_goes_long_at_the_deadline(connect: Connect, modes: Modes) -
     ],
 )
 def test_other_paths_pass_untouched(connect: Connect, modes: Modes, head: Any) -> None:
-    """A request that is none of ours is answered at once, without a decision."""
+    """A request that is none of ours is replied to at once, without a decision."""
     gateway = connect(modes)
     gateway.send(RequestHeaders(head, end_of_stream=True))
     assert gateway.closed

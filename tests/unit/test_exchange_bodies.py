@@ -1,4 +1,4 @@
-"""What the gateway sends is answered to its end: bodies without an end, large pieces, trailers."""
+"""What the gateway sends is replied to until its end: bodies without an end, large pieces, trailers."""
 
 import json
 from collections.abc import Callable

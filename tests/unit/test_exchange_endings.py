@@ -46,7 +46,7 @@ Connect = Callable[..., Any]
 BROKEN = Broken(ValueError("no message"))
 UNSENT = Broken(ValueError("no reply"), unsent=True)
 ASKED_DUPLEX = Modes(BodyMode.FULL_DUPLEX_STREAMED, BodyMode.STREAMED)
-ANSWERED_DUPLEX = Modes(BodyMode.STREAMED, BodyMode.FULL_DUPLEX_STREAMED, body_without_waiting=True)
+RESPONSE_DUPLEX = Modes(BodyMode.STREAMED, BodyMode.FULL_DUPLEX_STREAMED, body_without_waiting=True)
 HEADERS = RequestHeaders(CHAT)
 PIECE, LAST = RequestBody(b"{", end_of_stream=False), RequestBody(b"", end_of_stream=True)
 
@@ -136,10 +136,10 @@ def test_a_broken_message_is_a_failure_and_closes(connect: Connect, modes: Modes
         (ASKED_DUPLEX, whole(chat()), BROKEN, False),  # the body is back; what came may be a response's headers
         (ASKED_DUPLEX, whole(chat()), UNSENT, True),  # the end of the body was not sent back
         (ASKED_DUPLEX, [*whole(chat()), ResponseHeaders(JSON_RESPONSE)], UNSENT, False),
-        (ANSWERED_DUPLEX, [HEADERS], BROKEN, True),  # what came may be the first of a response
-        (ANSWERED_DUPLEX, whole(chat()), BROKEN, True),
-        (ANSWERED_DUPLEX, [*whole(chat()), ResponseHeaders(JSON_RESPONSE)], BROKEN, True),
-        (ANSWERED_DUPLEX, [*whole(chat()), ResponseHeaders(JSON_RESPONSE)], UNSENT, True),
+        (RESPONSE_DUPLEX, [HEADERS], BROKEN, True),  # what came may be the first of a response
+        (RESPONSE_DUPLEX, whole(chat()), BROKEN, True),
+        (RESPONSE_DUPLEX, [*whole(chat()), ResponseHeaders(JSON_RESPONSE)], BROKEN, True),
+        (RESPONSE_DUPLEX, [*whole(chat()), ResponseHeaders(JSON_RESPONSE)], UNSENT, True),
     ],
 )
 def test_a_broken_full_duplex_body_is_told_to_the_gateway(
@@ -171,8 +171,8 @@ def test_a_broken_full_duplex_body_is_told_to_the_gateway(
         (DUPLEX, [HEADERS, ResponseHeaders(JSON_RESPONSE), ResponseBody(b"", end_of_stream=True)], True),
         (ASKED_DUPLEX, [HEADERS], True),
         (ASKED_DUPLEX, [HEADERS, LAST, ResponseHeaders(JSON_RESPONSE)], False),
-        (ANSWERED_DUPLEX, [HEADERS, PIECE], False),
-        (ANSWERED_DUPLEX, [HEADERS, LAST, ResponseHeaders(JSON_RESPONSE)], True),
+        (RESPONSE_DUPLEX, [HEADERS, PIECE], False),
+        (RESPONSE_DUPLEX, [HEADERS, LAST, ResponseHeaders(JSON_RESPONSE)], True),
     ],
 )
 def test_a_full_duplex_body_is_under_way_until_its_end(
@@ -246,7 +246,7 @@ def test_a_close_stands_for_every_reply_but_the_one_with_the_decision(connect: C
 
 
 @pytest.mark.parametrize("modes", ROUTABLE)
-def test_without_a_close_all_that_was_held_is_answered(connect: Connect, modes: Modes) -> None:
+def test_without_a_close_all_that_was_held_is_replied_to(connect: Connect, modes: Modes) -> None:
     """A released request whose body came in pieces has a reply to each of them where streams are not closed."""
     gateway = connect(modes, close=CloseRule.NEVER)
     gateway.send(HEADERS)

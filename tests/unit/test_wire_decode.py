@@ -70,9 +70,9 @@ def test_value_is_read_where_raw_value_is_empty() -> None:
 
 
 ASKED = (":method", "POST"), (":path", "/v1/chat/completions")
-RESPONSEED = (":status", "200"), ("content-type", "application/json")
+RESPONDED = (":status", "200"), ("content-type", "application/json")
 PAIRS = [
-    *(*ASKED, *RESPONSEED, (":path", "/v1/responses"), (":status", "400"), ("content-type", "text/event-stream")),
+    *(*ASKED, *RESPONDED, (":path", "/v1/responses"), (":status", "400"), ("content-type", "text/event-stream")),
     *(("content-encoding", "gzip"), ("content-encoding", "br"), ("content-encoding", "identity")),
     *(("x-envoy-attempt-count", "2"), ("x-envoy-attempt-count", "9" * 5_000), ("x-tenant", "t")),
 ]
@@ -87,7 +87,7 @@ VALUES = st.builds(
     HeaderValue, key=st.text(max_size=5), value=st.text(max_size=5), raw_value=st.binary(max_size=9)
 )
 MAPS = (
-    st.sampled_from([headers(*ASKED).headers, headers(*RESPONSEED).headers])
+    st.sampled_from([headers(*ASKED).headers, headers(*RESPONDED).headers])
     | st.lists(st.sampled_from(PAIRS), max_size=6).map(lambda pairs: headers(*pairs).headers)
     | st.builds(HeaderMap, headers=st.lists(VALUES, max_size=6))
 )
@@ -149,7 +149,7 @@ def test_no_message_within_an_exchange_raises(
     odd: dict[int, bytes],
 ) -> None:
     """The same holds for exchanges that are decided and learned from, with a message that is out of place."""
-    asked, answered = headers(*ASKED), headers(*RESPONSEED)
+    asked, answered = headers(*ASKED), headers(*RESPONDED)
     for message, more in zip((asked, answered), heads, strict=True):
         message.headers.MergeFrom(more)
     expected = [
