@@ -1,4 +1,4 @@
-"""The port through which metrics, logs and traces hear what happened; each call carries one frozen object."""
+"""The interface by which metrics, logs and traces are told what happened; each call carries one frozen object."""
 
 from enum import StrEnum
 
@@ -19,7 +19,7 @@ class Misconfiguration(StrEnum):
     NO_REQUEST_HEADERS = "no_request_headers"  # request_header_mode: SKIP
     STREAMED_WITHOUT_FLAG = "streamed_without_flag"  # no send_body_without_waiting_for_header_response
     NO_REQUEST_BODY = "no_request_body"  # request_body_mode: NONE, or one we do not know
-    # Still decided. Envoy lets the headers go on when they are answered before the body's first byte is there: a
+    # Still decided. Envoy lets the headers go on when they are replied to before the body's first byte is there: a
     # request whose head and body come in two writes goes to the default pool whatever we say.
     BUFFERED_PARTIAL = "buffered_partial"
     # Still decided, and streams are not kept: Envoy would hold a response back until its end, or fail it with 500.
@@ -36,7 +36,7 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
 
 
 class Listener:
-    """Is called with everything that an exchange does; a subclass takes what it has something to do with.
+    """Called with everything that an exchange does; a subclass overrides what it needs.
 
     Implementations must not raise and must be quick.
     """

@@ -29,7 +29,7 @@ MAX_IMAGE_TOKENS = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message; `reasoning` is what the model thought before its answer, handed back by the client."""
+    """One message; `reasoning` is what the model thought before its response, handed back by the client."""
 
     role: str
     content: str
@@ -54,7 +54,7 @@ def shaped(text: str, texts: Texts, rng: np.random.Generator) -> Chat:
 
 
 def with_reasoning(chat: Chat, texts: Texts, rng: np.random.Generator) -> Chat:
-    """Return a chat that carries the reasoning of two to five earlier answers."""
+    """Return a chat that carries the reasoning of two to five earlier responses."""
     history: list[Turn] = []
     for _ in range(int(rng.integers(2, 6))):
         history.append(Turn("user", _english(texts, _log_normal(TURN_BYTES, rng), rng)))

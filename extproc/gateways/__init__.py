@@ -1,6 +1,6 @@
-"""Configurations of gateways: what is in them, which traps, and those that fit a configuration of the router.
+"""Configurations of gateways: the model of what is in them, the traps in them, and ones that fit the router's.
 
-sources   files and answers of an admin port as plain values that know where they were written
+sources   files and pages of an admin port as plain values that know where they were written
 typed     those values as Envoy's own messages, so that a misspelled field is named
 envoy     a bootstrap or a config dump to the model
 istio, envoy_gateway   manifests to what their control plane would make of them for Envoy, and then to the model

@@ -1,7 +1,7 @@
 """Text to plain values that know where they were written: each mapping and list has its place.
 
 YAML is composed to nodes, which know their lines, and the values are made of those; a file may hold several
-documents. JSON, which is what admin ports answer with and may be megabytes long, has paths but no lines. Both are
+documents. JSON, which is what admin ports serve and may be megabytes long, has paths but no lines. Both are
 bounded: in characters, in values (an alias counts each time it is used) and in depth.
 """
 

@@ -1,1 +1,1 @@
-"""What each pool serves and how loaded it is; the only room that asks the servers themselves."""
+"""What each pool serves and how loaded it is; the only room that asks the pools' servers."""

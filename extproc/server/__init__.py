@@ -1,1 +1,1 @@
-"""The running router: ext_proc and health on gRPC's C core, admin HTTP, drain. Only here are sockets known."""
+"""The running router: gRPC's C core, which only this room knows, health, reload, drain, admin HTTP."""

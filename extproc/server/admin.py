@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # a supervisor serves pages without a loop, and without gRPC
 
 __all__ = ["PAGES", "PROBES", "AdminPages", "Kept", "Page", "Pages", "text_page"]
 
-LOOP_RESPONSES_WITHIN_S = 2.0
+LOOP_ANSWERS_WITHIN_S = 2.0
 # What took so long to make is good for so many times as long: no more than a twentieth of the time is spent on it.
 KEEPS_FOR = 20
 PAGES = ("/metrics", "/healthz", "/readyz", "/config", "/state")
@@ -76,10 +76,10 @@ class AdminPages:
                 case _:
                     return text_page(HTTPStatus.NOT_FOUND, f"paths: {' '.join(PAGES)}\n")
         except TimeoutError:
-            return _unavailable(f"the event loop has not answered for {LOOP_RESPONSES_WITHIN_S} s\n")
+            return _unavailable(f"the event loop has not answered for {LOOP_ANSWERS_WITHIN_S} s\n")
 
     def _ask(self, function: Callable[[], T]) -> T:
-        return self._loop.ask(function, LOOP_RESPONSES_WITHIN_S)
+        return self._loop.ask(function, LOOP_ANSWERS_WITHIN_S)
 
 
 class Kept:

@@ -1,7 +1,7 @@
 """The deadlines of all streams that may wait equally long.
 
-They come due in the order in which they began: one queue serves all, and only its head is looked at. Streams that
-wait no more are dropped when they come to its head.
+They expire in the order in which they began: one queue serves all, and only its head is looked at. Streams that
+no longer wait are dropped when they come to its head.
 """
 
 from collections import deque

@@ -1,4 +1,4 @@
-"""gRPC health (grpc.health.v1), Check and Watch, and readiness: one state, that all who ask are told.
+"""gRPC health (grpc.health.v1), Check and Watch, and readiness: one state, the same for all who ask.
 
 Source: https://github.com/grpc/grpc/blob/master/doc/health-checking.md
 """

@@ -1,7 +1,7 @@
 """Driving exchanges over calls: take a message, hand it to the exchange, send what it replies.
 
-What an exchange may do when is its own to know, and in which order messages go out the call's; here is only what
-lies between them: bytes to events, replies to bytes, the deadline, the drain, and the books.
+The exchange knows what it may do when, the call in which order messages go out; here is only what lies between
+them: bytes to events, replies to bytes, the deadline, the drain, and the books.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""The job that keeps a router told of its pools."""
+"""The job that keeps a router informed about its pools: what they serve, and how loaded they are."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What becomes of what one router learns: begun from a file or the store, saved, shared, saved at the end."""
+"""Keeping what one router learns: taken from a file or the store at the start, saved, shared, saved at the end."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

@@ -27,7 +27,7 @@ class StoreSettings:
     every_s: Annotated[float, Meta(ge=0.05, le=3_600)] = 10.0
     """How often each replica publishes its own knowledge and reads the others'."""
     timeout_s: Annotated[float, Meta(ge=0.01, le=60)] = 2.0
-    """How long the store may take for one answer."""
+    """How long the store may take for one reply."""
     keep_s: Annotated[float, Meta(ge=60)] = 604_800.0
     """How long the store keeps what nobody has published again: what all replicas know at most outlives them so
     long."""

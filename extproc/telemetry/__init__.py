@@ -1,1 +1,1 @@
-"""Metrics and logs: listeners to the frozen objects of core, and nothing that decides."""
+"""Metrics, logs and traces: listeners to the frozen objects of core, and nothing that decides."""

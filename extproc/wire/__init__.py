@@ -1,1 +1,1 @@
-"""Envoy's ext_proc messages to plain events and back; the only room that knows protobuf."""
+"""Envoy's ext_proc messages to plain events, and replies to messages; only this room knows their protobuf."""

@@ -1,1 +1,1 @@
-"""Several processes that are one router: a supervisor, and workers, each an ext_proc endpoint of its own."""
+"""Several processes as one router: a supervisor, and workers that are each an ext_proc endpoint of their own."""

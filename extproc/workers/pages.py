@@ -1,4 +1,4 @@
-"""The admin pages of a router of several processes: what its workers say, as one."""
+"""The admin pages of a router of several processes: what its workers report, put together."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress

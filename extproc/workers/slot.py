@@ -1,7 +1,7 @@
 """The place of one worker: its process, started again whenever it ends or hangs, and what is known of it.
 
 A process that ends is followed by another one at once. One that ended soon after its start makes the next but one
-wait, longer each time, so that a fault that every start meets does not eat the machine.
+wait, longer each time, so that a fault at every start does not use up the machine.
 """
 
 import logging

@@ -1,8 +1,8 @@
-"""One worker: a router without an admin port, that its supervisor starts, asks and ends through a socket pair.
+"""One worker: a router without an admin port. Its supervisor starts, asks and ends it through a socket pair.
 
     python -m extproc.workers.worker FILE_DESCRIPTOR NUMBER
 
-It ends when its supervisor has, without a drain, so that its address is free for a worker of the next one. Should
+It ends when its supervisor does, without a drain, so that its address is free for a worker of the next one. Should
 it be stuck then, nobody is left who would find it: so the kernel ends it when it was not asked for a minute.
 """
 

@@ -86,11 +86,11 @@ class Deadline(msgspec.Struct, frozen=True, gc=False):
 
 
 class Shed(msgspec.Struct, frozen=True, gc=False):
-    """The router has more to do than it can do in time: what is still open of the decision goes undone."""
+    """The router has more to do than it can in time: an exchange that is still undecided is given up."""
 
 
 class Drain(msgspec.Struct, frozen=True, gc=False):
-    """The router is going: the exchange is to end as soon as that is harmless."""
+    """The router is shutting down: the exchange is to end as soon as that is harmless."""
 
 
 class Broken(msgspec.Struct, frozen=True, gc=False):

@@ -41,7 +41,7 @@ class Kept:
         self._learner.not_learned(self._decision, fault)
 
     def settle(self, *, cut_short: bool) -> None:
-        """Pay for the messages that came, when the stream is over; `cut_short` says that more were wanted."""
+        """Called when the stream is over: pay for its messages; `cut_short` says that more were expected."""
         if cut_short:
             self.not_learned(ResponseFault.CUT_SHORT)
         self._learner.settle(self._decision, self.messages)

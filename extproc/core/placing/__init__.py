@@ -1,1 +1,1 @@
-"""From an estimate to a pool: the token budget, when it is known early, and the policy over the pools."""
+"""From an estimate to a pool: the token budget, the early rule, the policy over the pools, and spill-over."""

@@ -1,1 +1,1 @@
-"""What a response says: its usage out of bytes in any pieces, or that the request did not fit."""
+"""Reading responses: their usage out of bytes in any pieces, or the refusal of a request that is too long."""

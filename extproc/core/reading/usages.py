@@ -1,4 +1,4 @@
-"""Checking what answers say they used, and whose fault it is when it makes no sense."""
+"""Checking the usage that responses report, and saying what is wrong when it makes no sense."""
 
 from typing import Final, TypeVar
 

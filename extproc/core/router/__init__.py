@@ -1,1 +1,1 @@
-"""From facts to a decision, and from a response to learning: what one router knows, for all its exchanges."""
+"""One router, for all its exchanges: Placer, from facts to a decision, and Learner, from responses to estimates."""

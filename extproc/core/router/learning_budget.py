@@ -1,4 +1,4 @@
-"""How much of the router may go into learning: a token bucket of response messages.
+"""How much work may go into learning: a token bucket of response messages.
 
 Each kept stream costs one message per piece of response, for SSE about one per token: 60-85 us of Python
 each, a hundred times the routing decision for a thousand tokens. So learning is sampled, and what is

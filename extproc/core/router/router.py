@@ -1,4 +1,4 @@
-"""What one router knows, for all its exchanges: where requests go, what responses teach, and who is told."""
+"""What all exchanges of one router share: where requests go, what responses teach, and who is told."""
 
 from extproc.core.apis import api_of
 from extproc.core.facts import Api, RequestHead

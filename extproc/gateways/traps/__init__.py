@@ -1,6 +1,6 @@
-"""The traps: what bites in a gateway's configuration, why, and the mend; one small function finds each.
+"""The traps: what goes wrong with a gateway's configuration, why, and the mend; one small function finds each.
 
-A trap is here because a test on the real Envoy shows it bite; `shown_by` names the test.
+Each trap is here because a test on the real Envoy shows what it does; `shown_by` names the test.
 """
 
 from extproc.gateways.traps.chain import TRAPS as CHAIN

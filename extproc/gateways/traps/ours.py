@@ -1,4 +1,4 @@
-"""Traps of whose word counts."""
+"""Traps of headers that clients may set in the router's place."""
 
 from collections.abc import Iterator
 from typing import Final

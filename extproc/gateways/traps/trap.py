@@ -1,4 +1,4 @@
-"""What one trap says of itself."""
+"""What one trap is made of: how it is found, why it matters, the mend, and the test that shows it."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -2,7 +2,7 @@
 
 It holds kernel times of A100, H100, H200, B200, L40S and others for vLLM by version, and an engine that adds them
 up for one step. Asking it in each of millions of iterations would take hours, so it is asked once, at a grid of
-batch sizes, and the answers become the same tables that the roofline makes (`IterationCost`):
+batch sizes, and the times become the same tables that the roofline makes (`IterationCost`):
 
 - the part that every token goes through, by tokens of a batch (`linear_s`), with a floor of prefill attention;
 - steps that only decode, by sequences: a fixed part, and a slope in the tokens of context, through two contexts;
@@ -35,7 +35,7 @@ MS = 1e-3
 
 
 class Engine(Protocol):
-    """What the package's engine answers, in milliseconds."""
+    """The times that the package's engine returns, in milliseconds."""
 
     def decode_step_latency(self, gen_tokens: int, isl: int, osl: int) -> float:
         """Return the time of a step in which `gen_tokens` sequences of `isl` tokens decode."""

@@ -2,7 +2,7 @@
 
 A user of short requests waits for them, whatever the average over all lengths says; so each class of lengths has
 an objective of its own: `<=8192: ttft 2s, tpot 80ms; else: ttft 30s`. A class holds the requests whose prompt and
-answer together take at most so many tokens, and more than the class before it. Without classes all requests share
+output together take at most so many tokens, and more than the class before it. Without classes all requests share
 one objective, and latencies are still told by length.
 
 A percentile is met when at most 1 % of the class's requests are late. It is counted, not interpolated, so that the

@@ -6,7 +6,7 @@ tokens are prefilled, in chunks: a share f of the iterations carries one of m to
 
     T(r) = (1 - f) T_decode(D r) + f T_mixed(D r, m)          mu(r) = r / T(r)
 
-r is a mean and need not be whole: prompts of many chunks and short answers leave less than one sequence decoding.
+r is a mean and need not be whole: prompts of many chunks and short outputs leave less than one sequence decoding.
 mu grows with r; r is bounded by max_num_seqs, by the KV cache, by the batch's token budget (so no iteration
 carries more than it may), and by the objective on the time per output token. A sequence's own prefill is over when
 its tokens come, so a single one is never slowed by it: requests served one after another are the least that an

@@ -30,7 +30,7 @@ PROGRESS_EVERY = 1_000
 @dataclass(frozen=True, slots=True)
 class PoolUse:
     """How full one pool was while requests arrived: sequences of an instance, and the share of its KV cache; and
-    its preemptions up to the last answer.
+    its preemptions up to the last response.
     """
 
     name: str

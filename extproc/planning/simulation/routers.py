@@ -32,7 +32,7 @@ NO_TEXT = RequestFacts(api=Api.CHAT, model=MODEL, text=b"", messages=1)
 
 
 class Router(Protocol):
-    """Chooses a pool for each request, and learns from its answer."""
+    """Chooses a pool for each request, and learns from its response."""
 
     under_counted: int
     spill: SimulatedSpill | None
@@ -42,7 +42,7 @@ class Router(Protocol):
         ...
 
     def learn(self, request: int, output_tokens: int) -> None:
-        """Learn from a request's complete answer."""
+        """Learn from a request's complete response."""
         ...
 
 

@@ -152,7 +152,7 @@ def router_of(task: SearchTask, workload: Workload) -> Router:
     if task.router == "oracle":
         return OracleRouter(workload, pools)
     settings = EstimatorSettings(kind=task.router, default_output_tokens=undeclared_output_tokens(task.lengths))
-    # The paper's mean learns from every answer, as in the paper; the router of its own learns within its budget.
+    # The paper's mean learns from every response, as in the paper; the router of its own learns within its budget.
     learning = LearningBudget(LearningSettings()) if task.router == "byteclass" else None
     spill = SimulatedSpill(pools) if task.spill else None
     return LearningRouter(workload, pools, make_estimator(settings), learning, spill=spill)

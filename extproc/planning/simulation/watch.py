@@ -20,7 +20,7 @@ class Watch:
     """Counts late requests by pool, of the requests from `first` (after the warm-up) on.
 
     `index` holds the class of each request, `allowed` how many of each class may be late, `late` the counts by
-    pool, class and (TTFT, TPOT), `own` those beyond the loosest times by pool, `answered` all answers by pool.
+    pool, class and (TTFT, TPOT), `own` those beyond the loosest times by pool, `answered` all responses by pool.
     """
 
     objective: Objective
@@ -40,7 +40,7 @@ class Watch:
         return all(self._misses(pool) for pool in range(len(self.answered)))
 
     def note(self, pool: int, request: int, ttft_s: float, tpot_s: float) -> None:
-        """Count one answer; `tpot_s` is nan for a single token."""
+        """Count one response; `tpot_s` is nan for a single token."""
         if request < self.first:
             return
         self.answered[pool] += 1

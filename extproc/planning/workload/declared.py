@@ -20,9 +20,9 @@ PROMPT_BOUND_FACTOR = 1.18
 class DeclaredRule(StrEnum):
     """An assumption about what clients declare."""
 
-    TRUTH = "truth"  # what a router measured; from lengths alone exactly what the answer takes
+    TRUTH = "truth"  # what a router measured; from lengths alone exactly what the output takes
     HALF_MORE = "1.5x"
-    FIXED_1024 = "1024"  # or the answer's length where that is more, so that no answer changes
+    FIXED_1024 = "1024"  # or the output's length where that is more, so that no output changes
     FIXED_4096 = "4096"
     NONE = "none"
 
