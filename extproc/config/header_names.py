@@ -23,9 +23,9 @@ _CREDENTIAL_WORDS = {"authorization", "auth", "authentication", "apikey", "key",
     *("cert", "dpop"),  # x-forwarded-client-cert: who the client is
 }
 _CREDENTIALS = {"x-amzn-oidc-data"}  # a token of AWS's load balancer that is not called one
-# Orders that a gateway takes, or gives: to read one as a tenant or to set it means something else than is meant.
+# Instructions to a gateway, or from it: reading one as a tenant, or setting it, would have an effect of its own.
 _ORDERS = {"x-envoy-": "Envoy", "x-gateway-destination-": "the endpoint picker"}
-# Read they may be: an inference gateway's fairness id, or a user name of an authenticating proxy, is a tenant.
+# These may be read: an inference gateway's fairness id, or a user name of an authenticating proxy, is a tenant.
 _SET_BY_OTHERS = _ORDERS | {
     "x-gateway-": "the inference gateway",
     "x-forwarded-": "proxies",

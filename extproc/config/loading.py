@@ -72,7 +72,7 @@ def as_json(configuration: Configuration, **more: object) -> bytes:
 
 
 def fingerprint(configuration: Configuration) -> bytes:
-    """Return a digest of all settings but those that differ between the processes of one router: its places."""
+    """Return a digest of all settings but those that differ between the processes of one router."""
     listen = replace(configuration.listen, address="", health_address="")
     state = replace(configuration.state, path="")
     return sha256(as_json(replace(configuration, listen=listen, state=state))).digest()

@@ -87,7 +87,7 @@ class MetricsSettings:
     """Labels whose values come from clients; beyond these numbers the label is `other`."""
 
     max_models: Annotated[int, Meta(ge=1)] = 50
-    """Models that get a label of their own, each from its first 2xx response on that was learned from."""
+    """Models that get a label of their own, each once a pool has served it."""
     max_categories: Annotated[int, Meta(ge=1)] = 50
     """Categories (tenants, or kinds of text) that get a label of their own."""
 
@@ -117,7 +117,7 @@ class Configuration:
     spill: SpillSettings = field(default_factory=SpillSettings)
     headers: HeaderNames = field(default_factory=HeaderNames)
     tenant_header: str = ""
-    """A request header, lower-case, whose value becomes part of what is learned by, and a metric's label."""
+    """A request header, lower-case, whose value tells tenants apart in what is learned and in metrics."""
     responses_stored_by_default: bool = False
     """Whether the servers keep what /v1/responses gave unless a request says `store: false`; what is kept goes to
     the default pool. vLLM's keep nothing unless they are told to."""
@@ -128,6 +128,6 @@ class Configuration:
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     traces: TraceSettings | None = None
     drain_s: Annotated[float, Meta(ge=0, le=3_600)] = 15.0
-    """How long the router serves on after SIGTERM, while its health says that it goes."""
+    """How long the router serves on after SIGTERM, while its health says that it is shutting down."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe log lines that are written; `debug` logs every decision."""

@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 
-# What one error takes of a terminal or a log, whatever was given.
+# How much of a terminal or a log one error may take, whatever was given.
 MAX_PRINTED_BYTES = 2_000
 MAX_SENTENCE_BYTES = 480
 # Longer numbers are told by their size: to write them out takes time that grows with its square.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # a supervisor serves pages without a loop, and without gRPC
 __all__ = ["PAGES", "PROBES", "AdminPages", "Kept", "Page", "Pages", "text_page"]
 
 LOOP_ANSWERS_WITHIN_S = 2.0
-# What took so long to make is good for so many times as long: no more than a twentieth of the time is spent on it.
+# What was made is kept for so many times as long as that took: at most a twentieth of the time is spent on it.
 KEEPS_FOR = 20
 PAGES = ("/metrics", "/healthz", "/readyz", "/config", "/state")
 # What probes and scrapes need; the others say how the router is configured, and names of models and tenants.

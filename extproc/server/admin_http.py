@@ -2,7 +2,7 @@
 
 The thread that decides never waits for a client of these pages, nor the other way round: pages are made in worker
 threads, and what streams does so on this loop. uvicorn says how HTTP is spoken; what it leaves open is here: how
-many connections there are, how long one may be silent or not read, and to whose name a loopback address answers.
+many connections there are, how long one may be silent or not read, and which host names a loopback address serves.
 Rejected: aiohttp, which brings eight packages where these two bring click alone beside what an HTTP client has.
 """
 
@@ -96,7 +96,7 @@ class Admin:
 
 
 class _Server(Server):
-    """uvicorn's server, ended by a word instead of a flag that it looks at ten times a second."""
+    """uvicorn's server, ended by a call instead of a flag that it looks at ten times a second."""
 
     def __init__(self, app: ASGIApp) -> None:
         super().__init__(

@@ -107,7 +107,7 @@ class Live:
         )
 
     async def _events(self) -> AsyncIterator[bytes]:
-        # One event is waited for at a time: who reads slowly misses some, and none is kept for him.
+        # One event is waited for at a time: who reads slowly misses some, and none is kept.
         events: asyncio.Queue[bytes] = asyncio.Queue(1)
         self._viewers.add(events)
         if self._ticking is None:

@@ -1,4 +1,4 @@
-"""Around each state, in files and in the store: what it is, and a digest that tells whether all of it is there."""
+"""The frame of each state, in files and in the store: what it is, and a digest that tells whether it is whole."""
 
 import hashlib
 from typing import Final

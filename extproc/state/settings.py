@@ -29,8 +29,7 @@ class StoreSettings:
     timeout_s: Annotated[float, Meta(ge=0.01, le=60)] = 2.0
     """How long the store may take for one reply."""
     keep_s: Annotated[float, Meta(ge=60)] = 604_800.0
-    """How long the store keeps what nobody has published again: what all replicas know at most outlives them so
-    long."""
+    """How long the store keeps what is no longer published: so long, knowledge outlives the last replica."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class StateSettings:
     """What becomes of what was learned: by default it is forgotten at the end; see [state.md](state.md)."""
 
     path: str = ""
-    """A file that it is saved to, and begun from; its directory has to be there, and be the router's own."""
+    """The file that it is saved to, and read from at the start; its directory has to exist and be the router's."""
     every_s: Annotated[float, Meta(ge=0.05, le=86_400)] = 30.0
     """How often it is saved; so much is lost at most when the process is killed."""
     store: StoreSettings | None = None

@@ -11,7 +11,7 @@ transitions.py is the table of what is done when, here is how. The rules, each f
    a request is held the stream stays open, also at a Drain: the deadline ends the wait. Where our own failure
    loses bytes the stream is aborted, so that the gateway knows. A gateway that takes a close for an error is
    replied to until it ends the stream itself (`exchange.close: never`), or until something cannot be read or sent.
-5. Only a response with status 2xx to a request that was seen whole teaches.
+5. Only a 2xx, or a refusal for length, in response to a request that was seen whole teaches.
 6. An exception in our own code changes nothing for the exchange: it goes on as in PASSING.
 """
 

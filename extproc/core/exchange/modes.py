@@ -27,10 +27,10 @@ _BUFFERED = (BodyMode.BUFFERED, BodyMode.BUFFERED_PARTIAL)
 
 @dataclass(frozen=True, slots=True)
 class Modes:
-    """The gateway's own word on how it talks, from the first message's protocol_config.
+    """How the gateway talks, as the first message's protocol_config says.
 
     `body_without_waiting` is send_body_without_waiting_for_header_response: in STREAMED, body chunks come while
-    the headers' reply is still held. What follows from the three is told once, since every request asks: whether
+    the headers' reply is still held. What follows is worked out once, since every request asks: whether
     bodies are sent back (`full_duplex`), the request's headers held until it is placed (`holds_headers`),
     responses readable, and streamed ones too (`response_readable`, `stream_readable`); why nothing can be routed
     this way (`fault`), or not reliably (`doubts`).

@@ -9,7 +9,7 @@ from extproc.core.facts import RequestFacts
 
 __all__ = ["MAX_BUDGET_TOKENS", "TokenBudget", "token_budget"]
 
-# Beyond any context. Clients may declare outputs of any size, and a number without end is none to count with.
+# Beyond any context. Clients may declare outputs of any size, and no sum is to grow with them.
 MAX_BUDGET_TOKENS = 100_000_000
 # Tokens are rounded up, but not for the last bits of a float: 300 x (100 / 300) is 100.
 LAST_BITS = 1e-6

@@ -1,4 +1,4 @@
-"""The one object that says everything about how a request was placed; metrics, logs and headers listen to it."""
+"""The one object that says how a request was placed; metrics, logs and headers are made from it."""
 
 from enum import StrEnum
 from typing import Final
@@ -30,7 +30,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     `routed` is True when the pool header is set: a smaller pool than the default, in mode enforce. `estimate` and
     `budget` are None, and `model` is "", when the body was not seen whole or not understood. `learnable` says that
     usage will be in the response. The prompt's text is not in here: a decision lives as long as the response runs.
-    `head` is what logs and traces join with the gateway's by; it is no part of where the request goes.
+    By `head` logs and traces are matched with the gateway's; it has no part in where the request goes.
     """
 
     pool: Pool

@@ -35,7 +35,7 @@ class Endpoints:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """One pool of servers. They stand in ascending order; the last is the default, where what is unsure goes."""
+    """One pool of servers. They are listed in ascending order; the last is the default, for all that is unsure."""
 
     name: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z", extra={"allowed": _NAMES})]
     """The value of the pool header, and a metric's label."""

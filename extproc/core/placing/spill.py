@@ -47,7 +47,7 @@ class SpillSettings:
     """When requests leave an overloaded pool for another one that serves them and has room; needs `endpoints`."""
 
     enabled: bool = False
-    """Whether they do."""
+    """Whether requests leave overloaded pools."""
     waiting_per_endpoint: Annotated[float, Meta(gt=0)] = 8.0
     """Requests that wait for each server when a pool is at its limit; at twice as many all requests leave."""
     kv_usage: Annotated[float, Meta(gt=0, lt=1)] = 0.95

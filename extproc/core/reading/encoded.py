@@ -94,7 +94,7 @@ def _unzstd(body: bytes) -> bytes | None:
 
 
 def _is_whole_zstd(body: bytes, decoded_bytes: int) -> bool:
-    """Tell a frame that was cut, which the reader takes for its end."""
+    """Tell whether a frame is whole; the reader above takes the end of a cut one for its end."""
     if decoded_bytes > MAX_DECODED_BYTES:
         return True
     whole = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES).decompressobj()

@@ -1,1 +1,1 @@
-"""One router, for all its exchanges: Placer, from facts to a decision, and Learner, from responses to estimates."""
+"""One router, for all its exchanges: its Placer decides where requests go, its Learner learns from responses."""

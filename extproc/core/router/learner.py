@@ -43,7 +43,7 @@ class Learner:
         self._listener = listener
         self.max_response_bytes = max_response_bytes
         self._reads_responses = reads_responses
-        # Of models whose embeddings came out longer than is read: from how many prompts in one request on.
+        # For models whose embeddings were too long to be read: from how many prompts in one request on they are.
         self.too_many_prompts: CappedMap[str, int] = CappedMap(MAX_MODELS, lambda _: 0)
 
     def go_on_from(self, before: "Learner") -> None:

@@ -54,7 +54,7 @@ class AccessLogSettings:
 
 @dataclass(frozen=True, slots=True)
 class LearningSettings:
-    """How much of the router goes into learning, in response messages: a streamed token is about one."""
+    """How much work goes into learning, in response messages: a streamed token is about one."""
 
     messages_per_s: Messages = 500.0
     """Response messages that are read a second, on average."""

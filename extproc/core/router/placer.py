@@ -122,5 +122,5 @@ class Placer:
             self.spillover.count(placed.name, tokens)
 
 
-# Others are where they are because they cannot be anywhere else, for all that is known.
+# Requests with any other reason belong in no other pool, as far as is known.
 _MOVABLE: Final = frozenset({Reason.FITS, Reason.TOO_LONG})

@@ -7,7 +7,7 @@ The number of requests inside a pool is followed over the run, as means of batch
 - Growth: a pool that gets more than it can serve fills without end. A line is laid through the batches after the
   warm-up; the run is not steady when it rises beyond chance and by more than a fifth of the mean.
 
-Welch's method was rejected because it needs somebody to look; a fixed share (10 % before) because responses of some
+Welch's method was rejected because somebody has to look; a fixed share (10 % before) because responses of some
 minutes take longer than that of a run of one minute to fill the fleet.
 """
 
