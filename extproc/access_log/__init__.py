@@ -1,1 +1,1 @@
-"""Learning from the gateway's access log: what a decision leaves in it, and what comes back with the usage."""
+"""Learning from the gateway's access log: the evidence that decisions leave in it, and what its entries teach."""

@@ -29,7 +29,7 @@ class StoreSettings:
     timeout_s: Annotated[float, Meta(ge=0.01, le=60)] = 2.0
     """How long the store may take for one reply."""
     keep_s: Annotated[float, Meta(ge=60)] = 604_800.0
-    """How long the store keeps what is no longer published: so long, knowledge outlives the last replica."""
+    """How long the store keeps knowledge that no replica publishes any more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,7 +68,7 @@ class LearningSettings:
     `auto`, those asked and all of a model that was seen to report unasked."""
     source: LearningSource = LearningSource.RESPONSE
     """`response` reads usage in the responses that the gateway sends us; `access_log` in its access log, where no
-    response passes us and every one teaches. The settings of messages and streams are then of no use."""
+    response passes us and every one teaches. The settings of messages and streams then have no effect."""
     access_log: AccessLogSettings = field(default_factory=AccessLogSettings)
 
 
