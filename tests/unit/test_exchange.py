@@ -384,11 +384,11 @@ def test_a_kept_stream_costs_what_came_of_it(connect: Connect) -> None:
     events = b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}\n\ndata: [DONE]\n\n'
     for event in whole(chat(max_tokens=90_000, stream=True, stream_options={"include_usage": True})):
         gateway.send(event)
-    assert 5_000 * 7 / 8 == router.learner._budget._left
+    assert 5_000 * 7 / 8 == router.learner.budget._left
     for event in response(events, head=SSE_RESPONSE):
         gateway.send(event)
     gateway.exchange.end()
-    assert 4_990 < router.learner._budget._left < 5_000
+    assert 4_990 < router.learner.budget._left < 5_000
 
 
 def test_a_client_that_leaves_in_mid_response_is_counted(connect: Connect) -> None:
