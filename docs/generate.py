@@ -16,6 +16,7 @@ from typing import Any, Final, get_args, get_origin
 import msgspec
 from prometheus_client import CollectorRegistry
 
+from extproc.access_log.teacher import Outcome
 from extproc.config.schema import Configuration
 from extproc.config.typed import dataclass_in, kind_and_range, settings_of
 from extproc.core.errors import BodyFault, ResponseFault
@@ -58,6 +59,7 @@ CLOSED_LABELS: Final[dict[str, type[StrEnum]]] = {
     "`cause` of `dualpool_misconfigured_total`": Misconfiguration,
     "`cause` of `dualpool_refused_observations_total`": Refused,
     "`cause` of `dualpool_responses_not_learned_total`": ResponseFault,
+    "`outcome` of `dualpool_access_log_entries_total`": Outcome,
     "`outcome` of `dualpool_config_reloads_total`": ReloadOutcome,
     "`cause` of `dualpool_workers_replaced_total`": Replaced,
 }

@@ -92,8 +92,8 @@ TRAPS: Final = (
     Trap(
         "auth-after",
         Severity.WARNING,
-        "Who may not send a request has it counted all the same, at the router's cost; and what such requests "
-        "say is in its metrics.",
+        "The router reads requests that are going to be refused: they cost it time, and are counted in its "
+        "metrics.",
         "Authentication before the router's filter.",
         _after(Kind.AUTH),
         "test_traps.py::test_authentication_behind_the_router",

@@ -129,8 +129,8 @@ TRAPS: Final = (
     Trap(
         "response-buffered",
         Severity.ERROR,
-        "A response over the buffer limit is a 500; and a processor that lets a streamed one be held gives it to "
-        "the client only when it is over, so that the router closes the exchange instead, and learns nothing.",
+        "A response over the buffer limit is a 500, and a streamed one reaches the client only when it is over. "
+        "So the router closes the exchange instead, and learns nothing.",
         "response_body_mode: STREAMED to learn from responses, NONE not to.",
         _response_buffered,
         "test_traps.py::test_buffered_response_over_the_limit",

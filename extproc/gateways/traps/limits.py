@@ -122,7 +122,7 @@ TRAPS: Final = (
         "head-limits",
         Severity.WARNING,
         "Envoy checks its limits again when the router has added to a head, and what is over them then is a 500 "
-        "whatever failure_mode_allow says: of 91 headers on, or within 200 bytes of 60 KiB, at its own limits.",
+        "whatever failure_mode_allow says: at Envoy's defaults from 91 headers on, or within 200 bytes of 60 KiB.",
         "max_request_headers_kb: 96 and common_http_protocol_options: {max_headers_count: 200} (Envoy Gateway: an "
         "EnvoyPatchPolicy).",
         _head_limits,

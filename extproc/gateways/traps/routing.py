@@ -180,8 +180,8 @@ TRAPS: Final = (
     Trap(
         "repair-missing",
         Severity.WARNING,
-        "What a smaller pool refuses because its prompt was under-counted is the client's error, and so is each "
-        "request that finds that pool down. (A pool that is the largest of its models has the last word.)",
+        "A request that a smaller pool refuses because its prompt was under-counted is an error for the client, "
+        "and so is one that finds that pool down. (A pool that is the largest of its models has the last word.)",
         "On the pool's route retry once on retriable-status-codes (400, 404, 413, 422, 503), connect-failure, "
         "refused-stream and reset, with the next pool as the second priority (an aggregate cluster; in Envoy "
         "Gateway a Backend with fallback: true).",
@@ -217,8 +217,8 @@ TRAPS: Final = (
     Trap(
         "upgrade-hangs",
         Severity.WARNING,
-        "A POST that asks for another protocol has no end of a body: mode BUFFERED waits for it as long as the "
-        "client does.",
+        "The body of a POST that asks for another protocol does not end: mode BUFFERED waits for its end as long "
+        "as the client does.",
         "A route before it that matches the header `upgrade`, with the router's filter off.",
         _upgrade_hangs,
         "test_upgrades.py::test_a_post_that_upgrades_hangs_in_buffered_mode",

@@ -186,8 +186,8 @@ TRAPS: Final = (
     Trap(
         "cluster-ip",
         Severity.WARNING,
-        "Fewest-requests-first among one address is no choice: connections, which last, decide which server gets"
-        " how much, and a router behind it gets all or nothing.",
+        "With one address there is nothing to balance: connections, which last, decide which server gets how "
+        "much, and of several routers behind it one may get everything.",
         "A headless Service (clusterIP: None) and type STRICT_DNS, or endpoints by EDS.",
         _cluster_ip,
         "test_traps.py::test_one_address_of_several_servers",
