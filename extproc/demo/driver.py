@@ -37,7 +37,7 @@ async def warm_up(plain_url: str) -> None:
 
 
 async def drive(url: str, asks: Iterable[Ask], done: Callable[[Outcome], None]) -> list[Outcome]:
-    """Send all requests, CONCURRENCY at a time; `done` hears of each as it ends."""
+    """Send all requests, CONCURRENCY at a time; `done` is called with each as it ends."""
     async with openai.AsyncOpenAI(
         base_url=f"{url}/v1", api_key="not-needed", max_retries=0, timeout=TIMEOUT_S
     ) as client:

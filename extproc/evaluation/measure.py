@@ -108,9 +108,9 @@ class Figures:
 def run(
     contestant: Contestant, stream: Sequence[Request], told: Sequence[int] | None = None, in_flight: int = 0
 ) -> Run:
-    """Run a contestant through a stream; `told` is the usage it hears where that is not the truth.
+    """Run a contestant through a stream; `told` is the usage it is given where that is not the truth.
 
-    It hears of each request after `in_flight` others were predicted, as responses come late.
+    It is told of each request after `in_flight` others were predicted, as responses come late.
     """
     usage = [request.tokens for request in stream] if told is None else told
     predicted = []

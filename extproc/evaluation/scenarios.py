@@ -64,7 +64,7 @@ Streams = Sequence[Sequence[Request]]
 def compare(
     material: Material, tokenizer: Tokenizer, others: Sequence[Tokenizer], plan: Plan, say: Callable[[str], None]
 ) -> Comparison:
-    """Run everything for one tokenizer; `say` hears of the progress."""
+    """Run everything for one tokenizer; `say` is called with the progress."""
     say(f"{tokenizer.name}: making streams")
 
     def made(mix: Callable[[Material, Tokenizer, int, int], Iterable[Request]]) -> Streams:

@@ -38,7 +38,7 @@ class Audience(Protocol):
 
 @dataclass
 class _Watched:
-    """One pool and what was heard of it; `placed` and `asked_at_s` are from before the round."""
+    """One pool and what its servers said; `placed` and `asked_at_s` are from before the round."""
 
     pool: Pool
     spilling: Spilling

@@ -166,7 +166,7 @@ class App:
         self._reloader.ask()
 
     def apply(self, configuration: Configuration) -> None:
-        """Put another configuration in force, but for what is bound; streams that have begun keep theirs.
+        """Put another configuration in force, except for what is bound; streams that have begun keep theirs.
 
         Called on another thread than the loop's. Raises ConfigurationError for what cannot be used, TimeoutError
         when the loop does not take it; then nothing has changed.

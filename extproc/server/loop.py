@@ -10,7 +10,7 @@ from extproc.server.grpc_core import Core
 
 __all__ = ["Loop", "Timers"]
 
-# How long other threads, and signals, wait at most until they are heard: the core has no call that wakes a poll.
+# How long other threads, and signals, wait at most until they are served: the core has no call that wakes a poll.
 TICK_S = 0.02
 
 T = TypeVar("T")

@@ -1,6 +1,6 @@
 """One HTTP exchange, request and response, as a state machine: events in, replies out, no I/O.
 
-transitions.py is the table of what is done when, here is how. The rules, each from Envoy's behaviour:
+transitions.py is the table of what is done when; how it is done is here. The rules, each from Envoy's behaviour:
 
 1. A mutation has an effect only in the reply to held headers (STREAMED, FULL_DUPLEX_STREAMED) or to the whole
    body (BUFFERED, BUFFERED_PARTIAL within its limit).

@@ -108,7 +108,7 @@ def _pattern(globs: Sequence[str]) -> re.Pattern[str]:
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """What the servers of a pool said together, `endpoints` of which were heard.
+    """What the servers of a pool said together, of which `endpoints` responded.
 
     Requests are those of all of them, `kv_usage` is the mean share of their KV caches in use, and `kv_tokens` what
     those hold together (0: they do not say).
@@ -125,9 +125,9 @@ class Busy:
 class PoolLoad:
     """How busy a pool was when its servers were asked, and what follows from it until they are asked again.
 
-    `requests` and `tokens` are what this router had placed there, ever, before it asked. `absorbs` requests more
-    it takes without a queue, by what it took before. `share` of what belongs there goes elsewhere, in the pool's
-    `episode`-th time of overload.
+    `requests` and `tokens` are what this router had placed there, ever, before it asked. By what it took
+    before, it takes `absorbs` more requests without a queue. A `share` of what belongs there goes elsewhere, in its
+    overload number `episode`.
     """
 
     busy: Busy

@@ -31,7 +31,7 @@ class UsageReader(Protocol):
 class JsonReader:
     """A response in one piece of JSON, decoded at its end by `read`."""
 
-    complete = False  # its end is the body's
+    complete = False  # known at the body's end only
 
     def __init__(self, decoder: Decoder, read: Callable[[bytearray], Usage | Overflow]) -> None:
         self._decoder = decoder
