@@ -126,8 +126,8 @@ class PoolLoad:
     """How busy a pool was when its servers were asked, and what follows from it until they are asked again.
 
     `requests` and `tokens` are what this router had placed there, ever, before it asked. By what it took
-    before, it takes `absorbs` more requests without a queue. A `share` of what belongs there goes elsewhere, in its
-    overload number `episode`.
+    before, it takes `absorbs` more requests without a queue. A `share` of what belongs there goes elsewhere, in
+    its overload number `episode`.
     """
 
     busy: Busy
