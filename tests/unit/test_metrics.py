@@ -65,7 +65,7 @@ def test_a_body_without_facts_is_counted_by_its_cause(metrics: Metrics, registry
 
 
 def test_bounds_are_judged_near_each_budget(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """Within 20 % of a pool's budget it is counted whether bounds held; the last pool has no limit that decides."""
+    """Within 20 % of a pool's budget it is counted whether bounds held; no limit of the last pool decides."""
     metrics.about("1", "enforce", "", (Pool("short", 10_000), Pool("long", 50_000)))
     budget = DECISION.budget
     assert budget is not None
