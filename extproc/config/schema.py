@@ -97,7 +97,7 @@ class TraceSettings:
     """Sends a span for each request of a sampled trace to an OpenTelemetry collector; needs `dualpool[otel]`."""
 
     endpoint: Annotated[str, Meta(pattern=r"\Ahttps?://[^/?#@\s]+(/[^?#@\s]*)?\Z", extra={"allowed": _COLLECTOR})]
-    """Where, as OTLP in JSON over HTTP: `http://collector:4318/v1/traces`."""
+    """Where spans are sent, as OTLP in JSON over HTTP: `http://collector:4318/v1/traces`."""
     service_name: Annotated[str, Meta(min_length=1, extra={"allowed": "text of at least a character"})] = (
         "dualpool"
     )

@@ -17,7 +17,7 @@ class StoreSettings:
     url: str
     """`redis://host:port/database`, `rediss://` over TLS, or `unix:///path`; without a password."""
     name: Annotated[str, Meta(pattern=r"\A[!-~]{1,64}\Z", extra={"allowed": _KEY})] = "dualpool"
-    """Begins the name of each key: routers that share what they learn have the same."""
+    """The beginning of each key's name: routers that share what they learn have the same."""
     username: str = ""
     """Who logs in; when empty the store's default user."""
     password_file: str = ""
