@@ -3,6 +3,7 @@ import tracemalloc
 import zlib
 from functools import partial
 from hashlib import shake_128
+from random import Random
 
 import brotli
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
+from extproc.core.reading.brotli_window import with_small_window
 from extproc.core.reading.decoding import decoder_for
 
 TEXT = b'{"usage": {"prompt_tokens": 7}} ' * 500
@@ -117,6 +119,27 @@ def test_cap_on_the_output(encoding: str, body: bytes, size: int) -> None:
     pieces = [body[i : i + size] for i in range(0, len(body), size)]
     faults = [fault_of(encoding, *pieces, cap=cap) for cap in (len(TEXT), len(TEXT) - 1, 0)]
     assert faults == [None, ResponseFault.TOO_LARGE, ResponseFault.TOO_LARGE]
+
+
+@pytest.mark.parametrize("bits", [10, 16, 17, 18, 19, 21, 24])
+@pytest.mark.parametrize("cap", [(1 << 18) - 16, (1 << 18) - 15, 600_000])
+@pytest.mark.parametrize("size", [1000, 10_000_000])
+def test_brotli_is_read_whatever_window_it_asks_for(bits: int, cap: int, size: int) -> None:
+    """Its window is made as small as the cap allows, and copies from as far back as that are still found."""
+    text = Random(bits).randbytes(1000) + b"one two three" * (cap // 13)
+    text = text[: cap - 900] + text[:900]
+    body = brotli.compress(text, lgwin=bits, quality=2)
+    decoder = decoder_for("br", cap)
+    assert text == b"".join(decoder.feed(body[i : i + size]) for i in range(0, len(body), size)) + decoder.finish()
+
+
+def test_brotli_takes_memory_by_the_cap_and_not_by_the_window_it_asks_for() -> None:
+    """The largest window that a stream can ask for is 16 MiB; for a refusal of some kilobytes it gets 256 KiB."""
+    largest = b"\x0f"
+    asked = [
+        with_small_window(largest, cap)[0] for cap in (1000, (1 << 18) - 16, (1 << 18) - 15, 4 << 20, 16 << 20)
+    ]
+    assert [0b0011, 0b0011, 0b0101, 0b1101, 0b1111] == asked
 
 
 @COMPRESSED

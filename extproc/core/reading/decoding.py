@@ -1,8 +1,8 @@
 """Undoing a response's content-encoding piece by piece, with a bound on what comes out.
 
 A few bytes can inflate to gigabytes, so every decoder is asked for at most one byte more than may still come; that
-byte is the proof of a bomb. Memory stays at the bound plus the decompressor's own window (16 MB at worst, for br).
-Combinations of encodings and zstd are not decoded: such responses are not learned from.
+byte is the proof of a bomb. Memory stays at the bound plus the decompressor's own window (for br, 256 KiB or
+twice the bound). Combinations of encodings and zstd are not decoded: such responses are not learned from.
 """
 
 import zlib
@@ -12,6 +12,7 @@ from typing import Protocol
 import brotli
 
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
+from extproc.core.reading.brotli_window import with_small_window
 
 __all__ = ["Decoder", "decoder_for"]
 
@@ -151,8 +152,12 @@ class _Brotli(_Bounded):
     def __init__(self, max_bytes: int) -> None:
         super().__init__(max_bytes)
         self._decompressor = brotli.Decompressor()
+        self._begun = False
 
     def feed(self, data: bytes) -> bytes:
+        if data and not self._begun:
+            data = with_small_window(data, self._left_bytes)
+            self._begun = True
         try:
             return self._counted(self._decompressor.process(data, output_buffer_limit=self._left_bytes + 1))
         except brotli.error as error:

@@ -3,11 +3,6 @@
 What inflating takes depends on both: random letters take 50 ns for each byte of input, runs 2 for each of output.
 So both are bounded. A body beyond goes unread to the default pool, whose server decodes it, or refuses it, as it
 would have without us.
-
-Brotli's decoder gives nothing out before it has filled its window, so that a bomb takes 8 ms with the 4 MiB that
-encoders ask for unless they are told otherwise, and 30 with the largest. What we decode needs none larger than
-itself: a window is where copies come from, and they come from what was decoded before. So the stream is made to
-ask for 1 MiB, which is a matter of the first four bits (RFC 7932, 9.1).
 """
 
 import zlib
@@ -18,6 +13,7 @@ import brotli
 import zstandard
 
 from extproc.core.errors import BodyFault, BodyNotUnderstood
+from extproc.core.reading.brotli_window import with_small_window
 
 __all__ = ["MAX_DECODED_BYTES", "MAX_ENCODED_BYTES", "decoded_body"]
 
@@ -69,21 +65,9 @@ def _undeflate(body: bytes) -> bytes | None:
 
 def _unbrotli(body: bytes) -> bytes | None:
     decompressor = brotli.Decompressor()
-    decoded: bytes = decompressor.process(_with_small_window(body), output_buffer_limit=MAX_DECODED_BYTES + 1)
+    small = with_small_window(body, MAX_DECODED_BYTES)
+    decoded: bytes = decompressor.process(small, output_buffer_limit=MAX_DECODED_BYTES + 1)
     return decoded if decompressor.is_finished() else None
-
-
-def _with_small_window(body: bytes) -> bytes:
-    """Return a brotli stream that asks for at most 1 MiB; it decodes to the same as far as we read it."""
-    first = body[0] if body else 0
-    if first & _WINDOW_BITS <= _ONE_MIB or not first & 1:  # even: 16 bits; 1: 17 or fewer, or no brotli
-        return body
-    return bytes((first & ~_WINDOW_BITS | _ONE_MIB,)) + body[1:]
-
-
-_WINDOW_BITS: Final = 0b1111
-_ONE_MIB: Final = 0b0111  # 20 bits; 21 to 24 are the odd numbers from 0b1001 on
-assert MAX_DECODED_BYTES < 1 << 20
 
 
 def _unzstd(body: bytes) -> bytes | None:
