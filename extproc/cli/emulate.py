@@ -47,9 +47,9 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 def _run(options: argparse.Namespace) -> int:
     import asyncio  # noqa: PLC0415  (other commands start faster without the server's imports)
 
-    import uvloop  # noqa: PLC0415
-
     try:
+        import uvloop  # noqa: PLC0415
+
         from extproc.emulator import Emulator, EmulatorSettings  # noqa: PLC0415
         from extproc.emulator.settings import Compression, TokenizerName, VllmVersion, choice  # noqa: PLC0415
     except ModuleNotFoundError as error:
