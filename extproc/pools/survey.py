@@ -65,6 +65,7 @@ class Survey:
         self._clock = clock
         self._watched = {pool.name: _Watched(pool, Spilling(spill)) for pool in pools if pool.endpoints}
         self._serving = Serving(self._pools)
+        self._parents: dict[str, str] = {}
 
     def watches(self, settings: WatchSettings, random: Random) -> list[PoolWatch]:
         """Return what watches each pool that has endpoints."""
@@ -83,7 +84,7 @@ class Survey:
             self._weigh(watched, report.loads)
         load = watched.load
         loads = {name: each.load for name, each in self._watched.items() if each.load is not None}
-        self._audience.found(Fleet(self._serving, loads))
+        self._audience.found(Fleet(self._serving, loads, self._parents))
         self._audience.watched(
             PoolWatched(
                 pool,
@@ -101,6 +102,13 @@ class Survey:
         before, watched.listed = watched.served, listed
         watched.served = _served(listed, by_all=watched.pool is not self._pools[-1])
         self._serving = Serving(self._pools, self._served())
+        self._parents = {
+            model.name: model.parent
+            for each in self._watched.values()
+            for models in each.listed
+            for model in models
+            if model.parent
+        }
         if watched.served != before:
             known = None if watched.served is None else len(watched.served)
             log.info(

@@ -1,6 +1,6 @@
 """The estimator that is in force, whichever it is: for those who keep what is learned while it may be replaced."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from extproc.core.estimator.change import Change
 from extproc.core.estimator.protocol import Estimate, Estimator, LearnedState, Learning
@@ -27,6 +27,10 @@ class CurrentEstimator:
     def observe_overflow(self, estimate: Estimate, overflow: Overflow) -> None:
         """As the estimator in force."""
         self._current().observe_overflow(estimate, overflow)
+
+    def know_parents(self, parents: Mapping[str, str]) -> None:
+        """As the estimator in force."""
+        self._current().know_parents(parents)
 
     def state(self) -> LearnedState:
         """As the estimator in force."""

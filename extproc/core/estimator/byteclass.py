@@ -40,11 +40,12 @@ Sherman-Morrison RLS: see least_squares.py. A small neural network, untried: not
 and no sums to merge.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import exp, log
 
 from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.aliases import Aliases
 from extproc.core.estimator.belief import Belief, believe
 from extproc.core.estimator.categories import CappedMap
 from extproc.core.estimator.change import Change, ModelChange, RowChange, in_bites
@@ -91,6 +92,7 @@ class ByteClassEstimator:
         self._prior = prior(settings.media_tokens, text_prices)
         self._all_models = Residual()
         self._models: CappedMap[str, ServedModel] = CappedMap(settings.max_models, self._new_model)
+        self._aliases = Aliases(self._models, settings.max_models)
         # What is looked at of models that no response made known: those are not kept, since names are clients'.
         self._untaught = ServedModel(self._prior, settings.byteclass, self._all_models)
         self._residuals: CappedMap[CategoryKey, Residual] = CappedMap(
@@ -103,7 +105,7 @@ class ByteClassEstimator:
 
     def estimate(self, facts: RequestFacts, tenant: str) -> Estimate:
         """Estimate a request: exact for token ids, else by the prices of its model."""
-        model, recalled = self._models.get(facts.model) or self._untaught, None
+        model, recalled = self._models.get(facts.model) or self._aliases.get(facts.model) or self._untaught, None
         if facts.turns and self._remembers and facts.exact_prompt_tokens is None:
             recalled = self._prefixes.recall(facts, tenant, model.generation)
         if recalled is None or recalled.known is None:
@@ -135,7 +137,11 @@ class ByteClassEstimator:
 
     def prices(self, model: str) -> Features:
         """Return the prices of a model's features as they are now, learned or prior, in tokens."""
-        return (self._models.get(model) or self._untaught).prices.weights
+        return (self._aliases.get(model) or self._untaught).prices.weights
+
+    def know_parents(self, parents: Mapping[str, str]) -> None:
+        """Take in the base models of adapters, as pools report them; may be called on any thread."""
+        self._aliases.parents = parents
 
     def observe(self, estimate: Estimate, usage: Usage, pool_tokens: int | None = None) -> Learning:
         """Learn prices, residual, bound and output length; the error in the result is that of before."""
@@ -146,16 +152,17 @@ class ByteClassEstimator:
             self._outputs.observe(estimate.category, usage.completion_tokens, cut=usage.cut_by_length)
         truncated = evidence.truncated_by_pool(usage, pool_tokens)
         if truncated:
-            self._models.use(estimate.category.model).truncated_by_pool += 1
+            self._aliases.use(estimate.category.model).truncated_by_pool += 1
         clipped, started_anew, refused = False, False, evidence.refused
         if evidence.x is not None and refused is None:
             recalled = evidence.recalled
             on_bound = recalled is None or recalled.known is None
-            generation = self._models.use(estimate.category.model).generation
-            clipped, refused = self._learn(estimate.category, evidence, actual, on_bound=on_bound)
-            started_anew = self._models.use(estimate.category.model).generation != generation
+            model = self._aliases.use(estimate.category.model)
+            generation = model.generation
+            clipped, refused = self._learn(model, estimate.category, evidence, actual, on_bound=on_bound)
+            started_anew = model.generation != generation
             if recalled is not None:
-                self._learn_prefix(estimate.category.model, recalled, evidence.x, actual, clipped=clipped)
+                self._learn_prefix(model, recalled, evidence.x, actual, clipped=clipped)
         return Learning(
             ratio=estimate.prompt_tokens / actual,
             under_counted=actual > estimate.prompt_bound,
@@ -174,7 +181,7 @@ class ByteClassEstimator:
         extra = self._extras.get(estimate.category)
         believed = self._believe(estimate.category, evidence.x, evidence.text_bytes).tokens
         if at_least > believed + (0.0 if extra is None else extra.tokens):
-            self._learn(estimate.category, evidence, at_least)
+            self._learn(self._aliases.use(estimate.category.model), estimate.category, evidence, at_least)
 
     def state(self) -> LearnedState:
         """Return all that is learned; the category with an empty model is the parent of all models."""
@@ -269,7 +276,13 @@ class ByteClassEstimator:
         return residual
 
     def _learn(
-        self, category: CategoryKey, evidence: Evidence, actual: float, *, on_bound: bool = True
+        self,
+        model: ServedModel,
+        category: CategoryKey,
+        evidence: Evidence,
+        actual: float,
+        *,
+        on_bound: bool = True,
     ) -> tuple[bool, Refused | None]:
         """Take in one response; return whether its error was clipped, and why the prices refused it, if so.
 
@@ -277,7 +290,6 @@ class ByteClassEstimator:
         """
         x, text_bytes = evidence.x, evidence.text_bytes
         assert x is not None, "what is learned from was looked at"
-        model = self._models.use(category.model)
         now = self._believe(category, x, text_bytes)
         extra = self._extras.use(category) if evidence.of_tenant else None
         if extra is not None:
@@ -306,9 +318,11 @@ class ByteClassEstimator:
         sound = model.prices.learn(x, now.tokens * exp(believed), weight)
         return clipped, None if sound else Refused.NUMBERS
 
-    def _learn_prefix(self, name: str, recalled: Recalled, x: Features, actual: int, *, clipped: bool) -> None:
+    def _learn_prefix(
+        self, model: ServedModel, recalled: Recalled, x: Features, actual: int, *, clipped: bool
+    ) -> None:
         """Take in how long the new part of a conversation was, and remember the whole."""
-        model, known = self._models.use(name), recalled.known
+        known = recalled.known
         if known is not None:
             now = self._believe_new(model, recalled, known, x)
             new_tokens = actual - known.tokens
@@ -328,17 +342,18 @@ class ByteClassEstimator:
 
     def _start_anew(self, name: str, model: ServedModel) -> None:
         model.start_anew()
+        key = self._aliases.key(name)
         for categories in (self._residuals, self._extras):
-            categories.drop(lambda key: key.model == name)
+            categories.drop(lambda of: self._aliases.key(of.model) == key)
 
     def _believe(self, category: CategoryKey, x: Features, text_bytes: int) -> Belief:
-        model = self._models.get(category.model) or self._untaught
+        model = self._aliases.get(category.model) or self._untaught
         residual = self._residuals.get(category) or self._parent(category.model)
         return believe(x, text_bytes, model, residual, self._prior.mean)
 
     def _parent(self, model: str) -> Residual:
         """Return what a new category of the model starts from."""
-        known = self._models.get(model)
+        known = self._aliases.get(model)
         return self._all_models.child() if known is None else known.residual
 
     def _new_model(self, _name: str) -> ServedModel:

@@ -37,6 +37,10 @@ class CappedMap(Generic[K, V]):
         if len(self._entries) > self._max_entries:
             self._entries.popitem(last=False)
 
+    def oldest(self) -> tuple[K, V]:
+        """Return the least recently used entry; there has to be one."""
+        return next(iter(self._entries.items()))
+
     def drop(self, unwanted: Callable[[K], bool]) -> None:
         """Forget the entries with such keys."""
         for key in [key for key in self._entries if unwanted(key)]:

@@ -18,7 +18,7 @@ What it cannot do: the deviation is that of single prompts, so gamma = 1 leaves 
 and a category that mixes kinds of text has no one ratio. Kept because it is what the paper measured.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -124,6 +124,9 @@ class EmaEstimator:
 
     def observe_overflow(self, estimate: Estimate, overflow: Overflow) -> None:
         """Learn nothing: the paper's mean has no place for a lower bound."""
+
+    def know_parents(self, parents: Mapping[str, str]) -> None:
+        """Do nothing: in the paper each model's ratios are its own."""
 
     def state(self) -> LearnedState:
         """Return every category's ratio."""

@@ -1,6 +1,6 @@
 """The port behind which every estimator stands, and the frozen objects that cross it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -182,6 +182,10 @@ class Estimator(Protocol):
 
     def observe_overflow(self, estimate: Estimate, overflow: Overflow) -> None:
         """Learn from a refusal: the prompt was at least so long."""
+        ...
+
+    def know_parents(self, parents: Mapping[str, str]) -> None:
+        """Take in the base models of adapters, as pools report them; may be called on any thread."""
         ...
 
     def state(self) -> LearnedState:

@@ -34,6 +34,7 @@ class ServedModel:
         self.continued = Continued(self.prices, settings.epsilon)
         self.clipped = 0
         self.truncated_by_pool = 0
+        self.used_at = 0  # aliases.py
         self.generation = 0
         self._clipped_share = 0.0
         self._sources = Sources()

@@ -81,7 +81,8 @@ class EstimatorSettings:
     """Categories (a model with a tenant or a kind of text) that are remembered; beyond them the least recently
     used is forgotten."""
     max_models: Keys = 64
-    """Models that are remembered, whose state is larger; beyond them the least recently used is forgotten."""
+    """Models that are remembered, whose state is larger; beyond them those that are not in use are forgotten, and
+    new ones share one model."""
     media_tokens: MediaTokens = field(default_factory=MediaTokens)
     byteclass: ByteClassSettings = field(default_factory=ByteClassSettings)
     ema: EmaSettings = field(default_factory=EmaSettings)

@@ -158,7 +158,8 @@ class PoolWatched:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """What pools serve, and the load of those of which it is known, by name."""
+    """What pools serve, the load of those of which it is known, by name, and the base models of adapters."""
 
     serving: Serving
     loads: Mapping[str, PoolLoad] = field(default_factory=dict)
+    parents: Mapping[str, str] = field(default_factory=dict)

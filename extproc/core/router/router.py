@@ -32,6 +32,7 @@ class Router:
         """Take what is known of the pools beyond their configuration; may be called on any thread."""
         self.fleet = fleet
         self.learner.serving = fleet.serving
+        self.placer.estimator.know_parents(fleet.parents)
 
     def api_of(self, head: RequestHead) -> Api | None:
         """Return the API that a request belongs to; None for what passes: not ours (counted), or in mode off."""

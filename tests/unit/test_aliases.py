@@ -1,0 +1,89 @@
+"""Names of models: adapters are estimated as their base, and more names than places do not push each other out."""
+
+import pytest
+from msgspec.structs import replace
+
+from extproc.core.estimator.aliases import OTHERS
+from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.protocol import Source
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.usage import Usage
+from tests.unit.byteclass_lessons import WORDS, facts, teach
+
+PROMPT = facts((WORDS * 20)[:1_600])
+SMALL_POOL = 1_600 / 4 * 1.25  # tokens of which a learned bound leaves some, and a prior one none
+
+
+def said(estimator: ByteClassEstimator, model: str, position: int) -> float:
+    """Let a model's response teach four bytes a token; return the bound before."""
+    request = replace(PROMPT, model=model, text=PROMPT.text[position % 40 :])
+    estimate = estimator.estimate(request, "")
+    estimator.observe(estimate, Usage(len(request.text) // 4))
+    return estimate.prompt_bound
+
+
+def models_of(estimator: ByteClassEstimator) -> set[str]:
+    """Return the names that have prices of their own."""
+    return {model.model for model in estimator.state().models}
+
+
+@pytest.mark.parametrize(("name", "parents"), [("m:polite", {}), ("polite", {"polite": "m"})])
+def test_an_adapter_is_estimated_as_its_base(name: str, parents: dict[str, str]) -> None:
+    """From its first request on, by the name's first part or by what the pool reports; it teaches its base."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    estimator.know_parents(parents)
+    teach(estimator, 200)
+    base, adapter = (estimator.estimate(replace(PROMPT, model=model), "") for model in ("m", name))
+    assert base.prompt_tokens == pytest.approx(adapter.prompt_tokens, rel=0.01)
+    assert Source.YOUNG is adapter.source
+    estimator.observe(adapter, Usage(400))
+    assert {"m"} == models_of(estimator)
+    assert 201 == estimator.state().models[0].observations
+
+
+def test_what_is_before_a_colon_is_no_base_unless_it_is_known() -> None:
+    """Two sizes of a family that nobody asks for without its size have prices of their own."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    for position, model in enumerate(("family:small", "family:large")):
+        said(estimator, model, position)
+    assert {"family:small", "family:large"} == models_of(estimator)
+
+
+def test_a_model_with_prices_keeps_them() -> None:
+    """A name that was learned before a pool reported its base goes on by its own prices."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    said(estimator, "adapter", 0)
+    estimator.know_parents({"adapter": "m"})
+    said(estimator, "adapter", 1)
+    assert {"adapter"} == models_of(estimator)
+
+
+def test_more_names_than_places_do_not_thrash() -> None:
+    """Of 80 names in turn at 64 places, no base known, all fit the smaller pool once they are learned."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    bounds = [said(estimator, f"adapter {turn % 80}", turn) for turn in range(80 * 24)]
+    assert sum(bound > SMALL_POOL for bound in bounds[-320:]) <= 16
+    assert OTHERS in models_of(estimator)
+    assert 64 == len(models_of(estimator))
+
+
+def test_a_place_that_is_not_used_is_given_away() -> None:
+    """A model that has not been asked for in a long time makes place for a new one."""
+    estimator = ByteClassEstimator(EstimatorSettings(max_models=2))
+    said(estimator, "old", 0)
+    for turn in range(40):
+        said(estimator, "busy", turn)
+    said(estimator, "new", 0)
+    assert {"busy", "new"} == models_of(estimator)
+
+
+def test_a_new_start_of_a_base_forgets_its_adapters_residuals() -> None:
+    """Residuals of an adapter belong to the prices of its base, and go with them."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    teach(estimator, 200)
+    for turn in range(60):
+        said(estimator, "m:polite", turn)
+    teach(estimator, 40, ratio=1.5)
+    rows = {row.category.model: row.observations for row in estimator.state().categories}
+    assert 1 == estimator.state().models[0].generation
+    assert "m:polite" not in rows
