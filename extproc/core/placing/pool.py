@@ -10,7 +10,7 @@ __all__ = ["Endpoints", "Pool", "Reason"]
 
 # What goes into a header value and a metric label without quoting.
 _NAMES: Final = "letters, digits, dots, dashes and underscores, at most 63, the first a letter or digit"
-_MODELS: Final = "1 to 256 characters"
+_LONG_NAMES: Final = "1 to 256 characters"
 _URLS: Final = "http:// or https:// URLs without a path or a password"
 _NAMED: Final = "an http:// URL without a path or a password"  # no certificate is for an address
 Url = Annotated[str, Meta(pattern=r"\Ahttps?://[^/?#@\s]+/?\Z", extra={"allowed": _URLS})]
@@ -43,12 +43,12 @@ class Pool:
     """The largest likeliest token budget that is sent here; they ascend from pool to pool."""
     max_model_len: Annotated[int, Meta(ge=1)] | None = None
     """What servers hold of one sequence: vLLM's --max-model-len, not below max_budget_tokens."""
-    models: tuple[Annotated[str, Meta(min_length=1, max_length=256, extra={"allowed": _MODELS})], ...] = ()
+    models: tuple[Annotated[str, Meta(min_length=1, max_length=256, extra={"allowed": _LONG_NAMES})], ...] = ()
     """Names of the models that are served here, with `*`, `?` and `[...]` as in a shell; empty for all, or for
     those that the endpoints list."""
     endpoints: Endpoints | None = None
     """Its servers, when they are to be asked."""
-    clusters: tuple[Annotated[str, Meta(min_length=1, max_length=256)], ...] = ()
+    clusters: tuple[Annotated[str, Meta(min_length=1, max_length=256, extra={"allowed": _LONG_NAMES})], ...] = ()
     """The gateway's names of the clusters that are this pool, as its access log tells them; besides the pool's own
     name, and `pool_` and that, which need not be given. Of use with `learning.source: access_log`."""
 
