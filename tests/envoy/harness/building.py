@@ -55,12 +55,12 @@ class Build:
         self.callers.append(caller)
         return caller
 
-    def replace_router(self, caller: Caller) -> Caller:
-        """Return a caller of the same Envoy, with a new router on the old one's address."""
+    def replace_router(self, caller: Caller, **settings: Any) -> Caller:
+        """Return a caller of the same Envoy, with a new router of these `settings` on the old one's address."""
         folder = self._folder / f"{len(self.callers)}-again"
         folder.mkdir()
         old = caller.stack
-        router = RouterProcess(folder, listen={"address": old.router.address})
+        router = RouterProcess(folder, listen={"address": old.router.address}, **settings)
         self._ending.callback(router.kill)
         again = Caller(Stack(old.gateway, router, old.pools))
         self._ending.callback(again.close)

@@ -1,0 +1,201 @@
+"""Learning from Envoy's access log: no response passes the router, and every request teaches."""
+
+import secrets
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from extproc.access_log.teacher import Outcome
+from extproc.emulator.settings import Compression
+from tests.envoy.harness.building import Build
+from tests.envoy.harness.caller import Caller
+from tests.envoy.harness.calls import CALLS, LONG_TEXT, SHORT_TEXT, Call, chat, chat_stream
+from tests.envoy.harness.gateway import (
+    Document,
+    cluster,
+    connection_manager,
+    moved_to,
+    virtual_host,
+)
+from tests.envoy.harness.polling import eventually
+from tests.envoy.harness.pools import MODEL, REFUSED_TOKENS, Pools
+from tests.envoy.harness.raw import RawClient, chat_body
+
+LEARNING = {"source": "access_log"}
+
+
+def log_to_router(document: Document) -> None:
+    """Send the log where the router is, and soon."""
+    endpoint = cluster(document, "dualpool")["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
+    address = endpoint["address"]["socket_address"]
+    moved_to(document, "dualpool_log", f"{address['address']}:{address['port_value']}")
+    log_settings(document)["common_config"]["buffer_flush_interval"] = "0.05s"
+
+
+def log_settings(document: Document) -> Document:
+    """Return the settings of the gRPC access log."""
+    settings: Document = connection_manager(document)["access_log"][0]["typed_config"]
+    return settings
+
+
+@pytest.fixture
+def logged(build: Build) -> Callable[..., Caller]:
+    """Make a stack of this file's configuration, with further changes if wanted."""
+
+    def make(change: Callable[[Document], None] | None = None, **settings: Any) -> Caller:
+        def all_changes(document: Document) -> None:
+            log_to_router(document)
+            if change is not None:
+                change(document)
+
+        return build("streamed-access-log", change=all_changes, **{"learning": LEARNING, **settings})
+
+    return make
+
+
+def became(caller: Caller, outcome: Outcome) -> float:
+    """Return how many entries became this."""
+    return caller.stack.router.metric("dualpool_access_log_entries_total", outcome=outcome)
+
+
+def not_learned(caller: Caller, cause: str) -> float:
+    """Return how many responses taught nothing for this cause."""
+    return caller.stack.router.metric("dualpool_responses_not_learned_total", cause=cause)
+
+
+def test_every_api_teaches(logged: Callable[..., Caller]) -> None:
+    """Short and long requests of each API, JSON and SSE, teach, and none of their streams is kept."""
+    caller = logged()
+    for number, ask in enumerate(CALLS, 1):
+        before = caller.observations()
+        pool = ask(caller, LONG_TEXT if number % 2 else SHORT_TEXT)["x-served-by"]
+        assert ("long" if number % 2 else "short") == pool, ask.__name__
+        eventually(lambda before=before: caller.observations() == before + 1, f"{ask.__name__} teaches")
+    router = caller.stack.router
+    assert (len(CALLS), 0) == (
+        router.metric("dualpool_streams_released_total"),
+        router.metric("dualpool_streams_kept_total"),
+    )
+    assert len(CALLS) == router.metric("dualpool_estimate_ratio_count")
+
+
+def test_a_repair_teaches_and_is_counted(logged: Callable[..., Caller]) -> None:
+    """What the short pool refused and the long one served is learned, though no response head was seen."""
+    caller = logged()
+    raw = caller.openai.chat.completions.with_raw_response.create(
+        model=MODEL, messages=[{"role": "user", "content": SHORT_TEXT}], max_tokens=REFUSED_TOKENS
+    )
+    assert ("long", "2") == (raw.headers["x-served-by"], raw.headers["x-envoy-attempt-count"])
+    eventually(lambda: caller.observations() == 1, "the repaired response is learned from")
+    assert 1 == caller.stack.router.metric("dualpool_retried_total", pool="short")
+
+
+def test_a_refusal_is_counted(logged: Callable[..., Caller]) -> None:
+    """A 400 that reaches the client teaches nothing: the log does not say what it was for."""
+    caller = logged()
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "max_tokens": 100_000}
+    assert httpx.codes.BAD_REQUEST == caller.http.post("/v1/chat/completions", json=body).status_code
+    eventually(lambda: not_learned(caller, "status") == 1, "the refusal is counted")
+    assert 0 == caller.observations()
+
+
+def test_a_client_that_leaves_teaches_nothing(logged: Callable[..., Caller], slow_pools: Pools) -> None:
+    """A response that was cut short by its client is counted as such."""
+    caller = logged(pools=slow_pools)
+    body = chat_body(
+        MODEL, "Count.", max_tokens=400, min_tokens=400, stream=True, stream_options={"include_usage": True}
+    )
+    client = RawClient(caller.stack.gateway.port)
+    client.head(f"{caller.root}/v1/chat/completions", content_length=str(len(body)), x_tenant=caller.mark)
+    client.send(body)
+    response = client.response()
+    assert response.read(20).startswith(b"data: ")
+    client.vanish()
+    response.close()
+    eventually(lambda: not_learned(caller, "cut_short") == 1, "the cut is counted")
+    assert 0 == caller.observations()
+
+
+@pytest.fixture
+def compressing_pools() -> Iterator[Pools]:
+    """Pools that compress their responses."""
+    pools = Pools(compression=Compression.GZIP)
+    yield pools
+    pools.stop()
+
+
+def test_compressed_responses_are_counted(logged: Callable[..., Caller], compressing_pools: Pools) -> None:
+    """Envoy reads no usage in what is compressed: it teaches nothing, and is counted as that."""
+    caller = logged(pools=compressing_pools)
+    chat(caller, SHORT_TEXT)
+    eventually(lambda: not_learned(caller, "encoding") == 1, "the compressed response is counted")
+    assert 0 == caller.observations()
+
+
+def test_streams_without_usage_are_no_fault(logged: Callable[..., Caller]) -> None:
+    """A stream that was not asked to report usage teaches nothing, and is not counted as a fault."""
+    caller = logged()
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "x"}], "max_tokens": 5, "stream": True}
+    assert caller.http.post("/v1/chat/completions", json=body).text.endswith("data: [DONE]\n\n")
+    eventually(lambda: became(caller, Outcome.NOT_LEARNED) == 1, "its entry came")
+    assert 0 == not_learned(caller, "no_usage")
+
+
+@pytest.mark.parametrize("ask", [chat, chat_stream])
+def test_a_log_that_nobody_takes_harms_no_request(
+    logged: Callable[..., Caller], build: Build, ask: Call, tmp_path: Any
+) -> None:
+    """While the router is down requests are served, and a restarted one learns from what comes then."""
+    key = tmp_path / "key"
+    key.write_text(secrets.token_hex(32))
+    learning = LEARNING | {"access_log": {"key_file": str(key)}}
+    caller = logged(learning=learning)
+    ask(caller, SHORT_TEXT)
+    eventually(lambda: caller.observations() == 1, "the first teaches")
+    caller.stack.router.signal(signal.SIGKILL)
+    caller.stack.router.wait()
+    for _ in range(20):
+        assert "long" == ask(caller, SHORT_TEXT)["x-served-by"]
+    again = build.replace_router(caller, learning=learning)
+    eventually(lambda: ask(again, SHORT_TEXT)["x-served-by"] == "short", "the router is asked again")
+    eventually(lambda: again.observations() >= 1, "the new router learns")
+
+
+def test_no_log_service_at_all(logged: Callable[..., Caller]) -> None:
+    """Where the log goes nowhere, requests are decided and served all the same."""
+    caller = logged(lambda document: moved_to(document, "dualpool_log", "127.0.0.1:9"))
+    for _ in range(50):
+        assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
+    assert 0 == sum(became(caller, outcome) for outcome in Outcome)
+
+
+def all_is_logged(document: Document) -> None:
+    """Log each request, also of others: a virtual host without the router."""
+    del connection_manager(document)["access_log"][0]["filter"]
+    host = virtual_host(document)
+    others = {
+        "name": "others",
+        "domains": ["others.example"],
+        "routes": [{"match": {"prefix": "/"}, "direct_response": {"status": 204}}],
+        "typed_per_filter_config": {
+            "envoy.filters.http.ext_proc": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute",
+                "disabled": True,
+            }
+        },
+    }
+    assert host["name"] != "others"
+    connection_manager(document)["route_config"]["virtual_hosts"].append(others)
+
+
+def test_other_hosts_say_nothing(logged: Callable[..., Caller]) -> None:
+    """Entries of another virtual host are counted as foreign, many of them too, and ours teach among them."""
+    caller = logged(all_is_logged)
+    for _ in range(300):
+        assert httpx.codes.NO_CONTENT == caller.http.get("/", headers={"host": "others.example"}).status_code
+    chat(caller, SHORT_TEXT)
+    eventually(lambda: became(caller, Outcome.FOREIGN) == 300, "all entries came")
+    eventually(lambda: caller.observations() == 1, "ours teaches")
