@@ -1,9 +1,8 @@
 """A feature vector in a few dozen bytes: which counts there are, and about how many of each.
 
-Counts go by logarithm, in two bytes each where there is room and else in one: they are within 0.02 % or 4 % of
-the truth. Prices are learned from sums over dozens of counts, whose errors have no common sign. Rejected: a memory
-of the requests, with a key to it in the log (only the replica that decided could learn); fixed steps (a count may
-be 1 or 10 million).
+Counts go by logarithm, in two bytes each or in one: they are within 0.02 % or 4 % of the truth. Prices are learned
+from sums over dozens of counts, whose errors have no common sign. Rejected: a memory of the requests, with a key to
+it in the log (only the replica that decided could learn); fixed steps (a count may be 1 or 10 million).
 """
 
 from typing import Final
@@ -12,35 +11,36 @@ import numpy as np
 
 from extproc.core.estimator.features import FEATURE_NAMES, Features
 
-__all__ = ["counts_from", "packed_counts"]
+__all__ = ["FINE_BYTES", "counts_from", "packed_counts"]
 
 SIZE: Final = len(FEATURE_NAMES)
 BITMAP_BYTES: Final = (SIZE + 7) // 8
 # log2(1 + count) of a body of 128 MiB.
 MOST_LOG: Final = 27.0
-WIDTHS: Final = ((2, np.dtype("<u2"), 65535 / MOST_LOG), (1, np.dtype("u1"), 255 / MOST_LOG))
+FINE_BYTES: Final = 2
+# By the bytes of a count: its type, and steps for each power of two.
+_KINDS: Final = {FINE_BYTES: ("<u2", 65535 / MOST_LOG), 1: ("u1", 255 / MOST_LOG)}
 
 
-def packed_counts(x: Features, room_bytes: int) -> bytes | None:
-    """Return the counts in at most so many bytes; None when there is not room enough."""
+def packed_counts(x: Features, room_bytes: int, count_bytes: int) -> bytes | None:
+    """Return the counts in FINE_BYTES or 1 each, at most so many in all; None when there is not room enough."""
     (present,) = x.nonzero()
-    for width, kind, steps in WIDTHS:
-        if BITMAP_BYTES + width * present.size <= room_bytes:
-            logs = np.log2(1 + np.maximum(x[present], 0.0))
-            codes = np.minimum(logs, MOST_LOG) * steps + 0.5
-            bitmap: bytes = np.packbits(x != 0).tobytes()
-            packed: bytes = codes.astype(kind).tobytes()
-            return bitmap + packed
-    return None
+    if BITMAP_BYTES + count_bytes * present.size > room_bytes:
+        return None
+    kind, steps = _KINDS[count_bytes]
+    logs = np.log2(1 + np.maximum(x[present], 0.0))
+    bitmap: bytes = np.packbits(x != 0).tobytes()
+    codes: bytes = (np.minimum(logs, MOST_LOG) * steps + 0.5).astype(kind).tobytes()
+    return bitmap + codes
 
 
 def counts_from(data: bytes) -> Features:
     """Return the counts, shape (SIZE,). Raises ValueError for what `packed_counts` has not made."""
     present = np.unpackbits(np.frombuffer(data[:BITMAP_BYTES], np.uint8))[:SIZE].nonzero()[0]
-    for width, kind, steps in WIDTHS:
-        if len(data) == BITMAP_BYTES + width * present.size:
+    for count_bytes, (kind, steps) in _KINDS.items():
+        if len(data) == BITMAP_BYTES + count_bytes * present.size:
             x = np.zeros(SIZE)
-            codes = np.frombuffer(data, kind, offset=BITMAP_BYTES).astype(np.float64)
+            codes = np.frombuffer(data, np.dtype(kind), offset=BITMAP_BYTES).astype(np.float64)
             x[present] = np.exp2(codes / steps) - 1
             return x
     raise ValueError(f"{len(data)} bytes for {present.size} counts")

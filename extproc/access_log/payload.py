@@ -1,7 +1,9 @@
 """A decision as bytes that travel through the gateway's access log: what learning from a response needs, no text.
 
 The whole decision is made anew from it, so that learning needs no memory of the request: any replica with the same
-pools can take any entry.
+pools can take any entry. But for one thing: what is known of a conversation's beginning (prefixes.py) stays with
+the process that knows it, and only its key travels. Counts of one byte are too coarse to take a beginning off: the
+key stays away then, too, and of that conversation nothing is remembered.
 """
 
 from collections.abc import Sequence
@@ -9,10 +11,13 @@ from hashlib import blake2b
 from typing import Final
 
 import msgspec
+import numpy as np
+from msgspec.structs import replace
 
-from extproc.access_log.counts import counts_from, packed_counts
+from extproc.access_log.counts import FINE_BYTES, counts_from, packed_counts
 from extproc.core.estimator.evidence import Evidence
 from extproc.core.estimator.features import FEATURE_NAMES
+from extproc.core.estimator.prefixes import Known, Recalled
 from extproc.core.estimator.protocol import CategoryKey, Estimate, Refused, Source
 from extproc.core.facts import Api
 from extproc.core.placing.budget import TokenBudget
@@ -30,7 +35,7 @@ _CLOSED_SETS: Final = (Api, Source, Reason, Refused, Mode)
 
 
 class _Evidence(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """`Evidence`, and what the estimate says beside it; tokens in PARTS."""
+    """`Evidence`, and what the estimate says beside it; tokens in PARTS, `who` is the half of Evidence.source."""
 
     tokens: int
     prompt_tokens: int
@@ -42,6 +47,18 @@ class _Evidence(msgspec.Struct, array_like=True, frozen=True, gc=False):
     flags: int
     media_tokens: int
     source: int
+    who: int
+
+
+class _Recalled(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """`Recalled`; `origin` tells the processes apart whose keys differ."""
+
+    origin: int
+    key: int
+    messages: int
+    messages_bytes: int
+    known_key: int
+    known_tokens: int
 
 
 class _Payload(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -55,6 +72,7 @@ class _Payload(msgspec.Struct, array_like=True, frozen=True, gc=False):
     key: str
     budget: tuple[int, int, int, int, int]
     evidence: _Evidence
+    recalled: _Recalled | None
     counts: bytes | None
 
 
@@ -93,16 +111,19 @@ class Payloads:
                 budget.all_prompts_tokens,
             ),
             _packed(estimate, evidence),
+            _packed_recalled(evidence.recalled),
             None,
         )
-        data = _encode(said)
-        if evidence.x is not None:
-            counts = packed_counts(evidence.x, most_bytes - len(data) - HEADERS_BYTES)
-            if counts is None:
-                return None
-            # The counts come last, and were nil, which is a byte.
-            data = data[:-1] + _encode(counts)
-        return data if len(data) <= most_bytes else None
+        if evidence.x is None:
+            data = _encode(said)
+            return data if len(data) <= most_bytes else None
+        for count_bytes, keeps in ((FINE_BYTES, True), (FINE_BYTES, False), (1, False)):
+            data = _encode(said if keeps or said.recalled is None else replace(said, recalled=None))
+            counts = packed_counts(evidence.x, most_bytes - len(data) - HEADERS_BYTES, count_bytes)
+            if counts is not None:
+                # The counts come last, and were nil, which is a byte.
+                return data[:-1] + _encode(counts)
+        return None
 
     def unpack(self, data: bytes) -> tuple[Decision, int]:
         """Return a decision, without its request's head, and when it was made, in seconds.
@@ -131,6 +152,9 @@ class Payloads:
                     bool(evidence.flags & _ONE_PROMPT),
                     x,
                     evidence.media_tokens,
+                    _recalled(said.recalled, continued=bool(evidence.flags & _CONTINUED)),
+                    bool(evidence.flags & _OF_TENANT),
+                    evidence.who,
                 ),
             )
             decision = Decision(
@@ -158,7 +182,9 @@ _SOURCE = {value: number for number, value in enumerate(_SOURCES)}
 _REASON = {value: number for number, value in enumerate(_REASONS)}
 _REFUSAL = {value: number for number, value in enumerate(_REFUSALS)}
 _MODE = {value: number for number, value in enumerate(_MODES)}
-_ONE_PROMPT, _DECLARED = 1, 2
+_ONE_PROMPT, _DECLARED, _CONTINUED, _OF_TENANT = 1, 2, 4, 8
+# Python's hash of bytes has a key that is drawn when the process starts; those of conversations are such hashes.
+_ORIGIN: Final = hash(b"dualpool") & 0xFFFFFFFF
 
 _encode = msgspec.msgpack.Encoder().encode
 _DECODER = msgspec.msgpack.Decoder(_Payload)
@@ -173,7 +199,32 @@ def _packed(estimate: Estimate, evidence: Evidence) -> _Evidence:
         evidence.text_bytes,
         evidence.output_limit,
         evidence.sequences,
-        evidence.one_prompt * _ONE_PROMPT | estimate.output_declared * _DECLARED,
+        evidence.one_prompt * _ONE_PROMPT
+        | estimate.output_declared * _DECLARED
+        | (evidence.recalled is not None and evidence.recalled.known is not None) * _CONTINUED
+        | evidence.of_tenant * _OF_TENANT,
         evidence.media_tokens,
         _SOURCE[estimate.source],
+        evidence.source & 0xFFFFFFFF,
     )
+
+
+def _packed_recalled(recalled: Recalled | None) -> _Recalled | None:
+    if recalled is None:
+        return None
+    known_tokens = 0 if recalled.known is None else recalled.known.tokens
+    return _Recalled(
+        _ORIGIN, recalled.key, recalled.messages, recalled.messages_bytes, recalled.known_key, known_tokens
+    )
+
+
+def _recalled(said: _Recalled | None, *, continued: bool) -> Recalled | None:
+    """Return what the estimator can find again what it knew by; it is empty for another process's key."""
+    if said is None or said.origin != _ORIGIN:
+        return Recalled(0, 0, 0, _KNOWN_ELSEWHERE) if continued else None
+    known = Known(said.known_tokens, 0, 0, _NOTHING) if continued else None
+    return Recalled(said.key, said.messages, said.messages_bytes, known, said.known_key)
+
+
+_NOTHING: Final = np.empty(0, np.float32)
+_KNOWN_ELSEWHERE: Final = Known(0, 0, 0, _NOTHING)

@@ -3,6 +3,7 @@
 import secrets
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import httpx
@@ -66,14 +67,18 @@ def not_learned(caller: Caller, cause: str) -> float:
     return caller.stack.router.metric("dualpool_responses_not_learned_total", cause=cause)
 
 
+def has_learned(caller: Caller, responses: int) -> bool:
+    """Tell whether so many responses taught."""
+    return caller.observations() == responses
+
+
 def test_every_api_teaches(logged: Callable[..., Caller]) -> None:
     """Short and long requests of each API, JSON and SSE, teach, and none of their streams is kept."""
     caller = logged()
     for number, ask in enumerate(CALLS, 1):
-        before = caller.observations()
         pool = ask(caller, LONG_TEXT if number % 2 else SHORT_TEXT)["x-served-by"]
         assert ("long" if number % 2 else "short") == pool, ask.__name__
-        eventually(lambda before=before: caller.observations() == before + 1, f"{ask.__name__} teaches")
+        eventually(partial(has_learned, caller, number), f"{ask.__name__} teaches")
     router = caller.stack.router
     assert (len(CALLS), 0) == (
         router.metric("dualpool_streams_released_total"),

@@ -7,16 +7,23 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from extproc.access_log.counts import SIZE, counts_from, packed_counts
+from extproc.access_log.counts import FINE_BYTES, SIZE, counts_from, packed_counts
 from extproc.access_log.payload import Payloads
 from extproc.access_log.seal import MAX_SEALED_BYTES, SKEW_S, Seal, Unsealed, Untrusted
+from extproc.core.apis import read_request
+from extproc.core.estimator import make_estimator
+from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.evidence import Evidence
-from extproc.core.estimator.protocol import CategoryKey, Estimate, Refused, Source
+from extproc.core.estimator.prefixes import Known, Recalled
+from extproc.core.estimator.protocol import CategoryKey, Estimate, Estimator, Refused, Source
+from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.facts import Api, RequestHead
-from extproc.core.placing.budget import TokenBudget
+from extproc.core.placing.budget import TokenBudget, token_budget
 from extproc.core.placing.decision import Decision, Mode
 from extproc.core.placing.policy import Pool, Reason
+from extproc.core.usage import Usage
 from tests.unit.conftest import TWO_POOLS
 from tests.unit.test_learner import make_router
 
@@ -53,7 +60,7 @@ def test_a_whole_decision_comes_back() -> None:
     """All that learning needs is in the evidence: each field of Evidence, Estimate and budget."""
     x = np.zeros(SIZE)
     x[3] = 7.0
-    evidence = Evidence(Refused.TRUNCATED, 20.5, 77, 300, 3, False, x, 5)  # noqa: FBT003
+    evidence = Evidence(Refused.TRUNCATED, 20.5, 77, 300, 3, False, x, 5, None, True, 6)  # noqa: FBT003
     estimate = Estimate(20.5, 31.25, 44, True, Source.YOUNG, CategoryKey("m", "tenant"), evidence)  # noqa: FBT003
     decision = Decision(
         TWO_POOLS[0],
@@ -72,6 +79,7 @@ def test_a_whole_decision_comes_back() -> None:
     assert decision == opened
     assert opened.estimate is not None
     assert isinstance(opened.estimate.evidence, Evidence)
+    assert 6 == opened.estimate.evidence.source
     assert opened.estimate.evidence.x is not None
     assert x.tolist() == pytest.approx(opened.estimate.evidence.x.tolist(), rel=1e-3)
 
@@ -94,13 +102,64 @@ def test_evidence_is_small_and_tells_the_same(text: str, model: str, stream: boo
     assert before.evidence.x.tolist() == pytest.approx(after.evidence.x.tolist(), rel=0.08, abs=1e-3)
 
 
-@given(st.lists(st.floats(0, 1e7), min_size=SIZE, max_size=SIZE), st.integers(0, 300))
-def test_counts_take_no_more_than_their_room(counts: list[float], room: int) -> None:
+@given(st.lists(st.floats(0, 1e7), min_size=SIZE, max_size=SIZE), st.integers(0, 300), st.sampled_from([1, 2]))
+def test_counts_take_no_more_than_their_room(counts: list[float], room: int, count_bytes: int) -> None:
     """What is packed fits, and comes back within a step of the logarithm; what has no room is not packed."""
-    data = packed_counts(np.array(counts), room)
+    data = packed_counts(np.array(counts), room, count_bytes)
     if data is not None:
         assert len(data) <= room
-        assert [1 + each for each in counts] == pytest.approx([1 + each for each in counts_from(data)], rel=0.04)
+        error = {1: 0.04, FINE_BYTES: 2e-4}[count_bytes]
+        assert [1 + each for each in counts] == pytest.approx([1 + each for each in counts_from(data)], rel=error)
+
+
+def turn(estimator: Estimator, turns: int) -> tuple[Estimate, int]:
+    """Decide a turn of a conversation, have the log teach it; return the estimate, and what it cost."""
+    messages = [
+        {"role": "assistant" if number % 2 else "user", "content": f"Say {number}, and go on. "}
+        for number in range(2 * turns - 1)
+    ]
+    facts = read_request(Api.CHAT, json.dumps({"model": "m", "messages": messages}).encode())
+    estimate = estimator.estimate(facts, "")
+    decision = Decision(
+        TWO_POOLS[0],
+        Reason.FITS,
+        Mode.ENFORCE,
+        routed=True,
+        api=Api.CHAT,
+        model="m",
+        estimate=estimate,
+        budget=token_budget(facts, estimate),
+    )
+    opened = make_seal().open(sealed(decision), NOW_S).estimate
+    assert opened is not None
+    tokens = round(estimate.prompt_tokens) + 1
+    estimator.observe(opened, Usage(tokens, 5))
+    return estimate, tokens
+
+
+def test_conversations_are_remembered_by_their_keys() -> None:
+    """What the log says of one turn is what the next one begins with, as if a response had said it."""
+    estimator, before = make_estimator(EstimatorSettings()), None
+    for turns in range(1, 6):
+        estimate, tokens = turn(estimator, turns)
+        assert isinstance(estimate.evidence, Evidence)
+        assert estimate.evidence.recalled is not None
+        known = estimate.evidence.recalled.known
+        assert before == (known and known.tokens)
+        before = tokens
+
+
+def test_what_is_known_elsewhere_is_not_looked_for() -> None:
+    """A conversation whose beginning is not known here teaches prices; nothing of it is remembered."""
+    ours, theirs = (ByteClassEstimator(EstimatorSettings()) for _ in range(2))
+    turn(theirs, 1)
+    estimate, tokens = turn(theirs, 2)
+    assert 2 == len(theirs._prefixes)
+    assert isinstance(estimate.evidence, Evidence)
+    away = replace(estimate.evidence, recalled=Recalled(0, 0, 0, Known(0, 0, 0, np.empty(0, np.float32))))
+    learning = ours.observe(replace(estimate, evidence=away), Usage(tokens, 5))
+    (model,) = ours.state().models
+    assert (None, 1, 0) == (learning.refused, model.observations, len(ours._prefixes))
 
 
 def test_names_without_room_leave_no_evidence() -> None:

@@ -161,6 +161,7 @@ class ByteClassEstimator:
             generation = model.generation
             clipped, refused = self._learn(model, estimate.category, evidence, actual, on_bound=on_bound)
             started_anew = model.generation != generation
+            recalled = self._prefixes.at_hand(recalled)
             if recalled is not None:
                 self._learn_prefix(model, recalled, evidence.x, actual, clipped=clipped)
         return Learning(

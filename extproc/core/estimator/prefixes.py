@@ -121,6 +121,18 @@ class PrefixMemory:
                 return Recalled(key, len(turns), start, known, keys[place])
         return Recalled(key, len(turns), start)
 
+    def at_hand(self, recalled: Recalled | None) -> Recalled | None:
+        """Return what was recalled with what is known of it, which stayed here if `Known.x` is empty.
+
+        None when it is not known here, or no more: then nothing is learned of the conversation.
+        """
+        if recalled is None or recalled.known is None or recalled.known.x.size:
+            return recalled
+        known = self._table.get(recalled.known_key)
+        if known is None or known.tokens != recalled.known.tokens:
+            return None
+        return Recalled(recalled.key, recalled.messages, recalled.messages_bytes, known, recalled.known_key)
+
     def learn(self, recalled: Recalled, tokens: int, x: Features) -> None:
         """Remember what usage said of a conversation."""
         if recalled.known_key in self._table:
