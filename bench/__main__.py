@@ -20,6 +20,7 @@ RESULTS = Path(__file__).parent / "results.md"
 MEASUREMENTS = (
     "direct",
     "through_envoy",
+    "access_log",
     "inside",
     "body_sizes",
     "sse",

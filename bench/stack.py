@@ -29,9 +29,10 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 ROUTER_CONFIGURATION = """\
 listen: {{address: "{address}"}}
 admin: {{address: "127.0.0.1:0"}}
-learning: {{messages_per_s: 1000000, burst_messages: 1000000000, max_streams: 100000, usage_in_streams: asked}}
+learning: {learning}
 drain_s: 0
 """
+LEARNING = "{messages_per_s: 1000000, burst_messages: 1000000000, max_streams: 100000, usage_in_streams: asked}"
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,16 @@ class Stack:
     def __exit__(self, *_: object) -> None:
         self._ending.close()
 
-    def router(self, settings: str = "", module: str = "extproc.cli.main", address: str = "127.0.0.1:0") -> Server:
+    def router(
+        self,
+        settings: str = "",
+        module: str = "extproc.cli.main",
+        address: str = "127.0.0.1:0",
+        learning: str = LEARNING,
+    ) -> Server:
         """Start our server as users do, or a `module` that is like it; `settings` are YAML beside that above."""
         file = self.folder / f"router-{self._started}.yaml"
-        file.write_text(ROUTER_CONFIGURATION.format(address=address) + settings)
+        file.write_text(ROUTER_CONFIGURATION.format(address=address, learning=learning) + settings)
         child = self._run("router", _python(module, "serve", "--config", str(file)))
         serving = child.wait_for(lambda: _log_entry(child, "serving"), "address")
         return Server(child.pid, serving["grpc"], serving["admin"])
@@ -107,7 +114,7 @@ class Stack:
     def workers(self, count: int) -> tuple[Server, list[str]]:
         """Start our server with so many workers; return the supervisor, whose address is "", and the addresses."""
         file = self.folder / f"router-{self._started}.yaml"
-        file.write_text(ROUTER_CONFIGURATION.format(address="127.0.0.1:0"))
+        file.write_text(ROUTER_CONFIGURATION.format(address="127.0.0.1:0", learning=LEARNING))
         arguments = ("serve", "--workers", str(count), "--config", str(file))
         child = self._run("router", _python("extproc.cli.main", *arguments))
         serving = child.wait_for(lambda: _log_entry(child, "serving"), "address")
@@ -147,6 +154,7 @@ class Stack:
         """
         document: Any = read_document((ENVOY / f"{mode}.yaml").read_text("utf-8"))
         clusters = {"pool_short": short_pool or pool, "pool_long": pool, "dualpool": router.address}
+        clusters["dualpool_log"] = router.address
         document = configuration(document, clusters)
         change(document)
         pid, admin, listeners = self._envoy(mode, document)

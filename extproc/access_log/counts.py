@@ -1,8 +1,8 @@
 """A feature vector in a few dozen bytes: which counts there are, and about how many of each.
 
 Counts go by logarithm, in two bytes each or in one: they are within 0.02 % or 4 % of the truth. Prices are learned
-from sums over dozens of counts, whose errors have no common sign. Rejected: a memory of the requests, with a key to
-it in the log (only the replica that decided could learn); fixed steps (a count may be 1 or 10 million).
+from sums over dozens of counts, whose errors have no common sign. Rejected: a memory of the requests, with a key
+to it in the log (only the replica that decided could learn); fixed steps (a count may be 1 or 10 million).
 """
 
 from typing import Final

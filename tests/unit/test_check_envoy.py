@@ -41,9 +41,15 @@ def test_one_address_for_several_processes() -> None:
 
 @pytest.mark.parametrize("path", sorted(FILES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_our_own_files_have_no_trap(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What is in `envoy/` passes."""
+    """What is in `envoy/` passes; of the AI Protocol Manager there are no messages yet, which is told."""
     code = main(["check", "envoy", str(path)])
-    assert (0, f"1 gateway: none of {len(TRAPS)} traps\n") == (code, capsys.readouterr().out)
+    said = capsys.readouterr().out.splitlines()
+    unknown = [line for line in said if line.startswith("not checked: ") and ".ai_protocol_manager.v3." in line]
+    assert (2 if path.stem == "streamed-access-log" else 0) == len(unknown)
+    assert (0, [f"1 gateway: none of {len(TRAPS)} traps"]) == (
+        code,
+        [line for line in said if line not in unknown],
+    )
 
 
 def test_traps_name_the_tests_that_show_them() -> None:

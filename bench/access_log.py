@@ -1,0 +1,99 @@
+"""What learning from Envoy's access log costs, beside learning from responses and not at all."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench import messages
+from bench.checks import none_failed_open
+from bench.load import LoadFailed, http_load
+from bench.measuring import Plan, Table, spread
+from bench.stack import Gateway, Server, Stack
+
+__all__ = ["measure"]
+
+BODY_BYTES = 2048
+EVENTS = 64
+CONNECTIONS = 16
+WITHIN_S = 30.0
+# So long all ways are left alone after each run: Envoy sends what is left of its log within a second.
+SETTLES_S = 1.2
+BAR_US = 50
+RELEASED, FROM_RESPONSES, FROM_LOG = "released", "learned from responses", "learned from the log"
+# All entries of a run are to be taken at once, so that what is measured is what they cost.
+LEARNING = {
+    RELEASED: "{burst_messages: 0}",
+    FROM_LOG: "{source: access_log, access_log: {max_cpu_share: 1}}",
+}
+NOTES = f"""\
+CPU time of the router and of Envoy (one thread) per request, 2 KB chat requests on {CONNECTIONS} HTTP/1.1
+connections. JSON: a response of 1 KB. SSE: {EVENTS} events, the last of them usage. Released:
+`envoy/streamed.yaml`, nothing is learned. From the log: `envoy/streamed-access-log.yaml`, every request is learned
+from, and the work on its entry is among what is counted. Above released: of the same round."""
+
+
+@dataclass(frozen=True)
+class _Way:
+    name: str
+    router: Server
+    gateway: Gateway
+
+
+def measure(stack: Stack, plan: Plan) -> list[Table]:
+    """Measure each way in turn, round by round, for JSON and for SSE."""
+    rows: list[Sequence[str]] = []
+    pools = {
+        "JSON": stack.pool(messages.chat_response()),
+        "SSE": stack.printing("bench.sse_pool", str(EVENTS), "0").address,
+    }
+    for kind, pool in pools.items():
+        rows += _rows(
+            stack, plan, kind, [_way(stack, name, pool) for name in (RELEASED, FROM_RESPONSES, FROM_LOG)]
+        )
+    columns = ("responses", "way", "router, us", "above released, us", "bar", "Envoy, us")
+    return [Table("Learning from the access log", NOTES, columns, rows)]
+
+
+def _way(stack: Stack, name: str, pool: str) -> _Way:
+    learning = LEARNING.get(name)
+    router = stack.router() if learning is None else stack.router(learning=learning)
+    mode = "streamed-access-log" if name == FROM_LOG else "streamed"
+    return _Way(name, router, stack.gateway(mode, router, pool))
+
+
+def _rows(stack: Stack, plan: Plan, kind: str, ways: Sequence[_Way]) -> list[Sequence[str]]:
+    body = stack.folder / f"{kind}.json"
+    body.write_bytes(messages.chat_body(BODY_BYTES, stream=kind == "SSE", include_usage=kind == "SSE"))
+    costs: dict[str, tuple[list[float], list[float]]] = {way.name: ([], []) for way in ways}
+    for number in range(plan.rounds + 1):  # the first is not counted
+        for way in ways:
+            before = way.router.cpu_us(), way.gateway.cpu_us()
+            http_load(way.gateway.address, body, plan.requests, CONNECTIONS)
+            _await_learned(way, (number + 1) * plan.requests)
+            after = way.router.cpu_us(), way.gateway.cpu_us()
+            if number:
+                for series, start, end in zip(costs[way.name], before, after, strict=True):
+                    series.append((end - start) / plan.requests)
+    for way in ways:
+        none_failed_open(way.gateway)
+    released = costs[RELEASED][0]
+    rows = []
+    for name, (router, envoy) in costs.items():
+        above = [each - base for each, base in zip(router, released, strict=True)]
+        bar = str(BAR_US) if name == FROM_LOG else ""
+        rows.append((kind, name, spread(router), "" if name == RELEASED else spread(above), bar, spread(envoy)))
+    return rows
+
+
+def _await_learned(way: _Way, expected: int) -> None:
+    """Wait for the last entries; raise LoadFailed unless just so many responses were learned from.
+
+    To ask for metrics costs the router more than an entry does: as a rule each way is asked once.
+    """
+    time.sleep(SETTLES_S)
+    expected = 0 if way.name == RELEASED else expected
+    deadline = time.monotonic() + WITHIN_S
+    while (found := way.router.metric(Server.RESPONSES_READ)) != expected:
+        if time.monotonic() > deadline:
+            raise LoadFailed(f"{way.name}: {found:.0f} responses learned from; {expected} expected")
+        time.sleep(0.1)
