@@ -77,7 +77,7 @@ def _rows(stack: Stack, plan: Plan, kind: str, ways: Sequence[_Way]) -> list[Seq
     for way in ways:
         none_failed_open(way.gateway)
     released = costs[RELEASED][0]
-    rows = []
+    rows: list[Sequence[str]] = []
     for name, (router, envoy) in costs.items():
         above = [each - base for each, base in zip(router, released, strict=True)]
         bar = str(BAR_US) if name == FROM_LOG else ""

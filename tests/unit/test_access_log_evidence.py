@@ -84,6 +84,12 @@ def test_a_whole_decision_comes_back() -> None:
     assert x.tolist() == pytest.approx(opened.estimate.evidence.x.tolist(), rel=1e-3)
 
 
+def test_no_field_of_evidence_stays_behind() -> None:
+    """What an estimator keeps of a request all travels: a field more has to be packed, too."""
+    packed = {"refused", "tokens", "text_bytes", "output_limit", "sequences", "one_prompt", "x", "media_tokens"}
+    assert packed | {"recalled", "of_tenant", "source"} == set(Evidence.__struct_fields__)
+
+
 @given(st.text(max_size=3_000), st.text(max_size=40), st.booleans())
 def test_evidence_is_small_and_tells_the_same(text: str, model: str, stream: bool) -> None:  # noqa: FBT001
     """Whatever the prompt, its evidence is at most 300 bytes, and its counts and tokens are nearly the same."""
