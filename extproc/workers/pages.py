@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from extproc.config.loading import as_json
 from extproc.config.schema import Configuration
+from extproc.core.estimator import make_estimator
 from extproc.core.estimator.merging import merged as together
 from extproc.core.estimator.tables import Terms
 from extproc.server.admin import PAGES, Kept, Page, text_page
@@ -87,7 +88,9 @@ class WorkerPages:
         return as_json(self._configuration(), reload=self._reload(), workers=workers)
 
     def _state(self) -> bytes:
-        """Return what the workers know together; where they share a store, each knows what all do."""
+        """Return what the workers know together, which is nothing while none runs; where they share a store, each
+        knows what all do.
+        """
         states = []
         for slot in self._slots:
             with suppress(ChannelClosed, TimeoutError):
@@ -95,6 +98,8 @@ class WorkerPages:
         configuration = self._configuration()
         if configuration.state.store is not None:
             states = states[:1]
+        if not states:
+            states = [make_estimator(configuration.estimator).state()]
         return to_json(together(states, Terms.of(configuration.estimator))).encode()
 
 

@@ -267,6 +267,17 @@ def test_an_address_that_is_taken_ends_it_with_2(tmp_path: Path) -> None:
         assert f"dualpool serve: listen.address: '{taken}' cannot be bound" in ended.stderr
 
 
+def test_commands_read_a_running_supervisor(tmp_path: Path, eventually: Eventually) -> None:
+    """What a supervisor shows can be read also while its workers start: then nothing is known."""
+    (tmp_path / "body").write_bytes(CHAT)
+    with supervised(Patience()) as router:
+        assert parse(BASE) == router_s(f"http://{router.admin}")
+        command = ["estimate", str(tmp_path / "body"), "--admin", f"http://{router.admin}"]
+        assert 0 == main(command)
+        eventually(router.all_ready)
+        assert 0 == main(command)
+
+
 def test_top_says_why_it_shows_no_decisions(capsys: pytest.CaptureFixture[str]) -> None:
     """Each worker sees its own: an empty table would look like a router that is not asked."""
     with supervised(Patience()) as router:
