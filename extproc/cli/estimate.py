@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extproc.cli.token import add_token, asking, bearer_of
+from extproc.cli.token import add_token, asking, bearer_of, why
 from extproc.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -191,4 +191,4 @@ def _fetch(url: str, path: str, token: str) -> bytes:
             body: bytes = response.read()
             return body
     except (http.client.HTTPException, OSError) as error:  # OSError: also URLError and TimeoutError
-        raise ConfigurationError(f"--admin {url}{path}: {error!r} (the admin address is wanted)") from error
+        raise ConfigurationError(f"--admin {url}{path}: {why(error)} (the admin address is wanted)") from error

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extproc.cli.token import add_token, asking, bearer_of
+from extproc.cli.token import add_token, asking, bearer_of, why
 from extproc.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -229,4 +229,4 @@ def _fetch(url: str, token: str) -> bytes:
             body: bytes = response.read()
             return body
     except OSError as error:
-        raise ConfigurationError(f"{url}: {error}") from error
+        raise ConfigurationError(f"{url}: {why(error)}") from error

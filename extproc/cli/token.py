@@ -1,12 +1,14 @@
 """The token of a router's admin pages, for the commands that ask them."""
 
 import argparse
+from http import HTTPStatus
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import Request
 
 from extproc.core.errors import ConfigurationError
 
-__all__ = ["add_token", "asking", "bearer_of"]
+__all__ = ["add_token", "asking", "bearer_of", "why"]
 
 
 def add_token(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
@@ -34,3 +36,10 @@ def asking(url: str, token: str) -> Request:
     if token:
         request.add_unredirected_header("Authorization", f"Bearer {token}")
     return request
+
+
+def why(error: Exception) -> str:
+    """Return why an admin port gave no page, and what to do where it is for the token."""
+    if isinstance(error, HTTPError) and error.code == HTTPStatus.UNAUTHORIZED:
+        return "the router asks for its token: give it with --token-file"
+    return str(getattr(error, "reason", None) or error) or type(error).__name__

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
-from extproc.cli.token import add_token, asking, bearer_of
+from extproc.cli.token import add_token, asking, bearer_of, why
 from extproc.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -66,8 +66,7 @@ def _events(address: str, token: str) -> Iterator[Event]:
                 if line.startswith(b"data: "):
                     yield json.loads(line[6:])
     except (OSError, URLError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise ConfigurationError(f"{url}: {reason}; is it a router's admin address?") from error
+        raise ConfigurationError(f"{url}: {why(error)}; is it a router's admin address?") from error
     raise ConfigurationError(f"{url}: the router has closed the stream")
 
 

@@ -2,6 +2,7 @@
 
 import urllib.error
 import urllib.request
+from http import HTTPStatus
 from typing import Final
 
 from extproc.config.loading import parse_shown
@@ -45,7 +46,9 @@ def _get(address: str, token: str = "") -> str:
         with urllib.request.urlopen(request, timeout=WAITS_S) as response:  # noqa: S310  (its scheme is checked above)
             data: bytes = response.read(MAX_BYTES + 1)
     except (OSError, urllib.error.URLError) as error:
-        raise ConfigurationError(f"{address}: {error}") from error
+        asks = isinstance(error, urllib.error.HTTPError) and error.code == HTTPStatus.UNAUTHORIZED
+        why = "it asks for a token: give it with --token-file" if asks else error
+        raise ConfigurationError(f"{address}: {why}") from error
     if len(data) > MAX_BYTES:
         raise ConfigurationError(f"{address}: more than {MAX_BYTES:,} bytes")
     return data.decode("utf-8", "replace")
