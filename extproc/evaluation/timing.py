@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from statistics import median
 from time import thread_time_ns
 
-from msgspec.structs import replace
-
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.protocol import LearnedState
 from extproc.core.estimator.settings import EstimatorSettings
@@ -35,8 +33,10 @@ def time_estimator(text: bytes) -> Timing:
     """Measure on pieces of this text."""
     estimator = make_estimator(EstimatorSettings())
     repeated = text * (LARGE_BYTES // len(text) + 2)
-    small = RequestFacts(Api.CHAT, "model", repeated[:SMALL_BYTES], messages=1)
-    large = replace(small, text=repeated[:LARGE_BYTES])
+    small, large = (
+        RequestFacts(Api.CHAT, "model", repeated[:size], messages=1, turns=(("user", size),))
+        for size in (SMALL_BYTES, LARGE_BYTES)
+    )
     estimate = estimator.estimate(small, "")
     usage = Usage(SMALL_BYTES // 4)
     for _ in range(LESSONS):

@@ -75,6 +75,14 @@ def test_a_smaller_pool_serves_what_all_its_servers_list_the_default_what_any_do
     assert (["short", "long"], ["long"]) == (watching.pools_of("a"), watching.pools_of("b"))
 
 
+def test_the_base_models_of_adapters_are_known_while_servers_list_them() -> None:
+    """What any server of any pool says of an adapter's base is in the fleet, until no server says it any more."""
+    watching = Watching()
+    assert {"b": "a"} == watching.hear("short", (A, B), (A,)).parents
+    assert {"b": "a"} == watching.hear("long", (A,)).parents
+    assert {} == watching.hear("short", (A,), (A,)).parents
+
+
 def test_of_servers_that_hold_different_lengths_the_smallest_counts() -> None:
     """A request may go to any of them."""
     watching = Watching()
