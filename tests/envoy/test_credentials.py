@@ -41,7 +41,7 @@ def test_credentials_stay_in_envoy(eavesdropper: Eavesdropper, pools: Pools, mod
         gateway.terminate()
     (message,) = eavesdropper.messages
     assert b"secret" not in message
-    assert {":method", ":path", "content-type", "x-tenant"} == told(message)
+    assert {":method", ":path", "content-type", "x-request-id", "x-tenant"} == told(message)
     ((_, received),) = pools.received(f"/{tmp_path.name}/")
     assert set(SECRETS.values()) - {"secret-2"} <= set(received.headers.values())
 
