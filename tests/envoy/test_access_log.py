@@ -4,6 +4,7 @@ import secrets
 import signal
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -24,6 +25,7 @@ from tests.envoy.harness.gateway import (
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import MODEL, REFUSED_TOKENS, Pools
 from tests.envoy.harness.raw import RawClient, chat_body
+from tests.envoy.harness.router import RouterProcess
 
 LEARNING = {"source": "access_log"}
 
@@ -151,7 +153,7 @@ def test_streams_without_usage_are_no_fault(logged: Callable[..., Caller]) -> No
 
 @pytest.mark.parametrize("ask", [chat, chat_stream])
 def test_a_log_that_nobody_takes_harms_no_request(
-    logged: Callable[..., Caller], build: Build, ask: Call, tmp_path: Any
+    logged: Callable[..., Caller], build: Build, ask: Call, tmp_path: Path
 ) -> None:
     """While the router is down requests are served, and a restarted one learns from what comes then."""
     key = tmp_path / "key"
@@ -175,6 +177,33 @@ def test_no_log_service_at_all(logged: Callable[..., Caller]) -> None:
     for _ in range(50):
         assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
     assert 0 == sum(became(caller, outcome) for outcome in Outcome)
+
+
+def test_a_log_service_that_hangs_is_left(logged: Callable[..., Caller], tmp_path: Path) -> None:
+    """Where the log's router hangs, Envoy closes the connection, and with it goes what was kept for it."""
+    other = RouterProcess(tmp_path, learning=LEARNING)
+
+    def change(document: Document) -> None:
+        moved_to(document, "dualpool_log", other.address)
+        options = cluster(document, "dualpool_log")["typed_extension_protocol_options"]
+        http = options["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]["explicit_http_config"]
+        http["http2_protocol_options"]["connection_keepalive"] = {"interval": "2s", "timeout": "0.5s"}
+
+    try:
+        caller = logged(change)
+        chat(caller, SHORT_TEXT)
+        eventually(lambda: active(caller) == 1, "a stream of entries is open")
+        other.signal(signal.SIGSTOP)
+        eventually(lambda: active(caller) == 0, "the stream is closed")
+        assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
+    finally:
+        other.signal(signal.SIGCONT)
+        other.kill()
+
+
+def active(caller: Caller) -> int:
+    """Return how many streams of entries Envoy has open."""
+    return caller.stack.gateway.statistic("cluster.dualpool_log.upstream_rq_active")
 
 
 def all_is_logged(document: Document) -> None:
