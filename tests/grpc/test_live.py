@@ -5,6 +5,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from shutil import which
 from typing import Any
 
@@ -151,6 +152,34 @@ def test_top_says_when_there_is_no_router(capsys: pytest.CaptureFixture[str]) ->
     """One sentence, and exit 2."""
     assert 2 == main(["top", "127.0.0.1:1"])
     assert "is it a router's admin address?" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_what_is_not_known_yet_is_not_shown(router: Router, tmp_path: Path) -> None:
+    """A gauge that is NaN, as of a state that was never saved, stops no picture."""
+    api = pytest.importorskip("playwright.async_api", reason="the browser is driven by playwright")
+    servers = "endpoints: {urls: ['http://127.0.0.1:1']}"
+    settings = (
+        f"state: {{path: '{tmp_path / 'state'}', every_s: 3600}}\n"
+        f"pools: [{{name: short, max_budget_tokens: 9, {servers}}}, {{name: long, max_budget_tokens: 99}}]"
+    )
+
+    async def scenario() -> None:
+        async with router(settings) as app, api.async_playwright() as driver:
+            browser = await driver.chromium.launch(
+                executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+            )
+            page = await browser.new_page()
+            said: list[str] = []
+            page.on("pageerror", lambda error: said.append(str(error)))
+            await page.goto(f"http://{app.admin_address}/")
+            await page.locator("#gauges", has_text="streams open").wait_for(timeout=60_000)
+            assert "state saved" not in await page.inner_text("#gauges")
+            assert "null" not in await page.inner_text("body")
+            assert [] == said
+            await browser.close()
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
