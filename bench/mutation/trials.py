@@ -93,7 +93,7 @@ def _need_survival(worker: subprocess.Popen[str], module: str, source: str, base
 
 
 def _copied(copy: Path) -> Path:
-    for name in ("extproc", "tests", "bench", "docs"):
+    for name in ("extproc", "tests", "bench", "docs", "deploy", "envoy"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, copy)
