@@ -294,3 +294,21 @@ def test_pools_as_large_as_each_other_are_of_different_models(
     else:
         with pytest.raises(ConfigurationError, match="must be positive and ascend"):
             Pools(pools)
+
+
+def test_a_cluster_is_one_pools() -> None:
+    """A cluster that two pools claim is named; one that a pool claims twice, or alone, is fine."""
+    with pytest.raises(ConfigurationError, match=r"clusters \['b'\] are given to several"):
+        Pools([Pool("short", 10, clusters=("a", "b")), Pool("long", 20, clusters=("b", "c"))])
+    Pools([Pool("short", 10, clusters=("a", "a")), Pool("long", 20, clusters=("b",))])
+
+
+@pytest.mark.parametrize(("length", "fits"), [(0, False), (1, True), (256, True), (257, False)])
+def test_names_of_clusters_have_1_to_256_characters(length: int, *, fits: bool) -> None:
+    """No shorter, no longer."""
+    pools = [{"name": "a", "max_budget_tokens": 1, "clusters": ["c" * length]}]
+    if fits:
+        assert "c" * length == msgspec.convert(pools, list[Pool])[0].clusters[0]
+    else:
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert(pools, list[Pool])
