@@ -8,6 +8,7 @@ import pytest
 
 from extproc.core.errors import ResponseFault
 from extproc.core.estimator import make_estimator
+from extproc.core.exchange.kept import Kept
 from extproc.core.facts import Api, RequestHead, ResponseHead
 from extproc.core.listener import Observation
 from extproc.core.placing.decision import Decision, Mode
@@ -307,3 +308,25 @@ def test_a_pool_that_does_not_serve_the_model_holds_what_is_configured() -> None
     """A response can come from there all the same, by a gateway's second attempt."""
     short, long = Pool("short", 1_000, 1_024), Pool("long", 100_000)
     assert 1_024 == Serving((short, long), {"short": {"other": 500}}).ladder("m").context_tokens(short)
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_only_a_response_that_can_teach_is_opened(status: int) -> None:
+    """The body of a failed response is not worth reading."""
+    router = make_router()
+    decision = kept(router, "m", **STREAM)
+    assert decision is not None
+    opened = Kept(router.learner, decision).opens(ResponseHead(status, "application/json"))
+    assert opened is (status == 200)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_learner_goes_on_from_another_where_the_same_settings_hold(*, same: bool) -> None:
+    """What was found out about models stays over a reload, unless what it was found out under has changed."""
+    asked, other = UsageInStreams.ASKED, UsageInStreams.AUTO
+    before = make_router(usage_in_streams=asked).learner
+    after = make_router(usage_in_streams=asked if same else other).learner
+    after.max_response_bytes += 0 if same else 1
+    after.go_on_from(before)
+    assert (after.unasked is before.unasked) is same
+    assert (after.too_many_prompts is before.too_many_prompts) is same
