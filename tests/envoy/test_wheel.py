@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ["pyproject.toml", "setup.py", "README.md", "LICENSE", "protos", "extproc"]
@@ -58,8 +59,10 @@ def bare(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the wheel and what requirements/runtime.txt locks, as the container has it."""
     site = tmp_path_factory.mktemp("bare")
     zipfile.ZipFile(wheel).extractall(site)
-    for name in re.findall(r"^(\S+?)==", (ROOT / "requirements/runtime.txt").read_text("utf-8"), re.MULTILINE):
-        for file in importlib.metadata.files(name) or ():
+    lines = (ROOT / "requirements/runtime.txt").read_text("utf-8").splitlines()
+    locked = [Requirement(line.removesuffix("\\")) for line in lines if re.match(r"\S+==", line)]
+    for package in (each.name for each in locked if not each.marker or each.marker.evaluate()):
+        for file in importlib.metadata.files(package) or ():
             if ".." not in file.parts:  # a script
                 (site / file).parent.mkdir(parents=True, exist_ok=True)
                 (site / file).symlink_to(file.locate())

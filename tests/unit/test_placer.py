@@ -10,11 +10,15 @@ from extproc.core.errors import BodyFault
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.facts import Api, RequestFacts, RequestHead
+from extproc.core.placing.budget import TokenBudget
 from extproc.core.placing.decision import Decision, Mode
+from extproc.core.placing.fleet import Fleet
 from extproc.core.placing.policy import Pool, Pools, Reason
+from extproc.core.placing.spill import Spillover, SpillSettings
 from extproc.core.router.placer import Placer
 
 SHORT, LONG = Pool("short", 1_000), Pool("long", 100_000)
+TWO = Pools((SHORT, LONG))
 FACTS = RequestFacts(Api.CHAT, "m", b"How are you?", messages=1, max_output_tokens=50, stream=True)
 
 
@@ -106,3 +110,68 @@ def test_a_compressed_body_is_decided_by_what_it_holds(size: int, reason: Reason
     few = Placer(Mode.ENFORCE, Pools((SHORT, LONG)), make_estimator(EstimatorSettings()), 2_000)
     decision = few.decide(Api.COMPLETIONS, head, packed)
     assert (reason, len(packed)) == (decision.reason, decision.body_bytes)
+
+
+class Moving(Spillover):
+    """Moves what it is told of to a given pool, and notes what was counted."""
+
+    def __init__(self, to: Pool) -> None:
+        super().__init__(SpillSettings(), b"salt")
+        self._to = to
+        self.counted: list[tuple[str, int]] = []
+
+    def count(self, pool: str, tokens: int) -> None:
+        """Note it."""
+        self.counted.append((pool, tokens))
+
+    def move(  # the rules of moving have tests of their own
+        self,
+        facts: RequestFacts,  # noqa: ARG002
+        tenant: str,  # noqa: ARG002
+        budget: TokenBudget,  # noqa: ARG002
+        home: Pool,  # noqa: ARG002
+        fleet: Fleet,  # noqa: ARG002
+    ) -> Pool:
+        """Return the given pool."""
+        return self._to
+
+
+def spilling(to: Pool, mode: Mode = Mode.ENFORCE) -> tuple[Placer, Moving]:
+    """Return a placer whose overloaded pools give to another."""
+    moving = Moving(to)
+    return Placer(mode, TWO, make_estimator(EstimatorSettings()), 768 * 1024, moving), moving
+
+
+def test_a_request_that_moves_is_counted_where_it_goes() -> None:
+    """Its reason is `spilled`; one that stays keeps its own. What it takes is its load."""
+    for to, reason in ((LONG, Reason.SPILLED), (SHORT, Reason.FITS)):
+        placing, moving = spilling(to)
+        decision = placing.place(FACTS, "", TWO.fleet)
+        assert (to, reason) == (decision.pool, decision.reason)
+        assert decision.budget is not None
+        assert [(to.name, decision.budget.load_tokens)] == moving.counted
+
+
+def test_nothing_moves_where_the_load_is_not_known_or_the_request_cannot() -> None:
+    """Without a word of the servers, or a history that only the default pool has, a request stays."""
+    placing, moving = spilling(LONG)
+    assert SHORT is placing.place(FACTS, "").pool
+    stays, kept = spilling(SHORT)
+    decision = stays.place(replace(FACTS, unseen_history=True), "", TWO.fleet)
+    assert (LONG, Reason.UNSEEN_HISTORY) == (decision.pool, decision.reason)
+    assert ["short"] == [name for name, _ in moving.counted]
+    assert ["long"] == [name for name, _ in kept.counted]
+
+
+def test_what_is_not_read_counts_as_a_request_without_tokens() -> None:
+    """It goes to the default pool, whose load nobody can tell beforehand."""
+    placing, moving = spilling(SHORT)
+    placing.unsure(Api.CHAT, Reason.DEADLINE, 70)
+    assert [("long", 0)] == moving.counted
+
+
+def test_in_shadow_all_load_is_the_default_pools() -> None:
+    """Without a header every request goes there, wherever it would have gone."""
+    placing, moving = spilling(SHORT, Mode.SHADOW)
+    placing.place(FACTS, "", TWO.fleet)
+    assert ["long"] == [name for name, _ in moving.counted]
