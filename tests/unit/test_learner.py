@@ -13,7 +13,7 @@ from extproc.core.facts import Api, RequestHead, ResponseHead
 from extproc.core.listener import Observation
 from extproc.core.placing.decision import Decision, Mode
 from extproc.core.placing.fleet import Fleet, Serving
-from extproc.core.placing.policy import Pool, Pools
+from extproc.core.placing.policy import Pool, Pools, Reason
 from extproc.core.router.learner import Learner
 from extproc.core.router.learning_budget import LearningBudget, LearningSettings
 from extproc.core.router.placer import Placer
@@ -330,3 +330,9 @@ def test_a_learner_goes_on_from_another_where_the_same_settings_hold(*, same: bo
     after.go_on_from(before)
     assert (after.unasked is before.unasked) is same
     assert (after.too_many_prompts is before.too_many_prompts) is same
+
+
+def test_what_was_not_estimated_is_not_kept() -> None:
+    """There is nothing to hold its usage against, even while streams are tried that asked for none."""
+    router = make_router(usage_in_streams=UsageInStreams.AUTO)
+    assert not router.learner.keeps(router.unsure(Api.CHAT, Reason.DEADLINE, 70, HEAD), 0.0)
