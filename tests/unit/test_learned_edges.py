@@ -1,0 +1,88 @@
+"""The edges of what is learned and shared: rows that are another by now, numbers that are none."""
+
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+
+from extproc.core.apis.image_size import WINDOW, image_pixels
+from extproc.core.apis.prompt import Prompt
+from extproc.core.errors import ConfigurationError
+from extproc.core.estimator import make_estimator
+from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.change import Change, RowChange
+from extproc.core.estimator.ema import EmaEstimator
+from extproc.core.estimator.output_lengths import OutputLengths
+from extproc.core.estimator.packing import packed, unpacked
+from extproc.core.estimator.protocol import CategoryKey, LearnedState, OutputState
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.tables import Terms, tables_of
+from tests.unit.byteclass_lessons import teach
+
+KEY = CategoryKey("m", "latin")
+TERMS = Terms.of(EstimatorSettings())
+
+
+def taught() -> LearnedState:
+    """Return what a router has learned of one model."""
+    estimator = make_estimator(EstimatorSettings())
+    assert isinstance(estimator, ByteClassEstimator)
+    teach(estimator, 3)
+    return estimator.state()
+
+
+@pytest.mark.parametrize("since", [0, 1])
+def test_a_ratio_that_is_another_by_now_is_given_back(since: int) -> None:
+    """What is new begins; what counts on responses that are not there is returned as it came."""
+    estimator = EmaEstimator(EstimatorSettings(kind="ema"))
+    row = RowChange(KEY, since, 2, np.array([4.0, 0.1, 0.0, 0.0]))
+    left = estimator.shift(Change((), (row,), ()))
+    assert (() if since == 0 else (row,)) == left.categories
+    if since == 0:
+        later = replace(row, since=1_000)
+        assert (later,) == estimator.shift(Change((), (later,), ())).categories
+
+
+def test_lengths_that_are_others_by_now_are_given_back() -> None:
+    """Of a category with fewer responses than a change counts on nothing is taken."""
+    lengths = OutputLengths(EstimatorSettings())
+    row = RowChange(KEY, 0, 2, np.ones(162))
+    assert lengths.shift(row)
+    assert not lengths.shift(replace(row, since=1_000))
+    assert not lengths.shift(replace(row, key=CategoryKey("n", ""), since=1))
+
+
+def test_a_part_of_a_number_is_refused() -> None:
+    """Learned numbers are whole doubles."""
+    with pytest.raises(ConfigurationError, match="3 bytes are no doubles"):
+        unpacked(b"123")
+
+
+def test_states_that_cannot_be_are_refused() -> None:
+    """Sums over other features, bounds and weights that are no numbers, lengths over other bins."""
+    state = taught()
+    (model,) = state.models
+    wrong = {
+        "are not over": replace(state, models=(replace(model, sums_b=model.sums_b + packed([1.0])),)),
+        "bounds are not finite": replace(state, models=(replace(model, q=float("nan")),)),
+        "numbers that are not finite": replace(state, models=(replace(model, weight=float("nan")),)),
+        "differ in their bins": replace(state, outputs=(OutputState(KEY, packed([1.0]), packed([1.0, 2.0])),)),
+    }
+    for says, each in wrong.items():
+        with pytest.raises(ConfigurationError, match=says):
+            tables_of(each, TERMS)
+
+
+def test_an_escape_that_the_window_cuts_is_left_out() -> None:
+    """Base64 with escaped slashes that goes on beyond what is looked at is read as far as whole escapes go."""
+    encoded = "iVBORw0KGgo" + "\\/" * WINDOW
+    raw = msgspec.Raw(b'"data:image/png;base64,%b"' % encoded.encode())
+    assert image_pixels(raw) > 0
+
+
+def test_a_list_that_is_not_there_adds_nothing() -> None:
+    """An absent value is no text."""
+    prompt = Prompt()
+    prompt.add_json(msgspec.Raw(b""))
+    assert [] == prompt.texts
