@@ -57,8 +57,9 @@ demo: $(READY)
 	@$(BIN)/dualpool demo $(ARGS)
 
 # Some tests reach some of the code: only all of them, which is without ARGS, have to reach every branch (pyproject.toml).
+# Two processes: those of tests/envoy wait most of the time while those of tests/unit compute.
 test: $(READY) $(CHECKS)
-	$(BIN)/python -m pytest $(or $(ARGS),--cov)
+	$(BIN)/python -m pytest $(or $(ARGS),--cov --numprocesses=2 --dist=worksteal)
 
 mutants: $(READY)
 	@$(BIN)/python -m pip install --quiet --no-compile --require-hashes -r requirements/mutants.txt
