@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from envoy.extensions.filters.http.decompressor.v3.decompressor_pb2 import Decompressor
 from envoy.extensions.filters.http.ext_proc.v3.ext_proc_pb2 import ExternalProcessor
 from envoy.extensions.filters.network.http_connection_manager.v3.http_connection_manager_pb2 import (
     HttpConnectionManager,
@@ -126,7 +127,19 @@ def _filter(part: Part[HttpFilter]) -> Filter:
     message = part.message
     name = message.typed_config.TypeName() if message.HasField("typed_config") else ""
     package = name.removeprefix(_FILTERS).split(".")[0] if name.startswith(_FILTERS) else ""
-    return Filter(message.name, _KINDS.get(package, Kind.OTHER), part.place, message.disabled)
+    kind = _KINDS.get(package, Kind.OTHER)
+    if kind is Kind.DECOMPRESSOR and _leaves_requests(part):
+        kind = Kind.OTHER
+    return Filter(message.name, kind, part.place, message.disabled)
+
+
+def _leaves_requests(part: Part[HttpFilter]) -> bool:
+    """Tell whether a decompressor is for responses only."""
+    settings = part.field("typed_config").unpacked(Decompressor)
+    if not settings:
+        return False
+    common = settings.message.request_direction_config.common_config
+    return common.HasField("enabled") and not common.enabled.default_value.value
 
 
 def _limits(listener: Part[Listener], manager: Part[HttpConnectionManager]) -> Limits:

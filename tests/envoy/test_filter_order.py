@@ -3,6 +3,7 @@
 import gzip
 from collections.abc import Iterator
 from copy import deepcopy
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests.envoy.harness.building import Build
 from tests.envoy.harness.caller import Caller
 from tests.envoy.harness.calls import SHORT_TEXT, chat
 from tests.envoy.harness.gateway import Document, cluster, connection_manager, ext_proc, moved_to, route
-from tests.envoy.harness.pools import MODEL
+from tests.envoy.harness.pools import MODEL, Pools
 from tests.envoy.harness.raw import chat_body
 from tests.envoy.harness.router import RouterProcess
 
@@ -70,18 +71,51 @@ DECOMPRESSOR = {
 }
 
 
-def compressed(caller: Caller) -> httpx.Response:
+def compressed(caller: Caller, path: str = "/v1/chat/completions") -> httpx.Response:
     """Send a short request that is compressed."""
     headers = {"content-type": "application/json", "content-encoding": "gzip"}
-    return caller.http.post("/v1/chat/completions", content=gzip.compress(BODY), headers=headers)
+    return caller.http.post(path, content=gzip.compress(BODY), headers=headers)
 
 
-def test_a_decompressor_after_the_router_s_filter(build: Build, mode: str, router: RouterProcess) -> None:
-    """The order that is right: the router reads what is compressed itself, and the pool gets it whole."""
-    caller = build(mode, change=lambda document: insert(document, DECOMPRESSOR, before=False), router=router)
-    response = compressed(caller)
-    assert ("short", "1") == (response.headers["x-served-by"], response.headers["x-envoy-attempt-count"])
-    assert sha256(BODY).hexdigest() == response.headers["x-body-sha256"]
+@pytest.fixture
+def alone() -> Iterator[Pools]:
+    """Two pools for one test, which may spoil their connections."""
+    pools = Pools()
+    yield pools
+    pools.stop()
+
+
+def test_a_decompressor_after_the_router_s_filter(
+    build: Build, mode: str, router: RouterProcess, alone: Pools
+) -> None:
+    """But in buffered mode the pool gets the end of a body twice, and takes the second for another request.
+
+    The decompressor adds trailers at the end, which the filter gives it and then goes on to, as if they had come
+    with the request: Envoy's doing, not ours. What comes next on the connection is refused, whoever sends it.
+    """
+    change = partial(insert, filter_=DECOMPRESSOR, before=False)
+    caller = build(mode, change=change, pools=alone, router=router)
+    statuses = (compressed(caller, "/v1/anything").status_code for _ in range(100))
+    assert (mode != "buffered") == (400 in statuses)
+    if mode == "buffered":
+        response = compressed(caller)
+        assert ("short", "1") == (response.headers["x-served-by"], response.headers["x-envoy-attempt-count"])
+        assert sha256(BODY).hexdigest() == response.headers["x-body-sha256"]
+
+
+def test_a_decompressor_without_the_router_s_filter(build: Build, router: RouterProcess, alone: Pools) -> None:
+    """By itself it does no harm: a listener of its own in front of the router's is the place for one."""
+
+    def change(document: Document) -> None:
+        insert(document, DECOMPRESSOR, before=False)
+        filters = connection_manager(document)["http_filters"]
+        filters[:] = [each for each in filters if each["name"] != EXT_PROC]
+
+    caller = build("streamed", change=change, pools=alone, router=router)
+    assert {(200, sha256(BODY).hexdigest())} == {
+        (response.status_code, response.headers["x-body-sha256"])
+        for response in [compressed(caller) for _ in range(8)]
+    }
 
 
 # What a decompressor before the router's filter does, by the trailers that it adds: pool, attempts, reason.
@@ -93,7 +127,7 @@ DECOMPRESSED_FIRST = {
 
 
 def test_a_decompressor_before_the_router_s_filter(build: Build, mode: str, router: RouterProcess) -> None:
-    """The order that is wrong: streamed waits for its deadline, full duplex gives the short pool a doubled body.
+    """Buffered mode takes it; streamed waits for its deadline, full duplex gives the short pool a doubled body.
 
     The short pool refuses what is doubled, and the retry on the long one is whole: Envoy's doing, not ours.
     """
@@ -104,6 +138,7 @@ def test_a_decompressor_before_the_router_s_filter(build: Build, mode: str, rout
     assert sha256(BODY).hexdigest() == response.headers["x-body-sha256"]
     doubled = {request.body_bytes for pool, request in caller.received() if pool == "short"} - {len(BODY)}
     assert ({2 * len(BODY)} if mode == "full-duplex" else set()) == doubled
+    assert {404} == {compressed(caller, "/v1/anything").status_code for _ in range(8)}
 
 
 @pytest.fixture

@@ -208,9 +208,19 @@ def duplicate_filter_name(document: Document) -> None:
 
 def decompressor_before(document: Document) -> None:
     """Decompress bodies before the router sees them."""
+    decompressor(document, before=True)
+
+
+def decompressor_after(document: Document) -> None:
+    """Decompress bodies behind the router, for a pool that cannot."""
+    decompressor(document, before=False)
+
+
+def decompressor(document: Document, *, before: bool) -> None:
+    """Put a decompressor right before the router's filter, or right behind it."""
     library = {"@type": f"{KINDS}.compression.gzip.decompressor.v3.Gzip"}
     gzip = {"decompressor_library": {"name": "gzip", "typed_config": library}}
-    insert(document, "decompressor", "decompressor.v3.Decompressor", before=True, **gzip)
+    insert(document, "decompressor", "decompressor.v3.Decompressor", before=before, **gzip)
 
 
 def compressor_after(document: Document) -> None:
@@ -292,6 +302,7 @@ _BITES: tuple[Bite, ...] = (
     slow_connect,
     duplicate_filter_name,
     decompressor_before,
+    decompressor_after,
     compressor_after,
     endpoint_picker_before,
     rate_limit_before,

@@ -94,6 +94,19 @@ def test_a_filter_that_is_off_everywhere_is_told() -> None:
     assert {"pool-without-route"} == names_in(document)
 
 
+@pytest.mark.parametrize(("change", "found"), [("whole bodies", False), ("responses only", False), ("", True)])
+@pytest.mark.parametrize("trap", ["decompressor-before", "decompressor-after"])
+def test_decompressors_bite_bodies_in_pieces(trap: str, change: str, found: bool) -> None:  # noqa: FBT001
+    """One that meets whole bodies only, or responses only, does no harm."""
+    document = load("buffered" if change == "whole bodies" else "streamed")
+    BITTEN[trap](document)
+    if change == "responses only":
+        filters = connection_manager(document)["http_filters"]
+        settings = next(each for each in filters if each["name"] == "decompressor")["typed_config"]
+        settings["request_direction_config"] = {"common_config": {"enabled": {"default_value": False}}}
+    assert ({trap} if found else set()) == names_in(document)
+
+
 def test_one_limit_is_one_finding() -> None:
     """A limit that holds for several routes is told once, for the route that requests arrive on."""
     (finding,) = found_in(json.dumps(bitten("buffer-below-body-cap")))

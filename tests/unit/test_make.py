@@ -113,7 +113,10 @@ def test_a_python_is_probed_for_its_version(versions: list[str], code: int) -> N
     assert code == subprocess.run([sys.executable, "-c", probe], check=False, timeout=60).returncode
 
 
-@pytest.mark.parametrize(("arguments", "options"), [((), "--cov"), (("ARGS=-k placing",), "-k placing")])
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [((), "--cov --numprocesses=2 --dist=worksteal"), (("ARGS=-k placing",), "-k placing")],
+)
 def test_only_all_tests_have_to_reach_every_branch(arguments: tuple[str, ...], options: str) -> None:
     """`make test` measures coverage, and fails below that of pyproject.toml; with ARGS it does not look."""
     make = shutil.which("make")

@@ -57,7 +57,7 @@ _CHAIN: Final = {
     "http_filters.whole_small_bodies": "Off but on the route small_body: there the retry needs a body that has "
     "ended.",
     "http_filters.envoy.filters.http.ext_proc": "Authentication before this filter; what acts by the pool (rate "
-    "limits) and decompressors, which add trailers, after it.",
+    "limits) after it. A decompressor of requests is harmless in buffered mode only.",
     "json_format.code_details": "via_upstream, or who answered instead and why.",
     "json_format.pool": "What the router decided (null when it was not there, or had nothing to say).",
     "json_format.ext_proc": "What it cost: latency in us and gRPC status of each message.",

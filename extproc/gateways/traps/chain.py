@@ -43,6 +43,18 @@ def _after(kind: Kind) -> Find:
     return find
 
 
+def _in_pieces(find: Find) -> Find:
+    """Look for something that bites where bodies come to the router in pieces only."""
+
+    def found(gateway: Gateway, router: Router) -> Iterator[Hit]:
+        if any(each.modes.request_body in {"STREAMED", "FULL_DUPLEX_STREAMED"} for each in gateway.processors):
+            yield from find(gateway, router)
+
+    return found
+
+
+_DECOMPRESS: Final = "Decompress in a listener of its own in front of this one, or use BUFFERED."
+
 TRAPS: Final = (
     Trap(
         "duplicate-filter-name",
@@ -58,9 +70,18 @@ TRAPS: Final = (
         Severity.WARNING,
         "It adds trailers to what it decompresses: in STREAMED such requests are decided at the deadline, and in"
         " full duplex a pool gets the body twice. The router reads compressed bodies itself.",
-        "Decompressors after the router's filter.",
-        _before(Kind.DECOMPRESSOR),
+        _DECOMPRESS,
+        _in_pieces(_before(Kind.DECOMPRESSOR)),
         "test_filter_order.py::test_a_decompressor_before_the_router_s_filter",
+    ),
+    Trap(
+        "decompressor-after",
+        Severity.ERROR,
+        "It adds trailers at the end of what it decompresses, and in STREAMED and full duplex Envoy then tells the"
+        " pool the end twice: the next request on that connection, whoever sends it, is refused with 400.",
+        _DECOMPRESS,
+        _in_pieces(_after(Kind.DECOMPRESSOR)),
+        "test_filter_order.py::test_a_decompressor_after_the_router_s_filter",
     ),
     Trap(
         "compressor-after",
