@@ -171,10 +171,10 @@ def with_picker(document: Document, address: str, name: str) -> None:
 
 
 def test_our_filter_before_an_endpoint_picker_s(
-    build: Build, router: RouterProcess, picker: RouterProcess
+    build: Build, mode: str, router: RouterProcess, picker: RouterProcess
 ) -> None:
     """With a name of its own our filter is asked, moves requests, and bodies pass both filters whole."""
-    caller = build("streamed", change=lambda d: with_picker(d, picker.address, "picker"), router=router)
+    caller = build(mode, change=lambda d: with_picker(d, picker.address, "picker"), router=router)
     sent = [BODY, chat_body(MODEL, "word " * 40_000, max_tokens=16), chat_body(MODEL, "word " * 400_000)]
     responses = [caller.http.post("/v1/chat/completions", content=body, headers=JSON) for body in sent]
     assert ["short", "long", "long"] == [each.headers["x-served-by"] for each in responses]
