@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from math import log, sqrt
+from typing import Protocol
 
 import msgspec
 
+from extproc.core.estimator.bound import AdaptiveBound
 from extproc.core.estimator.evidence import fewest_tokens
 from extproc.core.estimator.features import (
     OF_MEDIA,
@@ -13,11 +15,11 @@ from extproc.core.estimator.features import (
     group_tokens,
     structure_tokens,
 )
-from extproc.core.estimator.prefixes import Continued
+from extproc.core.estimator.least_squares import RelativeLeastSquares
 from extproc.core.estimator.residual import Residual
-from extproc.core.estimator.served_model import ServedModel
+from extproc.core.estimator.scale import LogVariance
 
-__all__ = ["Belief", "believe"]
+__all__ = ["Belief", "Taught", "believe"]
 
 OVERHEAD = 4.0
 TEMPLATE_TOKENS = 256.0
@@ -27,6 +29,14 @@ USUAL_LOG_TOKENS = log(1_000)
 USUAL_LOG_LEVERAGE = log(0.001)
 LEAST_LEVERAGE = 1e-9
 MOST_SHARE = 2.0
+
+
+class Taught(Protocol):
+    """What a request is estimated by: a served model, or what is learned of new parts of its conversations."""
+
+    prices: RelativeLeastSquares
+    scale: LogVariance
+    bound: AdaptiveBound
 
 
 class Belief(msgspec.Struct, frozen=True, gc=False):
@@ -47,9 +57,7 @@ class Belief(msgspec.Struct, frozen=True, gc=False):
     scale: float
 
 
-def believe(
-    x: Features, text_bytes: int, model: ServedModel | Continued, residual: Residual, prior_prices: Features
-) -> Belief:
+def believe(x: Features, text_bytes: int, model: Taught, residual: Residual, prior_prices: Features) -> Belief:
     """Estimate the tokens of a request with features x, shape (d,), from a model and a category's residual."""
     prices = model.prices
     priced = group_tokens(x, prices.weights)

@@ -9,8 +9,9 @@ and an error is one of the new part alone. Messages are hashed in order, each wi
 after the model, the tenant, and what stands behind the messages (tools, documents), which has to be the same.
 Responses put the hash of the whole conversation into the table; a request looks for those of its last LOOK_BACK
 beginnings, longest first. The new part is estimated at the prices of the model, but it errs in its own way (an
-answer and a question, no template), so residual, scale and q are its own. Requests of either kind teach their own
-scale and q alone, and the promise holds among both (Mondrian conformal prediction: Vovk and others, 2003).
+answer and a question, no template), so residual, scale and q are its own (continued.py). Requests of either kind
+teach their own scale and q alone, and the promise holds among both (Mondrian conformal prediction: Vovk and
+others, 2003).
 
 Safety. Entries hold counts and no text. The hash is Python's own of bytes, SipHash-1-3, whose key is drawn when
 the process starts: 64 bits that nobody can aim at (unless PYTHONHASHSEED is set). An entry is believed only where
@@ -32,28 +33,16 @@ among sessions.
 """
 
 from collections import OrderedDict
-from math import log
-from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from extproc.core.estimator.bound import AdaptiveBound
 from extproc.core.estimator.features import Features
-from extproc.core.estimator.least_squares import RelativeLeastSquares
-from extproc.core.estimator.residual import Residual
-from extproc.core.estimator.scale import LogVariance
 from extproc.core.facts import NO_MEDIA, RequestFacts
 
-if TYPE_CHECKING:
-    from extproc.core.estimator.belief import Belief
+__all__ = ["Known", "PrefixMemory", "Recalled"]
 
-__all__ = ["Continued", "Known", "PrefixMemory", "Recalled"]
-
-WILD = log(4)
-MAX_CLIP = log(2)
-START = 6.0  # of q: new parts are short, and of one kind of text; below it, the first hundreds were missed by 2 %
 LOOK_BACK = 16
 MAX_TEXT_BYTES = 256 * 1024
 
@@ -75,27 +64,6 @@ class Recalled(msgspec.Struct, frozen=True, gc=False):
     messages_bytes: int
     known: Known | None = None
     known_key: int = 0
-
-
-class Continued:
-    """What is learned of new parts of one model's conversations; priced at the model's prices."""
-
-    def __init__(self, prices: RelativeLeastSquares, epsilon: float) -> None:
-        self.prices = prices
-        self.scale = LogVariance()
-        self.bound = AdaptiveBound(epsilon, START)
-        self.residual: Residual | None = None  # that of the model, until there is one
-
-    def learn(
-        self, now: "Belief", error: float, bytes_per_token: float, of_model: Residual, *, missed: bool
-    ) -> None:
-        """Take in the log error of what is believed now; `of_model` is what a new residual starts from."""
-        if abs(error) <= WILD:
-            self.bound.observe(missed=missed)
-        believed = min(max(error, -MAX_CLIP), MAX_CLIP)
-        self.residual = self.residual or of_model.child()
-        self.residual.learn(believed + now.residual, now.doubt, bytes_per_token, move_mean=True)
-        self.scale.learn(now.variance, now.factors, believed)
 
 
 class PrefixMemory:

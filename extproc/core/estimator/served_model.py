@@ -5,9 +5,9 @@ import numpy as np
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.bound import START, AdaptiveBound
 from extproc.core.estimator.change import ModelChange
+from extproc.core.estimator.continued import Continued
 from extproc.core.estimator.least_squares import RelativeLeastSquares, Sums
 from extproc.core.estimator.packing import DOUBLE_BYTES, Numbers, all_finite, packed, unpacked
-from extproc.core.estimator.prefixes import Continued
 from extproc.core.estimator.prices import Prior
 from extproc.core.estimator.protocol import ModelState
 from extproc.core.estimator.residual import Residual
