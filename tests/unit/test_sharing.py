@@ -165,7 +165,7 @@ def test_a_change_for_a_model_that_was_started_anew_is_not_made() -> None:
     replica, share = fleet.estimators[1], fleet.shares[1]
     assert isinstance(replica, ByteClassEstimator)
     change = share.exchange(replica.state(), [tables_of(fleet.published[0], TERMS)]).change
-    replica._models.use("m").start_anew()
+    replica._known.models.use("m").start_anew()
     skipped = replica.shift(change)
     assert skipped.models == change.models
     share.skipped(skipped)

@@ -40,32 +40,18 @@ Sherman-Morrison RLS: see least_squares.py. A small neural network, untried: not
 and no sums to merge.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping
 from math import exp, log
 
-from extproc.core.errors import ConfigurationError
-from extproc.core.estimator.aliases import Aliases
 from extproc.core.estimator.belief import Belief, believe
-from extproc.core.estimator.categories import CappedMap
-from extproc.core.estimator.change import Change, ModelChange, RowChange, in_bites
+from extproc.core.estimator.change import Change
 from extproc.core.estimator.evidence import Evidence
-from extproc.core.estimator.extra import Extra
-from extproc.core.estimator.features import FEATURE_NAMES, Features, features
-from extproc.core.estimator.output_lengths import OutputLengths, Outputs, states_of
+from extproc.core.estimator.features import Features, features
+from extproc.core.estimator.knowledge import KIND, Knowledge
 from extproc.core.estimator.prefixes import Known, PrefixMemory, Recalled
-from extproc.core.estimator.prices import prior
-from extproc.core.estimator.protocol import (
-    CategoryKey,
-    CategoryState,
-    Estimate,
-    LearnedState,
-    Learning,
-    Refused,
-    Source,
-)
+from extproc.core.estimator.protocol import CategoryKey, Estimate, LearnedState, Learning, Refused, Source
 from extproc.core.estimator.residual import Residual
-from extproc.core.estimator.served_model import ServedModel, need_finite
+from extproc.core.estimator.served_model import ServedModel
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.text import TEXT_FEATURES, Counts, TextKind, look, main_script, text_kind
 from extproc.core.facts import RequestFacts
@@ -85,27 +71,18 @@ TAUGHT_RESPONSES = 100
 class ByteClassEstimator:
     """`estimator.kind: byteclass`; see the module for the algorithm. `text_prices` replace the prior's."""
 
-    KIND = "byteclass"
+    KIND = KIND
 
     def __init__(self, settings: EstimatorSettings, text_prices: Features | None = None) -> None:
         self._settings = settings
-        self._prior = prior(settings.media_tokens, text_prices)
-        self._all_models = Residual()
-        self._models: CappedMap[str, ServedModel] = CappedMap(settings.max_models, self._new_model)
-        self._aliases = Aliases(self._models, settings.max_models)
-        # What is looked at of models that no response made known: those are not kept, since names are clients'.
-        self._untaught = ServedModel(self._prior, settings.byteclass, self._all_models)
-        self._residuals: CappedMap[CategoryKey, Residual] = CappedMap(
-            settings.max_categories, lambda key: self._parent(key.model).child()
-        )
-        self._extras: CappedMap[CategoryKey, Extra] = CappedMap(settings.max_categories, lambda _: Extra())
-        self._outputs = OutputLengths(settings)
+        self._known = Knowledge(settings, text_prices)
+        self._outputs = self._known.outputs
         self._prefixes = PrefixMemory(settings.byteclass.max_prefixes)
         self._remembers = settings.byteclass.max_prefixes > 0
 
     def estimate(self, facts: RequestFacts, tenant: str) -> Estimate:
         """Estimate a request: exact for token ids, else by the prices of its model."""
-        model, recalled = self._models.get(facts.model) or self._aliases.get(facts.model) or self._untaught, None
+        model, recalled = self._known.model(facts.model), None
         if facts.turns and self._remembers and facts.exact_prompt_tokens is None:
             recalled = self._prefixes.recall(facts, tenant, model.generation)
         if recalled is None or recalled.known is None:
@@ -121,10 +98,13 @@ class ByteClassEstimator:
             exact = float(facts.exact_prompt_tokens)
             evidence = Evidence.of(facts, exact)
             return Estimate(exact, exact, output, declared is not None, Source.EXACT, category, evidence, mean)
-        x, residual = features(facts, counts), self._residuals.get(category)
+        x, residual = features(facts, counts), self._known.residuals.get(category)
         if recalled is None or recalled.known is None:
-            parent, extra = residual or self._parent(facts.model), self._extras.get(category) if tenant else None
-            belief = believe(x, len(facts.text), model, parent, self._prior.mean)
+            parent, extra = (
+                residual or self._known.parent(facts.model),
+                self._known.extras.get(category) if tenant else None,
+            )
+            belief = believe(x, len(facts.text), model, parent, self._known.prior.mean)
             tokens, bound = belief.tokens, belief.bound
             if extra is not None:
                 tokens, bound = tokens + extra.tokens, bound + extra.tokens
@@ -137,11 +117,11 @@ class ByteClassEstimator:
 
     def prices(self, model: str) -> Features:
         """Return the prices of a model's features as they are now, learned or prior, in tokens."""
-        return (self._aliases.get(model) or self._untaught).prices.weights
+        return self._known.model(model).prices.weights
 
     def know_parents(self, parents: Mapping[str, str]) -> None:
         """Take in the base models of adapters, as pools report them; may be called on any thread."""
-        self._aliases.parents = parents
+        self._known.aliases.parents = parents
 
     def observe(self, estimate: Estimate, usage: Usage, pool_tokens: int | None = None) -> Learning:
         """Learn prices, residual, bound and output length; the error in the result is that of before."""
@@ -152,12 +132,12 @@ class ByteClassEstimator:
             self._outputs.observe(estimate.category, usage.completion_tokens, cut=usage.cut_by_length)
         truncated = evidence.truncated_by_pool(usage, pool_tokens)
         if truncated:
-            self._aliases.use(estimate.category.model).truncated_by_pool += 1
+            self._known.aliases.use(estimate.category.model).truncated_by_pool += 1
         clipped, started_anew, refused = False, False, evidence.refused
         if evidence.x is not None and refused is None:
             recalled = evidence.recalled
             on_bound = recalled is None or recalled.known is None
-            model = self._aliases.use(estimate.category.model)
+            model = self._known.aliases.use(estimate.category.model)
             generation = model.generation
             clipped, refused = self._learn(model, estimate.category, evidence, actual, on_bound=on_bound)
             started_anew = model.generation != generation
@@ -179,10 +159,10 @@ class ByteClassEstimator:
         evidence, at_least = estimate.evidence, overflow.at_least_prompt_tokens
         if not isinstance(evidence, Evidence) or evidence.refused or evidence.x is None or at_least is None:
             return
-        extra = self._extras.get(estimate.category)
-        believed = self._believe(estimate.category, evidence.x, evidence.text_bytes).tokens
+        extra = self._known.extras.get(estimate.category)
+        believed = self._known.believe(estimate.category, evidence.x, evidence.text_bytes).tokens
         if at_least > believed + (0.0 if extra is None else extra.tokens):
-            self._learn(self._aliases.use(estimate.category.model), estimate.category, evidence, at_least)
+            self._learn(self._known.aliases.use(estimate.category.model), estimate.category, evidence, at_least)
 
     def state(self) -> LearnedState:
         """Return all that is learned; the category with an empty model is the parent of all models."""
@@ -190,22 +170,7 @@ class ByteClassEstimator:
 
     def parts(self) -> list[Callable[[], LearnedState]]:
         """Return calls that each make a part of `state`: a model, or some rows."""
-        residuals = list(self._residuals)
-        if self._all_models.responses:
-            residuals.append((CategoryKey("", ""), self._all_models))
-        return [
-            self._part,
-            *(partial(self._part_of_model, name, model) for name, model in self._models),
-            *(partial(self._part, residuals=rows) for rows in in_bites(residuals)),
-            *(partial(self._part, outputs=rows) for rows in in_bites(self._outputs.rows())),
-        ]
-
-    def _part(self, residuals: Sequence[tuple[CategoryKey, Residual]] = (), outputs: Outputs = ()) -> LearnedState:
-        rows = (CategoryState(k, r.bytes_per_token, 0.0, r.responses, r.mean, r.spread) for k, r in residuals)
-        return LearnedState(self.KIND, tuple(rows), FEATURE_NAMES, outputs=states_of(outputs))
-
-    def _part_of_model(self, name: str, model: ServedModel) -> LearnedState:
-        return LearnedState(self.KIND, features=FEATURE_NAMES, models=(model.state(name),))
+        return self._known.parts()
 
     def load(self, state: LearnedState) -> None:
         """Go on from what another byte-class estimator learned.
@@ -213,68 +178,11 @@ class ByteClassEstimator:
         Raises ConfigurationError for a state of another kind of estimator, over other features, or of numbers that
         are none; then nothing was taken over.
         """
-        if state.estimator_kind != self.KIND:
-            raise ConfigurationError(
-                f"learned state is of kind {state.estimator_kind!r}; this router has {self.KIND!r}"
-            )
-        if state.features != FEATURE_NAMES:
-            raise ConfigurationError(f"learned state is over {len(state.features)} other features")
-        for category in state.categories:
-            need_finite(category.category.model, category.residual, category.spread, category.bytes_per_token)
-        models = [(row, self._new_model(row.model)) for row in state.models]
-        for row, model in models:
-            model.load(row)
-        self._outputs.load(state.outputs)
-        for row, model in models:
-            self._models.put(row.model, model)
-        for category in state.categories:
-            residual = Residual(
-                category.residual, category.spread, category.bytes_per_token, category.observations
-            )
-            if category.category.key:
-                self._residuals.put(category.category, residual)
-            elif not category.category.model:
-                self._all_models = residual
+        self._known.load(state)
 
     def shift(self, change: Change) -> Change:
         """Add what others have learned; return what of it could not be, because its row is another by now."""
-        return Change(
-            tuple(row for row in change.models if not self._shift_model(row)),
-            tuple(row for row in change.categories if not self._shift_residual(row)),
-            tuple(row for row in change.outputs if not self._outputs.shift(row)),
-        )
-
-    def _shift_model(self, change: ModelChange) -> bool:
-        model = self._models.get(change.model)
-        if model is None:
-            if change.since or len(self._models) >= self._settings.max_models:
-                return False
-            model = self._new_model(change.model)
-            self._models.put(change.model, model)
-            model.generation = change.from_generation
-        if model.generation != change.from_generation or model.prices.responses < change.since:
-            return False
-        model.shift(change)
-        return True
-
-    def _shift_residual(self, change: RowChange) -> bool:
-        residual = self._residual_to_shift(change)
-        if residual is None or residual.responses < change.since:
-            return False
-        bytes_per_token, _, mean, variance = change.values.tolist()
-        residual.shift(mean, variance, bytes_per_token, change.responses, change.since)
-        return True
-
-    def _residual_to_shift(self, change: RowChange) -> Residual | None:
-        key = change.key
-        if not key.key:  # a model's, or that of all models
-            model = self._models.get(key.model)
-            return self._all_models if not key.model else None if model is None else model.residual
-        residual = self._residuals.get(key)
-        if residual is None and not change.since and len(self._residuals) < self._settings.max_categories:
-            residual = Residual(spread=0.0)
-            self._residuals.put(key, residual)
-        return residual
+        return self._known.shift(change)
 
     def _learn(
         self,
@@ -291,8 +199,8 @@ class ByteClassEstimator:
         """
         x, text_bytes = evidence.x, evidence.text_bytes
         assert x is not None, "what is learned from was looked at"
-        now = self._believe(category, x, text_bytes)
-        extra = self._extras.use(category) if evidence.of_tenant else None
+        now = self._known.believe(category, x, text_bytes)
+        extra = self._known.extras.use(category) if evidence.of_tenant else None
         if extra is not None:
             extra.learn(now.tokens / exp(now.residual), actual)
             actual = max(actual - extra.tokens, 1.0)
@@ -304,14 +212,14 @@ class ByteClassEstimator:
         clipped = abs(error) > limit
         model.clipped += clipped
         if model.observe(evidence.source, clipped=clipped):
-            self._start_anew(category.model, model)
-            now = self._believe(category, x, text_bytes)
+            self._known.start_anew(category.model, model)
+            now = self._known.believe(category, x, text_bytes)
             error = log(actual / now.tokens)
         elif clipped and extra is not None and extra.is_open and not model.is_wrong:
             return True, None  # a constant of the tenant's, perhaps
         believed = error if model.is_wrong else min(max(error, -limit), limit)
         taught = model.prices.responses >= TAUGHT_RESPONSES
-        for part in (self._residuals.use(category), model.residual, self._all_models):
+        for part in (self._known.residuals.use(category), model.residual, self._known.all_models):
             part.learn(believed + now.residual, now.doubt, text_bytes / actual, move_mean=taught)
         if on_bound:
             model.scale.learn(now.variance, now.factors, believed)
@@ -339,26 +247,9 @@ class ByteClassEstimator:
     def _believe_new(self, model: ServedModel, recalled: Recalled, known: Known, x: Features) -> Belief:
         new_bytes = recalled.messages_bytes - known.messages_bytes
         continued = model.continued
-        return believe(x - known.x, new_bytes, continued, continued.residual or model.residual, self._prior.mean)
-
-    def _start_anew(self, name: str, model: ServedModel) -> None:
-        model.start_anew()
-        key = self._aliases.key(name)
-        for categories in (self._residuals, self._extras):
-            categories.drop(lambda of: self._aliases.key(of.model) == key)
-
-    def _believe(self, category: CategoryKey, x: Features, text_bytes: int) -> Belief:
-        model = self._aliases.get(category.model) or self._untaught
-        residual = self._residuals.get(category) or self._parent(category.model)
-        return believe(x, text_bytes, model, residual, self._prior.mean)
-
-    def _parent(self, model: str) -> Residual:
-        """Return what a new category of the model starts from."""
-        known = self._aliases.get(model)
-        return self._all_models.child() if known is None else known.residual
-
-    def _new_model(self, _name: str) -> ServedModel:
-        return ServedModel(self._prior, self._settings.byteclass, self._all_models.child())
+        return believe(
+            x - known.x, new_bytes, continued, continued.residual or model.residual, self._known.prior.mean
+        )
 
     def _source(self, model: ServedModel, residual: Residual | None) -> Source:
         if model.prices.responses == 0:

@@ -1,0 +1,152 @@
+"""All that the byte-class estimator has learned, by model and by category: looked up, kept, loaded and shared."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.aliases import Aliases
+from extproc.core.estimator.belief import Belief, believe
+from extproc.core.estimator.categories import CappedMap
+from extproc.core.estimator.change import Change, ModelChange, RowChange, in_bites
+from extproc.core.estimator.extra import Extra
+from extproc.core.estimator.features import FEATURE_NAMES, Features
+from extproc.core.estimator.output_lengths import OutputLengths, Outputs, states_of
+from extproc.core.estimator.prices import prior
+from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState
+from extproc.core.estimator.residual import Residual
+from extproc.core.estimator.served_model import ServedModel, need_finite
+from extproc.core.estimator.settings import EstimatorSettings
+
+__all__ = ["KIND", "Knowledge"]
+
+KIND = "byteclass"
+
+
+class Knowledge:
+    """Models, residuals, constants of tenants and output lengths. `text_prices` replace the prior's."""
+
+    def __init__(self, settings: EstimatorSettings, text_prices: Features | None = None) -> None:
+        self._settings = settings
+        self.prior = prior(settings.media_tokens, text_prices)
+        self.all_models = Residual()
+        self.models: CappedMap[str, ServedModel] = CappedMap(settings.max_models, self._new_model)
+        self.aliases = Aliases(self.models, settings.max_models)
+        # What is looked at of models that no response made known: those are not kept, since names are clients'.
+        self._untaught = ServedModel(self.prior, settings.byteclass, self.all_models)
+        self.residuals: CappedMap[CategoryKey, Residual] = CappedMap(
+            settings.max_categories, lambda key: self.parent(key.model).child()
+        )
+        self.extras: CappedMap[CategoryKey, Extra] = CappedMap(settings.max_categories, lambda _: Extra())
+        self.outputs = OutputLengths(settings)
+
+    def model(self, name: str) -> ServedModel:
+        """Return what a name is estimated by."""
+        return self.aliases.get(name) or self._untaught
+
+    def parent(self, name: str) -> Residual:
+        """Return what a new category of the model starts from."""
+        known = self.aliases.get(name)
+        return self.all_models.child() if known is None else known.residual
+
+    def believe(self, category: CategoryKey, x: Features, text_bytes: int) -> Belief:
+        """Return what is believed now of a request with features x."""
+        residual = self.residuals.get(category) or self.parent(category.model)
+        return believe(x, text_bytes, self.model(category.model), residual, self.prior.mean)
+
+    def start_anew(self, name: str, model: ServedModel) -> None:
+        """Drop what was learned of a model."""
+        model.start_anew()
+        key = self.aliases.key(name)
+        for categories in (self.residuals, self.extras):
+            categories.drop(lambda of: self.aliases.key(of.model) == key)
+
+    def parts(self) -> list[Callable[[], LearnedState]]:
+        """Return calls that each make a part of `state`: a model, or some rows."""
+        residuals = list(self.residuals)
+        if self.all_models.responses:
+            residuals.append((CategoryKey("", ""), self.all_models))
+        return [
+            self._part,
+            *(partial(self._part_of_model, name, model) for name, model in self.models),
+            *(partial(self._part, residuals=rows) for rows in in_bites(residuals)),
+            *(partial(self._part, outputs=rows) for rows in in_bites(self.outputs.rows())),
+        ]
+
+    def _part(self, residuals: Sequence[tuple[CategoryKey, Residual]] = (), outputs: Outputs = ()) -> LearnedState:
+        rows = (CategoryState(k, r.bytes_per_token, 0.0, r.responses, r.mean, r.spread) for k, r in residuals)
+        return LearnedState(KIND, tuple(rows), FEATURE_NAMES, outputs=states_of(outputs))
+
+    def _part_of_model(self, name: str, model: ServedModel) -> LearnedState:
+        return LearnedState(KIND, features=FEATURE_NAMES, models=(model.state(name),))
+
+    def load(self, state: LearnedState) -> None:
+        """Go on from what another byte-class estimator learned.
+
+        Raises ConfigurationError for a state of another kind of estimator, over other features, or of numbers that
+        are none; then nothing was taken over.
+        """
+        if state.estimator_kind != KIND:
+            raise ConfigurationError(
+                f"learned state is of kind {state.estimator_kind!r}; this router has {KIND!r}"
+            )
+        if state.features != FEATURE_NAMES:
+            raise ConfigurationError(f"learned state is over {len(state.features)} other features")
+        for category in state.categories:
+            need_finite(category.category.model, category.residual, category.spread, category.bytes_per_token)
+        models = [(row, self._new_model(row.model)) for row in state.models]
+        for row, model in models:
+            model.load(row)
+        self.outputs.load(state.outputs)
+        for row, model in models:
+            self.models.put(row.model, model)
+        for category in state.categories:
+            residual = Residual(
+                category.residual, category.spread, category.bytes_per_token, category.observations
+            )
+            if category.category.key:
+                self.residuals.put(category.category, residual)
+            elif not category.category.model:
+                self.all_models = residual
+
+    def shift(self, change: Change) -> Change:
+        """Add what others have learned; return what of it could not be, because its row is another by now."""
+        return Change(
+            tuple(row for row in change.models if not self._shift_model(row)),
+            tuple(row for row in change.categories if not self._shift_residual(row)),
+            tuple(row for row in change.outputs if not self.outputs.shift(row)),
+        )
+
+    def _shift_model(self, change: ModelChange) -> bool:
+        model = self.models.get(change.model)
+        if model is None:
+            if change.since or len(self.models) >= self._settings.max_models:
+                return False
+            model = self._new_model(change.model)
+            self.models.put(change.model, model)
+            model.generation = change.from_generation
+        if model.generation != change.from_generation or model.prices.responses < change.since:
+            return False
+        model.shift(change)
+        return True
+
+    def _shift_residual(self, change: RowChange) -> bool:
+        residual = self._residual_to_shift(change)
+        if residual is None or residual.responses < change.since:
+            return False
+        bytes_per_token, _, mean, variance = change.values.tolist()
+        residual.shift(mean, variance, bytes_per_token, change.responses, change.since)
+        return True
+
+    def _residual_to_shift(self, change: RowChange) -> Residual | None:
+        key = change.key
+        if not key.key:  # a model's, or that of all models
+            model = self.models.get(key.model)
+            return self.all_models if not key.model else None if model is None else model.residual
+        residual = self.residuals.get(key)
+        if residual is None and not change.since and len(self.residuals) < self._settings.max_categories:
+            residual = Residual(spread=0.0)
+            self.residuals.put(key, residual)
+        return residual
+
+    def _new_model(self, _name: str) -> ServedModel:
+        return ServedModel(self.prior, self._settings.byteclass, self.all_models.child())
