@@ -23,7 +23,7 @@ Key = tuple[str, str, Labels]
 GAUGE_RULES: Final[Mapping[str, Callable[[Sequence[float]], float]]] = {
     "dualpool_bytes_per_token": fmean,
     "dualpool_config_file_not_in_force": max,
-    "dualpool_draining": max,
+    "dualpool_draining": min,  # the router does when all of it does: a worker that is replaced is none of that
     "dualpool_info": max,
     "dualpool_loop_lag_seconds": max,
     # Each worker asks the pools' servers for itself, and they tell all of them the same, a moment apart.

@@ -56,12 +56,18 @@ class Patience:
 
 
 class Slot:
-    """Worker `number`; `configuration` is asked for whenever a process is started."""
+    """Worker `number` of so many; `configuration` is asked for whenever a process is started."""
 
     def __init__(
-        self, number: int, configuration: Callable[[], Configuration], metrics: WorkerMetrics, patience: Patience
+        self,
+        number: int,
+        workers: int,
+        configuration: Callable[[], Configuration],
+        metrics: WorkerMetrics,
+        patience: Patience,
     ) -> None:
         self.number = number
+        self._workers = workers
         self.started: Started | None = None
         self.ready = False
         self._configuration = configuration
@@ -237,7 +243,7 @@ class Slot:
         return channel.ask(question, content, within_s=within_s)
 
     def _for_worker(self, configuration: Configuration) -> bytes:
-        own = of_worker(configuration, self.number)
+        own = of_worker(configuration, self.number, self._workers)
         if self.started is not None:  # on the ports that it had before, where any would have done
             address, health_address = self.started.address, self.started.health_address
             own = replace(own, listen=replace(own.listen, address=address, health_address=health_address))

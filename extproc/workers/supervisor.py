@@ -56,7 +56,8 @@ class Supervisor:
             own.register(collector)
         metrics = WorkerMetrics(own, workers)
         self.slots = [
-            Slot(number, lambda: self._configuration, metrics, patience or Patience()) for number in range(workers)
+            Slot(number, workers, lambda: self._configuration, metrics, patience or Patience())
+            for number in range(workers)
         ]
         metrics.serving.set_function(lambda: sum(slot.ready for slot in self.slots))
         self._reloader = Reloader(file, configuration, self.apply, ReloadMetrics(own))

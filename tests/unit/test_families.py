@@ -45,6 +45,7 @@ def test_counters_and_histograms_add() -> None:
     [
         ("dualpool_streams_open", 5),
         ("dualpool_ready", 3),
+        ("dualpool_draining", 2),
         ("dualpool_loop_lag_seconds", 3),
         ("dualpool_bytes_per_token", 2.5),
         ("process_resident_memory_bytes", 5),
@@ -52,7 +53,7 @@ def test_counters_and_histograms_add() -> None:
     ],
 )
 def test_gauges_merge_by_what_they_mean(name: str, expected: float) -> None:
-    """What is open adds, what any has is the largest, what began is the first."""
+    """What is open adds, what any has is the largest, what all have the least, what began is the first."""
     assert expected == values({"0": process(**{name: 2}), "1": process(**{name: 3})})[name]
 
 

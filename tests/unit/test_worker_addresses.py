@@ -4,7 +4,7 @@ import pytest
 
 from extproc.config.loading import parse
 from extproc.core.errors import ConfigurationError
-from extproc.workers.addresses import check_room, listen_settings_of
+from extproc.workers.addresses import check_room, listen_settings_of, of_worker
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,13 @@ def test_ports_that_do_not_do_for_all_are_told(settings: str, said: str) -> None
 def test_ports_that_do(address: str) -> None:
     """The defaults have room, and so have sockets and any free ports."""
     check_room(parse(f"listen: {{address: '{address}'}}"), 8)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 7])
+def test_workers_share_what_one_router_may_learn_from(workers: int) -> None:
+    """All of them together have the configured messages; each has the places that the gateway has for it."""
+    whole = parse("{learning: {messages_per_s: 70, burst_messages: 700, max_streams: 9}, mode: shadow}")
+    parts = [of_worker(whole, number, workers).learning for number in range(workers)]
+    assert pytest.approx(70) == sum(part.messages_per_s for part in parts)
+    assert pytest.approx(700) == sum(part.burst_messages for part in parts)
+    assert {9} == {part.max_streams for part in parts}

@@ -57,12 +57,13 @@ class LearningSettings:
     """How much work goes into learning, in response messages: a streamed token is about one."""
 
     messages_per_s: Messages = 500.0
-    """Response messages that are read a second, on average."""
+    """Response messages that are read a second, on average; of several workers each has its part."""
     burst_messages: Messages = 5_000.0
-    """Response messages that may be read at once; with 0 nothing is learned."""
+    """Response messages that may be read at once; with 0 nothing is learned. Of several workers each has its
+    part."""
     max_streams: Annotated[int, Meta(ge=1)] = 24
-    """Streams that are kept open for their responses at once. They count against the gateway's limit of requests
-    to the router, of which decisions need the rest."""
+    """Streams that each process keeps open for their responses at once. They count against the gateway's limit of
+    requests to it, of which decisions need the rest."""
     usage_in_streams: UsageInStreams = UsageInStreams.AUTO
     """Which streams are taken to report their usage: `asked`, those whose client asked for it; `always`, all;
     `auto`, those asked and all of a model that was seen to report unasked."""
