@@ -12,6 +12,8 @@ __all__ = ["Loop", "Timers"]
 
 # How long other threads, and signals, wait at most until they are served: the core has no call that wakes a poll.
 TICK_S = 0.02
+# While events come one after the other, timers are looked at so often; one that is due is late by that at most.
+LOOKS_EVERY_S = 0.002
 
 T = TypeVar("T")
 
@@ -37,6 +39,7 @@ class Loop:
         self._timers = timers
         self._failed = failed
         self._asked: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
+        self._looks_s = 0.0
 
     def run(self, until: Callable[[], bool]) -> None:
         """Work until `until()`, which is asked after each event and each tick."""
@@ -72,14 +75,21 @@ class Loop:
 
     def _once(self) -> None:
         now_s = time.monotonic()
+        until_s = self._looks_s if now_s < self._looks_s else self._look(now_s)
+        if not self._core.poll(until_s - now_s):
+            self._looks_s = 0.0
+        if not self._asked.empty():
+            self._do_what_is_asked()
+
+    def _look(self, now_s: float) -> float:
+        """Have all timers expire that are due; return when to look again if nothing comes before."""
         due_s = now_s + TICK_S
         for timer in self._timers:
             if timer.next_s <= now_s:
                 timer.expire(now_s)
             due_s = min(due_s, timer.next_s)
-        self._core.poll(due_s - now_s)
-        if not self._asked.empty():
-            self._do_what_is_asked()
+        self._looks_s = min(due_s, now_s + LOOKS_EVERY_S)
+        return due_s
 
     def _do_what_is_asked(self) -> None:
         try:

@@ -1,0 +1,89 @@
+"""The loop between the core's events and what is due from time to time, on a clock that the test moves."""
+
+import time
+from collections.abc import Callable
+from math import inf
+from typing import cast
+
+import pytest
+
+from extproc.server.grpc_core import Core
+from extproc.server.loop import LOOKS_EVERY_S, TICK_S, Loop
+
+EVENT_S = 0.0005
+
+
+class _Clock:
+    """The time, and a core that has so many events; polls take it on: by an event's work, or by the whole wait."""
+
+    def __init__(self, events: float) -> None:
+        self.now_s = 100.0
+        self.waits_s: list[float] = []
+        self.on_event: Callable[[], None] = lambda: None
+        self._events = events
+
+    def poll(self, wait_s: float) -> bool:
+        self.waits_s.append(wait_s)
+        if self._events < 1:
+            self.now_s += max(wait_s, 0.0)
+            return False
+        self._events -= 1
+        self.now_s += EVENT_S
+        self.on_event()
+        return True
+
+
+class _Timer:
+    def __init__(self, due_s: float, clock: _Clock) -> None:
+        self.next_s = due_s
+        self.expired_s: list[float] = []
+        self._clock = clock
+
+    def expire(self, _now_s: float) -> None:
+        self.expired_s.append(self._clock.now_s)
+        self.next_s = inf
+
+
+Clocked = Callable[[float, float], tuple[_Clock, _Timer, Loop]]
+
+
+@pytest.fixture
+def clocked(monkeypatch: pytest.MonkeyPatch) -> Clocked:
+    """Return what makes a clock, a timer that is due so many seconds later, and a loop on that clock."""
+
+    def make(events: float, due_s: float) -> tuple[_Clock, _Timer, Loop]:
+        clock = _Clock(events)
+        monkeypatch.setattr(time, "monotonic", lambda: clock.now_s)
+        timer = _Timer(clock.now_s + due_s, clock)
+        return clock, timer, Loop(cast("Core", clock), [timer], pytest.fail)
+
+    return make
+
+
+def test_a_timer_waits_a_little_at_most_while_events_never_cease(clocked: Clocked) -> None:
+    """What is due is done within two milliseconds and one event, however many events come."""
+    clock, timer, loop = clocked(inf, 0.05)
+    due_s = timer.next_s
+    loop.run(lambda: bool(timer.expired_s) or clock.now_s > due_s + 1)
+    assert due_s <= timer.expired_s[0] <= due_s + LOOKS_EVERY_S + 2 * EVENT_S
+
+
+def test_while_nothing_comes_a_timer_is_done_when_it_is_due(clocked: Clocked) -> None:
+    """A poll waits until the next timer is due, or for a tick, and not longer."""
+    clock, timer, loop = clocked(0, 1.5 * TICK_S)
+    due_s = timer.next_s
+    loop.run(lambda: bool(timer.expired_s) or clock.now_s > due_s + 1)
+    assert pytest.approx(due_s) == timer.expired_s[0]
+    assert pytest.approx([TICK_S, TICK_S / 2]) == clock.waits_s[:2]
+
+
+def test_a_timer_set_by_an_event_is_done_when_it_is_due(clocked: Clocked) -> None:
+    """A deadline shorter than a tick, begun by an event, does not wait for the end of the tick."""
+    clock, timer, loop = clocked(1, inf)
+
+    def set_timer() -> None:
+        timer.next_s = clock.now_s + TICK_S / 4
+
+    clock.on_event = set_timer
+    loop.run(lambda: bool(timer.expired_s) or clock.now_s > 100.0 + 2 * TICK_S)
+    assert pytest.approx(100.0 + EVENT_S + TICK_S / 4) == timer.expired_s[0]
