@@ -18,6 +18,7 @@ from extproc.core.errors import DualpoolError
 
 RESULTS = Path(__file__).parent / "results.md"
 MEASUREMENTS = (
+    "bars",
     "direct",
     "through_envoy",
     "access_log",

@@ -13,6 +13,7 @@ __all__ = ["measure"]
 
 BODY_BYTES = 2048
 MODES = ("streamed", "buffered", "full-duplex")
+BARRED, BARS_MS = ("streamed", "released"), ("<= 0.6", "<= 1.0")
 NOTES = """\
 One HTTP/1.1 connection, one request at a time: a 2 KB chat request and a 1 KB JSON response, from the client's
 side (h2load). The pool is an Envoy with a constant. Added: the percentile with the filter less the one of the same
@@ -42,7 +43,7 @@ def measure(stack: Stack, plan: Plan) -> list[Table]:
     all_were_learned(router, (plan.rounds + 1) * requests * len(MODES))
     columns = (
         *("mode", "exchange", "p50 without, ms", "p50, ms", "added p50, ms"),
-        *("p99 without, ms", "p99, ms", "added p99, ms"),
+        *("bar", "p99 without, ms", "p99, ms", "added p99, ms", "bar"),
     )
     return [Table("Latency through Envoy at one connection", NOTES, columns, rows)]
 
@@ -64,6 +65,7 @@ def _row(mode: str, kind: str, pairs: list[_Pair]) -> Sequence[str]:
         added = [pair.with_filter[percentile] - pair.without[percentile] for pair in pairs]
         cells += [f"{median(pair.without[percentile] for pair in pairs):.2f}"]
         cells += [f"{median(pair.with_filter[percentile] for pair in pairs):.2f}", spread(added, 2)]
+        cells.append(BARS_MS[percentile] if (mode, kind) == BARRED else "")
     return cells
 
 

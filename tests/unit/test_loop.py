@@ -55,7 +55,7 @@ def clocked(monkeypatch: pytest.MonkeyPatch) -> Clocked:
         clock = _Clock(events)
         monkeypatch.setattr(time, "monotonic", lambda: clock.now_s)
         timer = _Timer(clock.now_s + due_s, clock)
-        return clock, timer, Loop(cast("Core", clock), [timer], pytest.fail)
+        return clock, timer, Loop(cast("Core", clock), [timer], lambda error: pytest.fail(str(error)))
 
     return make
 

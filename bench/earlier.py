@@ -1,0 +1,75 @@
+"""The peers that figures are compared with: version 0.1.0 of the router, and the least that one in Go can be."""
+
+import io
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+from grpc_tools import protoc
+
+from bench.stack import Server, Stack
+from extproc.core.errors import DualpoolError
+
+__all__ = ["NO_GO", "MissingPeer", "minimal_go", "version_0_1_0"]
+
+ROOT = Path(__file__).parents[1]
+COMMIT = "bff051d"  # 0.1.0
+NEEDED = ("extproc", "protos")
+GENERATED = Path("extproc", "state", "pb")
+MINIMAL_GO = Path(__file__).parent / "minimal_go"
+NO_GO = "no Go"
+BUILDS_WITHIN_S = 500.0
+
+
+class MissingPeer(DualpoolError):
+    """What figures are to be compared with cannot be had."""
+
+
+def version_0_1_0(stack: Stack) -> Server:
+    """Start 0.1.0, taken out of the repository's history, with the packages of today.
+
+    Raises MissingPeer where there is no such history.
+    """
+    tree = stack.folder / COMMIT
+    if not tree.exists():
+        command = ["git", "-C", str(ROOT), "archive", COMMIT, *NEEDED]
+        try:
+            found = subprocess.run(command, capture_output=True, check=True).stdout
+        except (OSError, subprocess.CalledProcessError) as error:
+            said = getattr(error, "stderr", b"").decode().strip() or str(error)
+            raise MissingPeer(f"{' '.join(command)}: {said}; a clone with all its history is needed") from error
+        with tarfile.open(fileobj=io.BytesIO(found)) as archive:
+            archive.extractall(tree, filter="data")
+        _generate(tree)
+    return stack.router_of(tree)
+
+
+def _generate(tree: Path) -> None:
+    """Compile its .proto files as its own build does."""
+    out = tree / GENERATED
+    out.mkdir()
+    (out / "__init__.py").touch()
+    for source in (tree / "protos").rglob("*.proto"):
+        code = protoc.main(["protoc", f"-I{source.parent}", f"--python_out={out}", str(source)])
+        if code != 0:
+            raise MissingPeer(f"protoc failed with exit code {code} on {source}")
+
+
+def minimal_go(stack: Stack) -> Server | None:
+    """Build and start the router in minimal_go/; None where there is no Go.
+
+    Its modules are pinned by go.sum, and come through GOPROXY. Raises MissingPeer when it cannot be built.
+    """
+    go = shutil.which("go")
+    if go is None:
+        return None
+    binary = stack.folder / "minimal-go"
+    if not binary.exists():
+        built = subprocess.run(
+            [go, "build", "-trimpath", "-buildvcs=false", "-o", str(binary), "."],
+            cwd=MINIMAL_GO, capture_output=True, text=True, timeout=BUILDS_WITHIN_S, check=False,
+        )  # fmt: skip
+        if built.returncode != 0:
+            raise MissingPeer(f"{MINIMAL_GO} cannot be built:\n{built.stderr}")
+    return stack.program("minimal-go", [str(binary)])
