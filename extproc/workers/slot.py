@@ -21,12 +21,12 @@ import msgspec
 
 import extproc
 from extproc.config.schema import Configuration
+from extproc.config.worker_addresses import of_worker
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.protocol import LearnedState
 from extproc.state.snapshot import from_bytes
 from extproc.telemetry.families import Ended, Family
 from extproc.telemetry.workers import Replaced, WorkerMetrics
-from extproc.workers.addresses import of_worker
 from extproc.workers.channel import Channel, ChannelClosed, Question, Started
 
 __all__ = ["Patience", "Slot"]

@@ -21,13 +21,13 @@ from prometheus_client import (
 )
 
 from extproc.config.schema import Configuration
+from extproc.config.worker_addresses import check_room
 from extproc.server.admin_http import admin_servers
 from extproc.server.live import Live, about_router
 from extproc.server.reload import Reloader
 from extproc.telemetry.log import set_log_level
 from extproc.telemetry.reloads import ReloadMetrics
 from extproc.telemetry.workers import WorkerMetrics
-from extproc.workers.addresses import check_room
 from extproc.workers.channel import ChannelClosed
 from extproc.workers.pages import WorkerPages
 from extproc.workers.slot import Patience, Slot

@@ -3,8 +3,8 @@
 import pytest
 
 from extproc.config.loading import parse
+from extproc.config.worker_addresses import check_room, listen_settings_of, of_worker
 from extproc.core.errors import ConfigurationError
-from extproc.workers.addresses import check_room, listen_settings_of, of_worker
 
 
 @pytest.mark.parametrize(
