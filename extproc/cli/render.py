@@ -28,6 +28,13 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser.add_argument("kind", choices=KINDS, help="; ".join(f"{kind}: {what}" for kind, what in KINDS.items()))
     parser.add_argument("--config", type=Path, help="the router's configuration file; all settings have defaults")
     parser.add_argument("--mode", choices=MODES, default="streamed", help="envoy: how bodies come to the router")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="envoy: how many processes of the router listen (`dualpool serve --workers`), each at an address of its "
+        "own (default 1)",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -37,11 +44,15 @@ def _run(options: argparse.Namespace) -> int:
     from extproc.gateways.render.numbers import Mode, Numbers  # noqa: PLC0415
     from extproc.gateways.render.vllm import render_vllm  # noqa: PLC0415
 
+    if options.workers != 1 and options.kind != "envoy":
+        raise ConfigurationError(f"--workers: {options.workers} given; {options.kind} knows the router by one port")
+    if options.workers < 1:
+        raise ConfigurationError(f"--workers: {options.workers} given; at least 1")
     configuration = load(options.config) if options.config else parse("")
     if options.kind == "vllm":
         sys.stdout.write(render_vllm(configuration))
         return 0
-    numbers = Numbers(configuration, Mode(options.mode))
+    numbers = Numbers(configuration, Mode(options.mode), options.workers)
     try:
         module = import_module(f"extproc.gateways.render.{options.kind.replace('-', '_')}")
     except ModuleNotFoundError as error:

@@ -1,6 +1,7 @@
 """The chart in deploy/helm, rendered by the real helm."""
 
 import json
+import re
 import shutil
 import subprocess
 from functools import cache
@@ -11,6 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from extproc.config.loading import parse
+from extproc.gateways.render.numbers import Numbers
 from extproc.server.app import LAST_STREAMS_S
 
 ROOT = Path(__file__).parents[2]
@@ -233,6 +235,26 @@ def test_tls_comes_from_a_secret() -> None:
     assert settings.health_address.endswith(f":{probe['port']}")
 
 
+def test_workers_are_where_the_gateway_is_told() -> None:
+    """What `dualpool render envoy --workers N` makes an endpoint is what the chart makes a port, one for one."""
+    made = rendered("workers=3")
+    configuration = parse(made["ConfigMap", "dualpool"]["data"]["dualpool.yaml"])
+    ports = [port for _, port in Numbers(configuration, workers=3).router_addresses]
+    assert ports == [each["port"] for each in made["Service", "dualpool-endpoints"]["spec"]["ports"]]
+
+
+def test_the_admin_pages_token_comes_from_a_secret() -> None:
+    """The file that the configuration names is in what the Secret is mounted as; without one there is no token."""
+    made = rendered("admin.tokenSecret=token")
+    admin = parse(made["ConfigMap", "dualpool"]["data"]["dualpool.yaml"]).admin
+    pod = made["Deployment", "dualpool"]["spec"]["template"]["spec"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    assert f"{mounts['admin']}/token" == admin.token_file
+    assert {"name": "admin", "secret": {"secretName": "token"}} in pod["volumes"]
+    plain = parse(rendered()["ConfigMap", "dualpool"]["data"]["dualpool.yaml"]).admin
+    assert ("", admin.address) == (plain.token_file, plain.address)
+
+
 def test_a_stores_password_comes_from_a_secret() -> None:
     """The file that the configuration names is in what the Secret is mounted as."""
     made = rendered("store.passwordSecret=redis", "config.state.store.url=redis://redis:6379/0")
@@ -275,13 +297,28 @@ text: |
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_notes_say_how_to_see_that_it_works(name: str, tmp_path: Path) -> None:
     """What helm prints at the end names this release's Deployment, and what to look at for this gateway."""
+    notes = notes_of(tmp_path, *provider(name))
+    assert "deployment/dualpool" in notes
+    assert "dualpool_misconfigured_total" in notes
+    gateway = {"none": "dualpool-endpoints.dualpool", "envoy-gateway": "clienttrafficpolicy"}
+    assert gateway.get(name, "istioctl proxy-config listener") in notes
+
+
+@pytest.mark.parametrize("settings", [(), ("admin.tokenSecret=token",)], ids=["open", "token"])
+def test_the_notes_commands_are_shell(settings: tuple[str, ...], tmp_path: Path) -> None:
+    """Every line of a command can be pasted, with the token of the admin pages where there is one."""
+    notes = notes_of(tmp_path, *settings)
+    commands = [line.strip() for line in notes.splitlines() if re.match(r"  (curl|kubectl|TOKEN)", line)]
+    assert 0 == subprocess.run(["bash", "-n", "-c", "\n".join(commands)], check=False, timeout=10).returncode
+    assert bool(settings) == any(each.startswith("TOKEN=") for each in commands)
+
+
+def notes_of(tmp_path: Path, *settings: str) -> str:
+    """Return what helm prints at the end of an installation."""
     # Helm renders the notes only with a cluster at hand: in a copy of the chart they are a document like others.
     copy = tmp_path / "dualpool"
     shutil.copytree(CHART, copy)
     (copy / "templates" / "NOTES.txt").rename(copy / "files" / "NOTES.txt")
     (copy / "templates" / "notes.yaml").write_text(NOTES, "utf-8")
-    notes = rendered(*provider(name), chart=copy)["Notes", "notes"]["text"]
-    assert "deployment/dualpool" in notes
-    assert "dualpool_misconfigured_total" in notes
-    gateway = {"none": "dualpool-endpoints.dualpool", "envoy-gateway": "clienttrafficpolicy"}
-    assert gateway.get(name, "istioctl proxy-config listener") in notes
+    notes: str = rendered(*settings, chart=copy)["Notes", "notes"]["text"]
+    return notes

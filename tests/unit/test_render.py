@@ -13,6 +13,7 @@ from google.protobuf.json_format import MessageToDict
 from extproc.cli.main import main
 from extproc.config.loading import parse
 from extproc.config.schema import Configuration
+from extproc.config.worker_addresses import listen_settings_of
 from extproc.gateways.findings import look
 from extproc.gateways.inputs import read_gateways
 from extproc.gateways.render.envoy import render_envoy
@@ -56,6 +57,12 @@ def test_the_files_are_what_is_rendered_for_the_defaults(mode: Mode) -> None:
     assert meaning((FILES / f"{mode}.yaml").read_text("utf-8")) == meaning(
         render_envoy(Numbers(Configuration(), mode))
     )
+
+
+def test_the_file_of_two_workers_is_what_is_rendered_for_two() -> None:
+    """`envoy/workers.yaml` says what `--workers 2` writes: an endpoint for each, and twice the places."""
+    shipped = (FILES / "workers.yaml").read_text("utf-8")
+    assert meaning(shipped) == meaning(render_envoy(Numbers(Configuration(), workers=2)))
 
 
 def objects(texts: Iterable[str]) -> dict[tuple[str, str], Any]:
@@ -173,6 +180,37 @@ def test_the_command_writes_to_stdout(tmp_path: Path, capsys: pytest.CaptureFixt
     assert render_envoy(Numbers(parse(SETTINGS), Mode.BUFFERED)) == capsys.readouterr().out
     assert 0 == main(["render", "vllm", "--config", str(path)])
     assert render_vllm(parse(SETTINGS)) == capsys.readouterr().out
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("settings", ["", SETTINGS], ids=["ports", "sockets"])
+def test_what_is_rendered_for_workers_has_no_trap(mode: Mode, settings: str) -> None:
+    """Each process is an endpoint, at the address that `dualpool serve --workers` gives it."""
+    configuration = parse(settings)
+    router = Router(configuration, processes=3)
+    text = render_envoy(Numbers(configuration, mode, workers=3))
+    gateways = read_gateways(read(text, "file.yaml"), router).gateways
+    assert [] == [(each.trap.name, each.what) for each in look(gateways, router).found]
+    (cluster,) = (each for name, each in gateways[0].clusters.items() if name == "dualpool")
+    (addresses,) = cluster.priorities
+    expected = {listen_settings_of(configuration.listen, each).address for each in range(3)}
+    assert expected == {each if each.startswith("unix:") else each.replace("127.0.0.1", "[::]") for each in addresses}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["istio", "--workers", "2"], "one port"),
+        (["vllm", "--workers", "2"], "one port"),
+        (["envoy", "--workers", "0"], "at least 1"),
+    ],
+)
+def test_workers_that_cannot_be_are_refused(
+    arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A gateway that knows one port of the router is not told of several."""
+    assert 2 == main(["render", *arguments])
+    assert why in capsys.readouterr().err
 
 
 def test_without_the_extra_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -85,7 +85,7 @@ _CLUSTERS: Final = {
     "common_lb_config": "When all are unhealthy, ask none: a connection refused after the first piece of body is "
     "the client's error.",
     "outlier_detection": "A router that was killed is left alone at once: the health check takes longer to "
-    "notice.",
+    "notice. It refuses connections, has no requests, and so would be everybody's first choice.",
     "initial_stream_window_size": "All uploads share one connection for each of Envoy's threads: small windows "
     "for memory's sake, and frames enough that large uploads at once are no flood.",
 }

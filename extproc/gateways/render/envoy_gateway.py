@@ -61,7 +61,7 @@ def _extension(numbers: Numbers) -> dict[str, Any]:
         "grpc": {"service": HEALTH},
     }
     processor = {
-        "backendRefs": [{"name": "dualpool", "port": numbers.router_address[1] or 9002}],
+        "backendRefs": [{"name": "dualpool", "port": numbers.router_addresses[0][1] or 9002}],
         "failOpen": True,
         "messageTimeout": f"{milliseconds}ms",
         "processingMode": {"request": {"body": "Buffered"}, "response": {"body": "Streamed"}},

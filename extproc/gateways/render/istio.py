@@ -88,7 +88,7 @@ def _manager_patch(numbers: Numbers) -> dict[str, Any]:
 
 
 def _filter_patch(numbers: Numbers) -> dict[str, Any]:
-    cluster = f"outbound|{numbers.router_address[1] or 9002}||{_NAME}.{NAMESPACE}.svc.cluster.local"
+    cluster = f"outbound|{numbers.router_addresses[0][1] or 9002}||{_NAME}.{NAMESPACE}.svc.cluster.local"
     inserted = HttpFilter(name=_NAME, disabled=True, typed_config=Packed.pack(processor(numbers, cluster)))
     before = {"name": _MANAGER, "subFilter": {"name": "envoy.filters.http.router"}}
     return _patch(

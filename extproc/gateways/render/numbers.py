@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Final
 
 from extproc.config.schema import Configuration
+from extproc.config.worker_addresses import check_room, listen_settings_of
 from extproc.core.placing.pool import Pool
 from extproc.gateways.router import Router, pools_from
 
@@ -41,6 +42,8 @@ class Numbers:
 
     configuration: Configuration
     mode: Mode = Mode.STREAMED
+    workers: int = 1
+    """How many processes of the router listen, each at an address of its own."""
 
     @property
     def smaller_pools(self) -> tuple[Pool, ...]:
@@ -79,9 +82,9 @@ class Numbers:
 
     @property
     def places(self) -> int:
-        """How many requests are with the router at once."""
+        """How many requests are with the router's processes at once."""
         if self.mode is Mode.STREAMED:
-            return self.configuration.learning.max_streams + DECIDING
+            return (self.configuration.learning.max_streams + DECIDING) * self.workers
         return BUFFERING if self.mode is Mode.BUFFERED else NEVER_REACHED
 
     @property
@@ -119,9 +122,19 @@ class Numbers:
 
     @property
     def health_interval(self) -> timedelta:
-        """How often the router is asked: in time for its drain, and more often where a dead one costs requests."""
+        """How often the router is asked: in time for its drain, and more often where a dead one costs requests.
+
+        Of several processes one that was killed has the fewest requests, and so is everybody's first choice.
+        """
         wanted = 1.0 if self.mode is Mode.FULL_DUPLEX else 2.0
+        if self.workers > 1:
+            wanted = 0.5
         return timedelta(seconds=min(wanted, max(0.5, self.configuration.drain_s / 3)))
+
+    @property
+    def leaves_dead_routers_alone(self) -> bool:
+        """Whether a router that refuses connections is not asked again at once."""
+        return self.mode is Mode.FULL_DUPLEX or self.workers > 1
 
     @cached_property
     def set_headers(self) -> tuple[str, ...]:
@@ -135,11 +148,18 @@ class Numbers:
         return Router(self.configuration).reads
 
     @property
-    def router_address(self) -> tuple[str, int]:
-        """Where the router listens: host and port, or the path of a socket and 0."""
-        address = self.configuration.listen.address
-        if address.startswith("unix:"):
-            return address.removeprefix("unix:"), 0
-        host, _, port = address.rpartition(":")
-        # Every address is an address to listen at, and none to go to.
-        return "127.0.0.1" if host in ("[::]", "0.0.0.0") else host.strip("[]"), int(port)  # noqa: S104  (compared)
+    def router_addresses(self) -> tuple[tuple[str, int], ...]:
+        """Where the router's processes listen: host and port, or the path of a socket and 0."""
+        listen = self.configuration.listen
+        if self.workers == 1:
+            return (_destination(listen.address),)
+        check_room(self.configuration, self.workers)
+        return tuple(_destination(listen_settings_of(listen, each).address) for each in range(self.workers))
+
+
+def _destination(address: str) -> tuple[str, int]:
+    if address.startswith("unix:"):
+        return address.removeprefix("unix:"), 0
+    host, _, port = address.rpartition(":")
+    # Every address is an address to listen at, and none to go to.
+    return "127.0.0.1" if host in ("[::]", "0.0.0.0") else host.strip("[]"), int(port)  # noqa: S104  (compared)

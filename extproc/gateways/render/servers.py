@@ -1,5 +1,6 @@
 """Envoy's clusters, as its own message types: the pools, a pool and those after it, and the router."""
 
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Final
 
@@ -79,7 +80,7 @@ def _pool(numbers: Numbers, pool: Pool, at: int) -> Cluster:
         connect_timeout=timedelta(seconds=1),
         lb_policy=ClusterLbPolicy.LEAST_REQUEST,
         circuit_breakers=_breakers(limits),
-        load_assignment=_assigned(name, ("127.0.0.1", POOL_PORTS_FROM + at)),
+        load_assignment=_assigned(name, [("127.0.0.1", POOL_PORTS_FROM + at)]),
     )
 
 
@@ -93,19 +94,19 @@ def _router(numbers: Numbers) -> Cluster:
     limits = CircuitBreakersThresholds(
         max_connections=1_024, max_pending_requests=numbers.places, max_requests=numbers.places
     )
-    address = numbers.router_address
+    addresses = numbers.router_addresses
     panic = ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0.0))
     return Cluster(
         name="dualpool",
-        type=ClusterDiscoveryType.STRICT_DNS if address[1] else ClusterDiscoveryType.STATIC,
+        type=ClusterDiscoveryType.STRICT_DNS if addresses[0][1] else ClusterDiscoveryType.STATIC,
         connect_timeout=timedelta(milliseconds=250),
         lb_policy=ClusterLbPolicy.LEAST_REQUEST,
         typed_extension_protocol_options={_OPTIONS: Any.pack(HttpProtocolOptions(explicit_http_config=explicit))},
         circuit_breakers=_breakers(limits),
         common_lb_config=panic if full_duplex else None,
-        outlier_detection=_outliers() if full_duplex else None,
+        outlier_detection=_outliers() if numbers.leaves_dead_routers_alone else None,
         health_checks=[_health(numbers)],
-        load_assignment=_assigned("dualpool", address),
+        load_assignment=_assigned("dualpool", addresses),
     )
 
 
@@ -135,12 +136,12 @@ def _breakers(thresholds: CircuitBreakersThresholds) -> CircuitBreakers:
     return CircuitBreakers(thresholds=[thresholds])
 
 
-def _assigned(name: str, address: tuple[str, int]) -> ClusterLoadAssignment:
-    host, port = address
-    where = (
-        Address(socket_address=SocketAddress(address=host, port_value=port))
-        if port
-        else Address(pipe=Pipe(path=host))
-    )
-    endpoint = LbEndpoint(endpoint=Endpoint(address=where))
-    return ClusterLoadAssignment(cluster_name=name, endpoints=[LocalityLbEndpoints(lb_endpoints=[endpoint])])
+def _assigned(name: str, addresses: Iterable[tuple[str, int]]) -> ClusterLoadAssignment:
+    endpoints = [LbEndpoint(endpoint=Endpoint(address=_at(*each))) for each in addresses]
+    return ClusterLoadAssignment(cluster_name=name, endpoints=[LocalityLbEndpoints(lb_endpoints=endpoints)])
+
+
+def _at(host: str, port: int) -> Address:
+    if port:
+        return Address(socket_address=SocketAddress(address=host, port_value=port))
+    return Address(pipe=Pipe(path=host))

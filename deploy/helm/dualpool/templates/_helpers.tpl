@@ -24,6 +24,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{/* What the router reads: the values' configuration, and what only the chart knows. */}}
 {{- define "dualpool.config" -}}
 {{- $set := dict "drain_s" .Values.drainSeconds "admin" (dict "address" "127.0.0.1:9091" "probes_address" "[::]:9090") -}}
+{{- if .Values.admin.tokenSecret -}}{{- $_ := set $set.admin "token_file" "/etc/dualpool-admin/token" -}}{{- end -}}
 {{- if .Values.tls.secretName -}}
 {{- $tls := dict "certificate_file" "/etc/dualpool-tls/tls.crt" "private_key_file" "/etc/dualpool-tls/tls.key" -}}
 {{- if .Values.tls.clientCa -}}{{- $_ := set $tls "client_ca_file" "/etc/dualpool-tls/ca.crt" -}}{{- end -}}
