@@ -40,18 +40,27 @@ $(CHECKS): requirements/checks.txt | $(READY)
 	@$(BIN)/python -m pip install --quiet --no-compile --require-hashes -r requirements/checks.txt
 	@touch $@
 
-# The real helm, for the tests of the chart. Built from source by Go's own means: minutes, once.
+# The real helm, and kubeconform with the schemas of what gateways add to Kubernetes, for the tests of the chart and the
+# manifests. Built from source by Go's own means: minutes, once.
+GO_INSTALL = GOBIN=$(abspath build/tools) CGO_ENABLED=0 GOFLAGS=-trimpath go install -ldflags='-s -w'
 HELM := build/tools/helm
-tools: $(HELM)
+KUBECONFORM := build/tools/kubeconform
+SCHEMAS := build/schemas/.ready
+tools: $(HELM) $(KUBECONFORM) $(SCHEMAS)
 $(HELM):
-	GOBIN=$(abspath build/tools) CGO_ENABLED=0 GOFLAGS=-trimpath go install -ldflags='-s -w' helm.sh/helm/v3/cmd/helm@v3.19.0
+	$(GO_INSTALL) helm.sh/helm/v3/cmd/helm@v3.19.0
+$(KUBECONFORM):
+	$(GO_INSTALL) github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0
+$(SCHEMAS): tests/golden/schemas.py | $(READY)
+	PYTHONPATH=. $(BIN)/python -m tests.golden.schemas
+	@touch $@
 
 # Envoy Gateway's own translator, asked anew of deploy/envoy-gateway/ (tests/golden/translate.py). Its version is there.
 EGCTL := build/tools/egctl
 golden: $(EGCTL) $(READY)
 	PYTHONPATH=. $(BIN)/python -m tests.golden.translate
 $(EGCTL):
-	GOBIN=$(abspath build/tools) CGO_ENABLED=0 GOFLAGS=-trimpath go install -ldflags='-s -w' github.com/envoyproxy/gateway/cmd/egctl@v1.9.1
+	$(GO_INSTALL) github.com/envoyproxy/gateway/cmd/egctl@v1.9.1
 
 demo: $(READY)
 	@$(BIN)/dualpool demo $(ARGS)
