@@ -55,12 +55,20 @@ $(SCHEMAS): tests/golden/schemas.py | $(READY)
 	PYTHONPATH=. $(BIN)/python -m tests.golden.schemas
 	@touch $@
 
-# Envoy Gateway's own translator, asked anew of deploy/envoy-gateway/ (tests/golden/translate.py). Its version is there.
+# Envoy Gateway's and Istio's own translators, asked anew of deploy/envoy-gateway/ and deploy/istio/ (tests/golden/). Of
+# Envoy Gateway the version is here, of Istio in tests/golden/istio/go.mod: one that names no tag, as Go knows no others.
 EGCTL := build/tools/egctl
-golden: $(EGCTL) $(READY)
+ISTIO := build/tools/istio-translate
+golden: $(EGCTL) $(ISTIO) $(READY)
 	PYTHONPATH=. $(BIN)/python -m tests.golden.translate
+	PYTHONPATH=. $(BIN)/python -m tests.golden.translate_istio
 $(EGCTL):
 	$(GO_INSTALL) github.com/envoyproxy/gateway/cmd/egctl@v1.9.1
+# In a copy: what is written into go.mod and go.sum on the way is Go's to find again by what go.mod names.
+$(ISTIO): tests/golden/istio/main.go tests/golden/istio/go.mod
+	mkdir -p build/istio
+	cp $^ build/istio/
+	cd build/istio && GOFLAGS=-mod=mod go build -trimpath -ldflags='-s -w' -o $(abspath $@) .
 
 demo: $(READY)
 	@$(BIN)/dualpool demo $(ARGS)

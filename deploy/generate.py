@@ -189,7 +189,15 @@ def _copied(name: str) -> Callable[[], str]:
 
 CHART: Final = DEPLOY / "helm" / "dualpool"
 # Values whose keys are not ours to name, or that are one thing.
-FREE: Final = frozenset({"config", "resources", "provider.gateway.selector", "monitoring.dashboards.labels"})
+FREE: Final = frozenset(
+    {
+        "config",
+        "resources",
+        "provider.gateway.selector",
+        "provider.istio.sidecar.selector",
+        "monitoring.dashboards.labels",
+    }
+)
 SPREAD: Final = {"enum": ["", "ScheduleAnyway", "DoNotSchedule"]}
 # What a default does not tell.
 ALLOWED: Final[dict[str, dict[str, Any]]] = {
@@ -232,7 +240,7 @@ GATEWAY_FILES: Final = (
     *(f"envoy-gateway/{name}.yaml" for name in ("accesslog", "policies", "routes", "patches/listener")),
     *(
         f"istio/{folder}{name}.yaml"
-        for folder in ("", "gateway-api/", "inference-pools/")
+        for folder in ("", "gateway-api/", "inference-pools/", "sidecar/")
         for name in ("envoyfilter", "routes")
     ),
 )

@@ -152,7 +152,9 @@ def test_kustomization_lists_every_file(kubernetes: dict[tuple[str, str], dict[s
     assert files == set(kubernetes["Kustomization", ""]["resources"])
 
 
-ISTIO = ("istio", "istio/gateway-api", "istio/inference-pools")
+ISTIO = ("istio", "istio/gateway-api", "istio/sidecar", "istio/inference-pools")
+REPAIRED = ISTIO[:3]
+ROUTED_BY_ISTIO, ROUTED_BY_THE_API = ("istio", "istio/sidecar"), ("istio/gateway-api", "istio/inference-pools")
 
 
 def istio_patches(variant: str) -> dict[str, Any]:
@@ -160,8 +162,8 @@ def istio_patches(variant: str) -> dict[str, Any]:
     patches = documents(variant)["EnvoyFilter", "dualpool"]["spec"]["configPatches"]
 
     def target(patch: dict[str, Any]) -> str:
-        routes = patch["match"].get("routeConfiguration")
-        name: str = routes["vhost"]["route"]["name"] if routes else patch["applyTo"]
+        host = patch["match"].get("routeConfiguration", {}).get("vhost", {})
+        name: str = host["route"]["name"] if "route" in host else patch["applyTo"]
         return name
 
     return {target(patch): patch["patch"]["value"] for patch in patches}
@@ -186,7 +188,7 @@ def test_istio_merges_what_the_tests_run(variant: str) -> None:
     assert patience.items() <= patches["long"]["route"].items()
 
 
-@pytest.mark.parametrize("variant", ISTIO[:2])
+@pytest.mark.parametrize("variant", REPAIRED)
 def test_istio_repairs_what_the_tests_repair(variant: str) -> None:
     """Where Istio chooses endpoints, the short route's retry and its cluster are those of envoy/streamed.yaml."""
     patches, document = istio_patches(variant), load("streamed")
@@ -214,9 +216,10 @@ def test_istio_asks_the_router_on_our_routes_only(variant: str) -> None:
 
 def test_istio_has_no_retries_on_the_default_route() -> None:
     """Istio gives routes retries that say nothing of them: ours says none, or has them merged away."""
-    long = documents("istio")["VirtualService", "llm"]["spec"]["http"][-1]
-    assert ("long", {"attempts": 0}) == (long["name"], long["retries"])
-    for variant in ISTIO[1:]:
+    for variant in ROUTED_BY_ISTIO:
+        long = documents(f"{variant}/routes.yaml")["VirtualService", "llm"]["spec"]["http"][-1]
+        assert ("long", {"attempts": 0}) == (long["name"], long["retries"])
+    for variant in ROUTED_BY_THE_API:
         assert NO_RETRIES == istio_patches(variant)["long"]["route"]["retry_policy"]
 
 
@@ -229,23 +232,24 @@ def test_istio_asks_the_router_before_the_endpoint_picker() -> None:
         assert "INSERT_BEFORE" == patch["patch"]["operation"]
         before[variant] = patch["match"]["listener"]["filterChain"]["filter"]["subFilter"]["name"]
     picker, router = "envoy.filters.http.ext_proc", "envoy.filters.http.router"
-    assert dict(zip(ISTIO, (router, router, picker), strict=True)) == before
+    assert dict(zip(ISTIO, (router, router, router, picker), strict=True)) == before
 
 
 def test_istio_routes_by_the_router_s_header(configuration: Configuration) -> None:
     """Routes have the names that patches are merged by; the short one matches the pool header; long is last."""
-    rules = documents("istio")["VirtualService", "llm"]["spec"]["http"]
-    assert ["upgrade", "short", "long"] == [rule["name"] for rule in rules]
     match = {configuration.headers.pool: {"exact": configuration.pools[0].name}}
-    assert ([{"headers": match}], False) == (rules[1]["match"], "match" in rules[2])
-    for variant, names in zip(ISTIO[1:], (["upgrade", "short", "long"], ["short", "long"]), strict=True):
+    for variant in ROUTED_BY_ISTIO:
+        rules = documents(f"{variant}/routes.yaml")["VirtualService", "llm"]["spec"]["http"]
+        assert ["upgrade", "short", "long"] == [rule["name"] for rule in rules]
+        assert ([{"headers": match}], False) == (rules[1]["match"], "match" in rules[2])
+    for variant, names in zip(ROUTED_BY_THE_API, (["upgrade", "short", "long"], ["short", "long"]), strict=True):
         rules = documents(variant)["HTTPRoute", "llm"]["spec"]["rules"]
         assert names == [rule["name"] for rule in rules]
         header = {"name": configuration.headers.pool, "value": configuration.pools[0].name}
         assert [header] == rules[-2]["matches"][0]["headers"]
 
 
-@pytest.mark.parametrize("variant", ISTIO[:2])
+@pytest.mark.parametrize("variant", REPAIRED)
 def test_a_black_holed_short_pool_costs_a_second(variant: str) -> None:
     """Istio's own connect timeout is ten times ours."""
     rule = documents(variant)["DestinationRule", "vllm-short"]["spec"]["trafficPolicy"]["connectionPool"]

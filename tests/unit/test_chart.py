@@ -29,6 +29,10 @@ PROVIDERS = {
         ("provider.istio.gatewayApi=true",),
         ("istio/gateway-api/routes.yaml", "istio/gateway-api/envoyfilter.yaml"),
     ),
+    "istio, sidecars": (
+        ("provider.istio.sidecar.namespace=callers",),
+        ("istio/sidecar/routes.yaml", "istio/sidecar/envoyfilter.yaml"),
+    ),
     "istio-inferencepool": ((), ("istio/inference-pools/routes.yaml", "istio/inference-pools/envoyfilter.yaml")),
 }
 EVERYTHING = (
@@ -140,6 +144,7 @@ def test_a_provider_takes_other_names(name: str) -> None:
         "provider.pools.short=small",
         "provider.pools.long=big",
         "provider.pools.port=9999",
+        *(["provider.istio.sidecar.namespace=apps"] if "sidecars" in name else []),
     )
     others = rendered(*sets, "provider.envoyGateway.patches=true", namespace="inference")
     ours = {"Deployment", "Service", "ConfigMap", "PodDisruptionBudget", "NetworkPolicy"}
@@ -152,10 +157,18 @@ def test_a_provider_takes_other_names(name: str) -> None:
         "istio-system",
         ".dualpool.svc",
         '"name": "llm"}]',
+        '"callers"',
     )
     assert [] == [name for name in gone if name in text]
     assert "small.inference" in text or '"small"' in text
     assert '"namespace": "dualpool"' not in text
+
+
+def test_callers_with_sidecars_reach_the_router() -> None:
+    """The network policy admits the namespace whose sidecars ask the router, beside those of gateways."""
+    made = rendered(*provider("istio, sidecars"))["NetworkPolicy", "dualpool"]["spec"]["ingress"][0]["from"]
+    (expression,) = made[0]["namespaceSelector"]["matchExpressions"]
+    assert {"callers", "istio-system", "dualpool"} <= set(expression["values"])
 
 
 def test_plain_manifests_are_the_default() -> None:
@@ -278,6 +291,7 @@ def test_a_stores_password_comes_from_a_secret() -> None:
         (("workers=2", "provider.name=istio"), "replicas"),
         (("provider.name=istio", "config.pools[0].name=tiny", "config.pools[0].max_budget_tokens=9"), "not tiny"),
         (("provider.name=istio", "tls.secretName=pair"), "plain gRPC"),
+        (("provider.name=istio", *provider("istio, sidecars"), "provider.istio.gatewayApi=true"), "either"),
         (("autoscaling.enabled=true", "autoscaling.targetCPUPercent=0"), "targetStreamsPerSecond"),
     ],
 )

@@ -19,6 +19,7 @@ ROOT = FILES.parent
 DEPLOYED = {
     "istio": ["deploy/istio/*.yaml"],
     "istio with the Gateway API": ["deploy/istio/gateway-api/*.yaml"],
+    "istio in sidecars": ["deploy/istio/sidecar/*.yaml"],
     "istio with InferencePools": ["deploy/istio/inference-pools/*.yaml"],
     "envoy gateway": ["deploy/envoy-gateway/*.yaml", "deploy/envoy-gateway/patches/*.yaml"],
 }

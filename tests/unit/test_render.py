@@ -194,7 +194,9 @@ def test_what_is_rendered_for_workers_has_no_trap(mode: Mode, settings: str) -> 
     (cluster,) = (each for name, each in gateways[0].clusters.items() if name == "dualpool")
     (addresses,) = cluster.priorities
     expected = {listen_settings_of(configuration.listen, each).address for each in range(3)}
-    assert expected == {each if each.startswith("unix:") else each.replace("127.0.0.1", "[::]") for each in addresses}
+    assert expected == {
+        each if each.startswith("unix:") else each.replace("127.0.0.1", "[::]") for each in addresses
+    }
 
 
 @pytest.mark.parametrize(

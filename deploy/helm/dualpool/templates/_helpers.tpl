@@ -64,13 +64,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $text = $text | replace "{name: dualpool, port: 9002}" (printf "{name: %s, port: 9002}" $name) -}}
 {{- $text = $text | replace "namespace: istio-system" (printf "namespace: %s" $values.gateway.namespace) -}}
 {{- $text = $text | replace "{istio: ingressgateway}" ($values.gateway.selector | toJson) -}}
+{{- with $values.istio.sidecar -}}
+{{- $text = $text | replace "namespace: callers" (printf "namespace: %s" .namespace) | replace "{llm: caller}" (.selector | toJson) -}}
+{{- end -}}
 {{- $text = $text | replace "parentRefs: [{name: llm}]" (printf "parentRefs: [{name: %s}]" $values.gateway.name) -}}
 {{- $text = $text | replace "kind: Gateway, name: llm}" (printf "kind: Gateway, name: %s}" $values.gateway.name) -}}
 {{- $text = $text | replace "gateways: [llm]" (printf "gateways: [%s]" $values.gateway.name) -}}
 {{- $text = $text | replace "gateway-name: llm}" (printf "gateway-name: %s}" $values.gateway.name) -}}
 {{- $text = $text | replace "llm.example.com" $values.host -}}
 {{- $text = $text | replace "vllm-short" $values.pools.short | replace "vllm-long" $values.pools.long -}}
-{{- range list "port: 8000" "number: 8000" "outbound|8000|" -}}
+{{- range list "port: 8000" "number: 8000" "portNumber: 8000" "cluster.local:8000" "outbound|8000|" -}}
 {{- $text = $text | replace . (replace "8000" (toString $values.pools.port) .) -}}
 {{- end -}}
 {{- range $key, $default := dict "pool" "x-token-budget-pool" "estimate" "x-token-budget-estimate" "reason" "x-token-budget-reason" -}}
@@ -87,6 +90,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $names := list -}}
 {{- range .Values.config.pools -}}{{- $names = append $names .name -}}{{- end -}}
 {{- if ne (join "," $names) "short,long" -}}{{- fail (printf "config.pools: a provider's routes lead to two pools named short and long, not %s; use provider.name: none and write your own" (join ", " $names)) -}}{{- end -}}
+{{- if and .Values.provider.istio.gatewayApi .Values.provider.istio.sidecar.namespace -}}{{- fail "provider.istio.sidecar.namespace: either sidecars ask the router, or a Gateway (provider.istio.gatewayApi)" -}}{{- end -}}
 {{- if .Values.tls.secretName -}}{{- fail "tls.secretName: a provider's resources speak plain gRPC to the router; use provider.name: none and write your own" -}}{{- end -}}
 {{- end -}}
 {{- end -}}

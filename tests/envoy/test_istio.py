@@ -1,0 +1,177 @@
+"""Istio's own translation of deploy/istio/, served by the real Envoy with the real router."""
+
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from extproc.cli.main import main
+from tests.envoy.harness.building import addresses
+from tests.envoy.harness.caller import Caller, Stack
+from tests.envoy.harness.calls import LONG_TEXT, SHORT_TEXT, Call, chat, chat_stream
+from tests.envoy.harness.gateway import Envoy
+from tests.envoy.harness.golden_istio import bootstrap, golden
+from tests.envoy.harness.polling import eventually
+from tests.envoy.harness.pools import MODEL, REFUSED_TOKENS, Pools
+from tests.envoy.harness.raw import RawClient, chat_body
+from tests.envoy.harness.router import RouterProcess
+from tests.golden.translate_istio import TRANSLATOR, VARIANTS, kept_at, question_digest, translated
+
+CLAIMS = {"x-token-budget-pool": "short", "x-token-budget-estimate": "1", "x-token-budget-reason": "mine"}
+CHAT = "/v1/chat/completions"
+JSON = {"content-type": "application/json"}
+# Where Istio chooses endpoints itself, and so a refusal is tried elsewhere.
+REPAIRED = [name for name in VARIANTS if name != "inference-pools"]
+Start = Callable[[str, RouterProcess, Path], Stack]
+
+
+@pytest.fixture(scope="module")
+def pickers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, RouterProcess]]:
+    """Run what play the pools' endpoint pickers: they give every byte back, and choose nothing."""
+    running = {}
+    for name in ("picker_short", "picker_long"):
+        running[name] = RouterProcess(tmp_path_factory.mktemp(name), mode="off")
+    yield running
+    for each in running.values():
+        each.kill()
+
+
+@pytest.fixture(scope="module")
+def start(pools: Pools, pickers: dict[str, RouterProcess]) -> Iterator[Start]:
+    """Start an Envoy with what Istio would hand it for a variant, asking a router."""
+    running: list[Envoy] = []
+
+    def started(variant: str, router: RouterProcess, folder: Path) -> Stack:
+        places = addresses(router.address, pools) | {name: each.address for name, each in pickers.items()}
+        running.append(Envoy(f"istio-{variant}", bootstrap(variant, places), folder))
+        return Stack(running[-1], router, pools)
+
+    yield started
+    for envoy in running:
+        envoy.terminate()
+
+
+@pytest.fixture(scope="module")
+def stacks(start: Start, router: RouterProcess, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stack]:
+    """Return a stack for each variant."""
+    return {name: start(name, router, tmp_path_factory.mktemp(name)) for name in VARIANTS}
+
+
+@pytest.fixture(params=VARIANTS)
+def variant(request: pytest.FixtureRequest) -> str:
+    """Return each variant, one after the other."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def caller(variant: str, stacks: dict[str, Stack]) -> Iterator[Caller]:
+    """Clients of a variant's stack."""
+    caller = Caller(stacks[variant])
+    yield caller
+    caller.close()
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_istio_was_asked_of_the_manifests_as_they_are(name: str) -> None:
+    """A manifest that changes has to be translated anew: `make golden`."""
+    assert question_digest(name) == golden(name)["question_sha256"]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_checker_finds_no_trap_in_the_translation(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the proxy would run is, to `dualpool check envoy`, a gateway without a trap."""
+    assert 0 == main(["check", "envoy", str(kept_at(name))]), capsys.readouterr()
+
+
+@pytest.mark.parametrize("call", [chat, chat_stream], ids=lambda call: call.__name__)
+def test_goes_where_its_budget_fits_and_teaches(caller: Caller, call: Call) -> None:
+    """A short request goes to the short pool, a long one to the long pool, and both responses teach the router."""
+    assert ["short", "long"] == [call(caller, text)["x-served-by"] for text in (SHORT_TEXT, LONG_TEXT)]
+    eventually(lambda: caller.observations() == 2, "two observations of this tenant")
+    short, long = caller.access_log(2)
+    assert [("short", "fits", 200), ("long", "too_long", 200)] == [
+        (entry["pool"], entry["reason"], entry["status"]) for entry in (short, long)
+    ]
+
+
+def test_claims_of_clients_are_stripped(caller: Caller) -> None:
+    """A long request that claims to be short goes long, with the router's words and nobody else's."""
+    caller.http.post(CHAT, content=chat_body(MODEL, LONG_TEXT, max_tokens=4), headers=CLAIMS | JSON)
+    ((pool, told),) = caller.received()
+    assert ("long", "too_long") == (pool, told.headers["x-token-budget-reason"])
+    assert "x-token-budget-pool" not in told.headers
+    assert "long" == caller.http.get("/v1/models", headers=CLAIMS).headers["x-served-by"]
+
+
+def test_the_router_down(variant: str, start: Start, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Without a router all goes long, and a client's claim does not count."""
+    router = RouterProcess(tmp_path)
+    request.addfinalizer(router.kill)
+    caller = Caller(start(variant, router, tmp_path))
+    request.addfinalizer(caller.close)
+    assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
+    router.kill()
+    body = chat_body(MODEL, SHORT_TEXT, max_tokens=4)
+    for _ in range(5):
+        response = caller.http.post(CHAT, content=body, headers=CLAIMS | JSON)
+        assert (200, "long") == (response.status_code, response.headers["x-served-by"])
+
+
+@pytest.mark.parametrize("variant", REPAIRED)
+def test_what_the_short_pool_refuses_the_long_pool_serves(caller: Caller) -> None:
+    """The retry that is merged in leaves the short pool after its first refusal."""
+    raw = caller.openai.chat.completions.with_raw_response.create(
+        model=MODEL, messages=[{"role": "user", "content": SHORT_TEXT}], max_tokens=REFUSED_TOKENS
+    )
+    assert "long" == raw.headers["x-served-by"]
+    assert ["short", "long"] == [pool for pool, _ in caller.received()]
+    (entry,) = caller.access_log()
+    assert (200, 2) == (entry["status"], entry["attempts"])
+
+
+@pytest.mark.parametrize("size", [64 << 10, 1 << 20, 8 << 20])
+def test_bodies_of_the_default_route_arrive_whole(caller: Caller, size: int) -> None:
+    """Istio's default retries are gone: a body that is decided before its end is not sent twice."""
+    body = chat_body(MODEL, "word " * (size // 5), max_tokens=16)
+    response = caller.http.post(CHAT, content=body, headers=JSON)
+    assert ("long", sha256(body).hexdigest()) == (
+        response.headers["x-served-by"],
+        response.headers["x-body-sha256"],
+    )
+    assert "1" == response.headers["x-envoy-attempt-count"]
+
+
+def test_heads_at_envoy_s_default_limits(caller: Caller) -> None:
+    """With 97 headers of the client's there is room for the router's."""
+    body = chat_body(MODEL, SHORT_TEXT, max_tokens=4)
+    with RawClient(caller.stack.gateway.port) as client:
+        many = {f"x-{number}": "v" for number in range(94)}
+        client.head(f"{caller.root}{CHAT}", content_length=str(len(body)), **many)
+        client.send(body)
+        response = client.response()
+        assert (200, "short") == (response.status, response.getheader("x-served-by"))
+
+
+@pytest.mark.parametrize("variant", ["inference-pools"])
+def test_the_router_chooses_the_pool_and_its_picker_is_asked(
+    caller: Caller, pickers: dict[str, RouterProcess]
+) -> None:
+    """The picker that is asked is that of the pool that the router chose, and of no other."""
+
+    def asked() -> list[float]:
+        return [each.metric("dualpool_streams_total") for each in pickers.values()]
+
+    before = asked()
+    assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
+    assert [before[0] + 1, before[1]] == asked()
+    assert "long" == chat(caller, LONG_TEXT)["x-served-by"]
+    assert [before[0] + 1, before[1] + 1] == asked()
+
+
+@pytest.mark.skipif(not TRANSLATOR.exists(), reason="the translator is built by `make golden`, in many minutes")
+@pytest.mark.parametrize("name", VARIANTS)
+def test_istio_says_what_is_kept(name: str) -> None:
+    """Asked anew, Istio says the same."""
+    assert golden(name) == translated(name, TRANSLATOR)
