@@ -48,7 +48,8 @@ class _Scheduler:
     def chunk(self, request: Request, budget: int) -> int:
         """Return the tokens that a request gets: what it lacks, the threshold, the budget."""
         new = request.tokens - request.computed
-        if 0 < self.bounds.long_prefill_token_threshold < new:
+        alone = len(self.running) + len(self.waiting) == 1
+        if 0 < self.bounds.long_prefill_token_threshold < new and (not alone or self.bounds.cap_lone_prompt):
             new = self.bounds.long_prefill_token_threshold
         return min(new, budget)
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from extproc.planning.hardware.roofline import IterationCost
 from extproc.planning.model.throughput import InstanceLimits
-from extproc.planning.simulation.instance import Sequence, VllmInstance
+from extproc.planning.simulation.instance import VllmInstance
+from extproc.planning.simulation.sequence import Sequence
 
 
 def cost(
@@ -125,4 +126,4 @@ def test_tokens_and_blocks_are_conserved(
     assert sorted(finished) == list(range(len(sequences)))
     assert all(s.arrived_s < s.first_token_s <= finished[s.index] for s in sequences)
     assert instance.outstanding == 0
-    assert instance._free == blocks
+    assert instance.kv_usage == 0

@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 
 from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.model.engine import Engine
 from extproc.planning.model.objective import Objective
-from extproc.planning.model.setup import Engine, Setup
+from extproc.planning.model.setup import Setup
 from extproc.planning.model.throughput import InstanceLimits
-from extproc.planning.simulation.instance import Sequence, VllmInstance
+from extproc.planning.simulation.instance import VllmInstance
+from extproc.planning.simulation.sequence import Sequence
 from tests.unit.planning_reference import Request, schedule
 from tests.unit.test_planning_instance import cost, run
 
@@ -110,6 +112,7 @@ def test_a_long_prompt_leaves_room_for_short_ones() -> None:
 def test_an_older_engine_has_less_memory_and_no_gate() -> None:
     """The engine's version decides gpu_memory_utilization and the admission of prompts."""
     instance = Instance(built_in().model("llama-3-8b"), built_in().gpu("h100-80g"), 1)
-    today, before = (Setup("8B", "H100", instance, 8192, Objective(), engine=engine) for engine in Engine)
+    engines = (Engine.VLLM, Engine.VLLM_2025)
+    today, before = (Setup("8B", "H100", instance, 8192, Objective(), engine=engine) for engine in engines)
     assert before.capacity.kv_tokens < today.capacity.kv_tokens
     assert (True, False) == tuple(setup.limits(8192).reserve_full_prompt for setup in (today, before))

@@ -14,7 +14,8 @@ from extproc.planning.hardware.capacity import Instance, capacity
 from extproc.planning.hardware.catalogue import GpuProfile, built_in
 from extproc.planning.hardware.roofline import iteration_cost
 from extproc.planning.model.throughput import InstanceLimits
-from extproc.planning.simulation.instance import Sequence, VllmInstance
+from extproc.planning.simulation.instance import VllmInstance
+from extproc.planning.simulation.sequence import Sequence
 
 __all__ = ["Published", "PublishedCheck", "published_checks"]
 

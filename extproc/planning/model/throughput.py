@@ -17,6 +17,7 @@ simulator has them.
 
 from dataclasses import dataclass
 from math import inf
+from typing import Literal
 
 import numpy as np
 
@@ -37,7 +38,9 @@ class InstanceLimits:
     `long_prefill_token_threshold` bounds the tokens of one prompt in an iteration (0: only the batch does).
     `reserve_full_prompt` tells whether a prompt is admitted only when all of it fits the free cache
     (scheduler_reserve_full_isl). `sequence_tokens` are what each sequence holds besides its own tokens: windows
-    and recurrent states.
+    and recurrent states. `data_parallel` schedulers share an instance, and each has all of these for itself.
+    `cap_lone_prompt` tells whether the threshold holds for a request that is alone, too (vLLM until September
+    2026, PR 57951). `scheduler` names the engine whose rules decide.
     """
 
     max_num_seqs: int
@@ -47,11 +50,15 @@ class InstanceLimits:
     long_prefill_token_threshold: int = 0
     reserve_full_prompt: bool = True
     sequence_tokens: int = 0
+    data_parallel: int = 1
+    cap_lone_prompt: bool = False
+    scheduler: Literal["vllm", "sglang"] = "vllm"
 
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """Usable requests per second of one instance, with how many sequences decoding on average and what bounds it.
+    """Usable requests per second of one instance, with how many sequences decoding on average (in each of its
+    ranks) and what bounds it.
 
     The rate is 0 when even a single sequence takes longer than the objective for a token: `iteration_s` says how
     long.
@@ -96,9 +103,10 @@ def throughput(lengths: Lengths, cost: IterationCost, limits: InstanceLimits, tp
     iteration_s = _iteration_s(means, cost, done)
     batched = done / iteration_s
     alone = 1 / (_prefill_s(means, cost) + means.decodes * single_s)
+    ranks = limits.data_parallel
     if alone > batched:
-        return Throughput(LOAD * alone, means.decodes * single_s * alone, single_s, bound_by)
-    return Throughput(LOAD * batched, done * means.decodes, iteration_s, bound_by)
+        return Throughput(ranks * LOAD * alone, means.decodes * single_s * alone, single_s, bound_by)
+    return Throughput(ranks * LOAD * batched, done * means.decodes, iteration_s, bound_by)
 
 
 def prefill_s(prompt_tokens: int, cost: IterationCost, limits: InstanceLimits) -> float:

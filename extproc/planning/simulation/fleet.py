@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from extproc.planning.simulation.balancing import ENVOYS_DEFAULT, Balancing
-from extproc.planning.simulation.instance import Sequence
 from extproc.planning.simulation.pool import PoolSpec, SimulatedPool
 from extproc.planning.simulation.routers import Router
+from extproc.planning.simulation.sequence import Sequence
 from extproc.planning.simulation.watch import Watch
 from extproc.planning.workload.arrivals import Workload
 from extproc.planning.workload.lengths import Floats, Tokens
@@ -127,7 +127,8 @@ class _Simulation:
         self.truncated[index] = output > room
         self.pool[index] = chosen
         self.output[index] = min(output, room)
-        self._admit(chosen, Sequence(index, prompt, min(output, room), now_s, self._cached[index]), now_s)
+        sequence = Sequence(index, prompt, min(output, room), now_s, self._cached[index], declared or 0)
+        self._admit(chosen, sequence, now_s)
 
     def _admit(self, chosen: int, sequence: Sequence, now_s: float) -> None:
         pool = self._pools[chosen]
@@ -143,7 +144,7 @@ class _Simulation:
         """Let the busiest instance of each pool die, and its requests begin again."""
         for chosen, pool in enumerate(self._pools):
             for lost in pool.fail_busiest():
-                again = Sequence(lost.index, lost.prompt, lost.output, lost.arrived_s, lost.cached)
+                again = Sequence(lost.index, lost.prompt, lost.output, lost.arrived_s, lost.cached, lost.declared)
                 self._admit(chosen, again, now_s)
                 self.restarted += 1
 
@@ -203,11 +204,12 @@ class _Simulation:
     @staticmethod
     def _use(pool: SimulatedPool, seconds: float) -> PoolUse:
         size = len(pool.instances) * seconds
+        held = pool.spec.limits.data_parallel * pool.spec.limits.kv_tokens
         return PoolUse(
             name=pool.spec.name,
             instances=len(pool.instances),
             mean_sequences=sum(i.sequence_s for i in pool.instances) / size,
-            kv_fill=sum(i.kv_token_s for i in pool.instances) / size / pool.spec.limits.kv_tokens,
+            kv_fill=sum(i.kv_token_s for i in pool.instances) / size / held,
             preemptions=0,
         )
 

@@ -6,7 +6,8 @@ from extproc.core.placing.fleet import Busy
 from extproc.planning.hardware.roofline import IterationCost
 from extproc.planning.model.throughput import InstanceLimits
 from extproc.planning.simulation.balancing import Balancing, make_balancer
-from extproc.planning.simulation.instance import Sequence, VllmInstance
+from extproc.planning.simulation.instance import VllmInstance
+from extproc.planning.simulation.sequence import Sequence
 
 __all__ = ["PoolSpec", "SimulatedPool"]
 
@@ -42,7 +43,7 @@ class SimulatedPool:
             waiting=waiting,
             running=sum(each.outstanding for each in alive) - waiting,
             kv_usage=sum(each.kv_usage for each in alive) / len(alive),
-            kv_tokens=len(alive) * self.spec.limits.kv_tokens,
+            kv_tokens=len(alive) * self.spec.limits.data_parallel * self.spec.limits.kv_tokens,
         )
 
     def holds(self, prompt: int, declared: int | None) -> bool:

@@ -1,0 +1,232 @@
+"""What SGLang schedules, without a clock, where it differs from vLLM.
+
+The rules are those of SGLang 0.5.23 (sglang/srt/managers: scheduler.py, schedule_policy.py, schedule_batch.py):
+
+1. Prefill comes first, and by itself: as long as a waiting request can be admitted or a prompt is not computed to
+   its end, batches hold prompts only, up to chunked_prefill_size tokens, and nothing decodes. At most one prompt
+   is cut at the end of a batch; the next one begins with the rest of it.
+2. A request is admitted when its prompt and all of its declared output (at most 4,096 tokens) fit beside what
+   running requests are expected to need yet: what they declared times a ratio. The ratio starts at .7 and falls
+   in 600 decode steps to .098. Once a request has not fitted nothing is admitted until one leaves.
+3. When decoding runs out of memory, requests with the least output (of those, with the longest prompts) are
+   retracted: they compute everything again, from the end of the queue. The ratio becomes what the others have
+   generated of what they declared, and 20 tokens each.
+
+Memory is given by the token (page size 1). A request that declares nothing counts with all of the context, as in
+SGLang. Left out: overlapped scheduling, the radix tree (a cached prefix is not computed but held by each request),
+prefill_decode_interval, mixed chunks, DP attention, policies other than fcfs.
+"""
+
+from collections import deque
+from math import inf
+
+from extproc.planning.model.throughput import InstanceLimits
+from extproc.planning.simulation.decoding import Decoding
+from extproc.planning.simulation.sequence import Batch, Sequence
+
+__all__ = ["SglangScheduler"]
+
+INIT_RATIO = 0.7  # SGLANG_INIT_NEW_TOKEN_RATIO and the others: sglang/srt/environ.py
+LEAST_RATIO = 0.7 * 0.14
+DECAY = (INIT_RATIO - LEAST_RATIO) / 600  # of the ratio, in a step that decodes
+RETRACT_STEPS = 20
+MOST_OUTPUT = 4_096  # that is counted of a declaration
+MOST_PREFILL_TOKENS = 16_384  # max_prefill_tokens
+
+
+class SglangScheduler:
+    """The state of one scheduler: `arrive`, `plan` the next batch, and `finish` it."""
+
+    def __init__(self, limits: InstanceLimits) -> None:
+        self._limits = limits
+        self._besides = limits.sequence_tokens
+        self._waiting: deque[Sequence] = deque()
+        self._decoding = Decoding()
+        self._chunks: list[tuple[Sequence, int]] = []
+        self._cut: Sequence | None = None  # the prompt that the last batch did not reach the end of
+        self._held = 0  # tokens of the prompts that are being computed
+        self._full = False
+        self._retracted = False  # in the step that runs
+        self._ratio = INIT_RATIO
+        self.outstanding = 0
+        self.unanswered_tokens = 0
+        self.preemptions = 0
+
+    @property
+    def waiting(self) -> int:
+        """Requests that have no place yet, or no longer."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """Requests that have a place."""
+        return self.outstanding - len(self._waiting)
+
+    @property
+    def decoding(self) -> Decoding:
+        """The sequences that decode."""
+        return self._decoding
+
+    @property
+    def kv_usage(self) -> float:
+        """Share of the KV cache that is in use."""
+        return 1 - self._free / self._limits.kv_tokens
+
+    @property
+    def _free(self) -> int:
+        return self._limits.kv_tokens - self._decoding.context - self._held - self._besides * self.running
+
+    def arrive(self, sequence: Sequence) -> bool:
+        """Take a request in; return whether it could be admitted before the run in flight would end."""
+        self.outstanding += 1
+        self.unanswered_tokens += sequence.prompt
+        self._waiting.append(sequence)
+        return not self._full
+
+    def plan(self) -> Batch:
+        """Decide what runs next: one batch of prompts, else decoding up to the next event."""
+        self._admit()
+        if self._chunks:
+            tokens = sum(chunk for _, chunk in self._chunks)
+            pairs = sum(chunk * (s.computed + (chunk + 1) / 2) for s, chunk in self._chunks)
+            return Batch(1, 0, 0, tokens, pairs)
+        if not len(self._decoding):
+            assert not self._waiting, "an empty instance admits the head of its queue"
+            return Batch(0, 0, 0)
+        self._retracted = self._free < len(self._decoding)
+        if self._retracted:
+            self._retract()
+        decodes = len(self._decoding)
+        # What was retracted may be admitted again after one step.
+        run = 1 if self._retracted else min(self._decoding.until_finish(), self._free // decodes)
+        return Batch(run, decodes, self._decoding.context)
+
+    def finish(self, iterations: int, now_s: float) -> list[Sequence]:
+        """End the batch after so many iterations, and return the sequences that finished."""
+        if self._chunks:
+            finished = self._complete_chunks(now_s)
+        else:
+            self._decoding.advance(iterations)
+            if not self._retracted:
+                self._ratio = max(LEAST_RATIO, self._ratio - iterations * DECAY)
+            finished = self._decoding.due()
+            for sequence in finished:
+                self._decoding.leave(sequence)
+        self.outstanding -= len(finished)
+        if finished:
+            self._full = False
+        return finished
+
+    def fail(self) -> list[Sequence]:
+        """Lose everything, and return the requests inside, finished by nobody."""
+        inside = [*self._decoding.sequences.values(), *(each for each, _ in self._prefilling()), *self._waiting]
+        self._decoding.clear()
+        self._waiting.clear()
+        self._chunks, self._cut, self._held, self._full = [], None, 0, False
+        self.outstanding = self.unanswered_tokens = 0
+        return inside
+
+    def check(self) -> None:
+        """Assert the invariants; for debugging and tests."""
+        assert self._free >= 0, "no token is given twice"
+        self._decoding.check()
+        prefilling = self._prefilling()
+        assert self._held == sum(sequence.computed + chunk for sequence, chunk in prefilling)
+        assert self.running == len(self._decoding) + len(prefilling)
+        assert self.running <= self._limits.max_num_seqs
+
+    def _prefilling(self) -> list[tuple[Sequence, int]]:
+        """Return the prompts that are being computed, with the tokens of the batch in flight."""
+        between = self._cut is not None and all(sequence is not self._cut for sequence, _ in self._chunks)
+        return [*self._chunks, *([(self._cut, 0)] if between and self._cut is not None else [])]
+
+    def _declared(self, sequence: Sequence) -> int:
+        return sequence.declared or self._limits.context_tokens - sequence.prompt
+
+    def _expected(self) -> float:
+        """Return the tokens that decoding requests are expected to need yet."""
+        left = sum(
+            min(self._declared(s) - self._decoding.generated_by(s), MOST_OUTPUT)
+            for s in self._decoding.sequences.values()
+        )
+        return left * self._ratio
+
+    def _admit(self) -> None:
+        """Fill a batch with prompts: the one that was cut first, then waiting ones in order."""
+        if (self._full or not self._waiting) and self._cut is None:
+            return
+        budget = min(self._limits.max_num_batched_tokens, MOST_PREFILL_TOKENS)
+        remaining = self._free - self._expected()
+        if self._cut is not None:
+            cut = self._cut
+            left = cut.to_compute - cut.computed
+            # Its memory is its own since it was admitted, but where others are expected to need it, it slows down.
+            chunk = min(left, budget, int(remaining) if remaining >= 1 else budget)
+            self._cut = cut if chunk < left else None
+            remaining -= self._take(cut, chunk)
+            budget -= chunk
+        while self._waiting and budget > 0:
+            sequence = self._waiting[0]
+            left = sequence.to_compute - sequence.cached
+            output = min(max(self._declared(sequence) - sequence.generated, 0), MOST_OUTPUT)
+            needed = sequence.to_compute + output + 1 + self._besides
+            if self.running >= self._limits.max_num_seqs or (needed >= remaining and self.running > 0):
+                self._full = True
+                return
+            self._waiting.popleft()
+            sequence.computed = sequence.cached
+            self._held += sequence.cached
+            chunk = min(left, budget)
+            self._cut = sequence if chunk < left else None
+            remaining -= self._take(sequence, chunk) + sequence.cached + self._besides
+            budget -= chunk
+            if remaining <= 0:
+                self._full = True
+                return
+
+    def _take(self, sequence: Sequence, chunk: int) -> int:
+        """Put a chunk of a prompt into the batch; return what it takes of the memory that is left."""
+        self._chunks.append((sequence, chunk))
+        self._held += chunk
+        whole = sequence.computed + chunk == sequence.to_compute
+        return chunk + 1 + (min(self._declared(sequence), MOST_OUTPUT) if whole else 0)
+
+    def _complete_chunks(self, now_s: float) -> list[Sequence]:
+        """Book a batch of prompts that just ended; return the sequences that needed one token only."""
+        finished: list[Sequence] = []
+        for sequence, chunk in self._chunks:
+            sequence.computed += chunk
+            if sequence.computed < sequence.to_compute:
+                continue
+            self._held -= sequence.computed
+            sequence.generated += 1
+            if sequence.first_token_s == inf:
+                sequence.first_token_s = now_s
+                self.unanswered_tokens -= sequence.prompt
+            if sequence.generated >= sequence.output:
+                finished.append(sequence)
+            else:
+                self._decoding.enter(sequence)
+        self._chunks = []
+        return finished
+
+    def _retract(self) -> None:
+        """Let requests with the least output go until the others can decode a token each; one stays."""
+        order = sorted(
+            self._decoding.sequences.values(),
+            key=lambda s: (self._decoding.generated_by(s), -s.prompt),
+            reverse=True,
+        )
+        first = True
+        while len(order) > 1 and (first or self._free < len(self._decoding)):
+            first = False
+            sequence = order.pop()
+            self._decoding.leave(sequence)
+            sequence.computed = 0
+            sequence.preemptions += 1
+            self.preemptions += 1
+            self._waiting.append(sequence)
+        generated = sum(self._decoding.generated_by(s) for s in order)
+        declared = sum(self._declared(s) for s in order)
+        self._ratio = min(1.0, (generated + RETRACT_STEPS * len(order)) / (declared + 1))
+        self._full = False

@@ -1,0 +1,241 @@
+"""What vLLM V1 schedules (vllm/v1/core/sched/scheduler.py, kv_cache_manager.py), without a clock.
+
+Before each iteration:
+
+1. Running sequences come first, in order of admission: one token each while decoding, the next chunk of the prompt
+   while prefilling (at most long_prefill_token_threshold, where that is set and the sequence is not alone), within
+   max_num_batched_tokens. Those that the budget does not reach wait for the next iteration. A sequence that needs
+   a block when none is free preempts the sequence admitted last: its blocks are freed, it goes to the head of the
+   queue and computes everything again.
+2. If nothing was preempted, waiting sequences are admitted first come, first served, while there are tokens in the
+   budget, places (max_num_seqs) and blocks: for the whole prompt where the engine asks for that
+   (scheduler_reserve_full_isl, the default since vLLM 0.19), otherwise for the first chunk. Blocks of 16 tokens
+   are taken on demand, never reserved.
+3. A prefill that completes yields a token. A sequence ends with its last token and frees its blocks.
+
+`bench/planner_vllm.py` compares it with vLLM's own class, step by step.
+"""
+
+from collections import deque
+from math import inf
+
+from extproc.planning.hardware.capacity import BLOCK_TOKENS
+from extproc.planning.model.throughput import InstanceLimits
+from extproc.planning.simulation.decoding import Decoding
+from extproc.planning.simulation.sequence import Batch, Sequence, blocks
+
+__all__ = ["VllmScheduler"]
+
+
+class VllmScheduler:
+    """The state of one scheduler: `arrive`, `plan` the next batch, and `finish` it."""
+
+    def __init__(self, limits: InstanceLimits) -> None:
+        self._limits = limits
+        self._blocks = limits.kv_tokens // BLOCK_TOKENS
+        self._besides = blocks(limits.sequence_tokens)  # held by each sequence from its admission on
+        self._free = self._blocks
+        self._waiting: deque[Sequence] = deque()
+        self._running: dict[int, Sequence] = {}  # in order of admission
+        self._decoding = Decoding()
+        self._prefilling: dict[int, Sequence] = {}  # the chunk of each is in _chunks
+        self._chunks: list[tuple[Sequence, int]] = []
+        self.outstanding = 0
+        self.unanswered_tokens = 0  # prompt tokens of the requests inside that have no first token yet
+        self.preemptions = 0
+
+    @property
+    def waiting(self) -> int:
+        """Requests that have no place yet, or no longer."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """Requests that have a place."""
+        return len(self._running)
+
+    @property
+    def decoding(self) -> Decoding:
+        """The sequences that decode."""
+        return self._decoding
+
+    @property
+    def kv_usage(self) -> float:
+        """Share of the KV cache that is in use."""
+        return 1 - self._free / self._blocks
+
+    def arrive(self, sequence: Sequence) -> bool:
+        """Take a request in; return whether it could be admitted before the run in flight would end."""
+        self.outstanding += 1
+        self.unanswered_tokens += sequence.prompt
+        self._waiting.append(sequence)
+        return len(self._waiting) == 1 and self._has_place(sequence)
+
+    def plan(self) -> Batch:
+        """Decide what runs next: one iteration when there is prefill in it, else decoding up to the next event.
+        Nothing runs when the batch has neither.
+        """
+        before = self.preemptions
+        skipped = self._schedule_running()
+        if self.preemptions == before:
+            self._admit(len(self._decoding) - len(skipped))
+        decodes, context = len(self._decoding) - len(skipped), self._decoding.context
+        if self._chunks:
+            context -= sum(map(self._decoding.context_of, skipped))
+            tokens = sum(chunk for _, chunk in self._chunks)
+            pairs = sum(chunk * (s.computed + (chunk + 1) / 2) for s, chunk in self._chunks)
+            for sequence in skipped:  # the iteration takes these blocks again
+                self._free += self._decoding.hold_back(sequence)
+            return Batch(1, decodes, context, tokens, pairs)
+        if decodes:
+            # After a preemption nothing is admitted for one iteration only; then the queue's head may fit.
+            once = self.preemptions > before
+            return Batch(1 if once else self._decoding.longest_run(self._free), decodes, context)
+        assert not self._waiting, "an empty instance admits the head of its queue"
+        return Batch(0, 0, 0)
+
+    def finish(self, iterations: int, now_s: float) -> list[Sequence]:
+        """End the batch after so many iterations, and return the sequences that finished."""
+        self._free -= self._decoding.blocks_for(iterations)
+        self._decoding.advance(iterations)
+        finished = self._complete_chunks(now_s)
+        for sequence in self._decoding.due():
+            del self._running[sequence.index]
+            self._free += self._besides + blocks(self._decoding.leave(sequence))
+            finished.append(sequence)
+        self.outstanding -= len(finished)
+        return finished
+
+    def fail(self) -> list[Sequence]:
+        """Lose everything, and return the requests inside, finished by nobody."""
+        inside = [*self._running.values(), *self._waiting]
+        self._running, self._prefilling = {}, {}
+        self._decoding.clear()
+        self._waiting.clear()
+        self._chunks = []
+        self._free = self._blocks
+        self.outstanding = self.unanswered_tokens = 0
+        return inside
+
+    def check(self) -> None:
+        """Assert the invariants; for debugging and tests."""
+        decoding = self._decoding.sequences
+        held = self._besides * len(self._running)
+        held += sum(blocks(self._decoding.context_of(s)) for s in decoding.values())
+        chunks = {s.index: chunk for s, chunk in self._chunks}
+        held += sum(blocks(s.computed + chunks.get(s.index, 0)) for s in self._prefilling.values())
+        assert held + self._free == self._blocks, "blocks are conserved"
+        assert self._free >= 0, "no block is given twice"
+        self._decoding.check()
+        assert len(self._running) == len(decoding) + len(self._prefilling)
+        assert len(self._running) <= self._limits.max_num_seqs
+        assert self.outstanding == len(self._running) + len(self._waiting)
+
+    def _has_place(self, sequence: Sequence) -> bool:
+        budget = self._limits.max_num_batched_tokens - len(self._decoding)
+        if len(self._running) >= self._limits.max_num_seqs or budget <= 0:
+            return False
+        return self._blocks_to_admit(sequence, min(self._wish(sequence), budget)) <= self._free
+
+    def _wish(self, sequence: Sequence) -> int:
+        """Return the tokens of prefill that a sequence would take if the budget had no end."""
+        left = sequence.to_compute - (sequence.computed or sequence.cached)
+        threshold = self._limits.long_prefill_token_threshold
+        if threshold and (self.outstanding > 1 or self._limits.cap_lone_prompt):
+            return min(left, threshold)
+        return left
+
+    def _blocks_to_admit(self, sequence: Sequence, chunk: int) -> int:
+        """Return the free blocks without which a waiting sequence is not admitted."""
+        whole = self._limits.reserve_full_prompt
+        return self._besides + blocks(sequence.to_compute if whole else sequence.cached + chunk)
+
+    def _complete_chunks(self, now_s: float) -> list[Sequence]:
+        """Book the prefill of the iteration that just ended; return the sequences that needed one token only."""
+        finished: list[Sequence] = []
+        for sequence, chunk in self._chunks:
+            sequence.computed += chunk
+            if sequence.computed < sequence.to_compute:
+                continue
+            del self._prefilling[sequence.index]
+            sequence.generated += 1
+            if sequence.first_token_s == inf:
+                sequence.first_token_s = now_s
+                self.unanswered_tokens -= sequence.prompt
+            if sequence.generated >= sequence.output:
+                del self._running[sequence.index]
+                self._free += self._besides + blocks(sequence.computed)
+                finished.append(sequence)
+            else:
+                self._decoding.enter(sequence)
+        self._chunks = []
+        return finished
+
+    def _schedule_running(self) -> list[Sequence]:
+        """Choose the chunks of running prefills and take their blocks; return the decoding sequences that the
+        budget does not reach. Sequences are preempted from the end until the others have their blocks.
+        """
+        chunks, skipped = self._running_chunks()
+        while self._running:
+            wanted = sum(blocks(s.computed + chunk) - blocks(s.computed) for s, chunk in chunks)
+            idle = sum(self._decoding.context_of(s) % BLOCK_TOKENS == 0 for s in skipped)
+            if wanted + self._decoding.blocks_for(1) - idle <= self._free:
+                self._free -= wanted
+                break
+            last = next(reversed(self._running.values()))
+            chunks = [entry for entry in chunks if entry[0] is not last]
+            skipped = [sequence for sequence in skipped if sequence is not last]
+            self._preempt(last)
+        self._chunks = chunks
+        return skipped
+
+    def _running_chunks(self) -> tuple[list[tuple[Sequence, int]], list[Sequence]]:
+        """Share the budget among running sequences, in order of admission."""
+        budget = self._limits.max_num_batched_tokens
+        prefilling = list(self._prefilling.values())
+        if not prefilling:
+            return [], []
+        wishes = [(sequence, self._wish(sequence)) for sequence in prefilling]
+        if len(self._decoding) + sum(wish for _, wish in wishes) <= budget:
+            return wishes, []
+        if len(prefilling) == 1 and prefilling[0] is next(reversed(self._running.values())):
+            chunk = min(wishes[0][1], budget - len(self._decoding))
+            return ([(prefilling[0], chunk)] if chunk > 0 else []), []
+        chunks, skipped = [], []
+        decoding = self._decoding.sequences
+        for sequence in self._running.values():
+            tokens = 1 if sequence.index in decoding else min(self._wish(sequence), budget)
+            if budget == 0 and sequence.index in decoding:
+                skipped.append(sequence)
+            elif budget > 0:
+                budget -= tokens
+                if sequence.index in self._prefilling:
+                    chunks.append((sequence, tokens))
+        return chunks, skipped
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Take the blocks of the sequence that was admitted last, and put it at the head of the queue."""
+        del self._running[sequence.index]
+        prefilled = self._prefilling.pop(sequence.index, None) is not None
+        held = sequence.computed if prefilled else self._decoding.leave(sequence)
+        self._free += self._besides + blocks(held)
+        sequence.computed = 0
+        sequence.preemptions += 1
+        self.preemptions += 1
+        self._waiting.appendleft(sequence)
+
+    def _admit(self, decodes: int) -> None:
+        """Admit waiting sequences in order, as long as there are tokens, places and blocks for the head."""
+        budget = self._limits.max_num_batched_tokens - decodes - sum(chunk for _, chunk in self._chunks)
+        reserved = self._decoding.blocks_for(1)  # the decoding sequences' own, taken when the run ends
+        while self._waiting and budget > 0 and len(self._running) < self._limits.max_num_seqs:
+            sequence = self._waiting[0]
+            chunk = min(self._wish(sequence), budget)
+            if self._blocks_to_admit(sequence, chunk) > self._free - reserved:
+                return
+            self._waiting.popleft()
+            sequence.computed = sequence.cached
+            self._free -= self._besides + blocks(sequence.cached + chunk)
+            budget -= chunk
+            self._running[sequence.index] = self._prefilling[sequence.index] = sequence
+            self._chunks.append((sequence, chunk))
