@@ -71,6 +71,13 @@ def _add_profile(parser: argparse.ArgumentParser) -> None:
         help="GPUs per instance (default: the fewest that fit; searched when simulating)",
     )
     group.add_argument(
+        "--dp",
+        type=int,
+        metavar="N",
+        help="replicas of the attention that share the experts, of models that have them (default: 1; searched "
+        "when simulating)",
+    )
+    group.add_argument(
         "--long-context",
         type=int,
         default=65_536,
@@ -101,9 +108,10 @@ def _add_profile(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--price", type=float, metavar="USD", help="per GPU and hour (default: the catalogue's)")
     group.add_argument(
         "--engine",
-        choices=["vllm", "vllm-2025"],
+        choices=["vllm", "vllm-2025", "sglang"],
         default="vllm",
-        help="defaults of vLLM: of mid-2026 on, or before (no admission gate, .90 of memory; default: vllm)",
+        help="scheduler and defaults: vLLM of 2026 or before (no admission gate, .90 of memory), SGLang (default: "
+        "vllm)",
     )
     group.add_argument(
         "--times",
@@ -161,6 +169,7 @@ def profile_options(args: argparse.Namespace) -> "ProfileOptions":
         model=args.model,
         gpu=args.gpu[0],
         tp=args.tp,
+        dp=args.dp,
         long_context=args.long_context,
         weight_bytes=args.weight_bytes,
         kv_bytes=args.kv_bytes,

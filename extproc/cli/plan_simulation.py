@@ -120,7 +120,7 @@ def tuning_of(args: argparse.Namespace, catalogue: "Catalogue") -> "Tuning":
             )
     return Tuning(
         gpus=gpus,
-        parallelism=args.tune != "none" and args.tp is None,
+        parallelism=args.tune != "none" and args.tp is None and args.dp is None,
         knobs=args.tune == "all" and args.batched_tokens is None,
     )
 

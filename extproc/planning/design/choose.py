@@ -96,6 +96,7 @@ class _Kept:
     instances: int
     gpu: str = ""
     tensor_parallel: int = 1
+    data_parallel: int = 1
     batched_tokens: int | None = None
     long_prefill_tokens: int = 0
     max_num_seqs: tuple[int, int] | None = None
@@ -109,6 +110,7 @@ class _Kept:
             choice.instances,
             setup.gpu_name,
             setup.instance.tensor_parallel,
+            setup.instance.data_parallel,
             setup.batched_tokens,
             setup.long_prefill_tokens,
             setup.max_num_seqs,
@@ -126,7 +128,9 @@ class _Kept:
             long_context=task.context,
             gpu_name=self.gpu,
             price_usd_h=price,
-            instance=replace(base.instance, gpu=gpu, tensor_parallel=self.tensor_parallel),
+            instance=replace(
+                base.instance, gpu=gpu, tensor_parallel=self.tensor_parallel, data_parallel=self.data_parallel
+            ),
             batched_tokens=self.batched_tokens,
             long_prefill_tokens=self.long_prefill_tokens,
             max_num_seqs=self.max_num_seqs,

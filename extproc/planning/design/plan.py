@@ -27,7 +27,7 @@ __all__ = ["Plan", "PlanOptions", "PoolPlan", "SearchedDesign", "WorkloadFigures
 # Shares of requests in the short pool at which two pools are looked at when no thresholds are given.
 SHORT_SHARES = (0.5, 0.75, 0.9, 0.98)
 ROUND = 256  # tokens: thresholds that are proposed
-USUAL = "one pool, vLLM's defaults"
+USUAL = "one pool, {}'s defaults"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def make_plan(
         days = days_of(tasked, asked, runs.jobs, cache, progress)
     return Plan(
         profile=setup.name,
-        gpus_per_instance=setup.instance.tensor_parallel,
+        gpus_per_instance=setup.instance.gpus,
         kv_tokens=setup.capacity.kv_tokens,
         max_num_batched_tokens=setup.max_batched_tokens,
         rate=rate,
@@ -186,8 +186,12 @@ def _designs(
     for pools in range(2, options.pools + 1):
         of_kind = sorted((each for each in sized if len(each.limits) == pools), key=lambda each: each.cost)
         chosen += of_kind if options.runs.thresholds else of_kind[:1]
-    usual = Design(USUAL, (long,))
+    usual = Design(_usual(question.setup), (long,))
     return [usual, *(each.design(_name(each), question) for each in chosen)], sized
+
+
+def _usual(setup: Setup) -> str:
+    return USUAL.format(setup.engine.title)
 
 
 def _name(sized: Sized) -> str:
@@ -211,8 +215,8 @@ def _thresholds(question: Question, analysis: Analysis) -> tuple[int, ...]:
 
 def _task(question: Question, design: Design, runs: RunOptions) -> SearchTask:
     setup = question.setup
-    if design.name == USUAL and setup.batched_tokens is None:
-        setup = replace(setup, batched_tokens=setup.instance.gpu.max_num_batched_tokens)
+    if design.name == _usual(setup) and setup.batched_tokens is None:
+        setup = replace(setup, batched_tokens=setup.engine.batched_tokens(setup.instance))
     return SearchTask(
         design=design,
         setup=setup,

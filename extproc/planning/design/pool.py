@@ -7,18 +7,19 @@ put together from the best pools. That is what makes the search affordable: thre
 of their product. The fleets that are recommended are simulated again afterwards, whole, with the router in the
 loop.
 
-Candidates: each tensor parallelism (and GPU) that holds the model and the context, cheapest by the cost model
-first; those that the cost model puts beyond HOPELESS of the best are left out. Around the best one the knobs are
-tried one by one, and one is kept when it does with fewer instances. A full grid was rejected: the knobs hardly
-interact, and it costs ten times as much.
+Candidates: each tensor and data parallelism (and GPU) that holds the model and the context, cheapest by the cost
+model first; those that the cost model puts beyond HOPELESS of the best are left out. Around the best one the
+knobs are tried one by one, and one is kept when it does with fewer instances. A full grid was rejected: the knobs
+hardly interact, and it costs ten times as much.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.hardware.capacity import TENSOR_PARALLEL_SIZES, Instance
+from extproc.planning.hardware.capacity import TENSOR_PARALLEL_SIZES
 from extproc.planning.hardware.catalogue import GpuProfile
+from extproc.planning.model.engine import Engine
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import SMALLEST_BATCH_TOKENS, Setup
 from extproc.planning.model.throughput import throughput
@@ -31,7 +32,7 @@ from extproc.planning.workload.lengths import Lengths
 
 __all__ = ["PoolChoice", "PoolTask", "Tuning", "best_pool"]
 
-MOST_GPUS = 8  # of an instance: tensor parallelism beyond one server is not proposed
+MOST_GPUS = 8  # of an instance: parallelism beyond one server is not proposed
 HOPELESS = 1.7  # times the cheapest by the cost model
 LONG_PREFILL_THRESHOLDS = (256, 1024)
 FEWER_SEQUENCES = (128, 64, 32)  # max_num_seqs: fewer keep the TPOT, and leave room for cached prefixes
@@ -77,7 +78,7 @@ class PoolChoice:
     @property
     def gpus(self) -> int:
         """GPUs of the pool."""
-        return self.instances * self.setup.instance.tensor_parallel
+        return self.instances * self.setup.instance.gpus
 
 
 def best_pool(task: PoolTask) -> PoolChoice | None:
@@ -114,10 +115,9 @@ def _candidates(task: PoolTask) -> list[tuple[Setup, float]]:
 def _parallel(task: PoolTask) -> Iterator[Setup]:
     base = replace(task.setup, objective=task.objective)
     gpus = task.tuning.gpus or ((base.gpu_name, base.instance.gpu, base.price_usd_h),)
-    sizes = [size for size in TENSOR_PARALLEL_SIZES if size <= MOST_GPUS] if task.tuning.parallelism else []
     for name, gpu, price in gpus:
-        for size in sizes or [base.instance.tensor_parallel]:
-            instance = Instance(base.instance.model, gpu, size, base.instance.kv_bytes)
+        for size, ranks in _shapes(task):
+            instance = replace(base.instance, gpu=gpu, tensor_parallel=size, data_parallel=ranks)
             try:
                 setup = replace(
                     base, gpu_name=name, instance=instance, price_usd_h=price, long_context=task.context
@@ -127,12 +127,24 @@ def _parallel(task: PoolTask) -> Iterator[Setup]:
             yield setup
 
 
+def _shapes(task: PoolTask) -> list[tuple[int, int]]:
+    """Return tensor and data parallelism: replicas of the attention only where there are experts to share."""
+    instance = task.setup.instance
+    if not task.tuning.parallelism:
+        return [(instance.tensor_parallel, instance.data_parallel)]
+    sizes = [size for size in TENSOR_PARALLEL_SIZES if size <= MOST_GPUS]
+    shared = instance.model.routed is not None and task.setup.engine is not Engine.SGLANG
+    replicas = sizes if shared else [1]
+    return [(size, ranks) for ranks in replicas for size in sizes if size * ranks <= MOST_GPUS]
+
+
 def _knobs(setup: Setup) -> Iterator[Setup]:
     """Yield neighbours of the best setup; each is tried with those before it that helped."""
-    yield from (replace(setup, long_prefill_tokens=tokens) for tokens in LONG_PREFILL_THRESHOLDS)
+    if setup.engine is not Engine.SGLANG:  # which has no such threshold
+        yield from (replace(setup, long_prefill_tokens=tokens) for tokens in LONG_PREFILL_THRESHOLDS)
     most_seqs = setup.limits(setup.long_context).max_num_seqs
     yield from (replace(setup, max_num_seqs=(seqs, seqs)) for seqs in FEWER_SEQUENCES if seqs < most_seqs)
-    chosen, most = setup.max_batched_tokens, setup.instance.gpu.max_num_batched_tokens
+    chosen, most = setup.max_batched_tokens, setup.engine.batched_tokens(setup.instance)
     yield from (
         replace(setup, batched_tokens=t)
         for t in (2 * chosen, 4 * chosen, chosen // 2)

@@ -16,7 +16,7 @@ __all__ = ["recommend", "recommend_simulated", "recommended"]
 
 def recommend(analysis: Analysis, setup: Setup) -> str:
     """Recommend by the cost model's whole instances, spares included."""
-    best, one, gpus = analysis.best, analysis.right_sized, setup.instance.tensor_parallel
+    best, one, gpus = analysis.best, analysis.right_sized, setup.instance.gpus
     break_even = best.break_even_rate
     if analysis.two_pools_pay:
         saved = (one.instances - best.instances) * gpus

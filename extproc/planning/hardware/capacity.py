@@ -7,6 +7,11 @@ floor(N_tokens / C_max) is kept for comparison (`Capacity.slots`), the simulator
 parallelism splits KV heads over GPUs, but never below one head per GPU, and it cannot split DeepSeek's latent
 cache at all: what cannot be split is held by every GPU.
 
+That is what data parallelism is for (vLLM's --data-parallel-size with --enable-expert-parallel): each replica of
+the attention ("rank") has GPUs, a scheduler and a KV cache of its own, and holds its own sequences only; all
+layers but the routed experts are held by each rank, the experts are divided over all GPUs
+(docs/serving/data_parallel_deployment.md of vLLM).
+
 Layers with a sliding window hold its tokens and no more, recurrent ones a state: both are the same for a sequence
 of any length, so they are counted as tokens that each sequence holds besides its own (`Instance.sequence_tokens`),
 in full from its admission on. vLLM frees what falls out of the window (SlidingWindowManager in
@@ -35,17 +40,42 @@ TENSOR_PARALLEL_SIZES = (1, 2, 4, 8, 16)
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One vLLM server: the model, the GPU, how many of them, and bytes per KV element."""
+    """One server: the model, the GPU, how many of them share the attention of a sequence, bytes per KV element,
+    and how many replicas of the attention there are (ranks), which share the experts.
+    """
 
     model: ModelProfile
     gpu: GpuProfile
     tensor_parallel: int
     kv_bytes: float = 2.0
+    data_parallel: int = 1
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of the server."""
+        return self.tensor_parallel * self.data_parallel
 
     @property
     def weight_bytes(self) -> float:
-        """All weights, in bytes."""
-        return self.model.params_b * 1e9 * self.model.weight_bytes
+        """Weights that the GPUs of one rank hold, in bytes: all, or of the routed experts its part."""
+        return (self._shared_params_b + self.routed_params_b) * 1e9 * self.model.weight_bytes
+
+    @property
+    def routed_params_b(self) -> float:
+        """Parameters of the routed experts that one rank holds, in billions."""
+        routed = self.model.routed
+        return 0.0 if routed is None else routed.params_b / self.data_parallel
+
+    @property
+    def _shared_params_b(self) -> float:
+        routed = self.model.routed
+        return self.model.params_b - (0.0 if routed is None else routed.params_b)
+
+    @property
+    def parallelism(self) -> str:
+        """GPUs, as the report names them."""
+        ranks = self.data_parallel
+        return f"{self.gpus}" if ranks == 1 else f"{self.gpus} (TP {self.tensor_parallel}, DP {ranks})"
 
     @property
     def weight_format(self) -> str | None:
@@ -93,7 +123,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """KV cache of one instance."""
+    """KV cache of one instance; with data parallelism of each of its ranks."""
 
     instance: Instance
     kv_tokens: int

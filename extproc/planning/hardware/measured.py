@@ -16,14 +16,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module, metadata
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.roofline import IterationCost
 
-__all__ = ["Engine", "Measured", "measured_cost", "tables_of"]
+__all__ = ["Engine", "Kernels", "Measured", "measured_cost", "tables_of"]
 
 PACKAGE = "aiconfigurator-core"
 CONTEXTS = (4_000, 32_000)  # tokens of a sequence: its attention is linear in between and around
@@ -32,6 +32,8 @@ SMALLEST_PROMPT = 16
 MOST_SEQUENCES = 1_024
 TYPICAL_SEQUENCES = 64
 MS = 1e-3
+Kernels = Literal["vllm", "sglang"]
+TITLES: dict[Kernels, str] = {"vllm": "vLLM", "sglang": "SGLang"}
 
 
 class Engine(Protocol):
@@ -57,9 +59,9 @@ class Measured:
 
 
 @lru_cache(maxsize=64)
-def measured_cost(instance: Instance, max_num_batched_tokens: int) -> Measured | None:
-    """Return measured times of an instance, or None where the package, the GPU, the model or the format is not
-    there.
+def measured_cost(instance: Instance, max_num_batched_tokens: int, kernels: Kernels = "vllm") -> Measured | None:
+    """Return measured times of an instance that runs these kernels, or None where the package, the GPU, the model
+    or the format is not there.
     """
     model, system = instance.model.measured, instance.gpu.measured
     if model is None or system is None:
@@ -73,25 +75,28 @@ def measured_cost(instance: Instance, max_num_batched_tokens: int) -> Measured |
         version = metadata.version(PACKAGE)
     except (ImportError, metadata.PackageNotFoundError):
         return None
-    engine = _engine(compile_engine, engine_class.from_spec, instance)
+    engine = _engine(compile_engine, engine_class.from_spec, instance, kernels)
     if engine is None:
         return None
-    return Measured(tables_of(engine, max_num_batched_tokens), f"{PACKAGE} {version}: {model} on {system}, vLLM")
+    source = f"{PACKAGE} {version}: {model} on {system}, {TITLES[kernels]}"
+    return Measured(tables_of(engine, max_num_batched_tokens), source)
 
 
 def _engine(
-    compile_engine: Callable[..., bytes], load: Callable[[bytes], Engine], instance: Instance
+    compile_engine: Callable[..., bytes], load: Callable[[bytes], Engine], instance: Instance, kernels: Kernels
 ) -> Engine | None:
     size = instance.tensor_parallel
     options: dict[str, Any] = {"tp_size": size}
-    if instance.model.routed is not None:
+    if instance.data_parallel > 1:  # tokens are those of one rank, and all have as many
+        options |= {"attention_dp_size": instance.data_parallel, "moe_ep_size": instance.gpus}
+    elif instance.model.routed is not None:
         options["moe_tp_size"] = size
     if instance.weight_format is not None:
         options["gemm_quant_mode"] = instance.weight_format
     if instance.kv_bytes == 1:
         options["kvcache_quant_mode"] = "fp8"
     try:
-        engine = load(compile_engine(instance.model.measured, instance.gpu.measured, "vllm", **options))
+        engine = load(compile_engine(instance.model.measured, instance.gpu.measured, kernels, **options))
         engine.decode_step_latency(1, CONTEXTS[0], 2)
         engine.mixed_step_breakdown(PROMPTS[0], 0, PROMPTS[0], 1)
     except Exception:  # noqa: BLE001  (another project's code, which has many ways to say that it has no such data)

@@ -5,6 +5,7 @@ An iteration runs its operators one after another, so their times add up:
     T = fixed + max(weights read / bandwidth, matrix FLOPs / peak)        every token of the batch goes through
           + all-reduce per token                                          two for each layer, when GPUs share a
           model
+          + all-to-all of the experts                                     with data parallelism
           + decode attention: each sequence reads its KV cache            linear in the batch's context tokens
           + prefill attention: FLOPs of each new token on all before it
           + windows and recurrent states: the same for each decoding sequence, and for each token of prefill
@@ -12,6 +13,11 @@ An iteration runs its operators one after another, so their times add up:
 The batch's context grows by one token per sequence and iteration, so T is an arithmetic progression while the
 batch stays the same; `decode_run_s` sums it in closed form, and the simulator never steps through it.
 A mixture of experts reads only the experts that its tokens hit: E (1 - (1 - k/E)^tokens) of E in expectation.
+
+With data parallelism n are the tokens of one rank, and the others are taken to have as many: the experts of a rank
+see those of all ranks. What vLLM does by default before and after the experts (all2all_backend
+"allgather_reducescatter", vllm/config/parallel.py) brings the activations of all other ranks to each, and the sums
+back: 2 (ranks - 1) n hidden_size values a layer. The link is that of GPUs within a server.
 
 The efficiencies are stated, round, and the same for every GPU. They were chosen so that dense models lie within .8
 and 1.25 of the measured kernels of `measured.py` wherever possible (`python -m bench.planner_times` prints how far
@@ -31,6 +37,8 @@ ROUTED_EFFICIENCY = 0.35  # the same for experts, each of which gets a part of t
 FIXED_S = 0.001  # scheduling and launching one iteration
 ALL_REDUCE_LATENCY_S = 20e-6  # vLLM's own; NCCL takes 33 to 62 us (Vidur's tables of A100 and H100)
 ALL_REDUCES_PER_LAYER = 2
+ALL_TO_ALLS_PER_LAYER = 2  # to the experts, and back
+ACTIVATION_BYTES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +103,14 @@ def iteration_cost(instance: Instance, max_num_batched_tokens: int) -> Iteration
     routed = ROUTED_EFFICIENCY / COMPUTE_EFFICIENCY if instance.model.routed is not None else 1.0
     matrix_s = 2 * instance.model.active_params_b * 1e9 / (flops * routed * gpus)
     fixed_s, reduce_s = _communication(instance)
+    gather_fixed_s, gather_s = _all_to_all(instance)
     weights = _weight_shares(instance, max_num_batched_tokens)
     window_s = _window_flops(instance) / (flops * gpus)
     linear = tuple(
-        fixed_s + max(share * instance.weight_bytes / (gpus * bandwidth), n * matrix_s) + n * (reduce_s + window_s)
+        fixed_s
+        + gather_fixed_s
+        + max(share * instance.weight_bytes / (gpus * bandwidth), n * matrix_s)
+        + n * (reduce_s + gather_s + window_s)
         for n, share in enumerate(weights)
     )
     decode_flops, prefill_flops = _attention_flops(instance)
@@ -130,20 +142,32 @@ def _communication(instance: Instance) -> tuple[float, float]:
     if gpus == 1:
         return FIXED_S, 0.0
     reduces = ALL_REDUCES_PER_LAYER * instance.model.layers
-    activation_bytes = instance.model.hidden_size * 2
+    activation_bytes = instance.model.hidden_size * ACTIVATION_BYTES
     ring = 2 * (gpus - 1) / gpus
     return FIXED_S + reduces * ALL_REDUCE_LATENCY_S, reduces * activation_bytes * ring / (
         instance.gpu.link_gb_s * 1e9
     )
 
 
+def _all_to_all(instance: Instance) -> tuple[float, float]:
+    """Return seconds that an iteration's gathering and scattering for the experts take: fixed, and for each
+    token.
+    """
+    others = instance.data_parallel - 1
+    if others == 0:
+        return 0.0, 0.0
+    exchanges = ALL_TO_ALLS_PER_LAYER * instance.model.layers
+    bytes_per_token = others * instance.model.hidden_size * ACTIVATION_BYTES
+    return exchanges * ALL_REDUCE_LATENCY_S, exchanges * bytes_per_token / (instance.gpu.link_gb_s * 1e9)
+
+
 def _weight_shares(instance: Instance, most_tokens: int) -> list[float]:
-    """Return, for each number of tokens in a batch, the share of all weights that is read."""
+    """Return, for each number of tokens in a rank's batch, the share of its weights that is read."""
     routed = instance.model.routed
     if routed is None:
         return [1.0] * (most_tokens + 1)
-    in_experts = routed.params_b / instance.model.params_b
-    missed = 1 - routed.experts_per_token / routed.experts
+    in_experts = instance.routed_params_b * 1e9 * instance.model.weight_bytes / instance.weight_bytes
+    missed = (1 - routed.experts_per_token / routed.experts) ** instance.data_parallel
     return [1 - in_experts * missed**n for n in range(most_tokens + 1)]
 
 

@@ -43,7 +43,7 @@ class Costs:
         """Return what the fleet of the median seed costs."""
         instances = tuple(size + self.spare for size in fleet.typical.instances)
         own = fleet.design.setups
-        each = tuple(setup.instance.tensor_parallel for setup in own) or (self.gpus_per_instance,) * len(instances)
+        each = tuple(setup.instance.gpus for setup in own) or (self.gpus_per_instance,) * len(instances)
         prices = tuple(setup.price_usd_h for setup in own) or (self.usd_per_gpu_hour,) * len(instances)
         gpus = [count * size for count, size in zip(instances, each, strict=True)]
         known = [price for price in prices if price is not None]
@@ -54,4 +54,4 @@ class Costs:
 
 def costs_of(setup: Setup) -> Costs:
     """Return the costs of a setup's instances."""
-    return Costs(setup.instance.tensor_parallel, setup.spare, setup.price_usd_h)
+    return Costs(setup.instance.gpus, setup.spare, setup.price_usd_h)

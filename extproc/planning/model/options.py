@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from extproc.core.errors import ConfigurationError
 from extproc.planning.hardware.capacity import Instance, smallest_tensor_parallel
 from extproc.planning.hardware.catalogue import MAX_BATCHED_TOKENS, Catalogue
+from extproc.planning.model.engine import Engine
 from extproc.planning.model.objective import Objective, parse_objective
-from extproc.planning.model.setup import Engine, MeasuredRates, Setup, SlotRule, Times
+from extproc.planning.model.setup import MeasuredRates, Setup, SlotRule, Times
 from extproc.planning.workload.lengths import MAX_TOKENS
 
 __all__ = ["ProfileOptions", "setup_of"]
@@ -14,6 +15,7 @@ __all__ = ["ProfileOptions", "setup_of"]
 # Least and most of each option, in its own unit: what hardware and vLLM can have, and sums of it stay finite.
 RANGES = {
     "tp": (1, 1_024),
+    "dp": (1, 1_024),
     "long_context": (1_024, MAX_TOKENS),
     "weight_bytes": (0.25, 8),
     "kv_bytes": (0.25, 8),
@@ -28,13 +30,15 @@ MEASURED_RANGE = (1e-6, 1e6)
 class ProfileOptions:
     """Options of `dualpool plan` on model, GPU, knobs, objective (seconds, shares) and prices (USD per GPU-hour).
 
-    `tp` None asks for the fewest GPUs that fit. `objective` is by length and overrides `ttft` and `tpot_ms` where
-    it names them. `measured` holds requests per second of one instance: homogeneous, short, long, right-sized.
+    `tp` None asks for the fewest GPUs that fit, `dp` None for one replica of the attention. `objective` is by
+    length and overrides `ttft` and `tpot_ms` where it names them. `measured` holds requests per second of one
+    instance: homogeneous, short, long, right-sized.
     """
 
     model: str = "llama-3-70b"
     gpu: str = "a100-80g"
     tp: int | None = None
+    dp: int | None = None
     long_context: int = 65_536
     weight_bytes: float | None = None
     kv_bytes: float = 2.0
@@ -71,7 +75,16 @@ def setup_of(options: ProfileOptions, catalogue: Catalogue) -> Setup:
             f"--tp {options.tp}: vLLM gives each GPU as many attention heads, and {options.model} has {heads}: a "
             "divisor of that is needed"
         )
-    instance = Instance(model, gpu, options.tp or 1, options.kv_bytes)
+    if (options.dp or 1) > 1 and model.routed is None:
+        raise ConfigurationError(
+            f"--dp {options.dp}: {options.model} has no experts to share: what data parallelism would be, more "
+            "instances are"
+        )
+    if (options.dp or 1) > 1 and Engine(options.engine) is Engine.SGLANG:
+        raise ConfigurationError(
+            f"--dp {options.dp}: is planned for vLLM only, not with --engine {options.engine}"
+        )
+    instance = Instance(model, gpu, options.tp or 1, options.kv_bytes, options.dp or 1)
     if options.tp is None:
         instance = smallest_tensor_parallel(instance, options.long_context, f"{options.model} on {options.gpu}")
     return Setup(

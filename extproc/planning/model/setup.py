@@ -6,13 +6,14 @@ from functools import cached_property
 from math import inf
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.hardware.capacity import BLOCK_TOKENS, MEMORY_UTILISATION, Capacity, Instance, capacity
+from extproc.planning.hardware.capacity import BLOCK_TOKENS, Capacity, Instance, capacity
 from extproc.planning.hardware.measured import measured_cost
 from extproc.planning.hardware.roofline import IterationCost, iteration_cost
+from extproc.planning.model.engine import Engine
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.throughput import InstanceLimits
 
-__all__ = ["HOURS_PER_YEAR", "SMALLEST_BATCH_TOKENS", "Engine", "MeasuredRates", "Setup", "SlotRule", "Times"]
+__all__ = ["HOURS_PER_YEAR", "SMALLEST_BATCH_TOKENS", "MeasuredRates", "Setup", "SlotRule", "Times"]
 
 HOURS_PER_YEAR = 8760
 SMALLEST_BATCH_TOKENS = 128
@@ -23,18 +24,6 @@ class SlotRule(StrEnum):
 
     PAGED = "paged"  # vLLM's default for the GPU: blocks are taken on demand, preemption handles the rest
     WORST_CASE = "worst-case"  # as many as fit at full length (the paper's N_seq), so that nothing is preempted
-
-
-class Engine(StrEnum):
-    """Defaults of an engine by its version."""
-
-    VLLM = "vllm"  # as of mid-2026: gpu_memory_utilization .92, prompts are admitted when all of them fits
-    VLLM_2025 = "vllm-2025"  # .90, and the first chunk of a prompt has to fit
-
-    @property
-    def utilisation(self) -> float:
-        """The default of gpu_memory_utilization."""
-        return 0.9 if self is Engine.VLLM_2025 else MEMORY_UTILISATION
 
 
 class Times(StrEnum):
@@ -96,12 +85,13 @@ class Setup:
     @property
     def name(self) -> str:
         """Model, number of GPUs and GPU, as the report names them."""
-        return f"{self.model_name} on {self.instance.tensor_parallel} x {self.gpu_name}"
+        return f"{self.model_name} on {self.instance.parallelism} x {self.gpu_name}"
 
     @cached_property
     def capacity(self) -> Capacity:
         """KV capacity of an instance."""
-        return capacity(self.instance, self.name, self.engine.utilisation)
+        share = self.engine.utilisation(self.instance, self.max_batched_tokens)
+        return capacity(self.instance, self.name, share)
 
     @cached_property
     def cost(self) -> IterationCost:
@@ -113,11 +103,12 @@ class Setup:
         """Where measured iteration times come from; None where the roofline is used."""
         if self.times is Times.ROOFLINE:
             return None
-        found = measured_cost(self.instance, self.max_batched_tokens)
+        found = measured_cost(self.instance, self.max_batched_tokens, self.engine.kernels)
         return None if found is None else found.source
 
     def _times(self, most_tokens: int) -> IterationCost:
-        found = None if self.times is Times.ROOFLINE else measured_cost(self.instance, most_tokens)
+        asked = self.times is not Times.ROOFLINE
+        found = measured_cost(self.instance, most_tokens, self.engine.kernels) if asked else None
         if found is None and self.times is Times.MEASURED:
             raise ConfigurationError(
                 f"--times measured: there are none for {self.name}: dualpool[measured] knows GPUs of NVIDIA and "
@@ -134,7 +125,7 @@ class Setup:
         """
         if self.batched_tokens is not None:
             return self.batched_tokens
-        most = self.instance.gpu.max_num_batched_tokens
+        most = self.engine.batched_tokens(self.instance)
         linear_s = self._times(most).linear_s
         tokens = most
         while tokens > SMALLEST_BATCH_TOKENS and linear_s[tokens] > self.objective.tightest_tpot_s:
@@ -145,25 +136,41 @@ class Setup:
         """Return the limits of an instance in a pool of this context."""
         if self.max_num_seqs is not None:
             seqs = self.max_num_seqs[1 if short else 0]
-        elif self.slots is SlotRule.WORST_CASE:
-            seqs = min(self.instance.gpu.max_num_seqs, max(1, self.capacity.slots(context_tokens)))
         else:
-            seqs = self.instance.gpu.max_num_seqs
+            seqs = self.engine.sequences(self.instance, self.capacity.kv_tokens, context_tokens)
+            if self.slots is SlotRule.WORST_CASE:
+                seqs = min(seqs, max(1, self.capacity.slots(context_tokens)))
         return InstanceLimits(
-            max_num_seqs=min(seqs, self.max_batched_tokens),
+            # A batch of vLLM holds a token of each sequence.
+            max_num_seqs=seqs if self.engine is Engine.SGLANG else min(seqs, self.max_batched_tokens),
             max_num_batched_tokens=self.max_batched_tokens,
             kv_tokens=self.capacity.kv_tokens - BLOCK_TOKENS,  # vLLM keeps one block as the null block
             context_tokens=context_tokens,
             sequence_tokens=self.instance.sequence_tokens(context_tokens),
             long_prefill_token_threshold=self.long_prefill_tokens,
             reserve_full_prompt=self.engine is not Engine.VLLM_2025,
+            data_parallel=self.instance.data_parallel,
+            cap_lone_prompt=self.engine is Engine.VLLM_2025,
+            scheduler="sglang" if self.engine is Engine.SGLANG else "vllm",
         )
 
     def flags(self, context_tokens: int, *, short: bool = False) -> tuple[str, ...]:
-        """Return the arguments of `vllm serve` for an instance of a pool of this context."""
+        """Return the arguments of `vllm serve` for an instance of a pool of this context, or of
+        `sglang.launch_server`.
+        """
         limits = self.limits(context_tokens, short=short)
+        if self.engine is Engine.SGLANG:
+            fraction = self.engine.mem_fraction_static(self.instance, self.max_batched_tokens)
+            return (
+                f"--tp-size {self.instance.tensor_parallel}",
+                f"--context-length {context_tokens}",
+                f"--chunked-prefill-size {limits.max_num_batched_tokens}",
+                f"--max-running-requests {limits.max_num_seqs}",
+                f"--mem-fraction-static {fraction:g}",
+            )
         flags = [
             f"--tensor-parallel-size {self.instance.tensor_parallel}",
+            *self._data_parallel_flags(),
             f"--max-model-len {context_tokens}",
             f"--max-num-batched-tokens {limits.max_num_batched_tokens}",
             f"--max-num-seqs {limits.max_num_seqs}",
@@ -172,13 +179,17 @@ class Setup:
             flags.append(f"--long-prefill-token-threshold {self.long_prefill_tokens}")
         return tuple(flags)
 
+    def _data_parallel_flags(self) -> tuple[str, ...]:
+        ranks = self.instance.data_parallel
+        return () if ranks == 1 else (f"--data-parallel-size {ranks}", "--enable-expert-parallel")
+
     @property
     def instance_cost(self) -> float:
         """What an instance costs an hour in USD; its GPUs where the price is not known."""
-        return self.instance.tensor_parallel * (1.0 if self.price_usd_h is None else self.price_usd_h)
+        return self.instance.gpus * (1.0 if self.price_usd_h is None else self.price_usd_h)
 
     def usd_per_year(self, instances: float) -> float | None:
         """Return what so many instances cost in a year, or None when the price is unknown."""
         if self.price_usd_h is None:
             return None
-        return instances * self.instance.tensor_parallel * self.price_usd_h * HOURS_PER_YEAR
+        return instances * self.instance.gpus * self.price_usd_h * HOURS_PER_YEAR

@@ -1,6 +1,7 @@
 """The recommended design as files: what starts vLLM, the router's configuration, Envoy's limits, Helm values.
 
-    vllm-POOL.args   arguments of `vllm serve`, one a line, for each pool
+    vllm-POOL.args   arguments of `vllm serve`, one a line, for each pool; or
+    sglang-POOL.args arguments of `python -m sglang.launch_server`
     dualpool.yaml    pools and their thresholds; there is none for one pool, which needs no router
     envoy.yaml       load balancing and circuit breakers of each pool's cluster, to merge into the clusters
     values.yaml      replicas and arguments of each pool
@@ -52,7 +53,8 @@ def write_files(plan: Plan, setup: Setup, costs: Costs, balancing: Balancing, di
 def apply_files(plan: Plan, setup: Setup, costs: Costs, balancing: Balancing) -> dict[str, str]:
     """Return the text of each file by its name."""
     pools = _pools(plan, setup, costs)
-    files = {f"vllm-{pool.name}.args": "\n".join(pool.flags) + "\n" for pool in pools}
+    engine = setup.engine.kernels
+    files = {f"{engine}-{pool.name}.args": "\n".join(pool.flags) + "\n" for pool in pools}
     if len(pools) > 1:
         rows = "\n".join(
             f"  - {{name: {pool.name}, max_budget_tokens: {pool.limit}, max_model_len: {pool.model_len}}}"
@@ -60,7 +62,7 @@ def apply_files(plan: Plan, setup: Setup, costs: Costs, balancing: Balancing) ->
         )
         files["dualpool.yaml"] = f"# {plan.recommendation}\npools:\n{rows}\n"
     files["envoy.yaml"] = _envoy(pools, balancing)
-    files["values.yaml"] = _values(pools)
+    files["values.yaml"] = _values(pools, engine)
     return files
 
 
@@ -75,7 +77,7 @@ def _pools(plan: Plan, setup: Setup, costs: Costs) -> list[_Pool]:
     for index, (name, limit, instances, model_len) in enumerate(rows):
         own, short = design.setup(index, setup), index < len(lens) - 1
         seqs = own.limits(model_len, short=short).max_num_seqs
-        in_flight = instances * seqs * (1 + WAITING)
+        in_flight = instances * own.instance.data_parallel * seqs * (1 + WAITING)
         pools.append(_Pool(name, limit, model_len, instances, in_flight, own.flags(model_len, short=short)))
     return pools
 
@@ -99,7 +101,7 @@ def _envoy(pools: list[_Pool], balancing: Balancing) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _values(pools: list[_Pool]) -> str:
+def _values(pools: list[_Pool], engine: str) -> str:
     lines = ["pools:"]
     for pool in pools:
         lines += [
@@ -107,5 +109,5 @@ def _values(pools: list[_Pool]) -> str:
             f"    maxBudgetTokens: {pool.limit}",
             f"    replicas: {pool.instances}",
         ]
-        lines += ["    vllm:", "      args:", *(f"        - {flag}" for flag in pool.flags)]
+        lines += [f"    {engine}:", "      args:", *(f"        - {flag}" for flag in pool.flags)]
     return "\n".join(lines) + "\n"
