@@ -2,7 +2,7 @@
 
 In an environment of its own (a bench only: dualpool does not depend on vLLM, and no GPU or model is needed):
 
-    pip install vllm . && python -m bench.planner_vllm
+    pip install vllm . && python -m bench.planner_vllm [FIRST WORD OF A CASE...]
 
 `Scheduler` decides every step of 1,000 requests at the sizes of a real server, the cost of a step is computed from
 what it scheduled by the same function as ours, and each request's first and last token must come at the same time.
@@ -81,7 +81,7 @@ CASES = (
         0.25,
     ),
     Case("few sequences", InstanceLimits(8, 2_048, LARGE, CONTEXT), 0.3, mean_output=60),
-    Case("batch smaller than its sequences", InstanceLimits(64, 48, LARGE, CONTEXT), 0.15, longest_prompt=400),
+    Case("batch as small as its sequences", InstanceLimits(64, 64, LARGE, CONTEXT), 0.12, longest_prompt=400),
     Case(
         "mostly idle, --long-prefill-token-threshold 256",
         InstanceLimits(64, 512, LARGE, CONTEXT, long_prefill_token_threshold=256),
@@ -283,6 +283,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(MODEL))
         for case in CASES:
+            if len(sys.argv) > 1 and case.name.split()[0] not in sys.argv:
+                continue
             ours = simulated(case, costs, requests(case))
             theirs = in_turn(Server(case, costs, folder, Scheduler), requests(case))
             apart = max(furthest(ours.first, theirs.first), furthest(ours.last, theirs.last))
