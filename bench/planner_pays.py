@@ -17,7 +17,8 @@ from time import perf_counter
 
 import numpy as np
 
-from extproc.planning.design.plan import Plan, PlanOptions, make_plan
+from extproc.planning.design.answer import Plan
+from extproc.planning.design.plan import PlanOptions, make_plan
 from extproc.planning.design.pool import Tuning
 from extproc.planning.hardware.catalogue import built_in
 from extproc.planning.model.costs import Costs, costs_of

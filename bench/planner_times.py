@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from extproc.core.errors import ConfigurationError
 from extproc.planning.hardware.capacity import Instance, capacity
-from extproc.planning.hardware.catalogue import Catalogue, built_in
+from extproc.planning.hardware.catalogue import built_in
 from extproc.planning.hardware.measured import measured_cost
+from extproc.planning.hardware.profiles import Catalogue
 from extproc.planning.hardware.roofline import IterationCost, iteration_cost
 
 GPUS = ("a100-80g", "h100-80g", "h200", "b200")

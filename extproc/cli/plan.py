@@ -15,7 +15,7 @@ from extproc.core.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from extproc.planning.design.plan import Plan
+    from extproc.planning.design.answer import Plan
     from extproc.planning.model.costs import Costs
     from extproc.planning.workload.lengths import Lengths
 

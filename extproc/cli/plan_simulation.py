@@ -7,7 +7,7 @@ from extproc.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from extproc.planning.design.pool import Tuning
-    from extproc.planning.hardware.catalogue import Catalogue, GpuProfile
+    from extproc.planning.hardware.profiles import Catalogue, GpuProfile
     from extproc.planning.simulation.options import SimulationOptions
 
 __all__ = ["add_simulation_options", "head_room_of", "simulation_options", "start_minutes_of", "tuning_of"]

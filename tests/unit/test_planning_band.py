@@ -5,9 +5,10 @@ import pytest
 
 from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
-from extproc.planning.model.analytic import Analysis, analyse
+from extproc.planning.model.analytic import analyse
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import MeasuredRates, Setup
+from extproc.planning.model.splits import Analysis
 from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.lengths import Lengths
 

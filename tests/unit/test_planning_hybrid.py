@@ -7,7 +7,8 @@ import pytest
 
 from extproc.core.errors import ConfigurationError
 from extproc.planning.hardware.capacity import Instance, capacity
-from extproc.planning.hardware.catalogue import Attention, WindowedLayers, built_in, parse
+from extproc.planning.hardware.catalogue import built_in, parse
+from extproc.planning.hardware.profiles import Attention, WindowedLayers
 from extproc.planning.hardware.roofline import iteration_cost
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import Setup

@@ -11,10 +11,11 @@ from extproc.planning.design.pool import Tuning
 from extproc.planning.design.recommend import recommend, recommend_simulated
 from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
-from extproc.planning.model.analytic import Analysis, analyse, break_even_rate
+from extproc.planning.model.analytic import analyse, break_even_rate
 from extproc.planning.model.costs import Costs
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import Setup
+from extproc.planning.model.splits import Analysis
 from extproc.planning.simulation.balancing import Balance, Balancing
 from extproc.planning.simulation.cache import ResultCache
 from extproc.planning.simulation.options import RunOptions

@@ -11,7 +11,8 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from extproc.planning.design.plan import Plan, PlanOptions, make_plan
+from extproc.planning.design.answer import Plan
+from extproc.planning.design.plan import PlanOptions, make_plan
 from extproc.planning.design.pool import Tuning
 from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in

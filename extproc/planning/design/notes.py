@@ -1,7 +1,7 @@
 """What a plan tells beside its figures, a sentence each."""
 
-from extproc.planning.model.analytic import Analysis
 from extproc.planning.model.setup import Setup
+from extproc.planning.model.splits import Analysis
 from extproc.planning.model.times import times_note
 from extproc.planning.simulation.runner import FleetEstimate
 from extproc.planning.simulation.task import FailureRun

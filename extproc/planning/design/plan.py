@@ -6,23 +6,25 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
+from extproc.planning.design.answer import Plan, PoolPlan, SearchedDesign, WorkloadFigures
 from extproc.planning.design.choose import Question, Sized, sized_designs
 from extproc.planning.design.day import DayOfFleet, DayQuestion, days_of
 from extproc.planning.design.notes import failure_notes, steady_notes, workload_notes
 from extproc.planning.design.pool import Tuning
 from extproc.planning.design.recommend import recommend, recommend_simulated, recommended
-from extproc.planning.model.analytic import Analysis, analyse, default_thresholds
+from extproc.planning.model.analytic import analyse, default_thresholds
 from extproc.planning.model.costs import costs_of
 from extproc.planning.model.setup import Setup
+from extproc.planning.model.splits import Analysis
 from extproc.planning.simulation.cache import ResultCache
 from extproc.planning.simulation.options import RunOptions
 from extproc.planning.simulation.runner import FleetEstimate, NotMet, search_each
-from extproc.planning.simulation.task import Design, FailureRun, SearchTask, run_with_failure
+from extproc.planning.simulation.task import Design, SearchTask, run_with_failure
 from extproc.planning.workload.day import Day
 from extproc.planning.workload.declared import DeclaredRule, budgets
 from extproc.planning.workload.lengths import Lengths
 
-__all__ = ["Plan", "PlanOptions", "PoolPlan", "SearchedDesign", "WorkloadFigures", "make_plan"]
+__all__ = ["PlanOptions", "make_plan"]
 
 # Shares of requests in the short pool at which two pools are looked at when no thresholds are given.
 SHORT_SHARES = (0.5, 0.75, 0.9, 0.98)
@@ -43,64 +45,6 @@ class PlanOptions:
     pools: int = 2
     day: Day | None = None
     start_minutes: float = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class WorkloadFigures:
-    """A workload in a few figures (tokens)."""
-
-    source: str
-    requests: int
-    mean_prompt: float
-    mean_output: float
-    p50_total: int
-    p99_total: int
-    max_total: int
-
-
-@dataclass(frozen=True, slots=True)
-class PoolPlan:
-    """One pool of a searched design: budgets up to `limit` tokens, and the arguments of `vllm serve`."""
-
-    limit: int
-    model_len: int
-    gpu: str
-    instances: int
-    flags: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SearchedDesign:
-    """A design as it was searched, pool by pool: without spares, and less exact than the simulated fleets."""
-
-    limits: tuple[int, ...]
-    gpus: int
-    pools: tuple[PoolPlan, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Everything that is printed, exported and plotted. `fleets` are those that meet the objective, none when
-    nothing was simulated; `searched` are the designs that they were chosen from. `failure` is a run of the
-    recommended fleet, its spares included, in which an instance of each pool dies; `days` the fleets over a day.
-    """
-
-    profile: str
-    gpus_per_instance: int
-    kv_tokens: int
-    max_num_batched_tokens: int
-    rate: float
-    objective: str
-    balancing: str
-    workload: WorkloadFigures
-    analysis: Analysis
-    sensitivity: tuple[Analysis, ...]
-    searched: tuple[SearchedDesign, ...]
-    fleets: tuple[FleetEstimate, ...]
-    failure: FailureRun | None
-    days: tuple[DayOfFleet, ...]
-    recommendation: str
-    notes: tuple[str, ...]
 
 
 def make_plan(

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from extproc.core.errors import ConfigurationError
 from extproc.planning.hardware.capacity import TENSOR_PARALLEL_SIZES
-from extproc.planning.hardware.catalogue import GpuProfile
+from extproc.planning.hardware.profiles import GpuProfile
 from extproc.planning.model.engine import Engine
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import SMALLEST_BATCH_TOKENS, Setup

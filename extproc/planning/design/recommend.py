@@ -5,9 +5,9 @@ instances.
 from collections.abc import Sequence
 from math import hypot, isnan
 
-from extproc.planning.model.analytic import Analysis
 from extproc.planning.model.costs import Costs
 from extproc.planning.model.setup import HOURS_PER_YEAR, Setup
+from extproc.planning.model.splits import Analysis
 from extproc.planning.simulation.runner import FleetEstimate
 from extproc.planning.simulation.search import TOLERANCE
 

@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.hardware.catalogue import GpuProfile, ModelProfile
+from extproc.planning.hardware.profiles import GpuProfile, ModelProfile
 
 __all__ = ["BLOCK_TOKENS", "MEMORY_UTILISATION", "Capacity", "Instance", "capacity", "smallest_tensor_parallel"]
 

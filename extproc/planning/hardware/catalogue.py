@@ -1,148 +1,24 @@
-"""Profiles of GPUs and models: the numbers that capacity and iteration times are computed from.
+"""Reading a catalogue of profiles: what cannot be is refused, by the name of the profile and the field."""
 
-The catalogue is data (`catalogue.yaml`), each entry with its sources. A user's file has the same form and adds
-entries or replaces them.
-"""
-
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from importlib import resources
-from typing import Literal, TypeVar
 
 import msgspec
 
 from extproc.core.errors import ConfigurationError
 from extproc.documents import read_document
+from extproc.planning.hardware.profiles import (
+    MAX_BATCHED_TOKENS,
+    Attention,
+    Catalogue,
+    GpuProfile,
+    ModelProfile,
+    RoutedExperts,
+)
 
-T = TypeVar("T")
-
-__all__ = [
-    "MAX_BATCHED_TOKENS",
-    "Attention",
-    "Catalogue",
-    "GpuProfile",
-    "ModelProfile",
-    "RecurrentLayers",
-    "RoutedExperts",
-    "WindowedLayers",
-    "built_in",
-    "parse",
-]
+__all__ = ["built_in", "parse"]
 
 MAX_SIZE = 1e9  # in whatever unit: no GPU or model comes near, and sums of such numbers stay finite
-MAX_BATCHED_TOKENS = 1_048_576  # an iteration time is computed for each count up to it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GpuProfile:
-    """One GPU: sizes in GB (1e9 bytes) and GB/s, dense peaks in TFLOP/s, price in USD per hour.
-
-    `measured` is its name in aiconfigurator-core, where that has it.
-    """
-
-    memory_gb: float
-    bandwidth_gb_s: float
-    bf16_tflops: float
-    fp8_tflops: float | None = None
-    link_gb_s: float
-    price_usd_h: float | None = None
-    max_num_batched_tokens: int = 8192
-    max_num_seqs: int = 1024
-    measured: str | None = None
-    sources: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WindowedLayers:
-    """Layers that attend to the last `window_tokens` only (sliding window), or to the chunk that they are in."""
-
-    layers: int
-    window_tokens: int
-    kv_heads: int
-    head_dim: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecurrentLayers:
-    """Layers of linear attention: a state of so many bytes a sequence and layer, whatever the context."""
-
-    layers: int
-    state_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attention:
-    """Shape of the attention: grouped-query (Llama, Qwen) or multi-head latent (DeepSeek).
-
-    `kv_heads` and `head_dim` are those of the layers with full attention: all that are neither windowed nor
-    recurrent.
-    """
-
-    kind: Literal["gqa", "mla"]
-    query_heads: int
-    kv_heads: int = 0
-    head_dim: int = 0
-    kv_lora_rank: int = 0
-    rope_dim: int = 0
-    nope_dim: int = 0
-    v_dim: int = 0
-    windowed: WindowedLayers | None = None
-    recurrent: RecurrentLayers | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoutedExperts:
-    """The part of a mixture-of-experts model of which each token uses a few experts."""
-
-    params_b: float
-    experts: int
-    experts_per_token: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelProfile:
-    """One model: parameters in billions, bytes per weight, and its attention.
-
-    `measured` is its name in aiconfigurator-core, where that has it; `published_weight_bytes` are set where
-    `weight_bytes` are not the published ones.
-    """
-
-    params_b: float
-    active_params_b: float
-    weight_bytes: float
-    hidden_size: int
-    layers: int
-    max_context: int
-    attention: Attention
-    routed: RoutedExperts | None = None
-    measured: str | None = None
-    published_weight_bytes: float | None = None
-    sources: tuple[str, ...] = ()
-
-    @property
-    def full_layers(self) -> int:
-        """Layers whose attention reaches over the whole context."""
-        parts = (self.attention.windowed, self.attention.recurrent)
-        return self.layers - sum(part.layers for part in parts if part is not None)
-
-
-@dataclass(frozen=True, slots=True)
-class Catalogue:
-    """GPUs and models by name."""
-
-    gpus: dict[str, GpuProfile] = field(default_factory=dict)
-    models: dict[str, ModelProfile] = field(default_factory=dict)
-
-    def gpu(self, name: str) -> GpuProfile:
-        """Return a GPU profile; raises ConfigurationError for a name that is not in the catalogue."""
-        return _named(self.gpus, name, "gpu")
-
-    def model(self, name: str) -> ModelProfile:
-        """Return a model profile; raises ConfigurationError for a name that is not in the catalogue."""
-        return _named(self.models, name, "model")
-
-    def with_more(self, more: "Catalogue") -> "Catalogue":
-        """Return this catalogue with the entries of another one added or replaced."""
-        return Catalogue({**self.gpus, **more.gpus}, {**self.models, **more.models})
 
 
 def built_in() -> Catalogue:
@@ -190,13 +66,6 @@ def _refuse_unknown(where: str, given: dict[object, object], known: set[str]) ->
     unknown = [str(key)[:40] for key in given if key not in known]
     if unknown:
         raise ConfigurationError(f"{where}: {unknown[0]!r} is not known; known are {', '.join(sorted(known))}")
-
-
-def _named(profiles: dict[str, T], name: str, what: str) -> T:
-    profile = profiles.get(name)
-    if profile is None:
-        raise ConfigurationError(f"{what} {name!r} is not in the catalogue; it has {', '.join(sorted(profiles))}")
-    return profile
 
 
 def _check_gpu(catalogue: str, profile: str, gpu: GpuProfile) -> None:

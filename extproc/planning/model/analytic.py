@@ -10,7 +10,6 @@ Two baselines: one pool of the long context, and one of the smallest usual conte
 second is the fair one. Rates are measured ones, or come from `throughput.py` for each pool's own requests.
 """
 
-from dataclasses import dataclass
 from math import ceil, inf
 
 import numpy as np
@@ -18,15 +17,13 @@ import numpy as np
 from extproc.core.errors import ConfigurationError
 from extproc.planning.model.reach import check_reach
 from extproc.planning.model.setup import Setup
+from extproc.planning.model.splits import Analysis, Baseline, Split
 from extproc.planning.model.throughput import Throughput, throughput
 from extproc.planning.workload.declared import DeclaredRule, budgets, declared_tokens
 from extproc.planning.workload.lengths import Lengths, Tokens
 
 __all__ = [
     "USUAL_CONTEXTS",
-    "Analysis",
-    "Baseline",
-    "Split",
     "analyse",
     "break_even_rate",
     "default_thresholds",
@@ -38,69 +35,6 @@ KEEP = 0.8  # of the best saving: the band in which the exact threshold does not
 ROUNDING = 1e-9
 AS_GOOD = 0.005  # difference of the honest form that no fleet of whole instances shows
 MAX_BREAKPOINTS = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Baseline:
-    """One pool for everything: its context, its instances' rate (requests/s), and how many are needed."""
-
-    name: str
-    context_tokens: int
-    rate_per_instance: float
-    instances: int
-    usd_per_year: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Split:
-    """Two pools at one threshold. Savings are shares of the baseline's instances; `rho` is mu_S / mu_H.
-
-    `break_even_rate` is the rate (requests/s) from which on two pools need fewer instances than the right-sized
-    pool; None when they never do.
-    """
-
-    threshold: int
-    alpha: float
-    rho: float
-    short_rate: float
-    long_rate: float
-    short_instances: int
-    long_instances: int
-    closed_form: float
-    honest_form: float
-    saving_long: float
-    saving_right_sized: float
-    break_even_rate: float | None
-    usd_per_year: float | None
-
-    @property
-    def instances(self) -> int:
-        """Instances of both pools."""
-        return self.short_instances + self.long_instances
-
-
-@dataclass(frozen=True, slots=True)
-class Analysis:
-    """Everything the cost model says about one workload and one rule of declared max_tokens.
-
-    `splits` are the thresholds at which both pools can meet the TPOT objective, `out_of_reach` the others. `best`
-    is the split with the fewest instances; `band` the thresholds that keep 80 % of its saving against the
-    right-sized pool, None when it saves nothing.
-    """
-
-    rule: DeclaredRule
-    rate: float
-    long: Baseline
-    right_sized: Baseline
-    splits: tuple[Split, ...]
-    best: Split
-    band: tuple[int, int] | None
-    out_of_reach: tuple[int, ...] = ()
-
-    @property
-    def two_pools_pay(self) -> bool:
-        """Whether the best split needs fewer instances than the right-sized pool."""
-        return self.best.instances < self.right_sized.instances
 
 
 def default_thresholds(long_context: int) -> tuple[int, ...]:

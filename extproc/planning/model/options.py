@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from extproc.core.errors import ConfigurationError
 from extproc.planning.hardware.capacity import Instance, smallest_tensor_parallel
-from extproc.planning.hardware.catalogue import MAX_BATCHED_TOKENS, Catalogue
+from extproc.planning.hardware.profiles import MAX_BATCHED_TOKENS, Catalogue
 from extproc.planning.model.engine import Engine
 from extproc.planning.model.objective import Objective, parse_objective
 from extproc.planning.model.setup import MeasuredRates, Setup, SlotRule, Times

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.design.plan import Plan
+from extproc.planning.design.answer import Plan
 from extproc.planning.design.recommend import recommended
 from extproc.planning.model.costs import Costs
 from extproc.planning.model.setup import Setup

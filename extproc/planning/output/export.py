@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import msgspec
 
-from extproc.planning.design.plan import Plan
+from extproc.planning.design.answer import Plan
 from extproc.planning.model.costs import Costs
 from extproc.planning.paper.reasons import reasons
 from extproc.planning.paper.replay import PAPER_COSTS, Replay, WorkloadReplay

@@ -7,7 +7,7 @@ from io import StringIO
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.design.plan import Plan
+from extproc.planning.design.answer import Plan
 from extproc.planning.model.costs import Costs
 from extproc.planning.workload.lengths import Lengths
 

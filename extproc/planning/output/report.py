@@ -9,7 +9,7 @@ from string import Template
 from rich.table import Table
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.design.plan import Plan
+from extproc.planning.design.answer import Plan
 from extproc.planning.model.costs import Costs
 from extproc.planning.output.plots import Plot, draw_plots
 from extproc.planning.output.tables import plan_tables, plan_texts

@@ -6,9 +6,9 @@ from math import isnan
 from rich.table import Table
 from rich.text import Text
 
-from extproc.planning.design.plan import Plan
-from extproc.planning.model.analytic import Analysis, Split
+from extproc.planning.design.answer import Plan
 from extproc.planning.model.costs import Costs
+from extproc.planning.model.splits import Analysis, Split
 from extproc.planning.simulation.runner import FleetEstimate
 from extproc.planning.simulation.summary import ClassFigures
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from extproc.planning.hardware.capacity import Instance, smallest_tensor_parallel
-from extproc.planning.hardware.catalogue import Catalogue
+from extproc.planning.hardware.profiles import Catalogue
 from extproc.planning.model.analytic import analyse
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import Setup

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from extproc.planning.hardware.capacity import Instance
-from extproc.planning.hardware.catalogue import Catalogue, built_in
+from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.hardware.profiles import Catalogue
 from extproc.planning.hardware.roofline import iteration_cost
-from extproc.planning.model.analytic import Analysis, analyse, right_sized_context
+from extproc.planning.model.analytic import analyse, right_sized_context
 from extproc.planning.model.costs import Costs
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import MeasuredRates, Setup
+from extproc.planning.model.splits import Analysis
 from extproc.planning.paper.figures import PAPER, PAPER_SLOTS, PaperFigures
 from extproc.planning.paper.mi300x import MI300X, project, whole
 from extproc.planning.simulation.balancing import Balance, Balancing

@@ -16,7 +16,8 @@ from urllib.request import urlopen
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.hardware.catalogue import Catalogue, built_in, parse
+from extproc.planning.hardware.catalogue import built_in, parse
+from extproc.planning.hardware.profiles import Catalogue
 from extproc.planning.workload.day import Day, day_of_trace, parse_day
 from extproc.planning.workload.lengths import Lengths, from_means
 from extproc.planning.workload.live import Scrape, lengths_between, parse_scrape, rate_between

@@ -1,0 +1,68 @@
+"""A plan: everything that is printed, exported and plotted."""
+
+from dataclasses import dataclass
+
+from extproc.planning.design.day import DayOfFleet
+from extproc.planning.model.splits import Analysis
+from extproc.planning.simulation.runner import FleetEstimate
+from extproc.planning.simulation.task import FailureRun
+
+__all__ = ["Plan", "PoolPlan", "SearchedDesign", "WorkloadFigures"]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkloadFigures:
+    """A workload in a few figures (tokens)."""
+
+    source: str
+    requests: int
+    mean_prompt: float
+    mean_output: float
+    p50_total: int
+    p99_total: int
+    max_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolPlan:
+    """One pool of a searched design: budgets up to `limit` tokens, and the arguments of `vllm serve`."""
+
+    limit: int
+    model_len: int
+    gpu: str
+    instances: int
+    flags: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchedDesign:
+    """A design as it was searched, pool by pool: without spares, and less exact than the simulated fleets."""
+
+    limits: tuple[int, ...]
+    gpus: int
+    pools: tuple[PoolPlan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that is printed, exported and plotted. `fleets` are those that meet the objective, none when
+    nothing was simulated; `searched` are the designs that they were chosen from. `failure` is a run of the
+    recommended fleet, its spares included, in which an instance of each pool dies; `days` the fleets over a day.
+    """
+
+    profile: str
+    gpus_per_instance: int
+    kv_tokens: int
+    max_num_batched_tokens: int
+    rate: float
+    objective: str
+    balancing: str
+    workload: WorkloadFigures
+    analysis: Analysis
+    sensitivity: tuple[Analysis, ...]
+    searched: tuple[SearchedDesign, ...]
+    fleets: tuple[FleetEstimate, ...]
+    failure: FailureRun | None
+    days: tuple[DayOfFleet, ...]
+    recommendation: str
+    notes: tuple[str, ...]
