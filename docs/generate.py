@@ -27,12 +27,13 @@ from extproc.core.listener import Misconfiguration
 from extproc.core.placing.policy import Reason
 from extproc.gateways.traps import TRAPS
 from extproc.gateways.traps.trap import Trap
+from extproc.planning.output.schema import plan_schema
 from extproc.telemetry.metrics import Metrics, PromptSize, Verdict
 from extproc.telemetry.reloads import ReloadMetrics, ReloadOutcome
 from extproc.telemetry.tallies import Tally
 from extproc.telemetry.workers import Replaced, WorkerMetrics, worker_streams
 
-__all__ = ["GENERATED", "generated"]
+__all__ = ["FILES", "GENERATED", "generated"]
 
 DOCS: Final = Path(__file__).parent
 # How names end, and the unit that this says; the longest ending counts.
@@ -206,8 +207,16 @@ GENERATED: Final[dict[str, dict[str, Callable[[], str]]]] = {
 }
 
 
+# Documents that are generated whole.
+FILES: Final[dict[str, Callable[[], str]]] = {
+    "plan.schema.json": lambda: msgspec.json.format(msgspec.json.encode(plan_schema()), indent=1).decode() + "\n",
+}
+
+
 def generated(name: str) -> str:
     """Return a document with its generated parts as the code has them now. Raises ValueError without markers."""
+    if name in FILES:
+        return FILES[name]()
     text = (DOCS / name).read_text("utf-8")
     for part, make in GENERATED[name].items():
         begin, end = f"<!-- generated: {part} -->\n", f"<!-- end of {part} -->"
@@ -220,5 +229,5 @@ def generated(name: str) -> str:
 
 
 if __name__ == "__main__":
-    for document in GENERATED:
+    for document in (*GENERATED, *FILES):
         (DOCS / document).write_text(generated(document), "utf-8")

@@ -176,6 +176,7 @@ SIMULATION_USES = frozenset(
         "choice_count",
         "day_curve",
         "start_minutes",
+        "spill",
         "arrivals",
     }
     | {"jobs", "apply"}
