@@ -25,7 +25,7 @@ from extproc.planning.workload.lengths import Lengths, from_means
 
 CONTEXT = 8_192
 TTFT_S, TPOT_MS = 2.0, 80.0
-FOUND = re.compile(r"agg Top Configurations.*?\n\|\s+1\s+\|(?P<row>[^\n]*)", re.DOTALL)
+FOUND = re.compile(r"\nagg Top Configurations.*?\n\|\s+1\s+\|(?P<row>[^\n]*)", re.DOTALL)
 
 
 @dataclass(frozen=True)

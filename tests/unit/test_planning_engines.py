@@ -8,16 +8,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.core.errors import ConfigurationError
+from extproc.planning.design.notes import workload_notes
+from extproc.planning.design.pool import PoolTask, Tuning, best_pool
+from extproc.planning.design.pool import _candidates as candidates
 from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
 from extproc.planning.hardware.roofline import iteration_cost
+from extproc.planning.model.analytic import analyse, default_thresholds
 from extproc.planning.model.engine import Engine
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.options import ProfileOptions, setup_of
 from extproc.planning.model.setup import Setup
-from extproc.planning.model.throughput import InstanceLimits
+from extproc.planning.model.throughput import InstanceLimits, throughput
+from extproc.planning.simulation.balancing import Balance, Balancing
 from extproc.planning.simulation.instance import VllmInstance
 from extproc.planning.simulation.sequence import Sequence
+from extproc.planning.workload.declared import DeclaredRule
+from extproc.planning.workload.lengths import Lengths
 from tests.unit.planning_sglang_reference import Request, schedule
 from tests.unit.test_planning_instance import cost, run
 
@@ -185,6 +192,55 @@ def test_ranks_lose_nothing(requests: list[tuple[int, int, float, int]], ranks: 
     finished = run(instance, [Sequence(i, p, o, at) for i, (p, o, at, _) in enumerate(ordered)])
     assert sorted(finished) == list(range(len(ordered)))
     assert instance.kv_usage == 0
+
+
+def test_a_plan_tells_of_replicas_and_of_the_engine() -> None:
+    """What is of each replica, and which rules decide."""
+    lengths = Lengths(np.array([500]), np.array([100]), "t")
+    notes = {}
+    for name, options in {
+        "replicas": ProfileOptions(model="deepseek-v3", gpu="h200", tp=1, dp=8, times="roofline"),
+        "sglang": ProfileOptions(gpu="h100-80g", tp=4, engine="sglang", times="roofline"),
+        "neither": ProfileOptions(gpu="h100-80g", tp=4, times="roofline"),
+    }.items():
+        setup = setup_of(options, CATALOGUE)
+        analysis = analyse(lengths, 10, setup, DeclaredRule.TRUTH, default_thresholds(setup.long_context))
+        notes[name] = " ".join(workload_notes(lengths, setup, analysis))
+    assert "those of each of 8 replicas" in notes["replicas"]
+    assert "SGLang's rules" in notes["sglang"]
+    assert "replica" not in notes["neither"] + notes["sglang"]
+
+
+def test_the_rate_of_a_server_is_that_of_all_its_replicas() -> None:
+    """The cost model counts what each replica does, eight times."""
+    setup = replicated(1, 8)
+    lengths = Lengths(np.array([500]), np.array([100]), "t")
+    limits = setup.limits(65_536)
+    all_of_them = throughput(lengths, setup.cost, limits, 0.08).requests_per_s
+    one = throughput(lengths, setup.cost, replace(limits, data_parallel=1), 0.08).requests_per_s
+    assert all_of_them == pytest.approx(8 * one)
+
+
+def test_replicas_are_searched_where_there_are_experts_to_share() -> None:
+    """DeepSeek-V3 with long outputs on H200, where the latent cache is what is short: replicas win."""
+    rng = np.random.default_rng(0)
+    lengths = Lengths(rng.integers(2_000, 6_000, 500), rng.integers(500, 1_500, 500), "t")
+    setup = setup_of(ProfileOptions(model="deepseek-v3", gpu="h200", times="roofline", tpot_ms=150), CATALOGUE)
+    task = PoolTask(
+        lengths,
+        15,
+        65_536,
+        setup,
+        setup.objective,
+        DeclaredRule.TRUTH,
+        Balancing(Balance.TOKENS),
+        Tuning(knobs=False),
+    )
+    shapes = {(each.instance.tensor_parallel, each.instance.data_parallel) for each, _ in candidates(task)}
+    assert {(8, 1), (4, 2), (2, 4), (1, 8)} == shapes
+    best = best_pool(task)
+    assert best is not None
+    assert best.setup.instance.gpus == 8
 
 
 @pytest.mark.parametrize(

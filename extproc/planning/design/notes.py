@@ -1,5 +1,6 @@
 """What a plan tells beside its figures, a sentence each."""
 
+from extproc.planning.model.engine import Engine
 from extproc.planning.model.setup import Setup
 from extproc.planning.model.splits import Analysis
 from extproc.planning.model.times import times_note
@@ -36,6 +37,16 @@ def workload_notes(lengths: Lengths, setup: Setup, analysis: Analysis) -> tuple[
     """Say what to know of the lengths, the times and the cost model."""
     notes = [lengths.note] if lengths.note else []
     notes.append(times_note(setup))
+    if (ranks := setup.instance.data_parallel) > 1:
+        notes.append(
+            f"The attention is replicated: KV cache and max_num_seqs are those of each of {ranks} replicas, which "
+            "step together and share the experts."
+        )
+    if setup.engine is Engine.SGLANG:
+        notes.append(
+            "SGLang's rules decide what runs in simulated fleets; the cost model knows vLLM's batches only. What "
+            "clients declare decides whom SGLang admits: see --declared."
+        )
     if lengths.cached is not None:
         share = float(lengths.cached.sum() / lengths.prompt.sum())
         notes.append(

@@ -86,6 +86,10 @@ def _described(fleet: FleetEstimate, costs: Costs) -> str:
         f"--long-prefill-token-threshold {setup.long_prefill_tokens}"
         for setup in design.setups
         if setup.long_prefill_tokens
+    } | {
+        f"--data-parallel-size {setup.instance.data_parallel}"
+        for setup in design.setups
+        if setup.instance.data_parallel > 1
     }
     text = f" with {' and '.join(sorted(knobs))}" if knobs else ""
     return f"{design.name} ({cost.shape} GPUs{text}): {cost.gpus} GPUs"
