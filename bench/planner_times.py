@@ -1,6 +1,6 @@
-"""How far our roofline is from measured iteration times, for each GPU and tensor parallelism.
+"""How far our roofline is from measured iteration times, for each GPU, tensor and data parallelism.
 
-python -m bench.planner_times        needs dualpool[measured]
+python -m bench.planner_times        needs dualpool[measured]; tokens are those of each replica of the attention
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,9 @@ from extproc.planning.hardware.profiles import Catalogue
 from extproc.planning.hardware.roofline import IterationCost, iteration_cost
 
 GPUS = ("a100-80g", "h100-80g", "h200", "b200")
-SIZES = (1, 4, 8)
+SHAPES = ((1, 1), (4, 1), (8, 1))  # GPUs that share the attention, and its replicas
+REPLICATED = ((4, 2), (2, 4), (1, 8))
+KV_OF = ("deepseek-v3", "qwen3-235b-a22b")
 CONTEXT = 1_000
 DECODES, PREFILLS = (1, 64, 256), (512, 2_048, 8_192)
 
@@ -23,26 +25,29 @@ def main() -> None:
     catalogue = built_in()
     print(f"| model, GPUs | decoding {DECODES} sequences of {CONTEXT:,} | a prefill of {PREFILLS} tokens |")
     print("|---|---|---|")
-    for model in ("llama-3-8b", "llama-3-70b", "qwen3-235b-a22b"):
+    for model in ("llama-3-8b", "llama-3-70b", "qwen3-235b-a22b", "deepseek-v3"):
         for gpu in GPUS:
-            for size in SIZES:
-                for row in _row(catalogue, model, gpu, size):
+            for shape in SHAPES if model.startswith("llama") else (*SHAPES, *REPLICATED):
+                for row in _row(catalogue, model, gpu, *shape):
                     print(row)
 
 
-def _row(catalogue: Catalogue, model: str, gpu: str, size: int) -> Iterator[str]:
-    instance = Instance(catalogue.model(model), catalogue.gpu(gpu), size)
+def _row(catalogue: Catalogue, model: str, gpu: str, size: int, ranks: int) -> Iterator[str]:
+    instance = Instance(catalogue.model(model), catalogue.gpu(gpu), size, data_parallel=ranks)
     try:
-        capacity(instance, model)
+        held = ranks * capacity(instance, model).kv_tokens
     except ConfigurationError:  # it does not fit
         return
     found, ours = measured_cost(instance, max(PREFILLS)), iteration_cost(instance, max(PREFILLS))
     if found is None:
-        yield f"| {model}, {size} x {gpu} | not measured | |"
+        yield f"| {model}, {instance.parallelism} x {gpu} | not measured | |"
         return
     decode = [_decode(ours, n) / _decode(found.cost, n) for n in DECODES]
     prefill = [_prefill(ours, n) / _prefill(found.cost, n) for n in PREFILLS]
-    yield f"| {model}, {size} x {gpu} | {_ratios(decode)} | {_ratios(prefill)} |"
+    name = f"{model}, {instance.parallelism} x {gpu}"
+    if model in KV_OF:
+        name += f", {held:,} tokens of KV"
+    yield f"| {name} | {_ratios(decode)} | {_ratios(prefill)} |"
 
 
 def _decode(cost: IterationCost, sequences: int) -> float:
