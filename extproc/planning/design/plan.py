@@ -135,7 +135,7 @@ def _designs(
 
 
 def _usual(setup: Setup) -> str:
-    return USUAL.format(setup.engine.title)
+    return USUAL.format(setup.engine.full_name)
 
 
 def _name(sized: Sized) -> str:

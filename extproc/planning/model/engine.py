@@ -31,7 +31,7 @@ class Engine(StrEnum):
         return "sglang" if self is Engine.SGLANG else "vllm"
 
     @property
-    def title(self) -> str:
+    def full_name(self) -> str:
         """The engine's name in sentences."""
         return "SGLang" if self is Engine.SGLANG else "vLLM"
 
