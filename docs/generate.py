@@ -28,7 +28,7 @@ from extproc.core.placing.policy import Reason
 from extproc.gateways.traps import TRAPS
 from extproc.gateways.traps.trap import Trap
 from extproc.planning.output.schema import plan_schema
-from extproc.telemetry.metrics import Metrics, PromptSize, Verdict
+from extproc.telemetry.metrics import CountOutcome, Metrics, PromptSize, Verdict
 from extproc.telemetry.reloads import ReloadMetrics, ReloadOutcome
 from extproc.telemetry.tallies import Tally
 from extproc.telemetry.workers import Replaced, WorkerMetrics, worker_streams
@@ -63,6 +63,7 @@ CLOSED_LABELS: Final[dict[str, type[StrEnum]]] = {
     "`outcome` of `dualpool_access_log_entries_total`": Outcome,
     "`outcome` of `dualpool_config_reloads_total`": ReloadOutcome,
     "`cause` of `dualpool_workers_replaced_total`": Replaced,
+    "`outcome` of `dualpool_exact_counts_total`": CountOutcome,
 }
 SETTINGS_HEAD: Final = """\
 | setting | type | unit | default | allowed | what it does |
@@ -158,9 +159,13 @@ def _sections(dataclass: type, path: str, title: str, note: str = "") -> Iterato
 
 def _setting_row(field: Field[Any], wanted: Any, path: str, text: str) -> str:
     kind, limits = kind_and_range(wanted)
-    default = "*needed*" if field.default is MISSING else f"`{_yaml(field.default)}`"
+    default = "*needed*" if (value := _default(field)) is MISSING else f"`{_yaml(value)}`"
     unit = _unit(f"{path.rstrip('.')}.{field.name}") if kind in ("whole number", "number") else ""
     return _row(f"`{field.name}`", kind, unit, default, limits.removeprefix("of "), text)
+
+
+def _default(field: Field[Any]) -> Any:
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def _part_of(wanted: Any) -> type | None:

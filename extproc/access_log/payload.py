@@ -15,6 +15,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from extproc.access_log.counts import FINE_BYTES, counts_from, packed_counts
+from extproc.core.estimator.counting import Counted
 from extproc.core.estimator.evidence import Evidence
 from extproc.core.estimator.features import FEATURE_NAMES
 from extproc.core.estimator.prefixes import Known, Recalled
@@ -26,7 +27,7 @@ from extproc.core.placing.policy import Pool, Reason
 
 __all__ = ["Payloads"]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 VERSION_BYTES: Final = 4
 # Tokens are told in these parts, as integers: so they are short, and no error that counts.
 PARTS: Final = 16
@@ -73,6 +74,7 @@ class _Payload(msgspec.Struct, array_like=True, frozen=True, gc=False):
     budget: tuple[int, int, int, int, int]
     evidence: _Evidence
     recalled: _Recalled | None
+    counted: tuple[int, ...] | None
     counts: bytes | None
 
 
@@ -112,6 +114,7 @@ class Payloads:
             ),
             _packed(estimate, evidence),
             _packed_recalled(evidence.recalled),
+            None if decision.counted is None else decision.counted.features,
             None,
         )
         if evidence.x is None:
@@ -169,6 +172,7 @@ class Payloads:
                 stream=bool(said.flags & 2),
                 learnable=bool(said.flags & 4),
                 text_bytes=evidence.text_bytes,
+                counted=None if said.counted is None else Counted(said.counted),
             )
         except (msgspec.DecodeError, UnicodeDecodeError, IndexError) as error:
             raise ValueError(str(error)) from error

@@ -45,12 +45,15 @@ def _check_config(file: Path) -> int:
     """Print every fault, a line each: whoever mends a file wants to see them all."""
     from extproc.config.loading import load  # noqa: PLC0415  (other commands start faster without it)
     from extproc.core.errors import ConfigurationError  # noqa: PLC0415
+    from extproc.exact.tokenizers import Tokenizers  # noqa: PLC0415
 
     try:
-        load(file)
+        estimator = load(file).estimator
+        if estimator.exact:
+            Tokenizers(estimator.exact, estimator.exact_budget_ms)
     except ConfigurationError as error:
         for sentence in error.sentences:
-            print(ConfigurationError(sentence, source=error.source), file=sys.stderr)
+            print(ConfigurationError(sentence, source=f"configuration file {file}"), file=sys.stderr)
         return 2
     print(f"configuration file {file}: can be used")
     return 0

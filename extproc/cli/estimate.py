@@ -9,7 +9,7 @@ import http.client
 import json
 import sys
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from extproc.cli.token import add_token, asking, bearer_of, why
 from extproc.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from extproc.config.schema import Configuration
     from extproc.core.facts import RequestFacts
     from extproc.core.router.placer import Placer
 
@@ -88,10 +89,19 @@ def _placer(options: argparse.Namespace) -> "Placer":
     if options.admin:
         token = bearer_of(options)
         configuration = parse_shown(_fetch(options.admin, "/config", token).decode(errors="replace"))
-        placer = compose(configuration, FanOut(())).placer
+        placer = compose(_without_missing(configuration), FanOut(())).placer
         placer.estimator.load(from_json(_fetch(options.admin, "/state", token)))
         return placer
     return compose(load(options.config) if options.config else parse(""), FanOut(())).placer
+
+
+def _without_missing(configuration: "Configuration") -> "Configuration":
+    """Return a router's configuration, without tokenizers where their files are not on this machine too."""
+    missing = [file for file in configuration.estimator.exact.values() if not Path(file).is_file()]
+    if not missing:
+        return configuration
+    print(f"dualpool estimate: nothing is counted exactly: {missing[0]} is not here", file=sys.stderr)
+    return replace(configuration, estimator=replace(configuration.estimator, exact={}))
 
 
 def _response(placer: "Placer", api: Any, body: bytes, facts: "RequestFacts", tenant: str) -> _Response:  # noqa: ANN401
@@ -100,7 +110,8 @@ def _response(placer: "Placer", api: Any, body: bytes, facts: "RequestFacts", te
     from extproc.core.placing.budget import token_budget  # noqa: PLC0415
 
     decision = placer.decide(api, RequestHead("POST", tenant=tenant), body)
-    estimate = placer.estimator.estimate(facts, tenant)
+    counted = decision.counted
+    estimate = decision.estimate or placer.estimator.estimate(facts, tenant)
     budget = token_budget(facts, estimate)
     return _Response(
         facts={
@@ -126,6 +137,7 @@ def _response(placer: "Placer", api: Any, body: bytes, facts: "RequestFacts", te
             "budget bound": budget.bound,
             "load tokens": budget.load_tokens,
             "learned from": estimate.source.value,
+            **({} if counted is None else {"counted text tokens": counted.text_tokens or "given up"}),
             "category": estimate.category.key,
             "pool": decision.pool.name,
             "reason": decision.reason.value,

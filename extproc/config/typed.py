@@ -5,6 +5,7 @@ looked at all the same. msgspec, which converts each single setting, would stop 
 """
 
 import dataclasses
+from collections.abc import Sequence
 from enum import Enum
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -36,6 +37,8 @@ class Reader:
         if get_origin(wanted) is tuple and isinstance(value, list):
             items = [self.read(item, get_args(wanted)[0], f"{path}[{index}]") for index, item in enumerate(value)]
             return UNSET if any(item is UNSET for item in items) else tuple(items)
+        if get_origin(wanted) is dict and isinstance(value, dict):
+            return self._read_mapping(value, get_args(wanted), path)
         if isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:  # so that it takes nan too
             return self._refuse(path, f"{shown(value)} given; allowed: a finite number, at most 2**53")
         if isinstance(value, str) and "\0" in value:  # no name of a file, and cut short by others
@@ -63,6 +66,14 @@ class Reader:
                 self._refuse(f"{path}.{name}", f"missing; allowed: {allowed(types[name])}")
         return wanted(**given) if all(name in given for name in needed) else UNSET
 
+    def _read_mapping(self, value: dict[object, object], types: Sequence[Any], path: str) -> Any:  # noqa: ANN401
+        key_type, item_type = types
+        pairs = [
+            (self.read(key, key_type, path), self.read(item, item_type, f"{path}.{_name(key)}"))
+            for key, item in value.items()
+        ]
+        return UNSET if any(UNSET in pair for pair in pairs) else dict(pairs)
+
     def _refuse(self, path: str, why: str) -> Any:  # noqa: ANN401
         self.faulty.add(path)
         self.faults.append(f"{path}: {why}" if path else why)
@@ -87,6 +98,8 @@ def allowed(wanted: Any) -> str:  # noqa: ANN401
         return f"a mapping of {', '.join(settings_of(dataclass))}"
     if get_origin(wanted) is tuple:
         return f"a list, each {allowed(get_args(wanted)[0])}"
+    if get_origin(wanted) is dict:
+        return f"a {' '.join(kind_and_range(wanted))}"
     kind, limits = kind_and_range(wanted)
     if kind in (WORD, TEXT, BOOLEAN):
         return limits or kind
@@ -102,6 +115,8 @@ def kind_and_range(wanted: Any) -> tuple[str, str]:  # noqa: ANN401
     if get_origin(wanted) is tuple:
         kind, limits = kind_and_range(get_args(wanted)[0])
         return f"list of {kind}", limits
+    if get_origin(wanted) is dict:
+        return "mapping", f"of {' to '.join(map(allowed, get_args(wanted)))}"
     metas = [meta for meta in get_args(wanted) if isinstance(meta, Meta)]
     base = get_args(wanted)[0] if get_origin(wanted) is Annotated else wanted
     if issubclass(base, Enum):

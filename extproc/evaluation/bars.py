@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from extproc.evaluation.contestants import OURS
+from extproc.evaluation.exact import EXACT
 from extproc.evaluation.measure import BANDS, THRESHOLDS, Figures
 from extproc.evaluation.scenarios import Comparison
 from extproc.evaluation.timing import Timing
@@ -45,6 +46,7 @@ def comparison_bars(comparison: Comparison) -> Iterable[str]:
         *_under_counts(ours),
         *_detours("", ours, 0.20, 0.08),
         *_detours("sessions: ", cases["sessions"].figures, 0.10, None),
+        *_exact(cases[EXACT].figures),
     ]
     for name in cases:
         if not cases[name].without:
@@ -87,6 +89,15 @@ def _under_counts(rows: Sequence[Figures]) -> Iterable[_Bar]:
         yield _Bar(f"under-counts within 20 % of {threshold:,}", near, 0.02, percent)
     tenants = np.mean([row.tenants for row in rows], axis=0).tolist()
     yield _Bar("under-counts, worst tenant of at least 5 %", max(tenants, default=0.0), 0.02, percent)
+
+
+def _exact(rows: Sequence[Figures]) -> Iterable[_Bar]:
+    yield from _detours("exact: ", rows, 0.04, None)
+    distance = abs(mean(rows, "under_counted") - EPSILON)
+    yield _Bar("exact: under-counts, distance from 1 %", distance, 0.002, _points)
+    for place, threshold in enumerate(THRESHOLDS):
+        near = float(np.mean([row.near[place].under_counted for row in rows]))
+        yield _Bar(f"exact: under-counts within 20 % of {threshold:,}", near, 0.02, percent)
 
 
 def _detours(name: str, rows: Sequence[Figures], equal: float, with_headroom: float | None) -> Iterable[_Bar]:

@@ -5,8 +5,9 @@ from hashlib import blake2b
 
 import numpy as np
 
-from extproc.evaluation.bars import HEAD, comparison_bars, timing_bars
+from extproc.evaluation.bars import HEAD, comparison_bars, percent, timing_bars
 from extproc.evaluation.contestants import OURS
+from extproc.evaluation.exact import Counts
 from extproc.evaluation.measure import HEADROOMS, THRESHOLDS, Figures
 from extproc.evaluation.mixes import Material
 from extproc.evaluation.scenarios import Comparison, Plan
@@ -27,6 +28,7 @@ def report(comparisons: Sequence[Comparison], timing: Timing, plan: Plan, materi
             _near(comparison.mixed),
             _cases(comparison),
             _sights(comparison.sights),
+            _counts(comparison.counts),
         ]
     parts += ["## CPU time and space", "\n".join([HEAD, *timing_bars(timing)]), _learning(timing)]
     parts += ["## Texts", _texts(material.texts)]
@@ -109,6 +111,15 @@ def _sights(sights: dict[str, float]) -> str:
 
 def _learning(timing: Timing) -> str:
     return f"Learning from a response takes {timing.learning_us:.0f} us (median, not on the request's path)."
+
+
+def _counts(counts: Counts) -> str:
+    """Say how often a text was counted, and what that took."""
+    size = counts.text_bytes / max(counts.counted, 1) / 1024
+    return (
+        f"Exact counts: {percent(counts.share)} of the requests, {size:.0f} KB and {counts.mean_ms:.2f} ms each "
+        "(CPU, by the library that the evaluation counts with; see the module's text for the router's)."
+    )
 
 
 def _texts(texts: Texts) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from extproc.evaluation.contestants import CONTESTANTS, Contestant, byte_class
+from extproc.evaluation.exact import EXACT, Counts, exact_near_limits
 from extproc.evaluation.measure import Figures, Mask, Run, figures, run
 from extproc.evaluation.mixes import Material, first_sight, mixed, sessions, with_media, with_reasoning_in_history
 from extproc.evaluation.odd import ODD_KINDS
@@ -48,13 +49,14 @@ class Comparison:
     """All figures of one tokenizer.
 
     `mixed` has those of every contestant on the mix, by seed. `sights` are the least bound / truth of prompts of a
-    kind that was never seen before. `curves` are the runs of the first seed.
+    kind that was never seen before. `counts` is what exact counts took. `curves` are the runs of the first seed.
     """
 
     tokenizer: str
     mixed: dict[str, tuple[Figures, ...]]
     cases: dict[str, Case]
     sights: dict[str, float]
+    counts: Counts
     curves: dict[str, Run]
 
 
@@ -92,6 +94,8 @@ def compare(
         _beside("text beside 5 % images and 1 % video", pictured, ORDINARY, plan),
         Case("those with images and video themselves", _ours(pictured, plan, only=("media",))),
     ]
+    exactly, counts = exact_near_limits(tokenizer, streams, plan.warm_up)
+    cases.append(Case(EXACT, exactly))
     foreign = _foreign_prior(material, others, streams, plan)
     cases += [Case("prior prices of the other tokenizers", foreign)] if foreign else []
     return Comparison(
@@ -101,6 +105,7 @@ def compare(
         },
         cases={case.name: case for case in cases},
         sights=_sights(material, tokenizer, streams[0], plan),
+        counts=counts,
         curves={name: run(make(), streams[0]) for name, make in CONTESTANTS.items()},
     )
 

@@ -39,8 +39,12 @@ class Tokenizer:
         """Return the tokens of one text."""
         key = blake2b(text.encode(), digest_size=9).hexdigest()
         if key not in self._counts:
-            self._counts[key] = len(self._encode(text))
+            self._counts[key] = self.count_anew(text)
         return self._counts[key]
+
+    def count_anew(self, text: str) -> int:
+        """Return the same, without the cache."""
+        return len(self._encode(text)) if text else 0
 
     def count_chat(self, chat: Chat) -> int:
         """Return the tokens of a chat, of its tools (as JSON, one to a line) and of its media.

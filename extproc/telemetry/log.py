@@ -148,6 +148,7 @@ class LogListener(Listener):
                 "budget_tokens": budget and budget.total,
                 "budget_bound_tokens": budget and budget.bound,
                 "source": decision.estimate and decision.estimate.source,
+                "counted_tokens": decision.counted and decision.counted.text_tokens,
                 "body_bytes": decision.body_bytes,
                 "request_id": decision.head.request_id,
             }

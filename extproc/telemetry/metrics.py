@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from extproc.access_log.teacher import Outcome
 from extproc.core.errors import BodyFault, ResponseFault
+from extproc.core.estimator.counting import Counted
 from extproc.core.estimator.protocol import Estimate, Learning, Refused
 from extproc.core.listener import Listener, Misconfiguration, Observation
 from extproc.core.placing.decision import Decision
@@ -22,7 +23,7 @@ from extproc.core.usage import Overflow, Usage
 from extproc.telemetry.labels import BoundedLabels
 from extproc.telemetry.tallies import PLAIN, Counters, Gauges, Histograms, Tally
 
-__all__ = ["Metrics", "PromptSize", "Undecided", "Verdict"]
+__all__ = ["CountOutcome", "Metrics", "PromptSize", "Undecided", "Verdict"]
 
 T = TypeVar("T", Counters, Gauges, Histograms)
 
@@ -67,6 +68,13 @@ class Verdict(StrEnum):
 
     HELD = "held"
     EXCEEDED = "exceeded"
+
+
+class CountOutcome(StrEnum):
+    """What came of counting a request's text exactly."""
+
+    DONE = "done"
+    GIVEN_UP = "given_up"  # for the time that it takes: the estimate stands
 
 
 class Metrics(Listener, Collector):
@@ -122,6 +130,12 @@ class Metrics(Listener, Collector):
             "category",
         )
         self.estimates = counter("estimates_total", "Estimates, by where they come from", "model", "source")
+        self.counts = counter(
+            "exact_counts_total", "Requests near a limit whose text was counted, or given up", "outcome"
+        )
+        self.count_seconds = histogram(
+            "exact_count_seconds", "How long a count took that was begun", SECONDS_BUCKETS
+        )
         self.refused = counter("refused_observations_total", "Usages not learned from, by cause", "cause")
         self.clipped = counter("clipped_observations_total", "Usages of which only a part was believed", "model")
         self.started_anew = counter(
@@ -234,6 +248,7 @@ class Metrics(Listener, Collector):
             (self.misconfigurations, Misconfiguration),
             (self.undecided, Undecided),
             (self.access_log_entries, Outcome),
+            (self.counts, CountOutcome),
         )
         for kept in (self.snapshots, self.exchanges):
             for outcome in ("done", "failed"):
@@ -269,6 +284,13 @@ class Metrics(Listener, Collector):
             self.estimates[model, decision.estimate.source] += 1
         if decision.fault is not None:
             self.bodies[decision.fault,] += 1
+        if decision.counted is not None:
+            self._counted(decision.counted)
+
+    def _counted(self, counted: Counted) -> None:
+        self.counts[CountOutcome.DONE if counted.features else CountOutcome.GIVEN_UP,] += 1
+        if counted.seconds:
+            self.count_seconds.observe(counted.seconds)
 
     def watched(self, pool: PoolWatched) -> None:
         """Show what is known of a pool; called by the thread that asks its servers."""

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from extproc.cli.main import main
+from tests.unit.tokenizer_files import byte_level
 
 
 def written(folder: Path, text: str) -> str:
@@ -36,3 +37,15 @@ def test_a_file_that_cannot_be_read_ends_with_2(tmp_path: Path, capsys: pytest.C
     """A missing file is told as a fault."""
     assert 2 == main(["check", str(tmp_path / "nothing.yaml")])
     assert "No such file" in capsys.readouterr().err
+
+
+def test_tokenizers_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A tokenizer's file that the router could not read is a fault of the configuration; a good one is none."""
+    pytest.importorskip("fastokens", reason="needs dualpool[exact]")
+    good, bad = byte_level(tmp_path), str(tmp_path / "nothing.json")
+    assert 0 == main(["check", written(tmp_path, f"estimator: {{exact: {{m: {good}}}}}")])
+    capsys.readouterr()
+    file = written(tmp_path, f"estimator: {{exact: {{m: {good}, n: {bad}}}}}")
+    assert 2 == main(["check", file])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"configuration file {file}: estimator.exact.n: {bad!r} given: ")

@@ -17,6 +17,7 @@ from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.facts import Api, RequestFacts
 from extproc.core.usage import Usage
 from extproc.state.snapshot import from_json, to_json
+from tests.unit.tokenizer_files import byte_level
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "Hello there, 你好! " * 20}], "max_tokens": 50}
 
@@ -211,3 +212,27 @@ def test_whose_body_it_is_is_told_by_its_keys(
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(json.dumps(body).encode())))
     assert main(["estimate", "-", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["facts"]["api"] == api
+
+
+def test_what_is_near_a_limit_is_counted(body: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a tokenizer configured, the text's tokens are printed beside the estimate that is made of them."""
+    pytest.importorskip("fastokens", reason="needs dualpool[exact]")
+    pools = "pools: [{name: tiny, max_budget_tokens: 600}, {name: large, max_budget_tokens: 9000}]"
+    (tmp_path / "router.yaml").write_text(f"{pools}\nestimator: {{exact: {{m: {byte_level(tmp_path)}}}}}")
+    assert 0 == main(["estimate", body, "--config", str(tmp_path / "router.yaml"), "--json"])
+    estimate = json.loads(capsys.readouterr().out)["estimate"]
+    tokens = len(("Hello there, 你好! " * 20).encode())
+    assert (tokens, tokens + 8) == (estimate["counted_text_tokens"], estimate["prompt_tokens"])
+
+
+def test_a_routers_tokenizers_need_not_be_here(
+    body: str, tmp_path: Path, learned: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the files that a running router counts with are not on this machine, its estimate is shown without."""
+    shown = as_json(parse(f'estimator: {{exact: {{m: "{tmp_path}/nothing.json"}}}}'))
+    pages = {"/config": shown, "/state": learned.encode()}
+    monkeypatch.setattr("extproc.cli.estimate._fetch", lambda _url, page, _token: pages[page])
+    assert 0 == main(["estimate", body, "--admin", "http://127.0.0.1:1"])
+    said = capsys.readouterr()
+    assert "nothing.json is not here" in said.err
+    assert "prompt tokens" in said.out

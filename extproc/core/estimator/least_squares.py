@@ -5,8 +5,8 @@ Given features x (counts) and what the request really cost, k tokens, the prices
     sum over responses of  lambda^age c (1 - w.x / k)^2   +   (w - m)^T R (w - m)
 
 so that a request of 100 tokens teaches as much as one of 10,000; c <= 1 is how far the response is believed. The
-second term is the prior: prices m with covariance C, and R = s^2 C^-1, where s = .05 is the relative error that a
-well-taught model leaves. With z = x / k,
+second term is the prior: prices m with covariance C, and R = s^2 C^-1, where s is the relative error that a
+well-taught model leaves, .05 where prices are of bytes. With z = x / k,
 
     A = sum lambda^age c z z^T,   b = sum lambda^age c z,   w = (A + R)^-1 (b + R m).
 
@@ -63,16 +63,18 @@ class RelativeLeastSquares:
     """Prices of features of one served model.
 
     `refused` counts responses that would have harmed the numbers. `weights` are tokens per unit of each feature.
+    `noise` is the relative error that they leave when they are well taught.
     """
 
-    def __init__(self, prior: Prior, forgetting: float) -> None:
+    def __init__(self, prior: Prior, forgetting: float, noise: float = NOISE) -> None:
         size = prior.mean.size
+        self._variance = noise * noise
         self._forgetting = forgetting
         self._solve_after = max(1, min(SOLVE_AFTER, int(MAX_FADED / max(1 - forgetting, 1e-9))))
-        self._ridge = NOISE * NOISE * prior.precision
+        self._ridge = self._variance * prior.precision
         self._pull = self._ridge @ prior.mean
         self._a, self._b = np.zeros((size, size)), np.zeros(size)
-        self._inverse = prior.covariance / (NOISE * NOISE)
+        self._inverse = prior.covariance / self._variance
         self._waiting: list[tuple[Features, float]] = []  # z and c of responses that are not in the sums yet
         self._unsolved = 0
         self.weights: Features = prior.mean
@@ -125,7 +127,7 @@ class RelativeLeastSquares:
 
     def leverage(self, u: Features) -> float:
         """Return the relative variance of an estimate that comes from the prices; u = x / estimate."""
-        return NOISE * NOISE * max(float(u.dot(self._inverse.dot(u))), 0.0)
+        return self._variance * max(float(u.dot(self._inverse.dot(u))), 0.0)
 
     def learn(self, x: Features, tokens: float, weight: float = 1.0) -> bool:
         """Take in one response: x cost so many tokens (> 0); `weight` (0 to 1) is how far it is believed.

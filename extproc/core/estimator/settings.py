@@ -11,6 +11,8 @@ __all__ = ["ByteClassSettings", "EmaSettings", "EstimatorSettings", "MediaTokens
 Tokens = Annotated[int, Meta(ge=0)]
 Keys = Annotated[int, Meta(ge=1)]
 Share = Annotated[float, Meta(gt=0, lt=1)]
+Glob = Annotated[str, Meta(min_length=1, max_length=256, extra={"allowed": "globs of models"})]
+File = Annotated[str, Meta(min_length=1, extra={"allowed": "files' names"})]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,12 @@ class EstimatorSettings:
     max_models: Keys = 64
     """Models that are remembered, whose state is larger; beyond them those that are not in use are forgotten, and
     new ones share one model."""
+    exact: dict[Glob, File] = field(default_factory=dict)
+    """Tokenizers of models, `tokenizer.json` as Hugging Face's models have it, by globs of models' names, of which
+    the first that fits counts. Requests that are near a pool's limit are then counted exactly; needs
+    `dualpool[exact]`, and 150 to 300 MB for each file in each process."""
+    exact_budget_ms: Annotated[float, Meta(ge=0.1, le=50)] = 3.0
+    """How long a count may take, up to 2 ms more; then the estimate stands. Requests wait for it."""
     media_tokens: MediaTokens = field(default_factory=MediaTokens)
     byteclass: ByteClassSettings = field(default_factory=ByteClassSettings)
     ema: EmaSettings = field(default_factory=EmaSettings)

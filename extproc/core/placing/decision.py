@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from extproc.core.errors import BodyFault
+from extproc.core.estimator.counting import Counted
 from extproc.core.estimator.protocol import Estimate
 from extproc.core.facts import Api, RequestHead
 from extproc.core.placing.budget import TokenBudget
@@ -30,7 +31,8 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     `routed` is True when the pool header is set: a smaller pool than the default, in mode enforce. `estimate` and
     `budget` are None, and `model` is "", when the body was not seen whole or not understood. `learnable` says that
     usage will be in the response. The prompt's text is not in here: a decision lives as long as the response runs.
-    By `head` logs and traces are matched with the gateway's; it has no part in where the request goes.
+    `counted` is what came of counting its text, where that was tried; the estimate is made of it, unless it was
+    given up. By `head` logs and traces are matched with the gateway's; it has no part in where the request goes.
     """
 
     pool: Pool
@@ -47,3 +49,4 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     body_bytes: int = 0
     text_bytes: int = 0
     head: RequestHead = NO_HEAD
+    counted: Counted | None = None

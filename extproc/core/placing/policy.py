@@ -9,8 +9,10 @@ Only pools that serve the request's model count (fleet.py). Whether it stays the
 """
 
 from collections.abc import Iterator, Sequence
+from math import ceil
 
 from extproc.core.errors import ConfigurationError, shown
+from extproc.core.estimator.protocol import Estimate
 from extproc.core.facts import RequestFacts
 from extproc.core.placing.budget import TokenBudget
 from extproc.core.placing.fleet import Fleet, Serving
@@ -52,6 +54,25 @@ class Pools:
             if total <= rung.budget_tokens and bound <= rung.context_tokens:
                 return rung.pool, Reason.FITS
         return ladder.default.pool, ladder.reason
+
+    def in_doubt(
+        self, facts: RequestFacts, estimate: Estimate, budget: TokenBudget, fleet: Fleet | None = None
+    ) -> bool:
+        """Tell whether a request may fit a smaller pool than `place` chooses, for all that is known of it.
+
+        The estimate may be too high by as much as it may be too low.
+        """
+        if facts.unseen_history or facts.stored or (facts.stored is None and self._stored_by_default):
+            return False
+        total, bound = budget.total, budget.bound
+        least = estimate.prompt_tokens * estimate.prompt_tokens / max(estimate.prompt_bound, 1.0)
+        lowest = min(ceil(least * facts.longest_share), budget.prompt_tokens) + budget.output_tokens
+        for rung in (fleet or self.fleet).serving.ladder(facts.model).smaller:
+            if total <= rung.budget_tokens and bound <= rung.context_tokens:
+                return False
+            if lowest <= rung.budget_tokens:
+                return True
+        return False
 
 
 def _faults(pools: Sequence[Pool]) -> Iterator[str]:

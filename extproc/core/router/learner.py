@@ -3,6 +3,7 @@
 from extproc.core.apis.response import reader_for
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.estimator.categories import CappedMap
+from extproc.core.estimator.counting import Counting
 from extproc.core.estimator.protocol import Estimate, Estimator, Source
 from extproc.core.facts import Api, ResponseHead
 from extproc.core.listener import Listener, Observation
@@ -21,7 +22,7 @@ class Learner:
     """Learns from the responses that its budget affords; `max_response_bytes` bounds what is read of one.
 
     `serving` is what pools are known to hold of each model; another one may be set at any time. Without
-    `reads_responses` none is: what they used is told by other ways.
+    `reads_responses` none is: what they used is told by other ways. What was counted teaches `counting`, too.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Learner:
         *,
         usage_in_streams: UsageInStreams = UsageInStreams.ASKED,
         reads_responses: bool = True,
+        counting: Counting | None = None,
     ) -> None:
         self._default = pools.default
         self.serving = pools.fleet.serving
@@ -43,6 +45,7 @@ class Learner:
         self._listener = listener
         self.max_response_bytes = max_response_bytes
         self._reads_responses = reads_responses
+        self._counting = counting
         # For models whose embeddings were too long to be read: from how many prompts in one request on they are.
         self.too_many_prompts: CappedMap[str, int] = CappedMap(MAX_MODELS, lambda _: 0)
 
@@ -97,6 +100,8 @@ class Learner:
         else:
             context_tokens = self.serving.ladder(decision.model).context_tokens(served_by)
             learning = self._estimator.observe(estimate, said, context_tokens)
+            if self._counting is not None and decision.counted is not None and learning.refused is None:
+                self._counting.observe(estimate, decision.counted, said.prompt_tokens)
             self._listener.observed(Observation(decision, served_by, said, learning))
 
     def not_learned(self, decision: Decision, why: ResponseFault) -> None:

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from extproc.core.apis import deployment_of, read_request
 from extproc.core.apis.bodies import model_key
 from extproc.core.errors import BodyFault, BodyNotUnderstood
+from extproc.core.estimator.counting import Counting
 from extproc.core.estimator.protocol import Estimator
 from extproc.core.facts import Api, RequestFacts, RequestHead
 from extproc.core.placing.budget import token_budget
@@ -23,7 +24,7 @@ __all__ = ["Placer"]
 class Placer:
     """Places requests in pools, by what its estimator has learned. All that it decides is in the Decision.
 
-    With a `spillover` requests leave overloaded pools.
+    With a `spillover` requests leave overloaded pools; with `counting` the text of those near a limit is counted.
     """
 
     def __init__(
@@ -33,12 +34,15 @@ class Placer:
         estimator: Estimator,
         max_held_bytes: int,
         spillover: Spillover | None = None,
+        *,
+        counting: Counting | None = None,
     ) -> None:
         self.early = EarlyRule(pools.largest_optional_tokens, max_held_bytes)
         self.estimator = estimator
         self._mode = mode
         self._pools = pools
         self.spillover = spillover
+        self.counting = counting
 
     def decide(self, api: Api, head: RequestHead, body: bytes, fleet: Fleet | None = None) -> Decision:
         """Place a request whose body is there as a whole."""
@@ -70,7 +74,10 @@ class Placer:
         if self.early.is_beyond(facts):
             return self.unsure(facts.api, Reason.EARLY, body_bytes, head)
         estimate = self.estimator.estimate(facts, tenant)
-        budget = token_budget(facts, estimate)
+        budget, counted = token_budget(facts, estimate), None
+        if self.counting is not None and self._pools.in_doubt(facts, estimate, budget, fleet):
+            estimate, counted = self.counting.narrow(facts, estimate)
+            budget = token_budget(facts, estimate)
         pool, reason = self._pools.place(facts, budget, fleet)
         if self.spillover is not None:
             home = pool
@@ -92,6 +99,7 @@ class Placer:
             body_bytes=body_bytes,
             text_bytes=len(facts.text),
             head=head,
+            counted=counted,
         )
 
     def unsure(

@@ -1,0 +1,1 @@
+"""Exact counts of tokens: the tokenizers that are configured (`dualpool[exact]`)."""

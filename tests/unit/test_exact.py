@@ -1,0 +1,138 @@
+"""Tokenizers from files: what they count, how long they may, and which files are refused."""
+
+import sys
+from collections.abc import Callable, Sequence
+from itertools import count
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.compose import compose, recompose
+from extproc.config.loading import as_json, parse, parse_shown
+from extproc.core.errors import ConfigurationError
+from extproc.core.listener import Listener
+from extproc.exact.tokenizers import PIECE_BYTES, Tokenizers, _pieces
+from tests.unit.tokenizer_files import byte_level
+
+pytest.importorskip("fastokens", reason="needs dualpool[exact]")
+
+MINUTE_MS = 60_000.0
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    """Return the file of a tokenizer of bytes that knows one word."""
+    return byte_level(tmp_path, "hello")
+
+
+def test_each_text_is_counted_by_the_models_tokenizer(file: str, tmp_path: Path) -> None:
+    """A word of the vocabulary is a token, any other byte is one; the first glob that fits a model counts."""
+    (tmp_path / "other").mkdir()
+    other = byte_level(tmp_path / "other")
+    tokenizers = Tokenizers({"one*": file, "o*": other}, MINUTE_MS)
+    assert ["one*", "o*", None] == [tokenizers.tokenizer_of(model) for model in ("one-7b", "other", "third")]
+    texts = [b"hello", b"", "hello \u4e16".encode()]
+    assert (1, 0, 5) == tokenizers.count("one*", texts).tokens
+    assert (5, 0, 9) == tokenizers.count("o*", texts).tokens
+
+
+def test_long_texts_are_counted_in_pieces(file: str) -> None:
+    """Where a text is cut, no word is: the count is that of the whole."""
+    text = b"hello hello\n" * (PIECE_BYTES // 4)
+    (counted,) = Tokenizers({"*": file}, MINUTE_MS).count("*", [text]).tokens
+    assert 4 * (PIECE_BYTES // 4) == counted
+
+
+@given(st.lists(st.sampled_from(["a", " ", "\n", "\u00e9", "\u4e16", "\U0001f600"]), min_size=1, max_size=9))
+def test_pieces_are_the_text(letters: Sequence[str]) -> None:
+    """Pieces make up the whole text, none is longer than it may be, and each is whole characters."""
+    text = ("".join(letters) * PIECE_BYTES).encode()[: 3 * PIECE_BYTES].decode(errors="ignore").encode()
+    pieces = list(_pieces(text))
+    assert text == b"".join(pieces)
+    assert all(0 < len(piece) <= PIECE_BYTES for piece in pieces)
+    assert text.decode() == "".join(piece.decode() for piece in pieces)
+
+
+def ticking(step_s: float) -> Callable[[], float]:
+    """Return a clock that goes on by a step with each look at it."""
+    ticks = count()
+    return lambda: next(ticks) * step_s
+
+
+def test_a_count_is_given_up_when_its_time_is_used_up(file: str) -> None:
+    """The clock is asked between the pieces."""
+    text = b"word\n" * PIECE_BYTES  # five pieces and a bit
+    patient = Tokenizers({"*": file}, 50.0, ticking(0.001)).count("*", [text])
+    hasty = Tokenizers({"*": file}, 3.0, ticking(0.001)).count("*", [text])
+    assert patient.tokens
+    assert () == hasty.tokens
+    assert 0.005 == pytest.approx(hasty.seconds)
+
+
+def test_what_cannot_be_counted_in_time_is_not_begun_with(file: str) -> None:
+    """A text that takes longer at any speed that was measured costs no time."""
+    clock = ticking(1.0)
+    given_up = Tokenizers({"*": file}, 0.1, clock).count("*", [b"x" * 30_000])
+    assert ((), 0.0) == (given_up.tokens, given_up.seconds)
+
+
+def test_all_files_that_cannot_be_used_are_told(file: str, tmp_path: Path) -> None:
+    """What is missing, what is a folder, and what is no tokenizer: each with its setting and its value."""
+    (tmp_path / "no.json").write_text('{"a": 1}')
+    files = {"m1": "/nowhere/t.json", "m2": str(tmp_path), "m3": str(tmp_path / "no.json"), "m4": file}
+    with pytest.raises(ConfigurationError) as refused:
+        Tokenizers(files, 1.0)
+    assert [f"estimator.exact.{name}" for name in ("m1", "m2", "m3")] == [
+        sentence.partition(": ")[0] for sentence in refused.value.sentences
+    ]
+    assert all("tokenizer.json" in sentence for sentence in refused.value.sentences)
+    assert "'/nowhere/t.json'" in refused.value.sentences[0]
+
+
+def test_without_the_library_the_extra_is_named(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who configures a file and has not installed what reads it is told what to install."""
+    monkeypatch.setitem(sys.modules, "fastokens", None)
+    with pytest.raises(ConfigurationError, match=r"install dualpool\[exact\]"):
+        Tokenizers({"*": file}, 1.0)
+
+
+def test_nothing_is_loaded_where_nothing_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A router without tokenizers needs no library for them."""
+    monkeypatch.setitem(sys.modules, "fastokens", None)
+    assert compose(parse(""), Listener()).placer.counting is None
+
+
+def test_files_are_configured_by_globs_of_models(file: str) -> None:
+    """The setting is a mapping, which /config shows as it is."""
+    configuration = parse(f'estimator: {{exact: {{"llama-3.*": {file}}}}}')
+    assert {"llama-3.*": file} == configuration.estimator.exact
+    assert configuration == parse_shown(as_json(configuration).decode())
+
+
+@pytest.mark.parametrize(
+    ("exact", "told"),
+    [
+        ("[a]", "estimator.exact: ['a'] given; allowed: a mapping of globs of models to files' names"),
+        ('{m: ""}', "estimator.exact.m: '' given; allowed: files' names"),
+        ("{3: a}", "estimator.exact: 3 given; allowed: globs of models"),
+    ],
+)
+def test_a_mapping_of_another_kind_is_refused(exact: str, told: str) -> None:
+    """What is wrong with the setting is told by field, value and what is allowed."""
+    with pytest.raises(ConfigurationError) as refused:
+        parse(f"estimator: {{exact: {exact}}}")
+    assert (told,) == refused.value.sentences
+
+
+def test_a_reload_takes_over_what_counts(file: str) -> None:
+    """With the same settings what was learned stays; with others the files are read anew; a bad one is refused."""
+    before = parse(f'estimator: {{exact: {{"*": {file}}}}}')
+    router = compose(before, Listener())
+    learned = router.placer.estimator
+    changed = parse(f'mode: shadow\nestimator: {{exact: {{"*": {file}}}}}')
+    assert router.placer.counting is recompose(router, before, changed, learned).placer.counting
+    assert recompose(router, before, parse(""), learned).placer.counting is None
+    with pytest.raises(ConfigurationError, match="nowhere"):
+        recompose(router, before, parse('estimator: {exact: {"*": /nowhere}}'), learned)
