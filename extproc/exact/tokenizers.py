@@ -12,7 +12,7 @@ the thread that decides. Microseconds for a text that it has not seen before, th
 
 A call cannot be ended, so a text is counted in pieces of PIECE_BYTES and the clock is asked between them. The
 worst text that was found (one letter, random letters, blanks) takes 60 to 180 us for each KB, ordinary text 5 to
-20: so a count ends at the latest 2 ms after its budget. A piece ends behind a line or a word, where most tokens end.
+20: so a count ends at most 2 ms after its budget. A piece ends behind a line or a word, where most tokens end.
 """
 
 import re

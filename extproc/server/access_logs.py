@@ -24,13 +24,14 @@ from extproc.config.schema import Configuration
 from extproc.core.errors import ConfigurationError
 from extproc.core.placing.decision import Decision
 from extproc.core.router.learning_budget import LearningSource
+from extproc.core.time_share import TimeShare
 from extproc.core.router.router import Router
 from extproc.server.grpc_core import INVALID_ARGUMENT, UNIMPLEMENTED, Call
 from extproc.telemetry.metrics import Metrics
 from extproc.wire.access_log import decode_log
 from extproc.wire.decode import UnknownMessage
 
-__all__ = ["STREAM_ACCESS_LOGS", "AccessLogs", "Teaching", "TimeShare", "new_key", "teaching_of"]
+__all__ = ["STREAM_ACCESS_LOGS", "AccessLogs", "Teaching", "new_key", "teaching_of"]
 
 STREAM_ACCESS_LOGS: Final = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 KEY_BYTES: Final = 32
@@ -73,29 +74,6 @@ def new_key() -> bytes:
     return secrets.token_bytes(KEY_BYTES)
 
 
-class TimeShare:
-    """A share of the time, in seconds of work: what is left of it, and when there is some again."""
-
-    def __init__(self) -> None:
-        self._left_s = BURST_S
-        self._at_s: float | None = None
-
-    def left_s(self, now_s: float, share: float) -> float:
-        """Return how long may be worked now."""
-        if self._at_s is not None:
-            self._left_s = min(self._left_s + (now_s - self._at_s) * share, BURST_S)
-        self._at_s = now_s
-        return self._left_s
-
-    def spend(self, seconds: float) -> None:
-        """Take away what was worked."""
-        self._left_s -= seconds
-
-    def wait_s(self, share: float) -> float:
-        """Return how long it takes from the last look until a slice is there."""
-        return max(SLICE_S - self._left_s, 0.0) / share
-
-
 class AccessLogs:
     """All streams of log entries; timed like a deadline (`next_s`, `expire`) while its share is used up.
 
@@ -108,7 +86,7 @@ class AccessLogs:
         self.teaching = teaching
         self.metrics = metrics
         self.failed = failed
-        self.share = TimeShare()
+        self.share = TimeShare(BURST_S)
         self.open: set[_LogStream] = set()
         self.next_s = float("inf")
         self._waiting: deque[_LogStream] = deque()
@@ -181,7 +159,7 @@ class _LogStream:
             return
         left_s = logs.share.left_s(now_s, teaching.max_cpu_share)
         if entries and left_s <= 0:
-            logs.wait(self, now_s + logs.share.wait_s(teaching.max_cpu_share))
+            logs.wait(self, now_s + logs.share.wait_s(teaching.max_cpu_share, SLICE_S))
             return
         wall_s, began_s, ends_s = time.time(), now_s, now_s + min(SLICE_S, left_s)
         while entries and now_s < ends_s:
