@@ -24,8 +24,8 @@ from extproc.config.schema import Configuration
 from extproc.core.errors import ConfigurationError
 from extproc.core.placing.decision import Decision
 from extproc.core.router.learning_budget import LearningSource
-from extproc.core.time_share import TimeShare
 from extproc.core.router.router import Router
+from extproc.core.time_share import TimeShare
 from extproc.server.grpc_core import INVALID_ARGUMENT, UNIMPLEMENTED, Call
 from extproc.telemetry.metrics import Metrics
 from extproc.wire.access_log import decode_log

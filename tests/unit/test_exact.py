@@ -71,6 +71,22 @@ def test_a_count_is_given_up_when_its_time_is_used_up(file: str) -> None:
     assert 0.005 == pytest.approx(hasty.seconds)
 
 
+def test_all_counts_together_have_a_share_of_the_time(file: str) -> None:
+    """A flood of counts uses it up; then estimates stand until some of it is there again."""
+    now_s = [100.0]
+
+    def clock() -> float:
+        now_s[0] += 0.002
+        return now_s[0]
+
+    tokenizers = Tokenizers({"*": file}, 50.0, clock)
+    flood = [bool(tokenizers.count("*", [b"hello"]).tokens) for _ in range(40)]
+    assert flood[0]
+    assert 14 <= flood.index(False) <= 18  # each takes 4 ms, of which a fifth and more comes back
+    now_s[0] += 10.0
+    assert tokenizers.count("*", [b"hello"]).tokens
+
+
 def test_what_cannot_be_counted_in_time_is_not_begun_with(file: str) -> None:
     """A text that takes longer at any speed that was measured costs no time."""
     clock = ticking(1.0)
