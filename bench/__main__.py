@@ -35,8 +35,9 @@ MEASUREMENTS = (
     "spill",
     "state",
     "vanish",
+    "viewers",
 )
-WITHOUT_H2LOAD = {"bodies", "worst_bodies", "faults", "spill", "state", "vanish"}
+WITHOUT_H2LOAD = {"bodies", "worst_bodies", "faults", "spill", "state", "vanish", "viewers"}
 
 
 def main() -> int:

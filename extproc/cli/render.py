@@ -32,8 +32,8 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "--workers",
         type=int,
         default=1,
-        help="envoy: how many processes of the router listen (`dualpool serve --workers`), each at an address of its "
-        "own (default 1)",
+        help="envoy: how many processes of the router listen (`dualpool serve --workers`), each at an address of "
+        "its own (default 1)",
     )
     parser.set_defaults(run=_run)
 
@@ -45,7 +45,9 @@ def _run(options: argparse.Namespace) -> int:
     from extproc.gateways.render.vllm import render_vllm  # noqa: PLC0415
 
     if options.workers != 1 and options.kind != "envoy":
-        raise ConfigurationError(f"--workers: {options.workers} given; {options.kind} knows the router by one port")
+        raise ConfigurationError(
+            f"--workers: {options.workers} given; {options.kind} knows the router by one port"
+        )
     if options.workers < 1:
         raise ConfigurationError(f"--workers: {options.workers} given; at least 1")
     configuration = load(options.config) if options.config else parse("")

@@ -20,9 +20,9 @@ __all__ = ["check_room", "listen_settings_of", "of_worker"]
 def of_worker(configuration: Configuration, number: int, workers: int) -> Configuration:
     """Return the configuration of the worker of a number: it listens, and keeps what it learns, by itself.
 
-    Of the messages that one router may learn from it gets its part, as it does of the traffic. Nobody gets the part
-    of a worker that is being replaced: it is back within seconds. Streams are limited for each: so are the gateway's
-    places for them (docs/envoy.md).
+    Of the messages that one router may learn from it gets its part, as it does of the traffic. Nobody gets the
+    part of a worker that is being replaced: it is back within seconds. Streams are limited for each: so are the
+    gateway's places for them (docs/envoy.md).
     """
     path = configuration.state.path
     state = replace(configuration.state, path=_numbered(path, number) if path else "")

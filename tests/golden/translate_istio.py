@@ -92,7 +92,7 @@ def translated(name: str, translator: Path) -> dict[str, Any]:
     manifests = "\n---\n".join(json.dumps(each) for each in question(name))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "dump.json"
-        command = [translator, out, *VARIANTS[name].proxy]
+        command = [str(translator), str(out), *VARIANTS[name].proxy]
         subprocess.run(command, input=manifests, text=True, capture_output=True, check=True, env=SWITCHES)
         dump = json.loads(out.read_text("utf-8"))
     (version,) = re.findall(r"istio\.io/istio (\S+)", (HERE / "go.mod").read_text("utf-8"))

@@ -186,6 +186,39 @@ def test_dashboard_and_rules_find_what_they_ask_for(
     asyncio.run(scenario())
 
 
+def test_the_ten_answers_are_true(router: Callable[..., Any], call: type[Any], tmp_path: Path) -> None:
+    """Asked of a router that is well, and then of one whose gateway sends no bodies, the questions tell it."""
+
+    async def misled(app: App) -> None:
+        async with grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream = call(channel)
+            await stream.headers(mode="NONE")
+            while await stream.read() is not None:
+                pass
+
+    async def scenario() -> None:
+        async with (
+            all_there_is(router, tmp_path) as (app, _),
+            prometheus(tmp_path, app.admin_address) as asked,
+        ):
+            await asked.until("dualpool:smaller_pool_share:ratio5m > 0", lambda: send(app, call))
+            asking = {int(question.partition(".")[0]): query for question, query in questions().items()}
+            told = {number: await asked.values(query) for number, query in asking.items()}
+            assert 10 == len(told)
+            assert 1.0 == pytest.approx(sum(told[1]))
+            assert 0.5 < told[2][0] < 2.0
+            assert {0.0} == set(told[3])
+            assert [0.0] == told[4]
+            assert [1.0] == told[5]
+            assert 0.0 < told[7][0] < 1.0
+            assert {0.0} == set(told[8])
+            assert {1.0} == set(told[9])
+            assert [1.0] == told[10]
+            await asked.until(f"sum({asking[3]}) > 0", lambda: misled(app))
+
+    asyncio.run(scenario())
+
+
 def test_metrics_are_named_as_prometheus_wants_them(
     router: Callable[..., Any], call: type[Any], tmp_path: Path
 ) -> None:
