@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from extproc.core.errors import ConfigurationError
+from extproc.gateways.envoy_gateway_clusters import is_meant, pool_cluster, router_cluster, traffic_of
 from extproc.gateways.gateway_api import matches_of, weight_of
 from extproc.gateways.manifests import (
     Manifests,
@@ -23,12 +24,11 @@ from extproc.gateways.manifests import (
     text_of,
     texts_of,
 )
-from extproc.gateways.sources import LocatedMap, Place
+from extproc.gateways.sources import LocatedMap
 from extproc.gateways.type_names import (
     EXT_PROC,
     EXT_PROC_PER_ROUTE,
     HEADER_MUTATION,
-    HTTP_OPTIONS,
     MANAGER,
     PREVIOUS_PRIORITIES,
     ROUTER,
@@ -38,8 +38,6 @@ __all__ = ["bootstrap_of"]
 
 # Envoy Gateway 1.9's own.
 BUFFER_BYTES: Final = 32 << 10
-CONNECT_TIMEOUT: Final = "10s"
-LIMIT: Final = 1024
 RETRY_ON: Final = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
 STATUSES: Final = [503]
 _MODES: Final = {
@@ -84,8 +82,8 @@ def bootstrap_of(manifests: Manifests) -> LocatedMap:
         filter_chains=[made(place, filters=[network])],
     )
     clusters = [
-        *(_router_cluster(name, given) for name, _, given in processors),
-        *(_pool_cluster(each, rule, at, manifests) for each, at, rule in _rules(manifests)),
+        *(router_cluster(name, given) for name, _, given in processors),
+        *(pool_cluster(each, rule, at, manifests) for each, at, rule in _rules(manifests)),
     ]
     return made(place, static_resources=made(place, listeners=[listener], clusters=clusters))
 
@@ -153,10 +151,10 @@ def _routes(
     enabled = {
         f"dualpool/{name}": {"@type": EXT_PROC_PER_ROUTE, "overrides": {}}
         for name, policy, _ in processors
-        if _targets(policy, object_)
+        if is_meant(policy, object_)
     }
     for at, rule in enumerate(items_of(inner(object_, "spec"), "rules")):
-        traffic = _traffic(object_, manifests)
+        traffic = traffic_of(object_, manifests)
         timeout = text_of(inner(rule, "timeouts"), "request")
         timeout = timeout or text_of(inner(traffic, "timeout", "http"), "requestTimeout")
         action = made(
@@ -169,20 +167,6 @@ def _routes(
             yield made(
                 rule.place, name=name_of(object_), match=match, route=action, typed_per_filter_config=enabled
             )
-
-
-def _targets(policy: LocatedMap, route: LocatedMap) -> bool:
-    spec = inner(policy, "spec")
-    references = [*items_of(spec, "targetRefs"), inner(spec, "targetRef")]
-    targets = {(text_of(each, "kind"), text_of(each, "name")) for each in references}
-    return ("HTTPRoute", name_of(route)) in targets or any(kind == "Gateway" for kind, _ in targets)
-
-
-def _traffic(route: LocatedMap, manifests: Manifests) -> LocatedMap:
-    """Return the BackendTrafficPolicy of a route: its own, or else the Gateway's."""
-    policies = [each for each in manifests.of("BackendTrafficPolicy") if _targets(each, route)]
-    policies.sort(key=lambda each: "Gateway" in str(inner(each, "spec").get("targetRefs", "")))
-    return inner(policies[0], "spec") if policies else LocatedMap(route.place)
 
 
 def _retry(traffic: LocatedMap) -> LocatedMap | None:
@@ -199,65 +183,4 @@ def _retry(traffic: LocatedMap) -> LocatedMap | None:
         retriable_status_codes=texts_of(on, "httpStatusCodes") or STATUSES,
         num_retries=number_of(retry, "numRetries", 2),
         retry_priority=priority if per_priority else None,
-    )
-
-
-def _router_cluster(name: str, given: LocatedMap) -> LocatedMap:
-    settings = inner(given, "backendSettings")
-    http2 = inner(settings, "http2")
-    window = text_of(http2, "initialStreamWindowSize")
-    options = {} if not window else {"initial_stream_window_size": bytes_of(window, http2.place)}
-    protocol = {"@type": HTTP_OPTIONS, "explicit_http_config": {"http2_protocol_options": options}}
-    said = made(
-        given.place, type="EDS", typed_extension_protocol_options={HTTP_OPTIONS.rpartition("/")[2]: protocol}
-    )
-    return merged(_cluster(f"dualpool/{name}", settings, given.place), said)
-
-
-def _pool_cluster(route: LocatedMap, rule: LocatedMap, at: int, manifests: Manifests) -> LocatedMap:
-    backends = {name_of(each): inner(each, "spec") for each in manifests.of("Backend")}
-    localities = []
-    by_name = True
-    for reference in items_of(rule, "backendRefs"):
-        name = text_of(reference, "name")
-        spec = backends.get(name)
-        by_name = by_name and spec is not None
-        addresses = [_address(each) for each in items_of(spec, "endpoints")] if spec else [(name, 0)]
-        endpoints = [
-            {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}}
-            for host, port in addresses
-        ]
-        priority = 1 if spec is not None and text_of(spec, "fallback") == "True" else 0
-        localities.append({"priority": priority, "lb_endpoints": endpoints})
-    name = f"{name_of(route)}/{at}"
-    said = made(
-        rule.place,
-        type="STRICT_DNS" if by_name else "EDS",
-        load_assignment={"cluster_name": name, "endpoints": localities},
-    )
-    return merged(_cluster(name, _traffic(route, manifests), rule.place), said)
-
-
-def _address(given: LocatedMap) -> tuple[str, int]:
-    for kind, key in (("fqdn", "hostname"), ("ip", "address")):
-        if kind in given:
-            return text_of(inner(given, kind), key), number_of(inner(given, kind), "port", 0)
-    return "", 0
-
-
-def _cluster(name: str, policy: LocatedMap, place: Place) -> LocatedMap:
-    breaker, tcp = inner(policy, "circuitBreaker"), inner(policy, "timeout", "tcp")
-    limits = {
-        "max_connections": number_of(breaker, "maxConnections", LIMIT),
-        "max_requests": number_of(breaker, "maxParallelRequests", LIMIT),
-        "max_pending_requests": number_of(breaker, "maxPendingRequests", LIMIT),
-        "max_retries": number_of(breaker, "maxParallelRetries", LIMIT),
-    }
-    balancer = text_of(inner(policy, "loadBalancer"), "type", "LeastRequest")
-    return made(
-        policy.place if policy else place,
-        name=name,
-        connect_timeout=seconds_of(text_of(tcp, "connectTimeout", CONNECT_TIMEOUT), tcp.place),
-        lb_policy="LEAST_REQUEST" if balancer == "LeastRequest" else "ROUND_ROBIN",
-        circuit_breakers={"thresholds": [limits]},
     )

@@ -1,0 +1,105 @@
+"""Envoy Gateway's clusters: the router's, and those of the rules of HTTPRoutes, with what policies say of them.
+
+Source: Envoy Gateway's API reference and its `xds/translator`.
+"""
+
+from typing import Final
+
+from extproc.gateways.manifests import (
+    Manifests,
+    bytes_of,
+    inner,
+    items_of,
+    made,
+    merged,
+    name_of,
+    number_of,
+    seconds_of,
+    text_of,
+)
+from extproc.gateways.sources import LocatedMap, Place
+from extproc.gateways.type_names import HTTP_OPTIONS
+
+__all__ = ["is_meant", "pool_cluster", "router_cluster", "traffic_of"]
+
+# Envoy Gateway 1.9's own.
+CONNECT_TIMEOUT: Final = "10s"
+LIMIT: Final = 1024
+
+
+def router_cluster(name: str, given: LocatedMap) -> LocatedMap:
+    """Return the cluster of the router that an entry of an EnvoyExtensionPolicy asks."""
+    settings = inner(given, "backendSettings")
+    http2 = inner(settings, "http2")
+    window = text_of(http2, "initialStreamWindowSize")
+    options = {} if not window else {"initial_stream_window_size": bytes_of(window, http2.place)}
+    protocol = {"@type": HTTP_OPTIONS, "explicit_http_config": {"http2_protocol_options": options}}
+    said = made(
+        given.place, type="EDS", typed_extension_protocol_options={HTTP_OPTIONS.rpartition("/")[2]: protocol}
+    )
+    return merged(_cluster(f"dualpool/{name}", settings, given.place), said)
+
+
+def pool_cluster(route: LocatedMap, rule: LocatedMap, at: int, manifests: Manifests) -> LocatedMap:
+    """Return the cluster that a rule of an HTTPRoute leads to, with its Backends' addresses and priorities."""
+    backends = {name_of(each): inner(each, "spec") for each in manifests.of("Backend")}
+    localities = []
+    by_name = True
+    for reference in items_of(rule, "backendRefs"):
+        name = text_of(reference, "name")
+        spec = backends.get(name)
+        by_name = by_name and spec is not None
+        addresses = [_address(each) for each in items_of(spec, "endpoints")] if spec else [(name, 0)]
+        endpoints = [
+            {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}}
+            for host, port in addresses
+        ]
+        priority = 1 if spec is not None and text_of(spec, "fallback") == "True" else 0
+        localities.append({"priority": priority, "lb_endpoints": endpoints})
+    name = f"{name_of(route)}/{at}"
+    said = made(
+        rule.place,
+        type="STRICT_DNS" if by_name else "EDS",
+        load_assignment={"cluster_name": name, "endpoints": localities},
+    )
+    return merged(_cluster(name, traffic_of(route, manifests), rule.place), said)
+
+
+def traffic_of(route: LocatedMap, manifests: Manifests) -> LocatedMap:
+    """Return the BackendTrafficPolicy of a route: its own, or else the Gateway's."""
+    policies = [each for each in manifests.of("BackendTrafficPolicy") if is_meant(each, route)]
+    policies.sort(key=lambda each: "Gateway" in str(inner(each, "spec").get("targetRefs", "")))
+    return inner(policies[0], "spec") if policies else LocatedMap(route.place)
+
+
+def is_meant(policy: LocatedMap, route: LocatedMap) -> bool:
+    """Whether a policy is for a route, or for its Gateway."""
+    spec = inner(policy, "spec")
+    references = [*items_of(spec, "targetRefs"), inner(spec, "targetRef")]
+    targets = {(text_of(each, "kind"), text_of(each, "name")) for each in references}
+    return ("HTTPRoute", name_of(route)) in targets or any(kind == "Gateway" for kind, _ in targets)
+
+
+def _address(given: LocatedMap) -> tuple[str, int]:
+    for kind, key in (("fqdn", "hostname"), ("ip", "address")):
+        if kind in given:
+            return text_of(inner(given, kind), key), number_of(inner(given, kind), "port", 0)
+    return "", 0
+
+
+def _cluster(name: str, policy: LocatedMap, place: Place) -> LocatedMap:
+    breaker, tcp = inner(policy, "circuitBreaker"), inner(policy, "timeout", "tcp")
+    limits = {
+        "max_connections": number_of(breaker, "maxConnections", LIMIT),
+        "max_requests": number_of(breaker, "maxParallelRequests", LIMIT),
+        "max_pending_requests": number_of(breaker, "maxPendingRequests", LIMIT),
+        "max_retries": number_of(breaker, "maxParallelRetries", LIMIT),
+    }
+    balancer = text_of(inner(policy, "loadBalancer"), "type", "LeastRequest")
+    return made(
+        policy.place if policy else place,
+        name=name,
+        connect_timeout=seconds_of(text_of(tcp, "connectTimeout", CONNECT_TIMEOUT), tcp.place),
+        lb_policy="LEAST_REQUEST" if balancer == "LeastRequest" else "ROUND_ROBIN",
+        circuit_breakers={"thresholds": [limits]},
+    )
