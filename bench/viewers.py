@@ -34,7 +34,7 @@ def measure(stack: Stack, plan: Plan) -> list[Table]:
 
 
 async def _rows(router: Server, rounds: int) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     async with grpc.aio.insecure_channel(router.address) as channel:
         for number in range(MODELS):
             body = messages.chat_body(1024, model=f"model-{number}")

@@ -33,7 +33,7 @@ def faults(manifests: Iterable[dict[str, Any]], folder: Path) -> dict[str, str]:
     path = folder / "manifests.yaml"
     # JSON is YAML; what is written as YAML 1.2 is not always what YAML 1.1 reads.
     path.write_text("\n---\n".join(map(json.dumps, manifests)), "utf-8")
-    command = [KUBECONFORM, "-strict", "-verbose", "-output", "json", "-schema-location", LOCATION, path]
+    command = [str(KUBECONFORM), "-strict", "-verbose", "-output", "json", "-schema-location", LOCATION, str(path)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     said = json.loads(ran.stdout)["resources"]
     assert said, ran.stderr
