@@ -47,8 +47,8 @@ def recompose(router: Router, was: Configuration, configuration: Configuration, 
     counting = router.placer.counting if same else _counting(configuration.estimator)
     after = _router(configuration, router.listener, learned, budget, spillover, counting=counting)
     after.learner.go_on_from(router.learner)
-    if was.pools == configuration.pools and router.fleet is not None:
-        after.know(router.fleet)
+    if router.fleet is not None:
+        after.know(router.fleet if was.pools == configuration.pools else router.fleet.under(configuration.pools))
     return after
 
 

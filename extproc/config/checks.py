@@ -10,6 +10,7 @@ from extproc.config.header_names import check_header_name
 from extproc.config.schema import Configuration
 from extproc.core.errors import ConfigurationError, shown
 from extproc.core.placing.policy import Pool, Pools
+from extproc.core.placing.pool import Endpoints, EndpointTls
 
 __all__ = ["check"]
 
@@ -57,6 +58,7 @@ def _endpoints(configuration: Configuration) -> Iterator[str]:
             continue
         if not (where.urls or where.dns or where.file):
             yield f"pools[{index}].endpoints: none given; one of urls, dns and file is needed, or no `endpoints`"
+        yield from _secrets(f"pools[{index}].endpoints", where)
         urls = [(f"urls[{number}]", url) for number, url in enumerate(where.urls)]
         for name, url in [*urls, ("dns", where.dns)]:
             if not _has_port(url):
@@ -67,6 +69,17 @@ def _endpoints(configuration: Configuration) -> Iterator[str]:
     asked = sum(pool.endpoints is not None for pool in configuration.pools)
     if configuration.spill.enabled and asked < 2:  # noqa: PLR2004
         yield "spill.enabled: true given; it needs at least two pools with endpoints, whose load can be asked for"
+
+
+def _secrets(field: str, where: Endpoints) -> Iterator[str]:
+    """Refuse what would leave servers unasked: two keys, half a certificate, a certificate for no name."""
+    tls = where.tls or EndpointTls()
+    if where.api_key_file and where.api_key_variable:
+        yield f"{field}: api_key_file and api_key_variable given; allowed: one of them"
+    if bool(tls.certificate_file) != bool(tls.private_key_file):
+        yield f"{field}.tls: one of certificate_file and private_key_file given; allowed: both or none"
+    if where.dns.startswith("https://") and not tls.server_name:
+        yield f"{field}.dns: {shown(where.dns)} given; with https:// tls.server_name is needed"
 
 
 def _has_port(url: str) -> bool:

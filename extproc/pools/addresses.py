@@ -75,7 +75,7 @@ def _read(name: str) -> list[str]:
 async def _look_up(url: str, resolve: Resolve) -> list[str]:
     try:
         parts = urlsplit(url)
-        port = parts.port or 80
+        port = parts.port or (443 if parts.scheme == "https" else 80)
         addresses = await resolve(parts.hostname or "", port)
     except (OSError, ValueError) as error:  # what is no host name is a UnicodeError
         raise AddressesUnknown(f"{url}: {type(error).__name__}: {error}") from error

@@ -36,10 +36,13 @@ class EndpointReport:
     load: LoadReport | None
 
 
-def make_client() -> httpx.AsyncClient:
-    """Return a client for servers of our own: no proxy, and nothing compressed, which could be a bomb."""
+def make_client(context: ssl.SSLContext | None = None) -> httpx.AsyncClient:
+    """Return a client for servers of our own: no proxy, and nothing compressed, which could be a bomb.
+
+    `context` is for https://; without one certificates are checked as browsers do.
+    """
     headers = {"accept-encoding": "identity"}
-    return httpx.AsyncClient(trust_env=False, transport=_ByServer(), headers=headers)
+    return httpx.AsyncClient(trust_env=False, transport=_ByServer(context), headers=headers)
 
 
 class _ByServer(httpx.AsyncBaseTransport):
@@ -48,9 +51,11 @@ class _ByServer(httpx.AsyncBaseTransport):
     The library's pool looks at every connection for every request: with hundreds that takes seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None) -> None:
         self._transports: OrderedDict[str, httpx.AsyncHTTPTransport] = OrderedDict()
         self._contexts = {"http": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}  # never used, and quick to make
+        if context is not None:
+            self._contexts["https"] = context
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request by the connections of its server."""
@@ -73,10 +78,17 @@ class _ByServer(httpx.AsyncBaseTransport):
             await transport.aclose()
 
 
-async def scrape(client: httpx.AsyncClient, url: str, timeout_s: float) -> EndpointReport:
-    """Ask a server for both pages. Raises ScrapeFailed when neither says anything, and nothing else."""
+async def scrape(
+    client: httpx.AsyncClient, url: str, timeout_s: float, key: str = "", server_name: str = ""
+) -> EndpointReport:
+    """Ask a server for both pages, with a key if it wants one; `server_name` is whom its certificate is for.
+
+    Raises ScrapeFailed when neither page says anything, and nothing else.
+    """
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    name = {"sni_hostname": server_name} if server_name else {}
     models_page, load_page = await asyncio.gather(
-        _asked(client, f"{url}/v1/models", timeout_s), _asked(client, f"{url}/metrics", timeout_s)
+        *(_asked(client, f"{url}{path}", timeout_s, headers, name) for path in ("/v1/models", "/metrics"))
     )
     try:
         models = None if isinstance(models_page, ScrapeFailed) else parse_models(models_page)
@@ -95,10 +107,13 @@ def _load(page: bytes) -> LoadReport | None:
         return None
 
 
-async def _asked(client: httpx.AsyncClient, url: str, timeout_s: float) -> bytes | ScrapeFailed:
+async def _asked(
+    client: httpx.AsyncClient, url: str, timeout_s: float, headers: dict[str, str], name: dict[str, str]
+) -> bytes | ScrapeFailed:
     try:
+        request = client.build_request("GET", url, headers=headers, extensions=name)
         async with asyncio.timeout(timeout_s):
-            return await _page(client, url)
+            return await _page(client, request)
     except (
         httpx.HTTPError,
         httpx.InvalidURL,
@@ -110,8 +125,9 @@ async def _asked(client: httpx.AsyncClient, url: str, timeout_s: float) -> bytes
         return ScrapeFailed(f"{url}: {type(error).__name__}: {error}"[:MAX_SAID])
 
 
-async def _page(client: httpx.AsyncClient, url: str) -> bytes:
-    async with client.stream("GET", url) as response:
+async def _page(client: httpx.AsyncClient, request: httpx.Request) -> bytes:
+    response = await client.send(request, stream=True)
+    try:
         response.raise_for_status()
         page = bytearray()
         async for piece in response.aiter_raw():
@@ -119,3 +135,5 @@ async def _page(client: httpx.AsyncClient, url: str) -> bytes:
             if len(page) > MAX_PAGE_BYTES:
                 raise ReportNotUnderstood(f"longer than {MAX_PAGE_BYTES} bytes")
         return bytes(page)
+    finally:
+        await response.aclose()

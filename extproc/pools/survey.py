@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from math import nan
 from random import Random
 from typing import Protocol
@@ -13,7 +13,7 @@ from extproc.core.placing.pool import Pool
 from extproc.core.placing.spill import Spilling, SpillSettings, pressure
 from extproc.pools.reports import LoadReport, ModelReport
 from extproc.pools.settings import WatchSettings
-from extproc.pools.watching import PoolReport, PoolWatch
+from extproc.pools.watching import Known, PoolReport, PoolWatch
 
 __all__ = ["Audience", "Survey"]
 
@@ -41,7 +41,9 @@ class _Watched:
     """One pool and what its servers said; `placed` and `asked_at_s` are from before the round."""
 
     pool: Pool
+    spill: SpillSettings
     spilling: Spilling
+    known: Known = field(default_factory=Known)
     served: Served | None = None
     load: PoolLoad | None = None
     placed: tuple[int, int] = (0, 0)
@@ -50,7 +52,11 @@ class _Watched:
 
 
 class Survey:
-    """Keeps what is known of all pools; belongs to the loop that watches them."""
+    """Keeps what is known of all pools; belongs to the loop that watches them.
+
+    One that follows another, under a changed configuration, goes on from what that knows of pools with the same
+    servers: they have not changed, and nobody is told that they have.
+    """
 
     def __init__(
         self,
@@ -58,14 +64,20 @@ class Survey:
         spill: SpillSettings,
         audience: Audience,
         clock: Callable[[], float] = time.monotonic,
+        before: "Survey | None" = None,
     ) -> None:
         self._pools = tuple(pools)
         self._spill = spill
         self._audience = audience
         self._clock = clock
-        self._watched = {pool.name: _Watched(pool, Spilling(spill)) for pool in pools if pool.endpoints}
-        self._serving = Serving(self._pools)
-        self._parents: dict[str, str] = {}
+        old: dict[str, _Watched] = {} if before is None else before._watched  # noqa: SLF001
+        self._watched: dict[str, _Watched] = {
+            pool.name: _begun(pool, spill, old.get(pool.name), by_all=pool is not self._pools[-1])
+            for pool in pools
+            if pool.endpoints
+        }
+        self._serving = Serving(self._pools, self._served())
+        self._parents = self._known_parents()
 
     def watches(self, settings: WatchSettings, random: Random) -> list[PoolWatch]:
         """Return what watches each pool that has endpoints."""
@@ -102,31 +114,27 @@ class Survey:
         before, watched.listed = watched.served, listed
         watched.served = _served(listed, by_all=watched.pool is not self._pools[-1])
         self._serving = Serving(self._pools, self._served())
-        self._parents = {
-            model.name: model.parent
-            for each in self._watched.values()
-            for models in each.listed
-            for model in models
-            if model.parent
-        }
+        self._parents = self._known_parents()
         if watched.served != before:
             known = None if watched.served is None else len(watched.served)
             log.info(
                 "the models of a pool have changed", extra={"fields": {"pool": watched.pool.name, "models": known}}
             )
 
+    def _known_parents(self) -> dict[str, str]:
+        return {
+            model.name: model.parent
+            for each in self._watched.values()
+            for models in each.listed
+            for model in models
+            if model.parent
+        }
+
     def _watch(self, watched: _Watched, settings: WatchSettings, random: Random) -> PoolWatch:
         name, where = watched.pool.name, watched.pool.endpoints
         assert where is not None
-        return PoolWatch(
-            name,
-            where,
-            settings,
-            lambda: self.begin(name),
-            lambda report: self.hear(name, report),
-            self._clock,
-            random,
-        )
+        begin, publish = lambda: self.begin(name), lambda report: self.hear(name, report)
+        return PoolWatch(name, where, settings, begin, publish, self._clock, random, watched.known)
 
     def _served(self) -> dict[str, Served]:
         return {name: each.served for name, each in self._watched.items() if each.served is not None}
@@ -149,6 +157,16 @@ class Survey:
                 fields |= {"waiting": watched.load.busy.waiting, "kv_usage": round(watched.load.busy.kv_usage, 3)}
             said = "a pool is overloaded: requests leave it" if share > 0 else "requests leave a pool no longer"
             log.warning(said, extra={"fields": fields})
+
+
+def _begun(pool: Pool, spill: SpillSettings, before: _Watched | None, *, by_all: bool) -> _Watched:
+    """Return a pool to be watched, with what is known of it if its servers were asked before."""
+    if before is None or before.pool.endpoints != pool.endpoints:
+        return _Watched(pool, spill, Spilling(spill))
+    served = _served(before.listed, by_all=by_all)
+    if before.spill == spill:
+        return replace(before, pool=pool, served=served)
+    return _Watched(pool, spill, Spilling(spill), before.known, served, listed=before.listed)
 
 
 def _together(loads: Sequence[LoadReport]) -> Busy:

@@ -13,11 +13,12 @@ import httpx
 from extproc.core.errors import without_password
 from extproc.core.placing.pool import Endpoints
 from extproc.pools.addresses import MAX_ENDPOINTS, AddressesUnknown, endpoints
+from extproc.pools.credentials import KeyUnknown, Trust, key_of
 from extproc.pools.reports import LoadReport, ModelReport
-from extproc.pools.scraping import MAX_AT_ONCE, EndpointReport, ScrapeFailed, scrape
+from extproc.pools.scraping import MAX_AT_ONCE, EndpointReport, ScrapeFailed, make_client, scrape
 from extproc.pools.settings import WatchSettings
 
-__all__ = ["PoolReport", "PoolWatch"]
+__all__ = ["Known", "PoolReport", "PoolWatch"]
 
 LOAD_GOOD_FOR_ROUNDS: Final = 3
 
@@ -49,9 +50,20 @@ class _Heard:
     load_at_s: float = -inf
 
 
+@dataclass(slots=True)
+class Known:
+    """What the servers of a pool have said, and whether it was told that they do not say it."""
+
+    heard: dict[str, _Heard] = field(default_factory=dict)
+    fails: bool = False
+
+
 @dataclass
 class PoolWatch:
-    """Watches one pool. `begin` is called before each round and `publish` after it, on the loop that runs it."""
+    """Watches one pool, from what is `known` of it on.
+
+    `begin` is called before each round and `publish` after it, on the loop that runs it.
+    """
 
     pool: str
     where: Endpoints
@@ -60,21 +72,28 @@ class PoolWatch:
     publish: Callable[[PoolReport], None]
     clock: Callable[[], float]
     random: Random
-    _heard: dict[str, _Heard] = field(default_factory=dict)
-    _fails: bool = False
+    known: Known = field(default_factory=Known)
 
-    async def run(self, client: httpx.AsyncClient) -> None:
+    async def run(self) -> None:
         """Ask for ever, with a jitter of a tenth, so that many routers do not ask in step."""
         while True:
-            await self.round(client)
-            await asyncio.sleep(self.settings.every_s * self.random.uniform(0.9, 1.1))
+            trust = await asyncio.to_thread(Trust.of, self.where.tls)
+            async with make_client(trust.context) as client:
+                while trust.holds:
+                    await self.round(client, trust.fault)
+                    await asyncio.sleep(self.settings.every_s * self.random.uniform(0.9, 1.1))
 
-    async def round(self, client: httpx.AsyncClient) -> PoolReport:
-        """Ask every server once, some at a time; publish and return what is known after that."""
+    async def round(self, client: httpx.AsyncClient, fault: str = "") -> PoolReport:
+        """Ask every server once, some at a time; publish and return what is known after that.
+
+        `fault` is what is known to be wrong beforehand.
+        """
         self.begin()
         urls, failures = await self._urls()
+        key, key_faults = await self._key()
+        failures = [*([fault] if fault else []), *key_faults, *failures]
         few = asyncio.Semaphore(MAX_AT_ONCE)
-        said = await asyncio.gather(*(self._ask(client, url, few) for url in urls))
+        said = await asyncio.gather(*(self._ask(client, url, few, key) for url in urls))
         now_s = self.clock()
         answered = [each for each in said if isinstance(each, EndpointReport)]
         failures += [str(each) for each in said if isinstance(each, ScrapeFailed)]
@@ -91,20 +110,29 @@ class PoolWatch:
             return await endpoints(self.where, self.settings.timeout_s), []
         except AddressesUnknown as error:
             # Those that have been heard are asked still, and of the rest what is known without what failed.
-            return tuple(dict.fromkeys([*self._heard, *error.known]))[:MAX_ENDPOINTS], [str(error)]
+            return tuple(dict.fromkeys([*self.known.heard, *error.known]))[:MAX_ENDPOINTS], [str(error)]
+
+    async def _key(self) -> tuple[str, list[str]]:
+        if not (self.where.api_key_file or self.where.api_key_variable):
+            return "", []
+        try:
+            return await asyncio.to_thread(key_of, self.where), []
+        except KeyUnknown as error:
+            return "", [str(error)]
 
     async def _ask(
-        self, client: httpx.AsyncClient, url: str, few: asyncio.Semaphore
+        self, client: httpx.AsyncClient, url: str, few: asyncio.Semaphore, key: str
     ) -> EndpointReport | ScrapeFailed:
+        server_name = "" if self.where.tls is None else self.where.tls.server_name
         async with few:
             try:
-                return await scrape(client, url, self.settings.timeout_s)
+                return await scrape(client, url, self.settings.timeout_s, key, server_name)
             except ScrapeFailed as error:
                 return error
 
     def _hear(self, report: EndpointReport, now_s: float) -> None:
         """Take in what a server said; a page that it did not give this time is that of before."""
-        heard = self._heard.setdefault(report.url, _Heard())
+        heard = self.known.heard.setdefault(report.url, _Heard())
         if report.models is not None:
             heard.models, heard.models_at_s = report.models, now_s
         if report.load is not None:
@@ -112,17 +140,17 @@ class PoolWatch:
 
     def _forget(self, urls: tuple[str, ...], now_s: float) -> None:
         """Drop servers that are gone, and what is too old. A clock that went back makes nothing older."""
-        self._heard = {url: heard for url, heard in self._heard.items() if url in urls}
+        self.known.heard = {url: heard for url, heard in self.known.heard.items() if url in urls}
         settings = self.settings
         good_for_s = LOAD_GOOD_FOR_ROUNDS * (settings.every_s + settings.timeout_s)
-        for heard in self._heard.values():
+        for heard in self.known.heard.values():
             if heard.models_at_s < now_s - settings.forget_after_s:
                 heard.models = None
             if heard.load_at_s < now_s - good_for_s:
                 heard.load = None
 
     def _report(self, asked: int, answered: list[EndpointReport]) -> PoolReport:
-        heard = [each for _, each in sorted(self._heard.items())]
+        heard = [each for _, each in sorted(self.known.heard.items())]
         models = tuple(each.models for each in heard if each.models is not None)
         loads = tuple(each.load for each in heard if each.load is not None)
         weighed = any(report.load is not None for report in answered)
@@ -130,8 +158,8 @@ class PoolWatch:
 
     def _tell(self, failures: list[str]) -> None:
         """Log once when it begins to fail, and once when all respond again."""
-        if bool(failures) != self._fails:
-            self._fails = bool(failures)
+        if bool(failures) != self.known.fails:
+            self.known.fails = bool(failures)
             fields = {
                 "pool": self.pool,
                 "failed": len(failures),

@@ -3,13 +3,16 @@
 import asyncio
 from collections.abc import Callable
 from random import Random
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from extproc.config.schema import Configuration
 from extproc.core.placing.fleet import Fleet
 from extproc.server.background import Job
 from extproc.server.streams import Routing
 from extproc.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from extproc.pools.survey import Survey
 
 __all__ = ["watch_job"]
 
@@ -38,37 +41,47 @@ class _Audience:
 def watch_job(routing: Callable[[], Routing], metrics: Metrics) -> Job:
     """Return what asks the servers of all pools that have endpoints, until it is cancelled.
 
-    `routing` is what is in force; where pools, `watch` or `spill` of it change, it begins anew.
+    `routing` is what is in force; where pools, `watch` or `spill` of it change, it goes on under those.
     """
 
     async def watch() -> None:
+        survey: Survey | None = None
         while True:
             configuration = routing().configuration
-            surveying = asyncio.create_task(_survey(configuration, routing, metrics))
+            survey = _surveyed(configuration, routing, metrics, survey)
+            asking = asyncio.create_task(_ask(survey, configuration))
             try:
-                while _same(routing().configuration, configuration) and not surveying.done():
-                    await asyncio.wait({surveying}, timeout=LOOKS_EVERY_S)
+                while _same(routing().configuration, configuration) and not asking.done():
+                    await asyncio.wait({asking}, timeout=LOOKS_EVERY_S)
             finally:
-                surveying.cancel()
-                await asyncio.wait({surveying})
-            if not surveying.cancelled():
-                surveying.result()
+                asking.cancel()
+                await asyncio.wait({asking})
+            if not asking.cancelled():
+                asking.result()
 
     return watch
 
 
-async def _survey(configuration: Configuration, routing: Callable[[], Routing], metrics: Metrics) -> None:
-    """Ask until cancelled."""
+def _surveyed(
+    configuration: Configuration, routing: Callable[[], Routing], metrics: Metrics, before: "Survey | None"
+) -> "Survey | None":
+    """Return the survey of a configuration's pools; None where there is nobody to ask."""
     if not any(pool.endpoints for pool in configuration.pools):
-        await asyncio.Event().wait()
-    from extproc.pools.scraping import make_client  # noqa: PLC0415  (an HTTP client that others do not need)
-    from extproc.pools.survey import Survey  # noqa: PLC0415
+        return None
+    from extproc.pools.survey import Survey  # noqa: PLC0415  (an HTTP client that others do not need)
 
-    survey = Survey(configuration.pools, configuration.spill, _Audience(configuration, routing, metrics))
-    watches = survey.watches(configuration.watch, Random())  # noqa: S311  (jitter)
-    async with make_client() as client, asyncio.TaskGroup() as group:
-        for each in watches:
-            group.create_task(each.run(client))
+    audience = _Audience(configuration, routing, metrics)
+    return Survey(configuration.pools, configuration.spill, audience, before=before)
+
+
+async def _ask(survey: "Survey | None", configuration: Configuration) -> None:
+    """Ask until cancelled."""
+    if survey is None:
+        await asyncio.Event().wait()
+        return
+    async with asyncio.TaskGroup() as group:
+        for each in survey.watches(configuration.watch, Random()):  # noqa: S311  (jitter)
+            group.create_task(each.run())
 
 
 def _same(one: Configuration, other: Configuration) -> bool:

@@ -1,6 +1,7 @@
 """Which pools serve a model, as configured and as found out, and what follows for its requests."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from extproc.config.loading import parse
 from extproc.core.errors import ConfigurationError
 from extproc.core.facts import Api, RequestFacts
 from extproc.core.placing.budget import TokenBudget
-from extproc.core.placing.fleet import Fleet, Served, Serving
+from extproc.core.placing.fleet import Busy, Fleet, PoolLoad, Served, Serving
 from extproc.core.placing.policy import Pool, Pools, Reason
+from extproc.core.placing.pool import Endpoints
 
 S, M, L = Pool("s", 100, 125), Pool("m", 1_000), Pool("l", 10_000)
 
@@ -178,6 +180,26 @@ def test_the_models_and_servers_of_a_pool_are_configured() -> None:
     assert pools[0].endpoints is not None
     assert (("http://a:1",), "http://vllm") == (pools[0].endpoints.urls, pools[0].endpoints.dns)
     assert None is pools[1].endpoints
+
+
+def test_pools_that_are_configured_anew_are_known_by_what_their_servers_said() -> None:
+    """Those with the same servers; of others, and of those that are asked no longer, nothing is believed."""
+    asked = [
+        Pool(name, size, endpoints=Endpoints((f"http://{name}",)))
+        for name, size in (("s", 9), ("t", 19), ("l", 29))
+    ]
+    load = PoolLoad(Busy(1, 0, 0, 0.0))
+    known = Fleet(Serving(asked, {p.name: {"m": 5} for p in asked}), {p.name: load for p in asked}, {"a": "m"})
+    after = [
+        replace(asked[0], max_budget_tokens=3),
+        replace(asked[1], endpoints=Endpoints(("http://other",))),
+        replace(asked[2], endpoints=None),
+    ]
+    fleet = known.under(after)
+    assert ({"s": {"m": 5}}, {"s": load}, {"a": "m"}) == (fleet.serving.served, fleet.loads, fleet.parents)
+    assert ["t", "l"] == [
+        rung.pool.name for rung in (*fleet.serving.ladder("x").smaller, fleet.serving.ladder("x").default)
+    ]
 
 
 def test_spill_over_needs_servers_to_ask() -> None:

@@ -1,8 +1,9 @@
 """From what servers say to the value that decisions read: models of all, loads together, who is told what."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import isnan
+from random import Random
 
 import pytest
 
@@ -10,6 +11,7 @@ from extproc.core.placing.fleet import Fleet, PoolWatched
 from extproc.core.placing.pool import Endpoints, Pool
 from extproc.core.placing.spill import SpillSettings
 from extproc.pools.reports import LoadReport, ModelReport
+from extproc.pools.settings import WatchSettings
 from extproc.pools.survey import Survey
 from extproc.pools.watching import PoolReport
 
@@ -141,3 +143,44 @@ def test_a_load_that_is_not_new_does_not_make_what_was_placed_since_forgotten() 
     watching.hear("short", (A,))
     watching.told.requests = 7
     assert 0 == watching.hear("short", (A,), weighed=False).loads["short"].requests
+
+
+def test_pools_that_are_configured_anew_keep_what_their_servers_said(caplog: pytest.LogCaptureFixture) -> None:
+    """With the same servers nothing has changed that is logged, an overload goes on; with others all is new."""
+    watching = Watching()
+    watching.hear("short", (A,))
+    watching.hear("short", (A,), waiting=(50,))
+    watching.hear("long", (A, B))
+    share = watching.told.fleets[-1].loads["short"].share
+    before, caplog.handler.records = watching.survey, []
+    short, long = (
+        replace(POOLS[0], max_budget_tokens=90),
+        replace(POOLS[1], endpoints=Endpoints(("http://other",))),
+    )
+    settings = SpillSettings(enabled=True, ramp_s=2)
+    watching.survey = Survey((short, long), settings, watching.told, lambda: watching.now_s, before)
+    with caplog.at_level(logging.INFO, "dualpool"):
+        fleet = watching.hear("short", (A,), waiting=(50,))
+    assert [] == caplog.records
+    assert share <= fleet.loads["short"].share
+    assert ["short"] == list(fleet.loads)
+    assert ([90], {}) == ([rung.budget_tokens for rung in fleet.serving.ladder("a").smaller], fleet.parents)
+
+
+def test_other_limits_of_spill_over_begin_a_new_overload_with_the_same_models() -> None:
+    """What servers list stays known; how many leave is found by the new limits."""
+    watching = Watching()
+    watching.hear("short", (B,))
+    watching.survey = Survey(POOLS, SpillSettings(), watching.told, lambda: watching.now_s, watching.survey)
+    fleet = watching.hear("long", (A, B))
+    assert ["long"] == list(fleet.loads)
+    assert ["long"] == watching.pools_of("a")
+
+
+def test_a_failure_that_was_told_is_not_told_again_under_another_configuration() -> None:
+    """Whether the servers of a pool respond is known to those who ask them next."""
+    watching = Watching()
+    (watch, _) = watching.survey.watches(WatchSettings(), Random(0))
+    watch.known.fails = True
+    survey = Survey(POOLS, SpillSettings(), watching.told, before=watching.survey)
+    assert [True, False] == [each.known.fails for each in survey.watches(WatchSettings(), Random(0))]

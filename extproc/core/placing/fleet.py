@@ -63,14 +63,14 @@ class Serving:
     """
 
     def __init__(self, pools: Sequence[Pool], served: Mapping[str, Served] = MappingProxyType({})) -> None:
-        self._pools = tuple(pools)
-        self._served = dict(served)
+        self.pools = tuple(pools)
+        self.served = dict(served)
         self._patterns = {pool.name: _pattern(pool.models) for pool in pools if pool.models}
         # A request without a model is one for that which the servers list first (vLLM's rule).
-        self._unnamed = next(iter(self._served.get(pools[-1].name, ())), "")
-        same_for_all = not self._patterns and not self._served
+        self._unnamed = next(iter(self.served.get(pools[-1].name, ())), "")
+        same_for_all = not self._patterns and not self.served
         self._for_all = self._made("") if same_for_all else None
-        names = {name for models in self._served.values() for name in models}
+        names = {name for models in self.served.values() for name in models}
         self._ladders = {name: self._made(name) for name in names}
 
     def ladder(self, model: str) -> Ladder:
@@ -80,9 +80,9 @@ class Serving:
         return self._ladders.get(model) or self._made(model or self._unnamed)
 
     def _made(self, model: str) -> Ladder:
-        last = self._pools[-1]
-        pools = [pool for pool in self._pools if self._is_configured(pool, model)]
-        listed = [pool for pool in pools if model in self._served.get(pool.name, {model: None})]
+        last = self.pools[-1]
+        pools = [pool for pool in self.pools if self._is_configured(pool, model)]
+        listed = [pool for pool in pools if model in self.served.get(pool.name, {model: None})]
         if not listed:
             return Ladder((), self._rung(last, model), Reason.UNKNOWN_MODEL)
         rungs = [self._rung(pool, model) for pool in pools if pool in listed or pool is last]
@@ -93,7 +93,7 @@ class Serving:
         return pattern is None or pattern.match(model) is not None
 
     def _rung(self, pool: Pool, model: str) -> Rung:
-        context = self._served.get(pool.name, {}).get(model)
+        context = self.served.get(pool.name, {}).get(model)
         if context is None:
             context = pool.context_tokens
         elif pool.max_model_len is not None:
@@ -163,3 +163,11 @@ class Fleet:
     serving: Serving
     loads: Mapping[str, PoolLoad] = field(default_factory=dict)
     parents: Mapping[str, str] = field(default_factory=dict)
+
+    def under(self, pools: Sequence[Pool]) -> "Fleet":
+        """Return what stays true where pools are configured anew: all that servers said which are still theirs."""
+        asked = {pool.name: pool.endpoints for pool in self.serving.pools}
+        same = {pool.name for pool in pools if pool.endpoints and pool.endpoints == asked.get(pool.name)}
+        served = {name: models for name, models in self.serving.served.items() if name in same}
+        loads = {name: load for name, load in self.loads.items() if name in same}
+        return Fleet(Serving(pools, served), loads, self.parents)

@@ -6,14 +6,30 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-__all__ = ["Endpoints", "Pool", "Reason"]
+__all__ = ["EndpointTls", "Endpoints", "Pool", "Reason"]
 
 # What goes into a header value and a metric label without quoting.
 _NAMES: Final = "letters, digits, dots, dashes and underscores, at most 63, the first a letter or digit"
 _LONG_NAMES: Final = "1 to 256 characters"
 _URLS: Final = "http:// or https:// URLs without a path or a password"
-_NAMED: Final = "an http:// URL without a path or a password"  # no certificate is for an address
+_NAMED: Final = "an http:// or https:// URL without a path or a password"
+_VARIABLE: Final = "the name of an environment variable"
 Url = Annotated[str, Meta(pattern=r"\Ahttps?://[^/?#@\s]+/?\Z", extra={"allowed": _URLS})]
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointTls:
+    """How servers with https:// URLs are asked; PEM files, read again when they change."""
+
+    ca_file: str = ""
+    """The authorities that their certificates are checked by; when empty those that browsers trust."""
+    server_name: str = ""
+    """The name that their certificates are for; when empty the host of each URL. `dns` needs it for https://:
+    servers are asked by their addresses then."""
+    certificate_file: str = ""
+    """The certificate that is shown to servers which ask for one (mTLS), with its chain."""
+    private_key_file: str = ""
+    """The certificate's key, not encrypted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +42,19 @@ class Endpoints:
 
     urls: tuple[Url, ...] = ()
     """Servers, such as `http://10.0.0.7:8000`."""
-    dns: Annotated[str, Meta(pattern=r"\A(http://[^/?#@\s]+/?)?\Z", extra={"allowed": _NAMED})] = ""
+    dns: Annotated[str, Meta(pattern=r"\A(https?://[^/?#@\s]+/?)?\Z", extra={"allowed": _NAMED})] = ""
     """A URL whose host is looked up again and again; each of its addresses is a server. In Kubernetes: a headless
     Service."""
     file: str = ""
     """A file with one URL in each line, which is read again and again."""
+    api_key_file: str = ""
+    """A file whose first line is the key that these servers ask for, vLLM's --api-key. It is sent to them alone,
+    as `Authorization: Bearer`, and read for each round."""
+    api_key_variable: Annotated[
+        str, Meta(pattern=r"\A([A-Za-z_][A-Za-z0-9_]*)?\Z", extra={"allowed": _VARIABLE})
+    ] = ""
+    """An environment variable that holds the key, instead of a file."""
+    tls: EndpointTls | None = None
 
 
 @dataclass(frozen=True, slots=True)

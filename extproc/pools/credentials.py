@@ -1,0 +1,101 @@
+"""What the servers of a pool are shown, a key and a certificate, and by which authorities theirs are checked.
+
+Secrets stay in files, or in the environment: they are in no setting, no log line and no page. Files are read again
+when they change, since keys and certificates are renewed under a running router.
+"""
+
+import os
+import re
+import ssl
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from extproc.core.errors import DualpoolError
+from extproc.core.placing.pool import Endpoints, EndpointTls
+
+__all__ = ["KeyUnknown", "Trust", "key_of"]
+
+MAX_KEY_CHARS: Final = 4_096
+_KEY: Final = re.compile(f"[!-~]{{1,{MAX_KEY_CHARS}}}")  # anything else could end a header
+
+_Stamp = tuple[int, int, int]
+
+
+class KeyUnknown(DualpoolError):
+    """A key that is configured and cannot be read, or is none; what is there is not told."""
+
+
+def key_of(where: Endpoints, environment: Mapping[str, str] = os.environ) -> str:
+    """Return the key that a pool's servers ask for, "" where none is configured. Raises KeyUnknown."""
+    if where.api_key_file:
+        source, key = where.api_key_file, _first_line(where.api_key_file)
+    elif where.api_key_variable:
+        source, key = f"the environment's {where.api_key_variable}", environment.get(where.api_key_variable, "")
+    else:
+        return ""
+    if _KEY.fullmatch(key) is None:
+        raise KeyUnknown(f"{source} holds no key: 1 to {MAX_KEY_CHARS} printable ASCII characters, no space")
+    return key
+
+
+def _first_line(name: str) -> str:
+    try:
+        with Path(name).open("rb") as file:
+            return file.readline(MAX_KEY_CHARS + 2).decode("latin-1").strip()
+    except OSError as error:
+        raise KeyUnknown(f"{name}: {error.strerror}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """A TLS context as its files were; where they cannot be used it trusts nobody, and `fault` says why."""
+
+    tls: EndpointTls
+    context: ssl.SSLContext | None
+    fault: str
+    stamps: tuple[_Stamp | None, ...]
+
+    @classmethod
+    def of(cls, tls: EndpointTls | None) -> "Trust":
+        """Return what the files make now; without settings no context is needed before a server has one."""
+        if tls is None:
+            return cls(EndpointTls(), None, "", _stamps(EndpointTls()))
+        stamps = _stamps(tls)  # before they are read: a change meanwhile is seen the next time
+        try:
+            return cls(tls, _context(tls), "", stamps)
+        except OSError as error:  # ssl.SSLError is one
+            fault = f"the TLS files of its servers cannot be used: {error}"
+            return cls(tls, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), fault, stamps)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the files are still the same."""
+        return _stamps(self.tls) == self.stamps
+
+
+def _context(tls: EndpointTls) -> ssl.SSLContext:
+    if tls.ca_file:
+        context = ssl.create_default_context(cafile=tls.ca_file)
+    else:
+        context = httpx.create_ssl_context(trust_env=False)
+    if tls.certificate_file:
+        # Never asked for on a terminal: an encrypted key cannot be used.
+        context.load_cert_chain(tls.certificate_file, tls.private_key_file, password="")
+    return context
+
+
+def _stamps(tls: EndpointTls) -> tuple[_Stamp | None, ...]:
+    return tuple(map(_stamp, (tls.ca_file, tls.certificate_file, tls.private_key_file)))
+
+
+def _stamp(name: str) -> _Stamp | None:
+    with suppress(OSError):
+        if name:
+            found = os.stat(name)  # noqa: PTH116  (twice as fast)
+            return found.st_mtime_ns, found.st_ino, found.st_size
+    return None

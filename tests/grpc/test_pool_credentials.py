@@ -1,0 +1,279 @@
+"""Servers that want a key, or speak TLS: what they are shown, and that nobody else gets to see it."""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import trustme
+from aiohttp import web
+
+from extproc.config.loading import as_json, parse
+from extproc.core.errors import ConfigurationError
+from extproc.core.placing.pool import Endpoints, EndpointTls
+from extproc.pools.credentials import KeyUnknown, Trust, key_of
+from extproc.pools.scraping import make_client
+from extproc.pools.settings import WatchSettings
+from extproc.pools.watching import PoolReport, PoolWatch
+
+KEY = "sk-a-key-of-nobody"
+MODELS = b'{"data":[{"id":"m"}]}'
+METRICS = b"vllm:num_requests_waiting 3\nvllm:num_requests_running 4\n"
+
+
+@dataclass
+class Server:
+    """A server that wants a key for its list of models, as vLLM does; it remembers what it was shown."""
+
+    key: str = ""
+    shown: list[str] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def serving(self, tls: ssl.SSLContext | None = None) -> Any:
+        """Serve on a port of its own; its URL."""
+        app = web.Application()
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/metrics", self._metrics)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+        try:
+            yield f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
+        finally:
+            await runner.cleanup()
+
+    async def _models(self, request: web.Request) -> web.Response:
+        self.shown.append(request.headers.get("authorization", ""))
+        allowed = not self.key or self.shown[-1] == f"Bearer {self.key}"
+        return web.Response(body=MODELS) if allowed else web.Response(status=401)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        self.shown.append(request.headers.get("authorization", ""))
+        return web.Response(body=METRICS)
+
+
+def watching(where: Endpoints, publish: Callable[[PoolReport], None] = lambda _: None) -> PoolWatch:
+    """Return a watch of servers that is asked round by round."""
+    return PoolWatch(
+        "short", where, WatchSettings(every_s=0.05, timeout_s=5), lambda: None, publish, float, Random(0)
+    )
+
+
+async def asked(where: Endpoints) -> PoolReport:
+    """Ask once."""
+    trust = Trust.of(where.tls)
+    async with make_client(trust.context) as client:
+        return await watching(where).round(client, trust.fault)
+
+
+def run(scenario: Callable[[AsyncExitStack], Awaitable[None]]) -> None:
+    """Run a scenario with a stack for its servers."""
+
+    async def here() -> None:
+        async with AsyncExitStack() as stack:
+            await scenario(stack)
+
+    asyncio.run(here())
+
+
+@pytest.fixture(params=["file", "variable"])
+def keyed(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Return the settings that name the key, in both ways."""
+    if request.param == "file":
+        (tmp_path / "key").write_text(f"{KEY}\n")
+        return {"api_key_file": str(tmp_path / "key")}
+    monkeypatch.setenv("VLLM_KEY", KEY)
+    return {"api_key_variable": "VLLM_KEY"}
+
+
+def test_the_key_goes_to_the_servers_of_its_pool_alone(
+    keyed: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """With it the models are known; servers of another pool are shown none, and no line of the log has it."""
+    ours, others = Server(KEY), Server(KEY)
+
+    async def scenario(stack: AsyncExitStack) -> None:
+        one, other = [await stack.enter_async_context(each.serving()) for each in (ours, others)]
+        assert ["m"] == [model.name for model in (await asked(Endpoints((one,), **keyed))).models[0]]
+        without = await asked(Endpoints((other,)))
+        assert ((), 1) == (without.models, len(without.loads))
+
+    with caplog.at_level(logging.DEBUG):
+        run(scenario)
+    assert {f"Bearer {KEY}"} == set(ours.shown)
+    assert {""} == set(others.shown)
+    assert KEY not in caplog.text
+
+
+def test_a_key_that_was_changed_is_read_again(tmp_path: Path) -> None:
+    """Keys are renewed under a running router: each round shows what the file holds then."""
+    file, server = tmp_path / "key", Server(KEY)
+
+    async def scenario(stack: AsyncExitStack) -> None:
+        watch = watching(Endpoints((await stack.enter_async_context(server.serving()),), api_key_file=str(file)))
+        async with make_client() as client:
+            file.write_text("an-old-key")
+            assert () == (await watch.round(client)).models
+            file.write_text(KEY)
+            assert 1 == len((await watch.round(client)).models)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("content", [b"", b"two words", b"x\r\ny: z", b"\xff\xfe", b"k" * 5_000, None])
+def test_what_is_no_key_is_told_but_not_shown(
+    content: bytes | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Servers are asked without one, their load is known, and one line says where there is no key, not what is."""
+    file, server = tmp_path / "key", Server(KEY)
+    if content is not None:
+        file.write_bytes(content)
+
+    async def scenario(stack: AsyncExitStack) -> None:
+        url = await stack.enter_async_context(server.serving())
+        report = await asked(Endpoints((url,), api_key_file=str(file)))
+        assert 1 == len(report.loads)
+
+    run(scenario)
+    if content == b"x\r\ny: z":  # its first line is one
+        assert {"Bearer x"} == set(server.shown)
+        return
+    assert {""} == set(server.shown)
+    (line,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert str(file) in str(vars(line)["fields"]["first"])
+    assert "two words" not in caplog.text + str(vars(line))
+
+
+def test_a_variable_that_is_not_set_is_told() -> None:
+    """The message names it."""
+    with pytest.raises(KeyUnknown, match="the environment's VLLM_KEY holds no key"):
+        key_of(Endpoints(api_key_variable="VLLM_KEY"), {})
+
+
+def test_no_secret_is_on_the_page_of_settings() -> None:
+    """/config says where the key is, and not where the private key of a certificate is."""
+    tls = "tls: {ca_file: /ca, certificate_file: /c, private_key_file: /secret/place}"
+    where = f"endpoints: {{urls: ['https://a'], api_key_file: /the/key, {tls}}}"
+    shown = as_json(
+        parse(f"pools: [{{name: s, max_budget_tokens: 1, {where}}}, {{name: l, max_budget_tokens: 2}}]")
+    )
+    assert b"/the/key" in shown
+    assert b"/secret/place" not in shown
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("api_key_file: /k, api_key_variable: K", "endpoints: api_key_file and api_key_variable given"),
+        ("api_key_variable: 'a key'", "endpoints.api_key_variable: 'a key' given"),
+        ("tls: {certificate_file: /c}", "endpoints.tls: one of certificate_file and private_key_file given"),
+        ("dns: 'https://vllm:8443'", "endpoints.dns: 'https://vllm:8443' given; with https:// tls.server_name"),
+    ],
+)
+def test_secrets_that_would_not_do_are_refused(settings: str, said: str) -> None:
+    """What is half given, or would be for nobody, is told when the file is read."""
+    with pytest.raises(ConfigurationError) as caught:
+        parse(f"pools: [{{name: s, max_budget_tokens: 1, endpoints: {{urls: ['http://a'], {settings}}}}}]")
+    assert said in str(caught.value)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> trustme.CA:
+    """Return an authority whose certificate is in `ca.pem`."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    return authority
+
+
+def server_context(authority: trustme.CA, name: str, *, client: bool = False) -> ssl.SSLContext:
+    """Return what a server of this name speaks TLS with; with `client` it wants certificates, too."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+    if client:
+        authority.configure_trust(context)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def test_servers_are_checked_by_the_authority_that_is_configured(tmp_path: Path, authority: trustme.CA) -> None:
+    """By that one, for the name that is configured; by any other authority or name it counts as not responding."""
+    trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
+
+    async def scenario(stack: AsyncExitStack) -> None:
+        url = await stack.enter_async_context(Server().serving(server_context(authority, "vllm.example")))
+        for ca, name, answered in (
+            ("ca.pem", "vllm.example", 1),
+            ("ca.pem", "", 0),
+            ("ca.pem", "another.example", 0),
+            ("other.pem", "vllm.example", 0),
+            ("missing.pem", "vllm.example", 0),
+        ):
+            tls = EndpointTls(ca_file=str(tmp_path / ca), server_name=name)
+            assert answered == (await asked(Endpoints((url,), tls=tls))).answered, (ca, name)
+        assert 0 == (await asked(Endpoints((url,)))).answered
+
+    run(scenario)
+
+
+def test_a_certificate_is_shown_to_servers_that_want_one(tmp_path: Path, authority: trustme.CA) -> None:
+    """mTLS; without it they say nothing."""
+    own = authority.issue_cert("router.example")
+    own.private_key_pem.write_to_path(tmp_path / "key.pem")
+    own.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    ca, cert, key = (str(tmp_path / name) for name in ("ca.pem", "cert.pem", "key.pem"))
+
+    async def scenario(stack: AsyncExitStack) -> None:
+        context = server_context(authority, "127.0.0.1", client=True)
+        url = await stack.enter_async_context(Server().serving(context))
+        shown = EndpointTls(ca, certificate_file=cert, private_key_file=key)
+        assert [1, 0] == [(await asked(Endpoints((url,), tls=tls))).answered for tls in (shown, EndpointTls(ca))]
+
+    run(scenario)
+
+
+def test_tls_files_that_are_renewed_are_read_again(tmp_path: Path, authority: trustme.CA) -> None:
+    """Files that cannot be used are told and trust nobody; mended ones are in use within a round."""
+    ca, mended = tmp_path / "later.pem", tmp_path / "ca.pem"
+    published: asyncio.Queue[PoolReport] = asyncio.Queue()
+
+    async def until(answered: int) -> None:
+        while (await published.get()).answered != answered:
+            pass
+
+    async def scenario(stack: AsyncExitStack) -> None:
+        url = await stack.enter_async_context(Server().serving(server_context(authority, "127.0.0.1")))
+        task = asyncio.create_task(
+            watching(Endpoints((url,), tls=EndpointTls(str(ca))), published.put_nowait).run()
+        )
+        try:
+            async with asyncio.timeout(30):
+                await until(0)
+                mended.replace(ca)
+                await until(1)
+        finally:
+            task.cancel()
+
+    run(scenario)
+
+
+def test_an_encrypted_private_key_is_a_fault_and_no_question(tmp_path: Path, authority: trustme.CA) -> None:
+    """Nobody sits at the router's terminal."""
+    from cryptography.hazmat.primitives import serialization as s  # noqa: PLC0415
+
+    own = authority.issue_cert("router.example")
+    own.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    key = s.load_pem_private_key(own.private_key_pem.bytes(), None)
+    secret = s.BestAvailableEncryption(b"word")
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, secret))
+    trust = Trust.of(
+        EndpointTls(certificate_file=str(tmp_path / "cert.pem"), private_key_file=str(tmp_path / "key.pem"))
+    )
+    assert "the TLS files of its servers cannot be used" in trust.fault
+    assert trust.context is not None
+    assert 0 == len(trust.context.get_ca_certs())
