@@ -11,9 +11,9 @@ def test_q_never_falls_below_zero() -> None:
     """However many prompts stay below their bound, it is never below the estimate, and one miss raises it."""
     bound = AdaptiveBound(0.5)
     for _ in range(1_000):
-        bound.observe(missed=False)
+        bound.observe(0.0)
     assert (0.0, 100.0) == (bound.q, bound.above(100.0, 0.3))
-    bound.observe(missed=True)
+    bound.observe(100.0)
     assert 0.5 * 0.5 == bound.q
 
 
@@ -22,10 +22,10 @@ def test_steps_balance_at_epsilon(epsilon: float) -> None:
     """One miss in 1 / epsilon prompts leaves q where it was; a miss weighs as much as all the others."""
     bound = AdaptiveBound(epsilon)
     assert 4.0 == bound.q
-    bound.observe(missed=True)
+    bound.observe(100.0)
     assert 4.0 + 0.5 * (1 - epsilon) == pytest.approx(bound.q)
     for _ in range(round(1 / epsilon) - 1):
-        bound.observe(missed=False)
+        bound.observe(0.0)
     assert 4.0 == pytest.approx(bound.q)
 
 

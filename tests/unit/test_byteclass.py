@@ -102,7 +102,7 @@ def test_bound_is_monotone(tokens: float, misses: list[bool], narrow: float, mor
     bound = AdaptiveBound(epsilon)
     for missed in misses:
         before = bound.above(tokens, narrow)
-        bound.observe(missed=missed)
+        bound.observe(bound.q + (1 if missed else -1))
         after = bound.above(tokens, narrow)
         assert after >= before if missed else after <= before
         assert tokens <= after <= bound.above(tokens, narrow + more) <= bound.above(2 * tokens, narrow + more)

@@ -10,33 +10,63 @@ uniform and mixed traffic comparable (it is the standard deviation of the log of
 this request), so one q per model is enough, and the bound is narrow where the model is sure. Because the scale
 carries the drift, a constant step of half a standard deviation holds both 1 % and .1 %.
 
+What moves q is whether a response's score, log(actual / estimate) / scale, is above it. So q can be followed again
+from any start through scores that several routers have seen: that is how replicas agree on one (sharing.py), and
+why the last scores are kept.
+
 Rejected: mean + k deviations (the paper: 20 % of requests fall below it, and no k is right for heavy tails);
 quantiles of a window (needs 10 / epsilon responses, and forgets nothing in time when the traffic changes).
 """
 
+from collections import deque
+from collections.abc import Iterable
 from math import exp
 
-__all__ = ["START", "STEP", "AdaptiveBound"]
+__all__ = ["KEPT_SCORES", "START", "STEP", "AdaptiveBound", "followed"]
 
 STEP = 0.5
 # Errors have heavier tails than the normal distribution's 2.3 and 3.1 scales at 1 % and .1 %.
 START = 4.0
+# More responses between two exchanges settle q by themselves: a move fades within 1 / (STEP epsilon) of them.
+KEPT_SCORES = 256
 
 
 class AdaptiveBound:
-    """The multiple q of the scale that an error exceeds with probability epsilon."""
+    """The multiple q of the scale that an error exceeds with probability epsilon.
+
+    `heard` counts responses, of which the last are in `past`: q before each, and its score.
+    """
 
     def __init__(self, epsilon: float, q: float = START) -> None:
         self._epsilon = epsilon
         self.q = q
+        self.heard = 0
+        self.past: deque[tuple[float, float]] = deque(maxlen=KEPT_SCORES)
 
     def above(self, tokens: float, scale: float) -> float:
         """Return the bound of an estimate, never below it."""
         return tokens * exp(min(self.q * scale, MAX_LOG))
 
-    def observe(self, *, missed: bool) -> None:
-        """Take in whether the actual count was above the bound."""
-        self.q = max(0.0, self.q + STEP * (missed - self._epsilon))
+    def observe(self, score: float) -> None:
+        """Take in a response: how many scales log(actual / estimate) came to."""
+        self.past.append((self.q, score))
+        self.heard += 1
+        self.q = max(0.0, self.q + STEP * ((score > self.q) - self._epsilon))
+
+    def load(self, q: float, began: float, scores: Iterable[float], heard: int) -> None:
+        """Go on from where another one stood at `q`, after these scores from `began` on."""
+        self.q = began
+        for score in scores:
+            self.observe(score)
+        self.q, self.heard = q, heard
+
+
+def followed(q: float, scores: Iterable[float], epsilon: float) -> float:
+    """Return where q gets to through these scores, one after the other."""
+    down, up = STEP * epsilon, STEP * (1 - epsilon)
+    for score in scores:
+        q = q + up if score > q else max(0.0, q - down)
+    return q
 
 
 MAX_LOG = 20.0  # the physical limits cut long before; exp must not overflow

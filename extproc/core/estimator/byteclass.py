@@ -207,7 +207,7 @@ class ByteClassEstimator:
         error = log(actual / now.tokens)
         missed = actual > now.bound
         if on_bound and abs(error) <= WILD and not (missed and now.bound >= now.highest):
-            model.bound.observe(missed=missed)
+            model.bound.observe(error / now.scale)
         limit = min(max(MIN_CLIP, CLIP_SCALES * now.scale), MAX_CLIP)
         clipped = abs(error) > limit
         model.clipped += clipped
@@ -239,8 +239,7 @@ class ByteClassEstimator:
             if new_tokens <= 0 or abs(error) > WILD:
                 self._prefixes.forget(recalled.known_key)
             new_bytes = recalled.messages_bytes - known.messages_bytes
-            bytes_per_token, missed = new_bytes / max(new_tokens, 1), new_tokens > now.bound
-            model.continued.learn(now, error, bytes_per_token, model.residual, missed=missed)
+            model.continued.learn(now, error, new_bytes / max(new_tokens, 1), model.residual)
         if not clipped:
             self._prefixes.learn(recalled, actual, x)
 

@@ -24,12 +24,10 @@ class Continued:
         self.bound = AdaptiveBound(epsilon, START)
         self.residual: Residual | None = None  # that of the model, until there is one
 
-    def learn(
-        self, now: Belief, error: float, bytes_per_token: float, of_model: Residual, *, missed: bool
-    ) -> None:
+    def learn(self, now: Belief, error: float, bytes_per_token: float, of_model: Residual) -> None:
         """Take in the log error of what is believed now; `of_model` is what a new residual starts from."""
         if abs(error) <= WILD:
-            self.bound.observe(missed=missed)
+            self.bound.observe(error / now.scale)
         believed = min(max(error, -MAX_CLIP), MAX_CLIP)
         self.residual = self.residual or of_model.child()
         self.residual.learn(believed + now.residual, now.doubt, bytes_per_token, move_mean=True)

@@ -148,6 +148,7 @@ class _Believed(msgspec.Struct, frozen=True, gc=False):
     tokens: float
     bound: float
     doubt: float
+    scale: float
     limit: float  # of errors that are believed as they are
 
 
@@ -166,13 +167,13 @@ class _Template:
         doubt = self._prices.leverage(x / tokens)
         scale = sqrt(self._variance + doubt)
         limit = min(max(CLIP_SCALES * scale, MIN_CLIP), MAX_CLIP)
-        return _Believed(tokens, self._bound.above(tokens, scale), doubt, limit)
+        return _Believed(tokens, self._bound.above(tokens, scale), doubt, scale, limit)
 
     def learn(self, features: Sequence[int], now: _Believed, actual: float) -> None:
         """Take in a response, of which `now` was believed; what is far off teaches in part, as in byteclass.py."""
         error = log(actual / now.tokens)
         if abs(error) <= WILD:
-            self._bound.observe(missed=actual > now.bound)
+            self._bound.observe(error / now.scale)
         believed = min(max(error, -now.limit), now.limit)
         step = max(SLOWEST_STEP, 1 / (self._prices.responses + FIRST_STEPS))
         variance = max(believed * believed - now.doubt, MIN_SPREAD * MIN_SPREAD)

@@ -13,7 +13,7 @@ import numpy as np
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.protocol import CategoryKey, LearnedState
-from extproc.core.estimator.tables import K, Models, Table, Tables, Terms, added, state_of, tables_of
+from extproc.core.estimator.tables import Bounds, K, Models, Table, Tables, Terms, added, state_of, tables_of
 
 __all__ = ["bounded", "merged", "only", "without_model"]
 
@@ -52,8 +52,7 @@ def bounded(state: LearnedState, terms: Terms) -> LearnedState:
     sums, outputs = tables.models.sums, tables.outputs
     models = Models(
         _at_most(sums, terms.model_memory),
-        tables.models.q,
-        tables.models.q_moved,
+        tables.models.bounds,
         tables.models.generations,
         tables.models.counters,
     )
@@ -86,7 +85,7 @@ def only(tables: Tables, generations: dict[str, int]) -> Tables:
     return Tables(
         tables.kind,
         tables.features,
-        Models(models.sums.aligned(kept), models.q[rows], models.q_moved[rows], told[rows], models.counters[rows]),
+        Models(models.sums.aligned(kept), models.bounds.of_rows(rows), told[rows], models.counters[rows]),
         _without(tables.categories, others),
         tables.outputs,
     )
@@ -119,8 +118,8 @@ def _added_models(models: Sequence[Models]) -> Models:
     for each in models:
         rows = np.fromiter((sums.index[name] for name in each.sums.index), np.intp, len(each.sums.index))
         share = np.maximum(each.sums.weights, 1e-300)
-        weighted[rows] += share * each.q
+        weighted[rows] += share * each.bounds.q
         weight[rows] += share
         generations[rows] = each.generations
         counters[rows] += each.counters
-    return Models(sums, weighted / np.maximum(weight, 1e-300), np.zeros(n), generations, counters)
+    return Models(sums, Bounds.at(weighted / np.maximum(weight, 1e-300)), generations, counters)

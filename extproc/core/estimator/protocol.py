@@ -107,8 +107,9 @@ class ModelState:
 
     `sums_a` is the upper triangle of A in rows, `sums_b` is b, in the order of the state's features; `scale_a` is
     the scale's A in rows, `scale_b` its b (packed numbers, as in packing.py); `q` is the bound's multiple.
-    `weight` is how many responses the sums hold, faded; `generation` how often the model was started anew;
-    `q_moved` is for replicas that share (sharing.py).
+    `weight` is how many responses the sums hold, faded; `generation` how often the model was started anew.
+    `scores` are the last of those that moved q (packed), `q_began` q before the first of them, and `heard` how
+    many have since the router has known the model: for replicas that share (sharing.py).
     """
 
     model: str
@@ -122,7 +123,9 @@ class ModelState:
     spread: float
     weight: float = 0.0
     generation: int = 0
-    q_moved: float = 0.0
+    q_began: float = 0.0
+    scores: bytes = b""
+    heard: int = 0
     clipped: int = 0
     refused: int = 0
     truncated_by_pool: int = 0

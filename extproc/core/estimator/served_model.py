@@ -3,7 +3,7 @@
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
-from extproc.core.estimator.bound import START, AdaptiveBound
+from extproc.core.estimator.bound import AdaptiveBound
 from extproc.core.estimator.change import ModelChange
 from extproc.core.estimator.continued import Continued
 from extproc.core.estimator.least_squares import RelativeLeastSquares, Sums
@@ -58,7 +58,7 @@ class ServedModel:
     def start_anew(self) -> None:
         """Drop what was learned: sums over two tokenizers would fit neither."""
         self.prices.forget()
-        self.bound.q = START
+        self.bound = AdaptiveBound(self._epsilon)
         self.scale = LogVariance()
         self.residual = Residual()
         self.continued = Continued(self.prices, self._epsilon)
@@ -80,6 +80,9 @@ class ServedModel:
             spread=self.residual.spread,
             weight=self.prices.weight,
             generation=self.generation,
+            q_began=self.bound.past[0][0] if self.bound.past else self.bound.q,
+            scores=packed([score for _, score in self.bound.past]),
+            heard=self.bound.heard,
             clipped=self.clipped,
             refused=self.prices.refused,
             truncated_by_pool=self.truncated_by_pool,
@@ -98,13 +101,14 @@ class ServedModel:
             raise ConfigurationError(f"learned scale of model {state.model!r} is not over {SCALE_FACTORS} factors")
         sums_a, sums_b = unpacked(state.sums_a), unpacked(state.sums_b)
         scale_a, scale_b = unpacked(state.scale_a), unpacked(state.scale_b)
-        need_finite(
-            state.model, sums_a, sums_b, scale_a, scale_b, state.q, state.residual, state.spread, state.weight
-        )
+        scores = unpacked(state.scores)
+        need_finite(state.model, sums_a, sums_b, scale_a, scale_b, scores)
+        need_finite(state.model, state.q, state.q_began, state.residual, state.spread, state.weight)
         sums = Sums(symmetric(sums_a, size), sums_b)
         self.prices.load(sums, state.observations, state.weight, state.refused)
         self.scale.load(scale_a, scale_b)
-        self.bound.q = state.q
+        self.bound = AdaptiveBound(self._epsilon)
+        self.bound.load(state.q, state.q_began, scores.tolist(), state.heard)
         self.residual = Residual(state.residual, state.spread, responses=state.observations)
         self.generation = state.generation
         self.clipped = state.clipped
@@ -122,6 +126,7 @@ class ServedModel:
         self.prices.shift(sums, change.responses, change.weight, change.since)
         self.bound.q = max(self.bound.q + change.q, 0.0)
         if self.generation != change.generation:
+            self.bound = AdaptiveBound(self._epsilon, self.bound.q)
             self.continued = Continued(self.prices, self._epsilon)
         self.generation = change.generation
 

@@ -11,7 +11,8 @@ the sums is then the mean of the replicas' means by their weights.
     outputs     model, key     ended, cut                                              FADING
 
 The residual of a model is the category with an empty key; that of all models has an empty model, too. q, the
-bound's multiple, is no sum but a controller's position: replicas agree on the mean of theirs by weight.
+bound's multiple, is no sum but a controller's position: merged, it is the mean by weight; replicas follow it
+through the scores of all (sharing.py).
 """
 
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.bound import KEPT_SCORES
 from extproc.core.estimator.output_lengths import FADING
 from extproc.core.estimator.packing import DOUBLE_BYTES, Numbers, all_finite, packed, unpacked
 from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState, ModelState, OutputState
@@ -29,11 +31,24 @@ from extproc.core.estimator.residual import faded, natural_weight
 from extproc.core.estimator.scale import FORGETTING, SCALE_FACTORS
 from extproc.core.estimator.settings import EstimatorSettings
 
-__all__ = ["K", "Models", "Table", "Tables", "Terms", "added", "kept_within", "settled", "state_of", "tables_of"]
+__all__ = [
+    "Bounds",
+    "K",
+    "Models",
+    "Table",
+    "Tables",
+    "Terms",
+    "added",
+    "kept_within",
+    "settled",
+    "state_of",
+    "tables_of",
+]
 
 K = TypeVar("K", str, CategoryKey)
 
 CATEGORY_COLUMNS = 4
+NO_SCORES: Numbers = np.zeros(0)
 BPT, DEVIATION, RESIDUAL, VARIANCE = range(CATEGORY_COLUMNS)
 
 
@@ -83,15 +98,36 @@ class Table(Generic[K]):
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """q by the rows of a table of models, shape (n,), the scores that moved it last, and q before them.
+
+    `heard` is how many have moved it in all.
+    """
+
+    q: Numbers
+    began: Numbers
+    scores: tuple[Numbers, ...]
+    heard: npt.NDArray[np.int64]
+
+    @classmethod
+    def at(cls, q: Numbers) -> "Bounds":
+        """Return bounds that nothing is known to have moved."""
+        return cls(q, q, (NO_SCORES,) * len(q), np.zeros(len(q), np.int64))
+
+    def of_rows(self, rows: Sequence[int]) -> "Bounds":
+        """Return those of some rows."""
+        return Bounds(self.q[rows], self.began[rows], tuple(self.scores[row] for row in rows), self.heard[rows])
+
+
+@dataclass(frozen=True, slots=True)
 class Models:
-    """The table of models, and by its rows: q and its last moves, generations, counters.
+    """The table of models, and by its rows: bounds, generations, counters.
 
     Counters, shape (n, 3), are of responses clipped, refused, and truncated by the pool.
     """
 
     sums: Table[str]
-    q: Numbers
-    q_moved: Numbers
+    bounds: Bounds
     generations: npt.NDArray[np.int64]
     counters: npt.NDArray[np.int64]
 
@@ -114,11 +150,13 @@ class Terms:
     kind: str
     forgetting: float
     ema_decay: float
+    epsilon: float
 
     @classmethod
     def of(cls, settings: EstimatorSettings) -> "Terms":
         """Return the terms of an estimator with these settings."""
-        return cls(settings.kind, settings.byteclass.forgetting, settings.ema.decay)
+        byteclass = settings.byteclass
+        return cls(settings.kind, byteclass.forgetting, settings.ema.decay, byteclass.epsilon)
 
     @property
     def model_memory(self) -> float:
@@ -152,23 +190,32 @@ class Terms:
             return np.where(counts > 0, self.category_memory, 0.0)
         return np.array([natural_weight(count) for count in counts.tolist()], np.float64)
 
-    def kept_of_categories(self, before: npt.NDArray[np.int64], now: npt.NDArray[np.int64]) -> Numbers:
-        """Return what is kept of sums of categories from one number of responses to a later one."""
+    def kept_of_categories(self, at: npt.NDArray[np.int64], since: Numbers) -> Numbers:
+        """Return what is kept of sums of categories, shape (n, 1), of so many responses after so many more."""
+        more = since[:, 0]
         if self.kind == "ema":
-            return np.asarray(np.power(self.ema_decay, now - before), np.float64)
-        pairs = zip(before.tolist(), now.tolist(), strict=True)
-        return np.array([faded(start, end) for start, end in pairs], np.float64)
+            return np.asarray(np.power(self.ema_decay, more))[:, None]
+        pairs = zip(at.tolist(), (at + more.astype(np.int64)).tolist(), strict=True)
+        return np.array([faded(start, end) for start, end in pairs], np.float64)[:, None]
 
-    def kept_of_outputs(self, since: npt.NDArray[np.int64]) -> Numbers:
-        """Return what is kept of counts of output lengths after so many responses."""
-        return np.power(FADING, since)
+    def kept_of_outputs(self, _at: npt.NDArray[np.int64], since: Numbers) -> Numbers:
+        """Return what is kept of counts of output lengths, shape (n, 1), after so many responses more."""
+        return np.asarray(np.power(FADING, since))
 
-    def kept_of_models(self, since: npt.NDArray[np.int64], columns: int) -> Numbers:
-        """Return what is kept of the sums of models, by column, after so many responses."""
-        scale = SCALE_FACTORS * (SCALE_FACTORS + 1)
-        of_prices = np.power(self.forgetting, since)[:, None].repeat(max(columns - scale, 0), axis=1)
-        of_scale = np.power(FORGETTING, since)[:, None].repeat(min(scale, columns), axis=1)
-        return np.concatenate([of_prices, of_scale], axis=1)
+    def kept_of_models(self, _at: npt.NDArray[np.int64], since: Numbers) -> Numbers:
+        """Return what is kept of the sums of prices and of the scale, shape (n, 2), after so many responses."""
+        return np.asarray(np.power((self.forgetting, FORGETTING), since))
+
+    @property
+    def model_memories(self) -> tuple[float, float]:
+        """How many responses prices and scale remember."""
+        return self.model_memory, 1 / (1 - FORGETTING)
+
+    @staticmethod
+    def model_columns(columns: int) -> tuple[int, int]:
+        """Return how many of so many columns are of the prices and of the scale."""
+        of_scale = min(SCALE_FACTORS * (SCALE_FACTORS + 1), columns)
+        return columns - of_scale, of_scale
 
 
 def tables_of(state: LearnedState, terms: Terms, key_of: KeyOf = _category) -> Tables:
@@ -191,9 +238,8 @@ def kept_within(memory: float, weights: Numbers) -> Numbers:
 
 
 def settled(tables: Tables) -> Tables:
-    """Return what a replica has published, where it was read before: the moves of its q were taken over then."""
-    models = replace(tables.models, q_moved=np.zeros(len(tables.models.q_moved)))
-    return replace(tables, models=models)
+    """Return what a replica has published, where it was read before: its scores were taken over then."""
+    return replace(tables, models=replace(tables.models, bounds=Bounds.at(tables.models.bounds.q)))
 
 
 def state_of(tables: Tables) -> LearnedState:
@@ -216,12 +262,14 @@ def state_of(tables: Tables) -> LearnedState:
                 packed(values[ends[0] : ends[1]]),
                 packed(values[ends[1] : ends[2]]),
                 packed(values[ends[2] :]),
-                float(models.q[row]),
+                float(models.bounds.q[row]),
                 float(mean[RESIDUAL]),
                 float(np.sqrt(max(mean[VARIANCE], 0.0))),
                 float(sums.weights[row]),
                 int(models.generations[row]),
-                float(models.q_moved[row]),
+                float(models.bounds.began[row]),
+                packed(models.bounds.scores[row]),
+                int(models.bounds.heard[row]),
                 clipped,
                 refused,
                 truncated,
@@ -270,14 +318,17 @@ def _models_of(state: LearnedState) -> Models:
     values = unpacked(b"".join(row.sums_a + row.sums_b + row.scale_a + row.scale_b for row in rows))
     counts = [row.observations for row in rows]
     sums = _table([row.model for row in rows], counts, [row.weight for row in rows], values, sum(doubles))
-    q = np.array([row.q for row in rows], np.float64)
-    q_moved = np.array([row.q_moved for row in rows], np.float64)
-    if not all_finite(q, q_moved):
+    bounds = Bounds(
+        np.array([row.q for row in rows], np.float64),
+        np.array([row.q_began if row.scores else row.q for row in rows], np.float64),
+        tuple(unpacked(row.scores)[-KEPT_SCORES:] for row in rows),
+        np.array([row.heard for row in rows], np.int64),
+    )
+    if not all_finite(bounds.q, bounds.began, *bounds.scores):
         raise ConfigurationError("learned bounds are not finite")
     return Models(
         sums,
-        q,
-        q_moved,
+        bounds,
         np.array([row.generation for row in rows], np.int64),
         np.array([(row.clipped, row.refused, row.truncated_by_pool) for row in rows], np.int64).reshape(-1, 3),
     )

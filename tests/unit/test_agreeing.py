@@ -1,0 +1,109 @@
+"""How replicas agree on q: as one router would have moved it, whoever tells first."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.core.estimator.agreeing import agreed_q, own_bounds
+from extproc.core.estimator.bound import KEPT_SCORES, AdaptiveBound, followed
+from extproc.core.estimator.tables import Bounds, Models, Table, Tables, settled
+
+EPSILON = 0.01
+SCORES = st.lists(st.floats(-50, 50), max_size=40)
+REPLICAS = st.lists(st.tuples(st.floats(0, 20), SCORES, st.floats(0.1, 2_000)), min_size=1, max_size=5)
+OTHERWISE = np.array([4.0])
+
+
+def told(began: float, scores: Sequence[float], weight: float = 1.0, q: float = 0.0, heard: int = 0) -> Models:
+    """Return what a replica tells of its one model."""
+    sums = Table({"m": 0}, np.array([9]), np.array([weight]), np.zeros((1, 1)))
+    bounds = Bounds(np.array([q]), np.array([began]), (np.array(scores, float),), np.array([heard]))
+    return Models(sums, bounds, np.zeros(1, np.int64), np.zeros((1, 3), np.int64))
+
+
+def agreed(replicas: Sequence[Models]) -> float:
+    """Return the q of their model."""
+    return float(agreed_q(EPSILON, replicas, ["m"], OTHERWISE)[0])
+
+
+@given(st.floats(0, 20), SCORES)
+def test_one_replica_alone_stands_where_its_own_q_does(began: float, scores: list[float]) -> None:
+    """What its scores have moved its bound to is what they lead to when they are followed again."""
+    bound = AdaptiveBound(EPSILON, began)
+    for score in scores:
+        bound.observe(score)
+    assert pytest.approx(bound.q) == followed(began, scores, EPSILON) == agreed([told(began, scores)])
+
+
+@given(REPLICAS, st.randoms())
+def test_the_order_of_replicas_does_not_matter(
+    replicas: list[tuple[float, list[float], float]], chance: Any
+) -> None:
+    """It is commutative, so that all come to the same q, whomever they read first."""
+    parts = [told(*each) for each in replicas]
+    assert agreed(parts) == pytest.approx(agreed(chance.sample(parts, len(parts))))
+
+
+@given(REPLICAS)
+def test_q_moves_from_their_mean_by_no_more_than_one_router_would_have(
+    replicas: list[tuple[float, list[float], float]],
+) -> None:
+    """It lies between the lowest and the highest that so many responses can lead to, and never below zero."""
+    began = np.average([each[0] for each in replicas], weights=[each[2] for each in replicas])
+    count, highest = sum(len(each[1]) for each in replicas), max(max(each[1], default=0) for each in replicas)
+    q = agreed([told(*each) for each in replicas])
+    assert max(began - 0.5 * EPSILON * count, 0) - 1e-9 <= q <= max(began, highest + 0.5) + 1e-9
+
+
+@given(REPLICAS)
+def test_what_was_read_before_moves_nothing_again(replicas: list[tuple[float, list[float], float]]) -> None:
+    """Of those who have published nothing new their q alone counts: reading twice is reading once."""
+    parts = [told(began, scores, weight, q=began) for began, scores, weight in replicas]
+    nothing: Table[Any] = Table.zeros((), 0)
+    again = [settled(Tables("byteclass", (), part, nothing, nothing)).models for part in parts]
+    mean = np.average([each[0] for each in replicas], weights=[each[2] for each in replicas])
+    assert pytest.approx(mean) == agreed(again)
+
+
+def test_those_without_weight_say_nothing() -> None:
+    """A replica that knows nothing of a model does not pull its q; where nobody does, it stays."""
+    assert 4.0 == agreed([told(9.0, [50.0], weight=0.0)])
+    assert 7.0 == agreed([told(7.0, []), told(0.0, [50.0], weight=0.0)])
+
+
+def test_a_surprise_that_all_answered_is_answered_once() -> None:
+    """Four replicas each raised q by three misses of the same new kind; one router would have raised it as far."""
+    surprise = [5.2] * 20
+    alone = followed(4.0, surprise, EPSILON)
+    assert pytest.approx(alone, abs=0.5) == agreed([told(4.0, surprise)] * 4)
+
+
+@pytest.mark.parametrize(("heard", "since"), [(10, 4), (10, 0), (3, 5)])
+def test_a_replica_tells_the_scores_since_the_last_exchange(heard: int, since: int) -> None:
+    """They are those after the ones that had been heard then; of a model begun meanwhile, all there are."""
+    told_now = told(1.0, list(range(10)), q=2.0, heard=heard)
+    bounds = own_bounds(
+        told_now, ["m", "unknown"], {"m": (3.0, heard - since)} if heard == 10 else {"m": (3.0, 8)}
+    )
+    if heard == 10:
+        assert (3.0, list(range(10))[10 - since :]) == (bounds.began[0], bounds.scores[0].tolist())
+    else:
+        assert (1.0, list(range(10))) == (bounds.began[0], bounds.scores[0].tolist())
+    assert (2.0, 0) == (bounds.q[0], len(bounds.scores[1]))
+
+
+def test_of_many_scores_the_last_are_told_with_where_they_began() -> None:
+    """What came before them has moved the replica's own q, which they are followed from."""
+    bound = AdaptiveBound(EPSILON)
+    for number in range(KEPT_SCORES + 100):
+        bound.observe(float(number % 7))
+        if number == 99:
+            expected = bound.q
+    assert (KEPT_SCORES, expected) == (len(bound.past), bound.past[0][0])
+    loaded = AdaptiveBound(EPSILON)
+    loaded.load(bound.q, expected, [score for _, score in bound.past], bound.heard)
+    assert (bound.q, bound.heard, list(bound.past)) == (loaded.q, loaded.heard, list(loaded.past))
