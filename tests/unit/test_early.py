@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.core.facts import Api
-from extproc.core.placing.early import EarlyRule, media_bytes
+from extproc.core.placing.early import BLOCK_BYTES, EarlyRule, media_bytes
 
 
 @given(
@@ -45,6 +45,47 @@ def test_media_is_never_more_than_the_body(parts: list[bytes]) -> None:
     """However marks and quotes follow each other, the bytes of media are some of those that are there."""
     body = b"".join(parts)
     assert 0 <= media_bytes(body) <= len(body)
+
+
+@given(
+    parts=st.lists(
+        st.sampled_from([b'"data"', b";base64,", b'"', b";", b";b", b";base64", b'"d', b"QUJD", b"{" * 200]),
+        max_size=30,
+    )
+)
+def test_media_is_what_a_search_from_byte_to_byte_finds(parts: list[bytes]) -> None:
+    """However often the beginnings of marks are there, the same is found as by looking for one after the other."""
+    body = b"".join(parts)
+    assert _searched(body) == media_bytes(body)
+
+
+@pytest.mark.parametrize("filler", [b"text " * 300, b";" * 2_000, b'"' * 2_000, b";b" * 1_000, b'"d' * 1_000])
+def test_media_is_found_among_many_beginnings_of_marks(filler: bytes) -> None:
+    """Text full of semicolons or quotes, as code is, hides no media."""
+    body = filler + b' "url": ";base64,QUJD" ' + filler.replace(b'"', b"'")
+    assert 4 == media_bytes(body)
+
+
+@pytest.mark.parametrize("before", range(BLOCK_BYTES - 12, BLOCK_BYTES + 2))
+def test_media_is_found_where_a_mark_lies_across_blocks(before: int) -> None:
+    """A large body is looked through in blocks; a mark that begins in one and ends in the next is found."""
+    assert 4 + BLOCK_BYTES == media_bytes(b"-" * before + b';base64,QUJD" "data": "' + b"A" * BLOCK_BYTES + b'"')
+
+
+def _searched(body: bytes) -> int:
+    """Return the bytes of media by a search as plain as can be; for bodies with few of them."""
+    inside: set[int] = set()
+    for marker in (b";base64,", b'"data"'):
+        at = body.find(marker)
+        while at >= 0:
+            start = at + len(marker)
+            if marker == b'"data"':
+                start = body.find(b'"', start) + 1 or len(body)
+            end = body.find(b'"', start)
+            end = len(body) if end < 0 else end
+            inside.update(range(start, end))
+            at = body.find(marker, end)
+    return len(inside)
 
 
 @given(body=st.binary(max_size=3_000))

@@ -15,7 +15,7 @@ from extproc.core.apis.prompt import MAX_MEASURED_IMAGES, MAX_STEPS
 from extproc.core.errors import BodyFault, BodyNotUnderstood
 from extproc.core.facts import Api, ImageSize, RequestHead
 from extproc.core.listener import Listener
-from extproc.core.placing.early import MAX_SPANS, media_bytes
+from extproc.core.placing.early import BLOCK_BYTES, MAX_SPANS, media_bytes
 
 # The smaller pool could hold all of a mebibyte of text, so that nothing is decided by its length.
 PLACER = compose(
@@ -88,6 +88,8 @@ def test_media_beyond_those_looked_for_count_as_text() -> None:
     """Looking for media ends after so many; the rest counts for the larger pool."""
     one = b'"data:image/png;base64,AAAA"'
     assert 4 * MAX_SPANS == media_bytes(one * (MAX_SPANS + 100))
+    marks = b";base64," * (BLOCK_BYTES // 8)
+    assert len(marks) - 8 == media_bytes(marks + b'"' + one * 100)
 
 
 def test_escapes_of_a_value_too_large_to_undo_stay() -> None:

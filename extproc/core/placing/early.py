@@ -8,6 +8,10 @@ APIs that take lists of prompts are waited for: each prompt is a sequence of its
 small ones.
 """
 
+from typing import Final
+
+import numpy as np
+
 from extproc.core.apis import FAMILIES
 from extproc.core.estimator.evidence import MAX_BYTES_PER_TOKEN
 from extproc.core.facts import Api, RequestFacts
@@ -15,7 +19,11 @@ from extproc.core.facts import Api, RequestFacts
 __all__ = ["EarlyRule", "media_bytes"]
 
 _MARKERS = (b";base64,", b'"data"')
-MAX_SPANS = 512
+MAX_SPANS: Final = 512
+MAX_PLACES: Final = 8 * MAX_SPANS
+BLOCK_BYTES: Final = 128 << 10
+# One place in so many is few.
+FEW: Final = 1024
 
 
 class EarlyRule:
@@ -53,22 +61,46 @@ class EarlyRule:
 def media_bytes(body: bytes) -> int:
     """Return how many bytes of a JSON body are base64 media, as far as it is there (never more than there are).
 
-    Of each form no more than MAX_SPANS are looked for: what is beyond counts as text, for the larger pool.
+    Of each form no more than MAX_SPANS are looked for, in the first MAX_PLACES of its marks: what is beyond counts
+    as text, for the larger pool.
     """
     spans: list[tuple[int, int]] = []
     for marker in _MARKERS:
-        at = body.find(marker)
-        for _ in range(MAX_SPANS):
-            if at < 0:
-                break
-            start = at + len(marker)
+        end = 0
+        enough = len(spans) + MAX_SPANS
+        for place in _places(body, marker):
+            if place < end:
+                continue
+            start = place + len(marker)
             if marker == b'"data"':
                 start = body.find(b'"', start) + 1 or len(body)
             end = body.find(b'"', start)
             end = len(body) if end < 0 else end
             spans.append((start, end))
-            at = body.find(marker, end)
+            if len(spans) == enough:
+                break
     return _union(spans)
+
+
+def _places(body: bytes, marker: bytes) -> list[int]:
+    """Return where a marker is: about the first MAX_PLACES.
+
+    bytes.find steps from byte to byte, which for a large body costs more than all else that is done with it.
+    Comparing all bytes of a block with one is a fraction of that, and so with the next while many places are left.
+    """
+    places: list[int] = []
+    for begin in range(0, len(body) - len(marker) + 1, BLOCK_BYTES):
+        read = np.frombuffer(body, np.uint8, min(BLOCK_BYTES + len(marker) - 1, len(body) - begin), begin)
+        starts = len(read) - len(marker) + 1
+        found, compared = read[:starts] == marker[0], 1
+        while np.count_nonzero(found) > starts // FEW and compared < len(marker):
+            found &= read[compared : starts + compared] == marker[compared]
+            compared += 1
+        maybe = begin + found.nonzero()[0][:MAX_PLACES]
+        places += [place for place in maybe.tolist() if body.startswith(marker, place)]
+        if len(places) >= MAX_PLACES:
+            break
+    return places
 
 
 def _union(spans: list[tuple[int, int]]) -> int:
