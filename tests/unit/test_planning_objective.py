@@ -124,3 +124,10 @@ def test_classes_end_with_all_that_are_longer() -> None:
     """The index of a class is that of the first limit that holds the request."""
     assert [0, 0, 1] == BY_LENGTH.of(np.array([1, 8192, 8193])).tolist()
     assert inf == BY_LENGTH.classes[-1].limit
+
+
+def test_a_run_in_which_the_fleet_hardly_fills_tells_nothing() -> None:
+    """Requests come for 4 s and stay for 8.6 s: whatever the size, it looks well to the end."""
+    arrival = np.sort(np.random.default_rng(0).uniform(0, 4, 4_000))
+    assert steadiness(arrival, arrival + 8.6).too_short
+    assert not steadiness(arrival * 10, arrival * 10 + 8.6).too_short

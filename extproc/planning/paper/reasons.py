@@ -103,6 +103,7 @@ def _keeping(savings: dict[int, float]) -> str:
 
 def _of_all(replay: Replay) -> Iterator[str]:
     fleets = [fleet for work in replay.workloads for fleet in (*work.paper_slots, *work.physical)]
+    yield from _not_steady(replay)
     batch = replay.batch
     yield (
         f"max_num_batched_tokens {batch.chosen:,} is the planner's choice, in both simulations; vLLM's default "
@@ -124,6 +125,21 @@ def _of_all(replay: Replay) -> Iterator[str]:
         f"TTFT and TPOT: ours are of the smallest fleet that meets the objective, hence P99 TTFT of "
         f"{min(tails):.2f} to {max(tails):.2f} s with 2 s allowed; the paper reports fleets at 90 % load."
     )
+
+
+def _not_steady(replay: Replay) -> Iterator[str]:
+    """Say which sizes are of runs too short to mean anything."""
+    unknown = [
+        f"{work.name}, {fleet.design.name}"
+        for work in replay.workloads
+        for fleet in (*work.paper_slots, *work.physical)
+        if fleet.not_steady
+    ]
+    if unknown:
+        yield (
+            f"Too short: runs of {replay.requests:,} requests end before a steady state, so these sizes are those of "
+            f"no fleet that could be run: {'; '.join(dict.fromkeys(unknown))}. More with --requests."
+        )
 
 
 def _preemptions(fleets: Sequence[FleetEstimate]) -> str:

@@ -4,6 +4,8 @@ The number of requests inside a pool is followed over the run, as means of batch
 
 - Warm-up: MSER (White, 1997): the start that is left out is the one that makes the standard error of the rest
   smallest. Where that would be half of the run or more, the run is too short to tell.
+- Length: a run is too short, too, when requests come for less than three times as long as one stays on average:
+  the fleet has hardly filled, and MSER finds nothing to leave out of a rise without end.
 - Growth: a pool that gets more than it can serve fills without end. A line is laid through the batches after the
   warm-up; the run is not steady when it rises beyond chance and by more than a fifth of the mean.
 
@@ -25,6 +27,7 @@ TREND_BATCHES = 10
 TREND_T = 3.355  # two-sided 1 % of Student's t with 8 degrees of freedom
 GROWTH = 0.2
 FEWEST = 4 * BATCHES
+STAYS = 3  # times the mean stay of a request: the least that requests must come for
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,9 @@ def steadiness(arrival_s: Floats, finish_s: Floats) -> Steadiness:
     inside = np.arange(len(arrival_s)) - np.searchsorted(np.sort(finish_s), arrival_s)
     batches = np.array([part.mean() for part in np.array_split(inside, BATCHES)])
     start = _mser(batches)
-    return Steadiness(start / BATCHES, too_short=start >= BATCHES // 2, grows=_grows(batches[start:]))
+    hardly_filled = float(arrival_s[-1] - arrival_s[0]) < STAYS * float((finish_s - arrival_s).mean())
+    too_short = hardly_filled or start >= BATCHES // 2
+    return Steadiness(start / BATCHES, too_short=too_short, grows=_grows(batches[start:]))
 
 
 def _mser(batches: Floats) -> int:
