@@ -137,8 +137,8 @@ def _not_steady(replay: Replay) -> Iterator[str]:
     ]
     if unknown:
         yield (
-            f"Too short: runs of {replay.requests:,} requests end before a steady state, so these sizes are those of "
-            f"no fleet that could be run: {'; '.join(dict.fromkeys(unknown))}. More with --requests."
+            f"Too short: runs of {replay.requests:,} requests end before a steady state, so these sizes are those "
+            f"of no fleet that could be run: {'; '.join(dict.fromkeys(unknown))}. More with --requests."
         )
 
 
