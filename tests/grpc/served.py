@@ -3,15 +3,19 @@
 import asyncio
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import grpc
 
 from extproc.config.schema import Configuration
 from extproc.server import app as served
 
-__all__ = ["App"]
+__all__ = ["App", "learn_once"]
 
 T = TypeVar("T")
 WITHIN_S = 10.0
+CHAT = b'{"model":"m","messages":[{"role":"user","content":"How are you, all of you?"}],"max_tokens":9}'
+USAGE = b'{"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":7,"completion_tokens":3}}'
 
 
 class App(served.App):
@@ -33,3 +37,15 @@ class App(served.App):
     def ask(self, function: Callable[[], T]) -> T:
         """Return what a function returns on the router's loop."""
         return self.loop.ask(function, WITHIN_S)
+
+
+async def learn_once(app: App, call: type[Any]) -> None:
+    """Send one exchange that is learned from."""
+    async with grpc.aio.insecure_channel(app.grpc_address) as channel:
+        stream = call(channel)
+        await stream.headers()
+        await stream.body(CHAT)
+        await stream.response_headers()
+        await stream.response_body(USAGE)
+        while await stream.read() is not None:
+            pass

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import grpc
 import httpx
 import pytest
 import trustme
@@ -16,11 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from extproc.config.loading import parse
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.protocol import LearnedState
-from tests.grpc.served import App
+from tests.grpc.served import App, learn_once
 
 Router = Callable[..., Any]
-CHAT = b'{"model":"m","messages":[{"role":"user","content":"How are you, all of you?"}],"max_tokens":9}'
-USAGE = b'{"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":7,"completion_tokens":3}}'
 
 
 async def get(app: App, path: str) -> httpx.Response:
@@ -73,18 +70,6 @@ def speaks_ipv6() -> bool:
     except OSError:
         return False
     return True
-
-
-async def learn_once(app: App, call: type[Any]) -> None:
-    """Send one exchange that is learned from."""
-    async with grpc.aio.insecure_channel(app.grpc_address) as channel:
-        stream = call(channel)
-        await stream.headers()
-        await stream.body(CHAT)
-        await stream.response_headers()
-        await stream.response_body(USAGE)
-        while await stream.read() is not None:
-            pass
 
 
 def samples(text: str) -> dict[str, float]:

@@ -9,18 +9,15 @@ from pathlib import Path
 from shutil import which
 from typing import Any
 
-import grpc
 import httpx
 import pytest
 
 from extproc.cli.main import main
 from extproc.config.loading import parse
 from extproc.server.live import PAGE, VIEWERS
-from tests.grpc.served import App
+from tests.grpc.served import App, learn_once
 
 Router = Callable[..., Any]
-CHAT = b'{"model":"m","messages":[{"role":"user","content":"How are you, all of you?"}],"max_tokens":9}'
-USAGE = b'{"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":7,"completion_tokens":3}}'
 PROBED = """
 listen: {address: '127.0.0.1:0'}
 admin: {address: '127.0.0.1:0', probes_address: '127.0.0.1:0'}
@@ -28,18 +25,6 @@ drain_s: 0
 """
 CHROMIUM = which("chromium") or which("chromium-browser")
 WITHIN_S = 20.0
-
-
-async def learn_once(app: App, call: type[Any]) -> None:
-    """Send one exchange that is learned from."""
-    async with grpc.aio.insecure_channel(app.grpc_address) as channel:
-        stream = call(channel)
-        await stream.headers()
-        await stream.body(CHAT)
-        await stream.response_headers()
-        await stream.response_body(USAGE)
-        while await stream.read() is not None:
-            pass
 
 
 @asynccontextmanager
