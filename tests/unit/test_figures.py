@@ -4,12 +4,8 @@ import pytest
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
-from extproc.core.estimator.protocol import CategoryKey, Estimate, Learning, Source
-from extproc.core.facts import Api
 from extproc.core.listener import Listener, Misconfiguration, Observation
-from extproc.core.placing.budget import TokenBudget
-from extproc.core.placing.decision import Decision, Mode
-from extproc.core.placing.policy import Pool, Reason
+from extproc.core.placing.policy import Reason
 from extproc.core.usage import Usage
 from extproc.telemetry.fan_out import FanOut
 from extproc.telemetry.figures import TROUBLE, Look, figures_between, look_at
@@ -17,25 +13,10 @@ from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.recent import MOST, Recent
 from extproc.telemetry.reloads import ReloadMetrics, ReloadOutcome
 from extproc.telemetry.workers import Replaced, WorkerMetrics
+from tests.unit.decisions import DECISION, LEARNED, LONG, SHORT
 
-SHORT, LONG = Pool("short", 100), Pool("long", 1_000)
 POOLS = ("short", "long")
 NOTHING = Look(0.0, {})
-ESTIMATE = Estimate(
-    90.0, 120.0, 50, output_declared=True, source=Source.LEARNED, category=CategoryKey("m", "latin")
-)
-DECISION = Decision(
-    pool=SHORT,
-    reason=Reason.FITS,
-    mode=Mode.ENFORCE,
-    routed=True,
-    api=Api.CHAT,
-    model="m",
-    estimate=ESTIMATE,
-    budget=TokenBudget(90, 120, 50, 1, 90),
-    body_bytes=400,
-)
-LEARNED = Learning(0.9, under_counted=False, bytes_per_token=4.2)
 
 
 @pytest.fixture

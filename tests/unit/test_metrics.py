@@ -3,29 +3,15 @@ from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
 from extproc.core.errors import BodyFault, ResponseFault
-from extproc.core.estimator.protocol import CategoryKey, Estimate, Learning, Refused, Source
+from extproc.core.estimator.protocol import Refused
 from extproc.core.facts import Api
 from extproc.core.listener import Misconfiguration, Observation
-from extproc.core.placing.budget import TokenBudget
 from extproc.core.placing.decision import Decision, Mode
 from extproc.core.placing.policy import Pool, Reason
 from extproc.core.usage import Overflow, Usage
 from extproc.telemetry.labels import OTHER, BoundedLabels
 from extproc.telemetry.metrics import Metrics
-
-SHORT, LONG = Pool("short", 100), Pool("long", 1_000)
-ESTIMATE = Estimate(90.0, 120.0, 50, output_declared=True, source=Source.YOUNG, category=CategoryKey("m", "latin"))
-DECISION = Decision(
-    pool=SHORT,
-    reason=Reason.FITS,
-    mode=Mode.ENFORCE,
-    routed=True,
-    api=Api.CHAT,
-    model="m",
-    estimate=ESTIMATE,
-    budget=TokenBudget(90, 120, 50, 1, 90),
-)
-LEARNED = Learning(0.9, under_counted=False, bytes_per_token=4.2)
+from tests.unit.decisions import DECISION, LEARNED, LONG, SHORT
 
 
 @pytest.fixture

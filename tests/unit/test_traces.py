@@ -10,29 +10,15 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace import SpanKind
 
 from extproc.core.errors import BodyFault
-from extproc.core.estimator.protocol import CategoryKey, Estimate, Source
 from extproc.core.facts import Api, RequestHead
-from extproc.core.placing.budget import TokenBudget
 from extproc.core.placing.decision import Decision, Mode
 from extproc.core.placing.policy import Pool, Reason
 from extproc.telemetry.traces import TraceListener
+from tests.unit import decisions
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 HEAD = RequestHead("POST", request_id="r-1", traceparent=f"00-{TRACE}-{PARENT}-01", arrived_ns=10**18)
-DECISION = Decision(
-    Pool("short", 100),
-    Reason.FITS,
-    Mode.ENFORCE,
-    routed=True,
-    api=Api.CHAT,
-    model="m",
-    estimate=Estimate(
-        90.0, 120.0, 50, output_declared=True, source=Source.YOUNG, category=CategoryKey("m", "latin")
-    ),
-    budget=TokenBudget(90, 120, 50, 1, 90),
-    body_bytes=400,
-    head=HEAD,
-)
+DECISION = replace(decisions.DECISION, head=HEAD)
 
 
 @pytest.fixture
