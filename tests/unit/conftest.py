@@ -1,6 +1,6 @@
 """Shared by the pure tests: a router whose listener remembers, and a gateway that is as strict as Envoy."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -97,6 +97,11 @@ class StrictGateway:
             self._check(reply)
         if not self.closed:
             self._check_liveness(event)
+
+    def send_all(self, events: Iterable[Event]) -> None:
+        """Send one event after the other."""
+        for event in events:
+            self.send(event)
 
     def mode(self, phase: Phase) -> BodyMode:
         """Return how bodies of a phase are sent."""

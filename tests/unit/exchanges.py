@@ -1,6 +1,7 @@
 """Requests and responses as the events that a gateway sends, and the modes it sends them in."""
 
 import json
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +23,8 @@ from extproc.core.exchange.events import (
 )
 from extproc.core.facts import RequestHead, ResponseHead
 
+# The fixture of conftest.py: opens one exchange in the given modes with a router of its own.
+Connect = Callable[..., Any]
 CHAT = RequestHead("POST", "/v1/chat/completions")
 JSON_RESPONSE = ResponseHead(200, "application/json")
 SSE_RESPONSE = ResponseHead(200, "text/event-stream")

@@ -1,6 +1,5 @@
 import gzip
 import json
-from collections.abc import Callable
 from itertools import product
 from typing import Any
 
@@ -41,14 +40,13 @@ from tests.unit.exchanges import (
     SEQUENCES,
     SSE_RESPONSE,
     STREAMED,
+    Connect,
     chat,
     request,
     response,
     usage,
     whole,
 )
-
-Connect = Callable[..., Any]
 
 
 @pytest.mark.parametrize("modes", ROUTABLE)
@@ -58,8 +56,7 @@ def test_a_request_goes_to_the_first_pool_that_holds_its_budget(
 ) -> None:
     """In every mode a small budget is routed to the short pool and a large one is left to the long pool."""
     gateway = connect(modes)
-    for event in whole(chat(max_tokens=max_tokens)):
-        gateway.send(event)
+    gateway.send_all(whole(chat(max_tokens=max_tokens)))
     (decision,) = gateway.decisions
     assert (pool, pool == "short") == (decision.pool.name, decision.routed)
 
@@ -72,10 +69,8 @@ def test_the_decision_does_not_depend_on_how_the_body_is_cut(
     """Any chunking of a body leads to the same decision as the body in one piece."""
     body = chat("Grüße, 世界! " * 20)
     gateway, other = connect(modes), connect(modes)
-    for event in request(body, places):
-        gateway.send(event)
-    for event in whole(body):
-        other.send(event)
+    gateway.send_all(request(body, places))
+    other.send_all(whole(body))
     assert other.decisions == gateway.decisions
 
 
@@ -84,8 +79,7 @@ def test_the_decision_does_not_depend_on_how_the_body_is_cut(
 def test_an_response_teaches_however_it_is_cut(connect: Connect, places: list[int], modes: Modes) -> None:
     """Any chunking of a response is learned from once, with its usage."""
     gateway = connect(modes)
-    for event in [*whole(chat()), *response(usage(), places)]:
-        gateway.send(event)
+    gateway.send_all([*whole(chat()), *response(usage(), places)])
     (observation,) = gateway.recorder.calls_of("observed")
     assert (5, 7) == (observation.usage.prompt_tokens, observation.usage.completion_tokens)
     assert gateway.closed
@@ -116,8 +110,7 @@ def test_full_duplex_sends_every_byte_back(connect: Connect, size: int) -> None:
     """In full duplex the request and the response are echoed byte for byte, to their ends."""
     gateway = connect(DUPLEX)
     body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
-    for event in [*request(body, [100, 70_000, 1_000_000]), *response(body, [5, 200_000])]:
-        gateway.send(event)
+    gateway.send_all([*request(body, [100, 70_000, 1_000_000]), *response(body, [5, 200_000])])
     gateway.exchange.end()
     assert gateway.sent[Phase.REQUEST] == gateway.echoed[Phase.REQUEST] == body
     assert {Phase.REQUEST} <= gateway.echo_ended
@@ -126,8 +119,7 @@ def test_full_duplex_sends_every_byte_back(connect: Connect, size: int) -> None:
 def test_a_released_stream_is_closed_with_the_decision(connect: Connect) -> None:
     """When nothing is to be learned the decision is the stream's only message, then it is closed."""
     gateway = connect(STREAMED)
-    for event in request(chat(stream=True)):
-        gateway.send(event)
+    gateway.send_all(request(chat(stream=True)))
     assert gateway.closed
     assert (1, {Phase.REQUEST}) == (len(gateway.decisions), gateway.headers_replied)
 
@@ -148,8 +140,7 @@ def test_an_image_is_waited_for(connect: Connect) -> None:
     gateway = connect(STREAMED)
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "QUJD" * 30_000}}
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": [image]}], "max_tokens": 5}).encode()
-    for event in request(body, list(range(0, 120_000, 16_384))):
-        gateway.send(event)
+    gateway.send_all(request(body, list(range(0, 120_000, 16_384))))
     assert [Reason.TOO_LONG] == [decision.reason for decision in gateway.decisions]
     assert 1_024 + 5 + 16 >= gateway.decisions[0].budget.total
 
@@ -208,8 +199,7 @@ def test_a_gateway_that_cannot_route_is_told_and_passes(
 def test_buffered_partial_is_told_and_decided_all_the_same(connect: Connect) -> None:
     """BUFFERED_PARTIAL routes some bodies only: it is reported, and what can be routed is."""
     gateway = connect(PARTIAL)
-    for event in whole(chat()):
-        gateway.send(event)
+    gateway.send_all(whole(chat()))
     assert [Misconfiguration.BUFFERED_PARTIAL] == gateway.recorder.calls_of("misconfigured")
     assert ["short"] == [decision.pool.name for decision in gateway.decisions]
 
@@ -240,8 +230,7 @@ def test_a_fault_of_ours_changes_nothing(connect: Connect, modes: Modes, monkeyp
 
     monkeypatch.setattr(gateway.exchange._router, "decide", explode)
     body = chat()
-    for event in [*whole(body), *response(usage())]:
-        gateway.send(event)
+    gateway.send_all([*whole(body), *response(usage())])
     assert ([], 1) == (gateway.decisions, len(gateway.recorder.calls_of("failed")))
     assert gateway.modes.request_body is not BodyMode.FULL_DUPLEX_STREAMED or gateway.echoed[Phase.REQUEST] == body
 
@@ -264,16 +253,14 @@ def test_a_fault_of_ours_changes_nothing(connect: Connect, modes: Modes, monkeyp
 def test_nonsense_teaches_nothing(connect: Connect, head: Any, body: bytes, why: Any) -> None:
     """A response that is not a readable 2xx with sane usage is counted by its cause and not learned from."""
     gateway = connect(STREAMED)
-    for event in [*whole(chat()), *response(body, [7], head)]:
-        gateway.send(event)
+    gateway.send_all([*whole(chat()), *response(body, [7], head)])
     assert ([], [why]) == (gateway.recorder.calls_of("observed"), gateway.recorder.calls_of("not_learned"))
 
 
 def test_usage_a_million_times_too_large_does_not_move_the_estimate(connect: Connect) -> None:
     """Usage beyond what the bytes could hold is refused by the estimator, and said so."""
     gateway = connect(STREAMED)
-    for event in [*whole(chat()), *response(usage(5_000_000))]:
-        gateway.send(event)
+    gateway.send_all([*whole(chat()), *response(usage(5_000_000))])
     (observation,) = gateway.recorder.calls_of("observed")
     assert "implausible" == observation.learning.refused
     assert () == gateway.exchange._router.placer.estimator.state().categories
@@ -284,8 +271,7 @@ def test_a_refusal_for_length_is_counted(connect: Connect) -> None:
     gateway = connect(STREAMED)
     message = "This model's maximum context length is 10 tokens. However, your request has 12 input tokens."
     refusal = json.dumps({"error": {"message": message, "param": "input_tokens", "code": 400}}).encode()
-    for event in [*whole(chat()), *response(refusal, head=ResponseHead(400, "application/json"))]:
-        gateway.send(event)
+    gateway.send_all([*whole(chat()), *response(refusal, head=ResponseHead(400, "application/json"))])
     assert 1 == len(gateway.recorder.calls_of("overflowed"))
 
 
@@ -296,8 +282,7 @@ def test_a_refusal_for_length_teaches(connect: Connect) -> None:
     message = "This model's maximum context length is 10 tokens. However, your request has 900 input tokens."
     refusal = json.dumps({"error": {"message": message, "code": 400}}).encode()
     body = chat("How are you? " * 100)
-    for event in [*whole(body), *response(refusal, head=ResponseHead(400, "application/json"))]:
-        gateway.send(event)
+    gateway.send_all([*whole(body), *response(refusal, head=ResponseHead(400, "application/json"))])
     (before,) = gateway.decisions
     after = router.decide(before.api, CHAT, body)
     assert before.budget.prompt_tokens < after.budget.prompt_tokens
@@ -306,8 +291,7 @@ def test_a_refusal_for_length_teaches(connect: Connect) -> None:
 def test_a_repair_is_counted(connect: Connect) -> None:
     """A response that took Envoy two attempts counts as retried, and still teaches."""
     gateway = connect(STREAMED)
-    for event in [*whole(chat()), *response(usage(), head=ResponseHead(200, "application/json", attempts=2))]:
-        gateway.send(event)
+    gateway.send_all([*whole(chat()), *response(usage(), head=ResponseHead(200, "application/json", attempts=2))])
     assert (1, 1) == (len(gateway.recorder.calls_of("retried")), len(gateway.recorder.calls_of("observed")))
 
 
@@ -336,8 +320,7 @@ def test_a_repair_is_what_a_smaller_pool_did_not_serve_and_another_attempt_did(
     """A retry is no repair when it fails too, or when the request was in the default pool anyway."""
     gateway = connect(STREAMED)
     head = ResponseHead(status, "application/json", attempts=2)
-    for event in [*whole(chat(max_tokens=max_tokens)), *response(usage(), head=head)]:
-        gateway.send(event)
+    gateway.send_all([*whole(chat(max_tokens=max_tokens)), *response(usage(), head=head)])
     assert repairs == len(gateway.recorder.calls_of("retried"))
     assert {served_by} >= {each.served_by.name for each in gateway.recorder.calls_of("observed")}
 
@@ -348,8 +331,7 @@ def test_a_refusal_is_the_pool_s_that_was_tried_last(connect: Connect, attempts:
     gateway = connect(STREAMED)
     refused = ResponseHead(400, "application/json", attempts=attempts)
     refusal = b'{"error":{"message":"maximum context length is 10 tokens","code":400}}'
-    for event in [*whole(chat()), *response(refusal, head=refused)]:
-        gateway.send(event)
+    gateway.send_all([*whole(chat()), *response(refusal, head=refused)])
     ((_, _, served_by),) = gateway.recorder.arguments_of("overflowed")
     assert pool == served_by.name
 
@@ -357,12 +339,10 @@ def test_a_refusal_is_the_pool_s_that_was_tried_last(connect: Connect, attempts:
 def test_a_stream_is_kept_or_released(connect: Connect) -> None:
     """Each decision is followed by one of the two, and a released stream is closed at once."""
     gateway = connect(STREAMED)
-    for event in whole(chat()):
-        gateway.send(event)
+    gateway.send_all(whole(chat()))
     assert (1, 0) == (len(gateway.recorder.calls_of("kept")), len(gateway.recorder.calls_of("released")))
     gateway = connect(STREAMED)
-    for event in whole(b"{"):
-        gateway.send(event)
+    gateway.send_all(whole(b"{"))
     assert (0, 1) == (len(gateway.recorder.calls_of("kept")), len(gateway.recorder.calls_of("released")))
     assert gateway.closed
 
@@ -371,8 +351,7 @@ def test_a_stream_is_kept_or_released(connect: Connect) -> None:
 def test_buffered_responses_are_reported_and_streams_not_kept(connect: Connect, *, stream: bool) -> None:
     """Where the gateway buffers responses, a streamed one passes it only when we are gone."""
     gateway = connect(Modes(BodyMode.STREAMED, BodyMode.BUFFERED, body_without_waiting=True))
-    for event in whole(chat(stream=stream, stream_options={"include_usage": True})):
-        gateway.send(event)
+    gateway.send_all(whole(chat(stream=stream, stream_options={"include_usage": True})))
     assert [Misconfiguration.RESPONSE_BUFFERED] == gateway.recorder.calls_of("misconfigured")
     assert (1, stream) == (len(gateway.decisions), gateway.closed)
 
@@ -382,11 +361,9 @@ def test_a_kept_stream_costs_what_came_of_it(connect: Connect) -> None:
     gateway = connect(STREAMED)
     router = gateway.exchange._router
     events = b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}\n\ndata: [DONE]\n\n'
-    for event in whole(chat(max_tokens=90_000, stream=True, stream_options={"include_usage": True})):
-        gateway.send(event)
+    gateway.send_all(whole(chat(max_tokens=90_000, stream=True, stream_options={"include_usage": True})))
     assert 5_000 * 7 / 8 == router.learner.budget._left
-    for event in response(events, head=SSE_RESPONSE):
-        gateway.send(event)
+    gateway.send_all(response(events, head=SSE_RESPONSE))
     gateway.exchange.end()
     assert 4_990 < router.learner.budget._left < 5_000
 
@@ -394,8 +371,7 @@ def test_a_kept_stream_costs_what_came_of_it(connect: Connect) -> None:
 def test_a_client_that_leaves_in_mid_response_is_counted(connect: Connect) -> None:
     """A stream that ends while its response is read teaches nothing."""
     gateway = connect(STREAMED)
-    for event in [*whole(chat()), *response(usage(), [9])[:2]]:
-        gateway.send(event)
+    gateway.send_all([*whole(chat()), *response(usage(), [9])[:2]])
     gateway.exchange.end()
     assert [ResponseFault.CUT_SHORT] == gateway.recorder.calls_of("not_learned")
 
@@ -404,8 +380,7 @@ def test_a_client_that_leaves_at_the_last_event_has_taught(connect: Connect) -> 
     """A stream's last event completes the lesson: real clients hang up there, before the body's end has passed."""
     gateway = connect(STREAMED)
     events = b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}\n\ndata: [DONE]\n\n'
-    for event in [*whole(chat(stream=True, stream_options={"include_usage": True}))]:
-        gateway.send(event)
+    gateway.send_all([*whole(chat(stream=True, stream_options={"include_usage": True}))])
     gateway.send(ResponseHeaders(SSE_RESPONSE))
     gateway.send(ResponseBody(events, end_of_stream=False))
     gateway.exchange.end()
@@ -417,8 +392,7 @@ def test_a_compressed_refusal_is_understood(connect: Connect) -> None:
     """A pool's 400 is decompressed like any response."""
     gateway = connect(STREAMED)
     refusal = gzip.compress(b'{"error":{"message":"maximum context length is 10 tokens","code":400}}')
-    for event in [*whole(chat()), *response(refusal, [5], ResponseHead(400, "application/json", "gzip"))]:
-        gateway.send(event)
+    gateway.send_all([*whole(chat()), *response(refusal, [5], ResponseHead(400, "application/json", "gzip"))])
     assert len(gateway.recorder.calls_of("overflowed")) == 1
 
 
@@ -441,8 +415,7 @@ def test_shadow_decides_without_routing_and_off_does_not_decide(
 ) -> None:
     """Mode shadow counts and learns but routes nothing; mode off lets everything pass."""
     gateway = connect(modes, mode=mode)
-    for event in [*whole(chat()), *response(usage())]:
-        gateway.send(event)
+    gateway.send_all([*whole(chat()), *response(usage())])
     assert not any(decision.routed for decision in gateway.decisions)
     assert (mode is Mode.SHADOW) == bool(gateway.recorder.calls_of("observed"))
 
@@ -451,8 +424,7 @@ def test_shadow_decides_without_routing_and_off_does_not_decide(
 def test_mode_off_says_nothing_of_a_request(connect: Connect, modes: Modes) -> None:
     """A request in mode off is neither decided nor counted as none of ours: nobody looked at it."""
     gateway = connect(modes, mode=Mode.OFF)
-    for event in [*whole(chat()), *response(usage())]:
-        gateway.send(event)
+    gateway.send_all([*whole(chat()), *response(usage())])
     assert [] == gateway.recorder.calls
 
 
@@ -463,8 +435,7 @@ def test_mode_off_says_nothing_of_a_request(connect: Connect, modes: Modes) -> N
 def test_a_body_that_is_not_understood_goes_long(connect: Connect, body: bytes) -> None:
     """Whatever the body is, the request goes on to the long pool, with the cause on the decision."""
     gateway = connect(STREAMED)
-    for event in whole(body):
-        gateway.send(event)
+    gateway.send_all(whole(body))
     (decision,) = gateway.decisions
     assert (Reason.NOT_UNDERSTOOD, "long", True) == (decision.reason, decision.pool.name, gateway.closed)
 
@@ -472,8 +443,7 @@ def test_a_body_that_is_not_understood_goes_long(connect: Connect, body: bytes) 
 def test_a_body_in_an_unknown_encoding_goes_long(connect: Connect) -> None:
     """A request body whose content-encoding we do not undo is not looked into."""
     gateway = connect(STREAMED)
-    for event in whole(chat(), RequestHead("POST", "/v1/chat/completions", "compress")):
-        gateway.send(event)
+    gateway.send_all(whole(chat(), RequestHead("POST", "/v1/chat/completions", "compress")))
     assert ["encoded"] == [decision.fault for decision in gateway.decisions]
 
 
@@ -502,8 +472,7 @@ def test_a_gateway_that_takes_a_close_for_an_error_gets_none(
 def test_without_a_close_requests_are_placed_and_learned_from_as_ever(connect: Connect, modes: Modes) -> None:
     """The decision goes out with the same reply, and the response teaches, with the stream open to its end."""
     gateway = connect(modes, close=CloseRule.NEVER)
-    for event in [*whole(chat()), *response(usage())]:
-        gateway.send(event)
+    gateway.send_all([*whole(chat()), *response(usage())])
     assert ["short"] == [decision.pool.name for decision in gateway.decisions]
     assert (1, False) == (len(gateway.recorder.calls_of("observed")), gateway.closed)
 

@@ -1,8 +1,6 @@
 """What the gateway sends is replied to until its end: bodies without an end, large pieces, trailers."""
 
 import json
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -29,12 +27,11 @@ from tests.unit.exchanges import (
     JSON_RESPONSE,
     ROUTABLE,
     STREAMED,
+    Connect,
     chat,
     usage,
     whole,
 )
-
-Connect = Callable[..., Any]
 
 
 def echoed(data: bytes, *, end_of_stream: bool) -> list[tuple[int, bool]]:
@@ -59,12 +56,10 @@ def test_a_large_message_that_ends_a_body_arrives_whole(connect: Connect, size: 
     """A gateway may send a body in one large message, which is its end as well: none of it is lost."""
     gateway = connect(DUPLEX)
     body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
-    for event in whole(body):
-        gateway.send(event)
+    gateway.send_all(whole(body))
     assert gateway.echoed[Phase.REQUEST] == body
     gateway = connect(DUPLEX)
-    for event in whole(chat()):
-        gateway.send(event)
+    gateway.send_all(whole(chat()))
     gateway.send(ResponseHeaders(JSON_RESPONSE))
     gateway.send(ResponseBody(body, end_of_stream=True))
     assert gateway.echoed[Phase.RESPONSE] == body
@@ -74,8 +69,7 @@ def test_a_large_message_that_ends_a_body_arrives_whole(connect: Connect, size: 
 def test_a_decided_request_arrives_whole_in_full_duplex(connect: Connect, size: int) -> None:
     """A body that is decided as a whole goes back after its headers, to its end."""
     gateway = connect(DUPLEX, pools=(Pool("short", 500_000), Pool("long", 1_000_000)))
-    for event in whole(chat("word " * (size // 5))):
-        gateway.send(event)
+    gateway.send_all(whole(chat("word " * (size // 5))))
     assert ["short"] == [decision.pool.name for decision in gateway.decisions]
     assert gateway.echoed[Phase.REQUEST] == gateway.sent[Phase.REQUEST]
 
@@ -124,8 +118,7 @@ def test_trailers_end_a_body_that_nothing_came_of(connect: Connect, modes: Modes
 def test_a_decision_is_made_once(connect: Connect, modes: Modes) -> None:
     """Each request is decided, and counted as decided, once."""
     gateway = connect(modes)
-    for event in whole(chat()):
-        gateway.send(event)
+    gateway.send_all(whole(chat()))
     assert gateway.decisions == gateway.recorder.calls_of("decided")
 
 

@@ -1,8 +1,5 @@
 """How exchanges end before their time: the router drains, a message cannot be read, a reply not be written."""
 
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
 from extproc.core.exchange.events import (
@@ -36,13 +33,13 @@ from tests.unit.exchanges import (
     JSON_RESPONSE,
     ROUTABLE,
     STREAMED,
+    Connect,
     chat,
     response,
     usage,
     whole,
 )
 
-Connect = Callable[..., Any]
 BROKEN = Broken(ValueError("no message"))
 UNSENT = Broken(ValueError("no reply"), unsent=True)
 ASKED_DUPLEX = Modes(BodyMode.FULL_DUPLEX_STREAMED, BodyMode.STREAMED)
@@ -83,8 +80,7 @@ def test_what_cannot_be_held_is_not_waited_for_in_a_drain(connect: Connect) -> N
 def test_a_held_request_is_waited_for_in_a_drain(connect: Connect, modes: Modes) -> None:
     """The stream stays open until its body, or its deadline, has come."""
     gateway = connect(modes)
-    for event in (HEADERS, PIECE, Drain()):
-        gateway.send(event)
+    gateway.send_all((HEADERS, PIECE, Drain()))
     assert (False, True, True) == (gateway.closed, gateway.exchange.holding, gateway.exchange.undecided)
     gateway.send(Deadline())
     assert [Reason.DEADLINE] == [decision.reason for decision in gateway.decisions]
@@ -97,8 +93,7 @@ def test_a_held_request_is_waited_for_in_a_drain(connect: Connect, modes: Modes)
 def test_a_response_is_not_waited_for_in_a_drain(connect: Connect, modes: Modes) -> None:
     """A kept stream ends at once: what it would teach is not worth the wait."""
     gateway = connect(modes)
-    for event in whole(chat()):
-        gateway.send(event)
+    gateway.send_all(whole(chat()))
     assert not gateway.closed
     assert not gateway.exchange.undecided
     gateway.send(Drain())
@@ -108,11 +103,9 @@ def test_a_response_is_not_waited_for_in_a_drain(connect: Connect, modes: Modes)
 def test_a_full_duplex_response_is_brought_to_its_end_in_a_drain(connect: Connect) -> None:
     """Of a body that has begun every byte goes back first."""
     gateway = connect(DUPLEX)
-    for event in [*whole(chat()), *response(usage(), [9])[:2], Drain()]:
-        gateway.send(event)
+    gateway.send_all([*whole(chat()), *response(usage(), [9])[:2], Drain()])
     assert not gateway.closed
-    for event in response(usage(), [9])[2:]:
-        gateway.send(event)
+    gateway.send_all(response(usage(), [9])[2:])
     assert gateway.closed
     assert gateway.sent[Phase.RESPONSE] == gateway.echoed[Phase.RESPONSE] == usage()
 
@@ -147,8 +140,7 @@ def test_a_broken_full_duplex_body_is_told_to_the_gateway(
 ) -> None:
     """Where bytes are lost the stream is aborted, and only there."""
     gateway = connect(modes)
-    for event in events:
-        gateway.send(event)
+    gateway.send_all(events)
     assert not gateway.closed
     gateway.send(broken)
     assert (True, aborted) == (gateway.closed, gateway.aborted)
@@ -188,8 +180,7 @@ def test_a_full_duplex_body_is_under_way_until_its_end(
 def test_a_full_duplex_response_that_teaches_nothing_goes_back_to_its_end(connect: Connect) -> None:
     """After a status from which nothing is learned the stream stays until the last piece has passed."""
     gateway = connect(DUPLEX)
-    for event in [*whole(chat()), ResponseHeaders(ResponseHead(500, "text/plain"))]:
-        gateway.send(event)
+    gateway.send_all([*whole(chat()), ResponseHeaders(ResponseHead(500, "text/plain"))])
     gateway.send(ResponseBody(b"out of ", end_of_stream=False))
     assert not gateway.closed
     gateway.send(ResponseBody(b"memory", end_of_stream=True))

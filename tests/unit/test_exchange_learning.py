@@ -1,7 +1,6 @@
 """What is learned from, what it costs, and what is counted of a response."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,13 +23,13 @@ from tests.unit.exchanges import (
     ROUTABLE,
     SSE_RESPONSE,
     STREAMED,
+    Connect,
     chat,
     response,
     usage,
     whole,
 )
 
-Connect = Callable[..., Any]
 COMPLETIONS = RequestHead("POST", "/v1/completions")
 CHUNKS = [b'data: {"choices":[{"text":"a"}]}\n\n'] * 3
 LAST = b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":3}}\n\ndata: [DONE]\n\n'
@@ -43,8 +42,7 @@ def token_ids(**fields: Any) -> bytes:
 
 def kept(gateway: Any, body: bytes, head: RequestHead = COMPLETIONS) -> bool:
     """Send a request; say whether its stream stays open to learn from the response."""
-    for event in whole(body, head):
-        gateway.send(event)
+    gateway.send_all(whole(body, head))
     return not gateway.closed
 
 
@@ -52,8 +50,7 @@ def kept(gateway: Any, body: bytes, head: RequestHead = COMPLETIONS) -> bool:
 def test_a_request_whose_bound_does_not_fit_goes_long(connect: Connect, modes: Modes) -> None:
     """The upper bound decides, not the likeliest count: what only fits by the latter goes to the larger pool."""
     gateway = connect(modes)
-    for event in whole(chat(max_tokens=0)):
-        gateway.send(event)
+    gateway.send_all(whole(chat(max_tokens=0)))
     (small,) = gateway.decisions
     output = 1_000 - small.budget.prompt_tokens
     assert small.budget.prompt_tokens < small.budget.prompt_bound
@@ -63,8 +60,7 @@ def test_a_request_whose_bound_does_not_fit_goes_long(connect: Connect, modes: M
         (1_000 - small.budget.prompt_bound, "short", Reason.FITS),
     ):
         gateway = connect(modes)
-        for event in whole(chat(max_tokens=max_tokens)):
-            gateway.send(event)
+        gateway.send_all(whole(chat(max_tokens=max_tokens)))
         (decision,) = gateway.decisions
         assert (pool, reason) == (decision.pool.name, decision.reason)
 
@@ -87,8 +83,7 @@ def test_a_retry_takes_more_than_one_attempt(
     """What was served at the first attempt was never broken, and a retry that fails repairs nothing."""
     gateway = connect(STREAMED)
     head = ResponseHead(status, "application/json", attempts=attempts)
-    for event in [*whole(chat(max_tokens=max_tokens)), *response(usage(), head=head)]:
-        gateway.send(event)
+    gateway.send_all([*whole(chat(max_tokens=max_tokens)), *response(usage(), head=head)])
     assert repairs == len(gateway.recorder.calls_of("retried"))
 
 
@@ -101,8 +96,7 @@ def test_what_is_learned_is_of_the_pool_that_responded(
     """At the first attempt that is the chosen pool, later on the default one."""
     gateway = connect(STREAMED)
     head = ResponseHead(200, "application/json", attempts=attempts)
-    for event in [*whole(chat(max_tokens=max_tokens)), *response(usage(), head=head)]:
-        gateway.send(event)
+    gateway.send_all([*whole(chat(max_tokens=max_tokens)), *response(usage(), head=head)])
     assert [served_by] == [each.served_by.name for each in gateway.recorder.calls_of("observed")]
 
 
@@ -177,8 +171,7 @@ def test_a_category_is_young_until_it_has_its_responses(
     )
     for _ in range(responses):
         stream = gateway.another()
-        for event in [*whole(chat()), *response(usage())]:
-            stream.send(event)
+        stream.send_all([*whole(chat()), *response(usage())])
         stream.exchange.end()
     while kept(gateway.another(), token_ids()):
         pass
@@ -194,8 +187,7 @@ def test_a_stream_that_reports_no_usage_is_not_kept(connect: Connect) -> None:
 def test_a_model_s_name_is_no_longer_than_a_key_may_be(connect: Connect) -> None:
     """Names come from clients: ten kilobytes of name are learned under a cut one."""
     gateway = connect(STREAMED)
-    for event in [*whole(chat(model="m" * 10_000)), *response(usage())]:
-        gateway.send(event)
+    gateway.send_all([*whole(chat(model="m" * 10_000)), *response(usage())])
     (row,) = gateway.estimator.state().models
     assert len(row.model) == 256
 
@@ -213,8 +205,7 @@ def test_a_response_that_ends_with_its_headers_is_settled(connect: Connect) -> N
 def test_a_response_that_breaks_off_in_its_middle_is_read_no_further(connect: Connect) -> None:
     """Compressed data that does not decode is counted by its cause at once, and the rest passes without us."""
     gateway = connect(STREAMED)
-    for event in whole(chat()):
-        gateway.send(event)
+    gateway.send_all(whole(chat()))
     gateway.send(ResponseHeaders(ResponseHead(200, "application/json", "gzip")))
     gateway.send(ResponseBody(b"this is no gzip", end_of_stream=False))
     assert [ResponseFault.ENCODING] == gateway.recorder.calls_of("not_learned")
