@@ -258,3 +258,10 @@ def test_what_was_thought_before_the_last_question_is_kept_apart(thoughtful: dic
     assert earlier.dropped_text.startswith(b"<think>Two and two")
     later = read_request(Api.CHAT, json.dumps({"messages": [question, thoughtful]}).encode())
     assert (b"", True) == (later.dropped_text, b"Two and two" in later.text)
+
+
+def test_thoughts_of_a_conversation_in_which_nobody_asks_are_text() -> None:
+    """There is no last question before which they would be left out."""
+    thought = {"role": "assistant", "content": "Four.", "reasoning": "Two and two"}
+    facts = read(messages=[thought, {"role": "assistant", "content": "Five."}])
+    assert (b"", b"Four.Two and twoFive.") == (facts.dropped_text, facts.text)

@@ -70,6 +70,11 @@ def url_of(image: bytes) -> str:
     return "data:image/any;base64," + b64encode(image).decode()
 
 
+def raw_url(image: bytes) -> msgspec.Raw:
+    """Return a data: URL as the JSON that holds it."""
+    return msgspec.Raw(json.dumps(url_of(image)).encode())
+
+
 def size_of_source(source: msgspec.Raw) -> ImageSize:
     """Return the class of an image from its JSON."""
     return size_of_pixels(image_pixels(source))
@@ -173,6 +178,29 @@ def test_without_a_readable_size_the_bytes_tell(start: bytes, encoded_bytes: int
 def test_bytes_tell_behind_too_many_segments() -> None:
     """The walk through a JPEG has an end: one of thousands of empty segments is classed by its bytes."""
     assert size_of(url_of(b"\xff\xd8" + b"\xff\xe1\0\2" * 150_000)) is ImageSize.LARGE
+
+
+def test_the_walk_through_a_jpeg_takes_14_steps() -> None:
+    """A frame header behind 13 segments is read; behind one more the bytes tell."""
+    comments = [b"\xff\xfe\0\2" * count for count in (13, 14)]
+    frame = jpeg(800, 800)
+    frame = frame[frame.index(b"\xff\xc0") :]
+    read, not_read = (image_pixels(raw_url(b"\xff\xd8" + comment + frame)) for comment in comments)
+    assert (800 * 800, True) == (read, not_read < 10_000)
+
+
+def test_an_image_of_nothing_is_an_image_and_takes_no_other_value_for_its_own() -> None:
+    """What has no bytes is as small as can be, and not of unknown size; what follows it is not read."""
+    assert 1 == image_pixels(msgspec.Raw(b'"data:image/png;base64,'))
+    follows = b'{"data":"","":"%b"}' % b64encode(png(800, 800))
+    assert 0 < image_pixels(msgspec.Raw(follows)) < 10_000
+
+
+@pytest.mark.parametrize("cut", [24, 25, 26, 27, 30, 31, 33])
+def test_a_size_is_read_however_soon_the_image_ends_after_it(cut: int) -> None:
+    """Also without the padding of base64, and without the rest of its last group."""
+    url = url_of(png(800, 800)[:cut]).rstrip("=")
+    assert 800 * 800 == image_pixels(msgspec.Raw(json.dumps(url).encode()))
 
 
 IMAGES = (png(30, 20), jpeg(30, 20), gif(30, 20), webp(30, 20, b"VP8 "), webp(30, 20, b"VP8L"))

@@ -1,4 +1,5 @@
 import json
+import re
 from typing import Literal
 
 import pytest
@@ -55,3 +56,10 @@ def test_a_name_is_kept_whole_or_cut_to_the_cap(name: str) -> None:
     bounded = bounded_name(name)
     assert bounded == name or len(name) > MAX_NAME_CHARS == len(bounded)
     assert bounded == bounded_name(bounded)
+
+
+def test_the_longest_name_stays_and_a_longer_one_ends_in_128_bits_of_digest() -> None:
+    """So many bits make two names that are taken for one as unlikely as they need be."""
+    longest = "m" * 256
+    assert longest is bounded_name(longest)
+    assert re.fullmatch(r"m{223}~[0-9a-f]{32}", bounded_name(longest + "m"))

@@ -119,6 +119,31 @@ def test_only_the_first_turn_of_a_response_is_its_prompt() -> None:
     assert read_json(Api.RESPONSES, {"usage": RESPONSE_USAGE | {"input_tokens_details": None}}) == Usage(11, 5)
 
 
+def test_a_response_of_one_turn_is_read_as_one_without_turns() -> None:
+    """What was cached of its prompt counts."""
+    details = {"cached_tokens": 4, "input_tokens_per_turn": [11]}
+    assert Usage(11, 5, 4) == read_json(
+        Api.RESPONSES, {"usage": RESPONSE_USAGE | {"input_tokens_details": details}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [(1 << 20, Usage(11, 5, 4)), ((1 << 20) + 1, ResponseFault.TOO_LARGE)]
+)
+def test_an_event_of_a_mebibyte_is_read(size: int, expected: Usage | ResponseFault) -> None:
+    """The last event of a Responses stream repeats the whole response; a larger one is not kept."""
+    event = {"type": "response.completed", "response": {"usage": RESPONSE_USAGE}, "x": ""}
+    head = "event: response.completed\ndata: "
+    event["x"] = "x" * (size - len(head) - len(json.dumps(event)))
+    reader = usage_reader(Api.RESPONSES, "text/event-stream", "", 1 << 22)
+    try:
+        reader.feed(f"{head}{json.dumps(event)}\n\n".encode())
+        found: object = reader.finish()
+    except ResponseNotUnderstood as error:
+        found = error.fault
+    assert expected == found
+
+
 @pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "APPLICATION/JSON ;x=y"])
 def test_content_type_with_parameters(content_type: str) -> None:
     """Parameters and case of the content type do not matter."""

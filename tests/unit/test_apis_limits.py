@@ -1,0 +1,117 @@
+"""How much of a body is read: what is just within each limit, and what is just beyond it."""
+
+import json
+from typing import Any
+
+import pytest
+
+from extproc.core.apis import read_request
+from extproc.core.errors import BodyFault, BodyNotUnderstood
+from extproc.core.facts import Api, RequestFacts
+
+MESSAGE = {"role": "user", "content": "Hi"}
+
+
+def read(api: Api, **fields: Any) -> RequestFacts | BodyFault:
+    """Return the facts of a body, or why it has none."""
+    try:
+        return read_request(api, json.dumps(fields, ensure_ascii=False).encode())
+    except BodyNotUnderstood as error:
+        return error.fault
+
+
+def call_of(count: int) -> dict[str, Any]:
+    """Return a message of Anthropic's with so many blocks, each a call without input."""
+    return {"role": "assistant", "content": [{"type": "tool_use", "name": "f"}] * count}
+
+
+@pytest.mark.parametrize(
+    ("api", "within", "beyond"),
+    [
+        # Brackets: one of the object itself, one of the list of messages, 12,288 in all.
+        (Api.CHAT, {"messages": [], "x": [[]] * 12_285}, {"messages": [], "x": [[]] * 12_286}),
+        # Commas: one less than there are values, and one behind messages.
+        (Api.CHAT, {"messages": [], "x": [1] * 32_768}, {"messages": [], "x": [1] * 32_769}),
+        (Api.CHAT, {"messages": [MESSAGE] * 1536}, {"messages": [MESSAGE] * 1537}),
+        (Api.CHAT, {"messages": [{"content": ["a"] * 1535}]}, {"messages": [{"content": ["a"] * 1536}]}),
+        (Api.MESSAGES, {"messages": [{"content": [{}] * 1535}]}, {"messages": [{"content": [{}] * 1536}]}),
+        # A call counts twice; a document, too.
+        (Api.MESSAGES, {"messages": [call_of(767)]}, {"messages": [call_of(768)]}),
+        (Api.RESPONSES, {"input": [{"content": ["a"] * 1535}]}, {"input": [{"content": ["a"] * 1536}]}),
+        (Api.COMPLETIONS, {"prompt": ["a"] * 2048}, {"prompt": ["a"] * 2049}),
+        (Api.SCORE, {"text_1": "a", "text_2": ["b"] * 2048}, {"text_1": "a", "text_2": ["b"] * 2049}),
+        (Api.GENERATE, {"text": "a", "sampling_params": [{}] * 512}, {"text": "a", "sampling_params": [{}] * 513}),
+    ],
+)
+def test_a_body_is_read_up_to_its_limit(api: Api, within: dict[str, Any], beyond: dict[str, Any]) -> None:
+    """One element more is more than is worth its time."""
+    assert isinstance(read(api, **within), RequestFacts)
+    assert BodyFault.TOO_MANY == read(api, **beyond)
+
+
+def test_a_query_is_written_out_up_to_half_a_mebibyte() -> None:
+    """With all of its documents; beyond that the prompt is not seen."""
+    within, beyond = ("q" * ((1 << 18) - 1 + more) for more in (0, 1))
+    read_one, not_read = (read(Api.RERANK, query=query, documents=["d", "d"]) for query in (within, beyond))
+    assert isinstance(read_one, RequestFacts)
+    assert isinstance(not_read, RequestFacts)
+    assert (1 << 19, False) == (read_one.text_bytes, read_one.unseen_history)
+    assert (0, True) == (not_read.text_bytes, not_read.unseen_history)
+
+
+@pytest.mark.parametrize(("size", "undone"), [(511, True), (512, False)])
+def test_escapes_cost_a_step_for_each_half_kibibyte(size: int, *, undone: bool) -> None:
+    """Where the walk has no steps left for them, they stay as they came, which is longer."""
+    arguments = '"' + "\\u00e9".ljust(size - 2, "a") + '"'
+    # Two messages, these parts and one call are all steps there are.
+    parts = {"content": ["a"] * (1536 - 3)}
+    call = {"tool_calls": [{"function": {"name": "", "arguments": arguments}}]}
+    facts = read(Api.CHAT, messages=[parts, call])
+    assert isinstance(facts, RequestFacts)
+    assert undone == (b"\\u" not in facts.text)
+
+
+def test_32_images_are_measured() -> None:
+    """The header of a small file says that it is large; beyond 32 its bytes alone count."""
+    png = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAACAAAAAgA"  # 2048 x 2048
+    facts = read(Api.CHAT, messages=[{"content": [{"type": "image_url", "image_url": {"url": png}}] * 33}])
+    assert isinstance(facts, RequestFacts)
+    assert (32, 1) == (facts.media.large_images, facts.media.small_images)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({"max_tokens": 0}, 0),
+        ({"max_tokens": 7}, 7),
+        ({"max_new_tokens": 0, "max_tokens": 7}, 0),
+        ({"max_tokens": -1}, BodyFault.WRONG_TYPE),
+        ({"max_new_tokens": -1}, BodyFault.WRONG_TYPE),
+        ({"truncate": -1}, BodyFault.WRONG_TYPE),
+    ],
+)
+def test_the_limits_of_generate_are_from_0_on(parameters: dict[str, Any], expected: int | BodyFault) -> None:
+    """As those of all other APIs; the newer name goes first."""
+    facts = read(Api.GENERATE, inputs="a", parameters=parameters)
+    assert expected == (facts.max_output_tokens if isinstance(facts, RequestFacts) else facts)
+
+
+def test_a_cut_to_no_tokens_is_one() -> None:
+    """TGI's truncate of 0 is taken as it is."""
+    facts = read(Api.GENERATE, inputs="a", parameters={"truncate": 0})
+    assert isinstance(facts, RequestFacts)
+    assert 0 == facts.truncate_prompt_tokens
+
+
+def test_token_ids_begin_at_0() -> None:
+    """A tokenizer's first token is one as any other."""
+    facts = read(Api.COMPLETIONS, prompt=[0, 0, 5])
+    assert isinstance(facts, RequestFacts)
+    assert 3 == facts.exact_prompt_tokens
+
+
+def test_no_pairs_are_one_sequence() -> None:
+    """What has no texts to pair is a prompt all the same."""
+    facts = read(Api.RERANK, query="q", documents=[])
+    assert isinstance(facts, RequestFacts)
+    assert (1, 1.0) == (facts.sequences, facts.longest_share)
