@@ -28,7 +28,8 @@ from extproc.core.placing.policy import Reason
 from extproc.gateways.traps import TRAPS
 from extproc.gateways.traps.trap import Trap
 from extproc.planning.output.schema import plan_schema
-from extproc.telemetry.metrics import CountOutcome, Metrics, PromptSize, Verdict
+from extproc.telemetry.labels import CountOutcome, PromptSize, Verdict
+from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.reloads import ReloadMetrics, ReloadOutcome
 from extproc.telemetry.tallies import Tally
 from extproc.telemetry.workers import Replaced, WorkerMetrics, worker_streams

@@ -16,7 +16,8 @@ from extproc.server.access_logs import Teaching
 from extproc.server.deadlines import Deadlines
 from extproc.server.grpc_core import FAULT, INTERNAL, OK, Call
 from extproc.server.overload import TARGET_S, Overload
-from extproc.telemetry.metrics import Metrics, Undecided
+from extproc.telemetry.labels import Undecided
+from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.tallies import PLAIN
 from extproc.wire.decode import Decoder
 from extproc.wire.encode import Encoder
