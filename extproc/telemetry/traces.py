@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased
 from opentelemetry.trace import SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from extproc.core.facts import Api
+from extproc.core.apis import FAMILIES
 from extproc.core.listener import Listener
 from extproc.core.placing.decision import Decision
 
@@ -31,14 +31,6 @@ Attribute = str | int | float | bool
 EXPORT_TIMEOUT_S: Final = 2.0
 # Version, trace, parent and flags; the lowest bit of the flags says "sampled". https://www.w3.org/TR/trace-context/
 TRACEPARENT_CHARS: Final = 55
-# gen_ai.operation.name has words for these.
-OPERATIONS: Final = {
-    Api.CHAT: "chat",
-    Api.COMPLETIONS: "text_completion",
-    Api.EMBEDDINGS: "embeddings",
-    Api.RESPONSES: "chat",
-    Api.MESSAGES: "chat",
-}
 
 
 class TraceListener(Listener):
@@ -85,8 +77,8 @@ def _is_sampled(traceparent: str) -> bool:
 
 
 def _attributes(decision: Decision) -> Iterator[tuple[str, Attribute]]:
-    if decision.api in OPERATIONS:
-        yield "gen_ai.operation.name", OPERATIONS[decision.api]
+    if operation := FAMILIES[decision.api].operation:
+        yield "gen_ai.operation.name", operation
     if decision.model:
         yield "gen_ai.request.model", decision.model
     yield "dualpool.api", decision.api.value

@@ -252,4 +252,4 @@ def _add_call(prompt: Prompt, function: _Function | None) -> None:
         prompt.add_call(function.name, function.arguments)
 
 
-FAMILY: Final = Family(Api.CHAT, "chat/completions", read_request, read_response, ChunkReader)
+FAMILY: Final = Family(Api.CHAT, "chat/completions", read_request, read_response, ChunkReader, operation="chat")

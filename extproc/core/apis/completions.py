@@ -63,5 +63,11 @@ def read_request(body: bytes) -> RequestFacts:
 
 
 FAMILY: Final = Family(
-    Api.COMPLETIONS, "completions", read_request, read_response, ChunkReader, several_prompts=True
+    Api.COMPLETIONS,
+    "completions",
+    read_request,
+    read_response,
+    ChunkReader,
+    several_prompts=True,
+    operation="text_completion",
 )

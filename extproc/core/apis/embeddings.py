@@ -65,4 +65,6 @@ def read_response(body: bytes | bytearray) -> Usage:
     return usage.checked()
 
 
-FAMILY: Final = Family(Api.EMBEDDINGS, "embeddings", read_request, read_response, several_prompts=True)
+FAMILY: Final = Family(
+    Api.EMBEDDINGS, "embeddings", read_request, read_response, several_prompts=True, operation="embeddings"
+)

@@ -17,7 +17,8 @@ class Family:
     `endpoint` is what follows `/v1/` in its path, `paths` are others that it has, whole. `read_request` turns a
     body into facts and raises BodyNotUnderstood; `read_response` finds the usage of a whole JSON response,
     `events` that of a stream (None where there are no streams); both raise ResponseNotUnderstood. With
-    `several_prompts` one body may hold many, each a sequence of its own.
+    `several_prompts` one body may hold many, each a sequence of its own. `operation` is its name in
+    OpenTelemetry's conventions for generative AI (gen_ai.operation.name), "" where they have none.
     """
 
     api: Api
@@ -27,3 +28,4 @@ class Family:
     events: type[EventReader] | None = None
     several_prompts: bool = False
     paths: tuple[str, ...] = ()
+    operation: str = ""

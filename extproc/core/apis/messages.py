@@ -241,4 +241,4 @@ class MessageReader(EventReader):
 _COUNTED: Final = frozenset({b"message_start", b"message_delta", b"message_stop", b"error"})
 
 
-FAMILY: Final = Family(Api.MESSAGES, "messages", read_request, read_response, MessageReader)
+FAMILY: Final = Family(Api.MESSAGES, "messages", read_request, read_response, MessageReader, operation="chat")

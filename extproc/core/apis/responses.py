@@ -238,4 +238,4 @@ _LAST: Final = frozenset({b"response.completed", b"response.incomplete", b"respo
 _LAST_QUOTED: Final = tuple(b'"%b"' % name for name in _LAST)
 
 
-FAMILY: Final = Family(Api.RESPONSES, "responses", read_request, read_response, ResponseReader)
+FAMILY: Final = Family(Api.RESPONSES, "responses", read_request, read_response, ResponseReader, operation="chat")
