@@ -6,6 +6,8 @@ import pytest
 
 pytest.importorskip("cosmic_ray", reason="make mutants installs it")
 
+from bench.mutation.baseline import MOST_S, Baseline
+from bench.mutation.live import changed_function
 from bench.mutation.mutants import Mutant, mutants, room_of, sampled
 
 SOURCE = '''"""A module."""
@@ -66,8 +68,42 @@ def test_the_lines_of_a_mutant_are_those_of_its_statement(found: list[Mutant]) -
 
 
 def test_a_sample_is_the_same_each_time(found: list[Mutant]) -> None:
-    """Of the files that are tried whole all are there, of others as many as are asked for, by the seed."""
+    """Of files that are tried whole all are there; of others some and a sixteenth, the same for a seed."""
     assert found == sampled(found, ["placing/counter.py"], 0, seed=0)
     once, again = (sampled(found, [], 3, seed=1) for _ in range(2))
-    assert (3, once) == (len(once), again)
+    assert (3 + len(found) // 16, once) == (len(once), again)
     assert found == sampled(found, [], 100, seed=1)
+
+
+def codes_of(mutant: Mutant) -> tuple[str, str] | None:
+    """Return which function a mutant changes, and into which."""
+    change = mutant.change(SOURCE)
+    assert change is not None
+    found = changed_function(compile(SOURCE, "", "exec"), compile(change.source, "", "exec"))
+    return found and (found[0].co_qualname, found[1].co_qualname)
+
+
+def test_what_a_function_does_can_be_changed_while_it_lives(found: list[Mutant]) -> None:
+    """A constant or a default is made once, at import: to change it takes an import."""
+    of_line = {mutant.line: codes_of(mutant) for mutant in found}
+    same = ("Counter.count", "Counter.count")
+    assert {6: None, 13: None, 14: same, 15: same, 16: same} == of_line
+
+
+def test_a_change_moves_no_other_function() -> None:
+    """Statements of several lines become one: what comes after them is the same code elsewhere."""
+    before = "def f():\n    g(\n        1\n    )\n\ndef h():\n    return 2\n"
+    after = "def f():\n    pass\n\ndef h():\n    return 2\n"
+    changed = changed_function(compile(before, "", "exec"), compile(after, "", "exec"))
+    assert changed is not None
+    assert ("f", "f") == (changed[0].co_name, changed[1].co_name)
+
+
+def test_the_nearest_tests_go_first_and_have_an_end() -> None:
+    """Files named after the module or its room, then the quicker ones; no more than can take so long."""
+    seconds = {"far.py::a": 1.0, "far.py::b": 0.1, "test_policy.py::a": MOST_S - 1.05, "more.py::a": 9.0}
+    baseline = Baseline(seconds, {"core/placing/policy.py": {"7": list(seconds), "8": ["far.py::a"]}}, {})
+    tests = baseline.tests_of("core/placing/policy.py", [7])
+    assert ["test_policy.py::a", "far.py::b", "far.py::a", "more.py::a"] == tests
+    assert ["test_policy.py::a", "far.py::b"] == baseline.nearest(tests)
+    assert ["far.py::a"] == baseline.tests_of("core/placing/policy.py", [8])

@@ -1,0 +1,104 @@
+"""How much is read of what is encoded, refused or counted: what is just within each limit, and just beyond it."""
+
+import gzip
+import io
+import json
+
+import pytest
+import zstandard
+
+from extproc.core.apis import FAMILIES
+from extproc.core.apis.response import reader_for
+from extproc.core.errors import BodyFault, BodyNotUnderstood, ResponseFault, ResponseNotUnderstood
+from extproc.core.facts import Api, ResponseHead
+from extproc.core.reading.encoded import decoded_body
+from extproc.core.reading.refusal import read_overflow
+from extproc.core.usage import Overflow, Usage
+
+
+def gzip_of(size: int, name: str = "") -> bytes:
+    """Return gzip of so many bytes: a frame has room for a name."""
+    file = io.BytesIO()
+    with gzip.GzipFile(name or "x" * (size - len(gzip_of(size, "x")) + 1), "wb", fileobj=file) as writer:
+        writer.write(b"one two")
+    return file.getvalue()
+
+
+def zstd_frame(window_log: int) -> bytes:
+    """Return a frame that asks for a window of 2 ** window_log bytes."""
+    parameters = zstandard.ZstdCompressionParameters(window_log=window_log, write_content_size=False)
+    encoder = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    return encoder.compress(b"one two") + encoder.flush()
+
+
+def fault_of(encoding: str, body: bytes) -> BodyFault | None:
+    """Return why a request's body is not decoded."""
+    try:
+        decoded_body(encoding, body)
+    except BodyNotUnderstood as error:
+        return error.fault
+    return None
+
+
+@pytest.mark.parametrize(
+    ("encoding", "within", "beyond"),
+    [
+        ("gzip", gzip_of(96 * 1024), gzip_of(96 * 1024 + 1)),
+        ("gzip", gzip.compress(bytes(512 * 1024)), gzip.compress(bytes(512 * 1024 + 1))),
+        ("zstd", zstd_frame(23), zstd_frame(24)),
+    ],
+    ids=["input", "output", "window"],
+)
+def test_an_encoded_body_is_read_up_to_its_limits(encoding: str, within: bytes, beyond: bytes) -> None:
+    """96 KiB of input, 512 KiB of output, and the window of 8 MiB that RFC 8878 has every decoder support."""
+    assert [None, BodyFault.ENCODED] == [fault_of(encoding, within), fault_of(encoding, beyond)]
+
+
+@pytest.mark.parametrize(("size", "read"), [(16 * 1024, True), (16 * 1024 + 1, False)])
+def test_a_refusal_of_16_kib_is_read(size: int, *, read: bool) -> None:
+    """A longer one is not: refusals are a few hundred bytes."""
+    refusal = json.dumps({"error": {"message": "no", "code": "context_length_exceeded"}}).encode().ljust(size)
+    reader = reader_for(Api.CHAT, ResponseHead(400, "application/json"), 1 << 20)
+    try:
+        reader.feed(refusal)
+        found: object = reader.finish()
+    except ResponseNotUnderstood as error:
+        found = error.fault
+    assert (Overflow(None) if read else ResponseFault.TOO_LARGE) == found
+
+
+@pytest.mark.parametrize(("named", "at_least"), [(-1, None), (0, None), (1, 1), (2, 2)])
+def test_a_prompt_of_one_token_is_the_least_that_a_refusal_can_name(named: int, at_least: int | None) -> None:
+    """None at all is no count, in a field or in a sentence."""
+    error = {"type": "exceed_context_size_error", "n_prompt_tokens": named}
+    assert Overflow(at_least) == read_overflow(json.dumps({"error": error}).encode())
+    sentence = f"This model's maximum context length is 8 tokens. Your request has {named} input tokens."
+    assert Overflow(at_least or (1 if named < 0 else None)) == read_overflow(
+        json.dumps({"message": sentence}).encode()
+    )
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ((10_000_000, 10_000_000, 0), Usage(10_000_000, 10_000_000)),
+        ((10_000_001, 1, 0), ResponseFault.WRONG_USAGE),
+        ((1, 10_000_001, 0), ResponseFault.WRONG_USAGE),
+        ((1, 0, 1), Usage(1, 0, 1)),
+        ((2, 0, 1), Usage(2, 0, 1)),
+        ((0, 1, 0), ResponseFault.WRONG_USAGE),
+        ((1, -1, 0), ResponseFault.WRONG_USAGE),
+    ],
+)
+def test_counts_up_to_ten_million_are_counts(
+    counts: tuple[int, int, int], expected: Usage | ResponseFault
+) -> None:
+    """Of a prompt from one token on, of which all may have been cached, and of an output from none on."""
+    prompt, completion, cached = counts
+    usage = {"prompt_tokens": prompt, "completion_tokens": completion}
+    response = {"choices": [], "usage": usage | {"prompt_tokens_details": {"cached_tokens": cached}}}
+    try:
+        found: object = FAMILIES[Api.CHAT].read_response(json.dumps(response).encode())
+    except ResponseNotUnderstood as error:
+        found = error.fault
+    assert expected == found
