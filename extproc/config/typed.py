@@ -18,7 +18,7 @@ from extproc.core.errors import shown
 __all__ = ["Reader", "allowed", "dataclass_in", "kind_and_range", "settings_of"]
 
 MAX_NUMBER = 2**53  # what a float holds exactly
-MAX_NAME_CHARS = 60
+MAX_KEY_CHARS = 60
 
 
 class Reader:
@@ -142,4 +142,4 @@ def _is_needed(field: dataclasses.Field[Any]) -> bool:
 
 
 def _name(key: object) -> str:
-    return key if isinstance(key, str) and len(key) <= MAX_NAME_CHARS else shown(key)
+    return key if isinstance(key, str) and len(key) <= MAX_KEY_CHARS else shown(key)

@@ -15,13 +15,13 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.core.errors import DualpoolError
+from extproc.core.names import MAX_NAME_CHARS
 
 __all__ = ["LoadReport", "ModelReport", "ReportNotUnderstood", "parse_load", "parse_models"]
 
 MOST: Final = 1e12
 MAX_LINES: Final = 1_000
 MAX_MODELS: Final = 1_000
-MAX_NAME_CHARACTERS: Final = 256
 MAX_DIGITS: Final = 12
 
 
@@ -72,7 +72,7 @@ def parse_models(page: bytes) -> tuple[ModelReport, ...]:
         models = _MODELS.decode(page).data
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ReportNotUnderstood(f"no list of models: {error}") from error
-    listed = [model for model in models[:MAX_MODELS] if 0 < len(model.id) <= MAX_NAME_CHARACTERS]
+    listed = [model for model in models[:MAX_MODELS] if 0 < len(model.id) <= MAX_NAME_CHARS]
     lengths = {model.id: model.max_model_len for model in listed}
     return tuple(_model(model, lengths) for model in listed)
 
