@@ -118,6 +118,18 @@ def test_a_count_that_turns_out_wrong_is_forgotten() -> None:
     assert not is_known(estimator.estimate(second, ""))
 
 
+@pytest.mark.parametrize(("times", "known"), [(3.8, True), (4.2, False), (1 / 3.8, True), (1 / 4.2, False)])
+def test_a_beginning_behind_which_nothing_fits_is_forgotten(times: float, *, known: bool) -> None:
+    """Up to four times what is new in a turn may be wrong; beyond that it is what was counted before."""
+    estimator, first, second = taught(), chat(TALK[:2]), chat((*TALK[:3], ("user", TEXT[:900])))
+    before = round(estimator.estimate(first, "").prompt_tokens)
+    estimator.observe(estimator.estimate(first, ""), Usage(before))
+    new = estimator.estimate(second, "").prompt_tokens - before
+    estimator.observe(estimator.estimate(second, ""), Usage(before + round(times * new)))
+    another = chat((*TALK[:2], ("assistant", TEXT[7:300])))
+    assert known == is_known(estimator.estimate(another, ""))
+
+
 def test_what_was_counted_before_a_new_start_is_forgotten() -> None:
     """Another tokenizer behind the same name makes prices start anew, and all known counts are void."""
     estimator, first, second = taught(), chat(TALK[:2]), chat(TALK)
