@@ -3,7 +3,10 @@
 import gzip
 import io
 import json
+import tracemalloc
+import zlib
 
+import brotli
 import pytest
 import zstandard
 
@@ -11,6 +14,8 @@ from extproc.core.apis import FAMILIES
 from extproc.core.apis.response import reader_for
 from extproc.core.errors import BodyFault, BodyNotUnderstood, ResponseFault, ResponseNotUnderstood
 from extproc.core.facts import Api, ResponseHead
+from extproc.core.reading.brotli_window import with_small_window
+from extproc.core.reading.decoding import decoder_for
 from extproc.core.reading.encoded import decoded_body
 from extproc.core.reading.refusal import read_overflow
 from extproc.core.usage import Overflow, Usage
@@ -52,6 +57,45 @@ def fault_of(encoding: str, body: bytes) -> BodyFault | None:
 def test_an_encoded_body_is_read_up_to_its_limits(encoding: str, within: bytes, beyond: bytes) -> None:
     """96 KiB of input, 512 KiB of output, and the window of 8 MiB that RFC 8878 has every decoder support."""
     assert [None, BodyFault.ENCODED] == [fault_of(encoding, within), fault_of(encoding, beyond)]
+
+
+def test_gzip_in_the_frame_of_zlib_is_none() -> None:
+    """Not all servers would read it."""
+    assert BodyFault.ENCODED == fault_of("gzip", zlib.compress(b"{}"))
+
+
+def test_a_frame_that_was_cut_just_at_the_limit_is_not_whole() -> None:
+    """What came out of it so far would be all that is read."""
+    encoder = zstandard.ZstdCompressor().compressobj()
+    begun = encoder.compress(bytes(512 * 1024)) + encoder.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+    assert BodyFault.ENCODED == fault_of("zstd", begun)
+    assert bytes(512 * 1024) == decoded_body("zstd", begun + encoder.flush())
+
+
+@pytest.mark.parametrize("first", range(256))
+def test_only_a_window_that_is_larger_than_needed_is_made_smaller(first: int) -> None:
+    """RFC 7932, 9.1: an even byte begins with the one bit for 16, and its other bits are the stream's."""
+    larger = first % 2 == 1 and first % 16 > 0b0011
+    expected = first // 16 * 16 + 0b0011 if larger else first
+    assert bytes((expected, 7)) == with_small_window(bytes((first, 7)), 1_000)
+
+
+def test_a_bomb_behind_a_response_that_was_as_long_as_is_read_is_not_inflated() -> None:
+    """What is left of the bound is nothing, and not everything."""
+    encoder = brotli.Compressor(quality=1)
+    begun = encoder.process(b"a" * 1_000) + encoder.flush()
+    bomb = encoder.process(bytes(1 << 25)) + encoder.finish()
+    decoder = decoder_for("br", 1_000)
+    assert b"a" * 1_000 == decoder.feed(begun)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ResponseNotUnderstood) as told:
+            decoder.feed(bomb)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert ResponseFault.TOO_LARGE is told.value.fault
+    assert peak_bytes < 4 << 20
 
 
 @pytest.mark.parametrize(("size", "read"), [(16 * 1024, True), (16 * 1024 + 1, False)])
