@@ -192,7 +192,7 @@ def test_the_walk_through_a_jpeg_takes_14_steps() -> None:
 def test_an_image_of_nothing_is_an_image_and_takes_no_other_value_for_its_own() -> None:
     """What has no bytes is as small as can be, and not of unknown size; what follows it is not read."""
     assert 1 == image_pixels(msgspec.Raw(b'"data:image/png;base64,'))
-    follows = b'{"data":"","":"%b"}' % b64encode(png(800, 800))
+    follows = b'{"data":"","" : "%b"}' % b64encode(png(800, 800))
     assert 0 < image_pixels(msgspec.Raw(follows)) < 10_000
 
 

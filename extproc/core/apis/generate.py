@@ -71,8 +71,8 @@ def read_request(body: bytes) -> RequestFacts:
     prompts = read_prompts(found[0] if found else msgspec.Raw())
     sampling = request.sampling_params or request.parameters or _Sampling()
     each = sampling if isinstance(sampling, list) else [sampling]
-    if not 0 < len(each) <= MAX_PROMPTS:
-        raise BodyNotUnderstood(BodyFault.TOO_MANY, f"{len(each)} sampling_params; 1 to {MAX_PROMPTS} are read")
+    if len(each) > MAX_PROMPTS:
+        raise BodyNotUnderstood(BodyFault.TOO_MANY, f"{len(each)} sampling_params; at most {MAX_PROMPTS} are read")
     limits = [_limit(one) for one in each]
     stream = read_flag(request.stream, "stream")
     unseen = (
