@@ -1,0 +1,65 @@
+"""The byte-class estimator at its edges: usage that says little, or less than what is known of a tenant."""
+
+import pytest
+from msgspec.structs import replace
+
+from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.protocol import Learning, Refused
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.facts import RequestFacts
+from extproc.core.usage import Overflow, Usage
+from tests.unit.byteclass_lessons import WORDS, facts, teach
+
+PROMPT = facts(WORDS * 20)
+
+
+def taught(count: int = 150) -> ByteClassEstimator:
+    """Return an estimator to which prose costs a token for four bytes."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    teach(estimator, count)
+    return estimator
+
+
+@pytest.mark.parametrize("tokens", [0, -1, 10**9])
+def test_usage_that_cannot_be_is_judged_as_nothing(tokens: int) -> None:
+    """No ratio, no miss and no bytes per token are told of it."""
+    estimator = taught()
+    nothing = Learning(0.0, under_counted=False, bytes_per_token=0.0, refused=Refused.IMPLAUSIBLE)
+    assert nothing == estimator.observe(estimator.estimate(PROMPT, ""), Usage(tokens))
+
+
+def test_a_prompt_that_was_cut_below_the_tenants_constant_is_no_error() -> None:
+    """Less than a server adds for a tenant is left of it: the constant stays, and prices move next to nothing."""
+    estimator = taught()
+    for position in range(40):
+        request = facts((WORDS * 42)[position:][: 400 + 90 * position])
+        estimator.observe(estimator.estimate(request, "t"), Usage(len(request.text) // 4 + 1_000))
+    before = estimator.estimate(PROMPT, "t").prompt_tokens
+    learning = estimator.observe(estimator.estimate(PROMPT, "t"), Usage(len(PROMPT.text) // 14))
+    assert (None, True, True) == (learning.refused, learning.clipped, learning.ratio > 8)
+    assert before == pytest.approx(estimator.estimate(PROMPT, "t").prompt_tokens, rel=0.1)
+
+
+@pytest.mark.parametrize("factor", [3.0, 1 / 3.0])
+def test_one_response_that_is_far_off_moves_little_either_way(factor: float) -> None:
+    """What it says is believed as far as errors usually go, be it too much or too little."""
+    estimator = taught()
+    before = estimator.estimate(PROMPT, "").prompt_tokens
+    learning = estimator.observe(estimator.estimate(PROMPT, ""), Usage(round(len(PROMPT.text) / 4 * factor)))
+    assert learning.clipped
+    assert before == pytest.approx(estimator.estimate(PROMPT, "").prompt_tokens, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [replace(PROMPT, unseen_history=True), replace(PROMPT, truncate_prompt_tokens=90)],
+    ids=["unseen history", "truncated"],
+)
+def test_a_refusal_of_what_was_not_seen_whole_teaches_nothing(request_: RequestFacts) -> None:
+    """The tokens that it names are of more, or of less, than the text here."""
+    estimator = taught()
+    before = estimator.state()
+    estimator.observe_overflow(estimator.estimate(request_, ""), Overflow(9_000))
+    assert before == estimator.state()
+    estimator.observe_overflow(estimator.estimate(PROMPT, ""), Overflow(9_000))
+    assert before != estimator.state()
