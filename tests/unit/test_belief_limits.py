@@ -7,8 +7,8 @@ import pytest
 from msgspec.structs import replace
 
 from extproc.core.estimator.belief import Belief, believe
-from extproc.core.estimator.features import features, structure_tokens
-from extproc.core.estimator.prices import prior
+from extproc.core.estimator.features import FEATURE_NAMES, features, structure_tokens
+from extproc.core.estimator.prices import Prior, prior
 from extproc.core.estimator.residual import Residual
 from extproc.core.estimator.served_model import ServedModel
 from extproc.core.estimator.settings import ByteClassSettings, MediaTokens
@@ -111,3 +111,16 @@ def test_a_prompt_of_nothing_has_no_doubt_that_is_none() -> None:
     """However little there is, all numbers are finite."""
     belief = believed(replace(FACTS, text=b"", messages=0))
     assert np.isfinite([belief.tokens, belief.bound, belief.doubt, belief.scale, *belief.factors]).all()
+
+
+def test_odd_prices_count_as_twice_the_whole_at_most() -> None:
+    """Where some prices are far below zero and others far above, no group's share of the tokens is beyond 2."""
+    mean = np.zeros_like(PRIOR.mean)
+    mean[FEATURE_NAMES.index("vowel")], mean[FEATURE_NAMES.index("punctuation")] = 5.0, -4.0
+    odd = Prior(mean, PRIOR.covariance)
+    text = b"a!" * 100
+    x = features(RequestFacts(Api.CHAT, "m", text), look(text))
+    model = ServedModel(odd, ByteClassSettings(), Residual())
+    belief = believe(x, len(text), model, Residual(), odd.mean)
+    assert 100 == pytest.approx(belief.tokens)
+    assert [2.0, 2.0] == sorted(belief.factors[4:])[-2:]
