@@ -5,27 +5,37 @@ Run as `python -m bench.mutation.baseline TESTS...` in a copy of the project; wr
 
 import json
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
 from coverage import CoverageData
 
-__all__ = ["FILE", "Baseline"]
+__all__ = ["FILE", "Baseline", "file_of"]
 
 FILE = "baseline.json"
-# A mutant may take so much time, and so many times what the tests take without it.
-PATIENCE_S = 10.0
-PATIENCE = 10.0
+# A test may take so much time with a mutant, and so many times what it takes without.
+PATIENCE_S = 3.0
+PATIENCE = 5.0
+# What the tests nearest to a mutant do not notice within so many seconds counts as not noticed.
+MOST_S = 6.0
 
 
 @dataclass
 class Baseline:
-    """`seconds` of each test by its id, and for each file the `tests` that run each of its lines."""
+    """What each test runs.
+
+    `seconds` are those of the processor for each test by its id. `tests` are for each file those that run each of
+    its lines, and `early` are its lines that ran before the first test.
+    """
 
     seconds: dict[str, float] = field(default_factory=dict)
     tests: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    early: dict[str, list[int]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> "Baseline":
@@ -36,31 +46,51 @@ class Baseline:
         """Return the tests that run any of the lines, by file: first files named after the module or its room.
 
         What runs at import only (constants, tables, defaults) is there for all tests that run anything of the
-        file, or nothing of core, but look at it from outside; of a file that is nothing else, for all tests.
+        file, are named after it, or run nothing of core, but look at it from outside; of a file that is nothing
+        else, for all tests.
         """
+        names = Path(module).stem, Path(module).parent.name
+
+        def is_named(test: str) -> bool:
+            return any(name in file_of(test) for name in names)
+
         by_line = self.tests.get(module, {})
         found = {test for line in lines for test in by_line.get(str(line), ())}
         if not found:
             of_file = {test for tests in by_line.values() for test in tests}
-            found = of_file | self._outside if of_file else set(self.seconds)
+            named = {test for test in self.seconds if is_named(test)}
+            found = of_file | named | self._outside if of_file else set(self.seconds)
         files: dict[str, list[str]] = {}
         for test in sorted(found, key=lambda test: (self.seconds[test], test)):
-            files.setdefault(test.partition("::")[0], []).append(test)
-        names = Path(module).stem, Path(module).parent.name
+            files.setdefault(file_of(test), []).append(test)
 
         def rank(file: str) -> tuple[bool, float, str]:
-            return not any(name in file for name in names), sum(self.seconds[test] for test in files[file]), file
+            return not is_named(file), sum(self.seconds[test] for test in files[file]), file
 
         return [test for file in sorted(files, key=rank) for test in files[file]]
 
-    @property
+    def nearest(self, tests: Sequence[str]) -> list[str]:
+        """Return the first of the tests, as many as take MOST_S together."""
+        total_s = accumulate(self.seconds[test] for test in tests)
+        return [test for test, until_s in zip(tests, total_s, strict=True) if until_s <= MOST_S]
+
+    def is_early(self, module: str, lines: Iterable[int]) -> bool:
+        """Return whether any of the lines ran before the first test."""
+        return not set(lines).isdisjoint(self.early.get(module, ()))
+
+    @cached_property
     def _outside(self) -> set[str]:
         inside = {test for by_line in self.tests.values() for tests in by_line.values() for test in tests}
         return set(self.seconds) - inside
 
-    def patience_s(self, tests: Iterable[str]) -> float:
-        """Return the seconds of processor time that a mutant may take for these tests."""
-        return PATIENCE_S + PATIENCE * sum(self.seconds[test] for test in tests)
+    def patience_s(self, test: str) -> float:
+        """Return the seconds of processor time that a test may take with a mutant."""
+        return PATIENCE_S + PATIENCE * self.seconds[test]
+
+
+def file_of(test: str) -> str:
+    """Return the file that a test is in."""
+    return test.partition("::")[0]
 
 
 class _Clock:
@@ -69,9 +99,13 @@ class _Clock:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Called by pytest for each phase of a test."""
-        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        """Called by pytest around each test."""
+        start_s = time.process_time()
+        result = yield
+        self.seconds[item.nodeid] = time.process_time() - start_s
+        return result
 
 
 def main(arguments: list[str]) -> int:
@@ -90,7 +124,7 @@ def main(arguments: list[str]) -> int:
         return int(failed)
     data = CoverageData()
     data.read()
-    tests = {}
+    tests, early = {}, {}
     for path in data.measured_files():
         by_line = data.contexts_by_lineno(path)
         module = Path(path).relative_to(root).as_posix()
@@ -98,7 +132,8 @@ def main(arguments: list[str]) -> int:
             line: sorted({context.partition("|")[0] for context in contexts if context})
             for line, contexts in by_line.items()
         }
-    (root / FILE).write_text(json.dumps({"seconds": clock.seconds, "tests": tests}))
+        early[module] = [line for line, contexts in by_line.items() if "" in contexts]
+    (root / FILE).write_text(json.dumps({"seconds": clock.seconds, "tests": tests, "early": early}))
     return 0
 
 

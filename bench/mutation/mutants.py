@@ -65,12 +65,18 @@ def room_of(mutant: Mutant) -> str:
 
 
 def sampled(everything: Sequence[Mutant], whole: Sequence[str], size: int, seed: int) -> list[Mutant]:
-    """Return all mutants of the modules that are tried whole, and of each room `size` others drawn by chance."""
+    """Return all mutants of the modules that are tried whole, and of each room others, drawn by chance.
+
+    They are `size` and a sixteenth of what the room has, so that larger rooms are looked at more.
+    """
     chance = random.Random(seed)  # noqa: S311  (chance, no secret)
     chosen = [mutant for module in whole for mutant in everything if mutant.module == module]
     for room in sorted(set(map(room_of, everything))):
         others = [each for each in everything if room_of(each) == room and each.module not in whole]
-        chosen += (others[i] for i in sorted(chance.sample(range(len(others)), min(size, len(others)))))
+        chosen += (
+            others[i]
+            for i in sorted(chance.sample(range(len(others)), min(size + len(others) // 16, len(others))))
+        )
     return chosen
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.mutation.baseline import MOST_S, PATIENCE, PATIENCE_S
 from bench.mutation.known import reason_of
 from bench.mutation.mutants import Result, room_of
 from bench.mutation.trial import Outcome
@@ -14,14 +15,20 @@ __all__ = ["RESULTS", "Run", "as_markdown"]
 RESULTS = Path(__file__).parents[1] / "mutants.md"
 
 
+# The most that may survive of the mutants that are not equivalent.
+BAR = 0.05
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The results of a run, how many mutants core has, and how many of them were chosen by which seed."""
+    """The results of a run, how many mutants core has, how many were chosen by which seed, and what it took."""
 
     results: list[Result]
     existing: int
     chosen: int
     seed: int
+    workers: int
+    minutes: float
 
 
 def as_markdown(run: Run) -> str:
@@ -33,18 +40,21 @@ def _head(run: Run) -> Iterator[str]:
     outcomes = Counter(result.outcome for result in run.results)
     left, equivalent = outcomes[Outcome.SURVIVED], outcomes[Outcome.EQUIVALENT]
     counting = len(run.results) - equivalent
+    share = left / max(counting, 1)
     yield "# Mutants of core\n"
     yield (
         "`make mutants` changes one operator, number, bound or statement of `extproc/core` at a time and runs the"
-        " unit tests that reach it (bench/mutation/). A mutant is killed when a test fails, or runs ten times as"
-        " long as it should. One that does the same as the code is equivalent: no test could see it, and none is"
-        " run.\n"
+        " unit tests that reach it, the nearest first, until one fails (bench/mutation/). A mutant is killed when"
+        f" a test fails, or takes {PATIENCE:g} times what it usually does and {PATIENCE_S:g} s more. What the"
+        f" nearest {MOST_S:g} s of tests do not kill has survived. A mutant that does the same as the code is"
+        " equivalent: no test could see it, and none is run.\n"
     )
     yield (
-        f"Core has {run.existing:,} mutants. {run.chosen:,} were chosen (all of the files by which requests are"
-        f" routed, held and learned from, and of each room as many others, drawn with seed {run.seed}), and"
-        f" {len(run.results):,} of these were reached in time; {equivalent:,} are equivalent. Of the other"
-        f" {counting:,} survived {left:,} ({left / max(counting, 1):.1%}).\n"
+        f"Core has {run.existing:,} mutants. {run.chosen:,} were chosen: all of the files by which requests are"
+        f" routed, held and learned from, and a sample of the others in each room, drawn with seed {run.seed}."
+        f" {len(run.results):,} were tried, by {run.workers} workers in {run.minutes:.0f} minutes. {equivalent:,}"
+        f" are equivalent. Of the other {counting:,} survived {left:,}, which is {share:.1%}: the bar of {BAR:.0%}"
+        f" is {'met' if share <= BAR else 'missed'}.\n"
     )
 
 

@@ -1,7 +1,5 @@
 """Trying mutants: copies of the project, a worker in each, and what comes of every mutant."""
 
-import dataclasses
-import json
 import os
 import queue
 import re
@@ -9,14 +7,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bench.mutation.baseline import Baseline
+from bench.mutation.baseline import Baseline, file_of
 from bench.mutation.known import reason_of
-from bench.mutation.mutants import Mutant, Result
-from bench.mutation.trial import Outcome, Trial
+from bench.mutation.mutants import Change, Mutant, Result
+from bench.mutation.trial import Outcome, Trial, Verdict
 
 __all__ = ["ROOT", "Trials"]
 
@@ -38,15 +36,16 @@ class Trials:
         # With bytecode and all, so that no worker compiles what does not change.
         others = [shutil.copytree(first, folder / str(number)) for number in range(1, workers)]
         self._copies = [first, *others]
+        self._killers: dict[str, list[str]] = {}
 
     def run(self, chosen: Sequence[Mutant], until_s: float) -> list[Result]:
         """Try mutants; none is begun after that time of the monotonic clock. Survivors are told as they come."""
-        baseline = self._baseline
         sources = {mutant.module: (self._copies[0] / mutant.module).read_text() for mutant in chosen}
-        workers = [_started(copy) for copy in self._copies]
+        files = sorted(set(map(file_of, self._baseline.seconds)))
+        workers = [_started(copy, files) for copy in self._copies]
         free: queue.SimpleQueue[subprocess.Popen[str]] = queue.SimpleQueue()
         for worker in workers:
-            _need_survival(worker, chosen[0].module, sources[chosen[0].module], baseline)
+            self._need_survival(worker, chosen[0].module, sources[chosen[0].module])
             free.put(worker)
 
         def tried(mutant: Mutant) -> Result | None:
@@ -55,22 +54,45 @@ class Trials:
                 return None
             if (reason := reason_of(mutant, change)) and reason.equivalent:
                 return Result(mutant, change, Outcome.EQUIVALENT)
-            tests = baseline.tests_of(mutant.module, mutant.lines)
             worker = free.get()
             try:
-                outcome = _asked(worker, Trial(mutant.module, change.source, tests, baseline.patience_s(tests)))
+                verdict = _asked(worker, self._trial(mutant, change))
             finally:
                 free.put(worker)
-            if outcome is Outcome.SURVIVED:
+            if verdict.test:
+                self._killers.setdefault(mutant.module, []).append(verdict.test)
+            if verdict.outcome is Outcome.SURVIVED:
                 place = f"{mutant.module}:{mutant.line}"
                 print(f"{place} {change.before} -> {change.after}", file=sys.stderr, flush=True)
-            return Result(mutant, change, outcome)
+            return Result(mutant, change, verdict.outcome)
 
         with ThreadPoolExecutor(len(workers)) as pool:
             results = [result for result in pool.map(tried, chosen) if result is not None]
         for worker in workers:
             worker.communicate()
         return results
+
+    def _trial(self, mutant: Mutant, change: Change) -> Trial:
+        """Return what to ask a worker: first the tests that killed others of the module, the latest before."""
+        baseline, killers = self._baseline, self._killers.get(mutant.module, [])
+        tests = baseline.tests_of(mutant.module, mutant.lines)
+        rank = {test: place for place, test in enumerate(killers, 1)}
+        if live := not baseline.is_early(mutant.module, mutant.lines):
+            tests.sort(key=lambda test: -rank.get(test, 0))
+        else:
+            of_files = {file_of(test): place for test, place in rank.items()}
+            tests.sort(key=lambda test: -of_files.get(file_of(test), 0))
+        return Trial(mutant.module, change.source, self._patience(baseline.nearest(tests)), live)
+
+    def _need_survival(self, worker: subprocess.Popen[str], module: str, source: str) -> None:
+        """Try a module as it is: a worker in which that does not survive kills for other reasons than mutants."""
+        tests = self._baseline.tests_of(module, ())[:_PROVING]
+        verdict = _asked(worker, Trial(module, source, self._patience(tests), live=False))
+        if verdict.outcome is not Outcome.SURVIVED:
+            sys.exit(f"{module} without a mutant is {verdict.outcome} by {verdict.test}")
+
+    def _patience(self, tests: Iterable[str]) -> dict[str, float]:
+        return {test: self._baseline.patience_s(test) for test in tests}
 
 
 def _measured(copy: Path) -> Baseline:
@@ -84,14 +106,6 @@ def _measured(copy: Path) -> Baseline:
     return Baseline.read(copy)
 
 
-def _need_survival(worker: subprocess.Popen[str], module: str, source: str, baseline: Baseline) -> None:
-    """Try a module as it is: a worker in which that does not survive kills for other reasons than mutants."""
-    tests = baseline.tests_of(module, ())[:_PROVING]
-    outcome = _asked(worker, Trial(module, source, tests, baseline.patience_s(tests)))
-    if outcome is not Outcome.SURVIVED:
-        sys.exit(f"{module} without a mutant is {outcome} by {len(tests)} tests")
-
-
 def _copied(copy: Path) -> Path:
     for name in ("extproc", "tests", "bench", "docs", "deploy", "envoy"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -100,10 +114,10 @@ def _copied(copy: Path) -> Path:
     return copy
 
 
-def _started(copy: Path) -> subprocess.Popen[str]:
+def _started(copy: Path, files: list[str]) -> subprocess.Popen[str]:
     # Bytecode of a changed file could be taken for that of the next change: of the same second, and of one size.
     return subprocess.Popen(
-        [sys.executable, "-m", "bench.mutation.worker"],
+        [sys.executable, "-m", "bench.mutation.worker", *files],
         cwd=copy, env=_environment(copy) | {"PYTHONDONTWRITEBYTECODE": "1"},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -113,9 +127,9 @@ def _environment(copy: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(copy), "OPENBLAS_NUM_THREADS": "1"}
 
 
-def _asked(worker: subprocess.Popen[str], trial: Trial) -> Outcome:
+def _asked(worker: subprocess.Popen[str], trial: Trial) -> Verdict:
     assert worker.stdin is not None
     assert worker.stdout is not None
-    worker.stdin.write(json.dumps(dataclasses.asdict(trial)) + "\n")
+    worker.stdin.write(trial.line())
     worker.stdin.flush()
-    return Outcome(worker.stdout.readline().strip())
+    return Verdict.read(worker.stdout.readline())
