@@ -10,6 +10,7 @@ from extproc.core.errors import BodyFault, BodyNotUnderstood
 from extproc.core.facts import Api, RequestFacts
 
 MESSAGE = {"role": "user", "content": "Hi"}
+DOCUMENT = {"type": "document", "source": {"type": "text", "data": ""}}
 
 
 def read(api: Api, **fields: Any) -> RequestFacts | BodyFault:
@@ -37,6 +38,11 @@ def call_of(count: int) -> dict[str, Any]:
         (Api.MESSAGES, {"messages": [{"content": [{}] * 1535}]}, {"messages": [{"content": [{}] * 1536}]}),
         # A call counts twice; a document, too.
         (Api.MESSAGES, {"messages": [call_of(767)]}, {"messages": [call_of(768)]}),
+        (
+            Api.MESSAGES,
+            {"messages": [{"content": [DOCUMENT] * 767}]},
+            {"messages": [{"content": [DOCUMENT] * 768}]},
+        ),
         (Api.RESPONSES, {"input": [{"content": ["a"] * 1535}]}, {"input": [{"content": ["a"] * 1536}]}),
         (Api.COMPLETIONS, {"prompt": ["a"] * 2048}, {"prompt": ["a"] * 2049}),
         (Api.SCORE, {"text_1": "a", "text_2": ["b"] * 2048}, {"text_1": "a", "text_2": ["b"] * 2049}),

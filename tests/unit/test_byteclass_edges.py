@@ -63,3 +63,11 @@ def test_a_refusal_of_what_was_not_seen_whole_teaches_nothing(request_: RequestF
     assert before == estimator.state()
     estimator.observe_overflow(estimator.estimate(PROMPT, ""), Overflow(9_000))
     assert before != estimator.state()
+
+
+def test_padding_of_blanks_and_of_other_runs_may_cost_next_to_nothing() -> None:
+    """A token may be up to 128 bytes of either, where it is 16 of anything else."""
+    estimator = taught()
+    padded, plain = facts(b" " * 8_000 + b"-" * 8_000), facts((WORDS * 200)[:16_000])
+    refused = [estimator.observe(estimator.estimate(each, ""), Usage(160)).refused for each in (padded, plain)]
+    assert [None, Refused.IMPLAUSIBLE] == refused

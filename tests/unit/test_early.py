@@ -97,7 +97,7 @@ def test_the_next_look_is_later_and_bounded(body: bytes) -> None:
     assert later == 0 or len(body) < 2_000
 
 
-@pytest.mark.parametrize("api", [Api.COMPLETIONS, Api.EMBEDDINGS])
+@pytest.mark.parametrize("api", [Api.COMPLETIONS, Api.EMBEDDINGS, Api.RERANK, Api.SCORE, Api.GENERATE])
 def test_many_small_prompts_are_not_taken_for_a_large_one(api: Api) -> None:
     """Bodies that may hold a list of prompts are waited for up to the cap of what is held."""
     rule = EarlyRule(largest_optional_tokens=10, max_held_bytes=2_000)

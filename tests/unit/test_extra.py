@@ -28,6 +28,25 @@ def test_a_constant_is_found_beside_a_factor(factor: float) -> None:
     assert ADDED == pytest.approx(learned(ADDED, factor, 20).tokens, rel=0.08)
 
 
+@pytest.mark.parametrize(
+    ("added", "noise", "count"), [(1_500, 0.04, 60), (700, 0.15, 12), (300, 0.0, 5), (0, 0.08, 30)]
+)
+def test_the_constant_is_what_its_formulas_say(added: float, noise: float, count: int) -> None:
+    """Least squares on relative error, with fading weights and a ridge; less what its own doubt takes off."""
+    rng = np.random.default_rng(1)
+    priced = np.exp(rng.uniform(np.log(100), np.log(8_000), count))
+    actual = np.array([round(added + each * rng.normal(1, noise)) for each in priced])
+    weights = 0.98 ** np.arange(count - 1, -1, -1)
+    rows = np.stack([1 / actual, priced / actual], axis=1)
+    normal = rows.T @ (weights[:, None] * rows) + np.diag([(0.05 / 1_000) ** 2, (0.05 / 0.1) ** 2])
+    a, b = np.linalg.solve(normal, rows.T @ weights + [0, (0.05 / 0.1) ** 2])
+    left = weights @ (1 - rows @ [a, b]) ** 2
+    deviation = max(np.sqrt(left / (weights.sum() - 2)), 0.02)
+    doubt = 4 * deviation * np.sqrt(np.linalg.inv(normal)[0, 0])
+    expected = a * (1 - (doubt / a) ** 2) if a > doubt else 0.0
+    assert expected == pytest.approx(learned(added, 1.0, count, noise).tokens)
+
+
 @pytest.mark.parametrize("factor", [0.8, 0.9, 1.0, 1.1, 1.25])
 @pytest.mark.parametrize("seed", range(5))
 def test_an_ordinary_tenant_has_none(factor: float, seed: int) -> None:

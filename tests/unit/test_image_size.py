@@ -104,6 +104,14 @@ def test_every_format_is_classed_by_its_pixels(width: int, height: int, expected
     assert [expected] * len(images) == [size_of(url_of(image)) for image in images]
 
 
+@pytest.mark.parametrize(("width", "height"), [(333, 1_111), (4_095, 1), (1, 4_095)])
+def test_every_format_tells_its_size_to_the_pixel(width: int, height: int) -> None:
+    """Neither side is rounded, nor taken for the other."""
+    images = [png(width, height), gif(width, height), jpeg(width, height)]
+    images += [webp(width, height, kind) for kind in (b"VP8 ", b"VP8L", b"VP8X")]
+    assert [width * height] * 6 == [image_pixels(raw_url(image)) for image in images]
+
+
 @pytest.mark.parametrize(
     "source",
     [

@@ -100,10 +100,11 @@ def test_a_change_moves_no_other_function() -> None:
 
 
 def test_the_nearest_tests_go_first_and_have_an_end() -> None:
-    """Files named after the module or its room, then the quicker ones; no more than can take so long."""
-    seconds = {"far.py::a": 1.0, "far.py::b": 0.1, "test_policy.py::a": MOST_S - 1.05, "more.py::a": 9.0}
+    """Quick files, then slow ones, of the module itself before others; no more than can take so long."""
+    quick = {"test_policy.py::a": 2.0, "test_placing.py::a": 1.5, "far.py::a": 0.6, "far.py::b": 0.1}
+    seconds = {**quick, "test_policy_slow.py::a": MOST_S}
     baseline = Baseline(seconds, {"core/placing/policy.py": {"7": list(seconds), "8": ["far.py::a"]}}, {})
     tests = baseline.tests_of("core/placing/policy.py", [7])
-    assert ["test_policy.py::a", "far.py::b", "far.py::a", "more.py::a"] == tests
-    assert ["test_policy.py::a", "far.py::b"] == baseline.nearest(tests)
+    assert ["test_policy.py::a", "test_placing.py::a", "far.py::b", "far.py::a", "test_policy_slow.py::a"] == tests
+    assert list(quick) == sorted(baseline.nearest(tests), key=list(quick).index)
     assert ["far.py::a"] == baseline.tests_of("core/placing/policy.py", [8])

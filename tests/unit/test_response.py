@@ -113,9 +113,10 @@ def test_an_error_with_usage_is_no_response(error: dict[str, Any]) -> None:
 
 def test_only_the_first_turn_of_a_response_is_its_prompt() -> None:
     """When the server called tools of its own, the tokens of the first turn stand for the prompt."""
-    details = {"cached_tokens": 900, "input_tokens_per_turn": [100, 450, 800]}
-    usage = {"input_tokens": 1350, "output_tokens": 60, "input_tokens_details": details}
-    assert read_json(Api.RESPONSES, {"usage": usage}) == Usage(100, 60)
+    for turns in ([100, 1250], [100, 450, 800]):
+        details = {"cached_tokens": 900, "input_tokens_per_turn": turns}
+        usage = {"input_tokens": 1350, "output_tokens": 60, "input_tokens_details": details}
+        assert read_json(Api.RESPONSES, {"usage": usage}) == Usage(100, 60)
     assert read_json(Api.RESPONSES, {"usage": RESPONSE_USAGE | {"input_tokens_details": None}}) == Usage(11, 5)
 
 
