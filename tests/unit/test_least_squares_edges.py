@@ -1,0 +1,66 @@
+"""Least squares before the first response, after the last, and what of the numbers allows an update."""
+
+import numpy as np
+import pytest
+
+from extproc.core.estimator.least_squares import NOISE, RelativeLeastSquares, Sums
+from extproc.core.estimator.prices import Prior
+
+PRIOR = Prior(np.array([0.2, 0.5, 4.0]), np.diag([0.09, 0.09, 25.0]))
+X = np.array([700.0, 300.0, 1.0])
+
+
+def test_before_any_response_the_doubt_is_the_priors() -> None:
+    """The variance of an estimate is u C u, with the prior's covariance C."""
+    u = np.array([0.5, 0.1, 0.02])
+    leverage = RelativeLeastSquares(PRIOR, 1.0).leverage(u)
+    assert float(u @ PRIOR.covariance @ u) == pytest.approx(leverage)
+
+
+def test_the_first_response_moves_the_prices_as_far_as_it_is_believed() -> None:
+    """They solve (A + R) w = b + R w0 with A = weight z z', b = weight z, z = x / tokens and R = NOISE^2 C^-1."""
+    for weight in (1.0, 0.3):
+        model = RelativeLeastSquares(PRIOR, 1.0)
+        assert model.learn(X, 500.0, weight)
+        z, ridge = X / 500.0, NOISE**2 * PRIOR.precision
+        solved = np.linalg.solve(weight * np.outer(z, z) + ridge, weight * z + ridge @ PRIOR.mean)
+        assert solved == pytest.approx(model.weights)
+
+
+def test_each_update_says_whether_the_numbers_allowed_it() -> None:
+    """Those between two solutions, the solutions themselves, and neither where they are no numbers."""
+    model = RelativeLeastSquares(PRIOR, 0.9995)
+    rng = np.random.default_rng(0)
+    assert {True} == {model.learn(rng.uniform(1, 900, 3), 400.0) for _ in range(100)}
+    model.load(Sums(np.full((3, 3), np.nan), np.zeros(3)), 0, 0.0)
+    assert {True, False} == {model.learn(X, 400.0) for _ in range(40)}
+    assert not model.learn(np.full(3, np.inf), 400.0)
+
+
+def test_what_is_forgotten_is_as_if_it_had_never_been() -> None:
+    """Sums, weight and prices are those of a new model, and so is what is learned from then on."""
+    used, new = RelativeLeastSquares(PRIOR, 0.99), RelativeLeastSquares(PRIOR, 0.99)
+    for tokens in range(300, 360):
+        used.learn(X, float(tokens))
+    used.forget()
+    for lessons in ((), (400.0, 420.0)):
+        for tokens in lessons:
+            used.learn(X, tokens)
+            new.learn(X, tokens)
+        assert (new.responses, new.weight) == (used.responses, used.weight)
+        assert (new.sums.a == used.sums.a).all()
+        assert (new.sums.b == used.sums.b).all()
+        assert new.weights == pytest.approx(used.weights)
+        assert new.leverage(X / 400) == pytest.approx(used.leverage(X / 400))
+
+
+@pytest.mark.parametrize("forgetting", [1.0, 0.99, 0.5])
+def test_the_weight_is_of_all_responses_as_they_fade(forgetting: float) -> None:
+    """Each counts for 1 when it comes, and what was loaded for what it came to."""
+    model = RelativeLeastSquares(PRIOR, forgetting)
+    for count in range(1, 50):
+        model.learn(X, 400.0)
+        assert sum(forgetting**age for age in range(count)) == pytest.approx(model.weight)
+    model.load(model.sums, 9, 7.0)
+    model.learn(X, 400.0)
+    assert 7.0 * forgetting + 1 == pytest.approx(model.weight)
