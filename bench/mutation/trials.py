@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[2]
 # The tests are those of files that import nothing of ours but these, and of documents, which name every default.
 _ROOMS = {"core", "wire", "config", "documents", "compose"}
 _DOCUMENTS = "test_generated_docs.py"
+# So many of the tests that killed the last mutants of a file go first.
+KILLERS = 3
 # So many tests have to pass in a worker without a mutant, before what it says of mutants is believed.
 _PROVING = 20
 _IMPORTS = re.compile(r"^(?:from|import) (?:extproc\.|(?=bench))(\w+)", re.MULTILINE)
@@ -74,7 +76,7 @@ class Trials:
 
     def _trial(self, mutant: Mutant, change: Change) -> Trial:
         """Return what to ask a worker: first the tests that killed others of the module, the latest before."""
-        baseline, killers = self._baseline, self._killers.get(mutant.module, [])
+        baseline, killers = self._baseline, self._killers.get(mutant.module, [])[-KILLERS:]
         tests = baseline.tests_of(mutant.module, mutant.lines)
         rank = {test: place for place, test in enumerate(killers, 1)}
         if live := not baseline.is_early(mutant.module, mutant.lines):
