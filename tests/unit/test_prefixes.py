@@ -118,6 +118,16 @@ def test_a_count_that_turns_out_wrong_is_forgotten() -> None:
     assert not is_known(estimator.estimate(second, ""))
 
 
+def test_a_conversation_that_is_told_again_is_remembered_longer() -> None:
+    """What has not been told for longest makes room."""
+    estimator = taught(EstimatorSettings(byteclass=ByteClassSettings(max_prefixes=2)))
+    chats = [(("user", TEXT[i : 900 + i]),) for i in range(3)]
+    for position in (0, 1, 0, 2):
+        told(estimator, chat(chats[position]), 225)
+    estimates = [estimator.estimate(chat((*turns, *TALK[2:])), "") for turns in chats]
+    assert [True, False, True] == list(map(is_known, estimates))
+
+
 @pytest.mark.parametrize(("times", "known"), [(3.8, True), (4.2, False), (1 / 3.8, True), (1 / 4.2, False)])
 def test_a_beginning_behind_which_nothing_fits_is_forgotten(times: float, *, known: bool) -> None:
     """Up to four times what is new in a turn may be wrong; beyond that it is what was counted before."""
