@@ -1,6 +1,7 @@
 """What a pair of neighbouring bytes is taken for: a class of each, a script, a bucket of letter pairs."""
 
 from enum import IntEnum
+from itertools import pairwise
 
 import pytest
 
@@ -21,7 +22,7 @@ FIRST_CHARACTERS = (
     (Script.CJK_MARK, 0x3000), (Script.KANA, 0x3040), (Script.CJK_MARK, 0x3100), (Script.RARE_HAN, 0x3400),
     (Script.HAN, 0x4E00), (Script.OTHER_THREE_BYTE, 0xA000), (Script.HANGUL, 0xAC00),
     (Script.OTHER_THREE_BYTE, 0xD7C0), (Script.FULL_WIDTH, 0xFF00), (Script.EMOJI, 0x1F000),
-    (Script.OTHER_FOUR_BYTE, 0x20000),
+    (Script.OTHER_FOUR_BYTE, 0x20000), (Script.OTHER_FOUR_BYTE, 0x110000),
 )  # fmt: skip
 
 
@@ -41,10 +42,17 @@ def test_each_class_and_each_script_has_a_place_of_its_own(members: type[IntEnum
     assert list(range(len(members.__members__))) == sorted(members)
 
 
-@pytest.mark.parametrize(("script", "first"), FIRST_CHARACTERS)
-def test_a_script_begins_where_its_block_does(script: Script, first: int) -> None:
-    """Its first 64 characters are of it, and the one before them is of another."""
-    assert {script} == {script_of(first), script_of(first + 63)}
+@pytest.mark.parametrize(
+    ("script", "first", "last"),
+    [
+        # Behind Georgian come Korean letters of old, and behind full width what is rarely used.
+        (script, first, {Script.GEORGIAN: 0x10FF, Script.FULL_WIDTH: 0xFFFF}.get(script, following - 1))
+        for (script, first), (_, following) in pairwise(FIRST_CHARACTERS)
+    ],
+)
+def test_a_script_reaches_as_far_as_its_blocks_do(script: Script, first: int, last: int) -> None:
+    """Its first and its last character are of it, and the one before them is of another."""
+    assert [script, script] == [script_of(first), script_of(last)]
     assert script != script_of(first - 1)
 
 
