@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from coverage import CoverageData
 
-__all__ = ["FILE", "Baseline", "file_of"]
+__all__ = ["COLLECTING_S", "FILE", "Baseline", "file_of"]
 
 FILE = "baseline.json"
 # A test may take so much time with a mutant, and so many times what it takes without.
@@ -23,6 +23,8 @@ PATIENCE_S = 3.0
 PATIENCE = 5.0
 # By so many seconds of tests a file is behind those that are named after the module.
 FAR_S = 2.0
+# To collect a file anew takes about so long.
+COLLECTING_S = 0.3
 # What the tests nearest to a mutant do not notice within so many seconds counts as not noticed.
 MOST_S = 8.0
 
@@ -74,9 +76,10 @@ class Baseline:
 
         return [test for file in sorted(files, key=rank) for test in files[file]]
 
-    def nearest(self, tests: Sequence[str]) -> list[str]:
-        """Return the first of the tests, as many as take MOST_S together."""
-        total_s = accumulate(self.seconds[test] for test in tests)
+    def nearest(self, tests: Sequence[str], file_s: float = 0.0) -> list[str]:
+        """Return the first of the tests, as many as take MOST_S together, and `file_s` for each of their files."""
+        firsts = {file_of(test): test for test in reversed(tests)}
+        total_s = accumulate(self.seconds[test] + file_s * (firsts[file_of(test)] == test) for test in tests)
         return [test for test, until_s in zip(tests, total_s, strict=True) if until_s <= MOST_S]
 
     def is_early(self, module: str, lines: Iterable[int]) -> bool:

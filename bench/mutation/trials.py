@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bench.mutation.baseline import Baseline, file_of
+from bench.mutation.baseline import COLLECTING_S, Baseline, file_of
 from bench.mutation.known import reason_of
 from bench.mutation.mutants import Change, Mutant, Result
 from bench.mutation.trial import Outcome, Trial, Verdict
@@ -84,7 +84,8 @@ class Trials:
         else:
             of_files = {file_of(test): place for test, place in rank.items()}
             tests.sort(key=lambda test: -of_files.get(file_of(test), 0))
-        return Trial(mutant.module, change.source, self._patience(baseline.nearest(tests)), live)
+        nearest = baseline.nearest(tests, 0.0 if live else COLLECTING_S)
+        return Trial(mutant.module, change.source, self._patience(nearest), live)
 
     def _need_survival(self, worker: subprocess.Popen[str], module: str, source: str) -> None:
         """Try a module as it is: a worker in which that does not survive kills for other reasons than mutants."""
