@@ -43,10 +43,10 @@ def test_what_is_forgotten_is_as_if_it_had_never_been() -> None:
     for tokens in range(300, 360):
         used.learn(X, float(tokens))
     used.forget()
-    for lessons in ((), (400.0, 420.0)):
-        for tokens in lessons:
-            used.learn(X, tokens)
-            new.learn(X, tokens)
+    for costs in ((), (400.0, 420.0)):
+        for cost in costs:
+            used.learn(X, cost)
+            new.learn(X, cost)
         assert (new.responses, new.weight) == (used.responses, used.weight)
         assert (new.sums.a == used.sums.a).all()
         assert (new.sums.b == used.sums.b).all()
