@@ -26,7 +26,7 @@ FAR_S = 2.0
 # To collect a file anew takes about so long.
 COLLECTING_S = 0.3
 # What the tests nearest to a mutant do not notice within so many seconds counts as not noticed.
-MOST_S = 8.0
+MOST_S = 12.0
 
 
 @dataclass
@@ -75,6 +75,10 @@ class Baseline:
             return sum(self.seconds[test] for test in files[file]) + far_s, file
 
         return [test for file in sorted(files, key=rank) for test in files[file]]
+
+    def distance_s(self, module: str, test: str) -> float:
+        """Return how far a test is from a module: the seconds it takes, and more in a file of another one."""
+        return self.seconds[test] + (0.0 if Path(module).stem in file_of(test) else FAR_S / 10)
 
     def nearest(self, tests: Sequence[str], file_s: float = 0.0) -> list[str]:
         """Return the first of the tests, as many as take MOST_S together, and `file_s` for each of their files."""

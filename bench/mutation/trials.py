@@ -75,12 +75,15 @@ class Trials:
         return results
 
     def _trial(self, mutant: Mutant, change: Change) -> Trial:
-        """Return what to ask a worker: first the tests that killed others of the module, the latest before."""
+        """Return what to ask a worker: first the tests that killed others of the module, the latest before.
+
+        A file costs most where it is imported anew, so that its tests stay together; else each is for itself.
+        """
         baseline, killers = self._baseline, self._killers.get(mutant.module, [])[-KILLERS:]
         tests = baseline.tests_of(mutant.module, mutant.lines)
         rank = {test: place for place, test in enumerate(killers, 1)}
         if live := not baseline.is_early(mutant.module, mutant.lines):
-            tests.sort(key=lambda test: -rank.get(test, 0))
+            tests.sort(key=lambda test: (-rank.get(test, 0), baseline.distance_s(mutant.module, test)))
         else:
             of_files = {file_of(test): place for test, place in rank.items()}
             tests.sort(key=lambda test: -of_files.get(file_of(test), 0))

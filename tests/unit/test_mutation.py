@@ -107,5 +107,5 @@ def test_the_nearest_tests_go_first_and_have_an_end() -> None:
     tests = baseline.tests_of("core/placing/policy.py", [7])
     assert ["test_policy.py::a", "test_placing.py::a", "far.py::b", "far.py::a", "test_policy_slow.py::a"] == tests
     assert list(quick) == sorted(baseline.nearest(tests), key=list(quick).index)
-    assert ["test_policy.py::a", "test_placing.py::a", "far.py::b"] == baseline.nearest(tests, file_s=1.4)
+    assert ["test_policy.py::a", "test_placing.py::a", "far.py::b"] == baseline.nearest(tests, (MOST_S - 3.8) / 3)
     assert ["far.py::a"] == baseline.tests_of("core/placing/policy.py", [8])
