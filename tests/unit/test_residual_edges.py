@@ -1,0 +1,22 @@
+"""What a residual counts for, and where what others take back of it ends."""
+
+import pytest
+
+from extproc.core.estimator.residual import Residual, natural_weight
+
+
+@pytest.mark.parametrize("responses", [1, 7, 20])
+def test_a_residual_counts_its_responses_up_to_its_memory(responses: int) -> None:
+    """And the trust in what it started from; 50 responses are remembered, however many there were."""
+    assert responses == natural_weight(responses) - natural_weight(0)
+    assert 50 == natural_weight(10**6) == natural_weight(10**9)
+
+
+def test_nobody_takes_back_more_than_there_is() -> None:
+    """Neither bytes per token nor responses fall below nothing, nor the spread below its least."""
+    residual = Residual()
+    for _ in range(5):
+        residual.learn(0.1, 0.001, 4.0, move_mean=True)
+    residual.shift(0.0, -100.0, -100.0, -100, since=5)
+    assert (0.0, 0) == (residual.bytes_per_token, residual.responses)
+    assert 0 < residual.spread < 0.05
