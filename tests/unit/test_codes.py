@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 
 from extproc.core.estimator.codes import BUCKETS, CODE_OF, CODES, ByteClass, Script
+from extproc.core.estimator.text import TextKind, look, text_kind
 
 # Each script from its first character on, up to the next one's.
 FIRST_CHARACTERS = (
@@ -88,3 +89,22 @@ def test_pairs_of_small_letters_have_buckets_and_no_others() -> None:
     assert max(map(buckets.count, set(buckets))) <= 3 * 26 * 26 / BUCKETS
     assert [0] * 5 == [int(CODES.bucket[code_of(pair)]) for pair in (b"a`", b"z{", b"`a", b"{z", b"aA")]
     assert [14, 16, 40, 15] == [int(CODES.bucket[code_of(pair)]) for pair in (b"th", b"er", b"in", b"zz")]
+
+
+@pytest.mark.parametrize(
+    ("characters", "expected"),
+    [
+        ("aZ", TextKind.LATIN),
+        ("{};\n12", TextKind.MARKUP),
+        ("\u0370\u0400\u05d0\u0600\u07ff", TextKind.TWO_BYTE),
+        ("\u0900\u0f00\u0e01", TextKind.INDIC),
+        ("\u3040\u4e00\uac00\uff01", TextKind.CJK),
+        ("\U0001f600\U00020000", TextKind.CJK),
+        ("\u00e9\u0100\u0300\u1780\u1e00\u1f00", TextKind.LATIN),
+        ("", TextKind.NONE),
+    ],
+)
+def test_a_text_is_of_the_kind_that_most_of_its_bytes_are_of(characters: str, expected: TextKind) -> None:
+    """Each of these characters alone makes a text of its kind."""
+    for text in characters or [""]:
+        assert expected == text_kind(look((text * 100).encode()))
