@@ -62,6 +62,12 @@ def test_what_was_placed_since_the_servers_were_asked_counts() -> None:
     assert 1.0 == pytest.approx(pressure(load, SETTINGS, 1, tokens=450))
 
 
+def test_without_more_than_one_measurement_each_request_since_then_waits() -> None:
+    """What a pool takes without a queue is only known from what it took before."""
+    load = PoolLoad(Busy(1, 0, 5, 0.0))
+    assert [0.0, 0.1, 1.0] == [pressure(load, SETTINGS, requests) for requests in (0, 1, 10)]
+
+
 def shares(waiting: Sequence[int], every_s: float = 1.0) -> list[float]:
     """Return the share after each measurement of a pool of one server."""
     spilling = Spilling(SETTINGS)
