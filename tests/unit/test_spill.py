@@ -238,3 +238,47 @@ def test_a_pool_that_claims_an_endless_queue_fills_no_other() -> None:
         waiting = max(waiting + spillover.placed("l")[0] - before - serves, 0)
         assert waiting <= SETTINGS.waiting_per_endpoint + 2 * serves
     assert spillover.placed("l")[0] > 100
+
+
+def test_a_pool_that_would_take_more_is_no_emptier_for_it() -> None:
+    """Those that wait do wait, however many more it takes without a queue by what it took before."""
+    assert 0.5 == pressure(PoolLoad(Busy(1, 5, 5, 0.0), absorbs=9), SETTINGS)
+
+
+def test_what_was_placed_is_counted_from_nothing() -> None:
+    """Requests and their likeliest tokens, by pool."""
+    spillover = Spillover(SETTINGS, b"salt")
+    assert (0, 0) == spillover.placed("s")
+    for tokens in (40, 2):
+        spillover.count("s", tokens)
+    assert [(2, 42), (0, 0)] == [spillover.placed(pool) for pool in ("s", "l")]
+
+
+def test_each_overload_is_an_episode_of_its_own() -> None:
+    """It lasts until nothing leaves any more; the next has another number."""
+    spilling = Spilling(SETTINGS)
+    episodes = [
+        spilling.observe(Busy(1, waiting, 5, 0.0), (0, 0), 1.0).episode for waiting in (0, 40, 40, 0, 0, 40)
+    ]
+    none, first, still, ending, ended, second = episodes
+    assert none != first == still == ending == ended != second
+
+
+def test_a_conversation_is_told_by_its_first_question_and_what_has_none_by_its_text() -> None:
+    """What stands before the question may change from turn to turn; a prompt of one text has no question."""
+    state = fleet(PoolLoad(FULL, share=0.5), PoolLoad(FREE, absorbs=9_999))
+
+    def left(question: str, text: bytes) -> bool:
+        asked = RequestFacts(Api.CHAT, "m", text, opening=question)
+        return Spillover(SETTINGS, b"salt").move(asked, "", budget(50), S, state) is not S
+
+    asked = [[left(f"question {n}", system) for n in range(200)] for system in (b"Monday", b"Tuesday, later")]
+    assert asked[0] == asked[1]
+    told = [[left("", b"once upon a time %d" % n) for n in range(200)] for _ in range(2)]
+    assert told[0] == told[1]
+    assert [True, True] == [50 < sum(each) < 150 for each in (asked[0], told[0])]
+
+
+def test_at_first_a_pool_absorbs_as_many_as_run_if_none_wait() -> None:
+    """Nothing is known yet of what it took before."""
+    assert [5, 0] == [Spilling(SETTINGS).observe(Busy(1, n, 5, 0.0), (7, 9), 1.0).absorbs for n in (0, 3)]
