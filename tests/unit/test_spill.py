@@ -282,3 +282,18 @@ def test_a_conversation_is_told_by_its_first_question_and_what_has_none_by_its_t
 def test_at_first_a_pool_absorbs_as_many_as_run_if_none_wait() -> None:
     """Nothing is known yet of what it took before."""
     assert [5, 0] == [Spilling(SETTINGS).observe(Busy(1, n, 5, 0.0), (7, 9), 1.0).absorbs for n in (0, 3)]
+
+
+def test_what_was_lost_sight_of_is_not_overloaded() -> None:
+    """When its servers are heard of again, an overload begins above the limit as any other."""
+    spilling = Spilling(SETTINGS)
+    assert 0.5 == spilling.observe(Busy(1, 40, 5, 0.0), (0, 0), 1.0).share
+    spilling.lose()
+    assert 0.0 == spilling.observe(Busy(1, 8, 5, 0.0), (0, 0), 1.0).share
+
+
+@pytest.mark.parametrize(("kv_usage", "part"), [(0.45, 1.0), (0.675, 0.5), (0.855, 0.1)])
+def test_a_pool_that_fills_takes_less_of_a_share(kv_usage: float, part: float) -> None:
+    """All of it up to half full, and nothing at its limit."""
+    state = fleet(PoolLoad(FULL, share=0.8), PoolLoad(Busy(1, 0, 5, kv_usage), absorbs=9_999))
+    assert 0.8 * part == pytest.approx(len(moved(Spillover(SETTINGS, b"salt"), state)) / 1_000, abs=0.05)
