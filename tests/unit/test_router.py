@@ -1,0 +1,44 @@
+"""What a router is told of the pools while it runs."""
+
+import json
+
+from extproc.core.facts import Api, RequestHead
+from extproc.core.placing.decision import Decision
+from extproc.core.placing.fleet import Fleet, Serving
+from extproc.core.placing.policy import Pool, Reason
+from extproc.core.router.router import Router
+from extproc.core.usage import Usage
+from tests.unit.conftest import TWO_POOLS, make_router
+
+HEAD = RequestHead("POST", "/v1/chat/completions")
+
+
+def decided(router: Router, model: str) -> Decision:
+    """Return what is decided on a small request for a model."""
+    body = {"model": model, "messages": [{"role": "user", "content": "How are you? " * 9}], "max_tokens": 9}
+    return router.decide(Api.CHAT, HEAD, json.dumps(body).encode())
+
+
+def test_what_pools_serve_is_known_from_then_on() -> None:
+    """A request goes where its model is, as soon as that is known."""
+    router = make_router()
+    assert Reason.FITS is decided(router, "other").reason
+    router.know(Fleet(Serving((Pool("short", 1_000, models=("m",)), TWO_POOLS[1]))))
+    assert [Reason.FITS, Reason.NOT_SERVED] == [decided(router, model).reason for model in ("m", "other")]
+
+
+def test_what_adapters_are_of_is_known_from_then_on() -> None:
+    """They are estimated by their base's prices."""
+    router = make_router()
+    first = decided(router, "base").estimate
+    assert first is not None
+    for _ in range(40):
+        router.placer.estimator.observe(first, Usage(round(first.prompt_tokens * 1.3)))
+    of_base, of_adapter = (decided(router, model).estimate for model in ("base", "adapter"))
+    assert of_base is not None
+    assert of_adapter is not None
+    assert of_base.prompt_tokens > 1.1 * of_adapter.prompt_tokens
+    router.know(Fleet(Serving(TWO_POOLS), parents={"adapter": "base"}))
+    told = decided(router, "adapter").estimate
+    assert told is not None
+    assert told.prompt_tokens > 1.1 * of_adapter.prompt_tokens
