@@ -22,7 +22,8 @@ from extproc.core.router.learner import Learner
 from extproc.core.router.learning_budget import LearningBudget, LearningSettings
 from extproc.core.router.placer import Placer
 from extproc.core.usage import Usage
-from extproc.telemetry.metrics import CountOutcome, Metrics
+from extproc.telemetry.labels import CountOutcome
+from extproc.telemetry.metrics import Metrics
 
 SHORT, MIDDLE, LONG = Pool("short", 1_000), Pool("middle", 4_000, 5_000), Pool("long", 100_000)
 OK = ResponseHead(200, "application/json")
