@@ -15,6 +15,7 @@ from extproc.access_log.seal import MAX_SEALED_BYTES, SKEW_S, Seal, Unsealed, Un
 from extproc.core.apis import read_request
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.counting import Counted
 from extproc.core.estimator.evidence import Evidence
 from extproc.core.estimator.prefixes import Known, Recalled
 from extproc.core.estimator.protocol import CategoryKey, Estimate, Estimator, Refused, Source
@@ -74,6 +75,7 @@ def test_a_whole_decision_comes_back() -> None:
         stream=True,
         learnable=True,
         text_bytes=77,
+        counted=Counted((9, 8, 7, 1, 2, 1, 2, 3)),
     )
     opened = make_seal().open(sealed(decision), NOW_S)
     assert decision == opened

@@ -56,7 +56,7 @@ __all__ = ["Count", "Counted", "Counter", "Counting"]
 MESSAGES, TOOLS, DROPPED = (1.0, 0.02), (1.1, 0.15), (0.5, 0.5)
 NOISE: Final = 0.003  # 25 tokens of 8,192: what contents that a template trims or writes anew come to, a guess
 FORGETTING: Final = 0.995  # templates do not change, but with a server; a memory of 200 counted responses
-START_SPREAD, MIN_SPREAD = 0.01, 0.0005
+START_SPREAD, MIN_SPREAD = 0.005, 0.0005
 SLOWEST_STEP, FIRST_STEPS = 0.02, 10  # as the residual's
 CLIP_SCALES, MIN_CLIP, MAX_CLIP = 5.0, 0.02, log(2)
 WILD: Final = log(4)  # beyond it a usage is no usage, and tells nothing of the bound
@@ -198,7 +198,7 @@ def _is_text_of_one_prompt(facts: RequestFacts) -> bool:
     return bool(
         facts.text
         and facts.exact_prompt_tokens is None
-        and facts.media is NO_MEDIA
+        and facts.media == NO_MEDIA
         and facts.longest_share == 1
         and not facts.unseen_history
     )
