@@ -12,6 +12,8 @@ from extproc.core.errors import ConfigurationError
 
 __all__ = ["add"]
 
+UNSEEN_SEED = 20_260_102
+
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command's parser."""
@@ -58,6 +60,8 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 def _run(options: argparse.Namespace) -> int:
     # Other commands start faster without these imports.
+    import numpy as np  # noqa: PLC0415
+
     from extproc.evaluation.mixes import Material  # noqa: PLC0415
     from extproc.evaluation.plot import plot  # noqa: PLC0415
     from extproc.evaluation.report import report  # noqa: PLC0415
@@ -66,6 +70,7 @@ def _run(options: argparse.Namespace) -> int:
     from extproc.evaluation.texts import all_texts  # noqa: PLC0415
     from extproc.evaluation.timing import time_estimator  # noqa: PLC0415
     from extproc.evaluation.tokenizers import tokenizer  # noqa: PLC0415
+    from extproc.evaluation.unseen import unseen_texts  # noqa: PLC0415
 
     def say(progress: str) -> None:
         print(progress, file=sys.stderr, flush=True)
@@ -73,7 +78,8 @@ def _run(options: argparse.Namespace) -> int:
     _check_outputs(options)
     plan = Plan(requests=300, warm_up=100, seeds=(1,)) if options.quick else Plan(seeds=_seeds(options))
     texts = all_texts(options.texts)
-    material = Material(texts, read_lengths(options.lengths))
+    unseen = unseen_texts(np.random.default_rng(UNSEEN_SEED), texts["prose"])
+    material = Material(texts, read_lengths(options.lengths), unseen)
     tokenizers = [tokenizer(name, options.cache) for name in options.tokenizers.split(",")]
     comparisons = [
         compare(material, one, [other for other in tokenizers if other is not one], plan, say)

@@ -1,6 +1,6 @@
 """What is promised of the estimator, and whether it holds: one row for each bar."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from extproc.evaluation.exact import EXACT
 from extproc.evaluation.measure import BANDS, THRESHOLDS, Figures
 from extproc.evaluation.scenarios import Comparison
 from extproc.evaluation.timing import Timing
+from extproc.evaluation.unseen import held_out
 
 __all__ = ["HEAD", "comparison_bars", "mean", "percent", "timing_bars"]
 
@@ -54,8 +55,7 @@ def comparison_bars(comparison: Comparison) -> Iterable[str]:
         for figure, of in (("mean error", "mean_error"), ("detours", "detoured")):
             growth = mean(cases[name].figures, of) / max(mean(cases[name].without, of), 1e-9)
             bars.append(_Bar(f"{name}: {figure}, times that of without", growth, 1.2, "{:.2f}".format))
-    missed = sum(ratio < 1 for ratio in comparison.sights.values()) / max(len(comparison.sights), 1)
-    bars.append(_Bar("odd kinds missed at first sight", missed, 0.10, percent))
+    bars += _first_sights(comparison.sights)
     return (bar.row() for bar in bars)
 
 
@@ -111,6 +111,13 @@ def _detours(name: str, rows: Sequence[Figures], equal: float, with_headroom: fl
         yield _Bar(f"{what}, head-room 25 %", share, with_headroom, percent)
         low = float(np.mean([n.low[HEADROOM_25] for n in near]))
         yield _Bar(f"detours below .9 x {threshold:,}, head-room 25 %", low, 0.005, percent)
+
+
+def _first_sights(sights: Mapping[str, float]) -> Iterable[_Bar]:
+    for half, is_held_out in (("", None), (", the half held out", True), (", the other half", False)):
+        ratios = [ratio for kind, ratio in sights.items() if is_held_out in {None, held_out(kind)}]
+        missed = sum(ratio < 1 for ratio in ratios) / max(len(ratios), 1)
+        yield _Bar(f"{len(ratios)} kinds at first sight{half}: missed", missed, 0.10, percent)
 
 
 def _points(share: float) -> str:

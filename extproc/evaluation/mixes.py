@@ -41,10 +41,11 @@ AGENT_KINDS = ("python", "json", "logs", "stack traces", "patches", "markdown", 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What streams are made of."""
+    """What streams are made of; `unseen` are kinds of text that none of them holds."""
 
     texts: Texts
     lengths: Lengths
+    unseen: Texts = field(default_factory=dict)
 
 
 def mixed(material: Material, tokenizer: Tokenizer, count: int, seed: int) -> Iterator[Request]:

@@ -13,6 +13,7 @@ from extproc.evaluation.mixes import Material
 from extproc.evaluation.scenarios import Comparison, Plan
 from extproc.evaluation.texts import Texts
 from extproc.evaluation.timing import Timing
+from extproc.evaluation.unseen import held_out
 
 __all__ = ["report"]
 
@@ -105,8 +106,13 @@ def _hard_cells(rows: Sequence[Figures]) -> str:
 
 
 def _sights(sights: dict[str, float]) -> str:
-    cells = ", ".join(f"{kind} {ratio:.2f}" for kind, ratio in sorted(sights.items(), key=lambda item: item[1]))
-    return f"Bound / truth at first sight, the least of three prompts: {cells or 'no odd kind is there'}."
+    """Return the kinds missed at first sight, those held out in italics."""
+    low = sorted((ratio, kind) for kind, ratio in sights.items() if ratio < 1)
+    cells = ", ".join(f"{f'*{kind}*' if held_out(kind) else kind} {ratio:.2f}" for ratio, kind in low)
+    return (
+        f"Of {len(sights)} kinds missed at first sight, with bound / truth, the least of three prompts (in "
+        f"italics those that no constant was chosen on): {cells or 'none'}."
+    )
 
 
 def _learning(timing: Timing) -> str:

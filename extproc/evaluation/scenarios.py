@@ -144,9 +144,14 @@ def _ours(
 
 
 def _beside(name: str, streams: Streams, groups: Sequence[str], plan: Plan) -> Case:
-    """Return the figures of some groups in a stream, and in the same stream without all others."""
-    alone = [[request for request in stream if request.group in groups] for stream in streams]
-    return Case(name, _ours(streams, plan, only=groups), _ours(alone, plan))
+    """Return the figures of some groups in a stream, and of the same requests in a stream without all others."""
+    without = []
+    for stream in streams:
+        chosen = _of_groups(stream, groups)
+        alone = [request for request, is_chosen in zip(stream, chosen, strict=True) if is_chosen]
+        warm_up = int(chosen[: plan.warm_up].sum())  # those that are not counted beside the others, either
+        without.append(_figures(byte_class(), alone, replace(plan, warm_up=warm_up)))
+    return Case(name, _ours(streams, plan, only=groups), tuple(without))
 
 
 def _with_added(streams: Streams, plan: Plan) -> list[Case]:
@@ -186,11 +191,11 @@ def _halved(material: Material, tokenizer: Tokenizer, plan: Plan, seed: int) -> 
 
 
 def _sights(material: Material, tokenizer: Tokenizer, stream: Sequence[Request], plan: Plan) -> dict[str, float]:
-    """Return the least bound / truth of prompts of each odd kind, by a model that has seen none of them."""
+    """Return the least bound / truth of prompts of each odd or unseen kind, by a model that saw none of them."""
     contestant = byte_class()
     run(contestant, [request for request in stream if request.kind not in ODD_KINDS][: 2 * plan.warm_up])
-    kinds = sorted(set(material.texts) & ODD_KINDS)
-    sights = {kind: first_sight(material.texts, kind, tokenizer, SIGHTS, plan.seeds[0]) for kind in kinds}
+    texts = {kind: text for kind, text in material.texts.items() if kind in ODD_KINDS} | dict(material.unseen)
+    sights = {kind: first_sight(texts, kind, tokenizer, SIGHTS, plan.seeds[0]) for kind in sorted(texts)}
     return {
         kind: min(contestant.predict(request)[1] / request.tokens for request in requests)
         for kind, requests in sights.items()

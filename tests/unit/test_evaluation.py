@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from extproc.evaluation.scenarios import Comparison, Plan, _flip, _poison, compa
 from extproc.evaluation.texts import Texts, folder_texts, halves, ordinary, window
 from extproc.evaluation.timing import Timing
 from extproc.evaluation.tokenizers import Tokenizer, tokenizer
+from extproc.evaluation.unseen import held_out, unseen_texts
 
 LENGTHS = [(50, 10), (400, 20), (1_500, 30)]
 
@@ -55,8 +57,10 @@ def texts() -> Texts:
 
 @pytest.fixture(scope="module")
 def material(texts: Texts) -> Material:
-    """Return those kinds and an odd one, and short lengths."""
-    return Material({**texts, "dna": odd_texts(np.random.default_rng(0), None)["dna"]}, LENGTHS)
+    """Return those kinds and an odd one, three that no stream holds, and short lengths."""
+    unseen = unseen_texts(np.random.default_rng(0), texts["logs"])
+    few = {kind: unseen[kind] for kind in ("cherokee", "runes", "leet")}
+    return Material({**texts, "dna": odd_texts(np.random.default_rng(0), None)["dna"]}, LENGTHS, few)
 
 
 def test_a_window_wraps_around_and_is_whole_characters() -> None:
@@ -239,6 +243,28 @@ def test_ours_beats_the_ema_that_knows_the_categories(comparison: Comparison) ->
     assert ours < told
 
 
+def test_what_no_stream_holds_is_shown_once_and_told_by_halves(comparison: Comparison) -> None:
+    """First sights are of odd and unseen kinds; each is of one half, and the report tells the halves apart."""
+    assert {"dna", "cherokee", "runes", "leet"} == set(comparison.sights)
+    assert ["dna", "runes"] == sorted(filter(held_out, comparison.sights))
+    seen = replace(comparison, sights={"dna": 0.5, "runes": 1.0, "cherokee": 2.0, "leet": 0.25})
+    text = report([seen], Timing(1.0, 1.0, 1.0, 1), Plan(), Material({}, LENGTHS), "")
+    assert "Of 4 kinds missed at first sight" in text
+    assert "on): leet 0.25, *dna* 0.50." in text
+    assert "| 4 kinds at first sight: missed | 50.00 % | <= 10.00 % |" in text
+    assert "| 2 kinds at first sight, the half held out: missed | 50.00 % |" in text
+
+
+def test_unseen_texts_are_many_and_the_same_every_time() -> None:
+    """Some sixty kinds, of which a hash holds out about half, are made of the seed and some prose alone."""
+    first, second = (unseen_texts(np.random.default_rng(1), b"Some words of prose. " * 3_000) for _ in range(2))
+    assert first == second
+    assert len(first) > 60
+    assert not ODD_KINDS & set(first)
+    assert 25 <= sum(map(held_out, first)) <= 36
+    assert all(len(text) > 30_000 and text.decode() for text in first.values())
+
+
 def test_the_report_names_every_bar_and_contestant(comparison: Comparison) -> None:
     """The Markdown has a row for each bar, with its verdict, and for each estimator."""
     material = Material({"ar": b"text"}, [(4_000, 10), (100, 10)])
@@ -249,7 +275,7 @@ def test_the_report_names_every_bar_and_contestant(comparison: Comparison) -> No
     assert "| 4 KB: features + predict + bound, median | 81 us | <= 80 us | **missed by 1 us** |" in text
     assert all(f"| {name} |" in text for name in CONTESTANTS)
     assert 2 == text.count(HEAD)
-    assert 37 == text.count("| met |") + text.count("**missed")
+    assert 39 == text.count("| met |") + text.count("**missed")
 
 
 def test_the_plot_is_a_png(comparison: Comparison, tmp_path: Path) -> None:
