@@ -104,6 +104,17 @@ def test_between_solutions_the_prices_are_those_of_all_responses(forgetting: flo
         assert solved.leverage(x / 500) == pytest.approx(model.leverage(x / 500), rel=max(within, MAX_FADED))
 
 
+def test_what_was_learned_since_the_last_solution_outlives_one_that_fails() -> None:
+    """Where the numbers allow no solution, what the responses since the last one have told of doubts is kept."""
+    model = taught(9, 20)
+    u = np.array([2.0, 1.0, 0.01])
+    before, weights = model.leverage(u), model.weights
+    model.shift(Sums(np.full((3, 3), np.nan), np.zeros(3)), 1, 1.0, 20)
+    assert 1 == model.refused
+    assert before == pytest.approx(model.leverage(u))
+    assert model.weights is weights
+
+
 @given(st.integers(1, 70), st.sampled_from([1.0, 0.999, 0.9]))
 @settings(max_examples=20, deadline=None)
 def test_sums_are_the_same_however_they_are_taken_in(looks: int, forgetting: float) -> None:
