@@ -12,6 +12,7 @@ from extproc.core.estimator.features import FEATURE_NAMES, features
 from extproc.core.estimator.least_squares import NOISE
 from extproc.core.estimator.prices import prior
 from extproc.core.estimator.residual import Residual
+from extproc.core.estimator.scale import SCALE_FACTORS
 from extproc.core.estimator.served_model import ServedModel
 from extproc.core.estimator.settings import ByteClassSettings, MediaTokens
 from extproc.core.estimator.text import BLANK_RUN, RUN, TEXT_FEATURES, look
@@ -27,7 +28,7 @@ def taught_model() -> ServedModel:
     for _ in range(40):
         x = rng.uniform(0, 50, len(FEATURE_NAMES))
         model.prices.learn(x, float(x @ PRIOR.mean) * rng.uniform(1.0, 1.3))
-        model.scale.learn(0.01, rng.uniform(-1, 1, 12).tolist(), rng.uniform(0.01, 0.2))
+        model.scale.learn(0.01, rng.uniform(-1, 1, SCALE_FACTORS).tolist(), rng.uniform(0.01, 0.2))
     model.prices.load(model.prices.sums, 40, 40.0)
     return model
 
@@ -40,6 +41,7 @@ GROUPS = (
     ("bracket", "joiner", "punctuation", "marks", "spaced mark"),
     ("space", "line", "indentation", "blank line", "byte in a run of blanks", "byte in a run"),
 )
+UNREPEATED = ["unrepeated byte", "unrepeated character"]
 
 
 def shares_of_tokens(costs: dict[str, float], tokens: float) -> list[float]:
@@ -49,8 +51,8 @@ def shares_of_tokens(costs: dict[str, float], tokens: float) -> list[float]:
         [n for n in text if n in names or (n.startswith("letter pair") and "letter pair" in names)]
         for names in GROUPS
     ]
-    seen = {name for names in of_ascii for name in names}
-    groups = [*of_ascii, [n for n in text if n not in seen], rest[:6], rest[6:]]
+    seen = {name for names in (*of_ascii, UNREPEATED) for name in names}
+    groups = [*of_ascii, [n for n in text if n not in seen], UNREPEATED, rest[:6], rest[6:]]
     return [min(abs(sum(costs[n] for n in names)) / tokens, 2.0) for names in groups]
 
 
@@ -78,8 +80,10 @@ def test_an_estimate_is_what_its_formulas_say(text: bytes, messages: int, images
     costs = dict(zip(FEATURE_NAMES, (weights * x).tolist(), strict=True))
     factors = [1, log(tokens / 1_000), log((leverage + 1e-9) / 0.001), 1 / sqrt(1 + residual.responses)]
     factors += shares_of_tokens(costs, tokens)
-    t = np.linalg.solve(MODEL.scale.a + 20 * np.eye(12), MODEL.scale.b)
-    scale = sqrt(variance * exp(min(max(float(t @ factors), -6), 6)))
+    a, b = MODEL.scale.sums
+    t = np.linalg.solve(a + 20 * np.eye(SCALE_FACTORS), b)
+    usual = 0.001 * exp(a[0, 2] / (a[0, 0] + 20))
+    scale = sqrt(variance * exp(min(max(float(t @ factors), -6), 6)) + max(leverage - 4 * usual, 0))
     assert tokens == pytest.approx(belief.tokens, rel=1e-9)
     assert highest == pytest.approx(belief.highest, rel=1e-9)
     assert min(tokens * exp(min(MODEL.bound.q * scale, 20)), highest) == pytest.approx(belief.bound, rel=1e-6)

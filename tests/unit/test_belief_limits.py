@@ -72,7 +72,35 @@ def test_the_bound_is_as_many_scales_above_as_the_model_found() -> None:
     model.bound.q = 1.0
     belief = believed(model=model)
     assert belief.tokens * exp(1.0 * belief.scale) == pytest.approx(belief.bound)
-    assert sqrt(model.scale.variance(belief.variance, belief.factors)) == belief.scale
+    leverage = belief.doubt - 0.5 / belief.tokens
+    beyond_the_ordinary = leverage - 4 * 0.001  # of a model that nothing taught what is ordinary
+    expected = sqrt(model.scale.variance(belief.variance, belief.factors) + beyond_the_ordinary)
+    assert expected == pytest.approx(belief.scale)
+
+
+def test_nothing_that_was_learned_of_errors_narrows_the_bound_of_what_is_unlike_all_that_was_seen() -> None:
+    """A model whose errors are tiny doubts text in a script that it never saw as if it had learned of no error."""
+    model = new_model()
+    for number in range(300):
+        facts = replace(FACTS, text=(WORDS * 20)[number : number + 1_500])
+        belief = believed(facts, model)
+        model.scale.learn(belief.variance, belief.factors, 0.003)
+        model.prices.learn(features(facts, look(facts.text)), belief.tokens)
+    ordinary, unlike = believed(model=model), believed(replace(FACTS, text="ᏤᏯᏪᏕᏢᏣᏔᎪᏀᏭᏞᏦ".encode() * 60), model)
+    assert ordinary.scale < 0.4 * sqrt(ordinary.variance)
+    assert sqrt(unlike.doubt) * 0.99 < unlike.scale
+    assert unlike.bound > 5 * unlike.tokens or unlike.bound == unlike.highest
+
+
+def test_the_prices_believe_a_response_by_how_far_such_requests_err() -> None:
+    """Errors as large as those of the model, or of 5 %, count in full, those twice as large a quarter."""
+    belief = believed(residual=Residual(spread=0.2))
+    noise = belief.scale * sqrt(1 - belief.doubt / belief.variance)
+    assert 1.0 == pytest.approx(belief.trust(noise))
+    assert 1.0 == belief.trust(2 * noise)
+    assert 0.25 == pytest.approx(belief.trust(noise / 2))
+    assert (0.05 / noise) ** 2 == pytest.approx(belief.trust(0.01))
+    assert 1.0 == believed(residual=Residual(spread=0.01)).trust(0.01)
 
 
 @pytest.mark.parametrize("media", [MediaCount(), MediaCount(medium_images=2)])

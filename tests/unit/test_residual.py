@@ -33,11 +33,20 @@ def test_steps_grow_smaller_up_to_a_limit() -> None:
 def test_the_spread_is_what_was_not_in_doubt_anyway() -> None:
     """The variance that the request was known to have is taken off, down to what templates alone differ by."""
     residual = Residual(spread=0.2)
-    residual.learn(0.3, 0.05, 4.0, move_mean=False)
-    assert sqrt(0.9 * 0.2**2 + 0.1 * (0.3**2 - 0.05)) == pytest.approx(residual.spread)
+    residual.learn(0.3, 0.04, 4.0, move_mean=False)
+    assert sqrt(0.95 * 0.2**2 + 0.05 * (0.3**2 - 0.04)) == pytest.approx(residual.spread)
     sure = Residual(spread=0.2)
-    sure.learn(0.1, 0.5, 4.0, move_mean=False)
-    assert sqrt(0.9 * 0.2**2 + 0.1 * MIN_SPREAD**2) == pytest.approx(sure.spread)
+    sure.learn(0.1, 0.04, 4.0, move_mean=False)
+    assert sqrt(0.95 * 0.2**2 + 0.05 * MIN_SPREAD**2) == pytest.approx(sure.spread)
+
+
+def test_a_response_counts_by_how_little_of_it_was_in_doubt() -> None:
+    """Where the doubt is three times what the category scatters, mean and spread move by a quarter of a step."""
+    residual = Residual(spread=0.2, responses=1_000)
+    residual.learn(0.5, 3 * 0.2**2, 4.0, move_mean=True)
+    step = SLOWEST_STEP / 4
+    assert step * 0.5 == pytest.approx(residual.mean)
+    assert sqrt((1 - step) * 0.2**2 + step * (0.5**2 - 3 * 0.2**2)) == pytest.approx(residual.spread)
 
 
 def test_the_distance_is_from_the_mean_of_before() -> None:

@@ -13,6 +13,7 @@ from extproc.core.estimator.text import (
     BLANK_RUN,
     CLASSES,
     OF_SCRIPTS,
+    OF_UNREPEATED,
     RUN,
     RUNS,
     TEXT_NAMES,
@@ -130,7 +131,7 @@ BLOCKS = (
     (0x0F00, Script.TIBETAN),
     (0x1000, Script.MYANMAR),
     (0x1080, Script.GEORGIAN),
-    (0x1100, Script.HANGUL),
+    (0x1100, Script.OTHER_THREE_BYTE),
     (0x1200, Script.ETHIOPIC),
     (0x1380, Script.OTHER_SOUTHERN),
     (0x1780, Script.KHMER),
@@ -152,6 +153,7 @@ BLOCKS = (
     (0xAC00, Script.HANGUL),
     (0xD7C0, Script.OTHER_THREE_BYTE),
     (0xFF00, Script.FULL_WIDTH),
+    (0x10000, Script.OTHER_FOUR_BYTE),
     (0x1F000, Script.EMOJI),
     (0x20000, Script.OTHER_FOUR_BYTE),
 )
@@ -190,8 +192,43 @@ def test_each_byte_of_ascii_is_of_its_class(byte_class: str, members: str) -> No
 
 def test_letter_pairs_fall_into_buckets() -> None:
     """Pairs of small letters have a bucket, always the same one; others have none."""
-    assert look(b"the")[OF_SCRIPTS.stop :].sum() == 2
-    assert look(b"T1-e ")[OF_SCRIPTS.stop :].sum() == 0
+    assert look(b"the")[OF_SCRIPTS.stop : OF_UNREPEATED.start].sum() == 2
+    assert look(b"T1-e ")[OF_SCRIPTS.stop : OF_UNREPEATED.start].sum() == 0
+
+
+def unrepeated(text: bytes) -> tuple[float, float]:
+    """Return the shares of bytes and of characters outside ASCII that are counted as not repeated."""
+    counts = look(text)
+    of_bytes, of_characters = counts[OF_UNREPEATED].tolist()
+    return (
+        of_bytes / max(counts[: len(CLASSES)].sum(), 1),
+        of_characters / max(counts[OF_SCRIPTS].sum(), 1),
+    )
+
+
+@pytest.mark.parametrize("size", [400, 1_500, 4_096, 9_000, 100_000])
+def test_text_repeats_itself_and_random_letters_do_not(size: int) -> None:
+    """A text of words repeats itself from its first hundred bytes on; letters drawn at random never do."""
+    generator = random.Random(2)
+    words = " ".join(generator.choices(["request", "handler", "of", "the", "session", "that"], k=size)).encode()
+    letters = bytes(generator.choices(b"abcdefghijklmnopqrstuvwxyz", k=size))
+    assert (0.0, 0.0) == unrepeated(words[:size])
+    assert unrepeated(letters)[0] > (0.5 if size < 1_000 else 0.8)
+
+
+def test_characters_outside_ascii_count_by_themselves() -> None:
+    """Syllables thrown together count as characters, and ASCII beside them as bytes, by the same share."""
+    generator = random.Random(3)
+    syllables = "".join(chr(generator.randrange(0xAC00, 0xD7A0)) for _ in range(600)) + "abc"
+    of_bytes, of_characters = unrepeated(syllables.encode())
+    assert of_bytes == pytest.approx(of_characters)
+    assert of_bytes > 0.8
+
+
+@pytest.mark.parametrize("size", range(0, 150, 7))
+def test_of_a_short_text_nothing_is_said(size: int) -> None:
+    """In a hundred bytes nothing has to come again."""
+    assert (0.0, 0.0) == unrepeated(bytes(range(33, 127))[:size] + b"~" * max(0, size - 94))
 
 
 def test_padding_is_seen_as_runs() -> None:

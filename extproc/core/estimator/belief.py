@@ -15,9 +15,9 @@ from extproc.core.estimator.features import (
     group_tokens,
     structure_tokens,
 )
-from extproc.core.estimator.least_squares import RelativeLeastSquares
+from extproc.core.estimator.least_squares import NOISE, RelativeLeastSquares
 from extproc.core.estimator.residual import Residual
-from extproc.core.estimator.scale import LogVariance
+from extproc.core.estimator.scale import USUAL_LEVERAGE, LogVariance
 
 __all__ = ["Belief", "Taught", "believe"]
 
@@ -26,9 +26,11 @@ TEMPLATE_TOKENS = 256.0
 GRAIN = 0.5
 # Where the factors of the scale are about 0, so that its constant is that of an ordinary request.
 USUAL_LOG_TOKENS = log(1_000)
-USUAL_LOG_LEVERAGE = log(0.001)
+USUAL_LOG_LEVERAGE = log(USUAL_LEVERAGE)
 LEAST_LEVERAGE = 1e-9
 MOST_SHARE = 2.0
+# Up to twice the usual deviation, what the prices do not know yet is of the ordinary.
+ORDINARY = 4.0
 
 
 class Taught(Protocol):
@@ -44,7 +46,8 @@ class Belief(msgspec.Struct, frozen=True, gc=False):
 
     `highest` is the physical limit, `residual` the r in the estimate, `doubt` the variance of log(actual / tokens)
     that the prices and the grain of counting leave. `variance` is what they and the category's spread make,
-    `scale` the standard deviation that it comes to with `factors` (scale.py).
+    `scale` the standard deviation that it comes to with `factors`, and with how unlike the request is to all that
+    taught the prices (scale.py).
     """
 
     tokens: float
@@ -55,6 +58,15 @@ class Belief(msgspec.Struct, frozen=True, gc=False):
     variance: float
     factors: Sequence[float]
     scale: float
+
+    def trust(self, usual_spread: float) -> float:
+        """Return how far the prices believe the response: less where errors are larger than those of their model.
+
+        What is in doubt of the prices themselves is none of it: from such responses there is most to learn.
+        """
+        noise = self.scale * self.scale * (1 - self.doubt / self.variance)
+        usual = max(usual_spread, NOISE) ** 2
+        return usual / max(noise, usual)
 
 
 def believe(x: Features, text_bytes: int, model: Taught, residual: Residual, prior_prices: Features) -> Belief:
@@ -76,6 +88,7 @@ def believe(x: Features, text_bytes: int, model: Taught, residual: Residual, pri
         # What each group has of the tokens. Prices may be odd, so within 0 and 2.
         *[min(abs(cost) / tokens, MOST_SHARE) for cost in priced],
     )
-    scale = sqrt(model.scale.variance(variance, factors))
+    unlike = max(leverage - ORDINARY * model.scale.usual_leverage, 0.0)
+    scale = sqrt(model.scale.variance(variance, factors) + unlike)
     bound = min(model.bound.above(tokens, scale), highest)
     return Belief(tokens, bound, highest, residual.mean, doubt, variance, factors, scale)

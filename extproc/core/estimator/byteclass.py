@@ -223,7 +223,7 @@ class ByteClassEstimator:
             part.learn(believed + now.residual, now.doubt, text_bytes / actual, move_mean=taught)
         if on_bound:
             model.scale.learn(now.variance, now.factors, believed)
-        weight = 1.0 if believed == error else believed / error
+        weight = now.trust(model.residual.spread) * (1.0 if believed == error else believed / error)
         sound = model.prices.learn(x, now.tokens * exp(believed), weight)
         return clipped, None if sound else Refused.NUMBERS
 

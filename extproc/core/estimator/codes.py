@@ -122,14 +122,15 @@ _FIRST_PAIRS = (
     (Script.BENGALI, 0xE0A6), (Script.GURMUKHI, 0xE0A8), (Script.GUJARATI, 0xE0AA), (Script.ORIYA, 0xE0AC),
     (Script.TAMIL, 0xE0AE), (Script.TELUGU, 0xE0B0), (Script.KANNADA, 0xE0B2), (Script.MALAYALAM, 0xE0B4),
     (Script.SINHALA, 0xE0B6), (Script.THAI, 0xE0B8), (Script.LAO, 0xE0BA), (Script.TIBETAN, 0xE0BC),
-    (Script.MYANMAR, 0xE180), (Script.GEORGIAN, 0xE182), (Script.HANGUL, 0xE184), (Script.ETHIOPIC, 0xE188),
-    (Script.OTHER_SOUTHERN, 0xE18E), (Script.KHMER, 0xE19E), (Script.OTHER_SOUTHERN, 0xE1A0),
+    (Script.MYANMAR, 0xE180), (Script.GEORGIAN, 0xE182), (Script.OTHER_THREE_BYTE, 0xE184),
+    (Script.ETHIOPIC, 0xE188), (Script.OTHER_SOUTHERN, 0xE18E), (Script.KHMER, 0xE19E),
+    (Script.OTHER_SOUTHERN, 0xE1A0),
     (Script.VIETNAMESE, 0xE1B8), (Script.POLYTONIC, 0xE1BC), (Script.DASH, 0xE280), (Script.SYMBOL, 0xE282),
     (Script.BOX, 0xE294), (Script.SYMBOL, 0xE298), (Script.BRAILLE, 0xE2A0), (Script.SYMBOL, 0xE2A4),
     (Script.CJK_MARK, 0xE380), (Script.KANA, 0xE381), (Script.CJK_MARK, 0xE384), (Script.RARE_HAN, 0xE390),
     (Script.HAN, 0xE4B8), (Script.OTHER_THREE_BYTE, 0xEA80), (Script.HANGUL, 0xEAB0),
-    (Script.OTHER_THREE_BYTE, 0xED9F), (Script.FULL_WIDTH, 0xEFBC), (Script.EMOJI, 0xF09F),
-    (Script.OTHER_FOUR_BYTE, 0xF0A0),
+    (Script.OTHER_THREE_BYTE, 0xED9F), (Script.FULL_WIDTH, 0xEFBC), (Script.OTHER_FOUR_BYTE, 0xF000),
+    (Script.EMOJI, 0xF09F), (Script.OTHER_FOUR_BYTE, 0xF0A0),
 )  # fmt: skip
 _LETTERS = range(ord("a"), ord("z") + 1)
 _HASH = 2_654_435_761  # Knuth's multiplicative hash: 2^32 / golden ratio

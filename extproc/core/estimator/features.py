@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from extproc.core.estimator.prices import MEDIA, STRUCTURE, TEXT_PRICES
-from extproc.core.estimator.text import RUNS, SCRIPTS, TEXT_FEATURES, TEXT_NAMES, Counts, look
+from extproc.core.estimator.text import RUNS, SCRIPTS, TEXT_FEATURES, TEXT_NAMES, UNREPEATED, Counts, look
 from extproc.core.facts import RequestFacts
 
 __all__ = [
@@ -74,6 +74,7 @@ def _groups() -> npt.NDArray[np.float64]:
         {"bracket", "joiner", "punctuation", "marks", "spaced mark"},
         of_blanks,
         {"foreign word start", *(script.name.lower() for script in SCRIPTS)},
+        set(UNREPEATED),
         {name for name, _, _ in STRUCTURE},
         set(MEDIA),
     )

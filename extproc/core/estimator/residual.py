@@ -5,6 +5,9 @@ log(actual / priced), and multiplies the estimate by exp(r). The spread is the r
 it, less what was in doubt of this request anyway, and scales the bound. A new category starts from its
 parent: the model, and for that all models. r waits until the model is taught, or it would learn errors that the
 prices are about to mend.
+
+The more of an error was in doubt, the less it says of the category (the gain of Kalman, 1960): a response to odd
+text, whose prices nobody knew, would otherwise widen the bounds of all of its category for fifty responses.
 """
 
 from dataclasses import dataclass
@@ -37,12 +40,13 @@ class Residual:
 
     def learn(self, error: float, doubt: float, bytes_per_token: float, *, move_mean: bool) -> None:
         """Take in one log(actual / priced)."""
-        step = max(SLOWEST_STEP, 1 / (self.responses + FIRST_STEPS))
+        spread = self.spread * self.spread
+        step = max(SLOWEST_STEP, 1 / (self.responses + FIRST_STEPS)) * spread / (spread + doubt)
         distance = error - self.mean
         if move_mean:
             self.mean += step * distance
         variance = max(distance * distance - doubt, MIN_SPREAD * MIN_SPREAD)
-        self.spread = sqrt((1 - step) * self.spread * self.spread + step * variance)
+        self.spread = sqrt((1 - step) * spread + step * variance)
         start = self.responses == 0
         self.bytes_per_token += (1 if start else step) * (bytes_per_token - self.bytes_per_token)
         self.responses += 1

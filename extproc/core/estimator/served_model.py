@@ -67,14 +67,14 @@ class ServedModel:
 
     def state(self, name: str) -> ModelState:
         """Return all of it, exactly."""
-        sums = self.prices.sums
+        sums, (scale_a, scale_b) = self.prices.sums, self.scale.sums
         return ModelState(
             model=name,
             observations=self.prices.responses,
             sums_a=packed(sums.a[np.triu_indices(sums.b.size)]),
             sums_b=packed(sums.b),
-            scale_a=packed(self.scale.a),
-            scale_b=packed(self.scale.b),
+            scale_a=packed(scale_a),
+            scale_b=packed(scale_b),
             q=self.bound.q,
             residual=self.residual.mean,
             spread=self.residual.spread,
