@@ -49,6 +49,7 @@ class _Evidence(msgspec.Struct, array_like=True, frozen=True, gc=False):
     media_tokens: int
     source: int
     who: int
+    number: int
 
 
 class _Recalled(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -158,6 +159,7 @@ class Payloads:
                     _recalled(said.recalled, continued=bool(evidence.flags & _CONTINUED)),
                     bool(evidence.flags & _OF_TENANT),
                     evidence.who,
+                    evidence.number,
                 ),
             )
             decision = Decision(
@@ -210,6 +212,7 @@ def _packed(estimate: Estimate, evidence: Evidence) -> _Evidence:
         evidence.media_tokens,
         _SOURCE[estimate.source],
         evidence.source & 0xFFFFFFFF,
+        evidence.number,
     )
 
 

@@ -8,11 +8,12 @@ import numpy as np
 from extproc.evaluation.contestants import OURS
 from extproc.evaluation.exact import EXACT
 from extproc.evaluation.measure import BANDS, THRESHOLDS, Figures
+from extproc.evaluation.outputs import OutputFigures
 from extproc.evaluation.scenarios import Comparison
 from extproc.evaluation.timing import Timing
 from extproc.evaluation.unseen import held_out
 
-__all__ = ["HEAD", "comparison_bars", "mean", "percent", "timing_bars"]
+__all__ = ["HEAD", "comparison_bars", "mean", "output_bar", "percent", "timing_bars"]
 
 HEAD = "| bar | measured | allowed | |\n|---|---|---|---|"
 EPSILON = 0.01
@@ -67,6 +68,12 @@ def timing_bars(timing: Timing) -> Iterable[str]:
         _Bar("state of one model", timing.state_bytes / 1024, 64, "{:.1f} KB".format),
     )
     return (bar.row() for bar in bars)
+
+
+def output_bar(outputs: Sequence[OutputFigures]) -> str:
+    """Return the row of output lengths, from figures by seed."""
+    exceeded = float(np.mean([each.exceeded for each in outputs]))
+    return _Bar("responses longer than counted with, first 8,000 at 100 a second", exceeded, 0.02, percent).row()
 
 
 def mean(rows: Sequence[Figures], name: str) -> float:

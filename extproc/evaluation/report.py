@@ -5,11 +5,12 @@ from hashlib import blake2b
 
 import numpy as np
 
-from extproc.evaluation.bars import HEAD, comparison_bars, percent, timing_bars
+from extproc.evaluation.bars import HEAD, comparison_bars, output_bar, percent, timing_bars
 from extproc.evaluation.contestants import OURS
 from extproc.evaluation.exact import Counts
 from extproc.evaluation.measure import HEADROOMS, THRESHOLDS, Figures
 from extproc.evaluation.mixes import Material
+from extproc.evaluation.outputs import OutputFigures, count_outputs
 from extproc.evaluation.scenarios import Comparison, Plan
 from extproc.evaluation.texts import Texts
 from extproc.evaluation.timing import Timing
@@ -31,6 +32,12 @@ def report(comparisons: Sequence[Comparison], timing: Timing, plan: Plan, materi
             _sights(comparison.sights),
             _counts(comparison.counts),
         ]
+    outputs = [count_outputs(material.lengths, seed) for seed in plan.seeds]
+    parts += [
+        "## Output lengths where no limit is declared",
+        "\n".join([HEAD, output_bar(outputs)]),
+        _counted(outputs),
+    ]
     parts += ["## CPU time and space", "\n".join([HEAD, *timing_bars(timing)]), _learning(timing)]
     parts += ["## Texts", _texts(material.texts)]
     return "\n\n".join(parts) + "\n"
@@ -113,6 +120,11 @@ def _sights(sights: dict[str, float]) -> str:
         f"Of {len(sights)} kinds missed at first sight, with bound / truth, the least of three prompts (in "
         f"italics those that no constant was chosen on): {cells or 'none'}."
     )
+
+
+def _counted(outputs: Sequence[OutputFigures]) -> str:
+    times = float(np.mean([each.counted_times for each in outputs]))
+    return f"What was counted with is {times:.1f} times what came, in the mean."
 
 
 def _learning(timing: Timing) -> str:

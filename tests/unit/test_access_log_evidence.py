@@ -89,7 +89,7 @@ def test_a_whole_decision_comes_back() -> None:
 def test_no_field_of_evidence_stays_behind() -> None:
     """What an estimator keeps of a request all travels: a field more has to be packed, too."""
     packed = {"refused", "tokens", "text_bytes", "output_limit", "sequences", "one_prompt", "x", "media_tokens"}
-    assert packed | {"recalled", "of_tenant", "source"} == set(Evidence.__struct_fields__)
+    assert packed | {"recalled", "of_tenant", "source", "number"} == set(Evidence.__struct_fields__)
 
 
 @given(st.text(max_size=3_000), st.text(max_size=40), st.booleans())

@@ -9,7 +9,8 @@ import pytest
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.byteclass import ByteClassEstimator
-from extproc.core.estimator.output_lengths import BINS, OutputLengths
+from extproc.core.estimator.change import RowChange
+from extproc.core.estimator.output_lengths import BINS, FADING, OutputLengths
 from extproc.core.estimator.packing import packed
 from extproc.core.estimator.protocol import CategoryKey, OutputState
 from extproc.core.estimator.settings import EstimatorSettings
@@ -102,6 +103,81 @@ def test_a_category_with_few_responses_takes_the_length_of_its_model() -> None:
     for _ in range(2):
         learned.observe(CATEGORY, 12, cut=False)
     assert 12 < learned.expected(CATEGORY) < 16
+
+
+def test_lengths_of_those_who_declare_a_limit_are_their_own() -> None:
+    """Short answers asked for with a limit make nobody else's short, but stand in until there are others."""
+    learned = OutputLengths(EstimatorSettings(output_epsilon=0.1, cap_output_tokens=True))
+    for _ in range(50):
+        learned.observe(CATEGORY, 16, cut=True, declared=True)
+        learned.observe(CATEGORY, 12, cut=False, declared=True)
+    assert 1_024 == learned.expected(CATEGORY)  # of the declared ones, too many were cut
+    for _ in range(1_000):
+        learned.observe(CATEGORY, 12, cut=False, declared=True)
+    assert (14, 14) == (learned.expected(CATEGORY), learned.tokens(500, CATEGORY))
+    for _ in range(50):
+        learned.observe(CATEGORY, 400, cut=False)
+    assert (431, 14) == (learned.expected(CATEGORY), learned.tokens(500, CATEGORY))
+    assert 13 > (learned.mean(CATEGORY, declared=True) or 0) > 11
+    assert 431 > (learned.mean(CATEGORY) or 0) > 362
+
+
+def test_what_came_back_first_is_not_taken_for_all() -> None:
+    """While requests come whose longest responses cannot be here yet, the default counts, or twice the longest."""
+    learned = OutputLengths(EstimatorSettings(output_epsilon=0.1))
+    for _ in range(100):
+        learned.tokens(None, CATEGORY)
+    for number in range(1, 51):
+        learned.observe(CATEGORY, 20, cut=False, number=number)  # the first of them was on its way for 99 requests
+    for _ in range(98):
+        assert 1_024 == learned.tokens(None, CATEGORY)
+    learned.observe(CATEGORY, 2_000, cut=False, number=120)
+    assert 4_096 <= learned.expected(CATEGORY) <= 2 * 2_000 * 2 ** (1 / 4)
+    assert 1_024 > learned.tokens(None, CATEGORY)
+    learned.observe(CATEGORY, 20, cut=False, number=1)
+    assert 1_024 > learned.expected(CATEGORY)  # however long others take: the tail was seen
+
+
+def test_what_others_learned_counts_at_once() -> None:
+    """Lengths taken over, or told by a router that has seen more responses, wait for nothing."""
+    learned, other, young = (OutputLengths(EstimatorSettings(output_epsilon=0.1)) for _ in range(3))
+    for _ in range(50):
+        other.observe(CATEGORY, 20, cut=False)
+    learned.load(other.state())
+    learned.tokens(None, CATEGORY)
+    learned.observe(CATEGORY, 20, cut=False, number=1)
+    assert 23 == learned.expected(CATEGORY)
+    for _ in range(9):
+        young.tokens(None, CATEGORY)
+    for number in range(1, 10):
+        young.observe(CATEGORY, 20, cut=False, number=number)
+    counts = np.zeros(2 * BINS)
+    counts[18] = 30.0
+    assert 1_024 == young.expected(CATEGORY)
+    for key in ("", "latin"):
+        assert young.shift(RowChange(CategoryKey("m", key), 9, 30, counts))
+    assert 23 == young.expected(CATEGORY)
+
+
+def test_cuts_are_heard_within_tens_of_responses() -> None:
+    """After thousands of short responses, thirty that a limit cut make the learned length twice as long."""
+    learned = OutputLengths(EstimatorSettings())
+    for _ in range(5_000):
+        learned.observe(CATEGORY, 100, cut=False)
+    assert learned.expected(CATEGORY) <= 119
+    for _ in range(30):
+        learned.observe(CATEGORY, 4_096, cut=True)
+    assert learned.expected(CATEGORY) >= 2 * 4_096
+
+
+def test_counts_stay_numbers_over_a_hundred_thousand_responses() -> None:
+    """Counts fade without being touched, and what they are in units of grows: it is settled in time."""
+    learned = OutputLengths(EstimatorSettings())
+    for _ in range(100_000):
+        learned.observe(CATEGORY, 100, cut=False)
+    state, _ = learned.state()
+    assert 1 / (1 - FADING) == pytest.approx(np.frombuffer(state.ended).sum(), rel=1e-6)
+    assert 100_000 == state.observations
 
 
 @pytest.mark.parametrize(("tokens", "expected"), [(1, 1), (2, 2), (3, 4), (100, 108), (128, 128), (129, 153)])

@@ -93,10 +93,12 @@ class ByteClassEstimator:
             counts = known.x[:TEXT_FEATURES] + look(new_text)
         category = CategoryKey(facts.model, bounded_name(tenant) if tenant else _kind(counts))
         declared = facts.max_output_tokens
-        output, mean = self._outputs.tokens(declared, category), self._outputs.mean(category)
+        output = self._outputs.tokens(declared, category)
+        mean = self._outputs.mean(category, declared=declared is not None)
+        number = self._outputs.estimates
         if facts.exact_prompt_tokens is not None:
             exact = float(facts.exact_prompt_tokens)
-            evidence = Evidence.of(facts, exact)
+            evidence = Evidence.of(facts, exact, number=number)
             return Estimate(exact, exact, output, declared is not None, Source.EXACT, category, evidence, mean)
         x, residual = features(facts, counts), self._known.residuals.get(category)
         if recalled is None or recalled.known is None:
@@ -111,7 +113,7 @@ class ByteClassEstimator:
         else:
             belief = self._believe_new(model, recalled, recalled.known, x)
             tokens, bound = recalled.known.tokens + belief.tokens, recalled.known.tokens + belief.bound
-        evidence = Evidence.of(facts, tokens, x=x, recalled=recalled, tenant=tenant)
+        evidence = Evidence.of(facts, tokens, x=x, recalled=recalled, tenant=tenant, number=number)
         source = self._source(model, residual)
         return Estimate(tokens, bound, output, declared is not None, source, category, evidence, mean)
 
@@ -129,7 +131,13 @@ class ByteClassEstimator:
         if not isinstance(evidence, Evidence) or not evidence.accepts(usage, pool_tokens):
             return Learning(0.0, under_counted=False, bytes_per_token=0.0, refused=Refused.IMPLAUSIBLE)
         if evidence.tells_output(usage):
-            self._outputs.observe(estimate.category, usage.completion_tokens, cut=usage.cut_by_length)
+            self._outputs.observe(
+                estimate.category,
+                usage.completion_tokens,
+                cut=usage.cut_by_length,
+                declared=estimate.output_declared,
+                number=evidence.number,
+            )
         truncated = evidence.truncated_by_pool(usage, pool_tokens)
         if truncated:
             self._known.aliases.use(estimate.category.model).truncated_by_pool += 1

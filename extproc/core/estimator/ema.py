@@ -92,16 +92,18 @@ class EmaEstimator:
         category = category_of(facts, tenant)
         media = media_tokens(facts.media, self._settings.media_tokens)
         declared = facts.max_output_tokens
-        output, mean = self._outputs.tokens(declared, category), self._outputs.mean(category)
+        output = self._outputs.tokens(declared, category)
+        mean = self._outputs.mean(category, declared=declared is not None)
+        number = self._outputs.estimates
         if facts.exact_prompt_tokens is not None:
             exact = float(facts.exact_prompt_tokens)
-            evidence = Evidence.of(facts, exact)
+            evidence = Evidence.of(facts, exact, number=number)
             return Estimate(exact, exact, output, declared is not None, Source.EXACT, category, evidence, mean)
         ratio = self._ratios.get(category) or Ratio(self._ema.initial_bytes_per_token)
         text_bytes = facts.text_bytes + len(facts.dropped_text)  # as the paper would: it knows no templates
         likely = text_bytes / ratio.mean + media
         bound = text_bytes / ratio.conservative(self._ema.margin_deviations) + media
-        evidence = Evidence.of(facts, likely, media_tokens=media)
+        evidence = Evidence.of(facts, likely, media_tokens=media, number=number)
         return Estimate(likely, bound, output, declared is not None, self._source(ratio), category, evidence, mean)
 
     def observe(self, estimate: Estimate, usage: Usage, pool_tokens: int | None = None) -> Learning:
@@ -110,7 +112,13 @@ class EmaEstimator:
         if not isinstance(evidence, Evidence) or not evidence.accepts(usage, pool_tokens):
             return Learning(0.0, under_counted=False, bytes_per_token=0.0, refused=Refused.IMPLAUSIBLE)
         if evidence.tells_output(usage):
-            self._outputs.observe(estimate.category, usage.completion_tokens, cut=usage.cut_by_length)
+            self._outputs.observe(
+                estimate.category,
+                usage.completion_tokens,
+                cut=usage.cut_by_length,
+                declared=estimate.output_declared,
+                number=evidence.number,
+            )
         observed, refused = _observed_ratio(evidence, usage)
         if refused is None:
             self._ratios.use(estimate.category).learn(observed, self._ema.decay)

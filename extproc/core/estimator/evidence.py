@@ -37,7 +37,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
     `output_limit` what the client declared for each of `sequences` (None: nothing); `one_prompt` is False for a
     list of several, whose usage is summed up. `x` is the byte classes' view of the prompt, `media_tokens` the
     EMA's of what is not text, `recalled` what is known of a conversation. `of_tenant`: its category is a tenant.
-    `source` tells apart whom it is from (sources.py).
+    `source` tells apart whom it is from (sources.py), `number` is that of the estimate (output_lengths.py).
     """
 
     refused: Refused | None
@@ -51,10 +51,11 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
     recalled: Recalled | None = None
     of_tenant: bool = False
     source: int = 0
+    number: int = 0
 
     def __eq__(self, other: object) -> bool:
         """Compare all but arrays, which have no one equality."""
-        names = (name for name in self.__struct_fields__ if name not in {"x", "recalled", "source"})
+        names = (name for name in self.__struct_fields__ if name not in {"x", "recalled", "source", "number"})
         return isinstance(other, Evidence) and all(getattr(self, name) == getattr(other, name) for name in names)
 
     def __hash__(self) -> int:
@@ -71,6 +72,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
         media_tokens: int = 0,
         recalled: Recalled | None = None,
         tenant: str = "",
+        number: int = 0,
     ) -> "Evidence":
         """Make the evidence of a request that was estimated at so many tokens."""
         refused = None
@@ -92,6 +94,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
             recalled,
             bool(tenant),
             hash(tenant or facts.text[:HEAD_BYTES]),
+            number,
         )
 
     def accepts(self, usage: Usage, pool_tokens: int | None) -> bool:

@@ -1,0 +1,47 @@
+"""Output lengths where no client declares a limit: how often a response is longer than was counted with.
+
+Requests come as a Poisson stream; a response takes FIRST_S, and SECONDS_PER_TOKEN for each of its tokens, and
+teaches when it ends. So what is learned first are the short ones.
+"""
+
+from dataclasses import dataclass
+from heapq import heappop, heappush
+
+import numpy as np
+
+from extproc.core.estimator.output_lengths import OutputLengths
+from extproc.core.estimator.protocol import CategoryKey
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.evaluation.requests import Lengths
+
+__all__ = ["OutputFigures", "count_outputs"]
+
+REQUESTS = 8_000
+REQUESTS_PER_S = 100.0
+FIRST_S, SECONDS_PER_TOKEN = 0.5, 0.02
+CATEGORY = CategoryKey("model", "latin")
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFigures:
+    """The share of responses longer than was counted with, and the mean that was counted with over what came."""
+
+    exceeded: float
+    counted_times: float
+
+
+def count_outputs(lengths: Lengths, seed: int) -> OutputFigures:
+    """Run a stream of lengths drawn from a trace."""
+    rng = np.random.default_rng(seed)
+    outputs = rng.choice([output for _, output in lengths], REQUESTS)
+    arrivals = rng.exponential(1 / REQUESTS_PER_S, REQUESTS).cumsum().tolist()
+    learned = OutputLengths(EstimatorSettings())
+    on_their_way: list[tuple[float, int, int]] = []
+    counted = []
+    for arrival, tokens in zip(arrivals, outputs.tolist(), strict=True):
+        while on_their_way and on_their_way[0][0] <= arrival:
+            _, length, number = heappop(on_their_way)
+            learned.observe(CATEGORY, length, cut=False, number=number)
+        counted.append(learned.tokens(None, CATEGORY))
+        heappush(on_their_way, (arrival + FIRST_S + SECONDS_PER_TOKEN * tokens, tokens, learned.estimates))
+    return OutputFigures(float((outputs > counted).mean()), float(np.mean(counted) / outputs.mean()))
