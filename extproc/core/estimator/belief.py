@@ -1,7 +1,7 @@
 """Steps 1 to 4 of byteclass.py for one request: what a model makes of it, as it stands now."""
 
 from collections.abc import Sequence
-from math import log, sqrt
+from math import exp, log, sqrt
 from typing import Protocol
 
 import msgspec
@@ -76,7 +76,7 @@ def believe(x: Features, text_bytes: int, model: Taught, residual: Residual, pri
     beside_text = max(structure_tokens(x, prior_prices), priced[OF_STRUCTURE] + priced[OF_MEDIA])
     lowest = max(fewest_tokens(text_bytes, x), 1.0)
     highest = text_bytes + OVERHEAD * beside_text + TEMPLATE_TOKENS
-    tokens = min(max(sum(priced) * residual.factor, lowest), highest)
+    tokens = min(max(sum(priced) * exp(residual.mean), lowest), highest)
     leverage = prices.leverage(x / tokens)
     doubt = leverage + GRAIN / tokens
     variance = residual.spread * residual.spread + doubt

@@ -130,7 +130,11 @@ class RelativeLeastSquares:
 
     def leverage(self, u: Features) -> float:
         """Return the relative variance of an estimate that comes from the prices; u = x / estimate."""
-        return self._variance * max(float(u.dot(self._spread(u))), 0.0)
+        unknown = float(u.dot(self._inverse.dot(u)))
+        if self._unsolved:
+            told = self._steps[: self._unsolved].dot(u)
+            unknown -= float(told.dot(told))
+        return self._variance * max(unknown, 0.0)
 
     def learn(self, x: Features, tokens: float, weight: float = 1.0) -> bool:
         """Take in one response: x cost so many tokens (> 0); `weight` (0 to 1) is how far it is believed.

@@ -20,6 +20,7 @@ are cut); those on their way as censored ones, of which nobody tells whether the
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import ceil, log2
 
 import numpy as np
@@ -266,6 +267,7 @@ def states_of(rows: Outputs) -> tuple[OutputState, ...]:
 _LENGTHS_OF_BINS = 2 ** ((np.arange(BINS) - 0.5) / BINS_PER_OCTAVE)
 
 
+@lru_cache(1_024)
 def _keys(category: CategoryKey, *, declared: bool) -> tuple[CategoryKey, ...]:
     """Return where to look for lengths: those of the category, of its model, and of the model's other half."""
     model, key = category.model, category.key

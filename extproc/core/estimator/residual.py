@@ -11,7 +11,7 @@ text, whose prices nobody knew, would otherwise widen the bounds of all of its c
 """
 
 from dataclasses import dataclass
-from math import exp, sqrt
+from math import sqrt
 
 __all__ = ["Residual", "faded", "natural_weight"]
 
@@ -28,11 +28,6 @@ class Residual:
     spread: float = 0.1
     bytes_per_token: float = 0.0
     responses: int = 0
-
-    @property
-    def factor(self) -> float:
-        """What to multiply a priced count by."""
-        return exp(self.mean)
 
     def child(self) -> "Residual":
         """Return a new one that starts from this one."""

@@ -168,7 +168,10 @@ def _unrepeated(text: bytes) -> float:
     grams = np.ndarray((blocks, each), _GRAM, text, 0, (2 * each, 2)).copy()
     grams.sort()
     repeats: list[int] = (grams[:, 1:] == grams[:, :-1]).sum(1).tolist()
-    return sum([max(1 - (count + DOUBTED_REPEATS) / usual, 0.0) for count in repeats]) / blocks
+    missing = 0.0
+    for count in repeats:
+        missing += max(1 - (count + DOUBTED_REPEATS) / usual, 0.0)
+    return missing / blocks
 
 
 def _codes_of_counts() -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
