@@ -1,0 +1,128 @@
+"""A machine whose clock jumps: decisions, deadlines, learning, saving and sharing go by clocks that do not."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.grpc.test_state_survives import learn, saved, until
+from tests.unit.redis_server import redis_server
+
+SOURCE = Path(__file__).with_name("clock.c")
+ROOM = Path(__file__).parents[2] / "extproc"
+HOUR_S = 3_600
+JUMPS_S = (HOUR_S, -HOUR_S, 0, -HOUR_S, HOUR_S, 0)
+LEARNED = 5
+# Who reads the time of day, and why an hour more or less does no harm; what is not listed here may not read it.
+READERS = {
+    "server/access_logs.py": "evidence in the gateway's log carries the time, since it crosses processes",
+    "server/app.py": "spans begin and end at a time of day",
+    "server/grpc_core.py": "gRPC's deadlines are times of day, taken as a wait of at most 20 ms when they are set",
+    "server/reload.py": "/config says since when settings are in force",
+    "telemetry/metrics.py": "gauges say when state was saved and shared",
+}
+
+
+@dataclass
+class Turned:
+    """A router in a process of its own, whose time of day is off by what a file says."""
+
+    process: subprocess.Popen[bytes]
+    grpc: str
+    admin: str
+    off: Path
+
+    def turn(self, off_s: int) -> None:
+        """Let its clock jump."""
+        self.off.write_text(str(off_s))
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return a metric's sum over the samples with these labels."""
+        families = text_string_to_metric_families(httpx.get(f"http://{self.admin}/metrics").text)
+        samples = [sample for family in families for sample in family.samples if sample.name == name]
+        return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
+
+    def exchanges(self, outcome: str) -> float:
+        """Return how often it has shared, or tried to."""
+        return self.metric("dualpool_state_exchanges_total", outcome=outcome)
+
+
+@pytest.fixture
+def turned(tmp_path: Path) -> Iterator[Turned]:
+    """Start a router that saves and shares five times a second."""
+    compiler = shutil.which("cc")
+    if compiler is None or not sys.platform.startswith("linux"):
+        pytest.skip("a C compiler is needed to turn a process's clock")
+    library, off, log = tmp_path / "clock.so", tmp_path / "off", tmp_path / "log"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, SOURCE, "-ldl"], check=True, timeout=60)
+    off.write_text("0")
+    with redis_server(tmp_path) as server:
+        store = f"store: {{url: '{server.url}', every_s: 0.2, timeout_s: 5}}"
+        (tmp_path / "c.yaml").write_text(
+            "listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 0\n"
+            f"state: {{path: {tmp_path}/state, every_s: 0.2, {store}}}\n"
+        )
+        environment = os.environ | {"LD_PRELOAD": str(library), "CLOCK_OFF_S": str(off)}
+        command = [sys.executable, "-m", "extproc.cli.main", "serve", "--config", str(tmp_path / "c.yaml")]
+        with log.open("wb") as file, subprocess.Popen(command, stderr=file, env=environment) as process:
+            try:
+                until(lambda: b'"serving"' in log.read_bytes())
+                (line,) = [line for line in log.read_bytes().splitlines() if b'"message":"serving"' in line]
+                said = json.loads(line)
+                yield Turned(process, said["grpc"], said["admin"], off)
+            finally:
+                process.kill()
+
+
+async def held(address: str, call: type[Any]) -> str:
+    """Return why a request whose body does not end is sent where it is."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        stream = call(channel)
+        await stream.headers()
+        await stream.body(b'{"model":"m","messages":[', end=False)
+        reply = await stream.read()
+        return str(reply.dynamic_metadata.fields["dualpool"].struct_value.fields["reason"].string_value)
+
+
+def test_an_hour_back_and_forth_changes_nothing(turned: Turned, call: type[Any], tmp_path: Path) -> None:
+    """Requests are decided, held ones at their deadline; what they teach is saved and shared each time."""
+    for number, off_s in enumerate(JUMPS_S, 1):
+        turned.turn(off_s)
+        assert "deadline" == asyncio.run(held(turned.grpc, call))
+        asyncio.run(learn(turned.grpc, call, LEARNED))
+        until(lambda count=number * LEARNED: saved(tmp_path / "state") == count)  # type: ignore[misc]
+        shared = turned.exchanges("done")
+        until(lambda before=shared: turned.exchanges("done") > before)  # type: ignore[misc]
+        told_s = turned.metric("dualpool_state_saved_timestamp_seconds")
+        assert time.time() + off_s == pytest.approx(told_s, abs=HOUR_S / 4)  # it was really turned
+    assert 0 == turned.exchanges("failed")
+    turned.process.send_signal(signal.SIGTERM)
+    assert 0 == turned.process.wait(20)
+    assert len(JUMPS_S) * LEARNED == saved(tmp_path / "state")
+
+
+def test_who_reads_the_time_of_day_is_known() -> None:
+    """Intervals, deadlines, ages and drains go by steady clocks: the time of day is for what crosses processes."""
+    reads = re.compile(r"\btime\.time(_ns)?\b|\bdatetime\.now\b|\butcnow\b")
+    rooms = ("core", "server", "state", "pools", "workers", "telemetry", "access_log", "config", "cli")
+    found = {
+        str(file.relative_to(ROOM))
+        for room in rooms
+        for file in sorted((ROOM / room).rglob("*.py"))
+        if reads.search(file.read_text())
+    }
+    assert READERS.keys() == found
