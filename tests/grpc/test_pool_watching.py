@@ -15,8 +15,8 @@ from extproc.core.placing.pool import Endpoints
 from extproc.emulator import Emulator, EmulatorSettings
 from extproc.emulator.settings import TokenizerName
 from extproc.pools.addresses import AddressesUnknown, endpoints
-from extproc.pools.reports import ModelReport
-from extproc.pools.scraping import MAX_PAGE_BYTES, make_client
+from extproc.pools.reports import LoadReport, ModelReport
+from extproc.pools.scraping import MAX_AT_ONCE, MAX_PAGE_BYTES, EndpointReport, make_client
 from extproc.pools.settings import WatchSettings
 from extproc.pools.watching import PoolReport, PoolWatch
 
@@ -297,3 +297,54 @@ def test_connections_of_servers_that_are_asked_no_longer_are_closed(monkeypatch:
 
     answered, kept = serving(scenario)
     assert (3, 1) == (answered, len(kept))
+
+
+def test_a_name_with_hundreds_of_addresses_is_asked_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 500 servers 256 are known, always the same, and at most 32 are asked at once."""
+    asked: list[str] = []
+    at_once = most = 0
+
+    async def resolve(_host: str, _port: int) -> list[str]:
+        return [f"10.{number // 250}.0.{number % 250}" for number in range(500)][:: 1 if len(asked) == 0 else -1]
+
+    async def scrape(_client: object, url: str, *_: object) -> EndpointReport:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0)
+        at_once -= 1
+        asked.append(url)
+        return EndpointReport(url, (ModelReport("m"),), LoadReport(0, 1, 0.0))
+
+    async def known(where: Endpoints, timeout_s: float) -> tuple[str, ...]:
+        return await endpoints(where, timeout_s, resolve)
+
+    monkeypatch.setattr("extproc.pools.watching.endpoints", known)
+    monkeypatch.setattr("extproc.pools.watching.scrape", scrape)
+    watched = Watched(())
+    watched.watch.where = Endpoints(dns="http://vllm:8000")
+    reports = [asyncio.run(watched.round()) for _ in range(2)]
+    assert [(256, 256, 256)] * 2 == [(each.asked, each.answered, len(each.models)) for each in reports]
+    assert sorted(asked[:256]) == sorted(asked[256:])
+    assert most <= MAX_AT_ONCE
+
+
+def test_a_gigabyte_of_metrics_is_given_up_at_the_first_megabyte() -> None:
+    """The connection is closed, so that the server stops; its models are known all the same."""
+    sent = 0
+
+    async def gigabyte(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        response = web.StreamResponse(headers={"content-length": str(1 << 30)})
+        await response.prepare(request)
+        for _ in range(1 << 14):
+            await response.write(b"#" * (1 << 16))
+            sent += 1 << 16
+        return response
+
+    async def scenario(url: str) -> PoolReport:
+        return await Watched((url,)).round()
+
+    report = serving(scenario, metrics=gigabyte)
+    assert (1, 0) == (len(report.models), len(report.loads))
+    assert sent < 1 << 26  # what sockets hold
