@@ -113,7 +113,7 @@ class App:
         recent = Recent()
         live = Live(
             lambda: about_router(self._configuration),
-            metrics.collect,
+            lambda wanted: [each.collect() for each in metrics.tallies if wanted(each.name, each.kind)],
             recent,
             lambda watched: self.loop.tell(lambda: (listener.add if watched else listener.remove)(recent)),
         )

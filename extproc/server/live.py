@@ -1,8 +1,8 @@
 """The live page: what the router does while it does it, as one HTML page and a stream of server-sent events.
 
 Nothing is looked at while nobody watches. While somebody does, the metrics are looked at once a second, whatever
-the number of viewers, and each look becomes one event that all of them get. Decisions by themselves are kept only
-then, too.
+the number of viewers, and each look becomes one event that all of them get; histograms by model, which cost the
+most, every few seconds. Decisions by themselves are kept only then, too.
 """
 
 import asyncio
@@ -25,12 +25,24 @@ from starlette.routing import Route
 from extproc import __version__
 from extproc.config.schema import Configuration
 from extproc.core.placing.policy import Pool
-from extproc.telemetry.figures import Figures, Look, figures_between, look_at
+from extproc.telemetry.figures import (
+    Figures,
+    Judged,
+    Look,
+    Wanted,
+    figures_between,
+    is_histogram,
+    is_number,
+    judged_between,
+    look_at,
+    rates_between,
+)
 from extproc.telemetry.recent import Recent, Shown
 
 __all__ = ["About", "Live", "about_router"]
 
 EVERY_S: Final = 1.0
+JUDGES_EVERY_S: Final = 4.0
 WINDOW_S: Final = 300.0
 # Until so much was seen, everything since the start says more.
 SHORTEST_WINDOW_S: Final = 60.0
@@ -72,13 +84,14 @@ class _Event:
 class Live:
     """The page and its stream. `watch` is called with True when the first viewer comes, and False after the last.
 
-    `metrics` is called on the thread that serves the page; `recent` is None where decisions are not at hand.
+    `metrics` gives those that are wanted, and is called on a thread beside the one that serves the page; `recent`
+    is None where decisions are not at hand.
     """
 
     def __init__(
         self,
         about: Callable[[], About],
-        metrics: Callable[[], Iterable[Metric]],
+        metrics: Callable[[Wanted], Iterable[Metric]],
         recent: Recent | None,
         watch: Callable[[bool], None],
     ) -> None:
@@ -88,6 +101,8 @@ class Live:
         self._watch = watch
         self._start = Look(time.monotonic(), {})
         self._looks: deque[Look] = deque()
+        self._histograms = Look(-JUDGES_EVERY_S, {})
+        self._judged: Judged | None = None
         self._viewers: set[asyncio.Queue[bytes]] = set()
         self._ticking: asyncio.Task[None] | None = None
         self._shown = 0
@@ -135,22 +150,28 @@ class Live:
     def _event(self) -> bytes:
         about = self._about()
         names = [pool.name for pool in about.pools]
-        now = look_at(self._metrics(), time.monotonic())
+        now = look_at(self._metrics(is_number), time.monotonic())
+        due = now.at_s - self._histograms.at_s >= JUDGES_EVERY_S
+        if due:
+            self._histograms = look_at(self._metrics(is_histogram), now.at_s)
+        now = Look(now.at_s, {**now.samples, **self._histograms.samples})
         while self._looks and now.at_s - self._looks[0].at_s > WINDOW_S:
             self._looks.popleft()
         last = self._looks[-1] if self._looks else now
-        moment = figures_between(last, now, names)
+        by_pool = rates_between(last, now, names)
         covered = bool(self._looks) and now.at_s - self._looks[0].at_s >= SHORTEST_WINDOW_S
         window = self._looks[0] if covered else self._start
+        if due or self._judged is None:
+            self._judged = judged_between(window, now, names)
         self._looks.append(now)
         recent = None if self._recent is None else self._recent.since(self._shown)
         self._shown = max([self._shown, *(each.number for each in recent or ())])
         event = _Event(
             about=about,
-            per_s=moment.per_s,
-            by_pool=tuple(pool.per_s for pool in moment.pools),
+            per_s=sum(by_pool),
+            by_pool=by_pool,
             since_start=not covered,
-            figures=figures_between(window, now, names),
+            figures=figures_between(window, now, names, self._judged),
             gauges=_gauges(now),
             recent=recent,
         )

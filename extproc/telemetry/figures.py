@@ -1,16 +1,31 @@
 """What the live page shows, from two looks at the metrics: what happened in between, by pool, reason and model.
 
-It reads metrics and no object of the router, so that one process and the sum of several are shown alike.
+It reads metrics and no object of the router, so that one process and the sum of several are shown alike. What
+costs the most are histograms by model, thousands of series: they are looked at less often, and what follows from
+them is `Judged`.
 """
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from prometheus_client import Metric
 
-__all__ = ["Figures", "Look", "ModelFigures", "PoolFigures", "figures_between", "look_at"]
+__all__ = [
+    "Figures",
+    "Judged",
+    "Look",
+    "ModelFigures",
+    "PoolFigures",
+    "Wanted",
+    "figures_between",
+    "is_histogram",
+    "is_number",
+    "judged_between",
+    "look_at",
+    "rates_between",
+]
 
 MOST_MODELS = 12
 # Whatever is here should not happen: shown as soon as it does.
@@ -29,6 +44,9 @@ TROUBLE = {
     "dualpool_workers_replaced_total": "workers replaced",
 }
 HARMLESS = {"gateway_left", "idle", "applied", "done"}
+HISTOGRAMS = frozenset({"dualpool_estimate_ratio", "dualpool_bound_ratio", "dualpool_budget_tokens"})
+Wanted = Callable[[str, str], bool]
+"""Whether a metric of a name and type is looked at."""
 Labels = frozenset[tuple[str, str]]
 
 
@@ -66,10 +84,25 @@ class ModelFigures:
     bound_ratio: float | None
 
 
+Buckets = tuple[tuple[float | None, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What histograms say: of the busiest models, and of all. `errors` and `budgets` are counts by upper bound,
+    the last one open (None).
+    """
+
+    models: tuple[ModelFigures, ...]
+    observed: int
+    errors: Buckets
+    budgets: Buckets
+
+
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What happened between two looks. `errors` and `budgets` are counts by upper bound, the last one open (None);
-    `trouble` names what should not happen, by cause.
+    """What happened between two looks; what is `Judged` may be of a little earlier. `trouble` names what should
+    not happen, by cause.
     """
 
     seconds: float
@@ -78,8 +111,8 @@ class Figures:
     pools: tuple[PoolFigures, ...]
     reasons: Mapping[str, float]
     models: tuple[ModelFigures, ...]
-    errors: tuple[tuple[float | None, float], ...]
-    budgets: tuple[tuple[float | None, float], ...]
+    errors: Buckets
+    budgets: Buckets
     under_counted: int
     kept_share: float | None
     trouble: tuple[tuple[str, str, float], ...]
@@ -94,10 +127,44 @@ def look_at(metrics: Iterable[Metric], at_s: float) -> Look:
     return Look(at_s, dict(samples))
 
 
-def figures_between(before: Look, after: Look, pools: Iterable[str]) -> Figures:
+def is_number(name: str, kind: str) -> bool:
+    """Whether a metric is a number or a few: what is looked at each time."""
+    return kind != "histogram" and not name.endswith("_per_token")
+
+
+def is_histogram(name: str, _: str) -> bool:
+    """Whether a metric is one of the histograms that are judged by."""
+    return name in HISTOGRAMS
+
+
+def rates_between(before: Look, after: Look, pools: Iterable[str]) -> tuple[float, ...]:
+    """Return the decisions a second of each pool."""
+    by_pool: dict[str, float] = defaultdict(float)
+    for labels, count in _grown(before, after, "dualpool_requests_total"):
+        by_pool[labels.get("pool", "")] += count
+    seconds = _seconds(before, after)
+    return tuple(by_pool[name] / seconds for name in pools)
+
+
+def judged_between(before: Look, after: Look, pools: Iterable[str]) -> Judged:
+    """Return what histograms say of the time between two looks."""
+    errors, bounds, budgets = (
+        _histograms(before, after, f"dualpool_{what}")
+        for what in ("estimate_ratio", "bound_ratio", "budget_tokens")
+    )
+    return Judged(
+        models=tuple(_models(before, after, tuple(pools)[-1], errors, bounds)),
+        observed=int(_sum(before, after, "dualpool_estimate_ratio_count")),
+        errors=_all_of(errors),
+        budgets=_all_of(budgets),
+    )
+
+
+def figures_between(before: Look, after: Look, pools: Iterable[str], judged: Judged | None = None) -> Figures:
     """Return what happened between two looks; the pools in their order, the last one the default."""
     names = tuple(pools)
-    seconds = max(after.at_s - before.at_s, 1e-9)
+    seconds = _seconds(before, after)
+    judged = judged or judged_between(before, after, names)
     by_pool: dict[str, float] = defaultdict(float)
     reasons: dict[str, float] = defaultdict(float)
     for labels, count in _grown(before, after, "dualpool_requests_total"):
@@ -108,16 +175,20 @@ def figures_between(before: Look, after: Look, pools: Iterable[str]) -> Figures:
     return Figures(
         seconds=seconds,
         per_s=total / seconds,
-        observed=int(_sum(before, after, "dualpool_estimate_ratio_count")),
+        observed=judged.observed,
         pools=tuple(PoolFigures(n, by_pool[n] / seconds, by_pool[n] / total if total else 0.0) for n in names),
         reasons=dict(sorted(reasons.items(), key=lambda entry: -entry[1])),
-        models=tuple(_models(before, after, names[-1], seconds)),
-        errors=_histogram(before, after, "dualpool_estimate_ratio"),
-        budgets=_histogram(before, after, "dualpool_budget_tokens"),
+        models=judged.models,
+        errors=judged.errors,
+        budgets=judged.budgets,
         under_counted=int(_sum(before, after, "dualpool_under_counted_total")),
         kept_share=kept / (kept + released) if kept + released else None,
         trouble=tuple(_trouble(before, after)),
     )
+
+
+def _seconds(before: Look, after: Look) -> float:
+    return max(after.at_s - before.at_s, 1e-9)
 
 
 def _grown(before: Look, after: Look, name: str) -> Iterator[tuple[dict[str, str], float]]:
@@ -137,7 +208,10 @@ def _sum(before: Look, after: Look, name: str) -> float:
     return sum(count for _, count in _grown(before, after, name))
 
 
-def _models(before: Look, after: Look, default: str, seconds: float) -> Iterator[ModelFigures]:
+def _models(
+    before: Look, after: Look, default: str, errors_of: Mapping[str, Buckets], bounds_of: Mapping[str, Buckets]
+) -> Iterator[ModelFigures]:
+    seconds = _seconds(before, after)
     asked: dict[str, float] = defaultdict(float)
     routed: dict[str, float] = defaultdict(float)
     for labels, count in _grown(before, after, "dualpool_requests_total"):
@@ -145,8 +219,7 @@ def _models(before: Look, after: Look, default: str, seconds: float) -> Iterator
         routed[labels.get("model", "")] += count * (labels.get("pool") != default)
     under = {labels.get("model"): n for labels, n in _grown(before, after, "dualpool_under_counted_total")}
     for name in sorted(asked, key=lambda each: -asked[each])[:MOST_MODELS]:
-        errors = _histogram(before, after, "dualpool_estimate_ratio", name)
-        bounds = _histogram(before, after, "dualpool_bound_ratio", name)
+        errors, bounds = errors_of.get(name, ()), bounds_of.get(name, ())
         seen = sum(count for _, count in errors)
         yield ModelFigures(
             name=name,
@@ -159,14 +232,15 @@ def _models(before: Look, after: Look, default: str, seconds: float) -> Iterator
         )
 
 
-def _histogram(
-    before: Look, after: Look, name: str, model: str | None = None
-) -> tuple[tuple[float | None, float], ...]:
-    """Return the count of each bucket by its upper bound, of one model or of all."""
-    reached: dict[float, float] = defaultdict(float)
+def _histograms(before: Look, after: Look, name: str) -> dict[str, Buckets]:
+    """Return the count of each bucket by its upper bound, for each model."""
+    reached: dict[str, dict[float, float]] = defaultdict(dict)
     for labels, count in _differences(before, after, f"{name}_bucket"):
-        if model is None or labels.get("model") == model:
-            reached[float(labels["le"])] += count
+        reached[labels.get("model", "")][float(labels["le"])] = count
+    return {model: _buckets(counts) for model, counts in reached.items()}
+
+
+def _buckets(reached: Mapping[float, float]) -> Buckets:
     found, past = [], 0.0
     for bound in sorted(reached):
         found.append((None if bound == float("inf") else bound, reached[bound] - past))
@@ -174,7 +248,16 @@ def _histogram(
     return tuple(found)
 
 
-def _quantile(counts: tuple[tuple[float | None, float], ...], q: float) -> float | None:
+def _all_of(models: Mapping[str, Buckets]) -> Buckets:
+    """Return the sum of the models' histograms, which have the same buckets."""
+    found: dict[float | None, float] = defaultdict(float)
+    for buckets in models.values():
+        for bound, count in buckets:
+            found[bound] += count
+    return tuple(found.items())
+
+
+def _quantile(counts: Buckets, q: float) -> float | None:
     """Return a quantile, even within its bucket; an open last bucket is taken at its lower bound."""
     total = sum(count for _, count in counts)
     if not total:
@@ -187,7 +270,7 @@ def _quantile(counts: tuple[tuple[float | None, float], ...], q: float) -> float
     return lower
 
 
-def _error(ratios: tuple[tuple[float | None, float], ...], q: float) -> float | None:
+def _error(ratios: Buckets, q: float) -> float | None:
     """Return a quantile of |ratio - 1|: both sides of 1 are folded upon each other, each bucket at its middle."""
     folded, lower = [], 0.0
     for bound, count in ratios:

@@ -65,7 +65,7 @@ class Supervisor:
         # On the loop that serves the pages, which must not wait for a worker.
         live = Live(
             lambda: about_router(self._configuration),
-            lambda: pages.metrics(now=False),
+            lambda wanted: [each for each in pages.metrics(now=False) if wanted(each.name, each.type)],
             None,
             lambda _watched: None,
         )

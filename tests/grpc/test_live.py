@@ -11,10 +11,12 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client import Metric
 
 from extproc.cli.main import main
 from extproc.config.loading import parse
-from extproc.server.live import PAGE, VIEWERS
+from extproc.server.live import PAGE, VIEWERS, Live, about_router
+from extproc.telemetry.figures import Wanted, is_histogram, is_number
 from tests.grpc.served import App, learn_once
 
 Router = Callable[..., Any]
@@ -83,6 +85,21 @@ def test_nothing_is_recorded_while_nobody_watches(
             await learn_once(app, call)
 
     asyncio.run(scenario())
+
+
+def test_histograms_are_looked_at_less_often_than_numbers() -> None:
+    """They are thousands of series: of two events within a second the second one tells of the first one's look."""
+    asked: list[Wanted] = []
+
+    def metrics(wanted: Wanted) -> list[Metric]:
+        asked.append(wanted)
+        return []
+
+    live = Live(lambda: about_router(parse("")), metrics, None, lambda _: None)
+    first, second = live._event(), live._event()
+    assert [is_number, is_histogram, is_number] == asked
+    assert first.startswith(b"data: ")
+    assert second.startswith(b"data: ")
 
 
 def test_viewers_are_capped(router: Router) -> None:
