@@ -48,6 +48,7 @@ class VllmInstance:
         self.until_s = inf
         self.epoch = 0
         self.outstanding = 0
+        self.unanswered_tokens = 0  # prompt tokens of the requests inside that have no first token yet
         self.sequence_s = 0.0
         self.kv_token_s = 0.0
 
@@ -55,11 +56,6 @@ class VllmInstance:
     def waiting(self) -> int:
         """Requests that have no place yet, or no longer."""
         return sum(rank.waiting for rank in self._ranks)
-
-    @property
-    def unanswered_tokens(self) -> int:
-        """Prompt tokens of the requests inside that have no first token yet."""
-        return sum(rank.unanswered_tokens for rank in self._ranks)
 
     @property
     def preemptions(self) -> int:
@@ -74,6 +70,7 @@ class VllmInstance:
     def arrive(self, sequence: Sequence, now_s: float) -> None:
         """Take a request in. The iteration in flight ends before it can be admitted."""
         self.outstanding += 1
+        self.unanswered_tokens += sequence.prompt
         has_place = self._least_loaded().arrive(sequence)
         if self.until_s == inf:
             self._plan(now_s)
@@ -84,7 +81,11 @@ class VllmInstance:
         """End the run in flight at `until_s`, start the next one, and return the sequences that finished."""
         now_s = self.until_s
         self._account(now_s - self._started_s)
-        finished = [sequence for rank in self._ranks for sequence in rank.finish(self._run, now_s)]
+        finished: list[Sequence] = []
+        self.unanswered_tokens = 0
+        for rank in self._ranks:
+            finished += rank.finish(self._run, now_s)
+            self.unanswered_tokens += rank.unanswered_tokens
         self.outstanding -= len(finished)
         self._plan(now_s)
         return finished
@@ -92,7 +93,7 @@ class VllmInstance:
     def fail(self) -> list[Sequence]:
         """Die: end for good, and return the requests inside, finished by nobody."""
         inside = [sequence for rank in self._ranks for sequence in rank.fail()]
-        self.outstanding = 0
+        self.outstanding = self.unanswered_tokens = 0
         self.until_s = inf
         self.epoch += 1
         return inside
@@ -115,18 +116,22 @@ class VllmInstance:
         """Start the next run: of as many iterations as all schedulers can do without deciding anew."""
         self._started_s = now_s
         self.epoch += 1
-        batches = [batch for rank in self._ranks if (batch := rank.plan()).iterations]
-        if not batches:
-            self._run, self.until_s = 0, inf
-            return
-        self._run = min(batch.iterations for batch in batches)
-        self._slowest = batches[0]
-        seconds = self._seconds(self._slowest, self._run)
-        for batch in batches[1:]:
-            if (longer := self._seconds(batch, self._run)) > seconds:
-                seconds, self._slowest = longer, batch
-        self._prefills = any(batch.tokens for batch in batches)
+        batch = self._ranks[0].plan()
+        self._run, self._slowest, self._prefills = batch.iterations, batch, batch.tokens > 0
+        if len(self._ranks) > 1:
+            self._plan_together(batch)
+        seconds = self._seconds(self._slowest, self._run) if self._run else inf
         self.until_s = now_s + seconds
+
+    def _plan_together(self, first: Batch) -> None:
+        """Let the other ranks decide, too; take the shortest of their runs and the slowest of their batches."""
+        batches = [first, *(rank.plan() for rank in self._ranks[1:])]
+        busy = [batch for batch in batches if batch.iterations]
+        if not busy:
+            return
+        self._run = run = min(batch.iterations for batch in busy)
+        self._slowest = max(busy, key=lambda batch: self._seconds(batch, run))
+        self._prefills = any(batch.tokens for batch in busy)
 
     def _seconds(self, batch: Batch, iterations: int) -> float:
         if batch.tokens:

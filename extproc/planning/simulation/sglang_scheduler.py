@@ -41,7 +41,7 @@ class SglangScheduler:
         self._limits = limits
         self._besides = limits.sequence_tokens
         self._waiting: deque[Sequence] = deque()
-        self._decoding = Decoding()
+        self.decoding = Decoding()
         self._chunks: list[tuple[Sequence, int]] = []
         self._cut: Sequence | None = None  # the prompt that the last batch did not reach the end of
         self._held = 0  # tokens of the prompts that are being computed
@@ -63,18 +63,13 @@ class SglangScheduler:
         return self.outstanding - len(self._waiting)
 
     @property
-    def decoding(self) -> Decoding:
-        """The sequences that decode."""
-        return self._decoding
-
-    @property
     def kv_usage(self) -> float:
         """Share of the KV cache that is in use."""
         return 1 - self._free / self._limits.kv_tokens
 
     @property
     def _free(self) -> int:
-        return self._limits.kv_tokens - self._decoding.context - self._held - self._besides * self.running
+        return self._limits.kv_tokens - self.decoding.context - self._held - self._besides * self.running
 
     def arrive(self, sequence: Sequence) -> bool:
         """Take a request in; return whether it could be admitted before the run in flight would end."""
@@ -90,28 +85,28 @@ class SglangScheduler:
             tokens = sum(chunk for _, chunk in self._chunks)
             pairs = sum(chunk * (s.computed + (chunk + 1) / 2) for s, chunk in self._chunks)
             return Batch(1, 0, 0, tokens, pairs)
-        if not len(self._decoding):
+        if not len(self.decoding):
             assert not self._waiting, "an empty instance admits the head of its queue"
             return Batch(0, 0, 0)
-        self._retracted = self._free < len(self._decoding)
+        self._retracted = self._free < len(self.decoding)
         if self._retracted:
             self._retract()
-        decodes = len(self._decoding)
+        decodes = len(self.decoding)
         # What was retracted may be admitted again after one step.
-        run = 1 if self._retracted else min(self._decoding.until_finish(), self._free // decodes)
-        return Batch(run, decodes, self._decoding.context)
+        run = 1 if self._retracted else min(self.decoding.until_finish(), self._free // decodes)
+        return Batch(run, decodes, self.decoding.context)
 
     def finish(self, iterations: int, now_s: float) -> list[Sequence]:
         """End the batch after so many iterations, and return the sequences that finished."""
         if self._chunks:
             finished = self._complete_chunks(now_s)
         else:
-            self._decoding.advance(iterations)
+            self.decoding.advance(iterations)
             if not self._retracted:
                 self._ratio = max(LEAST_RATIO, self._ratio - iterations * DECAY)
-            finished = self._decoding.due()
+            finished = self.decoding.due()
             for sequence in finished:
-                self._decoding.leave(sequence)
+                self.decoding.leave(sequence)
         self.outstanding -= len(finished)
         if finished:
             self._full = False
@@ -119,8 +114,8 @@ class SglangScheduler:
 
     def fail(self) -> list[Sequence]:
         """Lose everything, and return the requests inside, finished by nobody."""
-        inside = [*self._decoding.sequences.values(), *(each for each, _ in self._prefilling()), *self._waiting]
-        self._decoding.clear()
+        inside = [*self.decoding.sequences.values(), *(each for each, _ in self._prefilling()), *self._waiting]
+        self.decoding.clear()
         self._waiting.clear()
         self._chunks, self._cut, self._held, self._full = [], None, 0, False
         self.outstanding = self.unanswered_tokens = 0
@@ -129,10 +124,10 @@ class SglangScheduler:
     def check(self) -> None:
         """Assert the invariants; for debugging and tests."""
         assert self._free >= 0, "no token is given twice"
-        self._decoding.check()
+        self.decoding.check()
         prefilling = self._prefilling()
         assert self._held == sum(sequence.computed + chunk for sequence, chunk in prefilling)
-        assert self.running == len(self._decoding) + len(prefilling)
+        assert self.running == len(self.decoding) + len(prefilling)
         assert self.running <= self._limits.max_num_seqs
 
     def _prefilling(self) -> list[tuple[Sequence, int]]:
@@ -146,8 +141,8 @@ class SglangScheduler:
     def _expected(self) -> float:
         """Return the tokens that decoding requests are expected to need yet."""
         left = sum(
-            min(self._declared(s) - self._decoding.generated_by(s), MOST_OUTPUT)
-            for s in self._decoding.sequences.values()
+            min(self._declared(s) - self.decoding.generated_by(s), MOST_OUTPUT)
+            for s in self.decoding.sequences.values()
         )
         return left * self._ratio
 
@@ -206,27 +201,27 @@ class SglangScheduler:
             if sequence.generated >= sequence.output:
                 finished.append(sequence)
             else:
-                self._decoding.enter(sequence)
+                self.decoding.enter(sequence)
         self._chunks = []
         return finished
 
     def _retract(self) -> None:
         """Let requests with the least output go until the others can decode a token each; one stays."""
         order = sorted(
-            self._decoding.sequences.values(),
-            key=lambda s: (self._decoding.generated_by(s), -s.prompt),
+            self.decoding.sequences.values(),
+            key=lambda s: (self.decoding.generated_by(s), -s.prompt),
             reverse=True,
         )
         first = True
-        while len(order) > 1 and (first or self._free < len(self._decoding)):
+        while len(order) > 1 and (first or self._free < len(self.decoding)):
             first = False
             sequence = order.pop()
-            self._decoding.leave(sequence)
+            self.decoding.leave(sequence)
             sequence.computed = 0
             sequence.preemptions += 1
             self.preemptions += 1
             self._waiting.append(sequence)
-        generated = sum(self._decoding.generated_by(s) for s in order)
+        generated = sum(self.decoding.generated_by(s) for s in order)
         declared = sum(self._declared(s) for s in order)
         self._ratio = min(1.0, (generated + RETRACT_STEPS * len(order)) / (declared + 1))
         self._full = False

@@ -37,7 +37,7 @@ class VllmScheduler:
         self._free = self._blocks
         self._waiting: deque[Sequence] = deque()
         self._running: dict[int, Sequence] = {}  # in order of admission
-        self._decoding = Decoding()
+        self.decoding = Decoding()
         self._prefilling: dict[int, Sequence] = {}  # the chunk of each is in _chunks
         self._chunks: list[tuple[Sequence, int]] = []
         self.outstanding = 0
@@ -53,11 +53,6 @@ class VllmScheduler:
     def running(self) -> int:
         """Requests that have a place."""
         return len(self._running)
-
-    @property
-    def decoding(self) -> Decoding:
-        """The sequences that decode."""
-        return self._decoding
 
     @property
     def kv_usage(self) -> float:
@@ -78,30 +73,30 @@ class VllmScheduler:
         before = self.preemptions
         skipped = self._schedule_running()
         if self.preemptions == before:
-            self._admit(len(self._decoding) - len(skipped))
-        decodes, context = len(self._decoding) - len(skipped), self._decoding.context
+            self._admit(len(self.decoding) - len(skipped))
+        decodes, context = len(self.decoding) - len(skipped), self.decoding.context
         if self._chunks:
-            context -= sum(map(self._decoding.context_of, skipped))
+            context -= sum(map(self.decoding.context_of, skipped))
             tokens = sum(chunk for _, chunk in self._chunks)
             pairs = sum(chunk * (s.computed + (chunk + 1) / 2) for s, chunk in self._chunks)
             for sequence in skipped:  # the iteration takes these blocks again
-                self._free += self._decoding.hold_back(sequence)
+                self._free += self.decoding.hold_back(sequence)
             return Batch(1, decodes, context, tokens, pairs)
         if decodes:
             # After a preemption nothing is admitted for one iteration only; then the queue's head may fit.
             once = self.preemptions > before
-            return Batch(1 if once else self._decoding.longest_run(self._free), decodes, context)
+            return Batch(1 if once else self.decoding.longest_run(self._free), decodes, context)
         assert not self._waiting, "an empty instance admits the head of its queue"
         return Batch(0, 0, 0)
 
     def finish(self, iterations: int, now_s: float) -> list[Sequence]:
         """End the batch after so many iterations, and return the sequences that finished."""
-        self._free -= self._decoding.blocks_for(iterations)
-        self._decoding.advance(iterations)
+        self._free -= self.decoding.blocks_for(iterations)
+        self.decoding.advance(iterations)
         finished = self._complete_chunks(now_s)
-        for sequence in self._decoding.due():
+        for sequence in self.decoding.due():
             del self._running[sequence.index]
-            self._free += self._besides + blocks(self._decoding.leave(sequence))
+            self._free += self._besides + blocks(self.decoding.leave(sequence))
             finished.append(sequence)
         self.outstanding -= len(finished)
         return finished
@@ -110,7 +105,7 @@ class VllmScheduler:
         """Lose everything, and return the requests inside, finished by nobody."""
         inside = [*self._running.values(), *self._waiting]
         self._running, self._prefilling = {}, {}
-        self._decoding.clear()
+        self.decoding.clear()
         self._waiting.clear()
         self._chunks = []
         self._free = self._blocks
@@ -119,20 +114,20 @@ class VllmScheduler:
 
     def check(self) -> None:
         """Assert the invariants; for debugging and tests."""
-        decoding = self._decoding.sequences
+        decoding = self.decoding.sequences
         held = self._besides * len(self._running)
-        held += sum(blocks(self._decoding.context_of(s)) for s in decoding.values())
+        held += sum(blocks(self.decoding.context_of(s)) for s in decoding.values())
         chunks = {s.index: chunk for s, chunk in self._chunks}
         held += sum(blocks(s.computed + chunks.get(s.index, 0)) for s in self._prefilling.values())
         assert held + self._free == self._blocks, "blocks are conserved"
         assert self._free >= 0, "no block is given twice"
-        self._decoding.check()
+        self.decoding.check()
         assert len(self._running) == len(decoding) + len(self._prefilling)
         assert len(self._running) <= self._limits.max_num_seqs
         assert self.outstanding == len(self._running) + len(self._waiting)
 
     def _has_place(self, sequence: Sequence) -> bool:
-        budget = self._limits.max_num_batched_tokens - len(self._decoding)
+        budget = self._limits.max_num_batched_tokens - len(self.decoding)
         if len(self._running) >= self._limits.max_num_seqs or budget <= 0:
             return False
         return self._blocks_to_admit(sequence, min(self._wish(sequence), budget)) <= self._free
@@ -167,7 +162,7 @@ class VllmScheduler:
                 self._free += self._besides + blocks(sequence.computed)
                 finished.append(sequence)
             else:
-                self._decoding.enter(sequence)
+                self.decoding.enter(sequence)
         self._chunks = []
         return finished
 
@@ -178,8 +173,8 @@ class VllmScheduler:
         chunks, skipped = self._running_chunks()
         while self._running:
             wanted = sum(blocks(s.computed + chunk) - blocks(s.computed) for s, chunk in chunks)
-            idle = sum(self._decoding.context_of(s) % BLOCK_TOKENS == 0 for s in skipped)
-            if wanted + self._decoding.blocks_for(1) - idle <= self._free:
+            idle = sum(self.decoding.context_of(s) % BLOCK_TOKENS == 0 for s in skipped)
+            if wanted + self.decoding.blocks_for(1) - idle <= self._free:
                 self._free -= wanted
                 break
             last = next(reversed(self._running.values()))
@@ -196,13 +191,13 @@ class VllmScheduler:
         if not prefilling:
             return [], []
         wishes = [(sequence, self._wish(sequence)) for sequence in prefilling]
-        if len(self._decoding) + sum(wish for _, wish in wishes) <= budget:
+        if len(self.decoding) + sum(wish for _, wish in wishes) <= budget:
             return wishes, []
         if len(prefilling) == 1 and prefilling[0] is next(reversed(self._running.values())):
-            chunk = min(wishes[0][1], budget - len(self._decoding))
+            chunk = min(wishes[0][1], budget - len(self.decoding))
             return ([(prefilling[0], chunk)] if chunk > 0 else []), []
         chunks, skipped = [], []
-        decoding = self._decoding.sequences
+        decoding = self.decoding.sequences
         for sequence in self._running.values():
             tokens = 1 if sequence.index in decoding else min(self._wish(sequence), budget)
             if budget == 0 and sequence.index in decoding:
@@ -217,7 +212,7 @@ class VllmScheduler:
         """Take the blocks of the sequence that was admitted last, and put it at the head of the queue."""
         del self._running[sequence.index]
         prefilled = self._prefilling.pop(sequence.index, None) is not None
-        held = sequence.computed if prefilled else self._decoding.leave(sequence)
+        held = sequence.computed if prefilled else self.decoding.leave(sequence)
         self._free += self._besides + blocks(held)
         sequence.computed = 0
         sequence.preemptions += 1
@@ -227,7 +222,7 @@ class VllmScheduler:
     def _admit(self, decodes: int) -> None:
         """Admit waiting sequences in order, as long as there are tokens, places and blocks for the head."""
         budget = self._limits.max_num_batched_tokens - decodes - sum(chunk for _, chunk in self._chunks)
-        reserved = self._decoding.blocks_for(1)  # the decoding sequences' own, taken when the run ends
+        reserved = self.decoding.blocks_for(1)  # the decoding sequences' own, taken when the run ends
         while self._waiting and budget > 0 and len(self._running) < self._limits.max_num_seqs:
             sequence = self._waiting[0]
             chunk = min(self._wish(sequence), budget)
