@@ -271,6 +271,17 @@ def test_usage_that_is_off_is_believed_in_part() -> None:
     assert pytest.approx(908, rel=0.005) == estimate_of(routing.place(NEAR)).prompt_tokens
 
 
+def test_usage_that_is_none_tells_nothing_of_the_bound() -> None:
+    """A broken counter is no miss: the bound is not widened for it."""
+    routing, broken = Routing(), Routing()
+    for actual in [908] * 20:
+        for each in (routing, broken):
+            each.learn(each.place(NEAR), actual)
+    broken.learn(broken.place(NEAR), 9_000)
+    narrow, wide = (estimate_of(each.place(NEAR)).prompt_bound for each in (routing, broken))
+    assert wide < 1.03 * narrow
+
+
 def test_tokens_added_for_one_tenant_are_that_tenants() -> None:
     """A server that adds 500 tokens to a tenant's prompts moves no other's."""
     routing, rng = Routing(), np.random.default_rng(4)
