@@ -30,7 +30,7 @@ miss does not count where no q could have helped: of an error beyond WILD, as fr
 at its physical limit.
 
 The units are tokens and bytes throughout; errors are natural logarithms of ratios. Time and space for each request
-are constant: the text is looked at once, in at most 32 KB of samples, and a model is a 119 x 119 matrix.
+are constant: the text is looked at once, in at most 32 KB of samples, and a model is a 121 x 121 matrix.
 
 Prior art, and what was rejected. One EMA of bytes per token (the paper, ema.py): text of mixed kinds has no one
 ratio, and 20 % of requests exceed its margin. The same for each kind of text, even if told: wrong in every mixed
