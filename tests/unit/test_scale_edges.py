@@ -1,0 +1,16 @@
+"""What an error of nothing says of the scale."""
+
+import pytest
+
+from extproc.core.estimator.scale import SCALE_FACTORS, LogVariance
+
+
+@pytest.mark.parametrize("error", [0.0, 0.0001, -0.002])
+def test_an_error_that_is_luck_says_no_more_than_a_small_one(error: float) -> None:
+    """Below 0.3 % all are one: the logarithm of less would say so loudly, and that of nothing is none."""
+    scales = [LogVariance() for _ in range(2)]
+    for _ in range(50):
+        for scale, each in zip(scales, (error, 0.003), strict=True):
+            scale.learn(0.01, [1.0] * SCALE_FACTORS, each)
+    lucky, small = (scale.variance(0.01, [1.0] * SCALE_FACTORS) for scale in scales)
+    assert 0 < lucky == small < 0.01
