@@ -20,7 +20,7 @@ __all__ = ["ROOT", "Trials"]
 
 ROOT = Path(__file__).parents[2]
 # The tests are those of files that import nothing of ours but these, and of documents, which name every default.
-_ROOMS = {"core", "wire", "config", "documents", "compose"}
+_ROOMS = {"core", "wire", "config", "documents", "compose", "telemetry", "access_log"}
 _DOCUMENTS = "test_generated_docs.py"
 # So many of the tests that killed the last mutants of a file go first.
 KILLERS = 3

@@ -112,6 +112,7 @@ def test_no_stream_and_no_key_reserves_all_of_it() -> None:
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=8_000))
     assert [True] * 4 + [False] == [budget.admit(60_000, key="a", young=True, now_s=0.0) for _ in range(5)]
     assert [True] * 4 + [False] == [budget.admit(60_000, key="b", young=False, now_s=0.0) for _ in range(5)]
+    assert not budget.admit(1, key="c", young=False, now_s=0.0)  # eight eighths are all there is
     budget.pay_back(60_000, used=2, key="a")
     assert budget.admit(60_000, key="a", young=True, now_s=0.0)
 
