@@ -143,6 +143,17 @@ def test_a_length_that_was_found_out_gives_head_room() -> None:
     assert "l" == pools.place(facts, TokenBudget(90, 125, 0, 1, 90))[0].name
 
 
+def test_a_length_that_was_configured_is_not_exceeded() -> None:
+    """Servers that hold more of a model than max_model_len get no more for it."""
+    pools = Pools((S, L))
+    fleet = Fleet(Serving(pools.ascending, {"s": {"x": 9_000}}))
+    found = [
+        pools.place(RequestFacts(Api.CHAT, "x", b""), TokenBudget(90, bound, 0, 1, 90), fleet)[0]
+        for bound in (125, 126)
+    ]
+    assert [S, L] == found
+
+
 def test_a_request_without_a_model_is_one_for_that_which_the_default_lists_first() -> None:
     """VLLM serves such a request with its first name."""
     served: dict[str, Served] = {"s": {"b": None}, "l": {"b": None, "a": None}}

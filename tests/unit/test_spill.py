@@ -297,3 +297,8 @@ def test_a_pool_that_fills_takes_less_of_a_share(kv_usage: float, part: float) -
     """All of it up to half full, and nothing at its limit."""
     state = fleet(PoolLoad(FULL, share=0.8), PoolLoad(Busy(1, 0, 5, kv_usage), absorbs=9_999))
     assert 0.8 * part == pytest.approx(len(moved(Spillover(SETTINGS, b"salt"), state)) / 1_000, abs=0.05)
+
+
+def test_tokens_count_only_where_a_cache_tells_how_many_it_holds() -> None:
+    """Of others the gauge alone is known."""
+    assert 0.5 == pytest.approx(pressure(PoolLoad(Busy(1, 0, 5, 0.45)), SETTINGS, tokens=450))
