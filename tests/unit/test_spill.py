@@ -302,3 +302,11 @@ def test_a_pool_that_fills_takes_less_of_a_share(kv_usage: float, part: float) -
 def test_tokens_count_only_where_a_cache_tells_how_many_it_holds() -> None:
     """Of others the gauge alone is known."""
     assert 0.5 == pytest.approx(pressure(PoolLoad(Busy(1, 0, 5, 0.45)), SETTINGS, tokens=450))
+
+
+def test_a_pool_absorbs_what_it_took_without_a_queue() -> None:
+    """Of ten placed there since, those that wait were too many; where none wait, as many as run have a place."""
+    for waiting, absorbs in ((0, 10 + 5), (3, 7), (12, 0)):
+        spilling = Spilling(SETTINGS)
+        spilling.observe(Busy(1, 0, 5, 0.0), (7, 0), 1.0)
+        assert absorbs == spilling.observe(Busy(1, waiting, 5, 0.0), (17, 0), 1.0).absorbs
