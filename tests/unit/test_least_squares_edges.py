@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from extproc.core.estimator.least_squares import NOISE, RelativeLeastSquares, Sums
+from extproc.core.estimator.least_squares import NOISE, SOLVE_AFTER, RelativeLeastSquares, Sums
 from extproc.core.estimator.prices import Prior
 
 PRIOR = Prior(np.array([0.2, 0.5, 4.0]), np.diag([0.09, 0.09, 25.0]))
@@ -31,9 +31,9 @@ def test_each_update_says_whether_the_numbers_allowed_it() -> None:
     """Those between two solutions, the solutions themselves, and neither where they are no numbers."""
     model = RelativeLeastSquares(PRIOR, 0.9995)
     rng = np.random.default_rng(0)
-    assert {True} == {model.learn(rng.uniform(1, 900, 3), 400.0) for _ in range(100)}
+    assert {True} == {model.learn(rng.uniform(1, 900, 3), 400.0) for _ in range(3 * SOLVE_AFTER)}
     model.load(Sums(np.full((3, 3), np.nan), np.zeros(3)), 0, 0.0)
-    assert {True, False} == {model.learn(X, 400.0) for _ in range(40)}
+    assert {True, False} == {model.learn(X, 400.0) for _ in range(SOLVE_AFTER + 1)}
     assert not model.learn(np.full(3, np.inf), 400.0)
 
 
