@@ -71,3 +71,11 @@ def test_padding_of_blanks_and_of_other_runs_may_cost_next_to_nothing() -> None:
     padded, plain = facts(b" " * 8_000 + b"-" * 8_000), facts((WORDS * 200)[:16_000])
     refused = [estimator.observe(estimator.estimate(each, ""), Usage(160)).refused for each in (padded, plain)]
     assert [None, Refused.IMPLAUSIBLE] == refused
+
+
+def test_usage_of_what_is_known_exactly_is_neither_clipped_nor_learned_from() -> None:
+    """Token ids have a count of their own, whatever usage says."""
+    estimator = taught()
+    ids = replace(PROMPT, text=b"", exact_prompt_tokens=700)
+    learning = estimator.observe(estimator.estimate(ids, ""), Usage(900))
+    assert (Refused.EXACT, False, False) == (learning.refused, learning.clipped, learning.started_anew)

@@ -101,6 +101,12 @@ def estimate_of(decision: Decision) -> Estimate:
 NEAR = chat(words(900))
 
 
+def test_tools_are_of_the_text_that_was_counted_and_what_may_be_dropped_is_not() -> None:
+    """Where counting was given up there is no number of them."""
+    counts = [(7, 0, 0, 1, 1, 0, 0, 0), (7, 5, 3, 1, 1, 0, 0, 0), ()]
+    assert [7, 12, None] == [Counted(features).text_tokens for features in counts]
+
+
 def test_what_is_near_a_limit_is_counted() -> None:
     """The estimate is made of the count, and of what templates are believed to add."""
     counted, estimated = Routing().place(NEAR), Routing().place(replace(NEAR, model="other"))
