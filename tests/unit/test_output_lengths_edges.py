@@ -1,0 +1,34 @@
+"""Output lengths that others have learned: how much they count, and what is said of those that are none."""
+
+import numpy as np
+import pytest
+
+from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.change import RowChange
+from extproc.core.estimator.output_lengths import BINS, FADING, OutputLengths
+from extproc.core.estimator.packing import packed, unpacked
+from extproc.core.estimator.protocol import CategoryKey, OutputState
+from extproc.core.estimator.settings import EstimatorSettings
+
+KEY = CategoryKey("m", "latin")
+
+
+def test_lengths_in_other_bins_are_refused_with_both_numbers() -> None:
+    """Those of responses that ended, and of those that were cut."""
+    state = OutputState(KEY, packed(np.zeros(80)), packed(np.zeros(82)), 1)
+    with pytest.raises(ConfigurationError, match=rf"have 80 and 82 bins, not {BINS}"):
+        OutputLengths(EstimatorSettings()).load((state,))
+
+
+@pytest.mark.parametrize("age", [0, 40])
+def test_what_others_have_learned_has_faded_by_what_came_since(age: int) -> None:
+    """It is as old as the response that it says, of those that were there."""
+    lengths = OutputLengths(EstimatorSettings())
+    for _ in range(100):
+        lengths.observe(KEY, 50, cut=False)
+    before = sum(unpacked(state.ended).sum() for state in lengths.state() if state.category == KEY)
+    counts = np.zeros(2 * BINS)
+    counts[7] = 10.0
+    assert lengths.shift(RowChange(KEY, 100 - age, 10, counts))
+    after = sum(unpacked(state.ended).sum() for state in lengths.state() if state.category == KEY)
+    assert 10 * FADING**age == pytest.approx(after - before)
