@@ -43,7 +43,7 @@ def main() -> int:
     if not options.only:
         RESULTS.write_text(text)
         for reason in unneeded(results):
-            print(f"known.toml: no survivor is {reason}", file=sys.stderr)
+            print(f"known.toml: killed was {reason}", file=sys.stderr)
     return 1 if unexplained(results) else 0
 
 

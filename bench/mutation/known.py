@@ -36,9 +36,9 @@ def unexplained(results: Iterable[Result]) -> list[Result]:
 
 
 def unneeded(results: Iterable[Result]) -> list[Key]:
-    """Return what reasons are given for that is no mutant any more, or was killed."""
-    alive = (Outcome.SURVIVED, Outcome.EQUIVALENT)
-    return sorted(set(_KNOWN) - {_key(each.mutant, each.change) for each in results if each.outcome in alive})
+    """Return what reasons are given for that was killed; those of mutants that were not drawn may be needed."""
+    killed = (Outcome.KILLED, Outcome.TIMEOUT)
+    return sorted(set(_KNOWN) & {_key(each.mutant, each.change) for each in results if each.outcome in killed})
 
 
 def _key(mutant: Mutant, change: Change) -> Key:
