@@ -71,6 +71,34 @@ def test_a_count_is_given_up_when_its_time_is_used_up(file: str) -> None:
     assert 0.005 == pytest.approx(hasty.seconds)
 
 
+class PanicException(BaseException):
+    """As PyO3 raises where Rust panics."""
+
+
+@pytest.mark.parametrize("error", [ValueError("match limit"), PanicException("index out of bounds")])
+def test_what_the_library_cannot_count_stands_as_it_was_estimated(file: str, error: BaseException) -> None:
+    """Whatever goes wrong in it, the request is placed."""
+
+    def fail(_text: str) -> Sequence[int]:
+        raise error
+
+    tokenizers = Tokenizers({"*": file}, 5.0)
+    tokenizers._encode["*"] = fail
+    assert () == tokenizers.count("*", [b"text"]).tokens
+
+
+def test_an_end_of_the_program_is_none_of_its_faults(file: str) -> None:
+    """What is raised to end the process is not held up."""
+
+    def end(_text: str) -> Sequence[int]:
+        raise KeyboardInterrupt
+
+    tokenizers = Tokenizers({"*": file}, 5.0)
+    tokenizers._encode["*"] = end
+    with pytest.raises(KeyboardInterrupt):
+        tokenizers.count("*", [b"text"])
+
+
 def test_all_counts_together_have_a_share_of_the_time(file: str) -> None:
     """A flood of counts uses it up; then estimates stand until some of it is there again."""
     now_s = [100.0]
