@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 from urllib.request import urlopen
 
@@ -27,7 +28,9 @@ Released exchanges, 2 KB chat requests, direct load by one h2load for each worke
 `dualpool serve --workers {WORKERS}`. The load runs on the same cores and takes its share of them: requests per
 second of the clock fall short of what the workers could do with a load from elsewhere. What they could do is told
 by their CPU time: requests per second of CPU time of all processes, the supervisor's included, times as many cores
-as there are workers. The bar is for that."""
+as there are workers. The bar is for that. By the clock two cores allow no more than this: with r us of the router
+and l of the load for a request, l below r, one process serves 1 / r a second, and two workers at most 2 / (r + l),
+which is 2 r / (r + l) times as many."""
 SHARE_NOTES = f"""\
 Envoy from `envoy/workers.yaml` (one thread), {CONNECTIONS} HTTP/1.1 connections, 2 KB chat requests, of which the
 router learns from none (released) or all (learned). The share of the worker that got less."""
@@ -49,7 +52,7 @@ class _Router:
 class _Run:
     per_s: float
     per_core: float
-    load_cores: float
+    load_us: float
 
 
 def measure(stack: Stack, plan: Plan) -> list[Table]:
@@ -72,7 +75,9 @@ def measure(stack: Stack, plan: Plan) -> list[Table]:
         "per core x workers",
         "/ one's",
         "bar",
-        "cores taken by the load",
+        "router, us",
+        "load, us",
+        "/ one's by the clock, at most",
     )
     return [Table("Throughput of two workers", NOTES, columns, rows), _sharing(stack, plan)]
 
@@ -83,8 +88,11 @@ def _cells(runs: Sequence[_Run], one: Sequence[_Run], workers: int) -> list[str]
         pairs(rates, [run.per_s for run in one]),
         pairs(capacities, [run.per_core for run in one]),
     )
-    load = spread([run.load_cores for run in runs], 2)
-    return [spread(rates), raw, spread(capacities), accounted, f"{BAR}" if workers > 1 else "", load]
+    router_us, load_us = [1e6 / run.per_core for run in runs], [run.load_us for run in runs]
+    r, load = 1e6 / median([run.per_core for run in one]), median([run.load_us for run in one])
+    most = f"{min(2 * r / (r + load), workers):.2f}" if r > load else "1.00"
+    bar, most = (f"{BAR}", most) if workers > 1 else ("", "")
+    return [spread(rates), raw, spread(capacities), accounted, bar, spread(router_us), spread(load_us), most]
 
 
 def _run(router: _Router, file: Path, requests: int) -> _Run:
@@ -94,7 +102,8 @@ def _run(router: _Router, file: Path, requests: int) -> _Run:
         list(threads.map(partial(grpc_load, frames=file, requests=requests), router.addresses))
     took_s = time.monotonic() - began_s
     total = requests * len(router.addresses)
-    return _Run(total / took_s, total / (router.cpu_s() - before_s), (_load_cpu_s() - load_before_s) / took_s)
+    load_us = 1e6 * (_load_cpu_s() - load_before_s) / total
+    return _Run(total / took_s, total / (router.cpu_s() - before_s), load_us)
 
 
 def _load_cpu_s() -> float:
