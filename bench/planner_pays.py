@@ -139,7 +139,7 @@ def _row(work: Workload, lengths: Lengths, text: str, balance: Balance, times: s
 
 def _cheapest(plan: Plan, costs: Costs, kind: str) -> FleetEstimate | None:
     ours = {
-        "usual": [f for f in plan.fleets if not f.design.setups],
+        "usual": [f for f in plan.fleets if f.design.name.endswith("defaults")],
         "one": [f for f in plan.fleets if len(f.design.contexts) == 1],
         "two": [f for f in plan.fleets if len(f.design.contexts) > 1],
     }[kind]

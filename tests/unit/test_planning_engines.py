@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from extproc.core.errors import ConfigurationError
 from extproc.planning.design.notes import workload_notes
+from extproc.planning.design.plan import _usual as usual
 from extproc.planning.design.pool import PoolTask, Tuning, best_pool
 from extproc.planning.design.pool import _candidates as candidates
 from extproc.planning.hardware.capacity import Instance
@@ -192,6 +193,18 @@ def test_ranks_lose_nothing(requests: list[tuple[int, int, float, int]], ranks: 
     finished = run(instance, [Sequence(i, p, o, at) for i, (p, o, at, _) in enumerate(ordered)])
     assert sorted(finished) == list(range(len(ordered)))
     assert instance.kv_usage == 0
+
+
+@pytest.mark.parametrize(("engine", "tokens"), [("vllm", 8_192), ("sglang", 8_192)])
+def test_a_pool_that_nobody_tuned_is_run_and_written_with_the_engines_own_batch(engine: str, tokens: int) -> None:
+    """Not with the one that the planner would choose, unless it was asked for: what is simulated is in the files."""
+    setup = setup_of(ProfileOptions(gpu="h100-80g", tp=4, engine=engine, times="roofline"), CATALOGUE)
+    design = usual(setup, 65_536)
+    assert setup.max_batched_tokens < tokens
+    assert tokens == design.limits(0, setup).max_num_batched_tokens
+    assert any(flag.endswith(f" {tokens}") for flag in design.setup(0, setup).flags(65_536))
+    asked = usual(replace(setup, batched_tokens=256), 65_536)
+    assert asked.limits(0, setup).max_num_batched_tokens == 256
 
 
 def test_a_plan_tells_of_replicas_and_of_the_engine() -> None:

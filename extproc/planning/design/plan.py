@@ -130,12 +130,15 @@ def _designs(
     for pools in range(2, options.pools + 1):
         of_kind = sorted((each for each in sized if len(each.limits) == pools), key=lambda each: each.cost)
         chosen += of_kind if options.runs.thresholds else of_kind[:1]
-    usual = Design(_usual(question.setup), (long,))
+    usual = _usual(question.setup, long)
     return [usual, *(each.design(_name(each), question) for each in chosen)], sized
 
 
-def _usual(setup: Setup) -> str:
-    return USUAL.format(setup.engine.full_name)
+def _usual(setup: Setup, context_tokens: int) -> Design:
+    """Return one pool that nobody tuned: with the engine's own batch, where none was asked for."""
+    batched_tokens = setup.batched_tokens or setup.engine.batched_tokens(setup.instance)
+    own = replace(setup, batched_tokens=batched_tokens)
+    return Design(USUAL.format(setup.engine.full_name), (context_tokens,), (own,))
 
 
 def _name(sized: Sized) -> str:
@@ -158,12 +161,9 @@ def _thresholds(question: Question, analysis: Analysis) -> tuple[int, ...]:
 
 
 def _task(question: Question, design: Design, runs: RunOptions) -> SearchTask:
-    setup = question.setup
-    if design.name == _usual(setup) and setup.batched_tokens is None:
-        setup = replace(setup, batched_tokens=setup.engine.batched_tokens(setup.instance))
     return SearchTask(
         design=design,
-        setup=setup,
+        setup=question.setup,
         lengths=question.lengths,
         rule=question.rule,
         rate=question.rate,
