@@ -197,7 +197,7 @@ def test_ranks_lose_nothing(requests: list[tuple[int, int, float, int]], ranks: 
 
 @pytest.mark.parametrize(("engine", "tokens"), [("vllm", 8_192), ("sglang", 8_192)])
 def test_a_pool_that_nobody_tuned_is_run_and_written_with_the_engines_own_batch(engine: str, tokens: int) -> None:
-    """Not with the one that the planner would choose, unless it was asked for: what is simulated is in the files."""
+    """Not with the one that the planner would choose, unless one was asked for; files say what was simulated."""
     setup = setup_of(ProfileOptions(gpu="h100-80g", tp=4, engine=engine, times="roofline"), CATALOGUE)
     design = usual(setup, 65_536)
     assert setup.max_batched_tokens < tokens
