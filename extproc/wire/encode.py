@@ -28,7 +28,6 @@ from extproc.core.exchange.events import (
     Reply,
 )
 from extproc.core.headers import HeaderNames
-from extproc.core.placing.budget import TokenBudget
 from extproc.core.placing.decision import Decision, Mode
 
 __all__ = ["EVIDENCE_KEY", "METADATA_NAMESPACE", "Encoder"]
@@ -68,8 +67,8 @@ class Encoder:
 
     def _decided(self, decision: Decision, *, in_body: bool) -> bytes:
         estimate, budget = decision.estimate, decision.budget
-        bound = None if budget is None else budget.bound
-        digits = b"" if bound is None else b"%d" % bound
+        bound, prompt_tokens = (0, 0) if budget is None else (budget.bound, budget.prompt_tokens)
+        digits = b"" if budget is None else b"%d" % bound
         source = None if estimate is None else estimate.source
         evidence = b""
         if self._evidence is not None and estimate is not None:
@@ -84,7 +83,7 @@ class Encoder:
             prepared = self._prepared[key] = _Prepared(
                 decision, self._names, digits, len(evidence), in_body=in_body
             )
-        return prepared.message if budget is None else prepared.filled_in(budget, digits, evidence)
+        return prepared.filled_in(bound, prompt_tokens, digits, evidence) if digits else prepared.message
 
 
 class _Prepared:
@@ -125,13 +124,13 @@ class _Prepared:
             found_at = self.message.index(_EVIDENCE.encode() * evidence_bytes)
             self._evidence = slice(found_at, found_at + evidence_bytes)
 
-    def filled_in(self, budget: TokenBudget, digits: bytes, evidence: bytes) -> bytes:
-        """Return the message with a budget, whose bound has these digits, and with evidence, if it has any."""
+    def filled_in(self, bound: int, prompt_tokens: int, digits: bytes, evidence: bytes) -> bytes:
+        """Return the message with a budget's bound, which has these digits, and with evidence, if it has any."""
         message = bytearray(self.message)
         if evidence:
             message[self._evidence] = evidence
-        _NUMBER.pack_into(message, self._bound_at, budget.bound)
-        _NUMBER.pack_into(message, self._prompt_at, budget.prompt_tokens)
+        _NUMBER.pack_into(message, self._bound_at, bound)
+        _NUMBER.pack_into(message, self._prompt_at, prompt_tokens)
         if self._in_header:
             message[self._digits] = digits
         return bytes(message)
