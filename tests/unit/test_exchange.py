@@ -246,7 +246,11 @@ def test_a_fault_of_ours_changes_nothing(connect: Connect, modes: Modes, monkeyp
         (JSON_RESPONSE, usage(-5), ResponseFault.WRONG_USAGE),
         (JSON_RESPONSE, usage(0), ResponseFault.WRONG_USAGE),
         (ResponseHead(200, "application/json", "zstd"), usage(), ResponseFault.ENCODING),
-        (ResponseHead(200, "application/json", "gzip"), gzip.compress(usage())[:20], ResponseFault.CUT_SHORT),
+        (
+            ResponseHead(200, "application/json", "gzip"),
+            gzip.compress(usage(), mtime=0)[:20],
+            ResponseFault.CUT_SHORT,
+        ),
         (SSE_RESPONSE, b'data: {"choices":[]}\n\n', ResponseFault.CUT_SHORT),
     ],
 )
