@@ -47,7 +47,8 @@ def measure(library: str, file: str) -> None:
     loaded = f"{time.perf_counter() - began_s:.1f} s, {_resident_mb() - before:.0f} MB"
     rng = random.Random(1)  # noqa: S311  (texts, no secrets)
     cells = []
-    for text in ("\n".join(pydoc_data.topics.topics.values()), _source()):
+    prose = "\n".join(pydoc_data.topics.topics.values())
+    for text in (prose * 3, _source()):  # so that a text of 1 MB holds all of it, and more
         for size, texts in SIZES.items():
             cuts = [_cut(text, size, rng) for _ in range(texts)]
             new = [_us(count, cut) for cut in cuts]

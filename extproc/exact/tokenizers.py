@@ -1,14 +1,14 @@
 """Tokenizers of models from their files, `tokenizer.json` as Hugging Face's models have it, with a time budget.
 
 The library is fastokens: it reads that file, counts as Hugging Face's own does, and is fast enough to count on
-the thread that decides. Microseconds for a text that it has not seen before, then for the same text again, Llama
-3's vocabulary, prose (docs/estimator.md tells how that was measured):
+the thread that decides. Microseconds for prose that it has not seen before, then for the same again, in Llama
+3's vocabulary (bench/exact.py, the least of two runs on two cores that other programs used, too):
 
     library               4 KB             64 KB               1 MB          memory of what it saw
     tokenizers 0.23  1,555 / 1,193   31,900 / 31,300   1,350,000 / 607,000   7 MB
-    kitoken 0.11       358 / 245     11,500 / 7,500      178,000 / 165,000   none
-    gigatoken 0.10      42 / 8          314 / 114          7,900 / 2,300     grows without end
-    fastokens 0.3       31 / 9          458 / 157          9,100 / 4,100     at most 130 MB
+    kitoken 0.11       334 / 245     11,500 / 7,500      160,000 / 165,000   none
+    gigatoken 0.10      42 / 8          268 / 114          7,900 / 2,300     grows without end
+    fastokens 0.3       31 / 9          291 / 157          9,100 / 4,100     at most 130 MB
 
 A call cannot be ended, so a text is counted in pieces of PIECE_BYTES and the clock is asked between them. The
 worst text that was found (one letter, random letters, blanks) takes 60 to 180 us for each KB, ordinary text 5 to
