@@ -20,7 +20,7 @@ from bench.stack import Stack
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.protocol import CategoryKey, CategoryState, Estimator, LearnedState
-from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.settings import ByteClassSettings, EstimatorSettings
 from extproc.core.estimator.tables import Terms
 from extproc.core.usage import Usage
 from extproc.evaluation.mixes import Material, mixed
@@ -33,7 +33,8 @@ from extproc.state.store import Store
 
 __all__ = ["measure"]
 
-SETTINGS = EstimatorSettings()
+# Prefixes are remembered by each process alone: one router would be compared with what is not shared.
+SETTINGS = EstimatorSettings(byteclass=ByteClassSettings(max_prefixes=0))
 TERMS = Terms.of(SETTINGS)
 REPLICAS = 4
 PROBES = 500
@@ -43,7 +44,7 @@ PEERS, CATEGORIES, MODELS = 16, 500, 8
 EVERY_S = StoreSettings("redis://").every_s
 WORTH = f"""\
 One router saw all of a stream of {STREAM:,} requests (the evaluation's mix, Qwen's tokenizer, log-normal
-lengths); {REPLICAS} replicas saw a random quarter each, and exchanged through a real redis-server
+lengths, no memory of prefixes, which is each process's own); {REPLICAS} replicas saw a random quarter each, and exchanged through a real redis-server
 whenever they had learned from so many responses together. Error: mean |estimate / truth - 1|; width: mean of
 bound / truth - 1; each request is judged by the replica that got it, before it learns, after the first
 {WARM_UP:,}. In brackets the ratio to the router that saw all. New: a replica that has just exchanged for
