@@ -44,7 +44,8 @@ PEERS, CATEGORIES, MODELS = 16, 500, 8
 EVERY_S = StoreSettings("redis://").every_s
 WORTH = f"""\
 One router saw all of a stream of {STREAM:,} requests (the evaluation's mix, Qwen's tokenizer, log-normal
-lengths, no memory of prefixes, which is each process's own); {REPLICAS} replicas saw a random quarter each, and exchanged through a real redis-server
+lengths, no memory of prefixes, which is each process's own); {REPLICAS} replicas saw a random quarter
+each, and exchanged through a real redis-server
 whenever they had learned from so many responses together. Error: mean |estimate / truth - 1|; width: mean of
 bound / truth - 1; each request is judged by the replica that got it, before it learns, after the first
 {WARM_UP:,}. In brackets the ratio to the router that saw all. New: a replica that has just exchanged for
