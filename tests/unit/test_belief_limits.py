@@ -73,7 +73,7 @@ def test_the_bound_is_as_many_scales_above_as_the_model_found() -> None:
     belief = believed(model=model)
     assert belief.tokens * exp(1.0 * belief.scale) == pytest.approx(belief.bound)
     leverage = belief.doubt - 0.5 / belief.tokens
-    beyond_the_ordinary = leverage - 4 * 0.001  # of a model that nothing taught what is ordinary
+    beyond_the_ordinary = 2 * (leverage - 4 * 0.001)  # of a model that nothing taught what is ordinary
     expected = sqrt(model.scale.variance(belief.variance, belief.factors) + beyond_the_ordinary)
     assert expected == pytest.approx(belief.scale)
 
@@ -86,7 +86,8 @@ def test_nothing_that_was_learned_of_errors_narrows_the_bound_of_what_is_unlike_
         belief = believed(facts, model)
         model.scale.learn(belief.variance, belief.factors, 0.003)
         model.prices.learn(features(facts, look(facts.text)), belief.tokens)
-    ordinary, unlike = believed(model=model), believed(replace(FACTS, text="ᏤᏯᏪᏕᏢᏣᏔᎪᏀᏭᏞᏦ".encode() * 60), model)
+    ordinary = believed(facts, model)
+    unlike = believed(replace(FACTS, text="ᏤᏯᏪᏕᏢᏣᏔᎪᏀᏭᏞᏦ".encode() * 60), model)
     assert ordinary.scale < 0.4 * sqrt(ordinary.variance)
     assert sqrt(unlike.doubt) * 0.99 < unlike.scale
     assert unlike.bound > 5 * unlike.tokens or unlike.bound == unlike.highest

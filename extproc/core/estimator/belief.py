@@ -31,6 +31,8 @@ LEAST_LEVERAGE = 1e-9
 MOST_SHARE = 2.0
 # Up to twice the usual deviation, what the prices do not know yet is of the ordinary.
 ORDINARY = 4.0
+# What is beyond it counts twice: prices that were right in all that was seen need not be so in what was not.
+STRANGE = 2.0
 
 
 class Taught(Protocol):
@@ -88,7 +90,7 @@ def believe(x: Features, text_bytes: int, model: Taught, residual: Residual, pri
         # What each group has of the tokens. Prices may be odd, so within 0 and 2.
         *[min(abs(cost) / tokens, MOST_SHARE) for cost in priced],
     )
-    unlike = max(leverage - ORDINARY * model.scale.usual_leverage, 0.0)
+    unlike = STRANGE * max(leverage - ORDINARY * model.scale.usual_leverage, 0.0)
     scale = sqrt(model.scale.variance(variance, factors) + unlike)
     bound = min(model.bound.above(tokens, scale), highest)
     return Belief(tokens, bound, highest, residual.mean, doubt, variance, factors, scale)
