@@ -24,7 +24,7 @@ from extproc.evaluation.requests import Lengths, Request, make_request
 from extproc.evaluation.texts import Texts, window
 from extproc.evaluation.tokenizers import Tokenizer
 
-__all__ = ["Material", "first_sight", "mixed", "sessions", "with_media", "with_reasoning_in_history"]
+__all__ = ["Material", "Source", "first_sight", "mixed", "sessions", "with_media", "with_reasoning_in_history"]
 
 TRACE_SHARE = 0.6
 EVEN_TOKENS = (128, 12_288)
@@ -50,14 +50,14 @@ class Material:
 
 def mixed(material: Material, tokenizer: Tokenizer, count: int, seed: int) -> Iterator[Request]:
     """Yield requests of the mix *mixed*."""
-    source = _Source(material, tokenizer, np.random.default_rng(seed))
+    source = Source(material, tokenizer, np.random.default_rng(seed))
     for _ in range(count):
         yield source.request(ODD_SHARE)
 
 
 def sessions(material: Material, tokenizer: Tokenizer, count: int, seed: int) -> Iterator[Request]:
     """Yield requests of the mix *sessions*."""
-    source = _Source(material, tokenizer, np.random.default_rng(seed))
+    source = Source(material, tokenizer, np.random.default_rng(seed))
     for _ in range(count):
         yield source.next_turn(source.tenant())
 
@@ -66,7 +66,7 @@ def with_reasoning_in_history(
     material: Material, tokenizer: Tokenizer, count: int, seed: int
 ) -> Iterator[Request]:
     """Yield requests of the mix *with reasoning*; what is not of *mixed* is of a group of its own."""
-    source = _Source(material, tokenizer, np.random.default_rng(seed))
+    source = Source(material, tokenizer, np.random.default_rng(seed))
     rng, texts = np.random.default_rng(seed + 1), material.texts
     for _ in range(count):
         drawn = rng.random()
@@ -82,7 +82,7 @@ def with_reasoning_in_history(
 
 def with_media(material: Material, tokenizer: Tokenizer, count: int, seed: int) -> Iterator[Request]:
     """Yield requests of the mix *with media*; those with media are of a group of their own."""
-    source = _Source(material, tokenizer, np.random.default_rng(seed))
+    source = Source(material, tokenizer, np.random.default_rng(seed))
     rng = np.random.default_rng(seed + 1)
     for _ in range(count):
         drawn = rng.random()
@@ -103,7 +103,7 @@ def first_sight(texts: Texts, kind: str, tokenizer: Tokenizer, count: int, seed:
 
 
 @dataclass(slots=True)
-class _Source:
+class Source:
     """Draws requests; holds the sessions that are going on."""
 
     material: Material
@@ -125,9 +125,11 @@ class _Source:
         self._sessions = [self._session() for _ in range(SESSIONS)]
 
     def tenant(self) -> str:
+        """Return who sends the next request."""
         return str(self.rng.choice(list(TENANTS), p=list(TENANTS.values())))
 
     def request(self, odd_share: float) -> Request:
+        """Return a request as *mixed* has them."""
         tenant = self.tenant()
         if self.rng.random() < SESSION_SHARE:
             return self.next_turn(tenant)
@@ -153,6 +155,7 @@ class _Source:
         return request
 
     def made(self, kind: str, chat: Chat, group: str, tenant: str) -> Request:
+        """Return the request of a chat."""
         lengths = self.material.lengths
         output_tokens = lengths[int(self.rng.integers(len(lengths)))][1]
         return make_request(kind, chat, self.tokenizer, output_tokens, self.rng, group=group, tenant=tenant)

@@ -7,6 +7,7 @@ import numpy as np
 
 from extproc.evaluation.contestants import CONTESTANTS, Contestant, byte_class
 from extproc.evaluation.exact import EXACT, Counts, exact_near_limits
+from extproc.evaluation.hostile import SHARES, beside_doubled, beside_gibberish
 from extproc.evaluation.measure import Figures, Mask, Run, figures, run
 from extproc.evaluation.mixes import Material, first_sight, mixed, sessions, with_media, with_reasoning_in_history
 from extproc.evaluation.odd import ODD_KINDS
@@ -92,6 +93,7 @@ def compare(
         Case("the mix, without memory of prefixes", _ours(streams, plan, memory=False)),
         _beside("ordinary requests beside 35 % with reasoning and 10 % odd ones", thoughtful, ORDINARY, plan),
         _beside("text beside 5 % images and 1 % video", pictured, ORDINARY, plan),
+        *_beside_hostile(material, tokenizer, plan),
         Case("those with images and video themselves", _ours(pictured, plan, only=("media",))),
     ]
     exactly, counts = exact_near_limits(tokenizer, streams, plan.warm_up)
@@ -152,6 +154,16 @@ def _beside(name: str, streams: Streams, groups: Sequence[str], plan: Plan) -> C
         warm_up = int(chosen[: plan.warm_up].sum())  # those that are not counted beside the others, either
         without.append(_figures(byte_class(), alone, replace(plan, warm_up=warm_up)))
     return Case(name, _ours(streams, plan, only=groups), tuple(without))
+
+
+def _beside_hostile(material: Material, tokenizer: Tokenizer, plan: Plan) -> list[Case]:
+    """Return the figures of others beside one source of gibberish, and beside one with doubled usage."""
+    cases = []
+    for what, mix in {"gibberish": beside_gibberish, "doubled usage": beside_doubled}.items():
+        for share in SHARES:
+            streams = [list(mix(material, tokenizer, plan.requests, seed, share)) for seed in plan.seeds]
+            cases.append(_beside(f"others beside one source of {what}, {share:.0%}", streams, ORDINARY, plan))
+    return cases
 
 
 def _with_added(streams: Streams, plan: Plan) -> list[Case]:

@@ -155,10 +155,11 @@ class LogListener(Listener):
             self._log.debug("decided", extra={"fields": fields})
 
     def observed(self, observation: Observation) -> None:
-        """Log a response that taught, at level debug; that a model started anew, as a warning."""
-        if observation.learning.started_anew:
+        """Log a response that taught, at level debug; that other prices took a model's place, as a warning."""
+        learning = observation.learning
+        if learning.started_anew or learning.returned:
             self._log.warning(
-                "most of a model's usage was beyond belief: what was learned of it is dropped",
+                _STARTED_ANEW if learning.started_anew else _RETURNED,
                 extra={"fields": {"model": observation.decision.model}},
             )
         if self._log.isEnabledFor(logging.DEBUG):
@@ -206,6 +207,10 @@ class LogListener(Listener):
         """Log the traceback, once per kind and minute."""
         if self._kinds.is_due(_kind(error)):
             self._log.error("exception in our own code; the exchange goes on untouched", exc_info=error)
+
+
+_STARTED_ANEW = "most of a model's usage surprised: new prices predict it better, what was learned is put aside"
+_RETURNED = "what was put aside predicts a model's usage better than the new prices: it is back"
 
 
 def _kind(error: BaseException) -> str:

@@ -110,6 +110,8 @@ class Metrics(Series, Listener):
             self.clipped[model,] += 1
         if learning.started_anew:
             self.started_anew[model,] += 1
+        if learning.returned:
+            self.returned[model,] += 1
         if learning.truncated_by_pool:
             self.truncated[observation.served_by.name, model] += 1
         # Usage of what was cut, or not in the body, says nothing about the estimate of what was.

@@ -109,7 +109,12 @@ class Series(Collector):
         )
         self.started_anew = self._counter(
             "models_started_anew_total",
-            "Models whose prices were dropped: most usages were beyond belief",
+            "Models whose prices were put aside: new ones predicted their usage better",
+            "model",
+        )
+        self.returned = self._counter(
+            "models_returned_total",
+            "Models whose prices came back: they predicted better than those that had replaced them",
             "model",
         )
         self.truncated = self._counter(

@@ -53,7 +53,7 @@ class Fifths(EmaEstimator):
     def estimate(self, facts: RequestFacts, tenant: str) -> Estimate:
         """Estimate by bytes alone."""
         tokens, limit = len(facts.text) / 5, facts.max_output_tokens or 0
-        category, evidence = CategoryKey(facts.model, tenant), Evidence.of(facts, tokens, tenant=tenant)
+        category, evidence = CategoryKey(facts.model, tenant), Evidence.of(facts, tokens, of_tenant=bool(tenant))
         return Estimate(tokens, 1.3 * tokens, limit, True, Source.LEARNED, category, evidence)  # noqa: FBT003
 
 

@@ -37,23 +37,6 @@ def test_each_update_says_whether_the_numbers_allowed_it() -> None:
     assert not model.learn(np.full(3, np.inf), 400.0)
 
 
-def test_what_is_forgotten_is_as_if_it_had_never_been() -> None:
-    """Sums, weight and prices are those of a new model, and so is what is learned from then on."""
-    used, new = RelativeLeastSquares(PRIOR, 0.99), RelativeLeastSquares(PRIOR, 0.99)
-    for tokens in range(300, 360):
-        used.learn(X, float(tokens))
-    used.forget()
-    for costs in ((), (400.0, 420.0)):
-        for cost in costs:
-            used.learn(X, cost)
-            new.learn(X, cost)
-        assert (new.responses, new.weight) == (used.responses, used.weight)
-        assert (new.sums.a == used.sums.a).all()
-        assert (new.sums.b == used.sums.b).all()
-        assert new.weights == pytest.approx(used.weights)
-        assert new.leverage(X / 400) == pytest.approx(used.leverage(X / 400))
-
-
 @pytest.mark.parametrize("forgetting", [1.0, 0.99, 0.5])
 def test_the_weight_is_of_all_responses_as_they_fade(forgetting: float) -> None:
     """Each counts for 1 when it comes, and what was loaded for what it came to."""

@@ -147,13 +147,14 @@ def test_what_a_client_can_bring_about_is_not_logged_at_level_info(caplog: pytes
 
 
 def test_a_model_that_started_anew_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    """That what was learned of a model is dropped is told with its name; an ordinary response is not."""
+    """That a model's prices are put aside, or come back, is told with its name; an ordinary response is not."""
     listener = LogListener(Clock())
     learning = Learning(1.0, under_counted=False, bytes_per_token=4.0)
-    for each in (learning, replace(learning, started_anew=True)):
+    for each in (learning, replace(learning, started_anew=True), replace(learning, returned=True)):
         listener.observed(Observation(DECISION, DECISION.pool, Usage(100, 3), each))
-    (line,) = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
-    assert ("warning", "m") == (line["level"], line["model"])
+    lines = [json.loads(JsonFormatter().format(record)) for record in caplog.records]
+    assert [("warning", "m")] * 2 == [(line["level"], line["model"]) for line in lines]
+    assert 2 == len({line["message"] for line in lines})
 
 
 @pytest.mark.parametrize(

@@ -64,10 +64,12 @@ def test_bounds_are_judged_near_each_budget(metrics: Metrics, registry: Collecto
 
 
 def test_a_model_that_started_anew_is_counted(metrics: Metrics, registry: CollectorRegistry) -> None:
-    """That what was learned of a model was dropped is told."""
+    """That what was learned of a model was put aside, or came back, is told."""
     metrics.succeeded(DECISION)
-    metrics.observed(Observation(DECISION, SHORT, Usage(100, 3), replace(LEARNED, started_anew=True)))
+    for learned in (LEARNED, replace(LEARNED, started_anew=True), replace(LEARNED, returned=True)):
+        metrics.observed(Observation(DECISION, SHORT, Usage(100, 3), learned))
     assert 1 == value(registry, "models_started_anew_total", model="m")
+    assert 1 == value(registry, "models_returned_total", model="m")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from extproc.core.estimator import make_estimator
 from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.change import Change
 from extproc.core.estimator.merging import merged
-from extproc.core.estimator.protocol import Estimate, Estimator, LearnedState
+from extproc.core.estimator.packing import unpacked
+from extproc.core.estimator.protocol import Estimate, Estimator, LearnedState, ModelState
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.sharing import Share
 from extproc.core.estimator.tables import Terms, settled, tables_of
@@ -165,11 +166,46 @@ def test_a_change_for_a_model_that_was_started_anew_is_not_made() -> None:
     replica, share = fleet.estimators[1], fleet.shares[1]
     assert isinstance(replica, ByteClassEstimator)
     change = share.exchange(replica.state(), [tables_of(fleet.published[0], TERMS)]).change
-    replica._known.models.use("m").start_anew()
+    start_anew(replica, "m")
     skipped = replica.shift(change)
     assert skipped.models == change.models
     share.skipped(skipped)
     assert replica.state().models[0].observations == 0
+
+
+def test_a_model_that_comes_back_knows_what_of_it_is_others() -> None:
+    """What one replica put aside and took back holds others' knowledge, which it does not publish as its own."""
+    fleet, rng = Fleet(2), np.random.default_rng(5)
+    for _ in range(40):
+        for replica in fleet.estimators:
+            lesson(rng, [replica])
+    for _ in range(2):
+        fleet.exchange(0)
+        fleet.exchange(1)
+    replica, share = fleet.estimators[1], fleet.shares[1]
+    assert isinstance(replica, ByteClassEstimator)
+    others = [tables_of(fleet.published[0], TERMS)]
+
+    def own() -> ModelState:
+        return share.exchange(replica.state(), others).own.models[0]
+
+    before, known = own(), replica._known.models.use("m")
+    start_anew(replica, "m")
+    assert 0 == own().observations
+    replica._known.models.put("m", known)
+    after = own()
+    assert (40, 40) == (before.observations, after.observations)
+    assert unpacked(before.sums_b) == pytest.approx(unpacked(after.sums_b))
+    for _ in range(7):
+        lesson(rng, [replica])
+    assert 47 == own().observations
+
+
+def start_anew(estimator: ByteClassEstimator, name: str) -> None:
+    """Put a model without any response in the place of one, as a rival does."""
+    model = estimator._known._new_model(name)
+    model.generation = estimator._known.models.use(name).generation + 1
+    estimator._known.models.put(name, model)
 
 
 def test_the_bound_keeps_its_promise_across_replicas() -> None:

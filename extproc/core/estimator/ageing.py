@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from extproc.core.estimator.packing import Numbers
-from extproc.core.estimator.tables import K, Table
+from extproc.core.estimator.tables import K, Table, added
 
 __all__ = ["TINY", "Counts", "Fading", "Others", "Own", "scaled"]
 
@@ -67,6 +67,19 @@ class Others(Generic[K]):
         kept = [key for key in self.part.index if key not in keys]
         self.keep = self.keep[[self.part.index[key] for key in kept]]
         self.part, self.whole = self.part.aligned(kept), self.whole.aligned(kept)
+
+    def of(self, keys: Collection[K]) -> "Others[K]":
+        """Return the rows of those of these keys that are here."""
+        here = [key for key in self.part.index if key in keys]
+        keep = self.keep[[self.part.index[key] for key in here]]
+        return Others(self.part.aligned(here), self.whole.aligned(here), keep)
+
+    def joined(self, other: "Others[K]") -> "Others[K]":
+        """Return the rows of both, which are of different keys."""
+        columns = other.part.values.shape[1]
+        keep = [np.broadcast_to(each.keep, (len(each.keep), columns)) for each in (self, other)]
+        tables = added([self.part, other.part]), added([self.whole, other.whole])
+        return Others(*tables, np.concatenate(keep, axis=0))
 
     def scaled(self, table: Table[K]) -> Table[K]:
         """Return a table that is no replica's, as much older as all of it is since the last exchange."""

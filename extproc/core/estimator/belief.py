@@ -71,8 +71,13 @@ class Belief(msgspec.Struct, frozen=True, gc=False):
         return usual / max(noise, usual)
 
 
-def believe(x: Features, text_bytes: int, model: Taught, residual: Residual, prior_prices: Features) -> Belief:
-    """Estimate the tokens of a request with features x, shape (d,), from a model and a category's residual."""
+def believe(
+    x: Features, text_bytes: int, model: Taught, residual: Residual, prior_prices: Features, *, more_q: float = 0.0
+) -> Belief:
+    """Estimate the tokens of a request with features x, shape (d,), from a model and a category's residual.
+
+    `more_q` is what its source's bound has beside the model's q.
+    """
     prices = model.prices
     priced = group_tokens(x, prices.weights)
     beside_text = max(structure_tokens(x, prior_prices), priced[OF_STRUCTURE] + priced[OF_MEDIA])
@@ -92,5 +97,5 @@ def believe(x: Features, text_bytes: int, model: Taught, residual: Residual, pri
     )
     unlike = STRANGE * max(leverage - ORDINARY * model.scale.usual_leverage, 0.0)
     scale = sqrt(model.scale.variance(variance, factors) + unlike)
-    bound = min(model.bound.above(tokens, scale), highest)
+    bound = min(model.bound.above(tokens, scale, more_q), highest)
     return Belief(tokens, bound, highest, residual.mean, doubt, variance, factors, scale)

@@ -43,15 +43,19 @@ class AdaptiveBound:
         self.heard = 0
         self.past: deque[tuple[float, float]] = deque(maxlen=KEPT_SCORES)
 
-    def above(self, tokens: float, scale: float) -> float:
-        """Return the bound of an estimate, never below it."""
-        return tokens * exp(min(self.q * scale, MAX_LOG))
+    def above(self, tokens: float, scale: float, more: float = 0.0) -> float:
+        """Return the bound of an estimate, never below it; `more` is added to q."""
+        return tokens * exp(min(max(self.q + more, 0.0) * scale, MAX_LOG))
 
     def observe(self, score: float) -> None:
         """Take in a response: how many scales log(actual / estimate) came to."""
         self.past.append((self.q, score))
         self.heard += 1
-        self.q = max(0.0, self.q + STEP * ((score > self.q) - self._epsilon))
+        self.q = max(0.0, self.q + self.step(score))
+
+    def step(self, score: float) -> float:
+        """Return how far a score moves q."""
+        return STEP * ((score > self.q) - self._epsilon)
 
     def load(self, q: float, began: float, scores: Iterable[float], heard: int) -> None:
         """Go on from where another one stood at `q`, after these scores from `began` on."""

@@ -21,13 +21,13 @@ After a response with k prompt tokens the request is estimated once more, by the
 requests may be on their way at a time, and what the first responses taught must not be learned again from each of
 the others. With the error e = log(k / estimate): the bound hears whether k was above it, r and the spread take in
 e + r, the prices take in (x, k). An error beyond CLIP_SCALES standard deviations, or a factor of 2, is clipped to
-that, k with it, and the response is believed by as much less (Huber's weight on a clipped target: influence
-falls as errors grow). So usage that is off by ten times, from a wrong counter or a prompt cut by the server,
-moves next to nothing; usage that no tokenizer could make of the text is refused. Where most of the last responses
-are beyond belief, and of most sources (sources.py), it is the model that is wrong (another tokenizer or template
-behind the same name): prices, residuals, scale and bound start anew, and responses are believed as they are. A
-miss does not count where no q could have helped: of an error beyond WILD, as from a broken counter, or of a bound
-at its physical limit.
+that, k with it, and the response is believed by as much less (Huber's weight on a clipped target: influence falls
+as errors grow). So usage that is off by ten times, from a wrong counter or a prompt cut by the server, moves next
+to nothing; usage that no tokenizer could make of the text is refused. Of a source that sends much, all this is
+shared out between what is common and what is its own (voices.py). Where most of the last responses surprise, and
+of most sources (sources.py), the tokenizer or template behind the name may be another: a rival with prior prices
+learns beside the model, and takes its place when it predicts better (rivals.py). A miss does not count where no q
+could have helped: of an error beyond WILD, as from a broken counter, or of a bound at its physical limit.
 
 The units are tokens and bytes throughout; errors are natural logarithms of ratios. Time and space for each request
 are constant: the text is looked at once, in at most 32 KB of samples, and a model is a 121 x 121 matrix.
@@ -41,31 +41,26 @@ and no sums to merge.
 """
 
 from collections.abc import Callable, Mapping
-from math import exp, log
+from math import log
 
 from extproc.core.estimator.belief import Belief, believe
 from extproc.core.estimator.change import Change
+from extproc.core.estimator.clipping import WILD
 from extproc.core.estimator.evidence import Evidence
 from extproc.core.estimator.features import Features, features
 from extproc.core.estimator.knowledge import KIND, Knowledge
+from extproc.core.estimator.lessons import Lesson, teach
 from extproc.core.estimator.prefixes import Known, PrefixMemory, Recalled
 from extproc.core.estimator.protocol import CategoryKey, Estimate, LearnedState, Learning, Refused, Source
-from extproc.core.estimator.residual import Residual
 from extproc.core.estimator.served_model import ServedModel
 from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.sources import source_of
 from extproc.core.estimator.text import TEXT_FEATURES, Counts, TextKind, look, main_script, text_kind
 from extproc.core.facts import RequestFacts
 from extproc.core.names import bounded_name
 from extproc.core.usage import Overflow, Usage
 
 __all__ = ["ByteClassEstimator"]
-
-CLIP_SCALES = 5.0
-MIN_CLIP = 0.1
-MAX_CLIP = log(2)
-WILD = log(4)
-# The prices of a model are taught after so many responses; until then residuals keep their mean.
-TAUGHT_RESPONSES = 100
 
 
 class ByteClassEstimator:
@@ -100,22 +95,21 @@ class ByteClassEstimator:
             exact = float(facts.exact_prompt_tokens)
             evidence = Evidence.of(facts, exact, number=number)
             return Estimate(exact, exact, output, declared is not None, Source.EXACT, category, evidence, mean)
-        x, residual = features(facts, counts), self._known.residuals.get(category)
+        x, source = features(facts, counts), source_of(facts, tenant)
         if recalled is None or recalled.known is None:
-            parent, extra = (
-                residual or self._known.parent(facts.model),
-                self._known.extras.get(category) if tenant else None,
-            )
-            belief = believe(x, len(facts.text), model, parent, self._known.prior.mean)
+            belief = self._known.believe(category, x, len(facts.text), source)
+            extra = self._known.extras.get(category) if tenant else None
             tokens, bound = belief.tokens, belief.bound
             if extra is not None:
                 tokens, bound = tokens + extra.tokens, bound + extra.tokens
         else:
-            belief = self._believe_new(model, recalled, recalled.known, x)
+            belief = self._believe_new(model, recalled, recalled.known, x, source)
             tokens, bound = recalled.known.tokens + belief.tokens, recalled.known.tokens + belief.bound
-        evidence = Evidence.of(facts, tokens, x=x, recalled=recalled, tenant=tenant, number=number)
-        source = self._source(model, residual)
-        return Estimate(tokens, bound, output, declared is not None, source, category, evidence, mean)
+        evidence = Evidence.of(
+            facts, tokens, x=x, recalled=recalled, of_tenant=bool(tenant), source=source, number=number
+        )
+        come_from = self._come_from(model, category)
+        return Estimate(tokens, bound, output, declared is not None, come_from, category, evidence, mean)
 
     def prices(self, model: str) -> Features:
         """Return the prices of a model's features as they are now, learned or prior, in tokens."""
@@ -141,25 +135,24 @@ class ByteClassEstimator:
         truncated = evidence.truncated_by_pool(usage, pool_tokens)
         if truncated:
             self._known.aliases.use(estimate.category.model).truncated_by_pool += 1
-        clipped, started_anew, refused = False, False, evidence.refused
-        if evidence.x is not None and refused is None:
+        lesson = Lesson(refused=evidence.refused)
+        if evidence.x is not None and lesson.refused is None:
             recalled = evidence.recalled
             on_bound = recalled is None or recalled.known is None
             model = self._known.aliases.use(estimate.category.model)
-            generation = model.generation
-            clipped, refused = self._learn(model, estimate.category, evidence, actual, on_bound=on_bound)
-            started_anew = model.generation != generation
+            lesson = teach(self._known, model, estimate.category, evidence, actual, on_bound=on_bound)
             recalled = self._prefixes.at_hand(recalled)
-            if recalled is not None:
-                self._learn_prefix(model, recalled, evidence.x, actual, clipped=clipped)
+            if recalled is not None and not (lesson.started_anew or lesson.returned):
+                self._learn_prefix(model, recalled, evidence, actual, clipped=lesson.clipped)
         return Learning(
             ratio=estimate.prompt_tokens / actual,
             under_counted=actual > estimate.prompt_bound,
             bytes_per_token=evidence.text_bytes / actual,
-            clipped=clipped,
-            refused=refused,
+            clipped=lesson.clipped,
+            refused=lesson.refused,
             truncated_by_pool=truncated,
-            started_anew=started_anew,
+            started_anew=lesson.started_anew,
+            returned=lesson.returned,
         )
 
     def observe_overflow(self, estimate: Estimate, overflow: Overflow) -> None:
@@ -168,9 +161,10 @@ class ByteClassEstimator:
         if not isinstance(evidence, Evidence) or evidence.refused or evidence.x is None or at_least is None:
             return
         extra = self._known.extras.get(estimate.category)
-        believed = self._known.believe(estimate.category, evidence.x, evidence.text_bytes).tokens
+        category = estimate.category
+        believed = self._known.believe(category, evidence.x, evidence.text_bytes, evidence.source).tokens
         if at_least > believed + (0.0 if extra is None else extra.tokens):
-            self._learn(self._known.aliases.use(estimate.category.model), estimate.category, evidence, at_least)
+            teach(self._known, self._known.aliases.use(category.model), category, evidence, at_least)
 
     def state(self) -> LearnedState:
         """Return all that is learned; the category with an empty model is the parent of all models."""
@@ -192,73 +186,34 @@ class ByteClassEstimator:
         """Add what others have learned; return what of it could not be, because its row is another by now."""
         return self._known.shift(change)
 
-    def _learn(
-        self,
-        model: ServedModel,
-        category: CategoryKey,
-        evidence: Evidence,
-        actual: float,
-        *,
-        on_bound: bool = True,
-    ) -> tuple[bool, Refused | None]:
-        """Take in one response; return whether its error was clipped, and why the prices refused it, if so.
-
-        Without `on_bound` the request was not routed on the bound of the whole, whose q hears nothing of it.
-        """
-        x, text_bytes = evidence.x, evidence.text_bytes
-        assert x is not None, "what is learned from was looked at"
-        now = self._known.believe(category, x, text_bytes)
-        extra = self._known.extras.use(category) if evidence.of_tenant else None
-        if extra is not None:
-            extra.learn(now.tokens / exp(now.residual), actual)
-            actual = max(actual - extra.tokens, 1.0)
-        error = log(actual / now.tokens)
-        missed = actual > now.bound
-        if on_bound and abs(error) <= WILD and not (missed and now.bound >= now.highest):
-            model.bound.observe(error / now.scale)
-        limit = min(max(MIN_CLIP, CLIP_SCALES * now.scale), MAX_CLIP)
-        clipped = abs(error) > limit
-        model.clipped += clipped
-        if model.observe(evidence.source, clipped=clipped):
-            self._known.start_anew(category.model, model)
-            now = self._known.believe(category, x, text_bytes)
-            error = log(actual / now.tokens)
-        elif clipped and extra is not None and extra.is_open and not model.is_wrong:
-            return True, None  # a constant of the tenant's, perhaps
-        believed = error if model.is_wrong else min(max(error, -limit), limit)
-        taught = model.prices.responses >= TAUGHT_RESPONSES
-        for part in (self._known.residuals.use(category), model.residual, self._known.all_models):
-            part.learn(believed + now.residual, now.doubt, text_bytes / actual, move_mean=taught)
-        if on_bound:
-            model.scale.learn(now.variance, now.factors, believed)
-        weight = now.trust(model.residual.spread) * (1.0 if believed == error else believed / error)
-        sound = model.prices.learn(x, now.tokens * exp(believed), weight)
-        return clipped, None if sound else Refused.NUMBERS
-
     def _learn_prefix(
-        self, model: ServedModel, recalled: Recalled, x: Features, actual: int, *, clipped: bool
+        self, model: ServedModel, recalled: Recalled, evidence: Evidence, actual: int, *, clipped: bool
     ) -> None:
         """Take in how long the new part of a conversation was, and remember the whole."""
-        known = recalled.known
+        known, x = recalled.known, evidence.x
+        assert x is not None, "what is learned from was looked at"
         if known is not None:
-            now = self._believe_new(model, recalled, known, x)
+            now = self._believe_new(model, recalled, known, x, evidence.source)
             new_tokens = actual - known.tokens
             error = log(max(new_tokens, 1) / now.tokens)
             if new_tokens <= 0 or abs(error) > WILD:
                 self._prefixes.forget(recalled.known_key)
             new_bytes = recalled.messages_bytes - known.messages_bytes
-            model.continued.learn(now, error, new_bytes / max(new_tokens, 1), model.residual)
+            voice, bytes_per_token = model.voices.get(evidence.source), new_bytes / max(new_tokens, 1)
+            model.continued.learn(now, error, bytes_per_token, model.residual, voice)
         if not clipped:
             self._prefixes.learn(recalled, actual, x)
 
-    def _believe_new(self, model: ServedModel, recalled: Recalled, known: Known, x: Features) -> Belief:
+    def _believe_new(
+        self, model: ServedModel, recalled: Recalled, known: Known, x: Features, source: int
+    ) -> Belief:
         new_bytes = recalled.messages_bytes - known.messages_bytes
-        continued = model.continued
-        return believe(
-            x - known.x, new_bytes, continued, continued.residual or model.residual, self._known.prior.mean
-        )
+        continued, voice = model.continued, model.voices.get(source)
+        residual = voice.beside(continued.residual or model.residual)
+        return believe(x - known.x, new_bytes, continued, residual, self._known.prior.mean, more_q=voice.q)
 
-    def _source(self, model: ServedModel, residual: Residual | None) -> Source:
+    def _come_from(self, model: ServedModel, category: CategoryKey) -> Source:
+        residual = self._known.residuals.get(category)
         if model.prices.responses == 0:
             return Source.PRIOR
         young = residual is None or residual.responses < self._settings.young_observations

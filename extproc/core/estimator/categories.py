@@ -41,10 +41,9 @@ class CappedMap(Generic[K, V]):
         """Return the least recently used entry; there has to be one."""
         return next(iter(self._entries.items()))
 
-    def drop(self, unwanted: Callable[[K], bool]) -> None:
-        """Forget the entries with such keys."""
-        for key in [key for key in self._entries if unwanted(key)]:
-            del self._entries[key]
+    def drop(self, unwanted: Callable[[K], bool]) -> dict[K, V]:
+        """Forget the entries with such keys, and return them."""
+        return {key: self._entries.pop(key) for key in [key for key in self._entries if unwanted(key)]}
 
     def __iter__(self) -> Iterator[tuple[K, V]]:
         return iter(list(self._entries.items()))

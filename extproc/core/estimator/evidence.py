@@ -9,7 +9,6 @@ import msgspec
 from extproc.core.estimator.features import Features
 from extproc.core.estimator.prefixes import Recalled
 from extproc.core.estimator.protocol import Refused
-from extproc.core.estimator.sources import HEAD_BYTES
 from extproc.core.estimator.text import BLANK_RUN, RUN
 from extproc.core.facts import RequestFacts
 from extproc.core.usage import Usage
@@ -71,7 +70,8 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
         x: Features | None = None,
         media_tokens: int = 0,
         recalled: Recalled | None = None,
-        tenant: str = "",
+        of_tenant: bool = False,
+        source: int = 0,
         number: int = 0,
     ) -> "Evidence":
         """Make the evidence of a request that was estimated at so many tokens."""
@@ -92,8 +92,8 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
             x,
             media_tokens,
             recalled,
-            bool(tenant),
-            hash(tenant or facts.text[:HEAD_BYTES]),
+            of_tenant,
+            source,
             number,
         )
 

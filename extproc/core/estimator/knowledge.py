@@ -14,6 +14,7 @@ from extproc.core.estimator.output_lengths import OutputLengths, Outputs, states
 from extproc.core.estimator.prices import prior
 from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState
 from extproc.core.estimator.residual import Residual
+from extproc.core.estimator.rivals import Heard, Rival
 from extproc.core.estimator.served_model import ServedModel, need_finite
 from extproc.core.estimator.settings import EstimatorSettings
 
@@ -37,6 +38,7 @@ class Knowledge:
             settings.max_categories, lambda key: self.parent(key.model).child()
         )
         self.extras: CappedMap[CategoryKey, Extra] = CappedMap(settings.max_categories, lambda _: Extra())
+        self._rivals: CappedMap[str, Rival | None] = CappedMap(settings.max_models, lambda _: None)
         self.outputs = OutputLengths(settings)
 
     def model(self, name: str) -> ServedModel:
@@ -48,17 +50,45 @@ class Knowledge:
         known = self.aliases.get(name)
         return self.all_models.child() if known is None else known.residual
 
-    def believe(self, category: CategoryKey, x: Features, text_bytes: int) -> Belief:
-        """Return what is believed now of a request with features x."""
-        residual = self.residuals.get(category) or self.parent(category.model)
-        return believe(x, text_bytes, self.model(category.model), residual, self.prior.mean)
+    def believe(self, category: CategoryKey, x: Features, text_bytes: int, source: int) -> Belief:
+        """Return what is believed now of a request with features x, from a source."""
+        model = self.model(category.model)
+        voice = model.voices.get(source)
+        residual = voice.beside(self.residuals.get(category) or self.parent(category.model))
+        return believe(x, text_bytes, model, residual, self.prior.mean, more_q=voice.q)
 
-    def start_anew(self, name: str, model: ServedModel) -> None:
-        """Drop what was learned of a model."""
-        model.start_anew()
-        key = self.aliases.key(name)
-        for categories in (self.residuals, self.extras):
-            categories.drop(lambda of: self.aliases.key(of.model) == key)
+    def compare(self, category: CategoryKey, heard: Heard, *, alarm: bool) -> Rival | None:
+        """Hold a response against a model's rival; return the rival when it has taken the model's place.
+
+        With `alarm` it is time for a rival, where none is there that may win.
+        """
+        name = self.aliases.key(category.model)
+        model, rival = self.model(name), self._rivals.get(name)
+        if rival is not None and rival.is_over:
+            rival = None
+            self._rivals.put(name, None)
+        if alarm and (rival is None or (not rival.learns and rival.is_behind)):
+            fresh = ServedModel(self.prior, self._settings.byteclass, Residual())
+            fresh.generation = model.generation + 1
+            rival = Rival(fresh)
+            self._rivals.put(name, rival)
+        if rival is None:
+            return None
+        rival.compare(category, heard, self.prior.mean)
+        if not rival.won:
+            return None
+        self._switch(name, model, rival)
+        return rival
+
+    def _switch(self, name: str, model: ServedModel, rival: Rival) -> None:
+        """Put a rival in the place of its model, which becomes the rival's."""
+        residuals = self.residuals.drop(lambda of: self.aliases.key(of.model) == name)
+        self.extras.drop(lambda of: self.aliases.key(of.model) == name)
+        for key, residual in rival.categories.items():
+            self.residuals.put(key, residual)
+        rival.model.follow(model)
+        self.models.put(name, rival.model)
+        self._rivals.put(name, Rival(model, residuals))
 
     def parts(self) -> list[Callable[[], LearnedState]]:
         """Return calls that each make a part of `state`: a model, or some rows."""
@@ -99,6 +129,7 @@ class Knowledge:
         self.outputs.load(state.outputs)
         for row, model in models:
             self.models.put(row.model, model)
+            self._rivals.put(row.model, None)
         for category in state.categories:
             residual = Residual(
                 category.residual, category.spread, category.bytes_per_token, category.observations
@@ -126,6 +157,8 @@ class Knowledge:
             model.generation = change.from_generation
         if model.generation != change.from_generation or model.prices.responses < change.since:
             return False
+        if change.generation != model.generation:
+            self._rivals.put(change.model, None)  # what it was to follow is no more
         model.shift(change)
         return True
 

@@ -118,12 +118,6 @@ class RelativeLeastSquares:
         self._weighed = weight, self.responses
         self._solve()
 
-    def forget(self) -> None:
-        """Drop all that was learned, and start again from the prior, as young as at first."""
-        self._a[:], self._b[:], self.responses, self._weighed = 0.0, 0.0, 0, (0.0, 0)
-        self._waiting.clear()
-        self._solve()
-
     def predict(self, x: Features) -> float:
         """Return w.x in tokens; may be anything when x is unlike all that was seen."""
         return float(self.weights.dot(x))  # of so small arrays @ takes twice as long
@@ -136,9 +130,11 @@ class RelativeLeastSquares:
             unknown -= float(told.dot(told))
         return self._variance * max(unknown, 0.0)
 
-    def learn(self, x: Features, tokens: float, weight: float = 1.0) -> bool:
+    def learn(self, x: Features, tokens: float, weight: float = 1.0, share: float = 1.0) -> bool:
         """Take in one response: x cost so many tokens (> 0); `weight` (0 to 1) is how far it is believed.
 
+        It moves what is predicted of x by `share` (0 to 1) of what it would: a small weight alone does not hold
+        back a text that is unlike all others, since nothing else is known of it.
         Return whether the numbers allowed it.
         """
         z = x / tokens
@@ -146,7 +142,9 @@ class RelativeLeastSquares:
             self.refused += 1
             return False
         spread = self._spread(z)
-        gain = weight / (1 + weight * max(float(z.dot(spread)), 0.0))
+        unknown = max(float(z.dot(spread)), 0.0)
+        weight = weight * share / (1 + weight * (1 - share) * unknown)
+        gain = weight / (1 + weight * unknown)
         self.weights = self.weights + (gain * (1 - float(z.dot(self.weights)))) * spread
         np.multiply(spread, sqrt(gain), out=self._steps[self._unsolved])
         self._waiting.append((z, weight))

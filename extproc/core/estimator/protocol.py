@@ -71,7 +71,8 @@ class Learning(msgspec.Struct, frozen=True, gc=False):
     truth. `refused` names why the estimator took nothing from it (None when it learned). `clipped` says that the
     usage was so far off that only part of the error was believed. `truncated_by_pool` says that the output ended
     where the pool's context did: the response was cut silently, and a larger pool would have said more.
-    `started_anew` says that all that was learned of the model was dropped: most responses were beyond belief.
+    `started_anew` says that new prices took the place of the model's, since they predicted better; `returned` that
+    those they had replaced came back.
     """
 
     ratio: float
@@ -81,6 +82,7 @@ class Learning(msgspec.Struct, frozen=True, gc=False):
     refused: Refused | None = None
     truncated_by_pool: bool = False
     started_anew: bool = False
+    returned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,12 @@ text, whose prices nobody knew, would otherwise widen the bounds of all of its c
 
 from dataclasses import dataclass
 from math import sqrt
+from typing import Final
 
-__all__ = ["Residual", "faded", "natural_weight"]
+__all__ = ["TAUGHT_RESPONSES", "Residual", "faded", "natural_weight"]
 
+TAUGHT_RESPONSES: Final = 100
+"""The prices of a model are taught after so many responses; until then residuals keep their mean."""
 SLOWEST_STEP = 0.02
 FIRST_STEPS = 10  # as many responses' worth of trust in the parent
 MIN_SPREAD = 0.01  # chat templates alone differ by this much
@@ -33,15 +36,21 @@ class Residual:
         """Return a new one that starts from this one."""
         return Residual(self.mean, self.spread)
 
-    def learn(self, error: float, doubt: float, bytes_per_token: float, *, move_mean: bool) -> None:
-        """Take in one log(actual / priced)."""
+    def learn(
+        self, error: float, doubt: float, bytes_per_token: float, *, move_mean: bool, weight: float = 1.0
+    ) -> None:
+        """Take in one log(actual / priced).
+
+        Of less weight it counts as a response of which the rest said what is believed already: so the means fade
+        as of any other.
+        """
         spread = self.spread * self.spread
         step = max(SLOWEST_STEP, 1 / (self.responses + FIRST_STEPS)) * spread / (spread + doubt)
         distance = error - self.mean
         if move_mean:
-            self.mean += step * distance
+            self.mean += step * weight * distance
         variance = max(distance * distance - doubt, MIN_SPREAD * MIN_SPREAD)
-        self.spread = sqrt((1 - step) * spread + step * variance)
+        self.spread = sqrt(spread + step * weight * (variance - spread))
         start = self.responses == 0
         self.bytes_per_token += (1 if start else step) * (bytes_per_token - self.bytes_per_token)
         self.responses += 1

@@ -57,8 +57,8 @@ class LogVariance:
         self._a = np.zeros((SCALE_FACTORS, SCALE_FACTORS))
         self._b = np.zeros(SCALE_FACTORS)
         self._waiting: list[
-            tuple[Sequence[float], float]
-        ] = []  # f, and the logarithm, that are not in the sums yet
+            tuple[float, Sequence[float], float]
+        ] = []  # weight, f, and the logarithm, that are not in the sums yet
         self._t = [0.0] * SCALE_FACTORS
         self.usual_leverage = USUAL_LEVERAGE
 
@@ -72,9 +72,9 @@ class LogVariance:
         """Return s^2, from s0^2 and f, SCALE_FACTORS of them."""
         return base * exp(min(max(sum(map(mul, self._t, factors)), -MAX_LOG), MAX_LOG))
 
-    def learn(self, base: float, factors: Sequence[float], error: float) -> None:
-        """Take in the log error of one response, whose s0^2 was `base`."""
-        self._waiting.append((factors, log(max(error * error, MIN_ERROR * MIN_ERROR) / base)))
+    def learn(self, base: float, factors: Sequence[float], error: float, weight: float = 1.0) -> None:
+        """Take in the log error of one response, whose s0^2 was `base`; `weight` is how much it counts."""
+        self._waiting.append((weight, factors, log(max(error * error, MIN_ERROR * MIN_ERROR) / base)))
         if len(self._waiting) >= SOLVE_AFTER:
             self._solve()
 
@@ -97,11 +97,12 @@ class LogVariance:
         count = len(self._waiting)
         if count == 0:
             return
-        f = np.array([factors for factors, _ in self._waiting])
-        faded = f * _FADED[-count:, None]
+        f = np.array([factors for _, factors, _ in self._waiting])
+        weights = np.array([weight for weight, _, _ in self._waiting])
+        faded = f * (weights * _FADED[-count:])[:, None]
         kept = FORGETTING**count
         self._a = kept * self._a + faded.T.dot(f)
-        self._b = kept * self._b + np.array([logarithm for _, logarithm in self._waiting]).dot(faded)
+        self._b = kept * self._b + np.array([logarithm for _, _, logarithm in self._waiting]).dot(faded)
         self._waiting.clear()
 
     def _solve(self) -> None:

@@ -14,12 +14,11 @@ from extproc.core.estimator.residual import Residual
 from extproc.core.estimator.scale import SCALE_FACTORS, LogVariance
 from extproc.core.estimator.settings import ByteClassSettings
 from extproc.core.estimator.sources import Sources
+from extproc.core.estimator.voices import Voices
 
 __all__ = ["ServedModel", "need_finite", "symmetric"]
 
 MOST = 0.5
-# A fresh start has to be given time; but one made on broken usage must not stand for good.
-RESPONSES_BETWEEN_STARTS = 20
 
 
 class ServedModel:
@@ -36,34 +35,30 @@ class ServedModel:
         self.truncated_by_pool = 0
         self.used_at = 0  # aliases.py
         self.generation = 0
-        self._clipped_share = 0.0
+        self._surprised_share = 0.0
+        self.voices = Voices()
         self._sources = Sources()
-        self._responses_since_start = RESPONSES_BETWEEN_STARTS
 
-    @property
-    def is_wrong(self) -> bool:
-        """Whether most of the last ten responses or so were beyond belief, and of most sources (sources.py).
+    def observe(self, source: int, *, surprised: bool) -> bool:
+        """Take in whether a response was a surprise; return whether most of the last ten or so were.
 
-        Then it is not the responses that are broken: the tokenizer or the template behind the name has changed.
+        They have to be of most sources, too: then the tokenizer or the template behind the name may have changed.
         """
-        return self._clipped_share > MOST and self._sources.clipped_share > MOST
+        self._sources.observe(source, held=surprised)
+        self._surprised_share += (surprised - self._surprised_share) / 10
+        return self._surprised_share > MOST and self._sources.share > MOST
 
-    def observe(self, source: int, *, clipped: bool) -> bool:
-        """Take in whether a response was beyond belief; return whether it is time to start anew."""
-        self._sources.observe(source, clipped=clipped)
-        self._clipped_share += (clipped - self._clipped_share) / 10
-        self._responses_since_start += 1
-        return self.is_wrong and self._responses_since_start > RESPONSES_BETWEEN_STARTS
-
-    def start_anew(self) -> None:
-        """Drop what was learned: sums over two tokenizers would fit neither."""
-        self.prices.forget()
-        self.bound = AdaptiveBound(self._epsilon)
-        self.scale = LogVariance()
-        self.residual = Residual()
-        self.continued = Continued(self.prices, self._epsilon)
-        self.generation += 1
-        self._responses_since_start = 0
+    def follow(self, former: "ServedModel") -> None:
+        """Take the place of another one, with what is not of its tokenizer; nothing is to surprise any more."""
+        self.voices = former.voices
+        self.voices.forget()
+        self.clipped, self.truncated_by_pool, self.used_at = (
+            former.clipped,
+            former.truncated_by_pool,
+            former.used_at,
+        )
+        self._surprised_share = 0.0
+        self._sources = Sources()
 
     def state(self, name: str) -> ModelState:
         """Return all of it, exactly."""

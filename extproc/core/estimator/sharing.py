@@ -14,8 +14,9 @@ and add to it, so the others' part of it is known at any time: what was put ther
 How own ages is in ageing.py, how replicas agree on q in agreeing.py.
 
 A model that a replica started anew (another tokenizer behind its name) is of a later generation; generations do
-not mix. A replica joins the generation that most replicas hold if it is later than its own: a single one, behind a
-broken counter, harms only itself.
+not mix. Where what was put aside comes back (rivals.py), so does what was others' part of it. A replica joins the
+generation that most replicas hold if it is later than its own: a single one, behind a broken counter, harms only
+itself.
 
 Prior art: information filters are fused by adding information matrices, and what two nodes have in common is
 subtracted so that it is not counted twice (Grime and Durrant-Whyte, 1994); one entry for each replica, written by
@@ -71,6 +72,8 @@ class Share:
         self._models: Others[str] = Others.all_of(Table.zeros((), 0))
         self._generations: dict[str, int] = {}
         self._q: dict[str, tuple[float, int]] = {}  # what all agreed on, and how many scores it had heard here
+        # By model: the generation that it had before, and the others' part of it, should it come back (rivals.py).
+        self._aside: dict[str, tuple[int, Others[str]]] = {}
         self._categories: Others[CategoryKey] = Others.all_of(Table.zeros((), 0))
         self._outputs: Others[CategoryKey] = Others.all_of(Table.zeros((), 0))
 
@@ -142,7 +145,7 @@ class Share:
     ) -> tuple[Models, tuple[ModelChange, ...]]:
         index = now.sums.index
         anew = {name for name, row in index.items() if self._generations.get(name, 0) != now.generations[row]}
-        self._models.forget(anew)
+        self._put_aside(now, anew)
         for name in anew | joined:
             self._q.pop(name, None)
         fading = Fading(self._terms.kept_of_models, self._terms.model_memories, self._terms.model_columns)
@@ -159,6 +162,7 @@ class Share:
         self._q = dict(zip(keys, zip(q.tolist(), heard, strict=True), strict=True))
         self._models = Others(part, target, keep)
         self._generations = {name: generations[name] for name in keys}
+        self._aside = {name: aside for name, aside in self._aside.items() if name in self._generations}
         came_from = by_key(now.sums, now.generations, keys)
         changes = tuple(
             ModelChange(
@@ -178,6 +182,15 @@ class Share:
         counters[[own.index[name] for name in index]] = now.counters
         held = np.array([generations[name] for name in keys], np.int64)
         return Models(own, bounds, held, counters), changes
+
+    def _put_aside(self, now: Models, anew: set[str]) -> None:
+        """Keep the others' part of models that are of another generation now, and take back that of this one."""
+        for name in anew:
+            before, aside = self._models.of({name}), self._aside.get(name)
+            self._models.forget({name})
+            if aside is not None and aside[0] == now.generations[now.sums.index[name]]:
+                self._models = self._models.joined(aside[1])
+            self._aside[name] = self._generations.get(name, 0), before
 
     def _share_categories(
         self, now: Table[CategoryKey], others: Sequence[Table[CategoryKey]], joined: set[str]

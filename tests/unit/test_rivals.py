@@ -1,0 +1,123 @@
+"""A rival beside a model: what takes a model's place, what does not, and what comes back."""
+
+import numpy as np
+import pytest
+
+from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.protocol import Learning
+from extproc.core.estimator.rivals import KEPT, TRIAL
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.usage import Usage
+from tests.unit.byteclass_lessons import WORDS, facts
+
+ODD = 1.2  # bytes per token of prompts that tell nothing of it by their features
+
+
+class Traffic:
+    """Requests of many clients to one model, and what they cost."""
+
+    def __init__(self) -> None:
+        self.estimator = ByteClassEstimator(EstimatorSettings())
+        self._rng = np.random.default_rng(7)
+        self._count = 0
+
+    def say(self, ratio: float) -> tuple[float, Learning]:
+        """Let one of 30 clients be answered, at so many bytes per token; return the error and what was learned."""
+        self._count += 1
+        text = (
+            f"client {self._count % 30}".encode().ljust(128) + (WORDS * 42)[: int(self._rng.integers(400, 4_000))]
+        )
+        tokens = max(1, round(len(text) / ratio * self._rng.normal(1, 0.02)))
+        estimate = self.estimator.estimate(facts(text), "")
+        return abs(estimate.prompt_tokens / tokens - 1), self.estimator.observe(estimate, Usage(tokens))
+
+    def many(self, count: int, ratio: float) -> list[tuple[float, Learning]]:
+        """Let as many be answered."""
+        return [self.say(ratio) for _ in range(count)]
+
+    @property
+    def generation(self) -> int:
+        """How often the model started anew."""
+        return self.estimator.state().models[0].generation
+
+
+def error(said: list[tuple[float, Learning]]) -> float:
+    """Return the mean error."""
+    return float(np.mean([each for each, _ in said]))
+
+
+@pytest.mark.parametrize("ratio", [1.6, 3.2, 5.2, 8.0])
+def test_another_tokenizer_is_followed_within_tens_of_responses(ratio: float) -> None:
+    """Be it far from the former one or near it, prices are its own after a hundred responses; told once."""
+    traffic = Traffic()
+    traffic.many(500, 4.0)
+    told = traffic.many(100, ratio)
+    assert error(traffic.many(100, ratio)) < 0.05
+    assert sum(learning.started_anew for _, learning in told) <= 1
+    assert not any(learning.returned for _, learning in told)
+
+
+def test_odd_prompts_in_a_row_erase_nothing() -> None:
+    """Ten odd prompts of as many clients, in a row, put nothing aside."""
+    traffic = Traffic()
+    traffic.many(600, 4.0)
+    before = traffic.generation
+    told = traffic.many(10, ODD) + traffic.many(50, 4.0)
+    assert not any(learning.started_anew for _, learning in told)
+    assert before == traffic.generation
+    assert error(told[10:]) < 0.05
+
+
+def test_what_was_put_aside_comes_back_whole() -> None:
+    """After so many odd prompts that a model started anew, ordinary ones soon bring back its former prices."""
+    traffic = Traffic()
+    traffic.many(600, 4.0)
+    (before,) = traffic.estimator.state().models
+    told = traffic.many(60, ODD)
+    assert 1 == sum(learning.started_anew for _, learning in told)
+    assert before.generation + 1 == traffic.generation
+    told = traffic.many(50, 4.0)
+    assert 1 == sum(learning.returned for _, learning in told)
+    assert before.generation == traffic.generation
+    assert error(traffic.many(50, 4.0)) < 0.03
+    (after,) = traffic.estimator.state().models
+    assert after.observations > before.observations
+    assert {"latin"} <= {row.category.key for row in traffic.estimator.state().categories}
+
+
+def test_a_third_tokenizer_is_followed_while_the_first_is_put_aside() -> None:
+    """What was put aside gives its place to a new rival, where it predicts no better itself."""
+    traffic = Traffic()
+    for ratio in (4.0, 2.4, 1.4):
+        traffic.many(200, ratio)
+    assert error(traffic.many(50, 1.4)) < 0.05
+    assert 2 == traffic.generation
+
+
+def test_rivals_have_their_time() -> None:
+    """One that did not win, and what was put aside and did not come back, are dropped after so many responses."""
+    traffic = Traffic()
+    rivals = traffic.estimator._known._rivals
+    traffic.many(600, 4.0)
+    traffic.many(9, ODD)
+    rival = rivals.get("m")
+    assert rival is not None
+    assert rival.learns
+    traffic.many(TRIAL + 1, 4.0)
+    assert rivals.get("m") is None
+    traffic.many(60, 1.6)
+    rival = rivals.get("m")
+    assert rival is not None
+    assert not rival.learns
+    traffic.many(KEPT + 1, 1.6)
+    assert rivals.get("m") is None
+
+
+def test_a_state_that_is_loaded_has_no_rival() -> None:
+    """What takes a model's place from a file is followed by nothing that was beside another."""
+    traffic, other = Traffic(), Traffic()
+    traffic.many(600, 4.0)
+    traffic.many(9, ODD)
+    other.many(100, 4.0)
+    traffic.estimator.load(other.estimator.state())
+    assert traffic.estimator._known._rivals.get("m") is None

@@ -1,0 +1,148 @@
+"""How far one source speaks for all, and that it keeps the rest for itself."""
+
+from itertools import cycle, islice
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.core.estimator.bound import AdaptiveBound
+from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.protocol import Estimate
+from extproc.core.estimator.residual import Residual
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.voices import FAIR_SHARE, MOST_SOURCES, Voice, Voices
+from extproc.core.usage import Usage
+from tests.unit.byteclass_lessons import WORDS, facts
+
+
+def weights(sources: list[int]) -> list[float]:
+    """Return the weight of each response of these sources."""
+    voices = Voices()
+    return [voices.hear(source).weight for source in sources]
+
+
+@given(st.integers(1, 8), st.integers(1, 600))
+def test_equal_sources_are_not_held_back(sources: int, responses: int) -> None:
+    """Of sources that take turns, be it one alone, every response counts nearly whole, from the first on."""
+    assert min(weights(list(islice(cycle(range(sources)), responses)))) > 0.8
+
+
+@given(st.lists(st.integers(0, 20), max_size=400))
+def test_a_weight_is_above_0_and_at_most_1(sources: list[int]) -> None:
+    """Whoever sends whatever, each response counts something, and none more than one."""
+    assert all(0 < weight <= 1 for weight in weights(sources))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
+def test_one_source_among_many_counts_as_its_fair_share(share: float) -> None:
+    """What a source of a tenth to a half of the traffic says comes to some percent of what is said."""
+    rng = np.random.default_rng(1)
+    loud = rng.random(3_000) < share
+    heard = np.array(weights([0 if is_loud else place + 1 for place, is_loud in enumerate(loud)]))[1_000:]
+    said = heard[loud[1_000:]].sum() / heard.sum()
+    assert FAIR_SHARE / 2 < said < 4 * FAIR_SHARE
+    assert 0.99 < heard[~loud[1_000:]].mean()
+
+
+def test_sources_are_bounded() -> None:
+    """However many sources there are, those heard last are kept, and the others count as new."""
+    voices = Voices()
+    voices.hear(0).q = 1.0
+    for source in range(1, MOST_SOURCES + 1):
+        voices.hear(source)
+    assert (0.0, 1.0) == (voices.get(0).q, voices.get(0).weight)
+    assert 1 == voices.hear(0).count
+
+
+@given(st.floats(-2, 2), st.floats(-2, 2), st.floats(0, 1), st.integers(0, 100))
+def test_a_residual_of_less_weight_fades_as_any(mean: float, error: float, weight: float, responses: int) -> None:
+    """A response that counts in part moves the mean as a whole one of a smaller error does: sums stay sums."""
+    part, whole = (Residual(mean, 0.1, responses=responses) for _ in range(2))
+    part.learn(error, 0.0, 4.0, move_mean=True, weight=weight)
+    whole.learn(mean + weight * (error - mean), 0.0, 4.0, move_mean=True)
+    assert whole.mean == pytest.approx(part.mean)
+    assert whole.responses == part.responses
+
+
+def test_what_is_held_back_goes_into_the_sources_own() -> None:
+    """A source with a weight of .2 moves its own deviation by .8 of a step; one with 1 has none."""
+    held_back, whole = Voice(), Voice()
+    held_back.weight = 0.2
+    residual = Residual(0.3, 0.1)
+    for voice in (held_back, whole):
+        voice.learn(0.5, 0.0, residual, move_mean=True)
+    assert residual is whole.beside(residual)
+    assert (0.0, 0.8 * 0.1 * 0.5) == pytest.approx((whole.deviation, held_back.deviation))
+    assert 0.3 + held_back.deviation == held_back.beside(residual).mean
+    assert held_back.beside(residual).spread > 0.1
+
+
+def test_a_share_of_the_scores_moves_what_is_common() -> None:
+    """Of ten misses of a source with a weight of .2 q hears two, and its own q' eight; q + q' stays above 0."""
+    voice, bound = Voice(), AdaptiveBound(0.01)
+    voice.weight = 0.2
+    for _ in range(10):
+        voice.score(bound, 1_000.0)
+    assert (2, 8 * 0.5 * 0.99) == pytest.approx((bound.heard, voice.q))
+    voice.q, voice.credit = -bound.q, 0.0
+    voice.score(bound, -1_000.0)
+    assert -bound.q == voice.q
+
+
+def test_a_bound_is_never_below_its_estimate() -> None:
+    """However far below q a source's own part may be by now, the multiple is not below 0."""
+    assert 100.0 == AdaptiveBound(0.01, q=1.0).above(100.0, 0.1, more=-3.0)
+
+
+class Clients:
+    """Clients of one model: `of` says who sends how much, and how many tokens for each that its texts cost."""
+
+    def __init__(self, told: bool) -> None:  # noqa: FBT001
+        self.estimator = ByteClassEstimator(EstimatorSettings())
+        self._rng = np.random.default_rng(2)
+        self._told = told
+
+    def estimate(self, client: str, size_bytes: int) -> Estimate:
+        """Return the estimate of a client's request."""
+        text = f"You are the helper of {client}.".encode().ljust(128) + (WORDS * 42)[:size_bytes]
+        return self.estimator.estimate(facts(text), client if self._told else "")
+
+    def say(self, client: str, ratio: float) -> None:
+        """Let a response teach."""
+        size_bytes = int(self._rng.integers(400, 4_000))
+        tokens = (128 + size_bytes) / 4 * ratio * self._rng.normal(1, 0.03)
+        self.estimator.observe(self.estimate(client, size_bytes), Usage(round(tokens)))
+
+    def run(self, responses: int, doubling_share: float) -> None:
+        """Let many small clients, and perhaps one whose usage is doubled, be answered."""
+        for turn in range(responses):
+            doubles = self._rng.random() < doubling_share
+            self.say("the doubling one" if doubles else f"client {turn % 90}", 2.0 if doubles else 1.0)
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("share", [0.1, 0.3])
+def test_doubled_usage_of_one_client_is_its_own(told: bool, share: float) -> None:  # noqa: FBT001
+    """It is learned of that client, while what is estimated of others, and their bounds, stay within 2 and 5 %."""
+    alone, beside = Clients(told), Clients(told)
+    alone.run(1_500, 0.0)
+    beside.run(1_500, share)
+    expected, others = (each.estimate("client 5", 2_000) for each in (alone, beside))
+    assert expected.prompt_tokens == pytest.approx(others.prompt_tokens, rel=0.02)
+    assert others.prompt_bound < 1.05 * expected.prompt_bound
+    its_own = beside.estimate("the doubling one", 2_000)
+    assert 2 * 2_128 / 4 == pytest.approx(its_own.prompt_tokens, rel=0.1)
+    assert its_own.prompt_bound > 2 * 2_128 / 4
+
+
+def test_a_new_start_forgets_what_was_beside_what_is_no_more() -> None:
+    """When a model starts anew, no source keeps a deviation from prices that are gone."""
+    clients = Clients(told=False)
+    clients.run(300, 0.3)
+    model = clients.estimator._known.models.use("m")
+    loud = next(voice for voice in model.voices._voices.values() if voice.own is not None)
+    model.voices.forget()
+    assert (0.0, 0.0) == (loud.deviation, loud.q)
+    assert loud.count > 1
