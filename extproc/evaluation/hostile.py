@@ -4,23 +4,29 @@ A stream is *mixed* without odd prompts, and SHARE of it come from one more clie
 prompt of its own, which is what it is known by where no tenant is told. *gibberish*: they are odd text of
 GIBBERISH_BYTES. *doubled*: they are as others', and usage says twice the tokens that they cost, as where a server
 sums up two calls. What is measured is all others', with it and without.
+
+*interrupted*: *mixed* without odd prompts, and in its middle some odd ones in a row, each of another client.
+*changed*: a stream whose second half is counted by another tokenizer, under the same name.
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
+from msgspec.structs import replace as replaced
 
 from extproc.evaluation.chats import Chat, Turn
-from extproc.evaluation.mixes import Material, Source
+from extproc.evaluation.mixes import Material, Source, first_sight, mixed
 from extproc.evaluation.odd import ODD_KINDS
 from extproc.evaluation.requests import Request
 from extproc.evaluation.texts import window
 from extproc.evaluation.tokenizers import Tokenizer
 
-__all__ = ["HOSTILE", "SHARES", "beside_doubled", "beside_gibberish"]
+__all__ = ["HOSTILE", "IN_ROWS", "SHARES", "beside_doubled", "beside_gibberish", "changed", "interrupted"]
 
 SHARES = (0.1, 0.3)
+IN_ROWS = (7, 25)
+IN_A_ROW = "combining marks"
 HOSTILE = "hostile"
 HEAD = (
     "You are the assistant of Example Corporation. Respond in the language of the question, and cite the document "
@@ -57,6 +63,24 @@ def beside_doubled(
         text = "\n\n".join(turn.content for turn in chat.turns)
         made = source.made(kind, _of_client(text), HOSTILE, HOSTILE)
         yield replace(made, tokens=2 * made.tokens)
+
+
+def interrupted(material: Material, tokenizer: Tokenizer, count: int, seed: int, odd: int) -> list[Request]:
+    """Return *interrupted* by so many odd prompts, which are of the group HOSTILE."""
+    source, texts = Source(material, tokenizer, np.random.default_rng(seed)), material.texts
+    ordinary = [source.request(0.0) for _ in range(count)]
+    kind = IN_A_ROW if IN_A_ROW in texts else min(texts)
+    row = [replace(each, group=HOSTILE) for each in first_sight(texts, kind, tokenizer, odd, seed)]
+    return [*ordinary[: count // 2], *row, *ordinary[count // 2 :]]
+
+
+def changed(material: Material, tokenizer: Tokenizer, other: Tokenizer, count: int, seed: int) -> list[Request]:
+    """Return *changed*: of the second half each request is of the group HOSTILE."""
+    before = list(mixed(material, tokenizer, count // 2, seed))
+    return before + [
+        replace(each, group=HOSTILE, facts=replaced(each.facts, model=tokenizer.name))
+        for each in mixed(material, other, count - count // 2, seed + 1)
+    ]
 
 
 def _of_client(text: str) -> Chat:

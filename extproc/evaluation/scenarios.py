@@ -7,7 +7,15 @@ import numpy as np
 
 from extproc.evaluation.contestants import CONTESTANTS, Contestant, byte_class
 from extproc.evaluation.exact import EXACT, Counts, exact_near_limits
-from extproc.evaluation.hostile import SHARES, beside_doubled, beside_gibberish
+from extproc.evaluation.hostile import (
+    HOSTILE,
+    IN_ROWS,
+    SHARES,
+    beside_doubled,
+    beside_gibberish,
+    changed,
+    interrupted,
+)
 from extproc.evaluation.measure import Figures, Mask, Run, figures, run
 from extproc.evaluation.mixes import Material, first_sight, mixed, sessions, with_media, with_reasoning_in_history
 from extproc.evaluation.odd import ODD_KINDS
@@ -94,6 +102,8 @@ def compare(
         _beside("ordinary requests beside 35 % with reasoning and 10 % odd ones", thoughtful, ORDINARY, plan),
         _beside("text beside 5 % images and 1 % video", pictured, ORDINARY, plan),
         *_beside_hostile(material, tokenizer, plan),
+        *(_interrupted(material, tokenizer, odd, plan) for odd in IN_ROWS),
+        *(_changed(material, tokenizer, other, plan) for other in others[:1]),
         Case("those with images and video themselves", _ours(pictured, plan, only=("media",))),
     ]
     exactly, counts = exact_near_limits(tokenizer, streams, plan.warm_up)
@@ -164,6 +174,32 @@ def _beside_hostile(material: Material, tokenizer: Tokenizer, plan: Plan) -> lis
             streams = [list(mix(material, tokenizer, plan.requests, seed, share)) for seed in plan.seeds]
             cases.append(_beside(f"others beside one source of {what}, {share:.0%}", streams, ORDINARY, plan))
     return cases
+
+
+def _interrupted(material: Material, tokenizer: Tokenizer, odd: int, plan: Plan) -> Case:
+    """Return the figures of what comes after odd prompts in a row, with and without those."""
+    streams = [interrupted(material, tokenizer, plan.requests, seed, odd) for seed in plan.seeds]
+    alone = [[request for request in stream if request.group != HOSTILE] for stream in streams]
+    half = plan.requests // 2
+    figures = (
+        tuple(_from(stream, half + more, 0) for stream in each) for each, more in ((streams, odd), (alone, 0))
+    )
+    return Case(f"after {odd} odd prompts of as many clients in a row", *figures)
+
+
+def _changed(material: Material, tokenizer: Tokenizer, other: Tokenizer, plan: Plan) -> Case:
+    """Return the figures from when another tokenizer counts under the name, and of a model new by then."""
+    streams = [changed(material, tokenizer, other, plan.requests, seed) for seed in plan.seeds]
+    half, warm_up = plan.requests // 2, plan.warm_up // 5
+    after = tuple(_from(stream, half, warm_up) for stream in streams)
+    new = tuple(_from(stream[half:], 0, warm_up) for stream in streams)
+    return Case(f"from when {other.name} counts under the same name", after, new)
+
+
+def _from(stream: Sequence[Request], start: int, warm_up: int) -> Figures:
+    """Return figures as if a run had begun at the request `start`, with what was learned by then."""
+    result = run(byte_class(), stream)
+    return figures(result.of(np.arange(len(stream)) >= start), stream[start:], warm_up)
 
 
 def _with_added(streams: Streams, plan: Plan) -> list[Case]:
