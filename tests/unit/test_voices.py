@@ -52,7 +52,7 @@ def test_sources_are_bounded() -> None:
     voices.hear(0).q = 1.0
     for source in range(1, MOST_SOURCES + 1):
         voices.hear(source)
-    assert (0.0, 1.0) == (voices.get(0).q, voices.get(0).weight)
+    assert 0 not in voices.known
     assert 1 == voices.hear(0).count
 
 
@@ -142,7 +142,7 @@ def test_a_new_start_forgets_what_was_beside_what_is_no_more() -> None:
     clients = Clients(told=False)
     clients.run(300, 0.3)
     model = clients.estimator._known.models.use("m")
-    loud = next(voice for voice in model.voices._voices.values() if voice.own is not None)
+    loud = next(voice for voice in model.voices.known.values() if voice.own is not None)
     model.voices.forget()
     assert (0.0, 0.0) == (loud.deviation, loud.q)
     assert loud.count > 1

@@ -54,7 +54,8 @@ from extproc.core.estimator.prefixes import Known, PrefixMemory, Recalled
 from extproc.core.estimator.protocol import CategoryKey, Estimate, LearnedState, Learning, Refused, Source
 from extproc.core.estimator.served_model import ServedModel
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.estimator.sources import source_of
+from extproc.core.estimator.sources import HEAD_BYTES
+from extproc.core.estimator.voices import SMALL
 from extproc.core.estimator.text import TEXT_FEATURES, Counts, TextKind, look, main_script, text_kind
 from extproc.core.facts import RequestFacts
 from extproc.core.names import bounded_name
@@ -77,7 +78,7 @@ class ByteClassEstimator:
 
     def estimate(self, facts: RequestFacts, tenant: str) -> Estimate:
         """Estimate a request: exact for token ids, else by the prices of its model."""
-        model, recalled = self._known.model(facts.model), None
+        model, recalled = self._known.aliases.get(facts.model) or self._known.untaught, None
         if facts.turns and self._remembers and facts.exact_prompt_tokens is None:
             recalled = self._prefixes.recall(facts, tenant, model.generation)
         if recalled is None or recalled.known is None:
@@ -95,9 +96,9 @@ class ByteClassEstimator:
             exact = float(facts.exact_prompt_tokens)
             evidence = Evidence.of(facts, exact, number=number)
             return Estimate(exact, exact, output, declared is not None, Source.EXACT, category, evidence, mean)
-        x, source = features(facts, counts), source_of(facts, tenant)
+        x, source = features(facts, counts), hash(tenant or facts.text[:HEAD_BYTES])
         if recalled is None or recalled.known is None:
-            belief = self._known.believe(category, x, len(facts.text), source)
+            belief = self._known.believe(model, category, x, len(facts.text), source)
             extra = self._known.extras.get(category) if tenant else None
             tokens, bound = belief.tokens, belief.bound
             if extra is not None:
@@ -162,7 +163,8 @@ class ByteClassEstimator:
             return
         extra = self._known.extras.get(estimate.category)
         category = estimate.category
-        believed = self._known.believe(category, evidence.x, evidence.text_bytes, evidence.source).tokens
+        model = self._known.model(category.model)
+        believed = self._known.believe(model, category, evidence.x, evidence.text_bytes, evidence.source).tokens
         if at_least > believed + (0.0 if extra is None else extra.tokens):
             teach(self._known, self._known.aliases.use(category.model), category, evidence, at_least)
 
@@ -199,7 +201,7 @@ class ByteClassEstimator:
             if new_tokens <= 0 or abs(error) > WILD:
                 self._prefixes.forget(recalled.known_key)
             new_bytes = recalled.messages_bytes - known.messages_bytes
-            voice, bytes_per_token = model.voices.get(evidence.source), new_bytes / max(new_tokens, 1)
+            voice, bytes_per_token = model.voices.known.get(evidence.source, SMALL), new_bytes / max(new_tokens, 1)
             model.continued.learn(now, error, bytes_per_token, model.residual, voice)
         if not clipped:
             self._prefixes.learn(recalled, actual, x)
@@ -208,7 +210,7 @@ class ByteClassEstimator:
         self, model: ServedModel, recalled: Recalled, known: Known, x: Features, source: int
     ) -> Belief:
         new_bytes = recalled.messages_bytes - known.messages_bytes
-        continued, voice = model.continued, model.voices.get(source)
+        continued, voice = model.continued, model.voices.known.get(source, SMALL)
         residual = voice.beside(continued.residual or model.residual)
         return believe(x - known.x, new_bytes, continued, residual, self._known.prior.mean, more_q=voice.q)
 

@@ -17,6 +17,7 @@ from extproc.core.estimator.residual import Residual
 from extproc.core.estimator.rivals import Heard, Rival
 from extproc.core.estimator.served_model import ServedModel, need_finite
 from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.voices import SMALL
 
 __all__ = ["KIND", "Knowledge"]
 
@@ -33,7 +34,7 @@ class Knowledge:
         self.models: CappedMap[str, ServedModel] = CappedMap(settings.max_models, self._new_model)
         self.aliases = Aliases(self.models, settings.max_models)
         # What is looked at of models that no response made known: those are not kept, since names are clients'.
-        self._untaught = ServedModel(self.prior, settings.byteclass, self.all_models)
+        self.untaught = ServedModel(self.prior, settings.byteclass, self.all_models)
         self.residuals: CappedMap[CategoryKey, Residual] = CappedMap(
             settings.max_categories, lambda key: self.parent(key.model).child()
         )
@@ -43,18 +44,21 @@ class Knowledge:
 
     def model(self, name: str) -> ServedModel:
         """Return what a name is estimated by."""
-        return self.aliases.get(name) or self._untaught
+        return self.aliases.get(name) or self.untaught
 
     def parent(self, name: str) -> Residual:
         """Return what a new category of the model starts from."""
         known = self.aliases.get(name)
         return self.all_models.child() if known is None else known.residual
 
-    def believe(self, category: CategoryKey, x: Features, text_bytes: int, source: int) -> Belief:
-        """Return what is believed now of a request with features x, from a source."""
-        model = self.model(category.model)
-        voice = model.voices.get(source)
-        residual = voice.beside(self.residuals.get(category) or self.parent(category.model))
+    def believe(
+        self, model: ServedModel, category: CategoryKey, x: Features, text_bytes: int, source: int
+    ) -> Belief:
+        """Return what is believed now of a request with features x, from a source, by the category's model."""
+        voice = model.voices.known.get(source, SMALL)
+        residual = self.residuals.get(category) or self.parent(category.model)
+        if voice.own is not None:
+            residual = voice.beside(residual)
         return believe(x, text_bytes, model, residual, self.prior.mean, more_q=voice.q)
 
     def compare(self, category: CategoryKey, heard: Heard, *, alarm: bool) -> Rival | None:

@@ -47,7 +47,7 @@ def teach(
     x, text_bytes = evidence.x, evidence.text_bytes
     assert x is not None, "what is learned from was looked at"
     voice = model.voices.hear(evidence.source)
-    now = known.believe(category, x, text_bytes, evidence.source)
+    now = known.believe(model, category, x, text_bytes, evidence.source)
     extra = known.extras.use(category) if evidence.of_tenant else None
     if extra is not None:
         extra.learn(now.tokens / exp(now.residual), actual)

@@ -9,18 +9,11 @@ only one, it decides. This is of one process, and not shared.
 
 from collections import OrderedDict
 
-from extproc.core.facts import RequestFacts
+__all__ = ["HEAD_BYTES", "Sources"]
 
-__all__ = ["Sources", "source_of"]
-
-HEAD_BYTES = 128
+HEAD_BYTES = 128  # what tells apart whom a request is from, where no tenant is told
 SOURCES = 10
 MEMORY = 200  # responses
-
-
-def source_of(facts: RequestFacts, tenant: str) -> int:
-    """Return what tells apart whom a request is from."""
-    return hash(tenant or facts.text[:HEAD_BYTES])
 
 
 class Sources:

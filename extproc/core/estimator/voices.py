@@ -35,7 +35,7 @@ from math import sqrt
 from extproc.core.estimator.bound import AdaptiveBound
 from extproc.core.estimator.residual import Residual
 
-__all__ = ["Voice", "Voices"]
+__all__ = ["SMALL", "Voice", "Voices"]
 
 FAIR_SHARE = 0.01
 KEPT = 0.995  # of a count from one response to the next
@@ -96,31 +96,27 @@ SMALL = Voice()
 
 
 class Voices:
-    """The sources that a model's responses came from lately."""
+    """The sources that a model's responses came from lately: `known`, by what tells them apart."""
 
     def __init__(self) -> None:
-        self._voices: OrderedDict[int, Voice] = OrderedDict()
+        self.known: OrderedDict[int, Voice] = OrderedDict()
         self._responses = 0
         self._mean = 0.0
 
-    def get(self, source: int) -> Voice:
-        """Return what is known of a source."""
-        return self._voices.get(source, SMALL)
-
     def forget(self) -> None:
         """Drop what is each source's own, which was beside what is no more; how much it sends stays known."""
-        for voice in self._voices.values():
+        for voice in self.known.values():
             voice.own, voice.q = None, 0.0
 
     def hear(self, source: int) -> Voice:
         """Count a response; return its source, with the weight of this response."""
         self._responses += 1
-        voice = self._voices.get(source)
+        voice = self.known.get(source)
         if voice is None:
-            voice = self._voices[source] = Voice()
-            if len(self._voices) > MOST_SOURCES:
-                self._voices.popitem(last=False)
-        self._voices.move_to_end(source)
+            voice = self.known[source] = Voice()
+            if len(self.known) > MOST_SOURCES:
+                self.known.popitem(last=False)
+        self.known.move_to_end(source)
         voice.count = 1 + voice.count * KEPT ** (self._responses - voice.at)
         voice.at = self._responses
         heard = (1 - KEPT**self._responses) * WINDOW
