@@ -55,8 +55,8 @@ from extproc.core.estimator.protocol import CategoryKey, Estimate, LearnedState,
 from extproc.core.estimator.served_model import ServedModel
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.sources import HEAD_BYTES
-from extproc.core.estimator.voices import SMALL
 from extproc.core.estimator.text import TEXT_FEATURES, Counts, TextKind, look, main_script, text_kind
+from extproc.core.estimator.voices import SMALL
 from extproc.core.facts import RequestFacts
 from extproc.core.names import bounded_name
 from extproc.core.usage import Overflow, Usage
