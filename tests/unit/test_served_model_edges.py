@@ -19,8 +19,8 @@ def test_surprises_alarm_when_they_are_most_and_of_most_sources() -> None:
     for source in range(6):
         few_of_many.observe(source, surprised=True)
         many_of_one.observe(source, surprised=False)
-    assert not any([few_of_many.observe(99, surprised=False) for _ in range(20)])
-    assert not any([many_of_one.observe(99, surprised=True) for _ in range(20)])
+    assert not any(few_of_many.observe(99, surprised=False) for _ in range(20))
+    assert not any(many_of_one.observe(99, surprised=True) for _ in range(20))
     assert [many_of_one.observe(source, surprised=True) for source in range(30)][-1]
 
 
