@@ -63,7 +63,10 @@ async def ask(app: App, call: type[Any], body: bytes) -> dict[str, Any]:
 def test_the_command_says_what_the_router_says(
     router: Router, call: type[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
-    """After some exchanges the command gives the router's own estimate, bound, pool and reason."""
+    """After some exchanges the command gives the router's own estimate, bound, pool and reason.
+
+    A multiple of eight: in between, the router's scale is that of the last eighth response.
+    """
     body = chat(WORDS * 12, image=True)
     (tmp_path / "body.json").write_bytes(body)
 
@@ -74,7 +77,7 @@ def test_the_command_says_what_the_router_says(
 
     async def scenario() -> tuple[dict[str, Any], dict[str, Any]]:
         async with router(f"{SETTINGS}\nestimator: {{kind: {kind}}}") as app:
-            for size in range(3, 13):
+            for size in range(3, 15):
                 await learned(app, call, chat(WORDS * size), 16 * size + 8)
                 await learned(app, call, chat(WORDS * size, image=True), 16 * size + 108)
             told = await ask(app, call, body)

@@ -42,7 +42,7 @@ def test_a_file_that_cannot_be_read_ends_with_2(tmp_path: Path, capsys: pytest.C
 def test_tokenizers_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A tokenizer's file that the router could not read is a fault of the configuration; a good one is none."""
     pytest.importorskip("fastokens", reason="needs dualpool[exact]")
-    good, bad = byte_level(tmp_path), str(tmp_path / "nothing.json")
+    good, bad = byte_level(tmp_path), "nothing.json"
     assert 0 == main(["check", written(tmp_path, f"estimator: {{exact: {{m: {good}}}}}")])
     capsys.readouterr()
     file = written(tmp_path, f"estimator: {{exact: {{m: {good}, n: {bad}}}}}")

@@ -283,7 +283,7 @@ def test_usage_that_is_none_tells_nothing_of_the_bound() -> None:
     for actual in [908] * 20:
         for each in (routing, broken):
             each.learn(each.place(NEAR), actual)
-    broken.learn(broken.place(NEAR), 9_000)
+    broken.learn(broken.place(NEAR), 4_000)
     narrow, wide = (estimate_of(each.place(NEAR)).prompt_bound for each in (routing, broken))
     assert wide < 1.03 * narrow
 
