@@ -32,7 +32,7 @@ as soon as it is up. Stopped: SIGSTOP for {STOPPED_S:.0f} s. Memory: the router'
 it has and {MEMORY_LEFT_BYTES >> 20} MB, for {STARVED_S:.0f} s; when that ends it, a new one is started.
 Descriptors: as many as it has open before Envoy connects, so that it can accept nothing, for {STARVED_S:.0f} s. An
 error is any status but 200, or none. The longest request waited for a router that did not answer. Full duplex
-cannot do better: what a killed router holds is lost; these are its documented numbers."""
+cannot do better than one for each client and kill: what a killed router holds is lost."""
 
 Fault = Callable[["Victim"], Awaitable[None]]
 

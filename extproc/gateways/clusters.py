@@ -21,6 +21,7 @@ __all__ = ["clusters_of"]
 CONNECT_TIMEOUT_MS: Final = 5_000.0
 REQUESTS: Final = 1_024
 RETRIES: Final = 3
+MERGE_WINDOW_MS: Final = 1_000.0
 STREAM_WINDOW_BYTES: Final = 16 << 20
 OUTBOUND_FRAMES: Final = 10_000
 LOCAL_FAILURES: Final = 5
@@ -56,6 +57,7 @@ def _cluster(part: Part[EnvoyCluster], priorities: tuple[frozenset[str], ...]) -
         max_outbound_frames=_number(http2, "max_outbound_frames", OUTBOUND_FRAMES),
         panics=not message.common_lb_config.HasField("healthy_panic_threshold")
         or message.common_lb_config.healthy_panic_threshold.value > 0,
+        gathers_news=milliseconds(part.field("common_lb_config"), "update_merge_window", MERGE_WINDOW_MS) > 0,
         ejects_at_once=_ejects_at_once(part.field("outlier_detection")),
         retry=retry_of(retry) if retry else None,
     )

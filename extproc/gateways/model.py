@@ -183,6 +183,8 @@ class Cluster:
     """Asks servers that are known to be dead when most are."""
     ejects_at_once: bool = False
     """Leaves a server alone after the first request that it fails by itself."""
+    gathers_news: bool = True
+    """Holds back what it learns of its servers' health until the next second."""
     retry: Retry | None = None
     """What routes have that say nothing of retries, nor their virtual host."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from bench.numbered import chat_body as numbered_body
@@ -108,6 +109,39 @@ def test_killed_router_is_left_alone_at_once(build: Build) -> None:
     statuses = statuses_after_a_kill(caller, 30)
     assert statuses.count(500) <= 2
     assert 200 == statuses[-1]
+
+
+def statuses_after_it_came_back(build: Build, change: Callable[[Document], None]) -> list[int]:
+    """Kill the router as soon as Envoy asks it again after it was killed; send one request after the other."""
+    caller = build("full-duplex", change=change)
+    statuses_after_a_kill(caller, 3)
+    again = build.replace_router(caller)
+    eventually(lambda: went_short(again), "Envoy asks the router again")
+    return statuses_after_a_kill(again, 30)
+
+
+def went_short(caller: Caller) -> bool:
+    """Send a request; return whether the router decided it."""
+    response = caller.http.post("/v1/chat/completions", content=BODY, headers=JSON)
+    return bool(response.headers.get("x-served-by") == "short")
+
+
+def test_router_that_comes_and_goes_is_left_alone_each_time(build: Build) -> None:
+    """A router that is killed right after it came back is ejected as quickly as one that served for long."""
+    statuses = statuses_after_it_came_back(build, slow_checks)
+    assert statuses.count(500) <= 2
+    assert 200 == statuses[-1]
+
+
+def gathered_news(document: Document) -> None:
+    """Have Envoy gather the news of the router's health for longer than the requests take (1 s unless set)."""
+    slow_checks(document)
+    cluster(document, "dualpool")["common_lb_config"]["update_merge_window"] = "2s"
+
+
+def test_router_that_comes_and_goes_fails_requests_where_news_are_gathered(build: Build) -> None:
+    """Where Envoy gathers the news, it asks on, though it has ejected the router."""
+    assert statuses_after_it_came_back(build, gathered_news).count(500) > 2
 
 
 def test_killed_router_goes_on_to_fail_requests_without_outlier_detection(build: Build) -> None:

@@ -191,6 +191,11 @@ def full_duplex_dead_router(document: Document) -> None:
     del cluster(document, "dualpool")["outlier_detection"]
 
 
+def full_duplex_gathered_news(document: Document) -> None:
+    """Tell Envoy's threads of the router's health once a second."""
+    del cluster(document, "dualpool")["common_lb_config"]["update_merge_window"]
+
+
 def cluster_ip(document: Document) -> None:
     """Use one address of a pool at a time."""
     cluster(document, "pool_short")["type"] = "LOGICAL_DNS"
@@ -267,6 +272,7 @@ MODES = {
     "message-limit": "buffered",
     "full-duplex-windows": "full-duplex",
     "full-duplex-dead-router": "full-duplex",
+    "full-duplex-gathered-news": "full-duplex",
 }
 _BITES: tuple[Bite, ...] = (
     retries_on_default_route,
@@ -298,6 +304,7 @@ _BITES: tuple[Bite, ...] = (
     router_breakers_large,
     full_duplex_windows,
     full_duplex_dead_router,
+    full_duplex_gathered_news,
     cluster_ip,
     slow_connect,
     duplicate_filter_name,

@@ -95,7 +95,7 @@ def _router(numbers: Numbers) -> Cluster:
         max_connections=1_024, max_pending_requests=numbers.places, max_requests=numbers.places
     )
     addresses = numbers.router_addresses
-    panic = ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0.0))
+    dead = ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0.0), update_merge_window=timedelta(0))
     return Cluster(
         name="dualpool",
         type=ClusterDiscoveryType.STRICT_DNS if addresses[0][1] else ClusterDiscoveryType.STATIC,
@@ -103,7 +103,7 @@ def _router(numbers: Numbers) -> Cluster:
         lb_policy=ClusterLbPolicy.LEAST_REQUEST,
         typed_extension_protocol_options={_OPTIONS: Any.pack(HttpProtocolOptions(explicit_http_config=explicit))},
         circuit_breakers=_breakers(limits),
-        common_lb_config=panic if full_duplex else None,
+        common_lb_config=dead if full_duplex else None,
         outlier_detection=_outliers() if numbers.leaves_dead_routers_alone else None,
         health_checks=[_health(numbers)],
         load_assignment=_assigned("dualpool", addresses),

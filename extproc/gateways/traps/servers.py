@@ -69,6 +69,14 @@ def _full_duplex_dead_router(gateway: Gateway, _: Router) -> Iterator[Hit]:
             yield Hit(cluster.place, f'cluster "{cluster.name}" goes on asking a router that is dead')
 
 
+def _full_duplex_gathered_news(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    for each in gateway.processors:
+        cluster = gateway.clusters.get(each.cluster)
+        duplex = each.modes.request_body == "FULL_DUPLEX_STREAMED"
+        if cluster and duplex and cluster.gathers_news:
+            yield Hit(cluster.place, f'cluster "{cluster.name}" hears late that a router is dead')
+
+
 def _one_address_for_many(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for cluster in _router_clusters(gateway):
         addresses = sum(map(len, cluster.priorities))
@@ -173,6 +181,16 @@ TRAPS: Final = (
         "common_lb_config: {healthy_panic_threshold: {value: 0}} on the router's cluster.",
         _full_duplex_dead_router,
         "test_full_duplex.py::test_killed_router_goes_on_to_fail_requests_without_outlier_detection",
+    ),
+    Trap(
+        "full-duplex-gathered-news",
+        Severity.WARNING,
+        "Envoy gathers what it learns of the health of a cluster's servers, and tells its threads once a second."
+        " A router that dies within a second of other news, such as that it came back, is asked on until then, "
+        "ejected or not, and in full duplex each such request is a 500.",
+        "common_lb_config: {update_merge_window: 0s} on the router's cluster.",
+        _full_duplex_gathered_news,
+        "test_full_duplex.py::test_router_that_comes_and_goes_fails_requests_where_news_are_gathered",
     ),
     Trap(
         "one-address-for-many-workers",
