@@ -9,18 +9,23 @@ import pytest
 from extproc.cli.main import main
 from tests.envoy.harness.building import addresses
 from tests.envoy.harness.caller import Caller, Stack
-from tests.envoy.harness.calls import LONG_TEXT, SHORT_TEXT, Call, chat, chat_stream
+from tests.envoy.harness.calls import Call, chat, chat_stream
 from tests.envoy.harness.gateway import Envoy
 from tests.envoy.harness.golden import bootstrap, golden
-from tests.envoy.harness.polling import eventually
-from tests.envoy.harness.pools import MODEL, REFUSED_TOKENS, Pools
+from tests.envoy.harness.pools import MODEL, Pools
+from tests.envoy.harness.promises import (
+    CHAT,
+    JSON,
+    bears_large_heads,
+    decides_and_learns,
+    goes_long_without,
+    repairs,
+    strips_claims,
+)
 from tests.envoy.harness.raw import RawClient, chat_body
 from tests.envoy.harness.router import RouterProcess
 from tests.golden.translate import EGCTL, GOLDEN, question_digest, translated
 
-CLAIMS = {"x-token-budget-pool": "short", "x-token-budget-estimate": "1", "x-token-budget-reason": "mine"}
-CHAT = "/v1/chat/completions"
-JSON = {"content-type": "application/json"}
 LIMIT_BYTES = 16 << 20
 
 
@@ -74,21 +79,12 @@ def test_the_checker_finds_no_trap_in_the_translation(capsys: pytest.CaptureFixt
 @pytest.mark.parametrize("call", [chat, chat_stream], ids=lambda call: call.__name__)
 def test_goes_where_its_budget_fits_and_teaches(caller: Caller, call: Call) -> None:
     """A short request goes to the short pool, a long one to the long pool, and both responses teach the router."""
-    assert ["short", "long"] == [call(caller, text)["x-served-by"] for text in (SHORT_TEXT, LONG_TEXT)]
-    eventually(lambda: caller.observations() == 2, "two observations of this tenant")
-    short, long = caller.access_log(2)
-    assert [("short", "fits", 200), ("long", "too_long", 200)] == [
-        (entry["pool"], entry["reason"], entry["status"]) for entry in (short, long)
-    ]
+    decides_and_learns(caller, call)
 
 
 def test_claims_of_clients_are_stripped(caller: Caller) -> None:
     """A long request that claims to be short goes long, with the router's words and nobody else's."""
-    caller.http.post(CHAT, content=chat_body(MODEL, LONG_TEXT, max_tokens=4), headers=CLAIMS | JSON)
-    ((pool, told),) = caller.received()
-    assert ("long", "too_long") == (pool, told.headers["x-token-budget-reason"])
-    assert "x-token-budget-pool" not in told.headers
-    assert "long" == caller.http.get("/v1/models", headers=CLAIMS).headers["x-served-by"]
+    strips_claims(caller)
 
 
 def test_the_router_down(
@@ -99,23 +95,12 @@ def test_the_router_down(
     request.addfinalizer(router.kill)
     caller = Caller(start(router, tmp_path))
     request.addfinalizer(caller.close)
-    assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
-    router.kill()
-    body = chat_body(MODEL, SHORT_TEXT, max_tokens=4)
-    for _ in range(5):
-        response = caller.http.post(CHAT, content=body, headers=CLAIMS | JSON)
-        assert (200, "long") == (response.status_code, response.headers["x-served-by"])
+    goes_long_without(router, caller)
 
 
 def test_what_the_short_pool_refuses_the_long_pool_serves(caller: Caller) -> None:
     """The translated retry leaves the short pool after its first refusal."""
-    raw = caller.openai.chat.completions.with_raw_response.create(
-        model=MODEL, messages=[{"role": "user", "content": SHORT_TEXT}], max_tokens=REFUSED_TOKENS
-    )
-    assert "long" == raw.headers["x-served-by"]
-    assert ["short", "long"] == [pool for pool, _ in caller.received()]
-    (entry,) = caller.access_log()
-    assert (200, 2) == (entry["status"], entry["attempts"])
+    repairs(caller)
 
 
 @pytest.mark.parametrize(("size", "reason"), [(64 << 10, "early"), (1 << 20, "early"), (10_000_000, None)])
@@ -141,13 +126,7 @@ def test_a_body_over_the_limit_that_does_not_say_its_length(caller: Caller) -> N
 
 def test_heads_at_envoy_s_default_limits(caller: Caller) -> None:
     """The patch holds: with 97 headers of the client's there is room for the router's."""
-    body = chat_body(MODEL, SHORT_TEXT, max_tokens=4)
-    with RawClient(caller.stack.gateway.port) as client:
-        many = {f"x-{number}": "v" for number in range(94)}
-        client.head(f"{caller.root}{CHAT}", content_length=str(len(body)), **many)
-        client.send(body)
-        response = client.response()
-        assert (200, "short") == (response.status, response.getheader("x-served-by"))
+    bears_large_heads(caller)
 
 
 def test_a_post_that_upgrades_does_not_wait(caller: Caller) -> None:

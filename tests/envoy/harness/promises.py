@@ -1,0 +1,73 @@
+"""What holds of every gateway, whoever wrote its configuration: one function for each promise."""
+
+from tests.envoy.harness.caller import Caller
+from tests.envoy.harness.calls import LONG_TEXT, SHORT_TEXT, Call, chat
+from tests.envoy.harness.polling import eventually
+from tests.envoy.harness.pools import MODEL, REFUSED_TOKENS
+from tests.envoy.harness.raw import RawClient, chat_body
+from tests.envoy.harness.router import RouterProcess
+
+__all__ = [
+    "CHAT",
+    "JSON",
+    "bears_large_heads",
+    "decides_and_learns",
+    "goes_long_without",
+    "repairs",
+    "strips_claims",
+]
+
+CLAIMS = {"x-token-budget-pool": "short", "x-token-budget-estimate": "1", "x-token-budget-reason": "mine"}
+CHAT = "/v1/chat/completions"
+JSON = {"content-type": "application/json"}
+
+
+def decides_and_learns(caller: Caller, call: Call) -> None:
+    """A short request goes to the short pool, a long one to the long pool, and both responses teach the router."""
+    assert ["short", "long"] == [call(caller, text)["x-served-by"] for text in (SHORT_TEXT, LONG_TEXT)]
+    eventually(lambda: caller.observations() == 2, "two observations of this tenant")
+    short, long = caller.access_log(2)
+    assert [("short", "fits", 200), ("long", "too_long", 200)] == [
+        (entry["pool"], entry["reason"], entry["status"]) for entry in (short, long)
+    ]
+
+
+def strips_claims(caller: Caller) -> None:
+    """A long request that claims to be short goes long, with the router's words and nobody else's."""
+    caller.http.post(CHAT, content=chat_body(MODEL, LONG_TEXT, max_tokens=4), headers=CLAIMS | JSON)
+    ((pool, told),) = caller.received()
+    assert ("long", "too_long") == (pool, told.headers["x-token-budget-reason"])
+    assert "x-token-budget-pool" not in told.headers
+    assert "long" == caller.http.get("/v1/models", headers=CLAIMS).headers["x-served-by"]
+
+
+def goes_long_without(router: RouterProcess, caller: Caller) -> None:
+    """When its router is killed all goes long, and a client's claim does not count."""
+    assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
+    router.kill()
+    body = chat_body(MODEL, SHORT_TEXT, max_tokens=4)
+    for _ in range(5):
+        response = caller.http.post(CHAT, content=body, headers=CLAIMS | JSON)
+        assert (200, "long") == (response.status_code, response.headers["x-served-by"])
+
+
+def repairs(caller: Caller) -> None:
+    """What the short pool refuses is tried once more, on the long pool."""
+    raw = caller.openai.chat.completions.with_raw_response.create(
+        model=MODEL, messages=[{"role": "user", "content": SHORT_TEXT}], max_tokens=REFUSED_TOKENS
+    )
+    assert "long" == raw.headers["x-served-by"]
+    assert ["short", "long"] == [pool for pool, _ in caller.received()]
+    (entry,) = caller.access_log()
+    assert (200, 2) == (entry["status"], entry["attempts"])
+
+
+def bears_large_heads(caller: Caller) -> None:
+    """With 97 headers of the client's there is room for the router's."""
+    body = chat_body(MODEL, SHORT_TEXT, max_tokens=4)
+    with RawClient(caller.stack.gateway.port) as client:
+        many = {f"x-{number}": "v" for number in range(94)}
+        client.head(f"{caller.root}{CHAT}", content_length=str(len(body)), **many)
+        client.send(body)
+        response = client.response()
+        assert (200, "short") == (response.status, response.getheader("x-served-by"))
