@@ -12,6 +12,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 settings.register_profile("dualpool", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("dualpool")
 
+# So that what fails in there says with which values.
+pytest.register_assert_rewrite("tests.envoy.harness.promises")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave the planner's tests out of coverage: each step of a simulation would take three times as long.

@@ -25,18 +25,9 @@ from starlette.routing import Route
 from extproc import __version__
 from extproc.config.schema import Configuration
 from extproc.core.placing.policy import Pool
-from extproc.telemetry.figures import (
-    Figures,
-    Judged,
-    Look,
-    Wanted,
-    figures_between,
-    is_histogram,
-    is_number,
-    judged_between,
-    look_at,
-    rates_between,
-)
+from extproc.telemetry.figures import Figures, figures_between, rates_between
+from extproc.telemetry.judging import Judged, judged_between
+from extproc.telemetry.looks import Look, Wanted, is_histogram, is_number, look_at
 from extproc.telemetry.recent import Recent, Shown
 
 __all__ = ["About", "Live", "about_router"]

@@ -16,7 +16,7 @@ from prometheus_client import Metric
 from extproc.cli.main import main
 from extproc.config.loading import parse
 from extproc.server.live import PAGE, VIEWERS, Live, about_router
-from extproc.telemetry.figures import Wanted, is_histogram, is_number
+from extproc.telemetry.looks import Wanted, is_histogram, is_number
 from tests.grpc.served import App, learn_once
 
 Router = Callable[..., Any]

@@ -8,7 +8,8 @@ from extproc.core.listener import Listener, Misconfiguration, Observation
 from extproc.core.placing.policy import Reason
 from extproc.core.usage import Usage
 from extproc.telemetry.fan_out import FanOut
-from extproc.telemetry.figures import TROUBLE, Look, figures_between, look_at
+from extproc.telemetry.figures import TROUBLE, figures_between
+from extproc.telemetry.looks import Look, look_at
 from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.recent import MOST, Recent
 from extproc.telemetry.reloads import ReloadMetrics, ReloadOutcome

@@ -1,0 +1,141 @@
+"""What the histograms by model say: how far estimates were off, how wide the bounds are, how large the budgets.
+
+They cost the most to look at, thousands of series, and so are looked at less often than the numbers.
+"""
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from extproc.telemetry.looks import Look, differences, grown, seconds_between, sum_of
+
+__all__ = ["Buckets", "Judged", "ModelFigures", "judged_between"]
+
+MOST_MODELS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFigures:
+    """One model: decisions a second, share routed off the default pool, median and 90th percentile of
+    |estimate / actual - 1|, the share of prompts beyond their bound, and the bound over the truth (median).
+
+    What was not observed is None.
+    """
+
+    name: str
+    per_s: float
+    routed: float | None
+    error_p50: float | None
+    error_p90: float | None
+    under_counted: float | None
+    bound_ratio: float | None
+
+
+Buckets = tuple[tuple[float | None, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What histograms say: of the busiest models, and of all. `errors` and `budgets` are counts by upper bound,
+    the last one open (None).
+    """
+
+    models: tuple[ModelFigures, ...]
+    observed: int
+    errors: Buckets
+    budgets: Buckets
+
+
+def judged_between(before: Look, after: Look, pools: Iterable[str]) -> Judged:
+    """Return what histograms say of the time between two looks."""
+    errors, bounds, budgets = (
+        _histograms(before, after, f"dualpool_{what}")
+        for what in ("estimate_ratio", "bound_ratio", "budget_tokens")
+    )
+    return Judged(
+        models=tuple(_models(before, after, tuple(pools)[-1], errors, bounds)),
+        observed=int(sum_of(before, after, "dualpool_estimate_ratio_count")),
+        errors=_all_of(errors),
+        budgets=_all_of(budgets),
+    )
+
+
+def _models(
+    before: Look, after: Look, default: str, errors_of: Mapping[str, Buckets], bounds_of: Mapping[str, Buckets]
+) -> Iterator[ModelFigures]:
+    seconds = seconds_between(before, after)
+    asked: dict[str, float] = defaultdict(float)
+    routed: dict[str, float] = defaultdict(float)
+    for labels, count in grown(before, after, "dualpool_requests_total"):
+        asked[labels.get("model", "")] += count
+        routed[labels.get("model", "")] += count * (labels.get("pool") != default)
+    under = {labels.get("model"): n for labels, n in grown(before, after, "dualpool_under_counted_total")}
+    for name in sorted(asked, key=lambda each: -asked[each])[:MOST_MODELS]:
+        errors, bounds = errors_of.get(name, ()), bounds_of.get(name, ())
+        seen = sum(count for _, count in errors)
+        yield ModelFigures(
+            name=name,
+            per_s=asked[name] / seconds,
+            routed=routed[name] / asked[name],
+            error_p50=_error(errors, 0.5),
+            error_p90=_error(errors, 0.9),
+            under_counted=under.get(name, 0.0) / seen if seen else None,
+            bound_ratio=_quantile(bounds, 0.5),
+        )
+
+
+def _histograms(before: Look, after: Look, name: str) -> dict[str, Buckets]:
+    """Return the count of each bucket by its upper bound, for each model."""
+    reached: dict[str, dict[float, float]] = defaultdict(dict)
+    for labels, count in differences(before, after, f"{name}_bucket"):
+        reached[labels.get("model", "")][float(labels["le"])] = count
+    return {model: _buckets(counts) for model, counts in reached.items()}
+
+
+def _buckets(reached: Mapping[float, float]) -> Buckets:
+    found, past = [], 0.0
+    for bound in sorted(reached):
+        found.append((None if bound == float("inf") else bound, reached[bound] - past))
+        past = reached[bound]
+    return tuple(found)
+
+
+def _all_of(models: Mapping[str, Buckets]) -> Buckets:
+    """Return the sum of the models' histograms, which have the same buckets."""
+    found: dict[float | None, float] = defaultdict(float)
+    for buckets in models.values():
+        for bound, count in buckets:
+            found[bound] += count
+    return tuple(found.items())
+
+
+def _quantile(counts: Buckets, q: float) -> float | None:
+    """Return a quantile, even within its bucket; an open last bucket is taken at its lower bound."""
+    total = sum(count for _, count in counts)
+    if not total:
+        return None
+    below, lower = 0.0, 0.0
+    for bound, count in counts:
+        if below + count >= q * total and count:
+            return lower if bound is None else lower + (bound - lower) * (q * total - below) / count
+        below, lower = below + count, lower if bound is None else bound
+    return lower
+
+
+def _error(ratios: Buckets, q: float) -> float | None:
+    """Return a quantile of |ratio - 1|: both sides of 1 are folded upon each other, each bucket at its middle."""
+    folded, lower = [], 0.0
+    for bound, count in ratios:
+        middle = lower if bound is None else (lower + bound) / 2
+        folded.append((abs(middle - 1), count))
+        lower = lower if bound is None else bound
+    folded.sort()
+    total = sum(count for _, count in folded)
+    if not total:
+        return None
+    reached, sums = 0.0, []
+    for _, count in folded:
+        reached += count
+        sums.append(reached)
+    return folded[min(bisect_left(sums, q * total), len(folded) - 1)][0]

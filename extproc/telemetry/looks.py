@@ -1,0 +1,78 @@
+"""Two looks at the metrics, and what happened in between.
+
+They are looks at metrics and at no object of the router, so that one process and the sum of several are shown
+alike.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from prometheus_client import Metric
+
+__all__ = [
+    "Look",
+    "Wanted",
+    "differences",
+    "grown",
+    "is_histogram",
+    "is_number",
+    "look_at",
+    "seconds_between",
+    "sum_of",
+]
+
+HISTOGRAMS = frozenset({"dualpool_estimate_ratio", "dualpool_bound_ratio", "dualpool_budget_tokens"})
+Wanted = Callable[[str, str], bool]
+"""Whether a metric of a name and type is looked at."""
+Labels = frozenset[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """All samples at one moment, `at_s` by a monotonic clock."""
+
+    at_s: float
+    samples: Mapping[str, Mapping[Labels, float]]
+
+
+def look_at(metrics: Iterable[Metric], at_s: float) -> Look:
+    """Return all samples of some metrics."""
+    samples: dict[str, dict[Labels, float]] = defaultdict(dict)
+    for metric in metrics:
+        for sample in metric.samples:
+            samples[sample.name][frozenset(sample.labels.items())] = sample.value
+    return Look(at_s, dict(samples))
+
+
+def is_number(name: str, kind: str) -> bool:
+    """Whether a metric is a number or a few: what is looked at each time."""
+    return kind != "histogram" and not name.endswith("_per_token")
+
+
+def is_histogram(name: str, _: str) -> bool:
+    """Whether a metric is one of the histograms that are judged by."""
+    return name in HISTOGRAMS
+
+
+def seconds_between(before: Look, after: Look) -> float:
+    """Return the time between two looks, never 0."""
+    return max(after.at_s - before.at_s, 1e-9)
+
+
+def grown(before: Look, after: Look, name: str) -> Iterator[tuple[dict[str, str], float]]:
+    """Yield what a counter grew by, for each of its labels that did."""
+    return ((labels, count) for labels, count in differences(before, after, name) if count > 0)
+
+
+def differences(before: Look, after: Look, name: str) -> Iterator[tuple[dict[str, str], float]]:
+    """Yield by how much a counter differs, for each of its labels; one that fell began anew."""
+    earlier = before.samples.get(name, {})
+    for labels, value in after.samples.get(name, {}).items():
+        past = earlier.get(labels, 0.0)
+        yield dict(labels), value - past if value >= past else value
+
+
+def sum_of(before: Look, after: Look, name: str) -> float:
+    """Return what a counter grew by, over all its labels."""
+    return sum(count for _, count in grown(before, after, name))
