@@ -21,7 +21,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.protocol import CategoryKey, CategoryState, Estimator, LearnedState
 from extproc.core.estimator.settings import ByteClassSettings, EstimatorSettings
-from extproc.core.estimator.tables import Terms
+from extproc.core.estimator.tables import Terms, tables_of
 from extproc.core.usage import Usage
 from extproc.evaluation.mixes import Material, mixed
 from extproc.evaluation.requests import Request
@@ -175,9 +175,8 @@ def _cost(url: str, rounds: int) -> Table:
         for peer in range(PEERS - 1):
             changed = tuple(replace(row, observations=row.observations + number) for row in state.categories)
             models = tuple(replace(row, observations=row.observations + number) for row in state.models)
-            await others.publish(
-                f"peer {peer}", replace(state, categories=changed, models=models), new=number == 0
-            )
+            published = tables_of(replace(state, categories=changed, models=models), TERMS)
+            await others.publish(f"peer {peer}", published, new=number == 0)
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
         await replica.sharer._exchange(store)  # noqa: SLF001  (without the connection that `first` makes anew)
         cpu_s.append(time.process_time() - began_cpu_s)

@@ -146,7 +146,7 @@ class Sharer:
             self._base = exchanged.base
         return exchanged
 
-    async def _publish(self, store: Store, own: LearnedState) -> None:
+    async def _publish(self, store: Store, own: Tables) -> None:
         done = await store.publish(self._name, own, new=self._is_new)
         # A key that is gone was folded, which the next look tells, or the store was flushed. One that is there,
         # though it was to be new, is ours: the store's word of it was lost.

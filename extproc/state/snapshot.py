@@ -8,7 +8,6 @@ from google.protobuf.message import DecodeError, Message
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState, ModelState, OutputState
-from extproc.core.estimator.tables import Tables, Terms, tables_of
 from extproc.state.pb import state_pb2
 
 __all__ = [
@@ -16,7 +15,6 @@ __all__ = [
     "from_bytes",
     "from_json",
     "from_message",
-    "tables_from",
     "to_bytes",
     "to_json",
     "to_message",
@@ -97,16 +95,6 @@ def from_message(message: state_pb2.LearnedState) -> LearnedState:
             for row in message.outputs
         ),
     )
-
-
-def tables_from(message: state_pb2.LearnedState, terms: Terms) -> Tables:
-    """Return what a message says as tables, without a dataclass for each row: the way of what others publish.
-
-    Raises ConfigurationError as `from_message` and `tables_of` do.
-    """
-    _check_version(message)
-    state: Any = message  # its rows have the names of the dataclasses'
-    return tables_of(state, terms, lambda row: CategoryKey(row.model, row.key))
 
 
 def _check_version(message: state_pb2.LearnedState) -> None:

@@ -1,8 +1,8 @@
 """What replicas have learned, in a Redis or Valkey: one key for each, which only it writes, and a base.
 
-    NAME:v1:FEATURES:replicas          set of the names of replicas
-    NAME:v1:FEATURES:replica:ID        what one replica has learned itself
-    NAME:v1:FEATURES:base              what was learned by replicas that are no more
+    NAME:v2:FEATURES:replicas          set of the names of replicas
+    NAME:v2:FEATURES:replica:ID        what one replica has learned itself
+    NAME:v2:FEATURES:base              what was learned by replicas that are no more
 
 FEATURES is a digest of what sums are over, so that routers of two versions do not meet. Nothing is locked. A
 replica that has not published for a while is folded into the base by whichever of the others comes first: a
@@ -29,11 +29,12 @@ from redis.exceptions import RedisError, WatchError
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.merging import bounded, merged, without_model
 from extproc.core.estimator.protocol import LearnedState
-from extproc.core.estimator.tables import Tables, Terms
+from extproc.core.estimator.tables import Tables, Terms, state_of
+from extproc.state.columns import Indexes, columns_of, tables_in
 from extproc.state.frame import HEAD_BYTES, framed, unframed
 from extproc.state.pb import state_pb2
 from extproc.state.settings import StoreSettings
-from extproc.state.snapshot import from_message, tables_from, to_message
+from extproc.state.snapshot import from_message, to_message
 
 __all__ = ["FAILURES", "Base", "Found", "Store"]
 
@@ -70,10 +71,11 @@ class Store:
         self._settings = settings
         self.terms = terms
         digest = hashlib.blake2b("\n".join([terms.kind, *features]).encode(), digest_size=6).hexdigest()
-        self._prefix = f"{settings.name}:v1:{digest}:"
+        self._prefix = f"{settings.name}:v2:{digest}:"
         self._client: redis.Redis | None = None
         # What was read last, by key: head and what it says. Most keys change; those of idle replicas do not.
         self._read: dict[str, tuple[bytes, Any]] = {}
+        self._indexes = Indexes()
 
     async def close(self) -> None:
         """Close all connections."""
@@ -85,6 +87,7 @@ class Store:
     async def look(self, besides: str = "") -> Found:
         """Return what all replicas but one have published."""
         client = self._connected()
+        self._indexes.next_round()
         names = [_text(name) for name in await cast("Any", client.smembers(self._key("replicas")))]
         names = sorted(name for name in names if name != besides)[:MAX_REPLICAS]
         keys = [self._key("base"), *(self._replica(name) for name in names)]
@@ -111,11 +114,11 @@ class Store:
             tuple(key for key in keys if heads[key] and self._read[key][1] is None),
         )
 
-    async def publish(self, name: str, state: LearnedState, *, new: bool) -> bool:
+    async def publish(self, name: str, own: Tables, *, new: bool) -> bool:
         """Put a replica's own knowledge in its key; tell whether the key was there (or was not, for a new one)."""
         client = self._connected()
         keep_ms = round(self._settings.keep_s * 1e3)
-        data = framed(state_pb2.Published(state=to_message(state)).SerializeToString())
+        data = framed(state_pb2.Published(own=columns_of(own)).SerializeToString())
         done = await client.set(self._replica(name), data, px=keep_ms, nx=new, xx=not new)
         if done:
             await cast("Any", client.sadd(self._key("replicas"), name))
@@ -156,10 +159,12 @@ class Store:
             blobs = [await cast("Any", pipe.get(key)) for key in (base_key, *keys)]
             if any(blob is None for blob in blobs[1:]):
                 return False
-            parts = [said for blob in blobs if blob and (said := _said(blob)) is not None]
-            state = merged([*(part.state for part in parts), *others], self.terms)
+            before = _base(blobs[0]) if blobs[0] else None
+            own = [tables for blob in blobs[1:] if (tables := _own(blob, self._indexes)) is not None]
+            parts = [*([] if before is None else [before.state]), *map(state_of, own), *others]
+            state = merged(parts, self.terms)
             state = bounded(without_model(state, without) if without else state, self.terms)
-            folded = [*(name for part in parts for name in part.folded), *names]
+            folded = [*(before.folded if before is not None else ()), *names]
             base = Base(LearnedState("") if nothing else state, tuple(folded[-MAX_FOLDED:]))
             pipe.multi()  # type: ignore[no-untyped-call]
             pipe.set(base_key, _base_bytes(base), px=round(self._settings.keep_s * 1e3))
@@ -173,7 +178,7 @@ class Store:
             return True
 
     def _take(self, key: str, data: bytes) -> None:
-        said = _said(data) if key == self._key("base") else _tables(data, self.terms)
+        said = _base(data) if key == self._key("base") else _own(data, self._indexes)
         self._read[key] = data[:HEAD_BYTES], said
 
     def _key(self, what: str) -> str:
@@ -226,8 +231,8 @@ def _client(settings: StoreSettings) -> redis.Redis:
         raise ConfigurationError(f"state.store.url: {error}") from error
 
 
-def _said(data: bytes) -> Base | None:
-    """Return what a key says, or None when it cannot be read: another's knowledge is not worth an end of ours."""
+def _base(data: bytes) -> Base | None:
+    """Return what the base says, or None when it cannot be read: others' knowledge is not worth an end of ours."""
     try:
         message = state_pb2.Published.FromString(unframed(data))
         return Base(from_message(message.state), tuple(message.folded))
@@ -235,10 +240,10 @@ def _said(data: bytes) -> Base | None:
         return None
 
 
-def _tables(data: bytes, terms: Terms) -> Tables | None:
-    """Return what a replica's key says, as tables; None when it cannot be read."""
+def _own(data: bytes, indexes: Indexes) -> Tables | None:
+    """Return what a replica's key says; None when it cannot be read."""
     try:
-        return tables_from(state_pb2.Published.FromString(unframed(data)).state, terms)
+        return tables_in(state_pb2.Published.FromString(unframed(data)).own, indexes)
     except (ConfigurationError, DecodeError):
         return None
 

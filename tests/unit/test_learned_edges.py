@@ -17,7 +17,7 @@ from extproc.core.estimator.output_lengths import OutputLengths
 from extproc.core.estimator.packing import packed, unpacked
 from extproc.core.estimator.protocol import CategoryKey, LearnedState, OutputState
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.estimator.tables import Terms, tables_of
+from extproc.core.estimator.tables import Table, Terms, all_keys, tables_of
 from tests.unit.byteclass_lessons import teach
 
 KEY = CategoryKey("m", "latin")
@@ -72,6 +72,18 @@ def test_states_that_cannot_be_are_refused() -> None:
     for says, each in wrong.items():
         with pytest.raises(ConfigurationError, match=says):
             tables_of(each, TERMS)
+
+
+def test_rows_of_a_table_are_copies_whatever_their_order() -> None:
+    """What is done to the rows of some keys, in the table's own order or another, does not reach the table."""
+    table = tables_of(taught(), TERMS).categories
+    keys = list(table.index)
+    assert keys == all_keys([table, table, Table(dict(table.index), table.counts, table.weights, table.values)])
+    for order in (keys, keys[::-1]):
+        aligned = table.aligned(order)
+        assert [table.weights[table.index[key]] for key in order] == aligned.weights.tolist()
+        aligned.values[:], aligned.weights[:], aligned.counts[:] = -1, -1, -1
+        assert table.weights.min() > 0
 
 
 def test_an_escape_that_the_window_cuts_is_left_out() -> None:

@@ -13,7 +13,7 @@ from extproc.core.estimator.packing import unpacked
 from extproc.core.estimator.protocol import Estimate, Estimator, LearnedState, ModelState
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.sharing import Share
-from extproc.core.estimator.tables import Terms, settled, tables_of
+from extproc.core.estimator.tables import Tables, Terms, settled, state_of, tables_of
 from extproc.core.usage import Usage
 from tests.unit.byteclass_lessons import WORDS, facts, teach
 
@@ -28,10 +28,10 @@ class Fleet:
     def __init__(self, replicas: int, kind: str = "byteclass") -> None:
         self.settings = EstimatorSettings(kind=kind)  # type: ignore[arg-type]
         self.terms = Terms.of(self.settings)
-        self.published: dict[int, LearnedState] = {}
+        self.told: dict[int, Tables] = {}
         self.estimators: list[Estimator] = []
         self.shares: list[Share] = []
-        self.read: dict[tuple[int, int], LearnedState] = {}
+        self.read: dict[tuple[int, int], Tables] = {}
         for _ in range(replicas):
             self.join()
 
@@ -41,17 +41,22 @@ class Fleet:
         self.shares.append(Share(self.terms))
         return self.estimators[-1]
 
+    @property
+    def published(self) -> dict[int, LearnedState]:
+        """What each has published last, row by row."""
+        return {replica: state_of(tables) for replica, tables in self.told.items()}
+
     def exchange(self, *replicas: int) -> None:
         """Let these replicas, or all, publish and read once."""
         for i in replicas or range(len(self.estimators)):
-            told = {j: (state, tables_of(state, self.terms)) for j, state in self.published.items() if j != i}
             peers = [
-                settled(tables) if self.read.get((i, j)) is state else tables
-                for j, (state, tables) in told.items()
+                settled(tables) if self.read.get((i, j)) is tables else tables
+                for j, tables in self.told.items()
+                if j != i
             ]
-            self.read |= {(i, j): state for j, state in self.published.items()}
+            self.read |= {(i, j): tables for j, tables in self.told.items()}
             exchanged = self.shares[i].exchange(self.estimators[i].state(), peers)
-            self.published[i] = exchanged.own
+            self.told[i] = exchanged.own
             for bite in exchanged.change.bites():
                 self.shares[i].skipped(self.estimators[i].shift(bite))
 
@@ -131,7 +136,7 @@ def test_an_exchange_without_others_changes_nothing() -> None:
     estimator, share = ByteClassEstimator(SETTINGS), Share(TERMS)
     teach(estimator, 60)
     exchanged = share.exchange(estimator.state(), [])
-    own, change = exchanged.own, exchanged.change
+    own, change = state_of(exchanged.own), exchanged.change
     assert change.is_nothing
     whole = merged([own], TERMS)
     assert whole.models == merged([estimator.state()], TERMS).models
@@ -146,14 +151,14 @@ def test_responses_between_reckoning_and_change_are_kept() -> None:
     replica, share = fleet.estimators[1], fleet.shares[1]
     for _ in range(30):
         lesson(rng, [replica])
-    exchanged = share.exchange(replica.state(), [tables_of(fleet.published[0], TERMS)])
-    own, change = exchanged.own, exchanged.change
+    exchanged = share.exchange(replica.state(), [fleet.told[0]])
+    own, change = state_of(exchanged.own), exchanged.change
     assert own.models[0].observations == 30
     for _ in range(7):
         lesson(rng, [replica])
     assert replica.shift(change).is_nothing
     assert replica.state().models[0].observations == 80 + 30 + 7
-    own = share.exchange(replica.state(), [tables_of(fleet.published[0], TERMS)]).own
+    own = state_of(share.exchange(replica.state(), [fleet.told[0]]).own)
     assert own.models[0].observations == 37
 
 
@@ -165,7 +170,7 @@ def test_a_change_for_a_model_that_was_started_anew_is_not_made() -> None:
     fleet.exchange(0)
     replica, share = fleet.estimators[1], fleet.shares[1]
     assert isinstance(replica, ByteClassEstimator)
-    change = share.exchange(replica.state(), [tables_of(fleet.published[0], TERMS)]).change
+    change = share.exchange(replica.state(), [fleet.told[0]]).change
     start_anew(replica, "m")
     skipped = replica.shift(change)
     assert skipped.models == change.models
@@ -184,10 +189,10 @@ def test_a_model_that_comes_back_knows_what_of_it_is_others() -> None:
         fleet.exchange(1)
     replica, share = fleet.estimators[1], fleet.shares[1]
     assert isinstance(replica, ByteClassEstimator)
-    others = [tables_of(fleet.published[0], TERMS)]
+    others = [fleet.told[0]]
 
     def own() -> ModelState:
-        return share.exchange(replica.state(), others).own.models[0]
+        return state_of(share.exchange(replica.state(), others).own).models[0]
 
     before, known = own(), replica._known.models.use("m")
     start_anew(replica, "m")
@@ -272,7 +277,7 @@ def test_what_a_file_held_is_not_published_as_own() -> None:
     estimator.load(taught.state())
     share.adopt(estimator.state())
     teach(estimator, 5)
-    own = share.exchange(estimator.state(), [], taught.state()).own
+    own = state_of(share.exchange(estimator.state(), [], taught.state()).own)
     assert own.models[0].observations == 5
     assert estimator.state().models[0].observations == 65
 
@@ -288,7 +293,7 @@ def test_others_beyond_the_room_are_left_out() -> None:
         lesson(rng, [other], model="theirs")
     for _ in range(3):
         exchanged = share.exchange(estimator.state(), [tables_of(other.state(), TERMS)])
-        own, change = exchanged.own, exchanged.change
+        own, change = state_of(exchanged.own), exchanged.change
         share.skipped(estimator.shift(change))
     assert ["mine"] == [row.model for row in own.models if row.observations]
     assert 30 == own.models[[row.model for row in own.models].index("mine")].observations

@@ -44,6 +44,7 @@ from extproc.core.estimator.tables import (
     Tables,
     Terms,
     added,
+    all_keys,
     kept_within,
     state_of,
     tables_of,
@@ -59,7 +60,7 @@ NOTHING = 1e-9
 class Exchanged:
     """`own` is to be published; `change` to be made; `base` is the one that was given, faded as all else is."""
 
-    own: LearnedState
+    own: Tables
     change: Change
     base: LearnedState | None
 
@@ -96,7 +97,7 @@ class Share:
         )
         own_categories, categories = self._share_categories(now.categories, [o.categories for o in others], joined)
         own_outputs, outputs = self._share_outputs(now.outputs, [each.outputs for each in others])
-        own = state_of(Tables(now.kind, now.features, own_models, _filled(own_categories), _filled(own_outputs)))
+        own = Tables(now.kind, now.features, own_models, _filled(own_categories), _filled(own_outputs))
         faded = None if not old else state_of(self._faded(old[0]))
         return Exchanged(own, Change(models, categories, outputs), faded)
 
@@ -148,7 +149,7 @@ class Share:
         self._put_aside(now, anew)
         for name in anew | joined:
             self._q.pop(name, None)
-        fading = Fading(self._terms.kept_of_models, self._terms.model_memories, self._terms.model_columns)
+        fading = Fading(self._terms.kept_of_models, self._terms.model_memories, self._terms.prices_and_scale)
         mine = Own.of(now.sums, self._models, fading)
         mine.clear([name for name in index if name in joined])
         sums = [each.sums for each in others]
@@ -259,7 +260,7 @@ def _shares(
     """Return own as it has aged, others' sum, both together, and what is kept of a base."""
     tables: list[Table[K]] = [own.old]
     tables.extend(others)
-    keys = list(dict.fromkeys(key for table in tables for key in table.index))
+    keys = all_keys(tables)
     columns = max(table.values.shape[1] for table in tables)
     tables[0] = Table.zeros(keys, columns)
     part = added(tables, keys)

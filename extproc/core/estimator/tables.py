@@ -15,8 +15,9 @@ bound's multiple, is no sum but a controller's position: merged, it is the mean 
 through the scores of all (sharing.py).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -32,6 +33,7 @@ from extproc.core.estimator.scale import FORGETTING, SCALE_FACTORS
 from extproc.core.estimator.settings import EstimatorSettings
 
 __all__ = [
+    "CATEGORY_COLUMNS",
     "Bounds",
     "K",
     "Models",
@@ -39,7 +41,11 @@ __all__ = [
     "Tables",
     "Terms",
     "added",
+    "all_keys",
+    "checked",
+    "checked_bounds",
     "kept_within",
+    "model_columns",
     "settled",
     "state_of",
     "tables_of",
@@ -50,13 +56,6 @@ K = TypeVar("K", str, CategoryKey)
 CATEGORY_COLUMNS = 4
 NO_SCORES: Numbers = np.zeros(0)
 BPT, DEVIATION, RESIDUAL, VARIANCE = range(CATEGORY_COLUMNS)
-
-
-KeyOf = Callable[[Any], CategoryKey]
-
-
-def _category(row: CategoryState | OutputState) -> CategoryKey:
-    return row.category
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ class Table(Generic[K]):
 
     def add(self, other: "Table[K]", keep: Numbers | None = None) -> None:
         """Add the rows of another table, whose keys are all here, each times `keep`."""
-        if self.index.keys() == other.index.keys() and list(self.index) == list(other.index):
+        if list(self.index) == list(other.index):
             rows: Any = slice(None)
         else:
             rows = np.fromiter(map(self.index.__getitem__, other.index), np.intp, len(other.index))
@@ -88,6 +87,8 @@ class Table(Generic[K]):
 
     def aligned(self, keys: Sequence[K], columns: int = 0) -> "Table[K]":
         """Return the rows of these keys, zeros for those that are not here; without rows, of so many columns."""
+        if self.index and keys == list(self.index):
+            return Table(self.index, self.counts.copy(), self.weights.copy(), self.values.copy())
         table = Table.zeros(keys, self.values.shape[1] if self.index else columns)
         here = [(row, self.index[key]) for row, key in enumerate(keys) if key in self.index]
         if here:
@@ -212,14 +213,14 @@ class Terms:
         return self.model_memory, 1 / (1 - FORGETTING)
 
     @staticmethod
-    def model_columns(columns: int) -> tuple[int, int]:
+    def prices_and_scale(columns: int) -> tuple[int, int]:
         """Return how many of so many columns are of the prices and of the scale."""
         of_scale = min(SCALE_FACTORS * (SCALE_FACTORS + 1), columns)
         return columns - of_scale, of_scale
 
 
-def tables_of(state: LearnedState, terms: Terms, key_of: KeyOf = _category) -> Tables:
-    """Return a state as tables; `key_of` tells whose a row is, where rows are others than the dataclasses.
+def tables_of(state: LearnedState, terms: Terms) -> Tables:
+    """Return a state as tables.
 
     Raises ConfigurationError for sums of other sizes than the state's features say, and numbers that are none.
     """
@@ -227,9 +228,28 @@ def tables_of(state: LearnedState, terms: Terms, key_of: KeyOf = _category) -> T
         state.estimator_kind,
         tuple(state.features),
         _models_of(state),
-        _categories_of(state, terms, key_of),
-        _outputs_of(state, key_of),
+        _categories_of(state, terms),
+        _outputs_of(state),
     )
+
+
+def model_columns(features: int) -> tuple[int, int, int, int]:
+    """Return how many sums a model over so many features has: A's upper triangle and b, and those of the scale."""
+    return features * (features + 1) // 2, features, SCALE_FACTORS**2, SCALE_FACTORS
+
+
+def checked(table: Table[K]) -> Table[K]:
+    """Return a table that came from elsewhere. Raises ConfigurationError where its numbers are none."""
+    if not all_finite(table.weights, table.values) or (table.weights < 0).any():
+        raise ConfigurationError("learned state holds numbers that are not finite")
+    return table
+
+
+def checked_bounds(bounds: Bounds) -> Bounds:
+    """Return bounds that came from elsewhere. Raises ConfigurationError where they are no numbers."""
+    if not all_finite(bounds.q, bounds.began, *bounds.scores):
+        raise ConfigurationError("learned bounds are not finite")
+    return bounds
 
 
 def kept_within(memory: float, weights: Numbers) -> Numbers:
@@ -244,8 +264,7 @@ def settled(tables: Tables) -> Tables:
 
 def state_of(tables: Tables) -> LearnedState:
     """Return tables as a state; the heaviest rows come last, where a full estimator keeps them."""
-    size = len(tables.features)
-    ends = np.cumsum([size * (size + 1) // 2, size, SCALE_FACTORS**2, SCALE_FACTORS])
+    ends = np.cumsum(model_columns(len(tables.features)))
     means = tables.categories.values / np.maximum(tables.categories.weights, 1e-300)[:, None]
     models, sums = tables.models, tables.models.sums
     of_model = {key.model: mean for key, mean in zip(tables.categories.index, means, strict=True) if not key.key}
@@ -296,8 +315,7 @@ def state_of(tables: Tables) -> LearnedState:
 
 def added(tables: Sequence[Table[K]], keys: Sequence[K] | None = None) -> Table[K]:
     """Return the sum of tables, over these keys or all that any of them has."""
-    if keys is None:
-        keys = list(dict.fromkeys(key for table in tables for key in table.index))
+    keys = all_keys(tables) if keys is None else keys
     widths = {table.values.shape[1] for table in tables if table.index}
     if len(widths) > 1:
         raise ConfigurationError("learned rows of different lengths do not merge")
@@ -308,9 +326,15 @@ def added(tables: Sequence[Table[K]], keys: Sequence[K] | None = None) -> Table[
     return total
 
 
+def all_keys(tables: Sequence[Table[K]]) -> list[K]:
+    """Return the keys that any of some tables has, in order; tables of one index are looked at once."""
+    distinct = {id(table.index): table.index for table in tables}
+    return list(dict.fromkeys(chain.from_iterable(distinct.values())))
+
+
 def _models_of(state: LearnedState) -> Models:
     rows, size = state.models, len(state.features)
-    doubles = size * (size + 1) // 2, size, SCALE_FACTORS**2, SCALE_FACTORS
+    doubles = model_columns(size)
     for row in rows:
         parts = row.sums_a, row.sums_b, row.scale_a, row.scale_b
         if [len(part) for part in parts] != [DOUBLE_BYTES * count for count in doubles]:
@@ -324,19 +348,17 @@ def _models_of(state: LearnedState) -> Models:
         tuple(unpacked(row.scores)[-KEPT_SCORES:] for row in rows),
         np.array([row.heard for row in rows], np.int64),
     )
-    if not all_finite(bounds.q, bounds.began, *bounds.scores):
-        raise ConfigurationError("learned bounds are not finite")
     return Models(
         sums,
-        bounds,
+        checked_bounds(bounds),
         np.array([row.generation for row in rows], np.int64),
         np.array([(row.clipped, row.refused, row.truncated_by_pool) for row in rows], np.int64).reshape(-1, 3),
     )
 
 
-def _categories_of(state: LearnedState, terms: Terms, key_of: KeyOf) -> Table[CategoryKey]:
-    rows: list[Any] = list(state.categories)
-    keys = [key_of(row) for row in rows]
+def _categories_of(state: LearnedState, terms: Terms) -> Table[CategoryKey]:
+    rows = state.categories
+    keys = [row.category for row in rows]
     told = set(keys)
     counts = [row.observations for row in rows]
     given = [row.weight for row in rows]
@@ -354,7 +376,7 @@ def _categories_of(state: LearnedState, terms: Terms, key_of: KeyOf) -> Table[Ca
     return _table(keys, counts, weights, values, CATEGORY_COLUMNS)
 
 
-def _outputs_of(state: LearnedState, key_of: KeyOf) -> Table[CategoryKey]:
+def _outputs_of(state: LearnedState) -> Table[CategoryKey]:
     rows = state.outputs
     parts = [part for row in rows for part in (row.ended, row.cut)]
     sizes = {len(part) for part in parts}
@@ -362,20 +384,18 @@ def _outputs_of(state: LearnedState, key_of: KeyOf) -> Table[CategoryKey]:
         raise ConfigurationError("learned output lengths differ in their bins")
     columns = 2 * (sizes.pop() // DOUBLE_BYTES) if sizes else 0
     values = unpacked(b"".join(parts)).reshape(len(rows), columns)
-    keys = [key_of(row) for row in rows]
+    keys = [row.category for row in rows]
     return _table(keys, [row.observations for row in rows], values.sum(axis=1), values, columns)
 
 
 def _table(
     keys: Sequence[K], counts: Sequence[int], weights: npt.ArrayLike, values: Numbers, columns: int
 ) -> Table[K]:
-    weights = np.asarray(weights, np.float64)
-    if not all_finite(weights, values) or (weights < 0).any():
-        raise ConfigurationError("learned state holds numbers that are not finite")
     index = {key: row for row, key in enumerate(keys)}
     if len(index) != len(keys):
         raise ConfigurationError("learned state names a model or category twice")
-    return Table(index, np.array(counts, np.int64), weights, values.reshape(len(keys), columns))
+    rows = values.reshape(len(keys), columns)
+    return checked(Table(index, np.array(counts, np.int64), np.asarray(weights, np.float64), rows))
 
 
 def _category_rows(table: Table[CategoryKey], means: Numbers) -> list[CategoryState]:

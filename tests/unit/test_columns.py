@@ -1,0 +1,169 @@
+"""What a replica publishes, in columns: nothing is lost on the way, and what cannot be is refused."""
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.core.errors import ConfigurationError
+from extproc.core.estimator import make_estimator
+from extproc.core.estimator.packing import packed
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.tables import Tables, Terms, added, state_of, tables_of
+from extproc.core.usage import Usage
+from extproc.state.columns import Indexes, columns_of, tables_in
+from extproc.state.pb import state_pb2
+from tests.unit.byteclass_lessons import WORDS, facts
+
+Columns = state_pb2.Columns
+
+
+def taught(kind: str, models: int = 2, responses: int = 40) -> Tables:
+    """Return what an estimator has learned of some models."""
+    settings = EstimatorSettings(kind=kind)  # type: ignore[arg-type]
+    estimator = make_estimator(settings)
+    rng = np.random.default_rng(1)
+    for number in range(responses):
+        text = (WORDS * 42)[: int(rng.integers(200, 4_000))]
+        request = facts(text, model=f"m{number % models}")
+        estimator.observe(estimator.estimate(request, f"tenant {number % 3}"), Usage(len(text) // 4, 7))
+    return tables_of(estimator.state(), Terms.of(settings))
+
+
+def sent(tables: Tables, indexes: Indexes | None = None) -> Tables:
+    """Return tables as another replica reads them."""
+    return tables_in(Columns.FromString(columns_of(tables).SerializeToString()), indexes or Indexes())
+
+
+@pytest.mark.parametrize("kind", ["byteclass", "ema"])
+@pytest.mark.parametrize("responses", [0, 1, 40])
+def test_nothing_is_lost_on_the_way(kind: str, responses: int) -> None:
+    """Another replica reads each row, with the scores that moved q, to the last bit."""
+    tables = taught(kind, responses=responses)
+    there = sent(tables)
+    assert state_of(tables) == state_of(there)
+    for name, row in tables.models.sums.index.items():
+        arrived = there.models.sums.index[name]
+        assert tables.models.bounds.scores[row].tolist() == there.models.bounds.scores[arrived].tolist()
+        assert tables.models.counters[row].tolist() == there.models.counters[arrived].tolist()
+
+
+def test_where_no_score_is_told_q_began_where_it_is() -> None:
+    """A replica that heard nothing since its last exchange says where q is, not where it was."""
+    message = columns_of(taught("byteclass", models=1))
+    message.q, message.q_began = packed([3.0]), packed([5.0])
+    assert 5.0 == tables_in(message, Indexes()).models.bounds.began[0]
+    message.scores, message.score_counts = b"", bytes(8)
+    assert 3.0 == tables_in(message, Indexes()).models.bounds.began[0]
+
+
+def test_tables_of_the_same_keys_have_the_same_index() -> None:
+    """So the keys of many replicas are read once, and while they are published not again."""
+    indexes = Indexes()
+    one, other = sent(taught("byteclass"), indexes), sent(taught("byteclass", responses=80), indexes)
+    assert one.outputs.index is other.outputs.index
+    indexes.next_round()
+    again = sent(taught("byteclass"), indexes)
+    assert one.outputs.index is again.outputs.index
+    indexes.next_round()
+    indexes.next_round()
+    assert one.outputs.index is not sent(taught("byteclass"), indexes).outputs.index
+    both = added([one.outputs, other.outputs])
+    assert one.outputs.values.sum() + other.outputs.values.sum() == pytest.approx(both.values.sum())
+
+
+def later_version(message: Columns) -> None:
+    """Be of a router to come."""
+    message.version = 2
+
+
+def other_features(message: Columns) -> None:
+    """Have sums over more features than are said."""
+    del message.features[0]
+
+
+def few_sums(message: Columns) -> None:
+    """Say of more sums that they are there than are."""
+    message.outputs.values = message.outputs.values[:-8]
+
+
+def few_counts(message: Columns) -> None:
+    """Have no count for a category."""
+    message.categories.counts = message.categories.counts[:-8]
+
+
+def half_a_number(message: Columns) -> None:
+    """Have a part of a number."""
+    message.q = message.q[:-1]
+
+
+def negative_scores(message: Columns) -> None:
+    """Have fewer scores than none."""
+    counts = np.frombuffer(message.score_counts, "<i8").copy()
+    counts += [-1 - counts[0], 1 + counts[0]]
+    message.score_counts = counts.tobytes()
+
+
+def no_number(message: Columns) -> None:
+    """Have a weight that is no number."""
+    message.categories.weights = packed([float("nan")]) + message.categories.weights[8:]
+
+
+def no_bound(message: Columns) -> None:
+    """Have a bound without end."""
+    message.q = packed([float("inf")]) + message.q[8:]
+
+
+def twice(message: Columns) -> None:
+    """Name a model twice."""
+    message.models.keys = state_pb2.Keys(models=["m0", "m0"]).SerializeToString()
+
+
+def no_keys(message: Columns) -> None:
+    """Have keys that are no message."""
+    message.models.keys = b"\xff"
+
+
+def of_no_model(message: Columns) -> None:
+    """Have categories without a model."""
+    message.categories.keys = state_pb2.Keys(keys=["a"]).SerializeToString()
+
+
+WRONG: dict[Callable[[Columns], None], str] = {
+    later_version: "version 2",
+    other_features: "not of",
+    few_sums: "learned numbers",
+    few_counts: "learned numbers",
+    half_a_number: "learned numbers",
+    negative_scores: "fewer than none",
+    no_number: "not finite",
+    no_bound: "not finite",
+    twice: "twice",
+    no_keys: "no protobuf",
+    of_no_model: "of no model",
+}
+
+
+@pytest.mark.parametrize("spoil", list(WRONG), ids=[spoil.__name__ for spoil in WRONG])
+def test_what_cannot_be_is_refused(spoil: Callable[[Columns], None]) -> None:
+    """Lengths that do not fit together, and numbers that are none, are told and teach nothing."""
+    message = columns_of(taught("byteclass"))
+    spoil(message)
+    with pytest.raises(ConfigurationError, match=WRONG[spoil]):
+        tables_in(message, Indexes())
+
+
+WHOLE = columns_of(taught("byteclass", models=1, responses=3)).SerializeToString()
+
+
+@given(st.integers(0, len(WHOLE) - 1), st.integers(0, 255))
+def test_a_changed_byte_is_refused_or_read(at: int, byte: int) -> None:
+    """Whatever stands in a key, nothing else is raised than that it is no state."""
+    data = bytearray(WHOLE)
+    data[at] = byte
+    with suppress(ConfigurationError, DecodeError):
+        tables_in(Columns.FromString(bytes(data)), Indexes())
