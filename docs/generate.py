@@ -31,6 +31,7 @@ from extproc.planning.output.schema import plan_schema
 from extproc.telemetry.labels import CountOutcome, PromptSize, Verdict
 from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.reloads import ReloadMetrics, ReloadOutcome
+from extproc.telemetry.state_changes import ChangeOutcome, StateChange, StateChangeMetrics
 from extproc.telemetry.tallies import Tally
 from extproc.telemetry.workers import Replaced, WorkerMetrics, worker_streams
 
@@ -63,6 +64,8 @@ CLOSED_LABELS: Final[dict[str, type[StrEnum]]] = {
     "`cause` of `dualpool_responses_not_learned_total`": ResponseFault,
     "`outcome` of `dualpool_access_log_entries_total`": Outcome,
     "`outcome` of `dualpool_config_reloads_total`": ReloadOutcome,
+    "`change` of `dualpool_state_changes_total`": StateChange,
+    "`outcome` of `dualpool_state_changes_total`": ChangeOutcome,
     "`cause` of `dualpool_workers_replaced_total`": Replaced,
     "`outcome` of `dualpool_exact_counts_total`": CountOutcome,
 }
@@ -110,7 +113,12 @@ def settings() -> str:
 def metrics() -> str:
     """Return a table of the router's metrics."""
     registry = CollectorRegistry()
-    made = (Metrics(registry, 1, 1), ReloadMetrics(registry), WorkerMetrics(registry, 1))
+    made = (
+        Metrics(registry, 1, 1),
+        ReloadMetrics(registry),
+        StateChangeMetrics(registry),
+        WorkerMetrics(registry, 1),
+    )
     tallies = [tally for metrics in made for tally in metrics.tallies]
     rows = [_metric_row(tally) for tally in (*tallies, worker_streams())]
     head = "| metric | type | labels | unit | what it says |\n|---|---|---|---|---|\n"

@@ -1,15 +1,16 @@
 """`dualpool state`: what was learned, in a file, in the shared store or a running router: shown, moved, merged.
 
-A running router is only looked at. What it believes changes through its store, where it looks for itself, or with
-its file, which it reads when it starts.
+A running router changes what it knows for who shows its token; where it shares, that is what is in its store.
 """
 
 import argparse
-import asyncio
 import urllib.request
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+from urllib.parse import urlencode
 
 from extproc.cli.token import add_token, asking, bearer_of, why
 from extproc.core.errors import ConfigurationError
@@ -17,13 +18,13 @@ from extproc.core.errors import ConfigurationError
 if TYPE_CHECKING:
     from extproc.core.estimator.protocol import LearnedState
     from extproc.core.estimator.tables import Terms
-    from extproc.state.store import Store
+    from extproc.state.in_store import InStore
 
 __all__ = ["add"]
 
 TIMEOUT_S = 10
+CHANGES_WITHIN_S = 100
 PLACE = "a file, store:CONFIG.yaml (the store that this configuration names), or http://ADMIN of a running router"
-WRITTEN = "a file, or store:CONFIG.yaml (the store that this configuration names)"
 STORE, HTTP = "store:", ("http://", "https://")
 
 
@@ -44,9 +45,12 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     add_token(export)
     export.set_defaults(run=_export)
 
-    into = actions.add_parser("import", help="give a file's knowledge to a store, or to a file that knows nothing")
+    into = actions.add_parser(
+        "import", help="give a file's knowledge to a running router, a store, or a file that knows nothing"
+    )
     into.add_argument("file", type=Path)
-    into.add_argument("place", help=WRITTEN)
+    into.add_argument("place", help=PLACE)
+    add_token(into)
     into.set_defaults(run=_import)
 
     merge = actions.add_parser("merge", help="add up what several routers have learned apart, into a file")
@@ -56,8 +60,9 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     merge.set_defaults(run=_merge)
 
     reset = actions.add_parser("reset", help="forget all, or one model")
-    reset.add_argument("place", help=WRITTEN)
+    reset.add_argument("place", help=PLACE)
     reset.add_argument("--model", default="", help="forget this model alone")
+    add_token(reset)
     reset.set_defaults(run=_reset)
 
 
@@ -87,9 +92,11 @@ def _import(options: argparse.Namespace) -> int:
     message = read_state(options.file)
     if options.place.startswith(STORE):
         state = from_message(message)
-        _in_store(options.place, lambda store: store.fold([], dead_s=0, others=[state]))
+        print(_in_store(options.place, lambda store: store.add(state)))
+    elif options.place.startswith(HTTP):
+        print(_changed(f"{options.place.rstrip('/')}/state/import", bearer_of(options), options.file.read_bytes()))
     else:
-        path = _file(options.place)
+        path = Path(options.place)
         if path.exists() and read_state(path).estimator_kind:
             raise ConfigurationError(f"{path} holds knowledge; merge both, or reset it first")
         _write(path, message)
@@ -112,9 +119,13 @@ def _reset(options: argparse.Namespace) -> int:
     from extproc.state.pb import state_pb2  # noqa: PLC0415
 
     if options.place.startswith(STORE):
-        _in_store(options.place, lambda store: _reset_store(store, options.model))
+        print(_in_store(options.place, lambda store: store.forget(options.model)))
         return 0
-    path = _file(options.place)
+    if options.place.startswith(HTTP):
+        query = f"?{urlencode({'model': options.model})}" if options.model else ""
+        print(_changed(f"{options.place.rstrip('/')}/state/reset{query}", bearer_of(options), b""))
+        return 0
+    path = Path(options.place)
     message = read_state(path)
     if options.model:
         for rows in (message.categories, message.models, message.outputs):
@@ -125,62 +136,32 @@ def _reset(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _reset_store(store: "Store", model: str) -> bool:
-    """Take all that is published into the base, without what is to be forgotten: who runs takes it from there."""
-    names = sorted((await store.look()).silent_s)
-    return await store.fold(names, dead_s=-1, without=model, nothing=not model)
-
-
 def _read(place: str, token: str) -> "LearnedState":
     from extproc.state.file import read_state  # noqa: PLC0415
     from extproc.state.snapshot import from_json, from_message  # noqa: PLC0415
 
     if place.startswith(STORE):
-        of_store: LearnedState = _in_store(place, _all_of)
+        of_store: LearnedState = _in_store(place, lambda store: store.read())
         return of_store
     if place.startswith(HTTP):
         return from_json(_fetch(place.rstrip("/") + "/state", token))
     return from_message(read_state(Path(place)))
 
 
-async def _all_of(store: "Store") -> "LearnedState":
-    from extproc.core.estimator.merging import merged  # noqa: PLC0415
-    from extproc.core.estimator.tables import state_of  # noqa: PLC0415
-
-    found = await store.look()
-    states = [state_of(tables) for tables in found.replicas.values()] + ([found.base.state] if found.base else [])
-    return merged(states, store.terms)
-
-
-def _in_store(place: str, act: "Callable[[Store], Awaitable[Any]]") -> Any:  # noqa: ANN401
-    """Return what was done with the store of a configuration; it is tried again when a router was faster."""
+def _in_store(place: str, act: "Callable[[InStore], Any]") -> Any:  # noqa: ANN401
+    """Return what came of an act with the store of a configuration."""
     from extproc.config.loading import load  # noqa: PLC0415
-    from extproc.core.estimator import make_estimator  # noqa: PLC0415
-    from extproc.core.estimator.tables import Terms  # noqa: PLC0415
-    from extproc.state.store import FAILURES, Store  # noqa: PLC0415
+    from extproc.state.changing import NotDone  # noqa: PLC0415
+    from extproc.state.in_store import InStore  # noqa: PLC0415
 
     configuration = load(Path(place.removeprefix(STORE)))
     settings = configuration.state.store
     if settings is None:
         raise ConfigurationError(f"{place}: this configuration has no state.store")
-    features = make_estimator(configuration.estimator).state().features
-    store = Store(settings, Terms.of(configuration.estimator), features)
-
-    async def tried() -> Any:  # noqa: ANN401
-        try:
-            for _ in range(20):
-                if done := await act(store):
-                    return done
-            raise ConfigurationError(f"{place}: routers were faster each time; try again")
-        finally:
-            await store.close()
-
     try:
-        return asyncio.run(tried())
-    except FAILURES as error:
-        if isinstance(error, ConfigurationError):
-            raise
-        raise ConfigurationError(f"{place}: {type(error).__name__}: {error}") from error
+        return act(InStore(settings, configuration.estimator))
+    except NotDone as error:
+        raise ConfigurationError(f"{place}: {error}") from error
 
 
 def _terms(states: "list[LearnedState]") -> "Terms":
@@ -207,12 +188,6 @@ def _as_table(state: "LearnedState") -> str:
     return "\n".join([*lines, f"estimator {state.estimator_kind}, {len(models)} models with prices"])
 
 
-def _file(place: str) -> Path:
-    if place.startswith(HTTP):
-        raise ConfigurationError(f"{place}: a running router is only looked at; change its store, or its file")
-    return Path(place)
-
-
 def _write(path: Path, message: Any) -> None:  # noqa: ANN401
     from extproc.state.file import write_whole  # noqa: PLC0415
     from extproc.state.frame import framed  # noqa: PLC0415
@@ -221,6 +196,22 @@ def _write(path: Path, message: Any) -> None:  # noqa: ANN401
         write_whole(path, framed(message.SerializeToString()))
     except OSError as error:
         raise ConfigurationError(f"{path}: {error}") from error
+
+
+def _changed(url: str, token: str, data: bytes) -> str:
+    """Return what a running router says of a change."""
+    request = asking(url, token)
+    request.data = data
+    request.add_header("Content-Type", "application/octet-stream")
+    try:
+        with urllib.request.urlopen(request, timeout=CHANGES_WITHIN_S) as response:  # noqa: S310  (the caller checked it)
+            said: bytes = response.read()
+    except HTTPError as error:
+        told = "" if error.code == HTTPStatus.UNAUTHORIZED else error.read().decode(errors="replace").strip()
+        raise ConfigurationError(f"{url}: {told or why(error)}") from error
+    except OSError as error:
+        raise ConfigurationError(f"{url}: {why(error)}") from error
+    return said.decode(errors="replace").strip()
 
 
 def _fetch(url: str, token: str) -> bytes:

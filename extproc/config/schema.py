@@ -75,7 +75,8 @@ class AdminSettings:
     that is free."""
     token_file: str = ""
     """A file whose first line is a token that all pages but `/metrics`, `/healthz` and `/readyz` then ask for, as
-    `Authorization: Bearer`, or as the password (with any name) for which a browser asks its user. It is read for
+    `Authorization: Bearer`, or as the password (with any name) for which a browser asks its user. Whoever shows it
+    as the former can change what is known ([state.md](state.md)); without this file nobody can. It is read for
     each request, so that the token can be changed without a restart."""
     probes_address: str = ""
     """`host:port` of one more port that serves only `/metrics`, `/healthz` and `/readyz`: for probes and scrapes

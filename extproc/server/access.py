@@ -9,6 +9,7 @@ looks at the page would have to be given; a proxy in front can ask for them.
 import base64
 import binascii
 import hmac
+from collections.abc import Sequence
 from pathlib import Path
 
 from starlette.datastructures import Headers
@@ -20,6 +21,7 @@ from extproc.server.admin import PROBES
 
 __all__ = ["TokenAsked", "read_token"]
 
+READING = ("GET", "HEAD")
 # Both ways, each in a header of its own: a browser takes the one that it knows.
 CHALLENGES = ('Bearer realm="dualpool"', 'Basic realm="dualpool", charset="UTF-8"')
 
@@ -58,18 +60,21 @@ class TokenAsked:
             except ConfigurationError:
                 app = PlainTextResponse("admin.token_file cannot be read, or holds no token\n", 503)
             else:
-                shown = _credential(Headers(scope=scope).get("authorization", ""))
-                app = app if hmac.compare_digest(shown.encode(), token.encode()) else _refusal()
+                # A browser that knows the password shows it at any page's bidding: so it changes nothing.
+                reads = scope["method"] in READING
+                shown = _credential(Headers(scope=scope).get("authorization", ""), basic=reads)
+                right = hmac.compare_digest(shown.encode(), token.encode())
+                app = app if right else _refusal(CHALLENGES if reads else CHALLENGES[:1])
         await app(scope, receive, send)
 
 
-def _credential(authorization: str) -> str:
-    """Return the token that a header shows, or nothing."""
+def _credential(authorization: str, *, basic: bool) -> str:
+    """Return the token that a header shows, or nothing; as a browser does it only where `basic`."""
     scheme, _, value = authorization.partition(" ")
     match scheme.lower():
         case "bearer":
             return value.strip()
-        case "basic":
+        case "basic" if basic:
             try:
                 return base64.b64decode(value, validate=True).decode().partition(":")[2]
             except (binascii.Error, ValueError):
@@ -78,8 +83,8 @@ def _credential(authorization: str) -> str:
             return ""
 
 
-def _refusal() -> PlainTextResponse:
+def _refusal(challenges: Sequence[str]) -> PlainTextResponse:
     refusal = PlainTextResponse("this page asks for the token in admin.token_file\n", 401)
-    for challenge in CHALLENGES:
+    for challenge in challenges:
         refusal.headers.append("www-authenticate", challenge)
     return refusal

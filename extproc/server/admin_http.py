@@ -11,7 +11,7 @@ import ipaddress
 import logging
 import socket
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from starlette.applications import Starlette
@@ -26,6 +26,7 @@ from extproc.config.schema import AdminSettings
 from extproc.core.errors import ConfigurationError
 from extproc.server.access import TokenAsked
 from extproc.server.admin import PAGES, PROBES, Pages
+from extproc.server.changes import Changes
 from extproc.server.live import Live
 
 __all__ = ["Admin", "admin_servers"]
@@ -40,16 +41,17 @@ MAX_HEAD_BYTES: Final = 16_384
 log = logging.getLogger("dualpool")
 
 
-def admin_servers(settings: AdminSettings, pages: Pages, live: Live) -> list["Admin"]:
+def admin_servers(settings: AdminSettings, pages: Pages, live: Live, changes: Changes) -> list["Admin"]:
     """Return the servers that are configured, the one of all pages first. Raises ConfigurationError."""
-    servers = [Admin("admin.address", settings.address, pages, live=live, token_file=settings.token_file)]
+    more = [*live.routes(), *changes.routes(allowed=bool(settings.token_file))]
+    servers = [Admin("admin.address", settings.address, pages, more=more, token_file=settings.token_file)]
     if settings.probes_address:
         servers.append(Admin("admin.probes_address", settings.probes_address, pages, PROBES))
     return servers
 
 
 class Admin:
-    """A listening server for some of the pages, and the live page; `address` is where, with the real port.
+    """A listening server for some of the pages, and `more`; `address` is where, with the real port.
 
     Raises ConfigurationError, with the setting's name, when it cannot listen, or has no token to ask for.
     """
@@ -61,10 +63,10 @@ class Admin:
         pages: Pages,
         paths: Collection[str] = PAGES,
         *,
-        live: Live | None = None,
+        more: Sequence[Route] = (),
         token_file: str = "",
     ) -> None:
-        app: ASGIApp = _app(pages, paths, live)
+        app: ASGIApp = _app(pages, paths, more)
         if token_file:
             app = TokenAsked(app, token_file)
         host, _, port = address.rpartition(":")
@@ -187,7 +189,7 @@ class _OwnNamesOnly:
         await app(scope, receive, send)
 
 
-def _app(pages: Pages, paths: Collection[str], live: Live | None) -> Starlette:
+def _app(pages: Pages, paths: Collection[str], more: Sequence[Route]) -> Starlette:
     def answer(request: Request) -> Response:
         try:
             status, content_type, body = pages.page(request.scope["path"])
@@ -199,8 +201,7 @@ def _app(pages: Pages, paths: Collection[str], live: Live | None) -> Starlette:
     def not_found(_request: Request, _error: Any) -> Response:  # noqa: ANN401  (Starlette's type is too wide)
         return PlainTextResponse(f"paths: {' '.join(route.path for route in routes)}\n", 404)
 
-    routes = [Route(path, answer) for path in paths]
-    routes += [] if live is None else live.routes()
+    routes = [*(Route(path, answer) for path in paths), *more]
     return Starlette(routes=routes, exception_handlers={404: not_found})
 
 

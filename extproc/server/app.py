@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from math import inf
@@ -30,6 +31,7 @@ from extproc.server.access_logs import STREAM_ACCESS_LOGS, AccessLogs, new_key, 
 from extproc.server.admin import AdminPages
 from extproc.server.admin_http import admin_servers
 from extproc.server.background import Background, Job
+from extproc.server.changes import Changes
 from extproc.server.current import CurrentEstimator
 from extproc.server.deadlines import Deadlines, Sweep
 from extproc.server.grpc_core import UNIMPLEMENTED, Call, Core
@@ -37,16 +39,19 @@ from extproc.server.health import EXT_PROC_SERVICE, Health
 from extproc.server.listening import listen, listen_for_probes
 from extproc.server.live import Live, about_router
 from extproc.server.loop import Loop, Timers
+from extproc.server.own_knowledge import OwnKnowledge
 from extproc.server.reload import Reloader
 from extproc.server.streams import Routing, Streams
 from extproc.server.tls import Certificates, check_pem
 from extproc.server.watch import watch_job
+from extproc.state.changing import Knowledge, in_store_of
 from extproc.state.keeping import Keeping
 from extproc.telemetry.fan_out import FanOut
 from extproc.telemetry.log import LogListener, set_log_level
 from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.recent import Recent
 from extproc.telemetry.reloads import ReloadMetrics
+from extproc.telemetry.state_changes import StateChangeMetrics
 from extproc.wire.decode import Decoder
 from extproc.wire.encode import Encoder
 
@@ -117,7 +122,18 @@ class App:
             recent,
             lambda watched: self.loop.tell(lambda: (listener.add if watched else listener.remove)(recent)),
         )
-        self._admins = admin_servers(configuration.admin, pages, live) if admin else []
+        self._changing = threading.Lock()
+        self.own_knowledge = OwnKnowledge(
+            self.loop,
+            self._changing,
+            lambda: self._configuration.estimator,
+            lambda: self.router.placer.estimator,
+            self._go_on_from,
+        )
+        self._admins = []
+        if admin:
+            changes = Changes(self._knowledge, StateChangeMetrics(registry))
+            self._admins = admin_servers(configuration.admin, pages, live, changes)
         self.admin_address = self._admins[0].address if admin else ""
         terms = Terms.of(configuration.estimator)
         estimator = CurrentEstimator(lambda: self.router.placer.estimator)
@@ -171,18 +187,29 @@ class App:
         Called on another thread than the loop's. Raises ConfigurationError for what cannot be used, TimeoutError
         when the loop does not take it; then nothing has changed.
         """
-        before, routing = self._configuration, self._streams.routing
-        learned = self._learned_under(configuration)
-        after = self._routing(
-            configuration, recompose(routing.router, before, configuration, learned), routing.deadlines
-        )
-        tls = configuration.listen.tls
-        if tls is not None and tls != before.listen.tls:
-            check_pem(tls)
-        self.loop.ask(lambda: self._swap(after), RELOADS_WITHIN_S)
+        with self._changing:
+            before, routing = self._configuration, self._streams.routing
+            learned = self._learned_under(configuration)
+            router = recompose(routing.router, before, configuration, learned)
+            after = self._routing(configuration, router, routing.deadlines)
+            tls = configuration.listen.tls
+            if tls is not None and tls != before.listen.tls:
+                check_pem(tls)
+            self.loop.ask(lambda: self._swap(after), RELOADS_WITHIN_S)
         if tls is not None and self._certificates is not None:
             self._certificates.use(tls)
         set_log_level(configuration.log_level)
+
+    def _go_on_from(self, learned: Estimator) -> None:
+        """Put another estimator in force, under the same configuration."""
+        routing = self._streams.routing
+        router = recompose(routing.router, routing.configuration, routing.configuration, learned)
+        after = self._routing(routing.configuration, router, routing.deadlines)
+        self.loop.ask(lambda: self._swap(after), RELOADS_WITHIN_S)
+
+    def _knowledge(self) -> Knowledge:
+        configuration = self._configuration
+        return in_store_of(configuration.state, configuration.estimator) or self.own_knowledge
 
     def _routing(self, configuration: Configuration, router: Router, before: Deadlines | None = None) -> Routing:
         after_s = configuration.exchange.deadline_ms / 1000

@@ -19,7 +19,7 @@ from extproc.state.frame import framed, unframed
 from extproc.state.pb import state_pb2
 from extproc.state.snapshot import from_message, to_message
 
-__all__ = ["StateFile", "read_state", "write_whole"]
+__all__ = ["StateFile", "read_state", "state_in", "write_whole"]
 
 MAX_ASIDE: Final = 1_000
 
@@ -100,6 +100,14 @@ def read_state(path: Path) -> state_pb2.LearnedState:
         raise ConfigurationError(str(error), source=f"state file {path}") from error
     except ConfigurationError as error:
         raise ConfigurationError(*error.sentences, source=f"state file {path}") from error
+
+
+def state_in(data: bytes) -> LearnedState:
+    """Return the state that a file's content is. Raises ConfigurationError when it is none, or one of nothing."""
+    state = from_message(_parsed(data))
+    if not state.estimator_kind:
+        raise ConfigurationError("it holds nothing")
+    return state
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 import msgspec
 
 from extproc.core.errors import ConfigurationError, DualpoolError
+from extproc.state.changing import NotDone
 
 __all__ = ["Channel", "ChannelClosed", "Question", "Started", "answer_all"]
 
@@ -29,6 +30,8 @@ class Question(StrEnum):
     METRICS = "metrics"
     STATE = "state"
     APPLY = "apply"  # with a configuration
+    ADD = "add"  # with a state that others have learned; answered by a sentence
+    FORGET = "forget"  # with a model's name, or nothing for all; answered by a sentence
     END = "end"  # drain, and end
     HURRY = "hurry"  # end without a drain
 
@@ -136,5 +139,5 @@ def _answer(asked: Asked, answer: Callable[[Question, bytes], bytes]) -> Answer:
         return Answer(asked.number, answer(asked.question, asked.content))
     except ConfigurationError as error:
         return Answer(asked.number, faults=error.sentences)
-    except TimeoutError:
+    except (TimeoutError, NotDone):
         return Answer(asked.number, late=True)

@@ -112,6 +112,14 @@ class Slot:
         """Return what the worker knows. Raises as Channel.ask."""
         return from_bytes(self._ask(Question.STATE, within_s=STATE_WITHIN_S))
 
+    def add(self, state: bytes) -> str:
+        """Have the worker add a state to what it knows; return what it says of it. Raises as Channel.ask."""
+        return self._ask(Question.ADD, state, within_s=APPLIES_WITHIN_S).decode()
+
+    def forget(self, model: str) -> str:
+        """Have the worker forget a model, or all. Raises as Channel.ask."""
+        return self._ask(Question.FORGET, model.encode(), within_s=APPLIES_WITHIN_S).decode()
+
     def families(self, *, now: bool) -> tuple[Sequence[Family], Sequence[Family]]:
         """Return the metrics of the process, asked `now` or as last known, and those of all before it."""
         if now:

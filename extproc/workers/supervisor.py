@@ -23,12 +23,16 @@ from prometheus_client import (
 from extproc.config.schema import Configuration
 from extproc.config.worker_addresses import check_room
 from extproc.server.admin_http import admin_servers
+from extproc.server.changes import Changes
 from extproc.server.live import Live, about_router
 from extproc.server.reload import Reloader
+from extproc.state.changing import Knowledge, in_store_of
 from extproc.telemetry.log import set_log_level
 from extproc.telemetry.reloads import ReloadMetrics
+from extproc.telemetry.state_changes import StateChangeMetrics
 from extproc.telemetry.workers import WorkerMetrics
 from extproc.workers.channel import ChannelClosed
+from extproc.workers.knowledge import WorkersKnowledge
 from extproc.workers.pages import WorkerPages
 from extproc.workers.slot import Patience, Slot
 
@@ -69,7 +73,8 @@ class Supervisor:
             None,
             lambda _watched: None,
         )
-        self._admins = admin_servers(configuration.admin, pages, live)
+        changes = Changes(self._knowledge, StateChangeMetrics(own))
+        self._admins = admin_servers(configuration.admin, pages, live, changes)
         self.admin_address = self._admins[0].address
         self._orders: SimpleQueue[None] = SimpleQueue()
 
@@ -117,6 +122,10 @@ class Supervisor:
                     raise
                 slot.replace_process()
         set_log_level(configuration.log_level)
+
+    def _knowledge(self) -> Knowledge:
+        configuration = self._configuration
+        return in_store_of(configuration.state, configuration.estimator) or WorkersKnowledge(self.slots)
 
     def _serve(self) -> None:
         for slot in self.slots:

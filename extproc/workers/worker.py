@@ -18,7 +18,7 @@ import msgspec
 from extproc.config.schema import Configuration
 from extproc.core.estimator.protocol import LearnedState
 from extproc.server.app import App
-from extproc.state.snapshot import to_bytes
+from extproc.state.snapshot import from_bytes, to_bytes
 from extproc.telemetry.families import families_of
 from extproc.telemetry.log import configure_logging
 from extproc.workers.channel import Question, Started, answer_all
@@ -91,6 +91,10 @@ class _Worker:
                 return to_bytes(LearnedState.joined([app.loop.ask(part, LOOP_ANSWERS_WITHIN_S) for part in parts]))
             case Question.APPLY:
                 app.apply(msgspec.json.decode(content, type=Configuration))
+            case Question.ADD:
+                return app.own_knowledge.add(from_bytes(content)).encode()
+            case Question.FORGET:
+                return app.own_knowledge.forget(content.decode()).encode()
             case Question.END:
                 self.end()
             case Question.HURRY:

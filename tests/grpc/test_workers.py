@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from extproc.cli.main import main
 from extproc.config.loading import parse
 from extproc.gateways.live import router_s
-from extproc.workers.slot import Patience
+from extproc.state.frame import framed
+from extproc.state.snapshot import to_bytes
+from extproc.workers.slot import Patience, Slot
 from extproc.workers.supervisor import Supervisor
+from tests.grpc.test_state_changes import taught
 
 BASE = "listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 0\n"
 CHAT = b'{"model":"m","messages":[{"role":"user","content":"How are you, all of you?"}],"max_tokens":9}'
@@ -55,6 +58,7 @@ class Router:
 
     admin: str
     process: subprocess.Popen[str] | None = None
+    slots: Sequence[Slot] = ()
 
     def get(self, path: str) -> httpx.Response:
         """Fetch an admin page."""
@@ -106,13 +110,13 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def supervised(patience: Patience) -> Iterator[Router]:
+def supervised(patience: Patience, config: str = BASE) -> Iterator[Router]:
     """Run a supervisor in this process, with less patience than it has by default."""
-    supervisor = Supervisor(parse(BASE), None, 2, patience)
+    supervisor = Supervisor(parse(config), None, 2, patience)
     thread = threading.Thread(target=supervisor.run)
     thread.start()
     try:
-        yield Router(supervisor.admin_address)
+        yield Router(supervisor.admin_address, slots=supervisor.slots)
     finally:
         supervisor.end()
         thread.join()
@@ -267,15 +271,41 @@ def test_an_address_that_is_taken_ends_it_with_2(tmp_path: Path) -> None:
         assert f"dualpool serve: listen.address: '{taken}' cannot be bound" in ended.stderr
 
 
-def test_commands_read_a_running_supervisor(tmp_path: Path, eventually: Eventually) -> None:
-    """What a supervisor shows can be read also while its workers start: then nothing is known."""
+def test_commands_read_and_change_a_running_supervisor(
+    tmp_path: Path, eventually: Eventually, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a supervisor shows can be read also while its workers start: then nothing is known.
+
+    `state import` and `state reset` reach each of its processes, or say which they did not.
+    """
+    token, file = tmp_path / "token", tmp_path / "state"
+    token.write_text("a-token")
+    file.write_bytes(framed(to_bytes(taught(7))))
     (tmp_path / "body").write_bytes(CHAT)
-    with supervised(Patience()) as router:
-        assert parse(BASE) == router_s(f"http://{router.admin}")
-        command = ["estimate", str(tmp_path / "body"), "--admin", f"http://{router.admin}"]
-        assert 0 == main(command)
-        eventually(router.all_ready)
-        assert 0 == main(command)
+    asking = BASE.replace("admin: {", f"admin: {{token_file: '{token}', ")
+    with supervised(Patience(), asking) as router:
+        url, shown = f"http://{router.admin}", ["--token-file", str(token)]
+        assert parse(asking) == router_s(url, "a-token")
+        estimate = ["estimate", str(tmp_path / "body"), "--admin", url, *shown]
+        assert 0 == main(estimate)
+        assert 2 == main(["state", "reset", url, *shown])
+        assert "no worker runs" in capsys.readouterr().err
+        eventually(lambda: router.metric("dualpool_workers_serving") == 2)
+        assert 0 == main(estimate)
+        capsys.readouterr()
+        assert 0 == main(["state", "import", str(file), url, *shown])
+        assert 2 == capsys.readouterr().out.count("added 1 models")
+        assert [7, 7] == [each.observations for slot in router.slots for each in slot.state().models]
+        file.write_bytes(file.read_bytes()[:-1])
+        assert 2 == main(["state", "import", str(file), url, *shown])
+        assert 0 == main(["state", "reset", url, "--model", "m", *shown])
+        assert 2 == capsys.readouterr().out.count("forgot model 'm'")
+        assert [(), ()] == [slot.state().models for slot in router.slots]
+        assert 2 == router.metric("dualpool_state_changes_total", outcome="done")
+        router.slots[1].end(at_once=True)
+        assert router.slots[1].wait(time.monotonic() + WITHIN_S)
+        assert 2 == main(["state", "reset", url, *shown])
+        assert "worker 1 did not take it; the others did" in capsys.readouterr().err
 
 
 def test_top_says_why_it_shows_no_decisions(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,106 @@
+"""What can be changed at the admin port: `POST /state/import` adds a state, `POST /state/reset` forgets.
+
+Both are for who shows the token in `Authorization: Bearer`, and answer 403 where no token is configured. A browser
+sends that header to no other site's bidding (access.py); there is no cookie, and no form. One change is made at a
+time; its body is bounded, and has to come in time.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Final
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from extproc.core.errors import ConfigurationError
+from extproc.state.changing import MAX_STATE_BYTES, Knowledge, NotDone
+from extproc.state.file import state_in
+from extproc.telemetry.state_changes import ChangeOutcome, StateChange, StateChangeMetrics
+
+__all__ = ["Changes"]
+
+BODY_WITHIN_S: Final = 60.0
+
+log = logging.getLogger("dualpool")
+
+
+class Changes:
+    """The routes; `knowledge` is asked for at each change: a reload may have put another store in force."""
+
+    def __init__(self, knowledge: Callable[[], Knowledge], metrics: StateChangeMetrics) -> None:
+        self._knowledge = knowledge
+        self._metrics = metrics
+        self._at_work = False
+
+    def routes(self, *, allowed: bool) -> list[Route]:
+        """Return the addresses; where it is not allowed they only say so."""
+        import_, reset = (self._import, self._reset) if allowed else (_forbidden, _forbidden)
+        return [
+            Route("/state/import", import_, methods=["POST"]),
+            Route("/state/reset", reset, methods=["POST"]),
+        ]
+
+    async def _import(self, request: Request) -> Response:
+        async def asked() -> str:
+            data = await _body(request)
+            return await run_in_threadpool(lambda: self._knowledge().add(state_in(data)))
+
+        return await self._answer(StateChange.IMPORT, "", asked)
+
+    async def _reset(self, request: Request) -> Response:
+        model = request.query_params.get("model", "")
+
+        async def asked() -> str:
+            # A slip of the pen is not to forget all.
+            if set(request.query_params) - {"model"} or ("model" in request.query_params and not model):
+                raise ConfigurationError("ask for /state/reset to forget all, or for /state/reset?model=NAME")
+            return await run_in_threadpool(lambda: self._knowledge().forget(model))
+
+        return await self._answer(StateChange.RESET, model, asked)
+
+    async def _answer(self, change: StateChange, model: str, asked: Callable[[], Awaitable[str]]) -> Response:
+        if self._at_work:
+            return PlainTextResponse("another change is being made; try again\n", HTTPStatus.CONFLICT)
+        self._at_work = True
+        try:
+            said, status, outcome = await asked(), HTTPStatus.OK, ChangeOutcome.DONE
+        except ConfigurationError as error:
+            said, status, outcome = str(error), HTTPStatus.BAD_REQUEST, ChangeOutcome.REFUSED
+        except _TooLarge as error:
+            said, status, outcome = str(error), HTTPStatus.REQUEST_ENTITY_TOO_LARGE, ChangeOutcome.REFUSED
+        except (NotDone, TimeoutError, ClientDisconnect) as error:
+            said, outcome = str(error) or "the body did not come as a whole", ChangeOutcome.FAILED
+            status = HTTPStatus.SERVICE_UNAVAILABLE
+        finally:
+            self._at_work = False
+        self._metrics.asked(change, outcome)
+        level = logging.INFO if outcome is ChangeOutcome.DONE else logging.WARNING
+        fields = {"change": change, "outcome": outcome, "model": model, "said": said}
+        log.log(level, "a change to what is known was asked for at the admin port", extra={"fields": fields})
+        return PlainTextResponse(said + "\n", status)
+
+
+class _TooLarge(Exception):
+    """More than any state."""
+
+
+async def _body(request: Request) -> bytes:
+    too_large = _TooLarge(f"a state has at most {MAX_STATE_BYTES >> 20} MB")
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > MAX_STATE_BYTES:
+        raise too_large
+    data = bytearray()
+    async with asyncio.timeout(BODY_WITHIN_S):
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > MAX_STATE_BYTES:
+                raise too_large
+    return bytes(data)
+
+
+async def _forbidden(_request: Request) -> Response:
+    return PlainTextResponse("nothing can be changed here unless admin.token_file names a token\n", 403)

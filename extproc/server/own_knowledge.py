@@ -1,0 +1,102 @@
+"""What this process has learned, changed while it decides.
+
+What is added comes in bites, as others' knowledge does when replicas share: no request waits long, and what is
+learned meanwhile is kept. To forget, another estimator takes the place of this one, as in a reload: exchanges that
+have begun teach the one before, which is no more.
+"""
+
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Final, TypeVar
+
+from extproc.core.estimator import make_estimator
+from extproc.core.estimator.change import Change
+from extproc.core.estimator.merging import bounded, without_model
+from extproc.core.estimator.protocol import Estimator, LearnedState
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.sharing import Share
+from extproc.core.estimator.tables import Terms
+from extproc.server.loop import Loop
+from extproc.state.changing import NotDone
+
+__all__ = ["OwnKnowledge"]
+
+ANSWERS_WITHIN_S: Final = 5.0
+NAMED: Final = 5
+
+T = TypeVar("T")
+
+
+class OwnKnowledge:
+    """The estimator in force; for any thread but the loop's.
+
+    `settings` and `estimator` are asked for, and `replace` called with another estimator, while `lock` is held:
+    nobody else replaces it meanwhile.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        lock: threading.Lock,
+        settings: Callable[[], EstimatorSettings],
+        estimator: Callable[[], Estimator],
+        replace: Callable[[Estimator], None],
+    ) -> None:
+        self._loop = loop
+        self._lock = lock
+        self._settings = settings
+        self._estimator = estimator
+        self._replace = replace
+
+    def add(self, state: LearnedState) -> str:
+        """Add what another router has learned, as if its responses had come now."""
+        with self._lock:
+            settings, terms = self._settings(), Terms.of(self._settings())
+            make_estimator(settings).load(state)  # which refuses what cannot be used
+            change = Share(terms).exchange(self._view(), [], bounded(state, terms)).change
+            estimator, skipped = self._estimator(), Change()
+            for bite in change.bites():
+                left = self._ask(partial(estimator.shift, bite))
+                skipped = Change(
+                    skipped.models + left.models,
+                    skipped.categories + left.categories,
+                    skipped.outputs + left.outputs,
+                )
+        return _said(state, change, skipped)
+
+    def forget(self, model: str) -> str:
+        """Forget all, or one model."""
+        with self._lock:
+            view, after = self._view(), make_estimator(self._settings())
+            if model:
+                rest = without_model(view, model)
+                if rest == view:
+                    return f"nothing was known of model {model!r}"
+                after.load(rest)
+            try:
+                self._replace(after)
+            except TimeoutError as error:
+                raise NotDone("the router is too busy to take it") from error
+        return f"forgot model {model!r}" if model else "forgot all"
+
+    def _view(self) -> LearnedState:
+        return LearnedState.joined([self._ask(part) for part in self._ask(self._estimator().parts)])
+
+    def _ask(self, function: Callable[[], T]) -> T:
+        try:
+            return self._loop.ask(function, ANSWERS_WITHIN_S)
+        except TimeoutError as error:
+            raise NotDone("the router is too busy to take it") from error
+
+
+def _said(state: LearnedState, change: Change, skipped: Change) -> str:
+    """Return what was added, and which models were left out."""
+    done = {each.model for each in change.models} - {each.model for each in skipped.models}
+    left = sorted(each.model for each in state.models if each.observations and each.model not in done)
+    rows = len(change.categories) + len(change.outputs) - len(skipped.categories) - len(skipped.outputs)
+    said = f"added {len(done)} models, and {rows} rows of categories and output lengths"
+    if left:
+        named = ", ".join(repr(name) for name in left[:NAMED]) + (" and others" if len(left) > NAMED else "")
+        said += f"; not {named}: of another generation than here, or no room (reset the model first)"
+    return said

@@ -1,0 +1,85 @@
+"""What is in the shared store, read and changed from outside: by a command, or at a router's admin port."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from extproc.core.errors import ConfigurationError
+from extproc.core.estimator import make_estimator
+from extproc.core.estimator.merging import merged
+from extproc.core.estimator.protocol import LearnedState
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.tables import Terms, state_of
+from extproc.state.changing import NotDone
+from extproc.state.settings import StoreSettings
+from extproc.state.store import FAILURES, Store
+
+__all__ = ["InStore"]
+
+TRIES: Final = 20
+TAKEN: Final = "each router takes it from there at its next exchange"
+
+T = TypeVar("T")
+
+
+class InStore:
+    """The knowledge of all replicas that share a store. Methods raise NotDone when it does not serve."""
+
+    def __init__(self, settings: StoreSettings, estimator: EstimatorSettings) -> None:
+        self._settings = settings
+        self._estimator = estimator
+
+    def read(self) -> LearnedState:
+        """Return what all know together."""
+        return self._with_store(_all_of)
+
+    def add(self, state: LearnedState) -> str:
+        """Add a state to the base."""
+        make_estimator(self._estimator).load(state)  # what routers could not use is refused
+
+        async def add(store: Store) -> bool:
+            return await store.fold([], dead_s=0, others=[state])
+
+        self._with_store(lambda store: self._tried(add, store))
+        return f"it is in the store; {TAKEN}"
+
+    def forget(self, model: str) -> str:
+        """Take all that is published into the base, without what is to be forgotten."""
+
+        async def forget(store: Store) -> bool:
+            names = sorted((await store.look()).silent_s)
+            return await store.fold(names, dead_s=-1, without=model, nothing=not model)
+
+        self._with_store(lambda store: self._tried(forget, store))
+        return f"the store has forgotten {f'model {model!r}' if model else 'all'}; {TAKEN}"
+
+    @staticmethod
+    async def _tried(act: Callable[[Store], Awaitable[bool]], store: Store) -> None:
+        """Act, again and again while routers are faster."""
+        for _ in range(TRIES):
+            if await act(store):
+                return
+        raise NotDone("routers were faster each time; try again")
+
+    def _with_store(self, act: Callable[[Store], Awaitable[T]]) -> T:
+        features = make_estimator(self._estimator).state().features
+        store = Store(self._settings, Terms.of(self._estimator), features)
+
+        async def once() -> T:
+            try:
+                return await act(store)
+            finally:
+                await store.close()
+
+        try:
+            return asyncio.run(once())
+        except ConfigurationError:
+            raise
+        except FAILURES as error:
+            raise NotDone(f"the store does not serve: {type(error).__name__}: {error}") from error
+
+
+async def _all_of(store: Store) -> LearnedState:
+    found = await store.look()
+    states = [state_of(tables) for tables in found.replicas.values()] + ([found.base.state] if found.base else [])
+    return merged(states, store.terms)

@@ -1,0 +1,51 @@
+"""Prometheus metrics of changes to what is known that an operator made at the admin port."""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.registry import Collector
+
+from extproc.telemetry.tallies import Counters, Tally
+
+__all__ = ["ChangeOutcome", "StateChange", "StateChangeMetrics"]
+
+
+class StateChange(StrEnum):
+    """What was asked; a metric label."""
+
+    IMPORT = "import"
+    RESET = "reset"
+
+
+class ChangeOutcome(StrEnum):
+    """What came of it; a metric label."""
+
+    DONE = "done"
+    REFUSED = "refused"  # damaged, foreign, too large, or asked wrongly: nothing has changed
+    FAILED = "failed"  # the store, a worker or the loop did not take it
+
+
+class StateChangeMetrics(Collector):
+    """Counts them."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._changes = Counters(
+            "dualpool_state_changes",
+            "Changes to what is known, asked for at the admin port with its token, by what came of them",
+            ["change", "outcome"],
+        )
+        self.tallies: tuple[Tally[Any], ...] = (self._changes,)
+        for change in StateChange:
+            for outcome in ChangeOutcome:
+                self._changes[change, outcome] = 0
+        registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        """Called at each scrape, on another thread."""
+        return [tally.collect() for tally in self.tallies]
+
+    def asked(self, change: StateChange, outcome: ChangeOutcome) -> None:
+        """Count one."""
+        self._changes[change, outcome] += 1

@@ -1,0 +1,258 @@
+"""What a running router knows, changed at its admin port: by whom, and what becomes of what is wrong."""
+
+import asyncio
+import base64
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from extproc.cli.main import main
+from extproc.config.loading import parse
+from extproc.core.estimator import make_estimator
+from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.protocol import LearnedState
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.state.frame import framed
+from extproc.state.snapshot import to_bytes
+from tests.grpc.served import App, learn_once
+from tests.grpc.test_state_survives import eventually, known
+from tests.unit.byteclass_lessons import teach
+from tests.unit.redis_server import redis_server
+
+TOKEN = "a-token-that-nobody-guesses"  # noqa: S105  (of these tests alone)
+SHOWN = {"authorization": f"Bearer {TOKEN}"}
+CHANGES = ("/state/import", "/state/reset")
+
+
+def taught(responses: int, model: str = "m") -> LearnedState:
+    """Return what a router has learned of one model."""
+    estimator = make_estimator(EstimatorSettings())
+    assert isinstance(estimator, ByteClassEstimator)
+    teach(estimator, responses)
+    state = estimator.state()
+    return replace(
+        state,
+        models=tuple(replace(row, model=model) for row in state.models),
+        categories=(),
+        outputs=(),
+    )
+
+
+@asynccontextmanager
+async def router(folder: Path, settings: str = "", *, asks: bool = True) -> AsyncIterator[App]:
+    """Run a router that asks for the token."""
+    (folder / "token").write_text(TOKEN)
+    token = f", token_file: '{folder}/token'" if asks else ""
+    listen = "listen: {address: '127.0.0.1:0'}\ndrain_s: 0"
+    app = App(parse(f"{listen}\nadmin: {{address: '127.0.0.1:0'{token}}}\n{settings}"))
+    await app.start()
+    try:
+        yield app
+    finally:
+        await app.stop()
+
+
+async def asked(app: App, path: str, data: bytes | AsyncIterator[bytes] = b"", **asking: Any) -> httpx.Response:
+    """Ask for a change, by who shows the token unless told otherwise."""
+    async with httpx.AsyncClient(base_url=f"http://{app.admin_address}") as client:
+        return await client.post(path, content=data, **{"headers": SHOWN, **asking})
+
+
+def counted(app: App, change: str, outcome: str) -> float | None:
+    """Return the counter of changes."""
+    labels = {"change": change, "outcome": outcome}
+    return app.registry.get_sample_value("dualpool_state_changes_total", labels)
+
+
+def test_a_running_router_takes_a_state_and_forgets_a_model(
+    call: type[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is imported is added to what the router has learned; a model, or all, can be forgotten."""
+    caplog.set_level(logging.INFO, "dualpool")
+    file, exported = tmp_path / "state", tmp_path / "exported"
+    file.write_bytes(framed(to_bytes(replace(taught(7), models=(*taught(7).models, *taught(5, "other").models)))))
+
+    async def scenario() -> None:
+        async with router(tmp_path) as app:
+            url = f"http://{app.admin_address}"
+            shown = ["--token-file", str(tmp_path / "token")]
+
+            async def command(*words: str) -> str:
+                assert 0 == await asyncio.to_thread(main, ["state", *words, *shown])
+                return capsys.readouterr().out
+
+            await learn_once(app, call)
+            await eventually(lambda: known(app) == 1)
+            assert "added 2 models" in await command("import", str(file), url)
+            assert 1 + 7 + 5 == known(app)
+            assert "forgot model 'other'\n" == await command("reset", url, "--model", "other")
+            assert "nothing was known of model 'x y&z'\n" == await command("reset", url, "--model", "x y&z")
+            assert 1 + 7 == known(app)
+            await learn_once(app, call)
+            await eventually(lambda: known(app) == 1 + 7 + 1)
+            assert "forgot all\n" == await command("reset", url)
+            assert 0 == known(app)
+            await command("import", str(file), url)
+            await command("export", url, str(exported))
+            assert 7 + 5 == known(app)
+            assert (2, 3) == (counted(app, "import", "done"), counted(app, "reset", "done"))
+
+    asyncio.run(scenario())
+    assert 5 == caplog.text.count("a change to what is known was asked for at the admin port")
+
+
+def test_nothing_can_be_changed_without_the_token(call: type[Any], tmp_path: Path) -> None:
+    """Without a token configured it is forbidden; with one, a browser's password or another host do not do."""
+    password = base64.b64encode(f"me:{TOKEN}".encode()).decode()
+    wrong = [{}, {"authorization": "Bearer another"}, {"authorization": f"Basic {password}"}]
+
+    async def scenario() -> None:
+        async with router(tmp_path) as app:
+            await learn_once(app, call)
+            await eventually(lambda: known(app) == 1)
+            for path in CHANGES:
+                for headers in wrong:
+                    refused = await asked(app, path, headers=headers)
+                    assert 401 == refused.status_code
+                    assert ['Bearer realm="dualpool"'] == refused.headers.get_list("www-authenticate")
+                assert 421 == (await asked(app, path, headers={**SHOWN, "host": "evil.example"})).status_code
+            assert 1 == known(app)
+        async with router(tmp_path, asks=False) as app:
+            await learn_once(app, call)
+            await eventually(lambda: known(app) == 1)
+            for path in CHANGES:
+                refused = await asked(app, path)
+                assert (403, True) == (refused.status_code, "admin.token_file" in refused.text)
+                async with httpx.AsyncClient(base_url=f"http://{app.admin_address}") as client:
+                    assert 405 == (await client.get(path)).status_code
+            assert 1 == known(app)
+            assert 0 == counted(app, "reset", "done")
+
+    asyncio.run(scenario())
+
+
+def test_what_cannot_be_is_refused_with_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A damaged, foreign or endless state, and a misspelt question, change nothing; each is counted."""
+    monkeypatch.setattr("extproc.server.changes.MAX_STATE_BYTES", 1 << 20)
+    whole = framed(to_bytes(taught(7)))
+    of_ema = make_estimator(EstimatorSettings(kind="ema")).state()
+    other = replace(taught(7), features=("a", "b"))
+    wrong = {
+        b"": "empty",
+        b"what is this": "no state",
+        whole[:-1]: "damaged",
+        framed(b"\xff\xff"): "no protobuf",
+        framed(b""): "nothing",
+        framed(to_bytes(of_ema)): "kind 'ema'",
+        framed(to_bytes(other)): "features",
+    }
+
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(17):
+            yield bytes(1 << 16)
+
+    async def scenario() -> None:
+        async with router(tmp_path) as app:
+            for data, says in wrong.items():
+                refused = await asked(app, "/state/import", data)
+                assert 400 == refused.status_code
+                assert says in refused.text
+                assert 1 == refused.text.count("\n")
+            assert 413 == (await asked(app, "/state/import", bytes(2 << 20))).status_code
+            assert 413 == (await asked(app, "/state/import", endless())).status_code
+            for query in ("modle=m", "model=", "model=m&all=1"):
+                assert 400 == (await asked(app, f"/state/reset?{query}")).status_code
+            assert (9, 3) == (counted(app, "import", "refused"), counted(app, "reset", "refused"))
+            assert 200 == (await asked(app, "/state/import", whole)).status_code
+            assert 7 == known(app)
+
+    asyncio.run(scenario())
+
+
+def test_a_model_of_another_generation_is_named(tmp_path: Path) -> None:
+    """Sums of two tokenizers are not added: the answer says what was left out, and what to do."""
+    state = taught(7)
+    later = replace(state, models=tuple(replace(row, generation=1) for row in state.models))
+
+    async def scenario() -> None:
+        async with router(tmp_path) as app:
+            assert "not" not in (await asked(app, "/state/import", framed(to_bytes(state)))).text
+            said = (await asked(app, "/state/import", framed(to_bytes(later)))).text
+            assert "not 'm': of another generation" in said
+            assert 7 == known(app)
+            await asked(app, "/state/reset?model=m")
+            await asked(app, "/state/import", framed(to_bytes(later)))
+            assert [1] == [row.generation for row in app.ask(app.router.placer.estimator.state).models]
+
+    asyncio.run(scenario())
+
+
+def test_one_change_is_made_at_a_time_and_does_not_wait_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a body does not come another change is refused; in the end the first one is given up."""
+    monkeypatch.setattr("extproc.server.changes.BODY_WITHIN_S", 0.2)
+    begun = asyncio.Event()
+
+    async def stopping() -> AsyncIterator[bytes]:
+        yield b"dualpool"
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def scenario() -> None:
+        async with router(tmp_path) as app:
+            first = asyncio.create_task(asked(app, "/state/import", stopping()))
+            await begun.wait()
+            statuses = {(await asked(app, "/state/reset")).status_code}
+            await eventually(lambda: counted(app, "import", "failed") == 1)
+            assert statuses <= {200, 409}
+            first.cancel()
+            assert 200 == (await asked(app, "/state/reset")).status_code
+
+    asyncio.run(scenario())
+
+
+def test_a_loop_that_hangs_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing has changed then, and the answer says so."""
+
+    def busy(*_: object) -> None:
+        raise TimeoutError
+
+    async def scenario() -> None:
+        async with router(tmp_path) as app:
+            monkeypatch.setattr(app.loop, "ask", busy)
+            refused = await asked(app, "/state/import", framed(to_bytes(taught(7))))
+            assert (503, "the router is too busy to take it\n") == (refused.status_code, refused.text)
+            assert 503 == (await asked(app, "/state/reset")).status_code
+            monkeypatch.undo()
+            assert 0 == known(app)
+
+    asyncio.run(scenario())
+
+
+def test_where_routers_share_all_of_them_take_a_change(call: type[Any], tmp_path: Path) -> None:
+    """It is the store that is changed: what one alone forgot would come back. A store that is down is told."""
+    with redis_server(tmp_path) as server:
+        settings = f"state: {{store: {{url: '{server.url}', every_s: 0.1, timeout_s: 0.5}}}}"
+
+        async def scenario() -> None:
+            async with router(tmp_path, settings) as one, router(tmp_path, settings) as two:
+                await learn_once(one, call)
+                await eventually(lambda: known(one) == known(two) == 1)
+                assert 400 == (await asked(two, "/state/import", b"what is this")).status_code
+                said = await asked(two, "/state/import", framed(to_bytes(taught(7))))
+                assert (200, True) == (said.status_code, "next exchange" in said.text)
+                await eventually(lambda: known(one) == known(two) == 8)
+                assert 200 == (await asked(one, "/state/reset?model=m")).status_code
+                await eventually(lambda: known(one) == known(two) == 0)
+                server.kill()
+                refused = await asked(one, "/state/reset")
+                assert (503, True) == (refused.status_code, "the store does not serve" in refused.text)
+
+        asyncio.run(scenario())
