@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from extproc.telemetry.families import GAUGE_RULES, Ended, Family, families_of, merged
 from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.reloads import ReloadMetrics
+from extproc.telemetry.state_changes import StateChangeMetrics
 from extproc.telemetry.workers import WorkerMetrics
 
 
@@ -81,8 +82,8 @@ def test_counters_never_fall(events: list[tuple[int, bool]]) -> None:
 
 @pytest.mark.parametrize(
     "make",
-    [lambda r: Metrics(r, 1, 1), ReloadMetrics, lambda r: WorkerMetrics(r, 2)],
-    ids=["router", "reloads", "workers"],
+    [lambda r: Metrics(r, 1, 1), ReloadMetrics, StateChangeMetrics, lambda r: WorkerMetrics(r, 2)],
+    ids=["router", "reloads", "changes", "workers"],
 )
 def test_every_gauge_has_a_rule(make: Callable[[CollectorRegistry], object]) -> None:
     """How a gauge of ours merges is said when it is made."""

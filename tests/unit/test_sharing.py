@@ -282,6 +282,21 @@ def test_what_a_file_held_is_not_published_as_own() -> None:
     assert estimator.state().models[0].observations == 65
 
 
+def test_a_router_that_joins_does_not_age_the_base() -> None:
+    """To one that sees it for the first time all of it is new, but not since: it would be written back faded."""
+    taught, estimator, share = ByteClassEstimator(SETTINGS), ByteClassEstimator(SETTINGS), Share(TERMS)
+    teach(taught, 400)
+    before = merged([taught.state()], TERMS)
+    base = share.exchange(estimator.state(), [], before).base
+    assert base is not None
+    assert before.models == base.models
+    assert before.categories == base.categories
+    teach(estimator, 20)
+    base = Share(TERMS).exchange(estimator.state(), [], before).base
+    assert base is not None
+    assert before.models[0].weight == pytest.approx(base.models[0].weight)
+
+
 def test_others_beyond_the_room_are_left_out() -> None:
     """A full estimator takes no rows of others in exchange for its own, and does not subtract them later."""
     small = EstimatorSettings(max_models=1, max_categories=1)

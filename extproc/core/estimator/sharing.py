@@ -270,7 +270,9 @@ def _shares(
     aged = scaled(aged, within)
     both = Table(part.index, aged.counts + part.counts, aged.weights + part.weights, aged.values + part.values)
     keep = np.repeat(kept, fading.widths(columns), axis=1) if kept.shape[1] > 1 else kept
-    return aged, part, both, keep * within
+    # How old a base is that was not known before, those tell who knew it.
+    known = np.array([key in before.part.index for key in keys], np.bool_)
+    return aged, part, both, np.where(known[:, None], keep, 1.0) * within
 
 
 def _row_changes(target: Table[CategoryKey], view: Table[CategoryKey], values: Numbers) -> tuple[RowChange, ...]:
