@@ -16,7 +16,14 @@ ADDED = 1_500
 
 def learned(added: float, factor: float, count: int, noise: float = 0.04, seed: int = 1) -> Extra:
     """Return what is learned of a tenant whose prompts cost so much more."""
-    rng, extra = np.random.default_rng(seed), Extra()
+    return taught(Extra(), added, count, seed, factor=factor, noise=noise)
+
+
+def taught(
+    extra: Extra, added: float, count: int, seed: int, *, factor: float = 1.0, noise: float = 0.04
+) -> Extra:
+    """Let responses of such a tenant teach what is known of it; return that."""
+    rng = np.random.default_rng(seed)
     for priced in np.exp(rng.uniform(np.log(100), np.log(8_000), count)):
         extra.learn(float(priced), round(added + factor * priced * rng.normal(1, noise)))
     return extra
@@ -61,12 +68,40 @@ def test_one_response_is_no_proof() -> None:
     assert 0 == extra.tokens
 
 
-def test_a_constant_that_ends_is_forgotten() -> None:
-    """When the server adds nothing any more, the constant is gone within the memory of a tenant."""
-    extra = learned(ADDED, 1.0, 100)
-    for _ in range(300):
-        extra.learn(1_000, 1_000)
-    assert extra.tokens < 75
+@pytest.mark.parametrize(("priced", "actual"), [(400, 400), (150, 150), (3_000, 3_000), (200, 20_000), (900, 90)])
+def test_one_contradiction_moves_a_constant_little(priced: float, actual: float) -> None:
+    """A single response without the constant, or with ten times as much, is a response and no change."""
+    extra = learned(ADDED, 1.0, 60)
+    before = extra.tokens
+    extra.learn(priced, actual)
+    assert before == pytest.approx(extra.tokens, rel=0.03)
+    assert before == pytest.approx(taught(extra, ADDED, 10, 2).tokens, rel=0.03)
+
+
+@pytest.mark.parametrize("every", [5, 10])
+def test_contradictions_now_and_then_do_not_drop_a_constant(every: int) -> None:
+    """Where a fifth or a tenth of the responses come without it, it is what most of them have."""
+    extra = learned(ADDED, 1.0, 60)
+    for seed in range(30):
+        taught(extra, ADDED, every - 1, seed)
+        taught(extra, 0, 1, seed)
+        assert ADDED == pytest.approx(extra.tokens, rel=0.2)
+
+
+def test_a_first_response_that_was_none_is_outlived() -> None:
+    """Where the first usages of a tenant were broken, its constant is known some tens of responses later."""
+    extra = Extra()
+    extra.learn(200, 20_000)
+    extra.learn(300, 300)
+    assert ADDED == pytest.approx(taught(extra, ADDED, 35, 1).tokens, rel=0.08)
+
+
+@pytest.mark.parametrize(("before", "after"), [(ADDED, 0), (ADDED, 700), (700, ADDED), (0, ADDED)])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_constant_that_changes_is_followed(before: int, after: int, seed: int) -> None:
+    """When the server adds another number, or none any more, that is known within forty responses."""
+    extra = learned(before, 1.0, 100)
+    assert after == pytest.approx(taught(extra, after, 40, seed).tokens, rel=0.08, abs=16)
 
 
 @given(st.lists(st.tuples(st.floats(1, 1e6), st.integers(1, 10**9)), max_size=60))

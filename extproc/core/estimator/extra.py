@@ -11,16 +11,26 @@ price (prices.py). b is there so that a is not blamed for what is a factor; fact
 tenant without one, and until it stands out. An estimate is a and the estimate of the rest, and only k - a teaches
 prices, residual, scale and q: neither does the tenant miss, nor does its constant widen the bound of others.
 
+One response is no proof, either way: a single one without the constant (its prompt came from a cache, its counter
+was another) would weigh as much as twenty with it, being small. So what a response says beyond CLIP_SCALES of the
+noise is clipped to that, and believed by as much less (clipping.py). What has really changed is found by a second
+fit, which knows the last TRIAL responses at most, as they are: when its errors, each against the first one's and
+at most MOST_AT_ONCE, are less by ENOUGH in sum, it takes the first one's place. So a constant that ends, begins or
+changes is followed within tens of responses.
+
 The sums would add up, but are of one process and not shared: each learns a within ten to twenty responses of the
 tenant, and until five have come, those beyond belief teach the constant alone. Where no header tells tenants
 apart there are no such constants.
 
 Prior art: ridge regression (Hoerl and Kennard, 1970); shrinkage by the positive part (James and Stein, 1961;
-Baranchik, 1964). Rejected: a constant for each kind of text, which the prices hold already; a without b, which is
-wrong by a tenth of its mean prompt for a tenant whose words are a tenth dearer.
+Baranchik, 1964); cumulative sums (Page, 1954), as in rivals.py. Rejected: a constant for each kind of text, which
+the prices hold already; a without b, which is wrong by a tenth of its mean prompt for a tenant whose words are a
+tenth dearer.
 """
 
-from math import sqrt
+from math import exp, log, sqrt
+
+from extproc.core.estimator.clipping import clipped_error
 
 __all__ = ["Extra"]
 
@@ -31,15 +41,56 @@ DEVIATIONS = 4.0
 LEAST_NOISE = 0.02  # of the relative error
 LEAST_RESPONSES = 4  # of weight; two of them are what two numbers fit by themselves
 LEAST_RATIO = 0.5  # a prompt that cost less than that of its estimate was cut, or counted in part
+TRIAL = 20  # responses
+MOST_AT_ONCE, ENOUGH = 0.25, 1.0  # as of rivals: four responses that are off by far
 
 
 class Extra:
     """The constant of one tenant of one model, in `tokens`."""
 
-    __slots__ = ("_aa", "_ab", "_ak", "_bb", "_bk", "_weight", "tokens")
+    __slots__ = ("_fit", "_score", "_second")
+
+    def __init__(self) -> None:
+        self._fit, self._second = _Fit(), _Fit()
+        self._score = 0.0
+
+    @property
+    def tokens(self) -> float:
+        """What is added to each prompt, as far as it stands out; 0 until it does."""
+        return self._fit.tokens
+
+    @property
+    def is_open(self) -> bool:
+        """Whether too few responses came to tell a constant from an error."""
+        return self._fit.is_open
+
+    def learn(self, priced: float, actual: float) -> None:
+        """Take in the tokens of a response, and what the prices make of its request."""
+        if actual < LEAST_RATIO * priced:
+            return
+        fit, second = self._fit, self._second
+        if not (fit.is_open or second.is_open):
+            better = abs(fit.error(priced, actual)) - abs(second.error(priced, actual))
+            self._score = max(0.0, self._score + min(max(better, -MOST_AT_ONCE), MOST_AT_ONCE))
+        if self._score >= ENOUGH:
+            self._fit, self._second, self._score = second, _Fit(), 0.0
+            second.learn(priced, actual)
+            return
+        if second.responses >= TRIAL:
+            self._second, self._score = _Fit(), 0.0
+        fit.learn_clipped(priced, actual)
+        self._second.learn(priced, actual)
+
+
+class _Fit:
+    """k = a + b p by least squares; `tokens` is a, less what is in doubt of it."""
+
+    __slots__ = ("_a", "_aa", "_ab", "_ak", "_b", "_bb", "_bk", "_noise", "_weight", "responses", "tokens")
 
     def __init__(self) -> None:
         self.tokens = 0.0
+        self.responses = 0
+        self._a, self._b, self._noise = 0.0, 1.0, 1.0
         self._weight = self._aa = self._ab = self._bb = self._ak = self._bk = 0.0
 
     @property
@@ -47,17 +98,29 @@ class Extra:
         """Whether too few responses came to tell a constant from an error."""
         return self._weight < LEAST_RESPONSES
 
-    def learn(self, priced: float, actual: float) -> None:
-        """Take in the tokens of a response, and what the prices make of its request."""
-        if actual < LEAST_RATIO * priced:
+    def error(self, priced: float, actual: float) -> float:
+        """Return log(actual / what it makes of a request)."""
+        return log(actual / max(self._a + self._b * priced, 1.0))
+
+    def learn_clipped(self, priced: float, actual: float) -> None:
+        """Take in a response as far as it can be believed."""
+        if self.is_open:
+            self.learn(priced, actual)
             return
+        error = self.error(priced, actual)
+        believed = clipped_error(error, self._noise)
+        self.learn(priced, actual * exp(believed - error), 1.0 if believed == error else believed / error)
+
+    def learn(self, priced: float, actual: float, weight: float = 1.0) -> None:
+        """Take in a response as it is; `weight` is how far it is believed."""
         a, b = 1 / actual, priced / actual
-        self._weight = FORGETTING * self._weight + 1
-        self._aa = FORGETTING * self._aa + a * a
-        self._ab = FORGETTING * self._ab + a * b
-        self._bb = FORGETTING * self._bb + b * b
-        self._ak = FORGETTING * self._ak + a
-        self._bk = FORGETTING * self._bk + b
+        self.responses += 1
+        self._weight = FORGETTING * self._weight + weight
+        self._aa = FORGETTING * self._aa + weight * a * a
+        self._ab = FORGETTING * self._ab + weight * a * b
+        self._bb = FORGETTING * self._bb + weight * b * b
+        self._ak = FORGETTING * self._ak + weight * a
+        self._bk = FORGETTING * self._bk + weight * b
         self._solve()
 
     def _solve(self) -> None:
@@ -72,3 +135,4 @@ class Extra:
         noise = sqrt(max(left / (self._weight - 2), LEAST_NOISE * LEAST_NOISE))
         doubt = DEVIATIONS * noise * sqrt(bb / determinant)
         self.tokens = a * (1 - (doubt / a) ** 2) if a > doubt else 0.0
+        self._a, self._b, self._noise = a, b, noise
