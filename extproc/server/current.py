@@ -32,6 +32,10 @@ class CurrentEstimator:
         """As the estimator in force."""
         self._current().know_parents(parents)
 
+    def undo(self, model: str) -> bool:
+        """As the estimator in force."""
+        return self._current().undo(model)
+
     def state(self) -> LearnedState:
         """As the estimator in force."""
         return self._current().state()

@@ -2,7 +2,7 @@
 
 Exceptions are logged with their traceback once per kind (type and place) and minute: a fault that every request
 meets must not drown the log. So are warnings of libraries, by the line that gives them: what they say of a server
-that is away they say each time.
+that is away they say each time. That a model's prices changed places is a line once per model and minute.
 """
 
 import json
@@ -155,13 +155,15 @@ class LogListener(Listener):
             self._log.debug("decided", extra={"fields": fields})
 
     def observed(self, observation: Observation) -> None:
-        """Log a response that taught, at level debug; that other prices took a model's place, as a warning."""
-        learning = observation.learning
+        """Log a response that taught, at level debug; that other prices took a model's place, as a warning.
+
+        Each of the two of one model once a minute: the metric counts them all.
+        """
+        learning, model = observation.learning, observation.decision.model
         if learning.started_anew or learning.returned:
-            self._log.warning(
-                _STARTED_ANEW if learning.started_anew else _RETURNED,
-                extra={"fields": {"model": observation.decision.model}},
-            )
+            what = _STARTED_ANEW if learning.started_anew else _RETURNED
+            if self._kinds.is_due(f"{what} {model}"):
+                self._log.warning(what, extra={"fields": {"model": model}})
         if self._log.isEnabledFor(logging.DEBUG):
             fields = {
                 "model": observation.decision.model,

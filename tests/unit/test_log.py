@@ -157,6 +157,21 @@ def test_a_model_that_started_anew_is_a_warning(caplog: pytest.LogCaptureFixture
     assert 2 == len({line["message"] for line in lines})
 
 
+def test_models_that_change_again_and_again_do_not_drown_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Of one model each of the two is told once a minute, of another one by itself."""
+    clock = Clock()
+    listener = LogListener(clock)
+    learning = Learning(1.0, under_counted=False, bytes_per_token=4.0)
+    other = replace(DECISION, model="n")
+    for decision in (DECISION, other):
+        for each in [replace(learning, started_anew=True), replace(learning, returned=True)] * 3:
+            listener.observed(Observation(decision, decision.pool, Usage(100, 3), each))
+    assert 4 == len(caplog.records)
+    clock.now_s += 60
+    listener.observed(Observation(DECISION, DECISION.pool, Usage(100, 3), replace(learning, returned=True)))
+    assert 5 == len(caplog.records)
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [

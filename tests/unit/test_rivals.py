@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 
 from extproc.core.estimator.byteclass import ByteClassEstimator
-from extproc.core.estimator.protocol import Learning
-from extproc.core.estimator.rivals import KEPT, TRIAL
-from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.evidence import Evidence
+from extproc.core.estimator.prices import prior
+from extproc.core.estimator.protocol import CategoryKey, Learning
+from extproc.core.estimator.residual import Residual
+from extproc.core.estimator.rivals import HELD, KEPT, TRIAL, Contest, Heard, Rival
+from extproc.core.estimator.served_model import ServedModel
+from extproc.core.estimator.settings import ByteClassSettings, EstimatorSettings
 from extproc.core.usage import Usage
 from tests.unit.byteclass_lessons import WORDS, facts
 
@@ -34,6 +38,12 @@ class Traffic:
     def many(self, count: int, ratio: float) -> list[tuple[float, Learning]]:
         """Let as many be answered."""
         return [self.say(ratio) for _ in range(count)]
+
+    @property
+    def rival(self) -> Rival | None:
+        """What may take the model's place at present."""
+        contest = self.estimator._known._contests.get("m")
+        return None if contest is None else contest.rival
 
     @property
     def generation(self) -> int:
@@ -95,22 +105,19 @@ def test_a_third_tokenizer_is_followed_while_the_first_is_put_aside() -> None:
 
 
 def test_rivals_have_their_time() -> None:
-    """One that did not win, and what was put aside and did not come back, are dropped after so many responses."""
+    """One that did not win, and what was put aside and did not come back, are compared for so many responses."""
     traffic = Traffic()
-    rivals = traffic.estimator._known._rivals
     traffic.many(600, 4.0)
     traffic.many(9, ODD)
-    rival = rivals.get("m")
-    assert rival is not None
-    assert rival.learns
+    assert traffic.rival is not None
+    assert traffic.rival.learns
     traffic.many(TRIAL + 1, 4.0)
-    assert rivals.get("m") is None
+    assert traffic.rival is None
     traffic.many(60, 1.6)
-    rival = rivals.get("m")
-    assert rival is not None
-    assert not rival.learns
+    assert traffic.rival is not None
+    assert not traffic.rival.learns
     traffic.many(KEPT + 1, 1.6)
-    assert rivals.get("m") is None
+    assert traffic.rival is None
 
 
 def test_a_state_that_is_loaded_has_no_rival() -> None:
@@ -120,4 +127,75 @@ def test_a_state_that_is_loaded_has_no_rival() -> None:
     traffic.many(9, ODD)
     other.many(100, 4.0)
     traffic.estimator.load(other.estimator.state())
-    assert traffic.estimator._known._rivals.get("m") is None
+    assert traffic.rival is None
+    assert not traffic.estimator.undo("m")
+
+
+def changes(said: list[tuple[float, Learning]]) -> int:
+    """Return how often prices changed places."""
+    return sum(learning.started_anew or learning.returned for _, learning in said)
+
+
+def test_usage_that_contradicts_itself_does_not_make_prices_flap() -> None:
+    """A pool that counts at random makes prices change places a few times, and then hardly ever."""
+    traffic, rng = Traffic(), np.random.default_rng(1)
+    traffic.many(600, 4.0)
+    told = [traffic.say(float(ratio)) for ratio in np.exp(rng.uniform(np.log(1.5), np.log(12), 2_000))]
+    assert changes(told) <= 4
+
+
+def test_what_changed_places_often_is_asked_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change and the return from it take 1.5 in sum; each further one twice that, up to 12; old ones fade."""
+    asked: list[float] = []
+    monkeypatch.setattr(Rival, "compare", lambda *_: None)
+    monkeypatch.setattr(Rival, "is_ahead_by", lambda _, enough: asked.append(enough) or False)  # type: ignore[func-returns-value]
+    contest, first = Contest(), prior(EstimatorSettings().media_tokens)
+    former = Rival(ServedModel(first, ByteClassSettings(), Residual()), {})
+    heard = Heard(Evidence(None, 1.0, 4, None, 1, one_prompt=True), 1.0, 0.0, 1.0)
+    for _ in range(7):
+        contest.changed(former)
+        contest.hear(CategoryKey("m", ""), heard, first.mean)
+    assert asked == pytest.approx([1.5, 3, 6, 12, 12, 12, 12], rel=0.01)
+    for _ in range(8_000):
+        contest.hear(CategoryKey("m", ""), heard, first.mean)
+    assert 1.5 == asked[-1]
+
+
+def test_a_change_of_places_can_be_undone() -> None:
+    """What was put aside is back when a person says so, with its categories; done again, it is as before."""
+    traffic = Traffic()
+    traffic.many(600, 4.0)
+    before, kinds = traffic.generation, traffic.estimator.state().categories
+    assert 1 == changes(traffic.many(60, 1.6))
+    now = traffic.estimator.state()
+    assert traffic.estimator.undo("m")
+    assert before == traffic.generation
+    assert {row.category for row in kinds} == {row.category for row in traffic.estimator.state().categories}
+    assert error(traffic.many(20, 4.0)) < 0.1
+    assert traffic.estimator.undo("m")
+    assert now.models[0].sums_a == traffic.estimator.state().models[0].sums_a
+    assert not traffic.estimator.undo("another")
+
+
+def test_what_was_put_back_stays_for_a_while() -> None:
+    """After an undoing, prices learn on in their place: for a thousand responses no other ones take it."""
+    traffic = Traffic()
+    traffic.many(600, 4.0)
+    traffic.many(60, 1.6)
+    assert traffic.estimator.undo("m")
+    assert 0 == changes(traffic.many(HELD, 1.6))
+    assert traffic.rival is None
+    assert 1 == changes(traffic.many(200, 6.4))
+
+
+def test_a_place_can_be_given_back_long_after_the_change() -> None:
+    """What was put aside can be put back when it is not compared any more, and while another is on trial."""
+    traffic = Traffic()
+    traffic.many(600, 4.0)
+    traffic.many(60, 1.6)
+    traffic.many(KEPT, 1.6)
+    traffic.many(9, 8.0)
+    assert traffic.rival is not None
+    assert traffic.rival.learns
+    assert traffic.estimator.undo("m")
+    assert error(traffic.many(50, 4.0)) < 0.05

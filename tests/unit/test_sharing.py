@@ -270,6 +270,30 @@ def test_replicas_follow_when_most_have_found_that_a_model_has_changed() -> None
     assert fleet.published[2].models[0].observations == 0
 
 
+def test_an_undone_change_is_undone_for_all_when_most_have_done_so() -> None:
+    """A replica that goes back does not follow the others again; these follow when most of them have gone back."""
+    fleet, rng = Fleet(3), np.random.default_rng(8)
+    for _ in range(60):
+        lesson(rng, fleet.estimators)
+    fleet.exchange()
+    fleet.exchange()
+    for _ in range(100):
+        lesson(rng, fleet.estimators[:2], ratio=1.2)
+    fleet.exchange()
+    fleet.exchange()
+    lesson(rng, fleet.estimators, ratio=1.2)
+    fleet.exchange()
+    for i, others_follow in ((0, False), (1, True)):
+        assert fleet.estimators[i].undo("m")
+        for _ in range(3):
+            fleet.exchange()
+            assert guess(fleet.estimators[i]).prompt_tokens == pytest.approx(1_500 / 4, rel=0.2)
+        assert others_follow == (guess(fleet.estimators[2]).prompt_tokens < 1_500 / 2)
+    assert 1 == len({fleet.published[i].models[0].generation for i in range(3)})
+    assert 0 < fleet.published[0].models[0].observations < 1_000
+    assert not fleet.estimators[2].undo("m")
+
+
 def test_what_a_file_held_is_not_published_as_own() -> None:
     """Knowledge that a replica began with belongs to the others, or to nobody: it is not told again."""
     taught, estimator, share = ByteClassEstimator(SETTINGS), ByteClassEstimator(SETTINGS), Share(TERMS)

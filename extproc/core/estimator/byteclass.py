@@ -120,6 +120,13 @@ class ByteClassEstimator:
         """Take in the base models of adapters, as pools report them; may be called on any thread."""
         self._known.aliases.parents = parents
 
+    def undo(self, model: str) -> bool:
+        """Put back what new prices of a model have replaced, and keep it for a thousand responses (rivals.py).
+
+        False where nothing was replaced in this process since it began.
+        """
+        return self._known.undo(model)
+
     def observe(self, estimate: Estimate, usage: Usage, pool_tokens: int | None = None) -> Learning:
         """Learn prices, residual, bound and output length; the error in the result is that of before."""
         evidence, actual = estimate.evidence, usage.prompt_tokens

@@ -136,6 +136,10 @@ class EmaEstimator:
     def know_parents(self, parents: Mapping[str, str]) -> None:
         """Do nothing: in the paper each model's ratios are its own."""
 
+    def undo(self, model: str) -> bool:  # noqa: ARG002  (as all estimators)
+        """Return False: nothing takes the place of a ratio."""
+        return False
+
     def state(self) -> LearnedState:
         """Return every category's ratio."""
         return LearnedState.joined([make() for make in self.parts()])

@@ -14,7 +14,7 @@ from extproc.core.estimator.output_lengths import OutputLengths, Outputs, states
 from extproc.core.estimator.prices import prior
 from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState
 from extproc.core.estimator.residual import Residual
-from extproc.core.estimator.rivals import Heard, Rival
+from extproc.core.estimator.rivals import Contest, Heard, Rival
 from extproc.core.estimator.served_model import ServedModel, need_finite
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.voices import SMALL
@@ -39,7 +39,7 @@ class Knowledge:
             settings.max_categories, lambda key: self.parent(key.model).child()
         )
         self.extras: CappedMap[CategoryKey, Extra] = CappedMap(settings.max_categories, lambda _: Extra())
-        self._rivals: CappedMap[str, Rival | None] = CappedMap(settings.max_models, lambda _: None)
+        self._contests: CappedMap[str, Contest] = CappedMap(settings.max_models, lambda _: Contest())
         self.outputs = OutputLengths(settings)
 
     def model(self, name: str) -> ServedModel:
@@ -67,32 +67,45 @@ class Knowledge:
         With `alarm` it is time for a rival, where none is there that may win.
         """
         name = self.aliases.key(category.model)
-        model, rival = self.model(name), self._rivals.get(name)
-        if rival is not None and rival.is_over:
-            rival = None
-            self._rivals.put(name, None)
-        if alarm and (rival is None or (not rival.learns and rival.is_behind)):
-            fresh = ServedModel(self.prior, self._settings.byteclass, Residual())
-            fresh.generation = model.generation + 1
-            rival = Rival(fresh)
-            self._rivals.put(name, rival)
-        if rival is None:
+        contest = self._contests.use(name) if alarm else self._contests.get(name)
+        if contest is None:
             return None
-        rival.compare(category, heard, self.prior.mean)
-        if not rival.won:
-            return None
-        self._switch(name, model, rival)
+        fresh = partial(self._next_generation, name) if alarm else None
+        rival = contest.hear(category, heard, self.prior.mean, fresh)
+        if rival is not None:
+            self._switch(name, contest, rival)
         return rival
 
-    def _switch(self, name: str, model: ServedModel, rival: Rival) -> None:
-        """Put a rival in the place of its model, which becomes the rival's."""
+    def undo(self, name: str) -> bool:
+        """Put back what was in the place of a model before new prices took it; False where nothing was.
+
+        Called when a person has seen that they were for worse. Both change places, so doing it again undoes it;
+        and neither takes the other's by itself for a thousand responses.
+        """
+        key = self.aliases.key(name)
+        contest = self._contests.get(key)
+        if contest is None or contest.aside is None:
+            return False
+        undone = self.model(key).generation
+        self._switch(key, contest, contest.aside)
+        contest.hold(undone)
+        return True
+
+    def _next_generation(self, name: str) -> ServedModel:
+        fresh = ServedModel(self.prior, self._settings.byteclass, Residual())
+        fresh.generation = self.model(name).generation + 1
+        return fresh
+
+    def _switch(self, name: str, contest: Contest, rival: Rival) -> None:
+        """Put a rival in the place of its model, which is put aside."""
+        model = self.model(name)
         residuals = self.residuals.drop(lambda of: self.aliases.key(of.model) == name)
         self.extras.drop(lambda of: self.aliases.key(of.model) == name)
         for key, residual in rival.categories.items():
             self.residuals.put(key, residual)
         rival.model.follow(model)
         self.models.put(name, rival.model)
-        self._rivals.put(name, Rival(model, residuals))
+        contest.changed(Rival(model, residuals))
 
     def parts(self) -> list[Callable[[], LearnedState]]:
         """Return calls that each make a part of `state`: a model, or some rows."""
@@ -133,7 +146,7 @@ class Knowledge:
         self.outputs.load(state.outputs)
         for row, model in models:
             self.models.put(row.model, model)
-            self._rivals.put(row.model, None)
+            self._contests.use(row.model).end()
         for category in state.categories:
             residual = Residual(
                 category.residual, category.spread, category.bytes_per_token, category.observations
@@ -162,7 +175,11 @@ class Knowledge:
         if model.generation != change.from_generation or model.prices.responses < change.since:
             return False
         if change.generation != model.generation:
-            self._rivals.put(change.model, None)  # what it was to follow is no more
+            contest = self._contests.use(change.model)
+            if contest.refuses(change.generation):
+                model.generation = change.generation + 1  # so it stays, and the others follow when most do so
+                return False
+            contest.end()  # what it was to follow is no more
         model.shift(change)
         return True
 
@@ -179,6 +196,9 @@ class Knowledge:
         if not key.key:  # a model's, or that of all models
             model = self.models.get(key.model)
             return self.all_models if not key.model else None if model is None else model.residual
+        contest = self._contests.get(self.aliases.key(key.model))
+        if contest is not None and contest.is_held:
+            return None  # it may be of what was undone
         residual = self.residuals.get(key)
         if residual is None and not change.since and len(self.residuals) < self._settings.max_categories:
             residual = Residual(spread=0.0)

@@ -193,6 +193,10 @@ class Estimator(Protocol):
         """Take in the base models of adapters, as pools report them; may be called on any thread."""
         ...
 
+    def undo(self, model: str) -> bool:
+        """Put back what new prices of a model have replaced; False where nothing was, or nothing ever is."""
+        ...
+
     def state(self) -> LearnedState:
         """Return what is learned so far."""
         ...

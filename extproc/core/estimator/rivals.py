@@ -15,8 +15,17 @@ w being how much the source counts (voices.py). When S reaches ENOUGH, and the r
 response of most sources, they change places. The one that was put aside learns no more, and is the rival from then
 on: if it predicts better by the same measure, it comes back with all that it knew. So odd prompts that replace a
 model have to go on as long as others' do not come. A rival that does not win in TRIAL responses is dropped, what
-was put aside after KEPT. Where the model surprises again while what was put aside is no better, a new rival takes
-that one's place.
+was put aside is compared for KEPT. Where the model surprises again while what was put aside is no better, a new
+rival takes that one's place.
+
+Usage may contradict itself: a pool behind one name counts at random, or two pools count with two tokenizers. Then
+neither of the two is better, S wanders, and they would change places again and again. So ENOUGH is for a change
+and the return from it; with n changes lately (a fading count), what is asked for is ENOUGH 2^(n - 1), at most
+MOST_ENOUGH. S has to wander four times as long for twice the height, while what predicts better by a tenth reaches
+even MOST_ENOUGH within hundreds of responses.
+
+A person may know better: what was put aside last is kept however long, and `undo` puts it back. Then nothing
+changes places for HELD responses, or what made the change would make it again.
 
 A rival is of one process, at most one for each model, and not shared; it is as large as the model, and learning
 takes twice the time while one that learns is there. What is shared is the model with its generation, which goes up
@@ -27,7 +36,7 @@ Prior art: cumulative sums (Page, 1954); champion and challenger; tracking the b
 time of learning.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import exp, log
 from typing import NamedTuple
 
@@ -40,13 +49,15 @@ from extproc.core.estimator.residual import TAUGHT_RESPONSES, Residual
 from extproc.core.estimator.served_model import ServedModel
 from extproc.core.estimator.sources import Sources
 
-__all__ = ["Heard", "Rival"]
+__all__ = ["Contest", "Heard", "Rival"]
 
 MOST = 0.5
 MOST_AT_ONCE = 0.25
-ENOUGH = 1.5
+ENOUGH, MOST_ENOUGH = 1.5, 12.0
+REMEMBERED = 0.9995  # of a change of places, from one response to the next: as long as the prices' own memory
 TRIAL = 200  # responses
 KEPT = 1_000
+HELD = 1_000
 
 
 class Heard(NamedTuple):
@@ -56,6 +67,66 @@ class Heard(NamedTuple):
     actual: float
     error: float
     weight: float
+
+
+class Contest:
+    """What goes on beside one model. `rival` may take its place, `aside` was in it before; None where none is."""
+
+    def __init__(self) -> None:
+        self.rival: Rival | None = None
+        self.aside: Rival | None = None
+        self._changes = 0.0  # lately, faded
+        self._held = 0  # responses, for which nothing changes places
+        self._undone = 0  # a generation
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a person has put the model in its place, not long ago."""
+        return self._held > 0
+
+    def refuses(self, generation: int) -> bool:
+        """Tell whether a person has just put this generation aside."""
+        return self.is_held and generation == self._undone
+
+    def hear(
+        self,
+        category: CategoryKey,
+        heard: Heard,
+        prior_prices: Features,
+        fresh: Callable[[], ServedModel] | None = None,
+    ) -> "Rival | None":
+        """Hold a response against the rival; return that when it is to take the model's place.
+
+        `fresh` is given when it is time for a rival, and makes one, where none is there that may win.
+        """
+        self._changes *= REMEMBERED
+        if self._held:
+            self._held -= 1
+            return None
+        rival = self.rival
+        if rival is not None and rival.is_over:
+            rival = None
+        if fresh is not None and (rival is None or (not rival.learns and rival.is_behind)):
+            rival = Rival(fresh())
+        self.rival = rival
+        if rival is None:
+            return None
+        rival.compare(category, heard, prior_prices)
+        return rival if rival.is_ahead_by(min(ENOUGH * 2 ** max(self._changes - 1, 0), MOST_ENOUGH)) else None
+
+    def changed(self, former: "Rival") -> None:
+        """Called when the rival has taken the model's place, which was `former`."""
+        self.rival = self.aside = former
+        self._changes += 1
+
+    def hold(self, undone: int) -> None:
+        """Let nothing change places for HELD responses, now that this generation is put aside."""
+        self.rival, self._held, self._undone = None, HELD, undone
+
+    def end(self) -> None:
+        """Called when the model is another one altogether, from elsewhere."""
+        self.rival = self.aside = None
+        self._held = 0
 
 
 class Rival:
@@ -69,10 +140,9 @@ class Rival:
         self._score = 0.0
         self._responses = 0
 
-    @property
-    def won(self) -> bool:
-        """Whether it has predicted better for long enough, and for most sources."""
-        return self._score >= ENOUGH and self._sources.share > MOST
+    def is_ahead_by(self, enough: float) -> bool:
+        """Tell whether it has predicted better by so much, and for most sources."""
+        return self._score >= enough and self._sources.share > MOST
 
     @property
     def is_over(self) -> bool:
