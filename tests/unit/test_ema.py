@@ -293,3 +293,8 @@ def test_prompts_that_the_server_cuts_teach_no_ratio() -> None:
     for _ in range(60):
         assert "truncated" == estimator.observe(estimator.estimate(cut, ""), Usage(256)).refused
     assert () == estimator.state().categories
+
+
+def test_there_is_nothing_to_undo() -> None:
+    """No other ratios ever take a model's place."""
+    assert not EmaEstimator(EstimatorSettings(kind="ema")).undo("m")
