@@ -62,11 +62,12 @@ def _run(options: argparse.Namespace) -> int:
     # Other commands start faster without these imports.
     import numpy as np  # noqa: PLC0415
 
+    from extproc.evaluation.cases import Plan  # noqa: PLC0415
     from extproc.evaluation.mixes import Material  # noqa: PLC0415
     from extproc.evaluation.plot import plot  # noqa: PLC0415
     from extproc.evaluation.report import report  # noqa: PLC0415
     from extproc.evaluation.requests import read_lengths  # noqa: PLC0415
-    from extproc.evaluation.scenarios import Plan, compare  # noqa: PLC0415
+    from extproc.evaluation.scenarios import compare  # noqa: PLC0415
     from extproc.evaluation.texts import all_texts  # noqa: PLC0415
     from extproc.evaluation.timing import time_estimator  # noqa: PLC0415
     from extproc.evaluation.tokenizers import tokenizer  # noqa: PLC0415

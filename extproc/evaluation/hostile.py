@@ -9,12 +9,13 @@ sums up two calls. What is measured is all others', with it and without.
 *changed*: a stream whose second half is counted by another tokenizer, under the same name.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 from msgspec.structs import replace as replaced
 
+from extproc.evaluation.cases import ORDINARY, Case, Plan, beside, figures_from
 from extproc.evaluation.chats import Chat, Turn
 from extproc.evaluation.mixes import Material, Source, first_sight, mixed
 from extproc.evaluation.odd import ODD_KINDS
@@ -22,7 +23,7 @@ from extproc.evaluation.requests import Request
 from extproc.evaluation.texts import window
 from extproc.evaluation.tokenizers import Tokenizer
 
-__all__ = ["HOSTILE", "IN_ROWS", "SHARES", "beside_doubled", "beside_gibberish", "changed", "interrupted"]
+__all__ = ["beside_doubled", "beside_gibberish", "changed", "hostile_cases", "interrupted"]
 
 SHARES = (0.1, 0.3)
 IN_ROWS = (7, 25)
@@ -33,6 +34,15 @@ HEAD = (
     "that a fact comes from. Say so where nothing is known. Never name prices or dates that are in no document."
 )
 GIBBERISH_BYTES = (500, 12_000)
+
+
+def hostile_cases(material: Material, tokenizer: Tokenizer, others: Sequence[Tokenizer], plan: Plan) -> list[Case]:
+    """Return the figures of all others beside each of these, with and without it."""
+    return [
+        *_beside_source(material, tokenizer, plan),
+        *(_interrupted(material, tokenizer, odd, plan) for odd in IN_ROWS),
+        *(_changed(material, tokenizer, other, plan) for other in others[:1]),
+    ]
 
 
 def beside_gibberish(
@@ -81,6 +91,37 @@ def changed(material: Material, tokenizer: Tokenizer, other: Tokenizer, count: i
         replace(each, group=HOSTILE, facts=replaced(each.facts, model=tokenizer.name))
         for each in mixed(material, other, count - count // 2, seed + 1)
     ]
+
+
+def _beside_source(material: Material, tokenizer: Tokenizer, plan: Plan) -> list[Case]:
+    """Return the figures of others beside one source of gibberish, and beside one with doubled usage."""
+    cases = []
+    for what, mix in {"gibberish": beside_gibberish, "doubled usage": beside_doubled}.items():
+        for share in SHARES:
+            streams = [list(mix(material, tokenizer, plan.requests, seed, share)) for seed in plan.seeds]
+            cases.append(beside(f"others beside one source of {what}, {share:.0%}", streams, ORDINARY, plan))
+    return cases
+
+
+def _interrupted(material: Material, tokenizer: Tokenizer, odd: int, plan: Plan) -> Case:
+    """Return the figures of what comes after odd prompts in a row, with and without those."""
+    streams = [interrupted(material, tokenizer, plan.requests, seed, odd) for seed in plan.seeds]
+    alone = [[request for request in stream if request.group != HOSTILE] for stream in streams]
+    half = plan.requests // 2
+    figures = (
+        tuple(figures_from(stream, half + more, 0) for stream in each)
+        for each, more in ((streams, odd), (alone, 0))
+    )
+    return Case(f"after {odd} odd prompts of as many clients in a row", *figures)
+
+
+def _changed(material: Material, tokenizer: Tokenizer, other: Tokenizer, plan: Plan) -> Case:
+    """Return the figures from when another tokenizer counts under the name, and of a model new by then."""
+    streams = [changed(material, tokenizer, other, plan.requests, seed) for seed in plan.seeds]
+    half, warm_up = plan.requests // 2, plan.warm_up // 5
+    after = tuple(figures_from(stream, half, warm_up) for stream in streams)
+    new = tuple(figures_from(stream[half:], 0, warm_up) for stream in streams)
+    return Case(f"from when {other.name} counts under the same name", after, new)
 
 
 def _of_client(text: str) -> Chat:

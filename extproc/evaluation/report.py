@@ -6,12 +6,13 @@ from hashlib import blake2b
 import numpy as np
 
 from extproc.evaluation.bars import HEAD, comparison_bars, output_bar, percent, timing_bars
+from extproc.evaluation.cases import Plan
 from extproc.evaluation.contestants import OURS
 from extproc.evaluation.exact import Counts
 from extproc.evaluation.measure import HEADROOMS, THRESHOLDS, Figures
 from extproc.evaluation.mixes import Material
 from extproc.evaluation.outputs import OutputFigures, count_outputs
-from extproc.evaluation.scenarios import Comparison, Plan
+from extproc.evaluation.scenarios import Comparison
 from extproc.evaluation.texts import Texts
 from extproc.evaluation.timing import Timing
 from extproc.evaluation.unseen import held_out

@@ -13,15 +13,17 @@ from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.text import TEXT_FEATURES
 from extproc.core.facts import Api, RequestFacts
 from extproc.evaluation.bars import HEAD
+from extproc.evaluation.cases import Plan
 from extproc.evaluation.chats import Chat, Session, Turn, with_image, with_reasoning
 from extproc.evaluation.contestants import CONTESTANTS, OURS, byte_class
+from extproc.evaluation.disturbed import flipped, poisoned
 from extproc.evaluation.made import made_texts, made_tool
 from extproc.evaluation.measure import HEADROOMS, figures, run
 from extproc.evaluation.mixes import Material, mixed, sessions, with_media, with_reasoning_in_history
 from extproc.evaluation.odd import ODD_KINDS, odd_texts
 from extproc.evaluation.report import report
 from extproc.evaluation.requests import Request, make_request, read_lengths
-from extproc.evaluation.scenarios import Comparison, Plan, _flip, _poison, compare
+from extproc.evaluation.scenarios import Comparison, compare
 from extproc.evaluation.texts import Texts, folder_texts, halves, ordinary, window
 from extproc.evaluation.timing import Timing
 from extproc.evaluation.tokenizers import Tokenizer, tokenizer
@@ -209,19 +211,19 @@ def test_figures_of_a_run() -> None:
 def test_a_flip_keeps_all_requests_and_changes_the_mix(material: Material, toy: Tokenizer) -> None:
     """Reordering loses no request, and the halves hold different kinds."""
     stream = list(mixed(material, toy, 400, seed=3))
-    flipped = _flip(stream, 0)
+    reordered = flipped(stream, 0)
     first, second = (
         sum(request.kind in {"ar", "dna", "session"} for request in half)
-        for half in (flipped[:200], flipped[200:])
+        for half in (reordered[:200], reordered[200:])
     )
-    assert sorted(map(id, flipped)) == sorted(map(id, stream))
+    assert sorted(map(id, reordered)) == sorted(map(id, stream))
     assert first > 4 * second
 
 
 def test_poison_is_one_percent(material: Material, toy: Tokenizer) -> None:
     """About one usage in a hundred is off by ten times, the others are true."""
     stream = list(mixed(material, toy, 1_000, seed=4))
-    told = _poison(stream, 0)
+    told = poisoned(stream, 0)
     wrong = [t / r.tokens for t, r in zip(told, stream, strict=True) if t != r.tokens]
     assert 4 <= len(wrong) <= 20
     assert all(ratio == pytest.approx(10, rel=0.01) or ratio == pytest.approx(0.1, rel=0.05) for ratio in wrong)

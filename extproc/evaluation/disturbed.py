@@ -1,0 +1,70 @@
+"""*mixed* made hard by other means than hostile clients: kinds that come and go, broken usage, constants."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from extproc.evaluation.cases import ORDINARY, Case, Plan, Streams, ours
+from extproc.evaluation.mixes import Material, mixed
+from extproc.evaluation.requests import Request
+from extproc.evaluation.texts import halves
+from extproc.evaluation.tokenizers import Tokenizer
+
+__all__ = ["flipped", "halved", "poisoned", "with_added"]
+
+POISONED_SHARE = 0.01
+POISON_FACTORS = (10.0, 0.1)
+FLIPPED_SHARE = 0.9
+WITH_ADDED, ADDED_TOKENS = "d", 1_500  # a tenant of 10 %
+
+
+def halved(material: Material, tokenizer: Tokenizer, plan: Plan, seed: int) -> list[Request]:
+    """Return a stream that draws from the first half of every text in the warm-up, then from the second."""
+    known, unknown = halves(material.texts)
+    later = plan.requests - plan.warm_up
+    return [
+        *mixed(Material(known, material.lengths), tokenizer, plan.warm_up, seed),
+        *mixed(Material(unknown, material.lengths), tokenizer, later, seed + 1_000),
+    ]
+
+
+def flipped(stream: Sequence[Request], seed: int) -> list[Request]:
+    """Reorder a stream: 90 % of the first half are of every other kind of text, 90 % of the second of the rest."""
+    rng = np.random.default_rng(seed)
+    early_kinds = set(sorted({request.kind for request in stream})[::2])
+    early = rng.random(len(stream)) < FLIPPED_SHARE
+    first = [early[i] == (request.kind in early_kinds) for i, request in enumerate(stream)]
+    return [
+        *(request for request, is_first in zip(stream, first, strict=True) if is_first),
+        *(request for request, is_first in zip(stream, first, strict=True) if not is_first),
+    ]
+
+
+def poisoned(stream: Sequence[Request], seed: int) -> list[int]:
+    """Return the usage of a stream with 1 % of the responses ten times too high or too low."""
+    rng = np.random.default_rng(seed)
+    factors = np.where(rng.random(len(stream)) < POISONED_SHARE, rng.choice(POISON_FACTORS, len(stream)), 1.0)
+    return [max(1, round(request.tokens * factor)) for request, factor in zip(stream, factors, strict=True)]
+
+
+def with_added(streams: Streams, plan: Plan) -> list[Case]:
+    """Return the figures of a tenant to each of whose prompts the server adds tokens, and of the others."""
+    added, plain = ([_added(stream, tokens) for stream in streams] for tokens in (ADDED_TOKENS, 0))
+    whose = {
+        f"a tenant with {ADDED_TOKENS:,} tokens added to each prompt": ("added",),
+        "others beside it": ORDINARY,
+    }
+    return [
+        Case(name, *(ours(each, plan, told_tenants=True, only=groups) for each in (added, plain)))
+        for name, groups in whose.items()
+    ]
+
+
+def _added(stream: Sequence[Request], tokens: int) -> list[Request]:
+    return [
+        replace(request, tokens=request.tokens + tokens, group="added")
+        if request.tenant == WITH_ADDED
+        else request
+        for request in stream
+    ]
