@@ -1,5 +1,7 @@
 """Least squares before the first response, after the last, and what of the numbers allows an update."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -47,3 +49,20 @@ def test_the_weight_is_of_all_responses_as_they_fade(forgetting: float) -> None:
     model.load(model.sums, 9, 7.0)
     model.learn(X, 400.0)
     assert 7.0 * forgetting + 1 == pytest.approx(model.weight)
+
+
+def test_a_model_that_was_taught_little_takes_little_memory() -> None:
+    """Names of models are clients', so what all begin with is shared, and room for more is made when it comes."""
+    size = 100
+    prior = Prior(np.ones(size), np.eye(size))
+    RelativeLeastSquares(prior, 0.9995)
+    tracemalloc.start()
+    try:
+        models = [RelativeLeastSquares(prior, 0.9995) for _ in range(10)]
+        for model in models:
+            model.learn(np.ones(size), 100.0)
+        bytes_each = tracemalloc.get_traced_memory()[0] / len(models)
+    finally:
+        tracemalloc.stop()
+    assert bytes_each < size * size * 8 / 8
+    assert all((models[0].weights == model.weights).all() for model in models)

@@ -33,6 +33,7 @@ variance of the estimate that comes from the prices. It is large for a script ne
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import sqrt
 
 import numpy as np
@@ -51,6 +52,7 @@ MAX_CONDITION = 1e10
 # Responses between two solutions, and how much of the old ones may fade in that time.
 SOLVE_AFTER = 64
 MAX_FADED = 0.032
+FIRST_STEPS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,22 @@ class Sums:
 
     a: Matrix
     b: Features
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What all models of one prior begin with, and share: R, R m, R^-1, and sums of nothing."""
+
+    ridge: Matrix
+    pull: Features
+    inverse: Matrix
+    nothing: Matrix
+
+
+@lru_cache(maxsize=8)
+def _start(prior: Prior, variance: float) -> _Start:
+    ridge = variance * prior.precision
+    return _Start(ridge, ridge @ prior.mean, prior.covariance / variance, np.zeros_like(ridge))
 
 
 class RelativeLeastSquares:
@@ -73,11 +91,11 @@ class RelativeLeastSquares:
         self._variance = noise * noise
         self._forgetting = forgetting
         self._solve_after = max(1, min(SOLVE_AFTER, int(MAX_FADED / max(1 - forgetting, 1e-9))))
-        self._ridge = self._variance * prior.precision
-        self._pull = self._ridge @ prior.mean
-        self._a, self._b = np.zeros((size, size)), np.zeros(size)
-        self._inverse = prior.covariance / self._variance  # P0
-        self._steps = np.empty((self._solve_after, size))  # V, of which the first `_unsolved` rows are in use
+        self._start = start = _start(prior, self._variance)
+        # Those of `start` are replaced, and never written to: names are clients', and most teach a model little.
+        self._a, self._b = start.nothing, np.zeros(size)
+        self._inverse = start.inverse  # P0
+        self._steps = np.empty((0, size))  # V, of which the first `_unsolved` rows are in use
         self._unsolved = 0
         self._waiting: list[tuple[Features, float]] = []  # z and c of responses that are not in the sums yet
         self.weights: Features = prior.mean
@@ -111,7 +129,7 @@ class RelativeLeastSquares:
         """Add what others have learned, from so many responses; it is as old as the response number `since`."""
         self._sum_up()
         kept = self._forgetting ** (self.responses - since)
-        self._a += kept * sums.a
+        self._a = self._a + kept * sums.a
         self._b += kept * sums.b
         weight = max(self.weight + kept * weight, 0.0)
         self.responses = max(self.responses + responses, 0)
@@ -146,6 +164,8 @@ class RelativeLeastSquares:
         weight = weight * share / (1 + weight * (1 - share) * unknown)
         gain = weight / (1 + weight * unknown)
         self.weights = self.weights + (gain * (1 - float(z.dot(self.weights)))) * spread
+        if self._unsolved == len(self._steps):
+            self._make_room()
         np.multiply(spread, sqrt(gain), out=self._steps[self._unsolved])
         self._waiting.append((z, weight))
         self.responses += 1
@@ -160,6 +180,13 @@ class RelativeLeastSquares:
             spread -= steps.dot(z).dot(steps)
         return spread
 
+    def _make_room(self) -> None:
+        """Let more steps be kept: twice as many, up to those between two solutions."""
+        count, size = self._steps.shape
+        steps = np.empty((min(max(2 * count, FIRST_STEPS), self._solve_after), size))
+        steps[:count] = self._steps
+        self._steps = steps
+
     def _sum_up(self) -> None:
         """Take the waiting responses into the sums, each as if it had been when it came."""
         count = len(self._waiting)
@@ -171,7 +198,7 @@ class RelativeLeastSquares:
         faded = self._forgetting**count
         self._b = faded * self._b + believed.dot(z)
         z *= np.sqrt(believed)[:, None]
-        self._a *= faded
+        self._a = faded * self._a
         self._a += z.T.dot(z)
         self._waiting.clear()
 
@@ -179,7 +206,7 @@ class RelativeLeastSquares:
         """Find the prices anew; keep the old ones, and count, when the numbers do not allow it."""
         self._sum_up()
         steps, self._unsolved = self._steps[: self._unsolved], 0
-        information = self._a + self._ridge
+        information = self._a + self._start.ridge
         # Scaled to a unit diagonal, the condition is that of the directions and not of the units of features.
         scale = 1 / np.sqrt(information.diagonal())
         scales: Matrix = np.multiply.outer(scale, scale)
@@ -189,7 +216,7 @@ class RelativeLeastSquares:
             self.refused += 1
             return False
         self._inverse = inverse * scales
-        self.weights = self._inverse @ (self._b + self._pull)
+        self.weights = self._inverse @ (self._b + self._start.pull)
         return True
 
 

@@ -139,7 +139,7 @@ MEDIA_DEVIATION = 0.5  # share of the configured price
 PATCH_PRICE = 0.0  # beside the configured price of an image, until responses tell; it deviates by 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Prior:
     """What prices are believed to be before any response, in tokens: mean (d,), covariance (d, d), its inverse.
 
