@@ -153,11 +153,13 @@ def _codes() -> tuple[npt.NDArray[np.uint16], Codes]:
     script[classes[before] != ByteClass.LEAD] = Script.NONE
     letters = np.isin(before, _LETTERS) & np.isin(after, _LETTERS)
     bucket = np.where(letters, 1 + (((before * 256 + after) * _HASH & 0xFFFF_FFFF) >> 16) % BUCKETS, 0)
-    meaning = np.stack([classes[before], classes[after], script, bucket])
-    distinct, code = np.unique(meaning, axis=1, return_inverse=True)
+    # One number for all four: it is sorted in a twentieth of the time.
+    shape = (len(ByteClass), len(ByteClass), len(Script), 1 + BUCKETS)
+    meaning = np.ravel_multi_index((classes[before], classes[after], script, bucket), shape)
+    distinct, code = np.unique(meaning, return_inverse=True)
     table = np.empty(256 * 256, np.uint16)
-    table[after * 256 + before] = code.ravel()
-    return table, Codes(*distinct)
+    table[after * 256 + before] = code
+    return table, Codes(*np.unravel_index(distinct, shape))
 
 
 CODE_OF, CODES = _codes()
