@@ -32,7 +32,8 @@ COMMANDS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
-    options = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser(arguments).parse_args(arguments)
     try:
         code: int = options.run(options)
     except ConfigurationError as error:
@@ -43,13 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser of the command that is given, which starts sooner alone; of all where none is."""
     parser = argparse.ArgumentParser(
         prog="dualpool", description="Routes LLM requests to a short- or a long-context pool by token budget."
     )
     parser.add_argument("--version", action="version", version=f"dualpool {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS:
+    for command in arguments[:1] if arguments and arguments[0] in COMMANDS else COMMANDS:
         import_module(f"extproc.cli.{command}").add(subparsers)
     return parser
 

@@ -72,7 +72,7 @@ def test_dualpool_takes_what_the_documents_say(
     ]
     if "FILE" in words or "NAME" in words or "URL" in words:
         pytest.skip("a form, not a command")
-    options = _parser().parse_args(words)
+    options = _parser(words).parse_args(words)
     reason = NOT_HERE.get(f"dualpool {options.command}")
     if reason is None and any(word in ELSEWHERE for word in words):
         reason = "needs what its own tests make"

@@ -1,0 +1,33 @@
+"""What the command line reads of itself: the command that is given, or all of them."""
+
+import importlib
+from types import ModuleType
+
+import pytest
+
+from extproc.cli.main import COMMANDS, main
+
+
+def modules_read(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> list[str]:
+    """Return the commands whose modules are read for these arguments, of which none begins anything."""
+    read: list[str] = []
+
+    def import_module(name: str) -> ModuleType:
+        read.append(name.rpartition(".")[2])
+        return importlib.import_module(name)
+
+    monkeypatch.setattr("extproc.cli.main.import_module", import_module)
+    with pytest.raises(SystemExit):
+        main(arguments)
+    return read
+
+
+def test_a_command_starts_without_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A router that is down lets requests pass undecided, so it does not wait for what it does not need."""
+    assert ["serve"] == modules_read(monkeypatch, "serve", "--help")
+
+
+@pytest.mark.parametrize("argument", ["--help", "nonsense"])
+def test_all_commands_are_known_where_none_is_given(argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that help, and the error, name all of them."""
+    assert list(COMMANDS) == modules_read(monkeypatch, argument)
