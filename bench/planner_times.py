@@ -10,20 +10,19 @@ from extproc.planning.hardware.capacity import Instance, capacity
 from extproc.planning.hardware.catalogue import built_in
 from extproc.planning.hardware.measured import measured_cost
 from extproc.planning.hardware.profiles import Catalogue
-from extproc.planning.hardware.roofline import IterationCost, iteration_cost
+from extproc.planning.hardware.roofline import iteration_cost
+from extproc.planning.model.times import CHUNKS, CONTEXT, SEQUENCES, agreement
 
 GPUS = ("a100-80g", "h100-80g", "h200", "b200")
 SHAPES = ((1, 1), (4, 1), (8, 1))  # GPUs that share the attention, and its replicas
 REPLICATED = ((4, 2), (2, 4), (1, 8))
 KV_OF = ("deepseek-v3", "qwen3-235b-a22b")
-CONTEXT = 1_000
-DECODES, PREFILLS = (1, 64, 256), (512, 2_048, 8_192)
 
 
 def main() -> None:
     """Print one row for each model, GPU and size that fits: roofline / measured."""
     catalogue = built_in()
-    print(f"| model, GPUs | decoding {DECODES} sequences of {CONTEXT:,} | a prefill of {PREFILLS} tokens |")
+    print(f"| model, GPUs | decoding {SEQUENCES} sequences of {CONTEXT:,} | a prefill of {CHUNKS} tokens |")
     print("|---|---|---|")
     for model in ("llama-3-8b", "llama-3-70b", "qwen3-235b-a22b", "deepseek-v3"):
         for gpu in GPUS:
@@ -38,28 +37,19 @@ def _row(catalogue: Catalogue, model: str, gpu: str, size: int, ranks: int) -> I
         held = ranks * capacity(instance, model).kv_tokens
     except ConfigurationError:  # it does not fit
         return
-    found, ours = measured_cost(instance, max(PREFILLS)), iteration_cost(instance, max(PREFILLS))
+    found, ours = measured_cost(instance, max(CHUNKS)), iteration_cost(instance, max(CHUNKS))
     if found is None:
         yield f"| {model}, {instance.parallelism} x {gpu} | not measured | |"
         return
-    decode = [_decode(ours, n) / _decode(found.cost, n) for n in DECODES]
-    prefill = [_prefill(ours, n) / _prefill(found.cost, n) for n in PREFILLS]
+    ratios = agreement(ours, found.cost)
     name = f"{model}, {instance.parallelism} x {gpu}"
     if model in KV_OF:
         name += f", {held:,} tokens of KV"
-    yield f"| {name} | {_ratios(decode)} | {_ratios(prefill)} |"
+    yield f"| {name} | {_ratios(ratios.decode)} | {_ratios(ratios.prefill)} |"
 
 
-def _decode(cost: IterationCost, sequences: int) -> float:
-    return cost.decode_run_s(sequences, CONTEXT * sequences, 1)
-
-
-def _prefill(cost: IterationCost, tokens: int) -> float:
-    return cost.mixed_s(0, 0, tokens, tokens**2 / 2)
-
-
-def _ratios(ratios: list[float]) -> str:
-    return " / ".join(f"{ratio:.2f}" for ratio in ratios)
+def _ratios(ratios: dict[int, float]) -> str:
+    return " / ".join(f"{ratio:.2f}" for ratio in ratios.values())
 
 
 if __name__ == "__main__":

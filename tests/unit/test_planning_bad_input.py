@@ -49,6 +49,12 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
             f"models: {{mine: {{{MODEL.replace('active_params_b: 8', 'active_params_b: 9')}, {HEADS}}}}}",
             "mine: active_params_b 9 is more than params_b 8",
         ),
+        (
+            f"models: {{mine: {{{MODEL}, {HEADS}, table_params_b: -1}}}}",
+            "mine: table_params_b -1: must not be negative",
+        ),
+        (f"models: {{mine: {{{MODEL}, {HEADS}, table_params_b: .nan}}}}", "mine: table_params_b nan"),
+        (f"models: {{mine: {{{MODEL}, {HEADS}, table_params_b: 4}}}}", "both tables are in active_params_b 8"),
     ],
 )
 def test_a_profile_that_cannot_be_is_refused(refused: Refused, tmp_path: Path, entry: str, message: str) -> None:

@@ -3,7 +3,6 @@
 from extproc.planning.model.engine import Engine
 from extproc.planning.model.setup import Setup
 from extproc.planning.model.splits import Analysis
-from extproc.planning.model.times import times_note
 from extproc.planning.simulation.runner import FleetEstimate
 from extproc.planning.simulation.task import FailureRun
 from extproc.planning.workload.lengths import Lengths
@@ -34,9 +33,8 @@ def failure_notes(failure: FailureRun | None) -> tuple[str, ...]:
 
 
 def workload_notes(lengths: Lengths, setup: Setup, analysis: Analysis) -> tuple[str, ...]:
-    """Say what to know of the lengths, the times and the cost model."""
+    """Say what to know of the lengths, the instances and the cost model."""
     notes = [lengths.note] if lengths.note else []
-    notes.append(times_note(setup))
     if (ranks := setup.instance.data_parallel) > 1:
         notes.append(
             f"The attention is replicated: KV cache and max_num_seqs are those of each of {ranks} replicas, which "

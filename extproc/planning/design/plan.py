@@ -1,6 +1,6 @@
 """The whole answer to one question: cost model, sensitivity, the best of each design, one sentence."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from extproc.planning.model.analytic import analyse, default_thresholds
 from extproc.planning.model.costs import costs_of
 from extproc.planning.model.setup import Setup
 from extproc.planning.model.splits import Analysis
+from extproc.planning.model.times import times_notes
 from extproc.planning.simulation.cache import ResultCache
 from extproc.planning.simulation.options import RunOptions
 from extproc.planning.simulation.runner import FleetEstimate, NotMet, search_each
@@ -99,12 +100,19 @@ def make_plan(
         days=days,
         recommendation=(recommend_simulated(fleets, costs_of(setup)) if fleets else recommend(analysis, setup)),
         notes=(
+            *times_notes(_setups(setup, fleets)),
             *workload_notes(lengths, setup, analysis),
             *not_met,
             *steady_notes(fleets),
             *failure_notes(failure),
         ),
     )
+
+
+def _setups(setup: Setup, fleets: Sequence[FleetEstimate]) -> list[Setup]:
+    """Return the instances that figures of a plan are of: the simulated ones, and the cost model's."""
+    designs = [fleet.design for fleet in fleets]
+    return [*(each.setup(index, setup) for each in designs for index in range(len(each.contexts))), setup]
 
 
 def _designs(

@@ -67,6 +67,11 @@ class Instance:
         return 0.0 if routed is None else routed.params_b / self.data_parallel
 
     @property
+    def read_params_b(self) -> float:
+        """Parameters that one rank reads in every iteration, whatever is in it, in billions."""
+        return self._shared_params_b - self.model.looked_up_params_b
+
+    @property
     def _shared_params_b(self) -> float:
         routed = self.model.routed
         return self.model.params_b - (0.0 if routed is None else routed.params_b)

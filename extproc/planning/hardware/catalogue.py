@@ -88,6 +88,11 @@ def _check_model(catalogue: str, profile: str, model: ModelProfile) -> None:
             f"{catalogue}: {profile}: active_params_b {model.active_params_b:g} is more than params_b "
             f"{model.params_b:g}"
         )
+    if not (model.table_params_b >= 0 and model.multiplied_params_b > 0):
+        raise ConfigurationError(
+            f"{catalogue}: {profile}: table_params_b {model.table_params_b:g}: must not be negative, and both "
+            f"tables are in active_params_b {model.active_params_b:g}"
+        )
     _check_attention(catalogue, f"{profile}.attention", model.attention)
     if model.full_layers < 1:
         raise ConfigurationError(

@@ -6,7 +6,8 @@ batch sizes, and the times become the same tables that the roofline makes (`Iter
 
 - the part that every token goes through, by tokens of a batch (`linear_s`), with a floor of prefill attention;
 - steps that only decode, by sequences: a fixed part, and a slope in the tokens of context, through two contexts;
-- prefill attention, through two lengths, per pair of tokens.
+- prefill attention, through two lengths, per pair of tokens. Latent attention is measured as a whole with its
+  projections; what a chunk takes more after a long prefix than after none tells its part.
 
 Its times are the GPU's: what the scheduler adds on the CPU is not in them. It has no AMD GPUs.
 """
@@ -33,6 +34,7 @@ MOST_SEQUENCES = 1_024
 TYPICAL_SEQUENCES = 64
 MS = 1e-3
 Kernels = Literal["vllm", "sglang"]
+KV_FORMATS = {2.0: "bfloat16", 1.0: "fp8"}
 TITLES: dict[Kernels, str] = {"vllm": "vLLM", "sglang": "SGLang"}
 
 
@@ -47,6 +49,10 @@ class Engine(Protocol):
         self, ctx_tokens: int, gen_tokens: int, isl: int, osl: int
     ) -> tuple[float, float, float, float]:
         """Return the times of a step: all, shared by all tokens, attention of prefill, attention of decoding."""
+        ...
+
+    def predict_prefill_latency(self, bs: int, isl: int, prefix: int) -> float:
+        """Return the time of a step that computes what follows `prefix` tokens of `bs` prompts of `isl`."""
         ...
 
 
@@ -64,7 +70,7 @@ def measured_cost(instance: Instance, max_num_batched_tokens: int, kernels: Kern
     or the format is not there.
     """
     model, system = instance.model.measured, instance.gpu.measured
-    if model is None or system is None:
+    if model is None or system is None or instance.kv_bytes not in KV_FORMATS:
         return None
     logging.getLogger("aiconfigurator_core").setLevel(
         logging.ERROR
@@ -86,15 +92,14 @@ def _engine(
     compile_engine: Callable[..., bytes], load: Callable[[bytes], Engine], instance: Instance, kernels: Kernels
 ) -> Engine | None:
     size = instance.tensor_parallel
-    options: dict[str, Any] = {"tp_size": size}
+    # Said always: of some models the package's own default is FP8.
+    options: dict[str, Any] = {"tp_size": size, "kvcache_quant_mode": KV_FORMATS[instance.kv_bytes]}
     if instance.data_parallel > 1:  # tokens are those of one rank, and all have as many
         options |= {"attention_dp_size": instance.data_parallel, "moe_ep_size": instance.gpus}
     elif instance.model.routed is not None:
         options["moe_tp_size"] = size
     if instance.weight_format is not None:
         options["gemm_quant_mode"] = instance.weight_format
-    if instance.kv_bytes == 1:
-        options["kvcache_quant_mode"] = "fp8"
     try:
         engine = load(compile_engine(instance.model.measured, instance.gpu.measured, kernels, **options))
         engine.decode_step_latency(1, CONTEXTS[0], 2)
@@ -108,14 +113,15 @@ def tables_of(engine: Engine, max_num_batched_tokens: int) -> IterationCost:
     """Ask an engine at a grid, and return the tables."""
     tokens = _grid(max_num_batched_tokens)
     floor_ms = engine.mixed_step_breakdown(SMALLEST_PROMPT, 0, SMALLEST_PROMPT, 1)[2]
-    shared = [engine.mixed_step_breakdown(n, 0, n, 1)[1] + floor_ms for n in tokens]
+    pair_ms, apart = _pair_ms(engine)
+    shared = [
+        engine.mixed_step_breakdown(n, 0, n, 1)[1] + (floor_ms if apart else -pair_ms * n**2 / 2) for n in tokens
+    ]
     sequences = _grid(min(MOST_SEQUENCES, max_num_batched_tokens))
     steps = [_decode(engine, n) for n in sequences]
     every = np.arange(sequences[-1] + 1)
     fixed = np.interp(every, sequences, [each[0] for each in steps])
     slopes = np.interp(every, sequences, [each[1] for each in steps])
-    short, long = (engine.mixed_step_breakdown(n, 0, n, 1)[2] for n in PROMPTS)
-    pair_ms = (long - short) / (PROMPTS[1] ** 2 / 2 - PROMPTS[0] ** 2 / 2)
     beside_ms = engine.mixed_step_breakdown(1, 1, 1, 2)[3]
     return IterationCost(
         linear_s=tuple((MS * np.interp(np.arange(max_num_batched_tokens + 1), tokens, shared)).tolist()),
@@ -125,6 +131,19 @@ def tables_of(engine: Engine, max_num_batched_tokens: int) -> IterationCost:
         decode_slopes_s=tuple((MS * slopes).tolist()),
         beside_prefill_s=MS * beside_ms,
     )
+
+
+def _pair_ms(engine: Engine) -> tuple[float, bool]:
+    """Return the milliseconds that a new token's attention takes for each token before it, and whether the engine
+    tells attention apart from what all tokens share.
+    """
+    chunk, whole = PROMPTS
+    short, long = (engine.mixed_step_breakdown(n, 0, n, 1)[2] for n in PROMPTS)
+    if long > 0:
+        return (long - short) / (whole**2 / 2 - chunk**2 / 2), True
+    prefix = whole - chunk
+    more_ms = engine.predict_prefill_latency(1, whole, prefix) - engine.predict_prefill_latency(1, chunk, 0)
+    return max(0.0, more_ms) / (chunk * prefix), False
 
 
 def _decode(engine: Engine, sequences: int) -> tuple[float, float]:

@@ -96,7 +96,9 @@ class ModelProfile:
     """One model: parameters in billions, bytes per weight, and its attention.
 
     `measured` is its name in aiconfigurator-core, where that has it; `published_weight_bytes` are set where
-    `weight_bytes` are not the published ones.
+    `weight_bytes` are not the published ones. `table_params_b` is one table of embeddings: the input's is looked
+    up and not multiplied, the output's multiplied for tokens that yield another; both are in the other two counts,
+    once where they are one table (`tied_tables`).
     """
 
     params_b: float
@@ -107,6 +109,8 @@ class ModelProfile:
     max_context: int
     attention: Attention
     routed: RoutedExperts | None = None
+    table_params_b: float = 0.0
+    tied_tables: bool = False
     measured: str | None = None
     published_weight_bytes: float | None = None
     sources: tuple[str, ...] = ()
@@ -116,6 +120,16 @@ class ModelProfile:
         """Layers whose attention reaches over the whole context."""
         parts = (self.attention.windowed, self.attention.recurrent)
         return self.layers - sum(part.layers for part in parts if part is not None)
+
+    @property
+    def looked_up_params_b(self) -> float:
+        """Parameters that an iteration does not read as a whole, in billions."""
+        return 0.0 if self.tied_tables else self.table_params_b
+
+    @property
+    def multiplied_params_b(self) -> float:
+        """Parameters that each token of a prompt is multiplied with, in billions."""
+        return self.active_params_b - self.table_params_b * (1 if self.tied_tables else 2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,10 @@
 
 An iteration runs its operators one after another, so their times add up:
 
-    T = fixed + max(weights read / bandwidth, matrix FLOPs / peak)        every token of the batch goes through
-          + all-reduce per token                                          two for each layer, when GPUs share a
-          model
+    T = fixed + max(weights read / bandwidth, matrix FLOPs / peak)        what every token goes through
+          + the same for routed experts                                   each token in a few of many
+          + activations moved by norms and experts / bandwidth            per token, not split over GPUs
+          + all-reduce per token                                          two a layer, when GPUs share a model
           + all-to-all of the experts                                     with data parallelism
           + decode attention: each sequence reads its KV cache            linear in the batch's context tokens
           + prefill attention: FLOPs of each new token on all before it
@@ -13,6 +14,8 @@ An iteration runs its operators one after another, so their times add up:
 The batch's context grows by one token per sequence and iteration, so T is an arithmetic progression while the
 batch stays the same; `decode_run_s` sums it in closed form, and the simulator never steps through it.
 A mixture of experts reads only the experts that its tokens hit: E (1 - (1 - k/E)^tokens) of E in expectation.
+Of embeddings, the input's table is looked up and the output's multiplied only for tokens that yield another, so a
+prompt's tokens go through neither. Attention is computed in BF16, whatever the weights are stored in.
 
 With data parallelism n are the tokens of one rank, and the others are taken to have as many: the experts of a rank
 see those of all ranks. What vLLM does by default before and after the experts (all2all_backend
@@ -24,6 +27,7 @@ and 1.25 of the measured kernels of `measured.py` wherever possible (`python -m 
 they are); `published.py` holds published vLLM figures, to which nothing is fitted.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil, inf, sqrt
 
@@ -39,6 +43,8 @@ ALL_REDUCE_LATENCY_S = 20e-6  # vLLM's own; NCCL takes 33 to 62 us (Vidur's tabl
 ALL_REDUCES_PER_LAYER = 2
 ALL_TO_ALLS_PER_LAYER = 2  # to the experts, and back
 ACTIVATION_BYTES = 2
+NORM_MOVES = 8.0  # rows of hidden_size in a layer: two norms read and write the activations and the residual
+EXPERT_ROW_MOVES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,31 +104,59 @@ class IterationCost:
 def iteration_cost(instance: Instance, max_num_batched_tokens: int) -> IterationCost:
     """Return the cost coefficients of an instance whose batches hold at most so many tokens."""
     bandwidth = instance.gpu.bandwidth_gb_s * 1e9 * MEMORY_EFFICIENCY
-    flops = _peak_flops(instance) * COMPUTE_EFFICIENCY
-    gpus = instance.tensor_parallel
-    routed = ROUTED_EFFICIENCY / COMPUTE_EFFICIENCY if instance.model.routed is not None else 1.0
-    matrix_s = 2 * instance.model.active_params_b * 1e9 / (flops * routed * gpus)
+    attention_flops = instance.gpu.bf16_tflops * 1e12 * COMPUTE_EFFICIENCY * instance.tensor_parallel
     fixed_s, reduce_s = _communication(instance)
     gather_fixed_s, gather_s = _all_to_all(instance)
-    weights = _weight_shares(instance, max_num_batched_tokens)
-    window_s = _window_flops(instance) / (flops * gpus)
+    window_s = _window_flops(instance) / attention_flops
+    matrices = _matrices_s(instance, max_num_batched_tokens, bandwidth)
     linear = tuple(
-        fixed_s
-        + gather_fixed_s
-        + max(share * instance.weight_bytes / (gpus * bandwidth), n * matrix_s)
-        + n * (reduce_s + gather_s + window_s)
-        for n, share in enumerate(weights)
+        fixed_s + gather_fixed_s + seconds + n * (reduce_s + gather_s + window_s)
+        for n, seconds in enumerate(matrices)
     )
     decode_flops, prefill_flops = _attention_flops(instance)
     held = instance.window_bytes_and_gpu(inf) + 2 * instance.state_bytes_and_gpu  # a state is read and written
     return IterationCost(
         linear_s=linear,
         decode_s_per_context_token=max(
-            instance.kv_bytes_per_token_and_gpu / bandwidth, decode_flops / (flops * gpus)
+            instance.kv_bytes_per_token_and_gpu / bandwidth, decode_flops / attention_flops
         ),
-        prefill_s_per_token_pair=prefill_flops / (flops * gpus),
+        prefill_s_per_token_pair=prefill_flops / attention_flops,
         decode_s_per_sequence=held / bandwidth,
     )
+
+
+def _matrices_s(instance: Instance, most_tokens: int, bandwidth: float) -> Iterator[float]:
+    """Yield, for each number of tokens in a rank's batch, the seconds of all matrices: those that every token goes
+    through, and the experts, each bound by its weights or its FLOPs.
+    """
+    model, gpus = instance.model, instance.tensor_parallel
+    routed = model.routed
+    active_b = 0.0 if routed is None else routed.params_b * routed.experts_per_token / routed.experts
+    flops = _peak_flops(instance) * gpus
+    token_s = 2e9 * (model.multiplied_params_b - active_b) / (flops * COMPUTE_EFFICIENCY)
+    expert_token_s = 2e9 * active_b / (flops * ROUTED_EFFICIENCY)
+    moved_s = _moved_bytes(instance) / bandwidth
+    byte_s = 1e9 * model.weight_bytes / (gpus * bandwidth)  # of a billion parameters
+    read_s = byte_s * instance.read_params_b
+    experts_s = byte_s * instance.routed_params_b
+    missed = 1.0 if routed is None else (1 - routed.experts_per_token / routed.experts) ** instance.data_parallel
+    for n in range(most_tokens + 1):
+        yield max(read_s, n * token_s) + max(experts_s * (1 - missed**n), n * expert_token_s) + n * moved_s
+
+
+def _moved_bytes(instance: Instance) -> float:
+    """Return the bytes that each GPU moves for one token of its rank beside the matrices.
+
+    Residuals and their norms are computed by every GPU of a rank in full. A token's row is gathered for each of
+    its experts, written by the expert, and read to be summed; without replicas of the attention each GPU holds a
+    part of every expert, and does so for all rows.
+    """
+    model = instance.model
+    rows = NORM_MOVES
+    if model.routed is not None:
+        parts = instance.tensor_parallel if instance.data_parallel > 1 else 1
+        rows += EXPERT_ROW_MOVES * model.routed.experts_per_token / parts
+    return model.layers * rows * model.hidden_size * ACTIVATION_BYTES
 
 
 def _peak_flops(instance: Instance) -> float:
@@ -159,16 +193,6 @@ def _all_to_all(instance: Instance) -> tuple[float, float]:
     exchanges = ALL_TO_ALLS_PER_LAYER * instance.model.layers
     bytes_per_token = others * instance.model.hidden_size * ACTIVATION_BYTES
     return exchanges * ALL_REDUCE_LATENCY_S, exchanges * bytes_per_token / (instance.gpu.link_gb_s * 1e9)
-
-
-def _weight_shares(instance: Instance, most_tokens: int) -> list[float]:
-    """Return, for each number of tokens in a rank's batch, the share of its weights that is read."""
-    routed = instance.model.routed
-    if routed is None:
-        return [1.0] * (most_tokens + 1)
-    in_experts = instance.routed_params_b * 1e9 * instance.model.weight_bytes / instance.weight_bytes
-    missed = (1 - routed.experts_per_token / routed.experts) ** instance.data_parallel
-    return [1 - in_experts * missed**n for n in range(most_tokens + 1)]
 
 
 def _attention_flops(instance: Instance) -> tuple[float, float]:

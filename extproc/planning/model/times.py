@@ -1,36 +1,78 @@
 """Which iteration times a plan used, and how far measured ones are from our roofline."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 from extproc.planning.hardware.roofline import IterationCost, iteration_cost
 from extproc.planning.model.setup import Setup, Times
 
-__all__ = ["times_note"]
+__all__ = ["CHUNKS", "CONTEXT", "SEQUENCES", "TRUSTED", "Agreement", "agreement", "times_notes"]
 
-SEQUENCES, CONTEXT = 64, 1_000  # the decoding step, and
-PREFILL = 512  # the chunk, at which both are compared
-NEAR = (0.8, 1.25)
+SEQUENCES, CONTEXT = (1, 64, 256), 1_000  # decoding steps of so many sequences with this context each, and
+CHUNKS = (512, 2_048, 8_192)  # chunks of prefill, at which both are compared
+TRUSTED = (0.8, 1.25)
 
 
-def times_note(setup: Setup) -> str:
-    """Return one sentence on the times; it names the gap where the roofline is far from what was measured."""
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Our roofline over measured times: of decoding steps and of chunks, by their sizes."""
+
+    decode: dict[int, float]
+    prefill: dict[int, float]
+
+    @property
+    def trusted(self) -> bool:
+        """Whether all are within what the roofline is trusted for."""
+        return all(TRUSTED[0] <= each <= TRUSTED[1] for each in (*self.decode.values(), *self.prefill.values()))
+
+
+def agreement(ours: IterationCost, measured: IterationCost) -> Agreement:
+    """Compare both, at sizes that a batch of both can have."""
+    most = min(len(ours.linear_s), len(measured.linear_s)) - 1
+    return Agreement(
+        {n: _decode_s(ours, n) / _decode_s(measured, n) for n in SEQUENCES if n <= most},
+        {n: _prefill_s(ours, n) / _prefill_s(measured, n) for n in CHUNKS if n <= most},
+    )
+
+
+def times_notes(setups: Iterable[Setup]) -> tuple[str, ...]:
+    """Return a sentence on the times of each kind of instance; it names the gap where the roofline is far from
+    what was measured.
+    """
+    kinds: dict[str, Setup] = {}
+    for each in setups:
+        kinds.setdefault(each.name, each)
+    return tuple(_note(each, f"{name}: " if len(kinds) > 1 else "") for name, each in kinds.items())
+
+
+def _note(setup: Setup, name: str) -> str:
     source = setup.times_source
     if source is None:
         why = (
             "as asked" if setup.times is Times.ROOFLINE else "none are measured, or dualpool[measured] is missing"
         )
-        return f"Iteration times are our roofline's ({why}): ratios between fleets beat counts."
-    ours = iteration_cost(setup.instance, max(PREFILL, setup.max_batched_tokens))
-    ratios = [each(ours) / each(setup.cost) for each in (_decode_s, _prefill_s)]
-    far = "" if all(NEAR[0] <= ratio <= NEAR[1] for ratio in ratios) else ", beyond what it is trusted for"
+        return f"{name}Iteration times are our roofline's ({why}): ratios between fleets beat counts."
+    found = agreement(iteration_cost(setup.instance, setup.max_batched_tokens), setup.cost)
+    parts = [_range(found.decode, "decoding sequences"), _range(found.prefill, "tokens of prefill")]
+    far = "" if found.trusted else f", beyond what it is trusted for ({TRUSTED[0]:g} to {TRUSTED[1]:g})"
     return (
-        f"Iteration times are measured ({source}); our roofline is {ratios[0]:.2f} of them for {SEQUENCES} "
-        f"decoding sequences and {ratios[1]:.2f} for a chunk of {PREFILL} tokens{far}."
+        f"{name}Iteration times are measured ({source}); our roofline is "
+        f"{' and '.join(part for part in parts if part)}{far}."
     )
 
 
-def _decode_s(cost: IterationCost) -> float:
-    return cost.decode_run_s(SEQUENCES, SEQUENCES * CONTEXT, 1)
+def _range(ratios: dict[int, float], of: str) -> str:
+    if not ratios:
+        return ""
+    low, high, sizes = min(ratios.values()), max(ratios.values()), list(ratios)
+    between = f"{low:.2f}" if len(ratios) == 1 else f"{low:.2f} to {high:.2f}"
+    counts = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
+    return f"{between} of them for {counts} {of}"
 
 
-def _prefill_s(cost: IterationCost) -> float:
-    tokens = min(PREFILL, len(cost.linear_s) - 1)
+def _decode_s(cost: IterationCost, sequences: int) -> float:
+    return cost.decode_run_s(sequences, sequences * CONTEXT, 1)
+
+
+def _prefill_s(cost: IterationCost, tokens: int) -> float:
     return cost.mixed_s(0, 0, tokens, tokens**2 / 2)
