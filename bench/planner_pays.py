@@ -31,7 +31,7 @@ from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.inputs import load_traces
 from extproc.planning.workload.lengths import Lengths, from_means
 
-REQUESTS, LONGEST = 3_000, 12_000  # of a run: shorter than those of `dualpool plan`, for so many questions
+LONGER = 4  # times the requests of the first runs: shorter than `dualpool plan` runs, for so many questions
 OBJECTIVES = {
     "one for all": "else: ttft {long}s, tpot 80ms",
     "by length": "<=8192: ttft 2s, tpot 80ms; else: ttft {long}s, tpot 80ms",
@@ -41,14 +41,15 @@ BALANCES = (Balance.LEAST_REQUEST, Balance.TOKENS)
 
 @dataclass(frozen=True)
 class Workload:
-    """A workload: requests per second, the largest context, what the longest requests may wait, and its
-    lengths.
+    """A workload: requests per second, the largest context, what the longest requests may wait, its lengths, and
+    how many requests runs have at first.
     """
 
     rate: float
     context: int
     long_ttft_s: int
     lengths: Callable[[], Lengths]
+    requests: int = 4_000
 
 
 def azure() -> Lengths:
@@ -81,8 +82,10 @@ def documents(share: float) -> Lengths:
 
 WORKLOADS = {
     "azure": Workload(100, 16_384, 2, azure),
-    "lmsys-like": Workload(200, 16_384, 2, lambda: from_means(69.5, 214.5, 50_000, np.random.default_rng(0))),
-    "r1-like": Workload(20, 32_768, 2, long_answers),
+    "lmsys-like": Workload(
+        200, 16_384, 2, lambda: from_means(69.5, 214.5, 50_000, np.random.default_rng(0)), 12_000
+    ),
+    "r1-like": Workload(20, 32_768, 2, long_answers, 3_000),
     "documents-1": Workload(60, 65_536, 30, lambda: documents(0.01)),
     "documents-5": Workload(60, 65_536, 30, lambda: documents(0.05)),
     "mooncake": Workload(10, 131_072, 30, mooncake),
@@ -120,7 +123,7 @@ def _row(work: Workload, lengths: Lengths, text: str, balance: Balance, times: s
     )
     setup = setup_of(profile, built_in())
     balancing = Balancing(balance)
-    runs = RunOptions(REQUESTS, LONGEST, 1, (), "byteclass", balancing, "poisson", 1)
+    runs = RunOptions(work.requests, LONGER * work.requests, 1, (), "byteclass", balancing, "poisson", 1)
     plan = make_plan(
         lengths,
         work.rate,

@@ -1,10 +1,10 @@
-"""Whether default run lengths find the steady state: instances of one pool against runs ten times as long.
+"""Whether default run lengths find the steady state: instances against those of runs ten times as long.
 
 python -m bench.planner_steady [NAME...]      traces come from the folder that DUALPOOL_DATA names
 """
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from time import process_time
 
 from bench.planner_pays import WORKLOADS
@@ -15,28 +15,49 @@ from extproc.planning.simulation.search import ObjectiveNotMet, smallest_fleets
 from extproc.planning.simulation.task import Design, SearchTask
 from extproc.planning.workload.declared import DeclaredRule
 
-NAMES = ("azure", "r1-like", "documents-5", "mooncake")
 TIMES = 10
+
+
+@dataclass(frozen=True)
+class Case:
+    """A workload at half of its rate in `planner_pays`, thresholds, and GPUs of an instance of each pool."""
+
+    workload: str
+    thresholds: tuple[int, ...] = ()
+    gpus: tuple[int, ...] = (4,)
+
+
+CASES = {
+    "azure": Case("azure"),
+    "r1-like": Case("r1-like"),
+    "documents-5": Case("documents-5"),
+    "documents-5-two": Case("documents-5", (1_792,), (4, 8)),  # the two pools that its plan recommends
+    "mooncake": Case("mooncake"),
+}
 
 
 def main() -> None:
     """Print one row for each workload."""
     print("| workload | instances (requests of a run) | of runs 10 x as long | difference | CPU s |")
     print("|---|---|---|---|---|", flush=True)
-    for name in sys.argv[1:] or NAMES:
-        print(_row(name), flush=True)
+    for name in sys.argv[1:] or CASES:
+        print(_row(name, CASES[name]), flush=True)
 
 
-def _row(name: str) -> str:
-    work = WORKLOADS[name]
+def _row(name: str, case: Case) -> str:
+    work = WORKLOADS[case.workload]
     lengths, rate = work.lengths(), work.rate / 2
     objective = f"<=8192: ttft 2s; else: ttft {work.long_ttft_s}s"
-    profile = ProfileOptions(gpu="h100-80g", tp=4, long_context=work.context, objective=objective)
-    setup = setup_of(profile, built_in())
+    setups = tuple(
+        setup_of(
+            ProfileOptions(gpu="h100-80g", tp=gpus, long_context=work.context, objective=objective), built_in()
+        )
+        for gpus in case.gpus
+    )
     runs = runs_of(SimulationOptions(), lengths, rate)
     task = SearchTask(
-        design=Design(name, (work.context,)),
-        setup=setup,
+        design=Design(name, (*case.thresholds, work.context), setups),
+        setup=setups[-1],
         lengths=lengths,
         rule=DeclaredRule.TRUTH,
         rate=rate,
@@ -55,8 +76,9 @@ def _row(name: str) -> str:
         return f"| {name} | refused: {error} | | | |"
     state = f", refused: {found.not_steady}" if found.not_steady else ""
     difference = found.total / longer.total - 1
-    ours = f"{found.total} ({found.requests:,}{state})"
-    return f"| {name}, {rate:g} req/s | {ours} | {longer.total} | {difference:+.1%} | {seconds:.0f} |"
+    ours = f"{' + '.join(map(str, found.instances))} ({found.requests:,}{state})"
+    shape = " + ".join(map(str, longer.instances))
+    return f"| {name}, {rate:g} req/s | {ours} | {shape} | {difference:+.1%} | {seconds:.0f} |"
 
 
 if __name__ == "__main__":

@@ -64,26 +64,6 @@ def _add_profile(parser: argparse.ArgumentParser) -> None:
         help="of the catalogue; with several each pool takes the cheapest for it (default: a100-80g)",
     )
     group.add_argument("--catalogue", metavar="FILE", help="more profiles, in YAML")
-    group.add_argument(
-        "--tp",
-        type=int,
-        metavar="N",
-        help="GPUs per instance (default: the fewest that fit; searched when simulating)",
-    )
-    group.add_argument(
-        "--dp",
-        type=int,
-        metavar="N",
-        help="replicas of the attention that share the experts, of models that have them (default: 1; searched "
-        "when simulating)",
-    )
-    group.add_argument(
-        "--long-context",
-        type=int,
-        default=65_536,
-        metavar="TOKENS",
-        help="max_model_len of the largest pool (default: %(default)s)",
-    )
     group.add_argument("--weight-bytes", type=float, metavar="BYTES", help="per weight (default: the model's own)")
     group.add_argument(
         "--kv-bytes",
@@ -91,6 +71,27 @@ def _add_profile(parser: argparse.ArgumentParser) -> None:
         default=2.0,
         metavar="BYTES",
         help="per KV element, 1 for FP8 (default: %(default)g)",
+    )
+    group.add_argument("--spare", type=int, default=1, help="spare instances of each pool (default: %(default)s)")
+    group.add_argument("--price", type=float, metavar="USD", help="per GPU and hour (default: the catalogue's)")
+    _add_engine(group)
+    _add_parallelism(group)
+    _add_times(group)
+
+
+def _add_engine(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--engine",
+        choices=["vllm-0.32", "vllm-0.18", "sglang-0.5.23"],
+        default="vllm-0.32",
+        help="scheduler and defaults of this version (default: %(default)s)",
+    )
+    group.add_argument(
+        "--long-context",
+        type=int,
+        default=65_536,
+        metavar="TOKENS",
+        help="max_model_len of the largest pool (default: %(default)s)",
     )
     group.add_argument(
         "--slots",
@@ -104,15 +105,25 @@ def _add_profile(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="max_num_batched_tokens (default: searched, or the largest whose full batch keeps the TPOT)",
     )
-    group.add_argument("--spare", type=int, default=1, help="spare instances of each pool (default: %(default)s)")
-    group.add_argument("--price", type=float, metavar="USD", help="per GPU and hour (default: the catalogue's)")
+
+
+def _add_parallelism(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
-        "--engine",
-        choices=["vllm", "vllm-2025", "sglang"],
-        default="vllm",
-        help="scheduler and defaults: vLLM of 2026 or before (no admission gate, .90 of memory), SGLang (default: "
-        "vllm)",
+        "--tp",
+        type=int,
+        metavar="N",
+        help="GPUs per instance (default: the fewest that fit; searched when simulating)",
     )
+    group.add_argument(
+        "--dp",
+        type=int,
+        metavar="N",
+        help="replicas of the attention that share the experts, of models that have them (default: 1; searched "
+        "when simulating)",
+    )
+
+
+def _add_times(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--times",
         choices=["auto", "measured", "roofline"],

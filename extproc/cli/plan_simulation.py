@@ -20,6 +20,13 @@ def add_simulation_options(parser: argparse.ArgumentParser) -> None:
     """Add what only --simulate uses."""
     group = parser.add_argument_group("simulation")
     group.add_argument("--simulate", action="store_true", help="find the cheapest fleets by simulating them")
+    _add_designs(group)
+    _add_traffic(group)
+    _add_day(group)
+    _add_runs(group)
+
+
+def _add_designs(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--threshold", type=int, nargs="+", default=[], metavar="TOKENS", help="thresholds to simulate"
     )
@@ -37,12 +44,9 @@ def add_simulation_options(parser: argparse.ArgumentParser) -> None:
         metavar="FACTOR",
         help="max_model_len of a smaller pool over its routing threshold (default: %(default)g)",
     )
-    group.add_argument(
-        "--requests", type=int, help="requests of a run (default: 60 s of traffic, and longer until steady)"
-    )
-    group.add_argument(
-        "--seeds", type=int, default=1, help="runs with other random numbers (default: %(default)s)"
-    )
+
+
+def _add_traffic(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--router",
         choices=["byteclass", "ema", "oracle"],
@@ -60,6 +64,13 @@ def add_simulation_options(parser: argparse.ArgumentParser) -> None:
         "--choice-count", type=int, default=2, help="instances that least-request looks at (default: %(default)s)"
     )
     group.add_argument(
+        "--spill", action="store_true", help="let requests leave overloaded pools, as the router's `spill` does"
+    )
+    group.add_argument("--arrivals", choices=["poisson", "trace"], default="poisson", help="(default: poisson)")
+
+
+def _add_day(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
         "--day-curve",
         metavar="FILE",
         help="the load over 24 hours, in rows of hour,load, or 'trace': GPU-hours of fleets that follow it; "
@@ -72,10 +83,15 @@ def add_simulation_options(parser: argparse.ArgumentParser) -> None:
         metavar="MIN",
         help="until an instance that is asked for serves, for --day-curve (default: %(default)g)",
     )
+
+
+def _add_runs(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
-        "--spill", action="store_true", help="let requests leave overloaded pools, as the router's `spill` does"
+        "--requests", type=int, help="requests of a run (default: 60 s of traffic, and longer until steady)"
     )
-    group.add_argument("--arrivals", choices=["poisson", "trace"], default="poisson", help="(default: poisson)")
+    group.add_argument(
+        "--seeds", type=int, default=1, help="runs with other random numbers (default: %(default)s)"
+    )
     group.add_argument("--jobs", type=int, default=1, help="processes (default: %(default)s)")
     group.add_argument("--cache", metavar="DIR", help="where results are kept; 'none' keeps nothing")
 

@@ -123,7 +123,7 @@ def test_a_server_that_dies_returns_what_is_inside_with_either_engine() -> None:
 
 def test_defaults_of_sglang_are_its_own() -> None:
     """chunked_prefill_size by memory, max_running_requests by the cache, mem_fraction_static, and the flags."""
-    setup = setup_of(ProfileOptions(gpu="h100-80g", tp=4, engine="sglang", times="roofline"), CATALOGUE)
+    setup = setup_of(ProfileOptions(gpu="h100-80g", tp=4, engine="sglang-0.5.23", times="roofline"), CATALOGUE)
     assert setup.engine.batched_tokens(setup.instance) == 8_192
     assert Engine.SGLANG.batched_tokens(replace(setup.instance, gpu=CATALOGUE.gpu("b200"))) == 16_384
     assert Engine.SGLANG.batched_tokens(replace(setup.instance, gpu=CATALOGUE.gpu("l40s"))) == 4_096
@@ -195,7 +195,7 @@ def test_ranks_lose_nothing(requests: list[tuple[int, int, float, int]], ranks: 
     assert instance.kv_usage == 0
 
 
-@pytest.mark.parametrize(("engine", "tokens"), [("vllm", 8_192), ("sglang", 8_192)])
+@pytest.mark.parametrize(("engine", "tokens"), [("vllm-0.32", 8_192), ("sglang-0.5.23", 8_192)])
 def test_a_pool_that_nobody_tuned_is_run_and_written_with_the_engines_own_batch(engine: str, tokens: int) -> None:
     """Not with the one that the planner would choose, unless one was asked for; files say what was simulated."""
     setup = setup_of(ProfileOptions(gpu="h100-80g", tp=4, engine=engine, times="roofline"), CATALOGUE)
@@ -213,7 +213,7 @@ def test_a_plan_tells_of_replicas_and_of_the_engine() -> None:
     notes = {}
     for name, options in {
         "replicas": ProfileOptions(model="deepseek-v3", gpu="h200", tp=1, dp=8, times="roofline"),
-        "sglang": ProfileOptions(gpu="h100-80g", tp=4, engine="sglang", times="roofline"),
+        "sglang": ProfileOptions(gpu="h100-80g", tp=4, engine="sglang-0.5.23", times="roofline"),
         "neither": ProfileOptions(gpu="h100-80g", tp=4, times="roofline"),
     }.items():
         setup = setup_of(options, CATALOGUE)
@@ -253,7 +253,7 @@ def test_replicas_are_searched_where_there_are_experts_to_share() -> None:
     [
         (ProfileOptions(dp=2), "--dp 2: llama-3-70b has no experts to share"),
         (
-            ProfileOptions(model="deepseek-v3", gpu="h200", dp=2, engine="sglang"),
+            ProfileOptions(model="deepseek-v3", gpu="h200", dp=2, engine="sglang-0.5.23"),
             "--dp 2: is planned for vLLM only",
         ),
         (ProfileOptions(dp=0), "--dp 0: must be at least 1"),

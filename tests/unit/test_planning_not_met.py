@@ -1,6 +1,8 @@
 """Designs that cannot meet the objective beside others that can, and what is recommended then."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -16,11 +18,13 @@ from extproc.planning.model.costs import Costs
 from extproc.planning.model.objective import Objective
 from extproc.planning.model.setup import Setup
 from extproc.planning.model.splits import Analysis
+from extproc.planning.simulation import search
 from extproc.planning.simulation.balancing import Balance, Balancing
 from extproc.planning.simulation.cache import ResultCache
 from extproc.planning.simulation.options import RunOptions
 from extproc.planning.simulation.runner import FleetEstimate, NotMet, search_all, search_each
-from extproc.planning.simulation.search import FoundFleet, ObjectiveNotMet
+from extproc.planning.simulation.search import FoundFleet, ObjectiveNotMet, smallest_fleets
+from extproc.planning.simulation.summary import Summary
 from extproc.planning.simulation.task import Design, SearchTask
 from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.lengths import Lengths
@@ -150,3 +154,58 @@ def test_a_saving_of_rounding_is_none() -> None:
     one = 2.5
     short, long = 4.0, (1 - 0.8) / (1 / one - 0.8 / 4.0)
     assert None is break_even_rate(0.8, (one, short, long * (1 + 1e-14)), spare=0)
+
+
+def test_runs_in_which_a_pool_of_long_answers_never_fills_refuse_no_fleet() -> None:
+    """Answers of a minute pile up to the end of a run of 20 s with any number of instances: the run is too short,
+    which is what is said.
+    """
+    lengths = Lengths(np.full(400, 50), np.where(np.arange(400) % 8 == 0, 4_000, 5), "long answers")
+    short = replace(
+        task("two", (512, LONG), 2.0), lengths=lengths, rate=100, balancing=Balancing(Balance.FULL_SCAN)
+    )
+    with pytest.raises(ObjectiveNotMet, match="runs of 2,000 requests are too short to tell") as refused:
+        smallest_fleets(short)
+    assert "the queue of pool 65,536 grows to the end" in str(refused.value)
+    assert "(--requests)" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("tells_from", "longest", "why"),
+    [
+        (8_000, 32_000, ""),
+        (8_000, 8_000, "only runs of 8,000 requests are long enough to tell"),
+        (2_000, 2_000, ""),
+        (2_000, 8_000, ""),
+    ],
+)
+def test_longer_runs_tell_where_shorter_ones_only_grow(
+    tells_from: int, longest: int, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search goes on with runs four times as long; two that tell have to agree, as always."""
+    asked: list[int] = []
+
+    def searched(question: SearchTask, *_: object) -> FoundFleet:
+        asked.append(question.requests)
+        if question.requests < tells_from:
+            raise search._StillGrowsError("it grows")
+        summary = cast("Summary", SimpleNamespace(too_short=False))
+        return FoundFleet(question.design, 1, (3,), summary, 1, question.requests, "", 3)
+
+    monkeypatch.setattr(search, "_search", searched)
+    monkeypatch.setattr(search, "_start", lambda _: (1,))
+    (found,) = smallest_fleets(replace(task("one", (LONG,)), longest=longest))
+    assert why == found.not_steady
+    assert asked == [2_000 * 4**n for n in range(len(asked))]
+
+
+def test_runs_that_only_grow_to_the_longest_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sentence is of the longest runs."""
+
+    def never(question: SearchTask, *_: object) -> FoundFleet:
+        raise search._StillGrowsError(f"{question.requests} grow")
+
+    monkeypatch.setattr(search, "_search", never)
+    monkeypatch.setattr(search, "_start", lambda _: (1,))
+    with pytest.raises(ObjectiveNotMet, match="8000 grow"):
+        smallest_fleets(replace(task("one", (LONG,)), longest=8_000))

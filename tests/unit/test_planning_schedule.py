@@ -112,7 +112,7 @@ def test_a_long_prompt_leaves_room_for_short_ones() -> None:
 def test_an_older_engine_has_less_memory_and_no_gate() -> None:
     """The engine's version decides gpu_memory_utilization and the admission of prompts."""
     instance = Instance(built_in().model("llama-3-8b"), built_in().gpu("h100-80g"), 1)
-    engines = (Engine.VLLM, Engine.VLLM_2025)
+    engines = (Engine.VLLM, Engine.VLLM_0_18)
     today, before = (Setup("8B", "H100", instance, 8192, Objective(), engine=engine) for engine in engines)
     assert before.capacity.kv_tokens < today.capacity.kv_tokens
     assert (True, False) == tuple(setup.limits(8192).reserve_full_prompt for setup in (today, before))

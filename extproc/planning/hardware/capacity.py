@@ -33,7 +33,7 @@ __all__ = ["BLOCK_TOKENS", "MEMORY_UTILISATION", "Capacity", "Instance", "capaci
 
 BLOCK_TOKENS = 16  # vLLM's default block size
 MEMORY_UTILISATION = (
-    0.92  # gpu_memory_utilization: vLLM's default since mid-2026 (vllm/config/cache.py); .9 before
+    0.92  # gpu_memory_utilization: vLLM 0.32's default (vllm/config/cache.py); .9 in 0.19 and before
 )
 TENSOR_PARALLEL_SIZES = (1, 2, 4, 8, 16)
 

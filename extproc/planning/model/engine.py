@@ -19,11 +19,12 @@ SGLANG_GRAPH_SEQUENCES = 512  # of decoding, captured on GPUs of this size
 class Engine(StrEnum):
     """Defaults of an engine by its version."""
 
-    # As of 2026: gpu_memory_utilization .92; a prompt is admitted when all of it fits; one that is alone is not
-    # held to long_prefill_token_threshold.
-    VLLM = "vllm"
-    VLLM_2025 = "vllm-2025"  # .90; the first chunk of a prompt has to fit; all are held to the threshold
-    SGLANG = "sglang"  # 0.5.23: prefill before decoding, admission by what outputs are expected to need
+    # gpu_memory_utilization .92 (vllm/config/cache.py); a prompt is admitted when all of it fits
+    # (scheduler_reserve_full_isl, since 0.19); one that is alone is not held to long_prefill_token_threshold. 0.33
+    # schedules alike.
+    VLLM = "vllm-0.32"
+    VLLM_0_18 = "vllm-0.18"  # .90; the first chunk of a prompt has to fit; all are held to the threshold
+    SGLANG = "sglang-0.5.23"  # prefill before decoding, admission by what outputs are expected to need
 
     @property
     def kernels(self) -> Kernels:
@@ -41,7 +42,7 @@ class Engine(StrEnum):
             mib = instance.gpu.memory_gb * MIB_PER_GB
             offered = (mib - _sglang_reserved_mib(instance, batched_tokens)) * BYTES_PER_MIB
             return offered / (instance.gpu.memory_gb * 1e9)
-        return 0.9 if self is Engine.VLLM_2025 else MEMORY_UTILISATION
+        return 0.9 if self is Engine.VLLM_0_18 else MEMORY_UTILISATION
 
     def batched_tokens(self, instance: Instance) -> int:
         """Return the default of max_num_batched_tokens, or of chunked_prefill_size."""

@@ -52,7 +52,7 @@ class ProfileOptions:
     success: float = 0.999
     objective: str | None = None
     times: str = "auto"
-    engine: str = "vllm"
+    engine: str = "vllm-0.32"
 
 
 def setup_of(options: ProfileOptions, catalogue: Catalogue) -> Setup:

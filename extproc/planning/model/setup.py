@@ -148,9 +148,9 @@ class Setup:
             context_tokens=context_tokens,
             sequence_tokens=self.instance.sequence_tokens(context_tokens),
             long_prefill_token_threshold=self.long_prefill_tokens,
-            reserve_full_prompt=self.engine is not Engine.VLLM_2025,
+            reserve_full_prompt=self.engine is not Engine.VLLM_0_18,
             data_parallel=self.instance.data_parallel,
-            cap_lone_prompt=self.engine is Engine.VLLM_2025,
+            cap_lone_prompt=self.engine is Engine.VLLM_0_18,
             scheduler="sglang" if self.engine is Engine.SGLANG else "vllm",
         )
 

@@ -20,13 +20,13 @@ from math import inf
 
 from extproc.planning.hardware.roofline import IterationCost
 from extproc.planning.model.throughput import InstanceLimits
+from extproc.planning.simulation.scheduler import Scheduler
 from extproc.planning.simulation.sequence import Batch, Sequence
 from extproc.planning.simulation.sglang_scheduler import SglangScheduler
 from extproc.planning.simulation.vllm_scheduler import VllmScheduler
 
 __all__ = ["VllmInstance"]
 
-Scheduler = VllmScheduler | SglangScheduler
 SCHEDULERS: dict[str, type[Scheduler]] = {"vllm": VllmScheduler, "sglang": SglangScheduler}
 
 

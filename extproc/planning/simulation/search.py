@@ -9,11 +9,12 @@ where the one before it ended.
 
 How long a run must be is not known before: a fleet that is overloaded by a per cent looks well for a while. So the
 search is repeated with runs four times as long, from where the shorter ones ended, until two lengths agree within
-AGREE; the longer one's answer counts. Where `longest` ends that before they agree the fleet is told as not steady,
+AGREE; the longer one's answer counts. A pool of long answers fills for longer than a short run lasts, whatever its
+size: then only longer runs tell. Where `longest` ends that before they agree the fleet is told as not steady,
 with both sizes. Fixed long runs were rejected: most designs lose early, and most workloads agree at once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -47,6 +48,10 @@ ROUTED_FIRST = 10_000  # requests that tell each pool's share before anything is
 
 class ObjectiveNotMet(ConfigurationError):
     """No fleet of one design meets the objective; the message says which part, and how near it comes."""
+
+
+class _StillGrowsError(Exception):
+    """Runs are too short: with many more instances than enough a queue still grows to their end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,21 +136,41 @@ def _steady(
     task: SearchTask, seed: int, start: tuple[int, ...], step: float, progress: Callable[[int], None] | None
 ) -> FoundFleet:
     """Search with runs that become longer until the answer no longer changes."""
-    found = _search(task, seed, [_Bracket(size, step) for size in start], progress)
-    if task.arrivals == "trace" or task.longest <= task.requests:
-        return replace(found, not_steady="runs too short to tell" if found.summary.too_short else "")
-    while True:
-        longer = min(LONGER * found.requests, task.longest)
-        if longer <= found.requests:
-            break
-        brackets = [_Bracket(size, NEXT_STEP, COARSE) for size in found.instances]
-        again = _search(replace(task, requests=longer), seed, brackets, progress)
+    found: FoundFleet | None = None
+    lengths = list(_run_lengths(task))
+    for requests in lengths:
+        brackets = [_Bracket(size, step) for size in start]
+        if found is not None:
+            brackets = [_Bracket(size, NEXT_STEP, COARSE) for size in found.instances]
+        try:
+            again = _search(replace(task, requests=requests), seed, brackets, progress)
+        except _StillGrowsError as error:
+            if requests == lengths[-1]:
+                raise ObjectiveNotMet(str(error)) from error
+            found = None
+            continue
+        if found is None:
+            found, why = again, f"only runs of {requests:,} requests are long enough to tell"
+            continue
         before, found = found, replace(again, runs=again.runs + found.runs, shorter=found.total)
         if abs(found.total - before.total) <= max(1, int(AGREE * found.total)) and not found.summary.too_short:
             return found
-    return replace(
-        found, not_steady=f"runs of {found.requests // LONGER:,} and {found.requests:,} requests do not agree"
-    )
+        why = f"runs of {before.requests:,} and {requests:,} requests do not agree"
+    assert found is not None, "the last search found a fleet"
+    if len(lengths) == 1:
+        why = "runs too short to tell" if found.summary.too_short else ""
+    return replace(found, not_steady=why)
+
+
+def _run_lengths(task: SearchTask) -> Iterator[int]:
+    """Yield how many requests runs have: those that are asked for, and longer ones up to the longest."""
+    requests = task.requests
+    yield requests
+    if task.arrivals == "trace":
+        return
+    while (longer := min(LONGER * requests, task.longest)) > requests:
+        requests = longer
+        yield requests
 
 
 def _search(
@@ -212,9 +237,16 @@ def _check_success(task: SearchTask, summary: Summary) -> None:
 
 
 def _check_reachable(task: SearchTask, brackets: list[_Bracket], judged: Verdict) -> None:
+    missed = " and ".join(map(str, judged.misses))
     for bracket, passed in zip(brackets, judged.passed, strict=True):
-        if not passed and bracket.size > MOST_TIMES_THE_START * bracket.start:
-            raise ObjectiveNotMet(
-                f"{task.design.name}: no fleet meets the objective; with {bracket.size:,} instances it is "
-                f"still {' and '.join(map(str, judged.misses))}"
+        if passed or bracket.size <= MOST_TIMES_THE_START * bracket.start:
+            continue
+        if judged.only_grows:
+            raise _StillGrowsError(
+                f"{task.design.name}: runs of {task.requests:,} requests are too short to tell: with "
+                f"{bracket.size:,} instances it is still {missed}; more are needed (--requests)"
             )
+        raise ObjectiveNotMet(
+            f"{task.design.name}: no fleet meets the objective; with {bracket.size:,} instances it is still "
+            f"{missed}"
+        )

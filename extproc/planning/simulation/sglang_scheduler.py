@@ -17,11 +17,8 @@ SGLang. Left out: overlapped scheduling, the radix tree (a cached prefix is not 
 prefill_decode_interval, mixed chunks, DP attention, policies other than fcfs.
 """
 
-from collections import deque
-from math import inf
-
 from extproc.planning.model.throughput import InstanceLimits
-from extproc.planning.simulation.decoding import Decoding
+from extproc.planning.simulation.scheduler import Scheduler
 from extproc.planning.simulation.sequence import Batch, Sequence
 
 __all__ = ["SglangScheduler"]
@@ -34,28 +31,17 @@ MOST_OUTPUT = 4_096  # that is counted of a declaration
 MOST_PREFILL_TOKENS = 16_384  # max_prefill_tokens
 
 
-class SglangScheduler:
-    """The state of one scheduler: `arrive`, `plan` the next batch, and `finish` it."""
+class SglangScheduler(Scheduler):
+    """Tokens of memory, and what running requests are expected to need of them."""
 
     def __init__(self, limits: InstanceLimits) -> None:
-        self._limits = limits
+        super().__init__(limits)
         self._besides = limits.sequence_tokens
-        self._waiting: deque[Sequence] = deque()
-        self.decoding = Decoding()
-        self._chunks: list[tuple[Sequence, int]] = []
         self._cut: Sequence | None = None  # the prompt that the last batch did not reach the end of
         self._held = 0  # tokens of the prompts that are being computed
         self._full = False
         self._retracted = False  # in the step that runs
         self._ratio = INIT_RATIO
-        self.outstanding = 0
-        self.unanswered_tokens = 0
-        self.preemptions = 0
-
-    @property
-    def waiting(self) -> int:
-        """Requests that have no place yet, or no longer."""
-        return len(self._waiting)
 
     @property
     def running(self) -> int:
@@ -71,19 +57,11 @@ class SglangScheduler:
     def _free(self) -> int:
         return self._limits.kv_tokens - self.decoding.context - self._held - self._besides * self.running
 
-    def arrive(self, sequence: Sequence) -> bool:
-        """Take a request in; return whether it could be admitted before the run in flight would end."""
-        self.outstanding += 1
-        self.unanswered_tokens += sequence.prompt
-        self._waiting.append(sequence)
-        return not self._full
-
     def plan(self) -> Batch:
         """Decide what runs next: one batch of prompts, else decoding up to the next event."""
         self._admit()
         if self._chunks:
-            tokens = sum(chunk for _, chunk in self._chunks)
-            pairs = sum(chunk * (s.computed + (chunk + 1) / 2) for s, chunk in self._chunks)
+            tokens, pairs = self._prefill()
             return Batch(1, 0, 0, tokens, pairs)
         if not len(self.decoding):
             assert not self._waiting, "an empty instance admits the head of its queue"
@@ -112,15 +90,6 @@ class SglangScheduler:
             self._full = False
         return finished
 
-    def fail(self) -> list[Sequence]:
-        """Lose everything, and return the requests inside, finished by nobody."""
-        inside = [*self.decoding.sequences.values(), *(each for each, _ in self._prefilling()), *self._waiting]
-        self.decoding.clear()
-        self._waiting.clear()
-        self._chunks, self._cut, self._held, self._full = [], None, 0, False
-        self.outstanding = self.unanswered_tokens = 0
-        return inside
-
     def check(self) -> None:
         """Assert the invariants; for debugging and tests."""
         assert self._free >= 0, "no token is given twice"
@@ -129,6 +98,15 @@ class SglangScheduler:
         assert self._held == sum(sequence.computed + chunk for sequence, chunk in prefilling)
         assert self.running == len(self.decoding) + len(prefilling)
         assert self.running <= self._limits.max_num_seqs
+
+    def _has_place(self, sequence: Sequence) -> bool:  # noqa: ARG002
+        return not self._full
+
+    def _inside(self) -> list[Sequence]:
+        return [*self.decoding.sequences.values(), *(each for each, _ in self._prefilling())]
+
+    def _reset(self) -> None:
+        self._cut, self._held, self._full = None, 0, False
 
     def _prefilling(self) -> list[tuple[Sequence, int]]:
         """Return the prompts that are being computed, with the tokens of the batch in flight."""
@@ -186,24 +164,11 @@ class SglangScheduler:
         whole = sequence.computed + chunk == sequence.to_compute
         return chunk + 1 + (min(self._declared(sequence), MOST_OUTPUT) if whole else 0)
 
-    def _complete_chunks(self, now_s: float) -> list[Sequence]:
-        """Book a batch of prompts that just ended; return the sequences that needed one token only."""
-        finished: list[Sequence] = []
-        for sequence, chunk in self._chunks:
-            sequence.computed += chunk
-            if sequence.computed < sequence.to_compute:
-                continue
-            self._held -= sequence.computed
-            sequence.generated += 1
-            if sequence.first_token_s == inf:
-                sequence.first_token_s = now_s
-                self.unanswered_tokens -= sequence.prompt
-            if sequence.generated >= sequence.output:
-                finished.append(sequence)
-            else:
-                self.decoding.enter(sequence)
-        self._chunks = []
-        return finished
+    def _prompt_computed(self, sequence: Sequence) -> None:
+        self._held -= sequence.computed
+
+    def _free_prompt(self, sequence: Sequence) -> None:
+        """Its prompt was all that it held."""
 
     def _retract(self) -> None:
         """Let requests with the least output go until the others can decode a token each; one stays."""
@@ -217,9 +182,7 @@ class SglangScheduler:
             first = False
             sequence = order.pop()
             self.decoding.leave(sequence)
-            sequence.computed = 0
-            sequence.preemptions += 1
-            self.preemptions += 1
+            self._preempted(sequence)
             self._waiting.append(sequence)
         generated = sum(self.decoding.generated_by(s) for s in order)
         declared = sum(self._declared(s) for s in order)

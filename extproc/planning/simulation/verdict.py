@@ -14,6 +14,8 @@ from extproc.planning.simulation.summary import ClassFigures, Summary
 
 __all__ = ["Miss", "Verdict", "verdict"]
 
+GROWS = "grows to the end"
+
 
 @dataclass(frozen=True, slots=True)
 class Miss:
@@ -34,6 +36,11 @@ class Verdict:
     passed: tuple[bool, ...]
     misses: tuple[Miss, ...]
 
+    @property
+    def only_grows(self) -> bool:
+        """Whether nothing but growing queues is missed: a longer run may show that they end."""
+        return bool(self.misses) and all(miss.value == GROWS for miss in self.misses)
+
 
 def verdict(summary: Summary, objective: Objective) -> Verdict:
     """Judge a run."""
@@ -52,7 +59,7 @@ def verdict(summary: Summary, objective: Objective) -> Verdict:
     for index, pool in enumerate(summary.by_pool):
         if pool.grows:
             blamed.add(index)
-            misses.append(Miss(f"the queue of pool {summary.pools[index].name}", "grows to the end", "steady"))
+            misses.append(Miss(f"the queue of pool {summary.pools[index].name}", GROWS, "steady"))
         late = [count > LATE * pool.latency.requests for count in pool.late]
         # A pool with a part of a class may be late with more of it than the whole: then its class says it.
         if any(late) and all(each.late <= LATE for each in objective.classes):

@@ -16,38 +16,24 @@ Before each iteration:
 `bench/planner_vllm.py` compares it with vLLM's own class, step by step.
 """
 
-from collections import deque
-from math import inf
-
 from extproc.planning.hardware.capacity import BLOCK_TOKENS
 from extproc.planning.model.throughput import InstanceLimits
-from extproc.planning.simulation.decoding import Decoding
+from extproc.planning.simulation.scheduler import Scheduler
 from extproc.planning.simulation.sequence import Batch, Sequence, blocks
 
 __all__ = ["VllmScheduler"]
 
 
-class VllmScheduler:
-    """The state of one scheduler: `arrive`, `plan` the next batch, and `finish` it."""
+class VllmScheduler(Scheduler):
+    """Blocks, and who holds them."""
 
     def __init__(self, limits: InstanceLimits) -> None:
-        self._limits = limits
+        super().__init__(limits)
         self._blocks = limits.kv_tokens // BLOCK_TOKENS
         self._besides = blocks(limits.sequence_tokens)  # held by each sequence from its admission on
         self._free = self._blocks
-        self._waiting: deque[Sequence] = deque()
         self._running: dict[int, Sequence] = {}  # in order of admission
-        self.decoding = Decoding()
         self._prefilling: dict[int, Sequence] = {}  # the chunk of each is in _chunks
-        self._chunks: list[tuple[Sequence, int]] = []
-        self.outstanding = 0
-        self.unanswered_tokens = 0  # prompt tokens of the requests inside that have no first token yet
-        self.preemptions = 0
-
-    @property
-    def waiting(self) -> int:
-        """Requests that have no place yet, or no longer."""
-        return len(self._waiting)
 
     @property
     def running(self) -> int:
@@ -58,13 +44,6 @@ class VllmScheduler:
     def kv_usage(self) -> float:
         """Share of the KV cache that is in use."""
         return 1 - self._free / self._blocks
-
-    def arrive(self, sequence: Sequence) -> bool:
-        """Take a request in; return whether it could be admitted before the run in flight would end."""
-        self.outstanding += 1
-        self.unanswered_tokens += sequence.prompt
-        self._waiting.append(sequence)
-        return len(self._waiting) == 1 and self._has_place(sequence)
 
     def plan(self) -> Batch:
         """Decide what runs next: one iteration when there is prefill in it, else decoding up to the next event.
@@ -77,8 +56,7 @@ class VllmScheduler:
         decodes, context = len(self.decoding) - len(skipped), self.decoding.context
         if self._chunks:
             context -= sum(map(self.decoding.context_of, skipped))
-            tokens = sum(chunk for _, chunk in self._chunks)
-            pairs = sum(chunk * (s.computed + (chunk + 1) / 2) for s, chunk in self._chunks)
+            tokens, pairs = self._prefill()
             for sequence in skipped:  # the iteration takes these blocks again
                 self._free += self.decoding.hold_back(sequence)
             return Batch(1, decodes, context, tokens, pairs)
@@ -101,17 +79,6 @@ class VllmScheduler:
         self.outstanding -= len(finished)
         return finished
 
-    def fail(self) -> list[Sequence]:
-        """Lose everything, and return the requests inside, finished by nobody."""
-        inside = [*self._running.values(), *self._waiting]
-        self._running, self._prefilling = {}, {}
-        self.decoding.clear()
-        self._waiting.clear()
-        self._chunks = []
-        self._free = self._blocks
-        self.outstanding = self.unanswered_tokens = 0
-        return inside
-
     def check(self) -> None:
         """Assert the invariants; for debugging and tests."""
         decoding = self.decoding.sequences
@@ -126,7 +93,16 @@ class VllmScheduler:
         assert len(self._running) <= self._limits.max_num_seqs
         assert self.outstanding == len(self._running) + len(self._waiting)
 
+    def _inside(self) -> list[Sequence]:
+        return list(self._running.values())
+
+    def _reset(self) -> None:
+        self._running, self._prefilling = {}, {}
+        self._free = self._blocks
+
     def _has_place(self, sequence: Sequence) -> bool:
+        if len(self._waiting) > 1:  # first come, first served
+            return False
         budget = self._limits.max_num_batched_tokens - len(self.decoding)
         if len(self._running) >= self._limits.max_num_seqs or budget <= 0:
             return False
@@ -145,26 +121,12 @@ class VllmScheduler:
         whole = self._limits.reserve_full_prompt
         return self._besides + blocks(sequence.to_compute if whole else sequence.cached + chunk)
 
-    def _complete_chunks(self, now_s: float) -> list[Sequence]:
-        """Book the prefill of the iteration that just ended; return the sequences that needed one token only."""
-        finished: list[Sequence] = []
-        for sequence, chunk in self._chunks:
-            sequence.computed += chunk
-            if sequence.computed < sequence.to_compute:
-                continue
-            del self._prefilling[sequence.index]
-            sequence.generated += 1
-            if sequence.first_token_s == inf:
-                sequence.first_token_s = now_s
-                self.unanswered_tokens -= sequence.prompt
-            if sequence.generated >= sequence.output:
-                del self._running[sequence.index]
-                self._free += self._besides + blocks(sequence.computed)
-                finished.append(sequence)
-            else:
-                self.decoding.enter(sequence)
-        self._chunks = []
-        return finished
+    def _prompt_computed(self, sequence: Sequence) -> None:
+        del self._prefilling[sequence.index]
+
+    def _free_prompt(self, sequence: Sequence) -> None:
+        del self._running[sequence.index]
+        self._free += self._besides + blocks(sequence.computed)
 
     def _schedule_running(self) -> list[Sequence]:
         """Choose the chunks of running prefills and take their blocks; return the decoding sequences that the
@@ -214,9 +176,7 @@ class VllmScheduler:
         prefilled = self._prefilling.pop(sequence.index, None) is not None
         held = sequence.computed if prefilled else self.decoding.leave(sequence)
         self._free += self._besides + blocks(held)
-        sequence.computed = 0
-        sequence.preemptions += 1
-        self.preemptions += 1
+        self._preempted(sequence)
         self._waiting.appendleft(sequence)
 
     def _admit(self, decodes: int) -> None:
