@@ -65,6 +65,12 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     add_token(reset)
     reset.set_defaults(run=_reset)
 
+    undo = actions.add_parser("undo", help="put back the prices that a model had before new ones took their place")
+    undo.add_argument("place", metavar="http://ADMIN", help="a running router; what was put aside is nowhere else")
+    undo.add_argument("--model", required=True)
+    add_token(undo)
+    undo.set_defaults(run=_undo)
+
 
 def _show(options: argparse.Namespace) -> int:
     from extproc.state.snapshot import to_json  # noqa: PLC0415  (other commands start faster without these)
@@ -133,6 +139,16 @@ def _reset(options: argparse.Namespace) -> int:
                 if rows[index].model == options.model:
                     del rows[index]
     _write(path, message if options.model else state_pb2.LearnedState())
+    return 0
+
+
+def _undo(options: argparse.Namespace) -> int:
+    if not options.place.startswith(HTTP):
+        raise ConfigurationError(
+            f"{options.place}: what was put aside is in running routers alone; name http://ADMIN"
+        )
+    query = urlencode({"model": options.model})
+    print(_changed(f"{options.place.rstrip('/')}/state/undo?{query}", bearer_of(options), b""))
     return 0
 
 

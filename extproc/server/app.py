@@ -132,7 +132,7 @@ class App:
         )
         self._admins = []
         if admin:
-            changes = Changes(self._knowledge, StateChangeMetrics(registry))
+            changes = Changes(self._knowledge, self.own_knowledge, StateChangeMetrics(registry))
             self._admins = admin_servers(configuration.admin, pages, live, changes)
         self.admin_address = self._admins[0].address if admin else ""
         terms = Terms.of(configuration.estimator)

@@ -1,6 +1,7 @@
-"""What can be changed at the admin port: `POST /state/import` adds a state, `POST /state/reset` forgets.
+"""What can be changed at the admin port: `POST /state/import` adds a state, `/state/reset` forgets, `/state/undo`
+puts back the prices that a model had before new ones took their place.
 
-Both are for who shows the token in `Authorization: Bearer`, and answer 403 where no token is configured. A browser
+They are for who shows the token in `Authorization: Bearer`, and answer 403 where no token is configured. A browser
 sends that header to no other site's bidding (access.py); there is no cookie, and no form. One change is made at a
 time; its body is bounded, and has to come in time.
 """
@@ -17,7 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from extproc.core.errors import ConfigurationError
-from extproc.state.changing import MAX_STATE_BYTES, Knowledge, NotDone
+from extproc.state.changing import MAX_STATE_BYTES, Knowledge, NotDone, Undoing
 from extproc.state.file import state_in
 from extproc.telemetry.state_changes import ChangeOutcome, StateChange, StateChangeMetrics
 
@@ -29,19 +30,23 @@ log = logging.getLogger("dualpool")
 
 
 class Changes:
-    """The routes; `knowledge` is asked for at each change: a reload may have put another store in force."""
+    """The routes; `knowledge` is asked for at each change: a reload may have put another store in force.
 
-    def __init__(self, knowledge: Callable[[], Knowledge], metrics: StateChangeMetrics) -> None:
+    What is undone is so in this router's own processes, `undoing`, whether they share or not.
+    """
+
+    def __init__(self, knowledge: Callable[[], Knowledge], undoing: Undoing, metrics: StateChangeMetrics) -> None:
         self._knowledge = knowledge
+        self._undoing = undoing
         self._metrics = metrics
         self._at_work = False
 
     def routes(self, *, allowed: bool) -> list[Route]:
         """Return the addresses; where it is not allowed they only say so."""
-        import_, reset = (self._import, self._reset) if allowed else (_forbidden, _forbidden)
+        changes = {StateChange.IMPORT: self._import, StateChange.RESET: self._reset, StateChange.UNDO: self._undo}
         return [
-            Route("/state/import", import_, methods=["POST"]),
-            Route("/state/reset", reset, methods=["POST"]),
+            Route(f"/state/{change}", function if allowed else _forbidden, methods=["POST"])
+            for change, function in changes.items()
         ]
 
     async def _import(self, request: Request) -> Response:
@@ -61,6 +66,16 @@ class Changes:
             return await run_in_threadpool(lambda: self._knowledge().forget(model))
 
         return await self._answer(StateChange.RESET, model, asked)
+
+    async def _undo(self, request: Request) -> Response:
+        model = request.query_params.get("model", "")
+
+        async def asked() -> str:
+            if set(request.query_params) - {"model"} or not model:
+                raise ConfigurationError("ask for /state/undo?model=NAME")
+            return await run_in_threadpool(lambda: self._undoing.undo(model))
+
+        return await self._answer(StateChange.UNDO, model, asked)
 
     async def _answer(self, change: StateChange, model: str, asked: Callable[[], Awaitable[str]]) -> Response:
         if self._at_work:

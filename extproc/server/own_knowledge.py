@@ -80,6 +80,14 @@ class OwnKnowledge:
                 raise NotDone("the router is too busy to take it") from error
         return f"forgot model {model!r}" if model else "forgot all"
 
+    def undo(self, model: str) -> str:
+        """Put a model's former prices back."""
+        with self._lock:
+            estimator = self._estimator()
+            if not self._ask(partial(estimator.undo, model)):
+                return f"nothing was put aside of model {model!r}"
+        return f"what was put aside of model {model!r} is back in its place"
+
     def _view(self) -> LearnedState:
         return LearnedState.joined([self._ask(part) for part in self._ask(self._estimator().parts)])
 

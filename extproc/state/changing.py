@@ -11,7 +11,7 @@ from extproc.core.estimator.protocol import LearnedState
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.state.settings import StateSettings
 
-__all__ = ["MAX_STATE_BYTES", "Knowledge", "NotDone", "in_store_of"]
+__all__ = ["MAX_STATE_BYTES", "Knowledge", "NotDone", "Undoing", "in_store_of"]
 
 # A router of 500 models and 4,000 tenants comes to about 45 MB.
 MAX_STATE_BYTES: Final = 64 << 20
@@ -33,6 +33,14 @@ class Knowledge(Protocol):
 
     def forget(self, model: str) -> str:
         """Forget all, or one model if it is named."""
+        ...
+
+
+class Undoing(Protocol):
+    """What can put back former prices: processes alone, as what was put aside is not shared."""
+
+    def undo(self, model: str) -> str:
+        """Put a model's former prices back; return a sentence for people. Raises NotDone."""
         ...
 
 

@@ -17,6 +17,7 @@ class StateChange(StrEnum):
 
     IMPORT = "import"
     RESET = "reset"
+    UNDO = "undo"
 
 
 class ChangeOutcome(StrEnum):

@@ -32,6 +32,7 @@ class Question(StrEnum):
     APPLY = "apply"  # with a configuration
     ADD = "add"  # with a state that others have learned; answered by a sentence
     FORGET = "forget"  # with a model's name, or nothing for all; answered by a sentence
+    UNDO = "undo"  # with a model's name; answered by a sentence
     END = "end"  # drain, and end
     HURRY = "hurry"  # end without a drain
 

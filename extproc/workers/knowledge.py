@@ -26,6 +26,10 @@ class WorkersKnowledge:
         """Forget all, or one model, in each worker."""
         return self._each(lambda slot: slot.forget(model))
 
+    def undo(self, model: str) -> str:
+        """Put a model's former prices back in each worker."""
+        return self._each(lambda slot: slot.undo(model))
+
     def _each(self, change: Callable[[Slot], str]) -> str:
         said: dict[int, str] = {}
         for slot in self._slots:

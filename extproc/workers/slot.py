@@ -120,6 +120,10 @@ class Slot:
         """Have the worker forget a model, or all. Raises as Channel.ask."""
         return self._ask(Question.FORGET, model.encode(), within_s=APPLIES_WITHIN_S).decode()
 
+    def undo(self, model: str) -> str:
+        """Have the worker put a model's former prices back. Raises as Channel.ask."""
+        return self._ask(Question.UNDO, model.encode(), within_s=APPLIES_WITHIN_S).decode()
+
     def families(self, *, now: bool) -> tuple[Sequence[Family], Sequence[Family]]:
         """Return the metrics of the process, asked `now` or as last known, and those of all before it."""
         if now:

@@ -73,7 +73,7 @@ class Supervisor:
             None,
             lambda _watched: None,
         )
-        changes = Changes(self._knowledge, StateChangeMetrics(own))
+        changes = Changes(self._knowledge, WorkersKnowledge(self.slots), StateChangeMetrics(own))
         self._admins = admin_servers(configuration.admin, pages, live, changes)
         self.admin_address = self._admins[0].address
         self._orders: SimpleQueue[None] = SimpleQueue()

@@ -93,8 +93,10 @@ class _Worker:
                 app.apply(msgspec.json.decode(content, type=Configuration))
             case Question.ADD:
                 return app.own_knowledge.add(from_bytes(content)).encode()
-            case Question.FORGET:
-                return app.own_knowledge.forget(content.decode()).encode()
+            case Question.FORGET | Question.UNDO:
+                own = app.own_knowledge
+                change = own.forget if question is Question.FORGET else own.undo
+                return change(content.decode()).encode()
             case Question.END:
                 self.end()
             case Question.HURRY:

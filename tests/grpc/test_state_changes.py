@@ -27,7 +27,7 @@ from tests.unit.redis_server import redis_server
 
 TOKEN = "a-token-that-nobody-guesses"  # noqa: S105  (of these tests alone)
 SHOWN = {"authorization": f"Bearer {TOKEN}"}
-CHANGES = ("/state/import", "/state/reset")
+CHANGES = ("/state/import", "/state/reset", "/state/undo?model=m")
 
 
 def taught(responses: int, model: str = "m") -> LearnedState:
@@ -173,6 +173,36 @@ def test_what_cannot_be_is_refused_with_one_sentence(tmp_path: Path, monkeypatch
             assert 7 == known(app)
 
     asyncio.run(scenario())
+
+
+def test_prices_that_were_put_aside_come_back_when_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change of a model's prices is undone by a command; where nothing was put aside it says so."""
+    undone = []
+
+    def undo(_: ByteClassEstimator, model: str) -> bool:
+        undone.append(model)
+        return model == "m"
+
+    monkeypatch.setattr(ByteClassEstimator, "undo", undo)
+
+    async def scenario() -> None:
+        async with router(tmp_path) as app:
+            url = f"http://{app.admin_address}"
+            asking = ["state", "undo", url, "--token-file", str(tmp_path / "token"), "--model"]
+            assert 0 == await asyncio.to_thread(main, [*asking, "m"])
+            assert "what was put aside of model 'm' is back in its place\n" == capsys.readouterr().out
+            assert 0 == await asyncio.to_thread(main, [*asking, "another"])
+            assert "nothing was put aside of model 'another'\n" == capsys.readouterr().out
+            for query in ("", "?model=", "?modle=m", "?model=m&all=1"):
+                assert 400 == (await asked(app, f"/state/undo{query}")).status_code
+            assert (2, 4) == (counted(app, "undo", "done"), counted(app, "undo", "refused"))
+
+    asyncio.run(scenario())
+    assert ["m", "another"] == undone
+    assert 2 == main(["state", "undo", "a-file", "--model", "m"])
+    assert "running routers alone" in capsys.readouterr().err
 
 
 def test_a_model_of_another_generation_is_named(tmp_path: Path) -> None:

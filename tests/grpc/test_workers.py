@@ -276,7 +276,7 @@ def test_commands_read_and_change_a_running_supervisor(
 ) -> None:
     """What a supervisor shows can be read also while its workers start: then nothing is known.
 
-    `state import` and `state reset` reach each of its processes, or say which they did not.
+    `state import`, `state undo` and `state reset` reach each of its processes, or say which they did not.
     """
     token, file = tmp_path / "token", tmp_path / "state"
     token.write_text("a-token")
@@ -298,10 +298,12 @@ def test_commands_read_and_change_a_running_supervisor(
         assert [7, 7] == [each.observations for slot in router.slots for each in slot.state().models]
         file.write_bytes(file.read_bytes()[:-1])
         assert 2 == main(["state", "import", str(file), url, *shown])
+        assert 0 == main(["state", "undo", url, "--model", "m", *shown])
+        assert 2 == capsys.readouterr().out.count("nothing was put aside of model 'm'")
         assert 0 == main(["state", "reset", url, "--model", "m", *shown])
         assert 2 == capsys.readouterr().out.count("forgot model 'm'")
         assert [(), ()] == [slot.state().models for slot in router.slots]
-        assert 2 == router.metric("dualpool_state_changes_total", outcome="done")
+        assert 3 == router.metric("dualpool_state_changes_total", outcome="done")
         router.slots[1].end(at_once=True)
         assert router.slots[1].wait(time.monotonic() + WITHIN_S)
         assert 2 == main(["state", "reset", url, *shown])
