@@ -1,7 +1,7 @@
 """The deadlines of all streams that may wait equally long.
 
 They expire in the order in which they began: one queue serves all, and only its head is looked at. Streams that
-no longer wait are dropped when they come to its head.
+no longer wait are dropped when they come to its head: most have been decided long before their deadline.
 """
 
 from collections import deque
@@ -43,7 +43,10 @@ class Deadlines:
 
     def add(self, held: Held, began_s: float) -> None:
         """Start the time of one stream."""
-        self._queue.append((began_s + self._after_s, held))
+        queue = self._queue
+        while queue and not queue[0][1].waits:
+            queue.popleft()
+        queue.append((began_s + self._after_s, held))
 
     def expire(self, now_s: float) -> None:
         """Call all that are due."""

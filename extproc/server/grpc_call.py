@@ -158,4 +158,6 @@ class Call:
             raise
 
     def _on_finished(self, _event: Any) -> None:  # noqa: ANN401
+        if hasattr(self, "handler"):  # not where the call was refused
+            del self.handler  # which knows the call, too: the garbage collector would have to look for both
         self._on_over()

@@ -30,16 +30,28 @@ def test_only_streams_that_still_wait_hear_of_their_deadline() -> None:
     assert streams[3].overdue
 
 
-def test_decided_streams_are_dropped_with_the_first_that_is_due() -> None:
-    """Of a thousand streams that were decided in time nothing is left when the first is due."""
+def test_decided_streams_are_dropped_when_the_next_one_begins() -> None:
+    """Of a thousand streams that were decided in time nothing is left behind one that begins."""
     deadlines = Deadlines(AFTER_S)
     for position in range(1_000):
         decided = Waiting()
         deadlines.add(decided, position)
+        assert position + AFTER_S == deadlines.next_s
         decided.waits = False
     deadlines.add(Waiting(), 2_000)
-    assert AFTER_S == deadlines.next_s
-    deadlines.expire(AFTER_S)
     assert 2_000 + AFTER_S == deadlines.next_s
     deadlines.expire(2_000 + AFTER_S)
     assert float("inf") == deadlines.next_s
+
+
+def test_decided_streams_behind_one_that_waits_are_dropped_with_it() -> None:
+    """When the first is due, those behind it that were decided in time go too."""
+    deadlines = Deadlines(AFTER_S)
+    streams = [Waiting() for _ in range(10)]
+    for position, stream in enumerate(streams):
+        deadlines.add(stream, position)
+    for stream in streams[1:9]:
+        stream.waits = False
+    assert AFTER_S == deadlines.next_s
+    deadlines.expire(AFTER_S)
+    assert 9 + AFTER_S == deadlines.next_s

@@ -11,6 +11,7 @@ from google.protobuf import json_format
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from extproc.config.loading import parse
+from extproc.server.streams import _Stream
 from tests.grpc.served import App
 
 Router = Callable[..., Any]
@@ -106,6 +107,29 @@ def test_the_deadline_ends_the_wait_for_a_slow_body(router: Router, call: type[A
             assert grpc.StatusCode.OK == await stream.code()
 
     asyncio.run(scenario())
+
+
+def test_a_stream_that_has_ended_is_freed_at_once(router: Router, call: type[Any], eventually: Any) -> None:
+    """Nothing of it waits for the garbage collector, which would keep the requests waiting that come then."""
+
+    async def scenario() -> None:
+        settings = "learning: {usage_in_streams: asked}"
+        async with router(settings) as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
+            stream = call(channel)
+            await stream.headers()
+            await stream.body(chat(stream=True))
+            await stream.read()
+            await eventually(lambda: app._core._calls == 0)
+            # The deadline of a decided stream is forgotten when the next one begins, or when it has come.
+            app._streams.routing.deadlines._queue.clear()
+            assert [] == [each for each in gc.get_objects() if type(each) is _Stream]
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(scenario())
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("steps", range(4))
