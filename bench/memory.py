@@ -19,12 +19,17 @@ MODELS = 1200  # more than the categories that the router remembers (1,024)
 PASS_RUNS, PASSES = 10, 10
 SETTLES_WITHIN_S = 10.0
 PAUSE_S = 0.2
+# The router looks each second for what it can give back.
+UNCHANGED_S = 2.0
+LARGE_BYTES, LARGE_REQUESTS = 2 << 20, 320
 LIMIT_MB, GROWTH_MB = 130, 3
 NOTES = f"""\
 Resident memory of the router's process. Direct load, pass by pass of the same requests: {MODELS:,} new models,
 each a category of its own (the router remembers 1,024, and has a metric label for 50); released; learned from
 JSON; refused for length; responses of status 500, of broken JSON, of impossible usage; bodies that are no JSON;
-large ones, decided early; other paths. Bars: at most {LIMIT_MB} MB, and no more than {GROWTH_MB} MB of growth."""
+large ones, decided early; other paths. After them {LARGE_REQUESTS} of {LARGE_BYTES >> 20} MB, 32 at once.
+Read when it has not changed for {UNCHANGED_S:.0f} s.
+Bars: at most {LIMIT_MB} MB, and no more than {GROWTH_MB} MB of growth."""
 
 
 def measure(stack: Stack, plan: Plan) -> list[Table]:
@@ -40,11 +45,16 @@ def measure(stack: Stack, plan: Plan) -> list[Table]:
             grpc_load(router.address, file, (few - MODELS) // len(files))
         if number in (0, PASSES - 1):
             readings.append(_settled_rss_mb(router))
+    large = stack.folder / "large.frames"
+    large.write_bytes(messages.frames(_chat(messages.chat_body(LARGE_BYTES))))
+    grpc_load(router.address, large, LARGE_REQUESTS)
+    at_last = _settled_rss_mb(router)
     growth = readings[1] - readings[0]
     rows = [
         ("none", f"{idle:.1f}", "", ""),
         (f"{few:,}", f"{readings[0]:.1f}", "", f"<= {LIMIT_MB}"),
         (f"{few * PASSES:,}", f"{readings[1]:.1f}", f"{growth:+.1f}", f"<= {LIMIT_MB}, <= +{GROWTH_MB}"),
+        (f"and {LARGE_REQUESTS} of {LARGE_BYTES >> 20} MB", f"{at_last:.1f}", "", f"<= {LIMIT_MB}"),
     ]
     return [Table("Memory", NOTES, ("requests", "RSS, MB", "change, MB", "bar, MB"), rows)]
 
@@ -59,20 +69,21 @@ def _write_kinds(folder: Path) -> list[Path]:
 
 
 def _kinds() -> Iterator[list[bytes]]:
-    def chat(body: bytes) -> list[bytes]:
-        return messages.request(messages.http1_pieces(body))
-
-    learnable = chat(messages.chat_body(BODY_BYTES))
+    learnable = _chat(messages.chat_body(BODY_BYTES))
     refusal = b'{"error":{"message":"This model\'s maximum context length is 8192 tokens.","code":400}}'
-    yield chat(messages.chat_body(BODY_BYTES, stream=True))
+    yield _chat(messages.chat_body(BODY_BYTES, stream=True))
     yield learnable + messages.response(messages.chat_response())
     yield learnable + messages.response(refusal, {":status": "400"})
     yield learnable + messages.response(b"{}", {":status": "500"})
     yield learnable + messages.response(b'{"usage":')
     yield learnable + messages.response(b'{"usage":{"prompt_tokens":-1}}')
-    yield chat(b'{"model": "bench", "messages": [')
-    yield chat(messages.chat_body(256 << 10))
+    yield _chat(b'{"model": "bench", "messages": [')
+    yield _chat(messages.chat_body(256 << 10))
     yield messages.request([b"x"], {":path": "/other"})
+
+
+def _chat(body: bytes) -> list[bytes]:
+    return messages.request(messages.http1_pieces(body))
 
 
 async def _many_models(address: str, mark: str) -> None:
@@ -92,11 +103,11 @@ async def _many_models(address: str, mark: str) -> None:
 def _settled_rss_mb(router: Server) -> float:
     """Return the memory once no stream is open and it has stopped changing."""
     deadline = time.monotonic() + SETTLES_WITHIN_S
-    last = -1.0
-    while time.monotonic() < deadline:
-        now = router.rss_mb()
-        if now == last and router.metric("dualpool_streams_open") == 0:
-            break
-        last = now
+    while router.metric("dualpool_streams_open") and time.monotonic() < deadline:
         time.sleep(PAUSE_S)
+    last, since_s = router.rss_mb(), time.monotonic()
+    while time.monotonic() < min(deadline, since_s + UNCHANGED_S):
+        time.sleep(PAUSE_S)
+        if router.rss_mb() != last:
+            last, since_s = router.rss_mb(), time.monotonic()
     return router.rss_mb()

@@ -34,6 +34,7 @@ from extproc.server.background import Background, Job
 from extproc.server.changes import Changes
 from extproc.server.current import CurrentEstimator
 from extproc.server.deadlines import Deadlines, Sweep
+from extproc.server.freed_memory import FreedMemory
 from extproc.server.grpc_core import UNIMPLEMENTED, Call, Core
 from extproc.server.health import EXT_PROC_SERVICE, Health
 from extproc.server.listening import listen, listen_for_probes
@@ -64,6 +65,7 @@ PROCESS: Final = f"/{EXT_PROC_SERVICE}/Process"
 # After the drain time only streams that would lose bytes are open still; they get this long to end by themselves.
 LAST_STREAMS_S: Final = 10.0
 JUDGES_EVERY_S: Final = 1.0
+GIVES_BACK_EVERY_S: Final = 1.0
 # How long the loop may take to hand out what was learned, or to take a new routing.
 RELOADS_WITHIN_S: Final = 10.0
 
@@ -104,6 +106,7 @@ class App:
         metrics.draining.set_function(lambda: float(self._asked_to_end))
         metrics.loop_lag.set_function(lambda: self._streams.overload.lag_s)
         self._judging = Sweep(JUDGES_EVERY_S, self._judge)
+        self._freeing = Sweep(GIVES_BACK_EVERY_S, FreedMemory(lambda: bool(self._streams.open)).look)
         self._timers: list[Timers] = []
         self._set_timers()
         self.loop = Loop(self._core, self._timers, listener.failed)
@@ -247,7 +250,7 @@ class App:
         idle_s = self._configuration.listen.idle_s
         idle = Sweep(idle_s / 4, lambda now_s: self._streams.close_idle(now_s - idle_s))
         self._timers[:] = [
-            *(deadlines, idle, self._judging, self._access_logs),
+            *(deadlines, idle, self._judging, self._freeing, self._access_logs),
             *(each for each in old if each.next_s < inf),
         ]
 

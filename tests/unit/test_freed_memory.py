@@ -1,0 +1,78 @@
+"""Memory that was freed is given back: when there is more than there was, and nobody waits."""
+
+import pytest
+
+from extproc.server.freed_memory import BUSY_EVERY_S, GROWTH_BYTES, FreedMemory, give_back, resident_bytes
+
+
+class Process:
+    """A process of so much resident memory, of which `free_bytes` can be given back."""
+
+    def __init__(self) -> None:
+        self.resident_bytes = 80 << 20
+        self.free_bytes = 0
+        self.given = 0
+        self.busy = False
+        self.memory = FreedMemory(lambda: self.busy, lambda: self.resident_bytes, self.give)
+
+    def give(self) -> None:
+        """Called to give back what is free."""
+        self.given += 1
+        self.resident_bytes -= self.free_bytes
+        self.free_bytes = 0
+
+    def grow(self, more_bytes: int, *, free: bool) -> None:
+        """Have more memory, which is in use or already free."""
+        self.resident_bytes += more_bytes
+        self.free_bytes += more_bytes if free else 0
+
+
+def test_what_is_free_is_given_back_when_the_process_has_grown() -> None:
+    """Below that it is not worth the time."""
+    process = Process()
+    process.grow(GROWTH_BYTES, free=True)
+    process.memory.look(1.0)
+    assert 0 == process.given
+    process.grow(1, free=True)
+    process.memory.look(2.0)
+    assert (1, 80 << 20) == (process.given, process.resident_bytes)
+
+
+def test_memory_that_is_in_use_is_not_asked_for_again_and_again() -> None:
+    """It counts from what was left; less than that counts from there on."""
+    process = Process()
+    process.grow(2 * GROWTH_BYTES, free=False)
+    for second in range(5):
+        process.memory.look(float(second))
+    assert 1 == process.given
+    process.grow(-2 * GROWTH_BYTES, free=False)
+    process.memory.look(6.0)
+    process.grow(GROWTH_BYTES + 1, free=True)
+    process.memory.look(7.0)
+    assert 2 == process.given
+
+
+def test_while_somebody_would_wait_it_is_given_back_seldom() -> None:
+    """A millisecond for each 20 MB is long for a request."""
+    process = Process()
+    process.busy = True
+    for second in range(1, 4):
+        process.grow(2 * GROWTH_BYTES, free=True)
+        process.memory.look(float(second))
+    assert 1 == process.given
+    process.memory.look(1.0 + BUSY_EVERY_S)
+    assert 2 == process.given
+
+
+def test_what_lies_below_memory_in_use_is_given_back() -> None:
+    """Where the allocator is glibc's; with another one nothing is done."""
+    before = resident_bytes()
+    if not before:
+        pytest.skip("no /proc")
+    blocks = [bytes(9_000) for _ in range(4_000)]
+    kept = blocks[::40]
+    del blocks
+    grown = resident_bytes()
+    give_back()
+    assert resident_bytes() <= grown
+    assert 100 == len(kept)
