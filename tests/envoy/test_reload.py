@@ -59,6 +59,7 @@ def test_the_configuration_is_replaced_under_load(mode: str, tmp_path: Path, poo
     router = RouterProcess(tmp_path)
     gateway = Gateway(mode, addresses(router.address, pools), tmp_path)
     try:
+        opened = router.metric("process_open_fds")
         replacing = asyncio.to_thread(replace_often, router, tmp_path / "router.yaml")
         seen = asyncio.run(under_load(gateway.port, BODIES, CLIENTS, replacing))
         assert (0, 0) == (seen.errors.total(), seen.corrupted)
@@ -71,6 +72,8 @@ def test_the_configuration_is_replaced_under_load(mode: str, tmp_path: Path, poo
         kept = sum(int(row["observations"]) for row in router.admin.get("/state").json()["models"])
         assert learned - REPLACED // 2 * CLIENTS <= kept <= learned
         eventually(lambda: router.metric("dualpool_streams_open") == 0, "all streams have ended")
+        # Envoy keeps its connections.
+        eventually(lambda: router.metric("process_open_fds") <= opened + CLIENTS, "files and sockets are closed")
     finally:
         gateway.terminate()
         router.kill()

@@ -84,6 +84,11 @@ def test_both_workers_share_the_traffic(workers: WorkersProcess) -> None:
     assert min(shares(workers)) >= 0.35
 
 
+def descriptors(workers: WorkersProcess) -> int:
+    """Return how many files and sockets the supervisor has open."""
+    return len(list(Path(f"/proc/{workers.pid}/fd").iterdir()))
+
+
 def kill_often(workers: WorkersProcess, killed: list[int]) -> None:
     """Kill one worker after the other, every second, whether it serves or has just been started."""
     pause, ends_s, number = threading.Event(), time.monotonic() + KILLED_FOR_S, 0
@@ -99,9 +104,11 @@ def kill_often(workers: WorkersProcess, killed: list[int]) -> None:
 def test_a_worker_is_killed_every_second(workers: WorkersProcess) -> None:
     """For 20 s under load: no client sees an error, no body is changed, and then both workers serve again."""
     killed: list[int] = []
+    opened = descriptors(workers)
     killing = asyncio.to_thread(kill_often, workers, killed)
     seen = asyncio.run(under_load(workers.gateway.port, BODIES, CLIENTS, killing))
     assert (0, 0) == (seen.errors.total(), seen.corrupted)
     assert len(set(killed)) >= KILLED_FOR_S / 4
     assert seen.short > 0
     eventually(lambda: workers.metric("dualpool_workers_serving") == 2, "both serve again", within_s=60)
+    eventually(lambda: descriptors(workers) <= opened + 2, f"no more than {opened} descriptors are left open")

@@ -95,6 +95,50 @@ def test_routers_share_what_they_learn_while_they_serve(router: Router, call: ty
         asyncio.run(scenario())
 
 
+def test_no_request_fails_whatever_happens_to_the_store(router: Router, call: type[Any], tmp_path: Path) -> None:
+    """Killed and restarted, or a black hole: all is decided, nothing learned is lost, no connection left open."""
+    with redis_server(tmp_path) as server:
+        settings = f"state: {{store: {{url: '{server.url}', every_s: 0.05, timeout_s: 0.2}}}}"
+
+        async def scenario() -> None:
+            async with router(settings) as app:
+
+                def exchanges(outcome: str) -> float:
+                    return (
+                        app.registry.get_sample_value("dualpool_state_exchanges_total", {"outcome": outcome})
+                        or 0.0
+                    )
+
+                async def more(outcome: str) -> None:
+                    before = exchanges(outcome)
+                    await eventually(lambda: exchanges(outcome) > before)
+
+                await learn(app.grpc_address, call, 3)
+                await more("done")
+                open_before = open_files()
+                server.kill()
+                await more("failed")
+                await learn(app.grpc_address, call, 3)
+                server.start()
+                await more("done")
+                with server.silent():
+                    await more("failed")
+                    await learn(app.grpc_address, call, 3)
+                await more("done")
+                await more("done")
+                assert open_files() <= open_before + 1
+                async with router(settings) as new:
+                    assert (9, 9) == (known(app), known(new))
+                assert not app.registry.get_sample_value("dualpool_exceptions_total")
+
+        asyncio.run(scenario())
+
+
+def open_files() -> int:
+    """Return how many files and sockets this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def saved(path: Path) -> int:
     """Return how many responses a file knows of."""
     try:

@@ -1,6 +1,7 @@
 """A real redis-server for tests: started, killed and started again on a port of its own."""
 
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -53,6 +54,16 @@ class RedisServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Have it say nothing within the block: connections are accepted, and nothing comes."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def keys(self, pattern: str) -> list[str]:
         """Return the names of keys."""

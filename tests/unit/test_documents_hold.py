@@ -9,19 +9,32 @@ ROOT = Path(__file__).parents[2]
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text("utf-8")
 
 
-def test_every_test_that_security_names_exists() -> None:
-    """Each threat names tests, and each of them is there."""
-    text = (ROOT / "docs" / "security.md").read_text("utf-8")
+def missing_of(text: str) -> list[str]:
+    """Return the tests that a text names and that are not there."""
     named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", text)
-    missing = [
+    return [
         f"{path}::{name}"
         for path, name in named
         if not (ROOT / path).exists() or f"def {name}(" not in (ROOT / path).read_text("utf-8")
     ]
-    assert [] == missing
+
+
+def test_every_test_that_security_names_exists() -> None:
+    """Each threat names tests, and each of them is there."""
+    text = (ROOT / "docs" / "security.md").read_text("utf-8")
+    assert [] == missing_of(text)
     threats = [line for line in text.splitlines() if line.startswith("| **")]
     assert len(threats) >= 10
     assert [] == [line for line in threats if "::test_" not in line]
+
+
+def test_every_fault_of_the_state_s_page_is_made_in_a_test() -> None:
+    """Each fault names the tests that make it, and each of them is there."""
+    faults = (ROOT / "docs" / "state.md").read_text("utf-8").partition("## Faults")[2]
+    assert [] == missing_of(faults)
+    rows = [line for line in faults.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) >= 13
+    assert [] == [line for line in rows if "::test_" not in line]
 
 
 def test_each_of_the_ten_questions_is_one_query() -> None:
