@@ -19,6 +19,7 @@ from bench.measuring import Plan, Table
 from bench.stack import Stack
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator import make_estimator
+from extproc.core.estimator.packing import Numbers
 from extproc.core.estimator.protocol import CategoryKey, CategoryState, Estimator, LearnedState
 from extproc.core.estimator.settings import ByteClassSettings, EstimatorSettings
 from extproc.core.estimator.tables import Terms, tables_of
@@ -40,6 +41,7 @@ REPLICAS = 4
 PROBES = 500
 STREAM = 12_000
 WARM_UP = 9_000
+JOINS_EVERY = 1_000
 PEERS, CATEGORIES, MODELS = 16, 500, 8
 EVERY_S = StoreSettings("redis://").every_s
 WORTH = f"""\
@@ -49,7 +51,9 @@ each, and exchanged through a real redis-server
 whenever they had learned from so many responses together. Error: mean |estimate / truth - 1|; width: mean of
 bound / truth - 1; each request is judged by the replica that got it, before it learns, after the first
 {WARM_UP:,}. In brackets the ratio to the router that saw all. New: a replica that has just exchanged for
-the first time, on {PROBES} later requests that nobody learns, beside the router that saw all. Bar: within 5 %."""
+the first time, after {WARM_UP:,} responses and each {JOINS_EVERY:,} more, on {PROBES} later requests that nobody
+learns, beside the router that saw all as it is then; the mean, and the least and the largest of the ratios, over
+all moments and seeds. Bar: within 5 %."""
 COST = f"""\
 One exchange of a replica with {CATEGORIES} categories and {MODELS} models, where {PEERS - 1} others of the same
 size have all published since the last: CPU of the replica's whole process, and what share of a core that is
@@ -96,12 +100,15 @@ def _worth(url: str, rounds: int) -> Table:
     rows: list[Sequence[str]] = []
     for every in (100, 1_000):
         figures: list[tuple[float, ...]] = []
-        for seed in range(max(1, rounds // 3)):
+        joins: list[tuple[float, ...]] = []
+        for seed in range(rounds):
             stream = list(mixed(material, counter, STREAM + PROBES, seed))
-            figures.append(_compared(url, f"worth-{every}-{seed}", stream, every, seed))
+            compared, joined = _compared(url, f"worth-{every}-{seed}", stream, every, seed)
+            figures.append(compared)
+            joins += joined
         columns = [np.array(column) for column in zip(*figures, strict=True)]
-        one_error, one_width, one_under, error, width, under, *probes = (float(c.mean()) for c in columns)
-        new_error, new_width, probe_error, probe_width = probes
+        one_error, one_width, one_under, error, width, under = (float(c.mean()) for c in columns)
+        new_error, new_width, probe_error, probe_width = np.array(joins).T
         rows.append(
             (
                 f"{every:,}",
@@ -111,8 +118,8 @@ def _worth(url: str, rounds: int) -> Table:
                 f"{error:.2%} ({error / one_error:.3f})",
                 f"{width:.1%} ({width / one_width:.3f})",
                 f"{under:.2%}",
-                f"{new_error:.2%} ({new_error / probe_error:.3f})",
-                f"{new_width:.1%} ({new_width / probe_width:.3f})",
+                _joined(new_error, probe_error),
+                _joined(new_width, probe_width),
             )
         )
     columns_of = (
@@ -127,10 +134,19 @@ def _worth(url: str, rounds: int) -> Table:
     return Table("Sharing: replicas that each see a part, against one router that saw all", WORTH, head, rows)
 
 
-def _compared(url: str, name: str, stream: Sequence[Request], every: int, seed: int) -> tuple[float, ...]:
+def _joined(new: Numbers, beside: Numbers) -> str:
+    ratios = new / beside
+    return f"{new.mean():.2%} ({new.mean() / beside.mean():.3f}; {ratios.min():.3f}..{ratios.max():.3f})"
+
+
+def _compared(
+    url: str, name: str, stream: Sequence[Request], every: int, seed: int
+) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
+    """Return the figures of the one that saw all and of the replicas; and of new ones, with the former's then."""
     one, fleet = make_estimator(SETTINGS), [Replica(url, name) for _ in range(REPLICAS)]
     chance = np.random.default_rng(seed)
     alone, shared = [], []
+    joins: list[tuple[float, ...]] = []
     for position, request in enumerate(stream[:STREAM]):
         replica = fleet[chance.integers(REPLICAS)]
         alone.append(_judged(one, request, learn=True))
@@ -138,20 +154,18 @@ def _compared(url: str, name: str, stream: Sequence[Request], every: int, seed: 
         if position % every == every - 1:
             for each in fleet:
                 each.exchange()
-    for each in fleet:
-        each.exchange()
-    new = Replica(url, name)
-    new.exchange()
-    probes = stream[STREAM:]
-    at_once = np.array([_judged(new.estimator, request, learn=False) for request in probes])
-    beside = np.array([_judged(one, request, learn=False) for request in probes])
+            if position + 1 >= WARM_UP and (position + 1) % JOINS_EVERY == 0:
+                new = Replica(url, name)
+                new.exchange()
+                joins.append((*_probed(new.estimator, stream[STREAM:]), *_probed(one, stream[STREAM:])))
     a, s = np.array(alone[WARM_UP:]), np.array(shared[WARM_UP:])
-    return (
-        *a.mean(axis=0),
-        *s.mean(axis=0),
-        *at_once.mean(axis=0)[:2],
-        *beside.mean(axis=0)[:2],
-    )
+    return (*a.mean(axis=0), *s.mean(axis=0)), joins
+
+
+def _probed(estimator: Estimator, probes: Sequence[Request]) -> tuple[float, float]:
+    """Return error and width of requests that nobody learns."""
+    error, width, _ = np.array([_judged(estimator, request, learn=False) for request in probes]).mean(axis=0)
+    return float(error), float(width)
 
 
 def _judged(estimator: Estimator, request: Request, *, learn: bool) -> tuple[float, float, float]:
