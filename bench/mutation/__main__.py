@@ -37,8 +37,11 @@ def main() -> int:
         chosen = sampled(everything, WHOLE, options.sample, options.seed)
     with tempfile.TemporaryDirectory(prefix="dualpool-mutants-") as folder:
         results = Trials(Path(folder), options.workers).run(chosen, until_s)
-    minutes = (time.monotonic() - start_s) / 60
-    text = as_markdown(Run(results, len(everything), len(chosen), options.seed, options.workers, minutes))
+    minutes, used = (time.monotonic() - start_s) / 60, os.times()
+    cpu_minutes = (used.user + used.system + used.children_user + used.children_system) / 60
+    text = as_markdown(
+        Run(results, len(everything), len(chosen), options.seed, options.workers, minutes, cpu_minutes)
+    )
     print(text)
     if not options.only:
         RESULTS.write_text(text)

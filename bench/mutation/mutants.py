@@ -1,9 +1,9 @@
 """All mutants of some files, and a sample of them."""
 
 import ast
-import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 
 from cosmic_ray.ast import ast_nodes, get_ast
@@ -67,16 +67,18 @@ def room_of(mutant: Mutant) -> str:
 def sampled(everything: Sequence[Mutant], whole: Sequence[str], size: int, seed: int) -> list[Mutant]:
     """Return all mutants of the modules that are tried whole, and of each room others, drawn by chance.
 
-    They are `size` and a sixteenth of what the room has, so that larger rooms are looked at more.
+    They are `size` and a sixteenth of what the room has, so that larger rooms are looked at more. Each mutant has
+    its own lot: where one file changes, the draw among the others stays nearly what it was.
     """
-    chance = random.Random(seed)  # noqa: S311  (chance, no secret)
+
+    def lot(mutant: Mutant) -> bytes:
+        return blake2b(f"{seed} {mutant.module} {mutant.operator} {mutant.occurrence}".encode()).digest()
+
     chosen = [mutant for module in whole for mutant in everything if mutant.module == module]
     for room in sorted(set(map(room_of, everything))):
         others = [each for each in everything if room_of(each) == room and each.module not in whole]
-        chosen += (
-            others[i]
-            for i in sorted(chance.sample(range(len(others)), min(size + len(others) // 16, len(others))))
-        )
+        drawn = set(sorted(others, key=lot)[: size + len(others) // 16])
+        chosen += (mutant for mutant in others if mutant in drawn)
     return chosen
 
 

@@ -21,7 +21,10 @@ BAR = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The results of a run, how many mutants core has, how many were chosen by which seed, and what it took."""
+    """The results of a run, how many mutants core has, how many were chosen by which seed, and what it took.
+
+    `minutes` are those of a clock; `cpu_minutes` those of processors, by all processes of the run together.
+    """
 
     results: list[Result]
     existing: int
@@ -29,6 +32,7 @@ class Run:
     seed: int
     workers: int
     minutes: float
+    cpu_minutes: float
 
 
 def as_markdown(run: Run) -> str:
@@ -52,8 +56,8 @@ def _head(run: Run) -> Iterator[str]:
     yield (
         f"Core has {run.existing:,} mutants. {run.chosen:,} were chosen: all of the files by which requests are"
         f" routed, held and learned from, and a sample of the others in each room, drawn with seed {run.seed}."
-        f" {len(run.results):,} were tried, by {run.workers} workers in {run.minutes:.0f} minutes. {equivalent:,}"
-        f" are equivalent. Of the other {counting:,} survived {left:,}, which is {share:.1%}: the bar of {BAR:.0%}"
+        f" {len(run.results):,} were tried, by {run.workers} workers in {run.minutes:.0f} minutes, with"
+        f" {run.cpu_minutes:.0f} minutes of processor time. {equivalent:,} are equivalent. Of the other {counting:,} survived {left:,}, which is {share:.1%}: the bar of {BAR:.0%}"
         f" is {'met' if share <= BAR else 'missed'}.\n"
     )
 
