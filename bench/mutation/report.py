@@ -56,8 +56,9 @@ def _head(run: Run) -> Iterator[str]:
     yield (
         f"Core has {run.existing:,} mutants. {run.chosen:,} were chosen: all of the files by which requests are"
         f" routed, held and learned from, and a sample of the others in each room, drawn with seed {run.seed}."
-        f" {len(run.results):,} were tried, by {run.workers} workers in {run.minutes:.0f} minutes, with"
-        f" {run.cpu_minutes:.0f} minutes of processor time. {equivalent:,} are equivalent. Of the other {counting:,} survived {left:,}, which is {share:.1%}: the bar of {BAR:.0%}"
+        f" {len(run.results):,} were tried, by {run.workers} workers in {run.minutes:.0f} minutes that took"
+        f" {run.cpu_minutes:.0f} minutes of processor time. {equivalent:,} are equivalent."
+        f" Of the other {counting:,} survived {left:,}, which is {share:.1%}: the bar of {BAR:.0%}"
         f" is {'met' if share <= BAR else 'missed'}.\n"
     )
 

@@ -103,3 +103,132 @@ def test_what_is_kept_of_each_kind_of_sum(kind: str) -> None:
     assert terms.kept_of_models(at, np.array([[1.0], [2.0]])) == pytest.approx(
         np.array([[0.9995, 0.999], [0.9995**2, 0.999**2]])
     )
+
+
+# Two groups of columns: the first two fade by a tenth with each response, the last by half.
+GROUPS = Fading(lambda _, since: np.power((0.9, 0.5), since), (10.0, 2.0), widths=lambda columns: (columns - 1, 1))
+
+
+def rows(**of_key: tuple[int, float, list[float]]) -> Table[str]:
+    """Return a table of counts, weights and values by key."""
+    counts, weights, values = zip(*of_key.values(), strict=True)
+    return Table({key: row for row, key in enumerate(of_key)}, *map(np.array, (counts, weights, values)))
+
+
+def as_rows(table: Table[str]) -> dict[str, tuple[int, float, list[float]]]:
+    """Return what `rows` made a table of."""
+    return {
+        key: (int(table.counts[row]), float(table.weights[row]), table.values[row].tolist())
+        for key, row in table.index.items()
+    }
+
+
+def test_columns_fade_by_groups_and_weights_as_the_first_group() -> None:
+    """Prices and scale forget at different rates; how often a row was seen does not fade."""
+    table = rows(a=(5, 8.0, [8.0, 16.0, 32.0]), b=(6, 4.0, [4.0, 4.0, 4.0]))
+    faded = GROUPS.times(np.array([[0.5, 0.25], [1.0, 0.0]]), table)
+    assert {"a": (5, 4.0, [4.0, 8.0, 8.0]), "b": (6, 4.0, [4.0, 4.0, 0.0])} == as_rows(faded)
+    alike = FADING.times(np.array([[0.5], [0.25]]), table)
+    assert {"a": (5, 4.0, [4.0, 8.0, 16.0]), "b": (6, 1.0, [1.0, 1.0, 1.0])} == as_rows(alike)
+
+
+def test_what_is_all_others_has_lost_nothing_yet() -> None:
+    """What a file held is scaled by nothing before the first exchange."""
+    table = rows(a=(5, 8.0, [8.0, 16.0, 32.0]))
+    assert as_rows(table) == as_rows(Others.all_of(table).scaled(table))
+
+
+def test_what_is_kept_of_a_row_goes_with_its_key() -> None:
+    """Where rows are forgotten, picked or joined, each key keeps its part, its whole and its factors."""
+    part = rows(a=(1, 1.0, [1.0, 1.0]), b=(2, 2.0, [2.0, 2.0]), c=(3, 3.0, [3.0, 3.0]))
+    whole = rows(a=(4, 4.0, [4.0, 4.0]), b=(5, 5.0, [5.0, 5.0]), c=(6, 6.0, [6.0, 6.0]))
+    others = Others(part, whole, np.array([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]]))
+    picked, base = others.of({"b"}), rows(c=(9, 10.0, [10.0, 10.0]), b=(9, 20.0, [20.0, 20.0]))
+    assert {"c": (9, 5.0, [5.0, 6.0]), "b": (9, 6.0, [6.0, 8.0])} == as_rows(others.scaled(base))
+    others.forget(())
+    assert ["a", "b", "c"] == list(others.part.index)
+    others.forget({"b"})
+    assert ["a", "c"] == list(others.part.index) == list(others.whole.index)
+    assert [[0.1, 0.2], [0.5, 0.6]] == others.keep.tolist()
+    joined = others.joined(picked)
+    assert {"a", "b", "c"} == set(joined.part.index) == set(joined.whole.index)
+    assert (as_rows(part), as_rows(whole)) == (as_rows(joined.part), as_rows(joined.whole))
+    assert {"c": (9, 5.0, [5.0, 6.0]), "b": (9, 6.0, [6.0, 8.0])} == as_rows(joined.scaled(base))
+    alone = Others.all_of(rows(d=(7, 7.0, [7.0, 7.0])))
+    assert [[0.1, 0.2], [0.5, 0.6], [1.0, 1.0]] == others.joined(alone).keep.tolist()
+
+
+def test_own_is_what_the_view_has_beyond_what_others_part_has_faded_to() -> None:
+    """What came since the exchange is new, what was own before it is old, and both fade by group."""
+    part, whole = rows(a=(6, 6.0, [6.0, 6.0, 6.0])), rows(a=(8, 8.0, [8.0, 8.0, 8.0]))
+    view = rows(a=(9, 8.2, [8.2, 8.2, 5.0]), b=(2, 1.9, [1.9, 1.9, 1.5]))
+    own = Own.of(view, Others(part, whole, np.ones((1, 2))), GROUPS)
+    assert (2, pytest.approx(1.8), pytest.approx([1.8, 1.8, 1.0])) == as_rows(own.old)["a"]
+    assert (1, pytest.approx(1.0), pytest.approx([1.0, 1.0, 1.0])) == as_rows(own.new)["a"]
+    assert (0, 0.0, [0.0, 0.0, 0.0]) == as_rows(own.old)["b"]
+    assert (2, pytest.approx(1.9), pytest.approx([1.9, 1.9, 1.5])) == as_rows(own.new)["b"]
+    assert ([8, 0], [1, 2]) == (own.at.tolist(), own.since.tolist())
+
+
+def test_of_a_row_that_was_made_anew_all_is_new() -> None:
+    """A view that has seen less than it had once is of another row: nothing of it is others', nothing old."""
+    part, whole = rows(a=(6, 6.0, [6.0, 6.0, 6.0])), rows(a=(8, 8.0, [8.0, 8.0, 8.0]))
+    own = Own.of(rows(a=(7, 3.0, [3.0, 3.0, 3.0])), Others(part, whole, np.ones((1, 2))), GROUPS)
+    assert {"a": (0, 0.0, [0.0, 0.0, 0.0])} == as_rows(own.old)
+    assert {"a": (7, 3.0, [3.0, 3.0, 3.0])} == as_rows(own.new)
+    assert ([0], [7]) == (own.at.tolist(), own.since.tolist())
+
+
+def test_all_of_a_view_without_others_is_own() -> None:
+    """Before the first exchange everything is new."""
+    view = rows(a=(1, 1.0, [1.0, 2.0, 3.0]), b=(2, 1.9, [1.9, 3.8, 4.5]))
+    own = Own.of(view, Others.all_of(Table.zeros((), 0)), GROUPS)
+    assert as_rows(view) == as_rows(own.new)
+    assert {key: (0, 0.0, [0.0, 0.0, 0.0]) for key in "ab"} == as_rows(own.old)
+
+
+def test_own_rows_are_aligned_and_cleared_by_key() -> None:
+    """A key that is not there has nothing, whatever stands last."""
+    own = Own(rows(a=(1, 1.0, [1.0]), b=(2, 2.0, [2.0])), rows(a=(3, 3.0, [3.0]), b=(4, 4.0, [4.0])),
+              np.array([5, 6]), np.array([7, 8]))  # fmt: skip
+    aligned = own.aligned(["b", "c", "a"], 1)
+    assert ([6, 0, 5], [8, 0, 7]) == (aligned.at.tolist(), aligned.since.tolist())
+    assert {"b": (2, 2.0, [2.0]), "c": (0, 0.0, [0.0]), "a": (1, 1.0, [1.0])} == as_rows(aligned.old)
+    own.clear(["a"])
+    assert {"a": (0, 0.0, [0.0]), "b": (2, 2.0, [2.0])} == as_rows(own.old)
+    assert {"a": (0, 0.0, [0.0]), "b": (4, 4.0, [4.0])} == as_rows(own.new)
+
+
+def test_own_ages_by_what_others_saw_but_not_beyond_what_is_remembered() -> None:
+    """Old fades by every response of others, but of each group by no more than it remembers."""
+    own = Own(rows(a=(4, 8.0, [8.0, 8.0, 8.0])), rows(a=(0, 0.0, [0.0, 0.0, 0.0])), np.array([4]), np.array([0]))
+    aged, kept = own.aged(np.array([1]), GROUPS)
+    assert (4, pytest.approx(7.2), pytest.approx([7.2, 7.2, 4.0])) == as_rows(aged)["a"]
+    assert [[0.9, 0.5]] == kept.tolist()
+    aged, kept = own.aged(np.array([1_000]), GROUPS)
+    assert pytest.approx([8 * 0.9**10, 8 * 0.9**10, 8 * 0.5**2]) == aged.values[0]
+    assert [pytest.approx([0.9**10, 0.5**2])] == kept.tolist()
+
+
+@pytest.mark.parametrize(("since", "later"), [(1, 1), (1, 3), (4, 4), (2, 6)])
+def test_new_responses_have_those_of_others_evenly_among_them(since: int, later: int) -> None:
+    """A sum over n responses, m of others between, weighs what n evenly spaced terms of a sum over all do."""
+    each, alone = 0.9, sum(0.9**n for n in range(since))
+    own = Own(rows(a=(0, 0.0, [0.0])), rows(a=(since, alone, [alone])), np.array([0]), np.array([since]))
+    fading = Fading(lambda _, count: np.power(each, count), (1 / (1 - each),))
+    aged, _ = own.aged(np.array([later]), fading)
+    step = 1 + later / since
+    assert (since, pytest.approx(sum(each ** (step * n) for n in range(since)))) == as_rows(aged)["a"][:2]
+
+
+def test_nothing_of_what_does_not_fade_yet_is_lost() -> None:
+    """The first responses of a category all count the same, however many others saw between."""
+    own = Own(rows(a=(1, 1.0, [2.0])), rows(a=(2, 2.0, [6.0])), np.array([1]), np.array([2]))
+    aged, kept = own.aged(np.array([5]), Fading(lambda _, since: np.ones_like(since), (50.0,)))
+    assert ({"a": (3, 3.0, [8.0])}, [[1.0]]) == (as_rows(aged), kept.tolist())
+
+
+def test_a_row_that_is_far_behind_does_not_fade_to_less_than_nothing() -> None:
+    """Rounding leaves weights below zero where next to nothing is kept; none is published."""
+    own = Own(rows(a=(0, -1.0, [1.0])), rows(a=(0, 0.0, [0.0])), np.array([0]), np.array([0]))
+    assert 0.0 == own.aged(np.array([0]), FADING)[0].weights[0]

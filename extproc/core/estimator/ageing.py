@@ -39,8 +39,7 @@ class Fading:
 
     def times(self, factors: Numbers, table: Table[K]) -> Table[K]:
         """Return a table times factors, shape (n, groups)."""
-        columns = table.values.shape[1]
-        of_columns = factors if factors.shape[1] == 1 else np.repeat(factors, self.widths(columns), axis=1)
+        of_columns = np.repeat(factors, self.widths(table.values.shape[1]), axis=1)
         return Table(table.index, table.counts, factors[:, 0] * table.weights, of_columns * table.values)
 
 
@@ -150,7 +149,7 @@ def _interleaved(kept: Numbers, since: Numbers, later: Numbers) -> Numbers:
     each, with_others = np.power(kept, 1 / (n + later)), np.power(kept, 1 / n)
     alone = np.where(each < 1, (1 - np.power(each, n)) / np.maximum(1 - each, TINY), n)
     together = np.where(with_others < 1, (1 - kept) / np.maximum(1 - with_others, TINY), n)
-    return np.asarray(np.minimum(together / alone, 1.0))
+    return np.asarray(together / alone)
 
 
 def scaled(table: Table[K], keep: Numbers) -> Table[K]:
