@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.core.estimator.agreeing import agreed_q, own_bounds
-from extproc.core.estimator.bound import KEPT_SCORES, AdaptiveBound, followed
+from extproc.core.estimator.bound import KEPT_SCORES, START, AdaptiveBound, followed
 from extproc.core.estimator.tables import Bounds, Models, Table, Tables, settled
 
 EPSILON = 0.01
@@ -92,18 +92,31 @@ def test_a_surprise_that_all_answered_is_answered_once() -> None:
     assert pytest.approx(alone, abs=0.5) == agreed([told(4.0, surprise)] * 4)
 
 
-@pytest.mark.parametrize(("heard", "since"), [(10, 4), (10, 0), (3, 5)])
-def test_a_replica_tells_the_scores_since_the_last_exchange(heard: int, since: int) -> None:
-    """They are those after the ones that had been heard then; of a model begun meanwhile, all there are."""
-    told_now = told(1.0, list(range(10)), q=2.0, heard=heard)
-    bounds = own_bounds(
-        told_now, ["m", "unknown"], {"m": (3.0, heard - since)} if heard == 10 else {"m": (3.0, 8)}
-    )
-    if heard == 10:
-        assert (3.0, list(range(10))[10 - since :]) == (bounds.began[0], bounds.scores[0].tolist())
-    else:
-        assert (1.0, list(range(10))) == (bounds.began[0], bounds.scores[0].tolist())
-    assert (2.0, 0) == (bounds.q[0], len(bounds.scores[1]))
+@pytest.mark.parametrize("since", [4, 0, 10])
+def test_a_replica_tells_the_scores_since_the_last_exchange(since: int) -> None:
+    """They are those after the ones that had been heard then, from the q that was agreed on."""
+    told_now = told(1.0, list(range(10)), q=2.0, heard=10)
+    bounds = own_bounds(told_now, ["m"], {"m": (3.0, 10 - since)})
+    assert (3.0, list(range(10))[10 - since :]) == (bounds.began[0], bounds.scores[0].tolist())
+    assert (2.0, 10) == (bounds.q[0], bounds.heard[0])
+
+
+@pytest.mark.parametrize("agreed_on", [{}, {"m": (3.0, 11)}, {"m": (3.0, 18)}, {"other": (3.0, 0)}])
+def test_of_a_model_that_was_begun_meanwhile_all_scores_are_told(agreed_on: dict[str, tuple[float, int]]) -> None:
+    """It has heard less than was agreed on, or nothing was; one that is not known stands where all begin."""
+    bounds = own_bounds(told(1.0, list(range(10)), q=2.0, heard=10), ["unknown", "m"], agreed_on)
+    assert (1.0, list(range(10))) == (bounds.began[1], bounds.scores[1].tolist())
+    assert (START, START, [], 0) == (bounds.q[0], bounds.began[0], bounds.scores[0].tolist(), bounds.heard[0])
+
+
+def test_scores_are_mixed_as_if_they_had_come_evenly() -> None:
+    """One replica's only score is heard in the middle of another's four; one with none says nothing."""
+    one, four = 5.3, [4.4, 4.6, 6.5, 6.7]
+    mixed = [*four[:2], one, *four[2:]]
+    expected = followed(4.0, mixed, EPSILON)
+    others = {followed(4.0, [*four[:place], one, *four[place:]], EPSILON) for place in (0, 1, 3, 4)}
+    assert expected not in others
+    assert pytest.approx(expected) == agreed([told(4.0, [one]), told(4.0, four), told(4.0, [])])
 
 
 def test_of_many_scores_the_last_are_told_with_where_they_began() -> None:

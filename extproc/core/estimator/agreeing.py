@@ -33,10 +33,11 @@ def own_bounds(now: Models, keys: Sequence[str], agreed: Agreed) -> Bounds:
         if name not in now.sums.index:
             continue
         scores[row] = now.bounds.scores[now.sums.index[name]]
-        q, before = agreed.get(name, (0.0, -1))
-        since = int(heard[row]) - before
-        if before >= 0 and 0 <= since <= len(scores[row]):
-            began[row], scores[row] = q, scores[row][len(scores[row]) - since :]
+        if name in agreed:
+            q, before = agreed[name]
+            since = int(heard[row]) - before
+            if 0 <= since <= len(scores[row]):
+                began[row], scores[row] = q, scores[row][len(scores[row]) - since :]
     return Bounds(by_key(now.sums, now.bounds.q, keys, START), began, tuple(scores), heard)
 
 
@@ -61,7 +62,7 @@ def agreed_q(
 
 def _mixed(scores: Sequence[Numbers]) -> list[float]:
     """Return scores of several replicas as one router might have heard them, each replica's evenly spread."""
-    places = np.concatenate([(np.arange(len(each)) + 0.5) / max(len(each), 1) for each in scores])
+    places = np.concatenate([(np.arange(len(each)) + 0.5) / len(each) for each in scores])
     told = np.concatenate(scores)
     order = np.lexsort((told, places))  # ties by the score, so that the order of replicas does not matter
     mixed: list[float] = told[order].tolist()
@@ -72,8 +73,4 @@ def by_key(
     table: Table[str], column: npt.NDArray[Any], keys: Sequence[str], missing: float = 0
 ) -> npt.NDArray[Any]:
     """Return a column beside a table for these keys, `missing` where the table does not have them."""
-    if not table.index:
-        return np.full(len(keys), missing, column.dtype)
-    rows = np.array([table.index.get(key, 0) for key in keys], np.intp)
-    here = np.array([key in table.index for key in keys])
-    return np.where(here, column[rows], np.array(missing, column.dtype))
+    return np.array([column[table.index[key]] if key in table.index else missing for key in keys], column.dtype)

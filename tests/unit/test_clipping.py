@@ -1,0 +1,25 @@
+"""How much of an error is believed."""
+
+from math import log
+
+import pytest
+
+from extproc.core.estimator.clipping import clipped_error
+
+
+@pytest.mark.parametrize(
+    ("error", "scale", "believed"),
+    [
+        (0.3, 0.08, 0.3),  # within five scales
+        (0.5, 0.08, 0.4),
+        (-0.5, 0.08, -0.4),
+        (0.5, 0.001, 0.1),  # a tenth is believed, however sure the estimate was
+        (-0.5, 0.001, -0.1),
+        (0.05, 0.001, 0.05),
+        (3.0, 1.0, log(2)),  # and never more than a factor of two
+        (-3.0, 1.0, -log(2)),
+    ],
+)
+def test_an_error_is_believed_up_to_some_scales(error: float, scale: float, believed: float) -> None:
+    """Five scales, at least a tenth, at most a factor of two; either way alike."""
+    assert pytest.approx(believed) == clipped_error(error, scale)
