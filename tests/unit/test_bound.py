@@ -44,3 +44,13 @@ def test_a_bound_is_q_scales_above_the_estimate() -> None:
     """The bound is the estimate times exp(q * scale), and no number whose exponent has no end."""
     assert 100 * exp(3 * 0.1) == pytest.approx(AdaptiveBound(0.01, q=3.0).above(100, 0.1))
     assert 100 * exp(20.0) == AdaptiveBound(0.01, q=1e6).above(100, 1e6)
+
+
+def test_the_last_256_scores_are_kept_with_q_before_each() -> None:
+    """So many can come between two exchanges; how many there were in all is known from the first on."""
+    bound = AdaptiveBound(0.01)
+    assert (0, []) == (bound.heard, list(bound.past))
+    for number in range(300):
+        bound.observe(-float(number))
+    assert (300, 256) == (bound.heard, len(bound.past))
+    assert (4.0 - 44 * 0.5 * 0.01, -44.0) == pytest.approx(bound.past[0])

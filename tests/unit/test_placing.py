@@ -312,3 +312,27 @@ def test_names_of_clusters_have_1_to_256_characters(length: int, *, fits: bool) 
     else:
         with pytest.raises(msgspec.ValidationError):
             msgspec.convert(pools, list[Pool])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "bound", "output", "fields", "doubt"),
+    [
+        (1_500, 3_000, 250, {}, True),  # as far below the estimate as the bound is above: 750 and the output
+        (1_500, 3_000, 251, {}, False),
+        (700, 900, 100, {}, False),  # fits, all of it
+        (700, 901, 100, {}, True),
+        (3_000, 6_000, 250, {"longest_share": 0.5, "sequences": 2}, True),  # only the longest prompt has to fit
+        (3_000, 6_000, 251, {"longest_share": 0.5, "sequences": 2}, False),
+        (0, 0, 5, {}, False),  # nothing was asked
+        (1.2, 1.2, 999, {}, False),  # less than a token is a token
+        (1_500, 3_000, 250, {"truncate_prompt_tokens": 600}, False),  # as placed, fits
+        (1_500, 3_000, 450, {"truncate_prompt_tokens": 600}, False),  # cut, and still too long by the output
+    ],
+)
+def test_what_is_in_doubt_may_fit_a_smaller_pool(
+    prompt: float, bound: float, output: int, fields: dict[str, object], *, doubt: bool
+) -> None:
+    """The estimate may be too high by as much as too low; output and the cut of a prompt are known."""
+    two = Pools((Pool("s", 1_000), Pool("l", 100_000)))
+    facts, estimated = replace(FACTS, **fields), estimate(prompt, bound, output)
+    assert doubt == two.in_doubt(facts, estimated, token_budget(facts, estimated))

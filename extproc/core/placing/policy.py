@@ -66,7 +66,7 @@ class Pools:
             return False
         total, bound = budget.total, budget.bound
         least = estimate.prompt_tokens * estimate.prompt_tokens / max(estimate.prompt_bound, 1.0)
-        lowest = min(ceil(least * facts.longest_share), budget.prompt_tokens) + budget.output_tokens
+        lowest = ceil(least * facts.longest_share) + budget.output_tokens
         for rung in (fleet or self.fleet).serving.ladder(facts.model).smaller:
             if total <= rung.budget_tokens and bound <= rung.context_tokens:
                 return False

@@ -1,0 +1,107 @@
+"""What one response teaches, told by one response."""
+
+from copy import deepcopy
+from math import exp
+from typing import Any
+
+import pytest
+
+from extproc.core.estimator.belief import Belief
+from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.protocol import Estimate, Learning, Refused
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.usage import Overflow, Usage
+from tests.unit.byteclass_lessons import WORDS, facts, teach
+
+PROMPT = facts(WORDS * 20)
+
+
+def taught(count: int = 120) -> ByteClassEstimator:
+    """Return an estimator to which prose costs a token for four bytes."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+    teach(estimator, count)
+    return estimator
+
+
+def evidence_of(estimate: Estimate) -> Any:
+    """Return what is needed to learn from the response."""
+    return estimate.evidence
+
+
+def belief(estimator: ByteClassEstimator, estimate: Estimate) -> Belief:
+    """Return what is believed of a request now."""
+    evidence, known = evidence_of(estimate), estimator._known
+    return known.believe(known.model("m"), estimate.category, evidence.x, evidence.text_bytes, evidence.source)
+
+
+def test_an_ordinary_response_is_nothing_special() -> None:
+    """It is told by how much the estimate was off, and no more; so is one that teaches nothing, with why."""
+    estimator = taught()
+    estimate = estimator.estimate(PROMPT, "")
+    tokens = round(estimate.prompt_tokens)
+    size = len(PROMPT.text) / tokens
+    ordinary = Learning(estimate.prompt_tokens / tokens, under_counted=False, bytes_per_token=size)
+    assert ordinary == estimator.observe(estimate, Usage(tokens))
+    assert (False, None, False, False, False) == (
+        ordinary.clipped,
+        ordinary.refused,
+        ordinary.truncated_by_pool,
+        ordinary.started_anew,
+        ordinary.returned,
+    )
+    cut = facts(WORDS * 20, truncate_prompt_tokens=90)
+    learning = estimator.observe(estimator.estimate(cut, ""), Usage(90))
+    assert (False, Refused.TRUNCATED, False) == (learning.clipped, learning.refused, learning.returned)
+
+
+def test_a_response_moves_prices_as_far_as_it_is_believed() -> None:
+    """Within belief it counts whole, but for how far errors were expected."""
+    estimator = taught()
+    estimate = estimator.estimate(PROMPT, "")
+    tokens, model = round(1.02 * estimate.prompt_tokens), estimator._known.model("m")
+    expected = deepcopy(model.prices)
+    expected.learn(evidence_of(estimate).x, tokens, belief(estimator, estimate).trust(model.residual.spread))
+    estimator.observe(estimate, Usage(tokens))
+    assert pytest.approx(expected.weights, rel=1e-4) == estimator.prices("m")
+
+
+def test_a_refusal_that_names_more_than_the_bound_is_a_miss() -> None:
+    """The request was routed on the bound, and the truth is above it: q rises as by any miss."""
+    estimator = taught()
+    before = estimator.state().models[0]
+    estimate = estimator.estimate(PROMPT, "")
+    estimator.observe_overflow(estimate, Overflow(round(1.5 * estimate.prompt_bound)))
+    (after,) = estimator.state().models
+    assert (before.heard + 1, pytest.approx(before.q + 0.5 * 0.99)) == (after.heard, after.q)
+
+
+@pytest.mark.parametrize(("factor", "heard"), [(3.9, 1), (4.1, 0)])
+def test_a_counter_that_is_off_by_four_times_is_broken(factor: float, heard: int) -> None:
+    """Beyond that a usage tells nothing of how far real errors reach."""
+    estimator = taught()
+    before = estimator.state().models[0].heard
+    estimate = estimator.estimate(PROMPT, "")
+    estimator.observe(estimate, Usage(round(factor * estimate.prompt_tokens)))
+    assert before + heard == estimator.state().models[0].heard
+
+
+@pytest.mark.parametrize(("scales", "surprising"), [(2.3, False), (2.8, True)])
+def test_a_rival_begins_when_most_responses_surprise(scales: float, *, surprising: bool) -> None:
+    """Errors of two and a half scales surprise; smaller ones, of however many clients, are ordinary."""
+    estimator = taught()
+    for client in range(12):
+        request = facts(f"client {client}".encode().ljust(128) + WORDS * 20)
+        estimate = estimator.estimate(request, "")
+        off = exp(scales * belief(estimator, estimate).scale)
+        estimator.observe(estimate, Usage(round(off * estimate.prompt_tokens)))
+    assert surprising == (estimator._known._rivals.get("m") is not None)
+
+
+def test_what_may_be_a_tenants_constant_is_told_as_beyond_belief() -> None:
+    """Until there are enough responses to tell, it moves neither prices nor the tenant's residual."""
+    estimator = taught()
+    before = estimator.prices("m")
+    estimate = estimator.estimate(PROMPT, "tenant")
+    learning = estimator.observe(estimate, Usage(round(estimate.prompt_tokens) + 1_500))
+    assert (True, None) == (learning.clipped, learning.refused)
+    assert before is estimator.prices("m")
