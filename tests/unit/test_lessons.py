@@ -72,7 +72,7 @@ def test_a_refusal_that_names_more_than_the_bound_is_a_miss() -> None:
     estimate = estimator.estimate(PROMPT, "")
     estimator.observe_overflow(estimate, Overflow(round(1.5 * estimate.prompt_bound)))
     (after,) = estimator.state().models
-    assert (before.heard + 1, pytest.approx(before.q + 0.5 * 0.99)) == (after.heard, after.q)
+    assert pytest.approx((before.heard + 1, before.q + 0.5 * 0.99)) == (after.heard, after.q)
 
 
 @pytest.mark.parametrize(("factor", "heard"), [(3.9, 1), (4.1, 0)])
