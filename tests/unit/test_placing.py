@@ -320,6 +320,7 @@ def test_names_of_clusters_have_1_to_256_characters(length: int, *, fits: bool) 
         (1_500, 3_000, 250, {}, True),  # as far below the estimate as the bound is above: 750 and the output
         (1_500, 3_000, 251, {}, False),
         (700, 900, 100, {}, False),  # fits, all of it
+        (900, 900, 100, {}, False),
         (700, 901, 100, {}, True),
         (3_000, 6_000, 250, {"longest_share": 0.5, "sequences": 2}, True),  # only the longest prompt has to fit
         (3_000, 6_000, 251, {"longest_share": 0.5, "sequences": 2}, False),

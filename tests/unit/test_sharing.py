@@ -9,6 +9,7 @@ from extproc.core.estimator import make_estimator
 from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.change import Change
 from extproc.core.estimator.merging import merged
+from extproc.core.estimator.output_lengths import FADING
 from extproc.core.estimator.packing import unpacked
 from extproc.core.estimator.protocol import Estimate, Estimator, LearnedState, ModelState
 from extproc.core.estimator.settings import EstimatorSettings
@@ -357,3 +358,50 @@ def test_a_change_comes_in_bites(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = [make() for make in other.parts()]
     assert max(len(part.models) + len(part.categories) / 4 + len(part.outputs) / 4 for part in parts) <= 1
     assert other.state() == LearnedState.joined(parts)
+
+
+def test_what_routers_left_that_are_no_more_fades_as_own_knowledge_does() -> None:
+    """A base is believed with all else, ages by the responses that come, and is nobody's own."""
+    estimators, share, rng = (
+        [ByteClassEstimator(SETTINGS) for _ in range(2)],
+        Share(TERMS),
+        np.random.default_rng(11),
+    )
+    for _ in range(60):
+        lesson(rng, estimators[:1])
+    estimator = estimators[1]
+    bases = [estimators[0].state()]
+    for responses in (0, 10):
+        for _ in range(responses):
+            lesson(rng, [estimator])
+        exchanged = share.exchange(estimator.state(), [], bases[-1])
+        assert estimator.shift(exchanged.change).is_nothing
+        assert exchanged.base is not None
+        bases.append(exchanged.base)
+    _, before, after = (merged([base], TERMS) for base in bases)
+    assert pytest.approx(before.models[0].weight * 0.9995**10) == after.models[0].weight
+    for name, kept in (("sums_b", 0.9995), ("scale_b", 0.999)):
+        (was, now) = (unpacked(getattr(each.models[0], name)) for each in (before, after))
+        assert was * kept**10 == pytest.approx(now)
+    (was, now) = (
+        sum(sum(unpacked(row.ended)) for row in each.outputs if not row.category.key) for each in (before, after)
+    )
+    assert was * FADING**10 == pytest.approx(now)
+    assert (10, 70) == (exchanged.own.models[0].observations, estimator.state().models[0].observations)
+    assert share.exchange(estimator.state(), []).base is None
+
+
+def test_what_is_given_up_is_others_and_what_comes_after_is_own() -> None:
+    """A replica that handed its knowledge over publishes no response a second time."""
+    estimator, share, rng = ByteClassEstimator(SETTINGS), Share(TERMS), np.random.default_rng(12)
+    for _ in range(30):
+        lesson(rng, [estimator])
+    left = share.exchange(estimator.state(), []).own
+    assert 30 == left.models[0].observations
+    share.give_up()
+    for _ in range(4):
+        lesson(rng, [estimator])
+    own = share.exchange(estimator.state(), [], left).own
+    assert 4 == own.models[0].observations
+    assert 4 == sum(row.observations for row in own.outputs if not row.category.key)
+    assert 4 == sum(row.observations for row in own.categories if row.category.key)
