@@ -74,6 +74,7 @@ def test_a_flag_is_what_pydantic_takes_for_one(value: object) -> None:
     [
         (Api.CHAT, {"tools": [{"type": "function"}, {"type": "custom"}]}, False),
         (Api.CHAT, {"web_search_options": {}}, True),
+        (Api.CHAT, {"web_search_options": None}, False),
         (Api.RESPONSES, {"tools": [{"type": "function", "name": "f"}, {"type": "local_shell"}]}, False),
         *(
             (Api.RESPONSES, {"tools": [{"type": "function", "name": "f"}, {"type": kind}]}, True)

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from extproc.core.apis import read_request
+from extproc.core.errors import BodyNotUnderstood
 from extproc.core.facts import Api, MediaCount, RequestFacts
 
 
@@ -94,3 +95,11 @@ def test_embedding_of_a_conversation() -> None:
     content = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}, {"text": "a cat"}]
     facts = read(Api.EMBEDDINGS, messages=[{"role": "user", "content": content}])
     assert (facts.text, facts.messages, facts.media) == (b"a cat", 1, MediaCount(small_images=1))
+
+
+@PROMPT_FIELDS
+@pytest.mark.parametrize("prompts", [[5, -1], [[5], [-1]], [5, 1.5], [[5], "text"]])
+def test_what_is_no_token_id_is_refused(api: Api, field: str, prompts: object) -> None:
+    """Ids are whole numbers from 0 on, and of lists each is one."""
+    with pytest.raises(BodyNotUnderstood):
+        read(api, **{field: prompts})
