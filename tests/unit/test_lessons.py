@@ -105,3 +105,11 @@ def test_what_may_be_a_tenants_constant_is_told_as_beyond_belief() -> None:
     learning = estimator.observe(estimate, Usage(round(estimate.prompt_tokens) + 1_500))
     assert (True, None) == (learning.clipped, learning.refused)
     assert before is estimator.prices("m")
+
+
+@pytest.mark.parametrize(("tokens", "missed"), [(12, False), (13, True)])
+def test_a_prompt_of_just_its_bound_is_no_miss(tokens: int, *, missed: bool) -> None:
+    """The bound is the most that a prompt may come to, itself among it."""
+    estimator = taught(1)
+    exact = estimator.estimate(facts(b"", exact_prompt_tokens=12), "")
+    assert missed == estimator.observe(exact, Usage(tokens)).under_counted
