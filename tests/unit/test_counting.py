@@ -330,3 +330,13 @@ def test_counts_are_counted() -> None:
     }
     (family,) = (tally.collect() for tally in metrics.tallies if tally.name == "dualpool_exact_count_seconds")
     assert [3.0] == [sample.value for sample in family.samples if sample.name.endswith("_count")]
+
+
+@pytest.mark.parametrize("factor", [3.0, 1 / 3])
+def test_a_count_that_is_far_off_moves_little_either_way(factor: float) -> None:
+    """A broken counter is believed as far as errors of counts usually go."""
+    routing = Routing()
+    for _ in range(30):
+        routing.learn(routing.place(NEAR), 915)
+    routing.learn(routing.place(NEAR), round(915 * factor))
+    assert pytest.approx(915, rel=0.005) == estimate_of(routing.place(NEAR)).prompt_tokens

@@ -98,3 +98,32 @@ def test_a_list_that_is_not_there_adds_nothing() -> None:
     prompt = Prompt()
     prompt.add_json(msgspec.Raw(b""))
     assert [] == prompt.texts
+
+
+def test_what_others_know_of_a_row_comes_to_what_is_known_here() -> None:
+    """A category that is there keeps its own; one that is not begins, unless others count on it, or it is full."""
+    estimator = ByteClassEstimator(EstimatorSettings(max_categories=2))
+    teach(estimator, 30)
+    (own,) = (row for row in estimator.state().categories if row.category == KEY)
+    values = np.array([0.5, 0.0, 0.0, 0.0])
+    new, third = CategoryKey("m", "tenant"), CategoryKey("m", "another")
+    changes = [
+        RowChange(KEY, 0, 5, values),
+        RowChange(new, 1, 5, values),
+        RowChange(new, 0, 5, values),
+        RowChange(third, 0, 5, values),
+    ]
+    left = estimator.shift(Change((), tuple(changes), ()))
+    assert (changes[1], changes[3]) == left.categories
+    of_key = {row.category: row for row in estimator.state().categories}
+    assert (35, 5) == (of_key[KEY].observations, of_key[new].observations)
+    assert of_key[KEY].bytes_per_token > own.bytes_per_token
+    assert third not in of_key
+    assert {0.0} == {row.deviation for row in of_key.values()}
+
+
+def test_a_full_memory_of_ratios_takes_no_more() -> None:
+    """A category beyond the room is given back as it came."""
+    estimator = EmaEstimator(EstimatorSettings(kind="ema", max_categories=1))
+    rows = tuple(RowChange(CategoryKey("m", name), 0, 2, np.array([4.0, 0.1, 0.0, 0.0])) for name in "ab")
+    assert rows[1:] == estimator.shift(Change((), rows, ())).categories

@@ -129,3 +129,10 @@ def test_sums_are_the_same_however_they_are_taken_in(looks: int, forgetting: flo
     assert unasked.sums.a == pytest.approx(asked.sums.a)
     assert unasked.sums.b == pytest.approx(asked.sums.b)
     assert unasked.weights == pytest.approx(asked.weights, rel=0.02)
+
+
+def test_others_take_away_no_more_than_there_is() -> None:
+    """What the sums weigh, and how many responses they are of, does not fall below nothing."""
+    model = taught(10, 20)
+    model.shift(Sums(np.zeros((3, 3)), np.zeros(3)), -30, -25.0, 20)
+    assert (0, 0.0) == (model.responses, model.weight)

@@ -8,7 +8,8 @@ import pytest
 
 from extproc.core.estimator.belief import Belief
 from extproc.core.estimator.byteclass import ByteClassEstimator
-from extproc.core.estimator.protocol import Estimate, Learning, Refused
+from extproc.core.estimator.protocol import CategoryKey, Estimate, Learning, Refused
+from extproc.core.estimator.residual import Residual
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.usage import Overflow, Usage
 from tests.unit.byteclass_lessons import WORDS, facts, teach
@@ -54,10 +55,16 @@ def test_an_ordinary_response_is_nothing_special() -> None:
     assert (False, Refused.TRUNCATED, False) == (learning.clipped, learning.refused, learning.returned)
 
 
-def test_a_response_moves_prices_as_far_as_it_is_believed() -> None:
-    """Within belief it counts whole, but for how far errors were expected."""
-    estimator = taught()
-    estimate = estimator.estimate(PROMPT, "")
+@pytest.mark.parametrize("tenant", ["", "tenant"])
+def test_a_response_moves_prices_as_far_as_it_is_believed(tenant: str) -> None:
+    """Within belief it counts whole, but for how far errors were expected; so for a tenant."""
+    estimator = ByteClassEstimator(EstimatorSettings()) if tenant else taught()
+    if tenant:
+        for size in range(20):
+            request = facts(WORDS * (5 + size))
+            estimator.observe(estimator.estimate(request, tenant), Usage(len(request.text) // 4))
+        estimator._known.residuals.put(CategoryKey("m", tenant), Residual(0.1, 0.1, responses=20))
+    estimate = estimator.estimate(PROMPT, tenant)
     tokens, model = round(1.02 * estimate.prompt_tokens), estimator._known.model("m")
     expected = deepcopy(model.prices)
     expected.learn(evidence_of(estimate).x, tokens, belief(estimator, estimate).trust(model.residual.spread))

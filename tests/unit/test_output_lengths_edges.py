@@ -32,3 +32,16 @@ def test_what_others_have_learned_has_faded_by_what_came_since(age: int) -> None
     assert lengths.shift(RowChange(KEY, 100 - age, 10, counts))
     after = sum(unpacked(state.ended).sum() for state in lengths.state() if state.category == KEY)
     assert 10 * FADING**age == pytest.approx(after - before)
+
+
+def test_responses_that_were_cut_fade_and_add_up_as_others_do() -> None:
+    """Their counts are of the same unit, before and after others' are added."""
+    lengths = OutputLengths(EstimatorSettings())
+    for _ in range(3):
+        lengths.observe(KEY, 50, cut=True)
+    counts = np.zeros(2 * BINS)
+    counts[BINS + 7] = 10.0
+    for position, added in enumerate((0.0, 10.0)):
+        assert lengths.shift(RowChange(KEY, 3 + 10 * position, 10, position * counts))
+        (cut,) = (unpacked(state.cut) for state in lengths.state() if state.category == KEY)
+        assert pytest.approx((1 + FADING + FADING**2 + added, added)) == (cut.sum(), cut[7])
