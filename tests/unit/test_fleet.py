@@ -226,3 +226,23 @@ def test_an_endpoint_that_is_no_url_is_refused(url: str) -> None:
         ConfigurationError, match=r"pools\[0\].endpoints.urls\[0\]: .* allowed: .*URLs without a path"
     ):
         parse(f'pools: [{{name: s, max_budget_tokens: 1, endpoints: {{urls: ["{url}"]}}}}]')
+
+
+@pytest.mark.parametrize(
+    ("home", "others"), [("a", "bcd"), ("b", "cda"), ("c", "dba"), ("d", "cba"), ("unknown", "dcba")]
+)
+def test_beside_its_own_pool_a_request_may_go_up_and_then_down(home: str, others: str) -> None:
+    """To the larger ones first, since they hold it; from one that does not serve it, to the largest first."""
+    pools = Pools([Pool(name, 10**size) for size, name in enumerate("abcd")])
+    of_name = {pool.name: pool for pool in pools.ascending}
+    ladder = pools.fleet.serving.ladder("m")
+    found = [rung.pool.name for rung in ladder.others(of_name.get(home, Pool("unknown", 1)))]
+    assert list(others) == found
+
+
+@pytest.mark.parametrize(("model", "budget", "context"), [("x", 100, 120), ("small", 80, 80)])
+def test_a_budget_is_within_what_the_servers_hold(model: str, budget: int, context: int) -> None:
+    """Of what is configured for all models no more is taken than there is room for of this one."""
+    serving = Serving((S, L), {"s": {"x": 120, "small": 80}, "l": {"x": 9_999, "small": 200}})
+    (rung,) = serving.ladder(model).smaller
+    assert (budget, context) == (rung.budget_tokens, rung.context_tokens)

@@ -101,7 +101,8 @@ def test_a_rival_begins_when_most_responses_surprise(scales: float, *, surprisin
         estimate = estimator.estimate(request, "")
         off = exp(scales * belief(estimator, estimate).scale)
         estimator.observe(estimate, Usage(round(off * estimate.prompt_tokens)))
-    assert surprising == (estimator._known._rivals.get("m") is not None)
+    contest = estimator._known._contests.get("m")
+    assert surprising == (contest is not None and contest.rival is not None)
 
 
 def test_what_may_be_a_tenants_constant_is_told_as_beyond_belief() -> None:

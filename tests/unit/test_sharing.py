@@ -362,15 +362,11 @@ def test_a_change_comes_in_bites(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_routers_left_that_are_no_more_fades_as_own_knowledge_does() -> None:
     """A base is believed with all else, ages by the responses that come, and is nobody's own."""
-    estimators, share, rng = (
-        [ByteClassEstimator(SETTINGS) for _ in range(2)],
-        Share(TERMS),
-        np.random.default_rng(11),
-    )
+    taught, estimator = ByteClassEstimator(SETTINGS), ByteClassEstimator(SETTINGS)
+    share, rng = Share(TERMS), np.random.default_rng(11)
     for _ in range(60):
-        lesson(rng, estimators[:1])
-    estimator = estimators[1]
-    bases = [estimators[0].state()]
+        lesson(rng, [taught])
+    bases = [taught.state()]
     for responses in (0, 10):
         for _ in range(responses):
             lesson(rng, [estimator])
@@ -381,13 +377,13 @@ def test_what_routers_left_that_are_no_more_fades_as_own_knowledge_does() -> Non
     _, before, after = (merged([base], TERMS) for base in bases)
     assert pytest.approx(before.models[0].weight * 0.9995**10) == after.models[0].weight
     for name, kept in (("sums_b", 0.9995), ("scale_b", 0.999)):
-        (was, now) = (unpacked(getattr(each.models[0], name)) for each in (before, after))
-        assert was * kept**10 == pytest.approx(now)
-    (was, now) = (
+        old, faded = (unpacked(getattr(each.models[0], name)) for each in (before, after))
+        assert old * kept**10 == pytest.approx(faded)
+    ended = [
         sum(sum(unpacked(row.ended)) for row in each.outputs if not row.category.key) for each in (before, after)
-    )
-    assert was * FADING**10 == pytest.approx(now)
-    assert (10, 70) == (exchanged.own.models[0].observations, estimator.state().models[0].observations)
+    ]
+    assert ended[0] * FADING**10 == pytest.approx(ended[1])
+    assert (10, 70) == (state_of(exchanged.own).models[0].observations, estimator.state().models[0].observations)
     assert share.exchange(estimator.state(), []).base is None
 
 
@@ -396,12 +392,12 @@ def test_what_is_given_up_is_others_and_what_comes_after_is_own() -> None:
     estimator, share, rng = ByteClassEstimator(SETTINGS), Share(TERMS), np.random.default_rng(12)
     for _ in range(30):
         lesson(rng, [estimator])
-    left = share.exchange(estimator.state(), []).own
+    left = state_of(share.exchange(estimator.state(), []).own)
     assert 30 == left.models[0].observations
     share.give_up()
     for _ in range(4):
         lesson(rng, [estimator])
-    own = share.exchange(estimator.state(), [], left).own
+    own = state_of(share.exchange(estimator.state(), [], left).own)
     assert 4 == own.models[0].observations
     assert 4 == sum(row.observations for row in own.outputs if not row.category.key)
     assert 4 == sum(row.observations for row in own.categories if row.category.key)

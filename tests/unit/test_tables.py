@@ -109,8 +109,8 @@ def test_prices_and_scale_are_kept_apart() -> None:
     assert [[1.0] * 5 + [0.25] * OF_SCALE, [0.25] * 5 + [1.0] * OF_SCALE] == [
         pytest.approx(row) for row in kept.tolist()
     ]
-    assert (5, OF_SCALE) == TERMS.model_columns(columns)
-    assert (0, 0) == TERMS.model_columns(0)
+    assert (5, OF_SCALE) == TERMS.prices_and_scale(columns)
+    assert (0, 0) == TERMS.prices_and_scale(0)
 
 
 def test_a_state_comes_back_as_it_was() -> None:
@@ -141,10 +141,10 @@ def test_a_models_residual_is_its_own_row_where_none_is_told() -> None:
     assert [4, 4] == tables.categories.counts.tolist()
     assert [13.0, 13.0] == tables.categories.weights.tolist()
     assert pytest.approx([0.0, 0.0, 13 * 0.2, 13 * 0.09]) == tables.categories.values[0]
-    told = CategoryState(CategoryKey("m", ""), 0.0, 0.0, 4, 0.9, 0.1, 2.0)
+    told = CategoryState(CategoryKey("m", ""), 0.0, 0.0, 4, 0.9, 0.1, 0.5)
     merged = tables_of(learned(model("m"), model("n"), categories=(told,)), TERMS).categories
-    assert ([CategoryKey("m", ""), CategoryKey("n", "")], 2.0) == (list(merged.index), merged.weights[0])
-    assert pytest.approx([0.0, 0.0, 1.8, 0.02]) == merged.values[0]
+    assert ([CategoryKey("m", ""), CategoryKey("n", "")], 0.5) == (list(merged.index), merged.weights[0])
+    assert pytest.approx([0.0, 0.0, 0.45, 0.005]) == merged.values[0]
 
 
 def test_a_model_without_a_residual_starts_where_any_does() -> None:
