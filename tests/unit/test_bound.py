@@ -4,7 +4,7 @@ from math import exp
 
 import pytest
 
-from extproc.core.estimator.bound import AdaptiveBound, step_after
+from extproc.core.estimator.bound import AdaptiveBound
 
 
 def test_q_never_falls_below_zero() -> None:
@@ -27,17 +27,6 @@ def test_steps_balance_at_epsilon(epsilon: float) -> None:
     for _ in range(round(1 / epsilon) - 1):
         bound.observe(0.0)
     assert 4.0 == pytest.approx(bound.q)
-
-
-def test_steps_shrink_with_what_is_known() -> None:
-    """Whole steps at first, then as 1 / n, and never less than a fifth of one."""
-    assert [0.5, 0.5, 0.25, 0.1, 0.1] == [step_after(known) for known in (0, 2_000, 4_000, 10_000, 1_000_000)]
-    known = [step_after(number) for number in range(20_000)]
-    assert sorted(known, reverse=True) == known
-    bound = AdaptiveBound(0.01, q=3.0, known=10_000)
-    bound.observe(100.0)
-    assert 3.0 + 0.1 * 0.99 == pytest.approx(bound.q)
-    assert (10_001, 1) == (bound.known, bound.heard)
 
 
 def test_a_bound_is_q_scales_above_the_estimate() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from extproc.core.estimator.ageing import TINY, Counts
+from extproc.core.estimator.ageing import TINY
 from extproc.core.estimator.bound import START, followed
 from extproc.core.estimator.packing import Numbers
 from extproc.core.estimator.tables import NO_SCORES, Bounds, Models, Table
@@ -41,13 +41,8 @@ def own_bounds(now: Models, keys: Sequence[str], agreed: Agreed) -> Bounds:
     return Bounds(by_key(now.sums, now.bounds.q, keys, START), began, tuple(scores), heard)
 
 
-def agreed_q(
-    epsilon: float, parts: Sequence[Models], keys: Sequence[str], otherwise: Numbers, known: Counts
-) -> Numbers:
-    """Return the q that replicas agree on, from what they tell of each model and how many responses all `known`.
-
-    `otherwise` is for those of which none of them has any weight.
-    """
+def agreed_q(epsilon: float, parts: Sequence[Models], keys: Sequence[str], otherwise: Numbers) -> Numbers:
+    """Return the q that replicas agree on; `otherwise` where none of them has any weight."""
     q = otherwise.copy()
     for place, key in enumerate(keys):
         rows = [(part, part.sums.index[key]) for part in parts if key in part.sums.index]
@@ -56,7 +51,7 @@ def agreed_q(
             weights = np.array([part.sums.weights[row] for part, row in rows])
             began = weights.dot([part.bounds.began[row] for part, row in rows]) / weights.sum()
             scores = _mixed([part.bounds.scores[row] for part, row in rows])
-            q[place] = followed(began, scores, epsilon, max(int(known[place]) - len(scores), 0))
+            q[place] = followed(began, scores, epsilon)
     return q
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
-from extproc.core.estimator.bound import STEADY, AdaptiveBound
+from extproc.core.estimator.bound import AdaptiveBound
 from extproc.core.estimator.change import ModelChange
 from extproc.core.estimator.continued import Continued
 from extproc.core.estimator.least_squares import RelativeLeastSquares, Sums
@@ -103,7 +103,7 @@ class ServedModel:
         self.prices.load(sums, state.observations, state.weight, state.refused)
         self.scale.load(scale_a, scale_b)
         self.bound = AdaptiveBound(self._epsilon)
-        self.bound.load(state.q, state.q_began, scores.tolist(), state.heard, min(state.observations, STEADY))
+        self.bound.load(state.q, state.q_began, scores.tolist(), state.heard)
         self.residual = Residual(state.residual, state.spread, responses=state.observations)
         self.generation = state.generation
         self.clipped = state.clipped
@@ -120,9 +120,8 @@ class ServedModel:
         sums = Sums(symmetric(sums_a, size), sums_b)
         self.prices.shift(sums, change.responses, change.weight, change.since)
         self.bound.q = max(self.bound.q + change.q, 0.0)
-        self.bound.known = max(self.bound.known + change.responses, 0)
         if self.generation != change.generation:
-            self.bound = AdaptiveBound(self._epsilon, self.bound.q, known=self.prices.responses)
+            self.bound = AdaptiveBound(self._epsilon, self.bound.q)
             self.continued = Continued(self.prices, self._epsilon)
         self.generation = change.generation
 

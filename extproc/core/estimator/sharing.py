@@ -157,8 +157,8 @@ class Share:
         keys = list(target.index)
         view, bounds = now.sums.aligned(keys, target.values.shape[1]), own_bounds(now, keys, self._q)
         live = [Models(own, bounds, now.generations, now.counters), *others[:live_others]]
-        otherwise = agreed_q(self._terms.epsilon, others[live_others:], keys, bounds.q, target.counts)
-        q_now, q = bounds.q, agreed_q(self._terms.epsilon, live, keys, otherwise, target.counts)
+        otherwise = agreed_q(self._terms.epsilon, others[live_others:], keys, bounds.q)
+        q_now, q = bounds.q, agreed_q(self._terms.epsilon, live, keys, otherwise)
         heard = [0 if name in joined else heard for name, heard in zip(keys, bounds.heard.tolist(), strict=True)]
         self._q = dict(zip(keys, zip(q.tolist(), heard, strict=True), strict=True))
         self._models = Others(part, target, keep)
