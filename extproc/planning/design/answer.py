@@ -25,11 +25,14 @@ class WorkloadFigures:
 
 @dataclass(frozen=True, slots=True)
 class PoolPlan:
-    """One pool of a searched design: budgets up to `limit` tokens, and the arguments of `vllm serve`."""
+    """One pool of a searched design: budgets up to `limit` tokens, instances of so many GPUs, and the arguments of
+    `vllm serve`.
+    """
 
     limit: int
     model_len: int
     gpu: str
+    gpus_per_instance: int
     instances: int
     flags: tuple[str, ...]
 

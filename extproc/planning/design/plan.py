@@ -191,7 +191,8 @@ def _searched(sized: Sized) -> SearchedDesign:
         short = index < len(sized.limits) - 1
         model_len = pool.setup.long_context
         flags = pool.setup.flags(model_len, short=short)
-        pools.append(PoolPlan(limit, model_len, pool.setup.gpu_name, pool.instances, flags))
+        gpus = pool.setup.instance.gpus
+        pools.append(PoolPlan(limit, model_len, pool.setup.gpu_name, gpus, pool.instances, flags))
     return SearchedDesign(sized.limits, sized.gpus, tuple(pools))
 
 

@@ -51,13 +51,19 @@ def recommend_simulated(fleets: Sequence[FleetEstimate], costs: Costs) -> str:
         return "no recommendation: no fleet is known to be in steady state; longer runs are needed (--requests)"
     if best is None:
         assert one is not None, "one of them is there"
-        return f"keep {_described(one, costs)}; no two pools meet the objective"
+        unsteady = any(len(fleet.design.contexts) > 1 for fleet in fleets)
+        why = "no two pools are known to be steady" if unsteady else "no two pools meet the objective"
+        return f"keep {_described(one, costs)}; {why}"
     if one is None:
-        return f"{_described(best, costs)}; no single pool meets the objective"
+        unsteady = any(len(fleet.design.contexts) == 1 for fleet in fleets)
+        why = "no single pool is known to be steady" if unsteady else "no single pool meets the objective"
+        return f"{_described(best, costs)}; {why}"
     best_gpus, one_gpus = costs.of(best).gpus, costs.of(one).gpus
     if recommended(fleets, costs) is one:
         if _price(best, costs) >= _price(one, costs):
-            return f"keep {_described(one, costs)}; {best.design.name} need {best_gpus} GPUs at best (simulated)"
+            dearer = "" if best_gpus > one_gpus else _dearer(_difference(best, one, costs))
+            other = f"{best.design.name} need {best_gpus} GPUs at best{dearer}"
+            return f"keep {_described(one, costs)}; {other} (simulated)"
         return (
             f"keep {_described(one, costs)}; {best.design.name} need {best_gpus} instead of {one_gpus} GPUs, no "
             "difference beyond the noise of the simulation"
@@ -134,6 +140,11 @@ def _below(break_even: float | None, rate: float) -> str:
 
 def _usd(setup: Setup, gpus: int) -> float | None:
     return None if setup.price_usd_h is None else gpus * setup.price_usd_h * HOURS_PER_YEAR
+
+
+def _dearer(usd: float | None) -> str:
+    """Say what fewer GPUs cost more: they are other ones."""
+    return "" if not usd else f", which cost ${usd / 1e3:,.0f}K a year more"
 
 
 def _money(usd: float | None) -> str:

@@ -1,6 +1,7 @@
 """Reading a catalogue of profiles: what cannot be is refused, by the name of the profile and the field."""
 
 from dataclasses import fields
+from functools import cache
 from importlib import resources
 
 import msgspec
@@ -21,8 +22,9 @@ __all__ = ["built_in", "parse"]
 MAX_SIZE = 1e9  # in whatever unit: no GPU or model comes near, and sums of such numbers stay finite
 
 
+@cache
 def built_in() -> Catalogue:
-    """Return the catalogue that comes with the package."""
+    """Return the catalogue that comes with the package, read once."""
     text = resources.files("extproc.planning.hardware").joinpath("catalogue.yaml").read_text("utf-8")
     return parse(text, "the built-in catalogue")
 

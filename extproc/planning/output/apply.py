@@ -4,7 +4,7 @@
     sglang-POOL.args arguments of `python -m sglang.launch_server`
     dualpool.yaml    pools and their thresholds; there is none for one pool, which needs no router
     envoy.yaml       load balancing and circuit breakers of each pool's cluster, to merge into the clusters
-    values.yaml      replicas and arguments of each pool
+    values.yaml      replicas, GPU and arguments of each pool
 
 They are written from the fleet that the recommendation names, so that both say the same.
 """
@@ -31,6 +31,7 @@ class _Pool:
     limit: int
     model_len: int
     instances: int
+    gpu: str
     in_flight: int
     flags: tuple[str, ...]
 
@@ -78,7 +79,8 @@ def _pools(plan: Plan, setup: Setup, costs: Costs) -> list[_Pool]:
         own, short = design.setup(index, setup), index < len(lens) - 1
         seqs = own.limits(model_len, short=short).max_num_seqs
         in_flight = instances * own.instance.data_parallel * seqs * (1 + WAITING)
-        pools.append(_Pool(name, limit, model_len, instances, in_flight, own.flags(model_len, short=short)))
+        flags = own.flags(model_len, short=short)
+        pools.append(_Pool(name, limit, model_len, instances, own.gpu_name, in_flight, flags))
     return pools
 
 
@@ -108,6 +110,7 @@ def _values(pools: list[_Pool], engine: str) -> str:
             f"  - name: {pool.name}",
             f"    maxBudgetTokens: {pool.limit}",
             f"    replicas: {pool.instances}",
+            f"    gpu: {pool.gpu}",
         ]
         lines += [f"    {engine}:", "      args:", *(f"        - {flag}" for flag in pool.flags)]
     return "\n".join(lines) + "\n"

@@ -110,7 +110,7 @@ def _searched_table(plan: Plan) -> Table:
     rows = [
         (
             " and ".join(f"{limit:,}" for limit in each.limits[:-1]) or "one pool",
-            " + ".join(f"{pool.instances} x {pool.flags[0].split()[-1]}" for pool in each.pools),
+            " + ".join(f"{pool.instances} x {pool.gpus_per_instance}" for pool in each.pools),
             f"{each.gpus:,}",
         )
         for each in sorted(plan.searched, key=lambda each: each.limits)

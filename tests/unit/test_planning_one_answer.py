@@ -1,0 +1,379 @@
+"""Every number of a plan is one number: sentence, tables, plots, page, JSON and files of the same fleets.
+
+The fleets are stated, not simulated: what is tried is all that is said of them, by the command itself.
+"""
+
+import base64
+import html
+import json
+import re
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from extproc.cli import main as command_line
+from extproc.config.loading import load
+from extproc.documents import read_document
+from extproc.planning.design import plan as planning
+from extproc.planning.hardware.catalogue import built_in
+from extproc.planning.model.setup import Setup
+from extproc.planning.simulation.fleet import PoolUse
+from extproc.planning.simulation.runner import FleetEstimate, NotMet
+from extproc.planning.simulation.search import FoundFleet
+from extproc.planning.simulation.summary import ClassFigures, Latency, PoolFigures, Summary
+from extproc.planning.simulation.task import Design, FailureRun, SearchTask
+from tests.unit.planning_command import write_trace
+
+pytest.importorskip("matplotlib", reason="the report needs matplotlib")
+
+LONG = 65_536
+QUESTION = ("--rate", "20", "--model", "llama-3-8b", "--gpu", "h100-80g", "--times", "roofline", "--simulate")
+QUESTION += ("--cache", "none", "--threshold", "2048", "--tune", "none")
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """A stated fleet: thresholds, instances and GPUs of an instance of each pool, and how it is run."""
+
+    name: str
+    thresholds: tuple[int, ...]
+    instances: tuple[int, ...]
+    gpus: tuple[int, ...]
+    gpu: str = "h100-80g"
+    long_prefill_tokens: int = 0
+    not_steady: str = ""
+
+    def estimate(self, setup: Setup) -> FleetEstimate:
+        """Return it as if it had been searched."""
+        contexts = (*self.thresholds, LONG)
+        setups = tuple(self._setup(setup, gpus) for gpus in self.gpus)
+        lens = tuple(min(LONG, -(-context * 5 // 4 // 16) * 16) for context in contexts)
+        design = Design(self.name, contexts, setups, lens)
+        found = FoundFleet(design, 1, self.instances, self._summary(contexts), 9, 12_000, self.not_steady)
+        return FleetEstimate(design, (found,), float(sum(self.instances)), 1.0, found, self.not_steady)
+
+    def _setup(self, setup: Setup, gpus: int) -> Setup:
+        known = built_in().gpu(self.gpu)
+        instance = replace(setup.instance, gpu=known, tensor_parallel=gpus)
+        price = setup.price_usd_h if self.gpu == "h100-80g" else known.price_usd_h
+        return replace(
+            setup,
+            gpu_name=self.gpu,
+            instance=instance,
+            price_usd_h=price,
+            long_prefill_tokens=self.long_prefill_tokens,
+        )
+
+    def _summary(self, contexts: tuple[int, ...]) -> Summary:
+        latency = Latency(1_000, 0.125 * len(contexts), 1.375, 0.021, 0.043)
+        felt = ClassFigures("<= 2,048", 2_048, latency, (0.001, 0.0), 0.25)
+        pool = PoolFigures(latency, (1, 0), ((1, 0),))
+        pools = tuple(
+            PoolUse(f"{context:,}", n, 12.0, 0.34, 5) for context, n in zip(contexts, self.instances, strict=True)
+        )
+        curve = tuple(0.02 * n for n in range(101))
+        shares = {"success": 0.9991, "rejected": 0.0002, "truncated": 0.0007, "misrouted": 0.0123}
+        return Summary(
+            all=latency,
+            judged=(felt,),
+            by_length=(felt,),
+            by_pool=(pool,) * len(contexts),
+            pools=pools,
+            under_counted=0.01,
+            preemptions_per_1000=4.2,
+            ttft_curve_s=curve,
+            warm_up=0.1,
+            too_short=False,
+            **shares,
+        )
+
+
+USUAL = Fleet("one pool, vLLM's defaults", (), (40,), (1,))
+TUNED = Fleet("one pool of 65,536, tuned", (), (12,), (2,), long_prefill_tokens=256)
+TWO = Fleet("two pools at 2,048", (2_048,), (5, 3), (1, 4))
+CASES: dict[str, tuple[str, Sequence[Fleet | str], tuple[str, ...]]] = {
+    "one pool": ("one pool of 65,536, tuned", [USUAL, TUNED, replace(TWO, instances=(20, 6))], ()),
+    "two pools": ("two pools at 2,048", [USUAL, TUNED, TWO], ()),
+    "two pools that cost a stated price": ("two pools at 2,048", [USUAL, TUNED, TWO], ("--price", "2.5")),
+    "no spares": ("two pools at 2,048", [USUAL, TUNED, TWO], ("--spare", "0")),
+    "within the noise": ("one pool of 65,536, tuned", [TUNED, replace(TWO, instances=(12, 3))], ()),
+    "three pools": (
+        "three pools at 1,024 and 8,192",
+        [USUAL, TUNED, TWO, Fleet("three pools at 1,024 and 8,192", (1_024, 8_192), (3, 2, 1), (1, 2, 2))],
+        ("--pools", "3"),
+    ),
+    "other GPUs": ("two pools at 2,048", [USUAL, replace(TUNED, instances=(30,)), replace(TWO, gpu="mi300x")], ()),
+    "fewer GPUs that cost more": (
+        "one pool of 65,536, tuned",
+        [USUAL, TUNED, replace(TWO, gpu="mi300x", instances=(5, 3))],
+        (),
+    ),
+    "no price known": (
+        "two pools at 2,048",
+        [replace(each, gpu="b200") for each in (USUAL, TUNED, TWO)],
+        ("--gpu", "b200"),
+    ),
+    "only two pools": ("two pools at 2,048", ["one pool, tuned: no fleet meets the objective", TWO], ()),
+    "only one pool": ("one pool of 65,536, tuned", [TUNED, "two pools: no fleet meets the objective"], ()),
+    "nothing steady": ("", [replace(each, not_steady="runs do not agree") for each in (TUNED, TWO)], ()),
+    "one pool that is not steady": (
+        "two pools at 2,048",
+        [replace(TUNED, not_steady="runs do not agree"), TWO],
+        (),
+    ),
+    "two pools that are not steady": (
+        "one pool of 65,536, tuned",
+        [USUAL, TUNED, replace(TWO, not_steady="runs do not agree")],
+        (),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Said:
+    """Everything that a plan said: its JSON, its text, its page, and the files of `--apply`."""
+
+    recommended: str
+    plan: dict[str, Any]
+    text: str
+    page: str
+    files: dict[str, str]
+
+    @property
+    def fleet(self) -> dict[str, Any]:
+        """Return the recommended fleet of the JSON."""
+        return next(each for each in self.plan["fleets"] if each["design"]["name"] == self.recommended)
+
+
+PAGES = {"one pool", "three pools", "other GPUs", "nothing steady"}  # the others have none: plots take a second
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_number_of_a_plan_is_one(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes, money, latencies, thresholds and flags are the same wherever the plan says them."""
+    said = asked(case, tmp_path, monkeypatch)
+    check_sizes_and_money(said)
+    check_sentence(said)
+    check_latencies_and_shares(said)
+    check_cost_model(said)
+    check_files(said)
+    check_routers_file(said, tmp_path)
+    if case in PAGES:
+        check_page(said)
+
+
+def asked(case: str, folder: Path, patch: pytest.MonkeyPatch) -> Said:
+    """Run the command for one case: as text, and as JSON with files and, of some, the page."""
+    recommended, fleets, options = CASES[case]
+    question = ["plan", "--trace", str(write_trace(folder / "t.csv")), *QUESTION, *options]
+    page = ["--report", str(folder / "page")] if case in PAGES else []
+    patch.setattr(command_line, "COMMANDS", ("plan",))
+    patch.setenv("COLUMNS", "400")
+    patch.setattr(planning, "search_each", stated(fleets))
+    patch.setattr(planning, "_designs", lambda question, *_: ([_named(f, question.setup) for f in fleets], []))
+    patch.setattr(planning, "run_with_failure", lambda _, instances: FailureRun(instances, 12_000, 17, ()))
+    text = output_of(question, 0)
+    files_too = [*question, "--json", *page, "--apply", str(folder / "files")]
+    # Where nothing is recommended there is nothing to write, which is told after the plan.
+    printed = output_of(files_too, 0 if recommended else 2)
+    if page and not recommended:
+        output_of([*question, *page], 0)
+    files = {path.name: path.read_text() for path in (folder / "files").glob("*")}
+    written = folder / "page/index.html"
+    return Said(recommended, json.loads(printed), text, written.read_text() if page else "", files)
+
+
+def _named(fleet: Fleet | str, setup: Setup) -> Design:
+    return Design(fleet, (LONG,)) if isinstance(fleet, str) else fleet.estimate(setup).design
+
+
+def stated(fleets: Sequence[Fleet | str]) -> Callable[..., tuple[FleetEstimate | NotMet, ...]]:
+    """Return a search that finds the stated fleets, and refuses with the stated sentences."""
+
+    def search(tasks: Sequence[SearchTask], *_: object) -> tuple[FleetEstimate | NotMet, ...]:
+        return tuple(
+            NotMet(task.design, fleet) if isinstance(fleet, str) else fleet.estimate(task.setup)
+            for task, fleet in zip(tasks, fleets, strict=True)
+        )
+
+    return search
+
+
+def output_of(arguments: list[str], exits: int) -> str:
+    """Run the command, and return its standard output."""
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()):
+        assert exits == command_line.main(arguments)
+    return out.getvalue()
+
+
+def money(usd: float | None) -> str:
+    """Return dollars of a year as tables tell them."""
+    if usd is None:
+        return "-"
+    return f"${usd / 1e6:,.2f}M" if usd >= 1e6 else f"${usd / 1e3:,.0f}K"
+
+
+def check_sizes_and_money(said: Said) -> None:
+    """Each fleet's row on the terminal is its cost in the JSON, which counts what is in it."""
+    spare = 1 if "spare(s)" in said.text else 0
+    for fleet in said.plan["fleets"]:
+        cost, setups = fleet["cost"], fleet["design"]["setups"]
+        instances = [size + spare for size in fleet["typical"]["instances"]]
+        each = [setup["instance"]["tensor_parallel"] for setup in setups]
+        assert instances == cost["instances"]
+        assert each == cost["gpus_per_instance"]
+        assert sum(a * b for a, b in zip(instances, each, strict=True)) == cost["gpus"]
+        assert 8760 * cost["gpus"] == cost["gpu_hours_per_year"]
+        prices = [setup["price_usd_h"] for setup in setups]
+        if None in prices:
+            assert cost["usd_per_year"] is None
+        else:
+            hourly = sum(a * b * usd for a, b, usd in zip(instances, each, prices, strict=True))
+            assert cost["usd_per_year"] == pytest.approx(8760 * hourly)
+        assert size_row(fleet) in lines_of(said.text)
+
+
+def size_row(fleet: dict[str, Any]) -> str:
+    """Return what the table of sizes says of a fleet of the JSON."""
+    cost, hours = fleet["cost"], fleet["cost"]["gpu_hours_per_year"]
+    told = f"{hours / 1e6:,.2f}M" if hours >= 1e6 else f"{hours:,}"
+    interval = f"{fleet['instances']:.1f} ± {fleet['half_width']:.1f}"
+    interval += ", not steady" if fleet["not_steady"] else ""
+    return (
+        f"{fleet['design']['name']} {cost['shape']} {interval} {cost['gpus']:,} {told} "
+        f"{money(cost['usd_per_year'])}"
+    )
+
+
+def lines_of(text: str) -> set[str]:
+    """Return lines with single spaces."""
+    return {" ".join(line.split()) for line in text.splitlines()}
+
+
+def check_sentence(said: Said) -> None:
+    """Terminal and JSON say the same sentence; its GPUs and dollars are those of the fleets."""
+    sentence = said.plan["recommendation"]
+    assert " ".join(said.text.split()).endswith(" ".join(sentence.split()))
+    if not said.recommended:
+        assert "no recommendation" in sentence
+        return
+    fleets = {fleet["design"]["name"]: fleet["cost"] for fleet in said.plan["fleets"]}
+    cost = said.fleet["cost"]
+    assert f"{said.recommended} ({cost['shape']} GPUs" in sentence
+    assert f"): {cost['gpus']} GPUs" in sentence
+    told = {int(n) for n in re.findall(r"(?:need|instead of|:) (\d+)", sentence)}
+    assert told <= {each["gpus"] for each in fleets.values()}
+    if saved := re.search(r"instead of (\d+), saves \$([\d,]+)K", sentence):
+        ones = [each for name, each in fleets.items() if name.startswith("one pool")]
+        other = min(ones, key=lambda each: each["usd_per_year"])
+        assert int(saved[1]) == other["gpus"]
+        assert saved[2] == f"{(other['usd_per_year'] - cost['usd_per_year']) / 1e3:,.0f}"
+    # What is simulated and not steady met the objective: it is not told as if it had not.
+    kinds = {len(fleet["design"]["contexts"]) > 1 for fleet in said.plan["fleets"]}
+    assert ("no two pools meet" in sentence) == (True not in kinds)
+    assert ("no single pool meets" in sentence) == (False not in kinds)
+    if "which cost" in sentence:
+        assert case_costs_more(said, sentence)
+    if said.plan["failure"] is not None:
+        assert said.plan["failure"]["instances"] == cost["instances"]
+
+
+def case_costs_more(said: Said, sentence: str) -> bool:
+    """Tell whether the dollars more are those of two pools over the recommended one."""
+    two = next(each["cost"] for each in said.plan["fleets"] if each["design"]["name"].startswith("two"))
+    more = two["usd_per_year"] - said.fleet["cost"]["usd_per_year"]
+    return two["gpus"] <= said.fleet["cost"]["gpus"] and f"which cost ${more / 1e3:,.0f}K a year more" in sentence
+
+
+def check_latencies_and_shares(said: Said) -> None:
+    """What users feel, preemptions and refusals: the rows of the tables are the summaries of the JSON."""
+    for fleet in said.plan["fleets"]:
+        assert set(service_rows(fleet)) <= lines_of(said.text)
+
+
+def service_rows(fleet: dict[str, Any]) -> list[str]:
+    """Return what the tables of service say of a fleet of the JSON."""
+    did, name = fleet["typical"]["summary"], fleet["design"]["name"]
+    felt, every = did["by_length"][0], did["all"]
+    p99 = f"{felt['latency']['ttft_p99_s']:.2f} ± {felt['ttft_p99_half_s']:.2f}"
+    served = (
+        f"{name} {every['ttft_p50_s']:.2f} / {every['ttft_p99_s']:.2f} {every['tpot_p50_s'] * 1e3:.0f} / "
+        f"{every['tpot_p99_s'] * 1e3:.0f} {did['preemptions_per_1000']:.1f} {did['misrouted']:.2%} "
+        f"{did['rejected']:.2%} {did['truncated']:.2%}"
+    )
+    return [f"{name} {p99} / {felt['latency']['tpot_p99_s'] * 1e3:.0f}", served]
+
+
+def check_cost_model(said: Said) -> None:
+    """Instances, GPUs and dollars of its three fleets."""
+    analysis, gpus = said.plan["analysis"], said.plan["gpus_per_instance"]
+    ones = [(analysis[name], f"{analysis[name]['instances']:,}") for name in ("long", "right_sized")]
+    best = analysis["best"]
+    two = best | {"instances": best["short_instances"] + best["long_instances"]}
+    for one, pools in (*ones, (two, f"{best['short_instances']} + {best['long_instances']}")):
+        told = f" {pools} {one['instances'] * gpus:,} {money(one['usd_per_year'])}"
+        assert any(line.endswith(told) for line in lines_of(said.text))
+
+
+def check_files(said: Said) -> None:
+    """Replicas, GPUs, thresholds and max_model_len of the files are those of the JSON."""
+    if not said.recommended:
+        assert {} == said.files
+        return
+    cost, design = said.fleet["cost"], said.fleet["design"]
+    pools = read_document(said.files["values.yaml"])["pools"]
+    flags = [dict(flag.split(" ") for flag in pool["vllm"]["args"]) for pool in pools]
+    assert cost["instances"] == [pool["replicas"] for pool in pools]
+    assert cost["gpu_names"] == [pool["gpu"] for pool in pools]
+    assert design["contexts"] == [pool["maxBudgetTokens"] for pool in pools]
+    assert cost["gpus_per_instance"] == [int(each["--tensor-parallel-size"]) for each in flags]
+    assert design["model_lens"] == [int(each["--max-model-len"]) for each in flags]
+    for setup, each in zip(design["setups"], flags, strict=True):
+        assert setup["long_prefill_tokens"] == int(each.get("--long-prefill-token-threshold", 0))
+        if setup["long_prefill_tokens"]:
+            assert f"--long-prefill-token-threshold {setup['long_prefill_tokens']}" in said.plan["recommendation"]
+    clusters = read_document(said.files["envoy.yaml"])["clusters"]
+    for pool, each, cluster in zip(pools, flags, clusters, strict=True):
+        assert pool["vllm"]["args"] == said.files[f"vllm-{pool['name']}.args"].splitlines()
+        assert f"pool_{pool['name']}" == cluster["name"]
+        most = cluster["circuit_breakers"]["thresholds"][0]["max_requests"]
+        assert 2 * pool["replicas"] * int(each["--max-num-seqs"]) == most
+
+
+def check_routers_file(said: Said, folder: Path) -> None:
+    """dualpool.yaml has the design's thresholds under the sentence; one pool needs none."""
+    contexts = said.fleet["design"]["contexts"] if said.recommended else [LONG]
+    if len(contexts) == 1:
+        assert "dualpool.yaml" not in said.files
+        return
+    path = folder / "dualpool.yaml"
+    path.write_text(said.files["dualpool.yaml"])
+    assert f"# {said.plan['recommendation']}" == said.files["dualpool.yaml"].splitlines()[0]
+    pools = load(path).pools
+    assert contexts == [pool.max_budget_tokens for pool in pools]
+    assert said.fleet["design"]["model_lens"] == [pool.max_model_len for pool in pools]
+
+
+def check_page(said: Said) -> None:
+    """The sentence, the rows of all tables, and the bars, which are labelled with each fleet's GPUs."""
+    assert html.escape(said.plan["recommendation"]) in said.page
+    rows = {" ".join(row) for row in rows_of(said.page)}
+    for fleet in said.plan["fleets"]:
+        assert {size_row(fleet), *service_rows(fleet)} <= rows
+    (image,) = re.findall(r'<h3>Fleet sizes</h3><img [^>]*base64,([^"]+)"', said.page)
+    labels = re.findall(r"<!--\s+([\d,]+)\s+-->", base64.b64decode(image).decode())
+    totals = [f"{fleet['cost']['gpus']:,}" for fleet in said.plan["fleets"]]
+    assert totals == labels[-len(totals) :]
+
+
+def rows_of(page: str) -> list[list[str]]:
+    """Return the cells of all tables of the page."""
+    return [
+        [html.unescape(cell) for cell in re.findall(r"<td>(.*?)</td>", row)]
+        for row in re.findall(r"<tr>(.*?)</tr>", page)
+    ]
