@@ -32,7 +32,17 @@ from tests.unit.planning_command import write_trace
 pytest.importorskip("matplotlib", reason="the report needs matplotlib")
 
 LONG = 65_536
-QUESTION = ("--rate", "20", "--model", "llama-3-8b", "--gpu", "h100-80g", "--times", "roofline", "--simulate")
+QUESTION: tuple[str, ...] = (
+    "--rate",
+    "20",
+    "--model",
+    "llama-3-8b",
+    "--gpu",
+    "h100-80g",
+    "--times",
+    "roofline",
+    "--simulate",
+)
 QUESTION += ("--cache", "none", "--threshold", "2048", "--tune", "none")
 
 
@@ -326,7 +336,7 @@ def check_files(said: Said) -> None:
         assert {} == said.files
         return
     cost, design = said.fleet["cost"], said.fleet["design"]
-    pools = read_document(said.files["values.yaml"])["pools"]
+    pools = document(said.files["values.yaml"])["pools"]
     flags = [dict(flag.split(" ") for flag in pool["vllm"]["args"]) for pool in pools]
     assert cost["instances"] == [pool["replicas"] for pool in pools]
     assert cost["gpu_names"] == [pool["gpu"] for pool in pools]
@@ -337,12 +347,17 @@ def check_files(said: Said) -> None:
         assert setup["long_prefill_tokens"] == int(each.get("--long-prefill-token-threshold", 0))
         if setup["long_prefill_tokens"]:
             assert f"--long-prefill-token-threshold {setup['long_prefill_tokens']}" in said.plan["recommendation"]
-    clusters = read_document(said.files["envoy.yaml"])["clusters"]
+    clusters = document(said.files["envoy.yaml"])["clusters"]
     for pool, each, cluster in zip(pools, flags, clusters, strict=True):
         assert pool["vllm"]["args"] == said.files[f"vllm-{pool['name']}.args"].splitlines()
         assert f"pool_{pool['name']}" == cluster["name"]
         most = cluster["circuit_breakers"]["thresholds"][0]["max_requests"]
         assert 2 * pool["replicas"] * int(each["--max-num-seqs"]) == most
+
+
+def document(text: str) -> Any:
+    """Return what a YAML file says."""
+    return read_document(text)
 
 
 def check_routers_file(said: Said, folder: Path) -> None:

@@ -35,9 +35,10 @@ def parse(text: str, name: str) -> Catalogue:
     Raises ConfigurationError that names the file, the field and what is wrong with it.
     """
     try:
-        raw = read_document(text) or {}
+        raw = read_document(text)
     except ConfigurationError as error:
         raise ConfigurationError(*error.sentences, source=name) from error
+    raw = {} if raw is None else raw
     _check_keys(name, raw)
     try:
         catalogue = msgspec.convert(raw, Catalogue)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from extproc.core.errors import ConfigurationError
+from extproc.planning.workload.lengths import MAX_TOKENS
 
 __all__ = ["FEWEST_JUDGED", "LATE", "LengthClass", "Objective", "parse_objective"]
 
@@ -115,6 +116,8 @@ def parse_objective(text: str, default: Objective) -> Objective:
                 "'<=8192: ttft 2s, tpot 80ms; else: ttft 30s'"
             )
         limit = inf if match[2] else float(match[1].replace(",", "").replace("_", ""))
+        if not (1 <= limit <= MAX_TOKENS or limit == inf):
+            raise ConfigurationError(f"--objective {part!r}: a class holds up to 1 to {MAX_TOKENS:,} tokens")
         classes.append(_class(limit, terms, default))
     if not classes or classes[-1].limit != inf:
         raise ConfigurationError(f"--objective {text!r}: the last class must be 'else:'")
@@ -124,9 +127,13 @@ def parse_objective(text: str, default: Objective) -> Objective:
 
 def _class(limit: float, terms: str, default: Objective) -> LengthClass:
     times = {"ttft": default.ttft_s, "tpot": default.tpot_s}
+    named: set[str] = set()
     for term in filter(None, (piece.strip() for piece in terms.split(","))):
         match = _TERM.fullmatch(term)
         if match is None:
             raise ConfigurationError(f"--objective {term!r}: 'ttft' or 'tpot' and a time in s or ms is needed")
+        if match[1] in named:
+            raise ConfigurationError(f"--objective {terms.strip()!r}: {match[1]} is there twice")
+        named.add(match[1])
         times[match[1]] = float(match[2]) * _UNITS[match[3]] if match[2].count(".") <= 1 else 0.0
     return LengthClass(limit, times["ttft"], times["tpot"])

@@ -6,6 +6,7 @@ from typing import Literal
 from extproc.core.errors import ConfigurationError
 from extproc.planning.simulation.balancing import Balance, Balancing
 from extproc.planning.simulation.task import RouterKind
+from extproc.planning.workload.arrivals import check_arrivals
 from extproc.planning.workload.lengths import Lengths
 
 __all__ = ["RunOptions", "SimulationOptions", "check_runs", "runs_of"]
@@ -53,6 +54,7 @@ class RunOptions:
 def runs_of(options: SimulationOptions, lengths: Lengths, rate: float) -> RunOptions:
     """Return how long runs are; raises ConfigurationError for what cannot be run."""
     if options.arrivals == "trace":
+        check_arrivals(lengths)
         if options.requests is not None:
             raise ConfigurationError(
                 f"--requests {options.requests}: with --arrivals trace the trace's own are simulated"

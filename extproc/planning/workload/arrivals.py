@@ -9,7 +9,7 @@ from extproc.planning.workload.declared import DeclaredRule, declared_tokens
 from extproc.planning.workload.lengths import Floats, Lengths, Tokens
 from extproc.planning.workload.texts import Texts, draw_texts
 
-__all__ = ["Workload", "poisson_workload", "trace_workload"]
+__all__ = ["Workload", "check_arrivals", "poisson_workload", "trace_workload"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,12 +44,18 @@ def trace_workload(lengths: Lengths, rate: float, rule: DeclaredRule, rng: np.ra
     Raises ConfigurationError for a trace without arrival times, or with all of them the same.
     """
     _check_rate(rate)
+    arrival = check_arrivals(lengths)
+    return _workload(lengths, arrival * (len(lengths) / rate / arrival[-1]), rule, rng)
+
+
+def check_arrivals(lengths: Lengths) -> Floats:
+    """Return a trace's own arrival times; raises ConfigurationError where it has none, or all are the same."""
     arrival = lengths.arrival_s
     if arrival is None or arrival[-1] <= 0:
         raise ConfigurationError(
             f"{lengths.source}: no arrival times in it; only Poisson arrivals can be simulated"
         )
-    return _workload(lengths, arrival * (len(lengths) / rate / arrival[-1]), rule, rng)
+    return arrival
 
 
 def _workload(lengths: Lengths, arrival_s: Floats, rule: DeclaredRule, rng: np.random.Generator) -> Workload:

@@ -101,6 +101,8 @@ def from_quantiles(fraction: Floats, prompt: Floats, output: Floats, source: str
     for name, points in (("fraction", fraction), ("input", prompt), ("output", output)):
         if not bool(np.isfinite(points).all()):
             raise ConfigurationError(f"{source}: the {name} column of a CDF must hold finite numbers")
+        if bool((np.abs(points) > MAX_TOKENS).any()):
+            raise ConfigurationError(f"{source}: the {name} column of a CDF is beyond {MAX_TOKENS:,}")
         if len(points) == 0 or bool(np.any(np.diff(points) < 0)):
             raise ConfigurationError(f"{source}: the {name} column of a CDF must ascend and hold points")
     if fraction[0] < 0 or fraction[-1] != 1:

@@ -122,6 +122,11 @@ def lengths_between(first: Scrape | None, second: Scrape) -> Lengths:
     rng = np.random.default_rng(0)
     before = first.buckets if first is not None else {}
     counts = {key: _increase(before.get(key, {}), second.buckets[key]) for key in second.buckets}
+    if fallen := [key for key, each in counts.items() if min(each.values(), default=0.0) < 0]:
+        restarted = "; did the router restart between the scrapes?" if first is not None else ""
+        raise ConfigurationError(
+            f"{second.name}: the buckets of {fallen[0]} count less than those below{restarted}"
+        )
     responses = int(min(sum(counts[PROMPT].values()), sum(counts[COMPLETION].values())))
     if responses == 0:
         raise ConfigurationError(f"{second.name}: {PROMPT} has counted no response")

@@ -25,6 +25,7 @@ CDF_COLUMNS = ("fraction", "input_tokens", "output_tokens")
 CDF_REQUESTS = 100_000
 FEWEST_POINTS = 2
 FLEET_SIM_INPUT = 0.8  # of the total: fleet-sim's own default for its CDF files
+MAX_SECONDS = 1e11  # since 1970 or the first request: a larger number is in another unit, or a mistake
 PREFIX_BLOCK = 512  # tokens of one id in Mooncake's hash_ids
 VLLM_BLOCK = 16
 KNOWN = (
@@ -98,6 +99,10 @@ def _columns(rows: Iterable[str], name: str, first_line: int, parse: Callable[[s
         if max(row.prompt, row.output) > MAX_TOKENS:
             raise ConfigurationError(
                 f"{name}: line {number}: {max(row.prompt, row.output):,} tokens are beyond {MAX_TOKENS:,}"
+            )
+        if abs(row.seconds) > MAX_SECONDS:
+            raise ConfigurationError(
+                f"{name}: line {number}: a time of {row.seconds:g} s is beyond {MAX_SECONDS:g}"
             )
         seconds.append(row.seconds)
         prompt.append(row.prompt)
