@@ -83,7 +83,7 @@ def documents(share: float) -> Lengths:
 WORKLOADS = {
     "azure": Workload(100, 16_384, 2, azure),
     "lmsys-like": Workload(
-        200, 16_384, 2, lambda: from_means(69.5, 214.5, 50_000, np.random.default_rng(0)), 12_000
+        200, 16_384, 2, lambda: from_means(69.5, 214.5, 50_000, np.random.default_rng(0)), 48_000
     ),
     "r1-like": Workload(20, 32_768, 2, long_answers, 3_000),
     "documents-1": Workload(60, 65_536, 30, lambda: documents(0.01)),

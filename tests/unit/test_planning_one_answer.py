@@ -389,6 +389,6 @@ def check_page(said: Said) -> None:
 def rows_of(page: str) -> list[list[str]]:
     """Return the cells of all tables of the page."""
     return [
-        [html.unescape(cell) for cell in re.findall(r"<td>(.*?)</td>", row)]
+        [html.unescape(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)]
         for row in re.findall(r"<tr>(.*?)</tr>", page)
     ]

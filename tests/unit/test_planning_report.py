@@ -104,6 +104,15 @@ def test_every_plot_is_there_and_is_an_image(plan: Plan, lengths: Lengths) -> No
         assert ET.fromstring(base64.b64decode(data)).tag.endswith("svg")  # noqa: S314  (our own image)
 
 
+def test_each_cell_knows_its_column(plan: Plan, lengths: Lengths) -> None:
+    """On a phone rows are cards without a head: the column's name stands beside each cell."""
+    page = render_report(plan, lengths, COSTS)
+    for table in page.split("<table>")[1:]:
+        names = re.findall(r"<th>(.*?)</th>", table.split("</thead>")[0])
+        for row in re.findall(r"<tr>(.*?)</tr>", table.split("<tbody>")[1].split("</tbody>")[0]):
+            assert names == re.findall(r'<td data-column="([^"]*)">', row)
+
+
 def test_names_from_the_trace_are_escaped(plan: Plan, lengths: Lengths) -> None:
     """A file name cannot put markup into the page."""
     page = render_report(plan, lengths, COSTS)

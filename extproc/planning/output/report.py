@@ -25,8 +25,8 @@ READING = (
     "smallest usual context that holds every request: the fair comparison. Simulated fleets are the smallest "
     "that meet the objective, each pool by its own requests; the cost model leaves 10 % head-room instead. "
     "Their GPUs, money and bars are with the spares, too. "
-    "Times come from a roofline with stated efficiencies (see docs/planner.md for how far it is from published "
-    "figures): ratios are more reliable than counts."
+    "Whether iteration times were measured or are those of a roofline is said at the top; docs/planner.md says "
+    "how far both are from published figures. Ratios are more reliable than counts."
 )
 
 
@@ -71,8 +71,14 @@ def _figure(plot: Plot) -> str:
 
 def _table(table: Table) -> str:
     columns = [list(column.cells) for column in table.columns]
-    head = "".join(f"<th>{escape(str(column.header))}</th>" for column in table.columns)
-    rows = ("".join(f"<td>{escape(str(cell))}</td>" for cell in row) for row in zip(*columns, strict=True))
+    names = [escape(str(column.header)) for column in table.columns]
+    head = "".join(f"<th>{name}</th>" for name in names)
+    rows = (
+        "".join(
+            f'<td data-column="{name}">{escape(str(cell))}</td>' for name, cell in zip(names, row, strict=True)
+        )
+        for row in zip(*columns, strict=True)
+    )
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     return (
         f'<h2>{escape(str(table.title))}</h2><div class="wide"><table><thead><tr>{head}</tr></thead>'
