@@ -240,7 +240,7 @@ def test_replicas_are_searched_where_there_are_experts_to_share() -> None:
     lengths = Lengths(rng.integers(2_000, 6_000, 500), rng.integers(500, 1_500, 500), "t")
     setup = setup_of(ProfileOptions(model="deepseek-v3", gpu="h200", times="roofline", tpot_ms=150), CATALOGUE)
     rule, balancing = DeclaredRule.TRUTH, Balancing(Balance.TOKENS)
-    task = PoolTask(lengths, 15, 65_536, setup, setup.objective, rule, balancing, Tuning(knobs=False))
+    task = PoolTask(lengths, 5, 65_536, setup, setup.objective, rule, balancing, Tuning(knobs=False))
     shapes = {(each.instance.tensor_parallel, each.instance.data_parallel) for each, _ in candidates(task)}
     assert {(8, 1), (4, 2), (2, 4), (1, 8)} == shapes
     best = best_pool(task)

@@ -60,7 +60,11 @@ def test_a_plan_is_what_the_schema_says(
     question = ["plan", "--trace", trace, "--rate", "30", "--model", "llama-3-8b", "--gpu", "h100-80g", "--json"]
     day = tmp_path / "day.csv"
     day.write_text("hour,load\n" + "".join(f"{hour},{1 + hour % 3}\n" for hour in range(24)))
-    short = ["--requests", "2000", "--balance", "full-scan", "--day-curve", str(day)] if more else []
+    short = (
+        ["--requests", "2000", "--router", "oracle", "--balance", "full-scan", "--day-curve", str(day)]
+        if more
+        else []
+    )
     assert command_line.main([*question, "--cache", "none", "--times", "roofline", *more, *short]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert [] == faults(plan, SCHEMA)
