@@ -41,7 +41,7 @@ and no sums to merge.
 """
 
 from collections.abc import Callable, Mapping
-from math import log
+from math import exp, log
 
 from extproc.core.estimator.belief import Belief, believe
 from extproc.core.estimator.change import Change
@@ -101,6 +101,8 @@ class ByteClassEstimator:
             belief = self._known.believe(model, category, x, len(facts.text), source)
             extra = self._known.extras.get(category) if tenant else None
             tokens, bound = belief.tokens, belief.bound
+            if model.misses.reach:
+                bound = min(max(bound, tokens * exp(model.misses.reach)), belief.highest)
             if extra is not None:
                 tokens, bound = tokens + extra.tokens, bound + extra.tokens
         else:

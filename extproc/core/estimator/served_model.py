@@ -7,6 +7,7 @@ from extproc.core.estimator.bound import AdaptiveBound
 from extproc.core.estimator.change import ModelChange
 from extproc.core.estimator.continued import Continued
 from extproc.core.estimator.least_squares import RelativeLeastSquares, Sums
+from extproc.core.estimator.misses import Misses
 from extproc.core.estimator.packing import DOUBLE_BYTES, Numbers, all_finite, packed, unpacked
 from extproc.core.estimator.prices import Prior
 from extproc.core.estimator.protocol import ModelState
@@ -38,6 +39,11 @@ class ServedModel:
         self._surprised_share = 0.0
         self.voices = Voices()
         self._sources = Sources()
+        self.misses = Misses()
+
+    def miss(self, source: int, error: float, *, missed: bool) -> None:
+        """Take in the log error of a response that was routed on the bound, and whether it was above that."""
+        self.misses.observe(source, self._sources.count, error, missed=missed)
 
     def observe(self, source: int, *, surprised: bool) -> bool:
         """Take in whether a response was a surprise; return whether most of the last ten or so were.
@@ -59,6 +65,7 @@ class ServedModel:
         )
         self._surprised_share = 0.0
         self._sources = Sources()
+        self.misses = Misses()
 
     def state(self, name: str) -> ModelState:
         """Return all of it, exactly."""

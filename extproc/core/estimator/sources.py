@@ -34,5 +34,14 @@ class Sources:
     @property
     def share(self) -> float:
         """The share of the sources heard of lately for whose last response it held."""
-        lately = [held for at, held in self._last.values() if at > self._responses - MEMORY]
+        lately = self._lately
         return sum(lately) / max(len(lately), 1)
+
+    @property
+    def count(self) -> int:
+        """How many were heard of lately, of those that are kept."""
+        return len(self._lately)
+
+    @property
+    def _lately(self) -> list[bool]:
+        return [held for at, held in self._last.values() if at > self._responses - MEMORY]
