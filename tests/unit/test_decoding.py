@@ -168,3 +168,19 @@ def test_many_empty_members() -> None:
 def test_any_bytes_decode_or_give_our_own_error(encoding: str, pieces: list[bytes]) -> None:
     """Whatever the bytes are, decoding them ends in bytes or in ResponseNotUnderstood."""
     assert fault_of(encoding, *pieces) in {None, ResponseFault.ENCODING, ResponseFault.CUT_SHORT}
+
+
+@pytest.mark.parametrize("first", [0x08, 0x01])
+def test_only_two_bytes_that_both_fit_are_taken_for_a_frame(first: int) -> None:
+    """Without a frame the first may look like one's method, or both together like a frame's check, by chance."""
+    text = b"x" * (5 if first & 0x0F == 8 else 23)
+    stored = bytes([first, len(text), 0, 255 - len(text), 255]) + text
+    end = b"" if first & 1 else raw_deflate(b"")
+    assert (first == 0x01) == ((first * 256 + len(text)) % 31 == 0)
+    assert text == decode("deflate", stored + end)
+
+
+def test_a_body_of_nothing_without_a_frame_is_two_bytes() -> None:
+    """There is no third byte to wait for."""
+    assert 2 == len(raw_deflate(b""))
+    assert b"" == decode("deflate", raw_deflate(b""))

@@ -149,3 +149,17 @@ def test_a_refusal_counts_the_constant_in() -> None:
     estimate, before = estimator.estimate(facts((WORDS * 20)[:1_600]), "b"), estimator.state()
     estimator.observe_overflow(estimate, Overflow(at_least_prompt_tokens=1_700))
     assert before == estimator.state()
+
+
+@pytest.mark.parametrize(("before", "count"), [(20, 9), (30, 5), (37, 12)])
+def test_a_constant_that_is_gone_is_followed_when_four_responses_fit_better_without(
+    before: int, count: int
+) -> None:
+    """Once a second fit is of the new responses; it began with those of before that came last, at most twenty."""
+    extra = learned(ADDED, 1.0, before, noise=0.0)
+    tokens = []
+    for _ in range(count):
+        extra.learn(1_000.0, 1_000.0)
+        tokens.append(extra.tokens)
+    assert min(tokens[:-1]) > 100
+    assert 0.0 == tokens[-1]

@@ -186,3 +186,10 @@ def test_turns_end_where_their_texts_do(turns: list[tuple[str, str]]) -> None:
     facts = chat(turns)
     texts = ["".join(content for _, content in turns[: place + 1]).encode() for place in range(len(turns))]
     assert [(role, len(text)) for (role, _), text in zip(turns, texts, strict=True)] == list(facts.turns)
+
+
+def test_a_table_of_one_conversation_remembers_it() -> None:
+    """The smallest memory that is one."""
+    estimator, first = taught(EstimatorSettings(byteclass=ByteClassSettings(max_prefixes=1))), chat(TALK[:2])
+    told(estimator, first, round(estimator.estimate(first, "").prompt_tokens))
+    assert is_known(estimator.estimate(chat(TALK), ""))

@@ -121,3 +121,20 @@ def test_an_event_over_the_cap_is_too_large() -> None:
     with pytest.raises(ResponseNotUnderstood) as caught:
         reader.feed(b"data: " + b"x" * 2000)
     assert caught.value.fault == ResponseFault.TOO_LARGE
+
+
+@pytest.mark.parametrize("encoding", [name for name in ENCODE if name])
+def test_a_stream_whose_encoding_has_no_end_was_cut(encoding: str) -> None:
+    """Whatever was decoded so far, be it all that is wanted but for [DONE]."""
+    stream = f'data: {{"choices":[{{"finish_reason":"stop"}}]}}\n\ndata: {{"choices":[],{COUNTS}}}\n\n'.encode()
+    whole = ENCODE[encoding](stream)
+    assert Usage(11, 5) == read(usage_reader(Api.CHAT, "text/event-stream", encoding, CAP), whole)
+    encoder = {"gzip": zlib.compressobj(wbits=31), "deflate": zlib.compressobj()}.get(encoding)
+    if encoder is None:
+        brotli_encoder = brotli.Compressor()
+        cut = brotli_encoder.process(stream) + brotli_encoder.flush()
+    else:
+        cut = encoder.compress(stream) + encoder.flush(zlib.Z_SYNC_FLUSH)
+    with pytest.raises(ResponseNotUnderstood) as error:
+        read(usage_reader(Api.CHAT, "text/event-stream", encoding, CAP), cut)
+    assert error.value.fault is ResponseFault.CUT_SHORT

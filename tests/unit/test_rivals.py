@@ -199,3 +199,14 @@ def test_a_place_can_be_given_back_long_after_the_change() -> None:
     assert traffic.rival.learns
     assert traffic.estimator.undo("m")
     assert error(traffic.many(50, 4.0)) < 0.05
+
+
+def test_what_a_person_put_back_stays_for_a_thousand_responses() -> None:
+    """Whatever is said by them, nothing changes places; then it may."""
+    contest, heard = Contest(), Heard(Evidence(None, 1.0, 4, None, 1, one_prompt=True), 1.0, 0.0, 1.0)
+    contest.hold(3)
+    for _ in range(HELD - 1):
+        assert contest.hear(CategoryKey("m", ""), heard, np.zeros(1)) is None
+    assert (1_000, True, False) == (HELD, contest.refuses(3), contest.refuses(2))
+    assert contest.hear(CategoryKey("m", ""), heard, np.zeros(1)) is None
+    assert (False, False) == (contest.is_held, contest.refuses(3))

@@ -1,9 +1,14 @@
 """When responses of a served model are alarming, and what one keeps that takes another one's place."""
 
+import numpy as np
+import pytest
+
+from extproc.core.estimator.change import ModelChange
 from extproc.core.estimator.prices import prior
 from extproc.core.estimator.residual import Residual
 from extproc.core.estimator.served_model import ServedModel
 from extproc.core.estimator.settings import ByteClassSettings, MediaTokens
+from extproc.core.estimator.tables import model_columns
 
 PRIOR = prior(MediaTokens())
 
@@ -36,3 +41,13 @@ def test_what_takes_a_model_s_place_keeps_its_counts_and_is_not_alarmed() -> Non
     assert (3, 2, 7) == (follower.clipped, follower.truncated_by_pool, follower.used_at)
     assert follower.voices is former.voices
     assert not follower.observe(0, surprised=True)
+
+
+def test_scores_of_another_generation_are_not_told_as_of_this_one() -> None:
+    """Who follows the others to new prices takes their q over, and begins to count."""
+    model = new()
+    model.bound.observe(9.0)
+    sums = np.zeros(sum(model_columns(PRIOR.mean.size)))
+    model.shift(ModelChange("m", 0, 1, 0, 0, 0.0, 0.25, sums))
+    assert (1, 0, b"") == (model.generation, model.state("m").heard, model.state("m").scores)
+    assert 4.0 + 0.5 * 0.99 + 0.25 == pytest.approx(model.bound.q)

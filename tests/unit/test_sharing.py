@@ -304,6 +304,7 @@ def test_what_a_file_held_is_not_published_as_own() -> None:
     teach(estimator, 5)
     own = state_of(share.exchange(estimator.state(), [], taught.state()).own)
     assert own.models[0].observations == 5
+    assert 5 == sum(row.observations for row in own.categories if row.category.key)
     assert estimator.state().models[0].observations == 65
 
 
@@ -401,3 +402,17 @@ def test_what_is_given_up_is_others_and_what_comes_after_is_own() -> None:
     assert 4 == own.models[0].observations
     assert 4 == sum(row.observations for row in own.outputs if not row.category.key)
     assert 4 == sum(row.observations for row in own.categories if row.category.key)
+
+
+def test_a_model_changes_when_its_sums_do_or_its_bound_does() -> None:
+    """What a peer knows comes with a q that is no other; a q that has moved comes with sums that are no others."""
+    peer, estimator, share = ByteClassEstimator(SETTINGS), ByteClassEstimator(SETTINGS), Share(TERMS)
+    teach(peer, 20)
+    state = peer.state()
+    (model,) = state.models
+    for q, moved in ((4.0, True), (4.0, False), (6.0, True)):
+        told = replace(state, models=(replace(model, q=q, q_began=q, scores=b""),))
+        change = share.exchange(estimator.state(), [tables_of(told, TERMS)]).change
+        assert moved == bool(change.models)
+        assert estimator.shift(change).is_nothing
+        assert (q, 20) == (estimator.state().models[0].q, estimator.state().models[0].observations)

@@ -310,3 +310,10 @@ def test_a_pool_absorbs_what_it_took_without_a_queue() -> None:
         spilling = Spilling(SETTINGS)
         spilling.observe(Busy(1, 0, 5, 0.0), (7, 0), 1.0)
         assert absorbs == spilling.observe(Busy(1, waiting, 5, 0.0), (17, 0), 1.0).absorbs
+
+
+def test_a_queue_that_went_takes_in_no_more_than_what_was_placed() -> None:
+    """Those that waited before and found a place are none of the ten."""
+    spilling = Spilling(SETTINGS)
+    spilling.observe(Busy(1, 12, 5, 0.0), (7, 0), 1.0)
+    assert 10 == spilling.observe(Busy(1, 3, 5, 0.0), (17, 0), 1.0).absorbs

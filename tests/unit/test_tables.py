@@ -200,3 +200,11 @@ def test_output_lengths_weigh_what_they_count() -> None:
         learned(outputs=(OutputState(CategoryKey("m", ""), packed([1.0, 2.0]), packed([0.5, 0.0]), 5),)), TERMS
     ).outputs
     assert (3.5, 5, [1.0, 2.0, 0.5, 0.0]) == (outputs.weights[0], outputs.counts[0], outputs.values[0].tolist())
+
+
+def test_a_spread_is_not_below_nothing() -> None:
+    """Rounding may leave a sum of squares below zero where next to nothing is kept."""
+    tables = tables_of(learned(model("m")), TERMS)
+    tables.categories.values[0, 3] = -1e-9
+    back = state_of(tables)
+    assert (0.0, 0.0) == (back.models[0].spread, back.categories[0].spread)

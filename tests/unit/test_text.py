@@ -267,3 +267,9 @@ def test_counts_are_what_one_pair_after_the_other_comes_to(text: bytes) -> None:
         if len(set(text[start : start + WORD])) == 1:
             expected[RUNS[text[start] != ord(" ")]] += WORD
     assert expected == dict(zip(TEXT_NAMES, look(text).tolist(), strict=True))
+
+
+def test_letter_pairs_are_of_no_script() -> None:
+    """Text of ASCII alone has no script, whatever letters follow each other."""
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    assert Script.NONE is main_script(look("".join(a + b for a in letters for b in letters).encode()))
