@@ -78,5 +78,7 @@ def _text(path: Path) -> str:
 
     try:
         return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigurationError(str(error)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: {error}") from error

@@ -5,15 +5,13 @@ leaves the machine.
 """
 
 import argparse
-import http.client
 import json
 import sys
-import urllib.request
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from extproc.cli.token import add_token, asking, bearer_of, why
+from extproc.cli.token import UNASKED, add_token, bearer_of, page, why
 from extproc.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -30,7 +28,6 @@ APIS = {
     "responses": "responses",
     "messages": "messages",
 }
-TIMEOUT_S = 10
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -198,9 +195,6 @@ def _fetch(url: str, path: str, token: str) -> bytes:
     if not url.startswith(("http://", "https://")):
         raise ConfigurationError(f"--admin {url}: a URL such as http://127.0.0.1:9090 is needed")
     try:
-        request = asking(url.rstrip("/") + path, token)
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310  (checked above)
-            body: bytes = response.read()
-            return body
-    except (http.client.HTTPException, OSError) as error:  # OSError: also URLError and TimeoutError
+        return page(url.rstrip("/") + path, token)
+    except UNASKED as error:
         raise ConfigurationError(f"--admin {url}{path}: {why(error)} (the admin address is wanted)") from error

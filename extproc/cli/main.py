@@ -36,9 +36,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser(arguments).parse_args(arguments)
     try:
         code: int = options.run(options)
+        # Here it can be told that what was said did not get through; at the interpreter's end it is a traceback.
+        print(end="", flush=True)
     except ConfigurationError as error:
         print(f"dualpool {options.command}: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Whoever read the output has seen enough, as `head` has. The rest goes nowhere, and without complaint.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        # The machine's fault, as a full disk is. Where a file is the operator's, commands name the setting.
+        print(f"dualpool {options.command}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     return code

@@ -1,7 +1,6 @@
 """`dualpool render`: the configuration of a gateway, or of the pools' servers, that fits the router's."""
 
 import argparse
-import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -52,7 +51,7 @@ def _run(options: argparse.Namespace) -> int:
         raise ConfigurationError(f"--workers: {options.workers} given; at least 1")
     configuration = load(options.config) if options.config else parse("")
     if options.kind == "vllm":
-        sys.stdout.write(render_vllm(configuration))
+        print(render_vllm(configuration), end="")
         return 0
     numbers = Numbers(configuration, Mode(options.mode), options.workers)
     try:
@@ -60,5 +59,5 @@ def _run(options: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"{error.name} is not installed: pip install 'dualpool[render]'") from error
     writers: dict[str, Callable[[Numbers], str]] = vars(module)
-    sys.stdout.write(writers[f"render_{options.kind.replace('-', '_')}"](numbers))
+    print(writers[f"render_{options.kind.replace('-', '_')}"](numbers), end="")
     return 0

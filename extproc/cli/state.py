@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 
-from extproc.cli.token import add_token, asking, bearer_of, why
+from extproc.cli.token import UNASKED, add_token, asking, bearer_of, page, why
 from extproc.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add"]
 
-TIMEOUT_S = 10
 CHANGES_WITHIN_S = 100
 PLACE = "a file, store:CONFIG.yaml (the store that this configuration names), or http://ADMIN of a running router"
 STORE, HTTP = "store:", ("http://", "https://")
@@ -225,15 +224,13 @@ def _changed(url: str, token: str, data: bytes) -> str:
     except HTTPError as error:
         told = "" if error.code == HTTPStatus.UNAUTHORIZED else error.read().decode(errors="replace").strip()
         raise ConfigurationError(f"{url}: {told or why(error)}") from error
-    except OSError as error:
+    except UNASKED as error:
         raise ConfigurationError(f"{url}: {why(error)}") from error
     return said.decode(errors="replace").strip()
 
 
 def _fetch(url: str, token: str) -> bytes:
     try:
-        with urllib.request.urlopen(asking(url, token), timeout=TIMEOUT_S) as response:  # noqa: S310  (the caller checked it)
-            body: bytes = response.read()
-            return body
-    except OSError as error:
+        return page(url, token)
+    except UNASKED as error:
         raise ConfigurationError(f"{url}: {why(error)}") from error

@@ -1,14 +1,21 @@
-"""The token of a router's admin pages, for the commands that ask them."""
+"""A router's admin pages, for the commands that ask them, and the token that these show."""
 
 import argparse
 from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
+from typing import Final
 from urllib.error import HTTPError
-from urllib.request import Request
+from urllib.request import Request, urlopen
 
 from extproc.core.errors import ConfigurationError
 
-__all__ = ["add_token", "asking", "bearer_of", "why"]
+__all__ = ["UNASKED", "add_token", "asking", "bearer_of", "page", "why"]
+
+TIMEOUT_S: Final = 10
+
+UNASKED: Final = (OSError, HTTPException, ValueError)
+"""What comes of an address that cannot be asked, or does not answer: ValueError is one that is no address."""
 
 
 def add_token(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
@@ -36,6 +43,13 @@ def asking(url: str, token: str) -> Request:
     if token:
         request.add_unredirected_header("Authorization", f"Bearer {token}")
     return request
+
+
+def page(url: str, token: str) -> bytes:
+    """Return what is at this address. Raises one of UNASKED."""
+    with urlopen(asking(url, token), timeout=TIMEOUT_S) as response:  # noqa: S310  (the callers check the scheme)
+        body: bytes = response.read()
+        return body
 
 
 def why(error: Exception) -> str:

@@ -4,10 +4,9 @@ import argparse
 import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
-from urllib.error import URLError
 from urllib.request import urlopen
 
-from extproc.cli.token import add_token, asking, bearer_of, why
+from extproc.cli.token import UNASKED, add_token, asking, bearer_of, why
 from extproc.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ MAX_LINE_BYTES = 1024 * 1024
 SILENT_S = 10.0
 RECENT = 12
 Event = dict[str, Any]  # as server/live.py sends it
+EVENT = {"about", "figures", "recent"}
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -64,8 +64,11 @@ def _events(address: str, token: str) -> Iterator[Event]:
         with urlopen(asking(url, token), timeout=SILENT_S) as response:  # noqa: S310  (the user's own address)
             while line := response.readline(MAX_LINE_BYTES):
                 if line.startswith(b"data: "):
-                    yield json.loads(line[6:])
-    except (OSError, URLError, ValueError) as error:
+                    event = json.loads(line[6:])
+                    if not isinstance(event, dict) or not event.keys() >= EVENT:
+                        raise ValueError("no figures of a router's in it")
+                    yield event
+    except UNASKED as error:
         raise ConfigurationError(f"{url}: {why(error)}; is it a router's admin address?") from error
     raise ConfigurationError(f"{url}: the router has closed the stream")
 

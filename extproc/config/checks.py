@@ -15,6 +15,8 @@ from extproc.core.placing.pool import Endpoints, EndpointTls
 __all__ = ["check"]
 
 MAX_PORT = 65_535
+# Of Linux, whose sockaddr_un holds 108 with the NUL at the end.
+MAX_SOCKET_PATH_BYTES = 107
 
 
 def check(configuration: Configuration, faulty: Collection[str] = ()) -> Iterator[str]:
@@ -97,10 +99,13 @@ def _state_path(path: str) -> Iterator[str]:
 
 
 def _listen_address(address: str) -> Iterator[str]:
-    if not address.startswith("unix:"):
+    path = address.removeprefix("unix:")
+    if path == address:
         yield from _address("listen.address", address)
-    elif PurePosixPath(address.removeprefix("unix:")).name in ("", "..") or address.endswith("/"):
+    elif PurePosixPath(path).name in ("", "..") or address.endswith("/"):
         yield f"listen.address: {shown(address)} given; allowed: host:port, or unix:/path"
+    elif len(path.encode()) > MAX_SOCKET_PATH_BYTES:
+        yield f"listen.address: {shown(address)} given; a socket's path has at most {MAX_SOCKET_PATH_BYTES} bytes"
 
 
 def _store_url(url: str) -> Iterator[str]:

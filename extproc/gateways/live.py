@@ -3,6 +3,7 @@
 import urllib.error
 import urllib.request
 from http import HTTPStatus
+from http.client import HTTPException
 from typing import Final
 
 from extproc.config.loading import parse_shown
@@ -38,14 +39,14 @@ def router_s(url: str, token: str = "") -> Configuration:
 def _get(address: str, token: str = "") -> str:
     if not address.startswith(("http://", "https://")):
         raise ConfigurationError(f"{address}: an http:// or https:// address of an admin port is needed")
-    request = urllib.request.Request(address)  # noqa: S310  (its scheme is checked above)
-    if token:
-        # Not shown to whatever the address redirects to.
-        request.add_unredirected_header("Authorization", f"Bearer {token}")
     try:
+        request = urllib.request.Request(address)  # noqa: S310  (its scheme is checked above)
+        if token:
+            # Not shown to whatever the address redirects to.
+            request.add_unredirected_header("Authorization", f"Bearer {token}")
         with urllib.request.urlopen(request, timeout=WAITS_S) as response:  # noqa: S310  (its scheme is checked above)
             data: bytes = response.read(MAX_BYTES + 1)
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, HTTPException, ValueError) as error:
         asks = isinstance(error, urllib.error.HTTPError) and error.code == HTTPStatus.UNAUTHORIZED
         why = "it asks for a token: give it with --token-file" if asks else error
         raise ConfigurationError(f"{address}: {why}") from error

@@ -20,7 +20,8 @@ __all__ = ["LocatedList", "LocatedMap", "Place", "located", "read"]
 
 MAX_YAML_CHARACTERS: Final = 4 << 20
 MAX_JSON_CHARACTERS: Final = 64 << 20
-MAX_VALUES: Final = 2_000_000
+# Far more than such a text has without aliases; with them, seconds.
+MAX_VALUES: Final = 500_000
 MAX_DEPTH: Final = 100
 
 
@@ -112,6 +113,10 @@ def _yaml(text: str, source: str) -> Iterator[Any]:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}: " if mark else ""
         raise ConfigurationError(f"not YAML: {where}{error.problem or error.context}") from error
+    except (ConfigurationError, RecursionError):
+        raise
+    except Exception as error:  # the library lets out what int() raises, and has no mark for wrong characters
+        raise ConfigurationError(f"not YAML: {' '.join(str(error).split())}") from error
 
 
 class _Values:

@@ -125,6 +125,8 @@ def test_json_and_sarif(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         ("a: 1", "neither a bootstrap of Envoy's"),
         ("- a", "no mapping"),
         ("[" * 200, "file.yaml"),
+        ("a: \0", "not YAML: unacceptable character #x0000"),
+        ("a: !!int x", "not YAML: "),
         ("a: &a [*a]", "nested too deeply"),
         ("{" + "[" * 100_000, "file.yaml"),
         ("", "no ext_proc filter in nothing"),

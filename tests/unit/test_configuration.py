@@ -47,6 +47,7 @@ OTHERS = (*ORDERS, "x-gateway-model-name", "x-forwarded-for", "traceparent", "x-
         ),
         ("listen: {socket_mode: '999'}", "listen.socket_mode: '999' given; allowed: three or four octal digits"),
         ("listen: {socket_owner: 'a:b:c'}", "listen.socket_owner: 'a:b:c' given; allowed: user, user:group"),
+        (f"listen: {{address: 'unix:/{'é' * 54}'}}", "a socket's path has at most 107 bytes"),
         ("listen: {address: 'unix:/run/..'}", "listen.address: 'unix:/run/..' given"),
         ("listen: {address: 'unix:/run/'}", "listen.address: 'unix:/run/' given"),
         ("state: {path: /}", "state.path: '/' given; allowed: the name of a file"),

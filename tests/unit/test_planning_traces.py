@@ -93,6 +93,8 @@ def test_a_cdf_gives_lengths_with_its_quantiles() -> None:
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,99999999999,5\n", "beyond 10,000,000"),
         ('{"input_tokens": 5}\n', "t.csv: line 1: .*needs input_tokens and output_tokens"),
         ('{"input_tokens": 5, "output_tokens": 5}\n{"input\n', "t.csv: line 2"),
+        ('{"a":' * 2000, "t.csv: line 1: .*recursion"),
+        ("[" * 2000, "t.csv: .*recursion|Expected"),
         ("fraction,input_tokens,output_tokens\n0.4,4,4\n0.5,5,5\n", "must lie in 0..1 and end at 1"),
         ("fraction,input_tokens,output_tokens\n0.5,9,5\n1,5,5\n", "the input column of a CDF must ascend"),
         ("fraction,input_tokens,output_tokens\n", "at least 2 are needed"),

@@ -65,6 +65,8 @@ def _is_document(first: str) -> bool:
         document = msgspec.json.decode(first, type=Document)
     except msgspec.ValidationError:
         return False
+    except RecursionError:
+        return False
     except msgspec.DecodeError:  # it goes on in the next line
         return first in {"{", "["} or '"cdf"' in first
     return document.cdf is not None or document.input_lens is not None
@@ -92,7 +94,7 @@ def _columns(rows: Iterable[str], name: str, first_line: int, parse: Callable[[s
     for number, text in _numbered(rows, first_line):
         try:
             row = parse(text)
-        except (ValueError, OverflowError, msgspec.DecodeError) as error:
+        except (ValueError, OverflowError, RecursionError, msgspec.DecodeError) as error:
             raise ConfigurationError(f"{name}: line {number}: {text[:80]!r}: {error}") from error
         if row.prompt < 0 or row.output < 0:
             raise ConfigurationError(f"{name}: line {number}: {min(row.prompt, row.output)} tokens are negative")
@@ -151,7 +153,7 @@ def _document(text: str, name: str) -> Lengths:
             document = Document(cdf=msgspec.json.decode(text, type=list[tuple[float, float]]))
         else:
             document = msgspec.json.decode(text, type=Document)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ConfigurationError(f"{name}: {error}; {KNOWN}") from error
     if document.cdf is not None:
         points = np.array(document.cdf, np.float64).reshape(-1, 2)

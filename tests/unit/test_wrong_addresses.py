@@ -1,0 +1,75 @@
+"""Addresses given on the command line, however wrong they are: one sentence, and exit code 2."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from extproc.cli.main import main
+
+# What the standard library raises for each is of another kind: ValueError, UnicodeError, HTTPException, OSError.
+ADDRESSES = (
+    "http://[::",
+    "http://exa mple",
+    "http://127.0.0.1:1/\n",
+    "http://127.0.0.1:1/\udcff",
+    "http://127.0.0.1:port",
+    "http://127.0.0.1:99999999",
+    "http://",
+    "https://127.0.0.1:1",
+)
+STREAMED = str(Path(__file__).parents[2] / "envoy" / "streamed.yaml")
+COMMANDS = (
+    ["top", "--once"],
+    ["state", "show"],
+    ["estimate", STREAMED, "--admin"],
+    ["check", "envoy", "--live"],
+    ["check", "envoy", STREAMED, "--router"],
+    ["plan", "--rate", "1", "--metrics"],
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("address", ADDRESSES, ids=range(len(ADDRESSES)))
+def test_a_wrong_address_is_one_sentence(
+    command: list[str], address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each command that asks an admin port says which address it could not ask, and why."""
+    assert 2 == main([*command, address])
+    said = capsys.readouterr().err
+    assert said.startswith(f"dualpool {command[0]}: ")
+    assert 1 == said.count("\n")
+
+
+@contextmanager
+def serving(body: bytes) -> Iterator[str]:
+    """Answer everything with this; give the address."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("event", [b"3", b"{}", b'{"about": 3}', b"[", b"\xff"])
+def test_top_of_another_server(event: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    """Events that are not a router's are told as that."""
+    with serving(b"data: " + event + b"\n\n") as address:
+        assert 2 == main(["top", "--once", address])
+    said = capsys.readouterr().err
+    assert "is it a router's admin address?" in said
+    assert 1 == said.count("\n")
