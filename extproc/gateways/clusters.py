@@ -52,15 +52,30 @@ def _cluster(part: Part[EnvoyCluster], priorities: tuple[frozenset[str], ...]) -
         connect_timeout_ms=milliseconds(part, "connect_timeout", CONNECT_TIMEOUT_MS),
         max_requests=limits.number("max_requests", REQUESTS) if limits else REQUESTS,
         max_pending_requests=limits.number("max_pending_requests", REQUESTS) if limits else REQUESTS,
-        max_retries=limits.number("max_retries", RETRIES) if limits else RETRIES,
+        max_retries=_retries(limits),
         stream_window_bytes=_number(http2, "initial_stream_window_size", STREAM_WINDOW_BYTES),
         max_outbound_frames=_number(http2, "max_outbound_frames", OUTBOUND_FRAMES),
         panics=not message.common_lb_config.HasField("healthy_panic_threshold")
         or message.common_lb_config.healthy_panic_threshold.value > 0,
         gathers_news=milliseconds(part.field("common_lb_config"), "update_merge_window", MERGE_WINDOW_MS) > 0,
         ejects_at_once=_ejects_at_once(part.field("outlier_detection")),
+        patience_ms=_patience_ms(options),
         retry=retry_of(retry) if retry else None,
     )
+
+
+def _retries(limits: Part[Any] | None) -> int:
+    """Return how many retries there may be at a time, however few requests there are."""
+    if limits is None:
+        return RETRIES
+    if limits.message.HasField("retry_budget"):  # then max_retries does not count
+        return limits.field("retry_budget").number("min_retry_concurrency", RETRIES)
+    return limits.number("max_retries", RETRIES)
+
+
+def _patience_ms(options: Part[HttpProtocolOptions] | None) -> float:
+    common = options.field("common_http_protocol_options") if options else None
+    return milliseconds(common, "max_stream_duration", 0.0) if common else 0.0
 
 
 def _number(part: Part[Any] | None, name: str, otherwise: int) -> int:

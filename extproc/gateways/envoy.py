@@ -17,7 +17,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.gateways.clusters import clusters_of
 from extproc.gateways.matching import string_matches
 from extproc.gateways.model import Filter, Flavour, Gateway, Kind, Limits, Processor
-from extproc.gateways.parts import Part
+from extproc.gateways.parts import Part, milliseconds
 from extproc.gateways.processors import processor_of
 from extproc.gateways.resources import Resources
 from extproc.gateways.router import Router
@@ -29,6 +29,7 @@ __all__ = ["gateways_of"]
 BUFFER_BYTES: Final = 1 << 20
 HEADERS: Final = 100
 HEAD_KIB: Final = 60
+SILENCE_MS: Final = 300_000.0
 OUR_NAME: Final = "dualpool"
 _FILTERS: Final = "envoy.extensions.filters.http."
 _KINDS: Final = {
@@ -112,7 +113,7 @@ def _ours(manager: Part[HttpConnectionManager], router: Router) -> Processor | N
     for each in manager.items("http_filters"):
         settings = each.field("typed_config").unpacked(ExternalProcessor)
         if settings:
-            found.append(processor_of(each.message.name, settings, router.reads))
+            found.append(processor_of(each.message.name, settings, router.reads, router.sets))
     named = [each for each in found if OUR_NAME in each.name + each.cluster or OUR_NAME in each.namespaces]
     if not named and len(found) > 1:
         names = ", ".join(each.name for each in found)
@@ -150,6 +151,8 @@ def _limits(listener: Part[Listener], manager: Part[HttpConnectionManager]) -> L
         max_headers=options.number("max_headers_count", HEADERS),
         max_head_kib=manager.number("max_request_headers_kb", HEAD_KIB),
         place=manager.place,
+        duration_ms=milliseconds(options, "max_stream_duration", 0.0),
+        silence_ms=milliseconds(manager, "stream_idle_timeout", SILENCE_MS),
     )
 
 

@@ -1,7 +1,8 @@
 """A route's condition on a request's header."""
 
-import re
 from dataclasses import dataclass
+
+from extproc.gateways.matching import regex_matches
 
 __all__ = ["HeaderMatch"]
 
@@ -23,16 +24,9 @@ class HeaderMatch:
         if self.exact is not None:
             found = self.exact == value
         elif self.regex is not None:
-            found = _matches(self.regex, value)
+            found = regex_matches(self.regex, value)
         elif self.numbers is not None:
             found = value.isdigit() and self.numbers[0] <= int(value) < self.numbers[1]
         else:
             found = self.present is not False
         return found != self.inverted
-
-
-def _matches(pattern: str, value: str) -> bool:
-    try:
-        return re.fullmatch(pattern, value) is not None
-    except re.error:
-        return False

@@ -4,7 +4,7 @@ import re
 
 from envoy.type.matcher.v3.string_pb2 import StringMatcher
 
-__all__ = ["string_matches"]
+__all__ = ["regex_matches", "string_matches"]
 
 
 def string_matches(matcher: StringMatcher, text: str) -> bool:
@@ -14,10 +14,7 @@ def string_matches(matcher: StringMatcher, text: str) -> bool:
         return False
     pattern: str = matcher.safe_regex.regex if kind == "safe_regex" else getattr(matcher, kind or "exact")
     if kind == "safe_regex":
-        try:
-            return re.fullmatch(pattern, text) is not None
-        except re.error:
-            return False
+        return regex_matches(pattern, text)
     if matcher.ignore_case:
         pattern, text = pattern.lower(), text.lower()
     found = {
@@ -27,3 +24,11 @@ def string_matches(matcher: StringMatcher, text: str) -> bool:
         "contains": pattern in text,
     }
     return kind is not None and found.get(kind, False)
+
+
+def regex_matches(pattern: str, text: str) -> bool:
+    """Whether the whole of a text matches; what Python takes for no pattern does not."""
+    try:
+        return re.fullmatch(pattern, text) is not None
+    except re.error:
+        return False

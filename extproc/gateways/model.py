@@ -98,6 +98,12 @@ class Processor:
     """Those of dynamic metadata that are received."""
     withheld: frozenset[str]
     """Headers that the router reads, in requests or responses, and does not get."""
+    refused: frozenset[str] = frozenset()
+    """Headers that the router sets, and that Envoy does not take from it."""
+    refusal_fails: bool = False
+    """Such a header is an error of the request's."""
+    only_observes: bool = False
+    """Envoy does not wait for what the router says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +114,13 @@ class Retry:
     conditions: frozenset[str]
     statuses: frozenset[int]
     previous_priorities: bool
-    """A retry goes to a priority that was not tried."""
+    """The first retry goes to a priority that was not tried."""
+    tries: int = 1
+    """How often a request is tried again; 0 still is a policy."""
+    for_some: bool = False
+    """Only requests with certain headers are tried again."""
+    patience_ms: float = 0.0
+    """Of one try, or of its silence; 0 is none."""
 
     @property
     def acts(self) -> bool:
@@ -130,7 +142,7 @@ class Route:
     clusters: tuple[str, ...]
     """Empty where the route answers by itself."""
     timeout_ms: float
-    """Of the whole response; 0 is none."""
+    """Of the whole response, or of its silence, whichever ends it first; 0 is none."""
     retry: Retry | None
     processor: Processor | None
     """None where the filter is off."""
@@ -139,6 +151,8 @@ class Route:
     body_limit_bytes: int
     """What is held of a body in mode BUFFERED."""
     body_limit_place: Place
+    retry_limit_bytes: int | None = None
+    """What is kept of a body to be sent again, where that is said apart from the listener's buffer."""
 
     @property
     def takes_all(self) -> bool:
@@ -185,6 +199,8 @@ class Cluster:
     """Leaves a server alone after the first request that it fails by itself."""
     gathers_news: bool = True
     """Holds back what it learns of its servers' health until the next second."""
+    patience_ms: float = 0.0
+    """Of a whole exchange; 0 is none."""
     retry: Retry | None = None
     """What routes have that say nothing of retries, nor their virtual host."""
 
@@ -198,6 +214,10 @@ class Limits:
     max_headers: int
     max_head_kib: int
     place: Place
+    duration_ms: float = 0.0
+    """Of a whole exchange, where its route says nothing; 0 is none."""
+    silence_ms: float = 0.0
+    """Within an exchange, where its route says nothing; 0 is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +252,17 @@ class Gateway:
 
     def priorities(self, route: Route) -> tuple[frozenset[str], ...]:
         """Return the servers of a route's first cluster by priority; an unknown cluster stands for itself."""
-        if not route.clusters:
-            return ()
-        name = route.clusters[0]
+        return self.servers(route.clusters[0]) if route.clusters else ()
+
+    def servers(self, name: str) -> tuple[frozenset[str], ...]:
+        """Return the servers of a cluster by priority; an unknown one stands for itself."""
         cluster = self.clusters.get(name)
         return cluster.priorities if cluster and cluster.priorities else (frozenset({name}),)
+
+    def patience_ms(self, route: Route) -> float:
+        """Return when a response of this route ends at the latest, be it in the middle; 0 is never."""
+        clusters = [self.clusters[name] for name in route.clusters if name in self.clusters]
+        inner = [self.clusters[name] for each in clusters for name in each.members if name in self.clusters]
+        retry = self.retry(route)
+        said = [route.timeout_ms, *(each.patience_ms for each in (*clusters, *inner))]
+        return min((each for each in (*said, retry.patience_ms if retry else 0.0) if each > 0), default=0.0)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Final
 
+from envoy.config.common.mutation_rules.v3.mutation_rules_pb2 import HeaderMutationRules
 from envoy.extensions.filters.http.ext_proc.v3.ext_proc_pb2 import (
     ExternalProcessor,
     ExtProcOverrides,
@@ -11,7 +12,7 @@ from envoy.extensions.filters.http.ext_proc.v3.ext_proc_pb2 import (
 )
 from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
 
-from extproc.gateways.matching import string_matches
+from extproc.gateways.matching import regex_matches, string_matches
 from extproc.gateways.model import Modes, Processor
 from extproc.gateways.parts import Part, enum_name, milliseconds
 
@@ -21,8 +22,10 @@ __all__ = ["overridden", "processor_of"]
 MESSAGE_TIMEOUT_MS: Final = 200.0
 
 
-def processor_of(name: str, part: Part[ExternalProcessor], wanted: Iterable[str]) -> Processor:
-    """Return the filter; `wanted` are the headers that the router reads."""
+def processor_of(
+    name: str, part: Part[ExternalProcessor], wanted: Iterable[str], given: Iterable[str]
+) -> Processor:
+    """Return the filter; `wanted` are the headers that the router reads, `given` those that it sets."""
     message = part.message
     retain = message.route_cache_action == ExternalProcessor.RouteCacheAction.RETAIN
     rules = message.forward_rules
@@ -39,6 +42,9 @@ def processor_of(name: str, part: Part[ExternalProcessor], wanted: Iterable[str]
         keeps_route=retain or message.disable_clear_route_cache,
         namespaces=frozenset(message.metadata_options.receiving_namespaces.untyped),
         withheld=frozenset(name for name in wanted if not _forwarded(rules, name)),
+        refused=frozenset(name for name in given if _refused(message.mutation_rules, name)),
+        refusal_fails=message.mutation_rules.disallow_is_error.value,
+        only_observes=message.observability_mode,
     )
 
 
@@ -73,6 +79,14 @@ def _modes(message: ProcessingMode) -> Modes:
         body(message.response_body_mode),
         head(message.response_trailer_mode),
     )
+
+
+def _refused(rules: HeaderMutationRules, name: str) -> bool:
+    """Whether a header of no protocol's, and not Envoy's own, must not be set."""
+    if rules.HasField("disallow_expression") and regex_matches(rules.disallow_expression.regex, name):
+        return True
+    allowed = rules.HasField("allow_expression") and regex_matches(rules.allow_expression.regex, name)
+    return bool(rules.disallow_all.value) and not allowed
 
 
 def _forwarded(rules: HeaderForwardingRules, name: str) -> bool:

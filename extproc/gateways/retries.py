@@ -3,9 +3,12 @@
 from typing import Final
 
 from envoy.config.route.v3.route_components_pb2 import RetryPolicy
+from envoy.extensions.retry.priority.previous_priorities.v3.previous_priorities_config_pb2 import (
+    PreviousPrioritiesConfig,
+)
 
 from extproc.gateways.model import Retry
-from extproc.gateways.parts import Part
+from extproc.gateways.parts import Part, milliseconds
 
 __all__ = ["retry_of"]
 
@@ -15,10 +18,22 @@ _PREVIOUS: Final = "envoy.retry_priorities.previous_priorities"
 def retry_of(part: Part[RetryPolicy]) -> Retry:
     """Return a policy; conditions are separated by commas, as in Envoy."""
     message = part.message
+    of_a_try = (milliseconds(part, name, 0.0) for name in ("per_try_timeout", "per_try_idle_timeout"))
     return Retry(
         place=part.place,
         conditions=frozenset(each.strip() for each in message.retry_on.split(",") if each.strip()),
         statuses=frozenset(message.retriable_status_codes),
-        previous_priorities=message.retry_priority.name == _PREVIOUS
-        or "previous_priorities" in message.retry_priority.typed_config.type_url,
+        previous_priorities=_leaves_at_once(part),
+        tries=part.number("num_retries", 1),
+        for_some=bool(message.retriable_request_headers),
+        patience_ms=min((each for each in of_a_try if each > 0), default=0.0),
     )
+
+
+def _leaves_at_once(part: Part[RetryPolicy]) -> bool:
+    """Whether the first retry leaves the priority that has failed."""
+    priority = part.field("retry_priority")
+    held = priority.field("typed_config").unpacked(PreviousPrioritiesConfig)
+    if held is None:
+        return bool(priority.message.name == _PREVIOUS)
+    return bool(held.message.update_frequency <= 1)

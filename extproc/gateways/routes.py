@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from envoy.config.route.v3.route_components_pb2 import FilterConfig, HeaderMatcher, VirtualHost
+from envoy.config.route.v3.route_components_pb2 import FilterConfig, HeaderMatcher, RouteAction, VirtualHost
 from envoy.config.route.v3.route_components_pb2 import Route as EnvoyRoute
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from envoy.extensions.filters.http.buffer.v3.buffer_pb2 import BufferPerRoute
@@ -65,13 +65,24 @@ def _route(
         ),
         percent=_percent(match.message),
         clusters=clusters,
-        timeout_ms=milliseconds(part.field("route"), "timeout", ROUTE_TIMEOUT_MS) if clusters else 0.0,
+        timeout_ms=_timeout_ms(part.field("route"), around.limits) if clusters else 0.0,
         retry=_retry(part, host) if clusters else None,
-        processor=_processor(levels, around),
+        processor=_processor_of_all(levels, around),
         waits_for_whole_body=_waits(levels, around),
         body_limit_bytes=limit,
         body_limit_place=limit_place,
+        retry_limit_bytes=_retry_limit((part, host)),
     )
+
+
+def _timeout_ms(action: Part[RouteAction], limits: Limits) -> float:
+    """Return the shortest of what ends a response, in the words of the route or else the connection manager's."""
+    said = (
+        milliseconds(action, "timeout", ROUTE_TIMEOUT_MS),
+        milliseconds(action, "idle_timeout", limits.silence_ms),
+        milliseconds(action.field("max_stream_duration"), "max_stream_duration", limits.duration_ms),
+    )
+    return min((each for each in said if each > 0), default=0.0)
 
 
 def _clusters(message: EnvoyRoute) -> Iterator[str]:
@@ -130,6 +141,14 @@ def _body_limit(parts: Iterable[Part[Any]], limits: Limits) -> tuple[int, Any]:
     return limits.buffer_bytes, limits.buffer_place
 
 
+def _retry_limit(parts: Iterable[Part[Any]]) -> int | None:
+    names = ("request_body_buffer_limit", "per_request_buffer_limit_bytes")
+    said = (
+        int(getattr(part.message, name).value) for part in parts for name in names if part.message.HasField(name)
+    )
+    return next(said, None)
+
+
 def _said(levels: Iterable[Part[Any]], name: str) -> Iterator[tuple[bool, Part[Any] | None]]:
     """Yield what each level says of a filter: whether it is off, and its settings."""
     for level in levels:
@@ -143,6 +162,13 @@ def _said(levels: Iterable[Part[Any]], name: str) -> Iterator[tuple[bool, Part[A
                 yield True, None
             else:
                 yield False, wrapped.field("config") if wrapped.message.HasField("config") else None
+
+
+def _processor_of_all(levels: list[Part[Any]], around: Surroundings) -> Processor | None:
+    """Return the router's filter for one route, None where it is off for some of the clusters that it leads to."""
+    weighted = levels[-1].field("route").field("weighted_clusters").items("clusters")
+    found = [_processor([*levels, each], around) for each in weighted] or [_processor(levels, around)]
+    return found[0] if all(found) else None
 
 
 def _processor(levels: list[Part[Any]], around: Surroundings) -> Processor | None:

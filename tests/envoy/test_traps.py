@@ -9,8 +9,10 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from copy import deepcopy
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import httpx
 import pytest
@@ -28,6 +30,8 @@ from tests.envoy.harness.gateway import (
     envoy_binary,
     ext_proc,
     moved_to,
+    route,
+    virtual_host,
 )
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import MODEL, REFUSED_TOKENS, Pools
@@ -39,6 +43,11 @@ JSON = {"content-type": "application/json"}
 NOTHING: Mapping[str, str] = MappingProxyType({})
 SLOW = {"x-emulate-fault": "slow=0.5"}
 BODY = chat_body(MODEL, SHORT_TEXT, max_tokens=16)
+
+PREVIOUS = {
+    "@type": "type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+    "update_frequency": 2,
+}
 
 Bitten = Callable[..., Caller]
 
@@ -113,6 +122,63 @@ def test_more_repairs_than_the_breaker_lets_through(bite: Bitten) -> None:
     assert caller.stack.gateway.statistic("cluster.short_then_long.upstream_rq_retry_overflow") > 0
 
 
+def with_variants(changes: Mapping[str, Callable[[Document], None]]) -> Callable[[Document], None]:
+    """Put a copy of the short pool's route before it for each change, for requests that name it in `x-variant`."""
+
+    def change(document: Document) -> None:
+        routes, short = virtual_host(document)["routes"], route(document, "short")
+        for name, bend in changes.items():
+            variant = deepcopy(short)
+            variant["name"] = name
+            variant["match"]["headers"].append({"name": "x-variant", "string_match": {"exact": name}})
+            bend(variant)
+            routes.insert(routes.index(short), variant)
+
+    return change
+
+
+def of_retry(**fields: Any) -> Callable[[Document], None]:
+    """Say something else in a route's retry policy."""
+    return lambda variant: variant["route"]["retry_policy"].update(fields)
+
+
+def of_action(**fields: Any) -> Callable[[Document], None]:
+    """Say something else in a route's action."""
+    return lambda variant: variant["route"].update(fields)
+
+
+def test_repairs_that_do_not_happen(build: Build, router: RouterProcess) -> None:
+    """A policy that tries nothing again, or some requests, in the same pool, or without a body repairs nothing."""
+    late = {"name": "envoy.retry_priorities.previous_priorities", "typed_config": dict(PREVIOUS)}
+    changes = {
+        "none": of_retry(num_retries=0),
+        "some": of_retry(retriable_request_headers=[{"name": "x-may-be-retried", "present_match": True}]),
+        "late": of_retry(retry_priority=late),
+        "small": lambda variant: variant.update(request_body_buffer_limit=64),
+        "small-of-old": lambda variant: variant.update(per_request_buffer_limit_bytes=64),
+    }
+    caller = build("streamed", change=with_variants(changes), router=router)
+    assert 200 == refused(caller).status_code
+    assert dict.fromkeys(changes, 400) == {
+        name: refused(caller, {"x-variant": name}).status_code for name in changes
+    }
+
+
+def test_other_times_cut_a_response(build: Build, router: RouterProcess) -> None:
+    """Times for a try, for an exchange and for its silence end a response as the route's timeout does."""
+    changes = {
+        "try": of_retry(per_try_timeout="0.2s"),
+        "silent-try": of_retry(per_try_idle_timeout="0.2s"),
+        "exchange": of_action(max_stream_duration={"max_stream_duration": "0.2s"}),
+        "silence": of_action(idle_timeout="0.2s"),
+    }
+    caller = build("streamed", change=with_variants(changes), router=router)
+    assert 200 == post(caller, headers=SLOW).status_code
+    assert dict.fromkeys(changes, 504) == {
+        name: post(caller, headers={**SLOW, "x-variant": name}).status_code for name in changes
+    }
+
+
 def test_route_timeout_cuts_a_response(bite: Bitten) -> None:
     """A response that takes longer than the route's timeout is Envoy's own 504."""
     assert 504 == post(bite("response-cut"), headers={"x-emulate-fault": "slow=3"}).status_code
@@ -151,6 +217,21 @@ def test_route_cache_that_is_kept(bite: Bitten) -> None:
     assert "long" == chat(caller, SHORT_TEXT)["x-served-by"]
     ((_, received),) = caller.received()
     assert "short" == received.headers["x-token-budget-pool"]
+
+
+def test_replies_that_are_not_waited_for(bite: Bitten) -> None:
+    """The router decides for short, and Envoy has gone on."""
+    assert "long" == chat(bite("only-observed"), SHORT_TEXT)["x-served-by"]
+
+
+def test_headers_that_are_not_taken(bite: Bitten) -> None:
+    """The pool's header is dropped; where that is an error, it is the client's."""
+
+    def fails(document: Document) -> None:
+        ext_proc(document)["mutation_rules"]["disallow_is_error"] = True
+
+    assert "long" == chat(bite("headers-refused"), SHORT_TEXT)["x-served-by"]
+    assert 500 == post(bite("headers-refused", fails)).status_code
 
 
 def test_router_down_and_failing_closed(build: Build) -> None:

@@ -67,6 +67,11 @@ def repair_limit(document: Document) -> None:
     del cluster(document, "short_then_long")["circuit_breakers"]
 
 
+def repair_body_limit(document: Document) -> None:
+    """Keep next to nothing for a retry."""
+    route(document, "short")["request_body_buffer_limit"] = 64
+
+
 def response_cut(document: Document) -> None:
     """Give a whole response a second."""
     for name in ("short", "long"):
@@ -113,6 +118,16 @@ def response_buffered(document: Document) -> None:
 def route_cache_kept(document: Document) -> None:
     """Choose the route once."""
     ext_proc(document)["route_cache_action"] = "RETAIN"
+
+
+def only_observed(document: Document) -> None:
+    """Send the router everything, and take nothing from it."""
+    ext_proc(document)["observability_mode"] = True
+
+
+def headers_refused(document: Document) -> None:
+    """Take no headers from the router."""
+    ext_proc(document)["mutation_rules"] = {"disallow_all": True}
 
 
 def fail_closed(document: Document) -> None:
@@ -281,6 +296,7 @@ _BITES: tuple[Bite, ...] = (
     repair_missing,
     repair_same_pool,
     repair_limit,
+    repair_body_limit,
     response_cut,
     upgrade_hangs,
     headers_skipped,
@@ -290,6 +306,8 @@ _BITES: tuple[Bite, ...] = (
     full_duplex_without_trailers,
     response_buffered,
     route_cache_kept,
+    only_observed,
+    headers_refused,
     fail_closed,
     namespace_dropped,
     headers_not_forwarded,

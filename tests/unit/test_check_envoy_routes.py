@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
 
 import pytest
 
@@ -125,4 +127,99 @@ def test_routes_that_are_not_asked_about_are_left_alone() -> None:
         "routes": [{"match": {"prefix": "/"}, "route": action}],
     }
     connection_manager(document)["route_config"]["virtual_hosts"].append(other)
+    assert set() == names_in(document)
+
+
+def short_action(document: Document) -> Document:
+    """Return the action of the short pool's route, whose retry policy is its own alone."""
+    action: Document = route(document, "short")["route"]
+    action["retry_policy"] = deepcopy(action["retry_policy"])
+    return action
+
+
+def of_retry(document: Document, **fields: Any) -> None:
+    """Say something else in the retry policy of the short pool's route."""
+    short_action(document)["retry_policy"].update(fields)
+
+
+def weighted(document: Document, *clusters: Document) -> None:
+    """Let the long route share its requests out."""
+    action = route(document, "long")["route"]
+    del action["cluster"]
+    action["weighted_clusters"] = {"clusters": list(clusters)}
+
+
+def off_for_a_cluster(document: Document) -> None:
+    """Switch the router's filter off where the route's requests go."""
+    kind = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute"
+    off = {"envoy.filters.http.ext_proc": {"@type": kind, "disabled": True}}
+    weighted(document, {"name": "pool_long", "weight": 1, "typed_per_filter_config": off})
+
+
+def late_retry(document: Document) -> None:
+    """Try the same pool once more first."""
+    short_action(document)["retry_policy"]["retry_priority"]["typed_config"]["update_frequency"] = 2
+
+
+def a_budget_of_retries(document: Document) -> None:
+    """Limit retries by what is under way."""
+    budget = {"retry_budget": {"min_retry_concurrency": 1}}
+    cluster(document, "short_then_long")["circuit_breakers"]["thresholds"] = [{"max_retries": 1024} | budget]
+
+
+def exchanges_of_a_cluster(document: Document) -> None:
+    """Give what goes to the long pool a second."""
+    common: Document = {"max_stream_duration": "1s"}
+    explicit: Document = {"http_protocol_options": {}}
+    kind = f"type.googleapis.com/{HTTP_OPTIONS}"
+    options = {"@type": kind, "explicit_http_config": explicit, "common_http_protocol_options": common}
+    cluster(document, "pool_long")["typed_extension_protocol_options"] = {HTTP_OPTIONS: options}
+
+
+@pytest.mark.parametrize(
+    ("trap", "change"),
+    [
+        ("repair-missing", lambda d: of_retry(d, num_retries=0)),
+        ("repair-missing", lambda d: of_retry(d, retriable_request_headers=[{"name": "x"}])),
+        ("repair-missing", lambda d: of_retry(d, retry_on="retriable-status-codes", retriable_status_codes=[400])),
+        ("repair-same-pool", late_retry),
+        ("repair-limit", a_budget_of_retries),
+        ("repair-body-limit", lambda d: route(d, "short").update(per_request_buffer_limit_bytes=64)),
+        ("response-cut", lambda d: of_retry(d, per_try_timeout="1s")),
+        ("response-cut", lambda d: of_retry(d, per_try_idle_timeout="1s")),
+        ("response-cut", lambda d: short_action(d).update(max_stream_duration={"max_stream_duration": "1s"})),
+        ("response-cut", lambda d: short_action(d).update(idle_timeout="1s")),
+        ("response-cut", lambda d: connection_manager(d).update(stream_idle_timeout="1s")),
+        (
+            "response-cut",
+            lambda d: connection_manager(d)["common_http_protocol_options"].update(max_stream_duration="1s"),
+        ),
+        ("response-cut", exchanges_of_a_cluster),
+        (
+            "pool-without-route",
+            lambda d: route(d, "short")["match"].update(runtime_fraction={"default_value": {"numerator": 0}}),
+        ),
+        ("pool-without-route", off_for_a_cluster),
+        (
+            "default-route-not-largest",
+            lambda d: weighted(d, {"name": "pool_long", "weight": 1}, {"name": "pool_short", "weight": 1}),
+        ),
+        (
+            "headers-refused",
+            lambda d: ext_proc(d).update(mutation_rules={"disallow_expression": {"regex": "x-.*"}}),
+        ),
+    ],
+)
+def test_a_trap_is_found_in_other_words(trap: str, change: Callable[[Document], None]) -> None:
+    """What has the effect of a trap is that trap, whichever of Envoy's fields says it."""
+    document = load("streamed")
+    change(document)
+    assert {trap} == names_in(document)
+
+
+def test_rules_that_let_the_router_s_headers_pass() -> None:
+    """Rules for what the router may set are no trap where its three headers are among it."""
+    document = load("streamed")
+    allowed = {"disallow_all": True, "allow_expression": {"regex": "x-token-budget-.*"}}
+    ext_proc(document)["mutation_rules"] = allowed
     assert set() == names_in(document)

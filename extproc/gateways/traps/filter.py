@@ -60,6 +60,20 @@ def _route_cache_kept(gateway: Gateway, _: Router) -> Iterator[Hit]:
             yield Hit(each.place, "the route is kept (route_cache_action RETAIN, or disable_clear_route_cache)")
 
 
+def _only_observes(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    for each in gateway.processors:
+        if each.only_observes:
+            yield Hit(each.place, "observability_mode is set")
+
+
+def _headers_refused(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    for each in gateway.processors:
+        if each.refused:
+            names = ", ".join(sorted(each.refused))
+            what = "an error of each request" if each.refusal_fails else "dropped"
+            yield Hit(each.place, f"mutation_rules: {names} of the router's are {what}")
+
+
 def _fail_closed(gateway: Gateway, _: Router) -> Iterator[Hit]:
     for each in gateway.processors:
         if not each.fails_open:
@@ -143,6 +157,25 @@ TRAPS: Final = (
         "Leave route_cache_action (DEFAULT) and disable_clear_route_cache out.",
         _route_cache_kept,
         "test_traps.py::test_route_cache_that_is_kept",
+    ),
+    Trap(
+        "only-observed",
+        Severity.ERROR,
+        "Envoy sends what passes and waits for no reply: the router decides and counts, and every request stays on"
+        " the default route.",
+        "No observability_mode; to try the router without an effect, its own `mode: shadow`.",
+        _only_observes,
+        "test_traps.py::test_replies_that_are_not_waited_for",
+    ),
+    Trap(
+        "headers-refused",
+        Severity.ERROR,
+        "Envoy drops the headers that the router sets, and nothing goes to a smaller pool; with disallow_is_error"
+        " each request is a 500, whatever failure_mode_allow says.",
+        "Let mutation_rules allow the router's three headers: allow_expression {regex: x-token-budget-.*}"
+        " beside disallow_all.",
+        _headers_refused,
+        "test_traps.py::test_headers_that_are_not_taken",
     ),
     Trap(
         "fail-closed",

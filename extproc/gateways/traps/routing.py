@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from extproc.gateways.model import Gateway, Host, Kind, Route
+from extproc.gateways.model import Gateway, Host, Kind, Retry, Route
 from extproc.gateways.router import Router, pools_from
 from extproc.gateways.traps.trap import Hit, Severity, Trap
 
@@ -11,6 +11,8 @@ __all__ = ["TRAPS", "default_routes", "pool_routes"]
 
 PATIENCE_MS: Final = 300_000
 MIN_RETRIES: Final = 100
+# Any of them repeats a request that found the pool down.
+UNCONNECTED: Final = frozenset(["connect-failure", "reset", "reset-before-request", "5xx", "gateway-error"])
 
 
 def pool_routes(gateway: Gateway, router: Router) -> Iterator[Route]:
@@ -55,12 +57,13 @@ def _default_route_not_largest(gateway: Gateway, router: Router) -> Iterator[Hit
     smaller = {gateway.priorities(route)[0]: route for route in pool_routes(gateway, router)}
     for host in _asking_hosts(gateway):
         found = list(default_routes(host, router))
-        if not found:
+        if not found and not any(route.takes_all and route.clusters for route in host.routes):
             yield Hit(host.place, f'host "{host.name}" has no route for what is not sent to a smaller pool')
         for route in found:
-            if other := smaller.get(gateway.priorities(route)[0]):
-                what = f'route "{route.name}" goes where the pool\'s route "{other.name}" goes'
-                yield Hit(route.place, f'{what}: not to the pool "{largest}"')
+            for name in route.clusters:
+                if other := smaller.get(gateway.servers(name)[0]):
+                    what = f'route "{route.name}" goes where the pool\'s route "{other.name}" goes'
+                    yield Hit(route.place, f'{what}: not to the pool "{largest}"')
 
 
 def _pool_without_route(gateway: Gateway, router: Router) -> Iterator[Hit]:
@@ -70,6 +73,10 @@ def _pool_without_route(gateway: Gateway, router: Router) -> Iterator[Hit]:
             gateway.processor.place, f'the router\'s filter "{gateway.processor.name}" is off on every route'
         )
     for host in _asking_hosts(gateway):
+        arrived_on = next((route for route in host.routes if route.takes_all), None)
+        if arrived_on and arrived_on.processor is None:
+            name = gateway.processor.name
+            yield Hit(arrived_on.place, f'the router\'s filter "{name}" is off on the route "{arrived_on.name}"')
         for pool in router.configuration.pools[:-1]:
             if not any(_leads_to(route, header, pool.name) for route in _reached(host)):
                 yield Hit(host.place, f'host "{host.name}" has no route for {header}: {pool.name} that is reached')
@@ -77,7 +84,7 @@ def _pool_without_route(gateway: Gateway, router: Router) -> Iterator[Hit]:
 
 def _leads_to(route: Route, header: str, pool: str) -> bool:
     match = route.header(header)
-    return match is not None and match.takes(pool)
+    return match is not None and match.takes(pool) and route.percent > 0
 
 
 def _reached(host: Host) -> Iterator[Route]:
@@ -95,10 +102,19 @@ def _repair_missing(gateway: Gateway, router: Router) -> Iterator[Hit]:
         if _is_largest_of_its_models(route, router):
             continue
         retry = gateway.retry(route)
-        if retry is None or "retriable-status-codes" not in retry.conditions or 400 not in retry.statuses:  # noqa: PLR2004  (the status)
+        if retry is None or not _repeats(retry, 400):
             yield Hit(route.place, f'route "{route.name}" does not try a refusal (400) again')
+        elif not retry.conditions & UNCONNECTED and not _repeats(retry, 503):
+            what = f'route "{route.name}" does not try what finds no server again'
+            yield Hit(retry.place, what)
         elif len(gateway.priorities(route)) < 2:  # noqa: PLR2004  (short, then long)
             yield Hit(route.place, f'route "{route.name}" tries a refusal again, but has one pool only')
+
+
+def _repeats(retry: Retry, status: int) -> bool:
+    """Whether every request that gets this status is tried again."""
+    acts = retry.tries > 0 and not retry.for_some
+    return acts and "retriable-status-codes" in retry.conditions and status in retry.statuses
 
 
 def _is_largest_of_its_models(route: Route, router: Router) -> bool:
@@ -114,7 +130,10 @@ def _repair_same_pool(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for route in pool_routes(gateway, router):
         retry = gateway.retry(route)
         if retry and not retry.previous_priorities and not _picker_chooses(gateway):
-            yield Hit(retry.place, f'route "{route.name}" has retries without previous_priorities')
+            what = (
+                f'route "{route.name}" has retries without previous_priorities, or not from the first failure on'
+            )
+            yield Hit(retry.place, what)
 
 
 def _repair_limit(gateway: Gateway, router: Router) -> Iterator[Hit]:
@@ -129,8 +148,24 @@ def _response_cut(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for host in _asking_hosts(gateway):
         for route in host.routes:
             wanted = route.processor is not None or route.header(router.sets[0]) is not None
-            if wanted and 0 < route.timeout_ms < PATIENCE_MS:
-                yield Hit(route.place, f'route "{route.name}" ends responses after {route.timeout_ms / 1000:g} s')
+            patience_ms = gateway.patience_ms(route)
+            if wanted and 0 < patience_ms < PATIENCE_MS:
+                yield Hit(route.place, f'route "{route.name}" ends responses after {patience_ms / 1000:g} s')
+
+
+def _repair_body_limit(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    for host in gateway.hosts:
+        # What is over the limit of the route that requests arrive on in mode BUFFERED is refused there.
+        held = [route.body_limit_bytes for route in default_routes(host, router) if _buffers(route)]
+        wanted = min((*held, router.configuration.exchange.max_held_bytes))
+        for route in pool_routes(gateway, router):
+            limit = route.retry_limit_bytes
+            if route in host.routes and limit is not None and limit < wanted and gateway.retry(route):
+                yield Hit(route.place, f'route "{route.name}" keeps bodies of up to {limit:,} bytes for a retry')
+
+
+def _buffers(route: Route) -> bool:
+    return route.processor is not None and route.processor.modes.request_body == "BUFFERED"
 
 
 def _upgrade_hangs(gateway: Gateway, router: Router) -> Iterator[Hit]:
@@ -207,10 +242,23 @@ TRAPS: Final = (
         "test_traps.py::test_more_repairs_than_the_breaker_lets_through",
     ),
     Trap(
+        "repair-body-limit",
+        Severity.WARNING,
+        "What a route must not keep is not tried again: clients get the smaller pool's 400 for every body over the"
+        " limit.",
+        "No request_body_buffer_limit or per_request_buffer_limit_bytes below exchange.max_held_bytes on the"
+        " pool's route or its virtual host.",
+        _repair_body_limit,
+        "test_traps.py::test_repairs_that_do_not_happen",
+    ),
+    Trap(
         "response-cut",
         Severity.WARNING,
-        "The route's timeout (15 s unless set) is for the whole response: longer generations are cut.",
-        "timeout: 0s on the routes of the pools; stream_idle_timeout ends what is stuck.",
+        "The route's timeout (15 s unless set) is for the whole response: longer generations are cut. So do"
+        " per_try_timeout and max_stream_duration; idle times end a prompt that is long in its prefill, and a"
+        " response that is not streamed.",
+        "timeout: 0s on the routes of the pools, no per_try_timeout, per_try_idle_timeout or max_stream_duration, "
+        "and a stream_idle_timeout (or the route's idle_timeout) of 10 minutes, which ends what is stuck.",
         _response_cut,
         "test_traps.py::test_route_timeout_cuts_a_response",
     ),
