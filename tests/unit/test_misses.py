@@ -54,3 +54,9 @@ def test_few_requests_are_missed_while_a_tokenizer_changes() -> None:
     traffic.many(500, 4.0)
     assert sum(learning.under_counted for _, learning in traffic.many(20, 2.0)) <= 8
     assert sum(learning.under_counted for _, learning in traffic.many(30, 2.0)) <= 3
+
+
+@pytest.mark.parametrize(("misses", "expected"), [(0, 0.0), (2, 0.0), (3, 0.5)])
+def test_where_there_is_one_client_three_of_its_misses_do(misses: int, expected: float) -> None:
+    """It is all that there is to go by; two are as much of a chance as anybody's."""
+    assert expected == reach([(7, 0.5, True)] * misses, 1)

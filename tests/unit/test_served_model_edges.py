@@ -51,3 +51,11 @@ def test_scores_of_another_generation_are_not_told_as_of_this_one() -> None:
     model.shift(ModelChange("m", 0, 1, 0, 0, 0.0, 0.25, sums))
     assert (1, 0, b"") == (model.generation, model.state("m").heard, model.state("m").scores)
     assert 4.0 + 0.5 * 0.99 + 0.25 == pytest.approx(model.bound.q)
+
+
+def test_counts_go_on_from_a_state() -> None:
+    """What was clipped, refused and cut by a pool is counted on after a start."""
+    before, after = new(), new()
+    before.clipped, before.truncated_by_pool, before.prices.refused = 3, 2, 1
+    after.load(before.state("m"))
+    assert (3, 2, 1) == (after.clipped, after.truncated_by_pool, after.prices.refused)
