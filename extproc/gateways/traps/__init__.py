@@ -7,9 +7,10 @@ from extproc.gateways.traps.chain import TRAPS as CHAIN
 from extproc.gateways.traps.filter import TRAPS as FILTER
 from extproc.gateways.traps.limits import TRAPS as LIMITS
 from extproc.gateways.traps.ours import TRAPS as OURS
+from extproc.gateways.traps.repairs import TRAPS as REPAIRS
 from extproc.gateways.traps.routing import TRAPS as ROUTING
 from extproc.gateways.traps.servers import TRAPS as SERVERS
 
 __all__ = ["TRAPS"]
 
-TRAPS = (*ROUTING, *FILTER, *LIMITS, *OURS, *SERVERS, *CHAIN)
+TRAPS = (*ROUTING, *REPAIRS, *FILTER, *LIMITS, *OURS, *SERVERS, *CHAIN)

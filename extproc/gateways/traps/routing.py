@@ -1,18 +1,15 @@
-"""Traps of routes: which one requests end on, and what a retry does there."""
+"""Traps of routes: which one requests end on, and what ends them there."""
 
 from collections.abc import Iterator
 from typing import Final
 
-from extproc.gateways.model import Gateway, Host, Kind, Retry, Route
-from extproc.gateways.router import Router, pools_from
+from extproc.gateways.model import Gateway, Host, Route
+from extproc.gateways.router import Router
 from extproc.gateways.traps.trap import Hit, Severity, Trap
 
 __all__ = ["TRAPS", "default_routes", "pool_routes"]
 
 PATIENCE_MS: Final = 300_000
-MIN_RETRIES: Final = 100
-# Any of them repeats a request that found the pool down.
-UNCONNECTED: Final = frozenset(["connect-failure", "reset", "reset-before-request", "5xx", "gateway-error"])
 
 
 def pool_routes(gateway: Gateway, router: Router) -> Iterator[Route]:
@@ -35,11 +32,6 @@ def default_routes(host: Host, router: Router) -> Iterator[Route]:
 
 def _asking_hosts(gateway: Gateway) -> list[Host]:
     return [host for host in gateway.hosts if any(route.processor for route in host.routes)]
-
-
-def _picker_chooses(gateway: Gateway) -> bool:
-    """Whether an endpoint picker comes after the router: its word is final, and a retry asks no other."""
-    return sum(each.kind is Kind.PROCESSOR for each in gateway.filters) > 1
 
 
 def _retries_on_default_route(gateway: Gateway, router: Router) -> Iterator[Hit]:
@@ -95,55 +87,6 @@ def _reached(host: Host) -> Iterator[Route]:
             return
 
 
-def _repair_missing(gateway: Gateway, router: Router) -> Iterator[Hit]:
-    if _picker_chooses(gateway):
-        return
-    for route in pool_routes(gateway, router):
-        if _is_largest_of_its_models(route, router):
-            continue
-        retry = gateway.retry(route)
-        if retry is None or not _repeats(retry, 400):
-            yield Hit(route.place, f'route "{route.name}" does not try a refusal (400) again')
-        elif not retry.conditions & UNCONNECTED and not _repeats(retry, 503):
-            what = f'route "{route.name}" does not try what finds no server again'
-            yield Hit(retry.place, what)
-        elif len(gateway.priorities(route)) < 2:  # noqa: PLR2004  (short, then long)
-            yield Hit(route.place, f'route "{route.name}" tries a refusal again, but has one pool only')
-
-
-def _repeats(retry: Retry, status: int) -> bool:
-    """Whether every request that gets this status is tried again."""
-    acts = retry.tries > 0 and not retry.for_some
-    return acts and "retriable-status-codes" in retry.conditions and status in retry.statuses
-
-
-def _is_largest_of_its_models(route: Route, router: Router) -> bool:
-    """Whether no pool after this route's serves what it serves: its refusals are the last word."""
-    match = route.header(router.sets[0])
-    pools = router.configuration.pools
-    return any(
-        match is not None and match.exact == pool.name and len(pools_from(pools, pool)) == 1 for pool in pools
-    )
-
-
-def _repair_same_pool(gateway: Gateway, router: Router) -> Iterator[Hit]:
-    for route in pool_routes(gateway, router):
-        retry = gateway.retry(route)
-        if retry and not retry.previous_priorities and not _picker_chooses(gateway):
-            what = (
-                f'route "{route.name}" has retries without previous_priorities, or not from the first failure on'
-            )
-            yield Hit(retry.place, what)
-
-
-def _repair_limit(gateway: Gateway, router: Router) -> Iterator[Hit]:
-    for route in pool_routes(gateway, router):
-        cluster = gateway.clusters.get(route.clusters[0])
-        if cluster and gateway.retry(route) and cluster.max_retries < MIN_RETRIES:
-            what = f'cluster "{cluster.name}" lets {cluster.max_retries} responses be under repair at a time'
-            yield Hit(cluster.place, what)
-
-
 def _response_cut(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for host in _asking_hosts(gateway):
         for route in host.routes:
@@ -151,21 +94,6 @@ def _response_cut(gateway: Gateway, router: Router) -> Iterator[Hit]:
             patience_ms = gateway.patience_ms(route)
             if wanted and 0 < patience_ms < PATIENCE_MS:
                 yield Hit(route.place, f'route "{route.name}" ends responses after {patience_ms / 1000:g} s')
-
-
-def _repair_body_limit(gateway: Gateway, router: Router) -> Iterator[Hit]:
-    for host in gateway.hosts:
-        # What is over the limit of the route that requests arrive on in mode BUFFERED is refused there.
-        held = [route.body_limit_bytes for route in default_routes(host, router) if _buffers(route)]
-        wanted = min((*held, router.configuration.exchange.max_held_bytes))
-        for route in pool_routes(gateway, router):
-            limit = route.retry_limit_bytes
-            if route in host.routes and limit is not None and limit < wanted and gateway.retry(route):
-                yield Hit(route.place, f'route "{route.name}" keeps bodies of up to {limit:,} bytes for a retry')
-
-
-def _buffers(route: Route) -> bool:
-    return route.processor is not None and route.processor.modes.request_body == "BUFFERED"
 
 
 def _upgrade_hangs(gateway: Gateway, router: Router) -> Iterator[Hit]:
@@ -211,45 +139,6 @@ TRAPS: Final = (
         "where the filter is disabled, switch it on on the route that requests arrive on and on the pool's.",
         _pool_without_route,
         "test_traps.py::test_short_route_behind_the_default_one",
-    ),
-    Trap(
-        "repair-missing",
-        Severity.WARNING,
-        "A request that a smaller pool refuses because its prompt was under-counted is an error for the client, "
-        "and so is one that finds that pool down. (A pool that is the largest of its models has the last word.)",
-        "On the pool's route retry once on retriable-status-codes (400, 404, 413, 422, 503), connect-failure, "
-        "refused-stream and reset, with the next pool as the second priority (an aggregate cluster; in Envoy "
-        "Gateway a Backend with fallback: true).",
-        _repair_missing,
-        "test_traps.py::test_refusal_without_a_retry",
-    ),
-    Trap(
-        "repair-same-pool",
-        Severity.WARNING,
-        "The retry goes to the pool that has just refused, and is refused again.",
-        "retry_priority envoy.retry_priorities.previous_priorities with update_frequency: 1 (Envoy Gateway: "
-        "retry.numAttemptsPerPriority: 1).",
-        _repair_same_pool,
-        "test_traps.py::test_retry_without_previous_priorities",
-    ),
-    Trap(
-        "repair-limit",
-        Severity.WARNING,
-        "A retry counts until its response has ended. Above max_retries (3 unless set) of the route's cluster "
-        "there are no more repairs, and clients get the smaller pool's 400.",
-        "circuit_breakers: {thresholds: [{max_retries: 1024}]} on the cluster of the pool's route.",
-        _repair_limit,
-        "test_traps.py::test_more_repairs_than_the_breaker_lets_through",
-    ),
-    Trap(
-        "repair-body-limit",
-        Severity.WARNING,
-        "What a route must not keep is not tried again: clients get the smaller pool's 400 for every body over the"
-        " limit.",
-        "No request_body_buffer_limit or per_request_buffer_limit_bytes below exchange.max_held_bytes on the"
-        " pool's route or its virtual host.",
-        _repair_body_limit,
-        "test_traps.py::test_repairs_that_do_not_happen",
     ),
     Trap(
         "response-cut",
