@@ -22,7 +22,8 @@ from extproc.core.estimator import make_estimator
 from extproc.core.estimator.packing import Numbers
 from extproc.core.estimator.protocol import CategoryKey, CategoryState, Estimator, LearnedState
 from extproc.core.estimator.settings import ByteClassSettings, EstimatorSettings
-from extproc.core.estimator.tables import Terms, tables_of
+from extproc.core.estimator.state_tables import tables_of
+from extproc.core.estimator.terms import Terms
 from extproc.core.usage import Usage
 from extproc.evaluation.mixes import Material, mixed
 from extproc.evaluation.requests import Request

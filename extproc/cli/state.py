@@ -17,7 +17,7 @@ from extproc.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from extproc.core.estimator.protocol import LearnedState
-    from extproc.core.estimator.tables import Terms
+    from extproc.core.estimator.terms import Terms
     from extproc.state.in_store import InStore
 
 __all__ = ["add"]
@@ -181,7 +181,7 @@ def _in_store(place: str, act: "Callable[[InStore], Any]") -> Any:  # noqa: ANN4
 
 def _terms(states: "list[LearnedState]") -> "Terms":
     from extproc.core.estimator.settings import EstimatorSettings  # noqa: PLC0415
-    from extproc.core.estimator.tables import Terms  # noqa: PLC0415
+    from extproc.core.estimator.terms import Terms  # noqa: PLC0415
 
     kind: Any = next((state.estimator_kind for state in states if state.estimator_kind), "byteclass")
     return Terms.of(EstimatorSettings(kind=kind))

@@ -25,7 +25,7 @@ from extproc.config.schema import Configuration, TraceSettings
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.protocol import Estimator, LearnedState
-from extproc.core.estimator.tables import Terms
+from extproc.core.estimator.terms import Terms
 from extproc.core.router.router import Router
 from extproc.server.access_logs import STREAM_ACCESS_LOGS, AccessLogs, new_key, teaching_of
 from extproc.server.admin import AdminPages

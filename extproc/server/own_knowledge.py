@@ -16,7 +16,7 @@ from extproc.core.estimator.merging import bounded, without_model
 from extproc.core.estimator.protocol import Estimator, LearnedState
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.sharing import Share
-from extproc.core.estimator.tables import Terms
+from extproc.core.estimator.terms import Terms
 from extproc.server.loop import Loop
 from extproc.state.changing import NotDone
 

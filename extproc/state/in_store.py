@@ -9,7 +9,8 @@ from extproc.core.estimator import make_estimator
 from extproc.core.estimator.merging import merged
 from extproc.core.estimator.protocol import LearnedState
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.estimator.tables import Terms, state_of
+from extproc.core.estimator.state_tables import state_of
+from extproc.core.estimator.terms import Terms
 from extproc.state.changing import NotDone
 from extproc.state.settings import StoreSettings
 from extproc.state.store import FAILURES, Store

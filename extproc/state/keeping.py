@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from extproc.core.estimator.protocol import Estimator
-from extproc.core.estimator.tables import Terms
+from extproc.core.estimator.terms import Terms
 from extproc.state.file import StateFile
 from extproc.state.keeper import Ask, KeeperListener, Saver
 from extproc.state.settings import StateSettings, StoreSettings

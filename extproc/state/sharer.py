@@ -14,7 +14,8 @@ from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.merging import bounded
 from extproc.core.estimator.protocol import Estimator, LearnedState
 from extproc.core.estimator.sharing import Exchanged, Share
-from extproc.core.estimator.tables import Tables, Terms, settled
+from extproc.core.estimator.tables import Tables, settled
+from extproc.core.estimator.terms import Terms
 from extproc.state.keeper import Ask, KeeperListener, Told, copied
 from extproc.state.settings import StoreSettings
 from extproc.state.store import FAILURES, Base, Found, Store

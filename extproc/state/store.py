@@ -29,7 +29,9 @@ from redis.exceptions import RedisError, WatchError
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.merging import bounded, merged, without_model
 from extproc.core.estimator.protocol import LearnedState
-from extproc.core.estimator.tables import Tables, Terms, state_of
+from extproc.core.estimator.state_tables import state_of
+from extproc.core.estimator.tables import Tables
+from extproc.core.estimator.terms import Terms
 from extproc.state.columns import Indexes, columns_of, tables_in
 from extproc.state.frame import HEAD_BYTES, framed, unframed
 from extproc.state.pb import state_pb2

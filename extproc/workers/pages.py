@@ -12,7 +12,7 @@ from extproc.config.loading import as_json
 from extproc.config.schema import Configuration
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.merging import merged as together
-from extproc.core.estimator.tables import Terms
+from extproc.core.estimator.terms import Terms
 from extproc.server.admin import PAGES, Kept, Page, text_page
 from extproc.state.snapshot import to_json
 from extproc.telemetry.families import Family, families_of, merged

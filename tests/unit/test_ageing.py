@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from extproc.core.estimator.ageing import Fading, Others, Own
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.estimator.tables import Table, Terms
+from extproc.core.estimator.tables import Table
+from extproc.core.estimator.terms import Terms
 
 KEPT = 0.998
 FADING = Fading(lambda _, since: np.power(KEPT, since), (1 / (1 - KEPT),))

@@ -13,7 +13,9 @@ from extproc.core.errors import ConfigurationError
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.packing import packed
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.estimator.tables import Tables, Terms, added, state_of, tables_of
+from extproc.core.estimator.state_tables import state_of, tables_of
+from extproc.core.estimator.tables import Tables, added
+from extproc.core.estimator.terms import Terms
 from extproc.core.usage import Usage
 from extproc.state.columns import Indexes, columns_of, tables_in
 from extproc.state.pb import state_pb2

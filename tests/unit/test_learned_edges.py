@@ -17,7 +17,9 @@ from extproc.core.estimator.output_lengths import OutputLengths
 from extproc.core.estimator.packing import packed, unpacked
 from extproc.core.estimator.protocol import CategoryKey, LearnedState, OutputState
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.estimator.tables import Table, Terms, all_keys, tables_of
+from extproc.core.estimator.state_tables import tables_of
+from extproc.core.estimator.tables import Table, all_keys
+from extproc.core.estimator.terms import Terms
 from tests.unit.byteclass_lessons import teach
 
 KEY = CategoryKey("m", "latin")

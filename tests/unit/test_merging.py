@@ -17,7 +17,7 @@ from extproc.core.estimator.merging import bounded, merged, without_model
 from extproc.core.estimator.packing import unpacked
 from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.estimator.tables import Terms
+from extproc.core.estimator.terms import Terms
 from extproc.core.usage import Usage
 from tests.unit.byteclass_lessons import WORDS, facts, teach
 

@@ -15,7 +15,7 @@ from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.features import FEATURE_NAMES
 from extproc.core.estimator.protocol import Estimate
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.estimator.tables import Terms
+from extproc.core.estimator.terms import Terms
 from extproc.core.usage import Usage
 from extproc.state.settings import StoreSettings
 from extproc.state.sharer import Sharer

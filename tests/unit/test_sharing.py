@@ -14,7 +14,9 @@ from extproc.core.estimator.packing import unpacked
 from extproc.core.estimator.protocol import Estimate, Estimator, LearnedState, ModelState
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.sharing import Share
-from extproc.core.estimator.tables import Tables, Terms, settled, state_of, tables_of
+from extproc.core.estimator.state_tables import state_of, tables_of
+from extproc.core.estimator.tables import Tables, settled
+from extproc.core.estimator.terms import Terms
 from extproc.core.usage import Usage
 from tests.unit.byteclass_lessons import WORDS, facts, teach
 

@@ -13,7 +13,9 @@ from extproc.core.estimator.packing import packed
 from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState, ModelState, OutputState
 from extproc.core.estimator.scale import SCALE_FACTORS
 from extproc.core.estimator.settings import EstimatorSettings
-from extproc.core.estimator.tables import Bounds, Table, Terms, added, kept_within, settled, state_of, tables_of
+from extproc.core.estimator.state_tables import state_of, tables_of
+from extproc.core.estimator.tables import Bounds, Table, added, settled
+from extproc.core.estimator.terms import Terms, kept_within
 
 TERMS = Terms.of(EstimatorSettings())
 EMA = replace(TERMS, kind="ema")

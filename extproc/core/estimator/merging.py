@@ -13,7 +13,9 @@ import numpy as np
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.protocol import CategoryKey, LearnedState
-from extproc.core.estimator.tables import Bounds, K, Models, Table, Tables, Terms, added, state_of, tables_of
+from extproc.core.estimator.state_tables import state_of, tables_of
+from extproc.core.estimator.tables import Bounds, K, Models, Table, Tables, added
+from extproc.core.estimator.terms import Terms
 
 __all__ = ["bounded", "merged", "only", "without_model"]
 

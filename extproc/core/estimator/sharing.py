@@ -37,18 +37,9 @@ from extproc.core.estimator.change import Change, ModelChange, RowChange
 from extproc.core.estimator.merging import only
 from extproc.core.estimator.packing import Numbers
 from extproc.core.estimator.protocol import CategoryKey, LearnedState
-from extproc.core.estimator.tables import (
-    K,
-    Models,
-    Table,
-    Tables,
-    Terms,
-    added,
-    all_keys,
-    kept_within,
-    state_of,
-    tables_of,
-)
+from extproc.core.estimator.state_tables import state_of, tables_of
+from extproc.core.estimator.tables import K, Models, Table, Tables, added, all_keys
+from extproc.core.estimator.terms import Terms, kept_within
 
 __all__ = ["Exchanged", "Share"]
 

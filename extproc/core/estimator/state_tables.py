@@ -1,0 +1,177 @@
+"""A state as tables, and tables as a state: sums of each row checked, packed doubles and dataclasses on one side.
+
+In a state, means are told as means, and a model's residual with the model; in tables all are sums (tables.py).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from extproc.core.errors import ConfigurationError
+from extproc.core.estimator.bound import KEPT_SCORES
+from extproc.core.estimator.packing import DOUBLE_BYTES, Numbers, packed, unpacked
+from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState, ModelState, OutputState
+from extproc.core.estimator.tables import (
+    CATEGORY_COLUMNS,
+    Bounds,
+    K,
+    Models,
+    Table,
+    Tables,
+    checked,
+    checked_bounds,
+    model_columns,
+)
+from extproc.core.estimator.terms import Terms
+
+__all__ = ["state_of", "tables_of"]
+
+RESIDUAL, VARIANCE = 2, 3  # columns of a category
+
+
+def tables_of(state: LearnedState, terms: Terms) -> Tables:
+    """Return a state as tables.
+
+    Raises ConfigurationError for sums of other sizes than the state's features say, and numbers that are none.
+    """
+    return Tables(
+        state.estimator_kind,
+        tuple(state.features),
+        _models_of(state),
+        _categories_of(state, terms),
+        _outputs_of(state),
+    )
+
+
+def state_of(tables: Tables) -> LearnedState:
+    """Return tables as a state; the heaviest rows come last, where a full estimator keeps them."""
+    ends = np.cumsum(model_columns(len(tables.features)))
+    means = tables.categories.values / np.maximum(tables.categories.weights, 1e-300)[:, None]
+    models, sums = tables.models, tables.models.sums
+    of_model = {key.model: mean for key, mean in zip(tables.categories.index, means, strict=True) if not key.key}
+    rows = []
+    for name in _heaviest_last(sums):
+        row = sums.index[name]
+        values, mean = sums.values[row], of_model.get(name, np.array([0.0, 0.0, 0.0, 0.01]))
+        clipped, refused, truncated = models.counters[row].tolist()
+        rows.append(
+            ModelState(
+                name,
+                int(sums.counts[row]),
+                packed(values[: ends[0]]),
+                packed(values[ends[0] : ends[1]]),
+                packed(values[ends[1] : ends[2]]),
+                packed(values[ends[2] :]),
+                float(models.bounds.q[row]),
+                float(mean[RESIDUAL]),
+                float(np.sqrt(max(mean[VARIANCE], 0.0))),
+                float(sums.weights[row]),
+                int(models.generations[row]),
+                float(models.bounds.began[row]),
+                packed(models.bounds.scores[row]),
+                int(models.bounds.heard[row]),
+                clipped,
+                refused,
+                truncated,
+            )
+        )
+    outputs = tables.outputs
+    half = outputs.values.shape[1] // 2
+    return LearnedState(
+        tables.kind,
+        tuple(_category_rows(tables.categories, means)),
+        tables.features,
+        tuple(rows),
+        tuple(
+            OutputState(
+                key,
+                packed(outputs.values[outputs.index[key], :half]),
+                packed(outputs.values[outputs.index[key], half:]),
+                int(outputs.counts[outputs.index[key]]),
+            )
+            for key in _heaviest_last(outputs)
+        ),
+    )
+
+
+def _models_of(state: LearnedState) -> Models:
+    rows, size = state.models, len(state.features)
+    doubles = model_columns(size)
+    for row in rows:
+        parts = row.sums_a, row.sums_b, row.scale_a, row.scale_b
+        if [len(part) for part in parts] != [DOUBLE_BYTES * count for count in doubles]:
+            raise ConfigurationError(f"learned sums of model {row.model!r} are not over {size} features")
+    values = unpacked(b"".join(row.sums_a + row.sums_b + row.scale_a + row.scale_b for row in rows))
+    counts = [row.observations for row in rows]
+    sums = _table([row.model for row in rows], counts, [row.weight for row in rows], values, sum(doubles))
+    bounds = Bounds(
+        np.array([row.q for row in rows], np.float64),
+        np.array([row.q_began if row.scores else row.q for row in rows], np.float64),
+        tuple(unpacked(row.scores)[-KEPT_SCORES:] for row in rows),
+        np.array([row.heard for row in rows], np.int64),
+    )
+    return Models(
+        sums,
+        checked_bounds(bounds),
+        np.array([row.generation for row in rows], np.int64),
+        np.array([(row.clipped, row.refused, row.truncated_by_pool) for row in rows], np.int64).reshape(-1, 3),
+    )
+
+
+def _categories_of(state: LearnedState, terms: Terms) -> Table[CategoryKey]:
+    rows = state.categories
+    keys = [row.category for row in rows]
+    told = set(keys)
+    counts = [row.observations for row in rows]
+    given = [row.weight for row in rows]
+    means = [(row.bytes_per_token, row.deviation, row.residual, row.spread**2) for row in rows]
+    # A state that was not merged yet tells a model's residual with the model; it counts what its responses do.
+    for model in state.models:
+        if (key := CategoryKey(model.model, "")) not in told:
+            keys.append(key)
+            counts.append(model.observations)
+            given.append(0.0)
+            means.append((0.0, 0.0, model.residual, model.spread**2))
+    weights = np.array(given, np.float64)
+    weights = np.where(weights > 0, weights, terms.category_weights(np.array(counts, np.int64)))
+    values = weights[:, None] * np.array(means, np.float64).reshape(-1, CATEGORY_COLUMNS)
+    return _table(keys, counts, weights, values, CATEGORY_COLUMNS)
+
+
+def _outputs_of(state: LearnedState) -> Table[CategoryKey]:
+    rows = state.outputs
+    parts = [part for row in rows for part in (row.ended, row.cut)]
+    sizes = {len(part) for part in parts}
+    if len(sizes) > 1:
+        raise ConfigurationError("learned output lengths differ in their bins")
+    columns = 2 * (sizes.pop() // DOUBLE_BYTES) if sizes else 0
+    values = unpacked(b"".join(parts)).reshape(len(rows), columns)
+    keys = [row.category for row in rows]
+    return _table(keys, [row.observations for row in rows], values.sum(axis=1), values, columns)
+
+
+def _table(
+    keys: Sequence[K], counts: Sequence[int], weights: npt.ArrayLike, values: Numbers, columns: int
+) -> Table[K]:
+    index = {key: row for row, key in enumerate(keys)}
+    if len(index) != len(keys):
+        raise ConfigurationError("learned state names a model or category twice")
+    rows = values.reshape(len(keys), columns)
+    return checked(Table(index, np.array(counts, np.int64), np.asarray(weights, np.float64), rows))
+
+
+def _category_rows(table: Table[CategoryKey], means: Numbers) -> list[CategoryState]:
+    rows = []
+    for key in _heaviest_last(table):
+        row = table.index[key]
+        bpt, deviation, residual, variance = means[row].tolist()
+        count, weight = int(table.counts[row]), float(table.weights[row])
+        rows.append(CategoryState(key, bpt, deviation, count, residual, max(variance, 0.0) ** 0.5, weight))
+    return rows
+
+
+def _heaviest_last(table: Table[K]) -> list[K]:
+    """Return the keys by their weights, equal ones by name: the order of merging must not matter."""
+    weights = table.weights.tolist()
+    return sorted(table.index, key=lambda key: (weights[table.index[key]], key))

@@ -1,0 +1,95 @@
+"""How sums fade and what means count, by the settings of an estimator: what merging has to know of learning."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from extproc.core.estimator.output_lengths import FADING
+from extproc.core.estimator.packing import Numbers
+from extproc.core.estimator.residual import faded, natural_weight
+from extproc.core.estimator.scale import FORGETTING, SCALE_FACTORS
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.tables import Table
+
+__all__ = ["Terms", "kept_within"]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How sums fade and means count, by the settings of an estimator."""
+
+    kind: str
+    forgetting: float
+    ema_decay: float
+    epsilon: float
+
+    @classmethod
+    def of(cls, settings: EstimatorSettings) -> "Terms":
+        """Return the terms of an estimator with these settings."""
+        byteclass = settings.byteclass
+        return cls(settings.kind, byteclass.forgetting, settings.ema.decay, byteclass.epsilon)
+
+    @property
+    def model_memory(self) -> float:
+        """The most that the sums of a model weigh: what one router remembers."""
+        return 1 / (1 - self.forgetting)
+
+    def kept_of_own_models(self, everything: Table[str]) -> Numbers:
+        """Return what of a replica's own sums of models is kept, by column, where all know so much together.
+
+        Prices and scale forget at different rates. The scale's weight is the first of its sums: of its constant.
+        """
+        columns = everything.values.shape[1]
+        of_scale = SCALE_FACTORS * (SCALE_FACTORS + 1)
+        prices = kept_within(self.model_memory, everything.weights)
+        scale = kept_within(1 / (1 - FORGETTING), everything.values[:, columns - of_scale])
+        return np.concatenate([prices.repeat(columns - of_scale, axis=1), scale.repeat(of_scale, axis=1)], axis=1)
+
+    @property
+    def category_memory(self) -> float:
+        """The most that the means of a category weigh."""
+        return 1 / (1 - self.ema_decay) if self.kind == "ema" else natural_weight(1 << 40)
+
+    @property
+    def output_memory(self) -> float:
+        """The most that counts of output lengths come to."""
+        return 1 / (1 - FADING)
+
+    def category_weights(self, counts: npt.NDArray[np.int64]) -> Numbers:
+        """Return what means count that one router made of so many responses."""
+        if self.kind == "ema":
+            return np.where(counts > 0, self.category_memory, 0.0)
+        return np.array([natural_weight(count) for count in counts.tolist()], np.float64)
+
+    def kept_of_categories(self, at: npt.NDArray[np.int64], since: Numbers) -> Numbers:
+        """Return what is kept of sums of categories, shape (n, 1), of so many responses after so many more."""
+        more = since[:, 0]
+        if self.kind == "ema":
+            return np.asarray(np.power(self.ema_decay, more))[:, None]
+        pairs = zip(at.tolist(), (at + more.astype(np.int64)).tolist(), strict=True)
+        return np.array([faded(start, end) for start, end in pairs], np.float64)[:, None]
+
+    def kept_of_outputs(self, _at: npt.NDArray[np.int64], since: Numbers) -> Numbers:
+        """Return what is kept of counts of output lengths, shape (n, 1), after so many responses more."""
+        return np.asarray(np.power(FADING, since))
+
+    def kept_of_models(self, _at: npt.NDArray[np.int64], since: Numbers) -> Numbers:
+        """Return what is kept of the sums of prices and of the scale, shape (n, 2), after so many responses."""
+        return np.asarray(np.power((self.forgetting, FORGETTING), since))
+
+    @property
+    def model_memories(self) -> tuple[float, float]:
+        """How many responses prices and scale remember."""
+        return self.model_memory, 1 / (1 - FORGETTING)
+
+    @staticmethod
+    def prices_and_scale(columns: int) -> tuple[int, int]:
+        """Return how many of so many columns are of the prices and of the scale."""
+        of_scale = min(SCALE_FACTORS * (SCALE_FACTORS + 1), columns)
+        return columns - of_scale, of_scale
+
+
+def kept_within(memory: float, weights: Numbers) -> Numbers:
+    """Return the factor, shape (n, 1), that keeps sums of such weights within what is remembered."""
+    return np.minimum(1.0, memory / np.maximum(weights, 1e-300))[:, None]
