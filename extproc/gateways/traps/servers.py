@@ -53,27 +53,21 @@ def _router_breakers_large(gateway: Gateway, _: Router) -> Iterator[Hit]:
 
 
 def _full_duplex_windows(gateway: Gateway, _: Router) -> Iterator[Hit]:
-    if all(each.modes.request_body != "FULL_DUPLEX_STREAMED" for each in gateway.processors):
-        return
-    for cluster in _router_clusters(gateway):
+    for cluster in _full_duplex_clusters(gateway):
         if cluster.stream_window_bytes > MAX_WINDOW_BYTES or cluster.max_outbound_frames < MIN_FRAMES:
             numbers = f"{cluster.stream_window_bytes:,} bytes and {cluster.max_outbound_frames:,} outbound frames"
             yield Hit(cluster.place, f'cluster "{cluster.name}" has stream windows of {numbers}')
 
 
 def _full_duplex_dead_router(gateway: Gateway, _: Router) -> Iterator[Hit]:
-    for each in gateway.processors:
-        cluster = gateway.clusters.get(each.cluster)
-        duplex = each.modes.request_body == "FULL_DUPLEX_STREAMED"
-        if cluster and duplex and (cluster.panics or not cluster.ejects_at_once):
+    for cluster in _full_duplex_clusters(gateway):
+        if cluster.panics or not cluster.ejects_at_once:
             yield Hit(cluster.place, f'cluster "{cluster.name}" goes on asking a router that is dead')
 
 
 def _full_duplex_gathered_news(gateway: Gateway, _: Router) -> Iterator[Hit]:
-    for each in gateway.processors:
-        cluster = gateway.clusters.get(each.cluster)
-        duplex = each.modes.request_body == "FULL_DUPLEX_STREAMED"
-        if cluster and duplex and cluster.gathers_news:
+    for cluster in _full_duplex_clusters(gateway):
+        if cluster.gathers_news:
             yield Hit(cluster.place, f'cluster "{cluster.name}" hears late that a router is dead')
 
 
@@ -111,6 +105,12 @@ def _slow_connect(gateway: Gateway, router: Router) -> Iterator[Hit]:
 
 def _router_clusters(gateway: Gateway) -> list[Cluster]:
     names = dict.fromkeys(each.cluster for each in gateway.processors)
+    return [gateway.clusters[name] for name in names if name in gateway.clusters]
+
+
+def _full_duplex_clusters(gateway: Gateway) -> list[Cluster]:
+    asking = [each for each in gateway.processors if each.modes.request_body == "FULL_DUPLEX_STREAMED"]
+    names = dict.fromkeys(each.cluster for each in asking)
     return [gateway.clusters[name] for name in names if name in gateway.clusters]
 
 
