@@ -29,7 +29,7 @@ from extproc.core.estimator.terms import Terms
 from extproc.core.router.router import Router
 from extproc.server.access_logs import STREAM_ACCESS_LOGS, AccessLogs, new_key, teaching_of
 from extproc.server.admin import AdminPages
-from extproc.server.admin_http import admin_servers
+from extproc.server.admin_http import Admin, admin_servers
 from extproc.server.background import Background, Job
 from extproc.server.changes import Changes
 from extproc.server.current import CurrentEstimator
@@ -111,8 +111,26 @@ class App:
         self._set_timers()
         self.loop = Loop(self._core, self._timers, listener.failed)
         self._reloader = Reloader(file, configuration, self.apply, ReloadMetrics(registry))
+        self._changing = threading.Lock()
+        self.own_knowledge = OwnKnowledge(
+            self.loop,
+            self._changing,
+            lambda: self._configuration.estimator,
+            lambda: self.router.placer.estimator,
+            self._go_on_from,
+        )
+        self._admins = self._admin_servers(metrics, listener) if admin else []
+        self.admin_address = self._admins[0].address if admin else ""
+        terms = Terms.of(configuration.estimator)
+        estimator = CurrentEstimator(lambda: self.router.placer.estimator)
+        self._keeping = Keeping(configuration.state, terms, estimator, self._ask, metrics)
+        jobs: list[Job] = [*self._keeping.jobs, watch_job(lambda: self._streams.routing, metrics)]
+        self._background = Background(jobs)
+
+    def _admin_servers(self, metrics: Metrics, listener: FanOut) -> list[Admin]:
+        """Make the servers of the admin port, with the live page and what can be changed."""
         pages = AdminPages(
-            registry,
+            self.registry,
             self.loop,
             lambda: self._health.ready,
             lambda: self.router.placer.estimator.state(),  # noqa: PLW0108  (another one after a reload)
@@ -125,24 +143,8 @@ class App:
             recent,
             lambda watched: self.loop.tell(lambda: (listener.add if watched else listener.remove)(recent)),
         )
-        self._changing = threading.Lock()
-        self.own_knowledge = OwnKnowledge(
-            self.loop,
-            self._changing,
-            lambda: self._configuration.estimator,
-            lambda: self.router.placer.estimator,
-            self._go_on_from,
-        )
-        self._admins = []
-        if admin:
-            changes = Changes(self._knowledge, self.own_knowledge, StateChangeMetrics(registry))
-            self._admins = admin_servers(configuration.admin, pages, live, changes)
-        self.admin_address = self._admins[0].address if admin else ""
-        terms = Terms.of(configuration.estimator)
-        estimator = CurrentEstimator(lambda: self.router.placer.estimator)
-        self._keeping = Keeping(configuration.state, terms, estimator, self._ask, metrics)
-        jobs: list[Job] = [*self._keeping.jobs, watch_job(lambda: self._streams.routing, metrics)]
-        self._background = Background(jobs)
+        changes = Changes(self._knowledge, self.own_knowledge, StateChangeMetrics(self.registry))
+        return admin_servers(self._configuration.admin, pages, live, changes)
 
     @property
     def _configuration(self) -> Configuration:
