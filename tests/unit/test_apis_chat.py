@@ -133,6 +133,7 @@ def test_names_refusals_and_reasoning_are_text() -> None:
 def test_documents_are_text() -> None:
     """What vLLM takes as `documents` is shown to the model."""
     assert read(documents=[{"title": "t", "text": "x"}]).text == b'Hi{"title":"t","text":"x"}'
+    assert read(documents=None).text == b"Hi"
 
 
 @pytest.mark.parametrize(
@@ -149,6 +150,8 @@ def test_documents_are_text() -> None:
         ({"type": "input_audio", "input_audio": {"data": "UklGR" * 99, "format": "wav"}}, MediaCount(audio=1)),
         ({"type": "audio_url", "audio_url": {"url": "data:audio/wav;base64,AAAA"}}, MediaCount(audio=1)),
         ({"input_audio": {"data": "UklGR" * 99, "format": "wav"}}, MediaCount(audio=1)),
+        ({"audio_url": {"url": "data:audio/wav;base64,AAAA"}}, MediaCount(audio=1)),
+        ({"image_url": None, "video_url": {"url": "data:video/mp4;base64,AAAA"}}, MediaCount(video=1)),
         ({"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA"}}, MediaCount(video=1)),
     ],
 )
@@ -187,7 +190,7 @@ def test_parts_that_cannot_be_measured_are_unseen(part: dict[str, Any]) -> None:
         ({"max_completion_tokens": 200}, 200),
         ({"max_tokens": 100, "max_completion_tokens": 200}, 200),
         ({"max_tokens": 100, "max_completion_tokens": 0}, 0),
-        ({"max_tokens": 10**30}, 10**30),
+        ({"max_tokens": 2**53}, 2**53),
     ],
 )
 def test_declared_output_limit(fields: dict[str, Any], limit: int | None) -> None:

@@ -29,21 +29,20 @@ def call_of(count: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("api", "within", "beyond"),
     [
-        # Brackets: one of the object itself, one of the list of messages, 12,288 in all.
-        (Api.CHAT, {"messages": [], "x": [[]] * 12_285}, {"messages": [], "x": [[]] * 12_286}),
-        # Commas: one less than there are values, and one behind messages.
-        (Api.CHAT, {"messages": [], "x": [1] * 32_768}, {"messages": [], "x": [1] * 32_769}),
-        (Api.CHAT, {"messages": [MESSAGE] * 1536}, {"messages": [MESSAGE] * 1537}),
-        (Api.CHAT, {"messages": [{"content": ["a"] * 1535}]}, {"messages": [{"content": ["a"] * 1536}]}),
-        (Api.MESSAGES, {"messages": [{"content": [{}] * 1535}]}, {"messages": [{"content": [{}] * 1536}]}),
+        # Work: 131 for each list and what follows it, 30 for each number.
+        (Api.CHAT, {"messages": [], "x": [[]] * 16_006}, {"messages": [], "x": [[]] * 16_007}),
+        (Api.CHAT, {"messages": [], "x": [1] * 69_894}, {"messages": [], "x": [1] * 69_895}),
+        (Api.CHAT, {"messages": [MESSAGE] * 1024}, {"messages": [MESSAGE] * 1025}),
+        (Api.CHAT, {"messages": [{"content": ["a"] * 1023}]}, {"messages": [{"content": ["a"] * 1024}]}),
+        (Api.MESSAGES, {"messages": [{"content": [{}] * 1023}]}, {"messages": [{"content": [{}] * 1024}]}),
         # A call counts twice; a document, too.
-        (Api.MESSAGES, {"messages": [call_of(767)]}, {"messages": [call_of(768)]}),
+        (Api.MESSAGES, {"messages": [call_of(511)]}, {"messages": [call_of(512)]}),
         (
             Api.MESSAGES,
-            {"messages": [{"content": [DOCUMENT] * 767}]},
-            {"messages": [{"content": [DOCUMENT] * 768}]},
+            {"messages": [{"content": [DOCUMENT] * 511}]},
+            {"messages": [{"content": [DOCUMENT] * 512}]},
         ),
-        (Api.RESPONSES, {"input": [{"content": ["a"] * 1535}]}, {"input": [{"content": ["a"] * 1536}]}),
+        (Api.RESPONSES, {"input": [{"content": ["a"] * 1023}]}, {"input": [{"content": ["a"] * 1024}]}),
         (Api.COMPLETIONS, {"prompt": ["a"] * 2048}, {"prompt": ["a"] * 2049}),
         (Api.SCORE, {"text_1": "a", "text_2": ["b"] * 2048}, {"text_1": "a", "text_2": ["b"] * 2049}),
         (Api.GENERATE, {"text": "a", "sampling_params": [{}] * 512}, {"text": "a", "sampling_params": [{}] * 513}),
@@ -65,12 +64,12 @@ def test_a_query_is_written_out_up_to_half_a_mebibyte() -> None:
     assert (0, True) == (not_read.text_bytes, not_read.unseen_history)
 
 
-@pytest.mark.parametrize(("size", "undone"), [(511, True), (512, False)])
-def test_escapes_cost_a_step_for_each_half_kibibyte(size: int, *, undone: bool) -> None:
+@pytest.mark.parametrize(("size", "undone"), [(255, True), (256, False)])
+def test_escapes_cost_a_step_for_each_quarter_kibibyte(size: int, *, undone: bool) -> None:
     """Where the walk has no steps left for them, they stay as they came, which is longer."""
     arguments = '"' + "\\u00e9".ljust(size - 2, "a") + '"'
-    # Two messages, these parts and one call are all steps there are.
-    parts = {"content": ["a"] * (1536 - 3)}
+    # Two messages, these parts, one call and its arguments are all steps there are.
+    parts = {"content": ["a"] * (1024 - 4)}
     call = {"tool_calls": [{"function": {"name": "", "arguments": arguments}}]}
     facts = read(Api.CHAT, messages=[parts, call])
     assert isinstance(facts, RequestFacts)

@@ -63,3 +63,18 @@ def test_the_longest_name_stays_and_a_longer_one_ends_in_128_bits_of_digest() ->
     longest = "m" * 256
     assert longest is bounded_name(longest)
     assert re.fullmatch(r"m{223}~[0-9a-f]{32}", bounded_name(longest + "m"))
+
+
+def test_what_is_too_long_for_a_name_is_told_by_its_ends_and_length() -> None:
+    """Of a mebibyte that stands where a name should, the middle is not looked at: the rest takes no time."""
+    start, middle, end = "a" * 4096, "b" * 100, "c" * 4096
+    name = bounded_name(start + middle + end)
+    assert MAX_NAME_CHARS == len(name)
+    assert name == bounded_name(start + middle.replace("b", "d") + end)
+    others = {
+        bounded_name(start + middle + "b" + end),
+        bounded_name("x" + name),
+        bounded_name(start + end[:-1] + "d"),
+    }
+    assert name not in others
+    assert bounded_name("a" * 8192) != bounded_name("a" * 4000 + "b" + "a" * 4191)

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from bench.worst import WorstBody, worst_bodies
+from bench.worst_kinds import nested_documents
 from extproc.compose import compose
 from extproc.config.loading import parse
 from extproc.core.apis import read_request
-from extproc.core.apis.bodies import MAX_CONTAINERS, MAX_VALUES
-from extproc.core.apis.prompt import MAX_MEASURED_IMAGES, MAX_STEPS
+from extproc.core.apis.prompt import MAX_MEASURED_IMAGES, MAX_REREAD_BYTES, MAX_STEPS
+from extproc.core.apis.work import FREE_BYTES, MAX_WORK, work_of
 from extproc.core.errors import BodyFault, BodyNotUnderstood
 from extproc.core.facts import Api, ImageSize, RequestHead
 from extproc.core.listener import Listener
@@ -23,7 +24,6 @@ PLACER = compose(
           "exchange: {max_held_bytes: 1048576}"),
     Listener(),
 ).placer  # fmt: skip
-BODIES = list(worst_bodies((1 << 20) - 64))
 # Calls, ours and in C, of each step and of each measured image.
 MOST_CALLS = 24 * MAX_STEPS + 100 * MAX_MEASURED_IMAGES
 PNG = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAACAAAAAgA"  # 2048 x 2048
@@ -45,11 +45,13 @@ def calls_of(worst: WorstBody) -> int:
     return calls
 
 
-@pytest.mark.parametrize("worst", BODIES, ids=[worst.name for worst in BODIES])
-def test_no_body_costs_more_than_its_steps(worst: WorstBody) -> None:
-    """A body of a mebibyte that is made to cost as much as it can causes a bounded number of calls."""
-    assert (1 << 20) - 64 >= len(worst.body)
-    assert calls_of(worst) <= MOST_CALLS
+def test_no_body_costs_more_than_its_steps() -> None:
+    """A body that is made to cost as much as it can causes a bounded number of calls, however long it is."""
+    calls = {}
+    for worst in worst_bodies(1 << 18):
+        assert 1 << 18 >= len(worst.body), worst.name
+        calls[worst.name] = calls_of(worst)
+    assert {} == {name: made for name, made in calls.items() if made > MOST_CALLS}
 
 
 @pytest.mark.parametrize(
@@ -58,8 +60,15 @@ def test_no_body_costs_more_than_its_steps(worst: WorstBody) -> None:
         {"messages": [{"content": [{}] * (MAX_STEPS + 1)}]},
         {"messages": [{"content": "a"}] * (MAX_STEPS + 1)},
         {"messages": [{"tool_calls": [{}] * MAX_STEPS}]},
-        {"messages": [], "tools": [{}] * (MAX_CONTAINERS + 1)},
-        {"messages": [], "tools": [{"x": [1] * (MAX_VALUES + 2)}]},
+        {"messages": [], "tools": [{}] * 25_000},
+        {"messages": [], "tools": [{"x": [1] * 95_000}]},
+        {"messages": [], "x": [777777] * 85_000},
+        {"messages": [{"content": "\n" * 340_000}]},
+        {"messages": [{"content": "\u8bcd" * 230_000}]},
+        {"messages": [{"content": " " * 900_000}]},
+        {"messages": [{"content": "7" * 1_320_000}]},
+        {"messages": [], "tools": [{"x": "a" * MAX_REREAD_BYTES}]},
+        {"messages": [], "documents": ["a" * MAX_REREAD_BYTES]},
     ],
 )
 def test_more_elements_than_are_read_are_a_fault_of_their_own(fields: dict[str, Any]) -> None:
@@ -70,10 +79,87 @@ def test_more_elements_than_are_read_are_a_fault_of_their_own(fields: dict[str, 
 
 
 def test_source_code_for_a_pool_of_64k_tokens_is_read() -> None:
-    """A quarter of a megabyte of source code has fewer brackets and commas than are read."""
+    """As much source code as fits such a pool is less work than what is read."""
     code = 'def f(a, b):\n    return {"a": [a, b], "c": {"d": f(a, [b])}}\n\n'
-    body = json.dumps({"messages": [{"content": code * (120_000 // len(code))}]}).encode()
-    assert read_request(Api.CHAT, body).text_bytes > 110_000
+    body = json.dumps({"messages": [{"content": code * (140_000 // len(code))}]}).encode()
+    assert read_request(Api.CHAT, body).text_bytes > 130_000
+
+
+@pytest.mark.parametrize(
+    ("unit", "expected"),
+    [
+        (b"a", 1), (b" ", 3), (b"\t", 3), (b"!", 1), (b"\x7f", 1), (b"\x80", 3), (b"\xff", 3), (b"\\", 7),
+        (b",", 26), (b"{", 101), (b"[", 101), (b"]", 1), (b"}", 1), (b'"', 1), (b"0", 2), (b"9", 2), (b":", 1),
+        (b"/", 1), (b"0123456789", 2), (b"aaaaaaaaaaaaaaa0", 1),
+    ],
+)  # fmt: skip
+def test_work_has_a_price_for_each_kind_of_byte(unit: bytes, expected: int) -> None:
+    """Each byte counts as one of plain text and, by its kind, for more; in whichever block it stands."""
+    text = unit * (200_000 // len(unit)) if expected < 26 else unit * 10_000
+    assert expected * len(text) == pytest.approx(work_of(text), rel=0.001)
+
+
+def test_counting_work_ends_where_it_is_too_much() -> None:
+    """Of a body that is not read no more is looked at than tells so."""
+    once, twice = (work_of(b"[" * size) for size in (1 << 16, 1 << 20))
+    assert MAX_WORK < once < twice < once + (1 << 20)
+
+
+def test_the_shortest_bodies_are_read_without_counting() -> None:
+    """No body of 32 KiB takes as long as others may, whatever it holds."""
+    brackets = b'{"messages":[],"x":"' + b"[" * (FREE_BYTES - 22) + b'"}'
+    assert FREE_BYTES == len(brackets)
+    assert 0 == read_request(Api.CHAT, brackets).text_bytes
+    assert MAX_WORK < work_of(brackets)
+    with pytest.raises(BodyNotUnderstood):
+        read_request(Api.CHAT, brackets + b" ")
+
+
+@pytest.mark.parametrize(
+    ("api", "body"),
+    [
+        (Api.CHAT, b'{"messages":[],"n":%b}'),
+        (Api.CHAT, b'{"messages":[],"stream":%b}'),
+        (Api.COMPLETIONS, b'{"prompt":[1,%b]}'),
+        (Api.COMPLETIONS, b'{"prompt":[[1],[%b]]}'),
+    ],
+)
+def test_numbers_beyond_any_meaning_are_of_a_wrong_type(api: Api, body: bytes) -> None:
+    """Thousands of digits take the square of them, so that the first such number ends the reading."""
+    read_request(api, body % b"1")
+    with pytest.raises(BodyNotUnderstood) as refused:
+        read_request(api, body % (b"7" * 20))
+    assert BodyFault.WRONG_TYPE == refused.value.fault
+
+
+def test_escapes_beside_long_numbers_stay() -> None:
+    """Where a value is written anew without its escapes, numbers in it are decoded: not those that take long."""
+    lengths = []
+    for digits in (31, 32):
+        arguments = '["\\u00e9",%s]' % ("7" * digits)
+        call = {"tool_calls": [{"function": {"name": "", "arguments": arguments}}]}
+        lengths.append(read_request(Api.CHAT, json.dumps({"messages": [call]}).encode()).text_bytes)
+    assert [len('["",]') + 2 + 31, len('["",]') + 6 + 32] == lengths
+
+
+def test_documents_in_documents_are_read_once_each() -> None:
+    """Each level of documents in documents is read again, so that all levels together are bounded."""
+    assert read_request(Api.MESSAGES, nested_documents(8, 1_000)).text_bytes == 1_000
+    with pytest.raises(BodyNotUnderstood) as refused:
+        read_request(Api.MESSAGES, nested_documents(8, MAX_REREAD_BYTES // 8))
+    assert BodyFault.TOO_MANY == refused.value.fault
+
+
+@pytest.mark.parametrize(
+    ("api", "body"), [(Api.COMPLETIONS, b'{"prompt":[%b]}'), (Api.RERANK, b'{"query":"a","documents":[%b]}')]
+)
+def test_many_long_prompts_are_counted_before_they_are_made(api: Api, body: bytes) -> None:
+    """As many as are read are read, however long they are; one more is too many."""
+    text = b'"%b"' % (b"a" * 30)
+    assert read_request(api, body % b",".join([text] * 2048)).sequences == 2048
+    with pytest.raises(BodyNotUnderstood) as refused:
+        read_request(api, body % b",".join([text] * 2049))
+    assert BodyFault.TOO_MANY == refused.value.fault
 
 
 def test_images_beyond_those_measured_are_guessed_from_their_bytes() -> None:

@@ -9,8 +9,8 @@ and looking around in them, which costs three times as much and leaves every typ
 from typing import Final
 
 from extproc.core.apis import chat, completions, embeddings, generate, messages, pairs, responses
-from extproc.core.apis.bodies import MAX_CONTAINERS, check_elements
 from extproc.core.apis.family import Family
+from extproc.core.apis.work import FREE_BYTES, check_work
 from extproc.core.errors import BodyFault, BodyNotUnderstood
 from extproc.core.facts import Api, RequestFacts
 
@@ -67,8 +67,8 @@ def read_request(api: Api, body: bytes) -> RequestFacts:
     """
     if not body:
         raise BodyNotUnderstood(BodyFault.EMPTY)
-    if len(body) >= MAX_CONTAINERS:  # shorter ones cannot hold too many
-        check_elements(body)
+    if len(body) > FREE_BYTES:
+        check_work(body)
     try:
         return FAMILIES[api].read_request(body)
     except RecursionError:

@@ -1,25 +1,25 @@
 """Decoding request bodies: the types their fields share, and whose fault it is when they do not fit.
 
-The work of a body is bounded in elements as well as in bytes: `{}` costs as much as a paragraph. Before a body is
-decoded, its brackets and commas are counted, which no element goes without; that takes a millisecond for a
-mebibyte. Those inside strings count too: the limits leave room for text that is source code.
+Numbers are decoded within limits: one of thousands of digits takes Python the square of them, and the first that
+is out of its limits ends the decoding.
 """
 
 from typing import Annotated, Final, TypeVar
 
 import msgspec
 
+from extproc.core.apis.work import FREE_BYTES
 from extproc.core.errors import BodyFault, BodyNotUnderstood
 from extproc.core.names import MAX_NAME_CHARS, bounded_name
 
 __all__ = [
-    "MAX_CONTAINERS",
     "Flag",
-    "NotNegative",
     "Number",
-    "check_elements",
+    "TokenId",
+    "check_count",
     "compact_json",
     "decode_body",
+    "has_long_numbers",
     "holds_any",
     "is_set",
     "model_key",
@@ -28,31 +28,14 @@ __all__ = [
     "read_number",
 ]
 
-NotNegative = Annotated[int, msgspec.Meta(ge=0)]
+# No vocabulary has as many.
+TokenId = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
 # What stands in a body where a number or a boolean is wanted; `read_number` and `read_flag` say what it means.
-Number = bool | int | float | str | None
-Flag = bool | int | float | str | None
-
-# A conversation that fills 64K tokens has a few hundred messages, each with a few objects; and as source code, or
-# JSON in strings, a few thousand brackets.
-MAX_CONTAINERS: Final = 3 << 12
-# Token ids are one value each, and keys of a tool.
-MAX_VALUES: Final = 1 << 15
+_Whole = Annotated[int, msgspec.Meta(ge=-(1 << 53), le=1 << 53)]
+Number = bool | _Whole | float | str | None
+Flag = bool | _Whole | float | str | None
 
 T = TypeVar("T")
-
-
-def check_elements(body: bytes) -> None:
-    """Refuse a body of more elements than are worth their time. Raises BodyNotUnderstood (TOO_MANY).
-
-    One of less than MAX_CONTAINERS bytes cannot hold too many.
-    """
-    containers = body.count(b"{") + body.count(b"[")
-    if containers > MAX_CONTAINERS:
-        raise BodyNotUnderstood(BodyFault.TOO_MANY, f"{containers} brackets; at most {MAX_CONTAINERS} are read")
-    values = body.count(b",")
-    if values > MAX_VALUES:
-        raise BodyNotUnderstood(BodyFault.TOO_MANY, f"{values} commas; at most {MAX_VALUES} are read")
 
 
 def decode_body(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> T:
@@ -67,6 +50,20 @@ def decode_body(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> 
         raise BodyNotUnderstood(BodyFault.WRONG_TYPE, str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BodyNotUnderstood(BodyFault.NOT_JSON, str(error)) from None
+
+
+def check_count(values: msgspec.Raw, most: int, what: str) -> None:
+    """Refuse a list of more values than are read, before they are made. Raises BodyNotUnderstood (TOO_MANY).
+
+    What is short, or is no list, is left to who decodes it.
+    """
+    if len(values) > FREE_BYTES and bytes(values).startswith(b"["):
+        count = len(decode_body(_VALUES, values))
+        if count > most:
+            raise BodyNotUnderstood(BodyFault.TOO_MANY, f"{count} {what}; at most {most} are read")
+
+
+_VALUES: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def read_number(value: Number, field: str, at_least: int) -> int | None:
@@ -161,4 +158,12 @@ def compact_json(raw: msgspec.Raw, *, unescape: bool) -> str:
         raise BodyNotUnderstood(BodyFault.NOT_JSON, str(error)) from None
 
 
+def has_long_numbers(text: bytes) -> bool:
+    """Tell whether there are so many digits in a row that decoding them as a number takes the square of them."""
+    return _LONG_NUMBER in text.translate(_ZEROS)
+
+
+# Python's own limit is 4,300 digits, with an eighth of a millisecond for each number of so many.
+_LONG_NUMBER: Final = b"0" * 32
+_ZEROS: Final = bytes.maketrans(b"123456789", b"0" * 9)
 _ANY: msgspec.json.Decoder[object] = msgspec.json.Decoder()

@@ -7,6 +7,7 @@ decoded; a `data:` URL inside plain text stays, since the model reads it as text
 a kind we do not know the size cannot be seen here.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -52,12 +53,16 @@ class _Part(msgspec.Struct, frozen=True, gc=False):
     def kind(self) -> str:
         if self.type:
             return self.type
-        if self.text is not None:
-            return "text"
-        return next((key for key in _MEDIA_KEYS if is_set(getattr(self, key))), "text")
-
-
-_MEDIA_KEYS: Final = ("image_url", "audio_url", "input_audio", "video_url")
+        if self.text is None:
+            if self.image_url and is_set(self.image_url):
+                return "image_url"
+            if self.audio_url and is_set(self.audio_url):
+                return "audio_url"
+            if self.input_audio and is_set(self.input_audio):
+                return "input_audio"
+            if self.video_url and is_set(self.video_url):
+                return "video_url"
+        return "text"
 
 
 class _Function(msgspec.Struct, frozen=True, gc=False):
@@ -126,14 +131,15 @@ def read_request(body: bytes) -> RequestFacts:
     if request.n is not None or request.best_of is not None:
         sequences = read_sequences(request.n, request.best_of)
     stream = request.stream is not None and read_flag(request.stream, "stream")
+    text, turns = prompt.text_and_turns()
     seen = not prompt.unseen and not (request.web_search_options and is_set(request.web_search_options))
     return RequestFacts(
         api=Api.CHAT,
         model=model_key(request.model),
-        text=prompt.text(),
+        text=text,
         dropped_text=prompt.dropped_text() if prompt.dropped else b"",
         opening=prompt.opening,
-        turns=prompt.turns(),
+        turns=turns,
         messages=len(request.messages),
         tools=tools,
         tool_calls=prompt.tool_calls,
@@ -171,19 +177,15 @@ def add_messages(prompt: Prompt, messages: list[Message]) -> None:
     Templates of models that reason leave out what was thought before the last question, and keep it after.
     """
     prompt.step(len(messages))
-    last_question = len(messages) - 1
-    while last_question > 0 and messages[last_question].role != "user":
-        last_question -= 1
-    for message in messages:
-        if message.role == "user":
-            prompt.opening = _first_text(message.content)
-            break
+    last_question = _last_question(prompt, messages)
     for position, message in enumerate(messages):
         thoughts = prompt.dropped if position < last_question else prompt.texts
-        if type(message.content) is str and message.role != "assistant":
-            prompt.texts.append(message.content)
-        else:
-            _add_content(prompt, message, thoughts)
+        if type(content := message.content) is str:
+            if content.startswith(THINK) and message.role == "assistant":
+                content = _without_thought(content, thoughts)
+            prompt.texts.append(content)
+        elif content:
+            _add_parts(prompt, content)
         if message.name or message.refusal:
             prompt.add(message.name, message.refusal)
         if reasoning := message.reasoning or message.reasoning_content:
@@ -212,17 +214,28 @@ def _first_text(content: str | list[_Part | str] | None) -> str:
     return first if isinstance(first, str) else first.text or ""
 
 
-def _add_content(prompt: Prompt, message: Message, thoughts: list[str]) -> None:
-    content = message.content
-    if isinstance(content, str):
-        if message.role == "assistant" and content.startswith(THINK):
-            thought, end, content = content.rpartition(END_OF_THOUGHT)
-            thoughts.append(thought + end)
-        prompt.texts.append(content)
-    elif content:
-        prompt.step(len(content))
-        for part in content:
-            _add_part(prompt, part)
+def _add_parts(prompt: Prompt, parts: Sequence[_Part | str]) -> None:
+    prompt.step(len(parts))
+    for part in parts:
+        _add_part(prompt, part)
+
+
+def _last_question(prompt: Prompt, messages: list[Message]) -> int:
+    """Open a prompt with its first question; return where the last one is, 0 where there is none."""
+    last = len(messages) - 1
+    while last > 0 and messages[last].role != "user":
+        last -= 1
+    for message in messages:
+        if message.role == "user":
+            prompt.opening = _first_text(message.content)
+            break
+    return last
+
+
+def _without_thought(content: str, thoughts: list[str]) -> str:
+    thought, end, said = content.rpartition(END_OF_THOUGHT)
+    thoughts.append(thought + end)
+    return said
 
 
 # As Qwen3 and DeepSeek-R1 write it where no parser takes it out of the content.

@@ -34,10 +34,11 @@ def read_request(body: bytes) -> RequestFacts:
     plain = read_prompts(request.input)
     chat = Prompt()
     add_messages(chat, request.messages or [])
+    text, _ = chat.text_and_turns()
     return RequestFacts(
         api=Api.EMBEDDINGS,
         model=model_key(request.model),
-        text=chat.text() if request.messages else plain.text,
+        text=text if request.messages else plain.text,
         exact_prompt_tokens=plain.exact_prompt_tokens,
         longest_share=plain.longest_share,
         sequences=plain.count,

@@ -83,12 +83,14 @@ def read_request(body: bytes) -> RequestFacts:
         _add_content(prompt, message.content)
         prompt.marks.append((message.role or "", len(prompt.texts)))
     prompt.open_with(texts_before)
+    tools = prompt.add_tools(request.tools)
+    text, turns = prompt.text_and_turns()
     return RequestFacts(
         api=Api.MESSAGES,
         model=model_key(request.model),
-        tools=prompt.add_tools(request.tools),
-        text=prompt.text(),
-        turns=prompt.turns(),
+        tools=tools,
+        text=text,
+        turns=turns,
         opening=prompt.opening,
         messages=len(request.messages) + bool(request.system),
         tool_calls=prompt.tool_calls,
@@ -133,7 +135,7 @@ def _add_block(prompt: Prompt, block: _Block) -> None:
 def _add_document(prompt: Prompt, block: _Block) -> None:
     prompt.step(1)
     prompt.add(block.title, block.context)
-    source = decode_body(_SOURCE, block.source)
+    source = decode_body(_SOURCE, prompt.reread(block.source))
     match source.type:
         case "text":
             prompt.add(source.data)

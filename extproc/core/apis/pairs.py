@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from extproc.core.apis.bodies import Number, decode_body, is_set, model_key, prompt_cap
+from extproc.core.apis.bodies import Number, check_count, decode_body, is_set, model_key, prompt_cap
 from extproc.core.apis.family import Family
 from extproc.core.errors import BodyFault, BodyNotUnderstood, ResponseFault, ResponseNotUnderstood
 from extproc.core.facts import Api, RequestFacts
@@ -73,10 +73,13 @@ def _texts(value: msgspec.Raw) -> list[bytes] | None:
     """Return one or several texts; None for what is absent, or is not text."""
     if not is_set(value) or bytes(value).startswith(b"{"):  # an object: parts of text and images
         return None
+    check_count(value, MAX_PAIRS, "texts")
     texts = decode_body(_TEXTS, value)
-    found = [texts] if isinstance(texts, str) else [each if isinstance(each, str) else each.text for each in texts]
-    if len(found) > MAX_PAIRS:
-        raise BodyNotUnderstood(BodyFault.TOO_MANY, f"{len(found)} texts; at most {MAX_PAIRS} are read")
+    if isinstance(texts, str):
+        return [texts.encode()]
+    if len(texts) > MAX_PAIRS:
+        raise BodyNotUnderstood(BodyFault.TOO_MANY, f"{len(texts)} texts; at most {MAX_PAIRS} are read")
+    found = [each if isinstance(each, str) else each.text for each in texts]
     return None if None in found else [text.encode() for text in found if text is not None]
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from extproc.core.apis.bodies import NotNegative, decode_body, is_set
+from extproc.core.apis.bodies import TokenId, check_count, decode_body, is_set
 from extproc.core.errors import BodyFault, BodyNotUnderstood
 
 __all__ = ["Prompts", "read_prompts"]
@@ -38,6 +38,7 @@ def read_prompts(prompts: msgspec.Raw) -> Prompts:
         return Prompts(decode_body(_TEXT, prompts).encode())
     match kind[1]:
         case b'"':
+            check_count(prompts, MAX_PROMPTS, "prompts")
             texts = [text.encode() for text in _few(decode_body(_TEXTS, prompts))]
             lengths = list(map(len, texts))
             return Prompts(b"".join(texts), longest_share=_longest_share(lengths), count=len(texts))
@@ -53,8 +54,8 @@ def read_prompts(prompts: msgspec.Raw) -> Prompts:
 _FIRST: Final = re.compile(rb"\[\s*(.)")
 _TEXT: Final = msgspec.json.Decoder(str)
 _TEXTS: Final = msgspec.json.Decoder(list[str])
-_IDS: Final = msgspec.json.Decoder(list[NotNegative])
-_ID_LISTS: Final = msgspec.json.Decoder(list[list[NotNegative]])
+_IDS: Final = msgspec.json.Decoder(list[TokenId])
+_ID_LISTS: Final = msgspec.json.Decoder(list[list[TokenId]])
 
 
 def _few(texts: list[str]) -> list[str]:

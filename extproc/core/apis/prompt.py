@@ -4,7 +4,7 @@ from typing import Final
 
 import msgspec
 
-from extproc.core.apis.bodies import compact_json, decode_body, is_set
+from extproc.core.apis.bodies import compact_json, decode_body, has_long_numbers, is_set
 from extproc.core.apis.image_size import image_pixels, pixels_by_bytes, size_of
 from extproc.core.errors import BodyFault, BodyNotUnderstood
 from extproc.core.facts import NO_MEDIA, ImageSize, MediaCount
@@ -17,9 +17,11 @@ PATCH_PIXELS = 28 * 28
 MAX_PATCHES = 16_384
 
 
-# Beyond what fits a smaller pool: 40 tokens each make 64K. A step takes one to two microseconds.
-MAX_STEPS: Final = 1536
-UNDONE_BYTES_PER_STEP: Final = 512
+# Beyond what fits a smaller pool: 64 tokens each make 64K. A step takes about a microsecond.
+MAX_STEPS: Final = 1024
+UNDONE_BYTES_PER_STEP: Final = 256
+# JSON within the body that is read once more: 64K tokens of it are about as many.
+MAX_REREAD_BYTES: Final = 256 << 10
 # More than models take in one request; the size of those beyond is guessed from their bytes.
 MAX_MEASURED_IMAGES: Final = 32
 
@@ -30,7 +32,8 @@ class Prompt(msgspec.Struct):
     `marks` are the role of each message of a conversation, and how many texts there are with it.
     `dropped` are texts that a template may leave out, `images` pixels (0: not known), `opening` is the first
     question. `unseen` says that a part of the prompt is not in the body, or is of a kind that we cannot measure.
-    `steps_left` bounds the walk: each message, part and call is a step.
+    `steps_left` bounds the walk: each message, part and call is a step. `reread_left` bounds, in bytes, what is
+    read again: values that were skipped at first, and those in them.
     """
 
     texts: list[str] = []
@@ -41,6 +44,7 @@ class Prompt(msgspec.Struct):
     tool_calls: int = 0
     unseen: bool = False
     steps_left: int = MAX_STEPS
+    reread_left: int = MAX_REREAD_BYTES
     opening: str = ""
     marks: list[tuple[str, int]] = []
 
@@ -50,18 +54,29 @@ class Prompt(msgspec.Struct):
         if self.steps_left < 0:
             raise BodyNotUnderstood(BodyFault.TOO_MANY, f"more than {MAX_STEPS} messages, parts and calls")
 
+    def reread(self, value: msgspec.Raw) -> msgspec.Raw:
+        """Return a value that is about to be read again. Raises BodyNotUnderstood (TOO_MANY)."""
+        self.reread_left -= len(value)
+        if self.reread_left < 0:
+            detail = f"more than {MAX_REREAD_BYTES} bytes of tools, inputs and documents"
+            raise BodyNotUnderstood(BodyFault.TOO_MANY, detail)
+        return value
+
     def json_text(self, value: msgspec.Raw) -> str:
         r"""Return a value as models see it: compact, and without \uXXXX escapes unless it has too many values.
 
         Escapes left in make the text longer than it is, which is the safe side. Raises BodyNotUnderstood.
         """
-        text = bytes(value)
-        return compact_json(value, unescape=b"\\u" in text and self._may_undo(len(text), text.count(b",")))
+        return self._json_text(self.reread(value))
 
-    def _may_undo(self, size: int, values: int) -> bool:
-        """Tell whether the escapes in a JSON text are undone; each value is a step, and so are some bytes."""
-        steps = values + size // UNDONE_BYTES_PER_STEP
-        if steps > self.steps_left:
+    def _json_text(self, value: msgspec.Raw) -> str:
+        text = bytes(value)
+        return compact_json(value, unescape=b"\\u" in text and self._may_undo(text))
+
+    def _may_undo(self, text: bytes) -> bool:
+        """Tell whether the escapes in a JSON text are undone: each value is a step, and so are some bytes."""
+        steps = 1 + text.count(b",") + len(text) // UNDONE_BYTES_PER_STEP
+        if steps > self.steps_left or has_long_numbers(text):
             return False
         self.steps_left -= steps
         return True
@@ -82,10 +97,10 @@ class Prompt(msgspec.Struct):
         """
         if not is_set(tools):
             return 0
-        kinds = [tool.type for tool in decode_body(_TOOLS, tools)]
-        self.add_json(tools)
-        self.unseen = self.unseen or not all(map(_is_run_by_client, set(kinds)))
-        return len(kinds)
+        offered = decode_body(_TOOLS, self.reread(tools))
+        self.texts.append(self._json_text(tools)[1:-1])
+        self.unseen = self.unseen or not all(map(_is_run_by_client, {tool.type for tool in offered}))
+        return len(offered)
 
     def add_call(self, name: str | None, arguments: str | None) -> None:
         r"""Add a tool call whose arguments are JSON inside a string.
@@ -93,7 +108,7 @@ class Prompt(msgspec.Struct):
         Servers parse the arguments and write them anew, so that \uXXXX escapes in them do not reach the model.
         """
         self.tool_calls += 1
-        if arguments and "\\u" in arguments and self._may_undo(len(arguments), arguments.count(",")):
+        if arguments and "\\u" in arguments and self._may_undo(arguments.encode()):
             arguments = _unescaped(arguments)
         self.add(name, arguments)
 
@@ -107,19 +122,15 @@ class Prompt(msgspec.Struct):
         if len(self.texts) > texts_before:
             self.opening = self.texts[texts_before]
 
-    def text(self) -> bytes:
-        """Return all text as UTF-8."""
-        return "".join(self.texts).encode()
-
-    def turns(self) -> tuple[tuple[str, int], ...]:
-        """Return the role of each message that was marked, and where it ends in the text."""
+    def text_and_turns(self) -> tuple[bytes, tuple[tuple[str, int], ...]]:
+        """Return all text as UTF-8, and the role of each message that was marked with where it ends in there."""
+        texts = list(map(str.encode, self.texts))
         turns, first, end = [], 0, 0
         for role, last in self.marks:
-            for text in self.texts[first:last]:
-                end += len(text) if text.isascii() else len(text.encode())
+            end += len(texts[first]) if last == first + 1 else sum(map(len, texts[first:last]))
             turns.append((role, end))
             first = last
-        return tuple(turns)
+        return b"".join(texts), tuple(turns)
 
     def dropped_text(self) -> bytes:
         """Return all text that a template may leave out, as UTF-8."""

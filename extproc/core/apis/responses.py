@@ -90,12 +90,14 @@ def read_request(body: bytes) -> RequestFacts:
             _add_item(prompt, item)
         prompt.marks.append((_said_by(item), len(prompt.texts)))
     prompt.open_with(texts_before)
+    tools = prompt.add_tools(request.tools)
+    text, turns = prompt.text_and_turns()
     return RequestFacts(
         api=Api.RESPONSES,
         model=model_key(request.model),
-        tools=prompt.add_tools(request.tools),
-        text=prompt.text(),
-        turns=prompt.turns(),
+        tools=tools,
+        text=text,
+        turns=turns,
         opening=prompt.opening,
         messages=len(items) + bool(request.instructions),
         tool_calls=prompt.tool_calls,
