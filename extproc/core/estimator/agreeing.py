@@ -1,4 +1,4 @@
-"""How replicas agree on q, the bound's multiple, which is a controller's position and no sum.
+"""How replicas agree on what is no sum: generations, and q, the bound's multiple, a controller's position.
 
 q is moved by each response, up by misses and down by all others. So replicas tell the scores of their responses
 (bound.py), and each follows q through those of all, evenly mixed, from the mean (by weight) of where they began:
@@ -8,6 +8,7 @@ was promised. That mean and the moves of all: each replica has answered the same
 4,000 responses between exchanges of 16 replicas 2.5 % were under-counted.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,9 +18,9 @@ import numpy.typing as npt
 from extproc.core.estimator.ageing import TINY
 from extproc.core.estimator.bound import START, followed
 from extproc.core.estimator.packing import Numbers
-from extproc.core.estimator.tables import NO_SCORES, Bounds, Models, Table
+from extproc.core.estimator.tables import NO_SCORES, Bounds, Models, Table, Tables
 
-__all__ = ["Agreed", "agreed_q", "by_key", "own_bounds"]
+__all__ = ["Agreed", "agreed_generations", "agreed_q", "by_key", "own_bounds"]
 
 Agreed = Mapping[str, tuple[float, int]]
 """By model: the q that all agreed on at the last exchange, and how many scores this replica had heard."""
@@ -53,6 +54,25 @@ def agreed_q(epsilon: float, parts: Sequence[Models], keys: Sequence[str], other
             scores = _mixed([part.bounds.scores[row] for part, row in rows])
             q[place] = followed(began, scores, epsilon)
     return q
+
+
+def agreed_generations(now: Tables, told: Sequence[Tables], old: Sequence[Tables]) -> dict[str, int]:
+    """Return the generation of each model that this replica holds with: its own, or a later one that most hold."""
+    votes: dict[str, Counter[int]] = {}
+    for each in (now, *told):
+        for name, row in each.models.sums.index.items():
+            if each.models.sums.counts[row]:
+                votes.setdefault(name, Counter())[int(each.models.generations[row])] += 1
+    for each in old:
+        for name, row in each.models.sums.index.items():
+            votes.setdefault(name, Counter({int(each.models.generations[row]): 1}))
+    most = {name: max(counts, key=lambda g: (counts[g], g)) for name, counts in votes.items()}
+    for name, row in now.models.sums.index.items():
+        most[name] = max(most.get(name, 0), int(now.models.generations[row]))
+    for each in told:  # that have a model without any response
+        for name, row in each.models.sums.index.items():
+            most.setdefault(name, int(each.models.generations[row]))
+    return most
 
 
 def _mixed(scores: Sequence[Numbers]) -> list[float]:

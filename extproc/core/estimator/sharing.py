@@ -25,26 +25,22 @@ it alone, with the newest winning, is the state-based G-counter (Shapiro et al.,
 and a lost reply counts twice); means alone (they would need the weights anyway).
 """
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from extproc.core.estimator.ageing import TINY, Fading, Others, Own, scaled
-from extproc.core.estimator.agreeing import agreed_q, by_key, own_bounds
+from extproc.core.estimator.agreeing import agreed_generations, agreed_q, by_key, own_bounds
 from extproc.core.estimator.change import Change, ModelChange, RowChange
 from extproc.core.estimator.merging import only
-from extproc.core.estimator.packing import Numbers
 from extproc.core.estimator.protocol import CategoryKey, LearnedState
+from extproc.core.estimator.shares import NOTHING, differs, filled, means_of, row_changes, shares
 from extproc.core.estimator.state_tables import state_of, tables_of
-from extproc.core.estimator.tables import K, Models, Table, Tables, added, all_keys
+from extproc.core.estimator.tables import Models, Table, Tables
 from extproc.core.estimator.terms import Terms, kept_within
 
 __all__ = ["Exchanged", "Share"]
-
-# What changes by less than this of itself is left as it is: it would cost a solution for nothing.
-NOTHING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +74,7 @@ class Share:
         """
         now = tables_of(view, self._terms)
         old = [] if base is None or not base.estimator_kind else [tables_of(base, self._terms)]
-        generations = _generations(now, peers, old)
+        generations = agreed_generations(now, peers, old)
         joined = {
             name for name, row in now.models.sums.index.items() if generations[name] != now.models.generations[row]
         }
@@ -88,7 +84,7 @@ class Share:
         )
         own_categories, categories = self._share_categories(now.categories, [o.categories for o in others], joined)
         own_outputs, outputs = self._share_outputs(now.outputs, [each.outputs for each in others])
-        own = Tables(now.kind, now.features, own_models, _filled(own_categories), _filled(own_outputs))
+        own = Tables(now.kind, now.features, own_models, filled(own_categories), filled(own_outputs))
         faded = None if not old else state_of(self._faded(old[0]))
         return Exchanged(own, Change(models, categories, outputs), faded)
 
@@ -144,7 +140,7 @@ class Share:
         mine = Own.of(now.sums, self._models, fading)
         mine.clear([name for name in index if name in joined])
         sums = [each.sums for each in others]
-        own, part, target, keep = _shares(mine, sums, self._models, fading, self._terms.kept_of_own_models)
+        own, part, target, keep = shares(mine, sums, self._models, fading, self._terms.kept_of_own_models)
         keys = list(target.index)
         view, bounds = now.sums.aligned(keys, target.values.shape[1]), own_bounds(now, keys, self._q)
         live = [Models(own, bounds, now.generations, now.counters), *others[:live_others]]
@@ -168,7 +164,7 @@ class Share:
                 target.values[row] - view.values[row],
             )
             for row, name in enumerate(keys)
-            if _differs(target, view, row) or abs(q[row] - q_now[row]) > NOTHING
+            if differs(target, view, row) or abs(q[row] - q_now[row]) > NOTHING
         )
         counters = np.zeros((len(keys), 3), np.int64)
         counters[[own.index[name] for name in index]] = now.counters
@@ -191,7 +187,7 @@ class Share:
         fading = Fading(self._terms.kept_of_categories, (memory,))
         mine = Own.of(now, self._categories, fading)
         mine.clear([key for key in now.index if key.model in joined])
-        own, part, target, keep = _shares(
+        own, part, target, keep = shares(
             mine, others, self._categories, fading, lambda table: kept_within(memory, table.weights)
         )
         # The means in the estimator count what its number of responses comes to, not what the parts weigh
@@ -199,8 +195,8 @@ class Share:
         counts = (self._terms.category_weights(target.counts) / np.maximum(target.weights, TINY))[:, None]
         self._categories = Others(scaled(part, counts), scaled(target, counts), keep)
         view = now.aligned(list(target.index), target.values.shape[1])
-        means, before = _means(target), _means(view)
-        return own, _row_changes(target, view, means - before)
+        means, before = means_of(target), means_of(view)
+        return own, row_changes(target, view, means - before)
 
     def _share_outputs(
         self, now: Table[CategoryKey], others: Sequence[Table[CategoryKey]]
@@ -210,7 +206,7 @@ class Share:
         mine = Own.of(now, self._outputs, fading)
         for table in (mine.old, mine.new):
             np.maximum(table.values, 0.0, out=table.values)
-        own, part, target, keep = _shares(
+        own, part, target, keep = shares(
             mine, others, self._outputs, fading, lambda table: kept_within(memory, table.weights)
         )
         self._outputs = Others(part, target, keep)
@@ -219,75 +215,4 @@ class Share:
             if now.index
             else Table.zeros(list(target.index), target.values.shape[1])
         )
-        return own, _row_changes(target, view, target.values - view.values)
-
-
-def _generations(now: Tables, told: Sequence[Tables], old: Sequence[Tables]) -> dict[str, int]:
-    """Return the generation of each model that this replica holds with: its own, or a later one that most hold."""
-    votes: dict[str, Counter[int]] = {}
-    for each in (now, *told):
-        for name, row in each.models.sums.index.items():
-            if each.models.sums.counts[row]:
-                votes.setdefault(name, Counter())[int(each.models.generations[row])] += 1
-    for each in old:
-        for name, row in each.models.sums.index.items():
-            votes.setdefault(name, Counter({int(each.models.generations[row]): 1}))
-    most = {name: max(counts, key=lambda g: (counts[g], g)) for name, counts in votes.items()}
-    for name, row in now.models.sums.index.items():
-        most[name] = max(most.get(name, 0), int(now.models.generations[row]))
-    for each in told:  # that have a model without any response
-        for name, row in each.models.sums.index.items():
-            most.setdefault(name, int(each.models.generations[row]))
-    return most
-
-
-def _shares(
-    own: Own[K],
-    others: Sequence[Table[K]],
-    before: Others[K],
-    fading: Fading,
-    keep_of: Callable[[Table[K]], Numbers],
-) -> tuple[Table[K], Table[K], Table[K], Numbers]:
-    """Return own as it has aged, others' sum, both together, and what is kept of a base."""
-    tables: list[Table[K]] = [own.old]
-    tables.extend(others)
-    keys = all_keys(tables)
-    columns = max(table.values.shape[1] for table in tables)
-    tables[0] = Table.zeros(keys, columns)
-    part = added(tables, keys)
-    fresh = np.maximum(part.counts - before.part.aligned(keys, columns).counts, 0)
-    aged, kept = own.aligned(keys, columns).aged(fresh, fading)
-    within = keep_of(Table(part.index, part.counts, aged.weights + part.weights, aged.values + part.values))
-    aged = scaled(aged, within)
-    both = Table(part.index, aged.counts + part.counts, aged.weights + part.weights, aged.values + part.values)
-    keep = np.repeat(kept, fading.widths(columns), axis=1) if kept.shape[1] > 1 else kept
-    # How old a base is that was not known before, those tell who knew it.
-    known = np.array([key in before.part.index for key in keys], np.bool_)
-    return aged, part, both, np.where(known[:, None], keep, 1.0) * within
-
-
-def _row_changes(target: Table[CategoryKey], view: Table[CategoryKey], values: Numbers) -> tuple[RowChange, ...]:
-    responses = (target.counts - view.counts).tolist()
-    moved = np.abs(target.values - view.values)
-    changed = np.max(moved - NOTHING * np.abs(view.values), axis=1, initial=0.0).tolist()
-    return tuple(
-        RowChange(key, int(view.counts[row]), responses[row], values[row])
-        for key, row in target.index.items()
-        if changed[row] > 0 or responses[row]
-    )
-
-
-def _filled(table: Table[CategoryKey]) -> Table[CategoryKey]:
-    """Return the rows that hold something."""
-    return table.aligned([key for key, row in table.index.items() if table.counts[row]])
-
-
-def _means(table: Table[CategoryKey]) -> Numbers:
-    return table.values / np.maximum(table.weights, TINY)[:, None]
-
-
-def _differs(one: Table[K], other: Table[K], row: int) -> bool:
-    if one.counts[row] != other.counts[row]:
-        return True
-    largest = np.abs(other.values[row]).max(initial=TINY)
-    return bool(np.abs(one.values[row] - other.values[row]).max(initial=0.0) > NOTHING * largest)
+        return own, row_changes(target, view, target.values - view.values)
