@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from extproc.core.apis import read_request
+from extproc.core.errors import BodyNotUnderstood
 from extproc.core.facts import Api, MediaCount, RequestFacts
 
 IMAGE = "data:image/png;base64," + "iVBORw0KGgo" * 100
@@ -46,6 +47,13 @@ def test_plain_conversation() -> None:
     )
     assert facts == expected
     assert facts.text_bytes == len("Be brief. Grüße, 世界 🌍Hallo! [1, 2]".encode())
+
+
+def test_a_turn_ends_behind_all_of_its_texts() -> None:
+    """A message of several texts, or of none, is one turn: it ends where its last text does."""
+    parts = [[{"type": "text", "text": "four"}] * texts for texts in (2, 0, 1, 3, 2)]
+    facts = read(messages=[{"role": "user", "content": content} for content in parts])
+    assert tuple(("user", end) for end in (8, 8, 12, 24, 32)) == facts.turns
 
 
 def test_escapes_do_not_count_double() -> None:
@@ -152,6 +160,7 @@ def test_documents_are_text() -> None:
         ({"input_audio": {"data": "UklGR" * 99, "format": "wav"}}, MediaCount(audio=1)),
         ({"audio_url": {"url": "data:audio/wav;base64,AAAA"}}, MediaCount(audio=1)),
         ({"image_url": None, "video_url": {"url": "data:video/mp4;base64,AAAA"}}, MediaCount(video=1)),
+        ({"input_audio": None, "video_url": {"url": "data:video/mp4;base64,AAAA"}}, MediaCount(video=1)),
         ({"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA"}}, MediaCount(video=1)),
     ],
 )
@@ -196,6 +205,13 @@ def test_parts_that_cannot_be_measured_are_unseen(part: dict[str, Any]) -> None:
 def test_declared_output_limit(fields: dict[str, Any], limit: int | None) -> None:
     """max_completion_tokens goes before max_tokens, null is as good as absent, and size is the pool's business."""
     assert read(**fields).max_output_tokens == limit
+
+
+@pytest.mark.parametrize("limit", [2**53 + 1, -(2**53) - 1])
+def test_numbers_that_a_float_does_not_hold_are_not_understood(limit: int) -> None:
+    """Beyond 2**53 JSON's readers differ in what a number is."""
+    with pytest.raises(BodyNotUnderstood, match=f"{2**53}"):
+        read(max_tokens=limit)
 
 
 @pytest.mark.parametrize(
