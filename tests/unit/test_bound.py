@@ -11,7 +11,7 @@ def test_q_never_falls_below_zero() -> None:
     """However many prompts stay below their bound, it is never below the estimate, and one miss raises it."""
     bound = AdaptiveBound(0.5)
     for _ in range(1_000):
-        bound.observe(0.0)
+        bound.observe(-100.0)
     assert (0.0, 100.0) == (bound.q, bound.above(100.0, 0.3))
     bound.observe(100.0)
     assert 0.5 * 0.5 == bound.q

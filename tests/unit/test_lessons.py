@@ -72,6 +72,23 @@ def test_a_response_moves_prices_as_far_as_it_is_believed(tenant: str) -> None:
     assert pytest.approx(expected.weights, rel=1e-4) == estimator.prices("m")
 
 
+@pytest.mark.parametrize("tenant", ["", "tenant"])
+def test_residuals_stay_until_the_prices_are_taught(tenant: str) -> None:
+    """What prices do not know yet is theirs to learn: a hundred responses do not move the mean of what is left."""
+    estimator = ByteClassEstimator(EstimatorSettings())
+
+    def residuals() -> set[float]:
+        state = estimator.state()
+        return {row.residual for row in (*state.models, *state.categories)}
+
+    for number in range(100):
+        request = facts(WORDS * (5 + number % 20))
+        estimator.observe(estimator.estimate(request, tenant), Usage(len(request.text) // 3))
+    assert {0.0} == residuals()
+    estimator.observe(estimator.estimate(PROMPT, tenant), Usage(len(PROMPT.text) // 3))
+    assert 0.0 not in residuals()
+
+
 def test_a_refusal_that_names_more_than_the_bound_is_a_miss() -> None:
     """The request was routed on the bound, and the truth is above it: q rises as by any miss."""
     estimator = taught()

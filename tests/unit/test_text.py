@@ -35,6 +35,7 @@ PHRASES = {
     "सभी मनुष्यों को गौरव": TextKind.INDIC,
     "人人生而自由,在尊严和权利上一律平等。": TextKind.CJK,
     "모든 인간은 태어날 때부터 자유로우며": TextKind.CJK,
+    "လူတိုင်းသည်": TextKind.LATIN,  # between scripts of three bytes: of no kind of its own
     json.dumps({"a": [1, 2, 3], "b": {"c": None}}): TextKind.MARKUP,
     "": TextKind.NONE,
 }
