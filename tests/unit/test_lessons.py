@@ -79,7 +79,7 @@ def test_residuals_stay_until_the_prices_are_taught(tenant: str) -> None:
 
     def residuals() -> set[float]:
         state = estimator.state()
-        return {row.residual for row in (*state.models, *state.categories)}
+        return {row.residual for row in state.models} | {row.residual for row in state.categories}
 
     for number in range(100):
         request = facts(WORDS * (5 + number % 20))

@@ -55,7 +55,7 @@ def decode_body(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> 
 def check_count(values: msgspec.Raw, most: int, what: str) -> None:
     """Refuse a list of more values than are read, before they are made. Raises BodyNotUnderstood (TOO_MANY).
 
-    What is short, or is no list, is left to who decodes it.
+    What is short, or is no list, is left to whoever decodes it.
     """
     if len(values) > FREE_BYTES and bytes(values).startswith(b"["):
         count = len(decode_body(_VALUES, values))
