@@ -1,6 +1,6 @@
 """`dualpool state`: what was learned, in a file, in the shared store or a running router: shown, moved, merged.
 
-A running router changes what it knows for callers that show its token; where it shares, that is what is in its store.
+A running router changes what it knows for callers that show its token; where it shares, what is in its store.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """What can be changed at the admin port: `POST /state/import` adds a state, `/state/reset` forgets, `/state/undo`
 puts back the prices that a model had before new ones took their place.
 
-They are for callers that show the token in `Authorization: Bearer`, and answer 403 where no token is configured. A browser
+They need the token in `Authorization: Bearer`, and answer 403 where no token is configured. A browser
 sends that header to no other site's bidding (access.py); there is no cookie, and no form. One change is made at a
 time; its body is bounded, and has to come in time.
 """
