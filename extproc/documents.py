@@ -69,7 +69,12 @@ _TOO_DEEP = f"nested too deeply; at most {MAX_DEPTH} levels are allowed, and no 
 
 
 class _Resolver(VersionedResolver):
-    """Takes plain words for what YAML 1.2's core schema makes of them, and all others for strings."""
+    """Takes plain words for what YAML 1.2's core schema makes of them, and all others for strings.
+
+    So it does in a document that says it is of another version.
+    """
+
+    processing_version = (1, 2)
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> Any:  # noqa: ANN401  (the base class's signature)
         tag = super().resolve(kind, value, implicit)

@@ -104,3 +104,10 @@ def test_any_text_is_read_or_refused(text: str) -> None:
         read_document(text)
     except ConfigurationError as error:
         assert error.sentences  # noqa: PT017  (either outcome is right)
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.2"])
+@pytest.mark.parametrize("word", ["off", "yes", "1:30", "0150"])
+def test_a_document_of_another_version_is_read_as_1_2(version: str, word: str) -> None:
+    """A %YAML directive brings no words back that were switches or numbers in YAML 1.1."""
+    assert {"a": word} == read_document(f"%YAML {version}\n---\na: {word}\n")
