@@ -49,16 +49,18 @@ class ConfigurationError(DualpoolError):
         if len(self.sentences) == 1:
             return head + _line(self.sentences[0])
         head += f"{len(self.sentences)} errors"
-        left = MAX_PRINTED_BYTES - len(head.encode())
-        shown: list[str] = []
+        return "\n  ".join([head, *self.lines(MAX_PRINTED_BYTES - len(head.encode()))])
+
+    def lines(self, left_bytes: int = MAX_PRINTED_BYTES) -> list[str]:
+        """Return the sentences as they are printed, a line each: as many as fit, and how many more there are."""
+        lines: list[str] = []
         for number, sentence in enumerate(self.sentences):
             line = _line(sentence)
-            left -= len(line.encode()) + len("\n  ")
-            if left < len("\n  and 999,999 more"):
-                shown.append(f"and {len(self.sentences) - number:,} more")
-                break
-            shown.append(line)
-        return "\n  ".join([head, *shown])
+            left_bytes -= len(line.encode()) + len("\n  ")
+            if left_bytes < len("\n  and 999,999 more"):
+                return [*lines, f"and {len(self.sentences) - number:,} more"]
+            lines.append(line)
+        return lines
 
 
 def shown(value: object) -> str:

@@ -143,12 +143,13 @@ class Reloader:
             log.warning("changed settings that need a restart: %s", ", ".join(waiting))
 
     def _refuse(self, error: ConfigurationError) -> None:
-        self._refused = {"at": _now(), "errors": error.sentences}
+        lines = error.lines()
+        self._refused = {"at": _now(), "errors": lines}
         self._metrics.reloaded(ReloadOutcome.REFUSED, in_force=False)
         log.error(
             "the configuration file has changed and cannot be used; the one before stays in force: %s",
             error,
-            extra={"fields": {"errors": error.sentences}},
+            extra={"fields": {"errors": lines}},
         )
 
 

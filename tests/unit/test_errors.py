@@ -56,6 +56,15 @@ def test_as_many_sentences_are_printed_as_fit(source: str) -> None:
         assert len(printed) <= PRINTED_BYTES
 
 
+def test_lines_of_a_log_are_no_longer_than_what_is_printed() -> None:
+    """Without a head above them there is room for 2,000 bytes of lines."""
+    fitting = (PRINTED_BYTES - len("\n  and 999,999 more")) // (len("\n  ") + 100)
+    lines = ConfigurationError(*["x" * 100] * 1000, source="router.yaml").lines()
+    assert ["x" * 100] * fitting + [f"and {1000 - fitting} more"] == lines
+    assert ["one", "two"] == ConfigurationError("one", "two").lines()
+    assert ["x" * (SENTENCE_BYTES - 3) + "..."] == ConfigurationError("x" * 5000).lines()
+
+
 @pytest.mark.parametrize(("value", "printed"), [("a" * 78, f"'{'a' * 78}'"), (2**128 - 1, str(2**128 - 1))])
 def test_values_of_up_to_80_characters_are_shown_whole(value: object, printed: str) -> None:
     """So are numbers as large as a counter gets."""

@@ -136,6 +136,22 @@ def test_all_faults_are_shown(followed: Followed) -> None:
     assert ["mode", "tenant_header"] == [each.partition(":")[0] for each in refused["errors"]]
 
 
+def test_thousands_of_faults_are_no_more_than_a_line_takes(
+    followed: Followed, caplog: pytest.LogCaptureFixture
+) -> None:
+    """9,000 unknown settings are told in 2 KB, in the log as on the admin page, with how many more there are."""
+    followed.file.write_text("".join(f"k{number}: 1\n" for number in range(9000)))
+    with caplog.at_level(logging.ERROR, "dualpool"):
+        followed.looks()
+    refused = followed.reloader.report()["refused"]
+    assert isinstance(refused, dict)
+    (record,) = caplog.records
+    assert refused["errors"] == record.__dict__["fields"]["errors"]
+    assert "k0: no such setting" in refused["errors"][0]
+    assert f"and {9000 - len(refused['errors']) + 1:,} more" == refused["errors"][-1]
+    assert sum(map(len, refused["errors"])) <= 2000
+
+
 def test_what_cannot_be_applied_is_refused(followed: Followed) -> None:
     """What only shows when it is put in force, such as an unreadable certificate, is a fault like any other."""
     followed.fails = ConfigurationError("listen.tls.certificate_file: nothing there")
