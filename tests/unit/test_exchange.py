@@ -1,4 +1,3 @@
-import gzip
 import json
 from itertools import product
 from typing import Any
@@ -7,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.core.errors import ResponseFault
 from extproc.core.exchange.events import (
     BodyMode,
     Broken,
@@ -24,7 +22,7 @@ from extproc.core.exchange.events import (
     ResponseTrailers,
 )
 from extproc.core.exchange.settings import CloseRule
-from extproc.core.facts import RequestHead, ResponseHead
+from extproc.core.facts import RequestHead
 from extproc.core.listener import Misconfiguration
 from extproc.core.placing.decision import Mode
 from extproc.core.placing.policy import Reason
@@ -38,7 +36,6 @@ from tests.unit.exchanges import (
     PARTIAL,
     ROUTABLE,
     SEQUENCES,
-    SSE_RESPONSE,
     STREAMED,
     Connect,
     chat,
@@ -233,171 +230,6 @@ def test_a_fault_of_ours_changes_nothing(connect: Connect, modes: Modes, monkeyp
     gateway.send_all([*whole(body), *response(usage())])
     assert ([], 1) == (gateway.decisions, len(gateway.recorder.calls_of("failed")))
     assert gateway.modes.request_body is not BodyMode.FULL_DUPLEX_STREAMED or gateway.echoed[Phase.REQUEST] == body
-
-
-@pytest.mark.parametrize(
-    ("head", "body", "why"),
-    [
-        (ResponseHead(500, "application/json"), usage(), ResponseFault.STATUS),
-        (ResponseHead(304, "application/json"), b"", ResponseFault.STATUS),
-        (ResponseHead(400, "application/json"), b'{"error":{"message":"no such field"}}', ResponseFault.STATUS),
-        (JSON_RESPONSE, b"{broken", ResponseFault.NOT_JSON),
-        (JSON_RESPONSE, b'{"usage":null}', ResponseFault.NO_USAGE),
-        (JSON_RESPONSE, usage(-5), ResponseFault.WRONG_USAGE),
-        (JSON_RESPONSE, usage(0), ResponseFault.WRONG_USAGE),
-        (ResponseHead(200, "application/json", "zstd"), usage(), ResponseFault.ENCODING),
-        (
-            ResponseHead(200, "application/json", "gzip"),
-            gzip.compress(usage(), mtime=0)[:20],
-            ResponseFault.CUT_SHORT,
-        ),
-        (SSE_RESPONSE, b'data: {"choices":[]}\n\n', ResponseFault.CUT_SHORT),
-    ],
-)
-def test_nonsense_teaches_nothing(connect: Connect, head: Any, body: bytes, why: Any) -> None:
-    """A response that is not a readable 2xx with sane usage is counted by its cause and not learned from."""
-    gateway = connect(STREAMED)
-    gateway.send_all([*whole(chat()), *response(body, [7], head)])
-    assert ([], [why]) == (gateway.recorder.calls_of("observed"), gateway.recorder.calls_of("not_learned"))
-
-
-def test_usage_a_million_times_too_large_does_not_move_the_estimate(connect: Connect) -> None:
-    """Usage beyond what the bytes could hold is refused by the estimator, and said so."""
-    gateway = connect(STREAMED)
-    gateway.send_all([*whole(chat()), *response(usage(5_000_000))])
-    (observation,) = gateway.recorder.calls_of("observed")
-    assert "implausible" == observation.learning.refused
-    assert () == gateway.exchange._router.placer.estimator.state().categories
-
-
-def test_a_refusal_for_length_is_counted(connect: Connect) -> None:
-    """The pool's 400 for a prompt over its context is an overflow, not an error of the response."""
-    gateway = connect(STREAMED)
-    message = "This model's maximum context length is 10 tokens. However, your request has 12 input tokens."
-    refusal = json.dumps({"error": {"message": message, "param": "input_tokens", "code": 400}}).encode()
-    gateway.send_all([*whole(chat()), *response(refusal, head=ResponseHead(400, "application/json"))])
-    assert 1 == len(gateway.recorder.calls_of("overflowed"))
-
-
-def test_a_refusal_for_length_teaches(connect: Connect) -> None:
-    """The tokens that a refusal names raise the estimate of the same prompt."""
-    gateway = connect(STREAMED)
-    router = gateway.exchange._router
-    message = "This model's maximum context length is 10 tokens. However, your request has 900 input tokens."
-    refusal = json.dumps({"error": {"message": message, "code": 400}}).encode()
-    body = chat("How are you? " * 100)
-    gateway.send_all([*whole(body), *response(refusal, head=ResponseHead(400, "application/json"))])
-    (before,) = gateway.decisions
-    after = router.decide(before.api, CHAT, body)
-    assert before.budget.prompt_tokens < after.budget.prompt_tokens
-
-
-def test_a_repair_is_counted(connect: Connect) -> None:
-    """A response that took Envoy two attempts counts as retried, and still teaches."""
-    gateway = connect(STREAMED)
-    gateway.send_all([*whole(chat()), *response(usage(), head=ResponseHead(200, "application/json", attempts=2))])
-    assert (1, 1) == (len(gateway.recorder.calls_of("retried")), len(gateway.recorder.calls_of("observed")))
-
-
-def test_an_response_before_the_end_of_the_request_ends_it(connect: Connect) -> None:
-    """A gateway's own early response leaves nothing to decide."""
-    gateway = connect(BUFFERED)
-    gateway.send(RequestHeaders(CHAT))
-    gateway.send(ResponseHeaders(ResponseHead(413, "text/plain")))
-    assert ([ResponseFault.EARLY_RESPONSE], True) == (gateway.recorder.calls_of("not_learned"), gateway.closed)
-
-
-def test_an_response_without_a_request_passes(connect: Connect) -> None:
-    """A response phase whose request we never saw is let go on."""
-    gateway = connect(STREAMED)
-    gateway.send(ResponseHeaders(JSON_RESPONSE))
-    assert gateway.closed
-
-
-@pytest.mark.parametrize(
-    ("max_tokens", "status", "served_by", "repairs"),
-    [(50, 200, "long", 1), (50, 400, "long", 0), (50, 503, "long", 0), (5_000, 200, "long", 0)],
-)
-def test_a_repair_is_what_a_smaller_pool_did_not_serve_and_another_attempt_did(
-    connect: Connect, max_tokens: int, status: int, served_by: str, repairs: int
-) -> None:
-    """A retry is no repair when it fails too, or when the request was in the default pool anyway."""
-    gateway = connect(STREAMED)
-    head = ResponseHead(status, "application/json", attempts=2)
-    gateway.send_all([*whole(chat(max_tokens=max_tokens)), *response(usage(), head=head)])
-    assert repairs == len(gateway.recorder.calls_of("retried"))
-    assert {served_by} >= {each.served_by.name for each in gateway.recorder.calls_of("observed")}
-
-
-@pytest.mark.parametrize(("attempts", "pool"), [(1, "short"), (2, "long")])
-def test_a_refusal_is_the_pool_s_that_was_tried_last(connect: Connect, attempts: int, pool: str) -> None:
-    """After a second attempt it was the default pool that refused."""
-    gateway = connect(STREAMED)
-    refused = ResponseHead(400, "application/json", attempts=attempts)
-    refusal = b'{"error":{"message":"maximum context length is 10 tokens","code":400}}'
-    gateway.send_all([*whole(chat()), *response(refusal, head=refused)])
-    ((_, _, served_by),) = gateway.recorder.arguments_of("overflowed")
-    assert pool == served_by.name
-
-
-def test_a_stream_is_kept_or_released(connect: Connect) -> None:
-    """Each decision is followed by one of the two, and a released stream is closed at once."""
-    gateway = connect(STREAMED)
-    gateway.send_all(whole(chat()))
-    assert (1, 0) == (len(gateway.recorder.calls_of("kept")), len(gateway.recorder.calls_of("released")))
-    gateway = connect(STREAMED)
-    gateway.send_all(whole(b"{"))
-    assert (0, 1) == (len(gateway.recorder.calls_of("kept")), len(gateway.recorder.calls_of("released")))
-    assert gateway.closed
-
-
-@pytest.mark.parametrize("stream", [True, False])
-def test_buffered_responses_are_reported_and_streams_not_kept(connect: Connect, *, stream: bool) -> None:
-    """Where the gateway buffers responses, a streamed one passes it only when we are gone."""
-    gateway = connect(Modes(BodyMode.STREAMED, BodyMode.BUFFERED, body_without_waiting=True))
-    gateway.send_all(whole(chat(stream=stream, stream_options={"include_usage": True})))
-    assert [Misconfiguration.RESPONSE_BUFFERED] == gateway.recorder.calls_of("misconfigured")
-    assert (1, stream) == (len(gateway.decisions), gateway.closed)
-
-
-def test_a_kept_stream_costs_what_came_of_it(connect: Connect) -> None:
-    """A stream with a huge declared limit leaves the budget to others once its few messages have passed."""
-    gateway = connect(STREAMED)
-    router = gateway.exchange._router
-    events = b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}\n\ndata: [DONE]\n\n'
-    gateway.send_all(whole(chat(max_tokens=90_000, stream=True, stream_options={"include_usage": True})))
-    assert 5_000 * 7 / 8 == router.learner.budget._left
-    gateway.send_all(response(events, head=SSE_RESPONSE))
-    gateway.exchange.end()
-    assert 4_990 < router.learner.budget._left < 5_000
-
-
-def test_a_client_that_leaves_in_mid_response_is_counted(connect: Connect) -> None:
-    """A stream that ends while its response is read teaches nothing."""
-    gateway = connect(STREAMED)
-    gateway.send_all([*whole(chat()), *response(usage(), [9])[:2]])
-    gateway.exchange.end()
-    assert [ResponseFault.CUT_SHORT] == gateway.recorder.calls_of("not_learned")
-
-
-def test_a_client_that_leaves_at_the_last_event_has_taught(connect: Connect) -> None:
-    """A stream's last event completes the lesson: real clients hang up there, before the body's end has passed."""
-    gateway = connect(STREAMED)
-    events = b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}\n\ndata: [DONE]\n\n'
-    gateway.send_all([*whole(chat(stream=True, stream_options={"include_usage": True}))])
-    gateway.send(ResponseHeaders(SSE_RESPONSE))
-    gateway.send(ResponseBody(events, end_of_stream=False))
-    gateway.exchange.end()
-    assert (1, []) == (len(gateway.recorder.calls_of("observed")), gateway.recorder.calls_of("not_learned"))
-    assert gateway.closed
-
-
-def test_a_compressed_refusal_is_understood(connect: Connect) -> None:
-    """A pool's 400 is decompressed like any response."""
-    gateway = connect(STREAMED)
-    refusal = gzip.compress(b'{"error":{"message":"maximum context length is 10 tokens","code":400}}')
-    gateway.send_all([*whole(chat()), *response(refusal, [5], ResponseHead(400, "application/json", "gzip"))])
-    assert len(gateway.recorder.calls_of("overflowed")) == 1
 
 
 def test_trailers_end_a_request_and_an_response(connect: Connect) -> None:
