@@ -257,7 +257,7 @@ def test_state_of_another_kind_is_refused() -> None:
         estimator.load(replace(estimator.state(), features=("x",)))
 
 
-def test_names_from_clients_cost_nothing_until_an_response_came() -> None:
+def test_names_from_clients_cost_nothing_until_a_response_came() -> None:
     """Estimates for any number of unknown models leave no state behind; responses are capped by max_models."""
     estimator = ByteClassEstimator(EstimatorSettings(max_models=3, max_categories=5))
     for number in range(20):

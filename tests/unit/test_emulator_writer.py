@@ -29,18 +29,18 @@ def test_texts_vary_from_prompt_to_prompt() -> None:
     assert len({write(f"prompt {number}")[0].text for number in range(100)}) == 100
 
 
-def test_an_response_cut_by_its_limit_says_length() -> None:
+def test_a_response_cut_by_its_limit_says_length() -> None:
     """At the limit a response ends with exactly that many tokens and says why."""
     cut = write("tell me", max_tokens=2)[0]
     assert (len(cut.pieces), cut.finish_reason) == (2, "length")
 
 
-def test_an_response_within_its_limit_says_stop() -> None:
+def test_a_response_within_its_limit_says_stop() -> None:
     """A response that ends by itself says so."""
     assert write("tell me", max_tokens=5000)[0].finish_reason == "stop"
 
 
-def test_the_context_limits_an_response_without_a_limit() -> None:
+def test_the_context_limits_a_response_without_a_limit() -> None:
     """Without a declared limit, a response ends where the context does."""
     cut = write("tell me", room=3)[0]
     assert (len(cut.pieces), cut.finish_reason) == (3, "length")
@@ -51,7 +51,7 @@ def test_ignore_eos_goes_to_the_limit() -> None:
     assert len(write("tell me", max_tokens=1000, ignore_eos=True)[0].pieces) == 1000
 
 
-def test_min_tokens_lengthens_an_response() -> None:
+def test_min_tokens_lengthens_a_response() -> None:
     """With min_tokens a response has at least as many."""
     assert len(write("tell me", min_tokens=900, max_tokens=1000)[0].pieces) >= 900
 

@@ -73,7 +73,7 @@ def test_the_decision_does_not_depend_on_how_the_body_is_cut(
 
 @given(places=st.lists(st.integers(0, 10_000), max_size=8), modes=st.sampled_from(ROUTABLE))
 @settings(max_examples=60)
-def test_an_response_teaches_however_it_is_cut(connect: Connect, places: list[int], modes: Modes) -> None:
+def test_a_response_teaches_however_it_is_cut(connect: Connect, places: list[int], modes: Modes) -> None:
     """Any chunking of a response is learned from once, with its usage."""
     gateway = connect(modes)
     gateway.send_all([*whole(chat()), *response(usage(), places)])
@@ -87,10 +87,10 @@ def test_an_response_teaches_however_it_is_cut(connect: Connect, places: list[in
     modes=MODES,
 )
 @settings(max_examples=300)
-def test_whatever_comes_no_response_is_one_that_envoy_forbids(
+def test_whatever_comes_no_reply_is_one_that_envoy_forbids(
     connect: Connect, events: list[Event], modes: Modes
 ) -> None:
-    """Any possible sequence of events in any mode gets only responses that Envoy accepts, and nothing raises."""
+    """Any possible sequence of events in any mode gets only replies that Envoy accepts, and nothing raises."""
     gateway = connect(modes, max_held_bytes=100_000)
     for event in events:
         if isinstance(event, Deadline) and not gateway.exchange.holding:
@@ -232,7 +232,7 @@ def test_a_fault_of_ours_changes_nothing(connect: Connect, modes: Modes, monkeyp
     assert gateway.modes.request_body is not BodyMode.FULL_DUPLEX_STREAMED or gateway.echoed[Phase.REQUEST] == body
 
 
-def test_trailers_end_a_request_and_an_response(connect: Connect) -> None:
+def test_trailers_end_a_request_and_a_response(connect: Connect) -> None:
     """Trailers in place of a last empty piece decide and teach as well."""
     for modes in IN_PIECES:
         gateway = connect(modes)

@@ -94,7 +94,7 @@ def test_a_repair_is_counted(connect: Connect) -> None:
     assert (1, 1) == (len(gateway.recorder.calls_of("retried")), len(gateway.recorder.calls_of("observed")))
 
 
-def test_an_response_before_the_end_of_the_request_ends_it(connect: Connect) -> None:
+def test_a_response_before_the_end_of_the_request_ends_it(connect: Connect) -> None:
     """A gateway's own early response leaves nothing to decide."""
     gateway = connect(BUFFERED)
     gateway.send(RequestHeaders(CHAT))
@@ -102,7 +102,7 @@ def test_an_response_before_the_end_of_the_request_ends_it(connect: Connect) -> 
     assert ([ResponseFault.EARLY_RESPONSE], True) == (gateway.recorder.calls_of("not_learned"), gateway.closed)
 
 
-def test_an_response_without_a_request_passes(connect: Connect) -> None:
+def test_a_response_without_a_request_passes(connect: Connect) -> None:
     """A response phase whose request we never saw is let go on."""
     gateway = connect(STREAMED)
     gateway.send(ResponseHeaders(JSON_RESPONSE))
