@@ -24,7 +24,7 @@ from google.protobuf.message import DecodeError
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
-from redis.exceptions import RedisError, WatchError
+from redis.exceptions import RedisError, ResponseError, WatchError
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.merging import bounded, merged, without_model
@@ -45,6 +45,7 @@ FAILURES: Final = (RedisError, OSError, TimeoutError, ConfigurationError)
 MAX_FOLDED: Final = 1_000
 MAX_BLOB_BYTES: Final = 256 << 20
 MAX_REPLICAS: Final = 1_000
+FOREIGN: Final = b"?"  # stands for what is no string: a list or a hash of some other program
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +98,11 @@ class Store:
         for key in keys:
             pipe.getrange(key, 0, HEAD_BYTES - 1)
             pipe.pttl(key)
-        told = await pipe.execute()
-        heads = dict(zip(keys, told[::2], strict=True))
+        told = await pipe.execute(raise_on_error=False)
+        heads = dict(zip(keys, map(_head, told[::2]), strict=True))
         for key in [key for key, head in heads.items() if head and self._read.get(key, (b"",))[0] != head]:
-            self._take(key, await cast("Any", client.getrange(key, 0, MAX_BLOB_BYTES)))
+            foreign = heads[key] == FOREIGN
+            self._take(key, FOREIGN if foreign else await cast("Any", client.getrange(key, 0, MAX_BLOB_BYTES)))
         self._read = {key: self._read[key] for key in keys if heads[key] and key in self._read}
         gone = [name for name in names if not heads[self._replica(name)]]
         if gone:
@@ -158,11 +160,11 @@ class Store:
             silent = [self._settings.keep_s - await cast("Any", pipe.pttl(key)) / 1e3 for key in keys]
             if any(each < dead_s for each in silent):
                 return False
-            blobs = [await cast("Any", pipe.get(key)) for key in (base_key, *keys)]
+            blobs = [await _blob(pipe, key) for key in (base_key, *keys)]
             if any(blob is None for blob in blobs[1:]):
                 return False
             before = _base(blobs[0]) if blobs[0] else None
-            own = [tables for blob in blobs[1:] if (tables := _own(blob, self._indexes)) is not None]
+            own = [tables for blob in blobs[1:] if (tables := _own(blob or b"", self._indexes)) is not None]
             parts = [*([] if before is None else [before.state]), *map(state_of, own), *others]
             state = merged(parts, self.terms)
             state = bounded(without_model(state, without) if without else state, self.terms)
@@ -231,6 +233,22 @@ def _client(settings: StoreSettings) -> redis.Redis:
         )
     except ValueError as error:
         raise ConfigurationError(f"state.store.url: {error}") from error
+
+
+def _head(told: bytes | Exception) -> bytes:
+    """Return what a key begins with. Raises what was told in its place, unless it says that it is no string."""
+    if isinstance(told, ResponseError) and str(told).startswith("WRONGTYPE"):
+        return FOREIGN
+    if isinstance(told, Exception):
+        raise told
+    return told
+
+
+async def _blob(pipe: redis.Redis, key: str) -> bytes | None:
+    try:
+        return cast("bytes | None", await cast("Any", pipe.get(key)))
+    except ResponseError as error:
+        return _head(error)
 
 
 def _base(data: bytes) -> Base | None:

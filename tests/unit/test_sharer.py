@@ -257,8 +257,9 @@ def test_the_store_is_reached_over_tls(tmp_path: Path) -> None:
     assert [[True], [False]] == [replica.done for replica in replicas]
 
 
+@pytest.mark.parametrize("what", [("SET", "what is this"), ("RPUSH", "a", "list"), ("HSET", "a", "hash")])
 def test_a_key_that_is_no_state_is_told_and_passed_over(
-    server: RedisServer, caplog: pytest.LogCaptureFixture
+    server: RedisServer, caplog: pytest.LogCaptureFixture, what: tuple[str, ...]
 ) -> None:
     """What somebody else wrote in our place is not read, and does not keep the others' from being read."""
     one, other = Replica(server.url, 1), Replica(server.url, 2)
@@ -266,9 +267,10 @@ def test_a_key_that_is_no_state_is_told_and_passed_over(
     one.exchange()
     prefix = Store(one.settings, TERMS, FEATURE_NAMES)._prefix
     server.say("SADD", f"{prefix}replicas", "stranger")
-    server.say("SET", f"{prefix}replica:stranger", "what is this")
+    server.say(what[0], f"{prefix}replica:stranger", *what[1:])
+    server.say(what[0], f"{prefix}base", *what[1:])
     other.exchange(2)
-    assert 30 == other.responses
+    assert ([True, True], 30) == (other.done, other.responses)
     assert 1 == caplog.text.count("a key of the store is no state")
 
 
