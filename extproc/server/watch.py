@@ -48,6 +48,7 @@ def watch_job(routing: Callable[[], Routing], metrics: Metrics) -> Job:
         survey: Survey | None = None
         while True:
             configuration = routing().configuration
+            metrics.watching({pool.name for pool in configuration.pools if pool.endpoints})
             survey = _surveyed(configuration, routing, metrics, survey)
             asking = asyncio.create_task(_ask(survey, configuration))
             try:

@@ -1,7 +1,7 @@
 """Counting what happens to requests. Labels are bounded: closed sets, or the first so many values of clients."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import product
 
 from prometheus_client import CollectorRegistry
@@ -73,6 +73,13 @@ class Metrics(Series, Listener):
         self.counts[CountOutcome.DONE if counted.features else CountOutcome.GIVEN_UP,] += 1
         if counted.seconds:
             self.count_seconds.observe(counted.seconds)
+
+    def watching(self, pools: Collection[str]) -> None:
+        """Show nothing of any other pool: called, by the same thread, before the servers of these are asked."""
+        shown = (self.pool_endpoints, self.pool_answered, self.pool_models, self.pool_pressure)
+        for gauge in (*shown, self.pool_spill_share, self.pool_preemptions):
+            for labels in [labels for labels in gauge if labels[0] not in pools]:
+                del gauge[labels]
 
     def watched(self, pool: PoolWatched) -> None:
         """Show what is known of a pool; called by the thread that asks its servers."""

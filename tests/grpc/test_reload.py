@@ -131,16 +131,23 @@ def test_deadlines_hold_across_a_reload(router: Router, call: type[Any], eventua
 
 
 def test_other_servers_are_asked_after_a_reload(router: Router, eventually: Callable[..., Any]) -> None:
-    """Endpoints that a changed file names are asked; of pools that are no more nothing is believed."""
+    """Endpoints that a changed file names are asked; of pools that are no more nothing is believed, or shown."""
 
     async def scenario(url: str) -> None:
+        def shown() -> list[float | None]:
+            names = ("endpoints", "endpoints_answered", "models", "pressure", "spill_share", "preemptions")
+            labels = {"pool": "tiny"}
+            return [app.registry.get_sample_value(f"dualpool_pool_{name}", labels) for name in names]
+
         async with router("watch: {every_s: 0.1}") as app:
             await apply(
                 app, f"watch: {{every_s: 0.1}}\n{SMALL.replace('20}', f'20, endpoints: {{urls: [{url}]}}}}')}"
             )
             await eventually(lambda: app.router.fleet is not None and "tiny" in app.router.fleet.loads)
+            await eventually(lambda: None not in shown())
             await apply(app, SMALL)
             assert ({}, {}) == (app.router.fleet.loads, app.router.fleet.serving.served)
+            await eventually(lambda: [None] * 6 == shown())
 
     serving(scenario)
 
