@@ -69,7 +69,10 @@ def _read(name: str) -> list[str]:
             lines = file.read(MAX_FILE_BYTES).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise AddressesUnknown(f"{name}: {error}") from error
-    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    urls = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    if not urls:  # as it is while somebody writes it anew
+        raise AddressesUnknown(f"{name}: there is no URL in it")
+    return urls
 
 
 async def _look_up(url: str, resolve: Resolve) -> list[str]:

@@ -1,9 +1,13 @@
 """What one server says of itself: its models (`/v1/models`) and its load (`/metrics`), as frozen values.
 
-Names of metrics: vLLM's `vllm/v1/metrics/loggers.py` (`gpu_cache_usage_perc` until 0.9) and SGLang's production
-metrics. A server may run several engines, each with its own labels: requests are summed, the fullest KV cache
-counts. Nothing that a server says is believed further than a number can be: not finite or negative is as if not
-said, and what is beyond MOST counts as that.
+Names of metrics: vLLM's `vllm/v1/metrics/loggers.py` (`gpu_cache_usage_perc` until 0.9) and SGLang's
+`srt/observability/metrics_collector.py`. A server may run several engines, each with its own labels: requests are
+summed, the fullest KV cache counts. Not all labels tell engines apart. Of SGLang's, the ranks of one engine tell
+the same each (`--enable-metrics-for-all-schedulers`, pipeline stages), and with priorities a row for each stands
+beside that of all, whose `priority` is empty.
+
+Nothing that a server says is believed further than a number can be: not finite or negative is as if not said, and
+what is beyond MOST counts as that. One odd entry of a list takes nothing from the others.
 """
 
 from collections.abc import Mapping
@@ -17,7 +21,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from extproc.core.errors import DualpoolError
 from extproc.core.names import MAX_NAME_CHARS
 
-__all__ = ["LoadReport", "ModelReport", "ReportNotUnderstood", "parse_load", "parse_models"]
+__all__ = [
+    "MAX_MODELS",
+    "LoadReport",
+    "ModelList",
+    "ModelReport",
+    "ReportNotUnderstood",
+    "parse_load",
+    "parse_models",
+]
 
 MOST: Final = 1e12
 MAX_LINES: Final = 1_000
@@ -52,36 +64,52 @@ class LoadReport:
     kv_tokens: int = 0
 
 
-class _Model(msgspec.Struct, frozen=True, gc=False):
-    id: str
-    parent: str | None = None
-    root: str | None = None
-    max_model_len: int | None = None
+@dataclass(frozen=True, slots=True)
+class ModelList:
+    """The models that a server lists, as far as they are read, and how many it lists."""
+
+    models: tuple[ModelReport, ...]
+    listed: int
 
 
-class _Models(msgspec.Struct, frozen=True, gc=False):
+class _Model(msgspec.Struct, frozen=True):
+    """An entry as it may be; what is not as it should be is as if not said."""
+
+    id: object = None
+    parent: object = None
+    max_model_len: object = None
+
+
+class _Models(msgspec.Struct, frozen=True):
     data: list[_Model]
 
 
 _MODELS = msgspec.json.Decoder(_Models)
 
 
-def parse_models(page: bytes) -> tuple[ModelReport, ...]:
+def parse_models(page: bytes) -> ModelList:
     """Read the list of models (OpenAI's form, with vLLM's fields). Raises ReportNotUnderstood."""
     try:
-        models = _MODELS.decode(page).data
+        listed = _MODELS.decode(page).data
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ReportNotUnderstood(f"no list of models: {error}") from error
-    listed = [model for model in models[:MAX_MODELS] if 0 < len(model.id) <= MAX_NAME_CHARS]
-    lengths = {model.id: model.max_model_len for model in listed}
-    return tuple(_model(model, lengths) for model in listed)
+    named = {name: model for model in listed[:MAX_MODELS] if (name := _name(model.id))}
+    return ModelList(tuple(_model(name, named) for name in named), len(listed))
 
 
-def _model(model: _Model, lengths: Mapping[str, int | None]) -> ModelReport:
+def _name(said: object) -> str:
+    return said if isinstance(said, str) and len(said) <= MAX_NAME_CHARS else ""
+
+
+def _model(name: str, named: Mapping[str, _Model]) -> ModelReport:
     """Return a model as listed; an adapter, of which vLLM tells no length, has that of its base."""
-    parent = model.parent or ""
-    length = model.max_model_len or lengths.get(parent)
-    return ModelReport(model.id, parent, length if length is not None and length > 0 else None)
+    parent = _name(named[name].parent)
+    lengths = [_length(named[each].max_model_len) for each in (name, parent) if each in named]
+    return ModelReport(name, parent, next(filter(None, lengths), None))
+
+
+def _length(said: object) -> int | None:
+    return said if isinstance(said, int) and not isinstance(said, bool) and said > 0 else None
 
 
 _WAITING: Final = ("vllm:num_requests_waiting", "sglang:num_queue_reqs")
@@ -91,6 +119,7 @@ _PREEMPTIONS: Final = ("vllm:num_preemptions_total",)
 _KV_TOKENS: Final = "sglang:max_total_num_tokens"
 _KV_BLOCKS: Final = "vllm:cache_config_info"  # in its labels
 _NAMES: Final = (*_WAITING, *_RUNNING, *_KV_USAGE, *_PREEMPTIONS, _KV_TOKENS, _KV_BLOCKS)
+_RANKS: Final = frozenset({"tp_rank", "pp_rank", "moe_ep_rank"})  # of one engine, that tell the same
 
 
 def parse_load(page: bytes) -> LoadReport:
@@ -113,11 +142,11 @@ def parse_load(page: bytes) -> LoadReport:
 
 
 def _samples(page: bytes) -> tuple[dict[str, list[float]], int]:
-    """Return the values of the metrics that are wanted, and the tokens of all KV caches by their blocks."""
+    """Return each engine's values of the metrics that are wanted, and the tokens of all KV caches' blocks."""
     lines = [line for line in page.decode().split("\n") if line.startswith(_NAMES)]
     if len(lines) > MAX_LINES:
         raise ReportNotUnderstood(f"{len(lines)} lines about one server; at most {MAX_LINES} are read")
-    samples: dict[str, list[float]] = {}
+    samples: dict[str, dict[frozenset[tuple[str, str]], float]] = {}
     kv_tokens = 0.0
     for family in text_string_to_metric_families("\n".join([*lines, ""])):
         for sample in family.samples:
@@ -125,9 +154,11 @@ def _samples(page: bytes) -> tuple[dict[str, list[float]], int]:
                 kv_tokens += _number(sample.labels.get("block_size")) * _number(
                     sample.labels.get("num_gpu_blocks")
                 )
-            elif isfinite(sample.value) and sample.value >= 0:
-                samples.setdefault(sample.name, []).append(sample.value)
-    return samples, int(min(kv_tokens, MOST))
+            elif isfinite(sample.value) and sample.value >= 0 and not sample.labels.get("priority"):
+                engine = frozenset(each for each in sample.labels.items() if each[0] not in _RANKS)
+                engines = samples.setdefault(sample.name, {})
+                engines[engine] = max(sample.value, engines.get(engine, 0.0))
+    return {name: list(engines.values()) for name, engines in samples.items()}, int(min(kv_tokens, MOST))
 
 
 def _number(text: str | None) -> int:

@@ -9,7 +9,14 @@ from typing import Final
 import httpx
 
 from extproc.core.errors import DualpoolError
-from extproc.pools.reports import LoadReport, ModelReport, ReportNotUnderstood, parse_load, parse_models
+from extproc.pools.reports import (
+    MAX_MODELS,
+    LoadReport,
+    ModelReport,
+    ReportNotUnderstood,
+    parse_load,
+    parse_models,
+)
 
 __all__ = ["EndpointReport", "ScrapeFailed", "make_client", "scrape"]
 
@@ -28,12 +35,14 @@ class ScrapeFailed(DualpoolError):
 class EndpointReport:
     """What one server said; None for a page that it does not have, or that says nothing.
 
-    A list of models may want a key, and SGLang has no metrics unless it is told to.
+    A list of models may want a key, and SGLang has no metrics unless it is told to. `fault` is why not all of its
+    models are known, "" when they are.
     """
 
     url: str
     models: tuple[ModelReport, ...] | None
     load: LoadReport | None
+    fault: str = ""
 
 
 def make_client(context: ssl.SSLContext | None = None) -> httpx.AsyncClient:
@@ -90,14 +99,24 @@ async def scrape(
     models_page, load_page = await asyncio.gather(
         *(_asked(client, f"{url}{path}", timeout_s, headers, name) for path in ("/v1/models", "/metrics"))
     )
-    try:
-        models = None if isinstance(models_page, ScrapeFailed) else parse_models(models_page)
-    except ReportNotUnderstood as error:
-        models, models_page = None, ScrapeFailed(f"{url}/v1/models: {error}"[:MAX_SAID])
+    models, fault = _models(models_page, url)
     load = None if isinstance(load_page, ScrapeFailed) else _load(load_page)
     if models is None and load is None:
-        raise models_page if isinstance(models_page, ScrapeFailed) else ScrapeFailed(url)
-    return EndpointReport(url, models, load)
+        raise ScrapeFailed(fault)
+    return EndpointReport(url, models, load, fault)
+
+
+def _models(page: bytes | ScrapeFailed, url: str) -> tuple[tuple[ModelReport, ...] | None, str]:
+    """Return the models of a page, and what is wrong with it."""
+    if isinstance(page, ScrapeFailed):
+        return None, str(page)
+    try:
+        found = parse_models(page)
+    except ReportNotUnderstood as error:
+        return None, f"{url}/v1/models: {error}"[:MAX_SAID]
+    if found.listed > MAX_MODELS:
+        return found.models, f"{url}/v1/models: {found.listed} models; the first {MAX_MODELS} are read"
+    return found.models, ""
 
 
 def _load(page: bytes) -> LoadReport | None:

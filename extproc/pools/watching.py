@@ -97,6 +97,7 @@ class PoolWatch:
         now_s = self.clock()
         answered = [each for each in said if isinstance(each, EndpointReport)]
         failures += [str(each) for each in said if isinstance(each, ScrapeFailed)]
+        failures += [each.fault for each in answered if each.fault]
         for report in answered:
             self._hear(report, now_s)
         self._forget(urls, now_s)

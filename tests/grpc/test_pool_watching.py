@@ -237,6 +237,50 @@ def test_servers_in_a_file_are_read_each_time(tmp_path: Path) -> None:
         asyncio.run(endpoints(where, 1))
 
 
+def test_a_file_that_is_empty_for_a_moment_keeps_the_servers_that_are_known(tmp_path: Path) -> None:
+    """Whoever writes it anew truncates it first; a pool without servers would be taken to serve all models."""
+    file = tmp_path / "servers"
+
+    async def scenario(url: str) -> list[int]:
+        watched = Watched(())
+        watched.watch.where = Endpoints(file=str(file))
+        answered = []
+        for text in (url, "", "# nothing\n", url):
+            file.write_text(text)
+            answered.append(len((await watched.round()).models))
+        return answered
+
+    assert [1, 1, 1, 1] == serving(scenario)
+
+
+async def many_models(_: web.Request) -> web.StreamResponse:
+    """List more models than are read."""
+    return web.json_response({"data": [{"id": f"adapter-{number}"} for number in range(5_000)]})
+
+
+@pytest.mark.parametrize(
+    ("models", "said"),
+    [
+        (many_models, "5000 models; the first 1000 are read"),
+        (refuse, "404"),
+        (endless, "longer than 1048576 bytes"),
+    ],
+)
+def test_models_that_are_not_known_are_told_though_the_load_is(
+    models: Handler, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line says that a server does not list its models, or too many, and none that its load is known."""
+
+    async def scenario(url: str) -> None:
+        watched = Watched((url,))
+        for _ in range(2):
+            assert (await watched.round()).loads
+
+    serving(scenario, models)
+    (record,) = caplog.records
+    assert said in record.__dict__["fields"]["first"]
+
+
 @pytest.mark.parametrize("host", ["", "a..b", "x" * 300, "no-such-name.invalid"])
 def test_a_name_that_is_none_is_told(host: str) -> None:
     """Whatever the resolver says of it, the addresses are unknown, and nothing else is raised."""

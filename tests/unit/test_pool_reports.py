@@ -67,7 +67,41 @@ def test_models_with_their_parents_and_contexts() -> None:
     }
     assert (ModelReport("base", "", 8192), ModelReport("sql", "base", 8192)) == parse_models(
         json.dumps(page).encode()
+    ).models
+
+
+@pytest.mark.parametrize("length", ["8192", 0, -1, 8192.5, True, [], None])
+def test_an_odd_entry_takes_nothing_from_the_others(length: object) -> None:
+    """A length that is none is as if not said, an entry without a name is not there, the rest of the list is."""
+    odd = {"id": "odd", "parent": {"id": "base"}, "root": 5, "max_model_len": length}
+    page = {"data": [odd, {"id": None}, {"id": 7}, {}, {"id": "base", "max_model_len": 8192}]}
+    assert (ModelReport("odd"), ModelReport("base", "", 8192)) == parse_models(json.dumps(page).encode()).models
+
+
+def test_an_adapter_whose_length_is_none_has_that_of_its_base() -> None:
+    """It is served by the same weights, whatever it says of itself."""
+    page = {"data": [{"id": "base", "max_model_len": 8192}, {"id": "sql", "parent": "base", "max_model_len": -1}]}
+    assert ModelReport("sql", "base", 8192) == parse_models(json.dumps(page).encode()).models[1]
+
+
+def test_of_thousands_of_models_the_first_are_read_and_all_are_counted() -> None:
+    """How many there are is told with them, so that it can be said that some are not known."""
+    found = parse_models(json.dumps({"data": [{"id": f"a{n}"} for n in range(5_000)]}).encode())
+    assert (1_000, 5_000) == (len(found.models), found.listed)
+
+
+def test_ranks_of_one_engine_count_once_and_priorities_are_in_the_row_of_all() -> None:
+    """SGLang's schedulers of one engine tell the same each; rows by priority are parts of that without one."""
+    rows = ['tp_rank="0"', 'tp_rank="1"', 'pp_rank="1",tp_rank="0"']
+    page = "".join(
+        f'sglang:num_queue_reqs{{dp_rank="{engine}",priority="{priority}",{ranks}}} {value}\n'
+        for engine, total in (("0", 6), ("1", 3))
+        for ranks in rows
+        for priority, value in (("", total), ("0", 2), ("9", total - 2))
     )
+    page += page.replace("num_queue_reqs", "num_running_reqs")
+    page += "".join(f"sglang:max_total_num_tokens{{{ranks}}} 1000\n" for ranks in rows)
+    assert LoadReport(9, 9, 0.0, 0, 1_000) == parse_load(page.encode())
 
 
 def test_a_number_without_end_is_a_number_to_count_with() -> None:
