@@ -127,6 +127,21 @@ def test_a_bad_file_never_replaces_a_good_one(
     assert (None, (1, 1, 0)) == (followed.reloader.report()["refused"], followed.metrics())
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_file_that_became_empty_does_not_put_defaults_in_force(tmp_path: Path, *, at_once: bool) -> None:
+    """It is what a full disk leaves of a file that is written anew, however long it stays so."""
+    followed = Followed(tmp_path, OTHER)
+    followed.file.write_text("\n")
+    for _ in range(5):
+        followed.reloader.look(at_once=at_once)
+    refused = followed.reloader.report()["refused"]
+    assert isinstance(refused, dict)
+    assert ([], ("it is empty",)) == (followed.applied, tuple(refused["errors"]))
+    followed.file.write_text(GOOD)
+    followed.looks()
+    assert [parse(GOOD)] == followed.applied
+
+
 def test_all_faults_are_shown(followed: Followed) -> None:
     """Each fault of a bad file is an error of its own."""
     spoil(followed.file)
