@@ -60,15 +60,21 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
     reset = actions.add_parser("reset", help="forget all, or one model")
     reset.add_argument("place", help=PLACE)
-    reset.add_argument("--model", default="", help="forget this model alone")
+    reset.add_argument("--model", type=_model, help="forget this model alone")
     add_token(reset)
     reset.set_defaults(run=_reset)
 
     undo = actions.add_parser("undo", help="put back the prices that a model had before new ones took their place")
     undo.add_argument("place", metavar="http://ADMIN", help="a running router; what was put aside is nowhere else")
-    undo.add_argument("--model", required=True)
+    undo.add_argument("--model", type=_model, required=True)
     add_token(undo)
     undo.set_defaults(run=_undo)
+
+
+def _model(name: str) -> str:
+    if not name:  # a shell's variable that is not set; to forget all is asked for without the option
+        raise argparse.ArgumentTypeError("'' given; allowed: the name of a model")
+    return name
 
 
 def _show(options: argparse.Namespace) -> int:
@@ -124,7 +130,7 @@ def _reset(options: argparse.Namespace) -> int:
     from extproc.state.pb import state_pb2  # noqa: PLC0415
 
     if options.place.startswith(STORE):
-        print(_in_store(options.place, lambda store: store.forget(options.model)))
+        print(_in_store(options.place, lambda store: store.forget(options.model or "")))
         return 0
     if options.place.startswith(HTTP):
         query = f"?{urlencode({'model': options.model})}" if options.model else ""

@@ -57,21 +57,20 @@ class Changes:
         return await self._answer(StateChange.IMPORT, "", asked)
 
     async def _reset(self, request: Request) -> Response:
-        model = request.query_params.get("model", "")
+        model = _named(request)
 
         async def asked() -> str:
-            # A slip of the pen is not to forget all.
-            if set(request.query_params) - {"model"} or ("model" in request.query_params and not model):
+            if request.url.query and not model:  # a slip of the pen is not to forget all
                 raise ConfigurationError("ask for /state/reset to forget all, or for /state/reset?model=NAME")
             return await run_in_threadpool(lambda: self._knowledge().forget(model))
 
         return await self._answer(StateChange.RESET, model, asked)
 
     async def _undo(self, request: Request) -> Response:
-        model = request.query_params.get("model", "")
+        model = _named(request)
 
         async def asked() -> str:
-            if set(request.query_params) - {"model"} or not model:
+            if not model:
                 raise ConfigurationError("ask for /state/undo?model=NAME")
             return await run_in_threadpool(lambda: self._undoing.undo(model))
 
@@ -97,6 +96,14 @@ class Changes:
         fields = {"change": change, "outcome": outcome, "model": model, "said": said}
         log.log(level, "a change to what is known was asked for at the admin port", extra={"fields": fields})
         return PlainTextResponse(said + "\n", status)
+
+
+def _named(request: Request) -> str:
+    """Return the model that a question names once, "" where it names none or asks for more."""
+    match request.query_params.multi_items():
+        case [("model", model)]:
+            return model
+    return ""
 
 
 class _TooLarge(Exception):

@@ -4,9 +4,9 @@ The file is read again and again and compared, by a thread of its own. Rejected:
 Kubernetes ConfigMap swaps a link in the path, editors rename or write in place, each of which needs a rule of its
 own, and the file is so small that reading it costs less than they would.
 
-A file that is being written may be valid as far as it got. So what two looks in a row have seen is taken; on SIGHUP
-what is there. An empty one would be all defaults, and is what a full disk leaves of a file that is written anew:
-it never replaces one that said something.
+A file that is being written may be valid as far as it got. So what two looks in a row have seen is taken; on
+SIGHUP what is there. An empty one would be all defaults, and is what a full disk leaves of a file that is written
+anew: it never replaces one that said something.
 """
 
 import logging
@@ -111,6 +111,8 @@ class Reloader:
                 log.exception("exception while the configuration file was read again")
 
     def _take(self, found: bytes | str, file: Path, *, asked: bool) -> None:
+        if not found.strip() and self._wanted != Configuration():
+            found = "it is empty"
         if isinstance(found, str):
             self._refuse(ConfigurationError(found, source=f"configuration file {file}"))
             return
@@ -120,8 +122,6 @@ class Reloader:
                 if asked:
                     log.info("the configuration file says what it said before")
                 return
-            if not found.strip():
-                raise ConfigurationError("it is empty", source=f"configuration file {file}")
             configuration, waiting = in_force(self.running, wanted)
             if configuration != self.running:
                 self._apply(configuration)

@@ -58,6 +58,16 @@ def test_files_merge(tmp_path: Path) -> None:
     assert 42 == responses_in(tmp_path / "both")
 
 
+@pytest.mark.parametrize("place", ["{}/state", "store:{}/router.yaml", "http://127.0.0.1:1"])
+def test_a_model_without_a_name_is_not_all(place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A shell's variable that is not set does not make a router forget everything."""
+    state_file(tmp_path / "state")
+    with pytest.raises(SystemExit) as ended:
+        run("reset", place.format(tmp_path), "--model", "")
+    assert (2, 30) == (ended.value.code, responses_in(tmp_path / "state"))
+    assert "--model: '' given; allowed: the name of a model" in capsys.readouterr().err
+
+
 def test_one_model_is_forgotten_and_unknown_fields_stay(tmp_path: Path) -> None:
     """Nothing else of the file changes, not even what only a later version knows."""
     path = tmp_path / "state"
