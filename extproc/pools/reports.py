@@ -93,19 +93,19 @@ def parse_models(page: bytes) -> ModelList:
         listed = _MODELS.decode(page).data
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ReportNotUnderstood(f"no list of models: {error}") from error
-    named = {name: model for model in listed[:MAX_MODELS] if (name := _name(model.id))}
-    return ModelList(tuple(_model(name, named) for name in named), len(listed))
+    read = [(name, model) for model in listed[:MAX_MODELS] if (name := _name(model.id))]
+    lengths = {name: _length(model.max_model_len) for name, model in read}
+    return ModelList(tuple(_model(name, model, lengths) for name, model in read), len(listed))
 
 
 def _name(said: object) -> str:
     return said if isinstance(said, str) and len(said) <= MAX_NAME_CHARS else ""
 
 
-def _model(name: str, named: Mapping[str, _Model]) -> ModelReport:
+def _model(name: str, model: _Model, lengths: Mapping[str, int | None]) -> ModelReport:
     """Return a model as listed; an adapter, of which vLLM tells no length, has that of its base."""
-    parent = _name(named[name].parent)
-    lengths = [_length(named[each].max_model_len) for each in (name, parent) if each in named]
-    return ModelReport(name, parent, next(filter(None, lengths), None))
+    parent = _name(model.parent)
+    return ModelReport(name, parent, _length(model.max_model_len) or lengths.get(parent))
 
 
 def _length(said: object) -> int | None:

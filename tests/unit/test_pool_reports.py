@@ -84,6 +84,12 @@ def test_an_adapter_whose_length_is_none_has_that_of_its_base() -> None:
     assert ModelReport("sql", "base", 8192) == parse_models(json.dumps(page).encode()).models[1]
 
 
+def test_a_model_that_is_listed_twice_is_there_twice() -> None:
+    """Whoever reads the list takes the smaller length of the two."""
+    page = {"data": [{"id": "m", "max_model_len": 5}, {"id": "m", "max_model_len": 9}]}
+    assert (ModelReport("m", "", 5), ModelReport("m", "", 9)) == parse_models(json.dumps(page).encode()).models
+
+
 def test_of_thousands_of_models_the_first_are_read_and_all_are_counted() -> None:
     """How many there are is told with them, so that it can be said that some are not known."""
     found = parse_models(json.dumps({"data": [{"id": f"a{n}"} for n in range(5_000)]}).encode())
