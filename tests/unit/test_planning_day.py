@@ -101,10 +101,11 @@ def test_any_curve_is_brought_to_a_peak_of_one(loads: list[float]) -> None:
     assert 0 < day.mean <= 1
 
 
-def test_a_curve_is_linear_between_its_hours_and_over_midnight(tmp_path: Path) -> None:
-    """With a header, and hours in fractions."""
+@pytest.mark.parametrize("text", ["hour,load\n6,20\n18,100\n", "\ufeff6,20\r\n\r\n18,100\r\n"])
+def test_a_curve_is_linear_between_its_hours_and_over_midnight(tmp_path: Path, text: str) -> None:
+    """With a header, or as a Windows program writes it."""
     path = tmp_path / "day.csv"
-    path.write_text("hour,load\n6,20\n18,100\n", "utf-8")
+    path.write_text(text, "utf-8")
     day = load_day(str(path), Lengths(np.array([1]), np.array([1]), "t"))
     assert day is not None
     at = {hour: day.shares[hour * 12] for hour in (0, 6, 12, 18)}
@@ -120,6 +121,7 @@ def test_a_curve_is_linear_between_its_hours_and_over_midnight(tmp_path: Path) -
         ("1,5\n25,6\n", "from 0 to 24"),
         ("1,5\n2,-6\n", "must not be negative"),
         ("1,5\n2,nan\n", "must not be negative"),
+        ("1;5\n2,6\n3,7\n", "line 1: '1;5': hour,load is needed"),
         ("1,5\nnoon\n", "line 2: 'noon': hour,load is needed"),
     ],
 )

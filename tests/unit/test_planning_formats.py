@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -126,3 +127,88 @@ def test_a_share_that_cannot_be_is_refused(tmp_path: Path, asked: str) -> None:
     path.write_text('{"input_tokens": 5, "output_tokens": 5}\n')
     with pytest.raises(ConfigurationError, match="--prefix-cache"):
         workload_of(WorkloadOptions(trace=(str(path),), rate=1.0, prefix_cache=asked))
+
+
+QUOTED = (
+    '"GeneratedTokens","Model, its name","ContextTokens","TIMESTAMP"\n"7","a, b","100","1.5"\n"8","c","200","2"\n'
+)
+AS_FLOATS = "Timestamp,Request tokens,Response tokens\n1.5,100.0,7.0\n2.0,200.0,8.0\n"
+WITH_ZONES = (
+    "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+    "2024-05-10 00:00:00+00:00,100,7\n2024-05-10 00:00:00.500000+00:00,200,8\n"
+)
+JSON_DATES = (
+    '{"timestamp": "2024-05-10T02:00:00+02:00", "input_tokens": 100.0, "output_tokens": 7}\n'
+    '{"timestamp": "2024-05-10T00:00:00.5", "input_tokens": 200, "output_tokens": 8}\n'
+)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo"])
+@pytest.mark.parametrize(
+    "text",
+    [QUOTED, AS_FLOATS, WITH_ZONES, JSON_DATES, "\ufeff" + SERVE_GEN, "\n\r\n" + SERVE_GEN.replace("\n", "\r\n")],
+)
+def test_what_other_programs_write_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, zone: str
+) -> None:
+    """Quoted cells, 100.0 tokens, dates without a zone or a fraction, empty lines, Windows line ends, anywhere."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        lengths = load(tmp_path, text)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert ([100, 200], [7, 8]) == (lengths.prompt.tolist(), lengths.output.tolist())
+    assert lengths.arrival_s is not None
+    assert [0.0, 0.5] == lengths.arrival_s.tolist()
+
+
+@pytest.mark.parametrize(("name", "packed"), [("t.csv", True), ("t.csv.gz", False)])
+def test_an_archive_is_known_by_its_bytes(tmp_path: Path, *, name: str, packed: bool) -> None:
+    """A gzipped file without the ending is unpacked, and a plain one with it is read as it is."""
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(SERVE_GEN.encode()) if packed else SERVE_GEN.encode())
+    assert [100, 200] == load_traces([str(path)]).prompt.tolist()
+
+
+def test_a_benchmark_may_be_one_long_line(tmp_path: Path) -> None:
+    """benchmark_serving writes lengths, texts and times of all requests into one line."""
+    saved = {"date": "x", "input_lens": [5, 6], "output_lens": [1, 2], "generated_texts": ["word " * 300_000, ""]}
+    assert [5, 6] == load(tmp_path, json.dumps(saved)).prompt.tolist()
+
+
+def test_a_benchmark_without_lengths_says_what_it_lacks(tmp_path: Path) -> None:
+    """Without --save-detailed there is nothing to plan from."""
+    with pytest.raises(ConfigurationError, match="--save-detailed"):
+        load(tmp_path, '{"completed": 5, "total_input_tokens": 99}')
+
+
+def test_what_no_router_decided_is_left_out_of_an_access_log(tmp_path: Path) -> None:
+    """Envoy writes null where the router was not there, or had nothing to say; the note counts these."""
+    lengths = load(tmp_path, lines([LOG | {"estimate": None, "prompt_tokens": None}, LOG]))
+    assert [640] == lengths.prompt.tolist()
+    assert "1 of its 2 requests were decided by no router" in lengths.note
+
+
+def test_an_access_log_that_no_router_decided_is_refused(tmp_path: Path) -> None:
+    """There is nothing in it to plan from."""
+    with pytest.raises(ConfigurationError, match="no requests in it"):
+        load(tmp_path, lines([LOG | {"estimate": None}]))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("1,7.5,3", "'7.5' is not a whole number of tokens"),
+        ("1,nan,3", "'nan' is not a number of tokens"),
+        ("1,,3", "'' is not a number of tokens"),
+        ('1,"7,3', "unexpected end of data"),
+        ("1700000000000,7,3", "not milliseconds"),
+    ],
+)
+def test_a_wrong_cell_names_its_line(tmp_path: Path, row: str, message: str) -> None:
+    """Parts of tokens, no number, an open quote, times in another unit."""
+    with pytest.raises(ConfigurationError, match=message) as refused:
+        load(tmp_path, f"\ntimestamp,input_tokens,output_tokens\n{row}\n")
+    assert "line 3" in str(refused.value)

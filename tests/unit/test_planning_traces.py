@@ -80,7 +80,10 @@ def test_a_cdf_gives_lengths_with_its_quantiles() -> None:
         ("a,b,c\n1,2,3\n", "t.csv: line 1 is 'a,b,c', not a header"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "t.csv: no requests in it"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,5\n", "t.csv: line 2: .* 2 columns"),
-        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,5,x\n", "t.csv: line 2: .*invalid literal"),
+        (
+            "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,5,x\n",
+            "t.csv: line 2: .*'x' is not a number",
+        ),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\nyesterday,5,5\n", "t.csv: line 2: .*Invalid isoformat"),
         (
             "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,-5,5\n",

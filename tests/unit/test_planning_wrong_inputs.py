@@ -51,7 +51,7 @@ TRACES: dict[str, tuple[str | bytes, str]] = {
     "a point too short": (CDF + "1,1\n", "line 2: '1,1': three numbers"),
 }
 ZIPPED: dict[str, tuple[bytes, str]] = {
-    "not zipped": (b"no gzip", "Not a gzipped file"),
+    "not zipped": (b"no gzip", "line 1 is 'no gzip', not a header"),
     "cut off": (gzip.compress(CSV.encode() + b"5,5\n")[:-9], "end-of-stream"),
 }
 # Options beside two means and a rate, and words of the sentence.

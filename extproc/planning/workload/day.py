@@ -43,7 +43,7 @@ def parse_day(lines: Iterable[str], name: str) -> Day:
         try:
             hour, load = (float(part) for part in line.split(","))
         except ValueError as error:
-            if number == 1:
+            if number == 1 and not any(map(str.isdigit, line)):
                 continue  # a header
             raise ConfigurationError(
                 f"{name}: line {number}: {line.strip()[:40]!r}: hour,load is needed, as in 13.5,0.8"

@@ -5,13 +5,15 @@ log of our Envoy files, and plain `input_tokens`. Documents (one JSON value) are
 of fleet-sim, and what vLLM's benchmark_serving saves with --save-detailed.
 """
 
+import csv
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from math import nan
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-__all__ = ["Document", "JsonRow", "Row", "columns_of", "read_seconds"]
+__all__ = ["Document", "JsonRow", "Row", "cells_of", "columns_of", "read_seconds", "whole_tokens"]
 
 PROMPT_NAMES = ("contexttokens", "input_length", "input_tokens", "prompt_tokens", "request tokens", "prompt_len")
 OUTPUT_NAMES = (
@@ -19,7 +21,6 @@ OUTPUT_NAMES = (
     *("response_tokens", "output_len"),
 )
 TIME_NAMES = ("timestamp", "arrival_time", "time")
-STAMP_LENGTH = 26  # Azure has 7 digits of a fraction, Python takes 6
 MILLISECONDS = 1e-3
 
 
@@ -36,36 +37,44 @@ class Row:
 class JsonRow(msgspec.Struct):
     """One line of a JSON-lines trace, whichever of the known keys it has."""
 
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    input_length: int | None = None
-    output_length: int | None = None
+    input_tokens: float | None = None
+    output_tokens: float | None = None
+    input_length: float | None = None
+    output_length: float | None = None
     prompt_tokens: float | None = None
-    completion_tokens: int | None = None
-    estimate: float | None = None
-    timestamp: float | None = None
-    time: str | None = None
+    completion_tokens: float | None = None
+    estimate: float | UnsetType | None = UNSET
+    timestamp: float | str | None = None
+    time: float | str | None = None
     hash_ids: tuple[int, ...] = ()
 
     def row(self) -> Row:
         """Return the request; raises ValueError where lengths are missing."""
+        seconds = nan if self.timestamp is None else read_seconds(self.timestamp)
         if self.input_length is not None and self.output_length is not None:  # Mooncake: times in milliseconds
-            seconds = nan if self.timestamp is None else self.timestamp * MILLISECONDS
-            return Row(seconds, self.input_length, self.output_length, self.hash_ids)
-        seconds = nan if self.timestamp is None else self.timestamp
+            prompt, output = whole_tokens(self.input_length), whole_tokens(self.output_length)
+            return Row(seconds * MILLISECONDS, prompt, output, self.hash_ids)
         if self.input_tokens is not None and self.output_tokens is not None:
-            return Row(seconds, self.input_tokens, self.output_tokens)
+            return Row(seconds, whole_tokens(self.input_tokens), whole_tokens(self.output_tokens))
         if self.prompt_tokens is not None and self.completion_tokens is not None:
-            return Row(seconds, round(self.prompt_tokens), self.completion_tokens)
-        if self.prompt_tokens is not None and self.estimate is not None:  # the access log of our Envoy files
+            return Row(seconds, round(self.prompt_tokens), whole_tokens(self.completion_tokens))
+        if self.prompt_tokens is not None and isinstance(self.estimate, float):  # our Envoy files' access log
             at = nan if self.time is None else read_seconds(self.time)
             return Row(at, round(self.prompt_tokens), max(1, round(self.estimate - self.prompt_tokens)))
-        raise ValueError("needs input_tokens and output_tokens, or input_length and output_length")
+        raise ValueError(
+            "needs input_tokens and output_tokens, or input_length and output_length "
+            "(benchmark_serving writes lengths with --save-detailed)"
+        )
 
     @property
     def is_access_log(self) -> bool:
         """Whether the row is of an access log: its lengths are the router's estimates."""
-        return self.estimate is not None
+        return self.estimate is not UNSET
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether the row is of a request that no router decided: Envoy writes null for what is not there."""
+        return self.is_access_log and (self.estimate is None or self.prompt_tokens is None)
 
 
 class Document(msgspec.Struct):
@@ -78,7 +87,7 @@ class Document(msgspec.Struct):
 
 def columns_of(header: str) -> tuple[int | None, int, int] | None:
     """Return where a CSV has time, prompt and output tokens, or None when it has no such columns."""
-    names = [name.strip().lower() for name in header.split(",")]
+    names = [name.strip().lower() for name in cells_of(header)]
     prompt = next((names.index(name) for name in PROMPT_NAMES if name in names), None)
     output = next((names.index(name) for name in OUTPUT_NAMES if name in names), None)
     if prompt is None or output is None:
@@ -86,10 +95,37 @@ def columns_of(header: str) -> tuple[int | None, int, int] | None:
     return next((names.index(name) for name in TIME_NAMES if name in names), None), prompt, output
 
 
-def read_seconds(text: str) -> float:
-    """Return seconds from a number or a date and time; raises ValueError for anything else."""
-    stamp = text.strip()
+def cells_of(row: str) -> list[str]:
+    """Return the cells of a row of CSV; raises ValueError where its quotes are wrong."""
+    if '"' not in row:
+        return row.split(",")
+    try:
+        return next(csv.reader([row], skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
+
+
+def whole_tokens(cell: float | str) -> int:
+    """Return tokens from a number that may be written as 374.0; raises ValueError or OverflowError."""
+    if isinstance(cell, str) and cell.strip().isdecimal():
+        return int(cell)
+    try:
+        number = float(cell)
+        tokens = int(number)
+    except ValueError as error:
+        raise ValueError(f"{cell!r} is not a number of tokens") from error
+    if tokens != number:
+        raise ValueError(f"{cell!r} is not a whole number of tokens")
+    return tokens
+
+
+def read_seconds(stamp: float | str) -> float:
+    """Return seconds from a number or a date and time, which is UTC where it names no zone.
+
+    Raises ValueError for anything else.
+    """
     try:
         return float(stamp)
     except ValueError:
-        return datetime.fromisoformat(stamp.removesuffix("Z")[:STAMP_LENGTH]).timestamp()
+        at = datetime.fromisoformat(str(stamp).strip())
+    return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()

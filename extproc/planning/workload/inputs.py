@@ -6,8 +6,10 @@ import gzip
 import time
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
+from io import TextIOWrapper
 from math import inf
 from pathlib import Path
 from typing import TextIO
@@ -31,6 +33,8 @@ MAX_SCRAPE_BYTES = 16 * 1024 * 1024
 MAX_SCRAPES = 2
 SCRAPE_TIMEOUT_S = 10.0
 MEANS_REQUESTS = 100_000
+UTF_8 = "utf-8-sig"  # Windows programs begin a file with a byte order mark
+GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ def load_catalogue(path: str | None) -> Catalogue:
     if path is None:
         return built_in()
     try:
-        text = Path(path).read_text("utf-8")
+        text = Path(path).read_text(UTF_8)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: {_reason(error)}") from error
     return built_in().with_more(parse(text, path))
@@ -121,7 +125,7 @@ def load_day(asked: str | None, lengths: Lengths) -> Day | None:
         return day_of_trace(lengths)
     path = Path(asked)
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding=UTF_8) as file:
             return parse_day(_lines(file, path.name), path.name)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"--day-curve {asked}: {_reason(error)}") from error
@@ -138,11 +142,13 @@ def _load_trace(path: Path) -> Lengths:
         raise ConfigurationError(f"{path}: {_reason(error)}") from error
 
 
-def _opened(path: Path) -> TextIO:
-    """Open a file that may be gzipped; what it unpacks to is bounded by `_lines`."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
+    """Open a file that may be gzipped, whatever its name; what it unpacks to is bounded by `_lines`."""
+    with path.open("rb") as file:
+        packed = file.peek(len(GZIP)).startswith(GZIP)
+        with TextIOWrapper(gzip.GzipFile(fileobj=file) if packed else file, encoding=UTF_8) as text:
+            yield text
 
 
 AT_MOST = f"at most {MAX_TRACE_BYTES // 2**20} MiB are read: a random sample of its lines gives the same plan"
@@ -153,7 +159,10 @@ def _lines(file: TextIO, name: str) -> Iterator[str]:
     read = number = 0
     while line := file.readline(MAX_LINE + 1):
         read, number = read + len(line), number + 1
-        if len(line) > MAX_LINE:
+        if len(line) > MAX_LINE and number == 1 and line.startswith(("{", "[")):  # a document may be one line
+            line += file.readline(MAX_TRACE_BYTES)
+            read += len(line) - MAX_LINE - 1
+        elif len(line) > MAX_LINE:
             raise ConfigurationError(f"{name}: line {number} is longer than {MAX_LINE:,} characters")
         if read > MAX_TRACE_BYTES:
             raise ConfigurationError(f"{name}: more than {MAX_TRACE_BYTES // 2**20} MiB; {AT_MOST}")

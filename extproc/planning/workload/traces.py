@@ -1,9 +1,9 @@
-"""Request lengths from text, in the formats of `formats.py`. Told apart by their first line.
+"""Request lengths from text, in the formats of `formats.py`, told apart by their first line.
 
-TIMESTAMP,ContextTokens,GeneratedTokens      CSV with a header: Azure, BurstGPT, ServeGen and others by their
-columns {"input_tokens": 374, "output_tokens": 44}   JSON lines; "timestamp" in seconds may be there; Mooncake,
-access logs fraction,input_tokens,output_tokens          points of the two distribution functions {"cdf": [[512,
-0.4], [1024, 1.0]]}           a JSON document: fleet-sim's CDF, vLLM's benchmark_serving
+- `TIMESTAMP,ContextTokens,GeneratedTokens`: CSV with a header; Azure, BurstGPT, ServeGen and others
+- `{"input_tokens": 374, "output_tokens": 44}`: JSON lines; Mooncake, access logs
+- `fraction,input_tokens,output_tokens`: points of the two distribution functions
+- `{"cdf": [[512, 0.4], [1024, 1.0]]}`: one JSON document; fleet-sim's CDF, vLLM's benchmark_serving
 """
 
 from array import array
@@ -16,7 +16,15 @@ import msgspec
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
-from extproc.planning.workload.formats import Document, JsonRow, Row, columns_of, read_seconds
+from extproc.planning.workload.formats import (
+    Document,
+    JsonRow,
+    Row,
+    cells_of,
+    columns_of,
+    read_seconds,
+    whole_tokens,
+)
 from extproc.planning.workload.lengths import MAX_TOKENS, Lengths, Tokens, from_quantiles
 
 __all__ = ["parse_trace"]
@@ -41,22 +49,26 @@ def parse_trace(lines: Iterable[str], name: str) -> Lengths:
     Raises ConfigurationError that names the line and what is wrong with it.
     """
     rows = iter(lines)
-    first = next(rows, "").lstrip("\ufeff").strip()
+    number, first = next(_numbered(rows, 1), (1, ""))
     if not first:
         raise ConfigurationError(f"{name}: empty; {KNOWN}")
     if first.startswith("["):
         return _document("".join(chain([first], rows)), name)
     if first.startswith("{"):
-        document = _is_document(first)
-        return (
-            _document("".join(chain([first], rows)), name) if document else _json_lines(chain([first], rows), name)
-        )
+        if _is_document(first):
+            return _document("".join(chain([first], rows)), name)
+        return _json_lines(chain([first], rows), name, number)
+    try:
+        places = columns_of(first)
+    except ValueError as error:
+        raise ConfigurationError(f"{name}: line {number}: {first[:80]!r}: {error}") from error
     if tuple(column.strip() for column in first.split(",")) == CDF_COLUMNS:
-        return _cdf(rows, name)
-    places = columns_of(first)
+        return _cdf(rows, name, number + 1)
     if places is None:
-        raise ConfigurationError(f"{name}: line 1 is {first[:80]!r}, not a header or a JSON object; {KNOWN}")
-    return _columns(rows, name, 2, partial(_csv_row, places=places))
+        raise ConfigurationError(
+            f"{name}: line {number} is {first[:80]!r}, not a header or a JSON object; {KNOWN}"
+        )
+    return _columns(rows, name, number + 1, partial(_csv_row, places=places))
 
 
 def _is_document(first: str) -> bool:
@@ -72,23 +84,29 @@ def _is_document(first: str) -> bool:
     return document.cdf is not None or document.input_lens is not None
 
 
-def _json_lines(rows: Iterable[str], name: str) -> Lengths:
-    logged: list[bool] = []
+def _json_lines(rows: Iterable[str], name: str, first_line: int) -> Lengths:
+    logged = undecided = 0
 
-    def read(text: str) -> Row:
+    def read(text: str) -> Row | None:
+        nonlocal logged, undecided
         decoded = _DECODER.decode(text)
-        logged.append(decoded.is_access_log)
+        logged += decoded.is_access_log
+        if decoded.is_undecided:
+            undecided += 1
+            return None
         return decoded.row()
 
-    lengths = _columns(rows, name, 1, read)
-    if not any(logged):
+    lengths = _columns(rows, name, first_line, read)
+    if not logged:
         return lengths
     note = "Lengths of an access log are the router's estimates: the output is what was declared or expected."
+    if undecided:
+        note += f" {undecided:,} of its {logged:,} requests were decided by no router and are left out."
     return lengths.noted(note)
 
 
-def _columns(rows: Iterable[str], name: str, first_line: int, parse: Callable[[str], Row]) -> Lengths:
-    """Collect the requests of each line, in order of arrival where all have a time."""
+def _columns(rows: Iterable[str], name: str, first_line: int, parse: Callable[[str], Row | None]) -> Lengths:
+    """Collect the requests of each line that has one, in order of arrival where all have a time."""
     seconds, prompt, output = array("d"), array("q"), array("q")
     blocks: list[tuple[int, ...]] = []
     for number, text in _numbered(rows, first_line):
@@ -96,6 +114,8 @@ def _columns(rows: Iterable[str], name: str, first_line: int, parse: Callable[[s
             row = parse(text)
         except (ValueError, OverflowError, RecursionError, msgspec.DecodeError) as error:
             raise ConfigurationError(f"{name}: line {number}: {text[:80]!r}: {error}") from error
+        if row is None:
+            continue
         if row.prompt < 0 or row.output < 0:
             raise ConfigurationError(f"{name}: line {number}: {min(row.prompt, row.output)} tokens are negative")
         if max(row.prompt, row.output) > MAX_TOKENS:
@@ -104,7 +124,8 @@ def _columns(rows: Iterable[str], name: str, first_line: int, parse: Callable[[s
             )
         if abs(row.seconds) > MAX_SECONDS:
             raise ConfigurationError(
-                f"{name}: line {number}: a time of {row.seconds:g} s is beyond {MAX_SECONDS:g}"
+                f"{name}: line {number}: a time of {row.seconds:g} s is beyond {MAX_SECONDS:g}: "
+                "seconds are needed, not milliseconds"
             )
         seconds.append(row.seconds)
         prompt.append(row.prompt)
@@ -136,11 +157,15 @@ def _cached(prompts: Tokens, blocks: list[tuple[int, ...]]) -> Tokens:
 
 
 def _csv_row(row: str, *, places: tuple[int | None, int, int]) -> Row:
-    cells = row.split(",")
+    cells = cells_of(row)
     time, prompt, output = places
     if len(cells) <= max(prompt, output, time or 0):
         raise ValueError(f"{len(cells)} columns; the header has more")
-    return Row(nan if time is None else read_seconds(cells[time]), int(cells[prompt]), int(cells[output]))
+    return Row(
+        nan if time is None else read_seconds(cells[time]),
+        whole_tokens(cells[prompt]),
+        whole_tokens(cells[output]),
+    )
 
 
 _DECODER = msgspec.json.Decoder(JsonRow)
@@ -179,9 +204,9 @@ def _check_points(points: int, name: str) -> None:
         raise ConfigurationError(f"{name}: {points} point(s) of a CDF: at least {FEWEST_POINTS} are needed")
 
 
-def _cdf(rows: Iterable[str], name: str) -> Lengths:
+def _cdf(rows: Iterable[str], name: str, first_line: int) -> Lengths:
     points: list[tuple[float, float, float]] = []
-    for number, row in _numbered(rows, 2):
+    for number, row in _numbered(rows, first_line):
         try:
             fraction, tokens_in, tokens_out = (float(cell) for cell in row.split(","))
         except ValueError as error:
