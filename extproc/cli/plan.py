@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from extproc.planning.design.plan import PlanOptions, make_plan  # noqa: PLC0415
     from extproc.planning.model.costs import costs_of  # noqa: PLC0415
     from extproc.planning.model.options import setup_of  # noqa: PLC0415
+    from extproc.planning.model.reach import reaching  # noqa: PLC0415
     from extproc.planning.simulation.cache import ResultCache  # noqa: PLC0415
     from extproc.planning.simulation.options import runs_of  # noqa: PLC0415
     from extproc.planning.workload.declared import DeclaredRule  # noqa: PLC0415
@@ -65,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     tuning, head_room, start_minutes = tuning_of(args, catalogue), head_room_of(args), start_minutes_of(args)
     setup = setup_of(profile_options(args), catalogue)
     lengths, rate = workload_of(workload_options(args))
+    if args.tp is None:
+        setup = reaching(lengths, setup, tuning.gpus)
     day = load_day(args.day_curve, lengths)
     asked = simulation_options(args)
     runs = None if asked is None else runs_of(asked, lengths, rate)

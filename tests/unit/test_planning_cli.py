@@ -293,14 +293,48 @@ def test_a_report_without_matplotlib_is_refused_before_anything_runs(
 
 def test_an_objective_that_no_fleet_meets_says_which_and_how_near(run: Run, trace: Path) -> None:
     """Prompts of 12,000 tokens cannot start within 100 ms, whatever the number of instances."""
-    arguments = ("--trace", trace, "--rate", 20, "--model", "llama-3-8b", "--gpu", "h100-80g", "--ttft", 0.1)
+    arguments = (
+        "--trace",
+        trace,
+        "--rate",
+        20,
+        "--model",
+        "llama-3-8b",
+        "--gpu",
+        "h100-80g",
+        "--tp",
+        1,
+        "--ttft",
+        0.1,
+    )
     for simulation in (
         (),
         ("--simulate", "--tune", "none", "--requests", 2000, "--seeds", 1, "--threshold", 2048),
     ):
         result = run(*arguments, *simulation)
-        expect_sentence(result, "objective TTFT 0.1 s: met by no fleet, the nearest is 0.3")
+        expect_sentence(
+            result, "objective TTFT 0.1 s: met by no fleet of llama-3-8b on 1 x h100-80g, the nearest is 0.3"
+        )
         assert "the prefill of a prompt of 12,000 tokens" in result[2]
+
+
+def test_more_gpus_are_taken_where_the_fewest_that_fit_are_too_slow(run: Run, trace: Path) -> None:
+    """Without --tp an instance is one that can meet the objective, also where parallelism is searched."""
+    arguments = ("--trace", trace, "--rate", 20, "--model", "llama-3-8b", "--gpu", "h100-80g", "--ttft", 0.2)
+    code, out, _ = run(*arguments)
+    assert code == 0
+    assert "llama-3-8b on 2 x h100-80g" in out
+
+
+def test_the_objective_that_is_proposed_can_be_met(run: Run, trace: Path) -> None:
+    """Its class ends where prompts are still fast enough."""
+    arguments = ("--trace", trace, "--rate", 20, "--model", "llama-3-8b", "--gpu", "h100-80g", "--tp", 1)
+    refused = run(*arguments, "--ttft", 0.1)
+    proposed = refused[2].split("--objective '")[1].split("'")[0]
+    assert proposed.startswith("<=4096: ttft 0.1s; else: ")
+    assert run(*arguments, "--objective", proposed)[0] == 0
+    missed = run(*arguments, "--objective", "<=4096: ttft 1s; else: ttft 100ms")
+    expect_sentence(missed, "objective TTFT 0.1 s of longer requests: met by no fleet of llama-3-8b on 1 x h100")
 
 
 def test_requests_over_every_context_are_told_without_simulating(run: Run, trace: Path) -> None:

@@ -57,7 +57,10 @@ def trace(tmp_path: Path) -> Path:
         (["--rate", "9", "--tp", "1"], "the weights take 141 GB, and 1 GPU(s) of 80 GB offer 74 GB"),
         (["--rate", "9", "--tp", "2"], "one sequence of 65,536 tokens does not fit the KV cache"),
         (["--rate", "9", "--long-context", "999999"], "llama-3-70b takes at most 131,072 tokens"),
-        (["--rate", "9", "--tpot-ms", "1"], "objective TPOT 1 ms: met by no fleet; a single sequence takes"),
+        (
+            ["--rate", "9", "--tpot-ms", "1"],
+            "objective TPOT 1 ms: met by no fleet of llama-3-70b on 8 x a100-80g; a single sequence takes",
+        ),
         (["--rate", "9", "--ttft", "0"], "times must be positive"),
         (["--rate", "9", "--success", "2"], "success between 0 and 1"),
         (["--rate", "9", "--measured", "1,2"], "--measured '1,2': three or four numbers are needed"),

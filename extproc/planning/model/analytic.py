@@ -66,9 +66,13 @@ def analyse(
         )
     right_context = right_sized_context(lengths, rule, setup.long_context)
     measured = setup.measured
-    long_rate = measured.homogeneous if measured else _rate(lengths, setup, setup.long_context)
+    long_rate = (
+        measured.homogeneous if measured else _throughput(lengths, setup, setup.long_context).requests_per_s
+    )
     right_rate = (
-        (measured.right_sized or measured.homogeneous) if measured else _rate(lengths, setup, right_context)
+        (measured.right_sized or measured.homogeneous)
+        if measured
+        else _throughput(lengths, setup, right_context).requests_per_s
     )
     check_reach(lengths, setup)
     long = _baseline("homogeneous, long", setup.long_context, long_rate, rate, setup)
@@ -121,17 +125,6 @@ def break_even_rate(alpha: float, rates: tuple[float, float, float], spare: int)
     smaller = apart < np.ceil(middles / one) + spare
     not_smaller = np.flatnonzero(~smaller[changes <= beyond])
     return 0.0 if len(not_smaller) == 0 else float(changes[not_smaller[-1]])
-
-
-def _rate(lengths: Lengths, setup: Setup, context_tokens: int) -> float:
-    """Return the one pool's rate; raises ConfigurationError when not even a single sequence is fast enough."""
-    found = _throughput(lengths, setup, context_tokens)
-    if found.requests_per_s == 0:
-        raise ConfigurationError(
-            f"objective {_tpot(setup)}: met by no fleet; a single sequence takes "
-            f"{found.iteration_s * 1e3:.1f} ms per token"
-        )
-    return found.requests_per_s
 
 
 def _tpot(setup: Setup) -> str:

@@ -46,6 +46,11 @@ class LengthClass:
         """How tables name the class."""
         return "longer" if self.limit == inf else f"<= {self.limit:,.0f}"
 
+    @property
+    def requests(self) -> str:
+        """How sentences name the requests of the class."""
+        return "longer requests" if self.limit == inf else f"requests {self.name} tokens"
+
 
 @dataclass(frozen=True, slots=True)
 class Objective:

@@ -84,7 +84,7 @@ def _to_blame(summary: Summary, place: int, kind: int, allowed: float) -> set[in
 
 
 def _class_miss(asked: LengthClass, did: ClassFigures, kind: int, *, named: bool) -> Miss:
-    of = f" of requests {asked.name} tokens" if named else ""
+    of = f" of {asked.requests}" if named else ""
     if kind == 0:
         return Miss(f"P99 TTFT{of}", f"{did.latency.ttft_p99_s:.2f} s", f"{asked.ttft_s:g} s")
     return Miss(f"P99 TPOT{of}", f"{did.latency.tpot_p99_s * 1e3:.0f} ms", f"{asked.tpot_s * 1e3:g} ms")
