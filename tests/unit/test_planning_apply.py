@@ -27,6 +27,9 @@ def document(path: Path) -> Any:
 def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], Path]:
     """Run one plan with everything that it writes; return its JSON and its directory."""
     folder = tmp_path_factory.mktemp("plan")
+    (folder / "out").mkdir()
+    (folder / "out" / "sglang-medium.args").touch()  # of an earlier plan
+    (folder / "out" / "notes.txt").touch()
     trace = folder / "t.jsonl"
     rows = (
         {"input_tokens": 30_000 if n % 10 == 0 else 200 + n % 900, "output_tokens": 50 + n % 100}
@@ -69,12 +72,31 @@ def test_the_routers_configuration_is_one_that_it_reads(planned: tuple[dict[str,
         assert int(re.findall(r"--max-model-len (\d+)", args)[0]) >= pool.max_budget_tokens
 
 
+def test_no_file_of_an_earlier_plan_is_left(planned: tuple[dict[str, object], Path]) -> None:
+    """They would contradict this one; what no plan wrote stays."""
+    _, out = planned
+    assert not (out / "sglang-medium.args").exists()
+    assert (out / "notes.txt").exists()
+
+
 def test_envoys_limits_let_every_sequence_in(planned: tuple[dict[str, object], Path]) -> None:
     """No circuit breaker is below what the instances may run at once."""
     _, out = planned
     for cluster in document(out / "envoy.yaml")["clusters"]:
         limits = cluster["circuit_breakers"]["thresholds"][0]
         assert limits["max_requests"] == limits["max_connections"] >= 2
+
+
+def test_envoy_balances_as_the_plan_did(planned: tuple[dict[str, object], Path]) -> None:
+    """A plan that scans all instances is not served by an Envoy that looks at two of them."""
+    plan, out = planned
+    assert plan["balancing"] == "LEAST_REQUEST, FULL_SCAN"
+    for cluster in document(out / "envoy.yaml")["clusters"]:
+        (policy,) = cluster["load_balancing_policy"]["policies"]
+        chosen = policy["typed_extension_config"]["typed_config"]
+        assert chosen["selection_method"] == "FULL_SCAN"
+        assert chosen["@type"].endswith(".least_request.v3.LeastRequest")
+        assert "lb_policy" not in cluster
 
 
 def test_files_need_a_simulation(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,12 +16,22 @@ from extproc.core.errors import ConfigurationError
 from extproc.planning.design.answer import Plan
 from extproc.planning.design.recommend import recommended
 from extproc.planning.model.costs import Costs
+from extproc.planning.model.engine import Engine
 from extproc.planning.model.setup import Setup
 from extproc.planning.simulation.balancing import Balance, Balancing
 
 __all__ = ["apply_files", "write_files"]
 
 NAMES = {1: ("all",), 2: ("short", "long"), 3: ("short", "medium", "long")}
+# lb_policy cannot say it: Envoy would look at two instances, which needs more of them.
+FULL_SCAN = """\
+    load_balancing_policy:  # instead of lb_policy
+      policies:
+        - typed_extension_config:
+            name: envoy.load_balancing_policies.least_request
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest
+              selection_method: FULL_SCAN""".splitlines()
 WAITING = 1  # requests that may wait at an instance, for each that may run
 
 
@@ -39,11 +49,14 @@ class _Pool:
 def write_files(plan: Plan, setup: Setup, costs: Costs, balancing: Balancing, directory: Path) -> list[Path]:
     """Write the files into a directory, which is made when it is missing, and return their paths.
 
-    Raises ConfigurationError when nothing is recommended, or they cannot be written.
+    Files of an earlier plan that this one has none of are removed. Raises ConfigurationError when nothing is
+    recommended, or they cannot be written.
     """
     files = apply_files(plan, setup, costs, balancing)
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        for name in _names() - files.keys():  # of an earlier plan: they would contradict this one
+            (directory / name).unlink(missing_ok=True)
         for name, text in files.items():
             (directory / name).write_text(text, "utf-8")
     except OSError as error:
@@ -65,6 +78,11 @@ def apply_files(plan: Plan, setup: Setup, costs: Costs, balancing: Balancing) ->
     files["envoy.yaml"] = _envoy(pools, balancing)
     files["values.yaml"] = _values(pools, engine)
     return files
+
+
+def _names() -> set[str]:
+    pools = {name for names in NAMES.values() for name in names}
+    return {"dualpool.yaml", *(f"{each.kernels}-{name}.args" for each in Engine for name in pools)}
 
 
 def _pools(plan: Plan, setup: Setup, costs: Costs) -> list[_Pool]:
@@ -93,7 +111,8 @@ def _envoy(pools: list[_Pool], balancing: Balancing) -> str:
         lines.append("# Envoy alone cannot balance by prompt tokens: an endpoint picker has to.")
     lines.append("clusters:")
     for pool in pools:
-        lines += [f"  - name: pool_{pool.name}", f"    lb_policy: {policy}"]
+        lines.append(f"  - name: pool_{pool.name}")
+        lines += FULL_SCAN if balancing.rule is Balance.FULL_SCAN else [f"    lb_policy: {policy}"]
         if balancing.rule is Balance.LEAST_REQUEST:
             lines.append(f"    least_request_lb_config: {{choice_count: {max(2, balancing.choices)}}}")
         limits = ", ".join(
