@@ -32,6 +32,10 @@ def test_an_objective_is_read_as_it_is_written() -> None:
         ("<=8192: latency 2s; else: ttft 3s", "'ttft' or 'tpot' and a time in s or ms is needed"),
         ("<=8192: ttft 2; else: ttft 3s", "'ttft' or 'tpot' and a time in s or ms is needed"),
         ("<=8192: ttft 0s; else: ttft 3s", "times must be positive"),
+        ("<=8192: ttft .s; else: ttft 3s", "'ttft .s'"),
+        ("<=8192: ttft 1.2.3s; else: ttft 3s", "'ttft 1.2.3s'"),
+        ("else: ttft " + "9" * 400 + "s", "times must be positive and finite"),
+        ("<=" + "9" * 400 + ": ttft 1s; else: ttft 3s", "a class holds up to 1 to 10,000,000 tokens"),
         ("<=8192: ttft 1s; <=4096: ttft 1s; else: ttft 3s", "ascending order of length"),
     ],
 )

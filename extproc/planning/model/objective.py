@@ -25,7 +25,7 @@ LATE = 0.01  # of a class may be late: the objective is on the 99th percentile
 FEWEST_JUDGED = 200  # requests of a class in a run: fewer do not tell a 99th percentile
 SHOWN_LIMITS = (2_048, 8_192, 32_768)  # the classes of the latency tables when the objective names none
 _UNITS = {"s": 1.0, "ms": 1e-3}
-_TERM = re.compile(r"(ttft|tpot)\s+([0-9.]+)\s*(ms|s)")
+_TERM = re.compile(r"(ttft|tpot)\s+([0-9]+\.?[0-9]*|\.[0-9]+)\s*(ms|s)")
 _HEAD = re.compile(r"(?:<=\s*([0-9][0-9_,]*)|(else))")
 
 
@@ -68,10 +68,10 @@ class Objective:
 
     def __post_init__(self) -> None:
         times = [(self.ttft_s, self.tpot_s), *((c.ttft_s, c.tpot_s) for c in self.shorter)]
-        if not (all(ttft > 0 and tpot > 0 for ttft, tpot in times) and 0 <= self.success <= 1):
+        if not (all(0 < ttft < inf and 0 < tpot < inf for ttft, tpot in times) and 0 <= self.success <= 1):
             raise ConfigurationError(
                 f"objective TTFT {self.ttft_s:g} s, TPOT {self.tpot_s * 1e3:g} ms, success {self.success:g}: "
-                "times must be positive and success between 0 and 1"
+                "times must be positive and finite, and success between 0 and 1"
             )
         limits = [each.limit for each in self.shorter]
         if limits != sorted(set(limits)) or inf in limits:
@@ -121,7 +121,7 @@ def parse_objective(text: str, default: Objective) -> Objective:
                 "'<=8192: ttft 2s, tpot 80ms; else: ttft 30s'"
             )
         limit = inf if match[2] else float(match[1].replace(",", "").replace("_", ""))
-        if not (1 <= limit <= MAX_TOKENS or limit == inf):
+        if match[2] is None and not 1 <= limit <= MAX_TOKENS:
             raise ConfigurationError(f"--objective {part!r}: a class holds up to 1 to {MAX_TOKENS:,} tokens")
         classes.append(_class(limit, terms, default))
     if not classes or classes[-1].limit != inf:
@@ -140,5 +140,5 @@ def _class(limit: float, terms: str, default: Objective) -> LengthClass:
         if match[1] in named:
             raise ConfigurationError(f"--objective {terms.strip()!r}: {match[1]} is there twice")
         named.add(match[1])
-        times[match[1]] = float(match[2]) * _UNITS[match[3]] if match[2].count(".") <= 1 else 0.0
+        times[match[1]] = float(match[2]) * _UNITS[match[3]]
     return LengthClass(limit, times["ttft"], times["tpot"])
