@@ -341,6 +341,7 @@ def test_requests_over_every_context_are_told_without_simulating(run: Run, trace
     """A tenth of the requests does not fit the long context: no fleet serves 99.9 % of them."""
     result = run("--trace", trace, "--rate", 20, "--long-context", 8192)
     expect_sentence(result, "objective success 99.90%: met by no fleet, the nearest is 90.000%")
+    assert "longer than 8,192 tokens (--long-context)" in result[2]
 
 
 def test_an_objective_on_success_that_no_fleet_meets_says_how_near(run: Run, trace: Path) -> None:

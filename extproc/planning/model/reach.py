@@ -43,7 +43,8 @@ def check_reach(lengths: Lengths, setup: Setup) -> None:
     if 1 - refused < objective.success:
         raise ConfigurationError(
             f"objective success {objective.success:.2%}: met by no fleet, the nearest is {1 - refused:.3%}; "
-            f"{refused:.3%} of the requests are longer than {setup.long_context:,} tokens"
+            f"{refused:.3%} of the requests are longer than {setup.long_context:,} tokens "
+            "(--long-context)"
         )
     missed = _shortfall(lengths, setup)
     if missed is not None:
