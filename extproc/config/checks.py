@@ -1,12 +1,12 @@
 """What the types of a configuration do not say: addresses and names that would not work."""
 
-import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from extproc.config.header_names import check_header_name
+from extproc.config.ports import MAX_PORT, port_of, taken_twice
 from extproc.config.schema import Configuration
 from extproc.core.errors import ConfigurationError, shown
 from extproc.core.placing.policy import Pool, Pools
@@ -14,7 +14,6 @@ from extproc.core.placing.pool import Endpoints, EndpointTls
 
 __all__ = ["check"]
 
-MAX_PORT = 65_535
 # Of Linux, whose sockaddr_un holds 108 with the NUL at the end.
 MAX_SOCKET_PATH_BYTES = 107
 
@@ -30,6 +29,7 @@ def check(configuration: Configuration, faulty: Collection[str] = ()) -> Iterato
     yield from _address("admin.address", configuration.admin.address)
     if configuration.admin.probes_address:
         yield from _address("admin.probes_address", configuration.admin.probes_address)
+    yield from taken_twice(configuration)
     if configuration.state.path:
         yield from _state_path(configuration.state.path)
     if configuration.state.store is not None:
@@ -125,7 +125,7 @@ def _store_url(url: str) -> Iterator[str]:
 
 def _address(field: str, address: str) -> Iterator[str]:
     """Refuse what is no host and port; gRPC would take a port over 65535 modulo 65536."""
-    host, _, port = address.rpartition(":")
+    host = address.rpartition(":")[0]
     ambiguous = ":" in host and not (host.startswith("[") and host.endswith("]"))
-    if not host or ambiguous or not re.fullmatch("[0-9]{1,5}", port) or int(port) > MAX_PORT:
+    if not host or ambiguous or port_of(address) is None:
         yield f"{field}: {shown(address)} given; allowed: host:port, port 0 to {MAX_PORT}, IPv6 hosts in brackets"

@@ -6,11 +6,10 @@ Rejected: one port for all (SO_REUSEPORT). The kernel deals out connections, of 
 threads and endpoints: with few of them some workers would get none, and a connection stays where it once was.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from extproc.config.checks import MAX_PORT
+from extproc.config.ports import taken_twice
 from extproc.config.schema import Configuration, ListenSettings
 from extproc.core.errors import ConfigurationError
 
@@ -42,34 +41,8 @@ def listen_settings_of(listen: ListenSettings, number: int) -> ListenSettings:
 
 def check_room(configuration: Configuration, workers: int) -> None:
     """Raise ConfigurationError where two would get the same port, or one none."""
-    taken: dict[int, str] = {}
-    for setting, first, ports in _ports(configuration, workers):
-        for port in range(first, first + ports):
-            if port > MAX_PORT:
-                raise ConfigurationError(
-                    f"{setting}: port {first} given; {workers} workers need as many ports, up to {MAX_PORT}"
-                )
-            if port in taken:
-                raise ConfigurationError(
-                    f"{setting}: port {first} given, with {workers} workers on as many ports each; "
-                    f"port {port} is also one of {taken[port]}"
-                )
-            taken[port] = setting
-
-
-def _ports(configuration: Configuration, workers: int) -> Iterator[tuple[str, int, int]]:
-    """Yield the settings that name a fixed port, with the first and the number of ports that they take."""
-    listen, admin = configuration.listen, configuration.admin
-    settings = {
-        "listen.address": (listen.address, workers),
-        "listen.health_address": (listen.health_address, workers),
-        "admin.address": (admin.address, 1),
-        "admin.probes_address": (admin.probes_address, 1),
-    }
-    for setting, (address, ports) in settings.items():
-        first = 0 if not address or address.startswith("unix:") else int(address.rpartition(":")[2])
-        if first:
-            yield setting, first, ports
+    for sentence in taken_twice(configuration, workers):
+        raise ConfigurationError(sentence)
 
 
 def _of_worker(address: str, number: int) -> str:

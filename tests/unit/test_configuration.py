@@ -70,6 +70,18 @@ OTHERS = (*ORDERS, "x-gateway-model-name", "x-forwarded-for", "traceparent", "x-
             ),
             r"(?s)pools\[0\].endpoints.dns: 'http://h:99999' .*urls\[1\]: .*urls\[2\]: ",
         ),
+        (
+            "{listen: {address: '127.0.0.1:9090'}, admin: {probes_address: 'localhost:9090'}}",
+            "admin.address: '127.0.0.1:9090' given; allowed: another port than listen.address's$",
+        ),
+        (
+            "{listen: {address: '[::]:9002', health_address: '10.0.0.1:9002'}}",
+            "listen.health_address: '10.0.0.1:9002' given; allowed: another port than listen.address's",
+        ),
+        (
+            "admin: {address: '127.0.0.1:81', probes_address: '0.0.0.0:81'}",
+            "admin.probes_address: '0.0.0.0:81' given; allowed: another port than admin.address's",
+        ),
         ("listen: {adress: x}", "listen.adress: no such setting; allowed here: address, socket_mode, "),
         (
             "pools: [{name: a, max_budget_tokens: many}]",

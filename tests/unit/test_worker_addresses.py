@@ -65,3 +65,18 @@ def test_workers_share_what_one_router_may_learn_from(workers: int) -> None:
     assert pytest.approx(70) == sum(part.messages_per_s for part in parts)
     assert pytest.approx(700) == sum(part.burst_messages for part in parts)
     assert {9} == {part.max_streams for part in parts}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "{listen: {address: '10.0.0.1:9002'}, admin: {address: '127.0.0.1:9002'}}",
+        "{listen: {address: '[::1]:9002'}, admin: {address: '0.0.0.0:9002'}}",
+        "{listen: {address: 'unix:/run/s:9090'}, admin: {address: '127.0.0.1:9090'}}",
+        "{listen: {address: '127.0.0.1:0'}, admin: {address: '127.0.0.1:0'}}",
+        "{listen: {address: '127.0.0.1:9088'}, admin: {address: '127.0.0.1:9090'}}",
+    ],
+)
+def test_ports_of_addresses_that_do_not_meet(settings: str) -> None:
+    """The same port of another host, a socket's name, or a port next to it is nobody else's."""
+    check_room(parse(settings), 2)
