@@ -15,7 +15,7 @@ from ruamel.yaml.resolver import VersionedResolver
 
 from extproc.core.errors import ConfigurationError, shown
 
-__all__ = ["read_document"]
+__all__ = ["MAX_CHARACTERS", "read_document"]
 
 MAX_CHARACTERS = 128 * 1024
 MAX_VALUES = 20_000

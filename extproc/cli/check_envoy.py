@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from extproc.cli.token import add_token, bearer_of
+from extproc.files import read_file
 
 if TYPE_CHECKING:
     from extproc.gateways.router import Router
@@ -75,9 +76,10 @@ def _router(options: argparse.Namespace) -> "Router":
 
 def _text(path: Path) -> str:
     from extproc.core.errors import ConfigurationError  # noqa: PLC0415
+    from extproc.gateways.sources import MAX_JSON_CHARACTERS  # noqa: PLC0415
 
     try:
-        return path.read_text("utf-8")
+        return read_file(path, MAX_JSON_CHARACTERS).decode()
     except OSError as error:
         raise ConfigurationError(str(error)) from error
     except UnicodeDecodeError as error:

@@ -9,10 +9,11 @@ import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from extproc.cli.token import UNASKED, add_token, bearer_of, page, why
 from extproc.core.errors import ConfigurationError
+from extproc.files import read_file, read_from
 
 if TYPE_CHECKING:
     from extproc.config.schema import Configuration
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from extproc.core.router.placer import Placer
 
 __all__ = ["add"]
+
+# The default of listen.max_message_bytes: what is larger never reaches a router.
+MAX_BODY_BYTES: Final = 128 << 20
 
 APIS = {
     "chat": "chat_completions",
@@ -185,8 +189,12 @@ def _as_table(response: _Response) -> str:
 
 
 def _read(name: str) -> bytes:
+    if name == "-" and not sys.stdin:  # None, as Python has it where descriptor 0 is closed
+        raise ConfigurationError("FILE -: standard input is closed")
     try:
-        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        if name == "-":
+            return read_from(sys.stdin.buffer, MAX_BODY_BYTES, name)
+        return read_file(name, MAX_BODY_BYTES)
     except OSError as error:
         raise ConfigurationError(f"FILE {name}: {error}") from error
 

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 from extproc.cli.token import UNASKED, add_token, asking, bearer_of, page, why
 from extproc.core.errors import ConfigurationError
+from extproc.files import read_file
 
 if TYPE_CHECKING:
     from extproc.core.estimator.protocol import LearnedState
@@ -97,7 +98,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _import(options: argparse.Namespace) -> int:
-    from extproc.state.file import read_state  # noqa: PLC0415
+    from extproc.state.file import MAX_FILE_BYTES, read_state  # noqa: PLC0415
     from extproc.state.snapshot import from_message  # noqa: PLC0415
 
     message = read_state(options.file)
@@ -105,7 +106,8 @@ def _import(options: argparse.Namespace) -> int:
         state = from_message(message)
         print(_in_store(options.place, lambda store: store.add(state)))
     elif options.place.startswith(HTTP):
-        print(_changed(f"{options.place.rstrip('/')}/state/import", bearer_of(options), options.file.read_bytes()))
+        content = read_file(options.file, MAX_FILE_BYTES)
+        print(_changed(f"{options.place.rstrip('/')}/state/import", bearer_of(options), content))
     else:
         path = Path(options.place)
         if path.exists() and read_state(path).estimator_kind:

@@ -9,10 +9,14 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from extproc.core.errors import ConfigurationError
+from extproc.files import read_file, read_from
 
 __all__ = ["UNASKED", "add_token", "asking", "bearer_of", "page", "why"]
 
 TIMEOUT_S: Final = 10
+MAX_TOKEN_FILE_BYTES: Final = 64 << 10
+# Twice what a state may have as an upload.
+MAX_PAGE_BYTES: Final = 128 << 20
 
 UNASKED: Final = (OSError, HTTPException, ValueError)
 """What comes of an address that cannot be asked, or does not answer: ValueError is one that is no address."""
@@ -32,7 +36,7 @@ def bearer_of(options: argparse.Namespace) -> str:
     """Return the token that was given, or nothing. Raises ConfigurationError where it cannot be read."""
     path: Path | None = options.token_file
     try:
-        return "" if path is None else path.read_text("utf-8").partition("\n")[0].strip()
+        return "" if path is None else read_file(path, MAX_TOKEN_FILE_BYTES).decode().partition("\n")[0].strip()
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"--token-file: {error}") from error
 
@@ -48,8 +52,7 @@ def asking(url: str, token: str) -> Request:
 def page(url: str, token: str) -> bytes:
     """Return what is at this address. Raises one of UNASKED."""
     with urlopen(asking(url, token), timeout=TIMEOUT_S) as response:  # noqa: S310  (the callers check the scheme)
-        body: bytes = response.read()
-        return body
+        return read_from(response, MAX_PAGE_BYTES, url)
 
 
 def why(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -10,10 +11,13 @@ from extproc.config.checks import check
 from extproc.config.schema import Configuration
 from extproc.config.typed import Reader
 from extproc.core.errors import ConfigurationError, shown
-from extproc.documents import read_document
+from extproc.documents import MAX_CHARACTERS, read_document
+from extproc.files import read_file
 
-__all__ = ["as_json", "decode", "fingerprint", "load", "parse", "parse_shown"]
+__all__ = ["MAX_CONFIGURATION_BYTES", "as_json", "decode", "fingerprint", "load", "parse", "parse_shown"]
 
+# A character has at most four in UTF-8.
+MAX_CONFIGURATION_BYTES: Final = 4 * MAX_CHARACTERS
 _SECRETS = {"private_key_file"}
 # What /config shows beside the settings.
 _BESIDE = {"reload", "workers"}
@@ -22,7 +26,7 @@ _BESIDE = {"reload", "workers"}
 def load(path: Path) -> Configuration:
     """Read a file. Raises ConfigurationError, the file's name in its message."""
     try:
-        content = path.read_bytes()
+        content = read_file(path, MAX_CONFIGURATION_BYTES)
     except OSError as error:
         raise ConfigurationError(str(error), source=_source(path)) from error
     return decode(content, path)

@@ -8,6 +8,7 @@ import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from struct import pack
 
@@ -18,11 +19,13 @@ from extproc.core.errors import ConfigurationError
 from extproc.core.facts import Api, RequestFacts
 from extproc.evaluation.chats import Chat, Turn
 from extproc.evaluation.tokenizers import Tokenizer
+from extproc.files import read_file
 
 __all__ = ["Lengths", "Request", "make_request", "read_lengths"]
 
 Lengths = Sequence[tuple[int, int]]  # prompt tokens, completion tokens
 
+MAX_TRACE_BYTES = 256 << 20
 ESCAPING_SHARE = 0.4
 
 
@@ -48,8 +51,8 @@ def read_lengths(trace: Path) -> Lengths:
     Raises ConfigurationError when the file is missing or has other columns.
     """
     try:
-        with trace.open(newline="") as file:
-            lengths = [(int(row["ContextTokens"]), int(row["GeneratedTokens"])) for row in csv.DictReader(file)]
+        rows = csv.DictReader(StringIO(read_file(trace, MAX_TRACE_BYTES).decode(), newline=""))
+        lengths = [(int(row["ContextTokens"]), int(row["GeneratedTokens"])) for row in rows]
     except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise ConfigurationError(
             f"lengths: {trace} is no trace with ContextTokens, GeneratedTokens: {error!r}"

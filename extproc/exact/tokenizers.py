@@ -20,15 +20,17 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import translate
-from pathlib import Path
 from typing import Final
 
 from extproc.core.errors import ConfigurationError, shown
 from extproc.core.estimator.counting import Count
 from extproc.core.time_share import TimeShare
+from extproc.files import read_file
 
 __all__ = ["PIECE_BYTES", "Tokenizers"]
 
+# Ten times the largest vocabularies that models have.
+MAX_FILE_BYTES: Final = 256 << 20
 PIECE_BYTES: Final = 8 << 10
 # Where a line or a word ends, if there is one in the last quarter of a piece.
 LOOK_BACK_BYTES: Final = PIECE_BYTES // 4
@@ -148,8 +150,7 @@ def _loaded(files: Mapping[str, str]) -> dict[str, _Encode]:
 
 def _read(library: type, file: str) -> _Encode:
     """Return what encodes by a file. Raises OSError or ValueError for what is none."""
-    with Path(file).open("rb"):  # whose error says more than the library's
-        pass
+    read_file(file, MAX_FILE_BYTES)  # whose error says more than the library's, which reads whatever comes
     encode: _Encode = library.from_file(file).encode_ordinary  # type: ignore[attr-defined]
     encode("What is made at first use is made now: tables, and expressions of the cutting of words.")
     return encode

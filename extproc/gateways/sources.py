@@ -16,7 +16,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from extproc.core.errors import ConfigurationError
 
-__all__ = ["LocatedList", "LocatedMap", "Place", "located", "read"]
+__all__ = ["MAX_JSON_CHARACTERS", "LocatedList", "LocatedMap", "Place", "located", "read"]
 
 MAX_YAML_CHARACTERS: Final = 4 << 20
 MAX_JSON_CHARACTERS: Final = 64 << 20

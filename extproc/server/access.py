@@ -10,17 +10,18 @@ import base64
 import binascii
 import hmac
 from collections.abc import Sequence
-from pathlib import Path
 
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from extproc.core.errors import ConfigurationError
+from extproc.files import read_file
 from extproc.server.admin import PROBES
 
 __all__ = ["TokenAsked", "read_token"]
 
+MAX_TOKEN_FILE_BYTES = 64 << 10
 READING = ("GET", "HEAD")
 # Both ways, each in a header of its own: a browser takes the one that it knows.
 CHALLENGES = ('Bearer realm="dualpool"', 'Basic realm="dualpool", charset="UTF-8"')
@@ -29,7 +30,7 @@ CHALLENGES = ('Bearer realm="dualpool"', 'Basic realm="dualpool", charset="UTF-8
 def read_token(path: str) -> str:
     """Return what a token file holds. Raises ConfigurationError for a file that cannot be read or holds none."""
     try:
-        token = Path(path).read_text("utf-8").partition("\n")[0].strip()
+        token = read_file(path, MAX_TOKEN_FILE_BYTES).decode().partition("\n")[0].strip()
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"admin.token_file: {error}") from error
     if not (token.isascii() and token.isprintable() and token and " " not in token):

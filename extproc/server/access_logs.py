@@ -13,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from extproc.access_log.entry import LogEntry
@@ -26,6 +25,7 @@ from extproc.core.placing.decision import Decision
 from extproc.core.router.learning_budget import LearningSource
 from extproc.core.router.router import Router
 from extproc.core.time_share import TimeShare
+from extproc.files import read_file
 from extproc.server.grpc_core import INVALID_ARGUMENT, UNIMPLEMENTED, Call
 from extproc.telemetry.metrics import Metrics
 from extproc.wire.access_log import decode_log
@@ -35,6 +35,7 @@ __all__ = ["STREAM_ACCESS_LOGS", "AccessLogs", "Teaching", "new_key", "teaching_
 
 STREAM_ACCESS_LOGS: Final = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 KEY_BYTES: Final = 32
+MAX_KEY_FILE_BYTES: Final = 64 << 10
 # Envoy sends what it has at 16 KiB (`buffer_size_bytes`) and one entry more. Decoding one so large takes 2 ms.
 MAX_MESSAGE_BYTES: Final = 256 << 10
 SLICE_S: Final = 0.0005
@@ -185,7 +186,7 @@ def _key(file: str) -> bytes:
     if not file:
         return b""
     try:
-        key = Path(file).read_bytes().strip()
+        key = read_file(file, MAX_KEY_FILE_BYTES).strip()
     except OSError as error:
         raise ConfigurationError(f"learning.access_log.key_file: {error}") from error
     if len(key) < KEY_BYTES:

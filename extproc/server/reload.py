@@ -17,10 +17,11 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
 
-from extproc.config.loading import decode
+from extproc.config.loading import MAX_CONFIGURATION_BYTES, decode
 from extproc.config.reloading import in_force
 from extproc.config.schema import Configuration
 from extproc.core.errors import ConfigurationError
+from extproc.files import read_file
 from extproc.telemetry.reloads import ReloadMetrics, ReloadOutcome
 
 __all__ = ["Reloader"]
@@ -159,7 +160,7 @@ class Reloader:
 def _content(file: Path) -> bytes | str:
     """Return what is in a file, or why it cannot be read."""
     try:
-        return file.read_bytes()
+        return read_file(file, MAX_CONFIGURATION_BYTES)
     except OSError as error:
         return str(error)
 

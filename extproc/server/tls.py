@@ -6,14 +6,17 @@ gRPC asks for the certificates at each handshake. Files that cannot be used are 
 import logging
 import os
 import ssl
-from pathlib import Path
 
 import grpc
 
 from extproc.config.schema import TlsFiles
 from extproc.core.errors import ConfigurationError
+from extproc.files import read_file
 
 __all__ = ["Certificates", "check_pem"]
+
+# Thousands of certificates.
+MAX_PEM_BYTES = 16 << 20
 
 log = logging.getLogger("dualpool")
 
@@ -101,7 +104,7 @@ def _stamp(name: str) -> _Stamp | None:
 
 def _read(name: str, field: str) -> bytes:
     try:
-        content = Path(name).read_bytes()
+        content = read_file(name, MAX_PEM_BYTES)
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"listen.tls.{field}: {error}") from error
     if not content:

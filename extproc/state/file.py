@@ -15,12 +15,15 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.protocol import LearnedState
+from extproc.files import read_file
 from extproc.state.frame import framed, unframed
 from extproc.state.pb import state_pb2
 from extproc.state.snapshot import from_message, to_message
 
 __all__ = ["StateFile", "read_state", "state_in", "write_whole"]
 
+# As much as is taken from a store; what the bounds of knowledge let grow has a hundredth.
+MAX_FILE_BYTES: Final = 256 << 20
 MAX_ASIDE: Final = 1_000
 
 log = logging.getLogger("dualpool")
@@ -43,7 +46,7 @@ class StateFile:
         raised: a router without knowledge is better than none.
         """
         try:
-            data = self.path.read_bytes()
+            data = read_file(self.path, MAX_FILE_BYTES)
         except FileNotFoundError:
             return False
         except OSError as error:
@@ -95,7 +98,7 @@ class StateFile:
 def read_state(path: Path) -> state_pb2.LearnedState:
     """Return the message in a file. Raises ConfigurationError, with the file's name, when there is none."""
     try:
-        return _parsed(path.read_bytes())
+        return _parsed(read_file(path, MAX_FILE_BYTES))
     except OSError as error:
         raise ConfigurationError(str(error), source=f"state file {path}") from error
     except ConfigurationError as error:

@@ -32,6 +32,7 @@ from extproc.core.estimator.protocol import LearnedState
 from extproc.core.estimator.state_tables import state_of
 from extproc.core.estimator.tables import Tables
 from extproc.core.estimator.terms import Terms
+from extproc.files import read_file
 from extproc.state.columns import Indexes, columns_of, tables_in
 from extproc.state.frame import HEAD_BYTES, framed, unframed
 from extproc.state.pb import state_pb2
@@ -43,6 +44,7 @@ __all__ = ["FAILURES", "Base", "Found", "Store"]
 # What a store can do to us: refuse, hang, say nonsense, hold what is no state.
 FAILURES: Final = (RedisError, OSError, TimeoutError, ConfigurationError)
 MAX_FOLDED: Final = 1_000
+MAX_PASSWORD_FILE_BYTES: Final = 64 << 10
 MAX_BLOB_BYTES: Final = 256 << 20
 MAX_REPLICAS: Final = 1_000
 FOREIGN: Final = b"?"  # stands for what is no string: a list or a hash of some other program
@@ -204,7 +206,7 @@ class _PasswordFile(CredentialProvider):
         self._username, self._path = username, path
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
-        password = self._path.read_text("utf-8").partition("\n")[0].rstrip("\r")
+        password = read_file(self._path, MAX_PASSWORD_FILE_BYTES).decode().partition("\n")[0].rstrip("\r")
         return (self._username, password) if self._username else (password,)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:

@@ -18,6 +18,7 @@ from urllib.request import urlopen
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
+from extproc.files import read_file
 from extproc.planning.hardware.catalogue import built_in, parse
 from extproc.planning.hardware.profiles import Catalogue
 from extproc.planning.workload.day import Day, day_of_trace, parse_day
@@ -31,6 +32,7 @@ MAX_TRACE_BYTES = 256 * 1024 * 1024  # ten million requests; a sample of them te
 MAX_LINE = 1024 * 1024  # characters; a row of a trace has a hundred
 MAX_SCRAPE_BYTES = 16 * 1024 * 1024
 MAX_SCRAPES = 2
+MAX_CATALOGUE_BYTES = 4 * 1024 * 1024
 SCRAPE_TIMEOUT_S = 10.0
 MEANS_REQUESTS = 100_000
 UTF_8 = "utf-8-sig"  # Windows programs begin a file with a byte order mark
@@ -108,7 +110,7 @@ def load_catalogue(path: str | None) -> Catalogue:
     if path is None:
         return built_in()
     try:
-        text = Path(path).read_text(UTF_8)
+        text = read_file(path, MAX_CATALOGUE_BYTES).decode(UTF_8)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: {_reason(error)}") from error
     return built_in().with_more(parse(text, path))
