@@ -74,8 +74,8 @@ def _without_router(listener: dict[str, Any]) -> dict[str, Any]:
     manager["http_filters"] = [each for each in manager["http_filters"] if each["name"] != EXT_PROC]
     manager.pop("early_header_mutation_extensions", None)  # here the client's own pool header is wanted
     for host in manager["route_config"]["virtual_hosts"]:
-        for route in host["routes"]:
-            route.get("typed_per_filter_config", {}).pop(EXT_PROC, None)
+        for each in (host, *host["routes"]):
+            each.get("typed_per_filter_config", {}).pop(EXT_PROC, None)
     return plain
 
 

@@ -14,8 +14,8 @@ from envoy.extensions.filters.network.http_connection_manager.v3.http_connection
 from envoy.extensions.http.early_header_mutation.header_mutation.v3.header_mutation_pb2 import HeaderMutation
 
 from extproc.core.errors import ConfigurationError
+from extproc.gateways.changed_headers import changed, removes
 from extproc.gateways.clusters import clusters_of
-from extproc.gateways.matching import string_matches
 from extproc.gateways.model import Filter, Flavour, Gateway, Kind, Limits, Processor
 from extproc.gateways.parts import Part, milliseconds
 from extproc.gateways.processors import processor_of
@@ -64,7 +64,7 @@ def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour
             if processor is None:
                 continue
             limits = _limits(listener, manager)
-            filters = tuple(_filter(each) for each in manager.items("http_filters"))
+            filters = tuple(_filter(each, router.sets) for each in manager.items("http_filters"))
             around = Surroundings(filters, processor, limits)
             routed = list(_tables(manager, tables, resources))
             found.append(
@@ -124,14 +124,14 @@ def _ours(manager: Part[HttpConnectionManager], router: Router) -> Processor | N
     return next(iter(named or found), None)
 
 
-def _filter(part: Part[HttpFilter]) -> Filter:
+def _filter(part: Part[HttpFilter], names: Iterable[str]) -> Filter:
     message = part.message
     name = message.typed_config.TypeName() if message.HasField("typed_config") else ""
     package = name.removeprefix(_FILTERS).split(".")[0] if name.startswith(_FILTERS) else ""
     kind = _KINDS.get(package, Kind.OTHER)
     if kind is Kind.DECOMPRESSOR and _leaves_requests(part):
         kind = Kind.OTHER
-    return Filter(message.name, kind, part.place, message.disabled)
+    return Filter(message.name, kind, part.place, message.disabled, changed(part.field("typed_config"), names))
 
 
 def _leaves_requests(part: Part[HttpFilter]) -> bool:
@@ -162,10 +162,4 @@ def _stripped(manager: Part[HttpConnectionManager], names: Iterable[str]) -> fro
     for each in manager.items("early_header_mutation_extensions"):
         if held := each.field("typed_config").unpacked(HeaderMutation):
             removed += held.message.mutations
-    return frozenset(name for name in names if any(_removes(mutation, name) for mutation in removed))
-
-
-def _removes(mutation: Any, name: str) -> bool:  # noqa: ANN401  (a HeaderMutation of common.mutation_rules)
-    if mutation.HasField("remove_on_match"):
-        return string_matches(mutation.remove_on_match.key_matcher, name)
-    return bool(mutation.remove.lower() == name)
+    return frozenset(name for name in names if any(removes(mutation, name) for mutation in removed))

@@ -64,6 +64,8 @@ class Filter:
     kind: Kind
     place: Place
     disabled: bool = False
+    changes: frozenset[str] = frozenset()
+    """Headers of the router's that it takes away, or writes over."""
 
 
 @dataclass(frozen=True, slots=True)

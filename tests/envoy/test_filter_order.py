@@ -13,10 +13,11 @@ import pytest
 from tests.envoy.harness.building import Build
 from tests.envoy.harness.caller import Caller
 from tests.envoy.harness.calls import SHORT_TEXT, chat
-from tests.envoy.harness.gateway import Document, cluster, connection_manager, ext_proc, moved_to, route
+from tests.envoy.harness.gateway import Document, cluster, connection_manager, ext_proc, load, moved_to, route
 from tests.envoy.harness.pools import MODEL, Pools
 from tests.envoy.harness.raw import chat_body
 from tests.envoy.harness.router import RouterProcess
+from tests.traps.finding import names_in
 
 JSON = {"content-type": "application/json"}
 BODY = chat_body(MODEL, SHORT_TEXT, max_tokens=16)
@@ -55,6 +56,58 @@ def test_a_filter_before_the_router_s_acts_for_the_route_that_a_request_arrives_
     assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
     ((_, received),) = caller.received()
     assert acted_for == received.headers["x-acted-for"]
+
+
+POOL = "x-token-budget-pool"
+LUA: Document = {"@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua"}
+# Filters behind the router's, and the pool that a short request then goes to.
+CHANGING: dict[str, tuple[str, Document]] = {
+    "remove": ("long", {"mutations": {"request_mutations": [{"remove": POOL}]}}),
+    "overwrite": (
+        "long",
+        {
+            "mutations": {
+                "request_mutations": [
+                    {
+                        "append": {
+                            "header": {"key": POOL, "value": "other"},
+                            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+                        }
+                    }
+                ]
+            }
+        },
+    ),
+    "append": (
+        "short",
+        {"mutations": {"request_mutations": [{"append": {"header": {"key": POOL, "value": "other"}}}]}},
+    ),
+    "script": ("long", LUA | {"inline_code": f"function envoy_on_request(h) h:headers():remove('{POOL}') end"}),
+    "late-script": (
+        "short",
+        LUA
+        | {
+            "inline_code": f"function envoy_on_request(h) h:headers():remove('{POOL}') end",
+            "clear_route_cache": False,
+        },
+    ),
+    "reader": ("short", LUA | {"inline_code": f"function envoy_on_request(h) h:headers():get('{POOL}') end"}),
+}
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_a_filter_behind_the_router_s_that_changes_the_pool_s_header(
+    build: Build, router: RouterProcess, name: str
+) -> None:
+    """The route is chosen again by what is left of the router's word; the checker finds who takes it."""
+    pool, settings = CHANGING[name]
+    kind: Document = {"@type": f"{MUTATION}.HeaderMutation"}
+    changing = {"name": "changing", "typed_config": kind | settings}
+    caller = build("streamed", change=lambda document: insert(document, changing, before=False), router=router)
+    assert pool == chat(caller, SHORT_TEXT)["x-served-by"]
+    document = load("streamed")
+    insert(document, changing, before=False)
+    assert ({"pool-header-changed"} if pool == "long" else set()) == names_in(document)
 
 
 DECOMPRESSOR = {

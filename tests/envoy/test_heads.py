@@ -1,6 +1,7 @@
 """Requests with many or large headers: what Envoy lets in is served, though the router adds headers to it."""
 
 import http.client
+import socket
 from http.client import HTTPResponse
 
 import pytest
@@ -11,6 +12,7 @@ from tests.envoy.harness.gateway import Document, connection_manager
 from tests.envoy.harness.pools import MODEL
 from tests.envoy.harness.raw import RawClient, chat_body
 from tests.envoy.harness.router import RouterProcess
+from tests.traps.bitten import BITTEN
 
 BODY = chat_body(MODEL, "Is this the short one?", max_tokens=16)
 # What a client of these tests always sends: host, content-type, content-length.
@@ -77,7 +79,33 @@ def status_of(caller: Caller, **headers: str) -> int:
         return 0
 
 
-def test_heads_over_the_limit_never_reach_the_router(caller: Caller) -> None:
-    """What is over the raised limits is refused as Envoy does: the router has nothing to do with it."""
-    with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
-        ask(caller, **many(210))
+MALFORMED = {
+    "length": b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: many\r\n\r\n",
+    "line": b"what is this\r\n\r\n",
+    "encoding": b"POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: gzip\r\n\r\n",
+    "version": b"GET / HTTP/1.0\r\nhost: h\r\n\r\n",
+    "headers": b"GET / HTTP/1.1\r\nhost: h\r\n" + b"".join(b"x-%d: v\r\n" % n for n in range(210)) + b"\r\n",
+    "large": b"GET / HTTP/1.1\r\nhost: h\r\nx: " + b"v" * (97 << 10) + b"\r\n\r\n",
+}
+REFUSED = {"length": 400, "line": 400, "encoding": 501, "version": 426, "headers": 431, "large": 431}
+
+
+def statuses_of_malformed(caller: Caller) -> dict[str, int]:
+    """Return Envoy's status for each malformed head, 0 where it closes the connection without one."""
+    found = {}
+    for name, head in MALFORMED.items():
+        with socket.create_connection(("127.0.0.1", caller.stack.gateway.port), timeout=10) as client:
+            client.sendall(head)
+            found[name] = int((client.makefile("rb").readline().split() or [b"", b"0"])[1])
+    return found
+
+
+def test_malformed_heads(caller: Caller) -> None:
+    """What never reaches a route is refused as Envoy does by itself; the router has nothing to do with it."""
+    assert REFUSED == statuses_of_malformed(caller)
+
+
+def test_malformed_heads_where_the_filter_is_always_on(build: Build, router: RouterProcess) -> None:
+    """It holds Envoy's own reply, and the connection is closed without it: the trap `always-on`."""
+    caller = build("streamed", change=BITTEN["always-on"], router=router)
+    assert dict.fromkeys(REFUSED, 0) == statuses_of_malformed(caller)

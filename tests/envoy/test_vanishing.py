@@ -7,11 +7,12 @@ import pytest
 from tests.envoy.harness.building import Build
 from tests.envoy.harness.caller import Caller
 from tests.envoy.harness.calls import SHORT_TEXT, chat
-from tests.envoy.harness.gateway import closes_soon
+from tests.envoy.harness.gateway import Document, closes_soon
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import MODEL, Pools
 from tests.envoy.harness.raw import RawClient, chat_body
 from tests.envoy.harness.router import RouterProcess
+from tests.traps.bitten import BITTEN
 
 BODY = chat_body(MODEL, "Count. " * 40, max_tokens=200, min_tokens=200)
 STREAM_BODY = chat_body(
@@ -97,10 +98,15 @@ def test_connection_that_says_nothing(caller: Caller) -> None:
 def test_response_without_a_request(build: Build, mode: str, router: RouterProcess) -> None:
     """Envoy's own refusal of a malformed head is a response phase with no request phase: passed, not decided on.
 
-    Envoy drops that connection without the 400 it would send alone (envoyproxy/envoy issue 29440): the codec
-    closes while the filter holds the response.
+    It comes where the filter is on for what has no route. Envoy drops that connection without the 400 it would
+    send alone (envoyproxy/envoy issue 29440): the codec closes while the filter holds the response.
     """
-    caller = build(mode, change=closes_soon, router=router)
+
+    def change(document: Document) -> None:
+        closes_soon(document)
+        BITTEN["always-on"](document)
+
+    caller = build(mode, change=change, router=router)
     names = ("dualpool_requests_total", "dualpool_exceptions_total", "dualpool_misconfigured_total")
     before = [router.metric(name) for name in names]
     with RawClient(caller.stack.gateway.port) as client:

@@ -226,6 +226,18 @@ def duplicate_filter_name(document: Document) -> None:
     endpoint_picker(document, EXT_PROC, before=False)
 
 
+def pool_header_changed(document: Document) -> None:
+    """Keep the router's word from the pools, too early."""
+    mutations = {"request_mutations": [{"remove": "x-token-budget-pool"}]}
+    insert(document, "tidy", "header_mutation.v3.HeaderMutation", before=False, mutations=mutations)
+
+
+def always_on(document: Document) -> None:
+    """Have the filter in every chain, as one that stands in a list alone is."""
+    filters = connection_manager(document)["http_filters"]
+    del next(each for each in filters if each["name"] == EXT_PROC)["disabled"]
+
+
 def decompressor_before(document: Document) -> None:
     """Decompress bodies before the router sees them."""
     decompressor(document, before=True)
@@ -326,6 +338,8 @@ _BITES: tuple[Bite, ...] = (
     cluster_ip,
     slow_connect,
     duplicate_filter_name,
+    pool_header_changed,
+    always_on,
     decompressor_before,
     decompressor_after,
     compressor_after,

@@ -87,7 +87,7 @@ def _filters(numbers: Numbers) -> Iterator[HttpFilter]:
     if numbers.has_small_bodies:
         whole = Any.pack(Buffer(max_request_bytes=numbers.small_body_bytes))
         yield HttpFilter(name=BUFFER, disabled=True, typed_config=whole)
-    yield HttpFilter(name=EXT_PROC, typed_config=Any.pack(processor(numbers, "dualpool")))
+    yield HttpFilter(name=EXT_PROC, disabled=True, typed_config=Any.pack(processor(numbers, "dualpool")))
     yield HttpFilter(name="envoy.filters.http.router", typed_config=Any.pack(Router()))
 
 

@@ -58,6 +58,9 @@ _CHAIN: Final = {
     "ended.",
     "http_filters.envoy.filters.http.ext_proc": "Authentication before this filter; what acts by the pool (rate "
     "limits) after it. A decompressor of requests is harmless in buffered mode only.",
+    "http_filters.envoy.filters.http.ext_proc.disabled": "Off where no virtual host says otherwise: what is "
+    "malformed has none, and gets Envoy's own 400. Where the filter is on, it holds that reply until the "
+    "connection is closed.",
     "json_format.code_details": "via_upstream, or who answered instead and why.",
     "json_format.pool": "What the router decided (null when it was not there, or had nothing to say).",
     "json_format.ext_proc": "What it cost: latency in us and gRPC status of each message.",

@@ -16,7 +16,7 @@ from envoy_data_plane.envoy.config.route.v3 import (
     VirtualHost,
 )
 from envoy_data_plane.envoy.extensions.filters.http.buffer.v3 import Buffer, BufferPerRoute
-from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import ExtProcPerRoute
+from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import ExtProcOverrides, ExtProcPerRoute
 from envoy_data_plane.envoy.extensions.retry.priority.previous_priorities.v3 import PreviousPrioritiesConfig
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 from envoy_data_plane.envoy.type.v3 import FractionalPercent, Int64Range
@@ -59,6 +59,7 @@ def route_table(numbers: Numbers) -> RouteConfiguration:
         domains=["*"],
         include_attempt_count_in_response=True,
         request_body_buffer_limit=numbers.body_bytes if numbers.mode is Mode.BUFFERED else None,
+        typed_per_filter_config={EXT_PROC: Any.pack(ExtProcPerRoute(overrides=ExtProcOverrides()))},
         routes=[*routes, *([_small(numbers)] if numbers.has_small_bodies else []), _default(numbers)],
     )
     return RouteConfiguration(name="pools", virtual_hosts=[host])

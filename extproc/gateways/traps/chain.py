@@ -43,6 +43,18 @@ def _after(kind: Kind) -> Find:
     return find
 
 
+def _pool_header_changed(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    for each in _split(gateway)[1]:
+        if router.sets[0] in each.changes and not each.disabled:
+            yield Hit(each.place, f'"{each.name}" changes {router.sets[0]} behind "{gateway.processor.name}"')
+
+
+def _always_on(gateway: Gateway, _: Router) -> Iterator[Hit]:
+    ours = next(each for each in gateway.filters if each.name == gateway.processor.name)
+    if not ours.disabled and any(each.modes.response_headers != "SKIP" for each in gateway.processors):
+        yield Hit(ours.place, f'"{ours.name}" is on for requests that have no route, too')
+
+
 def _in_pieces(find: Find) -> Find:
     """Look for something that bites where bodies come to the router in pieces only."""
 
@@ -64,6 +76,27 @@ TRAPS: Final = (
         "Another name for the router's filter, such as `dualpool`.",
         _duplicate_filter_name,
         "test_filter_order.py::test_our_filter_is_not_asked_by_the_picker_s_name",
+    ),
+    Trap(
+        "pool-header-changed",
+        Severity.ERROR,
+        "The route is chosen again behind the router's filter, by the headers as they are then: where the pool's "
+        "is gone, or says something else, all stays on the default route.",
+        "No filter behind the router's that removes or overwrites the pool's header (a pool need not get it: "
+        "request_headers_to_remove on the route acts after the choice).",
+        _pool_header_changed,
+        "test_filter_order.py::test_a_filter_behind_the_router_s_that_changes_the_pool_s_header",
+    ),
+    Trap(
+        "always-on",
+        Severity.WARNING,
+        "A request that is malformed has no route, and gets a reply of Envoy's own (400, 426, 431). The router's "
+        "filter holds that reply to tell the router of it, and meanwhile the connection is closed: the client "
+        "never learns why.",
+        "disabled: true on the filter, and ExtProcPerRoute {overrides: {}} on the virtual hosts, or routes, that "
+        "it is for.",
+        _always_on,
+        "test_heads.py::test_malformed_heads_where_the_filter_is_always_on",
     ),
     Trap(
         "decompressor-before",

@@ -1,0 +1,55 @@
+"""Filters that take a header away or write over it, as far as their configuration says so."""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from envoy.config.core.v3.base_pb2 import HeaderValueOption
+from envoy.extensions.filters.http.header_mutation.v3.header_mutation_pb2 import HeaderMutation
+from envoy.extensions.filters.http.lua.v3.lua_pb2 import Lua
+
+from extproc.gateways.matching import string_matches
+from extproc.gateways.parts import Part
+
+__all__ = ["changed", "removes"]
+
+_OVERWRITES: Final = (
+    HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS,
+    HeaderValueOption.HeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD,
+)
+_CHANGES: Final = re.compile(r":(?:remove|replace)\s*\(")
+
+
+def changed(settings: Part[Any], names: Iterable[str]) -> frozenset[str]:
+    """Return which of these headers a filter changes in a way that the route's next choice sees."""
+    if mutation := settings.unpacked(HeaderMutation):
+        said = mutation.message.mutations.request_mutations
+        return frozenset(
+            name for name in names if any(removes(each, name) or _overwrites(each, name) for each in said)
+        )
+    if lua := settings.unpacked(Lua):
+        return frozenset(name for name in names if any(_may_change(code, name) for code in _codes(lua.message)))
+    return frozenset()
+
+
+def removes(mutation: Any, name: str) -> bool:  # noqa: ANN401  (a HeaderMutation of common.mutation_rules)
+    """Tell whether a mutation takes this header away."""
+    if mutation.HasField("remove_on_match"):
+        return string_matches(mutation.remove_on_match.key_matcher, name)
+    return bool(mutation.remove.lower() == name)
+
+
+def _overwrites(mutation: Any, name: str) -> bool:  # noqa: ANN401
+    option = mutation.append
+    return option.header.key.lower() == name and option.append_action in _OVERWRITES
+
+
+def _codes(lua: Any) -> Iterator[str]:  # noqa: ANN401  (a Lua; the messages have no types)
+    """Yield the code of each request; without clear_route_cache the route of before stays, whatever it changes."""
+    if not lua.HasField("clear_route_cache") or lua.clear_route_cache.value:
+        yield lua.inline_code
+        yield lua.default_source_code.inline_string
+
+
+def _may_change(code: str, name: str) -> bool:
+    return name in code.lower() and _CHANGES.search(code) is not None
