@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.envoy.harness.biting import Bitten
 from tests.envoy.harness.building import Build, addresses
 from tests.envoy.harness.caller import Caller, Stack
-from tests.envoy.harness.gateway import Gateway
+from tests.envoy.harness.gateway import Document, Gateway
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.pools import Pools
 from tests.envoy.harness.router import RouterProcess
+from tests.traps.bitten import BITTEN
+from tests.traps.bitten import MODES as MODES_OF_TRAPS
 
 MODES = ("streamed", "buffered", "full-duplex")
 
@@ -83,6 +86,21 @@ def build(tmp_path: Path, pools: Pools) -> Iterator[Build]:
     build = Build(tmp_path, pools)
     yield build
     build.end()
+
+
+@pytest.fixture
+def bite(build: Build, router: RouterProcess) -> Bitten:
+    """Start an Envoy with one trap in it, before the shared router and the shared pools unless told otherwise."""
+
+    def start(trap: str, then: Callable[[Document], None] | None = None, pools: Pools | None = None) -> Caller:
+        def change(document: Document) -> None:
+            BITTEN[trap](document)
+            if then is not None:
+                then(document)
+
+        return build(MODES_OF_TRAPS.get(trap, "streamed"), change=change, pools=pools, router=router)
+
+    return start
 
 
 @pytest.hookimpl(wrapper=True)

@@ -123,7 +123,7 @@ TRAPS: Final = (
         " it learns from, and of a request's compression it sees nothing.",
         "Compressors before the router's filter.",
         _after(Kind.COMPRESSOR),
-        "test_traps.py::test_compressor_behind_the_router",
+        "test_traps_of_the_chain.py::test_compressor_behind_the_router",
     ),
     Trap(
         "endpoint-picker-before",
@@ -132,7 +132,7 @@ TRAPS: Final = (
         "chosen a pool.",
         "The router's filter before the picker's (Istio: INSERT_BEFORE envoy.filters.http.ext_proc).",
         _before(Kind.PROCESSOR),
-        "test_traps.py::test_picker_before_the_router",
+        "test_traps_of_the_chain.py::test_picker_before_the_router",
     ),
     Trap(
         "rate-limit-before",
@@ -150,6 +150,6 @@ TRAPS: Final = (
         "metrics.",
         "Authentication before the router's filter.",
         _after(Kind.AUTH),
-        "test_traps.py::test_authentication_behind_the_router",
+        "test_traps_of_the_chain.py::test_authentication_behind_the_router",
     ),
 )

@@ -138,7 +138,7 @@ TRAPS: Final = (
         "The end of a body may be its trailers, and Envoy refuses a configuration that does not send them.",
         "request_trailer_mode: SEND (and response_trailer_mode, when the response's body is in that mode).",
         _full_duplex_without_trailers,
-        "test_traps.py::test_envoy_refuses_full_duplex_without_trailers",
+        "test_traps_of_the_filter.py::test_envoy_refuses_full_duplex_without_trailers",
     ),
     Trap(
         "response-buffered",
@@ -147,7 +147,7 @@ TRAPS: Final = (
         "So the router closes the exchange instead, and learns nothing.",
         "response_body_mode: STREAMED to learn from responses, NONE not to.",
         _response_buffered,
-        "test_traps.py::test_buffered_response_over_the_limit",
+        "test_traps_of_the_filter.py::test_buffered_response_over_the_limit",
     ),
     Trap(
         "route-cache-kept",
@@ -156,7 +156,7 @@ TRAPS: Final = (
         "nothing goes to a smaller pool.",
         "Leave route_cache_action (DEFAULT) and disable_clear_route_cache out.",
         _route_cache_kept,
-        "test_traps.py::test_route_cache_that_is_kept",
+        "test_traps_of_the_filter.py::test_route_cache_that_is_kept",
     ),
     Trap(
         "only-observed",
@@ -165,7 +165,7 @@ TRAPS: Final = (
         " the default route.",
         "No observability_mode; to try the router without an effect, its own `mode: shadow`.",
         _only_observes,
-        "test_traps.py::test_replies_that_are_not_waited_for",
+        "test_traps_of_the_filter.py::test_replies_that_are_not_waited_for",
     ),
     Trap(
         "headers-refused",
@@ -175,7 +175,7 @@ TRAPS: Final = (
         "Let mutation_rules allow the router's three headers: allow_expression {regex: x-token-budget-.*}"
         " beside disallow_all.",
         _headers_refused,
-        "test_traps.py::test_headers_that_are_not_taken",
+        "test_traps_of_the_filter.py::test_headers_that_are_not_taken",
     ),
     Trap(
         "fail-closed",
@@ -184,7 +184,7 @@ TRAPS: Final = (
         "serve it.",
         "failure_mode_allow: true (Envoy Gateway: failOpen: true).",
         _fail_closed,
-        "test_traps.py::test_router_down_and_failing_closed",
+        "test_traps_of_the_filter.py::test_router_down_and_failing_closed",
     ),
     Trap(
         "namespace-dropped",
@@ -194,7 +194,7 @@ TRAPS: Final = (
         f"metadata_options: {{receiving_namespaces: {{untyped: [{NAMESPACE}]}}}} (Envoy Gateway: "
         f"writableNamespaces: [{NAMESPACE}]).",
         _namespace_dropped,
-        "test_traps.py::test_namespace_that_is_not_received",
+        "test_traps_of_the_filter.py::test_namespace_that_is_not_received",
     ),
     Trap(
         "headers-not-forwarded",
@@ -203,6 +203,6 @@ TRAPS: Final = (
         "tenant all tenants are learned as one, without content-type and status nothing is learned.",
         "Add them to forward_rules.allowed_headers.",
         _headers_not_forwarded,
-        "test_traps.py::test_tenant_that_is_not_forwarded",
+        "test_traps_of_the_filter.py::test_tenant_that_is_not_forwarded",
     ),
 )

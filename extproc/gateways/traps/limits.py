@@ -89,7 +89,7 @@ TRAPS: Final = (
         "duplex it is for the response, whose bytes the router has: a pause is a 504. 200 ms unless set.",
         "STREAMED: message_timeout: 0.5s, well above exchange.deadline_ms. Full duplex: 30s.",
         _message_timeout,
-        "test_traps.py::test_deadline_behind_the_message_timeout",
+        "test_traps_of_the_filter.py::test_deadline_behind_the_message_timeout",
     ),
     Trap(
         "buffer-below-early-decision",
@@ -98,7 +98,7 @@ TRAPS: Final = (
         "limit: every body between them waits in vain for message_timeout.",
         "per_connection_buffer_limit_bytes (1 MiB unless set) above exchange.max_held_bytes.",
         _buffer_below_early_decision,
-        "test_traps.py::test_buffer_below_what_the_router_holds",
+        "test_traps_of_the_filter.py::test_buffer_below_what_the_router_holds",
     ),
     Trap(
         "buffer-below-body-cap",
@@ -116,7 +116,7 @@ TRAPS: Final = (
         "open, and the largest bodies are never decided.",
         "request_body_buffer_limit below listen.max_message_bytes.",
         _message_limit,
-        "test_traps.py::test_body_over_the_message_limit",
+        "test_traps_of_the_filter.py::test_body_over_the_message_limit",
     ),
     Trap(
         "head-limits",

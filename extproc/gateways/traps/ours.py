@@ -25,6 +25,6 @@ TRAPS: Final = (
         "early_header_mutation_extensions that remove the router's three headers (Envoy Gateway: "
         "ClientTrafficPolicy headers.earlyRequestHeaders.remove).",
         _spoofable_header,
-        "test_traps.py::test_claim_that_is_not_stripped",
+        "test_traps_of_routes.py::test_claim_that_is_not_stripped",
     ),
 )

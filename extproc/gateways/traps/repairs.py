@@ -94,7 +94,7 @@ TRAPS: Final = (
         "refused-stream and reset, with the next pool as the second priority (an aggregate cluster; in Envoy "
         "Gateway a Backend with fallback: true).",
         _repair_missing,
-        "test_traps.py::test_refusal_without_a_retry",
+        "test_traps_of_repairs.py::test_refusal_without_a_retry",
     ),
     Trap(
         "repair-same-pool",
@@ -103,7 +103,7 @@ TRAPS: Final = (
         "retry_priority envoy.retry_priorities.previous_priorities with update_frequency: 1 (Envoy Gateway: "
         "retry.numAttemptsPerPriority: 1).",
         _repair_same_pool,
-        "test_traps.py::test_retry_without_previous_priorities",
+        "test_traps_of_repairs.py::test_retry_without_previous_priorities",
     ),
     Trap(
         "repair-limit",
@@ -112,7 +112,7 @@ TRAPS: Final = (
         "there are no more repairs, and clients get the smaller pool's 400.",
         "circuit_breakers: {thresholds: [{max_retries: 1024}]} on the cluster of the pool's route.",
         _repair_limit,
-        "test_traps.py::test_more_repairs_than_the_breaker_lets_through",
+        "test_traps_of_repairs.py::test_more_repairs_than_the_breaker_lets_through",
     ),
     Trap(
         "repair-body-limit",
@@ -122,6 +122,6 @@ TRAPS: Final = (
         "No request_body_buffer_limit or per_request_buffer_limit_bytes below exchange.max_held_bytes on the"
         " pool's route or its virtual host.",
         _repair_body_limit,
-        "test_traps.py::test_repairs_that_do_not_happen",
+        "test_traps_of_repairs.py::test_repairs_that_do_not_happen",
     ),
 )

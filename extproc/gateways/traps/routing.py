@@ -128,7 +128,7 @@ TRAPS: Final = (
         "everything while the router is down. A smaller pool refuses those; without a route they are a 404.",
         "Let the route without the pool header go to the last of the router's `pools`.",
         _default_route_not_largest,
-        "test_traps.py::test_default_route_to_the_short_pool",
+        "test_traps_of_routes.py::test_default_route_to_the_short_pool",
     ),
     Trap(
         "pool-without-route",
@@ -138,7 +138,7 @@ TRAPS: Final = (
         "Match the pool header (headers.pool) with the pool's name, before the route that takes everything; and "
         "where the filter is disabled, switch it on on the route that requests arrive on and on the pool's.",
         _pool_without_route,
-        "test_traps.py::test_short_route_behind_the_default_one",
+        "test_traps_of_routes.py::test_short_route_behind_the_default_one",
     ),
     Trap(
         "response-cut",
@@ -149,7 +149,7 @@ TRAPS: Final = (
         "timeout: 0s on the routes of the pools, no per_try_timeout, per_try_idle_timeout or max_stream_duration, "
         "and a stream_idle_timeout (or the route's idle_timeout) of 10 minutes, which ends what is stuck.",
         _response_cut,
-        "test_traps.py::test_route_timeout_cuts_a_response",
+        "test_traps_of_routes.py::test_route_timeout_cuts_a_response",
     ),
     Trap(
         "upgrade-hangs",

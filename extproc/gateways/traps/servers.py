@@ -135,7 +135,7 @@ TRAPS: Final = (
         "typed_extension_protocol_options with explicit_http_config: {http2_protocol_options: {}} on the router's "
         "cluster (a Service: appProtocol: grpc).",
         _router_without_http2,
-        "test_traps.py::test_router_asked_over_http_1",
+        "test_traps_of_clusters.py::test_router_asked_over_http_1",
     ),
     Trap(
         "router-breakers-small",
@@ -147,7 +147,7 @@ TRAPS: Final = (
         "in BUFFERED, where an upload has its place until it has ended, 1,024, in full duplex what is never "
         "reached.",
         _router_breakers_small,
-        "test_traps.py::test_more_requests_than_the_router_s_breaker_lets_through",
+        "test_traps_of_clusters.py::test_more_requests_than_the_router_s_breaker_lets_through",
     ),
     Trap(
         "router-breakers-large",
@@ -158,7 +158,7 @@ TRAPS: Final = (
         "place passes at once (docs/envoy.md), and some limit elsewhere. Istio's own is 4,294,967,295: a "
         "DestinationRule.",
         _router_breakers_large,
-        "test_traps.py::test_router_that_hangs_without_a_limit",
+        "test_traps_of_clusters.py::test_router_that_hangs_without_a_limit",
     ),
     Trap(
         "full-duplex-windows",
@@ -199,7 +199,7 @@ TRAPS: Final = (
         "processes of the router get all requests and others none.",
         "One endpoint (port or Unix socket) for each process in the router's cluster.",
         _one_address_for_many,
-        "test_traps.py::test_one_connection_for_each_address",
+        "test_traps_of_clusters.py::test_one_connection_for_each_address",
     ),
     Trap(
         "cluster-ip",
@@ -208,7 +208,7 @@ TRAPS: Final = (
         "much, and of several routers behind it one may get everything.",
         "A headless Service (clusterIP: None) and type STRICT_DNS, or endpoints by EDS.",
         _cluster_ip,
-        "test_traps.py::test_one_address_of_several_servers",
+        "test_traps_of_clusters.py::test_one_address_of_several_servers",
     ),
     Trap(
         "slow-connect",

@@ -1,0 +1,69 @@
+"""Envoys with a trap in them, and what is asked of them.
+
+The patches are those in which the unit tests have the checker find the trap: so it cannot drift from what is true.
+"""
+
+import json
+import subprocess
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import httpx
+
+from tests.envoy.harness.caller import Caller
+from tests.envoy.harness.calls import SHORT_TEXT
+from tests.envoy.harness.gateway import Document, envoy_binary, route, virtual_host
+from tests.envoy.harness.pools import MODEL
+from tests.envoy.harness.raw import chat_body
+
+__all__ = ["BODY", "NOTHING", "SLOW", "Bitten", "of_action", "of_retry", "post", "refusal", "with_variants"]
+
+JSON = {"content-type": "application/json"}
+NOTHING: Mapping[str, str] = MappingProxyType({})
+SLOW = {"x-emulate-fault": "slow=0.5"}
+BODY = chat_body(MODEL, SHORT_TEXT, max_tokens=16)
+
+Bitten = Callable[..., Caller]
+
+
+def post(caller: Caller, body: bytes = BODY, headers: Mapping[str, str] = NOTHING) -> httpx.Response:
+    """Send a chat request as it is."""
+    return caller.http.post("/v1/chat/completions", content=body, headers={**JSON, **headers})
+
+
+def refusal(document: Document, folder: Path) -> str:
+    """Return what Envoy says against a configuration."""
+    path = folder / "envoy.json"
+    path.write_text(json.dumps(document))
+    command = [envoy_binary(), "--mode", "validate", "-c", str(path), "--log-level", "error"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode != 0
+    return result.stdout + result.stderr
+
+
+def with_variants(changes: Mapping[str, Callable[[Document], None]]) -> Callable[[Document], None]:
+    """Put a copy of the short pool's route before it for each change, for requests that name it in `x-variant`."""
+
+    def change(document: Document) -> None:
+        routes, short = virtual_host(document)["routes"], route(document, "short")
+        for name, bend in changes.items():
+            variant = deepcopy(short)
+            variant["name"] = name
+            variant["match"]["headers"].append({"name": "x-variant", "string_match": {"exact": name}})
+            bend(variant)
+            routes.insert(routes.index(short), variant)
+
+    return change
+
+
+def of_retry(**fields: Any) -> Callable[[Document], None]:
+    """Say something else in a route's retry policy."""
+    return lambda variant: variant["route"]["retry_policy"].update(fields)
+
+
+def of_action(**fields: Any) -> Callable[[Document], None]:
+    """Say something else in a route's action."""
+    return lambda variant: variant["route"].update(fields)

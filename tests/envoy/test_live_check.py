@@ -1,0 +1,24 @@
+"""`dualpool check envoy --live`, against a running Envoy."""
+
+import json
+
+import pytest
+
+from extproc.cli.main import main
+from tests.envoy.harness.building import Build
+from tests.traps.bitten import BITTEN
+
+
+def test_a_running_envoy_is_checked(build: Build, capsys: pytest.CaptureFixture[str]) -> None:
+    """--live finds the trap in what Envoy says of itself; with --router it goes by what the router says."""
+    caller = build("streamed", change=BITTEN["fail-closed"], exchange={"deadline_ms": 450})
+    admin, router = str(caller.stack.gateway.admin.base_url), str(caller.stack.router.admin.base_url)
+
+    def found(*arguments: str) -> list[str]:
+        assert 1 == main(["check", "envoy", "--live", admin, *arguments, "--json"])
+        findings = json.loads(capsys.readouterr().out)["found"]
+        assert all(each["source"] == admin and each["path"].startswith("configs[") for each in findings)
+        return [each["trap"] for each in findings]
+
+    assert ["fail-closed"] == found()
+    assert ["fail-closed", "message-timeout"] == sorted(found("--router", router))

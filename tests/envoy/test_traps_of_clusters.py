@@ -1,0 +1,73 @@
+"""What traps in the clusters of the router and the pools do on the real Envoy."""
+
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.envoy.harness.biting import SLOW, Bitten, post, refusal
+from tests.envoy.harness.building import Build
+from tests.envoy.harness.calls import SHORT_TEXT, chat
+from tests.envoy.harness.gateway import Document, cluster, ext_proc
+from tests.envoy.harness.polling import eventually
+from tests.envoy.harness.router import RouterProcess
+from tests.traps.bitten import BITTEN, bitten
+
+
+def test_router_asked_over_http_1(bite: Bitten, tmp_path: Path) -> None:
+    """With the health check Envoy refuses it; without, no message reaches the router, and all goes long."""
+
+    def unchecked(document: Document) -> None:
+        del cluster(document, "dualpool")["health_checks"]
+
+    assert "must support HTTP/2" in refusal(bitten("router-without-http2"), tmp_path)
+    caller = bite("router-without-http2", unchecked)
+    assert "long" == chat(caller, SHORT_TEXT)["x-served-by"]
+    assert [None] == [entry["reason"] for entry in caller.access_log()]
+
+
+def test_more_requests_than_the_router_s_breaker_lets_through(bite: Bitten) -> None:
+    """Of many requests at the same time most are never decided: the filter fails open."""
+    caller = bite("router-breakers-small")
+    with ThreadPoolExecutor(12) as threads:
+        served = [
+            each.headers["x-served-by"] for each in threads.map(lambda _: post(caller, headers=SLOW), range(12))
+        ]
+    assert "long" in served
+    assert caller.stack.gateway.statistic("http.ingress.ext_proc.failure_mode_allowed") > 0
+
+
+def test_router_that_hangs_without_a_limit(build: Build) -> None:
+    """Nothing keeps requests from piling up at a router that hangs: all of them wait for it."""
+
+    def patient(document: Document) -> None:
+        BITTEN["router-breakers-large"](document)
+        # Until all are there, however slow this machine is.
+        ext_proc(document)["message_timeout"] = "20s"
+
+    caller = build("streamed", change=patient)
+    caller.stack.router.signal(signal.SIGSTOP)
+    waiting = "cluster.dualpool.upstream_rq_active"
+    with ThreadPoolExecutor(12) as threads:
+        asked = [threads.submit(post, caller) for _ in range(12)]
+        eventually(lambda: caller.stack.gateway.statistic(waiting) == len(asked), "all wait for the router")
+        caller.stack.router.signal(signal.SIGCONT)
+        assert {200} == {each.result().status_code for each in asked}
+
+
+def test_one_connection_for_each_address(build: Build, router: RouterProcess) -> None:
+    """Many requests at once are one connection to the router's address: behind it, one process gets them all."""
+    caller = build("streamed", router=router)
+    with ThreadPoolExecutor(12) as threads:
+        assert {"short"} == {
+            each.headers["x-served-by"] for each in threads.map(lambda _: post(caller), range(48))
+        }
+    assert 48 == caller.stack.gateway.statistic("http.ingress.ext_proc.streams_started")
+    assert 1 == caller.stack.gateway.statistic("cluster.dualpool.upstream_cx_http2_total")
+
+
+def test_one_address_of_several_servers(tmp_path: Path) -> None:
+    """A LOGICAL_DNS cluster is one address at a time: Envoy does not even take two servers in it."""
+    document = bitten("cluster-ip")
+    (locality,) = cluster(document, "pool_short")["load_assignment"]["endpoints"]
+    locality["lb_endpoints"] *= 2
+    assert "LOGICAL_DNS clusters must have a single" in refusal(document, tmp_path)

@@ -1,0 +1,65 @@
+"""What traps in the retries of the short pool's route do on the real Envoy."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+
+from tests.envoy.harness.biting import NOTHING, SLOW, Bitten, of_retry, post, with_variants
+from tests.envoy.harness.building import Build
+from tests.envoy.harness.caller import Caller
+from tests.envoy.harness.calls import SHORT_TEXT
+from tests.envoy.harness.pools import MODEL, REFUSED_TOKENS
+from tests.envoy.harness.raw import chat_body
+from tests.envoy.harness.router import RouterProcess
+
+PREVIOUS = {
+    "@type": "type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+    "update_frequency": 2,
+}
+
+
+def refused(caller: Caller, headers: Mapping[str, str] = NOTHING) -> httpx.Response:
+    """Send what the router takes for short, and the short pool of the tests refuses."""
+    return post(caller, chat_body(MODEL, SHORT_TEXT, max_tokens=REFUSED_TOKENS), headers)
+
+
+def test_refusal_without_a_retry(bite: Bitten) -> None:
+    """The short pool's 400 is the client's."""
+    response = refused(bite("repair-missing"))
+    assert ("short", 400) == (response.headers["x-served-by"], response.status_code)
+
+
+def test_retry_without_previous_priorities(bite: Bitten) -> None:
+    """The request is tried twice in the short pool, and refused twice."""
+    caller = bite("repair-same-pool")
+    response = refused(caller)
+    assert ("short", 400) == (response.headers["x-served-by"], response.status_code)
+    assert ["short", "short"] == [pool for pool, _ in caller.received()]
+
+
+def test_more_repairs_than_the_breaker_lets_through(bite: Bitten) -> None:
+    """Of many refusals at the same time some are the clients'."""
+    caller = bite("repair-limit")
+    with ThreadPoolExecutor(12) as threads:
+        # Slow, so that the retries are all at once.
+        statuses = list(threads.map(lambda _: refused(caller, SLOW).status_code, range(12)))
+    assert {200, 400} == set(statuses)
+    assert caller.stack.gateway.statistic("cluster.short_then_long.upstream_rq_retry_overflow") > 0
+
+
+def test_repairs_that_do_not_happen(build: Build, router: RouterProcess) -> None:
+    """A policy that tries nothing again, or some requests, in the same pool, or without a body repairs nothing."""
+    late = {"name": "envoy.retry_priorities.previous_priorities", "typed_config": dict(PREVIOUS)}
+    changes = {
+        "none": of_retry(num_retries=0),
+        "some": of_retry(retriable_request_headers=[{"name": "x-may-be-retried", "present_match": True}]),
+        "late": of_retry(retry_priority=late),
+        "small": lambda variant: variant.update(request_body_buffer_limit=64),
+        "small-of-old": lambda variant: variant.update(per_request_buffer_limit_bytes=64),
+    }
+    caller = build("streamed", change=with_variants(changes), router=router)
+    assert 200 == refused(caller).status_code
+    assert dict.fromkeys(changes, 400) == {
+        name: refused(caller, {"x-variant": name}).status_code for name in changes
+    }

@@ -1,0 +1,67 @@
+"""What traps in the filters around the router's do on the real Envoy."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.envoy.harness.biting import Bitten, post
+from tests.envoy.harness.building import Build, addresses
+from tests.envoy.harness.calls import SHORT_TEXT, chat
+from tests.envoy.harness.eavesdropper import Eavesdropper, told
+from tests.envoy.harness.gateway import Document, Gateway, connection_manager, moved_to
+from tests.envoy.harness.pools import Pools
+from tests.envoy.harness.router import RouterProcess
+from tests.traps.bitten import BITTEN, endpoint_picker
+
+
+@pytest.fixture
+def eavesdropper() -> Iterator[Eavesdropper]:
+    """Run a processor that notes what it is told, until the test ends."""
+    eavesdropper = Eavesdropper()
+    yield eavesdropper
+    eavesdropper.stop()
+
+
+def test_compressor_behind_the_router(
+    build: Build, pools: Pools, eavesdropper: Eavesdropper, tmp_path: Path
+) -> None:
+    """The router gets what the pool sent uncompressed with a content-encoding."""
+    gateway = Gateway("streamed", addresses(eavesdropper.address, pools), tmp_path, BITTEN["compressor-after"])
+    try:
+        httpx.get(f"{gateway.url}/v1/models", headers={"accept-encoding": "gzip"}).raise_for_status()
+    finally:
+        gateway.terminate()
+    _, message = eavesdropper.messages
+    assert "content-encoding" in told(message)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_picker_before_the_router(
+    build: Build,
+    router: RouterProcess,
+    eavesdropper: Eavesdropper,
+    before: bool,  # noqa: FBT001
+) -> None:
+    """A picker before the router is asked when nothing is decided yet; one behind it knows the pool."""
+
+    def with_picker(document: Document) -> None:
+        endpoint_picker(document, "picker", before=before)
+        moved_to(document, "picker", eavesdropper.address)
+        (picker,) = (each for each in connection_manager(document)["http_filters"] if each["name"] == "picker")
+        # What this one does with bodies is not the question.
+        picker["typed_config"]["processing_mode"] = {"request_body_mode": "NONE"}
+
+    caller = build("streamed", change=with_picker, router=router)
+    assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
+    (message,) = eavesdropper.messages
+    assert before == ("x-token-budget-pool" not in told(message))
+
+
+def test_authentication_behind_the_router(bite: Bitten, router: RouterProcess) -> None:
+    """A request that is refused was counted and decided all the same."""
+    before = router.metric("dualpool_requests_total")
+    caller = bite("auth-after")
+    assert 403 == post(caller).status_code
+    assert before + 1 == router.metric("dualpool_requests_total")

@@ -1,0 +1,131 @@
+"""What traps in the router's filter, and in the limits around it, do on the real Envoy."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.envoy.harness.biting import BODY, Bitten, post, refusal
+from tests.envoy.harness.building import Build
+from tests.envoy.harness.calls import SHORT_TEXT, chat
+from tests.envoy.harness.gateway import Document, ext_proc
+from tests.envoy.harness.polling import eventually
+from tests.envoy.harness.pools import MODEL
+from tests.envoy.harness.raw import RawClient, chat_body
+from tests.envoy.harness.router import TENANT_HEADER, RouterProcess
+from tests.traps.bitten import BITTEN, bitten
+
+
+def test_envoy_refuses_full_duplex_without_trailers(tmp_path: Path) -> None:
+    """The file is not valid, in Envoy's own words."""
+    assert "trailer" in refusal(bitten("full-duplex-without-trailers"), tmp_path)
+
+
+def test_buffered_response_over_the_limit(bite: Bitten) -> None:
+    """A response that is larger than what Envoy holds is its own 500; a small one passes."""
+
+    def holds_little(document: Document) -> None:
+        document["static_resources"]["listeners"][0]["per_connection_buffer_limit_bytes"] = 16_384
+
+    caller = bite("response-buffered", holds_little)
+    sizes = {count: {"model": MODEL, "input": ["a word or two"] * count} for count in (1, 400)}
+    asked = {count: caller.http.post("/v1/embeddings", json=body) for count, body in sizes.items()}
+    assert {1: 200, 400: 500} == {count: response.status_code for count, response in asked.items()}
+
+
+def test_route_cache_that_is_kept(bite: Bitten) -> None:
+    """The header is set, the pool sees it, and the route is the long one all the same."""
+    caller = bite("route-cache-kept")
+    assert "long" == chat(caller, SHORT_TEXT)["x-served-by"]
+    ((_, received),) = caller.received()
+    assert "short" == received.headers["x-token-budget-pool"]
+
+
+def test_replies_that_are_not_waited_for(bite: Bitten) -> None:
+    """The router decides for short, and Envoy has gone on."""
+    assert "long" == chat(bite("only-observed"), SHORT_TEXT)["x-served-by"]
+
+
+def test_headers_that_are_not_taken(bite: Bitten) -> None:
+    """The pool's header is dropped; where that is an error, it is the client's."""
+
+    def fails(document: Document) -> None:
+        ext_proc(document)["mutation_rules"]["disallow_is_error"] = True
+
+    assert "long" == chat(bite("headers-refused"), SHORT_TEXT)["x-served-by"]
+    assert 500 == post(bite("headers-refused", fails)).status_code
+
+
+def test_router_down_and_failing_closed(build: Build) -> None:
+    """With the router down, every request is an error."""
+    caller = build("streamed", change=BITTEN["fail-closed"])
+    caller.stack.router.kill()
+    assert post(caller).status_code >= 500
+
+
+def test_namespace_that_is_not_received(bite: Bitten) -> None:
+    """Requests are routed, and the access log knows nothing of it."""
+    caller = bite("namespace-dropped")
+    assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
+    assert [None] == [entry["pool"] for entry in caller.access_log()]
+
+
+def test_tenant_that_is_not_forwarded(bite: Bitten) -> None:
+    """A router without the path routes nothing; one without the tenant learns under no tenant's name."""
+
+    def no_tenant(document: Document) -> None:
+        patterns = ext_proc(document)["forward_rules"]["allowed_headers"]["patterns"]
+        patterns[:] = [each for each in patterns if each != {"exact": TENANT_HEADER}] + [{"exact": ":path"}]
+
+    assert "long" == chat(bite("headers-not-forwarded"), SHORT_TEXT)["x-served-by"]
+    caller = bite("headers-not-forwarded", no_tenant)
+    assert "short" == chat(caller, SHORT_TEXT)["x-served-by"]
+    assert 0 == caller.observations()
+
+
+def test_deadline_behind_the_message_timeout(bite: Bitten) -> None:
+    """A slow upload fails open undecided instead of being decided: no reason, and a failure is counted."""
+    caller = bite("message-timeout")
+    timeouts = "http.ingress.ext_proc.message_timeouts"
+    with RawClient(caller.stack.gateway.port) as client:
+        client.head(f"{caller.root}/v1/chat/completions", content_length=str(len(BODY)))
+        client.send(BODY[:50])
+        eventually(lambda: caller.stack.gateway.statistic(timeouts) == 1, "Envoy gives the router up")
+        client.send(BODY[50:])
+        assert "long" == client.response().getheader("x-served-by")
+    assert [None] == [entry["reason"] for entry in caller.access_log()]
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Iterator[Callable[..., RouterProcess]]:
+    """Start routers whose pools are so large that no body of these tests is decided early, by its length alone."""
+    pools = [{"name": "short", "max_budget_tokens": 2_000_000}, {"name": "long", "max_budget_tokens": 4_000_000}]
+    with ExitStack() as ending:
+
+        def start(**settings: object) -> RouterProcess:
+            (tmp_path / "patient").mkdir()
+            process = RouterProcess(tmp_path / "patient", pools=pools, **settings)
+            ending.callback(process.kill)
+            return process
+
+        yield start
+
+
+def test_buffer_below_what_the_router_holds(build: Build, patient: Callable[..., RouterProcess]) -> None:
+    """A body between the two limits waits in vain: it is decided at the deadline, and not by its length."""
+    caller = build("streamed", change=BITTEN["buffer-below-early-decision"], router=patient())
+    assert "long" == post(caller, chat_body(MODEL, "word " * 60_000, max_tokens=16)).headers["x-served-by"]
+    assert ["deadline"] == [entry["reason"] for entry in caller.access_log()]
+
+
+def test_body_over_the_message_limit(build: Build, patient: Callable[..., RouterProcess]) -> None:
+    """The message is refused by gRPC, and the filter fails open: the body is whole, and nobody has decided.
+
+    The same trap with smaller numbers: the gateway holds 32 MiB, and the router takes 1 MiB in a message.
+    """
+    listen = {"address": "127.0.0.1:0", "max_message_bytes": 1 << 20}
+    caller = build("buffered", router=patient(listen=listen, exchange={"max_held_bytes": 32 << 20}))
+    response = post(caller, chat_body(MODEL, "word " * 800_000, max_tokens=16))
+    assert "long" == response.headers["x-served-by"]
+    assert [None] == [entry["reason"] for entry in caller.access_log()]
