@@ -155,6 +155,8 @@ class Route:
     body_limit_place: Place
     retry_limit_bytes: int | None = None
     """What is kept of a body to be sent again, where that is said apart from the listener's buffer."""
+    redirects_place: Place | None = None
+    """Where it is said that Envoy itself follows a pool's redirects; None where it does not."""
 
     @property
     def takes_all(self) -> bool:

@@ -15,6 +15,7 @@ from extproc.gateways.model import Filter, Host, Kind, Limits, Processor, Retry,
 from extproc.gateways.parts import Part, milliseconds
 from extproc.gateways.processors import overridden
 from extproc.gateways.retries import retry_of
+from extproc.gateways.sources import Place
 
 __all__ = ["Surroundings", "hosts_of"]
 
@@ -72,6 +73,7 @@ def _route(
         body_limit_bytes=limit,
         body_limit_place=limit_place,
         retry_limit_bytes=_retry_limit((part, host)),
+        redirects_place=_redirects_place(part.field("route")),
     )
 
 
@@ -83,6 +85,11 @@ def _timeout_ms(action: Part[RouteAction], limits: Limits) -> float:
         milliseconds(action.field("max_stream_duration"), "max_stream_duration", limits.duration_ms),
     )
     return min((each for each in said if each > 0), default=0.0)
+
+
+def _redirects_place(action: Part[RouteAction]) -> Place | None:
+    name = "internal_redirect_policy"
+    return action.place_of(name) if action.message.HasField(name) else None
 
 
 def _clusters(message: EnvoyRoute) -> Iterator[str]:

@@ -19,6 +19,7 @@ from tests.envoy.harness.gateway import FILES, Document, Gateway, checks_often, 
 from tests.envoy.harness.numbered import NumberedPools
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.router import RouterProcess
+from tests.traps.bitten import BITTEN
 
 SIZES = (64 << 10, 2 << 20)
 ROUNDS = 20  # of a race that Envoy loses in about half of the bodies
@@ -113,13 +114,14 @@ def test_every_body_arrives_with_no_router(serve: Callable[..., Served], mode: s
     assert {(200, "long", True)} == {(each.status, each.pool, each.intact) for each in outcomes}
 
 
-def test_retries_on_the_default_route_corrupt_bodies(serve: Callable[..., Served]) -> None:
-    """Streamed mode, and retries on the default route: Envoy sends the head of bodies twice, with status 200.
+@pytest.mark.parametrize("trap", ["retries-on-default-route", "redirects-on-default-route"])
+def test_retries_on_the_default_route_corrupt_bodies(serve: Callable[..., Served], trap: str) -> None:
+    """Streamed mode, and retries or redirects on the default route: the head of bodies arrives twice, with 200.
 
     This is Envoy's fault (envoy#36119), shown without the mend. It is a race, so the bodies are sent until one
     of them lost it. When none does in all rounds, Envoy may have mended it.
     """
-    served = serve("streamed", retries_on_the_default_route)
+    served = serve("streamed", BITTEN[trap])
     rounds = ([each for each in send(served, left_alone) if each.intact is False] for _ in range(ROUNDS))
     corrupted = next(filter(None, rounds), None)
     if corrupted is None:

@@ -38,6 +38,11 @@ def retries_on_default_route(document: Document) -> None:
     route(document, "long")["route"]["retry_policy"] = {"retry_on": "connect-failure,refused-stream,unavailable"}
 
 
+def redirects_on_default_route(document: Document) -> None:
+    """Have Envoy follow what the long pool says."""
+    route(document, "long")["route"]["internal_redirect_policy"] = {}
+
+
 def default_route_not_largest(document: Document) -> None:
     """Let what is unsure go to the short pool."""
     route(document, "long")["route"]["cluster"] = "pool_short"
@@ -303,6 +308,7 @@ MODES = {
 }
 _BITES: tuple[Bite, ...] = (
     retries_on_default_route,
+    redirects_on_default_route,
     default_route_not_largest,
     pool_without_route,
     repair_missing,

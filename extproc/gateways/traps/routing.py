@@ -35,13 +35,25 @@ def _asking_hosts(gateway: Gateway) -> list[Host]:
 
 
 def _retries_on_default_route(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    for route in _half_sent(gateway, router):
+        if retry := gateway.retry(route):
+            conditions = ",".join(sorted(retry.conditions))
+            yield Hit(retry.place, f'route "{route.name}" has retries ({conditions}) in mode STREAMED')
+
+
+def _redirects_on_default_route(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    for route in _half_sent(gateway, router):
+        if route.redirects_place:
+            yield Hit(route.redirects_place, f'route "{route.name}" follows redirects in mode STREAMED')
+
+
+def _half_sent(gateway: Gateway, router: Router) -> Iterator[Route]:
+    """Yield the routes that get requests whose bodies have not ended."""
     for host in gateway.hosts:
         for route in host.routes:
             streamed = route.processor is not None and route.processor.modes.request_body == "STREAMED"
-            half_sent = streamed and not route.waits_for_whole_body and route.header(router.sets[0]) is None
-            if half_sent and (retry := gateway.retry(route)):
-                conditions = ",".join(sorted(retry.conditions))
-                yield Hit(retry.place, f'route "{route.name}" has retries ({conditions}) in mode STREAMED')
+            if streamed and not route.waits_for_whole_body and route.header(router.sets[0]) is None:
+                yield route
 
 
 def _default_route_not_largest(gateway: Gateway, router: Router) -> Iterator[Hit]:
@@ -119,6 +131,15 @@ TRAPS: Final = (
         "cluster; num_retries: 0 still is one. Istio adds one by itself: say retries: {attempts: 0}. In Envoy "
         "Gateway leave `retry` out of the route's BackendTrafficPolicy.",
         _retries_on_default_route,
+        "test_numbered_bodies.py::test_retries_on_the_default_route_corrupt_bodies",
+    ),
+    Trap(
+        "redirects-on-default-route",
+        Severity.ERROR,
+        "To follow a redirect Envoy would have to send the body again, so it holds bodies as it does for retries, "
+        "and corrupts those that the router's stream does not outlive in the same way, with status 200.",
+        "No internal_redirect_policy on a route that gets requests before their bodies have ended.",
+        _redirects_on_default_route,
         "test_numbered_bodies.py::test_retries_on_the_default_route_corrupt_bodies",
     ),
     Trap(
