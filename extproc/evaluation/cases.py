@@ -17,11 +17,19 @@ ORDINARY = ("", "session")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is run: requests of each stream, those not counted at its start, and the seeds."""
+    """How much is run: requests of each stream, those not counted at its start, and the seeds.
+
+    The vocabulary `left_out` is no part of the prior that models start from.
+    """
 
     requests: int = 2_000
     warm_up: int = 500
     seeds: tuple[int, ...] = (1,)
+    left_out: str = ""
+
+    def contestant(self, *, told_tenants: bool = False, memory: bool = True) -> Contestant:
+        """Return this project's estimator, new."""
+        return byte_class(left_out=self.left_out, told_tenants=told_tenants, memory=memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +69,7 @@ def ours(
     """Return those of ours on each stream, of the groups `only`, if they are given."""
     return tuple(
         figures_of(
-            byte_class(told_tenants=told_tenants, memory=memory),
+            plan.contestant(told_tenants=told_tenants, memory=memory),
             stream,
             plan,
             in_flight=in_flight,
@@ -78,13 +86,13 @@ def beside(name: str, streams: Streams, groups: Sequence[str], plan: Plan) -> Ca
         chosen = of_groups(stream, groups)
         alone = [request for request, is_chosen in zip(stream, chosen, strict=True) if is_chosen]
         warm_up = int(chosen[: plan.warm_up].sum())  # those that are not counted beside the others, either
-        without.append(figures_of(byte_class(), alone, replace(plan, warm_up=warm_up)))
+        without.append(figures_of(plan.contestant(), alone, replace(plan, warm_up=warm_up)))
     return Case(name, ours(streams, plan, only=groups), tuple(without))
 
 
-def figures_from(stream: Sequence[Request], start: int, warm_up: int) -> Figures:
+def figures_from(stream: Sequence[Request], start: int, plan: Plan, warm_up: int) -> Figures:
     """Return figures as if a run had begun at the request `start`, with what was learned by then."""
-    result = run(byte_class(), stream)
+    result = run(plan.contestant(), stream)
     return figures(result.of(np.arange(len(stream)) >= start), stream[start:], warm_up)
 
 

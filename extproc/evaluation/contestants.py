@@ -6,7 +6,6 @@ from typing import Protocol
 
 from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.ema import EmaEstimator
-from extproc.core.estimator.features import Features
 from extproc.core.estimator.protocol import Estimate, Estimator
 from extproc.core.estimator.settings import ByteClassSettings, EstimatorSettings
 from extproc.core.usage import Usage
@@ -104,9 +103,9 @@ class PaperEma(Ours):
 
 
 def byte_class(
-    epsilon: float = 0.01, text_prices: Features | None = None, *, told_tenants: bool = False, memory: bool = True
+    epsilon: float = 0.01, *, left_out: str = "", told_tenants: bool = False, memory: bool = True
 ) -> Contestant:
-    """Return this project's estimator with a chosen miss rate, and perhaps other prior prices.
+    """Return this project's estimator with a chosen miss rate, and perhaps without a vocabulary in its prior.
 
     Without `memory` it has none of prefixes.
     """
@@ -114,7 +113,7 @@ def byte_class(
     settings = EstimatorSettings(
         kind="byteclass", byteclass=ByteClassSettings(epsilon=epsilon, max_prefixes=prefixes)
     )
-    return Ours(ByteClassEstimator(settings, text_prices), told_tenants=told_tenants)
+    return Ours(ByteClassEstimator(settings, left_out), told_tenants=told_tenants)
 
 
 OURS = "byte classes"

@@ -87,7 +87,7 @@ class ExactNearLimits:
     def __init__(self, tokenizer: Tokenizer, counts: Counts) -> None:
         settings = EstimatorSettings()
         self.counts = counts
-        self._estimator = ByteClassEstimator(settings)
+        self._estimator = ByteClassEstimator(settings, tokenizer.name)
         epsilon = settings.byteclass.epsilon
         self._counting = Counting(_Counter(tokenizer, counts), epsilon, settings.max_categories)
         pools = [Pool(f"p{limit}", limit) for limit in (*THRESHOLDS, *LONGER)]

@@ -109,7 +109,7 @@ def _interrupted(material: Material, tokenizer: Tokenizer, odd: int, plan: Plan)
     alone = [[request for request in stream if request.group != HOSTILE] for stream in streams]
     half = plan.requests // 2
     figures = (
-        tuple(figures_from(stream, half + more, 0) for stream in each)
+        tuple(figures_from(stream, half + more, plan, 0) for stream in each)
         for each, more in ((streams, odd), (alone, 0))
     )
     return Case(f"after {odd} odd prompts of as many clients in a row", *figures)
@@ -119,8 +119,8 @@ def _changed(material: Material, tokenizer: Tokenizer, other: Tokenizer, plan: P
     """Return the figures from when another tokenizer counts under the name, and of a model new by then."""
     streams = [changed(material, tokenizer, other, plan.requests, seed) for seed in plan.seeds]
     half, warm_up = plan.requests // 2, plan.warm_up // 5
-    after = tuple(figures_from(stream, half, warm_up) for stream in streams)
-    new = tuple(figures_from(stream[half:], 0, warm_up) for stream in streams)
+    after = tuple(figures_from(stream, half, plan, warm_up) for stream in streams)
+    new = tuple(figures_from(stream[half:], 0, plan, warm_up) for stream in streams)
     return Case(f"from when {other.name} counts under the same name", after, new)
 
 

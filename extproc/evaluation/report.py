@@ -61,9 +61,9 @@ is that near a threshold; half of them fit, and those alone can take a detour. W
 is longer than the threshold by that share: the likeliest total is held against the threshold, the bound against
 the context.
 
-The shipped prior prices hold a quarter each of cl100k, o200k, Qwen 3.6 and DeepSeek V3 on the texts of this
-evaluation. The rows on prices of other tokenizers hold none of the tokenizer measured. docs/estimator.md tells
-where each constant of the method comes from."""
+The tokenizer that is measured, and its maker's others, are left out of the prior prices that all rows start from;
+the row "a prior that holds this vocabulary" has what is shipped. The texts are those that the prices of the others
+were fitted on. docs/estimator.md tells where each constant of the method comes from."""
 
 
 def _contest(comparison: Comparison) -> str:

@@ -1,17 +1,16 @@
 """What is run: streams for several seeds, every contestant on the mix, and ours again where it is hard."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from extproc.evaluation.cases import ORDINARY, Case, Plan, Streams, beside, figures_of, ours
-from extproc.evaluation.contestants import CONTESTANTS, byte_class
+from extproc.evaluation.contestants import CONTESTANTS, OURS
 from extproc.evaluation.disturbed import flipped, halved, poisoned, with_added
 from extproc.evaluation.exact import EXACT, Counts, exact_near_limits
 from extproc.evaluation.hostile import hostile_cases
 from extproc.evaluation.measure import Figures, Run, run
 from extproc.evaluation.mixes import Material, first_sight, mixed, sessions, with_media, with_reasoning_in_history
 from extproc.evaluation.odd import ODD_KINDS
-from extproc.evaluation.prices import fitted_prices
 from extproc.evaluation.requests import Request
 from extproc.evaluation.tokenizers import Tokenizer
 
@@ -41,6 +40,8 @@ def compare(
     material: Material, tokenizer: Tokenizer, others: Sequence[Tokenizer], plan: Plan, say: Callable[[str], None]
 ) -> Comparison:
     """Run everything for one tokenizer; `say` is called with the progress."""
+    plan = replace(plan, left_out=tokenizer.name)
+    contestants = CONTESTANTS | {OURS: plan.contestant}
     say(f"{tokenizer.name}: making streams")
 
     def made(mix: Callable[[Material, Tokenizer, int, int], Iterable[Request]]) -> Streams:
@@ -56,7 +57,7 @@ def compare(
         Case("kinds of text 9:1, reversed halfway", ours([flipped(s, 0) for s in streams], plan)),
         Case(
             "1 % of usages off by ten times",
-            tuple(figures_of(byte_class(), s, plan, told=poisoned(s, 0)) for s in streams),
+            tuple(figures_of(plan.contestant(), s, plan, told=poisoned(s, 0)) for s in streams),
         ),
         Case("100 responses on their way", ours(streams, plan, in_flight=IN_FLIGHT)),
         Case("tenants told", ours(streams, plan, told_tenants=True)),
@@ -71,24 +72,23 @@ def compare(
     ]
     exactly, counts = exact_near_limits(tokenizer, streams, plan.warm_up)
     cases.append(Case(EXACT, exactly))
-    foreign = _foreign_prior(material, others, streams, plan)
-    cases += [Case("prior prices of the other tokenizers", foreign)] if foreign else []
+    cases.append(Case("a prior that holds this vocabulary", ours(streams, replace(plan, left_out=""))))
     return Comparison(
         tokenizer=tokenizer.name,
         mixed={
             name: tuple(figures_of(make(), stream, plan) for stream in streams)
-            for name, make in CONTESTANTS.items()
+            for name, make in contestants.items()
         },
         cases={case.name: case for case in cases},
         sights=_sights(material, tokenizer, streams[0], plan),
         counts=counts,
-        curves={name: run(make(), streams[0]) for name, make in CONTESTANTS.items()},
+        curves={name: run(make(), streams[0]) for name, make in contestants.items()},
     )
 
 
 def _sights(material: Material, tokenizer: Tokenizer, stream: Sequence[Request], plan: Plan) -> dict[str, float]:
     """Return the least bound / truth of prompts of each odd or unseen kind, by a model that saw none of them."""
-    contestant = byte_class()
+    contestant = plan.contestant()
     run(contestant, [request for request in stream if request.kind not in ODD_KINDS][: 2 * plan.warm_up])
     texts = {kind: text for kind, text in material.texts.items() if kind in ODD_KINDS} | dict(material.unseen)
     sights = {kind: first_sight(texts, kind, tokenizer, SIGHTS, plan.seeds[0]) for kind in sorted(texts)}
@@ -96,16 +96,3 @@ def _sights(material: Material, tokenizer: Tokenizer, stream: Sequence[Request],
         kind: min(contestant.predict(request)[1] / request.tokens for request in requests)
         for kind, requests in sights.items()
     }
-
-
-def _foreign_prior(
-    material: Material, others: Sequence[Tokenizer], streams: Streams, plan: Plan
-) -> tuple[Figures, ...]:
-    """Run from prior prices that were fitted to the other tokenizers only; () when there are none."""
-    if not others:
-        return ()
-    seed = plan.seeds[0] + 10_000
-    prices = fitted_prices([list(mixed(material, other, plan.requests, seed)) for other in others])
-    for other in others:
-        other.save()
-    return tuple(figures_of(byte_class(text_prices=prices), stream, plan) for stream in streams)

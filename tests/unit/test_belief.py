@@ -37,7 +37,7 @@ MODEL = taught_model()
 GROUPS = (
     ("vowel", "consonant", "rare_letter", "vowels", "consonants", "word start", "letter pair"),
     ("upper", "capitals"),
-    ("digit", "number start"),
+    ("digit", "number start", "digit in a run"),
     ("bracket", "joiner", "punctuation", "marks", "spaced mark"),
     ("space", "line", "indentation", "blank line", "byte in a run of blanks", "byte in a run"),
 )
@@ -83,7 +83,7 @@ def test_an_estimate_is_what_its_formulas_say(text: bytes, messages: int, images
     a, b = MODEL.scale.sums
     t = np.linalg.solve(a + 20 * np.eye(SCALE_FACTORS), b)
     usual = 0.001 * exp(a[0, 2] / (a[0, 0] + 20))
-    scale = sqrt(variance * exp(min(max(float(t @ factors), -6), 6)) + 2 * max(leverage - 4 * usual, 0))
+    scale = sqrt(variance * exp(min(max(float(t @ factors), -6), 6)) + 3 * max(leverage - 4 * usual, 0))
     assert tokens == pytest.approx(belief.tokens, rel=1e-9)
     assert highest == pytest.approx(belief.highest, rel=1e-9)
     assert min(tokens * exp(min(MODEL.bound.q * scale, 20)), highest) == pytest.approx(belief.bound, rel=1e-6)

@@ -79,7 +79,7 @@ def test_json_holds_the_same(body: str, capsys: pytest.CaptureFixture[str]) -> N
     assert main(["estimate", body, "--json"]) == 0
     response = json.loads(capsys.readouterr().out)
     assert response["facts"]["declared_output_tokens"] == 50
-    assert {"feature": "han", "count": 40, "price": 0.8, "tokens": 32.0} in response["features"]
+    assert ["han", 40] in [[feature["feature"], feature["count"]] for feature in response["features"]]
     assert response["estimate"]["budget"] == response["estimate"]["prompt_tokens"] + 50
 
 

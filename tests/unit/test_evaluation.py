@@ -10,7 +10,6 @@ import pytest
 
 from extproc.cli.main import main
 from extproc.core.errors import ConfigurationError
-from extproc.core.estimator.text import TEXT_FEATURES
 from extproc.core.facts import Api, RequestFacts
 from extproc.evaluation.bars import HEAD
 from extproc.evaluation.cases import Plan
@@ -355,8 +354,8 @@ def test_the_command_compares_and_writes(capsys: pytest.CaptureFixture[str], tmp
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_contestant_may_start_from_other_prices(material: Material, toy: Tokenizer) -> None:
-    """Other prior prices change the first estimate."""
+def test_a_contestant_may_start_without_a_vocabulary(material: Material, toy: Tokenizer) -> None:
+    """The prior without a vocabulary changes the first estimate."""
     stream = list(mixed(material, toy, 1, seed=5))
-    usual, other = byte_class(), byte_class(text_prices=np.full(TEXT_FEATURES, 0.5))
+    usual, other = byte_class(), byte_class(left_out="o200k")
     assert usual.predict(stream[0]) != other.predict(stream[0])

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from extproc.core.estimator.features import FEATURE_NAMES, features, structure_tokens
-from extproc.core.estimator.prices import MEDIA, SCRIPT_PRICES, STRUCTURE, prior
+from extproc.core.estimator.prices import MEDIA, STRUCTURE, TEXT_PRICES, prior
 from extproc.core.estimator.settings import MediaTokens
 from extproc.core.estimator.text import TEXT_FEATURES, look
+from extproc.core.estimator.vocabularies import PRICES
 from extproc.core.facts import Api, MediaCount, RequestFacts
 
 
@@ -38,8 +39,8 @@ def counted(text: str, **fields: object) -> dict[str, float]:
         ("ф", {"cyrillic": 1, "foreign word start": 1}),
         ("ண", {"tamil": 1, "foreign word start": 1}),
         ("ก", {"thai": 1, "foreign word start": 1}),
-        (" " * 8, {"space": 8, "indentation": 8, "byte in a run of blanks": 8}),
-        ("-" * 8, {"joiner": 8, "marks": 7, "byte in a run": 8}),
+        (" " * 8, {"space": 1, "indentation": 1, "byte in a run of blanks": 8}),
+        ("-" * 8, {"joiner": 1, "byte in a run": 8}),
         ("🌍", {"emoji": 1, "foreign word start": 1}),
     ],
 )
@@ -73,26 +74,29 @@ def test_the_prior_of_structure_is_the_table_s() -> None:
 
 
 def test_vocabularies_that_are_thrifty_with_one_script_are_so_with_others() -> None:
-    """Prices of other scripts are believed to go up and down together; those of ASCII each by itself."""
+    """Prices of other scripts are believed to go up and down together; each deviates by what is known of it."""
     believed = prior(MediaTokens())
-    han, kana, vowel = (FEATURE_NAMES.index(name) for name in ("han", "kana", "vowel"))
+    tamil, georgian, rare = (FEATURE_NAMES.index(name) for name in ("tamil", "georgian", "other_four_byte"))
     covariance, mean = believed.covariance, believed.mean
-    assert 0.3**2 * mean[han] * mean[kana] == pytest.approx(covariance[han, kana])
-    assert (0.5**2 + 0.3**2) * mean[han] ** 2 == pytest.approx(covariance[han, han])
-    assert [0.0, 0.09] == pytest.approx([covariance[vowel, han], covariance[vowel, vowel]])
-    cyrillic = FEATURE_NAMES.index("cyrillic")
-    assert (0.5**2 + 0.3**2) * mean[cyrillic] ** 2 == pytest.approx(covariance[cyrillic, cyrillic])
+    together = covariance[tamil, georgian] / np.sqrt(covariance[tamil, tamil] * covariance[georgian, georgian])
+    assert 0.5 < together < 1
     assert np.allclose(believed.precision @ covariance, np.eye(len(mean)))
-    assert len(SCRIPT_PRICES) == np.count_nonzero(covariance[han])
+    assert (0.5**2 + 0.3**2 * 4 / 14) * mean[rare] ** 2 == pytest.approx(covariance[rare, rare])
 
 
-def test_prices_of_text_may_be_others() -> None:
-    """An evaluation brings its own prices of text; those of structure and media stay, and deviations follow."""
-    ours, others = prior(MediaTokens()), prior(MediaTokens(), np.full(TEXT_FEATURES, 0.1))
-    assert [0.1] * TEXT_FEATURES == others.mean[:TEXT_FEATURES].tolist()
-    assert ours.mean[TEXT_FEATURES:].tolist() == others.mean[TEXT_FEATURES:].tolist()
+def test_a_vocabulary_may_be_left_out_with_its_family() -> None:
+    """What is known of a vocabulary, and of its maker's others, is no part of a prior that leaves it out."""
+    whole, without = prior(MediaTokens()), prior(MediaTokens(), "qwen")
+    assert whole.mean[:TEXT_FEATURES].tolist() != without.mean[:TEXT_FEATURES].tolist()
+    assert whole.mean[TEXT_FEATURES:].tolist() == without.mean[TEXT_FEATURES:].tolist()
+    for name in ("qwen3", "qwen3.6"):
+        assert without.mean.tolist() == prior(MediaTokens(), name).mean.tolist()
     han = FEATURE_NAMES.index("han")
-    assert 0.1**2 + 0.03**2 == pytest.approx(others.covariance[han, han])
+    of_qwen, of_others = PRICES["han"][2:4], (*PRICES["han"][:2], *PRICES["han"][4:])
+    assert sum(of_qwen) / 2 < sum(of_others) / 8
+    assert without.mean[han] > whole.mean[han]
+    assert whole.mean.tolist() == prior(MediaTokens(), "a vocabulary that nobody knows").mean.tolist()
+    assert TEXT_PRICES.tolist() == whole.mean[:TEXT_FEATURES].tolist()
 
 
 def test_structure_is_priced_without_the_text() -> None:

@@ -31,8 +31,8 @@ LEAST_LEVERAGE = 1e-9
 MOST_SHARE = 2.0
 # Up to twice the usual deviation, what the prices do not know yet is of the ordinary.
 ORDINARY = 4.0
-# What is beyond it counts twice: prices that were right in all that was seen need not be so in what was not.
-STRANGE = 2.0
+# What is beyond it counts three times: prices that were right in all that was seen need not be so in what was not.
+STRANGE = 3.0
 
 
 class Taught(Protocol):

@@ -30,7 +30,7 @@ learns beside the model, and takes its place when it predicts better (rivals.py)
 could have helped: of an error beyond WILD, as from a broken counter, or of a bound at its physical limit.
 
 The units are tokens and bytes throughout; errors are natural logarithms of ratios. Time and space for each request
-are constant: the text is looked at once, in at most 32 KB of samples, and a model is a 121 x 121 matrix.
+are constant: the text is looked at once, in at most 32 KB of samples, and a model is a 122 x 122 matrix.
 
 Prior art, and what was rejected. One EMA of bytes per token (the paper, ema.py): text of mixed kinds has no one
 ratio, and 20 % of requests exceed its margin. The same for each kind of text, even if told: wrong in every mixed
@@ -65,13 +65,16 @@ __all__ = ["ByteClassEstimator"]
 
 
 class ByteClassEstimator:
-    """`estimator.kind: byteclass`; see the module for the algorithm. `text_prices` replace the prior's."""
+    """`estimator.kind: byteclass`; see the module for the algorithm.
+
+    The vocabulary `left_out` is no part of the prior: so a new one is evaluated.
+    """
 
     KIND = KIND
 
-    def __init__(self, settings: EstimatorSettings, text_prices: Features | None = None) -> None:
+    def __init__(self, settings: EstimatorSettings, left_out: str = "") -> None:
         self._settings = settings
-        self._known = Knowledge(settings, text_prices)
+        self._known = Knowledge(settings, left_out)
         self._outputs = self._known.outputs
         self._prefixes = PrefixMemory(settings.byteclass.max_prefixes)
         self._remembers = settings.byteclass.max_prefixes > 0

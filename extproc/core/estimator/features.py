@@ -66,11 +66,11 @@ def group_tokens(x: Features, prices: Features) -> list[float]:
 def _groups() -> npt.NDArray[np.float64]:
     """Return which features are of which of GROUP_COUNT groups: shape (groups, features). Each is of one."""
     of_latin = {"vowel", "consonant", "rare_letter", "vowels", "consonants", "word start"}
-    of_blanks = {"space", "line", "indentation", "blank line", *RUNS}
+    of_blanks = {"space", "line", "indentation", "blank line", *RUNS[:2]}
     named: tuple[set[str], ...] = (
         of_latin | {name for name in FEATURE_NAMES if name.startswith("letter pair")},
         {"upper", "capitals"},
-        {"digit", "number start"},
+        {"digit", "number start", RUNS[2]},
         {"bracket", "joiner", "punctuation", "marks", "spaced mark"},
         of_blanks,
         {"foreign word start", *(script.name.lower() for script in SCRIPTS)},

@@ -25,11 +25,11 @@ KIND = "byteclass"
 
 
 class Knowledge:
-    """Models, residuals, constants of tenants and output lengths. `text_prices` replace the prior's."""
+    """Models, residuals, constants of tenants and output lengths. `left_out` is no part of the prior."""
 
-    def __init__(self, settings: EstimatorSettings, text_prices: Features | None = None) -> None:
+    def __init__(self, settings: EstimatorSettings, left_out: str = "") -> None:
         self._settings = settings
-        self.prior = prior(settings.media_tokens, text_prices)
+        self.prior = prior(settings.media_tokens, left_out)
         self.all_models = Residual()
         self.models: CappedMap[str, ServedModel] = CappedMap(settings.max_models, self._new_model)
         self.aliases = Aliases(self.models, settings.max_models)

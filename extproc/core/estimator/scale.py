@@ -13,7 +13,7 @@ eighth response, since solving costs more than all else of learning it.
 
 Of what t says, nothing holds for a request unlike all that taught it: on ordinary text, errors are a half to a
 fifth of s0, and the first text in Cherokee would be believed to err as little. So what of the leverage is beyond
-the ordinary (belief.py: four times its usual, which the sums tell too) comes on top of s^2, twice.
+the ordinary (belief.py: four times its usual, which the sums tell too) comes on top of s^2, three times.
 
 f holds a constant, the logarithm of the size, that of the leverage (how unlike the request is to all that taught
 the prices), the share of the tokens that each group of features costs, and the youth of the category.

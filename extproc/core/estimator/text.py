@@ -5,15 +5,20 @@ characters of each script, letter pairs in buckets, and what does not repeat its
 are sums over codes of neighbouring bytes (codes.py): one pass in C over pairs as 16-bit numbers, then one over the
 codes, feature by feature (a product with a matrix of ones and zeros takes twice as long, and drives all else out
 of the processor's first cache). Runs, which tokenizers swallow whole, show in no pair: they are counted in aligned
-words of eight equal bytes. Very long texts are sampled in evenly spread blocks, so that the cost of a look is
+words of eight equal bytes, whose pairs are taken out of all other counts. (Where they were counted as letters or
+marks too, their price was the small difference of large ones, and their bounds five to ten times the truth: one
+request in 300 made a tenth to a fifth of the mean width.) Runs of digits are apart: some vocabularies make a token
+of each digit, others of three. Very long texts are sampled in evenly spread blocks, so that the cost of a look is
 bounded.
 
 Random letters, keys, base64 and syllables thrown together hold the same bytes and scripts as text, and cost up to
 four times the tokens. What tells them apart, in any script, is that words come again: of the pairs of places in a
 kilobyte of prose, code or tables, one in 50 to 1,500 holds the same four bytes twice; of random letters one in
-457,000. So counted are all bytes, and all characters outside ASCII, times the share of the repeats to be expected
-that are missing (the collision entropy of Renyi, 1961, of four bytes, from 10.6 bits on). Rejected: the entropy of
-single bytes or pairs, which is that of their script; a table of the pairs that taught the model, 8 KB of state.
+457,000. (Of the letters of another script than Latin it is eight bytes, and one pair in 1,000 to 9,200: of
+four, half say only which script it is.) So counted are all bytes, and all characters outside ASCII, times the
+share of the repeats to be expected that are missing (the collision entropy of Renyi, 1961, from 10.6 bits on).
+Rejected: the entropy of single bytes or pairs, which is that of their script; a table of the pairs that taught the
+model, 8 KB of state.
 """
 
 from enum import StrEnum
@@ -47,10 +52,12 @@ WORD = 8  # bytes
 # other byte on.
 REPEATS_BLOCK_BYTES = 1024
 MOST_REPEATS_BLOCKS = 8
-GRAM = 4  # bytes
-# Two places of an ordinary text hold the same four bytes once in 1,500 times or more often.
-USUAL_REPEATS = 1 / 1_500
-DOUBTED_REPEATS = 8  # are taken to have been seen beside those of a block: a short one tells little
+GRAM, LONG_GRAM = 4, 8  # bytes
+# Two places of an ordinary text hold the same four bytes once in 1,500 times or more often. A kilobyte in the
+# letters of another script than Latin holds the same eight bytes twice, once in 9,200 times or more (Arabic).
+USUAL_REPEATS = {GRAM: 1 / 1_500, LONG_GRAM: 1 / 9_200}
+# So many are taken to have been seen beside those of a block: a short one tells little.
+DOUBTED_REPEATS = {GRAM: 8, LONG_GRAM: 4}
 LEAST_REPEATS_BYTES = 320  # too short for as many to be expected
 # English prose holds about 3 % of marks and digits, Python source about 15 %, compact JSON and CSV 25 % and more.
 MARKUP_SHARE = 0.10
@@ -77,7 +84,7 @@ TRANSITIONS: Final[tuple[tuple[str, tuple[Cell, ...]], ...]] = (
     ("indentation", ((BLANKS, (B.SPACE,)),)),
     ("blank line", (((B.LINE,), (B.LINE,)),)),
 )
-RUNS: Final = ("byte in a run of blanks", "byte in a run")
+RUNS: Final = ("byte in a run of blanks", "byte in a run", "digit in a run")
 UNREPEATED: Final = ("unrepeated byte", "unrepeated character")
 
 TEXT_NAMES: Final = (
@@ -92,7 +99,7 @@ TEXT_FEATURES: Final = len(TEXT_NAMES)
 BLANK_RUN: Final = TEXT_NAMES.index(RUNS[0])
 RUN: Final = BLANK_RUN + 1
 OF_CLASSES: Final = len(CLASSES)
-OF_SCRIPTS: Final = slice(RUN + 1, RUN + 1 + len(SCRIPTS))
+OF_SCRIPTS: Final = slice(BLANK_RUN + len(RUNS), BLANK_RUN + len(RUNS) + len(SCRIPTS))
 OF_UNREPEATED: Final = slice(TEXT_FEATURES - len(UNREPEATED), TEXT_FEATURES)
 
 
@@ -113,13 +120,17 @@ def look(text: bytes) -> Counts:
     # Each pair of neighbours as a number: 16 bits from every byte on.
     pairs = np.ndarray((len(seen),), _PAIR, b"\n" + seen, 0, (1,))
     codes = np.bincount(CODE_OF.take(pairs, mode="clip"), minlength=_NO_CODE + 1)
-    counts = np.add.reduceat(codes.take(_CODES_OF_COUNTS, mode="clip"), _FIRST_CODES).astype(np.float64)
     words = np.frombuffer(seen, _WORD, len(seen) // WORD)
     in_runs = words == (words & _BYTE) * _REPEATED
-    if runs := int(np.count_nonzero(in_runs)):
-        blanks = int(np.count_nonzero(words[in_runs] == _REPEATED * ord(" ")))
-        counts[BLANK_RUN], counts[RUN] = WORD * blanks, WORD * (runs - blanks)
-    if unrepeated := _unrepeated(text):
+    runs = np.bincount(words[in_runs].astype(np.uint8), minlength=256) if in_runs.any() else None
+    if runs is not None:
+        for byte in np.flatnonzero(runs).tolist():
+            codes[_CODE_OF_TWICE[byte]] -= (WORD - 1) * runs[byte]
+    counts = np.add.reduceat(codes.take(_CODES_OF_COUNTS, mode="clip"), _FIRST_CODES).astype(np.float64)
+    if runs is not None:
+        blanks, digits = runs[ord(" ")], runs[_DIGITS].sum()
+        counts[BLANK_RUN : OF_SCRIPTS.start] = WORD * blanks, WORD * (runs.sum() - blanks - digits), WORD * digits
+    if unrepeated := _unrepeated(text, LONG_GRAM if _is_of_letters(counts) else GRAM):
         counts[OF_UNREPEATED] = unrepeated * counts[:OF_CLASSES].sum(), unrepeated * counts[OF_SCRIPTS].sum()
     if len(seen) < len(text):
         counts *= len(text) / len(seen)
@@ -155,22 +166,28 @@ def text_kind(counts: Counts) -> TextKind:
     return TextKind.MARKUP if marks > MARKUP_SHARE * ascii_bytes else TextKind.LATIN
 
 
-def _unrepeated(text: bytes) -> float:
+def _is_of_letters(counts: Counts) -> bool:
+    """Tell whether most characters are letters of other scripts than Latin: not Han, kana or Hangul."""
+    foreign = counts[OF_SCRIPTS].sum()
+    return bool(foreign - counts[_OF_SYLLABLES].sum() > counts[:OF_CLASSES].sum() + counts[_OF_SYLLABLES].sum())
+
+
+def _unrepeated(text: bytes, gram: int) -> float:
     """Return how far a text is from repeating itself as texts do: 0 for these, up to 1 for random letters."""
     if len(text) < LEAST_REPEATS_BYTES:
         return 0.0
     if len(text) > MOST_REPEATS_BLOCKS * REPEATS_BLOCK_BYTES:
         text = _blocks(text, MOST_REPEATS_BLOCKS, REPEATS_BLOCK_BYTES)
     blocks = 1 + (len(text) - 1) // REPEATS_BLOCK_BYTES
-    each = (len(text) - GRAM) // (2 * blocks)
+    each = (len(text) - gram) // (2 * blocks)
     pairs = each * (each - 1) / 2
-    usual = USUAL_REPEATS * pairs + DOUBTED_REPEATS
-    grams = np.ndarray((blocks, each), _GRAM, text, 0, (2 * each, 2)).copy()
+    usual = USUAL_REPEATS[gram] * pairs + DOUBTED_REPEATS[gram]
+    grams = np.ndarray((blocks, each), _GRAMS[gram], text, 0, (2 * each, 2)).copy()
     grams.sort()
     repeats: list[int] = (grams[:, 1:] == grams[:, :-1]).sum(1).tolist()
     missing = 0.0
     for count in repeats:
-        missing += max(1 - (count + DOUBTED_REPEATS) / usual, 0.0)
+        missing += max(1 - (count + DOUBTED_REPEATS[gram]) / usual, 0.0)
     return missing / blocks
 
 
@@ -210,8 +227,12 @@ def _kind_weights() -> npt.NDArray[np.float64]:
 
 
 # Made once: numpy takes longer to make them of Python's than to use them.
-_PAIR, _GRAM, _WORD, _BYTE = np.dtype("<u2"), np.dtype("<u4"), np.dtype("<u8"), np.uint64(0xFF)
+_PAIR, _WORD, _BYTE = np.dtype("<u2"), np.dtype("<u8"), np.uint64(0xFF)
+_GRAMS: dict[int, npt.DTypeLike] = {GRAM: np.dtype("<u4"), LONG_GRAM: np.dtype("<u8")}
 _REPEATED = np.uint64(0x0101_0101_0101_0101)
 _NO_CODE = len(CODES.before)  # stands where a count has none
 _CODES_OF_COUNTS, _FIRST_CODES = _codes_of_counts()
 _KIND_WEIGHTS = _kind_weights()
+_CODE_OF_TWICE = CODE_OF[np.arange(256) * 0x0101].tolist()  # of a byte that follows itself
+_DIGITS = slice(ord("0"), ord("9") + 1)
+_OF_SYLLABLES = slice(OF_SCRIPTS.start + S.CJK_MARK - 1, OF_SCRIPTS.start + S.HANGUL)
