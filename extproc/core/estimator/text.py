@@ -130,7 +130,7 @@ def look(text: bytes) -> Counts:
     if runs is not None:
         blanks, digits = runs[ord(" ")], runs[_DIGITS].sum()
         counts[BLANK_RUN : OF_SCRIPTS.start] = WORD * blanks, WORD * (runs.sum() - blanks - digits), WORD * digits
-    if unrepeated := _unrepeated(text, LONG_GRAM if _is_of_letters(counts) else GRAM):
+    if unrepeated := _unrepeated(text, counts):
         counts[OF_UNREPEATED] = unrepeated * counts[:OF_CLASSES].sum(), unrepeated * counts[OF_SCRIPTS].sum()
     if len(seen) < len(text):
         counts *= len(text) / len(seen)
@@ -166,16 +166,14 @@ def text_kind(counts: Counts) -> TextKind:
     return TextKind.MARKUP if marks > MARKUP_SHARE * ascii_bytes else TextKind.LATIN
 
 
-def _is_of_letters(counts: Counts) -> bool:
-    """Tell whether most characters are letters of other scripts than Latin: not Han, kana or Hangul."""
-    foreign = counts[OF_SCRIPTS].sum()
-    return bool(foreign - counts[_OF_SYLLABLES].sum() > counts[:OF_CLASSES].sum() + counts[_OF_SYLLABLES].sum())
-
-
-def _unrepeated(text: bytes, gram: int) -> float:
+def _unrepeated(text: bytes, counts: Counts) -> float:
     """Return how far a text is from repeating itself as texts do: 0 for these, up to 1 for random letters."""
     if len(text) < LEAST_REPEATS_BYTES:
         return 0.0
+    # Most characters may be letters of other scripts than Latin: not ASCII, nor Han, kana or Hangul.
+    syllables = counts[_OF_SYLLABLES].sum()
+    letters = counts[OF_SCRIPTS].sum() - syllables
+    gram = LONG_GRAM if letters > counts[:OF_CLASSES].sum() + syllables else GRAM
     if len(text) > MOST_REPEATS_BLOCKS * REPEATS_BLOCK_BYTES:
         text = _blocks(text, MOST_REPEATS_BLOCKS, REPEATS_BLOCK_BYTES)
     blocks = 1 + (len(text) - 1) // REPEATS_BLOCK_BYTES
