@@ -99,6 +99,7 @@ TEXT_FEATURES: Final = len(TEXT_NAMES)
 BLANK_RUN: Final = TEXT_NAMES.index(RUNS[0])
 RUN: Final = BLANK_RUN + 1
 OF_CLASSES: Final = len(CLASSES)
+OF_RUNS: Final = slice(BLANK_RUN, BLANK_RUN + len(RUNS))
 OF_SCRIPTS: Final = slice(BLANK_RUN + len(RUNS), BLANK_RUN + len(RUNS) + len(SCRIPTS))
 OF_UNREPEATED: Final = slice(TEXT_FEATURES - len(UNREPEATED), TEXT_FEATURES)
 
@@ -122,14 +123,14 @@ def look(text: bytes) -> Counts:
     codes = np.bincount(CODE_OF.take(pairs, mode="clip"), minlength=_NO_CODE + 1)
     words = np.frombuffer(seen, _WORD, len(seen) // WORD)
     in_runs = words == (words & _BYTE) * _REPEATED
-    runs = np.bincount(words[in_runs].astype(np.uint8), minlength=256) if in_runs.any() else None
-    if runs is not None:
-        for byte in np.flatnonzero(runs).tolist():
-            codes[_CODE_OF_TWICE[byte]] -= (WORD - 1) * runs[byte]
+    of_runs = [0, 0, 0]  # bytes: of blanks, of all else, of digits
+    if in_runs.any():
+        for byte, runs in enumerate(np.bincount(words[in_runs].astype(np.uint8)).tolist()):
+            if runs:
+                codes[_CODE_OF_TWICE[byte]] -= (WORD - 1) * runs
+                of_runs[_RUN_OF[byte]] += WORD * runs
     counts = np.add.reduceat(codes.take(_CODES_OF_COUNTS, mode="clip"), _FIRST_CODES).astype(np.float64)
-    if runs is not None:
-        blanks, digits = runs[ord(" ")], runs[_DIGITS].sum()
-        counts[BLANK_RUN : OF_SCRIPTS.start] = WORD * blanks, WORD * (runs.sum() - blanks - digits), WORD * digits
+    counts[OF_RUNS] = of_runs
     if unrepeated := _unrepeated(text, counts):
         counts[OF_UNREPEATED] = unrepeated * counts[:OF_CLASSES].sum(), unrepeated * counts[OF_SCRIPTS].sum()
     if len(seen) < len(text):
@@ -170,10 +171,7 @@ def _unrepeated(text: bytes, counts: Counts) -> float:
     """Return how far a text is from repeating itself as texts do: 0 for these, up to 1 for random letters."""
     if len(text) < LEAST_REPEATS_BYTES:
         return 0.0
-    # Most characters may be letters of other scripts than Latin: not ASCII, nor Han, kana or Hangul.
-    syllables = counts[_OF_SYLLABLES].sum()
-    letters = counts[OF_SCRIPTS].sum() - syllables
-    gram = LONG_GRAM if letters > counts[:OF_CLASSES].sum() + syllables else GRAM
+    gram = LONG_GRAM if counts.dot(_LETTERS_AND_OTHERS) > 0 else GRAM
     if len(text) > MOST_REPEATS_BLOCKS * REPEATS_BLOCK_BYTES:
         text = _blocks(text, MOST_REPEATS_BLOCKS, REPEATS_BLOCK_BYTES)
     blocks = 1 + (len(text) - 1) // REPEATS_BLOCK_BYTES
@@ -232,5 +230,9 @@ _NO_CODE = len(CODES.before)  # stands where a count has none
 _CODES_OF_COUNTS, _FIRST_CODES = _codes_of_counts()
 _KIND_WEIGHTS = _kind_weights()
 _CODE_OF_TWICE = CODE_OF[np.arange(256) * 0x0101].tolist()  # of a byte that follows itself
-_DIGITS = slice(ord("0"), ord("9") + 1)
-_OF_SYLLABLES = slice(OF_SCRIPTS.start + S.CJK_MARK - 1, OF_SCRIPTS.start + S.HANGUL)
+_RUN_OF = [0 if byte == ord(" ") else 2 if ord("0") <= byte <= ord("9") else 1 for byte in range(256)]
+# Letters of other scripts than Latin, less all else: ASCII, Han, kana and Hangul.
+_LETTERS_AND_OTHERS = np.zeros(TEXT_FEATURES)
+_LETTERS_AND_OTHERS[OF_SCRIPTS] = 1
+_LETTERS_AND_OTHERS[:OF_CLASSES] = -1
+_LETTERS_AND_OTHERS[OF_SCRIPTS.start + S.CJK_MARK - 1 : OF_SCRIPTS.start + S.HANGUL] = -1
