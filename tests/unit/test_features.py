@@ -81,7 +81,7 @@ def test_vocabularies_that_are_thrifty_with_one_script_are_so_with_others() -> N
     together = covariance[tamil, georgian] / np.sqrt(covariance[tamil, tamil] * covariance[georgian, georgian])
     assert 0.5 < together < 1
     assert np.allclose(believed.precision @ covariance, np.eye(len(mean)))
-    assert (0.5**2 + 0.3**2 * 4 / 14) * mean[rare] ** 2 == pytest.approx(covariance[rare, rare])
+    assert (0.5**2 + 0.3**2 * 40 / 50) * mean[rare] ** 2 == pytest.approx(covariance[rare, rare])
 
 
 def test_a_vocabulary_may_be_left_out_with_its_family() -> None:

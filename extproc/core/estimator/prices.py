@@ -44,7 +44,9 @@ UNREPEATED_DEVIATIONS = (0.2, 0.6)
 SCRIPT_DEVIATION = 0.5
 MIN_SCRIPT_DEVIATION = 0.1
 THRIFT_DEVIATION = 0.3
-BELIEVED = 4  # as many vocabularies as those deviations weigh beside the ones that are known
+# As many vocabularies as those deviations weigh beside the ten: how these deviate together holds on the texts that
+# they were fitted to, and on others misleads for hundreds of responses (docs/estimator.md).
+BELIEVED = 40
 # Of the median of a script's prices: the thriftiest vocabularies reach it, less is a fit that trades one price for
 # another.
 LEAST_SHARE = 0.5
