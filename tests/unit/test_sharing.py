@@ -141,8 +141,9 @@ def test_an_exchange_without_others_changes_nothing() -> None:
     exchanged = share.exchange(estimator.state(), [])
     own, change = state_of(exchanged.own), exchanged.change
     assert change.is_nothing
-    whole = merged([own], TERMS)
-    assert whole.models == merged([estimator.state()], TERMS).models
+    (learned,), (told,) = merged([estimator.state()], TERMS).models, merged([own], TERMS).models
+    assert learned.spread == pytest.approx(told.spread, rel=1e-12)  # a quotient of sums
+    assert learned == replace(told, spread=learned.spread)
 
 
 def test_responses_between_reckoning_and_change_are_kept() -> None:
@@ -232,8 +233,9 @@ def test_the_bound_keeps_its_promise_across_replicas() -> None:
             fleet.exchange()
     assert 0.006 < missed / count < 0.014
     fleet.exchange()
+    fleet.exchange()  # the first to read has heard of all others by now
     q = [estimator.state().models[0].q for estimator in fleet.estimators]
-    assert max(q) - min(q) < 0.5
+    assert max(q) - min(q) < 0.2
 
 
 def test_a_single_replica_with_a_broken_counter_harms_only_itself() -> None:
