@@ -237,6 +237,15 @@ def test_random_letters_of_scripts_are_told_by_their_letters(first: int, count: 
     assert (0.0, 0.0) == unrepeated(words.encode())
 
 
+def test_four_bytes_are_asked_unless_most_characters_are_of_another_script() -> None:
+    """As many letters of Hebrew as of ASCII are asked of four bytes, and one more letter of eight."""
+    generator = random.Random(8)
+    halves = "".join(chr(0x5D0 + generator.randrange(22)) + chr(97 + generator.randrange(26)) for _ in range(300))
+    assert unrepeated(halves.encode())[0] == pytest.approx(0.433, abs=0.01)
+    assert unrepeated(f"{halves}a".encode())[0] == pytest.approx(0.433, abs=0.01)
+    assert unrepeated(f"{halves}\u05d0".encode())[0] == pytest.approx(0.683, abs=0.01)
+
+
 def marks(generator: random.Random, size: int) -> bytes:
     """Return bytes of which no four come again, and none is a digit."""
     return bytes(generator.choices([byte for byte in range(33, 127) if not chr(byte).isdigit()], k=size))
@@ -256,6 +265,16 @@ def test_what_usual_texts_lack_of_repeats_is_not_counted(again: int, counted: fl
     repeated = b"abcd" * ((again + 3) // 2)
     text = repeated + marks(random.Random(7), 1_024 - len(repeated))
     assert unrepeated(text)[0] == pytest.approx(counted, abs=0.0005)
+
+
+@pytest.mark.parametrize("byte", [b"!", b"~"])
+def test_repeats_are_counted_in_each_kilobyte_by_itself(byte: bytes) -> None:
+    """The first and the last of the four bytes in order count as all others; those of the next kilobyte do not."""
+    once = [other for other in range(34, 126) if not chr(other).isdigit()]
+    text = byte * 8 + bytes(random.Random(9).choices(once, k=1_012)) + byte * 1_028
+    usual = 511 * 510 / 2 / 1_500 + 8  # four bytes at 511 places of a block
+    missing = (1 - (3 + 8) / usual) / 2  # the second lacks none
+    assert unrepeated(text)[0] == pytest.approx((missing - 0.15) / 0.85, rel=1e-9)
 
 
 @pytest.mark.parametrize("size", range(0, 150, 7))
