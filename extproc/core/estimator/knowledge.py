@@ -137,7 +137,10 @@ class Knowledge:
                 f"learned state is of kind {state.estimator_kind!r}; this router has {KIND!r}"
             )
         if state.features != FEATURE_NAMES:
-            raise ConfigurationError(f"learned state is over {len(state.features)} other features")
+            raise ConfigurationError(
+                f"learned state is over {len(state.features)} features, of another version; "
+                f"this router's are {len(FEATURE_NAMES)}"
+            )
         for category in state.categories:
             need_finite(category.category.model, category.residual, category.spread, category.bytes_per_token)
         models = [(row, self._new_model(row.model)) for row in state.models]
