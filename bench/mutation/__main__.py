@@ -24,13 +24,17 @@ WHOLE = tuple(
     )
 )  # fmt: skip
 
+# Measured figures that a script writes, and no rule: what of them is wrong, accuracy tells (bench/estimator.md).
+FIGURES = ("extproc/core/estimator/vocabularies.py",)
+
 
 def main() -> int:
     """Run; return 1 when a mutant survived that known.toml has no reason for."""
     options = _options()
     start_s = time.monotonic()
     until_s = start_s + 60 * options.minutes
-    everything = mutants(ROOT, sorted(CORE.rglob("*.py")))
+    files = [path for path in sorted(CORE.rglob("*.py")) if path.relative_to(ROOT).as_posix() not in FIGURES]
+    everything = mutants(ROOT, files)
     if options.only:
         chosen = [mutant for mutant in everything if any(fnmatch(mutant.module, name) for name in options.only)]
     else:

@@ -54,7 +54,8 @@ def _head(run: Run) -> Iterator[str]:
         " equivalent: no test could see it, and none is run.\n"
     )
     yield (
-        f"Core has {run.existing:,} mutants. {run.chosen:,} were chosen: all of the files by which requests are"
+        f"Core has {run.existing:,} mutants, without those of the table of measured prices (vocabularies.py)."
+        f" {run.chosen:,} were chosen: all of the files by which requests are"
         f" routed, held and learned from, and a sample of the others in each room, drawn with seed {run.seed}."
         f" {len(run.results):,} were tried, by {run.workers} workers in {run.minutes:.0f} minutes that took"
         f" {run.cpu_minutes:.0f} minutes of processor time. {equivalent:,} are equivalent."
