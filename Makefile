@@ -106,7 +106,7 @@ bench: $(READY)
 # all of SUPPORTED. Pinned versions stay unless pyproject.toml moves them; ARGS=--upgrade takes the newest of all.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version $(lastword $(SUPPORTED)) --fork-strategy fewest \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(ARGS)
-# Not $(READY): that installs what is locked, and so would fail on a lock file that is to be mended.
+# Not $(READY): that installs what is locked, and so would fail on a lock file that is to be fixed.
 lock: | $(BIN)/uv
 	$(LOCK) pyproject.toml -o requirements/runtime.txt
 	$(LOCK) pyproject.toml --group dev --all-extras -c requirements/runtime.txt -o requirements/dev.txt

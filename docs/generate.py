@@ -139,7 +139,7 @@ def traps() -> str:
 def _trap_section(trap: Trap) -> str:
     file, _, test = trap.shown_by.partition("::")
     shown = f"`{test}` in [{file}](../tests/envoy/{file})"
-    return f"### {trap.name} ({trap.severity})\n\n{trap.why}\n\n- Mend: {trap.mend}\n- Shown by {shown}."
+    return f"### {trap.name} ({trap.severity})\n\n{trap.why}\n\n- Fix: {trap.fix}\n- Shown by {shown}."
 
 
 def _metric_row(metric: Tally[Any]) -> str:

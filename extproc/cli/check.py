@@ -42,7 +42,7 @@ def _config_parser() -> argparse.ArgumentParser:
 
 
 def _check_config(file: Path) -> int:
-    """Print every fault, a line each: whoever mends a file wants to see them all."""
+    """Print every fault, a line each: whoever fixes a file wants to see them all."""
     from extproc.config.loading import load  # noqa: PLC0415  (other commands start faster without it)
     from extproc.core.errors import ConfigurationError  # noqa: PLC0415
     from extproc.exact.tokenizers import Tokenizers  # noqa: PLC0415

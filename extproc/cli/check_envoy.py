@@ -23,7 +23,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "dualpool check envoy",
         description="Reads Envoy's configuration, a config dump of it, or manifests of Istio or Envoy Gateway, "
-        "and tells what bites, why, and the mend (docs/check.md). Exit 0: nothing, 1: something, 2: not readable.",
+        "and tells what bites, why, and the fix (docs/check.md). Exit 0: nothing, 1: something, 2: not readable.",
     )
     what = parser.add_argument_group("what to look at")
     what.add_argument("files", nargs="*", type=Path, metavar="FILE", help="all files of one gateway, YAML or JSON")

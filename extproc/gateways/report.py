@@ -25,7 +25,7 @@ def _lines(findings: Findings) -> Iterator[str]:
         if each.place.line is not None and each.place.path:
             yield f"    at    {each.place.path}"
         yield f"    why   {each.trap.why}"
-        yield f"    mend  {each.trap.mend}"
+        yield f"    fix   {each.trap.fix}"
     for said in findings.unchecked:
         yield f"not checked: {said}"
     errors = sum(each.trap.severity is Severity.ERROR for each in findings.found)
@@ -56,7 +56,7 @@ def as_json(findings: Findings) -> str:
             "path": each.place.path,
             "what": each.what,
             "why": each.trap.why,
-            "mend": each.trap.mend,
+            "fix": each.trap.fix,
         }
         for each in _sorted(findings.found)
     ]
@@ -70,7 +70,7 @@ def as_sarif(findings: Findings) -> str:
             "id": trap.name,
             "shortDescription": {"text": trap.name.replace("-", " ")},
             "fullDescription": {"text": trap.why},
-            "help": {"text": trap.mend},
+            "help": {"text": trap.fix},
             "defaultConfiguration": {"level": trap.severity},
         }
         for trap in TRAPS
@@ -93,6 +93,6 @@ def _result(finding: Finding) -> dict[str, Any]:
         "ruleId": trap.name,
         "ruleIndex": [each.name for each in TRAPS].index(trap.name),
         "level": trap.severity,
-        "message": {"text": f"{finding.what}. {trap.why} Mend: {trap.mend}"},
+        "message": {"text": f"{finding.what}. {trap.why} Fix: {trap.fix}"},
         "locations": [location],
     }

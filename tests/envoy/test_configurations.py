@@ -109,7 +109,7 @@ def differences(one: Any, other: Any, path: str = "") -> set[str]:
     ],
 )
 def test_files_differ_in_nothing_else(name: str, expected: set[str]) -> None:
-    """What is mended in one file is mended in all: they differ only in what their tops say."""
+    """What is fixed in one file is fixed in all: they differ only in what their tops say."""
     assert expected == differences(load("streamed"), load(name))
 
 

@@ -63,7 +63,7 @@ def test_large_heads(caller: Caller, below: int) -> None:
 def test_heads_at_envoy_s_defaults(build: Build, mode: str, router: RouterProcess) -> None:
     """Without the files' limits, what the router adds makes a 500 of requests that Envoy has let in.
 
-    This is Envoy's fault, shown without the mend; `failure_mode_allow` does not cover it.
+    This is Envoy's fault, shown without the fix; `failure_mode_allow` does not cover it.
     """
     caller = build(mode, change=defaults, router=router)
     assert 500 == ask(caller, **many(95)).status

@@ -118,14 +118,14 @@ def test_every_body_arrives_with_no_router(serve: Callable[..., Served], mode: s
 def test_retries_on_the_default_route_corrupt_bodies(serve: Callable[..., Served], trap: str) -> None:
     """Streamed mode, and retries or redirects on the default route: the head of bodies arrives twice, with 200.
 
-    This is Envoy's fault (envoy#36119), shown without the mend. It is a race, so the bodies are sent until one
-    of them lost it. When none does in all rounds, Envoy may have mended it.
+    This is Envoy's fault (envoy#36119), shown without the fix. It is a race, so the bodies are sent until one
+    of them lost it. When none does in all rounds, Envoy may have fixed it.
     """
     served = serve("streamed", BITTEN[trap])
     rounds = ([each for each in send(served, left_alone) if each.intact is False] for _ in range(ROUNDS))
     corrupted = next(filter(None, rounds), None)
     if corrupted is None:
-        pytest.skip(f"no body was corrupted in {ROUNDS} rounds: envoy#36119 did not happen here, or is mended")
+        pytest.skip(f"no body was corrupted in {ROUNDS} rounds: envoy#36119 did not happen here, or is fixed")
     assert {200} == {each.status for each in corrupted}
     assert all(" after " in each.broken for each in corrupted)
 

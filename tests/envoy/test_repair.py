@@ -158,7 +158,7 @@ def test_short_pool_that_dies_before_its_response(
 def test_short_pool_that_dies_is_an_error_without_reset(
     build: Build, router: RouterProcess, dying_pool: str
 ) -> None:
-    """With `reset-before-request` for `reset` the same request is a 503: the fault without the mend."""
+    """With `reset-before-request` for `reset` the same request is a 503: the fault without the fix."""
 
     def only_before(document: Document) -> None:
         moved_to(document, "pool_short", dying_pool)

@@ -79,7 +79,7 @@ def test_a_post_that_upgrades_does_not_wait(
 def test_a_post_that_upgrades_hangs_in_buffered_mode(build: Build, router: RouterProcess, echo_port: int) -> None:
     """Without the route `upgrade`, mode BUFFERED waits for the end of a body that has none.
 
-    The fault without the mend; a timer of 1 s for the whole request ends it.
+    The fault without the fix; a timer of 1 s for the whole request ends it.
     """
 
     def no_route(document: Document) -> None:

@@ -238,8 +238,8 @@ def test_a_certificate_is_shown_to_servers_that_want_one(tmp_path: Path, authori
 
 
 def test_tls_files_that_are_renewed_are_read_again(tmp_path: Path, authority: trustme.CA) -> None:
-    """Files that cannot be used are told and trust nobody; mended ones are in use within a round."""
-    ca, mended = tmp_path / "later.pem", tmp_path / "ca.pem"
+    """Files that cannot be used are told and trust nobody; fixed ones are in use within a round."""
+    ca, fixed = tmp_path / "later.pem", tmp_path / "ca.pem"
     published: asyncio.Queue[PoolReport] = asyncio.Queue()
 
     async def until(answered: int) -> None:
@@ -254,7 +254,7 @@ def test_tls_files_that_are_renewed_are_read_again(tmp_path: Path, authority: tr
         try:
             async with asyncio.timeout(30):
                 await until(0)
-                mended.replace(ca)
+                fixed.replace(ca)
                 await until(1)
         finally:
             task.cancel()

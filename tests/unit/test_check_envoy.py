@@ -81,7 +81,7 @@ def test_the_router_s_own_settings_count(settings: str, trap: str) -> None:
 
 
 def test_a_trap_is_told_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """File and line are where the setting stands; why it bites and the mend follow."""
+    """File and line are where the setting stands; why it bites and the fix follow."""
     text = (FILES / "streamed.yaml").read_text().replace("message_timeout: 0.5s", "message_timeout: 0.1s")
     path = tmp_path / "envoy.yaml"
     path.write_text(text)
@@ -91,7 +91,7 @@ def test_a_trap_is_told_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixt
     line = 1 + text[: text.index("message_timeout: 0.1s")].count("\n")
     assert f"{path}:{line}: error: message_timeout is 100 ms" in out
     assert line == finding.place.line
-    assert all(part in out for part in ("[message-timeout]", "why   In STREAMED", "mend  STREAMED"))
+    assert all(part in out for part in ("[message-timeout]", "why   In STREAMED", "fix   STREAMED"))
 
 
 def test_json_and_sarif(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

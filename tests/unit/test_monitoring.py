@@ -53,10 +53,10 @@ def test_every_alert_has_its_page() -> None:
 
 
 def test_every_section_of_a_runbook_says_what_to_do() -> None:
-    """Whoever is on call finds what it means, where to look and how to mend it."""
+    """Whoever is on call finds what it means, where to look and how to fix it."""
     sections = (ROOT / "docs" / "runbooks.md").read_text("utf-8").split("\n## ")[1:]
     for section in sections:
-        assert [1, 1, 1] == [section.count(f"**{word}:**") for word in ("Means", "Look", "Mend")], section
+        assert [1, 1, 1] == [section.count(f"**{word}:**") for word in ("Means", "Look", "Fix")], section
 
 
 def test_every_alert_is_seen_to_fire_and_to_keep_silent() -> None:

@@ -112,7 +112,7 @@ def spoil(file: Path) -> None:
 def test_a_bad_file_never_replaces_a_good_one(
     followed: Followed, damage: Callable[[Path], None], said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is counted, logged and shown with field and value; once, until it is mended."""
+    """It is counted, logged and shown with field and value; once, until it is fixed."""
     damage(followed.file)
     with caplog.at_level(logging.ERROR, "dualpool"):
         followed.looks(5)

@@ -8,7 +8,7 @@ from extproc.core.estimator.residual import FIRST_STEPS, MIN_SPREAD, SLOWEST_STE
 
 
 def test_the_mean_waits_until_the_prices_are_taught() -> None:
-    """Before that errors widen the spread only: the prices are about to mend them."""
+    """Before that errors widen the spread only: the prices are about to fix them."""
     residual = Residual()
     for _ in range(50):
         residual.learn(0.5, 0.0, 4.0, move_mean=False)

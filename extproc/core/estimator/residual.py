@@ -4,7 +4,7 @@ A category (a tenant, or a kind of text) is never quite what its bytes say. The 
 log(actual / priced), and multiplies the estimate by exp(r). The spread is the root mean square distance from
 it, less what was in doubt of this request anyway, and scales the bound. A new category starts from its
 parent: the model, and for that all models. r waits until the model is taught, or it would learn errors that the
-prices are about to mend.
+prices are about to fix.
 
 The more of an error was in doubt, the less it says of the category (the gain of Kalman, 1960): a response to odd
 text, whose prices nobody knew, would otherwise widen the bounds of all of its category for fifty responses.

@@ -1,4 +1,4 @@
-"""The traps: what goes wrong with a gateway's configuration, why, and the mend; one small function finds each.
+"""The traps: what goes wrong with a gateway's configuration, why, and the fix; one small function finds each.
 
 Each trap is here because a test on the real Envoy shows what it does; `shown_by` names the test.
 """

@@ -1,4 +1,4 @@
-"""What one trap is made of: how it is found, why it matters, the mend, and the test that shows it."""
+"""What one trap is made of: how it is found, why it matters, the fix, and the test that shows it."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -33,11 +33,11 @@ Find = Callable[[Gateway, Router], Iterable[Hit]]
 
 @dataclass(frozen=True, slots=True)
 class Trap:
-    """One trap. `why` says what happens, and `mend` what to write instead; `shown_by` is file::test."""
+    """One trap. `why` says what happens, and `fix` what to write instead; `shown_by` is file::test."""
 
     name: str
     severity: Severity
     why: str
-    mend: str
+    fix: str
     find: Find
     shown_by: str
