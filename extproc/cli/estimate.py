@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from extproc.cli.token import UNASKED, add_token, bearer_of, page, why
 from extproc.core.errors import ConfigurationError
+from extproc.core.facts import Api
 from extproc.files import read_file, read_from
 
 if TYPE_CHECKING:
@@ -25,20 +26,14 @@ __all__ = ["add"]
 # The default of listen.max_message_bytes: what is larger never reaches a router.
 MAX_BODY_BYTES: Final = 128 << 20
 
-APIS = {
-    "chat": "chat_completions",
-    "completions": "completions",
-    "embeddings": "embeddings",
-    "responses": "responses",
-    "messages": "messages",
-}
+APIS: Final = {"chat" if api is Api.CHAT else api.value: api for api in Api}
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command's parser."""
     parser = subparsers.add_parser("estimate", help="say how a request body is estimated and placed, and why")
     parser.add_argument("file", metavar="FILE", help="a request body; - is standard input")
-    parser.add_argument("--api", choices=APIS, help="whose body it is (default: as its keys say)")
+    parser.add_argument("--api", choices=APIS, help="the API that the body is for (default: as its keys suggest)")
     parser.add_argument("--tenant", default="", help="value of the configured tenant header")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     source = parser.add_mutually_exclusive_group()
@@ -63,12 +58,11 @@ def _run(options: argparse.Namespace) -> int:
     from extproc.core.apis import read_request  # noqa: PLC0415  (other commands start faster without these)
     from extproc.core.apis.telling import likeliest_api  # noqa: PLC0415
     from extproc.core.errors import BodyNotUnderstood  # noqa: PLC0415
-    from extproc.core.facts import Api  # noqa: PLC0415
 
     body = _read(options.file)
     placer = _placer(options)
     try:
-        api = Api(APIS[options.api]) if options.api else likeliest_api(body)
+        api = APIS[options.api] if options.api else likeliest_api(body)
         facts = read_request(api, body)
     except BodyNotUnderstood as error:
         print(

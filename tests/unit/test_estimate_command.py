@@ -100,6 +100,9 @@ def test_a_running_router_lends_its_state_and_pools(
         ("embeddings", {"input": [1, 2, 3, 4]}, ("exact", 0)),
         ("responses", {"input": "Hello there", "max_output_tokens": 70}, ("prior", 70)),
         ("messages", {"messages": [{"role": "user", "content": "Hello there"}], "max_tokens": 80}, ("prior", 80)),
+        ("rerank", {"query": "Where?", "documents": ["Here", "There"]}, ("prior", 0)),
+        ("score", {"text_1": "Here", "text_2": "There"}, ("prior", 0)),
+        ("generate", {"text": "Hello there", "sampling_params": {"max_new_tokens": 90}}, ("prior", 90)),
     ],
 )
 def test_bodies_of_every_api_come_from_standard_input_too(
