@@ -1,7 +1,9 @@
 """`dualpool serve`: run the router."""
 
 import argparse
+import signal
 from pathlib import Path
+from typing import Protocol
 
 __all__ = ["add"]
 
@@ -27,14 +29,30 @@ def _run(options: argparse.Namespace) -> int:
     configuration = load(options.config) if options.config else parse("")
     configure_logging(configuration.log_level)
     if options.workers > 1:
-        from extproc.workers.supervisor import serve_workers  # noqa: PLC0415
+        from extproc.workers.supervisor import Supervisor  # noqa: PLC0415
 
-        serve_workers(configuration, options.config, options.workers)
+        _serve(Supervisor(configuration, options.config, options.workers))
     else:
-        from extproc.server.app import serve  # noqa: PLC0415  (gRPC: not in a supervisor)
+        from extproc.server.app import App  # noqa: PLC0415  (gRPC: not in a supervisor)
 
-        serve(configuration, options.config)
+        _serve(App(configuration, options.config))
     return 0
+
+
+class _Server(Protocol):
+    def run(self) -> None: ...
+
+    def end(self) -> None: ...
+
+    def reload(self) -> None: ...
+
+
+def _serve(server: _Server) -> None:
+    """Run until SIGTERM or SIGINT, then drain; a second signal ends the drain at once. SIGHUP reloads the file."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: server.end())
+    signal.signal(signal.SIGHUP, lambda *_: server.reload())
+    server.run()
 
 
 def _workers(text: str) -> int:

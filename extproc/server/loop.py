@@ -1,7 +1,8 @@
 """The thread that does all the work: polls the core, lets deadlines come, does what other threads ask for."""
 
 import time
-from collections.abc import Callable, Sequence
+from asyncio import wrap_future
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
@@ -62,6 +63,10 @@ class Loop:
         future: Future[T] = Future()
         self._asked.put((function, future))
         return future
+
+    def awaited(self, function: Callable[[], Any]) -> Awaitable[Any]:
+        """Have a function called on the loop; for coroutines of another thread, which wait for what it returns."""
+        return wrap_future(self.submit(function))
 
     def tell(self, function: Callable[[], object]) -> None:
         """Have a function called on the loop, without waiting for it; what it raises is told to `failed`."""

@@ -6,35 +6,17 @@ them: bytes to events, replies to bytes, the deadline, the drain, and the books.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from extproc.config.schema import Configuration
 from extproc.core.exchange.events import Abort, Broken, Close, Deadline, Drain, Event, Reply, Shed
 from extproc.core.exchange.machine import Exchange
-from extproc.core.router.router import Router
-from extproc.server.access_logs import Teaching
-from extproc.server.deadlines import Deadlines
 from extproc.server.grpc_core import FAULT, INTERNAL, OK, Call
 from extproc.server.overload import TARGET_S, Overload
+from extproc.server.routing import Routing
 from extproc.telemetry.labels import Undecided
 from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.tallies import PLAIN
-from extproc.wire.decode import Decoder
-from extproc.wire.encode import Encoder
 
-__all__ = ["Routing", "Streams"]
-
-
-@dataclass(frozen=True, slots=True)
-class Routing:
-    """What one configuration makes of requests. It is swapped as a whole; a stream keeps the one it began with."""
-
-    configuration: Configuration
-    router: Router
-    decoder: Decoder
-    encoder: Encoder
-    deadlines: Deadlines
-    teaching: Teaching | None = None
+__all__ = ["Streams"]
 
 
 class Streams:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from extproc.config.schema import Configuration
 from extproc.core.placing.fleet import Fleet
 from extproc.server.background import Job
-from extproc.server.streams import Routing
+from extproc.server.routing import Routing
 from extproc.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:

@@ -5,20 +5,11 @@ configuration file for all, and hands each change to the workers itself; so all 
 """
 
 import logging
-import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Final
-
-from prometheus_client import (
-    GC_COLLECTOR,
-    PLATFORM_COLLECTOR,
-    PROCESS_COLLECTOR,
-    CollectorRegistry,
-    disable_created_metrics,
-)
 
 from extproc.config.schema import Configuration
 from extproc.config.worker_addresses import check_room
@@ -28,6 +19,7 @@ from extproc.server.live import Live, about_router
 from extproc.server.reload import Reloader
 from extproc.state.changing import Knowledge, in_store_of
 from extproc.telemetry.log import set_log_level
+from extproc.telemetry.registry import process_registry
 from extproc.telemetry.reloads import ReloadMetrics
 from extproc.telemetry.state_changes import StateChangeMetrics
 from extproc.telemetry.workers import WorkerMetrics
@@ -36,7 +28,7 @@ from extproc.workers.knowledge import WorkersKnowledge
 from extproc.workers.pages import WorkerPages
 from extproc.workers.slot import Patience, Slot
 
-__all__ = ["Supervisor", "serve_workers"]
+__all__ = ["Supervisor"]
 
 # A worker that drains gets this long beyond `drain_s`: its last streams, its connections, its threads.
 ENDS_WITHIN_S: Final = 25.0
@@ -53,11 +45,8 @@ class Supervisor:
         self, configuration: Configuration, file: Path | None, workers: int, patience: Patience | None = None
     ) -> None:
         check_room(configuration, workers)
-        disable_created_metrics()  # type: ignore[no-untyped-call]
         self._configuration = configuration
-        own = CollectorRegistry()
-        for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
-            own.register(collector)
+        own = process_registry()
         metrics = WorkerMetrics(own, workers)
         self.slots = [
             Slot(number, workers, lambda: self._configuration, metrics, patience or Patience())
@@ -156,12 +145,3 @@ class Supervisor:
         except Empty:
             return False
         return True
-
-
-def serve_workers(configuration: Configuration, file: Path | None, workers: int) -> None:
-    """Run until SIGTERM or SIGINT, then drain; a second signal ends the drain at once. SIGHUP reloads the file."""
-    supervisor = Supervisor(configuration, file, workers)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: supervisor.end())
-    signal.signal(signal.SIGHUP, lambda *_: supervisor.reload())
-    supervisor.run()

@@ -90,7 +90,7 @@ def test_changed_pools_keep_what_was_learned(router: Router, call: type[Any]) ->
 
 
 def test_changed_options_of_the_estimator_keep_what_was_learned(router: Router, call: type[Any]) -> None:
-    """Another epsilon or limit goes on from the same prices; another kind of estimator begins anew."""
+    """Another epsilon or limit goes on from the same prices; another kind of estimator starts with nothing."""
 
     async def scenario() -> list[int]:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:

@@ -1,0 +1,92 @@
+"""What is in force, as one value: a configuration, its router, the codecs of messages, the deadlines.
+
+A changed configuration makes another one, which starts from what was learned; streams that have begun keep theirs.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from extproc.compose import compose, recompose
+from extproc.config.schema import Configuration
+from extproc.core.estimator import make_estimator
+from extproc.core.estimator.protocol import Estimator, LearnedState
+from extproc.core.listener import Listener
+from extproc.core.router.router import Router
+from extproc.server.access_logs import Teaching, new_key, teaching_of
+from extproc.server.deadlines import Deadlines
+from extproc.server.loop import Loop
+from extproc.wire.decode import Decoder
+from extproc.wire.encode import Encoder
+
+__all__ = ["TAKEN_WITHIN_S", "Routing", "Routings"]
+
+# How long the loop may take to hand out what was learned, or to take a new routing.
+TAKEN_WITHIN_S: Final = 10.0
+
+log = logging.getLogger("dualpool")
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """What one configuration makes of requests. It is swapped as a whole; a stream keeps the one it began with."""
+
+    configuration: Configuration
+    router: Router
+    decoder: Decoder
+    encoder: Encoder
+    deadlines: Deadlines
+    teaching: Teaching | None = None
+
+
+class Routings:
+    """Makes the routings of one process; `clock_ns` is for traces, None without."""
+
+    def __init__(self, clock_ns: Callable[[], int] | None) -> None:
+        self._clock_ns = clock_ns
+        self._spare_key = new_key()
+
+    def first(self, configuration: Configuration, listener: Listener) -> Routing:
+        """Return a routing that has learned nothing yet. Raises ConfigurationError for what cannot be used."""
+        return self._of(configuration, compose(configuration, listener))
+
+    def after(self, before: Routing, configuration: Configuration, loop: Loop) -> Routing:
+        """Return the routing of another configuration, which goes on from one in force.
+
+        Called on another thread than the loop's. Raises ConfigurationError for what cannot be used, TimeoutError
+        when the loop does not hand out what was learned.
+        """
+        learned = _learned_under(configuration, before, loop)
+        router = recompose(before.router, before.configuration, configuration, learned)
+        return self._of(configuration, router, before.deadlines)
+
+    def knowing(self, before: Routing, learned: Estimator) -> Routing:
+        """Return a routing under the same configuration with another estimator."""
+        router = recompose(before.router, before.configuration, before.configuration, learned)
+        return self._of(before.configuration, router, before.deadlines)
+
+    def _of(self, configuration: Configuration, router: Router, before: Deadlines | None = None) -> Routing:
+        after_s = configuration.exchange.deadline_ms / 1000
+        deadlines = before if before is not None and before.after_s == after_s else Deadlines(after_s)
+        decoder = Decoder(configuration.tenant_header, self._clock_ns)
+        teaching = teaching_of(configuration, router, self._spare_key)
+        encoder = Encoder(configuration.headers, None if teaching is None else teaching.evidence)
+        return Routing(configuration, router, decoder, encoder, deadlines, teaching)
+
+
+def _learned_under(configuration: Configuration, before: Routing, loop: Loop) -> Estimator:
+    """Return the estimator, or one with other settings that knows as much; of another kind it knows nothing.
+
+    What responses teach while it is made is lost to it: those of some milliseconds.
+    """
+    estimator, settings = before.router.placer.estimator, configuration.estimator
+    if settings == before.configuration.estimator:
+        return estimator
+    after = make_estimator(settings)
+    if settings.kind == before.configuration.estimator.kind:
+        parts = loop.ask(estimator.parts, TAKEN_WITHIN_S)
+        after.load(LearnedState.joined([loop.ask(part, TAKEN_WITHIN_S) for part in parts]))
+    else:
+        log.warning("another kind of estimator cannot use what was learned, and starts with nothing")
+    return after

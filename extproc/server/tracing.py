@@ -1,0 +1,24 @@
+"""What makes traces, where they are configured; elsewhere nothing of OpenTelemetry is imported."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from extproc import __version__
+from extproc.config.schema import TraceSettings
+from extproc.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from extproc.telemetry.traces import TraceListener
+
+__all__ = ["trace_listeners"]
+
+
+def trace_listeners(settings: TraceSettings | None) -> Sequence["TraceListener"]:
+    """Return the listeners that send traces, if any. Raises ConfigurationError where OpenTelemetry is missing."""
+    if settings is None:
+        return ()
+    try:
+        from extproc.telemetry.traces import TraceListener  # noqa: PLC0415  (as said above)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"traces: {error.name} is missing; install dualpool[otel]") from error
+    return (TraceListener.sending(settings.endpoint, settings.service_name, __version__),)
