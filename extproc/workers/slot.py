@@ -5,21 +5,16 @@ wait, longer each time, so that a fault at every start does not use up the machi
 """
 
 import logging
-import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Final
 
 import msgspec
 
-import extproc
 from extproc.config.schema import Configuration
 from extproc.config.worker_addresses import of_worker
 from extproc.core.errors import ConfigurationError
@@ -28,15 +23,13 @@ from extproc.state.snapshot import from_bytes
 from extproc.telemetry.families import Ended, Family
 from extproc.telemetry.workers import Replaced, WorkerMetrics
 from extproc.workers.channel import Channel, ChannelClosed, Question, Started
+from extproc.workers.process import start_process
 
 __all__ = ["Patience", "Slot"]
 
 ANSWERS_WITHIN_S: Final = 2.5
 STATE_WITHIN_S: Final = 10.0
 APPLIES_WITHIN_S: Final = 25.0  # its loop is asked twice, each time for 10 s at most
-# A folder that the program is started in must not shadow modules, unless it is where the program is.
-_ROOT = Path(extproc.__file__).parents[1]
-_PYTHON: Final = [sys.executable, *([] if Path(sys.path[0] or ".").resolve() == _ROOT else ["-P"])]
 
 log = logging.getLogger("dualpool")
 
@@ -191,12 +184,7 @@ class Slot:
             self.replace_process()
 
     def _start(self) -> None:
-        ours, its = socket.socketpair()
-        with its:
-            command = [*_PYTHON, "-m", "extproc.workers.worker", str(its.fileno()), str(self.number)]
-            # Not forked: gRPC, and the threads of this process, would not survive that.
-            self._process = subprocess.Popen(command, pass_fds=(its.fileno(),), stdin=subprocess.DEVNULL)  # noqa: S603  (ourselves)
-        channel = Channel(Connection(ours.detach()))
+        self._process, channel = start_process(self.number)
         configuration = self._configuration()
         try:
             said = channel.ask(Question.START, self._for_worker(configuration), within_s=self._patience.start_s)
