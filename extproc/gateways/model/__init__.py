@@ -1,0 +1,23 @@
+"""What the traps look at: one gateway that asks the router, in Envoy's terms, with the place of each part.
+
+What is not said in a configuration is here with the value that Envoy takes for it.
+"""
+
+from extproc.gateways.model.clusters import Cluster
+from extproc.gateways.model.filters import Filter, Kind, Modes, Processor
+from extproc.gateways.model.gateway import Flavour, Gateway, Limits
+from extproc.gateways.model.routes import Host, Retry, Route
+
+__all__ = [
+    "Cluster",
+    "Filter",
+    "Flavour",
+    "Gateway",
+    "Host",
+    "Kind",
+    "Limits",
+    "Modes",
+    "Processor",
+    "Retry",
+    "Route",
+]
