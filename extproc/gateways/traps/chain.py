@@ -71,8 +71,8 @@ TRAPS: Final = (
     Trap(
         "duplicate-filter-name",
         Severity.ERROR,
-        "Per-route settings go by name: what is said to an endpoint picker's filter is said to the router's, too, "
-        "and then the picker is asked twice and the router never.",
+        "Per-route settings are matched by the filter's name: settings for an endpoint picker's filter apply "
+        "to the router's, too, and then the picker is asked twice and the router never.",
         "Another name for the router's filter, such as `dualpool`.",
         _duplicate_filter_name,
         "test_filter_order.py::test_our_filter_is_not_asked_by_the_picker_s_name",
@@ -80,29 +80,29 @@ TRAPS: Final = (
     Trap(
         "pool-header-changed",
         Severity.ERROR,
-        "The route is chosen again behind the router's filter, by the headers as they are then: where the pool's "
-        "is gone, or says something else, all stays on the default route.",
-        "No filter behind the router's that removes or overwrites the pool's header (a pool need not get it: "
-        "request_headers_to_remove on the route acts after the choice).",
+        "The route is chosen again after the router's filter, by the headers as they are then: where the "
+        "pool's header has been removed or overwritten, everything stays on the default route.",
+        "No filter after the router's that removes or overwrites the pool's header (to keep it from the pool, "
+        "use request_headers_to_remove on the route, which acts after the choice).",
         _pool_header_changed,
         "test_filter_order.py::test_a_filter_behind_the_router_s_that_changes_the_pool_s_header",
     ),
     Trap(
         "always-on",
         Severity.WARNING,
-        "A request that is malformed has no route, and gets a reply of Envoy's own (400, 426, 431). The router's "
-        "filter holds that reply to tell the router of it, and meanwhile the connection is closed: the client "
-        "never learns why.",
-        "disabled: true on the filter, and ExtProcPerRoute {overrides: {}} on the virtual hosts, or routes, that "
-        "it is for.",
+        "A malformed request has no route, and gets a reply of Envoy's own (400, 426, 431). The router's "
+        "filter holds that reply to tell the router about it, and meanwhile the connection is closed: the "
+        "client never learns why.",
+        "disabled: true on the filter, and ExtProcPerRoute {overrides: {}} on the virtual hosts, or routes, "
+        "that it is meant for.",
         _always_on,
         "test_heads.py::test_malformed_heads_where_the_filter_is_always_on",
     ),
     Trap(
         "decompressor-before",
         Severity.WARNING,
-        "It adds trailers to what it decompresses: in STREAMED such requests are decided at the deadline, and in"
-        " full duplex a pool gets the body twice. The router reads compressed bodies itself.",
+        "It adds trailers to what it decompresses: in STREAMED such requests are decided at the deadline, and "
+        "in full duplex a pool gets the body twice. The router reads compressed bodies without it.",
         _DECOMPRESS,
         _in_pieces(_before(Kind.DECOMPRESSOR)),
         "test_filter_order.py::test_a_decompressor_before_the_router_s_filter",
@@ -110,8 +110,8 @@ TRAPS: Final = (
     Trap(
         "decompressor-after",
         Severity.ERROR,
-        "It adds trailers at the end of what it decompresses, and in STREAMED and full duplex Envoy then tells the"
-        " pool the end twice: the next request on that connection, whoever sends it, is refused with 400.",
+        "It adds trailers at the end of what it decompresses, and in STREAMED and full duplex Envoy then "
+        "sends the pool two ends: the next request on that connection, whoever sends it, is refused with 400.",
         _DECOMPRESS,
         _in_pieces(_after(Kind.DECOMPRESSOR)),
         "test_filter_order.py::test_a_decompressor_after_the_router_s_filter",
@@ -119,8 +119,8 @@ TRAPS: Final = (
     Trap(
         "compressor-after",
         Severity.WARNING,
-        "Responses pass filters from last to first: the router has to undo the compression of each response that"
-        " it learns from, and of a request's compression it sees nothing.",
+        "Responses pass filters from last to first: the router has to undo the compression of each response "
+        "that it learns from.",
         "Compressors before the router's filter.",
         _after(Kind.COMPRESSOR),
         "test_traps_of_the_chain.py::test_compressor_behind_the_router",
@@ -130,25 +130,24 @@ TRAPS: Final = (
         Severity.ERROR,
         "The picker chooses an endpoint of the pool that a request arrives on, the largest, before the router has "
         "chosen a pool.",
-        "The router's filter before the picker's (Istio: INSERT_BEFORE envoy.filters.http.ext_proc).",
+        "Put the router's filter before the picker's (Istio: INSERT_BEFORE envoy.filters.http.ext_proc).",
         _before(Kind.PROCESSOR),
         "test_traps_of_the_chain.py::test_picker_before_the_router",
     ),
     Trap(
         "rate-limit-before",
         Severity.WARNING,
-        "A filter before the router's acts by the settings of the route that requests arrive on: the largest "
+        "A filter before the router's uses the settings of the route that requests arrive on: the largest "
         "pool's limit, for requests of all pools.",
-        "Rate limits after the router's filter.",
+        "Put rate limits after the router's filter.",
         _before(Kind.RATE_LIMIT),
         "test_filter_order.py::test_a_filter_before_the_router_s_acts_for_the_route_that_a_request_arrives_on",
     ),
     Trap(
         "auth-after",
         Severity.WARNING,
-        "The router reads requests that are going to be refused: they cost it time, and are counted in its "
-        "metrics.",
-        "Authentication before the router's filter.",
+        "The router also reads requests that are then refused: they cost it time, and are counted in its metrics.",
+        "Put authentication before the router's filter.",
         _after(Kind.AUTH),
         "test_traps_of_the_chain.py::test_authentication_behind_the_router",
     ),

@@ -100,8 +100,8 @@ TRAPS: Final = (
     Trap(
         "headers-skipped",
         Severity.ERROR,
-        "The headers are gone before the body is seen: the route cannot be chosen any more, and all stays on the "
-        "default one.",
+        "The headers are gone before the router sees the body: the route cannot be chosen any more, and "
+        "everything stays on the default one.",
         "request_header_mode: SEND (Envoy Gateway: an entry `request` in processingMode).",
         _headers_skipped,
         "test_router_modes.py::test_misconfigured_gateway",
@@ -109,7 +109,7 @@ TRAPS: Final = (
     Trap(
         "body-not-sent",
         Severity.ERROR,
-        "Without the body there is nothing to count: all stays on the default route.",
+        "Without the body there is nothing to count: everything stays on the default route.",
         "request_body_mode: STREAMED with its flag, or BUFFERED where the gateway has no such flag.",
         _body_not_sent,
         "test_router_modes.py::test_misconfigured_gateway",
@@ -117,17 +117,18 @@ TRAPS: Final = (
     Trap(
         "streamed-without-flag",
         Severity.ERROR,
-        "Envoy sends no body before the headers are answered, and then they are gone: nothing can be routed.",
-        "send_body_without_waiting_for_header_response: true; in Envoy Gateway, which has no word for it, body: "
-        "Buffered.",
+        "Envoy sends no body before the router has replied to the headers, and then they are gone: nothing "
+        "can be routed.",
+        "send_body_without_waiting_for_header_response: true; in Envoy Gateway, which has no field for it, "
+        "body: Buffered.",
         _streamed_without_flag,
         "test_router_modes.py::test_misconfigured_gateway",
     ),
     Trap(
         "buffered-partial",
         Severity.WARNING,
-        "When the headers are answered before the first byte of the body is there, Envoy lets them go on: which "
-        "requests are routed is chance.",
+        "When the router's reply to the headers comes before the first byte of the body, Envoy sends them on: "
+        "which requests are routed is a matter of chance.",
         "request_body_mode: BUFFERED, or STREAMED with its flag.",
         _buffered_partial,
         "test_other_gateways.py::test_buffered_partial_cannot_route_a_body_that_comes_later",
@@ -135,7 +136,7 @@ TRAPS: Final = (
     Trap(
         "full-duplex-without-trailers",
         Severity.ERROR,
-        "The end of a body may be its trailers, and Envoy refuses a configuration that does not send them.",
+        "A body may end in trailers, and Envoy refuses a configuration that does not send them to the router.",
         "request_trailer_mode: SEND (and response_trailer_mode, when the response's body is in that mode).",
         _full_duplex_without_trailers,
         "test_traps_of_the_filter.py::test_envoy_refuses_full_duplex_without_trailers",
@@ -143,27 +144,27 @@ TRAPS: Final = (
     Trap(
         "response-buffered",
         Severity.ERROR,
-        "A response over the buffer limit is a 500, and a streamed one reaches the client only when it is over. "
-        "So the router closes the exchange instead, and learns nothing.",
-        "response_body_mode: STREAMED to learn from responses, NONE not to.",
+        "A response over the buffer limit is a 500, and a streamed one reaches the client only when it has "
+        "ended. So the router closes the stream instead, and learns nothing.",
+        "response_body_mode: STREAMED to learn from responses, NONE otherwise.",
         _response_buffered,
         "test_traps_of_the_filter.py::test_buffered_response_over_the_limit",
     ),
     Trap(
         "route-cache-kept",
         Severity.ERROR,
-        "The router sets the pool header and asks for another choice of the route, and Envoy does not make it: "
+        "The router sets the pool header and asks Envoy to choose the route again, but Envoy does not: "
         "nothing goes to a smaller pool.",
-        "Leave route_cache_action (DEFAULT) and disable_clear_route_cache out.",
+        "Leave out route_cache_action (DEFAULT) and disable_clear_route_cache.",
         _route_cache_kept,
         "test_traps_of_the_filter.py::test_route_cache_that_is_kept",
     ),
     Trap(
         "only-observed",
         Severity.ERROR,
-        "Envoy sends what passes and waits for no reply: the router decides and counts, and every request stays on"
-        " the default route.",
-        "No observability_mode; to try the router without an effect, its own `mode: shadow`.",
+        "Envoy passes requests on without waiting for a reply: the router decides and counts, and every "
+        "request stays on the default route.",
+        "No observability_mode; to try the router without routing, use its own `mode: shadow`.",
         _only_observes,
         "test_traps_of_the_filter.py::test_replies_that_are_not_waited_for",
     ),
@@ -172,16 +173,16 @@ TRAPS: Final = (
         Severity.ERROR,
         "Envoy drops the headers that the router sets, and nothing goes to a smaller pool; with disallow_is_error"
         " each request is a 500, whatever failure_mode_allow says.",
-        "Let mutation_rules allow the router's three headers: allow_expression {regex: x-token-budget-.*}"
-        " beside disallow_all.",
+        "Let mutation_rules allow the router's three headers: allow_expression {regex: x-token-budget-.*} "
+        "next to disallow_all.",
         _headers_refused,
         "test_traps_of_the_filter.py::test_headers_that_are_not_taken",
     ),
     Trap(
         "fail-closed",
         Severity.ERROR,
-        "While the router is down, restarting or late, every request is an error, though the default route could "
-        "serve it.",
+        "While the router is down, restarting or late, every request is an error, although the default route "
+        "could serve it.",
         "failure_mode_allow: true (Envoy Gateway: failOpen: true).",
         _fail_closed,
         "test_traps_of_the_filter.py::test_router_down_and_failing_closed",
@@ -189,8 +190,8 @@ TRAPS: Final = (
     Trap(
         "namespace-dropped",
         Severity.WARNING,
-        "Envoy drops dynamic metadata of namespaces that are not listed, without a word: the access log has no "
-        "decision in it.",
+        "Envoy silently drops dynamic metadata of namespaces that are not listed: the access log does not "
+        "show the decision.",
         f"metadata_options: {{receiving_namespaces: {{untyped: [{NAMESPACE}]}}}} (Envoy Gateway: "
         f"writableNamespaces: [{NAMESPACE}]).",
         _namespace_dropped,
@@ -199,8 +200,8 @@ TRAPS: Final = (
     Trap(
         "headers-not-forwarded",
         Severity.WARNING,
-        "The router cannot know what it is not sent: without method and path nothing is routed, without the "
-        "tenant all tenants are learned as one, without content-type and status nothing is learned.",
+        "The router cannot use what it is not sent: without method and path nothing is routed, without the "
+        "tenant header all tenants are learned as one, without content-type and status nothing is learned.",
         "Add them to forward_rules.allowed_headers.",
         _headers_not_forwarded,
         "test_traps_of_the_filter.py::test_tenant_that_is_not_forwarded",

@@ -85,8 +85,9 @@ TRAPS: Final = (
     Trap(
         "message-timeout",
         Severity.ERROR,
-        "In STREAMED the clock starts with the headers: slow uploads are failures instead of decisions. In full "
-        "duplex it is for the response, whose bytes the router has: a pause is a 504. 200 ms unless set.",
+        "In STREAMED the timer starts with the headers: slow uploads become failures instead of decisions. In "
+        "full duplex it also covers the response, whose bytes the router has: a pause of the router is a 504. "
+        "The default is 200 ms.",
         "STREAMED: message_timeout: 0.5s, well above exchange.deadline_ms. Full duplex: 30s.",
         _message_timeout,
         "test_traps_of_the_filter.py::test_deadline_behind_the_message_timeout",
@@ -94,8 +95,8 @@ TRAPS: Final = (
     Trap(
         "buffer-below-early-decision",
         Severity.ERROR,
-        "The router waits for a body's end up to max_held_bytes, and Envoy stops handing out chunks at its buffer "
-        "limit: every body between them waits in vain for message_timeout.",
+        "The router waits for a body's end up to max_held_bytes, but Envoy stops sending chunks at its buffer "
+        "limit: every body between the two waits for message_timeout.",
         "per_connection_buffer_limit_bytes (1 MiB unless set) above exchange.max_held_bytes.",
         _buffer_below_early_decision,
         "test_traps_of_the_filter.py::test_buffer_below_what_the_router_holds",
@@ -103,17 +104,18 @@ TRAPS: Final = (
     Trap(
         "buffer-below-body-cap",
         Severity.WARNING,
-        "In mode BUFFERED a body over the buffer limit is a 413 that neither the router nor a pool ever sees.",
-        "Raise request_body_buffer_limit (Envoy Gateway: ClientTrafficPolicy connection.bufferLimit), and before "
-        "that route send larger content-lengths to the largest pool with the router's filter off.",
+        "In mode BUFFERED a body over the buffer limit is a 413, which neither the router nor a pool ever sees.",
+        "Raise request_body_buffer_limit (Envoy Gateway: ClientTrafficPolicy connection.bufferLimit), and put "
+        "a route before it that sends larger content-lengths to the largest pool with the router's filter "
+        "off.",
         _buffer_below_body_cap,
         "test_bodies.py::test_over_the_buffer_limit",
     ),
     Trap(
         "message-limit",
         Severity.WARNING,
-        "A buffered body is one message, and gRPC refuses what is over listen.max_message_bytes: the filter fails "
-        "open, and the largest bodies are never decided.",
+        "A buffered body is one message, and gRPC refuses messages over listen.max_message_bytes: the filter "
+        "fails open, and the largest bodies are never decided.",
         "request_body_buffer_limit below listen.max_message_bytes.",
         _message_limit,
         "test_traps_of_the_filter.py::test_body_over_the_message_limit",
@@ -121,8 +123,9 @@ TRAPS: Final = (
     Trap(
         "head-limits",
         Severity.WARNING,
-        "Envoy checks its limits again when the router has added to a head, and what is over them then is a 500 "
-        "whatever failure_mode_allow says: at Envoy's defaults from 91 headers on, or within 200 bytes of 60 KiB.",
+        "Envoy checks its limits again after the router has added to a request's head, and a head that "
+        "exceeds them then is a 500 whatever failure_mode_allow says: at Envoy's defaults from 91 headers on, "
+        "or within 200 bytes of 60 KiB.",
         "max_request_headers_kb: 96 and common_http_protocol_options: {max_headers_count: 200} (Envoy Gateway: an "
         "EnvoyPatchPolicy).",
         _head_limits,

@@ -20,8 +20,8 @@ TRAPS: Final = (
     Trap(
         "spoofable-header",
         Severity.ERROR,
-        "A client that sends the pool header itself is believed whenever the router is down, late or in mode "
-        "shadow: it chooses its pool. A filter is too late for it, the route is chosen by then.",
+        "A client that sends the pool header itself chooses its pool whenever the router is down, late or in "
+        "mode shadow. A filter cannot remove it in time: the route has been chosen by then.",
         "early_header_mutation_extensions that remove the router's three headers (Envoy Gateway: "
         "ClientTrafficPolicy headers.earlyRequestHeaders.remove).",
         _spoofable_header,

@@ -88,8 +88,8 @@ TRAPS: Final = (
     Trap(
         "repair-missing",
         Severity.WARNING,
-        "A request that a smaller pool refuses because its prompt was under-counted is an error for the client, "
-        "and so is one that finds that pool down. (A pool that is the largest of its models has the last word.)",
+        "A request that a smaller pool refuses because its prompt was under-counted is an error for the "
+        "client, and so is one that finds that pool down. (The largest pool of a model needs no retry.)",
         "On the pool's route retry once on retriable-status-codes (400, 404, 413, 422, 503), connect-failure, "
         "refused-stream and reset, with the next pool as the second priority (an aggregate cluster; in Envoy "
         "Gateway a Backend with fallback: true).",
@@ -109,7 +109,7 @@ TRAPS: Final = (
         "repair-limit",
         Severity.WARNING,
         "A retry counts until its response has ended. Above max_retries (3 unless set) of the route's cluster "
-        "there are no more repairs, and clients get the smaller pool's 400.",
+        "requests are no longer retried, and clients get the smaller pool's 400.",
         "circuit_breakers: {thresholds: [{max_retries: 1024}]} on the cluster of the pool's route.",
         _repair_limit,
         "test_traps_of_repairs.py::test_more_repairs_than_the_breaker_lets_through",
@@ -117,8 +117,8 @@ TRAPS: Final = (
     Trap(
         "repair-body-limit",
         Severity.WARNING,
-        "What a route must not keep is not tried again: clients get the smaller pool's 400 for every body over the"
-        " limit.",
+        "A body that a route may not keep is not sent again: clients get the smaller pool's 400 for every "
+        "body over the limit.",
         "No request_body_buffer_limit or per_request_buffer_limit_bytes below exchange.max_held_bytes on the"
         " pool's route or its virtual host.",
         _repair_body_limit,

@@ -125,19 +125,19 @@ TRAPS: Final = (
         "retries-on-default-route",
         Severity.ERROR,
         "When the router's stream ends before a body does (an early decision, its deadline, its death), Envoy "
-        "sends a route that has retries what it held and then the body again from its first byte (envoy#36119): "
-        "the pool reads another prompt than was sent, and answers it with 200.",
-        "No retry_policy on a route that gets requests before their bodies have ended, nor on its virtual host or "
-        "cluster; num_retries: 0 still is one. Istio adds one by itself: say retries: {attempts: 0}. In Envoy "
-        "Gateway leave `retry` out of the route's BackendTrafficPolicy.",
+        "sends a route that has retries what it held and then the body again from its first byte "
+        "(envoy#36119): the pool reads a prompt that was never sent, and answers it with 200.",
+        "No retry_policy on a route that gets requests before their bodies have ended, nor on its virtual "
+        "host or cluster; a policy with num_retries: 0 counts, too. Istio adds one by default: say retries: "
+        "{attempts: 0}. In Envoy Gateway leave `retry` out of the route's BackendTrafficPolicy.",
         _retries_on_default_route,
         "test_numbered_bodies.py::test_retries_on_the_default_route_corrupt_bodies",
     ),
     Trap(
         "redirects-on-default-route",
         Severity.ERROR,
-        "To follow a redirect Envoy would have to send the body again, so it holds bodies as it does for retries, "
-        "and corrupts those that the router's stream does not outlive in the same way, with status 200.",
+        "To follow a redirect Envoy would have to send the body again, so it holds bodies as it does for "
+        "retries, and corrupts in the same way, with status 200, those that outlast the router's stream.",
         "No internal_redirect_policy on a route that gets requests before their bodies have ended.",
         _redirects_on_default_route,
         "test_numbered_bodies.py::test_retries_on_the_default_route_corrupt_bodies",
@@ -145,8 +145,9 @@ TRAPS: Final = (
     Trap(
         "default-route-not-largest",
         Severity.ERROR,
-        "Whatever is unsure stays on the route that it arrived on: long prompts, bodies not understood, and "
-        "everything while the router is down. A smaller pool refuses those; without a route they are a 404.",
+        "Requests that the router cannot decide stay on the route that they arrived on: long prompts, bodies "
+        "that are not understood, and everything while the router is down. A smaller pool refuses those; "
+        "without such a route they are a 404.",
         "Let the route without the pool header go to the last of the router's `pools`.",
         _default_route_not_largest,
         "test_traps_of_routes.py::test_default_route_to_the_short_pool",
@@ -154,29 +155,30 @@ TRAPS: Final = (
     Trap(
         "pool-without-route",
         Severity.ERROR,
-        "The router sets the header, and no route matches it, or one before it takes all; or the filter is off "
-        "on every route, and the router is never asked: nothing ever goes to that pool.",
-        "Match the pool header (headers.pool) with the pool's name, before the route that takes everything; and "
-        "where the filter is disabled, switch it on on the route that requests arrive on and on the pool's.",
+        "The router sets the header, but no route matches it, or a route before it takes everything; or the "
+        "filter is off on every route, and the router is never asked: nothing ever goes to that pool.",
+        "Match the pool header (headers.pool) with the pool's name, before the route that takes everything; "
+        "and where the filter is disabled, enable it on the route that requests arrive on and on the pool's.",
         _pool_without_route,
         "test_traps_of_routes.py::test_short_route_behind_the_default_one",
     ),
     Trap(
         "response-cut",
         Severity.WARNING,
-        "The route's timeout (15 s unless set) is for the whole response: longer generations are cut. So do"
-        " per_try_timeout and max_stream_duration; idle times end a prompt that is long in its prefill, and a"
-        " response that is not streamed.",
-        "timeout: 0s on the routes of the pools, no per_try_timeout, per_try_idle_timeout or max_stream_duration, "
-        "and a stream_idle_timeout (or the route's idle_timeout) of 10 minutes, which ends what is stuck.",
+        "The route's timeout (15 s unless set) covers the whole response, so longer generations are cut. So "
+        "do per_try_timeout and max_stream_duration; idle timeouts end requests with a long prefill, and long "
+        "responses that are not streamed.",
+        "timeout: 0s on the routes of the pools, no per_try_timeout, per_try_idle_timeout or "
+        "max_stream_duration, and a stream_idle_timeout (or the route's idle_timeout) of 10 minutes, which "
+        "ends requests that are stuck.",
         _response_cut,
         "test_traps_of_routes.py::test_route_timeout_cuts_a_response",
     ),
     Trap(
         "upgrade-hangs",
         Severity.WARNING,
-        "The body of a POST that asks for another protocol does not end: mode BUFFERED waits for its end as long "
-        "as the client does.",
+        "The body of a POST that asks for another protocol does not end: mode BUFFERED waits for its end "
+        "until the client gives up.",
         "A route before it that matches the header `upgrade`, with the router's filter off.",
         _upgrade_hangs,
         "test_upgrades.py::test_a_post_that_upgrades_hangs_in_buffered_mode",

@@ -131,7 +131,7 @@ TRAPS: Final = (
     Trap(
         "router-without-http2",
         Severity.ERROR,
-        "gRPC is HTTP/2: over HTTP/1.1 no message reaches the router, and every request fails open.",
+        "gRPC needs HTTP/2: over HTTP/1.1 no message reaches the router, and every request fails open.",
         "typed_extension_protocol_options with explicit_http_config: {http2_protocol_options: {}} on the router's "
         "cluster (a Service: appProtocol: grpc).",
         _router_without_http2,
@@ -143,29 +143,29 @@ TRAPS: Final = (
         "Each request that the router has not decided, and each response that it reads to learn from, is one "
         "gRPC stream. Above the cluster's max_requests or max_pending_requests the filter fails open, undecided;"
         " in full duplex the request is a 500.",
-        "circuit_breakers on the router's cluster: in STREAMED at least the router's learning.max_streams + 40, "
-        "in BUFFERED, where an upload has its place until it has ended, 1,024, in full duplex what is never "
-        "reached.",
+        "circuit_breakers on the router's cluster: in STREAMED at least the router's learning.max_streams + "
+        "40; in BUFFERED, where an upload counts until it has ended, 1,024; in full duplex a number that is "
+        "never reached.",
         _router_breakers_small,
         "test_traps_of_clusters.py::test_more_requests_than_the_router_s_breaker_lets_through",
     ),
     Trap(
         "router-breakers-large",
         Severity.WARNING,
-        "Requests pile up at a router that is too slow, each held until message_timeout, instead of failing open"
-        " at once: under a flood the router works on what is too late already.",
-        "A max_requests on the router's cluster: 64 for each of its processes in STREAMED, where what finds no "
-        "place passes at once (docs/envoy.md), and some limit elsewhere. Istio's own is 4,294,967,295: a "
-        "DestinationRule.",
+        "Requests pile up at a router that is too slow, each held until message_timeout, instead of failing "
+        "open at once: under a flood the router works on requests that are already late.",
+        "A max_requests on the router's cluster: 64 for each of its processes in STREAMED, where requests "
+        "beyond it pass at once (docs/envoy.md), and some limit in the other modes. Istio's default is "
+        "4,294,967,295: set it in a DestinationRule.",
         _router_breakers_large,
         "test_traps_of_clusters.py::test_router_that_hangs_without_a_limit",
     ),
     Trap(
         "full-duplex-windows",
         Severity.WARNING,
-        "All uploads share one connection for each of Envoy's threads. At 10,000 outbound frames a few dozen "
-        "large ones are taken for a flood, and every request on the connection fails; at windows of 16 MiB they "
-        "fill Envoy's memory.",
+        "All uploads share one connection for each of Envoy's threads. At the default of 10,000 outbound "
+        "frames a few dozen large uploads are taken for a flood, and every request on the connection fails; "
+        "with windows of 16 MiB they fill Envoy's memory.",
         "http2_protocol_options: {initial_stream_window_size: 65536, max_outbound_frames: 1000000} on the "
         "router's cluster.",
         _full_duplex_windows,
@@ -174,9 +174,9 @@ TRAPS: Final = (
     Trap(
         "full-duplex-dead-router",
         Severity.WARNING,
-        "In full duplex failing open ends with the first piece of body that is sent: until Envoy knows that a "
-        "router is dead, each request that is sent to it is a 500; and when all are dead Envoy asks them all the"
-        " same.",
+        "In full duplex the filter no longer fails open once the first piece of body has been sent: until "
+        "Envoy knows that a router is dead, each request sent to it is a 500; and when all are dead Envoy "
+        "still uses them.",
         "outlier_detection with split_external_local_origin_errors and consecutive_local_origin_failure: 1, and "
         "common_lb_config: {healthy_panic_threshold: {value: 0}} on the router's cluster.",
         _full_duplex_dead_router,
@@ -185,8 +185,8 @@ TRAPS: Final = (
     Trap(
         "full-duplex-gathered-news",
         Severity.WARNING,
-        "Envoy gathers what it learns of the health of a cluster's servers, and tells its threads once a second."
-        " A router that dies within a second of other news, such as that it came back, is asked on until then, "
+        "Envoy batches updates of its hosts' health, and passes them to its threads once a second. A router "
+        "that dies within a second of another update, such as its own return, is used until the next one, "
         "ejected or not, and in full duplex each such request is a 500.",
         "common_lb_config: {update_merge_window: 0s} on the router's cluster.",
         _full_duplex_gathered_news,
@@ -195,8 +195,8 @@ TRAPS: Final = (
     Trap(
         "one-address-for-many-workers",
         Severity.WARNING,
-        "Envoy opens one HTTP/2 connection for each of its threads and endpoints: behind one address some "
-        "processes of the router get all requests and others none.",
+        "Envoy opens one HTTP/2 connection for each of its threads and endpoints: behind one address some of "
+        "the router's processes get all requests and others none.",
         "One endpoint (port or Unix socket) for each process in the router's cluster.",
         _one_address_for_many,
         "test_traps_of_clusters.py::test_one_connection_for_each_address",
@@ -204,7 +204,7 @@ TRAPS: Final = (
     Trap(
         "cluster-ip",
         Severity.WARNING,
-        "With one address there is nothing to balance: connections, which last, decide which server gets how "
+        "With one address there is nothing to balance: long-lived connections decide which server gets how "
         "much, and of several routers behind it one may get everything.",
         "A headless Service (clusterIP: None) and type STRICT_DNS, or endpoints by EDS.",
         _cluster_ip,
@@ -213,8 +213,9 @@ TRAPS: Final = (
     Trap(
         "slow-connect",
         Severity.WARNING,
-        "A smaller pool whose node is gone swallows connections, and each of its requests waits so long (5 s "
-        "unless set, 10 s in Istio and Envoy Gateway) before the next pool gets it.",
+        "A smaller pool whose node is gone does not respond to connection attempts, and each of its requests "
+        "waits for connect_timeout (5 s unless set, 10 s in Istio and Envoy Gateway) before the next pool "
+        "gets it.",
         "connect_timeout: 1s on the pool's cluster (Istio: DestinationRule tcp.connectTimeout; Envoy Gateway: "
         "BackendTrafficPolicy timeout.tcp.connectTimeout).",
         _slow_connect,
