@@ -37,7 +37,7 @@ class TlsFiles:
     private_key_file: Annotated[str, _FILE]
     """The certificate's key, not encrypted."""
     client_ca_file: str = ""
-    """When given, the gateway has to show a certificate of this authority (mTLS)."""
+    """When set, the gateway has to present a certificate of this authority (mTLS)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +45,8 @@ class ListenSettings:
     """Where the gateway reaches the router."""
 
     address: str = "[::]:9002"
-    """`host:port`, or `unix:/path`; port 0 is any that is free. `[::]` is every address, of IPv4 alone where there
-    is no IPv6."""
+    """`host:port`, or `unix:/path`; port 0 is any free port. `[::]` is every address, or every IPv4 address
+    where there is no IPv6."""
     socket_mode: Annotated[
         str, Meta(pattern=r"\A([0-7]{3,4})?\Z", extra={"allowed": "three or four octal digits"})
     ] = ""
@@ -55,15 +55,15 @@ class ListenSettings:
     """Owner of a Unix socket, as `user`, `user:group` or `:group`, names or numbers; when empty it is the
     router's."""
     health_address: str = ""
-    """`host:port` of one more port, without TLS, that serves gRPC health and nothing else: for probes, when the
+    """`host:port` of an additional port, without TLS, that serves only gRPC health: for probes, when the
     gateway's port has TLS."""
     tls: TlsFiles | None = None
     max_message_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 30)] = 128 << 20
-    """The largest single message taken. In BUFFERED mode that is a whole body: it has to be above the gateway's
-    buffer limit."""
+    """The largest message that is accepted. In BUFFERED mode a message is a whole body: the limit has to be
+    above the gateway's buffer limit."""
     idle_s: Annotated[float, Meta(ge=1)] = 900.0
-    """A stream on which the gateway says nothing for so long (up to a quarter longer) is closed as soon as that is
-    harmless; its response is not learned from."""
+    """A stream on which the gateway is silent for this long (up to a quarter longer) is closed as soon as that
+    is harmless; its response is not learned from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +71,26 @@ class AdminSettings:
     """Where `/metrics`, `/healthz`, `/readyz`, `/config` and `/state` are served."""
 
     address: str = "127.0.0.1:9090"
-    """`host:port` of all of them, which show the configuration and the names of models and tenants; port 0 is any
-    that is free."""
+    """`host:port` of all these pages, which show the configuration and the names of models and tenants; port 0
+    is any free port."""
     token_file: str = ""
-    """A file whose first line is a token that all pages but `/metrics`, `/healthz` and `/readyz` then ask for, as
-    `Authorization: Bearer`, or as the password (with any name) for which a browser asks its user. Whoever shows it
-    as the former can change what is known ([state.md](state.md)); without this file nobody can. It is read for
-    each request, so that the token can be changed without a restart."""
+    """A file whose first line is a token that all pages but `/metrics`, `/healthz` and `/readyz` then ask for,
+    as `Authorization: Bearer`, or as the password (with any user name) in a browser. Callers that send it as
+    `Authorization: Bearer` can also change what was learned ([state.md](state.md)); without this file nobody
+    can. It is read for each request, so that the token can be changed without a restart."""
     probes_address: str = ""
-    """`host:port` of one more port that serves only `/metrics`, `/healthz` and `/readyz`: for probes and scrapes
-    from other machines."""
+    """`host:port` of an additional port that serves only `/metrics`, `/healthz` and `/readyz`: for probes and
+    scrapes from other machines."""
 
 
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:
-    """Labels whose values come from clients; beyond these numbers the label is `other`."""
+    """Limits for labels whose values come from clients; beyond them the label is `other`."""
 
     max_models: Annotated[int, Meta(ge=1)] = 50
-    """Models that get a label of their own, each once a pool has served it."""
+    """Models that get their own label, once a pool has served them."""
     max_categories: Annotated[int, Meta(ge=1)] = 50
-    """Categories (tenants, or kinds of text) that get a label of their own."""
+    """Categories (tenants, or kinds of text) that get their own label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +120,8 @@ class Configuration:
     tenant_header: str = ""
     """A request header, lower-case, whose value tells tenants apart in what is learned and in metrics."""
     responses_stored_by_default: bool = False
-    """Whether the servers keep what /v1/responses gave unless a request says `store: false`; what is kept goes to
-    the default pool. vLLM's keep nothing unless they are told to."""
+    """Whether the servers store responses of /v1/responses unless a request says `store: false`; requests whose
+    response is stored go to the default pool. vLLM stores nothing unless it is configured to."""
     exchange: ExchangeSettings = field(default_factory=ExchangeSettings)
     estimator: EstimatorSettings = field(default_factory=EstimatorSettings)
     learning: LearningSettings = field(default_factory=LearningSettings)
@@ -129,6 +129,6 @@ class Configuration:
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
     traces: TraceSettings | None = None
     drain_s: Annotated[float, Meta(ge=0, le=3_600)] = 15.0
-    """How long the router serves on after SIGTERM, while its health says that it is shutting down."""
+    """How long the router keeps serving after SIGTERM, while its health says that it is shutting down."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe log lines that are written; `debug` logs every decision."""

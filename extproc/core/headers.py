@@ -7,7 +7,7 @@ __all__ = ["HeaderNames"]
 
 @dataclass(frozen=True, slots=True)
 class HeaderNames:
-    """Names of the headers that a decision sets on the request, lower-case and each another.
+    """Names of the headers that a decision sets on the request: lower-case, and all different.
 
     Names that frame the message, carry a credential, or belong to Envoy, another proxy or a cloud are refused.
     """

@@ -13,8 +13,9 @@ class WatchSettings:
     """How the servers of pools with `endpoints` are asked for their models and their load."""
 
     every_s: Annotated[float, Meta(ge=0.05, le=3_600)] = 1.0
-    """How long after one round the next begins, give or take a tenth."""
+    """The time from one round to the next, give or take a tenth."""
     timeout_s: Annotated[float, Meta(gt=0, le=60)] = 1.0
-    """How long a server, or a look-up of its name, may take."""
+    """How long a server, or the look-up of its name, may take."""
     forget_after_s: Annotated[float, Meta(gt=0, le=86_400)] = 30.0
-    """How long the models of a server stay known that no longer responds. Its load does for three rounds."""
+    """How long the models of a server that no longer responds stay known. Its load stays known for three
+    rounds."""

@@ -23,9 +23,7 @@ class ReloadMetrics(Collector):
     """Counts what becomes of changed files."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._reloads = Counters(
-            "dualpool_config_reloads", "Changed configuration files, by what became of them", ["outcome"]
-        )
+        self._reloads = Counters("dualpool_config_reloads", "Changed configuration files, by outcome", ["outcome"])
         self._differs = Gauges(
             "dualpool_config_file_not_in_force",
             "1 while the configuration file is refused, or part of it waits for a restart",

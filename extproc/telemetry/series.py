@@ -55,7 +55,9 @@ class Series(Collector):
         self.requests = self._counter(
             "requests_total", "Requests that were placed", "pool", "reason", "api", "model"
         )
-        self.passed_requests = self._counter("passed_requests_total", "Requests that are none of ours")
+        self.passed_requests = self._counter(
+            "passed_requests_total", "Requests that the router does not read, by their path or method"
+        )
         self.budget = self._histogram(
             "budget_tokens", "Upper bound of the token budget, which has to fit the pool", TOKEN_BUCKETS, "model"
         )
@@ -95,30 +97,30 @@ class Series(Collector):
         )
         self.estimates = self._counter("estimates_total", "Estimates, by where they come from", "model", "source")
         self.counts = self._counter(
-            "exact_counts_total", "Requests near a limit whose text was counted, or given up", "outcome"
+            "exact_counts_total", "Exact counts of requests near a limit, by whether they were finished", "outcome"
         )
         self.count_seconds = self._histogram(
-            "exact_count_seconds", "How long a count took that was begun", SECONDS_BUCKETS
+            "exact_count_seconds", "How long an exact count took, finished or not", SECONDS_BUCKETS
         )
 
     def _of_learning(self) -> None:
         """What was learned from, and what not."""
         self.refused = self._counter("refused_observations_total", "Usages not learned from, by cause", "cause")
         self.clipped = self._counter(
-            "clipped_observations_total", "Usages of which only a part was believed", "model"
+            "clipped_observations_total", "Usages that were clipped before learning", "model"
         )
         self.started_anew = self._counter(
             "models_started_anew_total",
-            "Models whose prices were put aside: new ones predicted their usage better",
+            "Models whose prices were replaced by new ones, which predicted their usage better",
             "model",
         )
         self.returned = self._counter(
             "models_returned_total",
-            "Models whose prices came back: they predicted better than those that had replaced them",
+            "Models whose earlier prices came back, because they predicted better than the new ones",
             "model",
         )
         self.truncated = self._counter(
-            "truncated_by_pool_total", "Responses that ended where the pool's context did", "pool", "model"
+            "truncated_by_pool_total", "Responses that ended where the pool's context ends", "pool", "model"
         )
         self.not_learned_responses = self._counter(
             "responses_not_learned_total",
@@ -133,18 +135,20 @@ class Series(Collector):
         )
         self.retries = self._counter(
             "retried_total",
-            "Kept requests of a smaller pool that a later attempt served, by any pool",
+            "Requests for a smaller pool whose response was read and came at a later attempt, from any pool",
             "pool",
         )
         self.bodies = self._counter(
-            "bodies_not_understood_total", "Request bodies without facts, by cause", "cause"
+            "bodies_not_understood_total", "Request bodies that were not understood, by cause", "cause"
         )
         self.misconfigurations = self._counter(
-            "misconfigured_total", "Exchanges that could not be routed, or not reliably", "cause"
+            "misconfigured_total",
+            "Requests that could not be routed, or not reliably, with the gateway's configuration",
+            "cause",
         )
         self.exceptions = self._counter("exceptions_total", "Exceptions in our own code", "kind")
         self.access_log_entries = self._counter(
-            "access_log_entries_total", "Entries of the gateway's access log, by what became of them", "outcome"
+            "access_log_entries_total", "Entries of the gateway's access log, by outcome", "outcome"
         )
 
     def _of_streams(self) -> None:
@@ -159,7 +163,7 @@ class Series(Collector):
             "streams_undecided_total", "Streams that ended before a decision, by cause", "cause"
         )
         self.shed_requests = self._counter(
-            "shed_requests_total", "Requests given up, to the default pool, because too many came"
+            "shed_requests_total", "Requests sent to the default pool undecided, because too many came"
         )
         self.queue_seconds = self._histogram(
             "queue_seconds",
@@ -170,7 +174,7 @@ class Series(Collector):
             "decision_seconds", "From the request's arrival to its decision", SECONDS_BUCKETS
         )
         self.loop_lag = self._gauge("loop_lag_seconds", "How long the last sampled message has waited")
-        self.ready = self._gauge("ready", "1 while gateways are told to ask")
+        self.ready = self._gauge("ready", "1 while the router is ready")
         self.draining = self._gauge("draining", "1 after SIGTERM")
         self.info = self._gauge("info", "1, labelled by what runs", "version", "mode", "config_hash")
         self.processing_seconds = self._histogram(
@@ -179,8 +183,12 @@ class Series(Collector):
 
     def _of_pools(self) -> None:
         """What is known of the pools."""
-        self.pool_endpoints = self._gauge("pool_endpoints", "Servers of a pool that were asked last", "pool")
-        self.pool_answered = self._gauge("pool_endpoints_answered", "Servers of a pool that answered then", "pool")
+        self.pool_endpoints = self._gauge(
+            "pool_endpoints", "Servers of a pool that were asked in the last round", "pool"
+        )
+        self.pool_answered = self._gauge(
+            "pool_endpoints_answered", "Servers of a pool that responded in the last round", "pool"
+        )
         self.pool_models = self._gauge(
             "pool_models", "Models that a pool is known to serve; 0 when that is unknown", "pool"
         )
@@ -191,7 +199,7 @@ class Series(Collector):
             "pool_spill_share", "Share of a pool's requests that leaves it", "pool"
         )
         self.pool_preemptions = self._gauge(
-            "pool_preemptions", "Preemptions that its servers have told, together", "pool"
+            "pool_preemptions", "Preemptions that its servers have reported, in total", "pool"
         )
 
     def _of_state(self) -> None:

@@ -34,7 +34,7 @@ class StateChangeMetrics(Collector):
     def __init__(self, registry: CollectorRegistry) -> None:
         self._changes = Counters(
             "dualpool_state_changes",
-            "Changes to what is known, asked for at the admin port with its token, by what came of them",
+            "Changes to what was learned, requested at the admin port, by outcome",
             ["change", "outcome"],
         )
         self.tallies: tuple[Tally[Any], ...] = (self._changes,)

@@ -24,7 +24,7 @@ class WorkerMetrics(Collector):
     """Counts workers, and what became of them; each worker's are counted by one thread."""
 
     def __init__(self, registry: CollectorRegistry, workers: int) -> None:
-        self.serving = Gauges("dualpool_workers_serving", "Worker processes that gateways are told to ask")
+        self.serving = Gauges("dualpool_workers_serving", "Worker processes that are ready")
         self._replaced = Counters(
             "dualpool_workers_replaced", "Worker processes that were replaced, by cause", ["worker", "cause"]
         )

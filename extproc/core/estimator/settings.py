@@ -17,7 +17,7 @@ File = Annotated[str, Meta(min_length=1, extra={"allowed": "files' names"})]
 
 @dataclass(frozen=True, slots=True)
 class MediaTokens:
-    """What one item that is not text costs, in prompt tokens, until responses tell.
+    """What one item that is not text costs, in prompt tokens, until responses show it.
 
     At Qwen2.5-VL's 28 x 28 pixels a token, an image of 512 x 512 is 334 tokens, 1024 x 1024 are 1,337, full HD is
     2,645, and the largest 16,384: four times `image_large`, which is as far as an estimate may go.
@@ -32,9 +32,9 @@ class MediaTokens:
     image_unknown: Tokens = 2_048
     """An image whose size the body does not say."""
     audio: Tokens = 2_048
-    """Audio of any length, which the bytes do not tell: so the default is generous."""
+    """Audio of any length; the bytes do not show the length, so the default is generous."""
     video: Tokens = 8_192
-    """Video of any length, which the bytes do not tell: so the default is generous."""
+    """Video of any length; the bytes do not show the length, so the default is generous."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,9 @@ class EmaSettings:
 
 @dataclass(frozen=True, slots=True)
 class ByteClassSettings:
-    """The byte-class estimator: prices of bytes by least squares, with a bound that keeps its promise."""
+    """The byte-class estimator: prices of bytes by least squares, with an upper bound that is calibrated by
+    responses.
+    """
 
     epsilon: Share = 0.01
     """The share of prompts that may exceed their upper bound."""
@@ -70,15 +72,16 @@ class EstimatorSettings:
     kind: Literal["byteclass", "ema"] = "byteclass"
     """`byteclass`, or the paper's `ema`; see [estimator.md](estimator.md)."""
     default_output_tokens: Tokens = 1_024
-    """Stands in where the client declares no limit, until enough responses have told how long they get."""
+    """The output length where the client declares no limit, until enough responses have shown how long they
+    get."""
     output_epsilon: Annotated[float, Meta(ge=0.001, le=0.5)] = 0.01
-    """The share of responses that may exceed the learned output length, which stands in where the client declares
+    """The share of responses that may exceed the learned output length, which is used where the client declares
     no limit."""
     cap_output_tokens: bool = False
     """Whether a declared limit counts only up to the learned length. More requests fit the smaller pools; a share
     `output_epsilon` of them is cut there, or refused."""
     young_observations: Annotated[int, Meta(ge=0)] = 50
-    """A category with fewer responses than this is always learned from."""
+    """A category with fewer responses than this has priority in learning."""
     max_categories: Keys = 1_024
     """Categories (a model with a tenant or a kind of text) that are remembered; beyond them the least recently
     used is forgotten."""
@@ -86,9 +89,9 @@ class EstimatorSettings:
     """Models that are remembered, whose state is larger; beyond them those that are not in use are forgotten, and
     new ones share one model."""
     exact: dict[Glob, File] = field(default_factory=dict)
-    """Tokenizers of models, `tokenizer.json` as Hugging Face's models have it, by globs of models' names, of which
-    the first that fits counts. Requests that are near a pool's limit are then counted exactly; needs
-    `dualpool[exact]`, and 150 to 300 MB for each file in each process."""
+    """Tokenizers of models, `tokenizer.json` as Hugging Face's models have it, by globs of models' names, of
+    which the first that fits counts. Requests near a pool's limit are then counted exactly; needs
+    `dualpool[exact]`, and 150 to 300 MB of memory for each file in each process."""
     exact_budget_ms: Annotated[float, Meta(ge=0.1, le=50)] = 3.0
     """How long a count may take, up to 2 ms more; then the estimate stands. Requests wait for it."""
     media_tokens: MediaTokens = field(default_factory=MediaTokens)

@@ -21,7 +21,7 @@ class ExchangeSettings:
     """What an exchange (one request and its response) may hold, and for how long."""
 
     deadline_ms: Annotated[int, Meta(ge=1, le=60_000)] = 150
-    """How long a body is waited for; then the request goes to the default pool. It has to be below the
+    """How long the router waits for a body; then the request goes to the default pool. It has to be below the
     gateway's message_timeout (200 ms unless set there)."""
     max_held_bytes: Annotated[int, Meta(ge=1024)] = 768 << 10
     """The most that is held of a body; a longer one goes to the default pool. It has to be below the

@@ -22,7 +22,8 @@ class EndpointTls:
     """How servers with https:// URLs are asked; PEM files, read again when they change."""
 
     ca_file: str = ""
-    """The authorities that their certificates are checked by; when empty those that browsers trust."""
+    """The certificate authorities that their certificates are checked against; when empty those that browsers
+    trust."""
     server_name: str = ""
     """The name that their certificates are for; when empty the host of each URL. `dns` needs it for https://:
     servers are asked by their addresses then."""
@@ -34,10 +35,10 @@ class EndpointTls:
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where the servers of a pool are, to be asked what they serve and how busy they are. All that is given
-    counts.
+    """Where the servers of a pool are, to be asked what they serve and how busy they are. All of these settings
+    count together.
 
-    Requests do not go by these: where they go is the gateway's to know.
+    Requests are not sent to these addresses: the gateway has its own.
     """
 
     urls: tuple[Url, ...] = ()
@@ -59,22 +60,24 @@ class Endpoints:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """One pool of servers. They are listed in ascending order; the last is the default, for all that is unsure."""
+    """One pool of servers. Pools are listed in ascending order; the last is the default, for all requests that
+    the router is unsure about.
+    """
 
     name: Annotated[str, Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z", extra={"allowed": _NAMES})]
     """The value of the pool header, and a metric's label."""
     max_budget_tokens: Annotated[int, Meta(ge=1)]
-    """The largest likeliest token budget that is sent here; they ascend from pool to pool."""
+    """The largest likeliest token budget that is sent here; it rises from pool to pool."""
     max_model_len: Annotated[int, Meta(ge=1)] | None = None
-    """What servers hold of one sequence: vLLM's --max-model-len, not below max_budget_tokens."""
+    """The longest sequence that the servers hold: vLLM's --max-model-len, not below max_budget_tokens."""
     models: tuple[Annotated[str, Meta(min_length=1, max_length=256, extra={"allowed": _LONG_NAMES})], ...] = ()
     """Names of the models that are served here, with `*`, `?` and `[...]` as in a shell; empty for all, or for
     those that the endpoints list."""
     endpoints: Endpoints | None = None
     """Its servers, when they are to be asked."""
     clusters: tuple[Annotated[str, Meta(min_length=1, max_length=256, extra={"allowed": _LONG_NAMES})], ...] = ()
-    """The gateway's names of the clusters that are this pool, as its access log tells them; besides the pool's own
-    name, and `pool_` and that, which need not be given. Of use with `learning.source: access_log`."""
+    """The gateway's names of the clusters that are this pool, as in its access log; the pool's own name, and
+    `pool_` followed by it, need not be listed. Used with `learning.source: access_log`."""
 
     @property
     def context_tokens(self) -> int:

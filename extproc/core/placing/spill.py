@@ -49,13 +49,13 @@ class SpillSettings:
     enabled: bool = False
     """Whether requests leave overloaded pools."""
     waiting_per_endpoint: Annotated[float, Meta(gt=0)] = 8.0
-    """Requests that wait for each server when a pool is at its limit; at twice as many all requests leave."""
+    """Waiting requests per server at which a pool is at its limit; at twice as many all requests leave."""
     kv_usage: Annotated[float, Meta(gt=0, lt=1)] = 0.95
-    """The share of the KV cache that is in use when a pool is at its limit."""
+    """The share of the KV cache in use at which a pool is at its limit."""
     release: Annotated[float, Meta(gt=0, lt=1)] = 0.5
     """The share of the limits below which an overload has ended."""
     ramp_s: Annotated[float, Meta(gt=0, le=600)] = 2.0
-    """How long it takes at least until all requests leave, or have returned."""
+    """The least time until all requests leave, or have returned."""
 
 
 def pressure(load: PoolLoad, settings: SpillSettings, requests: int = 0, tokens: int = 0) -> float:

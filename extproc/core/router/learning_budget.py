@@ -42,14 +42,14 @@ class AccessLogSettings:
     """What comes from the gateway's gRPC access log, to `listen.address`, with `learning.source: access_log`."""
 
     key_file: str = ""
-    """A file with the secret, of at least 32 bytes, that tells evidence of our own in the log from what is forged:
-    the same for all replicas, and for all workers of one. When empty, each process makes one at its start and
-    learns from its own decisions alone."""
+    """A file with the secret, of at least 32 bytes, by which the router distinguishes its own evidence in the
+    log from forged entries: the same for all replicas, and for all workers of one. When empty, each process
+    makes one at its start, and learns only from its own decisions."""
     max_age_s: Annotated[float, Meta(ge=1, le=7 * 86_400)] = 3_600.0
-    """Older decisions teach nothing; it has to be above the longest response."""
+    """Entries of older decisions are not learned from; it has to be above the duration of the longest response."""
     max_cpu_share: Annotated[float, Meta(gt=0, le=1)] = 0.2
-    """The most of the router's time that goes into entries. What comes beyond waits in the gateway, which drops it
-    when its buffers are full."""
+    """The largest share of the router's time that is spent on entries. Further entries wait in the gateway,
+    which drops them when its buffers are full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +57,19 @@ class LearningSettings:
     """How much work goes into learning, in response messages: a streamed token is about one."""
 
     messages_per_s: Messages = 500.0
-    """Response messages that are read a second, on average; of several workers each has its part."""
+    """Response messages that are read per second, on average; divided among several workers."""
     burst_messages: Messages = 5_000.0
-    """Response messages that may be read at once; with 0 nothing is learned. Of several workers each has its
-    part."""
+    """Response messages that may be read at once; with 0 nothing is learned. Divided among several workers."""
     max_streams: Annotated[int, Meta(ge=1)] = 24
-    """Streams that each process keeps open for their responses at once. They count against the gateway's limit of
-    requests to it, of which decisions need the rest."""
+    """Streams that each process keeps open for their responses at once. They count against the gateway's limit
+    of concurrent requests to the router; decisions need the rest of it."""
     usage_in_streams: UsageInStreams = UsageInStreams.AUTO
     """Which streams are taken to report their usage: `asked`, those whose client asked for it; `always`, all;
     `auto`, those asked and all of a model that was seen to report unasked."""
     source: LearningSource = LearningSource.RESPONSE
-    """`response` reads usage in the responses that the gateway sends us; `access_log` in its access log, where no
-    response passes us and every one teaches. The settings of messages and streams then have no effect."""
+    """`response` reads usage in the responses that the gateway sends to the router; `access_log` in its access
+    log: then no response passes through the router, and every one is learned from. The settings of messages and
+    streams then have no effect."""
     access_log: AccessLogSettings = field(default_factory=AccessLogSettings)
 
 
