@@ -18,7 +18,9 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     """Add the command's parser, which gives its words to the parser of their kind."""
     parser = subparsers.add_parser(
         "check",
-        help="say what is wrong with a configuration file, the router's or the gateway's",
+        help="report the faults of a configuration file, the router's or the gateway's",
+        description="Reports every fault of the router's configuration file, without running it. Exit code 0: "
+        "none, 2: some. `dualpool check envoy` looks for known traps in a gateway's configuration.",
         usage="dualpool check [config] FILE\n       dualpool check envoy --help",
     )
     parser.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -35,7 +37,7 @@ def _run(options: argparse.Namespace) -> int:
 def _config_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("dualpool check", usage="dualpool check [config] FILE")
     parser.add_argument(
-        "kind", nargs="?", choices=KINDS, default="config", help="what the file is (default: config)"
+        "kind", nargs="?", choices=KINDS, default="config", help="what kind of file it is (default: config)"
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="the router's YAML file")
     return parser

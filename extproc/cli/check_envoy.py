@@ -22,16 +22,21 @@ def run(words: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "dualpool check envoy",
-        description="Reads Envoy's configuration, a config dump of it, or manifests of Istio or Envoy Gateway, "
-        "and tells what bites, why, and the fix (docs/check.md). Exit 0: nothing, 1: something, 2: not readable.",
+        description="Reads Envoy's configuration, a config dump of it, or manifests of Istio or Envoy "
+        "Gateway, and reports known traps, each with its reason and its fix (docs/check.md). Exit code 0: "
+        "none, 1: some, 2: not readable.",
     )
     what = parser.add_argument_group("what to look at")
     what.add_argument("files", nargs="*", type=Path, metavar="FILE", help="all files of one gateway, YAML or JSON")
-    what.add_argument("--live", metavar="URL", help="the admin port of a running Envoy, as http://127.0.0.1:9901")
-    router = parser.add_argument_group("the router that it asks, by default with its defaults")
-    router.add_argument("--config", type=Path, help="its configuration file")
-    router.add_argument("--router", metavar="URL", help="its admin port, as http://127.0.0.1:9090")
-    router.add_argument("--workers", type=int, default=1, help="how many processes of it listen (default 1)")
+    what.add_argument(
+        "--live", metavar="URL", help="the admin port of a running Envoy, such as http://127.0.0.1:9901"
+    )
+    router = parser.add_argument_group("the router that the gateway uses; by default one with default settings")
+    router.add_argument("--config", type=Path, help="the router's configuration file")
+    router.add_argument(
+        "--router", metavar="URL", help="the admin port of the running router, such as http://127.0.0.1:9090"
+    )
+    router.add_argument("--workers", type=int, default=1, help="number of the router's processes (default: 1)")
     add_token(router)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")

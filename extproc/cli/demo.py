@@ -11,13 +11,15 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     """Add the command's parser."""
     parser = subparsers.add_parser(
         "demo",
-        help="real traffic through a real Envoy into two emulated pools",
+        help="send real traffic through a real Envoy to two emulated pools",
         description="Starts Envoy, the router and two emulated pools on free ports, sends varied requests with "
         "the openai client, and shows where each went and what was learned. Runs until Ctrl-C.",
     )
-    parser.add_argument("--once", action="store_true", help="end after the summary: 0 if nothing failed, else 1")
+    parser.add_argument(
+        "--once", action="store_true", help="exit after the summary; exit code 0 if nothing failed, 1 otherwise"
+    )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON, and nothing else")
-    parser.add_argument("--requests", type=int, default=300, metavar="N", help="default: 300")
+    parser.add_argument("--requests", type=int, default=300, metavar="N", help="number of requests (default: 300)")
     parser.set_defaults(run=_run)
 
 

@@ -17,30 +17,61 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "emulate",
         help="run an emulated pool: OpenAI-compatible, with real token counts",
         description="Stands in for vLLM: counts tokens, enforces max_model_len with vLLM's errors, answers with "
-        "made-up text in JSON or as a stream, and shows vLLM's metrics. Prints its URL once it listens.",
+        "made-up text in JSON or as a stream, and has vLLM's metrics. Prints its URL once it listens.",
     )
     group = parser.add_argument_group("the pool")
     group.add_argument("--model", required=True, metavar="NAME", help="served model name")
     group.add_argument("--max-model-len", required=True, type=int, metavar="N", help="context, in tokens")
     group.add_argument("--name", default="pool", help="value of x-served-by in responses (default: pool)")
     group.add_argument(
-        "--address", default="127.0.0.1:0", metavar="HOST:PORT", help="port 0: any free one (default)"
+        "--address",
+        default="127.0.0.1:0",
+        metavar="HOST:PORT",
+        help="where to listen; port 0 is any free port (default: %(default)s)",
     )
     group.add_argument(
         "--vllm-version",
         default="0.32",
-        help="prompt + max_tokens over the context: 0.20 refuses them, 0.32 (default) shortens the output",
+        help="what happens when prompt + max_tokens exceed the context: 0.20 refuses the request, 0.32 (default) "
+        "shortens the output",
     )
     group = parser.add_argument_group("responses")
     group.add_argument("--tokenizer", default="auto", help="auto (default), qwen, cl100k, deepseek or bytes")
-    group.add_argument("--median-completion-tokens", type=int, default=80, metavar="N", help="default: 80")
-    group.add_argument("--compression", default="none", help="none (default), gzip, deflate or br, if accepted")
-    group.add_argument("--faults", action="store_true", help="let requests ask for faults in x-emulate-fault")
+    group.add_argument(
+        "--median-completion-tokens",
+        type=int,
+        default=80,
+        metavar="N",
+        help="median length of outputs, in tokens (default: 80)",
+    )
+    group.add_argument(
+        "--compression", default="none", help="none (default), gzip, deflate or br, for clients that accept it"
+    )
+    group.add_argument(
+        "--faults", action="store_true", help="let requests ask for faults by the header x-emulate-fault"
+    )
     group = parser.add_argument_group("speed")
-    group.add_argument("--prefill-tokens-per-s", type=float, metavar="X", help="of all requests together")
-    group.add_argument("--decode-tokens-per-s", type=float, metavar="X", help="of each request")
-    group.add_argument("--max-num-seqs", type=int, default=256, metavar="N", help="beyond it, wait (default: 256)")
-    group.add_argument("--kv-cache-tokens", type=int, metavar="N", help="beyond it, wait and preempt")
+    group.add_argument(
+        "--prefill-tokens-per-s",
+        type=float,
+        metavar="X",
+        help="prompt tokens per second, of all requests together (default: unlimited)",
+    )
+    group.add_argument(
+        "--decode-tokens-per-s",
+        type=float,
+        metavar="X",
+        help="output tokens per second of each request (default: unlimited)",
+    )
+    group.add_argument(
+        "--max-num-seqs", type=int, default=256, metavar="N", help="running requests; others wait (default: 256)"
+    )
+    group.add_argument(
+        "--kv-cache-tokens",
+        type=int,
+        metavar="N",
+        help="size of the KV cache; beyond it requests wait and are preempted (default: unlimited)",
+    )
     parser.set_defaults(run=_run)
 
 

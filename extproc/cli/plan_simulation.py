@@ -34,15 +34,18 @@ def _add_designs(group: "argparse._ArgumentGroup") -> None:
         "--tune",
         choices=["all", "parallelism", "none"],
         default="all",
-        help="what is searched in each pool: GPUs of an instance and vLLM's knobs, GPUs, nothing (default: all)",
+        help="what is searched in each pool: GPUs per instance and vLLM's settings; GPUs per instance; nothing "
+        "(default: all)",
     )
-    group.add_argument("--pools", type=int, choices=[2, 3], default=2, help="pools at most (default: %(default)s)")
+    group.add_argument(
+        "--pools", type=int, choices=[2, 3], default=2, help="largest number of pools (default: %(default)s)"
+    )
     group.add_argument(
         "--head-room",
         type=float,
         default=1.25,
         metavar="FACTOR",
-        help="max_model_len of a smaller pool over its routing threshold (default: %(default)g)",
+        help="ratio of a smaller pool's max_model_len to its routing threshold (default: %(default)g)",
     )
 
 
@@ -51,14 +54,16 @@ def _add_traffic(group: "argparse._ArgumentGroup") -> None:
         "--router",
         choices=["byteclass", "ema", "oracle"],
         default="byteclass",
-        help="what estimates prompts: the router's byte classes, the paper's mean, the truth (default: byteclass)",
+        help="how prompts are estimated: by the router's byte classes, the paper's mean, or exactly (default: "
+        "byteclass)",
     )
     group.add_argument(
         "--balance",
         choices=["least-request", "full-scan", "tokens", "round-robin"],
         default="least-request",
-        help="how a pool picks an instance: Envoy's LEAST_REQUEST of choice_count drawn at random, the fewest "
-        "requests of all, the fewest unanswered prompt tokens of all, in turns (default: least-request)",
+        help="how a pool picks an instance: Envoy's LEAST_REQUEST among --choice-count drawn at random, the "
+        "fewest requests of all, the fewest unanswered prompt tokens of all, or in turns (default: "
+        "least-request)",
     )
     group.add_argument(
         "--choice-count", type=int, default=2, help="instances that least-request looks at (default: %(default)s)"
@@ -66,7 +71,12 @@ def _add_traffic(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--spill", action="store_true", help="let requests leave overloaded pools, as the router's `spill` does"
     )
-    group.add_argument("--arrivals", choices=["poisson", "trace"], default="poisson", help="(default: poisson)")
+    group.add_argument(
+        "--arrivals",
+        choices=["poisson", "trace"],
+        default="poisson",
+        help="when requests come: at random, or as in the trace (default: poisson)",
+    )
 
 
 def _add_day(group: "argparse._ArgumentGroup") -> None:
@@ -81,19 +91,21 @@ def _add_day(group: "argparse._ArgumentGroup") -> None:
         type=float,
         default=5.0,
         metavar="MIN",
-        help="until an instance that is asked for serves, for --day-curve (default: %(default)g)",
+        help="time from asking for an instance until it serves, for --day-curve (default: %(default)g)",
     )
 
 
 def _add_runs(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
-        "--requests", type=int, help="requests of a run (default: 60 s of traffic, and longer until steady)"
+        "--requests",
+        type=int,
+        help="requests in a run (default: 60 s of traffic, and more until results are steady)",
     )
     group.add_argument(
-        "--seeds", type=int, default=1, help="runs with other random numbers (default: %(default)s)"
+        "--seeds", type=int, default=1, help="runs with different random numbers (default: %(default)s)"
     )
-    group.add_argument("--jobs", type=int, default=1, help="processes (default: %(default)s)")
-    group.add_argument("--cache", metavar="DIR", help="where results are kept; 'none' keeps nothing")
+    group.add_argument("--jobs", type=int, default=1, help="processes to use (default: %(default)s)")
+    group.add_argument("--cache", metavar="DIR", help="where results are cached; 'none' caches nothing")
 
 
 def simulation_options(args: argparse.Namespace) -> "SimulationOptions | None":

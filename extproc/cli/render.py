@@ -20,19 +20,24 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     """Add the command's parser."""
     parser = subparsers.add_parser(
         "render",
-        help="write the gateway's configuration that fits the router's",
-        description="Writes, to stdout, what fits a configuration of the router: its pools, limits, times and "
-        "header names. Needs dualpool[render], but for vllm.",
+        help="write a gateway configuration that matches the router's",
+        description="Writes to stdout a configuration that matches the router's pools, limits, times and "
+        "header names. All kinds but vllm need dualpool[render].",
     )
     parser.add_argument("kind", choices=KINDS, help="; ".join(f"{kind}: {what}" for kind, what in KINDS.items()))
     parser.add_argument("--config", type=Path, help="the router's configuration file; all settings have defaults")
-    parser.add_argument("--mode", choices=MODES, default="streamed", help="envoy: how bodies come to the router")
+    parser.add_argument(
+        "--mode",
+        choices=MODES,
+        default="streamed",
+        help="envoy: how bodies are sent to the router (default: %(default)s)",
+    )
     parser.add_argument(
         "--workers",
         type=int,
         default=1,
-        help="envoy: how many processes of the router listen (`dualpool serve --workers`), each at an address of "
-        "its own (default 1)",
+        help="envoy: number of the router's processes (`dualpool serve --workers`), each with its own address "
+        "(default: 1)",
     )
     parser.set_defaults(run=_run)
 

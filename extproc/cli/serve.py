@@ -12,12 +12,17 @@ MAX_WORKERS = 256
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command's parser."""
-    parser = subparsers.add_parser("serve", help="run the ext_proc server")
-    parser.add_argument("--config", type=Path, help="YAML file; all settings have defaults")
+    parser = subparsers.add_parser(
+        "serve",
+        help="run the ext_proc server",
+        description="Runs the router until SIGTERM, then drains; a second SIGTERM ends the drain. SIGHUP "
+        "reloads FILE.",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file; all settings have defaults")
     parser.add_argument(
         "--workers", type=_workers, default=1, metavar="N",
-        help="processes, each an endpoint of its own: on a port of its own, from that of listen.address upwards, "
-        "or on a Unix socket of its own (default: 1)",
+        help="number of processes, each a separate endpoint: with its own port, from that of listen.address "
+        "upwards, or its own Unix socket (default: 1)",
     )  # fmt: skip
     parser.set_defaults(run=_run)
 

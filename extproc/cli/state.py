@@ -33,41 +33,43 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser = subparsers.add_parser("state", help="show, move, merge or reset what routers have learned")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    show = actions.add_parser("show", help="say what is known of which models")
-    show.add_argument("place", help=PLACE)
+    show = actions.add_parser("show", help="show what is known of each model")
+    show.add_argument("place", metavar="PLACE", help=PLACE)
     show.add_argument("--json", action="store_true", help="print all of it as JSON instead of a table")
     add_token(show)
     show.set_defaults(run=_show)
 
     export = actions.add_parser("export", help="copy what was learned into a file")
-    export.add_argument("place", help=PLACE)
-    export.add_argument("file", type=Path)
+    export.add_argument("place", metavar="PLACE", help=PLACE)
+    export.add_argument("file", metavar="FILE", type=Path, help="the file to write")
     add_token(export)
     export.set_defaults(run=_export)
 
     into = actions.add_parser(
-        "import", help="give a file's knowledge to a running router, a store, or a file that knows nothing"
+        "import", help="add a file's knowledge to a running router or a store, or copy it to a file that is empty"
     )
-    into.add_argument("file", type=Path)
-    into.add_argument("place", help=PLACE)
+    into.add_argument("file", metavar="FILE", type=Path, help="the file to read")
+    into.add_argument("place", metavar="PLACE", help=PLACE)
     add_token(into)
     into.set_defaults(run=_import)
 
-    merge = actions.add_parser("merge", help="add up what several routers have learned apart, into a file")
-    merge.add_argument("places", nargs="+", metavar="place", help=PLACE)
-    merge.add_argument("--out", type=Path, required=True, metavar="FILE")
+    merge = actions.add_parser("merge", help="add up what several routers have learned separately, into a file")
+    merge.add_argument("places", nargs="+", metavar="PLACE", help=PLACE)
+    merge.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
     add_token(merge)
     merge.set_defaults(run=_merge)
 
     reset = actions.add_parser("reset", help="forget all, or one model")
-    reset.add_argument("place", help=PLACE)
-    reset.add_argument("--model", type=_model, help="forget this model alone")
+    reset.add_argument("place", metavar="PLACE", help=PLACE)
+    reset.add_argument("--model", type=_model, help="forget only this model")
     add_token(reset)
     reset.set_defaults(run=_reset)
 
     undo = actions.add_parser("undo", help="put back the prices that a model had before new ones took their place")
-    undo.add_argument("place", metavar="http://ADMIN", help="a running router; what was put aside is nowhere else")
-    undo.add_argument("--model", type=_model, required=True)
+    undo.add_argument(
+        "place", metavar="http://ADMIN", help="a running router; only it remembers the prices that were replaced"
+    )
+    undo.add_argument("--model", type=_model, required=True, help="its name")
     add_token(undo)
     undo.set_defaults(run=_undo)
 

@@ -28,7 +28,7 @@ def add_token(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> No
         "--token-file",
         type=Path,
         metavar="FILE",
-        help="what the router's admin.token_file holds, where it has one",
+        help="a file with the token of the router's admin.token_file, if it has one",
     )
 
 

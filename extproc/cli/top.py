@@ -26,14 +26,14 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     """Add the command's parser."""
     parser = subparsers.add_parser(
         "top",
-        help="what a running router does, in a terminal",
+        help="show what a running router does, in a terminal",
         description="Shows pools, models and the latest decisions of a running router, once a second, until "
-        "Ctrl-C. The same is on its admin port's first page.",
+        "Ctrl-C. The first page of its admin port shows the same.",
     )
     parser.add_argument(
         "address", nargs="?", default="127.0.0.1:9090", help="admin address (default: %(default)s)"
     )
-    parser.add_argument("--once", action="store_true", help="print what there is now, and end")
+    parser.add_argument("--once", action="store_true", help="print the current state, and exit")
     add_token(parser)
     parser.set_defaults(run=_run)
 

@@ -55,9 +55,7 @@ class Series(Collector):
         self.requests = self._counter(
             "requests_total", "Requests that were placed", "pool", "reason", "api", "model"
         )
-        self.passed_requests = self._counter(
-            "passed_requests_total", "Requests that the router does not read, by their path or method"
-        )
+        self.passed_requests = self._counter("passed_requests_total", "Requests that the router does not read")
         self.budget = self._histogram(
             "budget_tokens", "Upper bound of the token budget, which has to fit the pool", TOKEN_BUCKETS, "model"
         )
@@ -142,9 +140,7 @@ class Series(Collector):
             "bodies_not_understood_total", "Request bodies that were not understood, by cause", "cause"
         )
         self.misconfigurations = self._counter(
-            "misconfigured_total",
-            "Requests that could not be routed, or not reliably, with the gateway's configuration",
-            "cause",
+            "misconfigured_total", "Requests that could not be routed, or not reliably", "cause"
         )
         self.exceptions = self._counter("exceptions_total", "Exceptions in our own code", "kind")
         self.access_log_entries = self._counter(
@@ -183,12 +179,8 @@ class Series(Collector):
 
     def _of_pools(self) -> None:
         """What is known of the pools."""
-        self.pool_endpoints = self._gauge(
-            "pool_endpoints", "Servers of a pool that were asked in the last round", "pool"
-        )
-        self.pool_answered = self._gauge(
-            "pool_endpoints_answered", "Servers of a pool that responded in the last round", "pool"
-        )
+        self.pool_endpoints = self._gauge("pool_endpoints", "Servers of a pool, asked in the last round", "pool")
+        self.pool_answered = self._gauge("pool_endpoints_answered", "Those that responded in that round", "pool")
         self.pool_models = self._gauge(
             "pool_models", "Models that a pool is known to serve; 0 when that is unknown", "pool"
         )
