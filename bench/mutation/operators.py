@@ -1,4 +1,4 @@
-"""The changes: which of Cosmic Ray's operators are used, and two that it does not have."""
+"""The changes: which of Cosmic Ray's operators are used, and three that it does not have so."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import parso
 from cosmic_ray import plugins
+from cosmic_ray.operators.boolean_replacer import AddNot
 from cosmic_ray.operators.operator import Operator
 
 __all__ = ["operators"]
@@ -15,7 +16,6 @@ Node = Any  # of parso's tree, which has few types
 # One change for each kind of slip. The other comparisons and arithmetic that Cosmic Ray knows are found by the
 # tests that find these; those of `|` would change type annotations.
 _NAMES: Final = (
-    "AddNot",
     "NumberReplacer",
     "ReplaceAndWithOr",
     "ReplaceOrWithAnd",
@@ -51,7 +51,19 @@ _NAMES: Final = (
 def operators() -> dict[str, Operator]:
     """Return the operators by name."""
     theirs = {name: plugins.get_operator(f"core/{name}")() for name in _NAMES}
-    return theirs | {"DropBound": DropBound(), "DropStatement": DropStatement()}
+    return theirs | {"AddNot": Negate(), "DropBound": DropBound(), "DropStatement": DropStatement()}
+
+
+class Negate(AddNot):  # type: ignore[misc]  # Cosmic Ray has no types
+    """Puts `not` before a condition, and parentheses around one that is given a name."""
+
+    def mutate(self, node: Node, index: int) -> Node:
+        """Return the node with its condition negated."""
+        condition = node.children[1]
+        if condition.type == "namedexpr_test":
+            node.children[1] = _in_place_of(condition, f"not ({condition.get_code().strip()})")
+            return node
+        return super().mutate(node, index)
 
 
 class DropBound(Operator):  # type: ignore[misc]  # Cosmic Ray has no types

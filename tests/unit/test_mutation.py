@@ -60,6 +60,15 @@ def test_operators_numbers_bounds_and_statements_are_changed(found: list[Mutant]
     assert left_out == {change.before for change in changes if change.after == "pass"}
 
 
+def test_a_condition_that_is_named_is_negated_as_a_whole() -> None:
+    """Python takes no `not` before a name that is given in a condition."""
+    source = "def f(g):\n    if found := g():\n        return found\n    return 0\n"
+    change = Mutant("a.py", "AddNot", 0, 2, (2,)).change(source)
+    assert change is not None
+    assert "if not (found := g()):" == change.after
+    compile(change.source, "a.py", "exec")
+
+
 def test_the_lines_of_a_mutant_are_those_of_its_statement(found: list[Mutant]) -> None:
     """By them the tests are found that run what is changed."""
     assert {"placing/counter.py"} == {mutant.module for mutant in found}
