@@ -1,0 +1,36 @@
+"""Which streams that asked for no usage are worth reading, by what streams of their model reported before."""
+
+import pytest
+
+from extproc.core.router.unasked import UnaskedUsage, UsageInStreams
+
+
+def test_three_streams_of_a_model_are_tried() -> None:
+    """One that reports nothing is read in vain, so that after three no more are; other models have their own."""
+    unasked = UnaskedUsage(UsageInStreams.AUTO)
+    for _ in range(3):
+        assert unasked.is_expected("m")
+        unasked.saw("m", usage=False)
+    assert not unasked.is_expected("m")
+    unasked.saw("m", usage=False)
+    assert (False, True) == (unasked.is_expected("m"), unasked.is_expected("other"))
+
+
+def test_a_model_that_reported_is_read_from_then_on() -> None:
+    """Also where later streams do not, as those that were cut."""
+    unasked = UnaskedUsage(UsageInStreams.AUTO)
+    unasked.saw("m", usage=False)
+    unasked.saw("m", usage=True)
+    for _ in range(9):
+        assert unasked.is_expected("m")
+        unasked.saw("m", usage=False)
+
+
+@pytest.mark.parametrize("policy", [UsageInStreams.ASKED, UsageInStreams.ALWAYS])
+def test_an_operator_who_knows_is_believed(policy: UsageInStreams) -> None:
+    """Whatever streams report."""
+    unasked = UnaskedUsage(policy)
+    unasked.saw("m", usage=True)
+    unasked.saw("other", usage=False)
+    expected = policy is UsageInStreams.ALWAYS
+    assert (expected, expected) == (unasked.is_expected("m"), unasked.is_expected("other"))
