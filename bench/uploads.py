@@ -15,11 +15,12 @@ TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One request. `chunked` sends it without a content-length."""
+    """One request. `chunked` sends it without a content-length; `fields` are more lines of its head."""
 
     path: str
     body: bytes = field(repr=False)
     chunked: bool
+    fields: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ async def _upload(port: int, upload: Upload, half_way: asyncio.Barrier) -> Outco
     try:
         try:
             framing = "transfer-encoding: chunked" if upload.chunked else f"content-length: {len(upload.body)}"
-            fields = f"host: pools\r\ncontent-type: application/json\r\n{framing}"
+            fields = "\r\n".join(("host: pools", "content-type: application/json", framing, *upload.fields))
             writer.write(f"POST {upload.path} HTTP/1.1\r\n{fields}\r\n\r\n".encode())
             await _send(writer, upload, 0, middle)
         finally:

@@ -16,12 +16,13 @@ from envoy.extensions.http.early_header_mutation.header_mutation.v3.header_mutat
 from extproc.core.errors import ConfigurationError
 from extproc.gateways.changed_headers import changed, removes
 from extproc.gateways.clusters import clusters_of
-from extproc.gateways.model import Filter, Flavour, Gateway, Kind, Limits, Processor
+from extproc.gateways.model import RETRY_HEADERS, Filter, Flavour, Gateway, Kind, Limits, Processor
 from extproc.gateways.parts import Part, milliseconds
 from extproc.gateways.processors import processor_of
 from extproc.gateways.resources import Resources
 from extproc.gateways.router import Router
 from extproc.gateways.routes import Surroundings, hosts_of
+from extproc.gateways.sources import Place
 
 __all__ = ["gateways_of"]
 
@@ -72,11 +73,12 @@ def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour
                     flavour=flavour,
                     place=manager.place,
                     limits=limits,
-                    stripped=_stripped(manager, router.sets),
+                    stripped=_stripped(manager, (*router.sets, *RETRY_HEADERS)),
                     filters=filters,
                     processor=processor,
                     hosts=tuple(host for table in routed for host in hosts_of(table, around)),
                     clusters=clusters,
+                    trusting_place=_trusting_place(manager),
                     upgrades=any(each.upgrade_type for each in manager.message.upgrade_configs),
                 )
             )
@@ -154,6 +156,11 @@ def _limits(listener: Part[Listener], manager: Part[HttpConnectionManager]) -> L
         duration_ms=milliseconds(options, "max_stream_duration", 0.0),
         silence_ms=milliseconds(manager, "stream_idle_timeout", SILENCE_MS),
     )
+
+
+def _trusting_place(manager: Part[HttpConnectionManager]) -> Place | None:
+    name = "internal_address_config"
+    return manager.place_of(name) if manager.message.HasField(name) else None
 
 
 def _stripped(manager: Part[HttpConnectionManager], names: Iterable[str]) -> frozenset[str]:

@@ -74,6 +74,7 @@ def _route(
         body_limit_place=limit_place,
         retry_limit_bytes=_retry_limit((part, host)),
         redirects_place=_redirects_place(part.field("route")),
+        removed=frozenset(name.lower() for level in levels for name in level.message.request_headers_to_remove),
     )
 
 

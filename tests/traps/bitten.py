@@ -38,6 +38,13 @@ def retries_on_default_route(document: Document) -> None:
     route(document, "long")["route"]["retry_policy"] = {"retry_on": "connect-failure,refused-stream,unavailable"}
 
 
+def retries_by_clients(document: Document) -> None:
+    """Believe the clients of this machine, as a mesh is told to believe its own."""
+    loopback = {"address_prefix": "127.0.0.0", "prefix_len": 8}
+    connection_manager(document)["internal_address_config"] = {"cidr_ranges": [loopback]}
+    del route(document, "long")["request_headers_to_remove"]
+
+
 def redirects_on_default_route(document: Document) -> None:
     """Have Envoy follow what the long pool says."""
     route(document, "long")["route"]["internal_redirect_policy"] = {}
@@ -308,6 +315,7 @@ MODES = {
 }
 _BITES: tuple[Bite, ...] = (
     retries_on_default_route,
+    retries_by_clients,
     redirects_on_default_route,
     default_route_not_largest,
     pool_without_route,

@@ -81,6 +81,42 @@ def test_retries_are_no_trap_in_other_modes(mode: str) -> None:
     assert set() == names_in(document)
 
 
+def removed_by_the_host(document: Document, names: list[str]) -> None:
+    """Say it for all routes at once."""
+    virtual_host(document)["request_headers_to_remove"] = names
+
+
+def removed_by_the_table(document: Document, names: list[str]) -> None:
+    """Say it for all hosts at once."""
+    connection_manager(document)["route_config"]["request_headers_to_remove"] = names
+
+
+def removed_early(document: Document, names: list[str]) -> None:
+    """Take it from what clients send."""
+    (early,) = connection_manager(document)["early_header_mutation_extensions"]
+    early["typed_config"]["mutations"] += [{"remove": name} for name in names]
+
+
+@pytest.mark.parametrize("change", [removed_by_the_host, removed_by_the_table, removed_early])
+def test_headers_of_retries_may_go_anywhere_and_have_to_go_both(
+    change: Callable[[Document, list[str]], None],
+) -> None:
+    """On the route, its host, its table, or before a route is chosen; either of the two is enough to bite."""
+    document = bitten("retries-by-clients")
+    change(document, ["X-Envoy-Retry-On"])
+    assert ["x-envoy-retry-grpc-on"] == [each.what.split()[0] for each in found_in(json.dumps(document))]
+    change(document, ["x-envoy-retry-on", "x-envoy-retry-grpc-on"])
+    assert set() == names_in(document)
+
+
+@pytest.mark.parametrize("mode", ["buffered", "full-duplex"])
+def test_retries_of_clients_are_no_trap_in_other_modes(mode: str) -> None:
+    """Where a body is whole or echoed, retries double nothing."""
+    document = load(mode)
+    BITTEN["retries-by-clients"](document)
+    assert set() == names_in(document)
+
+
 def test_a_condition_that_envoy_does_not_know_is_none() -> None:
     """What is merged over Istio's default to take it away is no trap."""
     document = load("streamed")

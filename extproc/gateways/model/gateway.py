@@ -43,11 +43,13 @@ class Gateway:
     place: Place
     limits: Limits
     stripped: frozenset[str]
-    """Headers of clients that go before the first choice of a route."""
+    """Those of RETRY_HEADERS and of the router's that go from what clients send, before a route is chosen."""
     filters: tuple[Filter, ...]
     processor: Processor
     hosts: tuple[Host, ...]
     clusters: Mapping[str, Cluster]
+    trusting_place: Place | None = None
+    """Where it is said which clients' words to Envoy itself count; None where nobody's do."""
     upgrades: bool = False
     """Requests may ask for another protocol, as websockets do."""
     cluster_ips: frozenset[str] = frozenset()

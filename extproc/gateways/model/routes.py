@@ -7,7 +7,7 @@ from extproc.gateways.header_match import HeaderMatch
 from extproc.gateways.model.filters import Processor
 from extproc.gateways.sources import Place
 
-__all__ = ["Host", "Retry", "Route"]
+__all__ = ["RETRY_HEADERS", "Host", "Retry", "Route"]
 
 # Envoy takes conditions that it does not know for none, and a policy without conditions for no policy.
 CONDITIONS: Final = frozenset(
@@ -18,6 +18,8 @@ CONDITIONS: Final = frozenset(
         "unavailable",
     ]
 )
+# By these a client that Envoy counts as internal gets retries on any route.
+RETRY_HEADERS: Final = ("x-envoy-retry-on", "x-envoy-retry-grpc-on")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class Route:
     """What is kept of a body to be sent again, where that is said apart from the listener's buffer."""
     redirects_place: Place | None = None
     """Where it is said that Envoy itself follows a pool's redirects; None where it does not."""
+    removed: frozenset[str] = frozenset()
+    """Headers of clients that go when the route has been chosen."""
 
     @property
     def takes_all(self) -> bool:

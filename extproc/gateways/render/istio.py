@@ -15,6 +15,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 from envoy_data_plane.google.protobuf import Any as Packed
 
 from extproc.core.placing.pool import Pool
+from extproc.gateways.model import RETRY_HEADERS
 from extproc.gateways.render.chain import IDLE, head_limits, processor, stripping
 from extproc.gateways.render.comments import ISTIO, ISTIO_TOPS
 from extproc.gateways.render.envoy import plain
@@ -49,8 +50,10 @@ def host_of(pool: Pool) -> str:
 def _envoy_filter(numbers: Numbers) -> dict[str, Any]:
     patches = [*_listener_patches(numbers), _manager_patch(numbers), _filter_patch(numbers)]
     patches += [_cluster_patch(numbers, pool) for pool in numbers.smaller_pools if numbers.is_repaired(pool)]
-    patches += [_route_patch(pool.name, _repaired(numbers, pool)) for pool in numbers.smaller_pools]
-    patches.append(_route_patch(numbers.default_pool.name, RouteAction(timeout=NO_LIMIT, idle_timeout=IDLE)))
+    patches += [_route_patch(pool.name, Route(route=_repaired(numbers, pool))) for pool in numbers.smaller_pools]
+    patience = RouteAction(timeout=NO_LIMIT, idle_timeout=IDLE)
+    arrived_on = Route(request_headers_to_remove=[*RETRY_HEADERS], route=patience)
+    patches.append(_route_patch(numbers.default_pool.name, arrived_on))
     patches.append(_patch("VIRTUAL_HOST", {}, "MERGE", {"include_attempt_count_in_response": True}))
     return {
         "apiVersion": "networking.istio.io/v1alpha3",
@@ -109,10 +112,10 @@ def _repaired(numbers: Numbers, pool: Pool) -> RouteAction:
     return RouteAction(cluster=cluster, timeout=NO_LIMIT, idle_timeout=IDLE, retry_policy=repair())
 
 
-def _route_patch(name: str, action: RouteAction) -> dict[str, Any]:
-    enabled = Packed.pack(ExtProcPerRoute(overrides=ExtProcOverrides()))
-    value = plain(Route(route=action, typed_per_filter_config={_NAME: enabled}))
-    return _patch("HTTP_ROUTE", {"routeConfiguration": {"vhost": {"route": {"name": name}}}}, "MERGE", value)
+def _route_patch(name: str, route: Route) -> dict[str, Any]:
+    route.typed_per_filter_config = {_NAME: Packed.pack(ExtProcPerRoute(overrides=ExtProcOverrides()))}
+    match = {"routeConfiguration": {"vhost": {"route": {"name": name}}}}
+    return _patch("HTTP_ROUTE", match, "MERGE", plain(route))
 
 
 def _virtual_service(numbers: Numbers) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from envoy_data_plane.envoy.type.v3 import FractionalPercent, Int64Range
 from envoy_data_plane.google.protobuf import Any
 
 from extproc.core.placing.pool import Pool
+from extproc.gateways.model import RETRY_HEADERS
 from extproc.gateways.render.numbers import Mode, Numbers
 
 __all__ = ["BUFFER", "EXT_PROC", "NO_LIMIT", "REFUSALS", "RETRY_ON", "repair", "route_table"]
@@ -113,7 +114,12 @@ def _small(numbers: Numbers) -> Route:
 
 
 def _default(numbers: Numbers) -> Route:
-    return Route(name=numbers.default_pool.name, match=RouteMatch(prefix="/"), route=_to_default(numbers))
+    return Route(
+        name=numbers.default_pool.name,
+        match=RouteMatch(prefix="/"),
+        request_headers_to_remove=[*RETRY_HEADERS],
+        route=_to_default(numbers),
+    )
 
 
 def _to_default(numbers: Numbers) -> RouteAction:

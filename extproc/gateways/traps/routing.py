@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from extproc.gateways.model import Gateway, Host, Route
+from extproc.gateways.model import RETRY_HEADERS, Gateway, Host, Route
 from extproc.gateways.router import Router
 from extproc.gateways.traps.trap import Hit, Severity, Trap
 
@@ -39,6 +39,16 @@ def _retries_on_default_route(gateway: Gateway, router: Router) -> Iterator[Hit]
         if retry := gateway.retry(route):
             conditions = ",".join(sorted(retry.conditions))
             yield Hit(retry.place, f'route "{route.name}" has retries ({conditions}) in mode STREAMED')
+
+
+def _retries_by_clients(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    if gateway.trusting_place is None:
+        return
+    for route in _half_sent(gateway, router):
+        kept = [name for name in RETRY_HEADERS if name not in gateway.stripped | route.removed]
+        if kept:
+            what = f'{" and ".join(kept)} of internal clients give route "{route.name}" retries in mode STREAMED'
+            yield Hit(gateway.trusting_place, what)
 
 
 def _redirects_on_default_route(gateway: Gateway, router: Router) -> Iterator[Hit]:
@@ -131,6 +141,16 @@ TRAPS: Final = (
         "host or cluster; a policy with num_retries: 0 counts, too. Istio adds one by default: say retries: "
         "{attempts: 0}. In Envoy Gateway leave `retry` out of the route's BackendTrafficPolicy.",
         _retries_on_default_route,
+        "test_numbered_bodies.py::test_retries_on_the_default_route_corrupt_bodies",
+    ),
+    Trap(
+        "retries-by-clients",
+        Severity.ERROR,
+        "A client that Envoy counts as internal gets retries by a header where the route has none, and its bodies "
+        "are corrupted by them in the same way, with status 200.",
+        "request_headers_to_remove: [x-envoy-retry-on, x-envoy-retry-grpc-on] on a route that gets requests "
+        "before their bodies have ended, or no internal_address_config.",
+        _retries_by_clients,
         "test_numbered_bodies.py::test_retries_on_the_default_route_corrupt_bodies",
     ),
     Trap(
