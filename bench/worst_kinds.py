@@ -193,6 +193,7 @@ _BODIES: Final = (
     ),
     ("audio", Api.CHAT, _PARTS, b'{"input_audio":{"data":"AAAA"}},', b"{}", b"]}]}"),
     ("kinds of tools", Api.CHAT, _USER + b'"tools":[', b'{"type":"mcp"},', b"{}", b"]}"),
+    ("messages with tools", Api.CHAT, b'{"messages":[', b'{"tools":[{"type":"mcp"}]},', b"{}", b"]}"),
     ("messages to embed", Api.EMBEDDINGS, b'{"messages":[', b'{"content":["\xc3\xa9"]},', b"{}", b"]}"),
     ("lists of many token ids", Api.COMPLETIONS, b'{"prompt":[', b"[%b1]," % (b"1," * 500), b"[1]", b"]}"),
     ("foreign prompts", Api.COMPLETIONS, b'{"prompt":[', b'"\xc3\xa9",', b'""', b"]}"),

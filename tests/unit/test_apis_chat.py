@@ -123,6 +123,17 @@ def test_calls_of_custom_tools_are_read() -> None:
     assert (facts.text, facts.tool_calls) == (b"sqlSELECT 1", 1)
 
 
+def test_tools_of_a_message_count_as_those_of_the_request() -> None:
+    """Some servers take tools in a system message, too; those that the pool runs bring what is not seen."""
+    tool = {"type": "function", "function": {"name": "look_up"}}
+    system = {"role": "system", "content": "Be brief."}
+    facts = read(messages=[{**system, "tools": [tool, tool]}, {"role": "user", "content": "Hi"}], tools=[tool])
+    assert (3, 3) == (facts.tools, facts.text.count(b"look_up"))
+    assert not facts.unseen_history
+    assert read(messages=[{**system, "tools": [{"type": "web_search"}]}]).unseen_history
+    assert 0 == read(messages=[{**system, "tools": None}]).tools
+
+
 def test_legacy_functions_count_as_tools() -> None:
     """The older `functions` and `function_call` are read like tools and calls."""
     call = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}

@@ -98,6 +98,35 @@ def test_tools_that_the_pool_runs_make_the_prompt_grow_unseen(
     assert unseen == read_request(api, json.dumps(body | fields).encode()).unseen_history
 
 
+PROMPT = {"prompt": "Hi"}
+
+
+@pytest.mark.parametrize(
+    ("api", "body"),
+    [
+        (Api.CHAT, CHAT | {"session_params": {"id": "session_1", "rid": None}}),
+        (Api.CHAT, CHAT | {"input_ids": [1, 2, 3]}),
+        (Api.CHAT, CHAT | {"chat_template": "{{ messages }}"}),
+        (Api.COMPLETIONS, PROMPT | {"session_params": {"id": "session_1"}}),
+        (Api.GENERATE, {"text": "Hi", "session_params": {"id": "session_1"}}),
+    ],
+)
+def test_a_prompt_that_stands_elsewhere_than_in_messages_is_unseen(api: Api, body: dict[str, Any]) -> None:
+    """A server's session has what came before; ids and templates are read in place of messages; null is none."""
+    assert read_request(api, json.dumps(body).encode()).unseen_history
+    without = {name: value if name in {*CHAT, *PROMPT, "text"} else None for name, value in body.items()}
+    assert not read_request(api, json.dumps(without).encode()).unseen_history
+
+
+@pytest.mark.parametrize(
+    ("store", "stored"), [(None, False), (False, False), ("false", False), (True, True), (1, True)]
+)
+def test_a_stored_chat_is_told_by_what_the_request_says(store: object, stored: bool) -> None:  # noqa: FBT001
+    """What says nothing is not kept: of chats that is no server's default."""
+    assert read(store=store).stored is stored
+    assert read().stored is False
+
+
 @pytest.mark.parametrize(
     ("fields", "stored"),
     [

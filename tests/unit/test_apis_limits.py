@@ -35,6 +35,8 @@ def call_of(count: int) -> dict[str, Any]:
         (Api.CHAT, {"messages": [MESSAGE] * 1024}, {"messages": [MESSAGE] * 1025}),
         (Api.CHAT, {"messages": [{"content": ["a"] * 1023}]}, {"messages": [{"content": ["a"] * 1024}]}),
         (Api.MESSAGES, {"messages": [{"content": [{}] * 1023}]}, {"messages": [{"content": [{}] * 1024}]}),
+        # A message with tools of its own counts three times.
+        (Api.CHAT, {"messages": [{"tools": [{}]}] * 341}, {"messages": [{"tools": [{}]}] * 342}),
         # A call counts twice; a document, too.
         (Api.MESSAGES, {"messages": [call_of(511)]}, {"messages": [call_of(512)]}),
         (

@@ -93,6 +93,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     reasoning_content: str | None = None  # the older name of the same
     tool_calls: list[_ToolCall] | None = None
     function_call: _Function | None = None
+    tools: msgspec.Raw = msgspec.Raw()
 
 
 class _Request(msgspec.Struct, frozen=True, gc=False):
@@ -108,7 +109,15 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     tools: msgspec.Raw = msgspec.Raw()
     functions: msgspec.Raw = msgspec.Raw()
     documents: msgspec.Raw = msgspec.Raw()
+    store: Flag = None
     web_search_options: msgspec.Raw = msgspec.Raw()
+    chat_template: msgspec.Raw = msgspec.Raw()
+    session_params: msgspec.Raw = msgspec.Raw()  # SGLang's, as the next
+    input_ids: msgspec.Raw = msgspec.Raw()
+
+    def has_more_than_messages(self) -> bool:
+        """Tell whether the model reads what is in no message: a search, a session, other ids, another template."""
+        return any(map(is_set, (self.web_search_options, self.chat_template, self.session_params, self.input_ids)))
 
 
 _REQUEST = msgspec.json.Decoder(_Request)
@@ -122,9 +131,9 @@ def read_request(body: bytes) -> RequestFacts:
     request = decode_body(_REQUEST, body)
     prompt = Prompt()
     add_messages(prompt, request.messages)
-    tools = 0
     if request.tools or request.functions:
-        tools = prompt.add_tools(request.tools) + prompt.add_tools(request.functions)
+        prompt.add_tools(request.tools)
+        prompt.add_tools(request.functions)
     if request.documents:
         prompt.add_json(request.documents)
     limit, cap, sequences = _limit(request), request.truncate_prompt_tokens, 1
@@ -132,7 +141,8 @@ def read_request(body: bytes) -> RequestFacts:
         sequences = read_sequences(request.n, request.best_of)
     stream = request.stream is not None and read_flag(request.stream, "stream")
     text, turns = prompt.text_and_turns()
-    seen = not prompt.unseen and not (request.web_search_options and is_set(request.web_search_options))
+    if request.web_search_options or request.session_params or request.input_ids or request.chat_template:
+        prompt.unseen = prompt.unseen or request.has_more_than_messages()
     return RequestFacts(
         api=Api.CHAT,
         model=model_key(request.model),
@@ -141,7 +151,7 @@ def read_request(body: bytes) -> RequestFacts:
         opening=prompt.opening,
         turns=turns,
         messages=len(request.messages),
-        tools=tools,
+        tools=prompt.tools,
         tool_calls=prompt.tool_calls,
         media=prompt.media(),
         max_output_tokens=limit,
@@ -149,7 +159,8 @@ def read_request(body: bytes) -> RequestFacts:
         stream=stream,
         usage_in_response=not stream or reports_usage(request.stream_options),
         truncate_prompt_tokens=None if cap is None else prompt_cap(cap),
-        unseen_history=not seen,
+        unseen_history=prompt.unseen,
+        stored=request.store is not None and read_flag(request.store, "store"),
     )
 
 
@@ -192,6 +203,9 @@ def add_messages(prompt: Prompt, messages: list[Message]) -> None:
             thoughts.append(reasoning)
         if message.tool_calls or message.function_call:
             _add_calls(prompt, message)
+        if message.tools:
+            prompt.step(2)  # it costs as much as three messages
+            prompt.add_tools(message.tools)
         prompt.marks.append((message.role or "", len(prompt.texts)))
 
 

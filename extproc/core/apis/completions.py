@@ -29,6 +29,7 @@ DEFAULT_MAX_TOKENS = 16
 class _Request(msgspec.Struct, frozen=True, gc=False):
     prompt: msgspec.Raw = msgspec.Raw()
     prompt_embeds: msgspec.Raw = msgspec.Raw()
+    session_params: msgspec.Raw = msgspec.Raw()  # SGLang: it goes on from what the server has
     suffix: str | None = None
     model: str | None = None
     max_tokens: Number = DEFAULT_MAX_TOKENS
@@ -58,7 +59,7 @@ def read_request(body: bytes) -> RequestFacts:
         stream=stream,
         usage_in_response=not stream or reports_usage(request.stream_options),
         truncate_prompt_tokens=prompt_cap(request.truncate_prompt_tokens),
-        unseen_history=is_set(request.prompt_embeds),
+        unseen_history=is_set(request.prompt_embeds) or is_set(request.session_params),
     )
 
 

@@ -43,6 +43,7 @@ def read_request(body: bytes) -> RequestFacts:
         longest_share=plain.longest_share,
         sequences=plain.count,
         messages=len(request.messages or ()),
+        tools=chat.tools,
         tool_calls=chat.tool_calls,
         media=chat.media(),
         max_output_tokens=0,

@@ -83,12 +83,12 @@ def read_request(body: bytes) -> RequestFacts:
         _add_content(prompt, message.content)
         prompt.marks.append((message.role or "", len(prompt.texts)))
     prompt.open_with(texts_before)
-    tools = prompt.add_tools(request.tools)
+    prompt.add_tools(request.tools)
     text, turns = prompt.text_and_turns()
     return RequestFacts(
         api=Api.MESSAGES,
         model=model_key(request.model),
-        tools=tools,
+        tools=prompt.tools,
         text=text,
         turns=turns,
         opening=prompt.opening,

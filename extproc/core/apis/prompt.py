@@ -41,6 +41,7 @@ class Prompt(msgspec.Struct):
     images: list[int] = []
     audio: int = 0
     video: int = 0
+    tools: int = 0
     tool_calls: int = 0
     unseen: bool = False
     steps_left: int = MAX_STEPS
@@ -90,17 +91,17 @@ class Prompt(msgspec.Struct):
         if is_set(values):
             self.texts.append(self.json_text(values)[1:-1])
 
-    def add_tools(self, tools: msgspec.Raw) -> int:
-        """Add the tools that a request offers; return how many. Raises BodyNotUnderstood when they are no list.
+    def add_tools(self, tools: msgspec.Raw) -> None:
+        """Add and count the tools that a request offers. Raises BodyNotUnderstood when they are no list.
 
         What a tool brings that the pool itself runs comes into the prompt later, and is not in the body.
         """
         if not is_set(tools):
-            return 0
+            return
         offered = decode_body(_TOOLS, self.reread(tools))
         self.texts.append(self._json_text(tools)[1:-1])
         self.unseen = self.unseen or not all(map(_is_run_by_client, {tool.type for tool in offered}))
-        return len(offered)
+        self.tools += len(offered)
 
     def add_call(self, name: str | None, arguments: str | None) -> None:
         r"""Add a tool call whose arguments are JSON inside a string.

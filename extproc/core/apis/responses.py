@@ -90,12 +90,12 @@ def read_request(body: bytes) -> RequestFacts:
             _add_item(prompt, item)
         prompt.marks.append((_said_by(item), len(prompt.texts)))
     prompt.open_with(texts_before)
-    tools = prompt.add_tools(request.tools)
+    prompt.add_tools(request.tools)
     text, turns = prompt.text_and_turns()
     return RequestFacts(
         api=Api.RESPONSES,
         model=model_key(request.model),
-        tools=tools,
+        tools=prompt.tools,
         text=text,
         turns=turns,
         opening=prompt.opening,
