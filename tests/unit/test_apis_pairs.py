@@ -141,6 +141,24 @@ def test_a_prompt_that_is_not_all_there_is_unseen(fields: dict[str, Any]) -> Non
     assert read(Api.GENERATE, **fields).unseen_history
 
 
+@pytest.mark.parametrize(
+    ("reason", "cut"),
+    [
+        ({"type": "length", "length": 3}, True),
+        ("length", True),
+        ({"type": "stop", "matched": 2}, False),
+        ("stop", False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_an_output_that_sglang_cut_is_told(reason: object, *, cut: bool) -> None:
+    """Its reason is an object; what ended at a limit, be it the pool's, is no length that was wanted."""
+    meta = {"prompt_tokens": 9, "completion_tokens": 3, "finish_reason": reason}
+    response = json.dumps({"meta_info": meta}).encode()
+    assert Usage(9, 3, 0, cut) == FAMILIES[Api.GENERATE].read_response(response)
+
+
 def test_usage_of_sglang() -> None:
     """It stands in meta_info."""
     response = b'{"text": "x", "meta_info": {"prompt_tokens": 9, "completion_tokens": 3, "cached_tokens": 4}}'

@@ -90,6 +90,11 @@ def chat_response(**fields: Any) -> dict[str, Any]:
             Usage(11, 5, 4),
         ),
         (Api.MESSAGES, {"stop_reason": "end_turn", "usage": MESSAGE_USAGE}, Usage(11, 5, 6)),
+        (
+            Api.MESSAGES,
+            {"stop_reason": "model_context_window_exceeded", "usage": MESSAGE_USAGE},
+            Usage(11, 5, 6, cut_by_length=True),
+        ),
         (Api.MESSAGES, {"usage": {"input_tokens": 11, "output_tokens": 5}}, Usage(11, 5)),
         (
             Api.MESSAGES,

@@ -100,10 +100,19 @@ def _limit(sampling: _Sampling) -> int | None:
     return read_number(sampling.max_tokens, "max_tokens", 0) if limit is None else limit
 
 
+class _Reason(msgspec.Struct, frozen=True, gc=False):
+    type: str | None = None
+
+
 class _Meta(msgspec.Struct, frozen=True, gc=False):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
+    finish_reason: _Reason | str | None = None
+
+    def was_cut(self) -> bool:
+        reason = self.finish_reason
+        return (reason.type if isinstance(reason, _Reason) else reason) == "length"
 
 
 class _Response(msgspec.Struct, frozen=True, gc=False):
@@ -118,7 +127,9 @@ def read_response(body: bytes | bytearray) -> Usage:
     meta = decode_response(_RESPONSE, body).meta_info
     if meta is None:
         raise ResponseNotUnderstood(ResponseFault.NO_USAGE)
-    return checked_usage(meta.prompt_tokens, meta.completion_tokens, meta.cached_tokens, cut_by_length=False)
+    return checked_usage(
+        meta.prompt_tokens, meta.completion_tokens, meta.cached_tokens, cut_by_length=meta.was_cut()
+    )
 
 
 GENERATE: Final = Family(

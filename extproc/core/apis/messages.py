@@ -176,8 +176,12 @@ def read_response(body: bytes | bytearray) -> Usage:
 
 
 def _checked(prompt: _TokenCounts, output_tokens: int | None, stop_reason: str | None) -> Usage:
-    cut = stop_reason == "max_tokens"
+    cut = stop_reason in _CUT
     return checked_usage(prompt.prompt_tokens(), output_tokens, prompt.cache_read_input_tokens, cut_by_length=cut)
+
+
+# The client's limit, and the end of the context.
+_CUT: Final = frozenset({"max_tokens", "model_context_window_exceeded"})
 
 
 class _Event(msgspec.Struct, frozen=True, gc=False):
