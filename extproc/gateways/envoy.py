@@ -16,7 +16,16 @@ from envoy.extensions.http.early_header_mutation.header_mutation.v3.header_mutat
 from extproc.core.errors import ConfigurationError
 from extproc.gateways.changed_headers import changed, removes
 from extproc.gateways.clusters import clusters_of
-from extproc.gateways.model import RETRY_HEADERS, Filter, Flavour, Gateway, Kind, Limits, Processor
+from extproc.gateways.model import (
+    NUMBER_HEADER,
+    RETRY_HEADERS,
+    Filter,
+    Flavour,
+    Gateway,
+    Kind,
+    Limits,
+    Processor,
+)
 from extproc.gateways.parts import Part, milliseconds
 from extproc.gateways.processors import processor_of
 from extproc.gateways.resources import Resources
@@ -73,7 +82,7 @@ def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour
                     flavour=flavour,
                     place=manager.place,
                     limits=limits,
-                    stripped=_stripped(manager, (*router.sets, *RETRY_HEADERS)),
+                    stripped=_stripped(manager, (*router.sets, *RETRY_HEADERS, NUMBER_HEADER)),
                     filters=filters,
                     processor=processor,
                     hosts=tuple(host for table in routed for host in hosts_of(table, around)),

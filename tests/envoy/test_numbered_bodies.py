@@ -19,7 +19,7 @@ from tests.envoy.harness.gateway import FILES, Document, Gateway, checks_often, 
 from tests.envoy.harness.numbered import NumberedPools
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.router import RouterProcess
-from tests.traps.bitten import BITTEN
+from tests.traps.bitten import BITTEN, believe_clients
 
 SIZES = (64 << 10, 2 << 20)
 ROUNDS = 20  # of a race that Envoy loses in about half of the bodies
@@ -141,13 +141,7 @@ def test_retries_on_the_default_route_corrupt_bodies(serve: Callable[..., Served
 
 def test_retries_that_internal_clients_ask_for_are_none(serve: Callable[..., Served]) -> None:
     """Where Envoy believes its clients, the files' default route gives them no retries, and bodies are whole."""
-
-    def trusting(document: Document) -> None:
-        headers = route(document, "long")["request_headers_to_remove"]
-        BITTEN["retries-by-clients"](document)
-        route(document, "long")["request_headers_to_remove"] = headers
-
-    served = serve("streamed", trusting)
+    served = serve("streamed", believe_clients)
     outcomes = [each for _ in range(3) for each in send(served, left_alone, fields=WANTED)]
     assert {(200, True)} == {(each.status, each.intact) for each in outcomes}
 

@@ -12,6 +12,7 @@ from tests.envoy.harness.calls import SHORT_TEXT
 from tests.envoy.harness.pools import MODEL, REFUSED_TOKENS
 from tests.envoy.harness.raw import chat_body
 from tests.envoy.harness.router import RouterProcess
+from tests.traps.bitten import believe_clients
 
 PREVIOUS = {
     "@type": "type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
@@ -28,6 +29,15 @@ def test_refusal_without_a_retry(bite: Bitten) -> None:
     """The short pool's 400 is the client's."""
     response = refused(bite("repair-missing"))
     assert ("short", 400) == (response.headers["x-served-by"], response.status_code)
+
+
+def test_client_that_wants_no_retries(bite: Bitten, build: Build, router: RouterProcess) -> None:
+    """One that Envoy believes gets the short pool's 400; with the files' route it is repaired as any other."""
+    wants_none = {"x-envoy-max-retries": "0"}
+    response = refused(bite("repair-declined"), wants_none)
+    assert ("short", 400) == (response.headers["x-served-by"], response.status_code)
+    response = refused(build("streamed", change=believe_clients, router=router), wants_none)
+    assert ("long", 200) == (response.headers["x-served-by"], response.status_code)
 
 
 def test_retry_without_previous_priorities(bite: Bitten) -> None:

@@ -18,7 +18,7 @@ from tests.envoy.harness.gateway import (
     virtual_host,
 )
 
-__all__ = ["BITTEN", "MODES", "Bite", "bitten", "endpoint_picker"]
+__all__ = ["BITTEN", "MODES", "Bite", "believe_clients", "bitten", "endpoint_picker"]
 
 Bite = Callable[[Document], None]
 KINDS = "type.googleapis.com/envoy.extensions"
@@ -38,11 +38,22 @@ def retries_on_default_route(document: Document) -> None:
     route(document, "long")["route"]["retry_policy"] = {"retry_on": "connect-failure,refused-stream,unavailable"}
 
 
-def retries_by_clients(document: Document) -> None:
-    """Believe the clients of this machine, as a mesh is told to believe its own."""
+def believe_clients(document: Document) -> None:
+    """Have Envoy count the clients of this machine as internal, as a mesh does with its own."""
     loopback = {"address_prefix": "127.0.0.0", "prefix_len": 8}
     connection_manager(document)["internal_address_config"] = {"cidr_ranges": [loopback]}
+
+
+def retries_by_clients(document: Document) -> None:
+    """Believe clients, also of which retries they want."""
+    believe_clients(document)
     del route(document, "long")["request_headers_to_remove"]
+
+
+def repair_declined(document: Document) -> None:
+    """Believe clients, also of how often they are to be tried again."""
+    believe_clients(document)
+    del route(document, "short")["request_headers_to_remove"]
 
 
 def redirects_on_default_route(document: Document) -> None:
@@ -320,6 +331,7 @@ _BITES: tuple[Bite, ...] = (
     default_route_not_largest,
     pool_without_route,
     repair_missing,
+    repair_declined,
     repair_same_pool,
     repair_limit,
     repair_body_limit,

@@ -6,9 +6,10 @@ What is not said in a configuration is here with the value that Envoy takes for 
 from extproc.gateways.model.clusters import Cluster
 from extproc.gateways.model.filters import Filter, Kind, Modes, Processor
 from extproc.gateways.model.gateway import Flavour, Gateway, Limits
-from extproc.gateways.model.routes import RETRY_HEADERS, Host, Retry, Route
+from extproc.gateways.model.routes import NUMBER_HEADER, RETRY_HEADERS, Host, Retry, Route
 
 __all__ = [
+    "NUMBER_HEADER",
     "RETRY_HEADERS",
     "Cluster",
     "Filter",

@@ -43,7 +43,7 @@ class Gateway:
     place: Place
     limits: Limits
     stripped: frozenset[str]
-    """Those of RETRY_HEADERS and of the router's that go from what clients send, before a route is chosen."""
+    """Those of Envoy's for retries and of the router's that go from what clients send, before a route is chosen."""
     filters: tuple[Filter, ...]
     processor: Processor
     hosts: tuple[Host, ...]

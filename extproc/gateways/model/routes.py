@@ -7,7 +7,7 @@ from extproc.gateways.header_match import HeaderMatch
 from extproc.gateways.model.filters import Processor
 from extproc.gateways.sources import Place
 
-__all__ = ["RETRY_HEADERS", "Host", "Retry", "Route"]
+__all__ = ["NUMBER_HEADER", "RETRY_HEADERS", "Host", "Retry", "Route"]
 
 # Envoy takes conditions that it does not know for none, and a policy without conditions for no policy.
 CONDITIONS: Final = frozenset(
@@ -20,6 +20,8 @@ CONDITIONS: Final = frozenset(
 )
 # By these a client that Envoy counts as internal gets retries on any route.
 RETRY_HEADERS: Final = ("x-envoy-retry-on", "x-envoy-retry-grpc-on")
+# And by this as many as it says, where a route has any.
+NUMBER_HEADER: Final = "x-envoy-max-retries"
 
 
 @dataclass(frozen=True, slots=True)

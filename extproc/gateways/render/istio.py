@@ -15,7 +15,7 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 from envoy_data_plane.google.protobuf import Any as Packed
 
 from extproc.core.placing.pool import Pool
-from extproc.gateways.model import RETRY_HEADERS
+from extproc.gateways.model import NUMBER_HEADER, RETRY_HEADERS
 from extproc.gateways.render.chain import IDLE, head_limits, processor, stripping
 from extproc.gateways.render.comments import ISTIO, ISTIO_TOPS
 from extproc.gateways.render.envoy import plain
@@ -50,7 +50,7 @@ def host_of(pool: Pool) -> str:
 def _envoy_filter(numbers: Numbers) -> dict[str, Any]:
     patches = [*_listener_patches(numbers), _manager_patch(numbers), _filter_patch(numbers)]
     patches += [_cluster_patch(numbers, pool) for pool in numbers.smaller_pools if numbers.is_repaired(pool)]
-    patches += [_route_patch(pool.name, Route(route=_repaired(numbers, pool))) for pool in numbers.smaller_pools]
+    patches += [_route_patch(pool.name, _pool_route(numbers, pool)) for pool in numbers.smaller_pools]
     patience = RouteAction(timeout=NO_LIMIT, idle_timeout=IDLE)
     arrived_on = Route(request_headers_to_remove=[*RETRY_HEADERS], route=patience)
     patches.append(_route_patch(numbers.default_pool.name, arrived_on))
@@ -102,6 +102,11 @@ def _filter_patch(numbers: Numbers) -> dict[str, Any]:
 def _cluster_patch(numbers: Numbers, pool: Pool) -> dict[str, Any]:
     members = [f"outbound|{POOL_PORT}||{host_of(each)}" for each in numbers.next_pools(pool)]
     return _patch("CLUSTER", {}, "ADD", plain(aggregate(numbers, pool, members)))
+
+
+def _pool_route(numbers: Numbers, pool: Pool) -> Route:
+    removed = [NUMBER_HEADER] if numbers.is_repaired(pool) else []
+    return Route(request_headers_to_remove=removed, route=_repaired(numbers, pool))
 
 
 def _repaired(numbers: Numbers, pool: Pool) -> RouteAction:

@@ -23,7 +23,7 @@ from envoy_data_plane.envoy.type.v3 import FractionalPercent, Int64Range
 from envoy_data_plane.google.protobuf import Any
 
 from extproc.core.placing.pool import Pool
-from extproc.gateways.model import RETRY_HEADERS
+from extproc.gateways.model import NUMBER_HEADER, RETRY_HEADERS
 from extproc.gateways.render.numbers import Mode, Numbers
 
 __all__ = ["BUFFER", "EXT_PROC", "NO_LIMIT", "REFUSALS", "RETRY_ON", "repair", "route_table"]
@@ -91,7 +91,12 @@ def _very_large(numbers: Numbers) -> Route:
 
 def _pool(numbers: Numbers, pool: Pool) -> Route:
     header = HeaderMatcher(name=numbers.set_headers[0], string_match=StringMatcher(exact=pool.name))
-    return Route(name=pool.name, match=RouteMatch(prefix="/", headers=[header]), route=_repaired(numbers, pool))
+    return Route(
+        name=pool.name,
+        match=RouteMatch(prefix="/", headers=[header]),
+        request_headers_to_remove=[NUMBER_HEADER] if numbers.is_repaired(pool) else [],
+        route=_repaired(numbers, pool),
+    )
 
 
 def _small(numbers: Numbers) -> Route:
@@ -109,6 +114,7 @@ def _small(numbers: Numbers) -> Route:
             runtime_fraction=_percent(0, "dualpool.small_bodies_percent"),
         ),
         typed_per_filter_config={BUFFER: Any.pack(whole)},
+        request_headers_to_remove=[NUMBER_HEADER] if numbers.is_repaired(numbers.smaller_pools[0]) else [],
         route=_repaired(numbers, numbers.smaller_pools[0]),
     )
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from extproc.gateways.model import Gateway, Kind, Retry, Route
+from extproc.gateways.model import NUMBER_HEADER, Gateway, Kind, Retry, Route
 from extproc.gateways.router import Router, pools_from
 from extproc.gateways.traps.routing import default_routes, pool_routes
 from extproc.gateways.traps.trap import Hit, Severity, Trap
@@ -44,6 +44,15 @@ def _is_largest_of_its_models(route: Route, router: Router) -> bool:
     return any(
         match is not None and match.exact == pool.name and len(pools_from(pools, pool)) == 1 for pool in pools
     )
+
+
+def _repair_declined(gateway: Gateway, router: Router) -> Iterator[Hit]:
+    if gateway.trusting_place is None or NUMBER_HEADER in gateway.stripped:
+        return
+    for route in pool_routes(gateway, router):
+        if gateway.retry(route) and NUMBER_HEADER not in route.removed:
+            what = f'{NUMBER_HEADER} of internal clients counts on route "{route.name}"'
+            yield Hit(gateway.trusting_place, what)
 
 
 def _repair_same_pool(gateway: Gateway, router: Router) -> Iterator[Hit]:
@@ -95,6 +104,15 @@ TRAPS: Final = (
         "Gateway a Backend with fallback: true).",
         _repair_missing,
         "test_traps_of_repairs.py::test_refusal_without_a_retry",
+    ),
+    Trap(
+        "repair-declined",
+        Severity.WARNING,
+        "A client that Envoy counts as internal says by a header how often its requests are tried again. With 0 "
+        "it gets the smaller pool's 400 of a request that the next pool would serve.",
+        "request_headers_to_remove: [x-envoy-max-retries] on the pool's route, or no internal_address_config.",
+        _repair_declined,
+        "test_traps_of_repairs.py::test_client_that_wants_no_retries",
     ),
     Trap(
         "repair-same-pool",
