@@ -20,6 +20,7 @@ from extproc.core.listener import Listener, Misconfiguration, Observation
 from extproc.core.placing.decision import Decision
 from extproc.core.placing.policy import Pool
 from extproc.core.usage import Overflow
+from extproc.telemetry.log_writer import LineWriter
 
 __all__ = ["JsonFormatter", "LogListener", "OncePerMinute", "configure_logging", "set_log_level"]
 
@@ -111,7 +112,8 @@ class OncePerMinute(logging.Filter):
 
 def configure_logging(level: str, **always: object) -> None:
     """Send all logs to stderr as JSON, from `level` (debug, info, warning, error) up; `always` on every line."""
-    handler = logging.StreamHandler(sys.stderr)
+    # A process may have been started without one.
+    handler = LineWriter(sys.stderr.fileno()) if sys.stderr else logging.NullHandler()
     handler.setFormatter(JsonFormatter(**always))
     handler.addFilter(OncePerMinute(time.monotonic))
     logging.basicConfig(handlers=[handler], force=True)

@@ -107,7 +107,7 @@ def test_warnings_of_libraries_are_written_once_a_minute() -> None:
     )
 
 
-def test_a_scrape_is_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_scrape_is_no_line(capfd: pytest.CaptureFixture[str]) -> None:
     """The HTTP client tells each request at level info; servers are asked every second."""
     root, before = logging.getLogger(), logging.getLogger().handlers[:]
     level = root.level
@@ -116,11 +116,12 @@ def test_a_scrape_is_no_line(capsys: pytest.CaptureFixture[str]) -> None:
         logging.getLogger("httpx").info("HTTP Request: GET http://a/metrics")
         logging.getLogger("httpcore.http11").debug("send_request_headers.started")
         logging.getLogger("httpx").warning("told")
+        root.handlers[0].close()
     finally:
         root.handlers[:], root.level = before, level
         for name in ("httpx", "httpcore"):
             logging.getLogger(name).setLevel(logging.NOTSET)
-    assert ["told"] == [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()]
+    assert ["told"] == [json.loads(line)["message"] for line in capfd.readouterr().err.splitlines()]
 
 
 def test_a_misconfiguration_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:

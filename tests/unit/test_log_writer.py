@@ -1,0 +1,89 @@
+"""Log lines are written by a thread of their own: whoever logs waits for nobody."""
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from extproc.telemetry.log import JsonFormatter
+from extproc.telemetry.log_writer import MAX_WAITING, LineWriter
+
+
+class Pipe:
+    """A pipe that a writer writes into, and whose other end is read when a test wants it."""
+
+    def __init__(self) -> None:
+        self._reads, self.writes = os.pipe()
+        self.writer = LineWriter(self.writes)
+        self.writer.setFormatter(JsonFormatter())
+
+    def log(self, message: str) -> None:
+        """Log a line."""
+        self.writer.emit(logging.LogRecord("dualpool", logging.INFO, __file__, 0, message, None, None))
+
+    def lines(self) -> Iterator[dict[str, object]]:
+        """Read what comes, until the writing end is closed."""
+        with os.fdopen(self._reads) as reading:
+            yield from map(json.loads, reading)
+
+    def leave(self) -> None:
+        """Close the reading end."""
+        os.close(self._reads)
+
+
+def test_lines_come_in_order() -> None:
+    """What was logged before the writer was closed is there."""
+    pipe = Pipe()
+    for number in range(100):
+        pipe.log(str(number))
+    pipe.writer.close()
+    os.close(pipe.writes)
+    assert [str(number) for number in range(100)] == [line["message"] for line in pipe.lines()]
+
+
+def test_a_pipe_that_is_not_read_keeps_nobody() -> None:
+    """Far more is logged than a pipe and the queue hold; who reads later gets the first, and how many are lost."""
+    pipe, logged = Pipe(), 3 * MAX_WAITING
+    for number in range(logged):
+        pipe.log(f"{number:>200}")
+
+    def end() -> None:
+        pipe.writer.close()
+        os.close(pipe.writes)
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    lines = list(pipe.lines())
+    ending.join()
+    found = [int(str(line["message"])) for line in lines if "dropped" not in line]
+    lost = [int(str(line["dropped"])) for line in lines if "dropped" in line]
+    assert found == sorted(set(found))
+    assert list(range(MAX_WAITING)) == found[:MAX_WAITING]
+    assert sum(lost) > 0
+    assert logged == len(found) + sum(lost)
+
+
+def test_a_reader_that_has_gone_is_no_fault() -> None:
+    """Lines for it are lost, and nothing is raised."""
+    pipe = Pipe()
+    pipe.leave()
+    for number in range(10):
+        pipe.log(str(number))
+    pipe.writer.flush()
+    assert not pipe.writer._waiting.unfinished_tasks
+    pipe.writer.close()
+    os.close(pipe.writes)
+
+
+def test_a_record_that_cannot_be_formatted_is_told_and_no_more(capsys: pytest.CaptureFixture[str]) -> None:
+    """The next one is written."""
+    pipe = Pipe()
+    pipe.writer.emit(logging.LogRecord("dualpool", logging.INFO, __file__, 0, "%d", ("x",), None))
+    pipe.log("told")
+    pipe.writer.close()
+    os.close(pipe.writes)
+    assert ["told"] == [line["message"] for line in pipe.lines()]
+    assert "Logging error" in capsys.readouterr().err
