@@ -15,7 +15,7 @@ import pytest
 from bench.bodies import DEFAULT_RETRIES, NO_RETRIES, retries_on_the_default_route, uploads
 from bench.numbered import break_in, chat_body
 from bench.uploads import Outcome, upload_all
-from tests.envoy.harness.gateway import FILES, Document, Gateway, checks_often, load, route, virtual_host
+from tests.envoy.harness.gateway import FILES, Document, Gateway, checks_often, cluster, load, route, virtual_host
 from tests.envoy.harness.numbered import NumberedPools
 from tests.envoy.harness.polling import eventually
 from tests.envoy.harness.router import RouterProcess
@@ -116,6 +116,17 @@ def test_every_body_arrives_with_no_router(serve: Callable[..., Served], mode: s
     gateway = served.gateway
     eventually(lambda: gateway.statistic("cluster.dualpool.membership_healthy") == 0, "Envoy knows")
     outcomes = send(served, left_alone)
+    assert {(200, "long", True)} == {(each.status, each.pool, each.intact) for each in outcomes}
+
+
+def test_every_body_arrives_when_the_router_has_no_address(serve: Callable[..., Served]) -> None:
+    """Of a fleet that was scaled to none Envoy knows at once, also in full duplex: before a body is sent."""
+
+    def nameless(document: Document) -> None:
+        endpoint = cluster(document, "dualpool")["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
+        endpoint["address"]["socket_address"]["address"] = "no-router.invalid"
+
+    outcomes = send(serve("full-duplex", nameless), left_alone)
     assert {(200, "long", True)} == {(each.status, each.pool, each.intact) for each in outcomes}
 
 

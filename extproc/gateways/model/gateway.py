@@ -43,7 +43,7 @@ class Gateway:
     place: Place
     limits: Limits
     stripped: frozenset[str]
-    """Those of Envoy's for retries and of the router's that go from what clients send, before a route is chosen."""
+    """Headers of clients that go before a route is chosen: of the router's, and of Envoy's for retries."""
     filters: tuple[Filter, ...]
     processor: Processor
     hosts: tuple[Host, ...]
