@@ -49,6 +49,34 @@ def test_a_held_request_is_given_up_at_its_headers(router: Router, call: type[An
     asyncio.run(scenario())
 
 
+def test_a_deadline_begins_when_the_request_came(
+    router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has waited for the loop longer than it may be held is decided at once; its wait is in the metrics."""
+
+    async def scenario() -> None:
+        async with (
+            router("exchange: {deadline_ms: 60000}") as app,
+            grpc.aio.insecure_channel(app.grpc_address) as channel,
+        ):
+            overload = app._streams.overload
+
+            def late() -> None:
+                monkeypatch.setattr(overload, "wants_mark", lambda _now_s: False)
+                overload.lag_s = 31.0  # of the call, and once more of its message
+
+            app.ask(late)
+            stream = call(channel)
+            await stream.headers()
+            assert ["deadline"] == reasons(await stream.read())
+            assert await stream.read() is None
+            assert grpc.StatusCode.OK == await stream.code()
+            (waited,) = [line for line in await metrics(app) if line.startswith("dualpool_decision_seconds_sum ")]
+            assert float(waited.split()[1]) > 62
+
+    asyncio.run(scenario())
+
+
 def test_in_buffered_mode_the_stream_is_closed(router: Router, call: type[Any]) -> None:
     """The default route is the default pool: a clean close is all that it takes."""
 
