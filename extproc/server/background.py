@@ -10,6 +10,8 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from extproc.look_ups import LookingUp
+
 __all__ = ["Background", "Job"]
 
 # A job that failed is begun again after this long: it must not spin, and nobody waits for it.
@@ -28,7 +30,7 @@ class Background:
     def __init__(self, jobs: Sequence[Job], again_after_s: float = AGAIN_AFTER_S) -> None:
         self._jobs = tuple(jobs)
         self._again_after_s = again_after_s
-        self._runner = asyncio.Runner()
+        self._runner = asyncio.Runner(loop_factory=LookingUp)
         self._ending = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="dualpool-background", daemon=True)
 

@@ -1,6 +1,5 @@
 """What is in the shared store, read and changed from outside: by a command, or at a router's admin port."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -11,6 +10,7 @@ from extproc.core.estimator.protocol import LearnedState
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.state_tables import state_of
 from extproc.core.estimator.terms import Terms
+from extproc.look_ups import run
 from extproc.state.changing import NotDone
 from extproc.state.settings import StoreSettings
 from extproc.state.store import FAILURES, Store
@@ -73,7 +73,7 @@ class InStore:
                 await store.close()
 
         try:
-            return asyncio.run(once())
+            return run(once())
         except ConfigurationError:
             raise
         except FAILURES as error:

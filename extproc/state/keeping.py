@@ -1,12 +1,12 @@
 """Keeping what one router learns: taken from a file or the store at the start, saved, shared, saved at the end."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from extproc.core.estimator.protocol import Estimator
 from extproc.core.estimator.terms import Terms
+from extproc.look_ups import run
 from extproc.state.file import StateFile
 from extproc.state.keeper import Ask, KeeperListener, Saver
 from extproc.state.settings import StateSettings, StoreSettings
@@ -51,7 +51,7 @@ class Keeping:
         if self._saver is not None:
             self._saver.save(self._estimator.state())
         if self._sharer is not None:
-            asyncio.run(self._sharer.leave(self._estimator.state()))
+            run(self._sharer.leave(self._estimator.state()))
 
 
 def _sharer(

@@ -16,6 +16,7 @@ from extproc.core.estimator.protocol import Estimator, LearnedState
 from extproc.core.estimator.sharing import Exchanged, Share
 from extproc.core.estimator.tables import Tables, settled
 from extproc.core.estimator.terms import Terms
+from extproc.look_ups import run
 from extproc.state.keeper import Ask, KeeperListener, Told, copied
 from extproc.state.settings import StoreSettings
 from extproc.state.store import FAILURES, Base, Found, Store
@@ -70,7 +71,7 @@ class Sharer:
                 self._ask = ask
                 await store.close()
 
-        asyncio.run(self._try(once()))
+        run(self._try(once()))
 
     async def job(self) -> None:
         """Exchange until cancelled; then say once more what was learned last."""

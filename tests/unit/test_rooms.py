@@ -31,13 +31,14 @@ MAY_IMPORT = {
     "wire": {"core", "access_log", "wire"},
     "exact": {"core", "exact", "files"},
     "pools": {"core", "pools"},
-    "state": {"core", "files", "state"},
+    "state": {"core", "files", "look_ups", "state"},
     "telemetry": {"core", "access_log", "telemetry"},
     "planning": {"core", "documents", "files", "planning"},
     "evaluation": {"core", "evaluation", "files"},
     "config": {"core", "config", "documents", "files", "pools", "state"},
     "documents.py": {"core"},
     "files.py": set(),
+    "look_ups.py": set(),
     "gateways": {"core", "config", "gateways"},
 }
 SOURCES = [path for path in sorted(ROOT.rglob("*.py")) if "pb" not in path.parts]

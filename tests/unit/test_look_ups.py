@@ -1,0 +1,136 @@
+"""Names that are looked up while other things are done: what a resolver that answers nobody holds up."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from extproc.look_ups import run
+from extproc.server.background import Background
+from tests.unit.test_sharer import Replica
+
+HANGS = "hangs.invalid"
+
+
+class Resolver:
+    """A resolver that does not answer for one name until it is told to; `asked` are the names it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[object] = []
+        self.answers = threading.Event()
+        self.was_waited_for = False
+        self._real = socket.getaddrinfo
+
+    def getaddrinfo(self, host: object, *others: object, **named: object) -> object:
+        """Answer, or hang."""
+        self.asked.append(host)
+        if host != HANGS:
+            return self._real(host, *others, **named)  # type: ignore[arg-type]
+        self.was_waited_for |= not self.answers.wait(5)
+        raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+
+
+@pytest.fixture
+def resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resolver]:
+    """Put a resolver in the place of the system's."""
+    resolver = Resolver()
+    monkeypatch.setattr(socket, "getaddrinfo", resolver.getaddrinfo)
+    yield resolver
+    resolver.answers.set()
+
+
+async def addresses(host: str) -> list[object]:
+    """Return what is found out about a name."""
+    return list(await asyncio.get_running_loop().getaddrinfo(host, 80, type=socket.SOCK_STREAM))
+
+
+async def given_up() -> str:
+    """Ask for the name that nobody answers for, and give up."""
+    try:
+        async with asyncio.timeout(0.001):
+            await addresses(HANGS)
+    except TimeoutError:
+        return "given up"
+    return "answered"
+
+
+def test_a_look_up_that_hangs_holds_up_no_thread_of_others(resolver: Resolver) -> None:
+    """Given up ever so often it takes no place of what else blocks, and the loop ends without it."""
+
+    async def busy() -> str:
+        assert {"given up"} == {await given_up() for _ in range(50)}
+        return await asyncio.to_thread(lambda: "saved")
+
+    assert "saved" == run(busy())
+    assert not resolver.was_waited_for
+    assert [HANGS] == resolver.asked, "a name that is being looked up is not looked up once more"
+
+
+def test_what_a_slow_look_up_finds_is_for_whoever_waits_then(resolver: Resolver) -> None:
+    """One that gave up may ask again; all who wait for a name get its answer, and the next one asks anew."""
+
+    async def asked() -> None:
+        assert "given up" == await given_up()
+        waiting = [asyncio.create_task(addresses(HANGS)) for _ in range(2)]
+        await asyncio.sleep(0)
+        resolver.answers.set()
+        for each in waiting:
+            with pytest.raises(socket.gaierror, match="no answer"):
+                await each
+        with pytest.raises(socket.gaierror, match="no answer"):
+            await addresses(HANGS)
+
+    run(asked())
+    assert [HANGS, HANGS] == resolver.asked
+
+
+def test_names_that_resolve_are_found() -> None:
+    """All that the system says of a name is there, as from any loop."""
+    assert run(addresses("localhost")) == socket.getaddrinfo("localhost", 80, type=socket.SOCK_STREAM)
+
+
+def test_a_look_up_that_ends_after_its_loop_is_nobodys(
+    resolver: Resolver, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    """It is neither logged nor raised anywhere."""
+    run(given_up())
+    (thread,) = [each for each in threading.enumerate() if each.name == "dualpool-look-up"]
+    assert thread.daemon, "the interpreter's end does not wait for it"
+    resolver.answers.set()
+    thread.join(10)
+    assert not caplog.records
+    assert not recwarn.list
+
+
+def test_a_router_begins_and_ends_while_the_stores_name_hangs(resolver: Resolver) -> None:
+    """The first exchange, and the last, cost their timeout and no more."""
+    replica = Replica(f"redis://{HANGS}:6379", timeout_s=0.01)
+    replica.exchange()
+    run(replica.sharer.leave(replica.estimator.state()))
+    assert [False, False] == replica.done
+    assert not resolver.was_waited_for
+
+
+def test_jobs_go_on_and_end_while_a_name_hangs(resolver: Resolver) -> None:
+    """What one job asks of a resolver that hangs keeps no other from saving, and no end waits for it."""
+    saved = threading.Event()
+
+    async def asking() -> None:
+        while True:
+            await given_up()
+
+    async def saving() -> None:
+        for _ in range(20):
+            await given_up()
+            await asyncio.to_thread(lambda: None)
+        saved.set()
+        await asyncio.Event().wait()
+
+    background = Background([asking, saving])
+    background.start()
+    assert saved.wait(10)
+    background.stop()
+    assert "dualpool-background" not in {each.name for each in threading.enumerate()}
+    assert not resolver.was_waited_for
