@@ -33,6 +33,8 @@ __all__ = [
 
 MOST: Final = 1e12
 MAX_LINES: Final = 1_000
+# The parser's time grows with the square of a line's length. vLLM's longest is about 1 KB.
+MAX_LINE_CHARS: Final = 4_096
 MAX_MODELS: Final = 1_000
 MAX_DIGITS: Final = 12
 
@@ -143,7 +145,7 @@ def parse_load(page: bytes) -> LoadReport:
 
 def _samples(page: bytes) -> tuple[dict[str, list[float]], int]:
     """Return each engine's values of the metrics that are wanted, and the tokens of all KV caches' blocks."""
-    lines = [line for line in page.decode().split("\n") if line.startswith(_NAMES)]
+    lines = [line for line in page.decode().split("\n") if line.startswith(_NAMES) and len(line) <= MAX_LINE_CHARS]
     if len(lines) > MAX_LINES:
         raise ReportNotUnderstood(f"{len(lines)} lines about one server; at most {MAX_LINES} are read")
     samples: dict[str, dict[frozenset[tuple[str, str]], float]] = {}

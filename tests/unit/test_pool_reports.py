@@ -122,6 +122,16 @@ def test_a_page_of_thousands_of_lines_about_one_server_is_not_read() -> None:
         parse_load(b"\n".join([b"vllm:num_requests_waiting 3"] * 2_000))
 
 
+def test_a_line_that_no_server_writes_is_not_read() -> None:
+    """The parser copies what is left of a line for each label: a megabyte of labels would take it many seconds."""
+    labels = ",".join(f'a{number}=""' for number in range(1_000))
+    said = f"vllm:num_requests_waiting{{{labels}}} 3\nvllm:num_requests_running 5\n"
+    with pytest.raises(ReportNotUnderstood, match="do not say"):
+        parse_load(said.encode())
+    told = parse_load(f"{said}vllm:num_requests_waiting 2\n".encode())
+    assert (2, 5) == (told.waiting, told.running)
+
+
 LINES = st.sampled_from([line for line in VLLM.decode().splitlines() if not line.startswith("#")])
 
 
