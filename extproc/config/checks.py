@@ -1,5 +1,6 @@
 """What the types of a configuration do not say: addresses and names that would not work."""
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import PurePosixPath
@@ -11,9 +12,14 @@ from extproc.config.schema import Configuration
 from extproc.core.errors import ConfigurationError, shown
 from extproc.core.placing.policy import Pool, Pools
 from extproc.core.placing.pool import Endpoints, EndpointTls
+from extproc.state.settings import LEAST_KEPT_INTERVALS, StoreSettings
 
 __all__ = ["check"]
 
+_STORE = re.compile(
+    r"rediss?://(\[[0-9a-fA-F:.]+\]|[^][/?#@:\s]+)(:[0-9]+)?(/[0-9]*)?|unix:///[^?#@\s]+(\?db=[0-9]+)?"
+)
+_STORES = "redis://host:port/number, rediss://host:port/number, unix:///path"
 # Of Linux, whose sockaddr_un holds 108 with the NUL at the end.
 MAX_SOCKET_PATH_BYTES = 107
 
@@ -33,7 +39,7 @@ def check(configuration: Configuration, faulty: Collection[str] = ()) -> Iterato
     if configuration.state.path:
         yield from _state_path(configuration.state.path)
     if configuration.state.store is not None:
-        yield from _store_url(configuration.state.store.url)
+        yield from _store(configuration.state.store)
     names = {f"headers.{key}": value for key, value in asdict(configuration.headers).items()}
     if configuration.tenant_header:
         names["tenant_header"] = configuration.tenant_header
@@ -108,19 +114,25 @@ def _listen_address(address: str) -> Iterator[str]:
         yield f"listen.address: {shown(address)} given; a socket's path has at most {MAX_SOCKET_PATH_BYTES} bytes"
 
 
-def _store_url(url: str) -> Iterator[str]:
-    """Refuse what is no store's address, and a password in it: /config shows it to whoever asks."""
-    try:
-        parts = urlsplit(url)
-        valid = parts.scheme == "unix" or (
-            parts.scheme in {"redis", "rediss"} and parts.hostname and parts.port != 0
+def _store(settings: StoreSettings) -> Iterator[str]:
+    """Refuse what is no store's address; a password in it, which /config would show to whoever asks; options, by
+    which its client would check no certificate; and knowledge that is gone before it is missed.
+    """
+    if _STORE.fullmatch(settings.url) is None or not _has_port(settings.url):
+        if "@" in settings.url:
+            yield (
+                "state.store.url: a user or password in it; "
+                "allowed: state.store.username and password_file for them"
+            )
+        elif "?" in settings.url:
+            yield "state.store.url: a query in it; allowed: the settings of state.store, or unix:///path?db=1"
+        else:
+            yield f"state.store.url: {shown(settings.url)} given; allowed: {_STORES}"
+    if settings.keep_s < LEAST_KEPT_INTERVALS * settings.every_s:
+        yield (
+            f"state.store.keep_s: {settings.keep_s:g} given; "
+            f"allowed: at least {LEAST_KEPT_INTERVALS} times state.store.every_s, {settings.every_s:g}"
         )
-    except ValueError:
-        valid = False
-    if not valid:
-        yield f"state.store.url: {shown(url)} given; allowed: redis://host:port, rediss://host:port, unix:///path"
-    elif "@" in url:
-        yield "state.store.url: a user or password in it; allowed: state.store.username and password_file for them"
 
 
 def _address(field: str, address: str) -> Iterator[str]:

@@ -5,8 +5,10 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-__all__ = ["StateSettings", "StoreSettings"]
+__all__ = ["LEAST_KEPT_INTERVALS", "StateSettings", "StoreSettings"]
 
+# A replica is missed after six intervals, and what it knew is folded into the base at one of the next.
+LEAST_KEPT_INTERVALS: Final = 10
 _KEY: Final = "1 to 64 printable ASCII characters, no space"
 
 
@@ -17,7 +19,8 @@ class StoreSettings:
     """
 
     url: str
-    """`redis://host:port/database`, `rediss://` over TLS, or `unix:///path`; without a password."""
+    """`redis://host:port/database`, `rediss://` over TLS, or `unix:///path`, there with `?db=1` for another
+    database than 0; without a password."""
     name: Annotated[str, Meta(pattern=r"\A[!-~]{1,64}\Z", extra={"allowed": _KEY})] = "dualpool"
     """The prefix of each key: the same for routers that share what they learn."""
     username: str = ""
@@ -32,7 +35,7 @@ class StoreSettings:
     timeout_s: Annotated[float, Meta(ge=0.01, le=60)] = 2.0
     """How long the store may take to reply."""
     keep_s: Annotated[float, Meta(ge=60)] = 604_800.0
-    """How long the store keeps knowledge that no replica publishes any more."""
+    """How long the store keeps knowledge that no replica publishes any more; at least ten times `every_s`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,24 @@ async def eventually(true: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["http://host", "redis://", "redis://:secret@host:6379/0", "redis://host:70000", "host:6379"]
+    "url",
+    [
+        *("http://host", "redis://", "redis://:secret@host:6379/0", "redis://host:70000", "host:6379"),
+        *(
+            "redis://host/dualpool",
+            "redis://host/0/1",
+            "redis://host/-1",
+            "unix://host/path",
+            "unix:",
+            "redis://h#0",
+        ),
+        *(
+            "redis://host?password=secret",
+            "rediss://host/0?ssl_cert_reqs=none",
+            "unix:///path?db=1&password=secret",
+        ),
+        *("redis://host/0?db=1", "unix:///path?db=one", "redis://host?socket_timeout=9999"),
+    ],
 )
 def test_a_store_that_cannot_be_is_refused(router: Router, url: str) -> None:
     """Addresses that are none, and passwords where /config would show them, are told by the setting's name."""

@@ -57,6 +57,10 @@ OTHERS = (*ORDERS, "x-gateway-model-name", "x-forwarded-for", "traceparent", "x-
             "state.path: '/var/lib/dualpool/' given; allowed: the name of a file",
         ),
         ('state: {path: "a\\0b"}', "state.path: .* given; allowed: text without a null character"),
+        (
+            "state: {store: {url: 'redis://h', every_s: 60, keep_s: 599}}",
+            "state.store.keep_s: 599 given; allowed: at least 10 times state.store.every_s, 60",
+        ),
         ("state: {store: {url: 'redis://h', name: ''}}", "state.store.name: '' given; allowed: 1 to 64 printable"),
         ("pools: [{name: a, max_budget_tokens: 1, models: ['']}]", r"models\[0\]: '' given; allowed: 1 to 256"),
         (
@@ -289,6 +293,9 @@ def test_what_is_allowed_of_a_text_is_said(name: str, wanted: object) -> None:
     [
         "state: {store: {url: 'redis://u:hunter2@h:99999'}}",
         "state: {store: {url: 'redis://u:hunter2@h'}}",
+        "state: {store: {url: 'redis://h:6379/0?password=hunter2'}}",
+        "state: {store: {url: 'http://h?password=hunter2'}}",
+        "state: {store: {url: 'redis://h/hunter2?password=hunter2'}}",
         "pools: [{name: a, max_budget_tokens: 1, endpoints: {urls: ['http://u:hunter2@h']}}]",
         "pools: [{name: a, max_budget_tokens: 1, endpoints: {dns: 'http://u:hunter2@h'}}]",
         "traces: {endpoint: 'http://u:hunter2@h:4318/v1/traces'}",
