@@ -42,7 +42,11 @@ def recompose(router: Router, was: Configuration, configuration: Configuration, 
     """
     same = was.learning == configuration.learning
     budget = router.learner.budget if same else LearningBudget(configuration.learning)
-    spillover = router.placer.spillover if was.spill == configuration.spill else _spillover(configuration)
+    spillover = router.placer.spillover
+    if was.spill != configuration.spill:
+        spillover = _spillover(configuration)
+    elif spillover is not None:
+        spillover = spillover.under(_salt(configuration))
     same = was.estimator == configuration.estimator
     counting = router.placer.counting if same else _counting(configuration.estimator)
     after = _router(configuration, router.listener, learned, budget, spillover, counting=counting)
@@ -91,5 +95,9 @@ def _spillover(configuration: Configuration) -> Spillover | None:
 
 
 def _salt(configuration: Configuration) -> bytes:
-    """Return what clients do not know and all processes of one configuration have in common."""
-    return fingerprint(configuration)
+    """Return what clients do not know and all processes have in common that move requests between the same pools.
+
+    Nothing else goes into it: what differs between workers of one router, or waits for a restart in some replicas,
+    would have each move conversations of its own.
+    """
+    return fingerprint(Configuration(pools=configuration.pools, spill=configuration.spill))

@@ -132,6 +132,14 @@ class Spillover:
         self._moved: CappedMap[tuple[str, int], tuple[int, str]] = CappedMap(MAX_CONVERSATIONS, lambda _: (0, ""))
         self._without_text = 0
 
+    def under(self, salt: bytes) -> "Spillover":
+        """Return what moves requests by a salt that may be another; what has been placed counts on."""
+        if salt == self._salt:
+            return self
+        after = Spillover(self.settings, salt)
+        after._placed = self._placed
+        return after
+
     def placed(self, pool: str) -> tuple[int, int]:
         """Return the requests and tokens that were placed in a pool, ever."""
         placed = self._placed.get(pool)

@@ -1,0 +1,61 @@
+"""Routers that are made anew under another configuration: who leaves an overloaded pool is the same for all."""
+
+import pytest
+
+from extproc.compose import compose, recompose
+from extproc.config.loading import parse
+from extproc.core.listener import Listener
+from extproc.core.placing.fleet import PoolLoad
+from extproc.core.placing.spill import Spillover
+from extproc.core.router.router import Router
+from tests.unit.test_spill import FREE, FULL, fleet, moved
+
+POOLS = """
+spill: {enabled: true}
+pools:
+  - {name: s, max_budget_tokens: 100, endpoints: {urls: ["http://s"]}}
+  - {name: l, max_budget_tokens: 10000, endpoints: {urls: ["http://l"]}}
+"""
+ELSEWHERE = """
+log_level: debug
+drain_s: 1
+learning: {messages_per_s: 7}
+metrics: {max_models: 7}
+"""
+
+
+def spillover(router: Router) -> Spillover:
+    """Return what moves a router's requests."""
+    assert router.placer.spillover is not None
+    return router.placer.spillover
+
+
+def leaving(router: Router) -> set[int]:
+    """Return which of many conversations leave a pool of whose requests a third should."""
+    state = fleet(PoolLoad(FULL, share=0.3), PoolLoad(FREE, absorbs=9_999))
+    return moved(spillover(router), state)
+
+
+def test_who_leaves_depends_on_the_pools_alone() -> None:
+    """Routers that differ in another setting, as the workers of one do, or one that waits for a restart, agree."""
+    one, other = parse(POOLS), parse(POOLS + ELSEWHERE)
+    assert leaving(compose(one, Listener())) == leaving(compose(other, Listener()))
+
+
+def test_a_reload_of_anything_else_lets_conversations_stay_where_they_are() -> None:
+    """What has left is remembered: it is the same that moves requests before and after."""
+    was, now = parse(POOLS), parse(POOLS + ELSEWHERE)
+    router = compose(was, Listener())
+    assert spillover(router) is spillover(recompose(router, was, now, router.placer.estimator))
+
+
+@pytest.mark.parametrize(("old", "new"), [("10000", "20000"), ("http://l", "http://other")])
+def test_after_a_reload_a_router_agrees_with_one_that_is_started_then(old: str, new: str) -> None:
+    """A worker that is replaced, or a replica that is added, moves the conversations that the others move."""
+    was, now = parse(POOLS), parse(POOLS.replace(old, new))
+    router = compose(was, Listener())
+    before = leaving(router)
+    spillover(router).count("s", 50)
+    after = recompose(router, was, now, router.placer.estimator)
+    assert leaving(compose(now, Listener())) == leaving(after) != before
+    assert (1, 50) == spillover(after).placed("s"), "what was placed since the servers were asked still counts"
