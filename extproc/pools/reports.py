@@ -45,7 +45,9 @@ class ReportNotUnderstood(DualpoolError):
 
 @dataclass(frozen=True, slots=True)
 class ModelReport:
-    """One model that a server lists: its name, an adapter's base model ("" for none), its context in tokens."""
+    """One model that a server lists: its name, its context in tokens, and the model whose prices it has ("" for
+    itself): an adapter's base, or the first of several names for the same weights.
+    """
 
     name: str
     parent: str = ""
@@ -79,6 +81,7 @@ class _Model(msgspec.Struct, frozen=True):
 
     id: object = None
     parent: object = None
+    root: object = None
     max_model_len: object = None
 
 
@@ -97,16 +100,24 @@ def parse_models(page: bytes) -> ModelList:
         raise ReportNotUnderstood(f"no list of models: {error}") from error
     read = [(name, model) for model in listed[:MAX_MODELS] if (name := _name(model.id))]
     lengths = {name: _length(model.max_model_len) for name, model in read}
-    return ModelList(tuple(_model(name, model, lengths) for name, model in read), len(listed))
+    firsts: dict[str, str] = {}
+    for name, model in read:
+        firsts.setdefault(_name(model.root), name)
+    return ModelList(tuple(_model(name, model, lengths, firsts) for name, model in read), len(listed))
 
 
 def _name(said: object) -> str:
     return said if isinstance(said, str) and len(said) <= MAX_NAME_CHARS else ""
 
 
-def _model(name: str, model: _Model, lengths: Mapping[str, int | None]) -> ModelReport:
-    """Return a model as listed; an adapter, of which vLLM tells no length, has that of its base."""
-    parent = _name(model.parent)
+def _model(name: str, model: _Model, lengths: Mapping[str, int | None], firsts: Mapping[str, str]) -> ModelReport:
+    """Return a model as listed; an adapter, of which vLLM tells no length, has that of its base.
+
+    `firsts` has the first name for each root, where the weights are: vLLM tells it of models and adapters alike.
+    """
+    parent = _name(model.parent) or (firsts[root] if (root := _name(model.root)) else "")
+    if parent == name:
+        parent = ""
     return ModelReport(name, parent, _length(model.max_model_len) or lengths.get(parent))
 
 

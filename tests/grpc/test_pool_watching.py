@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -299,20 +300,26 @@ def test_a_resolver_that_hangs_is_given_up() -> None:
         asyncio.run(endpoints(Endpoints(dns="http://vllm"), 0.01, resolve))
 
 
-def test_a_name_whose_addresses_change_is_asked_anew_each_round() -> None:
+def test_a_name_whose_addresses_change_is_asked_anew_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that is no longer behind the name is forgotten at once, a new one is known with its first round."""
+    addresses: list[str] = []
 
-    async def scenario(url: str) -> tuple[int, int, int]:
-        port = url.rpartition(":")[2]
+    def resolved(host: str, port: int, *_: object, **__: object) -> list[tuple[object, ...]]:
+        assert "vllm.test" == host
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, port)) for address in addresses]
+
+    async def scenario(url: str) -> list[tuple[int, int]]:
         watched = Watched(())
-        watched.watch.where = Endpoints(dns=f"http://localhost:{port}")
-        first = await watched.round()
-        watched.watch.where = Endpoints(dns="http://127.0.0.2:9")
-        second = await watched.round()
-        watched.watch.where = Endpoints((url,))
-        return len(first.models), len(second.models), len((await watched.round()).models)
+        watched.watch.where = Endpoints(dns=f"http://vllm.test:{url.rpartition(':')[2]}")
+        seen = []
+        for now in (["127.0.0.1"], ["127.0.0.2"], ["127.0.0.2", "127.0.0.1"]):
+            addresses[:] = now
+            report = await watched.round()
+            seen.append((report.asked, len(report.models)))
+        return seen
 
-    assert (1, 0, 1) == serving(scenario)
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    assert [(1, 1), (1, 0), (2, 1)] == serving(scenario)
 
 
 def test_what_a_server_compresses_all_the_same_is_not_read() -> None:

@@ -70,6 +70,15 @@ def test_models_with_their_parents_and_contexts() -> None:
     ).models
 
 
+def test_names_of_the_same_weights_are_one_model() -> None:
+    """Of a server's --served-model-name the later names have the first for their base; no weights, no base."""
+    listed = [("m", "/w"), ("large", "/w"), ("m", "/w"), ("other", "/o"), ("none", ""), ("no-one", ""), ("odd", 5)]
+    entries = [{"id": name, "root": root, "parent": None} for name, root in listed]
+    adapter = {"id": "sql", "root": "/a", "parent": "m"}
+    found = parse_models(json.dumps({"data": [*entries, adapter, adapter | {"id": "sql-2"}]}).encode()).models
+    assert {"large": "m", "sql": "m", "sql-2": "m"} == {each.name: each.parent for each in found if each.parent}
+
+
 @pytest.mark.parametrize("length", ["8192", 0, -1, 8192.5, True, [], None])
 def test_an_odd_entry_takes_nothing_from_the_others(length: object) -> None:
     """A length that is none is as if not said, an entry without a name is not there, the rest of the list is."""

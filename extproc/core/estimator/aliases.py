@@ -2,8 +2,9 @@
 
 An adapter has its base's tokenizer and template, so its requests are estimated by, and teach, the base's prices,
 scale and q; residuals by tenant or kind of text stay its own. A base is what the pools' servers report as an
-adapter's parent (vLLM's list of models), or what stands before the colon of `base:adapter` where that has prices
-already. Otherwise what is before a colon tells nothing: sizes of one family may differ in their tokenizers.
+adapter's parent (vLLM's list of models), as they report the first of several names for the same weights, or what
+stands before the colon of `base:adapter` where that has prices already. Otherwise what is before a colon tells
+nothing: sizes of one family may differ in their tokenizers.
 
 Names come from clients, and there may be more than are remembered. To push out the least recently used would be
 the worst for names that come in turn: none would be there when it comes again. So those that are there stay while
