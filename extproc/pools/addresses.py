@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -82,4 +82,11 @@ async def _look_up(url: str, resolve: Resolve) -> list[str]:
         addresses = await resolve(parts.hostname or "", port)
     except (OSError, ValueError) as error:  # what is no host name is a UnicodeError
         raise AddressesUnknown(f"{url}: {type(error).__name__}: {error}") from error
-    return [f"{parts.scheme}://{f'[{a}]' if ':' in a else a}:{port}" for a in addresses]
+    return [f"{parts.scheme}://{f'[{a}]' if ':' in a else a}:{port}" for a in _of_servers(addresses)]
+
+
+def _of_servers(addresses: Sequence[str]) -> set[str]:
+    """Return an address of each server: where both families have as many, each server has one of either."""
+    of_ipv6 = {address for address in addresses if ":" in address}
+    of_ipv4 = set(addresses) - of_ipv6
+    return of_ipv4 if len(of_ipv4) == len(of_ipv6) else of_ipv4 | of_ipv6

@@ -203,6 +203,25 @@ def test_an_ipv6_address_is_put_in_brackets() -> None:
     assert ("http://[fd00::1]:80",) == asyncio.run(endpoints(Endpoints(dns="http://vllm"), 1, resolve))
 
 
+@pytest.mark.parametrize(
+    ("addresses", "asked"),
+    [
+        (["fd00::1", "fd00::2", "10.0.0.1", "10.0.0.2"], ["http://10.0.0.1:80", "http://10.0.0.2:80"]),
+        (["fd00::1", "fd00::1", "10.0.0.1"], ["http://10.0.0.1:80"]),
+        (["fd00::1", "10.0.0.1", "10.0.0.2"], ["http://10.0.0.1:80", "http://10.0.0.2:80", "http://[fd00::1]:80"]),
+        (["fd00::1", "fd00::2"], ["http://[fd00::1]:80", "http://[fd00::2]:80"]),
+    ],
+    ids=["both", "twice told", "mixed", "IPv6"],
+)
+def test_a_server_of_both_families_is_asked_once(addresses: list[str], asked: list[str]) -> None:
+    """As many addresses of each family are those of the same servers; else each is one."""
+
+    async def resolve(_host: str, _port: int) -> list[str]:
+        return addresses
+
+    assert tuple(asked) == asyncio.run(endpoints(Endpoints(dns="http://vllm"), 1, resolve))
+
+
 def test_a_name_that_does_not_resolve_keeps_the_servers_that_are_known() -> None:
     """A resolver that is down changes nothing of what was known."""
 
