@@ -41,8 +41,9 @@ from extproc.state.snapshot import from_message, to_message
 
 __all__ = ["FAILURES", "Base", "Found", "Store"]
 
-# What a store can do to us: refuse, hang, say nonsense, hold what is no state.
-FAILURES: Final = (RedisError, OSError, TimeoutError, ConfigurationError)
+# What a store can do to us: refuse, hang, say nonsense, hold what is no state. Its client lets pass what is
+# raised by numbers that are none, and by endless lists in lists; a password that is no text is a ValueError.
+FAILURES: Final = (RedisError, OSError, TimeoutError, ConfigurationError, ValueError, RecursionError)
 MAX_FOLDED: Final = 1_000
 MAX_PASSWORD_FILE_BYTES: Final = 64 << 10
 MAX_BLOB_BYTES: Final = 256 << 20

@@ -3,8 +3,10 @@
 import asyncio
 import logging
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +193,26 @@ def test_a_store_that_says_nothing_is_given_up_in_time(tmp_path: Path) -> None:
     assert 10 == replica.responses
 
 
+@pytest.mark.parametrize(
+    "reply", [b":abc\r\n", b"$-5\r\n", b"*1\r\n" * 500, b"HTTP/1.1 400 Bad Request\r\n\r\n", b"+OK\r\n", b"\r\n"]
+)
+def test_what_says_nonsense_is_a_store_that_does_not_serve(reply: bytes) -> None:
+    """Numbers that are none, lengths below 0, lists without end, other protocols: a router begins without it."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            connection, _ = listening.accept()
+            with connection, suppress(OSError):
+                while connection.recv(65_536):
+                    connection.sendall(reply)
+
+        threading.Thread(target=answer, daemon=True).start()
+        replica = Replica(f"redis://127.0.0.1:{listening.getsockname()[1]}", timeout_s=0.05)
+        replica.learn(5)
+        replica.exchange()
+    assert ([False], 5) == (replica.done, replica.responses)
+
+
 def test_a_full_store_is_told_and_read_all_the_same(server: RedisServer) -> None:
     """Where nothing can be written, what others wrote before is still in use."""
     one, other = Replica(server.url, 1), Replica(server.url, 2)
@@ -231,6 +253,14 @@ def test_a_password_is_given_without_a_line_in_the_log(tmp_path: Path, caplog: p
         replica.exchange()
     assert [True] == replica.done
     assert [] == [record.getMessage() for record in caplog.records]
+
+
+def test_a_password_file_of_bytes_that_are_no_text_is_told(server: RedisServer, tmp_path: Path) -> None:
+    """As made by `head -c 32 /dev/urandom`: it keeps nobody from serving."""
+    (tmp_path / "password").write_bytes(b"\xff\xfe")
+    replica = Replica(server.url, password_file=str(tmp_path / "password"))
+    replica.exchange()
+    assert [False] == replica.done
 
 
 def test_a_missing_password_file_is_told(server: RedisServer, tmp_path: Path) -> None:
