@@ -26,6 +26,8 @@ __all__ = ["Sharer"]
 # A replica that has published nothing for so many intervals is taken to be no more. One that was only cut off
 # finds out when it comes back.
 DEAD_AFTER: Final = 6
+# A worker that has not begun after 20 s is taken for broken.
+BEGINS_WITHIN_S: Final = 10.0
 # A base that has faded to less than this share is written back, for those who come later.
 WORTH_WRITING: Final = 0.5
 
@@ -66,7 +68,7 @@ class Sharer:
             store = self._store()
             ask, self._ask = self._ask, here
             try:
-                await asyncio.wait_for(self._exchange(store), 2 * self._settings.timeout_s)
+                await self._soon(self._exchange(store))
             finally:
                 self._ask = ask
                 await store.close()
@@ -74,7 +76,7 @@ class Sharer:
         run(self._try(once()))
 
     async def job(self) -> None:
-        """Exchange until cancelled; then say once more what was learned last."""
+        """Exchange until cancelled."""
         store = self._store()
         try:
             while True:
@@ -88,12 +90,21 @@ class Sharer:
         store = self._store()
 
         async def once() -> None:
-            await asyncio.wait_for(self._publish(store, self._reckon(view).own), 2 * self._settings.timeout_s)
+            await self._soon(self._publish(store, self._reckon(view).own))
 
         try:
             await self._try(once())
         finally:
             await store.close()
+
+    async def _soon(self, exchange: Awaitable[None]) -> None:
+        """Give an exchange up that the beginning or the end of the router would wait too long for."""
+        within_s = min(2 * self._settings.timeout_s, BEGINS_WITHIN_S)
+        try:
+            async with asyncio.timeout(within_s) as patience:
+                await exchange
+        except TimeoutError as error:
+            raise TimeoutError(f"no answer in {within_s:g} s" if patience.expired() else str(error)) from error
 
     async def _try(self, exchange: Awaitable[None]) -> None:
         try:

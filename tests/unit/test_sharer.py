@@ -193,6 +193,19 @@ def test_a_store_that_says_nothing_is_given_up_in_time(tmp_path: Path) -> None:
     assert 10 == replica.responses
 
 
+def test_a_router_does_not_wait_long_for_a_store_to_begin_or_to_end(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However patient it is between exchanges: workers that do not begin are taken for broken, and are killed."""
+    monkeypatch.setattr("extproc.state.sharer.BEGINS_WITHIN_S", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as hole:
+        replica = Replica(f"redis://127.0.0.1:{hole.getsockname()[1]}", timeout_s=5)
+        replica.exchange()
+        asyncio.run(replica.sharer.leave(replica.estimator.state()))
+    assert [False, False] == replica.done
+    assert "TimeoutError: no answer in 0.01 s" == caplog.records[0].__dict__["fields"]["cause"]
+
+
 @pytest.mark.parametrize(
     "reply", [b":abc\r\n", b"$-5\r\n", b"*1\r\n" * 500, b"HTTP/1.1 400 Bad Request\r\n\r\n", b"+OK\r\n", b"\r\n"]
 )
