@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
@@ -182,6 +183,25 @@ def test_a_server_that_hangs_costs_its_timeout_and_no_more() -> None:
 
     report = serving(scenario, metrics=hang)
     assert (1, ()) == (len(report.models), report.loads)
+
+
+def test_rounds_are_a_second_apart_give_or_take_a_tenth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many routers that begin together do not ask in step."""
+    waited_s: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waited_s.append(seconds)
+        if len(waited_s) == 30:
+            raise InterruptedError
+
+    async def scenario() -> None:
+        monkeypatch.setattr("extproc.pools.watching.asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": sleep}))
+        await Watched(()).watch.run()
+
+    with pytest.raises(InterruptedError):
+        asyncio.run(scenario())
+    assert 0.9 <= min(waited_s) < 0.95
+    assert 1.05 < max(waited_s) <= 1.1
 
 
 def test_one_name_is_as_many_servers_as_it_has_addresses() -> None:

@@ -1,0 +1,55 @@
+"""When a worker is started again that keeps ending."""
+
+from itertools import count
+from types import SimpleNamespace
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from extproc.config.schema import Configuration
+from extproc.telemetry.workers import Replaced, WorkerMetrics
+from extproc.workers.slot import Patience, Slot
+
+PATIENCE = Patience(steady_after_s=10, first_wait_s=0.1, longest_wait_s=5)
+
+
+class Ending:
+    """Says that the router ends after so many waits, which it does not wait for."""
+
+    def __init__(self, waits: int) -> None:
+        self.waited_s: list[float] = []
+        self._waits = waits
+
+    def is_set(self) -> bool:
+        """Tell whether there have been so many."""
+        return len(self.waited_s) == self._waits
+
+    def wait(self, seconds: float) -> bool:
+        """Note a wait."""
+        self.waited_s.append(seconds)
+        return False
+
+
+@pytest.mark.parametrize(
+    ("cause", "lasts_s", "expected"),
+    [
+        (Replaced.ENDED, 1, [0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5, 5]),
+        (Replaced.NOT_STARTED, 60, [0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5, 5]),
+        (Replaced.ENDED, 10, [0] * 9),
+        (Replaced.STUCK, 60, [0] * 9),
+    ],
+    ids=["ends soon", "does not start", "has served", "is stuck later"],
+)
+def test_a_worker_that_keeps_ending_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, cause: Replaced, lasts_s: int, expected: list[float]
+) -> None:
+    """At once the first time, then longer each time, up to some seconds; after one that has served at once."""
+    slot = Slot(0, 1, Configuration, WorkerMetrics(CollectorRegistry(), 1), PATIENCE)
+    ending, seconds = Ending(len(expected)), count(0, lasts_s)
+    monkeypatch.setattr("extproc.workers.slot.time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    monkeypatch.setattr(slot, "_ending", ending)
+    monkeypatch.setattr(slot, "_watch", lambda: cause)
+    for name in ("_retire", "_restart"):
+        monkeypatch.setattr(slot, name, lambda *_: None)
+    slot._keep()
+    assert expected == pytest.approx(ending.waited_s)
