@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,27 @@ def test_fields_of_a_later_version_survive_load_and_save(tmp_path: Path) -> None
     read = read_state(path)
     assert LATER in read.models[0].SerializeToString()
     assert from_message(read).models[0].observations == 21
+
+
+def test_all_of_a_file_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And then the name is, too: a power cut leaves the old file or the new one."""
+    done: list[str] = []
+    renamed = Path.replace
+
+    def fsync(descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        done.append("folder" if stat.S_ISDIR(found.st_mode) else f"{found.st_size} bytes")
+
+    def replace(aside: Path, path: Path) -> Path:
+        done.append("renamed")
+        return renamed(aside, path)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replace)
+    write_whole(tmp_path / "state", b"whole")
+    assert ["5 bytes", "renamed", "folder"] == done
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
