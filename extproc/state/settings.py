@@ -19,8 +19,8 @@ class StoreSettings:
     """
 
     url: str
-    """`redis://host:port/database`, `rediss://` over TLS, or `unix:///path`, there with `?db=1` for another
-    database than 0; without a password."""
+    """`redis://host:port/database`, `rediss://` over TLS, or `unix:///path`, where `?db=1` names the database;
+    without a password."""
     name: Annotated[str, Meta(pattern=r"\A[!-~]{1,64}\Z", extra={"allowed": _KEY})] = "dualpool"
     """The prefix of each key: the same for routers that share what they learn."""
     username: str = ""
