@@ -39,7 +39,8 @@ classes alone have a bar of 60 us of their own (bench/estimator.md)."""
 
 CALLS_NOTES = """\
 Counted by the interpreter's profiler: functions of the package, and comprehensions where the interpreter makes
-them calls. A released and a learned exchange as above; an event is one token of a streamed response."""
+them calls. A released and a learned exchange as above; an event is one token of a streamed response. In 0.1.0 they
+took 139, 323 and 21 calls."""
 BARS = {RELEASED: 75, LEARNED: 220, EVENT: 8}
 TOKEN_EVENT = b'data: {"id":"x","choices":[{"index":0,"delta":{"content":" hi"},"finish_reason":null}]}\n\n'
 
