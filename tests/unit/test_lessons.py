@@ -1,16 +1,19 @@
 """What one response teaches, told by one response."""
 
 from copy import deepcopy
-from math import exp
+from math import exp, log
 from typing import Any
 
 import pytest
 
 from extproc.core.estimator.belief import Belief
 from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.clipping import clipped_error
+from extproc.core.estimator.continued import Continued
 from extproc.core.estimator.protocol import CategoryKey, Estimate, Learning, Refused
 from extproc.core.estimator.residual import Residual
 from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.estimator.voices import Voice
 from extproc.core.usage import Overflow, Usage
 from tests.unit.byteclass_lessons import WORDS, facts, teach
 
@@ -107,6 +110,39 @@ def test_a_counter_that_is_off_by_four_times_is_broken(factor: float, heard: int
     estimate = estimator.estimate(PROMPT, "")
     estimator.observe(estimate, Usage(round(factor * estimate.prompt_tokens)))
     assert before + heard == estimator.state().models[0].heard
+
+
+@pytest.mark.parametrize(("factor", "of_the_error"), [(3.9, True), (4.1, False)])
+def test_a_broken_counter_is_not_believed_of_its_source_either(factor: float, *, of_the_error: bool) -> None:
+    """A source that is held back takes a whole error as its own, but of a broken counter what is believed."""
+    estimator = taught()
+    model = estimator._known.model("m")
+    estimate = estimator.estimate(PROMPT, "")
+    voice = model.voices.hear(evidence_of(estimate).source)
+    for _ in range(150):
+        model.voices.hear(evidence_of(estimate).source)
+    voice.own = Residual(0.0, 0.1)
+    now, tokens = belief(estimator, estimate), round(factor * estimate.prompt_tokens)
+    error = log(tokens / now.tokens)
+    believed = clipped_error(error, now.scale)
+    estimator.observe(estimate, Usage(tokens))
+    weight, expected = voice.weight, Residual(0.0, 0.1)
+    assert weight < 0.5 < abs(error - believed)
+    alone = weight * believed + (1 - weight) * (error if of_the_error else believed)
+    expected.learn(alone, now.doubt, 0.0, move_mean=True, weight=1 - weight)
+    assert pytest.approx(expected.mean, rel=0.01) == voice.deviation
+
+
+@pytest.mark.parametrize(("factor", "heard"), [(3.9, 1), (4.1, 0)])
+def test_a_broken_counter_says_nothing_of_the_bound_of_new_parts(factor: float, heard: int) -> None:
+    """What follows a known beginning has a q of its own, which real errors move alone."""
+    estimator = taught()
+    now = belief(estimator, estimator.estimate(PROMPT, ""))
+    continued = Continued(estimator._known.model("m").prices, 0.01)
+    voice = Voice()
+    voice.credit = 1.0
+    continued.learn(now, log(factor), 4.0, Residual(), voice)
+    assert heard == continued.bound.heard
 
 
 @pytest.mark.parametrize(("scales", "surprising"), [(2.3, False), (2.8, True)])

@@ -161,6 +161,18 @@ def test_what_changed_places_often_is_asked_for_more(monkeypatch: pytest.MonkeyP
     assert 1.5 == asked[-1]
 
 
+@pytest.mark.parametrize(("factor", "heard"), [(3.9, 1), (4.1, 0)])
+def test_what_is_far_beyond_a_rivals_own_estimate_says_nothing_of_its_bound(factor: float, heard: int) -> None:
+    """It learns from every response, but of a broken counter nothing of how far real errors reach."""
+    first = prior(EstimatorSettings().media_tokens)
+    rival = Rival(ServedModel(first, ByteClassSettings(), Residual()))
+    estimate = ByteClassEstimator(EstimatorSettings()).estimate(facts(WORDS * 20), "")
+    assert isinstance(estimate.evidence, Evidence)
+    told = Heard(estimate.evidence, factor * estimate.prompt_tokens, 0.0, 1.0)
+    rival.compare(estimate.category, told, first.mean)
+    assert (heard, 1) == (rival.model.bound.heard, rival.model.prices.responses)
+
+
 def test_a_change_of_places_can_be_undone() -> None:
     """What was put aside is back when a person says so, with its categories; done again, it is as before."""
     traffic = Traffic()
