@@ -100,7 +100,7 @@ def _without_missing(configuration: "Configuration") -> "Configuration":
     missing = [file for file in configuration.estimator.exact.values() if not Path(file).is_file()]
     if not missing:
         return configuration
-    print(f"dualpool estimate: nothing is counted exactly: {missing[0]} is not here", file=sys.stderr)
+    print(f"dualpool estimate: nothing is counted exactly: {missing[0]} is not on this machine", file=sys.stderr)
     return replace(configuration, estimator=replace(configuration.estimator, exact={}))
 
 

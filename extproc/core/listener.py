@@ -76,4 +76,4 @@ class Listener:
         """Called when the gateway is configured so that nothing can be routed."""
 
     def failed(self, error: Exception) -> None:
-        """Called with an exception in our own code; the exchange goes on untouched."""
+        """Called with an exception in the router's own code; the request goes on unchanged."""

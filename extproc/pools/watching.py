@@ -167,6 +167,6 @@ class PoolWatch:
                 "first": without_password(failures[0]) if failures else "",
             }
             if failures:
-                log.warning("servers of a pool do not say what they serve", extra={"fields": fields})
+                log.warning("servers of a pool do not report what they serve", extra={"fields": fields})
             else:
-                log.info("all servers of a pool say what they serve", extra={"fields": fields})
+                log.info("all servers of a pool report what they serve", extra={"fields": fields})

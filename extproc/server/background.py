@@ -62,5 +62,5 @@ class Background:
             try:
                 await job()
             except Exception:
-                log.exception("a background job failed and is begun again", extra={"fields": {"job": repr(job)}})
+                log.exception("a background job failed and is restarted", extra={"fields": {"job": repr(job)}})
             await asyncio.sleep(self._again_after_s)

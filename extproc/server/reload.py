@@ -121,7 +121,7 @@ class Reloader:
             wanted = decode(found, file)
             if wanted == self._wanted and self._refused is None:
                 if asked:
-                    log.info("the configuration file says what it said before")
+                    log.info("the configuration file is as it was before")
                 return
             configuration, waiting = in_force(self.running, wanted)
             if configuration != self.running:
@@ -151,7 +151,7 @@ class Reloader:
         self._refused = {"at": _now(), "errors": lines}
         self._metrics.reloaded(ReloadOutcome.REFUSED, in_force=False)
         log.error(
-            "the configuration file has changed and cannot be used; the one before stays in force: %s",
+            "the configuration file has changed and cannot be used; the previous one stays in force: %s",
             error,
             extra={"fields": {"errors": lines}},
         )

@@ -63,7 +63,7 @@ class StateFile:
             return False
         self._found = message if _has_unknown(message) else None
         self._kind = message.estimator_kind
-        log.info("begun from what was learned before", extra={"fields": {"path": str(self.path)}})
+        log.info("started with what was learned before", extra={"fields": {"path": str(self.path)}})
         return True
 
     def save(self, state: LearnedState) -> None:

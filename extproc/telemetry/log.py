@@ -210,7 +210,7 @@ class LogListener(Listener):
     def failed(self, error: Exception) -> None:
         """Log the traceback, once per kind and minute."""
         if self._kinds.is_due(_kind(error)):
-            self._log.error("exception in our own code; the exchange goes on untouched", exc_info=error)
+            self._log.error("exception in the router's own code; the request goes on unchanged", exc_info=error)
 
 
 _STARTED_ANEW = "most of a model's usage surprised: new prices predict it better, what was learned is put aside"
