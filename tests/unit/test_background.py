@@ -27,7 +27,7 @@ def test_a_job_runs_until_it_is_stopped_and_cleans_up() -> None:
     assert cleaned_up.is_set()
 
 
-def test_a_job_that_failed_is_logged_and_begun_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_job_that_failed_is_logged_and_restarted(caplog: pytest.LogCaptureFixture) -> None:
     """One job's failure ends neither itself for good nor the others."""
     attempts: list[int] = []
     twice, other = threading.Event(), threading.Event()
@@ -48,7 +48,7 @@ def test_a_job_that_failed_is_logged_and_begun_again(caplog: pytest.LogCaptureFi
         background.start()
         assert other.wait(10)
         background.stop()
-    assert "begun again" in caplog.text
+    assert "is restarted" in caplog.text
 
 
 def test_without_jobs_there_is_no_thread() -> None:

@@ -237,5 +237,5 @@ def test_a_routers_tokenizers_need_not_be_here(
     monkeypatch.setattr("extproc.cli.estimate._fetch", lambda _url, page, _token: pages[page])
     assert 0 == main(["estimate", body, "--admin", "http://127.0.0.1:1"])
     said = capsys.readouterr()
-    assert "nothing.json is not here" in said.err
+    assert "nothing.json is not on this machine" in said.err
     assert "prompt tokens" in said.out
