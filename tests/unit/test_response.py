@@ -224,11 +224,15 @@ def test_a_clean_end_after_all_was_said_is_an_end(
     assert usage == read(Api.CHAT, body.encode(), "text/event-stream")
 
 
-@pytest.mark.parametrize("cached", [12, -1])
-def test_cached_tokens_that_are_no_part_of_the_prompt_are_left_out(cached: int) -> None:
-    """A server that counts something else as cached still tells its prompt and completion."""
-    usage = CHAT_USAGE | {"prompt_tokens_details": {"cached_tokens": cached}}
-    assert Usage(11, 5) == read_json(Api.CHAT, {"choices": [], "usage": usage})
+@pytest.mark.parametrize("cached", [12, -1, 4.5, "4", None])
+def test_cached_tokens_that_are_no_part_of_the_prompt_are_left_out(cached: object) -> None:
+    """A server that counts something else as cached, or no number, still tells its prompt and completion."""
+    of_chat = CHAT_USAGE | {"prompt_tokens_details": {"cached_tokens": cached}}
+    assert Usage(11, 5) == read_json(Api.CHAT, {"choices": [], "usage": of_chat})
+    of_response = RESPONSE_USAGE | {"input_tokens_details": {"cached_tokens": cached}}
+    assert Usage(11, 5) == read_json(Api.RESPONSES, {"usage": of_response})
+    meta = {"prompt_tokens": 11, "completion_tokens": 5, "cached_tokens": cached}
+    assert Usage(11, 5) == read_json(Api.GENERATE, {"meta_info": meta})
 
 
 @pytest.mark.parametrize(

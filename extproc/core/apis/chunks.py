@@ -16,14 +16,14 @@ from extproc.core.apis.bodies import is_set
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.reading.reader import EventReader
 from extproc.core.reading.sse import SseEvent
-from extproc.core.reading.usages import checked_usage, decode_response
+from extproc.core.reading.usages import Cached, checked_usage, decode_response
 from extproc.core.usage import Usage
 
 __all__ = ["ChunkReader", "TokenCounts", "read_response"]
 
 
 class _CachedTokens(msgspec.Struct, frozen=True, gc=False):
-    cached_tokens: int | None = None
+    cached_tokens: Cached = None
 
 
 class TokenCounts(msgspec.Struct, frozen=True, gc=False):

@@ -24,7 +24,7 @@ from extproc.core.apis.family import Family
 from extproc.core.apis.plain_prompts import read_prompts
 from extproc.core.errors import BodyFault, BodyNotUnderstood, ResponseFault, ResponseNotUnderstood
 from extproc.core.facts import Api, RequestFacts
-from extproc.core.reading.usages import checked_usage, decode_response
+from extproc.core.reading.usages import Cached, checked_usage, decode_response
 from extproc.core.usage import Usage
 
 __all__ = ["GENERATE"]
@@ -107,7 +107,7 @@ class _Reason(msgspec.Struct, frozen=True, gc=False):
 class _Meta(msgspec.Struct, frozen=True, gc=False):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
-    cached_tokens: int | None = None
+    cached_tokens: Cached = None
     finish_reason: _Reason | str | None = None
 
     def was_cut(self) -> bool:

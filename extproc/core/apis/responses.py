@@ -17,7 +17,7 @@ from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.facts import Api, RequestFacts
 from extproc.core.reading.reader import EventReader
 from extproc.core.reading.sse import SseEvent
-from extproc.core.reading.usages import checked_usage, decode_response
+from extproc.core.reading.usages import Cached, checked_usage, decode_response
 from extproc.core.usage import Usage
 
 __all__ = ["FAMILY"]
@@ -157,7 +157,7 @@ def _add_part(prompt: Prompt, part: _Part) -> None:
 
 
 class _InputDetails(msgspec.Struct, frozen=True, gc=False):
-    cached_tokens: int | None = None
+    cached_tokens: Cached = None
     input_tokens_per_turn: list[int] | None = None
 
 

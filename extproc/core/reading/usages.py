@@ -7,10 +7,13 @@ import msgspec
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.usage import Usage
 
-__all__ = ["checked_usage", "decode_response"]
+__all__ = ["Cached", "checked_usage", "decode_response"]
 
 # No model has a context near this; a count beyond it is nonsense.
 MAX_TOKENS: Final = 10_000_000
+
+# Only what is a whole number counts.
+Cached = int | float | str | None
 
 T = TypeVar("T")
 
@@ -35,17 +38,17 @@ def decode_response(
 
 
 def checked_usage(
-    prompt_tokens: int | None, completion_tokens: int | None, cached_tokens: int | None, *, cut_by_length: bool
+    prompt_tokens: int | None, completion_tokens: int | None, cached_tokens: Cached, *, cut_by_length: bool
 ) -> Usage:
     """Make a Usage of counts that make sense; completion and cached tokens may be absent.
 
-    Cached tokens that are no part of the prompt (some servers count other things) are left out.
+    Cached tokens that are no part of the prompt (some servers count other things), or no number, are left out.
 
     Raises ResponseNotUnderstood.
     """
     if prompt_tokens is None:
         raise ResponseNotUnderstood(ResponseFault.NO_USAGE, "no prompt tokens in the usage")
-    cached = cached_tokens if cached_tokens is not None and 0 <= cached_tokens <= prompt_tokens else 0
+    cached = cached_tokens if isinstance(cached_tokens, int) and 0 <= cached_tokens <= prompt_tokens else 0
     usage = Usage(prompt_tokens, completion_tokens or 0, cached, cut_by_length)
     if not (0 < usage.prompt_tokens <= MAX_TOKENS and 0 <= usage.completion_tokens <= MAX_TOKENS):
         raise ResponseNotUnderstood(ResponseFault.WRONG_USAGE, str(usage))
