@@ -49,3 +49,8 @@ def test_the_band_ends_before_the_first_threshold_that_keeps_less(
 def test_where_nothing_is_saved_there_is_no_band() -> None:
     """Two pools as fast as one save nothing at any threshold."""
     assert analysed((0.3, 0.6, 0.8), short_rate=1).band is None
+
+
+def test_the_best_threshold_does_not_jump_to_the_other_end_where_next_to_nothing_is_saved() -> None:
+    """As many instances at each threshold, and a hair's breadth more room at larger ones: the smallest is told."""
+    assert analysed((0.3, 0.6, 0.8), short_rate=1.0001).best.threshold == THRESHOLDS[0]

@@ -53,6 +53,28 @@ def test_two_pools_are_recommended_where_they_pay(run: Run, trace: Path) -> None
     assert "Measured rates are used at every threshold" in " ".join(out.split())
 
 
+def test_a_saving_of_nothing_is_not_minus_nothing(run: Run, trace: Path) -> None:
+    """A short pool slower by a hair loses three thousandths of a per cent."""
+    _, out, _ = run("--trace", trace, "--rate", 1000, "--measured", "2.8,2.7999,2.8", "--times", "roofline")
+    assert "+0.0%" in out
+    assert "-0.0%" not in out
+
+
+def test_help_tells_the_defaults(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each option that has a default names it."""
+    monkeypatch.setattr(command_line, "COMMANDS", ("plan",))
+    monkeypatch.setenv("COLUMNS", "300")
+    with pytest.raises(SystemExit):
+        command_line.main(["plan", "--help"])
+    told = capsys.readouterr().out.split("\n  --")[1:]
+    texts = {each.replace(",", " ").split()[0]: each for each in told}
+    defaults = vars(command_line._parser(["plan", "--help"]).parse_args(["plan"]))
+    named = {name: value for name, value in defaults.items() if value and name not in {"command", "what", "run"}}
+    assert len(named) > 10
+    without = [name for name in named if name != "defaults" and "default" not in texts[name.replace("_", "-")]]
+    assert [] == without
+
+
 def test_json_holds_the_whole_plan(run: Run, trace: Path) -> None:
     """Standard output is one JSON object with the analysis of each rule and the recommendation."""
     _, out, _ = run("--trace", trace, "--rate", 50, "--ttft", 5, "--json")
@@ -88,7 +110,11 @@ def test_a_simulation_is_cached_by_its_inputs(run: Run, trace: Path, monkeypatch
         2048,
         "--json",
     )
-    _, first, _ = run(*question)
+    _, first, told = run(*question)
+    # Standard error is no terminal here: a line for each design that is done.
+    assert ["simulating: 1 of 3 done", "simulating: 3 of 3 done"] == [
+        line[:23] for line in told.splitlines() if line[:13] in {"simulating: 1", "simulating: 3"}
+    ]
 
     def never(*_: object) -> None:
         pytest.fail("simulated again")

@@ -129,6 +129,16 @@ def test_the_same_seed_gives_the_same_run(balance: Balance) -> None:
     assert np.array_equal(runs[0].tpot_s, runs[1].tpot_s, equal_nan=True)
 
 
+def test_preemptions_after_the_last_arrival_are_counted() -> None:
+    """Two requests come at once, and run out of blocks long after."""
+    lengths = Lengths(np.array([20, 20]), np.array([300, 300]), "test", np.array([0.0, 0.1]))
+    workload = trace_workload(lengths, 20, DeclaredRule.TRUTH, np.random.default_rng(0))
+    run = simulate(workload, (PoolSpec("one", 1, InstanceLimits(8, 512, 400, 400), COST),), OnePoolRouter())
+
+    assert run.pools[0].preemptions > 0
+    assert run.finish_s.min() > workload.arrival_s[-1]
+
+
 def test_progress_is_told() -> None:
     """Every thousandth request is reported."""
     seen: list[int] = []

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import time
 from pathlib import Path
 
@@ -118,6 +119,18 @@ def test_a_stated_share_is_cached_in_whole_blocks(tmp_path: Path) -> None:
     assert lengths.cached is not None
     assert [496, 352, 336] == lengths.cached.tolist()
     assert [1004, 748, 688] == lengths.computed.tolist()
+
+
+def test_the_real_mooncake_trace_has_its_known_share_of_prefixes() -> None:
+    """37.4 % of the prompt tokens of its 12,031 conversations are blocks that were seen before."""
+    path = Path(os.environ.get("DUALPOOL_DATA", "")) / "mooncake" / "conversation_trace.jsonl"
+    if not path.exists():
+        pytest.skip(f"the Mooncake trace is not at {path} (set DUALPOOL_DATA)")
+    lengths, _ = workload_of(WorkloadOptions(trace=(str(path),), rate=1.0, prefix_cache="trace"))
+    assert lengths.cached is not None
+    assert 12_031 == len(lengths)
+    assert lengths.cached.sum() / lengths.prompt.sum() == pytest.approx(0.3736, abs=1e-4)
+    assert (lengths.cached < lengths.prompt).all()
 
 
 @pytest.mark.parametrize("asked", ["1", "-0.1", "nan", "much", "trace"])

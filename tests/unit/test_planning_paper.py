@@ -50,6 +50,7 @@ def test_the_paper_can_be_replayed(run: Run, small: list[str]) -> None:
     assert code == 0
     assert "358 / 208" in out
     assert "$50.6M" in out
+    assert "too short to be a steady state: sizes are too small" in " ".join(out.split())
 
 
 @pytest.mark.parametrize("columns", [80, 100, 150])

@@ -109,6 +109,17 @@ def test_a_long_prompt_leaves_room_for_short_ones() -> None:
     assert first_token(0) > 39.0
 
 
+@pytest.mark.parametrize(
+    ("gpu", "tokens", "sequences"),
+    [("a100-80g", 2_048, 256), ("h100-80g", 8_192, 1_024), ("mi300x", 16_384, 1_024), ("l40s", 2_048, 256)],
+)
+def test_batches_are_vllms_defaults_for_the_gpu(gpu: str, tokens: int, sequences: int) -> None:
+    """max_num_batched_tokens and max_num_seqs, as its API server picks them."""
+    setup = Setup("8B", gpu, Instance(built_in().model("llama-3-8b"), built_in().gpu(gpu), 1), 8192, Objective())
+    assert tokens == setup.engine.batched_tokens(setup.instance)
+    assert sequences == setup.instance.gpu.max_num_seqs
+
+
 def test_an_older_engine_has_less_memory_and_no_gate() -> None:
     """The engine's version decides gpu_memory_utilization and the admission of prompts."""
     instance = Instance(built_in().model("llama-3-8b"), built_in().gpu("h100-80g"), 1)

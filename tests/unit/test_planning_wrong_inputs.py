@@ -106,6 +106,7 @@ OPTIONS: dict[str, str] = {
 }
 CATALOGUES: dict[str, tuple[str, str]] = {
     "a list": ("[]", "gpus and models are needed, not '[]'"),
+    "gpu for gpus": (f"gpu: {{x: {{{GPU}}}}}", "'gpu' is not known; known are gpus, models"),
     "a list of GPUs": ("gpus: []", "Expected `object`, got `array`"),
     "no profile": ("gpus: {x: }", "Expected `object`"),
     "half a profile": ("gpus: {x: {memory_gb: 5}}", "missing required field"),

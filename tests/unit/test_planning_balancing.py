@@ -1,0 +1,53 @@
+"""How instances are picked: as Envoy's rules say, over stated loads."""
+
+from collections import Counter
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from extproc.planning.simulation.balancing import Balance, Balancing, make_balancer
+from extproc.planning.simulation.instance import VllmInstance
+
+PICKS = 20_000
+
+
+def picked(balancing: Balancing, requests: list[int], tokens: list[int] | None = None) -> list[float]:
+    """Return how often each instance is picked, of instances with so many requests and unanswered tokens."""
+    loads = zip(requests, tokens or [0] * len(requests), strict=True)
+    instances = [SimpleNamespace(outstanding=n, unanswered_tokens=t) for n, t in loads]
+    balancer = make_balancer(balancing, cast("list[VllmInstance]", instances), seed=1)
+    for index in range(len(instances)):
+        balancer.touched(index)
+    counted = Counter(balancer.pick() for _ in range(PICKS))
+    return [counted[index] / PICKS for index in range(len(instances))]
+
+
+@pytest.mark.parametrize("choices", [1, 2, 3])
+def test_least_request_looks_at_as_many_as_choice_count_says(choices: int) -> None:
+    """The busiest of five is taken only when every draw is of it, the idlest when any is."""
+    shares = picked(Balancing(Balance.LEAST_REQUEST, choices), [4, 3, 2, 1, 0])
+    assert (1 / 5) ** choices == pytest.approx(shares[0], abs=0.01)
+    assert 1 - (4 / 5) ** choices == pytest.approx(shares[4], abs=0.015)
+
+
+def test_a_full_scan_takes_the_fewest_requests_of_all() -> None:
+    """Whatever prompts are behind them."""
+    assert [0, 0, 1] == picked(Balancing(Balance.FULL_SCAN), [5, 4, 3], [0, 10, 9_000])
+
+
+def test_unanswered_prompt_tokens_count_more_than_requests() -> None:
+    """An instance with one long prompt before its first token is passed over for one with many that decode."""
+    assert [0, 1] == picked(Balancing(Balance.TOKENS), [1, 40], [30_000, 200])
+
+
+def test_round_robin_takes_turns_whatever_the_loads() -> None:
+    """Each of four gets a quarter."""
+    assert [0.25] * 4 == picked(Balancing(Balance.ROUND_ROBIN), [9, 0, 0, 0])
+
+
+def test_rules_are_named_as_envoy_names_them() -> None:
+    """That name is in the plan."""
+    names = [str(Balancing(rule)) for rule in Balance]
+    assert ["LEAST_REQUEST, choice_count 2", "LEAST_REQUEST, FULL_SCAN"] == names[:2]
+    assert "LEAST_REQUEST, choice_count 5" == str(Balancing(choices=5))
