@@ -1,18 +1,25 @@
 """Each design is made as good as it gets before they are compared: parallelism, knobs, thresholds."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
-from extproc.planning.design.choose import Question, sized_designs
-from extproc.planning.design.pool import PoolTask, Tuning, best_pool
+from extproc.planning.design import choose, plan, pool
+from extproc.planning.design.choose import Question, Sized, sized_designs
+from extproc.planning.design.pool import PoolChoice, PoolTask, Tuning, best_pool
 from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
 from extproc.planning.model.objective import LengthClass, Objective
-from extproc.planning.model.setup import Setup
+from extproc.planning.model.setup import Setup, SlotRule
+from extproc.planning.model.splits import Analysis
 from extproc.planning.simulation.balancing import Balance, Balancing
 from extproc.planning.simulation.cache import ResultCache
+from extproc.planning.simulation.options import RunOptions
 from extproc.planning.simulation.task import SearchTask, make_workload, run_fleet
 from extproc.planning.simulation.verdict import verdict
 from extproc.planning.workload.declared import DeclaredRule
@@ -65,6 +72,8 @@ def test_a_threshold_for_long_prompts_is_found_where_it_helps(lengths: Lengths) 
     assert plain is not None
     assert tuned.instances < plain.instances
     flags = " ".join(tuned.setup.flags(65_536))
+    assert tuned.setup.long_prefill_tokens > 0
+    assert f"--long-prefill-token-threshold {tuned.setup.long_prefill_tokens}" in flags
     assert "--tensor-parallel-size 1" in flags
     assert "--max-model-len 65536" in flags
 
@@ -85,13 +94,20 @@ def test_pools_searched_one_by_one_make_a_fleet_that_passes_whole(lengths: Lengt
     assert verdict(run_fleet(task, make_workload(task, 1), sizes), OBJECTIVE).misses == ()
 
 
-def test_the_search_is_cached_by_its_inputs(lengths: Lengths, tmp_path: object) -> None:
+def test_the_search_is_cached_by_its_inputs(
+    lengths: Lengths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A second search of the same question looks nothing up but the cache, and finds the same."""
-    cache = ResultCache(tmp_path)  # type: ignore[arg-type]
+    cache = ResultCache(tmp_path)
     question = Question(
         lengths, 10, setup(), DeclaredRule.TRUTH, Balancing(Balance.FULL_SCAN), Tuning(knobs=False)
     )
     first = sized_designs(question, [(65_536,)], 1, cache, lambda *_: None)
+
+    def never(_: PoolTask) -> None:
+        pytest.fail("searched again")
+
+    monkeypatch.setattr(choose, "best_pool", never)
     assert first == sized_designs(question, [(65_536,)], 1, cache, lambda *_: None)
 
 
@@ -111,24 +127,79 @@ def test_each_pool_takes_the_gpu_that_is_cheapest_for_it(lengths: Lengths) -> No
     assert found.cost == found.gpus * 1.0
 
 
-def test_fewer_sequences_are_tried_and_named() -> None:
-    """Short prompts with long answers: a batch of 1,024 misses a tight TPOT where one of fewer keeps it."""
-    rng = np.random.default_rng(1)
-    chat = Lengths(rng.integers(20, 60, 3000), rng.geometric(1 / 400, 3000), "chat")
-    tight = Objective(20.0, 0.0125)
-    task = PoolTask(
-        chat,
-        60,
-        65_536,
-        setup(),
-        tight,
-        DeclaredRule.TRUTH,
-        Balancing(Balance.FULL_SCAN),
-        Tuning(parallelism=False),
+KNOBS = {
+    "--long-prefill-token-threshold 1024": ("long_prefill_tokens", 1024),
+    "--max-num-seqs 64": ("max_num_seqs", (64, 64)),
+    "--max-num-batched-tokens 1024": ("batched_tokens", 1024),
+}
+
+
+@pytest.mark.parametrize("flag", KNOBS)
+def test_a_knob_that_saves_instances_is_taken_and_named(
+    flag: str, lengths: Lengths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of stated fleets ten instances are enough without the knob, and seven with it."""
+    name, value = KNOBS[flag]
+    task = pool_task(lengths, Tuning(parallelism=False))
+    task = replace(task, setup=replace(task.setup, batched_tokens=None if name == "batched_tokens" else 2048))
+
+    def run(search: SearchTask, _: object, sizes: tuple[int, ...], __: object) -> bool:
+        return sizes[0] >= (7 if getattr(search.design.setup(0, search.setup), name) == value else 10)
+
+    monkeypatch.setattr(pool, "smallest_fleets", lambda *_: (SimpleNamespace(total=10),))
+    monkeypatch.setattr(pool, "run_unless_hopeless", run)
+    monkeypatch.setattr(pool, "verdict", lambda enough, _: SimpleNamespace(passed=(enough,)))
+    found = best_pool(task)
+    assert found is not None
+    assert (7, 7 * 2.0) == (found.instances, found.cost)
+    assert flag in found.setup.flags(65_536)
+
+
+def test_the_routers_head_room_keeps_requests_in_the_short_pool_and_takes_no_sequences(lengths: Lengths) -> None:
+    """Requests whose likeliest length is within the threshold, and their bound not, make a detour without it. With
+    paged blocks the longer max_model_len costs nothing; where each sequence reserves it, a fifth of the places.
+    """
+    balancing = Balancing()
+    question = Question(lengths, 10, setup(), DeclaredRule.TRUTH, balancing, Tuning())
+    narrow, wide = ((each, choose._fits(each)(1_024)) for each in (question, replace(question, head_room=1.25)))
+    assert (1_024, 1_280) == (narrow[0].model_len(1_024), wide[0].model_len(1_024))
+    likeliest = float((lengths.total <= 1_024).mean())
+    assert narrow[1].mean() < likeliest - 0.05
+    assert likeliest == pytest.approx(wide[1].mean(), abs=0.01)
+
+    def places(slots: SlotRule, threshold: int) -> list[int]:
+        base = replace(setup(), slots=slots)
+        return [base.limits(each.model_len(threshold), short=True).max_num_seqs for each in (narrow[0], wide[0])]
+
+    paged, reserved = places(SlotRule.PAGED, 4_096), places(SlotRule.WORST_CASE, 4_096)
+    assert paged[0] == paged[1]
+    assert reserved[1] == pytest.approx(reserved[0] / 1.25, rel=0.02)
+
+
+def test_three_pools_are_searched_at_each_pair_of_thresholds(
+    lengths: Lengths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cheapest of each number of pools is simulated whole, beside one pool as it usually is, and tuned."""
+    question = Question(lengths, 10, setup(), DeclaredRule.TRUTH, Balancing(), Tuning(), 1.25)
+
+    def sized(_: Question, limits: Sequence[tuple[int, ...]], *__: object) -> list[Sized]:
+        costs = [9.0 if each in {(2_048, 65_536), (512, 2_048, 65_536)} else 10.0 for each in limits]
+        return [
+            Sized(each, tuple(PoolChoice(setup(), 1, cost / len(each)) for _ in each))
+            for each, cost in zip(limits, costs, strict=True)
+        ]
+
+    monkeypatch.setattr(plan, "sized_designs", sized)
+    monkeypatch.setattr(plan, "_thresholds", lambda *_: (512, 2_048, 8_192))
+    runs = RunOptions(2_000, 2_000, 1, (), "oracle", Balancing(), "poisson", 1)
+    designs, searched = plan._designs(
+        question,
+        cast("Analysis", None),
+        plan.PlanOptions(runs, pools=3),
+        ResultCache(None),
+        lambda *_: None,
     )
-    plain, tuned = best_pool(replace(task, tuning=Tuning(parallelism=False, knobs=False))), best_pool(task)
-    assert plain is not None
-    assert tuned is not None
-    assert tuned.instances <= plain.instances
-    if tuned.setup.max_num_seqs is not None:
-        assert f"--max-num-seqs {tuned.setup.max_num_seqs[0]}" in " ".join(tuned.setup.flags(65_536))
+    assert ["one pool, vLLM's defaults", "one pool of 65,536, tuned"] == [each.name for each in designs[:2]]
+    assert ["two pools at 2,048", "three pools at 512 and 2,048"] == [each.name for each in designs[2:]]
+    assert 1 + 3 + 3 == len(searched)
+    assert (640, 2_560, 65_536) == designs[3].model_lens

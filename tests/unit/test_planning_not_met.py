@@ -139,6 +139,23 @@ def test_a_difference_within_the_noise_is_none(two_totals: tuple[int, ...], half
     assert said in recommend_simulated([one, two], COSTS)
 
 
+def test_a_saving_is_told_with_what_tuning_one_pool_gives_of_it() -> None:
+    """Of 110 instances that two pools save on the usual pool, a tuned one saves 90, with the knob that does it."""
+    knob = replace(setup(1), long_prefill_tokens=256)
+    usual, tuned, two = (
+        replace(estimate(contexts, (total,) * 3, 0.5), design=Design(name, contexts, setups))
+        for name, contexts, total, setups in (
+            ("usual", (LONG,), 200, ()),
+            ("tuned", (LONG,), 110, (knob,)),
+            ("two", (4_096, LONG), 90, ()),
+        )
+    )
+    said = recommend_simulated([usual, tuned, two], COSTS)
+    assert "two (90 x 1 GPUs): 90 GPUs instead of 110, saves $350K a year" in said
+    first = "first try tuned (110 x 1 GPUs with --long-prefill-token-threshold 256): 110 GPUs: it gives 82%"
+    assert f"{first} of what they save on usual" in said
+
+
 def test_all_designs_missing_is_one_error() -> None:
     """When not even one pool meets the objective the plan has no answer."""
     lengths = replace(work(), output=np.where(np.arange(2_000) % 100 == 0, 5_000, 100))
