@@ -7,11 +7,13 @@ from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.ema import EmaEstimator
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.placing.policy import Pool, Pools
+from extproc.planning.design.notes import memory_notes
 from extproc.planning.hardware.capacity import Instance
 from extproc.planning.hardware.catalogue import built_in
-from extproc.planning.hardware.published import published_checks
+from extproc.planning.hardware.published import KV_LOGS, LARGEST_GAP_GIB, published_checks
 from extproc.planning.hardware.roofline import IterationCost, iteration_cost
 from extproc.planning.model.objective import Objective
+from extproc.planning.model.setup import Setup
 from extproc.planning.model.throughput import InstanceLimits
 from extproc.planning.simulation.balancing import Balance, Balancing
 from extproc.planning.simulation.fleet import FleetRun, simulate
@@ -183,3 +185,28 @@ def test_the_roofline_is_within_a_half_of_published_figures() -> None:
     """Modelled / published lies between .6 and 1.4 for every figure, without any fitting."""
     ratios = {f"{c.published.model} {c.published.gpu} {c.published.what}": c.ratio for c in published_checks()}
     assert {name: ratio for name, ratio in ratios.items() if not 0.6 < ratio < 1.4} == {}
+
+
+def test_the_memory_for_the_cache_is_as_far_from_what_servers_logged_as_is_told() -> None:
+    """Dense models within 3 %; of models that fill their GPUs up to the gap that plans warn of, and never less."""
+    gaps = {f"{log.model} {log.source}": log.modelled_gib - log.logged_gib for log in KV_LOGS}
+    for log in KV_LOGS:
+        if log.model == "llama-3-8b":
+            assert log.modelled_gib == pytest.approx(log.logged_gib, rel=0.03)
+    assert LARGEST_GAP_GIB == pytest.approx(max(gaps.values()), abs=0.05)
+    assert min(gap for name, gap in gaps.items() if not name.startswith("llama")) > 4
+
+
+@pytest.mark.parametrize(("model", "gpus", "warned"), [("gpt-oss-120b", 1, True), ("llama-3-70b", 4, False)])
+def test_a_plan_warns_where_weights_leave_little_of_a_gpu(model: str, gpus: int, warned: bool) -> None:  # noqa: FBT001
+    """One sentence for each kind of instance, and none where the gap is a small part of the cache."""
+    catalogue = built_in()
+    full = Setup(
+        model, "h100-80g", Instance(catalogue.model(model), catalogue.gpu("h100-80g"), gpus), 8192, Objective()
+    )
+    notes = memory_notes([full, full])
+    assert warned is bool(notes)
+    if warned:
+        (note,) = notes
+        assert "gpt-oss-120b on 1 x h100-80g: weights leave 7.6 GiB of a GPU" in note
+        assert "logged up to 8.3 GiB less" in note

@@ -1,5 +1,8 @@
 """What a plan tells beside its figures, a sentence each."""
 
+from collections.abc import Sequence
+
+from extproc.planning.hardware.published import LARGEST_GAP_GIB
 from extproc.planning.model.engine import Engine
 from extproc.planning.model.setup import Setup
 from extproc.planning.model.splits import Analysis
@@ -7,7 +10,24 @@ from extproc.planning.simulation.runner import FleetEstimate
 from extproc.planning.simulation.task import FailureRun
 from extproc.planning.workload.lengths import Lengths
 
-__all__ = ["failure_notes", "steady_notes", "workload_notes"]
+__all__ = ["failure_notes", "memory_notes", "steady_notes", "workload_notes"]
+
+LITTLE_GIB = 2 * LARGEST_GAP_GIB  # left of a GPU: of less, what is not counted may be the larger part
+
+
+def memory_notes(setups: Sequence[Setup]) -> tuple[str, ...]:
+    """Say of which instances the KV cache may be much smaller than planned: weights leave little of a GPU."""
+    little: dict[str, float] = {}
+    for each in setups:
+        held_gib = each.capacity.kv_tokens * each.instance.kv_bytes_per_token_and_gpu / 2**30
+        if each.engine is not Engine.SGLANG and held_gib < LITTLE_GIB:
+            little[each.name] = held_gib
+    return tuple(
+        f"{name}: weights leave {held_gib:.1f} GiB of a GPU for the KV cache, and activations are not counted; "
+        f"servers that were as full logged up to {LARGEST_GAP_GIB:g} GiB less. Look at vLLM's 'Available KV cache "
+        "memory' before you build it."
+        for name, held_gib in little.items()
+    )
 
 
 def steady_notes(fleets: tuple[FleetEstimate, ...]) -> tuple[str, ...]:

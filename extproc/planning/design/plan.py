@@ -9,7 +9,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.planning.design.answer import Plan, PoolPlan, SearchedDesign, WorkloadFigures
 from extproc.planning.design.choose import Question, Sized, sized_designs
 from extproc.planning.design.day import DayOfFleet, DayQuestion, days_of
-from extproc.planning.design.notes import failure_notes, steady_notes, workload_notes
+from extproc.planning.design.notes import failure_notes, memory_notes, steady_notes, workload_notes
 from extproc.planning.design.pool import Tuning
 from extproc.planning.design.recommend import recommend, recommend_simulated, recommended
 from extproc.planning.model.analytic import analyse, default_thresholds
@@ -101,6 +101,7 @@ def make_plan(
         recommendation=(recommend_simulated(fleets, costs_of(setup)) if fleets else recommend(analysis, setup)),
         notes=(
             *times_notes(_setups(setup, fleets)),
+            *memory_notes(_setups(setup, fleets)),
             *workload_notes(lengths, setup, analysis),
             *not_met,
             *steady_notes(fleets),

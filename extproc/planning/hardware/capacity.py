@@ -20,7 +20,8 @@ prefill holds beyond it for one iteration, and the padding where groups of layer
 
 vLLM also sets aside the peak of its activations, some GB a GPU, which is not known here. In its place stands that
 memory is counted as data sheets do: a GPU of "80 GB" offers 85 GB (79.2 GiB) to a program. For Llama-3-8B on one
-such GPU vLLM logged 53.29 GiB of KV (PR 10511), this rule gives 52.10.
+such GPU vLLM logged 53.29 GiB of KV (PR 10511), this rule gives 52.10. It does not hold where weights fill a GPU:
+published.py has servers that logged 4 to 8 GiB a GPU less, and a plan with such instances says so.
 """
 
 from dataclasses import dataclass, replace

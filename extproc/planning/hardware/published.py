@@ -1,7 +1,8 @@
 """Published figures of real vLLM servers, and what the roofline makes of them.
 
 Nothing is fitted to these; they tell how far to trust the model. `published_checks` returns modelled / published
-for each, the simulator running the very benchmark: a fixed batch, or 200 requests at once.
+for each, the simulator running the very benchmark: a fixed batch, or 200 requests at once. `KV_LOGS` are the sizes
+of KV caches that servers logged, beside those of `capacity.py`.
 """
 
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from extproc.planning.model.throughput import InstanceLimits
 from extproc.planning.simulation.instance import VllmInstance
 from extproc.planning.simulation.sequence import Sequence
 
-__all__ = ["Published", "PublishedCheck", "published_checks"]
+__all__ = ["KV_LOGS", "LARGEST_GAP_GIB", "Published", "PublishedCheck", "PublishedKv", "published_checks"]
 
 SHAREGPT_REQUESTS = 200
 
@@ -91,6 +92,41 @@ FIGURES = (
     Published(_CI, "llama-3-70b", "h200", 4, "throughput", "req/s", 9.839, SHAREGPT_REQUESTS, 213, 218),
     Published(_ISSUE, "llama-3-70b", "a100-80g", 4, "throughput", "req/s", 3.28, SHAREGPT_REQUESTS, 213, 218),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedKv:
+    """The memory that vLLM logged as left for the KV cache of each GPU, in GiB; below zero it does not start."""
+
+    source: str
+    model: str
+    gpu: str
+    gpus: int
+    utilisation: float
+    logged_gib: float
+    weight_bytes: float | None = None
+
+    @property
+    def modelled_gib(self) -> float:
+        """What `capacity.py` says of the same server."""
+        model = built_in().model(self.model)
+        instance = Instance(
+            replace(model, weight_bytes=self.weight_bytes or model.weight_bytes), _gpu(self.gpu), self.gpus
+        )
+        tokens = capacity(instance, self.model, self.utilisation).kv_tokens
+        return tokens * instance.kv_bytes_per_token_and_gpu / 2**30
+
+
+# Small dense models are right within 3 %. Where weights fill the GPUs too much is said to be left: activations are
+# not counted, nor what a kernel pads of 4-bit weights (gpt-oss-120b: 60.8 GiB in the checkpoint, 65.97 loaded).
+KV_LOGS = (
+    PublishedKv("vllm-project/vllm PR 10511", "llama-3-8b", "h100-80g", 1, 0.9, 53.29),
+    PublishedKv("the same, what its lines leave", "llama-3-8b", "h100-80g", 2, 0.9, 58.97),
+    PublishedKv("issue 21348 (July 2025)", "qwen3-235b-a22b", "h100-80g", 4, 0.9, 8.11, weight_bytes=1),
+    PublishedKv("issue 23278 (August 2025)", "gpt-oss-120b", "h100-80g", 1, 0.9, -2.14),
+    PublishedKv("issue 27508 (October 2025)", "gpt-oss-120b", "h100-80g", 1, 0.95, 1.71),
+)
+LARGEST_GAP_GIB = 8.3  # of these
 
 
 def published_checks() -> Iterator[PublishedCheck]:
