@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
@@ -66,6 +67,7 @@ class Saver:
         self._listener = listener
         self._told = Told("what was learned cannot be saved", "what was learned is saved again")
         self._saved: LearnedState | None = None
+        self._saving = threading.Lock()
 
     def load(self) -> bool:
         """Begin from the file, before anything is served; tell whether it held something."""
@@ -79,7 +81,13 @@ class Saver:
             await asyncio.to_thread(self.save, state)
 
     def save(self, state: LearnedState) -> None:
-        """Save once; called by the job, and at the end on the thread that owned the estimator."""
+        """Save once; called by the job, and at the end on the thread that owned the estimator, even if the job
+        is still at it, on a slow disk.
+        """
+        with self._saving:
+            self._save(state)
+
+    def _save(self, state: LearnedState) -> None:
         if state == self._saved:
             return
         try:

@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -255,6 +256,27 @@ def test_fields_of_a_later_version_survive_load_and_save(tmp_path: Path) -> None
     read = read_state(path)
     assert LATER in read.models[0].SerializeToString()
     assert from_message(read).models[0].observations == 21
+
+
+def test_one_save_waits_for_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last one, at the end, may come while a slow disk is busy with one: both write under the same name."""
+    estimator, done, begun, both = taught(), list[str](), threading.Event(), threading.Event()
+    keeper, _ = saver(tmp_path / "state", estimator)
+
+    def save(_file: StateFile, _state: LearnedState) -> None:
+        done.append("begins")
+        begun.set()
+        both.set() if len(done) > 1 else both.wait(0.1)
+        done.append("ends")
+
+    monkeypatch.setattr(StateFile, "save", save)
+    slow = threading.Thread(target=keeper.save, args=(estimator.state(),))
+    slow.start()
+    assert begun.wait(10)
+    teach(estimator, 1)
+    keeper.save(estimator.state())
+    slow.join()
+    assert ["begins", "ends"] * 2 == done
 
 
 def test_all_of_a_file_is_on_the_disk_before_it_has_its_name(
