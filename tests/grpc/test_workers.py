@@ -27,6 +27,7 @@ from extproc.state.snapshot import to_bytes
 from extproc.workers.slot import Patience, Slot
 from extproc.workers.supervisor import Supervisor
 from tests.grpc.test_state_changes import taught
+from tests.grpc.test_state_survives import learn, saved
 
 BASE = "listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 0\n"
 CHAT = b'{"model":"m","messages":[{"role":"user","content":"How are you, all of you?"}],"max_tokens":9}'
@@ -85,10 +86,10 @@ class Router:
 
 
 @contextmanager
-def started(folder: Path, drain_s: int = 0) -> Iterator[Router]:
+def started(folder: Path, drain_s: int = 0, more: str = "") -> Iterator[Router]:
     """Run `dualpool serve --workers 2` until both workers serve."""
     config = folder / "c.yaml"
-    config.write_text(BASE.replace("drain_s: 0", f"drain_s: {drain_s}"))
+    config.write_text(BASE.replace("drain_s: 0", f"drain_s: {drain_s}") + more)
     log = (folder / "log").open("w")
     with log, subprocess.Popen([*SERVE, "--config", str(config)], stderr=log, text=True) as process:
         try:
@@ -164,20 +165,22 @@ def test_each_worker_serves_and_one_admin_port_speaks_for_all(
 
 
 def test_a_killed_worker_is_replaced(tmp_path: Path, call: type[Any], eventually: Eventually) -> None:
-    """Another process serves on the same address, the other worker goes on, and nothing counted is lost."""
-    with started(tmp_path) as router:
+    """Another process serves on the same address, the other worker goes on; nothing counted or saved is lost."""
+    with started(tmp_path, more=f"state: {{path: '{tmp_path}/state', every_s: 0.1}}\n") as router:
         before = router.workers()
-        decide(call, [worker["address"] for worker in before])
-        eventually(lambda: router.metric("dualpool_streams_total") == 2)
+        decide(call, [before[1]["address"]])
+        asyncio.run(learn(before[0]["address"], call, 3))
+        eventually(lambda: router.metric("dualpool_streams_total") == 4 and saved(tmp_path / "state-0") == 3)
         os.kill(before[0]["pid"], signal.SIGKILL)
         eventually(lambda: router.metric("dualpool_workers_replaced_total", worker="0", cause="ended") == 1)
-        assert 2 == router.metric("dualpool_streams_total")
+        assert 4 == router.metric("dualpool_streams_total")
         eventually(router.all_ready)
+        assert 3 == sum(int(model["observations"]) for model in router.get("/state").json()["models"])
         after = router.workers()
         assert [worker["address"] for worker in before] == [worker["address"] for worker in after]
         assert (True, False) == (before[0]["pid"] != after[0]["pid"], before[1]["pid"] != after[1]["pid"])
         decide(call, [after[0]["address"]])
-        eventually(lambda: router.metric("dualpool_streams_total") == 3)
+        eventually(lambda: router.metric("dualpool_streams_total") == 5)
 
 
 def test_a_stuck_worker_is_replaced(eventually: Eventually) -> None:
