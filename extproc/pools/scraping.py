@@ -46,12 +46,13 @@ class EndpointReport:
 
 
 def make_client(context: ssl.SSLContext | None = None) -> httpx.AsyncClient:
-    """Return a client for servers of our own: no proxy, and nothing compressed, which could be a bomb.
+    """Return a client for servers of our own: no proxy, nothing compressed, which could be a bomb, and no limit of
+    time but that of each scrape.
 
     `context` is for https://; without one certificates are checked as browsers do.
     """
-    headers = {"accept-encoding": "identity"}
-    return httpx.AsyncClient(trust_env=False, transport=_ByServer(context), headers=headers)
+    headers, transport = {"accept-encoding": "identity"}, _ByServer(context)
+    return httpx.AsyncClient(trust_env=False, transport=transport, headers=headers, timeout=None)  # noqa: S113
 
 
 class _ByServer(httpx.AsyncBaseTransport):
@@ -133,6 +134,8 @@ async def _asked(
         request = client.build_request("GET", url, headers=headers, extensions=name)
         async with asyncio.timeout(timeout_s):
             return await _page(client, request)
+    except TimeoutError:
+        return ScrapeFailed(f"{url}: no answer in {timeout_s:g} s")
     except (
         httpx.HTTPError,
         httpx.InvalidURL,

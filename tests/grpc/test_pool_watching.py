@@ -185,6 +185,27 @@ def test_a_server_that_hangs_costs_its_timeout_and_no_more() -> None:
     assert (1, ()) == (len(report.models), report.loads)
 
 
+def test_a_server_may_take_as_long_as_is_configured() -> None:
+    """The client's library has no limit of its own, below which `timeout_s` would be said in vain."""
+
+    async def scenario() -> object:
+        async with make_client() as client:
+            return client.timeout.as_dict()
+
+    assert dict.fromkeys(("connect", "read", "write", "pool")) == asyncio.run(scenario())
+
+
+def test_a_server_that_says_nothing_is_told_with_the_time_that_it_had(caplog: pytest.LogCaptureFixture) -> None:
+    """The log's line names the page, and the setting's value."""
+
+    async def scenario(url: str) -> str:
+        await Watched((url,), timeout_s=0.05).round()
+        return url
+
+    url = serving(scenario, hang, hang)
+    assert f"{url}/v1/models: no answer in 0.05 s" == caplog.records[0].__dict__["fields"]["first"]
+
+
 def test_rounds_are_a_second_apart_give_or_take_a_tenth(monkeypatch: pytest.MonkeyPatch) -> None:
     """Many routers that begin together do not ask in step."""
     waited_s: list[float] = []
