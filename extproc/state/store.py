@@ -12,18 +12,13 @@ written is told by its time to live, which is the store's clock; no other clock 
 """
 
 import hashlib
-import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, cast
 
 import redis.asyncio as redis
 from google.protobuf.message import DecodeError
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.credentials import CredentialProvider
 from redis.exceptions import RedisError, ResponseError, WatchError
 
 from extproc.core.errors import ConfigurationError
@@ -32,8 +27,8 @@ from extproc.core.estimator.protocol import LearnedState
 from extproc.core.estimator.state_tables import state_of
 from extproc.core.estimator.tables import Tables
 from extproc.core.estimator.terms import Terms
-from extproc.files import read_file
 from extproc.state.columns import Indexes, columns_of, tables_in
+from extproc.state.connection import connection_to
 from extproc.state.frame import HEAD_BYTES, framed, unframed
 from extproc.state.pb import state_pb2
 from extproc.state.settings import StoreSettings
@@ -45,7 +40,6 @@ __all__ = ["FAILURES", "Base", "Found", "Store"]
 # raised by numbers that are none, and by endless lists in lists; a password that is no text is a ValueError.
 FAILURES: Final = (RedisError, OSError, TimeoutError, ConfigurationError, ValueError, RecursionError)
 MAX_FOLDED: Final = 1_000
-MAX_PASSWORD_FILE_BYTES: Final = 64 << 10
 MAX_BLOB_BYTES: Final = 256 << 20
 MAX_REPLICAS: Final = 1_000
 FOREIGN: Final = b"?"  # stands for what is no string: a list or a hash of some other program
@@ -196,46 +190,8 @@ class Store:
 
     def _connected(self) -> redis.Redis:
         if self._client is None:
-            self._client = _client(self._settings)
+            self._client = connection_to(self._settings)
         return self._client
-
-
-class _PasswordFile(CredentialProvider):
-    """Reads the password when a connection is made, so that it may be changed without a restart."""
-
-    def __init__(self, username: str, path: Path) -> None:
-        self._username, self._path = username, path
-
-    def get_credentials(self) -> tuple[str] | tuple[str, str]:
-        password = read_file(self._path, MAX_PASSWORD_FILE_BYTES).decode().partition("\n")[0].rstrip("\r")
-        return (self._username, password) if self._username else (password,)
-
-    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        # The inherited one warns, for each connection, that it was not overridden.
-        return self.get_credentials()
-
-
-def _client(settings: StoreSettings) -> redis.Redis:
-    options: dict[str, Any] = {}
-    if settings.password_file:
-        options["credential_provider"] = _PasswordFile(settings.username, Path(settings.password_file))
-    elif settings.username:
-        options["username"] = settings.username
-    if settings.url.startswith("rediss:"):
-        options["ssl_cert_reqs"] = ssl.CERT_REQUIRED
-        if settings.ca_file:
-            options["ssl_ca_certs"] = settings.ca_file
-    try:
-        return redis.Redis.from_url(
-            settings.url,
-            socket_timeout=settings.timeout_s,
-            socket_connect_timeout=settings.timeout_s,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-            **options,
-        )
-    except ValueError as error:
-        raise ConfigurationError(f"state.store.url: {error}") from error
 
 
 def _head(told: bytes | Exception) -> bytes:
