@@ -30,7 +30,11 @@ STORE, HTTP = "store:", ("http://", "https://")
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command's parser."""
-    parser = subparsers.add_parser("state", help="show, move, merge or reset what routers have learned")
+    parser = subparsers.add_parser(
+        "state",
+        help="show, move, merge or reset what routers have learned",
+        description="Works on what routers have learned: in a file, a store or a running router (docs/state.md).",
+    )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     show = actions.add_parser("show", help="show what is known of each model")
