@@ -51,7 +51,7 @@ def test_sentence_json_and_files_name_the_same_fleet(planned: tuple[dict[str, ob
     sentence = str(plan["recommendation"])
     fleets = plan["fleets"]
     assert isinstance(fleets, list)
-    values = document(out / "values.yaml")["pools"]
+    values = document(out / "servers.yaml")["pools"]
     gpus = sum(
         pool["replicas"] * int(re.findall(r"--tensor-parallel-size (\d+)", " ".join(pool["vllm"]["args"]))[0])
         for pool in values

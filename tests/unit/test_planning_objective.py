@@ -1,6 +1,6 @@
 """Objectives by length: how they are written, who is judged by which, and who is to blame."""
 
-from math import inf, nan
+from math import inf, isnan, nan
 
 import numpy as np
 import pytest
@@ -9,7 +9,8 @@ from extproc.core.errors import ConfigurationError
 from extproc.planning.model.objective import LengthClass, Objective, parse_objective
 from extproc.planning.simulation.fleet import FleetRun, PoolUse
 from extproc.planning.simulation.steady import steadiness
-from extproc.planning.simulation.summary import summarise
+from extproc.planning.simulation.summary import BATCHES, summarise
+from extproc.planning.simulation.summary import _half_width as half_width
 from extproc.planning.simulation.verdict import verdict
 from extproc.planning.simulation.watch import watch_for
 
@@ -135,3 +136,12 @@ def test_a_run_in_which_the_fleet_hardly_fills_tells_nothing() -> None:
     arrival = np.sort(np.random.default_rng(0).uniform(0, 4, 4_000))
     assert steadiness(arrival, arrival + 8.6).too_short
     assert not steadiness(arrival * 10, arrival * 10 + 8.6).too_short
+
+
+def test_the_interval_of_a_p99_is_that_of_batch_means() -> None:
+    """Batches in order of arrival, Student's t: 2.262 standard errors of ten tails; too few requests have none."""
+    tails = np.repeat(np.arange(1.0, BATCHES + 1), 200)
+    assert 10 == BATCHES
+    assert 2.262 * tails[::200].std(ddof=1) / 10**0.5 == pytest.approx(half_width(tails), rel=1e-3)
+    assert half_width(np.full(2_000, 3.0)) == 0
+    assert isnan(half_width(tails[:10]))

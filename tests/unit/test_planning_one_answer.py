@@ -32,6 +32,9 @@ from tests.unit.planning_command import write_trace
 pytest.importorskip("matplotlib", reason="the report needs matplotlib")
 
 LONG = 65_536
+# What helm refuses is whatever else stands on the top.
+CHART = Path(__file__).parents[2] / "deploy" / "helm" / "dualpool" / "values.schema.json"
+CHARTS_VALUES = json.loads(CHART.read_text())["properties"]
 QUESTION: tuple[str, ...] = (
     "--rate",
     "20",
@@ -336,7 +339,7 @@ def check_files(said: Said) -> None:
         assert {} == said.files
         return
     cost, design = said.fleet["cost"], said.fleet["design"]
-    pools = document(said.files["values.yaml"])["pools"]
+    pools = document(said.files["servers.yaml"])["pools"]
     flags = [dict(flag.split(" ") for flag in pool["vllm"]["args"]) for pool in pools]
     assert cost["instances"] == [pool["replicas"] for pool in pools]
     assert cost["gpu_names"] == [pool["gpu"] for pool in pools]
@@ -361,10 +364,12 @@ def document(text: str) -> Any:
 
 
 def check_routers_file(said: Said, folder: Path) -> None:
-    """dualpool.yaml has the design's thresholds under the sentence; one pool needs none."""
+    """dualpool.yaml has the design's thresholds under the sentence, and so have the chart's values; one pool needs
+    none.
+    """
     contexts = said.fleet["design"]["contexts"] if said.recommended else [LONG]
     if len(contexts) == 1:
-        assert "dualpool.yaml" not in said.files
+        assert not {"dualpool.yaml", "values.yaml"} & said.files.keys()
         return
     path = folder / "dualpool.yaml"
     path.write_text(said.files["dualpool.yaml"])
@@ -372,6 +377,9 @@ def check_routers_file(said: Said, folder: Path) -> None:
     pools = load(path).pools
     assert contexts == [pool.max_budget_tokens for pool in pools]
     assert said.fleet["design"]["model_lens"] == [pool.max_model_len for pool in pools]
+    values = document(said.files["values.yaml"])
+    assert {"config": document(said.files["dualpool.yaml"])} == values
+    assert values.keys() <= CHARTS_VALUES.keys()
 
 
 def check_page(said: Said) -> None:

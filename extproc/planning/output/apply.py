@@ -4,7 +4,8 @@
     sglang-POOL.args arguments of `python -m sglang.launch_server`
     dualpool.yaml    pools and their thresholds; there is none for one pool, which needs no router
     envoy.yaml       load balancing and circuit breakers of each pool's cluster, to merge into the clusters
-    values.yaml      replicas, GPU and arguments of each pool
+    values.yaml      the same pools as values of the router's chart, deploy/helm/dualpool; none for one pool
+    servers.yaml     replicas, GPU and arguments of each pool, for whatever runs the servers: the chart does not
 
 They are written from the fleet that the recommendation names, so that both say the same.
 """
@@ -70,19 +71,20 @@ def apply_files(plan: Plan, setup: Setup, costs: Costs, balancing: Balancing) ->
     engine = setup.engine.kernels
     files = {f"{engine}-{pool.name}.args": "\n".join(pool.flags) + "\n" for pool in pools}
     if len(pools) > 1:
-        rows = "\n".join(
-            f"  - {{name: {pool.name}, max_budget_tokens: {pool.limit}, max_model_len: {pool.model_len}}}"
+        rows = [
+            f"- {{name: {pool.name}, max_budget_tokens: {pool.limit}, max_model_len: {pool.model_len}}}\n"
             for pool in pools
-        )
-        files["dualpool.yaml"] = f"# {plan.recommendation}\npools:\n{rows}\n"
+        ]
+        files["dualpool.yaml"] = f"# {plan.recommendation}\npools:\n{''.join(f'  {row}' for row in rows)}"
+        files["values.yaml"] = f"config:\n  pools:\n{''.join(f'    {row}' for row in rows)}"
     files["envoy.yaml"] = _envoy(pools, balancing)
-    files["values.yaml"] = _values(pools, engine)
+    files["servers.yaml"] = _servers(pools, engine)
     return files
 
 
 def _names() -> set[str]:
     pools = {name for names in NAMES.values() for name in names}
-    return {"dualpool.yaml", *(f"{each.kernels}-{name}.args" for each in Engine for name in pools)}
+    return {"dualpool.yaml", "values.yaml", *(f"{each.kernels}-{name}.args" for each in Engine for name in pools)}
 
 
 def _pools(plan: Plan, setup: Setup, costs: Costs) -> list[_Pool]:
@@ -122,7 +124,7 @@ def _envoy(pools: list[_Pool], balancing: Balancing) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _values(pools: list[_Pool], engine: str) -> str:
+def _servers(pools: list[_Pool], engine: str) -> str:
     lines = ["pools:"]
     for pool in pools:
         lines += [
