@@ -147,16 +147,23 @@ def test_chromium_shows_the_recommendation_and_all_plots(page: Path, plan: Plan,
     assert len(image.convert("RGB").getcolors(2**24)) > 50, "plots have colours; a blank page has one"
 
 
-def test_no_table_needs_scrolling_on_a_laptop(page: Path, tmp_path: Path) -> None:
-    """In a window of 1,300 pixels every table is as wide as the page at most."""
+def test_no_table_needs_scrolling_on_a_laptop_or_a_phone(page: Path, tmp_path: Path) -> None:
+    """In windows of 1,300 and 390 pixels every table is as wide as the page at most, and so is the page."""
     script = (
-        "<script>document.title = 'over ' + Math.max(...[...document.querySelectorAll('.wide')]"
-        ".map(box => box.scrollWidth - box.clientWidth))</script></body>"
+        "<script>const over = doc => Math.max(...[...doc.querySelectorAll('.wide'), doc.documentElement]"
+        ".map(box => box.scrollWidth - box.clientWidth));"
+        "const phone = document.createElement('iframe'); phone.width = 390; phone.style.border = 0;"
+        "phone.onload = () => { document.title = `over ${over(document)}, ${over(phone.contentDocument)} of "
+        "${phone.contentWindow.innerWidth}` };"
+        "if (self === top) { phone.srcdoc = document.documentElement.outerHTML; document.body.append(phone) }"
+        "</script></body>"
     )
     measured = tmp_path / "measured.html"
     measured.write_text(page.read_text("utf-8").replace("</body>", script), "utf-8")
-    dom = chromium(measured, tmp_path / "profile", "--window-size=1300,2400", "--dump-dom")
-    assert "<title>over 0</title>" in dom
+    dom = chromium(
+        measured, tmp_path / "profile", "--window-size=1300,2400", "--virtual-time-budget=5000", "--dump-dom"
+    )
+    assert "<title>over 0, 0 of 390</title>" in dom
 
 
 def test_simulated_fleets_are_drawn_with_their_spares(
