@@ -99,6 +99,16 @@ def test_a_wrong_catalogue_is_refused(text: str, message: str) -> None:
         parse(text, "x.yaml")
 
 
+def test_every_built_in_profile_says_where_its_figures_come_from() -> None:
+    """GPUs and models alike; the GPUs that people ask for are there."""
+    catalogue = built_in()
+    sources = {name: gpu.sources for name, gpu in catalogue.gpus.items()}
+    sources |= {name: model.sources for name, model in catalogue.models.items()}
+    assert [] == [name for name, each in sources.items() if not each]
+    asked = {"a100-80g", "h100-80g", "h200", "b200", "gb200", "mi300x", "mi325x", "mi355x", "h20", "l40s", "a10g"}
+    assert asked <= catalogue.gpus.keys()
+
+
 def test_closed_form_is_the_papers() -> None:
     """With the paper's rates and alpha = .80 the closed form gives 60 %."""
     measured = MeasuredRates(2.8, 11.2, 2.8)
