@@ -24,6 +24,7 @@ from extproc.core.facts import Api
 from extproc.core.placing.budget import TokenBudget
 from extproc.core.placing.decision import Decision, Mode
 from extproc.core.placing.policy import Pool, Reason
+from extproc.core.placing.stratum import stratum_of
 
 __all__ = ["Payloads"]
 
@@ -175,6 +176,9 @@ class Payloads:
                 learnable=bool(said.flags & 4),
                 text_bytes=evidence.text_bytes,
                 counted=None if said.counted is None else Counted(said.counted),
+                stratum=stratum_of(
+                    evidence.output_limit, evidence.prompt_tokens / PARTS, stream=bool(said.flags & 2)
+                ),
             )
         except (msgspec.DecodeError, UnicodeDecodeError, IndexError) as error:
             raise ValueError(str(error)) from error

@@ -27,12 +27,17 @@ class Misconfiguration(StrEnum):
 
 
 class Observation(msgspec.Struct, frozen=True, gc=False):
-    """One response that was read whole, the pool that gave it, and what it taught."""
+    """One response that was read whole, the pool that gave it, and what it taught.
+
+    `stands_for` is how many requests of its stratum came since the one observed before it: what is true of this
+    one counts for so many of all.
+    """
 
     decision: Decision
     served_by: Pool
     usage: Usage
     learning: Learning
+    stands_for: int = 1
 
 
 class Listener:

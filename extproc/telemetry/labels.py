@@ -14,23 +14,22 @@ SIZE_EDGES = (256, 1024, 4096, 16384)
 
 
 class BoundedLabels:
-    """Lets the first `max_values` distinct values through; all later ones are `other`."""
+    """Lets the first `max_values` distinct values through; all later ones are `other`.
+
+    `known` has those that were let in, and nothing, each under itself: for who asks at each request.
+    """
 
     def __init__(self, max_values: int) -> None:
-        self._max_values = max_values
-        self._known: set[str] = set()
-
-    def known(self, value: str) -> str:
-        """Return the value if it was let in, or is nothing; else `other`."""
-        return value if not value or value in self._known else OTHER
+        self._places = max_values
+        self.known = {"": ""}
 
     def label(self, value: str) -> str:
         """Return the value, which is let in if there is a place; else `other`."""
-        if value in self._known:
-            return value
-        if len(self._known) >= self._max_values:
-            return OTHER
-        self._known.add(value)
+        if value not in self.known:
+            if not self._places:
+                return OTHER
+            self._places -= 1
+            self.known[value] = value
         return value
 
 

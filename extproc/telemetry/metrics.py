@@ -8,13 +8,13 @@ from prometheus_client import CollectorRegistry
 
 from extproc.core.errors import ResponseFault
 from extproc.core.estimator.counting import Counted
-from extproc.core.estimator.protocol import Estimate, Learning, Refused
+from extproc.core.estimator.protocol import Estimate, Refused
 from extproc.core.listener import Listener, Misconfiguration, Observation
 from extproc.core.placing.decision import Decision
 from extproc.core.placing.fleet import PoolWatched
 from extproc.core.placing.policy import Pool
-from extproc.core.usage import Overflow, Usage
-from extproc.telemetry.labels import BoundedLabels, CountOutcome, PromptSize, Verdict
+from extproc.core.usage import Overflow
+from extproc.telemetry.labels import OTHER, BoundedLabels, CountOutcome, PromptSize, Verdict
 from extproc.telemetry.series import Series
 from extproc.telemetry.tallies import PLAIN
 
@@ -58,12 +58,14 @@ class Metrics(Series, Listener):
 
     def decided(self, decision: Decision) -> None:
         """Count the request by pool, reason, API and model; a body without facts by its cause too."""
-        model = self._models.known(decision.model)
+        model = self._models.known.get(decision.model, OTHER)
         self.requests[decision.pool.name, decision.reason, decision.api, model] += 1
         if decision.budget is not None:
             self.budget.observe(decision.budget.bound, (model,))
         if decision.estimate is not None:
             self.estimates[model, decision.estimate.source] += 1
+        if decision.stratum is not None:
+            self.stratum_requests[decision.stratum] += 1
         if decision.fault is not None:
             self.bodies[decision.fault,] += 1
         if decision.counted is not None:
@@ -122,14 +124,19 @@ class Metrics(Series, Listener):
         if learning.truncated_by_pool:
             self.truncated[observation.served_by.name, model] += 1
         # Usage of what was cut, or not in the body, says nothing about the estimate of what was.
-        if decision.estimate is not None and learning.refused in {None, Refused.EXACT}:
-            self._judge(decision, decision.estimate, usage, learning, model)
+        if decision.estimate is not None and learning.is_judged:
+            self._judge(observation, decision.estimate, model)
 
-    def _judge(self, decision: Decision, estimate: Estimate, usage: Usage, learning: Learning, model: str) -> None:
+    def _judge(self, observation: Observation, estimate: Estimate, model: str) -> None:
+        decision, usage, learning = observation.decision, observation.usage, observation.learning
         self.ratio.observe(learning.ratio, (model,))
         self.bound_ratio.observe(estimate.prompt_bound / usage.prompt_tokens, (model,))
         verdict = Verdict.EXCEEDED if learning.under_counted else Verdict.HELD
-        self.bounds[PromptSize.of(usage.prompt_tokens), verdict] += 1
+        size = PromptSize.of(usage.prompt_tokens)
+        self.bounds[size, verdict] += 1
+        self.bounds_of_traffic[size, verdict] += observation.stands_for
+        if decision.stratum is not None:
+            self.stratum_judged[(*decision.stratum, verdict)] += 1
         total = usage.prompt_tokens + (decision.budget.output_tokens if decision.budget is not None else 0)
         for pool_name, threshold in self._thresholds:
             if abs(total - threshold) <= NEAR * threshold:
@@ -150,7 +157,7 @@ class Metrics(Series, Listener):
 
     def overflowed(self, decision: Decision, overflow: Overflow, served_by: Pool) -> None:  # noqa: ARG002  (as above)
         """Count a refusal for length."""
-        self.overflows[served_by.name, self._models.known(decision.model)] += 1
+        self.overflows[served_by.name, self._models.known.get(decision.model, OTHER)] += 1
 
     def retried(self, decision: Decision) -> None:
         """Count a request that was served by a later attempt."""

@@ -16,10 +16,13 @@ from extproc.access_log.teacher import Outcome
 from extproc.core.errors import BodyFault, ResponseFault
 from extproc.core.estimator.protocol import Refused
 from extproc.core.listener import Misconfiguration
+from extproc.core.placing.stratum import Stratum
 from extproc.telemetry.labels import CountOutcome, PromptSize, Undecided, Verdict
 from extproc.telemetry.tallies import PLAIN, Counters, Gauges, Histograms, Tally
 
 __all__ = ["Series"]
+
+STRATUM = Stratum._fields
 
 T = TypeVar("T", Counters, Gauges, Histograms)
 
@@ -80,6 +83,20 @@ class Series(Collector):
         )
         self.bounds = self._counter(
             "bounds_total", "Upper bounds judged by the prompt's true length, by that length", "size", "verdict"
+        )
+        self.bounds_of_traffic = self._counter(
+            "bounds_of_traffic_total",
+            "Upper bounds judged, each counted for all requests of its stratum since the one before",
+            "size",
+            "verdict",
+        )
+        self.stratum_requests = self._counter(
+            "stratum_requests_total",
+            "Requests that were estimated, by declared output limit, estimated prompt and kind of response",
+            *STRATUM,
+        )
+        self.stratum_judged = self._counter(
+            "stratum_judged_total", "Of these, those whose usage told how good the bound was", *STRATUM, "verdict"
         )
         self.bounds_near = self._counter(
             "bounds_near_total",
@@ -230,7 +247,7 @@ class Series(Collector):
             for value in values:
                 counter[value,] = 0
         for size, verdict in product(PromptSize, Verdict):
-            self.bounds[size, verdict] = 0
+            self.bounds[size, verdict] = self.bounds_of_traffic[size, verdict] = 0
 
     def _counter(self, name: str, text: str, *labels: str) -> Counters:
         return self._add(Counters(f"dualpool_{name.removesuffix('_total')}", text, labels))

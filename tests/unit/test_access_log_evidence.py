@@ -24,6 +24,7 @@ from extproc.core.facts import Api, RequestHead
 from extproc.core.placing.budget import TokenBudget, token_budget
 from extproc.core.placing.decision import Decision, Mode
 from extproc.core.placing.policy import Pool, Reason
+from extproc.core.placing.stratum import stratum_of
 from extproc.core.usage import Usage
 from tests.unit.conftest import TWO_POOLS
 from tests.unit.test_learner import make_router
@@ -76,6 +77,7 @@ def test_a_whole_decision_comes_back() -> None:
         learnable=True,
         text_bytes=77,
         counted=Counted((9, 8, 7, 1, 2, 1, 2, 3)),
+        stratum=stratum_of(300, 20.5, stream=True),
     )
     opened = make_seal().open(sealed(decision), NOW_S)
     assert decision == opened

@@ -20,12 +20,15 @@ def test_learning_stays_within_its_budget_of_messages() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 2_000), st.booleans()), max_size=60))
 def test_however_requests_come_the_budget_holds(steps: list[tuple[float, int, bool]]) -> None:
-    """For any arrivals the messages stay within burst + rate x time, and one burst more for young categories."""
+    """For any arrivals the messages stay within burst + rate x time, and one burst more for young categories.
+
+    The last stream admitted comes on top: what it will take is not asked.
+    """
     budget, now_s, spent = LearningBudget(LearningSettings(10, 100)), 0.0, 0
     for wait_s, messages, young in steps:
         now_s += wait_s
         spent += min(messages, 100) if budget.admit(messages, young=young, now_s=now_s) else 0
-    assert spent <= (200 if any(young for _, _, young in steps) else 100) + 10 * now_s + 1e-6
+    assert spent <= (300 if any(young for _, _, young in steps) else 200) + 10 * now_s + 1e-6
 
 
 def test_messages_that_did_not_come_are_paid_back() -> None:
@@ -75,13 +78,13 @@ def test_what_is_paid_back_is_no_more_than_a_burst() -> None:
     assert not budget.admit(1, young=False, now_s=86_400.0)
 
 
-def test_a_response_of_any_number_of_messages_is_paid_for_in_two_bursts_of_time() -> None:
+def test_a_response_of_any_number_of_messages_is_paid_for_in_a_burst_of_time() -> None:
     """Nobody can keep the router from learning for good: a debt is a burst at most."""
     budget = LearningBudget(LearningSettings(messages_per_s=10, burst_messages=100))
     assert budget.admit(3, young=False, now_s=0.0)
     budget.pay_back(3, used=1_000_000)
-    assert not budget.admit(100, young=False, now_s=19.0)
-    assert budget.admit(100, young=False, now_s=20.0)
+    assert not budget.admit(100, young=False, now_s=10.0)
+    assert budget.admit(100, young=False, now_s=10.1)
 
 
 def test_the_young_overdraw_by_one_burst_and_wait_then() -> None:
@@ -182,3 +185,70 @@ def test_each_stream_that_ends_makes_room_for_one() -> None:
     assert [True, True] == [budget.admit(3, young=True, now_s=0.0) for _ in range(2)]
     budget.pay_back(3, used=3)
     assert [True, False] == [budget.admit(3, young=True, now_s=0.0) for _ in range(2)]
+
+
+def test_whether_a_response_is_learned_from_does_not_depend_on_its_length() -> None:
+    """While one message is left a stream of a hundred is admitted, and what it takes beyond is a debt."""
+    budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=1_000))
+    assert all(budget.admit(100, key=str(key), young=False, now_s=0.0) for key in range(9))
+    assert budget.admit(99, key="a", young=False, now_s=0.0)
+    assert budget.admit(100, key="b", young=False, now_s=0.0)
+    assert not budget.admit(1, key="c", young=False, now_s=0.0)
+    budget.pay_back(100, used=1, key="b")
+    assert not budget.admit(1, key="c", young=False, now_s=0.0)
+    budget.pay_back(99, used=97, key="a")
+    assert budget.admit(1, key="c", young=False, now_s=0.0)
+
+
+def test_a_key_is_admitted_while_half_is_not_reserved() -> None:
+    """The last stream of a key may take it beyond its half, however long it is, and none after that."""
+    budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=8_000))
+    taken = [
+        budget.admit(messages, key="a", young=True, now_s=0.0) for messages in (1_000, 1_000, 1_000, 999, 9, 1)
+    ]
+    assert [True] * 5 + [False] == taken
+
+
+def admitted(
+    budget: LearningBudget, costs: dict[str, float], rounds: int, *, seconds: float, start_s: float = 0.0
+) -> dict[str, int]:
+    """Have each stratum ask once in each round, and pay for it at once; return how often each was admitted."""
+    counts = dict.fromkeys(costs, 0)
+    for number in range(rounds):
+        for stratum, messages in costs.items():
+            now_s = start_s + number * seconds / rounds
+            if budget.admit(messages, stratum=stratum, young=False, now_s=now_s):
+                counts[stratum] += 1
+                budget.pay_back(messages, used=messages, stratum=stratum)
+    return counts
+
+
+def test_what_is_dear_is_learned_from_beside_what_is_cheap() -> None:
+    """Of two strata that want more than there is each gets half of the messages, whatever one response costs."""
+    budget = LearningBudget(LearningSettings(messages_per_s=500, burst_messages=5_000))
+    counts = admitted(budget, {"cheap": 50, "dear": 500}, 4_000, seconds=200)
+    spent = {"cheap": 50 * counts["cheap"], "dear": 500 * counts["dear"]}
+    assert 0.4 * sum(spent.values()) < spent["dear"] < 0.6 * sum(spent.values())
+    assert 0.9 * 500 * 200 < sum(spent.values()) < 1.1 * (500 * 200 + 5_000)
+
+
+def test_who_asks_for_little_gets_all_of_it() -> None:
+    """A stratum below its share is always admitted, and what it leaves is the others'."""
+    budget = LearningBudget(LearningSettings(messages_per_s=500, burst_messages=5_000))
+    counts = admitted(budget, {"json": 3, "stream": 300}, 2_000, seconds=100)
+    assert 2_000 == counts["json"]
+    assert 300 * counts["stream"] > 0.85 * 500 * 100 - 6_000
+
+
+def test_a_stratum_that_was_never_asked_for_takes_no_share() -> None:
+    """One stratum alone may draw on all of the burst, and again when another one has been silent for a while."""
+    budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=1_000))
+    assert {"a": 10} == admitted(budget, {"a": 100}, 20, seconds=1)
+
+
+def test_who_had_more_than_its_share_leaves_half_of_the_burst() -> None:
+    """The other half is there for a stratum that comes later."""
+    budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=1_000))
+    assert budget.admit(1, stratum="b", young=False, now_s=0.0)
+    assert {"a": 5} == admitted(budget, {"a": 100}, 20, seconds=1)
+    assert {"b": 5} == admitted(budget, {"b": 100}, 20, seconds=1, start_s=1.0)

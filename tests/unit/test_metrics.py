@@ -8,6 +8,7 @@ from extproc.core.facts import Api
 from extproc.core.listener import Misconfiguration, Observation
 from extproc.core.placing.decision import Decision, Mode
 from extproc.core.placing.policy import Pool, Reason
+from extproc.core.placing.stratum import stratum_of
 from extproc.core.usage import Overflow, Usage
 from extproc.telemetry.labels import OTHER, BoundedLabels
 from extproc.telemetry.metrics import Metrics
@@ -85,6 +86,25 @@ def test_bounds_are_judged_by_size(
         metrics.observed(Observation(DECISION, SHORT, Usage(prompt_tokens, 3), learning))
     assert 1 == value(registry, "bounds_total", size=size, verdict="exceeded")
     assert 2 == value(registry, "bounds_total", size=size, verdict="held")
+
+
+def test_strata_say_how_many_of_each_were_seen(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """Requests by stratum, and those of them whose bound was judged; a bound counts for all that it stands for."""
+    labels = {"declared": "above_2k", "prompt": "to_1k", "response": "stream"}
+    decision = replace(DECISION, stratum=stratum_of(8_192, 90.0, stream=True))
+    for _ in range(7):
+        metrics.decided(decision)
+    metrics.observed(Observation(decision, SHORT, Usage(100, 3), LEARNED, stands_for=4))
+    metrics.observed(
+        Observation(decision, SHORT, Usage(100, 3), replace(LEARNED, under_counted=True), stands_for=3)
+    )
+    refused = replace(LEARNED, refused=Refused.TRUNCATED)
+    metrics.observed(Observation(decision, SHORT, Usage(100, 3), refused, stands_for=0))
+    assert 7 == value(registry, "stratum_requests_total", **labels)
+    for verdict, judged, stand_for in (("held", 1, 4), ("exceeded", 1, 3)):
+        assert judged == value(registry, "stratum_judged_total", **labels, verdict=verdict)
+        assert stand_for == value(registry, "bounds_of_traffic_total", size="to_256", verdict=verdict)
+        assert judged == value(registry, "bounds_total", size="to_256", verdict=verdict)
 
 
 def test_models_beyond_the_cap_are_other(metrics: Metrics, registry: CollectorRegistry) -> None:

@@ -84,6 +84,11 @@ class Learning(msgspec.Struct, frozen=True, gc=False):
     started_anew: bool = False
     returned: bool = False
 
+    @property
+    def is_judged(self) -> bool:
+        """Whether the usage tells how good the estimate was: not where a part was cut, or not in the body."""
+        return self.refused is None or self.refused is Refused.EXACT
+
 
 @dataclass(frozen=True, slots=True)
 class CategoryState:

@@ -11,6 +11,7 @@ from extproc.core.estimator.protocol import Estimate
 from extproc.core.facts import Api, RequestHead
 from extproc.core.placing.budget import TokenBudget
 from extproc.core.placing.policy import Pool, Reason
+from extproc.core.placing.stratum import Stratum
 
 __all__ = ["NO_HEAD", "Decision", "Mode"]
 
@@ -32,7 +33,8 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     `budget` are None, and `model` is "", when the body was not seen whole or not understood. `learnable` says that
     usage will be in the response. The prompt's text is not in here: a decision lives as long as the response runs.
     `counted` is what came of counting its text, where that was tried; the estimate is made of it, unless it was
-    given up. By `head` logs and traces are matched with the gateway's; it has no part in where the request goes.
+    given up. `stratum` is the part of the traffic that it is of, None without an estimate. By `head` logs and
+    traces are matched with the gateway's; it has no part in where the request goes.
     """
 
     pool: Pool
@@ -50,3 +52,4 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     text_bytes: int = 0
     head: RequestHead = NO_HEAD
     counted: Counted | None = None
+    stratum: Stratum | None = None

@@ -1,5 +1,7 @@
 """From a response to what is learned: which are read, by what, and what the estimator takes from them."""
 
+from collections import Counter
+
 from extproc.core.apis.response import reader_for
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.estimator.categories import CappedMap
@@ -10,6 +12,7 @@ from extproc.core.listener import Listener, Observation
 from extproc.core.placing.budget import TokenBudget
 from extproc.core.placing.decision import Decision
 from extproc.core.placing.policy import Pool, Pools
+from extproc.core.placing.stratum import Stratum
 from extproc.core.reading.reader import UsageReader
 from extproc.core.router.learning_budget import JSON_MESSAGES, LearningBudget
 from extproc.core.router.unasked import MAX_MODELS, UnaskedUsage, UsageInStreams
@@ -46,6 +49,8 @@ class Learner:
         self.max_response_bytes = max_response_bytes
         self._reads_responses = reads_responses
         self._counting = counting
+        # Of each stratum: the requests since the last one whose usage told how good its estimate was.
+        self._unjudged: Counter[Stratum | None] = Counter()
         # For models whose embeddings were too long to be read: from how many prompts in one request on they are.
         self.too_many_prompts: CappedMap[str, int] = CappedMap(MAX_MODELS, lambda _: 0)
 
@@ -59,14 +64,19 @@ class Learner:
     def keeps(self, decision: Decision, now_s: float) -> bool:
         """Say whether the stream stays open, to learn from the response."""
         estimate = decision.estimate
-        if estimate is None or not self._reads_responses:
+        if estimate is None:
+            return False
+        self._unjudged[decision.stratum] += 1
+        if not self._reads_responses:
             return False
         if not (decision.learnable or self.unasked.is_expected(decision.model)):
             return False
         if self._would_be_too_large(decision):
             return False
         young = estimate.source in (Source.PRIOR, Source.YOUNG)
-        kept = self.budget.admit(_usual_messages(decision), key=_key(decision), young=young, now_s=now_s)
+        kept = self.budget.admit(
+            _usual_messages(decision), key=_key(decision), stratum=decision.stratum, young=young, now_s=now_s
+        )
         if kept:
             self._listener.kept(decision)
         return kept
@@ -102,7 +112,8 @@ class Learner:
             learning = self._estimator.observe(estimate, said, context_tokens)
             if self._counting is not None and decision.counted is not None and learning.refused is None:
                 self._counting.observe(estimate, decision.counted, said.prompt_tokens)
-            self._listener.observed(Observation(decision, served_by, said, learning))
+            stands_for = self._unjudged.pop(decision.stratum, 0) if learning.is_judged else 0
+            self._listener.observed(Observation(decision, served_by, said, learning, stands_for))
 
     def not_learned(self, decision: Decision, why: ResponseFault) -> None:
         """Count a kept response that taught nothing."""
@@ -117,7 +128,7 @@ class Learner:
 
     def settle(self, decision: Decision, messages: int) -> None:
         """Pay for the response messages that a kept stream really took."""
-        self.budget.pay_back(_usual_messages(decision), messages, key=_key(decision))
+        self.budget.pay_back(_usual_messages(decision), messages, key=_key(decision), stratum=decision.stratum)
 
     def _would_be_too_large(self, decision: Decision) -> bool:
         """Tell whether embeddings would be longer than is read: each prompt's has the same length."""

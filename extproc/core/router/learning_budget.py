@@ -5,18 +5,24 @@ each, a hundred times the routing decision for a thousand tokens. So learning is
 sampled is paid for in messages, not in requests. How many they will be is not known when a stream is kept: what
 they may be is reserved at first, and settled at the end.
 
+Who comes while there is anything left is admitted, whatever the response may cost, and the next ones wait for as
+long: if there had to be enough left for it, long responses would wait until nobody wants a short one. For the same
+reason each stratum has a share (strata.py): the lower half of a burst is for those that had less than theirs.
+
 A young category is always learned from; it overdraws the bucket, so that the others wait, but not without end:
 names of models and tenants are clients', and new ones every day would keep every stream. Nor may anybody reserve
-all of it: one stream reserves an eighth at most, whatever output it declares, all open streams of one key half.
-What has taught nothing yet is one key together, so that invented names share one half between them.
+all of it: one stream reserves an eighth at most, whatever output it declares, and none is admitted for a key whose
+open streams hold half. What has taught nothing yet is one key together, so that invented names share one half.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated
 
 from msgspec import Meta
 
+from extproc.core.router.strata import Shares
 from extproc.core.router.unasked import UsageInStreams
 
 __all__ = ["AccessLogSettings", "LearningBudget", "LearningSettings", "LearningSource"]
@@ -26,6 +32,8 @@ JSON_MESSAGES = 3
 # A small burst is not worth sharing: so much may be reserved in any case.
 STREAM_SHARE, STREAM_MESSAGES = 1 / 8, 100
 KEY_SHARE, KEY_MESSAGES = 1 / 2, 200
+# Of the burst: what is left to those who had less than their share.
+BEHIND_SHARE = 1 / 2
 
 Messages = Annotated[float, Meta(ge=0)]
 
@@ -89,24 +97,29 @@ class LearningBudget:
         self._most_for_stream = min(max(self._burst * STREAM_SHARE, STREAM_MESSAGES), self._burst)
         self._most_for_key = max(self._burst * KEY_SHARE, KEY_MESSAGES)
         self._reserved: dict[str, float] = {}
+        self._shares = Shares()
 
-    def admit(self, messages: float, *, key: str = "", young: bool, now_s: float) -> bool:
+    def admit(
+        self, messages: float, *, key: str = "", stratum: Hashable = None, young: bool, now_s: float
+    ) -> bool:
         """Say whether a response of at most so many messages is learned from, and reserve for it if so."""
         if self._at_s is not None:
             self._left = min(self._burst, self._left + (now_s - self._at_s) * self._per_s)
         self._at_s = now_s
-        asked = self._asked(messages)
-        reserved = self._reserved.get(key, 0.0) + asked
-        if asked <= 0 or self._streams >= self._max_streams or reserved > self._most_for_key:
+        asked, reserved = self._asked(messages), self._reserved.get(key, 0.0)
+        is_behind = self._shares.is_behind(stratum, now_s)
+        if asked <= 0 or self._streams >= self._max_streams or reserved >= self._most_for_key:
             return False
-        if self._left - asked < (-self._burst if young else 0):
+        kept_free = -self._burst if young else 0.0 if is_behind else self._burst * BEHIND_SHARE
+        if self._left <= kept_free:
             return False
         self._left -= asked
         self._streams += 1
-        self._reserved[key] = reserved
+        self._reserved[key] = reserved + asked
+        self._shares.spend(stratum, asked)
         return True
 
-    def pay_back(self, messages: float, used: float, *, key: str = "") -> None:
+    def pay_back(self, messages: float, used: float, *, key: str = "", stratum: Hashable = None) -> None:
         """Settle a response that was admitted for `messages`, of which `used` came.
 
         What did not come is paid back. What came beyond the reserve, or in more pieces than there were tokens, is
@@ -115,6 +128,7 @@ class LearningBudget:
         self._streams -= 1
         asked = self._asked(messages)
         self._left = max(self._left + asked - used, -self._burst)
+        self._shares.spend(stratum, used - asked)
         reserved = self._reserved.get(key, 0.0) - asked
         if reserved > 0:
             self._reserved[key] = reserved

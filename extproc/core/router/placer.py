@@ -16,6 +16,7 @@ from extproc.core.placing.early import EarlyRule
 from extproc.core.placing.fleet import Fleet
 from extproc.core.placing.policy import Pool, Pools, Reason
 from extproc.core.placing.spill import Spillover
+from extproc.core.placing.stratum import stratum_of
 from extproc.core.reading.encoded import decoded_body
 
 __all__ = ["Placer"]
@@ -100,6 +101,7 @@ class Placer:
             text_bytes=len(facts.text),
             head=head,
             counted=counted,
+            stratum=stratum_of(facts.max_output_tokens, estimate.prompt_tokens, stream=facts.stream),
         )
 
     def unsure(

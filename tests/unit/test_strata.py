@@ -1,0 +1,196 @@
+"""Parts of the traffic: of which one a request is, which is behind with learning, what a response stands for."""
+
+import json
+
+import pytest
+
+from extproc.core.errors import ResponseFault
+from extproc.core.estimator.protocol import Refused
+from extproc.core.facts import Api, RequestHead, ResponseHead
+from extproc.core.listener import Observation
+from extproc.core.placing.decision import Decision
+from extproc.core.placing.policy import Reason
+from extproc.core.placing.stratum import (
+    ALL_STRATA,
+    Declared,
+    Prompt,
+    Response,
+    Stratum,
+    declared_class,
+    stratum_of,
+)
+from extproc.core.router.learning_budget import LearningSettings
+from extproc.core.router.router import Router
+from extproc.core.router.strata import PERIOD_S, Shares
+from extproc.core.usage import Overflow, Usage
+from tests.unit.conftest import Recorder
+from tests.unit.test_learner import HEAD, make_router
+
+OK = ResponseHead(200, "application/json")
+
+
+@pytest.mark.parametrize(
+    ("limit", "declared"),
+    [
+        (None, Declared.NONE),
+        (0, Declared.UP_TO_512),
+        (512, Declared.UP_TO_512),
+        (513, Declared.UP_TO_2K),
+        (2_048, Declared.UP_TO_2K),
+        (2_049, Declared.ABOVE_2K),
+        (1 << 40, Declared.ABOVE_2K),
+    ],
+)
+@pytest.mark.parametrize(
+    ("prompt_tokens", "prompt"),
+    [
+        (0.0, Prompt.UP_TO_1K),
+        (1_024.0, Prompt.UP_TO_1K),
+        (1_024.5, Prompt.UP_TO_8K),
+        (8_192.0, Prompt.UP_TO_8K),
+        (8_193.0, Prompt.ABOVE_8K),
+    ],
+)
+@pytest.mark.parametrize(("stream", "response"), [(False, Response.JSON), (True, Response.STREAM)])
+def test_a_request_is_of_one_stratum(
+    limit: int | None,
+    declared: Declared,
+    prompt_tokens: float,
+    prompt: Prompt,
+    *,
+    stream: bool,
+    response: Response,
+) -> None:
+    """By its declared limit, its estimate, and how its response will come."""
+    assert Stratum(declared, prompt, response) == stratum_of(limit, prompt_tokens, stream=stream)
+    assert declared is declared_class(limit)
+
+
+def test_strata_are_few_and_all_different() -> None:
+    """They are labels of metrics."""
+    assert 24 == len(ALL_STRATA) == len(set(ALL_STRATA))
+
+
+def test_who_had_more_than_others_is_not_behind() -> None:
+    """Of two that ask, who took more than half waits; who took nothing, or just half, does not."""
+    shares = Shares()
+    assert shares.is_behind("a", 0.0)
+    shares.spend("a", 10)
+    assert shares.is_behind("a", 0.0)
+    assert shares.is_behind("b", 0.0)
+    assert not shares.is_behind("a", 0.0)
+    shares.spend("b", 10)
+    assert [True, True] == [shares.is_behind(each, 0.0) for each in "ab"]
+    shares.spend("b", 1)
+    assert [True, False] == [shares.is_behind(each, 0.0) for each in "ab"]
+    shares.spend("b", -2)
+    assert [False, True] == [shares.is_behind(each, 0.0) for each in "ab"]
+
+
+def test_nobody_is_paid_back_more_than_it_took() -> None:
+    """What was half forgotten meanwhile does not become a claim on others."""
+    shares = Shares()
+    assert shares.is_behind("a", 0.0)
+    assert shares.is_behind("b", 0.0)
+    shares.spend("a", -100)
+    shares.spend("a", 2)
+    shares.spend("b", 1)
+    assert [False, True] == [shares.is_behind(each, 0.0) for each in "ab"]
+
+
+def test_a_share_is_one_of_those_that_asked_lately() -> None:
+    """Who has not asked for two periods has no part that others would leave to it."""
+    shares = Shares()
+    for stratum in "abc":
+        assert shares.is_behind(stratum, 0.0)
+    shares.spend("a", 10)
+    shares.spend("b", 10)
+    assert not shares.is_behind("a", PERIOD_S - 1)
+    assert not shares.is_behind("a", PERIOD_S)  # the others asked in the period before
+    assert not shares.is_behind("a", 2 * PERIOD_S - 1)
+    assert shares.is_behind("a", 2 * PERIOD_S)
+    assert shares.is_behind("b", 2 * PERIOD_S)
+
+
+def test_what_was_spent_fades_by_half_in_a_period() -> None:
+    """Ten of the period before count as five."""
+    shares = Shares()
+    assert shares.is_behind("a", 0.0)
+    shares.spend("a", 10)
+    assert shares.is_behind("b", PERIOD_S)
+    shares.spend("b", 6)
+    assert [True, False] == [shares.is_behind(each, PERIOD_S) for each in "ab"]
+
+
+def decided(router: Router, **fields: object) -> Decision:
+    """Return the decision of a chat completion, which the learner was asked to keep."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "Tell me all about it."}]} | fields
+    decision = router.decide(Api.CHAT, HEAD, json.dumps(body).encode())
+    router.learner.keeps(decision, 0.0)
+    return decision
+
+
+def stand_for(router: Router) -> list[int]:
+    """Return for how many requests each observation stands."""
+    assert isinstance(router.listener, Recorder)
+    observations = router.listener.calls_of("observed")
+    assert all(isinstance(each, Observation) for each in observations)
+    return [each.stands_for for each in observations]
+
+
+def test_what_is_seen_of_a_stratum_stands_for_all_of_it() -> None:
+    """Each response that is learned from stands for the requests of its stratum since the one before it."""
+    router = make_router(learning=LearningSettings(burst_messages=0))
+    much = [decided(router, max_tokens=8_192) for _ in range(5)]
+    little = [decided(router, max_tokens=100) for _ in range(3)]
+    for decision in (little[0], much[0], much[1]):
+        router.learner.learn(decision, OK, Usage(13, 9))
+    decided(router, max_tokens=8_192)
+    router.learner.learn(much[2], OK, Usage(13, 9))
+    assert [3, 5, 0, 1] == stand_for(router)
+
+
+def test_responses_that_are_not_read_are_stood_for_as_well() -> None:
+    """Usage may come from a log, and streams that report none are of the traffic."""
+    router = make_router()
+    router.learner._reads_responses = False
+    first = decided(router, stream=True, max_tokens=9)
+    asked = decided(router, stream=True, max_tokens=9, stream_options={"include_usage": True})
+    assert first.stratum == asked.stratum
+    router.learner.learn(asked, OK, Usage(13, 9))
+    assert [2] == stand_for(router)
+
+
+def test_what_judges_nothing_stands_for_nothing() -> None:
+    """Usage that no tokenizer could make, and refusals, leave the requests to the next response."""
+    router = make_router()
+    decisions = [decided(router, max_tokens=100) for _ in range(4)]
+    router.learner.learn(decisions[0], OK, Usage(1_000_000, 9))
+    router.learner.learn(decisions[1], OK, Overflow(2_000))
+    router.learner.not_learned(decisions[2], ResponseFault.CUT_SHORT)
+    router.learner.learn(decisions[3], OK, Usage(13, 9))
+    assert [0, 4] == stand_for(router)
+    assert isinstance(router.listener, Recorder)
+    refused = [each.learning.refused for each in router.listener.calls_of("observed")]
+    assert [Refused.IMPLAUSIBLE, None] == refused
+
+
+def test_token_ids_are_judged_and_a_cut_prompt_is_not() -> None:
+    """An exact estimate holds; usage of a part that was left says nothing of the whole."""
+    router = make_router()
+    body = json.dumps({"model": "m", "prompt": [1, 2, 3], "max_tokens": 5}).encode()
+    exact = router.decide(Api.COMPLETIONS, RequestHead("POST", "/v1/completions"), body)
+    cut = decided(router, truncate_prompt_tokens=5, max_tokens=5)
+    assert exact.stratum == cut.stratum
+    router.learner.learn(cut, OK, Usage(5, 3))
+    router.learner.learn(exact, OK, Usage(3, 3))
+    assert [0, 1] == stand_for(router)
+
+
+def test_what_was_not_estimated_is_of_no_stratum() -> None:
+    """It is no part of the traffic whose bounds are judged."""
+    router = make_router()
+    decision = router.unsure(Api.CHAT, Reason.DEADLINE, 70, HEAD)
+    assert None is decision.stratum
+    assert not router.learner.keeps(decision, 0.0)
+    assert not router.learner._unjudged
