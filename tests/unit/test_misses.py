@@ -5,7 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from extproc.core.estimator.misses import Misses
+from extproc.core.estimator import make_estimator
+from extproc.core.estimator.misses import Misses, ModelMisses
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.facts import Api, RequestFacts
+from extproc.core.placing.stratum import Declared
+from extproc.core.usage import Usage
 from tests.unit.test_rivals import Traffic
 
 
@@ -60,3 +65,70 @@ def test_few_requests_are_missed_while_a_tokenizer_changes() -> None:
 def test_where_there_is_one_client_three_of_its_misses_do(misses: int, expected: float) -> None:
     """It is all that there is to go by; two are as much of a chance as anybody's."""
     assert expected == reach([(7, 0.5, True)] * misses, 1)
+
+
+def class_reach(told: Sequence[tuple[int, Declared, bool]]) -> list[float]:
+    """Return how far bounds reach for each class after responses: source, class, whether the bound was missed."""
+    misses = ModelMisses()
+    for source, declared, missed in told:
+        misses.observe(source, 10, declared, 0.5 if missed else 0.0, missed=missed)
+    assert misses.in_doubt == any(misses.reach(declared) > 0 for declared in Declared)
+    return [misses.reach(declared) for declared in Declared]
+
+
+def among_others(misses: int, source: int | None = None) -> list[tuple[int, Declared, bool]]:
+    """Return responses of a class that are all missed, three that hold of another class after each."""
+    held = (0, Declared.NONE, False)
+    return [
+        told
+        for number in range(misses)
+        for told in ((number if source is None else source, Declared.ABOVE_2K, True), held, held, held)
+    ]
+
+
+def test_three_misses_of_a_class_are_no_chance() -> None:
+    """However many bounds of other classes hold between them; these stay as they are."""
+    assert [0, 0, 0, 0] == class_reach(among_others(2))
+    assert [0, 0, 0.5, 0] == class_reach(among_others(3))
+
+
+def test_a_class_that_holds_again_is_out_of_doubt() -> None:
+    """Two bounds that hold end it, as they do for all together."""
+    held = (5, Declared.ABOVE_2K, False)
+    assert [0, 0, 0.5, 0] == class_reach([*among_others(4), held])
+    assert [0, 0, 0, 0] == class_reach([*among_others(4), held, held])
+
+
+def test_one_client_of_a_class_is_not_all_of_it() -> None:
+    """Where the class has no other source its misses count; where it has, they do not."""
+    other = (8, Declared.ABOVE_2K, False)
+    assert [0, 0, 0.5, 0] == class_reach(among_others(3, source=7))
+    assert [0, 0, 0, 0] == class_reach([other, *among_others(4, source=7)])
+
+
+def test_all_classes_are_in_doubt_where_all_are_missed() -> None:
+    """Three misses of the model are enough, of whichever classes."""
+    told = [(number, declared, True) for number, declared in enumerate(Declared) if declared is not Declared.NONE]
+    assert [0.5, 0.5, 0.5, 0.5] == class_reach(told)
+
+
+def test_what_one_application_sends_may_change_alone() -> None:
+    """Of the first twenty of its requests few are missed; requests of the other keep their narrow bounds."""
+    estimator = make_estimator(EstimatorSettings())
+    rng, words = np.random.default_rng(1), ["apple", "river", "stone", "cloud", "tiger", "metal", "piano", "green"]
+
+    def asked(limit: int, tokens: float) -> tuple[bool, float]:
+        text = " ".join(rng.choice(words, int(rng.integers(100, 400))))
+        facts = RequestFacts(Api.CHAT, "m", text.encode(), messages=1, max_output_tokens=limit)
+        actual = round(len(text) / 6 * tokens)
+        estimate = estimator.estimate(facts, f"{limit}")
+        learning = estimator.observe(estimate, Usage(actual, 9))
+        return learning.under_counted, estimate.prompt_bound / actual
+
+    for _ in range(300):
+        asked(256, 1.0)
+        asked(8_192, 1.0)
+    after = [(asked(256, 1.0), asked(8_192, 1.3)) for _ in range(20)]
+    assert sum(missed for _, (missed, _) in after) <= 6
+    assert not any(missed for (missed, _), _ in after)
+    assert np.median([width for (_, width), _ in after]) < 1.2

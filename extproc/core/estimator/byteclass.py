@@ -59,6 +59,7 @@ from extproc.core.estimator.text import TEXT_FEATURES, Counts, TextKind, look, m
 from extproc.core.estimator.voices import SMALL
 from extproc.core.facts import RequestFacts
 from extproc.core.names import bounded_name
+from extproc.core.placing.stratum import declared_class
 from extproc.core.usage import Overflow, Usage
 
 __all__ = ["ByteClassEstimator"]
@@ -104,8 +105,9 @@ class ByteClassEstimator:
             belief = self._known.believe(model, category, x, len(facts.text), source)
             extra = self._known.extras.get(category) if tenant else None
             tokens, bound = belief.tokens, belief.bound
-            if model.misses.reach:
-                bound = min(max(bound, tokens * exp(model.misses.reach)), belief.highest)
+            if model.misses.in_doubt:
+                reach = model.misses.reach(declared_class(declared))
+                bound = min(max(bound, tokens * exp(reach)), belief.highest)
             if extra is not None:
                 tokens, bound = tokens + extra.tokens, bound + extra.tokens
         else:

@@ -61,7 +61,7 @@ def teach(
     model.clipped += clipped
     alarm = model.observe(evidence.source, surprised=abs(error) > SURPRISE * now.scale)
     if on_bound:
-        model.miss(evidence.source, error, missed=missed)
+        model.miss(evidence.source, evidence.output_limit, error, missed=missed)
     switched = known.compare(category, Heard(evidence, actual, error, voice.weight), alarm=alarm)
     if switched is not None:
         return Lesson(clipped, started_anew=switched.learns, returned=not switched.learns)

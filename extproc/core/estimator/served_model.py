@@ -7,7 +7,7 @@ from extproc.core.estimator.bound import AdaptiveBound
 from extproc.core.estimator.change import ModelChange
 from extproc.core.estimator.continued import Continued
 from extproc.core.estimator.least_squares import RelativeLeastSquares, Sums
-from extproc.core.estimator.misses import Misses
+from extproc.core.estimator.misses import ModelMisses
 from extproc.core.estimator.packing import DOUBLE_BYTES, Numbers, all_finite, packed, unpacked
 from extproc.core.estimator.prices import Prior
 from extproc.core.estimator.protocol import ModelState
@@ -16,6 +16,7 @@ from extproc.core.estimator.scale import SCALE_FACTORS, LogVariance
 from extproc.core.estimator.settings import ByteClassSettings
 from extproc.core.estimator.sources import Sources
 from extproc.core.estimator.voices import Voices
+from extproc.core.placing.stratum import declared_class
 
 __all__ = ["ServedModel", "need_finite", "symmetric"]
 
@@ -39,11 +40,11 @@ class ServedModel:
         self._surprised_share = 0.0
         self.voices = Voices()
         self._sources = Sources()
-        self.misses = Misses()
+        self.misses = ModelMisses()
 
-    def miss(self, source: int, error: float, *, missed: bool) -> None:
+    def miss(self, source: int, limit: int | None, error: float, *, missed: bool) -> None:
         """Take in the log error of a response that was routed on the bound, and whether it was above that."""
-        self.misses.observe(source, self._sources.count, error, missed=missed)
+        self.misses.observe(source, self._sources.count, declared_class(limit), error, missed=missed)
 
     def observe(self, source: int, *, surprised: bool) -> bool:
         """Take in whether a response was a surprise; return whether most of the last ten or so were.
@@ -65,7 +66,7 @@ class ServedModel:
         )
         self._surprised_share = 0.0
         self._sources = Sources()
-        self.misses = Misses()
+        self.misses = ModelMisses()
 
     def state(self, name: str) -> ModelState:
         """Return all of it, exactly."""
