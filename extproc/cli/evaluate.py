@@ -58,6 +58,10 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser.add_argument(
         "--quick", action="store_true", help="a tenth of the requests and one seed, to check that it runs"
     )
+    parser.add_argument(
+        "--only", choices=("budget",),
+        help="only that part of the report: `budget`, what is learned under the default learning budget",
+    )  # fmt: skip
     parser.set_defaults(run=_run)
 
 
@@ -68,8 +72,9 @@ def _run(options: argparse.Namespace) -> int:
     from extproc.evaluation.cases import Plan  # noqa: PLC0415
     from extproc.evaluation.mixes import Material  # noqa: PLC0415
     from extproc.evaluation.plot import plot  # noqa: PLC0415
-    from extproc.evaluation.report import report  # noqa: PLC0415
+    from extproc.evaluation.report import report, sampled_report  # noqa: PLC0415
     from extproc.evaluation.requests import read_lengths  # noqa: PLC0415
+    from extproc.evaluation.sampled import samples  # noqa: PLC0415
     from extproc.evaluation.scenarios import compare  # noqa: PLC0415
     from extproc.evaluation.texts import all_texts  # noqa: PLC0415
     from extproc.evaluation.timing import time_estimator  # noqa: PLC0415
@@ -85,15 +90,21 @@ def _run(options: argparse.Namespace) -> int:
     unseen = unseen_texts(np.random.default_rng(UNSEEN_SEED), texts["prose"])
     material = Material(texts, read_lengths(options.lengths), unseen)
     tokenizers = [tokenizer(name, options.cache) for name in options.tokenizers.split(",")]
+    budgeted = {one.name: samples(material, one, plan, say) for one in tokenizers}
     comparisons = [
         compare(material, one, [other for other in tokenizers if other is not one], plan, say)
         for one in tokenizers
+        if not options.only
     ]
-    result = report(comparisons, time_estimator(texts["python"]), plan, material, _command(options))
+    if options.only:
+        result = sampled_report(budgeted, plan, _command(options))
+    else:
+        timing = time_estimator(texts["python"])
+        result = report(comparisons, timing, plan, material, _command(options), samples=budgeted)
     print(result)
     if options.report:
         options.report.write_text(result, encoding="utf-8")
-    if options.plot:
+    if options.plot and comparisons:
         plot(comparisons, options.plot)
     return 0
 
@@ -114,6 +125,6 @@ def _check_outputs(options: argparse.Namespace) -> None:
 def _command(options: argparse.Namespace) -> str:
     """Return the command line that repeats this run, but for the folders of the machine it ran on."""
     given = [("--tokenizers", options.tokenizers), ("--report", options.report), ("--plot", options.plot)]
-    given += [("--seeds", options.seeds)] if options.seeds > 1 else []
+    given += [("--only", options.only), ("--seeds", options.seeds if options.seeds > 1 else None)]
     words = [word for name, value in given if value for word in (name, str(value))]
     return shlex.join(["dualpool", "evaluate", *words, *(["--quick"] if options.quick else [])])

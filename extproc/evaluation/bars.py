@@ -9,11 +9,12 @@ from extproc.evaluation.contestants import OURS
 from extproc.evaluation.exact import EXACT
 from extproc.evaluation.measure import BANDS, THRESHOLDS, Figures
 from extproc.evaluation.outputs import OutputFigures
+from extproc.evaluation.sampled import MOVED, Samples
 from extproc.evaluation.scenarios import Comparison
 from extproc.evaluation.timing import Timing
 from extproc.evaluation.unseen import held_out
 
-__all__ = ["HEAD", "comparison_bars", "mean", "output_bar", "percent", "timing_bars"]
+__all__ = ["HEAD", "comparison_bars", "mean", "output_bar", "percent", "sampled_bars", "timing_bars"]
 
 HEAD = "| bar | measured | allowed | |\n|---|---|---|---|"
 EPSILON = 0.01
@@ -74,6 +75,18 @@ def output_bar(outputs: Sequence[OutputFigures]) -> str:
     """Return the row of output lengths, from figures by seed."""
     exceeded = float(np.mean([each.exceeded for each in outputs]))
     return _Bar("responses longer than counted with, first 8,000 at 100 a second", exceeded, 0.02, percent).row()
+
+
+def sampled_bars(samples: Samples) -> Iterable[str]:
+    """Yield the rows of the application that declares 8,192 tokens, under the default learning budget."""
+    for (per_s, told), runs in samples.items():
+        name = f"8,192-token class, {per_s:g} a second, {'tenants told' if told else 'no tenants'}"
+        missed = [[half.missed[MOVED] for half in (run.before, run.after)] for run in runs]
+        least = min(min(half.learned[MOVED] for half in (run.before, run.after)) for run in runs)
+        before, after = np.mean(missed, axis=0).tolist()
+        yield _Bar(f"{name}: not learned from, at most", 1 - least, 0.99, percent).row()
+        yield _Bar(f"{name}: missed", before, 0.02, percent).row()
+        yield _Bar(f"{name}: missed from its 500th request at 30 % more on", after, 0.02, percent).row()
 
 
 def mean(rows: Sequence[Figures], name: str) -> float:

@@ -24,7 +24,16 @@ from extproc.evaluation.requests import Lengths, Request, make_request
 from extproc.evaluation.texts import Texts, window
 from extproc.evaluation.tokenizers import Tokenizer
 
-__all__ = ["Material", "Source", "first_sight", "mixed", "sessions", "with_media", "with_reasoning_in_history"]
+__all__ = [
+    "Material",
+    "Source",
+    "bytes_per_token",
+    "first_sight",
+    "mixed",
+    "sessions",
+    "with_media",
+    "with_reasoning_in_history",
+]
 
 TRACE_SHARE = 0.6
 EVEN_TOKENS = (128, 12_288)
@@ -117,7 +126,7 @@ class Source:
 
     def __post_init__(self) -> None:
         texts = self.material.texts
-        self._bytes_per_token = {kind: _bytes_per_token(text, self.tokenizer) for kind, text in texts.items()}
+        self._bytes_per_token = {kind: bytes_per_token(text, self.tokenizer) for kind, text in texts.items()}
         self._kinds = sorted(set(texts) - ODD_KINDS)
         self._odd_kinds = sorted(set(texts) & ODD_KINDS) or self._kinds
         own = min(TENANT_KINDS, len(self._kinds))
@@ -187,6 +196,7 @@ def _one_of_lengths(lengths: Lengths, rng: np.random.Generator) -> tuple[int, in
     return lengths[int(rng.integers(len(lengths)))]
 
 
-def _bytes_per_token(text: bytes, tokenizer: Tokenizer) -> float:
+def bytes_per_token(text: bytes, tokenizer: Tokenizer) -> float:
+    """Return what a text has for each token, by its beginning."""
     probe = text[:PROBE_BYTES].decode("utf-8", errors="ignore")
     return len(probe.encode()) / tokenizer.count(probe)

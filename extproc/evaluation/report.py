@@ -1,27 +1,36 @@
 """The comparison as Markdown: the bars and whether they are met, then every figure, mean and spread over seeds."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 
 import numpy as np
 
-from extproc.evaluation.bars import HEAD, comparison_bars, output_bar, percent, timing_bars
+from extproc.evaluation.bars import HEAD, comparison_bars, output_bar, percent, sampled_bars, timing_bars
 from extproc.evaluation.cases import Plan
 from extproc.evaluation.contestants import OURS
 from extproc.evaluation.exact import Counts
 from extproc.evaluation.measure import HEADROOMS, THRESHOLDS, Figures
 from extproc.evaluation.mixes import Material
 from extproc.evaluation.outputs import OutputFigures, count_outputs
+from extproc.evaluation.sampled import DECLARED, TIMES_AS_MANY, Sampled, Samples
 from extproc.evaluation.scenarios import Comparison
 from extproc.evaluation.texts import Texts
 from extproc.evaluation.timing import Timing
 from extproc.evaluation.unseen import held_out
 
-__all__ = ["report"]
+__all__ = ["report", "sampled_report"]
 
 
-def report(comparisons: Sequence[Comparison], timing: Timing, plan: Plan, material: Material, command: str) -> str:
-    """Return the whole report; `command` is what repeats it."""
+def report(
+    comparisons: Sequence[Comparison],
+    timing: Timing,
+    plan: Plan,
+    material: Material,
+    command: str,
+    *,
+    samples: Mapping[str, Samples],
+) -> str:
+    """Return the whole report; `samples` are by tokenizer, and `command` is what repeats it."""
     parts = [_INTRODUCTION.format(command=command, plan=plan, seeds=len(plan.seeds), kinds=len(material.texts))]
     for comparison in comparisons:
         parts += [
@@ -39,9 +48,61 @@ def report(comparisons: Sequence[Comparison], timing: Timing, plan: Plan, materi
         "\n".join([HEAD, output_bar(outputs)]),
         _counted(outputs),
     ]
+    parts += ["## Learning under the default budget", *_sampled(samples, plan)]
     parts += ["## CPU time and space", "\n".join([HEAD, *timing_bars(timing)]), _learning(timing)]
     parts += ["## Texts", _texts(material.texts)]
     return "\n\n".join(parts) + "\n"
+
+
+def sampled_report(samples: Mapping[str, Samples], plan: Plan, command: str) -> str:
+    """Return what the report has of learning under a budget, alone."""
+    head = f"## Learning under the default budget\n\nWritten by `{command}`."
+    return "\n\n".join([head, *_sampled(samples, plan)]) + "\n"
+
+
+def _sampled(samples: Mapping[str, Samples], plan: Plan) -> Iterable[str]:
+    """Yield what the section says, and the tables of each tokenizer."""
+    yield _SAMPLED.format(requests=TIMES_AS_MANY * plan.requests, first=plan.warm_up)
+    for tokenizer, of_tokenizer in samples.items():
+        yield f"### {tokenizer}, under a budget"
+        yield "\n".join([HEAD, *sampled_bars(of_tokenizer)])
+        yield "\n".join([_SAMPLED_HEAD, *_sampled_rows(of_tokenizer)])
+
+
+_SAMPLED = """Each of four applications sends a quarter of {requests:,} requests, which come as a Poisson stream.
+Outputs are the trace's, cut at what they declare, and streamed: .5 s, and 20 ms and a message for each token. The
+learning budget has its defaults (500 messages a second, bursts of 5,000, 24 streams at once). From the middle on
+prompts of the one that declares 8,192 tokens cost 30 % more. *Missed* is of all requests of an application but its
+first {first} of each half, learned from or not; *all missed* is of all requests, and beside it what the router's
+metrics say of it: weighted (`dualpool_bounds_of_traffic_total`), and as counted (`dualpool_bounds_total`). *Back*
+is after how many requests and seconds of costlier prompts at most 2 % of the next hundred are missed."""
+_SAMPLED_HEAD = (
+    "| requests a second, half | learned from: "
+    + " / ".join("none declared" if limit is None else f"{limit:,}" for limit in DECLARED)
+    + " | responses | missed | all missed | weighted | as counted | back |\n|---|---|---|---|---|---|---|---|"
+)
+
+
+def _sampled_rows(samples: Samples) -> Iterable[str]:
+    for (per_s, told), runs in samples.items():
+        for name, halves in (("before", [run.before for run in runs]), ("after", [run.after for run in runs])):
+            cells = [
+                f"{per_s:g}, {'tenants told' if told else 'no tenants'}, {name}",
+                " / ".join(f"{100 * share:.1f}" for share in _mean(half.learned for half in halves)) + " %",
+                " / ".join(f"{number:.0f}" for number in _mean(half.responses for half in halves)),
+                " / ".join(f"{100 * share:.1f}" for share in _mean(half.missed for half in halves)) + " %",
+                *(percent(float(np.mean([getattr(h, n) for h in halves]))) for n in ("all_missed", *_TOLD)),
+                _back(runs) if name == "after" else "",
+            ]
+            yield f"| {' | '.join(cells)} |"
+
+
+_TOLD = ("told", "told_plainly")
+
+
+def _back(runs: Sequence[Sampled]) -> str:
+    requests, seconds = np.median([(run.back_requests, run.back_s) for run in runs], axis=0).tolist()
+    return f"{requests:.0f} requests, {seconds:.0f} s" if np.isfinite(requests) else "not in this time"
 
 
 _INTRODUCTION = """# Estimators compared

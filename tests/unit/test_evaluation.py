@@ -249,7 +249,7 @@ def test_what_no_stream_holds_is_shown_once_and_told_by_halves(comparison: Compa
     assert {"dna", "cherokee", "runes", "leet"} == set(comparison.sights)
     assert ["dna", "runes"] == sorted(filter(held_out, comparison.sights))
     seen = replace(comparison, sights={"dna": 0.5, "runes": 1.0, "cherokee": 2.0, "leet": 0.25})
-    text = report([seen], Timing(1.0, 1.0, 1.0, 1), Plan(), Material({}, LENGTHS), "")
+    text = report([seen], Timing(1.0, 1.0, 1.0, 1), Plan(), Material({}, LENGTHS), "", samples={})
     assert "Of 4 kinds missed at first sight" in text
     assert "on): leet 0.25, *dna* 0.50." in text
     assert "| 4 kinds at first sight: missed | 50.00 % | <= 10.00 % |" in text
@@ -269,7 +269,9 @@ def test_unseen_texts_are_many_and_the_same_every_time() -> None:
 def test_the_report_names_every_bar_and_contestant(comparison: Comparison) -> None:
     """The Markdown has a row for each bar, with its verdict, and for each estimator."""
     material = Material({"ar": b"text"}, [(4_000, 10), (100, 10)])
-    text = report([comparison], Timing(81.0, 200.0, 40.0, 60_000), Plan(), material, "dualpool evaluate --quick")
+    text = report(
+        [comparison], Timing(81.0, 200.0, 40.0, 60_000), Plan(), material, "dualpool evaluate --quick", samples={}
+    )
     assert "Written by `dualpool evaluate --quick`." in text
     assert "1 kinds of text" in text
     assert "| ar | 4 | " in text
@@ -339,8 +341,11 @@ def test_the_command_refuses_wrong_input_before_the_work(
     assert 1 == told.count("\n")
 
 
-def test_the_command_compares_and_writes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_command_compares_and_writes(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A quick run prints its report, writes it and the plot, and names the command that repeats it."""
+    monkeypatch.setattr("extproc.evaluation.sampled.TIMES_AS_MANY", 1)
     pytest.importorskip("tiktoken", reason="the extra dualpool[tokenizers] is not installed")
     pytest.importorskip("matplotlib", reason="the extra dualpool[plots] is not installed")
     (tmp_path / "de.txt").write_text("Der Bäcker an der Ecke verkauft, was übrig ist.\n" * 200)
@@ -352,6 +357,31 @@ def test_the_command_compares_and_writes(capsys: pytest.CaptureFixture[str], tmp
     assert (tmp_path / "report.md").read_text() in printed
     assert f"`dualpool evaluate --tokenizers cl100k --report {tmp_path}/report.md" in printed
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_can_write_one_part_alone(
+    material: Material,
+    toy: Tokenizer,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is learned under a budget is run without the comparison, and with its own command."""
+    monkeypatch.setattr(
+        "extproc.evaluation.texts.all_texts", lambda _: material.texts | {"prose": b"Some. " * 999}
+    )
+    monkeypatch.setattr("extproc.evaluation.unseen.unseen_texts", lambda *_: {})
+    monkeypatch.setattr("extproc.evaluation.tokenizers.tokenizer", lambda *_: toy)
+    monkeypatch.setattr("extproc.evaluation.sampled.TIMES_AS_MANY", 1)
+    (tmp_path / "trace.csv").write_text("ContextTokens,GeneratedTokens\n30,10\n90,50\n")
+    report_file = tmp_path / "report.md"
+    places = ["--lengths", str(tmp_path / "trace.csv"), "--report", str(report_file)]
+    assert 0 == main(["evaluate", "--quick", "--only", "budget", "--tokenizers", "toy", *places])
+    printed = capsys.readouterr().out
+    assert report_file.read_text() in printed
+    assert f"`dualpool evaluate --tokenizers toy --report {report_file} --only budget --quick`" in printed
+    assert "### toy, under a budget" in printed
+    assert 1 == printed.count(HEAD)
 
 
 def test_a_contestant_may_start_without_a_vocabulary(material: Material, toy: Tokenizer) -> None:

@@ -1,0 +1,225 @@
+"""What is learned where only some responses can be: four applications with different limits, and one router.
+
+Requests come as a Poisson stream, a quarter of them from each application, and go through the router's own Placer,
+Learner and learning budget with their default settings. An application has a quarter of the ordinary kinds of text
+to itself, and declares 256, 1,024, 8,192 or no output tokens. Responses are streams of a message for each token,
+with lengths of a trace, cut at what is declared; what the budget keeps teaches when it ends. From the middle on
+prompts of the application that declares 8,192 cost 30 % more tokens. Times are those of a virtual clock.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from heapq import heappop, heappush
+
+import numpy as np
+import numpy.typing as npt
+from msgspec.structs import replace as with_fields
+
+from extproc.core.estimator.byteclass import ByteClassEstimator
+from extproc.core.estimator.settings import EstimatorSettings
+from extproc.core.facts import RequestFacts, ResponseHead
+from extproc.core.listener import Listener, Observation
+from extproc.core.placing.decision import Decision, Mode
+from extproc.core.placing.policy import Pool, Pools
+from extproc.core.router.learner import Learner
+from extproc.core.router.learning_budget import LearningBudget, LearningSettings
+from extproc.core.router.placer import Placer
+from extproc.core.usage import Usage
+from extproc.evaluation.cases import Plan
+from extproc.evaluation.chats import Chat, Turn
+from extproc.evaluation.mixes import Material, bytes_per_token
+from extproc.evaluation.outputs import FIRST_S, SECONDS_PER_TOKEN
+from extproc.evaluation.requests import make_request
+from extproc.evaluation.texts import ordinary, window
+from extproc.evaluation.tokenizers import Tokenizer
+
+__all__ = [
+    "DECLARED",
+    "MOVED",
+    "RATES",
+    "TIMES_AS_MANY",
+    "Half",
+    "Sampled",
+    "Samples",
+    "applications",
+    "back_after",
+    "sampled",
+    "samples",
+]
+
+DECLARED = (256, 1_024, 8_192, None)
+MOVED = 2  # whose prompts cost more from the middle on: that of 8,192
+TIMES = 1.3
+RATES = (20, 100)  # requests a second
+TIMES_AS_MANY = 8  # requests as streams of one estimator have
+WINDOW = 100
+BACK = 0.02
+POOLS = Pools((Pool("short", 1 << 20), Pool("long", 1 << 21)))  # nothing is too long to be estimated
+STREAM = ResponseHead(200, "text/event-stream")
+HEAD_AND_END = 3  # messages beside the tokens
+MOST_BYTES = 4 << 20
+
+
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request of an application, and what it costs."""
+
+    application: int
+    facts: RequestFacts
+    tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Half:
+    """Half of a run; the first three by application, two of them shares of its requests, `missed` after a warm-up.
+
+    `all_missed` is the share of all its requests that exceeded their bound, `told` and `told_plainly` what the
+    router's metrics say of that: with each bound counted for those that it stands for, and for itself alone.
+    """
+
+    responses: tuple[int, ...]
+    learned: tuple[float, ...]
+    missed: tuple[float, ...]
+    all_missed: float
+    told: float
+    told_plainly: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A run: its halves, and after how many of its requests and seconds the one that moved was bounded again."""
+
+    before: Half
+    after: Half
+    back_requests: float
+    back_s: float
+
+
+Samples = Mapping[tuple[float, bool], Sequence[Sampled]]
+"""Runs at each rate, with tenants told and without, by seed."""
+
+
+def samples(material: Material, tokenizer: Tokenizer, plan: Plan, say: Callable[[str], None]) -> Samples:
+    """Run everything for one tokenizer; `say` is called with the progress."""
+    say(f"{tokenizer.name}: learning under a budget")
+    plan = replace(plan, left_out=tokenizer.name)
+    count = TIMES_AS_MANY * plan.requests
+    streams = [list(applications(material, tokenizer, count, seed)) for seed in plan.seeds]
+    tokenizer.save()
+    return {
+        (per_s, told): [
+            sampled(stream, per_s, plan, seed, told_tenants=told)
+            for stream, seed in zip(streams, plan.seeds, strict=True)
+        ]
+        for per_s in RATES
+        for told in (True, False)
+    }
+
+
+def applications(material: Material, tokenizer: Tokenizer, count: int, seed: int) -> Iterator[Asked]:
+    """Yield requests, each of any application."""
+    rng, lengths, texts = np.random.default_rng(seed), material.lengths, ordinary(material.texts)
+    kinds = sorted(texts)
+    ratios = {kind: bytes_per_token(texts[kind], tokenizer) for kind in kinds}
+    for number in range(count):
+        application = int(rng.integers(len(DECLARED)))
+        own = kinds[application % len(kinds) :: len(DECLARED)]
+        kind = own[int(rng.integers(len(own)))]
+        prompt, output = lengths[int(rng.integers(len(lengths)))]
+        text = window(texts[kind], max(16, round(prompt * ratios[kind])), rng)
+        request = make_request(kind, Chat((Turn("user", text),)), tokenizer, output, rng)
+        declared = DECLARED[application]
+        has_moved = application == MOVED and number >= count // 2
+        yield Asked(
+            application,
+            with_fields(request.facts, max_output_tokens=declared, stream=True),
+            round(request.tokens * TIMES) if has_moved else request.tokens,
+            output if declared is None else min(output, declared),
+        )
+
+
+def sampled(stream: Sequence[Asked], per_s: float, plan: Plan, seed: int, *, told_tenants: bool) -> Sampled:
+    """Run a stream through a new router, which is told the tenant of each application, or not."""
+    router = _Router(ByteClassEstimator(EstimatorSettings(), plan.left_out))
+    arrivals = np.random.default_rng(seed).exponential(1 / per_s, len(stream)).cumsum()
+    rows = []
+    for number, (now_s, asked) in enumerate(zip(arrivals.tolist(), stream, strict=True)):
+        if number == len(stream) // 2:
+            router.judged.append([])
+        rows.append(router.take(asked, f"{asked.application}" if told_tenants else "", now_s))
+    of = np.array([asked.application for asked in stream])
+    learned, missed = np.array(rows).T
+    middle = len(stream) // 2
+    halves = [
+        _half(of[part], learned[part], missed[part], judged, plan.warm_up)
+        for part, judged in zip((slice(middle), slice(middle, None)), router.judged, strict=True)
+    ]
+    moved = middle + np.flatnonzero(of[middle:] == MOVED)
+    back = back_after(missed[moved])
+    back_s = float("inf") if back is None else float(arrivals[moved[back]] - arrivals[moved[0]])
+    return Sampled(*halves, float("inf") if back is None else back, back_s)
+
+
+def back_after(missed: Flags) -> int | None:
+    """Return after how many requests at most a share BACK of the next WINDOW is missed; None if never."""
+    shares = np.convolve(missed, np.ones(WINDOW) / WINDOW, "valid")
+    found = np.flatnonzero(shares <= BACK + 1e-9)
+    return int(found[0]) if found.size else None
+
+
+class _Router(Listener):
+    """A router whose clock is that of the arrivals; `judged` has, for each half, what its metrics would count."""
+
+    def __init__(self, estimator: ByteClassEstimator) -> None:
+        self.judged: list[list[tuple[bool, int]]] = [[]]
+        self._placer = Placer(Mode.ENFORCE, POOLS, estimator, MOST_BYTES)
+        self._learner = Learner(POOLS, estimator, LearningBudget(LearningSettings()), self, MOST_BYTES)
+        self._on_their_way: list[tuple[float, int, Decision, Asked]] = []
+        self._number = 0
+
+    def take(self, asked: Asked, tenant: str, now_s: float) -> tuple[bool, bool]:
+        """Place a request, after all responses that have come by then; tell whether it was kept, and missed."""
+        while self._on_their_way and self._on_their_way[0][0] <= now_s:
+            self._learn(*heappop(self._on_their_way)[2:])
+        decision = self._placer.place(asked.facts, tenant)
+        assert decision.estimate is not None, "nothing is too long to be estimated"
+        kept = self._learner.keeps(decision, now_s)
+        if kept:
+            self._number += 1
+            end_s = now_s + FIRST_S + SECONDS_PER_TOKEN * asked.output_tokens
+            heappush(self._on_their_way, (end_s, self._number, decision, asked))
+        return kept, asked.tokens > decision.estimate.prompt_bound
+
+    def observed(self, observation: Observation) -> None:
+        """Count as the metrics do."""
+        if observation.learning.is_judged:
+            self.judged[-1].append((observation.learning.under_counted, observation.stands_for))
+
+    def _learn(self, decision: Decision, asked: Asked) -> None:
+        cut = asked.output_tokens == asked.facts.max_output_tokens
+        self._learner.learn(decision, STREAM, Usage(asked.tokens, asked.output_tokens, cut_by_length=cut))
+        self._learner.settle(decision, asked.output_tokens + HEAD_AND_END)
+
+
+def _half(
+    of: npt.NDArray[np.int_], learned: Flags, missed: Flags, judged: Sequence[tuple[bool, int]], warm_up: int
+) -> Half:
+    under, stands_for = np.array(judged, np.float64).reshape(-1, 2).T
+    parts = [of == application for application in range(len(DECLARED))]
+    return Half(
+        responses=tuple(int(learned[part].sum()) for part in parts),
+        learned=tuple(_share(learned[part]) for part in parts),
+        missed=tuple(_share(missed[part][warm_up:]) for part in parts),
+        all_missed=_share(missed),
+        told=float(under @ stands_for / max(stands_for.sum(), 1)),
+        told_plainly=float(under.sum() / max(under.size, 1)),
+    )
+
+
+def _share(flags: Flags) -> float:
+    """Return the share that is set; 0 of none."""
+    return float(flags.sum() / max(flags.size, 1))
