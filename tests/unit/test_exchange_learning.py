@@ -101,14 +101,11 @@ def test_what_is_learned_is_of_the_pool_that_responded(
 
 
 def test_a_json_response_costs_three_messages_at_most(connect: Connect) -> None:
-    """Headers, a piece of body and the end are paid for when a stream is kept: five are not enough for two."""
-    gateway = connect(STREAMED, learning=LearningSettings(messages_per_s=0, burst_messages=5))
-    assert kept(gateway, token_ids())
-    assert not kept(gateway.another(), token_ids())
-    gateway = connect(STREAMED, learning=LearningSettings(messages_per_s=0, burst_messages=6))
-    assert kept(gateway, token_ids())
-    assert kept(gateway.another(), token_ids())
-    assert not kept(gateway.another(), token_ids())
+    """Headers, a piece of body and the end are paid for when a stream is kept: of three nothing is left."""
+    for burst, streams in ((3, 1), (4, 2), (6, 2), (7, 3)):
+        gateway = connect(STREAMED, learning=LearningSettings(messages_per_s=0, burst_messages=burst))
+        taken = [kept(gateway.another(), token_ids()) for _ in range(streams + 1)]
+        assert [True] * streams + [False] == taken
 
 
 @pytest.mark.parametrize(("fields", "messages"), [({}, 13), ({"n": 3}, 33), ({"n": 2, "best_of": 4}, 43)])
@@ -117,7 +114,7 @@ def test_a_stream_costs_a_message_for_each_token_of_each_sequence(
 ) -> None:
     """A streamed response has up to one message per token, for every sequence that it holds."""
     body = token_ids(stream=True, stream_options={"include_usage": True}, **fields)
-    for burst, second in ((2 * messages, True), (2 * messages - 1, False)):
+    for burst, second in ((messages + 1, True), (messages, False)):
         gateway = connect(STREAMED, learning=LearningSettings(messages_per_s=0, burst_messages=burst))
         assert kept(gateway, body)
         assert second == kept(gateway.another(), body)
@@ -132,8 +129,8 @@ def test_every_message_of_a_response_is_paid_for(connect: Connect) -> None:
         gateway.send(ResponseBody(chunk, end_of_stream=False))
     gateway.exchange.end()
     assert 1 == len(gateway.recorder.calls_of("observed"))
-    assert not gateway.learning.admit(96, young=False, now_s=0.0)
-    assert gateway.learning.admit(95, young=False, now_s=0.0)
+    taken = [gateway.learning.admit(each, stratum=each, young=False, now_s=0.0) for each in (94, 1, 2)]
+    assert [True, True, False] == taken
 
 
 def test_the_end_of_a_stream_is_settled_once(connect: Connect) -> None:
