@@ -154,14 +154,14 @@ def sampled(stream: Sequence[Asked], per_s: float, plan: Plan, seed: int, *, tol
     of = np.array([asked.application for asked in stream])
     learned, missed = np.array(rows).T
     middle = len(stream) // 2
-    halves = [
+    before, after = (
         _half(of[part], learned[part], missed[part], judged, plan.warm_up)
         for part, judged in zip((slice(middle), slice(middle, None)), router.judged, strict=True)
-    ]
+    )
     moved = middle + np.flatnonzero(of[middle:] == MOVED)
     back = back_after(missed[moved])
     back_s = float("inf") if back is None else float(arrivals[moved[back]] - arrivals[moved[0]])
-    return Sampled(*halves, float("inf") if back is None else back, back_s)
+    return Sampled(before, after, float("inf") if back is None else back, back_s)
 
 
 def back_after(missed: Flags) -> int | None:

@@ -10,11 +10,13 @@ a bound that held down by one: from IN_DOUBT on the bound is at least
 
     estimate x exp(largest log(actual / estimate) of the last misses)
 
-until it has come down again. The same is counted for each class of declared output limits (stratum.py): a limit
-tells applications apart, and what one of them sends may change while all others' bounds hold, of which two would
-end it. That says nothing of prices, and moves nobody's estimate: when in doubt, the largest
-pool. One client alone does not bring it about where there are others, and two responses whose bounds held end it.
-This is of one process, and not shared.
+until it has come down again. The same is counted for each class of declared output limits (stratum.py), with the
+sources of that class: a limit tells applications apart, and what one of them sends may change while all others'
+bounds hold, of which two would end it.
+
+That says nothing of prices, and moves nobody's estimate: when in doubt, the largest pool. One client alone does
+not bring it about where there are others, and two responses whose bounds held end it. This is of one process, and
+not shared.
 
 Prior art: runs rules of control charts (Western Electric, 1956). Rejected, with figures in docs/estimator.md: the
 larger of this bound and that of a rival on trial, which is as wide as a new model's; or of what the rival makes of
