@@ -59,8 +59,9 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "--quick", action="store_true", help="a tenth of the requests and one seed, to check that it runs"
     )
     parser.add_argument(
-        "--only", choices=("budget",),
-        help="only that part of the report: `budget`, what is learned under the default learning budget",
+        "--only", choices=("budget", "kinds"),
+        help="only that part of the report: `budget`, what is learned under the default learning budget; `kinds`, "
+        "the under-counts of each kind of text",
     )  # fmt: skip
     parser.set_defaults(run=_run)
 
@@ -72,10 +73,10 @@ def _run(options: argparse.Namespace) -> int:
     from extproc.evaluation.cases import Plan  # noqa: PLC0415
     from extproc.evaluation.mixes import Material  # noqa: PLC0415
     from extproc.evaluation.plot import plot  # noqa: PLC0415
-    from extproc.evaluation.report import report, sampled_report  # noqa: PLC0415
+    from extproc.evaluation.report import kinds_report, report, sampled_report  # noqa: PLC0415
     from extproc.evaluation.requests import read_lengths  # noqa: PLC0415
-    from extproc.evaluation.sampled import samples  # noqa: PLC0415
-    from extproc.evaluation.scenarios import compare  # noqa: PLC0415
+    from extproc.evaluation.sampled import Samples, samples  # noqa: PLC0415
+    from extproc.evaluation.scenarios import Comparison, compare, on_the_mix  # noqa: PLC0415
     from extproc.evaluation.texts import all_texts  # noqa: PLC0415
     from extproc.evaluation.timing import time_estimator  # noqa: PLC0415
     from extproc.evaluation.tokenizers import tokenizer  # noqa: PLC0415
@@ -85,26 +86,32 @@ def _run(options: argparse.Namespace) -> int:
         print(progress, file=sys.stderr, flush=True)
 
     _check_outputs(options)
+    command = _command(options)
     plan = Plan(requests=300, warm_up=100, seeds=(1,)) if options.quick else Plan(seeds=_seeds(options))
     texts = all_texts(options.texts)
     unseen = unseen_texts(np.random.default_rng(UNSEEN_SEED), texts["prose"])
     material = Material(texts, read_lengths(options.lengths), unseen)
     tokenizers = [tokenizer(name, options.cache) for name in options.tokenizers.split(",")]
-    budgeted = {one.name: samples(material, one, plan, say) for one in tokenizers}
-    comparisons = [
-        compare(material, one, [other for other in tokenizers if other is not one], plan, say)
-        for one in tokenizers
-        if not options.only
-    ]
-    if options.only:
-        result = sampled_report(budgeted, plan, _command(options))
+
+    def under_a_budget() -> dict[str, Samples]:
+        return {one.name: samples(material, one, plan, say) for one in tokenizers}
+
+    comparisons: list[Comparison] = []
+    if options.only == "kinds":
+        result = kinds_report({one.name: on_the_mix(material, one, plan, say) for one in tokenizers}, command)
+    elif options.only == "budget":
+        result = sampled_report(under_a_budget(), plan, command)
     else:
+        comparisons += (
+            compare(material, one, [other for other in tokenizers if other is not one], plan, say)
+            for one in tokenizers
+        )
         timing = time_estimator(texts["python"])
-        result = report(comparisons, timing, plan, material, _command(options), samples=budgeted)
+        result = report(comparisons, timing, plan, material, command, samples=under_a_budget())
     print(result)
     if options.report:
         options.report.write_text(result, encoding="utf-8")
-    if options.plot and comparisons:
+    if options.plot:
         plot(comparisons, options.plot)
     return 0
 
@@ -118,6 +125,8 @@ def _check_outputs(options: argparse.Namespace) -> None:
     for name, file in (("report", options.report), ("plot", options.plot)):
         if file is not None and not file.absolute().parent.is_dir():
             raise ConfigurationError(f"--{name} {file}: there is no folder {file.parent} to write it to")
+    if options.plot and options.only:
+        raise ConfigurationError("--plot shows the whole comparison; it goes without --only")
     if options.plot and find_spec("matplotlib") is None:
         raise ConfigurationError("--plot needs `pip install dualpool[plots]`")
 

@@ -1,6 +1,6 @@
 """Predict, then learn, request by request; and the figures of such a run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,7 +88,7 @@ class Figures:
     """The figures of one run; shares, not percentages. All but the first two are after a warm-up.
 
     `bands` are under-counts in each of BANDS, `tenants` in each tenant of at least 5 %, `near` one for each of
-    THRESHOLDS.
+    THRESHOLDS. `kinds` has the under-counts and the requests of each kind of text.
     """
 
     first_50: float
@@ -103,6 +103,7 @@ class Figures:
     bands: tuple[float, ...]
     tenants: tuple[float, ...]
     near: tuple[Near, ...]
+    kinds: Mapping[str, tuple[int, int]]
 
 
 def run(
@@ -132,6 +133,7 @@ def figures(result: Run, stream: Sequence[Request], warm_up: int, only: Mask | N
     late = result.of(counted)
     p1, p99 = np.percentile(late.errors, (1, 99)).tolist()
     tenants = np.array([request.tenant for request in stream])[counted]
+    kinds = np.array([request.kind for request in stream])[counted]
     large = [tenant for tenant in np.unique(tenants) if (tenants == tenant).mean() >= 0.05]  # noqa: PLR2004
     threshold = THRESHOLDS[0]
     return Figures(
@@ -147,6 +149,7 @@ def figures(result: Run, stream: Sequence[Request], warm_up: int, only: Mask | N
         bands=tuple(_share(late.misses, (late.actual >= low) & (late.actual < high)) for low, high in BANDS),
         tenants=tuple(_share(late.misses, tenants == tenant) for tenant in large),
         near=tuple(_near(late, threshold) for threshold in THRESHOLDS),
+        kinds={kind: (int(late.misses[kinds == kind].sum()), int((kinds == kind).sum())) for kind in set(kinds)},
     )
 
 

@@ -18,7 +18,9 @@ from extproc.evaluation.texts import Texts
 from extproc.evaluation.timing import Timing
 from extproc.evaluation.unseen import held_out
 
-__all__ = ["report", "sampled_report"]
+__all__ = ["kinds_report", "report", "sampled_report"]
+
+MOST_OF_A_KIND = 0.02  # under-counts; the promise is of all together
 
 
 def report(
@@ -38,6 +40,7 @@ def report(
             "\n".join([HEAD, *comparison_bars(comparison)]),
             _contest(comparison),
             _near(comparison.mixed),
+            _kinds(comparison.mixed[OURS]),
             _cases(comparison),
             _sights(comparison.sights),
             _counts(comparison.counts),
@@ -51,6 +54,14 @@ def report(
     parts += ["## Learning under the default budget", *_sampled(samples, plan)]
     parts += ["## CPU time and space", "\n".join([HEAD, *timing_bars(timing)]), _learning(timing)]
     parts += ["## Texts", _texts(material.texts)]
+    return "\n\n".join(parts) + "\n"
+
+
+def kinds_report(kinds: Mapping[str, Sequence[Figures]], command: str) -> str:
+    """Return what the report has of kinds of text, alone; by tokenizer."""
+    parts = [f"Written by `{command}`."]
+    for tokenizer, rows in kinds.items():
+        parts += [f"## {tokenizer}", _kinds(rows)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -133,6 +144,19 @@ def _contest(comparison: Comparison) -> str:
         "misroutes at 4,096 | detours |\n|---|---|---|---|---|---|---|---|"
     )
     return "\n".join([head, *(f"| {name} | {_cells(rows)} |" for name, rows in comparison.mixed.items())])
+
+
+def _kinds(rows: Sequence[Figures]) -> str:
+    """Return the under-counts of each kind of text, of all seeds together."""
+    sums = {
+        kind: np.sum([row.kinds.get(kind, (0, 0)) for row in rows], axis=0) for row in rows for kind in row.kinds
+    }
+    worst = sorted((-missed / count, kind, missed, count) for kind, (missed, count) in sums.items())
+    above = [f"{kind} {missed} of {count}" for share, kind, missed, count in worst if -share > MOST_OF_A_KIND]
+    return (
+        f"### Under-counts by kind of text\n\nOf {len(sums)} kinds in the mix above {100 * MOST_OF_A_KIND:.0f} %, "
+        f"under-counts of the requests of all seeds: {', '.join(above) or 'none'}."
+    )
 
 
 def _near(mixed: dict[str, tuple[Figures, ...]]) -> str:

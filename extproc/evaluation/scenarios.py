@@ -14,7 +14,7 @@ from extproc.evaluation.odd import ODD_KINDS
 from extproc.evaluation.requests import Request
 from extproc.evaluation.tokenizers import Tokenizer
 
-__all__ = ["Comparison", "compare"]
+__all__ = ["Comparison", "compare", "on_the_mix"]
 
 IN_FLIGHT = 100  # what a pool of a few replicas has running at a time
 SIGHTS = 3  # prompts of each kind at first sight
@@ -84,6 +84,16 @@ def compare(
         counts=counts,
         curves={name: run(make(), streams[0]) for name, make in contestants.items()},
     )
+
+
+def on_the_mix(
+    material: Material, tokenizer: Tokenizer, plan: Plan, say: Callable[[str], None]
+) -> tuple[Figures, ...]:
+    """Run ours alone, on the mix alone, by seed."""
+    say(f"{tokenizer.name}: the mix")
+    streams = [list(mixed(material, tokenizer, plan.requests, seed)) for seed in plan.seeds]
+    tokenizer.save()
+    return ours(streams, replace(plan, left_out=tokenizer.name))
 
 
 def _sights(material: Material, tokenizer: Tokenizer, stream: Sequence[Request], plan: Plan) -> dict[str, float]:

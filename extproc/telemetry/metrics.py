@@ -145,6 +145,7 @@ class Metrics(Series, Listener):
             self.under_counted[model,] += 1
         if learning.refused is None:
             key = self._categories.label(estimate.category.key)
+            self.bounds_by_category[key, verdict] += 1
             self.bytes_per_token[model, key] = learning.bytes_per_token
 
     def succeeded(self, decision: Decision) -> None:

@@ -90,6 +90,9 @@ class Series(Collector):
             "size",
             "verdict",
         )
+        self.bounds_by_category = self._counter(
+            "bounds_by_category_total", "Upper bounds judged, by tenant or kind of text", "category", "verdict"
+        )
         self.stratum_requests = self._counter(
             "stratum_requests_total",
             "Requests that were estimated, by declared output limit, estimated prompt and kind of response",

@@ -205,6 +205,7 @@ def test_figures_of_a_run() -> None:
     assert (0.0, 0.0, 0.5, 1.0) == result.bands
     assert (0.0, 1.0) == result.tenants
     assert len(HEADROOMS) == len(result.near[0].detoured)
+    assert {"k": (60, 120)} == result.kinds
 
 
 def test_a_flip_keeps_all_requests_and_changes_the_mix(material: Material, toy: Tokenizer) -> None:
@@ -279,6 +280,7 @@ def test_the_report_names_every_bar_and_contestant(comparison: Comparison) -> No
     assert all(f"| {name} |" in text for name in CONTESTANTS)
     assert 3 == text.count(HEAD)
     assert 54 == text.count("| met |") + text.count("**missed")
+    assert "kinds in the mix above 2 %, under-counts of the requests of all seeds: " in text
 
 
 def test_the_plot_is_a_png(comparison: Comparison, tmp_path: Path) -> None:
@@ -326,6 +328,7 @@ def test_a_broken_cache_is_counted_again(tmp_path: Path) -> None:
         (["--report", "no/such/folder/r.md"], "--report no/such/folder/r.md: there is no folder no/such/folder"),
         (["--texts", "no/such/folder"], "holds no .txt file"),
         (["--tokenizers", "llama"], "'llama' is unknown; known are"),
+        (["--only", "kinds", "--plot", "plot.png"], "--plot shows the whole comparison"),
     ],
 )
 def test_the_command_refuses_wrong_input_before_the_work(
@@ -359,29 +362,34 @@ def test_the_command_compares_and_writes(
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    ("only", "said"), [("budget", "### toy, under a budget"), ("kinds", "### Under-counts by kind of text")]
+)
 def test_the_command_can_write_one_part_alone(
     material: Material,
     toy: Tokenizer,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    *,
+    only: str,
+    said: str,
 ) -> None:
-    """What is learned under a budget is run without the comparison, and with its own command."""
-    monkeypatch.setattr(
-        "extproc.evaluation.texts.all_texts", lambda _: material.texts | {"prose": b"Some. " * 999}
-    )
+    """What is learned under a budget, and kinds of text, are run without the rest, and name their own command."""
+    texts = {**material.texts, "prose": b"Some. " * 999}
+    monkeypatch.setattr("extproc.evaluation.texts.all_texts", lambda _: texts)
     monkeypatch.setattr("extproc.evaluation.unseen.unseen_texts", lambda *_: {})
     monkeypatch.setattr("extproc.evaluation.tokenizers.tokenizer", lambda *_: toy)
     monkeypatch.setattr("extproc.evaluation.sampled.TIMES_AS_MANY", 1)
     (tmp_path / "trace.csv").write_text("ContextTokens,GeneratedTokens\n30,10\n90,50\n")
     report_file = tmp_path / "report.md"
     places = ["--lengths", str(tmp_path / "trace.csv"), "--report", str(report_file)]
-    assert 0 == main(["evaluate", "--quick", "--only", "budget", "--tokenizers", "toy", *places])
+    assert 0 == main(["evaluate", "--quick", "--only", only, "--tokenizers", "toy", *places])
     printed = capsys.readouterr().out
     assert report_file.read_text() in printed
-    assert f"`dualpool evaluate --tokenizers toy --report {report_file} --only budget --quick`" in printed
-    assert "### toy, under a budget" in printed
-    assert 1 == printed.count(HEAD)
+    assert f"`dualpool evaluate --tokenizers toy --report {report_file} --only {only} --quick`" in printed
+    assert said in printed
+    assert "### The mix" not in printed
 
 
 def test_a_contestant_may_start_without_a_vocabulary(material: Material, toy: Tokenizer) -> None:

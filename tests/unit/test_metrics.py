@@ -88,6 +88,19 @@ def test_bounds_are_judged_by_size(
     assert 2 == value(registry, "bounds_total", size=size, verdict="held")
 
 
+def test_bounds_are_judged_by_category(metrics: Metrics, registry: CollectorRegistry) -> None:
+    """A kind of text or a tenant that is missed is seen among all others; token ids are of none."""
+    for learning in (
+        LEARNED,
+        LEARNED,
+        replace(LEARNED, under_counted=True),
+        replace(LEARNED, refused=Refused.EXACT),
+    ):
+        metrics.observed(Observation(DECISION, SHORT, Usage(100, 3), learning))
+    assert 2 == value(registry, "bounds_by_category_total", category="latin", verdict="held")
+    assert 1 == value(registry, "bounds_by_category_total", category="latin", verdict="exceeded")
+
+
 def test_strata_say_how_many_of_each_were_seen(metrics: Metrics, registry: CollectorRegistry) -> None:
     """Requests by stratum, and those of them whose bound was judged; a bound counts for all that it stands for."""
     labels = {"declared": "above_2k", "prompt": "to_1k", "response": "stream"}
