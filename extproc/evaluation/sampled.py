@@ -187,6 +187,7 @@ class _Router(Listener):
             self._learn(*heappop(self._on_their_way)[2:])
         decision = self._placer.place(asked.facts, tenant)
         assert decision.estimate is not None, "nothing is too long to be estimated"
+        self._learner.unjudged[decision.stratum] += 1
         kept = self._learner.keeps(decision, now_s)
         if kept:
             self._number += 1

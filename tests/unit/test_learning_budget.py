@@ -246,6 +246,16 @@ def test_a_stratum_that_was_never_asked_for_takes_no_share() -> None:
     assert {"a": 10} == admitted(budget, {"a": 100}, 20, seconds=1)
 
 
+def test_what_was_missed_is_learned_from_before_others() -> None:
+    """It may draw on all that is left once more, as if it had taken nothing."""
+    budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=1_000))
+    assert budget.admit(1, stratum="b", young=False, now_s=0.0)
+    assert {"a": 5} == admitted(budget, {"a": 100}, 20, seconds=1)
+    budget.missed("a")
+    assert {"a": 1} == admitted(budget, {"a": 100}, 20, seconds=1, start_s=1.0)
+    budget.missed("never heard of")
+
+
 def test_who_had_more_than_its_share_leaves_half_of_the_burst() -> None:
     """The other half is there for a stratum that comes later."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=1_000))

@@ -19,7 +19,7 @@ from extproc.core.placing.stratum import (
     declared_class,
     stratum_of,
 )
-from extproc.core.router.learning_budget import LearningSettings
+from extproc.core.router.learning_budget import LearningBudget, LearningSettings
 from extproc.core.router.router import Router
 from extproc.core.router.strata import PERIOD_S, Shares
 from extproc.core.usage import Overflow, Usage
@@ -98,6 +98,17 @@ def test_nobody_is_paid_back_more_than_it_took() -> None:
     assert [False, True] == [shares.is_behind(each, 0.0) for each in "ab"]
 
 
+def test_what_was_taken_may_be_forgotten() -> None:
+    """Who had most is behind then, and who had nothing stays so."""
+    shares = Shares()
+    assert [True, True] == [shares.is_behind(each, 0.0) for each in "ab"]
+    shares.spend("a", 10)
+    shares.spend("b", 1)
+    shares.forget("a")
+    assert [True, False] == [shares.is_behind(each, 0.0) for each in "ab"]
+    shares.forget("c")
+
+
 def test_a_share_is_one_of_those_that_asked_lately() -> None:
     """Who has not asked for two periods has no part that others would leave to it."""
     shares = Shares()
@@ -123,11 +134,9 @@ def test_what_was_spent_fades_by_half_in_a_period() -> None:
 
 
 def decided(router: Router, **fields: object) -> Decision:
-    """Return the decision of a chat completion, which the learner was asked to keep."""
+    """Return the decision of a chat completion."""
     body = {"model": "m", "messages": [{"role": "user", "content": "Tell me all about it."}]} | fields
-    decision = router.decide(Api.CHAT, HEAD, json.dumps(body).encode())
-    router.learner.keeps(decision, 0.0)
-    return decision
+    return router.decide(Api.CHAT, HEAD, json.dumps(body).encode())
 
 
 def stand_for(router: Router) -> list[int]:
@@ -153,7 +162,6 @@ def test_what_is_seen_of_a_stratum_stands_for_all_of_it() -> None:
 def test_responses_that_are_not_read_are_stood_for_as_well() -> None:
     """Usage may come from a log, and streams that report none are of the traffic."""
     router = make_router()
-    router.learner._reads_responses = False
     first = decided(router, stream=True, max_tokens=9)
     asked = decided(router, stream=True, max_tokens=9, stream_options={"include_usage": True})
     assert first.stratum == asked.stratum
@@ -175,6 +183,19 @@ def test_what_judges_nothing_stands_for_nothing() -> None:
     assert [Refused.IMPLAUSIBLE, None] == refused
 
 
+@pytest.mark.parametrize(("prompt_tokens", "told"), [(13, False), (2_000, True), (1_000_000, False)])
+def test_a_missed_bound_is_told_to_the_budget(
+    prompt_tokens: int, *, told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the estimate was below the truth, and usage can be believed."""
+    missed: list[object] = []
+    monkeypatch.setattr(LearningBudget, "missed", lambda _, stratum: missed.append(stratum))
+    router = make_router()
+    decision = decided(router, max_tokens=100)
+    router.learner.learn(decision, OK, Usage(prompt_tokens, 9))
+    assert [decision.stratum] * told == missed
+
+
 def test_token_ids_are_judged_and_a_cut_prompt_is_not() -> None:
     """An exact estimate holds; usage of a part that was left says nothing of the whole."""
     router = make_router()
@@ -184,13 +205,16 @@ def test_token_ids_are_judged_and_a_cut_prompt_is_not() -> None:
     assert exact.stratum == cut.stratum
     router.learner.learn(cut, OK, Usage(5, 3))
     router.learner.learn(exact, OK, Usage(3, 3))
-    assert [0, 1] == stand_for(router)
+    assert [0, 2] == stand_for(router)
 
 
 def test_what_was_not_estimated_is_of_no_stratum() -> None:
     """It is no part of the traffic whose bounds are judged."""
     router = make_router()
-    decision = router.unsure(Api.CHAT, Reason.DEADLINE, 70, HEAD)
-    assert None is decision.stratum
-    assert not router.learner.keeps(decision, 0.0)
-    assert not router.learner._unjudged
+    for decision in (
+        router.unsure(Api.CHAT, Reason.DEADLINE, 70, HEAD),
+        router.decide(Api.CHAT, HEAD, b"no body"),
+    ):
+        assert None is decision.stratum
+        assert not router.learner.keeps(decision, 0.0)
+    assert not router.learner.unjudged

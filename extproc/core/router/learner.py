@@ -50,7 +50,7 @@ class Learner:
         self._reads_responses = reads_responses
         self._counting = counting
         # Of each stratum: the requests since the last one whose usage told how good its estimate was.
-        self._unjudged: Counter[Stratum | None] = Counter()
+        self.unjudged: Counter[Stratum | None] = Counter()
         # For models whose embeddings were too long to be read: from how many prompts in one request on they are.
         self.too_many_prompts: CappedMap[str, int] = CappedMap(MAX_MODELS, lambda _: 0)
 
@@ -64,10 +64,7 @@ class Learner:
     def keeps(self, decision: Decision, now_s: float) -> bool:
         """Say whether the stream stays open, to learn from the response."""
         estimate = decision.estimate
-        if estimate is None:
-            return False
-        self._unjudged[decision.stratum] += 1
-        if not self._reads_responses:
+        if estimate is None or not self._reads_responses:
             return False
         if not (decision.learnable or self.unasked.is_expected(decision.model)):
             return False
@@ -112,7 +109,9 @@ class Learner:
             learning = self._estimator.observe(estimate, said, context_tokens)
             if self._counting is not None and decision.counted is not None and learning.refused is None:
                 self._counting.observe(estimate, decision.counted, said.prompt_tokens)
-            stands_for = self._unjudged.pop(decision.stratum, 0) if learning.is_judged else 0
+            if learning.under_counted and learning.is_judged:
+                self.budget.missed(decision.stratum)
+            stands_for = self.unjudged.pop(decision.stratum, 0) if learning.is_judged else 0
             self._listener.observed(Observation(decision, served_by, said, learning, stands_for))
 
     def not_learned(self, decision: Decision, why: ResponseFault) -> None:

@@ -135,5 +135,9 @@ class LearningBudget:
         else:
             self._reserved.pop(key, None)
 
+    def missed(self, stratum: Hashable) -> None:
+        """Called when a bound of a stratum was missed: it is learned from before others."""
+        self._shares.forget(stratum)
+
     def _asked(self, messages: float) -> float:
         return min(messages, self._most_for_stream)

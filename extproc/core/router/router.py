@@ -46,6 +46,8 @@ class Router:
     def decide(self, api: Api, head: RequestHead, body: bytes) -> Decision:
         """Place a request whose body is there as a whole."""
         decision = self.placer.decide(api, head, body, self.fleet)
+        if decision.stratum is not None:
+            self.learner.unjudged[decision.stratum] += 1
         self.listener.decided(decision)
         return decision
 

@@ -7,8 +7,9 @@ had begun to cost 30 % more was neither learned nor counted as a miss (docs/esti
 The idea. Of n strata that asked lately each has a claim to a part in n of what is spent. One that had less is
 behind, and may draw on all of the budget; the others on its upper half (learning_budget.py). So what is cheap
 still takes what nobody else wants, and who comes back finds half a burst to begin with: max-min fairness, without
-a queue. What was spent fades by half in each period. It is strata that have shares, not clients: they are few, and
-nobody can make up one more. Rejected: a bucket for each stratum, since what is left in one is nobody's.
+a queue. What was spent fades by half in each period, and is forgotten of a stratum of which a bound was missed: so
+what has changed is heard of first. It is strata that have shares, not clients: they are few, and nobody can make
+up one more. Rejected: a bucket for each stratum, since what is left in one is nobody's.
 """
 
 from collections.abc import Hashable
@@ -40,3 +41,7 @@ class Shares:
     def spend(self, stratum: Hashable, messages: float) -> None:
         """Take in what a response of a stratum costs; less than nothing is paid back."""
         self._spent[stratum] = max(self._spent.get(stratum, 0.0) + messages, 0.0)
+
+    def forget(self, stratum: Hashable) -> None:
+        """Have a stratum be behind, whatever it has taken."""
+        self._spent.pop(stratum, None)
