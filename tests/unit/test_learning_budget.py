@@ -246,6 +246,16 @@ def test_a_stratum_that_was_never_asked_for_takes_no_share() -> None:
     assert {"a": 10} == admitted(budget, {"a": 100}, 20, seconds=1)
 
 
+def test_the_young_of_a_stratum_leave_others_half_of_what_they_may_overdraw() -> None:
+    """One that had more than its share stops half a burst below nothing; another one may draw on the rest."""
+    budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=1_000))
+    assert budget.admit(1, stratum="b", young=False, now_s=0.0)
+    taken = [budget.admit(100, key=str(key), stratum="a", young=True, now_s=0.0) for key in range(20)]
+    assert [True] * 15 + [False] * 5 == taken
+    taken = [budget.admit(100, key=str(key), stratum="b", young=True, now_s=0.0) for key in range(20, 40)]
+    assert [True] * 5 + [False] * 15 == taken
+
+
 def test_what_was_missed_is_learned_from_before_others() -> None:
     """It may draw on all that is left once more, as if it had taken nothing."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=1_000))

@@ -110,7 +110,7 @@ class LearningBudget:
         is_behind = self._shares.is_behind(stratum, now_s)
         if asked <= 0 or self._streams >= self._max_streams or reserved >= self._most_for_key:
             return False
-        kept_free = -self._burst if young else 0.0 if is_behind else self._burst * BEHIND_SHARE
+        kept_free = (-self._burst if young else 0.0) + (0.0 if is_behind else self._burst * BEHIND_SHARE)
         if self._left <= kept_free:
             return False
         self._left -= asked
