@@ -10,7 +10,10 @@ from pathlib import Path
 from extproc.cli.folders import cache_folder
 from extproc.core.errors import ConfigurationError
 
-__all__ = ["add"]
+__all__ = ["PARTS", "add"]
+
+PARTS = ("budget", "kinds")
+"""What of the report can be written alone."""
 
 UNSEEN_SEED = 20_260_102
 
@@ -59,7 +62,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "--quick", action="store_true", help="a tenth of the requests and one seed, to check that it runs"
     )
     parser.add_argument(
-        "--only", choices=("budget", "kinds"),
+        "--only", choices=PARTS,
         help="only that part of the report: `budget`, what is learned under the default learning budget; `kinds`, "
         "the under-counts of each kind of text",
     )  # fmt: skip

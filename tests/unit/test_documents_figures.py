@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import MEASUREMENTS
+from extproc.cli.evaluate import PARTS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(path for pattern in ("*.md", "docs/**/*.md", "bench/*.md") for path in ROOT.glob(pattern))
@@ -71,8 +72,9 @@ def test_the_commands_of_figures_exist(page: Path) -> None:
         if words[0] == "python":
             module = ROOT.joinpath(*words[2].split("."))
             assert module.with_suffix(".py").exists() or (module / "__main__.py").exists(), command
+        parts = PARTS if words[0] == "dualpool" else MEASUREMENTS
         for name in re.findall(r"--only (\w+)", command):
-            assert name in MEASUREMENTS, command
+            assert name in parts, command
         for name in re.findall(r"tests/[\w/]+\.py", command):
             assert (ROOT / name).exists(), command
 
