@@ -83,10 +83,11 @@ def _sampled(samples: Mapping[str, Samples], plan: Plan) -> Iterable[str]:
 _SAMPLED = """Each of four applications sends a quarter of {requests:,} requests, which come as a Poisson stream.
 Outputs are the trace's, cut at what they declare, and streamed: .5 s, and 20 ms and a message for each token. The
 learning budget has its defaults (500 messages a second, bursts of 5,000, 24 streams at once). From the middle on
-prompts of the one that declares 8,192 tokens cost 30 % more. *Missed* is of all requests of an application but its
-first {first} of each half, learned from or not; *all missed* is of all requests, and beside it what the router's
-metrics say of it: weighted (`dualpool_bounds_of_traffic_total`), and as counted (`dualpool_bounds_total`). *Back*
-is after how many requests and seconds of costlier prompts at most 2 % of the next hundred are missed."""
+prompts of the one that declares 8,192 tokens cost 30 % more, up to a token for each byte. *Missed* is of all
+requests of an application but its first {first} of each half, learned from or not; *all missed* is of all
+requests, and beside it what the router's metrics say of it: weighted (`dualpool_bounds_of_traffic_total`), and as
+counted (`dualpool_bounds_total`). *Back* is after how many requests and seconds of costlier prompts at most 2 % of
+the next hundred are missed."""
 _SAMPLED_HEAD = (
     "| requests a second, half | learned from: "
     + " / ".join("none declared" if limit is None else f"{limit:,}" for limit in DECLARED)

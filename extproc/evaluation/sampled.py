@@ -4,7 +4,8 @@ Requests come as a Poisson stream, a quarter of them from each application, and 
 Learner and learning budget with their default settings. An application has a quarter of the ordinary kinds of text
 to itself, and declares 256, 1,024, 8,192 or no output tokens. Responses are streams of a message for each token,
 with lengths of a trace, cut at what is declared; what the budget keeps teaches when it ends. From the middle on
-prompts of the application that declares 8,192 cost 30 % more tokens. Times are those of a virtual clock.
+prompts of the application that declares 8,192 cost 30 % more tokens, up to one for each byte of text, as many as
+any tokenizer makes. Times are those of a virtual clock.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +30,7 @@ from extproc.evaluation.cases import Plan
 from extproc.evaluation.chats import Chat, Turn
 from extproc.evaluation.mixes import Material, bytes_per_token
 from extproc.evaluation.outputs import FIRST_S, SECONDS_PER_TOKEN
-from extproc.evaluation.requests import make_request
+from extproc.evaluation.requests import Request, make_request
 from extproc.evaluation.texts import ordinary, window
 from extproc.evaluation.tokenizers import Tokenizer
 
@@ -137,9 +138,14 @@ def applications(material: Material, tokenizer: Tokenizer, count: int, seed: int
         yield Asked(
             application,
             with_fields(request.facts, max_output_tokens=declared, stream=True),
-            round(request.tokens * TIMES) if has_moved else request.tokens,
+            _more(request) if has_moved else request.tokens,
             output if declared is None else min(output, declared),
         )
+
+
+def _more(request: Request) -> int:
+    """Return what a request costs after the change."""
+    return max(request.tokens, min(round(request.tokens * TIMES), request.facts.text_bytes))
 
 
 def sampled(stream: Sequence[Asked], per_s: float, plan: Plan, seed: int, *, told_tenants: bool) -> Sampled:

@@ -113,3 +113,10 @@ def test_the_section_has_the_bars_of_each_rate(toy: Tokenizer) -> None:
     for rate in ("20, tenants told", "20, no tenants", "100, tenants told", "100, no tenants"):
         assert f"| {rate}, before | " in text
         assert f"| {rate}, after | " in text
+
+
+def test_no_change_makes_more_tokens_than_there_are_bytes(tmp_path: Path) -> None:
+    """What costs a token for each byte already costs no more, as usage of more would not be believed."""
+    of_bytes = Tokenizer("bytes", lambda text: list(text.encode()), 4, 3, tmp_path)
+    for each in applications(MATERIAL, of_bytes, 200, 1):
+        assert len(each.facts.text) + 7 == each.tokens
