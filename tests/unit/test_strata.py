@@ -21,7 +21,7 @@ from extproc.core.placing.stratum import (
 )
 from extproc.core.router.learning_budget import LearningBudget, LearningSettings
 from extproc.core.router.router import Router
-from extproc.core.router.strata import PERIOD_S, Shares
+from extproc.core.router.strata import Shares
 from extproc.core.usage import Overflow, Usage
 from tests.unit.conftest import Recorder
 from tests.unit.test_learner import HEAD, make_router
@@ -93,6 +93,9 @@ def test_nobody_is_paid_back_more_than_it_took() -> None:
     assert shares.is_behind("a", 0.0)
     assert shares.is_behind("b", 0.0)
     shares.spend("a", -100)
+    shares.spend("b", 0.5)
+    assert [True, False] == [shares.is_behind(each, 0.0) for each in "ab"]
+    shares.spend("b", -0.5)
     shares.spend("a", 2)
     shares.spend("b", 1)
     assert [False, True] == [shares.is_behind(each, 0.0) for each in "ab"]
@@ -116,11 +119,11 @@ def test_a_share_is_one_of_those_that_asked_lately() -> None:
         assert shares.is_behind(stratum, 0.0)
     shares.spend("a", 10)
     shares.spend("b", 10)
-    assert not shares.is_behind("a", PERIOD_S - 1)
-    assert not shares.is_behind("a", PERIOD_S)  # the others asked in the period before
-    assert not shares.is_behind("a", 2 * PERIOD_S - 1)
-    assert shares.is_behind("a", 2 * PERIOD_S)
-    assert shares.is_behind("b", 2 * PERIOD_S)
+    assert not shares.is_behind("a", 9.5)
+    assert not shares.is_behind("a", 10.0)  # the others asked in the ten seconds before
+    assert not shares.is_behind("a", 19.5)
+    assert shares.is_behind("a", 20.0)
+    assert shares.is_behind("b", 20.0)
 
 
 def test_what_was_spent_fades_by_half_in_a_period() -> None:
@@ -128,9 +131,11 @@ def test_what_was_spent_fades_by_half_in_a_period() -> None:
     shares = Shares()
     assert shares.is_behind("a", 0.0)
     shares.spend("a", 10)
-    assert shares.is_behind("b", PERIOD_S)
-    shares.spend("b", 6)
-    assert [True, False] == [shares.is_behind(each, PERIOD_S) for each in "ab"]
+    assert shares.is_behind("b", 10.0)
+    shares.spend("b", 4)
+    assert [False, True] == [shares.is_behind(each, 10.0) for each in "ab"]
+    shares.spend("b", 2)
+    assert [True, False] == [shares.is_behind(each, 10.0) for each in "ab"]
 
 
 def decided(router: Router, **fields: object) -> Decision:
