@@ -155,9 +155,30 @@ def test_a_small_burst_is_shared_by_as_much(burst: int) -> None:
 
 def test_no_stream_reserves_more_than_there_is() -> None:
     """A burst below a hundred is one stream's altogether, and not too small for any."""
-    budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=50))
+    budget = LearningBudget(LearningSettings(messages_per_s=10, burst_messages=50))
     assert budget.admit(6_000, key="a", young=False, now_s=0.0)
     assert not budget.admit(1, key="b", young=False, now_s=0.0)
+    assert budget.admit(1, key="b", young=False, now_s=1.0)
+
+
+def test_of_a_small_burst_a_stream_reserves_a_hundred_and_a_key_two() -> None:
+    """Not one more, and not one less."""
+    budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=300))
+    asked = {"a": 6_000, "b": 99, "c": 100, "d": 1, "e": 1}
+    taken = [budget.admit(messages, key=key, young=False, now_s=0.0) for key, messages in asked.items()]
+    assert [True, True, True, True, False] == taken
+    budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=300))
+    taken = [budget.admit(messages, key="a", young=False, now_s=0.0) for messages in (100, 99, 1, 1)]
+    assert [True, True, True, False] == taken
+
+
+def test_what_did_not_come_is_nobody_s_share() -> None:
+    """A stratum whose streams are paid back has taken nothing, and stays behind."""
+    budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=1_000))
+    assert all(budget.admit(100, key=str(key), stratum="b", young=False, now_s=0.0) for key in range(6))
+    for _ in range(10):
+        assert budget.admit(100, stratum="a", young=False, now_s=0.0)
+        budget.pay_back(100, used=0, stratum="a")
 
 
 def test_one_message_is_worth_a_stream() -> None:
