@@ -8,8 +8,8 @@ from math import hypot, isnan
 from extproc.planning.model.costs import Costs
 from extproc.planning.model.setup import HOURS_PER_YEAR, Setup
 from extproc.planning.model.splits import Analysis
+from extproc.planning.simulation.bracket import TOLERANCE
 from extproc.planning.simulation.runner import FleetEstimate
-from extproc.planning.simulation.search import TOLERANCE
 
 __all__ = ["recommend", "recommend_simulated", "recommended"]
 

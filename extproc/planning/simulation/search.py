@@ -22,6 +22,7 @@ import numpy as np
 
 from extproc.core.errors import ConfigurationError
 from extproc.planning.model.throughput import throughput
+from extproc.planning.simulation.bracket import Bracket
 from extproc.planning.simulation.summary import Summary
 from extproc.planning.simulation.task import (
     Design,
@@ -39,7 +40,6 @@ __all__ = ["FoundFleet", "ObjectiveNotMet", "smallest_fleets"]
 MOST_TIMES_THE_START = 8
 FIRST_STEP = 0.1  # of the analytical size
 NEXT_STEP = 0.02  # of the size that another seed needed
-TOLERANCE = 0.01
 COARSE = 0.02  # the tolerance of longer runs, which start where shorter ones ended
 LONGER = 4  # times: the next length of runs
 AGREE = 0.025  # of the instances
@@ -76,49 +76,6 @@ class FoundFleet:
         return sum(self.instances)
 
 
-@dataclass(slots=True)
-class _Bracket:
-    """Bounds of one pool's size: the largest known to fail, the smallest known to pass."""
-
-    start: int
-    step: float
-    tolerance: float = TOLERANCE
-    fails: int = 0
-    passes: int | None = None
-    size: int = 0
-
-    def __post_init__(self) -> None:
-        self.size = self.start
-
-    @property
-    def done(self) -> bool:
-        return self.passes is not None and self.passes - self.fails <= max(1, int(self.tolerance * self.passes))
-
-    def judge(self, *, passed: bool) -> None:
-        """Note the outcome at `size` and choose the next one.
-
-        The other pool's size changes the order in which the router learns, so a pool that passed may fail later at
-        the same size: then it needs one more.
-        """
-        if self.done:
-            self.size = self.passes = self.size if passed else self.size + 1
-            return
-        if passed:
-            self.passes = self.size if self.passes is None else min(self.passes, self.size)
-        else:
-            self.fails = max(self.fails, self.size)
-        if self.done:
-            assert self.passes is not None
-            self.size = self.passes
-        elif self.passes is None:
-            self.size = max(self.size + 1, ceil(self.size * (1 + self.step)))
-        elif self.fails == 0:
-            self.size = max(1, min(self.size - 1, int(self.size * (1 - self.step))))
-        else:
-            self.size = (self.passes + self.fails) // 2
-        self.step = min(2 * self.step, 0.8)
-
-
 def smallest_fleets(task: SearchTask, progress: Callable[[int], None] | None = None) -> tuple[FoundFleet, ...]:
     """Search the smallest fleet for each seed; `progress` is told how many requests the current run has seen.
 
@@ -139,9 +96,9 @@ def _steady(
     found: FoundFleet | None = None
     lengths = list(_run_lengths(task))
     for requests in lengths:
-        brackets = [_Bracket(size, step) for size in start]
+        brackets = [Bracket(size, step) for size in start]
         if found is not None:
-            brackets = [_Bracket(size, NEXT_STEP, COARSE) for size in found.instances]
+            brackets = [Bracket(size, NEXT_STEP, COARSE) for size in found.instances]
         try:
             again = _search(replace(task, requests=requests), seed, brackets, progress)
         except _StillGrowsError as error:
@@ -174,7 +131,7 @@ def _run_lengths(task: SearchTask) -> Iterator[int]:
 
 
 def _search(
-    task: SearchTask, seed: int, brackets: list[_Bracket], progress: Callable[[int], None] | None
+    task: SearchTask, seed: int, brackets: list[Bracket], progress: Callable[[int], None] | None
 ) -> FoundFleet:
     workload = make_workload(task, seed)
     simulated: dict[tuple[int, ...], Summary | None] = {}
@@ -236,7 +193,7 @@ def _check_success(task: SearchTask, summary: Summary) -> None:
         )
 
 
-def _check_reachable(task: SearchTask, brackets: list[_Bracket], judged: Verdict) -> None:
+def _check_reachable(task: SearchTask, brackets: list[Bracket], judged: Verdict) -> None:
     missed = " and ".join(map(str, judged.misses))
     for bracket, passed in zip(brackets, judged.passed, strict=True):
         if passed or bracket.size <= MOST_TIMES_THE_START * bracket.start:
