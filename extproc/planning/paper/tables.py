@@ -6,7 +6,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from extproc.planning.output.tables import fleet_tables, text_table
+from extproc.planning.output.fleet_tables import fleet_tables, text_table
 from extproc.planning.paper.figures import PAPER_SLOTS
 from extproc.planning.paper.reasons import reasons
 from extproc.planning.paper.replay import (

@@ -1,0 +1,104 @@
+"""Tables of simulated fleets, one fleet in a row, and the plain table that all tables of a plan are."""
+
+from collections.abc import Iterator, Sequence
+from math import isnan
+
+from rich.table import Table
+
+from extproc.planning.model.costs import Costs
+from extproc.planning.simulation.runner import FleetEstimate
+from extproc.planning.simulation.summary import ClassFigures
+
+__all__ = ["fleet_tables", "text_table", "usd_text"]
+
+MILLION = 1_000_000
+# Three narrow tables and not a wide one: with a fleet's name each of them fits 80 columns, and a printed page.
+SIZE_COLUMNS = ("fleet", "instances x GPUs", "95 % CI", "GPUs", "GPU-h/year", "a year")
+SERVICE_COLUMNS = ("fleet", "TTFT s", "TPOT ms", "preempted", "misrouted", "rejected", "truncated")
+LOAD_COLUMNS = ("fleet", "sequences", "KV fill")
+
+
+def fleet_tables(title: str, fleets: Sequence[FleetEstimate], costs: Costs, *, full: bool) -> Iterator[Table]:
+    """Yield what simulated fleets are and cost, and how they did, one fleet in a row."""
+    spares = f", {costs.spare} spare(s) in each pool included" if costs.spare else ""
+    yield text_table(title + spares, SIZE_COLUMNS, [_size_row(fleet, costs) for fleet in fleets])
+    yield _length_table(title, fleets)
+    served = f"{title}: P50 / P99 of times, preemptions per 1,000 requests, shares of requests"
+    yield text_table(served, SERVICE_COLUMNS, [_service_row(fleet) for fleet in fleets])
+    if full:
+        load = f"{title}: means of an instance of each pool"
+        yield text_table(load, LOAD_COLUMNS, [_load_row(fleet) for fleet in fleets])
+
+
+def text_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """Return a plain table of one-line rows; the first column is text, the others are numbers."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def usd_text(amount: float | None) -> str:
+    """Return dollars of a year in thousands or millions; a dash where no price is known."""
+    if amount is None:
+        return "-"
+    return f"${amount / MILLION:,.2f}M" if amount >= MILLION else f"${amount / 1e3:,.0f}K"
+
+
+def _length_table(title: str, fleets: Sequence[FleetEstimate]) -> Table:
+    """Return what users feel, by the length of their requests: P99 TTFT with its 95 % interval, and P99 TPOT."""
+    names = [each.name for each in fleets[0].typical.summary.by_length]
+    rows = [(fleet.design.name, *(_felt(each) for each in fleet.typical.summary.by_length)) for fleet in fleets]
+    return text_table(f"{title}: P99 TTFT s / TPOT ms by tokens of a request", ("fleet", *names), rows)
+
+
+def _felt(figures: ClassFigures) -> str:
+    did = figures.latency
+    if did.requests == 0:
+        return "-"
+    half = "" if isnan(figures.ttft_p99_half_s) else f" ± {figures.ttft_p99_half_s:.2f}"
+    tpot = "-" if isnan(did.tpot_p99_s) else f"{did.tpot_p99_s * 1e3:.0f}"
+    return f"{did.ttft_p99_s:.2f}{half} / {tpot}"
+
+
+def _size_row(fleet: FleetEstimate, costs: Costs) -> tuple[str, ...]:
+    interval = "one seed" if isnan(fleet.half_width) else f"{fleet.instances:.1f} ± {fleet.half_width:.1f}"
+    cost = costs.of(fleet)
+    if fleet.not_steady:
+        interval += ", not steady"
+    return (
+        fleet.design.name,
+        cost.shape,
+        interval,
+        f"{cost.gpus:,}",
+        _hours(cost.gpu_hours_per_year),
+        usd_text(cost.usd_per_year),
+    )
+
+
+def _service_row(fleet: FleetEstimate) -> tuple[str, ...]:
+    did = fleet.typical.summary
+    return (
+        fleet.design.name,
+        f"{did.all.ttft_p50_s:.2f} / {did.all.ttft_p99_s:.2f}",
+        f"{did.all.tpot_p50_s * 1e3:.0f} / {did.all.tpot_p99_s * 1e3:.0f}",
+        f"{did.preemptions_per_1000:.1f}",
+        f"{did.misrouted:.2%}",
+        f"{did.rejected:.2%}",
+        f"{did.truncated:.2%}",
+    )
+
+
+def _load_row(fleet: FleetEstimate) -> tuple[str, ...]:
+    pools = fleet.typical.summary.pools
+    return (
+        fleet.design.name,
+        " / ".join(f"{use.mean_sequences:.0f}" for use in pools),
+        " / ".join(f"{use.kv_fill:.0%}" for use in pools),
+    )
+
+
+def _hours(hours: int) -> str:
+    return f"{hours / MILLION:,.2f}M" if hours >= MILLION else f"{hours:,}"
