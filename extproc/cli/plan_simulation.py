@@ -59,11 +59,12 @@ def _add_traffic(group: "argparse._ArgumentGroup") -> None:
     )
     group.add_argument(
         "--balance",
+        nargs="+",
         choices=["least-request", "full-scan", "tokens", "round-robin"],
-        default="least-request",
+        default=["least-request"],
         help="how a pool picks an instance: Envoy's LEAST_REQUEST among --choice-count drawn at random, the "
-        "fewest requests of all, the fewest unanswered prompt tokens of all, or in turns (default: "
-        "least-request)",
+        "fewest requests of all, the fewest unanswered prompt tokens of all (Envoy alone cannot), or in turns; of "
+        "several each design takes the cheapest, the first where it is no dearer (default: least-request)",
     )
     group.add_argument(
         "--choice-count", type=int, default=2, help="instances that least-request looks at (default: %(default)s)"
@@ -119,7 +120,7 @@ def simulation_options(args: argparse.Namespace) -> "SimulationOptions | None":
         seeds=args.seeds,
         thresholds=tuple(args.threshold),
         router=args.router,
-        balance=args.balance,
+        balance=tuple(args.balance),
         choice_count=args.choice_count,
         arrivals=args.arrivals,
         jobs=args.jobs,

@@ -88,7 +88,8 @@ def options() -> list[tuple[str, list[str]]]:
     for action in parser._actions:
         if action.dest in {"help", "simulate", "cache"}:
             continue
-        values = [str(choice) for choice in action.choices or () if choice != action.default]
+        defaults = action.default if isinstance(action.default, list) else [action.default]
+        values = [str(choice) for choice in action.choices or () if choice not in defaults]
         value = [] if action.nargs == 0 else [values[0] if values else "7"]
         found.append((action.option_strings[0], value))
     return found

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from extproc.planning.design.day import DayOfFleet
 from extproc.planning.model.splits import Analysis
+from extproc.planning.simulation.balancing import Balancing
 from extproc.planning.simulation.runner import FleetEstimate
 from extproc.planning.simulation.task import FailureRun
 
@@ -39,11 +40,14 @@ class PoolPlan:
 
 @dataclass(frozen=True, slots=True)
 class SearchedDesign:
-    """A design as it was searched, pool by pool: without spares, and less exact than the simulated fleets."""
+    """A design as it was searched, pool by pool: without spares, and less exact than the simulated fleets.
+    `balancing` is None where one rule was asked for.
+    """
 
     limits: tuple[int, ...]
     gpus: int
     pools: tuple[PoolPlan, ...]
+    balancing: Balancing | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,10 +42,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Sized:
-    """A design with its pools as they were searched one by one: instances, GPUs and cost without spares."""
+    """A design with its pools as they were searched one by one: instances, GPUs and cost without spares.
+    `balancing` is None where one rule was asked for.
+    """
 
     limits: tuple[int, ...]
     pools: tuple[PoolChoice, ...]
+    balancing: Balancing | None = None
 
     @property
     def cost(self) -> float:
@@ -61,7 +64,7 @@ class Sized:
         """Return what is simulated whole."""
         setups = tuple(replace(pool.setup, objective=question.setup.objective) for pool in self.pools)
         lens = tuple(question.model_len(limit) for limit in self.limits)
-        return Design(name, self.limits, setups, lens)
+        return Design(name, self.limits, setups, lens, self.balancing)
 
 
 def sized_designs(

@@ -7,11 +7,12 @@ import numpy as np
 
 from extproc.core.errors import ConfigurationError
 from extproc.planning.design.answer import Plan, PoolPlan, SearchedDesign, WorkloadFigures
-from extproc.planning.design.choose import Question, Sized, sized_designs
+from extproc.planning.design.choose import Question, Sized
 from extproc.planning.design.day import DayOfFleet, DayQuestion, days_of
 from extproc.planning.design.notes import failure_notes, memory_notes, steady_notes, workload_notes
 from extproc.planning.design.pool import Tuning
 from extproc.planning.design.recommend import recommend, recommend_simulated, recommended
+from extproc.planning.design.rules import cheapest_rules, sized_under_rules
 from extproc.planning.model.analytic import analyse, default_thresholds
 from extproc.planning.model.costs import costs_of
 from extproc.planning.model.setup import Setup
@@ -90,7 +91,7 @@ def make_plan(
         max_num_batched_tokens=setup.max_batched_tokens,
         rate=rate,
         objective=str(setup.objective),
-        balancing=str(runs.balancing) if runs else "",
+        balancing=" or ".join(map(str, (runs.balancing, *runs.also))) if runs else "",
         workload=_figures(lengths),
         analysis=analysis,
         sensitivity=sensitivity,
@@ -124,22 +125,24 @@ def _designs(
     progress: Callable[[int, int, str], None],
 ) -> tuple[list[Design], list[Sized]]:
     """Return the designs to simulate whole, and all that were searched to choose them."""
-    assert options.runs is not None, "designs are for simulating"
+    runs = options.runs
+    assert runs is not None, "designs are for simulating"
     long = question.setup.long_context
-    thresholds = options.runs.thresholds or _thresholds(question, analysis)
-    if not (options.tuning.parallelism or options.tuning.knobs):
+    thresholds = runs.thresholds or _thresholds(question, analysis)
+    if not (options.tuning.parallelism or options.tuning.knobs or runs.also):
         twos = [Design(f"two pools at {t:,}", (t, long), (), (question.model_len(t), long)) for t in thresholds]
         contexts = sorted({long, analysis.right_sized.context_tokens}, reverse=True)
         return [*(Design(f"one pool of {context:,}", (context,)) for context in contexts), *twos], []
     limits = [(long,), *((t, long) for t in thresholds)]
     if options.pools > 2:  # noqa: PLR2004
         limits += [(a, b, long) for a in thresholds for b in thresholds if a < b]
-    sized = sized_designs(question, limits, options.runs.jobs, cache, progress)
-    chosen = [each for each in sized if len(each.limits) == 1]
+    sized = sized_under_rules(question, limits, runs, cache, progress)
+    best = cheapest_rules(sized)
+    chosen = [each for each in best if len(each.limits) == 1]
     for pools in range(2, options.pools + 1):
-        of_kind = sorted((each for each in sized if len(each.limits) == pools), key=lambda each: each.cost)
-        chosen += of_kind if options.runs.thresholds else of_kind[:1]
-    usual = _usual(question.setup, long)
+        of_kind = sorted((each for each in best if len(each.limits) == pools), key=lambda each: each.cost)
+        chosen += of_kind if runs.thresholds else of_kind[:1]
+    usual = replace(_usual(question.setup, long), balancing=question.balancing if runs.also else None)
     return [usual, *(each.design(_name(each), question) for each in chosen)], sized
 
 
@@ -179,7 +182,7 @@ def _task(question: Question, design: Design, runs: RunOptions) -> SearchTask:
         requests=runs.requests,
         seeds=runs.seeds,
         router=runs.router,
-        balancing=runs.balancing,
+        balancing=design.balancing or runs.balancing,
         arrivals=runs.arrivals,
         longest=runs.longest,
         spill=runs.spill,
@@ -194,7 +197,7 @@ def _searched(sized: Sized) -> SearchedDesign:
         flags = pool.setup.flags(model_len, short=short)
         gpus = pool.setup.instance.gpus
         pools.append(PoolPlan(limit, model_len, pool.setup.gpu_name, gpus, pool.instances, flags))
-    return SearchedDesign(sized.limits, sized.gpus, tuple(pools))
+    return SearchedDesign(sized.limits, sized.gpus, tuple(pools), sized.balancing)
 
 
 def _figures(lengths: Lengths) -> WorkloadFigures:

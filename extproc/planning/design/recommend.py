@@ -62,15 +62,15 @@ def recommend_simulated(fleets: Sequence[FleetEstimate], costs: Costs) -> str:
     if recommended(fleets, costs) is one:
         if _price(best, costs) >= _price(one, costs):
             dearer = "" if best_gpus > one_gpus else _dearer(_difference(best, one, costs))
-            other = f"{best.design.name} need {best_gpus} GPUs at best{dearer}"
+            other = f"{best.design.name}{_by(best)} need {best_gpus} GPUs at best{dearer}"
             return f"keep {_described(one, costs)}; {other} (simulated)"
         return (
-            f"keep {_described(one, costs)}; {best.design.name} need {best_gpus} instead of {one_gpus} GPUs, no "
-            "difference beyond the noise of the simulation"
+            f"keep {_described(one, costs)}; {best.design.name}{_by(best)} need {best_gpus} instead of {one_gpus} "
+            "GPUs, no difference beyond the noise of the simulation"
         )
     saved = _money(_difference(one, best, costs))
     first = _first_try(fleets, one, best, costs)
-    return f"{_described(best, costs)} instead of {one_gpus}{saved}{first} (simulated)"
+    return f"{_described(best, costs)} instead of {one_gpus}{_by(one)}{saved}{first} (simulated)"
 
 
 def _best(fleets: Sequence[FleetEstimate], costs: Costs) -> tuple[FleetEstimate | None, FleetEstimate | None]:
@@ -86,7 +86,9 @@ def _best(fleets: Sequence[FleetEstimate], costs: Costs) -> tuple[FleetEstimate 
 
 
 def _described(fleet: FleetEstimate, costs: Costs) -> str:
-    """Name a fleet, its shape and GPUs, and the knobs that differ from the others."""
+    """Name a fleet, its shape and GPUs, the knobs that differ from the others, and its balancing where that was
+    searched.
+    """
     cost, design = costs.of(fleet), fleet.design
     knobs = {
         f"--long-prefill-token-threshold {setup.long_prefill_tokens}"
@@ -98,7 +100,15 @@ def _described(fleet: FleetEstimate, costs: Costs) -> str:
         if setup.instance.data_parallel > 1
     }
     text = f" with {' and '.join(sorted(knobs))}" if knobs else ""
+    if design.balancing is not None:
+        needs = f", which needs {design.balancing.needs}" if design.balancing.needs else ""
+        text += f"; balanced by {design.balancing}{needs}"
     return f"{design.name} ({cost.shape} GPUs{text}): {cost.gpus} GPUs"
+
+
+def _by(fleet: FleetEstimate) -> str:
+    """Name how a fleet is balanced that another one is compared with, where that was searched."""
+    return "" if fleet.design.balancing is None else f" (balanced by {fleet.design.balancing})"
 
 
 def _first_try(fleets: Sequence[FleetEstimate], one: FleetEstimate, best: FleetEstimate, costs: Costs) -> str:
@@ -109,7 +119,8 @@ def _first_try(fleets: Sequence[FleetEstimate], one: FleetEstimate, best: FleetE
     if usual is one or whole <= 0:
         return ""
     share = (_price(usual, costs) - _price(one, costs)) / whole
-    return f"; first try {_described(one, costs)}: it gives {share:.0%} of what they save on {usual.design.name}"
+    saved_on = f"{usual.design.name}{_by(usual)}"
+    return f"; first try {_described(one, costs)}: it gives {share:.0%} of what they save on {saved_on}"
 
 
 def _price(fleet: FleetEstimate, costs: Costs) -> float:

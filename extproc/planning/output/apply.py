@@ -20,6 +20,7 @@ from extproc.planning.model.costs import Costs
 from extproc.planning.model.engine import Engine
 from extproc.planning.model.setup import Setup
 from extproc.planning.simulation.balancing import Balance, Balancing
+from extproc.planning.simulation.runner import FleetEstimate
 
 __all__ = ["apply_files", "write_files"]
 
@@ -66,8 +67,11 @@ def write_files(plan: Plan, setup: Setup, costs: Costs, balancing: Balancing, di
 
 
 def apply_files(plan: Plan, setup: Setup, costs: Costs, balancing: Balancing) -> dict[str, str]:
-    """Return the text of each file by its name."""
-    pools = _pools(plan, setup, costs)
+    """Return the text of each file by its name; `balancing` is that of a design that has none of its own."""
+    fleet = recommended(plan.fleets, costs)
+    if fleet is None:
+        raise ConfigurationError("--apply: nothing is recommended: no fleet is known to be in steady state")
+    pools = _pools(fleet, setup, costs)
     engine = setup.engine.kernels
     files = {f"{engine}-{pool.name}.args": "\n".join(pool.flags) + "\n" for pool in pools}
     if len(pools) > 1:
@@ -77,7 +81,7 @@ def apply_files(plan: Plan, setup: Setup, costs: Costs, balancing: Balancing) ->
         ]
         files["dualpool.yaml"] = f"# {plan.recommendation}\npools:\n{''.join(f'  {row}' for row in rows)}"
         files["values.yaml"] = f"config:\n  pools:\n{''.join(f'    {row}' for row in rows)}"
-    files["envoy.yaml"] = _envoy(pools, balancing)
+    files["envoy.yaml"] = _envoy(pools, fleet.design.balancing or balancing)
     files["servers.yaml"] = _servers(pools, engine)
     return files
 
@@ -87,10 +91,7 @@ def _names() -> set[str]:
     return {"dualpool.yaml", "values.yaml", *(f"{each.kernels}-{name}.args" for each in Engine for name in pools)}
 
 
-def _pools(plan: Plan, setup: Setup, costs: Costs) -> list[_Pool]:
-    fleet = recommended(plan.fleets, costs)
-    if fleet is None:
-        raise ConfigurationError("--apply: nothing is recommended: no fleet is known to be in steady state")
+def _pools(fleet: FleetEstimate, setup: Setup, costs: Costs) -> list[_Pool]:
     design = fleet.design
     lens = design.model_lens or design.contexts
     pools = []
@@ -109,8 +110,8 @@ def _envoy(pools: list[_Pool], balancing: Balancing) -> str:
     lines = [
         f"# Planned with {balancing}. In flight: running (max_num_seqs) and as many waiting, at each instance."
     ]
-    if balancing.rule is Balance.TOKENS:
-        lines.append("# Envoy alone cannot balance by prompt tokens: an endpoint picker has to.")
+    if balancing.needs:
+        lines.append(f"# Envoy alone cannot balance by prompt tokens: {balancing.needs} has to.")
     lines.append("clusters:")
     for pool in pools:
         lines.append(f"  - name: pool_{pool.name}")

@@ -14,6 +14,7 @@ __all__ = ["fleet_tables", "text_table", "usd_text"]
 MILLION = 1_000_000
 # Three narrow tables and not a wide one: with a fleet's name each of them fits 80 columns, and a printed page.
 SIZE_COLUMNS = ("fleet", "instances x GPUs", "95 % CI", "GPUs", "GPU-h/year", "a year")
+BALANCING_COLUMNS = ("fleet", "balanced by", "which needs")
 SERVICE_COLUMNS = ("fleet", "TTFT s", "TPOT ms", "preempted", "misrouted", "rejected", "truncated")
 LOAD_COLUMNS = ("fleet", "sequences", "KV fill")
 
@@ -22,6 +23,9 @@ def fleet_tables(title: str, fleets: Sequence[FleetEstimate], costs: Costs, *, f
     """Yield what simulated fleets are and cost, and how they did, one fleet in a row."""
     spares = f", {costs.spare} spare(s) in each pool included" if costs.spare else ""
     yield text_table(title + spares, SIZE_COLUMNS, [_size_row(fleet, costs) for fleet in fleets])
+    if rules := [(f.design.name, f.design.balancing) for f in fleets if f.design.balancing is not None]:
+        rows = [(name, str(rule), rule.needs or "Envoy") for name, rule in rules]
+        yield text_table(f"{title}: how they are balanced", BALANCING_COLUMNS, rows)
     yield _length_table(title, fleets)
     served = f"{title}: P50 / P99 of times, preemptions per 1,000 requests, shares of requests"
     yield text_table(served, SERVICE_COLUMNS, [_service_row(fleet) for fleet in fleets])

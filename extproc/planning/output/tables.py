@@ -67,11 +67,13 @@ def _searched_table(plan: Plan) -> Table:
             " and ".join(f"{limit:,}" for limit in each.limits[:-1]) or "one pool",
             " + ".join(f"{pool.instances} x {pool.gpus_per_instance}" for pool in each.pools),
             f"{each.gpus:,}",
+            *([str(each.balancing)] if each.balancing is not None else []),
         )
         for each in sorted(plan.searched, key=lambda each: each.limits)
     ]
     title = "Searched pool by pool, to choose what is simulated: without spares, to within 4 %"
-    return text_table(title, ("thresholds", "instances x GPUs", "GPUs"), rows)
+    columns = ("thresholds", "instances x GPUs", "GPUs", "balanced by")
+    return text_table(title, columns[: len(rows[0])], rows)
 
 
 def _cost_table(plan: Plan) -> Table:

@@ -54,6 +54,11 @@ class Balancing:
             Balance.ROUND_ROBIN: "ROUND_ROBIN",
         }[self.rule]
 
+    @property
+    def needs(self) -> str:
+        """Return what has to do it ('' where Envoy can)."""
+        return "an endpoint picker" if self.rule is Balance.TOKENS else ""
+
 
 ENVOYS_DEFAULT = Balancing()
 

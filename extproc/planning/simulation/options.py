@@ -22,14 +22,15 @@ MAX_CHOICES = 100
 @dataclass(frozen=True, slots=True)
 class SimulationOptions:
     """Options of `dualpool plan --simulate`; `requests` None asks for 60 s of traffic, and longer runs until the
-    answer no longer changes. `thresholds` is empty for a choice of its own.
+    answer no longer changes. `thresholds` is empty for a choice of its own. Of several rules to balance by each
+    design takes the one that is best for it.
     """
 
     requests: int | None = None
     seeds: int = 1
     thresholds: tuple[int, ...] = ()
     router: RouterKind = "byteclass"
-    balance: str = "least-request"
+    balance: tuple[str, ...] = ("least-request",)
     choice_count: int = 2
     arrivals: Literal["poisson", "trace"] = "poisson"
     jobs: int = 1
@@ -38,7 +39,9 @@ class SimulationOptions:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What every search of a plan has in common: see `SearchTask`."""
+    """What every search of a plan has in common: see `SearchTask`. `also` are other rules to balance by, that
+    designs are searched under, too.
+    """
 
     requests: int
     longest: int
@@ -49,6 +52,7 @@ class RunOptions:
     arrivals: Literal["poisson", "trace"]
     jobs: int
     spill: bool = False
+    also: tuple[Balancing, ...] = ()
 
 
 def runs_of(options: SimulationOptions, lengths: Lengths, rate: float) -> RunOptions:
@@ -70,16 +74,18 @@ def runs_of(options: SimulationOptions, lengths: Lengths, rate: float) -> RunOpt
         raise ConfigurationError("--spill: needs --router byteclass or ema; the oracle knows no loads")
     if not 1 <= options.choice_count <= MAX_CHOICES:
         raise ConfigurationError(f"--choice-count {options.choice_count}: must be from 1 to {MAX_CHOICES}")
+    first, *also = (Balancing(Balance(name), options.choice_count) for name in dict.fromkeys(options.balance))
     return RunOptions(
         requests=requests,
         longest=longest,
         seeds=options.seeds,
         thresholds=tuple(sorted(set(options.thresholds))),
         router=options.router,
-        balancing=Balancing(Balance(options.balance), options.choice_count),
+        balancing=first,
         arrivals=options.arrivals,
         jobs=options.jobs,
         spill=options.spill,
+        also=tuple(also),
     )
 
 

@@ -45,13 +45,15 @@ class Design:
 
     `contexts` are the largest budgets that the router sends to each pool (for the last one: its max_model_len);
     the first is the threshold of two. `model_lens` are the pools' max_model_len where they are above that
-    (head-room), `setups` the pools' own instances and knobs where they differ from the task's.
+    (head-room), `setups` the pools' own instances and knobs where they differ from the task's. `balancing` is
+    its own where several were searched; None is the task's.
     """
 
     name: str
     contexts: tuple[int, ...]
     setups: tuple[Setup, ...] = ()
     model_lens: tuple[int, ...] = ()
+    balancing: Balancing | None = None
 
     def setup(self, index: int, default: Setup) -> Setup:
         """Return the instance and knobs of one pool."""
