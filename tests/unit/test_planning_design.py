@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 import pytest
 
-from extproc.planning.design import choose, plan, pool
+from extproc.planning.design import choose, plan, pool, rules
 from extproc.planning.design.choose import Question, Sized, sized_designs
 from extproc.planning.design.pool import PoolChoice, PoolTask, Tuning, best_pool
 from extproc.planning.hardware.capacity import Instance
@@ -189,7 +189,7 @@ def test_three_pools_are_searched_at_each_pair_of_thresholds(
             for each, cost in zip(limits, costs, strict=True)
         ]
 
-    monkeypatch.setattr(plan, "sized_designs", sized)
+    monkeypatch.setattr(rules, "sized_designs", sized)
     monkeypatch.setattr(plan, "_thresholds", lambda *_: (512, 2_048, 8_192))
     runs = RunOptions(2_000, 2_000, 1, (), "oracle", Balancing(), "poisson", 1)
     designs, searched = plan._designs(

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from extproc.cli import main as command_line
-from extproc.documents import read_document
 from extproc.planning.design import plan as planning
 from extproc.planning.design import rules
 from extproc.planning.design.choose import Question, Sized
@@ -28,7 +27,7 @@ from extproc.planning.simulation.task import Design, FailureRun, SearchTask
 from extproc.planning.workload.declared import DeclaredRule
 from extproc.planning.workload.lengths import Lengths
 from tests.unit.planning_command import write_trace
-from tests.unit.test_planning_one_answer import QUESTION, Fleet, lines_of, output_of, rows_of
+from tests.unit.test_planning_one_answer import QUESTION, Fleet, document, lines_of, output_of, rows_of
 
 LONG = 65_536
 ENVOYS, SCAN, TOKENS = Balancing(), Balancing(Balance.FULL_SCAN), Balancing(Balance.TOKENS)
@@ -198,7 +197,7 @@ def test_envoys_file_is_of_the_design_that_was_chosen(tmp_path: Path, monkeypatc
     pytest.importorskip("matplotlib", reason="the report needs matplotlib")
     dear = replace(TWO, instances=(20, 6))
     text, _, files = said(SCAN, TOKENS, [USUAL, TUNED, dear], tmp_path, monkeypatch)
-    (cluster,) = read_document(files["envoy.yaml"])["clusters"]
+    (cluster,) = document(files["envoy.yaml"])["clusters"]
     (policy,) = cluster["load_balancing_policy"]["policies"]
     assert "FULL_SCAN" == policy["typed_extension_config"]["typed_config"]["selection_method"]
     assert "two pools at 2,048 (balanced by fewest unanswered prompt tokens) need 49 GPUs" in text
