@@ -94,8 +94,9 @@ def test_one_rule_is_searched_as_before_and_named_by_no_design(monkeypatch: pyte
     assert [(ENVOYS, LIMITS)] == asked
 
 
+@pytest.mark.parametrize("tuning", [Tuning(), Tuning(parallelism=False, knobs=False)], ids=["all", "none"])
 def test_each_design_takes_its_own_rule_and_the_first_named_where_another_is_no_cheaper(
-    monkeypatch: pytest.MonkeyPatch,
+    tuning: Tuning, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One pool is cheaper by tokens, two are not: they are simulated whole so, beside one pool as usual."""
     tokens = FIRST | {(LONG,): 8.0, (1_024, LONG): 11.0}
@@ -103,7 +104,7 @@ def test_each_design_takes_its_own_rule_and_the_first_named_where_another_is_no_
     assert {TOKENS} == {each.balancing for each in cheapest_rules(under(RUNS)) if each.limits == (LONG,)}
     monkeypatch.setattr(planning, "_thresholds", lambda *_: (512, 1_024, 2_048, 4_096))
     designs, searched = planning._designs(
-        question(), cast("Analysis", None), planning.PlanOptions(RUNS), ResultCache(None), lambda *_: None
+        question(), cast("Analysis", None), planning.PlanOptions(RUNS, tuning), ResultCache(None), lambda *_: None
     )
     chosen = {each.name: each.balancing for each in designs}
     assert {
