@@ -226,7 +226,8 @@ def test_numbers_that_a_float_does_not_hold_are_not_understood(limit: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("fields", "sequences"), [({}, 1), ({"n": None}, 1), ({"n": 3}, 3), ({"n": 2, "best_of": 5}, 5)]
+    ("fields", "sequences"),
+    [({}, 1), ({"n": None}, 1), ({"best_of": 1}, 1), ({"n": 3}, 3), ({"n": 2, "best_of": 5}, 5)],
 )
 def test_sequences(fields: dict[str, Any], sequences: int) -> None:
     """As many sequences run as the larger of n and best_of says."""
