@@ -12,6 +12,7 @@ from extproc.cli import main as command_line
 from tests.unit.planning_command import HEADER, write_trace
 
 Run = Callable[..., tuple[int, str, str]]
+SMALL = ("--model", "llama-3-8b", "--gpu", "h100-80g")
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def trace(tmp_path: Path) -> Path:
 
 def test_a_plan_ends_with_a_recommendation(run: Run, trace: Path) -> None:
     """The last line says what to do, with both fleets' sizes."""
-    code, out, _ = run("--trace", trace, "--rate", 200, "--model", "llama-3-8b", "--gpu", "h100-80g")
+    code, out, _ = run("--trace", trace, "--rate", 200, *SMALL)
     last = " ".join(out.split("Sensitivity")[1].split())
     assert code == 0
     assert "keep one pool of" in last or "two pools at" in last
@@ -91,10 +92,7 @@ def test_a_simulation_is_cached_by_its_inputs(run: Run, trace: Path, monkeypatch
         trace,
         "--rate",
         20,
-        "--model",
-        "llama-3-8b",
-        "--gpu",
-        "h100-80g",
+        *SMALL,
     ]
     question += (
         "--simulate",
@@ -134,10 +132,7 @@ def test_simulated_fleets_are_priced_with_their_spares(run: Run, trace: Path) ->
         trace,
         "--rate",
         20,
-        "--model",
-        "llama-3-8b",
-        "--gpu",
-        "h100-80g",
+        *SMALL,
     ]
     question += (
         "--simulate",
@@ -234,10 +229,7 @@ def test_searches_over_processes_find_the_same_fleets(run: Run, trace: Path) -> 
         trace,
         "--rate",
         20,
-        "--model",
-        "llama-3-8b",
-        "--gpu",
-        "h100-80g",
+        *SMALL,
     ]
     question += (
         "--simulate",
@@ -324,10 +316,7 @@ def test_an_objective_that_no_fleet_meets_says_which_and_how_near(run: Run, trac
         trace,
         "--rate",
         20,
-        "--model",
-        "llama-3-8b",
-        "--gpu",
-        "h100-80g",
+        *SMALL,
         "--tp",
         1,
         "--ttft",
@@ -346,7 +335,7 @@ def test_an_objective_that_no_fleet_meets_says_which_and_how_near(run: Run, trac
 
 def test_more_gpus_are_taken_where_the_fewest_that_fit_are_too_slow(run: Run, trace: Path) -> None:
     """Without --tp an instance is one that can meet the objective, also where parallelism is searched."""
-    arguments = ("--trace", trace, "--rate", 20, "--model", "llama-3-8b", "--gpu", "h100-80g", "--ttft", 0.2)
+    arguments = ("--trace", trace, "--rate", 20, *SMALL, "--ttft", 0.2)
     code, out, _ = run(*arguments)
     assert code == 0
     assert "llama-3-8b on 2 x h100-80g" in out
@@ -354,7 +343,7 @@ def test_more_gpus_are_taken_where_the_fewest_that_fit_are_too_slow(run: Run, tr
 
 def test_the_objective_that_is_proposed_can_be_met(run: Run, trace: Path) -> None:
     """Its class ends where prompts are still fast enough."""
-    arguments = ("--trace", trace, "--rate", 20, "--model", "llama-3-8b", "--gpu", "h100-80g", "--tp", 1)
+    arguments = ("--trace", trace, "--rate", 20, *SMALL, "--tp", 1)
     refused = run(*arguments, "--ttft", 0.1)
     proposed = refused[2].split("--objective '")[1].split("'")[0]
     assert proposed.startswith("<=4096: ttft 0.1s; else: ")
@@ -377,10 +366,7 @@ def test_an_objective_on_success_that_no_fleet_meets_says_how_near(run: Run, tra
         trace,
         "--rate",
         20,
-        "--model",
-        "llama-3-8b",
-        "--gpu",
-        "h100-80g",
+        *SMALL,
         "--long-context",
         8192,
     )
