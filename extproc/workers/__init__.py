@@ -1,1 +1,3 @@
-"""Several processes as one router: a supervisor, and workers that are each an ext_proc endpoint of their own."""
+"""A router that runs as several processes: a supervisor, and workers that each serve their own ext_proc
+endpoint.
+"""

@@ -1,7 +1,7 @@
-"""What supervisor and worker say to each other: questions one way, answers the other, over a socket pair.
+"""The messages between supervisor and worker: questions one way, answers the other, over a socket pair.
 
-Each end sees at once when the other one's process has ended, however it ended. Questions have numbers, so that an
-answer that comes too late is not taken for that to a later question.
+Each end notices immediately when the other process exits, for whatever reason. Questions are numbered, so that a
+late answer is not mistaken for the answer to a later question.
 """
 
 import itertools
@@ -23,22 +23,22 @@ __all__ = ["Channel", "ChannelClosed", "Question", "Started", "answer_all"]
 
 
 class Question(StrEnum):
-    """What a worker is asked."""
+    """The questions that a worker answers."""
 
     START = "start"  # with a configuration; answered by Started
-    ALIVE = "alive"  # answered by its loop: whether it is ready
+    ALIVE = "alive"  # answered on the worker's loop: whether it is ready
     METRICS = "metrics"
     STATE = "state"
     APPLY = "apply"  # with a configuration
-    ADD = "add"  # with a state that others have learned; answered by a sentence
-    FORGET = "forget"  # with a model's name, or nothing for all; answered by a sentence
-    UNDO = "undo"  # with a model's name; answered by a sentence
-    END = "end"  # drain, and end
-    HURRY = "hurry"  # end without a drain
+    ADD = "add"  # with learned state from elsewhere; answered with a sentence
+    FORGET = "forget"  # with a model's name, or nothing for all models; answered with a sentence
+    UNDO = "undo"  # with a model's name; answered with a sentence
+    END = "end"  # drain, then exit
+    HURRY = "hurry"  # exit without draining
 
 
 class Asked(msgspec.Struct, array_like=True):
-    """A question on its way."""
+    """A question as it is sent."""
 
     number: int
     question: Question
@@ -46,7 +46,7 @@ class Asked(msgspec.Struct, array_like=True):
 
 
 class Answer(msgspec.Struct, array_like=True):
-    """An answer on its way; `faults` are of a configuration, `late` says that the worker's loop did not answer."""
+    """An answer as it is sent. `faults` are those of a configuration; `late`: the worker's loop did not answer."""
 
     number: int
     content: bytes = b""
@@ -55,18 +55,18 @@ class Answer(msgspec.Struct, array_like=True):
 
 
 class Started(msgspec.Struct):
-    """What a worker says when it serves: where."""
+    """A worker's answer to START: the addresses it serves on."""
 
     address: str
     health_address: str
 
 
 class ChannelClosed(DualpoolError):
-    """The other process has ended."""
+    """The other process has exited."""
 
 
 class Channel:
-    """The supervisor's end; for any thread. `closed` is set when the worker's process has ended."""
+    """The supervisor's end; thread-safe. `closed` is set when the worker's process has exited."""
 
     def __init__(self, connection: Connection) -> None:
         self.closed = threading.Event()
@@ -77,14 +77,14 @@ class Channel:
         threading.Thread(target=self._listen, name="dualpool-channel", daemon=True).start()
 
     def ask(self, question: Question, content: bytes = b"", *, within_s: float) -> bytes:
-        """Return the answer.
+        """Send a question and return the answer.
 
-        Raises TimeoutError when there is none in time, ChannelClosed when there will be none, and
-        ConfigurationError with what the worker says is wrong.
+        Raises TimeoutError if it does not arrive in time, ChannelClosed if the worker has exited, and
+        ConfigurationError with the faults that the worker reports.
         """
         future: Future[Answer] = Future()
         number = next(self._numbers)
-        self._waiting[number] = future  # before it is sent: the answer may be there at once
+        self._waiting[number] = future  # before sending: the answer may arrive immediately
         try:
             with self._lock:
                 self._send(Asked(number, question, content))
@@ -98,7 +98,7 @@ class Channel:
         return answer.content
 
     def close(self) -> None:
-        """Let the worker know that nobody asks any more."""
+        """Close the connection: the worker then knows that no more questions will come."""
         with self._lock, suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as end:
             end.shutdown(socket.SHUT_RDWR)
 
@@ -126,7 +126,7 @@ class Channel:
 
 
 def answer_all(connection: Connection, answer: Callable[[Question, bytes], bytes]) -> None:
-    """Answer the supervisor's questions, for a worker, until the supervisor has ended."""
+    """Answer the supervisor's questions until the supervisor exits. Called in the worker."""
     while True:
         try:
             asked = msgspec.msgpack.decode(connection.recv_bytes(), type=Asked)

@@ -1,4 +1,4 @@
-"""What the workers of one router know, changed in each of them: without a store each has learned for itself."""
+"""Changes to what a router has learned, made in each worker: without a shared store each learns separately."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,22 +12,24 @@ __all__ = ["WorkersKnowledge"]
 
 
 class WorkersKnowledge:
-    """The estimators of all workers. The first one tries: what it refuses, none is asked to take."""
+    """The estimators of all workers. A change goes to the first worker first; if that one refuses it, no other
+    worker gets it.
+    """
 
     def __init__(self, slots: Sequence[Slot]) -> None:
         self._slots = slots
 
     def add(self, state: LearnedState) -> str:
-        """Add a state in each worker."""
+        """Add learned state to each worker's."""
         data = to_bytes(state)
         return self._each(lambda slot: slot.add(data))
 
     def forget(self, model: str) -> str:
-        """Forget all, or one model, in each worker."""
+        """Forget one model, or everything if `model` is empty, in each worker."""
         return self._each(lambda slot: slot.forget(model))
 
     def undo(self, model: str) -> str:
-        """Put a model's former prices back in each worker."""
+        """Restore a model's previous prices in each worker."""
         return self._each(lambda slot: slot.undo(model))
 
     def _each(self, change: Callable[[Slot], str]) -> str:

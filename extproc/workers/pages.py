@@ -1,4 +1,4 @@
-"""The admin pages of a router of several processes: what its workers report, put together."""
+"""The admin pages of a router with several processes: the reports of its workers, merged."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -26,7 +26,7 @@ STREAMS: Final = "dualpool_streams_total"
 
 
 class WorkerPages:
-    """What each path answers; `own` are the supervisor's metrics."""
+    """The admin pages by path; `own` holds the supervisor's metrics."""
 
     def __init__(
         self,
@@ -44,7 +44,10 @@ class WorkerPages:
         self._state_json = Kept(self._state)
 
     def metrics(self, *, now: bool) -> Iterator[Metric]:
-        """Yield the metrics of all processes as of one; asked `now`, or as each worker's were last known."""
+        """Yield the metrics of all processes, merged as if they were one process.
+
+        With `now`, each worker is asked; otherwise its last known metrics are used.
+        """
         processes: dict[str, Sequence[Family]] = {"supervisor": families_of(self._own)}
         streams = worker_streams()
         for slot in self._slots:
@@ -55,7 +58,7 @@ class WorkerPages:
         yield streams.collect()
 
     def page(self, path: str) -> Page:
-        """Return status, content type and body for a path; called on any thread."""
+        """Return the status, content type and body of a path; thread-safe."""
         match path.partition("?")[0]:
             case "/metrics":
                 return HTTPStatus.OK, CONTENT_TYPE_LATEST, generate_latest(self._metrics)
@@ -88,8 +91,9 @@ class WorkerPages:
         return as_json(self._configuration(), reload=self._reload(), workers=workers)
 
     def _state(self) -> bytes:
-        """Return what the workers know together, which is nothing while none runs; where they share a store, each
-        knows what all do.
+        """Return the workers' merged state, which is empty while none runs.
+
+        With a shared store, one worker's state is enough: each knows what all of them have learned.
         """
         states = []
         for slot in self._slots:
@@ -104,7 +108,7 @@ class WorkerPages:
 
 
 class _Merging(Collector):
-    """What a registry collects."""
+    """Adapts WorkerPages.metrics to a registry."""
 
     def __init__(self, pages: WorkerPages) -> None:
         self._pages = pages
@@ -113,7 +117,7 @@ class _Merging(Collector):
         return self._pages.metrics(now=True)
 
     def describe(self) -> Iterator[Metric]:
-        """Say nothing: names are not known before workers are asked."""
+        """Return nothing: the names are not known before the workers are asked."""
         return iter(())
 
 

@@ -1,7 +1,8 @@
-"""The place of one worker: its process, started again whenever it ends or hangs, and what is known of it.
+"""The slot of one worker: its process, which is replaced whenever it exits or hangs, and the worker's status.
 
-A process that ends is followed by another one at once. One that ended soon after its start makes the next but one
-wait, longer each time, so that a fault at every start does not use up the machine.
+A process that exits is replaced immediately. While processes exit soon after their start, the replacements after
+the first are delayed, each twice as long as the one before, so that a fault at every start does not exhaust the
+machine.
 """
 
 import logging
@@ -29,27 +30,27 @@ __all__ = ["Patience", "Slot"]
 
 ANSWERS_WITHIN_S: Final = 2.5
 STATE_WITHIN_S: Final = 10.0
-APPLIES_WITHIN_S: Final = 25.0  # its loop is asked twice, each time for 10 s at most
+APPLIES_WITHIN_S: Final = 25.0  # the worker asks its loop twice, for at most 10 s each
 
 log = logging.getLogger("dualpool")
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long what is waited for, in seconds."""
+    """Intervals and time limits of a slot, in seconds."""
 
     start_s: float = 60.0
     asks_every_s: float = 1.0
     stuck_after_s: float = 10.0
-    """Without an answer for so long a worker is taken for stuck."""
+    """A worker that has not answered for this long counts as stuck."""
     steady_after_s: float = 10.0
-    """What ends sooner after its start makes the next one wait."""
+    """A process that has run for this long resets the delay before its replacement to zero."""
     first_wait_s: float = 0.1
     longest_wait_s: float = 5.0
 
 
 class Slot:
-    """Worker `number` of so many; `configuration` is asked for whenever a process is started."""
+    """Worker `number` out of `workers`; `configuration` is called whenever a process is started."""
 
     def __init__(
         self,
@@ -77,48 +78,50 @@ class Slot:
 
     @property
     def pid(self) -> int | None:
-        """The process's id; None while there is none."""
+        """The process's ID; None while no process runs."""
         process = self._process
         return None if process is None or process.poll() is not None else process.pid
 
     def start(self) -> None:
-        """Start the first process. Raises ConfigurationError when it does not start, with what it says of that."""
+        """Start the first process. Raises ConfigurationError, with the worker's reasons, if it does not start."""
         try:
             self._start()
         except (ChannelClosed, TimeoutError) as error:
             raise ConfigurationError(f"worker {self.number} did not start; its log may say why") from error
 
     def keep(self) -> None:
-        """From now on replace the process when it ends or is stuck."""
+        """From now on, replace the process whenever it exits or is stuck."""
         self._keeper.start()
 
     def apply(self, configuration: Configuration) -> None:
-        """Put a configuration in force. Raises as Channel.ask."""
+        """Put a configuration into force. Raises what Channel.ask raises."""
         self._ask(Question.APPLY, self._for_worker(configuration), within_s=APPLIES_WITHIN_S)
 
     def replace_process(self) -> None:
-        """End the process without a warning; another one follows."""
+        """Kill the process; it is then replaced by another one."""
         if self._process is not None:
             self._process.kill()
 
     def state(self) -> LearnedState:
-        """Return what the worker knows. Raises as Channel.ask."""
+        """Return what the worker has learned. Raises what Channel.ask raises."""
         return from_bytes(self._ask(Question.STATE, within_s=STATE_WITHIN_S))
 
     def add(self, state: bytes) -> str:
-        """Have the worker add a state to what it knows; return what it says of it. Raises as Channel.ask."""
+        """Add learned state to the worker's; return the worker's answer. Raises what Channel.ask raises."""
         return self._ask(Question.ADD, state, within_s=APPLIES_WITHIN_S).decode()
 
     def forget(self, model: str) -> str:
-        """Have the worker forget a model, or all. Raises as Channel.ask."""
+        """Make the worker forget one model, or everything if `model` is empty. Raises what Channel.ask raises."""
         return self._ask(Question.FORGET, model.encode(), within_s=APPLIES_WITHIN_S).decode()
 
     def undo(self, model: str) -> str:
-        """Have the worker put a model's former prices back. Raises as Channel.ask."""
+        """Make the worker restore a model's previous prices. Raises what Channel.ask raises."""
         return self._ask(Question.UNDO, model.encode(), within_s=APPLIES_WITHIN_S).decode()
 
     def families(self, *, now: bool) -> tuple[Sequence[Family], Sequence[Family]]:
-        """Return the metrics of the process, asked `now` or as last known, and those of all before it."""
+        """Return the metrics of the process (asked for if `now`, else the last known) and the sum of those of all
+        processes before it.
+        """
         if now:
             with suppress(ChannelClosed, TimeoutError):
                 self._refresh()
@@ -126,9 +129,9 @@ class Slot:
             return self._families[1], self._ended.families()
 
     def end(self, *, at_once: bool) -> None:
-        """Ask the process to end, after its drain or without; it is not replaced any more.
+        """Ask the process to exit, after its drain or `at_once`; it is no longer replaced.
 
-        One that is to end at once and does not hear that is killed.
+        A process that does not answer a request to exit at once is killed.
         """
         self._ending.set()
         try:
@@ -140,7 +143,7 @@ class Slot:
                 self.replace_process()
 
     def wait(self, until_s: float) -> bool:
-        """Wait until then, by time.monotonic(), for the process to end; return whether it has."""
+        """Wait for the process to exit, at most until `until_s` on time.monotonic(); return whether it has."""
         if self._process is not None:
             try:
                 self._process.wait(max(until_s - time.monotonic(), 0))
@@ -149,14 +152,14 @@ class Slot:
         return True
 
     def kill(self) -> None:
-        """End the process without a warning."""
+        """Kill the process, which is not replaced, and wait for it to exit."""
         self._ending.set()
         if self._process is not None:
             self._process.kill()
             self._process.wait()
 
     def _keep(self) -> None:
-        """Called on a thread of its own: watch, and replace."""
+        """Watch the process and replace it. Called on the slot's own thread."""
         wait_s = 0.0
         while not self._ending.is_set():
             began_s = time.monotonic()
@@ -173,14 +176,14 @@ class Slot:
             self._restart()
 
     def _restart(self) -> None:
-        """Start another process; where that fails, the next look finds that there is none."""
+        """Start another process; if that fails, the next `_watch` returns NOT_STARTED."""
         if self._ending.is_set():
             return
         try:
             self._start()
         except (ConfigurationError, ChannelClosed, TimeoutError) as error:
             log.error("a worker did not start: %s", error, extra={"fields": {"worker": self.number}})  # noqa: TRY400
-        if self._ending.is_set():  # meanwhile
+        if self._ending.is_set():  # it may have been set during the start
             self.replace_process()
 
     def _start(self) -> None:
@@ -197,7 +200,7 @@ class Slot:
         self.ready = True
 
     def _watch(self) -> Replaced:
-        """Ask again and again; return, when the process has ended or is stuck, what it was."""
+        """Poll the process until it has exited or is stuck; return which of them it was."""
         channel = self._channel
         if channel is None:
             return Replaced.NOT_STARTED
@@ -213,7 +216,7 @@ class Slot:
         return Replaced.ENDED
 
     def _retire(self, cause: Replaced) -> None:
-        """See the process gone, and remember what it has counted."""
+        """Make sure that the process has exited, and keep its counts."""
         self.ready, self._channel = False, None
         assert self._process is not None
         self._process.kill()
@@ -227,7 +230,7 @@ class Slot:
         )
 
     def _refresh(self) -> None:
-        """Ask for the metrics; an answer to an older question never takes the place of one to a newer."""
+        """Ask for the metrics; an answer to an older question never replaces the answer to a newer one."""
         with self._lock:
             self._asked += 1
             asked = self._asked
@@ -244,7 +247,7 @@ class Slot:
 
     def _for_worker(self, configuration: Configuration) -> bytes:
         own = of_worker(configuration, self.number, self._workers)
-        if self.started is not None:  # on the ports that it had before, where any would have done
+        if self.started is not None:  # keep the ports of the previous process, even if the setting allows any port
             address, health_address = self.started.address, self.started.health_address
             own = replace(own, listen=replace(own.listen, address=address, health_address=health_address))
         return msgspec.json.encode(own)

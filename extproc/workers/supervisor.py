@@ -1,7 +1,7 @@
-"""The process that starts the workers, keeps them alive, and speaks for all of them on one admin port.
+"""The process that starts the workers, keeps them alive, and serves one admin port for all of them.
 
-No request passes through it: gateways ask the workers, each of which is an endpoint of its own. It follows the
-configuration file for all, and hands each change to the workers itself; so all of them have the same one.
+No request passes through it: gateways connect to the workers, each of which is a separate endpoint. Only the
+supervisor watches the configuration file; it passes each change to the workers, so that all have the same one.
 """
 
 import logging
@@ -30,7 +30,7 @@ from extproc.workers.slot import Patience, Slot
 
 __all__ = ["Supervisor"]
 
-# A worker that drains gets this long beyond `drain_s`: its last streams, its connections, its threads.
+# A draining worker gets this long beyond `drain_s` to end its last streams, connections and threads.
 ENDS_WITHIN_S: Final = 25.0
 LOOKS_EVERY_S: Final = 0.2
 HEARS_WITHIN_S: Final = 0.5
@@ -39,7 +39,10 @@ log = logging.getLogger("dualpool")
 
 
 class Supervisor:
-    """Workers and their admin servers; `run` until `end`. Raises ConfigurationError for what cannot be bound."""
+    """The workers and their admin servers; `run` returns after `end`.
+
+    Raises ConfigurationError if an address cannot be bound.
+    """
 
     def __init__(
         self, configuration: Configuration, file: Path | None, workers: int, patience: Patience | None = None
@@ -55,7 +58,7 @@ class Supervisor:
         metrics.serving.set_function(lambda: sum(slot.ready for slot in self.slots))
         self._reloader = Reloader(file, configuration, self.apply, ReloadMetrics(own))
         pages = WorkerPages(self.slots, own, lambda: self._configuration, self._reloader.report)
-        # On the loop that serves the pages, which must not wait for a worker.
+        # Runs on the loop that serves the pages, which must not wait for a worker: hence now=False.
         live = Live(
             lambda: about_router(self._configuration),
             lambda wanted: [each for each in pages.metrics(now=False) if wanted(each.name, each.type)],
@@ -68,7 +71,7 @@ class Supervisor:
         self._orders: SimpleQueue[None] = SimpleQueue()
 
     def run(self) -> None:
-        """Start the workers, keep them, and end them. Raises ConfigurationError when one cannot start."""
+        """Start the workers, keep them running, and end them. Raises ConfigurationError if one cannot start."""
         try:
             for admin in self._admins:
                 admin.start()
@@ -83,18 +86,18 @@ class Supervisor:
         log.info("stopped")
 
     def end(self) -> None:
-        """Ask to end, after the drain time; a second call ends the drain. For a signal's handler, too."""
+        """Ask to exit after the drain time; a second call cuts the drain short. Safe in a signal handler."""
         self._orders.put(None)
 
     def reload(self) -> None:
-        """Ask to read the configuration file again, at once."""
+        """Ask for the configuration file to be read again immediately."""
         self._reloader.ask()
 
     def apply(self, configuration: Configuration) -> None:
-        """Put a configuration in force in all workers.
+        """Put a configuration into force in all workers.
 
-        The first one that runs tries it: raises ConfigurationError and TimeoutError as that one does. One that
-        does not take it after that is ended, and started again with it.
+        The first worker that runs tries it; its ConfigurationError or TimeoutError is raised. A later worker that
+        fails to apply it is killed, and restarted with the new configuration.
         """
         tried = False
         before = self._configuration
@@ -104,7 +107,7 @@ class Supervisor:
                 slot.apply(configuration)
                 tried = True
             except ChannelClosed:
-                pass  # it will start with it
+                pass  # it will start with the new configuration
             except Exception:
                 if not tried:
                     self._configuration = before
@@ -129,7 +132,7 @@ class Supervisor:
         self._end_all(at_once=False, within_s=self._configuration.drain_s + ENDS_WITHIN_S)
 
     def _end_all(self, *, at_once: bool, within_s: float) -> None:
-        """Have all workers end, without a drain once that is ordered."""
+        """End all workers; skip the rest of the drain when `end` is called again."""
         with ThreadPoolExecutor(len(self.slots)) as threads:
             list(threads.map(lambda slot: slot.end(at_once=at_once), self.slots))
         ends_s = time.monotonic() + within_s
@@ -139,7 +142,10 @@ class Supervisor:
                 return
 
     def _is_told(self, *, within_s: float) -> bool:
-        """Wait to be told to end; not for long: a signal that another thread got ends no wait of this one."""
+        """Wait for a call of `end`, and return whether there was one.
+
+        The wait is short because a signal that the kernel delivers to another thread does not interrupt it.
+        """
         try:
             self._orders.get(timeout=within_s)
         except Empty:

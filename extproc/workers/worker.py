@@ -1,9 +1,10 @@
-"""One worker: a router without an admin port. Its supervisor starts, asks and ends it through a socket pair.
+"""A worker: a router without an admin port. Its supervisor starts, polls and ends it through a socket pair.
 
     python -m extproc.workers.worker FILE_DESCRIPTOR NUMBER
 
-It ends when its supervisor does, without a drain, so that its address is free for a worker of the next one. Should
-it be stuck then, nobody is left who would find it: so the kernel ends it when it was not asked for a minute.
+A worker exits when its supervisor does, without draining, so that its address is free for a worker of the next
+supervisor. If the worker is stuck at that time, no process is left to notice: so it sets an alarm, by which the
+kernel ends it if it has not answered ALIVE for a minute.
 """
 
 import signal
@@ -28,15 +29,15 @@ __all__ = ["main"]
 LOOP_ANSWERS_WITHIN_S: Final = 2.0
 STARTS_WITHIN_S: Final = 20.0
 UNASKED_S: Final = 60
-# More than streams get that would lose bytes if they were closed.
+# Longer than the time given to streams that would lose bytes if they were closed.
 ENDS_WITHIN_S: Final = 30
 
 
 def main() -> int:
-    """Serve until told to end, or until the supervisor is gone; return the exit code."""
+    """Serve until asked to exit or until the supervisor has exited; return the exit code."""
     connection, worker = Connection(int(sys.argv[1])), _Worker(int(sys.argv[2]))
     signal.alarm(UNASKED_S)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it is for the supervisor, which tells
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor handles it and passes the change on
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.end())
     threading.Thread(target=worker.obey, args=(connection,), name="dualpool-worker", daemon=True).start()
@@ -44,7 +45,7 @@ def main() -> int:
 
 
 class _Worker:
-    """The thread that serves, `run`, and the one that answers, `obey`."""
+    """The two threads of a worker: `run` serves the gateway, `obey` answers the supervisor."""
 
     def __init__(self, number: int) -> None:
         self._number = number
@@ -53,7 +54,7 @@ class _Worker:
         self._ending = False
 
     def run(self) -> int:
-        """Serve, once there is something to serve with; return the exit code."""
+        """Wait for START, then serve; return the exit code."""
         app = self._apps.get()
         if app is None:
             return 2
@@ -61,7 +62,7 @@ class _Worker:
         return 0
 
     def obey(self, connection: Connection) -> None:
-        """Answer until the supervisor has ended, then end."""
+        """Answer the supervisor until it exits, then exit as well."""
         answer_all(connection, self._answer)
         signal.alarm(ENDS_WITHIN_S)
         self._apps.put(None)
@@ -69,7 +70,9 @@ class _Worker:
             self._app.end(at_once=True)
 
     def end(self) -> None:
-        """Drain, and end; once, however often it is said: a terminal, or systemd, tells all processes."""
+        """Drain, then exit. Later calls do nothing: a terminal or systemd signals the workers as well as the
+        supervisor, which asks them, too.
+        """
         if self._app is not None and not self._ending:
             self._ending = True
             self._app.end()
