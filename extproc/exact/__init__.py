@@ -1,1 +1,1 @@
-"""Exact counts of tokens: the tokenizers that are configured (`dualpool[exact]`)."""
+"""Exact token counts with the configured tokenizers (`dualpool[exact]`)."""

@@ -1,19 +1,20 @@
-"""Tokenizers of models from their files, `tokenizer.json` as Hugging Face's models have it, with a time budget.
+"""Token counts within a time budget, with tokenizers read from files (Hugging Face's `tokenizer.json`).
 
-The library is fastokens: it reads that file, counts as Hugging Face's own does, and is fast enough to count on
-the thread that decides. Microseconds for prose that it has not seen before, then for the same again, in Llama
-3's vocabulary (bench/exact.py, the least of two runs on two cores that other programs used, too):
+The library is fastokens: it reads these files, counts the same tokens as Hugging Face's own library, and is fast
+enough to count on the thread that decides. Microseconds for prose not seen before / for the same text again, in
+Llama 3's vocabulary (bench/exact.py, the minimum of two runs on two cores shared with other programs):
 
-    library               4 KB             64 KB               1 MB          memory of what it saw
+    library               4 KB             64 KB               1 MB          memory of its cache
     tokenizers 0.23  1,555 / 1,193   31,900 / 31,300   1,350,000 / 607,000   7 MB
     kitoken 0.11       334 / 245     11,500 / 7,500      160,000 / 165,000   none
-    gigatoken 0.10      42 / 8          268 / 114          7,900 / 2,300     grows without end
+    gigatoken 0.10      42 / 8          268 / 114          7,900 / 2,300     unbounded
     fastokens 0.3       31 / 9          291 / 157          9,100 / 4,100     at most 130 MB
 
-A call cannot be ended, so a text is counted in pieces of PIECE_BYTES and the clock is asked between them. The
-worst text that was found (one letter, random letters, blanks) takes 60 to 180 us for each KB, ordinary text 5 to
-20: so a count ends at most 2 ms after its budget. A piece ends behind a line or a word, where most tokens end. All
-counts together have a fifth of the time, so that nobody slows the others down with texts that are worst to count.
+A call cannot be cancelled, so a text is counted in pieces of PIECE_BYTES and the clock is read between them. The
+slowest texts known (one repeated letter, random letters, blanks) take 60 to 180 us per KB, ordinary text 5 to 20:
+so a count overruns its budget by at most 2 ms. A piece ends after a line or a word, where most tokens end. All
+counts together may use a fifth of the time, so that a client cannot slow down others with texts that are slow to
+count.
 """
 
 import re
@@ -29,17 +30,17 @@ from extproc.files import read_file
 
 __all__ = ["PIECE_BYTES", "Tokenizers"]
 
-# Ten times the largest vocabularies that models have.
+# Ten times the size of the largest vocabularies in use.
 MAX_FILE_BYTES: Final = 256 << 20
 PIECE_BYTES: Final = 8 << 10
-# Where a line or a word ends, if there is one in the last quarter of a piece.
+# The end of a line or word is searched for in the last quarter of a piece.
 LOOK_BACK_BYTES: Final = PIECE_BYTES // 4
-# What is never counted in less than a millisecond, so that it is not begun with.
+# No text is counted faster than this, so counts that would need more are not started.
 MOST_BYTES_PER_MS: Final = 256 << 10
-# Of the time that all counts may take, and how much of it may be used at once.
+# The share of time that all counts may use together, and how much of it may be used in one burst.
 SHARE: Final = 0.2
 BURST_S: Final = 0.05
-# What a fault of the library raises: of PyO3's, no Exception, and no type that can be imported.
+# Raised by PyO3 when the library panics: it is not an Exception, and its type cannot be imported.
 PANIC: Final = "PanicException"
 CONTINUATION, FIRST_LEAD = 0x80, 0xC0
 
@@ -47,10 +48,11 @@ _Encode = Callable[[str], Sequence[int]]
 
 
 class Tokenizers:
-    """The Counter of a configuration: `files` are tokenizers' files by globs of models, of which the first counts.
+    """The Counter of a configuration. `files` maps globs of model names to tokenizer files; the first match
+    counts.
 
-    A count takes `budget_ms` and one piece more at most, by `clock`, in seconds. Raises ConfigurationError for all
-    files that cannot be used, and when the library is not installed.
+    A count takes at most `budget_ms` plus the time of one piece; `clock` is in seconds. Raises ConfigurationError
+    that names every file that cannot be used, or if the library is not installed.
     """
 
     def __init__(
@@ -64,11 +66,11 @@ class Tokenizers:
         self._encode = _loaded(files)
 
     def tokenizer_of(self, model: str) -> str | None:
-        """Return the first glob that fits a model's name; None when there is none."""
+        """Return the first glob that matches a model's name; None if there is none."""
         return next((glob for pattern, glob in self._patterns if pattern.match(model)), None)
 
     def count(self, tokenizer: str, texts: Sequence[bytes]) -> Count:
-        """Count the tokens of each text; give up when the time is used up, or is sure not to be enough."""
+        """Count the tokens of each text; give up if the time is used up, or certainly cannot suffice."""
         began_s = self._clock()
         left_s = min(self._share.left_s(began_s, SHARE), self._budget_s)
         if left_s <= 0 or sum(map(len, texts)) > self._most_bytes:
@@ -76,7 +78,7 @@ class Tokenizers:
         ends_s, encode = began_s + left_s, self._encode[tokenizer]
         try:
             tokens = tuple([self._count_text(encode, text, ends_s) for text in texts])
-        except (_Late, ValueError):  # what the library's expressions cannot cut is a ValueError
+        except (_Late, ValueError):  # ValueError: the library's regular expressions cannot split the text
             tokens = ()
         except BaseException as error:
             if type(error).__name__ != PANIC:
@@ -110,7 +112,7 @@ def _pieces(text: bytes) -> Iterator[bytes]:
 
 
 def _end_of_piece(text: bytes, latest: int) -> int:
-    """Return where a piece ends: behind a line, before a word, or at least between two characters."""
+    """Return the end of a piece: after a line, before a space, or at least between two characters."""
     line = text.rfind(b"\n", latest - LOOK_BACK_BYTES, latest)
     if line >= 0:
         return line + 1
@@ -123,9 +125,9 @@ def _end_of_piece(text: bytes, latest: int) -> int:
 
 
 def _loaded(files: Mapping[str, str]) -> dict[str, _Encode]:
-    """Return what encodes for each glob; a file that several have is read once."""
+    """Return an encoder for each glob; a file that several globs name is read once."""
     try:
-        from fastokens import Tokenizer  # noqa: PLC0415  (an extra)
+        from fastokens import Tokenizer  # noqa: PLC0415  (an optional dependency)
     except ImportError as error:
         raise ConfigurationError(
             f"estimator.exact: {shown(list(files))} given, and fastokens is missing; install dualpool[exact]"
@@ -149,8 +151,8 @@ def _loaded(files: Mapping[str, str]) -> dict[str, _Encode]:
 
 
 def _read(library: type, file: str) -> _Encode:
-    """Return what encodes by a file. Raises OSError or ValueError for what is none."""
-    read_file(file, MAX_FILE_BYTES)  # whose error says more than the library's, which reads whatever comes
+    """Return the encoder of a tokenizer file. Raises OSError or ValueError if it is not one."""
+    read_file(file, MAX_FILE_BYTES)  # limits the size, which the library does not; its errors are clearer, too
     encode: _Encode = library.from_file(file).encode_ordinary  # type: ignore[attr-defined]
     encode("What is made at first use is made now: tables, and expressions of the cutting of words.")
     return encode

@@ -1,1 +1,1 @@
-"""What each pool serves and how loaded it is; the only room that asks the pools' servers."""
+"""The models and the load of each pool; the only package that queries the pools' servers."""

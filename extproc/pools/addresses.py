@@ -1,4 +1,4 @@
-"""Where the servers of a pool are: configured, in a file, or behind a DNS name with many addresses."""
+"""The addresses of a pool's servers: configured, listed in a file, or behind a DNS name with many addresses."""
 
 import asyncio
 import socket
@@ -12,15 +12,15 @@ from extproc.core.placing.pool import Endpoints
 
 __all__ = ["MAX_ENDPOINTS", "AddressesUnknown", "Resolve", "endpoints", "resolve"]
 
-# A pool of more servers is scraped in part: what is behind one name is alike.
+# Of a larger pool only this many servers are scraped: the servers of one pool are alike.
 MAX_ENDPOINTS: Final = 256
 MAX_FILE_BYTES: Final = 1 << 20
 
 
 class AddressesUnknown(DualpoolError):
-    """The servers of a pool cannot all be listed now: a name that does not resolve, a file that cannot be read.
+    """Not all servers of a pool can be listed now: a name does not resolve, or a file cannot be read.
 
-    `known` are those that can.
+    `known` holds those that can be listed.
     """
 
     def __init__(self, why: str, known: tuple[str, ...] = ()) -> None:
@@ -70,7 +70,7 @@ def _read(name: str) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise AddressesUnknown(f"{name}: {error}") from error
     urls = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
-    if not urls:  # as it is while somebody writes it anew
+    if not urls:  # the file may be in the middle of a rewrite
         raise AddressesUnknown(f"{name}: there is no URL in it")
     return urls
 
@@ -80,13 +80,13 @@ async def _look_up(url: str, resolve: Resolve) -> list[str]:
         parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
         addresses = await resolve(parts.hostname or "", port)
-    except (OSError, ValueError) as error:  # what is no host name is a UnicodeError
+    except (OSError, ValueError) as error:  # an invalid host name raises UnicodeError, a ValueError
         raise AddressesUnknown(f"{url}: {type(error).__name__}: {error}") from error
     return [f"{parts.scheme}://{f'[{a}]' if ':' in a else a}:{port}" for a in _of_servers(addresses)]
 
 
 def _of_servers(addresses: Sequence[str]) -> set[str]:
-    """Return an address of each server: where both families have as many, each server has one of either."""
+    """Return one address per server: if there are as many IPv4 as IPv6 addresses, each server has one of each."""
     of_ipv6 = {address for address in addresses if ":" in address}
     of_ipv4 = set(addresses) - of_ipv6
     return of_ipv4 if len(of_ipv4) == len(of_ipv6) else of_ipv4 | of_ipv6

@@ -1,7 +1,7 @@
-"""What the servers of a pool are shown, a key and a certificate, and by which authorities theirs are checked.
+"""The API key and client certificate that a pool's servers get, and the authorities that verify the servers.
 
-Secrets stay in files, or in the environment: they are in no setting, no log line and no page. Files are read again
-when they change, since keys and certificates are renewed under a running router.
+Secrets stay in files or in the environment: they never appear in a setting, a log line or an admin page. Files are
+read again when they change, because keys and certificates are renewed while the router runs.
 """
 
 import os
@@ -21,17 +21,17 @@ from extproc.core.placing.pool import Endpoints, EndpointTls
 __all__ = ["KeyUnknown", "Trust", "key_of"]
 
 MAX_KEY_CHARS: Final = 4_096
-_KEY: Final = re.compile(f"[!-~]{{1,{MAX_KEY_CHARS}}}")  # anything else could end a header
+_KEY: Final = re.compile(f"[!-~]{{1,{MAX_KEY_CHARS}}}")  # other characters could end the header
 
 _Stamp = tuple[int, int, int]
 
 
 class KeyUnknown(DualpoolError):
-    """A key that is configured and cannot be read, or is none; what is there is not told."""
+    """A configured key cannot be read or is not valid; the message does not contain the key."""
 
 
 def key_of(where: Endpoints, environment: Mapping[str, str] = os.environ) -> str:
-    """Return the key that a pool's servers ask for, "" where none is configured. Raises KeyUnknown."""
+    """Return the API key for a pool's servers, "" if none is configured. Raises KeyUnknown."""
     if where.api_key_file:
         source, key = where.api_key_file, _first_line(where.api_key_file)
     elif where.api_key_variable:
@@ -53,7 +53,10 @@ def _first_line(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """A TLS context as its files were; where they cannot be used it trusts nobody, and `fault` says why."""
+    """A TLS context and the state of the files that it was made from.
+
+    If the files cannot be used, the context trusts no server and `fault` says why.
+    """
 
     tls: EndpointTls
     context: ssl.SSLContext | None
@@ -62,13 +65,16 @@ class Trust:
 
     @classmethod
     def of(cls, tls: EndpointTls | None) -> "Trust":
-        """Return what the files make now; without settings no context is needed before a server has one."""
+        """Make a context from the files as they are now.
+
+        Without `tls` there is none: the HTTP client makes a default one for the first https:// server.
+        """
         if tls is None:
             return cls(EndpointTls(), None, "", _stamps(EndpointTls()))
-        stamps = _stamps(tls)  # before they are read: a change meanwhile is seen the next time
+        stamps = _stamps(tls)  # before the files are read: a change in between is then noticed next time
         try:
             return cls(tls, _context(tls), "", stamps)
-        except OSError as error:  # ssl.SSLError is one
+        except OSError as error:  # includes ssl.SSLError
             fault = f"the TLS files of its servers cannot be used: {error}"
             return cls(tls, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), fault, stamps)
 
@@ -84,7 +90,7 @@ def _context(tls: EndpointTls) -> ssl.SSLContext:
     else:
         context = httpx.create_ssl_context(trust_env=False)
     if tls.certificate_file:
-        # Never asked for on a terminal: an encrypted key cannot be used.
+        # An empty password, so that OpenSSL does not prompt on the terminal: encrypted keys are not supported.
         context.load_cert_chain(tls.certificate_file, tls.private_key_file, password="")
     return context
 

@@ -1,13 +1,13 @@
-"""What one server says of itself: its models (`/v1/models`) and its load (`/metrics`), as frozen values.
+"""Parsing of a server's reports, its models (`/v1/models`) and its load (`/metrics`), into frozen values.
 
-Names of metrics: vLLM's `vllm/v1/metrics/loggers.py` (`gpu_cache_usage_perc` until 0.9) and SGLang's
+Metric names come from vLLM's `vllm/v1/metrics/loggers.py` (`gpu_cache_usage_perc` until 0.9) and SGLang's
 `srt/observability/metrics_collector.py`. A server may run several engines, each with its own labels: requests are
-summed, the fullest KV cache counts. Not all labels tell engines apart. Of SGLang's, the ranks of one engine tell
-the same each (`--enable-metrics-for-all-schedulers`, pipeline stages), and with priorities a row for each stands
-beside that of all, whose `priority` is empty.
+summed, and the fullest KV cache counts. Not every label distinguishes engines. In SGLang, all ranks of one engine
+report the same values (`--enable-metrics-for-all-schedulers`, pipeline stages), and with priority scheduling there
+is a row per priority in addition to the total, whose `priority` label is empty.
 
-Nothing that a server says is believed further than a number can be: not finite or negative is as if not said, and
-what is beyond MOST counts as that. One odd entry of a list takes nothing from the others.
+Values are not trusted: a value that is negative or not finite is ignored, and one above MOST counts as MOST. A
+malformed entry of a list does not affect the other entries.
 """
 
 from collections.abc import Mapping
@@ -33,20 +33,22 @@ __all__ = [
 
 MOST: Final = 1e12
 MAX_LINES: Final = 1_000
-# The parser's time grows with the square of a line's length. vLLM's longest is about 1 KB.
+# The parser's time is quadratic in the length of a line. vLLM's longest line is about 1 KB.
 MAX_LINE_CHARS: Final = 4_096
 MAX_MODELS: Final = 1_000
 MAX_DIGITS: Final = 12
 
 
 class ReportNotUnderstood(DualpoolError):
-    """A server's page that says nothing of what was asked."""
+    """A server's page does not contain the information that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelReport:
-    """One model that a server lists: its name, its context in tokens, and the model whose prices it has ("" for
-    itself): an adapter's base, or the first of several names for the same weights.
+    """One model that a server lists. `max_model_len` is its context in tokens.
+
+    `parent` is the model whose prices it shares: an adapter's base model, or the first of several names of the
+    same weights; "" if it has its own prices.
     """
 
     name: str
@@ -56,9 +58,9 @@ class ModelReport:
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """How busy a server is: requests waiting and running, KV cache in use (0 to 1), preemptions so far.
+    """How busy a server is: requests waiting and running, KV cache usage (0 to 1), preemptions so far.
 
-    `kv_tokens` is what its KV cache holds, 0 where it does not say.
+    `kv_tokens` is the capacity of its KV cache in tokens, 0 if the server does not report it.
     """
 
     waiting: int
@@ -70,14 +72,14 @@ class LoadReport:
 
 @dataclass(frozen=True, slots=True)
 class ModelList:
-    """The models that a server lists, as far as they are read, and how many it lists."""
+    """The models that were read from a server's list, at most MAX_MODELS, and how many entries the list has."""
 
     models: tuple[ModelReport, ...]
     listed: int
 
 
 class _Model(msgspec.Struct, frozen=True):
-    """An entry as it may be; what is not as it should be is as if not said."""
+    """An entry of unknown types; a field of the wrong type is treated as missing."""
 
     id: object = None
     parent: object = None
@@ -93,7 +95,7 @@ _MODELS = msgspec.json.Decoder(_Models)
 
 
 def parse_models(page: bytes) -> ModelList:
-    """Read the list of models (OpenAI's form, with vLLM's fields). Raises ReportNotUnderstood."""
+    """Parse a list of models (OpenAI's format, with vLLM's fields). Raises ReportNotUnderstood."""
     try:
         listed = _MODELS.decode(page).data
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -111,9 +113,10 @@ def _name(said: object) -> str:
 
 
 def _model(name: str, model: _Model, lengths: Mapping[str, int | None], firsts: Mapping[str, str]) -> ModelReport:
-    """Return a model as listed; an adapter, of which vLLM tells no length, has that of its base.
+    """Return a model as listed; an adapter, for which vLLM reports no length, gets the length of its base.
 
-    `firsts` has the first name for each root, where the weights are: vLLM tells it of models and adapters alike.
+    `firsts` maps each root (the location of the weights, which vLLM reports for models and adapters) to the first
+    name that has it.
     """
     parent = _name(model.parent) or (firsts[root] if (root := _name(model.root)) else "")
     if parent == name:
@@ -130,16 +133,19 @@ _RUNNING: Final = ("vllm:num_requests_running", "sglang:num_running_reqs")
 _KV_USAGE: Final = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc", "sglang:token_usage")
 _PREEMPTIONS: Final = ("vllm:num_preemptions_total",)
 _KV_TOKENS: Final = "sglang:max_total_num_tokens"
-_KV_BLOCKS: Final = "vllm:cache_config_info"  # in its labels
+_KV_BLOCKS: Final = "vllm:cache_config_info"  # the figures are in its labels
 _NAMES: Final = (*_WAITING, *_RUNNING, *_KV_USAGE, *_PREEMPTIONS, _KV_TOKENS, _KV_BLOCKS)
-_RANKS: Final = frozenset({"tp_rank", "pp_rank", "moe_ep_rank"})  # of one engine, that tell the same
+_RANKS: Final = frozenset({"tp_rank", "pp_rank", "moe_ep_rank"})  # the ranks of one engine report the same values
 
 
 def parse_load(page: bytes) -> LoadReport:
-    """Read the load out of a page of metrics. Raises ReportNotUnderstood when it says not who waits."""
+    """Parse the load from a page of metrics.
+
+    Raises ReportNotUnderstood if the page lacks the numbers of waiting and running requests.
+    """
     try:
         samples, kv_tokens = _samples(page)
-    except (ValueError, LookupError, AttributeError, TypeError) as error:  # the parser was made for honest pages
+    except (ValueError, LookupError, AttributeError, TypeError) as error:  # the parser expects well-formed pages
         raise ReportNotUnderstood(f"no page of metrics: {error}") from error
     waiting, running = _total(samples, _WAITING), _total(samples, _RUNNING)
     if waiting is None or running is None:
@@ -155,7 +161,7 @@ def parse_load(page: bytes) -> LoadReport:
 
 
 def _samples(page: bytes) -> tuple[dict[str, list[float]], int]:
-    """Return each engine's values of the metrics that are wanted, and the tokens of all KV caches' blocks."""
+    """Return the values per engine of each metric that is used, and the capacity of all KV caches in tokens."""
     lines = [line for line in page.decode().split("\n") if line.startswith(_NAMES) and len(line) <= MAX_LINE_CHARS]
     if len(lines) > MAX_LINES:
         raise ReportNotUnderstood(f"{len(lines)} lines about one server; at most {MAX_LINES} are read")

@@ -1,4 +1,4 @@
-"""Asking one server for its models and its load, within bounds of time and size."""
+"""Fetching one server's models and load, with limits on time and size."""
 
 import asyncio
 import ssl
@@ -20,23 +20,23 @@ from extproc.pools.reports import (
 
 __all__ = ["EndpointReport", "ScrapeFailed", "make_client", "scrape"]
 
-# vLLM's page of metrics is about 50 KB for each model and engine.
+# vLLM's metrics page has about 50 KB per model and engine.
 MAX_PAGE_BYTES: Final = 1 << 20
 MAX_SAID: Final = 300
 MAX_AT_ONCE: Final = 32
-MAX_SERVERS: Final = 2_048  # whose connections are kept
+MAX_SERVERS: Final = 2_048  # servers whose connections are kept open
 
 
 class ScrapeFailed(DualpoolError):
-    """A server that could not be asked, or whose pages say nothing."""
+    """A server could not be reached, or neither of its pages is usable."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndpointReport:
-    """What one server said; None for a page that it does not have, or that says nothing.
+    """One server's reports; None for a page that is missing or not usable.
 
-    A list of models may want a key, and SGLang has no metrics unless it is told to. `fault` is why not all of its
-    models are known, "" when they are.
+    The list of models may require a key, and SGLang serves metrics only with `--enable-metrics`. `fault` says why
+    not all of the server's models are known, "" if they are.
     """
 
     url: str
@@ -46,29 +46,30 @@ class EndpointReport:
 
 
 def make_client(context: ssl.SSLContext | None = None) -> httpx.AsyncClient:
-    """Return a client for servers of our own: no proxy, nothing compressed, which could be a bomb, and no limit of
-    time but that of each scrape.
+    """Return a client for the pools' servers: no proxy, no compression (a response could be a decompression bomb),
+    and no timeout other than that of each scrape.
 
-    `context` is for https://; without one certificates are checked as browsers do.
+    `context` is for https://; without it, certificates are verified against the usual public authorities.
     """
     headers, transport = {"accept-encoding": "identity"}, _ByServer(context)
     return httpx.AsyncClient(trust_env=False, transport=transport, headers=headers, timeout=None)  # noqa: S113
 
 
 class _ByServer(httpx.AsyncBaseTransport):
-    """Connections of each server by themselves.
+    """A separate connection pool per server.
 
-    The library's pool looks at every connection for every request: with hundreds that takes seconds.
+    A single httpx pool scans all connections for every request: with hundreds of servers that takes seconds.
     """
 
     def __init__(self, context: ssl.SSLContext | None) -> None:
         self._transports: OrderedDict[str, httpx.AsyncHTTPTransport] = OrderedDict()
-        self._contexts = {"http": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}  # never used, and quick to make
+        # Never used for http://, but cheap: without a context httpx would load the CA bundle.
+        self._contexts = {"http": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)}
         if context is not None:
             self._contexts["https"] = context
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request by the connections of its server."""
+        """Send a request through the connections to its server."""
         scheme, server = request.url.scheme, f"{request.url.scheme}://{request.url.netloc.decode()}"
         if server not in self._transports:
             if scheme not in self._contexts:
@@ -91,9 +92,9 @@ class _ByServer(httpx.AsyncBaseTransport):
 async def scrape(
     client: httpx.AsyncClient, url: str, timeout_s: float, key: str = "", server_name: str = ""
 ) -> EndpointReport:
-    """Ask a server for both pages, with a key if it wants one; `server_name` is whom its certificate is for.
+    """Fetch both pages of a server; `server_name` is the name that its certificate must have.
 
-    Raises ScrapeFailed when neither page says anything, and nothing else.
+    Raises ScrapeFailed if neither page is usable, and no other exception.
     """
     headers = {"authorization": f"Bearer {key}"} if key else {}
     name = {"sni_hostname": server_name} if server_name else {}
@@ -108,7 +109,7 @@ async def scrape(
 
 
 def _models(page: bytes | ScrapeFailed, url: str) -> tuple[tuple[ModelReport, ...] | None, str]:
-    """Return the models of a page, and what is wrong with it."""
+    """Return the models on a page (None if it is not usable), and its fault ("" if none)."""
     if isinstance(page, ScrapeFailed):
         return None, str(page)
     try:

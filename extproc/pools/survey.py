@@ -1,4 +1,4 @@
-"""From what the servers of all pools say to the one value that decisions read, swapped by reference."""
+"""Combining the reports of all pools' servers into the single value that decisions read, swapped by reference."""
 
 import logging
 import time
@@ -21,24 +21,26 @@ log = logging.getLogger("dualpool")
 
 
 class Audience(Protocol):
-    """Whom the survey tells, and what it has to know from the router."""
+    """The receiver of the survey's results; also the source of the router's own counts."""
 
     def placed(self, pool: str) -> tuple[int, int]:
-        """Return the requests and tokens that were placed in a pool, ever."""
+        """Return the total numbers of requests and tokens that have been placed in a pool so far."""
         ...
 
     def found(self, fleet: Fleet) -> None:
-        """Called with all that is known now."""
+        """Called with the current knowledge of all pools after each round of any pool."""
         ...
 
     def watched(self, pool: PoolWatched) -> None:
-        """Called for each pool after each round."""
+        """Called with the results of a pool after each of its rounds."""
         ...
 
 
 @dataclass
 class _Watched:
-    """One pool and what its servers said; `placed` and `asked_at_s` are from before the round."""
+    """One pool and its servers' reports. `placed` was read before the round; `heard_at_s` is when a load last
+    came.
+    """
 
     pool: Pool
     spill: SpillSettings
@@ -52,10 +54,10 @@ class _Watched:
 
 
 class Survey:
-    """Keeps what is known of all pools; belongs to the loop that watches them.
+    """The current knowledge of all pools; used only on the loop that watches them.
 
-    One that follows another, under a changed configuration, goes on from what that knows of pools with the same
-    servers: they have not changed, and nobody is told that they have.
+    A survey that replaces another one (`before`) after a change of configuration takes over what that knew about
+    pools with the same servers; for these no change is logged.
     """
 
     def __init__(
@@ -80,19 +82,19 @@ class Survey:
         self._parents = self._known_parents()
 
     def watches(self, settings: WatchSettings, random: Random) -> list[PoolWatch]:
-        """Return what watches each pool that has endpoints."""
+        """Return a watch for each pool that has endpoints."""
         return [self._watch(each, settings, random) for each in self._watched.values()]
 
     def begin(self, pool: str) -> None:
-        """Called before the servers of a pool are asked: what is placed from now on they may not tell."""
+        """Called before the servers of a pool are asked: their reports may lack requests placed after this."""
         self._watched[pool].placed = self._audience.placed(pool)
 
     def hear(self, pool: str, report: PoolReport) -> None:
-        """Take in what the servers of a pool said, and tell what is known of all."""
+        """Process a pool's report, and pass the knowledge of all pools to the audience."""
         watched = self._watched[pool]
         if report.models != watched.listed:
             self._list(watched, report.models)
-        if report.weighed or not report.loads:  # else what was placed since the last time still counts
+        if report.weighed or not report.loads:  # otherwise what was placed since the last load keeps counting
             self._weigh(watched, report.loads)
         load = watched.load
         loads = {name: each.load for name, each in self._watched.items() if each.load is not None}
@@ -110,7 +112,7 @@ class Survey:
         )
 
     def _list(self, watched: _Watched, listed: tuple[tuple[ModelReport, ...], ...]) -> None:
-        """Take in the models of a pool, and log when they are others than before."""
+        """Process the models of a pool, and log if the served models have changed."""
         before, watched.listed = watched.served, listed
         watched.served = _served(listed, by_all=watched.pool is not self._pools[-1])
         self._serving = Serving(self._pools, self._served())
@@ -140,7 +142,7 @@ class Survey:
         return {name: each.served for name, each in self._watched.items() if each.served is not None}
 
     def _weigh(self, watched: _Watched, loads: Sequence[LoadReport]) -> None:
-        """Take in the load of a pool, and log when requests begin to leave it and when all stay again."""
+        """Process the load of a pool, and log when requests begin to spill over and when they no longer do."""
         before = watched.load.share if watched.load is not None else 0.0
         now_s = self._clock()
         if not loads:
@@ -160,7 +162,7 @@ class Survey:
 
 
 def _begun(pool: Pool, spill: SpillSettings, before: _Watched | None, *, by_all: bool) -> _Watched:
-    """Return a pool to be watched, with what is known of it if its servers were asked before."""
+    """Return the record of a pool, with what is already known of it if `before` has the same endpoints."""
     if before is None or before.pool.endpoints != pool.endpoints:
         return _Watched(pool, spill, Spilling(spill))
     served = _served(before.listed, by_all=by_all)
@@ -180,7 +182,9 @@ def _together(loads: Sequence[LoadReport]) -> Busy:
 
 
 def _served(listed: Sequence[Sequence[ModelReport]], *, by_all: bool) -> Served | None:
-    """Return the models that all servers of a pool list, or any of them, each with the smallest length told."""
+    """Return the models listed by all servers of a pool (or, without `by_all`, by any), each with the smallest
+    length that a server reports.
+    """
     if not listed:
         return None
     names = [{model.name for model in models} for models in listed]

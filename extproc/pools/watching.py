@@ -1,4 +1,4 @@
-"""Asking the servers of one pool again and again, and telling what they said as one frozen value."""
+"""Periodic polling of one pool's servers; each round's results are published as one frozen value."""
 
 import asyncio
 import logging
@@ -27,10 +27,11 @@ log = logging.getLogger("dualpool")
 
 @dataclass(frozen=True, slots=True)
 class PoolReport:
-    """What the servers of one pool said last: `asked` in this round, of which `answered` did.
+    """The latest reports of one pool's servers: `asked` of them were asked in this round, `answered` responded.
 
-    `models` has what each of them lists, `loads` how busy each is; servers that did not respond in this round are
-    there with what they said before, until that is too old. `weighed` says that one told its load in this one.
+    `models` has the models that each server lists, `loads` the load of each. Servers that did not respond in this
+    round are included with their previous reports until these are too old. `weighed`: in this round, at least one
+    server reported its load.
     """
 
     models: tuple[tuple[ModelReport, ...], ...] = ()
@@ -42,7 +43,7 @@ class PoolReport:
 
 @dataclass(slots=True)
 class _Heard:
-    """What a server said last, and when it did."""
+    """The latest reports of a server, and when they came."""
 
     models: tuple[ModelReport, ...] | None = None
     models_at_s: float = -inf
@@ -52,7 +53,7 @@ class _Heard:
 
 @dataclass(slots=True)
 class Known:
-    """What the servers of a pool have said, and whether it was told that they do not say it."""
+    """The latest reports of a pool's servers by URL; `fails`: the last log line about them was a warning."""
 
     heard: dict[str, _Heard] = field(default_factory=dict)
     fails: bool = False
@@ -60,9 +61,9 @@ class Known:
 
 @dataclass
 class PoolWatch:
-    """Watches one pool, from what is `known` of it on.
+    """Watches one pool; `known` is what was known of it before.
 
-    `begin` is called before each round and `publish` after it, on the loop that runs it.
+    `begin` is called before each round and `publish` after it, on the loop that runs the watch.
     """
 
     pool: str
@@ -75,7 +76,7 @@ class PoolWatch:
     known: Known = field(default_factory=Known)
 
     async def run(self) -> None:
-        """Ask for ever, with a jitter of a tenth, so that many routers do not ask in step."""
+        """Poll forever, with a jitter of 10 %, so that several routers do not poll in lockstep."""
         while True:
             trust = await asyncio.to_thread(Trust.of, self.where.tls)
             async with make_client(trust.context) as client:
@@ -84,9 +85,9 @@ class PoolWatch:
                     await asyncio.sleep(self.settings.every_s * self.random.uniform(0.9, 1.1))
 
     async def round(self, client: httpx.AsyncClient, fault: str = "") -> PoolReport:
-        """Ask every server once, some at a time; publish and return what is known after that.
+        """Ask every server once, at most MAX_AT_ONCE at a time; publish and return what is known afterwards.
 
-        `fault` is what is known to be wrong beforehand.
+        `fault` is a failure that is already known, of the TLS files.
         """
         self.begin()
         urls, failures = await self._urls()
@@ -110,7 +111,7 @@ class PoolWatch:
         try:
             return await endpoints(self.where, self.settings.timeout_s), []
         except AddressesUnknown as error:
-            # Those that have been heard are asked still, and of the rest what is known without what failed.
+            # Ask the servers that have reported before, and those that are known in spite of the failure.
             return tuple(dict.fromkeys([*self.known.heard, *error.known]))[:MAX_ENDPOINTS], [str(error)]
 
     async def _key(self) -> tuple[str, list[str]]:
@@ -132,7 +133,7 @@ class PoolWatch:
                 return error
 
     def _hear(self, report: EndpointReport, now_s: float) -> None:
-        """Take in what a server said; a page that it did not give this time is that of before."""
+        """Store a server's report; a page that is missing this time keeps its previous content."""
         heard = self.known.heard.setdefault(report.url, _Heard())
         if report.models is not None:
             heard.models, heard.models_at_s = report.models, now_s
@@ -140,7 +141,10 @@ class PoolWatch:
             heard.load, heard.load_at_s = report.load, now_s
 
     def _forget(self, urls: tuple[str, ...], now_s: float) -> None:
-        """Drop servers that are gone, and what is too old. A clock that went back makes nothing older."""
+        """Drop servers that are no longer listed, and reports that are too old.
+
+        A clock that is set back makes no report older.
+        """
         self.known.heard = {url: heard for url, heard in self.known.heard.items() if url in urls}
         settings = self.settings
         good_for_s = LOAD_GOOD_FOR_ROUNDS * (settings.every_s + settings.timeout_s)
@@ -158,7 +162,7 @@ class PoolWatch:
         return PoolReport(models, loads, asked, len(answered), weighed)
 
     def _tell(self, failures: list[str]) -> None:
-        """Log once when it begins to fail, and once when all respond again."""
+        """Log once when servers begin to fail, and once when all respond again."""
         if bool(failures) != self.known.fails:
             self.known.fails = bool(failures)
             fields = {
