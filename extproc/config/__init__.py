@@ -1,1 +1,1 @@
-"""The configuration file, decoded once into typed settings; what is wrong with it is reported all at once."""
+"""The configuration file, decoded once into typed settings; all of its faults are reported at once."""

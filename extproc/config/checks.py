@@ -1,4 +1,4 @@
-"""What the types of a configuration do not say: addresses and names that would not work."""
+"""Checks that go beyond the types of the settings: addresses, names and combinations that would not work."""
 
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -20,12 +20,12 @@ _STORE = re.compile(
     r"rediss?://(\[[0-9a-fA-F:.]+\]|[^][/?#@:\s]+)(:[0-9]+)?(/[0-9]*)?|unix:///[^?#@\s]+(\?db=[0-9]+)?"
 )
 _STORES = "redis://host:port/number, rediss://host:port/number, unix:///path"
-# Of Linux, whose sockaddr_un holds 108 with the NUL at the end.
+# On Linux, where sockaddr_un holds 108 bytes including the terminating NUL.
 MAX_SOCKET_PATH_BYTES = 107
 
 
 def check(configuration: Configuration, faulty: Collection[str] = ()) -> Iterator[str]:
-    """Yield a sentence for each thing that cannot work; `faulty` settings are known to be wrong already."""
+    """Yield a sentence for each fault; the settings in `faulty` are already known to be wrong."""
     yield from _pools(configuration.pools)
     if not any(field.partition("[")[0] == "pools" for field in faulty):
         yield from _endpoints(configuration)
@@ -60,7 +60,7 @@ def _pools(pools: Sequence[Pool]) -> Iterator[str]:
 
 
 def _endpoints(configuration: Configuration) -> Iterator[str]:
-    """Refuse servers that nobody could ask, and a spill-over that would never know a load."""
+    """Reject servers that cannot be asked, and spillover that could never know a pool's load."""
     for index, pool in enumerate(configuration.pools):
         if (where := pool.endpoints) is None:
             continue
@@ -80,7 +80,9 @@ def _endpoints(configuration: Configuration) -> Iterator[str]:
 
 
 def _secrets(field: str, where: Endpoints) -> Iterator[str]:
-    """Refuse what would leave servers unasked: two keys, half a certificate, a certificate for no name."""
+    """Reject what would make all queries fail: two keys, a certificate without its key or vice versa, and https://
+    with a DNS name but no server name to verify.
+    """
     tls = where.tls or EndpointTls()
     if where.api_key_file and where.api_key_variable:
         yield f"{field}: api_key_file and api_key_variable given; allowed: one of them"
@@ -91,7 +93,7 @@ def _secrets(field: str, where: Endpoints) -> Iterator[str]:
 
 
 def _has_port(url: str) -> bool:
-    """Tell whether a URL's port is one, or it has none."""
+    """Return whether a URL's port is valid; no port is valid, too."""
     try:
         return urlsplit(url).port != 0
     except ValueError:
@@ -99,7 +101,7 @@ def _has_port(url: str) -> bool:
 
 
 def _state_path(path: str) -> Iterator[str]:
-    """Refuse what is no file's name: what is saved is written beside it first."""
+    """Reject a path that is not the name of a file: the state is first written to a file next to it."""
     if PurePosixPath(path).name in ("", "..") or path.endswith("/"):
         yield f"state.path: {shown(path)} given; allowed: the name of a file in a directory that is there"
 
@@ -115,8 +117,8 @@ def _listen_address(address: str) -> Iterator[str]:
 
 
 def _store(settings: StoreSettings) -> Iterator[str]:
-    """Refuse what is no store's address; a password in it, which /config would show to whoever asks; options, by
-    which its client would check no certificate; and knowledge that is gone before it is missed.
+    """Reject an invalid address; a password in it, which /config would show; a query in it, which could turn off
+    the client's certificate verification; and a lifetime so short that data could expire between two writes.
     """
     if _STORE.fullmatch(settings.url) is None or not _has_port(settings.url):
         if "@" in settings.url:
@@ -136,7 +138,7 @@ def _store(settings: StoreSettings) -> Iterator[str]:
 
 
 def _address(field: str, address: str) -> Iterator[str]:
-    """Refuse what is no host and port; gRPC would take a port over 65535 modulo 65536."""
+    """Reject anything but a host and a port; gRPC would take a port above 65535 modulo 65536."""
     host = address.rpartition(":")[0]
     ambiguous = ":" in host and not (host.startswith("[") and host.endswith("]"))
     if not host or ambiguous or port_of(address) is None:

@@ -1,8 +1,9 @@
-"""Which header names may be configured: ours are set on every request, the tenant's becomes a metric's label.
+"""Rules for configurable header names: ours are set on every request, the tenant's becomes a metric label.
 
-Credentials are told by the last word of their name, as all that clouds, gateways and providers use end in one of a
-few: x-goog-api-key, x-amz-security-token, ocp-apim-subscription-key, cf-access-jwt-assertion, private-token. A
-closed list would miss the next one; a tenant that has to be read from such a header can be copied into another.
+Headers with credentials are recognised by the last word of their name, since all those that clouds, gateways and
+providers use end in one of a few words: x-goog-api-key, x-amz-security-token, ocp-apim-subscription-key,
+cf-access-jwt-assertion, private-token. A closed list would miss the next one; a tenant that has to be read from
+such a header can be copied into another header.
 """
 
 import re
@@ -12,20 +13,21 @@ from extproc.core.errors import shown
 
 __all__ = ["check_header_name"]
 
-# RFC 9110 tokens, lower-case as HTTP/2 has them.
+# RFC 9110 tokens, in lower case as HTTP/2 requires.
 _NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
-# They address, frame or describe the message: Envoy refuses to change some, a request would not survive others.
+# They address, frame or describe the message: Envoy refuses to change some; changing others breaks the request.
 _FRAMING = {"host", "content-length", "transfer-encoding", "content-encoding", "content-type"} | {
     *("connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade")
 }
 _CREDENTIAL_WORDS = {"authorization", "auth", "authentication", "apikey", "key", "token", "accesstoken"} | {
     *("cookie", "cookie2", "secret", "password", "credential", "credentials", "jwt", "assertion", "signature"),
-    *("cert", "dpop"),  # x-forwarded-client-cert: who the client is
+    *("cert", "dpop"),  # "cert": x-forwarded-client-cert identifies the client
 }
-_CREDENTIALS = {"x-amzn-oidc-data"}  # a token of AWS's load balancer that is not called one
-# Instructions to a gateway, or from it: reading one as a tenant, or setting it, would have an effect of its own.
+_CREDENTIALS = {"x-amzn-oidc-data"}  # a token from AWS's load balancer, though its name does not say so
+# Instructions to a gateway or from one: setting them has side effects, and their values do not identify a tenant.
 _ORDERS = {"x-envoy-": "Envoy", "x-gateway-destination-": "the endpoint picker"}
-# These may be read: an inference gateway's fairness id, or a user name of an authenticating proxy, is a tenant.
+# The additional ones may be read but not set: an inference gateway's fairness ID, or the user name from an
+# authenticating proxy, can identify a tenant.
 _SET_BY_OTHERS = _ORDERS | {
     "x-gateway-": "the inference gateway",
     "x-forwarded-": "proxies",
@@ -44,7 +46,7 @@ _SET_BY_OTHERS = _ORDERS | {
 
 
 def check_header_name(field: str, name: str, *, is_set: bool) -> Iterator[str]:
-    """Yield what is wrong with a header's name, if anything; `is_set` when we set it, and do not read it."""
+    """Yield the fault of a header's name, if it has one; `is_set`: we set the header, otherwise we read it."""
     given = f"{field}: {shown(name)} given"
     if not _NAME.fullmatch(name):
         yield f"{given}; allowed: a lower-case header name"

@@ -1,4 +1,4 @@
-"""From a YAML file to a Configuration; what is wrong is told by field, value and what is allowed, all at once."""
+"""Loading YAML into a Configuration; all faults are reported at once, by field, value and what is allowed."""
 
 from dataclasses import replace
 from hashlib import sha256
@@ -16,15 +16,15 @@ from extproc.files import read_file
 
 __all__ = ["MAX_CONFIGURATION_BYTES", "as_json", "decode", "fingerprint", "load", "parse", "parse_shown"]
 
-# A character has at most four in UTF-8.
+# A character takes at most four bytes in UTF-8.
 MAX_CONFIGURATION_BYTES: Final = 4 * MAX_CHARACTERS
 _SECRETS = {"private_key_file"}
-# What /config shows beside the settings.
+# The keys that /config shows in addition to the settings.
 _BESIDE = {"reload", "workers"}
 
 
 def load(path: Path) -> Configuration:
-    """Read a file. Raises ConfigurationError, the file's name in its message."""
+    """Read a configuration file. Raises ConfigurationError with the file's name in its message."""
     try:
         content = read_file(path, MAX_CONFIGURATION_BYTES)
     except OSError as error:
@@ -33,7 +33,7 @@ def load(path: Path) -> Configuration:
 
 
 def decode(content: bytes, path: Path) -> Configuration:
-    """Read what a file holds. Raises ConfigurationError, the file's name in its message."""
+    """Decode the content of a file. Raises ConfigurationError with the file's name in its message."""
     try:
         return parse(content.decode())
     except UnicodeDecodeError as error:
@@ -43,7 +43,7 @@ def decode(content: bytes, path: Path) -> Configuration:
 
 
 def parse(text: str) -> Configuration:
-    """Decode a document; an empty one is all defaults. Raises ConfigurationError for all that is wrong with it."""
+    """Decode a document; an empty one means all defaults. Raises ConfigurationError that lists all faults."""
     repeated: list[str] = []
     document = read_document(text, repeated)
     if document is None:
@@ -59,24 +59,24 @@ def parse(text: str) -> Configuration:
 
 
 def parse_shown(text: str) -> Configuration:
-    """Decode what a running router shows of its configuration. Raises ConfigurationError as `parse` does."""
+    """Decode a running router's /config. Raises ConfigurationError as `parse` does."""
     try:
         document = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):
-        return parse(text)  # which says what is wrong with it
+        return parse(text)  # which reports what is wrong with it
     if isinstance(document, dict):
         document = {key: item for key, item in document.items() if key not in _BESIDE}
     return parse(msgspec.json.encode(document).decode())
 
 
 def as_json(configuration: Configuration, **more: object) -> bytes:
-    """Return a configuration as JSON for display, `more` after it; secrets are replaced by ***."""
+    """Return a configuration as JSON for display, followed by `more`; secrets are replaced by ***."""
     shown = msgspec.to_builtins(configuration) | more
     return msgspec.json.format(msgspec.json.encode(_redact(shown)), indent=2)
 
 
 def fingerprint(configuration: Configuration) -> bytes:
-    """Return a digest of all settings but those that differ between the processes of one router."""
+    """Return a digest of all settings except those that differ between the processes of one router."""
     listen = replace(configuration.listen, address="", health_address="")
     state = replace(configuration.state, path="")
     return sha256(as_json(replace(configuration, listen=listen, state=state))).digest()

@@ -1,7 +1,6 @@
-"""Ports that one router would have to take twice: the kernel says so only when it starts, if at all.
+"""Detection of ports that one router would bind twice: the kernel reports this only at the start, if at all.
 
-gRPC shares its ports (SO_REUSEPORT), so that two of its own on one port is no error to anybody, and half of the
-connections end where they are not meant to.
+gRPC binds with SO_REUSEPORT: two gRPC servers on one port cause no error, but half the connections go wrong.
 """
 
 import re
@@ -14,9 +13,9 @@ from extproc.core.errors import shown
 __all__ = ["MAX_PORT", "port_of", "taken_twice"]
 
 MAX_PORT = 65_535
-# Those of both kinds: a socket of IPv6 takes the connections of IPv4 with its own.
+# All addresses of both families: an IPv6 socket accepts IPv4 connections, too.
 EVERY_ADDRESS = ("[::]", "*")
-EVERY_ADDRESS_OF_IPV4 = "0.0.0.0"  # noqa: S104  (what a configuration may say)
+EVERY_ADDRESS_OF_IPV4 = "0.0.0.0"  # noqa: S104  (a configuration may contain it)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +32,16 @@ class _Listener:
 
 
 def port_of(address: str) -> int | None:
-    """Return the port of host:port, None where there is none. gRPC would take one over 65535 modulo 65536."""
+    """Return the port of host:port, None if it is not valid: gRPC would take one above 65535 modulo 65536."""
     port = address.rpartition(":")[2]
     return int(port) if re.fullmatch("[0-9]{1,5}", port) and int(port) <= MAX_PORT else None
 
 
 def taken_twice(configuration: Configuration, workers: int = 1) -> Iterator[str]:
-    """Yield a sentence for each port that two would get, and for too few; each worker has ports of its own."""
+    """Yield a sentence for each port that two listeners would share, and for each range that exceeds MAX_PORT.
+
+    Each worker has its own ports, in ascending order from the configured ones.
+    """
     seen: list[_Listener] = []
     for each in _listeners(configuration, workers):
         if each.last > MAX_PORT:
@@ -60,7 +62,7 @@ def taken_twice(configuration: Configuration, workers: int = 1) -> Iterator[str]
 
 
 def _listeners(configuration: Configuration, workers: int) -> Iterator[_Listener]:
-    """Yield what names a fixed port; what is no address is told of elsewhere."""
+    """Yield the settings that name a fixed port; invalid addresses are reported elsewhere."""
     listen, admin = configuration.listen, configuration.admin
     settings = {
         "listen.address": (listen.address, workers),
@@ -75,7 +77,7 @@ def _listeners(configuration: Configuration, workers: int) -> Iterator[_Listener
 
 
 def _meet(host: str, other: str) -> bool:
-    """Tell whether two hosts have an address in common, as far as their text says."""
+    """Return whether two hosts have an address in common, judged by their text alone."""
     if host == other or host in EVERY_ADDRESS or other in EVERY_ADDRESS:
         return True
     return (host == EVERY_ADDRESS_OF_IPV4 and "[" not in other) or (

@@ -1,7 +1,7 @@
-"""Which settings a running router takes over from a changed file, and which wait for a restart.
+"""The settings that a running router takes over from a changed file; all others wait for a restart.
 
-What is not named here waits: an address is bound once, and a setting that nobody reads again must not be shown as
-if it were in force.
+They wait because an address is bound only once, and a setting that no code reads again must not be shown as if it
+were in force.
 """
 
 from dataclasses import fields, replace
@@ -20,7 +20,7 @@ RELOADED: Final = frozenset(
 
 
 def in_force(running: Configuration, wanted: Configuration) -> tuple[Configuration, tuple[str, ...]]:
-    """Return what a running router can have of what is wanted, and the names of the settings that wait."""
+    """Return the wanted configuration as far as a running router can apply it, and the settings that wait."""
     listen, waiting = _listen(running.listen, wanted.listen)
     kept = {
         field.name: getattr(running, field.name)
@@ -28,7 +28,7 @@ def in_force(running: Configuration, wanted: Configuration) -> tuple[Configurati
         if field.name not in RELOADED and field.name != "listen"
     }
     if running.state.store is not None and running.estimator != wanted.estimator:
-        # What is shared counts by the estimator's settings.
+        # The state in the store was counted under the current estimator settings.
         kept["estimator"] = running.estimator
     waiting += [name for name, value in kept.items() if value != getattr(wanted, name)]
     return replace(wanted, **kept, listen=listen), tuple(sorted(waiting))
@@ -44,7 +44,9 @@ def _listen(running: ListenSettings, wanted: ListenSettings) -> tuple[ListenSett
 
 
 def _same_kind(running: TlsFiles | None, wanted: TlsFiles | None) -> bool:
-    """Tell whether one port serves both: with TLS or without, and with the same demand for client certificates."""
+    """Return whether the bound port can serve both: both with TLS or both without, and both requiring client
+    certificates or neither.
+    """
     if running is None or wanted is None:
         return running is wanted
     return bool(running.client_ca_file) == bool(wanted.client_ca_file)

@@ -1,6 +1,6 @@
-"""What can be configured, with its defaults; the file has the shape of these classes.
+"""The settings and their defaults; the configuration file has the structure of these classes.
 
-What stands below a setting says what it does: docs/configuration.md is made of it.
+The string below a setting describes it: docs/configuration.md is generated from these strings.
 """
 
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ __all__ = ["AdminSettings", "Configuration", "ListenSettings", "MetricsSettings"
 
 _FILE: Final = Meta(min_length=1, extra={"allowed": "a file's name"})
 _OWNER: Final = "user, user:group or :group"
-# A password, or a query with one, would be on /config.
+# A password, in the URL itself or its query, would appear on /config.
 _COLLECTOR: Final = (
     "an http:// or https:// URL without a password or a query; headers stand in OTEL_EXPORTER_OTLP_HEADERS"
 )
@@ -30,14 +30,14 @@ _COLLECTOR: Final = (
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """Serves the gateway over TLS, from PEM files."""
+    """The PEM files with which the gateway's port is served over TLS."""
 
     certificate_file: Annotated[str, _FILE]
     """The server's certificate, with its chain."""
     private_key_file: Annotated[str, _FILE]
     """The certificate's key, not encrypted."""
     client_ca_file: str = ""
-    """When set, the gateway has to present a certificate of this authority (mTLS)."""
+    """If set, the gateway has to present a certificate from this authority (mTLS)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +50,17 @@ class ListenSettings:
     socket_mode: Annotated[
         str, Meta(pattern=r"\A([0-7]{3,4})?\Z", extra={"allowed": "three or four octal digits"})
     ] = ""
-    """Permissions of a Unix socket, in octal such as `"0660"`; when empty the umask decides."""
+    """Permissions of a Unix socket, in octal such as `"0660"`; if empty, the umask decides."""
     socket_owner: Annotated[str, Meta(pattern=r"\A([^:\s]*(:[^:\s]+)?)\Z", extra={"allowed": _OWNER})] = ""
-    """Owner of a Unix socket, as `user`, `user:group` or `:group`, names or numbers; when empty it is the
-    router's."""
+    """Owner of a Unix socket, as `user`, `user:group` or `:group`, names or numbers; if empty, the router's
+    user and group."""
     health_address: str = ""
-    """`host:port` of an additional port, without TLS, that serves only gRPC health: for probes, when the
+    """`host:port` of an additional port, without TLS, that serves only gRPC health checks: for probes if the
     gateway's port has TLS."""
     tls: TlsFiles | None = None
     max_message_bytes: Annotated[int, Meta(ge=1 << 20, le=1 << 30)] = 128 << 20
-    """The largest message that is accepted. In BUFFERED mode a message is a whole body: the limit has to be
-    above the gateway's buffer limit."""
+    """The largest message that is accepted. In BUFFERED mode a message contains the whole body: the limit has to
+    be above the gateway's buffer limit."""
     idle_s: Annotated[float, Meta(ge=1)] = 900.0
     """A stream on which the gateway is silent for this long (up to a quarter longer) is closed as soon as that
     is harmless; its response is not learned from."""
@@ -74,10 +74,10 @@ class AdminSettings:
     """`host:port` of all these pages, which show the configuration and the names of models and tenants; port 0
     is any free port."""
     token_file: str = ""
-    """A file whose first line is a token that all pages but `/metrics`, `/healthz` and `/readyz` then ask for,
+    """A file whose first line is a token that all pages except `/metrics`, `/healthz` and `/readyz` then require,
     as `Authorization: Bearer`, or as the password (with any user name) in a browser. Callers that send it as
-    `Authorization: Bearer` can also change what was learned ([state.md](state.md)); without this file nobody
-    can. It is read for each request, so that the token can be changed without a restart."""
+    `Authorization: Bearer` can also change the learned state ([state.md](state.md)); without this file it cannot
+    be changed. The file is read for each request, so that the token can be changed without a restart."""
     probes_address: str = ""
     """`host:port` of an additional port that serves only `/metrics`, `/healthz` and `/readyz`: for probes and
     scrapes from other machines."""
@@ -85,20 +85,20 @@ class AdminSettings:
 
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:
-    """Limits for labels whose values come from clients; beyond them the label is `other`."""
+    """Limits for metric labels whose values come from clients; beyond them the label is `other`."""
 
     max_models: Annotated[int, Meta(ge=1)] = 50
-    """Models that get their own label, once a pool has served them."""
+    """Number of models that get their own label, after a pool has served them."""
     max_categories: Annotated[int, Meta(ge=1)] = 50
-    """Categories (tenants, or kinds of text) that get their own label."""
+    """Number of categories (tenants, or kinds of text) that get their own label."""
 
 
 @dataclass(frozen=True, slots=True)
 class TraceSettings:
-    """Sends a span for each request of a sampled trace to an OpenTelemetry collector; needs `dualpool[otel]`."""
+    """Export of a span per request of a sampled trace to an OpenTelemetry collector; needs `dualpool[otel]`."""
 
     endpoint: Annotated[str, Meta(pattern=r"\Ahttps?://[^/?#@\s]+(/[^?#@\s]*)?\Z", extra={"allowed": _COLLECTOR})]
-    """Where spans are sent, as OTLP in JSON over HTTP: `http://collector:4318/v1/traces`."""
+    """URL that spans are sent to, as OTLP in JSON over HTTP: `http://collector:4318/v1/traces`."""
     service_name: Annotated[str, Meta(min_length=1, extra={"allowed": "text of at least a character"})] = (
         "dualpool"
     )
@@ -107,10 +107,10 @@ class TraceSettings:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What holds for the program as a whole."""
+    """Settings of the router as a whole."""
 
     mode: Mode = Mode.ENFORCE
-    """`enforce` routes; `shadow` decides, counts and learns, but sets no header; `off` lets everything pass."""
+    """`enforce` routes; `shadow` decides, counts and learns, but sets no header; `off` lets every request pass."""
     listen: ListenSettings = field(default_factory=ListenSettings)
     admin: AdminSettings = field(default_factory=AdminSettings)
     pools: tuple[Pool, ...] = (Pool("short", 8_192), Pool("long", 65_536))
@@ -118,9 +118,9 @@ class Configuration:
     spill: SpillSettings = field(default_factory=SpillSettings)
     headers: HeaderNames = field(default_factory=HeaderNames)
     tenant_header: str = ""
-    """A request header, lower-case, whose value tells tenants apart in what is learned and in metrics."""
+    """A request header, in lower case, whose value distinguishes tenants in the learned state and in metrics."""
     responses_stored_by_default: bool = False
-    """Whether the servers store responses of /v1/responses unless a request says `store: false`; requests whose
+    """Whether the servers store responses of `/v1/responses` unless a request says `store: false`; requests whose
     response is stored go to the default pool. vLLM stores nothing unless it is configured to."""
     exchange: ExchangeSettings = field(default_factory=ExchangeSettings)
     estimator: EstimatorSettings = field(default_factory=EstimatorSettings)

@@ -1,7 +1,7 @@
-"""From plain values to the types of the schema, and what each type allows, in words.
+"""Conversion of plain values to the types of the schema, and a description of what each type allows.
 
-All that is wrong is found in one pass: what is faulty is left out, its default stands in for it, and the rest is
-looked at all the same. msgspec, which converts each single setting, would stop at a document's first fault.
+One pass finds all faults: a faulty setting is replaced by its default, and the rest is still checked. msgspec,
+which converts each single setting, would stop at the first fault of a document.
 """
 
 import dataclasses
@@ -17,19 +17,19 @@ from extproc.core.errors import shown
 
 __all__ = ["Reader", "allowed", "dataclass_in", "kind_and_range", "settings_of"]
 
-MAX_NUMBER = 2**53  # what a float holds exactly
+MAX_NUMBER = 2**53  # up to here a float represents every integer exactly
 MAX_KEY_CHARS = 60
 
 
 class Reader:
-    """Reads values as types; `faults` has a sentence for each fault, `faulty` the settings that they are about."""
+    """Converts values to types; `faults` has a sentence for each fault, `faulty` the names of the settings."""
 
     def __init__(self) -> None:
         self.faults: list[str] = []
         self.faulty: set[str] = set()
 
-    def read(self, value: object, wanted: Any, path: str) -> Any:  # noqa: ANN401  (a type of any form, and one of it)
-        """Return the value as the wanted type; UNSET when it, or a part of it that is needed, is not of it."""
+    def read(self, value: object, wanted: Any, path: str) -> Any:  # noqa: ANN401  (any type form, and a value of it)
+        """Return the value as the wanted type; UNSET if it, or a required part of it, does not have that type."""
         if value is None and type(None) in get_args(wanted):
             return None
         if dataclass := dataclass_in(wanted):
@@ -39,9 +39,9 @@ class Reader:
             return UNSET if any(item is UNSET for item in items) else tuple(items)
         if get_origin(wanted) is dict and isinstance(value, dict):
             return self._read_mapping(value, get_args(wanted), path)
-        if isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:  # so that it takes nan too
+        if isinstance(value, int | float) and not abs(value) <= MAX_NUMBER:  # `not <=` also catches NaN
             return self._refuse(path, f"{shown(value)} given; allowed: a finite number, at most 2**53")
-        if isinstance(value, str) and "\0" in value:  # no name of a file, and cut short by others
+        if isinstance(value, str) and "\0" in value:  # invalid in file names, and C code would stop there
             return self._refuse(path, f"{shown(value)} given; allowed: text without a null character")
         try:
             return msgspec.convert(value, wanted)
@@ -81,19 +81,19 @@ class Reader:
 
 
 def settings_of(dataclass: type) -> dict[str, Any]:
-    """Return the names and types of a dataclass's settings, in their order."""
+    """Return the names and types of a dataclass's settings, in declaration order."""
     hints = get_type_hints(dataclass, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(dataclass)}
 
 
 def dataclass_in(wanted: Any) -> type | None:  # noqa: ANN401
-    """Return the dataclass that a type is, or that is one of its alternatives."""
+    """Return the type itself, or the alternative of a union, that is a dataclass; None if there is none."""
     arms = get_args(wanted) if get_origin(wanted) in (Union, UnionType) else (wanted,)
     return next((arm for arm in arms if isinstance(arm, type) and dataclasses.is_dataclass(arm)), None)
 
 
 def allowed(wanted: Any) -> str:  # noqa: ANN401
-    """Say which values a type allows."""
+    """Describe the values that a type allows."""
     if dataclass := dataclass_in(wanted):
         return f"a mapping of {', '.join(settings_of(dataclass))}"
     if get_origin(wanted) is tuple:
@@ -107,8 +107,8 @@ def allowed(wanted: Any) -> str:  # noqa: ANN401
 
 
 def kind_and_range(wanted: Any) -> tuple[str, str]:  # noqa: ANN401
-    """Say what a single setting is, and which of these are allowed ("" for all)."""
-    if get_origin(wanted) in (Union, UnionType):  # optional: what it is when it is given
+    """Return the kind of a single setting and the limits on its values, both in words ("" for no limits)."""
+    if get_origin(wanted) in (Union, UnionType):  # optional: describe the type of a given value
         wanted = next(arm for arm in get_args(wanted) if arm is not type(None))
     if get_origin(wanted) is Literal:
         return WORD, ", ".join(get_args(wanted))

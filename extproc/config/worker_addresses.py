@@ -1,9 +1,9 @@
-"""What each worker has for itself: where it listens, its file, and its part of what one router may spend.
+"""The settings that differ per worker: its addresses, its state file, and its part of the learning budget.
 
-It listens on its own port, from the configured one upwards, or on a Unix socket of its own.
+Each worker listens on its own port, from the configured one upwards, or on its own Unix socket.
 
-Rejected: one port for all (SO_REUSEPORT). The kernel deals out connections, of which Envoy has one for each of its
-threads and endpoints: with few of them some workers would get none, and a connection stays where it once was.
+Rejected: one port for all workers (SO_REUSEPORT). The kernel distributes connections, and Envoy opens only one per
+thread and endpoint: with so few, some workers would get none, and a connection never moves to another worker.
 """
 
 from dataclasses import replace
@@ -17,11 +17,11 @@ __all__ = ["check_room", "listen_settings_of", "of_worker"]
 
 
 def of_worker(configuration: Configuration, number: int, workers: int) -> Configuration:
-    """Return the configuration of the worker of a number: it listens, and keeps what it learns, by itself.
+    """Return the configuration of worker `number`, with its own addresses and state file.
 
-    Of the messages that one router may learn from it gets its part, as it does of the traffic. Nobody gets the
-    part of a worker that is being replaced: it is back within seconds. Streams are limited for each: so are the
-    gateway's places for them (docs/envoy.md).
+    It gets its part of the router's learning budget, as it gets its part of the traffic. While a worker is being
+    replaced, its part is not given to the others: it is back within seconds. `max_streams` is not divided:
+    it holds for each worker, as does the gateway's `max_requests` (docs/envoy.md).
     """
     path = configuration.state.path
     state = replace(configuration.state, path=_numbered(path, number) if path else "")
@@ -34,13 +34,13 @@ def of_worker(configuration: Configuration, number: int, workers: int) -> Config
 
 
 def listen_settings_of(listen: ListenSettings, number: int) -> ListenSettings:
-    """Return what the worker of a number, from 0 on, is to bind."""
+    """Return the addresses that worker `number`, counted from 0, has to bind."""
     health = _of_worker(listen.health_address, number) if listen.health_address else ""
     return replace(listen, address=_of_worker(listen.address, number), health_address=health)
 
 
 def check_room(configuration: Configuration, workers: int) -> None:
-    """Raise ConfigurationError where two would get the same port, or one none."""
+    """Raise ConfigurationError if two listeners would get the same port, or a worker would get none."""
     for sentence in taken_twice(configuration, workers):
         raise ConfigurationError(sentence)
 

@@ -13,8 +13,7 @@ Llama 3's vocabulary (bench/exact.py, the minimum of two runs on two cores share
 A call cannot be cancelled, so a text is counted in pieces of PIECE_BYTES and the clock is read between them. The
 slowest texts known (one repeated letter, random letters, blanks) take 60 to 180 us per KB, ordinary text 5 to 20:
 so a count overruns its budget by at most 2 ms. A piece ends after a line or a word, where most tokens end. All
-counts together may use a fifth of the time, so that a client cannot slow down others with texts that are slow to
-count.
+counts together may use a fifth of the time, so that a client's worst-case texts cannot slow down other clients.
 """
 
 import re
@@ -48,8 +47,7 @@ _Encode = Callable[[str], Sequence[int]]
 
 
 class Tokenizers:
-    """The Counter of a configuration. `files` maps globs of model names to tokenizer files; the first match
-    counts.
+    """The Counter of a configuration; `files` maps globs of model names to tokenizer files, the first match wins.
 
     A count takes at most `budget_ms` plus the time of one piece; `clock` is in seconds. Raises ConfigurationError
     that names every file that cannot be used, or if the library is not installed.

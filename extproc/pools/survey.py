@@ -38,9 +38,7 @@ class Audience(Protocol):
 
 @dataclass
 class _Watched:
-    """One pool and its servers' reports. `placed` was read before the round; `heard_at_s` is when a load last
-    came.
-    """
+    """One pool and its servers' reports; `placed` is from before the round, `heard_at_s` from the last load."""
 
     pool: Pool
     spill: SpillSettings

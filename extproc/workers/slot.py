@@ -1,8 +1,7 @@
 """The slot of one worker: its process, which is replaced whenever it exits or hangs, and the worker's status.
 
 A process that exits is replaced immediately. While processes exit soon after their start, the replacements after
-the first are delayed, each twice as long as the one before, so that a fault at every start does not exhaust the
-machine.
+the first are delayed, each twice as long as the one before, so that repeated failures do not exhaust the machine.
 """
 
 import logging
