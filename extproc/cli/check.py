@@ -1,6 +1,6 @@
-"""`dualpool check FILE`: say whether a file would work, before anything runs with it.
+"""`dualpool check FILE`: report whether a file would work, before anything runs with it.
 
-What kind of file it is stands before its name; without a word it is the router's configuration.
+The kind of file may precede its name; without it, FILE is the router's configuration.
 """
 
 import argparse
@@ -15,7 +15,7 @@ KINDS = ("config",)
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command's parser, which gives its words to the parser of their kind."""
+    """Add the command's parser, which passes its arguments on to the parser of the kind of file."""
     parser = subparsers.add_parser(
         "check",
         help="report the faults of a configuration file, the router's or the gateway's",
@@ -44,7 +44,7 @@ def _config_parser() -> argparse.ArgumentParser:
 
 
 def _check_config(file: Path) -> int:
-    """Print every fault, a line each: whoever fixes a file wants to see them all."""
+    """Print every fault on its own line, so that all can be fixed at once; return the exit code."""
     from extproc.config.loading import load  # noqa: PLC0415  (other commands start faster without it)
     from extproc.core.errors import ConfigurationError  # noqa: PLC0415
     from extproc.exact.tokenizers import Tokenizers  # noqa: PLC0415

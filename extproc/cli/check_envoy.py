@@ -1,4 +1,7 @@
-"""`dualpool check envoy`: look for traps in a gateway's configuration. Exit 0: none, 1: some, 2: not readable."""
+"""`dualpool check envoy`: look for traps in a gateway's configuration.
+
+Exit code 0: none, 1: some, 2: not readable.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -15,7 +18,7 @@ __all__ = ["run"]
 
 
 def run(words: Sequence[str]) -> int:
-    """Look at what is named; return the exit code. Raises ConfigurationError for what cannot be read."""
+    """Check what the arguments name; return the exit code. Raises ConfigurationError for what cannot be read."""
     return _run(_parser().parse_args(words))
 
 

@@ -1,4 +1,4 @@
-"""`dualpool demo`: everything at once, on this machine."""
+"""`dualpool demo`: Envoy, the router and two emulated pools on this machine, with traffic."""
 
 import argparse
 
@@ -31,7 +31,7 @@ def _run(options: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"{error.name} is not installed; install dualpool[demo]") from error
 
-    # SIGTERM does what Ctrl-C does, so that either way everything that was started is ended.
+    # SIGTERM does the same as Ctrl-C, so that both end all processes that were started.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     return run(Options(once=options.once, as_json=options.json, requests=options.requests))

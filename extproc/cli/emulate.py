@@ -1,4 +1,4 @@
-"""`dualpool emulate`: a server that stands in for one vLLM."""
+"""`dualpool emulate`: an emulated vLLM server."""
 
 import argparse
 from typing import TYPE_CHECKING

@@ -1,7 +1,7 @@
-"""`dualpool estimate`: what the router would make of one request body, and why, on this machine.
+"""`dualpool estimate`: the router's estimate and decision for one request body, with the reasons.
 
-With `--admin` the router's configuration and learned state are fetched, and the estimate is made here: no prompt
-leaves the machine.
+With `--admin`, the router's configuration and learned state are fetched, but the estimate is computed locally: the
+prompt never leaves the machine.
 """
 
 import argparse
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add"]
 
-# The default of listen.max_message_bytes: what is larger never reaches a router.
+# The default of listen.max_message_bytes: larger bodies never reach a router.
 MAX_BODY_BYTES: Final = 128 << 20
 
 APIS: Final = {"chat" if api is Api.CHAT else api.value: api for api in Api}
@@ -52,7 +52,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 @dataclass(frozen=True, slots=True)
 class _Response:
-    """What is printed: name and value of each fact, of the estimate, and of each feature that is not zero."""
+    """The output: names and values of the facts, of the estimate, and of each feature that is not zero."""
 
     facts: dict[str, Any]
     features: list[dict[str, Any]]
@@ -96,7 +96,7 @@ def _placer(options: argparse.Namespace) -> "Placer":
 
 
 def _without_missing(configuration: "Configuration") -> "Configuration":
-    """Return a router's configuration, without tokenizers where their files are not on this machine too."""
+    """Return a router's configuration, without exact counts if a tokenizer file is missing on this machine."""
     missing = [file for file in configuration.estimator.exact.values() if not Path(file).is_file()]
     if not missing:
         return configuration
@@ -105,7 +105,7 @@ def _without_missing(configuration: "Configuration") -> "Configuration":
 
 
 def _response(placer: "Placer", api: Any, body: bytes, facts: "RequestFacts", tenant: str) -> _Response:  # noqa: ANN401
-    """Decide as the router would, and estimate again for what a decision does not hold."""
+    """Decide as the router would, and estimate separately if the decision has no estimate."""
     from extproc.core.facts import RequestHead  # noqa: PLC0415
     from extproc.core.placing.budget import token_budget  # noqa: PLC0415
 
@@ -148,7 +148,7 @@ def _response(placer: "Placer", api: Any, body: bytes, facts: "RequestFacts", te
 
 
 def _features(placer: "Placer", facts: "RequestFacts") -> list[dict[str, Any]]:
-    """Return what the text is made of, and what each of it costs where the estimator has prices."""
+    """Return the features of the text and, if the estimator has prices, the tokens that each accounts for."""
     from extproc.core.estimator.byteclass import ByteClassEstimator  # noqa: PLC0415
     from extproc.core.estimator.features import FEATURE_NAMES, features  # noqa: PLC0415
     from extproc.core.estimator.text import look  # noqa: PLC0415
@@ -188,7 +188,7 @@ def _as_table(response: _Response) -> str:
 
 
 def _read(name: str) -> bytes:
-    if name == "-" and not sys.stdin:  # None, as Python has it where descriptor 0 is closed
+    if name == "-" and not sys.stdin:  # Python sets it to None if descriptor 0 is closed
         raise ConfigurationError("FILE -: standard input is closed")
     try:
         if name == "-":

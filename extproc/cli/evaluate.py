@@ -13,7 +13,7 @@ from extproc.core.errors import ConfigurationError
 __all__ = ["PARTS", "add"]
 
 PARTS = ("budget", "kinds")
-"""What of the report can be written alone."""
+"""The parts of the report that can be written alone."""
 
 UNSEEN_SEED = 20_260_102
 
@@ -124,7 +124,7 @@ def _seeds(options: argparse.Namespace) -> tuple[int, ...]:
 
 
 def _check_outputs(options: argparse.Namespace) -> None:
-    """Refuse before the work what would fail after it."""
+    """Reject, before the long computation, options whose output would fail after it."""
     for name, file in (("report", options.report), ("plot", options.plot)):
         if file is not None and not file.absolute().parent.is_dir():
             raise ConfigurationError(f"--{name} {file}: there is no folder {file.parent} to write it to")
@@ -135,7 +135,7 @@ def _check_outputs(options: argparse.Namespace) -> None:
 
 
 def _command(options: argparse.Namespace) -> str:
-    """Return the command line that repeats this run, but for the folders of the machine it ran on."""
+    """Return the command line that repeats this run, without the folders of this machine."""
     given = [("--tokenizers", options.tokenizers), ("--report", options.report), ("--plot", options.plot)]
     given += [("--only", options.only), ("--seeds", options.seeds if options.seeds > 1 else None)]
     words = [word for name, value in given if value for word in (name, str(value))]

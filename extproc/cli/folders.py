@@ -1,4 +1,4 @@
-"""Where commands keep what they need again."""
+"""The folder in which commands cache their results."""
 
 import os
 import tempfile
@@ -8,9 +8,9 @@ __all__ = ["cache_folder"]
 
 
 def cache_folder() -> Path:
-    """Return the folder for what can be computed again: XDG's; the temporary one where the user has no home.
+    """Return the cache folder, as XDG defines it; one in the temporary folder if the user has no home.
 
-    Containers run with user ids that have none.
+    User IDs in containers often have none.
     """
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base) / "dualpool"

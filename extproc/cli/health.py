@@ -1,4 +1,4 @@
-"""`dualpool health`: whether the router of this configuration is alive: for containers without curl."""
+"""`dualpool health`: ask whether the router with this configuration is alive, for containers without curl."""
 
 import argparse
 import sys
@@ -10,7 +10,7 @@ __all__ = ["add"]
 
 WITHIN_S: Final = 3.0
 OK: Final = 200
-# What is listened on for every address is asked for here.
+# A router that listens on all addresses is asked at localhost.
 EVERYWHERE: Final = ("", "[::]", "0.0.0.0")  # noqa: S104  (nothing is bound to it)
 
 

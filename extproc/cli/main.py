@@ -1,4 +1,4 @@
-"""`dualpool`: entry point, and how errors end it: exit 0 well, 1 failed, 2 wrong usage or configuration."""
+"""The entry point `dualpool`. Exit code 0: success, 1: failure, 2: wrong usage or configuration, 130: Ctrl-C."""
 
 import argparse
 import os
@@ -11,8 +11,8 @@ from extproc.core.errors import ConfigurationError
 
 __all__ = ["main"]
 
-# Before numpy is loaded. The matrices of an estimator are small: a second thread would spin for them, and that on
-# a core that serves requests.
+# Set before numpy is loaded. An estimator's matrices are small: a second BLAS thread would only spin, on a core
+# that serves requests.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 COMMANDS = (
@@ -36,17 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser(arguments).parse_args(arguments)
     try:
         code: int = options.run(options)
-        # Here it can be told that what was said did not get through; at the interpreter's end it is a traceback.
+        # A failed write can be reported here; when the interpreter flushes at its exit, it causes a traceback.
         print(end="", flush=True)
     except ConfigurationError as error:
         print(f"dualpool {options.command}: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:
-        # Whoever read the output has seen enough, as `head` has. The rest goes nowhere, and without complaint.
+        # The reader has closed the pipe, as `head` does: discard the remaining output silently.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        # The machine's fault, as a full disk is. Where a file is the operator's, commands name the setting.
+        # A fault of the machine, such as a full disk. For files that the user names, commands report the setting.
         print(f"dualpool {options.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
-    """Return the parser of the command that is given, which starts sooner alone; of all where none is."""
+    """Return a parser for the given command alone, which starts faster; for all commands if none is given."""
     parser = argparse.ArgumentParser(
         prog="dualpool", description="Routes LLM requests to a short- or a long-context pool by token budget."
     )

@@ -1,4 +1,4 @@
-"""`dualpool plan`: what would two pools save here, and where should the threshold be."""
+"""`dualpool plan`: compute what two pools would save for a workload, and the best threshold between them."""
 
 import argparse
 import os
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["add", "run"]
 
-MIN_WIDTH = 100  # of the tables; a narrower terminal wraps their lines
+MIN_WIDTH = 100  # columns of the tables; a narrower terminal wraps their lines
 
 
 def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add the command."""
+    """Add the command's parser."""
     parser = subparsers.add_parser(
         "plan",
         help="compute what two pools would save, and at which threshold",
@@ -41,10 +41,10 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 
 def run(args: argparse.Namespace) -> int:
-    """Plan, print, and write the report; return 0."""
+    """Make the plan, print it, and write the files that were asked for; return 0."""
     if args.what == "paper":
         return _paper(args)
-    # None of the planner is needed for --help.
+    # Imported here because --help does not need the planner.
     from extproc.planning.design.plan import PlanOptions, make_plan  # noqa: PLC0415
     from extproc.planning.model.costs import costs_of  # noqa: PLC0415
     from extproc.planning.model.options import setup_of  # noqa: PLC0415
@@ -93,9 +93,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_directory(option: str, path: str) -> Path:
-    """Return the path of a directory that is there or could be made.
+    """Return the path of a directory that exists or could be created.
 
-    Raises ConfigurationError when a file is in its way: better now than after the simulation.
+    Raises ConfigurationError if a file is in its way: before the simulation rather than after it.
     """
     directory = Path(path)
     there = next((part for part in (directory, *directory.absolute().parents) if part.exists()), None)
@@ -105,7 +105,7 @@ def check_directory(option: str, path: str) -> Path:
 
 
 def _report_writer() -> "Callable[[Plan, Lengths, Costs, Path], Path]":
-    """Import the report before anything is simulated: it fails where matplotlib is missing."""
+    """Import the report before anything is simulated: the import fails if matplotlib is missing."""
     from extproc.planning.output.report import write_report  # noqa: PLC0415
 
     return write_report
@@ -188,7 +188,7 @@ PAPER_USES = frozenset({"what", "trace", "requests", "seeds", "jobs", "cache", "
 
 
 def _azure_files() -> list[str]:
-    """Return the Azure 2023 trace from the folder that DUALPOOL_DATA names."""
+    """Return the files of the Azure 2023 trace in the folder that DUALPOOL_DATA names."""
     root = os.environ.get("DUALPOOL_DATA")
     files = [Path(root or "") / "azure2023" / f"AzureLLMInferenceTrace_{part}.csv" for part in ("conv", "code")]
     if root is None or not all(file.exists() for file in files):

@@ -1,4 +1,4 @@
-"""The options of `dualpool plan`, and the planner's own option objects made of them."""
+"""The options of `dualpool plan`, and their conversion to the planner's option objects."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ DECLARED = ("truth", "1.5x", "1024", "4096", "none")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add every option but those of the output."""
+    """Add all options except those of the output."""
     _add_workload(parser)
     _add_profile(parser)
     _add_objective(parser)
@@ -171,7 +171,7 @@ def _add_objective(parser: argparse.ArgumentParser) -> None:
 
 
 def workload_options(args: argparse.Namespace) -> "WorkloadOptions":
-    """Return where the workload comes from."""
+    """Return the options that say where the workload comes from."""
     from extproc.planning.workload.options import WorkloadOptions  # noqa: PLC0415
 
     return WorkloadOptions(
@@ -186,7 +186,7 @@ def workload_options(args: argparse.Namespace) -> "WorkloadOptions":
 
 
 def profile_options(args: argparse.Namespace) -> "ProfileOptions":
-    """Return what is planned with."""
+    """Return the options that describe the model, the GPUs, the engine and the objective."""
     from extproc.planning.model.options import ProfileOptions  # noqa: PLC0415
 
     return ProfileOptions(
@@ -212,7 +212,7 @@ def profile_options(args: argparse.Namespace) -> "ProfileOptions":
 
 
 def refuse_unused(args: argparse.Namespace, used: frozenset[str], why: str) -> None:
-    """Raise ConfigurationError for an option that is not at its default and would change nothing."""
+    """Raise ConfigurationError for an option that is given but not in `used`, since it would have no effect."""
     for name, value in vars(args).items():
         if name not in used and value != getattr(args.defaults, name, value):
             raise ConfigurationError(f"--{name.replace('_', '-')}: {why}")

@@ -1,4 +1,4 @@
-"""The options of `dualpool plan --simulate`, and the planner's own option objects made of them."""
+"""The options of `dualpool plan --simulate`, and their conversion to the planner's option objects."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ MAX_START_MINUTES = 720
 
 
 def add_simulation_options(parser: argparse.ArgumentParser) -> None:
-    """Add what only --simulate uses."""
+    """Add the options that only --simulate uses."""
     group = parser.add_argument_group("simulation")
     group.add_argument("--simulate", action="store_true", help="find the cheapest fleets by simulating them")
     _add_designs(group)
@@ -110,7 +110,7 @@ def _add_runs(group: "argparse._ArgumentGroup") -> None:
 
 
 def simulation_options(args: argparse.Namespace) -> "SimulationOptions | None":
-    """Return how fleets are simulated, or None when they are not."""
+    """Return the options of the simulation, or None without --simulate."""
     from extproc.planning.simulation.options import SimulationOptions  # noqa: PLC0415
 
     if not args.simulate:
@@ -129,9 +129,9 @@ def simulation_options(args: argparse.Namespace) -> "SimulationOptions | None":
 
 
 def tuning_of(args: argparse.Namespace, catalogue: "Catalogue") -> "Tuning":
-    """Return what may be changed in each pool: what the user fixed stays.
+    """Return what the search may change in each pool; what the user has fixed stays.
 
-    Raises ConfigurationError for several GPUs where nothing is searched, or their prices cannot be compared.
+    Raises ConfigurationError for several GPUs if nothing is searched or a price is missing.
     """
     from extproc.planning.design.pool import Tuning  # noqa: PLC0415
 
@@ -155,14 +155,14 @@ def tuning_of(args: argparse.Namespace, catalogue: "Catalogue") -> "Tuning":
 
 
 def head_room_of(args: argparse.Namespace) -> float:
-    """Return max_model_len over the routing threshold; raises ConfigurationError for a factor that cannot be."""
+    """Return max_model_len divided by the routing threshold. Raises ConfigurationError if it is out of range."""
     if not 1 <= args.head_room <= MAX_HEAD_ROOM:
         raise ConfigurationError(f"--head-room {args.head_room:g}: a factor from 1 to {MAX_HEAD_ROOM} is needed")
     return float(args.head_room)
 
 
 def start_minutes_of(args: argparse.Namespace) -> float:
-    """Return how long an instance takes to start; raises ConfigurationError for what cannot be."""
+    """Return the start time of an instance. Raises ConfigurationError if it is out of range or not used."""
     if args.day_curve is None and args.start_minutes != args.defaults.start_minutes:
         raise ConfigurationError(f"--start-minutes {args.start_minutes:g}: is only used with --day-curve")
     if not 0 <= args.start_minutes <= MAX_START_MINUTES:

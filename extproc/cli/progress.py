@@ -11,8 +11,8 @@ __all__ = ["progress_bar"]
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
-    """Yield a function of (done, of, what is going on): it draws a bar that is gone at the end, or writes a line
-    for each step where standard error is no terminal.
+    """Yield a function of (steps done, total steps, current step). It draws a bar that is removed at the end; if
+    standard error is not a terminal, it writes a line for each step.
     """
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -35,14 +35,14 @@ def progress_bar() -> Iterator[Callable[[int, int, str], None]]:
 
 
 class _Lines:
-    """Writes a line when another step is done."""
+    """Writes a line whenever another step is done."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._last: tuple[int, int] | None = None
 
     def __call__(self, done: int, total: int, what: str) -> None:
-        """Tell how far it is."""
+        """Write the progress if it has changed."""
         if (done, total) != self._last and what:
             self._console.print(f"simulating: {done} of {total} done: {what}", highlight=False, soft_wrap=True)
         self._last = done, total

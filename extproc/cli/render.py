@@ -1,4 +1,4 @@
-"""`dualpool render`: the configuration of a gateway, or of the pools' servers, that fits the router's."""
+"""`dualpool render`: write a configuration for a gateway, or for the pools' servers, that matches the router's."""
 
 import argparse
 from collections.abc import Callable

@@ -38,7 +38,7 @@ def _run(options: argparse.Namespace) -> int:
 
         _serve(Supervisor(configuration, options.config, options.workers))
     else:
-        from extproc.server.app import App  # noqa: PLC0415  (gRPC: not in a supervisor)
+        from extproc.server.app import App  # noqa: PLC0415  (loads gRPC, which a supervisor does not need)
 
         _serve(App(configuration, options.config))
     return 0

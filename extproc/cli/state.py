@@ -1,6 +1,6 @@
-"""`dualpool state`: what was learned, in a file, in the shared store or a running router: shown, moved, merged.
+"""`dualpool state`: show, move, merge or reset learned state in a file, a shared store or a running router.
 
-A running router changes what it knows for callers that show its token; where it shares, what is in its store.
+A running router changes its state for callers that send its token; if it uses a shared store, it changes that.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
 
 
 def _model(name: str) -> str:
-    if not name:  # a shell's variable that is not set; to forget all is asked for without the option
+    if not name:  # probably an unset shell variable; forgetting everything requires leaving out the option
         raise argparse.ArgumentTypeError("'' given; allowed: the name of a model")
     return name
 
@@ -178,7 +178,7 @@ def _read(place: str, token: str) -> "LearnedState":
 
 
 def _in_store(place: str, act: "Callable[[InStore], Any]") -> Any:  # noqa: ANN401
-    """Return what came of an act with the store of a configuration."""
+    """Return the result of `act`, called with the store that a configuration names."""
     from extproc.config.loading import load  # noqa: PLC0415
     from extproc.state.changing import NotDone  # noqa: PLC0415
     from extproc.state.in_store import InStore  # noqa: PLC0415
@@ -202,7 +202,7 @@ def _terms(states: "list[LearnedState]") -> "Terms":
 
 
 def _as_table(state: "LearnedState") -> str:
-    """Return a line for each model, and one for all."""
+    """Return a line for each model, and a line with totals."""
     if not state.estimator_kind:
         return "nothing was learned"
     lines = [f"{'model':40}{'responses':>12}{'weight':>10}{'q':>8}{'started anew':>14}{'tenants, kinds':>16}"]
@@ -228,7 +228,7 @@ def _write(path: Path, message: Any) -> None:  # noqa: ANN401
 
 
 def _changed(url: str, token: str, data: bytes) -> str:
-    """Return what a running router says of a change."""
+    """Send a change to a running router; return its answer."""
     request = asking(url, token)
     request.data = data
     request.add_header("Content-Type", "application/octet-stream")

@@ -1,4 +1,4 @@
-"""A router's admin pages, for the commands that ask them, and the token that these show."""
+"""Access to a router's admin pages for the commands that read them, with the router's token if it requires one."""
 
 import argparse
 from http import HTTPStatus
@@ -15,15 +15,15 @@ __all__ = ["UNASKED", "add_token", "asking", "bearer_of", "page", "why"]
 
 TIMEOUT_S: Final = 10
 MAX_TOKEN_FILE_BYTES: Final = 64 << 10
-# Twice what a state may have as an upload.
+# Twice the limit for an uploaded state.
 MAX_PAGE_BYTES: Final = 128 << 20
 
 UNASKED: Final = (OSError, HTTPException, ValueError)
-"""What comes of an address that cannot be asked, or does not answer: ValueError is one that is no address."""
+"""The exceptions for an address that is invalid (ValueError), cannot be reached, or does not answer."""
 
 
 def add_token(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
-    """Add the option to a command."""
+    """Add the option --token-file to a command."""
     parser.add_argument(
         "--token-file",
         type=Path,
@@ -33,7 +33,7 @@ def add_token(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> No
 
 
 def bearer_of(options: argparse.Namespace) -> str:
-    """Return the token that was given, or nothing. Raises ConfigurationError where it cannot be read."""
+    """Return the token, "" if no file was given. Raises ConfigurationError if the file cannot be read."""
     path: Path | None = options.token_file
     try:
         return "" if path is None else read_file(path, MAX_TOKEN_FILE_BYTES).decode().partition("\n")[0].strip()
@@ -42,21 +42,21 @@ def bearer_of(options: argparse.Namespace) -> str:
 
 
 def asking(url: str, token: str) -> Request:
-    """Return a request that shows the token to this address, and to none that it redirects to."""
-    request = Request(url)  # noqa: S310  (callers check the scheme, or ask for the user's own address)
+    """Return a request that sends the token to this address, but not to addresses that it redirects to."""
+    request = Request(url)  # noqa: S310  (callers check the scheme, or the user gave the address)
     if token:
         request.add_unredirected_header("Authorization", f"Bearer {token}")
     return request
 
 
 def page(url: str, token: str) -> bytes:
-    """Return what is at this address. Raises one of UNASKED."""
+    """Return the content at this address. Raises one of UNASKED."""
     with urlopen(asking(url, token), timeout=TIMEOUT_S) as response:  # noqa: S310  (the callers check the scheme)
         return read_from(response, MAX_PAGE_BYTES, url)
 
 
 def why(error: Exception) -> str:
-    """Return why an admin port gave no page, and what to do where it is for the token."""
+    """Return why an admin port did not return a page, and what to do if it requires a token."""
     if isinstance(error, HTTPError) and error.code == HTTPStatus.UNAUTHORIZED:
         return "the router asks for its token: give it with --token-file"
     return str(getattr(error, "reason", None) or error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""`dualpool top`: what the live page shows, in a terminal."""
+"""`dualpool top`: the content of the live page, in a terminal."""
 
 import argparse
 import json
@@ -58,10 +58,10 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _events(address: str, token: str) -> Iterator[Event]:
-    """Yield the router's events; raises ConfigurationError when it is not there, or goes."""
+    """Yield the router's events. Raises ConfigurationError if it cannot be reached or closes the stream."""
     url = f"{address if '://' in address else f'http://{address}'}".rstrip("/") + "/live"
     try:
-        with urlopen(asking(url, token), timeout=SILENT_S) as response:  # noqa: S310  (the user's own address)
+        with urlopen(asking(url, token), timeout=SILENT_S) as response:  # noqa: S310  (the user gave the address)
             while line := response.readline(MAX_LINE_BYTES):
                 if line.startswith(b"data: "):
                     event = json.loads(line[6:])
@@ -74,7 +74,7 @@ def _events(address: str, token: str) -> Iterator[Event]:
 
 
 def screen(event: Event, recent: list[dict[str, Any]]) -> "RenderableType":
-    """Return one second's picture."""
+    """Return what is shown for one event."""
     from rich.console import Group  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
