@@ -1,21 +1,21 @@
-# Two commands matter: `make demo` and `make test`. Both set up all they need: a virtual environment with
-# locked dependencies, the Envoy binary among them. A second run finds it in place.
+# The two main commands are `make demo` and `make test`. Both set up what they need: a virtual environment with locked
+# dependencies, including the Envoy binary. Later runs reuse it.
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CHECKS := $(VENV)/.checks
 ARGS ?=
-# The lock files serve these. Of those on the PATH the newest is taken; PYTHON=... names another. Each is tried, since
-# a name alone says little: pyenv has one for every version that it manages, and it fails for those not activated;
-# Debian ships Python without ensurepip.
+# The Python versions that the lock files support. The newest one on the PATH is used; PYTHON=... selects another. Each
+# candidate is run, because its existence proves little: pyenv installs a shim for every version that it manages, which
+# fails unless that version is activated, and Debian ships Python without ensurepip.
 SUPPORTED := 3.14 3.13 3.12 3.11
 CANDIDATES := $(SUPPORTED:%=python%) python3
 SERVES := import ensurepip, sys, venv; sys.exit("%d.%d" % sys.version_info[:2] not in "$(SUPPORTED)".split())
 PYTHON ?= $(shell for name in $(CANDIDATES); do $$name -c '$(SERVES)' 2>/dev/null && echo $$name && break; done)
 NO_PYTHON = make: $(or $(PYTHON),none of $(CANDIDATES) on the PATH) cannot set up $(VENV). Needed is one of Python \
 	$(SUPPORTED), with its modules venv and ensurepip (on Debian in python3-venv). PYTHON=... names another.
-# Packages are installed without bytecode, and each process that meets a module first writes it for the others: of
-# thousands of generated modules few are ever imported.
+# Packages are installed without bytecode, because only a few of their thousands of generated modules are ever imported.
+# The first process that imports a module writes its bytecode, which this variable would prevent.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup tools golden demo test mutants lint format docs bench lock release-check sbom site clean
@@ -40,8 +40,8 @@ $(CHECKS): requirements/checks.txt | $(READY)
 	@$(BIN)/python -m pip install --quiet --no-compile --require-hashes -r requirements/checks.txt
 	@touch $@
 
-# The real helm, and kubeconform with the schemas of what gateways add to Kubernetes, for the tests of the chart and the
-# manifests. Built from source by Go's own means: minutes, once.
+# The real helm, and kubeconform with the schemas of the gateways' custom resources, for the tests of the chart and the
+# manifests. Go builds them from source, which takes minutes, but only once.
 GO_INSTALL = GOBIN=$(abspath build/tools) CGO_ENABLED=0 GOFLAGS=-trimpath go install -ldflags='-s -w'
 HELM := build/tools/helm
 KUBECONFORM := build/tools/kubeconform
@@ -55,8 +55,9 @@ $(SCHEMAS): tests/golden/schemas.py | $(READY)
 	PYTHONPATH=. $(BIN)/python -m tests.golden.schemas
 	@touch $@
 
-# Envoy Gateway's and Istio's own translators, asked anew of deploy/envoy-gateway/ and deploy/istio/ (tests/golden/). Of
-# Envoy Gateway the version is here, of Istio in tests/golden/istio/go.mod: one that names no tag, as Go knows no others.
+# Translates deploy/envoy-gateway/ and deploy/istio/ again with Envoy Gateway's and Istio's translators (tests/golden/).
+# Envoy Gateway's version is set here; Istio's is in tests/golden/istio/go.mod, as a commit, since Istio's tags are not
+# versions that Go accepts.
 EGCTL := build/tools/egctl
 ISTIO := build/tools/istio-translate
 golden: $(EGCTL) $(ISTIO) $(READY)
@@ -64,7 +65,7 @@ golden: $(EGCTL) $(ISTIO) $(READY)
 	PYTHONPATH=. $(BIN)/python -m tests.golden.translate_istio
 $(EGCTL):
 	$(GO_INSTALL) github.com/envoyproxy/gateway/cmd/egctl@v1.9.1
-# In a copy: what is written into go.mod and go.sum on the way is Go's to find again by what go.mod names.
+# Built in a copy, because Go adds to go.mod and go.sum; it derives the additions from the versions in go.mod each time.
 $(ISTIO): tests/golden/istio/main.go tests/golden/istio/go.mod
 	mkdir -p build/istio
 	cp $^ build/istio/
@@ -73,8 +74,8 @@ $(ISTIO): tests/golden/istio/main.go tests/golden/istio/go.mod
 demo: $(READY)
 	@$(BIN)/dualpool demo $(ARGS)
 
-# Some tests reach some of the code: only all of them, which is without ARGS, have to reach every branch (pyproject.toml).
-# Two processes: those of tests/envoy wait most of the time while those of tests/unit compute.
+# A selection of tests covers only part of the code, so the coverage gate (pyproject.toml) applies only without ARGS.
+# Two processes, because tests/envoy spends most of its time waiting, while tests/unit computes.
 test: $(READY) $(CHECKS)
 	$(BIN)/python -m pytest $(or $(ARGS),--cov --numprocesses=2 --dist=worksteal)
 
@@ -102,11 +103,11 @@ docs: $(READY)
 bench: $(READY)
 	$(BIN)/python -m bench $(ARGS)
 
-# What the wheel needs; what demo, tests and lint need beside it; what builds the wheel. One version of each package for
-# all of SUPPORTED. Pinned versions stay unless pyproject.toml moves them; ARGS=--upgrade takes the newest of all.
+# Locks the requirements of the wheel, of the demo, tests and lint, and of the build. Each package has one version for
+# all of SUPPORTED. Pinned versions stay unless pyproject.toml rules them out; ARGS=--upgrade updates all to the newest.
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version $(lastword $(SUPPORTED)) --fork-strategy fewest \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' $(ARGS)
-# Not $(READY): that installs what is locked, and so would fail on a lock file that is to be fixed.
+# Does not depend on $(READY), which installs the locked versions: that would fail on a lock file that needs fixing.
 lock: | $(BIN)/uv
 	$(LOCK) pyproject.toml -o requirements/runtime.txt
 	$(LOCK) pyproject.toml --group dev --all-extras -c requirements/runtime.txt -o requirements/dev.txt
@@ -118,8 +119,8 @@ lock: | $(BIN)/uv
 $(BIN)/uv:
 	@$(MAKE) $(READY)
 
-# A release as strangers get it: an sdist, the wheel that it builds with locked tools, and that wheel in environments
-# that hold nothing else but the locked requirements, or the oldest and the newest ones that pyproject.toml allows.
+# The release as users get it: an sdist, the wheel built from it with locked tools, and that wheel in environments that
+# otherwise contain only the locked requirements, or the oldest or newest requirements that pyproject.toml allows.
 EMPTY := build/empty
 ALLOWED := build/allowed
 release-check: $(READY)
@@ -142,7 +143,7 @@ release-check: $(READY)
 	$(BIN)/python tests/release/container.py build/container
 	@$(MAKE) --no-print-directory sbom
 
-# What the wheel runs with, as a CycloneDX bill of materials, read from the environment that release-check made.
+# The wheel's runtime dependencies as a CycloneDX bill of materials, read from the environment that release-check makes.
 SBOM := build/dualpool.cdx.json
 sbom: $(CHECKS)
 	@test -x $(EMPTY)/bin/python || { echo "make release-check first: the bill is of what it installs" >&2; exit 1; }

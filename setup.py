@@ -11,23 +11,23 @@ OUT = ROOT / "extproc" / "state" / "pb"
 
 
 class BuildWithProtos(build_py):  # type: ignore[misc]  # setuptools has no types
-    """`build_py` that generates the protobuf modules first, so that both kinds of install find them."""
+    """A `build_py` that first generates the protobuf modules, so that wheels and editable installs have them."""
 
     def run(self) -> None:
-        """Generate, then build as usual."""
+        """Generate the modules, then build as usual."""
         generate()
-        # The packages were listed before this one was there.
+        # setuptools listed the packages before this one existed.
         if GENERATED not in self.packages:
             self.packages.append(GENERATED)
         super().run()
 
 
 def generate() -> None:
-    """Compile every .proto below `protos/` to a module and its type stub.
+    """Compile every .proto file below `protos/` to a module and its type stub.
 
-    Raises RuntimeError with the compiler's exit code when a file does not compile.
+    Raises RuntimeError with the compiler's exit code if a file does not compile.
     """
-    from grpc_tools import protoc  # noqa: PLC0415  (needed by builds only, not by the metadata hooks)
+    from grpc_tools import protoc  # noqa: PLC0415  (needed only by builds, not by the metadata hooks)
 
     OUT.mkdir(exist_ok=True)
     (OUT / "__init__.py").write_text('"""Generated from protos/ by the build; not edited, not committed."""\n')

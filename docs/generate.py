@@ -1,7 +1,7 @@
-"""`make docs`: writes those parts of the documents that are made from the code; a test holds them equal.
+"""`make docs`: generates the parts of the documents that come from the code; a test checks that they are current.
 
-What a setting does is the text below it in its dataclass, and what is allowed is what its type says; what a metric
-says is its help text. So each is said in one place.
+A setting is described by the string below it in its dataclass, and its allowed values by its type; a metric is
+described by its help text. So each fact is written in one place only.
 """
 
 import ast
@@ -38,7 +38,7 @@ from extproc.telemetry.workers import Replaced, WorkerMetrics, worker_streams
 __all__ = ["FILES", "GENERATED", "generated"]
 
 DOCS: Final = Path(__file__).parent
-# How names end, and the unit that this says; the longest ending counts.
+# Suffixes of names, and the units that they stand for; the longest matching suffix counts.
 UNITS: Final = {
     "_bytes_per_token": "bytes/token",
     "messages_per_s": "messages/s",
@@ -51,7 +51,7 @@ UNITS: Final = {
     "_deviations": "deviations",
     "epsilon": "share",
 }
-# Labels with a closed set of values; `cause` has one for each metric.
+# Labels with a closed set of values; `cause`, `change` and `outcome` have a separate set for each metric.
 CLOSED_LABELS: Final[dict[str, type[StrEnum]]] = {
     "`api`": Api,
     "`reason`": Reason,
@@ -76,7 +76,7 @@ SETTINGS_HEAD: Final = """\
 
 
 def state_table() -> str:
-    """Return the exchange's transitions as a table; what holds in all states is one row."""
+    """Return the exchange's transitions as a table; an event that all states handle alike gets one row."""
     rows = ["| state | event | what happens | leads to |", "|---|---|---|---|"]
     for row in TRANSITIONS:
         same = _rows_of(row.event)
@@ -90,7 +90,9 @@ def state_table() -> str:
 
 
 def state_diagram() -> str:
-    """Return the exchange's transitions as a Mermaid diagram; what leads to where it was is left out."""
+    """Return the exchange's transitions as a Mermaid diagram, without those that stay in their state and without
+    events that all states handle.
+    """
     lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {State.OPEN}"]
     arrows: dict[tuple[State, State], list[str]] = {}
     for row in TRANSITIONS:
@@ -149,7 +151,7 @@ def _metric_row(metric: Tally[Any]) -> str:
 
 
 def _sections(dataclass: type, path: str, title: str, note: str = "") -> Iterator[str]:
-    """Yield a section of the settings of a dataclass, and after it those of the dataclasses in it."""
+    """Yield a section with the settings of a dataclass, then the sections of the dataclasses nested in it."""
     types, texts = settings_of(dataclass), _texts_below(dataclass)
     parts = {name: part for name, wanted in types.items() if (part := _part_of(wanted))}
     yield f"\n## {title}\n\n{inspect.cleandoc(dataclass.__doc__ or '')}{note}\n\n{SETTINGS_HEAD}"
@@ -178,12 +180,14 @@ def _default(field: Field[Any]) -> Any:
 
 
 def _part_of(wanted: Any) -> type | None:
-    """Return the dataclass that gets its own section: the type, an alternative in it, or what a list holds."""
+    """Return the dataclass that gets its own section: the type itself, one of its alternatives, or the item type
+    of a list.
+    """
     return dataclass_in(get_args(wanted)[0] if get_origin(wanted) is tuple else wanted)
 
 
 def _texts_below(dataclass: type) -> dict[str, str]:
-    """Return the strings that stand below the settings of a dataclass, in its source."""
+    """Return the string below each setting of a dataclass, read from its source."""
     (body,) = ast.parse(inspect.getsource(dataclass)).body
     assert isinstance(body, ast.ClassDef)
     return {
@@ -195,14 +199,14 @@ def _texts_below(dataclass: type) -> dict[str, str]:
 
 
 def _yaml(value: object) -> str:
-    """Return a default as it would be written: JSON is YAML, and quotes around words are not needed."""
+    """Return a default as it is written in YAML: as JSON, which is valid YAML, but without quotes around text."""
     if isinstance(value, str) and value:
         return str(value)
     return msgspec.json.encode(value).decode().replace(",", ", ").replace(":", ": ")
 
 
 def _unit(name: str) -> str:
-    """Return the unit that a name says: by its own end or, where that says none, by its section's."""
+    """Return the unit by a name's suffix or, if that has none, by the suffix of its section's name."""
     section, _, own = name.rpartition(".")
     found = [end for end in UNITS if own.endswith(end)] or [end for end in UNITS if section.endswith(end)]
     return UNITS[max(found, key=len)] if found else ""
@@ -212,7 +216,7 @@ def _row(*cells: str) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
 
 
-# Document: the parts of it that are generated, by the name in their markers.
+# By document: its generated parts, by the name in their markers.
 GENERATED: Final[dict[str, dict[str, Callable[[], str]]]] = {
     "architecture.md": {"state table": state_table, "state diagram": state_diagram},
     "check.md": {"traps": traps},
@@ -221,14 +225,14 @@ GENERATED: Final[dict[str, dict[str, Callable[[], str]]]] = {
 }
 
 
-# Documents that are generated whole.
+# Documents that are generated entirely.
 FILES: Final[dict[str, Callable[[], str]]] = {
     "plan.schema.json": lambda: msgspec.json.format(msgspec.json.encode(plan_schema()), indent=1).decode() + "\n",
 }
 
 
 def generated(name: str) -> str:
-    """Return a document with its generated parts as the code has them now. Raises ValueError without markers."""
+    """Return a document with its generated parts up to date. Raises ValueError if a marker is missing."""
     if name in FILES:
         return FILES[name]()
     text = (DOCS / name).read_text("utf-8")

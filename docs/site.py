@@ -1,8 +1,8 @@
-"""`make site`: the documents as a site, by MkDocs, in build/site; what it warns of fails it.
+"""`make site`: builds the documents as a website with MkDocs, in build/site; a warning fails the build.
 
-MkDocs wants all pages in one folder, and ours stand beside what they are about: so they are copied, in the places
-that they have to each other, together with the files that they link to. A link to a folder is for people who look
-at the repository, and becomes its text.
+MkDocs requires all pages in one folder, but ours are located next to what they describe: so they are copied with
+their relative paths, together with the files that they link to. Links to folders only make sense in the
+repository, and are replaced by their text.
 """
 
 import os
@@ -21,7 +21,7 @@ PAGES: Final = ("*.md", "docs/**/*.md", "deploy/*.md", "deploy/helm/dualpool/*.m
 
 
 def build(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Build the site in `folder`/site, of pages in `folder`/pages. Raises FileNotFoundError for a dead link."""
+    """Build the site in `folder`/site from pages in `folder`/pages. Raises FileNotFoundError for a dead link."""
     staged = folder / "pages"
     shutil.rmtree(staged, ignore_errors=True)
     for pattern in PAGES:
@@ -30,7 +30,7 @@ def build(folder: Path) -> subprocess.CompletedProcess[str]:
     configuration = (ROOT / "mkdocs.yml").read_text("utf-8")
     (folder / "mkdocs.yml").write_text(configuration, "utf-8")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-f", str(folder / "mkdocs.yml")]
-    # The theme's word on its successor is none about our pages.
+    # The theme's warning about its successor does not concern our pages.
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
 
@@ -52,7 +52,7 @@ def _stage(page: Path, staged: Path) -> None:
             shutil.copy(found, copy)
         return link[0]
 
-    # What stands in a block of code is no link.
+    # Code blocks contain no links.
     pieces = re.split(r"(^ *```.*?^ *```$)", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
     text = "".join(piece if number % 2 else LINK.sub(follow, piece) for number, piece in enumerate(pieces))
     copy = staged / page.relative_to(ROOT)
