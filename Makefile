@@ -15,7 +15,7 @@ PYTHON ?= $(shell for name in $(CANDIDATES); do $$name -c '$(SERVES)' 2>/dev/nul
 NO_PYTHON = make: $(or $(PYTHON),none of $(CANDIDATES) on the PATH) cannot set up $(VENV). Needed is one of Python \
 	$(SUPPORTED), with its modules venv and ensurepip (on Debian in python3-venv). PYTHON=... names another.
 # Packages are installed without bytecode, because only a few of their thousands of generated modules are ever imported.
-# The first process that imports a module writes its bytecode, which this variable would prevent.
+# The first process that imports a module writes its bytecode, unless PYTHONDONTWRITEBYTECODE is set.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup tools golden demo test mutants lint format docs bench lock release-check sbom site clean
