@@ -12,8 +12,8 @@ SUPPORTED := 3.14 3.13 3.12 3.11
 CANDIDATES := $(SUPPORTED:%=python%) python3
 SERVES := import ensurepip, sys, venv; sys.exit("%d.%d" % sys.version_info[:2] not in "$(SUPPORTED)".split())
 PYTHON ?= $(shell for name in $(CANDIDATES); do $$name -c '$(SERVES)' 2>/dev/null && echo $$name && break; done)
-NO_PYTHON = make: $(or $(PYTHON),none of $(CANDIDATES) on the PATH) cannot set up $(VENV). Needed is one of Python \
-	$(SUPPORTED), with its modules venv and ensurepip (on Debian in python3-venv). PYTHON=... names another.
+NO_PYTHON = make: $(or $(PYTHON),none of $(CANDIDATES) on the PATH) cannot set up $(VENV). Required: one of Python \
+	$(SUPPORTED), with the modules venv and ensurepip (on Debian in python3-venv). PYTHON=... selects another.
 # Packages are installed without bytecode, because only a few of their thousands of generated modules are ever imported.
 # The first process that imports a module writes its bytecode, unless PYTHONDONTWRITEBYTECODE is set.
 unexport PYTHONDONTWRITEBYTECODE
@@ -146,7 +146,7 @@ release-check: $(READY)
 # The wheel's runtime dependencies as a CycloneDX bill of materials, read from the environment that release-check makes.
 SBOM := build/dualpool.cdx.json
 sbom: $(CHECKS)
-	@test -x $(EMPTY)/bin/python || { echo "make release-check first: the bill is of what it installs" >&2; exit 1; }
+	@test -x $(EMPTY)/bin/python || { echo "run make release-check first: the bill lists what it installs" >&2; exit 1; }
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o $(SBOM) $(EMPTY)/bin/python
 	$(BIN)/python tests/release/bill.py $(SBOM)
 

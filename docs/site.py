@@ -43,7 +43,7 @@ def _stage(page: Path, staged: Path) -> None:
             return link[0]
         found = (page.parent / path).resolve()
         if not found.exists():
-            raise FileNotFoundError(f"{page.relative_to(ROOT)}: {target} is not there")
+            raise FileNotFoundError(f"{page.relative_to(ROOT)}: {target} does not exist")
         if found.is_dir():
             return text
         if found.suffix != ".md":

@@ -36,9 +36,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _config_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("dualpool check", usage="dualpool check [config] FILE")
-    parser.add_argument(
-        "kind", nargs="?", choices=KINDS, default="config", help="what kind of file it is (default: config)"
-    )
+    parser.add_argument("kind", nargs="?", choices=KINDS, default="config", help="kind of file (default: config)")
     parser.add_argument("file", metavar="FILE", type=Path, help="the router's YAML file")
     return parser
 
@@ -57,5 +55,5 @@ def _check_config(file: Path) -> int:
         for sentence in error.sentences:
             print(ConfigurationError(sentence, source=f"configuration file {file}"), file=sys.stderr)
         return 2
-    print(f"configuration file {file}: can be used")
+    print(f"configuration file {file}: valid")
     return 0

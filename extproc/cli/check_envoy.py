@@ -29,7 +29,7 @@ def _parser() -> argparse.ArgumentParser:
         "Gateway, and reports known traps, each with its reason and its fix (docs/check.md). Exit code 0: "
         "none, 1: some, 2: not readable.",
     )
-    what = parser.add_argument_group("what to look at")
+    what = parser.add_argument_group("what to check")
     what.add_argument("files", nargs="*", type=Path, metavar="FILE", help="all files of one gateway, YAML or JSON")
     what.add_argument(
         "--live", metavar="URL", help="the admin port of a running Envoy, such as http://127.0.0.1:9901"
@@ -56,7 +56,7 @@ def _run(options: argparse.Namespace) -> int:
     from extproc.gateways.sources import read  # noqa: PLC0415
 
     if not options.files and not options.live:
-        raise ConfigurationError("nothing to look at: give FILE or --live URL")
+        raise ConfigurationError("nothing to check: give FILE or --live URL")
     router = _router(options)
     documents = [each for path in options.files for each in read(_text(path), str(path))]
     if options.live:
@@ -76,7 +76,7 @@ def _router(options: argparse.Namespace) -> "Router":
     from extproc.gateways.router import Router  # noqa: PLC0415
 
     if options.config and options.router:
-        raise ConfigurationError("--config and --router: one of them is enough")
+        raise ConfigurationError("--config and --router given; allowed: one of them")
     if options.router:
         return Router(router_s(options.router, bearer_of(options)), options.workers)
     return Router(load(options.config) if options.config else Configuration(), options.workers)

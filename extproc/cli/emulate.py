@@ -16,8 +16,8 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser = subparsers.add_parser(
         "emulate",
         help="run an emulated pool: OpenAI-compatible, with real token counts",
-        description="Stands in for vLLM: counts tokens, enforces max_model_len with vLLM's errors, answers with "
-        "made-up text in JSON or as a stream, and has vLLM's metrics. Prints its URL once it listens.",
+        description="Emulates vLLM: counts tokens, enforces max_model_len with vLLM's errors, responds with "
+        "made-up text in JSON or as a stream, and serves vLLM's metrics. Prints its URL when it listens.",
     )
     group = parser.add_argument_group("the pool")
     group.add_argument("--model", required=True, metavar="NAME", help="served model name")
@@ -48,7 +48,7 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
         "--compression", default="none", help="none (default), gzip, deflate or br, for clients that accept it"
     )
     group.add_argument(
-        "--faults", action="store_true", help="let requests ask for faults by the header x-emulate-fault"
+        "--faults", action="store_true", help="let requests trigger faults with the header x-emulate-fault"
     )
     group = parser.add_argument_group("speed")
     group.add_argument(

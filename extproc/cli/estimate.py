@@ -100,7 +100,7 @@ def _without_missing(configuration: "Configuration") -> "Configuration":
     missing = [file for file in configuration.estimator.exact.values() if not Path(file).is_file()]
     if not missing:
         return configuration
-    print(f"dualpool estimate: nothing is counted exactly: {missing[0]} is not on this machine", file=sys.stderr)
+    print(f"dualpool estimate: no exact counts: {missing[0]} is not on this machine", file=sys.stderr)
     return replace(configuration, estimator=replace(configuration.estimator, exact={}))
 
 
@@ -204,4 +204,4 @@ def _fetch(url: str, path: str, token: str) -> bytes:
     try:
         return page(url.rstrip("/") + path, token)
     except UNASKED as error:
-        raise ConfigurationError(f"--admin {url}{path}: {why(error)} (the admin address is wanted)") from error
+        raise ConfigurationError(f"--admin {url}{path}: {why(error)} (use the admin address)") from error

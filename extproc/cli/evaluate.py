@@ -129,7 +129,7 @@ def _check_outputs(options: argparse.Namespace) -> None:
         if file is not None and not file.absolute().parent.is_dir():
             raise ConfigurationError(f"--{name} {file}: there is no folder {file.parent} to write it to")
     if options.plot and options.only:
-        raise ConfigurationError("--plot shows the whole comparison; it goes without --only")
+        raise ConfigurationError("--plot shows the whole comparison; it cannot be combined with --only")
     if options.plot and find_spec("matplotlib") is None:
         raise ConfigurationError("--plot needs `pip install dualpool[plots]`")
 

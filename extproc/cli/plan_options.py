@@ -57,13 +57,13 @@ def _add_workload(parser: argparse.ArgumentParser) -> None:
 
 def _add_profile(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("profile")
-    group.add_argument("--model", default="llama-3-70b", help="a model of the catalogue (default: %(default)s)")
+    group.add_argument("--model", default="llama-3-70b", help="a model from the catalogue (default: %(default)s)")
     group.add_argument(
         "--gpu",
         nargs="+",
         default=["a100-80g"],
         metavar="GPU",
-        help="GPUs of the catalogue; of several each pool takes the one that is cheapest for it (default: "
+        help="GPUs from the catalogue; with several, each pool uses the one that is cheapest for it (default: "
         "a100-80g)",
     )
     group.add_argument("--catalogue", metavar="FILE", help="a YAML file with more profiles")
@@ -125,7 +125,7 @@ def _add_parallelism(group: "argparse._ArgumentGroup") -> None:
         "--dp",
         type=int,
         metavar="N",
-        help="replicas of the attention that share the experts, for models that have experts (default: 1; "
+        help="attention replicas that share the experts, for mixture-of-experts models (default: 1; "
         "searched when simulating)",
     )
 

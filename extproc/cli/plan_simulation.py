@@ -63,8 +63,8 @@ def _add_traffic(group: "argparse._ArgumentGroup") -> None:
         choices=["least-request", "full-scan", "tokens", "round-robin"],
         default=["least-request"],
         help="how a pool picks an instance: Envoy's LEAST_REQUEST among --choice-count drawn at random, the "
-        "fewest requests of all, the fewest unanswered prompt tokens of all (Envoy alone cannot), or in turns; of "
-        "several each design takes the cheapest, the first where it is no dearer (default: least-request)",
+        "fewest requests of all, the fewest unanswered prompt tokens of all (Envoy alone cannot), or in turns; "
+        "with several, each design uses the cheapest, the earlier one if equal (default: least-request)",
     )
     group.add_argument(
         "--choice-count", type=int, default=2, help="instances that least-request looks at (default: %(default)s)"
@@ -76,7 +76,7 @@ def _add_traffic(group: "argparse._ArgumentGroup") -> None:
         "--arrivals",
         choices=["poisson", "trace"],
         default="poisson",
-        help="when requests come: at random, or as in the trace (default: poisson)",
+        help="when requests arrive: at random, or as in the trace (default: poisson)",
     )
 
 
@@ -100,7 +100,7 @@ def _add_runs(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--requests",
         type=int,
-        help="requests in a run (default: 60 s of traffic, and more until results are steady)",
+        help="requests per run (default: 60 s of traffic, and more until the results are stable)",
     )
     group.add_argument(
         "--seeds", type=int, default=1, help="runs with different random numbers (default: %(default)s)"
@@ -145,7 +145,7 @@ def tuning_of(args: argparse.Namespace, catalogue: "Catalogue") -> "Tuning":
         gpus = tuple((name, gpu := catalogue.gpu(name), gpu.price_usd_h) for name in args.gpu)
         if unknown := [name for name, _, price in gpus if price is None]:
             raise ConfigurationError(
-                f"--gpu {' '.join(args.gpu)}: no price is known of {unknown[0]}; a --catalogue can give it"
+                f"--gpu {' '.join(args.gpu)}: the price of {unknown[0]} is not known; a --catalogue can give it"
             )
     return Tuning(
         gpus=gpus,

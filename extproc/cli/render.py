@@ -8,7 +8,7 @@ from pathlib import Path
 __all__ = ["add"]
 
 KINDS = {
-    "envoy": "a bootstrap of Envoy's",
+    "envoy": "a bootstrap configuration of Envoy",
     "istio": "an EnvoyFilter, and the routes it patches",
     "envoy-gateway": "policies and routes of Envoy Gateway",
     "vllm": "a command for each pool's servers",
@@ -50,7 +50,7 @@ def _run(options: argparse.Namespace) -> int:
 
     if options.workers != 1 and options.kind != "envoy":
         raise ConfigurationError(
-            f"--workers: {options.workers} given; {options.kind} knows the router by one port"
+            f"--workers: {options.workers} given; {options.kind} supports only one port of the router"
         )
     if options.workers < 1:
         raise ConfigurationError(f"--workers: {options.workers} given; at least 1")

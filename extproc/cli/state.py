@@ -33,11 +33,11 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser = subparsers.add_parser(
         "state",
         help="show, move, merge or reset what routers have learned",
-        description="Works on what routers have learned: in a file, a store or a running router (docs/state.md).",
+        description="Shows or changes the learned state in a file, a store or a running router (docs/state.md).",
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    show = actions.add_parser("show", help="show what is known of each model")
+    show = actions.add_parser("show", help="show what was learned about each model")
     show.add_argument("place", metavar="PLACE", help=PLACE)
     show.add_argument("--json", action="store_true", help="print all of it as JSON instead of a table")
     add_token(show)
@@ -50,26 +50,26 @@ def add(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     export.set_defaults(run=_export)
 
     into = actions.add_parser(
-        "import", help="add a file's knowledge to a running router or a store, or copy it to a file that is empty"
+        "import", help="add a file's knowledge to a running router or a store, or copy it to an empty file"
     )
     into.add_argument("file", metavar="FILE", type=Path, help="the file to read")
     into.add_argument("place", metavar="PLACE", help=PLACE)
     add_token(into)
     into.set_defaults(run=_import)
 
-    merge = actions.add_parser("merge", help="add up what several routers have learned separately, into a file")
+    merge = actions.add_parser("merge", help="merge what several routers have learned separately into a file")
     merge.add_argument("places", nargs="+", metavar="PLACE", help=PLACE)
     merge.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
     add_token(merge)
     merge.set_defaults(run=_merge)
 
-    reset = actions.add_parser("reset", help="forget all, or one model")
+    reset = actions.add_parser("reset", help="forget everything, or one model")
     reset.add_argument("place", metavar="PLACE", help=PLACE)
     reset.add_argument("--model", type=_model, help="forget only this model")
     add_token(reset)
     reset.set_defaults(run=_reset)
 
-    undo = actions.add_parser("undo", help="put back the prices that a model had before new ones took their place")
+    undo = actions.add_parser("undo", help="restore the prices that a model had before they were replaced")
     undo.add_argument(
         "place", metavar="http://ADMIN", help="a running router; only it remembers the prices that were replaced"
     )
@@ -117,7 +117,7 @@ def _import(options: argparse.Namespace) -> int:
     else:
         path = Path(options.place)
         if path.exists() and read_state(path).estimator_kind:
-            raise ConfigurationError(f"{path} holds knowledge; merge both, or reset it first")
+            raise ConfigurationError(f"{path} already holds learned state; merge both, or reset it first")
         _write(path, message)
     return 0
 
@@ -158,7 +158,7 @@ def _reset(options: argparse.Namespace) -> int:
 def _undo(options: argparse.Namespace) -> int:
     if not options.place.startswith(HTTP):
         raise ConfigurationError(
-            f"{options.place}: what was put aside is in running routers alone; name http://ADMIN"
+            f"{options.place}: only running routers remember replaced prices; give http://ADMIN"
         )
     query = urlencode({"model": options.model})
     print(_changed(f"{options.place.rstrip('/')}/state/undo?{query}", bearer_of(options), b""))
@@ -205,7 +205,7 @@ def _as_table(state: "LearnedState") -> str:
     """Return a line for each model, and a line with totals."""
     if not state.estimator_kind:
         return "nothing was learned"
-    lines = [f"{'model':40}{'responses':>12}{'weight':>10}{'q':>8}{'started anew':>14}{'tenants, kinds':>16}"]
+    lines = [f"{'model':40}{'responses':>12}{'weight':>10}{'q':>8}{'generation':>14}{'tenants, kinds':>16}"]
     names = {row.category.model for row in state.categories} | {row.category.model for row in state.outputs}
     models = {row.model: row for row in state.models}
     for name in sorted({*names, *models} - {""}):

@@ -58,5 +58,5 @@ def page(url: str, token: str) -> bytes:
 def why(error: Exception) -> str:
     """Return why an admin port did not return a page, and what to do if it requires a token."""
     if isinstance(error, HTTPError) and error.code == HTTPStatus.UNAUTHORIZED:
-        return "the router asks for its token: give it with --token-file"
+        return "the router requires its token: give it with --token-file"
     return str(getattr(error, "reason", None) or error) or type(error).__name__

@@ -66,7 +66,7 @@ def _events(address: str, token: str) -> Iterator[Event]:
                 if line.startswith(b"data: "):
                     event = json.loads(line[6:])
                     if not isinstance(event, dict) or not event.keys() >= EVENT:
-                        raise ValueError("no figures of a router's in it")
+                        raise ValueError("not the figures of a router")
                     yield event
     except UNASKED as error:
         raise ConfigurationError(f"{url}: {why(error)}; is it a router's admin address?") from error

@@ -65,7 +65,7 @@ def _endpoints(configuration: Configuration) -> Iterator[str]:
         if (where := pool.endpoints) is None:
             continue
         if not (where.urls or where.dns or where.file):
-            yield f"pools[{index}].endpoints: none given; one of urls, dns and file is needed, or no `endpoints`"
+            yield f"pools[{index}].endpoints: none given; allowed: some of urls, dns and file, or no `endpoints`"
         yield from _secrets(f"pools[{index}].endpoints", where)
         urls = [(f"urls[{number}]", url) for number, url in enumerate(where.urls)]
         for name, url in [*urls, ("dns", where.dns)]:
@@ -76,7 +76,7 @@ def _endpoints(configuration: Configuration) -> Iterator[str]:
                 )
     asked = sum(pool.endpoints is not None for pool in configuration.pools)
     if configuration.spill.enabled and asked < 2:  # noqa: PLR2004
-        yield "spill.enabled: true given; it needs at least two pools with endpoints, whose load can be asked for"
+        yield "spill.enabled: true given; it needs at least two pools with endpoints"
 
 
 def _secrets(field: str, where: Endpoints) -> Iterator[str]:
@@ -89,7 +89,7 @@ def _secrets(field: str, where: Endpoints) -> Iterator[str]:
     if bool(tls.certificate_file) != bool(tls.private_key_file):
         yield f"{field}.tls: one of certificate_file and private_key_file given; allowed: both or none"
     if where.dns.startswith("https://") and not tls.server_name:
-        yield f"{field}.dns: {shown(where.dns)} given; with https:// tls.server_name is needed"
+        yield f"{field}.dns: {shown(where.dns)} given; https:// requires tls.server_name"
 
 
 def _has_port(url: str) -> bool:
@@ -103,7 +103,7 @@ def _has_port(url: str) -> bool:
 def _state_path(path: str) -> Iterator[str]:
     """Reject a path that is not the name of a file: the state is first written to a file next to it."""
     if PurePosixPath(path).name in ("", "..") or path.endswith("/"):
-        yield f"state.path: {shown(path)} given; allowed: the name of a file in a directory that is there"
+        yield f"state.path: {shown(path)} given; allowed: the name of a file in an existing directory"
 
 
 def _listen_address(address: str) -> Iterator[str]:
@@ -123,11 +123,11 @@ def _store(settings: StoreSettings) -> Iterator[str]:
     if _STORE.fullmatch(settings.url) is None or not _has_port(settings.url):
         if "@" in settings.url:
             yield (
-                "state.store.url: a user or password in it; "
+                "state.store.url: contains a user or password; "
                 "allowed: state.store.username and password_file for them"
             )
         elif "?" in settings.url:
-            yield "state.store.url: a query in it; allowed: the settings of state.store, or unix:///path?db=1"
+            yield "state.store.url: contains a query; allowed: the settings of state.store, or unix:///path?db=1"
         else:
             yield f"state.store.url: {shown(settings.url)} given; allowed: {_STORES}"
     if settings.keep_s < LEAST_KEPT_INTERVALS * settings.every_s:

@@ -51,10 +51,10 @@ def check_header_name(field: str, name: str, *, is_set: bool) -> Iterator[str]:
     if not _NAME.fullmatch(name):
         yield f"{given}; allowed: a lower-case header name"
     elif name in _FRAMING:
-        yield f"{given}; allowed: any but {', '.join(sorted(_FRAMING))}"
+        yield f"{given}; allowed: any except {', '.join(sorted(_FRAMING))}"
     elif re.split(r"[-_.]", name)[-1] in _CREDENTIAL_WORDS or name in _CREDENTIALS:
         why = "would be overwritten" if is_set else "would be shown as a metric's label"
-        yield f"{given}; by its name its value is a credential and {why}; allowed: a header without one"
+        yield f"{given}; its name suggests a credential that {why}; allowed: a header without one"
     else:
         owners = (_SET_BY_OTHERS if is_set else _ORDERS).items()
         owner = next((owner for start, owner in owners if name.startswith(start)), None)

@@ -49,7 +49,7 @@ def parse(text: str) -> Configuration:
     if document is None:
         document = {}
     if not isinstance(document, dict):
-        raise ConfigurationError(f"{shown(document)} given; a mapping of settings is needed", *repeated)
+        raise ConfigurationError(f"{shown(document)} given; allowed: a mapping of settings", *repeated)
     reader = Reader()
     configuration: Configuration = reader.read(document, Configuration, "")
     faults = [*repeated, *reader.faults, *check(configuration, reader.faulty)]

@@ -45,7 +45,7 @@ def taken_twice(configuration: Configuration, workers: int = 1) -> Iterator[str]
     seen: list[_Listener] = []
     for each in _listeners(configuration, workers):
         if each.last > MAX_PORT:
-            needed = f"{workers} workers need as many ports, up to {MAX_PORT}"
+            needed = f"{workers} workers need {workers} consecutive ports, up to {MAX_PORT}"
             yield f"{each.setting}: port {each.first} given; {needed}"
         for other in seen:
             shared = max(each.first, other.first)

@@ -24,7 +24,7 @@ _FILE: Final = Meta(min_length=1, extra={"allowed": "a file's name"})
 _OWNER: Final = "user, user:group or :group"
 # A password, in the URL itself or its query, would appear on /config.
 _COLLECTOR: Final = (
-    "an http:// or https:// URL without a password or a query; headers stand in OTEL_EXPORTER_OTLP_HEADERS"
+    "an http:// or https:// URL without a password or a query; headers are read from OTEL_EXPORTER_OTLP_HEADERS"
 )
 
 
@@ -99,7 +99,7 @@ class TraceSettings:
 
     endpoint: Annotated[str, Meta(pattern=r"\Ahttps?://[^/?#@\s]+(/[^?#@\s]*)?\Z", extra={"allowed": _COLLECTOR})]
     """URL that spans are sent to, as OTLP in JSON over HTTP: `http://collector:4318/v1/traces`."""
-    service_name: Annotated[str, Meta(min_length=1, extra={"allowed": "text of at least a character"})] = (
+    service_name: Annotated[str, Meta(min_length=1, extra={"allowed": "text of at least one character"})] = (
         "dualpool"
     )
     """The resource attribute `service.name`."""

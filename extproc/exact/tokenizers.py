@@ -128,7 +128,7 @@ def _loaded(files: Mapping[str, str]) -> dict[str, _Encode]:
         from fastokens import Tokenizer  # noqa: PLC0415  (an optional dependency)
     except ImportError as error:
         raise ConfigurationError(
-            f"estimator.exact: {shown(list(files))} given, and fastokens is missing; install dualpool[exact]"
+            f"estimator.exact: {shown(list(files))} given, but fastokens is not installed; install dualpool[exact]"
         ) from error
     read: dict[str, _Encode] = {}
     encoders: dict[str, _Encode] = {}

@@ -54,7 +54,7 @@ async def endpoints(where: Endpoints, timeout_s: float, resolve: Resolve = resol
             async with asyncio.timeout(timeout_s):
                 urls += await listed()
         except TimeoutError:
-            unknown = AddressesUnknown(f"{name}: not there in {timeout_s:g} s")
+            unknown = AddressesUnknown(f"{name}: no result in {timeout_s:g} s")
         except AddressesUnknown as error:
             unknown = error
     known = tuple(sorted({url.rstrip("/") for url in urls})[:MAX_ENDPOINTS])
@@ -71,7 +71,7 @@ def _read(name: str) -> list[str]:
         raise AddressesUnknown(f"{name}: {error}") from error
     urls = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not urls:  # the file may be in the middle of a rewrite
-        raise AddressesUnknown(f"{name}: there is no URL in it")
+        raise AddressesUnknown(f"{name}: contains no URL")
     return urls
 
 

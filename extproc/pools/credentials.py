@@ -35,11 +35,11 @@ def key_of(where: Endpoints, environment: Mapping[str, str] = os.environ) -> str
     if where.api_key_file:
         source, key = where.api_key_file, _first_line(where.api_key_file)
     elif where.api_key_variable:
-        source, key = f"the environment's {where.api_key_variable}", environment.get(where.api_key_variable, "")
+        source, key = f"environment variable {where.api_key_variable}", environment.get(where.api_key_variable, "")
     else:
         return ""
     if _KEY.fullmatch(key) is None:
-        raise KeyUnknown(f"{source} holds no key: 1 to {MAX_KEY_CHARS} printable ASCII characters, no space")
+        raise KeyUnknown(f"{source} contains no key: 1 to {MAX_KEY_CHARS} printable ASCII characters, no space")
     return key
 
 

@@ -99,7 +99,7 @@ def parse_models(page: bytes) -> ModelList:
     try:
         listed = _MODELS.decode(page).data
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ReportNotUnderstood(f"no list of models: {error}") from error
+        raise ReportNotUnderstood(f"not a list of models: {error}") from error
     read = [(name, model) for model in listed[:MAX_MODELS] if (name := _name(model.id))]
     lengths = {name: _length(model.max_model_len) for name, model in read}
     firsts: dict[str, str] = {}
@@ -146,10 +146,10 @@ def parse_load(page: bytes) -> LoadReport:
     try:
         samples, kv_tokens = _samples(page)
     except (ValueError, LookupError, AttributeError, TypeError) as error:  # the parser expects well-formed pages
-        raise ReportNotUnderstood(f"no page of metrics: {error}") from error
+        raise ReportNotUnderstood(f"not a page of metrics: {error}") from error
     waiting, running = _total(samples, _WAITING), _total(samples, _RUNNING)
     if waiting is None or running is None:
-        raise ReportNotUnderstood("the metrics do not say how many requests wait and run")
+        raise ReportNotUnderstood("the metrics do not report how many requests wait and run")
     usage = [value for name in _KV_USAGE for value in samples.get(name, ())]
     return LoadReport(
         waiting,

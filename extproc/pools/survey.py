@@ -155,7 +155,7 @@ class Survey:
             fields = {"pool": watched.pool.name, "share": round(share, 3)}
             if watched.load is not None:
                 fields |= {"waiting": watched.load.busy.waiting, "kv_usage": round(watched.load.busy.kv_usage, 3)}
-            said = "a pool is overloaded: requests leave it" if share > 0 else "requests leave a pool no longer"
+            said = "a pool is overloaded: requests leave it" if share > 0 else "requests no longer leave a pool"
             log.warning(said, extra={"fields": fields})
 
 

@@ -94,7 +94,7 @@ class Channel:
         if answer.faults:
             raise ConfigurationError(*answer.faults)
         if answer.late:
-            raise TimeoutError(f"the worker's loop did not answer to {question}")
+            raise TimeoutError(f"the worker's loop did not answer {question}")
         return answer.content
 
     def close(self) -> None:

@@ -42,6 +42,6 @@ class WorkersKnowledge:
         missing = [str(slot.number) for slot in self._slots if slot.number not in said]
         if missing:
             raise NotDone(
-                f"worker {' and '.join(missing)} did not take it; the others did" if said else "no worker runs"
+                f"worker {' and '.join(missing)} did not apply it; the others did" if said else "no worker runs"
             )
         return "; ".join(f"worker {number}: {each}" for number, each in said.items())

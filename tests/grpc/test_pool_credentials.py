@@ -152,7 +152,7 @@ def test_what_is_no_key_is_told_but_not_shown(
 
 def test_a_variable_that_is_not_set_is_told() -> None:
     """The message names it."""
-    with pytest.raises(KeyUnknown, match="the environment's VLLM_KEY holds no key"):
+    with pytest.raises(KeyUnknown, match="environment variable VLLM_KEY contains no key"):
         key_of(Endpoints(api_key_variable="VLLM_KEY"), {})
 
 
@@ -173,7 +173,10 @@ def test_no_secret_is_on_the_page_of_settings() -> None:
         ("api_key_file: /k, api_key_variable: K", "endpoints: api_key_file and api_key_variable given"),
         ("api_key_variable: 'a key'", "endpoints.api_key_variable: 'a key' given"),
         ("tls: {certificate_file: /c}", "endpoints.tls: one of certificate_file and private_key_file given"),
-        ("dns: 'https://vllm:8443'", "endpoints.dns: 'https://vllm:8443' given; with https:// tls.server_name"),
+        (
+            "dns: 'https://vllm:8443'",
+            "endpoints.dns: 'https://vllm:8443' given; https:// requires tls.server_name",
+        ),
     ],
 )
 def test_secrets_that_would_not_do_are_refused(settings: str, said: str) -> None:

@@ -356,7 +356,7 @@ def test_a_resolver_that_hangs_is_given_up() -> None:
         await asyncio.Event().wait()
         return []
 
-    with pytest.raises(AddressesUnknown, match=r"not there in 0\.01 s"):
+    with pytest.raises(AddressesUnknown, match=r"no result in 0\.01 s"):
         asyncio.run(endpoints(Endpoints(dns="http://vllm"), 0.01, resolve))
 
 

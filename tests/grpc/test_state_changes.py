@@ -202,7 +202,7 @@ def test_prices_that_were_put_aside_come_back_when_told(
     asyncio.run(scenario())
     assert ["m", "another"] == undone
     assert 2 == main(["state", "undo", "a-file", "--model", "m"])
-    assert "running routers alone" in capsys.readouterr().err
+    assert "only running routers remember" in capsys.readouterr().err
 
 
 def test_a_model_of_another_generation_is_named(tmp_path: Path) -> None:

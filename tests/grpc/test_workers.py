@@ -310,7 +310,7 @@ def test_commands_read_and_change_a_running_supervisor(
         router.slots[1].end(at_once=True)
         assert router.slots[1].wait(time.monotonic() + WITHIN_S)
         assert 2 == main(["state", "reset", url, *shown])
-        assert "worker 1 did not take it; the others did" in capsys.readouterr().err
+        assert "worker 1 did not apply it; the others did" in capsys.readouterr().err
 
 
 def test_top_says_why_it_shows_no_decisions(capsys: pytest.CaptureFixture[str]) -> None:

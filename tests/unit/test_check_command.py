@@ -18,7 +18,7 @@ def test_a_good_file_ends_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[s
     """A file that can be used is said so on stdout, and the exit code is 0."""
     file = written(tmp_path, "mode: shadow")
     assert 0 == main(["check", *kind, file])
-    assert (f"configuration file {file}: can be used\n", "") == capsys.readouterr()
+    assert (f"configuration file {file}: valid\n", "") == capsys.readouterr()
 
 
 def test_every_fault_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

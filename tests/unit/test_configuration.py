@@ -65,7 +65,7 @@ OTHERS = (*ORDERS, "x-gateway-model-name", "x-forwarded-for", "traceparent", "x-
         ("pools: [{name: a, max_budget_tokens: 1, models: ['']}]", r"models\[0\]: '' given; allowed: 1 to 256"),
         (
             "pools: [{name: a, max_budget_tokens: 1, endpoints: {}}, {name: b, max_budget_tokens: 2}]",
-            r"pools\[0\].endpoints: none given; one of urls, dns and file is needed",
+            r"pools\[0\].endpoints: none given; allowed: some of urls, dns and file",
         ),
         (
             (
@@ -169,16 +169,16 @@ OTHERS = (*ORDERS, "x-gateway-model-name", "x-forwarded-for", "traceparent", "x-
         ("listen: {address: '::1:9002'}", "listen.address: '::1:9002' given; .* IPv6 hosts in brackets"),
         ("listen: {address: 'unix:'}", "listen.address: 'unix:' given; allowed: host:port, or unix:/path"),
         ("listen: {address: 'unix://'}", "listen.address: 'unix://' given"),
-        ("- 1", r"\[1\] given; a mapping"),
+        ("- 1", r"\[1\] given; allowed: a mapping"),
         ("tenant_header: X-Tenant", "tenant_header: 'X-Tenant' given; allowed: a lower-case header name"),
         ("tenant_header: ':authority'", "tenant_header: ':authority' given; allowed: a lower-case header name"),
         (
             "tenant_header: content-encoding",
-            "tenant_header: 'content-encoding' given; allowed: any but connection, .*te",
+            "tenant_header: 'content-encoding' given; allowed: any except connection, .*te",
         ),
-        ("headers: {pool: host}", "headers.pool: 'host' given; allowed: any but connection, content-encoding"),
-        ("headers: {estimate: content-length}", "headers.estimate: 'content-length' given; allowed: any but"),
-        ("headers: {reason: transfer-encoding}", "headers.reason: 'transfer-encoding' given; allowed: any but"),
+        ("headers: {pool: host}", "headers.pool: 'host' given; allowed: any except connection, content-encoding"),
+        ("headers: {estimate: content-length}", "headers.estimate: 'content-length' given; allowed: any except"),
+        ("headers: {reason: transfer-encoding}", "headers.reason: 'transfer-encoding' given; allowed: any except"),
         ("headers: {pool: ':path'}", "headers.pool: ':path' given; allowed: a lower-case header name"),
         ("tenant_header: authorization", "tenant_header: 'authorization' given; .* credential .* metric's label"),
         *((f"tenant_header: {name}", f"tenant_header: '{name}' given; .* credential") for name in CREDENTIALS),

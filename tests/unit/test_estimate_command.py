@@ -146,7 +146,7 @@ def test_a_server_that_is_no_admin_is_one_sentence(body: str, capsys: pytest.Cap
         assert main(["estimate", body, "--admin", f"http://127.0.0.1:{server.getsockname()[1]}"]) == 2
         thread.join()
     told = capsys.readouterr().err
-    assert "the admin address is wanted" in told
+    assert "use the admin address" in told
     assert 1 == told.count("\n")
 
 

@@ -43,7 +43,7 @@ def trace(tmp_path: Path) -> Path:
         ),
         (
             ["--rate", "9", "--simulate", "--gpu", "h200", "b200"],
-            "--gpu h200 b200: no price is known of b200; a --catalogue can give it",
+            "--gpu h200 b200: the price of b200 is not known; a --catalogue can give it",
         ),
         (["--rate", "9", "--day-curve", "d.csv"], "--day-curve: is only used with --simulate"),
         (["--rate", "9", "--simulate", "--day-curve", "d.csv"], "--day-curve d.csv: No such file"),

@@ -61,7 +61,7 @@ OPTIONS: dict[str, str] = {
     "--rate 1e12": "at most 1e+09",
     "--model gpt-9": "model 'gpt-9' is not in the catalogue",
     "--gpu h900": "gpu 'h900' is not in the catalogue",
-    "--gpu b200 h100-80g --simulate": "no price is known of b200",
+    "--gpu b200 h100-80g --simulate": "the price of b200 is not known",
     "--tp 3": "a divisor of that is needed",
     "--tp 99999": "must be at least 1 and at most 1,024",
     "--dp 2": "has no experts to share",

@@ -51,7 +51,7 @@ def test_engines_of_a_server_are_summed_and_the_fullest_counts(page: bytes, load
 def test_what_is_no_number_of_requests_is_as_if_not_said(value: str) -> None:
     """A gauge that is no count is dropped, and then there is no load to read."""
     page = VLLM.replace(b'3.0\nvllm:num_requests_waiting{engine="1",model_name="m"} 0.0', f"{value}".encode())
-    with pytest.raises(ReportNotUnderstood, match="do not say how many requests wait"):
+    with pytest.raises(ReportNotUnderstood, match="do not report how many requests wait"):
         parse_load(page)
 
 
@@ -135,7 +135,7 @@ def test_a_line_that_no_server_writes_is_not_read() -> None:
     """The parser copies what is left of a line for each label: a megabyte of labels would take it many seconds."""
     labels = ",".join(f'a{number}=""' for number in range(1_000))
     said = f"vllm:num_requests_waiting{{{labels}}} 3\nvllm:num_requests_running 5\n"
-    with pytest.raises(ReportNotUnderstood, match="do not say"):
+    with pytest.raises(ReportNotUnderstood, match="do not report"):
         parse_load(said.encode())
     told = parse_load(f"{said}vllm:num_requests_waiting 2\n".encode())
     assert (2, 5) == (told.waiting, told.running)

@@ -48,7 +48,7 @@ def test_a_dead_link_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link
     folder = tmp_path / "build"
     folder.mkdir()
     if warns is False:
-        with pytest.raises(FileNotFoundError, match=r"gone\.md is not there"):
+        with pytest.raises(FileNotFoundError, match=r"gone\.md does not exist"):
             SITE.build(folder)
     else:
         assert bool(warns) == (SITE.build(folder).returncode != 0)

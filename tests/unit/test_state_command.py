@@ -99,7 +99,7 @@ def test_knowledge_is_not_overwritten_by_an_import(tmp_path: Path, capsys: pytes
     """A file that knows something is merged with or reset, not replaced."""
     one, two = state_file(tmp_path / "one", 30), state_file(tmp_path / "two", 12)
     assert 2 == run("import", one, two)
-    assert "holds knowledge" in capsys.readouterr().err
+    assert "already holds learned state" in capsys.readouterr().err
     assert 12 == responses_in(tmp_path / "two")
 
 

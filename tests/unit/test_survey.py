@@ -113,7 +113,7 @@ def test_each_change_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     expected = [
         "the models of a pool have changed",
         "a pool is overloaded: requests leave it",
-        "requests leave a pool no longer",
+        "requests no longer leave a pool",
     ]
     assert expected == [record.message for record in caplog.records]
     assert 0 == watching.told.pools[-1].share

@@ -40,7 +40,7 @@ def test_health_has_a_port_for_each_worker() -> None:
         ("{listen: {address: 'h:9089'}, admin: {address: 'h:9090'}}", "admin.address: port 9090 given, with 2"),
         (
             "listen: {address: 'h:65535'}",
-            "listen.address: port 65535 given; 2 workers need as many ports, up to 65535",
+            "listen.address: port 65535 given; 2 workers need 2 consecutive ports, up to 65535",
         ),
     ],
 )
