@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from extproc.cli.token import UNASKED, add_token, bearer_of, page, why
+from extproc.cli.token import PAGE_ERRORS, add_token, bearer_of, page, why
 from extproc.core.errors import ConfigurationError
 from extproc.core.facts import Api
 from extproc.files import read_file, read_from
@@ -203,5 +203,5 @@ def _fetch(url: str, path: str, token: str) -> bytes:
         raise ConfigurationError(f"--admin {url}: a URL such as http://127.0.0.1:9090 is needed")
     try:
         return page(url.rstrip("/") + path, token)
-    except UNASKED as error:
+    except PAGE_ERRORS as error:
         raise ConfigurationError(f"--admin {url}{path}: {why(error)} (use the admin address)") from error

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 
-from extproc.cli.token import UNASKED, add_token, asking, bearer_of, page, why
+from extproc.cli.token import PAGE_ERRORS, add_token, authorized_request, bearer_of, page, why
 from extproc.core.errors import ConfigurationError
 from extproc.files import read_file
 
@@ -229,16 +229,16 @@ def _write(path: Path, message: Any) -> None:  # noqa: ANN401
 
 def _changed(url: str, token: str, data: bytes) -> str:
     """Send a change to a running router; return its answer."""
-    request = asking(url, token)
+    request = authorized_request(url, token)
     request.data = data
     request.add_header("Content-Type", "application/octet-stream")
     try:
         with urllib.request.urlopen(request, timeout=CHANGES_WITHIN_S) as response:  # noqa: S310  (the caller checked it)
             said: bytes = response.read()
     except HTTPError as error:
-        told = "" if error.code == HTTPStatus.UNAUTHORIZED else error.read().decode(errors="replace").strip()
-        raise ConfigurationError(f"{url}: {told or why(error)}") from error
-    except UNASKED as error:
+        message = "" if error.code == HTTPStatus.UNAUTHORIZED else error.read().decode(errors="replace").strip()
+        raise ConfigurationError(f"{url}: {message or why(error)}") from error
+    except PAGE_ERRORS as error:
         raise ConfigurationError(f"{url}: {why(error)}") from error
     return said.decode(errors="replace").strip()
 
@@ -246,5 +246,5 @@ def _changed(url: str, token: str, data: bytes) -> str:
 def _fetch(url: str, token: str) -> bytes:
     try:
         return page(url, token)
-    except UNASKED as error:
+    except PAGE_ERRORS as error:
         raise ConfigurationError(f"{url}: {why(error)}") from error

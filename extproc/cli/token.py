@@ -11,14 +11,14 @@ from urllib.request import Request, urlopen
 from extproc.core.errors import ConfigurationError
 from extproc.files import read_file, read_from
 
-__all__ = ["UNASKED", "add_token", "asking", "bearer_of", "page", "why"]
+__all__ = ["PAGE_ERRORS", "add_token", "authorized_request", "bearer_of", "page", "why"]
 
 TIMEOUT_S: Final = 10
 MAX_TOKEN_FILE_BYTES: Final = 64 << 10
 # Twice the limit for an uploaded state.
 MAX_PAGE_BYTES: Final = 128 << 20
 
-UNASKED: Final = (OSError, HTTPException, ValueError)
+PAGE_ERRORS: Final = (OSError, HTTPException, ValueError)
 """The exceptions for an address that is invalid (ValueError), cannot be reached, or does not answer."""
 
 
@@ -41,7 +41,7 @@ def bearer_of(options: argparse.Namespace) -> str:
         raise ConfigurationError(f"--token-file: {error}") from error
 
 
-def asking(url: str, token: str) -> Request:
+def authorized_request(url: str, token: str) -> Request:
     """Return a request that sends the token to this address, but not to addresses that it redirects to."""
     request = Request(url)  # noqa: S310  (callers check the scheme, or the user gave the address)
     if token:
@@ -50,8 +50,8 @@ def asking(url: str, token: str) -> Request:
 
 
 def page(url: str, token: str) -> bytes:
-    """Return the content at this address. Raises one of UNASKED."""
-    with urlopen(asking(url, token), timeout=TIMEOUT_S) as response:  # noqa: S310  (the callers check the scheme)
+    """Return the content at this address. Raises one of PAGE_ERRORS."""
+    with urlopen(authorized_request(url, token), timeout=TIMEOUT_S) as response:  # noqa: S310  (the callers check the scheme)
         return read_from(response, MAX_PAGE_BYTES, url)
 
 

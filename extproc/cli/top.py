@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
-from extproc.cli.token import UNASKED, add_token, asking, bearer_of, why
+from extproc.cli.token import PAGE_ERRORS, add_token, authorized_request, bearer_of, why
 from extproc.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -61,14 +61,14 @@ def _events(address: str, token: str) -> Iterator[Event]:
     """Yield the router's events. Raises ConfigurationError if it cannot be reached or closes the stream."""
     url = f"{address if '://' in address else f'http://{address}'}".rstrip("/") + "/live"
     try:
-        with urlopen(asking(url, token), timeout=SILENT_S) as response:  # noqa: S310  (the user gave the address)
+        with urlopen(authorized_request(url, token), timeout=SILENT_S) as response:  # noqa: S310  (the user gave the address)
             while line := response.readline(MAX_LINE_BYTES):
                 if line.startswith(b"data: "):
                     event = json.loads(line[6:])
                     if not isinstance(event, dict) or not event.keys() >= EVENT:
                         raise ValueError("not the figures of a router")
                     yield event
-    except UNASKED as error:
+    except PAGE_ERRORS as error:
         raise ConfigurationError(f"{url}: {why(error)}; is it a router's admin address?") from error
     raise ConfigurationError(f"{url}: the router has closed the stream")
 

@@ -20,7 +20,7 @@ __all__ = ["MAX_CONFIGURATION_BYTES", "as_json", "decode", "fingerprint", "load"
 MAX_CONFIGURATION_BYTES: Final = 4 * MAX_CHARACTERS
 _SECRETS = {"private_key_file"}
 # The keys that /config shows in addition to the settings.
-_BESIDE = {"reload", "workers"}
+_NOT_SETTINGS = {"reload", "workers"}
 
 
 def load(path: Path) -> Configuration:
@@ -65,7 +65,7 @@ def parse_shown(text: str) -> Configuration:
     except (msgspec.DecodeError, RecursionError):
         return parse(text)  # which reports what is wrong with it
     if isinstance(document, dict):
-        document = {key: item for key, item in document.items() if key not in _BESIDE}
+        document = {key: item for key, item in document.items() if key not in _NOT_SETTINGS}
     return parse(msgspec.json.encode(document).decode())
 
 

@@ -108,8 +108,8 @@ def parse_models(page: bytes) -> ModelList:
     return ModelList(tuple(_model(name, model, lengths, firsts) for name, model in read), len(listed))
 
 
-def _name(said: object) -> str:
-    return said if isinstance(said, str) and len(said) <= MAX_NAME_CHARS else ""
+def _name(value: object) -> str:
+    return value if isinstance(value, str) and len(value) <= MAX_NAME_CHARS else ""
 
 
 def _model(name: str, model: _Model, lengths: Mapping[str, int | None], firsts: Mapping[str, str]) -> ModelReport:
@@ -124,8 +124,8 @@ def _model(name: str, model: _Model, lengths: Mapping[str, int | None], firsts: 
     return ModelReport(name, parent, _length(model.max_model_len) or lengths.get(parent))
 
 
-def _length(said: object) -> int | None:
-    return said if isinstance(said, int) and not isinstance(said, bool) and said > 0 else None
+def _length(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
 _WAITING: Final = ("vllm:num_requests_waiting", "sglang:num_queue_reqs")

@@ -22,7 +22,7 @@ __all__ = ["EndpointReport", "ScrapeFailed", "make_client", "scrape"]
 
 # vLLM's metrics page has about 50 KB per model and engine.
 MAX_PAGE_BYTES: Final = 1 << 20
-MAX_SAID: Final = 300
+MAX_MESSAGE_CHARS: Final = 300
 MAX_AT_ONCE: Final = 32
 MAX_SERVERS: Final = 2_048  # servers whose connections are kept open
 
@@ -99,7 +99,7 @@ async def scrape(
     headers = {"authorization": f"Bearer {key}"} if key else {}
     name = {"sni_hostname": server_name} if server_name else {}
     models_page, load_page = await asyncio.gather(
-        *(_asked(client, f"{url}{path}", timeout_s, headers, name) for path in ("/v1/models", "/metrics"))
+        *(_fetch(client, f"{url}{path}", timeout_s, headers, name) for path in ("/v1/models", "/metrics"))
     )
     models, fault = _models(models_page, url)
     load = None if isinstance(load_page, ScrapeFailed) else _load(load_page)
@@ -115,7 +115,7 @@ def _models(page: bytes | ScrapeFailed, url: str) -> tuple[tuple[ModelReport, ..
     try:
         found = parse_models(page)
     except ReportNotUnderstood as error:
-        return None, f"{url}/v1/models: {error}"[:MAX_SAID]
+        return None, f"{url}/v1/models: {error}"[:MAX_MESSAGE_CHARS]
     if found.listed > MAX_MODELS:
         return found.models, f"{url}/v1/models: {found.listed} models; the first {MAX_MODELS} are read"
     return found.models, ""
@@ -128,7 +128,7 @@ def _load(page: bytes) -> LoadReport | None:
         return None
 
 
-async def _asked(
+async def _fetch(
     client: httpx.AsyncClient, url: str, timeout_s: float, headers: dict[str, str], name: dict[str, str]
 ) -> bytes | ScrapeFailed:
     try:
@@ -145,7 +145,7 @@ async def _asked(
         ValueError,
         ReportNotUnderstood,
     ) as error:
-        return ScrapeFailed(f"{url}: {type(error).__name__}: {error}"[:MAX_SAID])
+        return ScrapeFailed(f"{url}: {type(error).__name__}: {error}"[:MAX_MESSAGE_CHARS])
 
 
 async def _page(client: httpx.AsyncClient, request: httpx.Request) -> bytes:

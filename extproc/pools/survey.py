@@ -27,7 +27,7 @@ class Audience(Protocol):
         """Return the total numbers of requests and tokens that have been placed in a pool so far."""
         ...
 
-    def found(self, fleet: Fleet) -> None:
+    def publish(self, fleet: Fleet) -> None:
         """Called with the current knowledge of all pools after each round of any pool."""
         ...
 
@@ -38,7 +38,7 @@ class Audience(Protocol):
 
 @dataclass
 class _Watched:
-    """One pool and its servers' reports; `placed` is from before the round, `heard_at_s` from the last load."""
+    """One pool and its servers' reports; `placed` is from before the round, `load_at_s` from the last load."""
 
     pool: Pool
     spill: SpillSettings
@@ -47,7 +47,7 @@ class _Watched:
     served: Served | None = None
     load: PoolLoad | None = None
     placed: tuple[int, int] = (0, 0)
-    heard_at_s: float | None = None
+    load_at_s: float | None = None
     listed: tuple[tuple[ModelReport, ...], ...] = ()
 
 
@@ -72,7 +72,7 @@ class Survey:
         self._clock = clock
         old: dict[str, _Watched] = {} if before is None else before._watched  # noqa: SLF001
         self._watched: dict[str, _Watched] = {
-            pool.name: _begun(pool, spill, old.get(pool.name), by_all=pool is not self._pools[-1])
+            pool.name: _resumed(pool, spill, old.get(pool.name), by_all=pool is not self._pools[-1])
             for pool in pools
             if pool.endpoints
         }
@@ -87,16 +87,17 @@ class Survey:
         """Called before the servers of a pool are asked: their reports may lack requests placed after this."""
         self._watched[pool].placed = self._audience.placed(pool)
 
-    def hear(self, pool: str, report: PoolReport) -> None:
+    def observe(self, pool: str, report: PoolReport) -> None:
         """Process a pool's report, and pass the knowledge of all pools to the audience."""
         watched = self._watched[pool]
         if report.models != watched.listed:
-            self._list(watched, report.models)
-        if report.weighed or not report.loads:  # otherwise what was placed since the last load keeps counting
-            self._weigh(watched, report.loads)
+            self._update_models(watched, report.models)
+        # Without a new load, the requests placed since the last one keep counting.
+        if report.load_reported or not report.loads:
+            self._update_load(watched, report.loads)
         load = watched.load
         loads = {name: each.load for name, each in self._watched.items() if each.load is not None}
-        self._audience.found(Fleet(self._serving, loads, self._parents))
+        self._audience.publish(Fleet(self._serving, loads, self._parents))
         self._audience.watched(
             PoolWatched(
                 pool,
@@ -109,7 +110,7 @@ class Survey:
             )
         )
 
-    def _list(self, watched: _Watched, listed: tuple[tuple[ModelReport, ...], ...]) -> None:
+    def _update_models(self, watched: _Watched, listed: tuple[tuple[ModelReport, ...], ...]) -> None:
         """Process the models of a pool, and log if the served models have changed."""
         before, watched.listed = watched.served, listed
         watched.served = _served(listed, by_all=watched.pool is not self._pools[-1])
@@ -133,23 +134,23 @@ class Survey:
     def _watch(self, watched: _Watched, settings: WatchSettings, random: Random) -> PoolWatch:
         name, where = watched.pool.name, watched.pool.endpoints
         assert where is not None
-        begin, publish = lambda: self.begin(name), lambda report: self.hear(name, report)
+        begin, publish = lambda: self.begin(name), lambda report: self.observe(name, report)
         return PoolWatch(name, where, settings, begin, publish, self._clock, random, watched.known)
 
     def _served(self) -> dict[str, Served]:
         return {name: each.served for name, each in self._watched.items() if each.served is not None}
 
-    def _weigh(self, watched: _Watched, loads: Sequence[LoadReport]) -> None:
+    def _update_load(self, watched: _Watched, loads: Sequence[LoadReport]) -> None:
         """Process the load of a pool, and log when requests begin to spill over and when they no longer do."""
         before = watched.load.share if watched.load is not None else 0.0
         now_s = self._clock()
         if not loads:
             watched.spilling.lose()
-            watched.load = watched.heard_at_s = None
+            watched.load = watched.load_at_s = None
         else:
-            elapsed_s = 0.0 if watched.heard_at_s is None else now_s - watched.heard_at_s
+            elapsed_s = 0.0 if watched.load_at_s is None else now_s - watched.load_at_s
             watched.load = watched.spilling.observe(_together(loads), watched.placed, elapsed_s)
-            watched.heard_at_s = now_s
+            watched.load_at_s = now_s
         share = watched.load.share if watched.load is not None else 0.0
         if (share > 0) != (before > 0):
             fields = {"pool": watched.pool.name, "share": round(share, 3)}
@@ -159,7 +160,7 @@ class Survey:
             log.warning(said, extra={"fields": fields})
 
 
-def _begun(pool: Pool, spill: SpillSettings, before: _Watched | None, *, by_all: bool) -> _Watched:
+def _resumed(pool: Pool, spill: SpillSettings, before: _Watched | None, *, by_all: bool) -> _Watched:
     """Return the record of a pool, with what is already known of it if `before` has the same endpoints."""
     if before is None or before.pool.endpoints != pool.endpoints:
         return _Watched(pool, spill, Spilling(spill))

@@ -30,19 +30,19 @@ class PoolReport:
     """The latest reports of one pool's servers: `asked` of them were asked in this round, `answered` responded.
 
     `models` has the models that each server lists, `loads` the load of each. Servers that did not respond in this
-    round are included with their previous reports until these are too old. `weighed`: in this round, at least one
-    server reported its load.
+    round are included with their previous reports until these are too old. `load_reported`: at least one server
+    reported its load in this round.
     """
 
     models: tuple[tuple[ModelReport, ...], ...] = ()
     loads: tuple[LoadReport, ...] = ()
     asked: int = 0
     answered: int = 0
-    weighed: bool = False
+    load_reported: bool = False
 
 
 @dataclass(slots=True)
-class _Heard:
+class _Latest:
     """The latest reports of a server, and when they came."""
 
     models: tuple[ModelReport, ...] | None = None
@@ -55,7 +55,7 @@ class _Heard:
 class Known:
     """The latest reports of a pool's servers by URL; `fails`: the last log line about them was a warning."""
 
-    heard: dict[str, _Heard] = field(default_factory=dict)
+    latest: dict[str, _Latest] = field(default_factory=dict)
     fails: bool = False
 
 
@@ -100,19 +100,19 @@ class PoolWatch:
         failures += [str(each) for each in said if isinstance(each, ScrapeFailed)]
         failures += [each.fault for each in answered if each.fault]
         for report in answered:
-            self._hear(report, now_s)
+            self._store(report, now_s)
         self._forget(urls, now_s)
-        self._tell(failures)
-        told = self._report(len(urls), answered)
-        self.publish(told)
-        return told
+        self._log(failures)
+        result = self._report(len(urls), answered)
+        self.publish(result)
+        return result
 
     async def _urls(self) -> tuple[tuple[str, ...], list[str]]:
         try:
             return await endpoints(self.where, self.settings.timeout_s), []
         except AddressesUnknown as error:
             # Ask the servers that have reported before, and those that are known in spite of the failure.
-            return tuple(dict.fromkeys([*self.known.heard, *error.known]))[:MAX_ENDPOINTS], [str(error)]
+            return tuple(dict.fromkeys([*self.known.latest, *error.known]))[:MAX_ENDPOINTS], [str(error)]
 
     async def _key(self) -> tuple[str, list[str]]:
         if not (self.where.api_key_file or self.where.api_key_variable):
@@ -132,36 +132,36 @@ class PoolWatch:
             except ScrapeFailed as error:
                 return error
 
-    def _hear(self, report: EndpointReport, now_s: float) -> None:
+    def _store(self, report: EndpointReport, now_s: float) -> None:
         """Store a server's report; a page that is missing this time keeps its previous content."""
-        heard = self.known.heard.setdefault(report.url, _Heard())
+        latest = self.known.latest.setdefault(report.url, _Latest())
         if report.models is not None:
-            heard.models, heard.models_at_s = report.models, now_s
+            latest.models, latest.models_at_s = report.models, now_s
         if report.load is not None:
-            heard.load, heard.load_at_s = report.load, now_s
+            latest.load, latest.load_at_s = report.load, now_s
 
     def _forget(self, urls: tuple[str, ...], now_s: float) -> None:
         """Drop servers that are no longer listed, and reports that are too old.
 
         A clock that is set back makes no report older.
         """
-        self.known.heard = {url: heard for url, heard in self.known.heard.items() if url in urls}
+        self.known.latest = {url: latest for url, latest in self.known.latest.items() if url in urls}
         settings = self.settings
         good_for_s = LOAD_GOOD_FOR_ROUNDS * (settings.every_s + settings.timeout_s)
-        for heard in self.known.heard.values():
-            if heard.models_at_s < now_s - settings.forget_after_s:
-                heard.models = None
-            if heard.load_at_s < now_s - good_for_s:
-                heard.load = None
+        for latest in self.known.latest.values():
+            if latest.models_at_s < now_s - settings.forget_after_s:
+                latest.models = None
+            if latest.load_at_s < now_s - good_for_s:
+                latest.load = None
 
     def _report(self, asked: int, answered: list[EndpointReport]) -> PoolReport:
-        heard = [each for _, each in sorted(self.known.heard.items())]
-        models = tuple(each.models for each in heard if each.models is not None)
-        loads = tuple(each.load for each in heard if each.load is not None)
-        weighed = any(report.load is not None for report in answered)
-        return PoolReport(models, loads, asked, len(answered), weighed)
+        latest = [each for _, each in sorted(self.known.latest.items())]
+        models = tuple(each.models for each in latest if each.models is not None)
+        loads = tuple(each.load for each in latest if each.load is not None)
+        load_reported = any(report.load is not None for report in answered)
+        return PoolReport(models, loads, asked, len(answered), load_reported)
 
-    def _tell(self, failures: list[str]) -> None:
+    def _log(self, failures: list[str]) -> None:
         """Log once when servers begin to fail, and once when all respond again."""
         if bool(failures) != self.known.fails:
             self.known.fails = bool(failures)

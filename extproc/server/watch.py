@@ -32,7 +32,7 @@ class _Audience:
         spillover = self._routing().router.placer.spillover
         return (0, 0) if spillover is None else spillover.placed(pool)
 
-    def found(self, fleet: Fleet) -> None:
+    def publish(self, fleet: Fleet) -> None:
         routing = self._routing()
         if _same(routing.configuration, self._configuration):  # else it is of pools that are no more
             routing.router.know(fleet)

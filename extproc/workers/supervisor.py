@@ -32,8 +32,8 @@ __all__ = ["Supervisor"]
 
 # A draining worker gets this long beyond `drain_s` to end its last streams, connections and threads.
 ENDS_WITHIN_S: Final = 25.0
-LOOKS_EVERY_S: Final = 0.2
-HEARS_WITHIN_S: Final = 0.5
+CHECKS_WORKERS_EVERY_S: Final = 0.2
+CHECKS_SIGNALS_EVERY_S: Final = 0.5
 
 log = logging.getLogger("dualpool")
 
@@ -125,7 +125,7 @@ class Supervisor:
         self._reloader.start()
         addresses = [slot.started.address for slot in self.slots if slot.started]
         log.info("serving", extra={"fields": {"grpc": addresses, "admin": self.admin_address}})
-        while not self._is_told(within_s=HEARS_WITHIN_S):
+        while not self._end_requested(within_s=CHECKS_SIGNALS_EVERY_S):
             pass
         self._reloader.stop()
         log.info("draining", extra={"fields": {"drain_s": self._configuration.drain_s}})
@@ -137,11 +137,11 @@ class Supervisor:
             list(threads.map(lambda slot: slot.end(at_once=at_once), self.slots))
         ends_s = time.monotonic() + within_s
         while time.monotonic() < ends_s and not all(slot.wait(0) for slot in self.slots):
-            if self._is_told(within_s=LOOKS_EVERY_S) and not at_once:
+            if self._end_requested(within_s=CHECKS_WORKERS_EVERY_S) and not at_once:
                 self._end_all(at_once=True, within_s=ENDS_WITHIN_S)
                 return
 
-    def _is_told(self, *, within_s: float) -> bool:
+    def _end_requested(self, *, within_s: float) -> bool:
         """Wait for a call of `end`, and return whether there was one.
 
         The wait is short because a signal that the kernel delivers to another thread does not interrupt it.

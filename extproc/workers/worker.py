@@ -28,7 +28,7 @@ __all__ = ["main"]
 
 LOOP_ANSWERS_WITHIN_S: Final = 2.0
 STARTS_WITHIN_S: Final = 20.0
-UNASKED_S: Final = 60
+UNPOLLED_S: Final = 60
 # Longer than the time given to streams that would lose bytes if they were closed.
 ENDS_WITHIN_S: Final = 30
 
@@ -36,7 +36,7 @@ ENDS_WITHIN_S: Final = 30
 def main() -> int:
     """Serve until asked to exit or until the supervisor has exited; return the exit code."""
     connection, worker = Connection(int(sys.argv[1])), _Worker(int(sys.argv[2]))
-    signal.alarm(UNASKED_S)
+    signal.alarm(UNPOLLED_S)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the supervisor handles it and passes the change on
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.end())
@@ -85,7 +85,7 @@ class _Worker:
         match question:
             case Question.ALIVE:
                 ready = app.loop.ask(lambda: app.ready, LOOP_ANSWERS_WITHIN_S)
-                signal.alarm(UNASKED_S)
+                signal.alarm(UNPOLLED_S)
                 return msgspec.msgpack.encode(ready)
             case Question.METRICS:
                 return msgspec.msgpack.encode(families_of(app.registry))

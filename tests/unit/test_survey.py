@@ -34,7 +34,7 @@ class Told:
         """Return the same for every pool."""
         return self.requests, self.requests
 
-    def found(self, fleet: Fleet) -> None:
+    def publish(self, fleet: Fleet) -> None:
         """Remember it."""
         self.fleets.append(fleet)
 
@@ -53,14 +53,18 @@ class Watching:
     def __post_init__(self) -> None:
         self.survey = Survey(POOLS, SpillSettings(enabled=True, ramp_s=2), self.told, lambda: self.now_s)
 
-    def hear(
-        self, pool: str, *servers: tuple[ModelReport, ...], waiting: tuple[int, ...] = (0,), weighed: bool = True
+    def observe(
+        self,
+        pool: str,
+        *servers: tuple[ModelReport, ...],
+        waiting: tuple[int, ...] = (0,),
+        load_reported: bool = True,
     ) -> Fleet:
         """Let a pool's servers say what they list, and how many requests wait for each."""
         self.now_s += 1
         loads = tuple(LoadReport(each, 1, 0.1, preemptions=3) for each in waiting)
         self.survey.begin(pool)
-        self.survey.hear(pool, PoolReport(servers, loads, len(servers), len(loads), weighed))
+        self.survey.observe(pool, PoolReport(servers, loads, len(servers), len(loads), load_reported))
         return self.told.fleets[-1]
 
     def pools_of(self, model: str) -> list[str]:
@@ -72,23 +76,23 @@ class Watching:
 def test_a_smaller_pool_serves_what_all_its_servers_list_the_default_what_any_does() -> None:
     """In doubt a request stays where it would be without the router."""
     watching = Watching()
-    watching.hear("short", (A, B), (A,))
-    watching.hear("long", (A,), (A, B))
+    watching.observe("short", (A, B), (A,))
+    watching.observe("long", (A,), (A, B))
     assert (["short", "long"], ["long"]) == (watching.pools_of("a"), watching.pools_of("b"))
 
 
 def test_the_base_models_of_adapters_are_known_while_servers_list_them() -> None:
     """What any server of any pool says of an adapter's base is in the fleet, until no server says it any more."""
     watching = Watching()
-    assert {"b": "a"} == watching.hear("short", (A, B), (A,)).parents
-    assert {"b": "a"} == watching.hear("long", (A,)).parents
-    assert {} == watching.hear("short", (A,), (A,)).parents
+    assert {"b": "a"} == watching.observe("short", (A, B), (A,)).parents
+    assert {"b": "a"} == watching.observe("long", (A,)).parents
+    assert {} == watching.observe("short", (A,), (A,)).parents
 
 
 def test_of_servers_that_hold_different_lengths_the_smallest_counts() -> None:
     """A request may go to any of them."""
     watching = Watching()
-    fleet = watching.hear("short", (A,), (ModelReport("a", "", 90),), (ModelReport("a"),))
+    fleet = watching.observe("short", (A,), (ModelReport("a", "", 90),), (ModelReport("a"),))
     (rung,) = fleet.serving.ladder("a").smaller
     assert (90, 90) == (rung.budget_tokens, rung.context_tokens)
 
@@ -96,9 +100,9 @@ def test_of_servers_that_hold_different_lengths_the_smallest_counts() -> None:
 def test_what_is_no_longer_known_is_as_if_it_never_was() -> None:
     """When no server has been heard for too long, all models go there again, and nothing is known of its load."""
     watching = Watching()
-    watching.hear("short", (B,))
+    watching.observe("short", (B,))
     assert ["long"] == watching.pools_of("a")
-    watching.hear("short", waiting=())
+    watching.observe("short", waiting=())
     assert ["short", "long"] == watching.pools_of("a")
     assert {} == watching.told.fleets[-1].loads
     assert isnan(watching.told.pools[-1].pressure)
@@ -109,7 +113,7 @@ def test_each_change_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     watching = Watching()
     with caplog.at_level(logging.INFO, "dualpool"):
         for waiting in (0, 0, 50, 50, 50, 0, 0, 0):
-            watching.hear("short", (A,), waiting=(waiting,))
+            watching.observe("short", (A,), waiting=(waiting,))
     expected = [
         "the models of a pool have changed",
         "a pool is overloaded: requests leave it",
@@ -122,8 +126,8 @@ def test_each_change_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
 def test_the_load_of_a_pool_is_that_of_its_servers_together() -> None:
     """Requests are summed, caches are a mean; the share rises while it is overloaded."""
     watching = Watching()
-    watching.hear("short", (A,), waiting=(0, 0))
-    load = watching.hear("short", (A,), waiting=(30, 10)).loads["short"]
+    watching.observe("short", (A,), waiting=(0, 0))
+    load = watching.observe("short", (A,), waiting=(30, 10)).loads["short"]
     assert (2, 40, 2, 0.1) == (load.busy.endpoints, load.busy.waiting, load.busy.running, load.busy.kv_usage)
     assert 0.5 == load.share
     told = watching.told.pools[-1]
@@ -134,23 +138,23 @@ def test_what_was_placed_before_the_round_is_what_its_servers_told_of() -> None:
     """Requests that were placed while servers were asked are counted as not yet told."""
     watching = Watching()
     watching.told.requests = 7
-    assert 7 == watching.hear("short", (A,)).loads["short"].requests
+    assert 7 == watching.observe("short", (A,)).loads["short"].requests
 
 
 def test_a_load_that_is_not_new_does_not_make_what_was_placed_since_forgotten() -> None:
     """While servers do not answer, what they said last stands, and what was placed since they did adds up."""
     watching = Watching()
-    watching.hear("short", (A,))
+    watching.observe("short", (A,))
     watching.told.requests = 7
-    assert 0 == watching.hear("short", (A,), weighed=False).loads["short"].requests
+    assert 0 == watching.observe("short", (A,), load_reported=False).loads["short"].requests
 
 
 def test_pools_that_are_configured_anew_keep_what_their_servers_said(caplog: pytest.LogCaptureFixture) -> None:
     """With the same servers nothing has changed that is logged, an overload goes on; with others all is new."""
     watching = Watching()
-    watching.hear("short", (A,))
-    watching.hear("short", (A,), waiting=(50,))
-    watching.hear("long", (A, B))
+    watching.observe("short", (A,))
+    watching.observe("short", (A,), waiting=(50,))
+    watching.observe("long", (A, B))
     share = watching.told.fleets[-1].loads["short"].share
     before, caplog.handler.records = watching.survey, []
     short, long = (
@@ -160,7 +164,7 @@ def test_pools_that_are_configured_anew_keep_what_their_servers_said(caplog: pyt
     settings = SpillSettings(enabled=True, ramp_s=2)
     watching.survey = Survey((short, long), settings, watching.told, lambda: watching.now_s, before)
     with caplog.at_level(logging.INFO, "dualpool"):
-        fleet = watching.hear("short", (A,), waiting=(50,))
+        fleet = watching.observe("short", (A,), waiting=(50,))
     assert [] == caplog.records
     assert share <= fleet.loads["short"].share
     assert ["short"] == list(fleet.loads)
@@ -170,9 +174,9 @@ def test_pools_that_are_configured_anew_keep_what_their_servers_said(caplog: pyt
 def test_other_limits_of_spill_over_begin_a_new_overload_with_the_same_models() -> None:
     """What servers list stays known; how many leave is found by the new limits."""
     watching = Watching()
-    watching.hear("short", (B,))
+    watching.observe("short", (B,))
     watching.survey = Survey(POOLS, SpillSettings(), watching.told, lambda: watching.now_s, watching.survey)
-    fleet = watching.hear("long", (A, B))
+    fleet = watching.observe("long", (A, B))
     assert ["long"] == list(fleet.loads)
     assert ["long"] == watching.pools_of("a")
 
