@@ -20,7 +20,7 @@ class WorkersKnowledge:
         self._slots = slots
 
     def add(self, state: LearnedState) -> str:
-        """Add learned state to each worker's."""
+        """Add learned state to that of each worker."""
         data = to_bytes(state)
         return self._each(lambda slot: slot.add(data))
 

@@ -106,7 +106,7 @@ class Slot:
         return from_bytes(self._ask(Question.STATE, within_s=STATE_WITHIN_S))
 
     def add(self, state: bytes) -> str:
-        """Add learned state to the worker's; return the worker's answer. Raises what Channel.ask raises."""
+        """Add learned state to that of the worker; return its answer. Raises what Channel.ask raises."""
         return self._ask(Question.ADD, state, within_s=APPLIES_WITHIN_S).decode()
 
     def forget(self, model: str) -> str:

@@ -3,8 +3,8 @@
     python -m extproc.workers.worker FILE_DESCRIPTOR NUMBER
 
 A worker exits when its supervisor does, without draining, so that its address is free for a worker of the next
-supervisor. If the worker is stuck at that time, no process is left to notice: so it sets an alarm, by which the
-kernel ends it if it has not answered ALIVE for a minute.
+supervisor. If the worker is stuck at that time, no process is left to notice. So it sets an alarm: the kernel ends
+it unless it answers ALIVE at least once a minute.
 """
 
 import signal
