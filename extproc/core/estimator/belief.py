@@ -84,7 +84,7 @@ def believe(
     lowest = max(fewest_tokens(text_bytes, x), 1.0)
     highest = text_bytes + OVERHEAD * beside_text + TEMPLATE_TOKENS
     tokens = min(max(sum(priced) * exp(residual.mean), lowest), highest)
-    leverage = prices.leverage(x / tokens)
+    leverage = prices.leverage(x) / (tokens * tokens)
     doubt = leverage + GRAIN / tokens
     variance = residual.spread * residual.spread + doubt
     factors = (

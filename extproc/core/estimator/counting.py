@@ -164,7 +164,7 @@ class _Template:
         """Return tokens and bound of a request by what was counted of it, as it is believed now."""
         x = np.array(features, np.float64)
         tokens = max(self._prices.predict(x), 1.0)
-        doubt = self._prices.leverage(x / tokens)
+        doubt = self._prices.leverage(x) / (tokens * tokens)
         scale = sqrt(self._variance + doubt)
         limit = min(max(CLIP_SCALES * scale, MIN_CLIP), MAX_CLIP)
         return _Believed(tokens, self._bound.above(tokens, scale), doubt, scale, limit)

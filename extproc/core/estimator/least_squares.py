@@ -21,15 +21,16 @@ update of Sherman and Morrison, with v = P z and g = c / (1 + c z.v),
 and are found anew from the sums after SOLVE_AFTER responses. In between what was learned before does not fade,
 which is all by which they differ from the solution: so fewer responses where forgetting is fast. P itself is not
 touched: the rows sqrt(g) v since the last solution are kept as V, and P z = P0 z - V^T (V z) takes a quarter of
-the time that writing a matrix of this size would.
+the time that writing a matrix of this size would. Both are kept in single precision: they say how surely something
+is known, three digits of which would do, and reading them is most of what an estimate takes of memory.
 
 Prior art. NLMS costs less for each response, but crawls where features are as correlated as those of bytes. The
 covariance form of RLS alone (Sherman-Morrison on P for good) loses symmetry and positive definiteness over
 millions of updates, and cannot be merged; A only ever gets sums of outer products, symmetric to the bit, and
 decays, so its entries stay below max(z)^2 / (1 - lambda), and R keeps A + R well away from singular.
 
-`leverage` is what the model does not know about x: with u = x / estimate, s^2 u^T (A + R)^-1 u is the relative
-variance of the estimate that comes from the prices. It is large for a script never seen, and small at home.
+`leverage` is what the model does not know about x: s^2 x^T (A + R)^-1 x is the variance of the estimate that comes
+from the prices. Over its square, it is large for a script never seen, and small at home.
 """
 
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ from extproc.core.estimator.prices import Prior
 __all__ = ["NOISE", "RelativeLeastSquares", "Sums"]
 
 Matrix = npt.NDArray[np.float64]
+Single = npt.NDArray[np.float32]
 
 NOISE = 0.05
 # Doubles carry 16 digits; a solution that keeps fewer than six of them is not used.
@@ -69,14 +71,15 @@ class _Start:
 
     ridge: Matrix
     pull: Features
-    inverse: Matrix
+    inverse: Single
     nothing: Matrix
 
 
 @lru_cache(maxsize=8)
 def _start(prior: Prior, variance: float) -> _Start:
     ridge = variance * prior.precision
-    return _Start(ridge, ridge @ prior.mean, prior.covariance / variance, np.zeros_like(ridge))
+    inverse = (prior.covariance / variance).astype(np.float32)
+    return _Start(ridge, ridge @ prior.mean, inverse, np.zeros_like(ridge))
 
 
 class RelativeLeastSquares:
@@ -95,7 +98,7 @@ class RelativeLeastSquares:
         # Those of `start` are replaced, and never written to: names are clients', and most teach a model little.
         self._a, self._b = start.nothing, np.zeros(size)
         self._inverse = start.inverse  # P0
-        self._steps = np.empty((0, size))  # V, of which the first `_unsolved` rows are in use
+        self._steps = np.empty((0, size), np.float32)  # V, of which the first `_unsolved` rows are in use
         self._unsolved = 0
         self._waiting: list[tuple[Features, float]] = []  # z and c of responses that are not in the sums yet
         self.weights: Features = prior.mean
@@ -140,11 +143,12 @@ class RelativeLeastSquares:
         """Return w.x in tokens; may be anything when x is unlike all that was seen."""
         return float(self.weights.dot(x))  # of so small arrays @ takes twice as long
 
-    def leverage(self, u: Features) -> float:
-        """Return the relative variance of an estimate that comes from the prices; u = x / estimate."""
-        unknown = float(u.dot(self._inverse.dot(u)))
+    def leverage(self, x: Features) -> float:
+        """Return the variance of w.x that comes from the prices, tokens^2; of x / estimate the relative one."""
+        of = x.astype(np.float32)
+        unknown = float(of.dot(self._inverse.dot(of)))
         if self._unsolved:
-            told = self._steps[: self._unsolved].dot(u)
+            told = self._steps[: self._unsolved].dot(of)
             unknown -= float(told.dot(told))
         return self._variance * max(unknown, 0.0)
 
@@ -159,7 +163,7 @@ class RelativeLeastSquares:
         if not np.isfinite(z).all():
             self.refused += 1
             return False
-        spread = self._spread(z)
+        spread = self._spread(z.astype(np.float32))
         unknown = max(float(z.dot(spread)), 0.0)
         weight = weight * share / (1 + weight * (1 - share) * unknown)
         gain = weight / (1 + weight * unknown)
@@ -172,9 +176,9 @@ class RelativeLeastSquares:
         self._unsolved += 1
         return self._solve() if self._unsolved == self._solve_after else True
 
-    def _spread(self, z: Features) -> Features:
+    def _spread(self, z: Single) -> Single:
         """Return P z."""
-        spread: Features = self._inverse.dot(z)
+        spread: Single = self._inverse.dot(z)
         if self._unsolved:
             steps = self._steps[: self._unsolved]
             spread -= steps.dot(z).dot(steps)
@@ -183,7 +187,7 @@ class RelativeLeastSquares:
     def _make_room(self) -> None:
         """Let more steps be kept: twice as many, up to those between two solutions."""
         count, size = self._steps.shape
-        steps = np.empty((min(max(2 * count, FIRST_STEPS), self._solve_after), size))
+        steps = np.empty((min(max(2 * count, FIRST_STEPS), self._solve_after), size), np.float32)
         steps[:count] = self._steps
         self._steps = steps
 
@@ -215,8 +219,9 @@ class RelativeLeastSquares:
             self._inverse = self._inverse - steps.T.dot(steps)
             self.refused += 1
             return False
-        self._inverse = inverse * scales
-        self.weights = self._inverse @ (self._b + self._start.pull)
+        inverse *= scales
+        self.weights = inverse @ (self._b + self._start.pull)
+        self._inverse = inverse.astype(np.float32)
         return True
 
 
