@@ -76,9 +76,15 @@ class Call:
 
     def send(self, messages: Sequence[bytes] = ()) -> None:
         """Send messages, if any, then receive the next one."""
-        if self._ending is None:
+        if self._ending is not None:
+            return
+        if messages:
             self._outgoing.extend(messages)
-            self._proceed()
+        elif not (self._receiving or self._sending or self._outgoing):  # while a request comes: nothing to send
+            self._receiving = True
+            self._call.start_server_batch((Receive(NO_FLAGS),), self._on_received)
+            return
+        self._proceed()
 
     def finish(self, messages: Sequence[bytes] = (), code: int = OK, details: bytes = b"") -> None:
         """Send messages, if any, then the status; what the client still sends is not received."""

@@ -44,9 +44,15 @@ class Loop:
 
     def run(self, until: Callable[[], bool]) -> None:
         """Work until `until()`, which is asked after each event and each tick."""
+        poll, asked, now = self._core.poll, self._asked, time.monotonic
         while not until():
             try:
-                self._once()
+                now_s = now()
+                until_s = self._looks_s if now_s < self._looks_s else self._look(now_s)
+                if not poll(until_s - now_s):
+                    self._looks_s = 0.0
+                if not asked.empty():
+                    self._do_what_is_asked()
             except Exception as error:  # noqa: BLE001  (whatever it is, the other calls go on)
                 self._failed(error)
 
@@ -77,14 +83,6 @@ class Loop:
     def _report(self, future: Future[object]) -> None:
         if isinstance(error := future.exception(), Exception):
             self._failed(error)
-
-    def _once(self) -> None:
-        now_s = time.monotonic()
-        until_s = self._looks_s if now_s < self._looks_s else self._look(now_s)
-        if not self._core.poll(until_s - now_s):
-            self._looks_s = 0.0
-        if not self._asked.empty():
-            self._do_what_is_asked()
 
     def _look(self, now_s: float) -> float:
         """Have all timers expire that are due; return when to look again if nothing comes before."""

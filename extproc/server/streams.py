@@ -138,6 +138,10 @@ class _Stream:
         """Hand an event to the exchange, and send what it replies."""
         streams, now_s = self._streams, time.monotonic()
         replies = exchange.handle(event, now_s)
+        if not replies:  # more is to come before anything can be said
+            self._processing_s += time.monotonic() - now_s
+            self._call.send()
+            return
         encode, messages, end = self._routing.encoder.encode, [], None
         try:
             for reply in replies:
@@ -150,7 +154,7 @@ class _Stream:
             return
         ended_s = time.monotonic()
         self._processing_s += ended_s - now_s
-        if replies and _decides(replies[0]):  # it goes first
+        if _decides(replies[0]):  # it goes first
             streams.metrics.decision_seconds.observe(ended_s - self._began_s)
             if type(event) not in _GIVEN_UP:
                 streams.overload.count(in_time=True, now_s=ended_s)

@@ -65,7 +65,7 @@ def test_an_exception_does_not_show_what_it_was_raised_over(
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
-            monkeypatch.setattr(app.router.placer.early, "next_look", json.JSONDecoder().decode)
+            monkeypatch.setattr(app.router.placer.early, "is_enough", json.JSONDecoder().decode)
             stream = call(channel)
             await stream.headers()
             await stream.body(json.dumps(CHAT).encode())
