@@ -34,6 +34,8 @@ def api_of(method: str, path: str) -> Api | None:
     """
     if method != "POST":
         return None
+    if (api := _BY_PATH.get(path)) is not None:  # as most are
+        return api
     path, _, _ = path.partition("?")
     if (api := _BY_PATH.get(path.removesuffix("/"))) is not None:
         return api
@@ -56,7 +58,9 @@ def deployment_of(path: str) -> str:
 
 
 _BY_ENDPOINT: Final = {family.endpoint: family.api for family in FAMILIES.values()}
-_BY_PATH: Final = {path: family.api for family in FAMILIES.values() for path in family.paths}
+_BY_PATH: Final = {
+    path: family.api for family in FAMILIES.values() for path in (f"/v1/{family.endpoint}", *family.paths)
+}
 
 
 def read_request(api: Api, body: bytes) -> RequestFacts:

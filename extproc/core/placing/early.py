@@ -40,6 +40,10 @@ class EarlyRule:
         """Tell whether a request's text alone would have been decided before its end."""
         return len(facts.text) >= self.text_bytes and not FAMILIES[facts.api].several_prompts
 
+    def is_enough(self, api: Api, body: bytes) -> bool:
+        """Tell whether what has come of a body, or all of it, is decided without being read."""
+        return len(body) >= self.text_bytes and self.next_look(api, body) == 0
+
     def first_look(self, api: Api) -> int:
         """Return how many bytes of a body have to be there before anything can be said."""
         return self.max_held_bytes if FAMILIES[api].several_prompts else self.text_bytes

@@ -47,11 +47,11 @@ class Placer:
 
     def decide(self, api: Api, head: RequestHead, body: bytes, fleet: Fleet | None = None) -> Decision:
         """Place a request whose body is there as a whole."""
-        if self.early.next_look(api, body) == 0:
+        if self.early.is_enough(api, body):
             return self.unsure(api, Reason.EARLY, len(body), head)
         try:
             decoded = decoded_body(head.content_encoding, body) if head.content_encoding else body
-            if decoded is not body and self.early.next_look(api, decoded) == 0:
+            if decoded is not body and self.early.is_enough(api, decoded):
                 return self.unsure(api, Reason.EARLY, len(body), head)
             facts = read_request(api, decoded)
             if not facts.model:
