@@ -83,10 +83,11 @@ class PrefixMemory:
             key = hash((key, role, end, text[start:end]))
             keys.append(key)
             start = end
-        for place in range(len(keys) - 2, max(len(keys) - 2 - LOOK_BACK, -1), -1):
-            known = self._table.get(keys[place])
-            if known and known.messages == place + 1 and known.messages_bytes == turns[place][1]:
-                return Recalled(key, len(turns), start, known, keys[place])
+        if len(keys) > 1:
+            for place in range(len(keys) - 2, max(len(keys) - 2 - LOOK_BACK, -1), -1):
+                known = self._table.get(keys[place])
+                if known and known.messages == place + 1 and known.messages_bytes == turns[place][1]:
+                    return Recalled(key, len(turns), start, known, keys[place])
         return Recalled(key, len(turns), start)
 
     def at_hand(self, recalled: Recalled | None) -> Recalled | None:

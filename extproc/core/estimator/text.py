@@ -125,10 +125,10 @@ def look(text: bytes) -> Counts:
     # Each pair of neighbours as a number: 16 bits from every byte on.
     pairs = np.ndarray((len(seen),), _PAIR, b"\n" + seen, 0, (1,))
     codes = np.bincount(CODE_OF.take(pairs, mode="clip"), minlength=_NO_CODE + 1)
-    words = np.frombuffer(seen, _WORD, len(seen) // WORD)
-    in_runs = words == (words & _BYTE) * _REPEATED
+    as_next = np.frombuffer(seen, np.uint8)
+    as_next = as_next[1:] == as_next[:-1]
     # Asked of bytes: where the caches are cold, as between requests, numpy's own any() takes five times as long.
-    of_runs = _runs_out_of(codes, words[in_runs]) if 1 in in_runs.tobytes() else None
+    of_runs = _runs_out_of(codes, seen) if _AS_NEXT in as_next.tobytes() else None
     counts = np.add.reduceat(codes.take(_CODES_OF_COUNTS, mode="clip"), _FIRST_CODES).astype(np.float64)
     if of_runs:
         counts[OF_RUNS] = of_runs
@@ -169,9 +169,11 @@ def text_kind(counts: Counts) -> TextKind:
     return TextKind.MARKUP if marks > MARKUP_SHARE * ascii_bytes else TextKind.LATIN
 
 
-def _runs_out_of(codes: npt.NDArray[np.intp], words: npt.NDArray[np.uint64]) -> list[int]:
+def _runs_out_of(codes: npt.NDArray[np.intp], text: bytes) -> list[int]:
     """Take the pairs of words of one byte each out of what was counted; return the bytes by the names of RUNS."""
     of_runs = [0] * len(RUNS)
+    words = np.frombuffer(text, _WORD, len(text) // WORD)
+    words = words[words == (words & _BYTE) * _REPEATED]
     for byte, runs in enumerate(np.bincount(words.astype(np.uint8)).tolist()):
         if runs:
             codes[_CODE_OF_TWICE[byte]] -= (WORD - 1) * runs
@@ -188,8 +190,8 @@ def _unrepeated(text: bytes, counts: Counts) -> float:
         text = _blocks(text, MOST_REPEATS_BLOCKS, REPEATS_BLOCK_BYTES)
     blocks = 1 + (len(text) - 1) // REPEATS_BLOCK_BYTES
     each = (len(text) - gram) // (2 * blocks)
-    pairs = each * (each - 1) / 2
-    usual = USUAL_REPEATS[gram] * pairs + DOUBTED_REPEATS[gram]
+    # Repeats to be expected beyond those that are taken to have been seen.
+    usual = USUAL_REPEATS[gram] * each * (each - 1) / 2
     grams = np.ndarray((blocks, each), _GRAMS[gram], text, 0, (2 * each, 2)).copy()
     grams.sort()
     # As one row, and counted by Python: fewer calls of numpy, which cost the most where the caches are cold.
@@ -198,8 +200,10 @@ def _unrepeated(text: bytes, counts: Counts) -> float:
     missing = 0.0
     for first in range(0, blocks * each, each):
         count = repeats.count(1, first, first + each - 1)
-        missing += max(1 - (count + DOUBTED_REPEATS[gram]) / usual, 0.0)
-    return max(missing / blocks - USUALLY_MISSING, 0.0) / (1 - USUALLY_MISSING)
+        if count < usual:
+            missing += usual - count
+    missing /= (usual + DOUBTED_REPEATS[gram]) * blocks
+    return (missing - USUALLY_MISSING) / (1 - USUALLY_MISSING) if missing > USUALLY_MISSING else 0.0
 
 
 def _codes_of_counts() -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -241,6 +245,7 @@ def _kind_weights() -> npt.NDArray[np.float64]:
 _PAIR, _WORD, _BYTE = np.dtype("<u2"), np.dtype("<u8"), np.uint64(0xFF)
 _GRAMS: dict[int, npt.DTypeLike] = {GRAM: np.dtype("<u4"), LONG_GRAM: np.dtype("<u8")}
 _REPEATED = np.uint64(0x0101_0101_0101_0101)
+_AS_NEXT = b"\1" * (WORD - 1)  # a word of one byte, or two halves of it
 _NO_CODE = len(CODES.before)  # stands where a count has none
 _CODES_OF_COUNTS, _FIRST_CODES = _codes_of_counts()
 _KIND_WEIGHTS = _kind_weights()
