@@ -67,7 +67,7 @@ def test_an_estimate_is_what_its_formulas_say(text: bytes, messages: int, images
     """For any request: tokens and bound of one product are those of each formula by itself."""
     facts = RequestFacts(Api.CHAT, "m", text, messages=messages, media=MediaCount(large_images=images))
     x, weights = features(facts, look(text)), MODEL.prices.weights
-    belief = believe(x, len(text), MODEL, residual, PRIOR.mean)
+    belief = believe(x, len(text), MODEL, residual)
 
     beside_text = max(float(x[TEXT_FEATURES:] @ prices[TEXT_FEATURES:]) for prices in (PRIOR.mean, weights))
     highest = len(text) + 4 * beside_text + 256

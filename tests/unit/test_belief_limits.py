@@ -30,7 +30,7 @@ def believed(
 ) -> Belief:
     """Return what a model, by default a new one, believes of a request."""
     x = features(facts, look(facts.text))
-    return believe(x, facts.text_bytes, model or new_model(), residual or Residual(), PRIOR.mean)
+    return believe(x, facts.text_bytes, model or new_model(), residual or Residual())
 
 
 @pytest.mark.parametrize("count", [1, 20, 400])
@@ -150,6 +150,6 @@ def test_odd_prices_count_as_twice_the_whole_at_most() -> None:
     text = b"a!" * 100
     x = features(RequestFacts(Api.CHAT, "m", text), look(text))
     model = ServedModel(odd, ByteClassSettings(), Residual())
-    belief = believe(x, len(text), model, Residual(), odd.mean)
+    belief = believe(x, len(text), model, Residual())
     assert 100 == pytest.approx(belief.tokens)
     assert [2.0, 2.0] == sorted(belief.factors[4:])[-2:]

@@ -138,7 +138,8 @@ def test_a_broken_counter_says_nothing_of_the_bound_of_new_parts(factor: float, 
     """What follows a known beginning has a q of its own, which real errors move alone."""
     estimator = taught()
     now = belief(estimator, estimator.estimate(PROMPT, ""))
-    continued = Continued(estimator._known.model("m").prices, 0.01)
+    model = estimator._known.model("m")
+    continued = Continued(model.prices, model.views, 0.01)
     voice = Voice()
     voice.credit = 1.0
     continued.learn(now, log(factor), 4.0, Residual(), voice)

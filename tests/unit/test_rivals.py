@@ -154,10 +154,10 @@ def test_what_changed_places_often_is_asked_for_more(monkeypatch: pytest.MonkeyP
     heard = Heard(Evidence(None, 1.0, 4, None, 1, one_prompt=True), 1.0, 0.0, 1.0)
     for _ in range(7):
         contest.changed(former)
-        contest.hear(CategoryKey("m", ""), heard, first.mean)
+        contest.hear(CategoryKey("m", ""), heard)
     assert asked == pytest.approx([1.5, 3, 6, 12, 12, 12, 12], rel=0.01)
     for _ in range(8_000):
-        contest.hear(CategoryKey("m", ""), heard, first.mean)
+        contest.hear(CategoryKey("m", ""), heard)
     assert 1.5 == asked[-1]
 
 
@@ -169,7 +169,7 @@ def test_what_is_far_beyond_a_rivals_own_estimate_says_nothing_of_its_bound(fact
     estimate = ByteClassEstimator(EstimatorSettings()).estimate(facts(WORDS * 20), "")
     assert isinstance(estimate.evidence, Evidence)
     told = Heard(estimate.evidence, factor * estimate.prompt_tokens, 0.0, 1.0)
-    rival.compare(estimate.category, told, first.mean)
+    rival.compare(estimate.category, told)
     assert (heard, 1) == (rival.model.bound.heard, rival.model.prices.responses)
 
 
@@ -218,7 +218,7 @@ def test_what_a_person_put_back_stays_for_a_thousand_responses() -> None:
     contest, heard = Contest(), Heard(Evidence(None, 1.0, 4, None, 1, one_prompt=True), 1.0, 0.0, 1.0)
     contest.hold(3)
     for _ in range(HELD - 1):
-        assert contest.hear(CategoryKey("m", ""), heard, np.zeros(1)) is None
+        assert contest.hear(CategoryKey("m", ""), heard) is None
     assert (1_000, True, False) == (HELD, contest.refuses(3), contest.refuses(2))
-    assert contest.hear(CategoryKey("m", ""), heard, np.zeros(1)) is None
+    assert contest.hear(CategoryKey("m", ""), heard) is None
     assert (False, False) == (contest.is_held, contest.refuses(3))

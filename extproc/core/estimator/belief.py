@@ -8,13 +8,7 @@ import msgspec
 
 from extproc.core.estimator.bound import AdaptiveBound
 from extproc.core.estimator.evidence import fewest_tokens
-from extproc.core.estimator.features import (
-    OF_MEDIA,
-    OF_STRUCTURE,
-    Features,
-    group_tokens,
-    structure_tokens,
-)
+from extproc.core.estimator.features import OF_MEDIA, OF_STRUCTURE, Features, Views
 from extproc.core.estimator.least_squares import NOISE, RelativeLeastSquares
 from extproc.core.estimator.residual import Residual
 from extproc.core.estimator.scale import USUAL_LEVERAGE, LogVariance
@@ -39,6 +33,7 @@ class Taught(Protocol):
     """What a request is estimated by: a served model, or what is learned of new parts of its conversations."""
 
     prices: RelativeLeastSquares
+    views: Views
     scale: LogVariance
     bound: AdaptiveBound
 
@@ -71,29 +66,30 @@ class Belief(msgspec.Struct, frozen=True, gc=False):
         return usual / max(noise, usual)
 
 
-def believe(
-    x: Features, text_bytes: int, model: Taught, residual: Residual, prior_prices: Features, *, more_q: float = 0.0
-) -> Belief:
+def believe(x: Features, text_bytes: int, model: Taught, residual: Residual, *, more_q: float = 0.0) -> Belief:
     """Estimate the tokens of a request with features x, shape (d,), from a model and a category's residual.
 
     `more_q` is what its source's bound has beside the model's q.
     """
     prices = model.prices
-    priced = group_tokens(x, prices.weights)
-    beside_text = max(structure_tokens(x, prior_prices), priced[OF_STRUCTURE] + priced[OF_MEDIA])
-    lowest = max(fewest_tokens(text_bytes, x), 1.0)
+    *priced, prior_structure, padding_bytes = model.views.of(x, prices.weights)
+    beside_text = max(prior_structure, priced[OF_STRUCTURE] + priced[OF_MEDIA])
+    lowest = max(fewest_tokens(text_bytes, padding_bytes), 1.0)
     highest = text_bytes + OVERHEAD * beside_text + TEMPLATE_TOKENS
     tokens = min(max(sum(priced) * exp(residual.mean), lowest), highest)
     leverage = prices.leverage(x) / (tokens * tokens)
     doubt = leverage + GRAIN / tokens
     variance = residual.spread * residual.spread + doubt
+    # What each group has of the tokens. Prices may be odd, so within 0 and 2.
+    shares = [cost / tokens for cost in priced]
+    if min(shares) < 0 or max(shares) > MOST_SHARE:
+        shares = [min(abs(share), MOST_SHARE) for share in shares]
     factors = (
         1.0,
         log(tokens) - USUAL_LOG_TOKENS,
         log(leverage + LEAST_LEVERAGE) - USUAL_LOG_LEVERAGE,
         1 / sqrt(1 + residual.responses),
-        # What each group has of the tokens. Prices may be odd, so within 0 and 2.
-        *[min(abs(cost) / tokens, MOST_SHARE) for cost in priced],
+        *shares,
     )
     unlike = STRANGE * max(leverage - ORDINARY * model.scale.usual_leverage, 0.0)
     scale = sqrt(model.scale.variance(variance, factors) + unlike)

@@ -226,7 +226,7 @@ class ByteClassEstimator:
         new_bytes = recalled.messages_bytes - known.messages_bytes
         continued, voice = model.continued, model.voices.known.get(source, SMALL)
         residual = voice.beside(continued.residual or model.residual)
-        return believe(x - known.x, new_bytes, continued, residual, self._known.prior.mean, more_q=voice.q)
+        return believe(x - known.x, new_bytes, continued, residual, more_q=voice.q)
 
     def _come_from(self, model: ServedModel, category: CategoryKey) -> Source:
         residual = self._known.residuals.get(category)

@@ -3,6 +3,7 @@
 from extproc.core.estimator.belief import Belief
 from extproc.core.estimator.bound import AdaptiveBound
 from extproc.core.estimator.clipping import MAX_CLIP, WILD
+from extproc.core.estimator.features import Views
 from extproc.core.estimator.least_squares import RelativeLeastSquares
 from extproc.core.estimator.residual import Residual
 from extproc.core.estimator.scale import LogVariance
@@ -16,8 +17,9 @@ START = 6.0  # of q: new parts are short, and of one kind of text; below it, the
 class Continued:
     """What is learned of new parts of one model's conversations; priced at the model's prices."""
 
-    def __init__(self, prices: RelativeLeastSquares, epsilon: float) -> None:
+    def __init__(self, prices: RelativeLeastSquares, views: Views, epsilon: float) -> None:
         self.prices = prices
+        self.views = views
         self.scale = LogVariance()
         self.bound = AdaptiveBound(epsilon, START)
         self.residual: Residual | None = None  # that of the model, until there is one

@@ -102,7 +102,8 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
         actual = usage.prompt_tokens
         if not 0 < actual <= MAX_FACTOR * max(self.tokens, 1.0):
             return False
-        if self.refused is None and actual < fewest_tokens(self.text_bytes, self.x):
+        padding_bytes = 0.0 if self.x is None else float(self.x[BLANK_RUN] + self.x[RUN])
+        if self.refused is None and actual < fewest_tokens(self.text_bytes, padding_bytes):
             return False
         return usage.completion_tokens <= self._most_output_tokens(pool_tokens)
 
@@ -129,9 +130,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
         return most * self.sequences
 
 
-def fewest_tokens(text_bytes: int, x: Features | None) -> float:
-    """Return the fewest tokens that a text may have; x tells how much of it is padding, where it is known."""
-    if x is None:
-        return text_bytes / MAX_BYTES_PER_TOKEN
-    padding = min(float(x[BLANK_RUN] + x[RUN]), text_bytes)
+def fewest_tokens(text_bytes: int, padding_bytes: float) -> float:
+    """Return the fewest tokens that a text may have, of which so much is padding."""
+    padding = min(padding_bytes, text_bytes)
     return (text_bytes - padding) / MAX_BYTES_PER_TOKEN + padding / MAX_RUN_BYTES_PER_TOKEN

@@ -8,8 +8,18 @@ import numpy as np
 import numpy.typing as npt
 
 from extproc.core.estimator.prices import MEDIA, STRUCTURE, TEXT_PRICES
-from extproc.core.estimator.text import RUNS, SCRIPTS, TEXT_FEATURES, TEXT_NAMES, UNREPEATED, Counts, look
-from extproc.core.facts import RequestFacts
+from extproc.core.estimator.text import (
+    BLANK_RUN,
+    RUN,
+    RUNS,
+    SCRIPTS,
+    TEXT_FEATURES,
+    TEXT_NAMES,
+    UNREPEATED,
+    Counts,
+    look,
+)
+from extproc.core.facts import NO_MEDIA, RequestFacts
 
 __all__ = [
     "FEATURE_NAMES",
@@ -17,33 +27,38 @@ __all__ = [
     "OF_MEDIA",
     "OF_STRUCTURE",
     "Features",
+    "Views",
     "features",
-    "group_tokens",
     "structure_tokens",
 ]
 
 Features = npt.NDArray[np.float64]  # shape (len(FEATURE_NAMES),), counts
 
 FEATURE_NAMES = (*TEXT_NAMES, *(name for name, _, _ in STRUCTURE), *MEDIA)
+OF_MEDIA_COUNTS = slice(len(FEATURE_NAMES) - len(MEDIA), len(FEATURE_NAMES))
 
 
 def features(facts: RequestFacts, counts: Counts) -> Features:
     """Return the feature vector of a request from its facts and what stands in its text."""
-    x = np.empty(len(FEATURE_NAMES))
+    x = np.zeros(len(FEATURE_NAMES))
     x[:TEXT_FEATURES] = counts
-    dropped = _usual_tokens(facts.dropped_text) if facts.dropped_text else 0.0
-    structure = (1, facts.messages, facts.tools > 0, facts.tools, facts.tool_calls, dropped)
-    media = facts.media
-    x[TEXT_FEATURES:] = (
-        *structure,
-        media.image_patches,
-        media.small_images,
-        media.medium_images,
-        media.large_images,
-        media.unknown_images,
-        media.audio,
-        media.video,
-    )
+    x[TEXT_FEATURES] = 1
+    x[TEXT_FEATURES + 1] = facts.messages
+    # What most requests do not have is not written: each number costs as much as all counts together.
+    if facts.tools or facts.tool_calls or facts.dropped_text:
+        dropped = _usual_tokens(facts.dropped_text) if facts.dropped_text else 0.0
+        x[TEXT_FEATURES + 2 : OF_MEDIA_COUNTS.start] = facts.tools > 0, facts.tools, facts.tool_calls, dropped
+    if facts.media is not NO_MEDIA:
+        media = facts.media
+        x[OF_MEDIA_COUNTS] = (
+            media.image_patches,
+            media.small_images,
+            media.medium_images,
+            media.large_images,
+            media.unknown_images,
+            media.audio,
+            media.video,
+        )
     return x
 
 
@@ -57,10 +72,26 @@ def structure_tokens(x: Features, prices: Features) -> float:
     return float(x[TEXT_FEATURES:].dot(prices[TEXT_FEATURES:]))
 
 
-def group_tokens(x: Features, prices: Features) -> list[float]:
-    """Return what each group of features costs, in tokens; together they are all that the request costs."""
-    costs: list[float] = _GROUPS.dot(prices * x).tolist()
-    return costs
+class Views:
+    """The sums over features that a model's estimates are made of: one product for all of them."""
+
+    def __init__(self, prior_prices: Features) -> None:
+        self._prices: Features | None = None
+        self._weights = np.zeros((len(FEATURE_NAMES), GROUP_COUNT + 2))
+        self._weights[TEXT_FEATURES:, GROUP_COUNT] = prior_prices[TEXT_FEATURES:]
+        self._weights[[BLANK_RUN, RUN], GROUP_COUNT + 1] = 1
+
+    def of(self, x: Features, prices: Features) -> list[float]:
+        """Return the tokens of each group, which together are all that a request costs; then two sums more.
+
+        These are the tokens of structure and media at the prior prices, and the bytes of padding. The array of
+        prices must not be written to: what is made of it is kept until there is another.
+        """
+        if prices is not self._prices:
+            self._prices = prices
+            np.multiply(_GROUPS.T, prices[:, None], out=self._weights[:, :GROUP_COUNT])
+        sums: list[float] = x.dot(self._weights).tolist()
+        return sums
 
 
 def _groups() -> npt.NDArray[np.float64]:

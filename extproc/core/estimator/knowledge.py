@@ -56,10 +56,12 @@ class Knowledge:
     ) -> Belief:
         """Return what is believed now of a request with features x, from a source, by the category's model."""
         voice = model.voices.known.get(source, SMALL)
-        residual = self.residuals.get(category) or self.parent(category.model)
+        residual = self.residuals.get(category)
+        if residual is None:
+            residual = self.all_models.child() if model is self.untaught else model.residual
         if voice.own is not None:
             residual = voice.beside(residual)
-        return believe(x, text_bytes, model, residual, self.prior.mean, more_q=voice.q)
+        return believe(x, text_bytes, model, residual, more_q=voice.q)
 
     def compare(self, category: CategoryKey, heard: Heard, *, alarm: bool) -> Rival | None:
         """Hold a response against a model's rival; return the rival when it has taken the model's place.
@@ -71,7 +73,7 @@ class Knowledge:
         if contest is None:
             return None
         fresh = partial(self._next_generation, name) if alarm else None
-        rival = contest.hear(category, heard, self.prior.mean, fresh)
+        rival = contest.hear(category, heard, fresh)
         if rival is not None:
             self._switch(name, contest, rival)
         return rival

@@ -92,7 +92,6 @@ class Contest:
         self,
         category: CategoryKey,
         heard: Heard,
-        prior_prices: Features,
         fresh: Callable[[], ServedModel] | None = None,
     ) -> "Rival | None":
         """Hold a response against the rival; return that when it is to take the model's place.
@@ -111,7 +110,7 @@ class Contest:
         self.rival = rival
         if rival is None:
             return None
-        rival.compare(category, heard, prior_prices)
+        rival.compare(category, heard)
         return rival if rival.is_ahead_by(min(ENOUGH * 2 ** max(self._changes - 1, 0), MOST_ENOUGH)) else None
 
     def changed(self, former: "Rival") -> None:
@@ -154,12 +153,12 @@ class Rival:
         """Whether nothing speaks for it at present."""
         return self._score == 0
 
-    def compare(self, category: CategoryKey, heard: Heard, prior_prices: Features) -> None:
+    def compare(self, category: CategoryKey, heard: Heard) -> None:
         """Hold a response against what the model made of it, and learn from it."""
         evidence, model = heard.evidence, self.model
         assert evidence.x is not None, "what is learned from was looked at"
         residual = self.categories.get(category, model.residual)
-        now = believe(evidence.x, evidence.text_bytes, model, residual, prior_prices)
+        now = believe(evidence.x, evidence.text_bytes, model, residual)
         error = log(heard.actual / now.tokens)
         better = abs(heard.error) - abs(error)
         self._score = max(0.0, self._score + heard.weight * min(max(better, -MOST_AT_ONCE), MOST_AT_ONCE))

@@ -6,6 +6,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.bound import AdaptiveBound
 from extproc.core.estimator.change import ModelChange
 from extproc.core.estimator.continued import Continued
+from extproc.core.estimator.features import Views
 from extproc.core.estimator.least_squares import RelativeLeastSquares, Sums
 from extproc.core.estimator.misses import ModelMisses
 from extproc.core.estimator.packing import DOUBLE_BYTES, Numbers, all_finite, packed, unpacked
@@ -32,7 +33,8 @@ class ServedModel:
         self._epsilon = settings.epsilon
         self.scale = LogVariance()
         self.residual = residual
-        self.continued = Continued(self.prices, settings.epsilon)
+        self.views = Views(prior.mean)
+        self.continued = Continued(self.prices, self.views, settings.epsilon)
         self.clipped = 0
         self.truncated_by_pool = 0
         self.used_at = 0  # aliases.py
@@ -130,7 +132,7 @@ class ServedModel:
         self.bound.q = max(self.bound.q + change.q, 0.0)
         if self.generation != change.generation:
             self.bound = AdaptiveBound(self._epsilon, self.bound.q)
-            self.continued = Continued(self.prices, self._epsilon)
+            self.continued = Continued(self.prices, self.views, self._epsilon)
         self.generation = change.generation
 
 
