@@ -1,9 +1,10 @@
-"""Whether a request fits the context: vLLM's checks in vLLM's order.
+"""vLLM's checks of whether a request fits the context, in vLLM's order.
 
-First the declared output alone; then the characters, against the most that so many tokens could stand for, which
-refuses megabytes of text without counting them; then the tokens, counted up to the first one too many; and last a
-prompt that leaves no room for a single output token. Up to 0.31 a prompt has to leave room for all of its declared
-output. From 0.32 on it has to fit by itself, and the output gets what room is left (vllm#42474).
+The declared output is checked first. Then the number of characters is compared with the most that the remaining
+tokens could stand for, which refuses megabytes of text without tokenising them. Then the tokens are counted, up to
+the first one too many. Last, a prompt that leaves no room for a single output token is refused. Up to 0.31, a
+prompt must leave room for all of its declared output. From 0.32 on, it only has to fit by itself, and the output
+is limited to the room left (vllm#42474).
 """
 
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ __all__ = ["Admitted", "measure"]
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """Tokens of all prompts together, and what the longest of them leaves for its output."""
+    """The tokens of all prompts together, and the tokens that the longest prompt leaves for its output."""
 
     prompt_tokens: int
     room_tokens: int
@@ -27,7 +28,7 @@ class Admitted:
 def measure(
     work: Work, tokenizer: Tokenizer, max_model_len: int, version: VllmVersion = VllmVersion.V0_32
 ) -> Admitted:
-    """Count the prompts of a request. Raises Refusal when one of them does not fit; takes time for long texts."""
+    """Count the tokens of a request's prompts; slow for long texts. Raises Refusal if a prompt does not fit."""
     output = work.max_tokens or 0
     if output > max_model_len:
         raise Refusal(
@@ -61,7 +62,7 @@ def measure(
 
 @dataclass(frozen=True, slots=True)
 class _Limits:
-    """Of one request, in tokens: each prompt may have `room`, and is cut to `keep` unless that is None."""
+    """Limits of one request, in tokens: a prompt may have `room`; it is truncated to `keep`, unless None."""
 
     max_model_len: int
     output: int

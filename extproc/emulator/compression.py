@@ -1,4 +1,4 @@
-"""Encoding responses so that each piece can be decoded when it arrives."""
+"""Compression of responses, with each piece flushed so that it can be decoded on arrival."""
 
 import zlib
 from typing import Protocol
@@ -16,16 +16,16 @@ class Encoder(Protocol):
     """Encodes a body piece by piece."""
 
     def encode(self, data: bytes) -> bytes:
-        """Return all of the encoded piece."""
+        """Return the encoded piece; nothing is held back."""
         ...
 
     def finish(self) -> bytes:
-        """Return what ends the body."""
+        """Return the bytes that end the body."""
         ...
 
 
 def encoder_for(compression: Compression, accept_encoding: str) -> Encoder | None:
-    """Return the encoder to answer with; None when none is set or the client does not accept it."""
+    """Return the encoder for a response; None if compression is off or the client does not accept it."""
     accepted = {each.partition(";")[0].strip() for each in accept_encoding.lower().split(",")}
     if compression is Compression.NONE or compression.value not in accepted:
         return None

@@ -1,17 +1,17 @@
-"""Misbehaviour on demand, for tests: a request asks for it in the header `x-emulate-fault`.
+"""Faults on demand, for tests: a request asks for one in the header `x-emulate-fault`.
 
-Heard only when the emulator was started with faults on. One fault per request:
+The header is ignored unless the emulator was started with faults enabled. One fault per request:
 
 | header value | what happens |
 |---|---|
-| `status=NNN` | 1xx: that interim response, then the real one; 3xx, 4xx, 5xx: an error of that status |
-| `early-status=NNN` | the same error, before the request's body is read; the connection is closed after it |
-| `slow=SECONDS` | waits before it answers |
-| `broken-json` | a JSON response that ends in the middle (its content-length says so too) |
-| `broken-sse` | a stream in which every second event is no JSON, and the last one has no end |
-| `usage=zero` / `negative` / `million` | tokens told: none, minus the truth, a million times the truth |
-| `truncated-gzip` | says gzip, and stops in the middle of it |
-| `die` | half the response, then the connection is cut |
+| `status=NNN` | 1xx: that interim response, then the real one; 3xx, 4xx, 5xx: an error with that status |
+| `early-status=NNN` | such an error before the request's body is read; the connection is closed after it |
+| `slow=SECONDS` | waits before answering |
+| `broken-json` | a JSON response that ends in the middle (with a content-length to match) |
+| `broken-sse` | a stream in which every second event is invalid JSON and the last one is not terminated |
+| `usage=zero` / `negative` / `million` | reports no tokens, minus the true count, a million times the true count |
+| `truncated-gzip` | a gzip body that stops in the middle |
+| `die` | half the response, then the connection is aborted |
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ _USAGE_FACTORS = {"zero": 0, "negative": -1, "million": 1_000_000}
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What a request wants to go wrong; nothing by default."""
+    """The fault that a request asks for; none by default."""
 
     flag: str = ""
     status: int = 0
@@ -37,20 +37,20 @@ class Fault:
     usage_factor: int = 1
 
     def refusal(self) -> Refusal | None:
-        """Return the error to answer with."""
+        """Return the error to answer with, if any."""
         return _refusal(self.status) if self.status >= 300 else None  # noqa: PLR2004
 
     def early_refusal(self) -> Refusal | None:
-        """Return the error to answer with before the body is read."""
+        """Return the error to answer with before the body is read, if any."""
         return _refusal(self.early_status) if self.early_status else None
 
     def told(self, usage: Usage) -> Usage:
-        """Return the usage that the response tells."""
+        """Return the usage that the response reports."""
         return Usage(usage.prompt_tokens * self.usage_factor, usage.completion_tokens * self.usage_factor)
 
 
 def read_fault(value: str) -> Fault:
-    """Read the header. Raises Refusal (400) for what is not in the table, so that tests notice their mistakes."""
+    """Parse the header. Raises Refusal (400) for values not in the table, so that tests notice their mistakes."""
     name, _, argument = value.strip().partition("=")
     try:
         return _READERS[name](argument)

@@ -1,4 +1,4 @@
-"""`/metrics` with vLLM's names and labels (vllm/v1/metrics/loggers.py), read from the scheduler when asked."""
+"""`/metrics` with vLLM's names and labels (vllm/v1/metrics/loggers.py), read from the scheduler on each scrape."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from extproc.emulator.scheduler import Scheduler
 __all__ = ["SchedulerMetrics"]
 
 _LABELS = ("model_name", "engine")
-BLOCK_TOKENS = 16  # of the KV cache, vLLM's default
+BLOCK_TOKENS = 16  # of the KV cache; vLLM's default
 
 
 class SchedulerMetrics(Collector):
@@ -27,7 +27,7 @@ class SchedulerMetrics(Collector):
         return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics, as prometheus_client asks for them."""
+        """Yield the metrics; called by prometheus_client on each scrape."""
         scheduler = self._scheduler
         gauges = {
             "vllm:num_requests_running": ("Requests in execution.", len(scheduler.running)),

@@ -1,14 +1,15 @@
-"""How vLLM refuses: the statuses, messages and error objects of its API server (0.2x, V1 engine).
+"""vLLM's error responses: the statuses, messages and error objects of its API server (0.2x, V1 engine).
 
-Too long (vllm/renderers/params.py), the validation of types (vllm/entrypoints/openai/server_utils.py), parameters
-out of range (vllm/sampling_params.py) and the Anthropic shape (vllm/entrypoints/anthropic/api_router.py).
+Sources: prompts that are too long (vllm/renderers/params.py), type validation
+(vllm/entrypoints/openai/server_utils.py), parameters out of range (vllm/sampling_params.py), and Anthropic's error
+object (vllm/entrypoints/anthropic/api_router.py).
 """
 
 __all__ = ["Refusal", "bad_parameter", "bad_request", "not_found", "too_long", "too_many_characters"]
 
 
 class Refusal(Exception):
-    """A request that is answered with an error; `kind` is the error object's type."""
+    """Raised for a request to be answered with an error; `kind` is the error object's type."""
 
     def __init__(
         self, message: str, *, param: str | None = None, kind: str = "BadRequestError", status: int = 400
@@ -17,32 +18,32 @@ class Refusal(Exception):
         self.message, self.param, self.kind, self.status = message, param, kind, status
 
     def openai_body(self) -> dict[str, object]:
-        """Return the body as all of OpenAI's APIs have it."""
+        """Return the body in the format of OpenAI's APIs."""
         error = {"message": self.message, "type": self.kind, "param": self.param, "code": self.status}
         return {"error": error}
 
     def anthropic_body(self) -> dict[str, object]:
-        """Return the body as Anthropic's API has it."""
+        """Return the body in the format of Anthropic's API."""
         return {"type": "error", "error": {"type": self.kind, "message": self.message}}
 
 
 def bad_request(message: str, param: str | None = None) -> Refusal:
-    """Refuse a body that does not have the API's types; vLLM gives these the status' phrase as type."""
+    """Return the refusal of a body that violates the API's types; vLLM uses the status phrase as its type."""
     return Refusal(message, param=param, kind="Bad Request")
 
 
 def bad_parameter(param: str, value: object, rule: str) -> Refusal:
-    """Refuse a value out of range."""
+    """Return the refusal of a value that is out of range."""
     return Refusal(f"{param} {rule}, got {value}. (parameter={param}, value={value})", param=param)
 
 
 def not_found(model: str) -> Refusal:
-    """Refuse a model that is not served."""
+    """Return the refusal of a model that is not served."""
     return Refusal(f"The model `{model}` does not exist.", param="model", kind="NotFoundError", status=404)
 
 
 def too_long(max_model_len: int, output_tokens: int, input_tokens: int, *, exact: bool) -> Refusal:
-    """Refuse a prompt that leaves no room; not exact when counting stopped at the limit."""
+    """Return the refusal of a prompt that is too long; `exact` is false if counting stopped at the limit."""
     at_least = "" if exact else "at least "
     return Refusal(
         f"This model's maximum context length is {max_model_len} tokens. However, you requested {output_tokens} "
@@ -56,7 +57,7 @@ def too_long(max_model_len: int, output_tokens: int, input_tokens: int, *, exact
 def too_many_characters(
     max_model_len: int, output_tokens: int, characters: int, room: int, per_token: int
 ) -> Refusal:
-    """Refuse a text that no tokenizer could make short enough, without counting it."""
+    """Return the refusal of a text that could not fit with any tokenizer; its tokens are not counted."""
     return Refusal(
         f"This model's maximum context length is {max_model_len} tokens. However, you requested {output_tokens} "
         f"output tokens and your prompt contains {characters} characters (more than {room * per_token} "

@@ -1,4 +1,4 @@
-"""Writing one response: whole or as a stream, encoded or not, and wrong in the way that was asked for."""
+"""Writing one response: at once or streamed, compressed or not, and with the fault that was asked for."""
 
 import asyncio
 import gzip
@@ -17,7 +17,7 @@ __all__ = ["Answering"]
 
 
 class Answering:
-    """How one request is answered: `headers` on every response, `fault` in what way it goes wrong."""
+    """Writes the response to one request; `headers` are sent with it, `fault` is what goes wrong."""
 
     def __init__(self, headers: dict[str, str], compression: Compression) -> None:
         self.headers = headers
@@ -25,7 +25,7 @@ class Answering:
         self._compression = compression
 
     async def misbehave_first(self, request: web.Request) -> None:
-        """Do what the fault wants before the response. Raises Refusal for a status from 300 on."""
+        """Apply the part of the fault that precedes the response. Raises Refusal for statuses from 300 on."""
         if self.fault.slow_s:
             await asyncio.sleep(self.fault.slow_s)
         if refusal := self.fault.refusal():
@@ -34,7 +34,7 @@ class Answering:
             request.transport.write(b"HTTP/1.1 %d Interim\r\nlink: </style>\r\n\r\n" % self.fault.status)
 
     async def json(self, request: web.Request, value: object) -> web.StreamResponse:
-        """Response with JSON."""
+        """Answer with JSON."""
         body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
         headers = self.headers | {"content-type": "application/json"}
         match self.fault.flag:
@@ -54,7 +54,7 @@ class Answering:
         return web.Response(body=body, headers=headers)
 
     async def stream(self, request: web.Request, events: Iterator[Event], running: Running) -> web.StreamResponse:
-        """Response with server-sent events, each in a write of its own and after its decode step."""
+        """Answer with server-sent events, each in its own write and after its decode step."""
         headers = self.headers | {"content-type": "text/event-stream; charset=utf-8"}
         compression = Compression.GZIP if self.fault.flag == "truncated-gzip" else self._compression
         encoder = encoder_for(compression, request.headers.get("accept-encoding", ""))
@@ -71,7 +71,7 @@ class Answering:
                 _cut(request)
             elif encoder is not None and self.fault.flag != "truncated-gzip":
                 await response.write(encoder.finish())
-        except ConnectionResetError:  # the client has gone; nobody is left to tell
+        except ConnectionResetError:  # the client disconnected
             pass
         return response
 
@@ -95,6 +95,6 @@ class Answering:
 
 
 def _cut(request: web.Request) -> None:
-    """Drop the connection so that the client sees it break."""
+    """Abort the connection, so that the client sees it break."""
     if request.transport is not None:
         request.transport.abort()

@@ -1,10 +1,10 @@
-"""Which requests run and which wait, as vLLM's scheduler has it, in a model of it small enough to read.
+"""A small model of vLLM's scheduler, which decides which requests run and which wait.
 
-A request runs when its sequences have seats (max_num_seqs) and its prompt has room in the KV cache; the others
-wait, first come first served. Each decode step adds a token per sequence; when that finds no room, the request
-that came in last is preempted: its tokens are given up, it waits at the head of the queue and is prefilled again.
-Prefill is one resource shared by all, decoding has a speed per request. Left out: chunked prefill, prefix caching,
-blocks.
+A request runs if there are seats for its sequences (max_num_seqs) and room for its prompt in the KV cache; other
+requests wait, first come first served. Each decode step adds a token per sequence. If the cache overflows, the
+request admitted last is preempted: its tokens are dropped, it waits at the head of the queue and is prefilled
+again. Prefill is one resource shared by all requests; decoding has a speed per request. Not modelled: chunked
+prefill, prefix caching, blocks.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ from extproc.emulator.settings import EmulatorSettings
 
 __all__ = ["Running", "Scheduler"]
 
-BLOCK_TOKENS = 16  # of a response that is not streamed, as many tokens are decoded in one go
+BLOCK_TOKENS = 16  # decoded at a time for a response that is not streamed
 
 
 class Running:
-    """A request that was let in: it holds seats and KV tokens until it ends or is preempted."""
+    """An admitted request: it holds seats and KV tokens until it ends or is preempted."""
 
     def __init__(self, scheduler: "Scheduler", seats: int, prompt_tokens: int) -> None:
         self.seats = seats
@@ -31,7 +31,7 @@ class Running:
         self._next_at_s = 0.0
 
     async def decode(self, steps: int = 1) -> None:
-        """Spend the time of some decode steps and take room for their tokens; may be preempted meanwhile."""
+        """Spend the time of some decode steps and take room for their tokens; the request may be preempted."""
         for done in range(0, steps, BLOCK_TOKENS):
             await self._decode_block(min(BLOCK_TOKENS, steps - done))
 
@@ -45,12 +45,12 @@ class Running:
             await self._scheduler.sleep_until(self._next_at_s)
 
     def start_clock(self) -> None:
-        """Begin to decode now."""
+        """Start decoding now."""
         self._next_at_s = self._scheduler.now_s()
 
 
 class Scheduler:
-    """The seats and the KV cache of one pool; its counts are what /metrics shows."""
+    """The seats and the KV cache of one pool; /metrics reports its counts."""
 
     def __init__(
         self,
@@ -67,12 +67,12 @@ class Scheduler:
 
     @property
     def kv_usage(self) -> float:
-        """Share of the KV cache that is taken, 0 to 1."""
+        """The share of the KV cache in use, 0 to 1."""
         return self._tokens() / self.settings.kv_capacity
 
     @asynccontextmanager
     async def admit(self, sequences: int, prompt_tokens: int) -> AsyncIterator[Running]:
-        """Wait for a place, prefill, and hold the place for the length of the context."""
+        """Wait for a place, prefill, and hold the place until the context exits."""
         request = Running(self, min(sequences, self.settings.max_num_seqs), prompt_tokens)
         try:
             await self._enter(request, first=False)
@@ -81,12 +81,12 @@ class Scheduler:
             self._leave(request)
 
     async def readmit(self, request: Running) -> None:
-        """Let a preempted request in again, before all others that wait."""
+        """Admit a preempted request again, ahead of all waiting requests."""
         request.preempted = False
         await self._enter(request, first=True)
 
     def grow(self, request: Running, tokens: int) -> None:
-        """Take room for more tokens; whoever came in last gives way."""
+        """Take room for more tokens; if the cache overflows, preempt the requests admitted last."""
         request.tokens += tokens
         while self._tokens() > self.settings.kv_capacity and len(self.running) > 1:
             victim = self.running.pop()
@@ -94,7 +94,7 @@ class Scheduler:
             self.preemptions += 1
 
     async def sleep_until(self, at_s: float) -> None:
-        """Wait for a point in time; not at all when it is past."""
+        """Sleep until a point in time; return at once if it has passed."""
         wait_s = at_s - self.now_s()
         if wait_s > 0:
             await self._sleep_s(wait_s)
@@ -131,7 +131,7 @@ class Scheduler:
 
     def _fits(self, request: Running) -> bool:
         if not self.running:
-            return True  # one alone always runs: no request is longer than the cache
+            return True  # a single request always runs: none is longer than the cache
         seats = sum(each.seats for each in self.running) + request.seats
         return seats <= self.settings.max_num_seqs and self._tokens() + request.tokens <= self.settings.kv_capacity
 

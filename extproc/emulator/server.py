@@ -1,9 +1,9 @@
-"""The HTTP side of the emulator: one aiohttp server, in this process or behind the command line.
+"""The HTTP side of the emulator: one aiohttp server, run in-process or from the command line.
 
-Every response to a request whose body was read tells in `x-served-by` the pool's name and in `x-body-sha256` the
-hash of the body's bytes as they came in; what is served, also in `x-prompt-tokens` the true count, whatever usage
-says. Request bodies are never decompressed, as vLLM does not. Any prefix
-before `/v1` is fine, as behind a proxy that strips none.
+Every API response has the pool's name in `x-served-by`. If the request's body was read, `x-body-sha256` has the
+hash of its bytes as received; if the request was served, `x-prompt-tokens` has the true count, even if the usage
+is false. Request bodies are never decompressed, as in vLLM. Any path prefix before `/v1` is accepted, as behind a
+proxy that does not strip it.
 """
 
 import asyncio
@@ -36,13 +36,13 @@ T = TypeVar("T")
 
 MAX_BODY_BYTES = 512 * 1024 * 1024
 RECEIVED_KEPT = 1000
-# Hashing, decoding and counting of more bytes than this are done in a thread; the loop goes on meanwhile.
+# Larger bodies are hashed, decoded and counted in a thread, so that they do not block the event loop.
 THREAD_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class ReceivedRequest:
-    """What reached the pool, for tests to look at; header names in lower case."""
+    """A request as it reached the pool, for tests to inspect; header names are in lower case."""
 
     path: str
     headers: Mapping[str, str]
@@ -51,7 +51,7 @@ class ReceivedRequest:
 
 
 class Emulator:
-    """One emulated pool. `start` gives its URL; `received` holds the last requests."""
+    """One emulated pool. `start` returns its URL; `received` holds the latest requests."""
 
     def __init__(self, settings: EmulatorSettings) -> None:
         self.settings = settings
@@ -63,7 +63,7 @@ class Emulator:
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> str:
-        """Listen, and return the URL. Raises OSError when the address cannot be had."""
+        """Listen, and return the URL. Raises OSError if the address cannot be bound."""
         app = web.Application(client_max_size=MAX_BODY_BYTES)
         for api in APIS:
             app.router.add_post(f"/{{prefix:.*}}{api.path[1:]}", _Endpoint(self, api).handle)
@@ -87,12 +87,12 @@ class Emulator:
             self._runner = None
 
     def fault_of(self, request: web.Request) -> Fault:
-        """Return the misbehaviour that a request asks for. Raises Refusal."""
+        """Return the fault that a request asks for. Raises Refusal."""
         value = request.headers.get(FAULT_HEADER, "")
         return read_fault(value) if value and self.settings.faults else Fault()
 
     def measure(self, work: Work) -> Admitted:
-        """Count a request's prompts. Raises Refusal."""
+        """Count the tokens of a request's prompts. Raises Refusal."""
         if work.model is not None and work.model != self.settings.model:
             raise not_found(work.model)
         return measure(work, self._tokenizer, self.settings.max_model_len, self.settings.vllm_version)
@@ -149,13 +149,13 @@ class Emulator:
 
 
 class _Endpoint:
-    """One API's handler: reads, refuses, responses."""
+    """The handler of one API: reads requests, and answers or refuses them."""
 
     def __init__(self, emulator: Emulator, api: Api) -> None:
         self._emulator, self._api = emulator, api
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Response one request."""
+        """Answer one request."""
         settings = self._emulator.settings
         answering = Answering({"x-served-by": settings.name}, settings.compression)
         try:
@@ -180,7 +180,7 @@ class _Endpoint:
 
 
 def _decoded(request: web.Request, body: bytes) -> object:
-    """Decode a body as FastAPI does: the standard library's JSON, of that content type only. Raises Refusal."""
+    """Decode a body as FastAPI does: with the json module, and only if it is application/json. Raises Refusal."""
     if request.content_type != "application/json":
         raise bad_request("Unsupported Media Type: Only 'application/json' is allowed")
     if not body:

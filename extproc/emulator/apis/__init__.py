@@ -1,4 +1,4 @@
-"""The APIs that vLLM serves, one module each: the types of requests, responses in JSON and as a stream."""
+"""The APIs that vLLM serves, one module each: request types, JSON responses and streamed responses."""
 
 from typing import Final
 

@@ -1,6 +1,6 @@
-"""What all APIs share: their types are checked by pydantic in its lax mode, as in vLLM.
+"""The parts that all APIs share. pydantic checks the types of requests in its lax mode, as in vLLM.
 
-So "16" is a 16 and 16.0 too, but 16.5, NaN and "many" are refused with 400; unknown fields are let through.
+"16" and 16.0 are read as 16, but 16.5, NaN and "many" are refused with 400; unknown fields are ignored.
 """
 
 import json
@@ -19,13 +19,13 @@ DONE = Event(b"data: [DONE]\n\n")
 
 
 class Body(BaseModel):
-    """A JSON object of a request."""
+    """A JSON object in a request."""
 
     model_config = ConfigDict(extra="allow")
 
 
 class Api(Protocol):
-    """One endpoint: reads its requests, and words its responses."""
+    """One endpoint: reads its requests and builds its responses."""
 
     path: str
 
@@ -50,7 +50,7 @@ B = TypeVar("B", bound=Body)
 
 
 def validated(kind: type[B], data: object) -> B:
-    """Check the types of a body. Raises Refusal with what is wrong where."""
+    """Check the types of a body. Raises Refusal that lists each error and its location."""
     try:
         return kind.model_validate(data)
     except ValidationError as error:
@@ -60,7 +60,7 @@ def validated(kind: type[B], data: object) -> B:
 
 
 def check_counts(work: Work) -> Work:
-    """Return the work when its counts are in range. Raises Refusal."""
+    """Return `work` if its counts are in range. Raises Refusal."""
     if work.max_tokens is not None and work.max_tokens < 1:
         raise bad_parameter(work.limit_param, work.max_tokens, "must be at least 1")
     if not 1 <= work.n <= MAX_SEQUENCES:

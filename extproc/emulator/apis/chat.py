@@ -59,7 +59,7 @@ class ChatApi:
         return _head(job, "chat.completion") | {"choices": choices, "usage": usage_object(job.usage)}
 
     def events(self, job: Job) -> Iterator[Event]:
-        """Return the streamed response: a role, an event per token, usage when asked for, and the end."""
+        """Return the streamed response: the roles, an event per token, usage if requested, and `[DONE]`."""
         head = _head(job, "chat.completion.chunk")
         for sequence in job.sequences:
             yield sse(head | {"choices": [_delta(sequence.index, {"role": "assistant", "content": ""})]})
@@ -77,7 +77,7 @@ class ChatApi:
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:
-    """Return `usage` as OpenAI's older APIs have it."""
+    """Return `usage` in the format of OpenAI's older APIs."""
     return {
         "prompt_tokens": usage.prompt_tokens,
         "total_tokens": usage.total_tokens,

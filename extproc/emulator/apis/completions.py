@@ -11,11 +11,11 @@ from extproc.emulator.work import Event, Job, Prompt, Work
 __all__ = ["CompletionsApi", "TextOrIds", "prompts_of"]
 
 TextOrIds = str | list[int] | list[str] | list[list[int]]
-DEFAULT_MAX_TOKENS = 16  # this API's own default, unlike chat's
+DEFAULT_MAX_TOKENS = 16  # this API's default; chat has none
 
 
 def prompts_of(value: TextOrIds) -> tuple[Prompt, ...]:
-    """Return the prompts that a field holds; texts stand as they are, without a template."""
+    """Return the prompts in a field; texts are used as they are, without a template."""
     match value:
         case str():
             return (Prompt((value,)),)
@@ -26,7 +26,7 @@ def prompts_of(value: TextOrIds) -> tuple[Prompt, ...]:
 
 
 class CompletionsApi:
-    """OpenAI's older completions."""
+    """OpenAI's legacy completions."""
 
     path = "/v1/completions"
 
@@ -55,7 +55,7 @@ class CompletionsApi:
         return _head(job) | {"choices": choices, "usage": usage_object(job.usage)}
 
     def events(self, job: Job) -> Iterator[Event]:
-        """Return the streamed response: an event per token, usage when asked for, and the end."""
+        """Return the streamed response: an event per token, usage if requested, and `[DONE]`."""
         for step in job.steps():
             reason = step.sequence.finish_reason if step.last else None
             choice = _choice(step.sequence.index, step.piece, reason)

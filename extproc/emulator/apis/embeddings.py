@@ -1,4 +1,4 @@
-"""`/v1/embeddings`. A real vLLM serves either these or completions; the emulator serves both."""
+"""`/v1/embeddings`. A real vLLM serves either embeddings or completions; the emulator serves both."""
 
 import struct
 from base64 import b64encode
@@ -17,7 +17,7 @@ DIMENSIONS = 64
 
 
 class EmbeddingsApi:
-    """OpenAI's embeddings: vectors drawn from the text's hash."""
+    """OpenAI's embeddings: random vectors, seeded with the text's hash."""
 
     path = "/v1/embeddings"
 
@@ -44,7 +44,7 @@ class EmbeddingsApi:
         return head | {"data": data, "usage": usage}
 
     def events(self, job: Job) -> Iterator[Event]:
-        """Return nothing: embeddings are never streamed."""
+        """Fail: embeddings are never streamed, so this is never called."""
         raise AssertionError(job)
 
     def refusal(self, refusal: Refusal) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Anthropic's `/v1/messages`, as vLLM serves it: its own events, its own error object, usage always told."""
+"""Anthropic's `/v1/messages`, as vLLM serves it: with its own events and error object, and always with usage."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +14,7 @@ _STOP_REASONS = {"stop": "end_turn", "length": "max_tokens"}
 
 
 class MessagesApi:
-    """Anthropic's messages; like in chat, tools are read but never called."""
+    """Anthropic's messages; as in chat, tools are read but never called."""
 
     path = "/v1/messages"
 

@@ -1,4 +1,4 @@
-"""`/v1/responses`: nothing is stored, so a `previous_response_id` is never found (vLLM's default as well)."""
+"""`/v1/responses`: nothing is stored, so a `previous_response_id` is never found (vLLM's default, too)."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -13,7 +13,7 @@ __all__ = ["ResponsesApi"]
 
 
 class ResponsesApi:
-    """OpenAI's responses; like in chat, tools are read but never called."""
+    """OpenAI's responses; as in chat, tools are read but never called."""
 
     path = "/v1/responses"
 
