@@ -1,1 +1,1 @@
-"""The demo: real clients, a real Envoy, the router and two emulated pools, and what came of every request."""
+"""The demo: real clients, a real Envoy, the router, two emulated pools, and the outcome of every request."""

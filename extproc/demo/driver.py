@@ -1,4 +1,4 @@
-"""Sending the demo's traffic with the openai client, as any user would, and noting what came back."""
+"""The demo's client: sends the traffic with the openai package, as a user would, and records the responses."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -17,10 +17,10 @@ TIMEOUT_S = 60.0
 
 
 async def warm_up(plain_url: str) -> None:
-    """Send a request of each kind of response past the router, before the run.
+    """Before the run, send a request for each kind of response, bypassing the router.
 
-    The client builds its types when it first meets them, for tenths of a second in which it sends nothing: to the
-    router that would be a slow upload, and those go to the long pool.
+    The client builds its types when they are first used. That takes tenths of a second, in which it sends nothing;
+    the router would take the request for a slow upload and send it to the long pool.
     """
     first = {"model": MODEL, "max_tokens": 1}
     chat = first | {"messages": [{"role": "user", "content": "Hello"}]}
@@ -37,7 +37,7 @@ async def warm_up(plain_url: str) -> None:
 
 
 async def drive(url: str, asks: Iterable[Ask], done: Callable[[Outcome], None]) -> list[Outcome]:
-    """Send all requests, CONCURRENCY at a time; `done` is called with each as it ends."""
+    """Send all requests, CONCURRENCY at a time; `done` is called with each outcome."""
     async with openai.AsyncOpenAI(
         base_url=f"{url}/v1", api_key="not-needed", max_retries=0, timeout=TIMEOUT_S
     ) as client:
@@ -61,7 +61,7 @@ async def _send(client: openai.AsyncOpenAI, ask: Ask) -> Outcome:
         completion_tokens, cut = await _read_stream(response) if ask.stream else _read(response)
     except openai.APIStatusError as error:
         return _outcome(ask, error.response, error=error.message)
-    except Exception as error:  # noqa: BLE001  (whatever broke, by whichever transport: this request failed)
+    except Exception as error:  # noqa: BLE001  (whatever the cause: this request failed)
         return Outcome(ask, status=0, error=f"{type(error).__name__}: {error}")
     return _outcome(ask, raw, completion_tokens=completion_tokens, cut_by_length=cut)
 
@@ -90,7 +90,7 @@ def _outcome(ask: Ask, response: Any, **fields: Any) -> Outcome:  # noqa: ANN401
 
 
 def _read(response: Any) -> tuple[int, bool]:  # noqa: ANN401  (four kinds of response)
-    """Return completion tokens, and whether a limit ended them."""
+    """Return the completion tokens, and whether a token limit ended the response."""
     usage = response.usage
     tokens = getattr(usage, "completion_tokens", None) or getattr(usage, "output_tokens", None) or 0
     choices = getattr(response, "choices", ())
@@ -98,7 +98,7 @@ def _read(response: Any) -> tuple[int, bool]:  # noqa: ANN401  (four kinds of re
 
 
 async def _read_stream(response: Any) -> tuple[int, bool]:  # noqa: ANN401  (two kinds of stream)
-    """Read a stream to its end; return completion tokens if it tells them, and whether a limit ended them."""
+    """Read a stream to its end; return its completion tokens (0 if not reported), and whether a limit ended it."""
     tokens, cut = 0, False
     async for event in response:
         usage = getattr(event, "usage", None) or getattr(getattr(event, "response", None), "usage", None)

@@ -1,7 +1,7 @@
-"""Envoy for the demo: the project's own configuration at other addresses, and a second listener to compare with.
+"""Envoy for the demo: the project's own configuration at other addresses, and a second listener for comparison.
 
-The second listener is the first without the router's filter; a client says itself which pool it wants. What
-differs between the two for the same request is what the router adds.
+The second listener is the first without the router's filter; its clients choose the pool themselves. The
+difference between the two for the same request is what the router adds.
 """
 
 import copy
@@ -21,14 +21,14 @@ from extproc.documents import read_document
 
 __all__ = ["REQUEST_MARK", "Gateway", "configuration"]
 
-REQUEST_MARK = "demo"  # a query parameter of this name numbers the requests, for the access log
+REQUEST_MARK = "demo"  # the query parameter by which requests are found in the access log
 FILE = Path(extproc.__file__).parents[1] / "envoy" / "streamed.yaml"
 EXT_PROC = "envoy.filters.http.ext_proc"
 PLAIN_LISTENER = "without_router"
 
 
 class Gateway:
-    """A running Envoy: `url` is routed, `plain_url` is not. The process is added to `children` at once."""
+    """A running Envoy: `url` uses the router, `plain_url` bypasses it. Its process is added to `children`."""
 
     def __init__(self, clusters: Mapping[str, str], folder: Path, children: list[Child]) -> None:
         file, admin = folder / "envoy.json", folder / "envoy.admin"
@@ -42,7 +42,7 @@ class Gateway:
         self.url, self.plain_url = listeners["ingress"], listeners[PLAIN_LISTENER]
 
     def logged(self) -> dict[int, Logged]:
-        """Return what the access log says so far, by the requests' numbers."""
+        """Return the entries of the access log so far, by request number."""
         entries: dict[int, Logged] = {}
         for line in self._log.read_text("utf-8", errors="replace").splitlines():
             _, found, number = line.partition(f"?{REQUEST_MARK}=")
@@ -54,7 +54,7 @@ class Gateway:
 
 
 def configuration(document: dict[str, Any], clusters: Mapping[str, str]) -> dict[str, Any]:
-    """Return Envoy's configuration with these host:port addresses of clusters, and any free ports of its own."""
+    """Return Envoy's configuration with these HOST:PORT addresses of clusters, listening on any free ports."""
     document = copy.deepcopy(document)
     document["admin"]["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": 0}
     listener = document["static_resources"]["listeners"][0]
@@ -72,7 +72,7 @@ def _without_router(listener: dict[str, Any]) -> dict[str, Any]:
     plain = copy.deepcopy(listener) | {"name": PLAIN_LISTENER}
     manager = plain["filter_chains"][0]["filters"][0]["typed_config"]
     manager["http_filters"] = [each for each in manager["http_filters"] if each["name"] != EXT_PROC]
-    manager.pop("early_header_mutation_extensions", None)  # here the client's own pool header is wanted
+    manager.pop("early_header_mutation_extensions", None)  # here clients set the pool header
     for host in manager["route_config"]["virtual_hosts"]:
         for each in (host, *host["routes"]):
             each.get("typed_per_filter_config", {}).pop(EXT_PROC, None)

@@ -1,8 +1,8 @@
-"""What the router adds to a request's time: the same request with and without the filter, taking turns.
+"""The latency that the router adds: the same request is sent with and without the filter, in turn.
 
-Both ways go through the same Envoy and end in the short pool; without the filter the client names the pool itself.
-One connection, nothing else running, the emulated pool answering one token. The router may be learning from these
-responses, as it would from real ones.
+Both ways lead through the same Envoy to the short pool; without the filter the client names the pool itself.
+Requests are sent one at a time, with no other load, and the emulated pool answers with one token. The router may
+learn from these responses, as it would from real ones.
 """
 
 import time
@@ -22,19 +22,19 @@ POOL_HEADER = {"x-token-budget-pool": "short"}
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Medians of a small request's time, in milliseconds."""
+    """Median times of a small request, in milliseconds."""
 
     without_router_ms: float
     with_router_ms: float
 
     @property
     def added_ms(self) -> float:
-        """The difference of both medians."""
+        """The difference between the two medians."""
         return self.with_router_ms - self.without_router_ms
 
 
 async def measure(url: str, plain_url: str) -> Latency:
-    """Measure. Raises aiohttp.ClientError when a request fails."""
+    """Measure both ways. Raises aiohttp.ClientError if a request fails."""
     body = {"model": MODEL, "max_tokens": 1, "messages": [{"role": "user", "content": "Say yes or no. " * 150}]}
     plain_ms, routed_ms = [], []
     async with aiohttp.ClientSession(raise_for_status=True, timeout=aiohttp.ClientTimeout(10)) as client:

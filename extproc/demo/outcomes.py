@@ -1,4 +1,4 @@
-"""What came of each request, and whether it was placed well by the pool's own count. All of it is pure."""
+"""The outcome of each request, and whether it was placed well, judged by the pool's own count. No I/O."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ __all__ = ["Category", "Logged", "Outcome", "Placement", "Row", "Summary", "summ
 class Outcome:
     """One request's response, as its client saw it.
 
-    `prompt_tokens` is the pool's own count (None when it refused), `completion_tokens` what it produced.
-    `cut_by_length` says that the response ended at a limit; `attempts` is Envoy's x-envoy-attempt-count.
+    `prompt_tokens` is the pool's own count (None if it refused), `completion_tokens` the output that it reported.
+    `cut_by_length`: the response ended at a token limit. `attempts` is Envoy's x-envoy-attempt-count.
     """
 
     ask: Ask
@@ -35,9 +35,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """What Envoy's access log says of one request.
+    """The entry of one request in Envoy's access log.
 
-    `estimate` is the budget that was routed on, an upper bound; `prompt_tokens` the likeliest prompt; in tokens.
+    `estimate` is the token budget that the request was routed on, an upper bound; `prompt_tokens` is the likeliest
+    number of prompt tokens.
     """
 
     reason: str | None
@@ -47,7 +48,7 @@ class Logged:
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """Bytes per token of one category: as learned by the router, and as the pools' counts have it."""
+    """Bytes per token of one category: as learned by the router, and by the pools' counts."""
 
     key: str
     learned: float
@@ -56,12 +57,12 @@ class Category:
 
 
 class Placement:
-    """The judgement of one outcome. All is by true counts: prompt tokens of the pool, output as declared.
+    """The judgement of one outcome by true counts: the pool's prompt tokens, and the output declared or produced.
 
     `misrouted`: sent to the short pool although it did not fit there (it was refused, or cut by the context).
-    `repaired`: served by the long pool after Envoy's retry, for a misroute or because the short pool was down.
-    `over_counted`: sent to the long pool although it was within the short one's threshold.
-    `failed`: not served although a pool could have, or served although none could.
+    `repaired`: served by the long pool after Envoy's retry, as it was misrouted or the short pool failed.
+    `over_counted`: sent to the long pool although it was within the short pool's threshold.
+    `failed`: not served although a pool could hold it, or served although none could.
     """
 
     def __init__(self, outcome: Outcome, short: Pool) -> None:
@@ -81,7 +82,7 @@ class Placement:
 
 @dataclass(slots=True)
 class Row:
-    """Counts of one kind of request."""
+    """The counts for one kind of request."""
 
     requests: int = 0
     short: int = 0
@@ -104,10 +105,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
-    """A whole run; see as_json.
+    """The result of a run; see as_json.
 
-    Errors are of the likeliest prompt, relative to the true one. Requests were placed by an upper bound, which
-    `undercounted` prompts exceeded.
+    Errors are those of the likeliest prompt tokens, relative to the true count. Requests were placed by an upper
+    bound, which `undercounted` prompts exceeded.
     """
 
     rows: Mapping[str, Row]
@@ -148,7 +149,7 @@ class Summary:
 def summarise(
     outcomes: Sequence[Outcome], logged: Mapping[int, Logged], learned: Mapping[str, float], short: Pool
 ) -> Summary:
-    """Judge a run: `logged` by the requests' numbers, `learned` bytes per token by category."""
+    """Judge a run; `logged` is by request number, `learned` holds bytes per token by category."""
     rows: dict[str, Row] = {}
     total, refused, failures = Row(), 0, []
     for outcome in outcomes:
@@ -175,10 +176,10 @@ def summarise(
 
 
 def _estimated(outcomes: Iterable[Outcome], logged: Mapping[int, Logged]) -> Iterable[tuple[Outcome, Logged]]:
-    """Yield the requests of one prompt whose estimate and whose truth are both known."""
+    """Yield the requests with one prompt whose estimate and true count are both known."""
     for outcome in outcomes:
         entry = logged.get(outcome.ask.number)
-        # Of several prompts the router budgets the longest, the pool reports all of them.
+        # If there are several prompts, the router budgets the longest, but the pool reports their sum.
         prompts = outcome.ask.arguments.get("prompt", outcome.ask.arguments.get("input"))
         whole = outcome.prompt_tokens and not isinstance(prompts, list)
         if whole and entry is not None and entry.estimate is not None:
@@ -186,7 +187,7 @@ def _estimated(outcomes: Iterable[Outcome], logged: Mapping[int, Logged]) -> Ite
 
 
 def _under_counted(outcome: Outcome, entry: Logged) -> bool:
-    """Return whether the prompt exceeded the bound it was routed on; unknown without a declared output: no."""
+    """Return whether the prompt exceeded the bound it was routed on; False if no output was declared."""
     declared = outcome.ask.output_tokens
     if declared is None or entry.estimate is None:
         return False
@@ -194,7 +195,7 @@ def _under_counted(outcome: Outcome, entry: Logged) -> bool:
 
 
 def _categories(outcomes: Iterable[Outcome], learned: Mapping[str, float]) -> list[Category]:
-    """Put the learned ratios beside the mean of the true ones."""
+    """Return each learned ratio together with the mean of the true ones."""
     true: dict[str, list[float]] = {}
     for outcome in outcomes:
         api = api_of("POST", f"/v1/{outcome.ask.endpoint}")

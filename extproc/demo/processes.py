@@ -1,7 +1,7 @@
-"""Child processes that do not outlive the demo, and whose logs are at hand when they fail.
+"""Child processes that do not outlive the demo, and whose logs are shown if they fail.
 
-Each child has a session of its own, so that Ctrl-C reaches only us and we decide who stops when; on Linux the
-kernel kills it when we die in any other way.
+Each child has its own session, so that Ctrl-C reaches only the demo, which decides in what order the children
+stop. On Linux the kernel kills the children if the demo dies in any other way.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class StartFailed(DualpoolError):
-    """A part of the demo did not come up; the message says which, and shows the end of its log."""
+    """A part of the demo did not start; the message names it and shows the end of its log."""
 
 
 class Child:
@@ -46,23 +46,23 @@ class Child:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
-                    preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509  (children start before any thread does)
+                    preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509  (no thread is running yet)
                 )
             except OSError as error:
                 raise StartFailed(f"{name} cannot be run: {error}\n  command: {' '.join(self.command)}") from error
 
     @property
     def pid(self) -> int:
-        """The process's id."""
+        """The process id."""
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether it still runs."""
+        """Whether the process is running."""
         return self._process.poll() is None
 
     def wait_for(self, look: Callable[[], T | None], what: str) -> T:
-        """Return what `look` finds, once it does. Raises StartFailed when the child ends or time is up."""
+        """Poll `look` and return its first result. Raises StartFailed if the child ends or time runs out."""
         deadline = time.monotonic() + STARTS_WITHIN_S
         while (found := look()) is None:
             if not self.running:
@@ -78,7 +78,7 @@ class Child:
             self._process.terminate()
 
     def end(self) -> None:
-        """Wait for the end, a while; then kill."""
+        """Wait ENDS_WITHIN_S for the process to end, then kill it."""
         try:
             self._process.wait(ENDS_WITHIN_S)
         except subprocess.TimeoutExpired:
@@ -92,14 +92,14 @@ class Child:
 
 
 def _die_with(parent: int) -> Callable[[], None] | None:
-    """Return what makes a child die with its parent (prctl(2), PR_SET_PDEATHSIG)."""
+    """Return a function that a child calls to die with its parent (prctl(2), PR_SET_PDEATHSIG); None off Linux."""
     libc = _LIBC
     if libc is None:
         return None
 
     def in_child() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the call
+        if os.getppid() != parent:  # the parent died before the call
             os._exit(1)
 
     return in_child

@@ -1,4 +1,4 @@
-"""What the demo shows: a table while it runs, and a summary in words that need no glossary."""
+"""The demo's output: a table while it runs, and a summary in words that need no glossary."""
 
 from collections.abc import Mapping
 
@@ -23,7 +23,7 @@ PICTURE = f"""\
 
 
 class LiveTable:
-    """The table while requests come back; rich asks it for its present look."""
+    """The table that is updated as responses arrive; rich renders it several times a second."""
 
     def __init__(self, requests: int) -> None:
         self._requests = requests
@@ -47,7 +47,7 @@ class LiveTable:
 
 
 def show_addresses(console: Console, stack: Stack) -> None:
-    """Show what runs where."""
+    """Show the addresses of all parts."""
     grid = Table.grid(padding=(0, 2))
     for name, address in stack.addresses.items():
         grid.add_row(Text(name, "bold"), address)
@@ -57,7 +57,7 @@ def show_addresses(console: Console, stack: Stack) -> None:
 
 
 def show_summary(console: Console, summary: Summary, latency: Latency | None, seconds: float) -> None:
-    """Show what came of the run."""
+    """Show the result of the run."""
     console.print(_placements(summary, seconds))
     console.print(_categories(summary))
     if latency is not None:

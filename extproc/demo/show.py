@@ -1,4 +1,4 @@
-"""The demo from beginning to end."""
+"""The demo from start to end."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ LOG_WITHIN_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line says."""
+    """The options of `dualpool demo`."""
 
     once: bool
     as_json: bool
@@ -57,7 +57,7 @@ def _act(stack: Stack, asks: list[Ask], options: Options, console: Console) -> S
     start_s = time.monotonic()
     outcomes = asyncio.run(_drive(stack, asks, console))
     seconds = time.monotonic() - start_s
-    learned = stack.learned()  # before the measurement, whose one text would be learned from too
+    learned = stack.learned()  # before the measurement, whose repeated text would be learned, too
     latency = asyncio.run(_measured(stack))
     summary = summarise(outcomes, _logged(stack, len(asks)), learned, SHORT_POOL)
     stack.keep_logs = bool(summary.total.failed)
@@ -74,7 +74,7 @@ async def _measured(stack: Stack) -> Latency | None:
     try:
         return await measure(stack.gateway.url, stack.gateway.plain_url)
     except (aiohttp.ClientError, TimeoutError):
-        return None  # then requests failed as well, and the summary says which
+        return None  # then requests of the run failed as well, and the summary lists them
 
 
 async def _drive(stack: Stack, asks: list[Ask], console: Console) -> list[Outcome]:
@@ -85,7 +85,7 @@ async def _drive(stack: Stack, asks: list[Ask], console: Console) -> list[Outcom
         learning.cancel()
         table.learned = stack.learned()
     if not console.is_terminal:
-        console.print()  # rich ends the line on terminals only
+        console.print()  # rich ends the last line on terminals only
     console.print()
     return outcomes
 
@@ -97,7 +97,7 @@ async def _follow(stack: Stack, table: LiveTable) -> None:
 
 
 def _logged(stack: Stack, requests: int) -> dict[int, Logged]:
-    """Return the access log's entries; Envoy writes them a moment after the responses."""
+    """Return the access log's entries, which Envoy writes shortly after the responses."""
     deadline = time.monotonic() + LOG_WITHIN_S
     while len(logged := stack.gateway.logged()) < requests and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""All that runs in the demo, started in the order of who needs whom, and ended in the reverse one."""
+"""The demo's processes, started in the order of their dependencies and stopped in reverse."""
 
 import json
 import shutil
@@ -17,13 +17,13 @@ from extproc.demo.workload import MODEL
 
 __all__ = ["LONG_POOL_TOKENS", "SHORT_POOL", "Stack"]
 
-# A quarter more than is routed there: requests near the threshold fit, whatever their estimate is wrong by.
+# The context is a quarter longer than the threshold, so that requests near it fit despite errors of the estimate.
 SHORT_POOL = Pool("short", 8_192, 10_240)
 LONG_POOL_TOKENS = 65_536
-# Fast hardware, so that the demo is short; slow enough to see requests run side by side.
+# Fast enough for a short demo, slow enough that requests visibly run concurrently.
 SPEEDS = ("--prefill-tokens-per-s", "400000", "--decode-tokens-per-s", "600", "--median-completion-tokens", "50")
-# Ports are the system's choice; nothing has to be drained when the demo ends. Client, Envoy, router and pools
-# share one machine, so a body may take longer to come than the 150 ms after which it counts as a slow upload;
+# The system chooses the ports; nothing has to be drained when the demo ends. Client, Envoy, router and pools share
+# one machine, so a body may take longer to arrive than the default 150 ms, after which it counts as a slow upload;
 # Envoy's own limit is 500 ms.
 ROUTER_CONFIGURATION = f"""\
 mode: enforce
@@ -38,10 +38,10 @@ drain_s: 0
 
 
 class Stack:
-    """Two pools, the router and Envoy, running. Raises StartFailed, after ending what did start.
+    """Two pools, the router and Envoy, running. Raises StartFailed after stopping the processes already started.
 
-    A context manager: leaving it ends all processes. The folder with the logs stays when that is by an error, or
-    when `keep_logs` was set.
+    A context manager: leaving it stops all processes. The folder with the logs is kept if it is left by an error,
+    or if `keep_logs` was set.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Stack:
 
     @property
     def addresses(self) -> Mapping[str, str]:
-        """What listens where, for people."""
+        """The addresses of all parts, under the names to display."""
         return {
             "Envoy": self.gateway.url,
             "Envoy's admin": self.gateway.admin_url,
@@ -77,7 +77,7 @@ class Stack:
         }
 
     def learned(self) -> dict[str, float]:
-        """Return the bytes per token that the router has learned, by category; nothing when it does not answer."""
+        """Return the bytes per token that the router has learned, by category; empty if it does not answer."""
         try:
             with urlopen(f"http://{self.router['admin']}/state", timeout=5) as response:
                 categories = json.load(response).get("categories", [])
@@ -86,7 +86,7 @@ class Stack:
         return {each["key"]: each["bytes_per_token"] for each in categories if each["model"] == MODEL}
 
     def end(self) -> None:
-        """End all processes, the last started first; a second call does nothing."""
+        """Stop all processes, the last started first; a second call does nothing."""
         with ExitStack() as ending:
             for child in self.children:
                 ending.callback(child.end)
@@ -95,7 +95,7 @@ class Stack:
         self.children.clear()
 
     def _start(self) -> None:
-        # One request asks for a failure. The long pool, which serves it then, is deaf to that.
+        # One request asks for a fault. The long pool ignores that, so it can serve the request after the retry.
         short = self._run("pool-short", _emulator("short", SHORT_POOL.context_tokens, "--faults"))
         long = self._run("pool-long", _emulator("long", LONG_POOL_TOKENS))
         file = self.folder / "router.yaml"
@@ -127,14 +127,14 @@ def _emulator(name: str, max_model_len: int, *more: str) -> list[str]:
 
 
 def _listening(child: Child) -> str | None:
-    """Return the URL that an emulated pool says it listens on."""
+    """Return the URL that an emulated pool listens on, once its log has it."""
     _, found, rest = child.log.read_text("utf-8", errors="replace").partition("listening on ")
     url, ended, _ = rest.partition("\n")
     return url if found and ended else None
 
 
 def _serving(child: Child) -> dict[str, Any] | None:
-    """Return the router's log entry that says where it serves."""
+    """Return the router's log entry with the addresses it serves, once it is written."""
     for line in child.log.read_text("utf-8", errors="replace").splitlines(keepends=True):
         if line.startswith("{") and line.endswith("\n"):
             entry: dict[str, Any] = json.loads(line)

@@ -1,6 +1,6 @@
-"""What the demo's clients talk about: sentences of our own, and the standard library's source and manual.
+"""The texts of the demo's requests: sentences from texts.yaml, and the standard library's source and manual.
 
-Nothing is random beyond the generator that is passed in, so a run can be repeated.
+All randomness comes from the generator that is passed in, so that a run can be repeated.
 """
 
 import json
@@ -24,7 +24,7 @@ _LIBRARY = Path(os.__file__).parent
 
 
 def prose(random: Random, language: str, characters: int) -> str:
-    """Return sentences of a language, about so many characters."""
+    """Return random sentences of a language, about this many characters in total."""
     sentences = _sentences()[language]
     text: list[str] = []
     while sum(map(len, text)) < characters:
@@ -33,14 +33,14 @@ def prose(random: Random, language: str, characters: int) -> str:
 
 
 def source_code(random: Random, characters: int) -> str:
-    """Return lines of the standard library's source, from a place of their own."""
+    """Return lines of the standard library's source, from a random position."""
     text = _sources()
     start = text.find("\n", random.randrange(max(len(text) - characters, 1))) + 1
     return text[start : start + characters]
 
 
 def manual(random: Random, characters: int) -> str:
-    """Return a stretch of the language's manual, as `help()` shows it."""
+    """Return a random excerpt of Python's manual, as `help()` shows it."""
     text = _manual()
     start = text.find(" ", random.randrange(len(text))) + 1
     return (text[start:] + text * (characters // len(text) + 1))[:characters]
@@ -62,7 +62,7 @@ def json_records(random: Random, records: int) -> str:
 
 
 def log_lines(random: Random, lines: int) -> str:
-    """Return lines of a server's log."""
+    """Return lines of an invented server's log."""
     return "\n".join(_log_line(random) for _ in range(lines))
 
 

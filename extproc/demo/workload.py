@@ -1,11 +1,11 @@
-"""The demo's traffic: requests of many kinds, the same ones in every run of the same length.
+"""The demo's traffic: requests of many kinds, identical in every run of the same length.
 
-The first is a text of a kind that the router has not seen yet, just too long for the short pool: at 4 bytes per
-token it would look shorter, and a router that did not know how little it knows would misroute it. Then there is so
-much of each kind as the shares below say, and the rest is plain chat.
+The first request is a text of a kind that the router has not seen yet, just too long for the short pool. At 4
+bytes per token it would seem to fit, so a router that ignored its own uncertainty would misroute it. The other
+kinds have the shares in _SHARES, and the rest is plain chat.
 
-Of two more kinds there is one request each. One is too large for any pool, and has to be refused. The other makes
-the short pool answer 503, so that every run shows a repair: the router hardly misroutes any of this traffic.
+Two more kinds consist of one request each. One is too large for any pool and must be refused. The other makes the
+short pool answer 503, so that every run shows a repair: the router misroutes hardly any of this traffic.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ __all__ = ["MODEL", "Ask", "Endpoint", "workload"]
 
 MODEL = "demo-model"
 FEWEST_REQUESTS = 40
-_SEED = 20260409  # the day of the paper
+_SEED = 20260409  # the date of the paper
 
 
 class Endpoint(StrEnum):
@@ -36,10 +36,10 @@ class Endpoint(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request: `arguments` are the openai client's; `output_tokens` what it declares (None: nothing).
+    """One request: `arguments` for the openai client, and the `output_tokens` that it declares (None: none).
 
-    `kind` is its row in the table. `no_pool_holds_it` marks what every pool has to refuse. `headers` are sent
-    beside the client's own.
+    `kind` is its row in the table. `no_pool_holds_it`: every pool has to refuse it. `headers` are sent in addition
+    to the client's own.
     """
 
     number: int
@@ -52,20 +52,20 @@ class Ask:
 
     @property
     def stream(self) -> bool:
-        """Whether the response comes as a stream."""
+        """Whether the response is streamed."""
         return bool(self.arguments.get("stream"))
 
 
 def workload(requests: int, long_pool_tokens: int) -> list[Ask]:
-    """Make the traffic, in an order of its own: shares of all kinds, and those of which there is one.
+    """Return the traffic, shuffled: every kind by its share, and the three requests of which there is only one.
 
-    Raises ConfigurationError for fewer requests than there are kinds to show.
+    Raises ConfigurationError for fewer than FEWEST_REQUESTS, too few to show all kinds.
     """
     if requests < FEWEST_REQUESTS:
         raise ConfigurationError(f"requests: {requests} given; at least {FEWEST_REQUESTS} show all kinds")
     random = Random(_SEED)  # noqa: S311  (a run must be repeatable)
     makers = [maker for maker, share in _SHARES for _ in range(max(1, round(requests * share / 100)))]
-    # The rest is plain chat, but for the three of which there is one.
+    # The rest is plain chat, except for the three requests of which there is only one.
     makers += [_chat] * (requests - 3 - len(makers))
     random.shuffle(makers)
     asks = [_cold_start(0, random)] + [make(number, random) for number, make in enumerate(makers, 1)]
@@ -157,7 +157,7 @@ def _long_documents(number: int, random: Random) -> Ask:
 
 def _near_the_limit(number: int, random: Random) -> Ask:
     language = random.choice(("english", "russian", "chinese", "hindi", "arabic"))
-    # In characters, so that the tokens are some hundreds below or above the short pool's limit, by the language.
+    # In characters; chosen for each language so that the budgets lie on both sides of the short pool's limit.
     characters = {"english": 29_000, "russian": 20_000, "chinese": 10_500, "hindi": 7_600, "arabic": 16_000}[
         language
     ]
@@ -166,18 +166,18 @@ def _near_the_limit(number: int, random: Random) -> Ask:
 
 
 def _cold_start(number: int, random: Random) -> Ask:
-    # About 8,600 tokens at the 2.8 bytes that Qwen's vocabulary needs for one of Hindi; 5,900 at 4 bytes.
+    # About 8,600 tokens at 2.8 bytes per token, as Qwen's vocabulary has for Hindi; 5,900 at 4 bytes per token.
     return _ask(number, "cold start", _user(texts.prose(random, "hindi", 9_100)), 600)
 
 
 def _too_large(number: int, random: Random, long_pool_tokens: int) -> Ask:
-    # At 12 bytes a token no text is this short; at 4, the usual, it is three times as long as the pool.
+    # Too long even at 12 bytes per token, which no text reaches; at the usual 4 it is three times the pool's size.
     text = texts.manual(random, 12 * long_pool_tokens)
     return _ask(number, "too large", _user(text), 100, no_pool_holds_it=True)
 
 
 def _short_pool_fails(number: int, random: Random) -> Ask:
-    # Only the short pool heeds the header; see stack.py.
+    # Only the short pool acts on the header; see stack.py.
     arguments = {"model": MODEL, "messages": _user(texts.prose(random, "english", 300)), "max_tokens": 100}
     return Ask(number, "short pool fails", Endpoint.CHAT, arguments, 100, headers={FAULT_HEADER: "status=503"})
 
