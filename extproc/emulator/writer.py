@@ -43,7 +43,7 @@ class _Writer:
         self._median_tokens, self._tokenizer = median_tokens, tokenizer
 
     def write(self, index: int, prompt: Prompt) -> Sequence:
-        random = Random(prompt.digest() + index.to_bytes(4))  # noqa: S311  (no secret: it must be repeatable)
+        random = Random(prompt.digest() + index.to_bytes(4))  # noqa: S311  (not a secret; it must be repeatable)
         wanted = round(self._median_tokens * random.lognormvariate(0, LENGTH_SPREAD))
         wanted = max(wanted, self._work.min_tokens, 1)
         cut = self._work.ignore_eos or wanted > self._limit

@@ -1,4 +1,4 @@
-"""What is promised of the estimator, and whether it holds: one row for each bar."""
+"""The bars that the estimator has to meet, and whether it does: one table row for each."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ __all__ = ["HEAD", "comparison_bars", "mean", "output_bar", "percent", "sampled_
 
 HEAD = "| bar | measured | allowed | |\n|---|---|---|---|"
 EPSILON = 0.01
-HEADROOM_25 = 2  # its place among HEADROOMS
+HEADROOM_25 = 2  # its index in HEADROOMS
 
 
 @dataclass(frozen=True, slots=True)
 class _Bar:
-    """One promise: its name, what was measured, the largest value allowed, and how to write both."""
+    """One bar: its name, the value measured, the largest value allowed, and how to format both."""
 
     name: str
     measured: float
@@ -38,7 +38,7 @@ class _Bar:
 
 
 def comparison_bars(comparison: Comparison) -> Iterable[str]:
-    """Yield the rows of one tokenizer."""
+    """Return the rows of one tokenizer."""
     ours, cases = comparison.mixed[OURS], comparison.cases
     bars = [
         _Bar("mean absolute error", mean(ours, "mean_error"), 0.035, percent),
@@ -62,7 +62,7 @@ def comparison_bars(comparison: Comparison) -> Iterable[str]:
 
 
 def timing_bars(timing: Timing) -> Iterable[str]:
-    """Yield the rows of CPU time and space."""
+    """Return the rows on CPU time and the size of the state."""
     bars = (
         _Bar("4 KB: features + predict + bound, median", timing.small_us, 80, _microseconds),
         _Bar("1 MB: features + predict + bound, median", timing.large_us, 450, _microseconds),
@@ -72,13 +72,13 @@ def timing_bars(timing: Timing) -> Iterable[str]:
 
 
 def output_bar(outputs: Sequence[OutputFigures]) -> str:
-    """Return the row of output lengths, from figures by seed."""
+    """Return the row on output lengths, from the figures of each seed."""
     exceeded = float(np.mean([each.exceeded for each in outputs]))
     return _Bar("responses longer than counted with, first 8,000 at 100 a second", exceeded, 0.02, percent).row()
 
 
 def sampled_bars(samples: Samples) -> Iterable[str]:
-    """Yield the rows of the application that declares 8,192 tokens, under the default learning budget."""
+    """Yield the rows on the application that declares 8,192 tokens, under the default learning budget."""
     for (per_s, told), runs in samples.items():
         name = f"8,192-token class, {per_s:g} a second, {'tenants told' if told else 'no tenants'}"
         missed = [[half.missed[MOVED] for half in (run.before, run.after)] for run in runs]
@@ -95,7 +95,7 @@ def mean(rows: Sequence[Figures], name: str) -> float:
 
 
 def percent(share: float) -> str:
-    """Write a share as a percentage."""
+    """Format a share as a percentage."""
     return f"{share * 100:.2f} %"
 
 

@@ -1,4 +1,4 @@
-"""How ours is run on the streams of a scenario: on a stream as it is, and without what makes it hard."""
+"""Runs of this project's estimator on the streams of a scenario: as they are, and without what makes them hard."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,14 +12,14 @@ from extproc.evaluation.requests import Request
 __all__ = ["ORDINARY", "Case", "Plan", "Streams", "beside", "figures_from", "figures_of", "of_groups", "ours"]
 
 ORDINARY = ("", "session")
-"""The groups of requests that nothing sets apart."""
+"""The groups of the requests that are not special in any way."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much is run: requests of each stream, those not counted at its start, and the seeds.
+    """The size of a run: the requests of each stream, those at its start that do not count, and the seeds.
 
-    The vocabulary `left_out` is no part of the prior that models start from.
+    Models start from a prior without the vocabulary `left_out`.
     """
 
     requests: int = 2_000
@@ -28,13 +28,13 @@ class Plan:
     left_out: str = ""
 
     def contestant(self, *, told_tenants: bool = False, memory: bool = True) -> Contestant:
-        """Return this project's estimator, new."""
+        """Return a new instance of this project's estimator."""
         return byte_class(left_out=self.left_out, told_tenants=told_tenants, memory=memory)
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Ours on one stream, by seed; `without` is the same without what makes it hard, or ()."""
+    """Figures on one stream, by seed; `without` has those on the stream without what makes it hard, or is ()."""
 
     name: str
     figures: tuple[Figures, ...]
@@ -66,7 +66,7 @@ def ours(
     only: Sequence[str] = (),
     memory: bool = True,
 ) -> tuple[Figures, ...]:
-    """Return those of ours on each stream, of the groups `only`, if they are given."""
+    """Return the figures of this project's estimator on each stream; if given, only of the groups `only`."""
     return tuple(
         figures_of(
             plan.contestant(told_tenants=told_tenants, memory=memory),
@@ -80,22 +80,22 @@ def ours(
 
 
 def beside(name: str, streams: Streams, groups: Sequence[str], plan: Plan) -> Case:
-    """Return the figures of some groups in a stream, and of the same requests in a stream without all others."""
+    """Return the figures of some groups in each stream, and of the same requests in a stream without the rest."""
     without = []
     for stream in streams:
         chosen = of_groups(stream, groups)
         alone = [request for request, is_chosen in zip(stream, chosen, strict=True) if is_chosen]
-        warm_up = int(chosen[: plan.warm_up].sum())  # those that are not counted beside the others, either
+        warm_up = int(chosen[: plan.warm_up].sum())  # the ones within the warm-up of the full stream
         without.append(figures_of(plan.contestant(), alone, replace(plan, warm_up=warm_up)))
     return Case(name, ours(streams, plan, only=groups), tuple(without))
 
 
 def figures_from(stream: Sequence[Request], start: int, plan: Plan, warm_up: int) -> Figures:
-    """Return figures as if a run had begun at the request `start`, with what was learned by then."""
+    """Return the figures as if a run had begun at the request `start`, but with all that was learned before."""
     result = run(plan.contestant(), stream)
     return figures(result.of(np.arange(len(stream)) >= start), stream[start:], warm_up)
 
 
 def of_groups(stream: Sequence[Request], groups: Sequence[str]) -> Mask:
-    """Tell which requests are of these groups."""
+    """Return which requests belong to these groups."""
     return np.array([request.group in groups for request in stream])

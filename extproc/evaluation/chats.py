@@ -1,9 +1,9 @@
-"""What people and programs send: chats of several shapes, with tools, images, and histories that grow.
+"""Chats as people and programs send them: of several shapes, with tools, images and growing histories.
 
-Shapes of one request: *plain* is one user message; *with_system* begins with 200-800 bytes of English; a
-*conversation* has 3-9 turns; *with_tools* offers 1-6 of them. A `Session` is a chat that comes back, each time
-with all that was said and one turn more, as from an agent (system prompt, tools, calls and their results) or a
-person.
+The shapes of single requests: *plain* is one user message; *with_system* begins with a system prompt of 200-800
+bytes of English; a *conversation* has 3-9 turns; *with_tools* offers 1-6 tools. A `Session` is a chat that is sent
+repeatedly, each time with its history and one more exchange, by an agent (with a system prompt, tools, calls and
+their results) or a person.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,16 +20,16 @@ __all__ = ["Chat", "Session", "Turn", "shaped", "with_image", "with_reasoning", 
 SYSTEM_BYTES = (200, 800)
 AGENT_SYSTEM_BYTES = (2_000, 8_000)
 AGENT_TOOLS = (4, 24)
-TURN_BYTES = (6.2, 1.2)  # of a turn in a session: mean and deviation of a log-normal, median 500 bytes
+TURN_BYTES = (6.2, 1.2)  # of a turn in a session: mu and sigma of a log-normal, median 500 bytes
 REASONING_BYTES = (7.3, 0.6)  # median 1,500 bytes
-# Qwen2.5-VL (preprocessor_config.json): 14 x 14 patches merged by two; sides are rounded to 28.
+# Qwen2.5-VL (preprocessor_config.json): patches of 14 x 14 pixels, merged 2 x 2; sides are rounded to 28 pixels.
 PATCH = 28
 MAX_IMAGE_TOKENS = 16_384
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message; `reasoning` is what the model thought before its response, handed back by the client."""
+    """One message; `reasoning` is the model's reasoning before its response, sent back by the client."""
 
     role: str
     content: str
@@ -38,7 +38,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """A prompt: turns, tool definitions as JSON, sizes of images, number of videos, and what media cost."""
+    """A prompt: turns, tool definitions in JSON, image sizes in pixels, number of videos, tokens of all media."""
 
     turns: tuple[Turn, ...]
     tools: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ class Chat:
 
 
 def shaped(text: str, texts: Texts, rng: np.random.Generator) -> Chat:
-    """Return a text in one of the four shapes."""
+    """Return a text as a chat of one of the four shapes."""
     shape = _SHAPES[int(rng.choice(len(_SHAPES), p=_SHARES))]
     return shape(text, texts, rng)
 
@@ -64,7 +64,7 @@ def with_reasoning(chat: Chat, texts: Texts, rng: np.random.Generator) -> Chat:
 
 
 def with_image(chat: Chat, rng: np.random.Generator) -> Chat:
-    """Return a chat with one to three images of 200 to 4,000 pixels a side, any shape."""
+    """Return a chat with one to three images of 200 to 4,000 pixels per side, of any aspect ratio."""
     sides = np.exp(rng.uniform(np.log(200), np.log(4_000), (int(rng.integers(1, 4)), 2))).astype(int)
     images = tuple((int(width), int(height)) for width, height in sides)
     tokens = (max(4, round(width / PATCH) * round(height / PATCH)) for width, height in images)
@@ -72,13 +72,13 @@ def with_image(chat: Chat, rng: np.random.Generator) -> Chat:
 
 
 def with_video(chat: Chat, rng: np.random.Generator) -> Chat:
-    """Return a chat with a video of 2,000 to 16,000 tokens, which its body does not tell."""
+    """Return a chat with a video of 2,000 to 16,000 tokens, a number that the request's body does not show."""
     return replace(chat, videos=1, media_tokens=(int(np.exp(rng.uniform(np.log(2_000), np.log(16_000)))),))
 
 
 @dataclass(slots=True)
 class Session:
-    """A chat that grows by two turns each time it comes back."""
+    """A chat that grows by two turns each time it is sent."""
 
     texts: Texts
     kinds: Sequence[str]
@@ -93,7 +93,7 @@ class Session:
         self.chat = Chat((system,), tuple(made_tool_json(self.rng) for _ in range(count)))
 
     def next(self) -> Chat:
-        """Return the chat with the next question, or the result of the last call."""
+        """Return the chat extended by the next question, or by the result of the last call."""
         said = () if len(self.chat.turns) == 1 else (Turn("assistant", self._piece()),)
         asks = Turn("tool" if self.agent and said else "user", self._piece())
         self.chat = replace(self.chat, turns=(*self.chat.turns, *said, asks))

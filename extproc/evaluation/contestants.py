@@ -1,4 +1,4 @@
-"""The estimators that are compared, each behind one small interface."""
+"""The estimators that are compared, behind one small interface."""
 
 from collections import deque
 from collections.abc import Callable
@@ -15,19 +15,19 @@ __all__ = ["CONTESTANTS", "OURS", "Contestant", "byte_class"]
 
 
 class Contestant(Protocol):
-    """Predicts requests, and learns what it is told that they cost, in the order of its predictions."""
+    """Predicts the tokens of requests and learns from their usage, in the order of its predictions."""
 
     def predict(self, request: Request) -> tuple[float, float]:
-        """Return the likeliest prompt tokens, and the number that the request is routed on."""
+        """Return the likeliest prompt tokens, and the prompt tokens that the request is routed on."""
         ...
 
     def learn(self, told_tokens: int) -> None:
-        """Take in the usage of the earliest request predicted whose usage it has not observed."""
+        """Learn the usage of the earliest predicted request whose usage is still outstanding."""
         ...
 
 
 class StaticRatio:
-    """Four bytes of body per token, as most gateways count."""
+    """Four bytes of body per token, as most gateways assume."""
 
     def predict(self, request: Request) -> tuple[float, float]:
         """Return a quarter of the body's bytes."""
@@ -38,10 +38,11 @@ class StaticRatio:
 
 
 class SemanticRouter:
-    """The rule of the paper's authors' production router, as far as it is known.
+    """The rule of the production router of the paper's authors, as far as it is known.
 
-    One ratio for all, decay .995, used from 10 samples on; a second, cautious one that jumps 90 % of the way to a
-    lower sample; never below four bytes per token; nothing learned from requests with tools.
+    One ratio for all requests (decay .995, used from 10 samples on) and a second, cautious one, which moves 90 %
+    of the way to a lower sample. It never predicts less than a token per four bytes, and does not learn from
+    requests with tools.
     """
 
     def __init__(self) -> None:
@@ -58,7 +59,7 @@ class SemanticRouter:
         return max(text_bytes / self._ratio, text_bytes / 4), max(text_bytes / self._cautious, text_bytes / 4)
 
     def learn(self, told_tokens: int) -> None:
-        """Move both ratios."""
+        """Update both ratios."""
         facts = self._waiting.popleft().facts
         if facts.tools:
             return
@@ -69,7 +70,7 @@ class SemanticRouter:
 
 
 class Ours:
-    """An estimator of this project, as the router runs it; told the tenant, or not."""
+    """An estimator of this project, run as in the router, with or without the tenant of each request."""
 
     def __init__(self, estimator: Estimator, *, told_tenants: bool = False) -> None:
         self._estimator = estimator
@@ -77,7 +78,7 @@ class Ours:
         self._waiting: deque[Estimate] = deque()
 
     def predict(self, request: Request) -> tuple[float, float]:
-        """Estimate without any word about the kind of text."""
+        """Estimate without the kind of text."""
         return self._predict(request, tenant=request.tenant if self._told_tenants else "")
 
     def learn(self, told_tokens: int) -> None:
@@ -91,23 +92,23 @@ class Ours:
 
 
 class PaperEma(Ours):
-    """The paper's EMA; told the kind of each text (a perfect category), or left to find categories itself."""
+    """The paper's EMA, given the kind of each text (a perfect category) or using the router's categories."""
 
     def __init__(self, *, told_kinds: bool) -> None:
         super().__init__(EmaEstimator(EstimatorSettings(kind="ema")))
         self._told_kinds = told_kinds
 
     def predict(self, request: Request) -> tuple[float, float]:
-        """Estimate, by the kind of text if it is told."""
+        """Estimate, by the kind of text if it is given."""
         return self._predict(request, tenant=request.kind if self._told_kinds else "")
 
 
 def byte_class(
     epsilon: float = 0.01, *, left_out: str = "", told_tenants: bool = False, memory: bool = True
 ) -> Contestant:
-    """Return this project's estimator with a chosen miss rate, and perhaps without a vocabulary in its prior.
+    """Return this project's estimator with the miss rate `epsilon`.
 
-    Without `memory` it has none of prefixes.
+    Its prior is without the vocabulary `left_out`, if one is given; without `memory` it remembers no prefixes.
     """
     prefixes = ByteClassSettings().max_prefixes if memory else 0
     settings = EstimatorSettings(

@@ -1,4 +1,4 @@
-"""*mixed* made hard by other means than hostile clients: kinds that come and go, broken usage, constants."""
+"""Streams made hard by other means than hostile clients: changing kinds of text, wrong usage, added tokens."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,11 +16,11 @@ __all__ = ["flipped", "halved", "poisoned", "with_added"]
 POISONED_SHARE = 0.01
 POISON_FACTORS = (10.0, 0.1)
 FLIPPED_SHARE = 0.9
-WITH_ADDED, ADDED_TOKENS = "d", 1_500  # a tenant of 10 %
+WITH_ADDED, ADDED_TOKENS = "d", 1_500  # the tenant with 10 % of the requests
 
 
 def halved(material: Material, tokenizer: Tokenizer, plan: Plan, seed: int) -> list[Request]:
-    """Return a stream that draws from the first half of every text in the warm-up, then from the second."""
+    """Return a stream that draws from the first half of every text during the warm-up, then from the second."""
     known, unknown = halves(material.texts)
     later = plan.requests - plan.warm_up
     return [
@@ -30,7 +30,7 @@ def halved(material: Material, tokenizer: Tokenizer, plan: Plan, seed: int) -> l
 
 
 def flipped(stream: Sequence[Request], seed: int) -> list[Request]:
-    """Reorder a stream: 90 % of the first half are of every other kind of text, 90 % of the second of the rest."""
+    """Reorder a stream: of every other kind of text, 90 % of the requests come early; of the rest, 10 %."""
     rng = np.random.default_rng(seed)
     early_kinds = set(sorted({request.kind for request in stream})[::2])
     early = rng.random(len(stream)) < FLIPPED_SHARE
@@ -42,14 +42,14 @@ def flipped(stream: Sequence[Request], seed: int) -> list[Request]:
 
 
 def poisoned(stream: Sequence[Request], seed: int) -> list[int]:
-    """Return the usage of a stream with 1 % of the responses ten times too high or too low."""
+    """Return the usage of each request of a stream; 1 % are ten times too high or too low."""
     rng = np.random.default_rng(seed)
     factors = np.where(rng.random(len(stream)) < POISONED_SHARE, rng.choice(POISON_FACTORS, len(stream)), 1.0)
     return [max(1, round(request.tokens * factor)) for request, factor in zip(stream, factors, strict=True)]
 
 
 def with_added(streams: Streams, plan: Plan) -> list[Case]:
-    """Return the figures of a tenant to each of whose prompts the server adds tokens, and of the others."""
+    """Return the figures of a tenant to whose prompts the server adds tokens, and of the other tenants."""
     added, plain = ([_added(stream, tokens) for stream in streams] for tokens in (ADDED_TOKENS, 0))
     whose = {
         f"a tenant with {ADDED_TOKENS:,} tokens added to each prompt": ("added",),

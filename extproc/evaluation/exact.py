@@ -1,9 +1,10 @@
-"""Byte classes with exact counts near the thresholds, run as the router runs them.
+"""Byte classes with exact counts near the thresholds, run as in the router.
 
-Requests are placed by the router's own rule in pools of 4,096 and 8,192 tokens with equal limits, and a large one,
-and those that may fit a smaller pool than their bound says are counted. Their outputs are declared, as the figures
-take them for known. The tokens are those of the tokenizer measured; the time of a count is that of the library
-that the router counts with, where it can read the tokenizer's file.
+The router's own rule places the requests in pools of 4,096 and 8,192 tokens with equal limits and a large one, and
+counts those that may fit a smaller pool than their bound says. Outputs are declared, because the figures assume
+that they are known. Tokens are counted with the tokenizer under test, by the library that tokenizers.py loads for
+it; that is the router's library (fastokens) for deepseek and for tokenizer.json files, so only their times are the
+router's.
 """
 
 import time
@@ -27,13 +28,13 @@ from extproc.evaluation.tokenizers import Tokenizer
 __all__ = ["EXACT", "Counts", "ExactNearLimits", "exact_near_limits"]
 
 EXACT = "exact counts near the thresholds"
-# A pool for all that is longer, so that nothing is placed without an estimate; and the default one.
+# A pool for all longer requests, so that none is placed without an estimate; and the default pool.
 LONGER = (1 << 20, 1 << 24)
 
 
 @dataclass(slots=True)
 class Counts:
-    """How many requests were placed and how many of them counted, their text, and how long that took."""
+    """How many requests were placed, how many of these were counted, the bytes counted, and the CPU time taken."""
 
     placed: int = 0
     counted: int = 0
@@ -42,17 +43,17 @@ class Counts:
 
     @property
     def share(self) -> float:
-        """The share of the requests that was counted."""
+        """The share of the requests that were counted."""
         return self.counted / max(self.placed, 1)
 
     @property
     def mean_ms(self) -> float:
-        """Milliseconds of a count."""
+        """The mean CPU time of a count, in milliseconds."""
         return 1e3 * self.seconds / max(self.counted, 1)
 
 
 class _Counter:
-    """A Counter by an evaluation's tokenizer, without its memory of texts: the time is that of counting."""
+    """A Counter that uses a tokenizer of the evaluation, without its cache, so that counting itself is timed."""
 
     def __init__(self, tokenizer: Tokenizer, counts: Counts) -> None:
         self._tokenizer = tokenizer
@@ -61,7 +62,7 @@ class _Counter:
     def tokenizer_of(self, model: str) -> str | None:
         return model
 
-    def count(self, tokenizer: str, texts: Sequence[bytes]) -> Count:  # noqa: ARG002  (there is one)
+    def count(self, tokenizer: str, texts: Sequence[bytes]) -> Count:  # noqa: ARG002  (there is only one)
         decoded = [text.decode(errors="replace") for text in texts]
         began_s = time.thread_time()
         tokens = tuple(map(self._tokenizer.count_anew, decoded))
@@ -74,7 +75,7 @@ class _Counter:
 def exact_near_limits(
     tokenizer: Tokenizer, streams: Sequence[Sequence[Request]], warm_up: int
 ) -> tuple[tuple[Figures, ...], Counts]:
-    """Return the figures of each stream, and what all counts together took."""
+    """Return the figures of each stream, and the cost of all counts together."""
     counts = Counts()
     return tuple(
         figures(run(ExactNearLimits(tokenizer, counts), stream), stream, warm_up) for stream in streams
@@ -82,7 +83,7 @@ def exact_near_limits(
 
 
 class ExactNearLimits:
-    """A Contestant: this project's estimator and its exact counts, which are added to `counts`."""
+    """A Contestant: this project's estimator with exact counts, whose cost is added to `counts`."""
 
     def __init__(self, tokenizer: Tokenizer, counts: Counts) -> None:
         settings = EstimatorSettings()
@@ -95,7 +96,7 @@ class ExactNearLimits:
         self._waiting: deque[Decision] = deque()
 
     def predict(self, request: Request) -> tuple[float, float]:
-        """Place the request, counted where that may change where it goes."""
+        """Place the request; it is counted if that may change its pool."""
         facts = replace(request.facts, max_output_tokens=request.output_tokens)
         decision = self._placer.place(facts, "")
         self._waiting.append(decision)

@@ -1,12 +1,12 @@
-"""One source beside all others: what its text or its usage does to their estimates.
+"""One client among many: the effect of its text or its usage on the estimates of all other clients.
 
-A stream is *mixed* without odd prompts, and SHARE of it come from one more client. Its prompts begin with a system
-prompt of its own, which is what it is known by where no tenant is told. *gibberish*: they are odd text of
-GIBBERISH_BYTES. *doubled*: they are as others', and usage says twice the tokens that they cost, as where a server
-sums up two calls. What is measured is all others', with it and without.
+A stream is *mixed* without odd prompts, but a share of it (SHARES) comes from one more client. The prompts of this
+client begin with its own system prompt, by which it can be recognised if tenants are not given. *gibberish*: its
+prompts are odd text of GIBBERISH_BYTES. *doubled*: its prompts are like all others, but usage reports twice their
+tokens, as if a server added up two calls. The figures are those of the other clients, with it and without.
 
-*interrupted*: *mixed* without odd prompts, and in its middle some odd ones in a row, each of another client.
-*changed*: a stream whose second half is counted by another tokenizer, under the same name.
+*interrupted*: *mixed* without odd prompts, except for some in a row in its middle, each from another client.
+*changed*: a stream whose second half is counted by another tokenizer under the same model name.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,7 +37,7 @@ GIBBERISH_BYTES = (500, 12_000)
 
 
 def hostile_cases(material: Material, tokenizer: Tokenizer, others: Sequence[Tokenizer], plan: Plan) -> list[Case]:
-    """Return the figures of all others beside each of these, with and without it."""
+    """Return the figures of the other requests in each of these streams, with and without the disturbance."""
     return [
         *_beside_source(material, tokenizer, plan),
         *(_interrupted(material, tokenizer, odd, plan) for odd in IN_ROWS),
@@ -48,7 +48,7 @@ def hostile_cases(material: Material, tokenizer: Tokenizer, others: Sequence[Tok
 def beside_gibberish(
     material: Material, tokenizer: Tokenizer, count: int, seed: int, share: float
 ) -> Iterator[Request]:
-    """Yield *gibberish*; the client's requests are of the group HOSTILE."""
+    """Yield the stream *gibberish*; the client's requests form the group HOSTILE."""
     source, rng = Source(material, tokenizer, np.random.default_rng(seed)), np.random.default_rng(seed + 1)
     kinds, texts = sorted(set(material.texts) & ODD_KINDS), material.texts
     low, high = np.log(GIBBERISH_BYTES)
@@ -63,7 +63,7 @@ def beside_gibberish(
 def beside_doubled(
     material: Material, tokenizer: Tokenizer, count: int, seed: int, share: float
 ) -> Iterator[Request]:
-    """Yield *doubled*; of the client's requests the tokens are those that usage tells."""
+    """Yield the stream *doubled*; `tokens` of the client's requests are what usage reports."""
     source, rng = Source(material, tokenizer, np.random.default_rng(seed)), np.random.default_rng(seed + 1)
     for _ in range(count):
         if rng.random() >= share:
@@ -76,7 +76,7 @@ def beside_doubled(
 
 
 def interrupted(material: Material, tokenizer: Tokenizer, count: int, seed: int, odd: int) -> list[Request]:
-    """Return *interrupted* by so many odd prompts, which are of the group HOSTILE."""
+    """Return the stream *interrupted* with `odd` odd prompts, which form the group HOSTILE."""
     source, texts = Source(material, tokenizer, np.random.default_rng(seed)), material.texts
     ordinary = [source.request(0.0) for _ in range(count)]
     kind = IN_A_ROW if IN_A_ROW in texts else min(texts)
@@ -85,7 +85,7 @@ def interrupted(material: Material, tokenizer: Tokenizer, count: int, seed: int,
 
 
 def changed(material: Material, tokenizer: Tokenizer, other: Tokenizer, count: int, seed: int) -> list[Request]:
-    """Return *changed*: of the second half each request is of the group HOSTILE."""
+    """Return the stream *changed*; the requests of its second half form the group HOSTILE."""
     before = list(mixed(material, tokenizer, count // 2, seed))
     return before + [
         replace(each, group=HOSTILE, facts=replaced(each.facts, model=tokenizer.name))
@@ -94,7 +94,7 @@ def changed(material: Material, tokenizer: Tokenizer, other: Tokenizer, count: i
 
 
 def _beside_source(material: Material, tokenizer: Tokenizer, plan: Plan) -> list[Case]:
-    """Return the figures of others beside one source of gibberish, and beside one with doubled usage."""
+    """Return the figures of all others next to a client that sends gibberish, and to one with doubled usage."""
     cases = []
     for what, mix in {"gibberish": beside_gibberish, "doubled usage": beside_doubled}.items():
         for share in SHARES:
@@ -104,7 +104,7 @@ def _beside_source(material: Material, tokenizer: Tokenizer, plan: Plan) -> list
 
 
 def _interrupted(material: Material, tokenizer: Tokenizer, odd: int, plan: Plan) -> Case:
-    """Return the figures of what comes after odd prompts in a row, with and without those."""
+    """Return the figures of the requests after odd prompts in a row, with and without those prompts."""
     streams = [interrupted(material, tokenizer, plan.requests, seed, odd) for seed in plan.seeds]
     alone = [[request for request in stream if request.group != HOSTILE] for stream in streams]
     half = plan.requests // 2
@@ -116,7 +116,7 @@ def _interrupted(material: Material, tokenizer: Tokenizer, odd: int, plan: Plan)
 
 
 def _changed(material: Material, tokenizer: Tokenizer, other: Tokenizer, plan: Plan) -> Case:
-    """Return the figures from when another tokenizer counts under the name, and of a model new by then."""
+    """Return the figures after the tokenizer of a model changes, and those of a model that is new by then."""
     streams = [changed(material, tokenizer, other, plan.requests, seed) for seed in plan.seeds]
     half, warm_up = plan.requests // 2, plan.warm_up // 5
     after = tuple(figures_from(stream, half, plan, warm_up) for stream in streams)

@@ -1,4 +1,4 @@
-"""Predict, then learn, request by request; and the figures of such a run."""
+"""Runs that predict and then learn, request by request, and the figures of a run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ HEADROOMS = (0.0, 0.10, 0.25, 0.50)
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What was predicted for each request of a stream, and what it cost; all in tokens."""
+    """The tokens predicted for each request of a stream, and the tokens that it actually had."""
 
     likely: Tokens
     bound: Tokens
@@ -30,37 +30,38 @@ class Run:
     output: Tokens
 
     def of(self, chosen: Mask) -> "Run":
-        """Return the run of some of its requests."""
+        """Return the run reduced to the chosen requests."""
         return Run(self.likely[chosen], self.bound[chosen], self.actual[chosen], self.output[chosen])
 
     @property
     def errors(self) -> Tokens:
-        """Signed relative errors of the likeliest count."""
+        """The signed relative error of each likeliest count."""
         return self.likely / self.actual - 1
 
     @property
     def widths(self) -> Tokens:
-        """How far the bound is above the truth, relative."""
+        """How far each bound is above the truth, relative to the truth."""
         return self.bound / self.actual - 1
 
     @property
     def misses(self) -> Mask:
-        """Where the truth is above the bound."""
+        """Which requests have more prompt tokens than their bound."""
         return self.actual > self.bound
 
     def near(self, threshold: int) -> Mask:
-        """Where the true total is within 20 % of a threshold."""
+        """Return which requests have a true total within 20 % of a threshold."""
         return np.abs((self.actual + self.output) / threshold - 1) <= NEAR
 
     def misroutes(self, threshold: int) -> Mask:
-        """Where a request is sent to a pool of `threshold` tokens that does not hold it."""
+        """Return which requests are sent to a pool of `threshold` tokens that does not hold them."""
         return (self.actual + self.output > threshold) & (self.bound + self.output <= threshold)
 
     def detours(self, threshold: int, headroom: float = 0.0) -> Mask:
-        """Where a request that a pool of `threshold` tokens would hold is sent to a larger one.
+        """Return which requests are sent to a larger pool although a pool of `threshold` tokens would hold them.
 
-        With head-room, the pool's context is longer than what it is offered by that share: the likeliest total is
-        held against the threshold, the bound against the context. Without, the bound against the threshold.
+        With head-room, the pool's context is longer than the threshold by that share: the likeliest total is
+        compared with the threshold, and the bound with the context. Without, the bound is compared with the
+        threshold.
         """
         fits = self.actual + self.output <= threshold
         if headroom:
@@ -71,10 +72,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """What happens within 20 % of a threshold: shares of the requests there, `of_fitting` of those that fit.
+    """The figures of the requests within 20 % of a threshold, as shares of these requests.
 
-    `detoured` has a share for each of HEADROOMS, `of_fitting` and `low` too: `low` is the share of detours among
-    all requests whose total is below .9 of the threshold.
+    `detoured`, `of_fitting` and `low` have a share for each of HEADROOMS: `of_fitting` is the share of detours
+    among those of these requests that fit, and `low` among all requests whose total is below .9 of the threshold.
     """
 
     under_counted: float
@@ -85,10 +86,11 @@ class Near:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The figures of one run; shares, not percentages. All but the first two are after a warm-up.
+    """The figures of one run, as shares, not percentages. All but the first two leave out the warm-up.
 
-    `bands` are under-counts in each of BANDS, `tenants` in each tenant of at least 5 %, `near` one for each of
-    THRESHOLDS. `kinds` has the under-counts and the requests of each kind of text.
+    `bands` are the under-counts in each of BANDS, `tenants` those of each tenant with at least 5 % of the
+    requests, and `near` has one entry for each of THRESHOLDS. `kinds` has the numbers of under-counts and of
+    requests for each kind of text.
     """
 
     first_50: float
@@ -109,9 +111,9 @@ class Figures:
 def run(
     contestant: Contestant, stream: Sequence[Request], told: Sequence[int] | None = None, in_flight: int = 0
 ) -> Run:
-    """Run a contestant through a stream; `told` is the usage it is given where that is not the truth.
+    """Run a contestant through a stream; `told` is the usage reported to it, if that is not the truth.
 
-    It is told of each request after `in_flight` others were predicted, as responses come late.
+    It learns the usage of a request after it has predicted `in_flight` more, as responses come late.
     """
     usage = [request.tokens for request in stream] if told is None else told
     predicted = []
@@ -125,7 +127,7 @@ def run(
 
 
 def figures(result: Run, stream: Sequence[Request], warm_up: int, only: Mask | None = None) -> Figures:
-    """Return the figures of a run after `warm_up` requests; of those chosen by `only`, if it is given."""
+    """Return the figures of a run after `warm_up` requests; if given, only of those chosen by `only`."""
     errors = np.abs(result.errors)
     counted = np.arange(errors.size) >= warm_up
     if only is not None:
@@ -165,5 +167,5 @@ def _near(result: Run, threshold: int) -> Near:
 
 
 def _share(what: Mask, among: Mask) -> float:
-    """Return the share of `what` among some requests; 0 when there are none."""
+    """Return the share of `what` among some requests; 0 if there are none."""
     return float(what[among].mean()) if among.any() else 0.0

@@ -1,16 +1,16 @@
 """Streams of requests, fixed before the estimators were measured on them.
 
-*mixed*: every ordinary kind of text is equally likely, odd ones together 5 %. Of the lengths in tokens, 60 %
-follow a real trace and 40 % are even on a logarithmic scale from 128 to 12,288, so that every size band and both
-thresholds see enough requests (a kind's usual bytes per token turn them into bytes). A quarter of the prompts has
-a second kind of text in its second half. One request in five is the next turn of one of 24 sessions, which end
-beyond 12,288 tokens. Four tenants send 40, 30, 20 and 10 % of all; each has ten kinds that 70 % of its prompts are
-of.
+*mixed*: all ordinary kinds of text are equally likely; the odd kinds together have 5 %. Of the lengths in tokens,
+60 % follow a real trace and 40 % are uniform on a logarithmic scale from 128 to 12,288, so that every size band
+and both thresholds see enough requests (each kind's usual bytes per token turn lengths into bytes). A quarter of
+the prompts have a second kind of text in their second half. One request in five is the next turn of one of 24
+sessions, which end after they exceed 12,288 tokens. Four tenants send 40, 30, 20 and 10 % of the requests; each
+has ten kinds of its own, to which 70 % of its prompts belong.
 
-*sessions*: only those, half of them agents', from 24 at a time.
+*sessions*: only turns of sessions, from 24 sessions at a time, half of which are agents'.
 *with reasoning*: *mixed*, but 35 % carry the reasoning of earlier turns, and 10 % are odd prompts.
-*with media*: *mixed*, but 5 % have images, 1 % a video.
-*first sight*: prompts of 2 KiB to 16 KiB of one kind each.
+*with media*: *mixed*, but 5 % have images and 1 % a video.
+*first sight*: prompts of 2 KiB to 16 KiB, each of one kind.
 """
 
 from collections.abc import Iterator, Sequence
@@ -50,7 +50,7 @@ AGENT_KINDS = ("python", "json", "logs", "stack traces", "patches", "markdown", 
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What streams are made of; `unseen` are kinds of text that none of them holds."""
+    """The material of streams; `unseen` holds kinds of text that occur in no stream."""
 
     texts: Texts
     lengths: Lengths
@@ -74,7 +74,7 @@ def sessions(material: Material, tokenizer: Tokenizer, count: int, seed: int) ->
 def with_reasoning_in_history(
     material: Material, tokenizer: Tokenizer, count: int, seed: int
 ) -> Iterator[Request]:
-    """Yield requests of the mix *with reasoning*; what is not of *mixed* is of a group of its own."""
+    """Yield requests of the mix *with reasoning*; additions to *mixed* form the groups `reasoning` and `odd`."""
     source = Source(material, tokenizer, np.random.default_rng(seed))
     rng, texts = np.random.default_rng(seed + 1), material.texts
     for _ in range(count):
@@ -90,7 +90,7 @@ def with_reasoning_in_history(
 
 
 def with_media(material: Material, tokenizer: Tokenizer, count: int, seed: int) -> Iterator[Request]:
-    """Yield requests of the mix *with media*; those with media are of a group of their own."""
+    """Yield requests of the mix *with media*; those with media form the group `media`."""
     source = Source(material, tokenizer, np.random.default_rng(seed))
     rng = np.random.default_rng(seed + 1)
     for _ in range(count):
@@ -113,7 +113,7 @@ def first_sight(texts: Texts, kind: str, tokenizer: Tokenizer, count: int, seed:
 
 @dataclass(slots=True)
 class Source:
-    """Draws requests; holds the sessions that are going on."""
+    """Draws random requests; holds the sessions in progress."""
 
     material: Material
     tokenizer: Tokenizer
@@ -134,11 +134,11 @@ class Source:
         self._sessions = [self._session() for _ in range(SESSIONS)]
 
     def tenant(self) -> str:
-        """Return who sends the next request."""
+        """Return the tenant that sends the next request."""
         return str(self.rng.choice(list(TENANTS), p=list(TENANTS.values())))
 
     def request(self, odd_share: float) -> Request:
-        """Return a request as *mixed* has them."""
+        """Return a request as in *mixed*, but with this share of odd prompts."""
         tenant = self.tenant()
         if self.rng.random() < SESSION_SHARE:
             return self.next_turn(tenant)
@@ -146,7 +146,7 @@ class Source:
         return self.made(kind, chat, "", tenant)
 
     def chat(self, tenant: str, odd_share: float) -> tuple[str, Chat]:
-        """Return a chat of one shape, and the first kind of its text."""
+        """Return the first kind of a text, and a chat of some shape that contains it."""
         kind = self._kind(tenant, odd_share)
         parts = [kind, self._kind(tenant, 0.0)] if self.rng.random() < SECOND_KIND_SHARE else [kind]
         tokens = self._prompt_tokens()
@@ -156,7 +156,7 @@ class Source:
         return kind, shaped("\n\n".join(cuts), texts, self.rng)
 
     def next_turn(self, tenant: str) -> Request:
-        """Return the next turn of a session; a session belongs to the tenant of its number."""
+        """Return the next turn of a random session, sent by this tenant."""
         number = int(self.rng.integers(SESSIONS))
         request = self.made("session", self._sessions[number].next(), "session", tenant)
         if request.tokens > EVEN_TOKENS[1]:
@@ -164,7 +164,7 @@ class Source:
         return request
 
     def made(self, kind: str, chat: Chat, group: str, tenant: str) -> Request:
-        """Return the request of a chat."""
+        """Return a chat as a request, with an output length of the trace."""
         lengths = self.material.lengths
         output_tokens = lengths[int(self.rng.integers(len(lengths)))][1]
         return make_request(kind, chat, self.tokenizer, output_tokens, self.rng, group=group, tenant=tenant)
@@ -197,6 +197,6 @@ def _one_of_lengths(lengths: Lengths, rng: np.random.Generator) -> tuple[int, in
 
 
 def bytes_per_token(text: bytes, tokenizer: Tokenizer) -> float:
-    """Return what a text has for each token, by its beginning."""
+    """Return the bytes per token of a text, measured on its beginning."""
     probe = text[:PROBE_BYTES].decode("utf-8", errors="ignore")
     return len(probe.encode()) / tokenizer.count(probe)

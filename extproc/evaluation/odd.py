@@ -1,4 +1,4 @@
-"""Texts that hardly anybody sends, and that say little of themselves by their bytes: where an estimate errs."""
+"""Rare texts whose bytes say little about their tokens, so that estimates err on them."""
 
 import base64
 from collections.abc import Callable
@@ -25,7 +25,7 @@ _ALPHABETS = {
 
 
 def odd_texts(rng: np.random.Generator, korean: bytes | None) -> dict[str, bytes]:
-    """Return every odd kind; `korean` is a text to take the spaces from."""
+    """Return a text of every odd kind; `korean` becomes the one without spaces."""
     texts = {kind: _random_lines(rng, alphabet) for kind, alphabet in _ALPHABETS.items()}
     texts |= {kind: make(rng).encode() for kind, make in _MAKERS.items()}
     if korean is not None:

@@ -1,7 +1,7 @@
-"""Output lengths where no client declares a limit: how often a response is longer than was counted with.
+"""Output lengths without declared limits: how often a response is longer than the router assumed.
 
-Requests come as a Poisson stream; a response takes FIRST_S, and SECONDS_PER_TOKEN for each of its tokens, and
-teaches when it ends. So what is learned first are the short ones.
+Requests arrive as a Poisson process. A response takes FIRST_S plus SECONDS_PER_TOKEN for each of its tokens, and
+is learned from when it ends, so that short responses are learned first.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ CATEGORY = CategoryKey("model", "latin")
 
 @dataclass(frozen=True, slots=True)
 class OutputFigures:
-    """The share of responses longer than was counted with, and the mean that was counted with over what came."""
+    """The share of responses longer than assumed, and the mean length assumed divided by the actual mean."""
 
     exceeded: float
     counted_times: float

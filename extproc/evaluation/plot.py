@@ -1,4 +1,4 @@
-"""How fast each estimator converges, and how far it scatters afterwards: one PNG."""
+"""A PNG of how fast each estimator converges, and how much it scatters afterwards."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ COLOURS = ("#b0b0b0", "#c7a76c", "#7ba3c9", "#3b6ea5", "#c0392b")
 
 
 def plot(comparisons: Sequence[Comparison], file: Path) -> None:
-    """Draw two panels for each tokenizer. Raises ConfigurationError when matplotlib is not installed."""
+    """Draw two panels for each tokenizer. Raises ConfigurationError if matplotlib is not installed."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415  (an extra)
         from matplotlib.figure import Figure  # noqa: PLC0415
@@ -54,7 +54,7 @@ def _draw_convergence(panel: Any, comparison: Comparison) -> None:  # noqa: ANN4
 
 
 def _draw_scatter(panel: Any, comparison: Comparison) -> None:  # noqa: ANN401  (as above)
-    """Draw the distribution of what requests are routed on, over the truth, after the warm-up."""
+    """Draw the distribution of the tokens routed on, divided by the truth, after the warm-up."""
     for (name, result), colour in zip(comparison.curves.items(), COLOURS, strict=True):
         ratio, share = _cumulative(result)
         width = 2.2 if name == OURS else 1.3
@@ -70,7 +70,7 @@ def _draw_scatter(panel: Any, comparison: Comparison) -> None:  # noqa: ANN401  
 
 
 def _running_mean(values: Tokens) -> Tokens:
-    """Return the mean of the last SMOOTHED_REQUESTS values, of fewer at the start."""
+    """Return the mean of the last SMOOTHED_REQUESTS values (fewer at the start)."""
     sums = np.concatenate(([0.0], np.cumsum(values)))
     ends = np.arange(1, values.size + 1)
     starts = np.maximum(ends - SMOOTHED_REQUESTS, 0)

@@ -1,4 +1,4 @@
-"""The comparison as Markdown: the bars and whether they are met, then every figure, mean and spread over seeds."""
+"""The comparison as Markdown: the bars and whether they are met, then all figures, mean and spread over seeds."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
@@ -20,7 +20,7 @@ from extproc.evaluation.unseen import held_out
 
 __all__ = ["kinds_report", "report", "sampled_report"]
 
-MOST_OF_A_KIND = 0.02  # under-counts; the promise is of all together
+MOST_OF_A_KIND = 0.02  # under-counts; the target is for all kinds together
 
 
 def report(
@@ -32,7 +32,7 @@ def report(
     *,
     samples: Mapping[str, Samples],
 ) -> str:
-    """Return the whole report; `samples` are by tokenizer, and `command` is what repeats it."""
+    """Return the complete report; `samples` is by tokenizer, `command` is the command that repeats the run."""
     parts = [_INTRODUCTION.format(command=command, plan=plan, seeds=len(plan.seeds), kinds=len(material.texts))]
     for comparison in comparisons:
         parts += [
@@ -58,7 +58,7 @@ def report(
 
 
 def kinds_report(kinds: Mapping[str, Sequence[Figures]], command: str) -> str:
-    """Return what the report has of kinds of text, alone; by tokenizer."""
+    """Return only the report's section on kinds of text; `kinds` is by tokenizer."""
     parts = [f"Written by `{command}`."]
     for tokenizer, rows in kinds.items():
         parts += [f"## {tokenizer}", _kinds(rows)]
@@ -66,13 +66,13 @@ def kinds_report(kinds: Mapping[str, Sequence[Figures]], command: str) -> str:
 
 
 def sampled_report(samples: Mapping[str, Samples], plan: Plan, command: str) -> str:
-    """Return what the report has of learning under a budget, alone."""
+    """Return only the report's section on learning under a budget."""
     head = f"## Learning under the default budget\n\nWritten by `{command}`."
     return "\n\n".join([head, *_sampled(samples, plan)]) + "\n"
 
 
 def _sampled(samples: Mapping[str, Samples], plan: Plan) -> Iterable[str]:
-    """Yield what the section says, and the tables of each tokenizer."""
+    """Yield the section's introduction and the tables of each tokenizer."""
     yield _SAMPLED.format(requests=TIMES_AS_MANY * plan.requests, first=plan.warm_up)
     for tokenizer, of_tokenizer in samples.items():
         yield f"### {tokenizer}, under a budget"
@@ -148,7 +148,7 @@ def _contest(comparison: Comparison) -> str:
 
 
 def _kinds(rows: Sequence[Figures]) -> str:
-    """Return the under-counts of each kind of text, of all seeds together."""
+    """Return the kinds of text whose share of under-counts, over all seeds, exceeds MOST_OF_A_KIND."""
     sums = {
         kind: np.sum([row.kinds.get(kind, (0, 0)) for row in rows], axis=0) for row in rows for kind in row.kinds
     }
@@ -161,7 +161,7 @@ def _kinds(rows: Sequence[Figures]) -> str:
 
 
 def _near(mixed: dict[str, tuple[Figures, ...]]) -> str:
-    """Return the detours near each threshold, of all requests there and of those that fit."""
+    """Return the detours near each threshold, as shares of all requests there and of those that fit."""
     limits = ["equal limits", *(f"head-room {share:.0%}" for share in HEADROOMS[1:])]
     head = "### Detours within 20 % of a threshold, of all requests there / of those that fit\n\n"
     head += (
@@ -179,7 +179,7 @@ def _near(mixed: dict[str, tuple[Figures, ...]]) -> str:
 
 
 def _cases(comparison: Comparison) -> str:
-    """Return our figures where it is hard."""
+    """Return the figures of this project's estimator on the hard streams."""
     head = (
         f"### {OURS.capitalize()} where it is hard\n\n| | first 50 | next 50 | mean abs. error | under-counted | "
         "bound over truth | detours at 4,096 | within 20 % of 4,096 | of 8,192 |\n"
@@ -200,7 +200,7 @@ def _hard_cells(rows: Sequence[Figures]) -> str:
 
 
 def _sights(sights: dict[str, float]) -> str:
-    """Return the kinds missed at first sight, those held out in italics."""
+    """Return the kinds missed at first sight, with held-out ones in italics."""
     low = sorted((ratio, kind) for kind, ratio in sights.items() if ratio < 1)
     cells = ", ".join(f"{f'*{kind}*' if held_out(kind) else kind} {ratio:.2f}" for ratio, kind in low)
     return (
@@ -219,7 +219,7 @@ def _learning(timing: Timing) -> str:
 
 
 def _counts(counts: Counts) -> str:
-    """Say how often a text was counted, and what that took."""
+    """Return how often texts were counted exactly, and the cost of that."""
     size = counts.text_bytes / max(counts.counted, 1) / 1024
     return (
         f"Exact counts: {percent(counts.share)} of the requests, {size:.0f} KB and {counts.mean_ms:.2f} ms each "

@@ -1,6 +1,6 @@
-r"""A request as it comes to the router, with the tokens that a real tokenizer counts in it.
+r"""A request as it arrives at the router, with its number of tokens by a real tokenizer.
 
-40 % of the clients escape: they write every character outside ASCII as \uXXXX, as Python's json does.
+In 40 % of the requests every non-ASCII character is escaped as \uXXXX, as Python's json does by default.
 """
 
 import base64
@@ -31,9 +31,9 @@ ESCAPING_SHARE = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request and what it will cost: tokens of its prompt by the tokenizer, of its output by the trace.
+    """One request and its true cost: the prompt's `tokens` by the tokenizer, the output's by the trace.
 
-    `kind` is that of its text, `group` what sets it apart in its stream ("" for nothing), `tenant` who sent it.
+    `kind` is the kind of its text, `group` its special role in a stream ("" for none), `tenant` its sender.
     """
 
     kind: str
@@ -48,7 +48,7 @@ class Request:
 def read_lengths(trace: Path) -> Lengths:
     """Read the columns ContextTokens and GeneratedTokens of a trace.
 
-    Raises ConfigurationError when the file is missing or has other columns.
+    Raises ConfigurationError if the file cannot be read, lacks these columns, or has no rows.
     """
     try:
         rows = csv.DictReader(StringIO(read_file(trace, MAX_TRACE_BYTES).decode(), newline=""))
@@ -72,7 +72,7 @@ def make_request(
     group: str = "",
     tenant: str = "",
 ) -> Request:
-    """Return the request of a chat: written as a client would, and read as the router does."""
+    """Return a chat as a request: serialised as by a client, and read as by the router."""
     escaped = bool(rng.random() < ESCAPING_SHARE)
     messages = [_message(turn) for turn in chat.turns]
     if chat.images or chat.videos:
@@ -93,6 +93,6 @@ def _message(turn: Turn) -> dict[str, object]:
 
 
 def _png(width: int, height: int) -> str:
-    """Return a data: URL of a PNG's header: all that is read of it."""
+    """Return a data: URL of a PNG's header, the only part of an image that is read."""
     header = b"\x89PNG\r\n\x1a\n" + pack(">I4sIIBBBBBI", 13, b"IHDR", width, height, 8, 2, 0, 0, 0, 0)
     return f"data:image/png;base64,{base64.b64encode(header).decode()}"

@@ -1,11 +1,11 @@
-"""What is learned where only some responses can be: four applications with different limits, and one router.
+"""Learning under a budget that covers only some responses: four applications with different limits, one router.
 
-Requests come as a Poisson stream, a quarter of them from each application, and go through the router's own Placer,
-Learner and learning budget with their default settings. An application has a quarter of the ordinary kinds of text
-to itself, and declares 256, 1,024, 8,192 or no output tokens. Responses are streams of a message for each token,
-with lengths of a trace, cut at what is declared; what the budget keeps teaches when it ends. From the middle on
-prompts of the application that declares 8,192 cost 30 % more tokens, up to one for each byte of text, as many as
-any tokenizer makes. Times are those of a virtual clock.
+Requests arrive as a Poisson process, a quarter of them from each application, and pass through the router's own
+Placer, Learner and learning budget with default settings. Each application has a quarter of the ordinary kinds of
+text to itself, and declares 256, 1,024, 8,192 or no output tokens. Responses are streams with one message per
+token; their lengths are those of a trace, cut at the declared limit. A response that the budget keeps is learned
+from when it ends. From the middle on, prompts of the application that declares 8,192 cost 30 % more tokens, up to
+one per byte of text, the most that any tokenizer makes. Times are those of a virtual clock.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,15 +49,15 @@ __all__ = [
 ]
 
 DECLARED = (256, 1_024, 8_192, None)
-MOVED = 2  # whose prompts cost more from the middle on: that of 8,192
+MOVED = 2  # the application whose prompts cost more from the middle on: the one that declares 8,192
 TIMES = 1.3
 RATES = (20, 100)  # requests a second
-TIMES_AS_MANY = 8  # requests as streams of one estimator have
+TIMES_AS_MANY = 8  # requests as in the streams of the other scenarios
 WINDOW = 100
 BACK = 0.02
-POOLS = Pools((Pool("short", 1 << 20), Pool("long", 1 << 21)))  # nothing is too long to be estimated
+POOLS = Pools((Pool("short", 1 << 20), Pool("long", 1 << 21)))  # large enough that every request is estimated
 STREAM = ResponseHead(200, "text/event-stream")
-HEAD_AND_END = 3  # messages beside the tokens
+HEAD_AND_END = 3  # messages in addition to those of the tokens
 MOST_BYTES = 4 << 20
 
 
@@ -66,7 +66,7 @@ Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request of an application, and what it costs."""
+    """One request of an application, and its true tokens."""
 
     application: int
     facts: RequestFacts
@@ -76,10 +76,12 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Half:
-    """Half of a run; the first three by application, two of them shares of its requests, `missed` after a warm-up.
+    """Half of a run.
 
-    `all_missed` is the share of all its requests that exceeded their bound, `told` and `told_plainly` what the
-    router's metrics say of that: with each bound counted for those that it stands for, and for itself alone.
+    By application: the number of `responses` learned from, the share of requests `learned` from, and the share
+    `missed`, after a warm-up. `all_missed` is the share of all requests that exceeded their bound. `told` and
+    `told_plainly` are the same share by the router's metrics: with each judged bound weighted by the number of
+    requests that it stands for, and unweighted.
     """
 
     responses: tuple[int, ...]
@@ -92,7 +94,7 @@ class Half:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """A run: its halves, and after how many of its requests and seconds the one that moved was bounded again."""
+    """A run: its halves, and how many requests and seconds the bound of the application MOVED took to recover."""
 
     before: Half
     after: Half
@@ -101,11 +103,11 @@ class Sampled:
 
 
 Samples = Mapping[tuple[float, bool], Sequence[Sampled]]
-"""Runs at each rate, with tenants told and without, by seed."""
+"""The runs by rate and by whether tenants are given; one for each seed."""
 
 
 def samples(material: Material, tokenizer: Tokenizer, plan: Plan, say: Callable[[str], None]) -> Samples:
-    """Run everything for one tokenizer; `say` is called with the progress."""
+    """Run everything for one tokenizer; `say` is called with progress messages."""
     say(f"{tokenizer.name}: learning under a budget")
     plan = replace(plan, left_out=tokenizer.name)
     count = TIMES_AS_MANY * plan.requests
@@ -122,7 +124,7 @@ def samples(material: Material, tokenizer: Tokenizer, plan: Plan, say: Callable[
 
 
 def applications(material: Material, tokenizer: Tokenizer, count: int, seed: int) -> Iterator[Asked]:
-    """Yield requests, each of any application."""
+    """Yield requests, each from a random application."""
     rng, lengths, texts = np.random.default_rng(seed), material.lengths, ordinary(material.texts)
     kinds = sorted(texts)
     ratios = {kind: bytes_per_token(texts[kind], tokenizer) for kind in kinds}
@@ -144,12 +146,12 @@ def applications(material: Material, tokenizer: Tokenizer, count: int, seed: int
 
 
 def _more(request: Request) -> int:
-    """Return what a request costs after the change."""
+    """Return the tokens of a request after the change."""
     return max(request.tokens, min(round(request.tokens * TIMES), request.facts.text_bytes))
 
 
 def sampled(stream: Sequence[Asked], per_s: float, plan: Plan, seed: int, *, told_tenants: bool) -> Sampled:
-    """Run a stream through a new router, which is told the tenant of each application, or not."""
+    """Run a stream through a new router; each application is a tenant, if `told_tenants`."""
     router = _Router(ByteClassEstimator(EstimatorSettings(), plan.left_out))
     arrivals = np.random.default_rng(seed).exponential(1 / per_s, len(stream)).cumsum()
     rows = []
@@ -171,14 +173,14 @@ def sampled(stream: Sequence[Asked], per_s: float, plan: Plan, seed: int, *, tol
 
 
 def back_after(missed: Flags) -> int | None:
-    """Return after how many requests at most a share BACK of the next WINDOW is missed; None if never."""
+    """Return after how many requests at most the share BACK of the next WINDOW is missed; None if never."""
     shares = np.convolve(missed, np.ones(WINDOW) / WINDOW, "valid")
     found = np.flatnonzero(shares <= BACK + 1e-9)
     return int(found[0]) if found.size else None
 
 
 class _Router(Listener):
-    """A router whose clock is that of the arrivals; `judged` has, for each half, what its metrics would count."""
+    """A router on the clock of the arrivals; `judged` has the bounds that its metrics would count in each half."""
 
     def __init__(self, estimator: ByteClassEstimator) -> None:
         self.judged: list[list[tuple[bool, int]]] = [[]]
@@ -188,7 +190,7 @@ class _Router(Listener):
         self._number = 0
 
     def take(self, asked: Asked, tenant: str, now_s: float) -> tuple[bool, bool]:
-        """Place a request, after all responses that have come by then; tell whether it was kept, and missed."""
+        """Learn from the responses that ended before, then place a request; return whether it was kept, missed."""
         while self._on_their_way and self._on_their_way[0][0] <= now_s:
             self._learn(*heappop(self._on_their_way)[2:])
         decision = self._placer.place(asked.facts, tenant)
@@ -228,5 +230,5 @@ def _half(
 
 
 def _share(flags: Flags) -> float:
-    """Return the share that is set; 0 of none."""
+    """Return the share of flags that are set; 0 if there are none."""
     return float(flags.sum() / max(flags.size, 1))

@@ -1,4 +1,4 @@
-"""What is run: streams for several seeds, every contestant on the mix, and ours again where it is hard."""
+"""The scenarios, each for several seeds: all contestants on the mix, and this project's own on harder streams."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from extproc.evaluation.tokenizers import Tokenizer
 
 __all__ = ["Comparison", "compare", "on_the_mix"]
 
-IN_FLIGHT = 100  # what a pool of a few replicas has running at a time
+IN_FLIGHT = 100  # requests that a pool of a few replicas runs at a time
 SIGHTS = 3  # prompts of each kind at first sight
 
 
@@ -24,8 +24,8 @@ SIGHTS = 3  # prompts of each kind at first sight
 class Comparison:
     """All figures of one tokenizer.
 
-    `mixed` has those of every contestant on the mix, by seed. `sights` are the least bound / truth of prompts of a
-    kind that was never seen before. `counts` is what exact counts took. `curves` are the runs of the first seed.
+    `mixed` has those of every contestant on the mix, by seed. `sights` has the lowest bound / truth of the prompts
+    of each kind never seen before. `counts` is the cost of exact counts. `curves` are the runs of the first seed.
     """
 
     tokenizer: str
@@ -39,7 +39,7 @@ class Comparison:
 def compare(
     material: Material, tokenizer: Tokenizer, others: Sequence[Tokenizer], plan: Plan, say: Callable[[str], None]
 ) -> Comparison:
-    """Run everything for one tokenizer; `say` is called with the progress."""
+    """Run everything for one tokenizer; `say` is called with progress messages."""
     plan = replace(plan, left_out=tokenizer.name)
     contestants = CONTESTANTS | {OURS: plan.contestant}
     say(f"{tokenizer.name}: making streams")
@@ -89,7 +89,7 @@ def compare(
 def on_the_mix(
     material: Material, tokenizer: Tokenizer, plan: Plan, say: Callable[[str], None]
 ) -> tuple[Figures, ...]:
-    """Run ours alone, on the mix alone, by seed."""
+    """Run only this project's estimator, only on the mix; return the figures by seed."""
     say(f"{tokenizer.name}: the mix")
     streams = [list(mixed(material, tokenizer, plan.requests, seed)) for seed in plan.seeds]
     tokenizer.save()
@@ -97,7 +97,7 @@ def on_the_mix(
 
 
 def _sights(material: Material, tokenizer: Tokenizer, stream: Sequence[Request], plan: Plan) -> dict[str, float]:
-    """Return the least bound / truth of prompts of each odd or unseen kind, by a model that saw none of them."""
+    """Return the lowest bound / truth of each odd or unseen kind's prompts, by a model that saw none of them."""
     contestant = plan.contestant()
     run(contestant, [request for request in stream if request.kind not in ODD_KINDS][: 2 * plan.warm_up])
     texts = {kind: text for kind, text in material.texts.items() if kind in ODD_KINDS} | dict(material.unseen)

