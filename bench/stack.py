@@ -190,7 +190,7 @@ class Stack:
         child = Child(f"{name}-{self._started}", command, self.folder)
         self._started += 1
         self._ending.callback(child.end)
-        self._ending.callback(child.ask_to_end)
+        self._ending.callback(child.terminate)
         return child
 
 

@@ -92,7 +92,7 @@ def _counter(name: str, file: str) -> Count:
         return lambda text: len(pieces.encode(text))
     if "tekken" in Path(file).name:
         return _tekken(Path(file))
-    return tokenizer(file or {"qwen3.6": "qwen"}.get(name, name), cache_folder()).count_anew
+    return tokenizer(file or {"qwen3.6": "qwen"}.get(name, name), cache_folder()).count_uncached
 
 
 def _tekken(file: Path) -> Count:

@@ -181,8 +181,8 @@ def _estimated(outcomes: Iterable[Outcome], logged: Mapping[int, Logged]) -> Ite
         entry = logged.get(outcome.ask.number)
         # If there are several prompts, the router budgets the longest, but the pool reports their sum.
         prompts = outcome.ask.arguments.get("prompt", outcome.ask.arguments.get("input"))
-        whole = outcome.prompt_tokens and not isinstance(prompts, list)
-        if whole and entry is not None and entry.estimate is not None:
+        is_comparable = outcome.prompt_tokens and not isinstance(prompts, list)
+        if is_comparable and entry is not None and entry.estimate is not None:
             yield outcome, entry
 
 

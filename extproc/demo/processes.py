@@ -72,7 +72,7 @@ class Child:
             time.sleep(_POLL_S)
         return found
 
-    def ask_to_end(self) -> None:
+    def terminate(self) -> None:
         """Send SIGTERM."""
         if self.running:
             self._process.terminate()

@@ -91,7 +91,7 @@ class Stack:
             for child in self.children:
                 ending.callback(child.end)
             for child in reversed(self.children):
-                child.ask_to_end()
+                child.terminate()
         self.children.clear()
 
     def _start(self) -> None:

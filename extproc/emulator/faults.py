@@ -44,7 +44,7 @@ class Fault:
         """Return the error to answer with before the body is read, if any."""
         return _refusal(self.early_status) if self.early_status else None
 
-    def told(self, usage: Usage) -> Usage:
+    def reported(self, usage: Usage) -> Usage:
         """Return the usage that the response reports."""
         return Usage(usage.prompt_tokens * self.usage_factor, usage.completion_tokens * self.usage_factor)
 

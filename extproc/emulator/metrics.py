@@ -39,9 +39,9 @@ class SchedulerMetrics(Collector):
             gauge.add_metric(self._label_values(), value)
             yield gauge
         blocks = scheduler.settings.kv_capacity // BLOCK_TOKENS
-        told = {"block_size": str(BLOCK_TOKENS), "engine": "0", "num_gpu_blocks": str(blocks)}
-        info = GaugeMetricFamily("vllm:cache_config_info", "The KV cache, in its labels.", labels=tuple(told))
-        info.add_metric(tuple(told.values()), 1)
+        labels = {"block_size": str(BLOCK_TOKENS), "engine": "0", "num_gpu_blocks": str(blocks)}
+        info = GaugeMetricFamily("vllm:cache_config_info", "The KV cache, in its labels.", labels=tuple(labels))
+        info.add_metric(tuple(labels.values()), 1)
         yield info
         counter = CounterMetricFamily("vllm:num_preemptions", "Preemptions so far.", labels=_LABELS)
         counter.add_metric(self._label_values(), scheduler.preemptions)

@@ -13,10 +13,10 @@ from extproc.emulator.scheduler import Running
 from extproc.emulator.settings import Compression
 from extproc.emulator.work import Event
 
-__all__ = ["Answering"]
+__all__ = ["Responder"]
 
 
-class Answering:
+class Responder:
     """Writes the response to one request; `headers` are sent with it, `fault` is what goes wrong."""
 
     def __init__(self, headers: dict[str, str], compression: Compression) -> None:
@@ -24,7 +24,7 @@ class Answering:
         self.fault = Fault()
         self._compression = compression
 
-    async def misbehave_first(self, request: web.Request) -> None:
+    async def apply_early_fault(self, request: web.Request) -> None:
         """Apply the part of the fault that precedes the response. Raises Refusal for statuses from 300 on."""
         if self.fault.slow_s:
             await asyncio.sleep(self.fault.slow_s)
@@ -63,19 +63,19 @@ class Answering:
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         try:
-            for event in self._wrong(list(events)):
+            for event in self._with_fault(list(events)):
                 if event.decodes:
                     await running.decode()
                 await response.write(event.data if encoder is None else encoder.encode(event.data))
             if self.fault.flag == "die":
-                _cut(request)
+                _abort(request)
             elif encoder is not None and self.fault.flag != "truncated-gzip":
                 await response.write(encoder.finish())
         except ConnectionResetError:  # the client disconnected
             pass
         return response
 
-    def _wrong(self, events: list[Event]) -> Iterator[Event]:
+    def _with_fault(self, events: list[Event]) -> Iterator[Event]:
         match self.fault.flag:
             case "die" | "truncated-gzip":
                 yield from events[: len(events) // 2 + 1]
@@ -90,11 +90,11 @@ class Answering:
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         await response.write(body)
-        _cut(request)
+        _abort(request)
         return response
 
 
-def _cut(request: web.Request) -> None:
+def _abort(request: web.Request) -> None:
     """Abort the connection, so that the client sees it break."""
     if request.transport is not None:
         request.transport.abort()

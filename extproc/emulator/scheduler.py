@@ -103,7 +103,7 @@ class Scheduler:
         if first or self.waiting or not self._fits(request):
             request.admitted = asyncio.get_running_loop().create_future()
             (self.waiting.appendleft if first else self.waiting.append)(request)
-            self._let_in()
+            self._admit_waiting()
             await request.admitted
         else:
             self.running.append(request)
@@ -120,9 +120,9 @@ class Scheduler:
         for place in (self.running, self.waiting):
             if request in place:
                 place.remove(request)
-        self._let_in()
+        self._admit_waiting()
 
-    def _let_in(self) -> None:
+    def _admit_waiting(self) -> None:
         while self.waiting and self._fits(self.waiting[0]):
             request = self.waiting.popleft()
             self.running.append(request)

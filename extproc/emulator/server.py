@@ -23,7 +23,7 @@ from extproc.emulator.apis import APIS, Api
 from extproc.emulator.faults import FAULT_HEADER, Fault, read_fault
 from extproc.emulator.metrics import SchedulerMetrics
 from extproc.emulator.refusals import Refusal, bad_request, not_found
-from extproc.emulator.responding import Answering
+from extproc.emulator.responding import Responder
 from extproc.emulator.scheduler import Scheduler
 from extproc.emulator.settings import EmulatorSettings
 from extproc.emulator.tokenizers import load_tokenizer
@@ -98,7 +98,7 @@ class Emulator:
         return measure(work, self._tokenizer, self.settings.max_model_len, self.settings.vllm_version)
 
     async def perform(
-        self, request: web.Request, api: Api, work: Work, answering: Answering
+        self, request: web.Request, api: Api, work: Work, responder: Responder
     ) -> web.StreamResponse:
         """Run a request through the scheduler and answer it. Raises Refusal."""
         characters = sum(prompt.characters for prompt in work.prompts)
@@ -106,14 +106,14 @@ class Emulator:
             admitted = await asyncio.to_thread(self.measure, work)
         else:
             admitted = self.measure(work)
-        answering.headers["x-prompt-tokens"] = str(admitted.prompt_tokens)
+        responder.headers["x-prompt-tokens"] = str(admitted.prompt_tokens)
         sequences = len(work.prompts) * work.n
         async with self._scheduler.admit(sequences, admitted.prompt_tokens) as running:
-            job = self._job(work, admitted, answering.fault)
+            job = self._job(work, admitted, responder.fault)
             if work.stream:
-                return await answering.stream(request, api.events(job), running)
+                return await responder.stream(request, api.events(job), running)
             await running.decode(max((len(each.pieces) for each in job.sequences), default=0))
-            return await answering.json(request, api.response(job))
+            return await responder.json(request, api.response(job))
 
     def _job(self, work: Work, admitted: Admitted, fault: Fault) -> Job:
         median = self.settings.median_completion_tokens
@@ -125,7 +125,7 @@ class Emulator:
             request_id=uuid4().hex,
             created_s=int(time.time()),
             sequences=sequences,
-            usage=fault.told(usage),
+            usage=fault.reported(usage),
         )
 
     async def _models(self, _: web.Request) -> web.Response:
@@ -157,21 +157,21 @@ class _Endpoint:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request."""
         settings = self._emulator.settings
-        answering = Answering({"x-served-by": settings.name}, settings.compression)
+        responder = Responder({"x-served-by": settings.name}, settings.compression)
         try:
-            answering.fault = self._emulator.fault_of(request)
-            if early := answering.fault.early_refusal():
-                answering.headers["connection"] = "close"
+            responder.fault = self._emulator.fault_of(request)
+            if early := responder.fault.early_refusal():
+                responder.headers["connection"] = "close"
                 raise early
             body = await request.read()
             digest = await _maybe_in_thread(len(body), lambda: sha256(body).hexdigest())
-            answering.headers["x-body-sha256"] = digest
+            responder.headers["x-body-sha256"] = digest
             self._note(request, len(body), digest)
-            await answering.misbehave_first(request)
+            await responder.apply_early_fault(request)
             work = await _maybe_in_thread(len(body), lambda: self._api.read(_decoded(request, body)))
-            return await self._emulator.perform(request, self._api, work, answering)
+            return await self._emulator.perform(request, self._api, work, responder)
         except Refusal as refusal:
-            headers = answering.headers | ({"location": "/elsewhere"} if 300 <= refusal.status < 400 else {})  # noqa: PLR2004
+            headers = responder.headers | ({"location": "/elsewhere"} if 300 <= refusal.status < 400 else {})  # noqa: PLR2004
             return web.json_response(self._api.refusal(refusal), status=refusal.status, headers=headers)
 
     def _note(self, request: web.Request, body_bytes: int, digest: str) -> None:

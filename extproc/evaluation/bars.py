@@ -54,8 +54,8 @@ def comparison_bars(comparison: Comparison) -> Iterable[str]:
     for name in cases:
         if not cases[name].without:
             continue
-        for figure, of in (("mean error", "mean_error"), ("detours", "detoured")):
-            growth = mean(cases[name].figures, of) / max(mean(cases[name].without, of), 1e-9)
+        for figure, field in (("mean error", "mean_error"), ("detours", "detoured")):
+            growth = mean(cases[name].figures, field) / max(mean(cases[name].without, field), 1e-9)
             bars.append(_Bar(f"{name}: {figure}, times that of without", growth, 1.2, "{:.2f}".format))
     bars += _first_sights(comparison.sights)
     return (bar.row() for bar in bars)
@@ -79,8 +79,8 @@ def output_bar(outputs: Sequence[OutputFigures]) -> str:
 
 def sampled_bars(samples: Samples) -> Iterable[str]:
     """Yield the rows on the application that declares 8,192 tokens, under the default learning budget."""
-    for (per_s, told), runs in samples.items():
-        name = f"8,192-token class, {per_s:g} a second, {'tenants told' if told else 'no tenants'}"
+    for (per_s, with_tenants), runs in samples.items():
+        name = f"8,192-token class, {per_s:g} a second, {'tenants told' if with_tenants else 'no tenants'}"
         missed = [[half.missed[MOVED] for half in (run.before, run.after)] for run in runs]
         least = min(min(half.learned[MOVED] for half in (run.before, run.after)) for run in runs)
         before, after = np.mean(missed, axis=0).tolist()

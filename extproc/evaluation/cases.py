@@ -9,7 +9,17 @@ from extproc.evaluation.contestants import Contestant, byte_class
 from extproc.evaluation.measure import Figures, Mask, figures, run
 from extproc.evaluation.requests import Request
 
-__all__ = ["ORDINARY", "Case", "Plan", "Streams", "beside", "figures_from", "figures_of", "of_groups", "ours"]
+__all__ = [
+    "ORDINARY",
+    "Case",
+    "Plan",
+    "Streams",
+    "figures_from",
+    "figures_of",
+    "of_groups",
+    "ours",
+    "with_and_without",
+]
 
 ORDINARY = ("", "session")
 """The groups of the requests that are not special in any way."""
@@ -27,9 +37,9 @@ class Plan:
     seeds: tuple[int, ...] = (1,)
     left_out: str = ""
 
-    def contestant(self, *, told_tenants: bool = False, memory: bool = True) -> Contestant:
+    def contestant(self, *, with_tenants: bool = False, memory: bool = True) -> Contestant:
         """Return a new instance of this project's estimator."""
-        return byte_class(left_out=self.left_out, told_tenants=told_tenants, memory=memory)
+        return byte_class(left_out=self.left_out, with_tenants=with_tenants, memory=memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +59,12 @@ def figures_of(
     stream: Sequence[Request],
     plan: Plan,
     *,
-    told: Sequence[int] | None = None,
+    reported: Sequence[int] | None = None,
     in_flight: int = 0,
     only: Mask | None = None,
 ) -> Figures:
     """Return the figures of a contestant on one stream."""
-    return figures(run(contestant, stream, told, in_flight), stream, plan.warm_up, only)
+    return figures(run(contestant, stream, reported, in_flight), stream, plan.warm_up, only)
 
 
 def ours(
@@ -62,14 +72,14 @@ def ours(
     plan: Plan,
     *,
     in_flight: int = 0,
-    told_tenants: bool = False,
+    with_tenants: bool = False,
     only: Sequence[str] = (),
     memory: bool = True,
 ) -> tuple[Figures, ...]:
     """Return the figures of this project's estimator on each stream; if given, only of the groups `only`."""
     return tuple(
         figures_of(
-            plan.contestant(told_tenants=told_tenants, memory=memory),
+            plan.contestant(with_tenants=with_tenants, memory=memory),
             stream,
             plan,
             in_flight=in_flight,
@@ -79,7 +89,7 @@ def ours(
     )
 
 
-def beside(name: str, streams: Streams, groups: Sequence[str], plan: Plan) -> Case:
+def with_and_without(name: str, streams: Streams, groups: Sequence[str], plan: Plan) -> Case:
     """Return the figures of some groups in each stream, and of the same requests in a stream without the rest."""
     without = []
     for stream in streams:

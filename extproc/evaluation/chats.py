@@ -94,9 +94,9 @@ class Session:
 
     def next(self) -> Chat:
         """Return the chat extended by the next question, or by the result of the last call."""
-        said = () if len(self.chat.turns) == 1 else (Turn("assistant", self._piece()),)
-        asks = Turn("tool" if self.agent and said else "user", self._piece())
-        self.chat = replace(self.chat, turns=(*self.chat.turns, *said, asks))
+        answers = () if len(self.chat.turns) == 1 else (Turn("assistant", self._piece()),)
+        question = Turn("tool" if self.agent and answers else "user", self._piece())
+        self.chat = replace(self.chat, turns=(*self.chat.turns, *answers, question))
         return self.chat
 
     def _piece(self) -> str:
@@ -136,5 +136,5 @@ def _english(texts: Texts, size_bytes: int, rng: np.random.Generator) -> str:
     return window(texts.get("prose", next(iter(texts.values()))), size_bytes, rng)
 
 
-def _log_normal(of: tuple[float, float], rng: np.random.Generator) -> int:
-    return max(16, int(rng.lognormal(*of)))
+def _log_normal(mu_sigma: tuple[float, float], rng: np.random.Generator) -> int:
+    return max(16, int(rng.lognormal(*mu_sigma)))

@@ -21,7 +21,7 @@ class Contestant(Protocol):
         """Return the likeliest prompt tokens, and the prompt tokens that the request is routed on."""
         ...
 
-    def learn(self, told_tokens: int) -> None:
+    def learn(self, reported_tokens: int) -> None:
         """Learn the usage of the earliest predicted request whose usage is still outstanding."""
         ...
 
@@ -33,7 +33,7 @@ class StaticRatio:
         """Return a quarter of the body's bytes."""
         return request.body_bytes / 4, request.body_bytes / 4
 
-    def learn(self, told_tokens: int) -> None:
+    def learn(self, reported_tokens: int) -> None:
         """Learn nothing."""
 
 
@@ -58,12 +58,12 @@ class SemanticRouter:
             return text_bytes / 4, text_bytes / 4
         return max(text_bytes / self._ratio, text_bytes / 4), max(text_bytes / self._cautious, text_bytes / 4)
 
-    def learn(self, told_tokens: int) -> None:
+    def learn(self, reported_tokens: int) -> None:
         """Update both ratios."""
         facts = self._waiting.popleft().facts
         if facts.tools:
             return
-        sample = facts.text_bytes / told_tokens
+        sample = facts.text_bytes / reported_tokens
         self._ratio += 0.005 * (sample - self._ratio)
         self._cautious += (0.9 if sample < self._cautious else 0.005) * (sample - self._cautious)
         self._samples += 1
@@ -72,18 +72,18 @@ class SemanticRouter:
 class Ours:
     """An estimator of this project, run as in the router, with or without the tenant of each request."""
 
-    def __init__(self, estimator: Estimator, *, told_tenants: bool = False) -> None:
+    def __init__(self, estimator: Estimator, *, with_tenants: bool = False) -> None:
         self._estimator = estimator
-        self._told_tenants = told_tenants
+        self._with_tenants = with_tenants
         self._waiting: deque[Estimate] = deque()
 
     def predict(self, request: Request) -> tuple[float, float]:
         """Estimate without the kind of text."""
-        return self._predict(request, tenant=request.tenant if self._told_tenants else "")
+        return self._predict(request, tenant=request.tenant if self._with_tenants else "")
 
-    def learn(self, told_tokens: int) -> None:
+    def learn(self, reported_tokens: int) -> None:
         """Observe the usage."""
-        self._estimator.observe(self._waiting.popleft(), Usage(told_tokens))
+        self._estimator.observe(self._waiting.popleft(), Usage(reported_tokens))
 
     def _predict(self, request: Request, tenant: str) -> tuple[float, float]:
         estimate = self._estimator.estimate(request.facts, tenant)
@@ -94,17 +94,17 @@ class Ours:
 class PaperEma(Ours):
     """The paper's EMA, given the kind of each text (a perfect category) or using the router's categories."""
 
-    def __init__(self, *, told_kinds: bool) -> None:
+    def __init__(self, *, with_kinds: bool) -> None:
         super().__init__(EmaEstimator(EstimatorSettings(kind="ema")))
-        self._told_kinds = told_kinds
+        self._with_kinds = with_kinds
 
     def predict(self, request: Request) -> tuple[float, float]:
         """Estimate, by the kind of text if it is given."""
-        return self._predict(request, tenant=request.kind if self._told_kinds else "")
+        return self._predict(request, tenant=request.kind if self._with_kinds else "")
 
 
 def byte_class(
-    epsilon: float = 0.01, *, left_out: str = "", told_tenants: bool = False, memory: bool = True
+    epsilon: float = 0.01, *, left_out: str = "", with_tenants: bool = False, memory: bool = True
 ) -> Contestant:
     """Return this project's estimator with the miss rate `epsilon`.
 
@@ -114,14 +114,14 @@ def byte_class(
     settings = EstimatorSettings(
         kind="byteclass", byteclass=ByteClassSettings(epsilon=epsilon, max_prefixes=prefixes)
     )
-    return Ours(ByteClassEstimator(settings, left_out), told_tenants=told_tenants)
+    return Ours(ByteClassEstimator(settings, left_out), with_tenants=with_tenants)
 
 
 OURS = "byte classes"
 CONTESTANTS: dict[str, Callable[[], Contestant]] = {
     "static 4.0 on body bytes": StaticRatio,
     "semantic-router's rule": SemanticRouter,
-    "paper's EMA, router's categories": lambda: PaperEma(told_kinds=False),
-    "paper's EMA, perfect categories": lambda: PaperEma(told_kinds=True),
+    "paper's EMA, router's categories": lambda: PaperEma(with_kinds=False),
+    "paper's EMA, perfect categories": lambda: PaperEma(with_kinds=True),
     OURS: byte_class,
 }

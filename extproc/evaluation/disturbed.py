@@ -16,7 +16,7 @@ __all__ = ["flipped", "halved", "poisoned", "with_added"]
 POISONED_SHARE = 0.01
 POISON_FACTORS = (10.0, 0.1)
 FLIPPED_SHARE = 0.9
-WITH_ADDED, ADDED_TOKENS = "d", 1_500  # the tenant with 10 % of the requests
+ADDED_TENANT, ADDED_TOKENS = "d", 1_500  # the tenant with 10 % of the requests
 
 
 def halved(material: Material, tokenizer: Tokenizer, plan: Plan, seed: int) -> list[Request]:
@@ -56,7 +56,7 @@ def with_added(streams: Streams, plan: Plan) -> list[Case]:
         "others beside it": ORDINARY,
     }
     return [
-        Case(name, *(ours(each, plan, told_tenants=True, only=groups) for each in (added, plain)))
+        Case(name, *(ours(each, plan, with_tenants=True, only=groups) for each in (added, plain)))
         for name, groups in whose.items()
     ]
 
@@ -64,7 +64,7 @@ def with_added(streams: Streams, plan: Plan) -> list[Case]:
 def _added(stream: Sequence[Request], tokens: int) -> list[Request]:
     return [
         replace(request, tokens=request.tokens + tokens, group="added")
-        if request.tenant == WITH_ADDED
+        if request.tenant == ADDED_TENANT
         else request
         for request in stream
     ]

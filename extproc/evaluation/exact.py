@@ -65,7 +65,7 @@ class _Counter:
     def count(self, tokenizer: str, texts: Sequence[bytes]) -> Count:  # noqa: ARG002  (there is only one)
         decoded = [text.decode(errors="replace") for text in texts]
         began_s = time.thread_time()
-        tokens = tuple(map(self._tokenizer.count_anew, decoded))
+        tokens = tuple(map(self._tokenizer.count_uncached, decoded))
         self._counts.seconds += time.thread_time() - began_s
         self._counts.counted += 1
         self._counts.text_bytes += sum(map(len, texts))
@@ -104,10 +104,10 @@ class ExactNearLimits:
         assert decision.estimate is not None, "the pools are large enough for each to be estimated"
         return decision.estimate.prompt_tokens, decision.estimate.prompt_bound
 
-    def learn(self, told_tokens: int) -> None:
+    def learn(self, reported_tokens: int) -> None:
         """Observe the usage, as the router's learner does."""
         decision = self._waiting.popleft()
         assert decision.estimate is not None, "as above"
-        learning = self._estimator.observe(decision.estimate, Usage(told_tokens))
+        learning = self._estimator.observe(decision.estimate, Usage(reported_tokens))
         if decision.counted is not None and learning.refused is None:
-            self._counting.observe(decision.estimate, decision.counted, told_tokens)
+            self._counting.observe(decision.estimate, decision.counted, reported_tokens)

@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 from msgspec.structs import replace as replaced
 
-from extproc.evaluation.cases import ORDINARY, Case, Plan, beside, figures_from
+from extproc.evaluation.cases import ORDINARY, Case, Plan, figures_from, with_and_without
 from extproc.evaluation.chats import Chat, Turn
 from extproc.evaluation.mixes import Material, Source, first_sight, mixed
 from extproc.evaluation.odd import ODD_KINDS
@@ -23,13 +23,13 @@ from extproc.evaluation.requests import Request
 from extproc.evaluation.texts import window
 from extproc.evaluation.tokenizers import Tokenizer
 
-__all__ = ["beside_doubled", "beside_gibberish", "changed", "hostile_cases", "interrupted"]
+__all__ = ["changed", "hostile_cases", "interrupted", "with_doubled", "with_gibberish"]
 
 SHARES = (0.1, 0.3)
-IN_ROWS = (7, 25)
-IN_A_ROW = "combining marks"
+ROW_LENGTHS = (7, 25)
+ROW_KIND = "combining marks"
 HOSTILE = "hostile"
-HEAD = (
+SYSTEM_PROMPT = (
     "You are the assistant of Example Corporation. Respond in the language of the question, and cite the document "
     "that a fact comes from. Say so where nothing is known. Never name prices or dates that are in no document."
 )
@@ -39,13 +39,13 @@ GIBBERISH_BYTES = (500, 12_000)
 def hostile_cases(material: Material, tokenizer: Tokenizer, others: Sequence[Tokenizer], plan: Plan) -> list[Case]:
     """Return the figures of the other requests in each of these streams, with and without the disturbance."""
     return [
-        *_beside_source(material, tokenizer, plan),
-        *(_interrupted(material, tokenizer, odd, plan) for odd in IN_ROWS),
+        *_with_source(material, tokenizer, plan),
+        *(_interrupted(material, tokenizer, odd, plan) for odd in ROW_LENGTHS),
         *(_changed(material, tokenizer, other, plan) for other in others[:1]),
     ]
 
 
-def beside_gibberish(
+def with_gibberish(
     material: Material, tokenizer: Tokenizer, count: int, seed: int, share: float
 ) -> Iterator[Request]:
     """Yield the stream *gibberish*; the client's requests form the group HOSTILE."""
@@ -57,10 +57,10 @@ def beside_gibberish(
             yield source.request(0.0)
             continue
         kind, size = kinds[int(rng.integers(len(kinds)))], int(np.exp(rng.uniform(low, high)))
-        yield source.made(kind, _of_client(window(texts[kind], size, rng)), HOSTILE, HOSTILE)
+        yield source.made(kind, _client_chat(window(texts[kind], size, rng)), HOSTILE, HOSTILE)
 
 
-def beside_doubled(
+def with_doubled(
     material: Material, tokenizer: Tokenizer, count: int, seed: int, share: float
 ) -> Iterator[Request]:
     """Yield the stream *doubled*; `tokens` of the client's requests are what usage reports."""
@@ -71,7 +71,7 @@ def beside_doubled(
             continue
         kind, chat = source.chat(source.tenant(), 0.0)
         text = "\n\n".join(turn.content for turn in chat.turns)
-        made = source.made(kind, _of_client(text), HOSTILE, HOSTILE)
+        made = source.made(kind, _client_chat(text), HOSTILE, HOSTILE)
         yield replace(made, tokens=2 * made.tokens)
 
 
@@ -79,7 +79,7 @@ def interrupted(material: Material, tokenizer: Tokenizer, count: int, seed: int,
     """Return the stream *interrupted* with `odd` odd prompts, which form the group HOSTILE."""
     source, texts = Source(material, tokenizer, np.random.default_rng(seed)), material.texts
     ordinary = [source.request(0.0) for _ in range(count)]
-    kind = IN_A_ROW if IN_A_ROW in texts else min(texts)
+    kind = ROW_KIND if ROW_KIND in texts else min(texts)
     row = [replace(each, group=HOSTILE) for each in first_sight(texts, kind, tokenizer, odd, seed)]
     return [*ordinary[: count // 2], *row, *ordinary[count // 2 :]]
 
@@ -93,13 +93,15 @@ def changed(material: Material, tokenizer: Tokenizer, other: Tokenizer, count: i
     ]
 
 
-def _beside_source(material: Material, tokenizer: Tokenizer, plan: Plan) -> list[Case]:
+def _with_source(material: Material, tokenizer: Tokenizer, plan: Plan) -> list[Case]:
     """Return the figures of all others next to a client that sends gibberish, and to one with doubled usage."""
     cases = []
-    for what, mix in {"gibberish": beside_gibberish, "doubled usage": beside_doubled}.items():
+    for what, mix in {"gibberish": with_gibberish, "doubled usage": with_doubled}.items():
         for share in SHARES:
             streams = [list(mix(material, tokenizer, plan.requests, seed, share)) for seed in plan.seeds]
-            cases.append(beside(f"others beside one source of {what}, {share:.0%}", streams, ORDINARY, plan))
+            cases.append(
+                with_and_without(f"others beside one source of {what}, {share:.0%}", streams, ORDINARY, plan)
+            )
     return cases
 
 
@@ -124,5 +126,5 @@ def _changed(material: Material, tokenizer: Tokenizer, other: Tokenizer, plan: P
     return Case(f"from when {other.name} counts under the same name", after, new)
 
 
-def _of_client(text: str) -> Chat:
-    return Chat((Turn("system", HEAD), Turn("user", text)))
+def _client_chat(text: str) -> Chat:
+    return Chat((Turn("system", SYSTEM_PROMPT), Turn("user", text)))

@@ -109,13 +109,13 @@ class Figures:
 
 
 def run(
-    contestant: Contestant, stream: Sequence[Request], told: Sequence[int] | None = None, in_flight: int = 0
+    contestant: Contestant, stream: Sequence[Request], reported: Sequence[int] | None = None, in_flight: int = 0
 ) -> Run:
-    """Run a contestant through a stream; `told` is the usage reported to it, if that is not the truth.
+    """Run a contestant through a stream; `reported` is the usage that it learns, if not the true one.
 
     It learns the usage of a request after it has predicted `in_flight` more, as responses come late.
     """
-    usage = [request.tokens for request in stream] if told is None else told
+    usage = [request.tokens for request in stream] if reported is None else reported
     predicted = []
     for position, request in enumerate(stream):
         predicted.append(contestant.predict(request))

@@ -27,7 +27,7 @@ class OutputFigures:
     """The share of responses longer than assumed, and the mean length assumed divided by the actual mean."""
 
     exceeded: float
-    counted_times: float
+    assumed_ratio: float
 
 
 def count_outputs(lengths: Lengths, seed: int) -> OutputFigures:
@@ -36,12 +36,12 @@ def count_outputs(lengths: Lengths, seed: int) -> OutputFigures:
     outputs = rng.choice([output for _, output in lengths], REQUESTS)
     arrivals = rng.exponential(1 / REQUESTS_PER_S, REQUESTS).cumsum().tolist()
     learned = OutputLengths(EstimatorSettings())
-    on_their_way: list[tuple[float, int, int]] = []
-    counted = []
+    in_flight: list[tuple[float, int, int]] = []
+    assumed = []
     for arrival, tokens in zip(arrivals, outputs.tolist(), strict=True):
-        while on_their_way and on_their_way[0][0] <= arrival:
-            _, length, number = heappop(on_their_way)
+        while in_flight and in_flight[0][0] <= arrival:
+            _, length, number = heappop(in_flight)
             learned.observe(CATEGORY, length, cut=False, number=number)
-        counted.append(learned.tokens(None, CATEGORY))
-        heappush(on_their_way, (arrival + FIRST_S + SECONDS_PER_TOKEN * tokens, tokens, learned.estimates))
-    return OutputFigures(float((outputs > counted).mean()), float(np.mean(counted) / outputs.mean()))
+        assumed.append(learned.tokens(None, CATEGORY))
+        heappush(in_flight, (arrival + FIRST_S + SECONDS_PER_TOKEN * tokens, tokens, learned.estimates))
+    return OutputFigures(float((outputs > assumed).mean()), float(np.mean(assumed) / outputs.mean()))

@@ -20,7 +20,7 @@ from extproc.evaluation.unseen import held_out
 
 __all__ = ["kinds_report", "report", "sampled_report"]
 
-MOST_OF_A_KIND = 0.02  # under-counts; the target is for all kinds together
+MAX_KIND_SHARE = 0.02  # under-counts; the target is for all kinds together
 
 
 def report(
@@ -74,10 +74,10 @@ def sampled_report(samples: Mapping[str, Samples], plan: Plan, command: str) -> 
 def _sampled(samples: Mapping[str, Samples], plan: Plan) -> Iterable[str]:
     """Yield the section's introduction and the tables of each tokenizer."""
     yield _SAMPLED.format(requests=TIMES_AS_MANY * plan.requests, first=plan.warm_up)
-    for tokenizer, of_tokenizer in samples.items():
+    for tokenizer, tokenizer_samples in samples.items():
         yield f"### {tokenizer}, under a budget"
-        yield "\n".join([HEAD, *sampled_bars(of_tokenizer)])
-        yield "\n".join([_SAMPLED_HEAD, *_sampled_rows(of_tokenizer)])
+        yield "\n".join([HEAD, *sampled_bars(tokenizer_samples)])
+        yield "\n".join([_SAMPLED_HEAD, *_sampled_rows(tokenizer_samples)])
 
 
 _SAMPLED = """Each of four applications sends a quarter of {requests:,} requests, which come as a Poisson stream.
@@ -96,20 +96,20 @@ _SAMPLED_HEAD = (
 
 
 def _sampled_rows(samples: Samples) -> Iterable[str]:
-    for (per_s, told), runs in samples.items():
+    for (per_s, with_tenants), runs in samples.items():
         for name, halves in (("before", [run.before for run in runs]), ("after", [run.after for run in runs])):
             cells = [
-                f"{per_s:g}, {'tenants told' if told else 'no tenants'}, {name}",
+                f"{per_s:g}, {'tenants told' if with_tenants else 'no tenants'}, {name}",
                 " / ".join(f"{100 * share:.1f}" for share in _mean(half.learned for half in halves)) + " %",
                 " / ".join(f"{number:.0f}" for number in _mean(half.responses for half in halves)),
                 " / ".join(f"{100 * share:.1f}" for share in _mean(half.missed for half in halves)) + " %",
-                *(percent(float(np.mean([getattr(h, n) for h in halves]))) for n in ("all_missed", *_TOLD)),
+                *(percent(float(np.mean([getattr(h, n) for h in halves]))) for n in ("all_missed", *_BY_METRICS)),
                 _back(runs) if name == "after" else "",
             ]
             yield f"| {' | '.join(cells)} |"
 
 
-_TOLD = ("told", "told_plainly")
+_BY_METRICS = ("weighted", "unweighted")
 
 
 def _back(runs: Sequence[Sampled]) -> str:
@@ -148,14 +148,14 @@ def _contest(comparison: Comparison) -> str:
 
 
 def _kinds(rows: Sequence[Figures]) -> str:
-    """Return the kinds of text whose share of under-counts, over all seeds, exceeds MOST_OF_A_KIND."""
+    """Return the kinds of text whose share of under-counts, over all seeds, exceeds MAX_KIND_SHARE."""
     sums = {
         kind: np.sum([row.kinds.get(kind, (0, 0)) for row in rows], axis=0) for row in rows for kind in row.kinds
     }
     worst = sorted((-missed / count, kind, missed, count) for kind, (missed, count) in sums.items())
-    above = [f"{kind} {missed} of {count}" for share, kind, missed, count in worst if -share > MOST_OF_A_KIND]
+    above = [f"{kind} {missed} of {count}" for share, kind, missed, count in worst if -share > MAX_KIND_SHARE]
     return (
-        f"### Under-counts by kind of text\n\nOf {len(sums)} kinds in the mix above {100 * MOST_OF_A_KIND:.0f} %, "
+        f"### Under-counts by kind of text\n\nOf {len(sums)} kinds in the mix above {100 * MAX_KIND_SHARE:.0f} %, "
         f"under-counts of the requests of all seeds: {', '.join(above) or 'none'}."
     )
 
@@ -210,7 +210,7 @@ def _sights(sights: dict[str, float]) -> str:
 
 
 def _counted(outputs: Sequence[OutputFigures]) -> str:
-    times = float(np.mean([each.counted_times for each in outputs]))
+    times = float(np.mean([each.assumed_ratio for each in outputs]))
     return f"What was counted with is {times:.1f} times what came, in the mean."
 
 

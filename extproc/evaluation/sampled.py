@@ -50,7 +50,7 @@ __all__ = [
 
 DECLARED = (256, 1_024, 8_192, None)
 MOVED = 2  # the application whose prompts cost more from the middle on: the one that declares 8,192
-TIMES = 1.3
+COST_FACTOR = 1.3
 RATES = (20, 100)  # requests a second
 TIMES_AS_MANY = 8  # requests as in the streams of the other scenarios
 WINDOW = 100
@@ -65,7 +65,7 @@ Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AppRequest:
     """One request of an application, and its true tokens."""
 
     application: int
@@ -79,8 +79,8 @@ class Half:
     """Half of a run.
 
     By application: the number of `responses` learned from, the share of requests `learned` from, and the share
-    `missed`, after a warm-up. `all_missed` is the share of all requests that exceeded their bound. `told` and
-    `told_plainly` are the same share by the router's metrics: with each judged bound weighted by the number of
+    `missed`, after a warm-up. `all_missed` is the share of all requests that exceeded their bound. `weighted` and
+    `unweighted` are the same share by the router's metrics: with each judged bound weighted by the number of
     requests that it stands for, and unweighted.
     """
 
@@ -88,8 +88,8 @@ class Half:
     learned: tuple[float, ...]
     missed: tuple[float, ...]
     all_missed: float
-    told: float
-    told_plainly: float
+    weighted: float
+    unweighted: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +114,16 @@ def samples(material: Material, tokenizer: Tokenizer, plan: Plan, say: Callable[
     streams = [list(applications(material, tokenizer, count, seed)) for seed in plan.seeds]
     tokenizer.save()
     return {
-        (per_s, told): [
-            sampled(stream, per_s, plan, seed, told_tenants=told)
+        (per_s, with_tenants): [
+            sampled(stream, per_s, plan, seed, with_tenants=with_tenants)
             for stream, seed in zip(streams, plan.seeds, strict=True)
         ]
         for per_s in RATES
-        for told in (True, False)
+        for with_tenants in (True, False)
     }
 
 
-def applications(material: Material, tokenizer: Tokenizer, count: int, seed: int) -> Iterator[Asked]:
+def applications(material: Material, tokenizer: Tokenizer, count: int, seed: int) -> Iterator[AppRequest]:
     """Yield requests, each from a random application."""
     rng, lengths, texts = np.random.default_rng(seed), material.lengths, ordinary(material.texts)
     kinds = sorted(texts)
@@ -137,36 +137,36 @@ def applications(material: Material, tokenizer: Tokenizer, count: int, seed: int
         request = make_request(kind, Chat((Turn("user", text),)), tokenizer, output, rng)
         declared = DECLARED[application]
         has_moved = application == MOVED and number >= count // 2
-        yield Asked(
+        yield AppRequest(
             application,
             with_fields(request.facts, max_output_tokens=declared, stream=True),
-            _more(request) if has_moved else request.tokens,
+            _costlier_tokens(request) if has_moved else request.tokens,
             output if declared is None else min(output, declared),
         )
 
 
-def _more(request: Request) -> int:
+def _costlier_tokens(request: Request) -> int:
     """Return the tokens of a request after the change."""
-    return max(request.tokens, min(round(request.tokens * TIMES), request.facts.text_bytes))
+    return max(request.tokens, min(round(request.tokens * COST_FACTOR), request.facts.text_bytes))
 
 
-def sampled(stream: Sequence[Asked], per_s: float, plan: Plan, seed: int, *, told_tenants: bool) -> Sampled:
-    """Run a stream through a new router; each application is a tenant, if `told_tenants`."""
+def sampled(stream: Sequence[AppRequest], per_s: float, plan: Plan, seed: int, *, with_tenants: bool) -> Sampled:
+    """Run a stream through a new router; each application is a tenant, if `with_tenants`."""
     router = _Router(ByteClassEstimator(EstimatorSettings(), plan.left_out))
     arrivals = np.random.default_rng(seed).exponential(1 / per_s, len(stream)).cumsum()
     rows = []
-    for number, (now_s, asked) in enumerate(zip(arrivals.tolist(), stream, strict=True)):
+    for number, (now_s, request) in enumerate(zip(arrivals.tolist(), stream, strict=True)):
         if number == len(stream) // 2:
             router.judged.append([])
-        rows.append(router.take(asked, f"{asked.application}" if told_tenants else "", now_s))
-    of = np.array([asked.application for asked in stream])
+        rows.append(router.take(request, f"{request.application}" if with_tenants else "", now_s))
+    application_of = np.array([request.application for request in stream])
     learned, missed = np.array(rows).T
     middle = len(stream) // 2
     before, after = (
-        _half(of[part], learned[part], missed[part], judged, plan.warm_up)
+        _half(application_of[part], learned[part], missed[part], judged, plan.warm_up)
         for part, judged in zip((slice(middle), slice(middle, None)), router.judged, strict=True)
     )
-    moved = middle + np.flatnonzero(of[middle:] == MOVED)
+    moved = middle + np.flatnonzero(application_of[middle:] == MOVED)
     back = back_after(missed[moved])
     back_s = float("inf") if back is None else float(arrivals[moved[back]] - arrivals[moved[0]])
     return Sampled(before, after, float("inf") if back is None else back, back_s)
@@ -186,46 +186,50 @@ class _Router(Listener):
         self.judged: list[list[tuple[bool, int]]] = [[]]
         self._placer = Placer(Mode.ENFORCE, POOLS, estimator, MOST_BYTES)
         self._learner = Learner(POOLS, estimator, LearningBudget(LearningSettings()), self, MOST_BYTES)
-        self._on_their_way: list[tuple[float, int, Decision, Asked]] = []
+        self._in_flight: list[tuple[float, int, Decision, AppRequest]] = []
         self._number = 0
 
-    def take(self, asked: Asked, tenant: str, now_s: float) -> tuple[bool, bool]:
+    def take(self, request: AppRequest, tenant: str, now_s: float) -> tuple[bool, bool]:
         """Learn from the responses that ended before, then place a request; return whether it was kept, missed."""
-        while self._on_their_way and self._on_their_way[0][0] <= now_s:
-            self._learn(*heappop(self._on_their_way)[2:])
-        decision = self._placer.place(asked.facts, tenant)
+        while self._in_flight and self._in_flight[0][0] <= now_s:
+            self._learn(*heappop(self._in_flight)[2:])
+        decision = self._placer.place(request.facts, tenant)
         assert decision.estimate is not None, "nothing is too long to be estimated"
         self._learner.unjudged[decision.stratum] += 1
         kept = self._learner.keeps(decision, now_s)
         if kept:
             self._number += 1
-            end_s = now_s + FIRST_S + SECONDS_PER_TOKEN * asked.output_tokens
-            heappush(self._on_their_way, (end_s, self._number, decision, asked))
-        return kept, asked.tokens > decision.estimate.prompt_bound
+            end_s = now_s + FIRST_S + SECONDS_PER_TOKEN * request.output_tokens
+            heappush(self._in_flight, (end_s, self._number, decision, request))
+        return kept, request.tokens > decision.estimate.prompt_bound
 
     def observed(self, observation: Observation) -> None:
         """Count as the metrics do."""
         if observation.learning.is_judged:
             self.judged[-1].append((observation.learning.under_counted, observation.stands_for))
 
-    def _learn(self, decision: Decision, asked: Asked) -> None:
-        cut = asked.output_tokens == asked.facts.max_output_tokens
-        self._learner.learn(decision, STREAM, Usage(asked.tokens, asked.output_tokens, cut_by_length=cut))
-        self._learner.settle(decision, asked.output_tokens + HEAD_AND_END)
+    def _learn(self, decision: Decision, request: AppRequest) -> None:
+        cut = request.output_tokens == request.facts.max_output_tokens
+        self._learner.learn(decision, STREAM, Usage(request.tokens, request.output_tokens, cut_by_length=cut))
+        self._learner.settle(decision, request.output_tokens + HEAD_AND_END)
 
 
 def _half(
-    of: npt.NDArray[np.int_], learned: Flags, missed: Flags, judged: Sequence[tuple[bool, int]], warm_up: int
+    application_of: npt.NDArray[np.int_],
+    learned: Flags,
+    missed: Flags,
+    judged: Sequence[tuple[bool, int]],
+    warm_up: int,
 ) -> Half:
     under, stands_for = np.array(judged, np.float64).reshape(-1, 2).T
-    parts = [of == application for application in range(len(DECLARED))]
+    parts = [application_of == application for application in range(len(DECLARED))]
     return Half(
         responses=tuple(int(learned[part].sum()) for part in parts),
         learned=tuple(_share(learned[part]) for part in parts),
         missed=tuple(_share(missed[part][warm_up:]) for part in parts),
         all_missed=_share(missed),
-        told=float(under @ stands_for / max(stands_for.sum(), 1)),
-        told_plainly=float(under.sum() / max(under.size, 1)),
+        weighted=float(under @ stands_for / max(stands_for.sum(), 1)),
+        unweighted=float(under.sum() / max(under.size, 1)),
     )
 
 

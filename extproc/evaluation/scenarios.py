@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from extproc.evaluation.cases import ORDINARY, Case, Plan, Streams, beside, figures_of, ours
+from extproc.evaluation.cases import ORDINARY, Case, Plan, Streams, figures_of, ours, with_and_without
 from extproc.evaluation.contestants import CONTESTANTS, OURS
 from extproc.evaluation.disturbed import flipped, halved, poisoned, with_added
 from extproc.evaluation.exact import EXACT, Counts, exact_near_limits
@@ -47,8 +47,8 @@ def compare(
     def made(mix: Callable[[Material, Tokenizer, int, int], Iterable[Request]]) -> Streams:
         return [list(mix(material, tokenizer, plan.requests, seed)) for seed in plan.seeds]
 
-    streams, talks = made(mixed), made(sessions)
-    thoughtful, pictured = made(with_reasoning_in_history), made(with_media)
+    streams, turns = made(mixed), made(sessions)
+    reasoned, illustrated = made(with_reasoning_in_history), made(with_media)
     split = [halved(material, tokenizer, plan, seed) for seed in plan.seeds]
     tokenizer.save()
     say(f"{tokenizer.name}: running {len(streams) * plan.requests:,} requests of the mix, and the rest")
@@ -57,18 +57,20 @@ def compare(
         Case("kinds of text 9:1, reversed halfway", ours([flipped(s, 0) for s in streams], plan)),
         Case(
             "1 % of usages off by ten times",
-            tuple(figures_of(plan.contestant(), s, plan, told=poisoned(s, 0)) for s in streams),
+            tuple(figures_of(plan.contestant(), s, plan, reported=poisoned(s, 0)) for s in streams),
         ),
         Case("100 responses on their way", ours(streams, plan, in_flight=IN_FLIGHT)),
-        Case("tenants told", ours(streams, plan, told_tenants=True)),
+        Case("tenants told", ours(streams, plan, with_tenants=True)),
         *with_added(streams, plan),
-        Case("sessions", ours(talks, plan)),
-        Case("sessions, without memory of prefixes", ours(talks, plan, memory=False)),
+        Case("sessions", ours(turns, plan)),
+        Case("sessions, without memory of prefixes", ours(turns, plan, memory=False)),
         Case("the mix, without memory of prefixes", ours(streams, plan, memory=False)),
-        beside("ordinary requests beside 35 % with reasoning and 10 % odd ones", thoughtful, ORDINARY, plan),
-        beside("text beside 5 % images and 1 % video", pictured, ORDINARY, plan),
+        with_and_without(
+            "ordinary requests beside 35 % with reasoning and 10 % odd ones", reasoned, ORDINARY, plan
+        ),
+        with_and_without("text beside 5 % images and 1 % video", illustrated, ORDINARY, plan),
         *hostile_cases(material, tokenizer, others, plan),
-        Case("those with images and video themselves", ours(pictured, plan, only=("media",))),
+        Case("those with images and video themselves", ours(illustrated, plan, only=("media",))),
     ]
     exactly, counts = exact_near_limits(tokenizer, streams, plan.warm_up)
     cases.append(Case(EXACT, exactly))

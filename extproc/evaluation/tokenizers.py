@@ -39,10 +39,10 @@ class Tokenizer:
         """Return the number of tokens of a text."""
         key = blake2b(text.encode(), digest_size=9).hexdigest()
         if key not in self._counts:
-            self._counts[key] = self.count_anew(text)
+            self._counts[key] = self.count_uncached(text)
         return self._counts[key]
 
-    def count_anew(self, text: str) -> int:
+    def count_uncached(self, text: str) -> int:
         """Return the number of tokens of a text, bypassing the cache."""
         return len(self._encode(text)) if text else 0
 

@@ -40,7 +40,7 @@ def test_a_child_is_waited_for_and_ended(tmp_path: Path) -> None:
     """A child is up when its log says so, and gone after its end."""
     child = Child("sleeper", SLEEPER, tmp_path)
     child.wait_for(lambda: is_up(child), "word")
-    child.ask_to_end()
+    child.terminate()
     child.end()
     assert not child.running
 
@@ -51,7 +51,7 @@ def test_a_child_that_does_not_heed_is_killed(tmp_path: Path, monkeypatch: pytes
     program = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
     child = Child("stubborn", [sys.executable, "-c", program], tmp_path)
     child.wait_for(lambda: is_up(child), "word")
-    child.ask_to_end()
+    child.terminate()
     child.end()
     assert not child.running
 
@@ -73,7 +73,7 @@ def test_a_child_that_never_comes_up_is_told(tmp_path: Path, monkeypatch: pytest
     child = Child("sleeper", SLEEPER, tmp_path)
     with pytest.raises(StartFailed, match="sleeper had no port within 0 s"):
         child.wait_for(lambda: None, "port")
-    child.ask_to_end()
+    child.terminate()
     child.end()
 
 

@@ -34,4 +34,4 @@ def test_what_is_no_fault_is_refused(value: str) -> None:
 
 def test_usage_faults_change_all_that_is_told() -> None:
     """The factor is for prompt and completion tokens alike."""
-    assert read_fault("usage=negative").told(Usage(7, 3)) == Usage(-7, -3)
+    assert read_fault("usage=negative").reported(Usage(7, 3)) == Usage(-7, -3)

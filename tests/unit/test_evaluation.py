@@ -175,8 +175,8 @@ def test_responses_come_late_when_some_are_on_their_way(in_flight: int) -> None:
             self.calls.append(request.tokens)
             return 1.0, 1.0
 
-        def learn(self, told_tokens: int) -> None:
-            self.calls.append(-told_tokens)
+        def learn(self, reported_tokens: int) -> None:
+            self.calls.append(-reported_tokens)
 
     facts = RequestFacts(Api.CHAT, "m", b"x")
     recorder = Recorder()
@@ -191,7 +191,7 @@ def test_figures_of_a_run() -> None:
         def predict(self, request: Request) -> tuple[float, float]:
             return request.tokens / 2, 4_000.0
 
-        def learn(self, told_tokens: int) -> None:
+        def learn(self, reported_tokens: int) -> None:
             pass
 
     facts = RequestFacts(Api.CHAT, "m", b"x")

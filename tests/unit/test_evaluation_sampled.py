@@ -11,7 +11,7 @@ from extproc.evaluation.bars import HEAD
 from extproc.evaluation.cases import Plan
 from extproc.evaluation.mixes import Material
 from extproc.evaluation.report import sampled_report
-from extproc.evaluation.sampled import DECLARED, MOVED, Asked, applications, back_after, sampled, samples
+from extproc.evaluation.sampled import DECLARED, MOVED, AppRequest, applications, back_after, sampled, samples
 from extproc.evaluation.tokenizers import Tokenizer
 from tests.unit.test_evaluation import words
 
@@ -29,13 +29,19 @@ def toy(tmp_path: Path) -> Tokenizer:
 def test_each_application_declares_its_limit_and_one_moves(toy: Tokenizer) -> None:
     """All stream, none gets more than it declares, and the prompts of one cost more from the middle on."""
     stream = list(applications(MATERIAL, toy, 400, 1))
-    assert {0, 1, 2, 3} == {asked.application for asked in stream}
-    for asked in stream:
-        assert DECLARED[asked.application] == asked.facts.max_output_tokens
-        assert asked.facts.stream
-        assert asked.output_tokens in {10, 20, 30}
+    assert {0, 1, 2, 3} == {request.application for request in stream}
+    for request in stream:
+        assert DECLARED[request.application] == request.facts.max_output_tokens
+        assert request.facts.stream
+        assert request.output_tokens in {10, 20, 30}
     per_byte = [
-        np.mean([asked.tokens / len(asked.facts.text) for asked in half if (asked.application == MOVED) is moved])
+        np.mean(
+            [
+                request.tokens / len(request.facts.text)
+                for request in half
+                if (request.application == MOVED) is moved
+            ]
+        )
         for moved in (True, False)
         for half in (stream[:200], stream[200:])
     ]
@@ -46,36 +52,38 @@ def test_each_application_declares_its_limit_and_one_moves(toy: Tokenizer) -> No
 def test_outputs_are_cut_at_what_is_declared(toy: Tokenizer) -> None:
     """A response of a thousand tokens is cut at 256, and whole where nothing is declared."""
     long = Material(MATERIAL.texts, [(50, 1_000)])
-    outputs = {asked.application: asked.output_tokens for asked in applications(long, toy, 40, 1)}
+    outputs = {request.application: request.output_tokens for request in applications(long, toy, 40, 1)}
     assert {0: 256, 1: 1_000, 2: 1_000, 3: 1_000} == outputs
 
 
-def asked(application: int, number: int, tokens: int, output_tokens: int = 10) -> Asked:
+def app_request(application: int, number: int, tokens: int, output_tokens: int = 10) -> AppRequest:
     """Return a request of a few words, each of another client."""
     text = f"{number} " + "some words of prose " * (5 + number % 7)
     facts = RequestFacts(Api.CHAT, "m", text.encode(), messages=1, max_output_tokens=DECLARED[application])
-    return Asked(application, replace(facts, stream=True), round(tokens * len(text) / 100), output_tokens)
+    return AppRequest(application, replace(facts, stream=True), round(tokens * len(text) / 100), output_tokens)
 
 
 def test_a_run_says_what_was_learned_missed_and_told() -> None:
     """At a request a second all is learned from, and told as it is; a change is missed until it was heard of."""
-    stream = [asked(number % 4, number, 30 if number % 4 == 2 and number >= 400 else 22) for number in range(800)]
-    result = sampled(stream, 1.0, PLAN, 1, told_tenants=True)
+    stream = [
+        app_request(number % 4, number, 30 if number % 4 == 2 and number >= 400 else 22) for number in range(800)
+    ]
+    result = sampled(stream, 1.0, PLAN, 1, with_tenants=True)
     assert (1.0, 1.0, 1.0, 1.0) == result.before.learned == result.after.learned
     assert (100, 100, 100, 100) == result.before.responses
     assert result.before.missed[MOVED] < 0.1
     assert 0 < result.after.missed[MOVED] < 0.2
     for half in (result.before, result.after):
-        assert half.told == pytest.approx(half.all_missed, abs=0.01)
-        assert half.told_plainly == pytest.approx(half.all_missed, abs=0.01)
+        assert half.weighted == pytest.approx(half.all_missed, abs=0.01)
+        assert half.unweighted == pytest.approx(half.all_missed, abs=0.01)
 
 
 def test_a_run_without_a_budget_for_it_learns_little() -> None:
     """At a thousand requests a second of a thousand tokens each hardly any response is learned from, or comes."""
-    stream = [asked(number % 4, number, 22, output_tokens=1_000) for number in range(400)]
-    result = sampled(stream, 1_000.0, PLAN, 1, told_tenants=False)
+    stream = [app_request(number % 4, number, 22, output_tokens=1_000) for number in range(400)]
+    result = sampled(stream, 1_000.0, PLAN, 1, with_tenants=False)
     assert sum(result.before.responses) < 30
-    assert (0, 0) == (result.after.told, result.after.told_plainly)  # nothing has come
+    assert (0, 0) == (result.after.weighted, result.after.unweighted)  # nothing has come
 
 
 def test_a_change_has_passed_when_two_of_a_hundred_are_missed() -> None:
@@ -89,15 +97,15 @@ def test_a_change_has_passed_when_two_of_a_hundred_are_missed() -> None:
 
 def test_it_is_said_when_a_change_had_passed() -> None:
     """In requests of the application and in seconds; or that it never has."""
-    stream = [asked(2, number, 22) for number in range(1_000)]
-    result = sampled(stream, 2.0, PLAN, 1, told_tenants=True)
+    stream = [app_request(2, number, 22) for number in range(1_000)]
+    result = sampled(stream, 2.0, PLAN, 1, with_tenants=True)
     assert (0, 0.0) == (result.back_requests, result.back_s)
-    costlier = stream[:500] + [asked(2, number, 44) for number in range(500)]
-    result = sampled(costlier, 2.0, PLAN, 1, told_tenants=True)
+    costlier = stream[:500] + [app_request(2, number, 44) for number in range(500)]
+    result = sampled(costlier, 2.0, PLAN, 1, with_tenants=True)
     assert 0 < result.back_requests < 60
     assert result.back_s == pytest.approx(result.back_requests / 2, rel=0.5)
-    never = stream[:500] + [asked(2, number, 22 << (number // 20)) for number in range(500)]
-    result = sampled(never, 2.0, PLAN, 1, told_tenants=True)
+    never = stream[:500] + [app_request(2, number, 22 << (number // 20)) for number in range(500)]
+    result = sampled(never, 2.0, PLAN, 1, with_tenants=True)
     assert (float("inf"), float("inf")) == (result.back_requests, result.back_s)
 
 
