@@ -56,7 +56,7 @@ def comparison_bars(comparison: Comparison) -> Iterable[str]:
             continue
         for figure, field in (("mean error", "mean_error"), ("detours", "detoured")):
             growth = mean(cases[name].figures, field) / max(mean(cases[name].without, field), 1e-9)
-            bars.append(_Bar(f"{name}: {figure}, times that of without", growth, 1.2, "{:.2f}".format))
+            bars.append(_Bar(f"{name}: {figure}, ratio to the run without", growth, 1.2, "{:.2f}".format))
     bars += _first_sights(comparison.sights)
     return (bar.row() for bar in bars)
 
@@ -74,19 +74,19 @@ def timing_bars(timing: Timing) -> Iterable[str]:
 def output_bar(outputs: Sequence[OutputFigures]) -> str:
     """Return the row on output lengths, from the figures of each seed."""
     exceeded = float(np.mean([each.exceeded for each in outputs]))
-    return _Bar("responses longer than counted with, first 8,000 at 100 a second", exceeded, 0.02, percent).row()
+    return _Bar("responses longer than assumed, first 8,000 at 100 per second", exceeded, 0.02, percent).row()
 
 
 def sampled_bars(samples: Samples) -> Iterable[str]:
     """Yield the rows on the application that declares 8,192 tokens, under the default learning budget."""
     for (per_s, with_tenants), runs in samples.items():
-        name = f"8,192-token class, {per_s:g} a second, {'tenants told' if with_tenants else 'no tenants'}"
+        name = f"8,192-token class, {per_s:g} per second, {'with' if with_tenants else 'without'} tenants"
         missed = [[half.missed[MOVED] for half in (run.before, run.after)] for run in runs]
         least = min(min(half.learned[MOVED] for half in (run.before, run.after)) for run in runs)
         before, after = np.mean(missed, axis=0).tolist()
         yield _Bar(f"{name}: not learned from, at most", 1 - least, 0.99, percent).row()
         yield _Bar(f"{name}: missed", before, 0.02, percent).row()
-        yield _Bar(f"{name}: missed from its 500th request at 30 % more on", after, 0.02, percent).row()
+        yield _Bar(f"{name}: missed from the 500th request at 30 % more tokens on", after, 0.02, percent).row()
 
 
 def mean(rows: Sequence[Figures], name: str) -> float:
@@ -134,7 +134,7 @@ def _detours(name: str, rows: Sequence[Figures], equal: float, with_headroom: fl
 
 
 def _first_sights(sights: Mapping[str, float]) -> Iterable[_Bar]:
-    for half, is_held_out in (("", None), (", the half held out", True), (", the other half", False)):
+    for half, is_held_out in (("", None), (", the held-out half", True), (", the other half", False)):
         ratios = [ratio for kind, ratio in sights.items() if is_held_out in {None, held_out(kind)}]
         missed = sum(ratio < 1 for ratio in ratios) / max(len(ratios), 1)
         yield _Bar(f"{len(ratios)} kinds at first sight{half}: missed", missed, 0.10, percent)

@@ -53,7 +53,7 @@ def with_added(streams: Streams, plan: Plan) -> list[Case]:
     added, plain = ([_added(stream, tokens) for stream in streams] for tokens in (ADDED_TOKENS, 0))
     whose = {
         f"a tenant with {ADDED_TOKENS:,} tokens added to each prompt": ("added",),
-        "others beside it": ORDINARY,
+        "the other tenants next to it": ORDINARY,
     }
     return [
         Case(name, *(ours(each, plan, with_tenants=True, only=groups) for each in (added, plain)))

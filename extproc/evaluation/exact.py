@@ -101,7 +101,7 @@ class ExactNearLimits:
         decision = self._placer.place(facts, "")
         self._waiting.append(decision)
         self.counts.placed += 1
-        assert decision.estimate is not None, "the pools are large enough for each to be estimated"
+        assert decision.estimate is not None, "the pools are large enough that every request is estimated"
         return decision.estimate.prompt_tokens, decision.estimate.prompt_bound
 
     def learn(self, reported_tokens: int) -> None:

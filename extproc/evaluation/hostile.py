@@ -100,7 +100,7 @@ def _with_source(material: Material, tokenizer: Tokenizer, plan: Plan) -> list[C
         for share in SHARES:
             streams = [list(mix(material, tokenizer, plan.requests, seed, share)) for seed in plan.seeds]
             cases.append(
-                with_and_without(f"others beside one source of {what}, {share:.0%}", streams, ORDINARY, plan)
+                with_and_without(f"others next to one source of {what}, {share:.0%}", streams, ORDINARY, plan)
             )
     return cases
 
@@ -114,7 +114,7 @@ def _interrupted(material: Material, tokenizer: Tokenizer, odd: int, plan: Plan)
         tuple(figures_from(stream, half + more, plan, 0) for stream in each)
         for each, more in ((streams, odd), (alone, 0))
     )
-    return Case(f"after {odd} odd prompts of as many clients in a row", *figures)
+    return Case(f"after {odd} odd prompts in a row, each from another client", *figures)
 
 
 def _changed(material: Material, tokenizer: Tokenizer, other: Tokenizer, plan: Plan) -> Case:
@@ -123,7 +123,7 @@ def _changed(material: Material, tokenizer: Tokenizer, other: Tokenizer, plan: P
     half, warm_up = plan.requests // 2, plan.warm_up // 5
     after = tuple(figures_from(stream, half, plan, warm_up) for stream in streams)
     new = tuple(figures_from(stream[half:], 0, plan, warm_up) for stream in streams)
-    return Case(f"from when {other.name} counts under the same name", after, new)
+    return Case(f"after {other.name} replaces it under the same name", after, new)
 
 
 def _client_chat(text: str) -> Chat:

@@ -47,7 +47,7 @@ def report(
         ]
     outputs = [count_outputs(material.lengths, seed) for seed in plan.seeds]
     parts += [
-        "## Output lengths where no limit is declared",
+        "## Output lengths without a declared limit",
         "\n".join([HEAD, output_bar(outputs)]),
         _counted(outputs),
     ]
@@ -80,16 +80,17 @@ def _sampled(samples: Mapping[str, Samples], plan: Plan) -> Iterable[str]:
         yield "\n".join([_SAMPLED_HEAD, *_sampled_rows(tokenizer_samples)])
 
 
-_SAMPLED = """Each of four applications sends a quarter of {requests:,} requests, which come as a Poisson stream.
-Outputs are the trace's, cut at what they declare, and streamed: .5 s, and 20 ms and a message for each token. The
-learning budget has its defaults (500 messages a second, bursts of 5,000, 24 streams at once). From the middle on
-prompts of the one that declares 8,192 tokens cost 30 % more, up to a token for each byte. *Missed* is of all
-requests of an application but its first {first} of each half, learned from or not; *all missed* is of all
-requests, and beside it what the router's metrics say of it: weighted (`dualpool_bounds_of_traffic_total`), and as
-counted (`dualpool_bounds_total`). *Back* is after how many requests and seconds of costlier prompts at most 2 % of
-the next hundred are missed."""
+_SAMPLED = """Each of four applications sends a quarter of {requests:,} requests, which arrive as a Poisson
+process. Output lengths are the trace's, cut at the declared limit; responses are streamed and take .5 s plus
+20 ms per token, with one message per token. The learning budget has its defaults (500 messages a second, bursts
+of 5,000, 24 streams at a time). From the middle on, prompts of the application that declares 8,192 tokens cost
+30 % more tokens, up to one per byte. *Missed* is the share of an application's requests that exceeded their
+bound, learned from or not, without the first {first} of each half; *all missed* is that share of all requests.
+The next two columns are the same share by the router's metrics: weighted (`dualpool_bounds_of_traffic_total`),
+and as counted (`dualpool_bounds_total`). *Back* is the number of requests and seconds of costlier prompts after
+which at most 2 % of the next hundred are missed."""
 _SAMPLED_HEAD = (
-    "| requests a second, half | learned from: "
+    "| requests per second, half | learned from: "
     + " / ".join("none declared" if limit is None else f"{limit:,}" for limit in DECLARED)
     + " | responses | missed | all missed | weighted | as counted | back |\n|---|---|---|---|---|---|---|---|"
 )
@@ -99,7 +100,7 @@ def _sampled_rows(samples: Samples) -> Iterable[str]:
     for (per_s, with_tenants), runs in samples.items():
         for name, halves in (("before", [run.before for run in runs]), ("after", [run.after for run in runs])):
             cells = [
-                f"{per_s:g}, {'tenants told' if with_tenants else 'no tenants'}, {name}",
+                f"{per_s:g}, {'with' if with_tenants else 'without'} tenants, {name}",
                 " / ".join(f"{100 * share:.1f}" for share in _mean(half.learned for half in halves)) + " %",
                 " / ".join(f"{number:.0f}" for number in _mean(half.responses for half in halves)),
                 " / ".join(f"{100 * share:.1f}" for share in _mean(half.missed for half in halves)) + " %",
@@ -114,29 +115,30 @@ _BY_METRICS = ("weighted", "unweighted")
 
 def _back(runs: Sequence[Sampled]) -> str:
     requests, seconds = np.median([(run.back_requests, run.back_s) for run in runs], axis=0).tolist()
-    return f"{requests:.0f} requests, {seconds:.0f} s" if np.isfinite(requests) else "not in this time"
+    return f"{requests:.0f} requests, {seconds:.0f} s" if np.isfinite(requests) else "not within the run"
 
 
 _INTRODUCTION = """# Estimators compared
 
 Written by `{command}`.
 
-Each estimator predicts a request's prompt tokens, then learns its usage, request by request: {plan.requests:,}
-requests of each stream, {seeds} seeds, mean ± standard deviation over them. Figures are in percent, of requests
-after the first {plan.warm_up} (but for the cold start). The error is that of the likeliest count; *under-counted*
-and *bound over truth* are of the number that the request is routed on. Byte classes are told neither the kind of
-text nor the tenant.
+Each estimator predicts a request's prompt tokens, then learns from its usage, request by request:
+{plan.requests:,} requests per stream, {seeds} seeds, mean ± standard deviation over the seeds. Figures are in
+percent, of the requests after the first {plan.warm_up} (except for the cold start). The error is that of the
+likeliest count; *under-counted* and *bound over truth* are those of the tokens that the request is routed on.
+Byte classes are given neither the kind of text nor the tenant.
 
-The streams are described in `extproc/evaluation/mixes.py`; they hold {kinds} kinds of text, whose sizes and
-digests are at the end. A misroute is a request sent to a pool of 4,096 tokens that does not hold it and its
-output; a detour is one that it would hold, sent to the larger pool. *Within 20 %* are requests whose true total
-is that near a threshold; half of them fit, and those alone can take a detour. With head-room the pool's context
-is longer than the threshold by that share: the likeliest total is held against the threshold, the bound against
-the context.
+The streams are described in `extproc/evaluation/mixes.py`; they contain {kinds} kinds of text, whose sizes and
+digests are listed at the end. A misroute is a request sent to a pool of 4,096 tokens that does not hold it and
+its output; a detour is a request that this pool would hold, sent to the larger one. *Within 20 %* are the
+requests whose true total is that close to a threshold; about half of them fit, and only those can take a
+detour. With head-room, the pool's context is longer than the threshold by that share: the likeliest total is
+compared with the threshold, and the bound with the context.
 
-The tokenizer that is measured, and its maker's others, are left out of the prior prices that all rows start from;
-the row "a prior that holds this vocabulary" has what is shipped. The texts are those that the prices of the others
-were fitted on. docs/estimator.md tells where each constant of the method comes from."""
+The tokenizer under test, and all others of its maker, are left out of the prior prices that all rows start
+from; the row "a prior that includes this vocabulary" has the prior that is shipped. The texts are those that
+the prices of the other tokenizers were fitted to. docs/estimator.md says where each constant of the method
+comes from."""
 
 
 def _contest(comparison: Comparison) -> str:
@@ -155,8 +157,8 @@ def _kinds(rows: Sequence[Figures]) -> str:
     worst = sorted((-missed / count, kind, missed, count) for kind, (missed, count) in sums.items())
     above = [f"{kind} {missed} of {count}" for share, kind, missed, count in worst if -share > MAX_KIND_SHARE]
     return (
-        f"### Under-counts by kind of text\n\nOf {len(sums)} kinds in the mix above {100 * MAX_KIND_SHARE:.0f} %, "
-        f"under-counts of the requests of all seeds: {', '.join(above) or 'none'}."
+        f"### Under-counts by kind of text\n\nOf the {len(sums)} kinds in the mix, those with more than "
+        f"{100 * MAX_KIND_SHARE:.0f} % under-counts, over all seeds: {', '.join(above) or 'none'}."
     )
 
 
@@ -181,14 +183,14 @@ def _near(mixed: dict[str, tuple[Figures, ...]]) -> str:
 def _cases(comparison: Comparison) -> str:
     """Return the figures of this project's estimator on the hard streams."""
     head = (
-        f"### {OURS.capitalize()} where it is hard\n\n| | first 50 | next 50 | mean abs. error | under-counted | "
+        f"### {OURS.capitalize()} on hard streams\n\n| | first 50 | next 50 | mean abs. error | under-counted | "
         "bound over truth | detours at 4,096 | within 20 % of 4,096 | of 8,192 |\n"
         f"{'|---' * 9}|"
     )
     rows = []
     for case in comparison.cases.values():
         rows.append(f"| {case.name} | {_hard_cells(case.figures)} |")
-        rows += [f"| the same, without those | {_hard_cells(case.without)} |"] if case.without else []
+        rows += [f"| the same requests, without that | {_hard_cells(case.without)} |"] if case.without else []
     return "\n".join([head, *rows])
 
 
@@ -204,14 +206,14 @@ def _sights(sights: dict[str, float]) -> str:
     low = sorted((ratio, kind) for kind, ratio in sights.items() if ratio < 1)
     cells = ", ".join(f"{f'*{kind}*' if held_out(kind) else kind} {ratio:.2f}" for ratio, kind in low)
     return (
-        f"Of {len(sights)} kinds missed at first sight, with bound / truth, the least of three prompts (in "
-        f"italics those that no constant was chosen on): {cells or 'none'}."
+        f"Of {len(sights)} kinds, those missed at first sight, with the lowest bound / truth of three prompts (in "
+        f"italics those on which no constant was chosen): {cells or 'none'}."
     )
 
 
 def _counted(outputs: Sequence[OutputFigures]) -> str:
     times = float(np.mean([each.assumed_ratio for each in outputs]))
-    return f"What was counted with is {times:.1f} times what came, in the mean."
+    return f"The mean length assumed is {times:.1f} times the mean actual length."
 
 
 def _learning(timing: Timing) -> str:
@@ -223,7 +225,7 @@ def _counts(counts: Counts) -> str:
     size = counts.text_bytes / max(counts.counted, 1) / 1024
     return (
         f"Exact counts: {percent(counts.share)} of the requests, {size:.0f} KB and {counts.mean_ms:.2f} ms each "
-        "(CPU, by the library that the evaluation counts with; see the module's text for the router's)."
+        "(CPU, by the library that the evaluation counts with; extproc/exact/tokenizers.py has the router's)."
     )
 
 

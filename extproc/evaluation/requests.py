@@ -55,7 +55,7 @@ def read_lengths(trace: Path) -> Lengths:
         lengths = [(int(row["ContextTokens"]), int(row["GeneratedTokens"])) for row in rows]
     except (OSError, KeyError, ValueError, TypeError, csv.Error) as error:
         raise ConfigurationError(
-            f"lengths: {trace} is no trace with ContextTokens, GeneratedTokens: {error!r}"
+            f"lengths: {trace} is not a trace with ContextTokens and GeneratedTokens: {error!r}"
         ) from error
     if not lengths:
         raise ConfigurationError(f"lengths: {trace} holds no request below its header")

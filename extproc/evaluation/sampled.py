@@ -194,7 +194,7 @@ class _Router(Listener):
         while self._in_flight and self._in_flight[0][0] <= now_s:
             self._learn(*heappop(self._in_flight)[2:])
         decision = self._placer.place(request.facts, tenant)
-        assert decision.estimate is not None, "nothing is too long to be estimated"
+        assert decision.estimate is not None, "the pools are large enough that every request is estimated"
         self._learner.unjudged[decision.stratum] += 1
         kept = self._learner.keeps(decision, now_s)
         if kept:

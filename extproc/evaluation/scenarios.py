@@ -53,28 +53,28 @@ def compare(
     tokenizer.save()
     say(f"{tokenizer.name}: running {len(streams) * plan.requests:,} requests of the mix, and the rest")
     cases = [
-        Case("first half of every text, measured on the second", ours(split, plan)),
+        Case("learned from the first half of every text, measured on the second", ours(split, plan)),
         Case("kinds of text 9:1, reversed halfway", ours([flipped(s, 0) for s in streams], plan)),
         Case(
-            "1 % of usages off by ten times",
+            "1 % of usages wrong by a factor of ten",
             tuple(figures_of(plan.contestant(), s, plan, reported=poisoned(s, 0)) for s in streams),
         ),
-        Case("100 responses on their way", ours(streams, plan, in_flight=IN_FLIGHT)),
-        Case("tenants told", ours(streams, plan, with_tenants=True)),
+        Case("100 responses in flight", ours(streams, plan, in_flight=IN_FLIGHT)),
+        Case("with tenants", ours(streams, plan, with_tenants=True)),
         *with_added(streams, plan),
         Case("sessions", ours(turns, plan)),
         Case("sessions, without memory of prefixes", ours(turns, plan, memory=False)),
         Case("the mix, without memory of prefixes", ours(streams, plan, memory=False)),
         with_and_without(
-            "ordinary requests beside 35 % with reasoning and 10 % odd ones", reasoned, ORDINARY, plan
+            "ordinary requests next to 35 % with reasoning and 10 % odd ones", reasoned, ORDINARY, plan
         ),
-        with_and_without("text beside 5 % images and 1 % video", illustrated, ORDINARY, plan),
+        with_and_without("text requests next to 5 % with images and 1 % with video", illustrated, ORDINARY, plan),
         *hostile_cases(material, tokenizer, others, plan),
-        Case("those with images and video themselves", ours(illustrated, plan, only=("media",))),
+        Case("only the requests with images or video", ours(illustrated, plan, only=("media",))),
     ]
     exactly, counts = exact_near_limits(tokenizer, streams, plan.warm_up)
     cases.append(Case(EXACT, exactly))
-    cases.append(Case("a prior that holds this vocabulary", ours(streams, replace(plan, left_out=""))))
+    cases.append(Case("a prior that includes this vocabulary", ours(streams, replace(plan, left_out=""))))
     return Comparison(
         tokenizer=tokenizer.name,
         mixed={

@@ -251,10 +251,10 @@ def test_what_no_stream_holds_is_shown_once_and_told_by_halves(comparison: Compa
     assert ["dna", "runes"] == sorted(filter(held_out, comparison.sights))
     seen = replace(comparison, sights={"dna": 0.5, "runes": 1.0, "cherokee": 2.0, "leet": 0.25})
     text = report([seen], Timing(1.0, 1.0, 1.0, 1), Plan(), Material({}, LENGTHS), "", samples={})
-    assert "Of 4 kinds missed at first sight" in text
-    assert "on): leet 0.25, *dna* 0.50." in text
+    assert "Of 4 kinds, those missed at first sight, " in text
+    assert "chosen): leet 0.25, *dna* 0.50." in text
     assert "| 4 kinds at first sight: missed | 50.00 % | <= 10.00 % |" in text
-    assert "| 2 kinds at first sight, the half held out: missed | 50.00 % |" in text
+    assert "| 2 kinds at first sight, the held-out half: missed | 50.00 % |" in text
 
 
 def test_unseen_texts_are_many_and_the_same_every_time() -> None:
@@ -280,7 +280,7 @@ def test_the_report_names_every_bar_and_contestant(comparison: Comparison) -> No
     assert all(f"| {name} |" in text for name in CONTESTANTS)
     assert 3 == text.count(HEAD)
     assert 54 == text.count("| met |") + text.count("**missed")
-    assert "kinds in the mix above 2 %, under-counts of the requests of all seeds: " in text
+    assert "kinds in the mix, those with more than 2 % under-counts, over all seeds: " in text
 
 
 def test_the_plot_is_a_png(comparison: Comparison, tmp_path: Path) -> None:

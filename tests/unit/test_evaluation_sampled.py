@@ -117,8 +117,8 @@ def test_the_section_has_the_bars_of_each_rate(toy: Tokenizer) -> None:
     assert "quarter of 200 requests" in text
     assert 1 == text.count(HEAD)
     assert 12 == text.count("| met |") + text.count("**missed")
-    assert "| 8,192-token class, 20 a second, tenants told: not learned from, at most | " in text
-    for rate in ("20, tenants told", "20, no tenants", "100, tenants told", "100, no tenants"):
+    assert "| 8,192-token class, 20 per second, with tenants: not learned from, at most | " in text
+    for rate in ("20, with tenants", "20, without tenants", "100, with tenants", "100, without tenants"):
         assert f"| {rate}, before | " in text
         assert f"| {rate}, after | " in text
 
