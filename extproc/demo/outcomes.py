@@ -199,7 +199,7 @@ def _categories(outcomes: Iterable[Outcome], learned: Mapping[str, float]) -> li
     true: dict[str, list[float]] = {}
     for outcome in outcomes:
         api = api_of("POST", f"/v1/{outcome.ask.endpoint}")
-        assert api is not None, "the demo calls APIs that are understood"
+        assert api is not None, "the demo calls only APIs that the router knows"
         facts = read_request(api, msgspec.json.encode(outcome.ask.arguments))
         text_only = facts.exact_prompt_tokens is None and not facts.media.images
         if outcome.prompt_tokens and facts.text and text_only:

@@ -64,7 +64,7 @@ def show_summary(console: Console, summary: Summary, latency: Latency | None, se
         added, routed, plain = latency.added_ms, latency.with_router_ms, latency.without_router_ms
         console.print(
             f"[bold]Added latency[/]  {added:.2f} ms at the median: {routed:.2f} ms with the router, "
-            f"{plain:.2f} without\n(same request, same Envoy, one connection).\n"
+            f"{plain:.2f} without\n(same request, same Envoy, one request at a time).\n"
         )
     for failure in summary.failures[:FAILURES_SHOWN]:
         console.print(Text(f"failed: {failure}", "red"))
@@ -75,21 +75,21 @@ def show_summary(console: Console, summary: Summary, latency: Latency | None, se
 def show_try_it(console: Console, url: str, model: str) -> None:
     """Show a command to try."""
     body = f'{{"model": "{model}", "max_tokens": 50, "messages": [{{"role": "user", "content": "Hello!"}}]}}'
-    console.print("It keeps running. Try it yourself; `x-served-by` in the response says which pool it was:\n")
+    console.print("The demo keeps running. Try it yourself; `x-served-by` in the response names the pool:\n")
     console.print(
         f"  curl -i {url}/v1/chat/completions -H 'content-type: application/json' -d '{body}'",
         soft_wrap=True,
         highlight=False,
         markup=False,
     )
-    console.print('\nWith "max_tokens": 9000 it goes to the long pool. Ctrl-C ends everything.')
+    console.print('\nWith "max_tokens": 9000 the request goes to the long pool. Ctrl-C stops the demo.')
 
 
 def _table(rows: Mapping[str, Row], total: Row) -> Table:
     table = Table(title="Requests by kind", title_justify="left")
     table.add_column("kind", no_wrap=True)
     for heading in (
-        "asked",
+        "sent",
         "short\npool",
         "long\npool",
         "over-\ncounted",
@@ -119,13 +119,13 @@ def _placements(summary: Summary, seconds: float) -> Group:
     lines = (
         (
             total.requests,
-            f"requests in {seconds:.1f} s; {summary.refused_rightly} of them no pool could hold (refused)",
+            f"requests in {seconds:.1f} s; {summary.refused_rightly} of them too large for any pool (refused)",
         ),
         (total.short, "served by the short pool"),
-        (total.long, "answered by the long pool"),
+        (total.long, "served by the long pool"),
         (total.over_counted, "over-counted: sent long although the short pool would have held them"),
         (total.misrouted, "misrouted: sent short although they did not fit there"),
-        (total.repaired, "repaired: by Envoy's retry the long pool served them, no client noticed"),
+        (total.repaired, "repaired: served by the long pool after Envoy's retry, unnoticed by the client"),
         (total.failed, "failed"),
     )
     for count, what in lines:

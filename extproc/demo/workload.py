@@ -62,7 +62,9 @@ def workload(requests: int, long_pool_tokens: int) -> list[Ask]:
     Raises ConfigurationError for fewer than FEWEST_REQUESTS, too few to show all kinds.
     """
     if requests < FEWEST_REQUESTS:
-        raise ConfigurationError(f"requests: {requests} given; at least {FEWEST_REQUESTS} show all kinds")
+        raise ConfigurationError(
+            f"requests: {requests} are too few; at least {FEWEST_REQUESTS} are needed to show all kinds"
+        )
     random = Random(_SEED)  # noqa: S311  (a run must be repeatable)
     makers = [maker for maker, share in _SHARES for _ in range(max(1, round(requests * share / 100)))]
     # The rest is plain chat, except for the three requests of which there is only one.
@@ -76,7 +78,7 @@ def workload(requests: int, long_pool_tokens: int) -> list[Ask]:
 
 def _chat(number: int, random: Random) -> Ask:
     question = texts.prose(random, "english", random.randrange(60, 900))
-    turns = [{"role": "system", "content": "Response in the user's language, briefly."}]
+    turns = [{"role": "system", "content": "Answer in the user's language, briefly."}]
     for _ in range(random.choice((0, 0, 0, 1, 3))):
         turns += [
             {"role": "user", "content": texts.prose(random, "english", 200)},

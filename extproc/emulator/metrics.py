@@ -30,8 +30,8 @@ class SchedulerMetrics(Collector):
         """Yield the metrics; called by prometheus_client on each scrape."""
         scheduler = self._scheduler
         gauges = {
-            "vllm:num_requests_running": ("Requests in execution.", len(scheduler.running)),
-            "vllm:num_requests_waiting": ("Requests that wait for a place.", len(scheduler.waiting)),
+            "vllm:num_requests_running": ("Requests being executed.", len(scheduler.running)),
+            "vllm:num_requests_waiting": ("Requests waiting for a place.", len(scheduler.waiting)),
             "vllm:kv_cache_usage_perc": ("KV cache usage; 1 means 100 percent.", scheduler.kv_usage),
         }
         for name, (what, value) in gauges.items():
@@ -40,7 +40,9 @@ class SchedulerMetrics(Collector):
             yield gauge
         blocks = scheduler.settings.kv_capacity // BLOCK_TOKENS
         labels = {"block_size": str(BLOCK_TOKENS), "engine": "0", "num_gpu_blocks": str(blocks)}
-        info = GaugeMetricFamily("vllm:cache_config_info", "The KV cache, in its labels.", labels=tuple(labels))
+        info = GaugeMetricFamily(
+            "vllm:cache_config_info", "Configuration of the KV cache, in the labels.", labels=tuple(labels)
+        )
         info.add_metric(tuple(labels.values()), 1)
         yield info
         counter = CounterMetricFamily("vllm:num_preemptions", "Preemptions so far.", labels=_LABELS)

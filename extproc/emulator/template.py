@@ -24,7 +24,7 @@ TOOLS_INTRODUCTION = (
     "\n\nTools that can help with the user's request are listed below, one signature per line, as JSON:\n<tools>\n"
 )
 TOOLS_INSTRUCTION = (
-    "\n</tools>\n\nTo call one, response with a JSON object that holds the function's name and its arguments, "
+    "\n</tools>\n\nTo call one, answer with a JSON object that holds the function's name and its arguments, "
     'between call marks:\n{"name": <name>, "arguments": <object>}'
 )
 

@@ -39,7 +39,7 @@ def test_numbers_are_unique() -> None:
 
 def test_too_few_requests_are_refused() -> None:
     """A run too short to show all kinds is a configuration error with the least number allowed."""
-    with pytest.raises(ConfigurationError, match="requests: 39 given; at least 40 show all kinds"):
+    with pytest.raises(ConfigurationError, match="39 are too few; at least 40 are needed to show all"):
         workload(39, LONG)
 
 
