@@ -1,10 +1,11 @@
-"""Configurations of gateways: the model of what is in them, the traps in them, and ones that fit the router's.
+"""Gateway configurations: a model of them, checks for traps in them, and rendering of ones that fit the router.
 
-sources   files and pages of an admin port as plain values that know where they were written
-typed     those values as Envoy's own messages, so that a misspelled field is named
-envoy     a bootstrap or a config dump to the model
-istio, envoy_gateway   manifests to what their control plane would make of them for Envoy, and then to the model
-model     what the traps look at
-traps     one small function for each
-findings  a look at all of them; report writes what was found
+sources   reads files and admin pages into plain values that know where they were written
+typed     turns those values into Envoy's own messages and reports misspelled fields
+envoy     converts a bootstrap or a config dump into the model
+istio, envoy_gateway   convert manifests into the bootstrap that the control plane would generate from them
+model     what the traps examine
+traps     the traps, each found by one small function
+findings  runs all traps; report formats the findings
+render    writes configurations that fit the router's
 """

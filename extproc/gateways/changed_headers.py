@@ -1,4 +1,4 @@
-"""Filters that take a header away or write over it, as far as their configuration says so."""
+"""Detection of filters that remove or overwrite a header, as far as their configuration shows it."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -21,7 +21,7 @@ _CHANGES: Final = re.compile(r":(?:remove|replace)\s*\(")
 
 
 def changed(settings: Part[Any], names: Iterable[str]) -> frozenset[str]:
-    """Return which of these headers a filter changes in a way that the route's next choice sees."""
+    """Return which of these headers a filter changes in a way that the next route selection sees."""
     if mutation := settings.unpacked(HeaderMutation):
         said = mutation.message.mutations.request_mutations
         return frozenset(
@@ -33,7 +33,7 @@ def changed(settings: Part[Any], names: Iterable[str]) -> frozenset[str]:
 
 
 def removes(mutation: Any, name: str) -> bool:  # noqa: ANN401  (a HeaderMutation of common.mutation_rules)
-    """Tell whether a mutation takes this header away."""
+    """Return whether a mutation removes this header."""
     if mutation.HasField("remove_on_match"):
         return string_matches(mutation.remove_on_match.key_matcher, name)
     return bool(mutation.remove.lower() == name)
@@ -45,7 +45,7 @@ def _overwrites(mutation: Any, name: str) -> bool:  # noqa: ANN401
 
 
 def _codes(lua: Any) -> Iterator[str]:  # noqa: ANN401  (a Lua; the messages have no types)
-    """Yield the code of each request; without clear_route_cache the route of before stays, whatever it changes."""
+    """Yield the code that runs on requests; none if clear_route_cache is false: then the route stays as it was."""
     if not lua.HasField("clear_route_cache") or lua.clear_route_cache.value:
         yield lua.inline_code
         yield lua.default_source_code.inline_string

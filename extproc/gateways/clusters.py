@@ -1,4 +1,4 @@
-"""Envoy's clusters to the model: aggregates by their members, and numbers with Envoy's defaults."""
+"""Conversion of Envoy's clusters into the model, with aggregates resolved and Envoy's defaults filled in."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -17,7 +17,7 @@ from extproc.gateways.retries import retry_of
 
 __all__ = ["clusters_of"]
 
-# Envoy 1.40's own.
+# Defaults of Envoy 1.40.
 CONNECT_TIMEOUT_MS: Final = 5_000.0
 REQUESTS: Final = 1_024
 RETRIES: Final = 3
@@ -29,7 +29,7 @@ _OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 def clusters_of(resources: Resources) -> dict[str, Cluster]:
-    """Return the clusters by name; an aggregate's servers are those of its members, priority by priority."""
+    """Return the clusters by name. An aggregate has the priorities of its members, one member after the other."""
     assigned = {each.message.cluster_name: each.message for each in resources.endpoints}
     parts = {part.message.name: part for part in resources.clusters}
     return {name: _cluster(part, _priorities(part, parts, assigned)) for name, part in parts.items()}
@@ -65,10 +65,10 @@ def _cluster(part: Part[EnvoyCluster], priorities: tuple[frozenset[str], ...]) -
 
 
 def _retries(limits: Part[Any] | None) -> int:
-    """Return how many retries there may be at a time, however few requests there are."""
+    """Return how many retries may be active at a time even when there are few requests."""
     if limits is None:
         return RETRIES
-    if limits.message.HasField("retry_budget"):  # then max_retries does not count
+    if limits.message.HasField("retry_budget"):  # overrides max_retries
         return limits.field("retry_budget").number("min_retry_concurrency", RETRIES)
     return limits.number("max_retries", RETRIES)
 
@@ -88,13 +88,13 @@ def _http_options(part: Part[EnvoyCluster]) -> Part[HttpProtocolOptions] | None:
 
 
 def _http2(part: Part[EnvoyCluster], options: Part[HttpProtocolOptions] | None) -> Part[Any] | None:
-    """Return the settings of HTTP/2, None where the cluster does not speak it."""
+    """Return the HTTP/2 settings, None if the cluster does not speak HTTP/2."""
     if options is None:
         return part.field("http2_protocol_options") if part.message.HasField("http2_protocol_options") else None
     explicit = options.field("explicit_http_config")
     if explicit.message.HasField("http2_protocol_options"):
         return explicit.field("http2_protocol_options")
-    # By ALPN, which takes TLS.
+    # The protocol is negotiated by ALPN, which requires TLS.
     automatic = options.field("auto_config")
     if options.message.HasField("auto_config") and part.message.HasField("transport_socket"):
         return automatic.field("http2_protocol_options")

@@ -1,4 +1,4 @@
-"""Listeners, clusters and routes of an Envoy to the model: one for each connection manager that asks us."""
+"""Conversion of Envoy's resources into the model: one gateway per connection manager that asks the router."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
@@ -35,7 +35,7 @@ from extproc.gateways.sources import Place
 
 __all__ = ["gateways_of"]
 
-# Envoy's own.
+# Envoy's defaults.
 BUFFER_BYTES: Final = 1 << 20
 HEADERS: Final = 100
 HEAD_KIB: Final = 60
@@ -63,7 +63,8 @@ _KINDS: Final = {
 def gateways_of(resources: Resources, router: Router, flavour: Flavour = Flavour.ENVOY) -> list[Gateway]:
     """Return the gateways that ask the router.
 
-    Raises ConfigurationError where it cannot be told which filter does.
+    Raises ConfigurationError if a connection manager has several ext_proc filters and the router's is not among
+    them by name.
     """
     clusters = clusters_of(resources)
     tables = {table.message.name: table for table in resources.routes}
@@ -119,7 +120,7 @@ def _tables(
 
 
 def _ours(manager: Part[HttpConnectionManager], router: Router) -> Processor | None:
-    """Return the filter that asks the router: the one that has its name somewhere, or the only one."""
+    """Return the filter that asks the router: the first that names it, or the only ext_proc filter."""
     found: list[Processor] = []
     for each in manager.items("http_filters"):
         settings = each.field("typed_config").unpacked(ExternalProcessor)
@@ -146,7 +147,7 @@ def _filter(part: Part[HttpFilter], names: Iterable[str]) -> Filter:
 
 
 def _leaves_requests(part: Part[HttpFilter]) -> bool:
-    """Tell whether a decompressor is for responses only."""
+    """Return whether a decompressor handles responses only."""
     settings = part.field("typed_config").unpacked(Decompressor)
     if not settings:
         return False
@@ -173,7 +174,7 @@ def _trusting_place(manager: Part[HttpConnectionManager]) -> Place | None:
 
 
 def _stripped(manager: Part[HttpConnectionManager], names: Iterable[str]) -> frozenset[str]:
-    """Return which of these headers go from what clients send."""
+    """Return which of these headers are removed from client requests before a route is selected."""
     removed: list[Any] = []
     for each in manager.items("early_header_mutation_extensions"):
         if held := each.field("typed_config").unpacked(HeaderMutation):

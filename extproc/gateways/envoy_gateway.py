@@ -1,8 +1,9 @@
-"""Envoy Gateway's manifests to what it makes of them for Envoy, as far as the traps look at it.
+"""Translation of Envoy Gateway's manifests into the Envoy configuration it generates, as far as the traps need it.
 
-Each HTTPRoute is a route (or several), in the Gateway API's order; what policies say of it goes into the route,
-its cluster and the connection manager, with Envoy Gateway's defaults. Source: Envoy Gateway's API reference and
-its `xds/translator`; `egctl experimental translate` shows the same. A bootstrap comes out, read like any other.
+Each HTTPRoute becomes one or more routes, in the Gateway API's order of precedence. Policies for it are applied to
+the route, its cluster and the connection manager, with Envoy Gateway's defaults. Source: Envoy Gateway's API
+reference and its `xds/translator`; `egctl experimental translate` prints the same. The result is a bootstrap that
+is then read like any other.
 """
 
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ from extproc.gateways.type_names import (
 
 __all__ = ["bootstrap_of"]
 
-# Envoy Gateway 1.9's own.
+# Defaults of Envoy Gateway 1.9.
 BUFFER_BYTES: Final = 32 << 10
 RETRY_ON: Final = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
 STATUSES: Final = [503]
@@ -105,7 +106,7 @@ def _filter(name: str, given: LocatedMap) -> LocatedMap:
 
 
 def _direction(mode: LocatedMap, name: str) -> dict[str, str]:
-    """Return the modes of one direction: without an entry nothing is sent, without a body the head alone."""
+    """Return the modes of one direction: no entry sends nothing, an entry without a body sends headers only."""
     if name not in mode:
         return {f"{name}_header_mode": "SKIP"}
     body = text_of(inner(mode, name), "body")
@@ -126,7 +127,7 @@ def _stripping(client: LocatedMap) -> LocatedMap:
 
 
 def _patched(manager: LocatedMap, manifests: Manifests) -> LocatedMap:
-    """Merge what EnvoyPatchPolicies say of the connection manager."""
+    """Merge the EnvoyPatchPolicies' patches of the connection manager into it."""
     for policy in manifests.of("EnvoyPatchPolicy"):
         for patch in items_of(inner(policy, "spec"), "jsonPatches"):
             operation = inner(patch, "operation")

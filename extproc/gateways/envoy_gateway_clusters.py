@@ -1,4 +1,4 @@
-"""Envoy Gateway's clusters: the router's, and those of the rules of HTTPRoutes, with what policies say of them.
+"""The clusters that Envoy Gateway generates: the router's, and one per HTTPRoute rule, with policies applied.
 
 Source: Envoy Gateway's API reference and its `xds/translator`.
 """
@@ -22,13 +22,13 @@ from extproc.gateways.type_names import HTTP_OPTIONS
 
 __all__ = ["is_meant", "pool_cluster", "router_cluster", "traffic_of"]
 
-# Envoy Gateway 1.9's own.
+# Defaults of Envoy Gateway 1.9.
 CONNECT_TIMEOUT: Final = "10s"
 LIMIT: Final = 1024
 
 
 def router_cluster(name: str, given: LocatedMap) -> LocatedMap:
-    """Return the cluster of the router that an entry of an EnvoyExtensionPolicy asks."""
+    """Return the cluster of the processor in an `extProc` entry of an EnvoyExtensionPolicy."""
     settings = inner(given, "backendSettings")
     http2 = inner(settings, "http2")
     window = text_of(http2, "initialStreamWindowSize")
@@ -41,7 +41,7 @@ def router_cluster(name: str, given: LocatedMap) -> LocatedMap:
 
 
 def pool_cluster(route: LocatedMap, rule: LocatedMap, at: int, manifests: Manifests) -> LocatedMap:
-    """Return the cluster that a rule of an HTTPRoute leads to, with its Backends' addresses and priorities."""
+    """Return the cluster of an HTTPRoute rule, with the addresses and priorities of its Backends."""
     backends = {name_of(each): inner(each, "spec") for each in manifests.of("Backend")}
     localities = []
     by_name = True
@@ -66,14 +66,14 @@ def pool_cluster(route: LocatedMap, rule: LocatedMap, at: int, manifests: Manife
 
 
 def traffic_of(route: LocatedMap, manifests: Manifests) -> LocatedMap:
-    """Return the BackendTrafficPolicy of a route: its own, or else the Gateway's."""
+    """Return the spec of a route's BackendTrafficPolicy: its own, or the Gateway's if it has none."""
     policies = [each for each in manifests.of("BackendTrafficPolicy") if is_meant(each, route)]
     policies.sort(key=lambda each: "Gateway" in str(inner(each, "spec").get("targetRefs", "")))
     return inner(policies[0], "spec") if policies else LocatedMap(route.place)
 
 
 def is_meant(policy: LocatedMap, route: LocatedMap) -> bool:
-    """Whether a policy is for a route, or for its Gateway."""
+    """Return whether a policy targets a route or its Gateway."""
     spec = inner(policy, "spec")
     references = [*items_of(spec, "targetRefs"), inner(spec, "targetRef")]
     targets = {(text_of(each, "kind"), text_of(each, "name")) for each in references}

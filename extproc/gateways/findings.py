@@ -1,4 +1,4 @@
-"""All traps in all gateways that were read."""
+"""The search for all traps in all gateways that were read."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ __all__ = ["Finding", "Findings", "look"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A trap, where it is, and with what in it."""
+    """A trap, its place, and what is wrong there."""
 
     trap: Trap
     place: Place
@@ -23,7 +23,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What was found, and what could not be looked at."""
+    """The findings, and what could not be checked."""
 
     found: tuple[Finding, ...]
     unchecked: tuple[str, ...]
@@ -31,7 +31,7 @@ class Findings:
 
 
 def look(gateways: Iterable[Gateway], router: Router, unchecked: Iterable[str] = ()) -> Findings:
-    """Look for every trap; the same one at the same place is told once."""
+    """Look for every trap; duplicates at the same place are reported once."""
     gateways = list(gateways)
     found = [
         Finding(trap, hit.place, hit.what)

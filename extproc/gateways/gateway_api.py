@@ -1,4 +1,4 @@
-"""Routes of the Gateway API, whose rules Istio and Envoy Gateway turn into Envoy's routes alike."""
+"""Route matches of the Gateway API, which Istio and Envoy Gateway translate into Envoy's in the same way."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ __all__ = ["matches_of", "weight_of"]
 
 
 def matches_of(rule: LocatedMap) -> list[LocatedMap]:
-    """Return Envoy's match for each way that a rule can match; a rule that says nothing matches all."""
+    """Return an Envoy route match for each match of a rule; a rule without matches matches everything."""
     given = items_of(rule, "matches")
     return [_match(each) for each in given] if given else [made(rule.place, prefix="/")]
 
 
 def weight_of(match: LocatedMap) -> tuple[int, int]:
-    """Return what the order of matches goes by: the longest path, then the most headers."""
+    """Return the sort key of a match's precedence: longest path first, then most headers."""
     path = match.get("prefix") or match.get("path") or ""
     return -len(path), -len(match.get("headers", ()))
 

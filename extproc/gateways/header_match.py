@@ -1,4 +1,4 @@
-"""A route's condition on a request's header."""
+"""Header conditions of routes."""
 
 from dataclasses import dataclass
 
@@ -9,18 +9,18 @@ __all__ = ["HeaderMatch"]
 
 @dataclass(frozen=True, slots=True)
 class HeaderMatch:
-    """A condition on a request's header."""
+    """A route's condition on one request header."""
 
     name: str
     exact: str | None = None
     present: bool | None = None
     regex: str | None = None
     numbers: tuple[int, int] | None = None
-    """Envoy's half-open range."""
+    """A half-open range, as in Envoy: the start is included, the end is not."""
     inverted: bool = False
 
     def takes(self, value: str) -> bool:
-        """Whether a header of this value matches."""
+        """Return whether a header with this value matches."""
         if self.exact is not None:
             found = self.exact == value
         elif self.regex is not None:

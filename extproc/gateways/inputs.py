@@ -1,4 +1,4 @@
-"""Whatever was read, to the gateways in it: bootstraps, config dumps, and manifests, which belong together."""
+"""Finding the gateways in bootstraps, config dumps and manifests; all manifests are taken together."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -17,17 +17,17 @@ __all__ = ["Read", "read_gateways"]
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """The gateways that ask the router, and what could not be looked at."""
+    """The gateways that ask the router, and what could not be checked."""
 
     gateways: tuple[Gateway, ...]
     unchecked: tuple[str, ...]
 
 
 def read_gateways(documents: Iterable[LocatedMap], router: Router) -> Read:
-    """Return the gateways in some documents.
+    """Return the gateways in these documents.
 
-    Raises ConfigurationError for documents of other kinds, for fields that Envoy does not have, and where nothing
-    in them asks the router.
+    Raises ConfigurationError for documents of other kinds, for fields that Envoy does not have, and if nothing in
+    the documents asks the router.
     """
     documents = list(documents)
     manifests = Manifests(tuple(_objects(documents)))

@@ -1,9 +1,10 @@
-"""Istio's manifests to what Istio makes of them for Envoy, as far as the traps look at it.
+"""Translation of Istio's manifests into the Envoy configuration that Istio generates, as far as the traps need it.
 
-Routes come from a VirtualService or an HTTPRoute, with the retries that Istio gives to each that says nothing of
-them; clusters from DestinationRules, with Istio's defaults; and the patches of EnvoyFilters are merged into all of
-it as messages are. Source: Istio's `networking/core/route` and `networking/core/cluster`, and its EnvoyFilter
-reference. What comes out is a bootstrap, read like any other; a misspelled field in a patch is found there.
+Routes come from VirtualServices and HTTPRoutes, with Istio's default retries for each that does not configure any;
+clusters come from DestinationRules, with Istio's defaults. The patches of EnvoyFilters are then merged in by
+protobuf's merge rules. Source: Istio's `networking/core/route` and `networking/core/cluster`, and its EnvoyFilter
+reference. The result is a bootstrap, which is then read like any other; that step reports misspelled fields in
+patches.
 """
 
 from collections.abc import Iterable, Iterator
@@ -29,7 +30,7 @@ from extproc.gateways.type_names import EXT_PROC, MANAGER, ROUTER
 
 __all__ = ["bootstrap_of"]
 
-# Istio 1.31's own.
+# Defaults of Istio 1.31.
 RETRY_ON: Final = "connect-failure,refused-stream,unavailable,cancelled"
 PICKER: Final = "envoy.filters.http.ext_proc"
 _ROUTER: Final = "envoy.filters.http.router"
@@ -70,7 +71,7 @@ def _of(patches: Iterable[LocatedMap], kind: str, *operations: str) -> Iterator[
 
 
 def _http_filters(manifests: Manifests, patches: list[LocatedMap], place: Place) -> LocatedList:
-    """Return the chain that patches are inserted into; what they stand beside is taken to be there."""
+    """Return the filter chain with the patches applied; filters that they refer to are assumed to exist."""
     chain = LocatedList(place, [made(place, name=_ROUTER, typed_config={"@type": ROUTER})])
     picked = any(
         text_of(each, "kind") == "InferencePool" for route in manifests.of("HTTPRoute") for each in _refs(route)
@@ -210,7 +211,7 @@ def _clusters(
 
 
 def _outbound(values: Any) -> Iterator[str]:  # noqa: ANN401
-    """Yield the names of Istio's clusters, wherever they are used."""
+    """Yield the names of Istio's clusters, wherever in these values they are used."""
     if isinstance(values, str) and values.startswith("outbound|"):
         yield values
     for each in values.values() if isinstance(values, dict) else values if isinstance(values, list) else ():

@@ -1,4 +1,4 @@
-"""Istio's clusters as they are for Envoy: what a DestinationRule says, and Istio's defaults."""
+"""The clusters that Istio generates for Envoy: DestinationRules, and Istio's defaults where they are silent."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -19,18 +19,18 @@ from extproc.gateways.type_names import HTTP_OPTIONS
 
 __all__ = ["cluster_of", "full_name"]
 
-# Istio 1.31's own.
+# Defaults of Istio 1.31.
 CONNECT_TIMEOUT: Final = "10s"
 NO_LIMIT: Final = 2**32 - 1
 
 
 def full_name(name: str, namespace: str) -> str:
-    """Return a Service's whole name, as Istio has it in its clusters'."""
+    """Return the fully qualified name of a Service, as Istio uses it in cluster names."""
     return name if "." in name else f"{name}.{namespace}.svc.cluster.local"
 
 
 def cluster_of(name: str, manifests: Manifests, place: Place) -> LocatedMap:
-    """Return a cluster of Istio's, by its name: outbound|PORT|SUBSET|HOST."""
+    """Return the cluster that Istio generates under this name, which has the form outbound|PORT|SUBSET|HOST."""
     port, host = name.split("|", 2)[1], name.rpartition("|")[2]
     rule = next(_rules_for(host, manifests), None)
     policy = inner(rule, "spec", "trafficPolicy") if rule else LocatedMap(place)
@@ -62,7 +62,7 @@ def _rules_for(host: str, manifests: Manifests) -> Iterator[LocatedMap]:
 
 
 def _speaks_http2(host: str, port: str, manifests: Manifests) -> bool:
-    """Whether a Service's port says so; of one that was not read, what it has to say is taken for said."""
+    """Return whether the Service's port declares HTTP/2 or gRPC; assume so if the Service or port was not read."""
     for each in manifests.of("Service"):
         if host.startswith(f"{name_of(each)}."):
             for given in items_of(inner(each, "spec"), "ports"):

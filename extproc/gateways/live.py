@@ -1,4 +1,4 @@
-"""A running Envoy's admin port, and the router's, asked for what they are configured with."""
+"""Reading the live configuration from the admin ports of an Envoy and of the router."""
 
 import urllib.error
 import urllib.request
@@ -18,15 +18,15 @@ MAX_BYTES: Final = 64 << 20
 
 
 def dump_of(url: str) -> list[LocatedMap]:
-    """Return an Envoy's configuration, with its endpoints. Raises ConfigurationError where it cannot be had."""
+    """Return an Envoy's configuration, endpoints included. Raises ConfigurationError if it cannot be read."""
     address = f"{url.rstrip('/')}/config_dump?include_eds"
     return read(_get(address), url)
 
 
 def router_s(url: str, token: str = "") -> Configuration:
-    """Return what the router at this admin address goes by, showing it its token where it asks for one.
+    """Return the configuration in force at the router with this admin address; `token` is sent if it is given.
 
-    Raises ConfigurationError where it cannot be had.
+    Raises ConfigurationError if it cannot be read.
     """
     address = f"{url.rstrip('/')}/config"
     text = _get(address, token)
@@ -42,7 +42,7 @@ def _get(address: str, token: str = "") -> str:
     try:
         request = urllib.request.Request(address)  # noqa: S310  (its scheme is checked above)
         if token:
-            # Not shown to whatever the address redirects to.
+            # Not sent on redirects, which may lead to another host.
             request.add_unredirected_header("Authorization", f"Bearer {token}")
         with urllib.request.urlopen(request, timeout=WAITS_S) as response:  # noqa: S310  (its scheme is checked above)
             data: bytes = response.read(MAX_BYTES + 1)

@@ -1,4 +1,4 @@
-"""Kubernetes manifests: found by kind, and what their durations, sizes and Services mean."""
+"""Access to Kubernetes manifests: lookup by kind, and parsing of durations, quantities and Services."""
 
 import re
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ _POWERS: Final = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "k": 10**3
 
 @dataclass(frozen=True, slots=True)
 class Manifests:
-    """The objects that were read, those of a List one by one."""
+    """The objects that were read, with Lists unpacked."""
 
     objects: tuple[LocatedMap, ...]
 
@@ -42,7 +42,7 @@ class Manifests:
 
     @property
     def cluster_ips(self) -> frozenset[str]:
-        """Names of the Services that are one address for several servers."""
+        """Names of the Services that have a single address for several servers."""
         found: set[str] = set()
         for each in self.of("Service"):
             spec = inner(each, "spec")
@@ -58,12 +58,12 @@ def name_of(object_: LocatedMap) -> str:
 
 
 def namespace_of(object_: LocatedMap) -> str:
-    """Return an object's namespace."""
+    """Return an object's namespace, `default` if it has none."""
     return text_of(inner(object_, "metadata"), "namespace", "default")
 
 
 def inner(values: LocatedMap, *path: str) -> LocatedMap:
-    """Return the mapping at a path; where there is none, an empty one with the place that it would be in."""
+    """Return the mapping at a path; if there is none, an empty one at the place of its nearest parent."""
     for step in path:
         found = values.get(step)
         if found is None:
@@ -75,7 +75,7 @@ def inner(values: LocatedMap, *path: str) -> LocatedMap:
 
 
 def items_of(values: LocatedMap, name: str) -> list[LocatedMap]:
-    """Return a list of mappings in a mapping; where there is none, an empty one."""
+    """Return a list of mappings in a mapping, empty if it is not set."""
     found = values.get(name)
     if found is None:
         return []
@@ -85,7 +85,7 @@ def items_of(values: LocatedMap, name: str) -> list[LocatedMap]:
 
 
 def texts_of(values: LocatedMap, name: str) -> list[str]:
-    """Return a list of words in a mapping; where there is none, an empty one."""
+    """Return a list of strings in a mapping, empty if it is not set."""
     found = values.get(name)
     if found is None:
         return []
@@ -95,7 +95,7 @@ def texts_of(values: LocatedMap, name: str) -> list[str]:
 
 
 def text_of(values: LocatedMap, name: str, otherwise: str = "") -> str:
-    """Return a word in a mapping, or what it is when it is not said."""
+    """Return a scalar in a mapping as a string, or `otherwise` if it is not set."""
     found = values.get(name)
     if isinstance(found, LocatedMap | LocatedList):
         raise ConfigurationError(f"{_place(values, name)}: {name} is no word")
@@ -103,7 +103,7 @@ def text_of(values: LocatedMap, name: str, otherwise: str = "") -> str:
 
 
 def number_of(values: LocatedMap, name: str, otherwise: int) -> int:
-    """Return a whole number in a mapping, or what it is when it is not said."""
+    """Return a non-negative integer in a mapping, or `otherwise` if it is not set."""
     found = text_of(values, name, str(otherwise))
     if not found.isdigit() or len(found) > MAX_DIGITS:
         raise ConfigurationError(f"{_place(values, name)}: {name} is no whole number")
@@ -115,7 +115,7 @@ def _place(values: LocatedMap, name: str) -> Place:
 
 
 def made(place: Place, **values: Any) -> LocatedMap:  # noqa: ANN401
-    """Return a mapping that was not written, but follows from what stands at a place."""
+    """Return a mapping that was not written by the user but is derived from what is at a place."""
     return LocatedMap(place, {key: _placed(value, place) for key, value in values.items() if value is not None})
 
 
@@ -130,7 +130,7 @@ def _placed(value: Any, place: Place) -> Any:  # noqa: ANN401
 
 
 def merged(base: LocatedMap, patch: LocatedMap) -> LocatedMap:
-    """Return `base` with `patch` merged in as messages are: mappings into each other, lists joined."""
+    """Return `base` with `patch` merged in by protobuf's rules: mappings recursively, lists concatenated."""
     result = LocatedMap(base.place, dict(base))
     result.places = dict(base.places)
     for key, value in patch.items():
@@ -146,7 +146,7 @@ def merged(base: LocatedMap, patch: LocatedMap) -> LocatedMap:
 
 
 def seconds_of(text: object, place: Place) -> str:
-    """Return a duration as Envoy's JSON has it. Raises ConfigurationError for what is none."""
+    """Return a duration in the form of protobuf's JSON. Raises ConfigurationError if it is not a duration."""
     found = _DURATION.findall(str(text))
     if not found or "".join(number + unit for number, unit in found) != str(text):
         raise ConfigurationError(f"{place}: {text!r} is no duration, such as 500ms or 1m30s")
@@ -154,7 +154,7 @@ def seconds_of(text: object, place: Place) -> str:
 
 
 def bytes_of(text: object, place: Place) -> int:
-    """Return a quantity, such as 16Mi, in bytes. Raises ConfigurationError for what is none."""
+    """Return a quantity, such as 16Mi, in bytes. Raises ConfigurationError if it is not a quantity."""
     found = _QUANTITY.fullmatch(str(text))
     if found is None:
         raise ConfigurationError(f"{place}: {text!r} is no quantity, such as 16Mi")

@@ -1,4 +1,4 @@
-"""Envoy's matcher of strings."""
+"""Evaluation of Envoy's string matchers."""
 
 import re
 
@@ -8,7 +8,7 @@ __all__ = ["regex_matches", "string_matches"]
 
 
 def string_matches(matcher: StringMatcher, text: str) -> bool:
-    """Whether a text matches; a custom matcher, which cannot be known, does not."""
+    """Return whether a text matches. A custom matcher cannot be evaluated and counts as no match."""
     kind = matcher.WhichOneof("match_pattern")
     if kind == "custom":
         return False
@@ -27,7 +27,7 @@ def string_matches(matcher: StringMatcher, text: str) -> bool:
 
 
 def regex_matches(pattern: str, text: str) -> bool:
-    """Whether the whole of a text matches; what Python takes for no pattern does not."""
+    """Return whether all of a text matches. A pattern that Python rejects counts as no match."""
     try:
         return re.fullmatch(pattern, text) is not None
     except re.error:

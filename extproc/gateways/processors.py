@@ -1,4 +1,4 @@
-"""Envoy's ext_proc filter to the model, as it stands in the chain and as a route overrides it."""
+"""Conversion of Envoy's ext_proc filter into the model: its own settings, and the overrides of routes."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -18,14 +18,14 @@ from extproc.gateways.parts import Part, enum_name, milliseconds
 
 __all__ = ["overridden", "processor_of"]
 
-# Envoy's own.
+# Envoy's default.
 MESSAGE_TIMEOUT_MS: Final = 200.0
 
 
 def processor_of(
     name: str, part: Part[ExternalProcessor], wanted: Iterable[str], given: Iterable[str]
 ) -> Processor:
-    """Return the filter; `wanted` are the headers that the router reads, `given` those that it sets."""
+    """Return the filter. `wanted` are the headers that the router reads, `given` those that it sets."""
     message = part.message
     retain = message.route_cache_action == ExternalProcessor.RouteCacheAction.RETAIN
     rules = message.forward_rules
@@ -49,7 +49,7 @@ def processor_of(
 
 
 def overridden(processor: Processor, part: Part[ExtProcOverrides]) -> Processor:
-    """Return the filter with what a route says of it."""
+    """Return the filter with a route's overrides applied."""
     message: Any = part.message
     if message.HasField("processing_mode"):
         place = part.place_of("processing_mode")
@@ -82,7 +82,7 @@ def _modes(message: ProcessingMode) -> Modes:
 
 
 def _refused(rules: HeaderMutationRules, name: str) -> bool:
-    """Whether a header of no protocol's, and not Envoy's own, must not be set."""
+    """Return whether the rules forbid setting this header, which is neither a system header nor an x-envoy one."""
     if rules.HasField("disallow_expression") and regex_matches(rules.disallow_expression.regex, name):
         return True
     allowed = rules.HasField("allow_expression") and regex_matches(rules.allow_expression.regex, name)

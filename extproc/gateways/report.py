@@ -1,4 +1,4 @@
-"""What was found, as text for people, as JSON for programs, and as SARIF for code review."""
+"""Reports of findings: text for people, JSON for programs, and SARIF for code review."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
 def as_text(findings: Findings) -> str:
-    """Return a paragraph for each trap, and how many there are."""
+    """Return a paragraph for each finding, and a line with their number."""
     return "\n".join(_lines(findings))
 
 
@@ -64,7 +64,7 @@ def as_json(findings: Findings) -> str:
 
 
 def as_sarif(findings: Findings) -> str:
-    """Return a SARIF 2.1.0 log with one run; every trap is a rule, found or not."""
+    """Return a SARIF 2.1.0 log with one run; every trap is a rule, whether it was found or not."""
     rules = [
         {
             "id": trap.name,

@@ -1,4 +1,4 @@
-"""A bootstrap, or the dump of a running Envoy, as listeners, clusters and routes, wherever they stand in it."""
+"""The listeners, clusters and routes of a bootstrap, or of the config dump of a running Envoy."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ __all__ = ["Resources", "of_bootstrap", "of_config_dump"]
 
 @dataclass(slots=True)
 class Resources:
-    """What an Envoy is configured with, and what of it could not be looked into."""
+    """The resources of an Envoy, and what could not be checked."""
 
     listeners: list[Part[Listener]] = field(default_factory=list)
     clusters: list[Part[Cluster]] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Resources:
 
 
 def of_bootstrap(values: LocatedMap) -> Resources:
-    """Read a bootstrap. Raises ConfigurationError for what Envoy's messages do not have."""
+    """Read a bootstrap. Raises ConfigurationError for fields that Envoy's messages do not have."""
     found = Resources()
     message = typed(values, Bootstrap(), found.unchecked)
     static = Part(message, Places(values)).field("static_resources")
@@ -48,7 +48,10 @@ def of_bootstrap(values: LocatedMap) -> Resources:
 
 
 def of_config_dump(values: LocatedMap) -> Resources:
-    """Read what an admin port says at /config_dump, with or without ?include_eds. Raises ConfigurationError."""
+    """Read the response of an admin port's /config_dump, with or without ?include_eds.
+
+    Raises ConfigurationError for values of the wrong type. Unknown fields are ignored.
+    """
     found = Resources()
     message = typed(values, ConfigDump(), found.unchecked, lenient=True)
     for each in Part(message, Places(values)).items("configs"):
@@ -69,7 +72,7 @@ def of_config_dump(values: LocatedMap) -> Resources:
 
 
 def _held(parts: Iterator[Part[Any]], name: str, kind: type[Any]) -> Iterator[Part[Any]]:
-    """Yield what dumped entries hold in one field; a warming listener holds none."""
+    """Yield the message that each dumped entry holds in one field; a listener that is still warming has none."""
     for part in parts:
         if part.message.HasField(name) and (held := part.field(name).unpacked(kind)):
             yield held

@@ -1,4 +1,4 @@
-"""Envoy's retry policies to the model."""
+"""Conversion of Envoy's retry policies into the model."""
 
 from typing import Final
 
@@ -16,7 +16,7 @@ _PREVIOUS: Final = "envoy.retry_priorities.previous_priorities"
 
 
 def retry_of(part: Part[RetryPolicy]) -> Retry:
-    """Return a policy; conditions are separated by commas, as in Envoy."""
+    """Return the retry policy; its conditions are separated by commas, as in Envoy."""
     message = part.message
     of_a_try = (milliseconds(part, name, 0.0) for name in ("per_try_timeout", "per_try_idle_timeout"))
     return Retry(
@@ -31,7 +31,7 @@ def retry_of(part: Part[RetryPolicy]) -> Retry:
 
 
 def _leaves_at_once(part: Part[RetryPolicy]) -> bool:
-    """Whether the first retry leaves the priority that has failed."""
+    """Return whether the first retry already goes to another priority than the one that failed."""
     priority = part.field("retry_priority")
     held = priority.field("typed_config").unpacked(PreviousPrioritiesConfig)
     if held is None:

@@ -1,4 +1,4 @@
-"""What the traps have to know of the router: its configuration, and what it reads and sets."""
+"""The router as the traps see it: its configuration, and the headers that it reads and sets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,26 +10,26 @@ from extproc.core.placing.pool import Pool
 __all__ = ["NAMESPACE", "Router", "pools_from"]
 
 NAMESPACE = "dualpool"
-"""The dynamic metadata that the router sends."""
+"""Namespace of the dynamic metadata that the router sends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Router:
-    """The router that a gateway asks; its defaults where no configuration is given."""
+    """The router that a gateway asks, with the default configuration if none is given."""
 
     configuration: Configuration = field(default_factory=Configuration)
     processes: int = 1
-    """How many of it listen, each at an address of its own."""
+    """Number of its processes that listen, each at its own address."""
 
     @property
     def sets(self) -> tuple[str, ...]:
-        """Headers that are the router's word, the pool's first."""
+        """Headers that only the router may set, the pool header first."""
         names = self.configuration.headers
         return (names.pool, names.estimate, names.reason)
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Headers that the router looks for, in requests and responses."""
+        """Headers that the router reads, in requests and responses."""
         of_all = (":method", ":path", ":status", "content-type", "content-encoding")
         traces = ("traceparent",) if self.configuration.traces else ()
         tenant = self.configuration.tenant_header
@@ -37,13 +37,16 @@ class Router:
 
 
 def pools_from(pools: Sequence[Pool], pool: Pool) -> tuple[Pool, ...]:
-    """Return a pool, and those after it that may serve what it serves: where its refusals can be tried again."""
+    """Return a pool and the later ones that may serve its models: what it refuses can be retried there."""
     later = pools[pools.index(pool) + 1 :]
     return (pool, *(each for each in later if _share_a_model(pool, each)))
 
 
 def _share_a_model(one: Pool, other: Pool) -> bool:
-    """Whether a model may be served by both; a pool that names none serves all, or what its servers say."""
+    """Return whether both pools may serve a common model.
+
+    A pool that names no models serves all, or those that its servers report.
+    """
     if not one.models or not other.models:
         return True
     return any(fnmatchcase(a, b) or fnmatchcase(b, a) for a in one.models for b in other.models)

@@ -1,4 +1,4 @@
-"""Envoy's virtual hosts and routes to the model, with the router's filter as each route sees it."""
+"""Conversion of Envoy's virtual hosts and routes into the model, with each route's overrides of the filters."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from extproc.gateways.sources import Place
 
 __all__ = ["Surroundings", "hosts_of"]
 
-# Envoy's own.
+# Envoy's default.
 ROUTE_TIMEOUT_MS: Final = 15_000.0
 _ANY_PATH: Final = {".*", "/.*", "^/.*$", "^.*$"}
 _OF_PERCENT: Final = {0: 1.0, 1: 100.0, 2: 10_000.0}  # envoy.type.v3.FractionalPercent's denominators
@@ -27,7 +27,7 @@ _OF_PERCENT: Final = {0: 1.0, 1: 100.0, 2: 10_000.0}  # envoy.type.v3.Fractional
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a route's requests meet before it: the filters, and what the listener holds."""
+    """The context of a route: the filter chain, the router's filter in it, and the limits of the listener."""
 
     filters: tuple[Filter, ...]
     processor: Processor
@@ -49,7 +49,7 @@ def _route(
 ) -> Route:
     message, match = part.message, part.field("match")
     clusters = tuple(_clusters(message))
-    # What is said last, and nearest to the request, counts.
+    # The most specific level comes last and wins.
     levels = [table, host, part]
     limit, limit_place = _body_limit((part, host), around.limits)
     return Route(
@@ -79,7 +79,7 @@ def _route(
 
 
 def _timeout_ms(action: Part[RouteAction], limits: Limits) -> float:
-    """Return the shortest of what ends a response, in the words of the route or else the connection manager's."""
+    """Return the shortest timeout that applies to a response: the route's, or the connection manager's."""
     said = (
         milliseconds(action, "timeout", ROUTE_TIMEOUT_MS),
         milliseconds(action, "idle_timeout", limits.silence_ms),
@@ -158,7 +158,7 @@ def _retry_limit(parts: Iterable[Part[Any]]) -> int | None:
 
 
 def _said(levels: Iterable[Part[Any]], name: str) -> Iterator[tuple[bool, Part[Any] | None]]:
-    """Yield what each level says of a filter: whether it is off, and its settings."""
+    """Yield each level's override of a filter: whether it is off, and its settings."""
     for level in levels:
         for key, value in level.entries("typed_per_filter_config"):
             if key != name:
@@ -173,14 +173,14 @@ def _said(levels: Iterable[Part[Any]], name: str) -> Iterator[tuple[bool, Part[A
 
 
 def _processor_of_all(levels: list[Part[Any]], around: Surroundings) -> Processor | None:
-    """Return the router's filter for one route, None where it is off for some of the clusters that it leads to."""
+    """Return the router's filter on one route, None if it is off for any of the route's weighted clusters."""
     weighted = levels[-1].field("route").field("weighted_clusters").items("clusters")
     found = [_processor([*levels, each], around) for each in weighted] or [_processor(levels, around)]
     return found[0] if all(found) else None
 
 
 def _processor(levels: list[Part[Any]], around: Surroundings) -> Processor | None:
-    """Return the router's filter for one route, None where it is off."""
+    """Return the router's filter on one route, None if it is off there."""
     processor = around.processor
     on = not next(each.disabled for each in around.filters if each.name == processor.name)
     for off, settings in _said(levels, processor.name):
@@ -193,7 +193,7 @@ def _processor(levels: list[Part[Any]], around: Surroundings) -> Processor | Non
 
 
 def _waits(levels: list[Part[Any]], around: Surroundings) -> bool:
-    """Whether a buffer filter before the router's holds the body of this route's requests."""
+    """Return whether a buffer filter before the router's holds the body of this route's requests."""
     for filter_ in around.filters:
         if filter_.name == around.processor.name:
             return False

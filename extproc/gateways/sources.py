@@ -1,8 +1,8 @@
-"""Text to plain values that know where they were written: each mapping and list has its place.
+"""Parsing of YAML and JSON into plain values that know where they were written: mappings and lists have a place.
 
-YAML is composed to nodes, which know their lines, and the values are made of those; a file may hold several
-documents. JSON, which is what admin ports serve and may be megabytes long, has paths but no lines. Both are
-bounded: in characters, in values (an alias counts each time it is used) and in depth.
+YAML is composed into nodes, which know their lines, and the values are built from those; a file may hold several
+documents. JSON is what admin ports serve and may be megabytes long; its values have paths but no lines. The input
+is bounded in characters; YAML is also bounded in values (an alias counts each time it is used) and in depth.
 """
 
 import json
@@ -20,14 +20,14 @@ __all__ = ["MAX_JSON_CHARACTERS", "LocatedList", "LocatedMap", "Place", "located
 
 MAX_YAML_CHARACTERS: Final = 4 << 20
 MAX_JSON_CHARACTERS: Final = 64 << 20
-# Far more than such a text has without aliases; with them, seconds.
+# Far more than a text of this size has without aliases; with aliases, it bounds the work to seconds.
 MAX_VALUES: Final = 500_000
 MAX_DEPTH: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where something was written: a file or an address, the path in it, and the line where there is one."""
+    """Where something was written: a file or an address, the path in it, and the line if it is known."""
 
     source: str = ""
     path: str = ""
@@ -40,7 +40,7 @@ class Place:
 
 
 class LocatedMap(dict[str, Any]):
-    """A mapping that knows its place, and those of its values that are no mapping or list."""
+    """A mapping that knows its own place and, if it was read from YAML, the places of its values."""
 
     def __init__(self, place: Place, values: dict[str, Any] | None = None) -> None:
         super().__init__(values or {})
@@ -57,9 +57,9 @@ class LocatedList(list[Any]):
 
 
 def read(text: str, source: str) -> list[LocatedMap]:
-    """Return the documents in a text, empty ones left out.
+    """Return the documents in a text without the empty ones.
 
-    Raises ConfigurationError for what is neither YAML nor JSON, too large, or no mapping.
+    Raises ConfigurationError if the text is too large or neither YAML nor JSON, or if a document is not a mapping.
     """
     try:
         documents = list(_json(text, source) if text.lstrip().startswith("{") else _yaml(text, source))
@@ -74,7 +74,7 @@ def read(text: str, source: str) -> list[LocatedMap]:
 
 
 def located(value: object, place: Place) -> Any:  # noqa: ANN401  (whatever JSON can hold)
-    """Return plain values as values that know their place, each below the last."""
+    """Return plain values as located ones; `place` is the place of the outermost value."""
     if isinstance(value, dict):
         made = LocatedMap(place)
         for key, item in value.items():
@@ -91,7 +91,7 @@ def _json(text: str, source: str) -> Iterator[Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        # A flow mapping is YAML, too; who wrote one by hand is told of the line.
+        # It may be a YAML flow mapping; if it is not, the YAML parser's error message has a line number.
         if len(text) > MAX_YAML_CHARACTERS:
             raise ConfigurationError(f"not JSON: {error}") from error
         yield from _yaml(text, source)
@@ -115,12 +115,12 @@ def _yaml(text: str, source: str) -> Iterator[Any]:
         raise ConfigurationError(f"not YAML: {where}{error.problem or error.context}") from error
     except (ConfigurationError, RecursionError):
         raise
-    except Exception as error:  # the library lets out what int() raises, and has no mark for wrong characters
+    except Exception as error:  # int()'s errors come through as they are, those of invalid characters lack a mark
         raise ConfigurationError(f"not YAML: {' '.join(str(error).split())}") from error
 
 
 class _Values:
-    """Makes the values of nodes, and counts them."""
+    """Converts nodes into values, and counts them."""
 
     def __init__(self, yaml: YAML) -> None:
         self._yaml = yaml
@@ -155,7 +155,7 @@ class _Values:
 
     def _scalar(self, node: ScalarNode) -> object:
         value: object = self._yaml.constructor.construct_object(node)
-        # Dates are strings to those who read these files.
+        # Dates stay strings, as the readers of these files expect.
         return value if isinstance(value, str | int | float | bool | None) else node.value
 
 

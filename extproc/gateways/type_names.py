@@ -1,4 +1,4 @@
-"""The names of the messages that are packed in others."""
+"""Type URLs of the messages that are packed into others."""
 
 from typing import Final
 

@@ -1,8 +1,8 @@
-"""Located values to Envoy's own messages, whatever their extensions; a misspelled field is named with its place.
+"""Conversion of located values into Envoy's own messages, extensions included; misspelled fields are reported.
 
-Each `@type` names a message, and its package is imported when it is met: of some thousand generated modules a
-file needs a dozen. A type that is not among them (a control plane's own, or newer than the messages) is left as it
-is and told of, since nothing of it can be checked.
+Each `@type` names a message, whose package is imported on demand: of about a thousand generated modules a file
+needs a dozen. A type that is not among them (a control plane's own, or newer than the messages) is replaced by an
+empty placeholder and reported, since its content cannot be checked.
 """
 
 import re
@@ -26,13 +26,13 @@ _OPAQUE: Final = "type.googleapis.com/google.protobuf.Struct"
 
 
 class Places:
-    """Where the parts of a message were written, found by the path of their fields."""
+    """The places of the parts of a message, looked up by the path of their fields."""
 
     def __init__(self, values: LocatedMap) -> None:
         self._values = values
 
     def of(self, path: tuple[str | int, ...]) -> Place:
-        """Return the place of what is at a path; of what is not written, that of what it would be in."""
+        """Return the place of the value at a path, or the place of its nearest parent if it was not written."""
         value: Any = self._values
         place = self._values.place
         for step in path:
@@ -52,22 +52,22 @@ class Places:
 
 
 def typed(values: LocatedMap, message: M, unknown: list[str], *, lenient: bool = False) -> M:
-    """Fill a message; types that cannot be known are added to `unknown`, with their place.
+    """Fill a message, and add a sentence to `unknown` for each type that is not known, with its place.
 
-    `lenient` takes fields that the messages do not have: of a running Envoy they are newer ones, not misspelled.
-    Raises ConfigurationError for a field that no message has, and for values of the wrong kind.
+    `lenient` ignores fields that the messages do not have: in a running Envoy they are newer, not misspelled.
+    Raises ConfigurationError for any other unknown field and for values of the wrong kind.
     """
     known = _known(values, unknown)
     try:
         return ParseDict(known, message, ignore_unknown_fields=lenient)
     except ParseError as error:
         raise ConfigurationError(_sentence(str(error), values), source=values.place.source) from error
-    except (AttributeError, TypeError, ValueError) as error:  # of values that it does not expect
+    except (AttributeError, TypeError, ValueError) as error:  # raised for values that ParseDict does not expect
         raise ConfigurationError(f"not of the kind that Envoy has: {error}", source=values.place.source) from error
 
 
 def _known(value: Any, unknown: list[str]) -> Any:  # noqa: ANN401
-    """Return the values with the modules of their types imported, and what has none made opaque."""
+    """Import the modules of all types, and return the values with unknown types replaced by a placeholder."""
     if isinstance(value, LocatedMap):
         url = value.get("@type")
         if url is not None and not isinstance(url, str):
@@ -110,7 +110,7 @@ def _sentence(said: str, values: LocatedMap) -> str:
 
 
 def _steps(path: str) -> tuple[str | int, ...]:
-    """Return the steps of a path as protobuf writes it, without the message's name it begins with."""
+    """Return the steps of a path in protobuf's notation, without the message name that it begins with."""
     steps: list[str | int] = []
     for step in re.findall(r"\[\d+\]|\[[^\]]+\]|[^.\[\]]+", path)[1:]:
         inner = step.strip("[]")

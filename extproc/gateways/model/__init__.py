@@ -1,6 +1,6 @@
-"""What the traps look at: one gateway that asks the router, in Envoy's terms, with the place of each part.
+"""The model that the traps examine: a gateway that asks the router, in Envoy's terms, with the place of each part.
 
-What is not said in a configuration is here with the value that Envoy takes for it.
+Settings that a configuration leaves out have Envoy's defaults here.
 """
 
 from extproc.gateways.model.clusters import Cluster

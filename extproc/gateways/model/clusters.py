@@ -1,4 +1,4 @@
-"""Clusters of a gateway: the servers that a route leads to, or that the router's filter asks."""
+"""Clusters of a gateway: the servers behind a route, or the routers that the ext_proc filter asks."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,16 @@ __all__ = ["Cluster"]
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Servers that requests go to."""
+    """A cluster, or an aggregate of clusters."""
 
     name: str
     place: Place
     priorities: tuple[frozenset[str], ...]
-    """The servers of each priority, as host:port; of an aggregate, those of its members. Empty where unknown."""
+    """The servers of each priority, as host:port; an aggregate has its members' priorities. Empty if unknown."""
     members: tuple[str, ...]
-    """The clusters that an aggregate is made of."""
+    """The clusters that an aggregate consists of."""
     discovery: str
-    """Envoy's type: STATIC, STRICT_DNS, LOGICAL_DNS, EDS, AGGREGATE ..."""
+    """Envoy's discovery type: STATIC, STRICT_DNS, LOGICAL_DNS, EDS ...; or AGGREGATE."""
     least_request: bool
     http2: bool
     connect_timeout_ms: float
@@ -29,12 +29,12 @@ class Cluster:
     stream_window_bytes: int
     max_outbound_frames: int
     panics: bool = True
-    """Asks servers that are known to be dead when most are."""
+    """Envoy sends requests to unhealthy servers when most of them are unhealthy (panic mode)."""
     ejects_at_once: bool = False
-    """Leaves a server alone after the first request that it fails by itself."""
+    """Outlier detection ejects a server on its first connection failure or similar local-origin failure."""
     gathers_news: bool = True
-    """Holds back what it learns of its servers' health until the next second."""
+    """Updates of the servers' health are batched (update_merge_window, 1 s by default)."""
     patience_ms: float = 0.0
-    """Of a whole exchange; 0 is none."""
+    """Longest duration of a whole exchange (max_stream_duration); 0 means unlimited."""
     retry: Retry | None = None
-    """What routes have that say nothing of retries, nor their virtual host."""
+    """The retry policy of routes that have none themselves or on their virtual host."""

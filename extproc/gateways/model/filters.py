@@ -1,4 +1,4 @@
-"""Filters of a gateway, and the router's among them."""
+"""HTTP filters of a gateway, the router's among them."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,7 +9,7 @@ __all__ = ["Filter", "Kind", "Modes", "Processor"]
 
 
 class Kind(StrEnum):
-    """What a filter does, as far as its order matters; by its type, since names are anybody's choice."""
+    """What a filter does, as far as its position matters. Determined by its type, since names are arbitrary."""
 
     PROCESSOR = "ext_proc"
     DECOMPRESSOR = "decompressor"
@@ -22,19 +22,19 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """One HTTP filter, in the order of requests."""
+    """One HTTP filter of the chain."""
 
     name: str
     kind: Kind
     place: Place
     disabled: bool = False
     changes: frozenset[str] = frozenset()
-    """Headers of the router's that it takes away, or writes over."""
+    """The router's headers that this filter removes or overwrites."""
 
 
 @dataclass(frozen=True, slots=True)
 class Modes:
-    """What of a request and its response passes the router; names are Envoy's."""
+    """Which parts of a request and its response are sent to the router; values are Envoy's names."""
 
     request_headers: str = "DEFAULT"
     request_body: str = "NONE"
@@ -46,7 +46,7 @@ class Modes:
 
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """The router's filter, as one route sees it."""
+    """The router's filter, with one route's overrides applied."""
 
     name: str
     place: Place
@@ -59,14 +59,14 @@ class Processor:
     message_timeout_ms: float
     timeout_place: Place
     keeps_route: bool
-    """The route is not chosen again, whatever the router says."""
+    """The route is not selected again, even if the router asks for it."""
     namespaces: frozenset[str]
-    """Those of dynamic metadata that are received."""
+    """Namespaces of dynamic metadata that Envoy accepts from the router."""
     withheld: frozenset[str]
-    """Headers that the router reads, in requests or responses, and does not get."""
+    """Headers that the router reads, in requests or responses, but is not sent."""
     refused: frozenset[str] = frozenset()
-    """Headers that the router sets, and that Envoy does not take from it."""
+    """Headers that the router sets but Envoy does not accept from it."""
     refusal_fails: bool = False
-    """Such a header is an error of the request's."""
+    """A refused header fails the request."""
     only_observes: bool = False
-    """Envoy does not wait for what the router says."""
+    """Envoy does not wait for the router's replies (observability_mode)."""

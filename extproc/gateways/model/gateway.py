@@ -1,4 +1,4 @@
-"""One gateway that asks the router, as a whole."""
+"""A gateway that asks the router: its limits, filters, routes and clusters together."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ __all__ = ["Flavour", "Gateway", "Limits"]
 
 
 class Flavour(StrEnum):
-    """What configures the gateway: what can be said there, and in which words."""
+    """What the gateway is configured by; this determines which settings exist and how they are named."""
 
     ENVOY = "envoy"
     ISTIO = "istio"
@@ -22,7 +22,7 @@ class Flavour(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the connection manager takes."""
+    """Limits of the listener and its connection manager."""
 
     buffer_bytes: int
     buffer_place: Place
@@ -30,9 +30,9 @@ class Limits:
     max_head_kib: int
     place: Place
     duration_ms: float = 0.0
-    """Of a whole exchange, where its route says nothing; 0 is none."""
+    """Longest duration of an exchange, unless its route sets its own; 0 means unlimited."""
     silence_ms: float = 0.0
-    """Within an exchange, where its route says nothing; 0 is none."""
+    """Longest time without a byte within an exchange, unless its route sets its own; 0 means unlimited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,41 +43,42 @@ class Gateway:
     place: Place
     limits: Limits
     stripped: frozenset[str]
-    """Headers of clients that go before a route is chosen: of the router's, and of Envoy's for retries."""
+    """Client headers that are removed before a route is selected, of the router's and of Envoy's retry headers."""
     filters: tuple[Filter, ...]
     processor: Processor
     hosts: tuple[Host, ...]
     clusters: Mapping[str, Cluster]
     trusting_place: Place | None = None
-    """Where it is said which clients' words to Envoy itself count; None where nobody's do."""
+    """Where internal_address_config lists the clients whose x-envoy-* headers Envoy obeys. None if it is not set:
+    then Envoy obeys no client (since 1.33)."""
     upgrades: bool = False
-    """Requests may ask for another protocol, as websockets do."""
+    """Requests may switch to another protocol, such as WebSocket."""
     cluster_ips: frozenset[str] = frozenset()
-    """Hosts that are known to be one address for many servers."""
+    """Hosts that are known to be a single address for several servers."""
 
     @property
     def processors(self) -> tuple[Processor, ...]:
-        """The router's filter as each of the routes sees it, where routes are known; each way once."""
+        """The distinct variants of the router's filter on the routes; the filter itself if no routes are known."""
         seen = [route.processor for host in self.hosts for route in host.routes if route.processor]
         return tuple(dict.fromkeys(seen)) or (self.processor,)
 
     def retry(self, route: Route) -> Retry | None:
-        """Return the policy that a route's requests are tried again by, its cluster's where it has none itself."""
+        """Return the retry policy in effect on a route: its own, or its cluster's; None if it never retries."""
         clusters = [self.clusters[name] for name in route.clusters if name in self.clusters]
         found = route.retry or next((each.retry for each in clusters if each.retry), None)
         return found if found and found.acts else None
 
     def priorities(self, route: Route) -> tuple[frozenset[str], ...]:
-        """Return the servers of a route's first cluster by priority; an unknown cluster stands for itself."""
+        """Return the servers of a route's first cluster by priority, as `servers` does."""
         return self.servers(route.clusters[0]) if route.clusters else ()
 
     def servers(self, name: str) -> tuple[frozenset[str], ...]:
-        """Return the servers of a cluster by priority; an unknown one stands for itself."""
+        """Return the servers of a cluster by priority; an unknown cluster counts as one server of its name."""
         cluster = self.clusters.get(name)
         return cluster.priorities if cluster and cluster.priorities else (frozenset({name}),)
 
     def patience_ms(self, route: Route) -> float:
-        """Return when a response of this route ends at the latest, be it in the middle; 0 is never."""
+        """Return the shortest timeout that can cut off a response on this route; 0 means that there is none."""
         clusters = [self.clusters[name] for name in route.clusters if name in self.clusters]
         inner = [self.clusters[name] for each in clusters for name in each.members if name in self.clusters]
         retry = self.retry(route)

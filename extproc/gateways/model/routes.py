@@ -1,4 +1,4 @@
-"""Routes of a gateway, and what is tried again on them."""
+"""Routes of a gateway, and their retry policies."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -9,7 +9,7 @@ from extproc.gateways.sources import Place
 
 __all__ = ["NUMBER_HEADER", "RETRY_HEADERS", "Host", "Retry", "Route"]
 
-# Envoy takes conditions that it does not know for none, and a policy without conditions for no policy.
+# Envoy ignores conditions that it does not know, and treats a policy without conditions as no policy.
 CONDITIONS: Final = frozenset(
     [
         *("5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "envoy-ratelimited"),
@@ -18,9 +18,9 @@ CONDITIONS: Final = frozenset(
         "unavailable",
     ]
 )
-# By these a client that Envoy counts as internal gets retries on any route.
+# With these headers a client that Envoy considers internal gets retries on any route.
 RETRY_HEADERS: Final = ("x-envoy-retry-on", "x-envoy-retry-grpc-on")
-# And by this as many as it says, where a route has any.
+# With this one such a client sets the number of retries, on routes that have any.
 NUMBER_HEADER: Final = "x-envoy-max-retries"
 
 
@@ -32,23 +32,23 @@ class Retry:
     conditions: frozenset[str]
     statuses: frozenset[int]
     previous_priorities: bool
-    """The first retry goes to a priority that was not tried."""
+    """The first retry goes to a priority that was not tried yet."""
     tries: int = 1
-    """How often a request is tried again; 0 still is a policy."""
+    """How often a request is retried; a policy with 0 retries is still a policy."""
     for_some: bool = False
-    """Only requests with certain headers are tried again."""
+    """Only requests with certain headers are retried."""
     patience_ms: float = 0.0
-    """Of one try, or of its silence; 0 is none."""
+    """Timeout of one try, or of the time without a byte in it, whichever is shorter; 0 means none."""
 
     @property
     def acts(self) -> bool:
-        """Whether Envoy keeps the request for it at all."""
+        """Whether Envoy applies the policy, and so keeps each request for a retry."""
         return bool(self.conditions & CONDITIONS)
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One way for requests."""
+    """One route of a virtual host."""
 
     name: str
     place: Place
@@ -56,39 +56,39 @@ class Route:
     headers: tuple[HeaderMatch, ...]
     other_conditions: bool
     percent: float
-    """Of the requests that match, by `runtime_fraction`; 100 without one."""
+    """Share of the matching requests that the route takes (`runtime_fraction`), in percent; 100 if not set."""
     clusters: tuple[str, ...]
-    """Empty where the route answers by itself."""
+    """Empty if the route replies by itself."""
     timeout_ms: float
-    """Of the whole response, or of its silence, whichever ends it first; 0 is none."""
+    """Timeout of the whole response, or of the time without a byte in it, whichever is shorter; 0 means none."""
     retry: Retry | None
     processor: Processor | None
-    """None where the filter is off."""
+    """None if the filter is off."""
     waits_for_whole_body: bool
-    """A buffer filter before the router's holds the body until it has ended."""
+    """A buffer filter before the router's holds each body until it has ended."""
     body_limit_bytes: int
-    """What is held of a body in mode BUFFERED."""
+    """The largest body that Envoy holds in mode BUFFERED."""
     body_limit_place: Place
     retry_limit_bytes: int | None = None
-    """What is kept of a body to be sent again, where that is said apart from the listener's buffer."""
+    """The largest body that Envoy keeps for a retry, if set separately from the listener's buffer limit."""
     redirects_place: Place | None = None
-    """Where it is said that Envoy itself follows a pool's redirects; None where it does not."""
+    """Where internal_redirect_policy makes Envoy itself follow a pool's redirects; None if it is not set."""
     removed: frozenset[str] = frozenset()
-    """Headers of clients that go when the route has been chosen."""
+    """Client headers that are removed after the route has been selected."""
 
     @property
     def takes_all(self) -> bool:
-        """Whether no request passes it by."""
+        """Whether the route matches every request (with `runtime_fraction`, it takes a share of them)."""
         return self.takes_every_path and not self.headers and not self.other_conditions and self.percent > 0
 
     def header(self, name: str) -> HeaderMatch | None:
-        """Return the condition on a header, if there is one."""
+        """Return the condition on a header, None if there is none or only an inverted one."""
         return next((each for each in self.headers if each.name == name and not each.inverted), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A virtual host: its routes in the order in which they are tried."""
+    """A virtual host, with its routes in the order in which they are tried."""
 
     name: str
     place: Place

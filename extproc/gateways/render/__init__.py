@@ -1,9 +1,9 @@
-"""Configurations of gateways and servers that fit one of the router, with why they are so.
+"""Rendering of gateway and server configurations that fit the router's, with comments that explain them.
 
-numbers   what follows from the router's configuration, and how
-envoy     a bootstrap, of Envoy's own message types; chain, tables and servers are its parts
-istio, envoy_gateway   manifests, of the same parts
-vllm      how to start the pools' servers
-comments  why each setting is as it is
-text      all of it as YAML
+numbers   computes limits and timeouts from the router's configuration
+envoy     builds a bootstrap from Envoy's own message types; chain, tables and servers build its parts
+istio, envoy_gateway   build manifests from the same parts
+vllm      writes the commands that start the pools' servers
+comments  says why each setting is as it is
+text      writes all of it as YAML
 """

@@ -1,4 +1,4 @@
-"""Envoy's connection manager and its filters, as its own message types."""
+"""Envoy's connection manager and its filters, built from Envoy's own message types."""
 
 from collections.abc import Iterator
 from datetime import timedelta
@@ -92,13 +92,13 @@ def _filters(numbers: Numbers) -> Iterator[HttpFilter]:
 
 
 def head_limits() -> HttpConnectionManager:
-    """Return the limits of heads alone, for gateways that merge them into their own."""
+    """Return only the limits for request heads, for gateways that merge them into their own connection manager."""
     options = HttpProtocolOptions(max_headers_count=200)
     return HttpConnectionManager(max_request_headers_kb=96, common_http_protocol_options=options)
 
 
 def stripping(numbers: Numbers) -> TypedExtensionConfig:
-    """Return what takes the router's headers from what clients send."""
+    """Return the extension that removes the router's headers from client requests."""
     mutations = [Mutation(remove=name) for name in numbers.set_headers]
     return TypedExtensionConfig(
         name="strip_spoofed_headers", typed_config=Any.pack(HeaderMutation(mutations=mutations))

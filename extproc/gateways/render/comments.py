@@ -1,4 +1,4 @@
-"""Why each setting of a rendered configuration is as it is, by the end of the path to it."""
+"""The comments of rendered configurations, which say why a setting is as it is; keyed by the end of its path."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -8,7 +8,7 @@ from extproc.gateways.render.numbers import Mode
 __all__ = ["DEFAULT_ROUTE", "ENVOY", "ENVOY_GATEWAY", "ENVOY_GATEWAY_TOPS", "ISTIO", "ISTIO_TOPS", "top_of"]
 
 DEFAULT_ROUTE: Final = "routes.DEFAULT"
-"""What the route of the default pool, whatever that is called, is explained by."""
+"""Key of the comment on the default pool's route, whatever that pool is called."""
 _TOPS: Final = {
     Mode.STREAMED: "in mode STREAMED: the default, and the cheapest.",
     Mode.BUFFERED: "in mode BUFFERED: Envoy holds the whole body and sends it in one message.",
@@ -18,7 +18,7 @@ _TOPS: Final = {
 
 
 def top_of(mode: Mode) -> str:
-    """Return what a bootstrap begins with."""
+    """Return the comment at the top of a bootstrap."""
     return (
         f"Envoy in front of the pools, with the router {_TOPS[mode]} Written by `dualpool render envoy`.\n"
         "Put your own addresses into the clusters at the end. They may be names.\nA request arrives on the route "

@@ -1,4 +1,4 @@
-"""A bootstrap for an Envoy in front of the pools."""
+"""The bootstrap of an Envoy in front of the pools."""
 
 from typing import Any
 
@@ -26,14 +26,14 @@ __all__ = ["plain", "render_envoy"]
 
 
 def render_envoy(numbers: Numbers) -> str:
-    """Return a bootstrap, as YAML with comments."""
+    """Return a bootstrap as YAML with comments."""
     comments = ENVOY[numbers.mode]
     named = {f"routes.{numbers.default_pool.name}": comments[DEFAULT_ROUTE]}
     return yaml_of(plain(_bootstrap(numbers)), {**comments, **named}, top_of(numbers.mode))
 
 
 def plain(message: betterproto2.Message) -> dict[str, Any]:
-    """Return a message as plain values, its fields named as in YAML."""
+    """Return a message as plain values, with field names in snake case, as in the YAML files."""
     return message.to_dict(casing=betterproto2.Casing.SNAKE)
 
 

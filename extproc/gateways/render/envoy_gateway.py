@@ -1,4 +1,4 @@
-"""Envoy Gateway's manifests: the policy with the router, the routes, and what they go to, in mode BUFFERED."""
+"""Manifests for Envoy Gateway: the router's policy, the routes and their Backends, in mode BUFFERED."""
 
 from dataclasses import replace
 from typing import Any, Final
@@ -19,7 +19,7 @@ _NAMESPACE: Final = "dualpool"
 
 
 def render_envoy_gateway(numbers: Numbers) -> str:
-    """Return the policies, Backends and HTTPRoutes, as YAML with comments."""
+    """Return the policies, Backends and HTTPRoutes as YAML with comments."""
     numbers = replace(numbers, mode=Mode.BUFFERED)
     smaller = numbers.smaller_pools
     documents = [
@@ -102,7 +102,7 @@ def _traffic(name: str, routes: list[str], *, repaired: bool) -> dict[str, Any]:
 
 
 def _backend(pool: Pool, *, fallback: bool = False) -> dict[str, Any]:
-    """Return a pool's servers; those of the default pool once more, as what all others fall back to."""
+    """Return the Backend of a pool's servers, or with `fallback` a second one that other pools fall back to."""
     host = f"vllm-{pool.name}.{_NAMESPACE}.svc.cluster.local"
     spec = {"endpoints": [{"fqdn": {"hostname": host, "port": 8000}}]}
     if fallback:
@@ -111,7 +111,7 @@ def _backend(pool: Pool, *, fallback: bool = False) -> dict[str, Any]:
 
 
 def _last(numbers: Numbers, pool: Pool) -> Pool:
-    """Return the pool that takes what another refuses: the largest, as there is one level of fallback only."""
+    """Return the pool that gets what this one refuses: the largest, as there is only one level of fallback."""
     return numbers.next_pools(pool)[-1]
 
 
@@ -121,7 +121,7 @@ def _fallbacks(numbers: Numbers) -> list[Pool]:
 
 def _routes(numbers: Numbers) -> list[dict[str, Any]]:
     default = f"vllm-{numbers.default_pool.name}"
-    # Bodies that say that they have as many digits as the buffer limit, a few of which would still have fitted.
+    # Matches a content-length with at least as many digits as the buffer limit; a few of these would still fit.
     digits = len(str(_buffered_mib(numbers) << 20))
     length = {"type": "RegularExpression", "name": "content-length", "value": f"[0-9]{{{digits},}}"}
     upgrade = {"type": "RegularExpression", "name": "upgrade", "value": ".+"}

@@ -1,6 +1,6 @@
-"""Istio's manifests: the router in an ingress gateway, the routes, and the limits of what they go to.
+"""Manifests for Istio: the router's filter in an ingress gateway, the routes, and the limits of their clusters.
 
-Patches are of the same messages as a bootstrap of our own, so that what is merged in is what is tried there.
+The patches are built from the same messages as our own bootstrap, so the settings merged in are the tested ones.
 """
 
 from typing import Any, Final
@@ -28,7 +28,7 @@ __all__ = ["render_istio"]
 
 NAMESPACE: Final = "dualpool"
 POOL_PORT: Final = 8000
-# As Envoy by itself.
+# Envoy's default, which Istio keeps.
 ISTIO_HOLDS_BYTES: Final = 1 << 20
 _NAME: Final = "dualpool"
 _MANAGER: Final = "envoy.filters.network.http_connection_manager"
@@ -36,7 +36,7 @@ _API: Final = "networking.istio.io/v1"
 
 
 def render_istio(numbers: Numbers) -> str:
-    """Return an EnvoyFilter, a VirtualService and DestinationRules, as YAML with comments."""
+    """Return an EnvoyFilter, a VirtualService and DestinationRules as YAML with comments."""
     rules = [_router_rule(numbers), *map(_pool_rule, numbers.smaller_pools)]
     documents = [_envoy_filter(numbers), _virtual_service(numbers), *rules]
     return documents_of([(each, ISTIO_TOPS[each["kind"]]) for each in documents], ISTIO)
@@ -72,7 +72,7 @@ def _patch(kind: str, match: dict[str, Any], operation: str, value: dict[str, An
 
 
 def _listener_patches(numbers: Numbers) -> list[dict[str, Any]]:
-    """Return what raises the buffer limit, where the router waits for more than Istio's gateways hold."""
+    """Return a patch that raises the buffer limit, if the router waits for more than Istio's gateways hold."""
     if numbers.buffer_bytes <= ISTIO_HOLDS_BYTES:
         return []
     listener = Listener(per_connection_buffer_limit_bytes=numbers.buffer_bytes)
@@ -111,7 +111,7 @@ def _pool_route(numbers: Numbers, pool: Pool) -> Route:
 
 def _repaired(numbers: Numbers, pool: Pool) -> RouteAction:
     if not numbers.is_repaired(pool):
-        # No policy would leave Istio's own; a condition that Envoy does not know is none at all.
+        # Without a policy Istio's own would stay. Envoy ignores unknown conditions, and so retries nothing.
         return RouteAction(timeout=NO_LIMIT, idle_timeout=IDLE, retry_policy=RetryPolicy(retry_on="none"))
     cluster = numbers.repaired_cluster_of(pool)
     return RouteAction(cluster=cluster, timeout=NO_LIMIT, idle_timeout=IDLE, retry_policy=repair())

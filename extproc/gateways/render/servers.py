@@ -1,4 +1,4 @@
-"""Envoy's clusters, as its own message types: the pools, a pool and those after it, and the router."""
+"""Envoy's clusters, built from Envoy's own message types: the pools, aggregates of pools, and the router."""
 
 from collections.abc import Iterable
 from datetime import timedelta
@@ -49,14 +49,14 @@ _OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 def clusters(numbers: Numbers) -> list[Cluster]:
-    """Return all clusters: pools, pools with those after them, the router."""
+    """Return all clusters: the pools, the aggregate of each pool with its next ones, and the router."""
     pools = [_pool(numbers, each, at) for at, each in enumerate(numbers.configuration.pools)]
     repaired = [aggregate(numbers, each) for each in numbers.smaller_pools if numbers.is_repaired(each)]
     return [*pools, *repaired, _router(numbers)]
 
 
 def aggregate(numbers: Numbers, pool: Pool, names: list[str] | None = None) -> Cluster:
-    """Return the cluster of a pool and those after it; `names` are those of its members, if not the pools' own."""
+    """Return the aggregate of a pool and its next pools; `names` replaces the default names of its members."""
     members = names or [numbers.cluster_of(each) for each in numbers.next_pools(pool)]
     return Cluster(
         name=numbers.repaired_cluster_of(pool),

@@ -1,4 +1,4 @@
-"""Envoy's routes, as its own message types."""
+"""Envoy's routes, built from Envoy's own message types."""
 
 from datetime import timedelta
 from typing import Final
@@ -32,14 +32,14 @@ EXT_PROC: Final = "envoy.filters.http.ext_proc"
 BUFFER: Final = "whole_small_bodies"
 NO_LIMIT: Final = timedelta(0)
 RETRY_ON: Final = "retriable-status-codes,connect-failure,refused-stream,reset"
-# docs/envoy.md says who answers what; it is the place for this list.
+# docs/envoy.md says which server answers with which status; this list follows it.
 REFUSALS: Final = [400, 404, 413, 422, 503]
 _LARGEST: Final = (1 << 63) - 1
 _SMALL_PATHS: Final = ".*/v1/(chat/completions|completions|messages)"
 
 
 def repair() -> RetryPolicy:
-    """Return the retry that goes to the next pool."""
+    """Return the policy that retries a request in the next pool."""
     previous = Any.pack(PreviousPrioritiesConfig(update_frequency=1))
     return RetryPolicy(
         retry_on=RETRY_ON,
@@ -53,7 +53,7 @@ def repair() -> RetryPolicy:
 
 
 def route_table(numbers: Numbers) -> RouteConfiguration:
-    """Return the routes, in the order in which they are tried."""
+    """Return the routes in the order in which they are tried."""
     routes = [_upgrade(numbers), _very_large(numbers), *(_pool(numbers, each) for each in numbers.smaller_pools)]
     host = VirtualHost(
         name="pools",

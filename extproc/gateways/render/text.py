@@ -1,7 +1,7 @@
-"""Plain values as YAML: blocks, and a comment above what it explains.
+"""Writing of plain values as block YAML, with comments above the settings that they explain.
 
-Short mappings and lists of words stand on one line, as people write them. A comment is found by the end of the
-path to its setting, so that it need not know all of it: `dualpool.connect_timeout` is the cluster's of that name.
+Short mappings and lists are written on one line, as people do. Comments are keyed by the end of the path to a
+setting: `dualpool.connect_timeout` is the comment for `connect_timeout` of whatever is named `dualpool`.
 """
 
 import json
@@ -15,18 +15,18 @@ __all__ = ["documents_of", "yaml_of"]
 WIDTH: Final = 118
 _FLOW: Final = 90
 _PLAIN: Final = re.compile(r"[A-Za-z/.][A-Za-z0-9 _./()|,*+=<>-]*(?<! )")
-# What YAML 1.1 or 1.2 takes for something else than a word.
+# Words that YAML 1.1 or 1.2 does not read as strings.
 _OTHER: Final = re.compile(r"(?i)y|n|yes|no|on|off|true|false|null|~|[-+.]?[0-9.]+.*|\.inf|\.nan")
 
 
 def yaml_of(value: Mapping[str, Any], comments: Mapping[str, str], top: str = "") -> str:
-    """Return a document, with `top` as the comment that it begins with."""
+    """Return a document that begins with the comment `top`."""
     head = [*_comment(top, ""), ""] if top else []
     return "\n".join([*head, *_mapping(value, comments, "", ())]) + "\n"
 
 
 def documents_of(documents: list[tuple[Mapping[str, Any], str]], comments: Mapping[str, str]) -> str:
-    """Return several documents in one text, each with the comment that it begins with."""
+    """Return several documents in one text; each comes with the comment that it begins with."""
     parts = ["\n".join([*_comment(top, ""), *_mapping(each, comments, "", ())]) for each, top in documents]
     return "\n---\n".join(parts) + "\n"
 
@@ -60,7 +60,7 @@ def _list(value: list[Any], comments: Mapping[str, str], indent: str, path: tupl
             yield f"{indent}- {flow or json.dumps(item)}"
             continue
         lines = list(_mapping(item, comments, f"{indent}  ", here))
-        # A comment of the first key stands above the dash.
+        # The comment of the first key goes above the dash.
         while lines[0].lstrip().startswith("#"):
             yield lines.pop(0)[2:]
         yield f"{indent}- {lines[0].lstrip()}"
@@ -72,7 +72,7 @@ def _named(item: Any) -> str:  # noqa: ANN401
 
 
 def _flow(value: Any) -> str | None:  # noqa: ANN401
-    """Return a value on one line, None for one that is better read on several."""
+    """Return a value on one line, None if it is better written on several."""
     if isinstance(value, Mapping):
         inner = {key: _flow(item) for key, item in value.items()}
         if len(inner) > 3 or any(item is None for item in inner.values()) or "@type" in inner:  # noqa: PLR2004  (readable)
@@ -103,7 +103,7 @@ def _found(comments: Mapping[str, str], path: tuple[str, ...]) -> str:
 
 
 def _commented(comments: Mapping[str, str], path: tuple[str, ...], value: Any) -> bool:  # noqa: ANN401
-    """Whether something within a value has a comment, which needs a line of its own."""
+    """Return whether anything inside a value has a comment, and so needs its own line."""
     if isinstance(value, Mapping):
         inner = [((*path, key), item) for key, item in value.items()]
     elif isinstance(value, list):

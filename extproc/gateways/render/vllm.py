@@ -1,8 +1,8 @@
-"""How to start the pools' servers so that they fit the router's pools.
+"""The commands that start the pools' servers so that they fit the router's pools.
 
-A pool without `max_model_len` has no head-room: the router then goes by the upper bound alone. The head-room that
-is recommended is a quarter (docs/pools.md); it is told here, and not silently put into the flags, since the router
-has to know of it, too.
+A pool without `max_model_len` has no head-room: the router then decides by the upper bound alone. A quarter is
+recommended (docs/pools.md). A comment says so, instead of the flags silently including it, because the router's
+configuration has to have it, too.
 """
 
 from extproc.config.schema import Configuration
@@ -11,7 +11,7 @@ from extproc.gateways.router import pools_from
 
 __all__ = ["render_vllm"]
 
-# A KV cache of one size holds as many sequences as are short: 16 of 65,536 tokens, 128 of 8,192.
+# The same KV cache holds more sequences if they are shorter: 16 of 65,536 tokens, or 128 of 8,192.
 TOKENS_IN_FLIGHT = 1 << 20
 MOST_SEQUENCES = 1_024
 

@@ -1,6 +1,6 @@
-"""The traps: what goes wrong with a gateway's configuration, why, and the fix; one small function finds each.
+"""The traps: mistakes in a gateway's configuration, their effect and their fix. One small function finds each.
 
-Each trap is here because a test on the real Envoy shows what it does; `shown_by` names the test.
+Each trap is here because a test with a real Envoy demonstrates its effect; `shown_by` names the test.
 """
 
 from extproc.gateways.traps.chain import TRAPS as CHAIN

@@ -56,7 +56,7 @@ def _always_on(gateway: Gateway, _: Router) -> Iterator[Hit]:
 
 
 def _in_pieces(find: Find) -> Find:
-    """Look for something that bites where bodies come to the router in pieces only."""
+    """Restrict a search to gateways that send bodies to the router in pieces."""
 
     def found(gateway: Gateway, router: Router) -> Iterator[Hit]:
         if any(each.modes.request_body in {"STREAMED", "FULL_DUPLEX_STREAMED"} for each in gateway.processors):

@@ -1,4 +1,4 @@
-"""Traps of the router's filter: what of a request it sends, and what it does when the router is not there."""
+"""Traps of the router's filter: what it sends to the router, and what it does if the router does not reply."""
 
 from collections.abc import Iterator
 from typing import Final

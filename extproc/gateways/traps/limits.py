@@ -1,4 +1,4 @@
-"""Traps of times and sizes that depend on each other."""
+"""Traps of timeouts and size limits that depend on each other."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -10,10 +10,11 @@ from extproc.gateways.traps.trap import Hit, Severity, Trap
 
 __all__ = ["TRAPS"]
 
-# What Envoy, the router and the pseudo-headers add to a client's head at Envoy's own limits (100 headers, 60 KiB).
+# The largest head that Envoy accepts by default (100 headers, 60 KiB), plus what Envoy, the router and the
+# pseudo-headers add to it.
 HEADERS_NEEDED: Final = 113
 HEAD_KIB_NEEDED: Final = 61
-# A busy router is not late at once.
+# Margin for a busy router.
 ROOM_MS: Final = 100
 PAUSE_MS: Final = 5_000
 
@@ -55,7 +56,7 @@ def _message_limit(gateway: Gateway, router: Router) -> Iterator[Hit]:
 
 
 def _buffering(gateway: Gateway, router: Router) -> Iterator[tuple[Host, Route]]:
-    """Yield the routes on which bodies are held: those that requests arrive on."""
+    """Yield the routes on which requests arrive in mode BUFFERED: their limits decide which bodies are held."""
     for host in gateway.hosts:
         for route in default_routes(host, router):
             if route.processor and route.processor.modes.request_body == "BUFFERED":
@@ -63,7 +64,7 @@ def _buffering(gateway: Gateway, router: Router) -> Iterator[tuple[Host, Route]]
 
 
 def _by_passed(host: Host, route: Route, size: int) -> bool:
-    """Whether a body that says that it has this size goes another way, without the router."""
+    """Return whether a body whose content-length is this size takes another route, on which the filter is off."""
     return any(
         each.processor is None
         and each.percent > 0

@@ -1,4 +1,4 @@
-"""Traps of headers that clients may set in the router's place."""
+"""Traps of headers that clients can set in place of the router."""
 
 from collections.abc import Iterator
 from typing import Final

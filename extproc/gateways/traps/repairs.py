@@ -1,4 +1,4 @@
-"""Traps of repairs: what a smaller pool refuses, or cannot take, is to be tried again in the next one."""
+"""Traps of repairs: requests that a smaller pool refuses or cannot take should be retried in the next pool."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -11,7 +11,7 @@ from extproc.gateways.traps.trap import Hit, Severity, Trap
 __all__ = ["TRAPS"]
 
 MIN_RETRIES: Final = 100
-# Any of them repeats a request that found the pool down.
+# Each of these retries a request whose pool was down.
 UNCONNECTED: Final = frozenset(["connect-failure", "reset", "reset-before-request", "5xx", "gateway-error"])
 
 
@@ -32,13 +32,13 @@ def _repair_missing(gateway: Gateway, router: Router) -> Iterator[Hit]:
 
 
 def _repeats(retry: Retry, status: int) -> bool:
-    """Whether every request that gets this status is tried again."""
+    """Return whether every request that gets this status is retried."""
     acts = retry.tries > 0 and not retry.for_some
     return acts and "retriable-status-codes" in retry.conditions and status in retry.statuses
 
 
 def _is_largest_of_its_models(route: Route, router: Router) -> bool:
-    """Whether no pool after this route's serves what it serves: its refusals are the last word."""
+    """Return whether no later pool serves the models of this route's pool, so that its refusals are final."""
     match = route.header(router.sets[0])
     pools = router.configuration.pools
     return any(
@@ -75,7 +75,7 @@ def _repair_limit(gateway: Gateway, router: Router) -> Iterator[Hit]:
 
 def _repair_body_limit(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for host in gateway.hosts:
-        # What is over the limit of the route that requests arrive on in mode BUFFERED is refused there.
+        # In mode BUFFERED, bodies over the limit of the route on which they arrive are refused there.
         held = [route.body_limit_bytes for route in default_routes(host, router) if _buffers(route)]
         wanted = min((*held, router.configuration.exchange.max_held_bytes))
         for route in pool_routes(gateway, router):
@@ -89,7 +89,7 @@ def _buffers(route: Route) -> bool:
 
 
 def _picker_chooses(gateway: Gateway) -> bool:
-    """Whether an endpoint picker comes after the router: its word is final, and a retry asks no other."""
+    """Return whether an endpoint picker follows the router: its choice is final, a retry asks no other picker."""
     return sum(each.kind is Kind.PROCESSOR for each in gateway.filters) > 1
 
 

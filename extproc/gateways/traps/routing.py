@@ -1,4 +1,4 @@
-"""Traps of routes: which one requests end on, and what ends them there."""
+"""Traps of routes: where requests end up, and what cuts them off there."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -23,7 +23,7 @@ def pool_routes(gateway: Gateway, router: Router) -> Iterator[Route]:
 
 
 def default_routes(host: Host, router: Router) -> Iterator[Route]:
-    """Yield the routes on which requests arrive and, where the router says nothing, stay."""
+    """Yield the routes on which requests arrive, and stay unless the router sets a header."""
     for route in host.routes:
         said = {match.name for match in route.headers} & set(router.sets)
         if route.processor and route.clusters and not said:
@@ -58,7 +58,7 @@ def _redirects_on_default_route(gateway: Gateway, router: Router) -> Iterator[Hi
 
 
 def _half_sent(gateway: Gateway, router: Router) -> Iterator[Route]:
-    """Yield the routes that get requests whose bodies have not ended."""
+    """Yield the routes that can get requests before their bodies have ended."""
     for host in gateway.hosts:
         for route in host.routes:
             streamed = route.processor is not None and route.processor.modes.request_body == "STREAMED"
@@ -102,7 +102,7 @@ def _leads_to(route: Route, header: str, pool: str) -> bool:
 
 
 def _reached(host: Host) -> Iterator[Route]:
-    """Yield the routes up to the first that takes everything."""
+    """Yield the routes that are reachable: those up to the first that takes everything."""
     for route in host.routes:
         yield route
         if route.takes_all:

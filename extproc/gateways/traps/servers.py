@@ -1,4 +1,4 @@
-"""Traps of clusters: the router's own, and those of the pools."""
+"""Traps of clusters: the router's, and those of the pools."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -10,12 +10,12 @@ from extproc.gateways.traps.trap import Hit, Severity, Trap
 
 __all__ = ["TRAPS"]
 
-# Places at the router beside those of responses that are kept to learn: 20 ms of work at 2,000 requests a second.
+# Requests at the router besides the responses that are kept to learn from: 20 ms of work at 2,000 a second.
 DECIDING: Final = 40
-# Where an upload has its place until it has ended; and where a request without one is an error.
+# In BUFFERED an upload occupies its place until it has ended; in full duplex a request without a place fails.
 BUFFERING: Final = 1_024
 FULL_DUPLEX: Final = 4_096
-# In STREAMED what finds no place costs nothing, so that few are best; elsewhere any limit that is one.
+# In STREAMED a request without a place costs nothing, so a low limit is best; in other modes any real limit does.
 FLOOD: Final = 4_096
 MAX_REQUESTS: Final = 65_536
 MAX_WINDOW_BYTES: Final = 1 << 20
@@ -115,7 +115,7 @@ def _full_duplex_clusters(gateway: Gateway) -> list[Cluster]:
 
 
 def _pool_clusters(gateway: Gateway, router: Router) -> Iterator[Cluster]:
-    """Yield the clusters that requests of the router's routes end in."""
+    """Yield the clusters that the router's routes lead to, members of aggregates included."""
     for host in gateway.hosts:
         for route in host.routes:
             if route.processor is None and route.header(router.sets[0]) is None:

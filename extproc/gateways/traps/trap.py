@@ -1,4 +1,4 @@
-"""What one trap is made of: how it is found, why it matters, the fix, and the test that shows it."""
+"""The parts of a trap: how it is found, why it matters, the fix, and the test that demonstrates it."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ __all__ = ["Find", "Hit", "Severity", "Trap"]
 
 
 class Severity(StrEnum):
-    """How it bites; names are SARIF's."""
+    """How much harm a trap does; names are SARIF's."""
 
     ERROR = "error"
     """Requests are corrupted, fail, or cannot be routed as they should be."""
     WARNING = "warning"
-    """It bites under load, at a limit, or costs more than it has to."""
+    """It does harm under load or at a limit, or wastes resources."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """Where a trap was found, and with what in it."""
+    """Where a trap was found, and what is wrong there."""
 
     place: Place
     what: str
@@ -33,7 +33,7 @@ Find = Callable[[Gateway, Router], Iterable[Hit]]
 
 @dataclass(frozen=True, slots=True)
 class Trap:
-    """One trap. `why` says what happens, and `fix` what to write instead; `shown_by` is file::test."""
+    """One trap. `why` says what happens and `fix` what to write instead; `shown_by` is file::test."""
 
     name: str
     severity: Severity
