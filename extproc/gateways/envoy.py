@@ -115,8 +115,8 @@ def _tables(
     if name in tables:
         yield tables[name]
     else:
-        said = f"{manager.place}: the routes are not in what was read, and so are not checked"
-        resources.unchecked.append(f"{said}: look at a config dump instead")
+        said = f"{manager.place}: the routes are not in the input, and so are not checked"
+        resources.unchecked.append(f"{said}: check a config dump instead")
 
 
 def _ours(manager: Part[HttpConnectionManager], router: Router) -> Processor | None:

@@ -62,7 +62,7 @@ def _plain(documents: Iterable[LocatedMap]) -> Iterable[tuple[Resources, Flavour
             yield of_bootstrap(each), Flavour.ENVOY
         elif "apiVersion" not in each:
             raise ConfigurationError(
-                f"{each.place}: neither a bootstrap of Envoy's (static_resources), nor a config dump (configs), "
+                f"{each.place}: neither an Envoy bootstrap (static_resources), nor a config dump (configs), "
                 "nor a manifest (apiVersion)"
             )
 

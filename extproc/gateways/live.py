@@ -48,7 +48,7 @@ def _get(address: str, token: str = "") -> str:
             data: bytes = response.read(MAX_BYTES + 1)
     except (OSError, HTTPException, ValueError) as error:
         asks = isinstance(error, urllib.error.HTTPError) and error.code == HTTPStatus.UNAUTHORIZED
-        why = "it asks for a token: give it with --token-file" if asks else error
+        why = "it requires a token: give it with --token-file" if asks else error
         raise ConfigurationError(f"{address}: {why}") from error
     if len(data) > MAX_BYTES:
         raise ConfigurationError(f"{address}: more than {MAX_BYTES:,} bytes")

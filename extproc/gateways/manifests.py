@@ -69,7 +69,7 @@ def inner(values: LocatedMap, *path: str) -> LocatedMap:
         if found is None:
             return LocatedMap(values.place)
         if not isinstance(found, LocatedMap):
-            raise ConfigurationError(f"{_place(values, step)}: {step} is no mapping")
+            raise ConfigurationError(f"{_place(values, step)}: {step} is not a mapping")
         values = found
     return values
 
@@ -80,7 +80,7 @@ def items_of(values: LocatedMap, name: str) -> list[LocatedMap]:
     if found is None:
         return []
     if not isinstance(found, list) or not all(isinstance(each, LocatedMap) for each in found):
-        raise ConfigurationError(f"{_place(values, name)}: {name} is no list of mappings")
+        raise ConfigurationError(f"{_place(values, name)}: {name} is not a list of mappings")
     return found
 
 
@@ -90,7 +90,7 @@ def texts_of(values: LocatedMap, name: str) -> list[str]:
     if found is None:
         return []
     if not isinstance(found, list) or not all(isinstance(each, str | int) for each in found):
-        raise ConfigurationError(f"{_place(values, name)}: {name} is no list of words")
+        raise ConfigurationError(f"{_place(values, name)}: {name} is not a list of strings")
     return [str(each) for each in found]
 
 
@@ -98,7 +98,7 @@ def text_of(values: LocatedMap, name: str, otherwise: str = "") -> str:
     """Return a scalar in a mapping as a string, or `otherwise` if it is not set."""
     found = values.get(name)
     if isinstance(found, LocatedMap | LocatedList):
-        raise ConfigurationError(f"{_place(values, name)}: {name} is no word")
+        raise ConfigurationError(f"{_place(values, name)}: {name} is not a single value")
     return otherwise if found is None else str(found)
 
 
@@ -106,7 +106,7 @@ def number_of(values: LocatedMap, name: str, otherwise: int) -> int:
     """Return a non-negative integer in a mapping, or `otherwise` if it is not set."""
     found = text_of(values, name, str(otherwise))
     if not found.isdigit() or len(found) > MAX_DIGITS:
-        raise ConfigurationError(f"{_place(values, name)}: {name} is no whole number")
+        raise ConfigurationError(f"{_place(values, name)}: {name} is not a whole number")
     return int(found)
 
 
@@ -149,7 +149,7 @@ def seconds_of(text: object, place: Place) -> str:
     """Return a duration in the form of protobuf's JSON. Raises ConfigurationError if it is not a duration."""
     found = _DURATION.findall(str(text))
     if not found or "".join(number + unit for number, unit in found) != str(text):
-        raise ConfigurationError(f"{place}: {text!r} is no duration, such as 500ms or 1m30s")
+        raise ConfigurationError(f"{place}: {text!r} is not a duration such as 500ms or 1m30s")
     return f"{sum(float(number) * _UNITS[unit] for number, unit in found):.9f}".rstrip("0").rstrip(".") + "s"
 
 
@@ -157,5 +157,5 @@ def bytes_of(text: object, place: Place) -> int:
     """Return a quantity, such as 16Mi, in bytes. Raises ConfigurationError if it is not a quantity."""
     found = _QUANTITY.fullmatch(str(text))
     if found is None:
-        raise ConfigurationError(f"{place}: {text!r} is no quantity, such as 16Mi")
+        raise ConfigurationError(f"{place}: {text!r} is not a quantity such as 16Mi")
     return int(float(found[1]) * _POWERS[found[2] or ""])

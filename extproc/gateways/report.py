@@ -32,7 +32,7 @@ def _lines(findings: Findings) -> Iterator[str]:
     warnings = len(findings.found) - errors
     places = f"{findings.gateways} gateway{'s' if findings.gateways != 1 else ''}"
     if findings.found:
-        yield f"{places}: {_count(errors, 'error')}, {_count(warnings, 'warning')} ({len(TRAPS)} traps looked for)"
+        yield f"{places}: {_count(errors, 'error')}, {_count(warnings, 'warning')} ({len(TRAPS)} traps checked)"
     else:
         yield f"{places}: none of {len(TRAPS)} traps"
 

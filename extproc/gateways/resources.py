@@ -43,7 +43,7 @@ def of_bootstrap(values: LocatedMap) -> Resources:
     found.listeners += static.items("listeners")
     found.clusters += static.items("clusters")
     if message.dynamic_resources.HasField("lds_config"):
-        found.unchecked.append(f"{values.place}: listeners come by LDS: look at a config dump instead")
+        found.unchecked.append(f"{values.place}: listeners are delivered by LDS: check a config dump instead")
     return found
 
 

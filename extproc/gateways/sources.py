@@ -69,7 +69,7 @@ def read(text: str, source: str) -> list[LocatedMap]:
         raise ConfigurationError("nested too deeply", source=source) from error
     wrong = [each for each in documents if not isinstance(each, LocatedMap)]
     if wrong:
-        raise ConfigurationError("a document that is no mapping", source=source)
+        raise ConfigurationError("a document that is not a mapping", source=source)
     return documents
 
 
@@ -146,7 +146,7 @@ class _Values:
             name = str(self._scalar(key)) if isinstance(key, ScalarNode) else ""
             line = key.start_mark.line + 1
             if not name or name in made:
-                said = f"{name} is given twice" if name else "a key that is no word"
+                said = f"{name} is given twice" if name else "a key that is not a string"
                 raise ConfigurationError(f"line {line}: {said}")
             where = replace(_below(place, name), line=line)
             made[name] = self.of(value, where, depth + 1)

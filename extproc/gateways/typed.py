@@ -63,7 +63,7 @@ def typed(values: LocatedMap, message: M, unknown: list[str], *, lenient: bool =
     except ParseError as error:
         raise ConfigurationError(_sentence(str(error), values), source=values.place.source) from error
     except (AttributeError, TypeError, ValueError) as error:  # raised for values that ParseDict does not expect
-        raise ConfigurationError(f"not of the kind that Envoy has: {error}", source=values.place.source) from error
+        raise ConfigurationError(f"not a value that Envoy accepts: {error}", source=values.place.source) from error
 
 
 def _known(value: Any, unknown: list[str]) -> Any:  # noqa: ANN401
@@ -71,9 +71,9 @@ def _known(value: Any, unknown: list[str]) -> Any:  # noqa: ANN401
     if isinstance(value, LocatedMap):
         url = value.get("@type")
         if url is not None and not isinstance(url, str):
-            raise ConfigurationError(f"{value.place}: @type is no name of a message")
+            raise ConfigurationError(f"{value.place}: @type is not the name of a message")
         if url is not None and not _import(url):
-            unknown.append(f"{value.place}: {url.rpartition('/')[2]} is not a type of Envoy's that is known here")
+            unknown.append(f"{value.place}: {url.rpartition('/')[2]} is not a known Envoy type")
             return {"@type": _OPAQUE, "value": {}}
         return {key: _known(item, unknown) for key, item in value.items()}
     if isinstance(value, list):

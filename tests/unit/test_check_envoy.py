@@ -122,8 +122,8 @@ def test_json_and_sarif(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         ("static_resources: {}", "no ext_proc filter in file.yaml"),
         ("a: [", "not YAML: line 1"),
         ("a: 1\na: 2", "line 2: a is given twice"),
-        ("a: 1", "neither a bootstrap of Envoy's"),
-        ("- a", "no mapping"),
+        ("a: 1", "neither an Envoy bootstrap"),
+        ("- a", "not a mapping"),
         ("[" * 200, "file.yaml"),
         ("a: \0", "not YAML: unacceptable character #x0000"),
         ("a: !!int x", "not YAML: "),
@@ -154,4 +154,4 @@ def test_a_type_that_is_not_known_is_told_and_left() -> None:
     manager["http_filters"].insert(0, own)
     read_ = read_gateways(read(json.dumps(document), "file.yaml"), Router())
     assert ((), 1) == (look(read_.gateways, Router()).found, len(read_.unchecked))
-    assert "istio.Something is not a type" in read_.unchecked[0]
+    assert "istio.Something is not a known Envoy type" in read_.unchecked[0]

@@ -26,7 +26,7 @@ def _command(pool: Pool, *, largest: bool) -> str:
     sequences = min(MOST_SEQUENCES, max(1, TOKENS_IN_FLIGHT // pool.max_budget_tokens))
     lines = [f"# {pool.name}: budgets up to {pool.max_budget_tokens:,} tokens{_room(pool, largest=largest)}"]
     if not largest:
-        lines.append("# --max-num-seqs: as many as fit the cache that holds the largest pool's; measure yours.")
+        lines.append("# --max-num-seqs: as many as fit the KV cache of the largest pool's servers; measure yours.")
     model = next((name for name in pool.models if not set(name) & set("*?[")), "MODEL")
     flags = f"--max-model-len {pool.context_tokens} --max-num-seqs {sequences}"
     return "\n".join([*lines, f"vllm serve {model} {flags} --port 8000", ""])
@@ -35,7 +35,7 @@ def _command(pool: Pool, *, largest: bool) -> str:
 def _room(pool: Pool, *, largest: bool) -> str:
     room = pool.context_tokens - pool.max_budget_tokens
     if room:
-        return f", and head-room of {room:,} for what an estimate is wrong by"
+        return f", and head-room of {room:,} for errors of the estimate"
     if largest:
         return ""
     recommended = pool.max_budget_tokens * 5 // 4

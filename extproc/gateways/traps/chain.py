@@ -25,9 +25,7 @@ def _before(kind: Kind) -> Find:
     def find(gateway: Gateway, _: Router) -> Iterator[Hit]:
         for each in _split(gateway)[0]:
             if each.kind is kind and not each.disabled:
-                yield Hit(
-                    each.place, f'"{each.name}" ({kind}) stands before the router\'s "{gateway.processor.name}"'
-                )
+                yield Hit(each.place, f'"{each.name}" ({kind}) is before the router\'s "{gateway.processor.name}"')
 
     return find
 
@@ -36,9 +34,7 @@ def _after(kind: Kind) -> Find:
     def find(gateway: Gateway, _: Router) -> Iterator[Hit]:
         for each in _split(gateway)[1]:
             if each.kind is kind and not each.disabled:
-                yield Hit(
-                    each.place, f'"{each.name}" ({kind}) stands behind the router\'s "{gateway.processor.name}"'
-                )
+                yield Hit(each.place, f'"{each.name}" ({kind}) is after the router\'s "{gateway.processor.name}"')
 
     return find
 
@@ -46,13 +42,13 @@ def _after(kind: Kind) -> Find:
 def _pool_header_changed(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for each in _split(gateway)[1]:
         if router.sets[0] in each.changes and not each.disabled:
-            yield Hit(each.place, f'"{each.name}" changes {router.sets[0]} behind "{gateway.processor.name}"')
+            yield Hit(each.place, f'"{each.name}" changes {router.sets[0]} after "{gateway.processor.name}"')
 
 
 def _always_on(gateway: Gateway, _: Router) -> Iterator[Hit]:
     ours = next(each for each in gateway.filters if each.name == gateway.processor.name)
     if not ours.disabled and any(each.modes.response_headers != "SKIP" for each in gateway.processors):
-        yield Hit(ours.place, f'"{ours.name}" is on for requests that have no route, too')
+        yield Hit(ours.place, f'"{ours.name}" is also enabled for requests that have no route')
 
 
 def _in_pieces(find: Find) -> Find:
@@ -80,7 +76,7 @@ TRAPS: Final = (
     Trap(
         "pool-header-changed",
         Severity.ERROR,
-        "The route is chosen again after the router's filter, by the headers as they are then: where the "
+        "The route is chosen again after the router's filter, by the headers as they are then: if the "
         "pool's header has been removed or overwritten, everything stays on the default route.",
         "No filter after the router's that removes or overwrites the pool's header (to keep it from the pool, "
         "use request_headers_to_remove on the route, which acts after the choice).",

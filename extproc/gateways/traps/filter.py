@@ -70,8 +70,8 @@ def _headers_refused(gateway: Gateway, _: Router) -> Iterator[Hit]:
     for each in gateway.processors:
         if each.refused:
             names = ", ".join(sorted(each.refused))
-            what = "an error of each request" if each.refusal_fails else "dropped"
-            yield Hit(each.place, f"mutation_rules: {names} of the router's are {what}")
+            what = "each request that gets them fails" if each.refusal_fails else "they are dropped"
+            yield Hit(each.place, f"mutation_rules refuse the router's {names}: {what}")
 
 
 def _fail_closed(gateway: Gateway, _: Router) -> Iterator[Hit]:
@@ -83,13 +83,13 @@ def _fail_closed(gateway: Gateway, _: Router) -> Iterator[Hit]:
 def _namespace_dropped(gateway: Gateway, _: Router) -> Iterator[Hit]:
     for each in gateway.processors:
         if NAMESPACE not in each.namespaces:
-            yield Hit(each.place, f"metadata of the namespace {NAMESPACE} is not received")
+            yield Hit(each.place, f"metadata of the namespace {NAMESPACE} is not accepted")
 
 
 def _headers_not_forwarded(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for each in gateway.processors:
         if names := _withheld(each, router):
-            yield Hit(each.place, f"the router does not get {', '.join(names)}")
+            yield Hit(each.place, f"the router is not sent {', '.join(names)}")
 
 
 def _withheld(processor: Processor, router: Router) -> list[str]:

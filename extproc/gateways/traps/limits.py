@@ -44,7 +44,8 @@ def _buffer_below_body_cap(gateway: Gateway, router: Router) -> Iterator[Hit]:
         if limit <= held:
             yield Hit(route.body_limit_place, f'route "{route.name}" holds {limit:,} bytes of a body')
         elif not _by_passed(host, route, limit + 1):
-            yield Hit(route.body_limit_place, f'bodies over {limit:,} bytes do not bypass route "{route.name}"')
+            what = f'bodies over {limit:,} bytes do not bypass the router on route "{route.name}"'
+            yield Hit(route.body_limit_place, what)
 
 
 def _message_limit(gateway: Gateway, router: Router) -> Iterator[Hit]:
@@ -78,7 +79,7 @@ def _by_passed(host: Host, route: Route, size: int) -> bool:
 def _head_limits(gateway: Gateway, _: Router) -> Iterator[Hit]:
     limits = gateway.limits
     if limits.max_headers < HEADERS_NEEDED or limits.max_head_kib < HEAD_KIB_NEEDED:
-        what = f"heads of {limits.max_headers} headers and {limits.max_head_kib} KiB are the limit"
+        what = f"request heads are limited to {limits.max_headers} headers and {limits.max_head_kib} KiB"
         yield Hit(limits.place, what)
 
 

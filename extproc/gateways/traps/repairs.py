@@ -23,12 +23,11 @@ def _repair_missing(gateway: Gateway, router: Router) -> Iterator[Hit]:
             continue
         retry = gateway.retry(route)
         if retry is None or not _repeats(retry, 400):
-            yield Hit(route.place, f'route "{route.name}" does not try a refusal (400) again')
+            yield Hit(route.place, f'route "{route.name}" does not retry refusals (400)')
         elif not retry.conditions & UNCONNECTED and not _repeats(retry, 503):
-            what = f'route "{route.name}" does not try what finds no server again'
-            yield Hit(retry.place, what)
+            yield Hit(retry.place, f'route "{route.name}" does not retry requests that find no server')
         elif len(gateway.priorities(route)) < 2:  # noqa: PLR2004  (short, then long)
-            yield Hit(route.place, f'route "{route.name}" tries a refusal again, but has one pool only')
+            yield Hit(route.place, f'route "{route.name}" retries refusals, but has only one pool')
 
 
 def _repeats(retry: Retry, status: int) -> bool:
@@ -51,7 +50,7 @@ def _repair_declined(gateway: Gateway, router: Router) -> Iterator[Hit]:
         return
     for route in pool_routes(gateway, router):
         if gateway.retry(route) and NUMBER_HEADER not in route.removed:
-            what = f'{NUMBER_HEADER} of internal clients counts on route "{route.name}"'
+            what = f'route "{route.name}" obeys {NUMBER_HEADER} from internal clients'
             yield Hit(gateway.trusting_place, what)
 
 
@@ -59,18 +58,16 @@ def _repair_same_pool(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for route in pool_routes(gateway, router):
         retry = gateway.retry(route)
         if retry and not retry.previous_priorities and not _picker_chooses(gateway):
-            what = (
-                f'route "{route.name}" has retries without previous_priorities, or not from the first failure on'
-            )
-            yield Hit(retry.place, what)
+            what = "has retries without previous_priorities, or they do not apply from the first failure on"
+            yield Hit(retry.place, f'route "{route.name}" {what}')
 
 
 def _repair_limit(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for route in pool_routes(gateway, router):
         cluster = gateway.clusters.get(route.clusters[0])
         if cluster and gateway.retry(route) and cluster.max_retries < MIN_RETRIES:
-            what = f'cluster "{cluster.name}" lets {cluster.max_retries} responses be under repair at a time'
-            yield Hit(cluster.place, what)
+            what = f"allows {cluster.max_retries} repairs at a time"
+            yield Hit(cluster.place, f'cluster "{cluster.name}" {what}')
 
 
 def _repair_body_limit(gateway: Gateway, router: Router) -> Iterator[Hit]:

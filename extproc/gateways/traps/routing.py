@@ -72,12 +72,13 @@ def _default_route_not_largest(gateway: Gateway, router: Router) -> Iterator[Hit
     for host in _asking_hosts(gateway):
         found = list(default_routes(host, router))
         if not found and not any(route.takes_all and route.clusters for route in host.routes):
-            yield Hit(host.place, f'host "{host.name}" has no route for what is not sent to a smaller pool')
+            what = "has no route for requests that are not sent to a smaller pool"
+            yield Hit(host.place, f'host "{host.name}" {what}')
         for route in found:
             for name in route.clusters:
                 if other := smaller.get(gateway.servers(name)[0]):
-                    what = f'route "{route.name}" goes where the pool\'s route "{other.name}" goes'
-                    yield Hit(route.place, f'{what}: not to the pool "{largest}"')
+                    what = f'route "{route.name}" leads to the same servers as route "{other.name}"'
+                    yield Hit(route.place, f'{what}, not to the pool "{largest}"')
 
 
 def _pool_without_route(gateway: Gateway, router: Router) -> Iterator[Hit]:
@@ -93,7 +94,7 @@ def _pool_without_route(gateway: Gateway, router: Router) -> Iterator[Hit]:
             yield Hit(arrived_on.place, f'the router\'s filter "{name}" is off on the route "{arrived_on.name}"')
         for pool in router.configuration.pools[:-1]:
             if not any(_leads_to(route, header, pool.name) for route in _reached(host)):
-                yield Hit(host.place, f'host "{host.name}" has no route for {header}: {pool.name} that is reached')
+                yield Hit(host.place, f'host "{host.name}" has no reachable route for {header}: {pool.name}')
 
 
 def _leads_to(route: Route, header: str, pool: str) -> bool:

@@ -34,7 +34,7 @@ def _router_breakers_small(gateway: Gateway, router: Router) -> Iterator[Hit]:
         cluster, needed = gateway.clusters.get(each.cluster), _places(each.modes.request_body, router)
         if cluster and min(cluster.max_requests, cluster.max_pending_requests) < needed:
             limits = f"max_requests is {cluster.max_requests}, max_pending_requests {cluster.max_pending_requests}"
-            what = f'cluster "{cluster.name}": {limits}; mode {each.modes.request_body} takes {needed:,}'
+            what = f'cluster "{cluster.name}": {limits}; mode {each.modes.request_body} needs {needed:,}'
             yield Hit(cluster.place, what)
 
 
@@ -49,7 +49,9 @@ def _router_breakers_large(gateway: Gateway, _: Router) -> Iterator[Hit]:
         cluster = gateway.clusters.get(each.cluster)
         most = FLOOD if each.modes.request_body == "STREAMED" else MAX_REQUESTS
         if cluster and cluster.max_requests > most:
-            yield Hit(cluster.place, f'cluster "{cluster.name}" lets {cluster.max_requests:,} requests through')
+            yield Hit(
+                cluster.place, f'cluster "{cluster.name}" allows {cluster.max_requests:,} requests at a time'
+            )
 
 
 def _full_duplex_windows(gateway: Gateway, _: Router) -> Iterator[Hit]:
@@ -62,13 +64,13 @@ def _full_duplex_windows(gateway: Gateway, _: Router) -> Iterator[Hit]:
 def _full_duplex_dead_router(gateway: Gateway, _: Router) -> Iterator[Hit]:
     for cluster in _full_duplex_clusters(gateway):
         if cluster.panics or not cluster.ejects_at_once:
-            yield Hit(cluster.place, f'cluster "{cluster.name}" goes on asking a router that is dead')
+            yield Hit(cluster.place, f'cluster "{cluster.name}" keeps using a router that is dead')
 
 
 def _full_duplex_gathered_news(gateway: Gateway, _: Router) -> Iterator[Hit]:
     for cluster in _full_duplex_clusters(gateway):
         if cluster.gathers_news:
-            yield Hit(cluster.place, f'cluster "{cluster.name}" hears late that a router is dead')
+            yield Hit(cluster.place, f'cluster "{cluster.name}" learns late that a router is dead')
 
 
 def _one_address_for_many(gateway: Gateway, router: Router) -> Iterator[Hit]:
