@@ -1,8 +1,9 @@
-"""`make docs`: writes what is made of other files in deploy/; a test holds them equal.
+"""`make docs`: writes the generated files in deploy/; a test checks that they are up to date.
 
-The dashboard is a table (monitoring/dashboard.yaml), since Grafana's JSON is nothing to review by eye. The chart's
-schema and its table of values are made of values.yaml, and of the router's own types for its configuration. A
-chart is packed without what is outside its folder, so the files for gateways and Prometheus are copied into it.
+The dashboard is generated from a table (monitoring/dashboard.yaml), since Grafana's JSON is hard to review. The
+chart's schema and its table of values are generated from values.yaml, and from the router's own types for its
+configuration. A packed chart contains only its own folder, so the files for gateways and Prometheus are copied
+there.
 """
 
 import json
@@ -27,7 +28,7 @@ SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 
 
 def dashboard() -> str:
-    """Return the dashboard as Grafana imports it."""
+    """Return the dashboard in Grafana's import format."""
     table = YAML(typ="safe", pure=True).load(DEPLOY / "monitoring" / "dashboard.yaml")
     made = {
         "title": table["title"],
@@ -55,7 +56,7 @@ def _variables() -> Iterator[dict[str, Any]]:
             "type": "query",
             "datasource": SOURCE,
             "query": {"query": query, "refId": name},
-            "refresh": 2,  # when the time range changes: pods come and go
+            "refresh": 2,  # when the time range changes, since pods come and go
             "includeAll": True,
             "multi": True,
             "allValue": ".*",
@@ -112,8 +113,8 @@ def _at(left: int, top: int, width: int, height: int) -> dict[str, int]:
 
 
 def values_schema() -> str:
-    """Return the chart's schema: types are those of the defaults, `config` is the router's configuration."""
-    # Go's regular expressions, which helm uses, know no \A and \Z.
+    """Return the chart's schema: types are those of the defaults, for `config` those of the router."""
+    # Go's regular expressions, which helm uses, do not support \A and \Z.
     written = json.dumps(msgspec.json.schema(Configuration)).replace(r"\\A", "^").replace(r"\\Z", "$")
     configuration = json.loads(written)
     for definition in configuration["$defs"].values():
@@ -142,7 +143,7 @@ def _schema_of(value: Any, path: str) -> dict[str, Any]:
             return {"type": "array"}
         case {**inner} if inner and path not in FREE:
             properties = {key: _schema_of(each, f"{path}.{key}".lstrip(".")) for key, each in inner.items()}
-            # Helm gives every chart that is part of another one this.
+            # Helm adds `global` to the values of every subchart.
             extra = {"global": {"type": "object"}} if not path else {}
             return {"type": "object", "properties": properties | extra, "additionalProperties": False}
         case _:
@@ -150,14 +151,14 @@ def _schema_of(value: Any, path: str) -> dict[str, Any]:
 
 
 def values_table() -> str:
-    """Return the chart's README: a row for each value, of the comment above it."""
+    """Return the chart's README, with a row for each value from the comment above it."""
     rows = ["| value | default | what it does |", "|---|---|---|"]
     rows += [f"| `{path}` | `{json.dumps(default)}` | {text} |" for path, default, text in _described_values()]
     return "\n".join([README_HEAD, *rows, ""])
 
 
 def _described_values() -> Iterator[tuple[str, Any, str]]:
-    """Yield the path, default and comment of each value that is no group of others."""
+    """Yield the path, default and comment of each value that is not a group of values."""
     comment: list[str] = []
     above: list[str] = []
     for line in (CHART / "values.yaml").read_text("utf-8").splitlines():
@@ -188,7 +189,7 @@ def _copied(name: str) -> Callable[[], str]:
 
 
 CHART: Final = DEPLOY / "helm" / "dualpool"
-# Values whose keys are not ours to name, or that are one thing.
+# Mappings whose keys are up to the user, or that are described as one value.
 FREE: Final = frozenset(
     {
         "config",
@@ -199,7 +200,7 @@ FREE: Final = frozenset(
     }
 )
 SPREAD: Final = {"enum": ["", "ScheduleAnyway", "DoNotSchedule"]}
-# What a default does not tell.
+# Schemas that cannot be derived from the defaults.
 ALLOWED: Final[dict[str, dict[str, Any]]] = {
     "config": {"$ref": "#/$defs/Configuration"},
     "image.pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
@@ -221,20 +222,19 @@ ALLOWED: Final[dict[str, dict[str, Any]]] = {
 README_HEAD: Final = """\
 # Chart dualpool
 
-The router with what its gateway, Prometheus and Grafana need. [deploy/README.md](../../README.md) says what to do
-in which order. By default it only watches (`config.mode: shadow`).
+The router, and the resources for its gateway, Prometheus and Grafana. [deploy/README.md](../../README.md) has the
+steps of a rollout. By default the router only observes (`config.mode: shadow`).
 
 ```sh
 helm install dualpool deploy/helm/dualpool -n dualpool --create-namespace --set provider.name=envoy-gateway
 ```
 
-The routes, policies and filters of a provider are the files of `deploy/`, which the project's tests check, with
-the release's names in them. A value that is not known or not allowed is refused (`values.schema.json`), the
-router's own configuration included.
+The routes, policies and filters of a provider are the tested files of `deploy/`, with the names of the release.
+Values that are unknown or not allowed are refused (`values.schema.json`), also in the router's own configuration.
 
 ## Values
 
-Made of the comments in [values.yaml](values.yaml).
+Generated from the comments in [values.yaml](values.yaml).
 """
 GATEWAY_FILES: Final = (
     *(f"envoy-gateway/{name}.yaml" for name in ("accesslog", "policies", "routes", "patches/listener")),
@@ -245,7 +245,7 @@ GATEWAY_FILES: Final = (
     ),
 )
 
-# File in deploy/: what makes its content.
+# File in deploy/: the function that returns its content.
 GENERATED: Final[dict[str, Callable[[], str]]] = {
     "monitoring/dashboard.json": dashboard,
     "helm/dualpool/values.schema.json": values_schema,

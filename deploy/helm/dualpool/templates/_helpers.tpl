@@ -1,4 +1,4 @@
-{{/* Name of all that belongs to this release. */}}
+{{/* Name of the objects of this release. */}}
 {{- define "dualpool.fullname" -}}
 {{- if contains "dualpool" .Release.Name -}}{{ .Release.Name | trunc 50 | trimSuffix "-" }}{{- else -}}{{ printf "%s-dualpool" .Release.Name | trunc 50 | trimSuffix "-" }}{{- end -}}
 {{- end -}}
@@ -21,7 +21,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* What the router reads: the values' configuration, and what only the chart knows. */}}
+{{/* The router's configuration file: `config` of the values, with the settings that only the chart knows. */}}
 {{- define "dualpool.config" -}}
 {{- $set := dict "drain_s" .Values.drainSeconds "admin" (dict "address" "127.0.0.1:9091" "probes_address" "[::]:9090") -}}
 {{- if .Values.admin.tokenSecret -}}{{- $_ := set $set.admin "token_file" "/etc/dualpool-admin/token" -}}{{- end -}}
@@ -36,7 +36,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- mustMergeOverwrite (deepCopy .Values.config) $set | toYaml -}}
 {{- end -}}
 
-{{/* A worker's port by its name: names of ports have at most 15 characters. */}}
+{{/* Name of a worker's port, in at most 15 characters. */}}
 {{- define "dualpool.portName" -}}
 {{- if eq (int .) 0 -}}grpc-ext-proc{{- else -}}grpc-w{{ . }}{{- end -}}
 {{- end -}}
@@ -47,7 +47,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end -}}
 
-{{/* One of the project's tested files for a gateway, with this release's names in it. */}}
+{{/* One of the tested files for a gateway, with the names of this release. */}}
 {{- define "dualpool.provided" -}}
 {{- $root := .root -}}
 {{- $values := $root.Values.provider -}}
@@ -82,7 +82,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{ $text }}
 {{- end -}}
 
-{{/* Values that helm's schema cannot refuse. */}}
+{{/* Checks that the values' schema cannot express. */}}
 {{- define "dualpool.check" -}}
 {{- if and .Values.store.passwordSecret (not (dig "state" "store" "url" "" .Values.config)) -}}{{- fail "store.passwordSecret: config.state.store.url says no store" -}}{{- end -}}
 {{- if ne .Values.provider.name "none" -}}
