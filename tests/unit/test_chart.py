@@ -282,7 +282,7 @@ def test_a_stores_password_comes_from_a_secret() -> None:
 @pytest.mark.parametrize(
     ("settings", "why"),
     [
-        (("store.passwordSecret=redis",), "no store"),
+        (("store.passwordSecret=redis",), "url is not set"),
         (("config.modus=shadow",), "modus"),
         (("config.mode=maybe",), "mode"),
         (("config.exchange.deadline_ms=0",), "deadline_ms"),

@@ -84,13 +84,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* Checks that the values' schema cannot express. */}}
 {{- define "dualpool.check" -}}
-{{- if and .Values.store.passwordSecret (not (dig "state" "store" "url" "" .Values.config)) -}}{{- fail "store.passwordSecret: config.state.store.url says no store" -}}{{- end -}}
+{{- if and .Values.store.passwordSecret (not (dig "state" "store" "url" "" .Values.config)) -}}{{- fail "store.passwordSecret: config.state.store.url is not set" -}}{{- end -}}
 {{- if ne .Values.provider.name "none" -}}
-{{- if gt (int .Values.workers) 1 -}}{{- fail "workers: with a provider there is one process in a pod; set replicas instead" -}}{{- end -}}
+{{- if gt (int .Values.workers) 1 -}}{{- fail "workers: with a provider each pod has one process; increase replicas instead" -}}{{- end -}}
 {{- $names := list -}}
 {{- range .Values.config.pools -}}{{- $names = append $names .name -}}{{- end -}}
 {{- if ne (join "," $names) "short,long" -}}{{- fail (printf "config.pools: a provider's routes lead to two pools named short and long, not %s; use provider.name: none and write your own" (join ", " $names)) -}}{{- end -}}
-{{- if and .Values.provider.istio.gatewayApi .Values.provider.istio.sidecar.namespace -}}{{- fail "provider.istio.sidecar.namespace: either sidecars ask the router, or a Gateway (provider.istio.gatewayApi)" -}}{{- end -}}
+{{- if and .Values.provider.istio.gatewayApi .Values.provider.istio.sidecar.namespace -}}{{- fail "provider.istio.sidecar.namespace: cannot be combined with provider.istio.gatewayApi; either sidecars or a Gateway ask the router" -}}{{- end -}}
 {{- if .Values.tls.secretName -}}{{- fail "tls.secretName: a provider's resources speak plain gRPC to the router; use provider.name: none and write your own" -}}{{- end -}}
 {{- end -}}
 {{- end -}}
