@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace) -> int:
     from extproc.core.errors import ConfigurationError  # noqa: PLC0415  (other commands start faster without these)
-    from extproc.gateways.findings import look  # noqa: PLC0415
+    from extproc.gateways.findings import find_traps  # noqa: PLC0415
     from extproc.gateways.inputs import read_gateways  # noqa: PLC0415
     from extproc.gateways.live import dump_of  # noqa: PLC0415
     from extproc.gateways.report import as_json, as_sarif, as_text  # noqa: PLC0415
@@ -62,7 +62,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.live:
         documents += dump_of(options.live)
     found = read_gateways(documents, router)
-    findings = look(found.gateways, router, found.unchecked)
+    findings = find_traps(found.gateways, router, found.unchecked)
     form = as_json if options.json else as_sarif if options.sarif else as_text
     print(form(findings))
     return 1 if findings.found else 0
@@ -72,13 +72,13 @@ def _router(options: argparse.Namespace) -> "Router":
     from extproc.config.loading import load  # noqa: PLC0415
     from extproc.config.schema import Configuration  # noqa: PLC0415
     from extproc.core.errors import ConfigurationError  # noqa: PLC0415
-    from extproc.gateways.live import router_s  # noqa: PLC0415
+    from extproc.gateways.live import router_configuration  # noqa: PLC0415
     from extproc.gateways.router import Router  # noqa: PLC0415
 
     if options.config and options.router:
         raise ConfigurationError("--config and --router given; allowed: one of them")
     if options.router:
-        return Router(router_s(options.router, bearer_of(options)), options.workers)
+        return Router(router_configuration(options.router, bearer_of(options)), options.workers)
     return Router(load(options.config) if options.config else Configuration(), options.workers)
 
 

@@ -57,9 +57,9 @@ def _cluster(part: Part[EnvoyCluster], priorities: tuple[frozenset[str], ...]) -
         max_outbound_frames=_number(http2, "max_outbound_frames", OUTBOUND_FRAMES),
         panics=not message.common_lb_config.HasField("healthy_panic_threshold")
         or message.common_lb_config.healthy_panic_threshold.value > 0,
-        gathers_news=milliseconds(part.field("common_lb_config"), "update_merge_window", MERGE_WINDOW_MS) > 0,
-        ejects_at_once=_ejects_at_once(part.field("outlier_detection")),
-        patience_ms=_patience_ms(options),
+        batches_updates=milliseconds(part.field("common_lb_config"), "update_merge_window", MERGE_WINDOW_MS) > 0,
+        ejects_on_first_failure=_ejects_on_first_failure(part.field("outlier_detection")),
+        max_duration_ms=_max_duration_ms(options),
         retry=retry_of(retry) if retry else None,
     )
 
@@ -73,7 +73,7 @@ def _retries(limits: Part[Any] | None) -> int:
     return limits.number("max_retries", RETRIES)
 
 
-def _patience_ms(options: Part[HttpProtocolOptions] | None) -> float:
+def _max_duration_ms(options: Part[HttpProtocolOptions] | None) -> float:
     common = options.field("common_http_protocol_options") if options else None
     return milliseconds(common, "max_stream_duration", 0.0) if common else 0.0
 
@@ -101,7 +101,7 @@ def _http2(part: Part[EnvoyCluster], options: Part[HttpProtocolOptions] | None) 
     return None
 
 
-def _ejects_at_once(part: Part[Any]) -> bool:
+def _ejects_on_first_failure(part: Part[Any]) -> bool:
     split: bool = part.message.split_external_local_origin_errors
     return split and part.number("consecutive_local_origin_failure", LOCAL_FAILURES) <= 1
 

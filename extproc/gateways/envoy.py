@@ -39,7 +39,7 @@ __all__ = ["gateways_of"]
 BUFFER_BYTES: Final = 1 << 20
 HEADERS: Final = 100
 HEAD_KIB: Final = 60
-SILENCE_MS: Final = 300_000.0
+IDLE_MS: Final = 300_000.0
 OUR_NAME: Final = "dualpool"
 _FILTERS: Final = "envoy.extensions.filters.http."
 _KINDS: Final = {
@@ -164,7 +164,7 @@ def _limits(listener: Part[Listener], manager: Part[HttpConnectionManager]) -> L
         max_head_kib=manager.number("max_request_headers_kb", HEAD_KIB),
         place=manager.place,
         duration_ms=milliseconds(options, "max_stream_duration", 0.0),
-        silence_ms=milliseconds(manager, "stream_idle_timeout", SILENCE_MS),
+        idle_ms=milliseconds(manager, "stream_idle_timeout", IDLE_MS),
     )
 
 

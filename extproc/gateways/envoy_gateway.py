@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from extproc.core.errors import ConfigurationError
-from extproc.gateways.envoy_gateway_clusters import is_meant, pool_cluster, router_cluster, traffic_of
+from extproc.gateways.envoy_gateway_clusters import pool_cluster, router_cluster, targets_route, traffic_of
 from extproc.gateways.gateway_api import matches_of, weight_of
 from extproc.gateways.manifests import (
     Manifests,
@@ -152,7 +152,7 @@ def _routes(
     enabled = {
         f"dualpool/{name}": {"@type": EXT_PROC_PER_ROUTE, "overrides": {}}
         for name, policy, _ in processors
-        if is_meant(policy, object_)
+        if targets_route(policy, object_)
     }
     for at, rule in enumerate(items_of(inner(object_, "spec"), "rules")):
         traffic = traffic_of(object_, manifests)

@@ -20,7 +20,7 @@ from extproc.gateways.manifests import (
 from extproc.gateways.sources import LocatedMap, Place
 from extproc.gateways.type_names import HTTP_OPTIONS
 
-__all__ = ["is_meant", "pool_cluster", "router_cluster", "traffic_of"]
+__all__ = ["pool_cluster", "router_cluster", "targets_route", "traffic_of"]
 
 # Defaults of Envoy Gateway 1.9.
 CONNECT_TIMEOUT: Final = "10s"
@@ -67,12 +67,12 @@ def pool_cluster(route: LocatedMap, rule: LocatedMap, at: int, manifests: Manife
 
 def traffic_of(route: LocatedMap, manifests: Manifests) -> LocatedMap:
     """Return the spec of a route's BackendTrafficPolicy: its own, or the Gateway's if it has none."""
-    policies = [each for each in manifests.of("BackendTrafficPolicy") if is_meant(each, route)]
+    policies = [each for each in manifests.of("BackendTrafficPolicy") if targets_route(each, route)]
     policies.sort(key=lambda each: "Gateway" in str(inner(each, "spec").get("targetRefs", "")))
     return inner(policies[0], "spec") if policies else LocatedMap(route.place)
 
 
-def is_meant(policy: LocatedMap, route: LocatedMap) -> bool:
+def targets_route(policy: LocatedMap, route: LocatedMap) -> bool:
     """Return whether a policy targets a route or its Gateway."""
     spec = inner(policy, "spec")
     references = [*items_of(spec, "targetRefs"), inner(spec, "targetRef")]

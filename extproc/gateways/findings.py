@@ -9,7 +9,7 @@ from extproc.gateways.sources import Place
 from extproc.gateways.traps import TRAPS
 from extproc.gateways.traps.trap import Trap
 
-__all__ = ["Finding", "Findings", "look"]
+__all__ = ["Finding", "Findings", "find_traps"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Findings:
     gateways: int
 
 
-def look(gateways: Iterable[Gateway], router: Router, unchecked: Iterable[str] = ()) -> Findings:
+def find_traps(gateways: Iterable[Gateway], router: Router, unchecked: Iterable[str] = ()) -> Findings:
     """Look for every trap; duplicates at the same place are reported once."""
     gateways = list(gateways)
     found = [

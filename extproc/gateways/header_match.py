@@ -19,7 +19,7 @@ class HeaderMatch:
     """A half-open range, as in Envoy: the start is included, the end is not."""
     inverted: bool = False
 
-    def takes(self, value: str) -> bool:
+    def matches(self, value: str) -> bool:
         """Return whether a header with this value matches."""
         if self.exact is not None:
             found = self.exact == value

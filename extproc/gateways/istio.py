@@ -79,18 +79,18 @@ def _http_filters(manifests: Manifests, patches: list[LocatedMap], place: Place)
     if picked:
         chain.insert(0, _picker(place))
     for patch in _of(patches, "HTTP_FILTER", "INSERT_BEFORE", "INSERT_AFTER", "INSERT_FIRST", "ADD"):
-        beside = text_of(inner(patch, "match", "listener", "filterChain", "filter", "subFilter"), "name")
+        anchor = text_of(inner(patch, "match", "listener", "filterChain", "filter", "subFilter"), "name")
         names = [each.get("name") for each in chain]
-        if beside and beside not in names:
-            chain.insert(len(chain) - 1, _picker(place) if beside == PICKER else made(place, name=beside))
+        if anchor and anchor not in names:
+            chain.insert(len(chain) - 1, _picker(place) if anchor == PICKER else made(place, name=anchor))
             names = [each.get("name") for each in chain]
         operation = text_of(inner(patch, "patch"), "operation")
-        at = {"INSERT_FIRST": 0, "ADD": len(chain)}.get(operation, names.index(beside) if beside else 0)
+        at = {"INSERT_FIRST": 0, "ADD": len(chain)}.get(operation, names.index(anchor) if anchor else 0)
         chain.insert(at + (operation == "INSERT_AFTER"), inner(patch, "patch", "value"))
     for patch in _of(patches, "HTTP_FILTER", "MERGE"):
-        beside = text_of(inner(patch, "match", "listener", "filterChain", "filter", "subFilter"), "name")
+        anchor = text_of(inner(patch, "match", "listener", "filterChain", "filter", "subFilter"), "name")
         value = inner(patch, "patch", "value")
-        chain[:] = [merged(each, value) if each.get("name") == beside else each for each in chain]
+        chain[:] = [merged(each, value) if each.get("name") == anchor else each for each in chain]
     return chain
 
 

@@ -11,9 +11,9 @@ from extproc.config.schema import Configuration
 from extproc.core.errors import ConfigurationError
 from extproc.gateways.sources import LocatedMap, read
 
-__all__ = ["dump_of", "router_s"]
+__all__ = ["dump_of", "router_configuration"]
 
-WAITS_S: Final = 10.0
+TIMEOUT_S: Final = 10.0
 MAX_BYTES: Final = 64 << 20
 
 
@@ -23,7 +23,7 @@ def dump_of(url: str) -> list[LocatedMap]:
     return read(_get(address), url)
 
 
-def router_s(url: str, token: str = "") -> Configuration:
+def router_configuration(url: str, token: str = "") -> Configuration:
     """Return the configuration in force at the router with this admin address; `token` is sent if it is given.
 
     Raises ConfigurationError if it cannot be read.
@@ -44,7 +44,7 @@ def _get(address: str, token: str = "") -> str:
         if token:
             # Not sent on redirects, which may lead to another host.
             request.add_unredirected_header("Authorization", f"Bearer {token}")
-        with urllib.request.urlopen(request, timeout=WAITS_S) as response:  # noqa: S310  (its scheme is checked above)
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:  # noqa: S310  (its scheme is checked above)
             data: bytes = response.read(MAX_BYTES + 1)
     except (OSError, HTTPException, ValueError) as error:
         asks = isinstance(error, urllib.error.HTTPError) and error.code == HTTPStatus.UNAUTHORIZED

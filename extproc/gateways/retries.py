@@ -23,14 +23,14 @@ def retry_of(part: Part[RetryPolicy]) -> Retry:
         place=part.place,
         conditions=frozenset(each.strip() for each in message.retry_on.split(",") if each.strip()),
         statuses=frozenset(message.retriable_status_codes),
-        previous_priorities=_leaves_at_once(part),
-        tries=part.number("num_retries", 1),
-        for_some=bool(message.retriable_request_headers),
-        patience_ms=min((each for each in of_a_try if each > 0), default=0.0),
+        previous_priorities=_leaves_on_first_retry(part),
+        num_retries=part.number("num_retries", 1),
+        restricted=bool(message.retriable_request_headers),
+        try_timeout_ms=min((each for each in of_a_try if each > 0), default=0.0),
     )
 
 
-def _leaves_at_once(part: Part[RetryPolicy]) -> bool:
+def _leaves_on_first_retry(part: Part[RetryPolicy]) -> bool:
     """Return whether the first retry already goes to another priority than the one that failed."""
     priority = part.field("retry_priority")
     held = priority.field("typed_config").unpacked(PreviousPrioritiesConfig)

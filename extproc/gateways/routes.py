@@ -55,7 +55,7 @@ def _route(
     return Route(
         name=message.name,
         place=part.place,
-        takes_every_path=_takes_every_path(match.message),
+        matches_every_path=_matches_every_path(match.message),
         headers=tuple(_header(each.message) for each in match.items("headers")),
         other_conditions=bool(
             match.message.query_parameters
@@ -82,7 +82,7 @@ def _timeout_ms(action: Part[RouteAction], limits: Limits) -> float:
     """Return the shortest timeout that applies to a response: the route's, or the connection manager's."""
     said = (
         milliseconds(action, "timeout", ROUTE_TIMEOUT_MS),
-        milliseconds(action, "idle_timeout", limits.silence_ms),
+        milliseconds(action, "idle_timeout", limits.idle_ms),
         milliseconds(action.field("max_stream_duration"), "max_stream_duration", limits.duration_ms),
     )
     return min((each for each in said if each > 0), default=0.0)
@@ -103,7 +103,7 @@ def _clusters(message: EnvoyRoute) -> Iterator[str]:
         yield each.name
 
 
-def _takes_every_path(match: Any) -> bool:  # noqa: ANN401  (a RouteMatch; the messages have no types)
+def _matches_every_path(match: Any) -> bool:  # noqa: ANN401  (a RouteMatch; the messages have no types)
     kind = match.WhichOneof("path_specifier")
     return (kind == "prefix" and match.prefix in ("", "/")) or (
         kind == "safe_regex" and match.safe_regex.regex in _ANY_PATH

@@ -13,7 +13,7 @@ import pytest
 from extproc.cli.main import main
 from extproc.config.loading import parse
 from extproc.core.errors import ConfigurationError
-from extproc.gateways.live import router_s
+from extproc.gateways.live import router_configuration
 from tests.grpc.served import App
 
 TOKEN = "a-token-that-nobody-guesses"  # noqa: S105  (of these tests alone)
@@ -142,7 +142,7 @@ def test_commands_show_the_token(token_file: Path, tmp_path: Path, capsys: pytes
                 with_token = [*command, "--token-file", str(token_file)]
                 await asyncio.to_thread(main, with_token)
                 assert "--token-file" not in capsys.readouterr().err, command
-            assert "127.0.0.1:0" == (await asyncio.to_thread(router_s, url, TOKEN)).admin.address
+            assert "127.0.0.1:0" == (await asyncio.to_thread(router_configuration, url, TOKEN)).admin.address
 
     asyncio.run(scenario())
 

@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.cli.main import main
 from extproc.config.loading import parse
-from extproc.gateways.live import router_s
+from extproc.gateways.live import router_configuration
 from extproc.state.frame import framed
 from extproc.state.snapshot import to_bytes
 from extproc.workers.slot import Patience, Slot
@@ -160,7 +160,7 @@ def test_each_worker_serves_and_one_admin_port_speaks_for_all(
         assert [200, 200] == [router.get(path).status_code for path in ("/healthz", "/readyz")]
         assert "byteclass" == router.get("/state").json()["estimator_kind"]
         # As `dualpool check envoy --router` and `dualpool estimate --admin` read it.
-        assert 0 == router_s(f"http://{router.admin}").drain_s
+        assert 0 == router_configuration(f"http://{router.admin}").drain_s
         assert 404 == router.get("/nothing").status_code
 
 
@@ -288,7 +288,7 @@ def test_commands_read_and_change_a_running_supervisor(
     asking = BASE.replace("admin: {", f"admin: {{token_file: '{token}', ")
     with supervised(Patience(), asking) as router:
         url, shown = f"http://{router.admin}", ["--token-file", str(token)]
-        assert parse(asking) == router_s(url, "a-token")
+        assert parse(asking) == router_configuration(url, "a-token")
         estimate = ["estimate", str(tmp_path / "body"), "--admin", url, *shown]
         assert 0 == main(estimate)
         assert 2 == main(["state", "reset", url, *shown])

@@ -2,7 +2,7 @@
 
 import json
 
-from extproc.gateways.findings import Finding, look
+from extproc.gateways.findings import Finding, find_traps
 from extproc.gateways.inputs import read_gateways
 from extproc.gateways.router import Router
 from extproc.gateways.sources import read
@@ -15,7 +15,7 @@ def found_in(text: str, router: Router | None = None) -> tuple[Finding, ...]:
     """Return the traps in a text."""
     router = router or Router()
     gateways = read_gateways(read(text, "file.yaml"), router)
-    return look(gateways.gateways, router, gateways.unchecked).found
+    return find_traps(gateways.gateways, router, gateways.unchecked).found
 
 
 def names_in(document: Document, router: Router | None = None) -> set[str]:

@@ -9,7 +9,7 @@ import pytest
 from extproc.cli.main import main
 from extproc.config.loading import parse
 from extproc.core.errors import ConfigurationError
-from extproc.gateways.findings import look
+from extproc.gateways.findings import find_traps
 from extproc.gateways.inputs import read_gateways
 from extproc.gateways.router import Router
 from extproc.gateways.sources import read
@@ -153,5 +153,5 @@ def test_a_type_that_is_not_known_is_told_and_left() -> None:
     own = {"name": "own", "typed_config": {"@type": "type.googleapis.com/istio.Something", "x": 1}}
     manager["http_filters"].insert(0, own)
     read_ = read_gateways(read(json.dumps(document), "file.yaml"), Router())
-    assert ((), 1) == (look(read_.gateways, Router()).found, len(read_.unchecked))
+    assert ((), 1) == (find_traps(read_.gateways, Router()).found, len(read_.unchecked))
     assert "istio.Something is not a known Envoy type" in read_.unchecked[0]

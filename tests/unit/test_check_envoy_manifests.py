@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from extproc.cli.main import main
-from extproc.gateways.findings import look
+from extproc.gateways.findings import find_traps
 from extproc.gateways.inputs import read_gateways
 from extproc.gateways.router import Router
 from extproc.gateways.sources import read
@@ -81,7 +81,7 @@ def test_traps_in_manifests(gateway: str, _: str, change: Change, trap: str) -> 
     texts = {path.name: path.read_text("utf-8") for path in paths}
     documents = [each for name, text in texts.items() for each in read(change(text), name)]
     router = Router()
-    found = look(read_gateways(documents, router).gateways, router).found
+    found = find_traps(read_gateways(documents, router).gateways, router).found
     assert {trap} <= {each.trap.name for each in found}
     assert all(each.place.source in texts and each.place.line for each in found)
 
@@ -105,7 +105,7 @@ def test_a_cluster_ip_is_known_by_its_service() -> None:
         texts = [json.dumps(document), json.dumps(service)]
         router = Router()
         documents = [each for text in texts for each in read(text, "file.json")]
-        return {each.trap.name for each in look(read_gateways(documents, router).gateways, router).found}
+        return {each.trap.name for each in find_traps(read_gateways(documents, router).gateways, router).found}
 
     assert {"cluster-ip"} == found()
     service["spec"]["clusterIP"] = "None"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from extproc.core.errors import ConfigurationError
 from extproc.gateways import report
-from extproc.gateways.findings import Findings, look
+from extproc.gateways.findings import Findings, find_traps
 from extproc.gateways.inputs import read_gateways
 from extproc.gateways.router import Router
 from extproc.gateways.sources import read
@@ -57,7 +57,7 @@ def looked_at(documents: list[Any]) -> Findings | str:
         gateways = read_gateways(values, router)
     except ConfigurationError as error:
         return str(error)
-    return look(gateways.gateways, router, gateways.unchecked)
+    return find_traps(gateways.gateways, router, gateways.unchecked)
 
 
 @pytest.mark.parametrize("pattern", FOLDERS.values(), ids=FOLDERS)

@@ -14,7 +14,7 @@ from extproc.cli.main import main
 from extproc.config.loading import parse
 from extproc.config.schema import Configuration
 from extproc.config.worker_addresses import listen_settings_of
-from extproc.gateways.findings import look
+from extproc.gateways.findings import find_traps
 from extproc.gateways.inputs import read_gateways
 from extproc.gateways.render.envoy import render_envoy
 from extproc.gateways.render.envoy_gateway import render_envoy_gateway
@@ -92,7 +92,7 @@ def test_rendered_manifests_fit_all_settings(render: Callable[[Numbers], str], _
     configuration = parse(SETTINGS)
     router = Router(configuration)
     gateways = read_gateways(read(render(Numbers(configuration)), "file.yaml"), router).gateways
-    found = {each.trap.name for each in look(gateways, router).found}
+    found = {each.trap.name for each in find_traps(gateways, router).found}
     # It has none for what is kept from the router either, so nothing is withheld.
     assert found <= {"head-limits"}
 
@@ -104,7 +104,7 @@ def test_what_is_rendered_has_no_trap(mode: Mode, settings: str) -> None:
     configuration = parse(settings)
     router = Router(configuration)
     gateways = read_gateways(read(render_envoy(Numbers(configuration, mode)), "file.yaml"), router).gateways
-    assert [] == [(each.trap.name, each.what) for each in look(gateways, router).found]
+    assert [] == [(each.trap.name, each.what) for each in find_traps(gateways, router).found]
 
 
 def test_settings_are_in_what_is_rendered() -> None:
@@ -141,7 +141,7 @@ def test_a_refusal_is_tried_again_where_its_model_is_served() -> None:
     for render in (render_envoy, render_istio, render_envoy_gateway):
         text = render(Numbers(configuration))
         gateways = read_gateways(read(text, "file.yaml"), router).gateways
-        assert {each.trap.name for each in look(gateways, router).found} <= {"head-limits"}
+        assert {each.trap.name for each in find_traps(gateways, router).found} <= {"head-limits"}
     envoy = render_envoy(Numbers(configuration))
     for said in ("cluster: a-short_then_a-long", "cluster: b-short_then_b-long", "cluster: pool_b-long"):
         assert said in envoy, said
@@ -190,7 +190,7 @@ def test_what_is_rendered_for_workers_has_no_trap(mode: Mode, settings: str) -> 
     router = Router(configuration, processes=3)
     text = render_envoy(Numbers(configuration, mode, workers=3))
     gateways = read_gateways(read(text, "file.yaml"), router).gateways
-    assert [] == [(each.trap.name, each.what) for each in look(gateways, router).found]
+    assert [] == [(each.trap.name, each.what) for each in find_traps(gateways, router).found]
     (cluster,) = (each for name, each in gateways[0].clusters.items() if name == "dualpool")
     (addresses,) = cluster.priorities
     expected = {listen_settings_of(configuration.listen, each).address for each in range(3)}

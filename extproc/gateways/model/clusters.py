@@ -30,11 +30,11 @@ class Cluster:
     max_outbound_frames: int
     panics: bool = True
     """Envoy sends requests to unhealthy servers when most of them are unhealthy (panic mode)."""
-    ejects_at_once: bool = False
+    ejects_on_first_failure: bool = False
     """Outlier detection ejects a server on its first connection failure or similar local-origin failure."""
-    gathers_news: bool = True
+    batches_updates: bool = True
     """Updates of the servers' health are batched (update_merge_window, 1 s by default)."""
-    patience_ms: float = 0.0
+    max_duration_ms: float = 0.0
     """Longest duration of a whole exchange (max_stream_duration); 0 means unlimited."""
     retry: Retry | None = None
     """The retry policy of routes that have none themselves or on their virtual host."""

@@ -31,7 +31,7 @@ class Limits:
     place: Place
     duration_ms: float = 0.0
     """Longest duration of an exchange, unless its route sets its own; 0 means unlimited."""
-    silence_ms: float = 0.0
+    idle_ms: float = 0.0
     """Longest time without a byte within an exchange, unless its route sets its own; 0 means unlimited."""
 
 
@@ -77,10 +77,10 @@ class Gateway:
         cluster = self.clusters.get(name)
         return cluster.priorities if cluster and cluster.priorities else (frozenset({name}),)
 
-    def patience_ms(self, route: Route) -> float:
+    def response_timeout_ms(self, route: Route) -> float:
         """Return the shortest timeout that can cut off a response on this route; 0 means that there is none."""
         clusters = [self.clusters[name] for name in route.clusters if name in self.clusters]
         inner = [self.clusters[name] for each in clusters for name in each.members if name in self.clusters]
         retry = self.retry(route)
-        said = [route.timeout_ms, *(each.patience_ms for each in (*clusters, *inner))]
-        return min((each for each in (*said, retry.patience_ms if retry else 0.0) if each > 0), default=0.0)
+        said = [route.timeout_ms, *(each.max_duration_ms for each in (*clusters, *inner))]
+        return min((each for each in (*said, retry.try_timeout_ms if retry else 0.0) if each > 0), default=0.0)

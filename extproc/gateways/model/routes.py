@@ -33,11 +33,11 @@ class Retry:
     statuses: frozenset[int]
     previous_priorities: bool
     """The first retry goes to a priority that was not tried yet."""
-    tries: int = 1
+    num_retries: int = 1
     """How often a request is retried; a policy with 0 retries is still a policy."""
-    for_some: bool = False
+    restricted: bool = False
     """Only requests with certain headers are retried."""
-    patience_ms: float = 0.0
+    try_timeout_ms: float = 0.0
     """Timeout of one try, or of the time without a byte in it, whichever is shorter; 0 means none."""
 
     @property
@@ -52,7 +52,7 @@ class Route:
 
     name: str
     place: Place
-    takes_every_path: bool
+    matches_every_path: bool
     headers: tuple[HeaderMatch, ...]
     other_conditions: bool
     percent: float
@@ -77,9 +77,9 @@ class Route:
     """Client headers that are removed after the route has been selected."""
 
     @property
-    def takes_all(self) -> bool:
+    def matches_all(self) -> bool:
         """Whether the route matches every request (with `runtime_fraction`, it takes a share of them)."""
-        return self.takes_every_path and not self.headers and not self.other_conditions and self.percent > 0
+        return self.matches_every_path and not self.headers and not self.other_conditions and self.percent > 0
 
     def header(self, name: str) -> HeaderMatch | None:
         """Return the condition on a header, None if there is none or only an inverted one."""

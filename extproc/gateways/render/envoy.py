@@ -38,7 +38,7 @@ def plain(message: betterproto2.Message) -> dict[str, Any]:
 
 
 def _bootstrap(numbers: Numbers) -> Bootstrap:
-    defaults = {"dualpool.bypass_percent": numbers.by_passed_percent}
+    defaults = {"dualpool.bypass_percent": numbers.bypass_percent}
     if numbers.has_small_bodies:
         defaults["dualpool.small_bodies_percent"] = 0
     layers = [

@@ -51,8 +51,8 @@ def _envoy_filter(numbers: Numbers) -> dict[str, Any]:
     patches = [*_listener_patches(numbers), _manager_patch(numbers), _filter_patch(numbers)]
     patches += [_cluster_patch(numbers, pool) for pool in numbers.smaller_pools if numbers.is_repaired(pool)]
     patches += [_route_patch(pool.name, _pool_route(numbers, pool)) for pool in numbers.smaller_pools]
-    patience = RouteAction(timeout=NO_LIMIT, idle_timeout=IDLE)
-    arrived_on = Route(request_headers_to_remove=[*RETRY_HEADERS], route=patience)
+    unlimited = RouteAction(timeout=NO_LIMIT, idle_timeout=IDLE)
+    arrived_on = Route(request_headers_to_remove=[*RETRY_HEADERS], route=unlimited)
     patches.append(_route_patch(numbers.default_pool.name, arrived_on))
     patches.append(_patch("VIRTUAL_HOST", {}, "MERGE", {"include_attempt_count_in_response": True}))
     return {

@@ -99,14 +99,14 @@ class Numbers:
         return min(LARGEST_BUFFERED, self.configuration.listen.max_message_bytes // 2)
 
     @property
-    def by_passed_from_bytes(self) -> int:
+    def bypass_from_bytes(self) -> int:
         """The smallest body that may bypass the router."""
         if self.mode is Mode.BUFFERED:
             return self.body_bytes + 1
         return self.configuration.pools[-2].max_budget_tokens * CERTAINLY_LONG
 
     @property
-    def by_passed_percent(self) -> int:
+    def bypass_percent(self) -> int:
         """Percentage of them that do: none if the router decides them early, all if Envoy would refuse them."""
         return 100 if self.mode is Mode.BUFFERED else 0
 
@@ -132,7 +132,7 @@ class Numbers:
         return timedelta(seconds=min(wanted, max(0.5, self.configuration.drain_s / 3)))
 
     @property
-    def leaves_dead_routers_alone(self) -> bool:
+    def ejects_dead_routers(self) -> bool:
         """Whether outlier detection ejects a router that refuses connections."""
         return self.mode is Mode.FULL_DUPLEX or self.workers > 1
 

@@ -104,7 +104,7 @@ def _router(numbers: Numbers) -> Cluster:
         typed_extension_protocol_options={_OPTIONS: Any.pack(HttpProtocolOptions(explicit_http_config=explicit))},
         circuit_breakers=_breakers(limits),
         common_lb_config=dead if full_duplex else None,
-        outlier_detection=_outliers() if numbers.leaves_dead_routers_alone else None,
+        outlier_detection=_outliers() if numbers.ejects_dead_routers else None,
         health_checks=[_health(numbers)],
         load_assignment=_assigned("dualpool", addresses),
     )

@@ -76,13 +76,13 @@ def _upgrade(numbers: Numbers) -> Route:
 
 
 def _very_large(numbers: Numbers) -> Route:
-    length = Int64Range(start=numbers.by_passed_from_bytes, end=_LARGEST)
+    length = Int64Range(start=numbers.bypass_from_bytes, end=_LARGEST)
     return Route(
         name="very_large_body",
         match=RouteMatch(
             prefix="/",
             headers=[HeaderMatcher(name="content-length", range_match=length)],
-            runtime_fraction=_percent(numbers.by_passed_percent, "dualpool.bypass_percent"),
+            runtime_fraction=_percent(numbers.bypass_percent, "dualpool.bypass_percent"),
         ),
         typed_per_filter_config={EXT_PROC: Any.pack(ExtProcPerRoute(disabled=True))},
         route=_to_default(numbers),

@@ -43,7 +43,7 @@ def _buffer_below_body_cap(gateway: Gateway, router: Router) -> Iterator[Hit]:
         limit = route.body_limit_bytes
         if limit <= held:
             yield Hit(route.body_limit_place, f'route "{route.name}" holds {limit:,} bytes of a body')
-        elif not _by_passed(host, route, limit + 1):
+        elif not _bypasses(host, route, limit + 1):
             what = f'bodies over {limit:,} bytes do not bypass the router on route "{route.name}"'
             yield Hit(route.body_limit_place, what)
 
@@ -64,13 +64,13 @@ def _buffering(gateway: Gateway, router: Router) -> Iterator[tuple[Host, Route]]
                 yield host, route
 
 
-def _by_passed(host: Host, route: Route, size: int) -> bool:
+def _bypasses(host: Host, route: Route, size: int) -> bool:
     """Return whether a body whose content-length is this size takes another route, on which the filter is off."""
     return any(
         each.processor is None
         and each.percent > 0
         and (match := each.header("content-length")) is not None
-        and match.takes(str(size))
+        and match.matches(str(size))
         for each in host.routes
         if each is not route
     )

@@ -32,7 +32,7 @@ def _repair_missing(gateway: Gateway, router: Router) -> Iterator[Hit]:
 
 def _repeats(retry: Retry, status: int) -> bool:
     """Return whether every request that gets this status is retried."""
-    acts = retry.tries > 0 and not retry.for_some
+    acts = retry.num_retries > 0 and not retry.restricted
     return acts and "retriable-status-codes" in retry.conditions and status in retry.statuses
 
 

@@ -9,7 +9,7 @@ from extproc.gateways.traps.trap import Hit, Severity, Trap
 
 __all__ = ["TRAPS", "default_routes", "pool_routes"]
 
-PATIENCE_MS: Final = 300_000
+MIN_TIMEOUT_MS: Final = 300_000
 
 
 def pool_routes(gateway: Gateway, router: Router) -> Iterator[Route]:
@@ -71,7 +71,7 @@ def _default_route_not_largest(gateway: Gateway, router: Router) -> Iterator[Hit
     smaller = {gateway.priorities(route)[0]: route for route in pool_routes(gateway, router)}
     for host in _asking_hosts(gateway):
         found = list(default_routes(host, router))
-        if not found and not any(route.takes_all and route.clusters for route in host.routes):
+        if not found and not any(route.matches_all and route.clusters for route in host.routes):
             what = "has no route for requests that are not sent to a smaller pool"
             yield Hit(host.place, f'host "{host.name}" {what}')
         for route in found:
@@ -88,7 +88,7 @@ def _pool_without_route(gateway: Gateway, router: Router) -> Iterator[Hit]:
             gateway.processor.place, f'the router\'s filter "{gateway.processor.name}" is off on every route'
         )
     for host in _asking_hosts(gateway):
-        arrived_on = next((route for route in host.routes if route.takes_all), None)
+        arrived_on = next((route for route in host.routes if route.matches_all), None)
         if arrived_on and arrived_on.processor is None:
             name = gateway.processor.name
             yield Hit(arrived_on.place, f'the router\'s filter "{name}" is off on the route "{arrived_on.name}"')
@@ -99,14 +99,14 @@ def _pool_without_route(gateway: Gateway, router: Router) -> Iterator[Hit]:
 
 def _leads_to(route: Route, header: str, pool: str) -> bool:
     match = route.header(header)
-    return match is not None and match.takes(pool) and route.percent > 0
+    return match is not None and match.matches(pool) and route.percent > 0
 
 
 def _reached(host: Host) -> Iterator[Route]:
     """Yield the routes that are reachable: those up to the first that takes everything."""
     for route in host.routes:
         yield route
-        if route.takes_all:
+        if route.matches_all:
             return
 
 
@@ -114,20 +114,20 @@ def _response_cut(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for host in _asking_hosts(gateway):
         for route in host.routes:
             wanted = route.processor is not None or route.header(router.sets[0]) is not None
-            patience_ms = gateway.patience_ms(route)
-            if wanted and 0 < patience_ms < PATIENCE_MS:
-                yield Hit(route.place, f'route "{route.name}" ends responses after {patience_ms / 1000:g} s')
+            timeout_ms = gateway.response_timeout_ms(route)
+            if wanted and 0 < timeout_ms < MIN_TIMEOUT_MS:
+                yield Hit(route.place, f'route "{route.name}" ends responses after {timeout_ms / 1000:g} s')
 
 
 def _upgrade_hangs(gateway: Gateway, router: Router) -> Iterator[Hit]:
     for host in _asking_hosts(gateway) if gateway.upgrades else ():
         for route in default_routes(host, router):
             assert route.processor is not None
-            by_passed = any(
-                each.processor is None and (match := each.header("upgrade")) and match.takes("websocket")
+            bypassed = any(
+                each.processor is None and (match := each.header("upgrade")) and match.matches("websocket")
                 for each in host.routes[: host.routes.index(route)]
             )
-            if route.processor.modes.request_body == "BUFFERED" and not by_passed:
+            if route.processor.modes.request_body == "BUFFERED" and not bypassed:
                 yield Hit(route.place, f'route "{route.name}" holds bodies of requests that ask for an upgrade')
 
 

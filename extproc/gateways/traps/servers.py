@@ -63,13 +63,13 @@ def _full_duplex_windows(gateway: Gateway, _: Router) -> Iterator[Hit]:
 
 def _full_duplex_dead_router(gateway: Gateway, _: Router) -> Iterator[Hit]:
     for cluster in _full_duplex_clusters(gateway):
-        if cluster.panics or not cluster.ejects_at_once:
+        if cluster.panics or not cluster.ejects_on_first_failure:
             yield Hit(cluster.place, f'cluster "{cluster.name}" keeps using a router that is dead')
 
 
 def _full_duplex_gathered_news(gateway: Gateway, _: Router) -> Iterator[Hit]:
     for cluster in _full_duplex_clusters(gateway):
-        if cluster.gathers_news:
+        if cluster.batches_updates:
             yield Hit(cluster.place, f'cluster "{cluster.name}" learns late that a router is dead')
 
 
