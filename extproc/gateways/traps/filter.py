@@ -100,7 +100,7 @@ TRAPS: Final = (
     Trap(
         "headers-skipped",
         Severity.ERROR,
-        "The headers are gone before the router sees the body: the route cannot be chosen any more, and "
+        "Envoy sends the headers on before the router sees the body: the route can no longer be chosen, and "
         "everything stays on the default one.",
         "request_header_mode: SEND (Envoy Gateway: an entry `request` in processingMode).",
         _headers_skipped,
@@ -117,8 +117,8 @@ TRAPS: Final = (
     Trap(
         "streamed-without-flag",
         Severity.ERROR,
-        "Envoy sends no body before the router has replied to the headers, and then they are gone: nothing "
-        "can be routed.",
+        "Envoy sends no body before the router has replied to the headers, and by then it has sent them on: "
+        "nothing can be routed.",
         "send_body_without_waiting_for_header_response: true; in Envoy Gateway, which has no field for it, "
         "body: Buffered.",
         _streamed_without_flag,

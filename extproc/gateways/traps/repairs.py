@@ -105,8 +105,8 @@ TRAPS: Final = (
     Trap(
         "repair-declined",
         Severity.WARNING,
-        "A client that Envoy counts as internal says by a header how often its requests are tried again. With 0 "
-        "it gets the smaller pool's 400 of a request that the next pool would serve.",
+        "A client that Envoy considers internal can set the number of retries by a header. With 0 it gets the "
+        "smaller pool's 400 for requests that the next pool would serve.",
         "request_headers_to_remove: [x-envoy-max-retries] on the pool's route, or no internal_address_config.",
         _repair_declined,
         "test_traps_of_repairs.py::test_client_that_wants_no_retries",

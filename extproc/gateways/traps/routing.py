@@ -147,8 +147,8 @@ TRAPS: Final = (
     Trap(
         "retries-by-clients",
         Severity.ERROR,
-        "A client that Envoy counts as internal gets retries by a header where the route has none, and its bodies "
-        "are corrupted by them in the same way, with status 200.",
+        "A client that Envoy considers internal can enable retries by a header on a route that has none, and they "
+        "corrupt its bodies in the same way, with status 200.",
         "request_headers_to_remove: [x-envoy-retry-on, x-envoy-retry-grpc-on] on a route that gets requests "
         "before their bodies have ended, or no internal_address_config.",
         _retries_by_clients,
@@ -158,7 +158,7 @@ TRAPS: Final = (
         "redirects-on-default-route",
         Severity.ERROR,
         "To follow a redirect Envoy would have to send the body again, so it holds bodies as it does for "
-        "retries, and corrupts in the same way, with status 200, those that outlast the router's stream.",
+        "retries, and corrupts those that outlast the router's stream in the same way, with status 200.",
         "No internal_redirect_policy on a route that gets requests before their bodies have ended.",
         _redirects_on_default_route,
         "test_numbered_bodies.py::test_retries_on_the_default_route_corrupt_bodies",
@@ -167,7 +167,7 @@ TRAPS: Final = (
         "default-route-not-largest",
         Severity.ERROR,
         "Requests that the router cannot decide stay on the route that they arrived on: long prompts, bodies "
-        "that are not understood, and everything while the router is down. A smaller pool refuses those; "
+        "that are not understood, and everything while the router is down. A smaller pool refuses the long ones; "
         "without such a route they are a 404.",
         "Let the route without the pool header go to the last of the router's `pools`.",
         _default_route_not_largest,

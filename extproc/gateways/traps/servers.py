@@ -215,7 +215,7 @@ TRAPS: Final = (
     Trap(
         "slow-connect",
         Severity.WARNING,
-        "A smaller pool whose node is gone does not respond to connection attempts, and each of its requests "
+        "A smaller pool whose node is down does not respond to connection attempts, and each of its requests "
         "waits for connect_timeout (5 s unless set, 10 s in Istio and Envoy Gateway) before the next pool "
         "gets it.",
         "connect_timeout: 1s on the pool's cluster (Istio: DestinationRule tcp.connectTimeout; Envoy Gateway: "
