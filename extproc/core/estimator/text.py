@@ -125,10 +125,10 @@ def look(text: bytes) -> Counts:
     # Each pair of neighbours as a number: 16 bits from every byte on.
     pairs = np.ndarray((len(seen),), _PAIR, b"\n" + seen, 0, (1,))
     codes = np.bincount(CODE_OF.take(pairs, mode="clip"), minlength=_NO_CODE + 1)
-    as_next = np.frombuffer(seen, np.uint8)
-    as_next = as_next[1:] == as_next[:-1]
+    words = np.frombuffer(seen, _WORD, len(seen) // WORD)
+    in_runs = words == (words & _BYTE) * _REPEATED
     # Asked of bytes: where the caches are cold, as between requests, numpy's own any() takes five times as long.
-    of_runs = _runs_out_of(codes, seen) if _AS_NEXT in as_next.tobytes() else None
+    of_runs = _runs_out_of(codes, words[in_runs]) if 1 in in_runs.tobytes() else None
     counts = np.add.reduceat(codes.take(_CODES_OF_COUNTS, mode="clip"), _FIRST_CODES).astype(np.float64)
     if of_runs:
         counts[OF_RUNS] = of_runs
@@ -169,11 +169,9 @@ def text_kind(counts: Counts) -> TextKind:
     return TextKind.MARKUP if marks > MARKUP_SHARE * ascii_bytes else TextKind.LATIN
 
 
-def _runs_out_of(codes: npt.NDArray[np.intp], text: bytes) -> list[int]:
+def _runs_out_of(codes: npt.NDArray[np.intp], words: npt.NDArray[np.uint64]) -> list[int]:
     """Take the pairs of words of one byte each out of what was counted; return the bytes by the names of RUNS."""
     of_runs = [0] * len(RUNS)
-    words = np.frombuffer(text, _WORD, len(text) // WORD)
-    words = words[words == (words & _BYTE) * _REPEATED]
     for byte, runs in enumerate(np.bincount(words.astype(np.uint8)).tolist()):
         if runs:
             codes[_CODE_OF_TWICE[byte]] -= (WORD - 1) * runs
@@ -245,7 +243,6 @@ def _kind_weights() -> npt.NDArray[np.float64]:
 _PAIR, _WORD, _BYTE = np.dtype("<u2"), np.dtype("<u8"), np.uint64(0xFF)
 _GRAMS: dict[int, npt.DTypeLike] = {GRAM: np.dtype("<u4"), LONG_GRAM: np.dtype("<u8")}
 _REPEATED = np.uint64(0x0101_0101_0101_0101)
-_AS_NEXT = b"\1" * (WORD - 1)  # a word of one byte, or two halves of it
 _NO_CODE = len(CODES.before)  # stands where a count has none
 _CODES_OF_COUNTS, _FIRST_CODES = _codes_of_counts()
 _KIND_WEIGHTS = _kind_weights()
