@@ -125,7 +125,7 @@ def _placements(summary: Summary, seconds: float) -> Group:
         (total.long, "served by the long pool"),
         (total.over_counted, "over-counted: sent long although the short pool would have held them"),
         (total.misrouted, "misrouted: sent short although they did not fit there"),
-        (total.repaired, "repaired: served by the long pool after Envoy's retry, unnoticed by the client"),
+        (total.repaired, "repaired: served by the long pool after Envoy's retry; no client noticed"),
         (total.failed, "failed"),
     )
     for count, what in lines:
