@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 
 from extproc.core.apis import api_of, read_request
-from extproc.core.estimator.text import look, text_kind
+from extproc.core.estimator import make_estimator
+from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.placing.policy import Pool
 from extproc.demo.workload import Ask
 
@@ -195,7 +196,8 @@ def _under_counted(outcome: Outcome, entry: Logged) -> bool:
 
 
 def _categories(outcomes: Iterable[Outcome], learned: Mapping[str, float]) -> list[Category]:
-    """Return each learned ratio together with the mean of the true ones."""
+    """Return each learned ratio together with the mean of the true ones, by the router's own categories."""
+    estimator = make_estimator(EstimatorSettings())
     true: dict[str, list[float]] = {}
     for outcome in outcomes:
         api = api_of("POST", f"/v1/{outcome.ask.endpoint}")
@@ -203,8 +205,8 @@ def _categories(outcomes: Iterable[Outcome], learned: Mapping[str, float]) -> li
         facts = read_request(api, msgspec.json.encode(outcome.ask.arguments))
         text_only = facts.exact_prompt_tokens is None and not facts.media.images
         if outcome.prompt_tokens and facts.text and text_only:
-            kind = text_kind(look(facts.text)).value
-            true.setdefault(kind, []).append(facts.text_bytes / outcome.prompt_tokens)
+            category = estimator.estimate(facts, "").category.key
+            true.setdefault(category, []).append(facts.text_bytes / outcome.prompt_tokens)
     return [
         Category(
             key,

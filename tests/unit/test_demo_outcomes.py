@@ -77,18 +77,18 @@ def test_requests_without_a_declared_limit_are_not_judged_by_their_bound() -> No
     assert (0.5, 0) == (summary.median_abs_error, summary.undercounted)
 
 
-def test_learned_ratios_stand_beside_the_mean_of_the_true_ones() -> None:
-    """Bytes per token are compared by category: bytes of the prompt text by the pool's count."""
+def test_learned_ratios_are_compared_with_the_mean_of_the_true_ones() -> None:
+    """Bytes of the prompt text per token counted by the pool are compared by the router's own categories."""
     outcomes = [
         answered(ask=ask(text="plain words"), prompt_tokens=2),
         answered(ask=ask(text="other words"), prompt_tokens=4),
         answered(ask=ask(text="слова"), prompt_tokens=5),
     ]
-    summary = summarise(outcomes, {}, {"latin": 4.0, "two_byte": 2.5, "cjk": 3.0}, SHORT)
+    summary = summarise(outcomes, {}, {"latin": 4.0, "cyrillic": 2.5, "han": 3.0}, SHORT)
     assert summary.categories == [
-        Category("cjk", 3.0, None, 0),
+        Category("cyrillic", 2.5, 2.0, 1),
+        Category("han", 3.0, None, 0),
         Category("latin", 4.0, 4.125, 2),
-        Category("two_byte", 2.5, 2.0, 1),
     ]
 
 
