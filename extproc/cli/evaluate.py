@@ -76,9 +76,10 @@ def _run(options: argparse.Namespace) -> int:
     from extproc.evaluation.cases import Plan  # noqa: PLC0415
     from extproc.evaluation.mixes import Material  # noqa: PLC0415
     from extproc.evaluation.plot import plot  # noqa: PLC0415
-    from extproc.evaluation.report import kinds_report, report, sampled_report  # noqa: PLC0415
+    from extproc.evaluation.report import kinds_report, report  # noqa: PLC0415
     from extproc.evaluation.requests import read_lengths  # noqa: PLC0415
     from extproc.evaluation.sampled import Samples, samples  # noqa: PLC0415
+    from extproc.evaluation.sampled_report import sampled_report  # noqa: PLC0415
     from extproc.evaluation.scenarios import Comparison, compare, on_the_mix  # noqa: PLC0415
     from extproc.evaluation.texts import all_texts  # noqa: PLC0415
     from extproc.evaluation.timing import time_estimator  # noqa: PLC0415

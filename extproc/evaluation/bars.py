@@ -14,7 +14,7 @@ from extproc.evaluation.scenarios import Comparison
 from extproc.evaluation.timing import Timing
 from extproc.evaluation.unseen import held_out
 
-__all__ = ["HEAD", "comparison_bars", "mean", "output_bar", "percent", "sampled_bars", "timing_bars"]
+__all__ = ["HEAD", "comparison_bars", "mean", "means", "output_bar", "percent", "sampled_bars", "timing_bars"]
 
 HEAD = "| bar | measured | allowed | |\n|---|---|---|---|"
 EPSILON = 0.01
@@ -92,6 +92,12 @@ def sampled_bars(samples: Samples) -> Iterable[str]:
 def mean(rows: Sequence[Figures], name: str) -> float:
     """Return the mean of one figure over the seeds."""
     return float(np.mean([getattr(row, name) for row in rows]))
+
+
+def means(rows: Iterable[tuple[float, ...]]) -> list[float]:
+    """Return the mean of each column."""
+    columns: list[float] = np.mean(list(rows), axis=0).tolist()
+    return columns
 
 
 def percent(share: float) -> str:

@@ -1,24 +1,25 @@
 """The comparison as Markdown: the bars and whether they are met, then all figures, mean and spread over seeds."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
 import numpy as np
 
-from extproc.evaluation.bars import HEAD, comparison_bars, output_bar, percent, sampled_bars, timing_bars
+from extproc.evaluation.bars import HEAD, comparison_bars, means, output_bar, percent, timing_bars
 from extproc.evaluation.cases import Plan
 from extproc.evaluation.contestants import OURS
 from extproc.evaluation.exact import Counts
 from extproc.evaluation.measure import HEADROOMS, THRESHOLDS, Figures
 from extproc.evaluation.mixes import Material
 from extproc.evaluation.outputs import OutputFigures, count_outputs
-from extproc.evaluation.sampled import DECLARED, TIMES_AS_MANY, Sampled, Samples
+from extproc.evaluation.sampled import Samples
+from extproc.evaluation.sampled_report import sampled_section
 from extproc.evaluation.scenarios import Comparison
 from extproc.evaluation.texts import Texts
 from extproc.evaluation.timing import Timing
 from extproc.evaluation.unseen import held_out
 
-__all__ = ["kinds_report", "report", "sampled_report"]
+__all__ = ["kinds_report", "report"]
 
 MAX_KIND_SHARE = 0.02  # under-counts; the target is for all kinds together
 
@@ -51,7 +52,7 @@ def report(
         "\n".join([HEAD, output_bar(outputs)]),
         _counted(outputs),
     ]
-    parts += ["## Learning under the default budget", *_sampled(samples, plan)]
+    parts += ["## Learning under the default budget", *sampled_section(samples, plan)]
     parts += ["## CPU time and space", "\n".join([HEAD, *timing_bars(timing)]), _learning(timing)]
     parts += ["## Texts", _texts(material.texts)]
     return "\n\n".join(parts) + "\n"
@@ -63,59 +64,6 @@ def kinds_report(kinds: Mapping[str, Sequence[Figures]], command: str) -> str:
     for tokenizer, rows in kinds.items():
         parts += [f"## {tokenizer}", _kinds(rows)]
     return "\n\n".join(parts) + "\n"
-
-
-def sampled_report(samples: Mapping[str, Samples], plan: Plan, command: str) -> str:
-    """Return only the report's section on learning under a budget."""
-    head = f"## Learning under the default budget\n\nWritten by `{command}`."
-    return "\n\n".join([head, *_sampled(samples, plan)]) + "\n"
-
-
-def _sampled(samples: Mapping[str, Samples], plan: Plan) -> Iterable[str]:
-    """Yield the section's introduction and the tables of each tokenizer."""
-    yield _SAMPLED.format(requests=TIMES_AS_MANY * plan.requests, first=plan.warm_up)
-    for tokenizer, tokenizer_samples in samples.items():
-        yield f"### {tokenizer}, under a budget"
-        yield "\n".join([HEAD, *sampled_bars(tokenizer_samples)])
-        yield "\n".join([_SAMPLED_HEAD, *_sampled_rows(tokenizer_samples)])
-
-
-_SAMPLED = """Each of four applications sends a quarter of {requests:,} requests, which arrive as a Poisson
-process. Output lengths are the trace's, cut at the declared limit; responses are streamed and take .5 s plus
-20 ms per token, with one message per token. The learning budget has its defaults (500 messages a second, bursts
-of 5,000, 24 streams at a time). From the middle on, prompts of the application that declares 8,192 tokens cost
-30 % more tokens, up to one per byte. *Missed* is the share of an application's requests that exceeded their
-bound, learned from or not, without the first {first} of each half; *all missed* is that share of all requests.
-The next two columns are the same share by the router's metrics: weighted (`dualpool_bounds_of_traffic_total`),
-and as counted (`dualpool_bounds_total`). *Back* is the number of requests and seconds of costlier prompts after
-which at most 2 % of the next hundred are missed."""
-_SAMPLED_HEAD = (
-    "| requests per second, half | learned from: "
-    + " / ".join("none declared" if limit is None else f"{limit:,}" for limit in DECLARED)
-    + " | responses | missed | all missed | weighted | as counted | back |\n|---|---|---|---|---|---|---|---|"
-)
-
-
-def _sampled_rows(samples: Samples) -> Iterable[str]:
-    for (per_s, with_tenants), runs in samples.items():
-        for name, halves in (("before", [run.before for run in runs]), ("after", [run.after for run in runs])):
-            cells = [
-                f"{per_s:g}, {'with' if with_tenants else 'without'} tenants, {name}",
-                " / ".join(f"{100 * share:.1f}" for share in _mean(half.learned for half in halves)) + " %",
-                " / ".join(f"{number:.0f}" for number in _mean(half.responses for half in halves)),
-                " / ".join(f"{100 * share:.1f}" for share in _mean(half.missed for half in halves)) + " %",
-                *(percent(float(np.mean([getattr(h, n) for h in halves]))) for n in ("all_missed", *_BY_METRICS)),
-                _back(runs) if name == "after" else "",
-            ]
-            yield f"| {' | '.join(cells)} |"
-
-
-_BY_METRICS = ("weighted", "unweighted")
-
-
-def _back(runs: Sequence[Sampled]) -> str:
-    requests, seconds = np.median([(run.back_requests, run.back_s) for run in runs], axis=0).tolist()
-    return f"{requests:.0f} requests, {seconds:.0f} s" if np.isfinite(requests) else "not within the run"
 
 
 _INTRODUCTION = """# Estimators compared
@@ -173,7 +121,7 @@ def _near(mixed: dict[str, tuple[Figures, ...]]) -> str:
     for name, figures in mixed.items():
         for place, threshold in enumerate(THRESHOLDS):
             near = [row.near[place] for row in figures]
-            pairs = zip(_mean(n.detoured for n in near), _mean(n.of_fitting for n in near), strict=True)
+            pairs = zip(means(n.detoured for n in near), means(n.of_fitting for n in near), strict=True)
             cells = [f"{100 * share:.1f} / {100 * of_fitting:.0f}" for share, of_fitting in pairs]
             under = float(np.mean([n.under_counted for n in near]))
             rows.append(f"| {name} | {threshold:,} | {100 * under:.2f} | {' | '.join(cells)} |")
@@ -246,8 +194,3 @@ def _spread(values: Sequence[float]) -> str:
     digits = 2 if abs(np.mean(values)) < 0.1 else 1  # noqa: PLR2004  (three digits of a percentage)
     mean = f"{np.mean(values) * 100:.{digits}f}"
     return mean if len(values) == 1 else f"{mean} ± {np.std(values) * 100:.{digits}f}"
-
-
-def _mean(rows: Iterable[tuple[float, ...]]) -> list[float]:
-    means: list[float] = np.mean(list(rows), axis=0).tolist()
-    return means

@@ -10,8 +10,8 @@ from extproc.core.facts import Api, RequestFacts
 from extproc.evaluation.bars import HEAD
 from extproc.evaluation.cases import Plan
 from extproc.evaluation.mixes import Material
-from extproc.evaluation.report import sampled_report
 from extproc.evaluation.sampled import DECLARED, MOVED, AppRequest, applications, back_after, sampled, samples
+from extproc.evaluation.sampled_report import sampled_report
 from extproc.evaluation.tokenizers import Tokenizer
 from tests.unit.test_evaluation import words
 
