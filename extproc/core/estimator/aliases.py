@@ -1,17 +1,17 @@
-"""Which prices a model's name is estimated by: its own, its base model's, or those of all that find no place.
+"""Choice of the prices for a model name: its own, its base model's, or those that all other names share.
 
-An adapter has its base's tokenizer and template, so its requests are estimated by, and teach, the base's prices,
-scale and q; residuals by tenant or kind of text stay its own. A base is what the pools' servers report as an
-adapter's parent (vLLM's list of models), as they report the first of several names for the same weights, or what
-stands before the colon of `base:adapter` where that has prices already. Otherwise what is before a colon tells
-nothing: sizes of one family may differ in their tokenizers.
+An adapter has the tokenizer and the template of its base model, so its requests are estimated by, and teach, the
+base's prices, scale and q; residuals by tenant or kind of text stay its own. The base of a name is what the pools'
+servers report as an adapter's parent (vLLM's list of models), or as the first of several names of the same
+weights; or the part before the colon of `base:adapter` if that part already has prices. Otherwise the part before
+a colon means nothing: different sizes of one model family may have different tokenizers.
 
-Names come from clients, and there may be more than are remembered. To push out the least recently used would be
-the worst for names that come in turn: none would be there when it comes again. So those that are there stay while
-they are in use, and all others share one model, OTHERS, which knows less, but more than nothing.
+Names come from clients, so there may be more of them than are remembered. Evicting the least recently used name
+would be the worst choice for names that take turns: none would still be there when its turn comes again. So models
+that are in use stay, and all other names share one model, OTHERS, which knows less, but more than nothing.
 
-Rejected: copying the base's sums into a model of the adapter's own: then replicas that share would count them
-twice, and 80 adapters would take 80 places.
+Rejected: copying the base's sums into a separate model of the adapter. Replicas that share would count them twice,
+and 80 adapters would take 80 places.
 """
 
 from collections.abc import Mapping
@@ -23,11 +23,11 @@ from extproc.core.estimator.served_model import ServedModel
 __all__ = ["OTHERS", "Aliases"]
 
 OTHERS = "*"
-PATIENCE = 16  # responses for each place, before one that was not used may be taken
+PATIENCE = 16  # responses per place before a model that was not used may be evicted
 
 
 class Aliases:
-    """Finds the prices of names. `parents` are what pools report, and may be set from any thread."""
+    """Maps names to models. `parents` are the base models that pools report; may be set from any thread."""
 
     def __init__(self, models: CappedMap[str, ServedModel], max_models: int) -> None:
         self.parents: Mapping[str, str] = MappingProxyType({})
@@ -36,18 +36,18 @@ class Aliases:
         self._responses = 0
 
     def get(self, name: str) -> ServedModel | None:
-        """Return the model that a name is estimated by, if there is one."""
+        """Return the model that a name is estimated by, or None."""
         return self._models.get(name) or self._models.get(self.key(name))
 
     def use(self, name: str) -> ServedModel:
-        """Return the model that a response to a name teaches, made when it is new."""
+        """Return the model that a response under this name teaches; create it if it is new."""
         self._responses += 1
         model = self._models.use(self.key(name))
         model.used_at = self._responses
         return model
 
     def key(self, name: str) -> str:
-        """Return the name whose prices count."""
+        """Return the name whose prices apply."""
         if self._models.get(name) is not None:
             return name
         parent = self.parents.get(name)

@@ -1,4 +1,4 @@
-"""Steps 1 to 4 of byteclass.py for one request: what a model makes of it, as it stands now."""
+"""Steps 1 to 4 of byteclass.py for one request: what a model in its current state estimates for it."""
 
 from collections.abc import Sequence
 from math import exp, log, sqrt
@@ -18,19 +18,19 @@ __all__ = ["Belief", "Taught", "believe"]
 OVERHEAD = 4.0
 TEMPLATE_TOKENS = 256.0
 GRAIN = 0.5
-# Where the factors of the scale are about 0, so that its constant is that of an ordinary request.
+# The factors of the scale are 0 at these values, so its constant is that of an ordinary request.
 USUAL_LOG_TOKENS = log(1_000)
 USUAL_LOG_LEVERAGE = log(USUAL_LEVERAGE)
 LEAST_LEVERAGE = 1e-9
 MOST_SHARE = 2.0
-# Up to twice the usual deviation, what the prices do not know yet is of the ordinary.
+# A multiple of the usual variance: up to twice the usual deviation, uncertainty of the prices is ordinary.
 ORDINARY = 4.0
-# What is beyond it counts three times: prices that were right in all that was seen need not be so in what was not.
+# The excess counts three times: prices that were right on everything seen so far may be wrong on something new.
 STRANGE = 3.0
 
 
 class Taught(Protocol):
-    """What a request is estimated by: a served model, or what is learned of new parts of its conversations."""
+    """The learned parts that an estimate needs: a served model's, or those of new parts of its conversations."""
 
     prices: RelativeLeastSquares
     views: Views
@@ -39,12 +39,12 @@ class Taught(Protocol):
 
 
 class Belief(msgspec.Struct, frozen=True, gc=False):
-    """The likeliest tokens of a request, its bound, and how they came about.
+    """The most likely token count of a request, its bound, and how they were derived.
 
     `highest` is the physical limit, `residual` the r in the estimate, `doubt` the variance of log(actual / tokens)
-    that the prices and the grain of counting leave. `variance` is what they and the category's spread make,
-    `scale` the standard deviation that it comes to with `factors`, and with how unlike the request is to all that
-    taught the prices (scale.py).
+    due to the prices and to the granularity of counting. `variance` adds the category's spread to that. `scale` is
+    the standard deviation after `factors` and the request's distance from everything that taught the prices are
+    applied (scale.py).
     """
 
     tokens: float
@@ -57,9 +57,9 @@ class Belief(msgspec.Struct, frozen=True, gc=False):
     scale: float
 
     def trust(self, usual_spread: float) -> float:
-        """Return how far the prices believe the response: less where errors are larger than those of their model.
+        """Return how far the prices should believe the response: less if its errors exceed the model's usual ones.
 
-        What is in doubt of the prices themselves is none of it: from such responses there is most to learn.
+        Doubt about the prices themselves does not count against it: there is most to learn from such responses.
         """
         noise = self.scale * self.scale * (1 - self.doubt / self.variance)
         usual = max(usual_spread, NOISE) ** 2
@@ -69,7 +69,7 @@ class Belief(msgspec.Struct, frozen=True, gc=False):
 def believe(x: Features, text_bytes: int, model: Taught, residual: Residual, *, more_q: float = 0.0) -> Belief:
     """Estimate the tokens of a request with features x, shape (d,), from a model and a category's residual.
 
-    `more_q` is what its source's bound has beside the model's q.
+    `more_q` is added to the model's q for the bound of this request's source.
     """
     prices = model.prices
     *priced, prior_structure, padding_bytes = model.views.of(x, prices.weights)
@@ -80,7 +80,7 @@ def believe(x: Features, text_bytes: int, model: Taught, residual: Residual, *, 
     leverage = prices.leverage(x) / (tokens * tokens)
     doubt = leverage + GRAIN / tokens
     variance = residual.spread * residual.spread + doubt
-    # What each group has of the tokens. Prices may be odd, so within 0 and 2.
+    # Each group's share of the tokens. Prices may be odd, so shares are limited to 0 to 2.
     shares = [cost / tokens for cost in priced]
     if min(shares) < 0 or max(shares) > MOST_SHARE:
         shares = [min(abs(share), MOST_SHARE) for share in shares]

@@ -4,18 +4,18 @@ Track q so that P(actual > estimate * exp(q * scale)) = epsilon. After each resp
 
     q <- max(0, q + step * (1[actual > bound] - epsilon))
 
-No assumption about the errors is needed: whatever they do, over n responses the share of misses is within
-(q_0 + step) / (step * n) of epsilon, as long as q stays above zero. `scale` makes the errors of young and old, of
-uniform and mixed traffic comparable (it is the standard deviation of the log of actual / estimate, as believed for
-this request), so one q per model is enough, and the bound is narrow where the model is sure. Because the scale
-carries the drift, a constant step of half a standard deviation holds both 1 % and .1 %.
+This needs no assumption about the errors: whatever they do, over n responses the share of misses is within (q_0 +
+step) / (step * n) of epsilon, as long as q stays above zero. `scale` is the standard deviation of log(actual /
+estimate) believed for this request. It makes the errors of young and old categories, of uniform and mixed traffic
+comparable, so one q per model is enough, and the bound is narrow where the model is sure. Because the scale
+follows the drift, a constant step of half a standard deviation holds both 1 % and .1 %.
 
-What moves q is whether a response's score, log(actual / estimate) / scale, is above it. So q can be followed again
-from any start through scores that several routers have seen: that is how replicas agree on one (sharing.py), and
-why the last scores are kept.
+Whether q moves up or down depends only on whether a response's score, log(actual / estimate) / scale, is above it.
+So q can be recomputed from any starting value through scores that several routers have seen. That is how replicas
+agree on one q (agreeing.py), and why the last scores are kept.
 
-Rejected: mean + k deviations (the paper: 20 % of requests fall below it, and no k is right for heavy tails);
-quantiles of a window (needs 10 / epsilon responses, and forgets nothing in time when the traffic changes).
+Rejected: mean + k deviations (the paper: 20 % of requests exceed it, and no k is right for heavy tails); quantiles
+of a window (needs 10 / epsilon responses, and forgets too slowly when the traffic changes).
 """
 
 from collections import deque
@@ -27,14 +27,14 @@ __all__ = ["KEPT_SCORES", "START", "STEP", "AdaptiveBound", "followed"]
 STEP = 0.5
 # Errors have heavier tails than the normal distribution's 2.3 and 3.1 scales at 1 % and .1 %.
 START = 4.0
-# More responses between two exchanges settle q by themselves: a move fades within 1 / (STEP epsilon) of them.
+# With more responses than this between two exchanges, q settles anyway: a move fades within 1 / (STEP epsilon).
 KEPT_SCORES = 256
 
 
 class AdaptiveBound:
     """The multiple q of the scale that an error exceeds with probability epsilon.
 
-    `heard` counts responses, of which the last are in `past`: q before each, and its score.
+    `heard` counts responses. `past` holds, for the last of them, q before the response and the response's score.
     """
 
     def __init__(self, epsilon: float, q: float = START) -> None:
@@ -44,21 +44,21 @@ class AdaptiveBound:
         self.past: deque[tuple[float, float]] = deque(maxlen=KEPT_SCORES)
 
     def above(self, tokens: float, scale: float, more: float = 0.0) -> float:
-        """Return the bound of an estimate, never below it; `more` is added to q."""
+        """Return the bound of an estimate, which is never below the estimate; `more` is added to q."""
         return tokens * exp(min(max(self.q + more, 0.0) * scale, MAX_LOG))
 
     def observe(self, score: float) -> None:
-        """Take in a response: how many scales log(actual / estimate) came to."""
+        """Take in a response's score: log(actual / estimate) in multiples of the scale."""
         self.past.append((self.q, score))
         self.heard += 1
         self.q = max(0.0, self.q + self.step(score))
 
     def step(self, score: float) -> float:
-        """Return how far a score moves q."""
+        """Return by how much a score moves q."""
         return STEP * ((score > self.q) - self._epsilon)
 
     def load(self, q: float, began: float, scores: Iterable[float], heard: int) -> None:
-        """Go on from where another one stood at `q`, after these scores from `began` on."""
+        """Continue from another bound at `q`, which got there from `began` through these scores."""
         self.q = began
         for score in scores:
             self.observe(score)
@@ -66,11 +66,11 @@ class AdaptiveBound:
 
 
 def followed(q: float, scores: Iterable[float], epsilon: float) -> float:
-    """Return where q gets to through these scores, one after the other."""
+    """Return the value that q reaches from `q` through these scores, in order."""
     down, up = STEP * epsilon, STEP * (1 - epsilon)
     for score in scores:
         q = q + up if score > q else max(0.0, q - down)
     return q
 
 
-MAX_LOG = 20.0  # the physical limits cut long before; exp must not overflow
+MAX_LOG = 20.0  # the physical limits apply long before; exp must not overflow

@@ -1,41 +1,44 @@
-"""Prompt tokens from classes of bytes: prices by least squares, a residual per category, a bound with a promise.
+"""Prompt tokens from classes of bytes: prices by least squares, residuals by category, a bound that holds.
 
-The problem. A router must know a prompt's tokens before any tokenizer sees it, for models whose vocabulary it does
-not have. The response's usage tells, afterwards and for some requests, what the prompt really cost.
+The problem. A router must know a prompt's tokens before any tokenizer sees the prompt, for models whose vocabulary
+it does not have. Only the usage in the response, afterwards and for some requests, says what the prompt really
+cost.
 
-The idea. Tokens are a sum over what stands in the text: so much for a Han character, so much for each word that
-begins. What differs between models is the prices. So, with x the features of a request (features.py: counts of
-byte classes, of transitions between them, of scripts, letter pairs and runs, and of structure):
+The idea. The token count is a sum over what the text contains: so much for a Han character, so much for each word
+that begins. Models differ only in the prices. So, with x the features of a request (features.py: counts of byte
+classes, of transitions between them, of scripts, letter pairs and runs, and of structure):
 
     1. priced   = w.x                       w: least squares on relative error, one per model (least_squares.py)
     2. estimate = priced * exp(r)           r: exponential mean of log(actual / priced) per category (residual.py)
     3. bound    = estimate * exp(q * s)     q: adaptive conformal inference, one per model (bound.py)
        s^2      = s0^2 exp(t.f)             t: log-linear in size, leverage, ... of this request (scale.py)
-       s0^2     = spread^2 + doubt          what the category scatters; what the prices do not know yet (leverage)
-                                            and the grain of counting: k tokens scatter by sqrt(GRAIN k)
-    4. each lies within physical limits: no tokenizer in use makes more than one token of a byte of text, or fewer
-       than one of 16 (of padding, of 128); what is not text costs at most OVERHEAD times its price, prior or
-       learned, and TEMPLATE_TOKENS. (belief.py does these four.)
+       s0^2     = spread^2 + doubt          spread: how much the category scatters; doubt: what the prices do not
+                                            know yet (leverage) plus the granularity of counting: k tokens
+                                            scatter by sqrt(GRAIN k)
+    4. all stay within physical limits: no tokenizer in use makes more than one token per byte of text, or fewer
+       than one per 16 bytes (of padding, 128); everything that is not text costs at most OVERHEAD times its
+       price, prior or learned, plus TEMPLATE_TOKENS. (belief.py implements these four steps.)
 
-After a response with k prompt tokens the request is estimated once more, by the model as it is now: hundreds of
-requests may be on their way at a time, and what the first responses taught must not be learned again from each of
-the others. With the error e = log(k / estimate): the bound hears whether k was above it, r and the spread take in
-e + r, the prices take in (x, k). An error beyond CLIP_SCALES standard deviations, or a factor of 2, is clipped to
-that, k with it, and the response is believed by as much less (Huber's weight on a clipped target: influence falls
-as errors grow). So usage that is off by ten times, from a wrong counter or a prompt cut by the server, moves next
-to nothing; usage that no tokenizer could make of the text is refused. Of a source that sends much, all this is
-shared out between what is common and what is its own (voices.py). Where most of the last responses surprise, and
-of most sources (sources.py), the tokenizer or template behind the name may be another: a rival with prior prices
-learns beside the model, and takes its place when it predicts better (rivals.py). A miss does not count where no q
-could have helped: of an error beyond WILD, as from a broken counter, or of a bound at its physical limit.
+After a response with k prompt tokens the request is estimated again, by the model in its current state: hundreds
+of requests may be in flight at a time, and what the first responses taught must not be learned again from each of
+the others. With the error e = log(k / estimate): q learns whether k exceeded the bound, r and the spread take in e
++ r, the prices take in (x, k). An error of more than CLIP_SCALES standard deviations, or of a factor of 2, is
+clipped to that, and k with it; the weight of the response is reduced by the same ratio (Huber's weight on a
+clipped target: influence falls as errors grow). So usage that is off by ten times, from a wrong counter or a
+prompt cut by the server, has almost no effect; usage that no tokenizer could make of the text is refused. If one
+source sends much of the traffic, each of its errors is split between the shared parameters and its own
+(voices.py). If most of the last responses surprise, and those of most sources (sources.py), the tokenizer or
+template behind the name may have changed: a rival with prior prices learns alongside the model, and takes its
+place once it predicts better (rivals.py). A miss does not count if no q could have prevented it: an error beyond
+WILD, as from a broken counter, or a bound at its physical limit.
 
-The units are tokens and bytes throughout; errors are natural logarithms of ratios. Time and space for each request
-are constant: the text is looked at once, in at most 32 KB of samples, and a model is a 122 x 122 matrix.
+The units are tokens and bytes throughout; errors are natural logarithms of ratios. Time and space per request are
+constant: the text is scanned once, in at most 32 KB of samples, and a model is a 122 x 122 matrix.
 
-Prior art, and what was rejected. One EMA of bytes per token (the paper, ema.py): text of mixed kinds has no one
-ratio, and 20 % of requests exceed its margin. The same for each kind of text, even if told: wrong in every mixed
-prompt. Byte classes without transitions: blind to the length of words, two to four times the error. Byte classes
-without scripts and letter pairs: four times the error where scripts are mixed (docs/estimator.md). NLMS and
+Prior art, and what was rejected. One EMA of bytes per token (the paper, ema.py): text of mixed kinds has no single
+ratio, and 20 % of requests exceed its margin. One EMA for each kind of text, even if the kind is given: wrong for
+every mixed prompt. Byte classes without transitions: blind to the length of words, two to four times the error.
+Byte classes without scripts and letter pairs: four times the error on mixed scripts (docs/estimator.md). NLMS and
 Sherman-Morrison RLS: see least_squares.py. A small neural network, untried: nothing to explain a decision with,
 and no sums to merge.
 """
@@ -68,7 +71,7 @@ __all__ = ["ByteClassEstimator"]
 class ByteClassEstimator:
     """`estimator.kind: byteclass`; see the module for the algorithm.
 
-    The vocabulary `left_out` is no part of the prior: so a new one is evaluated.
+    The vocabulary `left_out` is excluded from the prior: an evaluation can then treat it as a new one.
     """
 
     KIND = KIND
@@ -81,7 +84,7 @@ class ByteClassEstimator:
         self._remembers = settings.byteclass.max_prefixes > 0
 
     def estimate(self, facts: RequestFacts, tenant: str) -> Estimate:
-        """Estimate a request: exact for token ids, else by the prices of its model."""
+        """Estimate a request: exactly for token ids, otherwise by the prices of its model."""
         model, recalled = self._known.aliases.get(facts.model) or self._known.untaught, None
         if facts.turns and self._remembers and facts.exact_prompt_tokens is None:
             recalled = self._prefixes.recall(facts, tenant, model.generation)
@@ -120,22 +123,22 @@ class ByteClassEstimator:
         return Estimate(tokens, bound, output, declared is not None, come_from, category, evidence, mean)
 
     def prices(self, model: str) -> Features:
-        """Return the prices of a model's features as they are now, learned or prior, in tokens."""
+        """Return the current prices of a model's features, learned or prior, in tokens."""
         return self._known.model(model).prices.weights
 
     def know_parents(self, parents: Mapping[str, str]) -> None:
-        """Take in the base models of adapters, as pools report them; may be called on any thread."""
+        """Store the base models of adapters, as pools report them; may be called on any thread."""
         self._known.aliases.parents = parents
 
     def undo(self, model: str) -> bool:
-        """Put back what new prices of a model have replaced, and keep it for a thousand responses (rivals.py).
+        """Restore the model that new prices replaced, and keep it in place for a thousand responses (rivals.py).
 
-        False where nothing was replaced in this process since it began.
+        Return False if nothing was replaced since this process started.
         """
         return self._known.undo(model)
 
     def observe(self, estimate: Estimate, usage: Usage, pool_tokens: int | None = None) -> Learning:
-        """Learn prices, residual, bound and output length; the error in the result is that of before."""
+        """Learn prices, residual, bound and output length; the returned error is the one before learning."""
         evidence, actual = estimate.evidence, usage.prompt_tokens
         if not isinstance(evidence, Evidence) or not evidence.accepts(usage, pool_tokens):
             return Learning(0.0, under_counted=False, bytes_per_token=0.0, refused=Refused.IMPLAUSIBLE)
@@ -171,7 +174,7 @@ class ByteClassEstimator:
         )
 
     def observe_overflow(self, estimate: Estimate, overflow: Overflow) -> None:
-        """Learn from a refusal: where it names more tokens than are believed, the truth is at least that."""
+        """Learn from a refusal: if it states more tokens than are estimated, the prompt has at least that many."""
         evidence, at_least = estimate.evidence, overflow.at_least_prompt_tokens
         if not isinstance(evidence, Evidence) or evidence.refused or evidence.x is None or at_least is None:
             return
@@ -187,25 +190,25 @@ class ByteClassEstimator:
         return LearnedState.joined([make() for make in self.parts()])
 
     def parts(self) -> list[Callable[[], LearnedState]]:
-        """Return calls that each make a part of `state`: a model, or some rows."""
+        """Return calls that each build a part of `state`: one model, or some rows."""
         return self._known.parts()
 
     def load(self, state: LearnedState) -> None:
-        """Go on from what another byte-class estimator learned.
+        """Continue from what another byte-class estimator learned.
 
-        Raises ConfigurationError for a state of another kind of estimator, over other features, or of numbers that
-        are none; then nothing was taken over.
+        Raises ConfigurationError for a state of another kind of estimator, over other features, or with numbers
+        that are not finite; nothing is loaded then.
         """
         self._known.load(state)
 
     def shift(self, change: Change) -> Change:
-        """Add what others have learned; return what of it could not be, because its row is another by now."""
+        """Add what others learned; return the changes that could not be applied since their rows have changed."""
         return self._known.shift(change)
 
     def _learn_prefix(
         self, model: ServedModel, recalled: Recalled, evidence: Evidence, actual: int, *, clipped: bool
     ) -> None:
-        """Take in how long the new part of a conversation was, and remember the whole."""
+        """Learn from the tokens of a conversation's new part, and remember the count of all of it."""
         known, x = recalled.known, evidence.x
         assert x is not None, "what is learned from was looked at"
         if known is not None:
@@ -237,7 +240,7 @@ class ByteClassEstimator:
 
 
 def _kind(counts: Counts) -> str:
-    """Return the kind of a text as a category: its script where that is most of it, else Latin or markup."""
+    """Return the kind of a text as a category: Latin, markup, or the script of most of the text."""
     return _OF_LATIN.get(text_kind(counts)) or main_script(counts).name.lower()
 
 

@@ -1,4 +1,4 @@
-"""What is to be put into an estimator of others' knowledge; sharing.py reckons it, in another thread."""
+"""Changes that bring an estimator up to date with other replicas; computed by sharing.py, in another thread."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Row = TypeVar("Row")
 
 
 class CategoryKey(msgspec.Struct, frozen=True, order=True, gc=False):
-    """What an estimate is learned by: the served model, and a tenant or else the kind of text."""
+    """The unit that is learned separately: the served model, with a tenant or otherwise the kind of text."""
 
     model: str
     key: str
@@ -24,7 +24,7 @@ class CategoryKey(msgspec.Struct, frozen=True, order=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class ModelChange:
-    """What is to be added to the sums of a model that stood at `since` responses when this was reckoned."""
+    """What to add to the sums of a model that had `since` responses when this was computed."""
 
     model: str
     from_generation: int
@@ -38,9 +38,9 @@ class ModelChange:
 
 @dataclass(frozen=True, slots=True)
 class RowChange:
-    """The same of a category: `values` are added to its means (bytes per token, deviation, residual, variance).
+    """The same for a category: `values` are added to its means (bytes per token, deviation, residual, variance).
 
-    Of output lengths they are added to the counts.
+    For output lengths they are added to the counts.
     """
 
     key: CategoryKey
@@ -51,14 +51,14 @@ class RowChange:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is to be put into an estimator."""
+    """All changes to apply to an estimator."""
 
     models: tuple[ModelChange, ...] = ()
     categories: tuple[RowChange, ...] = ()
     outputs: tuple[RowChange, ...] = ()
 
     def bites(self) -> Iterator["Change"]:
-        """Yield it in parts of one model, or some rows: the deciding thread takes one between requests."""
+        """Yield it in parts of one model or some rows: the event loop applies one of them between requests."""
         for model in self.models:
             yield Change(models=(model,))
         for rows in in_bites(self.categories):
@@ -68,10 +68,10 @@ class Change:
 
     @property
     def is_nothing(self) -> bool:
-        """Whether there is nothing to be done."""
+        """Whether there is nothing to apply."""
         return not (self.models or self.categories or self.outputs)
 
 
 def in_bites(rows: Sequence[Row]) -> list[Sequence[Row]]:
-    """Return rows in parts whose work is about that of one model."""
+    """Return rows in parts that each take about as long to apply as one model."""
     return [rows[start : start + BITE_ROWS] for start in range(0, len(rows), BITE_ROWS)]

@@ -1,15 +1,15 @@
-"""What a pair of neighbouring bytes tells of the tokens: a code for each of the 65,536 pairs.
+"""Codes of pairs of neighbouring bytes: what each of the 65,536 pairs says about the tokens.
 
-Tokenizers cut text where the kind of character changes (a word begins, digits follow letters, punctuation follows
-punctuation) before they look at any vocabulary, and then merge what is frequent. So the counts of pairs of
-neighbouring bytes tell nearly all that can be known of the number of tokens without the vocabulary. Most pairs
-mean the same as others: a table maps each to a code, which stands for
+Before they consult any vocabulary, tokenizers cut text where the kind of character changes (a word begins, digits
+follow letters, punctuation follows punctuation); then they merge what is frequent. So the counts of pairs of
+neighbouring bytes contain nearly everything that can be known about the number of tokens without the vocabulary.
+Most pairs mean the same as others: a table maps each pair to a code, which stands for
 
     the classes of both bytes     where words, numbers and runs of marks begin and end
     a script                      of a lead byte and the byte after it: UTF-8 has a block of 64 characters for
-                                  each second byte after E0 to EF, so that Tamil, Khmer and Han are told apart
-    a bucket                      of a pair of small letters, by a fixed hash: which letters go together differs
-                                  between words of a language and what only looks like it
+                                  each second byte after E0 to EF, which distinguishes Tamil, Khmer and Han
+    a bucket                      of a pair of lower-case letters, by a fixed hash: letter pairs have other
+                                  frequencies in a language's words than in text that only looks like it
 """
 
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ import numpy.typing as npt
 
 __all__ = ["BUCKETS", "CODES", "CODE_OF", "ByteClass", "Codes", "Script"]
 
-BUCKETS = 40  # of letter pairs; see docs/estimator.md for what more or fewer of them give
+BUCKETS = 40  # of letter pairs; docs/estimator.md compares other numbers
 
 
 class ByteClass(IntEnum):
-    """Classes of byte. A tokenizer of Latin text merges frequent letter pairs, so letters differ."""
+    """Classes of bytes. A tokenizer of Latin text merges frequent letter pairs, so letters differ."""
 
     VOWEL = 0
     CONSONANT = 1
@@ -34,14 +34,14 @@ class ByteClass(IntEnum):
     SPACE = 5
     LINE = 6  # tab and line ends
     BRACKET = 7  # and quotes
-    JOINER = 8  # what joins words: _ - / . ,
+    JOINER = 8  # characters that join words: _ - / . ,
     PUNCTUATION = 9  # all other ASCII
-    CONTINUATION = 10  # of a character outside ASCII
-    LEAD = 11  # of the same
+    CONTINUATION = 10  # byte of a character outside ASCII
+    LEAD = 11  # byte of a character outside ASCII
 
 
 class Script(IntEnum):
-    """Scripts by the first two bytes of a character."""
+    """Scripts, identified by the first two bytes of a character."""
 
     NONE = 0
     LATIN_1 = 1
@@ -49,7 +49,7 @@ class Script(IntEnum):
     COMBINING = 3
     GREEK = 4
     CYRILLIC = 5
-    CYRILLIC_EXTENDED = 6  # letters that Russian and Ukrainian do without
+    CYRILLIC_EXTENDED = 6  # letters that Russian and Ukrainian do not use
     ARMENIAN = 7
     HEBREW = 8
     ARABIC = 9
@@ -92,12 +92,12 @@ class Script(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """What each code of a pair stands for; arrays of one length, by code."""
+    """The meaning of each code; arrays of equal length, indexed by code."""
 
     before: npt.NDArray[np.intp]  # ByteClass
     after: npt.NDArray[np.intp]  # ByteClass
-    script: npt.NDArray[np.intp]  # Script that begins with the byte before
-    bucket: npt.NDArray[np.intp]  # of letter pairs from 1 on, 0 for others
+    script: npt.NDArray[np.intp]  # Script of the character that begins with the first byte
+    bucket: npt.NDArray[np.intp]  # letter pairs from 1 on, 0 for all other pairs
 
 
 _CLASS_MEMBERS: dict[ByteClass, bytes] = {
@@ -113,7 +113,7 @@ _CLASS_MEMBERS: dict[ByteClass, bytes] = {
     ByteClass.CONTINUATION: bytes(range(0x80, 0xC0)),
     ByteClass.LEAD: bytes(range(0xC0, 0x100)),
 }
-# Script, its first pair of bytes; each reaches up to the next one. Unicode's blocks, as UTF-8 encodes them.
+# Each script and its first pair of bytes; it extends to the next entry. Unicode's blocks, encoded in UTF-8.
 _FIRST_PAIRS = (
     (Script.LATIN_1, 0xC200), (Script.LATIN_EXTENDED, 0xC400), (Script.COMBINING, 0xCC80),
     (Script.GREEK, 0xCDB0), (Script.CYRILLIC, 0xD080), (Script.CYRILLIC_EXTENDED, 0xD280),
@@ -144,7 +144,7 @@ def _class_of() -> npt.NDArray[np.intp]:
 
 
 def _codes() -> tuple[npt.NDArray[np.uint16], Codes]:
-    """Return the code of each pair, by the pair as a little-endian number, and what the codes stand for."""
+    """Return the code of each pair, indexed by the pair as a little-endian number, and the codes' meanings."""
     before, after = (axis.ravel() for axis in np.meshgrid(np.arange(256), np.arange(256), indexing="ij"))
     classes = _class_of()
     firsts = np.array([0, *(first for _, first in _FIRST_PAIRS)])
@@ -153,7 +153,7 @@ def _codes() -> tuple[npt.NDArray[np.uint16], Codes]:
     script[classes[before] != ByteClass.LEAD] = Script.NONE
     letters = np.isin(before, _LETTERS) & np.isin(after, _LETTERS)
     bucket = np.where(letters, 1 + (((before * 256 + after) * _HASH & 0xFFFF_FFFF) >> 16) % BUCKETS, 0)
-    # One number for all four: it is sorted in a twentieth of the time.
+    # One number for all four: sorting it takes a twentieth of the time.
     shape = (len(ByteClass), len(ByteClass), len(Script), 1 + BUCKETS)
     meaning = np.ravel_multi_index((classes[before], classes[after], script, bucket), shape)
     distinct, code = np.unique(meaning, return_inverse=True)

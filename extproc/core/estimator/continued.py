@@ -1,4 +1,4 @@
-"""How estimates of the new parts of known conversations err (prefixes.py): residual, scale and q of their own."""
+"""Errors of estimates of the new parts of known conversations (prefixes.py): separate residual, scale and q."""
 
 from extproc.core.estimator.belief import Belief
 from extproc.core.estimator.bound import AdaptiveBound
@@ -11,23 +11,23 @@ from extproc.core.estimator.voices import Voice
 
 __all__ = ["Continued"]
 
-START = 6.0  # of q: new parts are short, and of one kind of text; below it, the first hundreds were missed by 2 %
+START = 6.0  # of q: new parts are short and of one kind of text; with less, 2 % of the first hundreds were missed
 
 
 class Continued:
-    """What is learned of new parts of one model's conversations; priced at the model's prices."""
+    """What is learned about the new parts of one model's conversations, which are priced at the model's prices."""
 
     def __init__(self, prices: RelativeLeastSquares, views: Views, epsilon: float) -> None:
         self.prices = prices
         self.views = views
         self.scale = LogVariance()
         self.bound = AdaptiveBound(epsilon, START)
-        self.residual: Residual | None = None  # that of the model, until there is one
+        self.residual: Residual | None = None  # None: the model's residual applies
 
     def learn(self, now: Belief, error: float, bytes_per_token: float, of_model: Residual, voice: Voice) -> None:
         """Take in the log error of what is believed now; `of_model` is what a new residual starts from.
 
-        A source that sends much speaks with less weight (voices.py).
+        The responses of a source that sends much weigh less (voices.py).
         """
         if abs(error) <= WILD:
             voice.score(self.bound, error / now.scale)

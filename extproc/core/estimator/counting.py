@@ -1,34 +1,35 @@
-"""Exact counts where they decide: the text of a request near a pool's limit, by its model's own tokenizer.
+"""Exact counts for requests near a pool's limit, by their model's own tokenizer.
 
-The idea. It is the width of the bound that sends a request which would fit to the larger pool, and where the
-tokenizer's file is at hand (`estimator.exact`), a count is as narrow as the template allows. So a request that may
-fit a smaller pool than its bound sends it to is counted, no other: then, with
+The idea. It is the width of the bound that sends a request that would fit to the larger pool. If the tokenizer's
+file is available (`estimator.exact`), a count is as precise as the template allows. So only those requests are
+counted that may fit a smaller pool than the one that their bound selects. Then, with
 
     c = tokens of messages, of tools and documents, of reasoning that templates drop; and structure (prices.py)
     tokens = w.c        bound = tokens exp(q s)        s^2 = spread^2 + doubt
 
-w is learned from usage as prices are (least_squares.py). What is counted starts at a price of 1, structure at that
-of prices.py: what a chat template adds, and how it writes tools, is learned and never configured. So is a file
-that is not quite the model's: its prices leave 1, and the bound gets wider. A counted request errs in another way
-than an estimated one, so spread and q are its own (Mondrian conformal prediction, as of prefixes), one for each
-tokenizer that is configured. They learn from the counted alone; prices, scale and q of all requests learn from
-each response as ever, from what was estimated before the count. Constants of tenants are as in extra.py. All this
-is of one process and not shared: it is learned within some tens of responses, as few numbers are.
+w is learned from usage like prices (least_squares.py). Counted tokens start at a price of 1, structure at the
+prices of prices.py: what a chat template adds, and how it writes tools, is learned and never configured. A file
+that is not quite the model's is handled the same way: its prices move away from 1, and the bound widens. Counted
+requests err differently from estimated ones, so they have a spread and q of their own, one pair per configured
+tokenizer (Mondrian conformal prediction, as in prefixes.py). These learn from counted requests alone; prices,
+scale and q of all requests learn from every response as usual, from the estimate made before the count. Constants
+of tenants are as in extra.py. All of this belongs to one process and is not shared: there are few numbers, so tens
+of responses are enough to learn them.
 
-Which text. A request's facts hold it until it is placed, and nothing of it is kept after. Each message is counted
-by itself, since templates put a token that nothing merges with between them, and those tokens are w's; what stands
-behind the messages, tools and documents, is written anew by templates and has a price of its own. Only what is
-text is counted: with media, with several prompts, or of what is not in the body the estimate stands, and token ids
-are exact as they are.
+Which text. The facts of a request hold its text until it is placed; none of it is kept afterwards. Each message is
+counted separately, since templates put a token that merges with nothing between messages, and those tokens are
+part of w. What follows the messages, tools and documents, is reformatted by templates and has a separate price.
+Only text is counted: for requests with media, with several prompts, or with content that is not in the body, the
+estimate stands; token ids are exact already.
 
-When it takes too long the estimate stands (`given_up`). A count is made at once, on the thread that decides, and
-it is bounded: in time, asked for between pieces of the text (exact/tokenizers.py). Another thread would be no
-help: 32 KB, the text at a limit of 8,192 tokens, take a third of a millisecond, while a reply from another thread
-waits up to 20 ms until the loop looks for it.
+If a count takes too long, the estimate stands (`given_up`). A count runs synchronously, on the thread that
+decides, and its time is bounded: the clock is checked between pieces of the text (exact/tokenizers.py). Another
+thread would not help: 32 KB, the text at a limit of 8,192 tokens, take a third of a millisecond, while the loop
+may take up to 20 ms to notice a result from another thread.
 
-Rejected: to count all requests (four times the work, and of a body without limits); to teach w by counts of
-requests far from a limit, which would cost what was saved; the narrower of both bounds, which is missed as often
-as both together.
+Rejected: counting all requests (four times the work, on bodies without a size limit); teaching w by counts of
+requests far from a limit (costs what was saved); the narrower of the two bounds (missed as often as both
+together).
 """
 
 from collections.abc import Sequence
@@ -51,50 +52,50 @@ from extproc.core.facts import NO_MEDIA, RequestFacts
 
 __all__ = ["Count", "Counted", "Counter", "Counting"]
 
-# Prices of a counted token and their deviations. Templates write tools as JSON with a space after each mark, which
-# is a fifth more; reasoning of earlier turns is dropped or kept.
+# Prices of a counted token and their deviations. Templates write tools as JSON with a space after each punctuation
+# mark, which costs a fifth more; reasoning of earlier turns is dropped or kept.
 MESSAGES, TOOLS, DROPPED = (1.0, 0.02), (1.1, 0.15), (0.5, 0.5)
-NOISE: Final = 0.003  # 25 tokens of 8,192: what contents that a template trims or writes anew come to, a guess
-FORGETTING: Final = 0.995  # templates do not change, but with a server; a memory of 200 counted responses
+NOISE: Final = 0.003  # 25 tokens of 8,192, for contents that a template trims or reformats; a guess
+FORGETTING: Final = 0.995  # a memory of 200 counted responses; templates change only when a server does
 START_SPREAD, MIN_SPREAD = 0.005, 0.0005
 SLOWEST_STEP, FIRST_STEPS = 0.02, 10  # as the residual's
 CLIP_SCALES, MIN_CLIP, MAX_CLIP = 5.0, 0.02, log(2)
-WILD: Final = log(4)  # beyond it a usage is no usage, and tells nothing of the bound
+WILD: Final = log(4)  # a larger log error is a broken usage, which says nothing about the bound
 
 
 class Count(msgspec.Struct, frozen=True, gc=False):
-    """What came of counting: the tokens of each text, or () when it was given up; and how long it took."""
+    """The result of counting: the tokens of each text, or () if it was given up; and the time that it took."""
 
     tokens: tuple[int, ...]
     seconds: float
 
 
 class Counted(msgspec.Struct, frozen=True, gc=False):
-    """What a decision says of a count: the vector c, () when it was given up; and how long it took."""
+    """The count in a decision: the vector c, or () if counting was given up; and the time that it took."""
 
     features: tuple[int, ...]
     seconds: float = 0.0
 
     @property
     def text_tokens(self) -> int | None:
-        """Tokens of all text that was counted, but for what a template may drop; None when it was given up."""
+        """Tokens of all counted text except what a template may drop; None if counting was given up."""
         return sum(self.features[:2]) if self.features else None
 
 
 class Counter(Protocol):
-    """The tokenizers that are configured, and how long a count may take."""
+    """The configured tokenizers, and the time limit of a count."""
 
     def tokenizer_of(self, model: str) -> str | None:
-        """Return the name of a model's tokenizer, of as many as are configured; None when there is none."""
+        """Return the name of the tokenizer configured for a model, or None."""
         ...
 
     def count(self, tokenizer: str, texts: Sequence[bytes]) -> Count:
-        """Count the tokens of each text, of UTF-8, without those that begin or end a prompt."""
+        """Count the tokens of each UTF-8 text, without those that begin or end a prompt."""
         ...
 
 
 class Counting:
-    """Counts, and learns what each tokenizer's templates add; owned by one event loop.
+    """Counts requests, and learns what each tokenizer's templates add; owned by one event loop.
 
     `epsilon` is the share of counted prompts that may exceed their bound.
     """
@@ -106,9 +107,10 @@ class Counting:
         self._extras: CappedMap[CategoryKey, Extra] = CappedMap(max_categories, lambda _: Extra())
 
     def narrow(self, facts: RequestFacts, estimate: Estimate) -> tuple[Estimate, Counted | None]:
-        """Count a request's text; return the estimate made of it, and what was counted.
+        """Count a request's text; return the estimate based on the count, and what was counted.
 
-        The estimate stands where there is no tokenizer, where not all is text (None), and where it takes too long.
+        The estimate stands if there is no tokenizer, if not everything is text (None), or if counting takes too
+        long.
         """
         tokenizer = self._counter.tokenizer_of(facts.model) if _is_text_of_one_prompt(facts) else None
         if tokenizer is None:
@@ -123,7 +125,7 @@ class Counting:
         return replace(estimate, prompt_tokens=now.tokens + added, prompt_bound=now.bound + added), counted
 
     def observe(self, estimate: Estimate, counted: Counted, prompt_tokens: int) -> None:
-        """Learn what templates add from the usage of a request that was counted."""
+        """Learn what templates add from the usage of a counted request."""
         tokenizer = self._counter.tokenizer_of(estimate.category.model)
         if tokenizer is None or not counted.features:
             return
@@ -134,7 +136,7 @@ class Counting:
             extra.learn(now.tokens, actual)
             actual = max(actual - extra.tokens, 1.0)
             if extra.is_open and abs(log(actual / now.tokens)) > now.limit:
-                return  # a constant of the tenant's, perhaps
+                return  # possibly a constant of the tenant's
         template.learn(counted.features, now, actual)
 
     def _template(self, tokenizer: str) -> "_Template":
@@ -149,11 +151,11 @@ class _Believed(msgspec.Struct, frozen=True, gc=False):
     bound: float
     doubt: float
     scale: float
-    limit: float  # of errors that are believed as they are
+    limit: float  # errors up to this are believed in full
 
 
 class _Template:
-    """What the prompts of one tokenizer cost beside their text, and how far that is true."""
+    """What the prompts of one tokenizer cost in addition to their text, and how precise that is."""
 
     def __init__(self, epsilon: float) -> None:
         self._prices = RelativeLeastSquares(_PRIOR, FORGETTING, NOISE)
@@ -161,7 +163,7 @@ class _Template:
         self._variance = START_SPREAD * START_SPREAD
 
     def believe(self, features: Sequence[int]) -> _Believed:
-        """Return tokens and bound of a request by what was counted of it, as it is believed now."""
+        """Return the tokens and the bound that a request with these counts is believed to have now."""
         x = np.array(features, np.float64)
         tokens = max(self._prices.predict(x), 1.0)
         doubt = self._prices.leverage(x) / (tokens * tokens)
@@ -170,7 +172,7 @@ class _Template:
         return _Believed(tokens, self._bound.above(tokens, scale), doubt, scale, limit)
 
     def learn(self, features: Sequence[int], now: _Believed, actual: float) -> None:
-        """Take in a response, of which `now` was believed; what is far off teaches in part, as in byteclass.py."""
+        """Take in a response believed to be `now`; a large error is believed only in part, as in byteclass.py."""
         error = log(actual / now.tokens)
         if abs(error) <= WILD:
             self._bound.observe(error / now.scale)
@@ -205,7 +207,7 @@ def _is_text_of_one_prompt(facts: RequestFacts) -> bool:
 
 
 def _texts(facts: RequestFacts) -> list[bytes]:
-    """Return the text of each message, of what stands behind them, and what a template may drop."""
+    """Return the text of each message, the text after the messages, and what a template may drop."""
     text, texts, start = facts.text, [], 0
     for _, end in facts.turns:
         texts.append(text[start:end])

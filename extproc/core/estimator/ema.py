@@ -1,21 +1,21 @@
 """The paper's estimator: one exponential mean of bytes per token for each category.
 
-The idea (arXiv 2604.08075, algorithm 1). A tokenizer is too slow for a router, but the usage tells what the
-prompt really cost. For category k keep the mean c_k of observed bytes per token and the mean absolute deviation
-sigma_k, and divide by the conservative ratio:
+The idea (arXiv 2604.08075, algorithm 1). A tokenizer is too slow for a router, but usage says what the prompt
+really cost. For category k keep the mean c_k of observed bytes per token and the mean absolute deviation sigma_k,
+and divide by the conservative ratio:
 
     tokens = ceil(bytes / (c_k - gamma sigma_k))
     c_obs  = bytes / usage.prompt_tokens
     sigma_k <- beta sigma_k + (1 - beta) |c_obs - c_k|
     c_k     <- beta c_k     + (1 - beta) c_obs
 
-Ours to decide, because the paper does not say: bytes are those of the decoded prompt text, not of the body; a
-category is the served model and a tenant, or else the kind of text by its dominant bytes; the first observation
-sets c_k, the second sigma_k; the conservative ratio stays within the physical 1 to 16 bytes per token; without a
-declared limit the output is expected as in output_lengths.py.
+Our decisions, because the paper does not say: bytes are those of the decoded prompt text, not of the body; a
+category is the served model with a tenant, or otherwise with the kind of text by its dominant bytes; the first
+observation sets c_k, the second sigma_k; the conservative ratio stays within the physical 1 to 16 bytes per token;
+without a declared limit the output is estimated as in output_lengths.py.
 
-What it cannot do: the deviation is that of single prompts, so gamma = 1 leaves about 20 % of them under-counted,
-and a category that mixes kinds of text has no one ratio. Kept because it is what the paper measured.
+Its limits: the deviation is that of single prompts, so gamma = 1 leaves about 20 % of them under-counted, and a
+category that mixes kinds of text has no single ratio. Kept because it is what the paper measured.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -45,13 +45,13 @@ from extproc.core.usage import Overflow, Usage
 
 __all__ = ["EmaEstimator"]
 
-# No tokenizer in use spends more than a token per byte.
+# No tokenizer in use makes more than one token per byte.
 MIN_BYTES_PER_TOKEN = 1.0
 
 
 @dataclass(slots=True)
 class Ratio:
-    """Bytes per token of one category: its mean, mean absolute deviation, and how many responses made them."""
+    """Bytes per token of one category: the mean, the mean absolute deviation, and the number of responses."""
 
     mean: float
     deviation: float = 0.0
@@ -88,7 +88,7 @@ class EmaEstimator:
         self._outputs = OutputLengths(settings)
 
     def estimate(self, facts: RequestFacts, tenant: str) -> Estimate:
-        """Estimate a request: exact for token ids, else by the ratio of its category."""
+        """Estimate a request: exactly for token ids, otherwise by the ratio of its category."""
         category = category_of(facts, tenant)
         media = media_tokens(facts.media, self._settings.media_tokens)
         declared = facts.max_output_tokens
@@ -100,14 +100,14 @@ class EmaEstimator:
             evidence = Evidence.of(facts, exact, number=number)
             return Estimate(exact, exact, output, declared is not None, Source.EXACT, category, evidence, mean)
         ratio = self._ratios.get(category) or Ratio(self._ema.initial_bytes_per_token)
-        text_bytes = facts.text_bytes + len(facts.dropped_text)  # as the paper would: it knows no templates
+        text_bytes = facts.text_bytes + len(facts.dropped_text)  # as in the paper, which ignores templates
         likely = text_bytes / ratio.mean + media
         bound = text_bytes / ratio.conservative(self._ema.margin_deviations) + media
         evidence = Evidence.of(facts, likely, media_tokens=media, number=number)
         return Estimate(likely, bound, output, declared is not None, self._source(ratio), category, evidence, mean)
 
     def observe(self, estimate: Estimate, usage: Usage, pool_tokens: int | None = None) -> Learning:
-        """Learn the observed ratio and the output length; the error in the result is that of before."""
+        """Learn the observed ratio and the output length; the returned error is the one before learning."""
         evidence = estimate.evidence
         if not isinstance(evidence, Evidence) or not evidence.accepts(usage, pool_tokens):
             return Learning(0.0, under_counted=False, bytes_per_token=0.0, refused=Refused.IMPLAUSIBLE)
@@ -131,13 +131,13 @@ class EmaEstimator:
         )
 
     def observe_overflow(self, estimate: Estimate, overflow: Overflow) -> None:
-        """Learn nothing: the paper's mean has no place for a lower bound."""
+        """Learn nothing: the paper's mean cannot use a lower bound."""
 
     def know_parents(self, parents: Mapping[str, str]) -> None:
-        """Do nothing: in the paper each model's ratios are its own."""
+        """Do nothing: in the paper each model has separate ratios."""
 
     def undo(self, model: str) -> bool:  # noqa: ARG002  (as all estimators)
-        """Return False: nothing takes the place of a ratio."""
+        """Return False: nothing ever replaces a ratio."""
         return False
 
     def state(self) -> LearnedState:
@@ -145,7 +145,7 @@ class EmaEstimator:
         return LearnedState.joined([make() for make in self.parts()])
 
     def parts(self) -> list[Callable[[], LearnedState]]:
-        """Return calls that each make some rows of `state`."""
+        """Return calls that each build some rows of `state`."""
         return [
             self._part,
             *(partial(self._part, ratios=rows) for rows in in_bites(list(self._ratios))),
@@ -157,10 +157,10 @@ class EmaEstimator:
         return LearnedState(self.KIND, tuple(rows), outputs=states_of(outputs))
 
     def load(self, state: LearnedState) -> None:
-        """Take over every category's ratio.
+        """Load every category's ratio.
 
-        Raises ConfigurationError for a state of another kind of estimator, or of ratios that no text has; then
-        nothing was taken over.
+        Raises ConfigurationError for a state of another kind of estimator, or with ratios that no text has;
+        nothing is loaded then.
         """
         if state.estimator_kind != self.KIND:
             raise ConfigurationError(f"learned state is of kind {state.estimator_kind!r}; this router has 'ema'")
@@ -174,7 +174,7 @@ class EmaEstimator:
             self._ratios.put(row.category, Ratio(row.bytes_per_token, row.deviation, row.observations))
 
     def shift(self, change: Change) -> Change:
-        """Add what others have learned; return what of it could not be, because its row is another by now."""
+        """Add what others learned; return the changes that could not be applied since their rows have changed."""
         return Change(
             change.models,
             tuple(row for row in change.categories if not self._shift_ratio(row)),
@@ -221,7 +221,7 @@ def media_tokens(media: MediaCount, costs: MediaTokens) -> int:
 
 
 def _observed_ratio(evidence: Evidence, usage: Usage) -> tuple[float, Refused | None]:
-    """Return the bytes per token of a response, and why it cannot be learned from (None when it can)."""
+    """Return the bytes per token of a response, and why it cannot be learned from (None if it can)."""
     if evidence.refused is not None:
         return 0.0, evidence.refused
     text_tokens = usage.prompt_tokens - evidence.media_tokens

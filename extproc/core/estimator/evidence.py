@@ -1,7 +1,7 @@
-"""What an estimate remembers of its request until the response comes, and what of the response can be believed.
+"""What an estimator keeps about a request until the response comes, and which parts of the response are plausible.
 
 A response may say anything: a counter may be broken, a server may cut the prompt or add turns to it, a proxy may
-sum up what several requests used. What cannot be of this request teaches nothing.
+add up the usage of several requests. Whatever cannot belong to this request is not learned from.
 """
 
 import msgspec
@@ -15,14 +15,14 @@ from extproc.core.usage import Usage
 
 __all__ = ["MAX_BYTES_PER_TOKEN", "Evidence", "fewest_tokens"]
 
-# No tokenizer in use makes fewer tokens of real text than one of 16 bytes.
+# No tokenizer in use makes fewer tokens of real text than one per 16 bytes.
 MAX_BYTES_PER_TOKEN = 16.0
-# Of padding they do: Llama 3, o200k and Qwen have tokens of 64 to 128 spaces, dashes or stars.
+# For padding they do: Llama 3, o200k and Qwen have tokens of 64 to 128 spaces, dashes or stars.
 MAX_RUN_BYTES_PER_TOKEN = 128.0
-MAX_FACTOR = 1_000  # usage further from the estimate than this is no usage
+MAX_FACTOR = 1_000  # usage larger than this multiple of the estimate is not believed
 # Some servers count the end of the text as a token.
 OUTPUT_SLACK_TOKENS = 16
-# Where a server calls tools of its own, usage sums up the output of all turns.
+# If a server calls built-in tools, usage adds up the output of all turns.
 MAX_TURNS = 16
 # A pool's largest budget may be set below its context, but not by so much.
 MAX_CONTEXT_FACTOR = 4
@@ -30,13 +30,14 @@ MAX_OUTPUT_TOKENS = 1 << 20
 
 
 class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
-    """What is needed to learn from a response, but no text.
+    """What is needed to learn from a response, without any text.
 
-    `refused` says why usage will not tell what the text costs (None: it will). `tokens` is the estimate;
-    `output_limit` what the client declared for each of `sequences` (None: nothing); `one_prompt` is False for a
-    list of several, whose usage is summed up. `x` is the byte classes' view of the prompt, `media_tokens` the
-    EMA's of what is not text, `recalled` what is known of a conversation. `of_tenant`: its category is a tenant.
-    `source` tells apart whom it is from (sources.py), `number` is that of the estimate (output_lengths.py).
+    `refused` says why usage will not show what the text costs (None: it will). `tokens` is the estimate;
+    `output_limit` is the limit that the client declared for each of `sequences` (None: no limit); `one_prompt` is
+    False for a list of several prompts, whose usage is added up. `x` holds the prompt's features for the
+    byte-class estimator, `media_tokens` the EMA's estimate of what is not text, `recalled` what is known of a
+    conversation. `of_tenant` says that the category is a tenant. `source` identifies the sender (sources.py),
+    `number` the estimate (output_lengths.py).
     """
 
     refused: Refused | None
@@ -53,12 +54,12 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
     number: int = 0
 
     def __eq__(self, other: object) -> bool:
-        """Compare all but arrays, which have no one equality."""
+        """Compare everything but arrays (their == is no single truth value) and the ids."""
         names = (name for name in self.__struct_fields__ if name not in {"x", "recalled", "source", "number"})
         return isinstance(other, Evidence) and all(getattr(self, name) == getattr(other, name) for name in names)
 
     def __hash__(self) -> int:
-        """Return what is the same for those that are equal."""
+        """Hash two of the fields that are compared."""
         return hash((self.tokens, self.text_bytes))
 
     @classmethod
@@ -74,7 +75,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
         source: int = 0,
         number: int = 0,
     ) -> "Evidence":
-        """Make the evidence of a request that was estimated at so many tokens."""
+        """Build the evidence of a request that was estimated at so many tokens."""
         refused = None
         if facts.exact_prompt_tokens is not None:
             refused = Refused.EXACT
@@ -98,7 +99,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
         )
 
     def accepts(self, usage: Usage, pool_tokens: int | None) -> bool:
-        """Tell whether a usage can be of this request; `pool_tokens` is the context of the pool, when known."""
+        """Return whether a usage can belong to this request; `pool_tokens` is the pool's context, if known."""
         actual = usage.prompt_tokens
         if not 0 < actual <= MAX_FACTOR * max(self.tokens, 1.0):
             return False
@@ -108,18 +109,18 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
         return usage.completion_tokens <= self._most_output_tokens(pool_tokens)
 
     def tells_output(self, usage: Usage) -> bool:
-        """Tell whether completion tokens are those of one response, rather than of several together."""
+        """Return whether completion tokens are those of one response rather than the sum of several."""
         limit = self.output_limit
         within = limit is None or usage.completion_tokens <= limit + OUTPUT_SLACK_TOKENS
         return self.sequences == 1 and self.one_prompt and within
 
     def truncated_by_pool(self, usage: Usage, pool_tokens: int | None) -> bool:
-        """Tell whether a pool's context ended the response: cut just there, and not by the client's own limit."""
+        """Return whether the pool's context cut the response: it ended there and before the client's limit."""
         if pool_tokens is None or not (usage.cut_by_length and self.tells_output(usage)):
             return False
         if self.output_limit is not None and usage.completion_tokens >= self.output_limit:
             return False
-        # vLLM stops at the limit or one short of it, by version.
+        # vLLM stops at the limit or one token before it, depending on the version.
         return pool_tokens - 1 <= usage.prompt_tokens + usage.completion_tokens <= pool_tokens
 
     def _most_output_tokens(self, pool_tokens: int | None) -> int:
@@ -131,6 +132,6 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
 
 
 def fewest_tokens(text_bytes: int, padding_bytes: float) -> float:
-    """Return the fewest tokens that a text may have, of which so much is padding."""
+    """Return the fewest tokens that a text can have if `padding_bytes` of it are padding."""
     padding = min(padding_bytes, text_bytes)
     return (text_bytes - padding) / MAX_BYTES_PER_TOKEN + padding / MAX_RUN_BYTES_PER_TOKEN

@@ -1,31 +1,33 @@
-"""Tokens that a server adds to each prompt of one tenant: a system prompt, tools, text that it looked up.
+"""Tokens that a server adds to every prompt of one tenant: a system prompt, tools, retrieved text.
 
-The idea. A constant is no factor: 1,500 tokens more are 8 times a prompt of 200, and a fifth of one of 8,000. So
-for each tenant of a model, with p what the prices make of a request, and k the tokens that usage tells,
+The idea. A constant is not a factor: 1,500 additional tokens are 8 times a prompt of 200, and a fifth of one of
+8,000. So for each tenant of a model, with p the tokens of a request according to the prices, and k the tokens in
+its usage,
 
     k = a + b p + noise        by least squares on relative error: minimise sum lambda^age (1 - (a + b p) / k)^2
 
-with a pull of b to 1, and of a to its parent's, which is 0: what a model's template adds to all requests is a
-price (prices.py). b is there so that a is not blamed for what is a factor; factors are the residual's
-(residual.py). a is shrunk by its own uncertainty, a (1 - (DEVIATIONS se / a)^2), and 0 below it: so it is 0 for a
-tenant without one, and until it stands out. An estimate is a and the estimate of the rest, and only k - a teaches
-prices, residual, scale and q: neither does the tenant miss, nor does its constant widen the bound of others.
+with a pull of b towards 1, and of a towards 0: what a model's template adds to all requests is already a price
+(prices.py). b keeps a from absorbing what is a factor; factors belong to the residual (residual.py). a is shrunk
+by its own uncertainty to a (1 - (DEVIATIONS se / a)^2), and is 0 below DEVIATIONS se: so it is 0 for a tenant
+without a constant, and until the constant stands out. An estimate is a plus the estimate of the rest, and only k -
+a teaches prices, residual, scale and q: so the tenant's bounds are not missed, and its constant does not widen the
+bounds of others.
 
-One response is no proof, either way: a single one without the constant (its prompt came from a cache, its counter
-was another) would weigh as much as twenty with it, being small. So what a response says beyond CLIP_SCALES of the
-noise is clipped to that, and believed by as much less (clipping.py). What has really changed is found by a second
-fit, which knows the last TRIAL responses at most, as they are: when its errors, each against the first one's and
-at most MOST_AT_ONCE, are less by ENOUGH in sum, it takes the first one's place. So a constant that ends, begins or
+A single response proves nothing, either way: one without the constant (its prompt came from a cache, or another
+counter was used) would weigh as much as twenty with it, because it is small. So a response's error is clipped to
+CLIP_SCALES of the noise, and its weight reduced by the same ratio (clipping.py). Real changes are found by a
+second fit, which takes in the last TRIAL responses at most, unclipped: when the sum of its advantages over the
+first fit, each at most MOST_AT_ONCE, reaches ENOUGH, it replaces the first one. So a constant that ends, begins or
 changes is followed within tens of responses.
 
-The sums would add up, but are of one process and not shared: each learns a within ten to twenty responses of the
-tenant, and until five have come, those beyond belief teach the constant alone. Where no header tells tenants
-apart there are no such constants.
+The sums could be added up across replicas, but they belong to one process and are not shared: each process learns
+a within ten to twenty responses of the tenant. Until five responses have come, those with a clipped error teach
+the constant alone. If no header identifies tenants, there are no such constants.
 
 Prior art: ridge regression (Hoerl and Kennard, 1970); shrinkage by the positive part (James and Stein, 1961;
 Baranchik, 1964); cumulative sums (Page, 1954), as in rivals.py. Rejected: a constant for each kind of text, which
-the prices hold already; a without b, which is wrong by a tenth of its mean prompt for a tenant whose words are a
-tenth dearer.
+the prices contain already; a without b, which is wrong by a tenth of the mean prompt for a tenant whose words cost
+a tenth more.
 """
 
 from math import exp, log, sqrt
@@ -34,15 +36,15 @@ from extproc.core.estimator.clipping import clipped_error
 
 __all__ = ["Extra"]
 
-FORGETTING = 0.98  # as the residual's slowest step: 50 responses
+FORGETTING = 0.98  # a memory of 50 responses, like the residual's slowest step
 RIDGE_A = (0.05 / 1_000) ** 2  # an error of 5 % against a constant of about 1,000 tokens
 RIDGE_B = (0.05 / 0.1) ** 2  # and a factor of about 1.1
 DEVIATIONS = 4.0
 LEAST_NOISE = 0.02  # of the relative error
-LEAST_RESPONSES = 4  # of weight; two of them are what two numbers fit by themselves
-LEAST_RATIO = 0.5  # a prompt that cost less than that of its estimate was cut, or counted in part
+LEAST_RESPONSES = 4  # sum of weights; two parameters fit the first two responses exactly
+LEAST_RATIO = 0.5  # a prompt that cost less than this share of its estimate was cut or counted in part
 TRIAL = 20  # responses
-MOST_AT_ONCE, ENOUGH = 0.25, 1.0  # as of rivals: four responses that are off by far
+MOST_AT_ONCE, ENOUGH = 0.25, 1.0  # as in rivals.py: four responses that are far off
 
 
 class Extra:
@@ -56,16 +58,16 @@ class Extra:
 
     @property
     def tokens(self) -> float:
-        """What is added to each prompt, as far as it stands out; 0 until it does."""
+        """The tokens added to each prompt, less the uncertainty; 0 until the constant stands out."""
         return self._fit.tokens
 
     @property
     def is_open(self) -> bool:
-        """Whether too few responses came to tell a constant from an error."""
+        """Whether there were too few responses to distinguish a constant from an error."""
         return self._fit.is_open
 
     def learn(self, priced: float, actual: float) -> None:
-        """Take in the tokens of a response, and what the prices make of its request."""
+        """Take in the tokens of a response; `priced` is the estimate of its request by the prices."""
         if actual < LEAST_RATIO * priced:
             return
         fit, second = self._fit, self._second
@@ -83,7 +85,7 @@ class Extra:
 
 
 class _Fit:
-    """k = a + b p by least squares; `tokens` is a, less what is in doubt of it."""
+    """k = a + b p by least squares; `tokens` is a shrunk by its uncertainty."""
 
     __slots__ = ("_a", "_aa", "_ab", "_ak", "_b", "_bb", "_bk", "_noise", "_weight", "responses", "tokens")
 
@@ -95,11 +97,11 @@ class _Fit:
 
     @property
     def is_open(self) -> bool:
-        """Whether too few responses came to tell a constant from an error."""
+        """Whether there were too few responses to distinguish a constant from an error."""
         return self._weight < LEAST_RESPONSES
 
     def error(self, priced: float, actual: float) -> float:
-        """Return log(actual / what it makes of a request)."""
+        """Return log(actual / the fit's estimate of the request)."""
         return log(actual / max(self._a + self._b * priced, 1.0))
 
     def learn_clipped(self, priced: float, actual: float) -> None:
@@ -112,7 +114,7 @@ class _Fit:
         self.learn(priced, actual * exp(believed - error), 1.0 if believed == error else believed / error)
 
     def learn(self, priced: float, actual: float, weight: float = 1.0) -> None:
-        """Take in a response as it is; `weight` is how far it is believed."""
+        """Take in a response without clipping; `weight` is how far it is believed."""
         a, b = 1 / actual, priced / actual
         self.responses += 1
         self._weight = FORGETTING * self._weight + weight

@@ -1,7 +1,7 @@
-"""What a request is to the byte-class model: a vector of counts, each with a price in tokens.
+"""The byte-class model's view of a request: a vector of counts, each with a price in tokens.
 
-What stands in the text (text.py), and *structure*: what a chat template and the media add. The features fall into
-groups, whose shares of the tokens tell what kind of request it is.
+It holds the content of the text (text.py) and the *structure*: what a chat template and the media add. The
+features are divided into groups, whose shares of the tokens describe what kind of request it is.
 """
 
 import numpy as np
@@ -39,12 +39,12 @@ OF_MEDIA_COUNTS = slice(len(FEATURE_NAMES) - len(MEDIA), len(FEATURE_NAMES))
 
 
 def features(facts: RequestFacts, counts: Counts) -> Features:
-    """Return the feature vector of a request from its facts and what stands in its text."""
+    """Return the feature vector of a request from its facts and the counts of its text."""
     x = np.zeros(len(FEATURE_NAMES))
     x[:TEXT_FEATURES] = counts
     x[TEXT_FEATURES] = 1
     x[TEXT_FEATURES + 1] = facts.messages
-    # What most requests do not have is not written: each number costs as much as all counts together.
+    # Features that most requests lack are skipped: writing one number takes as long as copying all counts.
     if facts.tools or facts.tool_calls or facts.dropped_text:
         dropped = _usual_tokens(facts.dropped_text) if facts.dropped_text else 0.0
         x[TEXT_FEATURES + 2 : OF_MEDIA_COUNTS.start] = facts.tools > 0, facts.tools, facts.tool_calls, dropped
@@ -68,12 +68,12 @@ def _usual_tokens(text: bytes) -> float:
 
 
 def structure_tokens(x: Features, prices: Features) -> float:
-    """Return what a request costs beside its text at the given prices, in tokens."""
+    """Return what a request costs in addition to its text at the given prices, in tokens."""
     return float(x[TEXT_FEATURES:].dot(prices[TEXT_FEATURES:]))
 
 
 class Views:
-    """The sums over features that a model's estimates are made of: one product for all of them."""
+    """The sums over features that a model's estimates are made from; one product computes all of them."""
 
     def __init__(self, prior_prices: Features) -> None:
         self._prices: Features | None = None
@@ -82,10 +82,10 @@ class Views:
         self._weights[[BLANK_RUN, RUN], GROUP_COUNT + 1] = 1
 
     def of(self, x: Features, prices: Features) -> list[float]:
-        """Return the tokens of each group, which together are all that a request costs; then two sums more.
+        """Return the tokens of each group, whose sum is the cost of the request; then two more sums.
 
         These are the tokens of structure and media at the prior prices, and the bytes of padding. The array of
-        prices must not be written to: what is made of it is kept until there is another.
+        prices must not be modified: what is computed from it is cached until another array is passed.
         """
         if prices is not self._prices:
             self._prices = prices
@@ -95,7 +95,7 @@ class Views:
 
 
 def _groups() -> npt.NDArray[np.float64]:
-    """Return which features are of which of GROUP_COUNT groups: shape (groups, features). Each is of one."""
+    """Return which features each of GROUP_COUNT groups has, shape (groups, features); groups do not overlap."""
     of_latin = {"vowel", "consonant", "rare_letter", "vowels", "consonants", "word start"}
     of_blanks = {"space", "line", "indentation", "blank line", *RUNS[:2]}
     named: tuple[set[str], ...] = (

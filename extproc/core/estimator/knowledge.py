@@ -1,4 +1,4 @@
-"""All that the byte-class estimator has learned, by model and by category: looked up, kept, loaded and shared."""
+"""All that the byte-class estimator has learned, by model and by category: lookup, storage, loading, sharing."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,7 +25,7 @@ KIND = "byteclass"
 
 
 class Knowledge:
-    """Models, residuals, constants of tenants and output lengths. `left_out` is no part of the prior."""
+    """Models, residuals, tenants' constants and output lengths. `left_out` is excluded from the prior."""
 
     def __init__(self, settings: EstimatorSettings, left_out: str = "") -> None:
         self._settings = settings
@@ -33,7 +33,7 @@ class Knowledge:
         self.all_models = Residual()
         self.models: CappedMap[str, ServedModel] = CappedMap(settings.max_models, self._new_model)
         self.aliases = Aliases(self.models, settings.max_models)
-        # What is looked at of models that no response made known: those are not kept, since names are clients'.
+        # Stands in for every model without responses: such models are not stored, because names come from clients.
         self.untaught = ServedModel(self.prior, settings.byteclass, self.all_models)
         self.residuals: CappedMap[CategoryKey, Residual] = CappedMap(
             settings.max_categories, lambda key: self.parent(key.model).child()
@@ -43,7 +43,7 @@ class Knowledge:
         self.outputs = OutputLengths(settings)
 
     def model(self, name: str) -> ServedModel:
-        """Return what a name is estimated by."""
+        """Return the model that a name is estimated by."""
         return self.aliases.get(name) or self.untaught
 
     def parent(self, name: str) -> Residual:
@@ -54,7 +54,7 @@ class Knowledge:
     def believe(
         self, model: ServedModel, category: CategoryKey, x: Features, text_bytes: int, source: int
     ) -> Belief:
-        """Return what is believed now of a request with features x, from a source, by the category's model."""
+        """Return the current estimate for a request with features x from a source, by the category's model."""
         voice = model.voices.known.get(source, SMALL)
         residual = self.residuals.get(category)
         if residual is None:
@@ -64,9 +64,9 @@ class Knowledge:
         return believe(x, text_bytes, model, residual, more_q=voice.q)
 
     def compare(self, category: CategoryKey, heard: Heard, *, alarm: bool) -> Rival | None:
-        """Hold a response against a model's rival; return the rival when it has taken the model's place.
+        """Compare a model with its rival on a response; return the rival if it has taken the model's place.
 
-        With `alarm` it is time for a rival, where none is there that may win.
+        `alarm` says that it is time for a new rival, unless there is one that may win.
         """
         name = self.aliases.key(category.model)
         contest = self._contests.use(name) if alarm else self._contests.get(name)
@@ -79,10 +79,10 @@ class Knowledge:
         return rival
 
     def undo(self, name: str) -> bool:
-        """Put back what was in the place of a model before new prices took it; False where nothing was.
+        """Restore the model that new prices replaced; return False if none was replaced.
 
-        Called when a person has seen that they were for worse. Both change places, so doing it again undoes it;
-        and neither takes the other's by itself for a thousand responses.
+        Called when a person has seen that the new prices are worse. The two models change places, so a second call
+        reverts the first; and neither replaces the other on its own for a thousand responses.
         """
         key = self.aliases.key(name)
         contest = self._contests.get(key)
@@ -99,7 +99,7 @@ class Knowledge:
         return fresh
 
     def _switch(self, name: str, contest: Contest, rival: Rival) -> None:
-        """Put a rival in the place of its model, which is put aside."""
+        """Put a rival in the place of its model, and set that one aside."""
         model = self.model(name)
         residuals = self.residuals.drop(lambda of: self.aliases.key(of.model) == name)
         self.extras.drop(lambda of: self.aliases.key(of.model) == name)
@@ -110,7 +110,7 @@ class Knowledge:
         contest.changed(Rival(model, residuals))
 
     def parts(self) -> list[Callable[[], LearnedState]]:
-        """Return calls that each make a part of `state`: a model, or some rows."""
+        """Return calls that each build a part of `state`: one model, or some rows."""
         residuals = list(self.residuals)
         if self.all_models.responses:
             residuals.append((CategoryKey("", ""), self.all_models))
@@ -129,10 +129,10 @@ class Knowledge:
         return LearnedState(KIND, features=FEATURE_NAMES, models=(model.state(name),))
 
     def load(self, state: LearnedState) -> None:
-        """Go on from what another byte-class estimator learned.
+        """Continue from what another byte-class estimator learned.
 
-        Raises ConfigurationError for a state of another kind of estimator, over other features, or of numbers that
-        are none; then nothing was taken over.
+        Raises ConfigurationError for a state of another kind of estimator, over other features, or with numbers
+        that are not finite; nothing is loaded then.
         """
         if state.estimator_kind != KIND:
             raise ConfigurationError(
@@ -162,7 +162,7 @@ class Knowledge:
                 self.all_models = residual
 
     def shift(self, change: Change) -> Change:
-        """Add what others have learned; return what of it could not be, because its row is another by now."""
+        """Add what others learned; return the changes that could not be applied since their rows have changed."""
         return Change(
             tuple(row for row in change.models if not self._shift_model(row)),
             tuple(row for row in change.categories if not self._shift_residual(row)),
@@ -182,9 +182,9 @@ class Knowledge:
         if change.generation != model.generation:
             contest = self._contests.use(change.model)
             if contest.refuses(change.generation):
-                model.generation = change.generation + 1  # so it stays, and the others follow when most do so
+                model.generation = change.generation + 1  # so it stays; others follow once most do so
                 return False
-            contest.end()  # what it was to follow is no more
+            contest.end()  # the model that the rival was to replace no longer exists
         model.shift(change)
         return True
 
@@ -198,12 +198,12 @@ class Knowledge:
 
     def _residual_to_shift(self, change: RowChange) -> Residual | None:
         key = change.key
-        if not key.key:  # a model's, or that of all models
+        if not key.key:  # the residual of a model, or of all models
             model = self.models.get(key.model)
             return self.all_models if not key.model else None if model is None else model.residual
         contest = self._contests.get(self.aliases.key(key.model))
         if contest is not None and contest.is_held:
-            return None  # it may be of what was undone
+            return None  # it may belong to the generation that was undone
         residual = self.residuals.get(key)
         if residual is None and not change.since and len(self.residuals) < self._settings.max_categories:
             residual = Residual(spread=0.0)

@@ -1,7 +1,7 @@
-"""What one response teaches: what byteclass.py tells of the time after an estimate.
+"""Learning from one response; the part of byteclass.py that runs after the estimate.
 
-What a source says is shared out (voices.py): by its weight to what all requests are estimated by, the rest to what
-is its own.
+The lesson of a source is split (voices.py): a share, by the source's weight, goes to what all requests are
+estimated by; the rest goes to the source's own parameters.
 """
 
 from math import exp, log
@@ -18,12 +18,12 @@ from extproc.core.estimator.voices import Voice
 
 __all__ = ["Lesson", "teach"]
 
-# An error of so many scales surprises: one in twenty or so, in ordinary times.
+# An error of more scales is a surprise: about one in twenty under ordinary conditions.
 SURPRISE = 2.5
 
 
 class Lesson(NamedTuple):
-    """What came of one response, for Learning (protocol.py), which has the same words."""
+    """The result of one response, for Learning (protocol.py), which has fields of the same names."""
 
     clipped: bool = False
     refused: Refused | None = None
@@ -42,7 +42,8 @@ def teach(
 ) -> Lesson:
     """Take in one response.
 
-    Without `on_bound` the request was not routed on the bound of the whole, whose q hears nothing of it.
+    `on_bound` is False if the request was not routed on the bound of its whole prompt; then that bound's q does
+    not change.
     """
     x, text_bytes = evidence.x, evidence.text_bytes
     assert x is not None, "what is learned from was looked at"
@@ -66,9 +67,9 @@ def teach(
     if switched is not None:
         return Lesson(clipped, started_anew=switched.learns, returned=not switched.learns)
     if clipped and extra is not None and extra.is_open:
-        return Lesson(clipped=True)  # a constant of the tenant's, perhaps
+        return Lesson(clipped=True)  # possibly a constant of the tenant's
     own = (1 - voice.weight) * now.residual if evidence.of_tenant else voice.deviation
-    # What is a source's own harms nobody else, so all of its error is believed, but for broken counters.
+    # A source's own parameters affect nobody else: its error is believed in full, unless a counter is broken.
     alone = voice.weight * believed + (1 - voice.weight) * (error if abs(error) <= WILD else believed)
     told = _Told(believed + now.residual - voice.deviation, alone, now.residual, now.doubt, text_bytes / actual)
     _learn_residuals(known, model, category, voice, told, of_tenant=evidence.of_tenant)
@@ -80,9 +81,10 @@ def teach(
 
 
 class _Told(NamedTuple):
-    """What a response tells of residuals: log(actual / priced) as all are to believe it, and what is the source's.
+    """The errors that one response teaches residuals: `of_prices` the shared ones, `alone` the source's own.
 
-    `alone` is the error of the estimate as the source itself is to believe it, `residual` was in that estimate.
+    `of_prices` is log(actual / priced) without the source's deviation, `alone` the error of the estimate as the
+    source believes it; `residual` was part of that estimate.
     """
 
     of_prices: float
@@ -95,7 +97,7 @@ class _Told(NamedTuple):
 def _learn_residuals(
     known: Knowledge, model: ServedModel, category: CategoryKey, voice: Voice, told: _Told, *, of_tenant: bool
 ) -> None:
-    """Teach the category, the model and all models; a tenant is its own category."""
+    """Teach the category, the model, and all models; a tenant is a category by itself."""
     taught = model.prices.responses >= TAUGHT_RESPONSES
     parts, of_category = [model.residual, known.all_models], known.residuals.use(category)
     if of_tenant:

@@ -1,10 +1,10 @@
-"""Merging what several routers have learned: for files, workers, and replicas that have died.
+"""Merging of what several routers have learned: for files, workers, and replicas that have stopped.
 
-Sums of one generation of a model add up, means count by their weights (tables.py). Sums of two generations are of
-two tokenizers: the generation with the most responses stays, of equal ones the later. Merging is commutative, and
-merging with nothing changes nothing. It is not idempotent, and must not be: evidence that comes twice counts
-twice. What keeps it from coming twice is that each replica's is held under its own name, the newest of each
-(sharing.py).
+Sums of one generation of a model add up; means are averaged by their weights (tables.py). Sums of two generations
+belong to two tokenizers: the generation with the most responses stays, the later one in case of a tie. Merging is
+commutative, and merging with an empty state changes nothing. It is not idempotent, and must not be: evidence that
+arrives twice counts twice. To prevent that, what each replica has learned is stored under the replica's own name,
+and only the newest version is used (sharing.py).
 """
 
 from collections.abc import Collection, Sequence
@@ -21,7 +21,7 @@ __all__ = ["bounded", "merged", "only", "without_model"]
 
 
 def merged(states: Sequence[LearnedState], terms: Terms) -> LearnedState:
-    """Return what routers know together that have learned apart; of none, nothing.
+    """Return the combined knowledge of routers that learned separately; an empty state if none has learned.
 
     Raises ConfigurationError for states of different kinds of estimator, or over different features.
     """
@@ -49,7 +49,7 @@ def merged(states: Sequence[LearnedState], terms: Terms) -> LearnedState:
 
 
 def bounded(state: LearnedState, terms: Terms) -> LearnedState:
-    """Return a state that counts as one router's at most: the sums of many are scaled down, their means stay."""
+    """Return a state with at most the weight of one router: the sums of many are scaled down, means are kept."""
     tables = tables_of(state, terms)
     sums, outputs = tables.models.sums, tables.outputs
     models = Models(
@@ -65,7 +65,7 @@ def bounded(state: LearnedState, terms: Terms) -> LearnedState:
 
 
 def without_model(state: LearnedState, model: str) -> LearnedState:
-    """Return a state without anything of one model."""
+    """Return a state without everything that belongs to one model."""
     return LearnedState(
         state.estimator_kind,
         tuple(row for row in state.categories if row.category.model != model),
@@ -76,7 +76,7 @@ def without_model(state: LearnedState, model: str) -> LearnedState:
 
 
 def only(tables: Tables, generations: dict[str, int]) -> Tables:
-    """Return tables without the models that are of another generation than these, and their categories."""
+    """Return tables without the models of another generation than the given one, and without their categories."""
     index, told = tables.models.sums.index, tables.models.generations
     others = {name for name, row in index.items() if generations.get(name, told[row]) != told[row]}
     if not others:

@@ -1,26 +1,25 @@
-"""How far the truth lies above bounds just now: what to do until it is known why all of them are missed.
+"""How far actual tokens currently exceed bounds: a stopgap until it is known why bounds are missed.
 
-The problem. Where the tokenizer behind a name changes to one that makes more tokens, bounds are missed until a
-rival has taken the model's place (rivals.py), which takes a dozen responses: of the first 20 requests at 1.6 times
-the tokens half to three quarters were sent where they did not fit.
+The problem. If the tokenizer behind a name changes to one that makes more tokens, bounds are missed until a rival
+has taken the model's place (rivals.py), which takes a dozen responses. At 1.6 times the tokens, half to three
+quarters of the first 20 requests were sent to a pool where they did not fit.
 
-The idea. A bound is missed once in a hundred responses, so three misses with hardly one held between them are no
-chance, if they are of several sources (sources.py). With a count that a miss moves up by one, to at most MOST, and
-a bound that held down by one: from IN_DOUBT on the bound is at least
+The idea. A bound is missed once in a hundred responses, so three misses with almost no bound held in between are
+not chance, if they come from several sources (sources.py). A counter goes up by one for each miss, to at most
+MOST, and down by one for each bound that held. When it reaches IN_DOUBT, the bound is at least
 
     estimate x exp(largest log(actual / estimate) of the last misses)
 
-until it has come down again. The same is counted for each class of declared output limits (stratum.py), with the
-sources of that class: a limit tells applications apart, and what one of them sends may change while all others'
-bounds hold, of which two would end it.
+until the counter falls below IN_DOUBT again. Each class of declared output limits (stratum.py) has such a counter,
+too, with the sources of that class: the limit distinguishes applications, and one application's prompts may change
+while everybody else's bounds hold, two of which would end the doubt.
 
-That says nothing of prices, and moves nobody's estimate: when in doubt, the largest pool. One client alone does
-not bring it about where there are others, and two responses whose bounds held end it. This is of one process, and
-not shared.
+None of this affects prices or anybody's estimate: when in doubt, the largest pool. One client cannot trigger it if
+there are others, and two responses whose bounds held end it. It belongs to one process and is not shared.
 
 Prior art: runs rules of control charts (Western Electric, 1956). Rejected, with figures in docs/estimator.md: the
-larger of this bound and that of a rival on trial, which is as wide as a new model's; or of what the rival makes of
-a request, which comes later.
+larger of this bound and that of a rival on trial, which is as wide as a new model's; the rival's estimate of a
+request, which comes later.
 """
 
 from collections import deque
@@ -37,8 +36,8 @@ KEPT = 8  # misses
 class Misses:
     """The last misses of one model's bounds.
 
-    `count` is of misses, less the bounds that held since. `reach` is how far bounds have to reach: a log, 0 out of
-    doubt.
+    `count` is the number of misses minus the number of bounds that held since. `reach` is the logarithm by which
+    bounds have to exceed estimates; 0 if there is no doubt.
     """
 
     def __init__(self) -> None:
@@ -47,7 +46,7 @@ class Misses:
         self._last: deque[tuple[int, float]] = deque(maxlen=KEPT)
 
     def observe(self, source: int, sources: int, error: float, *, missed: bool) -> None:
-        """Take in the log error of a response of one of so many sources, and whether its bound was missed."""
+        """Take in the log error of a response from one of `sources` sources, and whether its bound was missed."""
         if missed:
             self.count = min(self.count + 1, MOST)
             self._last.append((source, error))
@@ -62,9 +61,9 @@ class Misses:
 
 
 class ModelMisses:
-    """The last misses of one model's bounds: all together, and those of each class of declared limits.
+    """The last misses of one model's bounds: of all requests, and of each class of declared limits.
 
-    `in_doubt` says that some bounds have to reach further than their own.
+    `in_doubt` says that some bounds have to be wider than usual.
     """
 
     def __init__(self) -> None:
@@ -74,7 +73,7 @@ class ModelMisses:
         self._of = {declared: (Misses(), Sources()) for declared in Declared}
 
     def observe(self, source: int, sources: int, declared: Declared, error: float, *, missed: bool) -> None:
-        """Take in a response as `Misses` does, of one of so many sources of the model."""
+        """Take in a response like `Misses`, from one of `sources` sources of the model."""
         self._all.observe(source, sources, error, missed=missed)
         misses, of_class = self._of[declared]
         of_class.observe(source, held=missed)
@@ -84,5 +83,5 @@ class ModelMisses:
         self.in_doubt = bool(self._all.reach or self._doubted)
 
     def reach(self, declared: Declared) -> float:
-        """Return how far bounds of such requests have to reach: a log, 0 out of doubt."""
+        """Return the logarithm by which bounds of such requests have to exceed estimates; 0 without doubt."""
         return max(self._all.reach, self._of[declared][0].reach)

@@ -1,22 +1,24 @@
-"""How long responses get: the length that a share epsilon of them exceeds, per model and category.
+"""Lengths of responses: the length that a share epsilon of them exceeds, per model and category.
 
-Needed where the client declares no limit. Those who declare one ask other things: their lengths are kept apart,
-and stand in for the others' only until there are some of these. Lengths go into bins of a quarter octave (a
-quantile is right within 19 %, on the safe side) whose counts fade. A response that was cut by a limit is a
-censored sample: it was at least so long. Kaplan and Meier (1958): in each bin the share that ended there, of all
-that got so far, is the hazard; survival is the product of what the hazards leave. So cut responses count for as
-long as they lasted, and push the weight to longer bins. Where they reach so far that survival never falls to
-epsilon, the tail was not seen: the default is assumed, or twice the longest length if that is more, which sends
-such requests to a longer pool, where the tail can be seen.
+Needed if the client declares no limit. Clients that declare one send different requests, so their lengths are
+stored separately, and are used for the other requests only until those have some of their own. Lengths are counted
+in bins of a quarter octave (so a quantile is accurate to 19 %, on the safe side); the counts fade. A response that
+was cut by a limit is a censored sample: its full length is at least what was seen. Kaplan and Meier (1958): in
+each bin the hazard is the share of the responses that ended there, of all those that got that far; survival is the
+product of (1 - hazard) over the bins. So cut responses count for as long as they lasted, and move weight to longer
+bins. If they reach so far that survival never falls to epsilon, the tail was not seen: then the default is
+assumed, or twice the longest length if that is more, which sends such requests to a pool with a longer context,
+where the tail can be seen.
 
 The first responses to come back are the short ones: at 100 requests a second, those that ended within the first
-seconds tell of none that takes ten (right truncation: Woodroofe, 1985). How long a response was on its way is told
-without a clock, by how many requests came after its own. What was learned is used when RIPE times as many came as
-during the longest: so at least half of them had the time to get as long. Until then the default counts, or twice
-the longest. That a model has a few responses very much longer than all others is learned when the first comes.
+seconds say nothing about one that takes ten (right truncation: Woodroofe, 1985). The time that a response was in
+flight is measured without a clock, as the number of requests that came after its own. What was learned is used
+when RIPE times as many requests have come as during the longest response: at least half of them then had the time
+to get that long. Until then the default applies, or twice the longest. If a few responses of a model are very much
+longer than all others, this is learned when the first of them arrives.
 
-Rejected: an EMA of the mean plus deviations (lengths are heavy-tailed); dropping cut responses (the long ones
-are cut); those on their way as censored ones, of which nobody tells whether they will be learned from.
+Rejected: an EMA of the mean plus deviations (lengths are heavy-tailed); dropping cut responses (the long ones are
+cut); counting responses in flight as censored (it is not known whether they will ever be learned from).
 """
 
 from collections.abc import Sequence
@@ -39,24 +41,24 @@ BINS = 20 * BINS_PER_OCTAVE + 1  # up to a million tokens
 FADING = 0.9995
 RIPE = 2
 MOST_UNIT = 1e12
-# Begins the keys of those who declared a limit: no header, and so no tenant, holds the control character.
+# Prefix of the keys for declared limits: no header, and so no tenant, contains this control character.
 DECLARED = "declared\x1f"
 
 
 class OutputLengths:
-    """Learned output lengths of at most `max_categories` categories, and of their models."""
+    """Learned output lengths of at most `max_categories` categories, including one per model."""
 
     def __init__(self, settings: EstimatorSettings) -> None:
         self._settings = settings
-        self.estimates = 0  # so many have been made: the clock by which responses are on their way
-        # Fewer responses than this say nothing of so rare an event.
+        self.estimates = 0  # number of estimates so far: the clock for responses in flight
+        # Fewer responses than this say nothing about an event this rare.
         self._enough_responses = 1 / settings.output_epsilon
         self._lengths: CappedMap[CategoryKey, _Lengths] = CappedMap(
             settings.max_categories, lambda _: _Lengths(settings.output_epsilon)
         )
 
     def tokens(self, declared: int | None, category: CategoryKey) -> int:
-        """Return the output tokens of one more request: declared (and capped, where that is set), or expected."""
+        """Count one more request; return its output tokens: declared (and capped, if configured), or expected."""
         self.estimates += 1
         if declared is None:
             return self.expected(category)
@@ -72,7 +74,7 @@ class OutputLengths:
         return None
 
     def expected(self, category: CategoryKey) -> int:
-        """Return the learned length; while none is, the default, or twice the longest if that is more."""
+        """Return the learned length; without one, the default, or twice the longest length if that is more."""
         learned = self.learned(category)
         if learned is not None:
             return learned
@@ -81,7 +83,7 @@ class OutputLengths:
         return default if lengths is None else max(default, lengths.twice_the_longest)
 
     def mean(self, category: CategoryKey, *, declared: bool = False) -> float | None:
-        """Return the mean length of a category, or else of its model; None while there are no responses."""
+        """Return the mean length of a category, or of its model; None while there are no responses."""
         for key in _keys(category, declared=declared):
             lengths = self._lengths.get(key)
             if lengths is not None and lengths.responses:
@@ -91,9 +93,9 @@ class OutputLengths:
     def observe(
         self, category: CategoryKey, tokens: int, *, cut: bool, declared: bool = False, number: int = 0
     ) -> None:
-        """Take in the completion tokens of one response; `cut` when a limit ended it.
+        """Take in the completion tokens of one response; `cut` says that a limit ended it.
 
-        `number` is what `estimates` was when its request came, or 0.
+        `number` is the value of `estimates` when its request came, or 0.
         """
         if tokens <= 0:
             return
@@ -112,13 +114,13 @@ class OutputLengths:
         return states_of(self.rows())
 
     def rows(self) -> "Outputs":
-        """Return what there is to make a state of, by `states_of`."""
+        """Return the rows that `states_of` makes a state from."""
         return list(self._lengths)
 
     def load(self, states: tuple[OutputState, ...]) -> None:
-        """Take over what another router learned, all or nothing.
+        """Load what another router learned, all or nothing.
 
-        Raises ConfigurationError for counts in other bins, or that are none.
+        Raises ConfigurationError for counts in other bins, and for counts that are negative or not finite.
         """
         loaded = []
         for state in states:
@@ -136,7 +138,7 @@ class OutputLengths:
             self._lengths.put(category, lengths)
 
     def shift(self, change: RowChange) -> bool:
-        """Add what others have learned; tell whether that could be done."""
+        """Add what others learned; return whether that could be done."""
         lengths = self._lengths.get(change.key)
         if lengths is None:
             if change.since or len(self._lengths) >= self._settings.max_categories:
@@ -149,11 +151,11 @@ class OutputLengths:
 
 
 class _Lengths:
-    """Fading counts of responses that ended by themselves, and that were cut, in each bin.
+    """Fading counts, by bin, of responses that ended by themselves and of those that were cut.
 
-    `responses` is how many there are of both, `tokens` what they come to, cut ones as far as they got.
+    `responses` is the faded number of both; `tokens` is the sum of their lengths, of cut ones as far as they got.
 
-    The quantile is found when it is asked for: most clients declare a limit, and then nobody asks.
+    The quantile is computed on demand: most clients declare a limit, and then it is never needed.
     """
 
     def __init__(
@@ -164,7 +166,7 @@ class _Lengths:
         observations: int = 0,
     ) -> None:
         self._epsilon = epsilon
-        # In units of the latest response: the counts of all others need not be touched to let them fade.
+        # In units of the latest response: older counts fade without being modified.
         self._ended = np.zeros(BINS) if ended is None else ended
         self._cut = np.zeros(BINS) if cut is None else cut
         self._unit = 1.0
@@ -187,13 +189,13 @@ class _Lengths:
         self._found = None
 
     def wait(self, number: int, now: int) -> None:
-        """Take in that a response came whose request was the one of that number; 0 for one that is not known."""
+        """Take in the arrival of the response to the request with this number; 0 if that is not known."""
         number = number or now
         self._first = min(self._first or number, number)
         self._longest_wait = max(self._longest_wait, now - number)
 
     def is_ripe(self, now: int) -> bool:
-        """Tell whether the long responses can have come, too; once they have, or others tell of them, it is."""
+        """Return whether long responses had the time to arrive; from then on, or once shared, it stays true."""
         self._ripe = self._ripe or now - self._first >= RIPE * self._longest_wait
         return self._ripe
 
@@ -208,12 +210,12 @@ class _Lengths:
 
     @property
     def ended(self) -> Numbers:
-        """How many ended by themselves, in each bin."""
+        """The number of responses that ended by themselves, by bin."""
         return self._ended / self._unit
 
     @property
     def cut(self) -> Numbers:
-        """How many were cut, in each bin."""
+        """The number of responses that were cut, by bin."""
         return self._cut / self._unit
 
     def _settle(self) -> None:
@@ -229,17 +231,17 @@ class _Lengths:
 
     @property
     def exceeded_tokens(self) -> int:
-        """The length that a share epsilon of responses exceeds; twice the longest where the tail was not seen."""
+        """The length that a share epsilon of responses exceeds; twice the longest if the tail was not seen."""
         return self._look()[0]
 
     @property
     def tail_seen(self) -> bool:
-        """Whether so many responses ended by themselves that the quantile is among them."""
+        """Whether enough responses ended by themselves for the quantile to be among them."""
         return self._look()[1]
 
     @property
     def twice_the_longest(self) -> int:
-        """Twice the longest length that there was; 1 for none."""
+        """Twice the longest length so far; 1 if there is none."""
         seen = (self._ended + self._cut).nonzero()[0]
         return ceil(2 ** ((seen[-1] + BINS_PER_OCTAVE) / BINS_PER_OCTAVE)) if seen.size else 1
 
@@ -257,7 +259,7 @@ Outputs = Sequence[tuple[CategoryKey, _Lengths]]
 
 
 def states_of(rows: Outputs) -> tuple[OutputState, ...]:
-    """Return what is learned of some categories."""
+    """Return what is learned about some categories."""
     return tuple(
         OutputState(key, packed(lengths.ended), packed(lengths.cut), lengths.observations) for key, lengths in rows
     )
@@ -269,7 +271,7 @@ _LENGTHS_OF_BINS = 2 ** ((np.arange(BINS) - 0.5) / BINS_PER_OCTAVE)
 
 @lru_cache(1_024)
 def _keys(category: CategoryKey, *, declared: bool) -> tuple[CategoryKey, ...]:
-    """Return where to look for lengths: those of the category, of its model, and of the model's other half."""
+    """Return where to look up lengths: the category, its model, then the model's other half (declared or not)."""
     model, key = category.model, category.key
     if declared:
         return CategoryKey(model, DECLARED + key), CategoryKey(model, DECLARED), CategoryKey(model, "")

@@ -1,7 +1,7 @@
-"""Rows of numbers as bytes: little-endian doubles, one after the other.
+"""Encoding of arrays of numbers as bytes: little-endian doubles, one after the other.
 
-What is learned leaves the deciding thread in this form, because a copy of an array's memory takes a microsecond,
-and a tuple of its numbers a hundred times as long.
+Learned numbers leave the event loop's thread in this form, because copying an array's memory takes a microsecond,
+and converting it to a tuple takes a hundred times as long.
 """
 
 from math import isfinite
@@ -19,17 +19,17 @@ Numbers = npt.NDArray[np.float64]
 
 
 def packed(numbers: npt.ArrayLike) -> bytes:
-    """Return numbers of an array of any shape as bytes, in rows."""
+    """Return the numbers of an array of any shape as bytes, row by row."""
     return np.asarray(numbers, "<f8").tobytes()
 
 
 def unpacked(data: bytes) -> Numbers:
-    """Return the numbers, shape (n,), not to be written to. Raises ConfigurationError for a part of a number."""
+    """Return the numbers, shape (n,), read-only. Raises ConfigurationError if a number is incomplete."""
     if len(data) % DOUBLE_BYTES:
         raise ConfigurationError(f"learned numbers of {len(data)} bytes are no doubles")
     return np.frombuffer(data, "<f8")
 
 
 def all_finite(*numbers: float | Numbers) -> bool:
-    """Tell whether no number is infinite or none at all."""
+    """Return whether no number is infinite or NaN."""
     return all(isfinite(each) if isinstance(each, int | float) else np.isfinite(each).all() for each in numbers)

@@ -1,10 +1,10 @@
-"""What each feature is believed to cost before any response tells, and how far that may be wrong.
+"""Prior prices: what each feature is believed to cost before any response, and how far that may be wrong.
 
-A new vocabulary is taken to be one more of a population, of which ten are known (vocabularies.py): prices are
-believed to be their mean, and to deviate from it as theirs do, together. So the first responses in Tamil and
-Georgian tell what Armenian costs. Ten vocabularies say little of the covariance of a hundred prices, so it is
-theirs pulled towards a plain one (shrinkage: Ledoit and Wolf, 2004; the whole is empirical Bayes: Robbins, 1956).
-docs/estimator.md tells what that is worth for a vocabulary that is none of the ten.
+A new vocabulary is assumed to belong to the same population as the ten that are known (vocabularies.py): its
+prices are believed to be their mean, and to deviate from it as theirs do, jointly. So the first responses in Tamil
+and Georgian also say what Armenian costs. Ten vocabularies say little about the covariance of a hundred prices, so
+theirs is pulled towards a plain one (shrinkage: Ledoit and Wolf, 2004; the whole is empirical Bayes: Robbins,
+1956). docs/estimator.md shows what this is worth for a vocabulary that is not one of the ten.
 """
 
 from dataclasses import dataclass, field
@@ -21,11 +21,11 @@ __all__ = ["MEDIA", "STRUCTURE", "TEXT_PRICES", "Prior", "prior"]
 
 Prices = npt.NDArray[np.float64]  # shape (vocabularies, TEXT_FEATURES)
 
-# Of the makers of several of these vocabularies, which are alike.
+# Vocabularies of one maker, which are alike.
 FAMILIES = ({"qwen", "qwen3", "qwen3.6"}, {"gemma", "gemma3", "gemini"})
 
-# Name, prior price and its deviation in tokens. Templates spend one to five tokens on a message and some 100 on
-# offering tools; some open every chat with a system prompt of their own.
+# Name, prior price and its deviation in tokens. Templates spend one to five tokens per message and about 100 on
+# offering tools; some begin every chat with a built-in system prompt.
 STRUCTURE = (
     ("request", 4.0, 50.0),
     ("message", 4.0, 4.0),
@@ -36,30 +36,31 @@ STRUCTURE = (
 )
 MEDIA = ("image patch", "small image", "medium image", "large image", "image of unknown size", "audio", "video")
 
-# How far one more vocabulary is believed to lie from them, in tokens for ASCII and as a share of the price for
-# other scripts. Those have something in common: a vocabulary that is thrifty with one has room for the next.
+# How far one more vocabulary is believed to deviate from the mean, in tokens for ASCII and as a share of the price
+# for other scripts. THRIFT_DEVIATION is common to all scripts: a vocabulary with low prices for one tends to have
+# low prices for others.
 TEXT_DEVIATION = 0.3
 BUCKET_DEVIATION = 0.2
 UNREPEATED_DEVIATIONS = (0.2, 0.6)
 SCRIPT_DEVIATION = 0.5
 MIN_SCRIPT_DEVIATION = 0.1
 THRIFT_DEVIATION = 0.3
-# As many vocabularies as those deviations weigh beside the ten: how these deviate together holds on the texts that
-# they were fitted to, and on others misleads for hundreds of responses (docs/estimator.md).
+# The weight of those deviations, in vocabularies, relative to the ten. The joint deviations of the ten hold on the
+# texts that they were fitted to; on other texts they mislead for hundreds of responses (docs/estimator.md).
 BELIEVED = 40
-# Of the median of a script's prices: the thriftiest vocabularies reach it, less is a fit that trades one price for
-# another.
+# Minimum price, as a share of the median of a script's prices: the cheapest vocabularies reach it; a lower price
+# comes from a fit that trades one price for another.
 LEAST_SHARE = 0.5
-UNTOLD = 0.05  # a script of which all fits are this near to each other was in hardly any text
-MEDIA_DEVIATION = 0.5  # share of the configured price
-PATCH_PRICE = 0.0  # beside the configured price of an image, until responses tell; it deviates by 1
+UNTOLD = 0.05  # a script whose fitted prices are all this close was in hardly any text
+MEDIA_DEVIATION = 0.5  # as a share of the configured price
+PATCH_PRICE = 0.0  # added to an image's configured price, until responses show it; deviates by 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prior:
-    """What prices are believed to be before any response, in tokens: mean (d,), covariance (d, d), its inverse.
+    """Prices as believed before any response, in tokens: mean (d,), covariance (d, d), and its inverse.
 
-    The inverse is made once: requests of a model without responses look at the prior, and names are clients'.
+    The inverse is computed once: names come from clients, and every model without responses uses the prior.
     """
 
     mean: npt.NDArray[np.float64]
@@ -71,10 +72,9 @@ class Prior:
 
 
 def prior(media: MediaTokens, left_out: str = "") -> Prior:
-    """Return the prior; the configuration prices what is not text.
+    """Return the prior; the configuration sets the prices of what is not text.
 
-    `left_out` is the name of a vocabulary that is to be unknown, with all of its family: so a cold start is
-    evaluated.
+    `left_out` names a vocabulary to exclude, with all of its family: this is how a cold start is evaluated.
     """
     prices = _of_text(left_out)
     of_images = (media.image_small, media.image_medium, media.image_large, media.image_unknown)
@@ -98,17 +98,17 @@ def prior(media: MediaTokens, left_out: str = "") -> Prior:
 
 
 def _of_text(left_out: str = "") -> Prices:
-    """Return the prices of each known vocabulary but one, shape (vocabularies, TEXT_FEATURES)."""
+    """Return the prices of each known vocabulary outside one's family, shape (vocabularies, TEXT_FEATURES)."""
     family = next((names for names in FAMILIES if left_out in names), {left_out})
     known = [name not in family for name in VOCABULARIES]
     return np.array([PRICES[name] for name in TEXT_NAMES]).T[known]
 
 
 def _mean(prices: Prices) -> npt.NDArray[np.float64]:
-    """Return what is believed of another vocabulary: of ASCII the mean.
+    """Return the prices that another vocabulary is believed to have: for ASCII the mean.
 
-    Of a script, whose prices lie up to ten times apart, that which errs least: with prices p of one character and
-    an estimate m, the sum of (1 - m / p)^2 is least at sum 1/p / sum 1/p^2.
+    The prices of a script differ by up to ten times, so the one with the least error is used: with prices p of one
+    character and an estimate m, the sum of (1 - m / p)^2 is least at sum 1/p / sum 1/p^2.
     """
     mean: npt.NDArray[np.float64] = prices.mean(0)
     of_scripts = prices[:, OF_SCRIPTS]

@@ -1,4 +1,4 @@
-"""The port behind which every estimator stands, and the frozen objects that cross it."""
+"""The protocol that every estimator implements, and the immutable objects that cross it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,23 +35,23 @@ class Source(StrEnum):
 
 
 class Refused(StrEnum):
-    """Why the estimator took nothing from a usage; a metric label."""
+    """Why the estimator did not learn from a usage; a metric label."""
 
     EXACT = "exact"  # the prompt came as token ids: there is nothing to learn
-    TRUNCATED = "truncated"  # the client asked for the prompt to be cut: usage is of the part that is left
-    UNSEEN_HISTORY = "unseen_history"  # the prompt is not in the body as a whole
-    IMPLAUSIBLE = "implausible"  # no tokenizer makes so many tokens, or so few, of the text
+    TRUNCATED = "truncated"  # the client had the prompt cut: usage counts the part that is left
+    UNSEEN_HISTORY = "unseen_history"  # part of the prompt is not in the body
+    IMPLAUSIBLE = "implausible"  # no tokenizer makes that many tokens, or that few, of the text
     NO_TEXT = "no_text"  # media alone explain the tokens
-    NUMBERS = "numbers"  # prices could not be solved for with it
+    NUMBERS = "numbers"  # prices could not be solved for after including it
 
 
 class Estimate(msgspec.Struct, frozen=True, gc=False):
     """Prompt and output tokens of one request, before it ran.
 
-    `prompt_tokens` is the likeliest count, `prompt_bound` the one to route on (never below it); both hold media.
-    `output_tokens` is per sequence: declared by the client, or the length that few exceed; `mean_output_tokens` is
-    what such requests come to on average (None: not known). `evidence` is the estimator's own memory of what it
-    looked at; it comes back unread in `observe`, so that no text is kept while the response runs.
+    `prompt_tokens` is the most likely count, `prompt_bound` the one to route on (never below it); both include
+    media. `output_tokens` is per sequence: declared by the client, or the length that few responses exceed;
+    `mean_output_tokens` is the average for such requests (None: not known). `evidence` is the estimator's private
+    record of the request; it is passed back unread to `observe`, so no text is kept during the response.
     """
 
     prompt_tokens: float
@@ -65,14 +65,14 @@ class Estimate(msgspec.Struct, frozen=True, gc=False):
 
 
 class Learning(msgspec.Struct, frozen=True, gc=False):
-    """What one response taught: the error before the update, and what came of the update.
+    """What one response taught: the error before the update, and the result of the update.
 
-    `ratio` is estimated / actual prompt tokens (before learning), `under_counted` whether the bound was below the
-    truth. `refused` names why the estimator took nothing from it (None when it learned). `clipped` says that the
-    usage was so far off that only part of the error was believed. `truncated_by_pool` says that the output ended
-    where the pool's context did: the response was cut silently, and a larger pool would have said more.
-    `started_anew` says that new prices took the place of the model's, since they predicted better; `returned` that
-    those they had replaced came back.
+    `ratio` is estimated / actual prompt tokens (before learning), `under_counted` says that the actual tokens
+    exceeded the bound. `refused` says why the estimator did not learn from it (None if it did). `clipped` says
+    that the usage was so far off that only part of the error was believed. `truncated_by_pool` says that the
+    output ended where the pool's context did: the response was cut silently, and would have been longer in a
+    larger pool. `started_anew` says that new prices replaced the model's because they predicted better; `returned`
+    says that the prices that they had replaced came back.
     """
 
     ratio: float
@@ -86,17 +86,17 @@ class Learning(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_judged(self) -> bool:
-        """Whether the usage tells how good the estimate was: not where a part was cut, or not in the body."""
+        """Whether the usage shows how good the estimate was: not if a part was cut or not in the body."""
         return self.refused is None or self.refused is Refused.EXACT
 
 
 @dataclass(frozen=True, slots=True)
 class CategoryState:
-    """What is learned of one category.
+    """What is learned about one category.
 
     The paper's EMA has a mean and a deviation, in bytes per token. The byte-class model has the residual of its
-    prices: mean and spread of log(actual / priced); its bytes per token are for people to look at. `weight` is
-    what the row counts when it is merged (merging.py); 0 is what its observations come to.
+    prices: mean and spread of log(actual / priced); its bytes per token are only for display. `weight` is the
+    row's weight in a merge (merging.py); 0 means the weight that follows from its observations.
     """
 
     category: CategoryKey
@@ -110,13 +110,13 @@ class CategoryState:
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """What the byte-class estimator has learned of one served model; see its modules for the terms.
+    """What the byte-class estimator has learned about one served model; see its modules for the terms.
 
-    `sums_a` is the upper triangle of A in rows, `sums_b` is b, in the order of the state's features; `scale_a` is
-    the scale's A in rows, `scale_b` its b (packed numbers, as in packing.py); `q` is the bound's multiple.
-    `weight` is how many responses the sums hold, faded; `generation` how often the model was started anew.
-    `scores` are the last of those that moved q (packed), `q_began` q before the first of them, and `heard` how
-    many have since the router has known the model: for replicas that share (sharing.py).
+    `sums_a` is the upper triangle of A by rows, `sums_b` is b, in the order of the state's features; `scale_a` is
+    the scale's A by rows, `scale_b` its b (packed numbers, as in packing.py); `q` is the bound's multiple.
+    `weight` is the faded number of responses in the sums; `generation` counts how often the model's prices were
+    replaced. For replicas that share (sharing.py): `scores` are the last scores that moved q (packed), `q_began`
+    is q before the first of them, and `heard` counts all scores since the router has known the model.
     """
 
     model: str
@@ -142,7 +142,8 @@ class ModelState:
 class OutputState:
     """Output lengths of one category (key "" is the whole model): fading counts in bins of quarter octaves.
 
-    `ended` and `cut` are packed numbers (packing.py), `observations` how many responses made them.
+    `ended` and `cut` are packed numbers (packing.py), `observations` is the number of responses that they were
+    made from.
     """
 
     category: CategoryKey
@@ -155,7 +156,8 @@ class OutputState:
 class LearnedState:
     """Everything an estimator has learned, for `/state` and for loading into another one of the same kind.
 
-    `features` names what the sums of `models` are over; sums over other features cannot be loaded.
+    `features` are the names of the features that the sums of `models` are over; sums over other features cannot be
+    loaded.
     """
 
     estimator_kind: str
@@ -166,7 +168,7 @@ class LearnedState:
 
     @classmethod
     def joined(cls, parts: Sequence["LearnedState"]) -> "LearnedState":
-        """Return the rows of all parts of one estimator's state together."""
+        """Return all rows of the parts of one estimator's state."""
         return cls(
             parts[0].estimator_kind,
             tuple(row for part in parts for row in part.categories),
@@ -177,7 +179,7 @@ class LearnedState:
 
 
 class Estimator(Protocol):
-    """Estimates requests, and learns from their responses. Not thread-safe: one event loop owns it."""
+    """Estimates requests, and learns from their responses. Not thread-safe: owned by one event loop."""
 
     def estimate(self, facts: RequestFacts, tenant: str) -> Estimate:
         """Estimate one request; `tenant` is the value of the configured header or ""."""
@@ -186,20 +188,20 @@ class Estimator(Protocol):
     def observe(self, estimate: Estimate, usage: Usage, pool_tokens: int | None = None) -> Learning:
         """Learn from the complete response to the request that `estimate` was made for.
 
-        `pool_tokens` is the context of the pool that answered, when known.
+        `pool_tokens` is the context of the pool that answered, if known.
         """
         ...
 
     def observe_overflow(self, estimate: Estimate, overflow: Overflow) -> None:
-        """Learn from a refusal: the prompt was at least so long."""
+        """Learn from a refusal: the prompt was at least that long."""
         ...
 
     def know_parents(self, parents: Mapping[str, str]) -> None:
-        """Take in the base models of adapters, as pools report them; may be called on any thread."""
+        """Store the base models of adapters, as pools report them; may be called on any thread."""
         ...
 
     def undo(self, model: str) -> bool:
-        """Put back what new prices of a model have replaced; False where nothing was, or nothing ever is."""
+        """Restore the prices that a model's new ones replaced; False if none were, or the estimator never does."""
         ...
 
     def state(self) -> LearnedState:
@@ -207,16 +209,16 @@ class Estimator(Protocol):
         ...
 
     def parts(self) -> Sequence[Callable[[], LearnedState]]:
-        """Return calls that each make a part of `state`, so short that requests may wait for it."""
+        """Return calls that each build a part of `state`, so short that requests may wait for it."""
         ...
 
     def shift(self, change: Change) -> Change:
-        """Add what others have learned; return what of it could not be, because its row is another by now."""
+        """Add what others learned; return the changes that could not be applied since their rows have changed."""
         ...
 
     def load(self, state: LearnedState) -> None:
-        """Start from what another estimator of the same kind learned; a state of another kind is refused.
+        """Start from what another estimator of the same kind learned.
 
-        Raises ConfigurationError when `state.estimator_kind` or the features are others.
+        Raises ConfigurationError if `state.estimator_kind` or the features differ.
         """
         ...

@@ -1,13 +1,14 @@
-"""What is left after the prices: the error of one category, its mean and its spread.
+"""The residual: the error of one category that the prices leave, its mean and its spread.
 
-A category (a tenant, or a kind of text) is never quite what its bytes say. The mean r is exponential, of
-log(actual / priced), and multiplies the estimate by exp(r). The spread is the root mean square distance from
-it, less what was in doubt of this request anyway, and scales the bound. A new category starts from its
-parent: the model, and for that all models. r waits until the model is taught, or it would learn errors that the
-prices are about to fix.
+A category (a tenant, or a kind of text) never costs exactly what its bytes suggest. The mean r is the exponential
+mean of log(actual / priced), and multiplies the estimate by exp(r). The spread is the root mean square distance
+from it, less the variance that this request's doubt explains, and scales the bound. A new category starts from its
+parent: the model, which itself starts from the residual of all models. r does not move until the model is trained;
+otherwise it would learn errors that the prices are about to fix.
 
-The more of an error was in doubt, the less it says of the category (the gain of Kalman, 1960): a response to odd
-text, whose prices nobody knew, would otherwise widen the bounds of all of its category for fifty responses.
+The more doubt there was about an estimate, the less its error says about the category (the gain of Kalman, 1960).
+Otherwise a response to unusual text, whose prices were unknown, would widen the bounds of its whole category for
+fifty responses.
 """
 
 from dataclasses import dataclass
@@ -17,15 +18,15 @@ from typing import Final
 __all__ = ["TAUGHT_RESPONSES", "Residual", "faded", "natural_weight"]
 
 TAUGHT_RESPONSES: Final = 100
-"""The prices of a model are taught after so many responses; until then residuals keep their mean."""
+"""After so many responses the prices of a model are trained; until then residuals keep their mean."""
 SLOWEST_STEP = 0.02
-FIRST_STEPS = 10  # as many responses' worth of trust in the parent
+FIRST_STEPS = 10  # the weight of the parent, in responses
 MIN_SPREAD = 0.01  # chat templates alone differ by this much
 
 
 @dataclass(slots=True)
 class Residual:
-    """Mean and spread of log errors, and the exponential mean of bytes per token for people to look at."""
+    """Mean and spread of log errors, and the exponential mean of bytes per token, for display only."""
 
     mean: float = 0.0
     spread: float = 0.1
@@ -33,7 +34,7 @@ class Residual:
     responses: int = 0
 
     def child(self) -> "Residual":
-        """Return a new one that starts from this one."""
+        """Return a new residual that starts from this one."""
         return Residual(self.mean, self.spread)
 
     def learn(
@@ -41,8 +42,8 @@ class Residual:
     ) -> None:
         """Take in one log(actual / priced).
 
-        Of less weight it counts as a response of which the rest said what is believed already: so the means fade
-        as of any other.
+        A response with less weight counts as one whose remaining weight confirms the current belief; so the means
+        fade as after any other response.
         """
         spread = self.spread * self.spread
         step = max(SLOWEST_STEP, 1 / (self.responses + FIRST_STEPS)) * spread / (spread + doubt)
@@ -56,7 +57,7 @@ class Residual:
         self.responses += 1
 
     def shift(self, mean: float, variance: float, bytes_per_token: float, responses: int, since: int) -> None:
-        """Move by what others have learned, in so many responses; it is as old as the response number `since`."""
+        """Move by what others learned in so many responses; its age is that of response number `since`."""
         kept = faded(since, self.responses) * natural_weight(since) / natural_weight(self.responses)
         self.mean += kept * mean
         self.spread = sqrt(max(self.spread * self.spread + kept * variance, MIN_SPREAD * MIN_SPREAD))
@@ -65,12 +66,12 @@ class Residual:
 
 
 def natural_weight(responses: int) -> float:
-    """Return what the means count after so many responses: one for each, and the trust in the parent, faded."""
+    """Return the weight of the means after so many responses: one for each, plus the parent's, faded."""
     return min(responses + FIRST_STEPS - 1.0, 1 / SLOWEST_STEP)
 
 
 def faded(before: int, now: int) -> float:
-    """Return what is kept of mean x weight from the response number `before` to the number `now`."""
+    """Return the share of mean x weight that is kept from response number `before` to number `now`."""
     return (1 - SLOWEST_STEP) ** (max(now, STEADY_FROM) - max(before, STEADY_FROM))
 
 

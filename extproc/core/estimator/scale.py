@@ -1,27 +1,29 @@
-"""How far an estimate may err, request by request: a log-linear model of the squared error.
+"""How far an estimate may err, per request: a log-linear model of the squared error.
 
-A bound has to be wide where errors are, and narrow where they are not: a request of 200 tokens scatters more than
-one of 8,000, tables more than prose, and a script that was seen once more than English. So with e the log error of
-a response, s0 the scale that its category and its prices tell, and f what is known of the request beforehand,
+A bound has to be wide where errors are large, and narrow where they are small: a request of 200 tokens scatters
+more than one of 8,000, tables more than prose, and a script that was seen only once more than English. So with e
+the log error of a response, s0 the scale according to its category and prices, and f what is known about the
+request in advance,
 
     log(e^2 / s0^2) = t.f + noise          s^2 = s0^2 exp(t.f)
 
-t by least squares over a model's responses, older ones fading, with a pull towards 0: at first s is s0. The sums
-A = sum f f^T and b = sum f log(e^2 / s0^2) of several replicas add up. The mean of the noise is the same for all
-requests, so it goes into the constant, and the bound's q makes good for it. What was learned is used after each
-eighth response, since solving costs more than all else of learning it.
+t is fitted by least squares over a model's responses, older ones fading, with a pull towards 0: at first s is s0.
+The sums A = sum f f^T and b = sum f log(e^2 / s0^2) of several replicas add up. The mean of the noise is the same
+for all requests, so it becomes part of the constant, and the bound's q compensates for it. What was learned is
+used after every eighth response, since solving costs more than the rest of learning it.
 
-Of what t says, nothing holds for a request unlike all that taught it: on ordinary text, errors are a half to a
-fifth of s0, and the first text in Cherokee would be believed to err as little. So what of the leverage is beyond
-the ordinary (belief.py: four times its usual, which the sums tell too) comes on top of s^2, three times.
+t does not apply to a request unlike everything that taught it: on ordinary text, errors are a half to a fifth of
+s0, and the first text in Cherokee would be assumed to err just as little. So the part of the leverage that is not
+ordinary (belief.py: above four times its usual value, which the sums contain, too) is added to s^2, three times.
 
-f holds a constant, the logarithm of the size, that of the leverage (how unlike the request is to all that taught
-the prices), the share of the tokens that each group of features costs, and the youth of the category.
+f contains a constant, the logarithm of the size, the logarithm of the leverage (how unlike the request is to
+everything that taught the prices), the share of the tokens that each group of features costs, and how new the
+category is.
 
 Prior art: multiplicative heteroscedasticity (Harvey, 1976); locally weighted conformal inference (Lei et al.,
-2018) scales errors by such an estimate, and adaptive conformal inference (bound.py) then holds the rate whatever
-the scale is worth. Rejected: one scale per category (1.4 times as many detours near a threshold); q for each kind
-of text, which sees too few of the 1 % that it counts; weighted likelihood, which needs the responses again.
+2018) scales errors by such an estimate, and adaptive conformal inference (bound.py) then holds the rate however
+good the scale is. Rejected: one scale per category (1.4 times as many detours near a threshold); q for each kind
+of text, which sees too few of the 1 % that it counts; weighted likelihood, which needs the past responses.
 """
 
 from collections.abc import Sequence
@@ -37,13 +39,13 @@ __all__ = ["SCALE_FACTORS", "LogVariance", "Vector"]
 
 Vector = npt.NDArray[np.float64]
 
-RIDGE = 20.0  # as many responses of pull towards s0
+RIDGE = 20.0  # the pull towards s0, in responses
 FORGETTING = 0.999
-SOLVE_AFTER = 8  # responses: t moves by little with each, and solving takes four times as long as all else of it
-MIN_ERROR = 0.003  # below this an error is luck; its logarithm would say so loudly
+SOLVE_AFTER = 8  # responses: each moves t only a little, and solving takes four times as long as the rest
+MIN_ERROR = 0.003  # a smaller error is luck, and its logarithm would weigh too much
 MAX_LOG = 6.0  # s within a factor of 20 of s0
 SCALE_FACTORS = 4 + GROUP_COUNT
-OF_LEVERAGE = 2  # its place among the factors: the logarithm, as a distance from that of USUAL_LEVERAGE
+OF_LEVERAGE = 2  # its index in f: its logarithm minus that of USUAL_LEVERAGE
 USUAL_LEVERAGE = 0.001
 
 
@@ -58,34 +60,34 @@ class LogVariance:
         self._b = np.zeros(SCALE_FACTORS)
         self._waiting: list[
             tuple[float, Sequence[float], float]
-        ] = []  # weight, f, and the logarithm, that are not in the sums yet
+        ] = []  # weight, f, and log(e^2 / s0^2), not yet in the sums
         self._t = [0.0] * SCALE_FACTORS
         self.usual_leverage = USUAL_LEVERAGE
 
     @property
     def sums(self) -> tuple[Vector, Vector]:
-        """What is learned: A, shape (m, m), and b, shape (m,)."""
+        """The learned sums: A, shape (m, m), and b, shape (m,)."""
         self._sum_up()
         return self._a, self._b
 
     def variance(self, base: float, factors: Sequence[float]) -> float:
-        """Return s^2, from s0^2 and f, SCALE_FACTORS of them."""
+        """Return s^2, given s0^2 and the SCALE_FACTORS values of f."""
         return base * exp(min(max(sum(map(mul, self._t, factors)), -MAX_LOG), MAX_LOG))
 
     def learn(self, base: float, factors: Sequence[float], error: float, weight: float = 1.0) -> None:
-        """Take in the log error of one response, whose s0^2 was `base`; `weight` is how much it counts."""
+        """Take in the log error of one response with s0^2 `base`; `weight` is how much it counts."""
         self._waiting.append((weight, factors, log(max(error * error, MIN_ERROR * MIN_ERROR) / base)))
         if len(self._waiting) >= SOLVE_AFTER:
             self._solve()
 
     def load(self, a: Vector, b: Vector) -> None:
-        """Go on from sums that this or other routers have made; they have to be finite."""
+        """Continue from sums that this or other routers have made; they must be finite."""
         self._a, self._b = a.reshape(SCALE_FACTORS, SCALE_FACTORS).copy(), b.copy()
         self._waiting.clear()
         self._solve()
 
     def shift(self, a: Vector, b: Vector, responses: int) -> None:
-        """Add what others have learned, as old as so many responses."""
+        """Add what others learned, `responses` responses ago."""
         self._sum_up()
         kept = FORGETTING**responses
         self._a += kept * a.reshape(SCALE_FACTORS, SCALE_FACTORS)
@@ -93,7 +95,7 @@ class LogVariance:
         self._solve()
 
     def _sum_up(self) -> None:
-        """Take the waiting responses into the sums, each as if it had been when it came."""
+        """Add the waiting responses to the sums, each faded as if added on arrival."""
         count = len(self._waiting)
         if count == 0:
             return

@@ -1,4 +1,4 @@
-"""What is learned of one served model: prices, bound, the residual its categories start from, and counters."""
+"""What is learned about one served model: prices, bound, the residual that categories start from, and counters."""
 
 import numpy as np
 
@@ -45,20 +45,20 @@ class ServedModel:
         self.misses = ModelMisses()
 
     def miss(self, source: int, limit: int | None, error: float, *, missed: bool) -> None:
-        """Take in the log error of a response that was routed on the bound, and whether it was above that."""
+        """Take in the log error of a response that was routed on the bound, and whether it exceeded the bound."""
         self.misses.observe(source, self._sources.count, declared_class(limit), error, missed=missed)
 
     def observe(self, source: int, *, surprised: bool) -> bool:
         """Take in whether a response was a surprise; return whether most of the last ten or so were.
 
-        They have to be of most sources, too: then the tokenizer or the template behind the name may have changed.
+        They must also come from most sources: then the tokenizer or the template behind the name may have changed.
         """
         self._sources.observe(source, held=surprised)
         self._surprised_share += (surprised - self._surprised_share) / 10
         return self._surprised_share > MOST and self._sources.share > MOST
 
     def follow(self, former: "ServedModel") -> None:
-        """Take the place of another one, with what is not of its tokenizer; nothing is to surprise any more."""
+        """Take another model's place and what does not depend on its tokenizer; reset surprises and misses."""
         self.voices = former.voices
         self.voices.forget()
         self.clipped, self.truncated_by_pool, self.used_at = (
@@ -71,7 +71,7 @@ class ServedModel:
         self.misses = ModelMisses()
 
     def state(self, name: str) -> ModelState:
-        """Return all of it, exactly."""
+        """Return all of it, without loss of precision."""
         sums, (scale_a, scale_b) = self.prices.sums, self.scale.sums
         return ModelState(
             model=name,
@@ -94,9 +94,9 @@ class ServedModel:
         )
 
     def load(self, state: ModelState) -> None:
-        """Take all of it over, or nothing.
+        """Load all of a state, or nothing.
 
-        Raises ConfigurationError when the sums are of another size, or numbers are not finite.
+        Raises ConfigurationError if the sums are of another size, or numbers are not finite.
         """
         size = self.prices.weights.size
         of_prices, of_scale = (size * (size + 1) // 2, size), (SCALE_FACTORS**2, SCALE_FACTORS)
@@ -120,7 +120,7 @@ class ServedModel:
         self.truncated_by_pool = state.truncated_by_pool
 
     def shift(self, change: ModelChange) -> None:
-        """Add what others have learned of it."""
+        """Add what others learned about it."""
         size = self.prices.weights.size
         triangle = size * (size + 1) // 2
         sums_a, sums_b, scale_a, scale_b = np.split(
@@ -137,13 +137,13 @@ class ServedModel:
 
 
 def symmetric(upper: Numbers, size: int) -> Numbers:
-    """Return the matrix, shape (size, size), of which `upper` is the upper triangle in rows."""
+    """Return the matrix, shape (size, size), whose upper triangle by rows is `upper`."""
     matrix = np.zeros((size, size))
     matrix[np.triu_indices(size)] = upper
     return matrix + np.triu(matrix, 1).T
 
 
 def need_finite(model: str, *numbers: float | Numbers) -> None:
-    """Raise ConfigurationError when what was learned of a model holds a number that is none."""
+    """Raise ConfigurationError if a model's learned state contains a number that is not finite."""
     if not all_finite(*numbers):
         raise ConfigurationError(f"learned state of model {model!r} holds numbers that are not finite")

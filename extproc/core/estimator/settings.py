@@ -1,4 +1,4 @@
-"""Settings of the estimators; the configuration file decodes into this object as it stands."""
+"""Settings of the estimators; the configuration file is decoded directly into these objects."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""Tables of one replica and of the others: what is whose, what both make together, and what differs."""
+"""Tables of one replica and of the others: which part is whose, their sum, and how they differ."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,7 +12,7 @@ from extproc.core.estimator.tables import K, Table, added, all_keys
 
 __all__ = ["NOTHING", "differs", "filled", "means_of", "row_changes", "shares"]
 
-# What changes by less than this of itself is left as it is: it would cost a solution for nothing.
+# Smaller relative changes are not applied: solving for new prices would be wasted.
 NOTHING = 1e-9
 
 
@@ -23,7 +23,7 @@ def shares(
     fading: Fading,
     keep_of: Callable[[Table[K]], Numbers],
 ) -> tuple[Table[K], Table[K], Table[K], Numbers]:
-    """Return own as it has aged, others' sum, both together, and what is kept of a base."""
+    """Return own knowledge as it has aged, the others' sum, the total, and the share to keep of a base."""
     tables: list[Table[K]] = [own.old]
     tables.extend(others)
     keys = all_keys(tables)
@@ -36,13 +36,13 @@ def shares(
     aged = scaled(aged, within)
     both = Table(part.index, aged.counts + part.counts, aged.weights + part.weights, aged.values + part.values)
     keep = np.repeat(kept, fading.widths(columns), axis=1) if kept.shape[1] > 1 else kept
-    # How old a base is that was not known before, those tell who knew it.
+    # A base that was not known before comes with its age, from the replicas that knew it.
     known = np.array([key in before.part.index for key in keys], np.bool_)
     return aged, part, both, np.where(known[:, None], keep, 1.0) * within
 
 
 def row_changes(target: Table[CategoryKey], view: Table[CategoryKey], values: Numbers) -> tuple[RowChange, ...]:
-    """Return the changes of those rows that differ by more than nothing, in responses or in values."""
+    """Return the changes of the rows that differ by more than NOTHING, in responses or in values."""
     responses = (target.counts - view.counts).tolist()
     moved = np.abs(target.values - view.values)
     changed = np.max(moved - NOTHING * np.abs(view.values), axis=1, initial=0.0).tolist()
@@ -54,17 +54,17 @@ def row_changes(target: Table[CategoryKey], view: Table[CategoryKey], values: Nu
 
 
 def filled(table: Table[CategoryKey]) -> Table[CategoryKey]:
-    """Return the rows that hold something."""
+    """Return the rows that have responses."""
     return table.aligned([key for key, row in table.index.items() if table.counts[row]])
 
 
 def means_of(table: Table[CategoryKey]) -> Numbers:
-    """Return what rows hold for each response that they weigh."""
+    """Return the means of the rows: their values divided by their weights."""
     return table.values / np.maximum(table.weights, TINY)[:, None]
 
 
 def differs(one: Table[K], other: Table[K], row: int) -> bool:
-    """Tell whether two tables differ in a row by more than nothing."""
+    """Return whether two tables differ in a row by more than NOTHING."""
     if one.counts[row] != other.counts[row]:
         return True
     largest = np.abs(other.values[row]).max(initial=TINY)

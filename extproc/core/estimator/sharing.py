@@ -1,28 +1,29 @@
-"""What one replica has learned itself, and what it is to believe: its own and the others'.
+"""Separation of what a replica has learned itself from what it is to believe: that plus the others' knowledge.
 
-The problem. Replicas behind one gateway each see a part of the traffic. Each is to decide by what all have
-learned; yet what a replica publishes must be its own, or the same response comes back from every side and counts
-again and again.
+The problem. Replicas behind one gateway each see a part of the traffic. Each should decide by what all of them
+have learned; but what a replica publishes must be only its own, otherwise the same response returns from every
+side and is counted again and again.
 
-The idea. What the estimator decides by, the view, is own + others'. The responses of a replica fade the whole view
-and add to it, so the others' part of it is known at any time: what was put there, times what has faded since. Then
+The idea. What the estimator decides by, the view, is own + others'. Each response of the replica fades the whole
+view and adds to it, so the others' part of the view is known at any time: it is what was put in, faded by the
+responses since. Then
 
-    own    = view - kept x others'           no second set of sums on the way of a request
-    view'  = aged own + sum of others'       others': the newest of each replica
-    change = view' - view                    put into the estimator, faded by the responses that came meanwhile
+    own    = view - kept x others'           no second set of sums on the request path
+    view'  = aged own + sum of others'       others': the newest version of each replica
+    change = view' - view                    applied to the estimator, faded by the responses since
 
-How own ages is in ageing.py, how replicas agree on q in agreeing.py.
+ageing.py describes how own knowledge ages, agreeing.py how replicas agree on q.
 
-A model that a replica started anew (another tokenizer behind its name) is of a later generation; generations do
-not mix. Where what was put aside comes back (rivals.py), so does what was others' part of it. A replica joins the
-generation that most replicas hold if it is later than its own: a single one, behind a broken counter, harms only
-itself.
+A model whose prices a replica replaced (another tokenizer behind its name) is of a later generation; generations
+do not mix. If the model that was set aside comes back (rivals.py), so does the others' part of it. A replica joins
+the generation that most replicas have if it is later than its own: a single one, behind a broken counter, harms
+only itself.
 
 Prior art: information filters are fused by adding information matrices, and what two nodes have in common is
-subtracted so that it is not counted twice (Grime and Durrant-Whyte, 1994); one entry for each replica, written by
-it alone, with the newest winning, is the state-based G-counter (Shapiro et al., 2011); gossip averaging for q
-(Kempe et al., 2003). Rejected: one set of sums in the store that all add to (a lock or a script for each response,
-and a lost reply counts twice); means alone (they would need the weights anyway).
+subtracted so that it is not counted twice (Grime and Durrant-Whyte, 1994); one entry per replica, written only by
+that replica, with the newest winning, is the state-based G-counter (Shapiro et al., 2011); gossip averaging for q
+(Kempe et al., 2003). Rejected: one set of sums in the store that all replicas add to (a lock or a script for each
+response, and a lost reply counts twice); means alone (they would need the weights anyway).
 """
 
 from collections.abc import Sequence
@@ -45,7 +46,7 @@ __all__ = ["Exchanged", "Share"]
 
 @dataclass(frozen=True, slots=True)
 class Exchanged:
-    """`own` is to be published; `change` to be made; `base` is the one that was given, faded as all else is."""
+    """`own` is to be published, `change` to be applied; `base` is the given one, faded like everything else."""
 
     own: Tables
     change: Change
@@ -53,14 +54,14 @@ class Exchanged:
 
 
 class Share:
-    """One replica's part in what all know. Pure: it is told the view and what the others have published."""
+    """One replica's part in the shared knowledge. Pure: the view and what others published are passed in."""
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
         self._models: Others[str] = Others.all_of(Table.zeros((), 0))
         self._generations: dict[str, int] = {}
-        self._q: dict[str, tuple[float, int]] = {}  # what all agreed on, and how many scores it had heard here
-        # By model: the generation that it had before, and the others' part of it, should it come back (rivals.py).
+        self._q: dict[str, tuple[float, int]] = {}  # as agreed, and the scores seen here by then
+        # By model: its previous generation and the others' part of that, in case it comes back (rivals.py).
         self._aside: dict[str, tuple[int, Others[str]]] = {}
         self._categories: Others[CategoryKey] = Others.all_of(Table.zeros((), 0))
         self._outputs: Others[CategoryKey] = Others.all_of(Table.zeros((), 0))
@@ -68,9 +69,9 @@ class Share:
     def exchange(self, view: LearnedState, peers: Sequence[Tables], base: LearnedState | None = None) -> Exchanged:
         """Return this replica's own knowledge, and the change that brings the view up to date.
 
-        `peers` are the other replicas' as they published it last, `base` what replicas left that are no more. The
-        change is taken to be made: what of it is not has to be told to `skipped`. Raises ConfigurationError for a
-        state that cannot be.
+        `peers` are the other replicas' tables as last published, `base` is the knowledge of replicas that have
+        stopped. The change is assumed to be applied: any part that cannot be must be reported to `skipped`. Raises
+        ConfigurationError for an invalid state.
         """
         now = tables_of(view, self._terms)
         old = [] if base is None or not base.estimator_kind else [tables_of(base, self._terms)]
@@ -89,13 +90,13 @@ class Share:
         return Exchanged(own, Change(models, categories, outputs), faded)
 
     def give_up(self) -> None:
-        """Called when what was published is in the base: what is in the view is others', and own what comes."""
+        """Called when what was published is in the base: all of the view is others', own is what comes after."""
         self._models.part = self._models.whole
         self._categories.part = self._categories.whole
         self._outputs.part = self._outputs.whole
 
     def skipped(self, change: Change) -> None:
-        """Called with what of a change could not be made: it is no part of the view."""
+        """Called with the part of a change that could not be applied: the view does not contain it."""
         self._models.forget({each.model for each in change.models})
         for each in change.models:
             self._q.pop(each.model, None)
@@ -103,7 +104,7 @@ class Share:
         self._outputs.forget({each.key for each in change.outputs})
 
     def _faded(self, base: Tables) -> Tables:
-        """Return a base, scaled down as this replica's own knowledge was."""
+        """Return a base, scaled down like this replica's own knowledge."""
         models = base.models
         return Tables(
             base.kind,
@@ -114,7 +115,7 @@ class Share:
         )
 
     def adopt(self, view: LearnedState) -> None:
-        """Take all that the view holds now for others' knowledge: it came from a file."""
+        """Treat everything in the view as others' knowledge: it came from a file."""
         now = tables_of(view, self._terms)
         self._models, bounds = Others.all_of(now.models.sums), now.models.bounds
         of_model = zip(bounds.q.tolist(), bounds.heard.tolist(), strict=True)
@@ -172,7 +173,7 @@ class Share:
         return Models(own, bounds, held, counters), changes
 
     def _put_aside(self, now: Models, anew: set[str]) -> None:
-        """Keep the others' part of models that are of another generation now, and take back that of this one."""
+        """Store the others' part of models that changed generation, and restore the part of the current one."""
         for name in anew:
             before, aside = self._models.of({name}), self._aside.get(name)
             self._models.forget({name})
@@ -190,8 +191,8 @@ class Share:
         own, part, target, keep = shares(
             mine, others, self._categories, fading, lambda table: kept_within(memory, table.weights)
         )
-        # The means in the estimator count what its number of responses comes to, not what the parts weigh
-        # together.
+        # In the estimator the weight of the means follows from the number of responses; it is not the sum of the
+        # parts' weights.
         counts = (self._terms.category_weights(target.counts) / np.maximum(target.weights, TINY))[:, None]
         self._categories = Others(scaled(part, counts), scaled(target, counts), keep)
         view = now.aligned(list(target.index), target.values.shape[1])

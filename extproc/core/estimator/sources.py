@@ -1,23 +1,23 @@
-"""Whom a response comes from, and what holds for most sources: one client with odd prompts is not everybody.
+"""Sources of responses, and whether something holds for most of them: one odd client is not everybody.
 
 When most responses of a model surprise, its tokenizer may have changed (rivals.py). But ten odd prompts in a row
-of one client look the same. So the last response of each of the last few sources is kept too, and what is decided
-has to hold for most of them. A source is a tenant, or where none is told the first bytes of the prompt: clients
-begin with their system prompt. One that has not been heard of for MEMORY responses does not count; where there is
-only one, it decides. This is of one process, and not shared.
+from one client look the same. So the last response of each of the last few sources is also recorded, and a
+condition has to hold for most sources. A source is a tenant or, if no tenant is given, the first bytes of the
+prompt: clients begin with their system prompt. A source without a response among the last MEMORY does not count;
+if there is only one source, it decides. This belongs to one process and is not shared.
 """
 
 from collections import OrderedDict
 
 __all__ = ["HEAD_BYTES", "Sources"]
 
-HEAD_BYTES = 128  # what tells apart whom a request is from, where no tenant is told
+HEAD_BYTES = 128  # of the prompt: they identify the source if no tenant is given
 SOURCES = 10
 MEMORY = 200  # responses
 
 
 class Sources:
-    """Of which share of the sources something held at their last response."""
+    """For which share of the sources something held at their last response."""
 
     def __init__(self) -> None:
         self._last: OrderedDict[int, tuple[int, bool]] = OrderedDict()
@@ -33,13 +33,13 @@ class Sources:
 
     @property
     def share(self) -> float:
-        """The share of the sources heard of lately for whose last response it held."""
+        """The share of the recently seen sources for whose last response it held."""
         lately = self._lately
         return sum(lately) / max(len(lately), 1)
 
     @property
     def count(self) -> int:
-        """How many were heard of lately, of those that are kept."""
+        """The number of recently seen sources, of those that are kept."""
         return len(self._lately)
 
     @property

@@ -1,6 +1,6 @@
-"""A state as tables, and tables as a state: sums of each row checked, packed doubles and dataclasses on one side.
+"""Conversion between states (dataclasses with packed doubles) and tables, with checks of each row's sums.
 
-In a state, means are told as means, and a model's residual with the model; in tables all are sums (tables.py).
+A state contains means as means, and a model's residual with the model; in tables everything is a sum (tables.py).
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,8 @@ RESIDUAL, VARIANCE = 2, 3  # columns of a category
 def tables_of(state: LearnedState, terms: Terms) -> Tables:
     """Return a state as tables.
 
-    Raises ConfigurationError for sums of other sizes than the state's features say, and numbers that are none.
+    Raises ConfigurationError if sums do not have the size that the state's features require, or numbers are not
+    finite.
     """
     return Tables(
         state.estimator_kind,
@@ -45,7 +46,7 @@ def tables_of(state: LearnedState, terms: Terms) -> Tables:
 
 
 def state_of(tables: Tables) -> LearnedState:
-    """Return tables as a state; the heaviest rows come last, where a full estimator keeps them."""
+    """Return tables as a state; the heaviest rows come last, because a full estimator keeps the last ones."""
     ends = np.cumsum(model_columns(len(tables.features)))
     means = tables.categories.values / np.maximum(tables.categories.weights, 1e-300)[:, None]
     models, sums = tables.models, tables.models.sums
@@ -126,7 +127,7 @@ def _categories_of(state: LearnedState, terms: Terms) -> Table[CategoryKey]:
     counts = [row.observations for row in rows]
     given = [row.weight for row in rows]
     means = [(row.bytes_per_token, row.deviation, row.residual, row.spread**2) for row in rows]
-    # A state that was not merged yet tells a model's residual with the model; it counts what its responses do.
+    # A state that was not merged yet has a model's residual with the model; its weight follows from its responses.
     for model in state.models:
         if (key := CategoryKey(model.model, "")) not in told:
             keys.append(key)
@@ -172,6 +173,6 @@ def _category_rows(table: Table[CategoryKey], means: Numbers) -> list[CategorySt
 
 
 def _heaviest_last(table: Table[K]) -> list[K]:
-    """Return the keys by their weights, equal ones by name: the order of merging must not matter."""
+    """Return the keys by weight, then by name: the order of merging must not matter."""
     weights = table.weights.tolist()
     return sorted(table.index, key=lambda key: (weights[table.index[key]], key))

@@ -1,9 +1,9 @@
-"""What was learned as tables of fading sums, in which merging is addition.
+"""Learned knowledge as tables of fading sums, which are merged by addition.
 
-Nearly all that an estimator learns is a sum over responses whose older terms fade, or a mean that is such a sum
-over its weight. A table holds one kind of them: for each key the number of responses, their faded number (the
-weight) and a row of sums. Rows of one key of several replicas add up, whatever their number and order; a mean of
-the sums is then the mean of the replicas' means by their weights.
+Nearly everything that an estimator learns is a sum over responses whose older terms fade, or a mean: such a sum
+divided by its weight. A table holds one kind of them: for each key the number of responses, their faded number
+(the weight) and a row of sums. The rows of one key from several replicas add up, whatever their number and order;
+a mean computed from the sums is then the mean of the replicas' means by their weights.
 
     table       key            row of sums                                             fades by
     models      model          A (upper triangle), b; the scale's A, b                 forgetting; the scale's
@@ -11,8 +11,8 @@ the sums is then the mean of the replicas' means by their weights.
     outputs     model, key     ended, cut                                              FADING
 
 The residual of a model is the category with an empty key; that of all models has an empty model, too. q, the
-bound's multiple, is no sum but a controller's position: merged, it is the mean by weight; replicas follow it
-through the scores of all (sharing.py).
+bound's multiple, is not a sum but a controller's position: when merged, it is the mean by weight; replicas
+recompute it from the scores of all (agreeing.py).
 """
 
 from collections.abc import Sequence
@@ -61,14 +61,14 @@ class Table(Generic[K]):
 
     @classmethod
     def zeros(cls, keys: Sequence[K], columns: int) -> "Table[K]":
-        """Return a table of nothing."""
+        """Return a table of zeros."""
         n = len(keys)
         return cls(
             {key: i for i, key in enumerate(keys)}, np.zeros(n, np.int64), np.zeros(n), np.zeros((n, columns))
         )
 
     def add(self, other: "Table[K]", keep: Numbers | None = None) -> None:
-        """Add the rows of another table, whose keys are all here, each times `keep`."""
+        """Add the rows of another table, whose keys are all in this one, each multiplied by `keep`."""
         if list(self.index) == list(other.index):
             rows: Any = slice(None)
         else:
@@ -78,7 +78,7 @@ class Table(Generic[K]):
         self.values[rows] += other.values if keep is None else keep[:, None] * other.values
 
     def aligned(self, keys: Sequence[K], columns: int = 0) -> "Table[K]":
-        """Return the rows of these keys, zeros for those that are not here; without rows, of so many columns."""
+        """Return the rows of these keys, zeros for missing ones; an empty table returns `columns` columns."""
         if self.index and keys == list(self.index):
             return Table(self.index, self.counts.copy(), self.weights.copy(), self.values.copy())
         table = Table.zeros(keys, self.values.shape[1] if self.index else columns)
@@ -92,9 +92,9 @@ class Table(Generic[K]):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """q by the rows of a table of models, shape (n,), the scores that moved it last, and q before them.
+    """By the rows of a table of models: q, shape (n,), the last scores that moved it, and q before those.
 
-    `heard` is how many have moved it in all.
+    `heard` counts all scores that have moved it.
     """
 
     q: Numbers
@@ -104,11 +104,11 @@ class Bounds:
 
     @classmethod
     def at(cls, q: Numbers) -> "Bounds":
-        """Return bounds that nothing is known to have moved."""
+        """Return bounds of which no scores are known."""
         return cls(q, q, (NO_SCORES,) * len(q), np.zeros(len(q), np.int64))
 
     def of_rows(self, rows: Sequence[int]) -> "Bounds":
-        """Return those of some rows."""
+        """Return the bounds of some rows."""
         return Bounds(self.q[rows], self.began[rows], tuple(self.scores[row] for row in rows), self.heard[rows])
 
 
@@ -116,7 +116,7 @@ class Bounds:
 class Models:
     """The table of models, and by its rows: bounds, generations, counters.
 
-    Counters, shape (n, 3), are of responses clipped, refused, and truncated by the pool.
+    Counters, shape (n, 3), count responses that were clipped, refused, and truncated by the pool.
     """
 
     sums: Table[str]
@@ -127,7 +127,7 @@ class Models:
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """All that one state holds; the estimator's kind and what sums are over come with it."""
+    """The contents of one state, with the kind of the estimator and the features that sums are over."""
 
     kind: str
     features: tuple[str, ...]
@@ -137,26 +137,26 @@ class Tables:
 
 
 def model_columns(features: int) -> tuple[int, int, int, int]:
-    """Return how many sums a model over so many features has: A's upper triangle and b, and those of the scale."""
+    """Return the number of sums of a model: of A's upper triangle, of b, and of the scale's A and b."""
     return features * (features + 1) // 2, features, SCALE_FACTORS**2, SCALE_FACTORS
 
 
 def checked(table: Table[K]) -> Table[K]:
-    """Return a table that came from elsewhere. Raises ConfigurationError where its numbers are none."""
+    """Return a table from another process. Raises ConfigurationError if its numbers are not finite."""
     if not all_finite(table.weights, table.values) or (table.weights < 0).any():
         raise ConfigurationError("learned state holds numbers that are not finite")
     return table
 
 
 def checked_bounds(bounds: Bounds) -> Bounds:
-    """Return bounds that came from elsewhere. Raises ConfigurationError where they are no numbers."""
+    """Return bounds from another process. Raises ConfigurationError if they are not finite."""
     if not all_finite(bounds.q, bounds.began, *bounds.scores):
         raise ConfigurationError("learned bounds are not finite")
     return bounds
 
 
 def settled(tables: Tables) -> Tables:
-    """Return what a replica has published, where it was read before: its scores were taken over then."""
+    """Return tables of a replica that were read before, without scores: those were taken over then."""
     return replace(tables, models=replace(tables.models, bounds=Bounds.at(tables.models.bounds.q)))
 
 
@@ -174,6 +174,6 @@ def added(tables: Sequence[Table[K]], keys: Sequence[K] | None = None) -> Table[
 
 
 def all_keys(tables: Sequence[Table[K]]) -> list[K]:
-    """Return the keys that any of some tables has, in order; tables of one index are looked at once."""
+    """Return the keys of all tables, in order; an index that several tables share is read once."""
     distinct = {id(table.index): table.index for table in tables}
     return list(dict.fromkeys(chain.from_iterable(distinct.values())))

@@ -1,4 +1,4 @@
-"""How sums fade and what means count, by the settings of an estimator: what merging has to know of learning."""
+"""How sums fade and how much means weigh, by an estimator's settings: what merging must know about learning."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ __all__ = ["Terms", "kept_within"]
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How sums fade and means count, by the settings of an estimator."""
+    """How sums fade and how much means weigh, by the settings of an estimator."""
 
     kind: str
     forgetting: float
@@ -32,13 +32,14 @@ class Terms:
 
     @property
     def model_memory(self) -> float:
-        """The most that the sums of a model weigh: what one router remembers."""
+        """The greatest weight of a model's sums: what one router remembers."""
         return 1 / (1 - self.forgetting)
 
     def kept_of_own_models(self, everything: Table[str]) -> Numbers:
-        """Return what of a replica's own sums of models is kept, by column, where all know so much together.
+        """Return the share kept of a replica's own sums of models, by column, given the sums of all replicas.
 
-        Prices and scale forget at different rates. The scale's weight is the first of its sums: of its constant.
+        Prices and scale forget at different rates. The scale's weight is the first of its sums, that of its
+        constant.
         """
         columns = everything.values.shape[1]
         of_scale = SCALE_FACTORS * (SCALE_FACTORS + 1)
@@ -48,22 +49,22 @@ class Terms:
 
     @property
     def category_memory(self) -> float:
-        """The most that the means of a category weigh."""
+        """The greatest weight of a category's means."""
         return 1 / (1 - self.ema_decay) if self.kind == "ema" else natural_weight(1 << 40)
 
     @property
     def output_memory(self) -> float:
-        """The most that counts of output lengths come to."""
+        """The greatest sum of counts of output lengths."""
         return 1 / (1 - FADING)
 
     def category_weights(self, counts: npt.NDArray[np.int64]) -> Numbers:
-        """Return what means count that one router made of so many responses."""
+        """Return the weight of means that one router made from so many responses."""
         if self.kind == "ema":
             return np.where(counts > 0, self.category_memory, 0.0)
         return np.array([natural_weight(count) for count in counts.tolist()], np.float64)
 
     def kept_of_categories(self, at: npt.NDArray[np.int64], since: Numbers) -> Numbers:
-        """Return what is kept of sums of categories, shape (n, 1), of so many responses after so many more."""
+        """Return the share kept of categories' sums, shape (n, 1), from `at` to `since` responses later."""
         more = since[:, 0]
         if self.kind == "ema":
             return np.asarray(np.power(self.ema_decay, more))[:, None]
@@ -71,11 +72,11 @@ class Terms:
         return np.array([faded(start, end) for start, end in pairs], np.float64)[:, None]
 
     def kept_of_outputs(self, _at: npt.NDArray[np.int64], since: Numbers) -> Numbers:
-        """Return what is kept of counts of output lengths, shape (n, 1), after so many responses more."""
+        """Return the share kept of counts of output lengths, shape (n, 1), after `since` more responses."""
         return np.asarray(np.power(FADING, since))
 
     def kept_of_models(self, _at: npt.NDArray[np.int64], since: Numbers) -> Numbers:
-        """Return what is kept of the sums of prices and of the scale, shape (n, 2), after so many responses."""
+        """Return the share kept of the sums of prices and of the scale, shape (n, 2), after `since` responses."""
         return np.asarray(np.power((self.forgetting, FORGETTING), since))
 
     @property
@@ -85,11 +86,11 @@ class Terms:
 
     @staticmethod
     def prices_and_scale(columns: int) -> tuple[int, int]:
-        """Return how many of so many columns are of the prices and of the scale."""
+        """Return how many of the columns belong to the prices and to the scale."""
         of_scale = min(SCALE_FACTORS * (SCALE_FACTORS + 1), columns)
         return columns - of_scale, of_scale
 
 
 def kept_within(memory: float, weights: Numbers) -> Numbers:
-    """Return the factor, shape (n, 1), that keeps sums of such weights within what is remembered."""
+    """Return the factor, shape (n, 1), that limits these weights to `memory`."""
     return np.minimum(1.0, memory / np.maximum(weights, 1e-300))[:, None]

@@ -1,23 +1,25 @@
-"""What stands in a prompt's text: a vector of counts, and the kind of text that it tells of.
+"""The content of a prompt's text as a vector of counts, and the kind of text that it indicates.
 
-Counted are the bytes of each class, the transitions where tokenizers cut or merge, runs of one character, the
-characters of each script, letter pairs in buckets, and what does not repeat itself. All but the last and the runs
+Counted are the bytes of each class, the transitions at which tokenizers cut or merge, runs of one character, the
+characters of each script, letter pairs in buckets, and content that does not repeat. All but the runs and the last
 are sums over codes of neighbouring bytes (codes.py): one pass in C over pairs as 16-bit numbers, then one over the
-codes, feature by feature (a product with a matrix of ones and zeros takes twice as long, and drives all else out
-of the processor's first cache). Runs, which tokenizers swallow whole, show in no pair: they are counted in aligned
-words of eight equal bytes, whose pairs are taken out of all other counts. (Where they were counted as letters or
-marks too, their price was the small difference of large ones, and their bounds five to ten times the truth: one
-request in 300 made a tenth to a fifth of the mean width.) Runs of digits are apart: some vocabularies make a token
-of each digit, others of three. Very long texts are sampled in evenly spread blocks, so that the cost of a look is
-bounded.
+codes, feature by feature (a product with a matrix of ones and zeros takes twice as long, and evicts everything
+else from the processor's first-level cache).
 
-Random letters, keys, base64 and syllables thrown together hold the same bytes and scripts as text, and cost up to
-four times the tokens. What tells them apart, in any script, is that words come again: of the pairs of places in a
-kilobyte of prose, code or tables, one in 50 to 1,500 holds the same four bytes twice; of random letters one in
-457,000. (Of the letters of another script than Latin it is eight bytes, and one pair in 1,000 to 9,200: of
-four, half say only which script it is.) So counted are all bytes but digits, which cost the same wherever they
-stand, and all characters outside ASCII, times the share of the repeats to be expected that are missing (the
-collision entropy of Renyi, 1961, from 10.6 bits on).
+Runs, which tokenizers swallow whole, cannot be recognised from pairs: they are counted in aligned words of eight
+equal bytes, whose pairs are subtracted from all other counts. (When they were also counted as letters or marks,
+their price was the small difference of large ones, and their bounds were five to ten times the truth: one request
+in 300 made up a tenth to a fifth of the mean width.) Runs of digits are separate: some vocabularies make a token
+of each digit, others of three. Very long texts are sampled in evenly spread blocks, which bounds the cost.
+
+Random letters, keys, base64 and random syllables contain the same bytes and scripts as text, but cost up to four
+times the tokens. What distinguishes them, in any script, is that words recur in text. In a kilobyte of prose, code
+or tables, one in 50 to 1,500 pairs of positions has the same four bytes at both; in random letters one in 457,000.
+(For letters of a script other than Latin it is eight bytes, and one pair in 1,000 to 9,200: of four bytes, half
+only identify the script.) So all bytes but digits, which cost the same everywhere, and all characters outside
+ASCII are counted, multiplied by the share of the expected repeats that is missing (the collision entropy of Renyi,
+1961, above 10.6 bits).
+
 Rejected: the entropy of single bytes or pairs, which is that of their script; a table of the pairs that taught the
 model, 8 KB of state.
 """
@@ -47,34 +49,34 @@ __all__ = [
 Counts = npt.NDArray[np.float64]  # shape (TEXT_FEATURES,), in the order of TEXT_NAMES
 
 SAMPLE_BYTES = 32 * 1024
-SAMPLE_BLOCK_BYTES = 256  # many small blocks see more of a text's parts than few large ones
+SAMPLE_BLOCK_BYTES = 256  # many small blocks cover more parts of a text than a few large ones
 WORD = 8  # bytes
-# Whether the same four bytes come again is looked at in blocks of 1 KB, of long texts in eight of them, from every
-# other byte on.
+# Repeats of the same four bytes are searched for in blocks of 1 KB (in eight blocks of a long text), starting at
+# every other byte.
 REPEATS_BLOCK_BYTES = 1024
 MOST_REPEATS_BLOCKS = 8
 GRAM, LONG_GRAM = 4, 8  # bytes
-# Two places of an ordinary text hold the same four bytes once in 1,500 times or more often. A kilobyte in the
-# letters of another script than Latin holds the same eight bytes twice, once in 9,200 times or more (Arabic).
+# In ordinary text at least one in 1,500 pairs of positions has the same four bytes at both. In a kilobyte in the
+# letters of a script other than Latin, at least one in 9,200 has the same eight bytes (Arabic).
 USUAL_REPEATS = {GRAM: 1 / 1_500, LONG_GRAM: 1 / 9_200}
-# So many are taken to have been seen beside those of a block: a short one tells little.
+# Added to the repeats counted in a block, and to those expected: a short block says little.
 DOUBTED_REPEATS = {GRAM: 8, LONG_GRAM: 4}
-# What Chinese, Polish or Turkish lacks of them costs it nothing. Counted, it would teach that random letters are
-# free.
+# Chinese, Polish and Turkish lack up to this share of the repeats at no cost in tokens. If it counted, it would
+# teach that random letters are free.
 USUALLY_MISSING = 0.15
-LEAST_REPEATS_BYTES = 320  # too short for as many to be expected
-# English prose holds about 3 % of marks and digits, Python source about 15 %, compact JSON and CSV 25 % and more.
+LEAST_REPEATS_BYTES = 320  # shorter texts are not expected to repeat enough
+# English prose has about 3 % marks and digits, Python source about 15 %, compact JSON and CSV 25 % and more.
 MARKUP_SHARE = 0.10
 
 B, S = ByteClass, Script
-CLASSES: Final = tuple(ByteClass)[: ByteClass.CONTINUATION]  # those of ASCII
+CLASSES: Final = tuple(ByteClass)[: ByteClass.CONTINUATION]  # the ASCII classes
 SCRIPTS: Final = tuple(Script)[1:]
 LOWER = (B.VOWEL, B.CONSONANT, B.RARE_LETTER)
 LETTERS = (*LOWER, B.UPPER)
 MARKS = (B.BRACKET, B.JOINER, B.PUNCTUATION)
 BLANKS = (B.SPACE, B.LINE)
 
-# Name, and cells of what came before and what follows.
+# Name, and cells: the classes of the byte before and of the byte after.
 Cell = tuple[tuple[ByteClass, ...], tuple[ByteClass, ...]]
 TRANSITIONS: Final[tuple[tuple[str, tuple[Cell, ...]], ...]] = (
     ("word start", (((*BLANKS, B.DIGIT, *MARKS), LETTERS), (LOWER, (B.UPPER,)))),
@@ -116,18 +118,18 @@ class TextKind(StrEnum):
     TWO_BYTE = "two_byte"  # Greek, Cyrillic, Hebrew, Arabic
     INDIC = "indic"  # Indic scripts and Thai
     CJK = "cjk"  # kana, Han, Hangul, emoji
-    NONE = "none"  # no text at all
+    NONE = "none"  # no text
 
 
 def look(text: bytes) -> Counts:
-    """Count what stands in a text, which is taken to follow a line end; scaled up where the text is sampled."""
+    """Count the content of a text, which is taken to follow a line end; scaled up if the text is sampled."""
     seen = sample(text) if len(text) > SAMPLE_BYTES else text
-    # Each pair of neighbours as a number: 16 bits from every byte on.
+    # Each pair of neighbours as a number: the 16 bits that begin at each byte.
     pairs = np.ndarray((len(seen),), _PAIR, b"\n" + seen, 0, (1,))
     codes = np.bincount(CODE_OF.take(pairs, mode="clip"), minlength=_NO_CODE + 1)
     words = np.frombuffer(seen, _WORD, len(seen) // WORD)
     in_runs = words == (words & _BYTE) * _REPEATED
-    # Asked of bytes: where the caches are cold, as between requests, numpy's own any() takes five times as long.
+    # `in` on bytes: with cold caches, as between requests, numpy's any() takes five times as long.
     of_runs = _runs_out_of(codes, words[in_runs]) if 1 in in_runs.tobytes() else None
     counts = np.add.reduceat(codes.take(_CODES_OF_COUNTS, mode="clip"), _FIRST_CODES).astype(np.float64)
     if of_runs:
@@ -141,7 +143,7 @@ def look(text: bytes) -> Counts:
 
 
 def sample(text: bytes) -> bytes:
-    """Return evenly spread blocks, SAMPLE_BYTES in all, of a text that is longer than that."""
+    """Return evenly spread blocks, SAMPLE_BYTES in all, of a text longer than that."""
     return _blocks(text, SAMPLE_BYTES // SAMPLE_BLOCK_BYTES, SAMPLE_BLOCK_BYTES)
 
 
@@ -152,14 +154,14 @@ def _blocks(text: bytes, blocks: int, block_bytes: int) -> bytes:
 
 
 def main_script(counts: Counts) -> Script:
-    """Return the script that most characters outside ASCII are of; NONE where there are none."""
+    """Return the script of most characters outside ASCII; NONE if there are none."""
     of_scripts = counts[OF_SCRIPTS]
     most = int(of_scripts.argmax())
     return SCRIPTS[most] if of_scripts[most] > 0 else Script.NONE
 
 
 def text_kind(counts: Counts) -> TextKind:
-    """Tell the kind of text by its dominant bytes (bytes of each script; ASCII by its punctuation)."""
+    """Return the kind of text by its dominant bytes (bytes of each script; ASCII by its punctuation)."""
     ascii_bytes, marks, two_byte, indic, cjk, latin_marks = counts.dot(_KIND_WEIGHTS).tolist()
     most = max(two_byte, indic, cjk)
     if most > ascii_bytes:
@@ -170,7 +172,7 @@ def text_kind(counts: Counts) -> TextKind:
 
 
 def _runs_out_of(codes: npt.NDArray[np.intp], words: npt.NDArray[np.uint64]) -> list[int]:
-    """Take the pairs of words of one byte each out of what was counted; return the bytes by the names of RUNS."""
+    """Subtract the pairs of words of one repeated byte from the counts; return these words' bytes by RUNS."""
     of_runs = [0] * len(RUNS)
     for byte, runs in enumerate(np.bincount(words.astype(np.uint8)).tolist()):
         if runs:
@@ -180,7 +182,7 @@ def _runs_out_of(codes: npt.NDArray[np.intp], words: npt.NDArray[np.uint64]) -> 
 
 
 def _unrepeated(text: bytes, counts: Counts) -> float:
-    """Return how far a text is from repeating itself as texts do: 0 for these, up to 1 for random letters."""
+    """Return how far a text falls short of the usual repetition: 0 for normal text, up to 1 for random letters."""
     if len(text) < LEAST_REPEATS_BYTES:
         return 0.0
     gram = GRAM if text.isascii() or counts.dot(_LETTERS_AND_OTHERS) <= 0 else LONG_GRAM
@@ -188,11 +190,11 @@ def _unrepeated(text: bytes, counts: Counts) -> float:
         text = _blocks(text, MOST_REPEATS_BLOCKS, REPEATS_BLOCK_BYTES)
     blocks = 1 + (len(text) - 1) // REPEATS_BLOCK_BYTES
     each = (len(text) - gram) // (2 * blocks)
-    # Repeats to be expected beyond those that are taken to have been seen.
+    # The repeats expected in a block, without those that are added.
     usual = USUAL_REPEATS[gram] * each * (each - 1) / 2
     grams = np.ndarray((blocks, each), _GRAMS[gram], text, 0, (2 * each, 2)).copy()
     grams.sort()
-    # As one row, and counted by Python: fewer calls of numpy, which cost the most where the caches are cold.
+    # As one row, counted by Python: fewer numpy calls, which cost the most with cold caches.
     in_order = grams.reshape(-1)
     repeats = (in_order[1:] == in_order[:-1]).tobytes()
     missing = 0.0
@@ -205,7 +207,7 @@ def _unrepeated(text: bytes, counts: Counts) -> float:
 
 
 def _codes_of_counts() -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Return the codes that each count sums up, one count after the other, and where those of each begin."""
+    """Return the codes that each count sums, one count after the other, and the index where each begins."""
     of_byte = [CODES.after == byte_class for byte_class in CLASSES]
     of_transition = [
         np.any([np.isin(CODES.before, before) & np.isin(CODES.after, after) for before, after in cells], axis=0)
@@ -226,7 +228,7 @@ def _kind_weights() -> npt.NDArray[np.float64]:
     weights = np.zeros((TEXT_FEATURES, 6))
     weights[: len(CLASSES), 0] = 1
     weights[[B.DIGIT, B.LINE, B.BRACKET, B.PUNCTUATION], 1] = 1
-    # First and last script, the bytes of a character, and whose bytes they are.
+    # First and last script, the bytes of a character, and the column that they count for.
     for first, last, size, column in (
         (S.GREEK, S.OTHER_TWO_BYTE, 2, 2),
         (S.DEVANAGARI, S.TIBETAN, 3, 3),
@@ -239,16 +241,16 @@ def _kind_weights() -> npt.NDArray[np.float64]:
     return weights
 
 
-# Made once: numpy takes longer to make them of Python's than to use them.
+# Made once: converting them from Python objects takes numpy longer than using them.
 _PAIR, _WORD, _BYTE = np.dtype("<u2"), np.dtype("<u8"), np.uint64(0xFF)
 _GRAMS: dict[int, npt.DTypeLike] = {GRAM: np.dtype("<u4"), LONG_GRAM: np.dtype("<u8")}
 _REPEATED = np.uint64(0x0101_0101_0101_0101)
-_NO_CODE = len(CODES.before)  # stands where a count has none
+_NO_CODE = len(CODES.before)  # used for counts without a code
 _CODES_OF_COUNTS, _FIRST_CODES = _codes_of_counts()
 _KIND_WEIGHTS = _kind_weights()
-_CODE_OF_TWICE = CODE_OF[np.arange(256) * 0x0101].tolist()  # of a byte that follows itself
+_CODE_OF_TWICE = CODE_OF[np.arange(256) * 0x0101].tolist()  # of a byte followed by itself
 _RUN_OF = [0 if byte == ord(" ") else 2 if ord("0") <= byte <= ord("9") else 1 for byte in range(256)]
-# Letters of other scripts than Latin, less all else: ASCII, Han, kana and Hangul.
+# +1 for letters of scripts other than Latin, -1 for everything else: ASCII, Han, kana and Hangul.
 _LETTERS_AND_OTHERS = np.zeros(TEXT_FEATURES)
 _LETTERS_AND_OTHERS[OF_SCRIPTS] = 1
 _LETTERS_AND_OTHERS[:OF_CLASSES] = -1

@@ -1,32 +1,32 @@
-"""How far one source speaks for all: a response has a share in what is common, and the rest in what is its own.
+"""How much one source counts for all: each response is split between what is shared and what is the source's own.
 
-The problem. Prices, scale and q are one for all who use a model. One client with gibberish, or behind a counter
-that tells twice the tokens, moves them for everybody: as a tenth of the traffic, its doubled usage sent 20 times
-as many of the others' requests past the pool that would have held them.
+The problem. Prices, scale and q are the same for everybody who uses a model. One client that sends gibberish, or
+sits behind a counter that reports twice the tokens, moves them for everybody: with a tenth of the traffic, its
+doubled usage sent 20 times as many of the other clients' requests past the pool that would have held them.
 
-The idea. With p the share that a source (sources.py) has in the last WINDOW responses or so of a model, its
-response counts in all that is shared
+The idea. With p the share that a source (sources.py) has in about the last WINDOW responses of a model, its
+response counts in everything that is shared as
 
     w = min(1, o / mean of o)        o = min(1, FAIR_SHARE / p)
 
-so that all that a source says counts as FAIR_SHARE of the traffic, unless the others are held back, too: the mean
-of o over responses is what responses count on average. Of four equal sources none is held back, and where there
-is only one, it is the deployment: w = 1. What is held back, 1 - w, goes into what is the source's own: a deviation
-r' beside the residual r of its category, its spread, and a q' beside q (a tenant that is told is a category, so it
-has its own residual anyway):
+so a source counts in total as FAIR_SHARE of the traffic, unless others are held back, too: the mean of o over
+responses is what a response counts on average. Of four equal sources none is held back, and a single source is the
+whole deployment: w = 1. The part that is held back, 1 - w, teaches the source's own parameters: a deviation r'
+added to the residual r of its category, its spread, and a q' added to q (a tenant given by a header is a category,
+so it has a residual of its own anyway):
 
     estimate = priced x exp(r + r')      bound = estimate x exp((q + q') s)
 
-each moved by 1 - w of a step where the shared one is moved by w; q hears a share w of the scores, q' the others.
-So the promise holds for that source as well, and what is its own deviation is told to nobody: prices take in k /
-exp(r'), rather than k. All that is shared is a sum over responses, now with weights, so what replicas learn adds
-up as before. What is a source's own is of one process.
+Each of these moves by 1 - w of a step where the shared one moves by w; a share w of the scores moves q, the others
+move q'. So the promise also holds for that source, and its own deviation affects nobody else: prices take in k /
+exp(r') instead of k. Everything shared is a sum over responses, now with weights, so what replicas learn adds up
+as before. A source's own parameters belong to one process.
 
-Space is bounded: the MOST_SOURCES heard last are kept, a few numbers each.
+Space is bounded: the last MOST_SOURCES sources are kept, a few numbers each.
 
-Prior art: the influence of a point is bounded by how unlike it is (Krasker and Welsch, 1982), here by whom it
-comes from; random effects, so that the many rows of one group do not move the mean (Laird and Ware, 1982).
-Rejected, with figures in docs/estimator.md: shares of 2 and 5 %; prices that take in k.
+Prior art: bounding the influence of a point by how unusual it is (Krasker and Welsch, 1982), here by its source;
+random effects, so that the many rows of one group do not move the mean (Laird and Ware, 1982). Rejected, with
+figures in docs/estimator.md: shares of 2 and 5 %; prices that take in k.
 """
 
 from collections import OrderedDict
@@ -38,14 +38,14 @@ from extproc.core.estimator.residual import Residual
 __all__ = ["SMALL", "Voice", "Voices"]
 
 FAIR_SHARE = 0.01
-KEPT = 0.995  # of a count from one response to the next
+KEPT = 0.995  # share of a count that is kept with each response
 WINDOW = 1 / (1 - KEPT)
 MOST_SOURCES = 256
-HELD_BACK = 0.9  # below this weight a source has a deviation of its own
+HELD_BACK = 0.9  # below this weight a source has its own deviation
 
 
 class Voice:
-    """One source of one model's responses: `weight` is w of its last one, `q` what its bound has beside q."""
+    """One source of one model's responses: `weight` is w of its last response, `q` is its bound's q'."""
 
     __slots__ = ("at", "count", "credit", "own", "q", "weight")
 
@@ -59,11 +59,11 @@ class Voice:
 
     @property
     def deviation(self) -> float:
-        """What its requests deviate by from those of their category: a natural logarithm."""
+        """How much its requests deviate from those of their category: a natural logarithm."""
         return 0.0 if self.own is None else self.own.mean
 
     def beside(self, residual: Residual) -> Residual:
-        """Return a category's residual as it is for this source."""
+        """Return a category's residual as it applies to this source."""
         own, weight = self.own, self.weight
         if own is None:
             return residual
@@ -71,7 +71,7 @@ class Voice:
         return Residual(residual.mean + own.mean, spread, residual.bytes_per_token, own.responses)
 
     def learn(self, error: float, doubt: float, residual: Residual, *, move_mean: bool) -> None:
-        """Take in the log error of a response, beside a category of this residual."""
+        """Take in the log error of a response in a category with this residual."""
         if self.own is None:
             if self.weight >= HELD_BACK:
                 return
@@ -79,9 +79,10 @@ class Voice:
         self.own.learn(error + self.own.mean, doubt, 0.0, move_mean=move_mean, weight=1 - self.weight)
 
     def score(self, bound: AdaptiveBound, score: float) -> None:
-        """Take in how many scales an error came to: a share w of the scores move q, the others q'.
+        """Take in an error in multiples of the scale: a share w of the scores moves q, the others move q'.
 
-        Whole scores, since replicas follow each other's (agreeing.py). q + q' stays above 0.
+        Each score moves only one of the two, since replicas replay each other's scores (agreeing.py). q + q' stays
+        at least 0.
         """
         self.credit += self.weight
         if self.credit >= 1:
@@ -92,11 +93,11 @@ class Voice:
 
 
 SMALL = Voice()
-"""A source that was not heard of: it has nothing of its own, and counts as much as any."""
+"""A source not seen before: it has no parameters of its own, and counts in full."""
 
 
 class Voices:
-    """The sources that a model's responses came from lately: `known`, by what tells them apart."""
+    """The sources of a model's recent responses: `known`, by the source's hash."""
 
     def __init__(self) -> None:
         self.known: OrderedDict[int, Voice] = OrderedDict()
@@ -104,7 +105,7 @@ class Voices:
         self._mean = 0.0
 
     def forget(self) -> None:
-        """Drop what is each source's own, which was beside what is no more; how much it sends stays known."""
+        """Drop each source's own parameters, since what they were relative to is gone; keep the traffic shares."""
         for voice in self.known.values():
             voice.own, voice.q = None, 0.0
 
