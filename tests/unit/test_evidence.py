@@ -97,7 +97,7 @@ def test_only_single_responses_tell_how_long_responses_get(
     completion: int, others: dict[str, object], *, tells: bool
 ) -> None:
     """Usage that is summed over sequences, prompts or turns is no length."""
-    assert tells == evidence(**others).tells_output(Usage(1_000, completion))
+    assert tells == evidence(**others).has_one_output(Usage(1_000, completion))
 
 
 @pytest.mark.parametrize(

@@ -118,9 +118,9 @@ def test_a_broken_counter_is_not_believed_of_its_source_either(factor: float, *,
     estimator = taught()
     model = estimator._known.model("m")
     estimate = estimator.estimate(PROMPT, "")
-    voice = model.voices.hear(evidence_of(estimate).source)
+    voice = model.voices.observe(evidence_of(estimate).source)
     for _ in range(150):
-        model.voices.hear(evidence_of(estimate).source)
+        model.voices.observe(evidence_of(estimate).source)
     voice.own = Residual(0.0, 0.1)
     now, tokens = belief(estimator, estimate), round(factor * estimate.prompt_tokens)
     error = log(tokens / now.tokens)

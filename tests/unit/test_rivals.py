@@ -8,7 +8,7 @@ from extproc.core.estimator.evidence import Evidence
 from extproc.core.estimator.prices import prior
 from extproc.core.estimator.protocol import CategoryKey, Learning
 from extproc.core.estimator.residual import Residual
-from extproc.core.estimator.rivals import HELD, KEPT, TRIAL, Contest, Heard, Rival
+from extproc.core.estimator.rivals import HELD, KEPT, TRIAL, Contest, Observed, Rival
 from extproc.core.estimator.served_model import ServedModel
 from extproc.core.estimator.settings import ByteClassSettings, EstimatorSettings
 from extproc.core.usage import Usage
@@ -151,26 +151,26 @@ def test_what_changed_places_often_is_asked_for_more(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Rival, "is_ahead_by", lambda _, enough: asked.append(enough) or False)  # type: ignore[func-returns-value]
     contest, first = Contest(), prior(EstimatorSettings().media_tokens)
     former = Rival(ServedModel(first, ByteClassSettings(), Residual()), {})
-    heard = Heard(Evidence(None, 1.0, 4, None, 1, one_prompt=True), 1.0, 0.0, 1.0)
+    observed = Observed(Evidence(None, 1.0, 4, None, 1, one_prompt=True), 1.0, 0.0, 1.0)
     for _ in range(7):
         contest.changed(former)
-        contest.hear(CategoryKey("m", ""), heard)
+        contest.observe(CategoryKey("m", ""), observed)
     assert asked == pytest.approx([1.5, 3, 6, 12, 12, 12, 12], rel=0.01)
     for _ in range(8_000):
-        contest.hear(CategoryKey("m", ""), heard)
+        contest.observe(CategoryKey("m", ""), observed)
     assert 1.5 == asked[-1]
 
 
-@pytest.mark.parametrize(("factor", "heard"), [(3.9, 1), (4.1, 0)])
-def test_what_is_far_beyond_a_rivals_own_estimate_says_nothing_of_its_bound(factor: float, heard: int) -> None:
+@pytest.mark.parametrize(("factor", "observed"), [(3.9, 1), (4.1, 0)])
+def test_what_is_far_beyond_a_rivals_own_estimate_says_nothing_of_its_bound(factor: float, observed: int) -> None:
     """It learns from every response, but of a broken counter nothing of how far real errors reach."""
     first = prior(EstimatorSettings().media_tokens)
     rival = Rival(ServedModel(first, ByteClassSettings(), Residual()))
     estimate = ByteClassEstimator(EstimatorSettings()).estimate(facts(WORDS * 20), "")
     assert isinstance(estimate.evidence, Evidence)
-    told = Heard(estimate.evidence, factor * estimate.prompt_tokens, 0.0, 1.0)
+    told = Observed(estimate.evidence, factor * estimate.prompt_tokens, 0.0, 1.0)
     rival.compare(estimate.category, told)
-    assert (heard, 1) == (rival.model.bound.heard, rival.model.prices.responses)
+    assert (observed, 1) == (rival.model.bound.heard, rival.model.prices.responses)
 
 
 def test_a_change_of_places_can_be_undone() -> None:
@@ -215,10 +215,10 @@ def test_a_place_can_be_given_back_long_after_the_change() -> None:
 
 def test_what_a_person_put_back_stays_for_a_thousand_responses() -> None:
     """Whatever is said by them, nothing changes places; then it may."""
-    contest, heard = Contest(), Heard(Evidence(None, 1.0, 4, None, 1, one_prompt=True), 1.0, 0.0, 1.0)
+    contest, observed = Contest(), Observed(Evidence(None, 1.0, 4, None, 1, one_prompt=True), 1.0, 0.0, 1.0)
     contest.hold(3)
     for _ in range(HELD - 1):
-        assert contest.hear(CategoryKey("m", ""), heard) is None
+        assert contest.observe(CategoryKey("m", ""), observed) is None
     assert (1_000, True, False) == (HELD, contest.refuses(3), contest.refuses(2))
-    assert contest.hear(CategoryKey("m", ""), heard) is None
+    assert contest.observe(CategoryKey("m", ""), observed) is None
     assert (False, False) == (contest.is_held, contest.refuses(3))

@@ -20,7 +20,7 @@ from tests.unit.byteclass_lessons import WORDS, facts
 def weights(sources: list[int]) -> list[float]:
     """Return the weight of each response of these sources."""
     voices = Voices()
-    return [voices.hear(source).weight for source in sources]
+    return [voices.observe(source).weight for source in sources]
 
 
 @given(st.integers(1, 8), st.integers(1, 600))
@@ -49,11 +49,11 @@ def test_one_source_among_many_counts_as_its_fair_share(share: float) -> None:
 def test_sources_are_bounded() -> None:
     """However many sources there are, those heard last are kept, and the others count as new."""
     voices = Voices()
-    voices.hear(0).q = 1.0
+    voices.observe(0).q = 1.0
     for source in range(1, MOST_SOURCES + 1):
-        voices.hear(source)
+        voices.observe(source)
     assert 0 not in voices.known
-    assert 1 == voices.hear(0).count
+    assert 1 == voices.observe(0).count
 
 
 @given(st.floats(-2, 2), st.floats(-2, 2), st.floats(0, 1), st.integers(0, 100))
@@ -73,10 +73,10 @@ def test_what_is_held_back_goes_into_the_sources_own() -> None:
     residual = Residual(0.3, 0.1)
     for voice in (held_back, whole):
         voice.learn(0.5, 0.0, residual, move_mean=True)
-    assert residual is whole.beside(residual)
+    assert residual is whole.adjusted(residual)
     assert (0.0, 0.8 * 0.1 * 0.5) == pytest.approx((whole.deviation, held_back.deviation))
-    assert 0.3 + held_back.deviation == held_back.beside(residual).mean
-    assert held_back.beside(residual).spread > 0.1
+    assert 0.3 + held_back.deviation == held_back.adjusted(residual).mean
+    assert held_back.adjusted(residual).spread > 0.1
 
 
 def test_a_share_of_the_scores_moves_what_is_common() -> None:

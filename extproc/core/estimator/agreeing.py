@@ -59,10 +59,10 @@ def agreed_q(epsilon: float, parts: Sequence[Models], keys: Sequence[str], other
     return q
 
 
-def agreed_generations(now: Tables, told: Sequence[Tables], old: Sequence[Tables]) -> dict[str, int]:
+def agreed_generations(now: Tables, peers: Sequence[Tables], old: Sequence[Tables]) -> dict[str, int]:
     """Return the generation of each model that this replica adopts: its own, or a later one that most have."""
     votes: dict[str, Counter[int]] = {}
-    for each in (now, *told):
+    for each in (now, *peers):
         for name, row in each.models.sums.index.items():
             if each.models.sums.counts[row]:
                 votes.setdefault(name, Counter())[int(each.models.generations[row])] += 1
@@ -72,7 +72,7 @@ def agreed_generations(now: Tables, told: Sequence[Tables], old: Sequence[Tables
     most = {name: max(counts, key=lambda g: (counts[g], g)) for name, counts in votes.items()}
     for name, row in now.models.sums.index.items():
         most[name] = max(most.get(name, 0), int(now.models.generations[row]))
-    for each in told:  # replicas that know a model but have no response of it
+    for each in peers:  # replicas that know a model but have no response of it
         for name, row in each.models.sums.index.items():
             most.setdefault(name, int(each.models.generations[row]))
     return most
@@ -81,9 +81,9 @@ def agreed_generations(now: Tables, told: Sequence[Tables], old: Sequence[Tables
 def _mixed(scores: Sequence[Numbers]) -> list[float]:
     """Interleave the scores of several replicas as one router might have seen them: each evenly spread."""
     places = np.concatenate([(np.arange(len(each)) + 0.5) / len(each) for each in scores])
-    told = np.concatenate(scores)
-    order = np.lexsort((told, places))  # ties by score, so the order of replicas does not matter
-    mixed: list[float] = told[order].tolist()
+    pooled = np.concatenate(scores)
+    order = np.lexsort((pooled, places))  # ties by score, so the order of replicas does not matter
+    mixed: list[float] = pooled[order].tolist()
     return mixed
 
 

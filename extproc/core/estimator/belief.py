@@ -73,9 +73,9 @@ def believe(x: Features, text_bytes: int, model: Taught, residual: Residual, *, 
     """
     prices = model.prices
     *priced, prior_structure, padding_bytes = model.views.of(x, prices.weights)
-    beside_text = max(prior_structure, priced[OF_STRUCTURE] + priced[OF_MEDIA])
+    other_tokens = max(prior_structure, priced[OF_STRUCTURE] + priced[OF_MEDIA])
     lowest = max(fewest_tokens(text_bytes, padding_bytes), 1.0)
-    highest = text_bytes + OVERHEAD * beside_text + TEMPLATE_TOKENS
+    highest = text_bytes + OVERHEAD * other_tokens + TEMPLATE_TOKENS
     tokens = min(max(sum(priced) * exp(residual.mean), lowest), highest)
     leverage = prices.leverage(x) / (tokens * tokens)
     doubt = leverage + GRAIN / tokens

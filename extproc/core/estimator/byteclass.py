@@ -142,7 +142,7 @@ class ByteClassEstimator:
         evidence, actual = estimate.evidence, usage.prompt_tokens
         if not isinstance(evidence, Evidence) or not evidence.accepts(usage, pool_tokens):
             return Learning(0.0, under_counted=False, bytes_per_token=0.0, refused=Refused.IMPLAUSIBLE)
-        if evidence.tells_output(usage):
+        if evidence.has_one_output(usage):
             self._outputs.observe(
                 estimate.category,
                 usage.completion_tokens,
@@ -228,7 +228,7 @@ class ByteClassEstimator:
     ) -> Belief:
         new_bytes = recalled.messages_bytes - known.messages_bytes
         continued, voice = model.continued, model.voices.known.get(source, SMALL)
-        residual = voice.beside(continued.residual or model.residual)
+        residual = voice.adjusted(continued.residual or model.residual)
         return believe(x - known.x, new_bytes, continued, residual, more_q=voice.q)
 
     def _come_from(self, model: ServedModel, category: CategoryKey) -> Source:

@@ -108,7 +108,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
             return False
         return usage.completion_tokens <= self._most_output_tokens(pool_tokens)
 
-    def tells_output(self, usage: Usage) -> bool:
+    def has_one_output(self, usage: Usage) -> bool:
         """Return whether completion tokens are those of one response rather than the sum of several."""
         limit = self.output_limit
         within = limit is None or usage.completion_tokens <= limit + OUTPUT_SLACK_TOKENS
@@ -116,7 +116,7 @@ class Evidence(msgspec.Struct, frozen=True, gc=False, eq=False):
 
     def truncated_by_pool(self, usage: Usage, pool_tokens: int | None) -> bool:
         """Return whether the pool's context cut the response: it ended there and before the client's limit."""
-        if pool_tokens is None or not (usage.cut_by_length and self.tells_output(usage)):
+        if pool_tokens is None or not (usage.cut_by_length and self.has_one_output(usage)):
             return False
         if self.output_limit is not None and usage.completion_tokens >= self.output_limit:
             return False

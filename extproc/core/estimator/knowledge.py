@@ -14,7 +14,7 @@ from extproc.core.estimator.output_lengths import OutputLengths, Outputs, states
 from extproc.core.estimator.prices import prior
 from extproc.core.estimator.protocol import CategoryKey, CategoryState, LearnedState
 from extproc.core.estimator.residual import Residual
-from extproc.core.estimator.rivals import Contest, Heard, Rival
+from extproc.core.estimator.rivals import Contest, Observed, Rival
 from extproc.core.estimator.served_model import ServedModel, need_finite
 from extproc.core.estimator.settings import EstimatorSettings
 from extproc.core.estimator.voices import SMALL
@@ -60,10 +60,10 @@ class Knowledge:
         if residual is None:
             residual = self.all_models.child() if model is self.untaught else model.residual
         if voice.own is not None:
-            residual = voice.beside(residual)
+            residual = voice.adjusted(residual)
         return believe(x, text_bytes, model, residual, more_q=voice.q)
 
-    def compare(self, category: CategoryKey, heard: Heard, *, alarm: bool) -> Rival | None:
+    def compare(self, category: CategoryKey, observed: Observed, *, alarm: bool) -> Rival | None:
         """Compare a model with its rival on a response; return the rival if it has taken the model's place.
 
         `alarm` says that it is time for a new rival, unless there is one that may win.
@@ -73,7 +73,7 @@ class Knowledge:
         if contest is None:
             return None
         fresh = partial(self._next_generation, name) if alarm else None
-        rival = contest.hear(category, heard, fresh)
+        rival = contest.observe(category, observed, fresh)
         if rival is not None:
             self._switch(name, contest, rival)
         return rival

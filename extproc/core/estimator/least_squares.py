@@ -150,8 +150,8 @@ class RelativeLeastSquares:
         of = x.astype(np.float32)
         unknown = float(of.dot(self._inverse.dot(of)))
         if self._unsolved:
-            told = self._steps[: self._unsolved].dot(of)
-            unknown -= float(told.dot(told))
+            known = self._steps[: self._unsolved].dot(of)
+            unknown -= float(known.dot(known))
         return self._variance * max(unknown, 0.0)
 
     def learn(self, x: Features, tokens: float, weight: float = 1.0, share: float = 1.0) -> bool:

@@ -12,7 +12,7 @@ from extproc.core.estimator.evidence import Evidence
 from extproc.core.estimator.knowledge import Knowledge
 from extproc.core.estimator.protocol import CategoryKey, Refused
 from extproc.core.estimator.residual import TAUGHT_RESPONSES
-from extproc.core.estimator.rivals import Heard
+from extproc.core.estimator.rivals import Observed
 from extproc.core.estimator.served_model import ServedModel
 from extproc.core.estimator.voices import Voice
 
@@ -47,7 +47,7 @@ def teach(
     """
     x, text_bytes = evidence.x, evidence.text_bytes
     assert x is not None, "what is learned from was looked at"
-    voice = model.voices.hear(evidence.source)
+    voice = model.voices.observe(evidence.source)
     now = known.believe(model, category, x, text_bytes, evidence.source)
     extra = known.extras.use(category) if evidence.of_tenant else None
     if extra is not None:
@@ -63,7 +63,7 @@ def teach(
     alarm = model.observe(evidence.source, surprised=abs(error) > SURPRISE * now.scale)
     if on_bound:
         model.miss(evidence.source, evidence.output_limit, error, missed=missed)
-    switched = known.compare(category, Heard(evidence, actual, error, voice.weight), alarm=alarm)
+    switched = known.compare(category, Observed(evidence, actual, error, voice.weight), alarm=alarm)
     if switched is not None:
         return Lesson(clipped, started_anew=switched.learns, returned=not switched.learns)
     if clipped and extra is not None and extra.is_open:
@@ -71,8 +71,10 @@ def teach(
     own = (1 - voice.weight) * now.residual if evidence.of_tenant else voice.deviation
     # A source's own parameters affect nobody else: its error is believed in full, unless a counter is broken.
     alone = voice.weight * believed + (1 - voice.weight) * (error if abs(error) <= WILD else believed)
-    told = _Told(believed + now.residual - voice.deviation, alone, now.residual, now.doubt, text_bytes / actual)
-    _learn_residuals(known, model, category, voice, told, of_tenant=evidence.of_tenant)
+    errors = _Errors(
+        believed + now.residual - voice.deviation, alone, now.residual, now.doubt, text_bytes / actual
+    )
+    _learn_residuals(known, model, category, voice, errors, of_tenant=evidence.of_tenant)
     if on_bound:
         model.scale.learn(now.variance, now.factors, believed, voice.weight)
     weight = now.trust(model.residual.spread) * (1.0 if believed == error else believed / error)
@@ -80,7 +82,7 @@ def teach(
     return Lesson(clipped, None if sound else Refused.NUMBERS)
 
 
-class _Told(NamedTuple):
+class _Errors(NamedTuple):
     """The errors that one response teaches residuals: `of_prices` the shared ones, `alone` the source's own.
 
     `of_prices` is log(actual / priced) without the source's deviation, `alone` the error of the estimate as the
@@ -95,15 +97,15 @@ class _Told(NamedTuple):
 
 
 def _learn_residuals(
-    known: Knowledge, model: ServedModel, category: CategoryKey, voice: Voice, told: _Told, *, of_tenant: bool
+    known: Knowledge, model: ServedModel, category: CategoryKey, voice: Voice, errors: _Errors, *, of_tenant: bool
 ) -> None:
     """Teach the category, the model, and all models; a tenant is a category by itself."""
     taught = model.prices.responses >= TAUGHT_RESPONSES
     parts, of_category = [model.residual, known.all_models], known.residuals.use(category)
     if of_tenant:
-        of_category.learn(told.alone + told.residual, told.doubt, told.bytes_per_token, move_mean=taught)
+        of_category.learn(errors.alone + errors.residual, errors.doubt, errors.bytes_per_token, move_mean=taught)
     else:
-        voice.learn(told.alone, told.doubt, of_category, move_mean=taught)
+        voice.learn(errors.alone, errors.doubt, of_category, move_mean=taught)
         parts.append(of_category)
     for part in parts:
-        part.learn(told.of_prices, told.doubt, told.bytes_per_token, move_mean=taught, weight=voice.weight)
+        part.learn(errors.of_prices, errors.doubt, errors.bytes_per_token, move_mean=taught, weight=voice.weight)

@@ -25,15 +25,15 @@ def merged(states: Sequence[LearnedState], terms: Terms) -> LearnedState:
 
     Raises ConfigurationError for states of different kinds of estimator, or over different features.
     """
-    told = [state for state in states if state.estimator_kind]
-    if not told:
+    learned = [state for state in states if state.estimator_kind]
+    if not learned:
         return LearnedState("")
-    kinds = sorted({state.estimator_kind for state in told})
+    kinds = sorted({state.estimator_kind for state in learned})
     if len(kinds) > 1:
         raise ConfigurationError(f"learned states of kinds {' and '.join(kinds)} do not merge")
-    if len({state.features for state in told if state.models}) > 1:
+    if len({state.features for state in learned if state.models}) > 1:
         raise ConfigurationError("learned states over different features do not merge")
-    tables = [tables_of(state, terms) for state in told]
+    tables = [tables_of(state, terms) for state in learned]
     generation = _heaviest_generations(tables)
     tables = [only(each, generation) for each in tables]
     with_models = [each for each in tables if each.models.sums.index] or tables[:1]
@@ -77,8 +77,8 @@ def without_model(state: LearnedState, model: str) -> LearnedState:
 
 def only(tables: Tables, generations: dict[str, int]) -> Tables:
     """Return tables without the models of another generation than the given one, and without their categories."""
-    index, told = tables.models.sums.index, tables.models.generations
-    others = {name for name, row in index.items() if generations.get(name, told[row]) != told[row]}
+    index, held = tables.models.sums.index, tables.models.generations
+    others = {name for name, row in index.items() if generations.get(name, held[row]) != held[row]}
     if not others:
         return tables
     kept = [name for name in index if name not in others]
@@ -87,7 +87,7 @@ def only(tables: Tables, generations: dict[str, int]) -> Tables:
     return Tables(
         tables.kind,
         tables.features,
-        Models(models.sums.aligned(kept), models.bounds.of_rows(rows), told[rows], models.counters[rows]),
+        Models(models.sums.aligned(kept), models.bounds.of_rows(rows), held[rows], models.counters[rows]),
         _without(tables.categories, others),
         tables.outputs,
     )

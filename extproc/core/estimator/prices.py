@@ -51,7 +51,7 @@ BELIEVED = 40
 # Minimum price, as a share of the median of a script's prices: the cheapest vocabularies reach it; a lower price
 # comes from a fit that trades one price for another.
 LEAST_SHARE = 0.5
-UNTOLD = 0.05  # a script whose fitted prices are all this close was in hardly any text
+UNSEEN = 0.05  # a script whose fitted prices are all this close was in hardly any text
 MEDIA_DEVIATION = 0.5  # as a share of the configured price
 PATCH_PRICE = 0.0  # added to an image's configured price, until responses show it; deviates by 1
 
@@ -91,8 +91,8 @@ def prior(media: MediaTokens, left_out: str = "") -> Prior:
     covariance = np.diag(own**2) + np.outer(thrift, thrift)
     apart = prices - mean[:TEXT_FEATURES]
     of_text = BELIEVED * covariance[:TEXT_FEATURES, :TEXT_FEATURES] + apart.T @ apart
-    untold = np.flatnonzero(np.ptp(prices, axis=0) < UNTOLD)
-    of_text[untold, untold] += len(prices) * own[untold] ** 2
+    unseen = np.flatnonzero(np.ptp(prices, axis=0) < UNSEEN)
+    of_text[unseen, unseen] += len(prices) * own[unseen] ** 2
     covariance[:TEXT_FEATURES, :TEXT_FEATURES] = of_text / (BELIEVED + len(prices))
     return Prior(mean, covariance)
 

@@ -49,7 +49,7 @@ from extproc.core.estimator.residual import TAUGHT_RESPONSES, Residual
 from extproc.core.estimator.served_model import ServedModel
 from extproc.core.estimator.sources import Sources
 
-__all__ = ["Contest", "Heard", "Rival"]
+__all__ = ["Contest", "Observed", "Rival"]
 
 MOST = 0.5
 MOST_AT_ONCE = 0.25
@@ -60,7 +60,7 @@ KEPT = 1_000
 HELD = 1_000
 
 
-class Heard(NamedTuple):
+class Observed(NamedTuple):
     """A response, the model's log error on it, and how much its source counts (voices.py)."""
 
     evidence: Evidence
@@ -92,10 +92,10 @@ class Contest:
         """Return whether a person has just set this generation aside."""
         return self.is_held and generation == self._undone
 
-    def hear(
+    def observe(
         self,
         category: CategoryKey,
-        heard: Heard,
+        observed: Observed,
         fresh: Callable[[], ServedModel] | None = None,
     ) -> "Rival | None":
         """Compare a response with the rival's estimate; return the rival if it is to take the model's place.
@@ -115,7 +115,7 @@ class Contest:
         self.rival = rival
         if rival is None:
             return None
-        rival.compare(category, heard)
+        rival.compare(category, observed)
         return rival if rival.is_ahead_by(min(ENOUGH * 2 ** max(self._changes - 1, 0), MOST_ENOUGH)) else None
 
     def changed(self, former: "Rival") -> None:
@@ -158,19 +158,19 @@ class Rival:
         """Whether it has no lead at present."""
         return self._score == 0
 
-    def compare(self, category: CategoryKey, heard: Heard) -> None:
+    def compare(self, category: CategoryKey, observed: Observed) -> None:
         """Compare its estimate of a response with the model's, and learn from the response if it is new."""
-        evidence, model = heard.evidence, self.model
+        evidence, model = observed.evidence, self.model
         assert evidence.x is not None, "what is learned from was looked at"
         residual = self.categories.get(category, model.residual)
         now = believe(evidence.x, evidence.text_bytes, model, residual)
-        error = log(heard.actual / now.tokens)
-        better = abs(heard.error) - abs(error)
-        self._score = max(0.0, self._score + heard.weight * min(max(better, -MOST_AT_ONCE), MOST_AT_ONCE))
+        error = log(observed.actual / now.tokens)
+        better = abs(observed.error) - abs(error)
+        self._score = max(0.0, self._score + observed.weight * min(max(better, -MOST_AT_ONCE), MOST_AT_ONCE))
         self._sources.observe(evidence.source, held=better > 0)
         self._responses += 1
         if self.learns:
-            self._learn(now, evidence.x, error, evidence.text_bytes / heard.actual, heard.weight)
+            self._learn(now, evidence.x, error, evidence.text_bytes / observed.actual, observed.weight)
 
     def _learn(self, now: Belief, x: Features, error: float, bytes_per_token: float, weight: float) -> None:
         """Take in a response without clipping: implausible responses are the reason why the rival exists."""

@@ -133,9 +133,9 @@ class Share:
         joined: set[str],
     ) -> tuple[Models, tuple[ModelChange, ...]]:
         index = now.sums.index
-        anew = {name for name, row in index.items() if self._generations.get(name, 0) != now.generations[row]}
-        self._put_aside(now, anew)
-        for name in anew | joined:
+        replaced = {name for name, row in index.items() if self._generations.get(name, 0) != now.generations[row]}
+        self._put_aside(now, replaced)
+        for name in replaced | joined:
             self._q.pop(name, None)
         fading = Fading(self._terms.kept_of_models, self._terms.model_memories, self._terms.prices_and_scale)
         mine = Own.of(now.sums, self._models, fading)
@@ -172,9 +172,9 @@ class Share:
         held = np.array([generations[name] for name in keys], np.int64)
         return Models(own, bounds, held, counters), changes
 
-    def _put_aside(self, now: Models, anew: set[str]) -> None:
+    def _put_aside(self, now: Models, replaced: set[str]) -> None:
         """Store the others' part of models that changed generation, and restore the part of the current one."""
-        for name in anew:
+        for name in replaced:
             before, aside = self._models.of({name}), self._aside.get(name)
             self._models.forget({name})
             if aside is not None and aside[0] == now.generations[now.sums.index[name]]:

@@ -123,13 +123,13 @@ def _models_of(state: LearnedState) -> Models:
 def _categories_of(state: LearnedState, terms: Terms) -> Table[CategoryKey]:
     rows = state.categories
     keys = [row.category for row in rows]
-    told = set(keys)
+    named = set(keys)
     counts = [row.observations for row in rows]
     given = [row.weight for row in rows]
     means = [(row.bytes_per_token, row.deviation, row.residual, row.spread**2) for row in rows]
     # A state that was not merged yet has a model's residual with the model; its weight follows from its responses.
     for model in state.models:
-        if (key := CategoryKey(model.model, "")) not in told:
+        if (key := CategoryKey(model.model, "")) not in named:
             keys.append(key)
             counts.append(model.observations)
             given.append(0.0)

@@ -62,7 +62,7 @@ class Voice:
         """How much its requests deviate from those of their category: a natural logarithm."""
         return 0.0 if self.own is None else self.own.mean
 
-    def beside(self, residual: Residual) -> Residual:
+    def adjusted(self, residual: Residual) -> Residual:
         """Return a category's residual as it applies to this source."""
         own, weight = self.own, self.weight
         if own is None:
@@ -109,7 +109,7 @@ class Voices:
         for voice in self.known.values():
             voice.own, voice.q = None, 0.0
 
-    def hear(self, source: int) -> Voice:
+    def observe(self, source: int) -> Voice:
         """Count a response; return its source, with the weight of this response."""
         self._responses += 1
         voice = self.known.get(source)
@@ -120,8 +120,8 @@ class Voices:
         self.known.move_to_end(source)
         voice.count = 1 + voice.count * KEPT ** (self._responses - voice.at)
         voice.at = self._responses
-        heard = (1 - KEPT**self._responses) * WINDOW
-        counts = min(1.0, FAIR_SHARE * heard / voice.count)
-        self._mean += (counts - self._mean) / heard
+        window = (1 - KEPT**self._responses) * WINDOW
+        counts = min(1.0, FAIR_SHARE * window / voice.count)
+        self._mean += (counts - self._mean) / window
         voice.weight = min(1.0, counts / self._mean)
         return voice
