@@ -17,7 +17,7 @@ import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
 from extproc.core.errors import ConfigurationError
-from extproc.core.estimator.output_lengths import BINS
+from extproc.core.estimator.length_counts import BINS
 from extproc.core.estimator.packing import Numbers, packed, unpacked
 from extproc.core.estimator.protocol import CategoryKey
 from extproc.core.estimator.tables import (

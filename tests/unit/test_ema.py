@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.ema import EmaEstimator
-from extproc.core.estimator.output_lengths import BINS
+from extproc.core.estimator.length_counts import BINS
 from extproc.core.estimator.packing import packed
 from extproc.core.estimator.protocol import (
     CategoryKey,

@@ -10,7 +10,8 @@ from extproc.core.errors import ConfigurationError
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.change import RowChange
-from extproc.core.estimator.output_lengths import BINS, FADING, OutputLengths
+from extproc.core.estimator.length_counts import BINS, FADING
+from extproc.core.estimator.output_lengths import OutputLengths
 from extproc.core.estimator.packing import packed
 from extproc.core.estimator.protocol import CategoryKey, OutputState
 from extproc.core.estimator.settings import EstimatorSettings

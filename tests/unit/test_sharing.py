@@ -8,8 +8,8 @@ import pytest
 from extproc.core.estimator import make_estimator
 from extproc.core.estimator.byteclass import ByteClassEstimator
 from extproc.core.estimator.change import Change
+from extproc.core.estimator.length_counts import FADING
 from extproc.core.estimator.merging import merged
-from extproc.core.estimator.output_lengths import FADING
 from extproc.core.estimator.packing import unpacked
 from extproc.core.estimator.protocol import Estimate, Estimator, LearnedState, ModelState
 from extproc.core.estimator.settings import EstimatorSettings

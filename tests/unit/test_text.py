@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.core.estimator.codes import CODE_OF, CODES, ByteClass, Script
+from extproc.core.estimator.sampling import sample
 from extproc.core.estimator.text import (
     BLANK_RUN,
     CLASSES,
@@ -23,7 +24,6 @@ from extproc.core.estimator.text import (
     TextKind,
     look,
     main_script,
-    sample,
     text_kind,
 )
 

@@ -1,46 +1,27 @@
 """Lengths of responses: the length that a share epsilon of them exceeds, per model and category.
 
 Needed if the client declares no limit. Clients that declare one send different requests, so their lengths are
-stored separately, and are used for the other requests only until those have some of their own. Lengths are counted
-in bins of a quarter octave (so a quantile is accurate to 19 %, on the safe side); the counts fade. A response that
-was cut by a limit is a censored sample: its full length is at least what was seen. Kaplan and Meier (1958): in
-each bin the hazard is the share of the responses that ended there, of all those that got that far; survival is the
-product of (1 - hazard) over the bins. So cut responses count for as long as they lasted, and move weight to longer
-bins. If they reach so far that survival never falls to epsilon, the tail was not seen: then the default is
-assumed, or twice the longest length if that is more, which sends such requests to a pool with a longer context,
-where the tail can be seen.
-
-The first responses to come back are the short ones: at 100 requests a second, those that ended within the first
-seconds say nothing about one that takes ten (right truncation: Woodroofe, 1985). The time that a response was in
-flight is measured without a clock, as the number of requests that came after its own. What was learned is used
-when RIPE times as many requests have come as during the longest response: at least half of them then had the time
-to get that long. Until then the default applies, or twice the longest. If a few responses of a model are very much
-longer than all others, this is learned when the first of them arrives.
-
-Rejected: an EMA of the mean plus deviations (lengths are heavy-tailed); dropping cut responses (the long ones are
-cut); counting responses in flight as censored (it is not known whether they will ever be learned from).
+stored separately, and are used for the other requests only until those have some of their own. length_counts.py
+describes how lengths are counted, and when their counts can be trusted. Until then the default applies, or twice
+the longest length if that is more, which sends such requests to a pool with a longer context, where the tail can
+be seen.
 """
 
 from collections.abc import Sequence
 from functools import lru_cache
-from math import ceil, log2
 
 import numpy as np
 
 from extproc.core.errors import ConfigurationError
 from extproc.core.estimator.categories import CappedMap
 from extproc.core.estimator.change import RowChange
-from extproc.core.estimator.packing import DOUBLE_BYTES, Numbers, packed, unpacked
+from extproc.core.estimator.length_counts import BINS, LengthCounts
+from extproc.core.estimator.packing import DOUBLE_BYTES, packed, unpacked
 from extproc.core.estimator.protocol import CategoryKey, OutputState
 from extproc.core.estimator.settings import EstimatorSettings
 
-__all__ = ["FADING", "OutputLengths", "Outputs", "states_of"]
+__all__ = ["OutputLengths", "Outputs", "states_of"]
 
-BINS_PER_OCTAVE = 4
-BINS = 20 * BINS_PER_OCTAVE + 1  # up to a million tokens
-FADING = 0.9995
-RIPE = 2
-MOST_UNIT = 1e12
 # Prefix of the keys for declared limits: no header, and so no tenant, contains this control character.
 DECLARED = "declared\x1f"
 
@@ -53,8 +34,8 @@ class OutputLengths:
         self.estimates = 0  # number of estimates so far: the clock for responses in flight
         # Fewer responses than this say nothing about an event this rare.
         self._enough_responses = 1 / settings.output_epsilon
-        self._lengths: CappedMap[CategoryKey, _Lengths] = CappedMap(
-            settings.max_categories, lambda _: _Lengths(settings.output_epsilon)
+        self._lengths: CappedMap[CategoryKey, LengthCounts] = CappedMap(
+            settings.max_categories, lambda _: LengthCounts(settings.output_epsilon)
         )
 
     def tokens(self, declared: int | None, category: CategoryKey) -> int:
@@ -104,7 +85,7 @@ class OutputLengths:
             self._lengths.use(key).learn(tokens, cut=cut)
             self._lengths.use(key).wait(number, self.estimates)
 
-    def _is_known(self, lengths: "_Lengths") -> bool:
+    def _is_known(self, lengths: LengthCounts) -> bool:
         if lengths.responses < self._enough_responses or not lengths.tail_seen:
             return False
         return lengths.is_ripe(self.estimates)
@@ -132,7 +113,7 @@ class OutputLengths:
             ended, cut = unpacked(state.ended).copy(), unpacked(state.cut).copy()
             if not (np.isfinite(ended + cut).all() and min(ended.min(), cut.min()) >= 0):
                 raise ConfigurationError(f"learned output lengths of model {state.category.model!r} are no counts")
-            lengths = _Lengths(self._settings.output_epsilon, ended, cut, state.observations)
+            lengths = LengthCounts(self._settings.output_epsilon, ended, cut, state.observations)
             loaded.append((state.category, lengths))
         for category, lengths in loaded:
             self._lengths.put(category, lengths)
@@ -150,112 +131,7 @@ class OutputLengths:
         return True
 
 
-class _Lengths:
-    """Fading counts, by bin, of responses that ended by themselves and of those that were cut.
-
-    `responses` is the faded number of both; `tokens` is the sum of their lengths, of cut ones as far as they got.
-
-    The quantile is computed on demand: most clients declare a limit, and then it is never needed.
-    """
-
-    def __init__(
-        self,
-        epsilon: float,
-        ended: Numbers | None = None,
-        cut: Numbers | None = None,
-        observations: int = 0,
-    ) -> None:
-        self._epsilon = epsilon
-        # In units of the latest response: older counts fade without being modified.
-        self._ended = np.zeros(BINS) if ended is None else ended
-        self._cut = np.zeros(BINS) if cut is None else cut
-        self._unit = 1.0
-        self.observations = observations
-        self.responses = self.tokens = 0.0
-        self._first = self._longest_wait = 0
-        self._ripe = observations > 0
-        self._found: tuple[int, bool] | None = None
-        self._sum_up()
-
-    def learn(self, tokens: int, *, cut: bool) -> None:
-        position = min(ceil(BINS_PER_OCTAVE * log2(tokens)), BINS - 1)
-        self._unit /= FADING
-        (self._cut if cut else self._ended)[position] += self._unit
-        if self._unit > MOST_UNIT:
-            self._settle()
-        self.responses = self.responses * FADING + 1
-        self.tokens = self.tokens * FADING + float(_LENGTHS_OF_BINS[position])
-        self.observations += 1
-        self._found = None
-
-    def wait(self, number: int, now: int) -> None:
-        """Take in the arrival of the response to the request with this number; 0 if that is not known."""
-        number = number or now
-        self._first = min(self._first or number, number)
-        self._longest_wait = max(self._longest_wait, now - number)
-
-    def is_ripe(self, now: int) -> bool:
-        """Return whether long responses had the time to arrive; from then on, or once shared, it stays true."""
-        self._ripe = self._ripe or now - self._first >= RIPE * self._longest_wait
-        return self._ripe
-
-    def shift(self, counts: Numbers, observations: int, since: int) -> None:
-        self._settle()
-        kept = FADING ** (self.observations - since)
-        self._ended = np.maximum(self._ended + kept * counts[:BINS], 0.0)
-        self._cut = np.maximum(self._cut + kept * counts[BINS:], 0.0)
-        self._ripe = self._ripe or observations > self.observations
-        self.observations = max(self.observations + observations, 0)
-        self._sum_up()
-
-    @property
-    def ended(self) -> Numbers:
-        """The number of responses that ended by themselves, by bin."""
-        return self._ended / self._unit
-
-    @property
-    def cut(self) -> Numbers:
-        """The number of responses that were cut, by bin."""
-        return self._cut / self._unit
-
-    def _settle(self) -> None:
-        self._ended /= self._unit
-        self._cut /= self._unit
-        self._unit = 1.0
-
-    def _sum_up(self) -> None:
-        lengths = self._ended + self._cut
-        self.responses = float(lengths.sum())  # faded
-        self.tokens = float(lengths.dot(_LENGTHS_OF_BINS))
-        self._found = None
-
-    @property
-    def exceeded_tokens(self) -> int:
-        """The length that a share epsilon of responses exceeds; twice the longest if the tail was not seen."""
-        return self._look()[0]
-
-    @property
-    def tail_seen(self) -> bool:
-        """Whether enough responses ended by themselves for the quantile to be among them."""
-        return self._look()[1]
-
-    @property
-    def twice_the_longest(self) -> int:
-        """Twice the longest length so far; 1 if there is none."""
-        seen = (self._ended + self._cut).nonzero()[0]
-        return ceil(2 ** ((seen[-1] + BINS_PER_OCTAVE) / BINS_PER_OCTAVE)) if seen.size else 1
-
-    def _look(self) -> tuple[int, bool]:
-        if self._found is None:
-            at_risk = (self._ended + self._cut)[::-1].cumsum()[::-1]
-            hazard = np.divide(self._ended, at_risk, out=np.zeros(BINS), where=self._ended > 0)
-            beyond = np.flatnonzero(np.cumprod(1 - hazard) <= self._epsilon)
-            seen = beyond.size > 0
-            self._found = ceil(2 ** (int(beyond[0]) / BINS_PER_OCTAVE)) if seen else self.twice_the_longest, seen
-        return self._found
-
-
-Outputs = Sequence[tuple[CategoryKey, _Lengths]]
+Outputs = Sequence[tuple[CategoryKey, LengthCounts]]
 
 
 def states_of(rows: Outputs) -> tuple[OutputState, ...]:
@@ -263,10 +139,6 @@ def states_of(rows: Outputs) -> tuple[OutputState, ...]:
     return tuple(
         OutputState(key, packed(lengths.ended), packed(lengths.cut), lengths.observations) for key, lengths in rows
     )
-
-
-# The middle of each bin, in tokens.
-_LENGTHS_OF_BINS = 2 ** ((np.arange(BINS) - 0.5) / BINS_PER_OCTAVE)
 
 
 @lru_cache(1_024)

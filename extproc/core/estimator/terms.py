@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from extproc.core.estimator.output_lengths import FADING
+from extproc.core.estimator.length_counts import FADING
 from extproc.core.estimator.packing import Numbers
 from extproc.core.estimator.residual import faded, natural_weight
 from extproc.core.estimator.scale import FORGETTING, SCALE_FACTORS

@@ -13,15 +13,9 @@ in 300 made up a tenth to a fifth of the mean width.) Runs of digits are separat
 of each digit, others of three. Very long texts are sampled in evenly spread blocks, which bounds the cost.
 
 Random letters, keys, base64 and random syllables contain the same bytes and scripts as text, but cost up to four
-times the tokens. What distinguishes them, in any script, is that words recur in text. In a kilobyte of prose, code
-or tables, one in 50 to 1,500 pairs of positions has the same four bytes at both; in random letters one in 457,000.
-(For letters of a script other than Latin it is eight bytes, and one pair in 1,000 to 9,200: of four bytes, half
-only identify the script.) So all bytes but digits, which cost the same everywhere, and all characters outside
-ASCII are counted, multiplied by the share of the expected repeats that is missing (the collision entropy of Renyi,
-1961, above 10.6 bits).
-
-Rejected: the entropy of single bytes or pairs, which is that of their script; a table of the pairs that taught the
-model, 8 KB of state.
+times the tokens. They are recognised by their lack of repeats (repeats.py): all bytes but digits, which cost the
+same everywhere, and all characters outside ASCII are counted, multiplied by the share of the expected repeats that
+is missing.
 """
 
 from enum import StrEnum
@@ -31,6 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from extproc.core.estimator.codes import BUCKETS, CODE_OF, CODES, ByteClass, Script
+from extproc.core.estimator.repeats import GRAM, LONG_GRAM, missing_repeats
+from extproc.core.estimator.sampling import SAMPLE_BYTES, sample
 
 __all__ = [
     "BLANK_RUN",
@@ -42,28 +38,12 @@ __all__ = [
     "TextKind",
     "look",
     "main_script",
-    "sample",
     "text_kind",
 ]
 
 Counts = npt.NDArray[np.float64]  # shape (TEXT_FEATURES,), in the order of TEXT_NAMES
 
-SAMPLE_BYTES = 32 * 1024
-SAMPLE_BLOCK_BYTES = 256  # many small blocks cover more parts of a text than a few large ones
 WORD = 8  # bytes
-# Repeats of the same four bytes are searched for in blocks of 1 KB (in eight blocks of a long text), starting at
-# every other byte.
-REPEATS_BLOCK_BYTES = 1024
-MOST_REPEATS_BLOCKS = 8
-GRAM, LONG_GRAM = 4, 8  # bytes
-# In ordinary text at least one in 1,500 pairs of positions has the same four bytes at both. In a kilobyte in the
-# letters of a script other than Latin, at least one in 9,200 has the same eight bytes (Arabic).
-USUAL_REPEATS = {GRAM: 1 / 1_500, LONG_GRAM: 1 / 9_200}
-# Added to the repeats counted in a block, and to those expected: a short block says little.
-DOUBTED_REPEATS = {GRAM: 8, LONG_GRAM: 4}
-# Chinese, Polish and Turkish lack up to this share of the repeats at no cost in tokens. If it counted, it would
-# teach that random letters are free.
-USUALLY_MISSING = 0.15
 LEAST_REPEATS_BYTES = 320  # shorter texts are not expected to repeat enough
 # English prose has about 3 % marks and digits, Python source about 15 %, compact JSON and CSV 25 % and more.
 MARKUP_SHARE = 0.10
@@ -142,17 +122,6 @@ def look(text: bytes) -> Counts:
     return counts
 
 
-def sample(text: bytes) -> bytes:
-    """Return evenly spread blocks, SAMPLE_BYTES in all, of a text longer than that."""
-    return _blocks(text, SAMPLE_BYTES // SAMPLE_BLOCK_BYTES, SAMPLE_BLOCK_BYTES)
-
-
-def _blocks(text: bytes, blocks: int, block_bytes: int) -> bytes:
-    step = (len(text) - block_bytes) / (blocks - 1)
-    starts = (int(i * step) for i in range(blocks))
-    return b"".join([text[start : start + block_bytes] for start in starts])
-
-
 def main_script(counts: Counts) -> Script:
     """Return the script of most characters outside ASCII; NONE if there are none."""
     of_scripts = counts[OF_SCRIPTS]
@@ -182,28 +151,11 @@ def _runs_out_of(codes: npt.NDArray[np.intp], words: npt.NDArray[np.uint64]) -> 
 
 
 def _unrepeated(text: bytes, counts: Counts) -> float:
-    """Return how far a text falls short of the usual repetition: 0 for normal text, up to 1 for random letters."""
+    """Return the share of the expected repeats that a text lacks; 0 for one too short to tell."""
     if len(text) < LEAST_REPEATS_BYTES:
         return 0.0
     gram = GRAM if text.isascii() or counts.dot(_LETTERS_AND_OTHERS) <= 0 else LONG_GRAM
-    if len(text) > MOST_REPEATS_BLOCKS * REPEATS_BLOCK_BYTES:
-        text = _blocks(text, MOST_REPEATS_BLOCKS, REPEATS_BLOCK_BYTES)
-    blocks = 1 + (len(text) - 1) // REPEATS_BLOCK_BYTES
-    each = (len(text) - gram) // (2 * blocks)
-    # The repeats expected in a block, without those that are added.
-    usual = USUAL_REPEATS[gram] * each * (each - 1) / 2
-    grams = np.ndarray((blocks, each), _GRAMS[gram], text, 0, (2 * each, 2)).copy()
-    grams.sort()
-    # As one row, counted by Python: fewer numpy calls, which cost the most with cold caches.
-    in_order = grams.reshape(-1)
-    repeats = (in_order[1:] == in_order[:-1]).tobytes()
-    missing = 0.0
-    for first in range(0, blocks * each, each):
-        count = repeats.count(1, first, first + each - 1)
-        if count < usual:
-            missing += usual - count
-    missing /= (usual + DOUBTED_REPEATS[gram]) * blocks
-    return (missing - USUALLY_MISSING) / (1 - USUALLY_MISSING) if missing > USUALLY_MISSING else 0.0
+    return missing_repeats(text, gram)
 
 
 def _codes_of_counts() -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -243,7 +195,6 @@ def _kind_weights() -> npt.NDArray[np.float64]:
 
 # Made once: converting them from Python objects takes numpy longer than using them.
 _PAIR, _WORD, _BYTE = np.dtype("<u2"), np.dtype("<u8"), np.uint64(0xFF)
-_GRAMS: dict[int, npt.DTypeLike] = {GRAM: np.dtype("<u4"), LONG_GRAM: np.dtype("<u8")}
 _REPEATED = np.uint64(0x0101_0101_0101_0101)
 _NO_CODE = len(CODES.before)  # used for counts without a code
 _CODES_OF_COUNTS, _FIRST_CODES = _codes_of_counts()
