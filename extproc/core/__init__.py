@@ -1,1 +1,4 @@
-"""The pure core: facts to budget to decision, usage to learning. No I/O, no clock, no grpc, no prometheus."""
+"""The pure core: from facts to a budget to a decision, and from usage to learning.
+
+It uses no I/O, no clock, no grpc and no prometheus.
+"""

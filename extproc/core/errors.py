@@ -1,8 +1,8 @@
-"""The exceptions of this program, by whose fault they are.
+"""The exceptions of this program, grouped by whose fault they are.
 
 DualpoolError
-├── ConfigurationError   the operator's: names the field, the value and what is allowed
-├── BodyNotUnderstood    the client's: the request is passed on as it came, to the largest pool
+├── ConfigurationError     the operator's: the message names the field, the value and what is allowed
+├── BodyNotUnderstood      the client's: the request goes to the largest pool unchanged
 └── ResponseNotUnderstood  the pool's: nothing is learned from the response
 """
 
@@ -22,10 +22,10 @@ __all__ = [
 ]
 
 
-# How much of a terminal or a log one error may take, whatever was given.
+# The most that one error may print to a terminal or a log, whatever the input.
 MAX_PRINTED_BYTES = 2_000
 MAX_SENTENCE_BYTES = 480
-# Longer numbers are told by their size: to write them out takes time that grows with its square.
+# Larger integers are shown by their size: converting one to decimal takes quadratic time.
 MAX_WRITTEN_BITS = 128
 
 
@@ -34,9 +34,10 @@ class DualpoolError(Exception):
 
 
 class ConfigurationError(DualpoolError):
-    """The operator's configuration cannot be used: one clear sentence for each thing that is wrong with it.
+    """The operator's configuration cannot be used; one clear sentence per problem.
 
-    `source` is the file that they are of. Printed, it is one line for each, and at most 2 KB in all.
+    `source` is the file that the sentences are about. The error prints as one line per sentence, at most 2 KB in
+    all.
     """
 
     def __init__(self, *sentences: str, source: str = "") -> None:
@@ -52,7 +53,7 @@ class ConfigurationError(DualpoolError):
         return "\n  ".join([head, *self.lines(MAX_PRINTED_BYTES - len(head.encode()))])
 
     def lines(self, left_bytes: int = MAX_PRINTED_BYTES) -> list[str]:
-        """Return the sentences as they are printed, a line each: as many as fit, and how many more there are."""
+        """Return the sentences as printed, one line each: as many as fit, then how many more there are."""
         lines: list[str] = []
         for number, sentence in enumerate(self.sentences):
             line = _line(sentence)
@@ -64,14 +65,15 @@ class ConfigurationError(DualpoolError):
 
 
 def shown(value: object) -> str:
-    """Return a value of any size as it is shown in a message: as Python writes it, but short, and of a URL not who
-    logs in: logs and /config show what was refused.
+    """Return a value of any size as messages show it: a shortened repr, with credentials removed from URLs.
+
+    Rejected values appear in logs and in /config.
     """
     return _SHORT.repr(value)
 
 
 def without_password(text: str) -> str:
-    """Return a text whose URLs do not say who logs in."""
+    """Return a text with user names and passwords removed from its URLs."""
     return re.sub(r"(?<=://)[^/?#\s]*@", "***@", text)
 
 
@@ -79,11 +81,11 @@ class BodyFault(StrEnum):
     """Why a request body could not be turned into facts; a metric label, so the set is closed."""
 
     EMPTY = "empty"
-    ENCODED = "encoded"  # a content-encoding that is not undone, or not within its bounds
+    ENCODED = "encoded"  # an unsupported content-encoding, or one that exceeds the bounds when decoded
     NOT_JSON = "not_json"
     WRONG_TYPE = "wrong_type"  # JSON, but a field we count is not of its documented type or range
     TOO_DEEP = "too_deep"
-    TOO_MANY = "too_many"  # more elements, of whatever size, than are worth their time
+    TOO_MANY = "too_many"  # more elements, of any size, than are worth the time to read
 
 
 class BodyNotUnderstood(DualpoolError):
@@ -95,17 +97,17 @@ class BodyNotUnderstood(DualpoolError):
 
 
 class ResponseFault(StrEnum):
-    """Why a response taught nothing; a metric label, so the set is closed."""
+    """Why nothing was learned from a response; a metric label, so the set is closed."""
 
     NOT_JSON = "not_json"
     BROKEN_SSE = "broken_sse"
     NO_USAGE = "no_usage"
-    WRONG_USAGE = "wrong_usage"  # zero, negative or beyond what the bytes could hold
+    WRONG_USAGE = "wrong_usage"  # token counts that are absurd: zero, negative, or too many
     ENCODING = "encoding"  # unknown content-encoding, or data that does not decode
     TOO_LARGE = "too_large"
     CUT_SHORT = "cut_short"  # the stream ended before the response did
-    STATUS = "status"  # neither a 2xx nor a refusal for length
-    EARLY_RESPONSE = "early_response"  # the response began before the request was whole
+    STATUS = "status"  # neither a 2xx nor a refusal because of the request's length
+    EARLY_RESPONSE = "early_response"  # the response began before the whole request had arrived
 
 
 class ResponseNotUnderstood(DualpoolError):
@@ -123,7 +125,7 @@ class _Short(reprlib.Repr):
         self.maxlevel = 3
 
     def repr_str(self, x: str, level: int) -> str:
-        # What is cut away need not be searched.
+        # Only the beginning is searched; the rest is cut off anyway.
         return super().repr_str(without_password(x[:MAX_SENTENCE_BYTES]) + x[MAX_SENTENCE_BYTES:], level)
 
     def repr_int(self, x: int, level: int) -> str:
@@ -135,7 +137,7 @@ _SHORT = _Short()
 
 
 def _line(text: str) -> str:
-    """Return a text as one line without control characters, its end cut where it is long."""
+    """Return a text as one line without control characters, truncated if it is long."""
     line = "".join(c if c.isprintable() else " " for c in text[: MAX_SENTENCE_BYTES + 1])
     data = line.encode()
     return (

@@ -1,7 +1,7 @@
-"""What one request, and the head of its response, say: all that estimators and policies see of them.
+"""The facts of one request and of its response's head: all that estimators and policies see of them.
 
-What is made anew for each request is a frozen struct of msgspec's, here and further on: a frozen dataclass costs
-several times as much to make.
+Objects created per request are frozen msgspec structs, here and elsewhere: a frozen dataclass costs several times
+as much to create.
 """
 
 from dataclasses import dataclass, field
@@ -34,8 +34,8 @@ class RequestHead(msgspec.Struct, frozen=True, gc=False):
     content_encoding: str = ""
     tenant: str = ""  # value of the configured category header
     request_id: str = ""  # the gateway's x-request-id, for logs
-    traceparent: str = ""  # W3C Trace Context; read only where traces are on
-    arrived_ns: int = 0  # wall clock; as traceparent
+    traceparent: str = ""  # W3C Trace Context; read only if traces are enabled
+    arrived_ns: int = 0  # wall clock; set only if traces are enabled
 
 
 class ResponseHead(msgspec.Struct, frozen=True, gc=False):
@@ -53,7 +53,7 @@ class ResponseHead(msgspec.Struct, frozen=True, gc=False):
 
 
 class ImageSize(StrEnum):
-    """How large an image is, by its pixels: up to 512 x 512, 1024 x 1024, more; unknown if not in the body."""
+    """The size class of an image by pixels: up to 512 x 512, 1024 x 1024, more; unknown if not in the body."""
 
     SMALL = "small"
     MEDIUM = "medium"
@@ -63,9 +63,9 @@ class ImageSize(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MediaCount:
-    """Items that are not text, in items, images by ImageSize; their `data:` bytes are not in the prompt text.
+    """The number of items that are not text, images by ImageSize; their `data:` bytes are not in the prompt text.
 
-    `image_patches` is the area of all images whose size the body tells, in patches of 28 x 28 pixels.
+    `image_patches` is the area of all images whose size is known from the body, in patches of 28 x 28 pixels.
     """
 
     small_images: int = 0
@@ -74,7 +74,7 @@ class MediaCount:
     unknown_images: int = 0
     audio: int = 0
     video: int = 0
-    image_patches: float = field(default=0.0, compare=False)  # a count is told by its items
+    image_patches: float = field(default=0.0, compare=False)  # equality is about the number of items
 
     @property
     def images(self) -> int:
@@ -86,23 +86,23 @@ NO_MEDIA: Final = MediaCount()
 
 
 class RequestFacts(msgspec.Struct, frozen=True, gc=False):
-    """Facts of one request body.
+    """The facts of one request body.
 
-    `model` is the name that the client gives, bounded (names.py), or "".
+    `model` is the name that the client sent, bounded (names.py), or "".
     `text` is the prompt text as UTF-8 bytes after JSON decoding: the contents of every role, names, tool
     definitions, tool calls and structured content, without the envelope's keys and punctuation and without the
-    `data:` URLs of media. `dropped_text` is what a template may leave out of it: the reasoning of earlier turns.
-    `opening` is the first question of a conversation, or its first text: it stays the same from turn to turn; ""
-    where there is none. `turns` are the messages of a conversation: the role of each, and where it ends in `text`,
-    in bytes; after the last stand tools and documents.
+    `data:` URLs of media. `dropped_text` is text not included there, because a template may drop it: the reasoning
+    of earlier turns.
+    `opening` is the first question of a conversation, or its first text, which does not change from turn to turn;
+    "" if there is none. `turns` lists the messages of a conversation: the role of each and its end in `text`, in
+    bytes; tools and documents follow the last one.
     `exact_prompt_tokens` is set when the prompt came as token ids. A body may hold several prompts (a list): the
-    counts above are of all together, as usage reports them, and `longest_share` is the longest one's part of them.
-    `max_output_tokens` is None when the client declared no limit. `sequences` is how many outputs there will be:
-    max(n, best_of) for each prompt.
-    `usage_in_response` is False for a stream that was not asked to report usage.
-    `unseen_history` says that the pool will add what this body does not hold, or that parts of it cannot be
-    measured. `stored` says that the server keeps the response for later requests, or has kept an earlier one; None
-    when the request leaves that to the server.
+    counts above are totals over all of them, as in reported usage, and `longest_share` is the share of the
+    longest. `max_output_tokens` is None when the client declared no limit. `sequences` is the number of outputs:
+    max(n, best_of) for each prompt. `usage_in_response` is False for a stream that was not asked to report usage.
+    `unseen_history` is True when the pool will add content that is not in this body, or parts of the body cannot
+    be measured. `stored` is True when the server stores the response for later requests or has stored an earlier
+    one, and None when the request leaves that to the server.
     """
 
     api: Api

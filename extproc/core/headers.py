@@ -9,11 +9,11 @@ __all__ = ["HeaderNames"]
 class HeaderNames:
     """Names of the headers that a decision sets on the request: lower-case, and all different.
 
-    Names that frame the message, carry a credential, or belong to Envoy, another proxy or a cloud are refused.
+    Names that frame the message, carry a credential, or belong to Envoy, another proxy or a cloud are rejected.
     """
 
     pool: str = "x-token-budget-pool"
-    """The pool's name, set for every pool but the last: the header that routes match."""
+    """The pool's name, set for every pool except the last: the header that routes match on."""
     estimate: str = "x-token-budget-estimate"
     """The upper bound of the token budget, in tokens."""
     reason: str = "x-token-budget-reason"

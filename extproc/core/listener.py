@@ -1,4 +1,4 @@
-"""The interface by which metrics, logs and traces are told what happened; each call carries one frozen object."""
+"""The interface that notifies metrics, logs and traces of what happened; each call carries one frozen object."""
 
 from enum import StrEnum
 
@@ -14,23 +14,25 @@ __all__ = ["Listener", "Misconfiguration", "Observation"]
 
 
 class Misconfiguration(StrEnum):
-    """A gateway configuration with which requests cannot be routed, or not reliably; traffic passes untouched."""
+    """A gateway configuration that prevents routing, or makes it unreliable; traffic passes unchanged."""
 
     NO_REQUEST_HEADERS = "no_request_headers"  # request_header_mode: SKIP
     STREAMED_WITHOUT_FLAG = "streamed_without_flag"  # no send_body_without_waiting_for_header_response
-    NO_REQUEST_BODY = "no_request_body"  # request_body_mode: NONE, or one we do not know
-    # Still decided. Envoy lets the headers go on when they are replied to before the body's first byte is there: a
-    # request whose head and body come in two writes goes to the default pool whatever we say.
+    NO_REQUEST_BODY = "no_request_body"  # request_body_mode: NONE, or an unknown one
+    # Requests are still decided. But Envoy forwards the headers if they are replied to before the first byte of
+    # the body arrives, so a request whose head and body come in two writes goes to the default pool whatever we
+    # decide.
     BUFFERED_PARTIAL = "buffered_partial"
-    # Still decided, and streams are not kept: Envoy would hold a response back until its end, or fail it with 500.
+    # Requests are still decided, but streamed responses are not read: Envoy would hold one back until its end, or
+    # fail it with 500.
     RESPONSE_BUFFERED = "response_buffered"
 
 
 class Observation(msgspec.Struct, frozen=True, gc=False):
-    """One response that was read whole, the pool that gave it, and what it taught.
+    """One response that was read to its end, the pool that sent it, and what was learned from it.
 
-    `stands_for` is how many requests of its stratum came since the one observed before it: what is true of this
-    one counts for so many of all.
+    `stands_for` is the sampling weight: the number of requests of its stratum since the previous observed one, 0
+    if this one says nothing about the quality of the estimates.
     """
 
     decision: Decision
@@ -41,44 +43,44 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
 
 
 class Listener:
-    """Called with everything that an exchange does; a subclass overrides what it needs.
+    """Called for everything that an exchange does; a subclass overrides what it needs.
 
-    Implementations must not raise and must be quick.
+    Implementations must be fast and must not raise.
     """
 
     def decided(self, decision: Decision) -> None:
         """Called when a request was placed."""
 
     def passed(self) -> None:
-        """Called when a request was none of ours."""
+        """Called when a request is not for an API that we route."""
 
     def kept(self, decision: Decision) -> None:
         """Called when a stream stays open for its response."""
 
     def released(self, decision: Decision) -> None:
-        """Called when a stream is over with its decision."""
+        """Called when a decision's stream is not kept open for the response."""
 
     def succeeded(self, decision: Decision) -> None:
-        """Called when a pool serves a kept request: the head of its response is a 2xx."""
+        """Called when a pool serves a request: the head of the response has a 2xx status."""
 
     def observed(self, observation: Observation) -> None:
-        """Called when a response was read, with the error before it was learned from."""
+        """Called when a response was read, with the estimate's error before learning from it."""
 
     def not_learned(self, why: ResponseFault) -> None:
-        """Called when a kept response taught nothing."""
+        """Called when nothing could be learned from a response."""
 
     def overflowed(self, decision: Decision, overflow: Overflow, served_by: Pool) -> None:
-        """Called when a pool refused a request for its length."""
+        """Called when a pool refused a request because of its length."""
 
     def retried(self, decision: Decision) -> None:
-        """Called when what was sent to a smaller pool was served by a later attempt of the gateway.
+        """Called when a request sent to a smaller pool was served by a later attempt of the gateway.
 
-        The response does not say by which pool: with `previous_priorities` it is the next larger one, without them
-        it may be the same again. Envoy's own statistics tell, by cluster.
+        The response does not say by which pool: with `previous_priorities` it is the next larger one; without, it
+        may be the same one again. Envoy's per-cluster statistics show which.
         """
 
     def misconfigured(self, what: Misconfiguration) -> None:
-        """Called when the gateway is configured so that nothing can be routed."""
+        """Called when the gateway's configuration prevents routing or makes it unreliable."""
 
     def failed(self, error: Exception) -> None:
-        """Called with an exception in the router's own code; the request goes on unchanged."""
+        """Called with an exception in the router's own code; the request continues unchanged."""

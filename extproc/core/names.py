@@ -1,10 +1,10 @@
-"""Names that clients give, of models and tenants: bounded, so that they can be keys and labels."""
+"""Bounding of the model and tenant names that clients send, so that they can serve as keys and labels."""
 
 from hashlib import blake2b
 
 __all__ = ["MAX_NAME_CHARS", "bounded_name"]
 
-# Real ones (paths, LoRA adapters) stay below this, and are kept whole.
+# Real names (paths, LoRA adapters) are shorter and are kept unchanged.
 MAX_NAME_CHARS = 256
 DIGEST_BYTES = 16
 MAX_DIGESTED_CHARS = 8192
@@ -13,8 +13,8 @@ MAX_DIGESTED_CHARS = 8192
 def bounded_name(name: str) -> str:
     """Return a name of at most MAX_NAME_CHARS characters.
 
-    A longer one is cut and ends in a digest of the whole: names that differ only at their end stay different. Of
-    what is too long for a name at all, the length and both ends are digested: the rest is not worth the time.
+    A longer one is truncated and ends in a digest of the full name, so that names that differ only at their end
+    stay different. Above MAX_DIGESTED_CHARS only the length and both ends are digested, which bounds the work.
     """
     if len(name) <= MAX_NAME_CHARS:
         return name

@@ -1,4 +1,4 @@
-"""What a response says about itself."""
+"""What a response reports about its request: token usage, or that the request was too long."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ __all__ = ["Overflow", "Usage"]
 class Usage:
     """Token counts of one complete response, as the pool reported them.
 
-    `cached_tokens` are part of `prompt_tokens`. `cut_by_length` says that an output ended at a limit rather than
-    by itself, so that `completion_tokens` is a lower bound of what the model wanted to say.
+    `cached_tokens` are part of `prompt_tokens`. `cut_by_length` is True when an output ended at a limit, so that
+    `completion_tokens` is only a lower bound of the length it would have had.
     """
 
     prompt_tokens: int
@@ -23,7 +23,7 @@ class Usage:
 class Overflow:
     """A pool's refusal because the request does not fit its context (vLLM: HTTP 400).
 
-    `at_least_prompt_tokens` is the lower bound of the prompt that the refusal names, when it names one.
+    `at_least_prompt_tokens` is the lower bound of the prompt's length that the refusal states, if any.
     """
 
     at_least_prompt_tokens: int | None = None
