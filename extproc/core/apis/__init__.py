@@ -1,9 +1,10 @@
-"""The API families we understand: which one a path is, what a request says, and what its response used.
+"""The supported API families: recognising them by path, reading their requests, and reading usage from responses.
 
-One module per family holds both sides, since the two change together; its row says all that the rest of the
-program has to know, and no other table is keyed by the API. Bodies are decoded once into typed structs (msgspec
-skips what we do not name, in C), so that the cost is one pass over the bytes. Rejected: decoding into dictionaries
-and looking around in them, which costs three times as much and leaves every type in doubt.
+One module per family holds both the request and the response side, since the two change together. Its row in
+FAMILIES holds all that the rest of the program needs to know; no other table is keyed by the API. Bodies are
+decoded once into typed structs (msgspec skips undeclared fields in C), so the cost is one pass over the bytes.
+Rejected: decoding into dictionaries and searching them, which costs three times as much and leaves every type
+unchecked.
 """
 
 from typing import Final
@@ -26,11 +27,11 @@ FAMILIES: Final[dict[Api, Family]] = {
 
 
 def api_of(method: str, path: str) -> Api | None:
-    """Tell which API a request calls, by its method and path; None for all that is not ours.
+    """Return the API that a request calls, by its method and path; None if we do not support it.
 
-    Any prefix before `/v1` is fine, and a query and one trailing slash are looked over. So is Azure's form,
-    `/openai/deployments/{deployment}/chat/completions`, which names the model in its path. Paths without `/v1/`
-    have no prefix: other services may have one that ends like them.
+    Any prefix before `/v1` is accepted; a query and one trailing slash are ignored. Azure's form is accepted too:
+    `/openai/deployments/{deployment}/chat/completions`, which names the model in the path. Paths without `/v1/`
+    must match without a prefix, since paths of other services may end like them.
     """
     if method != "POST":
         return None
@@ -50,7 +51,7 @@ _DEPLOYMENTS: Final = "/openai/deployments/"
 
 
 def deployment_of(path: str) -> str:
-    """Return the deployment in a path of Azure's form, the model of a body that names none; "" in other paths."""
+    """Return the deployment in a path of Azure's form, the model if the body names none; "" for other paths."""
     _, found, deployed = path.partition("?")[0].rpartition(_DEPLOYMENTS)
     if not found:
         return ""
@@ -64,10 +65,10 @@ _BY_PATH: Final = {
 
 
 def read_request(api: Api, body: bytes) -> RequestFacts:
-    """Read the facts of one whole request body, with work that is bounded whatever it holds.
+    """Read the facts of one complete request body. The work is bounded whatever it contains.
 
-    Raises BodyNotUnderstood, and nothing else whatever the bytes are. Nesting is bounded by the interpreter's
-    recursion limit, which msgspec keeps to also in what it only skips.
+    Raises BodyNotUnderstood, and nothing else for any bytes. Nesting is bounded by the interpreter's recursion
+    limit, which msgspec also observes in values that it skips.
     """
     if not body:
         raise BodyNotUnderstood(BodyFault.EMPTY)

@@ -1,7 +1,7 @@
-"""Decoding request bodies: the types their fields share, and whose fault it is when they do not fit.
+"""Decoding of request bodies: shared field types, and the error for values that do not match them.
 
-Numbers are decoded within limits: one of thousands of digits takes Python the square of them, and the first that
-is out of its limits ends the decoding.
+Number types have limits, and the first number outside them ends the decoding: an integer of thousands of digits
+takes Python quadratic time.
 """
 
 from typing import Annotated, Final, TypeVar
@@ -28,9 +28,9 @@ __all__ = [
     "read_number",
 ]
 
-# No vocabulary has as many.
+# No vocabulary is larger.
 TokenId = Annotated[int, msgspec.Meta(ge=0, le=(1 << 31) - 1)]
-# What stands in a body where a number or a boolean is wanted; `read_number` and `read_flag` say what it means.
+# JSON values accepted for a number or a boolean; `read_number` and `read_flag` interpret them.
 _Whole = Annotated[int, msgspec.Meta(ge=-(1 << 53), le=1 << 53)]
 Number = bool | _Whole | float | str | None
 Flag = bool | _Whole | float | str | None
@@ -41,8 +41,8 @@ T = TypeVar("T")
 def decode_body(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> T:
     """Decode JSON into the decoder's type.
 
-    Of a key used twice the last one counts, as in Python's json. Lone surrogates, a byte order mark and NaN are
-    not JSON here. Raises BodyNotUnderstood, and RecursionError for JSON that is nested too deeply.
+    The last of duplicate keys counts, as in Python's json. Lone surrogates, a byte order mark and NaN are
+    rejected. Raises BodyNotUnderstood, and RecursionError for JSON that is nested too deeply.
     """
     try:
         return decoder.decode(body)
@@ -53,9 +53,9 @@ def decode_body(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> 
 
 
 def check_count(values: msgspec.Raw, most: int, what: str) -> None:
-    """Refuse a list of more values than are read, before they are made. Raises BodyNotUnderstood (TOO_MANY).
+    """Reject a list of more than `most` values before they are decoded. Raises BodyNotUnderstood (TOO_MANY).
 
-    What is short, or is no list, is left to whoever decodes it.
+    Short values, and values that are not lists, are left to the decoder.
     """
     if len(values) > FREE_BYTES and bytes(values).startswith(b"["):
         count = len(decode_body(_VALUES, values))
@@ -67,9 +67,10 @@ _VALUES: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def read_number(value: Number, field: str, at_least: int) -> int | None:
-    """Return a whole number as vLLM takes it: 256, 256.0, "256" and " 256.0 " are the same, None is absent.
+    """Return an integer as vLLM reads it: 256, 256.0, "256" and " 256.0 " are equal; None if absent.
 
-    vLLM's models are pydantic's in its lax mode (its documentation's conversion table). Raises BodyNotUnderstood.
+    vLLM uses pydantic models in lax mode (see the conversion table in pydantic's documentation). Raises
+    BodyNotUnderstood.
     """
     if value is None:
         return None
@@ -96,7 +97,7 @@ def _whole(value: float | str) -> int | None:
 
 
 def read_flag(value: Flag, field: str) -> bool:
-    """Return a boolean as vLLM takes it: true, 1, 1.0, "true" and "yes" are the same; absent is False.
+    """Return a boolean as vLLM reads it: true, 1, 1.0, "true" and "yes" are equal; absent is False.
 
     Raises BodyNotUnderstood.
     """
@@ -117,7 +118,7 @@ _FALSE: Final = frozenset({0, "0", "off", "f", "false", "n", "no"})
 
 
 def prompt_cap(value: Number) -> int | None:
-    """Return vLLM's truncate_prompt_tokens; None also for -1, which is as much as the context holds.
+    """Return vLLM's truncate_prompt_tokens; None if absent or -1, which means the model's context length.
 
     Raises BodyNotUnderstood.
     """
@@ -126,26 +127,26 @@ def prompt_cap(value: Number) -> int | None:
 
 
 def model_key(model: str | None) -> str:
-    """Return the model's name, no longer than a key may be; "" when absent."""
+    """Return the model's name, bounded to the length of a key; "" if absent."""
     if not model:
         return ""
     return model if len(model) <= MAX_NAME_CHARS else bounded_name(model)
 
 
 def is_set(raw: msgspec.Raw) -> bool:
-    """Tell whether a field was there and not null."""
+    """Return whether a field was present and not null."""
     return len(raw) > 0 and (len(raw) != len(b"null") or bytes(raw) != b"null")
 
 
 def holds_any(raw: msgspec.Raw) -> bool:
-    """Tell whether a field was there and neither null nor an empty list or object."""
+    """Return whether a field was present and neither null nor an empty list or object."""
     return is_set(raw) and bytes(raw) not in (b"[]", b"{}")
 
 
 def compact_json(raw: msgspec.Raw, *, unescape: bool) -> str:
-    r"""Return JSON as chat templates write it: without white space, and \uXXXX escapes; "" when not set.
+    r"""Return JSON without white space and, with `unescape`, without \uXXXX escapes, as chat templates render it.
 
-    Escapes are undone with `unescape` only, which takes ten times as long. Raises BodyNotUnderstood.
+    The text is "" if the field is not set. `unescape` takes ten times as long. Raises BodyNotUnderstood.
     """
     if not is_set(raw):
         return ""
@@ -159,11 +160,11 @@ def compact_json(raw: msgspec.Raw, *, unescape: bool) -> str:
 
 
 def has_long_numbers(text: bytes) -> bool:
-    """Tell whether there are so many digits in a row that decoding them as a number takes the square of them."""
+    """Return whether a run of digits is so long that decoding it as a number takes noticeable (quadratic) time."""
     return _LONG_NUMBER in text.translate(_ZEROS)
 
 
-# Python's own limit is 4,300 digits, with an eighth of a millisecond for each number of so many.
+# Python's own limit is 4,300 digits; decoding one number of that length takes an eighth of a millisecond.
 _LONG_NUMBER: Final = b"0" * 32
 _ZEROS: Final = bytes.maketrans(b"123456789", b"0" * 9)
 _ANY: msgspec.json.Decoder[object] = msgspec.json.Decoder()

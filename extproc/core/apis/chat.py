@@ -1,10 +1,10 @@
 """OpenAI's `/v1/chat/completions`, as vLLM serves it.
 
-The prompt text is what a chat template puts before the model: contents of all roles, names, tool definitions and
-calls, reasoning handed back, and vLLM's `documents`. Role words and template marks are a constant per message,
-left to the estimator. Images (by size), audio and video are counted, their `data:` bytes skipped without being
-decoded; a `data:` URL inside plain text stays, since the model reads it as text. Of files, embeddings and parts of
-a kind we do not know the size cannot be seen here.
+The prompt text is what a chat template passes to the model: contents of all roles, names, tool definitions and
+calls, reasoning that the client sends back, and vLLM's `documents`. Role names and template markers are a constant
+per message, which the estimator accounts for. Images (by size), audio and video are counted, their `data:` bytes
+skipped without being decoded; a `data:` URL inside plain text stays, since the model reads it as text. The size of
+files, embeddings and parts of unknown type cannot be determined here.
 """
 
 from collections.abc import Sequence
@@ -31,9 +31,9 @@ __all__ = ["FAMILY", "Message", "StreamOptions", "add_messages", "read_sequences
 
 
 class StreamOptions(msgspec.Struct, frozen=True, gc=False):
-    """What a stream was asked to report; in vLLM the options' presence is enough.
+    """The options of a stream; in vLLM their presence alone requests usage.
 
-    vLLM's continuous_usage_stats works with include_usage only.
+    vLLM's continuous_usage_stats has an effect only together with include_usage.
     """
 
     include_usage: Flag = True
@@ -44,7 +44,7 @@ class _Part(msgspec.Struct, frozen=True, gc=False):
     text: str | None = None
     refusal: str | None = None
     thinking: str | None = None
-    # vLLM takes media also without a type.
+    # vLLM accepts media without a `type`, too.
     image_url: msgspec.Raw = msgspec.Raw()
     audio_url: msgspec.Raw = msgspec.Raw()
     input_audio: msgspec.Raw = msgspec.Raw()
@@ -71,7 +71,7 @@ class _Function(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Custom(msgspec.Struct, frozen=True, gc=False):
-    """A call of a tool that takes plain text."""
+    """A call of a custom tool, whose input is plain text."""
 
     name: str | None = None
     input: str | None = None
@@ -90,7 +90,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     name: str | None = None
     refusal: str | None = None
     reasoning: str | None = None
-    reasoning_content: str | None = None  # the older name of the same
+    reasoning_content: str | None = None  # the older name of `reasoning`
     tool_calls: list[_ToolCall] | None = None
     function_call: _Function | None = None
     tools: msgspec.Raw = msgspec.Raw()
@@ -112,11 +112,11 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     store: Flag = None
     web_search_options: msgspec.Raw = msgspec.Raw()
     chat_template: msgspec.Raw = msgspec.Raw()
-    session_params: msgspec.Raw = msgspec.Raw()  # SGLang's, as the next
+    session_params: msgspec.Raw = msgspec.Raw()  # SGLang's, like `input_ids`
     input_ids: msgspec.Raw = msgspec.Raw()
 
     def has_more_than_messages(self) -> bool:
-        """Tell whether the model reads what is in no message: a search, a session, other ids, another template."""
+        """Return whether the prompt depends on more than messages: a search, a session, token ids, a template."""
         return any(map(is_set, (self.web_search_options, self.chat_template, self.session_params, self.input_ids)))
 
 
@@ -124,9 +124,9 @@ _REQUEST = msgspec.json.Decoder(_Request)
 
 
 def read_request(body: bytes) -> RequestFacts:
-    """Read a chat completion's facts. Raises BodyNotUnderstood.
+    """Read the facts of a chat completion request. Raises BodyNotUnderstood.
 
-    Most bodies hold few of the fields; what is not there is not asked for.
+    Most bodies have few of the fields; absent ones are skipped before any call, for speed.
     """
     request = decode_body(_REQUEST, body)
     prompt = Prompt()
@@ -165,7 +165,7 @@ def read_request(body: bytes) -> RequestFacts:
 
 
 def _limit(request: _Request) -> int | None:
-    """Return how long an output may get; the older name counts where the newer one is not used."""
+    """Return the limit of an output, in tokens; max_tokens counts only if max_completion_tokens is absent."""
     limit, older = request.max_completion_tokens, request.max_tokens
     if older is not None:
         older = read_number(older, "max_tokens", 0)
@@ -173,19 +173,19 @@ def _limit(request: _Request) -> int | None:
 
 
 def read_sequences(n: Number, best_of: Number) -> int:
-    """Return how many outputs each prompt gets. Raises BodyNotUnderstood."""
+    """Return the number of outputs per prompt. Raises BodyNotUnderstood."""
     return max(read_number(n, "n", 1) or 1, read_number(best_of, "best_of", 1) or 1)
 
 
 def reports_usage(options: StreamOptions | None) -> bool:
-    """Tell whether a stream was asked for its usage. Raises BodyNotUnderstood."""
+    """Return whether a stream was asked to report usage. Raises BodyNotUnderstood."""
     return options is not None and read_flag(options.include_usage, "include_usage")
 
 
 def add_messages(prompt: Prompt, messages: list[Message]) -> None:
-    """Add a conversation to a prompt. Raises BodyNotUnderstood when it has too many parts.
+    """Add a conversation to a prompt. Raises BodyNotUnderstood if it has too many parts.
 
-    Templates of models that reason leave out what was thought before the last question, and keep it after.
+    Chat templates of reasoning models drop reasoning before the last user message and keep it after that.
     """
     prompt.step(len(messages))
     last_question = _last_question(prompt, messages)
@@ -204,7 +204,7 @@ def add_messages(prompt: Prompt, messages: list[Message]) -> None:
         if message.tool_calls or message.function_call:
             _add_calls(prompt, message)
         if message.tools:
-            prompt.step(2)  # it costs as much as three messages
+            prompt.step(2)  # in all it costs as much as three messages
             prompt.add_tools(message.tools)
         prompt.marks.append((message.role or "", len(prompt.texts)))
 
@@ -235,7 +235,7 @@ def _add_parts(prompt: Prompt, parts: Sequence[_Part | str]) -> None:
 
 
 def _last_question(prompt: Prompt, messages: list[Message]) -> int:
-    """Open a prompt with its first question; return where the last one is, 0 where there is none."""
+    """Set the prompt's opening to the first user message; return the index of the last one, 0 if there is none."""
     last = len(messages) - 1
     while last > 0 and messages[last].role != "user":
         last -= 1
@@ -252,7 +252,7 @@ def _without_thought(content: str, thoughts: list[str]) -> str:
     return said
 
 
-# As Qwen3 and DeepSeek-R1 write it where no parser takes it out of the content.
+# The tags of Qwen3 and DeepSeek-R1, which stay in the content if the server runs no reasoning parser.
 THINK = "<think>"
 END_OF_THOUGHT = "</think>"
 

@@ -1,10 +1,10 @@
-"""The usage of OpenAI's chat and text completions, whose responses and streams have the same frame.
+"""Usage of OpenAI's chat and text completions, whose responses and streams share one format.
 
-A stream is chunks and then `[DONE]`, or a clean end after finish reason and usage. Its usage comes in the last
-chunk before that (`include_usage`) or, counted on, in every chunk (vLLM's `continuous_usage_stats`); chunks
-without it have none or null. So the stream keeps the bytes of the last chunk that may hold usage and decodes that
-one alone, at the end: a token costs a few searches.
-Inside JSON strings quotes are escaped, so that `"usage":` is never a part of what the model said.
+A stream consists of chunks and then `[DONE]`, or ends cleanly after a finish reason and usage. Usage comes in the
+last chunk before that (`include_usage`) or, as running totals, in every chunk (vLLM's `continuous_usage_stats`);
+in other chunks it is absent or null. So the reader keeps the bytes of the last chunk that may hold usage and
+decodes only that one, at the end: each token costs a few byte searches. Quotes inside JSON strings are escaped, so
+`"usage":` never matches text that the model generated.
 """
 
 from collections.abc import Sequence
@@ -27,14 +27,14 @@ class _CachedTokens(msgspec.Struct, frozen=True, gc=False):
 
 
 class TokenCounts(msgspec.Struct, frozen=True, gc=False):
-    """OpenAI's usage object; embeddings have it without completion tokens."""
+    """OpenAI's usage object; for embeddings it has no completion tokens."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     prompt_tokens_details: _CachedTokens | None = None
 
     def checked(self, *, cut_by_length: bool = False) -> Usage:
-        """Make a Usage of it. Raises ResponseNotUnderstood."""
+        """Return the counts as a Usage. Raises ResponseNotUnderstood."""
         details = self.prompt_tokens_details
         cached_tokens = details.cached_tokens if details else None
         return checked_usage(
@@ -54,7 +54,7 @@ class _Response(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_error(self) -> bool:
-        """Whether this is an error: nested, or flat as vLLM wrote it before 0.11."""
+        """Whether this is an error: nested, or flat as in vLLM before 0.11."""
         return self.object == "error" or is_set(self.error)
 
     def was_cut(self) -> bool:
@@ -65,7 +65,7 @@ _RESPONSE = msgspec.json.Decoder(_Response)
 
 
 def read_response(body: bytes | bytearray) -> Usage:
-    """Read the usage of a whole response. Raises ResponseNotUnderstood."""
+    """Read the usage of a complete response. Raises ResponseNotUnderstood."""
     response = decode_response(_RESPONSE, body)
     if response.usage is None or response.is_error:
         raise ResponseNotUnderstood(ResponseFault.NO_USAGE)
@@ -73,20 +73,20 @@ def read_response(body: bytes | bytearray) -> Usage:
 
 
 class ChunkReader(EventReader):
-    """Finds the usage in a stream of completion chunks."""
+    """Reads the usage from a stream of completion chunks."""
 
     _with_usage = b""
     _was_cut = False
-    _batch: Sequence[SseEvent] = ()  # the last two that came, where a finish reason is looked for
+    _batch: Sequence[SseEvent] = ()  # the last two batches, which are searched for a finish reason
     _batch_before: Sequence[SseEvent] = ()
 
     def see(self, events: list[SseEvent]) -> None:
-        """Look at the next events. Raises ResponseNotUnderstood when one of them is an error."""
+        """Process the next events. Raises ResponseNotUnderstood if one of them is an error."""
         if events:
             self._batch_before, self._batch = self._batch, events
         for event in events:
             data = event.data
-            # rfind costs half of what `in` does, and this runs once per token.
+            # rfind costs half as much as `in`, and this runs once per token.
             usage_at = data.rfind(_USAGE)
             if usage_at >= 0 and not data.startswith(_NULLS, usage_at + len(_USAGE)):
                 self._with_usage = data
@@ -107,7 +107,7 @@ class ChunkReader(EventReader):
         return chunk.usage.checked(cut_by_length=self._was_cut)
 
     def _ended_cleanly(self) -> bool:
-        """Tell whether usage and a finish reason were seen; called at the stream's end."""
+        """Return whether usage and a finish reason were seen; called at the end of the stream."""
         last = [event.data for event in (*self._batch_before, *self._batch)][-_LAST_CHUNKS:]
         return bool(self._with_usage) and any(
             choice.finish_reason
@@ -123,6 +123,6 @@ class ChunkReader(EventReader):
 
 
 _USAGE: Final = b'"usage":'
-_LAST_CHUNKS: Final = 8  # a finish reason of each of a few sequences, and the usage
+_LAST_CHUNKS: Final = 8  # enough for the finish reasons of a few sequences, and the usage
 _NULLS: Final = (b"null", b" null")
 _ERRORS: Final = (b'{"error"', b'{"object":"error"', b'{"object": "error"')

@@ -1,4 +1,4 @@
-"""OpenAI's `/v1/completions`, as vLLM serves it: prompts as text or as token ids, which make the count exact."""
+"""OpenAI's `/v1/completions`, as vLLM serves it: prompts as text, or as token ids, whose number is exact."""
 
 from typing import Final
 
@@ -22,14 +22,14 @@ from extproc.core.facts import Api, RequestFacts
 
 __all__ = ["FAMILY"]
 
-# What OpenAI documents and vLLM does when max_tokens is left out; null asks for as much as fits.
+# OpenAI's documented default when max_tokens is absent, which vLLM follows; null means as much as fits.
 DEFAULT_MAX_TOKENS = 16
 
 
 class _Request(msgspec.Struct, frozen=True, gc=False):
     prompt: msgspec.Raw = msgspec.Raw()
     prompt_embeds: msgspec.Raw = msgspec.Raw()
-    session_params: msgspec.Raw = msgspec.Raw()  # SGLang: it goes on from what the server has
+    session_params: msgspec.Raw = msgspec.Raw()  # SGLang: continues a prompt that the server holds
     suffix: str | None = None
     model: str | None = None
     max_tokens: Number = DEFAULT_MAX_TOKENS
@@ -44,7 +44,7 @@ _REQUEST = msgspec.json.Decoder(_Request)
 
 
 def read_request(body: bytes) -> RequestFacts:
-    """Read a text completion's facts. Raises BodyNotUnderstood."""
+    """Read the facts of a text completion request. Raises BodyNotUnderstood."""
     request = decode_body(_REQUEST, body)
     prompts = read_prompts(request.prompt)
     stream = read_flag(request.stream, "stream")

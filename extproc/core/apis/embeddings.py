@@ -1,4 +1,4 @@
-"""OpenAI's `/v1/embeddings`, and vLLM's form of it that takes messages: a prompt, and no output."""
+"""OpenAI's `/v1/embeddings`, and vLLM's variant that takes messages: a prompt without output tokens."""
 
 from typing import Final
 
@@ -29,7 +29,7 @@ _REQUEST = msgspec.json.Decoder(_Request)
 
 
 def read_request(body: bytes) -> RequestFacts:
-    """Read an embedding's facts. Raises BodyNotUnderstood."""
+    """Read the facts of an embeddings request. Raises BodyNotUnderstood."""
     request = decode_body(_REQUEST, body)
     plain = read_prompts(request.input)
     chat = Prompt()
@@ -60,7 +60,7 @@ _RESPONSE = msgspec.json.Decoder(_Response)
 
 
 def read_response(body: bytes | bytearray) -> Usage:
-    """Read the usage of a whole response. Raises ResponseNotUnderstood."""
+    """Read the usage of a complete response. Raises ResponseNotUnderstood."""
     usage = decode_response(_RESPONSE, body).usage
     if usage is None:
         raise ResponseNotUnderstood(ResponseFault.NO_USAGE)

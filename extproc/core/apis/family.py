@@ -1,4 +1,4 @@
-"""What the router has to know of one API family; `apis/__init__.py` holds the one table of them."""
+"""The description of one API family; `apis/__init__.py` holds the table of all of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ __all__ = ["Family"]
 class Family:
     """One row of the table.
 
-    `endpoint` is what follows `/v1/` in its path, `paths` are others that it has, whole. `read_request` turns a
-    body into facts and raises BodyNotUnderstood; `read_response` finds the usage of a whole JSON response,
-    `events` that of a stream (None where there are no streams); both raise ResponseNotUnderstood. With
-    `several_prompts` one body may hold many, each a sequence of its own. `operation` is its name in
-    OpenTelemetry's conventions for generative AI (gen_ai.operation.name), "" where they have none.
+    `endpoint` is the part after `/v1/` in the path; `paths` are further complete paths. `read_request` turns a
+    body into facts and raises BodyNotUnderstood; `read_response` reads the usage from a complete JSON response,
+    `events` from a stream (None if streams are not read); both raise ResponseNotUnderstood. With `several_prompts`
+    one body may hold many prompts, each a separate sequence. `operation` is the family's name in OpenTelemetry's
+    conventions for generative AI (gen_ai.operation.name), "" if they define none.
     """
 
     api: Api

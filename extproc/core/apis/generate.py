@@ -1,8 +1,8 @@
-"""The servers' own ways to generate: SGLang's and TGI's `/generate`, and vLLM's `/inference/v1/generate`.
+"""The servers' native generate APIs: SGLang's and TGI's `/generate`, and vLLM's `/inference/v1/generate`.
 
-SGLang has `text` or `input_ids`, TGI `inputs`, vLLM `token_ids`; SGLang's and TGI's limit is max_new_tokens,
-vLLM's max_tokens, each in an object of its own. Only SGLang reports its usage, in `meta_info`; its streams repeat
-it in each event, and are not read.
+The prompt is `text` or `input_ids` in SGLang, `inputs` in TGI, and `token_ids` in vLLM. The output limit is
+max_new_tokens in SGLang and TGI and max_tokens in vLLM, in `sampling_params` (TGI: `parameters`). Only SGLang
+reports usage, in `meta_info`; its streams repeat it in every event and are not read.
 """
 
 from typing import Final
@@ -29,7 +29,7 @@ from extproc.core.usage import Usage
 
 __all__ = ["GENERATE"]
 
-# Of one request, each with parameters of its own.
+# The most `sampling_params` in one request (one per prompt) that are read.
 MAX_PROMPTS: Final = 512
 
 
@@ -50,7 +50,7 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     parameters: _Sampling | None = None
     model: str | None = None
     stream: Flag = None
-    # What stands for a part of the prompt that is not text: embeddings, media, a session, another server's cache.
+    # Parts of the prompt that are not text: embeddings, media, a session, another server's KV cache.
     input_embeds: msgspec.Raw = msgspec.Raw()
     image_data: msgspec.Raw = msgspec.Raw()
     video_data: msgspec.Raw = msgspec.Raw()
@@ -64,7 +64,7 @@ _REQUEST = msgspec.json.Decoder(_Request)
 
 
 def read_request(body: bytes) -> RequestFacts:
-    """Read the facts of a request to generate. Raises BodyNotUnderstood."""
+    """Read the facts of a generate request. Raises BodyNotUnderstood."""
     request = decode_body(_REQUEST, body)
     is_sglang = is_set(request.text) or is_set(request.input_ids)
     found = [each for each in (request.text, request.input_ids, request.inputs, request.token_ids) if is_set(each)]
@@ -90,7 +90,7 @@ def read_request(body: bytes) -> RequestFacts:
         stream=stream,
         usage_in_response=is_sglang and not stream,
         truncate_prompt_tokens=read_number(each[0].truncate, "truncate", 0),
-        # More than one form of prompt, or none: which of them counts is the server's to say.
+        # With several forms of prompt, or none, only the server knows which one it uses.
         unseen_history=len(found) != 1 or any(map(holds_any, unseen)),
     )
 

@@ -1,18 +1,19 @@
-"""How large an image is that stands in a request's body: a class of pixels, from a few bytes of its header.
+"""The size of an image in a request's body: its pixels, and a size class, from a few bytes of its header.
 
-Vision models charge by pixels. Qwen2-VL and Qwen2.5-VL: a token for each 28 x 28, at most 16,384 (model card, and
-preprocessor_config.json: patch_size 14, merge_size 2, max_pixels 12,845,056). OpenAI's GPT-4o: 85 tokens, and 170
-for each tile of 512 x 512 after shrinking to a short side of 768 (guide "Images and vision"). So the area says
-most of the price, and a class of areas gets a price of its own.
+The tokens of an image depend on its pixels. Qwen2-VL and Qwen2.5-VL: one token per 28 x 28 pixels, at most 16,384
+(model card, and preprocessor_config.json: patch_size 14, merge_size 2, max_pixels 12,845,056). OpenAI's GPT-4o: 85
+tokens, plus 170 per tile of 512 x 512 after scaling down to a short side of 768 (guide "Images and vision"). So
+the area explains most of the token count, and the tokens per image are learned separately for each size class.
 
-The image comes as base64 inside JSON. Neither is decoded as a whole: base64 can be read at any place, so the size
-is read where the format has it, and a JPEG is walked by hopping from segment to segment. That takes the same time
-for any length of image. Base64 that is escaped or broken into lines has no such places: of that only a window is
-looked at. Where no size can be read the bytes tell: it is no more than a class.
+The image comes as base64 inside JSON, and neither is decoded completely. Base64 allows random access, so the size
+is read at the offset that the format defines; in a JPEG, the segments are followed by their length fields. The
+time does not depend on the length of the image. Base64 that contains JSON escapes or line breaks does not allow
+random access: only a window at its start is read. If the size cannot be read, it is guessed from the number of
+bytes; that is good enough for a size class.
 
 Formats: PNG (W3C PNG, 11.2.1), JPEG (ITU-T T.81, B.2.2), GIF (89a, section 18), WebP (RFC 9649, RFC 6386).
-Rejected: an image library, which wants the whole image; decoding a fixed 64 KB first, which takes many times as
-long and still misses what stands behind a large colour profile.
+Rejected: an image library, which requires the complete image; decoding a fixed 64 KB first, which takes many times
+as long and still misses a frame header that follows a large colour profile.
 """
 
 import re
@@ -29,26 +30,26 @@ __all__ = ["MEDIUM_PIXELS", "SMALL_PIXELS", "image_pixels", "pixels_by_bytes", "
 
 SMALL_PIXELS = 512 * 512
 MEDIUM_PIXELS = 1024 * 1024
-# For what has no readable size: two bits a pixel, a photograph as JPEG of middling quality. Formats that pack less
-# densely come out larger than they are, which is the safe side.
+# For images without a readable size: two bits per pixel, as in a photograph saved as a medium-quality JPEG. Images
+# in formats that compress less are over-estimated, which is the safe side.
 PIXELS_PER_BYTE = 4
 
-# Base64 starts after `data:image/png;base64,` in a URL, or is the `data` of a source; both stand near the start.
+# Base64 follows `data:image/png;base64,` in a URL, or is the `data` of a source; both occur near the start.
 _INLINE = re.compile(rb'"(?:data:[^"]*?;base64,|data"\s*:\s*")')
 INLINE_WITHIN = 1024
-WINDOW = 4096  # characters of escaped base64 that are looked at
-HEAD = 30  # bytes; a WebP's size ends there
+WINDOW = 4096  # characters of escaped base64 that are read
+HEAD = 30  # bytes; a WebP's size field ends there
 # Real files have about ten segments before the frame header: Exif, colour profile, tables.
 MAX_SEGMENTS = 14
-SEGMENT = 9  # bytes: marker, length, and of a frame header precision, height and width
+SEGMENT = 9  # bytes: marker and length; in a frame header also precision, height and width
 _FRAME_HEADERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _FILL = 0xFF
 
 
 def image_pixels(source: msgspec.Raw) -> int:
-    """Return the pixels of an image from the JSON that says where it is: a URL, or an object that holds it.
+    """Return the number of pixels of an image; `source` is a JSON URL or an object that holds the image.
 
-    They are 0 for what is not in the body (http URLs, file ids, nothing at all); nothing is an error.
+    It is 0 if the image is not in the body (http URLs, file ids, an empty source). Never raises.
     """
     view = memoryview(source)
     inline = _INLINE.search(view, 0, INLINE_WITHIN)
@@ -59,12 +60,12 @@ def image_pixels(source: msgspec.Raw) -> int:
 
 
 def pixels_by_bytes(encoded_bytes: int) -> int:
-    """Return the pixels of an image of which only the length of its base64 is known."""
+    """Return a guess of the number of pixels of an image from the length of its base64 alone."""
     return encoded_bytes * 3 // 4 * PIXELS_PER_BYTE
 
 
 def size_of(pixels: int) -> ImageSize:
-    """Return the class of an image of so many pixels, UNKNOWN for none."""
+    """Return the size class of an image with this many pixels, UNKNOWN for 0."""
     if pixels == 0:
         return ImageSize.UNKNOWN
     if pixels <= SMALL_PIXELS:
@@ -73,14 +74,14 @@ def size_of(pixels: int) -> ImageSize:
 
 
 def _plain(encoded: memoryview) -> memoryview | bytes:
-    """Return base64 as it is, or, where JSON escapes are in it, what a window of it stands for."""
+    """Return the base64 unchanged or, if it contains JSON escapes, the unescaped text of a window at its start."""
     window = bytes(encoded[:WINDOW])
     end = window.find(b'"')
     if end >= 0:
         window = window[:end]
     if b"\\" not in window:
         return encoded if end < 0 else window
-    cut = window.rfind(b"\\", -5)  # an escape has up to 6 characters: the last may not be whole
+    cut = window.rfind(b"\\", -5)  # an escape has up to 6 characters, so the last one may be incomplete
     if end < 0 <= cut:
         window = window[:cut]
     try:
@@ -91,7 +92,7 @@ def _plain(encoded: memoryview) -> memoryview | bytes:
 
 
 def _pixels(encoded: memoryview | bytes) -> int:
-    """Return width times height; 0 where they cannot be read."""
+    """Return width times height; 0 if they cannot be read."""
     head = _read(encoded, 0, HEAD).ljust(HEAD, b"\0")
     width = height = 0
     if head.startswith(b"\x89PNG\r\n\x1a\n") and head[12:16] == b"IHDR":
@@ -106,7 +107,7 @@ def _pixels(encoded: memoryview | bytes) -> int:
 
 
 def _jpeg_size(encoded: memoryview | bytes) -> tuple[int, int]:
-    """Hop over the segments to the frame header."""
+    """Return the width and height from the frame header, skipping the segments before it; zeros if not found."""
     at = 2
     for _ in range(MAX_SEGMENTS):
         segment = _read(encoded, at, SEGMENT)
@@ -120,7 +121,7 @@ def _jpeg_size(encoded: memoryview | bytes) -> tuple[int, int]:
 
 
 def _webp_size(head: bytes) -> tuple[int, int]:
-    """Read the first chunk: lossy, lossless, or the canvas of the extended form."""
+    """Return the width and height from the first chunk: lossy, lossless, or extended (the canvas)."""
     match head[12:16]:
         case b"VP8 " if head[23:26] == b"\x9d\x01\x2a":
             width, height = unpack_from("<HH", head, 26)
@@ -134,17 +135,17 @@ def _webp_size(head: bytes) -> tuple[int, int]:
 
 
 def _read(encoded: memoryview | bytes, at: int, count: int) -> bytes:
-    """Return `count` decoded bytes from byte `at`, or as many as there are: 4 characters hold 3 bytes."""
+    """Return up to `count` decoded bytes from byte offset `at`; 4 characters encode 3 bytes."""
     group, skipped = divmod(at, 3)
     characters = encoded[group * 4 : (group + count // 3 + 2) * 4]
     try:
         return a2b_base64(characters)[skipped : skipped + count]
-    except BadBase64:  # the end, without its padding
+    except BadBase64:  # the end without padding
         return _read_groups(characters)[skipped : skipped + count]
 
 
 def _read_groups(characters: memoryview | bytes) -> bytes:
-    """Decode as many whole groups of 4 as there are; nothing when that is no base64 either."""
+    """Decode the complete groups of 4 characters; return b"" if they are not base64 either."""
     try:
         return a2b_base64(characters[: len(characters) // 4 * 4])
     except BadBase64:

@@ -1,7 +1,7 @@
 """Anthropic's `/v1/messages`, as vLLM serves it.
 
-The prompt is the system text, the blocks of all messages and the tools. Images are counted, by size; of documents
-only those that come as text can be measured here. Thinking that was redacted reaches no model that vLLM serves.
+The prompt consists of the system text, the blocks of all messages and the tools. Images are counted by size; only
+documents that come as text can be measured here. Redacted thinking is ignored: vLLM does not pass it to the model.
 """
 
 from typing import Final
@@ -72,7 +72,7 @@ _SOURCE = msgspec.json.Decoder(_Source)
 
 
 def read_request(body: bytes) -> RequestFacts:
-    """Read a message's facts. Raises BodyNotUnderstood."""
+    """Read the facts of a messages request. Raises BodyNotUnderstood."""
     request = decode_body(_REQUEST, body)
     prompt = Prompt()
     _add_content(prompt, request.system)
@@ -121,7 +121,7 @@ def _add_block(prompt: Prompt, block: _Block) -> None:
         case "image":
             prompt.add_image(block.source)
         case "tool_use" | "server_tool_use" | "mcp_tool_use":
-            prompt.step(1)  # it costs as much as two others
+            prompt.step(1)  # in all it costs as much as two other blocks
             prompt.add_call(block.name, prompt.json_text(block.input))
         case "tool_result" | "mcp_tool_result" | "search_result":
             prompt.add(block.title)
@@ -146,7 +146,7 @@ def _add_document(prompt: Prompt, block: _Block) -> None:
 
 
 class _TokenCounts(msgspec.Struct, frozen=True, gc=False):
-    """Anthropic's usage: what was cached is beside input_tokens, not in them."""
+    """Anthropic's usage: cached tokens are not included in input_tokens."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -168,7 +168,7 @@ _RESPONSE = msgspec.json.Decoder(_Response)
 
 
 def read_response(body: bytes | bytearray) -> Usage:
-    """Read the usage of a whole response. Raises ResponseNotUnderstood."""
+    """Read the usage of a complete response. Raises ResponseNotUnderstood."""
     response = decode_response(_RESPONSE, body)
     if response.usage is None:
         raise ResponseNotUnderstood(ResponseFault.NO_USAGE)
@@ -180,7 +180,7 @@ def _checked(prompt: _TokenCounts, output_tokens: int | None, stop_reason: str |
     return checked_usage(prompt.prompt_tokens(), output_tokens, prompt.cache_read_input_tokens, cut_by_length=cut)
 
 
-# The client's limit, and the end of the context.
+# The client's output limit, and the model's context length.
 _CUT: Final = frozenset({"max_tokens", "model_context_window_exceeded"})
 
 
@@ -195,10 +195,10 @@ _EVENT = msgspec.json.Decoder(_Event)
 
 
 class MessageReader(EventReader):
-    """Finds the usage in a stream of message events.
+    """Reads the usage from a stream of message events.
 
-    The start counts the prompt. Deltas of the message count the output so far, and with newer servers the prompt
-    once more, which then holds. Blocks and their deltas are not decoded.
+    `message_start` has the prompt's counts. Each `message_delta` has the output tokens so far and, with newer
+    servers, the prompt's counts again, which then take precedence. Blocks and their deltas are not decoded.
     """
 
     _prompt: _TokenCounts | None = None
@@ -206,10 +206,10 @@ class MessageReader(EventReader):
     _stop_reason: str | None = None
 
     def see(self, events: list[SseEvent]) -> None:
-        """Look at the next events. Raises ResponseNotUnderstood when one of them is an error."""
+        """Process the next events. Raises ResponseNotUnderstood if one of them is an error."""
         for event in events:
             if self.complete:
-                return  # some servers add OpenAI's [DONE]
+                return  # some servers append OpenAI's [DONE]
             if event.event in _COUNTED or (not event.event and b'"content_block_' not in event.data):
                 self._look_into(event.data)
 
@@ -240,7 +240,7 @@ class MessageReader(EventReader):
         if usage.output_tokens is not None:
             self._output_tokens = usage.output_tokens
         counted = self._prompt.prompt_tokens() if self._prompt else None
-        if (usage.prompt_tokens() or 0) > (counted or 0):  # one without its cached part is no correction
+        if (usage.prompt_tokens() or 0) > (counted or 0):  # a lower count merely lacks the cached part
             self._prompt = usage
 
 

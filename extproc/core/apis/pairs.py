@@ -1,7 +1,7 @@
-"""Rerank and score, as vLLM, Jina and Cohere have them: each pair of two texts is one prompt, with no output.
+"""Rerank and score, as in vLLM, Jina and Cohere: each pair of texts is one prompt without output tokens.
 
-A reranker reads the query once with every document, and usage counts it as often; so the text of a request is the
-query, as often as there are documents, and the documents.
+A reranker reads the query again with every document, and usage counts it each time. So the text of a request is
+the query, repeated once per document, and the documents.
 """
 
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ from extproc.core.usage import Usage
 
 __all__ = ["RERANK", "SCORE"]
 
-# What OpenAI takes of embeddings in one request.
+# OpenAI's limit for the inputs of one embeddings request.
 MAX_PAIRS: Final = 2048
-# A query is not written out beyond this; so many tokens are beyond what a smaller pool holds.
+# Larger requests are not expanded to text: they exceed what a smaller pool holds anyway.
 MAX_TEXT_BYTES: Final = 1 << 19
 
 
@@ -50,14 +50,14 @@ _TEXTS: Final = msgspec.json.Decoder(str | list[str | _Document])
 
 
 def read_rerank(body: bytes) -> RequestFacts:
-    """Read the facts of a rerank. Raises BodyNotUnderstood."""
+    """Read the facts of a rerank request. Raises BodyNotUnderstood."""
     request = decode_body(_RERANK, body)
     pairs = (_texts(request.query), _texts(request.documents))
     return _facts(Api.RERANK, request.model, pairs, prompt_cap(request.truncate_prompt_tokens))
 
 
 def read_score(body: bytes) -> RequestFacts:
-    """Read the facts of a score: vLLM's text_1 and text_2, which it calls queries and documents, too.
+    """Read the facts of a score request: text_1 and text_2, for which vLLM also accepts queries and documents.
 
     Raises BodyNotUnderstood.
     """
@@ -70,7 +70,7 @@ def read_score(body: bytes) -> RequestFacts:
 
 
 def _texts(value: msgspec.Raw) -> list[bytes] | None:
-    """Return one or several texts; None for what is absent, or is not text."""
+    """Return one or several texts; None if the field is absent or not text."""
     if not is_set(value) or bytes(value).startswith(b"{"):  # an object: parts of text and images
         return None
     check_count(value, MAX_PAIRS, "texts")
@@ -111,7 +111,10 @@ def _facts(
 
 
 def _stretched(texts: Sequence[bytes], count: int) -> Sequence[bytes]:
-    """Return so many texts: one is paired with each of the others. Raises BodyNotUnderstood."""
+    """Return `count` texts; a single one is repeated, to be paired with each of the other side.
+
+    Raises BodyNotUnderstood.
+    """
     if len(texts) not in (1, count):
         raise BodyNotUnderstood(BodyFault.WRONG_TYPE, f"{len(texts)} texts cannot be paired with {count}")
     return texts if len(texts) == count else list(texts) * count
@@ -130,7 +133,10 @@ _RESPONSE = msgspec.json.Decoder(_Response)
 
 
 def read_response(body: bytes | bytearray) -> Usage:
-    """Read the usage of a whole response; older vLLM's rerank has a total alone. Raises ResponseNotUnderstood."""
+    """Read the usage of a complete response; rerank in older vLLM reports only a total.
+
+    Raises ResponseNotUnderstood.
+    """
     usage = decode_response(_RESPONSE, body).usage
     if usage is None:
         raise ResponseNotUnderstood(ResponseFault.NO_USAGE)

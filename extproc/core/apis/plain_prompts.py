@@ -1,7 +1,7 @@
-"""Prompts without messages, as completions and embeddings take them: one or several, as text or as token ids.
+"""Prompts without messages, as completions and embeddings accept them: one or several, as text or as token ids.
 
-The first characters tell which of the four forms it is, so that each is decoded by a type of its own: a union of
-all costs three times as much for each token id.
+The first characters identify which of the four forms it is, so that each is decoded with its own type: a union of
+all four costs three times as much per token id.
 """
 
 import re
@@ -15,13 +15,13 @@ from extproc.core.errors import BodyFault, BodyNotUnderstood
 
 __all__ = ["Prompts", "read_prompts"]
 
-# What OpenAI takes in one request.
+# OpenAI's limit for one request.
 MAX_PROMPTS: Final = 2048
 
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """What plain prompts hold together, and how many they are; the other fields are those of RequestFacts."""
+    """All prompts of a request together; `count` is how many they are, the other fields are as in RequestFacts."""
 
     text: bytes = b""
     exact_prompt_tokens: int | None = None
@@ -30,7 +30,7 @@ class Prompts:
 
 
 def read_prompts(prompts: msgspec.Raw) -> Prompts:
-    """Read plain prompts. Raises BodyNotUnderstood for a mixture of strings and token ids, or too many strings."""
+    """Read plain prompts. Raises BodyNotUnderstood for a mix of strings and token ids, or for too many strings."""
     if not is_set(prompts):
         return Prompts()
     kind = _FIRST.match(bytes(prompts))

@@ -1,4 +1,4 @@
-"""Gathering the prompt of one request: its texts, and what stands in it beside text."""
+"""Collection of one request's prompt: its texts, and everything in it that is not text."""
 
 from typing import Final
 
@@ -11,29 +11,29 @@ from extproc.core.facts import NO_MEDIA, ImageSize, MediaCount
 
 __all__ = ["Prompt"]
 
-# Qwen2-VL and Qwen2.5-VL take a token for each, and at most so many (preprocessor_config.json); other models have
-# patches of other sizes, and then another price.
+# Qwen2-VL and Qwen2.5-VL use one token per patch, and at most MAX_PATCHES (preprocessor_config.json). For models
+# with other patch sizes, the estimator learns another number of tokens per patch.
 PATCH_PIXELS = 28 * 28
 MAX_PATCHES = 16_384
 
 
-# Beyond what fits a smaller pool: 64 tokens each make 64K. A step takes about a microsecond.
+# More than a smaller pool holds: at 64 tokens each, 1,024 steps are 64K. A step takes about a microsecond.
 MAX_STEPS: Final = 1024
 UNDONE_BYTES_PER_STEP: Final = 256
-# JSON within the body that is read once more: 64K tokens of it are about as many.
+# JSON inside the body that is decoded a second time: 64K tokens are about this many bytes.
 MAX_REREAD_BYTES: Final = 256 << 10
-# More than models take in one request; the size of those beyond is guessed from their bytes.
+# More than models accept in one request; the size of further images is guessed from their bytes.
 MAX_MEASURED_IMAGES: Final = 32
 
 
 class Prompt(msgspec.Struct):
-    """What has been found of a prompt so far; grows as a body is walked through once.
+    """The prompt collected so far; it grows during one walk over the body.
 
-    `marks` are the role of each message of a conversation, and how many texts there are with it.
-    `dropped` are texts that a template may leave out, `images` pixels (0: not known), `opening` is the first
-    question. `unseen` says that a part of the prompt is not in the body, or is of a kind that we cannot measure.
-    `steps_left` bounds the walk: each message, part and call is a step. `reread_left` bounds, in bytes, what is
-    read again: values that were skipped at first, and those in them.
+    `marks` has the role of each message of a conversation and the length of `texts` after it.
+    `dropped` are texts that a template may drop, `images` are pixel counts (0: unknown), `opening` is the first
+    question. `unseen` is True when a part of the prompt is not in the body or cannot be measured.
+    `steps_left` bounds the walk: each message, part and call is a step. `reread_left` bounds the bytes that are
+    decoded a second time: values that were skipped at first, and values nested in them.
     """
 
     texts: list[str] = []
@@ -50,13 +50,13 @@ class Prompt(msgspec.Struct):
     marks: list[tuple[str, int]] = []
 
     def step(self, count: int) -> None:
-        """Take so many steps, before they are taken. Raises BodyNotUnderstood (TOO_MANY)."""
+        """Charge `count` steps; called before the work is done. Raises BodyNotUnderstood (TOO_MANY)."""
         self.steps_left -= count
         if self.steps_left < 0:
             raise BodyNotUnderstood(BodyFault.TOO_MANY, f"more than {MAX_STEPS} messages, parts and calls")
 
     def reread(self, value: msgspec.Raw) -> msgspec.Raw:
-        """Return a value that is about to be read again. Raises BodyNotUnderstood (TOO_MANY)."""
+        """Charge for decoding a value again; return the value. Raises BodyNotUnderstood (TOO_MANY)."""
         self.reread_left -= len(value)
         if self.reread_left < 0:
             detail = f"more than {MAX_REREAD_BYTES} bytes of tools, inputs and documents"
@@ -64,9 +64,10 @@ class Prompt(msgspec.Struct):
         return value
 
     def json_text(self, value: msgspec.Raw) -> str:
-        r"""Return a value as models see it: compact, and without \uXXXX escapes unless it has too many values.
+        r"""Return a value as models see it: compact, and without \uXXXX escapes unless decoding costs too much.
 
-        Escapes left in make the text longer than it is, which is the safe side. Raises BodyNotUnderstood.
+        Escapes that remain make the text longer than it really is, which is the safe side. Raises
+        BodyNotUnderstood.
         """
         return self._json_text(self.reread(value))
 
@@ -75,7 +76,7 @@ class Prompt(msgspec.Struct):
         return compact_json(value, unescape=b"\\u" in text and self._may_undo(text))
 
     def _may_undo(self, text: bytes) -> bool:
-        """Tell whether the escapes in a JSON text are undone: each value is a step, and so are some bytes."""
+        """Return whether to decode the escapes in a JSON text, and charge steps for its values and bytes if so."""
         steps = 1 + text.count(b",") + len(text) // UNDONE_BYTES_PER_STEP
         if steps > self.steps_left or has_long_numbers(text):
             return False
@@ -83,7 +84,7 @@ class Prompt(msgspec.Struct):
         return True
 
     def add(self, *texts: str | None) -> None:
-        """Add the texts that are there."""
+        """Add the texts that are not None or empty."""
         self.texts += filter(None, texts)
 
     def add_json(self, values: msgspec.Raw) -> None:
@@ -92,9 +93,9 @@ class Prompt(msgspec.Struct):
             self.texts.append(self.json_text(values)[1:-1])
 
     def add_tools(self, tools: msgspec.Raw) -> None:
-        """Add and count the tools that a request offers. Raises BodyNotUnderstood when they are no list.
+        """Add and count the tools that a request offers. Raises BodyNotUnderstood if they are not a list.
 
-        What a tool brings that the pool itself runs comes into the prompt later, and is not in the body.
+        The results of tools that the pool itself runs are added to the prompt later and are not in the body.
         """
         if not is_set(tools):
             return
@@ -106,7 +107,7 @@ class Prompt(msgspec.Struct):
     def add_call(self, name: str | None, arguments: str | None) -> None:
         r"""Add a tool call whose arguments are JSON inside a string.
 
-        Servers parse the arguments and write them anew, so that \uXXXX escapes in them do not reach the model.
+        Servers parse and re-serialise the arguments, so \uXXXX escapes in them do not reach the model.
         """
         self.tool_calls += 1
         if arguments and "\\u" in arguments and self._may_undo(arguments.encode()):
@@ -114,17 +115,17 @@ class Prompt(msgspec.Struct):
         self.add(name, arguments)
 
     def add_image(self, source: msgspec.Raw) -> None:
-        """Add an image; `source` is the JSON that holds it or says where it is, empty where there is none."""
+        """Add an image; `source` is the JSON that holds it or its URL, empty if there is none."""
         measured = len(self.images) < MAX_MEASURED_IMAGES
         self.images.append(image_pixels(source) if measured else pixels_by_bytes(len(source)))
 
     def open_with(self, texts_before: int) -> None:
-        """Take the first text after so many as the conversation's first question, if there is one."""
+        """Make the first text after the first `texts_before` ones the conversation's opening, if there is one."""
         if len(self.texts) > texts_before:
             self.opening = self.texts[texts_before]
 
     def text_and_turns(self) -> tuple[bytes, tuple[tuple[str, int], ...]]:
-        """Return all text as UTF-8, and the role of each message that was marked with where it ends in there."""
+        """Return all text as UTF-8, and the role of each marked message with its end in the text, in bytes."""
         texts = list(map(str.encode, self.texts))
         turns, first, end = [], 0, 0
         for role, last in self.marks:
@@ -134,11 +135,11 @@ class Prompt(msgspec.Struct):
         return b"".join(texts), tuple(turns)
 
     def dropped_text(self) -> bytes:
-        """Return all text that a template may leave out, as UTF-8."""
+        """Return all text that a template may drop, as UTF-8."""
         return "".join(self.dropped).encode()
 
     def media(self) -> MediaCount:
-        """Return how many items are not text."""
+        """Return the number of items that are not text."""
         if self.images or self.audio or self.video:
             of_size = [size_of(pixels) for pixels in self.images].count
             return MediaCount(
@@ -158,8 +159,8 @@ class _Tool(msgspec.Struct, frozen=True, gc=False):
 
 
 _TOOLS: Final = msgspec.json.Decoder(list[_Tool])
-# OpenAI's, and Anthropic's, whose names end in a date; all others (mcp, web_search*, code_interpreter,
-# file_search, container, ...) are run by the server, or not known.
+# OpenAI's client-side tools, and Anthropic's, whose names end in a date; all others (mcp, web_search*,
+# code_interpreter, file_search, container, ...) are run by the server, or are unknown.
 _CLIENT_TOOLS: Final = frozenset(
     {None, "", "function", "custom", "local_shell", "apply_patch", "computer", "computer_use_preview"}
 )
@@ -174,4 +175,4 @@ def _unescaped(arguments: str) -> str:
     try:
         return msgspec.json.encode(msgspec.json.decode(arguments)).decode()
     except msgspec.DecodeError:
-        return arguments  # not JSON after all: the model gets it as it is
+        return arguments  # not JSON: the model sees it unchanged

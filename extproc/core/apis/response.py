@@ -1,7 +1,7 @@
-"""Choosing how a response is read, by its status, content type and encoding.
+"""Selection of the reader for a response, by its status, content type and encoding.
 
 A response is decompressed, then either collected and decoded once (JSON) or searched event by event (SSE). Memory
-is bounded by `max_bytes` for JSON and by `max_event_bytes` for a stream, of which only the last usage is kept.
+is bounded by `max_bytes` for JSON and by `max_event_bytes` for a stream, from which only the last usage is kept.
 """
 
 from typing import Final
@@ -20,7 +20,7 @@ MAX_EVENT_BYTES: Final = 1 << 20
 
 
 def reader_for(api: Api, head: ResponseHead, max_bytes: int) -> UsageReader:
-    """Return what reads a response with this head: usage from a 2xx, an overflow from a refusal.
+    """Return the reader for a response with this head: it reads usage from a 2xx, an overflow from a refusal.
 
     Raises ResponseNotUnderstood for a status, content type or encoding from which nothing can be learned.
     """
@@ -34,9 +34,10 @@ def reader_for(api: Api, head: ResponseHead, max_bytes: int) -> UsageReader:
 def usage_reader(
     api: Api, content_type: str, content_encoding: str, max_bytes: int, max_event_bytes: int = MAX_EVENT_BYTES
 ) -> UsageReader:
-    """Return what reads the usage of a successful response.
+    """Return the reader for the usage of a successful response.
 
-    `max_bytes` bounds the decompressed response, in bytes; a stream's events count too, though they are not kept.
+    `max_bytes` bounds the decompressed response, in bytes; it includes a stream's events, though they are not
+    kept.
     Raises ResponseNotUnderstood for a content type or encoding from which nothing can be read.
     """
     family = FAMILIES[api]

@@ -1,8 +1,8 @@
 """OpenAI's `/v1/responses`, as vLLM serves it.
 
-The prompt is the instructions, the input (a string or items) and the tools. What a server keeps for the client
-(earlier responses, conversations, stored prompts and files), what is encrypted, and items of a kind we do not know
-are not in the body to be measured.
+The prompt consists of the instructions, the input (a string or items) and the tools. Content that the server
+stores for the client (earlier responses, conversations, stored prompts and files), encrypted content, and items of
+unknown type cannot be measured from the body.
 """
 
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
         return any(map(is_set, stored))
 
     def is_stored(self) -> bool | None:
-        """Tell whether the server is to keep the response, or has kept the one before; None when it decides."""
+        """Return whether the server stores this response or has stored the previous one; None if it decides."""
         if (
             read_flag(self.background, "background")
             or is_set(self.conversation)
@@ -75,7 +75,7 @@ _REQUEST = msgspec.json.Decoder(_Request)
 
 
 def read_request(body: bytes) -> RequestFacts:
-    """Read a response's facts. Raises BodyNotUnderstood."""
+    """Read the facts of a responses request. Raises BodyNotUnderstood."""
     request = decode_body(_REQUEST, body)
     prompt = Prompt()
     prompt.add(request.instructions)
@@ -110,7 +110,7 @@ def read_request(body: bytes) -> RequestFacts:
 
 
 def _said_by(item: _Item | str) -> str:
-    """Return the role of a message, or what else an item is."""
+    """Return the role of a message, or the type of any other item."""
     return "" if isinstance(item, str) else item.role or item.type or ""
 
 
@@ -176,10 +176,10 @@ class _Response(msgspec.Struct, frozen=True, gc=False):
     incomplete_details: _Incomplete | None = None
 
     def checked(self) -> Usage:
-        """Make a Usage of it.
+        """Return the counts as a Usage.
 
-        When the server called its own tools, vLLM's input_tokens are the sum over all turns. Only the first turn
-        is the prompt of the request. Raises ResponseNotUnderstood.
+        If the server called its own tools, vLLM's input_tokens are the sum over all turns, of which only the first
+        is the request's prompt. Raises ResponseNotUnderstood.
         """
         usage = self.usage
         if usage is None:
@@ -198,7 +198,7 @@ _RESPONSE = msgspec.json.Decoder(_Response)
 
 
 def read_response(body: bytes | bytearray) -> Usage:
-    """Read the usage of a whole response. Raises ResponseNotUnderstood."""
+    """Read the usage of a complete response. Raises ResponseNotUnderstood."""
     return decode_response(_RESPONSE, body).checked()
 
 
@@ -211,12 +211,12 @@ _EVENT = msgspec.json.Decoder(_Event)
 
 
 class ResponseReader(EventReader):
-    """Finds the usage in a stream of response events: the last one repeats the whole response."""
+    """Reads the usage from a stream of response events: the last event repeats the complete response."""
 
     _response: _Response | None = None
 
     def see(self, events: list[SseEvent]) -> None:
-        """Look at the next events. Raises ResponseNotUnderstood when one of them is an error."""
+        """Process the next events. Raises ResponseNotUnderstood if one of them is an error."""
         for event in events:
             if event.event in _LAST or (not event.event and any(kind in event.data for kind in _LAST_QUOTED)):
                 self._look_into(event.data)

@@ -1,4 +1,4 @@
-"""Which API a body is of, told by its keys alone: for people who have a body and no path."""
+"""Guessing a body's API from its keys alone, for callers that have no path."""
 
 import msgspec
 
@@ -10,7 +10,7 @@ __all__ = ["likeliest_api"]
 
 
 class _Keys(msgspec.Struct, frozen=True, gc=False):
-    """The keys that tell; of messages, those that only Anthropic's API has."""
+    """The keys that distinguish the APIs; of those used with messages, the ones that only Anthropic's API has."""
 
     messages: msgspec.Raw = msgspec.Raw()
     prompt: msgspec.Raw = msgspec.Raw()
@@ -37,10 +37,11 @@ _KEYS = msgspec.json.Decoder(_Keys)
 
 
 def likeliest_api(body: bytes) -> Api:
-    """Return the API whose keys a body has; chat where nothing tells.
+    """Return the API that the body's keys belong to; chat if they do not decide.
 
-    A string as `input` may be to embed or to respond to: it is taken for a response unless keys of embeddings
-    stand beside it. A list is to embed unless it is of items. Raises BodyNotUnderstood for what is no JSON object.
+    A string `input` may belong to embeddings or to responses: it counts as responses unless keys of embeddings are
+    present. A list counts as embeddings unless it holds objects. Raises BodyNotUnderstood for anything but a JSON
+    object.
     """
     try:
         keys = decode_body(_KEYS, body)

@@ -1,16 +1,16 @@
-"""What a body takes to read, told by its bytes before it is decoded: so none takes long, whatever it holds.
+"""The cost of decoding a body, predicted from its bytes before it is decoded, so that no body takes long.
 
-Decoding has its prices. Bytes of plain text are copied many at a time; white space, and characters outside ASCII,
-are looked at one by one; an escape ends one copy and begins another; a bracket makes an object of Python's, and so
-does what stands between two commas. So a body is priced by how many it has of each, in units of a byte of plain
-text: about a nanosecond. The sum is close to the time, and no mixture takes more than its price. Bytes inside
-strings count as those outside: which is which is known only after reading.
+Different bytes cost different amounts of decoding time. Plain text is copied many bytes at a time; white space and
+characters outside ASCII are examined one by one; an escape ends one copy and starts another; a bracket creates a
+Python object, and so does each value between commas. So the cost of a body is a weighted count of these, in units
+of one byte of plain text: about a nanosecond. The sum is close to the real time, and no mixture takes longer than
+its cost. Bytes inside strings are weighted like those outside: telling them apart would require parsing.
 
-Counting is a few comparisons in C of a block after the other, and ends where a body has turned out to be too much.
+Counting takes a few comparisons in C per block and stops as soon as a body exceeds the limit.
 
-Rejected: a limit for each kind, since several of them together take several times what any of them may; counting
-with bytes.count, which takes longer the more there is to count; a table of prices by bytes.translate, twice the
-time; the time itself, by which the same body would be read on one day and not on the next.
+Rejected: a limit per kind of byte, since several kinds together take several times what each may; counting with
+bytes.count, which takes longer the more matches there are; a table of weights with bytes.translate, which takes
+twice as long; measuring time, which would make the same body readable on one day and not on the next.
 """
 
 from typing import Final
@@ -22,28 +22,29 @@ from extproc.core.errors import BodyFault, BodyNotUnderstood
 
 __all__ = ["FREE_BYTES", "MAX_WORK", "check_work", "work_of"]
 
-# Of plain text two mebibytes. What models take in at 64K tokens is below it: source code of 400 KB, Han or Hindi
-# of 700 KB, as many token ids, JSON inside a string, which is all marks.
+# Two mebibytes of plain text. Prompts of 64K tokens stay below it: 400 KB of source code, 700 KB of Han or Hindi,
+# 64K token ids, or JSON inside a string, which consists mostly of escapes and punctuation.
 MAX_WORK: Final = 2 << 20
-# Shorter bodies take less than others may, of whatever they are.
+# Shorter bodies are not checked: decoding them takes little time whatever they contain.
 FREE_BYTES: Final = 32 << 10
 BLOCK_BYTES: Final = 64 << 10
 
-# Beside being a byte.
+# The additional cost of a byte of each kind, besides its 1 for being a byte.
 BLANK_OR_FOREIGN: Final = 2
 ESCAPE: Final = 6
 COMMA: Final = 25
 BRACKET: Final = 100
 DIGIT: Final = 1
-# Digits, which are slow in numbers alone, are looked for in one word of so many: what is rarer has more commas.
+# Digits are slow only in long numbers, so it is enough to sample one word out of this many: where long runs of
+# digits are rarer, there are more commas.
 WORDS: Final = 8
 WORD_BYTES: Final = 8
 
 
 def check_work(body: bytes) -> None:
-    """Refuse a body that takes more work than it is worth. Raises BodyNotUnderstood (TOO_MANY).
+    """Reject a body whose decoding takes too much work. Raises BodyNotUnderstood (TOO_MANY).
 
-    One of at most FREE_BYTES need not be asked about.
+    Bodies of at most FREE_BYTES need no check.
     """
     if (work := work_of(body)) > MAX_WORK:
         detail = f"{work} units of work before the end of {len(body)} bytes; at most {MAX_WORK} are read"
@@ -51,11 +52,11 @@ def check_work(body: bytes) -> None:
 
 
 def work_of(text: bytes) -> int:
-    """Return what a JSON text takes to decode, in bytes of plain text; of one above MAX_WORK a part of it."""
+    """Return the cost of decoding a JSON text, in bytes of plain text; above MAX_WORK, only a part of the cost."""
     work = len(text)
     for begin in range(0, len(text), BLOCK_BYTES):
         block = np.frombuffer(text, np.int8, min(BLOCK_BYTES, len(text) - begin), begin)
-        work += BLANK_OR_FOREIGN * _count(block <= _SPACE)  # bytes from 128 on are negative
+        work += BLANK_OR_FOREIGN * _count(block <= _SPACE)  # bytes from 128 on are negative as int8
         work += ESCAPE * _count(block == _BACKSLASH)
         work += COMMA * _count(block == _COMMA)
         work += BRACKET * _count((block & _NOT_CURLY) == _BRACKET)
@@ -66,7 +67,7 @@ def work_of(text: bytes) -> int:
 
 
 def _digits(text: bytes, begin: int, words: int) -> int:
-    """Return how many of the words from a byte on, of which one in WORDS is looked at, are eight digits."""
+    """Return how many of the words from `begin` on consist of eight digits; only one word in WORDS is examined."""
     read = np.frombuffer(text, _WORD, words, begin)[::WORDS]
     return _count(((read & _HIGH) == _OF_DIGITS) & (((read + _SIX) & _HIGH) == _OF_DIGITS))
 
@@ -75,7 +76,7 @@ def _count(found: npt.NDArray[np.bool_]) -> int:
     return int(np.count_nonzero(found))
 
 
-# Made once: numpy takes longer to make them of Python's than to compare with them.
+# Created once: converting a Python int to a numpy scalar takes longer than the comparison.
 _SPACE, _COMMA, _BACKSLASH, _BRACKET = (np.int8(byte) for byte in b" ,\\[")
 _NOT_CURLY: Final = np.int8(~(ord("{") - ord("[")))
 _WORD = np.dtype("<u8")
