@@ -1,1 +1,1 @@
-"""One HTTP exchange as a state machine: its events, its replies to the gateway, its table, the machine itself."""
+"""One HTTP exchange as a state machine: events, replies to the gateway, the transition table, and the machine."""

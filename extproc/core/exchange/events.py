@@ -1,8 +1,8 @@
-"""What can happen to an exchange, and what it can reply: plain events and replies, free of any wire format.
+"""The events and replies of an exchange, independent of any wire format.
 
-A gateway's ext_proc stream is translated to events by `wire/`, and replies back to its messages. Sources for the
-body modes: Envoy's `processing_mode.proto` and `external_processor.proto`. Events and replies are frozen structs
-of msgspec's, since several are made per message, and a frozen dataclass costs five times as much to make.
+`wire/` translates the messages of a gateway's ext_proc stream to events, and replies to messages. Sources for the
+body modes: Envoy's `processing_mode.proto` and `external_processor.proto`. Events and replies are frozen msgspec
+structs, since several are created per message and a frozen dataclass costs five times as much to create.
 """
 
 from enum import IntEnum
@@ -53,7 +53,7 @@ class RequestHeaders(msgspec.Struct, frozen=True, gc=False):
 
 
 class RequestBody(msgspec.Struct, frozen=True, gc=False):
-    """A piece of the request body, or all of it."""
+    """A chunk of the request body, or all of it."""
 
     data: bytes
     end_of_stream: bool
@@ -71,7 +71,7 @@ class ResponseHeaders(msgspec.Struct, frozen=True, gc=False):
 
 
 class ResponseBody(msgspec.Struct, frozen=True, gc=False):
-    """A piece of the response's body."""
+    """A chunk of the response body."""
 
     data: bytes
     end_of_stream: bool
@@ -82,19 +82,19 @@ class ResponseTrailers(msgspec.Struct, frozen=True, gc=False):
 
 
 class Deadline(msgspec.Struct, frozen=True, gc=False):
-    """The time that a held request may wait for its body is over."""
+    """The time for which a held request may wait for its body is over."""
 
 
 class Shed(msgspec.Struct, frozen=True, gc=False):
-    """The router has more to do than it can in time: an exchange that is still undecided is given up."""
+    """The router is overloaded: an exchange that is still undecided goes to the default pool."""
 
 
 class Drain(msgspec.Struct, frozen=True, gc=False):
-    """The router is shutting down: the exchange is to end as soon as that is harmless."""
+    """The router is shutting down: the exchange should end as soon as that is harmless."""
 
 
 class Broken(msgspec.Struct, frozen=True, gc=False):
-    """A message could not be decoded, or (`unsent`) a reply not encoded; nothing more can be said."""
+    """A message could not be decoded or, with `unsent`, a reply not encoded; nothing more can be sent."""
 
     error: Exception
     unsent: bool = False
@@ -115,21 +115,21 @@ Event = (
 
 
 class ContinueHeaders(msgspec.Struct, frozen=True, gc=False):
-    """Let the headers go on; with a decision, mutate the request's headers by it and choose the route again."""
+    """Forward the headers; with a decision, apply it to the request's headers and clear the route cache."""
 
     phase: Phase
     decision: Decision | None = None
 
 
 class ContinueBody(msgspec.Struct, frozen=True, gc=False):
-    """Let a body message go on as it came; with a decision (BUFFERED), mutate the headers by it."""
+    """Forward a body message unchanged; with a decision (BUFFERED), apply it to the headers."""
 
     phase: Phase
     decision: Decision | None = None
 
 
 class EchoBody(msgspec.Struct, frozen=True, gc=False):
-    """Send a piece of body back (FULL_DUPLEX_STREAMED)."""
+    """Send a chunk of the body back (FULL_DUPLEX_STREAMED)."""
 
     phase: Phase
     data: bytes
@@ -137,17 +137,17 @@ class EchoBody(msgspec.Struct, frozen=True, gc=False):
 
 
 class ContinueTrailers(msgspec.Struct, frozen=True, gc=False):
-    """Let the trailers go on."""
+    """Forward the trailers."""
 
     phase: Phase
 
 
 class Close(msgspec.Struct, frozen=True, gc=False):
-    """Close the stream cleanly; all that is still to come passes without us."""
+    """Close the stream cleanly; the rest of the exchange bypasses us."""
 
 
 class Abort(msgspec.Struct, frozen=True, gc=False):
-    """Close the stream with an error: a part of a body is lost, and the gateway has to know."""
+    """Close the stream with an error, so that the gateway knows that a part of a body is lost."""
 
 
 Reply = ContinueHeaders | ContinueBody | EchoBody | ContinueTrailers | Close | Abort

@@ -1,4 +1,4 @@
-"""A decision whose stream stays open: what is read of its response, and what that teaches."""
+"""A decision whose stream stays open, so that its response is read and learned from."""
 
 from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 from extproc.core.facts import ResponseHead
@@ -10,7 +10,7 @@ __all__ = ["Kept"]
 
 
 class Kept:
-    """One kept decision; `messages` counts those of its response, `reader` reads it."""
+    """One kept decision; `messages` counts its response messages, `reader` reads them."""
 
     __slots__ = ("_decision", "_head", "_learner", "messages", "reader")
 
@@ -22,7 +22,7 @@ class Kept:
         self._head = ResponseHead(0)
 
     def opens(self, head: ResponseHead) -> bool:
-        """Take in the response's head; tell whether its body is worth reading."""
+        """Process the response's head; return whether its body is worth reading."""
         reader = self._learner.reader(self._decision, head)
         if reader is None:
             return False
@@ -30,7 +30,7 @@ class Kept:
         return True
 
     def learn(self) -> None:
-        """Learn from what was read, when the response is complete."""
+        """Learn from the response; called when it is complete."""
         try:
             self._learner.learn(self._decision, self._head, self.reader.finish())
         except ResponseNotUnderstood as error:
@@ -41,7 +41,7 @@ class Kept:
         self._learner.not_learned(self._decision, fault)
 
     def settle(self, *, cut_short: bool) -> None:
-        """Called when the stream is over: pay for its messages; `cut_short` says that more were expected."""
+        """Charge for the messages; called when the stream is over. `cut_short`: more were expected."""
         if cut_short:
             self.not_learned(ResponseFault.CUT_SHORT)
         self._learner.settle(self._decision, self.messages)

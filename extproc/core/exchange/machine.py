@@ -1,18 +1,19 @@
 """One HTTP exchange, request and response, as a state machine: events in, replies out, no I/O.
 
-transitions.py is the table of what is done when; how it is done is here. The rules, each from Envoy's behaviour:
+transitions.py is the table of which action is taken when; the actions are here. The rules, each of which follows
+from Envoy's behaviour:
 
-1. A mutation has an effect only in the reply to held headers (STREAMED, FULL_DUPLEX_STREAMED) or to the whole
+1. A mutation takes effect only in the reply to held headers (STREAMED, FULL_DUPLEX_STREAMED) or to the complete
    body (BUFFERED, BUFFERED_PARTIAL within its limit).
-2. A body message is never replied to before the headers are.
-3. What is held is sent in the order in which it came.
-4. Who may close when: FULL_DUPLEX_STREAMED sends every byte back, in pieces of at most 62 KiB, and the stream is
-   not closed between the first and the last of them. In all other modes a close is a reply to everything. While
-   a request is held the stream stays open, also at a Drain: the deadline ends the wait. Where our own failure
-   loses bytes the stream is aborted, so that the gateway knows. A gateway that takes a close for an error is
-   replied to until it ends the stream itself (`exchange.close: never`), or until something cannot be read or sent.
-5. Only a 2xx, or a refusal for length, in response to a request that was seen whole teaches.
-6. An exception in our own code changes nothing for the exchange: it goes on as in PASSING.
+2. The headers are replied to before any body message.
+3. Held messages are replied to in the order in which they arrived.
+4. Closing: in FULL_DUPLEX_STREAMED every byte is sent back, in chunks of at most 62 KiB, and the stream is not
+   closed between the first and the last of them. In all other modes a close is a reply to everything. While a
+   request is held the stream stays open, even after a Drain: the deadline ends the wait. If our own failure loses
+   bytes, the stream is aborted, so that the gateway knows. A gateway that treats a close as an error gets replies
+   until it ends the stream itself (`exchange.close: never`), or until a message cannot be decoded or encoded.
+5. Only a 2xx, or a refusal because of length, is learned from, and only if the complete request was seen.
+6. An exception in our own code does not affect the exchange: it continues as in PASSING.
 """
 
 from collections.abc import Callable, Sequence
@@ -54,7 +55,7 @@ Replies = Sequence[Reply]
 
 
 class Exchange:
-    """The state of one stream. `modes` is what the gateway's first message says of itself."""
+    """The state of one stream. `modes` comes from the gateway's first message."""
 
     __slots__ = ("_closes", "_draining", "_duplex", "_held", "_holds", "_kept", "_modes", "_router", "state")
 
@@ -70,16 +71,16 @@ class Exchange:
 
     @property
     def holding(self) -> bool:
-        """Whether a request waits for us, so that a Deadline has to come if its body does not."""
+        """Whether a request is waiting for us, so that it needs a Deadline in case its body does not arrive."""
         return self._holds
 
     @property
     def undecided(self) -> bool:
-        """Whether a request of ours is neither decided nor given up."""
+        """Whether the exchange has a request that is not yet decided."""
         return self.state is State.COLLECTING
 
     def handle(self, event: Event, now_s: float) -> Replies:
-        """Take one event in; return what to reply, in order. Never raises."""
+        """Process one event; return the replies, in order. Never raises."""
         if self._duplex is not None:
             self._duplex.observe(event)
         try:
@@ -93,7 +94,7 @@ class Exchange:
         return replies
 
     def end(self) -> None:
-        """Called when the stream is over, by whichever side; a response half read is counted."""
+        """Called when the stream is over, whichever side ended it; a partly read response is counted."""
         if self._kept is not None:
             self._kept.settle(cut_short=self.state is State.READING)
         self.state, self._kept = State.PASSING, None
@@ -171,14 +172,14 @@ class Exchange:
         return self._send_held(decision, State.PASSING)
 
     def _send_held(self, decision: Decision | None, state: State) -> Replies:
-        """Reply to all that is held, in order; the decision goes with the headers, or with the body after them."""
+        """Reply to all held messages, in order; the decision goes with the held headers, else with the body."""
         pieces = () if self._held is None else self._held.pieces
         replies: list[Reply] = []
         if self._holds:
             replies.append(ContinueHeaders(Phase.REQUEST, decision))
         if pieces and decision is not None and not self._holds:
             replies.append(ContinueBody(Phase.REQUEST, decision))
-        # Without full duplex a close, if there is one, is the reply to all bodies.
+        # Without full duplex, a close replaces the replies to all body messages.
         elif state is not State.PASSING or self._duplex is not None or not self._closes:
             for piece in pieces:
                 replies += neutral_replies(piece, self._modes)

@@ -1,4 +1,4 @@
-"""How a gateway gives us headers and bodies, and what follows from it for a request.
+"""The modes in which a gateway sends headers and bodies, and their consequences for an exchange.
 
 Sources: Envoy's `processing_mode.proto` and `external_processor.proto`.
 """
@@ -12,7 +12,7 @@ __all__ = ["BodyMode", "Modes"]
 
 
 class BodyMode(IntEnum):
-    """How the gateway gives us a body; Envoy's ProcessingMode.BodySendMode by number."""
+    """How the gateway sends a body; the numbers of Envoy's ProcessingMode.BodySendMode."""
 
     NONE = 0
     STREAMED = 1
@@ -27,13 +27,13 @@ _BUFFERED = (BodyMode.BUFFERED, BodyMode.BUFFERED_PARTIAL)
 
 @dataclass(frozen=True, slots=True)
 class Modes:
-    """How the gateway talks, as the first message's protocol_config says.
+    """The gateway's modes, from the protocol_config of the first message.
 
-    `body_without_waiting` is send_body_without_waiting_for_header_response: in STREAMED, body chunks come while
-    the headers' reply is still held. What follows is worked out once, since every request asks: whether
-    bodies are sent back (`full_duplex`), the request's headers held until it is placed (`holds_headers`),
-    responses readable, and streamed ones too (`response_readable`, `stream_readable`); why nothing can be routed
-    this way (`fault`), or not reliably (`doubts`).
+    `body_without_waiting` is send_body_without_waiting_for_header_response: in STREAMED, body chunks arrive while
+    the reply to the headers is still held. The other fields are derived once, since every request needs them:
+    whether bodies are sent back (`full_duplex`), whether the request's headers are held until it is placed
+    (`holds_headers`), whether responses (`response_readable`), and streamed ones too (`stream_readable`), can be
+    read, and why requests cannot be routed (`fault`), or not reliably (`doubts`).
     """
 
     request_body: BodyMode = BodyMode.BUFFERED

@@ -1,4 +1,4 @@
-"""Letting things go on as they came: the neutral reply to each event, in each body mode."""
+"""Neutral replies, which forward everything unchanged, for each event and body mode; closing a stream."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -26,12 +26,12 @@ from extproc.core.exchange.events import (
 
 __all__ = ["ECHO_PIECE_BYTES", "NEUTRAL", "DuplexBodies", "closing", "neutral_replies"]
 
-# Envoy refuses streamed_response pieces over 64 KiB less its framing.
+# Envoy rejects a streamed_response chunk over 64 KiB minus its framing.
 ECHO_PIECE_BYTES: Final = 62 * 1024
 
 
 def neutral_replies(event: Event, modes: Modes) -> Sequence[Reply]:
-    """Return the replies that change nothing; none for what needs no reply."""
+    """Return the replies that change nothing; none for an event that needs no reply."""
     if modes.full_duplex:
         match event:
             case RequestBody(data, ended) if modes.request_body is BodyMode.FULL_DUPLEX_STREAMED:
@@ -54,9 +54,9 @@ NEUTRAL: Final[dict[type, tuple[Reply, ...]]] = {
 
 
 def closing(replies: Sequence[Reply], duplex: "DuplexBodies | None") -> Sequence[Reply]:
-    """Return the last replies of a stream; in `duplex` only when no byte would be lost.
+    """Return the last replies of a stream, with a close at the end; with `duplex`, only if no byte would be lost.
 
-    Without it a close stands for all replies but the one that carries a decision.
+    Without `duplex` the close replaces all replies except the one that carries a decision.
     """
     if duplex is None:
         for reply in replies:
@@ -79,7 +79,7 @@ def _echo(phase: Phase, data: bytes, ended: bool) -> list[Reply]:  # noqa: FBT00
 
 
 class DuplexBodies:
-    """Which full-duplex bodies are under way: while one is, a close would lose bytes."""
+    """Tracks which full-duplex bodies are in progress: during one, a close would lose bytes."""
 
     def __init__(self, modes: Modes) -> None:
         self._request_mode = modes.request_body is BodyMode.FULL_DUPLEX_STREAMED
@@ -92,7 +92,7 @@ class DuplexBodies:
         return self._request or self._response
 
     def observe(self, event: Event) -> None:
-        """Follow the bodies' beginnings and ends."""
+        """Track where the bodies begin and end."""
         if isinstance(event, Broken):
             return
         self._before = self.under_way
@@ -109,9 +109,9 @@ class DuplexBodies:
                 pass
 
     def loses(self, event: Broken) -> bool:
-        """Tell whether bytes are lost if the stream ends here.
+        """Return whether bytes are lost if the stream ends here.
 
-        What could not be decoded may be the first of a response. What could not be encoded may end a
-        body that was under way before its event.
+        A message that could not be decoded may be the first of a response. A reply that could not be encoded may
+        belong to the end of a body that was in progress before the event.
         """
         return self.under_way or self._response_mode or (event.unsent and self._before)

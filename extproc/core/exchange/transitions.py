@@ -1,7 +1,7 @@
-"""The transitions of an exchange, as one table; docs/architecture.md shows it, and its diagram, made from here.
+"""The transitions of an exchange as one table, from which docs/architecture.md gets its table and diagram.
 
-What stands in no row lets the event go on and leads to PASSING, which closes the stream as soon as that is
-harmless.
+A pair of state and event without a row forwards the event and leads to PASSING, which closes the stream as soon as
+that is harmless.
 """
 
 from enum import StrEnum
@@ -24,17 +24,17 @@ __all__ = ["TRANSITIONS", "State", "Transition"]
 
 
 class State(StrEnum):
-    """Where an exchange stands."""
+    """The state of an exchange."""
 
     OPEN = "open"
-    COLLECTING = "collecting"  # the request's body is gathered
-    AWAITING = "awaiting"  # placed, and kept for its response
-    READING = "reading"  # the response is read
+    COLLECTING = "collecting"  # the request's body is being collected
+    AWAITING = "awaiting"  # placed; the stream is kept open for the response
+    READING = "reading"  # the response is being read
     PASSING = "passing"  # nothing is left to do
 
 
 class Transition(NamedTuple):
-    """One row: what a state does with an event (a method of Exchange, and in words), and where that can lead."""
+    """One row: how a state handles an event (a method of Exchange, and a description), and the next states."""
 
     state: State
     event: type
