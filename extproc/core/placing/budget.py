@@ -9,19 +9,19 @@ from extproc.core.facts import RequestFacts
 
 __all__ = ["MAX_BUDGET_TOKENS", "TokenBudget", "token_budget"]
 
-# Beyond any context. Clients may declare outputs of any size, and no sum is to grow with them.
+# Larger than any context. Clients may declare outputs of any size; this bounds all sums.
 MAX_BUDGET_TOKENS = 100_000_000
-# Tokens are rounded up, but not for the last bits of a float: 300 x (100 / 300) is 100.
+# Tokens are rounded up, but not because of floating-point error: 300 x (100 / 300) is 100.
 LAST_BITS = 1e-6
 
 
 class TokenBudget(msgspec.Struct, frozen=True, gc=False):
-    """Tokens a request needs of a pool: of its context, and of its work.
+    """The tokens that a request needs of a pool: of its context, and of its capacity.
 
-    A context holds one sequence, however many outputs are asked for (vLLM checks each): `total` is the likeliest
-    prompt and output of the longest, `bound` the most that it may be. `load_tokens` is the likeliest of all
-    sequences together, where `all_prompts_tokens` count once: outputs of one prompt share it. All are at most
-    MAX_BUDGET_TOKENS.
+    A context holds one sequence, however many outputs are requested (vLLM checks each): `total` is the likeliest
+    prompt and output of the longest sequence, `bound` its upper bound. `load_tokens` is the likeliest total of all
+    sequences, in which `all_prompts_tokens` count once, because all outputs of a prompt share it. All properties
+    are at most MAX_BUDGET_TOKENS.
     """
 
     prompt_tokens: int
@@ -42,7 +42,7 @@ class TokenBudget(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def load_tokens(self) -> int:
-        """Likeliest tokens of all prompts and all outputs, what the servers have to work on."""
+        """Likeliest tokens of all prompts and all outputs: the work for the servers."""
         return min(self.all_prompts_tokens + self.all_outputs_tokens, MAX_BUDGET_TOKENS)
 
     @property
@@ -52,10 +52,10 @@ class TokenBudget(msgspec.Struct, frozen=True, gc=False):
 
 
 def token_budget(facts: RequestFacts, estimate: Estimate) -> TokenBudget:
-    """Make the budget of a request.
+    """Return the budget of a request.
 
-    Of several prompts the longest counts: each is a sequence of its own. A declared prompt truncation caps the
-    prompt (vLLM's truncate_prompt_tokens).
+    Of several prompts only the longest counts, since each is a separate sequence. A declared prompt truncation
+    caps the prompt (vLLM's truncate_prompt_tokens).
     """
     share, whole = facts.longest_share, estimate.prompt_tokens
     prompt, bound = ceil(whole * share - LAST_BITS), ceil(estimate.prompt_bound * share - LAST_BITS)

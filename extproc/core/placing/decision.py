@@ -1,4 +1,4 @@
-"""The one object that says how a request was placed; metrics, logs and headers are made from it."""
+"""The object that records how a request was placed; metrics, logs and headers are derived from it."""
 
 from enum import StrEnum
 from typing import Final
@@ -23,18 +23,18 @@ class Mode(StrEnum):
 
     ENFORCE = "enforce"
     SHADOW = "shadow"  # decides, counts and learns, but sets no header
-    OFF = "off"  # passes everything through
+    OFF = "off"  # forwards everything unchanged
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
     """Where one request goes, and why.
 
     `routed` is True when the pool header is set: a smaller pool than the default, in mode enforce. `estimate` and
-    `budget` are None, and `model` is "", when the body was not seen whole or not understood. `learnable` says that
-    usage will be in the response. The prompt's text is not in here: a decision lives as long as the response runs.
-    `counted` is what came of counting its text, where that was tried; the estimate is made of it, unless it was
-    given up. `stratum` is the part of the traffic that it is of, None without an estimate. By `head` logs and
-    traces are matched with the gateway's; it has no part in where the request goes.
+    `budget` are None, and `model` is "", if the body was not seen completely or not understood. `learnable` says
+    that the response will contain usage. The prompt's text is not included, because a decision lives until the
+    response ends. `counted` is the result of counting the text with a tokenizer, None if that was not tried; the
+    estimate is based on it unless counting was given up. `stratum` is the request's part of the traffic, None
+    without an estimate. `head` matches logs and traces with the gateway's; it does not affect the placement.
     """
 
     pool: Pool

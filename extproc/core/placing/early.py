@@ -1,11 +1,11 @@
-"""Deciding before the end of the body: when so much has come that no smaller pool could hold it.
+"""Deciding before the end of the body, once more bytes have arrived than any smaller pool could hold.
 
-A token is at most 16 bytes of text, so 16 x the largest smaller pool's tokens are enough. Base64 media is no text:
-it is left out of the count by looking for its two JSON forms, without parsing. JSON escapes can make the body
-longer than its text (up to threefold in practice); the error is towards the larger pool, where nothing is lost.
+A token is at most 16 bytes of text, so 16 bytes per token of the largest non-default pool are enough. Base64 media
+is not text: it is subtracted by searching for its two JSON forms, without parsing. JSON escapes can make the body
+longer than its text (up to threefold in practice); that errs towards the larger pool, which is harmless.
 
-APIs that take lists of prompts are waited for: each prompt is a sequence of its own, and a large body may be many
-small ones.
+APIs that accept lists of prompts are not decided early: each prompt is a separate sequence, and a large body may
+consist of many small ones.
 """
 
 from typing import Final
@@ -22,14 +22,15 @@ _MARKERS = (b";base64,", b'"data"')
 MAX_SPANS: Final = 512
 MAX_PLACES: Final = 8 * MAX_SPANS
 BLOCK_BYTES: Final = 128 << 10
-# One place in so many is few.
+# At most one match per this many bytes counts as few.
 FEW: Final = 1024
 
 
 class EarlyRule:
-    """Says when a body need not be waited for, or read, any further.
+    """Decides when to stop waiting for a body.
 
-    `max_held_bytes` is the most that is held of any body: below the gateway's buffer limit, or it stalls.
+    `max_held_bytes` is the most that is held of any body. It must be below the gateway's buffer limit, or the
+    upload stalls.
     """
 
     def __init__(self, largest_optional_tokens: int, max_held_bytes: int) -> None:
@@ -37,7 +38,7 @@ class EarlyRule:
         self.text_bytes = min(int(largest_optional_tokens * MAX_BYTES_PER_TOKEN), max_held_bytes)
 
     def is_beyond(self, facts: RequestFacts) -> bool:
-        """Tell whether a request's text alone would have been decided before its end."""
+        """Return whether the text of a request alone is long enough for an early decision."""
         return len(facts.text) >= self.text_bytes and not FAMILIES[facts.api].several_prompts
 
     def is_enough(self, api: Api, body: bytes) -> bool:
@@ -45,11 +46,11 @@ class EarlyRule:
         return len(body) >= self.text_bytes and self.next_look(api, body) == 0
 
     def first_look(self, api: Api) -> int:
-        """Return how many bytes of a body have to be there before anything can be said."""
+        """Return how many bytes of a body must have arrived before the first check."""
         return self.max_held_bytes if FAMILIES[api].several_prompts else self.text_bytes
 
     def next_look(self, api: Api, body: bytes) -> int:
-        """Return how many bytes have to be there before the next look; 0 when it is decided now."""
+        """Return how many bytes must have arrived before the next check; 0 if the body is decided now."""
         if len(body) >= self.max_held_bytes:
             return 0
         if FAMILIES[api].several_prompts:
@@ -58,15 +59,15 @@ class EarlyRule:
         wanted = self.text_bytes + media
         if len(body) >= wanted:
             return 0
-        # At least a quarter more each time, so that all looks together stay linear in the bytes.
+        # At least a quarter more each time, so that the total work of all checks is linear in the bytes.
         return min(max(wanted, len(body) + len(body) // 4), self.max_held_bytes)
 
 
 def media_bytes(body: bytes) -> int:
-    """Return how many bytes of a JSON body are base64 media, as far as it is there (never more than there are).
+    """Return how many bytes of a JSON body, which may be incomplete, are base64 media; never too many.
 
-    Of each form no more than MAX_SPANS are looked for, in the first MAX_PLACES of its marks: what is beyond counts
-    as text, for the larger pool.
+    At most MAX_SPANS of each form are found, among the first MAX_PLACES matches of its marker: media beyond that
+    counts as text, which errs towards the larger pool.
     """
     spans: list[tuple[int, int]] = []
     for marker in _MARKERS:
@@ -87,10 +88,11 @@ def media_bytes(body: bytes) -> int:
 
 
 def _places(body: bytes, marker: bytes) -> list[int]:
-    """Return where a marker is: about the first MAX_PLACES.
+    """Return the offsets of a marker: about the first MAX_PLACES.
 
-    bytes.find steps from byte to byte, which for a large body costs more than all else that is done with it.
-    Comparing all bytes of a block with one is a fraction of that, and so with the next while many places are left.
+    bytes.find examines byte by byte, which for a large body costs more than everything else that is done with it.
+    Comparing all bytes of a block with the marker's first byte costs a fraction of that, and so does comparing the
+    matches with its next bytes while many are left.
     """
     places: list[int] = []
     for begin in range(0, len(body) - len(marker) + 1, BLOCK_BYTES):
@@ -108,7 +110,7 @@ def _places(body: bytes, marker: bytes) -> list[int]:
 
 
 def _union(spans: list[tuple[int, int]]) -> int:
-    """Return how many bytes are in any of the spans. Each ends at the next quote, so ends ascend as starts do."""
+    """Return the length of the union of the spans. Each ends at the next quote, so ends ascend like starts."""
     total = reached = 0
     for start, end in sorted(spans):
         total += end - max(start, reached)

@@ -1,13 +1,13 @@
-"""What the pools serve and how loaded they are: one frozen value, swapped by reference, that each decision reads.
+"""The models that pools serve, and their load: one frozen value, replaced by reference, that each decision reads.
 
-A model sees the pools that serve it as a ladder, smallest first; its last rung is the model's default. Which pools
-those are is configured (globs), found out (what all servers of a pool list), or both, and then both have to say
-so. Only what is configured takes the last pool off the ladder: what was found out may be wrong, and in doubt a
-request goes where it would go without us. Where nothing is known of any pool there is one ladder for all names,
-made once.
+The pools that serve a model form its ladder, smallest first; the last rung is the model's default. The pools that
+serve it are configured (globs), discovered (the models that all servers of a pool list), or both, in which case
+both must agree. Only the configuration can remove the last pool from a ladder: discovery may be wrong, and in
+doubt a request goes where it would go without us. If nothing is known about any pool, one ladder, built once,
+serves all names.
 
-Rejected: a router for each model, which would learn apart what they share; one default for all models, which sends
-what is too long for one model's pool to servers of another.
+Rejected: a router per model, which would learn separately what models share; one default for all models, which
+would send requests that are too long for one model's pool to servers of another model.
 """
 
 import re
@@ -21,12 +21,12 @@ from extproc.core.placing.pool import Pool, Reason
 __all__ = ["Busy", "Fleet", "Ladder", "PoolLoad", "PoolWatched", "Rung", "Served", "Serving"]
 
 Served = Mapping[str, int | None]
-"""Names of models that a pool's servers list, with what they hold of one sequence; None where they do not say."""
+"""The models that a pool's servers list, with the tokens that they hold of one sequence; None if not reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """One pool as one model sees it: the largest likeliest total and the largest bound that go there (tokens)."""
+    """One pool for one model: the largest likeliest total and the largest bound that go there, in tokens."""
 
     pool: Pool
     budget_tokens: int
@@ -35,21 +35,21 @@ class Rung:
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """The pools that serve one model; `reason` is why a request is in the default and in no smaller one."""
+    """The pools that serve one model; `reason` is why a request goes to the default and not to a smaller one."""
 
     smaller: tuple[Rung, ...]
     default: Rung
     reason: Reason = Reason.TOO_LONG
 
     def context_tokens(self, pool: Pool) -> int:
-        """Return what a pool holds of one sequence of the model; what is configured where it does not serve it."""
+        """Return the longest sequence of a pool, in tokens; as configured if it does not serve the model."""
         for rung in (*self.smaller, self.default):
             if rung.pool is pool:
                 return rung.context_tokens
         return pool.context_tokens
 
     def others(self, home: Pool) -> Iterator[Rung]:
-        """Yield the rungs beside a pool's own: the larger ones upwards, then the smaller ones downwards."""
+        """Yield all rungs except the pool's own: the larger ones upwards, then the smaller ones downwards."""
         rungs = (*self.smaller, self.default)
         at = next((index for index, rung in enumerate(rungs) if rung.pool is home), len(rungs))
         yield from rungs[at + 1 :]
@@ -57,16 +57,16 @@ class Ladder:
 
 
 class Serving:
-    """Which of the pools (ascending, the last the default) serve a model. `served` is what was found out by name.
+    """Which pools (ascending, the last is the default) serve which model; `served` are discovered models by pool.
 
-    Its lookups take a time that grows with the number of pools and nothing else.
+    The time of a lookup grows with the number of pools and with nothing else.
     """
 
     def __init__(self, pools: Sequence[Pool], served: Mapping[str, Served] = MappingProxyType({})) -> None:
         self.pools = tuple(pools)
         self.served = dict(served)
         self._patterns = {pool.name: _pattern(pool.models) for pool in pools if pool.models}
-        # A request without a model is one for that which the servers list first (vLLM's rule).
+        # A request that names no model is for the one that the servers list first (vLLM's rule).
         self._unnamed = next(iter(self.served.get(pools[-1].name, ())), "")
         same_for_all = not self._patterns and not self.served
         self._for_all = self._made("") if same_for_all else None
@@ -102,16 +102,16 @@ class Serving:
 
 
 def _pattern(globs: Sequence[str]) -> re.Pattern[str]:
-    """Return one expression for all globs; those that fnmatch makes do not backtrack."""
+    """Return one regular expression for all globs; the expressions that fnmatch generates do not backtrack."""
     return re.compile("|".join(map(translate, globs)))
 
 
 @dataclass(frozen=True, slots=True)
 class Busy:
-    """What the servers of a pool said together, of which `endpoints` responded.
+    """The load that the servers of a pool reported, summed over the `endpoints` servers that responded.
 
-    Requests are those of all of them, `kv_usage` is the mean share of their KV caches in use, and `kv_tokens` what
-    those hold together (0: they do not say).
+    `waiting` and `running` are requests, `kv_usage` is the mean share of the KV caches in use, and `kv_tokens` is
+    the total size of the KV caches (0: not reported).
     """
 
     endpoints: int
@@ -123,11 +123,11 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class PoolLoad:
-    """How busy a pool was when its servers were asked, and what follows from it until they are asked again.
+    """A pool's load at the last measurement, and what follows from it until the next one.
 
-    `requests` and `tokens` are what this router had placed there, ever, before it asked. By what it took
-    before, it takes `absorbs` more requests without a queue. A `share` of what belongs there goes elsewhere, in
-    its overload number `episode`.
+    `requests` and `tokens` are the totals that this router had placed there before the measurement. Judging by the
+    past, the pool takes `absorbs` more requests without queueing. A `share` of the requests that belong there goes
+    elsewhere; `episode` is the number of the current overload.
     """
 
     busy: Busy
@@ -140,11 +140,11 @@ class PoolLoad:
 
 @dataclass(frozen=True, slots=True)
 class PoolWatched:
-    """What came of asking the servers of one pool once, for metrics.
+    """The result of one round of polling the servers of a pool, for metrics.
 
-    `asked` servers, of which `answered` did; `models` that the pool is known to serve; its `pressure`, 1 at its
-    limit and nan while nothing is known of its load; the `share` of its requests that leaves it; the `preemptions`
-    that its servers have told, ever.
+    `asked` servers were polled and `answered` of them responded; `models` is the number of models that the pool is
+    known to serve; `pressure` is 1 at its limit and nan while its load is unknown; `share` is the share of its
+    requests that leaves it; `preemptions` is the total that its servers have reported.
     """
 
     pool: str
@@ -158,14 +158,14 @@ class PoolWatched:
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """What pools serve, the load of those of which it is known, by name, and the base models of adapters."""
+    """The models that pools serve, the load of pools by name, if known, and the base models of adapters."""
 
     serving: Serving
     loads: Mapping[str, PoolLoad] = field(default_factory=dict)
     parents: Mapping[str, str] = field(default_factory=dict)
 
     def under(self, pools: Sequence[Pool]) -> "Fleet":
-        """Return what stays true where pools are configured anew: all that servers said which are still theirs."""
+        """Return the fleet for newly configured pools; what was reported by pools with other endpoints is lost."""
         asked = {pool.name: pool.endpoints for pool in self.serving.pools}
         same = {pool.name for pool in pools if pool.endpoints and pool.endpoints == asked.get(pool.name)}
         served = {name: models for name, models in self.serving.served.items() if name in same}

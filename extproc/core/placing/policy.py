@@ -1,11 +1,11 @@
-"""Which pool a budget goes to: the first, from smallest to largest, that takes it (paper, dispatch steps 2-3).
+"""The choice of a pool for a budget: the smallest one that takes it (paper, dispatch steps 2-3).
 
-A pool has the paper's two limits. Its likeliest total decides where a request belongs (B_short), its upper bound
-whether the servers hold it for certain (C_max). The room between them is what an estimate may be wrong by: a
-prompt that was under-counted still fits, and one near the threshold makes no detour for its bound. With both
-limits equal the bound alone decides, since it is never below the likeliest total.
+A pool has the paper's two limits. The likeliest total decides where a request belongs (B_short), the upper bound
+whether it certainly fits the servers' context (C_max). The room between the limits absorbs errors of the estimate:
+an under-counted prompt still fits, and a prompt near the threshold makes no detour because of its bound. If both
+limits are equal, the bound alone decides, since it is never below the likeliest total.
 
-Only pools that serve the request's model count (fleet.py). Whether it stays there is for spill.py to say.
+Only pools that serve the request's model count (fleet.py). spill.py then decides whether the request stays there.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,13 +22,13 @@ __all__ = ["Pool", "Pools", "Reason"]
 
 
 class Pools:
-    """The pools in ascending order; the last one is the default, where everything unsure goes.
+    """The pools in ascending order; the last one is the default, which takes every request in doubt.
 
-    `fleet` is what the configuration alone says of them. `stored_by_default` says that the servers keep responses
-    unless a request says otherwise (OpenAI's do; vLLM's keep none unless they are told to).
+    `fleet` is what is known from the configuration alone. `stored_by_default` says that the servers store
+    responses unless a request says otherwise (OpenAI's do; vLLM's do not unless configured to).
 
-    Raises ConfigurationError for fewer than two pools, a name used twice, limits that do not ascend, or a pool
-    that is to take more than it holds.
+    Raises ConfigurationError for fewer than two pools, a duplicate name or cluster, limits that do not ascend, or
+    a pool whose budget limit exceeds its context.
     """
 
     def __init__(self, pools: Sequence[Pool], *, stored_by_default: bool = False) -> None:
@@ -41,8 +41,9 @@ class Pools:
         self.fleet = Fleet(Serving(self.ascending))
 
     def place(self, facts: RequestFacts, budget: TokenBudget, fleet: Fleet | None = None) -> tuple[Pool, Reason]:
-        """Return the first pool that serves the model and within whose two limits the budget is, or else the
-        model's default; and why.
+        """Return the first pool that serves the model and whose two limits hold the budget, and the reason.
+
+        If there is none, it is the model's default pool.
         """
         ladder = (fleet or self.fleet).serving.ladder(facts.model)
         if facts.unseen_history:
@@ -58,9 +59,9 @@ class Pools:
     def in_doubt(
         self, facts: RequestFacts, estimate: Estimate, budget: TokenBudget, fleet: Fleet | None = None
     ) -> bool:
-        """Tell whether a request may fit a smaller pool than `place` chooses, for all that is known of it.
+        """Return whether a request may fit a smaller pool than the one that `place` chooses.
 
-        The estimate may be too high by as much as it may be too low.
+        It assumes that the estimate may be too high by the same factor as it may be too low.
         """
         if facts.unseen_history or facts.stored or (facts.stored is None and self._stored_by_default):
             return False
@@ -99,7 +100,7 @@ def _faults(pools: Sequence[Pool]) -> Iterator[str]:
 
 
 def _ascend(one: Pool, next_one: Pool) -> bool:
-    """Tell whether two neighbours are in order; pools of models that (may) differ can be equally large."""
+    """Return whether two neighbours are in order; pools whose models (may) differ can be equally large."""
     if one.max_budget_tokens == next_one.max_budget_tokens:
         if one.models and next_one.models:
             return one.models != next_one.models

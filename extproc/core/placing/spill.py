@@ -1,23 +1,25 @@
-"""Which requests leave an overloaded pool, and for which other one (paper, dispatch steps 4-5).
+"""Spillover: which requests leave an overloaded pool, and for which other pool (paper, dispatch steps 4-5).
 
-The idea. A pool's pressure is the fuller of two gauges, 1 at its limit and 2 where all should leave: requests that
-wait, per server, over what may wait; and KV cache in use. The share that leaves rises in a straight line with the
-pressure, as the marking of RED does with the length of a queue (Floyd and Jacobson, 1993), begins above the limit
-and ends below `release` of it (hysteresis), and changes no faster than all in `ramp_s`. A queue sums up by itself
-what a pool is overloaded by, so a share in proportion to it settles; one that is summed up once more (integral
-control, tried first) swings to and fro. The paper moves everything above a threshold, which swings with the delay
-of the measurement.
+The idea. A pool's pressure is the higher of two gauges, 1 at its limit and 2 when all requests should leave:
+waiting requests per server relative to the configured limit; and KV cache in use. The share that leaves rises
+linearly with the pressure, like the marking probability of RED with the length of a queue (Floyd and Jacobson,
+1993). It starts when the pressure exceeds the limit, ends when it is below `release` of it (hysteresis), and takes
+at least `ramp_s` to change from none to all. A queue already integrates the overload, so a share proportional to
+it settles; integrating it once more (integral control, tried first) oscillates. The paper moves everything above a
+threshold, which oscillates with the delay of the measurement.
 
-Between two measurements a router's own decisions are the freshest news: what it placed in a pool since, beyond
-what that pool took before without a queue, waits there; its tokens fill the KV cache. A pool is entered only while
-that is below the limit and below the pressure of the pool that is left, and the less the fuller it is. So another
-pool is never handed more than it has room for, whatever its neighbour says of itself.
+Between two measurements a router's own decisions are the freshest information: the requests that it has placed in
+a pool since, beyond the number that the pool absorbed before without a queue, are waiting there, and their tokens
+fill the KV cache. Requests enter another pool only while its pressure, with these included, is below the limit and
+below that of the pool that they leave; the fuller it is, the fewer enter. So no pool gets more than it has room
+for, however overloaded its neighbour is.
 
-Who leaves is a matter of a hash of how a conversation begins, so that all its requests leave at the same share;
-one that has left stays where its prefix cache is until the overload has ended or the other pool is full itself.
+A hash of a conversation's beginning decides whether its requests leave, so that all of them leave at the same
+share. A conversation that has left stays with its prefix cache until the overload has ended or the other pool is
+full.
 
-Rejected: equalising both queues, which needs the service rates of both pools for the lengths that are moved;
-chance for each request, which loses prefix caches at every turn.
+Rejected: equalising both queues, which needs the service rates of both pools for the lengths that are moved; a
+random choice per request, which loses prefix caches at every turn.
 """
 
 from dataclasses import dataclass
@@ -35,31 +37,31 @@ from extproc.core.placing.pool import Pool
 __all__ = ["Placed", "SpillSettings", "Spilling", "Spillover", "pressure"]
 
 ALL_LEAVE: Final = 2.0
-# Of a conversation's first question; conversations that begin alike are moved together.
+# The part of a conversation's first question that is hashed; conversations that begin alike are moved together.
 OPENING_CHARS: Final = 1024
 MAX_CONVERSATIONS: Final = 16_384
-GOLDEN: Final = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio: multiples of it are spread evenly
+GOLDEN: Final = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio; its multiples are evenly distributed
 POINTS: Final = 1 << 64
 
 
 @dataclass(frozen=True, slots=True)
 class SpillSettings:
-    """When requests leave an overloaded pool for another one that serves them and has room; needs `endpoints`."""
+    """When requests leave an overloaded pool for one that serves their model and has room; needs `endpoints`."""
 
     enabled: bool = False
     """Whether requests leave overloaded pools."""
     waiting_per_endpoint: Annotated[float, Meta(gt=0)] = 8.0
-    """Waiting requests per server at which a pool is at its limit; at twice as many all requests leave."""
+    """Waiting requests per server at which a pool is at its limit; at twice as many, all requests leave."""
     kv_usage: Annotated[float, Meta(gt=0, lt=1)] = 0.95
     """The share of the KV cache in use at which a pool is at its limit."""
     release: Annotated[float, Meta(gt=0, lt=1)] = 0.5
     """The share of the limits below which an overload has ended."""
     ramp_s: Annotated[float, Meta(gt=0, le=600)] = 2.0
-    """The least time until all requests leave, or have returned."""
+    """The shortest time in which the share that leaves goes from none to all, or back."""
 
 
 def pressure(load: PoolLoad, settings: SpillSettings, requests: int = 0, tokens: int = 0) -> float:
-    """Return how full a pool is, 1 at its limit; `requests` and `tokens` were placed there since it was asked."""
+    """Return how full a pool is, 1 at its limit; `requests` and `tokens` were placed since the measurement."""
     busy = load.busy
     waiting = busy.waiting + max(requests - load.absorbs, 0)
     kv_usage = busy.kv_usage + (tokens / busy.kv_tokens if busy.kv_tokens else 0.0)
@@ -69,7 +71,7 @@ def pressure(load: PoolLoad, settings: SpillSettings, requests: int = 0, tokens:
 
 
 class Spilling:
-    """Follows one pool from measurement to measurement, and says which share of its requests leaves."""
+    """Tracks one pool from measurement to measurement, and computes the share of its requests that leaves."""
 
     def __init__(self, settings: SpillSettings) -> None:
         self._settings = settings
@@ -78,22 +80,24 @@ class Spilling:
         self._last: PoolLoad | None = None
 
     def observe(self, busy: Busy, placed: tuple[int, int], elapsed_s: float) -> PoolLoad:
-        """Take in what the servers said; `placed` requests and tokens were placed there before they were asked,
-        and `elapsed_s` is since the last time.
+        """Process a measurement and return the pool's load.
+
+        `placed` are the totals of requests and tokens placed there before the measurement; `elapsed_s` is the time
+        since the previous one.
         """
         last, (requests, tokens) = self._last, placed
         absorbed = 0
         if last is not None:
             queued = max(busy.waiting - last.busy.waiting, 0)
             absorbed = max(requests - last.requests - queued, 0)
-        free = 0 if busy.waiting else busy.running  # nothing waits: as many again will find a place, or soon do
+        free = 0 if busy.waiting else busy.running  # without a queue, as many again find a slot at once or soon
         asked = PoolLoad(busy, requests, tokens, absorbed + free)
         share = self._next_share(pressure(asked, self._settings), last.share if last else 0.0, elapsed_s)
         self._last = PoolLoad(busy, requests, tokens, asked.absorbs, share, self._episode)
         return self._last
 
     def lose(self) -> None:
-        """Called when nothing is known of the pool any more: nothing leaves it."""
+        """Called when the pool's load is no longer known: nothing leaves it from then on."""
         self._overloaded, self._last = False, None
 
     def _next_share(self, pressed: float, share: float, elapsed_s: float) -> float:
@@ -112,28 +116,28 @@ class Spilling:
 
 @dataclass(slots=True)
 class Placed:
-    """Requests and likeliest tokens that were placed in one pool, ever."""
+    """Requests and likeliest tokens that were placed in one pool since the start."""
 
     requests: int = 0
     tokens: int = 0
 
 
 class Spillover:
-    """Moves requests out of overloaded pools. It belongs to one event loop; others may read what was placed.
+    """Moves requests out of overloaded pools. Owned by one event loop; others may call `placed`.
 
-    `salt` (up to 64 bytes) makes points of conversations; routers that share it move the same ones.
+    `salt` (up to 64 bytes) keys the hash of conversations; routers with the same salt move the same conversations.
     """
 
     def __init__(self, settings: SpillSettings, salt: bytes) -> None:
         self.settings = settings
         self._salt = salt
         self._placed: dict[str, Placed] = {}
-        # Of a home and a conversation: in which of the home's episodes it left, and whereto.
+        # Per home pool and conversation: the home's episode in which it left, and the pool it went to.
         self._moved: CappedMap[tuple[str, int], tuple[int, str]] = CappedMap(MAX_CONVERSATIONS, lambda _: (0, ""))
         self._without_text = 0
 
     def under(self, salt: bytes) -> "Spillover":
-        """Return what moves requests by a salt that may be another; what has been placed counts on."""
+        """Return a Spillover with this salt; it continues to count the requests placed."""
         if salt == self._salt:
             return self
         after = Spillover(self.settings, salt)
@@ -141,18 +145,18 @@ class Spillover:
         return after
 
     def placed(self, pool: str) -> tuple[int, int]:
-        """Return the requests and tokens that were placed in a pool, ever."""
+        """Return the requests and tokens that were placed in a pool since the start."""
         placed = self._placed.get(pool)
         return (0, 0) if placed is None else (placed.requests, placed.tokens)
 
     def count(self, pool: str, tokens: int) -> None:
-        """Note that a request of likely so many tokens was placed in a pool."""
+        """Record that a request with this likeliest number of tokens was placed in a pool."""
         placed = self._placed.setdefault(pool, Placed())
         placed.requests += 1
         placed.tokens += tokens
 
     def move(self, facts: RequestFacts, tenant: str, budget: TokenBudget, home: Pool, fleet: Fleet) -> Pool:
-        """Return where a request goes that belongs in `home`: mostly there."""
+        """Return the pool for a request that belongs in `home`: another one if it should spill over."""
         load = fleet.loads.get(home.name)
         if load is None or load.share <= 0:
             return home
@@ -177,11 +181,11 @@ class Spillover:
         return pressure(load, self.settings, requests - load.requests, tokens - load.tokens)
 
     def _room(self, pressed: float) -> float:
-        """Return how much of a share a pool takes: all below `release`, nothing at its limit."""
+        """Return the fraction of the leaving share that a pool accepts: 1 below `release`, 0 at its limit."""
         return min((1 - pressed) / (1 - self.settings.release), 1.0)
 
     def _point(self, facts: RequestFacts, tenant: str) -> int:
-        """Return a number below 2^64 that all requests of a conversation have in common."""
+        """Return a number below 2^64 that is the same for all requests of a conversation."""
         opening = facts.opening[:OPENING_CHARS].encode() or facts.text[:OPENING_CHARS]
         if not opening:  # token ids, or images alone
             self._without_text += 1

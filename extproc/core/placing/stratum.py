@@ -1,10 +1,10 @@
-"""Strata: requests that are alike in what may make the router learn from them more or less often.
+"""Strata: groups of requests whose responses cost about the same to learn from.
 
-Only some responses are learned from, and not evenly: one of a thousand pieces costs as much as three hundred that
-come as a whole. What the router knows of its misses is of those that it learned from. So requests are divided by
-what tells costs apart before the response comes; each part has a share in learning (strata.py in router/), and
-what is seen of a part counts for all of it (stratified sampling: Neyman, 1934). The parts are few, in closed sets,
-for they are labels of metrics.
+Only some responses are learned from, and not at equal rates: one that comes in a thousand pieces costs as much as
+three hundred that come in one. The router observes under-counts only in responses that it learns from. So requests
+are divided by properties, known before the response, that predict its cost. Each stratum has a share in learning
+(router/strata.py), and its sample represents the whole stratum (stratified sampling: Neyman, 1934). The strata are
+few, from closed sets, because they are metric labels.
 """
 
 from bisect import bisect_left
@@ -15,7 +15,7 @@ __all__ = ["ALL_STRATA", "Declared", "Prompt", "Response", "Stratum", "declared_
 
 
 class Declared(StrEnum):
-    """How many output tokens a client allows."""
+    """The class of a request's declared limit of output tokens."""
 
     UP_TO_512 = "to_512"
     UP_TO_2K = "to_2k"
@@ -24,7 +24,7 @@ class Declared(StrEnum):
 
 
 class Prompt(StrEnum):
-    """How long a prompt is, by its estimate, in tokens."""
+    """The class of a prompt's estimated length, in tokens."""
 
     UP_TO_1K = "to_1k"
     UP_TO_8K = "to_8k"
@@ -32,7 +32,7 @@ class Prompt(StrEnum):
 
 
 class Response(StrEnum):
-    """How a response comes."""
+    """The kind of response: in one piece, or streamed."""
 
     JSON = "json"
     STREAM = "stream"
@@ -47,12 +47,12 @@ class Stratum(NamedTuple):
 
 
 def declared_class(limit: int | None) -> Declared:
-    """Return the class of a declared limit."""
+    """Return the class of a declared limit of output tokens."""
     return Declared.NONE if limit is None else _DECLARED[bisect_left(_DECLARED_EDGES, limit)]
 
 
 def stratum_of(limit: int | None, prompt_tokens: float, *, stream: bool) -> Stratum:
-    """Return the stratum of a request with this declared limit, estimate, and kind of response."""
+    """Return the stratum for a declared limit, an estimated prompt length, and the kind of response."""
     declared = len(_DECLARED) - 1 if limit is None else bisect_left(_DECLARED_EDGES, limit)
     return ALL_STRATA[(declared * len(_PROMPTS) + bisect_left(_PROMPT_EDGES, prompt_tokens)) * 2 + stream]
 
