@@ -1,1 +1,1 @@
-"""Reading responses: their usage out of bytes in any pieces, or the refusal of a request that is too long."""
+"""Reading of responses from arbitrary chunks: their usage, or the refusal of a request that is too long."""

@@ -1,8 +1,8 @@
-"""Undoing a response's content-encoding piece by piece, with a bound on what comes out.
+"""Incremental decoding of a response's content-encoding, with a bound on the output.
 
-A few bytes can inflate to gigabytes, so every decoder is asked for at most one byte more than may still come; that
-byte is the proof of a bomb. Memory stays at the bound plus the decompressor's own window (for br, 256 KiB or
-twice the bound). Combinations of encodings and zstd are not decoded: such responses are not learned from.
+A few bytes can inflate to gigabytes, so each decoder is asked for at most one byte more than is still allowed; if
+that byte comes, the bound is exceeded. Memory is limited to the bound plus the decompressor's window (for br, 256
+KiB or twice the bound). Combinations of encodings and zstd are not decoded: such responses are not learned from.
 """
 
 import zlib
@@ -18,21 +18,21 @@ __all__ = ["Decoder", "decoder_for"]
 
 
 class Decoder(Protocol):
-    """Decodes one body. After an error it is spent."""
+    """Decodes one body. It must not be used after an error."""
 
     def feed(self, data: bytes) -> bytes:
-        """Return what `data` decodes to. Raises ResponseNotUnderstood (ENCODING, TOO_LARGE)."""
+        """Return the output for the next `data`. Raises ResponseNotUnderstood (ENCODING, TOO_LARGE)."""
         ...
 
     def finish(self) -> bytes:
-        """Return what is left at the end of the body. Raises ResponseNotUnderstood (CUT_SHORT)."""
+        """Return the remaining output at the end of the body. Raises ResponseNotUnderstood (CUT_SHORT)."""
         ...
 
 
 def decoder_for(content_encoding: str, max_bytes: int) -> Decoder:
     """Return a decoder for a content-encoding header whose output is at most `max_bytes` in all.
 
-    Raises ResponseNotUnderstood (ENCODING) for one we cannot undo.
+    Raises ResponseNotUnderstood (ENCODING) for an encoding that is not supported.
     """
     match content_encoding.strip().lower():
         case "" | "identity":
@@ -47,7 +47,7 @@ def decoder_for(content_encoding: str, max_bytes: int) -> Decoder:
 
 
 class _Bounded:
-    """Counts what came out."""
+    """Bounds the bytes of output."""
 
     def __init__(self, max_bytes: int) -> None:
         self._left_bytes = max_bytes
@@ -71,7 +71,7 @@ class _Identity(_Bounded):
 
 
 class _Zlib(_Bounded):
-    """One zlib stream; `wbits` says which frame it has."""
+    """One zlib stream; `wbits` selects its container format."""
 
     def __init__(self, max_bytes: int, wbits: int) -> None:
         super().__init__(max_bytes)
@@ -91,13 +91,13 @@ class _Zlib(_Bounded):
 
 
 class _Gzip(_Zlib):
-    """Gzip members one after the other, with zeros between and behind them (RFC 1952, 2.2)."""
+    """Consecutive gzip members, with optional zeros between and after them (RFC 1952, 2.2)."""
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__(max_bytes, _GZIP)
 
     def feed(self, data: bytes) -> bytes:
-        # What follows a member is copied at its end: steps keep many tiny members from costing the square.
+        # zlib copies the input that follows a member; steps prevent quadratic time for many tiny members.
         steps = range(0, len(data), _GZIP_STEP_BYTES)
         return b"".join(
             piece for start in steps for piece in self._members(data[start : start + _GZIP_STEP_BYTES])
@@ -119,7 +119,7 @@ _GZIP_STEP_BYTES = 4096
 
 
 class _Deflate(_Zlib):
-    """HTTP's deflate: zlib's frame by the standard, none at all by some servers; the first two bytes tell."""
+    """HTTP's deflate: zlib by the standard, raw deflate from some servers; the first two bytes show which."""
 
     def __init__(self, max_bytes: int) -> None:
         super().__init__(max_bytes, zlib.MAX_WBITS)

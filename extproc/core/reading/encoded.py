@@ -1,8 +1,8 @@
-"""Undoing the content-encoding of a request's body, which is there as a whole, within bounds of size and time.
+"""Decoding of a complete request body's content-encoding, within bounds on size and time.
 
-What inflating takes depends on both: random letters take 50 ns for each byte of input, runs 2 for each of output.
-So both are bounded. A body beyond goes unread to the default pool, whose server decodes it, or refuses it, as it
-would have without us.
+The time to inflate depends on input and output: random letters take 50 ns per byte of input, runs 2 ns per byte of
+output. So both are bounded. A request whose body exceeds a bound goes to the default pool, whose server decodes or
+rejects the body as it would without us.
 """
 
 import zlib
@@ -19,12 +19,12 @@ __all__ = ["MAX_DECODED_BYTES", "MAX_ENCODED_BYTES", "decoded_body"]
 
 MAX_ENCODED_BYTES: Final = 96 << 10
 MAX_DECODED_BYTES: Final = 512 << 10
-# A frame may ask for any window; this is what decoders have to support (RFC 8878, 3.1.1.1.2).
+# A frame may declare any window size; decoders should support at least this (RFC 8878, 3.1.1.1.2).
 ZSTD_WINDOW_BYTES: Final = 8 << 20
 
 
 def decoded_body(content_encoding: str, body: bytes) -> bytes:
-    """Return a body as it was before it was encoded: gzip, deflate, br or zstd, one of them.
+    """Return the decoded body; the encoding is a single one of gzip, deflate, br and zstd.
 
     Raises BodyNotUnderstood (ENCODED) for another encoding, a body that does not decode, or one beyond the bounds.
     """
@@ -56,7 +56,7 @@ def _gunzip(body: bytes) -> bytes | None:
 
 
 def _undeflate(body: bytes) -> bytes | None:
-    """Inflate with zlib's frame, or without one, as some clients send it."""
+    """Inflate zlib or, as some clients send it, raw deflate."""
     try:
         return _inflate(body, zlib.MAX_WBITS)
     except zlib.error:
@@ -78,11 +78,11 @@ def _unzstd(body: bytes) -> bytes | None:
 
 
 def _is_whole_zstd(body: bytes, decoded_bytes: int) -> bool:
-    """Tell whether a frame is whole; the reader above takes the end of a cut one for its end."""
+    """Return whether a frame is complete; the reader above does not report a truncated one."""
     if decoded_bytes > MAX_DECODED_BYTES:
         return True
     whole = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES).decompressobj()
-    whole.decompress(body)  # no more than was read before
+    whole.decompress(body)  # its output is as long as what was read before, and thereby bounded
     return whole.eof and not whole.unused_data
 
 

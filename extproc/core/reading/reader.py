@@ -1,4 +1,4 @@
-"""How a response is read: one protocol over its encoding, its framing and the family's own words for usage."""
+"""Readers for responses: one protocol for all encodings, framings and formats of usage."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -12,26 +12,26 @@ __all__ = ["EventReader", "JsonReader", "UsageReader"]
 
 
 class UsageReader(Protocol):
-    """Reads one response. Both methods raise ResponseNotUnderstood; after that the reader is spent."""
+    """Reads one response. Both methods raise ResponseNotUnderstood; after that the reader must not be used."""
 
     @property
     def complete(self) -> bool:
-        """Whether all was seen before the body's end: clients hang up at a stream's last event."""
+        """Whether the response is complete before the body's end: clients disconnect at a stream's last event."""
         ...
 
     def feed(self, data: bytes) -> None:
-        """Read the next bytes of the body, as they came over the wire."""
+        """Process the next bytes of the body, as received."""
         ...
 
     def finish(self) -> Usage | Overflow:
-        """Return what the response said, once it is complete or its body has ended."""
+        """Return the result; called when the response is complete or its body has ended."""
         ...
 
 
 class JsonReader:
-    """A response in one piece of JSON, decoded at its end by `read`."""
+    """Reads a response that is one JSON document, which `read` decodes at its end."""
 
-    complete = False  # known at the body's end only
+    complete = False  # known only at the body's end
 
     def __init__(self, decoder: Decoder, read: Callable[[bytearray], Usage | Overflow]) -> None:
         self._decoder = decoder
@@ -49,10 +49,10 @@ class JsonReader:
 
 
 class EventReader(ABC):
-    """A response in server-sent events; each family's reader says which of them count.
+    """Reads a response of server-sent events; each family's reader picks the events that count.
 
-    A stream is read whole when its last event came, or when it ended cleanly after all that it had to say: TGI,
-    llama.cpp and SGLang leave out the last event, or its end, at times.
+    A stream is complete when its last event has arrived, or when it ended cleanly after everything needed: TGI,
+    llama.cpp and SGLang sometimes omit the last event, or its terminating empty line.
 
     `max_event_bytes` bounds each event. A subclass sets `complete` at the stream's last event.
     """
@@ -64,7 +64,7 @@ class EventReader(ABC):
         self._parser = SseParser(max_event_bytes)
 
     def feed(self, data: bytes) -> None:
-        """Look at the events that the next bytes complete. Raises ResponseNotUnderstood."""
+        """Process the events that the next bytes complete. Raises ResponseNotUnderstood."""
         events = self._parser.feed(self._decoder.feed(data))
         if events:
             self.see(events)
@@ -79,8 +79,8 @@ class EventReader(ABC):
 
     @abstractmethod
     def see(self, events: list[SseEvent]) -> None:
-        """Look at the next events. Raises ResponseNotUnderstood when one of them is an error."""
+        """Process the next events. Raises ResponseNotUnderstood if one of them is an error."""
 
     @abstractmethod
     def usage(self) -> Usage:
-        """Return the usage once all events were seen. Raises ResponseNotUnderstood."""
+        """Return the usage; called after all events. Raises ResponseNotUnderstood."""

@@ -1,4 +1,4 @@
-"""Recognising the refusal of a request that does not fit a pool's context, in the words of each server."""
+"""Recognition of the refusal of a request that does not fit a pool's context, in each server's wording."""
 
 import re
 from typing import Final
@@ -10,8 +10,9 @@ from extproc.core.usage import Overflow
 
 __all__ = ["MAX_REFUSAL_BYTES", "REFUSAL_STATUSES", "read_overflow", "read_refusal"]
 
-# How servers refuse a request for its length; the gateway should retry on all of them (docs/envoy.md has its whole
-# list). 400: vLLM, SGLang, llama.cpp. 413: proxies, and servers that bound bodies. 422: TGI.
+# The statuses with which servers refuse a request because of its length; the gateway should retry on all of them
+# (docs/envoy.md has the complete list). 400: vLLM, SGLang, llama.cpp. 413: proxies, and servers that limit the
+# size of bodies. 422: TGI.
 REFUSAL_STATUSES: Final = frozenset({400, 413, 422})
 
 # A refusal is a few hundred bytes; a longer one is not read.
@@ -19,7 +20,7 @@ MAX_REFUSAL_BYTES: Final = 16 * 1024
 
 
 def read_refusal(body: bytes | bytearray) -> Overflow:
-    """Read a refusal for length. Raises ResponseNotUnderstood (STATUS) for a refusal of another kind."""
+    """Read a refusal because of length. Raises ResponseNotUnderstood (STATUS) for a refusal of another kind."""
     overflow = read_overflow(body)
     if overflow is None:
         raise ResponseNotUnderstood(ResponseFault.STATUS)
@@ -35,7 +36,7 @@ class _Error(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Refusal(_Error, frozen=True, gc=False):
-    """An error as it is nested now, flat as in vLLM before 0.11 and SGLang, or a sentence as in TGI."""
+    """An error: nested as in current vLLM, flat as in vLLM before 0.11 and SGLang, or a sentence as in TGI."""
 
     error: _Error | str | None = None
 
@@ -46,9 +47,9 @@ _REFUSAL = msgspec.json.Decoder(_Refusal)
 def read_overflow(body: bytes | bytearray) -> Overflow | None:
     """Recognise the refusal of a request that does not fit the pool's context; None for any other body.
 
-    The message is all that every version of vLLM has in common; newer ones name a `param` too, but `max_tokens`
-    also stands for values that are wrong in themselves. Counts in it are lower bounds of the prompt: newer
-    versions stop counting where the context ends. Never raises.
+    The message is the only thing that all versions of vLLM have in common. Newer ones also set `param`, but
+    `max_tokens` there may also mean a value that is invalid by itself. Token counts in the message are lower
+    bounds of the prompt: newer versions stop counting at the context length. Never raises.
     """
     try:
         refusal = _REFUSAL.decode(body)
@@ -71,7 +72,7 @@ def read_overflow(body: bytes | bytearray) -> Overflow | None:
 
 
 _INPUT_PARAMS: Final = frozenset({"input_tokens", "input_text"})
-# vLLM: the API servers' checks of all versions, and the engine's own. Then SGLang, llama.cpp, TGI.
+# vLLM: the checks of its API server, in all versions, and those of its engine. Then SGLang, llama.cpp, TGI.
 _OVERFLOW: Final = re.compile(
     r"maximum context length is [0-9]|context length is only [0-9]|cannot be greater than max_model_len"
     r"|longer than the maximum model length|too long to fit into the model"

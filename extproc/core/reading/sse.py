@@ -1,9 +1,9 @@
-"""Server-sent events out of bytes that come in any pieces (WHATWG HTML, 9.2.6: interpreting an event stream).
+"""Parsing of server-sent events from arbitrary chunks (WHATWG HTML, 9.2.6: interpreting an event stream).
 
-Line ends are made LF first, so that an event ends at the first empty line, which is LF LF in the bytes. Only the
-bytes after the last such end are kept for the next piece; a piece without an end is appended and only its own
-bytes are searched, so that the cost is linear in the bytes however many pieces they come in. `id` and `retry` are
-not read. Bytes after the last empty line are no event, as the standard has it, until `finish` is asked for them.
+Line ends are normalised to LF first, so that an event ends at an empty line, which is LF LF in the bytes. Only the
+bytes after the last such end are kept for the next chunk. A chunk without an end is appended and only its own
+bytes are searched, so the cost is linear in the bytes, however they are chunked. `id` and `retry` are ignored. As
+in the standard, bytes after the last empty line are not an event; `finish` returns them as one.
 """
 
 from typing import Final
@@ -15,15 +15,15 @@ from extproc.core.errors import ResponseFault, ResponseNotUnderstood
 __all__ = ["SseEvent", "SseParser"]
 
 
-# As numbers: `in` then asks for one byte, at a fifth of the cost of asking for a string of one byte.
+# As integers: searching bytes for an integer costs a fifth of searching for a string of one byte.
 _CR: Final = ord("\r")
 _LF: Final = ord("\n")
 
 
 class SseEvent(msgspec.Struct, frozen=True, gc=False):
-    """One event: its type (b"" when not named) and its data.
+    """One event: its type (b"" if not given) and its data.
 
-    A struct of msgspec's, since one is made per token and a frozen dataclass costs several times as much to make.
+    It is a msgspec struct, since one is created per token and a frozen dataclass costs several times as much.
     """
 
     event: bytes
@@ -31,7 +31,7 @@ class SseEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class SseParser:
-    """Turns the bytes of one stream into its events; `max_event_bytes` bounds each of them, finished or not."""
+    """Parses the bytes of one stream into events; `max_event_bytes` bounds each of them, complete or not."""
 
     def __init__(self, max_event_bytes: int) -> None:
         self._max_event_bytes = max_event_bytes
@@ -43,7 +43,7 @@ class SseParser:
         """Return the events that `data` completes. Raises ResponseNotUnderstood (TOO_LARGE)."""
         if data and (_CR in data or self._after_cr):
             data = self._with_lf_only(data)
-        # What vLLM writes for each token: one event, alone, in one line.
+        # The fast path for vLLM's streams: one event per chunk, in one line.
         if (
             data.startswith(b"data: ")
             and not self._pending
@@ -65,7 +65,7 @@ class SseParser:
         return [event for raw in finished.split(b"\n\n") if (event := _event(raw)) is not None]
 
     def finish(self) -> list[SseEvent]:
-        """Return the event whose empty line is missing at the stream's clean end, as some servers leave it out."""
+        """Return the event at the stream's clean end whose empty line is missing, as some servers omit it."""
         last = _event(bytes(self._pending.strip(b"\n")))
         self._pending.clear()
         return [] if last is None else [last]
@@ -77,7 +77,7 @@ class SseParser:
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _finished(self, data: bytes) -> bytes | None:
-        """Return the bytes of all events that are complete now, without the end of the last; keep the rest."""
+        """Return the bytes of all complete events, without the end of the last one, and keep the rest."""
         pending = self._pending
         if not pending:
             end = data.rfind(b"\n\n")
@@ -102,7 +102,7 @@ class SseParser:
 
 
 def _event(raw: bytes) -> SseEvent | None:
-    """Parse the lines of one event; None when they hold no data."""
+    """Parse the lines of one event; return None if they have no data."""
     if raw.startswith(b"data: ") and _LF not in raw:
         return SseEvent(b"", raw[6:])
     name = b""

@@ -1,4 +1,4 @@
-"""Checking the usage that responses report, and saying what is wrong when it makes no sense."""
+"""Validation of the usage that responses report."""
 
 from typing import Final, TypeVar
 
@@ -9,10 +9,10 @@ from extproc.core.usage import Usage
 
 __all__ = ["Cached", "checked_usage", "decode_response"]
 
-# No model has a context near this; a count beyond it is nonsense.
+# No model's context is anywhere near this; a larger count is invalid.
 MAX_TOKENS: Final = 10_000_000
 
-# Only what is a whole number counts.
+# Only an integer counts; other types are accepted and ignored.
 Cached = int | float | str | None
 
 T = TypeVar("T")
@@ -21,14 +21,14 @@ T = TypeVar("T")
 def decode_response(
     decoder: msgspec.json.Decoder[T], body: bytes | bytearray, not_json: ResponseFault = ResponseFault.NOT_JSON
 ) -> T:
-    """Decode a response, or one event of it, into the decoder's type; `not_json` is the fault if it is none.
+    """Decode a response, or one event of it, into the decoder's type.
 
-    Raises ResponseNotUnderstood.
+    Raises ResponseNotUnderstood; its fault is `not_json` if the bytes are not JSON.
     """
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        # A wrong type inside the usage makes it wrong; anywhere else, this is no response of the API's.
+        # A wrong type inside the usage means wrong usage; elsewhere, that this is not a response of the API.
         wrong = "usage" in str(error)
         raise ResponseNotUnderstood(
             ResponseFault.WRONG_USAGE if wrong else ResponseFault.NO_USAGE, str(error)
@@ -40,9 +40,9 @@ def decode_response(
 def checked_usage(
     prompt_tokens: int | None, completion_tokens: int | None, cached_tokens: Cached, *, cut_by_length: bool
 ) -> Usage:
-    """Make a Usage of counts that make sense; completion and cached tokens may be absent.
+    """Return plausible counts as a Usage; completion and cached tokens may be absent.
 
-    Cached tokens that are no part of the prompt (some servers count other things), or no number, are left out.
+    Cached tokens that are not an integer, or exceed the prompt (some servers count something else), are ignored.
 
     Raises ResponseNotUnderstood.
     """
