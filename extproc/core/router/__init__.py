@@ -1,1 +1,1 @@
-"""One router, for all its exchanges: its Placer decides where requests go, its Learner learns from responses."""
+"""The router shared by all exchanges: its Placer decides where requests go, its Learner learns from responses."""

@@ -1,4 +1,4 @@
-"""From a response to what is learned: which are read, by what, and what the estimator takes from them."""
+"""Learning from responses: which of them are read, by which reader, and what the estimator learns from them."""
 
 from collections import Counter
 
@@ -22,10 +22,11 @@ __all__ = ["Learner"]
 
 
 class Learner:
-    """Learns from the responses that its budget affords; `max_response_bytes` bounds what is read of one.
+    """Learns from as many responses as its budget allows; `max_response_bytes` bounds what is read of each.
 
-    `serving` is what pools are known to hold of each model; another one may be set at any time. Without
-    `reads_responses` none is: what they used is told by other ways. What was counted teaches `counting`, too.
+    `serving` has the context that pools are known to hold for each model; it may be replaced at any time. Without
+    `reads_responses` no response is read: usage comes from another source. Responses to requests whose text was
+    counted with a tokenizer also train `counting`.
     """
 
     def __init__(
@@ -49,20 +50,20 @@ class Learner:
         self.max_response_bytes = max_response_bytes
         self._reads_responses = reads_responses
         self._counting = counting
-        # Of each stratum: the requests since the last one whose usage told how good its estimate was.
+        # Per stratum: requests since the last one whose usage was used to judge its estimate.
         self.unjudged: Counter[Stratum | None] = Counter()
-        # For models whose embeddings were too long to be read: from how many prompts in one request on they are.
+        # Per model whose embeddings were too long to be read: the fewest prompts per request that were too many.
         self.too_many_prompts: CappedMap[str, int] = CappedMap(MAX_MODELS, lambda _: 0)
 
     def go_on_from(self, before: "Learner") -> None:
-        """Take over what another learner found out about models, where the same settings hold."""
+        """Take over what another learner knows about models, as far as the settings involved are the same."""
         if before.unasked.policy is self.unasked.policy:
             self.unasked = before.unasked
         if before.max_response_bytes == self.max_response_bytes:
             self.too_many_prompts = before.too_many_prompts
 
     def keeps(self, decision: Decision, now_s: float) -> bool:
-        """Say whether the stream stays open, to learn from the response."""
+        """Return whether to keep the stream open, to learn from the response."""
         estimate = decision.estimate
         if estimate is None or not self._reads_responses:
             return False
@@ -79,7 +80,7 @@ class Learner:
         return kept
 
     def reader(self, decision: Decision, head: ResponseHead) -> UsageReader | None:
-        """Return what reads the response of a kept stream; None (reported) when it cannot teach."""
+        """Return the reader for the response of a kept stream; None (reported) if it teaches nothing."""
         self.served(decision, head)
         try:
             return reader_for(decision.api, head, self.max_response_bytes)
@@ -88,7 +89,7 @@ class Learner:
             return None
 
     def served(self, decision: Decision, head: ResponseHead) -> None:
-        """Tell what a response's head says of the pools: that one serves the model, and which attempt did."""
+        """Report what a response's head shows about the pools: one served the request, at which attempt."""
         if head.succeeded:
             self._listener.succeeded(decision)
             if head.attempts > 1 and decision.routed:
@@ -97,7 +98,7 @@ class Learner:
     def learn(
         self, decision: Decision, head: ResponseHead, said: Usage | Overflow, served_by: Pool | None = None
     ) -> None:
-        """Learn from what a complete response said; `served_by` is the pool that gave it, where that is known."""
+        """Learn from a complete response; `served_by` is the pool that sent it, if known."""
         estimate, served_by = _estimate(decision), served_by or self._served_by(decision, head)
         if not decision.learnable:
             self.unasked.saw(decision.model, usage=True)
@@ -115,7 +116,7 @@ class Learner:
             self._listener.observed(Observation(decision, served_by, said, learning, stands_for))
 
     def not_learned(self, decision: Decision, why: ResponseFault) -> None:
-        """Count a kept response that taught nothing."""
+        """Count a response from which nothing could be learned."""
         if why is ResponseFault.NO_USAGE and not decision.learnable:
             self.unasked.saw(decision.model, usage=False)
         if why is ResponseFault.TOO_LARGE and decision.api is Api.EMBEDDINGS:
@@ -126,18 +127,18 @@ class Learner:
         self._listener.not_learned(why)
 
     def settle(self, decision: Decision, messages: int) -> None:
-        """Pay for the response messages that a kept stream really took."""
+        """Charge the budget for the actual number of response messages of a kept stream."""
         self.budget.pay_back(_usual_messages(decision), messages, key=_key(decision), stratum=decision.stratum)
 
     def _would_be_too_large(self, decision: Decision) -> bool:
-        """Tell whether embeddings would be longer than is read: each prompt's has the same length."""
+        """Return whether embeddings would be too long to read; those of all prompts have the same length."""
         if decision.api is not Api.EMBEDDINGS:
             return False
         too_many = self.too_many_prompts.get(decision.model)
         return too_many is not None and _budget(decision).sequences >= too_many
 
     def _served_by(self, decision: Decision, head: ResponseHead) -> Pool:
-        """Return the pool that responded: the gateway sends a second attempt to the default one of the model."""
+        """Return the pool that responded, assuming that the gateway retries on the model's default pool."""
         if not decision.routed:
             return self._default
         if head.attempts <= 1:
@@ -147,10 +148,10 @@ class Learner:
 
 
 def _usual_messages(decision: Decision) -> float:
-    """Return what a decision's response comes to in messages: one for each token when it is streamed.
+    """Return the expected number of response messages of a decision: one per token if it is streamed.
 
-    What such responses come to on average, not what the client declares: limits are many times the truth, and a
-    budget that asks for them learns from those that declare little, and from nobody else.
+    This is the mean of similar responses, not the limit that the client declares: limits are many times the real
+    length, and a budget based on them would learn only from requests that declare a small one.
     """
     if not decision.stream:
         return JSON_MESSAGES
@@ -160,7 +161,7 @@ def _usual_messages(decision: Decision) -> float:
 
 
 def _key(decision: Decision) -> str:
-    """Return who a stream's reserve is charged to: its model, or nobody in particular before it has taught."""
+    """Return the key that a stream's reserve is charged to: its model, or "" before anything was learned of it."""
     return "" if _estimate(decision).source is Source.PRIOR else decision.model
 
 

@@ -1,18 +1,20 @@
-"""How much work may go into learning: a token bucket of response messages.
+"""The budget for learning: a token bucket of response messages.
 
-Each kept stream costs one message per piece of response, for SSE about one per token: 60-85 us of Python
-each, a hundred times the routing decision for a thousand tokens. So learning is sampled, and what is
-sampled is paid for in messages, not in requests. How many they will be is not known when a stream is kept: what
-they may be is reserved at first, and settled at the end.
+Each kept stream costs one message per chunk of the response, for SSE about one per token: 60-85 us of Python each,
+for a thousand tokens a hundred times the routing decision. So learning is sampled, and the cost is counted in
+messages, not in requests. The number of messages is not known when a stream is kept: the expected number is
+reserved then, and settled at the end.
 
-Who comes while there is anything left is admitted, whatever the response may cost, and the next ones wait for as
-long: if there had to be enough left for it, long responses would wait until nobody wants a short one. For the same
-reason each stratum has a share (strata.py): the lower half of a burst is for those that had less than theirs.
+A stream is admitted while anything is left in the bucket, whatever its response may cost; later streams wait until
+the debt is paid. If the bucket had to hold the full cost, long responses would wait until there is no demand for
+short ones. For the same reason each stratum has a share (strata.py): the lower half of the bucket is reserved for
+strata that had less than their share.
 
-A young category is always learned from; it overdraws the bucket, so that the others wait, but not without end:
-names of models and tenants are clients', and new ones every day would keep every stream. Nor may anybody reserve
-all of it: one stream reserves an eighth at most, whatever output it declares, and none is admitted for a key whose
-open streams hold half. What has taught nothing yet is one key together, so that invented names share one half.
+Young categories may overdraw the bucket, which makes the others wait, but only by one burst: model and tenant
+names come from clients, and new names would otherwise keep every stream open. No stream or key may reserve the
+whole bucket: one stream reserves at most an eighth, whatever output it declares, and none is admitted for a key
+whose open streams hold half. Models from which nothing has been learned yet share one key, so that invented names
+share one half.
 """
 
 from collections.abc import Hashable
@@ -27,34 +29,35 @@ from extproc.core.router.unasked import UsageInStreams
 
 __all__ = ["AccessLogSettings", "LearningBudget", "LearningSettings", "LearningSource"]
 
-# Headers, one piece of body, and the end: what a JSON response costs.
+# The messages of a JSON response: headers, one chunk of the body, and the end.
 JSON_MESSAGES = 3
-# A small burst is not worth sharing: so much may be reserved in any case.
+# The largest reserve per stream and per key: this share of the burst, or this many messages if that is more, since
+# a small burst is not worth sharing.
 STREAM_SHARE, STREAM_MESSAGES = 1 / 8, 100
 KEY_SHARE, KEY_MESSAGES = 1 / 2, 200
-# Of the burst: what is left to those who had less than their share.
+# The part of the burst that is reserved for strata that had less than their share.
 BEHIND_SHARE = 1 / 2
 
 Messages = Annotated[float, Meta(ge=0)]
 
 
 class LearningSource(StrEnum):
-    """Where usage is read."""
+    """Where usage is read from."""
 
-    RESPONSE = "response"  # in responses that pass us
-    ACCESS_LOG = "access_log"  # in the gateway's access log
+    RESPONSE = "response"  # from the responses that the gateway sends to the router
+    ACCESS_LOG = "access_log"  # from the gateway's access log
 
 
 @dataclass(frozen=True, slots=True)
 class AccessLogSettings:
-    """What comes from the gateway's gRPC access log, to `listen.address`, with `learning.source: access_log`."""
+    """The gateway's gRPC access log, sent to `listen.address`, as a source of learning (`source: access_log`)."""
 
     key_file: str = ""
     """A file with the secret, of at least 32 bytes, by which the router distinguishes its own evidence in the
-    log from forged entries: the same for all replicas, and for all workers of one. When empty, each process
-    makes one at its start, and learns only from its own decisions."""
+    log from forged entries: the same for all replicas and all their workers. If empty, each process generates one
+    when it starts, and learns only from its own decisions."""
     max_age_s: Annotated[float, Meta(ge=1, le=7 * 86_400)] = 3_600.0
-    """Entries of older decisions are not learned from; it has to be above the duration of the longest response."""
+    """Entries of older decisions are not learned from; it must be above the duration of the longest response."""
     max_cpu_share: Annotated[float, Meta(gt=0, le=1)] = 0.2
     """The largest share of the router's time that is spent on entries. Further entries wait in the gateway,
     which drops them when its buffers are full."""
@@ -62,29 +65,29 @@ class AccessLogSettings:
 
 @dataclass(frozen=True, slots=True)
 class LearningSettings:
-    """How much work goes into learning, in response messages: a streamed token is about one."""
+    """The work that goes into learning, in response messages: a streamed token is about one."""
 
     messages_per_s: Messages = 500.0
     """Response messages that are read per second, on average; divided among several workers."""
     burst_messages: Messages = 5_000.0
     """Response messages that may be read at once; with 0 nothing is learned. Divided among several workers."""
     max_streams: Annotated[int, Meta(ge=1)] = 24
-    """Streams that each process keeps open for their responses at once. They count against the gateway's limit
-    of concurrent requests to the router; decisions need the rest of it."""
+    """Streams that each process keeps open at once for their responses. They count against the gateway's limit
+    on concurrent requests to the router; decisions need the rest of it."""
     usage_in_streams: UsageInStreams = UsageInStreams.AUTO
-    """Which streams are taken to report their usage: `asked`, those whose client asked for it; `always`, all;
-    `auto`, those asked and all of a model that was seen to report unasked."""
+    """Which streams are expected to report usage: `asked`, those whose client asked for it; `always`, all;
+    `auto`, those whose client asked, and all of a model that was seen to report usage unasked."""
     source: LearningSource = LearningSource.RESPONSE
-    """`response` reads usage in the responses that the gateway sends to the router; `access_log` in its access
-    log: then no response passes through the router, and every one is learned from. The settings of messages and
-    streams then have no effect."""
+    """`response` reads usage from the responses that the gateway sends to the router; `access_log` reads it from
+    the gateway's access log: then no response passes through the router, all are learned from, and the settings of
+    messages and streams have no effect."""
     access_log: AccessLogSettings = field(default_factory=AccessLogSettings)
 
 
 class LearningBudget:
     """A bucket that refills with time, and that young categories may overdraw by one burst.
 
-    Beside it, no more streams than are allowed are open at once.
+    It also limits the number of streams that are open at once.
     """
 
     def __init__(self, settings: LearningSettings) -> None:
@@ -102,7 +105,7 @@ class LearningBudget:
     def admit(
         self, messages: float, *, key: str = "", stratum: Hashable = None, young: bool, now_s: float
     ) -> bool:
-        """Say whether a response of at most so many messages is learned from, and reserve for it if so."""
+        """Return whether to learn from a response of about `messages` messages; if so, reserve them."""
         if self._at_s is not None:
             self._left = min(self._burst, self._left + (now_s - self._at_s) * self._per_s)
         self._at_s = now_s
@@ -120,10 +123,10 @@ class LearningBudget:
         return True
 
     def pay_back(self, messages: float, used: float, *, key: str = "", stratum: Hashable = None) -> None:
-        """Settle a response that was admitted for `messages`, of which `used` came.
+        """Settle a response that was admitted for `messages` and took `used`.
 
-        What did not come is paid back. What came beyond the reserve, or in more pieces than there were tokens, is
-        paid then, up to a debt of one burst.
+        The unused part of the reserve is returned. Messages beyond the reserve (a longer response, or more chunks
+        than tokens) are charged now, up to a debt of one burst.
         """
         self._streams -= 1
         asked = self._asked(messages)
@@ -136,7 +139,7 @@ class LearningBudget:
             self._reserved.pop(key, None)
 
     def missed(self, stratum: Hashable) -> None:
-        """Called when a bound of a stratum was missed: it is learned from before others."""
+        """Called when a bound of a stratum was missed: the stratum then has priority in learning."""
         self._shares.forget(stratum)
 
     def _asked(self, messages: float) -> float:

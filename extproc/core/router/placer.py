@@ -1,4 +1,4 @@
-"""From a request to a decision: facts, estimate, budget, policy; for router, tools and planner alike."""
+"""From a request to a decision: facts, estimate, budget, policy. Router, tools and planner share this code."""
 
 from typing import Final
 
@@ -23,9 +23,10 @@ __all__ = ["Placer"]
 
 
 class Placer:
-    """Places requests in pools, by what its estimator has learned. All that it decides is in the Decision.
+    """Places requests in pools, using its estimator. The Decision records everything about the result.
 
-    With a `spillover` requests leave overloaded pools; with `counting` the text of those near a limit is counted.
+    With a `spillover`, requests leave overloaded pools; with `counting`, the text of requests near a limit is
+    counted with a tokenizer.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Placer:
         self.counting = counting
 
     def decide(self, api: Api, head: RequestHead, body: bytes, fleet: Fleet | None = None) -> Decision:
-        """Place a request whose body is there as a whole."""
+        """Place a request whose complete body has arrived."""
         if self.early.is_enough(api, body):
             return self.unsure(api, Reason.EARLY, len(body), head)
         try:
@@ -70,7 +71,7 @@ class Placer:
     ) -> Decision:
         """Place a request by its facts; `tenant` is the value of the configured header or "".
 
-        A request whose text alone is beyond the early limit is decided as its body would be: without an estimate.
+        A request whose text alone exceeds the early limit is decided like its body would be: without an estimate.
         """
         if self.early.is_beyond(facts):
             return self.unsure(facts.api, Reason.EARLY, body_bytes, head)
@@ -112,7 +113,7 @@ class Placer:
         head: RequestHead = NO_HEAD,
         fault: BodyFault | None = None,
     ) -> Decision:
-        """Place a request that was not seen whole, or not understood: in the default pool."""
+        """Place a request that was not seen completely or not understood: in the default pool."""
         self._count(self._pools.default, 0)
         return Decision(
             self._pools.default,
@@ -126,11 +127,11 @@ class Placer:
         )
 
     def _count(self, pool: Pool, tokens: int) -> None:
-        """Note where a request really goes: without a header that is the default pool."""
+        """Record where a request actually goes: without a header, to the default pool."""
         if self.spillover is not None:
             placed = pool if self._mode is Mode.ENFORCE else self._pools.default
             self.spillover.count(placed.name, tokens)
 
 
-# Requests with any other reason belong in no other pool, as far as is known.
+# Requests placed for any other reason must stay: they are not known to fit another pool.
 _MOVABLE: Final = frozenset({Reason.FITS, Reason.TOO_LONG})

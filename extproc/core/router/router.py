@@ -1,4 +1,4 @@
-"""What all exchanges of one router share: where requests go, what responses teach, and who is told."""
+"""The state that all exchanges of one router share: placement, learning, and the listener."""
 
 from extproc.core.apis import api_of
 from extproc.core.facts import Api, RequestHead
@@ -13,9 +13,9 @@ __all__ = ["Router"]
 
 
 class Router:
-    """Placer and learner of one router, and the listener to both; owned by one event loop.
+    """The placer and the learner of one router, and the listener to both; owned by one event loop.
 
-    `closes_streams` says that a stream may be closed before the gateway ends it, when that is harmless.
+    With `closes_streams` a stream may be closed before the gateway ends it, if that is harmless.
     """
 
     def __init__(
@@ -29,13 +29,13 @@ class Router:
         self._off = mode is Mode.OFF
 
     def know(self, fleet: Fleet) -> None:
-        """Take what is known of the pools beyond their configuration; may be called on any thread."""
+        """Set what is known about the pools beyond their configuration; may be called from any thread."""
         self.fleet = fleet
         self.learner.serving = fleet.serving
         self.placer.estimator.know_parents(fleet.parents)
 
     def api_of(self, head: RequestHead) -> Api | None:
-        """Return the API that a request belongs to; None for what passes: not ours (counted), or in mode off."""
+        """Return the API that a request calls; None if it bypasses us: an unknown API (counted), or mode off."""
         if self._off:
             return None
         api = api_of(head.method, head.path)
@@ -44,7 +44,7 @@ class Router:
         return api
 
     def decide(self, api: Api, head: RequestHead, body: bytes) -> Decision:
-        """Place a request whose body is there as a whole."""
+        """Place a request whose complete body has arrived."""
         decision = self.placer.decide(api, head, body, self.fleet)
         if decision.stratum is not None:
             self.learner.unjudged[decision.stratum] += 1
@@ -52,7 +52,7 @@ class Router:
         return decision
 
     def unsure(self, api: Api, reason: Reason, body_bytes: int, head: RequestHead) -> Decision:
-        """Place a request that was not seen whole: in the default pool."""
+        """Place a request that was not seen completely: in the default pool."""
         decision = self.placer.unsure(api, reason, body_bytes, head)
         self.listener.decided(decision)
         return decision

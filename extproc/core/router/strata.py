@@ -1,15 +1,15 @@
-"""Who has had less of the learning than its share, and for how many requests what is seen of a stratum stands.
+"""Fair shares of the learning budget for the strata.
 
-The problem. A budget that takes what it can pay for takes what is cheap. At 100 requests a second one application
-was learned from at 11 % of its requests, and the one that declares 8,192 output tokens at .9 %: that its prompts
-had begun to cost 30 % more was neither learned nor counted as a miss (docs/estimator.md).
+The problem. A budget that admits whatever it can afford admits what is cheap. At 100 requests per second, one
+application was learned from at 11 % of its requests, and the one that declares 8,192 output tokens at .9 %: that
+its prompts had begun to take 30 % more tokens was neither learned nor counted as misses (docs/estimator.md).
 
-The idea. Of n strata that asked lately each has a claim to a part in n of what is spent. One that had less is
-behind, and may draw on all of the budget; the others on its upper half (learning_budget.py). So what is cheap
-still takes what nobody else wants, and who comes back finds half a burst to begin with: max-min fairness, without
-a queue. What was spent fades by half in each period, and is forgotten of a stratum of which a bound was missed: so
-what has changed is heard of first. It is strata that have shares, not clients: they are few, and nobody can make
-up one more. Rejected: a bucket for each stratum, since what is left in one is nobody's.
+The idea. Each of the n strata that recently asked is entitled to 1/n of what is spent. A stratum that had less is
+behind and may use all of the budget; the others may use its upper half (learning_budget.py). So cheap strata still
+get what no other needs, and a stratum that returns finds half a burst: max-min fairness without a queue. Spending
+decays by half in each period. It is cleared for a stratum whose bound was missed, so that the router samples
+changes first. The shares belong to strata, not to clients, because strata are few and clients cannot invent new
+ones. Rejected: a bucket per stratum, because what is left in one would be unavailable to the others.
 """
 
 from collections.abc import Hashable
@@ -20,7 +20,7 @@ PERIOD_S = 10.0
 
 
 class Shares:
-    """What each stratum has taken of late, in messages."""
+    """The recent spending of each stratum, in messages."""
 
     def __init__(self) -> None:
         self._until_s: float | None = None
@@ -29,7 +29,7 @@ class Shares:
         self._asked_before: set[Hashable] = set()
 
     def is_behind(self, stratum: Hashable, now_s: float) -> bool:
-        """Take in that a stratum asks; tell whether it has had no more than its share."""
+        """Record that a stratum asks; return whether it has had no more than its share."""
         if self._until_s is None or now_s >= self._until_s:
             self._until_s = now_s + PERIOD_S
             self._asking, self._asked_before = set(), self._asking
@@ -39,9 +39,9 @@ class Shares:
         return self._spent.get(stratum, 0.0) * asking <= sum(self._spent.values())
 
     def spend(self, stratum: Hashable, messages: float) -> None:
-        """Take in what a response of a stratum costs; less than nothing is paid back."""
+        """Charge a response's messages to its stratum; a negative number is a refund."""
         self._spent[stratum] = max(self._spent.get(stratum, 0.0) + messages, 0.0)
 
     def forget(self, stratum: Hashable) -> None:
-        """Have a stratum be behind, whatever it has taken."""
+        """Clear a stratum's spending, which puts it behind."""
         self._spent.pop(stratum, None)

@@ -1,8 +1,8 @@
-"""Streams whose client asked for no usage: which models' servers report it all the same.
+"""Detection of the models whose streams report usage even if the client did not ask for it.
 
-OpenAI's streams report usage when they are asked to; servers may be set to report it always (vLLM's
---enable-force-include-usage). A request does not say which. So a few streams of each model are read to their end,
-and what they said is remembered.
+OpenAI's streams report usage on request; servers can be configured to always report it (vLLM's
+--enable-force-include-usage), which a request does not show. So a few streams of each model are read to their end,
+and the result is remembered.
 """
 
 from enum import StrEnum
@@ -17,29 +17,29 @@ MAX_MODELS = 256
 
 
 class UsageInStreams(StrEnum):
-    """Which streams are taken to report their usage."""
+    """Which streams are expected to report usage."""
 
     ASKED = "asked"  # those whose client asked for it
     ALWAYS = "always"  # all
-    AUTO = "auto"  # those asked, and all of a model that was seen to report unasked
+    AUTO = "auto"  # those whose client asked, and all of a model that was seen to report usage unasked
 
 
 class UnaskedUsage:
-    """What is known of each model; names are clients', so that only so many are remembered."""
+    """What is known about each model, for at most MAX_MODELS of them, since names come from clients."""
 
     def __init__(self, policy: UsageInStreams) -> None:
         self.policy = policy
-        # How many more streams of each model are tried, or REPORTS.
+        # Per model: how many more streams to try, or REPORTS.
         self._tries_left: CappedMap[str, int] = CappedMap(MAX_MODELS, lambda _: TRIES)
 
     def is_expected(self, model: str) -> bool:
-        """Tell whether a stream of the model that asked for no usage is worth reading."""
+        """Return whether to read a stream of the model that was not asked for usage."""
         if self.policy is not UsageInStreams.AUTO:
             return self.policy is UsageInStreams.ALWAYS
         return self._tries_left.use(model) != 0
 
     def saw(self, model: str, *, usage: bool) -> None:
-        """Remember whether a whole stream that asked for no usage reported it."""
+        """Record whether a complete stream that was not asked for usage reported it."""
         left = self._tries_left.use(model)
         if usage:
             self._tries_left.put(model, REPORTS)
