@@ -1,1 +1,1 @@
-"""Envoy's ext_proc messages to plain events, and replies to messages; only this room knows their protobuf."""
+"""Envoy's messages to plain events, and replies to messages; only this package knows their protobuf types."""

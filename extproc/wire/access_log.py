@@ -1,5 +1,7 @@
-"""StreamAccessLogsMessage (bytes) to entries. Source: envoy/service/accesslog/v3/als.proto, and of the usage
-envoy/data/ai/v3/token_usage.proto, which Envoy's AI Protocol Manager writes.
+"""Decoding of StreamAccessLogsMessage to entries.
+
+Sources: envoy/service/accesslog/v3/als.proto, and for usage envoy/data/ai/v3/token_usage.proto, which Envoy's AI
+Protocol Manager writes.
 """
 
 from collections.abc import Iterable
@@ -22,9 +24,9 @@ from extproc.wire.encode import EVIDENCE_KEY, METADATA_NAMESPACE
 __all__ = ["decode_log"]
 
 USAGE_NAMESPACE: Final = "envoy.ai.token_usage"
-# Of one request there may be several entries: at its start, from time to time, of each attempt. One is its end.
+# A request may have several entries: at its start, periodically, per attempt. One entry is written at its end.
 _ENDS: Final = (AccessLogType.DownstreamEnd, AccessLogType.NotSet)
-# The response did not come to its end, on one side or the other.
+# Flags of responses that were cut short, on either side.
 _CUTS: Final = (
     *("local_reset", "upstream_remote_reset", "upstream_connection_termination", "upstream_protocol_error"),
     *("downstream_connection_termination", "downstream_remote_reset", "downstream_protocol_error"),
@@ -33,9 +35,9 @@ _CUTS: Final = (
 
 
 def decode_log(message: bytes) -> list[LogEntry]:
-    """Return the entries of ended HTTP requests in a message. Raises UnknownMessage.
+    """Return the entries of completed HTTP requests in a message. Raises UnknownMessage.
 
-    One without evidence of ours has `evidence` "", and nothing else of it is read.
+    An entry without our evidence has `evidence` "", and nothing else of it is read.
     """
     try:
         entries = StreamAccessLogsMessage.FromString(message).http_logs.log_entry
@@ -65,7 +67,7 @@ _FOREIGN: Final = LogEntry("", 0)
 
 
 def _evidence(common: AccessLogCommon) -> str:
-    # Looked up by `in`: to ask a map of messages for what is not there would put it there.
+    # Checked with `in`, because reading a missing key of a protobuf message map inserts it.
     ours = common.metadata.filter_metadata
     if METADATA_NAMESPACE not in ours:
         return ""
@@ -95,14 +97,14 @@ def _usage(common: AccessLogCommon) -> LoggedUsage | None:
     )
 
 
-# Of TokenUsage.ExtractionStatus: 0 does not say, 1 is complete, others lost something.
+# TokenUsage.ExtractionStatus: 0 is unspecified, 1 is complete, the others are incomplete.
 _COMPLETE: Final = 1
 
 
 def _message_types() -> Any:  # noqa: ANN401  (made at run time)
-    """Return the class of Envoy's TokenUsage: the fields that are read, by their numbers.
+    """Return a message class for Envoy's TokenUsage, with the fields that are read.
 
-    The packages of Envoy's messages that there are do not have it yet.
+    No published package of Envoy's messages contains it yet.
     """
     count = f".{wrappers_pb2.UInt64Value.DESCRIPTOR.full_name}"
     file = descriptor_pb2.FileDescriptorProto(

@@ -1,7 +1,7 @@
-"""ProcessingRequest (bytes) to events. Source: envoy/service/ext_proc/v3/external_processor.proto.
+"""Decoding of ProcessingRequest to events. Source: envoy/service/ext_proc/v3/external_processor.proto.
 
-Headers arrive lower-case, their values in `raw_value` (`value` on older gateways). Only the few that matter are
-read; the rest, among them credentials, never leaves this module.
+Header names arrive in lower case, values in `raw_value` (`value` from older gateways). Only the few headers that
+are needed are read; the others, which include credentials, never leave this module.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,13 +32,13 @@ _MODES = {mode.value: mode for mode in BodyMode}
 
 
 class UnknownMessage(ValueError):
-    """A message of a kind that this version does not know, or that is not protobuf."""
+    """A message of a kind that is unknown to this version, or that is not valid protobuf."""
 
 
 class Decoder:
-    """Decodes messages. `tenant_header` (lower-case, or "") is what categories may be keyed by.
+    """Decodes messages. `tenant_header` is the header for keying categories, in lower case, or "".
 
-    With a clock, in ns, heads carry what a trace needs: `traceparent`, and when they arrived.
+    With a clock, in ns, request heads carry what traces need: `traceparent` and the time of arrival.
     """
 
     def __init__(self, tenant_header: str = "", clock_ns: Callable[[], int] | None = None) -> None:
@@ -55,10 +55,10 @@ class Decoder:
             self._request_fields[tenant_header] = "tenant"
 
     def first(self, message: bytes) -> tuple[Modes, Event]:
-        """Decode a stream's first message: how the gateway talks, and the first event.
+        """Decode a stream's first message to the gateway's modes and the first event.
 
-        Without protocol_config (older gateways) BUFFERED is assumed: it is the one mode in which a response never
-        comes too early. Raises UnknownMessage.
+        Without protocol_config (older gateways) BUFFERED is assumed: it is the only mode in which a response never
+        arrives before the end of the request. Raises UnknownMessage.
         """
         try:
             request = ProcessingRequest.FromString(message)
@@ -82,7 +82,7 @@ class Decoder:
         except DecodeError as error:
             raise _not_a_request(message, error) from error
         match request.WhichOneof("request"):
-            # Of the two there are many in a stream, of all others one.
+            # A stream may have many of these two, and only one of every other kind.
             case "response_body":
                 return ResponseBody(request.response_body.body, request.response_body.end_of_stream)
             case "request_body":
@@ -111,7 +111,7 @@ class Decoder:
                 raise UnknownMessage(f"ProcessingRequest of kind {other}")
 
 
-# Every stream of a gateway has the same modes; a few gateways have a few.
+# All streams of a gateway have the same modes, so there are only a few.
 @lru_cache(maxsize=64)
 def _modes(request_body: int, response_body: int, without_waiting: bool) -> Modes:  # noqa: FBT001
     return Modes(
@@ -149,7 +149,7 @@ def _pick(headers: HeaderMap, fields: Mapping[str, str]) -> dict[str, str]:
 
 
 def _number(text: str, otherwise: int) -> int:
-    """Return the number; `otherwise` for what is none. int() would raise for thousands of digits."""
+    """Return the number, or `otherwise` if it is not one. int() would raise for thousands of digits."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else otherwise
 
 

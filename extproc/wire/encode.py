@@ -1,7 +1,7 @@
-"""Replies to ProcessingResponse (bytes). What never varies is serialised once, when the module loads.
+"""Encoding of replies to ProcessingResponse. Constant messages are serialised once, when the module loads.
 
-Values go into `raw_value`: Envoy leaves a header empty that is set through `value`. A changed header moves a
-request only together with `clear_route_cache`.
+Header values go into `raw_value`: Envoy sets the header to an empty value if `value` is used. A changed header
+affects routing only together with `clear_route_cache`.
 """
 
 import struct
@@ -34,16 +34,16 @@ __all__ = ["EVIDENCE_KEY", "METADATA_NAMESPACE", "Encoder"]
 
 METADATA_NAMESPACE = "dualpool"
 EVIDENCE_KEY = "evidence"
-# Texts of evidence are filled up to a multiple of this, so that there are few lengths of them.
+# Evidence is padded to a multiple of this length, so that few different lengths occur.
 EVIDENCE_STEP = 20
 
 
 class Encoder:
-    """Encodes replies; holds the header names. What `evidence` returns of a decision goes along, for the log.
+    """Encodes replies; holds the header names. `evidence` returns text for the access log to send with a decision.
 
-    Decisions differ in little but the estimate: one message for each (pool, reason, mode, source) and number of
-    digits is serialised once, and the numbers are filled in; so is evidence, by its length. All of them come from
-    closed sets, so the messages are few.
+    Decisions differ in little but the estimate. So one message per (pool, reason, mode, source), number of digits
+    and length of evidence is serialised once, and the numbers and the evidence are filled in. All of these come
+    from small sets, so the messages are few.
     """
 
     def __init__(self, names: HeaderNames, evidence: Callable[[Decision], str | None] | None = None) -> None:
@@ -87,11 +87,11 @@ class Encoder:
 
 
 class _Prepared:
-    """The message of one kind of decision: headers unless it is a shadow's, and dynamic metadata for access logs.
+    """The message for one kind of decision: headers (in mode enforce), and dynamic metadata for access logs.
 
-    A pool header that the client sent is removed where we set none: it only ever opts in to a smaller pool.
-    `digits` are those of an estimate that is as long; where the numbers stand in the message is found once, and
-    where evidence of `evidence_bytes` does.
+    If we set no pool header, one that the client sent is removed: the header may only opt in to a smaller pool.
+    `digits` belong to any estimate with this number of digits. The offsets of the numbers in the message, and of
+    evidence of `evidence_bytes`, are determined once.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class _Prepared:
         if digits:
             self._bound_at = self.message.index(_NUMBER.pack(_BOUND))
             self._prompt_at = self.message.index(_NUMBER.pack(_PROMPT))
-            header = names.estimate.encode() + b"\x1a%c" % len(digits)  # its name, then raw_value and its length
+            header = names.estimate.encode() + b"\x1a%c" % len(digits)  # the name, raw_value's tag and its length
             found_at = self.message.find(header)
             self._digits = slice(found_at + len(header), found_at + len(header) + len(digits))
             self._in_header = found_at >= 0
@@ -125,7 +125,7 @@ class _Prepared:
             self._evidence = slice(found_at, found_at + evidence_bytes)
 
     def filled_in(self, bound: int, prompt_tokens: int, digits: bytes, evidence: bytes) -> bytes:
-        """Return the message with a budget's bound, which has these digits, and with evidence, if it has any."""
+        """Return the message with a bound, whose decimal form is `digits`, prompt tokens, and evidence, if any."""
         message = bytearray(self.message)
         if evidence:
             message[self._evidence] = evidence
@@ -137,9 +137,9 @@ class _Prepared:
 
 
 _NUMBER: Final = struct.Struct("<d")  # google.protobuf.Value's number_value on the wire
-# Stand for the numbers until they are filled in: bytes that are in no text.
+# Placeholders until the numbers are filled in: bytes that occur in no text.
 (_BOUND,), (_PROMPT,) = _NUMBER.unpack(b"\xfeBOUND\xfe\x40"), _NUMBER.unpack(b"\xfePROMP\xfe\x40")
-# Stands for evidence, of which it is no part.
+# The placeholder for evidence, repeated; evidence itself never contains it.
 _EVIDENCE: Final = "?"
 
 

@@ -15,7 +15,7 @@ SERVICE_UNKNOWN: Final[bytes] = HealthCheckResponse(status=HealthCheckResponse.S
 
 
 def asked_service(message: bytes) -> str:
-    """Return the service that is asked for; "" is the server itself. Raises UnknownMessage."""
+    """Return the name of the requested service; "" means the server itself. Raises UnknownMessage."""
     try:
         name: str = HealthCheckRequest.FromString(message).service
     except DecodeError as error:
