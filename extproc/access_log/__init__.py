@@ -1,1 +1,1 @@
-"""Learning from the gateway's access log: the evidence that decisions leave in it, and what its entries teach."""
+"""Learning from the gateway's access log: decisions leave evidence in it, and its entries report the usage."""

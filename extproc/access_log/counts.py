@@ -1,8 +1,9 @@
-"""A feature vector in a few dozen bytes: which counts there are, and about how many of each.
+"""Compression of a feature vector to a few dozen bytes: which counts are not zero, and their approximate values.
 
-Counts go by logarithm, in two bytes each or in one: they are within 0.02 % or 4 % of the truth. Prices are learned
-from sums over dozens of counts, whose errors have no common sign. Rejected: a memory of the requests, with a key
-to it in the log (only the replica that decided could learn); fixed steps (a count may be 1 or 10 million).
+Counts are quantised on a logarithmic scale, in two bytes or one byte each, which keeps them within 0.02 % or 4 %
+of the exact value. Prices are learned from sums over dozens of counts, whose errors have no common sign. Rejected:
+keeping the requests in memory, with a key in the log (only the replica that decided could learn); fixed steps (a
+count may be 1 or 10 million).
 """
 
 from typing import Final
@@ -15,15 +16,15 @@ __all__ = ["FINE_BYTES", "counts_from", "packed_counts"]
 
 SIZE: Final = len(FEATURE_NAMES)
 BITMAP_BYTES: Final = (SIZE + 7) // 8
-# log2(1 + count) of a body of 128 MiB.
+# log2(1 + count) for a body of 128 MiB.
 MOST_LOG: Final = 27.0
 FINE_BYTES: Final = 2
-# By the bytes of a count: its type, and steps for each power of two.
+# By bytes per count: the type, and the number of steps per power of two.
 _KINDS: Final = {FINE_BYTES: ("<u2", 65535 / MOST_LOG), 1: ("u1", 255 / MOST_LOG)}
 
 
 def packed_counts(x: Features, room_bytes: int, count_bytes: int) -> bytes | None:
-    """Return the counts in FINE_BYTES or 1 each, at most so many in all; None when there is not room enough."""
+    """Return the counts in FINE_BYTES or 1 byte each, at most `room_bytes` in all; None if they do not fit."""
     (present,) = x.nonzero()
     if BITMAP_BYTES + count_bytes * present.size > room_bytes:
         return None
@@ -35,7 +36,7 @@ def packed_counts(x: Features, room_bytes: int, count_bytes: int) -> bytes | Non
 
 
 def counts_from(data: bytes) -> Features:
-    """Return the counts, shape (SIZE,). Raises ValueError for what `packed_counts` has not made."""
+    """Return the counts, shape (SIZE,). Raises ValueError for data that `packed_counts` did not produce."""
     present = np.unpackbits(np.frombuffer(data[:BITMAP_BYTES], np.uint8))[:SIZE].nonzero()[0]
     for count_bytes, (kind, steps) in _KINDS.items():
         if len(data) == BITMAP_BYTES + count_bytes * present.size:

@@ -1,4 +1,4 @@
-"""One entry of the gateway's access log, as far as it can teach: free of any wire format."""
+"""The part of an entry of the gateway's access log that learning needs, independent of any wire format."""
 
 import msgspec
 
@@ -6,9 +6,9 @@ __all__ = ["LogEntry", "LoggedUsage"]
 
 
 class LoggedUsage(msgspec.Struct, frozen=True, gc=False):
-    """Token counts that the gateway read out of a response; None is one that the response did not say.
+    """Token counts that the gateway extracted from a response; None if the response did not report them.
 
-    `whole` is False when the gateway lost a part of what would have told.
+    `whole` is False when the gateway lost a part of the usage.
     """
 
     prompt_tokens: int | None
@@ -18,11 +18,11 @@ class LoggedUsage(msgspec.Struct, frozen=True, gc=False):
 
 
 class LogEntry(msgspec.Struct, frozen=True, gc=False):
-    """What became of one request.
+    """The outcome of one request.
 
-    `evidence` is what our decision left in the entry, sealed. `cluster` is the gateway's name for who served,
-    `attempts` how many were asked (at least 1), `cut` says that the response did not come to its end.
-    `request_id` is the gateway's, for logs.
+    `evidence` is the sealed text that our decision left in the entry. `cluster` is the gateway's name of the
+    cluster that served the request, `attempts` the number of attempts (at least 1); `cut` is True when the
+    response was cut short. `request_id` is the gateway's, for logs.
     """
 
     evidence: str

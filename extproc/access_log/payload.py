@@ -1,9 +1,9 @@
-"""A decision as bytes that travel through the gateway's access log: what learning from a response needs, no text.
+"""Serialisation of a decision for the gateway's access log: all that learning needs, and no text.
 
-The whole decision is made anew from it, so that learning needs no memory of the request: any replica with the same
-pools can take any entry. But for one thing: what is known of a conversation's beginning (prefixes.py) stays with
-the process that knows it, and only its key travels. Counts of one byte are too coarse to take a beginning off: the
-key stays away then, too, and of that conversation nothing is remembered.
+The decision is reconstructed from it, so learning needs no memory of the request: any replica with the same pools
+can learn from any entry. There is one exception: what is known about the beginning of a conversation (prefixes.py)
+stays in the process that knows it, and only its key is sent. One-byte counts are too coarse to subtract a
+beginning from: in that case the key is left out as well, and nothing is remembered about the conversation.
 """
 
 from collections.abc import Sequence
@@ -30,14 +30,14 @@ __all__ = ["Payloads"]
 
 FORMAT: Final = 2
 VERSION_BYTES: Final = 4
-# Tokens are told in these parts, as integers: so they are short, and no error that counts.
+# Fractional tokens are sent as integers in units of 1/PARTS of a token: this is short and accurate enough.
 PARTS: Final = 16
-HEADERS_BYTES: Final = 3  # of a byte string in MessagePack
+HEADERS_BYTES: Final = 3  # the header of a byte string in MessagePack
 _CLOSED_SETS: Final = (Api, Source, Reason, Refused, Mode)
 
 
 class _Evidence(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """`Evidence`, and what the estimate says beside it; tokens in PARTS, `who` is the half of Evidence.source."""
+    """`Evidence` and the rest of the estimate; tokens are in 1/PARTS, `who` is the low half of Evidence.source."""
 
     tokens: int
     prompt_tokens: int
@@ -54,7 +54,7 @@ class _Evidence(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class _Recalled(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """`Recalled`; `origin` tells the processes apart whose keys differ."""
+    """`Recalled`; `origin` identifies the process, since the keys of processes differ."""
 
     origin: int
     key: int
@@ -81,7 +81,7 @@ class _Payload(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Payloads:
-    """Packs decisions and unpacks them, for routers with these pools; `version` tells them from all others."""
+    """Packs and unpacks decisions for routers with these pools; `version` identifies format and pools."""
 
     def __init__(self, pools: Sequence[Pool]) -> None:
         self._pools = tuple(pools)
@@ -90,9 +90,9 @@ class Payloads:
         self.version = blake2b(said.encode(), digest_size=VERSION_BYTES).digest()
 
     def pack(self, decision: Decision, now_s: float, most_bytes: int) -> bytes | None:
-        """Return a decision in at most so many bytes; None when it cannot teach, or has no room.
+        """Return a decision in at most `most_bytes` bytes; None if it does not fit or cannot teach.
 
-        There is no room when the names of model and tenant are long (from about 100 bytes on).
+        It does not fit if the names of model and tenant are long (from about 100 bytes on).
         """
         estimate, budget = decision.estimate, decision.budget
         if estimate is None or budget is None or not isinstance(estimate.evidence, Evidence):
@@ -126,14 +126,14 @@ class Payloads:
             data = _encode(said if keeps or said.recalled is None else replace(said, recalled=None))
             counts = packed_counts(evidence.x, most_bytes - len(data) - HEADERS_BYTES, count_bytes)
             if counts is not None:
-                # The counts come last, and were nil, which is a byte.
+                # The counts are the last field; they replace its nil, which is one byte.
                 return data[:-1] + _encode(counts)
         return None
 
     def unpack(self, data: bytes) -> tuple[Decision, int]:
-        """Return a decision, without its request's head, and when it was made, in seconds.
+        """Return a decision, without its request's head, and the time when it was made, in seconds.
 
-        Raises ValueError for what `pack` has not made under this version.
+        Raises ValueError for data that `pack` of this version did not produce.
         """
         try:
             said = _DECODER.decode(data)
@@ -193,7 +193,8 @@ _REASON = {value: number for number, value in enumerate(_REASONS)}
 _REFUSAL = {value: number for number, value in enumerate(_REFUSALS)}
 _MODE = {value: number for number, value in enumerate(_MODES)}
 _ONE_PROMPT, _DECLARED, _CONTINUED, _OF_TENANT = 1, 2, 4, 8
-# Python's hash of bytes has a key that is drawn when the process starts; those of conversations are such hashes.
+# Identifies the process: Python's hash of bytes is keyed randomly when the process starts, and the keys of
+# conversations are such hashes.
 _ORIGIN: Final = hash(b"dualpool") & 0xFFFFFFFF
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -230,7 +231,7 @@ def _packed_recalled(recalled: Recalled | None) -> _Recalled | None:
 
 
 def _recalled(said: _Recalled | None, *, continued: bool) -> Recalled | None:
-    """Return what the estimator can find again what it knew by; it is empty for another process's key."""
+    """Return the keys to what the estimator knew about the beginning; empty ones if packed by another process."""
     if said is None or said.origin != _ORIGIN:
         return Recalled(0, 0, 0, _KNOWN_ELSEWHERE) if continued else None
     known = Known(said.known_tokens, 0, 0, _NOTHING) if continued else None

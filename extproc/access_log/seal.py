@@ -1,9 +1,9 @@
-"""Evidence that only routers with the same key can make: an entry of the log that was forged teaches nothing.
+"""Authentication of evidence: only routers with the same key can create it, so forged log entries are ignored.
 
-Sealed evidence is text, since a gateway's metadata takes no bytes: base64 of version, authentication code (HMAC
-with SHA-256, RFC 2104, cut to 96 bits), and payload. The code covers the request's side alone. What the response
-cost is the gateway's word: who can speak to this port in its place, and has seen its log, can say what it likes of
-requests that were really made. That is what mTLS on the port is for.
+Sealed evidence is text, since a gateway's metadata cannot hold bytes: base64 of version, authentication code (HMAC
+with SHA-256, RFC 2104, truncated to 96 bits), and payload. The code covers only the request's side. The usage is
+reported by the gateway and not authenticated: anyone who can connect to this port in the gateway's place, and has
+seen its log, can report arbitrary usage for requests that were really made. mTLS on the port prevents that.
 """
 
 import hmac
@@ -19,22 +19,22 @@ __all__ = ["MAX_SEALED_BYTES", "Seal", "Unsealed", "Untrusted"]
 
 MAX_SEALED_BYTES: Final = 300
 CODE_BYTES: Final = 12
-# Clocks of replicas may differ by so much.
+# The tolerated difference between the clocks of replicas.
 SKEW_S: Final = 60.0
 _HEAD_BYTES: Final = VERSION_BYTES + CODE_BYTES
 _MOST_PAYLOAD_BYTES: Final = MAX_SEALED_BYTES // 4 * 3 - _HEAD_BYTES
 
 
 class Untrusted(StrEnum):
-    """Why evidence is not believed; a metric label."""
+    """Why evidence is rejected; a metric label."""
 
-    FORGED = "forged"  # not ours, or of another key
-    OTHER_VERSION = "other_version"  # of a router of another version, or with other pools
+    FORGED = "forged"  # not ours, or sealed with another key
+    OTHER_VERSION = "other_version"  # from a router of another version, or with other pools
     EXPIRED = "expired"
 
 
 class Unsealed(DualpoolError):
-    """Evidence that is not believed."""
+    """Evidence that is rejected."""
 
     def __init__(self, why: Untrusted) -> None:
         super().__init__(why.value)
@@ -42,7 +42,7 @@ class Unsealed(DualpoolError):
 
 
 class Seal:
-    """Seals decisions and opens what was sealed with the same key, until it is older than `max_age_s`."""
+    """Seals decisions, and opens decisions that were sealed with the same key at most `max_age_s` ago."""
 
     def __init__(self, key: bytes, payloads: Payloads, max_age_s: float) -> None:
         self._key = key
@@ -50,9 +50,9 @@ class Seal:
         self._max_age_s = max_age_s
 
     def seal(self, decision: Decision, now_s: float) -> str | None:
-        """Return the evidence of a decision, at most MAX_SEALED_BYTES; None when it has none.
+        """Return the evidence for a decision, at most MAX_SEALED_BYTES long; None if there is none.
 
-        `now_s` is the wall clock's, in seconds, which replicas share.
+        `now_s` is wall-clock time, in seconds, since replicas must agree on it.
         """
         payload = self._payloads.pack(decision, now_s, _MOST_PAYLOAD_BYTES)
         if payload is None:
@@ -60,7 +60,7 @@ class Seal:
         return b64encode(self._payloads.version + self._code(payload) + payload).decode("ascii")
 
     def open(self, sealed: str, now_s: float) -> Decision:
-        """Return the decision that was sealed; blanks may follow it. Raises Unsealed."""
+        """Return the decision from sealed evidence, which trailing blanks may follow. Raises Unsealed."""
         if len(sealed) > MAX_SEALED_BYTES:
             raise Unsealed(Untrusted.FORGED)
         try:

@@ -1,4 +1,4 @@
-"""From an entry of the gateway's access log to what is learned."""
+"""Learning from the entries of the gateway's access log."""
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -20,25 +20,25 @@ __all__ = ["Outcome", "Teacher", "pools_by_cluster"]
 
 
 class Outcome(StrEnum):
-    """What became of an entry; a metric label."""
+    """The result of processing an entry; a metric label."""
 
     TAUGHT = "taught"
-    NOT_LEARNED = "not_learned"  # of ours, without usage that could be learned from
-    FOREIGN = "foreign"  # without evidence of ours: another virtual host's, or undecided
+    NOT_LEARNED = "not_learned"  # has our evidence, but no usage that could be learned from
+    FOREIGN = "foreign"  # without our evidence: another virtual host's, or undecided
     FORGED = Untrusted.FORGED.value
     OTHER_VERSION = Untrusted.OTHER_VERSION.value
     EXPIRED = Untrusted.EXPIRED.value
-    TOO_LARGE = "too_large"  # a message that is not looked into, counted once
+    TOO_LARGE = "too_large"  # a message that is too large to decode, counted as one entry
 
 
 def pools_by_cluster(pools: Sequence[Pool]) -> dict[str, Pool]:
-    """Return the pool that each of the gateway's clusters is; those that a pool names count before all others."""
+    """Return the pool of each of the gateway's clusters; configured `clusters` override derived names."""
     named = {cluster: pool for pool in pools for cluster in pool.clusters}
     return {f"{prefix}{pool.name}": pool for pool in pools for prefix in ("", "pool_")} | named
 
 
 class Teacher:
-    """Teaches a learner what entries say; `clusters` is which pools the gateway's clusters are."""
+    """Feeds the entries to a learner; `clusters` maps the gateway's clusters to pools."""
 
     def __init__(self, learner: Learner, seal: Seal, clusters: Mapping[str, Pool]) -> None:
         self._learner = learner
@@ -46,7 +46,7 @@ class Teacher:
         self._clusters = clusters
 
     def take(self, entry: LogEntry, now_s: float) -> Outcome:
-        """Learn from one entry; return what became of it."""
+        """Learn from one entry; return the result."""
         if not entry.evidence:
             return Outcome.FOREIGN
         try:
@@ -60,7 +60,7 @@ class Teacher:
         try:
             usage = self._usage(entry, head, decision, served_by)
         except ResponseNotUnderstood as error:
-            # A stream that was not asked to report its usage, and does not, is no fault.
+            # It is not a fault if a stream that was not asked for usage does not report it.
             if decision.learnable or error.fault is not ResponseFault.NO_USAGE:
                 self._learner.not_learned(decision, error.fault)
             return Outcome.NOT_LEARNED
@@ -79,9 +79,9 @@ class Teacher:
         return self._with_end(usage, decision, served_by or decision.pool)
 
     def _with_end(self, usage: Usage, decision: Decision, pool: Pool) -> Usage:
-        """Return the usage with how the output ended, which no log says: cut where it is as long as it may be.
+        """Return the usage with `cut_by_length` inferred, which the log lacks: True if the output reached a limit.
 
-        vLLM stops at the context, or one short of it, by version.
+        vLLM stops at the context length or one token before it, depending on the version.
         """
         context = self._learner.serving.ladder(decision.model).context_tokens(pool)
         evidence = None if decision.estimate is None else decision.estimate.evidence
