@@ -1,8 +1,9 @@
-"""A router made from a configuration: the only place that does, for server, command line and benchmarks.
+"""Construction of a router from a configuration, for server, command line and benchmarks; nothing else builds one.
 
-Under a changed configuration a new router goes on from what the old one has learned: it shares the estimator where
-that one's settings are the same, else it has one that was given its state; so with the learning budget,
-with tokenizers and what is learned of them, and with what is known of models.
+After a change of configuration, a new router continues with what the old one has learned. It shares the estimator
+if the estimator's settings are unchanged; otherwise it gets a new one that was given the old one's state. It also
+takes over, where the settings involved are unchanged, the learning budget, the tokenizers with what was learned
+about them, and what is known about models.
 """
 
 from extproc.config.loading import fingerprint
@@ -27,7 +28,7 @@ __all__ = ["compose", "recompose"]
 def compose(configuration: Configuration, listener: Listener) -> Router:
     """Return a router that has learned nothing yet.
 
-    Raises ConfigurationError for pools that cannot be, and for tokenizers that cannot be read.
+    Raises ConfigurationError for invalid pools, and for tokenizers that cannot be read.
     """
     estimator, budget = make_estimator(configuration.estimator), LearningBudget(configuration.learning)
     counting = _counting(configuration.estimator)
@@ -35,10 +36,11 @@ def compose(configuration: Configuration, listener: Listener) -> Router:
 
 
 def recompose(router: Router, was: Configuration, configuration: Configuration, learned: Estimator) -> Router:
-    """Return a router under other settings that goes on from `learned`, and from what else `router` knows.
+    """Return a router with other settings that continues with `learned`, and with what else `router` knows.
 
-    `was` is what `router` was made from. The estimator is shared where nothing about it changes: exchanges of both
-    routers teach it. Raises ConfigurationError for pools that cannot be, and for tokenizers that cannot be read.
+    `was` is the configuration of `router`. `learned` is the old estimator itself if its settings are unchanged;
+    the exchanges of both routers then teach it. Raises ConfigurationError for invalid pools, and for tokenizers
+    that cannot be read.
     """
     same = was.learning == configuration.learning
     budget = router.learner.budget if same else LearningBudget(configuration.learning)
@@ -83,7 +85,7 @@ def _router(
 
 
 def _counting(settings: EstimatorSettings) -> Counting | None:
-    """Return what counts exactly; None where no tokenizer is configured, and then its library is not loaded."""
+    """Return the exact counting; None if no tokenizer is configured, so that its library is not loaded."""
     if not settings.exact:
         return None
     tokenizers = Tokenizers(settings.exact, settings.exact_budget_ms)
@@ -95,9 +97,9 @@ def _spillover(configuration: Configuration) -> Spillover | None:
 
 
 def _salt(configuration: Configuration) -> bytes:
-    """Return what clients do not know and all processes have in common that move requests between the same pools.
+    """Return a value that clients do not know and that all processes with the same pools and spill settings share.
 
-    Nothing else goes into it: what differs between workers of one router, or waits for a restart in some replicas,
-    would have each move conversations of its own.
+    Nothing else goes into it: with settings that differ between workers, or take effect in some replicas only
+    after a restart, each process would move different conversations.
     """
     return fingerprint(Configuration(pools=configuration.pools, spill=configuration.spill))

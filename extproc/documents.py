@@ -1,7 +1,7 @@
-"""YAML documents as plain values: YAML 1.2, read by ruamel.yaml, and bounded whatever is written.
+"""Loading of YAML 1.2 documents as plain values with ruamel.yaml, with bounds that hold for any input.
 
-Before any value is made of it, a document is measured as it would be written out: an alias costs nothing to read,
-but aliases of aliases multiply for whoever walks through the values ("billion laughs"), and some never end.
+Before values are constructed, a document is measured with its aliases expanded: an alias costs nothing to read,
+but aliases of aliases multiply for code that walks through the values ("billion laughs"), and some never end.
 """
 
 import re
@@ -22,17 +22,18 @@ MAX_VALUES = 20_000
 MAX_DEPTH = 32
 MAX_SHOWN = 100
 
-# Numbers that YAML 1.1 had and 1.2 has not, but ruamel.yaml reads: octal with a mere 0, binary, with underscores.
+# Numbers of YAML 1.1 that 1.2 does not have but ruamel.yaml reads: octal with a leading 0, binary, with
+# underscores.
 _OLD_NUMBER = re.compile(r"[-+]?0[0-9b]|.*_")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _KINDS = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "merge")}
 
 
 def read_document(text: str, repeated: list[str] | None = None) -> object:
-    """Return what a document says, None for an empty one.
+    """Return the value of a document, None for an empty one.
 
-    Raises ConfigurationError for what is not YAML or too large, and for keys that are given twice. With a list for
-    `repeated`, those are added to it, a sentence each, and the document is read all the same.
+    Raises ConfigurationError for a text that is not YAML or too large, and for duplicate keys. If `repeated` is a
+    list, one sentence per duplicate key is added to it instead, and the document is read nevertheless.
     """
     if len(text) > MAX_CHARACTERS:
         raise ConfigurationError(f"{len(text):,} characters given; at most {MAX_CHARACTERS:,} are allowed")
@@ -44,7 +45,7 @@ def read_document(text: str, repeated: list[str] | None = None) -> object:
         raise ConfigurationError(_TOO_DEEP) from error
     except MarkedYAMLError as error:
         raise ConfigurationError(f"not YAML: {_explain(error)}") from error
-    except Exception as error:  # the library lets out what int() raises
+    except Exception as error:  # the library does not catch what int() raises
         raise ConfigurationError(f"not YAML: {' '.join(str(error).split())}") from error
     if repeated is None and found:
         raise ConfigurationError(*found)
@@ -56,7 +57,7 @@ def read_document(text: str, repeated: list[str] | None = None) -> object:
 def _read(text: str) -> tuple[object, list[str]]:
     yaml = YAML(typ="safe", pure=True)
     yaml.Resolver = _Resolver
-    yaml.allow_duplicate_keys = True  # the survey finds all of them
+    yaml.allow_duplicate_keys = True  # _Survey reports all of them
     yaml.composer.warn_double_anchors = False
     node = yaml.compose(text)
     if node is None:
@@ -69,9 +70,9 @@ _TOO_DEEP = f"nested too deeply; at most {MAX_DEPTH} levels are allowed, and no 
 
 
 class _Resolver(VersionedResolver):
-    """Takes plain words for what YAML 1.2's core schema makes of them, and all others for strings.
+    """Resolves plain scalars by YAML 1.2's core schema, all others to strings.
 
-    So it does in a document that says it is of another version.
+    It does so even if the document declares another version.
     """
 
     processing_version = (1, 2)
@@ -84,9 +85,9 @@ class _Resolver(VersionedResolver):
 
 
 class _Survey:
-    """A walk over a document's nodes; each is looked at once, however many aliases it has.
+    """A walk over a document's nodes; each is visited once, however many aliases it has.
 
-    Raises ConfigurationError when it is too large or too deep, and when a key is not a scalar.
+    Raises ConfigurationError if the document is too large or too deep, or if a key is not a scalar.
     """
 
     def __init__(self, root: Node) -> None:
@@ -99,12 +100,12 @@ class _Survey:
             raise ConfigurationError(f"more than {MAX_VALUES:,} values, with aliases written out")
 
     def _measure(self, node: Node, path: str) -> tuple[int, int]:
-        """Return how many values there are in a node, itself included, and how deep they are nested."""
+        """Return the number of values in a node, including the node itself, and their depth."""
         if node not in self._measured:
             if isinstance(node, ScalarNode) and _SURROGATE.search(node.value):
                 line = node.start_mark.line + 1
                 raise ConfigurationError(f"half of a surrogate pair in line {line}, which is no character")
-            self._measured[node] = MAX_VALUES + 1, MAX_DEPTH + 1  # which stands for a node within itself
+            self._measured[node] = MAX_VALUES + 1, MAX_DEPTH + 1  # the result for a node within itself
             inner = [self._measure(child, place) for child, place in self._children(node, path)]
             values = 1 + sum(values for values, _ in inner)
             self._measured[node] = min(values, MAX_VALUES + 1), 1 + max((depth for _, depth in inner), default=0)

@@ -1,6 +1,6 @@
-"""Files that somebody names: read up to what one of their kind can hold, so that no name takes all memory.
+"""Reading of files whose names come from users, up to a limit, so that no file exhausts the memory.
 
-A device or a pipe has no size that could be asked for, and a sparse file has any: what counts is what comes out.
+The reported size is not used: a device or a pipe has none, and a sparse file may have any. The bytes read count.
 """
 
 import errno
@@ -11,13 +11,13 @@ __all__ = ["read_file", "read_from"]
 
 
 def read_file(path: Path | str, most_bytes: int) -> bytes:
-    """Return what a file holds. Raises OSError where it cannot be read, or holds more than this."""
+    """Return a file's content. Raises OSError if it cannot be read or is larger than `most_bytes`."""
     with Path(path).open("rb") as file:
         return read_from(file, most_bytes, str(path))
 
 
 def read_from(file: BinaryIO, most_bytes: int, name: str) -> bytes:
-    """Return the rest of what is open. Raises OSError, with the name in it, for more than this."""
+    """Return the rest of an open file. Raises OSError, which includes `name`, if it is more than `most_bytes`."""
     content = file.read(most_bytes + 1)
     if len(content) > most_bytes:
         raise OSError(errno.EFBIG, f"larger than the {most_bytes:,} bytes that are read", name)
