@@ -35,7 +35,7 @@ def api_of(method: str, path: str) -> Api | None:
     """
     if method != "POST":
         return None
-    if (api := _BY_PATH.get(path)) is not None:  # as most are
+    if (api := _BY_PATH.get(path)) is not None:  # the common case
         return api
     path, _, _ = path.partition("?")
     if (api := _BY_PATH.get(path.removesuffix("/"))) is not None:

@@ -42,7 +42,7 @@ class EarlyRule:
         return len(facts.text) >= self.text_bytes and not FAMILIES[facts.api].several_prompts
 
     def is_enough(self, api: Api, body: bytes) -> bool:
-        """Tell whether what has come of a body, or all of it, is decided without being read."""
+        """Return whether a body, complete or not, is decided by its length, without being parsed."""
         return len(body) >= self.text_bytes and self.next_look(api, body) == 0
 
     def first_look(self, api: Api) -> int:
