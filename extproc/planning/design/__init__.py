@@ -1,1 +1,1 @@
-"""Which fleets are compared, how each is made as good as it gets, and what is recommended."""
+"""Fleet designs: which ones are compared, how each is optimised, and which one is recommended."""

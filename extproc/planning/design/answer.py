@@ -1,4 +1,4 @@
-"""A plan: everything that is printed, exported and plotted."""
+"""The plan as data: everything that is printed, exported and plotted."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ __all__ = ["Plan", "PoolPlan", "SearchedDesign", "WorkloadFigures"]
 
 @dataclass(frozen=True, slots=True)
 class WorkloadFigures:
-    """A workload in a few figures (tokens)."""
+    """Summary figures of a workload (in tokens)."""
 
     source: str
     requests: int
@@ -26,9 +26,7 @@ class WorkloadFigures:
 
 @dataclass(frozen=True, slots=True)
 class PoolPlan:
-    """One pool of a searched design: budgets up to `limit` tokens, instances of so many GPUs, and the arguments of
-    `vllm serve`.
-    """
+    """One pool of a searched design: it takes budgets up to `limit` tokens; `flags` are for `vllm serve`."""
 
     limit: int
     model_len: int
@@ -40,8 +38,9 @@ class PoolPlan:
 
 @dataclass(frozen=True, slots=True)
 class SearchedDesign:
-    """A design as it was searched, pool by pool: without spares, and less exact than the simulated fleets.
-    `balancing` is None where one rule was asked for.
+    """The result of searching a design pool by pool: without spares, and less exact than the simulated fleets.
+
+    `balancing` is None if only one rule was requested.
     """
 
     limits: tuple[int, ...]
@@ -52,9 +51,11 @@ class SearchedDesign:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that is printed, exported and plotted. `fleets` are those that meet the objective, none when
-    nothing was simulated; `searched` are the designs that they were chosen from. `failure` is a run of the
-    recommended fleet, its spares included, in which an instance of each pool dies; `days` the fleets over a day.
+    """Everything that is printed, exported and plotted.
+
+    `fleets` are the simulated fleets that meet the objective (empty if nothing was simulated); `searched` are the
+    designs from which they were chosen. `failure` is a run of the recommended fleet, including its spares, in
+    which one instance of each pool dies; `days` are the fleets over a day.
     """
 
     profile: str

@@ -1,4 +1,4 @@
-"""One pool and several, each made as good as it gets, at each threshold that is worth a look."""
+"""Search of the best design with one pool and with several, at every threshold worth trying."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -20,12 +20,12 @@ from extproc.planning.workload.lengths import Lengths
 __all__ = ["Question", "Sized", "sized_designs"]
 
 BLOCK = 16
-FEWEST_OF_A_POOL = 20  # requests in the lengths: fewer say nothing of what a pool would need
+FEWEST_OF_A_POOL = 20  # requests in the sample: too few to size a pool if below
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What every design is asked to do. `head_room` is max_model_len over the routing threshold."""
+    """The problem that every design must solve. `head_room` is max_model_len divided by the routing threshold."""
 
     lengths: Lengths
     rate: float
@@ -36,14 +36,15 @@ class Question:
     head_room: float = 1.0
 
     def model_len(self, threshold: int) -> int:
-        """Return the max_model_len of a pool that is routed to up to `threshold`."""
+        """Return the max_model_len of a pool that takes budgets up to `threshold`."""
         return min(self.setup.long_context, -(-round(threshold * self.head_room) // BLOCK) * BLOCK)
 
 
 @dataclass(frozen=True, slots=True)
 class Sized:
-    """A design with its pools as they were searched one by one: instances, GPUs and cost without spares.
-    `balancing` is None where one rule was asked for.
+    """A design whose pools were searched one by one: instances, GPUs and cost without spares.
+
+    `balancing` is None if only one rule was requested.
     """
 
     limits: tuple[int, ...]
@@ -52,7 +53,7 @@ class Sized:
 
     @property
     def cost(self) -> float:
-        """Cost of an hour (GPUs where prices are not known)."""
+        """Cost per hour (the number of GPUs if prices are not known)."""
         return sum(pool.cost for pool in self.pools)
 
     @property
@@ -61,7 +62,7 @@ class Sized:
         return sum(pool.gpus for pool in self.pools)
 
     def design(self, name: str, question: Question) -> Design:
-        """Return what is simulated whole."""
+        """Return the design to simulate, with all pools together."""
         setups = tuple(replace(pool.setup, objective=question.setup.objective) for pool in self.pools)
         lens = tuple(question.model_len(limit) for limit in self.limits)
         return Design(name, self.limits, setups, lens, self.balancing)
@@ -74,9 +75,7 @@ def sized_designs(
     cache: ResultCache,
     progress: Callable[[int, int, str], None],
 ) -> list[Sized]:
-    """Search the best pools of each design; those of which a pool meets its objective with no fleet are left
-    out.
-    """
+    """Search the best pools of each design; omit designs with a pool that meets its objective with no fleet."""
     fits = _fits(question)
     wanted = {part: None for each in limits for part in _parts(each)}
     tasks = {part: _task(question, fits, *part) for part in wanted}
@@ -92,9 +91,7 @@ def sized_designs(
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    """A pool's choice as it is kept: what the search changed, and no instances where nothing meets the
-    objective.
-    """
+    """A pool's choice as it is cached: what the search changed; 0 instances if nothing meets the objective."""
 
     instances: int
     gpu: str = ""
@@ -141,7 +138,7 @@ class _Kept:
         return PoolChoice(setup, self.instances, self.instances * setup.instance_cost)
 
 
-Part = tuple[int, int, bool]  # above so many tokens of budget, up to so many, and whether a larger pool follows
+Part = tuple[int, int, bool]  # budgets above this many tokens, up to this many; whether a larger pool follows
 
 
 def _parts(limits: tuple[int, ...]) -> Iterator[Part]:
@@ -153,8 +150,9 @@ Fits = Callable[[int], npt.NDArray[np.bool_]]
 
 
 def _fits(question: Question) -> Fits:
-    """Return a function that tells which requests the router sends to a pool of a threshold, or a smaller one:
-    those whose likeliest total is within the threshold, and whose bound is within max_model_len.
+    """Return a function that marks the requests sent to a pool with a given threshold, or to a smaller pool.
+
+    Those are the requests whose likeliest total is within the threshold and whose bound is within max_model_len.
     """
     bound = budgets(question.lengths, question.rule)
     total = bound if question.lengths.budget is not None else budgets(question.lengths, question.rule, 1.0)
@@ -167,9 +165,9 @@ def _fits(question: Question) -> Fits:
 
 
 def _task(question: Question, fits: Fits, above: int, limit: int, short: bool) -> PoolTask | None:  # noqa: FBT001
-    """Return the search of one pool, or None when next to nothing is routed to it.
+    """Return the search task of one pool, or None if almost nothing is routed to it.
 
-    The largest pool takes what fits no other, whatever its budget.
+    The largest pool takes what fits no other pool, whatever its budget.
     """
     mine = np.ones(len(question.lengths), np.bool_) if above == 0 else ~fits(above)
     if short:
@@ -190,15 +188,16 @@ def _task(question: Question, fits: Fits, above: int, limit: int, short: bool) -
 
 
 def _part_of(objective: Objective, lengths: Lengths, mine: npt.NDArray[np.bool_]) -> Objective:
-    """Return the objective of a pool that serves a part of each class: it may be late with as many of a class as
-    the whole class may.
+    """Return the objective of a pool that serves a part of each class.
+
+    The pool may be late for as many requests of a class as the fleet may for the whole class.
     """
     index = objective.of(lengths.prompt + np.maximum(lengths.output, 1))
     parts = []
     for place, each in enumerate(objective.classes):
         share = float(mine[index == place].mean()) if (index == place).any() else 1.0
         parts.append(LengthClass(each.limit, each.ttft_s, each.tpot_s, min(1.0, LATE / max(share, LATE))))
-    if not objective.shorter:  # all share one objective: each pool must keep it by itself
+    if not objective.shorter:  # all requests share one objective: each pool must meet it on its own
         parts = [replace(parts[0], late=LATE)]
     last = parts.pop()
     return Objective(last.ttft_s, last.tpot_s, 0.0, tuple(parts), last.late)

@@ -1,17 +1,16 @@
-"""GPU-hours of a day, when fleets follow the load.
+"""GPU-hours per day of fleets that follow the load.
 
-The sizes come from simulation: each design's smallest fleet is searched at a quarter, a half and three quarters of
-the peak, too, and taken as linear in between; small fleets need more for each request, which a fixed rate per
-instance would not show. Three ways to run a day are counted:
+The sizes come from simulation: each design's smallest fleet is also searched at a quarter, a half and three
+quarters of the peak, and interpolated linearly in between. Small fleets need more capacity per request, which a
+fixed rate per instance would not show. Three ways to run a day are compared:
 
 - *fixed*: the fleet of the peak, all day.
-- *following*: an autoscaler that sees the load of the moment. An instance that it asks for serves after
-  `start_minutes` (image, weights, graphs), and costs from the moment it was asked for; one that is not needed goes
-  at once. It aims at the load times a head-room, the smallest with which the day never has fewer instances than it
-  needs.
-- *foreseen*: one that knows the next `start_minutes` beforehand. No autoscaler does better.
+- *following*: an autoscaler that sees the current load. An instance that it requests serves after `start_minutes`
+  (image, weights, graphs) and costs money from the request on; an instance that is not needed stops immediately.
+  It aims at the load times a head-room, the smallest with which the fleet is never too small during the day.
+- *foreseen*: an autoscaler that knows the next `start_minutes` in advance. No autoscaler does better.
 
-Left out: what an instance that leaves still has to finish, and a load that jumps within a step of five minutes.
+Not modelled: requests that a stopping instance still has to finish, and load jumps within a step of five minutes.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,16 +28,16 @@ from extproc.planning.workload.lengths import Floats
 
 __all__ = ["DayOfFleet", "DayQuestion", "day_of", "days_of"]
 
-PARTS = (0.25, 0.5, 0.75)  # of the peak, at which fleets are searched beside it
+PARTS = (0.25, 0.5, 0.75)  # shares of the peak at which fleets are searched in addition
 MOST_HEAD_ROOM = 4.0
 HALVINGS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class DayOfFleet:
-    """One design over a day: GPU-hours, spares included; `head_room` is what following needs over the load.
+    """GPU-hours of one design over a day, spares included; `head_room` is what *following* needs above the load.
 
-    `following` and `head_room` are None where no head-room up to fourfold is enough.
+    `following` and `head_room` are None if even the largest head-room, MOST_HEAD_ROOM, is not enough.
     """
 
     name: str
@@ -50,7 +49,7 @@ class DayOfFleet:
 
 @dataclass(frozen=True, slots=True)
 class DayQuestion:
-    """The load, how long an instance takes until it serves, and what instances cost."""
+    """The load over the day, the time an instance takes to start, and the cost of instances."""
 
     day: Day
     start_minutes: float
@@ -64,9 +63,7 @@ def days_of(
     cache: ResultCache,
     progress: Callable[[int, int, str], None],
 ) -> tuple[DayOfFleet, ...]:
-    """Search each fleet's design at parts of the peak, and count its day; those without a fleet at one are left
-    out.
-    """
+    """Search each fleet's design at shares of the peak and compute its day; omit designs with no fleet at one."""
     tasks = [replace(task, rate=task.rate * part) for _, task in fleets for part in PARTS]
     found = search_each(tasks, jobs, cache, lambda done, what: progress(done, len(tasks), what))
     parts = [found[at : at + len(PARTS)] for at in range(0, len(found), len(PARTS))]
@@ -75,7 +72,7 @@ def days_of(
 
 
 def day_of(fleet: FleetEstimate, parts: Sequence[FleetEstimate | NotMet], asked: DayQuestion) -> DayOfFleet | None:
-    """Count a day of one design; None where a part of its peak has no fleet."""
+    """Return the day of one design, or None if it has no fleet at one of the shares of its peak."""
     found = [each for each in parts if isinstance(each, FleetEstimate)]
     if len(found) < len(PARTS):
         return None
@@ -97,8 +94,9 @@ def day_of(fleet: FleetEstimate, parts: Sequence[FleetEstimate | NotMet], asked:
 
 
 def _need(sizes: "np.ndarray[tuple[int, int], np.dtype[np.int64]]", load: Floats) -> Floats:
-    """Return the instances that each pool needs at each load, shape (loads, pools): at least one, and beyond the
-    peak in proportion.
+    """Return the instances that each pool needs at each load, shape (loads, pools).
+
+    That is at least one; above the peak it grows in proportion to the load.
     """
     shares = (0.0, *PARTS, 1.0)
     most = max(1.0, float(load.max()))
@@ -128,7 +126,7 @@ def _least_head_room(
 
 
 def _over_last(values: Floats, steps: int) -> Floats:
-    """Return the smallest of each value and the `steps` before it; the day before was alike."""
+    """Return the minimum of each value and the `steps` before it; the day before is taken to be the same."""
     return _over_next(values[::-1], steps, np.minimum)[::-1]
 
 

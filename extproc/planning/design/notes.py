@@ -1,4 +1,4 @@
-"""What a plan tells beside its figures, a sentence each."""
+"""The notes printed next to a plan's figures, one sentence each."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,11 @@ from extproc.planning.workload.lengths import Lengths
 
 __all__ = ["failure_notes", "memory_notes", "steady_notes", "workload_notes"]
 
-LITTLE_GIB = 2 * LARGEST_GAP_GIB  # left of a GPU: of less, what is not counted may be the larger part
+LITTLE_GIB = 2 * LARGEST_GAP_GIB  # free per GPU: if less, memory that is not counted may take most of it
 
 
 def memory_notes(setups: Sequence[Setup]) -> tuple[str, ...]:
-    """Say of which instances the KV cache may be much smaller than planned: weights leave little of a GPU."""
+    """Name the instances whose KV cache may be much smaller than planned because weights nearly fill the GPU."""
     little: dict[str, float] = {}
     for each in setups:
         held_gib = each.capacity.kv_tokens * each.instance.kv_bytes_per_token_and_gpu / 2**30
@@ -31,7 +31,7 @@ def memory_notes(setups: Sequence[Setup]) -> tuple[str, ...]:
 
 
 def steady_notes(fleets: tuple[FleetEstimate, ...]) -> tuple[str, ...]:
-    """Say which fleets are not known to be in steady state."""
+    """Name the fleets that are not known to be in steady state."""
     return tuple(
         f"{fleet.design.name}: not known to be steady ({fleet.not_steady}); it is not recommended. More with "
         "--requests."
@@ -41,7 +41,7 @@ def steady_notes(fleets: tuple[FleetEstimate, ...]) -> tuple[str, ...]:
 
 
 def failure_notes(failure: FailureRun | None) -> tuple[str, ...]:
-    """Say how the recommended fleet does when instances die."""
+    """Describe how the recommended fleet behaves when instances die."""
     if failure is None:
         return ()
     kept = f"missed: {', '.join(failure.misses)}" if failure.misses else "kept"
@@ -53,7 +53,7 @@ def failure_notes(failure: FailureRun | None) -> tuple[str, ...]:
 
 
 def workload_notes(lengths: Lengths, setup: Setup, analysis: Analysis) -> tuple[str, ...]:
-    """Say what to know of the lengths, the instances and the cost model."""
+    """Return the caveats about the lengths, the instances and the cost model."""
     notes = [lengths.note] if lengths.note else []
     if (ranks := setup.instance.data_parallel) > 1:
         notes.append(

@@ -1,4 +1,4 @@
-"""The whole answer to one question: cost model, sensitivity, the best of each design, one sentence."""
+"""Making a plan: cost model, sensitivity, the best fleet of each design, and a recommendation in one sentence."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,17 +28,19 @@ from extproc.planning.workload.lengths import Lengths
 
 __all__ = ["PlanOptions", "make_plan"]
 
-# Shares of requests in the short pool at which two pools are looked at when no thresholds are given.
+# Shares of requests in the short pool at which two pools are tried if no thresholds are given.
 SHORT_SHARES = (0.5, 0.75, 0.9, 0.98)
-ROUND = 256  # tokens: thresholds that are proposed
+ROUND = 256  # tokens: proposed thresholds are multiples of it
 USUAL = "one pool, {}'s defaults"
 
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
-    """How a plan is made: how fleets are run (None: the cost model only), what may be changed in each pool,
-    max_model_len over the routing threshold, how many pools at most, and the load over a day, with the minutes
-    that an instance takes to start.
+    """How a plan is made.
+
+    `runs` is how fleets are simulated (None: cost model only), `tuning` what may be changed in each pool,
+    `head_room` max_model_len divided by the routing threshold, `pools` the largest number of pools, `day` the load
+    over a day, and `start_minutes` the time an instance takes to start.
     """
 
     runs: RunOptions | None = None
@@ -59,7 +61,7 @@ def make_plan(
     cache: ResultCache,
     progress: Callable[[int, int, str], None],
 ) -> Plan:
-    """Answer the question; raises ConfigurationError for input that has no answer."""
+    """Make the plan; raises ConfigurationError if no plan is possible for the input."""
     runs = options.runs
     thresholds = tuple(sorted({*default_thresholds(setup.long_context), *(runs.thresholds if runs else ())}))
     sensitivity = tuple(analyse(lengths, rate, setup, each, thresholds) for each in DeclaredRule)
@@ -112,7 +114,7 @@ def make_plan(
 
 
 def _setups(setup: Setup, fleets: Sequence[FleetEstimate]) -> list[Setup]:
-    """Return the instances that figures of a plan are of: the simulated ones, and the cost model's."""
+    """Return the instances behind a plan's figures: those of the simulated fleets and that of the cost model."""
     designs = [fleet.design for fleet in fleets]
     return [*(each.setup(index, setup) for each in designs for index in range(len(each.contexts))), setup]
 
@@ -124,7 +126,7 @@ def _designs(
     cache: ResultCache,
     progress: Callable[[int, int, str], None],
 ) -> tuple[list[Design], list[Sized]]:
-    """Return the designs to simulate whole, and all that were searched to choose them."""
+    """Return the designs to simulate, and all designs that were searched to choose them."""
     runs = options.runs
     assert runs is not None, "designs are for simulating"
     long = question.setup.long_context
@@ -147,7 +149,7 @@ def _designs(
 
 
 def _usual(setup: Setup, context_tokens: int) -> Design:
-    """Return one pool that nobody tuned: with the engine's own batch, where none was asked for."""
+    """Return one untuned pool, with the engine's default batch size unless one was given."""
     batched_tokens = setup.batched_tokens or setup.engine.batched_tokens(setup.instance)
     own = replace(setup, batched_tokens=batched_tokens)
     return Design(USUAL.format(setup.engine.full_name), (context_tokens,), (own,))
@@ -161,10 +163,10 @@ def _name(sized: Sized) -> str:
 
 
 def _thresholds(question: Question, analysis: Analysis) -> tuple[int, ...]:
-    """Return thresholds at usual shares of the requests, and above the classes of the objective."""
+    """Return thresholds at usual shares of the requests and above the length classes of the objective."""
     budget = budgets(question.lengths, question.rule)
     tokens = [float(np.quantile(budget, share)) for share in SHORT_SHARES]
-    for each in question.setup.objective.shorter:  # what the class holds, with the router's usual bound on it
+    for each in question.setup.objective.shorter:  # a threshold that holds the class at the router's usual bound
         mine = budget[question.lengths.total <= each.limit]
         tokens.append(float(np.quantile(mine, 0.995)) if len(mine) else each.limit)
     tokens.append(float(analysis.best.threshold))

@@ -1,16 +1,14 @@
-"""The cheapest way to serve one pool's requests: tensor parallelism, GPU, batch, and the threshold for long
-prompts.
+"""Search of the cheapest way to serve one pool's requests: parallelism, GPU, batch size, long-prefill threshold.
 
-Pools do not influence each other, and Poisson arrivals that are divided by length are Poisson again. So each pool
-of each design is made as good as it gets by itself, with placement by the router's usual bound, and designs are
-put together from the best pools. That is what makes the search affordable: thresholds x pools x candidates instead
-of their product. The fleets that are recommended are simulated again afterwards, whole, with the router in the
-loop.
+Pools do not influence each other, and Poisson arrivals split by length are again Poisson. So each pool of each
+design is optimised on its own, with placement by the router's usual bound, and designs are assembled from the best
+pools. This makes the search affordable: the candidates of a design's pools are added, not multiplied. The
+recommended fleets are simulated again afterwards, all pools together, with the router in the loop.
 
 Candidates: each tensor and data parallelism (and GPU) that holds the model and the context, cheapest by the cost
-model first; those that the cost model puts beyond HOPELESS of the best are left out. Around the best one the
-knobs are tried one by one, and one is kept when it does with fewer instances. A full grid was rejected: the knobs
-hardly interact, and it costs ten times as much.
+model first; those whose modelled cost is above HOPELESS times the best simulated cost are skipped. Starting from
+the best one, the scheduler's knobs are tried one at a time, and a change is kept if it needs fewer instances. A
+full grid was rejected: the knobs hardly interact, and it costs ten times as much.
 """
 
 from collections.abc import Iterator
@@ -32,27 +30,27 @@ from extproc.planning.workload.lengths import Lengths
 
 __all__ = ["PoolChoice", "PoolTask", "Tuning", "best_pool"]
 
-MOST_GPUS = 8  # of an instance: parallelism beyond one server is not proposed
-HOPELESS = 1.7  # times the cheapest by the cost model
+MOST_GPUS = 8  # per instance: parallelism across servers is not proposed
+HOPELESS = 1.7  # modelled cost over the best simulated cost, from which candidates are skipped
 LONG_PREFILL_THRESHOLDS = (256, 1024)
-FEWER_SEQUENCES = (128, 64, 32)  # max_num_seqs: fewer keep the TPOT, and leave room for cached prefixes
-FEWER = 0.04  # of the instances: what a knob must save to be tried further
+FEWER_SEQUENCES = (128, 64, 32)  # max_num_seqs: fewer keep the TPOT low and leave room for cached prefixes
+FEWER = 0.04  # share of the instances removed per step while a knob is tried
 PERIOD_S = 60.0
 FEWEST_REQUESTS, MOST_REQUESTS = 3_000, 12_000
 
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What may be changed: parallelism and GPU, and the scheduler's knobs."""
+    """What the search may change: parallelism, GPU, and the scheduler's knobs."""
 
     parallelism: bool = True
     knobs: bool = True
-    gpus: tuple[tuple[str, GpuProfile, float | None], ...] = ()  # name, profile, USD an hour
+    gpus: tuple[tuple[str, GpuProfile, float | None], ...] = ()  # name, profile, USD per hour
 
 
 @dataclass(frozen=True, slots=True)
 class PoolTask:
-    """One pool: the requests that it gets (per second `rate`), the context it must hold, and its objective."""
+    """One pool to search: its requests (`rate` per second), the context it must hold, and its objective."""
 
     lengths: Lengths
     rate: float
@@ -67,8 +65,9 @@ class PoolTask:
 
 @dataclass(frozen=True, slots=True)
 class PoolChoice:
-    """The best that was found: how instances are run, how many are needed, and what they cost an hour (GPUs where
-    a price is not known).
+    """The best configuration of a pool: how instances are run, how many are needed, and their cost.
+
+    The cost is per hour, or the number of GPUs if a price is not known.
     """
 
     setup: Setup
@@ -82,7 +81,7 @@ class PoolChoice:
 
 
 def best_pool(task: PoolTask) -> PoolChoice | None:
-    """Search the cheapest pool, or return None where no candidate meets the objective."""
+    """Return the cheapest pool, or None if no candidate meets the objective."""
     best: PoolChoice | None = None
     for setup, least_cost in _candidates(task):
         if best is not None and least_cost > HOPELESS * best.cost:
@@ -102,7 +101,7 @@ def best_pool(task: PoolTask) -> PoolChoice | None:
 
 
 def _candidates(task: PoolTask) -> list[tuple[Setup, float]]:
-    """Return setups that hold the context, cheapest by the cost model first."""
+    """Return the setups that hold the context with their costs, cheapest by the cost model first."""
     found = []
     for setup in _parallel(task):
         limits = setup.limits(task.context, short=task.short)
@@ -128,7 +127,7 @@ def _parallel(task: PoolTask) -> Iterator[Setup]:
 
 
 def _shapes(task: PoolTask) -> list[tuple[int, int]]:
-    """Return tensor and data parallelism: replicas of the attention only where there are experts to share."""
+    """Return (tensor, data) parallelism to try: replicas of the attention only if there are experts to share."""
     instance = task.setup.instance
     if not task.tuning.parallelism:
         return [(instance.tensor_parallel, instance.data_parallel)]
@@ -139,8 +138,8 @@ def _shapes(task: PoolTask) -> list[tuple[int, int]]:
 
 
 def _knobs(setup: Setup) -> Iterator[Setup]:
-    """Yield neighbours of the best setup; each is tried with those before it that helped."""
-    if setup.engine is not Engine.SGLANG:  # which has no such threshold
+    """Yield variations of the best setup; each is tried on top of those before it that helped."""
+    if setup.engine is not Engine.SGLANG:  # SGLang has no such threshold
         yield from (replace(setup, long_prefill_tokens=tokens) for tokens in LONG_PREFILL_THRESHOLDS)
     most_seqs = setup.limits(setup.long_context).max_num_seqs
     yield from (replace(setup, max_num_seqs=(seqs, seqs)) for seqs in FEWER_SEQUENCES if seqs < most_seqs)
@@ -153,9 +152,7 @@ def _knobs(setup: Setup) -> Iterator[Setup]:
 
 
 def _with(task: PoolTask, best: PoolChoice, setup: Setup) -> PoolChoice:
-    """Return the best choice with a knob changed if that does with fewer instances; the best as it is
-    otherwise.
-    """
+    """Return the choice with a knob changed if that needs fewer instances, else the best choice unchanged."""
     changed = replace(
         best.setup,
         long_prefill_tokens=setup.long_prefill_tokens or best.setup.long_prefill_tokens,

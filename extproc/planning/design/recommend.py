@@ -1,6 +1,4 @@
-"""The recommendation in one sentence, from the cost model or from simulated fleets: GPUs and money, not
-instances.
-"""
+"""The recommendation in one sentence, from the cost model or simulated fleets: GPUs and money, not instances."""
 
 from collections.abc import Sequence
 from math import hypot, isnan
@@ -15,7 +13,7 @@ __all__ = ["recommend", "recommend_simulated", "recommended"]
 
 
 def recommend(analysis: Analysis, setup: Setup) -> str:
-    """Recommend by the cost model's whole instances, spares included."""
+    """Recommend from the cost model's whole numbers of instances, spares included."""
     best, one, gpus = analysis.best, analysis.right_sized, setup.instance.gpus
     break_even = best.break_even_rate
     if analysis.two_pools_pay:
@@ -34,9 +32,9 @@ def recommend(analysis: Analysis, setup: Setup) -> str:
 
 
 def recommended(fleets: Sequence[FleetEstimate], costs: Costs) -> FleetEstimate | None:
-    """Return the fleet to build: the cheapest that is steady, and of several pools only beyond the noise.
+    """Return the fleet to build: the cheapest steady one; several pools only if they save more than the noise.
 
-    None where no fleet is known to be steady.
+    Return None if no fleet is known to be steady.
     """
     one, best = _best(fleets, costs)
     if one is None or best is None:
@@ -45,7 +43,7 @@ def recommended(fleets: Sequence[FleetEstimate], costs: Costs) -> FleetEstimate 
 
 
 def recommend_simulated(fleets: Sequence[FleetEstimate], costs: Costs) -> str:
-    """Recommend from the simulated fleets that meet the objective in steady state, spares included."""
+    """Recommend one of the simulated fleets that meet the objective in steady state, spares included."""
     one, best = _best(fleets, costs)
     if one is None and best is None:
         return "no recommendation: no fleet is known to be in steady state; longer runs are needed (--requests)"
@@ -74,7 +72,7 @@ def recommend_simulated(fleets: Sequence[FleetEstimate], costs: Costs) -> str:
 
 
 def _best(fleets: Sequence[FleetEstimate], costs: Costs) -> tuple[FleetEstimate | None, FleetEstimate | None]:
-    """Return the cheapest steady fleet of one pool, and of several."""
+    """Return the cheapest steady fleet with one pool, and the cheapest with several."""
     steady = [fleet for fleet in fleets if not fleet.not_steady]
     ones = [f for f in steady if len(f.design.contexts) == 1]
     more = [f for f in steady if len(f.design.contexts) > 1]
@@ -86,9 +84,7 @@ def _best(fleets: Sequence[FleetEstimate], costs: Costs) -> tuple[FleetEstimate 
 
 
 def _described(fleet: FleetEstimate, costs: Costs) -> str:
-    """Name a fleet, its shape and GPUs, the knobs that differ from the others, and its balancing where that was
-    searched.
-    """
+    """Describe a fleet: its shape and GPUs, non-default knobs, and its balancing rule if that was searched."""
     cost, design = costs.of(fleet), fleet.design
     knobs = {
         f"--long-prefill-token-threshold {setup.long_prefill_tokens}"
@@ -107,12 +103,12 @@ def _described(fleet: FleetEstimate, costs: Costs) -> str:
 
 
 def _by(fleet: FleetEstimate) -> str:
-    """Name how a fleet is balanced that another one is compared with, where that was searched."""
+    """Return the balancing rule of a fleet in a comparison, or nothing if rules were not searched."""
     return "" if fleet.design.balancing is None else f" (balanced by {fleet.design.balancing})"
 
 
 def _first_try(fleets: Sequence[FleetEstimate], one: FleetEstimate, best: FleetEstimate, costs: Costs) -> str:
-    """Say how much of the saving one pool already gives when it is tuned."""
+    """Say which share of the saving a tuned single pool already gives."""
     ones = [fleet for fleet in fleets if len(fleet.design.contexts) == 1]
     usual = max(ones, key=lambda f: _price(f, costs))
     whole = _price(usual, costs) - _price(best, costs)
@@ -124,13 +120,13 @@ def _first_try(fleets: Sequence[FleetEstimate], one: FleetEstimate, best: FleetE
 
 
 def _price(fleet: FleetEstimate, costs: Costs) -> float:
-    """Return what fleets are compared by: dollars a year, or GPUs where a price is not known."""
+    """Return the cost by which fleets are compared: USD per year, or GPUs if a price is not known."""
     cost = costs.of(fleet)
     return float(cost.gpus) if cost.usd_per_year is None else cost.usd_per_year
 
 
 def _noise(one: FleetEstimate, other: FleetEstimate, costs: Costs) -> float:
-    """Return the difference that seeds, run lengths or the search itself may make, in the unit of `_price`."""
+    """Return the difference that seeds, run lengths and the search may cause, in the unit of `_price`."""
     widths = []
     for each in (one, other):
         per_instance = _price(each, costs) / max(1, sum(costs.of(each).instances))
@@ -145,7 +141,7 @@ def _difference(one: FleetEstimate, other: FleetEstimate, costs: Costs) -> float
 
 
 def _below(break_even: float | None, rate: float) -> str:
-    """Say from which rate on two pools pay; nothing where a whole number of instances puts that above the rate."""
+    """Say below which rate one pool is better; nothing if rounding to whole instances puts that above `rate`."""
     return f"; below {break_even:,.0f} req/s keep one pool" if break_even and break_even <= rate else ""
 
 
@@ -154,7 +150,7 @@ def _usd(setup: Setup, gpus: int) -> float | None:
 
 
 def _dearer(usd: float | None) -> str:
-    """Say what fewer GPUs cost more: they are other ones."""
+    """Say how much more fewer GPUs cost; they are a different model."""
     return "" if not usd else f", which cost ${usd / 1e3:,.0f}K a year more"
 
 

@@ -1,10 +1,10 @@
 """Balancing as the last knob of a design: the best few designs are searched again under each other rule.
 
-The first rule that was asked for leads: all thresholds are looked at under it, and its best FEW of each number of
-pools under the others, each pool with all that is searched in it, because another rule may want other instances
-(waits for a prefill are what parallelism shortens, and what balancing by prompt tokens avoids). A rule is kept
-where the design is cheaper with it. All thresholds under all rules was rejected: each rule would take as long as
-the first. What it would find beside is a threshold that is among the best FEW under another rule only.
+All thresholds are tried under the first of the requested rules. The FEW best designs of each number of pools are
+then searched under the other rules, again with every parameter of each pool, because another rule may need other
+instances (both parallelism and balancing by prompt tokens shorten the waits for a prefill). A design takes the
+rule with which it is cheapest. Trying all thresholds under all rules was rejected: each rule would take as long as
+the first, only to find a threshold that is among the FEW best under another rule alone.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,10 +29,9 @@ def sized_under_rules(
     cache: ResultCache,
     progress: Callable[[int, int, str], None],
 ) -> list[Sized]:
-    """Search each design under the question's rule, and under each of the runs' others the best few, or all where
-    thresholds are given.
+    """Search each design under the question's rule, and the best few (or all given thresholds) under the others.
 
-    The first rule's come first. Where there are no others the designs have no balancing of their own.
+    The results of the first rule come first. If there are no other rules, the designs name no balancing rule.
     """
     if not runs.also:
         return sized_designs(question, limits, runs.jobs, cache, progress)
@@ -49,9 +48,9 @@ def sized_under_rules(
 
 
 def cheapest_rules(sized: Sequence[Sized]) -> list[Sized]:
-    """Return each design once, under the rule with which it is cheapest; of equals under the one named first.
+    """Return each design once, under the rule with which it is cheapest; the first rule wins a tie.
 
-    Those under the rule named first come first, so that of two designs that cost the same that one is taken.
+    Designs under the first rule come first, so that one of them is taken if two designs cost the same.
     """
     order = list(dict.fromkeys(each.balancing for each in sized))
     best: dict[Limits, Sized] = {}
@@ -62,7 +61,7 @@ def cheapest_rules(sized: Sequence[Sized]) -> list[Sized]:
 
 
 def _best_few(limits: Sequence[Limits], found: Sequence[Sized]) -> list[Limits]:
-    """Return the cheapest few of each number of pools; all of them where none has met its objective so far."""
+    """Return the FEW cheapest of each number of pools, or all of them if none has met its objective so far."""
     few: list[Limits] = []
     ranked = sorted(cheapest_rules(found), key=lambda each: each.cost)
     for pools in sorted({len(each) for each in limits}):

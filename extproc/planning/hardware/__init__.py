@@ -1,1 +1,1 @@
-"""What the servers are: GPUs and models, the KV cache they hold, and how long an iteration takes."""
+"""The servers: GPUs and models, the KV cache that they hold, and iteration times."""

@@ -1,27 +1,28 @@
-"""How much KV cache an instance holds, from the model's shape and the GPUs' memory (paper, cost model).
+"""KV cache capacity of an instance, from the model's shape and the GPUs' memory (paper, cost model).
 
     KV per token = 2 * layers * kv_heads * head_dim * bytes      N_tokens = (M_gpu * u - M_weights) / KV per token
 
-vLLM pages the cache in blocks and takes them on demand, so max_model_len reserves nothing: the paper's slot count
-floor(N_tokens / C_max) is kept for comparison (`Capacity.slots`), the simulator works with blocks. Tensor
+vLLM pages the cache in blocks and allocates them on demand, so max_model_len reserves nothing: the paper's slot
+count floor(N_tokens / C_max) is kept for comparison (`Capacity.slots`); the simulator works with blocks. Tensor
 parallelism splits KV heads over GPUs, but never below one head per GPU, and it cannot split DeepSeek's latent
-cache at all: what cannot be split is held by every GPU.
+cache: every GPU holds a copy of what cannot be split.
 
-That is what data parallelism is for (vLLM's --data-parallel-size with --enable-expert-parallel): each replica of
-the attention ("rank") has GPUs, a scheduler and a KV cache of its own, and holds its own sequences only; all
-layers but the routed experts are held by each rank, the experts are divided over all GPUs
-(docs/serving/data_parallel_deployment.md of vLLM).
+Data parallelism solves this (vLLM's --data-parallel-size with --enable-expert-parallel): each replica of the
+attention ("rank") has its own GPUs, scheduler and KV cache, and holds only its own sequences. Each rank holds all
+layers except the routed experts, which are divided over all GPUs (docs/serving/data_parallel_deployment.md of
+vLLM).
 
-Layers with a sliding window hold its tokens and no more, recurrent ones a state: both are the same for a sequence
-of any length, so they are counted as tokens that each sequence holds besides its own (`Instance.sequence_tokens`),
-in full from its admission on. vLLM frees what falls out of the window (SlidingWindowManager in
-vllm/v1/core/single_type_kv_cache_manager.py). Not counted are the up to max_num_batched_tokens that a chunk of
-prefill holds beyond it for one iteration, and the padding where groups of layers differ in size.
+Layers with a sliding window hold only the tokens in the window, recurrent layers hold a state. Neither grows with
+a long sequence, so both are counted as extra tokens of each sequence (`Instance.sequence_tokens`), in full from
+its admission on. vLLM frees tokens that leave the window (SlidingWindowManager in
+vllm/v1/core/single_type_kv_cache_manager.py). Not counted: up to max_num_batched_tokens that a chunk of prefill
+holds beyond the window for one iteration, and the padding if groups of layers differ in size.
 
-vLLM also sets aside the peak of its activations, some GB a GPU, which is not known here. In its place stands that
-memory is counted as data sheets do: a GPU of "80 GB" offers 85 GB (79.2 GiB) to a program. For Llama-3-8B on one
-such GPU vLLM logged 53.29 GiB of KV (PR 10511), this rule gives 52.10. It does not hold where weights fill a GPU:
-published.py has servers that logged 4 to 8 GiB a GPU less, and a plan with such instances says so.
+vLLM also reserves memory for the peak of its activations, some GB per GPU, which is not known here. To make up for
+it, memory is counted as on the data sheet, although a GPU of "80 GB" offers 85 GB (79.2 GiB) to a program. For
+Llama-3-8B on one such GPU vLLM logged 53.29 GiB of KV (PR 10511); this rule gives 52.10. The rule does not hold if
+weights fill a GPU: published.py has servers that logged 4 to 8 GiB per GPU less, and a plan with such instances
+says so.
 """
 
 from dataclasses import dataclass, replace
@@ -41,8 +42,10 @@ TENSOR_PARALLEL_SIZES = (1, 2, 4, 8, 16)
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One server: the model, the GPU, how many of them share the attention of a sequence, bytes per KV element,
-    and how many replicas of the attention there are (ranks), which share the experts.
+    """One server.
+
+    `tensor_parallel` GPUs share the attention of a sequence; `data_parallel` replicas of the attention (ranks)
+    share the experts; `kv_bytes` are bytes per KV element.
     """
 
     model: ModelProfile
@@ -58,7 +61,7 @@ class Instance:
 
     @property
     def weight_bytes(self) -> float:
-        """Weights that the GPUs of one rank hold, in bytes: all, or of the routed experts its part."""
+        """Weights that the GPUs of one rank hold, in bytes; of the routed experts only the rank's part."""
         return (self._shared_params_b + self.routed_params_b) * 1e9 * self.model.weight_bytes
 
     @property
@@ -69,7 +72,7 @@ class Instance:
 
     @property
     def read_params_b(self) -> float:
-        """Parameters that one rank reads in every iteration, whatever is in it, in billions."""
+        """Parameters that one rank reads in every iteration, whatever its batch, in billions."""
         return self._shared_params_b - self.model.looked_up_params_b
 
     @property
@@ -79,15 +82,13 @@ class Instance:
 
     @property
     def parallelism(self) -> str:
-        """GPUs, as the report names them."""
+        """The number of GPUs and the parallelism, as printed in the report."""
         ranks = self.data_parallel
         return f"{self.gpus}" if ranks == 1 else f"{self.gpus} (TP {self.tensor_parallel}, DP {ranks})"
 
     @property
     def weight_format(self) -> str | None:
-        """The quantisation of the weights where it is not the model's own: fp8 or int4_wo (4 bits, computed
-        wider).
-        """
+        """The format of the weights if it is not the model's own; int4_wo is 4 bits, computed wider."""
         own = self.model.published_weight_bytes
         if own is None or self.model.weight_bytes == own:
             return None
@@ -104,7 +105,7 @@ class Instance:
         return self.model.full_layers * elements * self.kv_bytes
 
     def window_bytes_and_gpu(self, context_tokens: float) -> float:
-        """What a sequence of this length holds of its windows on each GPU, in bytes."""
+        """Return the bytes that the windowed layers of a sequence of this length hold on each GPU."""
         windowed = self.model.attention.windowed
         if windowed is None:
             return 0.0
@@ -118,18 +119,18 @@ class Instance:
         return 0.0 if recurrent is None else recurrent.layers * recurrent.state_bytes / self.tensor_parallel
 
     def sequence_tokens(self, context_tokens: int) -> int:
-        """Return what a sequence holds besides its tokens, counted in tokens of the full layers."""
+        """Return what a sequence holds for windows and states, converted to tokens of the full layers."""
         held = self.window_bytes_and_gpu(context_tokens) + self.state_bytes_and_gpu
         return ceil(held / self.kv_bytes_per_token_and_gpu)
 
     def _elements(self, kv_heads: int, head_dim: int) -> float:
-        """Return keys and values of one token and layer on each GPU: no less than one head."""
+        """Return the key and value elements of one token and layer on each GPU: at least those of one head."""
         return 2 * max(kv_heads / self.tensor_parallel, 1.0) * head_dim
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """KV cache of one instance; with data parallelism of each of its ranks."""
+    """KV cache of one instance; with data parallelism, of each of its ranks."""
 
     instance: Instance
     kv_tokens: int
@@ -140,7 +141,7 @@ class Capacity:
         return self.kv_tokens // (context_tokens + self.instance.sequence_tokens(context_tokens))
 
     def check_context(self, context_tokens: int, name: str) -> None:
-        """Raise ConfigurationError when one sequence of full length does not fit; vLLM would refuse to start."""
+        """Raise ConfigurationError if one sequence of full length does not fit; vLLM would refuse to start."""
         if self.slots(context_tokens) < 1:
             raise ConfigurationError(
                 f"{name}: one sequence of {context_tokens:,} tokens does not fit the KV cache of "
@@ -149,9 +150,9 @@ class Capacity:
 
 
 def capacity(instance: Instance, name: str, utilisation: float = MEMORY_UTILISATION) -> Capacity:
-    """Return the KV capacity of an instance that may use so much of its memory (gpu_memory_utilization).
+    """Return the KV capacity of an instance; `utilisation` is vLLM's gpu_memory_utilization.
 
-    Raises ConfigurationError when the weights leave no room for a single block.
+    Raises ConfigurationError if the weights leave no room for a single block.
     """
     usable = instance.gpu.memory_gb * 1e9 * instance.tensor_parallel * utilisation
     room = usable - instance.weight_bytes
@@ -168,7 +169,7 @@ def capacity(instance: Instance, name: str, utilisation: float = MEMORY_UTILISAT
 def smallest_tensor_parallel(instance: Instance, context_tokens: int, name: str) -> Instance:
     """Return the instance with the fewest GPUs that hold the weights and one sequence of full length.
 
-    Raises ConfigurationError when not even 16 GPUs do.
+    Raises ConfigurationError if 16 GPUs are not enough.
     """
     for size in TENSOR_PARALLEL_SIZES:
         candidate = replace(instance, tensor_parallel=size)

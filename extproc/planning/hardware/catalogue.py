@@ -1,4 +1,4 @@
-"""Reading a catalogue of profiles: what cannot be is refused, by the name of the profile and the field."""
+"""Reading a catalogue of profiles; impossible values are rejected with the names of the profile and the field."""
 
 from dataclasses import fields
 from functools import cache
@@ -19,12 +19,12 @@ from extproc.planning.hardware.profiles import (
 
 __all__ = ["built_in", "parse"]
 
-MAX_SIZE = 1e9  # in whatever unit: no GPU or model comes near, and sums of such numbers stay finite
+MAX_SIZE = 1e9  # in any unit: no GPU or model comes near it, and sums of such numbers stay finite
 
 
 @cache
 def built_in() -> Catalogue:
-    """Return the catalogue that comes with the package, read once."""
+    """Return the catalogue that comes with the package; it is read once."""
     text = resources.files("extproc.planning.hardware").joinpath("catalogue.yaml").read_text("utf-8")
     return parse(text, "the built-in catalogue")
 
@@ -52,7 +52,7 @@ def parse(text: str, name: str) -> Catalogue:
 
 
 def _check_keys(catalogue: str, raw: object) -> None:
-    """Refuse keys that nothing reads: `gpu:` for `gpus:` would add nothing, in silence."""
+    """Reject unknown keys: `gpu:` instead of `gpus:` would silently add nothing."""
     if not isinstance(raw, dict):
         raise ConfigurationError(f"{catalogue}: gpus and models are needed, not {str(raw)[:40]!r}")
     _refuse_unknown(f"{catalogue}", raw, {"gpus", "models"})

@@ -1,15 +1,15 @@
-"""Iteration times that were measured, from the package `aiconfigurator-core` (Apache-2.0), where it has them.
+"""Measured iteration times from the package `aiconfigurator-core` (Apache-2.0), if it has them.
 
-It holds kernel times of A100, H100, H200, B200, L40S and others for vLLM by version, and an engine that adds them
-up for one step. Asking it in each of millions of iterations would take hours, so it is asked once, at a grid of
-batch sizes, and the times become the same tables that the roofline makes (`IterationCost`):
+The package holds kernel times of A100, H100, H200, B200, L40S and others for vLLM by version, and an engine that
+adds them up for one step. Calling it in each of millions of iterations would take hours, so it is called once on a
+grid of batch sizes, and the times are turned into the tables that the roofline also makes (`IterationCost`):
 
-- the part that every token goes through, by tokens of a batch (`linear_s`), with a floor of prefill attention;
-- steps that only decode, by sequences: a fixed part, and a slope in the tokens of context, through two contexts;
-- prefill attention, through two lengths, per pair of tokens. Latent attention is measured as a whole with its
-  projections; what a chunk takes more after a long prefix than after none tells its part.
+- the part common to all tokens, by tokens in a batch (`linear_s`), including a floor of prefill attention;
+- decode-only steps, by sequences: a fixed part and a slope per token of context, fitted through two contexts;
+- prefill attention per pair of tokens, fitted through two lengths. The package measures latent attention together
+  with its projections; its part is the extra time of a chunk after a long prefix compared with after none.
 
-Its times are the GPU's: what the scheduler adds on the CPU is not in them. It has no AMD GPUs.
+The times are the GPU's and do not include the scheduler's CPU time. The package has no AMD GPUs.
 """
 
 import logging
@@ -27,7 +27,7 @@ from extproc.planning.hardware.roofline import IterationCost
 __all__ = ["Engine", "Kernels", "Measured", "measured_cost", "tables_of"]
 
 PACKAGE = "aiconfigurator-core"
-CONTEXTS = (4_000, 32_000)  # tokens of a sequence: its attention is linear in between and around
+CONTEXTS = (4_000, 32_000)  # tokens per sequence: attention time is taken as linear through these two
 PROMPTS = (2_048, 32_768)
 SMALLEST_PROMPT = 16
 MOST_SEQUENCES = 1_024
@@ -42,23 +42,23 @@ class Engine(Protocol):
     """The times that the package's engine returns, in milliseconds."""
 
     def decode_step_latency(self, gen_tokens: int, isl: int, osl: int) -> float:
-        """Return the time of a step in which `gen_tokens` sequences of `isl` tokens decode."""
+        """Return the time of a step in which `gen_tokens` sequences of `isl` tokens each decode."""
         ...
 
     def mixed_step_breakdown(
         self, ctx_tokens: int, gen_tokens: int, isl: int, osl: int
     ) -> tuple[float, float, float, float]:
-        """Return the times of a step: all, shared by all tokens, attention of prefill, attention of decoding."""
+        """Return the times of a step: total, part common to all tokens, prefill attention, decode attention."""
         ...
 
     def predict_prefill_latency(self, bs: int, isl: int, prefix: int) -> float:
-        """Return the time of a step that computes what follows `prefix` tokens of `bs` prompts of `isl`."""
+        """Return the time of a step that prefills `bs` prompts of `isl` tokens from token `prefix` on."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Measured iteration times, and in one phrase where they come from."""
+    """Measured iteration times and a phrase that names their source."""
 
     cost: IterationCost
     source: str
@@ -66,15 +66,16 @@ class Measured:
 
 @lru_cache(maxsize=64)
 def measured_cost(instance: Instance, max_num_batched_tokens: int, kernels: Kernels = "vllm") -> Measured | None:
-    """Return measured times of an instance that runs these kernels, or None where the package, the GPU, the model
-    or the format is not there.
+    """Return measured times of an instance that runs these kernels.
+
+    Return None if the package is not installed, or does not have the GPU, the model or the format.
     """
     model, system = instance.model.measured, instance.gpu.measured
     if model is None or system is None or instance.kv_bytes not in KV_FORMATS:
         return None
     logging.getLogger("aiconfigurator_core").setLevel(
         logging.ERROR
-    )  # it tells of every table that it falls back on
+    )  # it warns of every fallback table that it uses
     try:
         compile_engine = import_module("aiconfigurator_core.sdk.engine").compile_engine
         engine_class = import_module("aiconfigurator_core").AicEngine
@@ -92,9 +93,9 @@ def _engine(
     compile_engine: Callable[..., bytes], load: Callable[[bytes], Engine], instance: Instance, kernels: Kernels
 ) -> Engine | None:
     size = instance.tensor_parallel
-    # Said always: of some models the package's own default is FP8.
+    # The KV format is always given: for some models the package's default is FP8.
     options: dict[str, Any] = {"tp_size": size, "kvcache_quant_mode": KV_FORMATS[instance.kv_bytes]}
-    if instance.data_parallel > 1:  # tokens are those of one rank, and all have as many
+    if instance.data_parallel > 1:  # token counts are per rank, and equal for all ranks
         options |= {"attention_dp_size": instance.data_parallel, "moe_ep_size": instance.gpus}
     elif instance.model.routed is not None:
         options["moe_tp_size"] = size
@@ -104,13 +105,13 @@ def _engine(
         engine = load(compile_engine(instance.model.measured, instance.gpu.measured, kernels, **options))
         engine.decode_step_latency(1, CONTEXTS[0], 2)
         engine.mixed_step_breakdown(PROMPTS[0], 0, PROMPTS[0], 1)
-    except Exception:  # noqa: BLE001  (another project's code, which has many ways to say that it has no such data)
+    except Exception:  # noqa: BLE001  (third-party code that raises many types if it lacks the data)
         return None
     return engine
 
 
 def tables_of(engine: Engine, max_num_batched_tokens: int) -> IterationCost:
-    """Ask an engine at a grid, and return the tables."""
+    """Call an engine on a grid of batch sizes and return the tables."""
     tokens = _grid(max_num_batched_tokens)
     floor_ms = engine.mixed_step_breakdown(SMALLEST_PROMPT, 0, SMALLEST_PROMPT, 1)[2]
     pair_ms, apart = _pair_ms(engine)
@@ -134,8 +135,9 @@ def tables_of(engine: Engine, max_num_batched_tokens: int) -> IterationCost:
 
 
 def _pair_ms(engine: Engine) -> tuple[float, bool]:
-    """Return the milliseconds that a new token's attention takes for each token before it, and whether the engine
-    tells attention apart from what all tokens share.
+    """Return the milliseconds of a new token's attention per token before it.
+
+    Also return whether the engine reports attention separately from the part common to all tokens.
     """
     chunk, whole = PROMPTS
     short, long = (engine.mixed_step_breakdown(n, 0, n, 1)[2] for n in PROMPTS)
@@ -147,13 +149,13 @@ def _pair_ms(engine: Engine) -> tuple[float, bool]:
 
 
 def _decode(engine: Engine, sequences: int) -> tuple[float, float]:
-    """Return the fixed time of a decode step, and its slope for each token of context, in milliseconds."""
+    """Return the fixed time of a decode step and its slope per token of context, in milliseconds."""
     short, long = (engine.decode_step_latency(sequences, context, 2) for context in CONTEXTS)
     slope = max(0.0, (long - short) / (sequences * (CONTEXTS[1] - CONTEXTS[0])))
     return short - slope * sequences * CONTEXTS[0], slope
 
 
 def _grid(most: int) -> list[int]:
-    """Return powers of two and the middles between them, up to `most`."""
+    """Return powers of two and the midpoints between them, up to and including `most`."""
     powers = [2**k for k in range(most.bit_length()) if 2**k <= most]
     return sorted({*powers, *(3 * p // 2 for p in powers if p > 1 and 3 * p // 2 <= most), most})

@@ -1,7 +1,7 @@
-"""Profiles of GPUs and models: the numbers that capacity and iteration times are computed from.
+"""Profiles of GPUs and models: the numbers from which capacity and iteration times are computed.
 
-The catalogue is data (`catalogue.yaml`), each entry with its sources. A user's file has the same form and adds
-entries or replaces them.
+The catalogue is data (`catalogue.yaml`), each entry with its sources. A user's file has the same format and adds
+or replaces entries.
 """
 
 from dataclasses import dataclass, field
@@ -22,14 +22,14 @@ __all__ = [
     "WindowedLayers",
 ]
 
-MAX_BATCHED_TOKENS = 1_048_576  # an iteration time is computed for each count up to it
+MAX_BATCHED_TOKENS = 1_048_576  # an iteration time is computed for each number of tokens up to it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuProfile:
     """One GPU: sizes in GB (1e9 bytes) and GB/s, dense peaks in TFLOP/s, price in USD per hour.
 
-    `measured` is its name in aiconfigurator-core, where that has it.
+    `measured` is its name in aiconfigurator-core, if that has it.
     """
 
     memory_gb: float
@@ -46,7 +46,7 @@ class GpuProfile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowedLayers:
-    """Layers that attend to the last `window_tokens` only (sliding window), or to the chunk that they are in."""
+    """Layers that attend only to the last `window_tokens` (sliding window) or to the token's own chunk."""
 
     layers: int
     window_tokens: int
@@ -56,7 +56,7 @@ class WindowedLayers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecurrentLayers:
-    """Layers of linear attention: a state of so many bytes a sequence and layer, whatever the context."""
+    """Layers of linear attention: a state of `state_bytes` per sequence and layer, whatever the context."""
 
     layers: int
     state_bytes: int
@@ -84,7 +84,7 @@ class Attention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutedExperts:
-    """The part of a mixture-of-experts model of which each token uses a few experts."""
+    """The routed experts of a mixture-of-experts model; each token uses a few of them."""
 
     params_b: float
     experts: int
@@ -95,10 +95,10 @@ class RoutedExperts:
 class ModelProfile:
     """One model: parameters in billions, bytes per weight, and its attention.
 
-    `measured` is its name in aiconfigurator-core, where that has it; `published_weight_bytes` are set where
-    `weight_bytes` are not the published ones. `table_params_b` is one table of embeddings: the input's is looked
-    up and not multiplied, the output's multiplied for tokens that yield another; both are in the other two counts,
-    once where they are one table (`tied_tables`).
+    `measured` is its name in aiconfigurator-core, if that has it; `published_weight_bytes` is set if
+    `weight_bytes` differs from the published value. `table_params_b` is one embedding table: the input's is looked
+    up and not multiplied, the output's is multiplied for tokens that produce another token. `params_b` and
+    `active_params_b` contain both tables, or one if input and output share it (`tied_tables`).
     """
 
     params_b: float
@@ -117,18 +117,18 @@ class ModelProfile:
 
     @property
     def full_layers(self) -> int:
-        """Layers whose attention reaches over the whole context."""
+        """Layers whose attention spans the full context."""
         parts = (self.attention.windowed, self.attention.recurrent)
         return self.layers - sum(part.layers for part in parts if part is not None)
 
     @property
     def looked_up_params_b(self) -> float:
-        """Parameters that an iteration does not read as a whole, in billions."""
+        """Parameters of which an iteration only reads single rows, in billions."""
         return 0.0 if self.tied_tables else self.table_params_b
 
     @property
     def multiplied_params_b(self) -> float:
-        """Parameters that each token of a prompt is multiplied with, in billions."""
+        """Parameters with which each token of a prompt is multiplied, in billions."""
         return self.active_params_b - self.table_params_b * (1 if self.tied_tables else 2)
 
 
@@ -148,7 +148,7 @@ class Catalogue:
         return _named(self.models, name, "model")
 
     def with_more(self, more: "Catalogue") -> "Catalogue":
-        """Return this catalogue with the entries of another one added or replaced."""
+        """Return this catalogue with the entries of another added; the other's entries win."""
         return Catalogue({**self.gpus, **more.gpus}, {**self.models, **more.models})
 
 

@@ -1,8 +1,8 @@
-"""Published figures of real vLLM servers, and what the roofline makes of them.
+"""Published figures of real vLLM servers, compared with the roofline model.
 
-Nothing is fitted to these; they tell how far to trust the model. `published_checks` returns modelled / published
-for each, the simulator running the very benchmark: a fixed batch, or 200 requests at once. `KV_LOGS` are the sizes
-of KV caches that servers logged, beside those of `capacity.py`.
+Nothing is fitted to these; they show how far to trust the model. `published_checks` yields modelled / published
+for each, with the simulator running the same benchmark: a fixed batch, or 200 requests at once. `KV_LOGS` are KV
+cache sizes that servers logged, to compare with those of `capacity.py`.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ SHAREGPT_REQUESTS = 200
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """One published figure: `batch` requests at once; `what` is measured in `unit`."""
+    """One published figure: `what`, measured in `unit`, with `batch` requests at once."""
 
     source: str
     model: str
@@ -43,7 +43,7 @@ class Published:
 
 @dataclass(frozen=True, slots=True)
 class PublishedCheck:
-    """A published figure and the modelled one."""
+    """A published figure and the model's."""
 
     published: Published
     modelled: float
@@ -87,7 +87,7 @@ FIGURES = (
     ),
     Published(_NIM, "llama-3-70b", "h100-80g", 2, "TPOT", "s", 0.01858, 1, 5000, 500, weight_bytes=1),
     Published(_NIM, "llama-3-70b", "h100-80g", 2, "TTFT", "s", 0.40677, 1, 5000, 500, weight_bytes=1),
-    # 200 ShareGPT prompts at once; their means (213 in, 218 out) follow from the token rates in the issue.
+    # 200 ShareGPT prompts at once; their mean lengths (213 in, 218 out) follow from the token rates in the issue.
     Published(_CI, "llama-3-8b", "h200", 1, "throughput", "req/s", 22.57, SHAREGPT_REQUESTS, 213, 218),
     Published(_CI, "llama-3-70b", "h200", 4, "throughput", "req/s", 9.839, SHAREGPT_REQUESTS, 213, 218),
     Published(_ISSUE, "llama-3-70b", "a100-80g", 4, "throughput", "req/s", 3.28, SHAREGPT_REQUESTS, 213, 218),
@@ -96,7 +96,7 @@ FIGURES = (
 
 @dataclass(frozen=True, slots=True)
 class PublishedKv:
-    """The memory that vLLM logged as left for the KV cache of each GPU, in GiB; below zero it does not start."""
+    """The memory per GPU that vLLM logged as free for the KV cache, in GiB; if negative, it does not start."""
 
     source: str
     model: str
@@ -108,7 +108,7 @@ class PublishedKv:
 
     @property
     def modelled_gib(self) -> float:
-        """What `capacity.py` says of the same server."""
+        """The same figure as computed by `capacity.py`."""
         model = built_in().model(self.model)
         instance = Instance(
             replace(model, weight_bytes=self.weight_bytes or model.weight_bytes), _gpu(self.gpu), self.gpus
@@ -117,8 +117,8 @@ class PublishedKv:
         return tokens * instance.kv_bytes_per_token_and_gpu / 2**30
 
 
-# Small dense models are right within 3 %. Where weights fill the GPUs too much is said to be left: activations are
-# not counted, nor what a kernel pads of 4-bit weights (gpt-oss-120b: 60.8 GiB in the checkpoint, 65.97 loaded).
+# Small dense models are right within 3 %. If weights fill the GPUs, the model claims too much: it counts neither
+# activations nor a kernel's padding of 4-bit weights (gpt-oss-120b: 60.8 GiB in the checkpoint, 65.97 loaded).
 KV_LOGS = (
     PublishedKv("vllm-project/vllm PR 10511", "llama-3-8b", "h100-80g", 1, 0.9, 53.29),
     PublishedKv("the same, what its lines leave", "llama-3-8b", "h100-80g", 2, 0.9, 58.97),
@@ -126,11 +126,11 @@ KV_LOGS = (
     PublishedKv("issue 23278 (August 2025)", "gpt-oss-120b", "h100-80g", 1, 0.9, -2.14),
     PublishedKv("issue 27508 (October 2025)", "gpt-oss-120b", "h100-80g", 1, 0.95, 1.71),
 )
-LARGEST_GAP_GIB = 8.3  # of these
+LARGEST_GAP_GIB = 8.3  # modelled minus logged, the largest of KV_LOGS
 
 
 def published_checks() -> Iterator[PublishedCheck]:
-    """Run every published benchmark through the instance model."""
+    """Run each published benchmark on the instance model."""
     for figure in FIGURES:
         yield PublishedCheck(figure, _modelled(figure))
 
@@ -160,7 +160,7 @@ def _modelled(figure: Published) -> float:
 
 def _gpu(name: str) -> GpuProfile:
     catalogue = built_in()
-    if name == "a100-40g":  # as the 80 GB one, with 1,555 GB/s (NVIDIA A100 data sheet)
+    if name == "a100-40g":  # like the 80 GB model, but with 1,555 GB/s (NVIDIA A100 data sheet)
         return replace(catalogue.gpu("a100-80g"), memory_gb=40, bandwidth_gb_s=1555)
     return catalogue.gpu(name)
 

@@ -1,30 +1,30 @@
-"""How long one iteration of vLLM takes: a roofline of the profile.
+"""Time of one vLLM iteration: a roofline model of the GPU and model profiles.
 
 An iteration runs its operators one after another, so their times add up:
 
     T = fixed + max(weights read / bandwidth, matrix FLOPs / peak)        what every token goes through
-          + the same for routed experts                                   each token in a few of many
+          + the same for routed experts                                   each token uses a few of many
           + activations moved by norms and experts / bandwidth            per token, not split over GPUs
-          + all-reduce per token                                          two a layer, when GPUs share a model
+          + all-reduce per token                                          two per layer, if GPUs share a model
           + all-to-all of the experts                                     with data parallelism
           + decode attention: each sequence reads its KV cache            linear in the batch's context tokens
-          + prefill attention: FLOPs of each new token on all before it
-          + windows and recurrent states: the same for each decoding sequence, and for each token of prefill
+          + prefill attention: FLOPs of each new token on all tokens before it
+          + windows and recurrent states: constant per decoding sequence, and per token of prefill
 
 The batch's context grows by one token per sequence and iteration, so T is an arithmetic progression while the
-batch stays the same; `decode_run_s` sums it in closed form, and the simulator never steps through it.
+batch stays the same; `decode_run_s` sums it in closed form, so the simulator never steps through it.
 A mixture of experts reads only the experts that its tokens hit: E (1 - (1 - k/E)^tokens) of E in expectation.
-Of embeddings, the input's table is looked up and the output's multiplied only for tokens that yield another, so a
-prompt's tokens go through neither. Attention is computed in BF16, whatever the weights are stored in.
+The input's embedding table is only looked up, and the output's is multiplied only for tokens that produce another
+token, so a prompt's tokens are multiplied with neither. Attention is computed in BF16, whatever the weight format.
 
-With data parallelism n are the tokens of one rank, and the others are taken to have as many: the experts of a rank
-see those of all ranks. What vLLM does by default before and after the experts (all2all_backend
-"allgather_reducescatter", vllm/config/parallel.py) brings the activations of all other ranks to each, and the sums
-back: 2 (ranks - 1) n hidden_size values a layer. The link is that of GPUs within a server.
+With data parallelism n is the number of tokens of one rank, and the other ranks are assumed to have as many: the
+experts of a rank process the tokens of all ranks. By default (all2all_backend "allgather_reducescatter",
+vllm/config/parallel.py) vLLM copies the activations of all other ranks to each rank before the experts, and the
+sums back after them: 2 (ranks - 1) n hidden_size values per layer. The link is that between GPUs of one server.
 
-The efficiencies are stated, round, and the same for every GPU. They were chosen so that dense models lie within .8
-and 1.25 of the measured kernels of `measured.py` wherever possible (`python -m bench.planner_times` prints how far
-they are); `published.py` holds published vLLM figures, to which nothing is fitted.
+The efficiencies are round numbers, stated here, and the same for every GPU. They were chosen so that dense models
+lie within .8 and 1.25 of the measured kernels of `measured.py` wherever possible (`python -m bench.planner_times`
+prints the ratios); `published.py` holds published vLLM figures, to which nothing is fitted.
 """
 
 from collections.abc import Iterator
@@ -35,15 +35,15 @@ from extproc.planning.hardware.capacity import Instance
 
 __all__ = ["IterationCost", "iteration_cost"]
 
-MEMORY_EFFICIENCY = 0.8  # of peak bandwidth; large copies reach .85 to .9
+MEMORY_EFFICIENCY = 0.8  # of the peak bandwidth; large copies reach .85 to .9
 COMPUTE_EFFICIENCY = 0.65  # of the dense peak, for prefill-sized matrices
-ROUTED_EFFICIENCY = 0.35  # the same for experts, each of which gets a part of the tokens
+ROUTED_EFFICIENCY = 0.35  # the same for experts: each gets only a part of the tokens
 FIXED_S = 0.001  # scheduling and launching one iteration
 ALL_REDUCE_LATENCY_S = 20e-6  # vLLM's own; NCCL takes 33 to 62 us (Vidur's tables of A100 and H100)
 ALL_REDUCES_PER_LAYER = 2
-ALL_TO_ALLS_PER_LAYER = 2  # to the experts, and back
+ALL_TO_ALLS_PER_LAYER = 2  # to the experts and back
 ACTIVATION_BYTES = 2
-NORM_MOVES = 8.0  # rows of hidden_size in a layer: two norms read and write the activations and the residual
+NORM_MOVES = 8.0  # rows of hidden_size per layer: two norms read and write the activations and the residual
 EXPERT_ROW_MOVES = 3
 
 
@@ -51,10 +51,11 @@ EXPERT_ROW_MOVES = 3
 class IterationCost:
     """Coefficients of T, in seconds.
 
-    `linear_s[n]` is the time of everything but attention for a batch of n tokens, n up to max_num_batched_tokens.
-    Measured times tell more of decoding: `decode_fixed_s[n]` and `decode_slopes_s[n]` (per token of context) for n
-    sequences, and `beside_prefill_s`, what the decoding part of a step with prefill costs at least.
-    `decode_s_per_sequence` is what a decoding sequence reads whatever its context: windows and states, in full.
+    `linear_s[n]` is the time of everything except attention for a batch of n tokens, n up to
+    max_num_batched_tokens. Measured times are more detailed for decoding: `decode_fixed_s[n]` and
+    `decode_slopes_s[n]` (per token of context) for n sequences, and `beside_prefill_s`, the fixed cost of the
+    decoding part of a step with prefill.
+    `decode_s_per_sequence` is the time to read full windows and states, the same for any context.
     """
 
     linear_s: tuple[float, ...]
@@ -66,18 +67,16 @@ class IterationCost:
     decode_s_per_sequence: float = 0.0
 
     def decode(self, sequences: int) -> tuple[float, float]:
-        """Return the fixed time of a step in which so many sequences decode, and its slope per token of
-        context.
-        """
+        """Return the fixed time of a step in which `sequences` decode, and its slope per token of context."""
         if self.decode_fixed_s:
             at = min(sequences, len(self.decode_fixed_s) - 1)
             return self.decode_fixed_s[at], self.decode_slopes_s[at]
         return self.linear_s[sequences] + sequences * self.decode_s_per_sequence, self.decode_s_per_context_token
 
     def mixed_s(self, decodes: int, context_tokens: int, prefill_tokens: int, prefill_pairs: float) -> float:
-        """Time of one iteration with `decodes` sequences of `context_tokens` in all, and some prefill.
+        """Return the time of one iteration: `decodes` sequences with `context_tokens` in total, and some prefill.
 
-        `prefill_pairs` counts, for each new token, the tokens that it attends to.
+        `prefill_pairs` is the sum over the new tokens of the tokens that each attends to.
         """
         attention = prefill_pairs * self.prefill_s_per_token_pair
         if decodes:
@@ -86,7 +85,7 @@ class IterationCost:
         return self.linear_s[decodes + prefill_tokens] + attention
 
     def decode_run_s(self, decodes: int, context_tokens: int, iterations: int) -> float:
-        """Time of `iterations` iterations in which the same sequences decode one token each."""
+        """Return the time of `iterations` iterations in which the same sequences decode one token each."""
         growth = decodes * iterations * (iterations - 1) / 2
         read = iterations * context_tokens + growth
         fixed, slope = self.decode(decodes)
@@ -102,7 +101,7 @@ class IterationCost:
 
 
 def iteration_cost(instance: Instance, max_num_batched_tokens: int) -> IterationCost:
-    """Return the cost coefficients of an instance whose batches hold at most so many tokens."""
+    """Return the cost coefficients of an instance with batches of up to `max_num_batched_tokens`."""
     bandwidth = instance.gpu.bandwidth_gb_s * 1e9 * MEMORY_EFFICIENCY
     attention_flops = instance.gpu.bf16_tflops * 1e12 * COMPUTE_EFFICIENCY * instance.tensor_parallel
     fixed_s, reduce_s = _communication(instance)
@@ -126,8 +125,9 @@ def iteration_cost(instance: Instance, max_num_batched_tokens: int) -> Iteration
 
 
 def _matrices_s(instance: Instance, most_tokens: int, bandwidth: float) -> Iterator[float]:
-    """Yield, for each number of tokens in a rank's batch, the seconds of all matrices: those that every token goes
-    through, and the experts, each bound by its weights or its FLOPs.
+    """Yield the seconds of all matrices for each number of tokens in a rank's batch, from 0 on.
+
+    These are the matrices that every token uses, and the experts; each is bound by its weights or its FLOPs.
     """
     model, gpus = instance.model, instance.tensor_parallel
     routed = model.routed
@@ -145,11 +145,11 @@ def _matrices_s(instance: Instance, most_tokens: int, bandwidth: float) -> Itera
 
 
 def _moved_bytes(instance: Instance) -> float:
-    """Return the bytes that each GPU moves for one token of its rank beside the matrices.
+    """Return the bytes that each GPU moves for one token of its rank, apart from the matrices.
 
-    Residuals and their norms are computed by every GPU of a rank in full. A token's row is gathered for each of
-    its experts, written by the expert, and read to be summed; without replicas of the attention each GPU holds a
-    part of every expert, and does so for all rows.
+    Every GPU of a rank computes residuals and their norms in full. A token's row is gathered for each of its
+    experts, written by the expert, and read to be summed. Without replicas of the attention each GPU holds a part
+    of every expert, and moves all rows.
     """
     model = instance.model
     rows = NORM_MOVES
@@ -160,17 +160,16 @@ def _moved_bytes(instance: Instance) -> float:
 
 
 def _peak_flops(instance: Instance) -> float:
-    """Return the peak of the format that matrices are computed in: weights of 4 bits are widened to BF16
-    (W4A16).
-    """
+    """Return the peak FLOP/s of the format of matrix products; 4-bit weights are widened to BF16 (W4A16)."""
     fp8 = instance.gpu.fp8_tflops
     eight_bits = instance.weight_format in {None, "fp8"} and instance.model.weight_bytes == 1
     return (fp8 if fp8 is not None and eight_bits else instance.gpu.bf16_tflops) * 1e12
 
 
 def _communication(instance: Instance) -> tuple[float, float]:
-    """Return seconds of an iteration's fixed costs, and of all-reduces for one token (ring: 2 (n-1)/n of the
-    data).
+    """Return an iteration's fixed costs, and those of all-reduces per token, in seconds.
+
+    A ring all-reduce moves 2 (n-1)/n of the data.
     """
     gpus = instance.tensor_parallel
     if gpus == 1:
@@ -184,9 +183,7 @@ def _communication(instance: Instance) -> tuple[float, float]:
 
 
 def _all_to_all(instance: Instance) -> tuple[float, float]:
-    """Return seconds that an iteration's gathering and scattering for the experts take: fixed, and for each
-    token.
-    """
+    """Return the seconds of gathering and scattering for the experts: per iteration, and per token."""
     others = instance.data_parallel - 1
     if others == 0:
         return 0.0, 0.0
@@ -196,7 +193,7 @@ def _all_to_all(instance: Instance) -> tuple[float, float]:
 
 
 def _attention_flops(instance: Instance) -> tuple[float, float]:
-    """Return FLOPs for one new token on one token of context: in decode, and in prefill."""
+    """Return the FLOPs of one new token per token of context: in decode, and in prefill."""
     attention = instance.model.attention
     per_dim = 2.0 * instance.model.full_layers * attention.query_heads
     if attention.kind == "gqa":
@@ -208,7 +205,7 @@ def _attention_flops(instance: Instance) -> tuple[float, float]:
 
 
 def _window_flops(instance: Instance) -> float:
-    """Return FLOPs of one token on the windows before it, in full."""
+    """Return the FLOPs of one token on full windows."""
     windowed = instance.model.attention.windowed
     if windowed is None:
         return 0.0

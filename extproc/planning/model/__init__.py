@@ -1,1 +1,1 @@
-"""The closed-form cost model, and what it is asked about."""
+"""The closed-form cost model and its inputs."""

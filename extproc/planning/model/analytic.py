@@ -1,13 +1,14 @@
-"""The cost model: what two pools save, by the paper's closed form, honestly, and in whole instances.
+"""The cost model: the saving of two pools by the paper's closed form, by an honest form, and in whole instances.
 
     closed form   alpha (1 - 1/rho), rho = mu_S / mu_H              drops ceilings and sets mu_L = mu_H
     honest form   1 - alpha mu_H / mu_S - (1 - alpha) mu_H / mu_L   the long pool serves only long requests
     integers      ceil(alpha lambda / mu_S) + ceil((1 - alpha) lambda / mu_L) + 2 spares
                   against ceil(lambda / mu_H) + 1 spare
 
-alpha is the share of requests whose *budget* fits the short pool: what the router routes on, not what turned out.
-Two baselines: one pool of the long context, and one of the smallest usual context that holds every request. The
-second is the fair one. Rates are measured ones, or come from `throughput.py` for each pool's own requests.
+alpha is the share of requests whose *budget* fits the short pool: the router routes on the budget, not on the true
+length. There are two baselines: one pool with the long context, and one with the smallest usual context that holds
+every request. The second is the fair one. Rates are measured, or computed by `throughput.py` for each pool's own
+requests.
 """
 
 from math import ceil, inf
@@ -31,19 +32,19 @@ __all__ = [
 ]
 
 USUAL_CONTEXTS = (2_048, 4_096, 8_192, 16_384, 32_768, 65_536, 131_072)
-KEEP = 0.8  # of the best saving: the band in which the exact threshold does not matter
+KEEP = 0.8  # share of the best saving that defines the band in which the exact threshold hardly matters
 ROUNDING = 1e-9
-AS_GOOD = 0.005  # difference of the honest form that no fleet of whole instances shows
+AS_GOOD = 0.005  # difference of the honest form too small to change a fleet of whole instances
 MAX_BREAKPOINTS = 1_000_000
 
 
 def default_thresholds(long_context: int) -> tuple[int, ...]:
-    """Return thresholds from 512 tokens up to below the long context, four for each doubling."""
+    """Return thresholds from 512 tokens up to below the long context, four per doubling."""
     return tuple(t for k in range(9, 18) for t in (2**k * step // 4 for step in (4, 5, 6, 7)) if t < long_context)
 
 
 def right_sized_context(lengths: Lengths, rule: DeclaredRule, long_context: int) -> int:
-    """Return the smallest usual context that holds every request as declared, at most the long context."""
+    """Return the smallest usual context that holds every request as declared; at most the long context."""
     declared = declared_tokens(lengths, rule)
     longest = int((lengths.prompt + (np.maximum(lengths.output, 1) if declared is None else declared)).max())
     return min(long_context, next((c for c in USUAL_CONTEXTS if c >= longest), long_context))
@@ -54,8 +55,8 @@ def analyse(
 ) -> Analysis:
     """Apply the cost model at each threshold.
 
-    Raises ConfigurationError for a rate that is not positive, thresholds outside the long context, or an objective
-    that no instance meets.
+    Raises ConfigurationError if the rate is not positive, a threshold is not below the long context, or no
+    instance meets the objective.
     """
     if not 0 < rate < inf:
         raise ConfigurationError(f"rate {rate:g}: requests per second must be positive")
@@ -87,30 +88,31 @@ def analyse(
             f"objective {_tpot(setup)}: at no threshold do both pools meet it with the "
             "requests they get; one pool of all requests does"
         )
-    # Of equally small fleets the one with the larger continuous saving has more room.
-    # A threshold that leaves one of the pools without requests is one pool under another name.
+    # Of equally small fleets, the one with the larger continuous saving has more room to spare.
+    # A threshold that leaves one of the pools without requests is really one pool.
     real = [split for split in splits if 0 < split.alpha < 1] or splits
     fewest = min(split.instances for split in real)
     smallest = [split for split in real if split.instances == fewest]
     most = max(split.honest_form for split in smallest)
-    # Of those that are as good to within rounding the smallest threshold, or it would jump from end to end.
+    # Take the smallest threshold of those equal within AS_GOOD, so that the choice does not jump with small
+    # changes.
     best = next(split for split in smallest if split.honest_form >= most - AS_GOOD)
     out_of_reach = tuple(t for t, split in tried.items() if split is None)
     return Analysis(rule, rate, long, right, splits, best, _band(splits, best), out_of_reach)
 
 
 def break_even_rate(alpha: float, rates: tuple[float, float, float], spare: int) -> float | None:
-    """Return the rate from which on two pools always need fewer instances, or None when they never do.
+    """Return the rate above which two pools always need fewer instances, or None if there is none.
 
-    `rates` are mu of the one pool, the short and the long pool. Fleet sizes change only where a ceiling does, so
-    the last change at which two pools were not smaller is found exactly. Where no request is better off apart, as
-    when all are bound by prefill, the saving is zero but for rounding: never.
+    `rates` are mu of the single, the short and the long pool. Fleet sizes change only where a ceiling steps, so
+    the last step at which two pools were not smaller is computed exactly. If no request gains from the split, as
+    when all are bound by prefill, the saving is zero except for rounding, and the result is None.
     """
     one, short, long = rates
     per_rate = 1 / one - alpha / short - (1 - alpha) / long
     if per_rate <= ROUNDING / one:
         return None
-    beyond = (spare + 3) / per_rate  # the linear gap exceeds what ceilings and a second spare can cost
+    beyond = (spare + 3) / per_rate  # from here on the linear gap exceeds the cost of ceilings and a second spare
     steps = [(alpha / short) * beyond, ((1 - alpha) / long) * beyond, beyond / one]
     if sum(steps) > MAX_BREAKPOINTS:
         return beyond
@@ -150,11 +152,11 @@ def _split(
     setup: Setup,
     baselines: tuple[Baseline, Baseline],
 ) -> Split | None:
-    """Return two pools at one threshold, or None where one of them cannot meet the TPOT with its requests."""
+    """Return two pools at one threshold, or None if one of them cannot meet the TPOT with its requests."""
     fits = budget <= threshold
     alpha = float(fits.mean())
     long_base, right = baselines
-    # A pool without requests has no rate of its own; its share is 0, so any rate does.
+    # A pool without requests has no rate; its share is 0, so any rate works.
     short = long = long_base.rate_per_instance
     if setup.measured is not None:
         short, long = setup.measured.short, setup.measured.long
@@ -187,7 +189,7 @@ def _split(
 
 
 def _band(splits: tuple[Split, ...], best: Split) -> tuple[int, int] | None:
-    """Return the widest run of thresholds around the best that keeps 80 % of its saving."""
+    """Return the widest range of thresholds around the best that keeps 80 % of its saving."""
     if best.saving_right_sized <= 0:
         return None
     at = splits.index(best)

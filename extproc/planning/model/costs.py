@@ -1,6 +1,4 @@
-"""What a simulated fleet costs, counted as the cost model counts: in GPUs and money, with the spares of each
-pool.
-"""
+"""Costs of a simulated fleet, counted as in the cost model: in GPUs and money, with the spares of each pool."""
 
 from dataclasses import dataclass
 
@@ -12,9 +10,10 @@ __all__ = ["Costs", "FleetCost", "costs_of"]
 
 @dataclass(frozen=True, slots=True)
 class FleetCost:
-    """One fleet: instances of each pool with its spares, GPUs of an instance of each pool and their name, all
-    GPUs, GPU-hours and dollars a year. `shape` tells the pools as instances times GPUs, and which GPUs where they
-    are not those that the plan is for.
+    """The cost of one fleet, with the spares of each pool.
+
+    `shape` describes the pools as instances times GPUs, with the names of the GPUs if they are not all those that
+    the plan is for.
     """
 
     shape: str
@@ -28,8 +27,9 @@ class FleetCost:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """GPUs of an instance, spare instances of each pool, dollars of a GPU and hour (None: not known), and the
-    GPU's name, for pools that have no instances of their own.
+    """Cost parameters; `spare` is per pool.
+
+    GPUs per instance, price (None: unknown) and GPU name apply to designs that have no setups of their own.
     """
 
     gpus_per_instance: int
@@ -38,7 +38,7 @@ class Costs:
     gpu_name: str = ""
 
     def of(self, fleet: FleetEstimate) -> FleetCost:
-        """Return what the fleet of the median seed costs."""
+        """Return the cost of the median seed's fleet."""
         instances = tuple(size + self.spare for size in fleet.typical.instances)
         own = fleet.design.setups
         each = tuple(setup.instance.gpus for setup in own) or (self.gpus_per_instance,) * len(instances)

@@ -1,12 +1,12 @@
-"""What a fleet must meet, by the length of requests.
+"""Latency objectives of a fleet, by request length.
 
-A user of short requests waits for them, whatever the average over all lengths says; so each class of lengths has
-an objective of its own: `<=8192: ttft 2s, tpot 80ms; else: ttft 30s`. A class holds the requests whose prompt and
-output together take at most so many tokens, and more than the class before it. Without classes all requests share
-one objective, and latencies are still told by length.
+Users who send short requests notice when those are slow, whatever the average over all lengths; so each length
+class can have its own objective: `<=8192: ttft 2s, tpot 80ms; else: ttft 30s`. A class holds the requests whose
+prompt plus output is within its limit and above the previous class's. Without classes all requests share one
+objective, and latencies are still reported by length.
 
-A percentile is met when at most 1 % of the class's requests are late. It is counted, not interpolated, so that the
-percentile that is shown and the verdict cannot disagree.
+A percentile is met if at most 1 % of the class's requests are late. It is counted, not interpolated, so that the
+reported percentile and the verdict cannot disagree.
 """
 
 import re
@@ -21,9 +21,9 @@ from extproc.planning.workload.lengths import MAX_TOKENS
 
 __all__ = ["FEWEST_JUDGED", "LATE", "LengthClass", "Objective", "parse_objective"]
 
-LATE = 0.01  # of a class may be late: the objective is on the 99th percentile
-FEWEST_JUDGED = 200  # requests of a class in a run: fewer do not tell a 99th percentile
-SHOWN_LIMITS = (2_048, 8_192, 32_768)  # the classes of the latency tables when the objective names none
+LATE = 0.01  # share of a class that may be late: the objective is on the 99th percentile
+FEWEST_JUDGED = 200  # requests of a class in a run: with fewer the 99th percentile is not meaningful
+SHOWN_LIMITS = (2_048, 8_192, 32_768)  # the classes of the latency tables if the objective names none
 _UNITS = {"s": 1.0, "ms": 1e-3}
 _TERM = re.compile(r"(ttft|tpot)\s+([0-9]+\.?[0-9]*|\.[0-9]+)\s*(ms|s)")
 _HEAD = re.compile(r"(?:<=\s*([0-9][0-9_,]*)|(else))")
@@ -31,9 +31,9 @@ _HEAD = re.compile(r"(?:<=\s*([0-9][0-9_,]*)|(else))")
 
 @dataclass(frozen=True, slots=True)
 class LengthClass:
-    """Requests of at most `limit` tokens (inf: all that are longer than the class before), and their objective.
+    """Requests of at most `limit` tokens (inf: all above the previous class), and their objective.
 
-    `late` is the share of them that may be late. One pool that serves only part of a class may be late with more.
+    `late` is the share of them that may be late. It is larger for a pool that serves only part of a class.
     """
 
     limit: float
@@ -43,21 +43,21 @@ class LengthClass:
 
     @property
     def name(self) -> str:
-        """How tables name the class."""
+        """The class's name in tables."""
         return "longer" if self.limit == inf else f"<= {self.limit:,.0f}"
 
     @property
     def requests(self) -> str:
-        """How sentences name the requests of the class."""
+        """The name of the class's requests in sentences."""
         return "longer requests" if self.limit == inf else f"requests {self.name} tokens"
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """99th percentiles in seconds, for requests beyond the classes of `shorter`, and the share of requests
-    answered in full.
+    """The objective: 99th percentiles in seconds, and the share of requests answered in full.
 
-    `shorter` holds classes in ascending order of length. `late` is the share that may be late beyond them.
+    `shorter` holds length classes in ascending order; `ttft_s`, `tpot_s` and `late` (the share of requests that
+    may be late) apply to requests above them.
     """
 
     ttft_s: float = 2.0
@@ -79,19 +79,19 @@ class Objective:
 
     @property
     def classes(self) -> tuple[LengthClass, ...]:
-        """All classes that are judged, in ascending order of length."""
+        """All classes with an objective, in ascending order of length."""
         return (*self.shorter, LengthClass(inf, self.ttft_s, self.tpot_s, self.late))
 
     @property
     def shown(self) -> tuple[LengthClass, ...]:
-        """The classes of latency tables: those that are judged, or usual lengths where all share one objective."""
+        """The classes of latency tables: those of the objective, or usual lengths if all requests share one."""
         if self.shorter:
             return self.classes
         return tuple(LengthClass(limit, self.ttft_s, self.tpot_s) for limit in (*SHOWN_LIMITS, inf))
 
     @property
     def tightest_tpot_s(self) -> float:
-        """The smallest TPOT that any class asks for."""
+        """The smallest TPOT of any class."""
         return min(each.tpot_s for each in self.classes)
 
     def of(self, total: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -99,7 +99,7 @@ class Objective:
         return np.searchsorted([each.limit for each in self.shorter], total).astype(np.int64)
 
     def __str__(self) -> str:
-        """Return the objective as it is written on the command line."""
+        """Return the objective in the command line's syntax."""
         return "; ".join(
             f"{'else' if c.limit == inf else f'<={c.limit:.0f}'}: ttft {c.ttft_s:g}s, tpot {c.tpot_s * 1e3:g}ms"
             for c in self.classes
@@ -107,9 +107,9 @@ class Objective:
 
 
 def parse_objective(text: str, default: Objective) -> Objective:
-    """Read `<=8192: ttft 2s, tpot 80ms; else: ttft 30s`; what a class does not name is the default's.
+    """Parse `<=8192: ttft 2s, tpot 80ms; else: ttft 30s`; times that a class does not name are the default's.
 
-    Raises ConfigurationError that names the part that is not understood.
+    Raises ConfigurationError that names the invalid part.
     """
     classes: list[LengthClass] = []
     for part in filter(None, (piece.strip() for piece in text.split(";"))):

@@ -1,4 +1,4 @@
-"""What is planned with, as the command line asks for it: model, GPU, knobs, objective and prices."""
+"""Command-line options on the model, GPU, knobs, objective and prices, and the setup made from them."""
 
 from dataclasses import dataclass, replace
 
@@ -12,7 +12,8 @@ from extproc.planning.workload.lengths import MAX_TOKENS
 
 __all__ = ["ProfileOptions", "setup_of"]
 
-# Least and most of each option, in its own unit: what hardware and vLLM can have, and sums of it stay finite.
+# Smallest and largest value of each option, in its own unit: within what hardware and vLLM allow, with finite
+# sums.
 RANGES = {
     "tp": (1, 1_024),
     "dp": (1, 1_024),
@@ -30,9 +31,9 @@ MEASURED_RANGE = (1e-6, 1e6)
 class ProfileOptions:
     """Options of `dualpool plan` on model, GPU, knobs, objective (seconds, shares) and prices (USD per GPU-hour).
 
-    `tp` None asks for the fewest GPUs that fit, `dp` None for one replica of the attention. `objective` is by
-    length and overrides `ttft` and `tpot_ms` where it names them. `measured` holds requests per second of one
-    instance: homogeneous, short, long, right-sized.
+    `tp` None means the fewest GPUs that fit, `dp` None one replica of the attention. `objective` is by length and
+    overrides `ttft` and `tpot_ms` if it names them. `measured` holds requests per second of one instance:
+    homogeneous, short, long, right-sized.
     """
 
     model: str = "llama-3-70b"
@@ -58,7 +59,7 @@ class ProfileOptions:
 def setup_of(options: ProfileOptions, catalogue: Catalogue) -> Setup:
     """Return the instance, its pools' limits, the objective and the prices.
 
-    Raises ConfigurationError that names the option, its value and what is allowed.
+    Raises ConfigurationError that names the option, its value and the allowed values.
     """
     for name, (least, most) in RANGES.items():
         value = getattr(options, name)

@@ -1,4 +1,4 @@
-"""What no fleet can meet, however large: told before anything is counted or simulated."""
+"""Detection of objectives that no fleet can meet, however large, before anything is computed or simulated."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,27 +16,26 @@ from extproc.planning.workload.lengths import Lengths, Tokens
 __all__ = ["check_reach", "reaching"]
 
 TAIL = 99  # the percentile of the objective
-SHORTEST_CLASS = 256  # tokens: classes that are proposed are this times a power of two
-RELAXED_S = 30  # what is proposed for long prompts at least
-MOST_GPUS = 8  # of an instance that is proposed: those of one server
+SHORTEST_CLASS = 256  # tokens: proposed classes are this times a power of two
+RELAXED_S = 30  # smallest TTFT proposed for long prompts
+MOST_GPUS = 8  # per proposed instance: those of one server
 
-Gpus = Sequence[tuple[str, GpuProfile, float | None]]  # name, profile, USD an hour
+Gpus = Sequence[tuple[str, GpuProfile, float | None]]  # name, profile, USD per hour
 
 
 @dataclass(frozen=True, slots=True)
 class Shortfall:
-    """What any number of instances of one kind misses: the sentence, and the best time over the asked one."""
+    """An objective that no number of instances of one kind meets: the error, and best time / objective."""
 
     sentence: str
     times_too_slow: float
 
 
 def check_reach(lengths: Lengths, setup: Setup) -> None:
-    """Raise ConfigurationError when success, TTFT or TPOT are out of reach of any number of these instances, and
-    say how near they come.
+    """Raise ConfigurationError, with the best possible value, if no number of instances meets the objective.
 
-    Requests over the long context are refused by all. The first token takes the prompt's prefill at least:
-    measured rates do not tell the times, so with those TTFT and TPOT are not judged.
+    Every instance rejects requests longer than the long context. The first token takes at least the prompt's
+    prefill. Measured rates do not contain these times, so TTFT and TPOT are not checked with them.
     """
     objective = setup.objective
     refused = float((_total(lengths) > setup.long_context).mean())
@@ -52,10 +51,10 @@ def check_reach(lengths: Lengths, setup: Setup) -> None:
 
 
 def reaching(lengths: Lengths, setup: Setup, gpus: Gpus = ()) -> Setup:
-    """Return the instance with the fewest GPUs, from the setup's own on, whose fleets can meet the objective, of
-    the first of `gpus` that has one; the one that comes nearest where none can.
+    """Return the setup itself, or the first instance of `gpus`, fewest GPUs first, that can meet the objective.
 
-    Called when the number of GPUs is not asked for: the fewest that hold a model may prefill too slowly.
+    If none can, return the one that comes nearest. Called when the user did not choose the number of GPUs: the
+    fewest that hold a model may prefill too slowly.
     """
     nearest, least = setup, inf
     for candidate in _larger(setup, gpus):
@@ -82,7 +81,7 @@ def _larger(setup: Setup, gpus: Gpus) -> Iterator[Setup]:
 
 
 def _shortfall(lengths: Lengths, setup: Setup) -> Shortfall | None:
-    """Return what is worst of the times that an idle instance does not keep, or None where it keeps all."""
+    """Return the worst of the objectives that an idle instance misses, or None if it meets all."""
     if setup.measured is not None:
         return None
     missed = list(_missed(lengths, setup))
@@ -118,7 +117,7 @@ def _missed(lengths: Lengths, setup: Setup) -> Iterator[Shortfall]:
 
 
 def _proposal(lengths: Lengths, setup: Setup, ttft_s: float) -> str:
-    """Return an objective by length that is in reach: nothing where not even short prompts are fast enough."""
+    """Return the proposal of a reachable objective by length; empty if even short prompts are too slow."""
     limits, total = setup.limits(setup.long_context), _total(lengths)
     limit = 0
     longer = SHORTEST_CLASS

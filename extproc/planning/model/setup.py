@@ -1,4 +1,4 @@
-"""What is planned: the instance, its pools' limits, the objective, and the prices; everything but the workload."""
+"""The setup that is planned: the instance, its pools' limits, the objective, and prices; not the workload."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,23 +20,23 @@ SMALLEST_BATCH_TOKENS = 128
 
 
 class SlotRule(StrEnum):
-    """How max_num_seqs of a pool is set."""
+    """How max_num_seqs of a pool is chosen."""
 
-    PAGED = "paged"  # vLLM's default for the GPU: blocks are taken on demand, preemption handles the rest
-    WORST_CASE = "worst-case"  # as many as fit at full length (the paper's N_seq), so that nothing is preempted
+    PAGED = "paged"  # vLLM's default for the GPU: blocks are allocated on demand; preemption handles shortages
+    WORST_CASE = "worst-case"  # as many as fit at full length (the paper's N_seq), so nothing is ever preempted
 
 
 class Times(StrEnum):
-    """Where iteration times come from."""
+    """The source of iteration times."""
 
-    AUTO = "auto"  # measured where they are known, the roofline where not
+    AUTO = "auto"  # measured if available, else the roofline
     MEASURED = "measured"
     ROOFLINE = "roofline"
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRates:
-    """Requests per second of one instance, where they are known better than the roofline tells."""
+    """Requests per second of one instance, for users who know them better than the roofline does."""
 
     homogeneous: float
     short: float
@@ -55,8 +55,8 @@ class MeasuredRates:
 class Setup:
     """One kind of instance and how it is run.
 
-    `max_num_seqs` overrides the rule, as (homogeneous or long, short); `batched_tokens` overrides the choice of
-    max_num_batched_tokens; `long_prefill_tokens` is long_prefill_token_threshold (0: none).
+    `max_num_seqs` overrides the slot rule, as (homogeneous or long, short); `batched_tokens` overrides the choice
+    of max_num_batched_tokens; `long_prefill_tokens` is long_prefill_token_threshold (0: none).
     """
 
     model_name: str
@@ -84,7 +84,7 @@ class Setup:
 
     @property
     def name(self) -> str:
-        """Model, number of GPUs and GPU, as the report names them."""
+        """Model, number of GPUs and GPU, as printed in the report."""
         return f"{self.model_name} on {self.instance.parallelism} x {self.gpu_name}"
 
     @cached_property
@@ -100,7 +100,7 @@ class Setup:
 
     @property
     def times_source(self) -> str | None:
-        """Where measured iteration times come from; None where the roofline is used."""
+        """The source of measured iteration times; None if the roofline is used."""
         if self.times is Times.ROOFLINE:
             return None
         found = measured_cost(self.instance, self.max_batched_tokens, self.engine.kernels)
@@ -118,10 +118,9 @@ class Setup:
 
     @cached_property
     def max_batched_tokens(self) -> int:
-        """The largest power of two (at most vLLM's default) whose full batch still iterates within the TPOT
-        objective.
+        """The largest batch, halving from the engine's default, whose iteration stays within the TPOT objective.
 
-        A longer chunk stalls every decoding sequence for longer than the objective allows between two tokens.
+        A larger chunk of prefill would stall every decoding sequence for longer than the objective allows.
         """
         if self.batched_tokens is not None:
             return self.batched_tokens
@@ -141,7 +140,7 @@ class Setup:
             if self.slots is SlotRule.WORST_CASE:
                 seqs = min(seqs, max(1, self.capacity.slots(context_tokens)))
         return InstanceLimits(
-            # A batch of vLLM holds a token of each sequence.
+            # In vLLM each running sequence takes at least one token of the batch.
             max_num_seqs=seqs if self.engine is Engine.SGLANG else min(seqs, self.max_batched_tokens),
             max_num_batched_tokens=self.max_batched_tokens,
             kv_tokens=self.capacity.kv_tokens - BLOCK_TOKENS,  # vLLM keeps one block as the null block
@@ -155,9 +154,7 @@ class Setup:
         )
 
     def flags(self, context_tokens: int, *, short: bool = False) -> tuple[str, ...]:
-        """Return the arguments of `vllm serve` for an instance of a pool of this context, or of
-        `sglang.launch_server`.
-        """
+        """Return the arguments of `vllm serve` or `sglang.launch_server` for an instance with this context."""
         limits = self.limits(context_tokens, short=short)
         if self.engine is Engine.SGLANG:
             fraction = self.engine.mem_fraction_static(self.instance, self.max_batched_tokens)
@@ -185,11 +182,11 @@ class Setup:
 
     @property
     def instance_cost(self) -> float:
-        """What an instance costs an hour in USD; its GPUs where the price is not known."""
+        """Cost of an instance in USD per hour, or its number of GPUs if the price is not known."""
         return self.instance.gpus * (1.0 if self.price_usd_h is None else self.price_usd_h)
 
     def usd_per_year(self, instances: float) -> float | None:
-        """Return what so many instances cost in a year, or None when the price is unknown."""
+        """Return the cost of instances in USD per year, or None if the price is unknown."""
         if self.price_usd_h is None:
             return None
         return instances * self.instance.gpus * self.price_usd_h * HOURS_PER_YEAR

@@ -1,4 +1,4 @@
-"""What the cost model says: one pool and two, at one threshold, and all of it for one workload."""
+"""Results of the cost model: one pool, two pools at one threshold, and the full analysis of a workload."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ __all__ = ["Analysis", "Baseline", "Split"]
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """One pool for everything: its context, its instances' rate (requests/s), and how many are needed."""
+    """One pool for all requests: its context, the rate of an instance (requests/s), and the instances needed."""
 
     name: str
     context_tokens: int
@@ -22,8 +22,8 @@ class Baseline:
 class Split:
     """Two pools at one threshold. Savings are shares of the baseline's instances; `rho` is mu_S / mu_H.
 
-    `break_even_rate` is the rate (requests/s) from which on two pools need fewer instances than the right-sized
-    pool; None when they never do.
+    `break_even_rate` is the rate (requests/s) above which two pools need fewer instances than the right-sized
+    pool; None if there is none.
     """
 
     threshold: int
@@ -48,11 +48,11 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Analysis:
-    """Everything the cost model says about one workload and one rule of declared max_tokens.
+    """The cost model's results for one workload and one assumption about declared max_tokens.
 
-    `splits` are the thresholds at which both pools can meet the TPOT objective, `out_of_reach` the others. `best`
-    is the split with the fewest instances; `band` the thresholds that keep 80 % of its saving against the
-    right-sized pool, None when it saves nothing.
+    `splits` are the thresholds at which both pools can meet the TPOT objective; `out_of_reach` are the remaining
+    thresholds. `best` is the split with the fewest instances; `band` is the range of thresholds that keep 80 % of
+    its saving against the right-sized pool, None if it saves nothing.
     """
 
     rule: DeclaredRule

@@ -1,18 +1,18 @@
-"""Requests per second that one instance sustains, from lengths and iteration times, without simulating.
+"""Requests per second that one instance sustains, from lengths and iteration times, without simulation.
 
-A prefill yields the first token, so a request of E[output] tokens decodes D = E[output] - 1 times; a share of
-requests may decode not at all. If each iteration completes r requests, D r sequences decode in it, and P r prompt
-tokens are prefilled, in chunks: a share f of the iterations carries one of m tokens, the others only decode.
+A prefill produces the first token, so a request of E[output] tokens decodes D = E[output] - 1 times; some requests
+may not decode. If each iteration completes r requests, D r sequences decode in it, and P r prompt tokens are
+prefilled, in chunks: a share f of the iterations carries a chunk of m tokens, the rest only decode.
 
     T(r) = (1 - f) T_decode(D r) + f T_mixed(D r, m)          mu(r) = r / T(r)
 
-r is a mean and need not be whole: prompts of many chunks and short outputs leave less than one sequence decoding.
-mu grows with r; r is bounded by max_num_seqs, by the KV cache, by the batch's token budget (so no iteration
-carries more than it may), and by the objective on the time per output token. A sequence's own prefill is over when
-its tokens come, so a single one is never slowed by it: requests served one after another are the least that an
-instance does, and only an objective below the decoding of a single sequence is out of reach. The usable rate
-leaves head-room: an instance at exactly mu queues without end. What this leaves out: queueing and bursts. The
-simulator has them.
+r is a mean and need not be a whole number: with prompts of many chunks and short outputs, less than one sequence
+decodes on average. mu grows with r; r is bounded by max_num_seqs, by the KV cache, by the batch's token budget (so
+that no iteration exceeds it), and by the objective on the time per output token. A sequence's own prefill ends
+before it decodes, so prefill never slows a request that runs alone: an instance can always serve requests one
+after another, and an objective is out of reach only if it is below the decode time of a single sequence. The
+usable rate leaves head-room, because the queue of an instance at exactly mu grows without limit. Queueing and
+bursts are not modelled here; the simulator models them.
 """
 
 from dataclasses import dataclass
@@ -26,21 +26,21 @@ from extproc.planning.workload.lengths import Lengths
 
 __all__ = ["InstanceLimits", "Throughput", "prefill_s", "throughput"]
 
-KV_FILL = 0.9  # of the KV cache on average; the rest absorbs fluctuation
-LOAD = 0.9  # of the largest rate (the load at which the paper measures)
-HALVINGS = 40  # of the bracket around the largest r within the TPOT: beyond the precision of anything here
+KV_FILL = 0.9  # average share of the KV cache in use; the rest absorbs fluctuation
+LOAD = 0.9  # share of the largest rate that is usable (the load at which the paper measures)
+HALVINGS = 40  # bisection steps for the largest r within the TPOT: more precise than anything else here
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceLimits:
-    """What bounds a batch: sequences, tokens of one iteration, KV cache (tokens), and the longest sequence.
+    """Limits of a batch: sequences, tokens per iteration, KV cache (tokens), and the longest sequence.
 
-    `long_prefill_token_threshold` bounds the tokens of one prompt in an iteration (0: only the batch does).
-    `reserve_full_prompt` tells whether a prompt is admitted only when all of it fits the free cache
-    (scheduler_reserve_full_isl). `sequence_tokens` are what each sequence holds besides its own tokens: windows
-    and recurrent states. `data_parallel` schedulers share an instance, and each has all of these for itself.
-    `cap_lone_prompt` tells whether the threshold holds for a request that is alone, too (vLLM until September
-    2026, PR 57951). `scheduler` names the engine whose rules decide.
+    `long_prefill_token_threshold` limits the tokens of one prompt per iteration (0: only the batch size does).
+    `reserve_full_prompt`: a prompt is admitted only if all of it fits the free cache (scheduler_reserve_full_isl).
+    `sequence_tokens` is what each sequence holds in addition to its own tokens: windows and recurrent states. An
+    instance has `data_parallel` schedulers, and each has all of these limits to itself. `cap_lone_prompt`: the
+    threshold also limits a request that runs alone (vLLM until September 2026, PR 57951). `scheduler` is the
+    engine whose scheduling rules apply.
     """
 
     max_num_seqs: int
@@ -57,11 +57,9 @@ class InstanceLimits:
 
 @dataclass(frozen=True, slots=True)
 class Throughput:
-    """Usable requests per second of one instance, with how many sequences decoding on average (in each of its
-    ranks) and what bounds it.
+    """Usable requests per second of one instance, sequences decoding on average (per rank), and the binding limit.
 
-    The rate is 0 when even a single sequence takes longer than the objective for a token: `iteration_s` says how
-    long.
+    The rate is 0 if even a single sequence takes longer per token than the objective; `iteration_s` is that time.
     """
 
     requests_per_s: float
@@ -72,9 +70,7 @@ class Throughput:
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """Means of a workload: prompt tokens, decode steps, context tokens weighted by how long they are held, and the
-    chunks of prefill.
-    """
+    """Means of a workload: prompt tokens, decode steps, context tokens weighted by time held, prefill chunk."""
 
     prompt: float
     decodes: float
@@ -84,7 +80,7 @@ class Means:
 
 
 def throughput(lengths: Lengths, cost: IterationCost, limits: InstanceLimits, tpot_s: float) -> Throughput:
-    """Return what one instance sustains for a workload, within the objective on the time per output token."""
+    """Return the rate that one instance sustains for a workload within the objective on time per output token."""
     means = _means(lengths, limits)
     fixed_s, slope_s = cost.decode(1)
     single_s = fixed_s + means.context * slope_s
@@ -118,8 +114,8 @@ def prefill_s(prompt_tokens: int, cost: IterationCost, limits: InstanceLimits) -
 def _means(lengths: Lengths, limits: InstanceLimits) -> Means:
     output = np.maximum(lengths.output, 1).astype(np.float64)
     prompt = np.maximum(lengths.prompt, 1).astype(np.float64)
-    decodes = output - 1  # the prefill yields the first token
-    room = max(1.0, limits.max_num_batched_tokens * 0.9)  # decodes take the rest of the batch
+    decodes = output - 1  # the prefill produces the first token
+    room = max(1.0, limits.max_num_batched_tokens * 0.9)  # decoding sequences take the rest of the batch
     computed = np.maximum(lengths.computed, 1).astype(np.float64)
     return Means(
         prompt=float(computed.mean()),
@@ -131,7 +127,7 @@ def _means(lengths: Lengths, limits: InstanceLimits) -> Means:
 
 
 def _iteration_s(means: Means, cost: IterationCost, done: float) -> float:
-    """Return the mean time of an iteration in the steady state in which each completes `done` requests."""
+    """Return the mean iteration time in a steady state in which each iteration completes `done` requests."""
     sequences, prefill = done * means.decodes, done * means.prompt
     share = min(1.0, prefill / means.chunk)
     chunk = prefill / share
@@ -141,12 +137,12 @@ def _iteration_s(means: Means, cost: IterationCost, done: float) -> float:
         + chunk * means.pairs_per_prompt_token * cost.prefill_s_per_token_pair
         + sequences * cost.decode_s_per_sequence
     )
-    # An iteration without prefill has at least one sequence in it.
+    # An iteration without prefill has at least one sequence.
     return read_s + (1 - share) * _decode_s(cost, max(1.0, sequences)) + share * mixed_s
 
 
 def _prefill_s(means: Means, cost: IterationCost) -> float:
-    """Return the time that one prompt's prefill takes by itself."""
+    """Return the prefill time of one prompt that runs alone."""
     chunks = means.prompt / means.chunk
     pairs = means.prompt * means.pairs_per_prompt_token
     return chunks * _linear_s(cost, means.chunk) + pairs * cost.prefill_s_per_token_pair
@@ -165,14 +161,14 @@ def _within(means: Means, cost: IterationCost, most: float, tpot_s: float) -> fl
 
 
 def _decode_s(cost: IterationCost, sequences: float) -> float:
-    """Return the fixed time of a step in which so many sequences decode."""
+    """Return the fixed time of a step in which `sequences` decode."""
     if cost.decode_fixed_s:
         return cost.decode(round(sequences))[0]
     return _linear_s(cost, sequences) + sequences * cost.decode_s_per_sequence
 
 
 def _linear_s(cost: IterationCost, tokens: float) -> float:
-    """Return the time of everything but attention for a batch of so many tokens, linear between whole numbers."""
+    """Return the time of everything except attention for a batch of `tokens`, interpolated linearly."""
     below = min(int(tokens), len(cost.linear_s) - 2)
     part = min(1.0, tokens - below)
     return cost.linear_s[below] + part * (cost.linear_s[below + 1] - cost.linear_s[below])

@@ -1,4 +1,4 @@
-"""Which iteration times a plan used, and how far measured ones are from our roofline."""
+"""Notes on the iteration times that a plan used, and comparison of measured ones with our roofline."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,26 +8,27 @@ from extproc.planning.model.setup import Setup, Times
 
 __all__ = ["CHUNKS", "CONTEXT", "SEQUENCES", "TRUSTED", "Agreement", "agreement", "times_notes"]
 
-SEQUENCES, CONTEXT = (1, 64, 256), 1_000  # decoding steps of so many sequences with this context each, and
-CHUNKS = (512, 2_048, 8_192)  # chunks of prefill, at which both are compared
+# Both are compared on decode steps of this many sequences with this much context each, and on prefill chunks.
+SEQUENCES, CONTEXT = (1, 64, 256), 1_000
+CHUNKS = (512, 2_048, 8_192)
 TRUSTED = (0.8, 1.25)
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Our roofline over measured times: of decoding steps and of chunks, by their sizes."""
+    """Ratios of our roofline to measured times, of decode steps and prefill chunks by their sizes."""
 
     decode: dict[int, float]
     prefill: dict[int, float]
 
     @property
     def trusted(self) -> bool:
-        """Whether all are within what the roofline is trusted for."""
+        """Whether all ratios are within TRUSTED."""
         return all(TRUSTED[0] <= each <= TRUSTED[1] for each in (*self.decode.values(), *self.prefill.values()))
 
 
 def agreement(ours: IterationCost, measured: IterationCost) -> Agreement:
-    """Compare both, at sizes that a batch of both can have."""
+    """Compare both at the sizes that fit a batch of both."""
     most = min(len(ours.linear_s), len(measured.linear_s)) - 1
     return Agreement(
         {n: _decode_s(ours, n) / _decode_s(measured, n) for n in SEQUENCES if n <= most},
@@ -36,9 +37,7 @@ def agreement(ours: IterationCost, measured: IterationCost) -> Agreement:
 
 
 def times_notes(setups: Iterable[Setup]) -> tuple[str, ...]:
-    """Return a sentence on the times of each kind of instance; it names the gap where the roofline is far from
-    what was measured.
-    """
+    """Return a sentence on the times of each kind of instance; it points out ratios that are not trusted."""
     kinds: dict[str, Setup] = {}
     for each in setups:
         kinds.setdefault(each.name, each)

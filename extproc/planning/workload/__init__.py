@@ -1,1 +1,1 @@
-"""What is asked of a fleet: lengths, traces, arrivals, declared limits and texts."""
+"""The workload of a fleet: lengths, traces, arrivals, declared limits and texts."""

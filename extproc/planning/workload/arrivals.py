@@ -1,4 +1,4 @@
-"""The requests of one simulation: when they come, how long they are, what they declare and carry."""
+"""The requests of one simulation: arrival times, lengths, declared max_tokens, and texts."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ __all__ = ["Workload", "check_arrivals", "poisson_workload", "trace_workload"]
 class Workload:
     """Requests in order of arrival; all arrays have shape (requests,).
 
-    `declared` is None when no client declares max_tokens, `cached` (prompt tokens) when nothing is cached.
+    `declared` is None if no client declares max_tokens; `cached` (prompt tokens) is None if nothing is cached.
     """
 
     arrival_s: Floats
@@ -33,15 +33,15 @@ class Workload:
 def poisson_workload(
     lengths: Lengths, rate: float, requests: int, rule: DeclaredRule, rng: np.random.Generator
 ) -> Workload:
-    """Draw requests with replacement that arrive as a Poisson process of `rate` per second."""
+    """Draw requests with replacement, arriving as a Poisson process of `rate` per second."""
     _check_rate(rate)
     return _workload(lengths.drawn(requests, rng), np.cumsum(rng.exponential(1 / rate, requests)), rule, rng)
 
 
 def trace_workload(lengths: Lengths, rate: float, rule: DeclaredRule, rng: np.random.Generator) -> Workload:
-    """Take the trace's own requests and gaps between them, stretched or compressed to `rate` on average.
+    """Take the trace's requests and the gaps between them, stretched or compressed to `rate` on average.
 
-    Raises ConfigurationError for a trace without arrival times, or with all of them the same.
+    Raises ConfigurationError if the trace has no arrival times or all are the same.
     """
     _check_rate(rate)
     arrival = check_arrivals(lengths)
@@ -49,7 +49,7 @@ def trace_workload(lengths: Lengths, rate: float, rule: DeclaredRule, rng: np.ra
 
 
 def check_arrivals(lengths: Lengths) -> Floats:
-    """Return a trace's own arrival times; raises ConfigurationError where it has none, or all are the same."""
+    """Return a trace's arrival times; raises ConfigurationError if it has none or all are the same."""
     arrival = lengths.arrival_s
     if arrival is None or arrival[-1] <= 0:
         raise ConfigurationError(

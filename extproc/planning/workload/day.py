@@ -1,4 +1,4 @@
-"""The load over a day, as shares of its peak: from a file of hours, or from a trace that covers one."""
+"""The load over a day, as shares of its peak: from a file of hourly loads, or from a trace that covers a day."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ __all__ = ["STEPS", "STEP_MINUTES", "Day", "day_of_trace", "parse_day"]
 STEP_MINUTES = 5
 HOURS = 24
 STEPS = HOURS * 60 // STEP_MINUTES
-SHORTEST_TRACE_H = 20.0  # a trace that covers less tells nothing of the missing hours
+SHORTEST_TRACE_H = 20.0  # a shorter trace says nothing about the missing hours
 FEWEST_REQUESTS = 10 * STEPS
 
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """Shares of the peak rate in steps of five minutes, the largest of them 1."""
+    """Shares of the peak rate in steps of five minutes; the largest is 1."""
 
     shares: tuple[float, ...]
     source: str
@@ -31,9 +31,10 @@ class Day:
 
 
 def parse_day(lines: Iterable[str], name: str) -> Day:
-    """Decode rows of `hour,load`: hours from 0 to 24, ascending, linear in between and over midnight; any unit.
+    """Parse rows of `hour,load`, with ascending hours from 0 to 24 and the load in any unit.
 
-    Raises ConfigurationError that names the row.
+    The load is interpolated linearly between the rows and across midnight. Raises ConfigurationError that names
+    the row.
     """
     hours: list[float] = []
     loads: list[float] = []
@@ -62,9 +63,9 @@ def parse_day(lines: Iterable[str], name: str) -> Day:
 
 
 def day_of_trace(lengths: Lengths) -> Day:
-    """Count a trace's arrivals by the time since its first.
+    """Count a trace's arrivals by the time since its first request.
 
-    Raises ConfigurationError for one that has no times, covers no day, or has too few requests.
+    Raises ConfigurationError if the trace has no times, does not cover a day, or has too few requests.
     """
     times = lengths.arrival_s
     hours = 0.0 if times is None else float(times[-1]) / 3600
@@ -75,7 +76,7 @@ def day_of_trace(lengths: Lengths) -> Day:
         )
     step = (times // (STEP_MINUTES * 60)).astype(np.int64)
     counts = np.bincount(step % STEPS, minlength=STEPS)
-    passes = np.bincount(np.arange(int(step[-1]) + 1) % STEPS, minlength=STEPS)  # of a trace of several days
+    passes = np.bincount(np.arange(int(step[-1]) + 1) % STEPS, minlength=STEPS)  # a trace may span several days
     return _day(counts / np.maximum(passes, 1), lengths.source)
 
 

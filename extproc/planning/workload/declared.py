@@ -1,6 +1,6 @@
-"""What clients declare as max_tokens: it drives the budget, so it decides the short pool's share in practice.
+"""Assumptions about the max_tokens that clients declare: it drives the budget, and so the short pool's share.
 
-Traces hold what was generated, not what was declared. Each rule below is one assumption about clients.
+Traces hold the generated tokens, not the declared ones. Each rule below is one assumption about clients.
 """
 
 from enum import StrEnum
@@ -12,23 +12,23 @@ from extproc.planning.workload.lengths import Lengths, Tokens
 __all__ = ["DeclaredRule", "budgets", "declared_tokens"]
 
 UNDECLARED_QUANTILE = 0.99  # without max_tokens the router budgets this quantile of the outputs it has seen
-# The router routes on an upper bound of the prompt: with 1 % of bounds broken, byte classes count 16 to 20 % too
-# much on average (bench of the estimators).
+# The router routes on an upper bound of the prompt: with 1 % of bounds exceeded, byte classes overcount by 16 to
+# 20 % on average (bench of the estimators).
 PROMPT_BOUND_FACTOR = 1.18
 
 
 class DeclaredRule(StrEnum):
-    """An assumption about what clients declare."""
+    """An assumption about the max_tokens that clients declare."""
 
-    TRUTH = "truth"  # what a router measured; from lengths alone exactly what the output takes
+    TRUTH = "truth"  # from the budgets that a router measured, or else exactly the output's length
     HALF_MORE = "1.5x"
-    FIXED_1024 = "1024"  # or the output's length where that is more, so that no output changes
+    FIXED_1024 = "1024"  # or the output's length if larger, so that no output is cut
     FIXED_4096 = "4096"
     NONE = "none"
 
 
 def declared_tokens(lengths: Lengths, rule: DeclaredRule) -> Tokens | None:
-    """Return declared max_tokens of each request, int64 of shape (requests,), or None when none is declared."""
+    """Return the declared max_tokens of each request, int64 of shape (requests,), or None if none is declared."""
     output: Tokens = np.maximum(lengths.output, 1)
     match rule:
         case DeclaredRule.TRUTH if lengths.budget is not None:

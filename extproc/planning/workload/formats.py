@@ -1,8 +1,8 @@
-"""What is known of trace formats: the columns and keys in which they hold lengths, times and prefixes.
+"""Trace formats: the columns and keys that hold lengths, times and prefixes.
 
-Rows (CSV with a header, or JSON lines) are told by their names: Azure, Mooncake, BurstGPT, ServeGen, the access
-log of our Envoy files, and plain `input_tokens`. Documents (one JSON value) are told by their keys: the CDF files
-of fleet-sim, and what vLLM's benchmark_serving saves with --save-detailed.
+Rows (CSV with a header, or JSON lines) are recognised by the names of their fields: Azure, Mooncake, BurstGPT,
+ServeGen, the access log of our Envoy files, and plain `input_tokens`. Documents (one JSON value) are recognised by
+their keys: fleet-sim's CDF files, and the files that vLLM's benchmark_serving saves with --save-detailed.
 """
 
 import csv
@@ -35,7 +35,7 @@ class Row:
 
 
 class JsonRow(msgspec.Struct):
-    """One line of a JSON-lines trace, whichever of the known keys it has."""
+    """One line of a JSON-lines trace, with all known keys optional."""
 
     input_tokens: float | None = None
     output_tokens: float | None = None
@@ -49,7 +49,7 @@ class JsonRow(msgspec.Struct):
     hash_ids: tuple[int, ...] = ()
 
     def row(self) -> Row:
-        """Return the request; raises ValueError where lengths are missing."""
+        """Return the request; raises ValueError if lengths are missing."""
         seconds = nan if self.timestamp is None else read_seconds(self.timestamp)
         if self.input_length is not None and self.output_length is not None:  # Mooncake: times in milliseconds
             prompt, output = whole_tokens(self.input_length), whole_tokens(self.output_length)
@@ -58,7 +58,7 @@ class JsonRow(msgspec.Struct):
             return Row(seconds, whole_tokens(self.input_tokens), whole_tokens(self.output_tokens))
         if self.prompt_tokens is not None and self.completion_tokens is not None:
             return Row(seconds, round(self.prompt_tokens), whole_tokens(self.completion_tokens))
-        if self.prompt_tokens is not None and isinstance(self.estimate, float):  # our Envoy files' access log
+        if self.prompt_tokens is not None and isinstance(self.estimate, float):  # access log of our Envoy files
             at = nan if self.time is None else read_seconds(self.time)
             return Row(at, round(self.prompt_tokens), max(1, round(self.estimate - self.prompt_tokens)))
         raise ValueError(
@@ -68,17 +68,17 @@ class JsonRow(msgspec.Struct):
 
     @property
     def is_access_log(self) -> bool:
-        """Whether the row is of an access log: its lengths are the router's estimates."""
+        """Whether the row is from an access log, whose lengths are the router's estimates."""
         return self.estimate is not UNSET
 
     @property
     def is_undecided(self) -> bool:
-        """Whether the row is of a request that no router decided: Envoy writes null for what is not there."""
+        """Whether no router decided the row's request: Envoy writes null for missing values."""
         return self.is_access_log and (self.estimate is None or self.prompt_tokens is None)
 
 
 class Document(msgspec.Struct):
-    """A whole JSON document: a CDF of total tokens, or the lengths of a benchmark's requests."""
+    """A trace that is one JSON document: a CDF of total tokens, or the lengths of a benchmark's requests."""
 
     cdf: list[tuple[float, float]] | None = None
     input_lens: list[int] | None = None
@@ -86,7 +86,7 @@ class Document(msgspec.Struct):
 
 
 def columns_of(header: str) -> tuple[int | None, int, int] | None:
-    """Return where a CSV has time, prompt and output tokens, or None when it has no such columns."""
+    """Return the column indices of time, prompt and output tokens in a CSV, or None if it has no such columns."""
     names = [name.strip().lower() for name in cells_of(header)]
     prompt = next((names.index(name) for name in PROMPT_NAMES if name in names), None)
     output = next((names.index(name) for name in OUTPUT_NAMES if name in names), None)
@@ -96,7 +96,7 @@ def columns_of(header: str) -> tuple[int | None, int, int] | None:
 
 
 def cells_of(row: str) -> list[str]:
-    """Return the cells of a row of CSV; raises ValueError where its quotes are wrong."""
+    """Return the cells of a CSV row; raises ValueError if its quoting is wrong."""
     if '"' not in row:
         return row.split(",")
     try:
@@ -106,7 +106,7 @@ def cells_of(row: str) -> list[str]:
 
 
 def whole_tokens(cell: float | str) -> int:
-    """Return tokens from a number that may be written as 374.0; raises ValueError or OverflowError."""
+    """Return a number of tokens, which may be written as 374.0; raises ValueError or OverflowError."""
     if isinstance(cell, str) and cell.strip().isdecimal():
         return int(cell)
     try:
@@ -120,10 +120,7 @@ def whole_tokens(cell: float | str) -> int:
 
 
 def read_seconds(stamp: float | str) -> float:
-    """Return seconds from a number or a date and time, which is UTC where it names no zone.
-
-    Raises ValueError for anything else.
-    """
+    """Return seconds from a number or a date and time (UTC if it has no zone); raises ValueError otherwise."""
     try:
         return float(stamp)
     except ValueError:

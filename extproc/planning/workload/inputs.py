@@ -1,6 +1,4 @@
-"""Where the planner's input comes from: files, a router's address, or a few numbers. The only place that reads
-them.
-"""
+"""Reading the planner's input from files, a router's address, or a few numbers; no other module reads them."""
 
 import gzip
 import time
@@ -28,29 +26,29 @@ from extproc.planning.workload.traces import parse_trace
 
 __all__ = ["LiveInput", "lengths_of_means", "live_input", "load_catalogue", "load_day", "load_traces"]
 
-MAX_TRACE_BYTES = 256 * 1024 * 1024  # ten million requests; a sample of them tells the same
-MAX_LINE = 1024 * 1024  # characters; a row of a trace has a hundred
+MAX_TRACE_BYTES = 256 * 1024 * 1024  # ten million requests; a sample of them gives the same plan
+MAX_LINE = 1024 * 1024  # characters; a row of a trace has about a hundred
 MAX_SCRAPE_BYTES = 16 * 1024 * 1024
 MAX_SCRAPES = 2
 MAX_CATALOGUE_BYTES = 4 * 1024 * 1024
 SCRAPE_TIMEOUT_S = 10.0
 MEANS_REQUESTS = 100_000
-UTF_8 = "utf-8-sig"  # Windows programs begin a file with a byte order mark
+UTF_8 = "utf-8-sig"  # some Windows programs write a byte order mark
 GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, slots=True)
 class LiveInput:
-    """Lengths from a router's metrics, and the rate when two scrapes tell it."""
+    """Lengths from a router's metrics, and the rate if there are two scrapes and an interval."""
 
     lengths: Lengths
     rate: float | None
 
 
 def load_traces(paths: Sequence[str]) -> Lengths:
-    """Read one or more traces and put their requests together, in order of arrival when all have times.
+    """Read one or more traces and merge their requests, sorted by arrival if all have times.
 
-    Raises ConfigurationError for a file that is missing, too large, not text, or wrong inside.
+    Raises ConfigurationError for a file that is missing, too large, not text, or invalid.
     """
     traces = [_load_trace(Path(path)) for path in paths]
     if len(traces) == 1:
@@ -75,9 +73,9 @@ def load_traces(paths: Sequence[str]) -> Lengths:
 
 
 def live_input(sources: Sequence[str], interval_s: float | None, model: str | None = None) -> LiveInput:
-    """Read one or two scrapes (files or http addresses) in the order in which they were made, of one model or all.
+    """Read one or two scrapes (files or HTTP addresses, the earlier one first), of one model or all.
 
-    One address with an interval is scraped twice. Raises ConfigurationError for what cannot be read.
+    A single address with an interval is scraped twice. Raises ConfigurationError if a source cannot be read.
     """
     if len(sources) > MAX_SCRAPES:
         raise ConfigurationError(f"--metrics: {len(sources)} scrapes are given: one or two are read")
@@ -117,9 +115,9 @@ def load_catalogue(path: str | None) -> Catalogue:
 
 
 def load_day(asked: str | None, lengths: Lengths) -> Day | None:
-    """Return the load over a day: of the trace that the lengths are from (`trace`), or from a file; None for none.
+    """Return the load over a day, from the lengths' own trace (`trace`) or from a file; None if not requested.
 
-    Raises ConfigurationError for what tells no day.
+    Raises ConfigurationError if the source does not describe a day.
     """
     if asked is None:
         return None
@@ -146,7 +144,7 @@ def _load_trace(path: Path) -> Lengths:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[TextIO]:
-    """Open a file that may be gzipped, whatever its name; what it unpacks to is bounded by `_lines`."""
+    """Open a file that may be gzipped, whatever its name; `_lines` limits the size after decompression."""
     with path.open("rb") as file:
         packed = file.peek(len(GZIP)).startswith(GZIP)
         with TextIOWrapper(gzip.GzipFile(fileobj=file) if packed else file, encoding=UTF_8) as text:
@@ -157,11 +155,11 @@ AT_MOST = f"at most {MAX_TRACE_BYTES // 2**20} MiB are read: a random sample of 
 
 
 def _lines(file: TextIO, name: str) -> Iterator[str]:
-    """Yield lines within the limits; a pipe has no size that could be looked up, so they are counted."""
+    """Yield lines within the limits; they are counted here because a pipe does not report its size."""
     read = number = 0
     while line := file.readline(MAX_LINE + 1):
         read, number = read + len(line), number + 1
-        if len(line) > MAX_LINE and number == 1 and line.startswith(("{", "[")):  # a document may be one line
+        if len(line) > MAX_LINE and number == 1 and line.startswith(("{", "[")):  # a document may be a single line
             line += file.readline(MAX_TRACE_BYTES)
             read += len(line) - MAX_LINE - 1
         elif len(line) > MAX_LINE:
@@ -187,7 +185,7 @@ def _scrape(source: str, model: str | None) -> Scrape:
         if len(data) > MAX_SCRAPE_BYTES:
             raise ConfigurationError(f"{source}: more than {MAX_SCRAPE_BYTES // 2**20} MiB of metrics")
         text = data.decode("utf-8")
-    except (OSError, HTTPException, ValueError) as error:  # ValueError: not UTF-8, or no address
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: not UTF-8, or an invalid address
         raise ConfigurationError(f"{source}: {_reason(error)}") from error
     return parse_scrape(text, source, model)
 

@@ -1,4 +1,4 @@
-"""Request lengths: the one thing that everything else of the planner starts from."""
+"""Request lengths, the starting point of the planner."""
 
 from dataclasses import dataclass, replace
 
@@ -12,17 +12,17 @@ __all__ = ["MAX_TOKENS", "Floats", "Lengths", "Tokens", "from_means", "from_quan
 Tokens = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-MAX_TOKENS = 10_000_000  # no model has such a context; a larger number is bytes, or milliseconds, or a mistake
+MAX_TOKENS = 10_000_000  # no model has a context this long; a larger number is bytes, milliseconds or a mistake
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lengths:
     """Requests of a workload: prompt and output tokens, each an int64 array of shape (requests,).
 
-    `arrival_s` holds the trace's own arrival times from its first request on, or is None. `note` says in one
-    sentence what the source cannot tell. `budget` holds the tokens that a router really budgeted for each request,
-    or is None where that was not measured; `cached` the prompt tokens that a prefix cache holds, None for none.
-    Raises ConfigurationError for lengths that no request can have.
+    `arrival_s` holds the trace's arrival times, counted from its first request, or is None. `note` is a sentence
+    on what the source does not contain. `budget` holds the tokens that a router really budgeted for each request,
+    or is None if that was not measured; `cached` holds the prompt tokens in a prefix cache, None for none. Raises
+    ConfigurationError for lengths that no request can have.
     """
 
     prompt: Tokens
@@ -72,15 +72,15 @@ class Lengths:
 
     @property
     def computed(self) -> Tokens:
-        """Prompt tokens that have to be computed: those that no prefix cache holds."""
+        """Prompt tokens that must be computed because no prefix cache holds them."""
         return self.prompt if self.cached is None else self.prompt - self.cached
 
 
 def from_means(mean_prompt: float, mean_output: float, requests: int, rng: np.random.Generator) -> Lengths:
-    """Make lengths of which only the means are known.
+    """Make lengths from their means alone.
 
-    Each is geometric: the distribution over whole numbers from 1 that assumes nothing but its mean (maximum
-    entropy). Real tails are heavier, so the share of long requests comes out too small.
+    They are geometric: the distribution over whole numbers from 1 that assumes only its mean (maximum entropy).
+    Real tails are heavier, so the share of long requests comes out too small.
     """
     if not all(1 <= mean <= MAX_TOKENS for mean in (mean_prompt, mean_output)):
         raise ConfigurationError(
@@ -93,10 +93,10 @@ def from_means(mean_prompt: float, mean_output: float, requests: int, rng: np.ra
 
 
 def from_quantiles(fraction: Floats, prompt: Floats, output: Floats, source: str, requests: int) -> Lengths:
-    """Make lengths from points of their two distribution functions, linear in between.
+    """Make lengths from points of their two distribution functions, interpolated linearly.
 
-    The points do not say which prompt goes with which output: the pairs are shuffled, with a fixed seed.
-    Raises ConfigurationError when fractions or tokens are not finite or do not ascend.
+    The points do not say which prompt belongs to which output, so they are paired at random, with a fixed seed.
+    Raises ConfigurationError if fractions or tokens are not finite or do not ascend.
     """
     for name, points in (("fraction", fraction), ("input", prompt), ("output", output)):
         if not bool(np.isfinite(points).all()):

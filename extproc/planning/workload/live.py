@@ -1,11 +1,11 @@
-"""Request lengths and rate from a router's own metrics, in Prometheus text.
+"""Request lengths and rate from a router's own metrics, in Prometheus text format.
 
-A router in shadow mode counts prompt and completion tokens of every response in histograms of fixed buckets. What
-they cannot tell: which prompt had which completion, and where in its bucket a length lies. Lengths are spread
-evenly within a bucket; prompts and completions are paired so that their totals are those of the histogram of
-actual totals, at random where a router has none. That of budgets says which share the router would really send to
-a short pool, with the max_tokens that clients really declare: it becomes `Lengths.budget`, of which alpha is
-taken.
+A router in shadow mode counts the prompt and completion tokens of every response in histograms with fixed buckets.
+They do not say which prompt had which completion, nor where in its bucket a length lies. Lengths are spread evenly
+within a bucket; prompts and completions are paired so that their totals match the histogram of actual totals, or
+at random if the router has none. The histogram of budgets shows the share that the router would really send to a
+short pool, with the max_tokens that clients really declare: it becomes `Lengths.budget`, from which alpha is
+computed.
 """
 
 from bisect import bisect_left
@@ -34,9 +34,9 @@ BUDGETS_NOTED = (2_048.0, 4_096.0, 8_192.0, 16_384.0)
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """Cumulative counts of one scrape: buckets by upper bound (tokens) for each histogram, and all requests.
+    """Cumulative counts of one scrape: buckets by upper bound (tokens) of each histogram, and all requests.
 
-    `models` are those that were added up, in order of their responses.
+    `models` are the models that were added up, most responses first.
     """
 
     buckets: dict[str, dict[float, float]]
@@ -46,17 +46,16 @@ class Scrape:
 
 
 def parse_scrape(text: str, name: str, model: str | None = None) -> Scrape:
-    """Read one scrape of one model, or of all of them added up; pools always are.
+    """Parse one scrape, of one model or of all models added up; pools are always added up.
 
-    Raises ConfigurationError when it is not Prometheus text, the router's histograms are not in it, or it has not
-    the model.
+    Raises ConfigurationError if it is not Prometheus text, or lacks the router's histograms or the model.
     """
     buckets: dict[str, dict[float, float]] = {
         key: defaultdict(float) for key in (PROMPT, COMPLETION, TOTAL, BUDGET)
     }
     requests = 0.0
     responses: dict[str, float] = defaultdict(float)
-    announced: set[str] = set()  # a router that has seen no response names its histograms, without a sample
+    announced: set[str] = set()  # a router that has seen no response lists its histograms without samples
     try:
         for family in text_string_to_metric_families(text):
             announced.add(family.name)
@@ -83,7 +82,7 @@ def parse_scrape(text: str, name: str, model: str | None = None) -> Scrape:
 
 
 def _models(responses: dict[str, float], wanted: str | None, name: str) -> tuple[str, ...]:
-    """Return the models that were counted, those with most responses first."""
+    """Return the models that were counted, most responses first."""
     models = tuple(sorted(responses, key=lambda each: -responses[each]))
     if wanted is not None and wanted not in models:
         raise ConfigurationError(f"{name}: no model {shown(wanted)}; it has {shown(models[:MODELS_NAMED])}")
@@ -106,7 +105,7 @@ def _count(value: float) -> float:
 def rate_between(first: Scrape, second: Scrape, seconds: float) -> float:
     """Return requests per second between two scrapes.
 
-    Raises ConfigurationError when the counter did not grow: no traffic, or the router restarted in between.
+    Raises ConfigurationError if the counter did not grow: no traffic, or the router restarted in between.
     """
     grown = second.requests - first.requests
     if grown <= 0 or seconds <= 0:
@@ -118,7 +117,7 @@ def rate_between(first: Scrape, second: Scrape, seconds: float) -> float:
 
 
 def lengths_between(first: Scrape | None, second: Scrape) -> Lengths:
-    """Return the lengths that the second scrape counted beyond the first (or in all, without a first)."""
+    """Return the lengths that the second scrape counted in addition to the first (or all, without a first)."""
     rng = np.random.default_rng(0)
     before = first.buckets if first is not None else {}
     counts = {key: _increase(before.get(key, {}), second.buckets[key]) for key in second.buckets}
@@ -139,9 +138,9 @@ def lengths_between(first: Scrape | None, second: Scrape) -> Lengths:
 
 
 def _budgets(counts: dict[float, float], total: Tokens) -> Tokens | None:
-    """Give the longest request the largest budget that was counted, and so on down; None when none was counted.
+    """Assign the counted budgets to requests in order of length; None if none was counted.
 
-    Which request had which budget is not counted; at each edge of a bucket the share below is.
+    The histogram does not say which request had which budget, only the share below each bucket edge.
     """
     if sum(counts.values()) == 0:
         return None
@@ -151,14 +150,14 @@ def _budgets(counts: dict[float, float], total: Tokens) -> Tokens | None:
 
 
 def _increase(before: dict[float, float], after: dict[float, float]) -> dict[float, float]:
-    """Return the count of each bucket by itself, from cumulative ones."""
+    """Return the count of each bucket alone, from the cumulative counts of two scrapes."""
     edges = sorted(after)
     cumulative = [after[edge] - before.get(edge, 0.0) for edge in edges]
     return {edge: now - past for edge, now, past in zip(edges, cumulative, [0.0, *cumulative], strict=False)}
 
 
 def _spread(counts: dict[float, float], requests: int) -> Tokens:
-    """Return lengths in ascending order, evenly spread within each bucket; the open bucket doubles its edge."""
+    """Return ascending lengths, spread evenly in each bucket; the open bucket ends at twice its lower edge."""
     edges = sorted(counts)
     shares = np.cumsum([max(counts[edge], 0.0) for edge in edges])
     uppers = np.array(
@@ -166,16 +165,15 @@ def _spread(counts: dict[float, float], requests: int) -> Tokens:
     )
     at: Floats = (np.arange(requests) + 0.5) / requests * shares[-1]
     drawn = np.interp(at, np.concatenate([[0.0], shares]), np.concatenate([[1.0], uppers]))
-    whole: Tokens = np.ceil(drawn).astype(np.int64)  # a bucket holds its upper edge, and not its lower
+    whole: Tokens = np.ceil(drawn).astype(np.int64)  # a bucket includes its upper edge, but not its lower
     return whole
 
 
 def _paired(prompt: Tokens, output: Tokens, totals: dict[float, float]) -> tuple[Tokens, Tokens]:
-    """Pair prompts and outputs so that their sums have the distribution that was counted.
+    """Pair prompts and outputs so that their sums have the counted distribution.
 
-    The sums are ranked and given the counted totals in that order; each output is then chosen by the rank of what
-    its prompt lacks to its total. A few rounds of this settle. Nothing ends up above the last bucket that counted
-    any.
+    The sums are ranked and assigned the counted totals in that order; outputs are then assigned by the rank of
+    total minus prompt. This settles in a few rounds. No sum exceeds the last non-empty bucket.
     """
     wanted = _spread(totals, len(prompt))
     ordered = np.sort(output)

@@ -1,4 +1,4 @@
-"""Where the workload comes from, as the command line asks for it."""
+"""Command-line options on the workload, and the lengths and rate that they give."""
 
 from dataclasses import dataclass, replace
 
@@ -11,15 +11,17 @@ from extproc.planning.workload.lengths import Lengths
 __all__ = ["WorkloadOptions", "workload_of"]
 
 MAX_RATE = 1e9
-BLOCK_TOKENS = 16  # a cached prefix is whole blocks of vLLM
+BLOCK_TOKENS = 16  # vLLM caches prefixes in whole blocks
 
 
 @dataclass(frozen=True, slots=True)
 class WorkloadOptions:
-    """One of `trace` (files), `metrics` (addresses or files of scrapes, `scrape_interval` seconds apart) and
-    `mean_tokens` (`INPUT,OUTPUT`); `rate` in requests per second, where the scrapes do not tell it. `prefix_cache`
-    is `none`, `trace` (what the trace's hash_ids say) or the share of prompt tokens that are found there.
-    `metrics_model` names the one model of the scrapes that is planned.
+    """Options on the workload; exactly one of `trace`, `metrics` and `mean_tokens` is given.
+
+    `trace` holds files, `metrics` addresses or files of scrapes, `scrape_interval` seconds apart, `mean_tokens` is
+    `INPUT,OUTPUT`. `rate` is in requests per second; two scrapes give it otherwise. `prefix_cache` is `none`,
+    `trace` (by the trace's hash_ids) or the share of prompt tokens in the cache. `metrics_model` is the only model
+    of the scrapes to plan for.
     """
 
     trace: tuple[str, ...] = ()
@@ -32,9 +34,9 @@ class WorkloadOptions:
 
 
 def workload_of(options: WorkloadOptions) -> tuple[Lengths, float]:
-    """Read the lengths, from wherever they come, and the rate in requests per second.
+    """Read the lengths from the chosen source, and the rate in requests per second.
 
-    Raises ConfigurationError for options that do not go together, and for what cannot be read.
+    Raises ConfigurationError if options conflict or a source cannot be read.
     """
     if sum(map(bool, (options.trace, options.metrics, options.mean_tokens is not None))) != 1:
         raise ConfigurationError("one of --trace, --metrics and --mean-tokens is needed")
@@ -58,7 +60,7 @@ def workload_of(options: WorkloadOptions) -> tuple[Lengths, float]:
 
 
 def _with_cache(lengths: Lengths, asked: str) -> Lengths:
-    """Return the lengths with what a prefix cache holds of each prompt."""
+    """Return the lengths with the tokens of each prompt that a prefix cache holds."""
     if asked == "none":
         return replace(lengths, cached=None)
     if asked == "trace":

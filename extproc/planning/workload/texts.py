@@ -1,15 +1,16 @@
-"""The text that simulated requests carry, so that the real estimator has something to count and to learn from.
+"""Prompt texts of simulated requests, so that the real estimator has bytes to count and to learn from.
 
-Each request is of one kind of text. Its bytes per token are drawn around the kind's mean; means and deviations are
-those of the Qwen3 tokenizer on 4 KiB pieces of real text (measured for the estimators), the shares of the kinds
+Each request has one kind of text. Its bytes per token are drawn around the kind's mean; means and deviations are
+those of the Qwen3 tokenizer on 4 KiB pieces of real text (measured for the estimators). The shares of the kinds
 are an assumption, stated here.
 
-The bytes must say what real bytes say of the tokens, or an estimator that looks at them has nothing to see. So
-each kind has two samples, one of long common words and one of rare words and marks, with the bytes per token that
-the same tokenizer really counts in them; a text is as much of each as gives the bytes per token that was drawn. A
-part of the deviation, UNSEEN, is not in the bytes: what the byte classes leave on mixed real traffic, a mean
-absolute error of 2.0 to 2.7 % (bench/estimator.md). Other choices would be real texts, which are not shipped, and
-one repeated sentence for each kind, whose bytes never change, so that all of the deviation would be noise.
+The bytes must carry as much information about the tokens as real bytes do, or an estimator that looks at them
+could not learn anything. So each kind has two samples, one of long common words and one of rare words and
+punctuation, with the bytes per token that the same tokenizer counts in them; a text mixes both to give the drawn
+bytes per token. A part of the deviation, UNSEEN, is not visible in the bytes: it is the error that the byte
+classes leave on mixed real traffic, a mean absolute error of 2.0 to 2.7 % (bench/estimator.md). Rejected
+alternatives: real texts, which are not shipped, and one repeated sentence per kind, whose bytes never change, so
+that all of the deviation would be noise.
 """
 
 from dataclasses import dataclass, field
@@ -22,25 +23,25 @@ from extproc.planning.workload.lengths import Floats, Tokens
 __all__ = ["KINDS", "Sample", "TextKindProfile", "Texts", "draw_texts"]
 
 MIN_BYTES_PER_TOKEN = 1.0
-UNSEEN = 0.03  # deviation of the relative error; 1.25 times the mean absolute one, if it is normal
+UNSEEN = 0.03  # standard deviation of the relative error; 1.25 times the mean absolute error if normal
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A piece of text, and its bytes per token when it is repeated."""
+    """A piece of text and the bytes per token of its repetition."""
 
     text: str
     bytes_per_token: float
 
     def repeated(self, size: int) -> bytes:
-        """Return at least `size` bytes of it."""
+        """Return at least `size` bytes of the repeated text."""
         text = self.text.encode()
         return text * (size // len(text) + 1)
 
 
 @dataclass(frozen=True, slots=True)
 class TextKindProfile:
-    """One kind of text: its share of requests, bytes per token (mean and deviation), and two pieces of it."""
+    """One kind of text: its share of requests, bytes per token (mean and deviation), and two samples."""
 
     name: str
     share: float
@@ -121,10 +122,10 @@ KINDS = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Texts:
-    """The kind (index into KINDS) of each request's prompt text, its bytes, and how many of them are of the
-    thrifty sample; int64 arrays of shape (requests,).
+    """Prompt texts: the kind (index into KINDS), the bytes, and how many of them are from the thrifty sample.
 
-    `samples` are the two of each kind, thrifty and dense, as long as the longest text.
+    All are int64 arrays of shape (requests,). `samples` holds (thrifty, dense) of each kind, each at least as long
+    as the longest text.
     """
 
     kind: Tokens
@@ -134,7 +135,7 @@ class Texts:
     _category: dict[int, str] = field(default_factory=dict)
 
     def category(self, request: int) -> str:
-        """Return the kind of text that the estimators see in a request; looked at once, not in each run."""
+        """Return the kind of text that the estimators detect in a request; cached across runs."""
         if request not in self._category:
             self._category[request] = text_kind(look(self.text(request))).value
         return self._category[request]
@@ -162,14 +163,14 @@ def draw_texts(prompt: Tokens, rng: np.random.Generator) -> Texts:
 
 
 def _seen(ratio: Floats, means: Floats, deviations: Floats, rng: np.random.Generator) -> Floats:
-    """Draw what the bytes say of each ratio: ratio = seen + unseen, both normal and independent."""
+    """Draw the part of each ratio that the bytes show: ratio = seen + unseen, both normal and independent."""
     unseen = (UNSEEN * means / deviations) ** 2  # share of the variance
     scatter = deviations * np.sqrt(unseen * (1 - unseen))
     return means + (1 - unseen) * (ratio - means) + rng.normal(0.0, scatter)
 
 
 def _thrifty_share(ratio: Floats, kind: Tokens) -> Floats:
-    """Return the share of bytes of the thrifty sample that makes a text of this many bytes per token."""
+    """Return the share of bytes from the thrifty sample that gives a text this many bytes per token."""
     thrifty = np.array([profile.thrifty.bytes_per_token for profile in KINDS])[kind]
     dense = np.array([profile.dense.bytes_per_token for profile in KINDS])[kind]
     return np.clip((1 / dense - 1 / ratio) / (1 / dense - 1 / thrifty), 0, 1)

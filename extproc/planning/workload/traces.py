@@ -1,4 +1,4 @@
-"""Request lengths from text, in the formats of `formats.py`, told apart by their first line.
+"""Request lengths from text in the formats of `formats.py`, recognised by the first line.
 
 - `TIMESTAMP,ContextTokens,GeneratedTokens`: CSV with a header; Azure, BurstGPT, ServeGen and others
 - `{"input_tokens": 374, "output_tokens": 44}`: JSON lines; Mooncake, access logs
@@ -32,9 +32,9 @@ __all__ = ["parse_trace"]
 CDF_COLUMNS = ("fraction", "input_tokens", "output_tokens")
 CDF_REQUESTS = 100_000
 FEWEST_POINTS = 2
-FLEET_SIM_INPUT = 0.8  # of the total: fleet-sim's own default for its CDF files
-MAX_SECONDS = 1e11  # since 1970 or the first request: a larger number is in another unit, or a mistake
-PREFIX_BLOCK = 512  # tokens of one id in Mooncake's hash_ids
+FLEET_SIM_INPUT = 0.8  # prompt's share of the total: fleet-sim's default for its CDF files
+MAX_SECONDS = 1e11  # since 1970 or the first request: a larger number is in another unit or a mistake
+PREFIX_BLOCK = 512  # tokens per id in Mooncake's hash_ids
 VLLM_BLOCK = 16
 KNOWN = (
     "known are CSV with a header of token columns (TIMESTAMP,ContextTokens,GeneratedTokens and others), "
@@ -44,7 +44,7 @@ KNOWN = (
 
 
 def parse_trace(lines: Iterable[str], name: str) -> Lengths:
-    """Read a trace; `name` stands in the errors.
+    """Parse a trace; `name` is used in error messages.
 
     Raises ConfigurationError that names the line and what is wrong with it.
     """
@@ -72,14 +72,14 @@ def parse_trace(lines: Iterable[str], name: str) -> Lengths:
 
 
 def _is_document(first: str) -> bool:
-    """Tell whether a first line begins one JSON document instead of holding a row."""
+    """Return whether a first line begins a JSON document rather than being a row."""
     try:
         document = msgspec.json.decode(first, type=Document)
     except msgspec.ValidationError:
         return False
     except RecursionError:
         return False
-    except msgspec.DecodeError:  # it goes on in the next line
+    except msgspec.DecodeError:  # the value continues on the next line
         return first in {"{", "["} or '"cdf"' in first
     return document.cdf is not None or document.input_lens is not None
 
@@ -106,7 +106,7 @@ def _json_lines(rows: Iterable[str], name: str, first_line: int) -> Lengths:
 
 
 def _columns(rows: Iterable[str], name: str, first_line: int, parse: Callable[[str], Row | None]) -> Lengths:
-    """Collect the requests of each line that has one, in order of arrival where all have a time."""
+    """Collect the requests of all lines that hold one, sorted by arrival if all have a time."""
     seconds, prompt, output = array("d"), array("q"), array("q")
     blocks: list[tuple[int, ...]] = []
     for number, text in _numbered(rows, first_line):
@@ -141,9 +141,7 @@ def _columns(rows: Iterable[str], name: str, first_line: int, parse: Callable[[s
 
 
 def _cached(prompts: Tokens, blocks: list[tuple[int, ...]]) -> Tokens:
-    """Return the tokens at each prompt's beginning that an earlier one had, too: what a prefix cache without end
-    would hold.
-    """
+    """Return the leading tokens of each prompt that an unlimited prefix cache would hold from earlier prompts."""
     seen: set[int] = set()
     cached = np.zeros_like(prompts)
     for request, ids in enumerate(blocks):
@@ -172,7 +170,7 @@ _DECODER = msgspec.json.Decoder(JsonRow)
 
 
 def _document(text: str, name: str) -> Lengths:
-    """Read a JSON document: a CDF of total tokens, or the lengths of a benchmark's requests."""
+    """Parse a JSON document: a CDF of total tokens, or the lengths of a benchmark's requests."""
     try:
         if text.startswith("["):
             document = Document(cdf=msgspec.json.decode(text, type=list[tuple[float, float]]))
@@ -218,7 +216,7 @@ def _cdf(rows: Iterable[str], name: str, first_line: int) -> Lengths:
 
 
 def _numbered(rows: Iterable[str], first_line: int) -> Iterator[tuple[int, str]]:
-    """Yield each line that is not blank, with its number."""
+    """Yield each non-blank line, stripped, with its number."""
     for number, row in enumerate(rows, first_line):
         stripped = row.strip()
         if stripped:
