@@ -2,5 +2,5 @@
 
 import os
 
-# As the command line sets it, before numpy is loaded: a second thread would spin for matrices as small as ours.
+# As the command line does, set before numpy is loaded: with matrices this small a second thread would only spin.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

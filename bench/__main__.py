@@ -1,7 +1,7 @@
 """`python -m bench`: measure, print, and write bench/results.md.
 
-Everything that is compared runs in turn within each round (A B A B), and ratios are of the same round: what else
-the machine does then touches both. Figures are medians over the rounds, with the smallest and largest beside.
+The things compared run in turn within each round (A B A B), and ratios are computed within a round, so that other
+load on the machine affects both sides. Figures are medians over the rounds, with the smallest and largest value.
 """
 
 import argparse
@@ -41,7 +41,7 @@ WITHOUT_H2LOAD = {"bodies", "worst_bodies", "faults", "spill", "state", "vanish"
 
 
 def main() -> int:
-    """Run what was asked for; return the exit code."""
+    """Run the requested measurements; return the exit code."""
     options = _parser().parse_args()
     plan = Plan(options.rounds, options.requests)
     names = options.only or MEASUREMENTS

@@ -1,4 +1,4 @@
-"""What learning from Envoy's access log costs, beside learning from responses and not at all."""
+"""Cost of learning from Envoy's access log, compared with learning from responses and with not learning."""
 
 import time
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ BODY_BYTES = 2048
 EVENTS = 64
 CONNECTIONS = 16
 WITHIN_S = 30.0
-# So long all ways are left alone after each run: Envoy sends what is left of its log within a second.
+# Pause after each run: Envoy sends the rest of its log within a second.
 SETTLES_S = 1.2
 BAR_US = 50
 RELEASED, FROM_RESPONSES, FROM_LOG = "released", "learned from responses", "learned from the log"
-# All entries of a run are to be taken at once, so that what is measured is what they cost.
+# All entries of a run are processed at once, so that their cost is measured.
 LEARNING = {
     RELEASED: "{burst_messages: 0}",
     FROM_LOG: "{source: access_log, access_log: {max_cpu_share: 1}}",
@@ -40,7 +40,7 @@ class _Way:
 
 
 def measure(stack: Stack, plan: Plan) -> list[Table]:
-    """Measure each way in turn, round by round, for JSON and for SSE."""
+    """Measure each way of learning in every round, for JSON and for SSE."""
     rows: list[Sequence[str]] = []
     pools = {
         "JSON": stack.pool(messages.chat_response()),
@@ -65,7 +65,7 @@ def _rows(stack: Stack, plan: Plan, kind: str, ways: Sequence[_Way]) -> list[Seq
     body = stack.folder / f"{kind}.json"
     body.write_bytes(messages.chat_body(BODY_BYTES, stream=kind == "SSE", include_usage=kind == "SSE"))
     costs: dict[str, tuple[list[float], list[float]]] = {way.name: ([], []) for way in ways}
-    for number in range(plan.rounds + 1):  # the first is not counted
+    for number in range(plan.rounds + 1):  # the first round is a warm-up and is not counted
         for way in ways:
             before = way.router.cpu_us(), way.gateway.cpu_us()
             http_load(way.gateway.address, body, plan.requests, CONNECTIONS)
@@ -86,9 +86,9 @@ def _rows(stack: Stack, plan: Plan, kind: str, ways: Sequence[_Way]) -> list[Seq
 
 
 def _await_learned(way: _Way, expected: int) -> None:
-    """Wait for the last entries; raise LoadFailed unless just so many responses were learned from.
+    """Wait for the last entries; raise LoadFailed unless exactly `expected` responses were learned from.
 
-    To ask for metrics costs the router more than an entry does: as a rule each way is asked once.
+    A request for metrics costs the router more than an entry, so normally there is only one per run.
     """
     time.sleep(SETTLES_S)
     expected = 0 if way.name == RELEASED else expected

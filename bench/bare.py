@@ -1,8 +1,8 @@
-"""The floor: a grpc.aio server on uvloop that reads the same messages and answers with constants.
+"""The baseline: a grpc.aio server on uvloop that reads the same messages and replies with constants.
 
-It parses nothing and decides nothing. What our server costs beyond it is our own logic.
-Run: python -m bench.bare KIND REQUEST_MESSAGES, KIND released or learned, REQUEST_MESSAGES how many messages come
-before the decision, headers included; it prints its address.
+It does not parse or decide anything; what our server costs more is our own logic.
+Run: python -m bench.bare KIND REQUEST_MESSAGES, where KIND is released or learned and REQUEST_MESSAGES the number
+of messages before the decision, including headers; it prints its address.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ Handler = Callable[[AsyncIterator[bytes], Context], Awaitable[None]]
 
 
 def released(request_messages: int) -> Handler:
-    """Return a handler: the request in, the decision out, closed."""
+    """Return a handler that reads the request, writes the decision, and closes the stream."""
 
     async def handle(_requests: AsyncIterator[bytes], context: Context) -> None:
         for _ in range(request_messages):
@@ -41,7 +41,7 @@ def released(request_messages: int) -> Handler:
 
 
 def learned(request_messages: int) -> Handler:
-    """Return a handler that stays for the response: its headers, its one piece of body, and its empty end."""
+    """Return a handler that also reads the response: headers, one piece of body, and the empty end."""
 
     async def handle(_requests: AsyncIterator[bytes], context: Context) -> None:
         for _ in range(request_messages):

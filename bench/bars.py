@@ -1,4 +1,4 @@
-"""The router beside 0.1.0 and the least that one in Go can be: its CPU, Envoy's, and what a process holds."""
+"""The router compared with 0.1.0 and a minimal router in Go: CPU, Envoy's CPU, and requests per second."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ __all__ = ["measure"]
 
 BODY_BYTES = 2048
 LARGE = {"32 KB": 32 << 10, "256 KB": 256 << 10, "2 MB": 2 << 20}
-LARGE_SHARE = 4  # of the requests of a run, one in so many where bodies are large
+LARGE_SHARE = 4  # large bodies are run with the plan's requests divided by this
 CONNECTIONS = 32
 SMALL_BAR, LARGE_BAR, ENVOY_BAR, RATE_BAR = "<= 0.38", "<= 0.5", "<= 0.85", ">= 2.2"
 BEFORE, NOW, GO = "0.1.0", "now", "minimal Go"
@@ -36,7 +36,7 @@ chat requests that are released; the pool is a second Envoy, whose time does not
 
 @dataclass(frozen=True)
 class _Case:
-    """One kind of request; what it costs at each server and how many a second each served, round by round."""
+    """One kind of request, with its cost and rate (requests/s) at each server, by round."""
 
     name: str
     client: str
@@ -52,11 +52,11 @@ class _Case:
 
 
 def measure(stack: Stack, plan: Plan) -> list[Table]:
-    """Measure all of them in every round."""
+    """Measure all cases at all servers in every round."""
     ours, before, go = stack.router(), version_0_1_0(stack), minimal_go(stack)
     servers = {BEFORE: before, NOW: ours} | ({} if go is None else {GO: go})
     cases = list(_cases(stack.folder, plan))
-    for counts in [False] + [True] * plan.rounds:  # the first is not counted: what happens at first only
+    for counts in [False] + [True] * plan.rounds:  # the first round is a warm-up and is not counted
         for case in cases:
             for name, server in servers.items():
                 cost, rate = _run(server, case)
@@ -77,7 +77,7 @@ def measure(stack: Stack, plan: Plan) -> list[Table]:
 
 
 def _run(server: Server, case: _Case) -> tuple[float, float]:
-    """Return the CPU time of a request, and the requests per second."""
+    """Return the CPU time per request (us) and the requests per second."""
     rates: list[float] = []
     cost = cpu_us_per_request(
         server, case.requests, lambda: rates.append(grpc_load(server.address, case.frames, case.requests))

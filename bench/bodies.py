@@ -1,4 +1,4 @@
-"""Whether bodies arrive as they were sent, whatever happens to the router while they are under way."""
+"""Integrity of request bodies while the router is stopped, killed, or down."""
 
 import asyncio
 import random
@@ -18,17 +18,17 @@ MODES = ("streamed", "buffered", "full-duplex")
 SIZES = {"64 KiB": 64 << 10, "256 KiB": 256 << 10, "900 KiB": 900 << 10, "2 MiB": 2 << 20, "10 MiB": 10 << 20}
 PATHS = {"/v1/chat/completions": chat_body, "/upload": upload_body}
 PARALLEL = 10
-# Configurations that nobody should have are measured for what they do, not for how seldom.
+# Configurations that nobody should use are measured to show their effect, not its frequency.
 ROUNDS_WITH_RETRIES = 2
-# Some of the bodies go short.
+# Some of the bodies fit the short pool.
 ROUTER = "pools: [{name: short, max_budget_tokens: 300000}, {name: long, max_budget_tokens: 4000000}]\n"
-# What Istio gives to every route that says nothing of retries.
+# What Istio adds to every route that has no retry policy.
 DEFAULT_RETRIES = {
     "retry_on": "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes",
     "retriable_status_codes": [503],
     "num_retries": 2,
 }
-# The policy that has none: what takes such retries away where only something can be merged over them.
+# A policy without retries: it disables such retries if a policy can only be overridden by merging another over it.
 NO_RETRIES = {"retry_on": "none"}
 NOTES = f"""\
 Numbered words as bodies of {", ".join(SIZES)}, with content-length and chunked, as a chat
@@ -65,7 +65,7 @@ def measure(stack: Stack, plan: Plan) -> list[Table]:
 
 
 def uploads(sizes: Iterable[int]) -> list[Upload]:
-    """Return an upload of each size, path and framing, in an order that is chance but always the same."""
+    """Return an upload of each size, path and framing, in a random but fixed order."""
     bodies = {(path, size): make(size) for (path, make), size in product(PATHS.items(), tuple(sizes))}
     found = [Upload(path, body, chunked) for (path, _), body in bodies.items() for chunked in (False, True)]
     random.Random(0).shuffle(found)  # noqa: S311  (an order, not a secret)
@@ -73,14 +73,14 @@ def uploads(sizes: Iterable[int]) -> list[Upload]:
 
 
 def retries_on_the_default_route(document: dict[str, Any]) -> None:
-    """Give every route that has no retry policy the one that Istio would give it."""
+    """Add Istio's retry policy to every route that has none."""
     manager = document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
     for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
         route["route"].setdefault("retry_policy", DEFAULT_RETRIES)
 
 
 def _nothing(_document: dict[str, Any]) -> None:
-    """Leave the configuration, health checks and all, as it is."""
+    """Leave the configuration unchanged, including health checks."""
 
 
 def _send(gateway: Gateway, router: DisturbedRouter, state: str, bodies: Sequence[Upload]) -> list[Outcome]:

@@ -1,4 +1,4 @@
-"""CPU per request against the size of the body."""
+"""CPU per request as a function of body size."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,7 +17,7 @@ __all__ = ["measure"]
 
 SIZES = {"2 KB": 2 << 10, "32 KB": 32 << 10, "256 KB": 256 << 10, "2 MB": 2 << 20}
 CUTS = {"HTTP/1.1": messages.http1_pieces, "HTTP/2": messages.http2_pieces}
-# When the router that is measured, which has the default pools, decides before the end.
+# The rule by which the measured router, with its default pools, decides before the end of a body.
 DEFAULTS = Configuration()
 EARLY = EarlyRule(Pools(DEFAULTS.pools).largest_optional_tokens, DEFAULTS.exchange.max_held_bytes)
 NOTES = f"""\
@@ -39,7 +39,7 @@ class _Case:
 
 
 def measure(stack: Stack, plan: Plan) -> list[Table]:
-    """Measure all sizes and both cuts in every round."""
+    """Measure all sizes, split for both protocols, in every round."""
     requests = max(plan.requests // 4, 1)
     ours = stack.router()
     cases = [_case(stack, client, size) for client in CUTS for size in SIZES]
@@ -48,7 +48,7 @@ def measure(stack: Stack, plan: Plan) -> list[Table]:
             for server, series in ((case.bare, case.bare_us), (ours, case.ours_us)):
                 load = partial(grpc_load, server.address, case.frames, requests)
                 cost = cpu_us_per_request(server, requests, load)
-                if round_number > 0:  # the first is not counted: what happens at first only
+                if round_number > 0:  # the first round is a warm-up and is not counted
                     series.append(cost)
     columns = ("client", "body", "bare, us", "ours, us", "ours / bare", "ours / ours at 2 KB")
     smallest = {case.client: case for case in reversed(cases)}
@@ -71,7 +71,7 @@ def _case(stack: Stack, client: str, size: str) -> _Case:
 
 
 def _pieces_read(pieces: list[bytes]) -> int:
-    """Return how many pieces come before the decision."""
+    """Return how many pieces arrive before the decision."""
     seen = b""
     for number, piece in enumerate(pieces, 1):
         seen += piece

@@ -1,4 +1,4 @@
-"""Making sure that what was measured is what was meant: a filter that fails open is fast, and says nothing."""
+"""Checks that the intended work was measured: a filter that fails open is fast, and silent about it."""
 
 import time
 
@@ -8,21 +8,21 @@ from extproc.core.placing.policy import Reason
 
 __all__ = ["MOST_GIVEN_UP", "all_were_learned", "few_were_given_up", "none_failed_open"]
 
-# The last response is read a moment after its client has it.
+# The router reads the last response shortly after the client has received it.
 WITHIN_S = 5.0
 _POLL_S = 0.02
 MOST_GIVEN_UP = 0.02
 
 
 def none_failed_open(gateway: Gateway) -> None:
-    """Raise LoadFailed when a request went by without a response of the server."""
+    """Raise LoadFailed if Envoy let a request pass without a reply from the server."""
     failed_open = gateway.statistic("http.ingress.ext_proc.failure_mode_allowed")
     if failed_open:
         raise LoadFailed(f"{failed_open} requests were not decided: Envoy did not wait for the server")
 
 
 def few_were_given_up(ours: Server) -> None:
-    """Raise LoadFailed when more than two in a hundred requests cost little because nobody estimated them."""
+    """Raise LoadFailed if more than 2 % of requests were cheap because they were given up, not estimated."""
     reasons = (Reason.SHED, Reason.DEADLINE)
     given_up = sum(ours.metric("dualpool_requests_total", reason=reason.value) for reason in reasons)
     placed = ours.metric("dualpool_requests_total")
@@ -31,7 +31,7 @@ def few_were_given_up(ours: Server) -> None:
 
 
 def all_were_learned(ours: Server, expected: int, *, but: int = 0) -> None:
-    """Raise LoadFailed unless just so many responses, `but` a few, were kept and read since the start."""
+    """Raise LoadFailed unless `expected` responses, or up to `but` fewer, were kept and read since the start."""
     deadline = time.monotonic() + WITHIN_S
     while not expected - but <= min(found := _kept_and_read(ours)) <= max(found) <= expected:
         if time.monotonic() > deadline:

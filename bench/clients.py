@@ -1,4 +1,4 @@
-"""Clients that send one request after the other on a connection each, and count what is not as it should be."""
+"""Clients that each send one request after another on a connection and count errors and corrupted bodies."""
 
 import asyncio
 import time
@@ -9,13 +9,17 @@ from hashlib import sha256
 
 __all__ = ["Seen", "under_load"]
 
-# Above all that a request can wait for here: a router that is stopped for 30 s.
+# Longer than the longest wait of a request here: for a router that is stopped for 30 s.
 TIMEOUT_S = 60.0
 
 
 @dataclass
 class Seen:
-    """What clients saw: requests, errors by status (0: no response), corrupted bodies, and seconds each took."""
+    """Client-side counts.
+
+    Requests, errors by status (0: no response), corrupted bodies, responses of the short pool, seconds per
+    request.
+    """
 
     requests: int = 0
     errors: Counter[int] = field(default_factory=Counter)
@@ -25,7 +29,7 @@ class Seen:
 
 
 async def under_load(port: int, bodies: list[bytes], clients: int, meanwhile: Awaitable[None]) -> Seen:
-    """Have clients send the bodies in turn until `meanwhile` is over; return what they saw."""
+    """Let clients send the bodies in turn until `meanwhile` is done; return their counts."""
     seen, over = Seen(), asyncio.Event()
     sending = [asyncio.ensure_future(_client(port, bodies, number, seen, over)) for number in range(clients)]
     try:

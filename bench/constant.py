@@ -1,7 +1,7 @@
-"""Our server with one part left out: every request gets the first one's decision, without a look at its body.
+"""Our server without deciding: every request gets the first request's decision, and its body is not read.
 
-What it costs beyond the bare server is all that is not deciding: messages to events and back, the exchange, and
-metrics. Run: python -m bench.constant serve --config FILE, as the router itself.
+What it costs more than the bare server is everything except deciding: converting messages to events and back, the
+exchange, and metrics. Run like the router itself: python -m bench.constant serve --config FILE.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""CPU per request of our server beside the bare one, both loaded directly."""
+"""CPU per request of our server compared with the bare server, both loaded directly."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class _Case:
 
 
 def measure(stack: Stack, plan: Plan) -> list[Table]:
-    """Measure each kind of exchange in turn, ours and bare one after the other."""
+    """Measure each kind of exchange; our server and the bare one alternate."""
     ours = stack.router()
     rows = [_row(stack, plan, ours, case) for case in _cases()]
     all_were_learned(ours, (plan.rounds + 1) * plan.requests * 2)
@@ -50,7 +50,7 @@ def measure(stack: Stack, plan: Plan) -> list[Table]:
 
 
 def _without_parts(stack: Stack, plan: Plan, ours: Server) -> Table:
-    """Measure released exchanges of one client with ever less of our own logic."""
+    """Measure released exchanges of one client with more and more of our own logic removed."""
     case = next(each for each in _cases() if (each.kind, each.client) == ("released", "HTTP/2"))
     bare = stack.bare(case.kind, len(case.request))
     servers = {
@@ -85,9 +85,9 @@ def _row(stack: Stack, plan: Plan, ours: Server, case: _Case) -> Sequence[str]:
 
 
 def _costs(plan: Plan, file: Path, servers: Sequence[Server]) -> dict[Server, list[float]]:
-    """Load the servers in turn, round by round; return the CPU time of each round, in us per request."""
+    """Load the servers in turn in every round; return the CPU time of each round, in us per request."""
     costs: dict[Server, list[float]] = {server: [] for server in servers}
-    for server in servers:  # once unmeasured: what happens at first only
+    for server in servers:  # warm-up, not measured
         grpc_load(server.address, file, plan.requests)
     for _ in range(plan.rounds):
         for server, series in costs.items():

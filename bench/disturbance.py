@@ -1,4 +1,4 @@
-"""A router to which something happens while requests are under way: it is stopped, killed, or not there at all."""
+"""A router that is disturbed while requests are in flight: stopped, killed, or not running."""
 
 import asyncio
 import os
@@ -10,14 +10,14 @@ from bench.stack import Server, Stack
 __all__ = ["STATES", "DisturbedRouter"]
 
 STATES = ("up", "stopped", "killed", "down")
-# Above Envoy's message_timeout and the router's deadline: both pass while the router is stopped.
+# Longer than Envoy's message_timeout and the router's deadline, so that both expire while the router is stopped.
 STOPPED_S = 0.8
-# A kill comes at once or while the second halves are sent.
+# The kill happens between now and this much later, while the second halves are sent.
 KILLED_WITHIN_S = 0.05
 
 
 class DisturbedRouter:
-    """Does to a router what a state of STATES says. `settings` are the router's, in YAML."""
+    """Puts a router into one of STATES. `settings` are the router's, in YAML."""
 
     def __init__(self, stack: Stack, settings: str) -> None:
         self._stack, self._settings = stack, settings
@@ -27,7 +27,7 @@ class DisturbedRouter:
         self.server: Server = stack.router(settings)
 
     def prepare(self, state: str) -> None:
-        """Have it running before the next requests, or not."""
+        """Start or kill the router, as `state` requires, before the next requests."""
         if state == "down":
             self._kill()
         elif not self._running:
@@ -35,11 +35,11 @@ class DisturbedRouter:
             self._running = True
 
     async def disturb(self, state: str) -> None:
-        """Begin to do it: called in the middle of requests."""
+        """Start the disturbance; called in the middle of requests."""
         self._acting = asyncio.ensure_future(self._act(state))
 
     async def settled(self) -> None:
-        """Wait until it is done."""
+        """Wait until the disturbance is over."""
         if self._acting is not None:
             await self._acting
 

@@ -1,4 +1,4 @@
-"""The peers that figures are compared with: version 0.1.0 of the router, and the least that one in Go can be."""
+"""The peers of comparisons: version 0.1.0 of the router, and a minimal router in Go."""
 
 import io
 import shutil
@@ -23,13 +23,13 @@ BUILDS_WITHIN_S = 500.0
 
 
 class MissingPeer(DualpoolError):
-    """What figures are to be compared with cannot be had."""
+    """A peer for comparison is not available."""
 
 
 def version_0_1_0(stack: Stack) -> Server:
-    """Start 0.1.0, taken out of the repository's history, with the packages of today.
+    """Start 0.1.0 from the repository's history, with today's packages.
 
-    Raises MissingPeer where there is no such history.
+    Raises MissingPeer if the clone lacks that history.
     """
     tree = stack.folder / COMMIT
     if not tree.exists():
@@ -46,7 +46,7 @@ def version_0_1_0(stack: Stack) -> Server:
 
 
 def _generate(tree: Path) -> None:
-    """Compile its .proto files as its own build does."""
+    """Compile its .proto files as its build does."""
     out = tree / GENERATED
     out.mkdir()
     (out / "__init__.py").touch()
@@ -57,9 +57,9 @@ def _generate(tree: Path) -> None:
 
 
 def minimal_go(stack: Stack) -> Server | None:
-    """Build and start the router in minimal_go/; None where there is no Go.
+    """Build and start the router in minimal_go/; return None if Go is not installed.
 
-    Its modules are pinned by go.sum, and come through GOPROXY. Raises MissingPeer when it cannot be built.
+    Its modules are pinned by go.sum and fetched through GOPROXY. Raises MissingPeer if it cannot be built.
     """
     go = shutil.which("go")
     if go is None:

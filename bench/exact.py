@@ -1,7 +1,7 @@
-"""What counting a text takes with the libraries that are installed here, of those that read a tokenizer.json.
+"""Time to tokenize a text with each installed library that can read a tokenizer.json.
 
-`python bench/exact.py FOLDER/tokenizer.json`; see extproc/exact/tokenizers.py for what came of it. Each library
-has a process of its own. Texts are of Python's documentation and of its source; *new* is a text that was not seen
+`python bench/exact.py FOLDER/tokenizer.json`; the conclusions are in extproc/exact/tokenizers.py. Each library
+runs in its own process. Texts are from Python's documentation and source; *new* is a text that was not seen
 before, *again* the same text a second time.
 """
 
@@ -28,7 +28,7 @@ LIBRARIES: dict[str, Callable[[Any, str], Count]] = {
     "gigatoken": lambda lib, file: _of(lib.Tokenizer(file).encode),
     "fastokens": lambda lib, file: _of(lib.Tokenizer.from_file(file).encode_ordinary),
 }
-SIZES = {4 << 10: 40, 64 << 10: 12, 1 << 20: 3}  # bytes, and how many texts of them
+SIZES = {4 << 10: 40, 64 << 10: 12, 1 << 20: 3}  # bytes: number of texts of this size
 RANDOM_TEXTS, RANDOM_BYTES = 2_000, 32 << 10
 WORST_BYTES = 16 << 10
 WORDS = bytes(b"abcdefghijklmnopqrstuvwxyz      "[byte % 32] for byte in range(256))
@@ -39,16 +39,16 @@ def _of(encode: Callable[..., Any], **options: bool) -> Count:
 
 
 def measure(library: str, file: str) -> None:
-    """Print the row of one library."""
+    """Print the table row of one library."""
     before = _resident_mb()
     began_s = time.perf_counter()
     count = LIBRARIES[library](importlib.import_module(library), file)
     count("What is made at first use.")
     loaded = f"{time.perf_counter() - began_s:.1f} s, {_resident_mb() - before:.0f} MB"
-    rng = random.Random(1)  # noqa: S311  (texts, no secrets)
+    rng = random.Random(1)  # noqa: S311  (texts, not secrets)
     cells = []
     prose = "\n".join(pydoc_data.topics.topics.values())
-    for text in (prose * 3, _source()):  # so that a text of 1 MB holds all of it, and more
+    for text in (prose * 3, _source()):  # prose alone is shorter than 1 MB
         for size, texts in SIZES.items():
             cuts = [_cut(text, size, rng) for _ in range(texts)]
             new = [_us(count, cut) for cut in cuts]
@@ -62,7 +62,7 @@ def measure(library: str, file: str) -> None:
     }
     slowest = max(_us(count, text) for text in worst.values())
     before = _resident_mb()
-    if library != "tokenizers":  # it takes minutes, and its cache has a limit
+    if library != "tokenizers":  # it would take minutes, and its cache is bounded
         for _ in range(RANDOM_TEXTS):
             count(rng.randbytes(RANDOM_BYTES).translate(WORDS).decode())
     grown = _resident_mb() - before
@@ -91,7 +91,7 @@ def _resident_mb() -> float:
 
 
 def main() -> None:
-    """Print a table, each row made in a process of its own."""
+    """Print the table; each row is measured in its own process."""
     file = sys.argv[1]
     if len(sys.argv) > 2:
         measure(sys.argv[2], file)

@@ -1,4 +1,4 @@
-"""What clients see while a router is killed, stopped, or starved of memory or file descriptors."""
+"""Client-side errors and latency while a router is killed, stopped, or starved of memory or file descriptors."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ ROUTER = "pools: [{name: short, max_budget_tokens: 8192}, {name: long, max_budge
 KILLS, KILLED_EVERY_S = 8, 2.0
 STOPPED_S = 30.0
 STARVED_S = 10.0
-# Less than a burst of 300 KB bodies takes.
+# Less than a burst of 300 KB bodies needs.
 MEMORY_LEFT_BYTES = 4 << 20
 NOTES = f"""\
 {CLIENTS} clients, each with one request after the other: chat requests of 0.5 to 300 KB, read whole by pools that
@@ -38,23 +38,23 @@ Fault = Callable[["Victim"], Awaitable[None]]
 
 
 class Victim:
-    """The router of one run; `replace` starts another one on its address."""
+    """The router of one run; `replace` starts another one on the same address."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self.server: Server = stack.router(ROUTER)
 
     async def replace(self) -> None:
-        """Start a router in place of one that has ended."""
+        """Start a router to replace one that has exited."""
         self.server = await asyncio.to_thread(self._stack.router, ROUTER, address=self.server.address)
 
     def kill(self) -> None:
-        """End it."""
+        """Kill the router."""
         os.kill(self.server.pid, signal.SIGKILL)
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended, by itself or not."""
+        """Whether the process has exited, for whatever reason."""
         status = Path(f"/proc/{self.server.pid}/stat")
         return not status.exists() or status.read_text().rpartition(")")[2].split()[0] == "Z"
 
@@ -90,7 +90,7 @@ async def _starve_of_memory(victim: Victim) -> None:
 
 
 async def _starve_of_descriptors(victim: Victim) -> None:
-    """Called with the limit in force since before Envoy connected; lift it."""
+    """Wait and lift the limit; it was set before Envoy connected."""
     await asyncio.sleep(STARVED_S)
     _limit(victim.server, resource.RLIMIT_NOFILE, 1024)
     await asyncio.sleep(2)
@@ -114,7 +114,7 @@ FAULTS: dict[str, Fault] = {
 
 
 def measure(stack: Stack, _plan: Plan) -> list[Table]:
-    """Do to a router what each fault says, in each mode, under load."""
+    """Apply each fault to a router under load, in each mode."""
     pools = {name: stack.printing("bench.numbered_pool", name).address for name in ("short", "long")}
     rows: list[Sequence[str]] = []
     for mode in MODES:
@@ -133,7 +133,7 @@ def measure(stack: Stack, _plan: Plan) -> list[Table]:
 
 
 def _as_it_is(_document: dict[str, Any]) -> None:
-    """Leave the configuration, health checks and all, as it is."""
+    """Leave the configuration unchanged, including health checks."""
 
 
 def _port(gateway: Gateway) -> int:

@@ -1,4 +1,4 @@
-"""Where our own time goes: the parts of one exchange, called in the measuring process, without transport."""
+"""Cost of the parts of one exchange, called in the measuring process, without transport."""
 
 import sys
 import time
@@ -29,7 +29,7 @@ __all__ = ["BARS", "Exchanges", "calls", "measure"]
 
 BODY_BYTES = 2048
 RELEASED, LEARNED, EVENT = "a released exchange", "a learned exchange", "one event of a streamed response"
-RESPONSES_BEFORE = 300  # a model that is no longer young
+RESPONSES_BEFORE = 300  # enough that the model is no longer new
 NOTES = """\
 CPU time of calls in a loop, with everything in the processor's caches: in the server, between the library's own
 work on each message, the same code takes about twice as long. A 2 KB chat request in two messages, its 1 KB JSON
@@ -46,7 +46,7 @@ TOKEN_EVENT = b'data: {"id":"x","choices":[{"index":0,"delta":{"content":" hi"},
 
 
 class Exchanges:
-    """What the server holds, with a model that was taught."""
+    """The server's objects, with a model that has learned from responses."""
 
     def __init__(self, kind: str) -> None:
         endless = "{messages_per_s: 1000000000, burst_messages: 1000000000, usage_in_streams: asked}"
@@ -74,7 +74,7 @@ class Exchanges:
         exchange.end()
 
     def opened(self, stream: list[bytes]) -> Exchange:
-        """Take the first messages of a stream through an exchange that goes on."""
+        """Pass the first messages of a stream through an exchange and return it, still open."""
         modes, event = self.decoder.first(stream[0])
         exchange = Exchange(self.router, modes)
         self.take(exchange, event)
@@ -89,14 +89,14 @@ class Exchanges:
                 self.encoder.encode(reply)
 
     def slice_of_a_stream(self) -> Callable[[], None]:
-        """Return the call that takes one server-sent event through an exchange that reads its response."""
+        """Return a call that passes one server-sent event through an exchange that reads its response."""
         body = messages.chat_body(BODY_BYTES, stream=True, include_usage=True)
         head, piece, *_ = messages.response(TOKEN_EVENT, {"content-type": "text/event-stream"})
         exchange = self.opened([*messages.request(messages.http2_pieces(body)), head])
         return lambda: self.take(exchange, self.decoder.next(piece))
 
     def counted(self) -> dict[str, Callable[[], object]]:
-        """Return what the calls are counted of."""
+        """Return the operations whose function calls are counted."""
         return {
             RELEASED: partial(self.exchange, self.released),
             LEARNED: partial(self.exchange, self.learned),
@@ -105,7 +105,7 @@ class Exchanges:
 
 
 def measure(_stack: Stack, plan: Plan) -> list[Table]:
-    """Time each part in turn, round by round."""
+    """Time each part in every round."""
     ours = Exchanges("byteclass")
     ema = Exchanges("ema").router.placer.estimator
     facts = read_request(Api.CHAT, ours.body)
@@ -130,7 +130,7 @@ def measure(_stack: Stack, plan: Plan) -> list[Table]:
 
 
 def calls(call: Callable[[], object]) -> int:
-    """Return how many functions of our package a call calls, with their comprehensions."""
+    """Return how many calls of our package's functions and comprehensions `call` makes."""
     ours, count = str(Path(extproc.__file__).parent), 0
 
     def on_event(frame: FrameType, event: str, _argument: object) -> None:

@@ -1,4 +1,4 @@
-"""Latency that the filter adds through Envoy, at one connection, in each request body mode."""
+"""Latency that the filter adds in Envoy, on one connection, in each request body mode."""
 
 from collections.abc import Sequence
 from statistics import median, quantiles
@@ -22,7 +22,7 @@ pass the router."""
 
 
 def measure(stack: Stack, plan: Plan) -> list[Table]:
-    """Measure all modes, and no filter, in every round."""
+    """Measure all modes, with and without the filter, in every round."""
     requests = max(plan.requests // 4, 20)
     pool = stack.pool(messages.chat_response())
     router = stack.router()
@@ -35,7 +35,7 @@ def measure(stack: Stack, plan: Plan) -> list[Table]:
         for number in range(plan.rounds + 1):
             for mode, gateway in gateways.items():
                 pair = _Pair(stack, gateway, body.name, requests)
-                if number > 0:  # the first is not counted: connections are made, code is warmed
+                if number > 0:  # the first round opens connections and warms up; it is not counted
                     rounds[mode].append(pair)
         rows += [_row(mode, kind, rounds[mode]) for mode in MODES]
     for gateway in gateways.values():
@@ -49,7 +49,7 @@ def measure(stack: Stack, plan: Plan) -> list[Table]:
 
 
 class _Pair:
-    """Percentiles without and with the filter, in ms, one right after the other."""
+    """Percentiles without and with the filter, in ms, measured one right after the other."""
 
     def __init__(self, stack: Stack, gateway: Gateway, body: str, requests: int) -> None:
         log = stack.folder / "latencies"

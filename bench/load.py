@@ -1,4 +1,4 @@
-"""Load by h2load (nghttp2): gRPC frames straight to a server, or HTTP/1.1 requests to Envoy."""
+"""Load generation with h2load (nghttp2): gRPC frames directly to a server, or HTTP/1.1 requests to Envoy."""
 
 import re
 import shutil
@@ -19,18 +19,18 @@ ENDS_WITHIN_S = 600.0
 
 
 class LoadFailed(DualpoolError):
-    """Not every request of a run was answered with 200; its figures would mean nothing."""
+    """Not every request of a run was answered with 200, so its figures would be meaningless."""
 
 
 def need_h2load() -> None:
-    """Raise LoadFailed with what to install, when h2load is missing."""
+    """Raise LoadFailed, with the package to install, if h2load is missing."""
     if shutil.which("h2load") is None:
         raise LoadFailed("h2load: no such program; Debian and Ubuntu: apt-get install nghttp2-client")
 
 
 @dataclass(frozen=True, slots=True)
 class OpenLoop:
-    """What the clients of an open loop saw."""
+    """Results of an open-loop load: median response time and failed requests."""
 
     p50_ms: float
     errors: int
@@ -39,7 +39,7 @@ class OpenLoop:
 def grpc_load(address: str, frames: Path, requests: int) -> float:
     """Post the frames in a file to a gRPC server, on a few connections with several streams each.
 
-    Return the requests per second.
+    Returns the requests per second.
     """
     url = f"http://{address}/{messages.SERVICE}/Process"
     shape = ("-c", str(min(DIRECT_CONNECTIONS, requests)), "-m", str(DIRECT_STREAMS))
@@ -48,7 +48,7 @@ def grpc_load(address: str, frames: Path, requests: int) -> float:
 
 
 def open_loop_load(address: str, frames: Path, per_s: float, under_way: int, duration_s: int) -> OpenLoop:
-    """Post the frames so many times a second, with at most so many requests under way at once."""
+    """Post the frames `per_s` times per second, with at most `under_way` concurrent requests."""
     streams = under_way // DIRECT_CONNECTIONS
     rate = f"{per_s / DIRECT_CONNECTIONS:.3f}"
     log = frames.with_suffix(".log")
@@ -62,7 +62,7 @@ def open_loop_load(address: str, frames: Path, per_s: float, under_way: int, dur
 
 
 def http_load(url: str, body: Path, requests: int, connections: int, log: Path | None = None) -> list[int]:
-    """Post a chat request by HTTP/1.1; return each response's time in us when there is a log file for it."""
+    """Post a chat request over HTTP/1.1; return each response time in us if a log file is given for them."""
     shape = ["--h1", "-c", str(min(connections, requests)), "-d", str(body)]
     if log is not None:
         log.unlink(missing_ok=True)
@@ -72,7 +72,7 @@ def http_load(url: str, body: Path, requests: int, connections: int, log: Path |
 
 
 def _run(options: list[str], headers: tuple[str, ...], url: str, requests: int) -> str:
-    """Return what h2load says of a run in which all requests were answered with 200."""
+    """Return h2load's output; raises LoadFailed unless all requests were answered with 200."""
     done = _h2load(["-n", str(requests), *options], headers, url)
     succeeded = re.search(r"status codes: (\d+) 2xx", done.stdout)
     if succeeded is None or int(succeeded[1]) != requests or f" {requests} succeeded" not in done.stdout:

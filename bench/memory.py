@@ -1,4 +1,4 @@
-"""Memory of the router after few and after many requests of every kind."""
+"""Memory of the router after few and many requests of every kind."""
 
 import asyncio
 import time
@@ -19,7 +19,7 @@ MODELS = 1200  # more than the categories that the router remembers (1,024)
 PASS_RUNS, PASSES = 10, 10
 SETTLES_WITHIN_S = 10.0
 PAUSE_S = 0.2
-# The router looks each second for what it can give back.
+# The router checks every second for memory that it can return to the system.
 UNCHANGED_S = 2.0
 LARGE_BYTES, LARGE_REQUESTS = 2 << 20, 320
 LIMIT_MB, GROWTH_MB = 130, 3
@@ -33,7 +33,7 @@ Bars: at most {LIMIT_MB} MB, and no more than {GROWTH_MB} MB of growth."""
 
 
 def measure(stack: Stack, plan: Plan) -> list[Table]:
-    """Read the memory at 10 and at 100 times the plan's requests: after one pass over all kinds, and after ten."""
+    """Read the memory after one and after ten passes over all kinds: 10 and 100 times the plan's requests."""
     router = stack.router()
     idle = router.rss_mb()
     files = _write_kinds(stack.folder)
@@ -87,7 +87,7 @@ def _chat(body: bytes) -> list[bytes]:
 
 
 async def _many_models(address: str, mark: str) -> None:
-    """Have one response of each of many models learned from."""
+    """Let the router learn from one response of each of many models."""
     response = messages.response(messages.chat_response())
     async with grpc.aio.insecure_channel(address) as channel:
         call = channel.stream_stream(
@@ -101,7 +101,7 @@ async def _many_models(address: str, mark: str) -> None:
 
 
 def _settled_rss_mb(router: Server) -> float:
-    """Return the memory once no stream is open and it has stopped changing."""
+    """Return the memory after all streams are closed and it has stopped changing."""
     deadline = time.monotonic() + SETTLES_WITHIN_S
     while router.metric("dualpool_streams_open") and time.monotonic() < deadline:
         time.sleep(PAUSE_S)

@@ -1,9 +1,9 @@
 """The messages of one exchange as Envoy sends them in STREAMED mode, to measure servers without Envoy.
 
-What they look like was read off Envoy 1.40. A body from an HTTP/1.1 client comes as its bytes and then an empty
-message that ends it; the first piece is what was read together with the headers, 16 KiB at most, and the pieces
-after it as large as the sender is fast, up to the buffer limit of 1 MiB. A body from an HTTP/2 client comes frame
-by frame, and its last frame ends it. The response of a pool, by HTTP/1.1, has an empty end, too.
+Their shape was observed on Envoy 1.40. The body of an HTTP/1.1 client arrives in pieces, followed by an empty
+message that ends it. The first piece is what was read together with the headers, at most 16 KiB; the size of later
+pieces depends on the sender's speed, up to the buffer limit of 1 MiB. The body of an HTTP/2 client arrives frame
+by frame, and its last frame ends it. The response of a pool, over HTTP/1.1, also ends with an empty message.
 """
 
 import json
@@ -43,7 +43,8 @@ FIRST_PIECE_BYTES = 16 << 10
 LARGEST_PIECE_BYTES = 1 << 20
 CONFIGURATION = Path(__file__).parents[1] / "envoy" / "streamed.yaml"
 
-# What the openai client sends and what Envoy adds; which of them reach the router is Envoy's forward_rules.
+# The headers that the openai client sends and Envoy adds; Envoy's forward_rules select those that reach the
+# router.
 REQUEST_HEADERS = {
     ":authority": "gateway.example",
     ":path": "/v1/chat/completions",
@@ -82,7 +83,10 @@ RESPONSE_HEADERS = {
 def chat_body(
     body_bytes: int, *, stream: bool = False, include_usage: bool = False, model: str = "bench"
 ) -> bytes:
-    """Return a chat request of about so many bytes of English; a stream without usage teaches nothing."""
+    """Return a chat request of about `body_bytes` bytes of English.
+
+    The router cannot learn from the response to one with `stream` but without `include_usage`.
+    """
     text = (TEXT * (body_bytes // len(TEXT) + 1))[: max(body_bytes - 150, 10)]
     body = {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": 256, "stream": stream}
     if include_usage:
@@ -91,7 +95,7 @@ def chat_body(
 
 
 def chat_response(body_bytes: int = 1024) -> bytes:
-    """Return a JSON response of about so many bytes, with usage."""
+    """Return a JSON response of about `body_bytes` bytes, with usage."""
     message = {"role": "assistant", "content": (TEXT * 50)[: body_bytes - 330]}
     return json.dumps(
         {
@@ -106,18 +110,18 @@ def chat_response(body_bytes: int = 1024) -> bytes:
 
 
 def http1_pieces(body: bytes) -> list[bytes]:
-    """Cut a body as Envoy does for a fast HTTP/1.1 client; the last piece is empty."""
+    """Split a body as Envoy does for a fast HTTP/1.1 client; the last piece is empty."""
     rest = range(FIRST_PIECE_BYTES, len(body), LARGEST_PIECE_BYTES)
     return [body[:FIRST_PIECE_BYTES], *(body[at : at + LARGEST_PIECE_BYTES] for at in rest), b""]
 
 
 def http2_pieces(body: bytes) -> list[bytes]:
-    """Cut a body into frames of HTTP/2's default size."""
+    """Split a body into frames of HTTP/2's default size."""
     return [body[at : at + FIRST_PIECE_BYTES] for at in range(0, len(body), FIRST_PIECE_BYTES)]
 
 
 def request(pieces: Sequence[bytes], headers: Mapping[str, str] | None = None) -> list[bytes]:
-    """Return the messages of a request: headers (those of a chat request, changed by `headers`) and its body."""
+    """Return the messages of a request: headers (a chat request's, overridden by `headers`) and body."""
     head = ProcessingRequest(request_headers=_headers(REQUEST_HEADERS | dict(headers or {})))
     head.protocol_config.request_body_mode = ProcessingMode.STREAMED
     head.protocol_config.response_body_mode = ProcessingMode.STREAMED
@@ -140,12 +144,12 @@ def response(response: bytes, headers: Mapping[str, str] | None = None) -> list[
 
 
 def frames(messages: Sequence[bytes]) -> bytes:
-    """Return messages as gRPC sends them: each with a flag and its length before it."""
+    """Return messages in gRPC framing: each is preceded by a flag and its length."""
     return b"".join(struct.pack(">BI", 0, len(message)) + message for message in messages)
 
 
 def decision_reply() -> bytes:
-    """Return what a router answers to a short request."""
+    """Return a router's reply to a short request."""
     decision = Decision(
         Pool("short", 8192),
         Reason.FITS,
@@ -158,14 +162,14 @@ def decision_reply() -> bytes:
 
 
 def _forwarded(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return those headers that Envoy's configuration lets through to the router."""
+    """Return the headers that Envoy's configuration forwards to the router."""
     allowed, refused = _forward_rules()
     return {key: value for key, value in headers.items() if key not in refused and (not allowed or key in allowed)}
 
 
 @cache
 def _forward_rules() -> tuple[set[str], set[str]]:
-    """Return the names of allowed headers (none: all) and of refused ones."""
+    """Return the names of allowed headers (empty: all) and of disallowed headers."""
     document: Any = read_document(CONFIGURATION.read_text("utf-8"))
     listener = document["static_resources"]["listeners"][0]
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]

@@ -1,7 +1,7 @@
-"""Bodies whose every gap and repetition can be seen: the numbers from 0 on, of eight digits, as words of a prompt.
+"""Bodies in which every gap and repetition shows: the prompt's words are the numbers from 0 on, in eight digits.
 
-A body that Envoy sends twice in part, or not whole, still has a pool answer it with 200: the model reads another
-prompt, and nobody is told. A hash says that it happened; numbered words also say what.
+If Envoy sends a part of a body twice, or not at all, a pool still responds with 200: the model reads another
+prompt, and nobody notices. A hash shows that it happened; numbered words also show what happened.
 """
 
 import re
@@ -15,17 +15,17 @@ _WORD = re.compile(rb"\d{8}")
 
 
 def chat_body(size: int) -> bytes:
-    """Return a chat request of at most `size` bytes whose prompt is numbered words."""
+    """Return a chat request of at most `size` bytes whose prompt consists of numbered words."""
     return _HEAD + upload_body(size - len(_HEAD) - len(_END)) + _END
 
 
 def upload_body(size: int) -> bytes:
-    """Return at most `size` bytes of numbered words and nothing else."""
+    """Return at most `size` bytes of numbered words."""
     return b" ".join(b"%08d" % number for number in range(size // _WORD_BYTES))
 
 
 def break_in(body: bytes) -> str:
-    """Return where the numbers of a body that arrived do not go on, "" when they do to its end."""
+    """Describe the first gap or repetition in the numbers of a received body; "" if there is none."""
     start = body.find(b"00000000")
     end = body.rfind(b" ") + _WORD_BYTES
     found = body[start:end]

@@ -1,7 +1,7 @@
-"""A pool that reads every body whole and says, in the headers of a short chat response, what of it arrived.
+"""A pool that reads every body completely and reports in response headers what it received.
 
 Run: python -m bench.numbered_pool NAME; it prints its address. `x-body-sha256` is the body's hash, `x-body-break`
-where its numbered words (see numbered.py) do not go on.
+the first gap or repetition in its numbered words (see numbered.py).
 """
 
 import asyncio

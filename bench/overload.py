@@ -1,4 +1,4 @@
-"""More requests than one process holds: an open-loop load, in multiples of what it holds."""
+"""Overload: an open-loop load, in multiples of the rate that one process can serve."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ __all__ = ["measure"]
 BODY_BYTES = 2048
 MULTIPLES = (0.5, 1.0, 2.0, 5.0)
 DURATION_S = 5
-# Requests under way at once, over all connections. What envoy/streamed.yaml leaves to decisions beside the
-# responses that are kept (max_requests 64, learning.max_streams 24), and what envoy/buffered.yaml allows.
+# Concurrent requests over all connections: what envoy/streamed.yaml leaves for decisions next to kept responses
+# (max_requests 64, learning.max_streams 24), and what envoy/buffered.yaml allows.
 LIMITS = (40, 1024)
 NOTES = f"""\
 Released 2 KB chat requests, direct load for {DURATION_S} s each. The load is open loop: so many requests a second
@@ -38,7 +38,7 @@ class _Reading:
 
 
 def measure(stack: Stack, plan: Plan) -> list[Table]:
-    """Find what the router holds, then offer multiples of it."""
+    """Measure the router's capacity, then offer multiples of it."""
     router = stack.router()
     file = stack.folder / "released.frames"
     body = messages.chat_body(BODY_BYTES, stream=True)
@@ -72,7 +72,7 @@ def _offer(router: Server, file: Path, holds: float, limit: int, multiple: float
 
 
 def _placed(router: Server) -> tuple[float, float]:
-    """Return how many requests were placed so far, and how many given up."""
+    """Return how many requests were placed so far, and how many were given up."""
     placed = router.metric("dualpool_requests_total")
     given_up = sum(router.metric("dualpool_requests_total", reason=reason) for reason in ("shed", "deadline"))
     return placed - given_up, given_up

@@ -1,4 +1,4 @@
-"""Tables as Markdown, and the whole of bench/results.md."""
+"""Rendering of tables and of bench/results.md as Markdown."""
 
 import os
 import platform
@@ -44,7 +44,7 @@ def document(sections: Mapping[str, Sequence[Table]], plan: Plan) -> str:
 
 
 def as_markdown(table: Table) -> str:
-    """Return a table under its title, with its notes before it."""
+    """Return a table as Markdown: title, notes, table."""
     lines = [f"## {table.title}", table.notes, "", _line(table.columns), _line(["---"] * len(table.columns))]
     return "\n".join([*lines, *map(_line, table.rows), ""])
 

@@ -1,7 +1,7 @@
-"""Spill-over in a real stack: a burst on the short pool, in an open loop, with requests leaving it and without.
+"""Spill-over in a real stack: an open-loop burst on the short pool, with and without spill-over.
 
-Two emulated pools with real queues, the router that asks them every second, Envoy, and clients that begin requests
-at their times however slow the answers are.
+The stack is two emulated pools with real queues, the router that polls them every second, Envoy, and clients that
+start requests at their scheduled times however slow the responses are.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from bench.stack import Gateway, Server, Stack
 
 __all__ = ["measure"]
 
-# Seconds of usual traffic, of the burst, and after it; requests a second for the short pool and the long one.
+# Seconds of usual traffic, of the burst, and after it; requests per second for the short pool and the long one.
 USUAL_S, BURST_S, AFTER_S = 6.0, 12.0, 16.0
 SHORT_PER_S, BURST_PER_S, LONG_PER_S = 3.0, 14.0, 1.0
 OUTPUT_TOKENS = 40
@@ -40,7 +40,7 @@ cold one's rises; nothing is refused; all are at home again within 10 s after th
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """One request: when it began, where it belongs and was served, its first token, its status and attempts."""
+    """One request: start, the pool it belongs to and was served by, time to first token, status, attempts."""
 
     at_s: float
     hot: bool
@@ -51,7 +51,7 @@ class _Seen:
 
 
 def measure(stack: Stack, plan: Plan) -> list[Table]:
-    """Run both in turn, as often as asked."""
+    """Run with and without spill-over in every round."""
     runs: dict[bool, list[list[_Seen]]] = {False: [], True: []}
     for seed in range(plan.rounds):
         for enabled, seen in runs.items():
@@ -90,7 +90,7 @@ def _wait_for_pools(router: Server) -> None:
 
 
 async def _load(gateway: Gateway, chance: random.Random) -> list[_Seen]:
-    """Begin every request at its time; return what became of each."""
+    """Start every request at its scheduled time; return the results."""
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session, asyncio.TaskGroup() as group:
         began_s = time.monotonic()
@@ -115,7 +115,7 @@ def _arrivals(chance: random.Random) -> list[tuple[float, bool]]:
 
 
 async def _ask(session: aiohttp.ClientSession, url: str, at_s: float, *, hot: bool) -> _Seen:
-    text = f"{at_s} {SHORT_TEXT if hot else LONG_TEXT}"  # each is a conversation of its own
+    text = f"{at_s} {SHORT_TEXT if hot else LONG_TEXT}"  # a new conversation each time
     body = {
         "model": "m",
         "messages": [{"role": "user", "content": text}],

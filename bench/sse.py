@@ -1,4 +1,4 @@
-"""What a long SSE response costs, released and learned from."""
+"""Cost of a long SSE response, released and learned from."""
 
 from collections.abc import Sequence
 

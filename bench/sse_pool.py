@@ -1,4 +1,4 @@
-"""A pool that answers every request with a stream of events, one write each, at a steady pace.
+"""A pool that responds to every request with a stream of events, one write per event, at a steady rate.
 
 Run: python -m bench.sse_pool EVENTS INTERVAL_MS; it prints its address.
 """
@@ -36,7 +36,7 @@ async def main(events: int, interval_s: float) -> None:
 
 
 async def _read_request(reader: asyncio.StreamReader) -> None:
-    """Read over a request; Envoy sends STREAMED bodies chunked."""
+    """Read a request and discard it; Envoy sends STREAMED bodies chunked."""
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
     if b"transfer-encoding: chunked" in head:
         await reader.readuntil(b"0\r\n\r\n")
@@ -45,7 +45,7 @@ async def _read_request(reader: asyncio.StreamReader) -> None:
 
 
 async def _write_response(writer: asyncio.StreamWriter, events: int, interval_s: float) -> None:
-    """Write so many events in all, the last two being usage and the end, and the end of the body."""
+    """Write `events` events, of which the last two are usage and [DONE], and end the body."""
     clock = asyncio.get_running_loop().time
     began_s = clock()
     writer.write(HEAD)

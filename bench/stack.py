@@ -1,4 +1,4 @@
-"""The processes that are measured: routers, bare servers, Envoys, and pools that respond with a constant."""
+"""The measured processes: routers, bare servers, Envoys, and pools that respond with a constant."""
 
 import contextlib
 import json
@@ -25,7 +25,7 @@ __all__ = ["Gateway", "Server", "Stack"]
 ENVOY = Path(__file__).parents[1] / "envoy"
 POOL = Path(__file__).parent / "pool.yaml"
 CPU_CLOCK_OF_PROCESS = 2
-# All that can be learned from is kept: what is measured is what it costs, not how often it is done.
+# Every response that can be learned from is kept: the benchmark measures its cost, not how often it happens.
 ROUTER_CONFIGURATION = """\
 listen: {{address: "{address}"}}
 admin: {{address: "127.0.0.1:0"}}
@@ -38,9 +38,9 @@ LEARNING = "{messages_per_s: 1000000, burst_messages: 1000000000, max_streams: 1
 
 @dataclass(frozen=True)
 class Server:
-    """A running process and where it listens; `admin` is "" where it has none."""
+    """A running process and its addresses; `admin` is "" if it has no admin server."""
 
-    # Responses whose usage was read: one observation of the histogram each.
+    # Number of responses whose usage was read: each is one observation of the histogram.
     RESPONSES_READ: ClassVar[str] = "dualpool_actual_total_tokens_count"
 
     pid: int
@@ -48,17 +48,17 @@ class Server:
     admin: str = ""
 
     def cpu_us(self) -> float:
-        """Return the user and system time that the process has taken so far (all its threads)."""
-        # Its CPU clock, as clock_getcpuclockid(3) makes it: /proc knows no less than hundredths of a second.
+        """Return the user and system time of the process so far (all its threads), in us."""
+        # From its CPU clock, with the id that clock_getcpuclockid(3) computes: /proc only has hundredths of a second.
         return time.clock_gettime_ns((~self.pid << 3) | CPU_CLOCK_OF_PROCESS) / 1000
 
     def rss_mb(self) -> float:
-        """Return its resident memory, in 10^6 bytes."""
+        """Return the resident memory of the process, in 10^6 bytes."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0]) * 1024 / 1e6
 
     def metric(self, name: str, **labels: str) -> float:
-        """Return the sum of a metric of ours over all that has these labels. Raises KeyError for one not there."""
+        """Return one of our metrics, summed over the series with these labels; raises KeyError if missing."""
         with urlopen(f"http://{self.admin}/metrics") as response:
             families = list(text_string_to_metric_families(response.read().decode()))
         if not any(name.startswith(family.name) for family in families):
@@ -69,12 +69,12 @@ class Server:
 
 @dataclass(frozen=True)
 class Gateway(Server):
-    """A running Envoy: `address` is the URL with the router, `plain` the one without."""
+    """A running Envoy: `address` is the URL of the listener with the router, `plain` of the one without."""
 
     plain: str = ""
 
     def statistic(self, name: str) -> int:
-        """Return one of Envoy's own counters."""
+        """Return one of Envoy's counters."""
         with urlopen(f"{self.admin}/stats?format=json&filter=^{name}$") as response:  # noqa: S310  (our own Envoy)
             return sum(each["value"] for each in json.load(response)["stats"] if "value" in each)
 
@@ -85,7 +85,7 @@ def _without_health_checks(document: dict[str, Any]) -> None:
 
 
 class Stack:
-    """Starts processes, and ends them all when it is left; their logs are in `folder`."""
+    """A context manager that starts processes and stops them all on exit; their logs are in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -105,7 +105,7 @@ class Stack:
         address: str = "127.0.0.1:0",
         learning: str = LEARNING,
     ) -> Server:
-        """Start our server as users do, or a `module` that is like it; `settings` are YAML beside that above."""
+        """Start our server as users do, or a similar `module`; `settings` are YAML, added to that above."""
         file = self.folder / f"router-{self._started}.yaml"
         file.write_text(ROUTER_CONFIGURATION.format(address=address, learning=learning) + settings)
         child = self._run("router", _python(module, "serve", "--config", str(file)))
@@ -113,7 +113,7 @@ class Stack:
         return Server(child.pid, serving["grpc"], serving["admin"])
 
     def router_of(self, tree: Path) -> Server:
-        """Start the router of another source tree, with the settings that all versions know."""
+        """Start the router of another source tree, with settings that all versions support."""
         file = self.folder / f"router-{self._started}.yaml"
         file.write_text(ROUTER_CONFIGURATION.format(address="127.0.0.1:0", learning=ALL_IS_LEARNED))
         command = ["env", f"PYTHONPATH={tree}", sys.executable, "-P", "-m", "extproc.cli.main", "serve"]
@@ -122,7 +122,7 @@ class Stack:
         return Server(child.pid, serving["grpc"], serving["admin"])
 
     def workers(self, count: int) -> tuple[Server, list[str]]:
-        """Start our server with so many workers; return the supervisor, whose address is "", and the addresses."""
+        """Start our server with `count` workers; return the supervisor (address "") and the workers' addresses."""
         file = self.folder / f"router-{self._started}.yaml"
         file.write_text(ROUTER_CONFIGURATION.format(address="127.0.0.1:0", learning=LEARNING))
         arguments = ("serve", "--workers", str(count), "--config", str(file))
@@ -131,11 +131,11 @@ class Stack:
         return Server(child.pid, "", serving["admin"]), serving["grpc"]
 
     def bare(self, kind: str, request_messages: int) -> Server:
-        """Start the floor."""
+        """Start the bare server."""
         return self.printing("bench.bare", kind, str(request_messages))
 
     def printing(self, module: str, *arguments: str) -> Server:
-        """Start a module of ours that prints its address."""
+        """Start one of our modules that prints its address."""
         return self.program(module, _python(module, *arguments))
 
     def program(self, name: str, command: Sequence[str]) -> Server:
@@ -144,7 +144,7 @@ class Stack:
         return Server(child.pid, child.wait_for(lambda: _first_line(child.log), "address"))
 
     def pool(self, response: bytes) -> str:
-        """Start a pool that answers all with this JSON (an Envoy, which takes the least); return host:port."""
+        """Start a pool that responds with this JSON (an Envoy, which takes the least CPU); return host:port."""
         document: Any = read_document(POOL.read_text())
         manager = document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
         route = manager["route_config"]["virtual_hosts"][0]["routes"][0]
@@ -161,10 +161,10 @@ class Stack:
         short_pool: str = "",
         change: Callable[[dict[str, Any]], None] = _without_health_checks,
     ) -> Gateway:
-        """Start Envoy from the file of a mode, with a second, plain listener.
+        """Start Envoy from the file of a mode, with a second listener without the router.
 
-        Both pools are at one address unless the short one has its own. `change` edits the configuration. Unless
-        told otherwise it leaves out the health checks: the bare server has no health service.
+        Both pools are at one address unless `short_pool` is given. `change` edits the configuration; by default it
+        removes the health checks, because the bare server has no health service.
         """
         document: Any = read_document((ENVOY / f"{mode}.yaml").read_text("utf-8"))
         clusters = {"pool_short": short_pool or pool, "pool_long": pool, "dualpool": router.address}
@@ -175,7 +175,7 @@ class Stack:
         return Gateway(pid, f"http://{listeners['ingress']}", admin, f"http://{listeners['without_router']}")
 
     def _envoy(self, name: str, document: Mapping[str, Any]) -> tuple[int, str, dict[str, str]]:
-        """Return the process's id, the admin URL, and each listener's host:port."""
+        """Start Envoy; return its process id, the admin URL, and each listener's host:port."""
         file, admin = (self.folder / f"{name}-{self._started}.{suffix}" for suffix in ("json", "admin"))
         file.write_text(json.dumps(document))
         binary = shutil.which("envoy", path=sysconfig.get_path("scripts")) or shutil.which("envoy")

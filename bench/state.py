@@ -1,4 +1,4 @@
-"""What sharing is worth and costs: replicas that each see a part, against one that saw all; and the time of it."""
+"""Benefit and cost of sharing: replicas that each see a part compared with one that saw all, and CPU time."""
 
 import asyncio
 import shutil
@@ -35,7 +35,7 @@ from extproc.state.store import Store
 
 __all__ = ["measure"]
 
-# Prefixes are remembered by each process alone: one router would be compared with what is not shared.
+# Remembered prefixes are not shared between processes, so the comparison leaves them out.
 SETTINGS = EstimatorSettings(byteclass=ByteClassSettings(max_prefixes=0))
 TERMS = Terms.of(SETTINGS)
 REPLICAS = 4
@@ -63,13 +63,13 @@ learned or by a part of a change. Bar: under 1 % of a core."""
 
 
 def measure(stack: Stack, plan: Plan) -> list[Table]:  # noqa: ARG001  (no router is started)
-    """Measure worth and cost."""
+    """Measure benefit and cost."""
     with _redis() as url:
         return [_worth(url, plan.rounds), _cost(url, plan.rounds)]
 
 
 class Replica:
-    """An estimator with its share in a store, stepped by hand."""
+    """An estimator with a sharer, whose exchanges are triggered by hand."""
 
     def __init__(self, url: str, name: str) -> None:
         self.estimator: Estimator = make_estimator(SETTINGS)
@@ -83,10 +83,10 @@ class Replica:
         return told
 
     def state_saved(self, *, done: bool) -> None:
-        """Nothing is saved."""
+        """Do nothing."""
 
     def state_exchanged(self, *, done: bool, replicas: int) -> None:  # noqa: ARG002  (the port's)
-        """Fail where an exchange does."""
+        """Fail if an exchange failed."""
         if not done:
             raise ConfigurationError("an exchange failed")
 
@@ -143,7 +143,10 @@ def _joined(new: Numbers, beside: Numbers) -> str:
 def _compared(
     url: str, name: str, stream: Sequence[Request], every: int, seed: int
 ) -> tuple[tuple[float, ...], list[tuple[float, ...]]]:
-    """Return the figures of the one that saw all and of the replicas; and of new ones, with the former's then."""
+    """Return the figures of the router that saw all and of the replicas, and those of each new replica.
+
+    The figures of a new replica come with those of the router that saw all at the same moment.
+    """
     one, fleet = make_estimator(SETTINGS), [Replica(url, name) for _ in range(REPLICAS)]
     chance = np.random.default_rng(seed)
     alone, shared = [], []
@@ -164,7 +167,7 @@ def _compared(
 
 
 def _probed(estimator: Estimator, probes: Sequence[Request]) -> tuple[float, float]:
-    """Return error and width of requests that nobody learns."""
+    """Return the mean error and width over requests that are not learned from."""
     error, width, _ = np.array([_judged(estimator, request, learn=False) for request in probes]).mean(axis=0)
     return float(error), float(width)
 
@@ -193,7 +196,7 @@ def _cost(url: str, rounds: int) -> Table:
             published = tables_of(replace(state, categories=changed, models=models), TERMS)
             await others.publish(f"peer {peer}", published, new=number == 0)
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
-        await replica.sharer._exchange(store)  # noqa: SLF001  (without the connection that `first` makes anew)
+        await replica.sharer._exchange(store)  # noqa: SLF001  (`first` would open a new connection)
         cpu_s.append(time.process_time() - began_cpu_s)
         wall_s.append(time.perf_counter() - began_s)
 
@@ -220,7 +223,7 @@ def _cost(url: str, rounds: int) -> Table:
 
 
 def _large() -> LearnedState:
-    """Return the state of a router with many categories, from a few real responses."""
+    """Return the state of a router with many categories, made from a few real responses."""
     estimator = make_estimator(SETTINGS)
     material = Material(all_texts(()), _lengths())
     for request in mixed(material, tokenizer("qwen", Path(tempfile.gettempdir())), 100, 0):
@@ -237,7 +240,7 @@ def _large() -> LearnedState:
 
 
 def _lengths() -> list[tuple[int, int]]:
-    """Return prompt and output tokens: log-normal, medians 900 and 120, as chats with documents have them."""
+    """Return prompt and output tokens: log-normal, medians 900 and 120, as in chats with documents."""
     rng = np.random.default_rng(20_260_101)
     prompts = np.clip(rng.lognormal(6.8, 1.1, 2_000), 20, 12_000).astype(int).tolist()
     outputs = np.clip(rng.lognormal(4.8, 1.0, 2_000), 1, 4_000).astype(int).tolist()
@@ -246,7 +249,7 @@ def _lengths() -> list[tuple[int, int]]:
 
 @contextmanager
 def _redis() -> Iterator[str]:
-    """Serve an empty store on a port of its own; its URL."""
+    """Run an empty store on a free port; yield its URL."""
     program = shutil.which("redis-server") or shutil.which("valkey-server")
     if program is None:
         raise ConfigurationError("redis-server is needed (Debian: redis-server)")

@@ -1,4 +1,4 @@
-"""CPU per request of our server and of Envoy, beside the same with the bare server and with no filter at all."""
+"""CPU per request of our server and of Envoy, compared with the bare server and with no filter."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ listener without the filter. Ratios are of the same round."""
 
 
 def measure(stack: Stack, plan: Plan) -> list[Table]:
-    """Measure both kinds of exchange; ours, bare and no filter one after the other."""
+    """Measure both kinds of exchange; ours, bare and no filter alternate."""
     pool = stack.pool(messages.chat_response())
     ours = stack.router()
     gateway = stack.gateway("streamed", ours, pool)
@@ -63,7 +63,7 @@ def _row(
 
 
 def _costs(plan: Plan, servers: tuple[Server, Gateway], url: str, body: Path) -> list[float]:
-    """Return the CPU time of each while a load runs, in us per request."""
+    """Run a load and return the CPU time that each server took during it, in us per request."""
     before = [server.cpu_us() for server in servers]
     http_load(url, body, plan.requests, CONNECTIONS)
     return [(server.cpu_us() - start) / plan.requests for server, start in zip(servers, before, strict=True)]

@@ -1,4 +1,4 @@
-"""Clients that upload in two halves, so that something can happen to the router between them."""
+"""Clients that upload a body in two halves, so that the router can be disturbed between them."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,7 @@ TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One request. `chunked` sends it without a content-length; `fields` are more lines of its head."""
+    """One request. `chunked` sends it without a content-length; `fields` are additional header lines."""
 
     path: str
     body: bytes = field(repr=False)
@@ -25,9 +25,9 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of an upload: its status (0: none), what the pool says arrived, and whether that is what was sent.
+    """The result of an upload: its status (0: none), what the pool reports, and whether the body arrived intact.
 
-    `intact` is None when no pool has read it: refused or failed, which a client can see.
+    `intact` is None if no pool has read the body: it was refused or failed, which the client can see.
     """
 
     upload: Upload
@@ -40,9 +40,9 @@ class Outcome:
 async def upload_all(
     port: int, uploads: Sequence[Upload], between: Callable[[], Awaitable[None]]
 ) -> list[Outcome]:
-    """Send all the uploads at once to Envoy at a port.
+    """Send all uploads concurrently to Envoy at a port.
 
-    `between` is called once all of their first halves are sent, and before the second ones.
+    `between` is called after all first halves are sent and before the second halves.
     """
     half_way = asyncio.Barrier(len(uploads) + 1)
     sending = [asyncio.ensure_future(_upload(port, each, half_way)) for each in uploads]
@@ -68,7 +68,7 @@ async def _upload(port: int, upload: Upload, half_way: asyncio.Barrier) -> Outco
         if upload.chunked:
             writer.write(b"0\r\n\r\n")
     except ConnectionError:
-        pass  # refused early: the response says why
+        pass  # refused early; the response gives the reason
     try:
         async with asyncio.timeout(TIMEOUT_S):
             head_bytes = await reader.readuntil(b"\r\n\r\n")
@@ -80,7 +80,7 @@ async def _upload(port: int, upload: Upload, half_way: asyncio.Barrier) -> Outco
 
 
 async def _send(writer: asyncio.StreamWriter, upload: Upload, start: int, end: int) -> None:
-    """Send a part of the body, as far as it is taken soon: a router that holds it must not hold up the group."""
+    """Send a part of the body without waiting long: a router that holds the body must not block the group."""
     for at in range(start, end, PIECE_BYTES):
         piece = upload.body[at : min(at + PIECE_BYTES, end)]
         writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if upload.chunked else piece)

@@ -1,4 +1,4 @@
-"""Clients that vanish, at every point of an exchange and by either way to leave: what they leave behind."""
+"""Clients that disconnect at every point of an exchange, by close or reset, and the resources they leak."""
 
 import asyncio
 import socket
@@ -14,7 +14,7 @@ from bench.stack import Gateway, Server, Stack
 __all__ = ["measure"]
 
 MODES = ("streamed", "buffered", "full-duplex")
-CLIENTS = 1200  # of all modes together
+CLIENTS = 1200  # over all modes
 AT_ONCE = 40
 EVENTS, INTERVAL_MS = 200, 10
 WITHIN_S = 20.0
@@ -79,7 +79,7 @@ MOMENTS: dict[str, Callable[[Client], Awaitable[None]]] = {
 
 
 def measure(stack: Stack, _plan: Plan) -> list[Table]:
-    """Let clients vanish in each mode, and count what is left."""
+    """Let clients disconnect in each mode and count leaked resources."""
     pool = stack.printing("bench.sse_pool", str(EVENTS), str(INTERVAL_MS))
     rows = [_row(stack, mode, pool.address) for mode in MODES]
     columns = (
@@ -101,8 +101,8 @@ def _row(stack: Stack, mode: str, pool: str) -> Sequence[str]:
     router = stack.router()
     gateway = stack.gateway(mode, router, pool)
     port = int(gateway.address.rpartition(":")[2])
-    asyncio.run(_stays(port))  # connections between Envoy and the router are there from now on
-    router.metric("dualpool_streams_open")  # so is the thread that makes admin pages
+    asyncio.run(_stays(port))  # opens the connections between Envoy and the router before the count
+    router.metric("dualpool_streams_open")  # starts the thread that renders admin pages
     before = _descriptors(router), _threads(router)
     clients = CLIENTS // len(MODES)
     asyncio.run(_all_vanish(port, clients))
@@ -155,7 +155,7 @@ async def _all_vanish(port: int, clients: int) -> None:
 
 
 async def _stays(port: int) -> None:
-    """Send one request and read its response to the end."""
+    """Send one request and read its complete response."""
     client = await asyncio.open_connection("127.0.0.1", port)
     await _at_the_response(client)
     await client[0].readuntil(b"\r\n0\r\n\r\n")

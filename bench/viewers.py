@@ -1,4 +1,4 @@
-"""What it costs the router that somebody watches its live page."""
+"""Cost of viewers of the router's live page."""
 
 import asyncio
 import time
@@ -15,7 +15,7 @@ from bench.stack import Server, Stack
 __all__ = ["measure"]
 
 VIEWERS = 3
-MODELS = 60  # more than have a label of their own: as many series as there can be
+MODELS = 60  # more than have their own metric label, so that all possible series exist
 WINDOW_S = 10.0
 RATES = (0, 50)
 BAR_PERCENT = 1.0
@@ -26,7 +26,7 @@ no response follows. The page looks once a second, however many watch. Bar: less
 
 
 def measure(stack: Stack, plan: Plan) -> list[Table]:
-    """Compare the router's CPU time with and without viewers; the plan's requests do not matter."""
+    """Compare the router's CPU time with and without viewers; the plan's number of requests is not used."""
     router = stack.router()
     rows = asyncio.run(_rows(router, plan.rounds))
     columns = ("decided a second", "nobody, %", f"{VIEWERS} viewers, %", "for the viewers, %", "bar, %")
@@ -49,7 +49,7 @@ async def _rows(router: Server, rounds: int) -> list[tuple[str, ...]]:
 
 
 async def _pair(router: Server, channel: grpc.aio.Channel, rate: int) -> tuple[float, float]:
-    """Return the percent of a core with nobody, and with all viewers."""
+    """Return the percent of a core used without viewers, and with all of them."""
     alone = await _percent(router, channel, rate)
     async with AsyncExitStack() as watching:
         for _ in range(VIEWERS):
@@ -77,7 +77,7 @@ async def _exchanged(channel: grpc.aio.Channel, exchange: list[bytes]) -> None:
 
 @asynccontextmanager
 async def _viewer(router: Server) -> AsyncIterator[None]:
-    """Watch as the page does, once its first event has come."""
+    """Watch as the page does; entered after the first event has arrived."""
     first = asyncio.Event()
 
     async def watch() -> None:

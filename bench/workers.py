@@ -1,4 +1,4 @@
-"""What a second worker brings: throughput of two beside that of one, and how evenly Envoy shares the traffic."""
+"""The gain of a second worker: throughput of two compared with one, and how evenly Envoy spreads the traffic."""
 
 import json
 import resource
@@ -38,13 +38,13 @@ router learns from none (released) or all (learned). The share of the worker tha
 
 @dataclass(frozen=True, slots=True)
 class _Router:
-    """Processes that are one router; the last one is the supervisor where there are workers."""
+    """The processes of one router; with workers, the last one is the supervisor."""
 
     processes: Sequence[Server]
     addresses: Sequence[str]
 
     def cpu_s(self) -> float:
-        """Return the CPU time of all processes so far."""
+        """Return the total CPU time of all processes so far."""
         return sum(each.cpu_us() for each in self.processes) / 1e6
 
 
@@ -56,7 +56,7 @@ class _Run:
 
 
 def measure(stack: Stack, plan: Plan) -> list[Table]:
-    """Load one worker and several, round by round; then several through Envoy."""
+    """Load one worker and several in every round; then several through Envoy."""
     file = stack.folder / "released.frames"
     file.write_bytes(messages.frames(messages.request(messages.http1_pieces(_chat_body(learned=False)))))
     one = stack.router()
@@ -96,7 +96,7 @@ def _cells(runs: Sequence[_Run], one: Sequence[_Run], workers: int) -> list[str]
 
 
 def _run(router: _Router, file: Path, requests: int) -> _Run:
-    """Load all addresses at once, each with so many requests."""
+    """Load all addresses at once, each with `requests` requests."""
     before_s, load_before_s, began_s = router.cpu_s(), _load_cpu_s(), time.monotonic()
     with ThreadPoolExecutor(len(router.addresses)) as threads:
         list(threads.map(partial(grpc_load, frames=file, requests=requests), router.addresses))
@@ -107,7 +107,7 @@ def _run(router: _Router, file: Path, requests: int) -> _Run:
 
 
 def _load_cpu_s() -> float:
-    """Return the CPU time of all children that have ended: the loads, while none else ends."""
+    """Return the CPU time of all exited children: the load generators, as long as no other child exits."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -150,7 +150,7 @@ def _chat_body(*, learned: bool) -> bytes:
 
 
 def _add_endpoint(document: dict[str, Any], address: str) -> None:
-    """Move the second endpoint to its real address; the stack has moved the first."""
+    """Set the second endpoint's real address; the stack has set the first."""
     (cluster,) = (each for each in document["static_resources"]["clusters"] if each["name"] == "dualpool")
     host, _, port = address.rpartition(":")
     endpoint = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"][1]["endpoint"]

@@ -1,8 +1,8 @@
-"""Bodies that are made to cost the router as much as they can; each is valid JSON, or nearly, of a given size.
+"""Bodies built to cost the router as much as possible; each is valid JSON, or nearly, of a given size.
 
-What a client can multiply is in worst_kinds.py. What is above a limit costs least, so each kind comes just below
-each of the limits: so many steps, with as much plain text beside them as is read; so much work of this kind alone;
-and as many bytes as there is room for, which are to be refused before they cost anything.
+The units to repeat are in worst_kinds.py. A body above a limit is cheap, so each kind is tried just below each of
+the limits: the most steps, filled up with as much plain text as is read; the most work of this kind alone; and the
+most bytes, which should be rejected before they cost anything.
 """
 
 import gzip
@@ -25,7 +25,7 @@ __all__ = ["WorstBody", "worst_bodies"]
 
 
 class WorstBody(NamedTuple):
-    """One body; `name` says what it multiplies."""
+    """One body; `name` says what it repeats."""
 
     name: str
     api: Api
@@ -34,7 +34,7 @@ class WorstBody(NamedTuple):
 
 
 def worst_bodies(size: int) -> Iterator[WorstBody]:
-    """Yield all bodies, each of `size` bytes at most; one after the other, since together they are large."""
+    """Yield all bodies, each of at most `size` bytes; one at a time, because together they are large."""
     for kind in KINDS:
         yield from _of_kind(kind, size)
     for depth in (8, 64, 300):
@@ -58,7 +58,7 @@ def _of_kind(kind: Kind, size: int) -> Iterator[WorstBody]:
 
 
 def _most_units(kind: Kind) -> int:
-    """Return how many units are read at most."""
+    """Return the largest number of units that is still read."""
     each = work_of(kind.unit * 64) / 64
     units = int((MAX_WORK - work_of(kind.of(0))) / each)
     while units > 0 and work_of(kind.of(units)) > MAX_WORK:
@@ -67,7 +67,7 @@ def _most_units(kind: Kind) -> int:
 
 
 def _beside_text(body: bytes, size: int) -> bytes:
-    """Return a body with a key of plain text, as long as there is room and work left for."""
+    """Return a body with an added key of plain text, as long as the remaining bytes and work allow."""
     opening, key, end = body[:1], b'"zz":"', b'",'
     left = min(size - len(body), MAX_WORK - work_of(body)) - len(key) - len(end) - 100
     if opening != b"{" or left < 0:
@@ -76,7 +76,7 @@ def _beside_text(body: bytes, size: int) -> bytes:
 
 
 def _compressed() -> Iterator[WorstBody]:
-    """Yield bodies as large as they may be before and after they are decoded: text of no pattern, and bombs."""
+    """Yield compressed bodies of the largest size allowed before or after decoding: random text, and bombs."""
     letters = bytes(Random(0).choices(range(ord("a"), ord("z") + 1), k=MAX_DECODED_BYTES))  # noqa: S311
     parts = next(kind for kind in KINDS if kind.name == "parts without a kind")
     foreign = next(kind for kind in KINDS if kind.name == "foreign text")

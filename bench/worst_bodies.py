@@ -1,7 +1,7 @@
-"""The most that one request body costs: decisions on bodies that are made for it, in the measuring process.
+"""The highest cost of one request body: decisions on bodies built to be expensive, in the measuring process.
 
-Time is the thread's CPU time, so that what else runs on the machine is left out; what a client can cause is the
-largest of the smallest times of each body.
+Time is the thread's CPU time, so other load on the machine does not count. For each body the smallest time is
+taken; the largest of these is what a client can cause.
 """
 
 import time
@@ -18,10 +18,10 @@ from extproc.core.router.placer import Placer
 
 __all__ = ["measure"]
 
-BODY_BYTES: Final = (1 << 20) - 64  # a mebibyte is held by no router: it would be decided before its end
+BODY_BYTES: Final = (1 << 20) - 64  # no router holds a full mebibyte: it would be decided before its end
 BAR_MS: Final = 5.0
 SHOWN: Final = 8
-# The largest that can be configured to be read: with 64K tokens, 1 MiB is not too much for the smaller pool.
+# The largest bodies that can be configured to be read: with 64K tokens, 1 MiB may still fit the smaller pool.
 CONFIGURATION: Final = """\
 pools: [{name: short, max_budget_tokens: 65536}, {name: long, max_budget_tokens: 262144}]
 exchange: {max_held_bytes: 1048576}

@@ -1,8 +1,8 @@
-"""What a hostile client can repeat in a body: one unit of each kind, and what stands around it.
+"""The units that a hostile client can repeat in a body, each with the text around it.
 
-Units are what costs something each however few bytes it has: elements, escapes, keys, token ids, images whose
-headers are hopped through, numbers, calls whose arguments are JSON once more; and text that the estimator counts.
-A unit that turns out to cost more than these joins the list.
+A unit is something that costs time however few bytes it has: elements, escapes, keys, token ids, images with many
+segments, numbers, tool calls whose arguments are JSON themselves; also text, which the estimator counts. A unit
+that turns out to cost more than these is added to the list.
 """
 
 import base64
@@ -14,7 +14,7 @@ __all__ = ["KINDS", "Kind", "nested_documents"]
 
 
 class Kind(NamedTuple):
-    """One kind: a body is `head`, so many of `unit`, `last`, and `tail`."""
+    """One kind of body: `head`, any number of `unit`, `last`, and `tail`."""
 
     name: str
     api: Api
@@ -24,11 +24,11 @@ class Kind(NamedTuple):
     tail: bytes
 
     def of(self, units: int) -> bytes:
-        """Return the body of so many units."""
+        """Return a body with this many units."""
         return self.head + self.unit * units + self.last + self.tail
 
 
-# A JPEG of one short segment after the other, and no frame header: all of them are hopped over.
+# A JPEG of many short segments without a frame header: the search for its size has to step over all of them.
 _JPEG: Final = base64.b64encode(b"\xff\xd8" + b"\xff\xe0\x00\x07\x00\x00\x00\x00\x00" * 20)
 _IMAGE: Final = b'{"type":"image_url","image_url":{"url":"data:image/jpeg;base64,%b"}},' % _JPEG
 _USER: Final = b'{"model":"m","messages":[{"role":"user","content":"Hi"}],'
@@ -139,7 +139,7 @@ _BODIES: Final = (
         b"1",
         b"]}]}]}",
     ),
-    # Strings of all sorts.
+    # Strings.
     ("escaped foreign text", Api.CHAT, _TEXTS, b"\\u8bcd\\u00e9\\u0436", b"", b'"}]}'),
     ("surrogates in text", Api.CHAT, _TEXTS, b"\\ud83d\\ude00", b"", b'"}]}'),
     ("emoji", Api.CHAT, _TEXTS, "\U0001f600".encode(), b"", b'"}]}'),
@@ -277,7 +277,7 @@ KINDS: Final = tuple(Kind(*body) for body in _BODIES)
 
 
 def nested_documents(depth: int, text_bytes: int) -> bytes:
-    """Return a message whose documents stand in each other, with text in the innermost."""
+    """Return a message with nested documents and text in the innermost one."""
     block = b'{"type":"text","text":"%b"}' % (b"a" * text_bytes)
     for _ in range(depth):
         block = b'{"type":"document","source":{"type":"content","content":[%b]}}' % block

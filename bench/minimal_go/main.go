@@ -1,8 +1,8 @@
-// The least that an ext_proc router in Go can be: the job and nothing else.
+// A minimal ext_proc router in Go: the job and nothing else.
 //
-// It gathers a request's body, takes out of its JSON what a token budget needs, prices the text at four bytes per
-// token, and replies with the pool. A response is read for its usage where one is to come ("stream" is false); what
-// it says is added up and otherwise forgotten. No health, no metrics, no deadline, no state that outlives a stream.
+// It collects a request's body, reads from its JSON what a token budget needs, estimates the text at four bytes per
+// token, and replies with the pool. A response is read for its usage if it will have one ("stream" is false); the
+// usage is added up and otherwise not used. No health, no metrics, no deadline, no state that outlives a stream.
 package main
 
 import (
@@ -43,7 +43,7 @@ func main() {
 	log.Fatal(service.Serve(listener))
 }
 
-// Process serves one stream; it ends it where no response is to be read.
+// Process serves one stream; it ends the stream after the request if no response is to be read.
 func (s *server) Process(stream extproc.ExternalProcessor_ProcessServer) error {
 	var body, response []byte
 	pieces := 0
@@ -101,7 +101,7 @@ var (
 	}
 )
 
-// decide returns the reply to a whole request, and whether its response is streamed.
+// decide returns the reply to a complete request, and whether its response is streamed.
 func decide(body []byte) (*extproc.ProcessingResponse, bool) {
 	found := gjson.GetManyBytes(body, "model", "messages.#.content", "max_tokens", "stream")
 	textBytes := 0

@@ -1,12 +1,13 @@
-"""`make mutants`: change one operator of `core/` at a time, and see whether the unit tests of core notice.
+"""`make mutants`: change one operator of `core/` at a time and check whether the unit tests of core notice.
 
-The changes are Cosmic Ray's (its operators and its way to apply them), and two of ours that it lacks: a bound
-taken away (`min`, `max`), and a statement left out. Its own way of running tests starts an interpreter for each
-change, seconds before the first test. Here a change of a function is put into the fork of a process that has
-imported all tests (live.py), any other into the fork of one that has imported the libraries, but nothing of ours
-(worker.py). Which tests run a line is measured first (baseline.py); of a mutant only those are run, until one
-fails: those that killed another mutant of its file, then those named after its file or room, then the quickest.
+The changes are Cosmic Ray's (its operators and its code to apply them), plus two that it lacks: removing a bound
+(`min`, `max`), and removing a statement. Cosmic Ray's own runner starts an interpreter for each change, which
+takes seconds before the first test. Here a change of a function is applied in a fork of a process that has
+imported all tests (live.py); any other change in a fork of a process that has imported the libraries, but none of
+our code (worker.py). First it is measured which tests run which lines (baseline.py). For a mutant only the tests
+of its lines run, until one fails: first those that killed another mutant of its file, then those named after its
+file or package, then the fastest.
 
-Rejected: mutmut, which changes functions only. It leaves out properties (the bound that requests are routed by is
-one), constants, tables and everything else that stands outside of a function.
+Rejected: mutmut, which changes only functions. It omits properties (the bound by which requests are routed is
+one), constants, tables and everything else outside of a function.
 """

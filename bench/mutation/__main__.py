@@ -1,4 +1,4 @@
-"""`python -m bench.mutation`: try the mutants of core, print and write what came of them."""
+"""`python -m bench.mutation`: try the mutants of core, print and write the results."""
 
 import argparse
 import os
@@ -14,7 +14,7 @@ from bench.mutation.report import RESULTS, Run, as_markdown
 from bench.mutation.trials import ROOT, Trials
 
 CORE = ROOT / "extproc" / "core"
-# Every mutant of these is tried: the rules that requests are routed, held and learned by.
+# Every mutant of these is tried: the rules by which requests are routed, held and learned from.
 WHOLE = tuple(
     f"extproc/core/{name}.py"
     for name in (
@@ -24,12 +24,12 @@ WHOLE = tuple(
     )
 )  # fmt: skip
 
-# Measured figures that a script writes, and no rule: what of them is wrong, accuracy tells (bench/estimator.md).
+# Measured figures written by a script, not rules: errors in them show in the accuracy (bench/estimator.md).
 FIGURES = ("extproc/core/estimator/vocabularies.py",)
 
 
 def main() -> int:
-    """Run; return 1 when a mutant survived that known.toml has no reason for."""
+    """Run; return 1 if a mutant survived for which known.toml has no reason."""
     options = _options()
     start_s = time.monotonic()
     until_s = start_s + 60 * options.minutes

@@ -1,4 +1,4 @@
-"""Which tests run which lines, and how long they take: measured once, on the code as it is.
+"""Measurement of which tests run which lines, and how long they take: once, on the unchanged code.
 
 Run as `python -m bench.mutation.baseline TESTS...` in a copy of the project; writes baseline.json there.
 """
@@ -18,23 +18,23 @@ from coverage import CoverageData
 __all__ = ["COLLECTING_S", "FILE", "Baseline", "file_of"]
 
 FILE = "baseline.json"
-# A test may take so much time with a mutant, and so many times what it takes without.
+# With a mutant, a test may take PATIENCE_S more than PATIENCE times its usual time.
 PATIENCE_S = 3.0
 PATIENCE = 5.0
-# By so many seconds of tests a file is behind those that are named after the module.
+# A test file that is not named after the module is ranked as if it took this much longer.
 FAR_S = 2.0
-# To collect a file anew takes about so long.
+# The approximate time to collect a file again.
 COLLECTING_S = 0.3
-# What the tests nearest to a mutant do not notice within so many seconds counts as not noticed.
+# A mutant that the nearest tests of this total time do not notice counts as survived.
 MOST_S = 12.0
 
 
 @dataclass
 class Baseline:
-    """What each test runs.
+    """The tests' CPU times and the lines they run.
 
-    `seconds` are those of the processor for each test by its id. `tests` are for each file those that run each of
-    its lines, and `early` are its lines that ran before the first test.
+    `seconds` is the CPU time of each test by its id. `tests` maps each file and line to the tests that run it;
+    `early` maps each file to its lines that ran before the first test.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -43,17 +43,18 @@ class Baseline:
 
     @classmethod
     def read(cls, folder: Path) -> "Baseline":
-        """Return what was measured in a copy of the project."""
+        """Return the baseline that was measured in a copy of the project."""
         return cls(**json.loads((folder / FILE).read_text()))
 
     def tests_of(self, module: str, lines: Iterable[int]) -> list[str]:
-        """Return the tests that run any of the lines, by file: quick files first, slow ones last.
+        """Return the tests that run any of the lines, grouped by file, fast files first.
 
-        Files that are named after the module, or less so after its room, are taken for quicker than they are.
+        Files named after the module are ranked as faster than they are, and to a lesser degree those named after
+        its package.
 
-        What runs at import only (constants, tables, defaults) is there for all tests that run anything of the
-        file, are named after it, or run nothing of core, but look at it from outside; of a file that is nothing
-        else, for all tests.
+        Lines that run only at import (constants, tables, defaults) concern all tests that run any line of the
+        file, are named after it, or run nothing in core but check it from outside; if no test runs any line of the
+        file, they concern all tests.
         """
         names = Path(module).stem, Path(module).parent.name
 
@@ -77,11 +78,11 @@ class Baseline:
         return [test for file in sorted(files, key=rank) for test in files[file]]
 
     def distance_s(self, module: str, test: str) -> float:
-        """Return how far a test is from a module: the seconds it takes, and more in a file of another one."""
+        """Return a test's distance from a module: its seconds, plus some if its file is not named after it."""
         return self.seconds[test] + (0.0 if Path(module).stem in file_of(test) else FAR_S / 10)
 
     def nearest(self, tests: Sequence[str], file_s: float = 0.0) -> list[str]:
-        """Return the first of the tests, as many as take MOST_S together, and `file_s` for each of their files."""
+        """Return the first tests that take MOST_S together, counting `file_s` for each of their files."""
         firsts = {file_of(test): test for test in reversed(tests)}
         total_s = accumulate(self.seconds[test] + file_s * (firsts[file_of(test)] == test) for test in tests)
         return [test for test, until_s in zip(tests, total_s, strict=True) if until_s <= MOST_S]
@@ -96,17 +97,17 @@ class Baseline:
         return set(self.seconds) - inside
 
     def patience_s(self, test: str) -> float:
-        """Return the seconds of processor time that a test may take with a mutant."""
+        """Return the seconds of CPU time that a test may take with a mutant."""
         return PATIENCE_S + PATIENCE * self.seconds[test]
 
 
 def file_of(test: str) -> str:
-    """Return the file that a test is in."""
+    """Return the file of a test."""
     return test.partition("::")[0]
 
 
 class _Clock:
-    """A plugin that notes how long each test takes."""
+    """A pytest plugin that records the CPU time of each test."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -121,7 +122,7 @@ class _Clock:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the tests with coverage by test; write what they told."""
+    """Run the tests with coverage per test; write the results."""
     clock, root = _Clock(), Path.cwd()
     options = [
         "-q",

@@ -1,4 +1,4 @@
-"""A forked child that runs tests in silence, until one fails or takes too long."""
+"""A forked child that runs tests without output, until one fails or takes too long."""
 
 import os
 import resource
@@ -15,18 +15,18 @@ from bench.mutation.trial import Outcome, Verdict
 
 __all__ = ["OPTIONS", "Patience", "explain_nothing", "verdict"]
 
-# Nothing is told of a failure, so that none need be explained.
+# Failures are not reported, so pytest need not spend time on explaining them.
 OPTIONS = (
     "-x", "-q", "-s", "--tb=no", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:cov", "--hypothesis-seed=0",
 )  # fmt: skip
-# A mutant may ask for all memory there is.
+# A mutant may try to allocate all memory.
 MAX_BYTES = 4 << 30
-# A child sleeps or waits for a lock, if anything, when it is not done after so long.
+# A child that is not done after this much wall-clock time is sleeping or waiting for a lock.
 MAX_WAIT_S = 1200.0
 
 
 class Patience:
-    """A plugin that notes which test runs, in a file of its own, and ends the process if it takes too long."""
+    """A pytest plugin that writes the running test's id to a file and kills the process if it takes too long."""
 
     def __init__(self, seconds: dict[str, float], note: Path) -> None:
         self._seconds = seconds
@@ -40,14 +40,14 @@ class Patience:
 
 
 def explain_nothing() -> None:
-    """Set what the tests' own profile is based on: one failure tells the next nothing, and none is explained."""
+    """Set the base of the tests' hypothesis profile: failures are neither stored nor explained."""
     phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
     hypothesis.settings.register_profile("mutants", database=None, phases=phases)
     hypothesis.settings.load_profile("mutants")
 
 
 def verdict(run: Callable[[Path], bool]) -> Verdict:
-    """Fork; in the child `run`, which returns whether a test failed and notes the running one in a file."""
+    """Fork and call `run` in the child; it returns whether a test failed and writes the running one to a file."""
     with tempfile.TemporaryDirectory() as folder:
         note = Path(folder) / "test"
         note.touch()

@@ -1,4 +1,4 @@
-"""Why mutants survive, by known.toml."""
+"""The reasons why mutants survive, from known.toml."""
 
 import tomllib
 from collections.abc import Iterable
@@ -15,14 +15,14 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a mutant survives: it is `equivalent` (no test could see it), or no test is worth it."""
+    """Why a mutant survives: it is `equivalent` (no test could notice it), or a test would not be worth it."""
 
     equivalent: bool
     text: str
 
 
 def reason_of(mutant: Mutant, change: Change) -> Reason | None:
-    """Return why no test notices a change; None where nobody has said."""
+    """Return why no test notices a change, or None if known.toml does not say."""
     return _KNOWN.get(_key(mutant, change))
 
 
@@ -36,7 +36,7 @@ def unexplained(results: Iterable[Result]) -> list[Result]:
 
 
 def unneeded(results: Iterable[Result]) -> list[Key]:
-    """Return what reasons are given for that was killed; those of mutants that were not drawn may be needed."""
+    """Return the entries of known.toml whose mutants were killed; mutants that were not tried are not included."""
     killed = (Outcome.KILLED, Outcome.TIMEOUT)
     return sorted(set(_KNOWN) & {_key(each.mutant, each.change) for each in results if each.outcome in killed})
 
@@ -46,7 +46,7 @@ def _key(mutant: Mutant, change: Change) -> Key:
 
 
 def _known() -> dict[Key, Reason]:
-    """Read known.toml: of each file the lines before, those after (one mutant each), and why nobody sees it."""
+    """Read known.toml: module, lines before, lines after (one mutant each) and reason of each entry."""
     rows = tomllib.loads((Path(__file__).parent / "known.toml").read_text())["mutants"]
     return {
         (f"extproc/core/{row['module']}.py", row["before"], after): Reason(row["equivalent"], row["reason"])

@@ -1,13 +1,13 @@
-"""A process that has collected all tests, and tries the mutants of functions in forked children of itself.
+"""A process that has collected all tests and tries mutants of functions in forked children of itself.
 
-Run by the worker as `python -m bench.mutation.live FILES...`. A function keeps its identity when its code is
-exchanged: whoever has imported it, or holds a method of it, calls the changed one. So a child need not import
-anything anew, which takes many times what most tests do. This does not hold for a change outside of a function
-(a constant, a default, an annotation), nor for one that ran before the first test, when something was made by it:
-those the worker tries with everything imported anew.
+Run by the worker as `python -m bench.mutation.live FILES...`. A function keeps its identity when its code object
+is replaced: everything that has imported it, or holds a bound method of it, calls the changed code. So a child
+need not import modules again, which takes many times longer than most tests. This does not work for a change
+outside of a function (a constant, a default, an annotation), nor for code that ran before the first test, because
+its results already exist: the worker tries those with fresh imports.
 
 Prior art: mutant schemata (Untch, Offutt, Harrold, "Mutation analysis using mutant schemata", 1993): one build
-holds all mutants, and each is switched on in turn. Here each comes in as code of its own.
+contains all mutants, and each is switched on in turn. Here the code of each mutant is added when it is tried.
 """
 
 import gc
@@ -28,11 +28,11 @@ __all__ = ["changed_function"]
 
 
 def changed_function(before: CodeType, after: CodeType) -> tuple[CodeType, CodeType] | None:
-    """Return the code of the only function that differs between two modules; None when more than that does."""
+    """Return the code before and after of the only function that differs, or None if anything else differs."""
     if _outside(before) != _outside(after):
         return None
     pairs = list(zip(_functions(before), _functions(after), strict=True))
-    # A statement of several lines that became one moves what comes after it, which then differs by its lines.
+    # If a statement of several lines became one line, later functions differ, too, but only by their line numbers.
     changed = next(((old, new) for old, new in pairs if old != new), None)
     if changed is None or changed[0].co_freevars != changed[1].co_freevars:
         return None
@@ -40,7 +40,7 @@ def changed_function(before: CodeType, after: CodeType) -> tuple[CodeType, CodeT
 
 
 def _functions(code: CodeType) -> Iterator[CodeType]:
-    """Yield the functions of a module or class, methods among them, but none within another."""
+    """Yield the functions of a module or class, including methods, but not nested functions."""
     for each in code.co_consts:
         if isinstance(each, CodeType):
             if each.co_flags & CO_OPTIMIZED:
@@ -50,7 +50,7 @@ def _functions(code: CodeType) -> Iterator[CodeType]:
 
 
 def _outside(code: CodeType) -> tuple[Any, ...]:
-    """Return what a module or class does outside of functions."""
+    """Return the code of a module or class outside of functions, in comparable form."""
     consts = tuple(
         (each.co_name if each.co_flags & CO_OPTIMIZED else _outside(each)) if isinstance(each, CodeType) else each
         for each in code.co_consts
@@ -59,7 +59,7 @@ def _outside(code: CodeType) -> tuple[Any, ...]:
 
 
 class _Trials:
-    """A plugin that tries what comes in, in place of running what was collected."""
+    """A pytest plugin that tries incoming mutants instead of running the collected tests."""
 
     def __init__(self, trials: TextIO, verdicts: TextIO) -> None:
         self._trials = trials
@@ -67,9 +67,9 @@ class _Trials:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        """Called by pytest once all tests are collected. What is not for this process gets an empty line."""
+        """Called by pytest after collection. It answers a trial that it cannot run with an empty line."""
         functions = [each for each in gc.get_objects() if type(each) is FunctionType]
-        gc.freeze()  # A collection in a child would otherwise write to all there is, and so copy it.
+        gc.freeze()  # A garbage collection in a child would otherwise write to, and so copy, every page.
         for line in self._trials:
             trial = Trial.read(line)
             run = _Run(session, trial, functions)
@@ -79,7 +79,7 @@ class _Trials:
 
 
 class _Run:
-    """A trial within a session of pytest that has collected its tests."""
+    """A trial within a pytest session that has collected its tests."""
 
     def __init__(self, session: pytest.Session, trial: Trial, functions: Iterable[FunctionType]) -> None:
         path = Path(trial.module).resolve()
@@ -91,7 +91,7 @@ class _Run:
 
     @property
     def possible(self) -> bool:
-        """Whether the change is one of a function that there is."""
+        """Whether the change affects a function that exists in this process."""
         return bool(self._changes)
 
     def __call__(self, note: Path) -> bool:
@@ -110,7 +110,7 @@ class _Run:
 
 
 def main(files: list[str]) -> int:
-    """Collect, then try what comes on standard input."""
+    """Collect the tests, then try the mutants that arrive on standard input."""
     trials, verdicts = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_RDWR), 1)
     explain_nothing()

@@ -1,4 +1,4 @@
-"""All mutants of some files, and a sample of them."""
+"""Listing and sampling the mutants of files."""
 
 import ast
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ __all__ = ["Change", "Mutant", "Result", "mutants", "room_of", "sampled"]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a mutant does to its module: the whole changed source, and the lines that differ, on one line each."""
+    """A mutant's change: the module's changed source, and the differing lines before and after, each joined."""
 
     source: str
     before: str
@@ -26,9 +26,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One place where an operator changes a module (its path in the project).
+    """One place where an operator changes a module.
 
-    `lines` are those of the changed statement.
+    `module` is the file's path in the project; `lines` are those of the changed statement.
     """
 
     module: str
@@ -38,14 +38,14 @@ class Mutant:
     lines: tuple[int, ...]
 
     def change(self, source: str) -> Change | None:
-        """Return what it does to its module's source; None when it does nothing."""
+        """Return the change to the module's source, or None if it does not change anything."""
         changed = MutationVisitor.mutate_code(source, operators()[self.operator], self.occurrence)
         return None if changed is None or changed == source else Change(changed, *_difference(source, changed))
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of one mutant."""
+    """The outcome of one mutant."""
 
     mutant: Mutant
     change: Change
@@ -53,22 +53,22 @@ class Result:
 
 
 def mutants(root: Path, paths: Iterable[Path]) -> list[Mutant]:
-    """Return every mutant of the files."""
+    """Return all mutants of the files."""
     return [
         mutant for path in paths for mutant in _mutants_of(path.relative_to(root).as_posix(), path.read_text())
     ]
 
 
 def room_of(mutant: Mutant) -> str:
-    """Return the room that it is in; "core" where it is in none."""
+    """Return the package of core that the mutant's module is in, or "core" itself."""
     return Path(mutant.module).parent.name
 
 
 def sampled(everything: Sequence[Mutant], whole: Sequence[str], size: int, seed: int) -> list[Mutant]:
-    """Return all mutants of the modules that are tried whole, and of each room others, drawn by chance.
+    """Return all mutants of the modules in `whole`, and a random sample of the rest of each package.
 
-    They are `size` and a sixteenth of what the room has, so that larger rooms are looked at more. Each mutant has
-    its own lot: where one file changes, the draw among the others stays nearly what it was.
+    The sample of a package is `size` plus a sixteenth of its other mutants, so that large packages get more. Each
+    mutant is drawn by its own hash, so that a change of one file hardly changes the sample of the others.
     """
 
     def lot(mutant: Mutant) -> bytes:
@@ -88,13 +88,13 @@ def _mutants_of(module: str, source: str) -> Iterator[Mutant]:
     for name, operator in operators().items():
         places = ((node, place) for node in nodes for place in operator.mutation_positions(node))
         for occurrence, (node, ((line, _), _)) in enumerate(places):
-            # A `*` among parameters is no multiplication, although it is taken for one.
+            # Cosmic Ray takes a `*` among parameters for a multiplication.
             if line not in statements.not_mutated and not (node.parent and node.parent.type == "parameters"):
                 yield Mutant(module, name, occurrence, line, statements.lines_of(line))
 
 
 def _difference(before: str, after: str) -> tuple[str, str]:
-    """Return the lines that differ, without those before and after them that are the same."""
+    """Return the lines that differ, without the common lines before and after them."""
     olds, news = before.splitlines(), after.splitlines()
     start = next((i for i, (old, new) in enumerate(zip(olds, news, strict=False)) if old != new), 0)
     end = next((i for i, (old, new) in enumerate(zip(olds[::-1], news[::-1], strict=False)) if old != new), 0)
@@ -103,7 +103,7 @@ def _difference(before: str, after: str) -> tuple[str, str]:
 
 
 class _Statements:
-    """Where the statements of a file are. Decorators, class heads and `__all__` are not mutated: they are form."""
+    """The line ranges of a file's statements. Decorators, class heads and `__all__` are not mutated."""
 
     def __init__(self, source: str) -> None:
         self._lines: dict[int, tuple[int, ...]] = {}
@@ -113,7 +113,7 @@ class _Statements:
                 self._add(node)
 
     def lines_of(self, line: int) -> tuple[int, ...]:
-        """Return all lines of the smallest statement that the line is of."""
+        """Return all lines of the smallest statement that contains the line."""
         return self._lines.get(line, (line,))
 
     def _add(self, node: ast.stmt) -> None:

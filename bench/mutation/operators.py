@@ -1,4 +1,4 @@
-"""The changes: which of Cosmic Ray's operators are used, and three that it does not have so."""
+"""The mutation operators: those of Cosmic Ray that are used, and three of our own."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -11,10 +11,10 @@ from cosmic_ray.operators.operator import Operator
 
 __all__ = ["operators"]
 
-Node = Any  # of parso's tree, which has few types
+Node = Any  # a node of parso's tree, which is hardly typed
 
-# One change for each kind of slip. The other comparisons and arithmetic that Cosmic Ray knows are found by the
-# tests that find these; those of `|` would change type annotations.
+# One change for each kind of mistake. Tests that notice these also notice Cosmic Ray's other changes of
+# comparisons and arithmetic; its changes of `|` would hit type annotations.
 _NAMES: Final = (
     "NumberReplacer",
     "ReplaceAndWithOr",
@@ -55,7 +55,7 @@ def operators() -> dict[str, Operator]:
 
 
 class Negate(AddNot):  # type: ignore[misc]  # Cosmic Ray has no types
-    """Puts `not` before a condition, and parentheses around one that is given a name."""
+    """Negates a condition; unlike Cosmic Ray's operator it puts an assignment expression in parentheses."""
 
     def mutate(self, node: Node, index: int) -> Node:
         """Return the node with its condition negated."""
@@ -67,7 +67,7 @@ class Negate(AddNot):  # type: ignore[misc]  # Cosmic Ray has no types
 
 
 class DropBound(Operator):  # type: ignore[misc]  # Cosmic Ray has no types
-    """Takes one argument in place of `min` or `max` of several."""
+    """Replaces a call of `min` or `max` with one of its arguments."""
 
     def mutation_positions(self, node: Node) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
         """Yield a position for each argument of such a call."""
@@ -81,12 +81,12 @@ class DropBound(Operator):  # type: ignore[misc]  # Cosmic Ray has no types
 
     @classmethod
     def examples(cls) -> tuple[()]:
-        """Give none."""
+        """Return no examples."""
         return ()
 
 
 def _arguments_of_min_or_max(node: Node) -> list[Node]:
-    """Return the arguments of a call of `min` or `max` that has several."""
+    """Return the positional arguments of a call of `min` or `max` with several; empty for anything else."""
     if node.type not in {"atom_expr", "power"} or node.children[0].get_code().strip() not in {"min", "max"}:
         return []
     arguments = node.children[1].children[1]
@@ -96,23 +96,23 @@ def _arguments_of_min_or_max(node: Node) -> list[Node]:
 
 
 class DropStatement(Operator):  # type: ignore[misc]  # Cosmic Ray has no types
-    """Leaves out a call made for its effect, an assignment to what is there already, `+=`, `del` or `raise`."""
+    """Removes a call whose result is not used, an assignment to an attribute or item, `+=`, `del` or `raise`."""
 
     def mutation_positions(self, node: Node) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-        """Yield the statement's position if it is of such a kind."""
+        """Yield the statement's position if it is one of these kinds."""
         if node.type == "simple_stmt" and _has_an_effect(node.children[0]):
             function = node.search_ancestor("funcdef")
-            # Without what a constructor sets nothing works, and any test sees it.
+            # A removed assignment in a constructor breaks everything, so any test would notice it.
             if function is not None and function.name.value != "__init__":
                 yield node.start_pos, node.end_pos
 
     def mutate(self, node: Node, _index: int) -> Node:
-        """Return `pass` in its place."""
+        """Return `pass` instead of the statement."""
         return _in_place_of(node, "pass\n")
 
     @classmethod
     def examples(cls) -> tuple[()]:
-        """Give none."""
+        """Return no examples."""
         return ()
 
 

@@ -1,4 +1,4 @@
-"""What came of the mutants, as bench/mutants.md."""
+"""The results of all mutants as bench/mutants.md."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,15 +15,15 @@ __all__ = ["RESULTS", "Run", "as_markdown"]
 RESULTS = Path(__file__).parents[1] / "mutants.md"
 
 
-# The most that may survive of the mutants that are not equivalent.
+# The largest share of non-equivalent mutants that may survive.
 BAR = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The results of a run, how many mutants core has, how many were chosen by which seed, and what it took.
+    """A run: results, the number of mutants in core and of those chosen, the seed of the sample, and the time.
 
-    `minutes` are those of a clock; `cpu_minutes` those of processors, by all processes of the run together.
+    `minutes` is wall-clock time; `cpu_minutes` is CPU time, of all processes of the run together.
     """
 
     results: list[Result]

@@ -1,4 +1,4 @@
-"""One mutant to be tried, and what can come of it: what main process and workers tell each other."""
+"""The messages between main process and workers: a mutant to try, and its outcome."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,35 +10,35 @@ __all__ = ["Outcome", "Trial", "Verdict"]
 
 
 class Outcome(StrEnum):
-    """What came of a mutant."""
+    """The outcome of a mutant."""
 
     KILLED = "killed"
-    TIMEOUT = "timeout"  # a test ran far longer than it does
+    TIMEOUT = "timeout"  # a test ran far longer than usual
     SURVIVED = "survived"
-    EQUIVALENT = "equivalent"  # not tried: known.toml says why no test could see it
+    EQUIVALENT = "equivalent"  # not tried: known.toml says why no test could notice it
 
 
 class _Line:
-    """Travels as one line of JSON."""
+    """A message that is sent as one line of JSON."""
 
     __slots__ = ()
 
     @classmethod
     def read(cls, line: str) -> Self:
-        """Return what `line` was made of."""
+        """Return the message encoded in `line`."""
         return msgspec.json.decode(line, type=cls)
 
     def line(self) -> str:
-        """Return it as a line, with its end."""
+        """Return the message as a line, including the line end."""
         return msgspec.json.encode(self).decode() + "\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Trial(_Line):
-    """A changed module, the tests to run, in their order, and the seconds of processor time each may take.
+    """A changed module, the tests to run, in order, and the seconds of CPU time that each may take.
 
-    `live` tells that no line of the change runs before the first test, so that it can be put into a process which
-    has imported everything.
+    `live`: no changed line runs before the first test, so the change can be tried in a process that has imported
+    everything.
     """
 
     module: str
@@ -49,7 +49,7 @@ class Trial(_Line):
 
 @dataclass(frozen=True, slots=True)
 class Verdict(_Line):
-    """What came of a trial, and the test that ended it."""
+    """The outcome of a trial, and the test that ended it."""
 
     outcome: Outcome
     test: str = ""

@@ -1,4 +1,4 @@
-"""Trying mutants: copies of the project, a worker in each, and what comes of every mutant."""
+"""Trying mutants: copies of the project, with a worker in each."""
 
 import os
 import queue
@@ -19,29 +19,30 @@ from bench.mutation.trial import Outcome, Trial, Verdict
 __all__ = ["ROOT", "Trials"]
 
 ROOT = Path(__file__).parents[2]
-# The tests are those of files that import nothing of ours but these, and of documents, which name every default.
+# Tests are used if they import only these packages of ours; also the tests of the docs, which contain every
+# default.
 _ROOMS = {"core", "wire", "config", "documents", "compose", "telemetry", "access_log"}
 _DOCUMENTS = "test_generated_docs.py"
-# So many of the tests that killed the last mutants of a file go first.
+# The last tests that killed mutants of the same file run first, up to this many.
 KILLERS = 3
-# So many tests have to pass in a worker without a mutant, before what it says of mutants is believed.
+# This many tests must pass in a worker without a mutant before its verdicts are trusted.
 _PROVING = 20
 _IMPORTS = re.compile(r"^(?:from|import) (?:extproc\.|(?=bench))(\w+)", re.MULTILINE)
 
 
 class Trials:
-    """Workers in copies of the project below `folder`; the copies are the caller's to remove."""
+    """Workers in copies of the project in `folder`; the caller removes the copies."""
 
     def __init__(self, folder: Path, workers: int) -> None:
         first = _copied(folder / "0")
         self._baseline = _measured(first)
-        # With bytecode and all, so that no worker compiles what does not change.
+        # Copied with the bytecode, so that workers need not compile unchanged modules.
         others = [shutil.copytree(first, folder / str(number)) for number in range(1, workers)]
         self._copies = [first, *others]
         self._killers: dict[str, list[str]] = {}
 
     def run(self, chosen: Sequence[Mutant], until_s: float) -> list[Result]:
-        """Try mutants; none is begun after that time of the monotonic clock. Survivors are told as they come."""
+        """Try mutants; start none after `until_s` of the monotonic clock. Survivors are printed immediately."""
         sources = {mutant.module: (self._copies[0] / mutant.module).read_text() for mutant in chosen}
         files = sorted(set(map(file_of, self._baseline.seconds)))
         workers = [_started(copy, files) for copy in self._copies]
@@ -75,9 +76,10 @@ class Trials:
         return results
 
     def _trial(self, mutant: Mutant, change: Change) -> Trial:
-        """Return what to ask a worker: first the tests that killed others of the module, the latest before.
+        """Return the trial for a worker; the tests that last killed mutants of the same module run first.
 
-        A file costs most where it is imported anew, so that its tests stay together; else each is for itself.
+        If files have to be imported again, that costs most, so the tests of a file stay together; if not, tests
+        are ordered one by one.
         """
         baseline, killers = self._baseline, self._killers.get(mutant.module, [])[-KILLERS:]
         tests = baseline.tests_of(mutant.module, mutant.lines)
@@ -91,7 +93,7 @@ class Trials:
         return Trial(mutant.module, change.source, self._patience(nearest), live)
 
     def _need_survival(self, worker: subprocess.Popen[str], module: str, source: str) -> None:
-        """Try a module as it is: a worker in which that does not survive kills for other reasons than mutants."""
+        """Try an unchanged module: if it does not survive, the worker's kills are not caused by the mutants."""
         tests = self._baseline.tests_of(module, ())[:_PROVING]
         verdict = _asked(worker, Trial(module, source, self._patience(tests), live=False))
         if verdict.outcome is not Outcome.SURVIVED:
@@ -121,7 +123,7 @@ def _copied(copy: Path) -> Path:
 
 
 def _started(copy: Path, files: list[str]) -> subprocess.Popen[str]:
-    # Bytecode of a changed file could be taken for that of the next change: of the same second, and of one size.
+    # No bytecode: two changes of a file within a second and of equal size would be taken for the same.
     return subprocess.Popen(
         [sys.executable, "-m", "bench.mutation.worker", *files],
         cwd=copy, env=_environment(copy) | {"PYTHONDONTWRITEBYTECODE": "1"},

@@ -1,8 +1,8 @@
-"""A process that tries mutants in a copy of the project: one forked child for each.
+"""A process that tries mutants in a copy of the project, one forked child per mutant.
 
-Run as `python -m bench.mutation.worker` in the copy. It imports pytest and all libraries, but nothing of ours, so
-that a child imports the changed code. Most mutants need not even that: see bench/mutation/live.py. Trials come as
-JSON lines, and so do their verdicts.
+Run as `python -m bench.mutation.worker` in the copy. It imports pytest and all libraries, but none of our code, so
+that a child imports the changed code. Most mutants do not even need that: see bench/mutation/live.py. Trials are
+read, and verdicts written, as JSON lines.
 """
 
 import os
@@ -28,20 +28,20 @@ _LIBRARIES = (
 
 
 class _Only:
-    """A plugin that keeps the wanted tests, in the wanted order."""
+    """A pytest plugin that keeps only the wanted tests, in the wanted order."""
 
     def __init__(self, tests: list[str]) -> None:
         self._rank = {test: rank for rank, test in enumerate(tests)}
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Called by pytest when it has collected the files."""
+        """Called by pytest after it has collected the files."""
         items[:] = sorted(
             (item for item in items if item.nodeid in self._rank), key=lambda item: self._rank[item.nodeid]
         )
 
 
 def main(files: list[str]) -> None:
-    """Try what comes on standard input, by tests of these files."""
+    """Try the mutants that arrive on standard input, with the tests in these files."""
     for name in _LIBRARIES:
         import_module(name)
     explain_nothing()
@@ -59,7 +59,7 @@ def main(files: list[str]) -> None:
 
 
 def _tried(trial: Trial) -> Verdict:
-    # File by file: most mutants fail in the first, and to collect a file takes longer than to run its tests.
+    # File by file: most mutants fail in the first, and collecting a file takes longer than running its tests.
     files = [
         (file, list(tests)) for file, tests in groupby(trial.seconds, key=lambda test: test.partition("::")[0])
     ]
@@ -76,7 +76,7 @@ def _tried(trial: Trial) -> Verdict:
 
 @contextmanager
 def _changed(path: Path, source: str) -> Iterator[None]:
-    """Change a file for as long; what it was comes back with its time, by which Python knows its bytecode."""
+    """Change a file temporarily; restore it with its modification time, so that its bytecode stays valid."""
     original, stat = path.read_text(), path.stat()
     path.write_text(source)
     try:
