@@ -49,7 +49,7 @@ class Server:
 
     def cpu_us(self) -> float:
         """Return the user and system time of the process so far (all its threads), in us."""
-        # From its CPU clock, with the id that clock_getcpuclockid(3) computes: /proc only has hundredths of a second.
+        # From its CPU clock, with the id of clock_getcpuclockid(3): /proc only has hundredths of a second.
         return time.clock_gettime_ns((~self.pid << 3) | CPU_CLOCK_OF_PROCESS) / 1000
 
     def rss_mb(self) -> float:
