@@ -37,7 +37,7 @@ HALVINGS = 20
 class DayOfFleet:
     """GPU-hours of one design over a day, spares included; `head_room` is what *following* needs above the load.
 
-    `following` and `head_room` are None if even the largest head-room, MOST_HEAD_ROOM, is not enough.
+    `following` and `head_room` are None if no head-room up to 4 (five times the load) is enough.
     """
 
     name: str
