@@ -72,11 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description="A full run writes bench/results.md.")
     parser.add_argument(
         "--only", action="append", choices=MEASUREMENTS, metavar="NAME",
-        help=f"measure this alone, and write nothing; may be repeated ({', '.join(MEASUREMENTS)})",
+        help=f"run only this measurement and do not write results; repeatable ({', '.join(MEASUREMENTS)})",
     )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument(
-        "--requests", type=int, default=2000, help="requests of one run; memory takes 10 and 100 times"
+        "--requests", type=int, default=2000, help="requests per run; memory uses 10 and 100 times as many"
     )
     return parser
 

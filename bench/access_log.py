@@ -26,10 +26,10 @@ LEARNING = {
     FROM_LOG: "{source: access_log, access_log: {max_cpu_share: 1}}",
 }
 NOTES = f"""\
-CPU time of the router and of Envoy (one thread) per request, 2 KB chat requests on {CONNECTIONS} HTTP/1.1
-connections. JSON: a response of 1 KB. SSE: {EVENTS} events, the last of them usage. Released:
+CPU time of the router and of Envoy (one thread) per request: 2 KB chat requests on {CONNECTIONS} HTTP/1.1
+connections. JSON: a response of 1 KB. SSE: {EVENTS} events, of which the last is usage. Released:
 `envoy/streamed.yaml`, nothing is learned. From the log: `envoy/streamed-access-log.yaml`, every request is learned
-from, and the work on its entry is among what is counted. Above released: of the same round."""
+from, and the time includes the work on its log entry. Above released: difference within the same round."""
 
 
 @dataclass(frozen=True)
@@ -95,5 +95,5 @@ def _await_learned(way: _Way, expected: int) -> None:
     deadline = time.monotonic() + WITHIN_S
     while (found := way.router.metric(Server.RESPONSES_READ)) != expected:
         if time.monotonic() > deadline:
-            raise LoadFailed(f"{way.name}: {found:.0f} responses learned from; {expected} expected")
+            raise LoadFailed(f"{way.name}: learned from {found:.0f} responses, expected {expected}")
         time.sleep(0.1)

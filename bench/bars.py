@@ -21,17 +21,17 @@ CONNECTIONS = 32
 SMALL_BAR, LARGE_BAR, ENVOY_BAR, RATE_BAR = "<= 0.38", "<= 0.5", "<= 0.85", ">= 2.2"
 BEFORE, NOW, GO = "0.1.0", "now", "minimal Go"
 CPU_NOTES = """\
-CPU time (user and system, all threads) of the server's process, direct load by h2load, in turn: 0.1.0 out of the
-history of the repository, today's code, and where Go is present the least that a router in Go can be
-(`bench/minimal_go`: it decides and reads usage, and does nothing else). What is posted is what Envoy sends of a
-request, of a learned one also of its 1 KB JSON response; all that can be learned from is. Bodies are cut as Envoy
-cuts those of the client's protocol. Ratios are of the same round."""
+CPU time (user and system, all threads) of the server process under direct load by h2load. Three servers take
+turns: 0.1.0 from the repository's history, today's code, and, if Go is installed, a minimal router in Go
+(`bench/minimal_go`: it decides and reads usage, and does nothing else). The load is the messages that Envoy sends
+for a request and, if it is learned from, for its 1 KB JSON response; every response that can be learned from is.
+Bodies are split as Envoy does for the client's protocol. Ratios are of the same round."""
 RATE_NOTES = """\
-Requests per second, of 2 KB and released, with all that a few connections post at once, of the same runs as
-above. The load runs on the same cores."""
+Requests per second: released requests of 2 KB, posted over a few connections without pause, in the same runs as
+above. The load generator runs on the same cores."""
 ENVOY_NOTES = f"""\
-CPU time of Envoy (`envoy/streamed.yaml`, one thread) and of the router, {CONNECTIONS} HTTP/1.1 connections, 2 KB
-chat requests that are released; the pool is a second Envoy, whose time does not count."""
+CPU time of Envoy (`envoy/streamed.yaml`, one thread) and of the router: {CONNECTIONS} HTTP/1.1 connections,
+released 2 KB chat requests; the pool is a second Envoy, whose time is not counted."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def measure(stack: Stack, plan: Plan) -> list[Table]:
     rates = [_rate_row(case) for case in cases if case.name == "released"]
     rate_columns = ("client", "0.1.0, per s", "now, per s", "now / 0.1.0", "bar", "minimal Go, per s")
     return [
-        Table("CPU per request beside 0.1.0", CPU_NOTES, columns, [_cpu_row(case) for case in cases]),
-        Table("Requests that one process holds, beside 0.1.0", RATE_NOTES, rate_columns, rates),
+        Table("CPU per request, compared with 0.1.0", CPU_NOTES, columns, [_cpu_row(case) for case in cases]),
+        Table("Requests per second of one process, compared with 0.1.0", RATE_NOTES, rate_columns, rates),
         _through_envoy(stack, plan, {BEFORE: before, NOW: ours}),
     ]
 
@@ -142,7 +142,7 @@ def _through_envoy(stack: Stack, plan: Plan, servers: dict[str, Server]) -> Tabl
         before, now = ([cost[number] for cost in costs[name]] for name in (BEFORE, NOW))
         rows.append((what, spread(before), spread(now), pairs(now, before), bar))
     columns = ("process", "with 0.1.0, us", "now, us", "now / 0.1.0", "bar")
-    return Table("CPU per request through Envoy, beside 0.1.0", ENVOY_NOTES, columns, rows)
+    return Table("CPU per request through Envoy, compared with 0.1.0", ENVOY_NOTES, columns, rows)
 
 
 def _gateway_costs(plan: Plan, way: tuple[Server, Gateway], body: Path) -> tuple[float, float]:

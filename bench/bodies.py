@@ -31,12 +31,12 @@ DEFAULT_RETRIES = {
 # A policy without retries: it disables such retries if a policy can only be overridden by merging another over it.
 NO_RETRIES = {"retry_on": "none"}
 NOTES = f"""\
-Numbered words as bodies of {", ".join(SIZES)}, with content-length and chunked, as a chat
-request and on a path that is none of ours, {PARALLEL} at a time. Each is sent in two halves, and between them the
-router is left alone (up), stopped for 0.8 s, or killed at a moment within 50 ms; down: it was killed before. A
-body is corrupted when the pool that answered read another one than was sent. Errors: no answer, or another status
-than 200, which a client can see. With retries: a retry policy on the default route, as Istio gives to routes that
-have none. Streamed mode with retries is what nobody may configure; it is here to show the fault."""
+Bodies of numbered words of {", ".join(SIZES)}, with content-length and chunked, as a chat
+request and on a path that the router ignores, {PARALLEL} at a time. Each is sent in two halves; between them the
+router is left alone (up), stopped for 0.8 s, or killed within 50 ms. Down: the router was killed before. A body is
+corrupted if the pool that responded received a body other than the one sent. Errors are visible to the client: no
+response, or a status other than 200. With retries: a retry policy on the default route, as Istio adds to routes
+without one. Streamed mode with retries must not be configured; it is measured to show the fault."""
 
 
 def measure(stack: Stack, plan: Plan) -> list[Table]:
@@ -59,9 +59,9 @@ def measure(stack: Stack, plan: Plan) -> list[Table]:
         "corrupted",
         "errors",
         "served short",
-        "the first corruption",
+        "first corruption",
     )
-    return [Table("Bodies that arrive as they were sent", NOTES, columns, rows)]
+    return [Table("Integrity of request bodies", NOTES, columns, rows)]
 
 
 def uploads(sizes: Iterable[int]) -> list[Upload]:

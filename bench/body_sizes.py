@@ -21,11 +21,11 @@ CUTS = {"HTTP/1.1": messages.http1_pieces, "HTTP/2": messages.http2_pieces}
 DEFAULTS = Configuration()
 EARLY = EarlyRule(Pools(DEFAULTS.pools).largest_optional_tokens, DEFAULTS.exchange.max_held_bytes)
 NOTES = f"""\
-Released chat requests of English text, direct load, cut into messages as Envoy 1.40 does: of an HTTP/1.1
-client's body 16 KiB, then what has come (on loopback: all, up to 1 MiB a piece); of an HTTP/2 client's, frames of
-16 KiB. From {EARLY.text_bytes:,} bytes on a body is decided for the long pool without being waited for or parsed;
-the piece in which that happens is read whole, so that one large piece still costs its bytes in the transport. The
-bare server reads the same messages up to there."""
+Released chat requests of English text, direct load, split into messages as Envoy 1.40 does: the body of an
+HTTP/1.1 client into 16 KiB, then what has arrived (on loopback everything, up to 1 MiB per piece); the body of an
+HTTP/2 client into frames of 16 KiB. From {EARLY.text_bytes:,} bytes on a body is sent to the long pool without
+waiting for its end or parsing it; the piece in which that happens is still received in full, so a large piece has
+its cost in the transport. The bare server reads the same messages up to that point."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def measure(stack: Stack, plan: Plan) -> list[Table]:
     columns = ("client", "body", "bare, us", "ours, us", "ours / bare", "ours / ours at 2 KB")
     smallest = {case.client: case for case in reversed(cases)}
     rows = [_row(case, smallest[case.client]) for case in cases]
-    return [Table("CPU per request against body size", NOTES, columns, rows)]
+    return [Table("CPU per request by body size", NOTES, columns, rows)]
 
 
 def _row(case: _Case, smallest: _Case) -> tuple[str, ...]:

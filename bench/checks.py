@@ -35,7 +35,7 @@ def all_were_learned(ours: Server, expected: int, *, but: int = 0) -> None:
     deadline = time.monotonic() + WITHIN_S
     while not expected - but <= min(found := _kept_and_read(ours)) <= max(found) <= expected:
         if time.monotonic() > deadline:
-            raise LoadFailed(f"{found[0]:.0f} responses kept and {found[1]:.0f} learned from; {expected} expected")
+            raise LoadFailed(f"{found[0]:.0f} responses kept, {found[1]:.0f} learned from, {expected} expected")
         time.sleep(_POLL_S)
 
 

@@ -16,15 +16,15 @@ __all__ = ["measure"]
 BODY_BYTES = 2048
 BARS = {"released": 1.25, "learned": 1.35}
 NOTES = """\
-CPU time (user and system, all threads) of the server process. The bare server reads the same messages and
-answers with constants; ours is the real one, `dualpool serve`. h2load posts what Envoy sends of a 2 KB chat
-request; of a learned one also its 1 KB JSON response. Released: closed after the decision. Learned: everything is
-kept. HTTP/1.1 and HTTP/2 are the client's: Envoy ends the body of the one with an empty message. Ratios are of the
-same round."""
+CPU time (user and system, all threads) of the server process. The bare server reads the same messages and replies
+with constants; ours is `dualpool serve`. h2load posts the messages that Envoy sends for a 2 KB chat request and,
+if it is learned from, for its 1 KB JSON response. Released: the stream is closed after the decision. Learned:
+every response is kept and learned from. HTTP/1.1 and HTTP/2 are the client's protocol: with HTTP/1.1 Envoy ends
+the body with an empty message. Ratios are of the same round."""
 PARTS_NOTES = """\
-Released exchanges again, over HTTP/2, with less and less of our own logic; of the same rounds. With a constant
-in place of the decision no body is parsed and nothing estimated: what is left beside the bare server is messages
-to events and back, the exchange, and metrics. That alone leaves no room for a decision below the bar of 1.25."""
+Released exchanges again, over HTTP/2, with more and more of our own logic removed; ratios are of the same round.
+With a constant as the decision no body is parsed and nothing is estimated: what is left is converting messages to
+events and back, the exchange, and metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def _without_parts(stack: Stack, plan: Plan, ours: Server) -> Table:
     costs = _costs(plan, case.write(stack.folder), (bare, *servers.values()))
     rows = [("bare", spread(costs[bare]), "1")]
     rows += [(name, spread(costs[server]), pairs(costs[server], costs[bare])) for name, server in servers.items()]
-    return Table("What deciding costs, and what the rest", PARTS_NOTES, ("server", "us", "/ bare"), rows)
+    return Table("Cost of deciding and of the rest", PARTS_NOTES, ("server", "us", "/ bare"), rows)
 
 
 def _cases() -> list[_Case]:

@@ -38,7 +38,7 @@ def version_0_1_0(stack: Stack) -> Server:
             found = subprocess.run(command, capture_output=True, check=True).stdout
         except (OSError, subprocess.CalledProcessError) as error:
             said = getattr(error, "stderr", b"").decode().strip() or str(error)
-            raise MissingPeer(f"{' '.join(command)}: {said}; a clone with all its history is needed") from error
+            raise MissingPeer(f"{' '.join(command)}: {said}; a clone with full history is needed") from error
         with tarfile.open(fileobj=io.BytesIO(found)) as archive:
             archive.extractall(tree, filter="data")
         _generate(tree)

@@ -43,7 +43,7 @@ def measure(library: str, file: str) -> None:
     before = _resident_mb()
     began_s = time.perf_counter()
     count = LIBRARIES[library](importlib.import_module(library), file)
-    count("What is made at first use.")
+    count("Builds what is created on first use.")
     loaded = f"{time.perf_counter() - began_s:.1f} s, {_resident_mb() - before:.0f} MB"
     rng = random.Random(1)  # noqa: S311  (texts, not secrets)
     cells = []

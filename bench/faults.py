@@ -26,13 +26,14 @@ STARVED_S = 10.0
 # Less than a burst of 300 KB bodies needs.
 MEMORY_LEFT_BYTES = 4 << 20
 NOTES = f"""\
-{CLIENTS} clients, each with one request after the other: chat requests of 0.5 to 300 KB, read whole by pools that
-answer at once. Killed: SIGKILL every {KILLED_EVERY_S:.0f} s, {KILLS} times, and a new router on the same address
-as soon as it is up. Stopped: SIGSTOP for {STOPPED_S:.0f} s. Memory: the router's address space is limited to what
-it has and {MEMORY_LEFT_BYTES >> 20} MB, for {STARVED_S:.0f} s; when that ends it, a new one is started.
-Descriptors: as many as it has open before Envoy connects, so that it can accept nothing, for {STARVED_S:.0f} s. An
-error is any status but 200, or none. The longest request waited for a router that did not answer. Full duplex
-cannot do better than one for each client and kill: what a killed router holds is lost."""
+{CLIENTS} clients, each sending one request after another: chat requests of 0.5 to 300 KB, to pools that read all
+of a request and respond immediately. Killed: SIGKILL every {KILLED_EVERY_S:.0f} s, {KILLS} times; each time a new
+router is started on the same address. Stopped: SIGSTOP for {STOPPED_S:.0f} s. Memory: for {STARVED_S:.0f} s the
+router's address space is limited to its present size plus {MEMORY_LEFT_BYTES >> 20} MB; if that kills it, a new
+one is started. Descriptors: for {STARVED_S:.0f} s the limit is the number that it has open before Envoy connects,
+so that it cannot accept connections. An error is a status other than 200, or no response. The longest request
+waited for a router that did not reply. In full duplex up to one error per client and kill is unavoidable: the
+bodies that a killed router holds are lost."""
 
 Fault = Callable[["Victim"], Awaitable[None]]
 
@@ -129,7 +130,7 @@ def measure(stack: Stack, _plan: Plan) -> list[Table]:
             seen = asyncio.run(under_load(_port(gateway), BODIES, CLIENTS, fault(victim)))
             rows.append((mode, name, *_counts(seen)))
     columns = ("mode", "router", "requests", "errors", "by status", "corrupted", "short", "p50, ms", "longest, s")
-    return [Table("What clients see while the router suffers", NOTES, columns, rows)]
+    return [Table("Client errors while the router fails", NOTES, columns, rows)]
 
 
 def _as_it_is(_document: dict[str, Any]) -> None:

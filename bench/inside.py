@@ -31,16 +31,15 @@ BODY_BYTES = 2048
 RELEASED, LEARNED, EVENT = "a released exchange", "a learned exchange", "one event of a streamed response"
 RESPONSES_BEFORE = 300  # enough that the model is no longer new
 NOTES = """\
-CPU time of calls in a loop, with everything in the processor's caches: in the server, between the library's own
-work on each message, the same code takes about twice as long. A 2 KB chat request in two messages, its 1 KB JSON
-response in three. The bars above leave a quarter and a third of the bare server's time to all of this; the byte
-classes alone have a bar of 60 us of their own (bench/estimator.md)."""
+CPU time of calls in a loop, with everything in the processor's caches: in the server, interleaved with the gRPC
+library's work on each message, the same code takes about twice as long. A 2 KB chat request in two messages, its
+1 KB JSON response in three. The byte classes have their own bar of 60 us (bench/estimator.md)."""
 
 
 CALLS_NOTES = """\
-Counted by the interpreter's profiler: functions of the package, and comprehensions where the interpreter makes
-them calls. A released and a learned exchange as above; an event is one token of a streamed response. In 0.1.0 they
-took 139, 323 and 21 calls."""
+Counted with the interpreter's profiler: calls of the package's functions, and of comprehensions if the interpreter
+implements them as calls. A released and a learned exchange as above; an event is one token of a streamed response.
+In 0.1.0 they took 139, 323 and 21 calls."""
 BARS = {RELEASED: 75, LEARNED: 220, EVENT: 8}
 TOKEN_EVENT = b'data: {"id":"x","choices":[{"index":0,"delta":{"content":" hi"},"finish_reason":null}]}\n\n'
 
@@ -116,17 +115,17 @@ def measure(_stack: Stack, plan: Plan) -> list[Table]:
         "estimate, byte classes": partial(ours.router.placer.estimator.estimate, facts, ""),
         "estimate, the paper's EMA": partial(ema.estimate, facts, ""),
         "decide: facts, estimate, policy, metrics": partial(ours.router.decide, Api.CHAT, head, ours.body),
-        "a whole released exchange": partial(ours.exchange, ours.released),
-        "a whole learned exchange": partial(ours.exchange, ours.learned),
+        "a complete released exchange": partial(ours.exchange, ours.released),
+        "a complete learned exchange": partial(ours.exchange, ours.learned),
     }
     times: dict[str, list[float]] = {part: [] for part in parts}
     for _ in range(plan.rounds):
         for part, call in parts.items():
             times[part].append(_us(call, plan.requests))
     rows = [(part, f"{min(each):.1f}", f"{median(each):.1f}") for part, each in times.items()]
-    times_table = Table("Where our own time goes", NOTES, ("part", "us, least", "us, median"), rows)
+    times_table = Table("Cost of our own code", NOTES, ("part", "us, least", "us, median"), rows)
     counts = [(part, str(calls(call)), str(BARS[part])) for part, call in ours.counted().items()]
-    return [times_table, Table("Python calls of our own", CALLS_NOTES, ("part", "calls", "bar"), counts)]
+    return [times_table, Table("Python calls of our own code", CALLS_NOTES, ("part", "calls", "bar"), counts)]
 
 
 def calls(call: Callable[[], object]) -> int:

@@ -15,10 +15,10 @@ BODY_BYTES = 2048
 MODES = ("streamed", "buffered", "full-duplex")
 BARRED, BARS_MS = ("streamed", "released"), ("<= 0.6", "<= 1.0")
 NOTES = """\
-One HTTP/1.1 connection, one request at a time: a 2 KB chat request and a 1 KB JSON response, from the client's
-side (h2load). The pool is an Envoy with a constant. Added: the percentile with the filter less the one of the same
-round and the same Envoy on its listener without the filter. Only learned responses
-pass the router."""
+One HTTP/1.1 connection, one request at a time: a 2 KB chat request and a 1 KB JSON response, measured at the
+client (h2load). The pool is an Envoy that responds with a constant. Added: the percentile with the filter minus
+that of the same Envoy's listener without the filter, in the same round. Only responses that are learned from pass
+the router."""
 
 
 def measure(stack: Stack, plan: Plan) -> list[Table]:
@@ -45,7 +45,7 @@ def measure(stack: Stack, plan: Plan) -> list[Table]:
         *("mode", "exchange", "p50 without, ms", "p50, ms", "added p50, ms"),
         *("bar", "p99 without, ms", "p99, ms", "added p99, ms", "bar"),
     )
-    return [Table("Latency through Envoy at one connection", NOTES, columns, rows)]
+    return [Table("Latency through Envoy on one connection", NOTES, columns, rows)]
 
 
 class _Pair:

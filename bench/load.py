@@ -83,7 +83,7 @@ def _run(options: list[str], headers: tuple[str, ...], url: str, requests: int) 
 def _figure(pattern: str, said: str) -> float:
     found = re.search(pattern, said)
     if found is None:
-        raise LoadFailed(f"h2load does not say {pattern!r}:\n{said}")
+        raise LoadFailed(f"{pattern!r} is not in the output of h2load:\n{said}")
     return float(found[1])
 
 

@@ -24,12 +24,12 @@ UNCHANGED_S = 2.0
 LARGE_BYTES, LARGE_REQUESTS = 2 << 20, 320
 LIMIT_MB, GROWTH_MB = 130, 3
 NOTES = f"""\
-Resident memory of the router's process. Direct load, pass by pass of the same requests: {MODELS:,} new models,
-each a category of its own (the router remembers 1,024, and has a metric label for 50); released; learned from
-JSON; refused for length; responses of status 500, of broken JSON, of impossible usage; bodies that are no JSON;
-large ones, decided early; other paths. After them {LARGE_REQUESTS} of {LARGE_BYTES >> 20} MB, 32 at once.
-Read when it has not changed for {UNCHANGED_S:.0f} s.
-Bars: at most {LIMIT_MB} MB, and no more than {GROWTH_MB} MB of growth."""
+Resident memory of the router's process under direct load. Each pass sends the same requests: {MODELS:,} new
+models, each with its own category (the router remembers 1,024, and has metric labels for 50); released; learned
+from JSON; refused for their length; responses with status 500, broken JSON, impossible usage; bodies that are not
+JSON; large bodies that are decided early; other paths. Afterwards {LARGE_REQUESTS} requests of {LARGE_BYTES >> 20}
+MB, 32 at a time. Read after it has not changed for {UNCHANGED_S:.0f} s. Bars: at most {LIMIT_MB} MB, and at most
+{GROWTH_MB} MB of growth."""
 
 
 def measure(stack: Stack, plan: Plan) -> list[Table]:

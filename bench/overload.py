@@ -18,13 +18,14 @@ DURATION_S = 5
 # (max_requests 64, learning.max_streams 24), and what envoy/buffered.yaml allows.
 LIMITS = (40, 1024)
 NOTES = f"""\
-Released 2 KB chat requests, direct load for {DURATION_S} s each. The load is open loop: so many requests a second
-are begun however slow the answers are. As behind a gateway no more than the limit are under way at once; what is
-beyond waits at the sender, where a gateway would let it pass undecided. What one process holds is measured first,
-by a closed loop. In time: placed by their budget; the rest was given up (shed, or past the deadline). p50 is of
-all answers, from when they were sent. Of the best: of all readings with that limit. CPU: what the process got of a
-core; on a machine with other work the last column is what holds, and p50 with a core to itself is the limit
-over it. Bars: at 5 x and the lower limit at least 90 % of the best, p50 below 20 ms, no error."""
+Released 2 KB chat requests, direct load for {DURATION_S} s each. The load is an open loop: requests start at a
+fixed rate however slow the replies are. As behind a gateway, the limit bounds the concurrent requests; requests
+above it wait at the sender, where a gateway would let them pass undecided. The capacity of one process is measured
+first, in a closed loop. Decided in time: placed by their budget; the others were given up (shed, or past the
+deadline). p50 is over all replies, from the time of sending. Of the best: relative to the best row with that
+limit. CPU: the share of a core that the process got; on a machine with other load only the last column is
+meaningful, and the p50 on a core of its own would be the limit divided by it. Bars: at 5 x and the lower limit at
+least 90 % of the best, p50 below 20 ms, no error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def measure(stack: Stack, plan: Plan) -> list[Table]:
         "decided per s of CPU",
     )
     rows = [_row(reading, holds, best[reading.limit]) for reading in readings]
-    return [Table(f"Overload: a process that holds {holds:.0f} requests a second", NOTES, columns, rows)]
+    return [Table(f"Overload: a process that can serve {holds:.0f} requests per second", NOTES, columns, rows)]
 
 
 def _offer(router: Server, file: Path, holds: float, limit: int, multiple: float) -> _Reading:

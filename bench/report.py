@@ -18,9 +18,9 @@ HEAD = """\
 # Benchmarks: speed and memory of the router
 
 Measured on {date} by `make bench ARGS="--rounds {rounds} --requests {requests}"`: {cores} {machine} cores, shared
-by all that ran (servers, Envoy and the load); Linux, Python {python}, grpcio {grpcio}, Envoy {envoy}. Ratios are
-what to read, and they are of runs side by side; absolute figures are this machine's. Figures are medians over the
-rounds ({rounds}), with the smallest and largest in brackets. 1 KB is 1,024 bytes, 1 MB of memory 10^6.
+by all processes (servers, Envoy and load generators); Linux, Python {python}, grpcio {grpcio}, Envoy {envoy}. Look
+at the ratios: they are of runs side by side, while absolute figures depend on this machine. Figures are medians
+over the rounds ({rounds}), with the smallest and largest in brackets. 1 KB is 1,024 bytes, 1 MB of memory 10^6.
 """
 
 

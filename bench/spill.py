@@ -31,11 +31,12 @@ pools:
 spill: {{enabled: {enabled}}}
 """
 NOTES = f"""\
-Two pools of 8 sequences at 40 tokens a second, {OUTPUT_TOKENS} tokens a response: about 8 requests a second each.
-Open loop: {SHORT_PER_S:g} short and {LONG_PER_S:g} long requests a second, and {BURST_PER_S:g} short ones for
-{BURST_S:g} s. Time to the first token of requests that belong in the short pool (hot) and in the long one (cold);
-how long after the burst the last request was served elsewhere. Bars: the hot pool's P99 falls, by more than the
-cold one's rises; nothing is refused; all are at home again within 10 s after the queue has gone."""
+Two pools of 8 sequences at 40 tokens per second, {OUTPUT_TOKENS} tokens per response: about 8 requests per second
+each. Open loop: {SHORT_PER_S:g} short and {LONG_PER_S:g} long requests per second, and {BURST_PER_S:g} short ones
+for {BURST_S:g} s. Time to first token of requests that belong in the short pool (hot) and in the long one (cold),
+and the time from the end of the burst to the last request served elsewhere. Bars: the hot pool's P99 falls by more
+than the cold one's rises; no request is refused; within 10 s after the queue has emptied all requests are served
+by their own pool again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def measure(stack: Stack, plan: Plan) -> list[Table]:
             seen.append(_run(stack, seed, enabled=enabled))
     columns = (
         *("spill-over", "hot P50, s", "hot P99, s", "cold P99, s", "served elsewhere"),
-        *("refused or retried", "queue gone, s after the burst", "last elsewhere, s after the burst"),
+        *("refused or retried", "queue empty, s after the burst", "last elsewhere, s after the burst"),
     )
     rows = [
         _row("on" if enabled else "off", [each for run in seen for each in run]) for enabled, seen in runs.items()

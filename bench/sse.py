@@ -15,10 +15,10 @@ INTERVAL_MS = 2
 CONNECTIONS = 4
 BAR_US = 60_000
 NOTES = f"""\
-Envoy from `envoy/streamed.yaml`; a pool that writes {EVENTS:,} events, one every {INTERVAL_MS} ms. Envoy's own
-counters of its ext_proc filter, per response: messages sent to the router, messages received from it, and streams
-closed. Three messages are the request: headers, body, and its empty end. Where more were sent than that, events
-passed the router. Envoy puts events together that it reads at once."""
+Envoy from `envoy/streamed.yaml`; a pool that writes {EVENTS:,} events, one every {INTERVAL_MS} ms. Counters of
+Envoy's ext_proc filter, per response: messages sent to the router, messages received from it, and streams closed.
+The request takes three messages: headers, body, and its empty end. If more were sent, events passed the router.
+Envoy merges events that it reads at the same time."""
 
 
 def measure(stack: Stack, plan: Plan) -> list[Table]:

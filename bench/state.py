@@ -46,20 +46,19 @@ JOINS_EVERY = 1_000
 PEERS, CATEGORIES, MODELS = 16, 500, 8
 EVERY_S = StoreSettings("redis://").every_s
 WORTH = f"""\
-One router saw all of a stream of {STREAM:,} requests (the evaluation's mix, Qwen's tokenizer, log-normal
-lengths, no memory of prefixes, which is each process's own); {REPLICAS} replicas saw a random quarter
-each, and exchanged through a real redis-server
-whenever they had learned from so many responses together. Error: mean |estimate / truth - 1|; width: mean of
-bound / truth - 1; each request is judged by the replica that got it, before it learns, after the first
-{WARM_UP:,}. In brackets the ratio to the router that saw all. New: a replica that has just exchanged for
-the first time, after {WARM_UP:,} responses and each {JOINS_EVERY:,} more, on {PROBES} later requests that nobody
-learns, beside the router that saw all as it is then; the mean, and the least and the largest of the ratios, over
-all moments and seeds. Bar: within 5 %."""
+One router saw all of a stream of {STREAM:,} requests (the evaluation's mix, Qwen's tokenizer, log-normal lengths,
+without the memory of prefixes, which is not shared); {REPLICAS} replicas saw a random quarter each, and exchanged
+through a real redis-server each time they had together learned from the given number of responses. Error: mean
+|estimate / truth - 1|; width: mean of bound / truth - 1. Each request after the first {WARM_UP:,} is estimated by
+the replica that got it, before it learns from it. In brackets: the ratio to the router that saw all. New: a
+replica that has just exchanged for the first time, after {WARM_UP:,} responses and every {JOINS_EVERY:,} more, on
+{PROBES} later requests that are not learned from, compared with the router that saw all at that moment; the mean,
+and the smallest and largest ratio, over all moments and seeds. Bar: within 5 %."""
 COST = f"""\
-One exchange of a replica with {CATEGORIES} categories and {MODELS} models, where {PEERS - 1} others of the same
-size have all published since the last: CPU of the replica's whole process, and what share of a core that is
-every {EVERY_S:.0f} s, the default. Bites: how long the deciding thread is kept at once, by the copy of what is
-learned or by a part of a change. Bar: under 1 % of a core."""
+One exchange of a replica with {CATEGORIES} categories and {MODELS} models, when {PEERS - 1} others of the same
+size have all published since the last one: CPU of the replica's process, and the share of a core that this takes
+every {EVERY_S:.0f} s, the default. Bites: how long the deciding thread is blocked at a time, by the copy of the
+learned state or by a part of a change. Bar: under 1 % of a core."""
 
 
 def measure(stack: Stack, plan: Plan) -> list[Table]:  # noqa: ARG001  (no router is started)
@@ -132,7 +131,9 @@ def _worth(url: str, rounds: int) -> Table:
         "width",
     )
     head = (*columns_of, "under-counted", "new: error", "new: width")
-    return Table("Sharing: replicas that each see a part, against one router that saw all", WORTH, head, rows)
+    return Table(
+        "Sharing: replicas that each see a part, compared with one router that saw all", WORTH, head, rows
+    )
 
 
 def _joined(new: Numbers, beside: Numbers) -> str:
@@ -219,7 +220,7 @@ def _cost(url: str, rounds: int) -> Table:
         f"{median(replica.bites_ms):.2f}",
     )
     head = ("replicas x categories", "CPU, ms", "of a core", "wall, ms", "longest bite, ms", "median bite, ms")
-    return Table("Sharing: what an exchange costs", COST, head, [row])
+    return Table("Sharing: cost of an exchange", COST, head, [row])
 
 
 def _large() -> LearnedState:
@@ -271,7 +272,7 @@ def _wait_for(port: int) -> None:
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
             return
         time.sleep(0.05)
-    raise ConfigurationError("redis-server did not begin to serve")
+    raise ConfigurationError("redis-server did not start to accept connections")
 
 
 def _run(work: Awaitable[None]) -> None:

@@ -17,8 +17,8 @@ CONNECTIONS = 32
 BARS = {"released": 1.25, "learned": 1.35}
 NOTES = f"""\
 Envoy from `envoy/streamed.yaml` (one worker), {CONNECTIONS} HTTP/1.1 connections, 2 KB chat requests, 1 KB JSON
-responses. The pool is a second Envoy with a constant, whose time does not count. Without: the same Envoy's
-listener without the filter. Ratios are of the same round."""
+responses. The pool is a second Envoy that responds with a constant and whose time is not counted. Without: the
+same Envoy's listener without the filter. Ratios are of the same round."""
 
 
 def measure(stack: Stack, plan: Plan) -> list[Table]:

@@ -24,11 +24,11 @@ HEAD = (
     b"content-length: %d\r\n\r\n" % len(BODY)
 )
 NOTES = f"""\
-{CLIENTS:,} clients, {AT_ONCE} at once, whose requests are learned from: a body of 2 KB, a response of {EVENTS}
-events in {EVENTS * INTERVAL_MS / 1000:.0f} s. Each leaves at one of the moments in turn ({{}}), every second one
-by a reset. Then, within {WITHIN_S:.0f} s: streams that the router has open, descriptors and threads that it has
-more than before, requests that Envoy has under way, tracebacks in the router's log, exceptions that it counted.
-Bar: 0 of all. The last request is an ordinary one, which has to be learned from."""
+{CLIENTS:,} clients, {AT_ONCE} at a time, whose requests are learned from: a body of 2 KB, a response of {EVENTS}
+events in {EVENTS * INTERVAL_MS / 1000:.0f} s. They disconnect at these moments in turn: {{}};
+every second one with a reset. The table shows what is left after at most {WITHIN_S:.0f} s: open streams of the
+router, its additional descriptors and threads, active requests in Envoy, tracebacks in the router's log, and
+exceptions that it counted. Bar: 0 everywhere. The last request is an ordinary one and must be learned from."""
 
 Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -88,13 +88,13 @@ def measure(stack: Stack, _plan: Plan) -> list[Table]:
         "streams",
         "descriptors",
         "threads",
-        "under way",
+        "active requests",
         "tracebacks",
         "exceptions",
         "after",
     )
     notes = NOTES.format(", ".join(MOMENTS))
-    return [Table("Clients that vanish", notes, columns, rows)]
+    return [Table("Clients that disconnect", notes, columns, rows)]
 
 
 def _row(stack: Stack, mode: str, pool: str) -> Sequence[str]:

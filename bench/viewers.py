@@ -20,16 +20,17 @@ WINDOW_S = 10.0
 RATES = (0, 50)
 BAR_PERCENT = 1.0
 NOTES = f"""\
-CPU of the router's process, in percent of a core, over {WINDOW_S:g} s with nobody, and with {VIEWERS} viewers of
-the live page in turn, after responses of {MODELS} models: without requests, and with so many decided a second that
-no response follows. The page looks once a second, however many watch. Bar: less than {BAR_PERCENT:g} %."""
+CPU of the router's process, in percent of a core, over {WINDOW_S:g} s, alternately without and with {VIEWERS}
+viewers of the live page, after responses of {MODELS} models: without requests, and with a number of decided
+requests per second that get no response. The page's data is collected once per second, however many watch. Bar:
+less than {BAR_PERCENT:g} %."""
 
 
 def measure(stack: Stack, plan: Plan) -> list[Table]:
     """Compare the router's CPU time with and without viewers; the plan's number of requests is not used."""
     router = stack.router()
     rows = asyncio.run(_rows(router, plan.rounds))
-    columns = ("decided a second", "nobody, %", f"{VIEWERS} viewers, %", "for the viewers, %", "bar, %")
+    columns = ("decided per second", "no viewers, %", f"{VIEWERS} viewers, %", "for the viewers, %", "bar, %")
     return [Table("Viewers of the live page", NOTES, columns, rows)]
 
 

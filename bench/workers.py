@@ -24,16 +24,16 @@ WORKERS = 2
 CONNECTIONS = 32
 BAR, SHARE_BAR = 1.7, "35 %"
 NOTES = f"""\
-Released exchanges, 2 KB chat requests, direct load by one h2load for each worker; one process, and in turn with it
-`dualpool serve --workers {WORKERS}`. The load runs on the same cores and takes its share of them: requests per
-second of the clock fall short of what the workers could do with a load from elsewhere. What they could do is told
-by their CPU time: requests per second of CPU time of all processes, the supervisor's included, times as many cores
-as there are workers. The bar is for that. By the clock two cores allow no more than this: with r us of the router
-and l of the load for a request, l below r, one process serves 1 / r a second, and two workers at most 2 / (r + l),
+Released exchanges, 2 KB chat requests, direct load by one h2load per worker; one process alternates with `dualpool
+serve --workers {WORKERS}`. The load generators run on the same cores and take their share of them, so the requests
+per second of wall-clock time are fewer than with a load from another machine. The capacity is computed from CPU
+time: requests per second of CPU time of all processes, including the supervisor's, times the number of workers.
+The bar applies to that. Two cores limit the gain in wall-clock time: if a request takes r us of the router and l
+us of the load generator, with l below r, one process serves 1 / r per second, and two workers at most 2 / (r + l),
 which is 2 r / (r + l) times as many."""
 SHARE_NOTES = f"""\
 Envoy from `envoy/workers.yaml` (one thread), {CONNECTIONS} HTTP/1.1 connections, 2 KB chat requests, of which the
-router learns from none (released) or all (learned). The share of the worker that got less."""
+router learns from none (released) or all (learned). Shown is the share of the worker that got fewer requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ def _sharing(stack: Stack, plan: Plan) -> Table:
             if counts:
                 shares.append(100 * min(served) / sum(served))
         rows.append((kind, spread(shares), SHARE_BAR))
-    return Table("How Envoy shares the traffic", SHARE_NOTES, ("exchange", "smaller share, %", "bar"), rows)
+    return Table("How Envoy spreads the traffic", SHARE_NOTES, ("exchange", "smaller share, %", "bar"), rows)
 
 
 def _workers(stack: Stack) -> _Router:

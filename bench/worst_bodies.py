@@ -39,8 +39,9 @@ def measure(_stack: Stack, plan: Plan) -> list[Table]:
     return [
         Table(
             "Worst bodies",
-            f"{len(times_ms)} bodies of up to 1 MiB, each made to cost all it can; a smaller pool of 64K tokens. "
-            f"CPU of the loop, least of {plan.rounds}; the {SHOWN} that cost most. Bar {BAR_MS:.0f} ms: {met}.",
+            f"{len(times_ms)} bodies of up to 1 MiB, each built to be as expensive as possible; the smaller "
+            f"pool has 64K tokens. CPU time of a decision, minimum of {plan.rounds}; the {SHOWN} most expensive "
+            f"bodies. Bar {BAR_MS:.0f} ms: {met}.",
             ("body", "ms"),
             [(name, f"{ms:.2f}") for name, ms in costly[:SHOWN]],
         )

@@ -50,18 +50,20 @@ def main() -> int:
     if not options.only:
         RESULTS.write_text(text)
         for reason in unneeded(results):
-            print(f"known.toml: killed was {reason}", file=sys.stderr)
+            print(f"known.toml: a mutant with a reason was killed: {reason}", file=sys.stderr)
     return 1 if unexplained(results) else 0
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.mutation", description="Writes bench/mutants.md.")
-    parser.add_argument("--only", action="append", metavar="FILES", help="try all of these, and write nothing")
     parser.add_argument(
-        "--sample", type=int, default=50, help="how many others of each room, beside a sixteenth of them"
+        "--only", action="append", metavar="FILES", help="try all mutants of these files; do not write the report"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the sample")
-    parser.add_argument("--minutes", type=float, default=29.0, help="no mutant is begun after so long")
+    parser.add_argument(
+        "--sample", type=int, default=50, help="size of the sample per package, in addition to a sixteenth of it"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
+    parser.add_argument("--minutes", type=float, default=29.0, help="start no mutant after this time")
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
     return parser.parse_args()
 

@@ -48,24 +48,23 @@ def _head(run: Run) -> Iterator[str]:
     yield "# Mutants of core\n"
     yield (
         "`make mutants` changes one operator, number, bound or statement of `extproc/core` at a time and runs the"
-        " unit tests that reach it, the nearest first, until one fails (bench/mutation/). A mutant is killed when"
-        f" a test fails, or takes {PATIENCE:g} times what it usually does and {PATIENCE_S:g} s more. What the"
-        f" nearest {MOST_S:g} s of tests do not kill has survived. A mutant that does the same as the code is"
-        " equivalent: no test could see it, and none is run.\n"
+        " unit tests that reach it, the nearest first, until one fails (bench/mutation/). A mutant is killed if a"
+        f" test fails, or takes {PATIENCE_S:g} s more than {PATIENCE:g} times its usual time. A mutant that the"
+        f" nearest {MOST_S:g} s of tests do not kill has survived. A mutant that behaves like the code is"
+        " equivalent: no test could notice it, so none is run.\n"
     )
     yield (
-        f"Core has {run.existing:,} mutants, without those of the table of measured prices (vocabularies.py)."
-        f" {run.chosen:,} were chosen: all of the files by which requests are"
-        f" routed, held and learned from, and a sample of the others in each room, drawn with seed {run.seed}."
-        f" {len(run.results):,} were tried, by {run.workers} workers in {run.minutes:.0f} minutes that took"
-        f" {run.cpu_minutes:.0f} minutes of processor time. {equivalent:,} are equivalent."
-        f" Of the other {counting:,} survived {left:,}, which is {share:.1%}: the bar of {BAR:.0%}"
-        f" is {'met' if share <= BAR else 'missed'}.\n"
+        f"Core has {run.existing:,} mutants, not counting those of the table of measured prices (vocabularies.py)."
+        f" {run.chosen:,} were chosen: all mutants of the files by which requests are routed, held and learned"
+        f" from, and a sample of the others in each package, drawn with seed {run.seed}. {len(run.results):,} were"
+        f" tried by {run.workers} workers in {run.minutes:.0f} minutes, with {run.cpu_minutes:.0f} minutes of CPU"
+        f" time. {equivalent:,} are equivalent. Of the other {counting:,}, {left:,} survived ({share:.1%}): the"
+        f" bar of {BAR:.0%} is {'met' if share <= BAR else 'missed'}.\n"
     )
 
 
 def _table(results: Sequence[Result]) -> Iterator[str]:
-    yield "| | mutants | killed | of these by time | equivalent | survived |"
+    yield "| | mutants | killed | of these by timeout | equivalent | survived |"
     yield "|---|---:|---:|---:|---:|---:|"
     for room in sorted({room_of(result.mutant) for result in results}):
         own = [result for result in results if room_of(result.mutant) == room]

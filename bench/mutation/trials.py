@@ -97,7 +97,7 @@ class Trials:
         tests = self._baseline.tests_of(module, ())[:_PROVING]
         verdict = _asked(worker, Trial(module, source, self._patience(tests), live=False))
         if verdict.outcome is not Outcome.SURVIVED:
-            sys.exit(f"{module} without a mutant is {verdict.outcome} by {verdict.test}")
+            sys.exit(f"the unchanged {module} is {verdict.outcome} by {verdict.test}")
 
     def _patience(self, tests: Iterable[str]) -> dict[str, float]:
         return {test: self._baseline.patience_s(test) for test in tests}
