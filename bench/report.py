@@ -55,6 +55,6 @@ def _line(cells: Sequence[str]) -> str:
 
 def _envoy_version() -> str:
     envoy = Path(sysconfig.get_path("scripts")) / "envoy"
-    told = subprocess.run([envoy, "--version"], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"/(\d+\.\d+\.\d+)", told)
+    output = subprocess.run([envoy, "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"/(\d+\.\d+\.\d+)", output)
     return found[1] if found else "of unknown version"

@@ -79,10 +79,10 @@ def _run(stack: Stack, seed: int, *, enabled: bool) -> list[_Seen]:
 
 
 def _pool(stack: Stack, name: str, max_model_len: int) -> str:
-    told = stack.printing(
+    pool = stack.printing(
         "extproc.cli.main", "emulate", *POOL, "--name", name, "--max-model-len", str(max_model_len)
     )
-    return told.address.rpartition(" ")[2]
+    return pool.address.rpartition(" ")[2]
 
 
 def _wait_for_pools(router: Server) -> None:

@@ -77,9 +77,9 @@ class Replica:
 
     async def _ask(self, function: Callable[[], Any]) -> Any:  # noqa: ANN401
         began_s = time.perf_counter()
-        told = function()
+        result = function()
         self.bites_ms.append(1e3 * (time.perf_counter() - began_s))
-        return told
+        return result
 
     def state_saved(self, *, done: bool) -> None:
         """Do nothing."""
@@ -136,9 +136,9 @@ def _worth(url: str, rounds: int) -> Table:
     )
 
 
-def _joined(new: Numbers, beside: Numbers) -> str:
-    ratios = new / beside
-    return f"{new.mean():.2%} ({new.mean() / beside.mean():.3f}; {ratios.min():.3f}..{ratios.max():.3f})"
+def _joined(new: Numbers, reference: Numbers) -> str:
+    ratios = new / reference
+    return f"{new.mean():.2%} ({new.mean() / reference.mean():.3f}; {ratios.min():.3f}..{ratios.max():.3f})"
 
 
 def _compared(

@@ -47,12 +47,12 @@ def _of_kind(kind: Kind, size: int) -> Iterator[WorstBody]:
     name, api = kind.name, kind.api
     room = (size - len(kind.of(0))) // len(kind.unit)
     steps = min(room, MAX_STEPS - 8)
-    yield WorstBody(f"{name}, most steps and text", api, _beside_text(kind.of(steps), size))
+    yield WorstBody(f"{name}, most steps and text", api, _with_text(kind.of(steps), size))
     yield WorstBody(f"{name}, most steps and blanks", api, kind.of(steps).ljust(size))
     yield WorstBody(f"{name}, uncounted", api, kind.of(max(FREE_BYTES - len(kind.of(0)), 0) // len(kind.unit)))
     yield WorstBody(f"{name}, most work", api, kind.of(min(room, _most_units(kind))))
     yield WorstBody(
-        f"{name}, half of the work, and text", api, _beside_text(kind.of(min(room, _most_units(kind) // 2)), size)
+        f"{name}, half of the work, and text", api, _with_text(kind.of(min(room, _most_units(kind) // 2)), size)
     )
     yield WorstBody(f"{name}, most bytes", api, kind.of(room))
 
@@ -66,7 +66,7 @@ def _most_units(kind: Kind) -> int:
     return units
 
 
-def _beside_text(body: bytes, size: int) -> bytes:
+def _with_text(body: bytes, size: int) -> bytes:
     """Return a body with an added key of plain text, as long as the remaining bytes and work allow."""
     opening, key, end = body[:1], b'"zz":"', b'",'
     left = min(size - len(body), MAX_WORK - work_of(body)) - len(key) - len(end) - 100
@@ -81,7 +81,7 @@ def _compressed() -> Iterator[WorstBody]:
     parts = next(kind for kind in KINDS if kind.name == "parts without a kind")
     foreign = next(kind for kind in KINDS if kind.name == "foreign text")
     inner = {
-        "parts": _beside_text(parts.of(MAX_STEPS - 8), MAX_DECODED_BYTES),
+        "parts": _with_text(parts.of(MAX_STEPS - 8), MAX_DECODED_BYTES),
         "most parts": parts.of(_most_units(parts)),
         "foreign text": foreign.of((MAX_DECODED_BYTES - 64) // len(foreign.unit)),
     }

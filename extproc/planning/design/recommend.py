@@ -59,8 +59,8 @@ def recommend_simulated(fleets: Sequence[FleetEstimate], costs: Costs) -> str:
     best_gpus, one_gpus = costs.of(best).gpus, costs.of(one).gpus
     if recommended(fleets, costs) is one:
         if _price(best, costs) >= _price(one, costs):
-            dearer = "" if best_gpus > one_gpus else _dearer(_difference(best, one, costs))
-            other = f"{best.design.name}{_by(best)} need {best_gpus} GPUs at best{dearer}"
+            extra = "" if best_gpus > one_gpus else _extra_cost(_difference(best, one, costs))
+            other = f"{best.design.name}{_by(best)} need {best_gpus} GPUs at best{extra}"
             return f"keep {_described(one, costs)}; {other} (simulated)"
         return (
             f"keep {_described(one, costs)}; {best.design.name}{_by(best)} need {best_gpus} instead of {one_gpus} "
@@ -149,7 +149,7 @@ def _usd(setup: Setup, gpus: int) -> float | None:
     return None if setup.price_usd_h is None else gpus * setup.price_usd_h * HOURS_PER_YEAR
 
 
-def _dearer(usd: float | None) -> str:
+def _extra_cost(usd: float | None) -> str:
     """Say how much more fewer GPUs cost; they are a different model."""
     return "" if not usd else f", which cost ${usd / 1e3:,.0f}K a year more"
 

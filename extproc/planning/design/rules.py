@@ -38,11 +38,11 @@ def sized_under_rules(
     found: list[Sized] = []
     for rule in (question.balancing, *runs.also):
 
-        def told(done: int, of: int, what: str, rule: Balancing = rule) -> None:
+        def report(done: int, of: int, what: str, rule: Balancing = rule) -> None:
             progress(done, of, f"{what} ({rule})")
 
         these = limits if runs.thresholds or not found else _best_few(limits, found)
-        under = sized_designs(replace(question, balancing=rule), these, runs.jobs, cache, told)
+        under = sized_designs(replace(question, balancing=rule), these, runs.jobs, cache, report)
         found += [replace(each, balancing=rule) for each in under]
     return found
 

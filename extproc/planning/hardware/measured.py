@@ -123,14 +123,14 @@ def tables_of(engine: Engine, max_num_batched_tokens: int) -> IterationCost:
     every = np.arange(sequences[-1] + 1)
     fixed = np.interp(every, sequences, [each[0] for each in steps])
     slopes = np.interp(every, sequences, [each[1] for each in steps])
-    beside_ms = engine.mixed_step_breakdown(1, 1, 1, 2)[3]
+    mixed_decode_ms = engine.mixed_step_breakdown(1, 1, 1, 2)[3]
     return IterationCost(
         linear_s=tuple((MS * np.interp(np.arange(max_num_batched_tokens + 1), tokens, shared)).tolist()),
         decode_s_per_context_token=MS * float(slopes[min(TYPICAL_SEQUENCES, len(slopes) - 1)]),
         prefill_s_per_token_pair=MS * max(pair_ms, 0.0),
         decode_fixed_s=tuple((MS * fixed).tolist()),
         decode_slopes_s=tuple((MS * slopes).tolist()),
-        beside_prefill_s=MS * beside_ms,
+        mixed_decode_s=MS * mixed_decode_ms,
     )
 
 

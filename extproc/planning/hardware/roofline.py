@@ -53,7 +53,7 @@ class IterationCost:
 
     `linear_s[n]` is the time of everything except attention for a batch of n tokens, n up to
     max_num_batched_tokens. Measured times are more detailed for decoding: `decode_fixed_s[n]` and
-    `decode_slopes_s[n]` (per token of context) for n sequences, and `beside_prefill_s`, the fixed cost of the
+    `decode_slopes_s[n]` (per token of context) for n sequences, and `mixed_decode_s`, the fixed cost of the
     decoding part of a step with prefill.
     `decode_s_per_sequence` is the time to read full windows and states, the same for any context.
     """
@@ -63,7 +63,7 @@ class IterationCost:
     prefill_s_per_token_pair: float
     decode_fixed_s: tuple[float, ...] = ()
     decode_slopes_s: tuple[float, ...] = ()
-    beside_prefill_s: float = 0.0
+    mixed_decode_s: float = 0.0
     decode_s_per_sequence: float = 0.0
 
     def decode(self, sequences: int) -> tuple[float, float]:
@@ -80,7 +80,7 @@ class IterationCost:
         """
         attention = prefill_pairs * self.prefill_s_per_token_pair
         if decodes:
-            attention += context_tokens * self.decode(decodes)[1] + self.beside_prefill_s
+            attention += context_tokens * self.decode(decodes)[1] + self.mixed_decode_s
             attention += decodes * self.decode_s_per_sequence
         return self.linear_s[decodes + prefill_tokens] + attention
 
