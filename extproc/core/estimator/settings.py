@@ -17,10 +17,10 @@ File = Annotated[str, Meta(min_length=1, extra={"allowed": "files' names"})]
 
 @dataclass(frozen=True, slots=True)
 class MediaTokens:
-    """What one item that is not text costs, in prompt tokens, until responses show it.
+    """Prompt tokens of one item that is not text, used until responses show what it costs.
 
     At Qwen2.5-VL's 28 x 28 pixels a token, an image of 512 x 512 is 334 tokens, 1024 x 1024 are 1,337, full HD is
-    2,645, and the largest 16,384: four times `image_large`, which is as far as an estimate may go.
+    2,645, and the largest 16,384: four times `image_large`, which is the limit of an estimate.
     """
 
     image_small: Tokens = 256
@@ -42,11 +42,11 @@ class EmaSettings:
     """The paper's estimator: one mean of bytes per token for each category."""
 
     decay: Share = 0.95
-    """The weight of the mean against a new response: the paper's beta."""
+    """The weight of the mean relative to a new response: the paper's beta."""
     margin_deviations: Annotated[float, Meta(ge=0)] = 1.0
     """How many mean absolute deviations the conservative ratio lies below the mean: the paper's gamma."""
     initial_bytes_per_token: Annotated[float, Meta(ge=1, le=16)] = 4.0
-    """The ratio of a category that nothing is known of."""
+    """The ratio of a category without responses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,11 @@ class ByteClassSettings:
     epsilon: Share = 0.01
     """The share of prompts that may exceed their upper bound."""
     forgetting: Share = 0.9995
-    """The weight that a response keeps with each later one: the memory of a model is about
-    1 / (1 - forgetting) of them, 2,000 at 0.9995."""
+    """The share of its weight that a response keeps with each later one: a model remembers about
+    1 / (1 - forgetting) responses, 2,000 at 0.9995."""
     max_prefixes: Annotated[int, Meta(ge=0, le=1 << 20)] = 4_096
-    """Conversations whose prompt tokens are remembered for their next turn, of all models together, about 800
-    bytes each; beyond them the least recently used is forgotten. 0 remembers none."""
+    """How many conversations of all models to remember, with their prompt tokens, for their next turn; about 800
+    bytes each. The least recently used is forgotten first. 0 remembers none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +72,10 @@ class EstimatorSettings:
     kind: Literal["byteclass", "ema"] = "byteclass"
     """`byteclass`, or the paper's `ema`; see [estimator.md](estimator.md)."""
     default_output_tokens: Tokens = 1_024
-    """The output length where the client declares no limit, until enough responses have shown how long they
+    """The output length assumed if the client declares no limit, until enough responses have shown how long they
     get."""
     output_epsilon: Annotated[float, Meta(ge=0.001, le=0.5)] = 0.01
-    """The share of responses that may exceed the learned output length, which is used where the client declares
+    """The share of responses that may exceed the learned output length, which is used if the client declares
     no limit."""
     cap_output_tokens: bool = False
     """Whether a declared limit counts only up to the learned length. More requests fit the smaller pools; a share
@@ -83,17 +83,18 @@ class EstimatorSettings:
     young_observations: Annotated[int, Meta(ge=0)] = 50
     """A category with fewer responses than this has priority in learning."""
     max_categories: Keys = 1_024
-    """Categories (a model with a tenant or a kind of text) that are remembered; beyond them the least recently
-    used is forgotten."""
+    """How many categories (a model with a tenant or a kind of text) to remember; the least recently used is
+    forgotten first."""
     max_models: Keys = 64
-    """Models that are remembered, whose state is larger; beyond them those that are not in use are forgotten, and
-    new ones share one model."""
+    """How many models to remember; their state is larger. Beyond that, models that are not in use are forgotten,
+    and new ones share one model."""
     exact: dict[Glob, File] = field(default_factory=dict)
-    """Tokenizers of models, `tokenizer.json` as Hugging Face's models have it, by globs of models' names, of
-    which the first that fits counts. Requests near a pool's limit are then counted exactly; needs
-    `dualpool[exact]`, and 150 to 300 MB of memory for each file in each process."""
+    """Tokenizer files by globs of model names: a `tokenizer.json` as published with Hugging Face models; the first
+    glob that matches applies. Requests near a pool's limit are then counted exactly; needs `dualpool[exact]`, and
+    150 to 300 MB of memory for each file in each process."""
     exact_budget_ms: Annotated[float, Meta(ge=0.1, le=50)] = 3.0
-    """How long a count may take, up to 2 ms more; then the estimate stands. Requests wait for it."""
+    """The time limit of a count, which may be exceeded by up to 2 ms; after that the estimate stands. Requests
+    wait for the count."""
     media_tokens: MediaTokens = field(default_factory=MediaTokens)
     byteclass: ByteClassSettings = field(default_factory=ByteClassSettings)
     ema: EmaSettings = field(default_factory=EmaSettings)
