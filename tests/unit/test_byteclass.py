@@ -253,7 +253,7 @@ def test_state_of_another_kind_is_refused() -> None:
     ema = make_estimator(EstimatorSettings(kind="ema"))
     with pytest.raises(ConfigurationError, match="'ema'"):
         estimator.load(ema.state())
-    says = f"learned state is over 1 features, of another version; this router's are {len(FEATURE_NAMES)}"
+    says = f"learned state has 1 features, from another version; this router has {len(FEATURE_NAMES)}"
     with pytest.raises(ConfigurationError, match=f"^{says}$"):
         estimator.load(replace(estimator.state(), features=("x",)))
 

@@ -57,7 +57,7 @@ def test_lengths_that_are_others_by_now_are_given_back() -> None:
 
 def test_a_part_of_a_number_is_refused() -> None:
     """Learned numbers are whole doubles."""
-    with pytest.raises(ConfigurationError, match="3 bytes are no doubles"):
+    with pytest.raises(ConfigurationError, match="3 bytes, not a multiple of 8"):
         unpacked(b"123")
 
 
@@ -69,7 +69,9 @@ def test_states_that_cannot_be_are_refused() -> None:
         "are not over": replace(state, models=(replace(model, sums_b=model.sums_b + packed([1.0])),)),
         "bounds are not finite": replace(state, models=(replace(model, q=float("nan")),)),
         "numbers that are not finite": replace(state, models=(replace(model, weight=float("nan")),)),
-        "differ in their bins": replace(state, outputs=(OutputState(KEY, packed([1.0]), packed([1.0, 2.0])),)),
+        "different numbers of bins": replace(
+            state, outputs=(OutputState(KEY, packed([1.0]), packed([1.0, 2.0])),)
+        ),
     }
     for says, each in wrong.items():
         with pytest.raises(ConfigurationError, match=says):

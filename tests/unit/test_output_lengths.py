@@ -219,7 +219,7 @@ def test_counts_that_are_none_are_not_loaded(counts: tuple[float, ...], which: s
     ended, cut = (counts, NONE) if which == "ended" else (NONE, counts)
     broken = OutputState(CATEGORY, packed(ended), packed(cut))
     learned = OutputLengths(EstimatorSettings())
-    with pytest.raises(ConfigurationError, match="of model 'm' are no counts"):
+    with pytest.raises(ConfigurationError, match="of model 'm' are not valid counts"):
         learned.load((good, broken))
     assert () == learned.state()
 

@@ -140,8 +140,8 @@ class Knowledge:
             )
         if state.features != FEATURE_NAMES:
             raise ConfigurationError(
-                f"learned state is over {len(state.features)} features, of another version; "
-                f"this router's are {len(FEATURE_NAMES)}"
+                f"learned state has {len(state.features)} features, from another version; "
+                f"this router has {len(FEATURE_NAMES)}"
             )
         for category in state.categories:
             need_finite(category.category.model, category.residual, category.spread, category.bytes_per_token)

@@ -112,7 +112,9 @@ class OutputLengths:
                 )
             ended, cut = unpacked(state.ended).copy(), unpacked(state.cut).copy()
             if not (np.isfinite(ended + cut).all() and min(ended.min(), cut.min()) >= 0):
-                raise ConfigurationError(f"learned output lengths of model {state.category.model!r} are no counts")
+                raise ConfigurationError(
+                    f"learned output lengths of model {state.category.model!r} are not valid counts"
+                )
             lengths = LengthCounts(self._settings.output_epsilon, ended, cut, state.observations)
             loaded.append((state.category, lengths))
         for category, lengths in loaded:

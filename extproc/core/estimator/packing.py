@@ -26,7 +26,7 @@ def packed(numbers: npt.ArrayLike) -> bytes:
 def unpacked(data: bytes) -> Numbers:
     """Return the numbers, shape (n,), read-only. Raises ConfigurationError if a number is incomplete."""
     if len(data) % DOUBLE_BYTES:
-        raise ConfigurationError(f"learned numbers of {len(data)} bytes are no doubles")
+        raise ConfigurationError(f"learned numbers have {len(data)} bytes, not a multiple of {DOUBLE_BYTES}")
     return np.frombuffer(data, "<f8")
 
 

@@ -145,7 +145,7 @@ def _outputs_of(state: LearnedState) -> Table[CategoryKey]:
     parts = [part for row in rows for part in (row.ended, row.cut)]
     sizes = {len(part) for part in parts}
     if len(sizes) > 1:
-        raise ConfigurationError("learned output lengths differ in their bins")
+        raise ConfigurationError("learned output lengths have different numbers of bins")
     columns = 2 * (sizes.pop() // DOUBLE_BYTES) if sizes else 0
     values = unpacked(b"".join(parts)).reshape(len(rows), columns)
     keys = [row.category for row in rows]
