@@ -219,8 +219,8 @@ def test_a_plan_tells_of_replicas_and_of_the_engine() -> None:
         setup = setup_of(options, CATALOGUE)
         analysis = analyse(lengths, 10, setup, DeclaredRule.TRUTH, default_thresholds(setup.long_context))
         notes[name] = " ".join(workload_notes(lengths, setup, analysis))
-    assert "those of each of 8 replicas" in notes["replicas"]
-    assert "SGLang's rules" in notes["sglang"]
+    assert "the 8 replicas run in lockstep" in notes["replicas"]
+    assert "SGLang's scheduling rules" in notes["sglang"]
     assert "replica" not in notes["neither"] + notes["sglang"]
 
 
@@ -254,7 +254,7 @@ def test_replicas_are_searched_where_there_are_experts_to_share() -> None:
         (ProfileOptions(dp=2), "--dp 2: llama-3-70b has no experts to share"),
         (
             ProfileOptions(model="deepseek-v3", gpu="h200", dp=2, engine="sglang-0.5.23"),
-            "--dp 2: is planned for vLLM only",
+            "--dp 2: is only supported for vLLM",
         ),
         (ProfileOptions(dp=0), "--dp 0: must be at least 1"),
     ],

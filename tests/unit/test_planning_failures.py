@@ -85,5 +85,5 @@ def test_a_plan_says_what_a_failure_does() -> None:
     """In one sentence, and what is missed where it is."""
     run = FailureRun((3, 2), 4_000, 37, ())
     assert failure_notes(None) == ()
-    assert "37 begin again, the objective is kept" in failure_notes(run)[0]
+    assert "37 start again, and the objective is met" in failure_notes(run)[0]
     assert "missed: P99 TTFT 3 s" in failure_notes(replace(run, misses=("P99 TTFT 3 s",)))[0]

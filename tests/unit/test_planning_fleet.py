@@ -116,7 +116,7 @@ def test_a_trace_keeps_its_gaps_at_any_rate() -> None:
 def test_a_trace_without_times_has_no_trace_arrivals() -> None:
     """The error says what is missing."""
     lengths = Lengths(np.ones(3, int), np.ones(3, int), "t.jsonl")
-    with pytest.raises(ConfigurationError, match=r"t.jsonl: no arrival times in it"):
+    with pytest.raises(ConfigurationError, match=r"t.jsonl: it has no arrival times"):
         trace_workload(lengths, 1.0, DeclaredRule.TRUTH, np.random.default_rng(0))
 
 
@@ -208,5 +208,5 @@ def test_a_plan_warns_where_weights_leave_little_of_a_gpu(model: str, gpus: int,
     assert warned is bool(notes)
     if warned:
         (note,) = notes
-        assert "gpt-oss-120b on 1 x h100-80g: weights leave 7.6 GiB of a GPU" in note
+        assert "gpt-oss-120b on 1 x h100-80g: weights leave 7.6 GiB per GPU" in note
         assert "logged up to 8.3 GiB less" in note

@@ -206,7 +206,7 @@ def test_what_no_router_decided_is_left_out_of_an_access_log(tmp_path: Path) -> 
 
 def test_an_access_log_that_no_router_decided_is_refused(tmp_path: Path) -> None:
     """There is nothing in it to plan from."""
-    with pytest.raises(ConfigurationError, match="no requests in it"):
+    with pytest.raises(ConfigurationError, match="it has no requests"):
         load(tmp_path, lines([LOG | {"estimate": None}]))
 
 

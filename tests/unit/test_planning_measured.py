@@ -127,7 +127,7 @@ def test_measured_times_are_used_where_they_are_and_the_gap_is_named(monkeypatch
     assert plan.cost.decode_fixed_s
     (note,) = times_notes([plan, plan])
     assert "measured (stated)" in note
-    assert "beyond what it is trusted for" in note
+    assert "outside of its trusted range" in note
 
 
 @pytest.mark.parametrize("far", [*(("decode", n) for n in SEQUENCES), *(("prefill", n) for n in CHUNKS)])
@@ -150,7 +150,7 @@ def test_a_gap_at_any_size_is_named(far: tuple[str, int], monkeypatch: pytest.Mo
     (note,) = times_notes([plan])
     assert not agreement(near, other).trusted
     assert agreement(near, near).trusted
-    assert "beyond what it is trusted for (0.8 to 1.25)" in note
+    assert "outside of its trusted range (0.8 to 1.25)" in note
     low = min(getattr(agreement(near, other), kind).values())
     assert f"{low:.2f} to 1.00 of them" in note
 
@@ -167,10 +167,10 @@ def test_the_roofline_stands_in_where_nothing_is_measured(monkeypatch: pytest.Mo
     """Auto falls back and says so; measured refuses; roofline does not ask."""
     fallback = setup("mi300x", Times.AUTO, monkeypatch, found=False)
     assert fallback.cost == iteration_cost(fallback.instance, 2048)
-    assert "our roofline's (none are measured" in times_notes([fallback])[0]
+    assert "our roofline (none are measured" in times_notes([fallback])[0]
     with pytest.raises(ConfigurationError, match="--times measured: there are none for 70B on 8 x mi300x"):
         _ = setup("mi300x", Times.MEASURED, monkeypatch, found=False).cost
-    assert "(as asked)" in times_notes([setup("a100-80g", Times.ROOFLINE, monkeypatch, found=True)])[0]
+    assert "(as requested)" in times_notes([setup("a100-80g", Times.ROOFLINE, monkeypatch, found=True)])[0]
 
 
 def test_a_gpu_that_is_not_known_is_not_measured() -> None:

@@ -76,9 +76,9 @@ def trace(tmp_path: Path) -> Path:
         (["--rate", "1e300"], "rate 1e+300: requests per second must be positive and at most 1e+09"),
         (
             ["--rate", "9", "--tp", "3"],
-            "--tp 3: vLLM gives each GPU as many attention heads, and llama-3-70b has 64",
+            "--tp 3: vLLM splits attention heads evenly over GPUs, and llama-3-70b has 64",
         ),
-        (["--rate", "9", "--tp", "1000"], "--tp 1000: vLLM gives each GPU as many attention heads"),
+        (["--rate", "9", "--tp", "1000"], "--tp 1000: vLLM splits attention heads evenly over GPUs"),
         (["--rate", "9", "--threshold", "-7"], "--threshold: is only used with --simulate"),
         (["--rate", "9", "--requests", "5000"], "--requests: is only used with --simulate"),
         (["--rate", "9", "--router", "ema"], "--router: is only used with --simulate"),

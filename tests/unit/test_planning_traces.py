@@ -78,7 +78,7 @@ def test_a_cdf_gives_lengths_with_its_quantiles() -> None:
             "t.csv: line 1 is '2023-11-16 18:15:46.6805900,374,44', not a header",
         ),
         ("a,b,c\n1,2,3\n", "t.csv: line 1 is 'a,b,c', not a header"),
-        ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "t.csv: no requests in it"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "t.csv: it has no requests"),
         ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,5\n", "t.csv: line 2: .* 2 columns"),
         (
             "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46,5,x\n",
@@ -180,7 +180,7 @@ def test_metrics_give_the_lengths_counted_between_two_scrapes() -> None:
     assert np.mean((lengths.prompt >= 64) & (lengths.prompt <= 128)) == pytest.approx(0.9, abs=0.01)
     assert lengths.prompt.max() <= 6144
     assert rate_between(first, second, 10.0) == pytest.approx(100)
-    assert "paired to the totals that were counted" in lengths.note
+    assert "paired to match the counted totals" in lengths.note
 
 
 def test_one_model_of_several_is_planned_by_itself() -> None:
@@ -325,5 +325,5 @@ def test_metrics_of_something_else_are_refused(text: str, message: str) -> None:
 def test_a_counter_that_went_back_tells_no_rate() -> None:
     """A restarted router is told apart from a quiet one by the sentence's numbers."""
     first, second = parse_scrape(scrape_text(1000, 0), "first"), parse_scrape(scrape_text(10, 0), "second")
-    with pytest.raises(ConfigurationError, match=r"went from 1000 to 10 in 10 s: no rate can be told"):
+    with pytest.raises(ConfigurationError, match=r"went from 1000 to 10 in 10 s: the rate cannot be computed"):
         rate_between(first, second, 10.0)

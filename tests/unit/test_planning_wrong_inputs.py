@@ -15,7 +15,7 @@ GPU = "memory_gb: 80, bandwidth_gb_s: 2000, bf16_tflops: 300, link_gb_s: 300"
 # Contents of a trace, and words of the sentence.
 TRACES: dict[str, tuple[str | bytes, str]] = {
     "no known column": ("a,b\n1,2\n", "line 1 is 'a,b'"),
-    "a header alone": (CSV, "no requests in it"),
+    "a header alone": (CSV, "it has no requests"),
     "a row too short": (CSV + "1\n", "line 2: '1': 1 columns"),
     "no number": (CSV + "1,x\n", "line 2: '1,x'"),
     "half a token": (CSV + "1.5,2\n", "line 2"),
@@ -96,7 +96,7 @@ OPTIONS: dict[str, str] = {
     "--simulate --pools 5": "invalid choice: 5",
     "--simulate --head-room nan": "a factor from 1 to 16",
     "--simulate --choice-count 101": "must be from 1 to 100",
-    "--simulate --arrivals trace": "no arrival times in it",
+    "--simulate --arrivals trace": "it has no arrival times",
     "--simulate --day-curve trace": "covers 0.0 hours",
     "--simulate --day-curve /nowhere": "No such file",
     "--simulate --start-minutes 3": "is only used with --day-curve",
@@ -123,7 +123,7 @@ METRICS: dict[str, tuple[str, str]] = {
     "no count": (f'{PROMPTS}{{le="+Inf"}} NaN\n{COMPLETIONS}{{le="+Inf"}} NaN\n', "a bucket that counts nan"),
     "counts that fall": (
         f'{PROMPTS}{{le="64"}} 5\n{PROMPTS}{{le="+Inf"}} 3\n{COMPLETIONS}{{le="+Inf"}} 5\n',
-        "count less than those below",
+        "have lower counts than those below",
     ),
 }
 

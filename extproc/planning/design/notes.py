@@ -23,8 +23,8 @@ def memory_notes(setups: Sequence[Setup]) -> tuple[str, ...]:
         if each.engine is not Engine.SGLANG and held_gib < LITTLE_GIB:
             little[each.name] = held_gib
     return tuple(
-        f"{name}: weights leave {held_gib:.1f} GiB of a GPU for the KV cache, and activations are not counted; "
-        f"servers that were as full logged up to {LARGEST_GAP_GIB:g} GiB less. Look at vLLM's 'Available KV cache "
+        f"{name}: weights leave {held_gib:.1f} GiB per GPU for the KV cache, and activations are not counted; "
+        f"servers as full as this one logged up to {LARGEST_GAP_GIB:g} GiB less. Check vLLM's 'Available KV cache "
         "memory' before you build it."
         for name, held_gib in little.items()
     )
@@ -33,8 +33,8 @@ def memory_notes(setups: Sequence[Setup]) -> tuple[str, ...]:
 def steady_notes(fleets: tuple[FleetEstimate, ...]) -> tuple[str, ...]:
     """Name the fleets that are not known to be in steady state."""
     return tuple(
-        f"{fleet.design.name}: not known to be steady ({fleet.not_steady}); it is not recommended. More with "
-        "--requests."
+        f"{fleet.design.name}: not known to be steady ({fleet.not_steady}), so it is not recommended. Try longer "
+        "runs (--requests)."
         for fleet in fleets
         if fleet.not_steady
     )
@@ -44,10 +44,10 @@ def failure_notes(failure: FailureRun | None) -> tuple[str, ...]:
     """Describe how the recommended fleet behaves when instances die."""
     if failure is None:
         return ()
-    kept = f"missed: {', '.join(failure.misses)}" if failure.misses else "kept"
+    kept = f"missed: {', '.join(failure.misses)}" if failure.misses else "met"
     text = (
-        "The recommended fleet with its spares, one instance of each pool killed in the middle of "
-        f"{failure.requests:,} requests: {failure.restarted:,} begin again, the objective is {kept}."
+        "If one instance of each pool of the recommended fleet, with its spares, is killed in the middle of "
+        f"{failure.requests:,} requests, {failure.restarted:,} start again, and the objective is {kept}."
     )
     return (text,)
 
@@ -57,25 +57,25 @@ def workload_notes(lengths: Lengths, setup: Setup, analysis: Analysis) -> tuple[
     notes = [lengths.note] if lengths.note else []
     if (ranks := setup.instance.data_parallel) > 1:
         notes.append(
-            f"The attention is replicated: KV cache and max_num_seqs are those of each of {ranks} replicas, which "
-            "step together and share the experts."
+            f"The attention is replicated: KV cache and max_num_seqs are per replica; the {ranks} replicas run in "
+            "lockstep and share the experts."
         )
     if setup.engine is Engine.SGLANG:
         notes.append(
-            "SGLang's rules decide what runs in simulated fleets; the cost model knows vLLM's batches only. What "
-            "clients declare decides whom SGLang admits: see --declared."
+            "Simulated fleets use SGLang's scheduling rules; the cost model knows vLLM's batches only. SGLang "
+            "admits requests by the max_tokens that clients declare: see --declared."
         )
     if lengths.cached is not None:
         share = float(lengths.cached.sum() / lengths.prompt.sum())
         notes.append(
-            f"Prefix caching: {share:.1%} of the prompt tokens are taken as cached, in every instance alike; "
-            "instances that do not share a cache, or are not chosen by prefix, find less."
+            f"Prefix caching: {share:.1%} of the prompt tokens are assumed to be cached in every instance; "
+            "instances that do not share a cache, or are not chosen by prefix, have fewer cached tokens."
         )
     if analysis.out_of_reach:
         thresholds = ", ".join(f"{t:,}" for t in analysis.out_of_reach)
         notes.append(f"At these thresholds one of two pools cannot meet the TPOT with its requests: {thresholds}.")
     if setup.measured is not None:
-        notes.append("Measured rates are used at every threshold; they hold at the one they were measured with.")
+        notes.append("Measured rates are used at every threshold, but hold only for the one they were taken at.")
     if setup.price_usd_h is None:
-        notes.append("No price is known for this GPU: give one with --price to see money.")
+        notes.append("No price is known for this GPU: give one with --price to see costs in USD.")
     return tuple(notes)

@@ -48,7 +48,7 @@ def recommend_simulated(fleets: Sequence[FleetEstimate], costs: Costs) -> str:
     if one is None and best is None:
         return "no recommendation: no fleet is known to be in steady state; longer runs are needed (--requests)"
     if best is None:
-        assert one is not None, "one of them is there"
+        assert one is not None, "both None was handled above"
         unsteady = any(len(fleet.design.contexts) > 1 for fleet in fleets)
         why = "no two pools are known to be steady" if unsteady else "no two pools meet the objective"
         return f"keep {_described(one, costs)}; {why}"

@@ -138,7 +138,7 @@ def _class(limit: float, terms: str, default: Objective) -> LengthClass:
         if match is None:
             raise ConfigurationError(f"--objective {term!r}: 'ttft' or 'tpot' and a time in s or ms is needed")
         if match[1] in named:
-            raise ConfigurationError(f"--objective {terms.strip()!r}: {match[1]} is there twice")
+            raise ConfigurationError(f"--objective {terms.strip()!r}: {match[1]} is given twice")
         named.add(match[1])
         times[match[1]] = float(match[2]) * _UNITS[match[3]]
     return LengthClass(limit, times["ttft"], times["tpot"])

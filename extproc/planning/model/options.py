@@ -73,17 +73,17 @@ def setup_of(options: ProfileOptions, catalogue: Catalogue) -> Setup:
     heads = model.attention.query_heads
     if options.tp is not None and heads % options.tp:
         raise ConfigurationError(
-            f"--tp {options.tp}: vLLM gives each GPU as many attention heads, and {options.model} has {heads}: a "
+            f"--tp {options.tp}: vLLM splits attention heads evenly over GPUs, and {options.model} has {heads}: a "
             "divisor of that is needed"
         )
     if (options.dp or 1) > 1 and model.routed is None:
         raise ConfigurationError(
-            f"--dp {options.dp}: {options.model} has no experts to share: what data parallelism would be, more "
-            "instances are"
+            f"--dp {options.dp}: {options.model} has no experts to share, so data parallelism is the same as more "
+            "instances"
         )
     if (options.dp or 1) > 1 and Engine(options.engine) is Engine.SGLANG:
         raise ConfigurationError(
-            f"--dp {options.dp}: is planned for vLLM only, not with --engine {options.engine}"
+            f"--dp {options.dp}: is only supported for vLLM, not with --engine {options.engine}"
         )
     instance = Instance(model, gpu, options.tp or 1, options.kv_bytes, options.dp or 1)
     if options.tp is None:

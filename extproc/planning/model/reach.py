@@ -127,7 +127,7 @@ def _proposal(lengths: Lengths, setup: Setup, ttft_s: float) -> str:
         return ""
     rest_s = prefill_s(_tail(lengths.prompt[total > limit]), setup.cost, limits)
     return (
-        "; an objective by length says what long prompts may take, as in --objective "
+        "; an objective by length allows long prompts more time, as in --objective "
         f"'<={limit}: ttft {ttft_s:g}s; else: ttft {max(RELAXED_S, ceil(2 * rest_s))}s'"
     )
 

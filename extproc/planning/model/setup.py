@@ -111,8 +111,8 @@ class Setup:
         found = measured_cost(self.instance, most_tokens, self.engine.kernels) if asked else None
         if found is None and self.times is Times.MEASURED:
             raise ConfigurationError(
-                f"--times measured: there are none for {self.name}: dualpool[measured] knows GPUs of NVIDIA and "
-                "some models; --times roofline computes them"
+                f"--times measured: there are none for {self.name}: dualpool[measured] has NVIDIA GPUs and some "
+                "models; --times roofline computes times"
             )
         return iteration_cost(self.instance, most_tokens) if found is None else found.cost
 

@@ -48,12 +48,16 @@ def _note(setup: Setup, name: str) -> str:
     source = setup.times_source
     if source is None:
         why = (
-            "as asked" if setup.times is Times.ROOFLINE else "none are measured, or dualpool[measured] is missing"
+            "as requested"
+            if setup.times is Times.ROOFLINE
+            else "none are measured, or dualpool[measured] is missing"
         )
-        return f"{name}Iteration times are our roofline's ({why}): ratios between fleets beat counts."
+        return (
+            f"{name}Iteration times come from our roofline ({why}): trust ratios between fleets more than counts."
+        )
     found = agreement(iteration_cost(setup.instance, setup.max_batched_tokens), setup.cost)
     parts = [_range(found.decode, "decoding sequences"), _range(found.prefill, "tokens of prefill")]
-    far = "" if found.trusted else f", beyond what it is trusted for ({TRUSTED[0]:g} to {TRUSTED[1]:g})"
+    far = "" if found.trusted else f", outside of its trusted range ({TRUSTED[0]:g} to {TRUSTED[1]:g})"
     return (
         f"{name}Iteration times are measured ({source}); our roofline is "
         f"{' and '.join(part for part in parts if part)}{far}."

@@ -53,7 +53,7 @@ def check_arrivals(lengths: Lengths) -> Floats:
     arrival = lengths.arrival_s
     if arrival is None or arrival[-1] <= 0:
         raise ConfigurationError(
-            f"{lengths.source}: no arrival times in it; only Poisson arrivals can be simulated"
+            f"{lengths.source}: it has no arrival times; only Poisson arrivals can be simulated"
         )
     return arrival
 

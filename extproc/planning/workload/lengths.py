@@ -35,7 +35,7 @@ class Lengths:
 
     def __post_init__(self) -> None:
         if len(self.prompt) == 0:
-            raise ConfigurationError(f"{self.source}: no requests in it")
+            raise ConfigurationError(f"{self.source}: it has no requests")
         for name, tokens in (("input", self.prompt), ("output", self.output)):
             low, high = int(tokens.min()), int(tokens.max())
             if low < 0:

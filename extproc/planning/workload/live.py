@@ -111,7 +111,7 @@ def rate_between(first: Scrape, second: Scrape, seconds: float) -> float:
     if grown <= 0 or seconds <= 0:
         raise ConfigurationError(
             f"{second.name}: {REQUESTS} went from {first.requests:g} to {second.requests:g} in {seconds:g} s: "
-            "no rate can be told; give it with --rate"
+            "the rate cannot be computed; give it with --rate"
         )
     return grown / seconds
 
@@ -124,7 +124,7 @@ def lengths_between(first: Scrape | None, second: Scrape) -> Lengths:
     if fallen := [key for key, each in counts.items() if min(each.values(), default=0.0) < 0]:
         restarted = "; did the router restart between the scrapes?" if first is not None else ""
         raise ConfigurationError(
-            f"{second.name}: the buckets of {fallen[0]} count less than those below{restarted}"
+            f"{second.name}: the buckets of {fallen[0]} have lower counts than those below{restarted}"
         )
     responses = int(min(sum(counts[PROMPT].values()), sum(counts[COMPLETION].values())))
     if responses == 0:
@@ -194,13 +194,11 @@ def _models_note(scrape: Scrape) -> str:
     if len(scrape.models) <= 1:
         return ""
     names = ", ".join(scrape.models[:MODELS_NAMED])
-    return (
-        f" {len(scrape.models)} models are planned as if they were one: {names}; --metrics-model takes one alone."
-    )
+    return f" {len(scrape.models)} models are planned as if they were one: {names}; --metrics-model selects one."
 
 
 def _pairing_note(totals: dict[float, float], paired: Tokens) -> str:
-    note = "Histograms do not tell which prompt had which completion: they are paired "
+    note = "Histograms do not say which prompt had which completion: they are paired "
     counted = sum(totals.values())
     if counted == 0:
         return note + "at random."
@@ -208,8 +206,8 @@ def _pairing_note(totals: dict[float, float], paired: Tokens) -> str:
     tail = edges[min(bisect_left(np.cumsum([totals[e] for e in edges]).tolist(), 0.9 * counted), len(edges) - 1)]
     measured = sum(value for edge, value in totals.items() if edge <= tail) / counted
     return (
-        f"{note}to the totals that were counted. Of all requests {measured:.1%} took at most {tail:,.0f} tokens; "
-        f"of the pairs {np.mean(paired <= tail):.1%}."
+        f"{note}to match the counted totals. Of all requests {measured:.1%} took at most {tail:,.0f} tokens; of "
+        f"the pairs {np.mean(paired <= tail):.1%}."
     )
 
 
@@ -222,6 +220,6 @@ def _budget_note(budgets: dict[float, float]) -> str:
         for limit in BUDGETS_NOTED
     )
     return (
-        f" By the budgets that the router would route on: {', '.join(shares)} tokens; alpha is of these budgets "
-        "where max_tokens are the truth."
+        f" By the budgets on which the router would route: {', '.join(shares)} tokens; alpha is computed from "
+        "these budgets if max_tokens are the truth."
     )

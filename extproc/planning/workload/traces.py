@@ -101,7 +101,7 @@ def _json_lines(rows: Iterable[str], name: str, first_line: int) -> Lengths:
         return lengths
     note = "Lengths of an access log are the router's estimates: the output is what was declared or expected."
     if undecided:
-        note += f" {undecided:,} of its {logged:,} requests were decided by no router and are left out."
+        note += f" {undecided:,} of its {logged:,} requests were decided by no router and are omitted."
     return lengths.noted(note)
 
 
