@@ -61,7 +61,7 @@ class _Response:
 
 def _run(options: argparse.Namespace) -> int:
     from extproc.core.apis import read_request  # noqa: PLC0415  (other commands start faster without these)
-    from extproc.core.apis.telling import likeliest_api  # noqa: PLC0415
+    from extproc.core.apis.guessing import likeliest_api  # noqa: PLC0415
     from extproc.core.errors import BodyNotUnderstood  # noqa: PLC0415
 
     body = _read(options.file)

@@ -1,8 +1,8 @@
-"""Which API a body is of, when there is no path to tell."""
+"""Guessing the API of a body without a path."""
 
 import pytest
 
-from extproc.core.apis.telling import likeliest_api
+from extproc.core.apis.guessing import likeliest_api
 from extproc.core.errors import BodyFault, BodyNotUnderstood
 from extproc.core.facts import Api
 
