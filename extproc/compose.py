@@ -52,7 +52,7 @@ def recompose(router: Router, was: Configuration, configuration: Configuration, 
     same = was.estimator == configuration.estimator
     counting = router.placer.counting if same else _counting(configuration.estimator)
     after = _router(configuration, router.listener, learned, budget, spillover, counting=counting)
-    after.learner.go_on_from(router.learner)
+    after.learner.continue_from(router.learner)
     if router.fleet is not None:
         after.know(router.fleet if was.pools == configuration.pools else router.fleet.under(configuration.pools))
     return after

@@ -59,8 +59,8 @@ class LookingUp(asyncio.SelectorEventLoop):
         except (OSError, ValueError) as error:  # an invalid host name raises UnicodeError
             said = error
         with suppress(RuntimeError):  # the loop was closed in the meantime
-            self.call_soon_threadsafe(self._tell, name, answer, said)
+            self.call_soon_threadsafe(self._deliver, name, answer, said)
 
-    def _tell(self, name: Name, answer: Answer, said: object) -> None:
+    def _deliver(self, name: Name, answer: Answer, said: object) -> None:
         del self._under_way[name]
         answer.set_result(said)

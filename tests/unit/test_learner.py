@@ -327,7 +327,7 @@ def test_a_learner_goes_on_from_another_where_the_same_settings_hold(*, same: bo
     before = make_router(usage_in_streams=asked).learner
     after = make_router(usage_in_streams=asked if same else other).learner
     after.max_response_bytes += 0 if same else 1
-    after.go_on_from(before)
+    after.continue_from(before)
     assert (after.unasked is before.unasked) is same
     assert (after.too_many_prompts is before.too_many_prompts) is same
 

@@ -91,12 +91,12 @@ def _facts(
     unseen = one is None or other is None
     if one and other:
         count = max(len(one), len(other))
-        lengths = [len(a) + len(b) for a, b in zip(_stretched(one, count), _stretched(other, count), strict=True)]
+        lengths = [len(a) + len(b) for a, b in zip(_repeated(one, count), _repeated(other, count), strict=True)]
         total = sum(lengths)
         if total > MAX_TEXT_BYTES:
             unseen = True
         else:
-            text = b"".join([*_stretched(one, count), *_stretched(other, count)])
+            text = b"".join([*_repeated(one, count), *_repeated(other, count)])
             longest_share = max(lengths) / total if total else 1.0
     return RequestFacts(
         api=api,
@@ -110,7 +110,7 @@ def _facts(
     )
 
 
-def _stretched(texts: Sequence[bytes], count: int) -> Sequence[bytes]:
+def _repeated(texts: Sequence[bytes], count: int) -> Sequence[bytes]:
     """Return `count` texts; a single one is repeated, to be paired with each of the other side.
 
     Raises BodyNotUnderstood.

@@ -56,7 +56,7 @@ class _Request(msgspec.Struct, frozen=True, gc=False):
     conversation: msgspec.Raw = msgspec.Raw()
     prompt: msgspec.Raw = msgspec.Raw()
 
-    def leans_on_the_server(self) -> bool:
+    def depends_on_server_state(self) -> bool:
         stored = (self.previous_response_id, self.conversation, self.prompt, self.previous_input_messages)
         return any(map(is_set, stored))
 
@@ -104,7 +104,7 @@ def read_request(body: bytes) -> RequestFacts:
         media=prompt.media(),
         max_output_tokens=read_number(request.max_output_tokens, "max_output_tokens", 0),
         stream=read_flag(request.stream, "stream"),
-        unseen_history=prompt.unseen or request.leans_on_the_server(),
+        unseen_history=prompt.unseen or request.depends_on_server_state(),
         stored=request.is_stored(),
     )
 

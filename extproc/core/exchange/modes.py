@@ -49,7 +49,7 @@ class Modes:
     def __post_init__(self) -> None:
         request, response = self.request_body, self.response_body
         buffered = response in _BUFFERED
-        told = {
+        derived = {
             "full_duplex": BodyMode.FULL_DUPLEX_STREAMED in (request, response),
             "holds_headers": request not in _BUFFERED,
             "response_readable": response is not BodyMode.NONE,
@@ -60,7 +60,7 @@ class Modes:
                 *((Misconfiguration.RESPONSE_BUFFERED,) if buffered else ()),
             ),
         }
-        for name, value in told.items():
+        for name, value in derived.items():
             object.__setattr__(self, name, value)
 
 

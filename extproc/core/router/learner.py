@@ -55,7 +55,7 @@ class Learner:
         # Per model whose embeddings were too long to be read: the fewest prompts per request that were too many.
         self.too_many_prompts: CappedMap[str, int] = CappedMap(MAX_MODELS, lambda _: 0)
 
-    def go_on_from(self, before: "Learner") -> None:
+    def continue_from(self, before: "Learner") -> None:
         """Take over what another learner knows about models, as far as the settings involved are the same."""
         if before.unasked.policy is self.unasked.policy:
             self.unasked = before.unasked
