@@ -85,7 +85,7 @@ def state_table() -> str:
         stays = everywhere and all(other.leads_to == (other.state,) for other in same)
         leads_to = "the same" if stays else ", ".join(row.leads_to)
         rows.append(f"| {state} | {row.event.__name__} | {row.what_happens} | {leads_to} |")
-    rows.append(f"| any | any other | let it go on | {State.PASSING} |")
+    rows.append(f"| any | any other | forward | {State.PASSING} |")
     return "\n".join(dict.fromkeys(rows))
 
 

@@ -104,7 +104,7 @@ class _Survey:
         if node not in self._measured:
             if isinstance(node, ScalarNode) and _SURROGATE.search(node.value):
                 line = node.start_mark.line + 1
-                raise ConfigurationError(f"half of a surrogate pair in line {line}, which is no character")
+                raise ConfigurationError(f"half of a surrogate pair in line {line}, which is not a character")
             self._measured[node] = MAX_VALUES + 1, MAX_DEPTH + 1  # the result for a node within itself
             inner = [self._measure(child, place) for child, place in self._children(node, path)]
             values = 1 + sum(values for values, _ in inner)

@@ -42,7 +42,7 @@ def decode_log(message: bytes) -> list[LogEntry]:
     try:
         entries = StreamAccessLogsMessage.FromString(message).http_logs.log_entry
     except DecodeError as error:
-        raise UnknownMessage(f"{len(message)} bytes that are no StreamAccessLogsMessage: {error}") from error
+        raise UnknownMessage(f"{len(message)} bytes that are not a StreamAccessLogsMessage: {error}") from error
     return [_entry(entry) for entry in entries if entry.common_properties.access_log_type in _ENDS]
 
 

@@ -154,4 +154,4 @@ def _number(text: str, otherwise: int) -> int:
 
 
 def _not_a_request(message: bytes, error: DecodeError) -> UnknownMessage:
-    return UnknownMessage(f"{len(message)} bytes that are no ProcessingRequest: {error}")
+    return UnknownMessage(f"{len(message)} bytes that are not a ProcessingRequest: {error}")

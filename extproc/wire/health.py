@@ -19,5 +19,5 @@ def asked_service(message: bytes) -> str:
     try:
         name: str = HealthCheckRequest.FromString(message).service
     except DecodeError as error:
-        raise UnknownMessage(f"{len(message)} bytes that are no HealthCheckRequest: {error}") from error
+        raise UnknownMessage(f"{len(message)} bytes that are not a HealthCheckRequest: {error}") from error
     return name

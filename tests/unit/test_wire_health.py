@@ -15,7 +15,7 @@ def test_the_service_that_is_asked_for(service: str) -> None:
 
 def test_a_check_that_is_none_is_told() -> None:
     """Bytes that are no check are an unknown message, which says how many there were."""
-    with pytest.raises(UnknownMessage, match=r"^3 bytes that are no HealthCheckRequest"):
+    with pytest.raises(UnknownMessage, match=r"^3 bytes that are not a HealthCheckRequest"):
         asked_service(b"\xff\xff\xff")
 
 

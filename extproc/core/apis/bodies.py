@@ -77,7 +77,7 @@ def read_number(value: Number, field: str, at_least: int) -> int | None:
     number = value if type(value) is int else _whole(value)
     if number is None or number < at_least:
         raise BodyNotUnderstood(
-            BodyFault.WRONG_TYPE, f"{field}: {str(value)[:64]!r} is no number from {at_least} on"
+            BodyFault.WRONG_TYPE, f"{field}: {str(value)[:64]!r} is not an integer of at least {at_least}"
         )
     return number
 
@@ -110,7 +110,7 @@ def read_flag(value: Flag, field: str) -> bool:
         return True
     if word in _FALSE:
         return False
-    raise BodyNotUnderstood(BodyFault.WRONG_TYPE, f"{field}: {str(value)[:64]!r} is no boolean")
+    raise BodyNotUnderstood(BodyFault.WRONG_TYPE, f"{field}: {str(value)[:64]!r} is not a boolean")
 
 
 _TRUE: Final = frozenset({1, "1", "on", "t", "true", "y", "yes"})

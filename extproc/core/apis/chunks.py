@@ -118,7 +118,7 @@ class ChunkReader(EventReader):
     def _look_into(self, data: bytes) -> None:
         chunk = decode_response(_RESPONSE, data, ResponseFault.BROKEN_SSE)
         if chunk.is_error:
-            raise ResponseNotUnderstood(ResponseFault.NO_USAGE, "the stream holds an error")
+            raise ResponseNotUnderstood(ResponseFault.NO_USAGE, "the stream contains an error")
         self._was_cut = self._was_cut or chunk.was_cut()
 
 

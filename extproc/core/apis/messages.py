@@ -232,7 +232,7 @@ class MessageReader(EventReader):
             case "message_stop":
                 self.complete = True
             case "error":
-                raise ResponseNotUnderstood(ResponseFault.NO_USAGE, "the stream holds an error")
+                raise ResponseNotUnderstood(ResponseFault.NO_USAGE, "the stream contains an error")
 
     def _count(self, usage: _TokenCounts | None) -> None:
         if usage is None:

@@ -230,7 +230,7 @@ class ResponseReader(EventReader):
     def _look_into(self, data: bytes) -> None:
         event = decode_response(_EVENT, data, ResponseFault.BROKEN_SSE)
         if event.type in {"response.failed", "error"}:
-            raise ResponseNotUnderstood(ResponseFault.NO_USAGE, "the stream holds an error")
+            raise ResponseNotUnderstood(ResponseFault.NO_USAGE, "the stream contains an error")
         if event.type in {"response.completed", "response.incomplete"}:
             self._response = event.response or _Response()
             self.complete = True

@@ -93,7 +93,7 @@ def _faults(pools: Sequence[Pool]) -> Iterator[str]:
             )
     clusters = [cluster for pool in pools for cluster in dict.fromkeys(pool.clusters)]
     if twice := sorted({cluster for cluster in clusters if clusters.count(cluster) > 1}):
-        yield f"pools: clusters {shown(twice)} are given to several; each is one pool's"
+        yield f"pools: clusters {shown(twice)} are given to several pools; each may belong to only one"
     contexts = [pool.context_tokens for pool in pools]
     if contexts != sorted(contexts):
         yield f"pools: max_model_len {shown(contexts)} must not descend"

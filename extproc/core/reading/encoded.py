@@ -41,7 +41,7 @@ def decoded_body(content_encoding: str, body: bytes) -> bytes:
     except (zlib.error, brotli.error, zstandard.ZstdError) as error:
         raise BodyNotUnderstood(BodyFault.ENCODED, f"{name}: {error}") from None
     if decoded is None or len(decoded) > MAX_DECODED_BYTES:
-        raise BodyNotUnderstood(BodyFault.ENCODED, f"{name} without an end within {MAX_DECODED_BYTES} bytes")
+        raise BodyNotUnderstood(BodyFault.ENCODED, f"{name}: incomplete, or more than {MAX_DECODED_BYTES} bytes")
     return decoded
 
 
