@@ -5,8 +5,8 @@ from typing import Final
 import msgspec
 
 from extproc.core.apis.bodies import Number, decode_body, model_key, prompt_cap
-from extproc.core.apis.chat import Message, add_messages
 from extproc.core.apis.chunks import TokenCounts
+from extproc.core.apis.conversation import Message, add_messages
 from extproc.core.apis.family import Family
 from extproc.core.apis.plain_prompts import read_prompts
 from extproc.core.apis.prompt import Prompt
