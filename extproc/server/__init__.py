@@ -1,1 +1,1 @@
-"""The running router: gRPC's C core, which only this room knows, health, reload, drain, admin HTTP."""
+"""The running router: gRPC's C core (used only in this package), health, reload, drain, admin HTTP."""

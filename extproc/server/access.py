@@ -1,9 +1,9 @@
-"""Who may see the admin pages: with `admin.token_file`, those who show what it holds, but for what probes need.
+"""Access control for the admin pages: with `admin.token_file`, all pages but those for probes require the token.
 
-A program shows the token as RFC 6750 says (`Authorization: Bearer`). A browser asks its user for a password, which
-is the token, and shows it by itself from then on, for the live page's stream as well (RFC 7617): so the page needs
-no form, no cookie, and no token in an address. Rejected: client certificates, which every browser and phone that
-looks at the page would have to be given; a proxy in front can ask for them.
+A program sends the token as in RFC 6750 (`Authorization: Bearer`). A browser prompts its user for a password,
+which is the token, and then sends it with every request, also with the one for the live page's stream (RFC 7617):
+so the page needs no form, no cookie, and no token in a URL. Rejected: client certificates, which would have to be
+installed in every browser and phone that views the page; a proxy in front can require them.
 """
 
 import base64
@@ -23,12 +23,12 @@ __all__ = ["TokenAsked", "read_token"]
 
 MAX_TOKEN_FILE_BYTES = 64 << 10
 READING = ("GET", "HEAD")
-# Both ways, each in a header of its own: a browser takes the one that it knows.
+# One header per scheme: a browser picks the scheme that it supports.
 CHALLENGES = ('Bearer realm="dualpool"', 'Basic realm="dualpool", charset="UTF-8"')
 
 
 def read_token(path: str) -> str:
-    """Return what a token file holds. Raises ConfigurationError for a file that cannot be read or holds none."""
+    """Return the first line of a token file. Raises ConfigurationError if it cannot be read or is not a token."""
     try:
         token = read_file(path, MAX_TOKEN_FILE_BYTES).decode().partition("\n")[0].strip()
     except (OSError, ValueError) as error:
@@ -41,10 +41,10 @@ def read_token(path: str) -> str:
 
 
 class TokenAsked:
-    """Answers 401 to whoever does not show the token.
+    """ASGI middleware that responds 401 to requests without the token.
 
-    The file is read each time, so that the token can be changed without a restart. While it cannot be read, nobody
-    has it. Raises ConfigurationError when it cannot be read at first.
+    The file is read for each request, so that the token can be changed without a restart. While it cannot be read,
+    all requests get 503. The constructor raises ConfigurationError if it cannot be read.
     """
 
     def __init__(self, app: ASGIApp, path: str) -> None:
@@ -53,7 +53,7 @@ class TokenAsked:
         self._path = path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, as ASGI says."""
+        """Handle one request (ASGI)."""
         app = self._app
         if scope["path"] not in PROBES:
             try:
@@ -61,7 +61,7 @@ class TokenAsked:
             except ConfigurationError:
                 app = PlainTextResponse("admin.token_file cannot be read, or holds no token\n", 503)
             else:
-                # A browser that knows the password shows it at any page's bidding: so it changes nothing.
+                # Any web page can make a browser send a password that it remembers: Basic allows no changes.
                 reads = scope["method"] in READING
                 shown = _credential(Headers(scope=scope).get("authorization", ""), basic=reads)
                 right = hmac.compare_digest(shown.encode(), token.encode())
@@ -70,7 +70,7 @@ class TokenAsked:
 
 
 def _credential(authorization: str, *, basic: bool) -> str:
-    """Return the token that a header shows, or nothing; as a browser does it only where `basic`."""
+    """Return the token in an Authorization header, or ""; Basic, which browsers send, counts only if `basic`."""
     scheme, _, value = authorization.partition(" ")
     match scheme.lower():
         case "bearer":

@@ -1,9 +1,9 @@
-"""Envoy's gRPC access log (ALS): takes entries in, without ever keeping a decision waiting for long.
+"""The server of Envoy's gRPC access log (ALS), which never delays a decision for long.
 
-A message is taken in slices of half a millisecond, between which all that waits is handled; all slices together
-have a share of the time. A stream whose entries wait is not read from: gRPC's flow control then holds the gateway
-back, whose own buffers are bounded, and which drops, and counts, what does not fit. So a flood costs its share and
-no more, and of each stream one message is held at most.
+A message is processed in slices of half a millisecond. Between slices all pending events are handled, and all
+slices together are limited to a share of the time. A stream with unprocessed entries is not read: gRPC's flow
+control then holds back the gateway, whose own buffers are bounded, and which drops and counts what does not fit.
+So a flood costs no more than its share, and at most one message per stream is held.
 
 Source: envoy/service/accesslog/v3/als.proto.
 """
@@ -36,30 +36,31 @@ __all__ = ["STREAM_ACCESS_LOGS", "AccessLogs", "Teaching", "new_key", "teaching_
 STREAM_ACCESS_LOGS: Final = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 KEY_BYTES: Final = 32
 MAX_KEY_FILE_BYTES: Final = 64 << 10
-# Envoy sends what it has at 16 KiB (`buffer_size_bytes`) and one entry more. Decoding one so large takes 2 ms.
+# Envoy flushes when its buffer reaches 16 KiB (`buffer_size_bytes`), so a message exceeds that by one entry at
+# most. Decoding a message of the size below takes 2 ms.
 MAX_MESSAGE_BYTES: Final = 256 << 10
 SLICE_S: Final = 0.0005
-# What was not used of the share is there later, up to so much.
+# The unused part of the share accumulates up to this much.
 BURST_S: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Teaching:
-    """What one configuration makes of entries: who seals decisions, who learns, and in which share of the time."""
+    """How one configuration uses entries: what seals decisions, what learns, in which share of the time."""
 
     seal: Seal
     teacher: Teacher
     max_cpu_share: float
 
     def evidence(self, decision: Decision) -> str | None:
-        """Return what a decision leaves in the log."""
+        """Return the sealed decision, which Envoy copies to the log entry."""
         return self.seal.seal(decision, time.time())
 
 
 def teaching_of(configuration: Configuration, router: Router, spare_key: bytes) -> Teaching | None:
-    """Return what learns from the log for a router of this configuration; None where nothing does.
+    """Return how a router with this configuration learns from the log; None if it does not.
 
-    `spare_key` is for a configuration without one. Raises ConfigurationError for a key that cannot be used.
+    `spare_key` is used if the configuration names no key. Raises ConfigurationError for a key that cannot be used.
     """
     learning = configuration.learning
     if learning.source is not LearningSource.ACCESS_LOG:
@@ -71,14 +72,14 @@ def teaching_of(configuration: Configuration, router: Router, spare_key: bytes) 
 
 
 def new_key() -> bytes:
-    """Return a key that nobody else has."""
+    """Return a random key."""
     return secrets.token_bytes(KEY_BYTES)
 
 
 class AccessLogs:
-    """All streams of log entries; timed like a deadline (`next_s`, `expire`) while its share is used up.
+    """All streams of log entries; a timer (`next_s`, `expire`) that resumes them after the share was used up.
 
-    `teaching` is asked for what is in force, `failed` is told of exceptions.
+    `teaching` returns the one in force; `failed` is called with exceptions.
     """
 
     def __init__(
@@ -93,7 +94,7 @@ class AccessLogs:
         self._waiting: deque[_LogStream] = deque()
 
     def serve(self, call: Call) -> None:
-        """Serve one stream until the gateway ends it, or a drain does; refuse it where nothing is learned."""
+        """Serve one stream until the gateway or a drain ends it; refuse it if nothing is learned from the log."""
         if self.teaching() is None:
             call.finish(code=UNIMPLEMENTED, details=b"learning.source is not access_log")
             return
@@ -102,19 +103,19 @@ class AccessLogs:
         call.send()
 
     def wait(self, stream: "_LogStream", until_s: float) -> None:
-        """Have a stream go on when there is time for it."""
+        """Resume a stream at `until_s`, when there is time for it again."""
         self._waiting.append(stream)
         self.next_s = min(self.next_s, until_s)
 
     def expire(self, now_s: float) -> None:
-        """Let the streams go on that wait."""
+        """Resume the waiting streams."""
         self.next_s = float("inf")
         waiting, self._waiting = self._waiting, deque()
         for stream in waiting:
             stream.work(now_s)
 
     def drain(self) -> None:
-        """End all streams: the gateway begins new ones elsewhere."""
+        """End all streams; the gateway opens new ones elsewhere."""
         for stream in list(self.open):
             stream.on_end()
 
@@ -128,7 +129,7 @@ class _LogStream:
         self._entries: deque[LogEntry] = deque()
 
     def on_message(self, message: bytes) -> None:
-        """Called with each message of the gateway."""
+        """Called with each message from the gateway."""
         began_s = time.monotonic()
         if len(message) > MAX_MESSAGE_BYTES:
             self._logs.metrics.access_log_entries[Outcome.TOO_LARGE,] += 1
@@ -145,12 +146,12 @@ class _LogStream:
         self.work(now_s)
 
     def on_end(self) -> None:
-        """Called when the gateway ends the stream, or is gone."""
+        """Called when the gateway ends the stream or disconnects."""
         self._logs.open.discard(self)
         self._call.finish([b""])  # an empty StreamAccessLogsResponse
 
     def work(self, now_s: float) -> None:
-        """Take entries for a slice of time, or until none is left."""
+        """Process entries for a slice of time, or until none is left."""
         if self._call.finished:
             return
         logs, entries = self._logs, self._entries
@@ -175,14 +176,14 @@ class _LogStream:
     def _take(self, teacher: Teacher, entry: LogEntry, wall_s: float) -> None:
         try:
             outcome = teacher.take(entry, wall_s)
-        except Exception as error:  # noqa: BLE001  (the next entry may be another)
+        except Exception as error:  # noqa: BLE001  (the next entry may be fine)
             self._logs.failed(error)
         else:
             self._logs.metrics.access_log_entries[outcome,] += 1
 
 
 def _key(file: str) -> bytes:
-    """Return the key in a file, b"" where none is named."""
+    """Return the key in a file, or b"" if no file is named."""
     if not file:
         return b""
     try:

@@ -1,8 +1,8 @@
 """The admin pages: /metrics, /healthz, /readyz, /config, /state; admin_http.py serves them.
 
-What belongs to the event loop is asked of the event loop; that it answers in time is what /healthz means. It is
-asked for frozen objects and nothing else: to write them out takes longer than a request may wait. What is written
-out is kept for a while, so that no client can have it made again and again.
+What belongs to the event loop is read on the event loop; /healthz means that the loop responds in time. The loop
+only hands out frozen objects: encoding them takes longer than a request may wait. The encoded state is cached for
+a while, so that no client can have it encoded over and over.
 """
 
 import threading
@@ -22,25 +22,25 @@ if TYPE_CHECKING:  # a supervisor serves pages without a loop, and without gRPC
 __all__ = ["PAGES", "PROBES", "AdminPages", "Kept", "Page", "Pages", "text_page"]
 
 LOOP_ANSWERS_WITHIN_S = 2.0
-# What was made is kept for so many times as long as that took: at most a twentieth of the time is spent on it.
+# A value is cached for this many times the time it took to make, so making it takes at most 1/20 of the time.
 KEEPS_FOR = 20
 PAGES = ("/metrics", "/healthz", "/readyz", "/config", "/state")
-# What probes and scrapes need; the others say how the router is configured, and names of models and tenants.
+# The pages for probes and scrapes; the others show the configuration and the names of models and tenants.
 PROBES = PAGES[:3]
 Page = tuple[HTTPStatus, str, bytes]
 T = TypeVar("T")
 
 
 class Pages(Protocol):
-    """What is served."""
+    """The source of the pages."""
 
     def page(self, path: str) -> Page:
-        """Return status, content type and body for a path; called on any thread."""
+        """Return status, content type and body for a path; may be called on any thread."""
         ...
 
 
 class AdminPages:
-    """What each path answers; for any thread. `ready` and `state` are called on the event loop."""
+    """The pages of a router; may be used on any thread. `ready` and `state` are called on the event loop."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class AdminPages:
 
 
 class Kept:
-    """What a function returned, for as long as that is good for."""
+    """A cache of a function's return value; for any thread."""
 
     def __init__(self, make: Callable[[], bytes]) -> None:
         self._make = make
@@ -92,7 +92,7 @@ class Kept:
         self._lock = threading.Lock()
 
     def __call__(self) -> bytes:
-        """Return it, made anew when it has been kept for long enough."""
+        """Return the cached value, or a new one if it has expired."""
         with self._lock:
             began_s = time.monotonic()
             if began_s >= self._good_until_s:

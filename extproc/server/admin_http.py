@@ -1,9 +1,9 @@
-"""How the admin pages are served: Starlette on uvicorn, on a thread and an asyncio loop of its own.
+"""The HTTP server of the admin pages: Starlette on uvicorn, on its own thread and asyncio loop.
 
-The thread that decides never waits for a client of these pages, nor the other way round: pages are made in worker
-threads, and what streams does so on this loop. uvicorn says how HTTP is spoken; what it leaves open is here: how
-many connections there are, how long one may be silent or not read, and which host names a loopback address serves.
-Rejected: aiohttp, which brings eight packages where these two bring click alone beside what an HTTP client has.
+The thread that makes decisions never waits for a client of these pages, nor vice versa: pages are made in worker
+threads, and streams run on this loop. uvicorn speaks HTTP; this module adds the limits that it lacks: the number
+of connections, how long one may be silent or leave bytes unread, and the host names that a loopback address
+serves. Rejected: aiohttp, which needs eight packages; these two need only click besides those of an HTTP client.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ from extproc.server.live import Live
 __all__ = ["Admin", "admin_servers"]
 
 CONNECTIONS = 32
-# A connection is looked at so often, and closed when no request came since the last look, or bytes stay unread.
+# How often a connection is checked. It is closed if no request came since the last check, or bytes stay unread.
 LOOKS_EVERY_S = 30.0
 KEEPS_ALIVE_S: Final = 30
 STOPS_WITHIN_S: Final = 1
@@ -42,7 +42,7 @@ log = logging.getLogger("dualpool")
 
 
 def admin_servers(settings: AdminSettings, pages: Pages, live: Live, changes: Changes) -> list["Admin"]:
-    """Return the servers that are configured, the one of all pages first. Raises ConfigurationError."""
+    """Return the configured servers; the one with all pages comes first. Raises ConfigurationError."""
     more = [*live.routes(), *changes.routes(allowed=bool(settings.token_file))]
     servers = [Admin("admin.address", settings.address, pages, more=more, token_file=settings.token_file)]
     if settings.probes_address:
@@ -51,9 +51,9 @@ def admin_servers(settings: AdminSettings, pages: Pages, live: Live, changes: Ch
 
 
 class Admin:
-    """A listening server for some of the pages, and `more`; `address` is where, with the real port.
+    """A listening server for some of the pages and the routes in `more`; `address` has the real port.
 
-    Raises ConfigurationError, with the setting's name, when it cannot listen, or has no token to ask for.
+    Raises ConfigurationError, which names the setting, if it cannot listen or the token cannot be read.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Admin:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             self._socket = socket.create_server((host.strip("[]"), int(port)), family=family)
-        except (OSError, UnicodeError) as error:  # the latter for what is no name of a host
+        except (OSError, UnicodeError) as error:  # UnicodeError: not a host name
             raise ConfigurationError(f"{setting}: {address!r} cannot be bound: {error}") from error
         bound_to, bound_port = self._socket.getsockname()[:2]
         self.address = f"{host}:{bound_port}"
@@ -83,11 +83,11 @@ class Admin:
         self._thread = threading.Thread(target=self._run, name="admin", daemon=True)
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start serving."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop answering and free the port."""
+        """Stop serving and free the port."""
         if self._thread.is_alive():
             self._server.end()
             self._thread.join()
@@ -98,7 +98,7 @@ class Admin:
 
 
 class _Server(Server):
-    """uvicorn's server, ended by a call instead of a flag that it looks at ten times a second."""
+    """uvicorn's server, stopped by a call instead of a flag that it polls ten times a second."""
 
     def __init__(self, app: ASGIApp) -> None:
         super().__init__(
@@ -108,7 +108,7 @@ class _Server(Server):
                 ws="none",
                 lifespan="off",
                 log_config=None,
-                # Below an error is what clients send, and anybody could fill the log with it.
+                # Below ERROR uvicorn logs what clients send, so anybody could fill the log.
                 log_level=logging.ERROR,
                 access_log=False,
                 server_header=False,
@@ -123,23 +123,23 @@ class _Server(Server):
         self._ended = asyncio.Event()
 
     def end(self) -> None:
-        """Ask to end; for other threads."""
+        """Ask the server to stop; for other threads."""
         self._ending.set()
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._ended.set)
 
     async def main_loop(self) -> None:
-        """Serve until asked to end."""
+        """Serve until asked to stop."""
         self._loop = asyncio.get_running_loop()
         if not self._ending.is_set():
             await self._ended.wait()
 
 
 class _Connection(H11Protocol):
-    """One connection, closed when nothing comes of it, or when there are too many.
+    """One connection, closed if it is idle, or if there are too many.
 
-    One too many takes the place of the oldest that waits for a request: whoever holds all of them open without a
-    word does not keep a probe out.
+    When there are too many, the oldest one that waits for a request is closed: a client that silently holds all of
+    them open does not lock out a probe.
     """
 
     made_s = 0.0
@@ -158,7 +158,7 @@ class _Connection(H11Protocol):
 
     @property
     def answering(self) -> bool:
-        """Whether a request is under way."""
+        """Whether a request is in progress."""
         return self.cycle is not None and not self.cycle.response_complete
 
     def _look(self) -> None:
@@ -173,9 +173,9 @@ class _Connection(H11Protocol):
 
 
 class _OwnNamesOnly:
-    """Refuses requests for a name that is not this machine's.
+    """Refuses requests for a host name that is not this machine's.
 
-    Somebody's web page may have pointed a name of its own at this machine, to read what only this machine may.
+    Otherwise a web page whose name resolves to this machine (DNS rebinding) could read what only this machine may.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -193,7 +193,7 @@ def _app(pages: Pages, paths: Collection[str], more: Sequence[Route]) -> Starlet
     def answer(request: Request) -> Response:
         try:
             status, content_type, body = pages.page(request.scope["path"])
-        except Exception:  # the client is told, whatever it is
+        except Exception:  # the client gets a 500, whatever it is
             log.exception("exception in the admin server")
             return PlainTextResponse("an exception in the router; see its log\n", 500)
         return Response(body, status, media_type=content_type)

@@ -1,4 +1,4 @@
-"""Putting a router together from its configuration, running it, and letting it go without losing a request."""
+"""The router's process: built from its configuration, run, and stopped without losing a request."""
 
 import logging
 import threading
@@ -46,7 +46,7 @@ from extproc.telemetry.state_changes import StateChangeMetrics
 
 __all__ = ["App"]
 
-# After the drain time only streams that would lose bytes are open still; they get this long to end by themselves.
+# After the drain time only streams that would lose bytes are still open; they get this long to end by themselves.
 LAST_STREAMS_S: Final = 10.0
 JUDGES_EVERY_S: Final = 1.0
 GIVES_BACK_EVERY_S: Final = 1.0
@@ -55,11 +55,11 @@ log = logging.getLogger("dualpool")
 
 
 class App:
-    """One router with its servers; `grpc_address` and `admin_address` are known once it is made.
+    """One router with its servers; `grpc_address` and `admin_address` are set by the constructor.
 
-    `run` serves in the thread that calls it; `end` and `reload` may be called from any other, and from a signal's
-    handler. `file` is what the configuration was read from. Without `admin` there is no admin server. Raises
-    ConfigurationError for what cannot be bound or read.
+    `run` serves in the thread that calls it; `end` and `reload` may be called from any other thread and from
+    signal handlers. `file` is the one that the configuration was read from. Without `admin` there is no admin
+    server. Raises ConfigurationError for an address that cannot be bound or a file that cannot be read.
     """
 
     def __init__(self, configuration: Configuration, file: Path | None = None, *, admin: bool = True) -> None:
@@ -106,12 +106,12 @@ class App:
         self._background = Background([*self._keeping.jobs, watch_job(lambda: self._streams.routing, metrics)])
 
     def _admin_servers(self, metrics: Metrics, listener: FanOut) -> list[Admin]:
-        """Make the servers of the admin port, with the live page and what can be changed."""
+        """Make the servers of the admin port, with the live page and the changes to what was learned."""
         pages = AdminPages(
             self.registry,
             self.loop,
             lambda: self._health.ready,
-            lambda: self.router.placer.estimator.state(),  # noqa: PLW0108  (another one after a reload)
+            lambda: self.router.placer.estimator.state(),  # noqa: PLW0108  (a reload replaces it)
             lambda: as_json(self._configuration, reload=self._reloader.report()),
         )
         recent = Recent()
@@ -130,16 +130,16 @@ class App:
 
     @property
     def router(self) -> Router:
-        """What is in force for requests that come."""
+        """The router in force for new requests."""
         return self._streams.routing.router
 
     @property
     def ready(self) -> bool:
-        """Whether gateways are told to ask; to be asked on the loop."""
+        """Whether health reports SERVING; to be called on the loop."""
         return self._health.ready
 
     def run(self) -> None:
-        """Serve until asked to end, drain, and return cleanly from every stream."""
+        """Serve until asked to end, then drain and return cleanly from every stream."""
         self._keeping.begin()
         self._core.start()
         for admin in self._admins:
@@ -156,7 +156,7 @@ class App:
         self._stop()
 
     def end(self, *, at_once: bool = False) -> None:
-        """Ask to end, after the drain time or at once; so does a second call."""
+        """Ask to end, after the drain time or at once; a second call means at once."""
         self._hurries = at_once or self._asked_to_end
         self._asked_to_end = True
 
@@ -165,10 +165,10 @@ class App:
         self._reloader.ask()
 
     def apply(self, configuration: Configuration) -> None:
-        """Put another configuration in force, except for what is bound; streams that have begun keep theirs.
+        """Put another configuration in force, except for bound addresses; streams that have begun keep theirs.
 
-        Called on another thread than the loop's. Raises ConfigurationError for what cannot be used, TimeoutError
-        when the loop does not take it; then nothing has changed.
+        Called on a thread other than the loop's. Raises ConfigurationError for a configuration that cannot be
+        used, TimeoutError if the loop does not take it; nothing has changed then.
         """
         with self._changing:
             before = self._streams.routing
@@ -198,7 +198,7 @@ class App:
         self._say_what_runs()
 
     def _set_timers(self) -> None:
-        """Have deadlines kept that are still to come, and those of the routing in force."""
+        """Use the timers of the routing in force, and the old deadlines until none of them is pending."""
         deadlines = self._streams.routing.deadlines
         old = [each for each in self._timers if isinstance(each, Deadlines) and each is not deadlines]
         idle_s = self._configuration.listen.idle_s
@@ -214,7 +214,7 @@ class App:
         self._metrics.about(__version__, configuration.mode, digest, configuration.pools)
 
     def _drain(self) -> None:
-        """Tell all that we go, and serve on for the drain time."""
+        """Report NOT_SERVING, and go on serving for the drain time."""
         self._serving = False
         log.info("draining", extra={"fields": {"drain_s": self._configuration.drain_s}})
         self._health.set_ready(ready=False)

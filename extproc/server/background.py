@@ -1,7 +1,7 @@
-"""What talks to other servers while requests pass: jobs on an asyncio loop, on a thread of its own.
+"""Background jobs that talk to other servers, on one asyncio loop on its own thread.
 
-The thread that decides must never wait for a network. What a job finds out reaches it as one frozen value that is
-swapped by reference, or by `Loop.tell`.
+The thread that makes decisions must never wait for a network. A job's result reaches it as one frozen value that
+is swapped by reference, or through `Loop.tell`.
 """
 
 import asyncio
@@ -14,18 +14,18 @@ from extproc.look_ups import LookingUp
 
 __all__ = ["Background", "Job"]
 
-# A job that failed is begun again after this long: it must not spin, and nobody waits for it.
+# A failed job is restarted after this long: it must not spin, and nothing waits for it.
 AGAIN_AFTER_S: Final = 1.0
 STOPS_WITHIN_S: Final = 5.0
 
 Job = Callable[[], Awaitable[None]]
-"""Runs until it is cancelled, and cleans up after itself then."""
+"""Runs until it is cancelled, and then cleans up after itself."""
 
 log = logging.getLogger("dualpool")
 
 
 class Background:
-    """Runs jobs from `start` to `stop`; one that raises is logged, and begun again."""
+    """Runs jobs from `start` to `stop`; an exception in a job is logged, and the job restarted."""
 
     def __init__(self, jobs: Sequence[Job], again_after_s: float = AGAIN_AFTER_S) -> None:
         self._jobs = tuple(jobs)
@@ -35,9 +35,9 @@ class Background:
         self._thread = threading.Thread(target=self._run, name="dualpool-background", daemon=True)
 
     def start(self) -> None:
-        """Begin all jobs; without jobs there is no thread."""
+        """Start all jobs; without jobs there is no thread."""
         if self._jobs:
-            self._runner.get_loop()  # made here, so that `stop` finds it whatever the thread has come to
+            self._runner.get_loop()  # made here, so that `stop` finds it however far the thread has got
             self._thread.start()
 
     def stop(self) -> None:

@@ -1,9 +1,9 @@
-"""What can be changed at the admin port: `POST /state/import` adds a state, `/state/reset` forgets, `/state/undo`
-puts back the prices that a model had before new ones took their place.
+"""Changes at the admin port: `POST /state/import` adds a state, `/state/reset` forgets, `/state/undo` restores the
+prices that a model had before they were replaced.
 
-They need the token in `Authorization: Bearer`, and answer 403 where no token is configured. A browser
-sends that header to no other site's bidding (access.py); there is no cookie, and no form. One change is made at a
-time; its body is bounded, and has to come in time.
+They require the token in `Authorization: Bearer`, and respond 403 if no token is configured. Another site's page
+cannot make a browser send that header (access.py); there is no cookie and no form. Changes are made one at a time;
+the body of one is bounded and must arrive in time.
 """
 
 import asyncio
@@ -30,9 +30,9 @@ log = logging.getLogger("dualpool")
 
 
 class Changes:
-    """The routes; `knowledge` is asked for at each change: a reload may have put another store in force.
+    """The routes; `knowledge` is called for each change: a reload may have put another store in force.
 
-    What is undone is so in this router's own processes, `undoing`, whether they share or not.
+    An undo applies to `undoing`, this router's own processes, whether or not they share what they learn.
     """
 
     def __init__(self, knowledge: Callable[[], Knowledge], undoing: Undoing, metrics: StateChangeMetrics) -> None:
@@ -42,7 +42,7 @@ class Changes:
         self._at_work = False
 
     def routes(self, *, allowed: bool) -> list[Route]:
-        """Return the addresses; where it is not allowed they only say so."""
+        """Return the routes; if changes are not allowed, they only respond 403."""
         changes = {StateChange.IMPORT: self._import, StateChange.RESET: self._reset, StateChange.UNDO: self._undo}
         return [
             Route(f"/state/{change}", function if allowed else _forbidden, methods=["POST"])
@@ -60,7 +60,7 @@ class Changes:
         model = _named(request)
 
         async def asked() -> str:
-            if request.url.query and not model:  # a slip of the pen is not to forget all
+            if request.url.query and not model:  # a typo must not forget everything
                 raise ConfigurationError("ask for /state/reset to forget all, or for /state/reset?model=NAME")
             return await run_in_threadpool(lambda: self._knowledge().forget(model))
 
@@ -99,7 +99,7 @@ class Changes:
 
 
 def _named(request: Request) -> str:
-    """Return the model that a question names once, "" where it names none or asks for more."""
+    """Return the model of a query that is `model=NAME` and nothing more, or ""."""
     match request.query_params.multi_items():
         case [("model", model)]:
             return model
@@ -107,7 +107,7 @@ def _named(request: Request) -> str:
 
 
 class _TooLarge(Exception):
-    """More than any state."""
+    """The body is larger than any state."""
 
 
 async def _body(request: Request) -> bytes:

@@ -1,4 +1,4 @@
-"""The estimator that is in force, whichever it is: for those who keep what is learned while it may be replaced."""
+"""A stand-in for the estimator in force, for code that stores what is learned while a reload may replace it."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,43 +11,43 @@ __all__ = ["CurrentEstimator"]
 
 
 class CurrentEstimator:
-    """Passes all on to the estimator that is in force at each call."""
+    """Delegates each call to the estimator that is in force at that time."""
 
     def __init__(self, current: Callable[[], Estimator]) -> None:
         self._current = current
 
     def estimate(self, facts: RequestFacts, tenant: str) -> Estimate:
-        """As the estimator in force."""
+        """Delegate to the estimator in force."""
         return self._current().estimate(facts, tenant)
 
     def observe(self, estimate: Estimate, usage: Usage, pool_tokens: int | None = None) -> Learning:
-        """As the estimator in force."""
+        """Delegate to the estimator in force."""
         return self._current().observe(estimate, usage, pool_tokens)
 
     def observe_overflow(self, estimate: Estimate, overflow: Overflow) -> None:
-        """As the estimator in force."""
+        """Delegate to the estimator in force."""
         self._current().observe_overflow(estimate, overflow)
 
     def know_parents(self, parents: Mapping[str, str]) -> None:
-        """As the estimator in force."""
+        """Delegate to the estimator in force."""
         self._current().know_parents(parents)
 
     def undo(self, model: str) -> bool:
-        """As the estimator in force."""
+        """Delegate to the estimator in force."""
         return self._current().undo(model)
 
     def state(self) -> LearnedState:
-        """As the estimator in force."""
+        """Delegate to the estimator in force."""
         return self._current().state()
 
     def parts(self) -> Sequence[Callable[[], LearnedState]]:
-        """As the estimator in force."""
+        """Delegate to the estimator in force."""
         return self._current().parts()
 
     def shift(self, change: Change) -> Change:
-        """As the estimator in force."""
+        """Delegate to the estimator in force."""
         return self._current().shift(change)
 
     def load(self, state: LearnedState) -> None:
-        """As the estimator in force."""
+        """Delegate to the estimator in force."""
         self._current().load(state)

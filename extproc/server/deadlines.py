@@ -1,7 +1,7 @@
 """The deadlines of all streams that may wait equally long.
 
-They expire in the order in which they began: one queue serves all, and only its head is looked at. Streams that
-no longer wait are dropped when they come to its head: most have been decided long before their deadline.
+They expire in the order in which the streams began, so there is one queue, and only its head is checked. Streams
+that no longer wait are dropped when they reach the head: most have been decided long before their deadline.
 """
 
 from collections import deque
@@ -12,20 +12,20 @@ __all__ = ["Deadlines", "Held", "Sweep"]
 
 
 class Held(Protocol):
-    """Something that may be waiting when its deadline comes; once it waits no more, it never does again."""
+    """Something that may be waiting at its deadline; after it has stopped waiting, it never waits again."""
 
     @property
     def waits(self) -> bool:
-        """Whether it still waits."""
+        """Whether it is still waiting."""
         ...
 
     def on_deadline(self) -> None:
-        """Called when the time is over."""
+        """Called when the time is up."""
         ...
 
 
 class Deadlines:
-    """Calls `on_deadline` of each stream that still waits `after_s` seconds after it began."""
+    """Calls `on_deadline` of each stream that is still waiting `after_s` seconds after it began."""
 
     def __init__(self, after_s: float) -> None:
         self._after_s = after_s
@@ -33,23 +33,23 @@ class Deadlines:
 
     @property
     def after_s(self) -> float:
-        """How long each may wait."""
+        """How long each stream may wait."""
         return self._after_s
 
     @property
     def next_s(self) -> float:
-        """When the next one is due, by the clock that `add` was told; infinite when none is."""
+        """When the next deadline is due, on the clock of `began_s` in `add`; infinity if there is none."""
         return self._queue[0][0] if self._queue else float("inf")
 
     def add(self, held: Held, began_s: float) -> None:
-        """Start the time of one stream."""
+        """Add the deadline of a stream that began at `began_s`."""
         queue = self._queue
         while queue and not queue[0][1].waits:
             queue.popleft()
         queue.append((began_s + self._after_s, held))
 
     def expire(self, now_s: float) -> None:
-        """Call all that are due."""
+        """Call the streams whose deadlines are due."""
         queue = self._queue
         while queue and (queue[0][0] <= now_s or not queue[0][1].waits):
             _, held = queue.popleft()
@@ -58,7 +58,7 @@ class Deadlines:
 
 
 class Sweep:
-    """Calls a function every so often."""
+    """Calls a function every `every_s` seconds."""
 
     def __init__(self, every_s: float, sweep: Callable[[float], None]) -> None:
         self._every_s = every_s
@@ -66,6 +66,6 @@ class Sweep:
         self.next_s = 0.0
 
     def expire(self, now_s: float) -> None:
-        """Call the function with the time, and plan the next call."""
+        """Call the function with the time, and schedule the next call."""
         self.next_s = now_s + self._every_s
         self._sweep(now_s)

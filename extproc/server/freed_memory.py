@@ -1,11 +1,11 @@
-"""Memory that was freed, given back to the system.
+"""Freed memory, returned to the system.
 
-glibc's malloc gives back what is free at the end of its heap, and keeps what lies below anything that is still in
-use: after 32 bodies of 2 MB at once that is 100 MB, for good. So its malloc_trim is called when the process has
-grown, which takes about a millisecond for each 20 MB: while nothing waits for it, or else seldom.
+glibc's malloc returns free memory at the end of its heap, but keeps all that lies below a block that is in use:
+100 MB, forever, after 32 concurrent bodies of 2 MB. So its malloc_trim is called when the process has grown. That
+takes about a millisecond per 20 MB, so it is done while nothing waits for it, or else rarely.
 
-Rejected: thresholds by mallopt or the environment. Messages come in pieces of some kilobytes, which stay below all
-of them (docs/architecture.md).
+Rejected: thresholds set with mallopt or the environment. Messages arrive in pieces of a few kilobytes, which are
+below all of them (docs/architecture.md).
 """
 
 import ctypes
@@ -16,16 +16,16 @@ from typing import Final
 
 __all__ = ["FreedMemory", "give_back", "resident_bytes"]
 
-# Below this growth it is not worth it.
+# Less growth is not worth a trim.
 GROWTH_BYTES: Final = 16 << 20
-# While streams are open, it is looked at so often.
+# How often growth is checked while streams are open.
 BUSY_EVERY_S: Final = 30.0
 _STATM: Final = Path("/proc/self/statm")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 def resident_bytes() -> int:
-    """Return the resident memory of the process; 0 where the system does not say."""
+    """Return the resident memory of the process; 0 if the system does not report it."""
     try:
         return int(_STATM.read_bytes().split()[1]) * _PAGE_BYTES
     except OSError:
@@ -33,14 +33,14 @@ def resident_bytes() -> int:
 
 
 def give_back() -> None:
-    """Give back all whole pages that are free; nothing where the allocator is not glibc's."""
+    """Return all free pages to the system; does nothing if the allocator is not glibc's."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(ctypes.c_size_t(0))
 
 
 class FreedMemory:
-    """Gives memory back when there is more than there was; `busy` says that somebody would wait for it."""
+    """Returns memory to the system after the process has grown; `busy`: whether requests would wait for that."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class FreedMemory:
         self._next_s = 0.0
 
     def look(self, now_s: float) -> None:
-        """Called every second or so."""
+        """Called about once a second."""
         if self._busy() and now_s < self._next_s:
             return
         self._next_s = now_s + BUSY_EVERY_S

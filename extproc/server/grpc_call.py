@@ -1,11 +1,12 @@
 """One call of gRPC's C core: its messages in and out, in order.
 
-The core's rules, which give the shape of Call:
+The core's rules, which determine the shape of Call:
 
-1. Operations are handed in as batches. A batch is over when all of its operations are, and poll() returns its tag.
-2. Of each kind of operation a call has at most one under way. A message that was handed in together with a
-   receive counts as under way until something was received; a status may be sent at any time.
-3. Together with the status come the last message and the receipt of the close: one batch ends a call.
+1. Operations are submitted in batches. A batch is done when all of its operations are; poll() then returns its
+   tag.
+2. A call may have at most one operation of each kind in progress. A message that was submitted together with a
+   receive counts as in progress until something was received; a status may be sent at any time.
+3. The last message, the status and the receipt of the close are submitted together: one batch ends a call.
 """
 
 from collections import deque
@@ -38,22 +39,22 @@ FAULT = b"an exception in the router; see its log"
 
 
 class Handler(Protocol):
-    """What a call is served by."""
+    """The object that serves a call."""
 
     def on_message(self, message: bytes) -> None:
-        """Called with a message; the next one comes after the handler has sent, or finished."""
+        """Called with a message; the next one is received after the handler has called `send`."""
 
     def on_end(self) -> None:
-        """Called when no message comes any more: the client is done, or gone. The call has to be finished."""
+        """Called when there are no more messages: the client is done or gone. The handler must finish the call."""
 
 
 class Call:
-    """One call: its messages in and out, in order. `handler` is to be set before anything is received.
+    """One call: its messages in and out, in order. `handler` must be set before anything is received.
 
-    `on_over` is called when its last operation is done.
+    `on_over` is called when the last operation is done.
 
-    Messages are taken in one at a time: the next is received when all that was to be sent is sent, so that a
-    client that does not read is not read from.
+    Messages are received one at a time, each only after everything queued before it was sent: a client that does
+    not read is not read from.
     """
 
     __slots__ = (
@@ -71,7 +72,7 @@ class Call:
 
     @property
     def finished(self) -> bool:
-        """Whether the call was finished by us; messages may still be on their way out."""
+        """Whether `finish` was called; messages may still be on their way out."""
         return self._ending is not None
 
     def send(self, messages: Sequence[bytes] = ()) -> None:
@@ -87,23 +88,23 @@ class Call:
         self._proceed()
 
     def finish(self, messages: Sequence[bytes] = (), code: int = OK, details: bytes = b"") -> None:
-        """Send messages, if any, then the status; what the client still sends is not received."""
+        """Send messages, if any, then the status; anything that the client still sends is not received."""
         if self._ending is None:
             self._outgoing.extend(messages)
             self._ending = code, details
             self._proceed()
 
     def watch(self, on_gone: Callable[[], None]) -> None:
-        """Call back when the client has gone, also where it had nothing to send any more."""
+        """Call `on_gone` when the client disconnects, even if it has sent its last message before."""
         self._watched = True
         self._call.start_server_batch((ReceiveClose(NO_FLAGS),), lambda _event: on_gone())
 
     def mark(self, on_turn: Callable[[], None]) -> None:
-        """Call back when all that is waiting to be handled now has been."""
+        """Call `on_turn` when every event that is waiting now has been handled."""
         self._call.start_server_batch((), lambda _event: on_turn())
 
     def _proceed(self) -> None:
-        """Hand in the next batch, unless one with a message of ours is under way."""
+        """Submit the next batch, unless one with a message of ours is in progress."""
         tag: Callable[[Any], None]
         outgoing = self._outgoing
         if self._statused or (self._sending and (outgoing or self._ending is None)):
@@ -155,7 +156,7 @@ class Call:
         try:
             if message is None:
                 self.handler.on_end()
-                if self._outgoing:  # a handler may listen no more, and speak on
+                if self._outgoing:  # a handler may go on sending after the client's last message
                     self._proceed()
             else:
                 self.handler.on_message(message)
@@ -164,6 +165,6 @@ class Call:
             raise
 
     def _on_finished(self, _event: Any) -> None:  # noqa: ANN401
-        if hasattr(self, "handler"):  # not where the call was refused
-            del self.handler  # which knows the call, too: the garbage collector would have to look for both
+        if hasattr(self, "handler"):  # a refused call has none
+            del self.handler  # it refers to the call: without the cycle both are freed at once
         self._on_over()

@@ -1,9 +1,9 @@
-"""gRPC's C core on one thread: calls come in, messages go in and out.
+"""gRPC's C core on one thread: it accepts calls, and receives and sends messages.
 
-A completion queue is polled by the thread that also does the work, so that a message costs no thread switch: a
-poll returns what was done, the work is done, and the next operations are handed in before the next poll. Rejected:
-grpc.aio, whose poller thread and event loop hand every event to each other (several times the CPU of the work
-itself), and grpc's server with a pool of threads (twice that).
+The thread that does the work also polls the completion queue, so that a message costs no thread switch: poll
+returns a completed batch, its event is handled, and the next operations are submitted before the next poll.
+Rejected: grpc.aio, whose poller thread and event loop pass every event to each other (several times the CPU of the
+work itself), and grpc's server with a thread pool (twice that).
 """
 
 import time
@@ -37,9 +37,9 @@ __all__ = [
     "Options",
 ]
 
-# So many new calls are taken in with what a poll reads; what exceeds it waits inside the core, unseen.
+# How many new calls the core can give us at once; more of them wait inside the core, where we do not see them.
 ACCEPTED_AT_ONCE = 64
-# A server whose calls have all ended closes its connections at once.
+# More than enough: a server whose calls have all ended closes its connections at once.
 CLOSES_WITHIN_S = 5.0
 
 Options = Sequence[tuple[str, int]]
@@ -47,11 +47,11 @@ OnCall = Callable[["Call", str], None]  # with the method's full name
 
 
 class CannotListen(Exception):
-    """An address cannot be bound, or credentials cannot be used; gRPC does not say which."""
+    """An address cannot be bound or credentials cannot be used; gRPC does not say which."""
 
 
 class Core:
-    """A completion queue and its servers; all of it belongs to the thread that polls."""
+    """A completion queue and its servers; to be used only on the thread that polls."""
 
     def __init__(self) -> None:
         self._queue = CompletionQueue()
@@ -62,7 +62,7 @@ class Core:
     def listen(
         self, address: str, options: Options, credentials: ServerCredentials | None, on_call: OnCall
     ) -> int:
-        """Bind an address, with a server of its own; return its port (1 for a Unix socket).
+        """Bind an address to a new server; return the port (1 for a Unix socket).
 
         Raises CannotListen.
         """
@@ -72,14 +72,14 @@ class Core:
         return port
 
     def start(self) -> None:
-        """Begin to accept calls."""
+        """Start accepting calls."""
         for server in self._servers:
             server.start()
 
     def poll(self, wait_s: float) -> bool:
-        """Wait so long for something to happen, and handle it; return whether something did.
+        """Wait up to `wait_s` seconds for an event and handle it; return whether there was one.
 
-        What a handler raises ends its call, and is raised.
+        An exception in a handler ends its call and is raised.
         """
         event = self._queue.poll(time.time() + wait_s)
         if event.completion_type == TIMEOUT:
@@ -88,7 +88,7 @@ class Core:
         return True
 
     def stop_accepting(self) -> None:
-        """Refuse new calls, and tell clients to go elsewhere; the open ones go on."""
+        """Refuse new calls and send clients elsewhere; open calls continue."""
         for server in self._servers:
             server.shut_down()
 
@@ -98,7 +98,7 @@ class Core:
         return self._calls == 0 and all(server.is_down for server in self._servers)
 
     def close(self) -> None:
-        """Cancel the calls that are left after `stop_accepting`, and free everything; once."""
+        """Cancel the calls that are left after `stop_accepting`, and free everything; may be called twice."""
         if not self._open:
             return
         self._open = False
@@ -112,7 +112,7 @@ class Core:
             server.destroy()
 
     def _on_call_over(self) -> None:
-        """Called when the last operation of a call is done."""
+        """Called when a call's last operation is done."""
         self._calls -= 1
 
     def _accepter(self, on_call: OnCall) -> Callable[[Any], None]:
@@ -129,7 +129,7 @@ class Core:
 
 
 class _Server:
-    """One of gRPC's servers, for one address."""
+    """A gRPC server for one address."""
 
     def __init__(self, queue: Any, options: Options, accept: Callable[[Any], None]) -> None:  # noqa: ANN401
         self._queue = queue
@@ -140,7 +140,7 @@ class _Server:
         self.is_down = True
 
     def bind(self, address: str, credentials: ServerCredentials | None) -> int:
-        # What cygrpc takes is inside, as grpc's own servers know.
+        # cygrpc takes the object inside, as grpc's own servers pass it.
         more = () if credentials is None else (vars(credentials)["_credentials"],)
         try:
             port: int = self._server.add_http2_port(address.encode(), *more)

@@ -1,13 +1,13 @@
-"""What is taken of grpc's private part, which its own servers stand on (grpc/_server.py): nothing else imports it.
+"""The part of grpc's private API that we use; grpc's own servers use it too (grpc/_server.py).
 
-Tests run against the oldest and the newest version that is allowed.
+No other module imports it. Tests run against the oldest and the newest version that is allowed.
 """
 
 import os
 from typing import Final
 
-# Sockets are read and written by the thread that polls, not by four more. Read when grpc is loaded; versions
-# that know no such name ignore it.
+# Sockets are read and written by the thread that polls instead of four others. grpc reads the variable when it is
+# loaded; versions without this experiment ignore it.
 os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_listener")
 
 from grpc import ServerCredentials

@@ -1,4 +1,4 @@
-"""gRPC health (grpc.health.v1), Check and Watch, and readiness: one state, the same for all who ask.
+"""gRPC health (grpc.health.v1), Check and Watch, and readiness: one state for all clients.
 
 Source: https://github.com/grpc/grpc/blob/master/doc/health-checking.md
 """
@@ -15,19 +15,19 @@ __all__ = ["EXT_PROC_SERVICE", "NAMES", "Health"]
 EXT_PROC_SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
 _SERVICE: Final = "/grpc.health.v1.Health/"
 _LIVENESS: Final = "liveness"
-# The names that endpoint pickers answer to, so that a gateway's probes need no change; "" is the server itself.
+# The names that endpoint pickers use, so that a gateway's probes need no change; "" is the server itself.
 NAMES: Final = ("", _LIVENESS, "readiness", EXT_PROC_SERVICE)
 
 
 class Health:
-    """Whether we serve. Liveness stays SERVING when readiness does not: what drains must not be killed for it."""
+    """The health of this router. Liveness stays SERVING when readiness does not: a draining router must live."""
 
     def __init__(self) -> None:
         self.ready = False
         self._watchers: set[_Watch] = set()
 
     def set_ready(self, *, ready: bool) -> None:
-        """Tell all who ask, and those who watch."""
+        """Set the readiness, and notify the watchers."""
         self.ready = ready
         for watcher in list(self._watchers):
             watcher.tell()
@@ -41,12 +41,12 @@ class Health:
         return True
 
     def end(self) -> None:
-        """End all watches: nothing will change any more."""
+        """End all watches; there will be no more changes."""
         for watcher in list(self._watchers):
             watcher.on_gone()
 
     def status(self, name: str) -> bytes | None:
-        """Return the message for a service's name, None for one that is unknown."""
+        """Return the message for a service's name, or None if the service is unknown."""
         if name not in NAMES:
             return None
         return SERVING if self.ready or name == _LIVENESS else NOT_SERVING
@@ -76,7 +76,7 @@ class Health:
 
 
 class _Asked:
-    """Waits for the one message of a request."""
+    """Waits for the only message of a request."""
 
     def __init__(self, call: Call, respond: Callable[[str], None]) -> None:
         self._call = call
@@ -95,7 +95,7 @@ class _Asked:
 
 
 class _Watch:
-    """Tells a watcher each change, until it has gone."""
+    """Notifies a watcher of each change until it disconnects."""
 
     def __init__(self, call: Call, status: Callable[[], bytes], forget: Callable[["_Watch"], None]) -> None:
         self._call = call
@@ -110,10 +110,10 @@ class _Watch:
             self._call.send([status])
 
     def on_message(self, message: bytes) -> None:
-        """Ignore: there is one message in a request."""
+        """Ignore it: a request has only one message."""
 
     def on_end(self) -> None:
-        """Ignore: a client that has asked says nothing more, and listens."""
+        """Ignore it: the client has sent its request and goes on listening."""
 
     def on_gone(self) -> None:
         self._forget(self)

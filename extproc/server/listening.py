@@ -1,4 +1,4 @@
-"""Where we listen, and how: gRPC's options, and what is said when it cannot be."""
+"""Listening for gRPC: addresses, options, and the errors when an address cannot be bound."""
 
 from typing import Final
 
@@ -13,7 +13,7 @@ from extproc.server.unix_socket import bound_as_configured
 __all__ = ["listen", "listen_for_probes"]
 
 MESSAGE_MARGIN_BYTES: Final = 1 << 20
-# A gateway that vanished without a word is noticed within 80 s, and its streams end.
+# A gateway that vanishes silently is noticed within 80 s, and its streams end.
 _KEEPALIVE: Final = (
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
@@ -24,7 +24,7 @@ _KEEPALIVE: Final = (
 
 
 def listen(core: Core, settings: ListenSettings, certificates: Certificates | None, on_call: OnCall) -> str:
-    """Bind the address; return it with its real port. `certificates` are those of `settings.tls`.
+    """Bind the address; return it with the real port. `certificates` are those of `settings.tls`.
 
     Raises ConfigurationError for an address or TLS file that cannot be used.
     """
@@ -39,7 +39,7 @@ def listen(core: Core, settings: ListenSettings, certificates: Certificates | No
 
 
 def listen_for_probes(core: Core, settings: ListenSettings, on_call: OnCall) -> str:
-    """Bind the address of health without TLS, if there is one; return it with its real port, or "".
+    """Bind `listen.health_address` without TLS, if it is set; return it with the real port, or "".
 
     Raises ConfigurationError.
     """
@@ -63,7 +63,7 @@ def _options(settings: ListenSettings) -> Options:
     return (
         ("grpc.max_receive_message_length", limit),
         ("grpc.max_send_message_length", limit),
-        # Two processes on one port would each see a part of the traffic without anybody's intent.
+        # Otherwise two processes on one port would each get a part of the traffic, and nobody would notice.
         ("grpc.so_reuseport", 0),
         *_KEEPALIVE,
     )

@@ -1,8 +1,8 @@
-"""The live page: what the router does while it does it, as one HTML page and a stream of server-sent events.
+"""The live page: what the router is doing now, as one HTML page and a stream of server-sent events.
 
-Nothing is looked at while nobody watches. While somebody does, the metrics are looked at once a second, whatever
-the number of viewers, and each look becomes one event that all of them get; histograms by model, which cost the
-most, every few seconds. Decisions by themselves are kept only then, too.
+Without viewers it costs nothing. With viewers, however many, the metrics are sampled once a second, and each
+sample becomes one event that all of them get; histograms by model, which cost the most, are sampled every few
+seconds. Individual decisions are kept only while there are viewers, too.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ __all__ = ["About", "Live", "about_router"]
 EVERY_S: Final = 1.0
 JUDGES_EVERY_S: Final = 4.0
 WINDOW_S: Final = 300.0
-# Until so much was seen, everything since the start says more.
+# While the window is shorter than this, the page shows everything since the start.
 SHORTEST_WINDOW_S: Final = 60.0
 VIEWERS: Final = 8
 PAGE: Final = resources.files("extproc.server").joinpath("live.html").read_text("utf-8")
@@ -43,7 +43,7 @@ PAGE: Final = resources.files("extproc.server").joinpath("live.html").read_text(
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What does not change but with the configuration."""
+    """The values that change only with the configuration."""
 
     version: str
     mode: str
@@ -52,15 +52,15 @@ class About:
 
 
 def about_router(configuration: Configuration) -> About:
-    """Return what the page says of a configuration."""
+    """Return what the page shows of a configuration."""
     epsilon = configuration.estimator.byteclass.epsilon
     return About(__version__, configuration.mode.value, configuration.pools, epsilon)
 
 
 @dataclass(frozen=True, slots=True)
 class _Event:
-    """One second: rates of this second by pool, and the figures of the window; `recent` is None where decisions
-    are not at hand.
+    """One second: its rates by pool, and the figures of the window; `recent` is None if individual decisions are
+    not available.
     """
 
     about: About
@@ -73,10 +73,10 @@ class _Event:
 
 
 class Live:
-    """The page and its stream. `watch` is called with True when the first viewer comes, and False after the last.
+    """The page and its stream. `watch` is called with True for the first viewer, and with False after the last.
 
-    `metrics` gives those that are wanted, and is called on a thread beside the one that serves the page; `recent`
-    is None where decisions are not at hand.
+    `metrics` returns those that are wanted, and is called on a worker thread; `recent` is None if individual
+    decisions are not available.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Live:
         self._shown = 0
 
     def routes(self) -> list[Route]:
-        """Return the page's addresses."""
+        """Return the page's routes."""
         return [Route("/", self._page), Route("/live", self._stream)]
 
     def _page(self, _request: Request) -> Response:
@@ -113,7 +113,7 @@ class Live:
         )
 
     async def _events(self) -> AsyncIterator[bytes]:
-        # One event is waited for at a time: who reads slowly misses some, and none is kept.
+        # The queue holds one event: a slow reader misses some, and none pile up.
         events: asyncio.Queue[bytes] = asyncio.Queue(1)
         self._viewers.add(events)
         if self._ticking is None:
@@ -170,7 +170,7 @@ class Live:
 
 
 def _gauges(look: Look) -> dict[str, float]:
-    """Return the gauges that have no labels, or one: `name` or `name label`."""
+    """Return the gauges that have no label or one, as `name` or `name label`."""
     found = {}
     for name, values in look.samples.items():
         if not name.endswith(("_total", "_bucket", "_count", "_sum", "_created", "_info", "_per_token")):
@@ -186,7 +186,7 @@ def _hash_of_the_script() -> str:
     return base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
 
 
-# Nothing but this page's own script runs in it, and it talks to nobody else.
+# Only the page's own script runs in it, and it connects to this server only.
 HEADERS: Final = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; img-src data:; "

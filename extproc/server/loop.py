@@ -1,4 +1,4 @@
-"""The thread that does all the work: polls the core, lets deadlines come, does what other threads ask for."""
+"""The thread that does all the work: it polls the core, expires timers, and runs functions for other threads."""
 
 import time
 from asyncio import wrap_future
@@ -11,9 +11,9 @@ from extproc.server.grpc_core import Core
 
 __all__ = ["Loop", "Timers"]
 
-# How long other threads, and signals, wait at most until they are served: the core has no call that wakes a poll.
+# The longest that other threads and signals wait to be served: the core has no call that wakes a poll.
 TICK_S = 0.02
-# While events come one after the other, timers are looked at so often; one that is due is late by that at most.
+# How often timers are checked while events come back to back; a timer expires late by this at most.
 LOOKS_EVERY_S = 0.002
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ class Timers(Protocol):
 
     @property
     def next_s(self) -> float:
-        """When it is due next, by time.monotonic(); infinite for never."""
+        """When it is due next, by time.monotonic(); infinity for never."""
         ...
 
     def expire(self, now_s: float) -> None:
@@ -33,7 +33,7 @@ class Timers(Protocol):
 
 
 class Loop:
-    """Runs until it is stopped; what goes wrong in one handler is told to `failed`, and the others go on."""
+    """Runs until it is stopped; an exception in one handler is reported to `failed`; the others keep running."""
 
     def __init__(self, core: Core, timers: Sequence[Timers], failed: Callable[[Exception], None]) -> None:
         self._core = core
@@ -43,7 +43,7 @@ class Loop:
         self._looks_s = 0.0
 
     def run(self, until: Callable[[], bool]) -> None:
-        """Work until `until()`, which is asked after each event and each tick."""
+        """Work until `until()` is true; it is called after each event and each tick."""
         poll, asked, now = self._core.poll, self._asked, time.monotonic
         while not until():
             try:
@@ -57,7 +57,7 @@ class Loop:
                 self._failed(error)
 
     def ask(self, function: Callable[[], T], within_s: float) -> T:
-        """Return what a function returns on the loop; for other threads. Raises TimeoutError."""
+        """Run a function on the loop and return its result; for other threads. Raises TimeoutError."""
         future = self.submit(function)
         try:
             return future.result(within_s)
@@ -65,17 +65,17 @@ class Loop:
             future.cancel()
 
     def submit(self, function: Callable[[], T]) -> Future[T]:
-        """Have a function called on the loop; what it returns or raises is in the future."""
+        """Run a function on the loop; the future gets its result or exception."""
         future: Future[T] = Future()
         self._asked.put((function, future))
         return future
 
     def awaited(self, function: Callable[[], Any]) -> Awaitable[Any]:
-        """Have a function called on the loop; for coroutines of another thread, which wait for what it returns."""
+        """Run a function on the loop; for coroutines on another thread, which await its result."""
         return wrap_future(self.submit(function))
 
     def tell(self, function: Callable[[], object]) -> None:
-        """Have a function called on the loop, without waiting for it; what it raises is told to `failed`."""
+        """Run a function on the loop without waiting for it; an exception is reported to `failed`."""
         future: Future[object] = Future()
         future.add_done_callback(self._report)
         self._asked.put((function, future))
@@ -85,7 +85,7 @@ class Loop:
             self._failed(error)
 
     def _look(self, now_s: float) -> float:
-        """Have all timers expire that are due; return when to look again if nothing comes before."""
+        """Expire all timers that are due; return when to look again if no event comes first."""
         due_s = now_s + TICK_S
         for timer in self._timers:
             if timer.next_s <= now_s:
@@ -101,7 +101,7 @@ class Loop:
                 if future.set_running_or_notify_cancel():
                     try:
                         future.set_result(function())
-                    except Exception as error:  # noqa: BLE001  (it is the other thread's)
+                    except Exception as error:  # noqa: BLE001  (the other thread handles it)
                         future.set_exception(error)
         except Empty:
             pass

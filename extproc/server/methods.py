@@ -1,4 +1,4 @@
-"""Which of the server's parts serves a call, by the method that it names."""
+"""Dispatch of calls, by method, to the parts of the server."""
 
 from typing import Final
 
@@ -13,7 +13,7 @@ PROCESS: Final = f"/{EXT_PROC_SERVICE}/Process"
 
 
 class Methods:
-    """The methods of the gateway's port, and those of the port for probes, which are health alone."""
+    """The methods on the gateway's port, and those on the port for probes, which are only those of health."""
 
     def __init__(self, streams: Streams, access_logs: AccessLogs, health: Health) -> None:
         self._streams = streams

@@ -1,19 +1,21 @@
-"""How long things wait inside the process before we come to them, and what is given up when that is too long.
+"""How long events wait inside the process before they are handled, and what is shed if that is too long.
 
-The loop's own delay is measured by marks: an operation that is done at once, whose turn comes when all that was
-waiting before it was handled. (How long a stream's first message takes says less: gateways far away send it late.)
-A request has waited about as long as the last mark when we come to its call: that is when its deadline begins.
+The loop's delay is measured with marks: a mark is an operation that completes at once and is handled after
+everything that was waiting before it. (The time until a stream's first message says less: distant gateways send it
+late.) When we come to a request's call, it has waited for about as long as the last mark; its deadline counts from
+the beginning of that wait.
 
-Shedding goes by delay and not by the number of requests, since a held request that waits for its client costs
-nothing. As in CoDel (Nichols and Jacobson, "Controlling Queue Delay", 2012) a delay above the target is borne for
-an interval, so that a burst is worked off and only a standing queue is shed; what is shed is given the default
-pool at its headers, for a fraction of the work.
+Shedding depends on the delay and not on the number of requests, because a held request that waits for its client
+costs nothing. As in CoDel (Nichols and Jacobson, "Controlling Queue Delay", 2012), a delay above the target is
+tolerated for an interval, so that a burst is worked off and only a standing queue is shed. A shed request gets the
+default pool at its headers, for a fraction of the work.
 
-Rejected: newest first. It was built twice: what comes while the loop lags was put aside, read or unread, the
-newest begun when nothing else was to do, and the oldest let go at their deadline. A decision then took 690 to 850
-us of CPU where it takes 420 to 450 in the order of arrival (128 under way, at five times what the process holds):
-all that waits has to be taken out of the core before the newest can be known, each one put aside costs a call, and
-polls that find nothing are system calls. Few places at the gateway do more for less.
+Rejected: newest first. It was built twice: requests that came while the loop lagged were put aside, read or
+unread; the newest was begun when there was nothing else to do, and the oldest were let go at their deadlines. A
+decision then took 690 to 850 us of CPU instead of 420 to 450 us in order of arrival (128 in flight, at five times
+the process's capacity): everything that waits must be taken out of the core before the newest is known, each one
+put aside costs a call, and polls that find nothing are system calls. A low limit on concurrent requests at the
+gateway does more for less.
 """
 
 from collections import deque
@@ -23,16 +25,16 @@ __all__ = ["Overload"]
 
 TARGET_S: Final = 0.005
 INTERVAL_S: Final = 0.1
-# So late that it is never a burst.
+# A delay as long as this is never just a burst.
 LIMIT_S: Final = 0.05
 MARK_EVERY_S: Final = 0.005
-# Readiness: over so many seconds, and from so many requests on.
+# Readiness is judged over this many seconds, and only if there were this many requests.
 WINDOW_S: Final = 10
 ENOUGH_REQUESTS: Final = 100
 
 
 class Overload:
-    """The delay of one loop; all times are time.monotonic()'s."""
+    """The delay of one loop; all times are by time.monotonic()."""
 
     def __init__(self) -> None:
         self.lag_s = 0.0
@@ -42,14 +44,14 @@ class Overload:
         self._outcomes: deque[list[int]] = deque(maxlen=WINDOW_S)
 
     def wants_mark(self, now_s: float) -> bool:
-        """Say whether a mark is to be set now."""
+        """Return whether the caller is to set a mark now; its wait is measured from `now_s`."""
         if self._marked_s is not None or now_s < self._next_mark_s:
             return False
         self._marked_s = now_s
         return True
 
     def on_turn(self, now_s: float) -> float:
-        """Called when the mark's turn has come; return how long it has waited."""
+        """Called when the mark's turn has come; return how long it waited."""
         assert self._marked_s is not None
         self.lag_s = now_s - self._marked_s
         self._marked_s, self._next_mark_s = None, now_s + MARK_EVERY_S
@@ -60,7 +62,7 @@ class Overload:
         return self.lag_s
 
     def sheds(self, now_s: float) -> bool:
-        """Say whether a new request is to be given up."""
+        """Return whether a new request is to be shed."""
         if self._marked_s is not None and now_s - self._marked_s >= LIMIT_S:
             return True
         if self._above_since_s is None:
@@ -68,14 +70,14 @@ class Overload:
         return self.lag_s >= LIMIT_S or now_s - self._above_since_s >= INTERVAL_S
 
     def count(self, *, in_time: bool, now_s: float) -> None:
-        """Record that a request could be decided in time, or not for want of our own time."""
+        """Record that a request was decided in time, or was not because the loop lagged."""
         second = int(now_s)
         if not self._outcomes or self._outcomes[-1][0] != second:
             self._outcomes.append([second, 0, 0])
         self._outcomes[-1][1 if in_time else 2] += 1
 
     def mostly_late(self, now_s: float) -> bool:
-        """Say whether most requests of the last seconds could not be decided in time."""
+        """Return whether most requests of the last `WINDOW_S` seconds could not be decided in time."""
         recent = [each for each in self._outcomes if now_s - each[0] <= WINDOW_S]
         late, all_of_them = sum(each[2] for each in recent), sum(each[1] + each[2] for each in recent)
         return all_of_them >= ENOUGH_REQUESTS and late * 2 > all_of_them

@@ -1,8 +1,8 @@
-"""What this process has learned, changed while it decides.
+"""Changes to what this process has learned, made while it is routing.
 
-What is added comes in bites, as others' knowledge does when replicas share: no request waits long, and what is
-learned meanwhile is kept. To forget, another estimator takes the place of this one, as in a reload: exchanges that
-have begun teach the one before, which is no more.
+An addition is made in bites, like what replicas share with each other: no request waits long, and what is learned
+meanwhile is kept. To forget, the estimator is replaced, as in a reload: exchanges that have begun still teach the
+old one, which is then dropped.
 """
 
 import threading
@@ -31,8 +31,8 @@ T = TypeVar("T")
 class OwnKnowledge:
     """The estimator in force; for any thread but the loop's.
 
-    `settings` and `estimator` are asked for, and `replace` called with another estimator, while `lock` is held:
-    nobody else replaces it meanwhile.
+    `settings` and `estimator` return those in force; `replace` puts another estimator in force. All are called
+    with `lock` held, so that nothing else replaces the estimator meanwhile.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class OwnKnowledge:
         self._replace = replace
 
     def add(self, state: LearnedState) -> str:
-        """Add what another router has learned, as if its responses had come now."""
+        """Add what another router has learned, as if its responses had arrived now."""
         with self._lock:
             settings, terms = self._settings(), Terms.of(self._settings())
-            make_estimator(settings).load(state)  # which refuses what cannot be used
+            make_estimator(settings).load(state)  # raises if it cannot be used
             change = Share(terms).exchange(self._view(), [], bounded(state, terms)).change
             estimator, skipped = self._estimator(), Change()
             for bite in change.bites():
@@ -66,7 +66,7 @@ class OwnKnowledge:
         return _said(state, change, skipped)
 
     def forget(self, model: str) -> str:
-        """Forget all, or one model."""
+        """Forget everything, or one model."""
         with self._lock:
             view, after = self._view(), make_estimator(self._settings())
             if model:
@@ -81,7 +81,7 @@ class OwnKnowledge:
         return f"forgot model {model!r}" if model else "forgot all"
 
     def undo(self, model: str) -> str:
-        """Put a model's former prices back."""
+        """Restore a model's previous prices."""
         with self._lock:
             estimator = self._estimator()
             if not self._ask(partial(estimator.undo, model)):
@@ -99,7 +99,7 @@ class OwnKnowledge:
 
 
 def _said(state: LearnedState, change: Change, skipped: Change) -> str:
-    """Return what was added, and which models were left out."""
+    """Describe what was added, and which models were left out."""
     done = {each.model for each in change.models} - {each.model for each in skipped.models}
     left = sorted(each.model for each in state.models if each.observations and each.model not in done)
     rows = len(change.categories) + len(change.outputs) - len(skipped.categories) - len(skipped.outputs)

@@ -1,12 +1,12 @@
-"""Following the configuration file: what changes in it is soon in force, and a bad file never replaces a good one.
+"""Reloading of the configuration file: changes are soon in force, and a bad file never replaces a good one.
 
-The file is read again and again and compared, by a thread of its own. Rejected: time stamps and inotify. A
-Kubernetes ConfigMap swaps a link in the path, editors rename or write in place, each of which needs a rule of its
-own, and the file is so small that reading it costs less than they would.
+A separate thread reads the file periodically and compares the content. Rejected: timestamps and inotify. A
+Kubernetes ConfigMap swaps a symbolic link in the path, editors rename or write in place, and each of these needs
+its own rule; the file is so small that reading it costs less.
 
-A file that is being written may be valid as far as it got. So what two looks in a row have seen is taken; on
-SIGHUP what is there. An empty one would be all defaults, and is what a full disk leaves of a file that is written
-anew: it never replaces one that said something.
+A file that is being written may be valid as far as it got. So content is used only if two reads in a row return
+it; on SIGHUP it is used at once. An empty file would mean all defaults, and is what a full disk leaves when a file
+is rewritten: it never replaces a file that had content.
 """
 
 import logging
@@ -36,8 +36,8 @@ log = logging.getLogger("dualpool")
 class Reloader:
     """Follows a file (None: there is none) from `start` to `stop`.
 
-    `apply` is called, on the thread that looks, with each configuration that is to be in force; what it raises as
-    ConfigurationError or TimeoutError is told as a fault of the file, and the configuration before stays.
+    `apply` is called, on the thread that reads the file, with each configuration to put in force. If it raises
+    ConfigurationError or TimeoutError, the file is reported as refused, and the previous configuration stays.
     """
 
     def __init__(
@@ -61,21 +61,21 @@ class Reloader:
         self._thread = threading.Thread(target=self._follow, name="dualpool-reloader", daemon=True)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start following the file."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop following the file."""
         if self._thread.is_alive():
             self._orders.put(_STOP)
             self._thread.join(STOPS_WITHIN_S)
 
     def ask(self) -> None:
-        """Have the file read at once; may be called from a signal's handler."""
+        """Have the file read at once; may be called from a signal handler."""
         self._orders.put(_ASKED)
 
     def report(self) -> dict[str, object]:
-        """Return what /config says beside the settings in force."""
+        """Return what /config shows in addition to the settings in force."""
         return {
             "file": None if self._file is None else str(self._file),
             "in_force_since": self._since,
@@ -84,7 +84,7 @@ class Reloader:
         }
 
     def look(self, *, at_once: bool = False) -> None:
-        """Read the file, and take what has changed."""
+        """Read the file, and use it if it has changed."""
         if self._file is None:
             if at_once:
                 log.warning("there is no configuration file to read again: the router was started without one")
@@ -108,7 +108,7 @@ class Reloader:
                 return
             try:
                 self.look(at_once=order is _ASKED)
-            except Exception:  # the next look may see better
+            except Exception:  # the next look may succeed
                 log.exception("exception while the configuration file was read again")
 
     def _take(self, found: bytes | str, file: Path, *, asked: bool) -> None:
@@ -129,7 +129,7 @@ class Reloader:
         except ConfigurationError as error:
             self._refuse(error)
         except TimeoutError:
-            self._taken = None  # it may be taken later
+            self._taken = None  # so that it is tried again later
             self._refuse(
                 ConfigurationError("the router is too busy to take it", source=f"configuration file {file}")
             )
@@ -158,7 +158,7 @@ class Reloader:
 
 
 def _content(file: Path) -> bytes | str:
-    """Return what is in a file, or why it cannot be read."""
+    """Return the content of a file, or as text why it cannot be read."""
     try:
         return read_file(file, MAX_CONFIGURATION_BYTES)
     except OSError as error:

@@ -1,6 +1,6 @@
-"""What is in force, as one value: a configuration, its router, the codecs of messages, the deadlines.
+"""Everything that is in force, as one value: a configuration, its router, the message codecs, the deadlines.
 
-A changed configuration makes another one, which starts from what was learned; streams that have begun keep theirs.
+A changed configuration makes a new value, which starts with what was learned; streams that have begun keep theirs.
 """
 
 import logging
@@ -22,7 +22,7 @@ from extproc.wire.encode import Encoder
 
 __all__ = ["TAKEN_WITHIN_S", "Routing", "Routings"]
 
-# How long the loop may take to hand out what was learned, or to take a new routing.
+# How long the loop may take to return what was learned, or to swap in a new routing.
 TAKEN_WITHIN_S: Final = 10.0
 
 log = logging.getLogger("dualpool")
@@ -30,7 +30,7 @@ log = logging.getLogger("dualpool")
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """What one configuration makes of requests. It is swapped as a whole; a stream keeps the one it began with."""
+    """How one configuration handles requests. It is swapped as a whole; a stream keeps the one it began with."""
 
     configuration: Configuration
     router: Router
@@ -41,21 +41,21 @@ class Routing:
 
 
 class Routings:
-    """Makes the routings of one process; `clock_ns` is for traces, None without."""
+    """Makes the routings of one process; `clock_ns` is for traces, None if there are none."""
 
     def __init__(self, clock_ns: Callable[[], int] | None) -> None:
         self._clock_ns = clock_ns
         self._spare_key = new_key()
 
     def first(self, configuration: Configuration, listener: Listener) -> Routing:
-        """Return a routing that has learned nothing yet. Raises ConfigurationError for what cannot be used."""
+        """Return a routing that has learned nothing yet. Raises ConfigurationError for unusable settings."""
         return self._of(configuration, compose(configuration, listener))
 
     def after(self, before: Routing, configuration: Configuration, loop: Loop) -> Routing:
-        """Return the routing of another configuration, which goes on from one in force.
+        """Return the routing of another configuration, which continues from the one in force.
 
-        Called on another thread than the loop's. Raises ConfigurationError for what cannot be used, TimeoutError
-        when the loop does not hand out what was learned.
+        Called on a thread other than the loop's. Raises ConfigurationError for a configuration that cannot be
+        used, TimeoutError if the loop does not return what was learned.
         """
         learned = _learned_under(configuration, before, loop)
         router = recompose(before.router, before.configuration, configuration, learned)
@@ -76,9 +76,9 @@ class Routings:
 
 
 def _learned_under(configuration: Configuration, before: Routing, loop: Loop) -> Estimator:
-    """Return the estimator, or one with other settings that knows as much; of another kind it knows nothing.
+    """Return the estimator, or one with the new settings that knows the same; one of another kind knows nothing.
 
-    What responses teach while it is made is lost to it: those of some milliseconds.
+    It misses the responses that arrive while it is made, which takes a few milliseconds.
     """
     estimator, settings = before.router.placer.estimator, configuration.estimator
     if settings == before.configuration.estimator:

@@ -1,7 +1,8 @@
-"""Driving exchanges over calls: take a message, hand it to the exchange, send what it replies.
+"""Exchanges over calls: receive a message, pass it to the exchange, send its replies.
 
-The exchange knows what it may do when, the call in which order messages go out; here is only what lies between
-them: bytes to events, replies to bytes, the deadline, the drain, and the books.
+The exchange knows what is allowed in which state, and the call in which order messages go out. This module
+connects them: it decodes bytes to events, encodes replies to bytes, and handles the deadline, the drain and the
+metrics.
 """
 
 import time
@@ -20,7 +21,7 @@ __all__ = ["Streams"]
 
 
 class Streams:
-    """All open streams of one server; `routing` is for those that begin."""
+    """All open streams of one server; new streams use `routing`."""
 
     def __init__(self, routing: Routing, metrics: Metrics) -> None:
         self.routing = routing
@@ -31,7 +32,7 @@ class Streams:
         metrics.open_streams.set_function(self.open.__len__)
 
     def serve(self, call: Call) -> None:
-        """Serve one stream until its exchange closes it or the gateway does."""
+        """Serve one stream until its exchange or the gateway closes it."""
         stream = call.handler = _Stream(self, call)
         self.open.add(stream)
         if self.overload.wants_mark(stream.heard_s):
@@ -39,12 +40,12 @@ class Streams:
         call.send()
 
     def close_idle(self, before_s: float) -> None:
-        """Let those streams end on which the gateway said nothing since then."""
+        """Close the streams on which the gateway has sent nothing since `before_s`."""
         for stream in [each for each in self.open if each.heard_s < before_s]:
             stream.close_idle()
 
     def drain(self) -> None:
-        """Let every exchange end as soon as that is harmless, at the end of a drain."""
+        """End every exchange as soon as that is harmless; called after the drain time."""
         self.draining = True
         for stream in list(self.open):
             stream.drain()
@@ -71,14 +72,14 @@ class _Stream:
         return self._exchange is not None and self._exchange.holding
 
     def on_message(self, message: bytes) -> None:
-        """Called with each message of the gateway."""
+        """Called with each message from the gateway."""
         streams, exchange = self._streams, self._exchange
         self.heard_s = now_s = time.monotonic()
         try:
             if exchange is not None:
                 event = self._routing.decoder.next(message)
             else:
-                # Not before: the deadlines of a routing that was swapped out are not looked at for ever.
+                # Not earlier: a routing that was swapped out is no longer checked for deadlines when it has none.
                 self._routing = streams.routing
                 modes, event = self._routing.decoder.first(message)
         except Exception as error:  # noqa: BLE001  (whatever it is, the request goes on)
@@ -90,7 +91,7 @@ class _Stream:
         self._exchange = exchange = Exchange(self._routing.router, modes)
         if streams.draining:
             exchange.handle(Drain(), 0.0)
-        # The call and then its message have each waited for their turn.
+        # The call waited for its turn, and then so did its message.
         self._began_s = now_s - 2 * streams.overload.lag_s
         self._handle(event, exchange)
         if exchange.undecided and streams.overload.sheds(now_s):
@@ -99,11 +100,11 @@ class _Stream:
             self._routing.deadlines.add(self, self._began_s)
 
     def on_end(self) -> None:
-        """Called when the gateway ends the stream, or is gone."""
+        """Called when the gateway ends the stream or disconnects."""
         self._finish((), OK, cause=Undecided.GATEWAY_LEFT)
 
     def on_deadline(self) -> None:
-        """Reply to what is held."""
+        """Called at the deadline: decide the request if it is still held."""
         overload = self._streams.overload
         if overload.lag_s >= TARGET_S:
             overload.count(in_time=False, now_s=time.monotonic())
@@ -111,12 +112,12 @@ class _Stream:
             self._handle(Deadline(), self._exchange)
 
     def drain(self) -> None:
-        """Tell the exchange; one that has not begun is told when it does."""
+        """Drain the exchange; if it has not begun, `on_message` drains it when it does."""
         if self._exchange is not None:
             self._handle(Drain(), self._exchange)
 
     def close_idle(self) -> None:
-        """End as soon as that is harmless; at once where nothing was ever said."""
+        """End as soon as that is harmless; at once if no message has ever come."""
         if self._exchange is not None:
             self._handle(Drain(), self._exchange)
         else:
@@ -135,7 +136,7 @@ class _Stream:
             self._finish((), OK, cause=Undecided.NOT_UNDERSTOOD)
 
     def _handle(self, event: Event, exchange: Exchange) -> None:
-        """Hand an event to the exchange, and send what it replies."""
+        """Pass an event to the exchange, and send its replies."""
         streams, now_s = self._streams, time.monotonic()
         replies = exchange.handle(event, now_s)
         if not replies:  # more is to come before anything can be said
@@ -154,7 +155,7 @@ class _Stream:
             return
         ended_s = time.monotonic()
         self._processing_s += ended_s - now_s
-        if _decides(replies[0]):  # it goes first
+        if _decides(replies[0]):  # a decision is always the first reply
             streams.metrics.decision_seconds.observe(ended_s - self._began_s)
             if type(event) not in _GIVEN_UP:
                 streams.overload.count(in_time=True, now_s=ended_s)
@@ -168,7 +169,7 @@ class _Stream:
     def _finish(
         self, messages: Sequence[bytes], code: int, details: bytes = b"", cause: Undecided = Undecided.ENDED_BY_US
     ) -> None:
-        """Close the books, then the stream; `cause` counts where nothing was decided."""
+        """Update the metrics, then end the stream; `cause` is counted if nothing was decided."""
         streams, exchange = self._streams, self._exchange
         if exchange is None or exchange.undecided:
             streams.metrics.undecided[cause,] += 1

@@ -1,6 +1,7 @@
-"""Credentials from PEM files, read again when they change: certificates are renewed under a running router.
+"""Credentials from PEM files, re-read when they change: certificates are renewed without a restart.
 
-gRPC asks for the certificates at each handshake. Files that cannot be used are told, and never replace good ones.
+gRPC asks for the certificates at each handshake. Files that cannot be used are logged, and never replace good
+ones.
 """
 
 import logging
@@ -29,20 +30,20 @@ class Certificates:
         self._seen: list[_Stamp | None] | None = self._stamps()
 
     def credentials(self) -> grpc.ServerCredentials:
-        """Return what a port is bound with. Raises ConfigurationError for files that cannot be read."""
+        """Return the credentials to bind a port with. Raises ConfigurationError for files that cannot be read."""
         return grpc.dynamic_ssl_server_credentials(
             self._configuration(),
-            self._changed,  # type: ignore[arg-type]  # the stubs miss that None stands for no change
+            self._changed,  # type: ignore[arg-type]  # the stubs do not know that None means no change
             require_client_authentication=bool(self._files.client_ca_file),
         )
 
     def use(self, files: TlsFiles) -> None:
-        """Take other files, which were checked, from the next handshake on."""
+        """Use other files, already checked, from the next handshake on."""
         if files != self._files:
             self._files, self._seen = files, None
 
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
-        """Return what is in the files. Raises ConfigurationError."""
+        """Return the content of the files. Raises ConfigurationError."""
         files = self._files
         key = _read(files.private_key_file, "private_key_file")
         certificate = _read(files.certificate_file, "certificate_file")
@@ -50,7 +51,7 @@ class Certificates:
         return grpc.ssl_server_certificate_configuration([(key, certificate)], root_certificates=authority)
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Called at each handshake; return the files' content if it is new and good, else None."""
+        """Called at each handshake; return the files' content if it is new and usable, otherwise None."""
         stamps = self._stamps()
         if stamps == self._seen:
             return None
@@ -70,11 +71,11 @@ class Certificates:
 
 
 def check_pem(files: TlsFiles) -> None:
-    """Raise ConfigurationError that names the files which cannot be used; OpenSSL says what is wrong with them."""
+    """Raise a ConfigurationError that names the unusable files, with OpenSSL's reason."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate, key, authority = files.certificate_file, files.private_key_file, files.client_ca_file
     try:
-        # With a password given OpenSSL does not ask for one on the terminal.
+        # Given a password, OpenSSL does not prompt for one on the terminal.
         context.load_cert_chain(certificate, key, password="")
     except (OSError, ValueError) as error:
         raise ConfigurationError(
@@ -94,7 +95,7 @@ _Stamp = tuple[int, int, int]
 
 
 def _stamp(name: str) -> _Stamp | None:
-    """Return what differs when a file was written or replaced."""
+    """Return a value that changes when the file is written or replaced; None if there is no file."""
     try:
         found = os.stat(name)  # noqa: PTH116  (Path("") would be the working folder)
     except (OSError, ValueError):
@@ -108,6 +109,6 @@ def _read(name: str, field: str) -> bytes:
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"listen.tls.{field}: {error}") from error
     if not content:
-        # gRPC would listen with an empty authority, and then serve nobody.
+        # With an empty CA file, gRPC would listen and then fail every handshake.
         raise ConfigurationError(f"listen.tls.{field}: {name!r} given, which is empty; a PEM file is needed")
     return content

@@ -1,4 +1,4 @@
-"""What makes traces, where they are configured; elsewhere nothing of OpenTelemetry is imported."""
+"""The trace listeners, if traces are configured; otherwise OpenTelemetry is not imported."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ __all__ = ["trace_listeners"]
 
 
 def trace_listeners(settings: TraceSettings | None) -> Sequence["TraceListener"]:
-    """Return the listeners that send traces, if any. Raises ConfigurationError where OpenTelemetry is missing."""
+    """Return the listeners that send traces, if any. Raises ConfigurationError if OpenTelemetry is missing."""
     if settings is None:
         return ()
     try:

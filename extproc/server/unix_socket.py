@@ -1,4 +1,4 @@
-"""What a Unix socket needs beside its path: nobody else on it, permissions, and an owner."""
+"""Unix sockets: exclusive use of the path, permissions, and the owner."""
 
 import grp
 import os
@@ -20,9 +20,9 @@ _AS_IT_IS = -1
 
 @contextmanager
 def bound_as_configured(settings: ListenSettings) -> Iterator[None]:
-    """Refuse a path on which somebody listens; give the socket that is bound within its mode and owner.
+    """Refuse a path that another process serves; set mode and owner of the socket that the block binds.
 
-    gRPC unlinks what it finds at the path: a second process would take the socket from the first in silence.
+    gRPC unlinks an existing file at the path: a second process would silently take over the first one's address.
     Raises ConfigurationError; does nothing for other addresses.
     """
     if not settings.address.startswith("unix:"):

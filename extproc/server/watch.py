@@ -1,4 +1,4 @@
-"""The job that keeps a router informed about its pools: what they serve, and how loaded they are."""
+"""The job that keeps a router informed about its pools: what they serve and how loaded they are."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 __all__ = ["watch_job"]
 
-# How soon another configuration is noticed.
+# How often the configuration in force is checked for changes.
 LOOKS_EVERY_S: Final = 0.5
 
 
 class _Audience:
-    """The router and its metrics as the survey of one configuration's pools sees them, from its own thread."""
+    """The router and its metrics, as the survey of one configuration's pools uses them from its own thread."""
 
     def __init__(self, configuration: Configuration, routing: Callable[[], Routing], metrics: Metrics) -> None:
         self._configuration = configuration
@@ -34,14 +34,15 @@ class _Audience:
 
     def publish(self, fleet: Fleet) -> None:
         routing = self._routing()
-        if _same(routing.configuration, self._configuration):  # else it is of pools that are no more
+        if _same(routing.configuration, self._configuration):  # otherwise it is about former pools
             routing.router.know(fleet)
 
 
 def watch_job(routing: Callable[[], Routing], metrics: Metrics) -> Job:
-    """Return what asks the servers of all pools that have endpoints, until it is cancelled.
+    """Return the job that polls the servers of all pools with endpoints, until it is cancelled.
 
-    `routing` is what is in force; where pools, `watch` or `spill` of it change, it goes on under those.
+    `routing` returns the one in force; if its pools, `watch` or `spill` change, the job continues with the new
+    ones.
     """
 
     async def watch() -> None:
@@ -66,17 +67,17 @@ def watch_job(routing: Callable[[], Routing], metrics: Metrics) -> Job:
 def _surveyed(
     configuration: Configuration, routing: Callable[[], Routing], metrics: Metrics, before: "Survey | None"
 ) -> "Survey | None":
-    """Return the survey of a configuration's pools; None where there is nobody to ask."""
+    """Return the survey of a configuration's pools; None if no pool has endpoints."""
     if not any(pool.endpoints for pool in configuration.pools):
         return None
-    from extproc.pools.survey import Survey  # noqa: PLC0415  (an HTTP client that others do not need)
+    from extproc.pools.survey import Survey  # noqa: PLC0415  (it imports an HTTP client)
 
     audience = _Audience(configuration, routing, metrics)
     return Survey(configuration.pools, configuration.spill, audience, before=before)
 
 
 async def _ask(survey: "Survey | None", configuration: Configuration) -> None:
-    """Ask until cancelled."""
+    """Poll until cancelled."""
     if survey is None:
         await asyncio.Event().wait()
         return
