@@ -1,1 +1,1 @@
-"""What was learned, beyond one process: its schema, the file that it is saved to, the store that shares it."""
+"""Learned state outside of one process: its schema, the file it is saved to, the store that replicas share."""

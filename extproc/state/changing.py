@@ -1,7 +1,7 @@
-"""Changing what routers know at an operator's word: a state is added to it; all of it, or one model, is forgotten.
+"""Changes to learned state by an operator: a state is added; one model, or everything, is forgotten.
 
-Where replicas share, it is the store that is changed, and each takes it from there (in_store.py): what one of them
-alone forgot would come back from the others. Else it is the estimator of each process.
+If replicas share a store, the store is changed, and each replica takes the change from there (in_store.py): what a
+single replica forgot would come back from the others. Otherwise the estimator of each process is changed.
 """
 
 from typing import Final, Protocol
@@ -18,13 +18,13 @@ MAX_STATE_BYTES: Final = 64 << 20
 
 
 class NotDone(DualpoolError):
-    """Nothing is wrong with what was asked, but who has to do it does not: the store, a worker, a busy loop."""
+    """A valid request could not be carried out: the store, a worker or a busy loop did not respond."""
 
 
 class Knowledge(Protocol):
-    """What can be changed. Both return a sentence for people, about what came of it.
+    """Learned state that can be changed. Both methods return a sentence about the result, for people.
 
-    Raise ConfigurationError for what cannot be, with nothing changed, and NotDone.
+    They raise ConfigurationError for an invalid request, with nothing changed, and NotDone.
     """
 
     def add(self, state: LearnedState) -> str:
@@ -32,22 +32,22 @@ class Knowledge(Protocol):
         ...
 
     def forget(self, model: str) -> str:
-        """Forget all, or one model if it is named."""
+        """Forget everything, or one model if it is named."""
         ...
 
 
 class Undoing(Protocol):
-    """What can put back former prices: processes alone, as what was put aside is not shared."""
+    """Restores previous prices; only processes can, because previous prices are not shared."""
 
     def undo(self, model: str) -> str:
-        """Put a model's former prices back; return a sentence for people. Raises NotDone."""
+        """Restore a model's previous prices; return a sentence for people. Raises NotDone."""
         ...
 
 
 def in_store_of(state: StateSettings, estimator: EstimatorSettings) -> Knowledge | None:
-    """Return what is in the store that routers with these settings share, where there is one."""
+    """Return the state in the store that routers with these settings share, or None if they have no store."""
     if state.store is None:
         return None
-    from extproc.state.in_store import InStore  # noqa: PLC0415  (a client that others do not need)
+    from extproc.state.in_store import InStore  # noqa: PLC0415  (it imports the store's client)
 
     return InStore(state.store, estimator)

@@ -1,12 +1,12 @@
-"""What one replica publishes: its sums in columns, so that all others can read it every few seconds.
+"""The message that a replica publishes: its sums in columns, so that all others can read it every few seconds.
 
-A message for each row would be the natural form, and is that of files and of `/state`. But each replica reads
-those of all others at each exchange, and to look at each field of 16 times 500 rows took most of its time. In
-columns a table is five byte strings, and a sum that is 0 (scripts that nobody writes in, lengths that no response
-had) is a bit.
+One message per row would be the natural form, and is the form of files and of `/state`. But each replica reads the
+messages of all others at each exchange, and reading each field of 16 x 500 rows took most of that time. In
+columns, a table is five byte strings, and a sum that is 0 (an unused script, a length that no response had) takes
+one bit.
 
-Keys are mostly the same from one exchange to the next, and often of one replica and another: tables whose keys are
-the same bytes get the same index, and are added up without a look at it.
+Keys are mostly the same from one exchange to the next, and often the same in several replicas: tables whose keys
+are the same bytes share one index, and are added without looking at it.
 """
 
 from collections.abc import Sequence
@@ -42,18 +42,18 @@ Whole = npt.NDArray[np.int64]
 
 
 class Indexes:
-    """The indexes of tables that were read lately, by the bytes of their keys."""
+    """The indexes of recently read tables, by the bytes of their keys."""
 
     def __init__(self) -> None:
         self._before: dict[tuple[bytes, bool], dict[Any, int]] = {}
         self._now: dict[tuple[bytes, bool], dict[Any, int]] = {}
 
     def next_round(self) -> None:
-        """Called before each look at the store: what the one before did not use is forgotten."""
+        """Called before each look at the store: drop the indexes that the previous look did not use."""
         self._before, self._now = self._now, {}
 
     def index(self, data: bytes, *, of_models: bool) -> dict[Any, int]:
-        """Return the row of each key. Raises ConfigurationError for what is no list of keys, or has one twice."""
+        """Return the row of each key. Raises ConfigurationError if `data` is not a list of distinct keys."""
         place = data, of_models
         index = self._now.get(place) or self._before.get(place)
         if index is None:
@@ -89,10 +89,10 @@ def columns_of(tables: Tables) -> state_pb2.Columns:
 
 
 def tables_in(message: state_pb2.Columns, indexes: Indexes) -> Tables:
-    """Return what a message says.
+    """Return the tables in a message.
 
-    Raises ConfigurationError for one of a later version, for columns of another length than their keys, for sums
-    of another size than its features say, and for numbers that are none.
+    Raises ConfigurationError for a later version, for columns whose length does not match their keys, for sums
+    whose size does not match the features, and for invalid numbers.
     """
     if message.version > VERSION:
         raise ConfigurationError(f"learned columns are of version {message.version}; this router knows {VERSION}")

@@ -1,4 +1,4 @@
-"""How a store is connected to: its address, its certificate, and the password that is read from a file."""
+"""The connection to a store: its address, its certificate, and the password, which is read from a file."""
 
 import ssl
 from pathlib import Path
@@ -19,7 +19,7 @@ MAX_PASSWORD_FILE_BYTES: Final = 64 << 10
 
 
 def connection_to(settings: StoreSettings) -> redis.Redis:
-    """Return a client that tries each command once. Raises ConfigurationError for a URL that cannot be used."""
+    """Return a client that tries each command once. Raises ConfigurationError for an invalid URL."""
     options: dict[str, Any] = {}
     if settings.password_file:
         options["credential_provider"] = _PasswordFile(settings.username, Path(settings.password_file))
@@ -43,7 +43,7 @@ def connection_to(settings: StoreSettings) -> redis.Redis:
 
 
 class _PasswordFile(CredentialProvider):
-    """Reads the password when a connection is made, so that it may be changed without a restart."""
+    """Reads the password for each new connection, so that it can be changed without a restart."""
 
     def __init__(self, username: str, path: Path) -> None:
         self._username, self._path = username, path
@@ -53,5 +53,5 @@ class _PasswordFile(CredentialProvider):
         return (self._username, password) if self._username else (password,)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        # The inherited one warns, for each connection, that it was not overridden.
+        # The inherited method warns for each connection that it is not overridden.
         return self.get_credentials()

@@ -1,7 +1,7 @@
-"""What was learned, in a file: written aside and renamed, so that there is always a whole one.
+"""The file of learned state: written under a temporary name and renamed, so that there is always a complete one.
 
-A file that cannot be used is set aside under another name and never overwritten: it may be another program's, or
-the only copy of months of learning that a newer version wrote.
+A file that cannot be used is renamed and never overwritten: it may belong to another program, or be the only copy
+of months of learning, written by a newer version.
 """
 
 import logging
@@ -22,7 +22,8 @@ from extproc.state.snapshot import from_message, to_message
 
 __all__ = ["StateFile", "read_state", "state_in", "write_whole"]
 
-# As much as is taken from a store; what the bounds of knowledge let grow has a hundredth.
+# The limit for a store's values, too; the largest state that the bounds of the estimator allow is a hundredth of
+# it.
 MAX_FILE_BYTES: Final = 256 << 20
 MAX_ASIDE: Final = 1_000
 
@@ -30,20 +31,20 @@ log = logging.getLogger("dualpool")
 
 
 class StateFile:
-    """The file at `path`; `save` writes only where `load` has found nothing that would be lost."""
+    """The file at `path`; `save` writes only if `load` has found nothing that would be lost."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._in_the_way = ""
-        # What the file held beyond what this version knows, to be written back.
+        # The loaded message, if it has fields that this version does not know, to write them back.
         self._found: state_pb2.LearnedState | None = None
         self._kind = ""
 
     def load(self, into: Callable[[LearnedState], None]) -> bool:
-        """Give what the file holds to `into`, and tell whether it was taken.
+        """Pass the file's state to `into`, and return whether it was taken.
 
-        A file that is no state, or one that `into` refuses with a ConfigurationError, is set aside. Nothing is
-        raised: a router without knowledge is better than none.
+        A file that is not a state, or that `into` refuses with a ConfigurationError, is set aside. Nothing is
+        raised: a router without learned state is better than none.
         """
         try:
             data = read_file(self.path, MAX_FILE_BYTES)
@@ -67,9 +68,9 @@ class StateFile:
         return True
 
     def save(self, state: LearnedState) -> None:
-        """Replace the file. Raises OSError when that cannot be done; then the old one is as it was.
+        """Replace the file. Raises OSError if that fails; the old file is unchanged then.
 
-        One of another kind of estimator, which a reload may have put in force, is set aside.
+        An old file of another kind of estimator is set aside: a reload may have changed the kind.
         """
         if self._kind not in ("", state.estimator_kind) and not self._in_the_way:
             self._set_aside(ConfigurationError(f"it is of estimator {self._kind}, not {state.estimator_kind}"))
@@ -82,9 +83,9 @@ class StateFile:
     def _set_aside(self, why: ConfigurationError) -> None:
         try:
             aside = _free_name(self.path)
-            os.rename(self.path, aside)  # noqa: PTH104  (Path.rename would do, and say less of the error)
+            os.rename(self.path, aside)  # noqa: PTH104  (Path.rename's errors say less)
         except FileNotFoundError:
-            pass  # it is gone by itself
+            pass  # already removed
         except OSError as error:
             self._in_the_way = f"what is there is no state, and cannot be set aside: {error}"
             self._tell("what is there is no state, and nothing will be saved", why)
@@ -96,7 +97,7 @@ class StateFile:
 
 
 def read_state(path: Path) -> state_pb2.LearnedState:
-    """Return the message in a file. Raises ConfigurationError, with the file's name, when there is none."""
+    """Return the message in a file. Raises ConfigurationError, which names the file, if there is none."""
     try:
         return _parsed(read_file(path, MAX_FILE_BYTES))
     except OSError as error:
@@ -106,7 +107,7 @@ def read_state(path: Path) -> state_pb2.LearnedState:
 
 
 def state_in(data: bytes) -> LearnedState:
-    """Return the state that a file's content is. Raises ConfigurationError when it is none, or one of nothing."""
+    """Return the state in a file's content. Raises ConfigurationError if it is not a state, or an empty one."""
     state = from_message(_parsed(data))
     if not state.estimator_kind:
         raise ConfigurationError("it holds nothing")
@@ -114,7 +115,7 @@ def state_in(data: bytes) -> LearnedState:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file so that its name has either all of the new content or all of the old, whatever happens."""
+    """Write a file atomically: whatever happens, `path` has either the complete new content or the old one."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with aside.open("wb") as file:
@@ -127,7 +128,7 @@ def write_whole(path: Path, data: bytes) -> None:
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the new name, too, is to outlive a power cut
+        os.fsync(folder)  # the rename must survive a power failure, too
     finally:
         os.close(folder)
 

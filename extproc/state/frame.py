@@ -1,4 +1,4 @@
-"""The frame of each state, in files and in the store: what it is, and a digest that tells whether it is whole."""
+"""The frame of each state, in files and in the store: a magic number, and a digest to detect damage."""
 
 import hashlib
 from typing import Final
@@ -13,12 +13,12 @@ HEAD_BYTES: Final = len(MAGIC) + DIGEST_BYTES
 
 
 def framed(payload: bytes) -> bytes:
-    """Return a payload with its head; two heads are the same when the payloads are."""
+    """Return a payload with its head; equal payloads have equal heads."""
     return MAGIC + _digest(payload) + payload
 
 
 def unframed(data: bytes) -> bytes:
-    """Return the payload. Raises ConfigurationError for what is no state, or not all of one."""
+    """Return the payload. Raises ConfigurationError if the data is not a complete state."""
     if not data.startswith(MAGIC):
         raise ConfigurationError("it is no state of dualpool's" if data else "it is empty")
     payload = data[HEAD_BYTES:]
@@ -28,5 +28,6 @@ def unframed(data: bytes) -> bytes:
 
 
 def _digest(payload: bytes) -> bytes:
-    # Half the time of BLAKE2, whose share of an exchange is large: processors have instructions for it.
+    # Takes half the time of BLAKE2, which was a large part of an exchange: processors have instructions for
+    # SHA-256.
     return hashlib.sha256(payload).digest()[:DIGEST_BYTES]

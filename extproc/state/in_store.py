@@ -1,4 +1,4 @@
-"""What is in the shared store, read and changed from outside: by a command, or at a router's admin port."""
+"""The state in the shared store, read and changed from outside: by a command, or at a router's admin port."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
@@ -24,19 +24,19 @@ T = TypeVar("T")
 
 
 class InStore:
-    """The knowledge of all replicas that share a store. Methods raise NotDone when it does not serve."""
+    """The knowledge of all replicas that share a store. Methods raise NotDone if the store does not respond."""
 
     def __init__(self, settings: StoreSettings, estimator: EstimatorSettings) -> None:
         self._settings = settings
         self._estimator = estimator
 
     def read(self) -> LearnedState:
-        """Return what all know together."""
+        """Return the merged knowledge of all replicas and the base."""
         return self._with_store(_all_of)
 
     def add(self, state: LearnedState) -> str:
         """Add a state to the base."""
-        make_estimator(self._estimator).load(state)  # what routers could not use is refused
+        make_estimator(self._estimator).load(state)  # raises if routers could not use it
 
         async def add(store: Store) -> bool:
             return await store.fold([], dead_s=0, others=[state])
@@ -45,7 +45,7 @@ class InStore:
         return f"it is in the store; {TAKEN}"
 
     def forget(self, model: str) -> str:
-        """Take all that is published into the base, without what is to be forgotten."""
+        """Fold everything that is published into the base, except what is to be forgotten."""
 
         async def forget(store: Store) -> bool:
             names = sorted((await store.look()).silent_s)
@@ -56,7 +56,7 @@ class InStore:
 
     @staticmethod
     async def _tried(act: Callable[[Store], Awaitable[bool]], store: Store) -> None:
-        """Act, again and again while routers are faster."""
+        """Call `act`; retry while routers change the store first."""
         for _ in range(TRIES):
             if await act(store):
                 return

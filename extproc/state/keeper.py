@@ -1,4 +1,4 @@
-"""The job that saves what was learned, from time to time and at the end."""
+"""The job that saves what was learned, periodically and at the end."""
 
 import asyncio
 import logging
@@ -14,28 +14,28 @@ __all__ = ["Ask", "KeeperListener", "Saver", "Told", "copied"]
 log = logging.getLogger("dualpool")
 
 Ask = Callable[[Callable[[], Any]], Awaitable[Any]]
-"""Returns what a function returns on the deciding thread."""
+"""Runs a function on the deciding thread and returns its result."""
 
 
 async def copied(estimator: Estimator, ask: Ask) -> LearnedState:
-    """Return a state whose parts were copied one by one: between them requests are decided."""
+    """Return a state whose parts were copied one at a time: requests are decided in between."""
     return LearnedState.joined([await ask(make) for make in await ask(estimator.parts)])
 
 
 class KeeperListener(Protocol):
-    """Who is told how keeping and sharing goes; metrics are."""
+    """A listener to the outcomes of saving and sharing, such as the metrics."""
 
     def state_saved(self, *, done: bool) -> None:
         """Called after each attempt to save."""
         ...
 
     def state_exchanged(self, *, done: bool, replicas: int) -> None:
-        """Called after each attempt to share, with the number of the others whose knowledge is in use."""
+        """Called after each attempt to share, with the number of other replicas whose knowledge is in use."""
         ...
 
 
 class Told:
-    """Logs when something begins to fail, and when it is well again, but not each time in between."""
+    """Logs when something starts failing and when it works again, but not each failure in between."""
 
     def __init__(self, fails: str, well: str) -> None:
         self._fails, self._well = fails, well
@@ -55,7 +55,7 @@ class Told:
 
 
 class Saver:
-    """Saves an estimator's state to a file every `every_s`; a save that fails is tried again the next time."""
+    """Saves an estimator's state to a file every `every_s` seconds; a failed save is retried the next time."""
 
     def __init__(
         self, file: StateFile, every_s: float, estimator: Estimator, ask: Ask, listener: KeeperListener
@@ -70,7 +70,7 @@ class Saver:
         self._saving = threading.Lock()
 
     def load(self) -> bool:
-        """Begin from the file, before anything is served; tell whether it held something."""
+        """Load the file before anything is served; return whether it held a state."""
         return self._file.load(self._estimator.load)
 
     async def job(self) -> None:
@@ -81,8 +81,8 @@ class Saver:
             await asyncio.to_thread(self.save, state)
 
     def save(self, state: LearnedState) -> None:
-        """Save once; called by the job, and at the end on the thread that owned the estimator, even if the job
-        is still at it, on a slow disk.
+        """Save once; called by the job, and at the end on the thread that owned the estimator, even if the job is
+        still saving to a slow disk.
         """
         with self._saving:
             self._save(state)

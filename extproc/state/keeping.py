@@ -1,4 +1,4 @@
-"""Keeping what one router learns: taken from a file or the store at the start, saved, shared, saved at the end."""
+"""Persistence of learned state: read from a file or the store at the start, saved, shared, saved at the end."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -18,10 +18,10 @@ __all__ = ["Keeping"]
 
 
 class Keeping:
-    """Puts a saver and a sharer together as the settings say; neither, by default.
+    """Makes the saver and the sharer that are configured; by default neither.
 
-    `begin` and `end` are called on the thread that owns the estimator, before anything is served and after all is;
-    between them `jobs` run on another, and reach the estimator through `ask`.
+    `begin` and `end` are called on the thread that owns the estimator, before and after serving. In between,
+    `jobs` run on another thread and reach the estimator through `ask`.
     """
 
     def __init__(
@@ -35,11 +35,11 @@ class Keeping:
 
     @property
     def jobs(self) -> Sequence[Callable[[], Awaitable[None]]]:
-        """What runs beside the requests."""
+        """The jobs to run while requests are served."""
         return [part.job for part in (self._saver, self._sharer) if part is not None]
 
     def begin(self) -> None:
-        """Take over what is known: from the file, and then from the others if the store serves."""
+        """Load learned state: from the file, and then from the other replicas if the store responds."""
         found = self._saver is not None and self._saver.load()
         if self._sharer is not None:
             if found:
@@ -47,7 +47,7 @@ class Keeping:
             self._sharer.first()
 
     def end(self) -> None:
-        """Keep what was learned since the last time; the jobs have ended."""
+        """Save and publish what was learned since the last time; called after the jobs have ended."""
         if self._saver is not None:
             self._saver.save(self._estimator.state())
         if self._sharer is not None:
@@ -57,6 +57,6 @@ class Keeping:
 def _sharer(
     store: StoreSettings, terms: Terms, estimator: Estimator, ask: Ask, listener: KeeperListener
 ) -> "Sharer":
-    from extproc.state.sharer import Sharer  # noqa: PLC0415  (a client that others do not need)
+    from extproc.state.sharer import Sharer  # noqa: PLC0415  (it imports the store's client)
 
     return Sharer(store, terms, estimator, ask, listener)

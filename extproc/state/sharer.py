@@ -1,7 +1,7 @@
-"""The job that shares what was learned: publishes its own, reads the others', and brings the estimator up to date.
+"""The job that shares learned state: it publishes this replica's, reads the others', and updates the estimator.
 
-Whatever the store does, learning goes on: an exchange that fails is tried again the next time, and what was read
-last stays in use. What is done on the deciding thread comes in bites that are shorter than most requests.
+Learning continues whatever the store does: a failed exchange is retried the next time, and what was read last
+stays in use. The work on the deciding thread is done in bites that are shorter than most requests.
 """
 
 import asyncio
@@ -23,12 +23,12 @@ from extproc.state.store import FAILURES, Base, Found, Store
 
 __all__ = ["Sharer"]
 
-# A replica that has published nothing for so many intervals is taken to be no more. One that was only cut off
-# finds out when it comes back.
+# A replica that has published nothing for this many intervals is considered dead. If it was only cut off, it finds
+# out when it comes back.
 DEAD_AFTER: Final = 6
-# A worker that has not begun after 20 s is taken for broken.
+# The supervisor considers a worker broken that has not started after 20 s.
 BEGINS_WITHIN_S: Final = 10.0
-# A base that has faded to less than this share is written back, for those who come later.
+# A base that has decayed to less than this share is written back, for replicas that start later.
 WORTH_WRITING: Final = 0.5
 
 
@@ -54,12 +54,12 @@ class Sharer:
         self._features: tuple[str, ...] = estimator.state().features
 
     def begin_with(self, view: LearnedState) -> None:
-        """Take what came from a file for a base, until the store has one."""
+        """Use a state from a file as the base, until the store has one."""
         self._share.adopt(view)
         self._base = bounded(view, self._terms)
 
     def first(self) -> None:
-        """Read once before anything is served, on the thread that owns the estimator; a failure is only told."""
+        """Exchange once before serving, on the thread that owns the estimator; a failure is only reported."""
 
         async def here(function: Callable[[], object]) -> object:
             return function()
@@ -98,7 +98,7 @@ class Sharer:
             await store.close()
 
     async def _soon(self, exchange: Awaitable[None]) -> None:
-        """Give an exchange up that the beginning or the end of the router would wait too long for."""
+        """Await an exchange, with a limit on how long it may delay the start or the end of the router."""
         within_s = min(2 * self._settings.timeout_s, BEGINS_WITHIN_S)
         try:
             async with asyncio.timeout(within_s) as patience:
@@ -137,7 +137,7 @@ class Sharer:
         else:
             self._unusable.went_well()
         folded = set(found.base.folded) if found.base is not None else set()
-        # A store that was flushed, or lost its memory, does not take ours.
+        # Peers that vanish from the store, which may have been flushed, stay in use for DEAD_AFTER rounds.
         missed = {
             name: (state, rounds + 1)
             for name, (state, rounds) in self._peers.items()
@@ -161,8 +161,8 @@ class Sharer:
 
     async def _publish(self, store: Store, own: Tables) -> None:
         done = await store.publish(self._name, own, new=self._is_new)
-        # A key that is gone was folded, which the next look tells, or the store was flushed. One that is there,
-        # though it was to be new, is ours: the store's word of it was lost.
+        # If the key has vanished, it was folded (the next look shows that) or the store was flushed. If it exists
+        # although it was to be new, we wrote it, and the store's confirmation was lost.
         self._is_new = not done and not self._is_new
 
     async def _tend(self, store: Store, found: Found) -> None:

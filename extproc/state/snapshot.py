@@ -1,4 +1,4 @@
-"""What was learned, as the protobuf messages of `protos/` and their JSON form, and back."""
+"""Conversion of learned state to and from the protobuf messages in `protos/` and their JSON form."""
 
 from dataclasses import fields
 from typing import Any, Final
@@ -33,7 +33,7 @@ def to_json(state: LearnedState) -> str:
 def from_json(text: str | bytes) -> LearnedState:
     """Read a state from its JSON form; fields that this version does not know are ignored.
 
-    Raises ConfigurationError for anything that is no such state.
+    Raises ConfigurationError for anything else.
     """
     try:
         message = json_format.Parse(text, state_pb2.LearnedState(), ignore_unknown_fields=True)
@@ -48,7 +48,7 @@ def to_bytes(state: LearnedState) -> bytes:
 
 
 def from_bytes(data: bytes) -> LearnedState:
-    """Read a state from protobuf. Raises ConfigurationError for anything that is none."""
+    """Read a state from protobuf. Raises ConfigurationError for anything else."""
     try:
         return from_message(state_pb2.LearnedState.FromString(data))
     except DecodeError as error:
@@ -56,7 +56,7 @@ def from_bytes(data: bytes) -> LearnedState:
 
 
 def to_message(state: LearnedState, old: state_pb2.LearnedState | None = None) -> state_pb2.LearnedState:
-    """Return a state as a message; what the rows of `old` hold beyond what this version knows is carried over."""
+    """Return a state as a message; unknown fields of `old` and its rows are carried over."""
     message = state_pb2.LearnedState()
     if old is not None:
         message.CopyFrom(old)
@@ -72,7 +72,7 @@ def to_message(state: LearnedState, old: state_pb2.LearnedState | None = None) -
 
 
 def from_message(message: state_pb2.LearnedState) -> LearnedState:
-    """Return what a message says. Raises ConfigurationError for one of a version that is not known yet."""
+    """Return the state in a message. Raises ConfigurationError for a later version."""
     _check_version(message)
     return LearnedState(
         message.estimator_kind,
@@ -103,7 +103,7 @@ def _check_version(message: state_pb2.LearnedState) -> None:
 
 
 def _add_rows(rows: Any, states: Any, names: tuple[str, ...], old: Any) -> None:  # noqa: ANN401  (rows of any kind)
-    """Add the rows of one kind; an old row of the same name lends what is not known of it here."""
+    """Add the rows of one kind; unknown fields are copied from the old row of the same name."""
     before: dict[object, Message] = {_name(row): row for row in old}
     for state in states:
         row = rows.add()

@@ -1,14 +1,14 @@
-"""What replicas have learned, in a Redis or Valkey: one key for each, which only it writes, and a base.
+"""The learned state of replicas in a Redis or Valkey: one key per replica, which only it writes, and a base.
 
     NAME:v2:FEATURES:replicas          set of the names of replicas
     NAME:v2:FEATURES:replica:ID        what one replica has learned itself
-    NAME:v2:FEATURES:base              what was learned by replicas that are no more
+    NAME:v2:FEATURES:base              what was learned by replicas that have ended
 
-FEATURES is a digest of what sums are over, so that routers of two versions do not meet. Nothing is locked. A
-replica that has not published for a while is folded into the base by whichever of the others comes first: a
-transaction that fails when the base, or the key of the replica, has changed meanwhile (WATCH). The base remembers
-whom it holds; a replica that comes back and finds itself there goes on under another name. How long ago a key was
-written is told by its time to live, which is the store's clock; no other clock matters.
+FEATURES is a digest of the features that sums are over, so that incompatible versions of the router do not mix.
+Nothing is locked. A replica that has not published for a while is folded into the base by the first other replica
+that notices, in a transaction that fails if the base or the replica's key has changed meanwhile (WATCH). The base
+lists the replicas that it includes; one that comes back and finds itself there continues under another name. The
+age of a key follows from its time to live, by the store's clock; no other clock matters.
 """
 
 import hashlib
@@ -36,18 +36,18 @@ from extproc.state.snapshot import from_message, to_message
 
 __all__ = ["FAILURES", "Base", "Found", "Store"]
 
-# What a store can do to us: refuse, hang, say nonsense, hold what is no state. Its client lets pass what is
-# raised by numbers that are none, and by endless lists in lists; a password that is no text is a ValueError.
+# The ways a store can fail: refuse, hang, send nonsense, hold something that is not a state. Its client does not
+# catch the errors of malformed numbers and of endlessly nested lists; a password that is not text is a ValueError.
 FAILURES: Final = (RedisError, OSError, TimeoutError, ConfigurationError, ValueError, RecursionError)
 MAX_FOLDED: Final = 1_000
 MAX_BLOB_BYTES: Final = 256 << 20
 MAX_REPLICAS: Final = 1_000
-FOREIGN: Final = b"?"  # stands for what is no string: a list or a hash of some other program
+FOREIGN: Final = b"?"  # the head of a value that is not a string, such as another program's list or hash
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What stands in the base: its state, and the names of the replicas that it holds."""
+    """The content of the base: its state, and the names of the replicas that it includes."""
 
     state: LearnedState
     folded: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a look at the store found; `silent_s` is how long ago each replica has published."""
+    """The result of a look at the store; `silent_s` is how long ago each replica last published."""
 
     base: Base | None
     base_head: bytes
@@ -65,7 +65,7 @@ class Found:
 
 
 class Store:
-    """The keys of routers with the same features. Methods raise one of FAILURES when the store does not serve."""
+    """The keys of routers with the same features. Methods raise one of FAILURES if the store fails."""
 
     def __init__(self, settings: StoreSettings, terms: Terms, features: Sequence[str]) -> None:
         self._settings = settings
@@ -73,7 +73,7 @@ class Store:
         digest = hashlib.blake2b("\n".join([terms.kind, *features]).encode(), digest_size=6).hexdigest()
         self._prefix = f"{settings.name}:v2:{digest}:"
         self._client: redis.Redis | None = None
-        # What was read last, by key: head and what it says. Most keys change; those of idle replicas do not.
+        # What was read last, by key: its head and the decoded value. Idle replicas' keys need no second read.
         self._read: dict[str, tuple[bytes, Any]] = {}
         self._indexes = Indexes()
 
@@ -85,7 +85,7 @@ class Store:
                 await client.aclose()
 
     async def look(self, besides: str = "") -> Found:
-        """Return what all replicas but one have published."""
+        """Return what all replicas except `besides` have published."""
         client = self._connected()
         self._indexes.next_round()
         names = [_text(name) for name in await cast("Any", client.smembers(self._key("replicas")))]
@@ -116,7 +116,7 @@ class Store:
         )
 
     async def publish(self, name: str, own: Tables, *, new: bool) -> bool:
-        """Put a replica's own knowledge in its key; tell whether the key was there (or was not, for a new one)."""
+        """Write a replica's own state to its key if the key exists (if `new`: if it does not); return whether."""
         client = self._connected()
         keep_ms = round(self._settings.keep_s * 1e3)
         data = framed(state_pb2.Published(own=columns_of(own)).SerializeToString())
@@ -128,7 +128,7 @@ class Store:
         return bool(done)
 
     async def begin_base(self, state: LearnedState) -> None:
-        """Make a base of what one knew before, unless there is one."""
+        """Make a base from a replica's earlier state, unless there is a base."""
         data = _base_bytes(Base(state))
         await self._connected().set(self._key("base"), data, px=round(self._settings.keep_s * 1e3), nx=True)
 
@@ -146,10 +146,10 @@ class Store:
         self, names: Sequence[str], *, dead_s: float, others: Sequence[LearnedState] = (), without: str = "",
         nothing: bool = False,
     ) -> bool:  # fmt: skip
-        """Fold replicas, and other states, into the base, if all have been silent for so long.
+        """Fold replicas and other states into the base, if all of the replicas were silent for `dead_s` seconds.
 
-        `without` is a model that is left out, `nothing` that all is. Return whether it was done: not when another
-        router has changed something meanwhile.
+        `without` names a model to leave out; `nothing` leaves out everything. Return whether it was done: it is
+        not if another router has changed something meanwhile.
         """
         base_key, keys = self._key("base"), [self._replica(name) for name in names]
         async with self._connected().pipeline() as pipe:
@@ -195,7 +195,7 @@ class Store:
 
 
 def _head(told: bytes | Exception) -> bytes:
-    """Return what a key begins with. Raises what was told in its place, unless it says that it is no string."""
+    """Return the first bytes of a key, or FOREIGN if its value is not a string. Raises any other error."""
     if isinstance(told, ResponseError) and str(told).startswith("WRONGTYPE"):
         return FOREIGN
     if isinstance(told, Exception):
@@ -211,7 +211,7 @@ async def _blob(pipe: redis.Redis, key: str) -> bytes | None:
 
 
 def _base(data: bytes) -> Base | None:
-    """Return what the base says, or None when it cannot be read: others' knowledge is not worth an end of ours."""
+    """Return the base, or None if it cannot be read: it is not worth failing for."""
     try:
         message = state_pb2.Published.FromString(unframed(data))
         return Base(from_message(message.state), tuple(message.folded))
@@ -220,7 +220,7 @@ def _base(data: bytes) -> Base | None:
 
 
 def _own(data: bytes, indexes: Indexes) -> Tables | None:
-    """Return what a replica's key says; None when it cannot be read."""
+    """Return the tables in a replica's key, or None if it cannot be read."""
     try:
         return tables_in(state_pb2.Published.FromString(unframed(data)).own, indexes)
     except (ConfigurationError, DecodeError):
