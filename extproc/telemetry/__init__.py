@@ -1,1 +1,1 @@
-"""Metrics, logs and traces: listeners to the frozen objects of core, and nothing that decides."""
+"""Metrics, logs and traces: listeners to core's frozen objects, without influence on decisions."""

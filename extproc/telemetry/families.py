@@ -1,8 +1,8 @@
-"""Metrics of several processes as one: what a process counted, as plain values, and how such values merge.
+"""The metrics of several processes merged into one set: each process's metrics as plain values, and their merge.
 
-Counters and histograms add, also what a process counted that has ended: Prometheus would take a sum that falls for
-a restart, and count all that is left of it once more. Gauges merge by what they mean. One that has no rule here is
-shown for each process, with its number as a label: that is true of any.
+Counters and histograms are added, including those of ended processes: Prometheus would take a falling sum for a
+restart, and count the rest of it again. Gauges merge by their meaning. A gauge without a rule here is shown per
+process, with the process's number as a label, which is always correct.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,16 +17,16 @@ __all__ = ["GAUGE_RULES", "Ended", "Family", "families_of", "merged"]
 
 Labels = tuple[tuple[str, str], ...]
 Key = tuple[str, str, Labels]
-"""Of a sample: its family, its own name, its labels."""
+"""The identity of a sample: its family, its own name, its labels."""
 
-# dualpool_bytes_per_token is of the last response, and nobody knows whose came last.
+# dualpool_bytes_per_token is the last response's, and it is unknown which process had that: so the mean.
 GAUGE_RULES: Final[Mapping[str, Callable[[Sequence[float]], float]]] = {
     "dualpool_bytes_per_token": fmean,
     "dualpool_config_file_not_in_force": max,
-    "dualpool_draining": min,  # the router does when all of it does: a worker that is replaced is none of that
+    "dualpool_draining": min,  # the router drains if all workers do, not while one of them is replaced
     "dualpool_info": max,
     "dualpool_loop_lag_seconds": max,
-    # Each worker asks the pools' servers for itself, and they tell all of them the same, a moment apart.
+    # Each worker polls the pools' servers itself; all get the same values, a moment apart.
     "dualpool_pool_endpoints": max,
     "dualpool_pool_endpoints_answered": min,
     "dualpool_pool_models": max,
@@ -34,7 +34,7 @@ GAUGE_RULES: Final[Mapping[str, Callable[[Sequence[float]], float]]] = {
     "dualpool_pool_pressure": max,
     "dualpool_pool_spill_share": fmean,
     "dualpool_ready": max,
-    # The oldest: one that no longer saves is not hidden by the others.
+    # The oldest, so that the others do not hide a worker that no longer saves.
     "dualpool_state_exchanged_timestamp_seconds": min,
     "dualpool_state_replicas": max,
     "dualpool_state_saved_timestamp_seconds": min,
@@ -60,7 +60,7 @@ class Family(NamedTuple):
 
 
 def families_of(registry: CollectorRegistry) -> list[Family]:
-    """Return all that a registry holds now."""
+    """Return the current metrics of a registry."""
     return [
         Family(
             metric.name,
@@ -73,14 +73,14 @@ def families_of(registry: CollectorRegistry) -> list[Family]:
 
 
 class Ended:
-    """What ended processes have counted; bounded as labels are."""
+    """The counts of ended processes; bounded, because labels are."""
 
     def __init__(self) -> None:
         self._counted: dict[Key, float] = {}
         self._families: dict[str, Family] = {}
 
     def add(self, families: Iterable[Family]) -> None:
-        """Take in the last that is known of a process that has ended."""
+        """Add the last known metrics of a process that has ended."""
         for family in families:
             if family.type in _ADDED:
                 self._families[family.name] = family
@@ -88,7 +88,7 @@ class Ended:
                     self._counted[key] = self._counted.get(key, 0.0) + value
 
     def families(self) -> list[Family]:
-        """Return it as one process more."""
+        """Return the counts as those of one more process."""
         samples: dict[str, list[tuple[str, dict[str, str], float]]] = {name: [] for name in self._families}
         for (name, sample, labels), value in self._counted.items():
             samples[name].append((sample, dict(labels), value))
@@ -96,7 +96,7 @@ class Ended:
 
 
 def merged(processes: Mapping[str, Sequence[Family]]) -> Iterator[Metric]:
-    """Yield the metrics of processes, each under its name, as those of one."""
+    """Yield the metrics of processes, keyed by their names, as those of one process."""
     values: dict[Key, list[float]] = {}
     known: dict[str, Family] = {}
     for process, families in processes.items():
@@ -113,7 +113,7 @@ def merged(processes: Mapping[str, Sequence[Family]]) -> Iterator[Metric]:
 
 
 def _gauge(name: str, found: Sequence[float]) -> float:
-    """Merge by the rule; what one process does not know (NaN) another one may."""
+    """Merge by the gauge's rule; NaN (unknown) counts only if all processes have it."""
     rule: Callable[[Sequence[float]], float] = GAUGE_RULES.get(name, sum)
     return float(rule([value for value in found if not isnan(value)] or found))
 

@@ -1,4 +1,4 @@
-"""One Listener that passes everything on to several."""
+"""One Listener that forwards events to several others."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,10 +10,10 @@ Call = Callable[..., None]
 
 
 class FanOut(Listener):
-    """Calls each listener in turn; those that have nothing to say to an event are not asked.
+    """Calls each listener in turn, except those that do not handle the event.
 
-    What is called for each event is put together once: with a single taker, it is the taker's own method.
-    Listeners may come and go, on the thread that calls them.
+    The function for each event is composed in advance: with one handler, it is that handler's own method.
+    Listeners may be added and removed, on the thread that calls them.
     """
 
     def __init__(self, listeners: Sequence[Listener]) -> None:
@@ -21,13 +21,13 @@ class FanOut(Listener):
         self._compose()
 
     def add(self, listener: Listener) -> None:
-        """Have a listener called from now on."""
+        """Call a listener from now on."""
         if listener not in self._listeners:
             self._listeners.append(listener)
             self._compose()
 
     def remove(self, listener: Listener) -> None:
-        """Call a listener no more."""
+        """Stop calling a listener."""
         if listener in self._listeners:
             self._listeners.remove(listener)
             self._compose()

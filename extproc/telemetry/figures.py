@@ -1,6 +1,6 @@
-"""What the live page shows, from two looks at the metrics: what happened in between, by pool, reason and model.
+"""The live page's figures for the time between two looks at the metrics, by pool, reason and model.
 
-What the histograms say of models is `Judged`, and may be of a little earlier (judging.py).
+The figures from histograms are in `Judged`, which may be a little older (judging.py).
 """
 
 from collections import defaultdict
@@ -12,7 +12,7 @@ from extproc.telemetry.looks import Look, grown, seconds_between, sum_of
 
 __all__ = ["Figures", "PoolFigures", "figures_between", "rates_between"]
 
-# Whatever is here should not happen: shown as soon as it does.
+# Events that should not happen; each is shown as soon as it does.
 TROUBLE = {
     "dualpool_misconfigured_total": "gateway misconfigured",
     "dualpool_exceptions_total": "exceptions in the router",
@@ -32,7 +32,7 @@ HARMLESS = {"gateway_left", "idle", "applied", "done"}
 
 @dataclass(frozen=True, slots=True)
 class PoolFigures:
-    """One pool's part of the decisions: a second, and as a share of all."""
+    """One pool's decisions: per second, and as a share of all."""
 
     name: str
     per_s: float
@@ -41,8 +41,8 @@ class PoolFigures:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What happened between two looks; what is `Judged` may be of a little earlier. `trouble` names what should
-    not happen, by cause.
+    """The figures for the time between two looks; those from `Judged` may be a little older. `trouble` lists what
+    should not happen, by cause.
     """
 
     seconds: float
@@ -59,7 +59,7 @@ class Figures:
 
 
 def rates_between(before: Look, after: Look, pools: Iterable[str]) -> tuple[float, ...]:
-    """Return the decisions a second of each pool."""
+    """Return the decisions per second of each pool."""
     by_pool: dict[str, float] = defaultdict(float)
     for labels, count in grown(before, after, "dualpool_requests_total"):
         by_pool[labels.get("pool", "")] += count
@@ -68,7 +68,7 @@ def rates_between(before: Look, after: Look, pools: Iterable[str]) -> tuple[floa
 
 
 def figures_between(before: Look, after: Look, pools: Iterable[str], judged: Judged | None = None) -> Figures:
-    """Return what happened between two looks; the pools in their order, the last one the default."""
+    """Return the figures for the time between two looks; `pools` in order, the default one last."""
     names = tuple(pools)
     seconds = seconds_between(before, after)
     judged = judged or judged_between(before, after, names)

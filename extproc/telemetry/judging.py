@@ -1,6 +1,6 @@
-"""What the histograms by model say: how far estimates were off, how wide the bounds are, how large the budgets.
+"""Figures from the histograms by model: the estimates' errors, the width of the bounds, the sizes of budgets.
 
-They cost the most to look at, thousands of series, and so are looked at less often than the numbers.
+With thousands of series they are the most expensive metrics to sample, so they are sampled less often than others.
 """
 
 from bisect import bisect_left
@@ -20,7 +20,7 @@ class ModelFigures:
     """One model: decisions a second, share routed off the default pool, median and 90th percentile of
     |estimate / actual - 1|, the share of prompts beyond their bound, and the bound over the truth (median).
 
-    What was not observed is None.
+    A value without observations is None.
     """
 
     name: str
@@ -37,8 +37,8 @@ Buckets = tuple[tuple[float | None, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What histograms say: of the busiest models, and of all. `errors` and `budgets` are counts by upper bound,
-    the last one open (None).
+    """Figures of the busiest models, and of all models. `errors` and `budgets` are counts by the bucket's upper
+    bound, which is None for the last bucket.
     """
 
     models: tuple[ModelFigures, ...]
@@ -48,7 +48,7 @@ class Judged:
 
 
 def judged_between(before: Look, after: Look, pools: Iterable[str]) -> Judged:
-    """Return what histograms say of the time between two looks."""
+    """Return the histograms' figures for the time between two looks."""
     errors, bounds, budgets = (
         _histograms(before, after, f"dualpool_{what}")
         for what in ("estimate_ratio", "bound_ratio", "budget_tokens")
@@ -111,7 +111,7 @@ def _all_of(models: Mapping[str, Buckets]) -> Buckets:
 
 
 def _quantile(counts: Buckets, q: float) -> float | None:
-    """Return a quantile, even within its bucket; an open last bucket is taken at its lower bound."""
+    """Return a quantile, interpolated within its bucket; in the open last bucket, its lower bound."""
     total = sum(count for _, count in counts)
     if not total:
         return None
@@ -124,7 +124,7 @@ def _quantile(counts: Buckets, q: float) -> float | None:
 
 
 def _error(ratios: Buckets, q: float) -> float | None:
-    """Return a quantile of |ratio - 1|: both sides of 1 are folded upon each other, each bucket at its middle."""
+    """Return a quantile of |ratio - 1|: the buckets on both sides of 1 are combined, each at its midpoint."""
     folded, lower = [], 0.0
     for bound, count in ratios:
         middle = lower if bound is None else (lower + bound) / 2

@@ -1,7 +1,7 @@
-"""Label values: closed sets of our own, and those that come from clients, bounded in number.
+"""Label values: closed sets of our own, and a bounded number of values that come from clients.
 
-Of a client's what is beyond the first few is `other`. So that invented names do not take the places for good, a
-value is only let in by something that clients cannot make up: for models, a response of the model.
+After the first few values of clients, all others are `other`. So that invented names do not use up the places, a
+value is admitted only by something that clients cannot fake: for models, a response from the model.
 """
 
 from bisect import bisect_left
@@ -14,9 +14,9 @@ SIZE_EDGES = (256, 1024, 4096, 16384)
 
 
 class BoundedLabels:
-    """Lets the first `max_values` distinct values through; all later ones are `other`.
+    """Admits the first `max_values` distinct values; all later ones are `other`.
 
-    `known` has those that were let in, and nothing, each under itself: for who asks at each request.
+    `known` maps each admitted value, and "", to itself, for a quick lookup at each request.
     """
 
     def __init__(self, max_values: int) -> None:
@@ -24,7 +24,7 @@ class BoundedLabels:
         self.known = {"": ""}
 
     def label(self, value: str) -> str:
-        """Return the value, which is let in if there is a place; else `other`."""
+        """Return the value, which is admitted if there is a place; otherwise `other`."""
         if value not in self.known:
             if not self._places:
                 return OTHER
@@ -36,14 +36,14 @@ class BoundedLabels:
 class Undecided(StrEnum):
     """Why a stream ended before its request was decided or given up."""
 
-    GATEWAY_LEFT = "gateway_left"  # the client did, as a rule
+    GATEWAY_LEFT = "gateway_left"  # usually because the client did
     IDLE = "idle"
     NOT_UNDERSTOOD = "not_understood"  # the first message
     ENDED_BY_US = "ended_by_us"  # a drain
 
 
 class PromptSize(StrEnum):
-    """How long a prompt was, in tokens; few enough that an under-count's share has a meaning in each."""
+    """How long a prompt was, in tokens; few sizes, so that each has enough prompts to judge bounds by."""
 
     UP_TO_256 = "to_256"
     UP_TO_1K = "to_1k"
@@ -53,7 +53,7 @@ class PromptSize(StrEnum):
 
     @classmethod
     def of(cls, prompt_tokens: int) -> "PromptSize":
-        """Return the size that a prompt of so many tokens has."""
+        """Return the size of a prompt with `prompt_tokens` tokens."""
         sizes = tuple(cls)
         return sizes[bisect_left(SIZE_EDGES, prompt_tokens)]
 
@@ -66,7 +66,7 @@ class Verdict(StrEnum):
 
 
 class CountOutcome(StrEnum):
-    """What came of counting a request's text exactly."""
+    """The outcome of counting a request's text exactly."""
 
     DONE = "done"
-    GIVEN_UP = "given_up"  # for the time that it takes: the estimate stands
+    GIVEN_UP = "given_up"  # it took too long: the estimate is used

@@ -1,8 +1,8 @@
-"""Structured logs: one JSON object a line on stderr; never a body, never a credential.
+"""Structured logs: one JSON object per line on stderr; never a body, never a credential.
 
-Exceptions are logged with their traceback once per kind (type and place) and minute: a fault that every request
-meets must not drown the log. So are warnings of libraries, by the line that gives them: what they say of a server
-that is away they say each time. That a model's prices changed places is a line once per model and minute.
+Exceptions are logged with their traceback once per kind (type and place) and minute: a fault that affects every
+request must not flood the log. The same holds for warnings of libraries, by the line that logs them: they repeat
+for as long as a server is down. A swap of a model's prices is logged once per model and minute.
 """
 
 import json
@@ -44,7 +44,7 @@ _HINTS = {
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one line of JSON; fields given as `extra={"fields": {...}}` stand beside the message.
+    """Formats a record as one line of JSON; fields given as `extra={"fields": {...}}` are added to it.
 
     `always` are fields of every line.
     """
@@ -54,7 +54,7 @@ class JsonFormatter(logging.Formatter):
         self._always = always
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, without its end."""
+        """Return the line without its newline."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -67,19 +67,19 @@ class JsonFormatter(logging.Formatter):
             line["traceback"] = self.formatException(record.exc_info)
         try:
             return msgspec.json.encode(line, enc_hook=str).decode()
-        except UnicodeEncodeError:  # half a surrogate pair, which UTF-8 has no bytes for but JSON an escape
+        except UnicodeEncodeError:  # a lone surrogate: JSON can escape it, UTF-8 cannot encode it
             return json.dumps(line, default=str)
 
 
 class _Kinds:
-    """Tells whether something is the first of its kind in a minute."""
+    """Remembers which kinds were logged within the last minute."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._at_s: dict[str, float] = {}
 
     def is_due(self, kind: str) -> bool:
-        """Tell whether it is to be logged, and remember that it is."""
+        """Return whether to log this kind now; if so, remember the time."""
         now = self._clock()
         if now - self._at_s.get(kind, -REPEAT_AFTER_S) < REPEAT_AFTER_S:
             return False
@@ -94,14 +94,14 @@ class _Kinds:
 
 
 class OncePerMinute(logging.Filter):
-    """Lets through one of a kind of exceptions, and of warnings of libraries, in a minute; our own lines pass."""
+    """Passes one exception or library warning of each kind per minute, and all other lines of our own."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         super().__init__()
         self._kinds = _Kinds(clock)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether the record is to be written."""
+        """Return whether to write the record."""
         error = record.exc_info[1] if record.exc_info else None
         ours = record.name.partition(".")[0] == _OURS
         if record.levelno < logging.WARNING or (ours and error is None):
@@ -111,8 +111,8 @@ class OncePerMinute(logging.Filter):
 
 
 def configure_logging(level: str, **always: object) -> None:
-    """Send all logs to stderr as JSON, from `level` (debug, info, warning, error) up; `always` on every line."""
-    # A process may have been started without one.
+    """Log to stderr as JSON, from `level` (debug, info, warning, error) up, with `always` on every line."""
+    # A process may have been started without stderr.
     handler = LineWriter(sys.stderr.fileno()) if sys.stderr else logging.NullHandler()
     handler.setFormatter(JsonFormatter(**always))
     handler.addFilter(OncePerMinute(time.monotonic))
@@ -121,17 +121,17 @@ def configure_logging(level: str, **always: object) -> None:
 
 
 def set_log_level(level: str) -> None:
-    """Write from now on what is of `level` (debug, info, warning, error) and above."""
+    """Set the lowest level to write: debug, info, warning or error."""
     logging.getLogger().setLevel(level.upper())
-    # Its debug lines say nothing about a request, and there are several for each.
+    # grpc logs several debug lines per request, none of them useful.
     logging.getLogger("grpc").setLevel(max(logging.INFO, logging.getLogger().level))
-    # A line for each time that a server is asked what it serves.
+    # They log a line each time a pool's server is polled.
     for name in ("httpx", "httpcore"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
 class LogListener(Listener):
-    """A Listener that logs what an operator has to know, and decisions at level debug."""
+    """A Listener that logs what an operator must know, and decisions at level debug."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._log = logging.getLogger(_OURS)
@@ -157,9 +157,9 @@ class LogListener(Listener):
             self._log.debug("decided", extra={"fields": fields})
 
     def observed(self, observation: Observation) -> None:
-        """Log a response that taught, at level debug; that other prices took a model's place, as a warning.
+        """Log a learned response at level debug, and a swap of a model's prices as a warning.
 
-        Each of the two of one model once a minute: the metric counts them all.
+        Each of the two kinds of swap is logged once per model and minute; the metrics count all of them.
         """
         learning, model = observation.learning, observation.decision.model
         if learning.started_anew or learning.returned:
@@ -185,7 +185,7 @@ class LogListener(Listener):
         self._log.debug("response not learned from", extra={"fields": {"cause": why}})
 
     def overflowed(self, decision: Decision, overflow: Overflow, served_by: Pool) -> None:
-        """Log at level debug that a pool did not hold a request: clients send such, and the metric counts them."""
+        """Log at level debug that a request did not fit a pool: clients cause this, and the metric counts it."""
         fields = {
             "pool": served_by.name,
             "model": decision.model,
@@ -218,7 +218,7 @@ _RETURNED = "what was put aside predicts a model's usage better than the new pri
 
 
 def _kind(error: BaseException) -> str:
-    """Return type and place; not what it says: a client may have a part in that, and make each one of its own."""
+    """Return type and place, without the message: a client may influence that, and make each one different."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "nowhere"
     return f"{type(error).__name__} at {place}"

@@ -1,11 +1,11 @@
-"""Writing log lines on a thread of its own, so that nobody waits for whoever takes them.
+"""Log lines written by a separate thread, so that the thread that logs never waits for their reader.
 
-A pipe that is not read any more, because a collector hangs or the disk behind it is full, keeps its writer for
-ever; and those who log are the thread that decides requests. So lines wait in a queue, and what finds no room in
-it is counted and told when there is room again.
+A pipe that is no longer read, because a collector hangs or its disk is full, blocks its writer forever, and the
+thread that logs is the one that decides requests. So lines wait in a queue; lines that do not fit are counted, and
+their number is logged when there is room again.
 
-Rejected: O_NONBLOCK, which holds for all processes that share the pipe, and cuts lines in half; and asking poll()
-first, since other workers write into the same pipe between the question and the write.
+Rejected: O_NONBLOCK, which affects all processes that share the pipe and cuts lines in half; and calling poll()
+first, because other workers write to the same pipe between the poll and the write.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ FLUSHED_WITHIN_S: Final = 1.0
 
 
 class LineWriter(logging.Handler):
-    """Writes each record as a line to a file descriptor, which it leaves open; `emit` does not wait for that."""
+    """Writes each record as a line to a file descriptor, which it leaves open; `emit` does not wait for it."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
@@ -33,10 +33,10 @@ class LineWriter(logging.Handler):
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Called by logging with its lock held: have the line written when its turn comes."""
+        """Called by logging with its lock held: queue the line."""
         try:
             line = self.format(record).encode("utf-8", "backslashreplace") + b"\n"
-        except Exception:  # noqa: BLE001  (as the standard library's handlers: no caller expects an error of a log)
+        except Exception:  # noqa: BLE001  (as in the standard library: no caller expects logging to raise)
             self.handleError(record)
             return
         try:
@@ -50,7 +50,7 @@ class LineWriter(logging.Handler):
             self._waiting.all_tasks_done.wait_for(lambda: not self._waiting.unfinished_tasks, FLUSHED_WITHIN_S)
 
     def close(self) -> None:
-        """Wait as `flush` does, and end."""
+        """Flush, and end the thread."""
         self.flush()
         with contextlib.suppress(Full):
             self._waiting.put_nowait(None)
@@ -65,7 +65,7 @@ class LineWriter(logging.Handler):
             self._waiting.task_done()
 
     def _write(self, line: bytes) -> None:
-        with contextlib.suppress(OSError):  # whoever read it has gone
+        with contextlib.suppress(OSError):  # the reader has gone
             while line:
                 line = line[os.write(self._descriptor, line) :]
 

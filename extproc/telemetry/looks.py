@@ -1,7 +1,6 @@
-"""Two looks at the metrics, and what happened in between.
+"""Looks (samples of all metrics), and the differences between two of them.
 
-They are looks at metrics and at no object of the router, so that one process and the sum of several are shown
-alike.
+They contain metrics only, no objects of the router, so that one process and the sum of several are shown alike.
 """
 
 from collections import defaultdict
@@ -24,7 +23,7 @@ __all__ = [
 
 HISTOGRAMS = frozenset({"dualpool_estimate_ratio", "dualpool_bound_ratio", "dualpool_budget_tokens"})
 Wanted = Callable[[str, str], bool]
-"""Whether a metric of a name and type is looked at."""
+"""Return whether to sample a metric with this name and type."""
 Labels = frozenset[tuple[str, str]]
 
 
@@ -46,12 +45,12 @@ def look_at(metrics: Iterable[Metric], at_s: float) -> Look:
 
 
 def is_number(name: str, kind: str) -> bool:
-    """Whether a metric is a number or a few: what is looked at each time."""
+    """Return whether a metric has few values, so that it is sampled each time."""
     return kind != "histogram" and not name.endswith("_per_token")
 
 
 def is_histogram(name: str, _: str) -> bool:
-    """Whether a metric is one of the histograms that are judged by."""
+    """Return whether a metric is one of the histograms that `judging.py` uses."""
     return name in HISTOGRAMS
 
 
@@ -61,12 +60,12 @@ def seconds_between(before: Look, after: Look) -> float:
 
 
 def grown(before: Look, after: Look, name: str) -> Iterator[tuple[dict[str, str], float]]:
-    """Yield what a counter grew by, for each of its labels that did."""
+    """Yield by how much a counter grew, for each label set that grew."""
     return ((labels, count) for labels, count in differences(before, after, name) if count > 0)
 
 
 def differences(before: Look, after: Look, name: str) -> Iterator[tuple[dict[str, str], float]]:
-    """Yield by how much a counter differs, for each of its labels; one that fell began anew."""
+    """Yield a counter's difference for each label set; one that fell was reset, and counts from 0."""
     earlier = before.samples.get(name, {})
     for labels, value in after.samples.get(name, {}).items():
         past = earlier.get(labels, 0.0)
@@ -74,5 +73,5 @@ def differences(before: Look, after: Look, name: str) -> Iterator[tuple[dict[str
 
 
 def sum_of(before: Look, after: Look, name: str) -> float:
-    """Return what a counter grew by, over all its labels."""
+    """Return by how much a counter grew, summed over all labels."""
     return sum(count for _, count in grown(before, after, name))

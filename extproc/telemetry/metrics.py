@@ -1,4 +1,4 @@
-"""Counting what happens to requests. Labels are bounded: closed sets, or the first so many values of clients."""
+"""Metrics of requests. Labels are bounded: closed sets, or the first N values that come from clients."""
 
 import time
 from collections.abc import Collection, Sequence
@@ -20,11 +20,11 @@ from extproc.telemetry.tallies import PLAIN
 
 __all__ = ["Metrics"]
 
-NEAR = 0.2  # share of a pool's budget: where a bound decides
+NEAR = 0.2  # share of a pool's budget, within which a bound affects the decision
 
 
 class Metrics(Series, Listener):
-    """A Listener that counts, and what a registry collects."""
+    """A Listener that counts, and a collector for a registry."""
 
     def __init__(self, registry: CollectorRegistry, max_models: int, max_categories: int) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Metrics(Series, Listener):
         registry.register(self)
 
     def about(self, version: str, mode: str, config_hash: str, pools: Sequence[Pool]) -> None:
-        """Say what runs here, also when it changes; what is counted by pool starts at 0."""
+        """Set what runs here, at the start and after each change; counters by pool start at 0."""
         self.info.clear()
         self.info[version, mode, config_hash] = 1
         for pool in pools:
@@ -77,14 +77,14 @@ class Metrics(Series, Listener):
             self.count_seconds.observe(counted.seconds)
 
     def watching(self, pools: Collection[str]) -> None:
-        """Show nothing of any other pool: called, by the same thread, before the servers of these are asked."""
+        """Remove other pools' series; called before these pools' servers are polled, by the same thread."""
         shown = (self.pool_endpoints, self.pool_answered, self.pool_models, self.pool_pressure)
         for gauge in (*shown, self.pool_spill_share, self.pool_preemptions):
             for labels in [labels for labels in gauge if labels[0] not in pools]:
                 del gauge[labels]
 
     def watched(self, pool: PoolWatched) -> None:
-        """Show what is known of a pool; called by the thread that asks its servers."""
+        """Set a pool's gauges; called by the thread that polls its servers."""
         self.pool_endpoints[pool.pool,] = pool.asked
         self.pool_answered[pool.pool,] = pool.answered
         self.pool_models[pool.pool,] = pool.models
@@ -93,7 +93,7 @@ class Metrics(Series, Listener):
         self.pool_preemptions[pool.pool,] = pool.preemptions
 
     def passed(self) -> None:
-        """Count a request that is none of ours."""
+        """Count a request that the router does not read."""
         self.passed_requests[PLAIN] += 1
 
     def kept(self, decision: Decision) -> None:  # noqa: ARG002  (the port's signature)
@@ -101,11 +101,11 @@ class Metrics(Series, Listener):
         self.kept_streams[PLAIN] += 1
 
     def released(self, decision: Decision) -> None:  # noqa: ARG002  (the port's signature)
-        """Count a stream that is over with its decision."""
+        """Count a stream that ends with its decision."""
         self.released_streams[PLAIN] += 1
 
     def observed(self, observation: Observation) -> None:
-        """Record the error before learning, and the true lengths; usage that is not believed is only counted."""
+        """Record the error before learning, and the true lengths; implausible usage is only counted."""
         decision, usage, learning = observation.decision, observation.usage, observation.learning
         if learning.refused is not None:
             self.refused[learning.refused,] += 1
@@ -123,7 +123,7 @@ class Metrics(Series, Listener):
             self.returned[model,] += 1
         if learning.truncated_by_pool:
             self.truncated[observation.served_by.name, model] += 1
-        # Usage of what was cut, or not in the body, says nothing about the estimate of what was.
+        # The usage of a prompt that was cut, or partly not in the body, does not judge the estimate of the body.
         if decision.estimate is not None and learning.is_judged:
             self._judge(observation, decision.estimate, model)
 
@@ -149,11 +149,11 @@ class Metrics(Series, Listener):
             self.bytes_per_token[model, key] = learning.bytes_per_token
 
     def succeeded(self, decision: Decision) -> None:
-        """Let the model have a label of its own: a pool knows it."""
+        """Give the model its own label: a pool knows it."""
         self._models.label(decision.model)
 
     def not_learned(self, why: ResponseFault) -> None:
-        """Count a response that taught nothing."""
+        """Count a response from which nothing was learned."""
         self.not_learned_responses[why,] += 1
 
     def overflowed(self, decision: Decision, overflow: Overflow, served_by: Pool) -> None:  # noqa: ARG002  (as above)
@@ -169,5 +169,5 @@ class Metrics(Series, Listener):
         self.misconfigurations[what,] += 1
 
     def failed(self, error: Exception) -> None:
-        """Count an exception by its type; types are code's, not clients'."""
+        """Count an exception by its type, which clients cannot invent."""
         self.exceptions[type(error).__name__,] += 1

@@ -1,4 +1,4 @@
-"""The decisions of the last moments, for whoever watches; of a request's text nothing is kept, as everywhere."""
+"""The latest decisions, for the live page; no text of a request is kept, here as elsewhere."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ MOST = 100
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """One decision as it is shown; token counts are None where the request was not read."""
+    """One decision as it is shown; token counts are None if the request was not read."""
 
     number: int
     api: str
@@ -35,7 +35,7 @@ class Recent(Listener):
         self._number = 0
 
     def decided(self, decision: Decision) -> None:
-        """Keep a decision; the oldest makes room."""
+        """Keep a decision; the oldest is dropped."""
         self._number += 1
         self._kept.append((self._number, decision))
 

@@ -1,4 +1,4 @@
-"""The registry of one process: what it says of itself besides what the router counts."""
+"""The metrics registry of one process, with the metrics of the process itself."""
 
 from prometheus_client import (
     GC_COLLECTOR,
@@ -13,7 +13,7 @@ __all__ = ["process_registry"]
 
 def process_registry() -> CollectorRegistry:
     """Return a registry with the metrics of the process and the interpreter (`process_*`, `python_*`)."""
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series for each counter, of no use
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # a useless extra series per counter
     registry = CollectorRegistry()
     for collector in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
         registry.register(collector)

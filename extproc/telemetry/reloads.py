@@ -15,12 +15,12 @@ __all__ = ["ReloadMetrics", "ReloadOutcome"]
 class ReloadOutcome(StrEnum):
     """What became of a changed configuration file; a metric label."""
 
-    APPLIED = "applied"  # what of it needs a restart excepted
-    REFUSED = "refused"  # the configuration before stays in force
+    APPLIED = "applied"  # except for settings that need a restart
+    REFUSED = "refused"  # the previous configuration stays in force
 
 
 class ReloadMetrics(Collector):
-    """Counts what becomes of changed files."""
+    """Counts the outcomes of changed files."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._reloads = Counters("dualpool_config_reloads", "Changed configuration files, by outcome", ["outcome"])
@@ -38,6 +38,6 @@ class ReloadMetrics(Collector):
         return [tally.collect() for tally in self.tallies]
 
     def reloaded(self, outcome: ReloadOutcome, *, in_force: bool) -> None:
-        """Count a changed file; `in_force` when all of it is."""
+        """Count a changed file; `in_force`: whether all of it is in force."""
         self._reloads[outcome,] += 1
         self._differs[PLAIN] = not in_force

@@ -1,6 +1,6 @@
-"""The router's metrics by subject: their names, what they say, their labels and buckets.
+"""The router's metrics by subject: their names, help texts, labels and buckets.
 
-A new one is declared here and counted in metrics.py; docs/metrics.md is made from what is declared.
+A new metric is declared here and counted in metrics.py; docs/metrics.md is generated from the declarations.
 """
 
 from collections.abc import Iterable
@@ -36,7 +36,7 @@ SECONDS_BUCKETS = (5e-5, 1e-4, 1.5e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2,
 
 
 class Series(Collector):
-    """All of them, for those who count and for a registry to collect; those of closed sets begin at 0."""
+    """All metrics, to count in and for a registry to collect; those with a closed set of labels start at 0."""
 
     def __init__(self) -> None:
         self.tallies: list[Tally[Any]] = []
@@ -64,7 +64,7 @@ class Series(Collector):
         )
 
     def _of_lengths(self) -> None:
-        """How long prompts and outputs were, and how well that was foreseen."""
+        """How long prompts and outputs were, and how good the estimates were."""
         self.prompt = self._histogram("actual_prompt_tokens", "Prompt tokens by usage", TOKEN_BUCKETS, "model")
         self.completion = self._histogram(
             "actual_completion_tokens", "Output tokens by usage", TOKEN_BUCKETS, "model"
@@ -122,7 +122,7 @@ class Series(Collector):
         )
 
     def _of_learning(self) -> None:
-        """What was learned from, and what not."""
+        """What was learned from and what was not."""
         self.refused = self._counter("refused_observations_total", "Usages not learned from, by cause", "cause")
         self.clipped = self._counter(
             "clipped_observations_total", "Usages that were clipped before learning", "model"
@@ -215,7 +215,7 @@ class Series(Collector):
         )
 
     def _of_state(self) -> None:
-        """Where what is learned is kept."""
+        """Saving and sharing of what is learned."""
         self.snapshots = self._counter(
             "state_snapshots_total", "Attempts to save what was learned, by whether they were `done`", "outcome"
         )
@@ -231,7 +231,7 @@ class Series(Collector):
         )
 
     def _start_at_zero(self) -> None:
-        """Make every series of a closed set: an increase from nothing to 1 is none to Prometheus."""
+        """Create every series of a closed set: Prometheus sees no increase when a series first appears with 1."""
         closed: tuple[tuple[Counters, type[StrEnum]], ...] = (
             (self.refused, Refused),
             (self.not_learned_responses, ResponseFault),

@@ -1,4 +1,4 @@
-"""Prometheus metrics of changes to what is known that an operator made at the admin port."""
+"""Prometheus metrics of changes to learned state that an operator made at the admin port."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -13,7 +13,7 @@ __all__ = ["ChangeOutcome", "StateChange", "StateChangeMetrics"]
 
 
 class StateChange(StrEnum):
-    """What was asked; a metric label."""
+    """The requested change; a metric label."""
 
     IMPORT = "import"
     RESET = "reset"
@@ -21,15 +21,15 @@ class StateChange(StrEnum):
 
 
 class ChangeOutcome(StrEnum):
-    """What came of it; a metric label."""
+    """The outcome of a change; a metric label."""
 
     DONE = "done"
-    REFUSED = "refused"  # damaged, foreign, too large, or asked wrongly: nothing has changed
+    REFUSED = "refused"  # damaged, foreign, too large, or a bad request: nothing has changed
     FAILED = "failed"  # the store, a worker or the loop did not take it
 
 
 class StateChangeMetrics(Collector):
-    """Counts them."""
+    """Counts changes."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._changes = Counters(
@@ -48,5 +48,5 @@ class StateChangeMetrics(Collector):
         return [tally.collect() for tally in self.tallies]
 
     def asked(self, change: StateChange, outcome: ChangeOutcome) -> None:
-        """Count one."""
+        """Count a requested change."""
         self._changes[change, outcome] += 1

@@ -1,11 +1,11 @@
 """Plain numbers by label, which become Prometheus metrics only when they are scraped.
 
-Every request counts a dozen things, and a scrape comes every few seconds: so counting is a dictionary's entry and
+Every request counts a dozen things, and a scrape comes every few seconds. So counting is a dictionary lookup and
 an addition, and the library's samples are made at the scrape (prometheus_client's custom collectors). Rejected:
-the library's own counters, which take a lock and several calls for each increase.
+the library's own counters, which take a lock and several calls per increment.
 
 One thread counts. Another may collect: it copies each dictionary and each row in one step of the interpreter, so
-that what it shows of a histogram was true at one moment.
+that each histogram is consistent.
 """
 
 from bisect import bisect_left
@@ -24,7 +24,7 @@ V = TypeVar("V")
 
 
 class Tally(dict[Labels, V]):
-    """One metric: its values by those of its labels, and what it says. One without labels is there at once."""
+    """One metric: its values by label values, and its help text. Without labels, its only value exists at once."""
 
     kind: str
 
@@ -37,7 +37,7 @@ class Tally(dict[Labels, V]):
             self[PLAIN] = self[PLAIN]
 
     def collect(self) -> Metric:
-        """Return what there is now, for a scrape."""
+        """Return the current values, for a scrape."""
         metric = Metric(self.name, self.text, self.kind)
         for labels, value in list(self.items()):
             named = dict(zip(self.labels, map(str, labels), strict=True))
@@ -46,7 +46,7 @@ class Tally(dict[Labels, V]):
         return metric
 
     def _samples(self, value: V) -> Iterator[tuple[str, dict[str, str], float]]:
-        """Yield the samples of one value: what follows the metric's name, labels of its own, and the number."""
+        """Yield the samples of one value: suffix of the metric's name, additional labels, number."""
         raise NotImplementedError
 
 
@@ -56,7 +56,7 @@ class Counters(Tally[int]):
     kind = "counter"
 
     def __missing__(self, labels: Labels) -> int:
-        """Return what a count begins with."""
+        """Return the initial count."""
         return 0
 
     def _samples(self, value: int) -> Iterator[tuple[str, dict[str, str], float]]:
@@ -64,17 +64,17 @@ class Counters(Tally[int]):
 
 
 class Gauges(Tally[float]):
-    """Values that rise and fall: set like a dictionary's, or asked of a function at each scrape."""
+    """Values that rise and fall: set like a dictionary's, or returned by a function at each scrape."""
 
     kind = "gauge"
     _ask: Callable[[], float] | None = None
 
     def __missing__(self, labels: Labels) -> float:
-        """Return what a value begins with."""
+        """Return the initial value."""
         return 0.0
 
     def set_function(self, ask: Callable[[], float]) -> None:
-        """Have a gauge without labels asked of a function, which must be quick and not raise."""
+        """Use a function for the value of a gauge without labels; it must be quick and must not raise."""
         self._ask = ask
 
     def _samples(self, value: float) -> Iterator[tuple[str, dict[str, str], float]]:
@@ -82,7 +82,7 @@ class Gauges(Tally[float]):
 
 
 class Histograms(Tally[list[float]]):
-    """Distributions: a row holds the count of each bucket, of what is beyond the last one, and the sum of all."""
+    """Distributions: a row holds the count of each bucket, the count above the last one, and the sum of values."""
 
     kind = "histogram"
 
@@ -92,12 +92,12 @@ class Histograms(Tally[list[float]]):
         super().__init__(name, text, labels)
 
     def __missing__(self, labels: Labels) -> list[float]:
-        """Return an empty row, which is kept: labels are bounded by those who count."""
+        """Insert and return an empty row; the callers bound the number of labels."""
         row = self[labels] = [0.0] * (len(self.bounds) + 2)
         return row
 
     def observe(self, value: float, labels: Labels = PLAIN) -> None:
-        """Take a value in."""
+        """Add a value."""
         row = self[labels]
         row[bisect_left(self.bounds, value)] += 1
         row[-1] += value

@@ -1,11 +1,11 @@
-"""One span for each request of a sampled trace, for OpenTelemetry; imported only where traces are configured.
+"""One OpenTelemetry span for each request of a sampled trace; imported only if traces are configured.
 
-A span is from the request's arrival to its decision: what the router adds to a request's latency. What it reads
-of the response later delays nobody, and has metrics. Whether a trace is sampled is its parent's word, Envoy's as a
-rule; a request without `traceparent`, or not sampled, costs one comparison. The SDK's own thread sends spans in
-batches, and drops them when the collector does not keep up. Names of attributes are those of OpenTelemetry's
-semantic conventions for generative AI where they have one. Rejected: a span for each message (the SDK's cost for
-each token), and instrumentation of grpcio, whose core this server drives by itself.
+A span lasts from the request's arrival to its decision: what the router adds to the latency. Reading the response
+later delays nothing, and has metrics. The parent, usually Envoy, decides whether a trace is sampled; a request
+without `traceparent`, or not sampled, costs one comparison. The SDK's own thread sends spans in batches, and drops
+them if the collector does not keep up. Attributes are named as in OpenTelemetry's semantic conventions for
+generative AI, if those have a name. Rejected: a span for each message (the SDK's cost for each token), and the
+instrumentation of grpcio, because this server uses grpcio's core directly.
 """
 
 from collections.abc import Iterator
@@ -27,14 +27,15 @@ __all__ = ["TraceListener"]
 
 Attribute = str | int | float | bool
 
-# The last words on a collector that does not answer must not hold up the end of the process.
+# Sending the last spans to a collector that does not respond must not delay the end of the process.
 EXPORT_TIMEOUT_S: Final = 2.0
-# Version, trace, parent and flags; the lowest bit of the flags says "sampled". https://www.w3.org/TR/trace-context/
+# Version, trace, parent and flags; the lowest bit of the flags says "sampled".
+# https://www.w3.org/TR/trace-context/
 TRACEPARENT_CHARS: Final = 55
 
 
 class TraceListener(Listener):
-    """A Listener that makes a span of each decision on a request of a sampled trace."""
+    """A Listener that makes a span for each decision about a request of a sampled trace."""
 
     def __init__(self, provider: TracerProvider) -> None:
         self._provider = provider
@@ -43,7 +44,7 @@ class TraceListener(Listener):
 
     @classmethod
     def sending(cls, endpoint: str, service_name: str, version: str) -> "TraceListener":
-        """Return one that sends what it makes to a collector, as OTLP in JSON over HTTP."""
+        """Return a listener that sends its spans to a collector, as OTLP in JSON over HTTP."""
         resource = Resource.create({"service.name": service_name, "service.version": version})
         provider = TracerProvider(resource=resource, sampler=ParentBased(ALWAYS_OFF), shutdown_on_exit=False)
         exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S)

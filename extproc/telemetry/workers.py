@@ -21,7 +21,7 @@ class Replaced(StrEnum):
 
 
 class WorkerMetrics(Collector):
-    """Counts workers, and what became of them; each worker's are counted by one thread."""
+    """Counts workers and their replacements; one thread counts for each worker."""
 
     def __init__(self, registry: CollectorRegistry, workers: int) -> None:
         self.serving = Gauges("dualpool_workers_serving", "Worker processes that are ready")
@@ -44,5 +44,5 @@ class WorkerMetrics(Collector):
 
 
 def worker_streams() -> Counters:
-    """Return the count of what each worker has served, to be filled from the workers' own counts at a scrape."""
+    """Return the counter of streams by worker, to be filled from the workers' own counts at a scrape."""
     return Counters("dualpool_worker_streams", "Streams that have ended, by worker", ["worker"])
