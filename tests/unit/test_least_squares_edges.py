@@ -66,3 +66,17 @@ def test_a_model_that_was_taught_little_takes_little_memory() -> None:
         tracemalloc.stop()
     assert bytes_each < size * size * 8 / 8
     assert all((models[0].weights == model.weights).all() for model in models)
+
+
+@pytest.mark.parametrize("size", [1, 32, 33, 65, 122])
+def test_prices_of_any_number_of_features_solve_the_equations(size: int) -> None:
+    """Prices and leverage are those of the complete system, also if it is larger than a block, and of odd size."""
+    rng = np.random.default_rng(size)
+    prior = Prior(rng.uniform(0.1, 1.0, size), np.diag(rng.uniform(0.01, 1.0, size)))
+    model, z = RelativeLeastSquares(prior, 1.0), rng.uniform(0, 1, (SOLVE_AFTER, size))
+    for row in z:
+        assert model.learn(100 * row, 100.0)
+    information, ridge = z.T @ z, NOISE**2 * prior.precision
+    assert np.linalg.solve(information + ridge, z.sum(0) + ridge @ prior.mean) == pytest.approx(model.weights)
+    expected = NOISE**2 * float(z[0] @ np.linalg.solve(information + ridge, z[0]))
+    assert expected == pytest.approx(model.leverage(z[0]), rel=1e-3)

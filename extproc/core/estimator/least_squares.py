@@ -43,16 +43,14 @@ import numpy as np
 import numpy.typing as npt
 
 from extproc.core.estimator.features import Features
+from extproc.core.estimator.inverse import Matrix, inverse_of
 from extproc.core.estimator.prices import Prior
 
 __all__ = ["NOISE", "RelativeLeastSquares", "Sums"]
 
-Matrix = npt.NDArray[np.float64]
 Single = npt.NDArray[np.float32]
 
 NOISE = 0.05
-# Doubles have 16 digits; a solution with fewer than six accurate ones is not used.
-MAX_CONDITION = 1e10
 # Responses between two solutions, and how much of the old ones may fade during that time.
 SOLVE_AFTER = 64
 MAX_FADED = 0.032
@@ -216,7 +214,7 @@ class RelativeLeastSquares:
         # Scaled to a unit diagonal: the condition number then does not depend on the units of the features.
         scale = 1 / np.sqrt(information.diagonal())
         scales: Matrix = np.multiply.outer(scale, scale)
-        inverse = _inverse(information * scales)
+        inverse = inverse_of(information * scales)
         if inverse is None:
             self._inverse = self._inverse - steps.T.dot(steps)
             self.refused += 1
@@ -225,12 +223,3 @@ class RelativeLeastSquares:
         self.weights = inverse @ (self._b + self._start.pull)
         self._inverse = inverse.astype(np.float32)
         return True
-
-
-def _inverse(matrix: Matrix) -> Matrix | None:
-    """Return the inverse, or None if too few of its digits are accurate."""
-    try:
-        inverse = np.linalg.inv(matrix).astype(np.float64, copy=False)
-    except np.linalg.LinAlgError:
-        return None
-    return inverse if np.abs(inverse).max() < MAX_CONDITION else None  # also refuses NaN
