@@ -3,7 +3,7 @@
 The loop decides nothing while a model is solved for, so the pause has to be short. With A = L L^T (Cholesky), the
 inverse is L^-T L^-1, and L^-1 is built from the inverses of the blocks on its diagonal: nearly all of the work is
 products of matrices, which BLAS does several times faster than LAPACK solves for as many columns as rows.
-Rejected: numpy's general inverse, which takes two to three times as long; blocks of A itself (Schur complements),
+Rejected: numpy's general inverse, which takes four times as long; blocks of A itself (Schur complements),
 which are as fast and lose twice as many digits: with a condition of 7e5, prices of 122 features were off in the
 third digit.
 """
