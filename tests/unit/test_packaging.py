@@ -1,4 +1,4 @@
-"""What strangers rely on: the package's metadata and its documents."""
+"""The package metadata and documents that users rely on."""
 
 import re
 import tomllib
@@ -27,14 +27,14 @@ def supported() -> list[str]:
 
 
 def test_every_file_that_the_metadata_names_is_there() -> None:
-    """The package's description, its licence and the documents of the project exist and are not empty."""
+    """The package's description, licence and the project's documents exist and are not empty."""
     named = [PROJECT["readme"], *PROJECT["license-files"]]
     for name in (*named, "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", ".pre-commit-config.yaml"):
         assert (ROOT / name).stat().st_size > 0, name
 
 
 def test_sdist_lists_files_that_exist() -> None:
-    """Every path that MANIFEST.in puts into the sdist is there."""
+    """Every path that MANIFEST.in puts into the sdist exists."""
     for line in (ROOT / "MANIFEST.in").read_text("utf-8").splitlines():
         directive, *names = line.split()
         if directive in {"graft", "include"}:
@@ -49,7 +49,7 @@ def test_licence_is_the_one_that_is_named() -> None:
 
 
 def test_there_is_one_version(capsys: pytest.CaptureFixture[str]) -> None:
-    """pyproject.toml, the module, what is installed and the command line name the same version."""
+    """pyproject.toml, the module, the installed package and the command line give the same version."""
     with pytest.raises(SystemExit):
         main(["--version"])
     assert [PROJECT["version"]] * 3 == [
@@ -60,21 +60,21 @@ def test_there_is_one_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_deployment_uses_the_image_of_this_version() -> None:
-    """The image that the documents build is the one that the manifests run, and is named after the version."""
+    """The image that the documents build is the one that the manifests run, and its tag is the version."""
     for file in ("Dockerfile", "README.md", "kubernetes/deployment.yaml"):
         tags = re.findall(r"\bdualpool:(\d+\.\S*)", (ROOT / "deploy" / file).read_text("utf-8"))
         assert {PROJECT["version"]} == set(tags), file
 
 
 def test_changelog_has_this_version() -> None:
-    """The changelog begins with what is unreleased, and its newest release is this version, with a date."""
+    """The changelog begins with the unreleased changes; its newest release is this version, with a date."""
     first, second, *_ = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
     assert "[Unreleased]" == first
     assert re.fullmatch(rf"\[{re.escape(PROJECT['version'])}\] - \d{{4}}-\d\d-\d\d", second)
 
 
 def test_classifiers_name_the_versions_that_make_accepts() -> None:
-    """What the package says it supports is what the lock files are made for and development runs on."""
+    """The classifiers list the Python versions that the lock files and development support."""
     classified = re.findall(
         r"^Programming Language :: Python :: (3\.\d+)$", "\n".join(PROJECT["classifiers"]), re.MULTILINE
     )
@@ -82,7 +82,7 @@ def test_classifiers_name_the_versions_that_make_accepts() -> None:
 
 
 def test_the_oldest_python_is_the_same_everywhere() -> None:
-    """The package, ruff and mypy have the oldest supported version as their lower bound."""
+    """The package, ruff and mypy use the oldest supported version as their lower bound."""
     oldest = min(supported(), key=Version)
     tools = PYPROJECT["tool"]
     assert f">={oldest}" == PROJECT["requires-python"]
@@ -93,14 +93,16 @@ def test_the_oldest_python_is_the_same_everywhere() -> None:
 
 
 def test_the_build_needs_what_is_locked_for_it() -> None:
-    """deploy/build-requirements.txt is made from a group that has what [build-system] asks for."""
+    """The dependency group that deploy/build-requirements.txt is made from
+    has the requirements of [build-system].
+    """
     asked = map(str, map(Requirement, PYPROJECT["build-system"]["requires"]))
     locked = map(str, map(Requirement, PYPROJECT["dependency-groups"]["build"]))
     assert sorted(asked) == sorted(locked)
 
 
 def test_protobuf_is_as_new_as_the_code_that_the_wheel_holds() -> None:
-    """No version that the metadata allows is older than the generated code: it would refuse to load that."""
+    """The metadata allows no protobuf older than the generated code, which would refuse to load with it."""
     generated = re.findall(r"^# Protobuf Python Version: (\S+)$", GENERATED.read_text("utf-8"), re.MULTILINE)
     (protobuf,) = (asked for asked in map(Requirement, PROJECT["dependencies"]) if asked.name == "protobuf")
     allowed = [Version(part.version) for part in protobuf.specifier if part.operator == ">="]

@@ -1,4 +1,4 @@
-"""The placer by itself, as tools and the planner use it: facts in, a decision out."""
+"""The placer on its own, as the tools and the planner use it: facts in, a decision out."""
 
 import gzip
 import json
@@ -28,13 +28,13 @@ def placer(mode: Mode = Mode.ENFORCE) -> Placer:
 
 
 def body(content: str) -> bytes:
-    """Return a chat's body."""
+    """Return the body of a chat request."""
     return json.dumps({"model": "m", "messages": [{"content": content}], "max_tokens": 50}).encode()
 
 
 @pytest.mark.parametrize(("mode", "routed"), [(Mode.ENFORCE, True), (Mode.SHADOW, False), (Mode.OFF, False)])
 def test_a_decision_says_everything_about_itself(mode: Mode, *, routed: bool) -> None:
-    """Where a request goes, why, in which mode, and what was known of it."""
+    """A decision holds the pool, the reason, the mode, and what was known about the request."""
     decision = placer(mode).place(replace(FACTS, usage_in_response=False), "tenant", body_bytes=70)
     assert (SHORT, Reason.FITS, mode, routed) == (decision.pool, decision.reason, decision.mode, decision.routed)
     assert (Api.CHAT, "m", True, False) == (decision.api, decision.model, decision.stream, decision.learnable)
@@ -52,7 +52,7 @@ def test_what_is_left_to_the_default_pool_is_not_routed() -> None:
 
 @pytest.mark.parametrize(("size", "reason"), [(15_999, Reason.TOO_LONG), (16_000, Reason.EARLY)])
 def test_facts_are_decided_as_their_body_would_be(size: int, reason: Reason) -> None:
-    """From 16 bytes for each of the short pool's tokens on, no estimate is made."""
+    """From 16 bytes per token of the short pool's budget, no estimate is made."""
     decision = placer().place(replace(FACTS, text=b"x" * size), "", body_bytes=size + 70)
     assert (LONG, reason, False) == (decision.pool, decision.reason, decision.routed)
     assert (reason is Reason.EARLY) == (decision.estimate is None)
@@ -60,13 +60,13 @@ def test_facts_are_decided_as_their_body_would_be(size: int, reason: Reason) -> 
 
 
 def test_a_list_of_prompts_of_any_size_is_estimated() -> None:
-    """Many prompts together are no long one."""
+    """Many short prompts are not treated as one long prompt."""
     several = replace(FACTS, api=Api.COMPLETIONS, text=b"x" * 16_000, longest_share=0.01)
     assert Reason.FITS == placer().place(several, "").reason
 
 
 def test_a_text_that_looks_like_media_is_decided_by_its_text() -> None:
-    """Base64 inside of plain text is left out of the early look, and counted when the body was read."""
+    """Base64 inside plain text is excluded by the early check, and counted once the body has been parsed."""
     decision = placer().decide(Api.CHAT, RequestHead(), body("data:image/png;base64," + "A" * 20_000))
     assert (Reason.EARLY, None) == (decision.reason, decision.estimate)
 
@@ -84,14 +84,16 @@ def test_a_text_that_looks_like_media_is_decided_by_its_text() -> None:
 def test_a_body_that_is_not_understood_goes_to_the_default_pool(
     encoding: str, content: bytes, reason: Reason, fault: BodyFault | None
 ) -> None:
-    """A decision names whose fault it is; what is too large for the short pool is not even looked into."""
+    """The decision names the fault; a body that is too large for the short pool is not parsed at all."""
     decision = placer().decide(Api.CHAT, RequestHead(content_encoding=encoding), content)
     assert (reason, fault, len(content)) == (decision.reason, decision.fault, decision.body_bytes)
     assert (reason is Reason.FITS) == (decision.pool is SHORT) == decision.routed
 
 
 def test_a_decision_of_which_nothing_is_known() -> None:
-    """What was not seen whole is no stream, cannot be learned from, and has no sizes but those that were told."""
+    """A request that was not read completely counts as not streaming and not
+    learnable; sizes that were not passed are 0.
+    """
     bare = Decision(LONG, Reason.EARLY, Mode.ENFORCE, routed=False, api=Api.CHAT)
     assert bare == placer().unsure(Api.CHAT, Reason.EARLY, 0)
     assert (False, False, 0, 0) == (bare.stream, bare.learnable, bare.body_bytes, bare.text_bytes)
@@ -103,7 +105,7 @@ def test_a_decision_of_which_nothing_is_known() -> None:
     [(1_900, Reason.FITS), (1_999, Reason.FITS), (2_000, Reason.EARLY), (500_000, Reason.EARLY)],
 )
 def test_a_compressed_body_is_decided_by_what_it_holds(size: int, reason: Reason) -> None:
-    """Decoded it may be no larger than what is held of any body, though it came in a few bytes."""
+    """The decoded size must not exceed the limit on held bytes, however few compressed bytes arrived."""
     content = json.dumps({"model": "m", "prompt": ["a"] * 100, "max_tokens": 1}).encode().ljust(size)
     head = RequestHead(content_encoding="gzip")
     packed = gzip.compress(content)
@@ -113,7 +115,7 @@ def test_a_compressed_body_is_decided_by_what_it_holds(size: int, reason: Reason
 
 
 class Moving(Spillover):
-    """Moves what it is told of to a given pool, and notes what was counted."""
+    """Moves every request to a given pool and records what was counted."""
 
     def __init__(self, to: Pool) -> None:
         super().__init__(SpillSettings(), b"salt")
@@ -121,10 +123,10 @@ class Moving(Spillover):
         self.counted: list[tuple[str, int]] = []
 
     def count(self, pool: str, tokens: int) -> None:
-        """Note it."""
+        """Record the call."""
         self.counted.append((pool, tokens))
 
-    def move(  # the rules of moving have tests of their own
+    def move(  # the rules for moving requests have their own tests
         self,
         facts: RequestFacts,  # noqa: ARG002
         tenant: str,  # noqa: ARG002
@@ -137,13 +139,15 @@ class Moving(Spillover):
 
 
 def spilling(to: Pool, mode: Mode = Mode.ENFORCE) -> tuple[Placer, Moving]:
-    """Return a placer whose overloaded pools give to another."""
+    """Return a placer with a spillover that always moves requests to the given pool."""
     moving = Moving(to)
     return Placer(mode, TWO, make_estimator(EstimatorSettings()), 768 * 1024, moving), moving
 
 
 def test_a_request_that_moves_is_counted_where_it_goes() -> None:
-    """Its reason is `spilled`; one that stays keeps its own. What it takes is its load."""
+    """A request that moves has the reason `spilled`, one that stays keeps its own reason. Its tokens
+    count as load of the pool that it goes to.
+    """
     for to, reason in ((LONG, Reason.SPILLED), (SHORT, Reason.FITS)):
         placing, moving = spilling(to)
         decision = placing.place(FACTS, "", TWO.fleet)
@@ -153,7 +157,7 @@ def test_a_request_that_moves_is_counted_where_it_goes() -> None:
 
 
 def test_nothing_moves_where_the_load_is_not_known_or_the_request_cannot() -> None:
-    """Without a word of the servers, or a history that only the default pool has, a request stays."""
+    """A request stays if no load was reported, or if only the default pool has its history."""
     placing, moving = spilling(LONG)
     assert SHORT is placing.place(FACTS, "").pool
     stays, kept = spilling(SHORT)
@@ -164,14 +168,14 @@ def test_nothing_moves_where_the_load_is_not_known_or_the_request_cannot() -> No
 
 
 def test_what_is_not_read_counts_as_a_request_without_tokens() -> None:
-    """It goes to the default pool, whose load nobody can tell beforehand."""
+    """It goes to the default pool and adds no tokens to its load, since its size is unknown."""
     placing, moving = spilling(SHORT)
     placing.unsure(Api.CHAT, Reason.DEADLINE, 70)
     assert [("long", 0)] == moving.counted
 
 
 def test_in_shadow_all_load_is_the_default_pools() -> None:
-    """Without a header every request goes there, wherever it would have gone."""
+    """No header is set, so every request goes to the default pool whatever the decision says."""
     placing, moving = spilling(SHORT, Mode.SHADOW)
     placing.place(FACTS, "", TWO.fleet)
     assert ["long"] == [name for name, _ in moving.counted]

@@ -22,7 +22,7 @@ FACTS = RequestFacts(Api.CHAT, "m", b"")
 
 
 def estimate(prompt: float, bound: float, output: int) -> Estimate:
-    """Return an estimate of so many tokens."""
+    """Return an estimate with these token counts."""
     return Estimate(
         prompt, bound, output, output_declared=True, source=Source.PRIOR, category=CategoryKey("m", "k")
     )
@@ -32,7 +32,7 @@ def estimate(prompt: float, bound: float, output: int) -> Estimate:
     ("tokens", "pool"), [(1, "s"), (100, "s"), (101, "m"), (1_000, "m"), (5_000, "l"), (10**30, "l")]
 )
 def test_a_budget_goes_to_the_first_pool_that_holds_it(tokens: int, pool: str) -> None:
-    """Limits are inclusive, and what fits nowhere goes to the largest."""
+    """Limits are inclusive; a budget that exceeds every limit goes to the largest pool."""
     reason = Reason.TOO_LONG if tokens > 1_000 else Reason.FITS
     placed, why = THREE.place(FACTS, TokenBudget(tokens, tokens, 0, 1, tokens))
     assert (pool, reason) == (placed.name, why)
@@ -49,20 +49,20 @@ def test_a_budget_goes_to_the_first_pool_that_holds_it(tokens: int, pool: str) -
     ],
 )
 def test_the_upper_bound_decides_and_not_the_likeliest_count(budget: TokenBudget, pool: str) -> None:
-    """A prompt that only may be too long for a pool is not sent there, however likely it is to fit."""
+    """A prompt whose bound exceeds a pool's limit is not sent there, however likely it is to fit."""
     reason = Reason.TOO_LONG if pool == "l" else Reason.FITS
     placed, why = THREE.place(FACTS, budget)
     assert (pool, reason) == (placed.name, why)
 
 
 def test_what_the_body_does_not_hold_goes_to_the_largest_pool() -> None:
-    """However small a request looks, history that only the server knows may be of any length."""
+    """History that only the server has may be of any length, however small the request looks."""
     unseen = replace(FACTS, unseen_history=True)
     assert (THREE.default, Reason.UNSEEN_HISTORY) == THREE.place(unseen, TokenBudget(1, 1, 1, 1, 1))
 
 
 def test_what_no_smaller_pool_could_hold_is_measured_by_the_largest_of_them() -> None:
-    """Of three pools the middle one is the last that a request may be too large for."""
+    """Of three pools, the middle one has the largest limit that a request may exceed."""
     assert 1_000 == THREE.largest_optional_tokens
     assert ("l", ["s", "m", "l"]) == (THREE.default.name, [pool.name for pool in THREE.ascending])
 
@@ -81,7 +81,7 @@ def test_what_no_smaller_pool_could_hold_is_measured_by_the_largest_of_them() ->
     ],
 )
 def test_pools_that_are_no_order_are_refused(pools: list[tuple[str, int]], said: str) -> None:
-    """Pools are a strictly ascending list of at least two."""
+    """Pools must be a strictly ascending list of at least two."""
     with pytest.raises(ConfigurationError, match=said):
         Pools([Pool(*pool) for pool in pools])
 
@@ -90,16 +90,16 @@ def test_pools_that_are_no_order_are_refused(pools: list[tuple[str, int]], said:
     ("likeliest", "bound", "pool"),
     [
         (100, 125, "s"),
-        (101, 101, "m"),  # over the threshold, though the pool would hold it
-        (100, 126, "m"),  # within it, but the pool may not hold it
+        (101, 101, "m"),  # over the threshold, although it fits the context
+        (100, 126, "m"),  # within the threshold, but may not fit the context
         (900, 1_000, "m"),
-        (900, 1_001, "l"),  # a pool without a length of its own holds its threshold
+        (900, 1_001, "l"),  # without max_model_len, the context equals the threshold
     ],
 )
 def test_the_likeliest_total_chooses_the_pool_and_the_bound_has_to_fit_its_context(
     likeliest: int, bound: int, pool: str
 ) -> None:
-    """A pool is taken when the likeliest total is within its threshold and the bound within its context."""
+    """A pool is chosen if the likeliest total is within its threshold and the bound within its context."""
     pools = Pools((Pool("s", 100, 125), Pool("m", 1_000), Pool("l", 10_000, 12_500)))
     placed, _ = pools.place(FACTS, TokenBudget(likeliest, bound, 0, 1, likeliest))
     assert pool == placed.name
@@ -107,7 +107,7 @@ def test_the_likeliest_total_chooses_the_pool_and_the_bound_has_to_fit_its_conte
 
 @given(likeliest=st.integers(0, 2_000), above=st.integers(0, 2_000), limit=st.integers(1, 1_000))
 def test_with_equal_limits_the_bound_alone_decides(likeliest: int, above: int, limit: int) -> None:
-    """Pools whose two limits are equal, said or left out, are chosen as by their bound only."""
+    """If a pool's two limits are equal, stated or by default, only the bound decides."""
     budget = TokenBudget(likeliest, likeliest + above, 0, 1, likeliest)
     for pool in (Pool("s", limit), Pool("s", limit, limit)):
         placed, _ = Pools((pool, Pool("l", 10_000))).place(FACTS, budget)
@@ -122,13 +122,15 @@ def test_with_equal_limits_the_bound_alone_decides(likeliest: int, above: int, l
     ],
 )
 def test_a_pool_that_would_take_more_than_it_holds_is_refused(pools: list[tuple[str, int]], said: str) -> None:
-    """Contexts are at least the thresholds, and in their order."""
+    """Contexts are at least as large as the thresholds and in the same order."""
     with pytest.raises(ConfigurationError, match=said):
         Pools([Pool(*pool) for pool in pools])
 
 
 def test_every_sequence_has_the_context_to_itself_and_all_are_the_load() -> None:
-    """Capacity is prompt + output however many outputs there are; n x output is load. Fractions round up."""
+    """The capacity needed is prompt + output for any number of outputs; the
+    load counts n x output. Fractions round up.
+    """
     facts = RequestFacts(Api.CHAT, "m", b"", sequences=3)
     budget = token_budget(facts, estimate(10.2, 12.5, 5))
     assert (11 + 5, 13 + 5, 11 + 15) == (budget.total, budget.bound, budget.load_tokens)
@@ -143,28 +145,28 @@ def test_n_does_not_make_a_short_request_long() -> None:
 
 
 def test_prompts_of_a_list_are_sequences_each_with_its_outputs() -> None:
-    """The context has to hold the longest prompt and one output; the load is all of them."""
+    """The context has to hold the longest prompt and one output; the load is the sum over all of them."""
     facts = read_request(Api.COMPLETIONS, b'{"prompt":[[1,2,3],[4],[5,6]],"max_tokens":10,"n":2}')
     budget = token_budget(facts, make_estimator(EstimatorSettings()).estimate(facts, ""))
     assert (3 + 10, 6 + 3 * 2 * 10) == (budget.total, budget.load_tokens)
 
 
 def test_of_several_prompts_the_longest_counts() -> None:
-    """Each prompt of a list is a sequence of its own, in the likeliest count and in the bound."""
+    """Each prompt of a list is a separate sequence, in the likeliest count and in the bound."""
     facts = RequestFacts(Api.COMPLETIONS, "m", b"", longest_share=0.25)
     assert TokenBudget(75, 100, 7, 1, 300) == token_budget(facts, estimate(300, 400, 7))
 
 
 @given(st.lists(st.integers(1, 10_000), min_size=1, max_size=50))
 def test_the_longest_of_several_exact_prompts_is_exact(lengths: list[int]) -> None:
-    """The share of a sum of token ids gives back the ids of the longest prompt: 25 x (7 / 25) is 7, and not 8."""
+    """The share of the sum of token ids is the longest prompt's length: 25 x (7 / 25) is 7, not 8."""
     facts = RequestFacts(Api.COMPLETIONS, "m", b"", longest_share=max(lengths) / sum(lengths))
     budget = token_budget(facts, estimate(sum(lengths), sum(lengths), 0))
     assert (max(lengths), max(lengths)) == (budget.prompt_tokens, budget.prompt_bound)
 
 
 def test_the_share_of_a_prompt_may_be_a_little_too_large_a_float() -> None:
-    """What is above a whole number by the last bits of a float is that number."""
+    """A product that exceeds an integer only by floating-point error counts as that integer."""
     assert 25 * (7 / 25) > 7
     facts = RequestFacts(Api.COMPLETIONS, "m", b"", longest_share=7 / 25)
     assert TokenBudget(7, 7, 0, 1, 25) == token_budget(facts, estimate(25, 25, 0))
@@ -175,7 +177,9 @@ def test_the_share_of_a_prompt_may_be_a_little_too_large_a_float() -> None:
     [(None, 300, 400), (50, 50, 50), (350, 300, 350), (500, 300, 400), (1, 1, 1), (0, 300, 400), (-1, 300, 400)],
 )
 def test_truncation_caps_a_prompt(cap: int | None, prompt: int, bound: int) -> None:
-    """truncate_prompt_tokens is the most of any prompt; a cap of nothing is none, and the larger pool is safe."""
+    """truncate_prompt_tokens caps every prompt; a cap of 0 or less is
+    ignored, which errs towards the larger pool.
+    """
     facts = RequestFacts(Api.COMPLETIONS, "m", b"", truncate_prompt_tokens=cap)
     assert TokenBudget(prompt, bound, 7, 1, prompt) == token_budget(facts, estimate(300, 400, 7))
 
@@ -202,11 +206,13 @@ def test_a_stored_response_stays_where_later_requests_find_it(
     by_default: bool,  # noqa: FBT001
     reason: Reason,
 ) -> None:
-    """What says that it is stored goes to the default pool; so does silence where servers store by default."""
+    """A request that asks to be stored goes to the default pool, and so does one
+    without the field if servers store by default.
+    """
     pools = Pools(THREE.ascending, stored_by_default=by_default)
     facts = RequestFacts(Api.RESPONSES, "m", b"", stored=stored)
     assert reason == pools.place(facts, TokenBudget(1, 1, 0, 1, 1))[1]
-    if not by_default:  # as vLLM is, and as pools are where nothing is said
+    if not by_default:  # as in vLLM, and the default for pools
         assert reason == THREE.place(facts, TokenBudget(1, 1, 0, 1, 1))[1]
 
 
@@ -224,26 +230,28 @@ def test_a_stored_response_stays_where_later_requests_find_it(
 def test_the_load_of_a_request_is_all_prompts_and_all_outputs(
     output: int, sequences: int, prompts: int, load: int, outputs: int
 ) -> None:
-    """Servers work on every sequence, though a context holds one; no number is beyond a hundred million."""
+    """Servers process every sequence, although each has a context of its
+    own; no figure exceeds a hundred million.
+    """
     budget = TokenBudget(10, 10, output, sequences, prompts)
     assert (load, outputs) == (budget.load_tokens, budget.all_outputs_tokens)
 
 
 def test_a_hundred_million_tokens_are_the_most() -> None:
-    """Beyond any context, and a number to count with."""
+    """The cap exceeds any context and is still a finite number."""
     assert 100_000_000 == MAX_BUDGET_TOKENS
     assert 100_000_000 == TokenBudget(1, 1, 10**9, 1, 1).total == TokenBudget(1, 1, 10**9, 1, 1).bound
 
 
 @pytest.mark.parametrize(("cap", "all_prompts"), [(50, 150), (99, 297), (150, 300), (100, 300)])
 def test_truncation_caps_every_prompt_of_a_list(cap: int, all_prompts: int) -> None:
-    """Of three prompts each is cut, and together they are no more than three times the cap, or than they were."""
+    """Each of three prompts is cut; together they have at most three times the cap, and never more than before."""
     facts = RequestFacts(Api.COMPLETIONS, "m", b"", sequences=3, longest_share=0.5, truncate_prompt_tokens=cap)
     assert all_prompts == token_budget(facts, estimate(300, 400, 7)).all_prompts_tokens
 
 
 def test_a_pool_of_one_token_is_a_pool() -> None:
-    """The smallest limit there is, and the next one."""
+    """One token is the smallest possible limit."""
     pools = Pools((Pool("a", 1), Pool("b", 2)))
     assert ["a", "b", "b"] == [pools.place(FACTS, TokenBudget(n, n, 0, 1, n))[0].name for n in (1, 2, 3)]
 
@@ -262,7 +270,7 @@ def test_a_pool_of_one_token_is_a_pool() -> None:
     ],
 )
 def test_what_is_configured_of_a_pool_has_its_limits(fields: dict[str, object], *, accepted: bool) -> None:
-    """Limits are one token or more, and names of models as long as a key may be."""
+    """Limits are at least one token, and model names at most as long as a key may be."""
     given = {"name": "a", "max_budget_tokens": 1} | fields
     if accepted:
         assert "a" == msgspec.convert(given, Pool).name
@@ -287,7 +295,7 @@ def test_what_is_configured_of_a_pool_has_its_limits(fields: dict[str, object], 
 def test_pools_as_large_as_each_other_are_of_different_models(
     one: dict[str, Any], other: dict[str, Any], *, accepted: bool
 ) -> None:
-    """Of two equal pools each has models of its own, said here or listed by its servers."""
+    """Two pools of equal size must serve different models, configured here or listed by their servers."""
     pools = (Pool("a", 100, **one), Pool("b", 100, **other), Pool("c", 1_000))
     if accepted:
         assert 3 == len(Pools(pools).ascending)
@@ -297,7 +305,7 @@ def test_pools_as_large_as_each_other_are_of_different_models(
 
 
 def test_a_cluster_is_one_pools() -> None:
-    """A cluster that two pools claim is named; one that a pool claims twice, or alone, is fine."""
+    """A cluster that two pools claim is an error that names it; listing it twice in one pool is allowed."""
     with pytest.raises(ConfigurationError, match=r"clusters \['b'\] are given to several"):
         Pools([Pool("short", 10, clusters=("a", "b")), Pool("long", 20, clusters=("b", "c"))])
     Pools([Pool("short", 10, clusters=("a", "a")), Pool("long", 20, clusters=("b",))])
@@ -305,7 +313,7 @@ def test_a_cluster_is_one_pools() -> None:
 
 @pytest.mark.parametrize(("length", "fits"), [(0, False), (1, True), (256, True), (257, False)])
 def test_names_of_clusters_have_1_to_256_characters(length: int, *, fits: bool) -> None:
-    """No shorter, no longer."""
+    """Both limits are inclusive."""
     pools = [{"name": "a", "max_budget_tokens": 1, "clusters": ["c" * length]}]
     if fits:
         assert "c" * length == msgspec.convert(pools, list[Pool])[0].clusters[0]
@@ -317,23 +325,25 @@ def test_names_of_clusters_have_1_to_256_characters(length: int, *, fits: bool) 
 @pytest.mark.parametrize(
     ("prompt", "bound", "output", "fields", "doubt"),
     [
-        (1_500, 3_000, 250, {}, True),  # as far below the estimate as the bound is above: 750 and the output
+        (1_500, 3_000, 250, {}, True),  # as far below the estimate as the bound is above it: 750, plus the output
         (1_500, 3_000, 251, {}, False),
-        (700, 900, 100, {}, False),  # fits, all of it
+        (700, 900, 100, {}, False),  # the bound fits
         (900, 900, 100, {}, False),
         (700, 901, 100, {}, True),
         (3_000, 6_000, 250, {"longest_share": 0.5, "sequences": 2}, True),  # only the longest prompt has to fit
         (3_000, 6_000, 251, {"longest_share": 0.5, "sequences": 2}, False),
-        (0, 0, 5, {}, False),  # nothing was asked
-        (1.2, 1.2, 999, {}, False),  # less than a token is a token
-        (1_500, 3_000, 250, {"truncate_prompt_tokens": 600}, False),  # as placed, fits
-        (1_500, 3_000, 450, {"truncate_prompt_tokens": 600}, False),  # cut, and still too long by the output
+        (0, 0, 5, {}, False),  # an empty prompt
+        (1.2, 1.2, 999, {}, False),  # a fraction of a token counts as a token
+        (1_500, 3_000, 250, {"truncate_prompt_tokens": 600}, False),  # fits once the prompt is cut
+        (1_500, 3_000, 450, {"truncate_prompt_tokens": 600}, False),  # too long even when cut: the output
     ],
 )
 def test_what_is_in_doubt_may_fit_a_smaller_pool(
     prompt: float, bound: float, output: int, fields: dict[str, object], *, doubt: bool
 ) -> None:
-    """The estimate may be too high by as much as too low; output and the cut of a prompt are known."""
+    """The estimate may be too high by as much as it may be too low; the output
+    and a truncated prompt are known exactly.
+    """
     two = Pools((Pool("s", 1_000), Pool("l", 100_000)))
     facts, estimated = replace(FACTS, **fields), estimate(prompt, bound, output)
     assert doubt == two.in_doubt(facts, estimated, token_budget(facts, estimated))

@@ -1,5 +1,5 @@
-"""The cost model: capacity by hand, the paper's formulas, break-even, thresholds, and the fleet simulator
-beside it.
+"""The cost model: capacity computed by hand, the paper's formulas, break-even,
+thresholds, and agreement with the fleet simulator.
 """
 
 from math import ceil
@@ -48,7 +48,9 @@ def lengths(prompts: list[int], outputs: list[int]) -> Lengths:
 
 
 def test_kv_capacity_of_llama_70b_on_two_gpus_is_what_the_formula_says() -> None:
-    """2 x 80 GB x 0.92 - 141.2 GB of weights leave 6 GB, at 2 x 80 x 8 x 128 x 2 bytes a token 18,304 tokens."""
+    """2 x 80 GB x 0.92 - 141.2 GB of weights leaves 6 GB; at 2 x 80 x 8 x 128 x
+    2 bytes per token that is 18,304 tokens.
+    """
     assert capacity(instance(gpus=2), "x").kv_tokens == int(6e9 / 327_680) // 16 * 16
 
 
@@ -57,12 +59,12 @@ def test_kv_capacity_of_llama_70b_on_two_gpus_is_what_the_formula_says() -> None
     [
         ("llama-3-8b", 1, 2 * 32 * 8 * 128 * 2),
         ("llama-3-70b", 8, 2 * 80 * 1 * 128 * 2),
-        ("qwen3-235b-a22b", 8, 2 * 94 * 1 * 128 * 2),  # 4 heads on 8 GPUs: each holds a whole one
+        ("qwen3-235b-a22b", 8, 2 * 94 * 1 * 128 * 2),  # 4 heads on 8 GPUs: each GPU holds a complete head
         ("deepseek-v3", 8, 61 * 576 * 2),  # the latent cache is on every GPU
     ],
 )
 def test_kv_bytes_of_a_token_on_each_gpu(model: str, gpus: int, bytes_per_token: int) -> None:
-    """Heads are split over GPUs down to one each; the latent cache is not split."""
+    """Heads are split over GPUs down to one per GPU; the latent cache is not split."""
     assert instance(model, gpus=gpus).kv_bytes_per_token_and_gpu == bytes_per_token
 
 
@@ -73,13 +75,13 @@ def test_weights_that_do_not_fit_are_refused_by_name() -> None:
 
 
 def test_a_context_that_does_not_fit_is_refused() -> None:
-    """One sequence of max_model_len must fit, as vLLM demands at its start."""
+    """One sequence of max_model_len must fit, as vLLM requires at startup."""
     with pytest.raises(ConfigurationError, match="one sequence of 65,536 tokens does not fit"):
         Setup("llama-3-70b", "a100-80g", instance(gpus=2), 65_536, Objective())
 
 
 def test_the_smallest_instance_that_fits_is_found() -> None:
-    """Llama-3-70B with 65,536 tokens needs four A100; DeepSeek-V3 does not fit eight of them."""
+    """Llama-3-70B with 65,536 tokens needs four A100s; DeepSeek-V3 does not fit on eight of them."""
     assert smallest_tensor_parallel(instance(gpus=1), 65_536, "x").tensor_parallel == 4
     assert smallest_tensor_parallel(instance("deepseek-v3"), 65_536, "x").tensor_parallel == 16
 
@@ -94,13 +96,13 @@ def test_the_smallest_instance_that_fits_is_found() -> None:
     ],
 )
 def test_a_wrong_catalogue_is_refused(text: str, message: str) -> None:
-    """A catalogue's error names the file and the field."""
+    """The error names the file and the field."""
     with pytest.raises(ConfigurationError, match=message):
         parse(text, "x.yaml")
 
 
 def test_every_built_in_profile_says_where_its_figures_come_from() -> None:
-    """GPUs and models alike; the GPUs that people ask for are there."""
+    """All GPUs and models have sources, and the commonly used GPUs are in the catalogue."""
     catalogue = built_in()
     sources = {name: gpu.sources for name, gpu in catalogue.gpus.items()}
     sources |= {name: model.sources for name, model in catalogue.models.items()}
@@ -133,8 +135,8 @@ def test_honest_form_counts_the_long_pools_own_rate() -> None:
 
 
 def test_at_small_scale_two_pools_lose() -> None:
-    """At lambda = .5, mu_H = 1, mu_S = 2, alpha = .5: two instances apart, one together; the closed form says
-    +25 %.
+    """At lambda = .5, mu_H = 1, mu_S = 2, alpha = .5, two pools need two instances and one
+    pool only one; the closed form says +25 %.
     """
     measured = MeasuredRates(1, 2, 1)
     work = lengths([100, 20_000], [10, 10])
@@ -147,7 +149,7 @@ def test_at_small_scale_two_pools_lose() -> None:
 
 
 def test_break_even_is_the_last_rate_at_which_two_pools_are_not_smaller() -> None:
-    """Beyond the break-even every rate is smaller with two pools; just below it some rate is not."""
+    """Above the break-even rate two pools always need fewer instances; just below it they do not."""
     alpha, rates, spare = 0.8, (2.8, 11.2, 2.8), 1
 
     def smaller(rate: float) -> bool:
@@ -162,7 +164,7 @@ def test_break_even_is_the_last_rate_at_which_two_pools_are_not_smaller() -> Non
 
 
 def test_two_pools_without_an_advantage_never_break_even() -> None:
-    """When the honest saving is not positive no rate makes two pools smaller."""
+    """If the honest saving is not positive, there is no rate at which two pools need fewer instances."""
     assert break_even_rate(0.5, (2.0, 2.0, 2.0), 0) is None
 
 
@@ -176,26 +178,26 @@ def test_two_pools_without_an_advantage_never_break_even() -> None:
     ],
 )
 def test_declared_tokens_by_rule(rule: DeclaredRule, expected: list[int]) -> None:
-    """Each rule declares what its name says, and never less than the answer took."""
+    """Each rule declares what its name says, and never less than the actual output."""
     declared = declared_tokens(lengths([1, 1], [10, 2000]), rule)
     assert declared is not None
     assert expected == declared.tolist()
 
 
 def test_without_max_tokens_the_budget_holds_the_outputs_upper_quantile() -> None:
-    """A request that declares nothing is budgeted the 99 % quantile of the outputs."""
+    """A request that declares no limit is budgeted the 99 % quantile of the outputs."""
     work = lengths([100] * 100, list(range(1, 101)))
     assert declared_tokens(work, DeclaredRule.NONE) is None
     assert budgets(work, DeclaredRule.NONE, prompt_factor=1.0).tolist() == [200] * 100
 
 
 def test_right_sized_context_holds_the_longest_request() -> None:
-    """14,089 tokens (the longest of the Azure trace) need a context of 16,384."""
+    """14,089 tokens (the longest request of the Azure trace) need a context of 16,384."""
     assert right_sized_context(lengths([14_000], [89]), DeclaredRule.TRUTH, 65_536) == 16_384
 
 
 def test_worst_case_slots_are_the_papers_slot_counts() -> None:
-    """Eight A100 hold 20 sequences of 65,536 tokens and 166 of 8,192 (the paper says 16 and 128)."""
+    """Eight A100s hold 20 sequences of 65,536 tokens and 166 of 8,192 (the paper says 16 and 128)."""
     worst = setup(slots=SlotRule.WORST_CASE)
     assert (worst.limits(65_536).max_num_seqs, worst.limits(8_192).max_num_seqs) == (20, 166)
 
@@ -208,7 +210,7 @@ def test_a_rate_that_is_not_positive_is_refused(rate: float) -> None:
 
 
 def test_an_objective_faster_than_a_single_sequence_is_refused() -> None:
-    """The error says which part of the objective, and how near one sequence alone comes."""
+    """The error names the part of the objective and what a single sequence achieves."""
     fast = Setup("llama-3-70b", "a100-80g", instance(), 65_536, Objective(tpot_s=0.001))
     with pytest.raises(
         ConfigurationError,
@@ -218,7 +220,7 @@ def test_an_objective_faster_than_a_single_sequence_is_refused() -> None:
 
 
 def test_the_simulated_fleet_is_near_the_analytical_one() -> None:
-    """Where queueing hardly matters both models need the same number of instances, within 20 %."""
+    """If queueing hardly matters, both models need the same number of instances within 20 %."""
     rng = np.random.default_rng(3)
     work = Lengths(rng.integers(200, 2000, 5000), rng.integers(50, 250, 5000), "even lengths")
     plan = setup()
@@ -230,10 +232,11 @@ def test_the_simulated_fleet_is_near_the_analytical_one() -> None:
 
 
 def test_two_simulated_pools_are_near_the_analytical_ones() -> None:
-    """With short requests and some of 5,000 tokens both models need about as many instances of each pool.
+    """For short requests mixed with some of 5,000 tokens, both models need
+    about the same number of instances per pool.
 
-    Where prompts are so long that their prefill fills the objective on the TTFT, queueing decides and only the
-    simulator knows.
+    If prompts are so long that their prefill uses up the TTFT objective, queueing
+    decides, which only the simulator models.
     """
     rng = np.random.default_rng(4)
     prompt = np.where(rng.random(5000) < 0.2, 5_000, rng.integers(200, 1500, 5000))

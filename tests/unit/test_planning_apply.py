@@ -1,4 +1,4 @@
-"""What a plan says is one thing: sentence, tables, plot, JSON and the files that it writes."""
+"""The sentence, tables, plot, JSON and files of a plan agree with each other."""
 
 import json
 import re
@@ -19,16 +19,16 @@ QUESTION += ["--balance", "full-scan", "--threshold", "3072"]
 
 
 def document(path: Path) -> Any:
-    """Return what a YAML file says."""
+    """Return the content of a YAML file."""
     return read_document(path.read_text())
 
 
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object], Path]:
-    """Run one plan with everything that it writes; return its JSON and its directory."""
+    """Run one plan that writes everything it can; return its JSON and its directory."""
     folder = tmp_path_factory.mktemp("plan")
     (folder / "out").mkdir()
-    (folder / "out" / "sglang-medium.args").touch()  # of an earlier plan
+    (folder / "out" / "sglang-medium.args").touch()  # left by an earlier plan
     (folder / "out" / "notes.txt").touch()
     trace = folder / "t.jsonl"
     rows = (
@@ -46,7 +46,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, object]
 
 
 def test_sentence_json_and_files_name_the_same_fleet(planned: tuple[dict[str, object], Path]) -> None:
-    """GPUs of the sentence are those of a fleet in the JSON, and of the replicas in the files."""
+    """The sentence's GPU count is that of a fleet in the JSON and of the replicas in the files."""
     plan, out = planned
     sentence = str(plan["recommendation"])
     fleets = plan["fleets"]
@@ -61,7 +61,7 @@ def test_sentence_json_and_files_name_the_same_fleet(planned: tuple[dict[str, ob
 
 
 def test_the_routers_configuration_is_one_that_it_reads(planned: tuple[dict[str, object], Path]) -> None:
-    """dualpool.yaml loads, and its thresholds are below the max_model_len of their pools."""
+    """dualpool.yaml loads, and its thresholds do not exceed the max_model_len of their pools."""
     _, out = planned
     if not (out / "dualpool.yaml").exists():
         assert len(list(out.glob("vllm-*.args"))) == 1, "one pool needs no router"
@@ -73,14 +73,14 @@ def test_the_routers_configuration_is_one_that_it_reads(planned: tuple[dict[str,
 
 
 def test_no_file_of_an_earlier_plan_is_left(planned: tuple[dict[str, object], Path]) -> None:
-    """They would contradict this one; what no plan wrote stays."""
+    """An earlier plan's files would contradict this plan; files that no plan wrote stay."""
     _, out = planned
     assert not (out / "sglang-medium.args").exists()
     assert (out / "notes.txt").exists()
 
 
 def test_envoys_limits_let_every_sequence_in(planned: tuple[dict[str, object], Path]) -> None:
-    """No circuit breaker is below what the instances may run at once."""
+    """No circuit breaker is below the number of requests that the instances may run at once."""
     _, out = planned
     for cluster in document(out / "envoy.yaml")["clusters"]:
         limits = cluster["circuit_breakers"]["thresholds"][0]
@@ -88,7 +88,7 @@ def test_envoys_limits_let_every_sequence_in(planned: tuple[dict[str, object], P
 
 
 def test_envoy_balances_as_the_plan_did(planned: tuple[dict[str, object], Path]) -> None:
-    """A plan that scans all instances is not served by an Envoy that looks at two of them."""
+    """A plan that simulated a full scan of the instances does not configure Envoy to compare only two of them."""
     plan, out = planned
     assert plan["balancing"] == "LEAST_REQUEST, FULL_SCAN"
     for cluster in document(out / "envoy.yaml")["clusters"]:
@@ -100,7 +100,7 @@ def test_envoy_balances_as_the_plan_did(planned: tuple[dict[str, object], Path])
 
 
 def test_files_need_a_simulation(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cost model alone recommends nothing that could be applied."""
+    """The cost model alone makes no recommendation that could be applied."""
     monkeypatch.setattr(command_line, "COMMANDS", ("plan",))
     refused = refusal_of(["--mean-tokens", "500,100", "--rate", "9", "--apply", "out"], capsys)
     assert "--apply: is only used with --simulate" in refused

@@ -1,4 +1,4 @@
-"""Profiles, means and points that cannot be: each is refused in one sentence with exit 2."""
+"""Impossible profiles, means and points: each is refused in one sentence with exit code 2."""
 
 import os
 import socket
@@ -19,7 +19,9 @@ HEADS = "attention: {kind: gqa, query_heads: 32, kv_heads: 8, head_dim: 128}"
 
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Return a function that runs `dualpool plan`, expects exit 2 and one line of error, and returns that line."""
+    """Return a function that runs `dualpool plan`, expects exit code 2 and
+    one error line, and returns that line.
+    """
     monkeypatch.setattr(command_line, "COMMANDS", ("plan",))
 
     return lambda *arguments: refusal_of(["--cache", "none", *map(str, arguments)], capsys)
@@ -58,7 +60,9 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     ],
 )
 def test_a_profile_that_cannot_be_is_refused(refused: Refused, tmp_path: Path, entry: str, message: str) -> None:
-    """Not finite, zero, negative or contradicting numbers of a catalogue name the profile and what is allowed."""
+    """For numbers that are not finite, zero, negative or contradictory, the
+    error names the profile and what is allowed.
+    """
     path = tmp_path / "mine.yaml"
     path.write_text(entry)
     assert message in refused("--mean-tokens", "100,100", "--rate", "9", "--catalogue", path)
@@ -66,7 +70,7 @@ def test_a_profile_that_cannot_be_is_refused(refused: Refused, tmp_path: Path, e
 
 @pytest.mark.parametrize("means", ["nan,5", "inf,5", "5,inf", "0.5,5", "5,1e300"])
 def test_means_that_cannot_be_are_refused(refused: Refused, means: str) -> None:
-    """A mean is a number of tokens from 1 on."""
+    """A mean is a number of tokens of at least 1."""
     assert "both must be from 1 to 10,000,000 tokens" in refused("--mean-tokens", means, "--rate", "9")
 
 
@@ -90,7 +94,7 @@ def test_points_that_are_not_finite_are_refused(
 
 @pytest.fixture
 def metrics(tmp_path: Path) -> Path:
-    """Write a scrape of a router that has answered once."""
+    """Write a scrape of a router that has handled one request."""
     rows = [
         f'dualpool_actual_{name}_tokens_bucket{{le="{edge}"}} 1'
         for name in ("prompt", "completion")
@@ -103,13 +107,13 @@ def metrics(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("seconds", ["-3", "nan", "inf", "0"])
 def test_seconds_between_scrapes_are_positive(refused: Refused, metrics: Path, seconds: str) -> None:
-    """No interval is waited for that cannot pass."""
+    """An interval that could never elapse is refused."""
     message = refused("--metrics", metrics, metrics, "--scrape-interval", seconds)
     assert f"--scrape-interval {seconds}: seconds must be positive and finite" in message
 
 
 def test_one_file_has_no_interval(refused: Refused, metrics: Path) -> None:
-    """A file is scraped once: an interval for it would be ignored, so it is refused."""
+    """A file is scraped once; an interval for it would have no effect, so it is refused."""
     message = refused("--metrics", metrics, "--scrape-interval", "5", "--rate", "9")
     assert "is one file; a second scrape or an address is needed" in message
     assert "is only used with --metrics" in refused(
@@ -118,13 +122,13 @@ def test_one_file_has_no_interval(refused: Refused, metrics: Path) -> None:
 
 
 def test_a_third_scrape_is_refused(refused: Refused, metrics: Path) -> None:
-    """Two scrapes have one interval between them; a third would be dropped."""
+    """Two scrapes define one interval; a third one would be ignored."""
     assert "3 scrapes are given: one or two are read" in refused("--metrics", metrics, metrics, metrics)
 
 
 @pytest.fixture
 def rude_server() -> Iterator[str]:
-    """Listen at an address that answers in another protocol, and return it."""
+    """Listen at an address, answer there in another protocol, and return the address."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def answer() -> None:
@@ -140,7 +144,7 @@ def rude_server() -> Iterator[str]:
 
 
 def test_a_server_of_another_protocol_is_refused(refused: Refused, rude_server: str) -> None:
-    """What does not speak HTTP is told so."""
+    """The error says that the server does not speak HTTP."""
     message = refused("--metrics", f"http://{rude_server}/metrics", "--rate", "9")
     assert "no HTTP address or no HTTP server" in message
 
@@ -154,7 +158,9 @@ def test_an_address_that_cannot_be_is_refused(refused: Refused, address: str) ->
 
 
 def test_metrics_have_a_limit(refused: Refused, tmp_path: Path) -> None:
-    """A file that no router writes is refused before it is held in memory, and never cut silently."""
+    """A file larger than any router writes is refused before it is read
+    into memory, and never silently truncated.
+    """
     path = tmp_path / "huge"
     path.touch()
     os.truncate(path, 2**34)
@@ -162,7 +168,7 @@ def test_metrics_have_a_limit(refused: Refused, tmp_path: Path) -> None:
 
 
 def test_a_pipe_is_read_up_to_the_same_limit(refused: Refused, tmp_path: Path) -> None:
-    """A pipe has no size to look up: its bytes are counted, and a line without an end is refused."""
+    """The size of a pipe is not known in advance, so its bytes are counted; a line without an end is refused."""
     for text, message in (
         ("\n".rjust(2**16), "pipe: more than 256 MiB"),
         ("0" * 2**16, "pipe: line 2 is longer than 1,048,576 characters"),
@@ -178,7 +184,7 @@ def test_a_pipe_is_read_up_to_the_same_limit(refused: Refused, tmp_path: Path) -
 
 
 def pour(pipe: Path, text: str) -> None:
-    """Write a header, and a text again and again until nobody reads."""
+    """Write a header, then a text repeatedly until the reader closes the pipe."""
     try:
         with pipe.open("w") as file:
             file.write("TIMESTAMP,ContextTokens,GeneratedTokens\n")

@@ -1,4 +1,4 @@
-"""How instances are picked: as Envoy's rules say, over stated loads."""
+"""How instances are picked: Envoy's rules applied to stated loads."""
 
 from collections import Counter
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ PICKS = 20_000
 
 
 def picked(balancing: Balancing, requests: list[int], tokens: list[int] | None = None) -> list[float]:
-    """Return how often each instance is picked, of instances with so many requests and unanswered tokens."""
+    """Return the share of picks per instance, for instances with these requests and unanswered tokens."""
     loads = zip(requests, tokens or [0] * len(requests), strict=True)
     instances = [SimpleNamespace(outstanding=n, unanswered_tokens=t) for n, t in loads]
     balancer = make_balancer(balancing, cast("list[VllmInstance]", instances), seed=1)
@@ -25,29 +25,31 @@ def picked(balancing: Balancing, requests: list[int], tokens: list[int] | None =
 
 @pytest.mark.parametrize("choices", [1, 2, 3])
 def test_least_request_looks_at_as_many_as_choice_count_says(choices: int) -> None:
-    """The busiest of five is taken only when every draw is of it, the idlest when any is."""
+    """The busiest of five is picked only if every draw hits it, the least busy if any draw does."""
     shares = picked(Balancing(Balance.LEAST_REQUEST, choices), [4, 3, 2, 1, 0])
     assert (1 / 5) ** choices == pytest.approx(shares[0], abs=0.01)
     assert 1 - (4 / 5) ** choices == pytest.approx(shares[4], abs=0.015)
 
 
 def test_a_full_scan_takes_the_fewest_requests_of_all() -> None:
-    """Whatever prompts are behind them."""
+    """The number of prompt tokens behind the requests does not matter."""
     assert [0, 0, 1] == picked(Balancing(Balance.FULL_SCAN), [5, 4, 3], [0, 10, 9_000])
 
 
 def test_unanswered_prompt_tokens_count_more_than_requests() -> None:
-    """An instance with one long prompt before its first token is passed over for one with many that decode."""
+    """An instance with one long prompt awaiting its first token is passed
+    over for one with many decoding requests.
+    """
     assert [0, 1] == picked(Balancing(Balance.TOKENS), [1, 40], [30_000, 200])
 
 
 def test_round_robin_takes_turns_whatever_the_loads() -> None:
-    """Each of four gets a quarter."""
+    """Each of four instances gets a quarter of the requests."""
     assert [0.25] * 4 == picked(Balancing(Balance.ROUND_ROBIN), [9, 0, 0, 0])
 
 
 def test_rules_are_named_as_envoy_names_them() -> None:
-    """That name is in the plan."""
+    """The plan prints these names."""
     names = [str(Balancing(rule)) for rule in Balance]
     assert ["LEAST_REQUEST, choice_count 2", "LEAST_REQUEST, FULL_SCAN"] == names[:2]
     assert "LEAST_REQUEST, choice_count 5" == str(Balancing(choices=5))

@@ -16,9 +16,10 @@ THRESHOLDS = (512, 1024, 2048, 4096)
 
 
 def analysed(shares: tuple[float, float, float], short_rate: float) -> Analysis:
-    """Analyse 1,000 requests at 1,000 req/s of which these shares are within 512, 1,024 and 2,048 tokens.
+    """Analyse 1,000 requests at 1,000 req/s; the shares are those within
+    512, 1,024 and 2,048 tokens.
 
-    A long or single instance serves 1 req/s, so that the saving is alpha (1 - 1 / short_rate).
+    A long or single instance serves 1 req/s, so the saving is alpha (1 - 1 / short_rate).
     """
     catalogue = built_in()
     instance = Instance(catalogue.model("llama-3-8b"), catalogue.gpu("h100-80g"), 1)
@@ -42,15 +43,19 @@ def analysed(shares: tuple[float, float, float], short_rate: float) -> Analysis:
 def test_the_band_ends_before_the_first_threshold_that_keeps_less(
     shares: tuple[float, float, float], band: tuple[int, int]
 ) -> None:
-    """It reaches from the best threshold as far as each one saves at least 80 % as much."""
+    """The band extends from the best threshold to both sides, up to the
+    first one that saves less than 80 % as much.
+    """
     assert analysed(shares, short_rate=2).band == band
 
 
 def test_where_nothing_is_saved_there_is_no_band() -> None:
-    """Two pools as fast as one save nothing at any threshold."""
+    """A short pool no faster than one pool saves nothing at any threshold."""
     assert analysed((0.3, 0.6, 0.8), short_rate=1).band is None
 
 
 def test_the_best_threshold_does_not_jump_to_the_other_end_where_next_to_nothing_is_saved() -> None:
-    """As many instances at each threshold, and a hair's breadth more room at larger ones: the smallest is told."""
+    """With the same number of instances at each threshold and negligible differences
+    in utilisation, the smallest is reported.
+    """
     assert analysed((0.3, 0.6, 0.8), short_rate=1.0001).best.threshold == THRESHOLDS[0]

@@ -1,4 +1,6 @@
-"""`dualpool plan` as a command: recommendation, JSON, cache, and every bad input as one sentence with exit 2."""
+"""The command `dualpool plan`: recommendation, JSON, cache, and each
+bad input as one sentence with exit code 2.
+"""
 
 import json
 import os
@@ -17,7 +19,9 @@ SMALL = ("--model", "llama-3-8b", "--gpu", "h100-80g")
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Return a function that runs `dualpool plan` with a cache of its own, and returns code, output and errors."""
+    """Return a function that runs `dualpool plan` with a separate cache
+    and returns exit code, output and errors.
+    """
     monkeypatch.setattr(command_line, "COMMANDS", ("plan",))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
@@ -36,7 +40,7 @@ def trace(tmp_path: Path) -> Path:
 
 
 def test_a_plan_ends_with_a_recommendation(run: Run, trace: Path) -> None:
-    """The last line says what to do, with both fleets' sizes."""
+    """The last lines say what to do, with the sizes of both fleets."""
     code, out, _ = run("--trace", trace, "--rate", 200, *SMALL)
     last = " ".join(out.split("Sensitivity")[1].split())
     assert code == 0
@@ -45,7 +49,9 @@ def test_a_plan_ends_with_a_recommendation(run: Run, trace: Path) -> None:
 
 
 def test_two_pools_are_recommended_where_they_pay(run: Run, trace: Path) -> None:
-    """With the paper's rates the sentence names threshold, sizes, dollars, and from which rate on."""
+    """With the paper's rates, the sentence names threshold, sizes,
+    dollars, and the rate from which two pools pay.
+    """
     _, out, _ = run("--trace", trace, "--rate", 1000, "--measured", "2.8,11.2,2.8")
     sentence = " ".join(" ".join(out.splitlines()[-2:]).split())
     assert "two pools at" in sentence
@@ -55,14 +61,14 @@ def test_two_pools_are_recommended_where_they_pay(run: Run, trace: Path) -> None
 
 
 def test_a_saving_of_nothing_is_not_minus_nothing(run: Run, trace: Path) -> None:
-    """A short pool slower by a hair loses three thousandths of a per cent."""
+    """A marginally slower short pool loses three thousandths of a per cent, printed as +0.0%."""
     _, out, _ = run("--trace", trace, "--rate", 1000, "--measured", "2.8,2.7999,2.8", "--times", "roofline")
     assert "+0.0%" in out
     assert "-0.0%" not in out
 
 
 def test_help_tells_the_defaults(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each option that has a default names it."""
+    """Each option that has a default states it."""
     monkeypatch.setattr(command_line, "COMMANDS", ("plan",))
     monkeypatch.setenv("COLUMNS", "300")
     with pytest.raises(SystemExit):
@@ -86,7 +92,7 @@ def test_json_holds_the_whole_plan(run: Run, trace: Path) -> None:
 
 
 def test_a_simulation_is_cached_by_its_inputs(run: Run, trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same question is not simulated twice; another seed count is another question."""
+    """The same question is not simulated twice; another number of seeds is another question."""
     question: list[str | int | Path] = [
         "--trace",
         trace,
@@ -109,7 +115,7 @@ def test_a_simulation_is_cached_by_its_inputs(run: Run, trace: Path, monkeypatch
         "--json",
     )
     _, first, told = run(*question)
-    # Standard error is no terminal here: a line for each design that is done.
+    # Standard error is not a terminal here, so each finished design has its own line.
     assert ["simulating: 1 of 3 done", "simulating: 3 of 3 done"] == [
         line[:23] for line in told.splitlines() if line[:13] in {"simulating: 1", "simulating: 3"}
     ]
@@ -126,7 +132,7 @@ def test_a_simulation_is_cached_by_its_inputs(run: Run, trace: Path, monkeypatch
 
 
 def test_simulated_fleets_are_priced_with_their_spares(run: Run, trace: Path) -> None:
-    """GPUs, GPU-hours and dollars of a year stand in the table and the JSON, and count a spare of each pool."""
+    """The table and the JSON give GPUs, GPU-hours and dollars per year, which include one spare for each pool."""
     question: list[str | int | Path] = [
         "--trace",
         trace,
@@ -166,7 +172,9 @@ def test_simulated_fleets_are_priced_with_their_spares(run: Run, trace: Path) ->
 
 
 def test_the_routers_own_estimator_is_in_the_loop_by_default(run: Run, trace: Path) -> None:
-    """Byte classes exceed their bound rarely, the paper's mean for one prompt in five, the truth never."""
+    """Byte classes rarely exceed their bound, the paper's mean is exceeded
+    by one prompt in five, the truth never.
+    """
     question: list[str | int | Path] = ["--trace", trace, "--rate", 20, "--model", "llama-3-8b"]
     question += (
         "--gpu",
@@ -197,7 +205,7 @@ def test_the_routers_own_estimator_is_in_the_loop_by_default(run: Run, trace: Pa
 
 
 def test_the_balancer_can_be_round_robin(run: Run, trace: Path) -> None:
-    """Taking turns needs no fewer instances than the least loaded, and does not do the same."""
+    """Round robin needs at least as many instances as least request, and gives other results."""
     question: list[str | int | Path] = ["--trace", trace, "--rate", 40, "--model", "llama-3-8b"]
     question += (
         "--gpu",
@@ -223,7 +231,7 @@ def test_the_balancer_can_be_round_robin(run: Run, trace: Path) -> None:
 
 
 def test_searches_over_processes_find_the_same_fleets(run: Run, trace: Path) -> None:
-    """--jobs changes nothing but the time."""
+    """--jobs affects only the run time."""
     question: list[str | int | Path] = [
         "--trace",
         trace,
@@ -251,7 +259,7 @@ def test_searches_over_processes_find_the_same_fleets(run: Run, trace: Path) -> 
 
 
 def test_users_add_profiles_of_their_own(run: Run, trace: Path, tmp_path: Path) -> None:
-    """A file in the catalogue's form adds a GPU."""
+    """A file in the catalogue's format adds a GPU."""
     mine = tmp_path / "mine.yaml"
     mine.write_text("gpus: {mine: {memory_gb: 300, bandwidth_gb_s: 9000, bf16_tflops: 2000, link_gb_s: 900}}")
     code, out, _ = run("--trace", trace, "--rate", 50, "--gpu", "mine", "--catalogue", mine)
@@ -263,7 +271,7 @@ def test_users_add_profiles_of_their_own(run: Run, trace: Path, tmp_path: Path) 
 def test_the_paper_without_its_trace_says_where_to_get_it(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without data the command says what it needs."""
+    """Without the data, the command says what it needs."""
     monkeypatch.setenv("DUALPOOL_DATA", str(tmp_path))
     code, _, error = run("paper")
     assert code == 2
@@ -271,7 +279,7 @@ def test_the_paper_without_its_trace_says_where_to_get_it(
 
 
 def bad(tmp_path: Path, text: str) -> Path:
-    """Write a wrong trace."""
+    """Write a malformed trace."""
     path = tmp_path / "bad.csv"
     path.write_text(text)
     return path
@@ -287,12 +295,12 @@ def bad(tmp_path: Path, text: str) -> Path:
     ],
 )
 def test_a_wrong_trace_exits_2_with_one_sentence(run: Run, tmp_path: Path, text: str, message: str) -> None:
-    """Empty, headerless, wrong-column and negative traces: one line, no traceback."""
+    """Empty, headerless, wrong-column and negative traces give one line and no traceback."""
     expect_sentence(run("--trace", bad(tmp_path, text), "--rate", 10), message)
 
 
 def test_a_gigabyte_exits_2_with_one_sentence(run: Run, tmp_path: Path) -> None:
-    """A trace too large to read is refused at once."""
+    """A trace that is too large is refused before it is read."""
     path = bad(tmp_path, "")
     os.truncate(path, 2**30)
     expect_sentence(run("--trace", path, "--rate", 10), "bad.csv: 1,024 MiB; at most 256 MiB are read")
@@ -310,7 +318,7 @@ def test_a_report_without_matplotlib_is_refused_before_anything_runs(
 
 
 def test_an_objective_that_no_fleet_meets_says_which_and_how_near(run: Run, trace: Path) -> None:
-    """Prompts of 12,000 tokens cannot start within 100 ms, whatever the number of instances."""
+    """Prompts of 12,000 tokens cannot start within 100 ms with any number of instances."""
     arguments = (
         "--trace",
         trace,
@@ -334,7 +342,7 @@ def test_an_objective_that_no_fleet_meets_says_which_and_how_near(run: Run, trac
 
 
 def test_more_gpus_are_taken_where_the_fewest_that_fit_are_too_slow(run: Run, trace: Path) -> None:
-    """Without --tp an instance is one that can meet the objective, also where parallelism is searched."""
+    """Without --tp, an instance is chosen that can meet the objective."""
     arguments = ("--trace", trace, "--rate", 20, *SMALL, "--ttft", 0.2)
     code, out, _ = run(*arguments)
     assert code == 0
@@ -353,14 +361,14 @@ def test_the_objective_that_is_proposed_can_be_met(run: Run, trace: Path) -> Non
 
 
 def test_requests_over_every_context_are_told_without_simulating(run: Run, trace: Path) -> None:
-    """A tenth of the requests does not fit the long context: no fleet serves 99.9 % of them."""
+    """A tenth of the requests does not fit the long context, so no fleet serves 99.9 % of them."""
     result = run("--trace", trace, "--rate", 20, "--long-context", 8192)
     expect_sentence(result, "objective success 99.90%: met by no fleet, the nearest is 90.000%")
     assert "longer than 8,192 tokens (--long-context)" in result[2]
 
 
 def test_an_objective_on_success_that_no_fleet_meets_says_how_near(run: Run, trace: Path) -> None:
-    """Requests longer than the long context are refused by any fleet."""
+    """Requests longer than the long context are refused by every fleet."""
     arguments = (
         "--trace",
         trace,

@@ -1,4 +1,4 @@
-"""What a search need not compute twice, and that leaving it out changes no result."""
+"""The shortcuts of a search, none of which changes its result."""
 
 import numpy as np
 import pytest
@@ -23,14 +23,14 @@ from extproc.planning.workload.texts import draw_texts
 
 
 def test_the_kind_of_text_is_the_estimators_own() -> None:
-    """A request's category in the workload is what the estimator would see in its bytes."""
+    """A request's category in the workload is the one that the estimator derives from its bytes."""
     texts = draw_texts(np.arange(1, 60), np.random.default_rng(0))
     kinds = [text_kind(look(texts.text(request))).value for request in range(59)]
     assert [texts.category(request) for request in range(59)] == kinds
 
 
 def test_a_router_told_the_kind_of_text_learns_the_same_categories() -> None:
-    """The categories in the loop are those of an estimator that looks at each text itself."""
+    """The categories in the simulation are those of an estimator that examines each text itself."""
     lengths = Lengths(np.array([50, 300, 900]), np.array([5, 9, 20]), "test")
     workload = poisson_workload(lengths, 10, 200, DeclaredRule.TRUTH, np.random.default_rng(0))
     estimator = EmaEstimator(EstimatorSettings())
@@ -46,7 +46,7 @@ def test_a_router_told_the_kind_of_text_learns_the_same_categories() -> None:
 def test_a_search_that_gives_up_early_finds_the_same_fleet(
     contexts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sizes and percentiles are those of a search that runs every fleet to its end."""
+    """Sizes and percentiles equal those of a search that runs every fleet to its end."""
     rng = np.random.default_rng(3)
     work = Lengths(rng.integers(200, 2000, 3000), rng.integers(50, 250, 3000), "even")
     catalogue = built_in()
@@ -64,7 +64,9 @@ def test_a_search_that_gives_up_early_finds_the_same_fleet(
 def test_one_pool_is_searched_once_where_every_request_fits_the_smaller_context(
     prompt: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two contexts that hold everything are one search, with the results of two; one that refuses is its own."""
+    """Two contexts that both hold every request share one search, with the results of two; a context
+    that refuses requests has its own search.
+    """
     work = Lengths(np.array([300, prompt]), np.array([20, 40]), "two kinds")
     catalogue = built_in()
     instance = Instance(catalogue.model("llama-3-8b"), catalogue.gpu("h100-80g"), 1)

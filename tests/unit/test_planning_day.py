@@ -1,4 +1,4 @@
-"""A day: the load as a curve, and the GPU-hours of fleets that follow it."""
+"""Plans for a day: the load curve, and the GPU-hours of fleets that follow it."""
 
 from dataclasses import replace
 from math import sin, tau
@@ -28,13 +28,13 @@ LOADS = st.lists(st.floats(0, 100), min_size=2, max_size=24).filter(lambda loads
 
 
 def fleet(*instances: int) -> FleetEstimate:
-    """Return a fleet that a search found."""
+    """Return a fleet as a search returns it."""
     found = FoundFleet(DESIGN, 1, instances, SUMMARY, 1)
     return FleetEstimate(DESIGN, (found,), found.total, float("nan"), found)
 
 
 def asked(day: Day, start_minutes: float = 0.0, spare: int = 0) -> DayQuestion:
-    """Return a question about pools of two GPUs an instance."""
+    """Return a question about pools with two GPUs per instance."""
     return DayQuestion(day, start_minutes, Costs(2, spare, None))
 
 
@@ -44,7 +44,9 @@ WAVE = Day(tuple(0.55 + 0.45 * sin(tau * step / STEPS) for step in range(STEPS))
 
 
 def test_a_fleet_that_starts_at_once_costs_what_the_load_needs() -> None:
-    """Half of the day at the peak and half at a quarter of it: the mean of both sizes, without any head-room."""
+    """With half of the day at the peak and half at a quarter of it, the cost is
+    the mean of both sizes, without head-room.
+    """
     day = Day((1.0,) * (STEPS // 2) + (0.25,) * (STEPS // 2), "steps")
     found = day_of(PEAK, PARTS, asked(day))
     assert found is not None
@@ -54,7 +56,7 @@ def test_a_fleet_that_starts_at_once_costs_what_the_load_needs() -> None:
 
 
 def test_spares_are_paid_all_day() -> None:
-    """One spare in each of two pools is two instances for 24 hours."""
+    """One spare in each of two pools adds two instances for 24 hours."""
     plain, spared = (day_of(PEAK, PARTS, asked(WAVE, 10.0, spare)) for spare in (0, 1))
     assert plain is not None
     assert spared is not None
@@ -63,7 +65,9 @@ def test_spares_are_paid_all_day() -> None:
 
 
 def test_the_longer_an_instance_takes_to_start_the_more_head_room_is_needed() -> None:
-    """On a smooth day following costs more with each minute, foreseeing less so, and neither more than fixed."""
+    """On a smooth day, following the load costs more the longer instances take to start,
+    and foreseeing it costs no more than that.
+    """
     days = [day_of(PEAK, PARTS, asked(WAVE, minutes)) for minutes in (0, 10, 60)]
     rooms = [day.head_room for day in days if day is not None]
     hours = [day.following for day in days if day is not None]
@@ -76,7 +80,7 @@ def test_the_longer_an_instance_takes_to_start_the_more_head_room_is_needed() ->
 
 
 def test_a_jump_that_no_head_room_covers_is_told() -> None:
-    """From next to nothing to the peak at once: following has no figure, foreseeing has."""
+    """If the load jumps from almost zero to the peak, following it has no figure, but foreseeing it has one."""
     day = Day((1e-3,) * (STEPS - 12) + (1.0,) * 12, "a jump")
     sizes = [fleet(200, 1), fleet(400, 1), fleet(600, 1)]
     found = day_of(fleet(800, 1), sizes, asked(day, 30.0))
@@ -86,13 +90,13 @@ def test_a_jump_that_no_head_room_covers_is_told() -> None:
 
 
 def test_a_part_of_the_peak_without_a_fleet_leaves_the_design_out() -> None:
-    """Nothing is guessed."""
+    """No size is guessed for it."""
     assert day_of(PEAK, [*PARTS[:2], NotMet(DESIGN, "why")], asked(WAVE)) is None
 
 
 @given(loads=LOADS)
 def test_any_curve_is_brought_to_a_peak_of_one(loads: list[float]) -> None:
-    """Whatever its unit and its hours."""
+    """Curves are normalised whatever their unit and hours."""
     rows = [f"{24 * index / len(loads)},{load}\n" for index, load in enumerate(loads)]
     day = parse_day(rows, "curve")
     assert len(day.shares) == STEPS
@@ -103,7 +107,7 @@ def test_any_curve_is_brought_to_a_peak_of_one(loads: list[float]) -> None:
 
 @pytest.mark.parametrize("text", ["hour,load\n6,20\n18,100\n", "\ufeff6,20\r\n\r\n18,100\r\n"])
 def test_a_curve_is_linear_between_its_hours_and_over_midnight(tmp_path: Path, text: str) -> None:
-    """With a header, or as a Windows program writes it."""
+    """The file may have a header, or a byte order mark and Windows line ends."""
     path = tmp_path / "day.csv"
     path.write_text(text, "utf-8")
     day = load_day(str(path), Lengths(np.array([1]), np.array([1]), "t"))
@@ -126,19 +130,19 @@ def test_a_curve_is_linear_between_its_hours_and_over_midnight(tmp_path: Path, t
     ],
 )
 def test_a_curve_that_cannot_be_is_refused_by_line(text: str, says: str) -> None:
-    """What is wrong, and where."""
+    """The error says what is wrong and in which line."""
     with pytest.raises(ConfigurationError, match=says):
         parse_day(text.splitlines(keepends=True), "day.csv")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    """Like every other input."""
+    """The error is like that of any other input."""
     with pytest.raises(ConfigurationError, match=r"--day-curve .*none\.csv: No such file"):
         load_day(str(tmp_path / "none.csv"), Lengths(np.array([1]), np.array([1]), "t"))
 
 
 def test_a_trace_of_two_days_is_one_day_on_average() -> None:
-    """Twice as many arrivals in the second half of each day."""
+    """Each day's second half has twice as many arrivals as its first, and so has the averaged day."""
     halves = [(day * 24 + half * 12) * 3600.0 for day in range(2) for half in range(2)]
     times = np.sort(
         np.concatenate(
@@ -152,7 +156,7 @@ def test_a_trace_of_two_days_is_one_day_on_average() -> None:
 
 
 def test_a_trace_of_an_hour_tells_no_day() -> None:
-    """It says how much it covers, and what is needed."""
+    """The error says how many hours are needed."""
     times = np.linspace(0, 3600, 5_000)
     lengths = Lengths(np.ones(5_000, np.int64), np.ones(5_000, np.int64), "an hour", times)
     for each in (lengths, replace(lengths, arrival_s=None)):

@@ -1,4 +1,4 @@
-"""Each design is made as good as it gets before they are compared: parallelism, knobs, thresholds."""
+"""Each design is tuned as far as possible before designs are compared: parallelism, knobs, thresholds."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -44,15 +44,13 @@ def setup() -> Setup:
 
 
 def pool_task(lengths: Lengths, tuning: Tuning, rate: float = 10) -> PoolTask:
-    """Return the search of one pool of everything."""
+    """Return the search for one pool that serves all requests."""
     balancing = Balancing(Balance.FULL_SCAN)
     return PoolTask(lengths, rate, 65_536, setup(), OBJECTIVE, DeclaredRule.TRUTH, balancing, tuning)
 
 
 def test_tuning_never_costs_more_and_its_fleet_meets_the_objective(lengths: Lengths) -> None:
-    """One GPU and the defaults, parallelism, knobs: each step is at least as cheap, and the last one's fleet
-    passes.
-    """
+    """From the defaults on one GPU to parallelism to knobs, each step is at least as cheap as the one before."""
     plain, parallel, tuned = (
         best_pool(pool_task(lengths, Tuning(parallelism=a, knobs=b)))
         for a, b in ((False, False), (True, False), (True, True))
@@ -65,7 +63,9 @@ def test_tuning_never_costs_more_and_its_fleet_meets_the_objective(lengths: Leng
 
 
 def test_a_threshold_for_long_prompts_is_found_where_it_helps(lengths: Lengths) -> None:
-    """Long prompts stall short ones in one pool: long_prefill_token_threshold is worth instances, and is named."""
+    """In a single pool long prompts stall short ones:
+    long_prefill_token_threshold saves instances, and the flags name it.
+    """
     tuned = best_pool(pool_task(lengths, Tuning(parallelism=False), rate=20))
     plain = best_pool(pool_task(lengths, Tuning(parallelism=False, knobs=False), rate=20))
     assert tuned is not None
@@ -79,9 +79,7 @@ def test_a_threshold_for_long_prompts_is_found_where_it_helps(lengths: Lengths) 
 
 
 def test_pools_searched_one_by_one_make_a_fleet_that_passes_whole(lengths: Lengths) -> None:
-    """The sum of the best pools, with 4 % more for the tolerance of the search, meets the objective as one
-    fleet.
-    """
+    """The best pools together, with 4 % added for the search's tolerance, meet the objective as one fleet."""
     question = Question(
         lengths, 30, setup(), DeclaredRule.TRUTH, Balancing(Balance.FULL_SCAN), Tuning(knobs=False), 1.25
     )
@@ -97,7 +95,7 @@ def test_pools_searched_one_by_one_make_a_fleet_that_passes_whole(lengths: Lengt
 def test_the_search_is_cached_by_its_inputs(
     lengths: Lengths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second search of the same question looks nothing up but the cache, and finds the same."""
+    """A second search of the same question only reads the cache, and finds the same."""
     cache = ResultCache(tmp_path)
     question = Question(
         lengths, 10, setup(), DeclaredRule.TRUTH, Balancing(Balance.FULL_SCAN), Tuning(knobs=False)
@@ -112,13 +110,13 @@ def test_the_search_is_cached_by_its_inputs(
 
 
 def test_a_pool_that_gets_next_to_nothing_is_no_design(lengths: Lengths) -> None:
-    """A threshold above every request leaves the long pool empty: that is one pool under another name."""
+    """A threshold above every request leaves the long pool empty, which is one pool by another name."""
     question = Question(lengths, 10, setup(), DeclaredRule.TRUTH, Balancing(), Tuning(knobs=False))
     assert [] == sized_designs(question, [(60_000, 65_536)], 1, ResultCache(None), lambda *_: None)
 
 
 def test_each_pool_takes_the_gpu_that_is_cheapest_for_it(lengths: Lengths) -> None:
-    """Of the same GPU at two prices the cheaper is taken, and what it costs is counted."""
+    """Of the same GPU at two prices the cheaper one is chosen, and its price is counted."""
     gpu = built_in().gpu("h100-80g")
     tuning = Tuning(parallelism=False, knobs=False, gpus=(("dear", gpu, 3.0), ("cheap", gpu, 1.0)))
     found = best_pool(pool_task(lengths, tuning))
@@ -138,7 +136,7 @@ KNOBS = {
 def test_a_knob_that_saves_instances_is_taken_and_named(
     flag: str, lengths: Lengths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of stated fleets ten instances are enough without the knob, and seven with it."""
+    """The stated fleets need ten instances without the knob and seven with it."""
     name, value = KNOBS[flag]
     task = pool_task(lengths, Tuning(parallelism=False))
     task = replace(task, setup=replace(task.setup, batched_tokens=None if name == "batched_tokens" else 2048))
@@ -156,8 +154,9 @@ def test_a_knob_that_saves_instances_is_taken_and_named(
 
 
 def test_the_routers_head_room_keeps_requests_in_the_short_pool_and_takes_no_sequences(lengths: Lengths) -> None:
-    """Requests whose likeliest length is within the threshold, and their bound not, make a detour without it. With
-    paged blocks the longer max_model_len costs nothing; where each sequence reserves it, a fifth of the places.
+    """Without head-room, a request whose likeliest length is within the threshold but whose bound is
+    not makes a detour. With paged blocks the longer max_model_len costs nothing; if each sequence
+    reserves it, it costs a fifth of the slots.
     """
     balancing = Balancing()
     question = Question(lengths, 10, setup(), DeclaredRule.TRUTH, balancing, Tuning())
@@ -179,7 +178,9 @@ def test_the_routers_head_room_keeps_requests_in_the_short_pool_and_takes_no_seq
 def test_three_pools_are_searched_at_each_pair_of_thresholds(
     lengths: Lengths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The cheapest of each number of pools is simulated whole, beside one pool as it usually is, and tuned."""
+    """The cheapest design for each number of pools is simulated as a fleet, alongside
+    one pool with defaults and one tuned pool.
+    """
     question = Question(lengths, 10, setup(), DeclaredRule.TRUTH, Balancing(), Tuning(), 1.25)
 
     def sized(_: Question, limits: Sequence[tuple[int, ...]], *__: object) -> list[Sized]:

@@ -1,4 +1,4 @@
-"""Engines other than today's vLLM, and servers whose attention is replicated: schedules, defaults, refusals."""
+"""Engines other than the current vLLM, and servers with replicated attention: schedules, defaults, refusals."""
 
 from dataclasses import replace
 
@@ -43,7 +43,9 @@ def sglang(kv_tokens: int, seqs: int = 64, tokens: int = 64) -> InstanceLimits:
 
 
 def same_schedule(bounds: InstanceLimits, requests: list[tuple[int, int, float, int]]) -> VllmInstance:
-    """Check that both schedule alike; requests are (prompt, output, arrival, declared beyond the output)."""
+    """Check that both schedule alike; requests are (prompt, output,
+    arrival, tokens declared beyond the output).
+    """
     costs = cost(bounds.max_num_batched_tokens, 0.01, 0.001, 0.0001)
     ordered = [(p, o, at, o + more) for p, o, at, more in sorted(requests, key=lambda r: r[2])]
     instance = VllmInstance(costs, bounds)
@@ -67,12 +69,12 @@ def same_schedule(bounds: InstanceLimits, requests: list[tuple[int, int, float, 
 def test_schedules_of_sglang_are_those_of_a_plain_scheduler(
     requests: list[tuple[int, int, float, int]], bounds: InstanceLimits
 ) -> None:
-    """Whatever comes: prefill before decoding, admission by expected output, retraction."""
+    """For any requests: prefill before decoding, admission by expected output, retraction."""
     same_schedule(bounds, requests)
 
 
 def test_a_thousand_requests_are_scheduled_as_by_sglang() -> None:
-    """A busy server that runs out of memory now and then: a thousand requests, none differs."""
+    """On a busy server that occasionally runs out of memory, none of a thousand requests differs."""
     rng = np.random.default_rng(3)
     arrivals = np.cumsum(rng.exponential(2.0, 1000)).tolist()
     prompts, outputs = rng.integers(1, 3000, 1000).tolist(), rng.geometric(1 / 150, 1000).tolist()
@@ -82,7 +84,7 @@ def test_a_thousand_requests_are_scheduled_as_by_sglang() -> None:
 
 
 def test_decoding_waits_for_prompts_in_sglang_and_not_in_vllm() -> None:
-    """A prompt of eight chunks comes while another request decodes: SGLang finishes the prompt first."""
+    """When a prompt of eight chunks arrives while another request decodes, SGLang finishes the prompt first."""
 
     def finished(limits: InstanceLimits) -> dict[int, float]:
         return run(VllmInstance(cost(512), limits), [Sequence(0, 10, 6, 0.0), Sequence(1, 4_096, 2, 1.5)])
@@ -95,7 +97,9 @@ def test_decoding_waits_for_prompts_in_sglang_and_not_in_vllm() -> None:
 
 
 def test_a_request_that_declares_nothing_counts_with_all_of_its_context() -> None:
-    """As SGLang takes max_new_tokens then: a second one waits where one that declares its output does not."""
+    """SGLang then takes the context as max_new_tokens: such a request waits,
+    while one that declares its output does not.
+    """
 
     def waits(declared: int) -> bool:
         requests = [Sequence(0, 100, 5, 0.0, declared=5), Sequence(1, 100, 5, 0.5, declared=declared)]
@@ -107,7 +111,7 @@ def test_a_request_that_declares_nothing_counts_with_all_of_its_context() -> Non
 
 
 def test_a_server_that_dies_returns_what_is_inside_with_either_engine() -> None:
-    """Decoding, half computed and waiting requests; and it serves again from nothing."""
+    """It returns decoding, partly prefilled and waiting requests, and is empty afterwards."""
     for scheduler in ("vllm", "sglang"):
         limits = replace(sglang(2_000, seqs=2, tokens=16), scheduler=scheduler)
         instance = VllmInstance(cost(16), limits)
@@ -122,7 +126,9 @@ def test_a_server_that_dies_returns_what_is_inside_with_either_engine() -> None:
 
 
 def test_defaults_of_sglang_are_its_own() -> None:
-    """chunked_prefill_size by memory, max_running_requests by the cache, mem_fraction_static, and the flags."""
+    """chunked_prefill_size by GPU memory, max_running_requests by cache
+    size, mem_fraction_static, and the flags.
+    """
     setup = setup_of(ProfileOptions(gpu="h100-80g", tp=4, engine="sglang-0.5.23", times="roofline"), CATALOGUE)
     assert setup.engine.batched_tokens(setup.instance) == 8_192
     assert Engine.SGLANG.batched_tokens(replace(setup.instance, gpu=CATALOGUE.gpu("b200"))) == 16_384
@@ -133,19 +139,19 @@ def test_defaults_of_sglang_are_its_own() -> None:
     assert f"--chunked-prefill-size {setup.max_batched_tokens}" in flags
     assert f"--max-running-requests {setup.limits(65_536).max_num_seqs}" in flags
     assert setup.limits(65_536).max_num_seqs == setup.capacity.kv_tokens * 512 // 65_536
-    assert "--mem-fraction-static 0.874" in flags  # of chunks up to 2,048 tokens: 10 GiB are left
+    assert "--mem-fraction-static 0.874" in flags  # for chunks of up to 2,048 tokens, 10 GiB are left free
     assert setup.limits(65_536).scheduler == "sglang"
 
 
 def replicated(tensor: int, data: int, model: str = "deepseek-v3", gpu: str = "h200") -> Setup:
-    """Return a server with replicas of the attention."""
+    """Return a server with replicated attention."""
     instance = Instance(CATALOGUE.model(model), CATALOGUE.gpu(gpu), tensor, data_parallel=data)
     return Setup(model, gpu, instance, 65_536, Objective())
 
 
 def test_replicas_of_the_attention_hold_more_of_a_latent_cache() -> None:
-    """DeepSeek-V3 on 8 x H200: eight GPUs that split the attention all hold the same cache; eight replicas hold
-    their own, less what the rest of the weights takes eight times.
+    """DeepSeek-V3 on 8 x H200: GPUs that split the attention all hold the same cache. Eight replicas hold eight
+    different ones, each smaller because the dense weights are stored eight times.
     """
     split, replicas = replicated(8, 1), replicated(1, 8)
     assert split.instance.gpus == replicas.instance.gpus == 8
@@ -162,7 +168,9 @@ def test_replicas_of_the_attention_hold_more_of_a_latent_cache() -> None:
 
 
 def test_experts_are_paid_for_with_an_exchange_in_each_layer() -> None:
-    """What a rank computes of its own grows with fewer GPUs; 61 layers gather and scatter for seven others."""
+    """With fewer GPUs each rank's own computation grows; 61 layers gather
+    from and scatter to seven other ranks.
+    """
     split, replicas = (iteration_cost(replicated(*shape).instance, 8_192) for shape in ((8, 1), (1, 8)))
     assert replicas.linear_s[1] > split.linear_s[1]
     slope_s = replicas.linear_s[8_000] - replicas.linear_s[7_000]
@@ -171,7 +179,7 @@ def test_experts_are_paid_for_with_an_exchange_in_each_layer() -> None:
 
 
 def test_ranks_step_together_and_hold_their_own_sequences() -> None:
-    """Two requests go to two ranks; the one that decodes waits for the prompt of the other in every iteration."""
+    """Two requests go to two ranks; in every iteration the decoding one waits for the other's prompt."""
     limits = InstanceLimits(8, 512, 64_000, 32_000, data_parallel=2)
     costs = cost(512, linear=0.01)
     instance = VllmInstance(costs, limits)
@@ -186,7 +194,7 @@ def test_ranks_step_together_and_hold_their_own_sequences() -> None:
 @settings(max_examples=60, deadline=None)
 @given(requests=REQUESTS, ranks=st.integers(2, 4))
 def test_ranks_lose_nothing(requests: list[tuple[int, int, float, int]], ranks: int) -> None:
-    """Whatever comes, every request finishes once, and all blocks of all ranks are free again."""
+    """For any requests, each finishes once, and all blocks of all ranks are free again."""
     limits = InstanceLimits(4, 32, 20 * 16, 210, data_parallel=ranks)
     instance = VllmInstance(cost(32, 0.01, 0.001, 0.0001), limits)
     ordered = sorted(requests, key=lambda request: request[2])
@@ -197,7 +205,7 @@ def test_ranks_lose_nothing(requests: list[tuple[int, int, float, int]], ranks: 
 
 @pytest.mark.parametrize(("engine", "tokens"), [("vllm-0.32", 8_192), ("sglang-0.5.23", 8_192)])
 def test_a_pool_that_nobody_tuned_is_run_and_written_with_the_engines_own_batch(engine: str, tokens: int) -> None:
-    """Not with the one that the planner would choose, unless one was asked for; files say what was simulated."""
+    """The planner's choice is used only if it was asked for; the files state what was simulated."""
     setup = setup_of(ProfileOptions(gpu="h100-80g", tp=4, engine=engine, times="roofline"), CATALOGUE)
     design = usual(setup, 65_536)
     assert setup.max_batched_tokens < tokens
@@ -208,7 +216,7 @@ def test_a_pool_that_nobody_tuned_is_run_and_written_with_the_engines_own_batch(
 
 
 def test_a_plan_tells_of_replicas_and_of_the_engine() -> None:
-    """What is of each replica, and which rules decide."""
+    """The notes say which figures are per replica and which scheduling rules apply."""
     lengths = Lengths(np.array([500]), np.array([100]), "t")
     notes = {}
     for name, options in {
@@ -225,7 +233,7 @@ def test_a_plan_tells_of_replicas_and_of_the_engine() -> None:
 
 
 def test_the_rate_of_a_server_is_that_of_all_its_replicas() -> None:
-    """The cost model counts what each replica does, eight times."""
+    """The cost model counts eight times the rate of one replica."""
     setup = replicated(1, 8)
     lengths = Lengths(np.array([500]), np.array([100]), "t")
     limits = setup.limits(65_536)
@@ -235,7 +243,9 @@ def test_the_rate_of_a_server_is_that_of_all_its_replicas() -> None:
 
 
 def test_replicas_are_searched_where_there_are_experts_to_share() -> None:
-    """DeepSeek-V3 with long outputs on H200, where the latent cache is what is short: replicas win."""
+    """For DeepSeek-V3 with long outputs on H200, where the latent cache is
+    the bottleneck, all splits are candidates.
+    """
     rng = np.random.default_rng(0)
     lengths = Lengths(rng.integers(2_000, 6_000, 500), rng.integers(500, 1_500, 500), "t")
     setup = setup_of(ProfileOptions(model="deepseek-v3", gpu="h200", times="roofline", tpot_ms=150), CATALOGUE)
@@ -260,6 +270,6 @@ def test_replicas_are_searched_where_there_are_experts_to_share() -> None:
     ],
 )
 def test_replicas_that_are_not_planned_are_refused(options: ProfileOptions, words: str) -> None:
-    """In one sentence that names the option."""
+    """The error is one sentence that names the option."""
     with pytest.raises(ConfigurationError, match=words):
         setup_of(options, CATALOGUE)

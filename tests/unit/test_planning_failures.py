@@ -1,4 +1,4 @@
-"""Instances that die in the middle of a run: nobody's request is lost, and a plan says what that does."""
+"""Instances that die during a run: no request is lost, and the plan states the effect."""
 
 from dataclasses import replace
 
@@ -36,7 +36,7 @@ def work(requests: int = 2_000, rate: float = 40) -> Workload:
 
 @pytest.mark.parametrize("balancing", RULES, ids=str)
 def test_every_request_of_an_instance_that_dies_is_served_by_another(balancing: Balancing) -> None:
-    """However requests are balanced: those inside begin again, and none of those to come goes to the dead one."""
+    """With every balancing rule, its requests restart, and no later request is sent to the dead instance."""
     workload = work()
     run = simulate(
         workload, (PoolSpec("one", 4, LIMITS, COST),), OnePoolRouter(), balancing, fails_at=1_000, check=True
@@ -48,7 +48,7 @@ def test_every_request_of_an_instance_that_dies_is_served_by_another(balancing: 
 
 
 def test_a_request_that_began_again_has_waited_since_it_came() -> None:
-    """What users felt counts from their first attempt."""
+    """The latency counts from the first attempt."""
     workload = work(rate=60)
     specs = (PoolSpec("one", 3, LIMITS, COST),)
     whole = simulate(workload, specs, OnePoolRouter())
@@ -59,14 +59,14 @@ def test_a_request_that_began_again_has_waited_since_it_came() -> None:
 
 
 def test_the_last_instance_of_a_pool_stays() -> None:
-    """With nothing to fail over to, nothing is killed."""
+    """An instance without another to fail over to is not killed."""
     pool = SimulatedPool(PoolSpec("one", 1, LIMITS, COST), Balancing(), 0)
     assert pool.fail_busiest() == []
     assert 0 == pool.pick()
 
 
 def test_a_fleet_with_a_spare_takes_a_failure_that_a_smaller_one_does_not() -> None:
-    """That is what spares are for: the found fleet and one more keep the objective, half of it does not."""
+    """With spare instances the fleet still meets the objective after a failure; half the fleet does not."""
     rng = np.random.default_rng(3)
     lengths = Lengths(rng.integers(200, 2000, 3000), rng.integers(50, 250, 3000), "even")
     catalogue = built_in()
@@ -82,7 +82,7 @@ def test_a_fleet_with_a_spare_takes_a_failure_that_a_smaller_one_does_not() -> N
 
 
 def test_a_plan_says_what_a_failure_does() -> None:
-    """In one sentence, and what is missed where it is."""
+    """One sentence, which says what is missed if anything is."""
     run = FailureRun((3, 2), 4_000, 37, ())
     assert failure_notes(None) == ()
     assert "37 start again, and the objective is met" in failure_notes(run)[0]

@@ -29,7 +29,7 @@ POOLS = Pools([Pool("short", 1024), Pool("long", 8192)])
 
 
 def work(rule: DeclaredRule = DeclaredRule.TRUTH, requests: int = 3000, seed: int = 1) -> Workload:
-    """Return requests around the threshold of 1,024 tokens, 50 a second."""
+    """Return requests around the threshold of 1,024 tokens, 50 per second."""
     rng = np.random.default_rng(seed)
     lengths = Lengths(rng.integers(50, 2000, 1000), rng.integers(1, 200, 1000), "test")
     return poisson_workload(lengths, 50, requests, rule, rng)
@@ -44,12 +44,14 @@ def specs(short: int = 3, long: int = 3) -> tuple[PoolSpec, PoolSpec]:
 
 
 def learning(workload: Workload) -> Router:
-    """Return the real router's core."""
+    """Return the core of the real router."""
     return LearningRouter(workload, POOLS, EmaEstimator(EstimatorSettings()))
 
 
 def test_the_oracle_never_misroutes() -> None:
-    """With prompts and outputs known every request goes where it fits, and all are answered in full."""
+    """With known prompts and outputs, every request goes to the smallest pool
+    that fits, and all are answered in full.
+    """
     workload = work()
     run = simulate(workload, specs(), OracleRouter(workload, POOLS), check=True)
 
@@ -61,7 +63,7 @@ def test_the_oracle_never_misroutes() -> None:
 
 
 def test_misroutes_of_the_real_router_are_replayed_on_the_long_pool() -> None:
-    """The estimator under-counts some prompts; the short pool refuses them, and the long one answers."""
+    """The estimator under-counts some prompts; the short pool refuses them and the long one serves them."""
     workload = work()
     run = simulate(workload, specs(), learning(workload))
 
@@ -73,7 +75,9 @@ def test_misroutes_of_the_real_router_are_replayed_on_the_long_pool() -> None:
 
 
 def test_the_router_learns_in_the_loop() -> None:
-    """A router that starts at 2 bytes per token sends many short requests the long way, until it has learned."""
+    """A router that starts at 2 bytes per token sends many short requests
+    to the long pool until it has learned.
+    """
     workload = work(requests=4000)
     settings = EstimatorSettings()
     settings = EstimatorSettings(ema=type(settings.ema)(initial_bytes_per_token=2.0))
@@ -87,7 +91,7 @@ def test_the_router_learns_in_the_loop() -> None:
 
 
 def test_what_no_pool_holds_is_rejected() -> None:
-    """A request longer than the largest context is refused, counts against success, and starts nowhere."""
+    """A request longer than the largest context is refused, counts as a failure, and is assigned to no pool."""
     lengths = Lengths(np.array([100, 9000]), np.array([10, 10]), "test", np.array([0.0, 1.0]))
     workload = trace_workload(lengths, 2, DeclaredRule.TRUTH, np.random.default_rng(0))
     run = simulate(workload, specs(), OracleRouter(workload, POOLS))
@@ -97,7 +101,7 @@ def test_what_no_pool_holds_is_rejected() -> None:
 
 
 def test_undeclared_outputs_are_cut_at_the_pools_context() -> None:
-    """Without max_tokens vLLM accepts the prompt and stops at max_model_len: the answer is truncated."""
+    """Without max_tokens, vLLM accepts the prompt and stops at max_model_len: the output is truncated."""
     lengths = Lengths(np.array([1000, 100]), np.array([500, 50]), "test", np.array([0.0, 1.0]))
     workload = trace_workload(lengths, 2, DeclaredRule.NONE, np.random.default_rng(0))
 
@@ -107,7 +111,7 @@ def test_undeclared_outputs_are_cut_at_the_pools_context() -> None:
 
 
 def test_a_trace_keeps_its_gaps_at_any_rate() -> None:
-    """Trace arrivals are stretched to the asked rate, and keep their proportions."""
+    """Trace arrivals are stretched to the requested rate and keep their proportions."""
     lengths = Lengths(np.ones(3, int), np.ones(3, int), "test", np.array([0.0, 1.0, 4.0]))
     workload = trace_workload(lengths, 0.3, DeclaredRule.TRUTH, np.random.default_rng(0))
     assert workload.arrival_s.tolist() == [0.0, 2.5, 10.0]
@@ -132,7 +136,7 @@ def test_the_same_seed_gives_the_same_run(balance: Balance) -> None:
 
 
 def test_preemptions_after_the_last_arrival_are_counted() -> None:
-    """Two requests come at once, and run out of blocks long after."""
+    """Two requests arrive almost together and run out of blocks long afterwards."""
     lengths = Lengths(np.array([20, 20]), np.array([300, 300]), "test", np.array([0.0, 0.1]))
     workload = trace_workload(lengths, 20, DeclaredRule.TRUTH, np.random.default_rng(0))
     run = simulate(workload, (PoolSpec("one", 1, InstanceLimits(8, 512, 400, 400), COST),), OnePoolRouter())
@@ -142,7 +146,7 @@ def test_preemptions_after_the_last_arrival_are_counted() -> None:
 
 
 def test_progress_is_told() -> None:
-    """Every thousandth request is reported."""
+    """Progress is reported for every thousandth request."""
     seen: list[int] = []
     workload = work()
     simulate(workload, specs(), OracleRouter(workload, POOLS), progress=seen.append)
@@ -165,7 +169,7 @@ def test_the_summary_leaves_the_warm_up_out() -> None:
     ],
 )
 def test_a_decode_iteration_reads_the_weights_once(model: str, gpu: str, gpus: int, bytes_read: float) -> None:
-    """One token costs the read of its weights (of a mixture of experts: of its experts) plus fixed costs."""
+    """One token costs reading the weights (only the active experts' in a mixture of experts) plus a fixed time."""
     catalogue = built_in()
     cost = iteration_cost(Instance(catalogue.model(model), catalogue.gpu(gpu), gpus), 64)
     seconds = bytes_read / (catalogue.gpu(gpu).bandwidth_gb_s * 1e9 * 0.8)
@@ -182,13 +186,15 @@ def test_runs_of_iterations_cost_what_their_steps_cost() -> None:
 
 
 def test_the_roofline_is_within_a_half_of_published_figures() -> None:
-    """Modelled / published lies between .6 and 1.4 for every figure, without any fitting."""
+    """For every figure, modelled / published is between 0.6 and 1.4, without any fitting."""
     ratios = {f"{c.published.model} {c.published.gpu} {c.published.what}": c.ratio for c in published_checks()}
     assert {name: ratio for name, ratio in ratios.items() if not 0.6 < ratio < 1.4} == {}
 
 
 def test_the_memory_for_the_cache_is_as_far_from_what_servers_logged_as_is_told() -> None:
-    """Dense models within 3 %; of models that fill their GPUs up to the gap that plans warn of, and never less."""
+    """Dense models within 3 %; for models that fill their GPUs the model is too high, by
+    no more than the gap that plans warn of.
+    """
     gaps = {f"{log.model} {log.source}": log.modelled_gib - log.logged_gib for log in KV_LOGS}
     for log in KV_LOGS:
         if log.model == "llama-3-8b":
@@ -199,7 +205,7 @@ def test_the_memory_for_the_cache_is_as_far_from_what_servers_logged_as_is_told(
 
 @pytest.mark.parametrize(("model", "gpus", "warned"), [("gpt-oss-120b", 1, True), ("llama-3-70b", 4, False)])
 def test_a_plan_warns_where_weights_leave_little_of_a_gpu(model: str, gpus: int, warned: bool) -> None:  # noqa: FBT001
-    """One sentence for each kind of instance, and none where the gap is a small part of the cache."""
+    """One sentence per kind of instance, and none if the gap is a small part of the cache."""
     catalogue = built_in()
     full = Setup(
         model, "h100-80g", Instance(catalogue.model(model), catalogue.gpu("h100-80g"), gpus), 8192, Objective()

@@ -1,4 +1,4 @@
-"""Traces of other projects, gzipped or not, and what a prefix cache holds of them."""
+"""Trace formats of other projects, gzipped or not, and the share that a prefix cache holds."""
 
 import gzip
 import json
@@ -39,7 +39,7 @@ def lines(rows: list[dict[str, object]]) -> str:
 
 
 def test_mooncake_has_milliseconds_and_prefixes(tmp_path: Path) -> None:
-    """Times become seconds; what an earlier prompt began with is cached, but never the last token."""
+    """Times become seconds; blocks seen in an earlier prompt are cached, but never the last token."""
     lengths = load(tmp_path, lines(MOONCAKE))
     assert [1500, 1100, 1024] == lengths.prompt.tolist()
     assert lengths.arrival_s is not None
@@ -62,7 +62,7 @@ def test_mooncake_has_milliseconds_and_prefixes(tmp_path: Path) -> None:
 def test_formats_are_told_by_their_names(
     tmp_path: Path, text: str, prompt: list[int], output: list[int], times: list[float] | None
 ) -> None:
-    """Columns and keys decide, not the order of columns."""
+    """The names of columns and keys decide, not their order."""
     lengths = load(tmp_path, text)
     assert (prompt, output) == (lengths.prompt.tolist(), lengths.output.tolist())
     assert times == (None if lengths.arrival_s is None else lengths.arrival_s.tolist())
@@ -70,7 +70,7 @@ def test_formats_are_told_by_their_names(
 
 @pytest.mark.parametrize("text", ['{"cdf": [[512, 0.25], [1024, 1.0]]}', "[[512, 0.25],\n [1024, 1.0]]"])
 def test_a_cdf_of_totals_is_divided_as_fleet_sim_does(tmp_path: Path, text: str) -> None:
-    """Four fifths of each total are the prompt, and the note says so."""
+    """Four fifths of each total are taken as the prompt, and the note says so."""
     lengths = load(tmp_path, text)
     assert lengths.total.max() <= 1025
     assert np.mean(lengths.prompt <= 410) == pytest.approx(0.25, abs=0.01)
@@ -78,14 +78,14 @@ def test_a_cdf_of_totals_is_divided_as_fleet_sim_does(tmp_path: Path, text: str)
 
 
 def test_a_gzipped_trace_is_read(tmp_path: Path) -> None:
-    """The ending .gz is enough."""
+    """The name ends in .gz."""
     path = tmp_path / "t.jsonl.gz"
     path.write_bytes(gzip.compress(lines(MOONCAKE).encode()))
     assert len(load_traces([str(path)])) == 3
 
 
 def test_a_broken_archive_is_one_sentence(tmp_path: Path) -> None:
-    """What is no gzip, or ends early, names the file."""
+    """For a file that is not gzip or ends early, the error names the file."""
     path = tmp_path / "t.jsonl.gz"
     for data in (b"no archive", gzip.compress(lines(MOONCAKE).encode())[:-12]):
         path.write_bytes(data)
@@ -105,14 +105,14 @@ def test_a_broken_archive_is_one_sentence(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_trace_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
-    """Too few points, lists that do not match, cells that are missing."""
+    """Too few points, lists of different lengths, missing cells."""
     with pytest.raises(ConfigurationError, match=message) as refused:
         load(tmp_path, text)
     assert "\n" not in str(refused.value)
 
 
 def test_a_stated_share_is_cached_in_whole_blocks(tmp_path: Path) -> None:
-    """A third of a prompt of 1,500 tokens is 31 blocks of 16; what is computed is the rest."""
+    """A third of a prompt of 1,500 tokens is 31 blocks of 16; the rest is computed."""
     path = tmp_path / "t"
     path.write_text(lines(MOONCAKE))
     lengths, _ = workload_of(WorkloadOptions(trace=(str(path),), rate=1.0, prefix_cache="0.333"))
@@ -122,7 +122,7 @@ def test_a_stated_share_is_cached_in_whole_blocks(tmp_path: Path) -> None:
 
 
 def test_the_real_mooncake_trace_has_its_known_share_of_prefixes() -> None:
-    """37.4 % of the prompt tokens of its 12,031 conversations are blocks that were seen before."""
+    """37.4 % of the prompt tokens of its 12,031 conversations are in blocks that were seen before."""
     path = Path(os.environ.get("DUALPOOL_DATA", "")) / "mooncake" / "conversation_trace.jsonl"
     if not path.exists():
         pytest.skip(f"the Mooncake trace is not at {path} (set DUALPOOL_DATA)")
@@ -135,7 +135,7 @@ def test_the_real_mooncake_trace_has_its_known_share_of_prefixes() -> None:
 
 @pytest.mark.parametrize("asked", ["1", "-0.1", "nan", "much", "trace"])
 def test_a_share_that_cannot_be_is_refused(tmp_path: Path, asked: str) -> None:
-    """Shares lie from 0 to below 1; `trace` needs hash_ids."""
+    """Shares are from 0 to below 1; `trace` needs hash_ids."""
     path = tmp_path / "t"
     path.write_text('{"input_tokens": 5, "output_tokens": 5}\n')
     with pytest.raises(ConfigurationError, match="--prefix-cache"):
@@ -164,7 +164,9 @@ JSON_DATES = (
 def test_what_other_programs_write_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, zone: str
 ) -> None:
-    """Quoted cells, 100.0 tokens, dates without a zone or a fraction, empty lines, Windows line ends, anywhere."""
+    """Quoted cells, tokens as 100.0, dates with and without a zone or a fraction, empty lines and Windows line
+    ends are read the same in any time zone.
+    """
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
@@ -179,14 +181,14 @@ def test_what_other_programs_write_is_read(
 
 @pytest.mark.parametrize(("name", "packed"), [("t.csv", True), ("t.csv.gz", False)])
 def test_an_archive_is_known_by_its_bytes(tmp_path: Path, *, name: str, packed: bool) -> None:
-    """A gzipped file without the ending is unpacked, and a plain one with it is read as it is."""
+    """A gzipped file without the suffix is unpacked; a plain file with the suffix is read as it is."""
     path = tmp_path / name
     path.write_bytes(gzip.compress(SERVE_GEN.encode()) if packed else SERVE_GEN.encode())
     assert [100, 200] == load_traces([str(path)]).prompt.tolist()
 
 
 def test_a_benchmark_may_be_one_long_line(tmp_path: Path) -> None:
-    """benchmark_serving writes lengths, texts and times of all requests into one line."""
+    """benchmark_serving writes the lengths, texts and times of all requests into one line."""
     saved = {"date": "x", "input_lens": [5, 6], "output_lens": [1, 2], "generated_texts": ["word " * 300_000, ""]}
     assert [5, 6] == load(tmp_path, json.dumps(saved)).prompt.tolist()
 
@@ -198,14 +200,14 @@ def test_a_benchmark_without_lengths_says_what_it_lacks(tmp_path: Path) -> None:
 
 
 def test_what_no_router_decided_is_left_out_of_an_access_log(tmp_path: Path) -> None:
-    """Envoy writes null where the router was not there, or had nothing to say; the note counts these."""
+    """Envoy writes null if the router was unreachable or set no metadata; the note counts these requests."""
     lengths = load(tmp_path, lines([LOG | {"estimate": None, "prompt_tokens": None}, LOG]))
     assert [640] == lengths.prompt.tolist()
     assert "1 of its 2 requests were decided by no router" in lengths.note
 
 
 def test_an_access_log_that_no_router_decided_is_refused(tmp_path: Path) -> None:
-    """There is nothing in it to plan from."""
+    """It has nothing to plan from."""
     with pytest.raises(ConfigurationError, match="it has no requests"):
         load(tmp_path, lines([LOG | {"estimate": None}]))
 
@@ -221,7 +223,7 @@ def test_an_access_log_that_no_router_decided_is_refused(tmp_path: Path) -> None
     ],
 )
 def test_a_wrong_cell_names_its_line(tmp_path: Path, row: str, message: str) -> None:
-    """Parts of tokens, no number, an open quote, times in another unit."""
+    """Fractions of tokens, cells that are not numbers, an open quote, times in another unit."""
     with pytest.raises(ConfigurationError, match=message) as refused:
         load(tmp_path, f"\ntimestamp,input_tokens,output_tokens\n{row}\n")
     assert "line 3" in str(refused.value)

@@ -1,4 +1,4 @@
-"""Models whose layers do not all look back over the whole context: what they hold, and what they cost."""
+"""Models of which some layers do not attend to the whole context: their memory and their cost."""
 
 from dataclasses import replace
 
@@ -30,12 +30,14 @@ models:
 
 
 def instance(model: str, gpus: int) -> Instance:
-    """Return instances of H200s."""
+    """Return an instance of H200s."""
     return Instance(CATALOGUE.model(model), CATALOGUE.gpu("h200"), gpus)
 
 
 def test_windows_are_held_once_whatever_the_context() -> None:
-    """gpt-oss-120b: 18 of 36 layers of 2 x 8 heads of 64 in BF16 grow with the context, 18 hold 128 tokens."""
+    """gpt-oss-120b: 18 of 36 layers of 2 x 8 heads of 64 in BF16 grow with
+    the context, the other 18 hold 128 tokens.
+    """
     served = instance("gpt-oss-120b", 1)
     layer_bytes = 2 * 8 * 64 * 2
     assert 18 * layer_bytes == served.kv_bytes_per_token_and_gpu
@@ -46,12 +48,12 @@ def test_windows_are_held_once_whatever_the_context() -> None:
 
 
 def test_windows_of_other_heads_are_counted_in_tokens_of_the_full_layers() -> None:
-    """Gemma 4: 50 layers of 16 heads of 256 over 1,024 tokens, beside 10 layers of 4 heads of 512."""
+    """Gemma 4: 50 layers of 16 heads of 256 over 1,024 tokens, next to 10 layers of 4 heads of 512."""
     assert instance("gemma-4-31b", 1).sequence_tokens(10_000) == 1024 * 50 * 16 * 256 // (10 * 4 * 512)
 
 
 def test_recurrent_states_are_held_by_each_sequence() -> None:
-    """Qwen3.5: 30 layers of 32 states of 128 x 128 float32 and a convolution, divided over GPUs."""
+    """Qwen3.5: 30 layers of 32 states of 128 x 128 float32 and a convolution, divided over the GPUs."""
     alone, shared = instance("qwen3.5-35b-a3b", 1), instance("qwen3.5-35b-a3b", 2)
     state_bytes = 30 * (32 * 128 * 128 * 4 + 3 * 8192 * 2)
     assert state_bytes == alone.state_bytes_and_gpu == 2 * shared.state_bytes_and_gpu
@@ -59,7 +61,9 @@ def test_recurrent_states_are_held_by_each_sequence() -> None:
 
 
 def test_a_window_makes_room_for_more_sequences() -> None:
-    """The same model with three quarters of its layers windowed holds nearly four times as many long sequences."""
+    """With three quarters of its layers windowed, the same model holds
+    nearly four times as many long sequences.
+    """
     full = instance("llama-3-8b", 1)
     windowed = WindowedLayers(layers=24, window_tokens=1024, kv_heads=8, head_dim=128)
     attention = replace(full.model.attention, windowed=windowed)
@@ -69,7 +73,7 @@ def test_a_window_makes_room_for_more_sequences() -> None:
 
 
 def test_long_contexts_cost_what_the_full_layers_cost() -> None:
-    """Beyond the window only full layers read more for a longer context; within it the window is read in full."""
+    """Beyond the window only full layers read more for a longer context; the window itself is read in full."""
     cost = iteration_cost(instance("gemma-4-31b", 2), 2048)
     bandwidth = 4.8e12 * 0.8
     grows = cost.decode_run_s(8, 8 * 50_000, 1) - cost.decode_run_s(8, 8 * 2_000, 1)
@@ -81,7 +85,7 @@ def test_long_contexts_cost_what_the_full_layers_cost() -> None:
 
 
 def test_the_cost_model_counts_what_sequences_hold() -> None:
-    """Where the cache is the bound, a sequence takes its context and its states."""
+    """If the cache is the limit, a sequence takes its context plus its states."""
     setup = Setup("m", "h200", instance("qwen3.5-35b-a3b", 1), 65_536, Objective(tpot_s=10.0))
     lengths = Lengths(np.array([2_000]), np.array([2_000]), "alike")
     limits = replace(setup.limits(65_536), max_num_seqs=4096, max_num_batched_tokens=8192, kv_tokens=200_000)
@@ -100,12 +104,12 @@ def test_the_cost_model_counts_what_sequences_hold() -> None:
     ],
 )
 def test_layers_that_cannot_be_are_refused(part: str, says: str) -> None:
-    """A catalogue's mistakes are named."""
+    """The error names the catalogue's mistake."""
     with pytest.raises(ConfigurationError, match=says):
         parse(ENTRY % part, "mine.yaml")
 
 
 def test_a_plain_model_holds_nothing_besides() -> None:
-    """Without windows and states nothing changes."""
+    """A model without windows and recurrent states needs no extra memory per sequence."""
     assert instance("llama-3-70b", 4).sequence_tokens(8_192) == 0
     assert isinstance(CATALOGUE.model("llama-3-70b").attention, Attention)

@@ -64,7 +64,7 @@ def test_a_schedule_computed_by_hand() -> None:
 
 
 def test_an_arrival_waits_for_the_iteration_in_flight_only() -> None:
-    """A request that comes in the middle of a long decode run is admitted after the iteration in flight."""
+    """A request that arrives during a long decode run is admitted after the current iteration."""
     instance = VllmInstance(cost(), limits())
     first, second = Sequence(0, 5, 100, 0.0), Sequence(1, 5, 1, 10.5)
 
@@ -74,7 +74,8 @@ def test_an_arrival_waits_for_the_iteration_in_flight_only() -> None:
 
 
 def test_preemption_frees_the_last_admitted_and_recomputes_it() -> None:
-    """When blocks run out the sequence admitted last loses its blocks, and computes prompt and output again.
+    """When blocks run out, the last admitted sequence loses its blocks and
+    recomputes prompt and output.
 
     4 blocks of 16. A and B hold 2 blocks each from 17 tokens on; at 32 tokens A needs a third, and B is preempted
     with 16 tokens generated (prompt 16 + 1 from prefill + 15 decoded - the last is not in the cache).
@@ -86,13 +87,13 @@ def test_preemption_frees_the_last_admitted_and_recomputes_it() -> None:
 
     assert instance.preemptions == 1
     assert (a.preemptions, b.preemptions) == (0, 1)
-    # A: its prefill, then 19 decode iterations. B's prefill shares the second iteration of A.
+    # A: its prefill, then 19 decode iterations. B's prefill shares A's second iteration.
     assert finished[0] == pytest.approx(20.0)
     assert finished[1] > finished[0]
 
 
 def test_max_num_seqs_makes_requests_wait_first_come_first_served() -> None:
-    """With one place, requests run one after another in order of arrival."""
+    """With one slot, requests run one after another in order of arrival."""
     instance = VllmInstance(cost(), limits(seqs=1))
 
     finished = run(instance, [Sequence(0, 1, 3, 0.0), Sequence(1, 1, 2, 0.1), Sequence(2, 1, 1, 0.2)])
@@ -116,7 +117,7 @@ request_lists = st.lists(
 def test_tokens_and_blocks_are_conserved(
     requests: list[tuple[int, int, float]], blocks: int, seqs: int, tokens: int
 ) -> None:
-    """Whatever comes, every request finishes once, with its first token before its last, and no block is lost."""
+    """For any requests, each finishes once, with its first token not after its last, and no block is lost."""
     instance = VllmInstance(cost(64, 0.01, 0.001, 0.0001), limits(seqs, tokens, blocks * 16, 210))
     ordered = sorted(requests, key=lambda request: request[2])
     sequences = [Sequence(i, prompt, output, at) for i, (prompt, output, at) in enumerate(ordered)]

@@ -1,4 +1,4 @@
-"""Measured iteration times: the tables say what the engine says, and plans say which times they used."""
+"""Measured iteration times: the tables reproduce the engine's figures, and plans say which times they used."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -19,10 +19,10 @@ CATALOGUE = built_in()
 
 
 class StatedEngine:
-    """Answers by a formula that the tables can hold exactly: milliseconds."""
+    """Answers by a formula that the tables can reproduce exactly, in milliseconds."""
 
     def decode_step_latency(self, gen_tokens: int, isl: int, osl: int) -> float:  # noqa: ARG002
-        """Return 5 ms, a hundredth for each sequence, and a thousandth for each hundred tokens of context."""
+        """Return 5 ms, plus 0.01 ms per sequence, plus 0.001 ms per sequence and hundred tokens of context."""
         return 5 + 0.01 * gen_tokens + 1e-5 * gen_tokens * isl
 
     def mixed_step_breakdown(
@@ -32,17 +32,17 @@ class StatedEngine:
         isl: int,
         osl: int,  # noqa: ARG002
     ) -> tuple[float, float, float, float]:
-        """Return 4 ms and a fiftieth for each token, attention of prefill and of decoding."""
+        """Return 4 ms plus 0.02 ms per token, and the attention of prefill and of decoding."""
         shared, prefill = 4 + 0.02 * (ctx_tokens + gen_tokens), 0.5 + 1e-7 * isl**2 / 2 if ctx_tokens else 0.0
         return shared + prefill + 0.3, shared, prefill, 0.3 if gen_tokens else 0.0
 
     def predict_prefill_latency(self, bs: int, isl: int, prefix: int) -> float:
-        """Not asked where attention is told apart."""
+        """Fail: not called if the engine reports attention separately."""
         raise AssertionError((bs, isl, prefix))
 
 
 class LatentEngine(StatedEngine):
-    """Tells latent attention as a part of what all tokens share, as aiconfigurator-core does."""
+    """Reports latent attention within the time that all tokens share, as aiconfigurator-core does."""
 
     def mixed_step_breakdown(
         self,
@@ -51,19 +51,21 @@ class LatentEngine(StatedEngine):
         isl: int,
         osl: int,  # noqa: ARG002
     ) -> tuple[float, float, float, float]:
-        """Return the whole of a step as shared: whatever the prompt is that a chunk belongs to."""
+        """Return the complete step as shared time, without regard to the prompt that a chunk belongs to."""
         assert isl in {ctx_tokens, 1}
         whole = self.predict_prefill_latency(1, ctx_tokens + gen_tokens, 0)
         return whole, whole, 0.0, 0.0
 
     def predict_prefill_latency(self, bs: int, isl: int, prefix: int) -> float:
-        """Return 4 ms, a fiftieth for each new token, and a millionth for each token that one attends to."""
+        """Return 4 ms, plus 0.02 ms per new token, plus 1e-6 ms per pair of a
+        new token and a token it attends to.
+        """
         new = isl - prefix
         return bs * (4 + 0.02 * new + 1e-6 * new * (prefix + new / 2))
 
 
 def test_the_tables_hold_what_the_engine_says() -> None:
-    """Steps that decode, and steps with prefill, at sizes that are not on the grid."""
+    """Decode steps and steps with prefill, at sizes that are not on the grid."""
     cost = tables_of(StatedEngine(), 2048)
     for sequences, context in ((1, 500), (37, 3000), (700, 16_000)):
         asked = StatedEngine().decode_step_latency(sequences, context, 2) / 1e3
@@ -74,7 +76,7 @@ def test_the_tables_hold_what_the_engine_says() -> None:
 
 
 def test_latent_attention_is_paid_for_in_every_chunk_of_a_long_prompt() -> None:
-    """The fourth chunk attends to the three before it, although the engine's steps do not say so."""
+    """The fourth chunk attends to the three before it, although the engine's step times do not include that."""
     cost, engine = tables_of(LatentEngine(), 2048), LatentEngine()
     for chunk, before in ((2048, 0), (2048, 6144), (512, 0), (512, 30_000)):
         asked_s = engine.predict_prefill_latency(1, before + chunk, before) / 1e3
@@ -85,7 +87,9 @@ def test_latent_attention_is_paid_for_in_every_chunk_of_a_long_prompt() -> None:
 def test_the_format_of_the_cache_is_always_said(
     kv_bytes: float, asked: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The package takes FP8 for DeepSeek when nothing is said; formats that it does not have are not measured."""
+    """The package defaults to FP8 for DeepSeek; for cache formats that it
+    does not support, nothing is measured.
+    """
     heard: list[object] = []
 
     def compile_engine(*_: object, **options: object) -> bytes:
@@ -106,7 +110,7 @@ def test_the_format_of_the_cache_is_always_said(
 
 
 def test_runs_of_measured_steps_add_up() -> None:
-    """The closed form and its inverse hold with a slope of its own for each number of sequences."""
+    """The closed form and its inverse hold when the slope differs by the number of sequences."""
     cost = tables_of(StatedEngine(), 256)
     steps = [cost.decode_run_s(7, 3000 + 7 * i, 1) for i in range(50)]
     assert cost.decode_run_s(7, 3000, 50) == pytest.approx(sum(steps))
@@ -122,7 +126,7 @@ def setup(gpu: str, times: Times, monkeypatch: pytest.MonkeyPatch, *, found: boo
 
 
 def test_measured_times_are_used_where_they_are_and_the_gap_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The plan says where times come from, and how far our roofline is from them."""
+    """The plan says where the times come from, and how far our roofline is from them."""
     plan = setup("a100-80g", Times.AUTO, monkeypatch, found=True)
     assert plan.cost.decode_fixed_s
     (note,) = times_notes([plan, plan])
@@ -132,7 +136,7 @@ def test_measured_times_are_used_where_they_are_and_the_gap_is_named(monkeypatch
 
 @pytest.mark.parametrize("far", [*(("decode", n) for n in SEQUENCES), *(("prefill", n) for n in CHUNKS)])
 def test_a_gap_at_any_size_is_named(far: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decoding and prefill, few tokens and many: whichever is beyond .8 to 1.25 of the roofline is in the note."""
+    """Decoding and prefill, few tokens and many: the note names any size whose ratio is outside 0.8 to 1.25."""
     instance = Instance(CATALOGUE.model("llama-3-70b"), CATALOGUE.gpu("h100-80g"), 8)
     near = iteration_cost(instance, max(CHUNKS))
     fixed = [near.decode(n)[0] for n in range(max(SEQUENCES) + 1)]
@@ -156,7 +160,7 @@ def test_a_gap_at_any_size_is_named(far: tuple[str, int], monkeypatch: pytest.Mo
 
 
 def test_each_kind_of_instance_has_a_note_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pools that differ in GPU or parallelism are named; those that differ in a knob only are one."""
+    """Pools that differ in GPU or parallelism have separate notes; pools that differ only in a knob share one."""
     eight = setup("a100-80g", Times.ROOFLINE, monkeypatch, found=False)
     four = replace(eight, instance=replace(eight.instance, tensor_parallel=4))
     notes = times_notes([eight, four, replace(eight, batched_tokens=512)])
@@ -164,7 +168,7 @@ def test_each_kind_of_instance_has_a_note_of_its_own(monkeypatch: pytest.MonkeyP
 
 
 def test_the_roofline_stands_in_where_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Auto falls back and says so; measured refuses; roofline does not ask."""
+    """`auto` falls back and says so; `measured` refuses; `roofline` does not look for measurements."""
     fallback = setup("mi300x", Times.AUTO, monkeypatch, found=False)
     assert fallback.cost == iteration_cost(fallback.instance, 2048)
     assert "our roofline (none are measured" in times_notes([fallback])[0]
@@ -174,7 +178,7 @@ def test_the_roofline_stands_in_where_nothing_is_measured(monkeypatch: pytest.Mo
 
 
 def test_a_gpu_that_is_not_known_is_not_measured() -> None:
-    """Whether the package is installed or not."""
+    """This holds whether or not the package is installed."""
     instance = Instance(CATALOGUE.model("llama-3-70b"), CATALOGUE.gpu("mi300x"), 8)
     assert None is measured_cost(instance, 2048)
 
@@ -182,7 +186,7 @@ def test_a_gpu_that_is_not_known_is_not_measured() -> None:
 @pytest.mark.parametrize("gpus", [1, 4, 8])
 @pytest.mark.parametrize("gpu", ["a100-80g", "h100-80g", "h200", "b200"])
 def test_the_roofline_of_dense_models_is_near_what_was_measured(gpu: str, gpus: int) -> None:
-    """Decoding 64 sequences and a chunk of 2,048 tokens: within .78 and 1.26, for every GPU and parallelism."""
+    """Decoding 64 sequences and a chunk of 2,048 tokens: within .78 and 1.26 for every GPU and parallelism."""
     pytest.importorskip("aiconfigurator_core", reason="dualpool[measured] is not installed")
     instance = Instance(CATALOGUE.model("llama-3-8b"), CATALOGUE.gpu(gpu), gpus)
     found, ours = measured_cost(instance, 2048), iteration_cost(instance, 2048)
@@ -195,7 +199,7 @@ def test_the_roofline_of_dense_models_is_near_what_was_measured(gpu: str, gpus: 
 
 
 def test_attention_is_computed_in_16_bits_whatever_the_weights_are() -> None:
-    """DeepSeek's weights are FP8, the queries, keys and values of its attention are not."""
+    """DeepSeek's weights are FP8; the queries, keys and values of its attention are not."""
     gpu = CATALOGUE.gpu("h200")
     instance = Instance(CATALOGUE.model("deepseek-v3"), gpu, 8)
     flops = 2 * 61 * 128 * (128 + 64 + 128) / 8
@@ -204,7 +208,9 @@ def test_attention_is_computed_in_16_bits_whatever_the_weights_are() -> None:
 
 
 def test_tables_of_embeddings_are_not_multiplied_by_a_prompt() -> None:
-    """The input's is looked up: it is not read as a whole, either, unless it is the output's, too."""
+    """The input table is only looked up, and therefore not read in full
+    either, unless it is also the output table.
+    """
     gpu, model = CATALOGUE.gpu("a100-80g"), CATALOGUE.model("llama-3-8b")
     plain, tied = replace(model, table_params_b=0.0), replace(model, tied_tables=True)
     with_tables, without, once = (
@@ -219,7 +225,7 @@ def test_tables_of_embeddings_are_not_multiplied_by_a_prompt() -> None:
 
 
 def test_residuals_are_moved_by_every_gpu_in_full() -> None:
-    """Eight GPUs share the matrices of a prompt, and each norms all of its tokens."""
+    """Eight GPUs share the matrix products of a prompt, but each normalises all of its tokens."""
     model, gpu = CATALOGUE.model("llama-3-8b"), CATALOGUE.gpu("a100-80g")
     one, eight = (iteration_cost(Instance(model, gpu, n), 8192).linear_s for n in (1, 8))
     shared_s = 8192 * 2 * (8.03 - 2 * 0.525) * 1e9 / (0.65 * 312e12)
@@ -230,8 +236,8 @@ def test_residuals_are_moved_by_every_gpu_in_full() -> None:
 
 
 def test_experts_come_after_what_all_tokens_go_through() -> None:
-    """Of 1,024 tokens DeepSeek's dense part is bound by FLOPs, and its experts by their weights: both are
-    paid for, and so are the rows that go to eight experts and back.
+    """For 1,024 tokens, DeepSeek's dense part is limited by FLOPs and its experts by reading their weights. Both
+    are counted, and so are the rows that go to eight experts and back.
     """
     gpu, model = CATALOGUE.gpu("h200"), CATALOGUE.model("deepseek-v3")
     found = iteration_cost(Instance(model, gpu, 8), 1024).linear_s[1024]
@@ -243,7 +249,7 @@ def test_experts_come_after_what_all_tokens_go_through() -> None:
 
 
 def test_weights_of_four_bits_are_computed_in_16() -> None:
-    """W4A16 reads a quarter of the bytes, and multiplies as BF16 does: FP8 alone is twice as fast."""
+    """W4A16 reads a quarter of the bytes and multiplies as fast as BF16; only FP8 is twice as fast."""
     model, gpu = CATALOGUE.model("llama-3-70b"), CATALOGUE.gpu("h100-80g")
     seconds = {
         bytes_: iteration_cost(

@@ -1,4 +1,4 @@
-"""Designs that cannot meet the objective beside others that can, and what is recommended then."""
+"""Designs that miss the objective next to designs that meet it, and the resulting recommendation."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -70,7 +70,7 @@ def options(threshold: int) -> PlanOptions:
 
 
 def test_a_design_that_misses_the_objective_does_not_end_the_others() -> None:
-    """The long pool of two is judged by its own requests, whose prefill alone takes too long; one pool passes."""
+    """The long pool of two is judged by its own requests, whose prefill alone is too slow; one pool passes."""
     one, two = search_each([task("one", (LONG,)), task("two", (4_096, LONG))], 1, CACHE, lambda *_: None)
     assert isinstance(one, FleetEstimate)
     assert isinstance(two, NotMet)
@@ -79,14 +79,14 @@ def test_a_design_that_misses_the_objective_does_not_end_the_others() -> None:
 
 
 def test_where_all_have_to_be_met_the_first_that_is_not_is_told() -> None:
-    """search_all has no use for a part of the answer."""
+    """search_all has no use for a partial answer."""
     tasks = [task("two", (4_096, LONG)), task("also two", (8_192, LONG))]
     with pytest.raises(ObjectiveNotMet, match=r"^two: no fleet"):
         search_all(tasks, 1, CACHE, lambda *_: None)
 
 
 def test_a_plan_tells_what_is_not_met_and_recommends_the_rest() -> None:
-    """Thresholds whose fleets miss the objective are notes of the plan."""
+    """Thresholds whose fleets miss the objective are listed in the plan's notes."""
     plan = make_plan(
         work(), 20, setup(0.9), DeclaredRule.TRUTH, options=options(4_096), cache=CACHE, progress=lambda *_: None
     )
@@ -96,7 +96,7 @@ def test_a_plan_tells_what_is_not_met_and_recommends_the_rest() -> None:
 
 
 def analysis() -> Analysis:
-    """Return what the cost model says of a workload where two pools pay at high rates."""
+    """Return the cost model's analysis of a workload for which two pools pay at high rates."""
     rng = np.random.default_rng(0)
     prompt = np.where(rng.random(2_000) < 0.05, 20_000, 500)
     return analyse(
@@ -105,7 +105,7 @@ def analysis() -> Analysis:
 
 
 def test_no_sentence_says_to_keep_one_pool_at_the_rate_where_two_are_recommended() -> None:
-    """Whole instances may favour two pools below the rate from which on they always pay."""
+    """Since instances are whole numbers, two pools may be better below the rate from which they always pay."""
     figures = analysis()
     best = replace(figures.best, short_instances=5, long_instances=3, break_even_rate=31.0)
     paying = replace(figures, rate=20.0, best=best, right_sized=replace(figures.right_sized, instances=9))
@@ -114,7 +114,7 @@ def test_no_sentence_says_to_keep_one_pool_at_the_rate_where_two_are_recommended
 
 
 def estimate(contexts: tuple[int, ...], totals: tuple[int, ...], half_width: float) -> FleetEstimate:
-    """Return a simulated fleet of these sizes, of which nothing but the size counts."""
+    """Return a simulated fleet of these sizes; nothing else about it matters."""
     parts = tuple(FoundFleet(Design("x", contexts), n, (total,), None, 1) for n, total in enumerate(totals))  # type: ignore[arg-type]
     return FleetEstimate(parts[0].design, parts, float(np.mean(totals)), half_width, parts[len(parts) // 2])
 
@@ -128,19 +128,21 @@ def estimate(contexts: tuple[int, ...], totals: tuple[int, ...], half_width: flo
             (99, 99, 99),
             float("nan"),
             "no difference beyond the noise",
-        ),  # within what the search itself leaves open
+        ),  # within the search's own tolerance
         ((101, 101, 101), 0.5, "x need 101 GPUs at best"),
     ],
 )
 def test_a_difference_within_the_noise_is_none(two_totals: tuple[int, ...], half_width: float, said: str) -> None:
-    """Two pools are recommended where they save more than seeds and search tolerance can make."""
+    """Two pools are recommended if they save more than seeds and search tolerance can account for."""
     one = estimate((LONG,), (100, 100, 100), half_width)
     two = estimate((4_096, LONG), two_totals, half_width)
     assert said in recommend_simulated([one, two], COSTS)
 
 
 def test_a_saving_is_told_with_what_tuning_one_pool_gives_of_it() -> None:
-    """Of 110 instances that two pools save on the usual pool, a tuned one saves 90, with the knob that does it."""
+    """Of the 110 instances that two pools save compared with the usual pool, a tuned
+    pool saves 90; the sentence names its knob.
+    """
     knob = replace(setup(1), long_prefill_tokens=256)
     usual, tuned, two = (
         replace(estimate(contexts, (total,) * 3, 0.5), design=Design(name, contexts, setups))
@@ -157,7 +159,7 @@ def test_a_saving_is_told_with_what_tuning_one_pool_gives_of_it() -> None:
 
 
 def test_all_designs_missing_is_one_error() -> None:
-    """When not even one pool meets the objective the plan has no answer."""
+    """If not even one pool meets the objective, the plan has no answer."""
     lengths = replace(work(), output=np.where(np.arange(2_000) % 100 == 0, 5_000, 100))
     strict = replace(setup(5.0), long_context=5_000, objective=Objective(ttft_s=5.0, success=0.99999))
     with pytest.raises(ConfigurationError, match="met by no fleet"):
@@ -167,15 +169,17 @@ def test_all_designs_missing_is_one_error() -> None:
 
 
 def test_a_saving_of_rounding_is_none() -> None:
-    """Rates that add up exactly pay at no rate, rather than at quadrillions of requests a second."""
+    """If the rates add up exactly, two pools pay at no rate, rather than
+    at quadrillions of requests per second.
+    """
     one = 2.5
     short, long = 4.0, (1 - 0.8) / (1 / one - 0.8 / 4.0)
     assert None is break_even_rate(0.8, (one, short, long * (1 + 1e-14)), spare=0)
 
 
 def test_runs_in_which_a_pool_of_long_answers_never_fills_refuse_no_fleet() -> None:
-    """Answers of a minute pile up to the end of a run of 20 s with any number of instances: the run is too short,
-    which is what is said.
+    """Outputs that take a minute pile up until the end of a run of 20 s with any number of instances.
+    The error says that the run is too short.
     """
     lengths = Lengths(np.full(400, 50), np.where(np.arange(400) % 8 == 0, 4_000, 5), "long answers")
     short = replace(
@@ -199,7 +203,7 @@ def test_runs_in_which_a_pool_of_long_answers_never_fills_refuse_no_fleet() -> N
 def test_longer_runs_tell_where_shorter_ones_only_grow(
     tells_from: int, longest: int, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The search goes on with runs four times as long; two that tell have to agree, as always."""
+    """The search continues with runs four times as long; as always, two conclusive runs have to agree."""
     asked: list[int] = []
 
     def searched(question: SearchTask, *_: object) -> FoundFleet:
@@ -217,7 +221,7 @@ def test_longer_runs_tell_where_shorter_ones_only_grow(
 
 
 def test_runs_that_only_grow_to_the_longest_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The sentence is of the longest runs."""
+    """The error quotes the longest runs."""
 
     def never(question: SearchTask, *_: object) -> FoundFleet:
         raise search._StillGrowsError(f"{question.requests} grow")

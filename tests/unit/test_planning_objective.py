@@ -1,4 +1,4 @@
-"""Objectives by length: how they are written, who is judged by which, and who is to blame."""
+"""Objectives by length: their syntax, which requests each class judges, and which pool is to blame."""
 
 from math import inf, isnan, nan
 
@@ -18,7 +18,7 @@ BY_LENGTH = Objective(30.0, 0.08, 0.999, (LengthClass(8192, 2.0, 0.05),))
 
 
 def test_an_objective_is_read_as_it_is_written() -> None:
-    """What a class does not name is that of --ttft and --tpot-ms; the text comes back."""
+    """Times that a class omits are those of --ttft and --tpot-ms; formatting and parsing round-trip."""
     read = parse_objective("<=8,192: ttft 2s, tpot 50ms; else: ttft 30s", Objective())
     assert BY_LENGTH == read
     assert read == parse_objective(str(read), Objective())
@@ -41,13 +41,13 @@ def test_an_objective_is_read_as_it_is_written() -> None:
     ],
 )
 def test_a_wrong_objective_is_refused_with_its_part(text: str, message: str) -> None:
-    """One sentence that says what a class looks like."""
+    """One sentence says what a class looks like."""
     with pytest.raises(ConfigurationError, match=message):
         parse_objective(text, Objective())
 
 
 def fleet_run(ttft_s: list[float], total: list[int], pool: list[int], pools: int = 2) -> FleetRun:
-    """Return a run in which nothing but these times and places happened."""
+    """Return a run with these latencies and pools in which nothing else happened."""
     size = len(ttft_s)
     arrival = np.arange(size, dtype=float)
     return FleetRun(
@@ -65,7 +65,7 @@ def fleet_run(ttft_s: list[float], total: list[int], pool: list[int], pools: int
 
 
 def test_short_requests_are_judged_by_their_own_objective() -> None:
-    """Short ones that wait 3 s miss 2 s, long ones that wait 20 s are in time; the short pool is to blame."""
+    """Short requests that wait 3 s miss 2 s, long ones that wait 20 s are in time; the short pool is to blame."""
     run = fleet_run([3.0, 20.0] * 1000, [100, 9000] * 1000, [0, 1] * 1000)
     judged = verdict(summarise(run, BY_LENGTH), BY_LENGTH)
     assert (False, True) == judged.passed
@@ -73,7 +73,7 @@ def test_short_requests_are_judged_by_their_own_objective() -> None:
 
 
 def test_a_starved_long_pool_cannot_hide_behind_short_requests() -> None:
-    """All requests of the long pool are late, and they are fewer than 1 % of all."""
+    """All requests of the long pool are late, although they are fewer than 1 % of all requests."""
     late = [index % 200 == 0 for index in range(4000)]
     run = fleet_run([9.0 if each else 0.1 for each in late], [100] * 4000, [int(each) for each in late])
     assert (True, False) == verdict(summarise(run, Objective()), Objective()).passed
@@ -81,7 +81,7 @@ def test_a_starved_long_pool_cannot_hide_behind_short_requests() -> None:
 
 @pytest.mark.parametrize(("late", "passes"), [(18, True), (19, False)])
 def test_one_per_cent_may_be_late_and_not_one_more(late: int, passes: bool) -> None:  # noqa: FBT001
-    """The verdict counts; the percentile that is shown says the same."""
+    """The verdict counts requests, and agrees with the percentile that is shown."""
     times = [0.1] * 200 + [9.0] * late + [0.1] * (1800 - late)
     summary = summarise(fleet_run(times, [100] * 2000, [0] * 2000, 1), Objective())
     assert passes is all(verdict(summary, Objective()).passed)
@@ -89,7 +89,7 @@ def test_one_per_cent_may_be_late_and_not_one_more(late: int, passes: bool) -> N
 
 
 def test_the_watch_gives_up_when_the_verdict_is_certain() -> None:
-    """One late request more than may be: whatever comes is in vain, and not before."""
+    """It gives up at the first late request beyond the allowed number, when the rest can no longer matter."""
     watch = watch_for(Objective(), np.full(2000, 100), 200, 1)
     for request in range(200, 218):
         watch.note(0, request, 9.0, nan)
@@ -99,7 +99,7 @@ def test_the_watch_gives_up_when_the_verdict_is_certain() -> None:
 
 
 def test_latencies_are_told_by_length_even_with_one_objective() -> None:
-    """The usual classes stand in the tables, from short to long."""
+    """The tables list the usual classes from short to long."""
     summary = summarise(fleet_run([0.1, 5.0] * 500, [100, 40_000] * 500, [0, 1] * 500), Objective(ttft_s=9.0))
     names = [each.name for each in summary.by_length]
     assert ["<= 2,048", "<= 8,192", "<= 32,768", "longer"] == names
@@ -109,7 +109,7 @@ def test_latencies_are_told_by_length_even_with_one_objective() -> None:
 
 
 def test_a_queue_that_grows_to_the_end_is_not_steady() -> None:
-    """Answers that take longer and longer are found, those that take as long as ever are not."""
+    """Latencies that keep rising are detected; constant ones are not."""
     rng = np.random.default_rng(0)
     arrival = np.cumsum(rng.exponential(0.1, 5000))
     assert steadiness(arrival, arrival + 10 + 0.05 * arrival).grows
@@ -117,7 +117,7 @@ def test_a_queue_that_grows_to_the_end_is_not_steady() -> None:
 
 
 def test_the_warm_up_is_as_long_as_the_fleet_takes_to_fill() -> None:
-    """Answers of 100 s leave out 100 s of a run of 1,000."""
+    """With latencies of 100 s, 100 s of a run of 1,000 s are left out."""
     arrival = np.arange(10_000) / 10.0
     found = steadiness(arrival, arrival + 100.0)
     assert found.warm_up == pytest.approx(0.1, abs=0.02)
@@ -126,20 +126,22 @@ def test_the_warm_up_is_as_long_as_the_fleet_takes_to_fill() -> None:
 
 
 def test_classes_end_with_all_that_are_longer() -> None:
-    """The index of a class is that of the first limit that holds the request."""
+    """A request's class is the first one whose limit holds it."""
     assert [0, 0, 1] == BY_LENGTH.of(np.array([1, 8192, 8193])).tolist()
     assert inf == BY_LENGTH.classes[-1].limit
 
 
 def test_a_run_in_which_the_fleet_hardly_fills_tells_nothing() -> None:
-    """Requests come for 4 s and stay for 8.6 s: whatever the size, it looks well to the end."""
+    """Requests arrive for 4 s and stay for 8.6 s: a fleet of any size looks good until the end."""
     arrival = np.sort(np.random.default_rng(0).uniform(0, 4, 4_000))
     assert steadiness(arrival, arrival + 8.6).too_short
     assert not steadiness(arrival * 10, arrival * 10 + 8.6).too_short
 
 
 def test_the_interval_of_a_p99_is_that_of_batch_means() -> None:
-    """Batches in order of arrival, Student's t: 2.262 standard errors of ten tails; too few requests have none."""
+    """Batches in order of arrival and Student's t: 2.262 standard errors
+    of ten tails; too few requests have none.
+    """
     tails = np.repeat(np.arange(1.0, BATCHES + 1), 200)
     assert 10 == BATCHES
     assert 2.262 * tails[::200].std(ddof=1) / 10**0.5 == pytest.approx(half_width(tails), rel=1e-3)

@@ -1,6 +1,7 @@
-"""Every number of a plan is one number: sentence, tables, plots, page, JSON and files of the same fleets.
+"""Every number of a plan is the same in its sentence, tables, plots,
+page, JSON and files.
 
-The fleets are stated, not simulated: what is tried is all that is said of them, by the command itself.
+The fleets are stated, not simulated: the tests cover everything that the command says about them.
 """
 
 import base64
@@ -32,7 +33,7 @@ from tests.unit.planning_command import write_trace
 pytest.importorskip("matplotlib", reason="the report needs matplotlib")
 
 LONG = 65_536
-# What helm refuses is whatever else stands on the top.
+# Helm refuses any other top-level key.
 CHART = Path(__file__).parents[2] / "deploy" / "helm" / "dualpool" / "values.schema.json"
 CHARTS_VALUES = json.loads(CHART.read_text())["properties"]
 QUESTION: tuple[str, ...] = (
@@ -51,7 +52,7 @@ QUESTION += ("--cache", "none", "--threshold", "2048", "--tune", "none")
 
 @dataclass(frozen=True)
 class Fleet:
-    """A stated fleet: thresholds, instances and GPUs of an instance of each pool, and how it is run."""
+    """A stated fleet: thresholds, instances and GPUs per instance of each pool, and its settings."""
 
     name: str
     thresholds: tuple[int, ...]
@@ -62,7 +63,7 @@ class Fleet:
     not_steady: str = ""
 
     def estimate(self, setup: Setup) -> FleetEstimate:
-        """Return it as if it had been searched."""
+        """Return the fleet as if a search had found it."""
         contexts = (*self.thresholds, LONG)
         setups = tuple(self._setup(setup, gpus) for gpus in self.gpus)
         lens = tuple(min(LONG, -(-context * 5 // 4 // 16) * 16) for context in contexts)
@@ -149,7 +150,7 @@ CASES: dict[str, tuple[str, Sequence[Fleet | str], tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Said:
-    """Everything that a plan said: its JSON, its text, its page, and the files of `--apply`."""
+    """Everything that a plan outputs: its JSON, its text, its page, and the files of `--apply`."""
 
     recommended: str
     plan: dict[str, Any]
@@ -159,16 +160,16 @@ class Said:
 
     @property
     def fleet(self) -> dict[str, Any]:
-        """Return the recommended fleet of the JSON."""
+        """Return the recommended fleet from the JSON."""
         return next(each for each in self.plan["fleets"] if each["design"]["name"] == self.recommended)
 
 
-PAGES = {"one pool", "three pools", "other GPUs", "nothing steady"}  # the others have none: plots take a second
+PAGES = {"one pool", "three pools", "other GPUs", "nothing steady"}  # others have no page: plots take a second
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_number_of_a_plan_is_one(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sizes, money, latencies, thresholds and flags are the same wherever the plan says them."""
+    """Sizes, money, latencies, thresholds and flags are the same wherever the plan states them."""
     said = asked(case, tmp_path, monkeypatch)
     check_sizes_and_money(said)
     check_sentence(said)
@@ -181,7 +182,7 @@ def test_every_number_of_a_plan_is_one(case: str, tmp_path: Path, monkeypatch: p
 
 
 def asked(case: str, folder: Path, patch: pytest.MonkeyPatch) -> Said:
-    """Run the command for one case: as text, and as JSON with files and, of some, the page."""
+    """Run the command for one case: as text, and as JSON with files and, for some cases, the page."""
     recommended, fleets, options = CASES[case]
     question = ["plan", "--trace", str(write_trace(folder / "t.csv")), *QUESTION, *options]
     page = ["--report", str(folder / "page")] if case in PAGES else []
@@ -192,7 +193,7 @@ def asked(case: str, folder: Path, patch: pytest.MonkeyPatch) -> Said:
     patch.setattr(planning, "run_with_failure", lambda _, instances: FailureRun(instances, 12_000, 17, ()))
     text = output_of(question, 0)
     files_too = [*question, "--json", *page, "--apply", str(folder / "files")]
-    # Where nothing is recommended there is nothing to write, which is told after the plan.
+    # Without a recommendation there is nothing to write, which is reported after the plan.
     printed = output_of(files_too, 0 if recommended else 2)
     if page and not recommended:
         output_of([*question, *page], 0)
@@ -206,7 +207,7 @@ def _named(fleet: Fleet | str, setup: Setup) -> Design:
 
 
 def stated(fleets: Sequence[Fleet | str]) -> Callable[..., tuple[FleetEstimate | NotMet, ...]]:
-    """Return a search that finds the stated fleets, and refuses with the stated sentences."""
+    """Return a search that finds the stated fleets, or refuses with the stated sentences."""
 
     def search(tasks: Sequence[SearchTask], *_: object) -> tuple[FleetEstimate | NotMet, ...]:
         return tuple(
@@ -225,14 +226,14 @@ def output_of(arguments: list[str], exits: int) -> str:
 
 
 def money(usd: float | None) -> str:
-    """Return dollars of a year as tables tell them."""
+    """Return dollars per year as the tables show them."""
     if usd is None:
         return "-"
     return f"${usd / 1e6:,.2f}M" if usd >= 1e6 else f"${usd / 1e3:,.0f}K"
 
 
 def check_sizes_and_money(said: Said) -> None:
-    """Each fleet's row on the terminal is its cost in the JSON, which counts what is in it."""
+    """Each fleet's row on the terminal shows its cost from the JSON, which adds up."""
     spare = 1 if "spare(s)" in said.text else 0
     for fleet in said.plan["fleets"]:
         cost, setups = fleet["cost"], fleet["design"]["setups"]
@@ -252,7 +253,7 @@ def check_sizes_and_money(said: Said) -> None:
 
 
 def size_row(fleet: dict[str, Any]) -> str:
-    """Return what the table of sizes says of a fleet of the JSON."""
+    """Return a fleet's row in the table of sizes, from the JSON."""
     cost, hours = fleet["cost"], fleet["cost"]["gpu_hours_per_year"]
     told = f"{hours / 1e6:,.2f}M" if hours >= 1e6 else f"{hours:,}"
     interval = f"{fleet['instances']:.1f} ± {fleet['half_width']:.1f}"
@@ -264,12 +265,12 @@ def size_row(fleet: dict[str, Any]) -> str:
 
 
 def lines_of(text: str) -> set[str]:
-    """Return lines with single spaces."""
+    """Return the lines with runs of spaces collapsed."""
     return {" ".join(line.split()) for line in text.splitlines()}
 
 
 def check_sentence(said: Said) -> None:
-    """Terminal and JSON say the same sentence; its GPUs and dollars are those of the fleets."""
+    """Terminal and JSON have the same sentence; its GPUs and dollars are those of the fleets."""
     sentence = said.plan["recommendation"]
     assert " ".join(said.text.split()).endswith(" ".join(sentence.split()))
     if not said.recommended:
@@ -286,7 +287,7 @@ def check_sentence(said: Said) -> None:
         other = min(ones, key=lambda each: each["usd_per_year"])
         assert int(saved[1]) == other["gpus"]
         assert saved[2] == f"{(other['usd_per_year'] - cost['usd_per_year']) / 1e3:,.0f}"
-    # What is simulated and not steady met the objective: it is not told as if it had not.
+    # A simulated fleet that is not steady still met the objective, and must not be described as missing it.
     kinds = {len(fleet["design"]["contexts"]) > 1 for fleet in said.plan["fleets"]}
     assert ("no two pools meet" in sentence) == (True not in kinds)
     assert ("no single pool meets" in sentence) == (False not in kinds)
@@ -297,20 +298,20 @@ def check_sentence(said: Said) -> None:
 
 
 def case_costs_more(said: Said, sentence: str) -> bool:
-    """Tell whether the dollars more are those of two pools over the recommended one."""
+    """Return whether the extra dollars are those of two pools over the recommended fleet."""
     two = next(each["cost"] for each in said.plan["fleets"] if each["design"]["name"].startswith("two"))
     more = two["usd_per_year"] - said.fleet["cost"]["usd_per_year"]
     return two["gpus"] <= said.fleet["cost"]["gpus"] and f"which cost ${more / 1e3:,.0f}K a year more" in sentence
 
 
 def check_latencies_and_shares(said: Said) -> None:
-    """What users feel, preemptions and refusals: the rows of the tables are the summaries of the JSON."""
+    """The table rows on latencies, preemptions and refusals show the summaries from the JSON."""
     for fleet in said.plan["fleets"]:
         assert set(service_rows(fleet)) <= lines_of(said.text)
 
 
 def service_rows(fleet: dict[str, Any]) -> list[str]:
-    """Return what the tables of service say of a fleet of the JSON."""
+    """Return a fleet's rows in the tables of service, from the JSON."""
     did, name = fleet["typical"]["summary"], fleet["design"]["name"]
     felt, every = did["by_length"][0], did["all"]
     p99 = f"{felt['latency']['ttft_p99_s']:.2f} ± {felt['ttft_p99_half_s']:.2f}"
@@ -323,7 +324,7 @@ def service_rows(fleet: dict[str, Any]) -> list[str]:
 
 
 def check_cost_model(said: Said) -> None:
-    """Instances, GPUs and dollars of its three fleets."""
+    """The text shows the instances, GPUs and dollars of the cost model's three fleets."""
     analysis, gpus = said.plan["analysis"], said.plan["gpus_per_instance"]
     ones = [(analysis[name], f"{analysis[name]['instances']:,}") for name in ("long", "right_sized")]
     best = analysis["best"]
@@ -334,7 +335,7 @@ def check_cost_model(said: Said) -> None:
 
 
 def check_files(said: Said) -> None:
-    """Replicas, GPUs, thresholds and max_model_len of the files are those of the JSON."""
+    """Replicas, GPUs, thresholds and max_model_len in the files are those of the JSON."""
     if not said.recommended:
         assert {} == said.files
         return
@@ -359,13 +360,13 @@ def check_files(said: Said) -> None:
 
 
 def document(text: str) -> Any:
-    """Return what a YAML file says."""
+    """Return the content of a YAML file."""
     return read_document(text)
 
 
 def check_routers_file(said: Said, folder: Path) -> None:
-    """dualpool.yaml has the design's thresholds under the sentence, and so have the chart's values; one pool needs
-    none.
+    """dualpool.yaml has the sentence and the design's thresholds, and so have the
+    chart's values. One pool needs no such file.
     """
     contexts = said.fleet["design"]["contexts"] if said.recommended else [LONG]
     if len(contexts) == 1:
@@ -383,7 +384,7 @@ def check_routers_file(said: Said, folder: Path) -> None:
 
 
 def check_page(said: Said) -> None:
-    """The sentence, the rows of all tables, and the bars, which are labelled with each fleet's GPUs."""
+    """The page has the sentence, the rows of all tables, and bars labelled with each fleet's GPUs."""
     assert html.escape(said.plan["recommendation"]) in said.page
     rows = {" ".join(row) for row in rows_of(said.page)}
     for fleet in said.plan["fleets"]:

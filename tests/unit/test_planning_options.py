@@ -1,4 +1,4 @@
-"""Options of `dualpool plan` that cannot be, or would change nothing: one sentence with exit 2."""
+"""Options of `dualpool plan` that are impossible or would have no effect: one sentence with exit code 2."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,9 @@ from tests.unit.planning_command import refusal_of, write_trace
 
 @pytest.fixture
 def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Return a function that runs `dualpool plan`, expects exit 2 and one line of error, and returns that line."""
+    """Return a function that runs `dualpool plan`, expects exit code 2 and
+    one error line, and returns that line.
+    """
     monkeypatch.setattr(command_line, "COMMANDS", ("plan",))
 
     return lambda *arguments: refusal_of([*map(str, arguments)], capsys)
@@ -123,5 +125,5 @@ def trace(tmp_path: Path) -> Path:
 def test_wrong_arguments_exit_2_with_one_sentence(
     refused: Callable[..., str], trace: Path, arguments: list[str], message: str
 ) -> None:
-    """Rates, profiles, objectives and options that cannot be: one line names the value and what is allowed."""
+    """For impossible rates, profiles, objectives and options, one line names the value and what is allowed."""
     assert message in refused("--trace", trace, *arguments)

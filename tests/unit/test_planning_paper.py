@@ -1,4 +1,4 @@
-"""`dualpool plan paper`: the paper's tables beside ours, with reasons that this run's figures support."""
+"""`dualpool plan paper`: the paper's tables next to ours, with reasons that the run's figures support."""
 
 import json
 from collections.abc import Callable
@@ -14,13 +14,13 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a directory of results, so that the same replay is simulated once for all tests."""
+    """Return a results directory, so that all tests share one simulation of the replay."""
     return tmp_path_factory.mktemp("results")
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache: Path) -> Run:
-    """Return a function that runs `dualpool plan paper`, and returns code, output and errors."""
+    """Return a function that runs `dualpool plan paper` and returns exit code, output and errors."""
     monkeypatch.setattr(command_line, "COMMANDS", ("plan",))
 
     def paper(*arguments: str | float | Path) -> tuple[int, str, str]:
@@ -45,7 +45,7 @@ def small(trace: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_the_paper_can_be_replayed(run: Run, small: list[str]) -> None:
-    """The paper's figures stand beside ours, with reasons."""
+    """The output shows the paper's figures next to ours, with reasons for the differences."""
     code, out, _ = run(*small)
     assert code == 0
     assert "358 / 208" in out
@@ -60,7 +60,7 @@ def test_the_paper_can_be_replayed(run: Run, small: list[str]) -> None:
 def test_fleet_tables_keep_the_names(
     run: Run, small: list[str], monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
-    """Each simulated fleet stands with its name, whatever the terminal's width."""
+    """Each simulated fleet appears with its full name, whatever the terminal's width."""
     monkeypatch.setenv("COLUMNS", str(columns))
     _, out, _ = run(*small)
     for workload in ("Azure", "LMSYS"):
@@ -71,7 +71,7 @@ def test_fleet_tables_keep_the_names(
 
 
 def test_the_thresholds_are_swept_with_the_papers_numbers_and_physically(run: Run, small: list[str]) -> None:
-    """2K to 16K stand in a table by its formula, and in one of the cost model and the simulator."""
+    """2K to 16K are listed in one table by the paper's formula, and in one by the cost model and the simulator."""
     _, out, _ = run(*small)
     for title in ("Azure: thresholds, its formula", "Azure: thresholds, physical"):
         table = out.split(title)[1].split("\n\n")[0]
@@ -80,17 +80,17 @@ def test_the_thresholds_are_swept_with_the_papers_numbers_and_physically(run: Ru
 
 
 def test_the_projection_is_made_with_the_papers_numbers_and_physically(run: Run, small: list[str]) -> None:
-    """For MI300X the implied rate and rho are applied to the trace's alpha, beside the roofline's GPUs."""
+    """For MI300X, the implied rate and rho are applied to the trace's alpha, next to the roofline's GPUs."""
     _, out, _ = run(*small)
     row = next(line for line in out.splitlines() if line.startswith("GPUs, two pools"))
     its, ours = row.split()[-2:]
-    # 90 % of the trace are short: .9 x 1,576 / 1.62 and .1 x 1,576
+    # 90 % of the trace's requests are short: .9 x 1,576 / 1.62 and .1 x 1,576
     assert (row.split()[3], its) == ("1,096", "1,037")
     assert int(ours.replace(",", "")) > 0
 
 
 def test_the_papers_formula_is_computed_and_not_quoted(run: Run, small: list[str]) -> None:
-    """Its formula gives 144 and 176 instances at the implied alphas, and the reasons say the same."""
+    """The formula gives 144 and 176 instances at the implied alphas, and the reasons quote these figures."""
     _, out, _ = run(*small)
     text = " ".join(out.split())
     assert "the paper's 208 instances lie between its own formula at that alpha (144) and one pool (358)" in text
@@ -98,7 +98,7 @@ def test_the_papers_formula_is_computed_and_not_quoted(run: Run, small: list[str
 
 
 def test_what_is_the_planners_choice_is_said(run: Run, small: list[str]) -> None:
-    """The token limit is not called vLLM's, and out-of-memory errors are said not to be simulated."""
+    """The token limit is not called vLLM's, and the output says that out-of-memory errors are not simulated."""
     text = " ".join(run(*small)[1].split())
     assert "vLLM's own limits" not in text
     assert "max_num_batched_tokens 512 is the planner's choice, in both simulations; vLLM's default" in text
@@ -127,7 +127,7 @@ def test_json_has_the_papers_figures_and_the_reasons(run: Run, small: list[str])
     ],
 )
 def test_options_that_the_replay_does_not_use_are_refused(run: Run, small: list[str], option: list[str]) -> None:
-    """The setting is the paper's: an option that would change nothing is an error."""
+    """The paper fixes these settings: an option without effect is an error."""
     code, out, error = run(*small, *option)
     assert (code, out) == (2, "")
     assert f"{option[0]}: is not used by `dualpool plan paper`" in error
@@ -135,7 +135,7 @@ def test_options_that_the_replay_does_not_use_are_refused(run: Run, small: list[
 
 @pytest.mark.parametrize("requests", ["-5", "300", "10000000000000"])
 def test_percentiles_need_requests(run: Run, trace: Path, requests: str) -> None:
-    """Too few requests, or more than memory holds, are refused as for any simulation."""
+    """Too few requests, or more than fit in memory, are refused as for any simulation."""
     code, out, error = run("--trace", trace, "--requests", requests)
     assert (code, out) == (2, "")
     assert f"--requests {requests}, --seeds 1, --jobs 1: at least 2000 and at most" in error

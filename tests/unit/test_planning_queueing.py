@@ -1,5 +1,5 @@
-"""The simulator in limits that queueing theory solves: M/M/c (Erlang C) and M/G/1 (Pollaczek-Khinchine) exactly,
-M/G/c by the usual approximation.
+"""The simulator in cases that queueing theory solves: M/M/c (Erlang C) and M/G/1 (Pollaczek-Khinchine)
+exactly, M/G/c by the usual approximation.
 """
 
 from math import sqrt
@@ -17,12 +17,12 @@ from extproc.planning.simulation.routers import OnePoolRouter
 from extproc.planning.workload.arrivals import Workload
 from extproc.planning.workload.texts import draw_texts
 
-ITERATION_S = 0.001  # short against the service of 100 iterations, so that waiting for a boundary hardly counts
+ITERATION_S = 0.001  # 1 % of the mean service time, so waiting for an iteration to end hardly counts
 REQUESTS = 40_000
 
 
 def erlang_c(servers: int, offered: float) -> float:
-    """Return the probability of waiting in M/M/c with `offered` load in Erlang (by the Erlang B recursion)."""
+    """Return the probability of waiting in M/M/c with an `offered` load in Erlang (by the Erlang B recursion)."""
     blocked = 1.0
     for n in range(1, servers + 1):
         blocked = offered * blocked / (n + offered * blocked)
@@ -30,9 +30,7 @@ def erlang_c(servers: int, offered: float) -> float:
 
 
 def mean_wait_s(service: npt.NDArray[np.int64], servers: int, load: float, seed: int) -> float:
-    """Simulate one instance with `servers` places, and return the mean time from arrival to the prefill's
-    start.
-    """
+    """Simulate one instance with `servers` slots; return the mean time from arrival to the prefill's start."""
     rng = np.random.default_rng(seed)
     arrival = np.cumsum(rng.exponential(ITERATION_S * service.mean() / (servers * load), len(service)))
     prompt = np.ones(len(service), np.int64)
@@ -45,12 +43,12 @@ def mean_wait_s(service: npt.NDArray[np.int64], servers: int, load: float, seed:
 
 @pytest.mark.parametrize(("servers", "load"), [(1, 0.7), (4, 0.8), (16, 0.8)])
 def test_exponential_service_waits_as_erlang_c_says(servers: int, load: float) -> None:
-    """An instance with c places and exponential service is M/M/c: the mean wait is Erlang C's within 8 %."""
+    """An instance with c slots and exponential service is M/M/c: the mean wait is Erlang C's within 8 %."""
     service = np.random.default_rng(7).geometric(1 / 100, REQUESTS)
     mean_service_s = ITERATION_S * service.mean()
     expected = erlang_c(servers, servers * load) * mean_service_s / (servers * (1 - load))
 
-    # A request waits half an iteration on average for the one in flight.
+    # On average, a request waits half an iteration for the current one to end.
     assert mean_wait_s(service, servers, load, seed=1) - ITERATION_S / 2 == pytest.approx(expected, rel=0.08)
 
 
@@ -66,7 +64,7 @@ def general_service(spread: str) -> npt.NDArray[np.int64]:
 
 @pytest.mark.parametrize("spread", ["deterministic", "uniform", "two kinds"])
 def test_general_service_waits_as_pollaczek_and_khinchine_say(spread: str) -> None:
-    """One place is M/G/1: the mean wait is load x (1 + cv^2) / (2 (1 - load)) services, within 8 %."""
+    """One slot is M/G/1: the mean wait is load x (1 + cv^2) / (2 (1 - load)) service times, within 8 %."""
     service = general_service(spread)
     load, variation = 0.7, float(service.var() / service.mean() ** 2)
     expected = ITERATION_S * service.mean() * load * (1 + variation) / (2 * (1 - load))
@@ -76,10 +74,11 @@ def test_general_service_waits_as_pollaczek_and_khinchine_say(spread: str) -> No
 
 @pytest.mark.parametrize(("servers", "spread"), [(4, "deterministic"), (4, "two kinds"), (16, "uniform")])
 def test_general_service_with_many_places_waits_as_approximated(servers: int, spread: str) -> None:
-    """Several places are M/G/c: the mean wait is within 12 % of the interpolation between M/D/c and M/M/c.
+    """Several slots are M/G/c: the mean wait is within 12 % of the
+    interpolation between M/D/c and M/M/c.
 
-    Cosmetatos' approximation of M/D/c, and cv^2 as the weight of M/M/c (Tijms, A First Course in Stochastic
-    Models, 9.6.2); itself good to some per cent.
+    Cosmetatos' approximation of M/D/c, with cv^2 as the weight of M/M/c (Tijms, A First Course in Stochastic
+    Models, 9.6.2); its own error is a few per cent.
     """
     service, load = general_service(spread), 0.8
     variation = float(service.var() / service.mean() ** 2)
@@ -92,7 +91,7 @@ def test_general_service_with_many_places_waits_as_approximated(servers: int, sp
 
 
 def test_many_instances_behind_a_full_scan_wait_less_than_behind_round_robin() -> None:
-    """At the same load a scan for the fewest requests queues less; both serve everything."""
+    """At the same load, picking the instance with the fewest requests queues less; both serve everything."""
     rng = np.random.default_rng(5)
     service = rng.geometric(1 / 100, 20_000)
     arrival = np.cumsum(rng.exponential(ITERATION_S * 100 / (8 * 0.9), len(service)))

@@ -1,4 +1,4 @@
-"""The report page: complete in itself, readable by a real browser, and printable."""
+"""The report page: self-contained, readable in a real browser, and printable."""
 
 import base64
 import re
@@ -41,7 +41,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--disable-dev-shm-usage",
-    "--host-resolver-rules=MAP * ~NOTFOUND",  # whatever the page would fetch fails
+    "--host-resolver-rules=MAP * ~NOTFOUND",  # anything that the page tries to fetch fails
 )
 LIMIT_S = 120
 COSTS = Costs(gpus_per_instance=1, spare=1, usd_per_gpu_hour=2.95)
@@ -49,7 +49,7 @@ COSTS = Costs(gpus_per_instance=1, spare=1, usd_per_gpu_hour=2.95)
 
 @pytest.fixture(scope="module")
 def lengths() -> Lengths:
-    """Return a workload with a tail, named so that it must be escaped."""
+    """Return a workload with a long tail, whose name must be escaped."""
     rng = np.random.default_rng(0)
     return Lengths(rng.geometric(1 / 900, 3000), rng.geometric(1 / 120, 3000), "<b>trace & co</b>")
 
@@ -82,7 +82,7 @@ def plan(lengths: Lengths) -> Plan:
 
 
 def test_the_page_needs_nothing_from_the_network(plan: Plan, lengths: Lengths) -> None:
-    """All images are in the page, and it names no other resource."""
+    """All images are embedded, and the page refers to no other resource."""
     page = render_report(plan, lengths, COSTS)
     assert set(re.findall(r'(?:src|href)="([^":]+:)', page)) == {"data:"}
     assert "@import" not in page
@@ -105,7 +105,7 @@ def test_every_plot_is_there_and_is_an_image(plan: Plan, lengths: Lengths) -> No
 
 
 def test_each_cell_knows_its_column(plan: Plan, lengths: Lengths) -> None:
-    """On a phone rows are cards without a head: the column's name stands beside each cell."""
+    """On a phone, rows are shown as cards without a header: each cell carries its column's name."""
     page = render_report(plan, lengths, COSTS)
     for table in page.split("<table>")[1:]:
         names = re.findall(r"<th>(.*?)</th>", table.split("</thead>")[0])
@@ -114,7 +114,7 @@ def test_each_cell_knows_its_column(plan: Plan, lengths: Lengths) -> None:
 
 
 def test_names_from_the_trace_are_escaped(plan: Plan, lengths: Lengths) -> None:
-    """A file name cannot put markup into the page."""
+    """A file name cannot inject markup into the page."""
     page = render_report(plan, lengths, COSTS)
     assert "&lt;b&gt;trace &amp; co&lt;/b&gt;" in page
     assert "<b>trace" not in page
@@ -135,7 +135,7 @@ def chromium(page: Path, profile: Path, *arguments: str) -> str:
 
 
 def test_chromium_shows_the_recommendation_and_all_plots(page: Path, plan: Plan, tmp_path: Path) -> None:
-    """The page renders without a network: text and five images that are not empty."""
+    """The page renders without a network: its text, and five images that are not blank."""
     dom = chromium(page, tmp_path / "profile", "--virtual-time-budget=5000", "--dump-dom")
     assert plan.recommendation in dom
     assert dom.count("<figure>") == 5
@@ -148,7 +148,7 @@ def test_chromium_shows_the_recommendation_and_all_plots(page: Path, plan: Plan,
 
 
 def test_no_table_needs_scrolling_on_a_laptop_or_a_phone(page: Path, tmp_path: Path) -> None:
-    """In windows of 1,300 and 390 pixels every table is as wide as the page at most, and so is the page."""
+    """In windows of 1,300 and 390 pixels, neither a table nor the page is wider than the window."""
     script = (
         "<script>const over = doc => Math.max(...[...doc.querySelectorAll('.wide'), doc.documentElement]"
         ".map(box => box.scrollWidth - box.clientWidth));"
@@ -169,7 +169,7 @@ def test_no_table_needs_scrolling_on_a_laptop_or_a_phone(page: Path, tmp_path: P
 def test_simulated_fleets_are_drawn_with_their_spares(
     plan: Plan, lengths: Lengths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The bars are those of the simulated fleets alone, in GPUs, and count the spares of each pool, too."""
+    """The bars show only the simulated fleets, in GPUs, including the spares of each pool."""
     drawn: list[float] = []
     barh = Axes.barh
 
@@ -184,7 +184,7 @@ def test_simulated_fleets_are_drawn_with_their_spares(
 
 
 def test_chromium_prints_it_on_few_pages(page: Path, tmp_path: Path) -> None:
-    """Printed on A4 the report takes two to four pages."""
+    """Printed on A4, the report takes two to four pages."""
     pdf = tmp_path / "page.pdf"
     chromium(page, tmp_path / "profile", "--no-pdf-header-footer", f"--print-to-pdf={pdf}")
     pages = len(re.findall(rb"/Type\s*/Page[^s]", pdf.read_bytes()))

@@ -1,4 +1,4 @@
-"""Balancing as the last knob: each design ends with its own rule, and everything that is said of it names that."""
+"""Balancing as the last knob: each design ends with its own rule, and all output about the design names it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,7 +37,7 @@ Costs = dict[Balancing, dict[tuple[int, ...], float]]
 
 
 def question() -> Question:
-    """Return a question; what is searched is stated, not simulated."""
+    """Return a question; search results are stated, not simulated."""
     instance = Instance(built_in().model("llama-3-8b"), built_in().gpu("h100-80g"), 1)
     setup = Setup("llama-3-8b", "h100-80g", instance, LONG, Objective(), price_usd_h=2.0)
     lengths = Lengths(np.full(100, 500), np.full(100, 100), "alike")
@@ -45,7 +45,9 @@ def question() -> Question:
 
 
 def state(costs: Costs, patch: pytest.MonkeyPatch) -> list[tuple[Balancing, list[tuple[int, ...]]]]:
-    """Let each design cost what is stated (those that are not meet no objective); return what is asked for."""
+    """Let each design cost what is stated (designs not listed meet no
+    objective); return the searches that are made.
+    """
     asked: list[tuple[Balancing, list[tuple[int, ...]]]] = []
 
     def sized(asks: Question, limits: Sequence[tuple[int, ...]], *_: object) -> list[Sized]:
@@ -58,7 +60,7 @@ def state(costs: Costs, patch: pytest.MonkeyPatch) -> list[tuple[Balancing, list
 
 
 def under(runs: RunOptions) -> list[Sized]:
-    """Search the designs of LIMITS."""
+    """Search the designs of LIMITS under the rules of these runs."""
     return sized_under_rules(question(), LIMITS, runs, ResultCache(None), lambda *_: None)
 
 
@@ -66,14 +68,14 @@ FIRST = dict(zip(LIMITS, (9.0, 14.0, 12.0, 11.0, 13.0), strict=True))
 
 
 def test_the_best_few_designs_are_searched_under_the_other_rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of them under the first; then the one pool, and the two cheapest thresholds."""
+    """The first rule is searched for all designs; the others for one pool and the two cheapest thresholds."""
     asked = state({ENVOYS: FIRST, TOKENS: FIRST}, monkeypatch)
     assert 5 + 3 == len(under(RUNS))
     assert [(ENVOYS, LIMITS), (TOKENS, [(LONG,), (2_048, LONG), (1_024, LONG)])] == asked
 
 
 def test_all_are_where_the_first_rule_meets_no_objective(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A design that Envoy's choice serves in time with no fleet may be the best under another rule."""
+    """A design with which Envoy's rule misses the objective may be the best under another rule."""
     asked = state({ENVOYS: {(2_048, LONG): 11.0}, TOKENS: {(LONG,): 8.0}}, monkeypatch)
     found = under(RUNS)
     assert (TOKENS, [(LONG,), (2_048, LONG)]) == asked[1]
@@ -81,14 +83,14 @@ def test_all_are_where_the_first_rule_meets_no_objective(monkeypatch: pytest.Mon
 
 
 def test_thresholds_that_are_given_are_all_searched_under_each_rule(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who names them wants to see them."""
+    """A user who names thresholds wants results for all of them."""
     asked = state({ENVOYS: FIRST, TOKENS: FIRST}, monkeypatch)
     under(replace(RUNS, thresholds=(512, 1_024, 2_048, 4_096)))
     assert [(ENVOYS, LIMITS), (TOKENS, LIMITS)] == asked
 
 
 def test_one_rule_is_searched_as_before_and_named_by_no_design(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The plan names it."""
+    """The plan itself names it."""
     asked = state({ENVOYS: FIRST}, monkeypatch)
     assert [None] * 5 == [each.balancing for each in under(replace(RUNS, also=()))]
     assert [(ENVOYS, LIMITS)] == asked
@@ -98,7 +100,9 @@ def test_one_rule_is_searched_as_before_and_named_by_no_design(monkeypatch: pyte
 def test_each_design_takes_its_own_rule_and_the_first_named_where_another_is_no_cheaper(
     tuning: Tuning, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One pool is cheaper by tokens, two are not: they are simulated whole so, beside one pool as usual."""
+    """One pool is cheaper by tokens, two pools are not. The fleets are simulated
+    accordingly, alongside one pool with defaults.
+    """
     tokens = FIRST | {(LONG,): 8.0, (1_024, LONG): 11.0}
     state({ENVOYS: FIRST, TOKENS: tokens}, monkeypatch)
     assert {TOKENS} == {each.balancing for each in cheapest_rules(under(RUNS)) if each.limits == (LONG,)}
@@ -118,7 +122,7 @@ def test_each_design_takes_its_own_rule_and_the_first_named_where_another_is_no_
 
 
 def test_names_are_rules_in_their_order_each_once() -> None:
-    """The first leads."""
+    """The first name is the leading rule."""
     asked = SimulationOptions(balance=("tokens", "least-request", "tokens"), choice_count=3)
     runs = runs_of(asked, question().lengths, 100)
     assert (Balancing(Balance.TOKENS, 3), (Balancing(Balance.LEAST_REQUEST, 3),)) == (runs.balancing, runs.also)
@@ -133,7 +137,7 @@ TWO = Fleet("two pools at 2,048", (2_048,), (5, 3), (1, 4))
 def said(
     one: Balancing, two: Balancing, fleets: Sequence[Fleet], folder: Path, patch: pytest.MonkeyPatch
 ) -> tuple[str, str, dict[str, str]]:
-    """Run the command over stated fleets; return its text, its page, and the files."""
+    """Run the command with stated fleets; return its text, its page, and the files."""
     own = [ENVOYS, one, two]
 
     def estimates(setup: Setup) -> list[FleetEstimate]:
@@ -194,7 +198,9 @@ def test_what_is_recommended_names_its_balancing_and_what_envoy_cannot_do(
 
 
 def test_envoys_file_is_of_the_design_that_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One pool by a full scan is kept: its file scans, whatever was named first; two pools' own rule is told."""
+    """One pool by a full scan is kept, so its file configures a full scan, whichever rule was named first; the
+    sentence gives the rule of the two pools.
+    """
     pytest.importorskip("matplotlib", reason="the report needs matplotlib")
     dear = replace(TWO, instances=(20, 6))
     text, _, files = said(SCAN, TOKENS, [USUAL, TUNED, dear], tmp_path, monkeypatch)

@@ -1,4 +1,4 @@
-"""The simulated instance against a plain scheduler with vLLM's rules: the same times, the same preemptions."""
+"""The simulated instance against a plain scheduler with vLLM's rules: the same times and the same preemptions."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def same_schedule(bounds: InstanceLimits, requests: list[tuple[int, int, float, 
 
 
 def bounds_of(*, blocks: int, seqs: int, tokens: int, threshold: int, whole: bool, besides: int) -> InstanceLimits:
-    """Return limits under which a sequence of 210 tokens, and what it holds besides, always fits."""
+    """Return limits under which a sequence of 210 tokens, and its extra memory, always fits."""
     return InstanceLimits(seqs, tokens, blocks * 16 + besides + 15, 210, threshold, whole, besides)
 
 
@@ -61,15 +61,15 @@ BOUNDS = st.builds(
 def test_schedules_are_those_of_a_plain_scheduler(
     requests: list[tuple[int, int, float, int]], bounds: InstanceLimits
 ) -> None:
-    """Whatever comes, with and without the admission gate, the threshold for long prompts, windows and cached
-    prefixes.
+    """For any requests, with and without the admission gate, the threshold for
+    long prompts, windows and cached prefixes.
     """
     same_schedule(bounds, requests)
 
 
 @pytest.mark.parametrize("threshold", [0, 256])
 def test_a_thousand_requests_are_scheduled_alike(threshold: int) -> None:
-    """A busy instance at the sizes of a real one: a thousand requests, one after another, none differs."""
+    """On a busy instance of realistic size, none of a thousand requests differs."""
     rng = np.random.default_rng(3)
     arrivals = np.cumsum(rng.exponential(2.5, 1000)).tolist()
     prompts, outputs = rng.integers(1, 3000, 1000).tolist(), rng.geometric(1 / 150, 1000).tolist()
@@ -79,8 +79,8 @@ def test_a_thousand_requests_are_scheduled_alike(threshold: int) -> None:
 
 
 def test_a_prompt_is_admitted_only_when_all_of_it_fits() -> None:
-    """Two prompts of 1,000 tokens and 1,600 tokens of cache: vLLM lets the second wait instead of preempting
-    it.
+    """For two prompts of 1,000 tokens and a cache of 1,600, vLLM makes the
+    second wait instead of preempting it.
     """
     requests = [Sequence(0, 1000, 400, 0.0), Sequence(1, 1000, 400, 0.0)]
     gated = VllmInstance(cost(512), InstanceLimits(8, 512, 1600, 1600))
@@ -90,14 +90,16 @@ def test_a_prompt_is_admitted_only_when_all_of_it_fits() -> None:
 
 
 def test_without_the_gate_the_second_prompt_thrashes() -> None:
-    """An engine that looks at the first chunk only admits both, and preempts over and over."""
+    """An engine that checks only the first chunk admits both, and preempts over and over."""
     loose = VllmInstance(cost(512), InstanceLimits(8, 512, 1600, 1600, reserve_full_prompt=False))
     run(loose, [Sequence(0, 1000, 400, 0.0), Sequence(1, 1000, 400, 0.0)])
     assert loose.preemptions > 20
 
 
 def test_a_long_prompt_leaves_room_for_short_ones() -> None:
-    """With long_prefill_token_threshold a short prompt beside a long one gets its token in the next iteration."""
+    """With long_prefill_token_threshold, a short prompt next to a long one
+    gets its token in the next iteration.
+    """
 
     def first_token(threshold: int) -> float:
         instance = VllmInstance(cost(512), InstanceLimits(8, 512, 64_000, 32_000, threshold))
@@ -114,14 +116,14 @@ def test_a_long_prompt_leaves_room_for_short_ones() -> None:
     [("a100-80g", 2_048, 256), ("h100-80g", 8_192, 1_024), ("mi300x", 16_384, 1_024), ("l40s", 2_048, 256)],
 )
 def test_batches_are_vllms_defaults_for_the_gpu(gpu: str, tokens: int, sequences: int) -> None:
-    """max_num_batched_tokens and max_num_seqs, as its API server picks them."""
+    """max_num_batched_tokens and max_num_seqs are those that vLLM's API server picks."""
     setup = Setup("8B", gpu, Instance(built_in().model("llama-3-8b"), built_in().gpu(gpu), 1), 8192, Objective())
     assert tokens == setup.engine.batched_tokens(setup.instance)
     assert sequences == setup.instance.gpu.max_num_seqs
 
 
 def test_an_older_engine_has_less_memory_and_no_gate() -> None:
-    """The engine's version decides gpu_memory_utilization and the admission of prompts."""
+    """The engine's version determines gpu_memory_utilization and the admission of prompts."""
     instance = Instance(built_in().model("llama-3-8b"), built_in().gpu("h100-80g"), 1)
     engines = (Engine.VLLM, Engine.VLLM_0_18)
     today, before = (Setup("8B", "H100", instance, 8192, Objective(), engine=engine) for engine in engines)

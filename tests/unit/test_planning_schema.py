@@ -1,4 +1,4 @@
-"""What `dualpool plan --json` prints is what its schema says; options that would change nothing are refused."""
+"""The output of `dualpool plan --json` matches its schema; options that would have no effect are refused."""
 
 import argparse
 import json
@@ -23,7 +23,7 @@ SCHEMA = plan_schema()
 
 
 def faults(value: Any, schema: dict[str, Any], at: str = "plan") -> list[str]:
-    """Return where a value is not what a schema says; of JSON Schema as much as this one uses."""
+    """Return where a value violates a schema; supports the part of JSON Schema that this schema uses."""
     if "$ref" in schema:
         return faults(value, SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]], at)
     if "anyOf" in schema:
@@ -54,7 +54,7 @@ def faults(value: Any, schema: dict[str, Any], at: str = "plan") -> list[str]:
 def test_a_plan_is_what_the_schema_says(
     more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every property, and no other, of a plan with and without simulated fleets and a day."""
+    """A plan has exactly the schema's properties, with and without simulated fleets and a day."""
     monkeypatch.setattr(command_line, "COMMANDS", ("plan",))
     trace = str(write_trace(tmp_path / "t.csv"))
     question = ["plan", "--trace", trace, "--rate", "30", "--model", "llama-3-8b", "--gpu", "h100-80g", "--json"]
@@ -72,7 +72,7 @@ def test_a_plan_is_what_the_schema_says(
 
 
 def test_a_schema_that_is_not_met_is_found() -> None:
-    """The check itself: a key too many, one that is missing, and values of other kinds."""
+    """The check itself detects an extra key, a missing one, and values of another type."""
     part = {"type": "object", "properties": {"a": {"type": ["number", "null"]}}, "required": ["a"]}
     assert [] == faults({"a": None}, part)
     assert ["plan: ['b']"] == faults({"a": 1, "b": 2}, part)
@@ -81,7 +81,7 @@ def test_a_schema_that_is_not_met_is_found() -> None:
 
 
 def options() -> list[tuple[str, list[str]]]:
-    """Return the options that only simulating uses, each with a value that is not its default."""
+    """Return the options that only a simulation uses, each with a value that is not its default."""
     parser = argparse.ArgumentParser()
     add_simulation_options(parser)
     found = []
@@ -99,7 +99,7 @@ def options() -> list[tuple[str, list[str]]]:
 def test_options_of_the_simulation_are_refused_without_it(
     option: str, value: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each of them, whatever is added to the command later: nothing is ignored in silence."""
+    """This covers options that are added later, too: none is silently ignored."""
     monkeypatch.setattr(command_line, "COMMANDS", ("plan",))
     message = refusal_of(["--mean-tokens", "100,100", "--rate", "9", option, *value], capsys)
     assert f"{option}: is only used with --simulate" in message

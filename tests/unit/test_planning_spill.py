@@ -1,4 +1,4 @@
-"""Spill-over in the simulated fleet: a burst on one pool, with the router's own policy and without it."""
+"""Spillover in the simulated fleet: a burst on one pool, with and without the router's own policy."""
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from extproc.planning.workload.lengths import Lengths
 from extproc.planning.workload.texts import draw_texts
 
 COST = IterationCost(tuple(0.02 + 0.0001 * n for n in range(513)), 1e-8, 1e-9)
-# The short pool holds more than is routed there, so that some of what is long may come back.
+# The short pool's context exceeds its threshold, so some long requests may spill into it.
 POOLS = Pools([Pool("short", 1_024, 1_536), Pool("long", 8_192)])
 SPECS = (
     PoolSpec("short", 2, InstanceLimits(16, 512, 65_536, 1_536), COST),
@@ -33,7 +33,7 @@ BURST_PER_S = (40.0, 20.0)
 
 
 def burst(hot: int, seed: int = 1) -> Workload:
-    """Return an open loop in which one pool (0 short, 1 long) gets several times what it serves for 20 s."""
+    """Return an open loop in which one pool (0 short, 1 long) gets several times its capacity for 20 s."""
     rng = np.random.default_rng(seed)
     spans = [(0.0, BEGINS_S, False), (BEGINS_S, ENDS_S, True), (ENDS_S, OVER_S, False)]
     arrivals: list[tuple[float, int]] = []
@@ -45,7 +45,7 @@ def burst(hot: int, seed: int = 1) -> Workload:
     arrivals.sort()
     long = np.array([pool for _, pool in arrivals], bool)
     size = len(arrivals)
-    # Half of the long ones are such that the short pool holds them for certain.
+    # Half of the long requests certainly fit the short pool's context.
     prompt = np.where(long, rng.choice([1_200, 2_500], size), rng.integers(50, 400, size))
     output = np.where(long, 60, rng.integers(20, 100, size))
     texts = draw_texts(prompt, rng)
@@ -53,31 +53,31 @@ def burst(hot: int, seed: int = 1) -> Workload:
 
 
 def run(workload: Workload, *, spill: bool) -> FleetRun:
-    """Run it through two pools."""
+    """Run the workload through two pools."""
     policy = SimulatedSpill(POOLS, SpillSettings(enabled=True)) if spill else None
     router = LearningRouter(workload, POOLS, EmaEstimator(EstimatorSettings()), sample=10**9, spill=policy)
     return simulate(workload, SPECS, router)
 
 
 def homes(workload: Workload) -> npt.NDArray[np.int64]:
-    """Return where each request belongs by its true length."""
+    """Return the pool to which each request belongs by its true length."""
     return (workload.prompt + workload.output > POOLS.ascending[0].max_budget_tokens).astype(np.int64)
 
 
 def p99_s(result: FleetRun, mine: npt.NDArray[np.bool_]) -> float:
-    """Return the 99th percentile of the time to the first token of some requests."""
+    """Return the 99th percentile of the time to first token of the selected requests."""
     return float(np.percentile(result.ttft_s[mine], 99))
 
 
 @pytest.mark.parametrize("hot", [0, 1], ids=["short is hot", "long is hot"])
 def test_a_burst_on_one_pool_is_shared_and_nothing_else_becomes_worse_by_more(hot: int) -> None:
-    """The hot pool's P99 falls by more than the cold one's rises, and what is moved fits where it goes."""
+    """The hot pool's P99 falls by more than the cold one's rises, and each moved request fits where it goes."""
     workload = burst(hot)
     without, spilled = run(workload, spill=False), run(workload, spill=True)
     of_hot = homes(workload) == hot
     hot_before, cold_before = p99_s(without, of_hot), p99_s(without, ~of_hot)
     hot_after, cold_after = p99_s(spilled, of_hot), p99_s(spilled, ~of_hot)
-    print(  # noqa: T201  (the figures are what the test is about)
+    print(  # noqa: T201  (the figures are the point of the test)
         f"P99 TTFT without spill-over and with it: hot pool {hot_before:.2f} and {hot_after:.2f} s, "
         f"cold pool {cold_before:.2f} and {cold_after:.2f} s"
     )
@@ -91,7 +91,7 @@ def test_a_burst_on_one_pool_is_shared_and_nothing_else_becomes_worse_by_more(ho
 
 
 def test_requests_return_within_ten_seconds_of_the_overload() -> None:
-    """When the hot pool's queue has gone, what belongs there goes there again."""
+    """Once the hot pool's queue has drained, its requests go there again."""
     workload = burst(0)
     spilled = run(workload, spill=True)
     at_home = spilled.pool == homes(workload)
@@ -104,7 +104,7 @@ def test_requests_return_within_ten_seconds_of_the_overload() -> None:
 
 
 def test_without_overload_nothing_leaves() -> None:
-    """At the usual rates both runs place every request the same."""
+    """At the usual rates both runs place every request in the same pool."""
     rng = np.random.default_rng(1)
     size = 600
     prompt, output = rng.integers(50, 400, size), rng.integers(20, 100, size)
@@ -113,7 +113,7 @@ def test_without_overload_nothing_leaves() -> None:
 
 
 def test_the_oracle_knows_no_loads() -> None:
-    """It is refused with a sentence."""
+    """Spillover with the oracle is refused in one sentence."""
     one = Lengths(np.ones(1, np.int64), np.ones(1, np.int64), "t")
     with pytest.raises(ConfigurationError, match="--spill"):
         runs_of(SimulationOptions(router="oracle", spill=True), one, 100)

@@ -1,4 +1,4 @@
-"""Texts of simulated requests: their lengths, what their bytes say, and what each estimator makes of that."""
+"""Texts of simulated requests: their lengths, their bytes, and what each estimator makes of them."""
 
 import numpy as np
 import pytest
@@ -34,14 +34,16 @@ def texts(requests: int = 3000) -> tuple[np.ndarray, Texts]:
 
 
 def work(requests: int) -> Workload:
-    """Return requests around the threshold of 1,024 tokens, 50 a second."""
+    """Return requests around the threshold of 1,024 tokens, 50 per second."""
     rng = np.random.default_rng(1)
     lengths = Lengths(rng.integers(50, 2000, 1000), rng.integers(1, 200, 1000), "test")
     return poisson_workload(lengths, 50, requests, DeclaredRule.TRUTH, rng)
 
 
 def under_counted(kind: RouterKind, requests: int = 3000) -> float:
-    """Return the share of prompts above their bound, when each answer teaches before the next request."""
+    """Return the share of prompts above their bound if the router learns
+    from each response before the next request.
+    """
     workload = work(requests)
     assert kind != "oracle"
     router = LearningRouter(workload, POOLS, make_estimator(EstimatorSettings(kind=kind)))
@@ -52,7 +54,7 @@ def under_counted(kind: RouterKind, requests: int = 3000) -> float:
 
 
 def test_texts_are_as_long_as_their_tokens_and_ratio_say() -> None:
-    """Bytes per token have the mean and the deviation of the kind, and each text is as long as was drawn."""
+    """Bytes per token have the mean and deviation of the kind, and each text has the drawn length."""
     prompt, drawn = texts(20_000)
     ratio = drawn.text_bytes / prompt
     for index, profile in enumerate(KINDS):
@@ -63,14 +65,16 @@ def test_texts_are_as_long_as_their_tokens_and_ratio_say() -> None:
 
 
 def test_every_text_is_of_its_kind() -> None:
-    """Whatever the mix of the two samples, the router sees the kind of text that was drawn."""
+    """For any mix of the two samples, the router recognises the kind of text that was drawn."""
     _, drawn = texts(1000)
     seen = [text_kind(look(drawn.text(i))).value for i in range(1000)]
     assert seen == [KIND_OF[KINDS[kind].name] for kind in drawn.kind.tolist()]
 
 
 def test_bytes_tell_most_of_what_a_kind_scatters() -> None:
-    """More of the thrifty sample means more bytes per token; what it leaves is 3 %, not the kind's 12."""
+    """A larger part of the thrifty sample means more bytes per token; the
+    unexplained scatter is 3 %, not the kind's 12 %.
+    """
     prompt, drawn = texts(20_000)
     python = drawn.kind == [kind.name for kind in KINDS].index("python")
     ratio = (drawn.text_bytes / prompt)[python]
@@ -81,13 +85,13 @@ def test_bytes_tell_most_of_what_a_kind_scatters() -> None:
 
 
 def test_byte_classes_keep_their_promise_in_the_loop() -> None:
-    """About one prompt in a hundred exceeds its bound; of the paper's mean, one in five does."""
+    """About one prompt in a hundred exceeds its bound; with the paper's mean, one in five does."""
     assert under_counted("byteclass") == pytest.approx(0.01, abs=0.004)
     assert 0.15 < under_counted("ema") < 0.3
 
 
 def test_the_learning_budget_is_the_routers_own() -> None:
-    """Beyond its budget an answer teaches nothing, as in the router; the bound holds all the same."""
+    """Beyond the budget the router does not learn from a response; the bound holds regardless."""
     workload = work(2000)
     estimator = make_estimator(EstimatorSettings())
     budget = LearningBudget(LearningSettings(messages_per_s=15, burst_messages=30))  # 5 of 50 answers a second
@@ -96,6 +100,6 @@ def test_the_learning_budget_is_the_routers_own() -> None:
         router.place(request)
         router.learn(request, 1)
     (model,) = estimator.state().models
-    young = 50 * 4  # answers of each kind of text are always learned from at first
+    young = 50 * 4  # the first responses for each kind of text are always used for learning
     assert 0.1 * len(workload) < model.observations < 0.1 * len(workload) + young
     assert router.under_counted / len(workload) < 0.03

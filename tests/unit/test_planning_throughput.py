@@ -1,4 +1,4 @@
-"""The cost model's rate of one instance: prompts of many chunks, short answers, objectives out of reach."""
+"""The cost model's rate for one instance: prompts of many chunks, short outputs, objectives out of reach."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -28,7 +28,7 @@ def setup(model: str = "llama-3-8b", gpu: str = "h100-80g", gpus: int = 1, ttft_
 
 
 def alike(prompt: int, output: int) -> Lengths:
-    """Return a workload of one kind of request."""
+    """Return a workload of identical requests."""
     return Lengths(np.array([prompt]), np.array([output]), "alike")
 
 
@@ -39,7 +39,7 @@ def rate(plan: Setup, work: Lengths) -> float:
 
 @pytest.mark.parametrize(("prompt", "output"), [(6_000, 1), (12_000, 1), (12_000, 3), (50_000, 2)])
 def test_no_instance_prefills_faster_than_its_prefill(prompt: int, output: int) -> None:
-    """The rate is below one request for each prefill in full batches, and not far below when nothing decodes."""
+    """The rate is at most that of prefill in full batches, and not far below it if almost nothing decodes."""
     plan = setup()
     tokens = plan.max_batched_tokens
     batch_s = plan.cost.mixed_s(0, 0, tokens, tokens * prompt / 2)
@@ -48,11 +48,13 @@ def test_no_instance_prefills_faster_than_its_prefill(prompt: int, output: int) 
 
 
 def test_the_rate_falls_smoothly_with_the_length_of_prompts() -> None:
-    """Longer prompts cost what their tokens cost, within a tenth: a batch is not cut to whole sequences."""
+    """Longer prompts cost in proportion to their tokens, within a tenth: a
+    batch is not limited to complete sequences.
+    """
     plan = setup()
     rates = [rate(plan, alike(prompt, 4)) for prompt in range(400, 12_000, 100)]
     lengths = range(500, 12_000, 100)
-    # A prompt of 3 % more tokens may also take one chunk more, which is read beside the same weights.
+    # A slightly longer prompt may take one more chunk, which reads the weights once more.
     assert all(
         after > 0.9 * before * (length - 100) / length
         for (before, after), length in zip(pairwise(rates), lengths, strict=True)
@@ -60,7 +62,7 @@ def test_the_rate_falls_smoothly_with_the_length_of_prompts() -> None:
 
 
 def test_a_few_long_prompts_do_not_refuse_the_plan() -> None:
-    """Prompts of 60,000 tokens are slow up to their first token; between tokens they are as fast as others."""
+    """Prompts of 60,000 tokens have a slow first token, but are as fast as others between tokens."""
     rng = np.random.default_rng(0)
     prompt = np.where(rng.random(4000) < 0.005, 60_000, rng.integers(200, 2000, 4000))
     work = Lengths(prompt, rng.integers(50, 300, 4000), "tail")
@@ -69,14 +71,14 @@ def test_a_few_long_prompts_do_not_refuse_the_plan() -> None:
 
 
 def test_an_answer_of_one_token_has_no_time_between_tokens() -> None:
-    """The objective on the time per output token does not bind requests that have only a first one."""
+    """The objective on the time per output token does not apply to requests with a single output token."""
     plan = setup()
     strict = throughput(alike(12_000, 1), plan.cost, plan.limits(CONTEXT), 0.001)
     assert strict.requests_per_s == rate(plan, alike(12_000, 1)) > 0
 
 
 def test_a_threshold_whose_long_pool_cannot_meet_the_objective_is_left_out() -> None:
-    """Where only the long requests decode too slowly, one pool stands; such thresholds are named."""
+    """If only long requests decode too slowly, one pool remains feasible; such thresholds are listed."""
     work = Lengths(np.array([100] * 99 + [60_000]), np.array([100] * 100), "tail")
     plan = setup()
     single = [plan.cost.decode_run_s(1, context, 1) for context in (650, 60_000)]
@@ -88,7 +90,7 @@ def test_a_threshold_whose_long_pool_cannot_meet_the_objective_is_left_out() -> 
 
 @pytest.mark.parametrize(("prompt", "output"), [(12_000, 1), (12_000, 3), (3_000, 2)])
 def test_prefill_heavy_fleets_are_near_the_simulated_ones(prompt: int, output: int) -> None:
-    """With long prompts and short answers both models need the same number of instances, within 20 %."""
+    """For long prompts and short outputs, both models need the same number of instances within 20 %."""
     plan, work = setup(ttft_s=4.0), alike(prompt, output)
     one = 50 / rate(plan, work)
     task = SearchTask(Design("one pool", (CONTEXT,)), plan, work, DeclaredRule.TRUTH, 50, 2_500, seeds=1)

@@ -1,5 +1,5 @@
-"""Request lengths from traces, CDF points, means and a router's metrics; and what is wrong with them in one
-sentence.
+"""Request lengths from traces, CDF points, means and a router's metrics;
+invalid ones are refused in one sentence.
 """
 
 import os
@@ -33,7 +33,9 @@ def test_the_azure_csv_is_read_with_its_times() -> None:
 
 
 def test_the_real_azure_trace_has_its_known_shares() -> None:
-    """Of the public 2023 trace .7798, .8982 and .99996 take at most 2,048, 4,096 and 8,192 tokens."""
+    """In the public 2023 trace, .7798, .8982 and .99996 of the requests
+    have at most 2,048, 4,096 and 8,192 tokens.
+    """
     data = Path(os.environ.get("DUALPOOL_DATA", "")) / "azure2023"
     files = [data / f"AzureLLMInferenceTrace_{part}.csv" for part in ("conv", "code")]
     if not all(file.exists() for file in files):
@@ -60,7 +62,7 @@ def test_json_lines_are_read() -> None:
 
 
 def test_a_cdf_gives_lengths_with_its_quantiles() -> None:
-    """Lengths drawn from CDF points have these points as quantiles."""
+    """Lengths drawn from CDF points have these points as their quantiles."""
     lengths = parse_trace(["fraction,input_tokens,output_tokens", "0,0,0", "0.5,100,10", "1,1000,20"], "cdf.csv")
 
     assert np.median(lengths.prompt) == pytest.approx(100, abs=1)
@@ -116,7 +118,7 @@ def test_a_trace_of_a_gigabyte_is_refused_before_it_is_read(tmp_path: Path) -> N
     """The error names the size, the limit and what to do."""
     path = tmp_path / "huge.csv"
     with path.open("wb") as file:
-        os.truncate(file.fileno(), 2**30)  # a hole: takes no disk
+        os.truncate(file.fileno(), 2**30)  # sparse: takes no disk space
     with pytest.raises(
         ConfigurationError, match=r"huge.csv: 1,024 MiB; at most 256 MiB are read: a random sample"
     ):
@@ -133,7 +135,7 @@ def test_a_trace_that_is_missing_or_no_text_is_refused(tmp_path: Path) -> None:
 
 
 def test_several_traces_are_put_together_in_order_of_arrival(tmp_path: Path) -> None:
-    """Two traces with times become one."""
+    """Two traces with arrival times are merged into one."""
     paths = [tmp_path / "a.csv", tmp_path / "b.csv"]
     for path in paths:
         path.write_text(AZURE)
@@ -144,7 +146,7 @@ def test_several_traces_are_put_together_in_order_of_arrival(tmp_path: Path) -> 
 
 
 def test_means_give_geometric_lengths() -> None:
-    """The means come out, and the note says that tails are unknown."""
+    """The lengths have the given means, and the note says that tails are unknown."""
     lengths = lengths_of_means("69.5,214.5")
     assert lengths.prompt.mean() == pytest.approx(69.5, rel=0.02)
     assert lengths.output.mean() == pytest.approx(214.5, rel=0.02)
@@ -159,7 +161,7 @@ def test_wrong_means_are_refused(text: str) -> None:
 
 
 def scrape_text(short: int, long: int) -> str:
-    """Return metrics of a router that answered `short` requests of 64..128 tokens and `long` of 4,096..6,144."""
+    """Return metrics of a router that saw `short` requests of 64..128 tokens and `long` of 4,096..6,144."""
     total = short + long
     rows = [f'dualpool_requests_total{{pool="short",reason="fits",api="chat",model="m"}} {total}']
     for name in ("prompt", "completion", "total"):
@@ -171,7 +173,7 @@ def scrape_text(short: int, long: int) -> str:
 
 
 def test_metrics_give_the_lengths_counted_between_two_scrapes() -> None:
-    """Counts of the first scrape are taken off; lengths are spread within their buckets."""
+    """Counts of the first scrape are subtracted; lengths are spread within their buckets."""
     first, second = parse_scrape(scrape_text(1000, 1000), "first"), parse_scrape(scrape_text(1900, 1100), "second")
 
     lengths = lengths_between(first, second)
@@ -184,7 +186,7 @@ def test_metrics_give_the_lengths_counted_between_two_scrapes() -> None:
 
 
 def test_one_model_of_several_is_planned_by_itself() -> None:
-    """Its own lengths and rate; without a name all are added up, and the plan says so."""
+    """It has its own lengths and rate; without a name, all models are added up, and the plan says so."""
     mine = scrape_text(0, 1000)
     both = mine + scrape_text(3000, 0).replace('"m"', '"other"')
     text = "".join(sorted(both.splitlines(keepends=True)))
@@ -209,8 +211,8 @@ def cumulative(name: str, counts: dict[int, int]) -> str:
 
 
 def test_pairs_have_the_totals_that_were_counted() -> None:
-    """656 requests of which none took more than 4,096 tokens: no pair does, whatever the single histograms
-    allow.
+    """None of 656 requests took more than 4,096 tokens, so no pair does,
+    whatever the separate histograms would allow.
     """
     text = (
         cumulative("dualpool_actual_prompt_tokens", {1024: 300, 2048: 0, 4096: 356})
@@ -220,14 +222,14 @@ def test_pairs_have_the_totals_that_were_counted() -> None:
     lengths = lengths_between(None, parse_scrape(text, "counted"))
     assert len(lengths) == 656
     assert lengths.total.max() <= 4096
-    assert np.mean(lengths.total <= 1024) == pytest.approx(250 / 656, abs=0.12)  # lengths lie evenly in buckets
+    assert np.mean(lengths.total <= 1024) == pytest.approx(250 / 656, abs=0.12)  # spread evenly within buckets
     assert np.mean(lengths.total <= 2048) == pytest.approx(300 / 656, abs=0.02)
     assert np.mean(lengths.prompt <= 1024) == pytest.approx(300 / 656, abs=0.02)
     assert np.mean(lengths.output <= 256) == pytest.approx(400 / 656, abs=0.02)
 
 
 def test_metrics_of_a_live_router_are_read_over_http() -> None:
-    """What prometheus_client exposes is read from an address, budgets included."""
+    """The output of prometheus_client is read from an address, budgets included."""
     registry = CollectorRegistry()
     buckets = (64, 2048, 4096, 8192, 16384)
     names = ("actual_prompt", "actual_completion", "actual_total", "budget")
@@ -250,7 +252,7 @@ def test_metrics_of_a_live_router_are_read_over_http() -> None:
 
 
 def test_one_address_is_scraped_twice_for_a_rate() -> None:
-    """With an interval a router's address gives what was answered in it, and how often a second."""
+    """With an interval, a router's address yields the requests handled in it and their rate per second."""
     registry = CollectorRegistry()
     requests = Counter("dualpool_requests", "requests", registry=registry)
     names = ("actual_prompt", "actual_completion")
@@ -280,7 +282,7 @@ def test_one_address_is_scraped_twice_for_a_rate() -> None:
 
 
 def test_metrics_from_files_give_rate_and_lengths(tmp_path: Path) -> None:
-    """Two files and the seconds between them are a workload."""
+    """Two files and the seconds between them give a workload."""
     for name, short in (("a", 1000), ("b", 3000)):
         (tmp_path / name).write_text(scrape_text(short, 10))
     live = live_input([str(tmp_path / "a"), str(tmp_path / "b")], 100.0)
@@ -288,7 +290,9 @@ def test_metrics_from_files_give_rate_and_lengths(tmp_path: Path) -> None:
 
 
 def test_measured_budgets_decide_which_requests_are_short() -> None:
-    """Alpha at a bucket's edge is the share of budgets below it, whatever the lengths; other rules do not care."""
+    """Alpha at a bucket's edge is the share of budgets below it, whatever the
+    lengths; other rules ignore the budgets.
+    """
     budgets_counted = ((128, 0), (4096, 300), (8192, 700), (16384, 1000), ("+Inf", 1000))
     rows = [f'dualpool_budget_tokens_bucket{{model="m",le="{edge}"}} {count}' for edge, count in budgets_counted]
 
@@ -323,7 +327,7 @@ def test_metrics_of_something_else_are_refused(text: str, message: str) -> None:
 
 
 def test_a_counter_that_went_back_tells_no_rate() -> None:
-    """A restarted router is told apart from a quiet one by the sentence's numbers."""
+    """The numbers in the error distinguish a restarted router from an idle one."""
     first, second = parse_scrape(scrape_text(1000, 0), "first"), parse_scrape(scrape_text(10, 0), "second")
     with pytest.raises(ConfigurationError, match=r"went from 1000 to 10 in 10 s: the rate cannot be computed"):
         rate_between(first, second, 10.0)

@@ -1,4 +1,4 @@
-"""Input that cannot be planned from, of every kind: one sentence that names it, exit 2, at once."""
+"""Invalid planner inputs of every kind: one sentence that names the input, exit code 2, at once."""
 
 import gzip
 import re
@@ -12,7 +12,7 @@ from tests.unit.planning_command import write_trace
 CSV, CDF = "input_tokens,output_tokens\n", "fraction,input_tokens,output_tokens\n"
 GPU = "memory_gb: 80, bandwidth_gb_s: 2000, bf16_tflops: 300, link_gb_s: 300"
 
-# Contents of a trace, and words of the sentence.
+# Contents of a trace, and a part of the error sentence.
 TRACES: dict[str, tuple[str | bytes, str]] = {
     "no known column": ("a,b\n1,2\n", "line 1 is 'a,b'"),
     "a header alone": (CSV, "it has no requests"),
@@ -54,7 +54,7 @@ ZIPPED: dict[str, tuple[bytes, str]] = {
     "not zipped": (b"no gzip", "line 1 is 'no gzip', not a header"),
     "cut off": (gzip.compress(CSV.encode() + b"5,5\n")[:-9], "end-of-stream"),
 }
-# Options beside two means and a rate, and words of the sentence.
+# Options added to a workload and a rate, and a part of the error sentence.
 OPTIONS: dict[str, str] = {
     "--rate nan": "rate nan",
     "--rate x": "--rate: invalid float value: 'x'",
@@ -129,9 +129,10 @@ METRICS: dict[str, tuple[str, str]] = {
 
 
 def refused(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Run the command, and expect exit 2, nothing on standard output, and one sentence with these words.
+    """Run the command; expect exit code 2, nothing on standard output, and
+    one sentence with these words.
 
-    The parser of the command line ends the program itself, and prints its usage before the sentence.
+    The argument parser exits the program itself and prints its usage before the sentence.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command_line, "COMMANDS", ("plan",))
@@ -150,7 +151,7 @@ def refused(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize("kind", TRACES)
 def test_a_trace_that_cannot_be_is_refused(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of every format: the sentence names the file, and the line where there is one."""
+    """For every format, the sentence names the file, and the line if there is one."""
     text, words = TRACES[kind]
     path = tmp_path / "trace"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -161,7 +162,7 @@ def test_a_trace_that_cannot_be_is_refused(kind: str, tmp_path: Path, capsys: py
 def test_a_trace_that_cannot_be_unpacked_is_refused(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What is not zipped, and what was cut off."""
+    """Files that are not zipped, and truncated ones."""
     content, words = ZIPPED[kind]
     path = tmp_path / "trace.gz"
     path.write_bytes(content)
@@ -172,7 +173,7 @@ def test_a_trace_that_cannot_be_unpacked_is_refused(
 def test_options_that_cannot_be_are_refused(
     options: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Before anything is searched."""
+    """They are refused before any search begins."""
     trace = write_trace(tmp_path / "t.csv")
     source = ["--mean-tokens", "500,100"] if "trace" in options else ["--trace", str(trace)]
     words = OPTIONS[options]
@@ -192,7 +193,7 @@ def test_a_catalogue_that_cannot_be_is_refused(
 
 @pytest.mark.parametrize("kind", METRICS)
 def test_metrics_that_cannot_be_are_refused(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What no router prints."""
+    """Metrics that no router exposes."""
     text, words = METRICS[kind]
     path = tmp_path / "metrics"
     path.write_text(text)
@@ -217,5 +218,5 @@ def test_metrics_that_cannot_be_are_refused(kind: str, tmp_path: Path, capsys: p
     ],
 )
 def test_questions_that_are_none_are_refused(asked: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a workload or a rate, with two, or from what is not there."""
+    """No workload or rate, two workloads, or files that do not exist."""
     refused(asked.split(" "), words, capsys)

@@ -1,4 +1,4 @@
-"""What servers say of themselves, and what is made of it when they say nonsense."""
+"""Reports from servers: their parsing, and the handling of nonsensical ones."""
 
 import json
 from contextlib import suppress
@@ -43,20 +43,24 @@ sglang:max_total_num_tokens{model_name="m"} 500000.0
     [(VLLM, LoadReport(3, 12, 0.75, 2, 32_000)), (SGLANG, LoadReport(2826, 162, 0.28, 0, 500_000))],
 )
 def test_engines_of_a_server_are_summed_and_the_fullest_counts(page: bytes, load: LoadReport) -> None:
-    """Requests of all engines count together; the KV cache that is fullest is the one that preempts."""
+    """Requests of all engines are added up; the fullest KV cache counts,
+    since it is the one that causes preemptions.
+    """
     assert load == parse_load(page)
 
 
 @pytest.mark.parametrize("value", ["NaN", "-1", "+Inf"])
 def test_what_is_no_number_of_requests_is_as_if_not_said(value: str) -> None:
-    """A gauge that is no count is dropped, and then there is no load to read."""
+    """An invalid gauge is dropped; without it, no load can be read."""
     page = VLLM.replace(b'3.0\nvllm:num_requests_waiting{engine="1",model_name="m"} 0.0', f"{value}".encode())
     with pytest.raises(ReportNotUnderstood, match="do not report how many requests wait"):
         parse_load(page)
 
 
 def test_models_with_their_parents_and_contexts() -> None:
-    """VLLM lists adapters with their base as parent, which has their context too, and each model's own."""
+    """VLLM lists adapters with their base as parent, whose context they
+    have, and each model with its own context.
+    """
     page = {
         "object": "list",
         "data": [
@@ -71,7 +75,7 @@ def test_models_with_their_parents_and_contexts() -> None:
 
 
 def test_names_of_the_same_weights_are_one_model() -> None:
-    """Of a server's --served-model-name the later names have the first for their base; no weights, no base."""
+    """Later names in --served-model-name have the first one as their base; without weights there is no base."""
     listed = [("m", "/w"), ("large", "/w"), ("m", "/w"), ("other", "/o"), ("none", ""), ("no-one", ""), ("odd", 5)]
     entries = [{"id": name, "root": root, "parent": None} for name, root in listed]
     adapter = {"id": "sql", "root": "/a", "parent": "m"}
@@ -81,32 +85,32 @@ def test_names_of_the_same_weights_are_one_model() -> None:
 
 @pytest.mark.parametrize("length", ["8192", 0, -1, 8192.5, True, [], None])
 def test_an_odd_entry_takes_nothing_from_the_others(length: object) -> None:
-    """A length that is none is as if not said, an entry without a name is not there, the rest of the list is."""
+    """An invalid length is ignored, an entry without a name is skipped, and the rest of the list is read."""
     odd = {"id": "odd", "parent": {"id": "base"}, "root": 5, "max_model_len": length}
     page = {"data": [odd, {"id": None}, {"id": 7}, {}, {"id": "base", "max_model_len": 8192}]}
     assert (ModelReport("odd"), ModelReport("base", "", 8192)) == parse_models(json.dumps(page).encode()).models
 
 
 def test_an_adapter_whose_length_is_none_has_that_of_its_base() -> None:
-    """It is served by the same weights, whatever it says of itself."""
+    """It is served by the same weights, whatever it reports."""
     page = {"data": [{"id": "base", "max_model_len": 8192}, {"id": "sql", "parent": "base", "max_model_len": -1}]}
     assert ModelReport("sql", "base", 8192) == parse_models(json.dumps(page).encode()).models[1]
 
 
 def test_a_model_that_is_listed_twice_is_there_twice() -> None:
-    """Whoever reads the list takes the smaller length of the two."""
+    """The caller takes the smaller of the two lengths."""
     page = {"data": [{"id": "m", "max_model_len": 5}, {"id": "m", "max_model_len": 9}]}
     assert (ModelReport("m", "", 5), ModelReport("m", "", 9)) == parse_models(json.dumps(page).encode()).models
 
 
 def test_of_thousands_of_models_the_first_are_read_and_all_are_counted() -> None:
-    """How many there are is told with them, so that it can be said that some are not known."""
+    """The number of listed models is reported with them, so that the router can say that some are unknown."""
     found = parse_models(json.dumps({"data": [{"id": f"a{n}"} for n in range(5_000)]}).encode())
     assert (1_000, 5_000) == (len(found.models), found.listed)
 
 
 def test_ranks_of_one_engine_count_once_and_priorities_are_in_the_row_of_all() -> None:
-    """SGLang's schedulers of one engine tell the same each; rows by priority are parts of that without one."""
+    """All ranks of an SGLang engine report the same; rows by priority are parts of the row without one."""
     rows = ['tp_rank="0"', 'tp_rank="1"', 'pp_rank="1",tp_rank="0"']
     page = "".join(
         f'sglang:num_queue_reqs{{dp_rank="{engine}",priority="{priority}",{ranks}}} {value}\n'
@@ -126,13 +130,13 @@ def test_a_number_without_end_is_a_number_to_count_with() -> None:
 
 
 def test_a_page_of_thousands_of_lines_about_one_server_is_not_read() -> None:
-    """What takes long to parse would take its time from decisions."""
+    """Parsing it would take time away from decisions."""
     with pytest.raises(ReportNotUnderstood, match="at most 1000"):
         parse_load(b"\n".join([b"vllm:num_requests_waiting 3"] * 2_000))
 
 
 def test_a_line_that_no_server_writes_is_not_read() -> None:
-    """The parser copies what is left of a line for each label: a megabyte of labels would take it many seconds."""
+    """The parser copies the rest of a line for each label, so a megabyte of labels would take many seconds."""
     labels = ",".join(f'a{number}=""' for number in range(1_000))
     said = f"vllm:num_requests_waiting{{{labels}}} 3\nvllm:num_requests_running 5\n"
     with pytest.raises(ReportNotUnderstood, match="do not report"):
@@ -150,7 +154,7 @@ LINES = st.sampled_from([line for line in VLLM.decode().splitlines() if not line
     | st.builds(lambda line, at, text: (line[: at % len(line)] + text).encode(), LINES, st.integers(0), st.text())
 )
 def test_whatever_a_server_sends_nothing_else_is_raised(page: bytes) -> None:
-    """Any bytes are a report, or not understood."""
+    """Any bytes are either a report or ReportNotUnderstood."""
     for parse in (parse_models, parse_load):
         with suppress(ReportNotUnderstood):
             parse(page)

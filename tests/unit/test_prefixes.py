@@ -1,4 +1,4 @@
-"""Memory of prefixes: what usage said of a conversation is what its next turn begins with."""
+"""Memory of prefixes: a conversation's reported usage is the cost of the beginning of its next turn."""
 
 import json
 from collections.abc import Sequence
@@ -29,27 +29,27 @@ def chat(turns: Sequence[tuple[str, str]], model: str = "m", **fields: object) -
 
 
 def told(estimator: ByteClassEstimator, facts: RequestFacts, tokens: int, tenant: str = "") -> Estimate:
-    """Let an estimator hear what a chat cost; return what it is believed to cost then."""
+    """Let an estimator observe the usage of a chat; return its estimate of the same chat afterwards."""
     estimator.observe(estimator.estimate(facts, tenant), Usage(tokens))
     return estimator.estimate(facts, tenant)
 
 
 def is_known(estimate: Estimate) -> bool:
-    """Tell whether an estimate is of what follows a known beginning."""
+    """Return whether an estimate covers only what follows a known beginning."""
     evidence = estimate.evidence
     assert isinstance(evidence, Evidence)
     return evidence.recalled is not None and evidence.recalled.known is not None
 
 
 def taught(settings: EstimatorSettings | None = None) -> ByteClassEstimator:
-    """Return an estimator to which prose costs a token for four bytes."""
+    """Return an estimator that has learned that prose costs a token per four bytes."""
     estimator = ByteClassEstimator(settings or EstimatorSettings())
     teach(estimator, 150)
     return estimator
 
 
 def test_a_turn_costs_what_was_known_and_what_is_new() -> None:
-    """Of a chat that cost more than its text says, the next turn costs that, and the price of the new part."""
+    """If a chat cost more than its text suggests, the next turn costs that much plus the price of the new part."""
     estimator, plain = taught(), taught(OFF)
     first, second = chat(TALK[:2]), chat(TALK)
     known = round(1.08 * plain.estimate(first, "").prompt_tokens)
@@ -61,7 +61,7 @@ def test_a_turn_costs_what_was_known_and_what_is_new() -> None:
 
 
 def test_a_known_beginning_narrows_the_bound() -> None:
-    """When some conversations have come back, the next is bound more closely than without memory."""
+    """After some conversations have continued, the next one has a tighter bound than without the memory."""
     estimator, plain = taught(), taught(OFF)
     second = chat(TALK)
     for each in (estimator, plain):
@@ -90,7 +90,9 @@ def test_a_known_beginning_narrows_the_bound() -> None:
     ids=["role", "text", "cut elsewhere", "tools", "media", "unseen", "no conversation"],
 )
 def test_another_beginning_is_not_known(other: RequestFacts) -> None:
-    """Another role, text, cut between messages, tools or image: estimated as a whole, with or without memory."""
+    """With another role, text, message boundary, tool or image, the prompt is
+    estimated from scratch, as without memory.
+    """
     estimator, plain = taught(), taught(OFF)
     first = chat(TALK[:2])
     known = round(1.08 * plain.estimate(first, "").prompt_tokens)
@@ -100,7 +102,7 @@ def test_another_beginning_is_not_known(other: RequestFacts) -> None:
 
 
 def test_tenants_do_not_read_each_other() -> None:
-    """What one tenant's chat cost is not found by another's, nor by another model's."""
+    """The cost of a tenant's chat is not found by another tenant's chat, nor for another model."""
     estimator, first, second = taught(), chat(TALK[:2]), chat(TALK)
     told(estimator, first, round(estimator.estimate(first, "a").prompt_tokens), tenant="a")
     assert [True, False, False] == [
@@ -110,7 +112,7 @@ def test_tenants_do_not_read_each_other() -> None:
 
 
 def test_a_count_that_turns_out_wrong_is_forgotten() -> None:
-    """Where the whole comes to no more than its beginning was said to, the beginning is not believed again."""
+    """If a prompt costs no more than its beginning supposedly did, that beginning is no longer used."""
     estimator, first, second = taught(), chat(TALK[:2]), chat(TALK)
     told(estimator, first, round(estimator.estimate(first, "").prompt_tokens))
     assert is_known(estimator.estimate(second, ""))
@@ -119,7 +121,7 @@ def test_a_count_that_turns_out_wrong_is_forgotten() -> None:
 
 
 def test_a_conversation_that_is_told_again_is_remembered_longer() -> None:
-    """What has not been told for longest makes room."""
+    """The conversation that has gone unused longest is evicted."""
     estimator = taught(EstimatorSettings(byteclass=ByteClassSettings(max_prefixes=2)))
     chats = [(("user", TEXT[i : 900 + i]),) for i in range(3)]
     for position in (0, 1, 0, 2):
@@ -130,7 +132,9 @@ def test_a_conversation_that_is_told_again_is_remembered_longer() -> None:
 
 @pytest.mark.parametrize(("times", "known"), [(3.8, True), (4.2, False), (1 / 3.8, True), (1 / 4.2, False)])
 def test_a_beginning_behind_which_nothing_fits_is_forgotten(times: float, *, known: bool) -> None:
-    """Up to four times what is new in a turn may be wrong; beyond that it is what was counted before."""
+    """The cost of the new part may be off by a factor of four; beyond
+    that, the earlier count is considered wrong.
+    """
     estimator, first, second = taught(), chat(TALK[:2]), chat((*TALK[:3], ("user", TEXT[:900])))
     before = round(estimator.estimate(first, "").prompt_tokens)
     estimator.observe(estimator.estimate(first, ""), Usage(before))
@@ -141,7 +145,7 @@ def test_a_beginning_behind_which_nothing_fits_is_forgotten(times: float, *, kno
 
 
 def test_what_was_counted_before_a_new_start_is_forgotten() -> None:
-    """Another tokenizer behind the same name makes prices start anew, and all known counts are void."""
+    """If the tokenizer behind a name changes, prices start from scratch and all known counts are void."""
     estimator, first, second = taught(), chat(TALK[:2]), chat(TALK)
     told(estimator, first, round(estimator.estimate(first, "").prompt_tokens))
     assert is_known(estimator.estimate(second, ""))
@@ -152,7 +156,7 @@ def test_what_was_counted_before_a_new_start_is_forgotten() -> None:
 
 
 def test_the_table_is_bounded() -> None:
-    """Beyond its entries the least recently used conversation is forgotten."""
+    """When the table is full, the least recently used conversation is forgotten."""
     estimator = taught(EstimatorSettings(byteclass=ByteClassSettings(max_prefixes=2)))
     chats = [(("user", TEXT[i : 900 + i]),) for i in range(3)]
     for turns in chats:
@@ -162,7 +166,7 @@ def test_the_table_is_bounded() -> None:
 
 
 def test_reasoning_that_is_dropped_later_is_another_beginning() -> None:
-    """An answer with its reasoning still in the prompt is not what the next question's prompt begins with."""
+    """A prompt that contains the reasoning of its last answer is not how the next question's prompt begins."""
     estimator = taught()
     messages = [
         {"role": "user", "content": TEXT[:500]},
@@ -182,14 +186,14 @@ ROLES = st.sampled_from(["user", "assistant", ""])
 
 @given(st.lists(st.tuples(ROLES, st.text(max_size=30)), min_size=1, max_size=6))
 def test_turns_end_where_their_texts_do(turns: list[tuple[str, str]]) -> None:
-    """Whatever is written, a turn's end in bytes is that of all texts so far."""
+    """For any content, a turn's end in bytes is the length of all texts up to it."""
     facts = chat(turns)
     texts = ["".join(content for _, content in turns[: place + 1]).encode() for place in range(len(turns))]
     assert [(role, len(text)) for (role, _), text in zip(turns, texts, strict=True)] == list(facts.turns)
 
 
 def test_a_table_of_one_conversation_remembers_it() -> None:
-    """The smallest memory that is one."""
+    """This is the smallest possible memory."""
     estimator, first = taught(EstimatorSettings(byteclass=ByteClassSettings(max_prefixes=1))), chat(TALK[:2])
     told(estimator, first, round(estimator.estimate(first, "").prompt_tokens))
     assert is_known(estimator.estimate(chat(TALK), ""))

@@ -1,4 +1,4 @@
-"""Prior prices of text against what public vocabularies really make of it."""
+"""Prior prices of text compared with real token counts of public vocabularies."""
 
 # ruff: noqa: RUF001  (letters of many scripts look alike)
 
@@ -8,8 +8,8 @@ from extproc.core.estimator.codes import BUCKETS
 from extproc.core.estimator.prices import TEXT_PRICES
 from extproc.core.estimator.text import OF_SCRIPTS, OF_UNREPEATED, look
 
-# Texts of each kind and script (most are of Article 1 of the Universal Declaration of Human Rights), and their
-# tokens: the mean of cl100k, o200k, Qwen 3.6 and DeepSeek V3.
+# Texts of each kind and script (most are from Article 1 of the Universal Declaration of Human Rights), with their
+# token counts: the mean of cl100k, o200k, Qwen 3.6 and DeepSeek V3.
 TOKENS = (
     (
         (
@@ -61,7 +61,7 @@ TOKENS = (
     ("😀🎉🚀🌍🔥👍🐶🍕", 18),
     ("ABC,123!?", 4.75),
 )
-# Short texts of what these four disagree with the prior about.
+# Short texts for which these four tokenizers disagree with the prior.
 ROUGHLY = (
     ("WARNING: DO NOT OPEN THIS DOOR WHILE THE MACHINE IS RUNNING. AUTHORISED STAFF ONLY.", 22),
     ("one\n\ntwo\n\nthree\n\nfour\n\n", 8),
@@ -77,32 +77,35 @@ ROUGHLY = (
 
 
 def prior_tokens(text: str) -> float:
-    """Return what a text costs before any response has told."""
+    """Return the estimated cost of a text before any response was observed."""
     return float(look(text.encode()).dot(TEXT_PRICES))
 
 
 @pytest.mark.parametrize(("text", "tokens"), TOKENS)
 def test_a_new_model_is_believed_to_be_like_public_ones(text: str, tokens: float) -> None:
-    """A text of any script, prose or code is at most a quarter above what four of them make of it, and half below.
+    """The prior of a text in any script, prose or code is at most a quarter above the mean of
+    four tokenizers, and at most half below it.
 
-    Where they lie far apart, what errs least is below their mean.
+    If the four differ widely, the prior with the least error is below their mean.
     """
     assert 0.5 < prior_tokens(text) / tokens < 1.25
 
 
 @pytest.mark.parametrize(("text", "tokens"), ROUGHLY)
 def test_no_text_is_believed_to_be_twice_or_half_of_what_it_is(text: str, tokens: float) -> None:
-    """Capitals, blank lines, padding, drawings and quotes are priced less well, but not by a factor of two."""
+    """Capitals, blank lines, padding, drawings and quotes are priced less
+    accurately, but within a factor of two.
+    """
     assert tokens / 2 < prior_tokens(text) < tokens * 2
 
 
 def test_letter_pairs_move_a_price_by_a_little() -> None:
-    """Which letters go together is a matter of two thirds of a token at most."""
+    """A pair of letters changes the price by at most two thirds of a token."""
     of_buckets = TEXT_PRICES[OF_SCRIPTS.stop : OF_UNREPEATED.start]
     assert BUCKETS == len(of_buckets)
     assert all(abs(price) <= 0.67 for price in of_buckets)
 
 
 def test_a_character_costs_something_and_no_more_than_its_bytes() -> None:
-    """Of no script are characters free, and no tokenizer makes more than four tokens of one."""
+    """No script has free characters, and no tokenizer makes more than four tokens of one character."""
     assert all(0 < price < 4 for price in TEXT_PRICES[OF_SCRIPTS])

@@ -1,4 +1,4 @@
-"""How much is read of what is encoded, refused or counted: what is just within each limit, and just beyond it."""
+"""Limits on reading encoded, refused or counted values: just within each limit, and just beyond it."""
 
 import gzip
 import io
@@ -22,7 +22,7 @@ from extproc.core.usage import Overflow, Usage
 
 
 def gzip_of(size: int, name: str = "") -> bytes:
-    """Return gzip of so many bytes: a frame has room for a name."""
+    """Return gzip data of this size, padded with the file name in the header."""
     file = io.BytesIO()
     with gzip.GzipFile(name or "x" * (size - len(gzip_of(size, "x")) + 1), "wb", fileobj=file) as writer:
         writer.write(b"one two")
@@ -30,14 +30,14 @@ def gzip_of(size: int, name: str = "") -> bytes:
 
 
 def zstd_frame(window_log: int) -> bytes:
-    """Return a frame that asks for a window of 2 ** window_log bytes."""
+    """Return a frame that requires a window of 2 ** window_log bytes."""
     parameters = zstandard.ZstdCompressionParameters(window_log=window_log, write_content_size=False)
     encoder = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     return encoder.compress(b"one two") + encoder.flush()
 
 
 def fault_of(encoding: str, body: bytes) -> BodyFault | None:
-    """Return why a request's body is not decoded."""
+    """Return the fault for which a request's body is not decoded."""
     try:
         decoded_body(encoding, body)
     except BodyNotUnderstood as error:
@@ -55,17 +55,17 @@ def fault_of(encoding: str, body: bytes) -> BodyFault | None:
     ids=["input", "output", "window"],
 )
 def test_an_encoded_body_is_read_up_to_its_limits(encoding: str, within: bytes, beyond: bytes) -> None:
-    """96 KiB of input, 512 KiB of output, and the window of 8 MiB that RFC 8878 has every decoder support."""
+    """96 KiB of input, 512 KiB of output, and the 8 MiB window that RFC 8878 recommends every decoder support."""
     assert [None, BodyFault.ENCODED] == [fault_of(encoding, within), fault_of(encoding, beyond)]
 
 
 def test_gzip_in_the_frame_of_zlib_is_none() -> None:
-    """Not all servers would read it."""
+    """Not all servers would accept it."""
     assert BodyFault.ENCODED == fault_of("gzip", zlib.compress(b"{}"))
 
 
 def test_a_frame_that_was_cut_just_at_the_limit_is_not_whole() -> None:
-    """What came out of it so far would be all that is read."""
+    """Its output so far fills the limit, but the frame is not complete."""
     encoder = zstandard.ZstdCompressor().compressobj()
     begun = encoder.compress(bytes(512 * 1024)) + encoder.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
     assert BodyFault.ENCODED == fault_of("zstd", begun)
@@ -74,14 +74,16 @@ def test_a_frame_that_was_cut_just_at_the_limit_is_not_whole() -> None:
 
 @pytest.mark.parametrize("first", range(256))
 def test_only_a_window_that_is_larger_than_needed_is_made_smaller(first: int) -> None:
-    """RFC 7932, 9.1: an even byte begins with the one bit for 16, and its other bits are the stream's."""
+    """RFC 7932, 9.1: a first byte that is even encodes the window 16 in one bit,
+    and its other bits belong to the stream.
+    """
     larger = first % 2 == 1 and first % 16 > 0b0011
     expected = first // 16 * 16 + 0b0011 if larger else first
     assert bytes((expected, 7)) == with_small_window(bytes((first, 7)), 1_000)
 
 
 def test_a_bomb_behind_a_response_that_was_as_long_as_is_read_is_not_inflated() -> None:
-    """What is left of the bound is nothing, and not everything."""
+    """When the limit is used up, nothing more is decoded; 0 left does not mean unlimited."""
     encoder = brotli.Compressor(quality=1)
     begun = encoder.process(b"a" * 1_000) + encoder.flush()
     bomb = encoder.process(bytes(1 << 25)) + encoder.finish()
@@ -100,7 +102,7 @@ def test_a_bomb_behind_a_response_that_was_as_long_as_is_read_is_not_inflated() 
 
 @pytest.mark.parametrize(("size", "read"), [(16 * 1024, True), (16 * 1024 + 1, False)])
 def test_a_refusal_of_16_kib_is_read(size: int, *, read: bool) -> None:
-    """A longer one is not: refusals are a few hundred bytes."""
+    """A longer one is not read: refusals have a few hundred bytes."""
     refusal = json.dumps({"error": {"message": "no", "code": "context_length_exceeded"}}).encode().ljust(size)
     reader = reader_for(Api.CHAT, ResponseHead(400, "application/json"), 1 << 20)
     try:
@@ -113,7 +115,7 @@ def test_a_refusal_of_16_kib_is_read(size: int, *, read: bool) -> None:
 
 @pytest.mark.parametrize(("named", "at_least"), [(-1, None), (0, None), (1, 1), (2, 2)])
 def test_a_prompt_of_one_token_is_the_least_that_a_refusal_can_name(named: int, at_least: int | None) -> None:
-    """None at all is no count, in a field or in a sentence."""
+    """Zero is not a valid count, in a field or in a sentence."""
     error = {"type": "exceed_context_size_error", "n_prompt_tokens": named}
     assert Overflow(at_least) == read_overflow(json.dumps({"error": error}).encode())
     sentence = f"This model's maximum context length is 8 tokens. Your request has {named} input tokens."
@@ -137,7 +139,7 @@ def test_a_prompt_of_one_token_is_the_least_that_a_refusal_can_name(named: int, 
 def test_counts_up_to_ten_million_are_counts(
     counts: tuple[int, int, int], expected: Usage | ResponseFault
 ) -> None:
-    """Of a prompt from one token on, of which all may have been cached, and of an output from none on."""
+    """A prompt has at least one token, all of which may be cached; an output may have none."""
     prompt, completion, cached = counts
     usage = {"prompt_tokens": prompt, "completion_tokens": completion}
     response = {"choices": [], "usage": usage | {"prompt_tokens_details": {"cached_tokens": cached}}}

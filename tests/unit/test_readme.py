@@ -1,4 +1,4 @@
-"""What README shows is what the program takes."""
+"""The README's sample is valid."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ README = Path(__file__).parents[2] / "README.md"
 
 
 def test_the_sample_configuration_loads() -> None:
-    """The one YAML file in README is a configuration, with the values that its comments are about."""
+    """The only YAML block in README is a configuration, with the values that its comments describe."""
     (sample,) = re.findall(r"^ *```yaml\n(.*?)^ *```$", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     configuration = parse(dedent(sample))
     assert (configuration.mode, configuration.tenant_header) == (Mode.SHADOW, "x-tenant")

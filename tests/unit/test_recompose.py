@@ -1,4 +1,4 @@
-"""Routers that are made anew under another configuration: who leaves an overloaded pool is the same for all."""
+"""Routers that are rebuilt with another configuration: all agree on which requests leave an overloaded pool."""
 
 import pytest
 
@@ -25,25 +25,27 @@ metrics: {max_models: 7}
 
 
 def spillover(router: Router) -> Spillover:
-    """Return what moves a router's requests."""
+    """Return a router's spillover."""
     assert router.placer.spillover is not None
     return router.placer.spillover
 
 
 def leaving(router: Router) -> set[int]:
-    """Return which of many conversations leave a pool of whose requests a third should."""
+    """Return which of many conversations leave a pool that should give away a third of its requests."""
     state = fleet(PoolLoad(FULL, share=0.3), PoolLoad(FREE, absorbs=9_999))
     return moved(spillover(router), state)
 
 
 def test_who_leaves_depends_on_the_pools_alone() -> None:
-    """Routers that differ in another setting, as the workers of one do, or one that waits for a restart, agree."""
+    """Routers whose other settings differ agree: the workers of one router, or
+    one with settings that wait for a restart.
+    """
     one, other = parse(POOLS), parse(POOLS + ELSEWHERE)
     assert leaving(compose(one, Listener())) == leaving(compose(other, Listener()))
 
 
 def test_a_reload_of_anything_else_lets_conversations_stay_where_they_are() -> None:
-    """What has left is remembered: it is the same that moves requests before and after."""
+    """Moved conversations are remembered: the same spillover object is used before and after."""
     was, now = parse(POOLS), parse(POOLS + ELSEWHERE)
     router = compose(was, Listener())
     assert spillover(router) is spillover(recompose(router, was, now, router.placer.estimator))
@@ -51,7 +53,7 @@ def test_a_reload_of_anything_else_lets_conversations_stay_where_they_are() -> N
 
 @pytest.mark.parametrize(("old", "new"), [("10000", "20000"), ("http://l", "http://other")])
 def test_after_a_reload_a_router_agrees_with_one_that_is_started_then(old: str, new: str) -> None:
-    """A worker that is replaced, or a replica that is added, moves the conversations that the others move."""
+    """A replaced worker or an added replica moves the same conversations as the others."""
     was, now = parse(POOLS), parse(POOLS.replace(old, new))
     router = compose(was, Listener())
     before = leaving(router)

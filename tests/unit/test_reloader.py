@@ -1,4 +1,4 @@
-"""Following a configuration file: what is taken when, and what becomes of a bad one."""
+"""Watching a configuration file: when a change is applied, and what happens to an invalid file."""
 
 import logging
 from collections.abc import Callable
@@ -17,7 +17,7 @@ GOOD, OTHER, BAD = "mode: enforce", "mode: shadow", "mode: on\ntenant_header: au
 
 
 class Followed:
-    """A file that is followed, and what was applied; `looks` as the reloader's thread does."""
+    """A watched file, and the configurations that were applied; `looks` does what the reloader's thread does."""
 
     def __init__(self, folder: Path, text: str = GOOD) -> None:
         self.file = folder / "router.yaml"
@@ -29,12 +29,12 @@ class Followed:
         self.looks()
 
     def looks(self, times: int = 2) -> None:
-        """Look so many times."""
+        """Check the file this many times."""
         for _ in range(times):
             self.reloader.look()
 
     def metrics(self) -> tuple[float | None, float | None, float | None]:
-        """Return how many files were applied and refused, and whether what the file says is not in force."""
+        """Return the numbers of applied and refused files, and whether the file's content is not in force."""
         value = self.registry.get_sample_value
         counts = [value("dualpool_config_reloads_total", {"outcome": each}) for each in ("applied", "refused")]
         return counts[0], counts[1], value("dualpool_config_file_not_in_force")
@@ -47,19 +47,19 @@ class Followed:
 
 @pytest.fixture
 def followed(tmp_path: Path) -> Followed:
-    """Return a followed file that says what is in force."""
+    """Return a watched file whose content is in force."""
     return Followed(tmp_path)
 
 
 def test_a_file_that_says_what_is_in_force_changes_nothing(followed: Followed) -> None:
-    """Neither the first look nor a change of comments alone is a reload."""
+    """Neither the first check nor a change of comments alone is a reload."""
     followed.file.write_text(f"# The same.\n{GOOD}")
     followed.looks()
     assert ([], (0, 0, 0)) == (followed.applied, followed.metrics())
 
 
 def test_a_changed_file_is_taken_when_two_looks_saw_the_same(followed: Followed) -> None:
-    """What is there for one look only, as a file that is being written, is not taken."""
+    """Content seen by only one check, such as a file that is still being written, is not applied."""
     followed.file.write_text("")
     followed.looks(1)
     followed.file.write_text(OTHER)
@@ -72,14 +72,14 @@ def test_a_changed_file_is_taken_when_two_looks_saw_the_same(followed: Followed)
 
 
 def test_asked_for_it_the_file_is_taken_at_once(followed: Followed) -> None:
-    """On SIGHUP one look is enough."""
+    """On SIGHUP one check is enough."""
     followed.file.write_text(OTHER)
     followed.reloader.look(at_once=True)
     assert [parse(OTHER)] == followed.applied
 
 
 def test_a_link_that_is_swapped_is_a_change(tmp_path: Path) -> None:
-    """A Kubernetes ConfigMap: the file is a link through a folder's link, which is swapped."""
+    """A Kubernetes ConfigMap: the file's path goes through a symlink to a folder, which is replaced."""
     for name, text in (("v1", GOOD), ("v2", OTHER)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "router.yaml").write_text(text)
@@ -96,7 +96,7 @@ def test_a_link_that_is_swapped_is_a_change(tmp_path: Path) -> None:
 
 
 def spoil(file: Path) -> None:
-    """Write what cannot be used."""
+    """Write an invalid configuration."""
     file.write_text(BAD)
 
 
@@ -112,7 +112,7 @@ def spoil(file: Path) -> None:
 def test_a_bad_file_never_replaces_a_good_one(
     followed: Followed, damage: Callable[[Path], None], said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is counted, logged and shown with field and value; once, until it is fixed."""
+    """Until it is fixed, it is counted, logged and reported once, with field and value."""
     damage(followed.file)
     with caplog.at_level(logging.ERROR, "dualpool"):
         followed.looks(5)
@@ -129,7 +129,7 @@ def test_a_bad_file_never_replaces_a_good_one(
 
 @pytest.mark.parametrize("at_once", [False, True])
 def test_a_file_that_became_empty_does_not_put_defaults_in_force(tmp_path: Path, *, at_once: bool) -> None:
-    """It is what a full disk leaves of a file that is written anew, however long it stays so."""
+    """A full disk leaves an empty file when it is rewritten; this holds however long it stays empty."""
     followed = Followed(tmp_path, OTHER)
     followed.file.write_text("\n")
     for _ in range(5):
@@ -143,7 +143,7 @@ def test_a_file_that_became_empty_does_not_put_defaults_in_force(tmp_path: Path,
 
 
 def test_all_faults_are_shown(followed: Followed) -> None:
-    """Each fault of a bad file is an error of its own."""
+    """Each fault of a bad file is a separate error."""
     spoil(followed.file)
     followed.looks()
     refused = followed.reloader.report()["refused"]
@@ -154,7 +154,9 @@ def test_all_faults_are_shown(followed: Followed) -> None:
 def test_thousands_of_faults_are_no_more_than_a_line_takes(
     followed: Followed, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """9,000 unknown settings are told in 2 KB, in the log as on the admin page, with how many more there are."""
+    """9,000 unknown settings are reported in 2 KB, in the log and on the admin
+    page, with the number of those left out.
+    """
     followed.file.write_text("".join(f"k{number}: 1\n" for number in range(9000)))
     with caplog.at_level(logging.ERROR, "dualpool"):
         followed.looks()
@@ -168,7 +170,9 @@ def test_thousands_of_faults_are_no_more_than_a_line_takes(
 
 
 def test_what_cannot_be_applied_is_refused(followed: Followed) -> None:
-    """What only shows when it is put in force, such as an unreadable certificate, is a fault like any other."""
+    """A fault that only shows when the file is applied, such as an
+    unreadable certificate, counts like any other.
+    """
     followed.fails = ConfigurationError("listen.tls.certificate_file: nothing there")
     followed.file.write_text(OTHER)
     followed.looks()
@@ -177,7 +181,7 @@ def test_what_cannot_be_applied_is_refused(followed: Followed) -> None:
 
 
 def test_what_a_busy_router_did_not_take_is_tried_again(followed: Followed) -> None:
-    """A loop that did not answer in time is asked again at the next looks."""
+    """If the event loop did not answer in time, the next checks try again."""
     followed.fails = TimeoutError()
     followed.file.write_text(OTHER)
     followed.looks()
@@ -187,7 +191,7 @@ def test_what_a_busy_router_did_not_take_is_tried_again(followed: Followed) -> N
 
 
 def test_what_waits_for_a_restart_is_said(followed: Followed, caplog: pytest.LogCaptureFixture) -> None:
-    """A setting that is bound at the start stays, is named in log and report, and shows in a metric."""
+    """A setting that is fixed at startup keeps its value; log and report name it, and a metric shows it."""
     followed.file.write_text(f"{OTHER}\nadmin: {{address: '127.0.0.1:1'}}")
     with caplog.at_level(logging.WARNING, "dualpool"):
         followed.looks()
@@ -197,7 +201,7 @@ def test_what_waits_for_a_restart_is_said(followed: Followed, caplog: pytest.Log
 
 
 def test_without_a_file_nothing_is_read(caplog: pytest.LogCaptureFixture) -> None:
-    """A router that was started without a file says so when it is asked to reload."""
+    """A router that was started without a file says so when it is told to reload."""
     reloader = Reloader(None, parse(""), lambda _: None, ReloadMetrics(CollectorRegistry()))
     with caplog.at_level(logging.WARNING, "dualpool"):
         reloader.look(at_once=True)

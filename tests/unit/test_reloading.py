@@ -1,4 +1,4 @@
-"""Which settings of a changed file a running router takes over."""
+"""The settings that a running router takes over from a changed file."""
 
 import pytest
 
@@ -23,7 +23,7 @@ CHANGES = [
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_is_reloaded(change: str) -> None:
-    """Thresholds, pools, limits, mode, names, options of estimator and learning, and log level are taken over."""
+    """Thresholds, pools, limits, mode, names, estimator and learning options, and the log level are taken over."""
     assert (parse(change), ()) == in_force(parse(""), parse(change))
 
 
@@ -40,7 +40,9 @@ def test_what_is_reloaded(change: str) -> None:
     ],
 )
 def test_what_waits_for_a_restart(change: str, waiting: tuple[str, ...]) -> None:
-    """Addresses, and what is made once, stay as they are and are named; the rest of the file is in force."""
+    """Addresses and objects built once at startup keep their values and are
+    named; the rest of the file is in force.
+    """
     assert (parse("mode: shadow"), waiting) == in_force(parse(""), parse(f"{change}\nmode: shadow"))
 
 
@@ -55,7 +57,7 @@ def test_what_waits_for_a_restart(change: str, waiting: tuple[str, ...]) -> None
     ],
 )
 def test_tls_files_may_change(before: str, after: str, *, waits: bool) -> None:
-    """Other TLS files are used; whether there is TLS, and whether clients have to show a certificate, is bound."""
+    """Other TLS files are used; whether TLS is on, and whether clients need a certificate, is fixed at startup."""
     running, wanted = (parse(f"listen: {{tls: {{{files}}}}}" if files else "") for files in (before, after))
     now, waiting = in_force(running, wanted)
     assert (("listen.tls",) if waits else ()) == waiting

@@ -1,4 +1,4 @@
-"""`dualpool render`: what fits a configuration of the router, and the files of `envoy/` for its defaults."""
+"""`dualpool render`: the gateway configuration for given settings, and the files of `envoy/` for the defaults."""
 
 import json
 import sys
@@ -27,7 +27,7 @@ from extproc.gateways.sources import read
 from extproc.gateways.typed import typed
 from tests.envoy.harness.gateway import FILES
 
-# One of each kind of setting that a gateway's configuration depends on.
+# One setting of each kind that a gateway's configuration depends on.
 SETTINGS = """
 listen: {address: "unix:/run/dualpool.sock", max_message_bytes: 8388608}
 pools:
@@ -42,7 +42,7 @@ drain_s: 3
 
 
 def meaning(text: str) -> dict[str, Any]:
-    """Return what a bootstrap says to Envoy: without comments, order, or how it is written."""
+    """Return a bootstrap as Envoy reads it: without comments, order or formatting."""
     unknown: list[str] = []
     (values,) = read(text, "file.yaml")
     message = typed(values, Bootstrap(), unknown)
@@ -53,14 +53,16 @@ def meaning(text: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("mode", Mode)
 def test_the_files_are_what_is_rendered_for_the_defaults(mode: Mode) -> None:
-    """Each file of `envoy/` says what is rendered; words of comments and layout are its own."""
+    """Each file of `envoy/` equals the rendered one, except for comments and layout."""
     assert meaning((FILES / f"{mode}.yaml").read_text("utf-8")) == meaning(
         render_envoy(Numbers(Configuration(), mode))
     )
 
 
 def test_the_file_of_two_workers_is_what_is_rendered_for_two() -> None:
-    """`envoy/workers.yaml` says what `--workers 2` writes: an endpoint for each, and twice the places."""
+    """`envoy/workers.yaml` equals the output for `--workers 2`: an endpoint per
+    worker, and twice as many requests at a time.
+    """
     shipped = (FILES / "workers.yaml").read_text("utf-8")
     assert meaning(shipped) == meaning(render_envoy(Numbers(Configuration(), workers=2)))
 
@@ -81,26 +83,26 @@ MANIFESTS: list[tuple[Callable[[Numbers], str], list[str]]] = [
 def test_the_manifests_are_what_is_rendered_for_the_defaults(
     render: Callable[[Numbers], str], files: list[str]
 ) -> None:
-    """Every value in these files of `deploy/` is rendered, and nothing beside them."""
+    """These files of `deploy/` hold exactly the rendered values."""
     shipped = [(FILES.parent / "deploy" / file).read_text("utf-8") for file in files]
     assert objects(shipped) == objects([render(Numbers(Configuration()))])
 
 
 @pytest.mark.parametrize(("render", "_"), MANIFESTS)
 def test_rendered_manifests_fit_all_settings(render: Callable[[Numbers], str], _: list[str]) -> None:
-    """The checker finds nothing in them but what Envoy Gateway has no words for: the limits of heads."""
+    """The checker finds only what Envoy Gateway cannot express: the limits on headers."""
     configuration = parse(SETTINGS)
     router = Router(configuration)
     gateways = read_gateways(read(render(Numbers(configuration)), "file.yaml"), router).gateways
     found = {each.trap.name for each in find_traps(gateways, router).found}
-    # It has none for what is kept from the router either, so nothing is withheld.
+    # It cannot express which headers to withhold from the router either, so none is withheld.
     assert found <= {"head-limits"}
 
 
 @pytest.mark.parametrize("mode", Mode)
 @pytest.mark.parametrize("settings", ["", SETTINGS], ids=["defaults", "all settings"])
 def test_what_is_rendered_has_no_trap(mode: Mode, settings: str) -> None:
-    """Whatever the router's settings, the gateway that is rendered for them fits them."""
+    """Whatever the router's settings, the gateway that is rendered for them has no trap."""
     configuration = parse(settings)
     router = Router(configuration)
     gateways = read_gateways(read(render_envoy(Numbers(configuration, mode)), "file.yaml"), router).gateways
@@ -135,7 +137,9 @@ pools:
 
 
 def test_a_refusal_is_tried_again_where_its_model_is_served() -> None:
-    """With pools of several models, each falls back to those of its own; the largest of a model to none."""
+    """With pools for several models, each falls back to larger pools of its
+    model; a model's largest pool has no fallback.
+    """
     configuration = parse(MODELS)
     router = Router(configuration)
     for render in (render_envoy, render_istio, render_envoy_gateway):
@@ -146,14 +150,14 @@ def test_a_refusal_is_tried_again_where_its_model_is_served() -> None:
     for said in ("cluster: a-short_then_a-long", "cluster: b-short_then_b-long", "cluster: pool_b-long"):
         assert said in envoy, said
     assert "b-long_then" not in envoy
-    # Its length says nothing of a body's model.
+    # A body's length says nothing about its model.
     assert "small_body" not in envoy
     assert "vllm serve model-b --max-model-len 65536" in render_vllm(configuration)
 
 
 @pytest.mark.parametrize("mode", Mode)
 def test_every_choice_is_explained(mode: Mode) -> None:
-    """There is a comment above what somebody would ask about."""
+    """A comment precedes each setting that a reader would ask about."""
     lines = [line.strip() for line in render_envoy(Numbers(Configuration(), mode)).splitlines()]
     asked = ["message_timeout", "failure_mode_allow", "early_header_mutation_extensions", "retriable_status_codes"]
     asked += ["per_connection_buffer_limit_bytes", "max_request_headers_kb", "- name: long", "retry_priority"]
@@ -164,7 +168,7 @@ def test_every_choice_is_explained(mode: Mode) -> None:
 
 
 def test_vllm_gets_the_pools_limits() -> None:
-    """Each pool's servers hold what the router believes of them; a pool without head-room is told of."""
+    """Each pool's servers get the limits that the router assumes; a pool without head-room is pointed out."""
     text = render_vllm(parse(SETTINGS))
     assert "vllm serve MODEL --max-model-len 5120 --max-num-seqs 256 --port 8000" in text
     assert "head-room of 1,024" in text
@@ -173,7 +177,7 @@ def test_vllm_gets_the_pools_limits() -> None:
 
 
 def test_the_command_writes_to_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`dualpool render KIND --config FILE` prints what fits the file."""
+    """`dualpool render KIND --config FILE` prints the output for the file."""
     path = tmp_path / "dualpool.yaml"
     path.write_text(SETTINGS)
     assert 0 == main(["render", "envoy", "--config", str(path), "--mode", "buffered"])
@@ -210,13 +214,13 @@ def test_what_is_rendered_for_workers_has_no_trap(mode: Mode, settings: str) -> 
 def test_workers_that_cannot_be_are_refused(
     arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A gateway that knows one port of the router is not told of several."""
+    """A gateway that knows only one port of the router cannot use several workers."""
     assert 2 == main(["render", *arguments])
     assert why in capsys.readouterr().err
 
 
 def test_without_the_extra_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where Envoy's dataclasses are not installed, one sentence says what to install."""
+    """If Envoy's dataclasses are not installed, one sentence says what to install."""
     for name in [
         name for name in sys.modules if name.startswith(("envoy_data_plane", "extproc.gateways.render."))
     ]:
@@ -235,7 +239,7 @@ def test_without_the_extra_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: p
     ],
 )
 def test_text_says_what_the_values_say(value: dict[str, Any]) -> None:
-    """What is written is read again as it was, but for zeros at the end of durations."""
+    """Reading the written text gives the same values, except for trailing zeros of durations."""
     (again,) = read(yaml_of(value, {}), "file.yaml")
     wanted = json.dumps(value, sort_keys=True).replace("1.500s", "1.5s").replace("2.0", "2")
     assert wanted == json.dumps(again, sort_keys=True)

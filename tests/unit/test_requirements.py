@@ -1,4 +1,4 @@
-"""The locked versions are those of what pyproject.toml asks for."""
+"""The locked versions satisfy pyproject.toml."""
 
 import re
 import tomllib
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def locked(name: str) -> dict[str, str]:
-    """Return the versions of a lock file by the names of what they are of."""
+    """Return the versions of a lock file by package name."""
     text = (ROOT / "requirements" / f"{name}.txt").read_text("utf-8")
     return {
         canonicalize_name(name): version for name, version in re.findall(r"^(\S+?)==(\S+)", text, re.MULTILINE)
@@ -19,7 +19,7 @@ def locked(name: str) -> dict[str, str]:
 
 
 def test_every_dependency_is_locked_at_a_version_that_is_allowed() -> None:
-    """What the wheel will ask for is in runtime.txt; the container installs nothing else."""
+    """runtime.txt has all requirements of the wheel; the container installs nothing else."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     versions = locked("runtime")
     for requirement in map(Requirement, project["dependencies"]):
@@ -27,5 +27,5 @@ def test_every_dependency_is_locked_at_a_version_that_is_allowed() -> None:
 
 
 def test_what_is_tested_is_what_runs() -> None:
-    """Development has every version of the container, and more."""
+    """The development environment has every version of the container, and more packages."""
     assert locked("runtime").items() <= locked("dev").items()

@@ -1,4 +1,4 @@
-"""The residual of a category: its mean, its spread, and what a new one starts from."""
+"""The residual of a category: its mean, its spread, and its initial values."""
 
 from math import sqrt
 
@@ -8,7 +8,7 @@ from extproc.core.estimator.residual import FIRST_STEPS, MIN_SPREAD, SLOWEST_STE
 
 
 def test_the_mean_waits_until_the_prices_are_taught() -> None:
-    """Before that errors widen the spread only: the prices are about to fix them."""
+    """Until then errors only widen the spread, since the prices are about to correct them."""
     residual = Residual()
     for _ in range(50):
         residual.learn(0.5, 0.0, 4.0, move_mean=False)
@@ -19,7 +19,7 @@ def test_the_mean_waits_until_the_prices_are_taught() -> None:
 
 
 def test_steps_grow_smaller_up_to_a_limit() -> None:
-    """The first response moves the mean by a tenth of the way, and the thousandth by a fiftieth."""
+    """The first response moves the mean by a tenth of the distance, the thousandth by a fiftieth."""
     residual = Residual()
     residual.learn(1.0, 0.0, 4.0, move_mean=True)
     assert 1 / FIRST_STEPS == residual.mean
@@ -31,7 +31,9 @@ def test_steps_grow_smaller_up_to_a_limit() -> None:
 
 
 def test_the_spread_is_what_was_not_in_doubt_anyway() -> None:
-    """The variance that the request was known to have is taken off, down to what templates alone differ by."""
+    """The variance that was expected for the request is subtracted, down
+    to the minimum by which templates differ.
+    """
     residual = Residual(spread=0.2)
     residual.learn(0.3, 0.04, 4.0, move_mean=False)
     assert sqrt(0.95 * 0.2**2 + 0.05 * (0.3**2 - 0.04)) == pytest.approx(residual.spread)
@@ -41,7 +43,7 @@ def test_the_spread_is_what_was_not_in_doubt_anyway() -> None:
 
 
 def test_a_response_counts_by_how_little_of_it_was_in_doubt() -> None:
-    """Where the doubt is three times what the category scatters, mean and spread move by a quarter of a step."""
+    """If the doubt is three times the category's variance, mean and spread move by a quarter of a step."""
     residual = Residual(spread=0.2, responses=1_000)
     residual.learn(0.5, 3 * 0.2**2, 4.0, move_mean=True)
     step = SLOWEST_STEP / 4
@@ -50,7 +52,7 @@ def test_a_response_counts_by_how_little_of_it_was_in_doubt() -> None:
 
 
 def test_the_distance_is_from_the_mean_of_before() -> None:
-    """An error as large as the mean says that the mean is right, and narrows the spread."""
+    """An error as large as the mean confirms the mean and narrows the spread."""
     residual = Residual(mean=0.3, spread=0.2)
     residual.learn(0.3, 0.0, 4.0, move_mean=True)
     assert 0.3 == residual.mean
@@ -58,7 +60,7 @@ def test_the_distance_is_from_the_mean_of_before() -> None:
 
 
 def test_bytes_per_token_start_with_the_first_response() -> None:
-    """The figure for people is the first response's, and then moves as the mean does."""
+    """The displayed figure is the first response's, and then moves as the mean does."""
     residual = Residual()
     residual.learn(0.0, 0.0, 4.0, move_mean=True)
     assert 4.0 == residual.bytes_per_token
@@ -67,6 +69,6 @@ def test_bytes_per_token_start_with_the_first_response() -> None:
 
 
 def test_a_child_starts_from_its_parent_and_is_new() -> None:
-    """A new category has the error and the spread of its parent, and no responses of its own."""
+    """A new category has its parent's error and spread, and no responses."""
     parent = Residual(0.2, 0.3, 4.5, 70)
     assert Residual(0.2, 0.3, 0.0, 0) == parent.child()

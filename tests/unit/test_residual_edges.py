@@ -1,4 +1,4 @@
-"""What a residual counts for, and where what others take back of it ends."""
+"""The weight of a residual, and the limits when others' contributions are subtracted."""
 
 import pytest
 
@@ -7,13 +7,13 @@ from extproc.core.estimator.residual import Residual, natural_weight
 
 @pytest.mark.parametrize("responses", [1, 7, 20])
 def test_a_residual_counts_its_responses_up_to_its_memory(responses: int) -> None:
-    """And the trust in what it started from; 50 responses are remembered, however many there were."""
+    """Its weight is its responses plus the trust in the initial values, capped at 50 responses."""
     assert responses == natural_weight(responses) - natural_weight(0)
     assert 50 == natural_weight(10**6) == natural_weight(10**9)
 
 
 def test_nobody_takes_back_more_than_there_is() -> None:
-    """Neither bytes per token nor responses fall below nothing, nor the spread below its least."""
+    """Neither bytes per token nor responses become negative, and the spread does not fall below its minimum."""
     residual = Residual()
     for _ in range(5):
         residual.learn(0.1, 0.001, 4.0, move_mean=True)

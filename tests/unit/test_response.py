@@ -20,7 +20,7 @@ MESSAGE_USAGE = {
 
 
 def read(api: Api, body: bytes, content_type: str = "application/json") -> Usage | Overflow | ResponseFault:
-    """Read a whole response: its usage, or why it has none."""
+    """Read a complete response: its usage, or the fault why it has none."""
     try:
         reader = usage_reader(api, content_type, "", CAP)
         reader.feed(body)
@@ -35,7 +35,7 @@ def read_json(api: Api, response: object) -> Usage | Overflow | ResponseFault:
 
 
 def read_events(api: Api, *events: dict[str, Any] | str, named: bool = True) -> Usage | Overflow | ResponseFault:
-    """Read a stream of events, each named after its type as the servers do it."""
+    """Read a stream of events, each named after its type, as the servers do."""
     stream = ""
     for event in events:
         if named and isinstance(event, dict) and "type" in event:
@@ -104,20 +104,20 @@ def chat_response(**fields: Any) -> dict[str, Any]:
     ],
 )
 def test_usage_of_json_responses(api: Api, response: dict[str, Any], usage: Usage) -> None:
-    """The usage of each API's response is read, with what was cached and whether a limit cut it."""
+    """The usage of each API's response is read, including cached tokens and whether a limit cut the output."""
     assert read_json(api, response) == usage
 
 
 @pytest.mark.parametrize("error", [{"error": {"message": "no"}}, {"object": "error", "message": "no"}])
 def test_an_error_with_usage_is_no_response(error: dict[str, Any]) -> None:
-    """An error, nested or flat, teaches nothing, also with status 200 and usage beside it."""
+    """An error, nested or flat, has no usage to learn from, even with status 200 and a usage field."""
     assert ResponseFault.NO_USAGE == read_json(Api.CHAT, error | {"usage": CHAT_USAGE})
     chunk = {"choices": [], "usage": CHAT_USAGE}
     assert ResponseFault.NO_USAGE == read_events(Api.CHAT, chunk, error, "[DONE]", named=False)
 
 
 def test_only_the_first_turn_of_a_response_is_its_prompt() -> None:
-    """When the server called tools of its own, the tokens of the first turn stand for the prompt."""
+    """If the server itself called tools, the first turn's tokens are the prompt."""
     for turns in ([100, 1250], [100, 450, 800]):
         details = {"cached_tokens": 900, "input_tokens_per_turn": turns}
         usage = {"input_tokens": 1350, "output_tokens": 60, "input_tokens_details": details}
@@ -126,7 +126,7 @@ def test_only_the_first_turn_of_a_response_is_its_prompt() -> None:
 
 
 def test_a_response_of_one_turn_is_read_as_one_without_turns() -> None:
-    """What was cached of its prompt counts."""
+    """The cached tokens of its prompt count."""
     details = {"cached_tokens": 4, "input_tokens_per_turn": [11]}
     assert Usage(11, 5, 4) == read_json(
         Api.RESPONSES, {"usage": RESPONSE_USAGE | {"input_tokens_details": details}}
@@ -137,7 +137,7 @@ def test_a_response_of_one_turn_is_read_as_one_without_turns() -> None:
     ("size", "expected"), [(1 << 20, Usage(11, 5, 4)), ((1 << 20) + 1, ResponseFault.TOO_LARGE)]
 )
 def test_an_event_of_a_mebibyte_is_read(size: int, expected: Usage | ResponseFault) -> None:
-    """The last event of a Responses stream repeats the whole response; a larger one is not kept."""
+    """The last event of a Responses stream repeats the complete response; a larger event is not kept."""
     event = {"type": "response.completed", "response": {"usage": RESPONSE_USAGE}, "x": ""}
     head = "event: response.completed\ndata: "
     event["x"] = "x" * (size - len(head) - len(json.dumps(event)))
@@ -158,12 +158,12 @@ def test_content_type_with_parameters(content_type: str) -> None:
 
 @pytest.mark.parametrize("content_type", ["", "text/html", "text/plain; application/json", "application/jsonl"])
 def test_other_content_types(content_type: str) -> None:
-    """A response of another content type is not looked into."""
+    """A response of another content type is not parsed."""
     assert read(Api.CHAT, b"{}", content_type) == ResponseFault.NOT_JSON
 
 
 def test_embeddings_are_no_stream() -> None:
-    """There is no stream of embeddings to read."""
+    """Streams of embeddings do not exist."""
     assert read(Api.EMBEDDINGS, b"", "text/event-stream") == ResponseFault.NOT_JSON
 
 
@@ -218,7 +218,7 @@ def test_usage_null_in_every_chunk_as_python_writes_it() -> None:
 def test_a_clean_end_after_all_was_said_is_an_end(
     events: list[dict[str, Any] | str], usage: Usage, end: str
 ) -> None:
-    """A stream without [DONE], or whose last event lacks its empty line, is whole with finish reason and usage."""
+    """A stream that has a finish reason and usage is complete, even without [DONE] or its last empty line."""
     lines = [each if isinstance(each, str) else json.dumps(each) for each in events]
     body = "\n\n".join(f"data: {line}" for line in lines) + end
     assert usage == read(Api.CHAT, body.encode(), "text/event-stream")
@@ -226,7 +226,7 @@ def test_a_clean_end_after_all_was_said_is_an_end(
 
 @pytest.mark.parametrize("cached", [12, -1, 4.5, "4", None])
 def test_cached_tokens_that_are_no_part_of_the_prompt_are_left_out(cached: object) -> None:
-    """A server that counts something else as cached, or no number, still tells its prompt and completion."""
+    """If the cached count is no number or exceeds the prompt, prompt and completion are still used."""
     of_chat = CHAT_USAGE | {"prompt_tokens_details": {"cached_tokens": cached}}
     assert Usage(11, 5) == read_json(Api.CHAT, {"choices": [], "usage": of_chat})
     of_response = RESPONSE_USAGE | {"input_tokens_details": {"cached_tokens": cached}}
@@ -254,7 +254,7 @@ def test_cached_tokens_that_are_no_part_of_the_prompt_are_left_out(cached: objec
     ],
 )
 def test_chunk_streams_without_usage(events: list[dict[str, Any] | str], fault: ResponseFault) -> None:
-    """Nothing is read from a stream that was cut, failed, is broken, or never told."""
+    """Nothing is read from a stream that was cut, failed, is broken, or never reported usage."""
     assert read_events(Api.CHAT, *events) == fault
 
 
@@ -281,7 +281,7 @@ DELTA = {"type": "response.output_text.delta", "delta": 'a "response.completed" 
     ],
 )
 def test_response_streams(events: list[dict[str, Any] | str], expected: object, *, named: bool) -> None:
-    """The last event of a response holds its usage, whether or not a proxy dropped the names of events."""
+    """The last event of a response holds its usage, even if a proxy dropped the event names."""
     assert read_events(Api.RESPONSES, *events, named=named) == expected
 
 
@@ -306,7 +306,7 @@ STOP = {"type": "message_stop"}
         ([START, END | {"usage": {"input_tokens": 20}}, STOP], Usage(20, 0)),
         ([START, CUT_END, END | {"delta": {}}, STOP], Usage(11, 5, 6, cut_by_length=True)),
         ([START, END | {"usage": {"input_tokens": 5, "output_tokens": 5}}, STOP], Usage(11, 5, 6)),
-        ([START, BLOCK, END], Usage(11, 5, 6)),  # no message_stop, but all was said
+        ([START, BLOCK, END], Usage(11, 5, 6)),  # no message_stop, but everything else is there
         ([START, BLOCK, END | {"usage": None}], ResponseFault.CUT_SHORT),
         ([START, BLOCK, END | {"delta": {}}], ResponseFault.CUT_SHORT),
         ([START, BLOCK], ResponseFault.CUT_SHORT),
@@ -315,7 +315,7 @@ STOP = {"type": "message_stop"}
     ],
 )
 def test_message_streams(events: list[dict[str, Any] | str], expected: object, *, named: bool) -> None:
-    """The start of a message counts its prompt, with what was cached, and its last delta the output."""
+    """The start of a message counts its prompt, including cached tokens, and its last delta the output."""
     assert read_events(Api.MESSAGES, *events, named=named) == expected
 
 
@@ -341,7 +341,7 @@ def test_message_streams(events: list[dict[str, Any] | str], expected: object, *
 )
 @pytest.mark.parametrize("api", [Api.CHAT, Api.COMPLETIONS, Api.EMBEDDINGS])
 def test_wrong_usage(api: Api, usage: object, fault: ResponseFault) -> None:
-    """Counts that are absent, impossible or of the wrong type are no usage."""
+    """Counts that are absent, impossible or of the wrong type are not usage."""
     assert read_json(api, {"choices": [], "usage": usage}) == fault
 
 
@@ -365,11 +365,11 @@ def test_broken_responses(body: bytes, fault: ResponseFault) -> None:
 
 
 def test_an_event_is_what_its_data_says() -> None:
-    """An event that is named as the last one, but is of another type, does not end a stream."""
+    """An event with the name of the last one, but data of another type, does not end the stream."""
     stream = b'event: response.completed\ndata: {"type":"response.created","response":null}\n\n'
     assert read(Api.RESPONSES, stream, "text/event-stream") == ResponseFault.CUT_SHORT
 
 
 def test_a_message_without_usage_says_nothing() -> None:
-    """A whole message whose usage is null, or is not there."""
+    """A complete message whose usage is null or absent."""
     assert read_json(Api.MESSAGES, {"usage": None}) == read_json(Api.MESSAGES, {}) == ResponseFault.NO_USAGE

@@ -48,7 +48,7 @@ ENCODE = {"": bytes, "gzip": gzip.compress, "deflate": zlib.compress, "br": brot
 
 
 def read(reader: UsageReader, *pieces: bytes) -> Usage | Overflow:
-    """Read a response that comes in pieces."""
+    """Read a response that arrives in pieces."""
     for piece in pieces:
         reader.feed(piece)
     return reader.finish()
@@ -61,7 +61,9 @@ def read(reader: UsageReader, *pieces: bytes) -> Usage | Overflow:
 def test_any_chunking_gives_the_same_usage(
     api: Api, content_type: str, body: str, encoding: str, data: st.DataObject
 ) -> None:
-    """A response's usage is the same wherever it is cut, also inside a character or a line end, and compressed."""
+    """A response's usage is the same wherever it is cut, even inside a
+    character or a line end, and if compressed.
+    """
     sent = ENCODE[encoding](body.encode())
     cuts = sorted(data.draw(st.lists(st.integers(0, len(sent)), max_size=12)))
     pieces = [sent[a:b] for a, b in zip([0, *cuts], [*cuts, len(sent)], strict=True)]
@@ -71,7 +73,7 @@ def test_any_chunking_gives_the_same_usage(
 @pytest.mark.parametrize(("api", "content_type", "body"), list(RESPONSES.values()), ids=list(RESPONSES))
 @pytest.mark.parametrize("encoding", list(ENCODE))
 def test_responses_cut_short_teach_nothing(api: Api, content_type: str, body: str, encoding: str) -> None:
-    """A response that ends before its end has no usage, but for a stream whose last event is there, if unended."""
+    """A truncated response has no usage, unless it is a stream that lacks only the end of its last event."""
     sent = ENCODE[encoding](body.encode())
     for end in range(len(sent)):
         reader = usage_reader(api, content_type, encoding, CAP)
@@ -97,7 +99,7 @@ def test_responses_cut_short_teach_nothing(api: Api, content_type: str, body: st
 def test_any_bytes_give_usage_or_our_own_error(
     api: Api, content_type: str, encoding: str, pieces: list[bytes]
 ) -> None:
-    """Whatever the bytes are, reading them ends in usage or in ResponseNotUnderstood."""
+    """Reading any bytes ends in usage or in ResponseNotUnderstood."""
     try:
         usage = read(usage_reader(api, content_type, encoding, CAP), *pieces)
     except ResponseNotUnderstood:
@@ -116,7 +118,7 @@ def test_any_bytes_are_an_overflow_or_not(body: bytes) -> None:
 
 
 def test_an_event_over_the_cap_is_too_large() -> None:
-    """One event of a stream is bounded apart from the whole response."""
+    """An event of a stream has its own limit besides that of the response."""
     reader = usage_reader(Api.CHAT, "text/event-stream", "", CAP, max_event_bytes=1000)
     with pytest.raises(ResponseNotUnderstood) as caught:
         reader.feed(b"data: " + b"x" * 2000)
@@ -125,7 +127,7 @@ def test_an_event_over_the_cap_is_too_large() -> None:
 
 @pytest.mark.parametrize("encoding", [name for name in ENCODE if name])
 def test_a_stream_whose_encoding_has_no_end_was_cut(encoding: str) -> None:
-    """Whatever was decoded so far, be it all that is wanted but for [DONE]."""
+    """This holds even if everything but [DONE] was decoded."""
     stream = f'data: {{"choices":[{{"finish_reason":"stop"}}]}}\n\ndata: {{"choices":[],{COUNTS}}}\n\n'.encode()
     whole = ENCODE[encoding](stream)
     assert Usage(11, 5) == read(usage_reader(Api.CHAT, "text/event-stream", encoding, CAP), whole)

@@ -7,7 +7,7 @@ from extproc.core.facts import Api, ResponseHead
 from extproc.core.reading.refusal import read_overflow
 from extproc.core.usage import Overflow
 
-# What vLLM's servers have said over the years (0.4 to 0.20), OpenAI, and then SGLang, llama.cpp and TGI.
+# Error messages of vLLM (0.4 to 0.20), OpenAI, SGLang, llama.cpp and TGI.
 MESSAGES = [
     ("The input (61709 tokens) is longer than the model's context length (40960 tokens).", 61709),
     (
@@ -146,7 +146,9 @@ MESSAGES = [
 
 @pytest.mark.parametrize(("message", "at_least"), MESSAGES)
 def test_refusals_in_all_their_shapes(message: str, at_least: int | None) -> None:
-    """A refusal for length is known by its message, nested, flat or as Anthropic has it, with its lower bound."""
+    """A refusal for length is recognised by its message, nested, flat or
+    in Anthropic's form, with its lower bound.
+    """
     error = {"message": message, "type": "BadRequestError", "param": None, "code": 400}
     shapes = [{"error": error}, {"object": "error"} | error, {"type": "error", "error": error}]
     assert [read_overflow(json.dumps(shape).encode()) for shape in shapes] == [Overflow(at_least)] * 3
@@ -167,7 +169,7 @@ def test_refusals_known_by_a_field(error: dict[str, object]) -> None:
 
 
 def test_llama_cpp_names_the_prompt_in_a_field() -> None:
-    """llama.cpp's refusal counts the whole prompt."""
+    """llama.cpp's refusal counts the complete prompt."""
     error = {
         "code": 400,
         "message": "no",
@@ -179,7 +181,7 @@ def test_llama_cpp_names_the_prompt_in_a_field() -> None:
 
 
 def test_tgi_says_it_in_one_sentence() -> None:
-    """TGI's error object is its message."""
+    """TGI's error field is the message itself."""
     error = "Input validation error: `inputs` must have less than 1000 tokens. Given: 1200"
     assert Overflow(1200) == read_overflow(json.dumps({"error": error, "error_type": "validation"}).encode())
 
@@ -210,11 +212,11 @@ def test_refusals_of_every_status_are_read(status: int) -> None:
     ],
 )
 def test_other_refusals(body: bytes) -> None:
-    """A refusal for another reason, or a body that is no refusal, is no overflow."""
+    """A refusal for another reason, or a body that is not a refusal, is not an overflow."""
     assert read_overflow(body) is None
 
 
 def test_counts_of_any_size_are_harmless() -> None:
-    """A count of thousands of digits in a message is no count."""
+    """A number of thousands of digits in a message is ignored."""
     message = f"This model's maximum context length is 8192 tokens. {'9' * 10_000} input tokens"
     assert read_overflow(json.dumps({"error": {"message": message}}).encode()) == Overflow(None)

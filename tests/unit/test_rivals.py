@@ -1,4 +1,4 @@
-"""A rival beside a model: what takes a model's place, what does not, and what comes back."""
+"""Rival prices for a model: what replaces its prices, what does not, and what is restored."""
 
 import numpy as np
 import pytest
@@ -14,11 +14,11 @@ from extproc.core.estimator.settings import ByteClassSettings, EstimatorSettings
 from extproc.core.usage import Usage
 from tests.unit.byteclass_lessons import WORDS, facts
 
-ODD = 1.2  # bytes per token of prompts that tell nothing of it by their features
+ODD = 1.2  # bytes per token of prompts whose features do not reveal it
 
 
 class Traffic:
-    """Requests of many clients to one model, and what they cost."""
+    """Requests of many clients to one model, and their cost."""
 
     def __init__(self) -> None:
         self.estimator = ByteClassEstimator(EstimatorSettings())
@@ -26,7 +26,7 @@ class Traffic:
         self._count = 0
 
     def say(self, ratio: float) -> tuple[float, Learning]:
-        """Let one of 30 clients be answered, at so many bytes per token; return the error and what was learned."""
+        """Send one client's request and response at this ratio; return the error and what was learned."""
         self._count += 1
         text = (
             f"client {self._count % 30}".encode().ljust(128) + (WORDS * 42)[: int(self._rng.integers(400, 4_000))]
@@ -36,18 +36,18 @@ class Traffic:
         return abs(estimate.prompt_tokens / tokens - 1), self.estimator.observe(estimate, Usage(tokens))
 
     def many(self, count: int, ratio: float) -> list[tuple[float, Learning]]:
-        """Let as many be answered."""
+        """Do this many times."""
         return [self.say(ratio) for _ in range(count)]
 
     @property
     def rival(self) -> Rival | None:
-        """What may take the model's place at present."""
+        """The candidate to replace the model's prices at present."""
         contest = self.estimator._known._contests.get("m")
         return None if contest is None else contest.rival
 
     @property
     def generation(self) -> int:
-        """How often the model started anew."""
+        """How often the model started from scratch."""
         return self.estimator.state().models[0].generation
 
 
@@ -58,7 +58,9 @@ def error(said: list[tuple[float, Learning]]) -> float:
 
 @pytest.mark.parametrize("ratio", [1.6, 3.2, 5.2, 8.0])
 def test_another_tokenizer_is_followed_within_tens_of_responses(ratio: float) -> None:
-    """Be it far from the former one or near it, prices are its own after a hundred responses; told once."""
+    """Whether far from the former tokenizer or close to it, prices fit after a hundred
+    responses, with one replacement at most.
+    """
     traffic = Traffic()
     traffic.many(500, 4.0)
     told = traffic.many(100, ratio)
@@ -68,7 +70,7 @@ def test_another_tokenizer_is_followed_within_tens_of_responses(ratio: float) ->
 
 
 def test_odd_prompts_in_a_row_erase_nothing() -> None:
-    """Ten odd prompts of as many clients, in a row, put nothing aside."""
+    """Ten odd prompts in a row, each from another client, do not replace the prices."""
     traffic = Traffic()
     traffic.many(600, 4.0)
     before = traffic.generation
@@ -79,7 +81,9 @@ def test_odd_prompts_in_a_row_erase_nothing() -> None:
 
 
 def test_what_was_put_aside_comes_back_whole() -> None:
-    """After so many odd prompts that a model started anew, ordinary ones soon bring back its former prices."""
+    """After so many odd prompts that a model started from scratch,
+    ordinary ones soon restore its former prices.
+    """
     traffic = Traffic()
     traffic.many(600, 4.0)
     (before,) = traffic.estimator.state().models
@@ -96,7 +100,7 @@ def test_what_was_put_aside_comes_back_whole() -> None:
 
 
 def test_a_third_tokenizer_is_followed_while_the_first_is_put_aside() -> None:
-    """What was put aside gives its place to a new rival, where it predicts no better itself."""
+    """Replaced prices make way for a new rival if they do not predict better themselves."""
     traffic = Traffic()
     for ratio in (4.0, 2.4, 1.4):
         traffic.many(200, ratio)
@@ -105,7 +109,9 @@ def test_a_third_tokenizer_is_followed_while_the_first_is_put_aside() -> None:
 
 
 def test_rivals_have_their_time() -> None:
-    """One that did not win, and what was put aside and did not come back, are compared for so many responses."""
+    """A rival that did not win, and replaced prices that were not restored, are
+    compared for a limited number of responses.
+    """
     traffic = Traffic()
     traffic.many(600, 4.0)
     traffic.many(9, ODD)
@@ -121,7 +127,7 @@ def test_rivals_have_their_time() -> None:
 
 
 def test_a_state_that_is_loaded_has_no_rival() -> None:
-    """What takes a model's place from a file is followed by nothing that was beside another."""
+    """A rival of the former prices is dropped when a state is loaded from a file."""
     traffic, other = Traffic(), Traffic()
     traffic.many(600, 4.0)
     traffic.many(9, ODD)
@@ -132,12 +138,12 @@ def test_a_state_that_is_loaded_has_no_rival() -> None:
 
 
 def changes(said: list[tuple[float, Learning]]) -> int:
-    """Return how often prices changed places."""
+    """Return how often prices were replaced or restored."""
     return sum(learning.started_anew or learning.returned for _, learning in said)
 
 
 def test_usage_that_contradicts_itself_does_not_make_prices_flap() -> None:
-    """A pool that counts at random makes prices change places a few times, and then hardly ever."""
+    """A pool that reports random counts causes a few replacements, and then hardly any."""
     traffic, rng = Traffic(), np.random.default_rng(1)
     traffic.many(600, 4.0)
     told = [traffic.say(float(ratio)) for ratio in np.exp(rng.uniform(np.log(1.5), np.log(12), 2_000))]
@@ -145,7 +151,7 @@ def test_usage_that_contradicts_itself_does_not_make_prices_flap() -> None:
 
 
 def test_what_changed_places_often_is_asked_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A change and the return from it take 1.5 in sum; each further one twice that, up to 12; old ones fade."""
+    """After one change the required lead is 1.5; each further change doubles it, up to 12; old changes fade."""
     asked: list[float] = []
     monkeypatch.setattr(Rival, "compare", lambda *_: None)
     monkeypatch.setattr(Rival, "is_ahead_by", lambda _, enough: asked.append(enough) or False)  # type: ignore[func-returns-value]
@@ -163,7 +169,9 @@ def test_what_changed_places_often_is_asked_for_more(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(("factor", "observed"), [(3.9, 1), (4.1, 0)])
 def test_what_is_far_beyond_a_rivals_own_estimate_says_nothing_of_its_bound(factor: float, observed: int) -> None:
-    """It learns from every response, but of a broken counter nothing of how far real errors reach."""
+    """A rival learns prices from every response, but a broken counter does
+    not count as an observation for its bound.
+    """
     first = prior(EstimatorSettings().media_tokens)
     rival = Rival(ServedModel(first, ByteClassSettings(), Residual()))
     estimate = ByteClassEstimator(EstimatorSettings()).estimate(facts(WORDS * 20), "")
@@ -174,7 +182,7 @@ def test_what_is_far_beyond_a_rivals_own_estimate_says_nothing_of_its_bound(fact
 
 
 def test_a_change_of_places_can_be_undone() -> None:
-    """What was put aside is back when a person says so, with its categories; done again, it is as before."""
+    """An operator can restore the replaced prices with their categories; undoing again reverses that."""
     traffic = Traffic()
     traffic.many(600, 4.0)
     before, kinds = traffic.generation, traffic.estimator.state().categories
@@ -190,7 +198,7 @@ def test_a_change_of_places_can_be_undone() -> None:
 
 
 def test_what_was_put_back_stays_for_a_while() -> None:
-    """After an undoing, prices learn on in their place: for a thousand responses no other ones take it."""
+    """Restored prices continue to learn, and are not replaced for a thousand responses."""
     traffic = Traffic()
     traffic.many(600, 4.0)
     traffic.many(60, 1.6)
@@ -201,7 +209,7 @@ def test_what_was_put_back_stays_for_a_while() -> None:
 
 
 def test_a_place_can_be_given_back_long_after_the_change() -> None:
-    """What was put aside can be put back when it is not compared any more, and while another is on trial."""
+    """Replaced prices can be restored after they are no longer compared, and while another rival is on trial."""
     traffic = Traffic()
     traffic.many(600, 4.0)
     traffic.many(60, 1.6)
@@ -214,7 +222,7 @@ def test_a_place_can_be_given_back_long_after_the_change() -> None:
 
 
 def test_what_a_person_put_back_stays_for_a_thousand_responses() -> None:
-    """Whatever is said by them, nothing changes places; then it may."""
+    """Until then no response replaces the prices."""
     contest, observed = Contest(), Observed(Evidence(None, 1.0, 4, None, 1, one_prompt=True), 1.0, 0.0, 1.0)
     contest.hold(3)
     for _ in range(HELD - 1):

@@ -1,4 +1,4 @@
-"""Who may import what: each outside world is known in one room only."""
+"""The import rules of the packages: each external dependency is used in one package only."""
 
 import ast
 from pathlib import Path
@@ -8,9 +8,9 @@ import pytest
 import extproc
 
 ROOT = Path(extproc.__file__).parent
-# Programs around the router, not rooms of it: they import what they need.
+# Programs around the router, not packages of it: they import what they need.
 AROUND = {"demo", "emulator", "cli", "__init__.py"}
-# Package: the rooms that may import it.
+# External package: the packages of ours that may import it.
 ONLY_IN = {
     "grpc": {"server"},
     "grpc_health": {"wire"},
@@ -24,7 +24,7 @@ ONLY_IN = {
     "fastokens": {"exact", "evaluation"},
     "ruamel": {"documents.py", "gateways"},
 }
-# Room: the rooms of ours that it may import.
+# Package of ours: the packages of ours that it may import.
 MAY_IMPORT = {
     "core": {"core"},
     "access_log": {"core", "access_log"},
@@ -57,7 +57,7 @@ def imports(source: Path) -> set[str]:
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_room_imports_only_what_it_may(source: Path) -> None:
-    """Every file keeps to its room's imports, of other packages and of ours."""
+    """Every file follows its package's import rules, for external packages and ours."""
     room = source.relative_to(ROOT).parts[0]
     for name in imports(source):
         package, _, rest = name.partition(".")
@@ -67,6 +67,6 @@ def test_a_room_imports_only_what_it_may(source: Path) -> None:
 
 
 def test_one_module_knows_grpcs_core() -> None:
-    """What is private to gRPC, and may change with any version, is imported in one place."""
+    """Private parts of gRPC, which may change with any version, are imported in one module."""
     knowing = {path.name for path in SOURCES if any("cython" in name for name in imports(path))}
     assert {"grpc_private.py"} == knowing

@@ -1,4 +1,4 @@
-"""What a router is told of the pools while it runs."""
+"""A router that is informed about the pools while it runs."""
 
 import json
 
@@ -14,13 +14,13 @@ HEAD = RequestHead("POST", "/v1/chat/completions")
 
 
 def decided(router: Router, model: str) -> Decision:
-    """Return what is decided on a small request for a model."""
+    """Return the decision on a small request for a model."""
     body = {"model": model, "messages": [{"role": "user", "content": "How are you? " * 9}], "max_tokens": 9}
     return router.decide(Api.CHAT, HEAD, json.dumps(body).encode())
 
 
 def test_what_pools_serve_is_known_from_then_on() -> None:
-    """A request goes where its model is, as soon as that is known."""
+    """Once the pools' models are known, requests follow them."""
     router = make_router()
     assert Reason.FITS is decided(router, "other").reason
     router.know(Fleet(Serving((Pool("short", 1_000, models=("m",)), TWO_POOLS[1]))))
@@ -28,7 +28,7 @@ def test_what_pools_serve_is_known_from_then_on() -> None:
 
 
 def test_what_adapters_are_of_is_known_from_then_on() -> None:
-    """They are estimated by their base's prices."""
+    """Once their bases are known, adapters are estimated by their base's prices."""
     router = make_router()
     first = decided(router, "base").estimate
     assert first is not None

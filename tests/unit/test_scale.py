@@ -1,4 +1,4 @@
-"""The scale of a request: what it learns, when, and that its sums are those of one response after the other."""
+"""The scale of a request: what it learns, when, and that its sums equal those of sequential updates."""
 
 from math import exp, log
 
@@ -21,7 +21,7 @@ Lesson = tuple[float, list[float], float]
 
 
 def lessons(count: int, seed: int = 0) -> list[Lesson]:
-    """Return s0^2, factors and error of some responses."""
+    """Return s0^2, factors and error for a number of responses."""
     rng = np.random.default_rng(seed)
     factors = np.hstack([np.ones((count, 1)), rng.uniform(-1, 1, (count, SCALE_FACTORS - 1))])
     return [
@@ -32,7 +32,7 @@ def lessons(count: int, seed: int = 0) -> list[Lesson]:
 @given(count=st.integers(0, 3 * SOLVE_AFTER), looks=st.integers(1, 10))
 @settings(deadline=None)
 def test_sums_are_those_of_one_response_after_the_other(count: int, looks: int) -> None:
-    """However responses are taken in, and whenever one looks: A and b are the faded sums."""
+    """However responses are batched and whenever the sums are read, A and b are the faded sums."""
     scale = LogVariance()
     a, b = np.zeros((SCALE_FACTORS, SCALE_FACTORS)), np.zeros(SCALE_FACTORS)
     for number, (base, factors, error) in enumerate(lessons(count)):
@@ -47,7 +47,7 @@ def test_sums_are_those_of_one_response_after_the_other(count: int, looks: int) 
 
 
 def test_what_was_learned_is_used_after_each_eighth_response() -> None:
-    """Until then s is s0; then t is the solution of the sums, and what leverage is usual their mean."""
+    """Until then s is s0; then t is the solution of the sums, and the usual leverage is their mean."""
     scale, some = LogVariance(), lessons(SOLVE_AFTER)
     factors = some[0][1]
     for lesson in some[:-1]:
@@ -61,7 +61,7 @@ def test_what_was_learned_is_used_after_each_eighth_response() -> None:
 
 
 def test_what_others_learned_is_used_at_once_and_adds_up() -> None:
-    """Two that learned apart, put together, have the sums and the scale of both."""
+    """Two scales that learned separately, merged, have the sums and the scale of both."""
     one, other, both = LogVariance(), LogVariance(), LogVariance()
     for lesson in lessons(5, 1):
         one.learn(*lesson)

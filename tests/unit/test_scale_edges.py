@@ -1,4 +1,4 @@
-"""What an error of nothing says of the scale."""
+"""The effect of an error of zero on the scale."""
 
 import pytest
 
@@ -7,7 +7,9 @@ from extproc.core.estimator.scale import SCALE_FACTORS, LogVariance
 
 @pytest.mark.parametrize("error", [0.0, 0.0001, -0.002])
 def test_an_error_that_is_luck_says_no_more_than_a_small_one(error: float) -> None:
-    """Below 0.3 % all are one: the logarithm of less would say so loudly, and that of nothing is none."""
+    """Errors below 0.3 % count as 0.3 %: the logarithm of a smaller error would have too
+    much weight, and that of zero is undefined.
+    """
     scales = [LogVariance() for _ in range(2)]
     for _ in range(50):
         for scale, each in zip(scales, (error, 0.003), strict=True):

@@ -1,4 +1,4 @@
-"""Every manifest is valid by the schemas that its kind's makers publish, says kubeconform: no field is wrong."""
+"""Every manifest is valid by the published schema of its kind, according to kubeconform."""
 
 import json
 import subprocess
@@ -23,15 +23,15 @@ READY = pytest.mark.skipif(
     not (KUBECONFORM.exists() and SCHEMAS.exists()),
     reason="no kubeconform or no schemas here: `make tools` gets them, where there is Go",
 )
-# What Kubernetes itself defines, which test_chart.py validates; and what never reaches it.
+# Kinds that Kubernetes itself defines; test_chart.py validates them.
 KUBERNETES = {"v1", "apps/v1", "policy/v1", "autoscaling/v2", "networking.k8s.io/v1"}
 LOCATION = f"{SCHEMAS}/{{{{.Group}}}}/{{{{.ResourceKind}}}}_{{{{.ResourceAPIVersion}}}}.json"
 
 
 def faults(manifests: Iterable[dict[str, Any]], folder: Path) -> dict[str, str]:
-    """Return what kubeconform says against manifests, by kind and name; a kind without a schema is a fault too."""
+    """Return kubeconform's findings by kind and name; a kind without a schema is a finding, too."""
     path = folder / "manifests.yaml"
-    # JSON is YAML; what is written as YAML 1.2 is not always what YAML 1.1 reads.
+    # JSON is valid YAML in every version; YAML 1.2 is not always read the same as YAML 1.1.
     path.write_text("\n---\n".join(map(json.dumps, manifests)), "utf-8")
     command = [str(KUBECONFORM), "-strict", "-verbose", "-output", "json", "-schema-location", LOCATION, str(path)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
@@ -41,12 +41,12 @@ def faults(manifests: Iterable[dict[str, Any]], folder: Path) -> dict[str, str]:
 
 
 def foreign(manifests: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return those that Kubernetes itself does not define; files may hold what is no manifest at all."""
+    """Return the manifests that Kubernetes itself does not define; files may contain other documents."""
     return [each for each in manifests if "." in str(each.get("apiVersion")) and not own(each["apiVersion"])]
 
 
 def own(version: str) -> bool:
-    """Whether a kind is Kubernetes' own, or never reaches it."""
+    """Whether a kind is defined by Kubernetes itself, or never sent to it."""
     return version in KUBERNETES or version.startswith("kustomize")
 
 
@@ -56,7 +56,7 @@ FILES = [path for path in sorted(DEPLOY.rglob("*.yaml")) if "helm" not in path.p
 @READY
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(DEPLOY)))
 def test_shipped_manifests_are_valid(path: Path, tmp_path: Path) -> None:
-    """Every manifest in `deploy/` of a kind that Kubernetes has from somebody else."""
+    """Every manifest in `deploy/` of a kind that Kubernetes does not define."""
     assert {} == faults(foreign(documents(path)), tmp_path)
 
 
@@ -64,7 +64,7 @@ def test_shipped_manifests_are_valid(path: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(HELM is None, reason="no helm here: `make tools` builds it, where there is Go")
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_what_the_chart_makes_is_valid(name: str, tmp_path: Path) -> None:
-    """For every provider, with all that can be switched on."""
+    """For every provider, with all options switched on."""
     switched = ("provider.envoyGateway.patches=true", "provider.envoyGateway.accessLog=true")
     made = foreign(rendered(*provider(name), *EVERYTHING, *switched).values())
     assert {"ServiceMonitor", "PrometheusRule"} <= {each["kind"] for each in made}
@@ -74,13 +74,13 @@ def test_what_the_chart_makes_is_valid(name: str, tmp_path: Path) -> None:
 @READY
 @pytest.mark.parametrize("render", [render_istio, render_envoy_gateway])
 def test_what_is_rendered_is_valid(render: Callable[[Numbers], str], tmp_path: Path) -> None:
-    """What `dualpool render` writes for a gateway."""
+    """The output of `dualpool render` for a gateway."""
     made = list(YAML(typ="safe", pure=True).load_all(render(Numbers(Configuration()))))
     assert {} == faults(foreign(made), tmp_path)
 
 
 def at(manifest: dict[str, Any], path: str) -> tuple[Any, Any]:
-    """Return what holds a field, and the field's key in it."""
+    """Return the container of a field, and the field's key in it."""
     *above, last = (int(part) if part.isdigit() else part for part in path.split("."))
     value: Any = manifest
     for part in above:
@@ -88,7 +88,7 @@ def at(manifest: dict[str, Any], path: str) -> tuple[Any, Any]:
     return value, last
 
 
-# Where a field is, and what is done to it: a name that it gets, or a value.
+# The place of a field, and its change: a new name, or a new value.
 WRONG = {
     "envoy-gateway/policies.yaml EnvoyExtensionPolicy spec.extProc.0.failOpen": {"name": "failopen"},
     "envoy-gateway/policies.yaml EnvoyExtensionPolicy spec.extProc.0.processingMode.request.body": {
@@ -107,7 +107,7 @@ WRONG = {
 @READY
 @pytest.mark.parametrize("where", WRONG)
 def test_a_wrong_field_is_a_fault(where: str, tmp_path: Path) -> None:
-    """A field that is misspelled, or holds what it may not, does not pass."""
+    """A misspelled field, or one with a value that is not allowed, does not pass."""
     file, kind, path = where.split()
     manifest = next(each for each in documents(DEPLOY / file) if each["kind"] == kind and has(each, path))
     assert {} == faults([manifest], tmp_path)
@@ -128,13 +128,13 @@ def has(manifest: dict[str, Any], path: str) -> bool:
 
 @READY
 def test_a_kind_without_a_schema_is_a_fault(tmp_path: Path) -> None:
-    """What nobody publishes here is not taken for valid."""
+    """A kind for which there is no schema does not count as valid."""
     manifest = {"apiVersion": "gateway.example.com/v1", "kind": "Filter", "metadata": {"name": "x"}}
     assert ["Filter x"] == list(faults([manifest], tmp_path))
 
 
 def test_a_definition_becomes_a_schema_that_knows_no_other_field() -> None:
-    """Fields that are not listed are refused, but where the definition keeps them."""
+    """Unlisted fields are refused, unless the definition preserves them."""
     listed = {"type": "object", "properties": {"a": {"type": "string", "nullable": True}}}
     assert {
         "type": "object",

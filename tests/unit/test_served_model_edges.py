@@ -1,4 +1,4 @@
-"""When responses of a served model are alarming, and what one keeps that takes another one's place."""
+"""When the responses of a served model raise an alarm, and what a replacement keeps."""
 
 import numpy as np
 import pytest
@@ -14,12 +14,12 @@ PRIOR = prior(MediaTokens())
 
 
 def new() -> ServedModel:
-    """Return a model that nothing taught."""
+    """Return a model that has learned nothing."""
     return ServedModel(PRIOR, ByteClassSettings(), Residual())
 
 
 def test_surprises_alarm_when_they_are_most_and_of_most_sources() -> None:
-    """Neither many sources of few responses do, nor many responses of one source."""
+    """Neither many sources with few surprises nor many surprises from one source raise an alarm."""
     few_of_many, many_of_one = new(), new()
     for source in range(6):
         few_of_many.observe(source, surprised=True)
@@ -30,7 +30,7 @@ def test_surprises_alarm_when_they_are_most_and_of_most_sources() -> None:
 
 
 def test_what_takes_a_model_s_place_keeps_its_counts_and_is_not_alarmed() -> None:
-    """Counts are of the name, whatever is behind it; the surprises were the other one's."""
+    """Counts belong to the name, whatever model is behind it; the surprises belonged to the former model."""
     former, follower = new(), new()
     former.clipped, former.truncated_by_pool, former.used_at = 3, 2, 7
     for source in range(30):
@@ -44,7 +44,7 @@ def test_what_takes_a_model_s_place_keeps_its_counts_and_is_not_alarmed() -> Non
 
 
 def test_scores_of_another_generation_are_not_told_as_of_this_one() -> None:
-    """Who follows the others to new prices takes their q over, and begins to count."""
+    """A replica that follows the others to new prices takes over their q and starts counting."""
     model = new()
     model.bound.observe(9.0)
     sums = np.zeros(sum(model_columns(PRIOR.mean.size)))
@@ -54,7 +54,7 @@ def test_scores_of_another_generation_are_not_told_as_of_this_one() -> None:
 
 
 def test_counts_go_on_from_a_state() -> None:
-    """What was clipped, refused and cut by a pool is counted on after a start."""
+    """Counts of clipped, refused and pool-truncated responses continue after a restart."""
     before, after = new(), new()
     before.clipped, before.truncated_by_pool, before.prices.refused = 3, 2, 1
     after.load(before.state("m"))

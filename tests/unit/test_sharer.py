@@ -1,4 +1,4 @@
-"""Sharing through a real store: what replicas know of each other, and what a store that does not serve costs."""
+"""Sharing through a real store: what replicas learn from each other, and the effects of a store that fails."""
 
 import asyncio
 import logging
@@ -31,19 +31,19 @@ TERMS = Terms.of(SETTINGS)
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[RedisServer]:
-    """Serve an empty store."""
+    """Run an empty store."""
     with redis_server(tmp_path) as serving:
         yield serving
 
 
 class Replica:
-    """An estimator that shares; what a router's job does is done step by step."""
+    """An estimator that shares, and performs the steps of a router's background task one at a time."""
 
     def __init__(self, url: str, seed: int = 0, **settings: object) -> None:
         self.done: list[bool] = []
         self.replicas = 0
         self.estimator = ByteClassEstimator(SETTINGS)
-        # Of a test's loop each exchange is a new one: so is the connection.
+        # Each exchange runs in a new event loop, so it makes a new connection.
         self.settings = StoreSettings(url, **{"timeout_s": 0.5, "every_s": 0.05, **settings})  # type: ignore[arg-type]
         self.sharer = Sharer(self.settings, TERMS, self.estimator, self._ask, self)
         self._rng = np.random.default_rng(seed)
@@ -52,37 +52,37 @@ class Replica:
         return function()
 
     def state_saved(self, *, done: bool) -> None:
-        """Nothing is saved here."""
+        """Ignore: nothing is saved here."""
 
     def state_exchanged(self, *, done: bool, replicas: int) -> None:
-        """Note how an exchange went."""
+        """Record the outcome of an exchange."""
         self.done.append(done)
         self.replicas = replicas
 
     def learn(self, count: int, model: str = "m") -> None:
-        """Take in so many responses."""
+        """Learn from this many responses."""
         for _ in range(count):
             text = (WORDS * 42)[self._rng.integers(0, 50) :][: int(self._rng.integers(200, 4_000))]
             usage = Usage(max(1, round(len(text) / 4 * self._rng.normal(1, 0.03))), 50)
             self.estimator.observe(self.estimator.estimate(facts(text, model=model), "tenant"), usage)
 
     def exchange(self, times: int = 1) -> None:
-        """Exchange as often as that."""
+        """Exchange this many times."""
         for _ in range(times):
             self.sharer.first()
 
     @property
     def responses(self) -> int:
-        """How many responses of model m it knows of."""
+        """The number of responses of model m that it has learned from, directly or through others."""
         return sum(row.observations for row in self.estimator.state().models if row.model == "m")
 
     def guess(self) -> Estimate:
-        """Return the estimate of a certain request."""
+        """Return the estimate of a fixed request."""
         return self.estimator.estimate(facts((WORDS * 42)[:1_500]), "tenant")
 
 
 def test_a_new_replica_begins_with_what_the_others_know(server: RedisServer) -> None:
-    """After one exchange it estimates as they do, and what it knows is not counted again by them."""
+    """After one exchange it estimates as they do, and they do not count its copy again."""
     one, other = Replica(server.url, 1), Replica(server.url, 2)
     one.learn(100)
     one.exchange()
@@ -99,7 +99,7 @@ def test_a_new_replica_begins_with_what_the_others_know(server: RedisServer) -> 
 
 
 def test_a_dead_replica_is_folded_once(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it knew stays, whoever folds it and however often the others look."""
+    """What it learned is kept, whichever replica folds it and however often the others exchange."""
     dead, *others = (Replica(server.url, seed) for seed in range(3))
     dead.learn(80)
     dead.exchange()
@@ -121,7 +121,7 @@ def test_a_dead_replica_is_folded_once(server: RedisServer, monkeypatch: pytest.
 def test_a_replica_that_was_cut_off_comes_back_under_another_name(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What it had published is in the base; what it learned while it was away is its own; nothing counts twice."""
+    """What it had published is in the base, what it learned meanwhile is its own, and nothing counts twice."""
     away, other = Replica(server.url, 1), Replica(server.url, 2)
     away.learn(80)
     away.exchange()
@@ -139,7 +139,9 @@ def test_a_replica_that_was_cut_off_comes_back_under_another_name(
 def test_learning_goes_on_without_the_store_and_is_shared_when_it_is_back(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Killed and restarted empty: one line says so, one that it is well, and all is known again to both."""
+    """After the store is killed and restarted empty, one line reports the failure and one the recovery,
+    and both replicas know everything again.
+    """
     one, other = Replica(server.url, 1), Replica(server.url, 2)
     one.learn(40)
     for replica in (one, other):
@@ -160,7 +162,7 @@ def test_learning_goes_on_without_the_store_and_is_shared_when_it_is_back(
 
 
 def test_a_flushed_store_is_filled_again(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replicas forget nothing because the store did: neither their own nor what is in the base."""
+    """Replicas lose nothing when the store does, neither their own state nor that in the base."""
     dead, one, other = (Replica(server.url, seed) for seed in range(3))
     dead.learn(30)
     dead.exchange()
@@ -182,7 +184,7 @@ def test_a_flushed_store_is_filled_again(server: RedisServer, monkeypatch: pytes
 
 
 def test_a_store_that_says_nothing_is_given_up_in_time(tmp_path: Path) -> None:
-    """A port that accepts and never answers costs the timeout, and nothing of what was learned."""
+    """A port that accepts and never answers costs the timeout, and nothing learned is lost."""
     with socket.socket() as hole:
         hole.bind(("127.0.0.1", 0))
         hole.listen()
@@ -196,7 +198,9 @@ def test_a_store_that_says_nothing_is_given_up_in_time(tmp_path: Path) -> None:
 def test_a_router_does_not_wait_long_for_a_store_to_begin_or_to_end(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """However patient it is between exchanges: workers that do not begin are taken for broken, and are killed."""
+    """The wait is short even if timeout_s is long: workers that do not start
+    in time are considered broken and killed.
+    """
     monkeypatch.setattr("extproc.state.sharer.BEGINS_WITHIN_S", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as hole:
         replica = Replica(f"redis://127.0.0.1:{hole.getsockname()[1]}", timeout_s=5)
@@ -210,7 +214,7 @@ def test_a_router_does_not_wait_long_for_a_store_to_begin_or_to_end(
     "reply", [b":abc\r\n", b"$-5\r\n", b"*1\r\n" * 500, b"HTTP/1.1 400 Bad Request\r\n\r\n", b"+OK\r\n", b"\r\n"]
 )
 def test_what_says_nonsense_is_a_store_that_does_not_serve(reply: bytes) -> None:
-    """Numbers that are none, lengths below 0, lists without end, other protocols: a router begins without it."""
+    """Invalid numbers, negative lengths, endless lists, other protocols: a router starts without the store."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def answer() -> None:
@@ -227,7 +231,7 @@ def test_what_says_nonsense_is_a_store_that_does_not_serve(reply: bytes) -> None
 
 
 def test_a_full_store_is_told_and_read_all_the_same(server: RedisServer) -> None:
-    """Where nothing can be written, what others wrote before is still in use."""
+    """If nothing can be written, what others wrote before is still used."""
     one, other = Replica(server.url, 1), Replica(server.url, 2)
     one.learn(30)
     one.exchange()
@@ -245,7 +249,7 @@ def test_a_full_store_is_told_and_read_all_the_same(server: RedisServer) -> None
 def test_a_wrong_password_is_told_and_a_mended_one_is_read_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The file is read at each connection, so that a password can be changed without a restart."""
+    """The file is read for each connection, so a password can be changed without a restart."""
     password = tmp_path / "password"
     password.write_text("wrong\n")
     with redis_server(tmp_path, "--requirepass", "right") as server:
@@ -258,7 +262,7 @@ def test_a_wrong_password_is_told_and_a_mended_one_is_read_again(
 
 
 def test_a_password_is_given_without_a_line_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Each interval may make a connection; the client's library has no warning for each."""
+    """Each interval may make a connection; the client library must not log a warning for each."""
     password = tmp_path / "password"
     password.write_text("right")
     with redis_server(tmp_path, "--requirepass", "right") as server:
@@ -269,7 +273,7 @@ def test_a_password_is_given_without_a_line_in_the_log(tmp_path: Path, caplog: p
 
 
 def test_a_password_file_of_bytes_that_are_no_text_is_told(server: RedisServer, tmp_path: Path) -> None:
-    """As made by `head -c 32 /dev/urandom`: it keeps nobody from serving."""
+    """A file made by `head -c 32 /dev/urandom` does not keep a router from serving."""
     (tmp_path / "password").write_bytes(b"\xff\xfe")
     replica = Replica(server.url, password_file=str(tmp_path / "password"))
     replica.exchange()
@@ -277,14 +281,14 @@ def test_a_password_file_of_bytes_that_are_no_text_is_told(server: RedisServer, 
 
 
 def test_a_missing_password_file_is_told(server: RedisServer, tmp_path: Path) -> None:
-    """It is a failure of the store as any other."""
+    """It counts as a failure of the store like any other."""
     replica = Replica(server.url, password_file=str(tmp_path / "none"))
     replica.exchange()
     assert [False] == replica.done
 
 
 def test_the_store_is_reached_over_tls(tmp_path: Path) -> None:
-    """A certificate of the given authority is taken, one of another is not."""
+    """A certificate of the configured authority is accepted, one of another authority is not."""
     authority, other = trustme.CA(), trustme.CA()
     certificate = authority.issue_cert("127.0.0.1")
     certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
@@ -304,7 +308,7 @@ def test_the_store_is_reached_over_tls(tmp_path: Path) -> None:
 def test_a_key_that_is_no_state_is_told_and_passed_over(
     server: RedisServer, caplog: pytest.LogCaptureFixture, what: tuple[str, ...]
 ) -> None:
-    """What somebody else wrote in our place is not read, and does not keep the others' from being read."""
+    """A key with foreign content is not read, and does not prevent the others from being read."""
     one, other = Replica(server.url, 1), Replica(server.url, 2)
     one.learn(30)
     one.exchange()
@@ -318,7 +322,7 @@ def test_a_key_that_is_no_state_is_told_and_passed_over(
 
 
 def test_what_a_file_held_becomes_the_base_of_an_empty_store(server: RedisServer) -> None:
-    """One of those who begin from files gives it to all; it counts once."""
+    """One of the replicas that start from files publishes the state for all; it counts once."""
     taught = Replica(server.url)
     taught.learn(60)
     begun = [Replica(server.url, seed) for seed in (1, 2)]
@@ -334,7 +338,7 @@ def test_what_a_file_held_becomes_the_base_of_an_empty_store(server: RedisServer
 
 
 def test_what_was_learned_last_is_published_at_the_end(server: RedisServer) -> None:
-    """A replica that ends leaves what it learned since its last exchange."""
+    """A replica that shuts down publishes what it learned since its last exchange."""
     one, new = Replica(server.url, 1), Replica(server.url)
     one.learn(10)
     one.exchange()
@@ -346,7 +350,9 @@ def test_what_was_learned_last_is_published_at_the_end(server: RedisServer) -> N
 
 @pytest.mark.parametrize("jump_s", [-3_600, 3_600])
 def test_the_stores_clock_may_jump(server: RedisServer, jump_s: int) -> None:
-    """Seen an hour older, live replicas are folded and go on under other names; all counts once."""
+    """Live replicas that appear an hour older are folded and continue
+    under other names; everything counts once.
+    """
     replicas = [Replica(server.url, seed) for seed in range(3)]
     for replica in replicas:
         replica.learn(20)
@@ -363,7 +369,7 @@ def test_the_stores_clock_may_jump(server: RedisServer, jump_s: int) -> None:
 
 
 def test_this_machines_clock_may_jump(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No decision hangs on the time of day: an hour back and forth between exchanges changes nothing."""
+    """Nothing depends on the time of day: jumping back and forth by an hour between exchanges changes nothing."""
     one, other = Replica(server.url, 1), Replica(server.url, 2)
     now = time.time()
     for step in range(6):

@@ -1,4 +1,4 @@
-"""Replicas that share what they learn: own and others' are kept apart, and each believes both."""
+"""Replicas that share what they learn: each keeps its own and the others' knowledge apart, and uses both."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ KINDS = ["byteclass", "ema"]
 
 
 class Fleet:
-    """Replicas that publish and read each other's knowledge, without a store between them."""
+    """Replicas that publish and read each other's knowledge, without a store in between."""
 
     def __init__(self, replicas: int, kind: str = "byteclass") -> None:
         self.settings = EstimatorSettings(kind=kind)  # type: ignore[arg-type]
@@ -46,11 +46,11 @@ class Fleet:
 
     @property
     def published(self) -> dict[int, LearnedState]:
-        """What each has published last, row by row."""
+        """The last published state of each replica, as rows."""
         return {replica: state_of(tables) for replica, tables in self.told.items()}
 
     def exchange(self, *replicas: int) -> None:
-        """Let these replicas, or all, publish and read once."""
+        """Let these replicas, or all of them, publish and read once."""
         for i in replicas or range(len(self.estimators)):
             peers = [
                 settled(tables) if self.read.get((i, j)) is tables else tables
@@ -74,13 +74,15 @@ def lesson(rng: np.random.Generator, estimators: list[Estimator], ratio: float =
 
 
 def guess(estimator: Estimator) -> Estimate:
-    """Return the estimate of a certain request."""
+    """Return the estimate of a fixed request."""
     return estimator.estimate(facts((WORDS * 42)[:1_500]), "tenant 1")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_replicas_believe_what_one_would_that_saw_all(kind: str) -> None:
-    """Four that saw a quarter each estimate and bound as one that saw all, and so does a new one at once."""
+    """Four replicas that saw a quarter each estimate and bound like one that saw
+    everything, and so does a new one at once.
+    """
     fleet, one = Fleet(4, kind), make_estimator(EstimatorSettings(kind=kind))  # type: ignore[arg-type]
     rng = np.random.default_rng(1)
     for _ in range(12):
@@ -100,7 +102,7 @@ def test_replicas_believe_what_one_would_that_saw_all(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_counted_twice(kind: str) -> None:
-    """However often replicas exchange, each publishes as many responses as it has learned itself."""
+    """However often replicas exchange, each publishes only the responses that it learned from itself."""
     fleet, rng = Fleet(3, kind), np.random.default_rng(2)
     for round_ in range(10):
         for i, estimator in enumerate(fleet.estimators):
@@ -116,7 +118,9 @@ def test_nothing_is_counted_twice(kind: str) -> None:
 
 
 def test_the_fleet_remembers_as_much_as_one_router() -> None:
-    """The sums of all replicas together weigh no more than the memory of one, and idle replicas fade."""
+    """The sums of all replicas together weigh no more than one router's
+    memory, and those of idle replicas fade.
+    """
     fleet, rng = Fleet(3), np.random.default_rng(3)
     short = replace(SETTINGS, byteclass=replace(SETTINGS.byteclass, forgetting=0.99))
     fleet.terms, fleet.estimators = Terms.of(short), [ByteClassEstimator(short) for _ in range(3)]
@@ -135,7 +139,7 @@ def test_the_fleet_remembers_as_much_as_one_router() -> None:
 
 
 def test_an_exchange_without_others_changes_nothing() -> None:
-    """Alone, what is published is what was learned, and the estimator is left as it is."""
+    """A lone replica publishes what it has learned, and its estimator stays as it is."""
     estimator, share = ByteClassEstimator(SETTINGS), Share(TERMS)
     teach(estimator, 60)
     exchanged = share.exchange(estimator.state(), [])
@@ -147,7 +151,7 @@ def test_an_exchange_without_others_changes_nothing() -> None:
 
 
 def test_responses_between_reckoning_and_change_are_kept() -> None:
-    """A change is reckoned in another thread; what is learned meanwhile stays, and stays the replica's own."""
+    """A change is computed in another thread; what is learned meanwhile is kept, and remains the replica's own."""
     fleet, rng = Fleet(2), np.random.default_rng(4)
     for _ in range(80):
         lesson(rng, [fleet.estimators[0]])
@@ -167,7 +171,9 @@ def test_responses_between_reckoning_and_change_are_kept() -> None:
 
 
 def test_a_change_for_a_model_that_was_started_anew_is_not_made() -> None:
-    """What was reckoned for sums of one tokenizer is not added to those of the next, and is told to be skipped."""
+    """A change computed for one tokenizer's sums is not applied to those
+    of the next, and is reported as skipped.
+    """
     fleet, rng = Fleet(2), np.random.default_rng(5)
     for _ in range(80):
         lesson(rng, fleet.estimators)
@@ -183,7 +189,9 @@ def test_a_change_for_a_model_that_was_started_anew_is_not_made() -> None:
 
 
 def test_a_model_that_comes_back_knows_what_of_it_is_others() -> None:
-    """What one replica put aside and took back holds others' knowledge, which it does not publish as its own."""
+    """A model that was replaced and then restored includes others' knowledge, which
+    its replica does not publish as its own.
+    """
     fleet, rng = Fleet(2), np.random.default_rng(5)
     for _ in range(40):
         for replica in fleet.estimators:
@@ -211,14 +219,14 @@ def test_a_model_that_comes_back_knows_what_of_it_is_others() -> None:
 
 
 def start_anew(estimator: ByteClassEstimator, name: str) -> None:
-    """Put a model without any response in the place of one, as a rival does."""
+    """Replace a model by one without any response, as a rival does."""
     model = estimator._known._new_model(name)
     model.generation = estimator._known.models.use(name).generation + 1
     estimator._known.models.put(name, model)
 
 
 def test_the_bound_keeps_its_promise_across_replicas() -> None:
-    """Of requests that all replicas see together as many exceed their bound as is allowed; q is one for all."""
+    """Over the requests of all replicas, the allowed share exceeds the bound, and all have the same q."""
     fleet, rng = Fleet(4), np.random.default_rng(10)
     missed, count = 0, 4_000
     for number in range(count):
@@ -233,13 +241,13 @@ def test_the_bound_keeps_its_promise_across_replicas() -> None:
             fleet.exchange()
     assert 0.006 < missed / count < 0.014
     fleet.exchange()
-    fleet.exchange()  # the first to read has heard of all others by now
+    fleet.exchange()  # now the first one has also read all the others
     q = [estimator.state().models[0].q for estimator in fleet.estimators]
     assert max(q) - min(q) < 0.2
 
 
 def test_a_single_replica_with_a_broken_counter_harms_only_itself() -> None:
-    """Where one starts a model anew and two do not, the two keep to themselves, and so do a new one's beliefs."""
+    """If one replica restarts a model and two do not, the two do not follow it, and neither does a new replica."""
     fleet, rng = Fleet(3), np.random.default_rng(6)
     for _ in range(3):
         for _ in range(60):
@@ -260,7 +268,7 @@ def test_a_single_replica_with_a_broken_counter_harms_only_itself() -> None:
 
 
 def test_replicas_follow_when_most_have_found_that_a_model_has_changed() -> None:
-    """A replica that sees no traffic drops what it knows of the old tokenizer once the others have."""
+    """A replica without traffic drops what it knows about the old tokenizer once the others have done so."""
     fleet, rng = Fleet(3), np.random.default_rng(7)
     for _ in range(60):
         lesson(rng, fleet.estimators)
@@ -276,7 +284,9 @@ def test_replicas_follow_when_most_have_found_that_a_model_has_changed() -> None
 
 
 def test_an_undone_change_is_undone_for_all_when_most_have_done_so() -> None:
-    """A replica that goes back does not follow the others again; these follow when most of them have gone back."""
+    """A replica that undoes a change does not follow the others again; they
+    follow once most replicas have undone it.
+    """
     fleet, rng = Fleet(3), np.random.default_rng(8)
     for _ in range(60):
         lesson(rng, fleet.estimators)
@@ -300,7 +310,7 @@ def test_an_undone_change_is_undone_for_all_when_most_have_done_so() -> None:
 
 
 def test_what_a_file_held_is_not_published_as_own() -> None:
-    """Knowledge that a replica began with belongs to the others, or to nobody: it is not told again."""
+    """Knowledge that a replica started with belongs to others, so the replica does not publish it again."""
     taught, estimator, share = ByteClassEstimator(SETTINGS), ByteClassEstimator(SETTINGS), Share(TERMS)
     teach(taught, 60)
     estimator.load(taught.state())
@@ -313,7 +323,7 @@ def test_what_a_file_held_is_not_published_as_own() -> None:
 
 
 def test_a_router_that_joins_does_not_age_the_base() -> None:
-    """To one that sees it for the first time all of it is new, but not since: it would be written back faded."""
+    """All of the base is new to it, but not learned since, so it must not write the base back faded."""
     taught, estimator, share = ByteClassEstimator(SETTINGS), ByteClassEstimator(SETTINGS), Share(TERMS)
     teach(taught, 400)
     before = merged([taught.state()], TERMS)
@@ -328,7 +338,7 @@ def test_a_router_that_joins_does_not_age_the_base() -> None:
 
 
 def test_others_beyond_the_room_are_left_out() -> None:
-    """A full estimator takes no rows of others in exchange for its own, and does not subtract them later."""
+    """A full estimator does not give up its own rows for others' rows, and does not subtract the latter later."""
     small = EstimatorSettings(max_models=1, max_categories=1)
     estimator, share = ByteClassEstimator(small), Share(TERMS)
     other = ByteClassEstimator(SETTINGS)
@@ -346,7 +356,9 @@ def test_others_beyond_the_room_are_left_out() -> None:
 
 
 def test_a_change_comes_in_bites(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each bite is one model, or so many rows, as each part of a state is: none keeps the deciding thread long."""
+    """Each bite, and each part of a state, is one model or a limited number of rows, so
+    none blocks the deciding thread for long.
+    """
     monkeypatch.setattr("extproc.core.estimator.change.BITE_ROWS", 4)
     other = ByteClassEstimator(SETTINGS)
     rng = np.random.default_rng(9)
@@ -366,7 +378,9 @@ def test_a_change_comes_in_bites(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_routers_left_that_are_no_more_fades_as_own_knowledge_does() -> None:
-    """A base is believed with all else, ages by the responses that come, and is nobody's own."""
+    """A base is used along with everything else, ages with the responses
+    that arrive, and belongs to no replica.
+    """
     taught, estimator = ByteClassEstimator(SETTINGS), ByteClassEstimator(SETTINGS)
     share, rng = Share(TERMS), np.random.default_rng(11)
     for _ in range(60):
@@ -393,7 +407,7 @@ def test_what_routers_left_that_are_no_more_fades_as_own_knowledge_does() -> Non
 
 
 def test_what_is_given_up_is_others_and_what_comes_after_is_own() -> None:
-    """A replica that handed its knowledge over publishes no response a second time."""
+    """A replica that handed over its knowledge publishes no response a second time."""
     estimator, share, rng = ByteClassEstimator(SETTINGS), Share(TERMS), np.random.default_rng(12)
     for _ in range(30):
         lesson(rng, [estimator])
@@ -409,7 +423,7 @@ def test_what_is_given_up_is_others_and_what_comes_after_is_own() -> None:
 
 
 def test_a_model_changes_when_its_sums_do_or_its_bound_does() -> None:
-    """What a peer knows comes with a q that is no other; a q that has moved comes with sums that are no others."""
+    """A peer's new sums may come with an unchanged q, and a moved q with unchanged sums."""
     peer, estimator, share = ByteClassEstimator(SETTINGS), ByteClassEstimator(SETTINGS), Share(TERMS)
     teach(peer, 20)
     state = peer.state()

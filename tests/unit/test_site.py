@@ -1,4 +1,4 @@
-"""The site of the documents."""
+"""The site built from the documents."""
 
 import importlib.util
 from pathlib import Path
@@ -12,7 +12,7 @@ pytest.importorskip("mkdocs", reason="no MkDocs here: `make test` installs it")
 
 
 def site() -> ModuleType:
-    """Return docs/site.py, which belongs to no package."""
+    """Return docs/site.py as a module; it belongs to no package."""
     spec = importlib.util.spec_from_file_location("site_of_documents", DOCS / "site.py")
     assert spec is not None
     assert spec.loader is not None
@@ -25,7 +25,7 @@ SITE = site()
 
 
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
-    """Every page is in the navigation, and every link and anchor leads somewhere."""
+    """Every page is in the navigation, and every link and anchor resolves."""
     ran = SITE.build(tmp_path)
     assert 0 == ran.returncode, ran.stdout + ran.stderr
     assert (tmp_path / "site" / "docs" / "operations.html").exists()
@@ -36,7 +36,7 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     [("[gone](gone.md)", False), ("[section](operations.md#gone)", True), ("[fine](faq.md)", None)],
 )
 def test_a_dead_link_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, link: str, warns: bool | None) -> None:  # noqa: FBT001
-    """A link to a page that is not there, or to a section of one, is no site."""
+    """A link to a missing page or section fails the build."""
     root = tmp_path / "project"
     (root / "docs").mkdir(parents=True)
     for name in ("operations.md", "faq.md"):

@@ -1,4 +1,4 @@
-"""The schema of what was learned: all of it survives, and so does what later versions add."""
+"""The schema of the learned state: all of it survives a round trip, and so do fields of later versions."""
 
 import pytest
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -24,13 +24,13 @@ def state() -> LearnedState:
 
 
 def test_a_state_round_trips(state: LearnedState) -> None:
-    """Protobuf and JSON give back all that was learned, to the bit."""
+    """Protobuf and JSON return all that was learned, bit for bit."""
     assert state == from_bytes(to_bytes(state))
     assert state == from_json(to_json(state))
 
 
 def test_every_learned_field_is_in_the_schema() -> None:
-    """Each message has a field for each of the dataclass's, by the same name."""
+    """Each message has every field of its dataclass, by the same name."""
     for rows, message in ((state_pb2.ModelState, "ModelState"), (state_pb2.CategoryState, "CategoryState")):
         learned = getattr(__import__("extproc.core.estimator.protocol", fromlist=[message]), message)
         names = set(learned.__dataclass_fields__) - {"category"}
@@ -38,7 +38,7 @@ def test_every_learned_field_is_in_the_schema() -> None:
 
 
 def test_unknown_fields_survive(state: LearnedState) -> None:
-    """What a later version added, anywhere, is written back by this one."""
+    """Fields that a later version added, at any level, are written back by this one."""
     message = to_message(state)
     parts = [message, message.models[0], message.categories[0]]
     for part in parts:
@@ -52,7 +52,7 @@ def test_unknown_fields_survive(state: LearnedState) -> None:
 
 
 def test_a_later_version_is_refused(state: LearnedState) -> None:
-    """A state whose meaning is not known is not loaded; the message says which version it has."""
+    """A state of an unknown version is not loaded; the message gives its version."""
     message = to_message(state)
     message.version = VERSION + 1
     with pytest.raises(ConfigurationError, match=f"version {VERSION + 1}"):
@@ -60,6 +60,6 @@ def test_a_later_version_is_refused(state: LearnedState) -> None:
 
 
 def test_what_is_no_state_is_refused() -> None:
-    """Bytes that are no protobuf are told as such."""
+    """The error says that the bytes are not a learned state."""
     with pytest.raises(ConfigurationError, match="learned state"):
         from_bytes(b"\xff" * 20)

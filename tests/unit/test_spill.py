@@ -1,4 +1,4 @@
-"""Which requests leave an overloaded pool, for which other one, and when they return."""
+"""Which requests leave an overloaded pool, where they go, and when they return."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ def fleet(short: PoolLoad, long: PoolLoad | None) -> Fleet:
 
 
 def facts(question: str) -> RequestFacts:
-    """Return a request whose conversation begins with this question."""
+    """Return a request of the conversation that begins with this question."""
     return RequestFacts(Api.CHAT, "m", b"system" + question.encode(), opening=question)
 
 
@@ -33,7 +33,7 @@ def budget(tokens: int) -> TokenBudget:
 
 
 def moved(spillover: Spillover, state: Fleet, count: int = 1_000, home: Pool = S, tokens: int = 50) -> set[int]:
-    """Return which of so many conversations leave their home."""
+    """Return which of these conversations leave their home pool."""
     each = ((n, spillover.move(facts(f"question {n}"), "", budget(tokens), home, state)) for n in range(count))
     return {n for n, pool in each if pool is not home}
 
@@ -51,43 +51,47 @@ def moved(spillover: Spillover, state: Fleet, count: int = 1_000, home: Pool = S
     ],
 )
 def test_the_fuller_of_two_gauges_is_the_pressure(busy: Busy, expected: float) -> None:
-    """Requests waiting for each server, and the KV cache, which is at its limit long before it is full."""
+    """The gauges are the waiting requests per server, and the KV cache, whose limit is well below full."""
     assert expected == pytest.approx(pressure(PoolLoad(busy), SETTINGS))
 
 
 def test_what_was_placed_since_the_servers_were_asked_counts() -> None:
-    """Beyond what a pool took before without a queue requests wait; all their tokens will be in the cache."""
+    """Requests beyond those that a pool recently took without a queue count as waiting,
+    and all their tokens will be in the cache.
+    """
     load = PoolLoad(Busy(1, 0, 5, 0.45, kv_tokens=1_000), absorbs=5)
     assert [0.5, 0.5, 1.0] == [pressure(load, SETTINGS, requests) for requests in (0, 5, 15)]
     assert 1.0 == pytest.approx(pressure(load, SETTINGS, 1, tokens=450))
 
 
 def test_without_more_than_one_measurement_each_request_since_then_waits() -> None:
-    """What a pool takes without a queue is only known from what it took before."""
+    """How many requests a pool takes without a queue is only known from earlier measurements."""
     load = PoolLoad(Busy(1, 0, 5, 0.0))
     assert [0.0, 0.1, 1.0] == [pressure(load, SETTINGS, requests) for requests in (0, 1, 10)]
 
 
 def shares(waiting: Sequence[int], every_s: float = 1.0) -> list[float]:
-    """Return the share after each measurement of a pool of one server."""
+    """Return the share after each measurement of a pool with one server."""
     spilling = Spilling(SETTINGS)
     return [round(spilling.observe(Busy(1, each, 5, 0.0), (0, 0), every_s).share, 3) for each in waiting]
 
 
 def test_the_share_rises_with_overload_and_no_faster_than_the_ramp() -> None:
-    """All leave at twice the limit, but not before the ramp has passed; a third at the limit, where it began."""
+    """At twice the limit everything leaves, but not before the ramp has passed;
+    just above the limit it is a smaller part.
+    """
     assert [0.5, 1.0, 1.0] == shares([20, 20, 40])
     assert [0.4, 0.4] == shares([11, 11])
     assert [0.1, 0.2] == shares([40, 40], every_s=0.2)
 
 
 def test_an_overload_begins_above_the_limit_and_ends_below_the_release() -> None:
-    """Between the two it goes on if it had begun, with a share that falls with the pressure."""
+    """In between, an overload that has begun continues, with a share that falls with the pressure."""
     assert [0.0, 0.0, 0.4, 0.2, 0.067, 0.0, 0.0] == shares([9, 10, 11, 8, 6, 4, 9])
 
 
 def test_all_have_returned_when_the_ramp_has_passed() -> None:
-    """From everything elsewhere to nothing, in two seconds."""
+    """The share falls from 1 to 0 in two seconds."""
     assert [0.5, 1.0, 0.5, 0.0] == shares([40, 40, 0, 0])
 
 
@@ -97,7 +101,7 @@ def test_all_have_returned_when_the_ramp_has_passed() -> None:
     )
 )
 def test_whatever_is_measured_a_share_is_a_share(measured: list[tuple[int, float, int, float]]) -> None:
-    """Servers may say anything, and clocks may jump."""
+    """Servers may report anything, and clocks may jump."""
     spilling = Spilling(SETTINGS)
     for waiting, kv_usage, requests, elapsed_s in measured:
         load = spilling.observe(Busy(3, waiting, 1, kv_usage), (requests, requests), elapsed_s)
@@ -106,13 +110,13 @@ def test_whatever_is_measured_a_share_is_a_share(measured: list[tuple[int, float
 
 
 def test_switched_off_nothing_leaves() -> None:
-    """The switch is off by default, and pressure is measured all the same."""
+    """Spillover is off by default; the pressure is still measured."""
     assert 0 == Spilling(SpillSettings()).observe(Busy(1, 10**6, 5, 1.0), (0, 0), 10).share
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_the_share_of_conversations_that_leaves_is_the_share(share: float) -> None:
-    """Their hashes are spread evenly."""
+    """The conversations' hashes are evenly distributed."""
     leaves = moved(Spillover(SETTINGS, b"salt"), fleet(PoolLoad(FULL, share=share), PoolLoad(FREE, absorbs=9_999)))
     assert share == pytest.approx(len(leaves) / 1_000, abs=0.05)
 
@@ -128,7 +132,7 @@ def test_at_the_same_share_the_same_conversations_leave_with_every_router_of_a_s
 
 
 def test_a_conversation_stays_where_it_has_gone_until_the_overload_has_ended() -> None:
-    """A share that falls brings no conversation back; the next overload knows nothing of the last."""
+    """A falling share brings no conversation back; the next overload starts from scratch."""
     spillover, free = Spillover(SETTINGS, b"salt"), PoolLoad(FREE, absorbs=99_999)
     left = moved(spillover, fleet(PoolLoad(FULL, share=0.6, episode=1), free))
     assert left == moved(spillover, fleet(PoolLoad(FULL, share=0.1, episode=1), free))
@@ -139,7 +143,7 @@ def test_a_conversation_stays_where_it_has_gone_until_the_overload_has_ended() -
 
 
 def test_no_conversation_stays_in_a_pool_that_is_full_itself() -> None:
-    """What is good for it there has ended."""
+    """There is no longer an advantage for it there."""
     spillover = Spillover(SETTINGS, b"salt")
     home = PoolLoad(FULL, share=1.0, episode=1)
     assert 1_000 == len(moved(spillover, fleet(home, PoolLoad(FREE, absorbs=99_999))))
@@ -152,12 +156,12 @@ def test_no_conversation_stays_in_a_pool_that_is_full_itself() -> None:
     ids=["unknown", "at its limit", "worse off", "cache full"],
 )
 def test_nothing_goes_to_a_pool_that_is_worse_off_or_unknown(long: PoolLoad | None) -> None:
-    """The other pool has to be known, below its limit, and better off."""
+    """The other pool's load must be known, below its limit, and lower."""
     assert set() == moved(Spillover(SETTINGS, b"salt"), fleet(PoolLoad(FULL, share=1.0), long))
 
 
 def test_a_pool_that_is_better_off_only_by_its_last_measurement_is_not_stampeded() -> None:
-    """What was sent there since counts: no more go than it took before, and what may wait."""
+    """Requests sent there since then count: no more follow than it took before plus those that may wait."""
     spillover = Spillover(SETTINGS, b"salt")
     state = fleet(PoolLoad(FULL, share=1.0), PoolLoad(FREE, absorbs=5))
     gone = 0
@@ -177,7 +181,7 @@ def test_long_spills_to_short_only_what_fits_for_certain() -> None:
 
 
 def test_capacity_is_checked_again_in_the_larger_pool() -> None:
-    """Nothing moves to a pool that does not hold it, even one that is called larger."""
+    """No request moves to a pool that cannot hold it, even if that pool is nominally larger."""
     narrow = Fleet(
         Serving((S, L), {"s": {"m": 125}, "l": {"m": 60}}),
         {"s": PoolLoad(FULL, share=1.0), "l": PoolLoad(FREE, absorbs=9_999)},
@@ -188,7 +192,7 @@ def test_capacity_is_checked_again_in_the_larger_pool() -> None:
 
 
 def test_a_request_leaves_only_for_pools_that_serve_its_model() -> None:
-    """Of three pools the next one is passed over for the last."""
+    """Of three pools, the next one is skipped in favour of the last."""
     pools = (S, Pool("m", 1_000, models=("other",)), L)
     free = PoolLoad(FREE, absorbs=9_999)
     state = Fleet(Serving(pools), {"s": PoolLoad(FULL, share=1.0), "m": free, "l": free})
@@ -196,7 +200,7 @@ def test_a_request_leaves_only_for_pools_that_serve_its_model() -> None:
 
 
 def test_requests_without_text_leave_in_the_share_too() -> None:
-    """Token ids say nothing of a conversation: they are spread evenly."""
+    """Token ids do not identify a conversation, so such requests are spread evenly."""
     state = fleet(PoolLoad(FULL, share=0.3), PoolLoad(FREE, absorbs=9_999))
     spillover, ids = Spillover(SETTINGS, b"salt"), RequestFacts(Api.COMPLETIONS, "m", b"")
     gone = sum(spillover.move(ids, "", budget(50), S, state) is L for _ in range(1_000))
@@ -212,7 +216,7 @@ def test_requests_without_text_leave_in_the_share_too() -> None:
 def test_no_request_goes_where_it_does_not_fit(
     share: float, tokens: int, home: Pool, waiting: tuple[int, int]
 ) -> None:
-    """Whatever the loads, a pool that is moved to holds the bound and is better off."""
+    """For any loads, the pool that a request moves to holds its bound and has a lower load."""
     loads = [PoolLoad(Busy(1, each, 1, 0.0), share=share, absorbs=9_999) for each in waiting]
     pool = Spillover(SETTINGS, b"salt").move(facts("question"), "", budget(tokens), home, fleet(*loads))
     if pool is not home:
@@ -222,7 +226,7 @@ def test_no_request_goes_where_it_does_not_fit(
 
 
 def test_a_pool_that_claims_an_endless_queue_fills_no_other() -> None:
-    """Followed from second to second, its neighbour is never given more than may wait beside what it took."""
+    """Simulated second by second, its neighbour never gets more than it took before plus those that may wait."""
     liar, neighbour = Spilling(SETTINGS), Spilling(SETTINGS)
     spillover = Spillover(SETTINGS, b"salt")
     waiting, serves = 0, 20
@@ -241,12 +245,12 @@ def test_a_pool_that_claims_an_endless_queue_fills_no_other() -> None:
 
 
 def test_a_pool_that_would_take_more_is_no_emptier_for_it() -> None:
-    """Those that wait do wait, however many more it takes without a queue by what it took before."""
+    """Waiting requests do wait, however many more the pool would take without a queue by earlier measurements."""
     assert 0.5 == pressure(PoolLoad(Busy(1, 5, 5, 0.0), absorbs=9), SETTINGS)
 
 
 def test_what_was_placed_is_counted_from_nothing() -> None:
-    """Requests and their likeliest tokens, by pool."""
+    """Requests and their likeliest tokens are counted per pool, starting at 0."""
     spillover = Spillover(SETTINGS, b"salt")
     assert (0, 0) == spillover.placed("s")
     for tokens in (40, 2):
@@ -255,7 +259,7 @@ def test_what_was_placed_is_counted_from_nothing() -> None:
 
 
 def test_each_overload_is_an_episode_of_its_own() -> None:
-    """It lasts until nothing leaves any more; the next has another number."""
+    """It lasts until nothing leaves any more; the next one has another number."""
     spilling = Spilling(SETTINGS)
     episodes = [
         spilling.observe(Busy(1, waiting, 5, 0.0), (0, 0), 1.0).episode for waiting in (0, 40, 40, 0, 0, 40)
@@ -265,7 +269,7 @@ def test_each_overload_is_an_episode_of_its_own() -> None:
 
 
 def test_a_conversation_is_told_by_its_first_question_and_what_has_none_by_its_text() -> None:
-    """What stands before the question may change from turn to turn; a prompt of one text has no question."""
+    """The text before the question may change from turn to turn; a plain prompt has no question."""
     state = fleet(PoolLoad(FULL, share=0.5), PoolLoad(FREE, absorbs=9_999))
 
     def left(question: str, text: bytes) -> bool:
@@ -280,12 +284,12 @@ def test_a_conversation_is_told_by_its_first_question_and_what_has_none_by_its_t
 
 
 def test_at_first_a_pool_absorbs_as_many_as_run_if_none_wait() -> None:
-    """Nothing is known yet of what it took before."""
+    """How many requests it took before is not known yet."""
     assert [5, 0] == [Spilling(SETTINGS).observe(Busy(1, n, 5, 0.0), (7, 9), 1.0).absorbs for n in (0, 3)]
 
 
 def test_what_was_lost_sight_of_is_not_overloaded() -> None:
-    """When its servers are heard of again, an overload begins above the limit as any other."""
+    """When its servers report again, an overload begins above the limit like any other."""
     spilling = Spilling(SETTINGS)
     assert 0.5 == spilling.observe(Busy(1, 40, 5, 0.0), (0, 0), 1.0).share
     spilling.lose()
@@ -294,18 +298,20 @@ def test_what_was_lost_sight_of_is_not_overloaded() -> None:
 
 @pytest.mark.parametrize(("kv_usage", "part"), [(0.45, 1.0), (0.675, 0.5), (0.855, 0.1)])
 def test_a_pool_that_fills_takes_less_of_a_share(kv_usage: float, part: float) -> None:
-    """All of it up to half full, and nothing at its limit."""
+    """It takes the full share up to half of its limit, and nothing at its limit."""
     state = fleet(PoolLoad(FULL, share=0.8), PoolLoad(Busy(1, 0, 5, kv_usage), absorbs=9_999))
     assert 0.8 * part == pytest.approx(len(moved(Spillover(SETTINGS, b"salt"), state)) / 1_000, abs=0.05)
 
 
 def test_tokens_count_only_where_a_cache_tells_how_many_it_holds() -> None:
-    """Of others the gauge alone is known."""
+    """For a cache of unknown size, only its gauge counts."""
     assert 0.5 == pytest.approx(pressure(PoolLoad(Busy(1, 0, 5, 0.45)), SETTINGS, tokens=450))
 
 
 def test_a_pool_absorbs_what_it_took_without_a_queue() -> None:
-    """Of ten placed there since, those that wait were too many; where none wait, as many as run have a place."""
+    """Of ten requests placed since, those that wait were too many; if none wait, there
+    is room for as many more as are running.
+    """
     for waiting, absorbs in ((0, 10 + 5), (3, 7), (12, 0)):
         spilling = Spilling(SETTINGS)
         spilling.observe(Busy(1, 0, 5, 0.0), (7, 0), 1.0)
@@ -313,7 +319,7 @@ def test_a_pool_absorbs_what_it_took_without_a_queue() -> None:
 
 
 def test_a_queue_that_went_takes_in_no_more_than_what_was_placed() -> None:
-    """Those that waited before and found a place are none of the ten."""
+    """Requests that had waited before and started since are not counted among the ten."""
     spilling = Spilling(SETTINGS)
     spilling.observe(Busy(1, 12, 5, 0.0), (7, 0), 1.0)
     assert 10 == spilling.observe(Busy(1, 3, 5, 0.0), (17, 0), 1.0).absorbs

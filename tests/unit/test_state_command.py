@@ -1,4 +1,4 @@
-"""`dualpool state`: what was learned shown, moved, merged and reset, wherever it is."""
+"""`dualpool state`: showing, moving, merging and resetting learned state in files, routers and stores."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from tests.unit.test_state_file import LATER, refuse, taught
 
 
 def state_file(path: Path, responses: int = 30) -> str:
-    """Write a file of what was learned; return its name."""
+    """Write a file of learned state; return its name."""
     write_whole(path, framed(to_message(taught(responses).state()).SerializeToString()))
     return str(path)
 
@@ -28,12 +28,12 @@ def run(*arguments: str) -> int:
 
 
 def responses_in(path: Path) -> int:
-    """Return how many responses of model m a file knows of."""
+    """Return how many responses of model m a file has learned from."""
     return sum(row.observations for row in read_state(path).models if row.model == "m")
 
 
 def test_a_file_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A line for each model, and all of it as JSON."""
+    """As a line for each model, and completely as JSON."""
     name = state_file(tmp_path / "state")
     assert 0 == run("show", name)
     told = capsys.readouterr().out
@@ -44,7 +44,7 @@ def test_a_file_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_an_empty_state_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A reset file holds nothing."""
+    """A reset file is empty."""
     name = state_file(tmp_path / "state")
     assert 0 == run("reset", name)
     assert 0 == run("show", name)
@@ -52,7 +52,7 @@ def test_an_empty_state_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_files_merge(tmp_path: Path) -> None:
-    """What two routers have learned apart adds up."""
+    """Knowledge that two routers learned separately adds up."""
     one, two = state_file(tmp_path / "one", 30), state_file(tmp_path / "two", 12)
     assert 0 == run("merge", one, two, "--out", str(tmp_path / "both"))
     assert 42 == responses_in(tmp_path / "both")
@@ -60,7 +60,7 @@ def test_files_merge(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["{}/state", "store:{}/router.yaml", "http://127.0.0.1:1"])
 def test_a_model_without_a_name_is_not_all(place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A shell's variable that is not set does not make a router forget everything."""
+    """An unset shell variable must not make a router forget everything."""
     state_file(tmp_path / "state")
     with pytest.raises(SystemExit) as ended:
         run("reset", place.format(tmp_path), "--model", "")
@@ -69,7 +69,7 @@ def test_a_model_without_a_name_is_not_all(place: str, tmp_path: Path, capsys: p
 
 
 def test_one_model_is_forgotten_and_unknown_fields_stay(tmp_path: Path) -> None:
-    """Nothing else of the file changes, not even what only a later version knows."""
+    """Nothing else in the file changes, not even fields that only a later version knows."""
     path = tmp_path / "state"
     message = to_message(taught().state())
     message.MergeFromString(LATER)
@@ -85,7 +85,7 @@ def test_one_model_is_forgotten_and_unknown_fields_stay(tmp_path: Path) -> None:
 
 
 def test_a_file_is_copied_as_it_is(tmp_path: Path) -> None:
-    """Export and import keep what only a later version knows."""
+    """Export and import keep fields that only a later version knows."""
     path = tmp_path / "state"
     message = to_message(taught().state())
     message.models[0].MergeFromString(LATER)
@@ -96,7 +96,7 @@ def test_a_file_is_copied_as_it_is(tmp_path: Path) -> None:
 
 
 def test_knowledge_is_not_overwritten_by_an_import(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A file that knows something is merged with or reset, not replaced."""
+    """A file that holds learned state must be merged or reset, not replaced."""
     one, two = state_file(tmp_path / "one", 30), state_file(tmp_path / "two", 12)
     assert 2 == run("import", one, two)
     assert "already holds learned state" in capsys.readouterr().err
@@ -119,7 +119,7 @@ def test_knowledge_is_not_overwritten_by_an_import(tmp_path: Path, capsys: pytes
 def test_what_cannot_be_is_told_and_ends_with_2(
     arguments: tuple[str, ...], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each place that cannot be read or written is named, with why."""
+    """The error names the place that cannot be read or written, and why."""
     (tmp_path / "odd").write_text("something else")
     (tmp_path / "plain.yaml").write_text("mode: shadow")
     (tmp_path / "nowhere.yaml").write_text("state: {store: {url: 'redis://127.0.0.1:1/0'}}")
@@ -129,7 +129,7 @@ def test_what_cannot_be_is_told_and_ends_with_2(
 
 
 def test_a_store_is_shown_filled_and_reset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What is imported is believed by routers that run, and what is reset is forgotten by them."""
+    """Running routers use what is imported, and forget what is reset."""
     with redis_server(tmp_path) as server:
         config = tmp_path / "config.yaml"
         config.write_text(f"state: {{store: {{url: '{server.url}'}}}}")
@@ -159,7 +159,7 @@ def test_a_store_is_shown_filled_and_reset(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_a_router_begins_anew_from_a_file_that_was_reset(tmp_path: Path) -> None:
-    """It is no foreign file: nothing is set aside."""
+    """Such a file is not foreign, so nothing is set aside."""
     path = tmp_path / "state"
     assert 0 == run("reset", state_file(path))
     assert not StateFile(path).load(refuse)
@@ -167,5 +167,5 @@ def test_a_router_begins_anew_from_a_file_that_was_reset(tmp_path: Path) -> None
 
 
 def test_an_empty_message_is_a_state_of_nothing() -> None:
-    """What reset writes loads nowhere by mistake: its kind is none."""
+    """What `reset` writes has no kind of estimator, so no estimator mistakes it for its own."""
     assert "" == from_message(state_pb2.LearnedState()).estimator_kind

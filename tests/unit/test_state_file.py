@@ -1,4 +1,4 @@
-"""The file of what was learned: always whole, never overwritten when it cannot be used, never a reason to end."""
+"""The file of learned state: always complete, never overwritten if it is unusable, never a reason to exit."""
 
 import errno
 import logging
@@ -25,7 +25,7 @@ LATER = b"\xa2\x38\x05later"
 
 
 def refuse(state: LearnedState) -> None:
-    """Fail: nothing was to be loaded."""
+    """Fail: nothing should be loaded."""
     raise AssertionError(state.estimator_kind)
 
 
@@ -37,21 +37,21 @@ def taught(responses: int = 20) -> ByteClassEstimator:
 
 
 class Noted:
-    """Notes how saving goes."""
+    """Records the outcomes of saving."""
 
     def __init__(self) -> None:
         self.saved: list[bool] = []
 
     def state_saved(self, *, done: bool) -> None:
-        """Note it."""
+        """Record it."""
         self.saved.append(done)
 
     def state_exchanged(self, *, done: bool, replicas: int) -> None:
-        """Nothing is shared here."""
+        """Ignore: nothing is shared here."""
 
 
 def saver(path: Path, estimator: ByteClassEstimator) -> tuple[Saver, Noted]:
-    """Return a saver, and what is noted of it."""
+    """Return a saver, and the record of its outcomes."""
 
     async def ask(function: Any) -> Any:
         return function()
@@ -61,7 +61,7 @@ def saver(path: Path, estimator: ByteClassEstimator) -> tuple[Saver, Noted]:
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
-    """A new estimator begins with all that the old one knew."""
+    """A new estimator starts with everything that the old one had learned."""
     old, new = taught(), ByteClassEstimator(EstimatorSettings())
     saver(tmp_path / "state", old)[0].save(old.state())
     assert saver(tmp_path / "state", new)[0].load()
@@ -70,13 +70,13 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
 
 
 def test_nothing_there_is_no_fault(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The first start has no file, and says nothing."""
+    """On the first start there is no file, and nothing is logged."""
     assert not StateFile(tmp_path / "state").load(lambda _: None)
     assert "" == caplog.text
 
 
 def test_a_file_cut_at_any_length_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever is missing of it, it is not loaded, not lost, and one line says where it is now."""
+    """However much is missing, the file is not loaded and not lost, and one log line says where it is now."""
     small = LearnedState("byteclass")
     whole = framed(to_message(small).SerializeToString())
     path = tmp_path / "state"
@@ -92,7 +92,7 @@ def test_a_file_cut_at_any_length_is_set_aside(tmp_path: Path, caplog: pytest.Lo
 
 
 def test_a_large_file_cut_at_any_length_is_refused() -> None:
-    """The digest finds each cut of a real state, and each byte that was changed at the places tried."""
+    """The digest detects truncation and changed bytes of a real state, at all places that are tried."""
     whole = framed(to_message(taught().state()).SerializeToString())
     for length in range(0, len(whole), 97):
         with pytest.raises(ConfigurationError):
@@ -104,7 +104,7 @@ def test_a_large_file_cut_at_any_length_is_refused() -> None:
 
 @pytest.mark.parametrize("foreign", ["ema", "features", "later version"])
 def test_a_state_that_the_router_cannot_use_is_set_aside(foreign: str, tmp_path: Path) -> None:
-    """That of another kind of estimator, other features or a later version may be wanted again."""
+    """A state of another estimator, of other features or of a later version may be needed again."""
     message = to_message(taught().state())
     if foreign == "ema":
         message.estimator_kind = "ema"
@@ -124,7 +124,9 @@ def test_a_state_that_the_router_cannot_use_is_set_aside(foreign: str, tmp_path:
 
 
 def test_another_kind_of_estimator_sets_aside_what_the_one_before_has_saved(tmp_path: Path) -> None:
-    """A reload may change the kind: what months have taught is not replaced by what a minute has."""
+    """A reload may change the kind: what was learned in months must not be
+    replaced by what was learned in a minute.
+    """
     path = tmp_path / "state"
     learned = taught().state()
     write_whole(path, framed(to_message(learned, None).SerializeToString()))
@@ -138,7 +140,7 @@ def test_another_kind_of_estimator_sets_aside_what_the_one_before_has_saved(tmp_
 
 
 def test_what_is_saved_and_gone_meanwhile_is_saved_again(tmp_path: Path) -> None:
-    """Where there is nothing to set aside, there is nothing in the way."""
+    """If the file was deleted, there is nothing to set aside first."""
     file = StateFile(tmp_path / "state")
     file.save(taught().state())
     file.path.unlink()
@@ -149,7 +151,7 @@ def test_what_is_saved_and_gone_meanwhile_is_saved_again(tmp_path: Path) -> None
 def test_what_cannot_be_set_aside_is_never_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In a directory that cannot be written to, a file that is no state stays as it is, even if that changes."""
+    """In a read-only directory, a file that is not a state stays, even if the directory becomes writable later."""
     path = tmp_path / "state"
     path.write_bytes(b"somebody else's")
 
@@ -167,7 +169,7 @@ def test_what_cannot_be_set_aside_is_never_overwritten(
 
 
 def test_a_directory_in_its_place_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """What cannot be read is not replaced either."""
+    """A file that cannot be read is not replaced either."""
     path = tmp_path / "state"
     path.mkdir()
     file = StateFile(path)
@@ -178,7 +180,7 @@ def test_a_directory_in_its_place_is_told(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_a_full_disk_is_told_once_and_learning_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Each failure is counted, the first is logged, the old file stays, and the next save that works is told."""
+    """Each failure is counted, the first one and the next success are logged, and the old file stays."""
     if not Path("/dev/full").exists():
         pytest.skip("/dev/full is needed")
     estimator = taught()
@@ -188,7 +190,7 @@ def test_a_full_disk_is_told_once_and_learning_goes_on(tmp_path: Path, caplog: p
     before = path.read_bytes()
     aside = tmp_path / f".state.{os.getpid()}"
     for _ in range(3):
-        aside.symlink_to("/dev/full")  # each write to it says that there is no space left
+        aside.symlink_to("/dev/full")  # every write to it fails with "no space left on device"
         teach(estimator, 1)
         keeper.save(estimator.state())
     assert before == path.read_bytes()
@@ -204,7 +206,7 @@ def test_a_full_disk_is_told_once_and_learning_goes_on(tmp_path: Path, caplog: p
 
 
 def test_a_directory_that_is_gone_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Saving fails, is counted and logged once, and works as soon as the directory does."""
+    """Failures are counted and logged once, and saving works again as soon as the directory exists."""
     folder = tmp_path / "folder"
     estimator = taught()
     keeper, noted = saver(folder / "state", estimator)
@@ -219,8 +221,8 @@ def test_a_directory_that_is_gone_is_told(tmp_path: Path, caplog: pytest.LogCapt
 def test_a_read_only_directory_is_told_and_learning_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where nothing can be written each attempt is counted, and the first one is told."""
-    folder = tmp_path if os.geteuid() else Path("/sys")  # to root few directories are read-only
+    """If nothing can be written, each attempt is counted, and the first one is logged."""
+    folder = tmp_path if os.geteuid() else Path("/sys")  # root can write to almost every directory
     if not os.geteuid() and not folder.exists():
         pytest.skip("a directory that is read-only to root is needed")
     tmp_path.chmod(0o500)
@@ -234,7 +236,7 @@ def test_a_read_only_directory_is_told_and_learning_goes_on(
 
 
 def test_what_did_not_change_is_not_written_again(tmp_path: Path) -> None:
-    """An idle router leaves the disk in peace."""
+    """An idle router does not write to the disk."""
     estimator = taught()
     keeper, noted = saver(tmp_path / "state", estimator)
     for _ in range(3):
@@ -243,7 +245,7 @@ def test_what_did_not_change_is_not_written_again(tmp_path: Path) -> None:
 
 
 def test_fields_of_a_later_version_survive_load_and_save(tmp_path: Path) -> None:
-    """A router of an older version between two newer ones loses nothing of theirs."""
+    """A router of an older version between two newer ones loses none of their fields."""
     message = to_message(taught().state())
     message.models[0].MergeFromString(LATER)
     path = tmp_path / "state"
@@ -259,7 +261,7 @@ def test_fields_of_a_later_version_survive_load_and_save(tmp_path: Path) -> None
 
 
 def test_one_save_waits_for_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last one, at the end, may come while a slow disk is busy with one: both write under the same name."""
+    """The final save may start while a slow disk is busy with another one; both use the same temporary name."""
     estimator, done, begun, both = taught(), list[str](), threading.Event(), threading.Event()
     keeper, _ = saver(tmp_path / "state", estimator)
 
@@ -282,7 +284,7 @@ def test_one_save_waits_for_the_other(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_all_of_a_file_is_on_the_disk_before_it_has_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And then the name is, too: a power cut leaves the old file or the new one."""
+    """Then the directory is synced, too: a power cut leaves either the old file or the new one."""
     done: list[str] = []
     renamed = Path.replace
 
@@ -301,7 +303,7 @@ def test_all_of_a_file_is_on_the_disk_before_it_has_its_name(
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither a half file nor a temporary one is left where the rename fails."""
+    """If the rename fails, neither a partial file nor a temporary one is left."""
     path = tmp_path / "state"
     write_whole(path, b"old")
 
@@ -316,7 +318,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_file_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
-    """Commands are told which file it is, and why it cannot be used."""
+    """The error says which file it is, and why it cannot be used."""
     with pytest.raises(ConfigurationError, match="none"):
         read_state(tmp_path / "none")
     (tmp_path / "odd").write_bytes(framed(b"\xff" * 10))
@@ -326,7 +328,7 @@ def test_a_file_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def read_state_of(folder: Path) -> state_pb2.LearnedState:
-    """Return what an empty state is read as."""
+    """Return an empty state after writing and reading it."""
     (folder / "empty").write_bytes(framed(b""))
     return read_state(folder / "empty")
 

@@ -1,4 +1,6 @@
-"""Parts of the traffic: of which one a request is, which is behind with learning, what a response stands for."""
+"""Strata of the traffic: which stratum a request belongs to, which one lags in learning, and
+for how many requests a response counts.
+"""
 
 import json
 
@@ -61,7 +63,7 @@ def test_a_request_is_of_one_stratum(
     stream: bool,
     response: Response,
 ) -> None:
-    """By its declared limit, its estimate, and how its response will come."""
+    """It depends on the declared limit, the estimate, and whether the response is streamed."""
     assert Stratum(declared, prompt, response) == stratum_of(limit, prompt_tokens, stream=stream)
     assert declared is declared_class(limit)
 
@@ -72,7 +74,7 @@ def test_strata_are_few_and_all_different() -> None:
 
 
 def test_who_had_more_than_others_is_not_behind() -> None:
-    """Of two that ask, who took more than half waits; who took nothing, or just half, does not."""
+    """Of two strata, one that has used more than half waits; one that has used half or less does not."""
     shares = Shares()
     assert shares.is_behind("a", 0.0)
     shares.spend("a", 10)
@@ -88,7 +90,7 @@ def test_who_had_more_than_others_is_not_behind() -> None:
 
 
 def test_nobody_is_paid_back_more_than_it_took() -> None:
-    """What was half forgotten meanwhile does not become a claim on others."""
+    """A refund of spending that has partly faded does not become a claim on others."""
     shares = Shares()
     assert shares.is_behind("a", 0.0)
     assert shares.is_behind("b", 0.0)
@@ -102,7 +104,9 @@ def test_nobody_is_paid_back_more_than_it_took() -> None:
 
 
 def test_what_was_taken_may_be_forgotten() -> None:
-    """Who had most is behind then, and who had nothing stays so."""
+    """The stratum that spent most is behind once its spending is forgotten;
+    forgetting an unknown stratum changes nothing.
+    """
     shares = Shares()
     assert [True, True] == [shares.is_behind(each, 0.0) for each in "ab"]
     shares.spend("a", 10)
@@ -113,21 +117,21 @@ def test_what_was_taken_may_be_forgotten() -> None:
 
 
 def test_a_share_is_one_of_those_that_asked_lately() -> None:
-    """Who has not asked for two periods has no part that others would leave to it."""
+    """A stratum that has not asked for two periods has no share that the others must leave."""
     shares = Shares()
     for stratum in "abc":
         assert shares.is_behind(stratum, 0.0)
     shares.spend("a", 10)
     shares.spend("b", 10)
     assert not shares.is_behind("a", 9.5)
-    assert not shares.is_behind("a", 10.0)  # the others asked in the ten seconds before
+    assert not shares.is_behind("a", 10.0)  # the others asked within the ten seconds before
     assert not shares.is_behind("a", 19.5)
     assert shares.is_behind("a", 20.0)
     assert shares.is_behind("b", 20.0)
 
 
 def test_what_was_spent_fades_by_half_in_a_period() -> None:
-    """Ten of the period before count as five."""
+    """Ten spent in the previous period count as five."""
     shares = Shares()
     assert shares.is_behind("a", 0.0)
     shares.spend("a", 10)
@@ -139,13 +143,13 @@ def test_what_was_spent_fades_by_half_in_a_period() -> None:
 
 
 def decided(router: Router, **fields: object) -> Decision:
-    """Return the decision of a chat completion."""
+    """Return the decision on a chat completion."""
     body = {"model": "m", "messages": [{"role": "user", "content": "Tell me all about it."}]} | fields
     return router.decide(Api.CHAT, HEAD, json.dumps(body).encode())
 
 
 def stand_for(router: Router) -> list[int]:
-    """Return for how many requests each observation stands."""
+    """Return for how many requests each observation counts."""
     assert isinstance(router.listener, Recorder)
     observations = router.listener.calls_of("observed")
     assert all(isinstance(each, Observation) for each in observations)
@@ -153,7 +157,7 @@ def stand_for(router: Router) -> list[int]:
 
 
 def test_what_is_seen_of_a_stratum_stands_for_all_of_it() -> None:
-    """Each response that is learned from stands for the requests of its stratum since the one before it."""
+    """Each response that is learned from counts for the requests of its stratum since the previous one."""
     router = make_router(learning=LearningSettings(burst_messages=0))
     much = [decided(router, max_tokens=8_192) for _ in range(5)]
     little = [decided(router, max_tokens=100) for _ in range(3)]
@@ -165,7 +169,7 @@ def test_what_is_seen_of_a_stratum_stands_for_all_of_it() -> None:
 
 
 def test_responses_that_are_not_read_are_stood_for_as_well() -> None:
-    """Usage may come from a log, and streams that report none are of the traffic."""
+    """Usage may come from a log, and streams without usage are part of the traffic."""
     router = make_router()
     first = decided(router, stream=True, max_tokens=9)
     asked = decided(router, stream=True, max_tokens=9, stream_options={"include_usage": True})
@@ -175,7 +179,7 @@ def test_responses_that_are_not_read_are_stood_for_as_well() -> None:
 
 
 def test_what_judges_nothing_stands_for_nothing() -> None:
-    """Usage that no tokenizer could make, and refusals, leave the requests to the next response."""
+    """Implausible usage and refusals count for no requests; the next response counts for theirs."""
     router = make_router()
     decisions = [decided(router, max_tokens=100) for _ in range(4)]
     router.learner.learn(decisions[0], OK, Usage(1_000_000, 9))
@@ -192,7 +196,7 @@ def test_what_judges_nothing_stands_for_nothing() -> None:
 def test_a_missed_bound_is_told_to_the_budget(
     prompt_tokens: int, *, told: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the estimate was below the truth, and usage can be believed."""
+    """A miss is reported if the bound was exceeded and the usage is plausible."""
     missed: list[object] = []
     monkeypatch.setattr(LearningBudget, "missed", lambda _, stratum: missed.append(stratum))
     router = make_router()
@@ -202,7 +206,9 @@ def test_a_missed_bound_is_told_to_the_budget(
 
 
 def test_token_ids_are_judged_and_a_cut_prompt_is_not() -> None:
-    """An exact estimate holds; usage of a part that was left says nothing of the whole."""
+    """The bound of an exact estimate is judged; the usage of a truncated
+    prompt says nothing about the complete one.
+    """
     router = make_router()
     body = json.dumps({"model": "m", "prompt": [1, 2, 3], "max_tokens": 5}).encode()
     exact = router.decide(Api.COMPLETIONS, RequestHead("POST", "/v1/completions"), body)
@@ -214,7 +220,7 @@ def test_token_ids_are_judged_and_a_cut_prompt_is_not() -> None:
 
 
 def test_what_was_not_estimated_is_of_no_stratum() -> None:
-    """It is no part of the traffic whose bounds are judged."""
+    """It is not part of the traffic whose bounds are judged."""
     router = make_router()
     for decision in (
         router.unsure(Api.CHAT, Reason.DEADLINE, 70, HEAD),

@@ -1,4 +1,4 @@
-"""From what servers say to the value that decisions read: models of all, loads together, who is told what."""
+"""From the servers' reports to the value that decisions use: models, loads, and notifications."""
 
 import logging
 from dataclasses import dataclass, field, replace
@@ -24,28 +24,28 @@ A, B = ModelReport("a", "", 120), ModelReport("b", "a")
 
 @dataclass
 class Told:
-    """An audience that remembers."""
+    """An audience that remembers everything."""
 
     fleets: list[Fleet] = field(default_factory=list)
     pools: list[PoolWatched] = field(default_factory=list)
     requests: int = 0
 
     def placed(self, pool: str) -> tuple[int, int]:  # noqa: ARG002  (the port's signature)
-        """Return the same for every pool."""
+        """Return the same counts for every pool."""
         return self.requests, self.requests
 
     def publish(self, fleet: Fleet) -> None:
-        """Remember it."""
+        """Record it."""
         self.fleets.append(fleet)
 
     def watched(self, pool: PoolWatched) -> None:
-        """Remember it."""
+        """Record it."""
         self.pools.append(pool)
 
 
 @dataclass
 class Watching:
-    """A survey whose clock moves a second with each report."""
+    """A survey whose clock advances by a second with each report."""
 
     told: Told = field(default_factory=Told)
     now_s: float = 0.0
@@ -60,7 +60,7 @@ class Watching:
         waiting: tuple[int, ...] = (0,),
         load_reported: bool = True,
     ) -> Fleet:
-        """Let a pool's servers say what they list, and how many requests wait for each."""
+        """Let a pool's servers report the models that they list, and the requests that wait for each."""
         self.now_s += 1
         loads = tuple(LoadReport(each, 1, 0.1, preemptions=3) for each in waiting)
         self.survey.begin(pool)
@@ -74,7 +74,7 @@ class Watching:
 
 
 def test_a_smaller_pool_serves_what_all_its_servers_list_the_default_what_any_does() -> None:
-    """In doubt a request stays where it would be without the router."""
+    """In doubt, a request stays where it would go without the router."""
     watching = Watching()
     watching.observe("short", (A, B), (A,))
     watching.observe("long", (A,), (A, B))
@@ -82,7 +82,7 @@ def test_a_smaller_pool_serves_what_all_its_servers_list_the_default_what_any_do
 
 
 def test_the_base_models_of_adapters_are_known_while_servers_list_them() -> None:
-    """What any server of any pool says of an adapter's base is in the fleet, until no server says it any more."""
+    """An adapter's base reported by any server of any pool is in the fleet until no server reports it."""
     watching = Watching()
     assert {"b": "a"} == watching.observe("short", (A, B), (A,)).parents
     assert {"b": "a"} == watching.observe("long", (A,)).parents
@@ -98,7 +98,7 @@ def test_of_servers_that_hold_different_lengths_the_smallest_counts() -> None:
 
 
 def test_what_is_no_longer_known_is_as_if_it_never_was() -> None:
-    """When no server has been heard for too long, all models go there again, and nothing is known of its load."""
+    """If no server has reported for too long, the pool is used for all models again, and its load is unknown."""
     watching = Watching()
     watching.observe("short", (B,))
     assert ["long"] == watching.pools_of("a")
@@ -109,7 +109,7 @@ def test_what_is_no_longer_known_is_as_if_it_never_was() -> None:
 
 
 def test_each_change_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """New models, the begin of an overload, its end: one line each, and none for what stays as it was."""
+    """New models, the start of an overload and its end: one line each, and none without a change."""
     watching = Watching()
     with caplog.at_level(logging.INFO, "dualpool"):
         for waiting in (0, 0, 50, 50, 50, 0, 0, 0):
@@ -124,7 +124,7 @@ def test_each_change_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_the_load_of_a_pool_is_that_of_its_servers_together() -> None:
-    """Requests are summed, caches are a mean; the share rises while it is overloaded."""
+    """Requests are summed, cache usage is averaged; the share rises during an overload."""
     watching = Watching()
     watching.observe("short", (A,), waiting=(0, 0))
     load = watching.observe("short", (A,), waiting=(30, 10)).loads["short"]
@@ -135,14 +135,16 @@ def test_the_load_of_a_pool_is_that_of_its_servers_together() -> None:
 
 
 def test_what_was_placed_before_the_round_is_what_its_servers_told_of() -> None:
-    """Requests that were placed while servers were asked are counted as not yet told."""
+    """Requests placed while the servers are being asked count as not yet reported."""
     watching = Watching()
     watching.told.requests = 7
     assert 7 == watching.observe("short", (A,)).loads["short"].requests
 
 
 def test_a_load_that_is_not_new_does_not_make_what_was_placed_since_forgotten() -> None:
-    """While servers do not answer, what they said last stands, and what was placed since they did adds up."""
+    """While servers do not answer, their last report stays valid, and the
+    requests placed since then accumulate.
+    """
     watching = Watching()
     watching.observe("short", (A,))
     watching.told.requests = 7
@@ -150,7 +152,9 @@ def test_a_load_that_is_not_new_does_not_make_what_was_placed_since_forgotten() 
 
 
 def test_pools_that_are_configured_anew_keep_what_their_servers_said(caplog: pytest.LogCaptureFixture) -> None:
-    """With the same servers nothing has changed that is logged, an overload goes on; with others all is new."""
+    """With the same servers, no change is logged and an overload continues; with
+    other servers the pool starts from scratch.
+    """
     watching = Watching()
     watching.observe("short", (A,))
     watching.observe("short", (A,), waiting=(50,))
@@ -172,7 +176,7 @@ def test_pools_that_are_configured_anew_keep_what_their_servers_said(caplog: pyt
 
 
 def test_other_limits_of_spill_over_begin_a_new_overload_with_the_same_models() -> None:
-    """What servers list stays known; how many leave is found by the new limits."""
+    """The servers' models stay known; the share is determined with the new limits."""
     watching = Watching()
     watching.observe("short", (B,))
     watching.survey = Survey(POOLS, SpillSettings(), watching.told, lambda: watching.now_s, watching.survey)
@@ -182,7 +186,7 @@ def test_other_limits_of_spill_over_begin_a_new_overload_with_the_same_models() 
 
 
 def test_a_failure_that_was_told_is_not_told_again_under_another_configuration() -> None:
-    """Whether the servers of a pool respond is known to those who ask them next."""
+    """Whether a pool's servers respond is carried over to the new watches."""
     watching = Watching()
     (watch, _) = watching.survey.watches(WatchSettings(), Random(0))
     watch.known.fails = True

@@ -1,4 +1,4 @@
-"""What is learned as tables of sums: rows by key, what is kept of them, and the way from a state and back."""
+"""Learned knowledge as tables of sums: rows by key, fading, and the conversion to and from a state."""
 
 from collections.abc import Sequence
 from dataclasses import astuple, replace
@@ -24,13 +24,13 @@ ONE_MORE = np.array([0]), np.array([[1.0]])
 
 
 def table(**of_key: tuple[int, float, Sequence[float]]) -> Table[str]:
-    """Return a table of counts, weights and values by key."""
+    """Return a table with counts, weights and values by key."""
     counts, weights, values = zip(*of_key.values(), strict=True)
     return Table({key: row for row, key in enumerate(of_key)}, *map(np.array, (counts, weights, values)))
 
 
 def rows_of(of: Table[str]) -> dict[str, tuple[int, float, list[float]]]:
-    """Return what `table` made a table of."""
+    """Return the inverse of `table`."""
     return {
         key: (int(of.counts[row]), float(of.weights[row]), of.values[row].tolist())
         for key, row in of.index.items()
@@ -38,7 +38,7 @@ def rows_of(of: Table[str]) -> dict[str, tuple[int, float, list[float]]]:
 
 
 def model(name: str, *, weight: float = 3.0, **fields: Any) -> ModelState:
-    """Return what is learned of a model over one feature, each number another."""
+    """Return the learned state of a model over one feature, in which every number is different."""
     scale_a, scale_b = 10 + np.arange(SCALE_FACTORS**2), 500 + np.arange(SCALE_FACTORS)
     state = ModelState(
         name, 4, packed([1.0]), packed([2.0]), packed(scale_a), packed(scale_b), 5.0, 0.2, 0.3, weight,
@@ -53,7 +53,7 @@ def learned(*models: ModelState, **fields: Any) -> LearnedState:
 
 
 def test_rows_add_up_by_key_each_times_what_is_kept() -> None:
-    """In whatever order the other has them, and where it lacks some."""
+    """The other table may have its rows in any order, and may lack some."""
     total = table(a=(1, 1.0, [1.0, 2.0]), b=(2, 2.0, [3.0, 4.0]), c=(0, 0.0, [0.0, 0.0]))
     total.add(table(c=(5, 5.0, [5.0, 6.0]), a=(4, 8.0, [10.0, 20.0])), np.array([1.0, 0.5]))
     total.add(table(a=(1, 1.0, [1.0, 1.0]), b=(1, 1.0, [1.0, 1.0]), c=(1, 1.0, [1.0, 1.0])))
@@ -62,7 +62,7 @@ def test_rows_add_up_by_key_each_times_what_is_kept() -> None:
 
 
 def test_rows_are_aligned_to_keys() -> None:
-    """A key that is not there has zeros; where nothing is there the width has to be told."""
+    """A missing key gets zeros; an empty table needs to be given the width."""
     of = table(a=(1, 1.0, [1.0, 2.0]), b=(2, 2.0, [3.0, 4.0]))
     assert {"b": (2, 2.0, [3.0, 4.0]), "x": (0, 0.0, [0.0, 0.0]), "a": (1, 1.0, [1.0, 2.0])} == rows_of(
         of.aligned(["b", "x", "a"], 7)
@@ -73,7 +73,7 @@ def test_rows_are_aligned_to_keys() -> None:
 
 
 def test_tables_add_up_over_all_keys_or_those_that_are_asked_for() -> None:
-    """Tables of nothing have no width; those of several do not mix."""
+    """Empty tables have no width of their own; tables of different widths cannot be added."""
     one, other, nothing = table(a=(1, 1.0, [1.0])), table(b=(2, 2.0, [2.0]), a=(1, 1.0, [3.0])), Table.zeros((), 9)
     both = {"a": (2, 2.0, [4.0]), "b": (2, 2.0, [2.0])}
     assert both == rows_of(added([nothing, one, other]))
@@ -84,12 +84,12 @@ def test_tables_add_up_over_all_keys_or_those_that_are_asked_for() -> None:
 
 
 def test_what_weighs_more_than_is_remembered_is_scaled_down() -> None:
-    """To just that; what weighs less, or nothing, stays."""
+    """It is scaled to the limit; what weighs less, or nothing, stays."""
     assert [[1.0], [1.0], [0.25], [1.0]] == kept_within(2.0, np.array([1.0, 2.0, 8.0, 0.0])).tolist()
 
 
 def test_how_much_is_remembered_and_what_means_count() -> None:
-    """The EMA's means count the same from the first response on; those of byte classes grow up to 50."""
+    """The EMA's means count the same from the first response; those of byte classes grow up to 50."""
     assert pytest.approx((2_000, 1_000)) == TERMS.model_memories
     assert pytest.approx((50, 20)) == (TERMS.category_memory, EMA.category_memory)
     assert (
@@ -101,7 +101,9 @@ def test_how_much_is_remembered_and_what_means_count() -> None:
 
 
 def test_prices_and_scale_are_kept_apart() -> None:
-    """Each by its own weight and memory; the scale's weight is the sum of its constant, where its sums begin."""
+    """Each fades by its own weight and memory; the scale's weight is its sum
+    for the constant, the first of its sums.
+    """
     columns = 5 + OF_SCALE
     values = np.zeros((2, columns))
     values[0, 5], values[1, 4], values[1, 6] = 4_000.0, 9e9, 9e9
@@ -116,7 +118,7 @@ def test_prices_and_scale_are_kept_apart() -> None:
 
 
 def test_a_state_comes_back_as_it_was() -> None:
-    """All that is told of models, categories and output lengths."""
+    """Everything stored about models, categories and output lengths is preserved."""
     key, whole = CategoryKey("m", "latin"), CategoryKey("m", "")
     state = learned(
         model("m"),
@@ -137,7 +139,7 @@ def test_a_state_comes_back_as_it_was() -> None:
 
 
 def test_a_models_residual_is_its_own_row_where_none_is_told() -> None:
-    """A state that was not merged yet says it with the model; it counts as its responses do."""
+    """A state that was not merged yet stores it with the model; it weighs as much as the model's responses."""
     tables = tables_of(learned(model("m"), model("n")), TERMS)
     assert [CategoryKey("m", ""), CategoryKey("n", "")] == list(tables.categories.index)
     assert [4, 4] == tables.categories.counts.tolist()
@@ -150,21 +152,21 @@ def test_a_models_residual_is_its_own_row_where_none_is_told() -> None:
 
 
 def test_a_model_without_a_residual_starts_where_any_does() -> None:
-    """None of its responses is left in any category: the mean is 0 and the spread a tenth."""
+    """No category has any of its responses left: the mean is 0 and the spread a tenth."""
     tables = tables_of(learned(model("m")), TERMS)
     (alone,) = state_of(replace(tables, categories=Table.zeros((), 4))).models
     assert pytest.approx((0.0, 0.1)) == (alone.residual, alone.spread)
 
 
 def test_the_heaviest_rows_come_last_and_equal_ones_by_name() -> None:
-    """A full estimator keeps the last, and the order of merging does not matter."""
+    """A full estimator keeps the last rows, and the order of merging does not matter."""
     models = [model("b", weight=1.0), model("c", weight=0.5), model("a", weight=1.0)]
     back = state_of(tables_of(learned(*models), TERMS))
     assert ["c", "a", "b"] == [row.model for row in back.models]
 
 
 def test_of_scores_the_last_are_read_and_q_began_where_it_is_without_any() -> None:
-    """What came before was followed when q began."""
+    """Scores before the first kept one are already part of `q_began`."""
     many = packed(np.arange(KEPT_SCORES + 5.0))
     bounds = tables_of(learned(model("m", scores=many), model("n", scores=b"")), TERMS).models.bounds
     assert (KEPT_SCORES, 5.0) == (len(bounds.scores[0]), bounds.scores[0][0])
@@ -191,13 +193,13 @@ def test_of_scores_the_last_are_read_and_q_began_where_it_is_without_any() -> No
     ],
 )
 def test_a_state_that_cannot_be_is_refused(state: LearnedState, says: str) -> None:
-    """Names given twice, numbers that are none, weights below zero, sums of another size."""
+    """Duplicate names, numbers that are not finite, negative weights, sums of the wrong size."""
     with pytest.raises(ConfigurationError, match=says):
         tables_of(state, TERMS)
 
 
 def test_output_lengths_weigh_what_they_count() -> None:
-    """Both halves of a row together: responses that ended, and that were cut."""
+    """A row's weight covers both halves: responses that ended and responses that were cut."""
     outputs = tables_of(
         learned(outputs=(OutputState(CategoryKey("m", ""), packed([1.0, 2.0]), packed([0.5, 0.0]), 5),)), TERMS
     ).outputs
@@ -205,7 +207,7 @@ def test_output_lengths_weigh_what_they_count() -> None:
 
 
 def test_a_spread_is_not_below_nothing() -> None:
-    """Rounding may leave a sum of squares below zero where next to nothing is kept."""
+    """If almost nothing is kept, rounding may make a sum of squares negative."""
     tables = tables_of(learned(model("m")), TERMS)
     tables.categories.values[0, 3] = -1e-9
     back = state_of(tables)

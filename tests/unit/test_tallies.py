@@ -1,4 +1,4 @@
-"""Plain numbers become the samples that the library's own metrics would be."""
+"""Plain numbers are exported as the same samples that the library's own metrics would give."""
 
 from collections.abc import Iterable
 
@@ -16,18 +16,18 @@ NAMES = st.sampled_from(["a", 'quoted "b"', "line\nend", Api.CHAT])
 
 
 class Collected(Collector):
-    """What a registry asks."""
+    """A collector to register with a registry."""
 
     def __init__(self, *tallies: Tally[int] | Tally[float] | Tally[list[float]]) -> None:
         self._tallies = tallies
 
     def collect(self) -> Iterable[Metric]:
-        """Return all of it."""
+        """Return all tallies."""
         return [tally.collect() for tally in self._tallies]
 
 
 def without_times(page: bytes) -> list[bytes]:
-    """Return a page's lines, but those that say since when the library's metrics are there."""
+    """Return a page's lines without the library's creation times."""
     return [line for line in page.splitlines() if b"_created" not in line]
 
 
@@ -39,7 +39,7 @@ def without_times(page: bytes) -> list[bytes]:
 def test_pages_are_those_of_the_library(
     counted: list[str], measured: list[tuple[str, float]], plain: list[float]
 ) -> None:
-    """Whatever is counted, both formats of the page are, to the byte, what the library's metrics give."""
+    """Whatever is counted, both formats of the page equal those of the library's metrics byte for byte."""
     ours, theirs = CollectorRegistry(), CollectorRegistry()
     counters, gauges = Counters("d_requests", "Requests", ["name"]), Gauges("d_level", "Level", ["name"])
     spread, alone = Histograms("d_size", "Sizes", BOUNDS, ["name"]), Histograms("d_seconds", "Times", BOUNDS)
@@ -69,14 +69,14 @@ def test_pages_are_those_of_the_library(
 
 
 def test_a_gauge_may_be_asked_of_a_function() -> None:
-    """A gauge with a function shows what that returns at the scrape."""
+    """A gauge with a function shows the function's value at the time of the scrape."""
     gauge, levels = Gauges("d_level", "Level"), iter([1.0, 2.0])
     gauge.set_function(lambda: next(levels))
     assert [1.0, 2.0] == [gauge.collect().samples[0].value for _ in range(2)]
 
 
 def test_reading_a_count_that_is_not_there_makes_no_series() -> None:
-    """A count that was never raised reads as 0, and is on no page."""
+    """A counter that was never incremented reads as 0 and is not exported."""
     counters = Counters("d_requests", "Requests", ["name"])
     assert counters["a",] == 0
     assert counters.collect().samples == []

@@ -1,4 +1,4 @@
-"""What entries of the gateway's access log teach."""
+"""Learning from entries of the gateway's access log."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ SHORT, LONG = TWO_POOLS
 
 
 def taught(*, asked: dict[str, Any] | None = None, **fields: Any) -> tuple[Outcome, Recorder]:
-    """Return what became of the entry of a request, and what the listener heard."""
+    """Return the outcome of a request's entry, and the recording listener."""
     router = make_router()
     entry = LogEntry(**{"evidence": sealed(decided(**asked or {})), "status": 200, "usage": USAGE, **fields})
     outcome = Teacher(router.learner, make_seal(), pools_by_cluster(TWO_POOLS)).take(entry, NOW_S)
@@ -27,7 +27,7 @@ def taught(*, asked: dict[str, Any] | None = None, **fields: Any) -> tuple[Outco
 
 
 def test_usage_teaches() -> None:
-    """An entry with evidence and usage is learned from, and observed by the pool that its cluster is."""
+    """An entry with evidence and usage is learned from, and observed for the pool of its cluster."""
     outcome, heard = taught(cluster="pool_long", request_id="r")
     (observation,) = heard.calls_of("observed")
     assert Outcome.TAUGHT is outcome
@@ -41,7 +41,9 @@ def test_usage_teaches() -> None:
 
 
 def test_what_a_log_teaches_is_what_a_response_does() -> None:
-    """The prices after an entry are those after a response, but for what counts lose on their way."""
+    """The prices after an entry are those after a response, except for the
+    precision lost in the sealed evidence.
+    """
     by_response, by_log = make_router(), make_router()
     teacher = Teacher(by_log.learner, make_seal(), {})
     decision = decided("What is the capital of France, and why is it so?")
@@ -56,7 +58,7 @@ def test_what_a_log_teaches_is_what_a_response_does() -> None:
 
 
 def test_a_repair_is_told() -> None:
-    """A second attempt that another pool served is counted, and observed there."""
+    """A second attempt that another pool served is counted, and observed for that pool."""
     _, heard = taught(cluster="pool_long", attempts=2)
     assert ["short"] == [decision.pool.name for decision in heard.calls_of("retried")]
     assert [LONG] == [each.served_by for each in heard.calls_of("observed")]
@@ -64,7 +66,7 @@ def test_a_repair_is_told() -> None:
 
 @pytest.mark.parametrize(("attempts", "pool"), [(1, SHORT), (2, LONG)])
 def test_an_unknown_cluster_goes_by_attempts(attempts: int, pool: Pool) -> None:
-    """Without a cluster that is a pool, the decision and the attempts say who served."""
+    """If the cluster is not a pool, the decision and the attempts determine which pool served."""
     _, heard = taught(cluster="outbound|80||vllm.models.svc", attempts=attempts)
     assert [pool] == [each.served_by for each in heard.calls_of("observed")]
 
@@ -83,7 +85,7 @@ def test_an_unknown_cluster_goes_by_attempts(attempts: int, pool: Pool) -> None:
     ],
 )
 def test_what_cannot_teach_is_counted(fields: dict[str, Any], fault: ResponseFault) -> None:
-    """An entry of ours without usage that can be believed teaches nothing, and is counted by its cause."""
+    """An entry of ours without plausible usage is not learned from, and is counted by its cause."""
     outcome, heard = taught(**fields)
     assert (Outcome.NOT_LEARNED, [fault], []) == (
         outcome,
@@ -93,7 +95,7 @@ def test_what_cannot_teach_is_counted(fields: dict[str, Any], fault: ResponseFau
 
 
 def test_a_stream_that_was_not_asked_for_usage_is_no_fault() -> None:
-    """A stream without usage whose client did not ask for it is not counted as one that lost it."""
+    """A stream whose client did not request usage is not counted as one that lost it."""
     outcome, heard = taught(asked={"stream": True}, usage=None)
     assert (Outcome.NOT_LEARNED, []) == (outcome, heard.calls_of("not_learned"))
 
@@ -103,7 +105,7 @@ def test_a_stream_that_was_not_asked_for_usage_is_no_fault() -> None:
     [("", Outcome.FOREIGN), ("forged", Outcome.FORGED), ("A" * 80, Outcome.OTHER_VERSION)],
 )
 def test_what_is_not_ours_says_nothing(evidence: str, outcome: Outcome) -> None:
-    """Entries without evidence that can be believed are counted, and the listener hears nothing of them."""
+    """Entries without valid evidence are counted, and the listener is not called for them."""
     became, heard = taught(evidence=evidence)
     assert (outcome, []) == (became, heard.calls)
 
@@ -119,14 +121,14 @@ def test_old_evidence_teaches_nothing() -> None:
     [(50, 49, False), (50, 50, True), (None, 50, False), (None, SHORT.context_tokens - 12, True)],
 )
 def test_how_an_output_ended_goes_by_its_length(limit: int | None, completion_tokens: int, *, cut: bool) -> None:
-    """The log does not say why an output ended: at the client's limit or the pool's context it was cut."""
+    """The log does not say why an output ended; at the client's limit or the pool's context it counts as cut."""
     asked = {} if limit is None else {"max_tokens": limit}
     _, heard = taught(asked=asked, usage=LoggedUsage(12, completion_tokens, 0), cluster="pool_short")
     assert [cut] == [each.usage.cut_by_length for each in heard.calls_of("observed")]
 
 
 def test_clusters_are_pools_by_name_or_configuration() -> None:
-    """A cluster is a pool that is called so, with or without `pool_`, or that names it."""
+    """A cluster belongs to the pool of that name, with or without `pool_`, or to the pool that lists it."""
     short, long = Pool("short", 1, clusters=("outbound|80||a", "long")), Pool("long", 2)
     known = pools_by_cluster((short, long))
     assert {

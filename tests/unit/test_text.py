@@ -36,7 +36,7 @@ PHRASES = {
     "सभी मनुष्यों को गौरव": TextKind.INDIC,
     "人人生而自由,在尊严和权利上一律平等。": TextKind.CJK,
     "모든 인간은 태어날 때부터 자유로우며": TextKind.CJK,
-    "လူတိုင်းသည်": TextKind.LATIN,  # between scripts of three bytes: of no kind of its own
+    "လူတိုင်းသည်": TextKind.LATIN,  # a three-byte script without a kind of its own
     json.dumps({"a": [1, 2, 3], "b": {"c": None}}): TextKind.MARKUP,
     "": TextKind.NONE,
 }
@@ -44,7 +44,7 @@ PHRASES = {
 
 @pytest.mark.parametrize(("text", "kind"), PHRASES.items(), ids=list(PHRASES.values()))
 def test_the_kind_of_a_text_is_told_by_its_bytes(text: str, kind: TextKind) -> None:
-    """Scripts, code and prose are told apart from pairs of bytes alone."""
+    """Scripts, code and prose are distinguished by pairs of bytes alone."""
     assert kind == text_kind(look(text.encode()))
 
 
@@ -65,7 +65,7 @@ def test_the_kind_of_a_text_is_told_by_its_bytes(text: str, kind: TextKind) -> N
     ],
 )
 def test_real_texts_are_of_their_kind(language: str, kind: str) -> None:
-    """The Declaration of Human Rights is of one kind in each language."""
+    """In each language, the Declaration of Human Rights has the expected kind."""
     path = DATA / "udhr" / f"{language}.txt"
     if not path.exists():
         pytest.skip(f"{path} is not there; set DUALPOOL_DATA")
@@ -74,7 +74,7 @@ def test_real_texts_are_of_their_kind(language: str, kind: str) -> None:
 
 @given(text=st.binary(max_size=2_000))
 def test_every_byte_is_counted_once_and_a_kind_is_told(text: bytes) -> None:
-    """Bytes of ASCII are counted once each, no more are in runs than there are, and any bytes have a kind."""
+    """Each ASCII byte is counted once, no more bytes are in runs than there are, and any bytes have a kind."""
     counts = look(text)
     assert counts[: len(CLASSES)].sum() == sum(byte < 0x80 for byte in text)
     assert 0 <= counts[BLANK_RUN] + counts[RUN] <= len(text)
@@ -105,7 +105,7 @@ def test_scripts_are_told_by_two_bytes(text: str, script: Script) -> None:
     assert script is Script.NONE or counts[TEXT_NAMES.index(script.name.lower())] == len(text)
 
 
-# Each block begins where its script does, in Unicode's numbers, and reaches up to the next one.
+# The first code point of each block and its script; a block extends to the start of the next one.
 BLOCKS = (
     (0x0080, Script.LATIN_1),
     (0x0100, Script.LATIN_EXTENDED),
@@ -166,7 +166,7 @@ BLOCKS = (
     [((start, end - 1), script) for (start, script), (end, _) in pairwise((*BLOCKS, (0x110000, Script.NONE)))],
 )
 def test_a_script_has_its_blocks_of_unicode(block: tuple[int, int], script: Script) -> None:
-    """The first and the last character of each block are of its script."""
+    """The first and the last character of each block belong to its script."""
     for code_point in block:
         assert main_script(look(chr(code_point).encode())) is script
 
@@ -186,20 +186,20 @@ def test_a_script_has_its_blocks_of_unicode(block: tuple[int, int], script: Scri
     ],
 )
 def test_each_byte_of_ascii_is_of_its_class(byte_class: str, members: str) -> None:
-    """All bytes of ASCII that are in no other class are punctuation."""
+    """ASCII bytes that are in no other class are punctuation."""
     for byte in range(0x80):
         counts = dict(zip(TEXT_NAMES, look(bytes([byte])).tolist(), strict=True))
         assert (chr(byte) in members) == (counts[byte_class] == 1)
 
 
 def test_letter_pairs_fall_into_buckets() -> None:
-    """Pairs of small letters have a bucket, always the same one; others have none."""
+    """A pair of lowercase letters always has the same bucket; other pairs have none."""
     assert look(b"the")[OF_SCRIPTS.stop : OF_UNREPEATED.start].sum() == 2
     assert look(b"T1-e ")[OF_SCRIPTS.stop : OF_UNREPEATED.start].sum() == 0
 
 
 def unrepeated(text: bytes) -> tuple[float, float]:
-    """Return the shares of bytes and of characters outside ASCII that are counted as not repeated."""
+    """Return the shares of bytes, and of characters outside ASCII, that are counted as not repeated."""
     counts = look(text)
     of_bytes, of_characters = counts[OF_UNREPEATED].tolist()
     return (
@@ -210,7 +210,7 @@ def unrepeated(text: bytes) -> tuple[float, float]:
 
 @pytest.mark.parametrize("size", [400, 1_500, 4_096, 9_000, 100_000])
 def test_text_repeats_itself_and_random_letters_do_not(size: int) -> None:
-    """A text of words repeats itself from its first hundred bytes on; letters drawn at random never do."""
+    """Text made of words repeats itself from its first hundred bytes; random letters never do."""
     generator = random.Random(2)
     words = " ".join(generator.choices(["request", "handler", "of", "the", "session", "that"], k=size)).encode()
     letters = bytes(generator.choices(b"abcdefghijklmnopqrstuvwxyz", k=size))
@@ -219,7 +219,7 @@ def test_text_repeats_itself_and_random_letters_do_not(size: int) -> None:
 
 
 def test_characters_outside_ascii_count_by_themselves() -> None:
-    """Syllables thrown together count as characters, and ASCII beside them as bytes, by the same share."""
+    """Random syllables count as characters and the ASCII next to them as bytes, with the same share."""
     generator = random.Random(3)
     syllables = "".join(chr(generator.randrange(0xAC00, 0xD7A0)) for _ in range(600)) + "abc"
     of_bytes, of_characters = unrepeated(syllables.encode())
@@ -229,7 +229,7 @@ def test_characters_outside_ascii_count_by_themselves() -> None:
 
 @pytest.mark.parametrize(("first", "count"), [(0x5D0, 22), (0x3B1, 24), (0xE01, 58), (0x905, 52)])
 def test_random_letters_of_scripts_are_told_by_their_letters(first: int, count: int) -> None:
-    """Half of the bytes of Hebrew, Greek, Thai or Hindi only say which script it is: they are no repetition."""
+    """Half of the bytes of Hebrew, Greek, Thai or Hindi only identify the script; these are not repetitions."""
     generator = random.Random(4)
     letters = "".join(chr(first + generator.randrange(count)) for _ in range(1_500))
     words = " ".join(generator.choices([letters[i : i + 5] for i in range(0, 200, 5)], k=400))
@@ -238,7 +238,9 @@ def test_random_letters_of_scripts_are_told_by_their_letters(first: int, count: 
 
 
 def test_four_bytes_are_asked_unless_most_characters_are_of_another_script() -> None:
-    """As many letters of Hebrew as of ASCII are asked of four bytes, and one more letter of eight."""
+    """With as many Hebrew letters as ASCII letters, sequences of four bytes are
+    compared; with one more, sequences of eight.
+    """
     generator = random.Random(8)
     halves = "".join(chr(0x5D0 + generator.randrange(22)) + chr(97 + generator.randrange(26)) for _ in range(300))
     assert unrepeated(halves.encode())[0] == pytest.approx(0.433, abs=0.01)
@@ -247,21 +249,21 @@ def test_four_bytes_are_asked_unless_most_characters_are_of_another_script() -> 
 
 
 def marks(generator: random.Random, size: int) -> bytes:
-    """Return bytes of which no four come again, and none is a digit."""
+    """Return bytes without digits in which no sequence of four occurs twice."""
     return bytes(generator.choices([byte for byte in range(33, 127) if not chr(byte).isdigit()], k=size))
 
 
 def test_digits_cost_the_same_wherever_they_stand() -> None:
-    """Where nothing comes again, all bytes are counted but digits."""
+    """If nothing is repeated, all bytes except digits are counted."""
     text = marks(random.Random(5), 500) + b"0123456789" * 2 + marks(random.Random(6), 504)
-    usual = 510 * 509 / 2 / 1_500 + 8  # four bytes at 510 places of a block
-    again = 4 + 8  # of the digits
+    usual = 510 * 509 / 2 / 1_500 + 8  # four-byte sequences at 510 positions of a block
+    again = 4 + 8  # from the digits
     assert look(text)[OF_UNREPEATED.start] == pytest.approx(1_004 * (1 - again / usual - 0.15) / 0.85)
 
 
 @pytest.mark.parametrize(("again", "counted"), [(73, 0.0), (71, 0.0168), (53, 0.2408)])
 def test_what_usual_texts_lack_of_repeats_is_not_counted(again: int, counted: float) -> None:
-    """Up to .15 of the usual repeats may be missing; what is beyond that is counted as a share of the rest."""
+    """Up to .15 of the usual repeats may be missing; what exceeds that is counted as a share of the rest."""
     repeated = b"abcd" * ((again + 3) // 2)
     text = repeated + marks(random.Random(7), 1_024 - len(repeated))
     assert unrepeated(text)[0] == pytest.approx(counted, abs=0.0005)
@@ -269,28 +271,28 @@ def test_what_usual_texts_lack_of_repeats_is_not_counted(again: int, counted: fl
 
 @pytest.mark.parametrize("byte", [b"!", b"~"])
 def test_repeats_are_counted_in_each_kilobyte_by_itself(byte: bytes) -> None:
-    """The first and the last of the four bytes in order count as all others; those of the next kilobyte do not."""
+    """The lowest and the highest byte value count like all others; repeats in the next kilobyte do not count."""
     once = [other for other in range(34, 126) if not chr(other).isdigit()]
     text = byte * 8 + bytes(random.Random(9).choices(once, k=1_012)) + byte * 1_028
-    usual = 511 * 510 / 2 / 1_500 + 8  # four bytes at 511 places of a block
-    missing = (1 - (3 + 8) / usual) / 2  # the second lacks none
+    usual = 511 * 510 / 2 / 1_500 + 8  # four-byte sequences at 511 positions of a block
+    missing = (1 - (3 + 8) / usual) / 2  # the second block lacks none
     assert unrepeated(text)[0] == pytest.approx((missing - 0.15) / 0.85, rel=1e-9)
 
 
 @pytest.mark.parametrize("size", range(0, 150, 7))
 def test_of_a_short_text_nothing_is_said(size: int) -> None:
-    """In a hundred bytes nothing has to come again."""
+    """A hundred bytes need not contain any repetition."""
     assert (0.0, 0.0) == unrepeated(bytes(range(33, 127))[:size] + b"~" * max(0, size - 94))
 
 
 def test_padding_is_seen_as_runs() -> None:
-    """Runs of one character are counted in words of eight bytes, those of spaces and of digits apart."""
+    """Runs of one character are counted in words of eight bytes, separately for spaces, digits and others."""
     counts = look(b" " * 64 + b"-" * 32 + b"0" * 16 + b"word")
     assert (counts[BLANK_RUN], counts[RUN], counts[RUN + 1]) == (64, 32, 16)
 
 
 def test_a_long_text_is_sampled_evenly() -> None:
-    """A megabyte is looked at in part, from its beginning to its end, and counted as a megabyte."""
+    """A megabyte is sampled from beginning to end, and the counts are scaled to a megabyte."""
     generator = random.Random(1)
     text = bytes(generator.choices(b"abcdefgh", k=1_000_000))
     seen = sample(text)
@@ -301,7 +303,7 @@ def test_a_long_text_is_sampled_evenly() -> None:
 
 
 def of_pair(before: int, after: int) -> Iterator[str]:
-    """Yield what a pair of neighbours counts as."""
+    """Yield the names of the counts that a pair of neighbouring bytes adds to."""
     code = CODE_OF[after * 256 + before]
     classes = CODES.before[code], CODES.after[code]
     if classes[1] < len(CLASSES):
@@ -317,7 +319,7 @@ def of_pair(before: int, after: int) -> Iterator[str]:
 
 @given(text=st.one_of(st.binary(max_size=600), st.text(max_size=300).map(str.encode)))
 def test_counts_are_what_one_pair_after_the_other_comes_to(text: bytes) -> None:
-    """For any bytes the counts are, to the bit, those of a walk over its pairs of neighbours."""
+    """For any bytes, the counts equal exactly those of a walk over all pairs of neighbours."""
     expected = dict.fromkeys(TEXT_NAMES, 0.0)
     for before, after in pairwise(b"\n" + text):
         for name in of_pair(before, after):
@@ -332,6 +334,6 @@ def test_counts_are_what_one_pair_after_the_other_comes_to(text: bytes) -> None:
 
 
 def test_letter_pairs_are_of_no_script() -> None:
-    """Text of ASCII alone has no script, whatever letters follow each other."""
+    """Pure ASCII text has no script, whatever letters follow each other."""
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     assert Script.NONE is main_script(look("".join(a + b for a in letters for b in letters).encode()))

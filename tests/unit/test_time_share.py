@@ -1,4 +1,4 @@
-"""How long may be worked on what is not urgent, such as entries of the access log."""
+"""The time that may be spent on work that is not urgent, such as access log entries."""
 
 import pytest
 
@@ -8,7 +8,7 @@ BURST_S, SLICE_S = 0.02, 0.0005
 
 
 def test_a_share_is_used_up_and_comes_back() -> None:
-    """What was worked is gone until its share of the time has passed."""
+    """Time that was spent becomes available again as its share of the elapsed time."""
     share = TimeShare(BURST_S)
     assert BURST_S == share.left_s(100.0, 0.25)
     share.spend(BURST_S + 0.01)
@@ -18,7 +18,7 @@ def test_a_share_is_used_up_and_comes_back() -> None:
 
 
 def test_what_is_not_used_is_not_hoarded() -> None:
-    """However long nothing came, no more than a burst is there."""
+    """After any idle time, no more than one burst is available."""
     share = TimeShare(BURST_S)
     share.left_s(0.0, 1.0)
     assert BURST_S == share.left_s(1_000.0, 1.0)

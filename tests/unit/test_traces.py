@@ -23,20 +23,22 @@ DECISION = replace(decisions.DECISION, head=HEAD)
 
 @pytest.fixture
 def spans() -> InMemorySpanExporter:
-    """Return where spans arrive."""
+    """Return an exporter that keeps spans in memory."""
     return InMemorySpanExporter()
 
 
 @pytest.fixture
 def listener(spans: InMemorySpanExporter) -> TraceListener:
-    """Return a listener that makes spans of what it hears."""
+    """Return a listener that exports to `spans`."""
     provider = TracerProvider(sampler=ParentBased(ALWAYS_OFF))
     provider.add_span_processor(SimpleSpanProcessor(spans))
     return TraceListener(provider)
 
 
 def test_a_decision_is_one_span_of_its_trace(listener: TraceListener, spans: InMemorySpanExporter) -> None:
-    """The span joins the gateway's, begins with the request's arrival, and says where it went and why."""
+    """The span is a child of the gateway's span, starts at the request's
+    arrival, and holds the pool and the reason.
+    """
     listener.decided(DECISION)
     (span,) = spans.get_finished_spans()
     assert span.parent is not None
@@ -63,7 +65,7 @@ def test_a_decision_is_one_span_of_its_trace(listener: TraceListener, spans: InM
 
 
 def test_what_was_not_understood_is_a_span_too(listener: TraceListener, spans: InMemorySpanExporter) -> None:
-    """A body without facts has its cause instead of an estimate."""
+    """A body without facts has its fault instead of an estimate."""
     bare = Decision(
         Pool("long", 9),
         Reason.NOT_UNDERSTOOD,
@@ -95,13 +97,13 @@ def test_what_was_not_understood_is_a_span_too(listener: TraceListener, spans: I
 def test_the_parent_says_what_is_sampled(
     listener: TraceListener, spans: InMemorySpanExporter, traceparent: str
 ) -> None:
-    """Without a parent that is sampled, or with one that is none, there is no span."""
+    """Without a sampled parent, or with an invalid one, there is no span."""
     listener.decided(replace(DECISION, head=replace(HEAD, traceparent=traceparent)))
     assert () == spans.get_finished_spans()
 
 
 def test_without_traces_nothing_of_them_is_imported() -> None:
-    """A router that is not told to trace does not load OpenTelemetry."""
+    """A router without tracing does not load OpenTelemetry."""
     program = (
         "import sys; from extproc.config.loading import parse; from extproc.server.app import App;"
         "App(parse(\"listen: {address: '127.0.0.1:0'}\\nadmin: {address: '127.0.0.1:0'}\"));"

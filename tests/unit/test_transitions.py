@@ -1,4 +1,4 @@
-"""The table of transitions is what the exchange does, and all that it does."""
+"""The table of transitions describes exactly what the exchange does."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ EVENTS_AND_MORE = EVENTS | st.just(Drain()) | st.just(Broken(ValueError("bytes")
 
 
 def test_every_row_has_a_method_of_its_own_name() -> None:
-    """No row is without what it does, and none stands twice."""
+    """Every row has a handler, and no row occurs twice."""
     assert [] == [row.handler for row in TRANSITIONS if not hasattr(Exchange, f"_{row.handler}")]
     assert len(TRANSITIONS) == len(LEADS_TO)
 
@@ -29,7 +29,7 @@ def test_every_row_has_a_method_of_its_own_name() -> None:
 def test_no_event_leads_to_a_state_that_the_table_does_not_name(
     connect: Callable[..., Any], events: list[Event], modes: Modes
 ) -> None:
-    """Whatever comes, in whatever order: each step is a row of the table, or leads to passing."""
+    """For any events in any order, each step is a row of the table or leads to passing."""
     exchange = connect(modes, max_held_bytes=100_000).exchange
     for event in events:
         before = exchange.state

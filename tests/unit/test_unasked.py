@@ -1,4 +1,4 @@
-"""Which streams that asked for no usage are worth reading, by what streams of their model reported before."""
+"""Deciding which streams without requested usage are worth reading, from earlier streams of their model."""
 
 import pytest
 
@@ -6,7 +6,9 @@ from extproc.core.router.unasked import UnaskedUsage, UsageInStreams
 
 
 def test_three_streams_of_a_model_are_tried() -> None:
-    """One that reports nothing is read in vain, so that after three no more are; other models have their own."""
+    """Reading a stream without usage is wasted work, so after three no more
+    are read; each model is counted separately.
+    """
     unasked = UnaskedUsage(UsageInStreams.AUTO)
     for _ in range(3):
         assert unasked.is_expected("m")
@@ -17,7 +19,7 @@ def test_three_streams_of_a_model_are_tried() -> None:
 
 
 def test_a_model_that_reported_is_read_from_then_on() -> None:
-    """Also where later streams do not, as those that were cut."""
+    """This holds even if later streams do not report usage, for example because they were cut."""
     unasked = UnaskedUsage(UsageInStreams.AUTO)
     unasked.saw("m", usage=False)
     unasked.saw("m", usage=True)
@@ -28,7 +30,7 @@ def test_a_model_that_reported_is_read_from_then_on() -> None:
 
 @pytest.mark.parametrize("policy", [UsageInStreams.ASKED, UsageInStreams.ALWAYS])
 def test_an_operator_who_knows_is_believed(policy: UsageInStreams) -> None:
-    """Whatever streams report."""
+    """The setting applies whatever the streams report."""
     unasked = UnaskedUsage(policy)
     unasked.saw("m", usage=True)
     unasked.saw("other", usage=False)

@@ -1,4 +1,4 @@
-"""How far one source speaks for all, and that it keeps the rest for itself."""
+"""How much one source counts for all, and that the rest goes into its own deviation."""
 
 from itertools import cycle, islice
 
@@ -25,19 +25,21 @@ def weights(sources: list[int]) -> list[float]:
 
 @given(st.integers(1, 8), st.integers(1, 600))
 def test_equal_sources_are_not_held_back(sources: int, responses: int) -> None:
-    """Of sources that take turns, be it one alone, every response counts nearly whole, from the first on."""
+    """For sources that take turns, including a single one, every response
+    counts almost fully from the first on.
+    """
     assert min(weights(list(islice(cycle(range(sources)), responses)))) > 0.8
 
 
 @given(st.lists(st.integers(0, 20), max_size=400))
 def test_a_weight_is_above_0_and_at_most_1(sources: list[int]) -> None:
-    """Whoever sends whatever, each response counts something, and none more than one."""
+    """For any sequence of sources, each response has some weight, and none more than 1."""
     assert all(0 < weight <= 1 for weight in weights(sources))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
 def test_one_source_among_many_counts_as_its_fair_share(share: float) -> None:
-    """What a source of a tenth to a half of the traffic says comes to some percent of what is said."""
+    """A source with a tenth to half of the traffic gets a few per cent of the total weight."""
     rng = np.random.default_rng(1)
     loud = rng.random(3_000) < share
     heard = np.array(weights([0 if is_loud else place + 1 for place, is_loud in enumerate(loud)]))[1_000:]
@@ -47,7 +49,7 @@ def test_one_source_among_many_counts_as_its_fair_share(share: float) -> None:
 
 
 def test_sources_are_bounded() -> None:
-    """However many sources there are, those heard last are kept, and the others count as new."""
+    """However many sources there are, the most recent ones are kept, and others count as new."""
     voices = Voices()
     voices.observe(0).q = 1.0
     for source in range(1, MOST_SOURCES + 1):
@@ -58,7 +60,7 @@ def test_sources_are_bounded() -> None:
 
 @given(st.floats(-2, 2), st.floats(-2, 2), st.floats(0, 1), st.integers(0, 100))
 def test_a_residual_of_less_weight_fades_as_any(mean: float, error: float, weight: float, responses: int) -> None:
-    """A response that counts in part moves the mean as a whole one of a smaller error does: sums stay sums."""
+    """A response of partial weight moves the mean like a full one with a smaller error, so sums stay sums."""
     part, whole = (Residual(mean, 0.1, responses=responses) for _ in range(2))
     part.learn(error, 0.0, 4.0, move_mean=True, weight=weight)
     whole.learn(mean + weight * (error - mean), 0.0, 4.0, move_mean=True)
@@ -67,7 +69,9 @@ def test_a_residual_of_less_weight_fades_as_any(mean: float, error: float, weigh
 
 
 def test_what_is_held_back_goes_into_the_sources_own() -> None:
-    """A source with a weight of .2 moves its own deviation by .8 of a step; one with 1 has none."""
+    """A source with a weight of .2 moves its own deviation by .8 of a step;
+    one with a weight of 1 has no deviation.
+    """
     held_back, whole = Voice(), Voice()
     held_back.weight = 0.2
     residual = Residual(0.3, 0.1)
@@ -80,7 +84,9 @@ def test_what_is_held_back_goes_into_the_sources_own() -> None:
 
 
 def test_a_share_of_the_scores_moves_what_is_common() -> None:
-    """Of ten misses of a source with a weight of .2 q hears two, and its own q' eight; q + q' stays above 0."""
+    """Of ten misses of a source with a weight of .2, two move the common q and
+    eight its own q'; q + q' stays at least 0.
+    """
     voice, bound = Voice(), AdaptiveBound(0.01)
     voice.weight = 0.2
     for _ in range(10):
@@ -92,12 +98,12 @@ def test_a_share_of_the_scores_moves_what_is_common() -> None:
 
 
 def test_a_bound_is_never_below_its_estimate() -> None:
-    """However far below q a source's own part may be by now, the multiple is not below 0."""
+    """However negative a source's own part is compared with q, the multiple is not below 0."""
     assert 100.0 == AdaptiveBound(0.01, q=1.0).above(100.0, 0.1, more=-3.0)
 
 
 class Clients:
-    """Clients of one model: `of` says who sends how much, and how many tokens for each that its texts cost."""
+    """Clients of one model; the tenant is known to the estimator only with `told`."""
 
     def __init__(self, told: bool) -> None:  # noqa: FBT001
         self.estimator = ByteClassEstimator(EstimatorSettings())
@@ -110,13 +116,13 @@ class Clients:
         return self.estimator.estimate(facts(text), client if self._told else "")
 
     def say(self, client: str, ratio: float) -> None:
-        """Let a response teach."""
+        """Let the estimator learn from a response, whose tokens are this multiple of the usual."""
         size_bytes = int(self._rng.integers(400, 4_000))
         tokens = (128 + size_bytes) / 4 * ratio * self._rng.normal(1, 0.03)
         self.estimator.observe(self.estimate(client, size_bytes), Usage(round(tokens)))
 
     def run(self, responses: int, doubling_share: float) -> None:
-        """Let many small clients, and perhaps one whose usage is doubled, be answered."""
+        """Send requests of many small clients, and possibly of one whose usage is doubled."""
         for turn in range(responses):
             doubles = self._rng.random() < doubling_share
             self.say("the doubling one" if doubles else f"client {turn % 90}", 2.0 if doubles else 1.0)
@@ -125,7 +131,7 @@ class Clients:
 @pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize("share", [0.1, 0.3])
 def test_doubled_usage_of_one_client_is_its_own(told: bool, share: float) -> None:  # noqa: FBT001
-    """It is learned of that client, while what is estimated of others, and their bounds, stay within 2 and 5 %."""
+    """It is learned for that client, while estimates and bounds of others change by at most 2 and 5 %."""
     alone, beside = Clients(told), Clients(told)
     alone.run(1_500, 0.0)
     beside.run(1_500, share)
@@ -138,7 +144,7 @@ def test_doubled_usage_of_one_client_is_its_own(told: bool, share: float) -> Non
 
 
 def test_a_new_start_forgets_what_was_beside_what_is_no_more() -> None:
-    """When a model starts anew, no source keeps a deviation from prices that are gone."""
+    """When a model starts from scratch, no source keeps a deviation from the former prices."""
     clients = Clients(told=False)
     clients.run(300, 0.3)
     model = clients.estimator._known.models.use("m")

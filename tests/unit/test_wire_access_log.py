@@ -1,4 +1,4 @@
-"""Envoy's access log messages, as entries."""
+"""Decoding of Envoy's access log messages into entries."""
 
 import pytest
 from envoy.data.accesslog.v3.accesslog_pb2 import AccessLogType
@@ -12,7 +12,7 @@ from tests.unit.log_entries import entry, log_message, token_usage
 
 
 def test_an_entry_is_read() -> None:
-    """Evidence, status, cluster, attempts and usage are where Envoy puts them."""
+    """Evidence, status, cluster, attempts and usage are read from where Envoy puts them."""
     usage = token_usage(1_200, 300, cached_tokens=16)
     message = log_message(entry("sealed", usage, cluster="pool_long", attempts=2))
     assert [
@@ -21,33 +21,33 @@ def test_an_entry_is_read() -> None:
 
 
 def test_usage_as_envoy_sent_it() -> None:
-    """The bytes that Envoy 1.40 wrote for a chat response are understood."""
+    """The bytes that Envoy 1.40 wrote for a chat response are decoded."""
     seen = b'\x08\x01\x12\x0cserved-model\x1a\x02\x08\x1e"\x02\x08\x10*\x02\x08.B\x02\x08.H\x01'
     assert [LoggedUsage(30, 16, None)] == [each.usage for each in decode_log(log_message(entry("sealed", seen)))]
 
 
 @pytest.mark.parametrize(("status", "whole"), [(0, True), (1, True), (2, False), (3, False)])
 def test_partial_usage_is_not_whole(status: int, *, whole: bool) -> None:
-    """Where Envoy lost a part of the response's usage, it says so."""
+    """Envoy's status says whether it lost part of the response's usage."""
     (read,) = decode_log(log_message(entry("sealed", token_usage(5, 6, status=status))))
     assert LoggedUsage(5, 6, 0, whole=whole) == read.usage
 
 
 def test_broken_usage_is_not_whole() -> None:
-    """Usage that is no protobuf is none."""
+    """Usage that is not protobuf counts as absent."""
     (read,) = decode_log(log_message(entry("sealed", b"\xff\xff")))
     assert LoggedUsage(None, None, None, whole=False) == read.usage
 
 
 def test_entries_of_others_are_foreign() -> None:
-    """Entries without our evidence have none, and nothing else of them is read."""
+    """In an entry without our evidence, nothing else is read."""
     stranger = entry("", token_usage(5, 6))
     stranger.common_properties.metadata.ClearField("filter_metadata")
     assert [LogEntry("", 0)] * 2 == decode_log(log_message(entry("", token_usage(5, 6)), stranger))
 
 
 def test_only_the_end_of_a_request_counts() -> None:
-    """Entries of its start, of its attempts, or in between say nothing."""
+    """Entries for its start, for its attempts, or in between are skipped."""
     early = [entry("sealed") for _ in range(3)]
     for made, kind in zip(
         early,
@@ -70,7 +70,7 @@ def test_flags_say_whether_a_response_was_cut(flag: str, *, cut: bool) -> None:
 
 
 def test_the_encoding_is_read() -> None:
-    """A compressed response says so, where Envoy is told to log that header."""
+    """The entry of a compressed response has its encoding, if Envoy is configured to log that header."""
     made = entry("sealed")
     made.response.response_headers["content-encoding"] = "gzip"
     assert ["gzip"] == [each.content_encoding for each in decode_log(log_message(made))]
@@ -78,7 +78,7 @@ def test_the_encoding_is_read() -> None:
 
 @given(st.binary(max_size=200))
 def test_garbage_is_refused_or_empty(data: bytes) -> None:
-    """Whatever comes, it is entries or an UnknownMessage."""
+    """Any bytes are either entries or an UnknownMessage."""
     try:
         entries = decode_log(data)
     except UnknownMessage:

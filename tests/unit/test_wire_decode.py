@@ -1,4 +1,4 @@
-"""What the gateway's messages mean, and that none of them, however odd, raises anything but UnknownMessage."""
+"""Decoding of the gateway's messages, which raises nothing but UnknownMessage, however odd they are."""
 
 import contextlib
 from typing import Any
@@ -27,13 +27,13 @@ Connect = Any
 
 
 def headers(*pairs: tuple[str, str]) -> HttpHeaders:
-    """Return a headers message with these, in `raw_value`."""
+    """Return a headers message with these pairs, in `raw_value`."""
     values = [HeaderValue(key=key, raw_value=value.encode()) for key, value in pairs]
     return HttpHeaders(headers=HeaderMap(headers=values))
 
 
 def response(*pairs: tuple[str, str]) -> ResponseHead:
-    """Return what is read of a response's headers."""
+    """Return a response's headers as decoded."""
     event = Decoder().next(ProcessingRequest(response_headers=headers(*pairs)).SerializeToString())
     assert isinstance(event, ResponseHeaders)
     return event.head
@@ -41,7 +41,7 @@ def response(*pairs: tuple[str, str]) -> ResponseHead:
 
 @pytest.mark.parametrize("count", ["9" * 5_000, "9" * 10, "", "-1", "1.5", "two", "\u0663"])
 def test_a_number_that_is_none_is_as_if_it_were_not_there(count: str) -> None:
-    """An attempt count of thousands of digits, or of none, is read as one attempt."""
+    """An attempt count with thousands of digits, or without any, is read as one attempt."""
     assert 1 == response((":status", "200"), ("x-envoy-attempt-count", count)).attempts
     assert 0 == response((":status", count)).status
 
@@ -53,7 +53,7 @@ def test_a_number_is_read() -> None:
 
 
 def test_a_first_message_without_protocol_config_is_taken_as_buffered() -> None:
-    """A gateway that does not say how it talks gets responses that come too early in no mode."""
+    """A gateway that does not announce its modes gets no reply that would be too early in any mode."""
     modes, event = Decoder().first(
         ProcessingRequest(request_headers=headers((":method", "GET"))).SerializeToString()
     )
@@ -62,7 +62,7 @@ def test_a_first_message_without_protocol_config_is_taken_as_buffered() -> None:
 
 
 def test_value_is_read_where_raw_value_is_empty() -> None:
-    """Older gateways give header values as text."""
+    """Older gateways send header values as text."""
     message = ProcessingRequest()
     message.request_headers.headers.headers.add(key=":path", value="/v1/a")
     message.request_headers.headers.headers.add(key=":method", value="old", raw_value=b"POST")
@@ -94,7 +94,7 @@ MAPS = (
 HEADERS = st.builds(HttpHeaders, headers=MAPS, end_of_stream=st.booleans())
 PIECES = st.builds(HttpBody, body=st.sampled_from(BODIES) | st.binary(max_size=99), end_of_stream=st.booleans())
 TRAILERS = st.builds(HttpTrailers, trailers=MAPS)
-# Numbers that no mode has are what a newer gateway may send.
+# A newer gateway may send numbers of unknown modes.
 CONFIGS = st.none() | st.builds(
     ProtocolConfiguration,
     request_body_mode=st.integers(0, 6),
@@ -112,7 +112,7 @@ ANY = st.binary(max_size=200) | MESSAGES.map(ProcessingRequest.SerializeToString
 
 
 def exchanged(connect: Connect, messages: list[bytes]) -> Any:
-    """Take messages through decoding, exchange and encoding as a stream does; return what the listener heard."""
+    """Pass messages through decoding, exchange and encoding as a stream does; return the recording listener."""
     router = connect(Modes())
     decoder, encoder = Decoder("x-tenant"), Encoder(HeaderNames())
     exchange = None
@@ -131,7 +131,9 @@ def exchanged(connect: Connect, messages: list[bytes]) -> Any:
 
 @given(messages=st.lists(ANY, max_size=12))
 def test_no_message_raises_anything_but_unknown_message(connect: Connect, messages: list[bytes]) -> None:
-    """Whatever bytes come, in whatever order, are decoded or unknown; what they lead to is handled and encoded."""
+    """Any bytes in any order are decoded or unknown, and the resulting
+    events are handled and the replies encoded.
+    """
     assert [] == exchanged(connect, messages).calls_of("failed")
 
 
@@ -148,7 +150,7 @@ def test_no_message_within_an_exchange_raises(
     heads: tuple[HeaderMap, HeaderMap],
     odd: dict[int, bytes],
 ) -> None:
-    """The same holds for exchanges that are decided and learned from, with a message that is out of place."""
+    """The same holds for exchanges that are decided and learned from, with one message out of place."""
     asked, answered = headers(*ASKED), headers(*RESPONDED)
     for message, more in zip((asked, answered), heads, strict=True):
         message.headers.MergeFrom(more)

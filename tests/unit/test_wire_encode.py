@@ -1,4 +1,4 @@
-"""What each action looks like to the gateway."""
+"""The gateway message for each action."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ SHORT, LONG = Pool("short", 1_000), Pool("long", 9_000)
 
 
 def decision(pool: Pool, mode: Mode = Mode.ENFORCE, budget: TokenBudget | None = None) -> Decision:
-    """Return a decision for a pool, as the router makes it."""
+    """Return a decision for a pool, as the router would make it."""
     reason = Reason.FITS if pool is SHORT else Reason.TOO_LONG
     routed = pool is SHORT and mode is Mode.ENFORCE
     estimate = None if budget is None else ESTIMATE
@@ -42,7 +42,7 @@ def decision(pool: Pool, mode: Mode = Mode.ENFORCE, budget: TokenBudget | None =
 
 
 def encoded(action: Reply, encoder: Encoder | None = None) -> ProcessingResponse:
-    """Return the message of an action."""
+    """Return the message for an action."""
     message: ProcessingResponse = ProcessingResponse.FromString((encoder or Encoder(NAMES)).encode(action))
     return message
 
@@ -54,7 +54,7 @@ def headers_set(common: Any) -> dict[str, bytes]:
 
 
 def test_a_decision_with_the_body_sets_the_headers_there() -> None:
-    """In BUFFERED mode the reply to the body carries mutation, cleared route cache and metadata."""
+    """In BUFFERED mode the reply to the body has the mutation, clears the route cache and sets metadata."""
     message = encoded(ContinueBody(Phase.REQUEST, decision(SHORT, budget=BUDGET)))
     assert "request_body" == message.WhichOneof("response")
     common = message.request_body.response
@@ -74,7 +74,7 @@ def test_a_decision_with_the_body_sets_the_headers_there() -> None:
 
 @pytest.mark.parametrize("action", [ContinueHeaders, ContinueBody])
 def test_a_clients_own_pool_header_is_removed_where_none_is_set(action: Any) -> None:
-    """The default pool is chosen by no header: one that the client sent would opt in to a smaller pool."""
+    """No header means the default pool; one sent by the client would opt in to a smaller pool."""
     message = encoded(action(Phase.REQUEST, decision(LONG)))
     common = message.request_body.response if action is ContinueBody else message.request_headers.response
     assert ["x-pool"] == list(common.header_mutation.remove_headers)
@@ -88,7 +88,7 @@ def test_a_clients_own_pool_header_is_removed_where_none_is_set(action: Any) -> 
 @pytest.mark.parametrize("action", [ContinueHeaders, ContinueBody])
 @pytest.mark.parametrize("pool", [SHORT, LONG])
 def test_a_shadow_decides_in_metadata_and_changes_nothing(action: Any, pool: Pool) -> None:
-    """In shadow mode the message has metadata for access logs, no mutation, and leaves the route as it is."""
+    """In shadow mode the message has metadata for access logs, but no mutation, and leaves the route as it is."""
     message = encoded(action(Phase.REQUEST, decision(pool, Mode.SHADOW, BUDGET)))
     told = json_format.MessageToDict(message.dynamic_metadata)["dualpool"]
     assert (pool.name, "shadow", 55.0) == (told["pool"], told["mode"], told["estimate"])
@@ -99,7 +99,7 @@ def test_a_shadow_decides_in_metadata_and_changes_nothing(action: Any, pool: Poo
 @pytest.mark.parametrize("phase", list(Phase))
 @pytest.mark.parametrize("ended", [False, True])
 def test_an_echo_gives_the_piece_back(phase: Phase, *, ended: bool) -> None:
-    """A full-duplex piece is given back as it came, with its end, and nothing else."""
+    """A full-duplex piece is returned unchanged, with its end-of-stream flag, and nothing else."""
     message = encoded(EchoBody(phase, b"\x00a piece\xff", ended))
     assert f"{phase.name.lower()}_body" == message.WhichOneof("response")
     body = message.request_body if phase is Phase.REQUEST else message.response_body
@@ -114,13 +114,13 @@ def test_an_echo_gives_the_piece_back(phase: Phase, *, ended: bool) -> None:
     ("action", "kind"), [(ContinueHeaders, "headers"), (ContinueBody, "body"), (ContinueTrailers, "trailers")]
 )
 def test_an_untouched_part_has_an_empty_reply(phase: Phase, action: Any, kind: str) -> None:
-    """Letting a part go on is the part's own message with nothing in it."""
+    """The reply that lets a part pass is that part's message without content."""
     reply = "".join(part.title() if at else part for at, part in enumerate((phase.name.lower(), kind)))
     assert {reply: {}} == json_format.MessageToDict(encoded(action(phase)))
 
 
 def test_a_close_has_no_message() -> None:
-    """A stream is closed, not told to be."""
+    """Closing the stream needs no message."""
     with pytest.raises(TypeError, match="has no message"):
         Encoder(NAMES).encode(Close())
 
@@ -137,7 +137,7 @@ def test_a_close_has_no_message() -> None:
     )
 )
 def test_messages_made_ahead_keep_nothing_of_the_request_before(kinds: list[tuple[Any, ...]]) -> None:
-    """One encoder's messages, in any order, are those that a new encoder makes for each."""
+    """In any order, an encoder's messages equal those of a new encoder for each."""
     encoder = Encoder(NAMES)
     for pool, mode, bound, action in kinds:
         budget = None if bound is None else TokenBudget(bound // 2, bound, bound // 3, 1, bound // 2)

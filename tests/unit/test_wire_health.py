@@ -14,7 +14,7 @@ def test_the_service_that_is_asked_for(service: str) -> None:
 
 
 def test_a_check_that_is_none_is_told() -> None:
-    """Bytes that are no check are an unknown message, which says how many there were."""
+    """Bytes that are not a check raise UnknownMessage, which says how many there were."""
     with pytest.raises(UnknownMessage, match=r"^3 bytes that are not a HealthCheckRequest"):
         asked_service(b"\xff\xff\xff")
 
@@ -24,6 +24,6 @@ def test_a_check_that_is_none_is_told() -> None:
     [(SERVING, "SERVING"), (NOT_SERVING, "NOT_SERVING"), (SERVICE_UNKNOWN, "SERVICE_UNKNOWN")],
 )
 def test_each_status_is_the_protocols_own(message: bytes, status: str) -> None:
-    """What is sent decodes to the status of that name."""
+    """Each message decodes to the status of its name."""
     decoded = HealthCheckResponse.FromString(message)
     assert status == HealthCheckResponse.ServingStatus.Name(decoded.status)

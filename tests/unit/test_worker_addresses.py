@@ -1,4 +1,4 @@
-"""Where each of several workers listens."""
+"""The addresses of several workers."""
 
 import pytest
 
@@ -17,13 +17,13 @@ from extproc.core.errors import ConfigurationError
     ],
 )
 def test_each_worker_has_an_address_of_its_own(address: str, expected: list[str]) -> None:
-    """Ports count upwards, sockets have the worker's number in their name, any free port is any for each."""
+    """Ports count upwards, socket names contain the worker's number, and port 0 stays port 0."""
     listen = parse(f"listen: {{address: '{address}'}}").listen
     assert expected == [listen_settings_of(listen, number).address for number in range(2)]
 
 
 def test_health_has_a_port_for_each_worker() -> None:
-    """What probes ask is beside what gateways ask; nothing else changes."""
+    """The health port counts upwards like the gateway's port; nothing else changes."""
     listen = parse("listen: {address: 'h:9002', health_address: 'h:9100', idle_s: 9}").listen
     assert parse("listen: {address: 'h:9003', health_address: 'h:9101', idle_s: 9}").listen == listen_settings_of(
         listen, 1
@@ -45,7 +45,7 @@ def test_health_has_a_port_for_each_worker() -> None:
     ],
 )
 def test_ports_that_do_not_do_for_all_are_told(settings: str, said: str) -> None:
-    """Two on one port, or none for one, is an error of the configuration that names the setting."""
+    """Two listeners on one port, or too few ports, is a configuration error that names the setting."""
     with pytest.raises(ConfigurationError) as caught:
         check_room(parse(settings), 2)
     assert str(caught.value).startswith(said)
@@ -53,13 +53,15 @@ def test_ports_that_do_not_do_for_all_are_told(settings: str, said: str) -> None
 
 @pytest.mark.parametrize("address", ["[::]:9002", "127.0.0.1:0", "unix:/run/s"])
 def test_ports_that_do(address: str) -> None:
-    """The defaults have room, and so have sockets and any free ports."""
+    """The defaults have room, and so do sockets and port 0."""
     check_room(parse(f"listen: {{address: '{address}'}}"), 8)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
 def test_workers_share_what_one_router_may_learn_from(workers: int) -> None:
-    """All of them together have the configured messages; each has the places that the gateway has for it."""
+    """The configured message rate is divided among them; the limit on streams applies to
+    each, as the gateway's limit per worker does.
+    """
     whole = parse("{learning: {messages_per_s: 70, burst_messages: 700, max_streams: 9}, mode: shadow}")
     parts = [of_worker(whole, number, workers).learning for number in range(workers)]
     assert pytest.approx(70) == sum(part.messages_per_s for part in parts)
@@ -78,5 +80,5 @@ def test_workers_share_what_one_router_may_learn_from(workers: int) -> None:
     ],
 )
 def test_ports_of_addresses_that_do_not_meet(settings: str) -> None:
-    """The same port of another host, a socket's name, or a port next to it is nobody else's."""
+    """The same port on another host, a socket's name, or an adjacent port is not a conflict."""
     check_room(parse(settings), 2)

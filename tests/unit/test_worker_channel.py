@@ -14,7 +14,7 @@ from extproc.workers.channel import Channel, ChannelClosed, Question, answer_all
 
 @contextmanager
 def channel(answer: Callable[[Question, bytes], bytes]) -> Iterator[tuple[Channel, Connection]]:
-    """Give a channel whose other end answers so, and that end."""
+    """Yield a channel whose other end answers with this function, and that end."""
     ours, its = (Connection(each.detach()) for each in socket.socketpair())
     worker = threading.Thread(target=answer_all, args=(its, answer))
     worker.start()
@@ -28,14 +28,14 @@ def channel(answer: Callable[[Question, bytes], bytes]) -> Iterator[tuple[Channe
 
 
 def test_questions_are_answered() -> None:
-    """An answer comes to its own question."""
+    """Each question gets its own answer."""
     with channel(lambda question, content: content + question.encode()) as (asking, _):
         assert b"1alive" == asking.ask(Question.ALIVE, b"1", within_s=10)
         assert b"2state" == asking.ask(Question.STATE, b"2", within_s=10)
 
 
 def test_an_answer_that_comes_late_is_not_taken_for_another() -> None:
-    """After a question was given up its answer is dropped."""
+    """The answer to a question that timed out is dropped."""
     goes_on = threading.Event()
 
     def answer(_: Question, content: bytes) -> bytes:
@@ -51,7 +51,7 @@ def test_an_answer_that_comes_late_is_not_taken_for_another() -> None:
 
 
 def test_faults_and_silence_of_a_loop_are_told() -> None:
-    """What a worker says of a configuration, and that its loop does not answer, are raised where it was asked."""
+    """A worker's configuration errors, and a loop that does not answer, are raised to the caller."""
 
     def answer(question: Question, _: bytes) -> bytes:
         if question is Question.APPLY:
@@ -67,13 +67,13 @@ def test_faults_and_silence_of_a_loop_are_told() -> None:
 
 
 def hear_and_end(its: Connection) -> None:
-    """Take one question, and end without an answer."""
+    """Receive one question, and end without an answer."""
     its.recv_bytes()
     its.close()
 
 
 def test_a_worker_that_ends_is_noticed() -> None:
-    """Who waits for its answer is told, and so is who asks after that."""
+    """A caller that waits for an answer gets an error, and so does one that asks afterwards."""
     ours, its = (Connection(each.detach()) for each in socket.socketpair())
     asking = Channel(ours)
     threading.Thread(target=hear_and_end, args=(its,)).start()

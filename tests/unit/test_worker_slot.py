@@ -1,4 +1,4 @@
-"""When a worker is started again that keeps ending."""
+"""Restarting a worker that keeps ending."""
 
 from itertools import count
 from types import SimpleNamespace
@@ -14,18 +14,18 @@ PATIENCE = Patience(steady_after_s=10, first_wait_s=0.1, longest_wait_s=5)
 
 
 class Ending:
-    """Says that the router ends after so many waits, which it does not wait for."""
+    """Signals the router's shutdown after a number of waits, without really waiting."""
 
     def __init__(self, waits: int) -> None:
         self.waited_s: list[float] = []
         self._waits = waits
 
     def is_set(self) -> bool:
-        """Tell whether there have been so many."""
+        """Return whether there have been that many waits."""
         return len(self.waited_s) == self._waits
 
     def wait(self, seconds: float) -> bool:
-        """Note a wait."""
+        """Record a wait."""
         self.waited_s.append(seconds)
         return False
 
@@ -43,7 +43,9 @@ class Ending:
 def test_a_worker_that_keeps_ending_is_waited_for(
     monkeypatch: pytest.MonkeyPatch, cause: Replaced, lasts_s: int, expected: list[float]
 ) -> None:
-    """At once the first time, then longer each time, up to some seconds; after one that has served at once."""
+    """The first restart is immediate; then the wait grows up to a few seconds. A
+    worker that has served is restarted at once.
+    """
     slot = Slot(0, 1, Configuration, WorkerMetrics(CollectorRegistry(), 1), PATIENCE)
     ending, seconds = Ending(len(expected)), count(0, lasts_s)
     monkeypatch.setattr("extproc.workers.slot.time", SimpleNamespace(monotonic=lambda: next(seconds)))

@@ -1,4 +1,6 @@
-"""The work of one request is bounded, whatever its body: counted in calls, which are the same on every machine."""
+"""The work of one request is bounded, whatever its body; it is measured in
+calls, which do not depend on the machine.
+"""
 
 import json
 import sys
@@ -18,19 +20,19 @@ from extproc.core.facts import Api, ImageSize, RequestHead
 from extproc.core.listener import Listener
 from extproc.core.placing.early import BLOCK_BYTES, MAX_SPANS, media_bytes
 
-# The smaller pool could hold all of a mebibyte of text, so that nothing is decided by its length.
+# The smaller pool could hold a mebibyte of text, so nothing is decided early by its length.
 PLACER = compose(
     parse("pools: [{name: a, max_budget_tokens: 65536}, {name: b, max_budget_tokens: 262144}]\n"
           "exchange: {max_held_bytes: 1048576}"),
     Listener(),
 ).placer  # fmt: skip
-# Calls, ours and in C, of each step and of each measured image.
+# Calls, Python and C, per step and per measured image.
 MOST_CALLS = 24 * MAX_STEPS + 100 * MAX_MEASURED_IMAGES
 PNG = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAACAAAAAgA"  # 2048 x 2048
 
 
 def calls_of(worst: WorstBody) -> int:
-    """Return how many functions, ours and in C, one decision calls."""
+    """Return the number of function calls, Python and C, that one decision makes."""
     calls = 0
 
     def count(_frame: Any, event: str, _argument: Any) -> None:
@@ -46,7 +48,7 @@ def calls_of(worst: WorstBody) -> int:
 
 
 def test_no_body_costs_more_than_its_steps() -> None:
-    """A body that is made to cost as much as it can causes a bounded number of calls, however long it is."""
+    """A body crafted to be as expensive as possible causes a bounded number of calls, however long it is."""
     calls = {}
     for worst in worst_bodies(1 << 18):
         assert 1 << 18 >= len(worst.body), worst.name
@@ -72,14 +74,16 @@ def test_no_body_costs_more_than_its_steps() -> None:
     ],
 )
 def test_more_elements_than_are_read_are_a_fault_of_their_own(fields: dict[str, Any]) -> None:
-    """Bodies of more parts, brackets or values than are worth their time are not understood: the default pool."""
+    """Bodies with more parts, brackets or values than the limits are not
+    understood, and go to the default pool.
+    """
     with pytest.raises(BodyNotUnderstood) as refused:
         read_request(Api.CHAT, json.dumps(fields).encode())
     assert BodyFault.TOO_MANY == refused.value.fault
 
 
 def test_source_code_for_a_pool_of_64k_tokens_is_read() -> None:
-    """As much source code as fits such a pool is less work than what is read."""
+    """As much source code as fits such a pool stays below the limit of work."""
     code = 'def f(a, b):\n    return {"a": [a, b], "c": {"d": f(a, [b])}}\n\n'
     body = json.dumps({"messages": [{"content": code * (140_000 // len(code))}]}).encode()
     assert read_request(Api.CHAT, body).text_bytes > 130_000
@@ -94,19 +98,19 @@ def test_source_code_for_a_pool_of_64k_tokens_is_read() -> None:
     ],
 )  # fmt: skip
 def test_work_has_a_price_for_each_kind_of_byte(unit: bytes, expected: int) -> None:
-    """Each byte counts as one of plain text and, by its kind, for more; in whichever block it stands."""
+    """Each byte counts 1 as plain text and more by its kind, in whichever block it is."""
     text = unit * (200_000 // len(unit)) if expected < 26 else unit * 10_000
     assert expected * len(text) == pytest.approx(work_of(text), rel=0.001)
 
 
 def test_counting_work_ends_where_it_is_too_much() -> None:
-    """Of a body that is not read no more is looked at than tells so."""
+    """Counting stops as soon as a body exceeds the limit."""
     once, twice = (work_of(b"[" * size) for size in (1 << 16, 1 << 20))
     assert MAX_WORK < once < twice < once + (1 << 20)
 
 
 def test_the_shortest_bodies_are_read_without_counting() -> None:
-    """No body of 32 KiB takes as long as others may, whatever it holds."""
+    """Whatever it holds, a body of 32 KiB takes less time than the limit allows for others."""
     brackets = b'{"messages":[],"x":"' + b"[" * (FREE_BYTES - 22) + b'"}'
     assert FREE_BYTES == len(brackets)
     assert 0 == read_request(Api.CHAT, brackets).text_bytes
@@ -125,7 +129,7 @@ def test_the_shortest_bodies_are_read_without_counting() -> None:
     ],
 )
 def test_numbers_beyond_any_meaning_are_of_a_wrong_type(api: Api, body: bytes) -> None:
-    """Thousands of digits take the square of them, so that the first such number ends the reading."""
+    """Decoding takes quadratic time in the digits, so the first such number ends the reading."""
     read_request(api, body % b"1")
     with pytest.raises(BodyNotUnderstood) as refused:
         read_request(api, body % (b"7" * 20))
@@ -133,7 +137,7 @@ def test_numbers_beyond_any_meaning_are_of_a_wrong_type(api: Api, body: bytes) -
 
 
 def test_escapes_beside_long_numbers_stay() -> None:
-    """Where a value is written anew without its escapes, numbers in it are decoded: not those that take long."""
+    """Undoing a value's escapes decodes its numbers, so it is skipped if a number is too long."""
     lengths = []
     for digits in (31, 32):
         arguments = '["\\u00e9",%s]' % ("7" * digits)
@@ -143,7 +147,7 @@ def test_escapes_beside_long_numbers_stay() -> None:
 
 
 def test_documents_in_documents_are_read_once_each() -> None:
-    """Each level of documents in documents is read again, so that all levels together are bounded."""
+    """Each level of nested documents is read again, so the sum over all levels is bounded."""
     assert read_request(Api.MESSAGES, nested_documents(8, 1_000)).text_bytes == 1_000
     with pytest.raises(BodyNotUnderstood) as refused:
         read_request(Api.MESSAGES, nested_documents(8, MAX_REREAD_BYTES // 8))
@@ -154,7 +158,7 @@ def test_documents_in_documents_are_read_once_each() -> None:
     ("api", "body"), [(Api.COMPLETIONS, b'{"prompt":[%b]}'), (Api.RERANK, b'{"query":"a","documents":[%b]}')]
 )
 def test_many_long_prompts_are_counted_before_they_are_made(api: Api, body: bytes) -> None:
-    """As many as are read are read, however long they are; one more is too many."""
+    """Up to the limit, prompts are read however long they are; one more is too many."""
     text = b'"%b"' % (b"a" * 30)
     assert read_request(api, body % b",".join([text] * 2048)).sequences == 2048
     with pytest.raises(BodyNotUnderstood) as refused:
@@ -163,7 +167,7 @@ def test_many_long_prompts_are_counted_before_they_are_made(api: Api, body: byte
 
 
 def test_images_beyond_those_measured_are_guessed_from_their_bytes() -> None:
-    """The header of a small file says that it is large; beyond the first 32 its bytes alone count."""
+    """The header of a small file says that the image is large; beyond the first 32 images only the bytes count."""
     part = {"type": "image_url", "image_url": {"url": PNG}}
     facts = read_request(Api.CHAT, json.dumps({"messages": [{"content": [part] * 40}]}).encode())
     assert (MAX_MEASURED_IMAGES, 40 - MAX_MEASURED_IMAGES) == (facts.media.large_images, facts.media.small_images)
@@ -171,7 +175,7 @@ def test_images_beyond_those_measured_are_guessed_from_their_bytes() -> None:
 
 
 def test_media_beyond_those_looked_for_count_as_text() -> None:
-    """Looking for media ends after so many; the rest counts for the larger pool."""
+    """The search for media stops after a limit; the rest counts as text, which errs towards the larger pool."""
     one = b'"data:image/png;base64,AAAA"'
     assert 4 * MAX_SPANS == media_bytes(one * (MAX_SPANS + 100))
     marks = b";base64," * (BLOCK_BYTES // 8)
@@ -179,7 +183,9 @@ def test_media_beyond_those_looked_for_count_as_text() -> None:
 
 
 def test_escapes_of_a_value_too_large_to_undo_stay() -> None:
-    """A tool of thousands of values is text as it came: longer than it is, which is the safe side."""
+    """A tool with thousands of values counts as it was sent, which is
+    longer than without escapes and thus safe.
+    """
     few, many = ({"a": ["\u00e9"] * count} for count in (10, MAX_STEPS + 10))
     lengths = [read_request(Api.CHAT, json.dumps({"messages": [], "tools": [tool]}).encode()).text_bytes
                for tool in (few, many)]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Addresses given on the command line, however wrong they are: one sentence, and exit code 2."""
+"""Invalid addresses on the command line: one sentence and exit code 2."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ import pytest
 
 from extproc.cli.main import main
 
-# What the standard library raises for each is of another kind: ValueError, UnicodeError, HTTPException, OSError.
+# The standard library raises a different error for each kind: ValueError, UnicodeError, HTTPException, OSError.
 ADDRESSES = (
     "http://[::",
     "http://exa mple",
@@ -37,7 +37,7 @@ COMMANDS = (
 def test_a_wrong_address_is_one_sentence(
     command: list[str], address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each command that asks an admin port says which address it could not ask, and why."""
+    """Each command that queries an admin port says which address failed, and why."""
     assert 2 == main([*command, address])
     said = capsys.readouterr().err
     assert said.startswith(f"dualpool {command[0]}: ")
@@ -46,7 +46,7 @@ def test_a_wrong_address_is_one_sentence(
 
 @contextmanager
 def serving(body: bytes) -> Iterator[str]:
-    """Answer everything with this; give the address."""
+    """Answer every request with this body; yield the address."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -55,7 +55,7 @@ def serving(body: bytes) -> Iterator[str]:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     with HTTPServer(("127.0.0.1", 0), Answer) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -67,7 +67,7 @@ def serving(body: bytes) -> Iterator[str]:
 
 @pytest.mark.parametrize("event", [b"3", b"{}", b'{"about": 3}', b"[", b"\xff"])
 def test_top_of_another_server(event: bytes, capsys: pytest.CaptureFixture[str]) -> None:
-    """Events that are not a router's are told as that."""
+    """Events that are not a router's are reported as such."""
     with serving(b"data: " + event + b"\n\n") as address:
         assert 2 == main(["top", "--once", address])
     said = capsys.readouterr().err
