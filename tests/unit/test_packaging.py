@@ -92,7 +92,7 @@ def test_the_oldest_python_is_the_same_everywhere() -> None:
     )
 
 
-def test_the_build_needs_what_is_locked_for_it() -> None:
+def test_the_locked_build_requirements_are_those_of_the_build_system() -> None:
     """The dependency group that deploy/build-requirements.txt is made from
     has the requirements of [build-system].
     """
@@ -101,7 +101,7 @@ def test_the_build_needs_what_is_locked_for_it() -> None:
     assert sorted(asked) == sorted(locked)
 
 
-def test_protobuf_is_as_new_as_the_code_that_the_wheel_holds() -> None:
+def test_protobuf_is_at_least_as_new_as_the_generated_code() -> None:
     """The metadata allows no protobuf older than the generated code, which would refuse to load with it."""
     generated = re.findall(r"^# Protobuf Python Version: (\S+)$", GENERATED.read_text("utf-8"), re.MULTILINE)
     (protobuf,) = (asked for asked in map(Requirement, PROJECT["dependencies"]) if asked.name == "protobuf")

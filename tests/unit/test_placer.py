@@ -44,7 +44,7 @@ def test_a_decision_says_everything_about_itself(mode: Mode, *, routed: bool) ->
     assert ("tenant", 50) == (decision.estimate.category.key, decision.budget.output_tokens)
 
 
-def test_what_is_left_to_the_default_pool_is_not_routed() -> None:
+def test_a_request_for_the_default_pool_is_not_routed() -> None:
     """The header only ever opts in to a smaller pool."""
     decision = placer().place(replace(FACTS, max_output_tokens=5_000), "")
     assert (LONG, Reason.TOO_LONG, False) == (decision.pool, decision.reason, decision.routed)
@@ -90,7 +90,7 @@ def test_a_body_that_is_not_understood_goes_to_the_default_pool(
     assert (reason is Reason.FITS) == (decision.pool is SHORT) == decision.routed
 
 
-def test_a_decision_of_which_nothing_is_known() -> None:
+def test_a_decision_about_a_request_of_which_nothing_is_known() -> None:
     """A request that was not read completely counts as not streaming and not
     learnable; sizes that were not passed are 0.
     """
@@ -156,7 +156,7 @@ def test_a_request_that_moves_is_counted_where_it_goes() -> None:
         assert [(to.name, decision.budget.load_tokens)] == moving.counted
 
 
-def test_nothing_moves_where_the_load_is_not_known_or_the_request_cannot() -> None:
+def test_nothing_moves_if_the_load_is_unknown_or_the_request_is_pinned() -> None:
     """A request stays if no load was reported, or if only the default pool has its history."""
     placing, moving = spilling(LONG)
     assert SHORT is placing.place(FACTS, "").pool
@@ -167,7 +167,7 @@ def test_nothing_moves_where_the_load_is_not_known_or_the_request_cannot() -> No
     assert ["long"] == [name for name, _ in kept.counted]
 
 
-def test_what_is_not_read_counts_as_a_request_without_tokens() -> None:
+def test_an_unread_body_counts_as_a_request_without_tokens() -> None:
     """It goes to the default pool and adds no tokens to its load, since its size is unknown."""
     placing, moving = spilling(SHORT)
     placing.unsure(Api.CHAT, Reason.DEADLINE, 70)

@@ -55,13 +55,13 @@ def test_the_upper_bound_decides_and_not_the_likeliest_count(budget: TokenBudget
     assert (pool, reason) == (placed.name, why)
 
 
-def test_what_the_body_does_not_hold_goes_to_the_largest_pool() -> None:
+def test_a_request_with_unseen_history_goes_to_the_largest_pool() -> None:
     """History that only the server has may be of any length, however small the request looks."""
     unseen = replace(FACTS, unseen_history=True)
     assert (THREE.default, Reason.UNSEEN_HISTORY) == THREE.place(unseen, TokenBudget(1, 1, 1, 1, 1))
 
 
-def test_what_no_smaller_pool_could_hold_is_measured_by_the_largest_of_them() -> None:
+def test_the_largest_pool_but_the_default_sets_the_largest_optional_tokens() -> None:
     """Of three pools, the middle one has the largest limit that a request may exceed."""
     assert 1_000 == THREE.largest_optional_tokens
     assert ("l", ["s", "m", "l"]) == (THREE.default.name, [pool.name for pool in THREE.ascending])
@@ -80,7 +80,7 @@ def test_what_no_smaller_pool_could_hold_is_measured_by_the_largest_of_them() ->
         ([("a", -1), ("b", 1)], "must be positive and ascend"),
     ],
 )
-def test_pools_that_are_no_order_are_refused(pools: list[tuple[str, int]], said: str) -> None:
+def test_pools_that_are_not_in_ascending_order_are_refused(pools: list[tuple[str, int]], said: str) -> None:
     """Pools must be a strictly ascending list of at least two."""
     with pytest.raises(ConfigurationError, match=said):
         Pools([Pool(*pool) for pool in pools])
@@ -165,7 +165,7 @@ def test_the_longest_of_several_exact_prompts_is_exact(lengths: list[int]) -> No
     assert (max(lengths), max(lengths)) == (budget.prompt_tokens, budget.prompt_bound)
 
 
-def test_the_share_of_a_prompt_may_be_a_little_too_large_a_float() -> None:
+def test_the_share_of_a_prompt_may_exceed_it_by_a_rounding_error() -> None:
     """A product that exceeds an integer only by floating-point error counts as that integer."""
     assert 25 * (7 / 25) > 7
     facts = RequestFacts(Api.COMPLETIONS, "m", b"", longest_share=7 / 25)
@@ -185,7 +185,7 @@ def test_truncation_caps_a_prompt(cap: int | None, prompt: int, bound: int) -> N
 
 
 @pytest.mark.parametrize("output", [10**9, 10**300, 10**4_000])
-def test_a_budget_without_end_is_a_number_to_count_with(output: int) -> None:
+def test_a_budget_without_end_is_a_finite_number(output: int) -> None:
     """However much output is declared, for however many sequences, the budget stays a finite number of tokens."""
     budget = token_budget(RequestFacts(Api.CHAT, "m", b"", sequences=output), estimate(10, 12, output))
     assert (MAX_BUDGET_TOKENS, MAX_BUDGET_TOKENS) == (budget.total, budget.bound)
@@ -269,7 +269,7 @@ def test_a_pool_of_one_token_is_a_pool() -> None:
         ({"models": [""]}, False),
     ],
 )
-def test_what_is_configured_of_a_pool_has_its_limits(fields: dict[str, object], *, accepted: bool) -> None:
+def test_the_settings_of_a_pool_have_limits(fields: dict[str, object], *, accepted: bool) -> None:
     """Limits are at least one token, and model names at most as long as a key may be."""
     given = {"name": "a", "max_budget_tokens": 1} | fields
     if accepted:
@@ -304,7 +304,7 @@ def test_pools_as_large_as_each_other_are_of_different_models(
             Pools(pools)
 
 
-def test_a_cluster_is_one_pools() -> None:
+def test_a_cluster_belongs_to_one_pool() -> None:
     """A cluster that two pools claim is an error that names it; listing it twice in one pool is allowed."""
     with pytest.raises(ConfigurationError, match=r"clusters \['b'\] are given to several"):
         Pools([Pool("short", 10, clusters=("a", "b")), Pool("long", 20, clusters=("b", "c"))])
@@ -338,7 +338,7 @@ def test_names_of_clusters_have_1_to_256_characters(length: int, *, fits: bool) 
         (1_500, 3_000, 450, {"truncate_prompt_tokens": 600}, False),  # too long even when cut: the output
     ],
 )
-def test_what_is_in_doubt_may_fit_a_smaller_pool(
+def test_a_request_in_doubt_may_fit_a_smaller_pool(
     prompt: float, bound: float, output: int, fields: dict[str, object], *, doubt: bool
 ) -> None:
     """The estimate may be too high by as much as it may be too low; the output

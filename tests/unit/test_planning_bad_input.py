@@ -59,7 +59,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         (f"models: {{mine: {{{MODEL}, {HEADS}, table_params_b: 4}}}}", "both tables are in active_params_b 8"),
     ],
 )
-def test_a_profile_that_cannot_be_is_refused(refused: Refused, tmp_path: Path, entry: str, message: str) -> None:
+def test_an_impossible_profile_is_refused(refused: Refused, tmp_path: Path, entry: str, message: str) -> None:
     """For numbers that are not finite, zero, negative or contradictory, the
     error names the profile and what is allowed.
     """
@@ -69,7 +69,7 @@ def test_a_profile_that_cannot_be_is_refused(refused: Refused, tmp_path: Path, e
 
 
 @pytest.mark.parametrize("means", ["nan,5", "inf,5", "5,inf", "0.5,5", "5,1e300"])
-def test_means_that_cannot_be_are_refused(refused: Refused, means: str) -> None:
+def test_impossible_means_are_refused(refused: Refused, means: str) -> None:
     """A mean is a number of tokens of at least 1."""
     assert "both must be from 1 to 10,000,000 tokens" in refused("--mean-tokens", means, "--rate", "9")
 
@@ -152,7 +152,7 @@ def test_a_server_of_another_protocol_is_refused(refused: Refused, rude_server: 
 @pytest.mark.parametrize(
     "address", ["http://h:abc/metrics", "http://h/a b", "http://", "http://[::1/", "http://\u00fc:99999/"]
 )
-def test_an_address_that_cannot_be_is_refused(refused: Refused, address: str) -> None:
+def test_an_impossible_address_is_refused(refused: Refused, address: str) -> None:
     """The error names the address."""
     assert address in refused("--metrics", address, "--rate", "9")
 

@@ -31,7 +31,7 @@ def test_least_request_looks_at_as_many_as_choice_count_says(choices: int) -> No
     assert 1 - (4 / 5) ** choices == pytest.approx(shares[4], abs=0.015)
 
 
-def test_a_full_scan_takes_the_fewest_requests_of_all() -> None:
+def test_a_full_scan_picks_the_instance_with_the_fewest_requests() -> None:
     """The number of prompt tokens behind the requests does not matter."""
     assert [0, 0, 1] == picked(Balancing(Balance.FULL_SCAN), [5, 4, 3], [0, 10, 9_000])
 

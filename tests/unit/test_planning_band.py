@@ -49,12 +49,12 @@ def test_the_band_ends_before_the_first_threshold_that_keeps_less(
     assert analysed(shares, short_rate=2).band == band
 
 
-def test_where_nothing_is_saved_there_is_no_band() -> None:
+def test_without_a_saving_there_is_no_band() -> None:
     """A short pool no faster than one pool saves nothing at any threshold."""
     assert analysed((0.3, 0.6, 0.8), short_rate=1).band is None
 
 
-def test_the_best_threshold_does_not_jump_to_the_other_end_where_next_to_nothing_is_saved() -> None:
+def test_the_best_threshold_does_not_jump_to_the_other_end_if_the_saving_is_negligible() -> None:
     """With the same number of instances at each threshold and negligible differences
     in utilisation, the smallest is reported.
     """

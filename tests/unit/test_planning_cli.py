@@ -48,7 +48,7 @@ def test_a_plan_ends_with_a_recommendation(run: Run, trace: Path) -> None:
     assert "vs right" in out
 
 
-def test_two_pools_are_recommended_where_they_pay(run: Run, trace: Path) -> None:
+def test_two_pools_are_recommended_if_they_pay(run: Run, trace: Path) -> None:
     """With the paper's rates, the sentence names threshold, sizes,
     dollars, and the rate from which two pools pay.
     """
@@ -60,21 +60,21 @@ def test_two_pools_are_recommended_where_they_pay(run: Run, trace: Path) -> None
     assert "Measured rates are used at every threshold" in " ".join(out.split())
 
 
-def test_a_saving_of_nothing_is_not_minus_nothing(run: Run, trace: Path) -> None:
+def test_a_saving_of_zero_has_no_minus_sign(run: Run, trace: Path) -> None:
     """A marginally slower short pool loses three thousandths of a per cent, printed as +0.0%."""
     _, out, _ = run("--trace", trace, "--rate", 1000, "--measured", "2.8,2.7999,2.8", "--times", "roofline")
     assert "+0.0%" in out
     assert "-0.0%" not in out
 
 
-def test_help_tells_the_defaults(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_states_the_defaults(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Each option that has a default states it."""
     monkeypatch.setattr(command_line, "COMMANDS", ("plan",))
     monkeypatch.setenv("COLUMNS", "300")
     with pytest.raises(SystemExit):
         command_line.main(["plan", "--help"])
-    told = capsys.readouterr().out.split("\n  --")[1:]
-    texts = {each.replace(",", " ").split()[0]: each for each in told}
+    options = capsys.readouterr().out.split("\n  --")[1:]
+    texts = {each.replace(",", " ").split()[0]: each for each in options}
     defaults = vars(command_line._parser(["plan", "--help"]).parse_args(["plan"]))
     named = {name: value for name, value in defaults.items() if value and name not in {"command", "what", "run"}}
     assert len(named) > 10
@@ -114,10 +114,10 @@ def test_a_simulation_is_cached_by_its_inputs(run: Run, trace: Path, monkeypatch
         2048,
         "--json",
     )
-    _, first, told = run(*question)
+    _, first, progress = run(*question)
     # Standard error is not a terminal here, so each finished design has its own line.
     assert ["simulating: 1 of 3 done", "simulating: 3 of 3 done"] == [
-        line[:23] for line in told.splitlines() if line[:13] in {"simulating: 1", "simulating: 3"}
+        line[:23] for line in progress.splitlines() if line[:13] in {"simulating: 1", "simulating: 3"}
     ]
 
     def never(*_: object) -> None:
@@ -341,7 +341,7 @@ def test_an_objective_that_no_fleet_meets_says_which_and_how_near(run: Run, trac
         assert "the prefill of a prompt of 12,000 tokens" in result[2]
 
 
-def test_more_gpus_are_taken_where_the_fewest_that_fit_are_too_slow(run: Run, trace: Path) -> None:
+def test_more_gpus_are_taken_if_the_fewest_that_fit_are_too_slow(run: Run, trace: Path) -> None:
     """Without --tp, an instance is chosen that can meet the objective."""
     arguments = ("--trace", trace, "--rate", 20, *SMALL, "--ttft", 0.2)
     code, out, _ = run(*arguments)
@@ -360,7 +360,7 @@ def test_the_objective_that_is_proposed_can_be_met(run: Run, trace: Path) -> Non
     expect_sentence(missed, "objective TTFT 0.1 s of longer requests: met by no fleet of llama-3-8b on 1 x h100")
 
 
-def test_requests_over_every_context_are_told_without_simulating(run: Run, trace: Path) -> None:
+def test_requests_over_every_context_are_reported_without_simulating(run: Run, trace: Path) -> None:
     """A tenth of the requests does not fit the long context, so no fleet serves 99.9 % of them."""
     result = run("--trace", trace, "--rate", 20, "--long-context", 8192)
     expect_sentence(result, "objective success 99.90%: met by no fleet, the nearest is 90.000%")

@@ -29,7 +29,7 @@ def test_the_kind_of_text_is_the_estimators_own() -> None:
     assert [texts.category(request) for request in range(59)] == kinds
 
 
-def test_a_router_told_the_kind_of_text_learns_the_same_categories() -> None:
+def test_a_router_given_the_kind_of_text_learns_the_same_categories() -> None:
     """The categories in the simulation are those of an estimator that examines each text itself."""
     lengths = Lengths(np.array([50, 300, 900]), np.array([5, 9, 20]), "test")
     workload = poisson_workload(lengths, 10, 200, DeclaredRule.TRUTH, np.random.default_rng(0))
@@ -61,7 +61,7 @@ def test_a_search_that_gives_up_early_finds_the_same_fleet(
 
 
 @pytest.mark.parametrize("prompt", [3000, 5000])
-def test_one_pool_is_searched_once_where_every_request_fits_the_smaller_context(
+def test_one_pool_is_searched_once_if_every_request_fits_the_smaller_context(
     prompt: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two contexts that both hold every request share one search, with the results of two; a context

@@ -79,7 +79,7 @@ def test_the_longer_an_instance_takes_to_start_the_more_head_room_is_needed() ->
         assert day.foreseen <= day.following
 
 
-def test_a_jump_that_no_head_room_covers_is_told() -> None:
+def test_a_jump_that_no_head_room_covers_has_no_figure() -> None:
     """If the load jumps from almost zero to the peak, following it has no figure, but foreseeing it has one."""
     day = Day((1e-3,) * (STEPS - 12) + (1.0,) * 12, "a jump")
     sizes = [fleet(200, 1), fleet(400, 1), fleet(600, 1)]
@@ -89,13 +89,13 @@ def test_a_jump_that_no_head_room_covers_is_told() -> None:
     assert found.foreseen < found.fixed
 
 
-def test_a_part_of_the_peak_without_a_fleet_leaves_the_design_out() -> None:
+def test_a_design_without_a_fleet_for_a_part_of_the_peak_is_left_out() -> None:
     """No size is guessed for it."""
     assert day_of(PEAK, [*PARTS[:2], NotMet(DESIGN, "why")], asked(WAVE)) is None
 
 
 @given(loads=LOADS)
-def test_any_curve_is_brought_to_a_peak_of_one(loads: list[float]) -> None:
+def test_any_curve_is_normalised_to_a_peak_of_one(loads: list[float]) -> None:
     """Curves are normalised whatever their unit and hours."""
     rows = [f"{24 * index / len(loads)},{load}\n" for index, load in enumerate(loads)]
     day = parse_day(rows, "curve")
@@ -129,7 +129,7 @@ def test_a_curve_is_linear_between_its_hours_and_over_midnight(tmp_path: Path, t
         ("1,5\nnoon\n", "line 2: 'noon': hour,load is needed"),
     ],
 )
-def test_a_curve_that_cannot_be_is_refused_by_line(text: str, says: str) -> None:
+def test_an_impossible_curve_is_refused_with_its_line(text: str, says: str) -> None:
     """The error says what is wrong and in which line."""
     with pytest.raises(ConfigurationError, match=says):
         parse_day(text.splitlines(keepends=True), "day.csv")
@@ -155,7 +155,7 @@ def test_a_trace_of_two_days_is_one_day_on_average() -> None:
     assert sum(shares[STEPS // 2 :]) / sum(shares[: STEPS // 2]) == pytest.approx(2, rel=0.02)
 
 
-def test_a_trace_of_an_hour_tells_no_day() -> None:
+def test_a_trace_of_an_hour_gives_no_day() -> None:
     """The error says how many hours are needed."""
     times = np.linspace(0, 3600, 5_000)
     lengths = Lengths(np.ones(5_000, np.int64), np.ones(5_000, np.int64), "an hour", times)

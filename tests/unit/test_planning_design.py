@@ -62,7 +62,7 @@ def test_tuning_never_costs_more_and_its_fleet_meets_the_objective(lengths: Leng
     assert tuned.cost == tuned.gpus * 2.0
 
 
-def test_a_threshold_for_long_prompts_is_found_where_it_helps(lengths: Lengths) -> None:
+def test_a_threshold_for_long_prompts_is_found_if_it_helps(lengths: Lengths) -> None:
     """In a single pool long prompts stall short ones:
     long_prefill_token_threshold saves instances, and the flags name it.
     """
@@ -78,7 +78,7 @@ def test_a_threshold_for_long_prompts_is_found_where_it_helps(lengths: Lengths) 
     assert "--max-model-len 65536" in flags
 
 
-def test_pools_searched_one_by_one_make_a_fleet_that_passes_whole(lengths: Lengths) -> None:
+def test_pools_searched_one_by_one_pass_as_one_fleet(lengths: Lengths) -> None:
     """The best pools together, with 4 % added for the search's tolerance, meet the objective as one fleet."""
     question = Question(
         lengths, 30, setup(), DeclaredRule.TRUTH, Balancing(Balance.FULL_SCAN), Tuning(knobs=False), 1.25
@@ -109,7 +109,7 @@ def test_the_search_is_cached_by_its_inputs(
     assert first == sized_designs(question, [(65_536,)], 1, cache, lambda *_: None)
 
 
-def test_a_pool_that_gets_next_to_nothing_is_no_design(lengths: Lengths) -> None:
+def test_a_pool_that_gets_almost_no_requests_is_not_a_design(lengths: Lengths) -> None:
     """A threshold above every request leaves the long pool empty, which is one pool by another name."""
     question = Question(lengths, 10, setup(), DeclaredRule.TRUTH, Balancing(), Tuning(knobs=False))
     assert [] == sized_designs(question, [(60_000, 65_536)], 1, ResultCache(None), lambda *_: None)
@@ -153,7 +153,7 @@ def test_a_knob_that_saves_instances_is_taken_and_named(
     assert flag in found.setup.flags(65_536)
 
 
-def test_the_routers_head_room_keeps_requests_in_the_short_pool_and_takes_no_sequences(lengths: Lengths) -> None:
+def test_head_room_keeps_requests_in_the_short_pool_and_costs_no_slots(lengths: Lengths) -> None:
     """Without head-room, a request whose likeliest length is within the threshold but whose bound is
     not makes a detour. With paged blocks the longer max_model_len costs nothing; if each sequence
     reserves it, it costs a fifth of the slots.

@@ -96,7 +96,7 @@ def test_decoding_waits_for_prompts_in_sglang_and_not_in_vllm() -> None:
     assert apart[1] < mixed[1]
 
 
-def test_a_request_that_declares_nothing_counts_with_all_of_its_context() -> None:
+def test_a_request_without_max_tokens_counts_with_its_full_context() -> None:
     """SGLang then takes the context as max_new_tokens: such a request waits,
     while one that declares its output does not.
     """
@@ -110,7 +110,7 @@ def test_a_request_that_declares_nothing_counts_with_all_of_its_context() -> Non
     assert waits(0)
 
 
-def test_a_server_that_dies_returns_what_is_inside_with_either_engine() -> None:
+def test_a_server_that_dies_returns_its_requests_with_either_engine() -> None:
     """It returns decoding, partly prefilled and waiting requests, and is empty afterwards."""
     for scheduler in ("vllm", "sglang"):
         limits = replace(sglang(2_000, seqs=2, tokens=16), scheduler=scheduler)
@@ -193,7 +193,7 @@ def test_ranks_step_together_and_hold_their_own_sequences() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(requests=REQUESTS, ranks=st.integers(2, 4))
-def test_ranks_lose_nothing(requests: list[tuple[int, int, float, int]], ranks: int) -> None:
+def test_ranks_lose_no_request_and_no_block(requests: list[tuple[int, int, float, int]], ranks: int) -> None:
     """For any requests, each finishes once, and all blocks of all ranks are free again."""
     limits = InstanceLimits(4, 32, 20 * 16, 210, data_parallel=ranks)
     instance = VllmInstance(cost(32, 0.01, 0.001, 0.0001), limits)
@@ -204,7 +204,7 @@ def test_ranks_lose_nothing(requests: list[tuple[int, int, float, int]], ranks: 
 
 
 @pytest.mark.parametrize(("engine", "tokens"), [("vllm-0.32", 8_192), ("sglang-0.5.23", 8_192)])
-def test_a_pool_that_nobody_tuned_is_run_and_written_with_the_engines_own_batch(engine: str, tokens: int) -> None:
+def test_an_untuned_pool_runs_with_the_engines_own_batch_and_files_say_so(engine: str, tokens: int) -> None:
     """The planner's choice is used only if it was asked for; the files state what was simulated."""
     setup = setup_of(ProfileOptions(gpu="h100-80g", tp=4, engine=engine, times="roofline"), CATALOGUE)
     design = usual(setup, 65_536)
@@ -215,7 +215,7 @@ def test_a_pool_that_nobody_tuned_is_run_and_written_with_the_engines_own_batch(
     assert asked.limits(0, setup).max_num_batched_tokens == 256
 
 
-def test_a_plan_tells_of_replicas_and_of_the_engine() -> None:
+def test_a_plan_has_notes_on_replicas_and_the_engine() -> None:
     """The notes say which figures are per replica and which scheduling rules apply."""
     lengths = Lengths(np.array([500]), np.array([100]), "t")
     notes = {}
@@ -242,7 +242,7 @@ def test_the_rate_of_a_server_is_that_of_all_its_replicas() -> None:
     assert all_of_them == pytest.approx(8 * one)
 
 
-def test_replicas_are_searched_where_there_are_experts_to_share() -> None:
+def test_replicas_are_searched_for_models_with_experts_to_share() -> None:
     """For DeepSeek-V3 with long outputs on H200, where the latent cache is
     the bottleneck, all splits are candidates.
     """

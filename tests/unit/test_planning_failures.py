@@ -47,7 +47,7 @@ def test_every_request_of_an_instance_that_dies_is_served_by_another(balancing: 
     assert not run.truncated.any()
 
 
-def test_a_request_that_began_again_has_waited_since_it_came() -> None:
+def test_the_latency_of_a_restarted_request_counts_from_its_arrival() -> None:
     """The latency counts from the first attempt."""
     workload = work(rate=60)
     specs = (PoolSpec("one", 3, LIMITS, COST),)
@@ -65,7 +65,7 @@ def test_the_last_instance_of_a_pool_stays() -> None:
     assert 0 == pool.pick()
 
 
-def test_a_fleet_with_a_spare_takes_a_failure_that_a_smaller_one_does_not() -> None:
+def test_a_fleet_with_spares_survives_a_failure_that_a_smaller_one_does_not() -> None:
     """With spare instances the fleet still meets the objective after a failure; half the fleet does not."""
     rng = np.random.default_rng(3)
     lengths = Lengths(rng.integers(200, 2000, 3000), rng.integers(50, 250, 3000), "even")

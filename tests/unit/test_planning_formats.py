@@ -59,7 +59,7 @@ def test_mooncake_has_milliseconds_and_prefixes(tmp_path: Path) -> None:
     ],
     ids=["BurstGPT", "ServeGen", "usage", "benchmark_serving", "access log"],
 )  # fmt: skip
-def test_formats_are_told_by_their_names(
+def test_formats_are_recognised_by_their_names(
     tmp_path: Path, text: str, prompt: list[int], output: list[int], times: list[float] | None
 ) -> None:
     """The names of columns and keys decide, not their order."""
@@ -84,7 +84,7 @@ def test_a_gzipped_trace_is_read(tmp_path: Path) -> None:
     assert len(load_traces([str(path)])) == 3
 
 
-def test_a_broken_archive_is_one_sentence(tmp_path: Path) -> None:
+def test_a_broken_archive_is_refused_in_one_sentence(tmp_path: Path) -> None:
     """For a file that is not gzip or ends early, the error names the file."""
     path = tmp_path / "t.jsonl.gz"
     for data in (b"no archive", gzip.compress(lines(MOONCAKE).encode())[:-12]):
@@ -104,7 +104,7 @@ def test_a_broken_archive_is_one_sentence(tmp_path: Path) -> None:
         ('{"input_lens": [99999999999999999999], "output_lens": [1]}', "t: "),
     ],
 )
-def test_what_is_no_trace_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
+def test_a_malformed_trace_is_refused_in_one_sentence(tmp_path: Path, text: str, message: str) -> None:
     """Too few points, lists of different lengths, missing cells."""
     with pytest.raises(ConfigurationError, match=message) as refused:
         load(tmp_path, text)
@@ -134,7 +134,7 @@ def test_the_real_mooncake_trace_has_its_known_share_of_prefixes() -> None:
 
 
 @pytest.mark.parametrize("asked", ["1", "-0.1", "nan", "much", "trace"])
-def test_a_share_that_cannot_be_is_refused(tmp_path: Path, asked: str) -> None:
+def test_an_impossible_share_is_refused(tmp_path: Path, asked: str) -> None:
     """Shares are from 0 to below 1; `trace` needs hash_ids."""
     path = tmp_path / "t"
     path.write_text('{"input_tokens": 5, "output_tokens": 5}\n')
@@ -161,7 +161,7 @@ JSON_DATES = (
     "text",
     [QUOTED, AS_FLOATS, WITH_ZONES, JSON_DATES, "\ufeff" + SERVE_GEN, "\n\r\n" + SERVE_GEN.replace("\n", "\r\n")],
 )
-def test_what_other_programs_write_is_read(
+def test_variants_that_other_programs_write_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, zone: str
 ) -> None:
     """Quoted cells, tokens as 100.0, dates with and without a zone or a fraction, empty lines and Windows line
@@ -180,7 +180,7 @@ def test_what_other_programs_write_is_read(
 
 
 @pytest.mark.parametrize(("name", "packed"), [("t.csv", True), ("t.csv.gz", False)])
-def test_an_archive_is_known_by_its_bytes(tmp_path: Path, *, name: str, packed: bool) -> None:
+def test_an_archive_is_recognised_by_its_bytes(tmp_path: Path, *, name: str, packed: bool) -> None:
     """A gzipped file without the suffix is unpacked; a plain file with the suffix is read as it is."""
     path = tmp_path / name
     path.write_bytes(gzip.compress(SERVE_GEN.encode()) if packed else SERVE_GEN.encode())
@@ -199,14 +199,14 @@ def test_a_benchmark_without_lengths_says_what_it_lacks(tmp_path: Path) -> None:
         load(tmp_path, '{"completed": 5, "total_input_tokens": 99}')
 
 
-def test_what_no_router_decided_is_left_out_of_an_access_log(tmp_path: Path) -> None:
+def test_undecided_requests_are_left_out_of_an_access_log(tmp_path: Path) -> None:
     """Envoy writes null if the router was unreachable or set no metadata; the note counts these requests."""
     lengths = load(tmp_path, lines([LOG | {"estimate": None, "prompt_tokens": None}, LOG]))
     assert [640] == lengths.prompt.tolist()
     assert "1 of its 2 requests were decided by no router" in lengths.note
 
 
-def test_an_access_log_that_no_router_decided_is_refused(tmp_path: Path) -> None:
+def test_an_access_log_of_undecided_requests_only_is_refused(tmp_path: Path) -> None:
     """It has nothing to plan from."""
     with pytest.raises(ConfigurationError, match="it has no requests"):
         load(tmp_path, lines([LOG | {"estimate": None}]))

@@ -103,13 +103,13 @@ def test_the_cost_model_counts_what_sequences_hold() -> None:
         ("recurrent: {layers: 8}", "state_bytes"),
     ],
 )
-def test_layers_that_cannot_be_are_refused(part: str, says: str) -> None:
+def test_impossible_layers_are_refused(part: str, says: str) -> None:
     """The error names the catalogue's mistake."""
     with pytest.raises(ConfigurationError, match=says):
         parse(ENTRY % part, "mine.yaml")
 
 
-def test_a_plain_model_holds_nothing_besides() -> None:
+def test_a_plain_model_needs_no_extra_memory_per_sequence() -> None:
     """A model without windows and recurrent states needs no extra memory per sequence."""
     assert instance("llama-3-70b", 4).sequence_tokens(8_192) == 0
     assert isinstance(CATALOGUE.model("llama-3-70b").attention, Attention)

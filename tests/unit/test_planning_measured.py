@@ -64,7 +64,7 @@ class LatentEngine(StatedEngine):
         return bs * (4 + 0.02 * new + 1e-6 * new * (prefix + new / 2))
 
 
-def test_the_tables_hold_what_the_engine_says() -> None:
+def test_the_tables_reproduce_the_engines_figures() -> None:
     """Decode steps and steps with prefill, at sizes that are not on the grid."""
     cost = tables_of(StatedEngine(), 2048)
     for sequences, context in ((1, 500), (37, 3000), (700, 16_000)):
@@ -84,16 +84,16 @@ def test_latent_attention_is_paid_for_in_every_chunk_of_a_long_prompt() -> None:
 
 
 @pytest.mark.parametrize(("kv_bytes", "asked"), [(2.0, "bfloat16"), (1.0, "fp8"), (0.5, None)])
-def test_the_format_of_the_cache_is_always_said(
+def test_the_format_of_the_cache_is_always_passed(
     kv_bytes: float, asked: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The package defaults to FP8 for DeepSeek; for cache formats that it
     does not support, nothing is measured.
     """
-    heard: list[object] = []
+    modes: list[object] = []
 
     def compile_engine(*_: object, **options: object) -> bytes:
-        heard.append(options["kvcache_quant_mode"])
+        modes.append(options["kvcache_quant_mode"])
         return b""
 
     package = SimpleNamespace(
@@ -105,7 +105,7 @@ def test_the_format_of_the_cache_is_always_said(
     instance = Instance(CATALOGUE.model("deepseek-v3"), CATALOGUE.gpu("h200"), 8, kv_bytes)
     found = measured_cost(instance, 2048)
     measured_cost.cache_clear()
-    assert ([] if asked is None else [asked]) == heard
+    assert ([] if asked is None else [asked]) == modes
     assert (asked is not None) == (found is not None)
 
 
@@ -125,7 +125,7 @@ def setup(gpu: str, times: Times, monkeypatch: pytest.MonkeyPatch, *, found: boo
     return Setup("70B", gpu, instance, 65_536, Objective(), batched_tokens=2048, times=times)
 
 
-def test_measured_times_are_used_where_they_are_and_the_gap_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_available_measured_times_are_used_and_the_gap_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The plan says where the times come from, and how far our roofline is from them."""
     plan = setup("a100-80g", Times.AUTO, monkeypatch, found=True)
     assert plan.cost.decode_fixed_s
@@ -159,7 +159,7 @@ def test_a_gap_at_any_size_is_named(far: tuple[str, int], monkeypatch: pytest.Mo
     assert f"{low:.2f} to 1.00 of them" in note
 
 
-def test_each_kind_of_instance_has_a_note_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_kind_of_instance_has_its_own_note(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pools that differ in GPU or parallelism have separate notes; pools that differ only in a knob share one."""
     eight = setup("a100-80g", Times.ROOFLINE, monkeypatch, found=False)
     four = replace(eight, instance=replace(eight.instance, tensor_parallel=4))
@@ -167,7 +167,7 @@ def test_each_kind_of_instance_has_a_note_of_its_own(monkeypatch: pytest.MonkeyP
     assert ["70B on 8 x a100-80g", "70B on 4 x a100-80g"] == [note.split(":")[0] for note in notes]
 
 
-def test_the_roofline_stands_in_where_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_roofline_is_the_fallback_without_measurements(monkeypatch: pytest.MonkeyPatch) -> None:
     """`auto` falls back and says so; `measured` refuses; `roofline` does not look for measurements."""
     fallback = setup("mi300x", Times.AUTO, monkeypatch, found=False)
     assert fallback.cost == iteration_cost(fallback.instance, 2048)
@@ -235,7 +235,7 @@ def test_residuals_are_moved_by_every_gpu_in_full() -> None:
     assert eight[8192] == pytest.approx(0.001 + shared_s / 8 + moved_s + reduced_s)
 
 
-def test_experts_come_after_what_all_tokens_go_through() -> None:
+def test_experts_are_counted_in_addition_to_the_dense_part() -> None:
     """For 1,024 tokens, DeepSeek's dense part is limited by FLOPs and its experts by reading their weights. Both
     are counted, and so are the rows that go to eight experts and back.
     """

@@ -78,14 +78,14 @@ def test_a_design_that_misses_the_objective_does_not_end_the_others() -> None:
     assert "P99 TTFT" in two.why
 
 
-def test_where_all_have_to_be_met_the_first_that_is_not_is_told() -> None:
+def test_if_all_designs_must_pass_the_error_names_the_first_that_does_not() -> None:
     """search_all has no use for a partial answer."""
     tasks = [task("two", (4_096, LONG)), task("also two", (8_192, LONG))]
     with pytest.raises(ObjectiveNotMet, match=r"^two: no fleet"):
         search_all(tasks, 1, CACHE, lambda *_: None)
 
 
-def test_a_plan_tells_what_is_not_met_and_recommends_the_rest() -> None:
+def test_a_plan_lists_designs_that_fail_and_recommends_among_the_rest() -> None:
     """Thresholds whose fleets miss the objective are listed in the plan's notes."""
     plan = make_plan(
         work(), 20, setup(0.9), DeclaredRule.TRUTH, options=options(4_096), cache=CACHE, progress=lambda *_: None
@@ -104,7 +104,7 @@ def analysis() -> Analysis:
     )
 
 
-def test_no_sentence_says_to_keep_one_pool_at_the_rate_where_two_are_recommended() -> None:
+def test_no_sentence_says_to_keep_one_pool_at_a_rate_for_which_two_are_recommended() -> None:
     """Since instances are whole numbers, two pools may be better below the rate from which they always pay."""
     figures = analysis()
     best = replace(figures.best, short_instances=5, long_instances=3, break_even_rate=31.0)
@@ -132,14 +132,16 @@ def estimate(contexts: tuple[int, ...], totals: tuple[int, ...], half_width: flo
         ((101, 101, 101), 0.5, "x need 101 GPUs at best"),
     ],
 )
-def test_a_difference_within_the_noise_is_none(two_totals: tuple[int, ...], half_width: float, said: str) -> None:
+def test_a_difference_within_the_noise_does_not_count(
+    two_totals: tuple[int, ...], half_width: float, said: str
+) -> None:
     """Two pools are recommended if they save more than seeds and search tolerance can account for."""
     one = estimate((LONG,), (100, 100, 100), half_width)
     two = estimate((4_096, LONG), two_totals, half_width)
     assert said in recommend_simulated([one, two], COSTS)
 
 
-def test_a_saving_is_told_with_what_tuning_one_pool_gives_of_it() -> None:
+def test_a_saving_is_stated_with_the_part_that_tuning_one_pool_saves() -> None:
     """Of the 110 instances that two pools save compared with the usual pool, a tuned
     pool saves 90; the sentence names its knob.
     """
@@ -168,7 +170,7 @@ def test_all_designs_missing_is_one_error() -> None:
         )
 
 
-def test_a_saving_of_rounding_is_none() -> None:
+def test_a_saving_from_rounding_does_not_count() -> None:
     """If the rates add up exactly, two pools pay at no rate, rather than
     at quadrillions of requests per second.
     """
@@ -177,7 +179,7 @@ def test_a_saving_of_rounding_is_none() -> None:
     assert None is break_even_rate(0.8, (one, short, long * (1 + 1e-14)), spare=0)
 
 
-def test_runs_in_which_a_pool_of_long_answers_never_fills_refuse_no_fleet() -> None:
+def test_runs_too_short_for_a_pool_of_long_answers_refuse_no_fleet() -> None:
     """Outputs that take a minute pile up until the end of a run of 20 s with any number of instances.
     The error says that the run is too short.
     """
@@ -200,7 +202,7 @@ def test_runs_in_which_a_pool_of_long_answers_never_fills_refuse_no_fleet() -> N
         (2_000, 8_000, ""),
     ],
 )
-def test_longer_runs_tell_where_shorter_ones_only_grow(
+def test_longer_runs_are_conclusive_where_shorter_ones_only_grow(
     tells_from: int, longest: int, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The search continues with runs four times as long; as always, two conclusive runs have to agree."""

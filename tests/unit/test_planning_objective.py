@@ -98,7 +98,7 @@ def test_the_watch_gives_up_when_the_verdict_is_certain() -> None:
     assert watch.hopeless
 
 
-def test_latencies_are_told_by_length_even_with_one_objective() -> None:
+def test_latencies_are_listed_by_length_even_with_one_objective() -> None:
     """The tables list the usual classes from short to long."""
     summary = summarise(fleet_run([0.1, 5.0] * 500, [100, 40_000] * 500, [0, 1] * 500), Objective(ttft_s=9.0))
     names = [each.name for each in summary.by_length]
@@ -125,13 +125,13 @@ def test_the_warm_up_is_as_long_as_the_fleet_takes_to_fill() -> None:
     assert steadiness(arrival, arrival + 900.0).too_short
 
 
-def test_classes_end_with_all_that_are_longer() -> None:
+def test_the_last_class_holds_all_longer_requests() -> None:
     """A request's class is the first one whose limit holds it."""
     assert [0, 0, 1] == BY_LENGTH.of(np.array([1, 8192, 8193])).tolist()
     assert inf == BY_LENGTH.classes[-1].limit
 
 
-def test_a_run_in_which_the_fleet_hardly_fills_tells_nothing() -> None:
+def test_a_run_in_which_the_fleet_hardly_fills_is_too_short() -> None:
     """Requests arrive for 4 s and stay for 8.6 s: a fleet of any size looks good until the end."""
     arrival = np.sort(np.random.default_rng(0).uniform(0, 4, 4_000))
     assert steadiness(arrival, arrival + 8.6).too_short

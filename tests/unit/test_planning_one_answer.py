@@ -168,7 +168,9 @@ PAGES = {"one pool", "three pools", "other GPUs", "nothing steady"}  # others ha
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_number_of_a_plan_is_one(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_number_of_a_plan_is_the_same_everywhere(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Sizes, money, latencies, thresholds and flags are the same wherever the plan states them."""
     said = asked(case, tmp_path, monkeypatch)
     check_sizes_and_money(said)
@@ -255,11 +257,11 @@ def check_sizes_and_money(said: Said) -> None:
 def size_row(fleet: dict[str, Any]) -> str:
     """Return a fleet's row in the table of sizes, from the JSON."""
     cost, hours = fleet["cost"], fleet["cost"]["gpu_hours_per_year"]
-    told = f"{hours / 1e6:,.2f}M" if hours >= 1e6 else f"{hours:,}"
+    gpu_hours = f"{hours / 1e6:,.2f}M" if hours >= 1e6 else f"{hours:,}"
     interval = f"{fleet['instances']:.1f} ± {fleet['half_width']:.1f}"
     interval += ", not steady" if fleet["not_steady"] else ""
     return (
-        f"{fleet['design']['name']} {cost['shape']} {interval} {cost['gpus']:,} {told} "
+        f"{fleet['design']['name']} {cost['shape']} {interval} {cost['gpus']:,} {gpu_hours} "
         f"{money(cost['usd_per_year'])}"
     )
 
@@ -280,8 +282,8 @@ def check_sentence(said: Said) -> None:
     cost = said.fleet["cost"]
     assert f"{said.recommended} ({cost['shape']} GPUs" in sentence
     assert f"): {cost['gpus']} GPUs" in sentence
-    told = {int(n) for n in re.findall(r"(?:need|instead of|:) (\d+)", sentence)}
-    assert told <= {each["gpus"] for each in fleets.values()}
+    stated_gpus = {int(n) for n in re.findall(r"(?:need|instead of|:) (\d+)", sentence)}
+    assert stated_gpus <= {each["gpus"] for each in fleets.values()}
     if saved := re.search(r"instead of (\d+), saves \$([\d,]+)K", sentence):
         ones = [each for name, each in fleets.items() if name.startswith("one pool")]
         other = min(ones, key=lambda each: each["usd_per_year"])
@@ -330,8 +332,8 @@ def check_cost_model(said: Said) -> None:
     best = analysis["best"]
     two = best | {"instances": best["short_instances"] + best["long_instances"]}
     for one, pools in (*ones, (two, f"{best['short_instances']} + {best['long_instances']}")):
-        told = f" {pools} {one['instances'] * gpus:,} {money(one['usd_per_year'])}"
-        assert any(line.endswith(told) for line in lines_of(said.text))
+        row_end = f" {pools} {one['instances'] * gpus:,} {money(one['usd_per_year'])}"
+        assert any(line.endswith(row_end) for line in lines_of(said.text))
 
 
 def check_files(said: Said) -> None:

@@ -97,7 +97,7 @@ def test_the_papers_formula_is_computed_and_not_quoted(run: Run, small: list[str
     assert "the paper's 246 instances lie between its own formula at that alpha (176) and one pool (358)" in text
 
 
-def test_what_is_the_planners_choice_is_said(run: Run, small: list[str]) -> None:
+def test_the_planners_own_choices_are_stated(run: Run, small: list[str]) -> None:
     """The token limit is not called vLLM's, and the output says that out-of-memory errors are not simulated."""
     text = " ".join(run(*small)[1].split())
     assert "vLLM's own limits" not in text

@@ -73,7 +73,7 @@ def test_general_service_waits_as_pollaczek_and_khinchine_say(spread: str) -> No
 
 
 @pytest.mark.parametrize(("servers", "spread"), [(4, "deterministic"), (4, "two kinds"), (16, "uniform")])
-def test_general_service_with_many_places_waits_as_approximated(servers: int, spread: str) -> None:
+def test_general_service_with_many_slots_waits_as_approximated(servers: int, spread: str) -> None:
     """Several slots are M/G/c: the mean wait is within 12 % of the
     interpolation between M/D/c and M/M/c.
 

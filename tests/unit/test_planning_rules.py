@@ -74,7 +74,7 @@ def test_the_best_few_designs_are_searched_under_the_other_rules(monkeypatch: py
     assert [(ENVOYS, LIMITS), (TOKENS, [(LONG,), (2_048, LONG), (1_024, LONG)])] == asked
 
 
-def test_all_are_where_the_first_rule_meets_no_objective(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_designs_are_searched_if_the_first_rule_misses_the_objective(monkeypatch: pytest.MonkeyPatch) -> None:
     """A design with which Envoy's rule misses the objective may be the best under another rule."""
     asked = state({ENVOYS: {(2_048, LONG): 11.0}, TOKENS: {(LONG,): 8.0}}, monkeypatch)
     found = under(RUNS)
@@ -89,7 +89,7 @@ def test_thresholds_that_are_given_are_all_searched_under_each_rule(monkeypatch:
     assert [(ENVOYS, LIMITS), (TOKENS, LIMITS)] == asked
 
 
-def test_one_rule_is_searched_as_before_and_named_by_no_design(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_rule_is_searched_once_and_named_by_no_design(monkeypatch: pytest.MonkeyPatch) -> None:
     """The plan itself names it."""
     asked = state({ENVOYS: FIRST}, monkeypatch)
     assert [None] * 5 == [each.balancing for each in under(replace(RUNS, also=()))]
@@ -97,7 +97,7 @@ def test_one_rule_is_searched_as_before_and_named_by_no_design(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("tuning", [Tuning(), Tuning(parallelism=False, knobs=False)], ids=["all", "none"])
-def test_each_design_takes_its_own_rule_and_the_first_named_where_another_is_no_cheaper(
+def test_each_design_has_its_own_rule_or_the_first_if_no_other_is_cheaper(
     tuning: Tuning, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One pool is cheaper by tokens, two pools are not. The fleets are simulated
@@ -121,7 +121,7 @@ def test_each_design_takes_its_own_rule_and_the_first_named_where_another_is_no_
     assert [ENVOYS, TOKENS, ENVOYS] == [task.balancing for task in tasks]
 
 
-def test_names_are_rules_in_their_order_each_once() -> None:
+def test_rules_keep_the_order_of_their_names_without_duplicates() -> None:
     """The first name is the leading rule."""
     asked = SimulationOptions(balance=("tokens", "least-request", "tokens"), choice_count=3)
     runs = runs_of(asked, question().lengths, 100)
@@ -170,7 +170,7 @@ def said(
     )
 
 
-def test_what_is_recommended_names_its_balancing_and_what_envoy_cannot_do(
+def test_a_recommendation_names_its_balancing_and_what_envoy_cannot_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two pools by tokens against one pool by a full scan: sentence, table, page and files say so."""
@@ -197,13 +197,13 @@ def test_what_is_recommended_names_its_balancing_and_what_envoy_cannot_do(
     assert "which needs an endpoint picker" in files["dualpool.yaml"]
 
 
-def test_envoys_file_is_of_the_design_that_was_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_envoys_file_is_for_the_chosen_design(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One pool by a full scan is kept, so its file configures a full scan, whichever rule was named first; the
     sentence gives the rule of the two pools.
     """
     pytest.importorskip("matplotlib", reason="the report needs matplotlib")
-    dear = replace(TWO, instances=(20, 6))
-    text, _, files = said(SCAN, TOKENS, [USUAL, TUNED, dear], tmp_path, monkeypatch)
+    expensive = replace(TWO, instances=(20, 6))
+    text, _, files = said(SCAN, TOKENS, [USUAL, TUNED, expensive], tmp_path, monkeypatch)
     (cluster,) = document(files["envoy.yaml"])["clusters"]
     (policy,) = cluster["load_balancing_policy"]["policies"]
     assert "FULL_SCAN" == policy["typed_extension_config"]["typed_config"]["selection_method"]

@@ -40,9 +40,11 @@ def same_schedule(bounds: InstanceLimits, requests: list[tuple[int, int, float, 
     return instance
 
 
-def bounds_of(*, blocks: int, seqs: int, tokens: int, threshold: int, whole: bool, besides: int) -> InstanceLimits:
+def bounds_of(
+    *, blocks: int, seqs: int, tokens: int, threshold: int, reserve_full: bool, extra: int
+) -> InstanceLimits:
     """Return limits under which a sequence of 210 tokens, and its extra memory, always fits."""
-    return InstanceLimits(seqs, tokens, blocks * 16 + besides + 15, 210, threshold, whole, besides)
+    return InstanceLimits(seqs, tokens, blocks * 16 + extra + 15, 210, threshold, reserve_full, extra)
 
 
 BOUNDS = st.builds(
@@ -51,8 +53,8 @@ BOUNDS = st.builds(
     seqs=st.integers(1, 8),
     tokens=st.integers(8, 64),
     threshold=st.sampled_from([0, 0, 5, 16]),
-    whole=st.booleans(),
-    besides=st.sampled_from([0, 0, 1, 40]),
+    reserve_full=st.booleans(),
+    extra=st.sampled_from([0, 0, 1, 40]),
 )
 
 

@@ -51,7 +51,7 @@ def faults(value: Any, schema: dict[str, Any], at: str = "plan") -> list[str]:
 
 
 @pytest.mark.parametrize("more", [(), ("--simulate", "--tune", "none", "--threshold", "4096")])
-def test_a_plan_is_what_the_schema_says(
+def test_a_plan_matches_the_schema(
     more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A plan has exactly the schema's properties, with and without simulated fleets and a day."""
@@ -71,7 +71,7 @@ def test_a_plan_is_what_the_schema_says(
     assert bool(more) == bool(plan["fleets"])
 
 
-def test_a_schema_that_is_not_met_is_found() -> None:
+def test_a_violated_schema_is_detected() -> None:
     """The check itself detects an extra key, a missing one, and values of another type."""
     part = {"type": "object", "properties": {"a": {"type": ["number", "null"]}}, "required": ["a"]}
     assert [] == faults({"a": None}, part)

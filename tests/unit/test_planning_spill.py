@@ -70,7 +70,7 @@ def p99_s(result: FleetRun, mine: npt.NDArray[np.bool_]) -> float:
 
 
 @pytest.mark.parametrize("hot", [0, 1], ids=["short is hot", "long is hot"])
-def test_a_burst_on_one_pool_is_shared_and_nothing_else_becomes_worse_by_more(hot: int) -> None:
+def test_a_burst_on_one_pool_is_shared_and_costs_the_other_pool_less(hot: int) -> None:
     """The hot pool's P99 falls by more than the cold one's rises, and each moved request fits where it goes."""
     workload = burst(hot)
     without, spilled = run(workload, spill=False), run(workload, spill=True)
@@ -103,7 +103,7 @@ def test_requests_return_within_ten_seconds_of_the_overload() -> None:
     assert left_last_s < drained_s + 10
 
 
-def test_without_overload_nothing_leaves() -> None:
+def test_without_overload_no_request_moves() -> None:
     """At the usual rates both runs place every request in the same pool."""
     rng = np.random.default_rng(1)
     size = 600

@@ -71,7 +71,7 @@ def test_every_text_is_of_its_kind() -> None:
     assert seen == [KIND_OF[KINDS[kind].name] for kind in drawn.kind.tolist()]
 
 
-def test_bytes_tell_most_of_what_a_kind_scatters() -> None:
+def test_bytes_explain_most_of_the_scatter_within_a_kind() -> None:
     """A larger part of the thrifty sample means more bytes per token; the
     unexplained scatter is 3 %, not the kind's 12 %.
     """

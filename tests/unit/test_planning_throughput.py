@@ -61,7 +61,7 @@ def test_the_rate_falls_smoothly_with_the_length_of_prompts() -> None:
     )
 
 
-def test_a_few_long_prompts_do_not_refuse_the_plan() -> None:
+def test_a_few_long_prompts_do_not_make_a_plan_impossible() -> None:
     """Prompts of 60,000 tokens have a slow first token, but are as fast as others between tokens."""
     rng = np.random.default_rng(0)
     prompt = np.where(rng.random(4000) < 0.005, 60_000, rng.integers(200, 2000, 4000))

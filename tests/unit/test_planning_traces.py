@@ -106,7 +106,7 @@ def test_a_cdf_gives_lengths_with_its_quantiles() -> None:
         ("fraction,input_tokens,output_tokens\n1,2\n", "line 2: '1,2': three numbers are needed"),
     ],
 )
-def test_a_wrong_trace_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
+def test_a_malformed_trace_is_refused_in_one_sentence(tmp_path: Path, text: str, message: str) -> None:
     """The error names the file, the line and what is wrong."""
     path = tmp_path / "t.csv"
     path.write_text(text)
@@ -125,7 +125,7 @@ def test_a_trace_of_a_gigabyte_is_refused_before_it_is_read(tmp_path: Path) -> N
         load_traces([str(path)])
 
 
-def test_a_trace_that_is_missing_or_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_missing_or_binary_trace_is_refused(tmp_path: Path) -> None:
     """The error names the file and the reason."""
     with pytest.raises(ConfigurationError, match=r"nowhere.csv: No such file or directory"):
         load_traces([str(tmp_path / "nowhere.csv")])
@@ -326,7 +326,7 @@ def test_metrics_of_something_else_are_refused(text: str, message: str) -> None:
         parse_scrape(text, "m")
 
 
-def test_a_counter_that_went_back_tells_no_rate() -> None:
+def test_a_counter_that_decreased_gives_no_rate() -> None:
     """The numbers in the error distinguish a restarted router from an idle one."""
     first, second = parse_scrape(scrape_text(1000, 0), "first"), parse_scrape(scrape_text(10, 0), "second")
     with pytest.raises(ConfigurationError, match=r"went from 1000 to 10 in 10 s: the rate cannot be computed"):

@@ -150,7 +150,7 @@ def refused(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("kind", TRACES)
-def test_a_trace_that_cannot_be_is_refused(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_impossible_trace_is_refused(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """For every format, the sentence names the file, and the line if there is one."""
     text, words = TRACES[kind]
     path = tmp_path / "trace"
@@ -170,9 +170,7 @@ def test_a_trace_that_cannot_be_unpacked_is_refused(
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-def test_options_that_cannot_be_are_refused(
-    options: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_impossible_options_are_refused(options: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """They are refused before any search begins."""
     trace = write_trace(tmp_path / "t.csv")
     source = ["--mean-tokens", "500,100"] if "trace" in options else ["--trace", str(trace)]
@@ -181,9 +179,7 @@ def test_options_that_cannot_be_are_refused(
 
 
 @pytest.mark.parametrize("kind", CATALOGUES)
-def test_a_catalogue_that_cannot_be_is_refused(
-    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_impossible_catalogue_is_refused(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The sentence names the file."""
     text, words = CATALOGUES[kind]
     path = tmp_path / "mine.yaml"
@@ -192,7 +188,7 @@ def test_a_catalogue_that_cannot_be_is_refused(
 
 
 @pytest.mark.parametrize("kind", METRICS)
-def test_metrics_that_cannot_be_are_refused(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_impossible_metrics_are_refused(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Metrics that no router exposes."""
     text, words = METRICS[kind]
     path = tmp_path / "metrics"
@@ -217,6 +213,6 @@ def test_metrics_that_cannot_be_are_refused(kind: str, tmp_path: Path, capsys: p
         ("papers", "invalid choice: 'papers'"),
     ],
 )
-def test_questions_that_are_none_are_refused(asked: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_incomplete_questions_are_refused(asked: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     """No workload or rate, two workloads, or files that do not exist."""
     refused(asked.split(" "), words, capsys)

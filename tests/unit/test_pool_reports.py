@@ -50,7 +50,7 @@ def test_engines_of_a_server_are_summed_and_the_fullest_counts(page: bytes, load
 
 
 @pytest.mark.parametrize("value", ["NaN", "-1", "+Inf"])
-def test_what_is_no_number_of_requests_is_as_if_not_said(value: str) -> None:
+def test_an_invalid_number_of_requests_is_ignored(value: str) -> None:
     """An invalid gauge is dropped; without it, no load can be read."""
     page = VLLM.replace(b'3.0\nvllm:num_requests_waiting{engine="1",model_name="m"} 0.0', f"{value}".encode())
     with pytest.raises(ReportNotUnderstood, match="do not report how many requests wait"):
@@ -84,20 +84,20 @@ def test_names_of_the_same_weights_are_one_model() -> None:
 
 
 @pytest.mark.parametrize("length", ["8192", 0, -1, 8192.5, True, [], None])
-def test_an_odd_entry_takes_nothing_from_the_others(length: object) -> None:
+def test_an_odd_entry_does_not_affect_the_others(length: object) -> None:
     """An invalid length is ignored, an entry without a name is skipped, and the rest of the list is read."""
     odd = {"id": "odd", "parent": {"id": "base"}, "root": 5, "max_model_len": length}
     page = {"data": [odd, {"id": None}, {"id": 7}, {}, {"id": "base", "max_model_len": 8192}]}
     assert (ModelReport("odd"), ModelReport("base", "", 8192)) == parse_models(json.dumps(page).encode()).models
 
 
-def test_an_adapter_whose_length_is_none_has_that_of_its_base() -> None:
+def test_an_adapter_without_a_valid_length_has_that_of_its_base() -> None:
     """It is served by the same weights, whatever it reports."""
     page = {"data": [{"id": "base", "max_model_len": 8192}, {"id": "sql", "parent": "base", "max_model_len": -1}]}
     assert ModelReport("sql", "base", 8192) == parse_models(json.dumps(page).encode()).models[1]
 
 
-def test_a_model_that_is_listed_twice_is_there_twice() -> None:
+def test_a_model_that_is_listed_twice_is_returned_twice() -> None:
     """The caller takes the smaller of the two lengths."""
     page = {"data": [{"id": "m", "max_model_len": 5}, {"id": "m", "max_model_len": 9}]}
     assert (ModelReport("m", "", 5), ModelReport("m", "", 9)) == parse_models(json.dumps(page).encode()).models
@@ -109,7 +109,7 @@ def test_of_thousands_of_models_the_first_are_read_and_all_are_counted() -> None
     assert (1_000, 5_000) == (len(found.models), found.listed)
 
 
-def test_ranks_of_one_engine_count_once_and_priorities_are_in_the_row_of_all() -> None:
+def test_ranks_of_one_engine_count_once_and_rows_by_priority_are_not_added() -> None:
     """All ranks of an SGLang engine report the same; rows by priority are parts of the row without one."""
     rows = ['tp_rank="0"', 'tp_rank="1"', 'pp_rank="1",tp_rank="0"']
     page = "".join(
@@ -123,7 +123,7 @@ def test_ranks_of_one_engine_count_once_and_priorities_are_in_the_row_of_all() -
     assert LoadReport(9, 9, 0.0, 0, 1_000) == parse_load(page.encode())
 
 
-def test_a_number_without_end_is_a_number_to_count_with() -> None:
+def test_an_enormous_count_stays_finite() -> None:
     """However many requests a server claims to have, the sum is finite."""
     page = VLLM.replace(b"3.0", b"1e308").replace(b"0.0", b"1e308")
     assert 10**12 == parse_load(page).waiting
@@ -141,8 +141,8 @@ def test_a_line_that_no_server_writes_is_not_read() -> None:
     said = f"vllm:num_requests_waiting{{{labels}}} 3\nvllm:num_requests_running 5\n"
     with pytest.raises(ReportNotUnderstood, match="do not report"):
         parse_load(said.encode())
-    told = parse_load(f"{said}vllm:num_requests_waiting 2\n".encode())
-    assert (2, 5) == (told.waiting, told.running)
+    report = parse_load(f"{said}vllm:num_requests_waiting 2\n".encode())
+    assert (2, 5) == (report.waiting, report.running)
 
 
 LINES = st.sampled_from([line for line in VLLM.decode().splitlines() if not line.startswith("#")])
@@ -153,7 +153,7 @@ LINES = st.sampled_from([line for line in VLLM.decode().splitlines() if not line
     | st.just(VLLM).flatmap(lambda page: st.binary(max_size=20).map(page.__add__))
     | st.builds(lambda line, at, text: (line[: at % len(line)] + text).encode(), LINES, st.integers(0), st.text())
 )
-def test_whatever_a_server_sends_nothing_else_is_raised(page: bytes) -> None:
+def test_any_bytes_raise_no_other_error(page: bytes) -> None:
     """Any bytes are either a report or ReportNotUnderstood."""
     for parse in (parse_models, parse_load):
         with suppress(ReportNotUnderstood):

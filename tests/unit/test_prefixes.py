@@ -28,7 +28,7 @@ def chat(turns: Sequence[tuple[str, str]], model: str = "m", **fields: object) -
     return read_request(Api.CHAT, json.dumps({"model": model, "messages": messages, **fields}).encode())
 
 
-def told(estimator: ByteClassEstimator, facts: RequestFacts, tokens: int, tenant: str = "") -> Estimate:
+def observed(estimator: ByteClassEstimator, facts: RequestFacts, tokens: int, tenant: str = "") -> Estimate:
     """Let an estimator observe the usage of a chat; return its estimate of the same chat afterwards."""
     estimator.observe(estimator.estimate(facts, tenant), Usage(tokens))
     return estimator.estimate(facts, tenant)
@@ -53,7 +53,7 @@ def test_a_turn_costs_what_was_known_and_what_is_new() -> None:
     estimator, plain = taught(), taught(OFF)
     first, second = chat(TALK[:2]), chat(TALK)
     known = round(1.08 * plain.estimate(first, "").prompt_tokens)
-    told(estimator, first, known)
+    observed(estimator, first, known)
     new_bytes = second.text_bytes - first.text_bytes
     estimate = estimator.estimate(second, "")
     assert new_bytes / 4 == pytest.approx(estimate.prompt_tokens - known, rel=0.3)
@@ -67,8 +67,8 @@ def test_a_known_beginning_narrows_the_bound() -> None:
     for each in (estimator, plain):
         for start in range(60):
             turns = (*TALK[:3], ("user", TEXT[start : 500 + 5 * start]))
-            told(each, chat(turns[:2]), chat(turns[:2]).text_bytes // 4)
-            told(each, chat(turns), chat(turns).text_bytes // 4)
+            observed(each, chat(turns[:2]), chat(turns[:2]).text_bytes // 4)
+            observed(each, chat(turns), chat(turns).text_bytes // 4)
     widths = [
         estimate.prompt_bound / estimate.prompt_tokens - 1
         for estimate in (estimator.estimate(second, ""), plain.estimate(second, ""))
@@ -97,14 +97,14 @@ def test_another_beginning_is_not_known(other: RequestFacts) -> None:
     first = chat(TALK[:2])
     known = round(1.08 * plain.estimate(first, "").prompt_tokens)
     for each in (estimator, plain):
-        told(each, first, known)
+        observed(each, first, known)
     assert plain.estimate(other, "").prompt_tokens == estimator.estimate(other, "").prompt_tokens
 
 
-def test_tenants_do_not_read_each_other() -> None:
+def test_tenants_do_not_share_what_is_known() -> None:
     """The cost of a tenant's chat is not found by another tenant's chat, nor for another model."""
     estimator, first, second = taught(), chat(TALK[:2]), chat(TALK)
-    told(estimator, first, round(estimator.estimate(first, "a").prompt_tokens), tenant="a")
+    observed(estimator, first, round(estimator.estimate(first, "a").prompt_tokens), tenant="a")
     assert [True, False, False] == [
         is_known(estimator.estimate(facts, tenant))
         for facts, tenant in ((second, "a"), (second, "b"), (chat(TALK, model="n"), "a"))
@@ -114,24 +114,24 @@ def test_tenants_do_not_read_each_other() -> None:
 def test_a_count_that_turns_out_wrong_is_forgotten() -> None:
     """If a prompt costs no more than its beginning supposedly did, that beginning is no longer used."""
     estimator, first, second = taught(), chat(TALK[:2]), chat(TALK)
-    told(estimator, first, round(estimator.estimate(first, "").prompt_tokens))
+    observed(estimator, first, round(estimator.estimate(first, "").prompt_tokens))
     assert is_known(estimator.estimate(second, ""))
     estimator.observe(estimator.estimate(second, ""), Usage(first.text_bytes // 4 - 100))
     assert not is_known(estimator.estimate(second, ""))
 
 
-def test_a_conversation_that_is_told_again_is_remembered_longer() -> None:
+def test_a_conversation_that_is_used_again_is_remembered_longer() -> None:
     """The conversation that has gone unused longest is evicted."""
     estimator = taught(EstimatorSettings(byteclass=ByteClassSettings(max_prefixes=2)))
     chats = [(("user", TEXT[i : 900 + i]),) for i in range(3)]
     for position in (0, 1, 0, 2):
-        told(estimator, chat(chats[position]), 225)
+        observed(estimator, chat(chats[position]), 225)
     estimates = [estimator.estimate(chat((*turns, *TALK[2:])), "") for turns in chats]
     assert [True, False, True] == list(map(is_known, estimates))
 
 
 @pytest.mark.parametrize(("times", "known"), [(3.8, True), (4.2, False), (1 / 3.8, True), (1 / 4.2, False)])
-def test_a_beginning_behind_which_nothing_fits_is_forgotten(times: float, *, known: bool) -> None:
+def test_a_beginning_whose_continuation_does_not_fit_is_forgotten(times: float, *, known: bool) -> None:
     """The cost of the new part may be off by a factor of four; beyond
     that, the earlier count is considered wrong.
     """
@@ -144,10 +144,10 @@ def test_a_beginning_behind_which_nothing_fits_is_forgotten(times: float, *, kno
     assert known == is_known(estimator.estimate(another, ""))
 
 
-def test_what_was_counted_before_a_new_start_is_forgotten() -> None:
+def test_counts_from_before_a_new_tokenizer_are_forgotten() -> None:
     """If the tokenizer behind a name changes, prices start from scratch and all known counts are void."""
     estimator, first, second = taught(), chat(TALK[:2]), chat(TALK)
-    told(estimator, first, round(estimator.estimate(first, "").prompt_tokens))
+    observed(estimator, first, round(estimator.estimate(first, "").prompt_tokens))
     assert is_known(estimator.estimate(second, ""))
     teach(estimator, 40, ratio=1.5)
     (model,) = estimator.state().models
@@ -160,7 +160,7 @@ def test_the_table_is_bounded() -> None:
     estimator = taught(EstimatorSettings(byteclass=ByteClassSettings(max_prefixes=2)))
     chats = [(("user", TEXT[i : 900 + i]),) for i in range(3)]
     for turns in chats:
-        told(estimator, chat(turns), 225)
+        observed(estimator, chat(turns), 225)
     estimates = [estimator.estimate(chat((*turns, *TALK[2:])), "") for turns in chats]
     assert [False, True, True] == list(map(is_known, estimates))
 
@@ -177,7 +177,7 @@ def test_reasoning_that_is_dropped_later_is_another_beginning() -> None:
     first, second = (
         read_request(Api.CHAT, json.dumps({"model": "m", "messages": each}).encode()) for each in (messages, later)
     )
-    told(estimator, first, round(estimator.estimate(first, "").prompt_tokens))
+    observed(estimator, first, round(estimator.estimate(first, "").prompt_tokens))
     assert not is_known(estimator.estimate(second, ""))
 
 
@@ -195,5 +195,5 @@ def test_turns_end_where_their_texts_do(turns: list[tuple[str, str]]) -> None:
 def test_a_table_of_one_conversation_remembers_it() -> None:
     """This is the smallest possible memory."""
     estimator, first = taught(EstimatorSettings(byteclass=ByteClassSettings(max_prefixes=1))), chat(TALK[:2])
-    told(estimator, first, round(estimator.estimate(first, "").prompt_tokens))
+    observed(estimator, first, round(estimator.estimate(first, "").prompt_tokens))
     assert is_known(estimator.estimate(chat(TALK), ""))

@@ -82,7 +82,7 @@ def prior_tokens(text: str) -> float:
 
 
 @pytest.mark.parametrize(("text", "tokens"), TOKENS)
-def test_a_new_model_is_believed_to_be_like_public_ones(text: str, tokens: float) -> None:
+def test_a_new_model_is_assumed_to_be_like_public_ones(text: str, tokens: float) -> None:
     """The prior of a text in any script, prose or code is at most a quarter above the mean of
     four tokenizers, and at most half below it.
 
@@ -92,7 +92,7 @@ def test_a_new_model_is_believed_to_be_like_public_ones(text: str, tokens: float
 
 
 @pytest.mark.parametrize(("text", "tokens"), ROUGHLY)
-def test_no_text_is_believed_to_be_twice_or_half_of_what_it_is(text: str, tokens: float) -> None:
+def test_no_prior_is_off_by_a_factor_of_two(text: str, tokens: float) -> None:
     """Capitals, blank lines, padding, drawings and quotes are priced less
     accurately, but within a factor of two.
     """

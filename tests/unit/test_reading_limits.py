@@ -59,12 +59,12 @@ def test_an_encoded_body_is_read_up_to_its_limits(encoding: str, within: bytes, 
     assert [None, BodyFault.ENCODED] == [fault_of(encoding, within), fault_of(encoding, beyond)]
 
 
-def test_gzip_in_the_frame_of_zlib_is_none() -> None:
+def test_zlib_data_is_not_accepted_as_gzip() -> None:
     """Not all servers would accept it."""
     assert BodyFault.ENCODED == fault_of("gzip", zlib.compress(b"{}"))
 
 
-def test_a_frame_that_was_cut_just_at_the_limit_is_not_whole() -> None:
+def test_a_frame_that_was_cut_just_at_the_limit_is_incomplete() -> None:
     """Its output so far fills the limit, but the frame is not complete."""
     encoder = zstandard.ZstdCompressor().compressobj()
     begun = encoder.compress(bytes(512 * 1024)) + encoder.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
@@ -73,7 +73,7 @@ def test_a_frame_that_was_cut_just_at_the_limit_is_not_whole() -> None:
 
 
 @pytest.mark.parametrize("first", range(256))
-def test_only_a_window_that_is_larger_than_needed_is_made_smaller(first: int) -> None:
+def test_only_a_window_that_is_larger_than_needed_is_reduced(first: int) -> None:
     """RFC 7932, 9.1: a first byte that is even encodes the window 16 in one bit,
     and its other bits belong to the stream.
     """
@@ -82,7 +82,7 @@ def test_only_a_window_that_is_larger_than_needed_is_made_smaller(first: int) ->
     assert bytes((expected, 7)) == with_small_window(bytes((first, 7)), 1_000)
 
 
-def test_a_bomb_behind_a_response_that_was_as_long_as_is_read_is_not_inflated() -> None:
+def test_a_bomb_behind_a_response_that_used_up_the_limit_is_not_inflated() -> None:
     """When the limit is used up, nothing more is decoded; 0 left does not mean unlimited."""
     encoder = brotli.Compressor(quality=1)
     begun = encoder.process(b"a" * 1_000) + encoder.flush()
@@ -91,12 +91,12 @@ def test_a_bomb_behind_a_response_that_was_as_long_as_is_read_is_not_inflated() 
     assert b"a" * 1_000 == decoder.feed(begun)
     tracemalloc.start()
     try:
-        with pytest.raises(ResponseNotUnderstood) as told:
+        with pytest.raises(ResponseNotUnderstood) as caught:
             decoder.feed(bomb)
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert ResponseFault.TOO_LARGE is told.value.fault
+    assert ResponseFault.TOO_LARGE is caught.value.fault
     assert peak_bytes < 4 << 20
 
 
@@ -114,7 +114,7 @@ def test_a_refusal_of_16_kib_is_read(size: int, *, read: bool) -> None:
 
 
 @pytest.mark.parametrize(("named", "at_least"), [(-1, None), (0, None), (1, 1), (2, 2)])
-def test_a_prompt_of_one_token_is_the_least_that_a_refusal_can_name(named: int, at_least: int | None) -> None:
+def test_the_smallest_prompt_that_a_refusal_can_name_is_one_token(named: int, at_least: int | None) -> None:
     """Zero is not a valid count, in a field or in a sentence."""
     error = {"type": "exceed_context_size_error", "n_prompt_tokens": named}
     assert Overflow(at_least) == read_overflow(json.dumps({"error": error}).encode())
@@ -136,7 +136,7 @@ def test_a_prompt_of_one_token_is_the_least_that_a_refusal_can_name(named: int, 
         ((1, -1, 0), ResponseFault.WRONG_USAGE),
     ],
 )
-def test_counts_up_to_ten_million_are_counts(
+def test_counts_up_to_ten_million_are_accepted(
     counts: tuple[int, int, int], expected: Usage | ResponseFault
 ) -> None:
     """A prompt has at least one token, all of which may be cached; an output may have none."""

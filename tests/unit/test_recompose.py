@@ -36,7 +36,7 @@ def leaving(router: Router) -> set[int]:
     return moved(spillover(router), state)
 
 
-def test_who_leaves_depends_on_the_pools_alone() -> None:
+def test_which_conversations_leave_depends_only_on_the_pools() -> None:
     """Routers whose other settings differ agree: the workers of one router, or
     one with settings that wait for a restart.
     """
@@ -44,7 +44,7 @@ def test_who_leaves_depends_on_the_pools_alone() -> None:
     assert leaving(compose(one, Listener())) == leaving(compose(other, Listener()))
 
 
-def test_a_reload_of_anything_else_lets_conversations_stay_where_they_are() -> None:
+def test_a_reload_of_other_settings_keeps_conversations_in_their_pools() -> None:
     """Moved conversations are remembered: the same spillover object is used before and after."""
     was, now = parse(POOLS), parse(POOLS + ELSEWHERE)
     router = compose(was, Listener())
@@ -52,7 +52,7 @@ def test_a_reload_of_anything_else_lets_conversations_stay_where_they_are() -> N
 
 
 @pytest.mark.parametrize(("old", "new"), [("10000", "20000"), ("http://l", "http://other")])
-def test_after_a_reload_a_router_agrees_with_one_that_is_started_then(old: str, new: str) -> None:
+def test_after_a_reload_a_router_agrees_with_a_newly_started_one(old: str, new: str) -> None:
     """A replaced worker or an added replica moves the same conversations as the others."""
     was, now = parse(POOLS), parse(POOLS.replace(old, new))
     router = compose(was, Listener())

@@ -22,7 +22,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_is_reloaded(change: str) -> None:
+def test_settings_that_are_reloaded(change: str) -> None:
     """Thresholds, pools, limits, mode, names, estimator and learning options, and the log level are taken over."""
     assert (parse(change), ()) == in_force(parse(""), parse(change))
 
@@ -39,7 +39,7 @@ def test_what_is_reloaded(change: str) -> None:
         ("metrics: {max_models: 9}\nadmin: {address: '127.0.0.1:1'}", ("admin", "metrics")),
     ],
 )
-def test_what_waits_for_a_restart(change: str, waiting: tuple[str, ...]) -> None:
+def test_settings_that_wait_for_a_restart(change: str, waiting: tuple[str, ...]) -> None:
     """Addresses and objects built once at startup keep their values and are
     named; the rest of the file is in force.
     """

@@ -52,14 +52,14 @@ def meaning(text: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("mode", Mode)
-def test_the_files_are_what_is_rendered_for_the_defaults(mode: Mode) -> None:
+def test_the_files_equal_what_is_rendered_for_the_defaults(mode: Mode) -> None:
     """Each file of `envoy/` equals the rendered one, except for comments and layout."""
     assert meaning((FILES / f"{mode}.yaml").read_text("utf-8")) == meaning(
         render_envoy(Numbers(Configuration(), mode))
     )
 
 
-def test_the_file_of_two_workers_is_what_is_rendered_for_two() -> None:
+def test_the_file_of_two_workers_equals_what_is_rendered_for_two() -> None:
     """`envoy/workers.yaml` equals the output for `--workers 2`: an endpoint per
     worker, and twice as many requests at a time.
     """
@@ -80,7 +80,7 @@ MANIFESTS: list[tuple[Callable[[Numbers], str], list[str]]] = [
 
 
 @pytest.mark.parametrize(("render", "files"), MANIFESTS)
-def test_the_manifests_are_what_is_rendered_for_the_defaults(
+def test_the_manifests_equal_what_is_rendered_for_the_defaults(
     render: Callable[[Numbers], str], files: list[str]
 ) -> None:
     """These files of `deploy/` hold exactly the rendered values."""
@@ -101,7 +101,7 @@ def test_rendered_manifests_fit_all_settings(render: Callable[[Numbers], str], _
 
 @pytest.mark.parametrize("mode", Mode)
 @pytest.mark.parametrize("settings", ["", SETTINGS], ids=["defaults", "all settings"])
-def test_what_is_rendered_has_no_trap(mode: Mode, settings: str) -> None:
+def test_the_rendered_configuration_has_no_trap(mode: Mode, settings: str) -> None:
     """Whatever the router's settings, the gateway that is rendered for them has no trap."""
     configuration = parse(settings)
     router = Router(configuration)
@@ -109,7 +109,7 @@ def test_what_is_rendered_has_no_trap(mode: Mode, settings: str) -> None:
     assert [] == [(each.trap.name, each.what) for each in find_traps(gateways, router).found]
 
 
-def test_settings_are_in_what_is_rendered() -> None:
+def test_settings_are_in_the_rendered_configuration() -> None:
     """Pools, names, times, sizes and addresses are those of the configuration."""
     text = render_envoy(Numbers(parse(SETTINGS)))
     for said in (
@@ -136,7 +136,7 @@ pools:
 """
 
 
-def test_a_refusal_is_tried_again_where_its_model_is_served() -> None:
+def test_a_refusal_is_retried_in_pools_that_serve_its_model() -> None:
     """With pools for several models, each falls back to larger pools of its
     model; a model's largest pool has no fallback.
     """
@@ -188,7 +188,7 @@ def test_the_command_writes_to_stdout(tmp_path: Path, capsys: pytest.CaptureFixt
 
 @pytest.mark.parametrize("mode", Mode)
 @pytest.mark.parametrize("settings", ["", SETTINGS], ids=["ports", "sockets"])
-def test_what_is_rendered_for_workers_has_no_trap(mode: Mode, settings: str) -> None:
+def test_the_configuration_rendered_for_workers_has_no_trap(mode: Mode, settings: str) -> None:
     """Each process is an endpoint, at the address that `dualpool serve --workers` gives it."""
     configuration = parse(settings)
     router = Router(configuration, processes=3)
@@ -211,7 +211,7 @@ def test_what_is_rendered_for_workers_has_no_trap(mode: Mode, settings: str) -> 
         (["envoy", "--workers", "0"], "at least 1"),
     ],
 )
-def test_workers_that_cannot_be_are_refused(
+def test_unsupported_workers_are_refused(
     arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A gateway that knows only one port of the router cannot use several workers."""
@@ -219,7 +219,9 @@ def test_workers_that_cannot_be_are_refused(
     assert why in capsys.readouterr().err
 
 
-def test_without_the_extra_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_the_extra_the_command_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """If Envoy's dataclasses are not installed, one sentence says what to install."""
     for name in [
         name for name in sys.modules if name.startswith(("envoy_data_plane", "extproc.gateways.render."))
@@ -238,7 +240,7 @@ def test_without_the_extra_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: p
         {"a": "é", "b": 'q"', "c": "a\nb", "d": "x" * 200, "e": [["a"]], "@type": "t"},
     ],
 )
-def test_text_says_what_the_values_say(value: dict[str, Any]) -> None:
+def test_written_values_are_read_back_unchanged(value: dict[str, Any]) -> None:
     """Reading the written text gives the same values, except for trailing zeros of durations."""
     (again,) = read(yaml_of(value, {}), "file.yaml")
     wanted = json.dumps(value, sort_keys=True).replace("1.500s", "1.5s").replace("2.0", "2")

@@ -26,6 +26,6 @@ def test_every_dependency_is_locked_at_a_version_that_is_allowed() -> None:
         assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), requirement
 
 
-def test_what_is_tested_is_what_runs() -> None:
+def test_development_uses_the_versions_of_the_container() -> None:
     """The development environment has every version of the container, and more packages."""
     assert locked("runtime").items() <= locked("dev").items()

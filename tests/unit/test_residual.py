@@ -30,7 +30,7 @@ def test_steps_grow_smaller_up_to_a_limit() -> None:
     assert SLOWEST_STEP == old.mean
 
 
-def test_the_spread_is_what_was_not_in_doubt_anyway() -> None:
+def test_the_spread_excludes_the_doubt_that_was_expected() -> None:
     """The variance that was expected for the request is subtracted, down
     to the minimum by which templates differ.
     """
@@ -51,7 +51,7 @@ def test_a_response_counts_by_how_little_of_it_was_in_doubt() -> None:
     assert sqrt((1 - step) * 0.2**2 + step * (0.5**2 - 3 * 0.2**2)) == pytest.approx(residual.spread)
 
 
-def test_the_distance_is_from_the_mean_of_before() -> None:
+def test_the_distance_is_from_the_previous_mean() -> None:
     """An error as large as the mean confirms the mean and narrows the spread."""
     residual = Residual(mean=0.3, spread=0.2)
     residual.learn(0.3, 0.0, 4.0, move_mean=True)

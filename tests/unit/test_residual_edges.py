@@ -12,7 +12,7 @@ def test_a_residual_counts_its_responses_up_to_its_memory(responses: int) -> Non
     assert 50 == natural_weight(10**6) == natural_weight(10**9)
 
 
-def test_nobody_takes_back_more_than_there_is() -> None:
+def test_no_more_is_subtracted_than_there_is() -> None:
     """Neither bytes per token nor responses become negative, and the spread does not fall below its minimum."""
     residual = Residual()
     for _ in range(5):

@@ -109,7 +109,7 @@ def test_usage_of_json_responses(api: Api, response: dict[str, Any], usage: Usag
 
 
 @pytest.mark.parametrize("error", [{"error": {"message": "no"}}, {"object": "error", "message": "no"}])
-def test_an_error_with_usage_is_no_response(error: dict[str, Any]) -> None:
+def test_an_error_with_usage_is_not_a_response(error: dict[str, Any]) -> None:
     """An error, nested or flat, has no usage to learn from, even with status 200 and a usage field."""
     assert ResponseFault.NO_USAGE == read_json(Api.CHAT, error | {"usage": CHAT_USAGE})
     chunk = {"choices": [], "usage": CHAT_USAGE}
@@ -162,7 +162,7 @@ def test_other_content_types(content_type: str) -> None:
     assert read(Api.CHAT, b"{}", content_type) == ResponseFault.NOT_JSON
 
 
-def test_embeddings_are_no_stream() -> None:
+def test_embeddings_are_not_streamed() -> None:
     """Streams of embeddings do not exist."""
     assert read(Api.EMBEDDINGS, b"", "text/event-stream") == ResponseFault.NOT_JSON
 
@@ -215,7 +215,7 @@ def test_usage_null_in_every_chunk_as_python_writes_it() -> None:
         ([chunk("Hel"), chunk("lo", "stop"), LAST_CHUNK, "[DONE]"], Usage(11, 5)),
     ],
 )
-def test_a_clean_end_after_all_was_said_is_an_end(
+def test_a_stream_with_finish_reason_and_usage_is_complete(
     events: list[dict[str, Any] | str], usage: Usage, end: str
 ) -> None:
     """A stream that has a finish reason and usage is complete, even without [DONE] or its last empty line."""
@@ -225,7 +225,7 @@ def test_a_clean_end_after_all_was_said_is_an_end(
 
 
 @pytest.mark.parametrize("cached", [12, -1, 4.5, "4", None])
-def test_cached_tokens_that_are_no_part_of_the_prompt_are_left_out(cached: object) -> None:
+def test_invalid_cached_tokens_are_ignored(cached: object) -> None:
     """If the cached count is no number or exceeds the prompt, prompt and completion are still used."""
     of_chat = CHAT_USAGE | {"prompt_tokens_details": {"cached_tokens": cached}}
     assert Usage(11, 5) == read_json(Api.CHAT, {"choices": [], "usage": of_chat})
@@ -364,12 +364,12 @@ def test_broken_responses(body: bytes, fault: ResponseFault) -> None:
     assert read(Api.CHAT, body) == fault
 
 
-def test_an_event_is_what_its_data_says() -> None:
+def test_the_type_in_an_events_data_decides() -> None:
     """An event with the name of the last one, but data of another type, does not end the stream."""
     stream = b'event: response.completed\ndata: {"type":"response.created","response":null}\n\n'
     assert read(Api.RESPONSES, stream, "text/event-stream") == ResponseFault.CUT_SHORT
 
 
-def test_a_message_without_usage_says_nothing() -> None:
+def test_a_message_without_usage_has_none() -> None:
     """A complete message whose usage is null or absent."""
     assert read_json(Api.MESSAGES, {"usage": None}) == read_json(Api.MESSAGES, {}) == ResponseFault.NO_USAGE

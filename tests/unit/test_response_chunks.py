@@ -72,7 +72,7 @@ def test_any_chunking_gives_the_same_usage(
 
 @pytest.mark.parametrize(("api", "content_type", "body"), list(RESPONSES.values()), ids=list(RESPONSES))
 @pytest.mark.parametrize("encoding", list(ENCODE))
-def test_responses_cut_short_teach_nothing(api: Api, content_type: str, body: str, encoding: str) -> None:
+def test_responses_cut_short_have_no_usage(api: Api, content_type: str, body: str, encoding: str) -> None:
     """A truncated response has no usage, unless it is a stream that lacks only the end of its last event."""
     sent = ENCODE[encoding](body.encode())
     for end in range(len(sent)):

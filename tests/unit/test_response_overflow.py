@@ -180,7 +180,7 @@ def test_llama_cpp_names_the_prompt_in_a_field() -> None:
     assert Overflow(1407) == read_overflow(json.dumps({"error": error}).encode())
 
 
-def test_tgi_says_it_in_one_sentence() -> None:
+def test_a_refusal_of_tgi_is_one_sentence() -> None:
     """TGI's error field is the message itself."""
     error = "Input validation error: `inputs` must have less than 1000 tokens. Given: 1200"
     assert Overflow(1200) == read_overflow(json.dumps({"error": error, "error_type": "validation"}).encode())

@@ -51,9 +51,9 @@ class Traffic:
         return self.estimator.state().models[0].generation
 
 
-def error(said: list[tuple[float, Learning]]) -> float:
+def error(results: list[tuple[float, Learning]]) -> float:
     """Return the mean error."""
-    return float(np.mean([each for each, _ in said]))
+    return float(np.mean([each for each, _ in results]))
 
 
 @pytest.mark.parametrize("ratio", [1.6, 3.2, 5.2, 8.0])
@@ -63,10 +63,10 @@ def test_another_tokenizer_is_followed_within_tens_of_responses(ratio: float) ->
     """
     traffic = Traffic()
     traffic.many(500, 4.0)
-    told = traffic.many(100, ratio)
+    learned = traffic.many(100, ratio)
     assert error(traffic.many(100, ratio)) < 0.05
-    assert sum(learning.started_anew for _, learning in told) <= 1
-    assert not any(learning.returned for _, learning in told)
+    assert sum(learning.started_anew for _, learning in learned) <= 1
+    assert not any(learning.returned for _, learning in learned)
 
 
 def test_odd_prompts_in_a_row_erase_nothing() -> None:
@@ -74,24 +74,24 @@ def test_odd_prompts_in_a_row_erase_nothing() -> None:
     traffic = Traffic()
     traffic.many(600, 4.0)
     before = traffic.generation
-    told = traffic.many(10, ODD) + traffic.many(50, 4.0)
-    assert not any(learning.started_anew for _, learning in told)
+    learned = traffic.many(10, ODD) + traffic.many(50, 4.0)
+    assert not any(learning.started_anew for _, learning in learned)
     assert before == traffic.generation
-    assert error(told[10:]) < 0.05
+    assert error(learned[10:]) < 0.05
 
 
-def test_what_was_put_aside_comes_back_whole() -> None:
+def test_replaced_prices_are_restored_completely() -> None:
     """After so many odd prompts that a model started from scratch,
     ordinary ones soon restore its former prices.
     """
     traffic = Traffic()
     traffic.many(600, 4.0)
     (before,) = traffic.estimator.state().models
-    told = traffic.many(60, ODD)
-    assert 1 == sum(learning.started_anew for _, learning in told)
+    learned = traffic.many(60, ODD)
+    assert 1 == sum(learning.started_anew for _, learning in learned)
     assert before.generation + 1 == traffic.generation
-    told = traffic.many(50, 4.0)
-    assert 1 == sum(learning.returned for _, learning in told)
+    learned = traffic.many(50, 4.0)
+    assert 1 == sum(learning.returned for _, learning in learned)
     assert before.generation == traffic.generation
     assert error(traffic.many(50, 4.0)) < 0.03
     (after,) = traffic.estimator.state().models
@@ -99,7 +99,7 @@ def test_what_was_put_aside_comes_back_whole() -> None:
     assert {"latin"} <= {row.category.key for row in traffic.estimator.state().categories}
 
 
-def test_a_third_tokenizer_is_followed_while_the_first_is_put_aside() -> None:
+def test_a_third_tokenizer_is_followed_while_the_first_is_kept() -> None:
     """Replaced prices make way for a new rival if they do not predict better themselves."""
     traffic = Traffic()
     for ratio in (4.0, 2.4, 1.4):
@@ -108,7 +108,7 @@ def test_a_third_tokenizer_is_followed_while_the_first_is_put_aside() -> None:
     assert 2 == traffic.generation
 
 
-def test_rivals_have_their_time() -> None:
+def test_rivals_are_compared_for_a_limited_time() -> None:
     """A rival that did not win, and replaced prices that were not restored, are
     compared for a limited number of responses.
     """
@@ -137,20 +137,20 @@ def test_a_state_that_is_loaded_has_no_rival() -> None:
     assert not traffic.estimator.undo("m")
 
 
-def changes(said: list[tuple[float, Learning]]) -> int:
+def changes(results: list[tuple[float, Learning]]) -> int:
     """Return how often prices were replaced or restored."""
-    return sum(learning.started_anew or learning.returned for _, learning in said)
+    return sum(learning.started_anew or learning.returned for _, learning in results)
 
 
 def test_usage_that_contradicts_itself_does_not_make_prices_flap() -> None:
     """A pool that reports random counts causes a few replacements, and then hardly any."""
     traffic, rng = Traffic(), np.random.default_rng(1)
     traffic.many(600, 4.0)
-    told = [traffic.say(float(ratio)) for ratio in np.exp(rng.uniform(np.log(1.5), np.log(12), 2_000))]
-    assert changes(told) <= 4
+    learned = [traffic.say(float(ratio)) for ratio in np.exp(rng.uniform(np.log(1.5), np.log(12), 2_000))]
+    assert changes(learned) <= 4
 
 
-def test_what_changed_places_often_is_asked_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prices_that_were_replaced_often_need_more_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
     """After one change the required lead is 1.5; each further change doubles it, up to 12; old changes fade."""
     asked: list[float] = []
     monkeypatch.setattr(Rival, "compare", lambda *_: None)
@@ -168,7 +168,7 @@ def test_what_changed_places_often_is_asked_for_more(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(("factor", "observed"), [(3.9, 1), (4.1, 0)])
-def test_what_is_far_beyond_a_rivals_own_estimate_says_nothing_of_its_bound(factor: float, observed: int) -> None:
+def test_a_count_far_beyond_a_rivals_own_estimate_is_ignored_by_its_bound(factor: float, observed: int) -> None:
     """A rival learns prices from every response, but a broken counter does
     not count as an observation for its bound.
     """
@@ -176,12 +176,12 @@ def test_what_is_far_beyond_a_rivals_own_estimate_says_nothing_of_its_bound(fact
     rival = Rival(ServedModel(first, ByteClassSettings(), Residual()))
     estimate = ByteClassEstimator(EstimatorSettings()).estimate(facts(WORDS * 20), "")
     assert isinstance(estimate.evidence, Evidence)
-    told = Observed(estimate.evidence, factor * estimate.prompt_tokens, 0.0, 1.0)
-    rival.compare(estimate.category, told)
+    observation = Observed(estimate.evidence, factor * estimate.prompt_tokens, 0.0, 1.0)
+    rival.compare(estimate.category, observation)
     assert (observed, 1) == (rival.model.bound.heard, rival.model.prices.responses)
 
 
-def test_a_change_of_places_can_be_undone() -> None:
+def test_a_replacement_can_be_undone() -> None:
     """An operator can restore the replaced prices with their categories; undoing again reverses that."""
     traffic = Traffic()
     traffic.many(600, 4.0)
@@ -197,7 +197,7 @@ def test_a_change_of_places_can_be_undone() -> None:
     assert not traffic.estimator.undo("another")
 
 
-def test_what_was_put_back_stays_for_a_while() -> None:
+def test_restored_prices_stay_for_a_while() -> None:
     """Restored prices continue to learn, and are not replaced for a thousand responses."""
     traffic = Traffic()
     traffic.many(600, 4.0)
@@ -208,7 +208,7 @@ def test_what_was_put_back_stays_for_a_while() -> None:
     assert 1 == changes(traffic.many(200, 6.4))
 
 
-def test_a_place_can_be_given_back_long_after_the_change() -> None:
+def test_prices_can_be_restored_long_after_they_were_replaced() -> None:
     """Replaced prices can be restored after they are no longer compared, and while another rival is on trial."""
     traffic = Traffic()
     traffic.many(600, 4.0)
@@ -221,7 +221,7 @@ def test_a_place_can_be_given_back_long_after_the_change() -> None:
     assert error(traffic.many(50, 4.0)) < 0.05
 
 
-def test_what_a_person_put_back_stays_for_a_thousand_responses() -> None:
+def test_prices_that_an_operator_restored_stay_for_a_thousand_responses() -> None:
     """Until then no response replaces the prices."""
     contest, observed = Contest(), Observed(Evidence(None, 1.0, 4, None, 1, one_prompt=True), 1.0, 0.0, 1.0)
     contest.hold(3)

@@ -19,7 +19,7 @@ def decided(router: Router, model: str) -> Decision:
     return router.decide(Api.CHAT, HEAD, json.dumps(body).encode())
 
 
-def test_what_pools_serve_is_known_from_then_on() -> None:
+def test_the_pools_models_are_used_once_known() -> None:
     """Once the pools' models are known, requests follow them."""
     router = make_router()
     assert Reason.FITS is decided(router, "other").reason
@@ -27,7 +27,7 @@ def test_what_pools_serve_is_known_from_then_on() -> None:
     assert [Reason.FITS, Reason.NOT_SERVED] == [decided(router, model).reason for model in ("m", "other")]
 
 
-def test_what_adapters_are_of_is_known_from_then_on() -> None:
+def test_the_bases_of_adapters_are_used_once_known() -> None:
     """Once their bases are known, adapters are estimated by their base's prices."""
     router = make_router()
     first = decided(router, "base").estimate
@@ -39,6 +39,6 @@ def test_what_adapters_are_of_is_known_from_then_on() -> None:
     assert of_adapter is not None
     assert of_base.prompt_tokens > 1.1 * of_adapter.prompt_tokens
     router.know(Fleet(Serving(TWO_POOLS), parents={"adapter": "base"}))
-    told = decided(router, "adapter").estimate
-    assert told is not None
-    assert told.prompt_tokens > 1.1 * of_adapter.prompt_tokens
+    estimate = decided(router, "adapter").estimate
+    assert estimate is not None
+    assert estimate.prompt_tokens > 1.1 * of_adapter.prompt_tokens

@@ -31,7 +31,7 @@ def lessons(count: int, seed: int = 0) -> list[Lesson]:
 
 @given(count=st.integers(0, 3 * SOLVE_AFTER), looks=st.integers(1, 10))
 @settings(deadline=None)
-def test_sums_are_those_of_one_response_after_the_other(count: int, looks: int) -> None:
+def test_sums_equal_those_of_sequential_updates(count: int, looks: int) -> None:
     """However responses are batched and whenever the sums are read, A and b are the faded sums."""
     scale = LogVariance()
     a, b = np.zeros((SCALE_FACTORS, SCALE_FACTORS)), np.zeros(SCALE_FACTORS)
@@ -46,7 +46,7 @@ def test_sums_are_those_of_one_response_after_the_other(count: int, looks: int) 
     assert b == pytest.approx(scale.sums[1])
 
 
-def test_what_was_learned_is_used_after_each_eighth_response() -> None:
+def test_the_scale_is_solved_after_every_eighth_response() -> None:
     """Until then s is s0; then t is the solution of the sums, and the usual leverage is their mean."""
     scale, some = LogVariance(), lessons(SOLVE_AFTER)
     factors = some[0][1]
@@ -60,7 +60,7 @@ def test_what_was_learned_is_used_after_each_eighth_response() -> None:
     assert USUAL_LEVERAGE * exp(a[0, 2] / (a[0, 0] + RIDGE)) == pytest.approx(scale.usual_leverage)
 
 
-def test_what_others_learned_is_used_at_once_and_adds_up() -> None:
+def test_merged_sums_are_used_at_once_and_add_up() -> None:
     """Two scales that learned separately, merged, have the sums and the scale of both."""
     one, other, both = LogVariance(), LogVariance(), LogVariance()
     for lesson in lessons(5, 1):

@@ -6,7 +6,7 @@ from extproc.core.estimator.scale import SCALE_FACTORS, LogVariance
 
 
 @pytest.mark.parametrize("error", [0.0, 0.0001, -0.002])
-def test_an_error_that_is_luck_says_no_more_than_a_small_one(error: float) -> None:
+def test_a_negligible_error_counts_as_a_small_one(error: float) -> None:
     """Errors below 0.3 % count as 0.3 %: the logarithm of a smaller error would have too
     much weight, and that of zero is undefined.
     """

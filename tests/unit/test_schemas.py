@@ -63,7 +63,7 @@ def test_shipped_manifests_are_valid(path: Path, tmp_path: Path) -> None:
 @READY
 @pytest.mark.skipif(HELM is None, reason="no helm here: `make tools` builds it, where there is Go")
 @pytest.mark.parametrize("name", PROVIDERS)
-def test_what_the_chart_makes_is_valid(name: str, tmp_path: Path) -> None:
+def test_the_charts_output_is_valid(name: str, tmp_path: Path) -> None:
     """For every provider, with all options switched on."""
     switched = ("provider.envoyGateway.patches=true", "provider.envoyGateway.accessLog=true")
     made = foreign(rendered(*provider(name), *EVERYTHING, *switched).values())
@@ -73,7 +73,7 @@ def test_what_the_chart_makes_is_valid(name: str, tmp_path: Path) -> None:
 
 @READY
 @pytest.mark.parametrize("render", [render_istio, render_envoy_gateway])
-def test_what_is_rendered_is_valid(render: Callable[[Numbers], str], tmp_path: Path) -> None:
+def test_rendered_manifests_are_valid(render: Callable[[Numbers], str], tmp_path: Path) -> None:
     """The output of `dualpool render` for a gateway."""
     made = list(YAML(typ="safe", pure=True).load_all(render(Numbers(Configuration()))))
     assert {} == faults(foreign(made), tmp_path)
@@ -133,7 +133,7 @@ def test_a_kind_without_a_schema_is_a_fault(tmp_path: Path) -> None:
     assert ["Filter x"] == list(faults([manifest], tmp_path))
 
 
-def test_a_definition_becomes_a_schema_that_knows_no_other_field() -> None:
+def test_a_definition_becomes_a_schema_without_other_fields() -> None:
     """Unlisted fields are refused, unless the definition preserves them."""
     listed = {"type": "object", "properties": {"a": {"type": "string", "nullable": True}}}
     assert {

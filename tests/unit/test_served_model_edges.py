@@ -29,7 +29,7 @@ def test_surprises_alarm_when_they_are_most_and_of_most_sources() -> None:
     assert [many_of_one.observe(source, surprised=True) for source in range(30)][-1]
 
 
-def test_what_takes_a_model_s_place_keeps_its_counts_and_is_not_alarmed() -> None:
+def test_a_replacement_keeps_the_counts_and_is_not_alarmed() -> None:
     """Counts belong to the name, whatever model is behind it; the surprises belonged to the former model."""
     former, follower = new(), new()
     former.clipped, former.truncated_by_pool, former.used_at = 3, 2, 7
@@ -43,7 +43,7 @@ def test_what_takes_a_model_s_place_keeps_its_counts_and_is_not_alarmed() -> Non
     assert not follower.observe(0, surprised=True)
 
 
-def test_scores_of_another_generation_are_not_told_as_of_this_one() -> None:
+def test_scores_of_another_generation_are_not_used_for_this_one() -> None:
     """A replica that follows the others to new prices takes over their q and starts counting."""
     model = new()
     model.bound.observe(9.0)
@@ -53,7 +53,7 @@ def test_scores_of_another_generation_are_not_told_as_of_this_one() -> None:
     assert 4.0 + 0.5 * 0.99 + 0.25 == pytest.approx(model.bound.q)
 
 
-def test_counts_go_on_from_a_state() -> None:
+def test_counts_continue_from_a_state() -> None:
     """Counts of clipped, refused and pool-truncated responses continue after a restart."""
     before, after = new(), new()
     before.clipped, before.truncated_by_pool, before.prices.refused = 3, 2, 1

@@ -136,7 +136,7 @@ def test_a_replica_that_was_cut_off_comes_back_under_another_name(
     assert [95, 95] == [away.responses, other.responses]
 
 
-def test_learning_goes_on_without_the_store_and_is_shared_when_it_is_back(
+def test_learning_continues_without_the_store_and_is_shared_when_it_is_back(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After the store is killed and restarted empty, one line reports the failure and one the recovery,
@@ -183,7 +183,7 @@ def test_a_flushed_store_is_filled_again(server: RedisServer, monkeypatch: pytes
     assert [70, 70, 70] == [replica.responses for replica in (one, other, new)]
 
 
-def test_a_store_that_says_nothing_is_given_up_in_time(tmp_path: Path) -> None:
+def test_a_silent_store_is_given_up_in_time(tmp_path: Path) -> None:
     """A port that accepts and never answers costs the timeout, and nothing learned is lost."""
     with socket.socket() as hole:
         hole.bind(("127.0.0.1", 0))
@@ -195,7 +195,7 @@ def test_a_store_that_says_nothing_is_given_up_in_time(tmp_path: Path) -> None:
     assert 10 == replica.responses
 
 
-def test_a_router_does_not_wait_long_for_a_store_to_begin_or_to_end(
+def test_a_router_does_not_wait_long_for_a_store_at_startup_or_shutdown(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The wait is short even if timeout_s is long: workers that do not start
@@ -213,7 +213,7 @@ def test_a_router_does_not_wait_long_for_a_store_to_begin_or_to_end(
 @pytest.mark.parametrize(
     "reply", [b":abc\r\n", b"$-5\r\n", b"*1\r\n" * 500, b"HTTP/1.1 400 Bad Request\r\n\r\n", b"+OK\r\n", b"\r\n"]
 )
-def test_what_says_nonsense_is_a_store_that_does_not_serve(reply: bytes) -> None:
+def test_a_store_that_answers_nonsense_counts_as_unavailable(reply: bytes) -> None:
     """Invalid numbers, negative lengths, endless lists, other protocols: a router starts without the store."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
@@ -230,7 +230,7 @@ def test_what_says_nonsense_is_a_store_that_does_not_serve(reply: bytes) -> None
     assert ([False], 5) == (replica.done, replica.responses)
 
 
-def test_a_full_store_is_told_and_read_all_the_same(server: RedisServer) -> None:
+def test_a_full_store_is_reported_and_still_read(server: RedisServer) -> None:
     """If nothing can be written, what others wrote before is still used."""
     one, other = Replica(server.url, 1), Replica(server.url, 2)
     one.learn(30)
@@ -246,7 +246,7 @@ def test_a_full_store_is_told_and_read_all_the_same(server: RedisServer) -> None
     assert 35 == one.responses
 
 
-def test_a_wrong_password_is_told_and_a_mended_one_is_read_again(
+def test_a_wrong_password_is_reported_and_a_corrected_one_is_read(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The file is read for each connection, so a password can be changed without a restart."""
@@ -261,7 +261,7 @@ def test_a_wrong_password_is_told_and_a_mended_one_is_read_again(
     assert [False, True] == replica.done
 
 
-def test_a_password_is_given_without_a_line_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_sending_a_password_logs_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Each interval may make a connection; the client library must not log a warning for each."""
     password = tmp_path / "password"
     password.write_text("right")
@@ -272,7 +272,7 @@ def test_a_password_is_given_without_a_line_in_the_log(tmp_path: Path, caplog: p
     assert [] == [record.getMessage() for record in caplog.records]
 
 
-def test_a_password_file_of_bytes_that_are_no_text_is_told(server: RedisServer, tmp_path: Path) -> None:
+def test_a_binary_password_file_is_reported(server: RedisServer, tmp_path: Path) -> None:
     """A file made by `head -c 32 /dev/urandom` does not keep a router from serving."""
     (tmp_path / "password").write_bytes(b"\xff\xfe")
     replica = Replica(server.url, password_file=str(tmp_path / "password"))
@@ -280,7 +280,7 @@ def test_a_password_file_of_bytes_that_are_no_text_is_told(server: RedisServer, 
     assert [False] == replica.done
 
 
-def test_a_missing_password_file_is_told(server: RedisServer, tmp_path: Path) -> None:
+def test_a_missing_password_file_is_reported(server: RedisServer, tmp_path: Path) -> None:
     """It counts as a failure of the store like any other."""
     replica = Replica(server.url, password_file=str(tmp_path / "none"))
     replica.exchange()
@@ -305,7 +305,7 @@ def test_the_store_is_reached_over_tls(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", [("SET", "what is this"), ("RPUSH", "a", "list"), ("HSET", "a", "hash")])
-def test_a_key_that_is_no_state_is_told_and_passed_over(
+def test_a_key_that_is_not_a_state_is_reported_and_skipped(
     server: RedisServer, caplog: pytest.LogCaptureFixture, what: tuple[str, ...]
 ) -> None:
     """A key with foreign content is not read, and does not prevent the others from being read."""
@@ -321,7 +321,7 @@ def test_a_key_that_is_no_state_is_told_and_passed_over(
     assert 1 == caplog.text.count("a key of the store is no state")
 
 
-def test_what_a_file_held_becomes_the_base_of_an_empty_store(server: RedisServer) -> None:
+def test_a_state_from_a_file_becomes_the_base_of_an_empty_store(server: RedisServer) -> None:
     """One of the replicas that start from files publishes the state for all; it counts once."""
     taught = Replica(server.url)
     taught.learn(60)
@@ -337,7 +337,7 @@ def test_what_a_file_held_becomes_the_base_of_an_empty_store(server: RedisServer
     assert [60, 60, 60] == [replica.responses for replica in (*begun, new)]
 
 
-def test_what_was_learned_last_is_published_at_the_end(server: RedisServer) -> None:
+def test_the_last_changes_are_published_at_shutdown(server: RedisServer) -> None:
     """A replica that shuts down publishes what it learned since its last exchange."""
     one, new = Replica(server.url, 1), Replica(server.url)
     one.learn(10)
@@ -368,7 +368,7 @@ def test_the_stores_clock_may_jump(server: RedisServer, jump_s: int) -> None:
     assert [72] * 3 == [replica.responses for replica in replicas]
 
 
-def test_this_machines_clock_may_jump(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_local_clock_may_jump(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing depends on the time of day: jumping back and forth by an hour between exchanges changes nothing."""
     one, other = Replica(server.url, 1), Replica(server.url, 2)
     now = time.time()

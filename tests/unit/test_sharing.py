@@ -31,7 +31,7 @@ class Fleet:
     def __init__(self, replicas: int, kind: str = "byteclass") -> None:
         self.settings = EstimatorSettings(kind=kind)  # type: ignore[arg-type]
         self.terms = Terms.of(self.settings)
-        self.told: dict[int, Tables] = {}
+        self.published_tables: dict[int, Tables] = {}
         self.estimators: list[Estimator] = []
         self.shares: list[Share] = []
         self.read: dict[tuple[int, int], Tables] = {}
@@ -47,19 +47,19 @@ class Fleet:
     @property
     def published(self) -> dict[int, LearnedState]:
         """The last published state of each replica, as rows."""
-        return {replica: state_of(tables) for replica, tables in self.told.items()}
+        return {replica: state_of(tables) for replica, tables in self.published_tables.items()}
 
     def exchange(self, *replicas: int) -> None:
         """Let these replicas, or all of them, publish and read once."""
         for i in replicas or range(len(self.estimators)):
             peers = [
                 settled(tables) if self.read.get((i, j)) is tables else tables
-                for j, tables in self.told.items()
+                for j, tables in self.published_tables.items()
                 if j != i
             ]
-            self.read |= {(i, j): tables for j, tables in self.told.items()}
+            self.read |= {(i, j): tables for j, tables in self.published_tables.items()}
             exchanged = self.shares[i].exchange(self.estimators[i].state(), peers)
-            self.told[i] = exchanged.own
+            self.published_tables[i] = exchanged.own
             for bite in exchanged.change.bites():
                 self.shares[i].skipped(self.estimators[i].shift(bite))
 
@@ -79,7 +79,7 @@ def guess(estimator: Estimator) -> Estimate:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_replicas_believe_what_one_would_that_saw_all(kind: str) -> None:
+def test_replicas_estimate_like_one_that_saw_everything(kind: str) -> None:
     """Four replicas that saw a quarter each estimate and bound like one that saw
     everything, and so does a new one at once.
     """
@@ -93,11 +93,13 @@ def test_replicas_believe_what_one_would_that_saw_all(kind: str) -> None:
     fleet.exchange(4)
     expected = guess(one)
     for estimator in fleet.estimators:
-        told = guess(estimator)
-        assert told.prompt_tokens == pytest.approx(expected.prompt_tokens, rel=0.02)
-        assert told.prompt_bound == pytest.approx(expected.prompt_bound, rel=0.05)
-        assert told.output_tokens == pytest.approx(expected.output_tokens, rel=0.2)  # a bin is a quarter octave
-        assert told.source is expected.source
+        estimate = guess(estimator)
+        assert estimate.prompt_tokens == pytest.approx(expected.prompt_tokens, rel=0.02)
+        assert estimate.prompt_bound == pytest.approx(expected.prompt_bound, rel=0.05)
+        assert estimate.output_tokens == pytest.approx(
+            expected.output_tokens, rel=0.2
+        )  # a bin is a quarter octave
+        assert estimate.source is expected.source
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -145,12 +147,12 @@ def test_an_exchange_without_others_changes_nothing() -> None:
     exchanged = share.exchange(estimator.state(), [])
     own, change = state_of(exchanged.own), exchanged.change
     assert change.is_nothing
-    (learned,), (told,) = merged([estimator.state()], TERMS).models, merged([own], TERMS).models
-    assert learned.spread == pytest.approx(told.spread, rel=1e-12)  # a quotient of sums
-    assert learned == replace(told, spread=learned.spread)
+    (learned,), (published,) = merged([estimator.state()], TERMS).models, merged([own], TERMS).models
+    assert learned.spread == pytest.approx(published.spread, rel=1e-12)  # a quotient of sums
+    assert learned == replace(published, spread=learned.spread)
 
 
-def test_responses_between_reckoning_and_change_are_kept() -> None:
+def test_responses_that_arrive_while_a_change_is_computed_are_kept() -> None:
     """A change is computed in another thread; what is learned meanwhile is kept, and remains the replica's own."""
     fleet, rng = Fleet(2), np.random.default_rng(4)
     for _ in range(80):
@@ -159,18 +161,18 @@ def test_responses_between_reckoning_and_change_are_kept() -> None:
     replica, share = fleet.estimators[1], fleet.shares[1]
     for _ in range(30):
         lesson(rng, [replica])
-    exchanged = share.exchange(replica.state(), [fleet.told[0]])
+    exchanged = share.exchange(replica.state(), [fleet.published_tables[0]])
     own, change = state_of(exchanged.own), exchanged.change
     assert own.models[0].observations == 30
     for _ in range(7):
         lesson(rng, [replica])
     assert replica.shift(change).is_nothing
     assert replica.state().models[0].observations == 80 + 30 + 7
-    own = state_of(share.exchange(replica.state(), [fleet.told[0]]).own)
+    own = state_of(share.exchange(replica.state(), [fleet.published_tables[0]]).own)
     assert own.models[0].observations == 37
 
 
-def test_a_change_for_a_model_that_was_started_anew_is_not_made() -> None:
+def test_a_change_for_a_model_that_was_restarted_is_skipped() -> None:
     """A change computed for one tokenizer's sums is not applied to those
     of the next, and is reported as skipped.
     """
@@ -180,15 +182,15 @@ def test_a_change_for_a_model_that_was_started_anew_is_not_made() -> None:
     fleet.exchange(0)
     replica, share = fleet.estimators[1], fleet.shares[1]
     assert isinstance(replica, ByteClassEstimator)
-    change = share.exchange(replica.state(), [fleet.told[0]]).change
-    start_anew(replica, "m")
+    change = share.exchange(replica.state(), [fleet.published_tables[0]]).change
+    restart(replica, "m")
     skipped = replica.shift(change)
     assert skipped.models == change.models
     share.skipped(skipped)
     assert replica.state().models[0].observations == 0
 
 
-def test_a_model_that_comes_back_knows_what_of_it_is_others() -> None:
+def test_a_restored_model_keeps_others_knowledge_apart() -> None:
     """A model that was replaced and then restored includes others' knowledge, which
     its replica does not publish as its own.
     """
@@ -201,13 +203,13 @@ def test_a_model_that_comes_back_knows_what_of_it_is_others() -> None:
         fleet.exchange(1)
     replica, share = fleet.estimators[1], fleet.shares[1]
     assert isinstance(replica, ByteClassEstimator)
-    others = [fleet.told[0]]
+    others = [fleet.published_tables[0]]
 
     def own() -> ModelState:
         return state_of(share.exchange(replica.state(), others).own).models[0]
 
     before, known = own(), replica._known.models.use("m")
-    start_anew(replica, "m")
+    restart(replica, "m")
     assert 0 == own().observations
     replica._known.models.put("m", known)
     after = own()
@@ -218,7 +220,7 @@ def test_a_model_that_comes_back_knows_what_of_it_is_others() -> None:
     assert 47 == own().observations
 
 
-def start_anew(estimator: ByteClassEstimator, name: str) -> None:
+def restart(estimator: ByteClassEstimator, name: str) -> None:
     """Replace a model by one without any response, as a rival does."""
     model = estimator._known._new_model(name)
     model.generation = estimator._known.models.use(name).generation + 1
@@ -283,7 +285,7 @@ def test_replicas_follow_when_most_have_found_that_a_model_has_changed() -> None
     assert fleet.published[2].models[0].observations == 0
 
 
-def test_an_undone_change_is_undone_for_all_when_most_have_done_so() -> None:
+def test_a_change_is_undone_for_all_when_most_have_undone_it() -> None:
     """A replica that undoes a change does not follow the others again; they
     follow once most replicas have undone it.
     """
@@ -309,7 +311,7 @@ def test_an_undone_change_is_undone_for_all_when_most_have_done_so() -> None:
     assert not fleet.estimators[2].undo("m")
 
 
-def test_what_a_file_held_is_not_published_as_own() -> None:
+def test_knowledge_from_a_file_is_not_published_as_own() -> None:
     """Knowledge that a replica started with belongs to others, so the replica does not publish it again."""
     taught, estimator, share = ByteClassEstimator(SETTINGS), ByteClassEstimator(SETTINGS), Share(TERMS)
     teach(taught, 60)
@@ -337,7 +339,7 @@ def test_a_router_that_joins_does_not_age_the_base() -> None:
     assert before.models[0].weight == pytest.approx(base.models[0].weight)
 
 
-def test_others_beyond_the_room_are_left_out() -> None:
+def test_others_rows_are_left_out_if_there_is_no_room() -> None:
     """A full estimator does not give up its own rows for others' rows, and does not subtract the latter later."""
     small = EstimatorSettings(max_models=1, max_categories=1)
     estimator, share = ByteClassEstimator(small), Share(TERMS)
@@ -377,7 +379,7 @@ def test_a_change_comes_in_bites(monkeypatch: pytest.MonkeyPatch) -> None:
     assert other.state() == LearnedState.joined(parts)
 
 
-def test_what_routers_left_that_are_no_more_fades_as_own_knowledge_does() -> None:
+def test_the_base_of_former_routers_fades_as_own_knowledge_does() -> None:
     """A base is used along with everything else, ages with the responses
     that arrive, and belongs to no replica.
     """
@@ -406,7 +408,7 @@ def test_what_routers_left_that_are_no_more_fades_as_own_knowledge_does() -> Non
     assert share.exchange(estimator.state(), []).base is None
 
 
-def test_what_is_given_up_is_others_and_what_comes_after_is_own() -> None:
+def test_knowledge_that_was_handed_over_is_no_longer_own() -> None:
     """A replica that handed over its knowledge publishes no response a second time."""
     estimator, share, rng = ByteClassEstimator(SETTINGS), Share(TERMS), np.random.default_rng(12)
     for _ in range(30):
@@ -429,8 +431,8 @@ def test_a_model_changes_when_its_sums_do_or_its_bound_does() -> None:
     state = peer.state()
     (model,) = state.models
     for q, moved in ((4.0, True), (4.0, False), (6.0, True)):
-        told = replace(state, models=(replace(model, q=q, q_began=q, scores=b""),))
-        change = share.exchange(estimator.state(), [tables_of(told, TERMS)]).change
+        published = replace(state, models=(replace(model, q=q, q_began=q, scores=b""),))
+        change = share.exchange(estimator.state(), [tables_of(published, TERMS)]).change
         assert moved == bool(change.models)
         assert estimator.shift(change).is_nothing
         assert (q, 20) == (estimator.state().models[0].q, estimator.state().models[0].observations)

@@ -59,7 +59,7 @@ def test_a_later_version_is_refused(state: LearnedState) -> None:
         from_bytes(message.SerializeToString())
 
 
-def test_what_is_no_state_is_refused() -> None:
+def test_bytes_that_are_not_a_state_are_refused() -> None:
     """The error says that the bytes are not a learned state."""
     with pytest.raises(ConfigurationError, match="learned state"):
         from_bytes(b"\xff" * 20)

@@ -55,7 +55,7 @@ def test_the_fuller_of_two_gauges_is_the_pressure(busy: Busy, expected: float) -
     assert expected == pytest.approx(pressure(PoolLoad(busy), SETTINGS))
 
 
-def test_what_was_placed_since_the_servers_were_asked_counts() -> None:
+def test_requests_placed_since_the_last_measurement_count() -> None:
     """Requests beyond those that a pool recently took without a queue count as waiting,
     and all their tokens will be in the cache.
     """
@@ -64,7 +64,7 @@ def test_what_was_placed_since_the_servers_were_asked_counts() -> None:
     assert 1.0 == pytest.approx(pressure(load, SETTINGS, 1, tokens=450))
 
 
-def test_without_more_than_one_measurement_each_request_since_then_waits() -> None:
+def test_after_a_single_measurement_each_new_request_counts_as_waiting() -> None:
     """How many requests a pool takes without a queue is only known from earlier measurements."""
     load = PoolLoad(Busy(1, 0, 5, 0.0))
     assert [0.0, 0.1, 1.0] == [pressure(load, SETTINGS, requests) for requests in (0, 1, 10)]
@@ -100,7 +100,7 @@ def test_all_have_returned_when_the_ramp_has_passed() -> None:
         st.tuples(st.integers(0, 10**12), st.floats(0, 1), st.integers(0, 10**6), st.floats(-10, 1e4)), max_size=30
     )
 )
-def test_whatever_is_measured_a_share_is_a_share(measured: list[tuple[int, float, int, float]]) -> None:
+def test_for_any_measurements_a_share_is_between_0_and_1(measured: list[tuple[int, float, int, float]]) -> None:
     """Servers may report anything, and clocks may jump."""
     spilling = Spilling(SETTINGS)
     for waiting, kv_usage, requests, elapsed_s in measured:
@@ -121,7 +121,7 @@ def test_the_share_of_conversations_that_leaves_is_the_share(share: float) -> No
     assert share == pytest.approx(len(leaves) / 1_000, abs=0.05)
 
 
-def test_at_the_same_share_the_same_conversations_leave_with_every_router_of_a_salt() -> None:
+def test_routers_with_the_same_salt_move_the_same_conversations() -> None:
     """Two processes agree, and a larger share adds conversations to those of a smaller one."""
     free = PoolLoad(FREE, absorbs=9_999)
     states = [fleet(PoolLoad(FULL, share=share), free) for share in (0.3, 0.6)]
@@ -160,16 +160,16 @@ def test_nothing_goes_to_a_pool_that_is_worse_off_or_unknown(long: PoolLoad | No
     assert set() == moved(Spillover(SETTINGS, b"salt"), fleet(PoolLoad(FULL, share=1.0), long))
 
 
-def test_a_pool_that_is_better_off_only_by_its_last_measurement_is_not_stampeded() -> None:
+def test_a_pool_that_looks_free_is_not_stampeded() -> None:
     """Requests sent there since then count: no more follow than it took before plus those that may wait."""
     spillover = Spillover(SETTINGS, b"salt")
     state = fleet(PoolLoad(FULL, share=1.0), PoolLoad(FREE, absorbs=5))
-    gone = 0
+    left = 0
     for number in range(1_000):
         pool = spillover.move(facts(f"question {number}"), "", budget(50), S, state)
         spillover.count(pool.name, 50)
-        gone += pool is L
-    assert 5 < gone <= 15
+        left += pool is L
+    assert 5 < left <= 15
 
 
 def test_long_spills_to_short_only_what_fits_for_certain() -> None:
@@ -203,8 +203,8 @@ def test_requests_without_text_leave_in_the_share_too() -> None:
     """Token ids do not identify a conversation, so such requests are spread evenly."""
     state = fleet(PoolLoad(FULL, share=0.3), PoolLoad(FREE, absorbs=9_999))
     spillover, ids = Spillover(SETTINGS, b"salt"), RequestFacts(Api.COMPLETIONS, "m", b"")
-    gone = sum(spillover.move(ids, "", budget(50), S, state) is L for _ in range(1_000))
-    assert 300 == pytest.approx(gone, abs=10)
+    left = sum(spillover.move(ids, "", budget(50), S, state) is L for _ in range(1_000))
+    assert 300 == pytest.approx(left, abs=10)
 
 
 @given(
@@ -244,12 +244,12 @@ def test_a_pool_that_claims_an_endless_queue_fills_no_other() -> None:
     assert spillover.placed("l")[0] > 100
 
 
-def test_a_pool_that_would_take_more_is_no_emptier_for_it() -> None:
+def test_waiting_requests_count_even_if_the_pool_would_take_more() -> None:
     """Waiting requests do wait, however many more the pool would take without a queue by earlier measurements."""
     assert 0.5 == pressure(PoolLoad(Busy(1, 5, 5, 0.0), absorbs=9), SETTINGS)
 
 
-def test_what_was_placed_is_counted_from_nothing() -> None:
+def test_placed_requests_are_counted_from_zero() -> None:
     """Requests and their likeliest tokens are counted per pool, starting at 0."""
     spillover = Spillover(SETTINGS, b"salt")
     assert (0, 0) == spillover.placed("s")
@@ -258,7 +258,7 @@ def test_what_was_placed_is_counted_from_nothing() -> None:
     assert [(2, 42), (0, 0)] == [spillover.placed(pool) for pool in ("s", "l")]
 
 
-def test_each_overload_is_an_episode_of_its_own() -> None:
+def test_each_overload_is_a_separate_episode() -> None:
     """It lasts until nothing leaves any more; the next one has another number."""
     spilling = Spilling(SETTINGS)
     episodes = [
@@ -268,7 +268,7 @@ def test_each_overload_is_an_episode_of_its_own() -> None:
     assert none != first == still == ending == ended != second
 
 
-def test_a_conversation_is_told_by_its_first_question_and_what_has_none_by_its_text() -> None:
+def test_a_conversation_is_identified_by_its_first_question_or_its_text() -> None:
     """The text before the question may change from turn to turn; a plain prompt has no question."""
     state = fleet(PoolLoad(FULL, share=0.5), PoolLoad(FREE, absorbs=9_999))
 
@@ -278,9 +278,9 @@ def test_a_conversation_is_told_by_its_first_question_and_what_has_none_by_its_t
 
     asked = [[left(f"question {n}", system) for n in range(200)] for system in (b"Monday", b"Tuesday, later")]
     assert asked[0] == asked[1]
-    told = [[left("", b"once upon a time %d" % n) for n in range(200)] for _ in range(2)]
-    assert told[0] == told[1]
-    assert [True, True] == [50 < sum(each) < 150 for each in (asked[0], told[0])]
+    plain = [[left("", b"once upon a time %d" % n) for n in range(200)] for _ in range(2)]
+    assert plain[0] == plain[1]
+    assert [True, True] == [50 < sum(each) < 150 for each in (asked[0], plain[0])]
 
 
 def test_at_first_a_pool_absorbs_as_many_as_run_if_none_wait() -> None:
@@ -288,7 +288,7 @@ def test_at_first_a_pool_absorbs_as_many_as_run_if_none_wait() -> None:
     assert [5, 0] == [Spilling(SETTINGS).observe(Busy(1, n, 5, 0.0), (7, 9), 1.0).absorbs for n in (0, 3)]
 
 
-def test_what_was_lost_sight_of_is_not_overloaded() -> None:
+def test_a_pool_of_unknown_load_is_not_overloaded() -> None:
     """When its servers report again, an overload begins above the limit like any other."""
     spilling = Spilling(SETTINGS)
     assert 0.5 == spilling.observe(Busy(1, 40, 5, 0.0), (0, 0), 1.0).share
@@ -303,7 +303,7 @@ def test_a_pool_that_fills_takes_less_of_a_share(kv_usage: float, part: float) -
     assert 0.8 * part == pytest.approx(len(moved(Spillover(SETTINGS, b"salt"), state)) / 1_000, abs=0.05)
 
 
-def test_tokens_count_only_where_a_cache_tells_how_many_it_holds() -> None:
+def test_tokens_count_only_if_the_size_of_the_cache_is_known() -> None:
     """For a cache of unknown size, only its gauge counts."""
     assert 0.5 == pytest.approx(pressure(PoolLoad(Busy(1, 0, 5, 0.45)), SETTINGS, tokens=450))
 
@@ -318,7 +318,7 @@ def test_a_pool_absorbs_what_it_took_without_a_queue() -> None:
         assert absorbs == spilling.observe(Busy(1, waiting, 5, 0.0), (17, 0), 1.0).absorbs
 
 
-def test_a_queue_that_went_takes_in_no_more_than_what_was_placed() -> None:
+def test_a_shrinking_queue_does_not_add_to_what_a_pool_absorbs() -> None:
     """Requests that had waited before and started since are not counted among the ten."""
     spilling = Spilling(SETTINGS)
     spilling.observe(Busy(1, 12, 5, 0.0), (7, 0), 1.0)

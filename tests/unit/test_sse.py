@@ -83,7 +83,7 @@ def test_what_came_before_does_not_count_towards_the_cap() -> None:
     assert [(b"", b"a"), (b"", b"x" * 194)] == parse(*pieces, cap=200)
 
 
-def test_the_end_of_a_stream_gives_its_last_event_once() -> None:
+def test_the_end_of_a_stream_returns_its_last_event_once() -> None:
     """An event without its empty line is returned by `finish`, and only once."""
     parser = SseParser(CAP)
     assert [] == parser.feed(b"data: a\n")
@@ -91,7 +91,7 @@ def test_the_end_of_a_stream_gives_its_last_event_once() -> None:
     assert [] == parser.finish()
 
 
-def test_events_are_given_as_soon_as_they_are_complete() -> None:
+def test_events_are_returned_as_soon_as_they_are_complete() -> None:
     """An event is not held back until more bytes arrive."""
     parser = SseParser(CAP)
     assert parser.feed(b"data: a\n") == []

@@ -36,9 +36,9 @@ def test_a_file_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     """As a line for each model, and completely as JSON."""
     name = state_file(tmp_path / "state")
     assert 0 == run("show", name)
-    told = capsys.readouterr().out
-    assert "m   " in told
-    assert " 30 " in told
+    table = capsys.readouterr().out
+    assert "m   " in table
+    assert " 30 " in table
     assert 0 == run("show", name, "--json")
     assert taught(30).state() == from_json(capsys.readouterr().out)
 
@@ -59,7 +59,9 @@ def test_files_merge(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["{}/state", "store:{}/router.yaml", "http://127.0.0.1:1"])
-def test_a_model_without_a_name_is_not_all(place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_model_name_does_not_mean_all(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """An unset shell variable must not make a router forget everything."""
     state_file(tmp_path / "state")
     with pytest.raises(SystemExit) as ended:
@@ -116,7 +118,7 @@ def test_knowledge_is_not_overwritten_by_an_import(tmp_path: Path, capsys: pytes
         (("merge", "{}/state", "--out", "{}/none/out"), "none/out"),
     ],
 )
-def test_what_cannot_be_is_told_and_ends_with_2(
+def test_failures_are_reported_with_exit_code_2(
     arguments: tuple[str, ...], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The error names the place that cannot be read or written, and why."""
@@ -158,7 +160,7 @@ def test_a_store_is_shown_filled_and_reset(tmp_path: Path, capsys: pytest.Captur
         assert all(row["observations"] == "0" for row in rows)
 
 
-def test_a_router_begins_anew_from_a_file_that_was_reset(tmp_path: Path) -> None:
+def test_a_router_starts_from_scratch_with_a_file_that_was_reset(tmp_path: Path) -> None:
     """Such a file is not foreign, so nothing is set aside."""
     path = tmp_path / "state"
     assert 0 == run("reset", state_file(path))
@@ -166,6 +168,6 @@ def test_a_router_begins_anew_from_a_file_that_was_reset(tmp_path: Path) -> None
     assert [path] == list(tmp_path.iterdir())
 
 
-def test_an_empty_message_is_a_state_of_nothing() -> None:
+def test_an_empty_message_has_no_kind_of_estimator() -> None:
     """What `reset` writes has no kind of estimator, so no estimator mistakes it for its own."""
     assert "" == from_message(state_pb2.LearnedState()).estimator_kind

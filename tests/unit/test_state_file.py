@@ -36,7 +36,7 @@ def taught(responses: int = 20) -> ByteClassEstimator:
     return estimator
 
 
-class Noted:
+class Outcomes:
     """Records the outcomes of saving."""
 
     def __init__(self) -> None:
@@ -50,17 +50,17 @@ class Noted:
         """Ignore: nothing is shared here."""
 
 
-def saver(path: Path, estimator: ByteClassEstimator) -> tuple[Saver, Noted]:
+def saver(path: Path, estimator: ByteClassEstimator) -> tuple[Saver, Outcomes]:
     """Return a saver, and the record of its outcomes."""
 
     async def ask(function: Any) -> Any:
         return function()
 
-    noted = Noted()
-    return Saver(StateFile(path), 1.0, estimator, ask, noted), noted
+    outcomes = Outcomes()
+    return Saver(StateFile(path), 1.0, estimator, ask, outcomes), outcomes
 
 
-def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+def test_a_saved_state_is_loaded(tmp_path: Path) -> None:
     """A new estimator starts with everything that the old one had learned."""
     old, new = taught(), ByteClassEstimator(EstimatorSettings())
     saver(tmp_path / "state", old)[0].save(old.state())
@@ -69,7 +69,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert ["state"] == names_in(tmp_path)
 
 
-def test_nothing_there_is_no_fault(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_file_is_not_an_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """On the first start there is no file, and nothing is logged."""
     assert not StateFile(tmp_path / "state").load(lambda _: None)
     assert "" == caplog.text
@@ -115,15 +115,15 @@ def test_a_state_that_the_router_cannot_use_is_set_aside(foreign: str, tmp_path:
     path = tmp_path / "state"
     path.write_bytes(framed(message.SerializeToString()))
     estimator = ByteClassEstimator(EstimatorSettings())
-    keeper, noted = saver(path, estimator)
+    keeper, outcomes = saver(path, estimator)
     assert not keeper.load()
     assert ["state.unusable-1"] == names_in(tmp_path)
     keeper.save(taught().state())
-    assert [True] == noted.saved
+    assert [True] == outcomes.saved
     assert {"state", "state.unusable-1"} == set(names_in(tmp_path))
 
 
-def test_another_kind_of_estimator_sets_aside_what_the_one_before_has_saved(tmp_path: Path) -> None:
+def test_another_kind_of_estimator_sets_aside_the_file_of_the_former_one(tmp_path: Path) -> None:
     """A reload may change the kind: what was learned in months must not be
     replaced by what was learned in a minute.
     """
@@ -139,7 +139,7 @@ def test_another_kind_of_estimator_sets_aside_what_the_one_before_has_saved(tmp_
     assert "ema" == read_state(path).estimator_kind
 
 
-def test_what_is_saved_and_gone_meanwhile_is_saved_again(tmp_path: Path) -> None:
+def test_a_file_that_was_deleted_is_saved_again(tmp_path: Path) -> None:
     """If the file was deleted, there is nothing to set aside first."""
     file = StateFile(tmp_path / "state")
     file.save(taught().state())
@@ -148,7 +148,7 @@ def test_what_is_saved_and_gone_meanwhile_is_saved_again(tmp_path: Path) -> None
     assert "ema" == read_state(file.path).estimator_kind
 
 
-def test_what_cannot_be_set_aside_is_never_overwritten(
+def test_a_file_that_cannot_be_set_aside_is_never_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In a read-only directory, a file that is not a state stays, even if the directory becomes writable later."""
@@ -159,16 +159,16 @@ def test_what_cannot_be_set_aside_is_never_overwritten(
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr("os.rename", refused)
-    keeper, noted = saver(path, ByteClassEstimator(EstimatorSettings()))
+    keeper, outcomes = saver(path, ByteClassEstimator(EstimatorSettings()))
     assert not keeper.load()
     monkeypatch.undo()
     keeper.save(taught().state())
-    assert [False] == noted.saved
+    assert [False] == outcomes.saved
     assert b"somebody else's" == path.read_bytes()
     assert "cannot be set aside" in caplog.records[-1].fields["cause"]  # type: ignore[attr-defined]
 
 
-def test_a_directory_in_its_place_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_directory_in_place_of_the_file_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A file that cannot be read is not replaced either."""
     path = tmp_path / "state"
     path.mkdir()
@@ -179,13 +179,15 @@ def test_a_directory_in_its_place_is_told(tmp_path: Path, caplog: pytest.LogCapt
     assert "will not be saved" in caplog.text
 
 
-def test_a_full_disk_is_told_once_and_learning_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_is_reported_once_and_learning_continues(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Each failure is counted, the first one and the next success are logged, and the old file stays."""
     if not Path("/dev/full").exists():
         pytest.skip("/dev/full is needed")
     estimator = taught()
     path = tmp_path / "state"
-    keeper, noted = saver(path, estimator)
+    keeper, outcomes = saver(path, estimator)
     keeper.save(estimator.state())
     before = path.read_bytes()
     aside = tmp_path / f".state.{os.getpid()}"
@@ -197,7 +199,7 @@ def test_a_full_disk_is_told_once_and_learning_goes_on(tmp_path: Path, caplog: p
     teach(estimator, 1)
     with caplog.at_level(logging.INFO, "dualpool"):
         keeper.save(estimator.state())
-    assert [True, False, False, False, True] == noted.saved
+    assert [True, False, False, False, True] == outcomes.saved
     assert [record.getMessage() for record in caplog.records] == [
         "what was learned cannot be saved",
         "what was learned is saved again",
@@ -205,20 +207,20 @@ def test_a_full_disk_is_told_once_and_learning_goes_on(tmp_path: Path, caplog: p
     assert "No space left" in caplog.records[0].fields["cause"]  # type: ignore[attr-defined]
 
 
-def test_a_directory_that_is_gone_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_directory_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Failures are counted and logged once, and saving works again as soon as the directory exists."""
     folder = tmp_path / "folder"
     estimator = taught()
-    keeper, noted = saver(folder / "state", estimator)
+    keeper, outcomes = saver(folder / "state", estimator)
     keeper.save(estimator.state())
     keeper.save(estimator.state())
     folder.mkdir()
     keeper.save(estimator.state())
-    assert [False, False, True] == noted.saved
+    assert [False, False, True] == outcomes.saved
     assert 1 == caplog.text.count("cannot be saved")
 
 
-def test_a_read_only_directory_is_told_and_learning_goes_on(
+def test_a_read_only_directory_is_reported_and_learning_continues(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """If nothing can be written, each attempt is counted, and the first one is logged."""
@@ -227,21 +229,21 @@ def test_a_read_only_directory_is_told_and_learning_goes_on(
         pytest.skip("a directory that is read-only to root is needed")
     tmp_path.chmod(0o500)
     estimator = taught()
-    keeper, noted = saver(folder / "state", estimator)
+    keeper, outcomes = saver(folder / "state", estimator)
     for _ in range(2):
         teach(estimator, 1)
         keeper.save(estimator.state())
-    assert [False, False] == noted.saved
+    assert [False, False] == outcomes.saved
     assert 1 == caplog.text.count("cannot be saved")
 
 
-def test_what_did_not_change_is_not_written_again(tmp_path: Path) -> None:
+def test_an_unchanged_state_is_not_written_again(tmp_path: Path) -> None:
     """An idle router does not write to the disk."""
     estimator = taught()
-    keeper, noted = saver(tmp_path / "state", estimator)
+    keeper, outcomes = saver(tmp_path / "state", estimator)
     for _ in range(3):
         keeper.save(estimator.state())
-    assert [True] == noted.saved
+    assert [True] == outcomes.saved
 
 
 def test_fields_of_a_later_version_survive_load_and_save(tmp_path: Path) -> None:
@@ -281,9 +283,7 @@ def test_one_save_waits_for_the_other(tmp_path: Path, monkeypatch: pytest.Monkey
     assert ["begins", "ends"] * 2 == done
 
 
-def test_all_of_a_file_is_on_the_disk_before_it_has_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_is_synced_before_it_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then the directory is synced, too: a power cut leaves either the old file or the new one."""
     done: list[str] = []
     renamed = Path.replace
@@ -317,7 +317,7 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytes
     assert ["state"] == names_in(tmp_path)
 
 
-def test_a_file_that_is_none_is_refused_by_name(tmp_path: Path) -> None:
+def test_an_unusable_file_is_refused_by_name(tmp_path: Path) -> None:
     """The error says which file it is, and why it cannot be used."""
     with pytest.raises(ConfigurationError, match="none"):
         read_state(tmp_path / "none")

@@ -54,7 +54,7 @@ OK = ResponseHead(200, "application/json")
     ],
 )
 @pytest.mark.parametrize(("stream", "response"), [(False, Response.JSON), (True, Response.STREAM)])
-def test_a_request_is_of_one_stratum(
+def test_a_request_belongs_to_one_stratum(
     limit: int | None,
     declared: Declared,
     prompt_tokens: float,
@@ -73,7 +73,7 @@ def test_strata_are_few_and_all_different() -> None:
     assert 24 == len(ALL_STRATA) == len(set(ALL_STRATA))
 
 
-def test_who_had_more_than_others_is_not_behind() -> None:
+def test_a_stratum_that_used_more_than_its_share_is_not_behind() -> None:
     """Of two strata, one that has used more than half waits; one that has used half or less does not."""
     shares = Shares()
     assert shares.is_behind("a", 0.0)
@@ -89,7 +89,7 @@ def test_who_had_more_than_others_is_not_behind() -> None:
     assert [False, True] == [shares.is_behind(each, 0.0) for each in "ab"]
 
 
-def test_nobody_is_paid_back_more_than_it_took() -> None:
+def test_no_stratum_is_refunded_more_than_it_spent() -> None:
     """A refund of spending that has partly faded does not become a claim on others."""
     shares = Shares()
     assert shares.is_behind("a", 0.0)
@@ -103,7 +103,7 @@ def test_nobody_is_paid_back_more_than_it_took() -> None:
     assert [False, True] == [shares.is_behind(each, 0.0) for each in "ab"]
 
 
-def test_what_was_taken_may_be_forgotten() -> None:
+def test_spending_may_be_forgotten() -> None:
     """The stratum that spent most is behind once its spending is forgotten;
     forgetting an unknown stratum changes nothing.
     """
@@ -116,7 +116,7 @@ def test_what_was_taken_may_be_forgotten() -> None:
     shares.forget("c")
 
 
-def test_a_share_is_one_of_those_that_asked_lately() -> None:
+def test_shares_are_among_the_strata_that_asked_recently() -> None:
     """A stratum that has not asked for two periods has no share that the others must leave."""
     shares = Shares()
     for stratum in "abc":
@@ -130,7 +130,7 @@ def test_a_share_is_one_of_those_that_asked_lately() -> None:
     assert shares.is_behind("b", 20.0)
 
 
-def test_what_was_spent_fades_by_half_in_a_period() -> None:
+def test_spending_fades_by_half_per_period() -> None:
     """Ten spent in the previous period count as five."""
     shares = Shares()
     assert shares.is_behind("a", 0.0)
@@ -156,7 +156,7 @@ def stand_for(router: Router) -> list[int]:
     return [each.stands_for for each in observations]
 
 
-def test_what_is_seen_of_a_stratum_stands_for_all_of_it() -> None:
+def test_a_response_counts_for_the_requests_of_its_stratum() -> None:
     """Each response that is learned from counts for the requests of its stratum since the previous one."""
     router = make_router(learning=LearningSettings(burst_messages=0))
     much = [decided(router, max_tokens=8_192) for _ in range(5)]
@@ -168,7 +168,7 @@ def test_what_is_seen_of_a_stratum_stands_for_all_of_it() -> None:
     assert [3, 5, 0, 1] == stand_for(router)
 
 
-def test_responses_that_are_not_read_are_stood_for_as_well() -> None:
+def test_requests_whose_responses_are_not_read_count_as_well() -> None:
     """Usage may come from a log, and streams without usage are part of the traffic."""
     router = make_router()
     first = decided(router, stream=True, max_tokens=9)
@@ -178,7 +178,7 @@ def test_responses_that_are_not_read_are_stood_for_as_well() -> None:
     assert [2] == stand_for(router)
 
 
-def test_what_judges_nothing_stands_for_nothing() -> None:
+def test_a_response_that_judges_no_bound_counts_for_no_request() -> None:
     """Implausible usage and refusals count for no requests; the next response counts for theirs."""
     router = make_router()
     decisions = [decided(router, max_tokens=100) for _ in range(4)]
@@ -192,9 +192,9 @@ def test_what_judges_nothing_stands_for_nothing() -> None:
     assert [Refused.IMPLAUSIBLE, None] == refused
 
 
-@pytest.mark.parametrize(("prompt_tokens", "told"), [(13, False), (2_000, True), (1_000_000, False)])
-def test_a_missed_bound_is_told_to_the_budget(
-    prompt_tokens: int, *, told: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("prompt_tokens", "reported"), [(13, False), (2_000, True), (1_000_000, False)])
+def test_a_missed_bound_is_reported_to_the_budget(
+    prompt_tokens: int, *, reported: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A miss is reported if the bound was exceeded and the usage is plausible."""
     missed: list[object] = []
@@ -202,7 +202,7 @@ def test_a_missed_bound_is_told_to_the_budget(
     router = make_router()
     decision = decided(router, max_tokens=100)
     router.learner.learn(decision, OK, Usage(prompt_tokens, 9))
-    assert [decision.stratum] * told == missed
+    assert [decision.stratum] * reported == missed
 
 
 def test_token_ids_are_judged_and_a_cut_prompt_is_not() -> None:
@@ -219,7 +219,7 @@ def test_token_ids_are_judged_and_a_cut_prompt_is_not() -> None:
     assert [0, 2] == stand_for(router)
 
 
-def test_what_was_not_estimated_is_of_no_stratum() -> None:
+def test_a_request_without_an_estimate_belongs_to_no_stratum() -> None:
     """It is not part of the traffic whose bounds are judged."""
     router = make_router()
     for decision in (

@@ -23,7 +23,7 @@ A, B = ModelReport("a", "", 120), ModelReport("b", "a")
 
 
 @dataclass
-class Told:
+class Audience:
     """An audience that remembers everything."""
 
     fleets: list[Fleet] = field(default_factory=list)
@@ -47,11 +47,11 @@ class Told:
 class Watching:
     """A survey whose clock advances by a second with each report."""
 
-    told: Told = field(default_factory=Told)
+    audience: Audience = field(default_factory=Audience)
     now_s: float = 0.0
 
     def __post_init__(self) -> None:
-        self.survey = Survey(POOLS, SpillSettings(enabled=True, ramp_s=2), self.told, lambda: self.now_s)
+        self.survey = Survey(POOLS, SpillSettings(enabled=True, ramp_s=2), self.audience, lambda: self.now_s)
 
     def observe(
         self,
@@ -65,15 +65,15 @@ class Watching:
         loads = tuple(LoadReport(each, 1, 0.1, preemptions=3) for each in waiting)
         self.survey.begin(pool)
         self.survey.observe(pool, PoolReport(servers, loads, len(servers), len(loads), load_reported))
-        return self.told.fleets[-1]
+        return self.audience.fleets[-1]
 
     def pools_of(self, model: str) -> list[str]:
         """Return the pools that serve a model."""
-        ladder = self.told.fleets[-1].serving.ladder(model)
+        ladder = self.audience.fleets[-1].serving.ladder(model)
         return [rung.pool.name for rung in (*ladder.smaller, ladder.default)]
 
 
-def test_a_smaller_pool_serves_what_all_its_servers_list_the_default_what_any_does() -> None:
+def test_a_smaller_pool_serves_models_that_all_its_servers_list_the_default_any() -> None:
     """In doubt, a request stays where it would go without the router."""
     watching = Watching()
     watching.observe("short", (A, B), (A,))
@@ -97,15 +97,15 @@ def test_of_servers_that_hold_different_lengths_the_smallest_counts() -> None:
     assert (90, 90) == (rung.budget_tokens, rung.context_tokens)
 
 
-def test_what_is_no_longer_known_is_as_if_it_never_was() -> None:
+def test_a_pool_whose_reports_are_too_old_counts_as_unknown() -> None:
     """If no server has reported for too long, the pool is used for all models again, and its load is unknown."""
     watching = Watching()
     watching.observe("short", (B,))
     assert ["long"] == watching.pools_of("a")
     watching.observe("short", waiting=())
     assert ["short", "long"] == watching.pools_of("a")
-    assert {} == watching.told.fleets[-1].loads
-    assert isnan(watching.told.pools[-1].pressure)
+    assert {} == watching.audience.fleets[-1].loads
+    assert isnan(watching.audience.pools[-1].pressure)
 
 
 def test_each_change_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -120,7 +120,7 @@ def test_each_change_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
         "requests no longer leave a pool",
     ]
     assert expected == [record.message for record in caplog.records]
-    assert 0 == watching.told.pools[-1].share
+    assert 0 == watching.audience.pools[-1].share
 
 
 def test_the_load_of_a_pool_is_that_of_its_servers_together() -> None:
@@ -130,28 +130,28 @@ def test_the_load_of_a_pool_is_that_of_its_servers_together() -> None:
     load = watching.observe("short", (A,), waiting=(30, 10)).loads["short"]
     assert (2, 40, 2, 0.1) == (load.busy.endpoints, load.busy.waiting, load.busy.running, load.busy.kv_usage)
     assert 0.5 == load.share
-    told = watching.told.pools[-1]
-    assert (2.5, 6) == (told.pressure, told.preemptions)
+    watched = watching.audience.pools[-1]
+    assert (2.5, 6) == (watched.pressure, watched.preemptions)
 
 
-def test_what_was_placed_before_the_round_is_what_its_servers_told_of() -> None:
+def test_a_report_covers_the_requests_placed_before_its_round() -> None:
     """Requests placed while the servers are being asked count as not yet reported."""
     watching = Watching()
-    watching.told.requests = 7
+    watching.audience.requests = 7
     assert 7 == watching.observe("short", (A,)).loads["short"].requests
 
 
-def test_a_load_that_is_not_new_does_not_make_what_was_placed_since_forgotten() -> None:
+def test_without_a_new_load_the_requests_placed_since_still_count() -> None:
     """While servers do not answer, their last report stays valid, and the
     requests placed since then accumulate.
     """
     watching = Watching()
     watching.observe("short", (A,))
-    watching.told.requests = 7
+    watching.audience.requests = 7
     assert 0 == watching.observe("short", (A,), load_reported=False).loads["short"].requests
 
 
-def test_pools_that_are_configured_anew_keep_what_their_servers_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_reconfigured_pools_keep_the_reports_of_their_servers(caplog: pytest.LogCaptureFixture) -> None:
     """With the same servers, no change is logged and an overload continues; with
     other servers the pool starts from scratch.
     """
@@ -159,14 +159,14 @@ def test_pools_that_are_configured_anew_keep_what_their_servers_said(caplog: pyt
     watching.observe("short", (A,))
     watching.observe("short", (A,), waiting=(50,))
     watching.observe("long", (A, B))
-    share = watching.told.fleets[-1].loads["short"].share
+    share = watching.audience.fleets[-1].loads["short"].share
     before, caplog.handler.records = watching.survey, []
     short, long = (
         replace(POOLS[0], max_budget_tokens=90),
         replace(POOLS[1], endpoints=Endpoints(("http://other",))),
     )
     settings = SpillSettings(enabled=True, ramp_s=2)
-    watching.survey = Survey((short, long), settings, watching.told, lambda: watching.now_s, before)
+    watching.survey = Survey((short, long), settings, watching.audience, lambda: watching.now_s, before)
     with caplog.at_level(logging.INFO, "dualpool"):
         fleet = watching.observe("short", (A,), waiting=(50,))
     assert [] == caplog.records
@@ -175,20 +175,20 @@ def test_pools_that_are_configured_anew_keep_what_their_servers_said(caplog: pyt
     assert ([90], {}) == ([rung.budget_tokens for rung in fleet.serving.ladder("a").smaller], fleet.parents)
 
 
-def test_other_limits_of_spill_over_begin_a_new_overload_with_the_same_models() -> None:
+def test_new_spillover_limits_start_a_new_overload_with_the_same_models() -> None:
     """The servers' models stay known; the share is determined with the new limits."""
     watching = Watching()
     watching.observe("short", (B,))
-    watching.survey = Survey(POOLS, SpillSettings(), watching.told, lambda: watching.now_s, watching.survey)
+    watching.survey = Survey(POOLS, SpillSettings(), watching.audience, lambda: watching.now_s, watching.survey)
     fleet = watching.observe("long", (A, B))
     assert ["long"] == list(fleet.loads)
     assert ["long"] == watching.pools_of("a")
 
 
-def test_a_failure_that_was_told_is_not_told_again_under_another_configuration() -> None:
+def test_a_reported_failure_is_not_reported_again_after_a_reload() -> None:
     """Whether a pool's servers respond is carried over to the new watches."""
     watching = Watching()
     (watch, _) = watching.survey.watches(WatchSettings(), Random(0))
     watch.known.fails = True
-    survey = Survey(POOLS, SpillSettings(), watching.told, before=watching.survey)
+    survey = Survey(POOLS, SpillSettings(), watching.audience, before=watching.survey)
     assert [True, False] == [each.known.fails for each in survey.watches(WatchSettings(), Random(0))]

@@ -52,7 +52,7 @@ def learned(*models: ModelState, **fields: Any) -> LearnedState:
     return replace(LearnedState("byteclass", features=("byte",), models=models), **fields)
 
 
-def test_rows_add_up_by_key_each_times_what_is_kept() -> None:
+def test_rows_add_up_by_key_each_scaled_by_what_is_kept() -> None:
     """The other table may have its rows in any order, and may lack some."""
     total = table(a=(1, 1.0, [1.0, 2.0]), b=(2, 2.0, [3.0, 4.0]), c=(0, 0.0, [0.0, 0.0]))
     total.add(table(c=(5, 5.0, [5.0, 6.0]), a=(4, 8.0, [10.0, 20.0])), np.array([1.0, 0.5]))
@@ -72,7 +72,7 @@ def test_rows_are_aligned_to_keys() -> None:
     assert (1, 0) == nothing.aligned(["x"]).values.shape
 
 
-def test_tables_add_up_over_all_keys_or_those_that_are_asked_for() -> None:
+def test_tables_add_up_over_all_or_selected_keys() -> None:
     """Empty tables have no width of their own; tables of different widths cannot be added."""
     one, other, nothing = table(a=(1, 1.0, [1.0])), table(b=(2, 2.0, [2.0]), a=(1, 1.0, [3.0])), Table.zeros((), 9)
     both = {"a": (2, 2.0, [4.0]), "b": (2, 2.0, [2.0])}
@@ -83,12 +83,12 @@ def test_tables_add_up_over_all_keys_or_those_that_are_asked_for() -> None:
         added([one, table(a=(1, 1.0, [1.0, 2.0]))])
 
 
-def test_what_weighs_more_than_is_remembered_is_scaled_down() -> None:
+def test_weights_above_the_memory_are_scaled_down() -> None:
     """It is scaled to the limit; what weighs less, or nothing, stays."""
     assert [[1.0], [1.0], [0.25], [1.0]] == kept_within(2.0, np.array([1.0, 2.0, 8.0, 0.0])).tolist()
 
 
-def test_how_much_is_remembered_and_what_means_count() -> None:
+def test_the_memories_of_models_and_the_weights_of_categories() -> None:
     """The EMA's means count the same from the first response; those of byte classes grow up to 50."""
     assert pytest.approx((2_000, 1_000)) == TERMS.model_memories
     assert pytest.approx((50, 20)) == (TERMS.category_memory, EMA.category_memory)
@@ -117,7 +117,7 @@ def test_prices_and_scale_are_kept_apart() -> None:
     assert (0, 0) == TERMS.prices_and_scale(0)
 
 
-def test_a_state_comes_back_as_it_was() -> None:
+def test_a_state_round_trips() -> None:
     """Everything stored about models, categories and output lengths is preserved."""
     key, whole = CategoryKey("m", "latin"), CategoryKey("m", "")
     state = learned(
@@ -138,20 +138,20 @@ def test_a_state_comes_back_as_it_was() -> None:
         assert astuple(expected)[1:] == pytest.approx(astuple(row)[1:])
 
 
-def test_a_models_residual_is_its_own_row_where_none_is_told() -> None:
+def test_a_models_own_residual_is_used_if_there_is_no_row_for_it() -> None:
     """A state that was not merged yet stores it with the model; it weighs as much as the model's responses."""
     tables = tables_of(learned(model("m"), model("n")), TERMS)
     assert [CategoryKey("m", ""), CategoryKey("n", "")] == list(tables.categories.index)
     assert [4, 4] == tables.categories.counts.tolist()
     assert [13.0, 13.0] == tables.categories.weights.tolist()
     assert pytest.approx([0.0, 0.0, 13 * 0.2, 13 * 0.09]) == tables.categories.values[0]
-    told = CategoryState(CategoryKey("m", ""), 0.0, 0.0, 4, 0.9, 0.1, 0.5)
-    merged = tables_of(learned(model("m"), model("n"), categories=(told,)), TERMS).categories
+    row = CategoryState(CategoryKey("m", ""), 0.0, 0.0, 4, 0.9, 0.1, 0.5)
+    merged = tables_of(learned(model("m"), model("n"), categories=(row,)), TERMS).categories
     assert ([CategoryKey("m", ""), CategoryKey("n", "")], 0.5) == (list(merged.index), merged.weights[0])
     assert pytest.approx([0.0, 0.0, 0.45, 0.005]) == merged.values[0]
 
 
-def test_a_model_without_a_residual_starts_where_any_does() -> None:
+def test_a_model_without_a_residual_has_the_initial_one() -> None:
     """No category has any of its responses left: the mean is 0 and the spread a tenth."""
     tables = tables_of(learned(model("m")), TERMS)
     (alone,) = state_of(replace(tables, categories=Table.zeros((), 4))).models
@@ -165,7 +165,7 @@ def test_the_heaviest_rows_come_last_and_equal_ones_by_name() -> None:
     assert ["c", "a", "b"] == [row.model for row in back.models]
 
 
-def test_of_scores_the_last_are_read_and_q_began_where_it_is_without_any() -> None:
+def test_only_the_last_scores_are_read_and_without_any_q_began_at_its_value() -> None:
     """Scores before the first kept one are already part of `q_began`."""
     many = packed(np.arange(KEPT_SCORES + 5.0))
     bounds = tables_of(learned(model("m", scores=many), model("n", scores=b"")), TERMS).models.bounds
@@ -192,7 +192,7 @@ def test_of_scores_the_last_are_read_and_q_began_where_it_is_without_any() -> No
         (learned(outputs=(OutputState(CategoryKey("m", ""), packed([-1.0]), packed([0.5])),)), "not finite"),
     ],
 )
-def test_a_state_that_cannot_be_is_refused(state: LearnedState, says: str) -> None:
+def test_an_impossible_state_is_refused(state: LearnedState, says: str) -> None:
     """Duplicate names, numbers that are not finite, negative weights, sums of the wrong size."""
     with pytest.raises(ConfigurationError, match=says):
         tables_of(state, TERMS)
@@ -206,7 +206,7 @@ def test_output_lengths_weigh_what_they_count() -> None:
     assert (3.5, 5, [1.0, 2.0, 0.5, 0.0]) == (outputs.weights[0], outputs.counts[0], outputs.values[0].tolist())
 
 
-def test_a_spread_is_not_below_nothing() -> None:
+def test_a_spread_is_not_negative() -> None:
     """If almost nothing is kept, rounding may make a sum of squares negative."""
     tables = tables_of(learned(model("m")), TERMS)
     tables.categories.values[0, 3] = -1e-9

@@ -68,14 +68,14 @@ def test_pages_are_those_of_the_library(
     assert without_times(pages[0]) == pages[1].splitlines()
 
 
-def test_a_gauge_may_be_asked_of_a_function() -> None:
+def test_a_gauge_may_be_computed_by_a_function() -> None:
     """A gauge with a function shows the function's value at the time of the scrape."""
     gauge, levels = Gauges("d_level", "Level"), iter([1.0, 2.0])
     gauge.set_function(lambda: next(levels))
     assert [1.0, 2.0] == [gauge.collect().samples[0].value for _ in range(2)]
 
 
-def test_reading_a_count_that_is_not_there_makes_no_series() -> None:
+def test_reading_an_absent_count_creates_no_series() -> None:
     """A counter that was never incremented reads as 0 and is not exported."""
     counters = Counters("d_requests", "Requests", ["name"])
     assert counters["a",] == 0

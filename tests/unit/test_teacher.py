@@ -26,10 +26,10 @@ def taught(*, asked: dict[str, Any] | None = None, **fields: Any) -> tuple[Outco
     return outcome, router.listener
 
 
-def test_usage_teaches() -> None:
+def test_usage_is_learned_from() -> None:
     """An entry with evidence and usage is learned from, and observed for the pool of its cluster."""
-    outcome, heard = taught(cluster="pool_long", request_id="r")
-    (observation,) = heard.calls_of("observed")
+    outcome, recorder = taught(cluster="pool_long", request_id="r")
+    (observation,) = recorder.calls_of("observed")
     assert Outcome.TAUGHT is outcome
     assert (LONG, 12, 3) == (
         observation.served_by,
@@ -40,7 +40,7 @@ def test_usage_teaches() -> None:
     assert observation.learning.refused is None
 
 
-def test_what_a_log_teaches_is_what_a_response_does() -> None:
+def test_learning_from_a_log_equals_learning_from_responses() -> None:
     """The prices after an entry are those after a response, except for the
     precision lost in the sealed evidence.
     """
@@ -57,18 +57,18 @@ def test_what_a_log_teaches_is_what_a_response_does() -> None:
     assert of_response.q == pytest.approx(of_log.q, rel=0.01)
 
 
-def test_a_repair_is_told() -> None:
+def test_a_retried_request_is_reported() -> None:
     """A second attempt that another pool served is counted, and observed for that pool."""
-    _, heard = taught(cluster="pool_long", attempts=2)
-    assert ["short"] == [decision.pool.name for decision in heard.calls_of("retried")]
-    assert [LONG] == [each.served_by for each in heard.calls_of("observed")]
+    _, recorder = taught(cluster="pool_long", attempts=2)
+    assert ["short"] == [decision.pool.name for decision in recorder.calls_of("retried")]
+    assert [LONG] == [each.served_by for each in recorder.calls_of("observed")]
 
 
 @pytest.mark.parametrize(("attempts", "pool"), [(1, SHORT), (2, LONG)])
-def test_an_unknown_cluster_goes_by_attempts(attempts: int, pool: Pool) -> None:
+def test_for_an_unknown_cluster_the_attempts_decide(attempts: int, pool: Pool) -> None:
     """If the cluster is not a pool, the decision and the attempts determine which pool served."""
-    _, heard = taught(cluster="outbound|80||vllm.models.svc", attempts=attempts)
-    assert [pool] == [each.served_by for each in heard.calls_of("observed")]
+    _, recorder = taught(cluster="outbound|80||vllm.models.svc", attempts=attempts)
+    assert [pool] == [each.served_by for each in recorder.calls_of("observed")]
 
 
 @pytest.mark.parametrize(
@@ -84,47 +84,49 @@ def test_an_unknown_cluster_goes_by_attempts(attempts: int, pool: Pool) -> None:
         ({"usage": LoggedUsage(None, 3, 0)}, ResponseFault.NO_USAGE),
     ],
 )
-def test_what_cannot_teach_is_counted(fields: dict[str, Any], fault: ResponseFault) -> None:
+def test_entries_that_are_not_learned_from_are_counted(fields: dict[str, Any], fault: ResponseFault) -> None:
     """An entry of ours without plausible usage is not learned from, and is counted by its cause."""
-    outcome, heard = taught(**fields)
+    outcome, recorder = taught(**fields)
     assert (Outcome.NOT_LEARNED, [fault], []) == (
         outcome,
-        heard.calls_of("not_learned"),
-        heard.calls_of("observed"),
+        recorder.calls_of("not_learned"),
+        recorder.calls_of("observed"),
     )
 
 
-def test_a_stream_that_was_not_asked_for_usage_is_no_fault() -> None:
+def test_a_stream_that_was_not_asked_for_usage_is_not_a_fault() -> None:
     """A stream whose client did not request usage is not counted as one that lost it."""
-    outcome, heard = taught(asked={"stream": True}, usage=None)
-    assert (Outcome.NOT_LEARNED, []) == (outcome, heard.calls_of("not_learned"))
+    outcome, recorder = taught(asked={"stream": True}, usage=None)
+    assert (Outcome.NOT_LEARNED, []) == (outcome, recorder.calls_of("not_learned"))
 
 
 @pytest.mark.parametrize(
     ("evidence", "outcome"),
     [("", Outcome.FOREIGN), ("forged", Outcome.FORGED), ("A" * 80, Outcome.OTHER_VERSION)],
 )
-def test_what_is_not_ours_says_nothing(evidence: str, outcome: Outcome) -> None:
+def test_foreign_entries_are_only_counted(evidence: str, outcome: Outcome) -> None:
     """Entries without valid evidence are counted, and the listener is not called for them."""
-    became, heard = taught(evidence=evidence)
-    assert (outcome, []) == (became, heard.calls)
+    became, recorder = taught(evidence=evidence)
+    assert (outcome, []) == (became, recorder.calls)
 
 
-def test_old_evidence_teaches_nothing() -> None:
+def test_old_evidence_is_not_learned_from() -> None:
     """An entry whose decision is too old is counted as expired."""
-    outcome, heard = taught(evidence=sealed(decided(), NOW_S - 4_000))
-    assert (Outcome.EXPIRED, []) == (outcome, heard.calls)
+    outcome, recorder = taught(evidence=sealed(decided(), NOW_S - 4_000))
+    assert (Outcome.EXPIRED, []) == (outcome, recorder.calls)
 
 
 @pytest.mark.parametrize(
     ("limit", "completion_tokens", "cut"),
     [(50, 49, False), (50, 50, True), (None, 50, False), (None, SHORT.context_tokens - 12, True)],
 )
-def test_how_an_output_ended_goes_by_its_length(limit: int | None, completion_tokens: int, *, cut: bool) -> None:
+def test_whether_an_output_was_cut_is_derived_from_its_length(
+    limit: int | None, completion_tokens: int, *, cut: bool
+) -> None:
     """The log does not say why an output ended; at the client's limit or the pool's context it counts as cut."""
     asked = {} if limit is None else {"max_tokens": limit}
-    _, heard = taught(asked=asked, usage=LoggedUsage(12, completion_tokens, 0), cluster="pool_short")
-    assert [cut] == [each.usage.cut_by_length for each in heard.calls_of("observed")]
+    _, recorder = taught(asked=asked, usage=LoggedUsage(12, completion_tokens, 0), cluster="pool_short")
+    assert [cut] == [each.usage.cut_by_length for each in recorder.calls_of("observed")]
 
 
 def test_clusters_are_pools_by_name_or_configuration() -> None:

@@ -43,7 +43,7 @@ PHRASES = {
 
 
 @pytest.mark.parametrize(("text", "kind"), PHRASES.items(), ids=list(PHRASES.values()))
-def test_the_kind_of_a_text_is_told_by_its_bytes(text: str, kind: TextKind) -> None:
+def test_the_kind_of_a_text_is_recognised_by_its_bytes(text: str, kind: TextKind) -> None:
     """Scripts, code and prose are distinguished by pairs of bytes alone."""
     assert kind == text_kind(look(text.encode()))
 
@@ -73,7 +73,7 @@ def test_real_texts_are_of_their_kind(language: str, kind: str) -> None:
 
 
 @given(text=st.binary(max_size=2_000))
-def test_every_byte_is_counted_once_and_a_kind_is_told(text: bytes) -> None:
+def test_every_byte_is_counted_once_and_any_bytes_have_a_kind(text: bytes) -> None:
     """Each ASCII byte is counted once, no more bytes are in runs than there are, and any bytes have a kind."""
     counts = look(text)
     assert counts[: len(CLASSES)].sum() == sum(byte < 0x80 for byte in text)
@@ -98,7 +98,7 @@ def test_every_byte_is_counted_once_and_a_kind_is_told(text: bytes) -> None:
         ("😀", Script.EMOJI),
     ],
 )
-def test_scripts_are_told_by_two_bytes(text: str, script: Script) -> None:
+def test_scripts_are_recognised_by_two_bytes(text: str, script: Script) -> None:
     """Each character counts once, for the script of its Unicode block."""
     counts = look(text.encode())
     assert main_script(counts) is script
@@ -185,7 +185,7 @@ def test_a_script_has_its_blocks_of_unicode(block: tuple[int, int], script: Scri
         ("joiner", "_-/.,"),
     ],
 )
-def test_each_byte_of_ascii_is_of_its_class(byte_class: str, members: str) -> None:
+def test_each_byte_of_ascii_is_in_its_class(byte_class: str, members: str) -> None:
     """ASCII bytes that are in no other class are punctuation."""
     for byte in range(0x80):
         counts = dict(zip(TEXT_NAMES, look(bytes([byte])).tolist(), strict=True))
@@ -228,7 +228,7 @@ def test_characters_outside_ascii_count_by_themselves() -> None:
 
 
 @pytest.mark.parametrize(("first", "count"), [(0x5D0, 22), (0x3B1, 24), (0xE01, 58), (0x905, 52)])
-def test_random_letters_of_scripts_are_told_by_their_letters(first: int, count: int) -> None:
+def test_random_letters_of_other_scripts_do_not_count_as_repetition(first: int, count: int) -> None:
     """Half of the bytes of Hebrew, Greek, Thai or Hindi only identify the script; these are not repetitions."""
     generator = random.Random(4)
     letters = "".join(chr(first + generator.randrange(count)) for _ in range(1_500))
@@ -237,7 +237,7 @@ def test_random_letters_of_scripts_are_told_by_their_letters(first: int, count: 
     assert (0.0, 0.0) == unrepeated(words.encode())
 
 
-def test_four_bytes_are_asked_unless_most_characters_are_of_another_script() -> None:
+def test_four_bytes_are_compared_unless_most_characters_are_of_another_script() -> None:
     """With as many Hebrew letters as ASCII letters, sequences of four bytes are
     compared; with one more, sequences of eight.
     """
@@ -253,7 +253,7 @@ def marks(generator: random.Random, size: int) -> bytes:
     return bytes(generator.choices([byte for byte in range(33, 127) if not chr(byte).isdigit()], k=size))
 
 
-def test_digits_cost_the_same_wherever_they_stand() -> None:
+def test_digits_are_not_counted_as_unrepeated() -> None:
     """If nothing is repeated, all bytes except digits are counted."""
     text = marks(random.Random(5), 500) + b"0123456789" * 2 + marks(random.Random(6), 504)
     usual = 510 * 509 / 2 / 1_500 + 8  # four-byte sequences at 510 positions of a block
@@ -262,7 +262,7 @@ def test_digits_cost_the_same_wherever_they_stand() -> None:
 
 
 @pytest.mark.parametrize(("again", "counted"), [(73, 0.0), (71, 0.0168), (53, 0.2408)])
-def test_what_usual_texts_lack_of_repeats_is_not_counted(again: int, counted: float) -> None:
+def test_a_usual_lack_of_repeats_is_not_counted(again: int, counted: float) -> None:
     """Up to .15 of the usual repeats may be missing; what exceeds that is counted as a share of the rest."""
     repeated = b"abcd" * ((again + 3) // 2)
     text = repeated + marks(random.Random(7), 1_024 - len(repeated))
@@ -270,7 +270,7 @@ def test_what_usual_texts_lack_of_repeats_is_not_counted(again: int, counted: fl
 
 
 @pytest.mark.parametrize("byte", [b"!", b"~"])
-def test_repeats_are_counted_in_each_kilobyte_by_itself(byte: bytes) -> None:
+def test_repeats_are_counted_separately_in_each_kilobyte(byte: bytes) -> None:
     """The lowest and the highest byte value count like all others; repeats in the next kilobyte do not count."""
     once = [other for other in range(34, 126) if not chr(other).isdigit()]
     text = byte * 8 + bytes(random.Random(9).choices(once, k=1_012)) + byte * 1_028
@@ -280,7 +280,7 @@ def test_repeats_are_counted_in_each_kilobyte_by_itself(byte: bytes) -> None:
 
 
 @pytest.mark.parametrize("size", range(0, 150, 7))
-def test_of_a_short_text_nothing_is_said(size: int) -> None:
+def test_a_short_text_counts_as_repeated(size: int) -> None:
     """A hundred bytes need not contain any repetition."""
     assert (0.0, 0.0) == unrepeated(bytes(range(33, 127))[:size] + b"~" * max(0, size - 94))
 
@@ -318,7 +318,7 @@ def of_pair(before: int, after: int) -> Iterator[str]:
 
 
 @given(text=st.one_of(st.binary(max_size=600), st.text(max_size=300).map(str.encode)))
-def test_counts_are_what_one_pair_after_the_other_comes_to(text: bytes) -> None:
+def test_counts_equal_those_of_a_walk_over_all_pairs(text: bytes) -> None:
     """For any bytes, the counts equal exactly those of a walk over all pairs of neighbours."""
     expected = dict.fromkeys(TEXT_NAMES, 0.0)
     for before, after in pairwise(b"\n" + text):
@@ -333,7 +333,7 @@ def test_counts_are_what_one_pair_after_the_other_comes_to(text: bytes) -> None:
     assert expected == dict(zip(TEXT_NAMES, look(text).tolist(), strict=True))
 
 
-def test_letter_pairs_are_of_no_script() -> None:
+def test_letter_pairs_belong_to_no_script() -> None:
     """Pure ASCII text has no script, whatever letters follow each other."""
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     assert Script.NONE is main_script(look("".join(a + b for a in letters for b in letters).encode()))

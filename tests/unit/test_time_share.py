@@ -7,7 +7,7 @@ from extproc.core.time_share import TimeShare
 BURST_S, SLICE_S = 0.02, 0.0005
 
 
-def test_a_share_is_used_up_and_comes_back() -> None:
+def test_a_share_is_used_up_and_becomes_available_again() -> None:
     """Time that was spent becomes available again as its share of the elapsed time."""
     share = TimeShare(BURST_S)
     assert BURST_S == share.left_s(100.0, 0.25)
@@ -17,7 +17,7 @@ def test_a_share_is_used_up_and_comes_back() -> None:
     assert share.left_s(100.04, 0.25) == pytest.approx(0.0)
 
 
-def test_what_is_not_used_is_not_hoarded() -> None:
+def test_unused_time_does_not_accumulate() -> None:
     """After any idle time, no more than one burst is available."""
     share = TimeShare(BURST_S)
     share.left_s(0.0, 1.0)

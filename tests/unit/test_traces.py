@@ -64,7 +64,9 @@ def test_a_decision_is_one_span_of_its_trace(listener: TraceListener, spans: InM
     } == dict(span.attributes or {})
 
 
-def test_what_was_not_understood_is_a_span_too(listener: TraceListener, spans: InMemorySpanExporter) -> None:
+def test_a_body_that_is_not_understood_has_a_span_too(
+    listener: TraceListener, spans: InMemorySpanExporter
+) -> None:
     """A body without facts has its fault instead of an estimate."""
     bare = Decision(
         Pool("long", 9),
@@ -94,7 +96,7 @@ def test_what_was_not_understood_is_a_span_too(listener: TraceListener, spans: I
         "é" * 60,
     ],
 )
-def test_the_parent_says_what_is_sampled(
+def test_the_parent_decides_whether_a_span_is_sampled(
     listener: TraceListener, spans: InMemorySpanExporter, traceparent: str
 ) -> None:
     """Without a sampled parent, or with an invalid one, there is no span."""
@@ -102,7 +104,7 @@ def test_the_parent_says_what_is_sampled(
     assert () == spans.get_finished_spans()
 
 
-def test_without_traces_nothing_of_them_is_imported() -> None:
+def test_without_tracing_opentelemetry_is_not_imported() -> None:
     """A router without tracing does not load OpenTelemetry."""
     program = (
         "import sys; from extproc.config.loading import parse; from extproc.server.app import App;"

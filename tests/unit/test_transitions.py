@@ -15,7 +15,7 @@ LEADS_TO = {(row.state, row.event): set(row.leads_to) for row in TRANSITIONS}
 EVENTS_AND_MORE = EVENTS | st.just(Drain()) | st.just(Broken(ValueError("bytes")))
 
 
-def test_every_row_has_a_method_of_its_own_name() -> None:
+def test_every_row_has_a_method_with_its_handlers_name() -> None:
     """Every row has a handler, and no row occurs twice."""
     assert [] == [row.handler for row in TRANSITIONS if not hasattr(Exchange, f"_{row.handler}")]
     assert len(TRANSITIONS) == len(LEADS_TO)

@@ -29,7 +29,7 @@ def test_a_model_that_reported_is_read_from_then_on() -> None:
 
 
 @pytest.mark.parametrize("policy", [UsageInStreams.ASKED, UsageInStreams.ALWAYS])
-def test_an_operator_who_knows_is_believed(policy: UsageInStreams) -> None:
+def test_the_operators_setting_takes_precedence(policy: UsageInStreams) -> None:
     """The setting applies whatever the streams report."""
     unasked = UnaskedUsage(policy)
     unasked.saw("m", usage=True)

@@ -68,7 +68,7 @@ def test_a_residual_of_less_weight_fades_as_any(mean: float, error: float, weigh
     assert whole.responses == part.responses
 
 
-def test_what_is_held_back_goes_into_the_sources_own() -> None:
+def test_the_withheld_part_goes_into_the_sources_own_deviation() -> None:
     """A source with a weight of .2 moves its own deviation by .8 of a step;
     one with a weight of 1 has no deviation.
     """
@@ -83,7 +83,7 @@ def test_what_is_held_back_goes_into_the_sources_own() -> None:
     assert held_back.adjusted(residual).spread > 0.1
 
 
-def test_a_share_of_the_scores_moves_what_is_common() -> None:
+def test_a_share_of_the_scores_moves_the_common_bound() -> None:
     """Of ten misses of a source with a weight of .2, two move the common q and
     eight its own q'; q + q' stays at least 0.
     """
@@ -103,17 +103,17 @@ def test_a_bound_is_never_below_its_estimate() -> None:
 
 
 class Clients:
-    """Clients of one model; the tenant is known to the estimator only with `told`."""
+    """Clients of one model; `tenants_known` says whether the estimator gets their names as tenants."""
 
-    def __init__(self, told: bool) -> None:  # noqa: FBT001
+    def __init__(self, tenants_known: bool) -> None:  # noqa: FBT001
         self.estimator = ByteClassEstimator(EstimatorSettings())
         self._rng = np.random.default_rng(2)
-        self._told = told
+        self._tenants_known = tenants_known
 
     def estimate(self, client: str, size_bytes: int) -> Estimate:
         """Return the estimate of a client's request."""
         text = f"You are the helper of {client}.".encode().ljust(128) + (WORDS * 42)[:size_bytes]
-        return self.estimator.estimate(facts(text), client if self._told else "")
+        return self.estimator.estimate(facts(text), client if self._tenants_known else "")
 
     def say(self, client: str, ratio: float) -> None:
         """Let the estimator learn from a response, whose tokens are this multiple of the usual."""
@@ -128,24 +128,24 @@ class Clients:
             self.say("the doubling one" if doubles else f"client {turn % 90}", 2.0 if doubles else 1.0)
 
 
-@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("tenants_known", [True, False])
 @pytest.mark.parametrize("share", [0.1, 0.3])
-def test_doubled_usage_of_one_client_is_its_own(told: bool, share: float) -> None:  # noqa: FBT001
+def test_doubled_usage_of_one_client_stays_its_own(tenants_known: bool, share: float) -> None:  # noqa: FBT001
     """It is learned for that client, while estimates and bounds of others change by at most 2 and 5 %."""
-    alone, beside = Clients(told), Clients(told)
+    alone, mixed = Clients(tenants_known), Clients(tenants_known)
     alone.run(1_500, 0.0)
-    beside.run(1_500, share)
-    expected, others = (each.estimate("client 5", 2_000) for each in (alone, beside))
+    mixed.run(1_500, share)
+    expected, others = (each.estimate("client 5", 2_000) for each in (alone, mixed))
     assert expected.prompt_tokens == pytest.approx(others.prompt_tokens, rel=0.02)
     assert others.prompt_bound < 1.05 * expected.prompt_bound
-    its_own = beside.estimate("the doubling one", 2_000)
+    its_own = mixed.estimate("the doubling one", 2_000)
     assert 2 * 2_128 / 4 == pytest.approx(its_own.prompt_tokens, rel=0.1)
     assert its_own.prompt_bound > 2 * 2_128 / 4
 
 
-def test_a_new_start_forgets_what_was_beside_what_is_no_more() -> None:
+def test_a_restarted_model_forgets_the_deviations_of_its_sources() -> None:
     """When a model starts from scratch, no source keeps a deviation from the former prices."""
-    clients = Clients(told=False)
+    clients = Clients(tenants_known=False)
     clients.run(300, 0.3)
     model = clients.estimator._known.models.use("m")
     loud = next(voice for voice in model.voices.known.values() if voice.own is not None)

@@ -27,13 +27,13 @@ def test_usage_as_envoy_sent_it() -> None:
 
 
 @pytest.mark.parametrize(("status", "whole"), [(0, True), (1, True), (2, False), (3, False)])
-def test_partial_usage_is_not_whole(status: int, *, whole: bool) -> None:
+def test_partial_usage_is_marked_as_incomplete(status: int, *, whole: bool) -> None:
     """Envoy's status says whether it lost part of the response's usage."""
     (read,) = decode_log(log_message(entry("sealed", token_usage(5, 6, status=status))))
     assert LoggedUsage(5, 6, 0, whole=whole) == read.usage
 
 
-def test_broken_usage_is_not_whole() -> None:
+def test_broken_usage_is_marked_as_incomplete() -> None:
     """Usage that is not protobuf counts as absent."""
     (read,) = decode_log(log_message(entry("sealed", b"\xff\xff")))
     assert LoggedUsage(None, None, None, whole=False) == read.usage

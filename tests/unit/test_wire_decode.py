@@ -40,7 +40,7 @@ def response(*pairs: tuple[str, str]) -> ResponseHead:
 
 
 @pytest.mark.parametrize("count", ["9" * 5_000, "9" * 10, "", "-1", "1.5", "two", "\u0663"])
-def test_a_number_that_is_none_is_as_if_it_were_not_there(count: str) -> None:
+def test_an_invalid_number_is_ignored(count: str) -> None:
     """An attempt count with thousands of digits, or without any, is read as one attempt."""
     assert 1 == response((":status", "200"), ("x-envoy-attempt-count", count)).attempts
     assert 0 == response((":status", count)).status
@@ -61,7 +61,7 @@ def test_a_first_message_without_protocol_config_is_taken_as_buffered() -> None:
     assert RequestHeaders(RequestHead(method="GET")) == event
 
 
-def test_value_is_read_where_raw_value_is_empty() -> None:
+def test_value_is_read_if_raw_value_is_empty() -> None:
     """Older gateways send header values as text."""
     message = ProcessingRequest()
     message.request_headers.headers.headers.add(key=":path", value="/v1/a")

@@ -73,7 +73,7 @@ def test_a_decision_with_the_body_sets_the_headers_there() -> None:
 
 
 @pytest.mark.parametrize("action", [ContinueHeaders, ContinueBody])
-def test_a_clients_own_pool_header_is_removed_where_none_is_set(action: Any) -> None:
+def test_a_clients_own_pool_header_is_removed_if_none_is_set(action: Any) -> None:
     """No header means the default pool; one sent by the client would opt in to a smaller pool."""
     message = encoded(action(Phase.REQUEST, decision(LONG)))
     common = message.request_body.response if action is ContinueBody else message.request_headers.response
@@ -90,15 +90,15 @@ def test_a_clients_own_pool_header_is_removed_where_none_is_set(action: Any) -> 
 def test_a_shadow_decides_in_metadata_and_changes_nothing(action: Any, pool: Pool) -> None:
     """In shadow mode the message has metadata for access logs, but no mutation, and leaves the route as it is."""
     message = encoded(action(Phase.REQUEST, decision(pool, Mode.SHADOW, BUDGET)))
-    told = json_format.MessageToDict(message.dynamic_metadata)["dualpool"]
-    assert (pool.name, "shadow", 55.0) == (told["pool"], told["mode"], told["estimate"])
+    metadata = json_format.MessageToDict(message.dynamic_metadata)["dualpool"]
+    assert (pool.name, "shadow", 55.0) == (metadata["pool"], metadata["mode"], metadata["estimate"])
     common = message.request_body.response if action is ContinueBody else message.request_headers.response
     assert CommonResponse() == common
 
 
 @pytest.mark.parametrize("phase", list(Phase))
 @pytest.mark.parametrize("ended", [False, True])
-def test_an_echo_gives_the_piece_back(phase: Phase, *, ended: bool) -> None:
+def test_an_echo_returns_the_piece(phase: Phase, *, ended: bool) -> None:
     """A full-duplex piece is returned unchanged, with its end-of-stream flag, and nothing else."""
     message = encoded(EchoBody(phase, b"\x00a piece\xff", ended))
     assert f"{phase.name.lower()}_body" == message.WhichOneof("response")
@@ -136,7 +136,7 @@ def test_a_close_has_no_message() -> None:
         max_size=9,
     )
 )
-def test_messages_made_ahead_keep_nothing_of_the_request_before(kinds: list[tuple[Any, ...]]) -> None:
+def test_prepared_messages_keep_nothing_of_the_previous_request(kinds: list[tuple[Any, ...]]) -> None:
     """In any order, an encoder's messages equal those of a new encoder for each."""
     encoder = Encoder(NAMES)
     for pool, mode, bound, action in kinds:

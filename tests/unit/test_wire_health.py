@@ -13,7 +13,7 @@ def test_the_service_that_is_asked_for(service: str) -> None:
     assert service == asked_service(HealthCheckRequest(service=service).SerializeToString())
 
 
-def test_a_check_that_is_none_is_told() -> None:
+def test_bytes_that_are_not_a_check_are_refused() -> None:
     """Bytes that are not a check raise UnknownMessage, which says how many there were."""
     with pytest.raises(UnknownMessage, match=r"^3 bytes that are not a HealthCheckRequest"):
         asked_service(b"\xff\xff\xff")

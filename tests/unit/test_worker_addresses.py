@@ -44,7 +44,7 @@ def test_health_has_a_port_for_each_worker() -> None:
         ),
     ],
 )
-def test_ports_that_do_not_do_for_all_are_told(settings: str, said: str) -> None:
+def test_ports_that_do_not_suffice_for_all_are_refused(settings: str, said: str) -> None:
     """Two listeners on one port, or too few ports, is a configuration error that names the setting."""
     with pytest.raises(ConfigurationError) as caught:
         check_room(parse(settings), 2)
@@ -52,7 +52,7 @@ def test_ports_that_do_not_do_for_all_are_told(settings: str, said: str) -> None
 
 
 @pytest.mark.parametrize("address", ["[::]:9002", "127.0.0.1:0", "unix:/run/s"])
-def test_ports_that_do(address: str) -> None:
+def test_ports_that_suffice(address: str) -> None:
     """The defaults have room, and so do sockets and port 0."""
     check_room(parse(f"listen: {{address: '{address}'}}"), 8)
 
@@ -79,6 +79,6 @@ def test_workers_share_what_one_router_may_learn_from(workers: int) -> None:
         "{listen: {address: '127.0.0.1:9088'}, admin: {address: '127.0.0.1:9090'}}",
     ],
 )
-def test_ports_of_addresses_that_do_not_meet(settings: str) -> None:
+def test_ports_of_different_addresses_do_not_conflict(settings: str) -> None:
     """The same port on another host, a socket's name, or an adjacent port is not a conflict."""
     check_room(parse(settings), 2)

@@ -34,23 +34,23 @@ def test_questions_are_answered() -> None:
         assert b"2state" == asking.ask(Question.STATE, b"2", within_s=10)
 
 
-def test_an_answer_that_comes_late_is_not_taken_for_another() -> None:
+def test_a_late_answer_is_not_taken_for_another() -> None:
     """The answer to a question that timed out is dropped."""
-    goes_on = threading.Event()
+    released = threading.Event()
 
     def answer(_: Question, content: bytes) -> bytes:
         if content == b"slow":
-            goes_on.wait(10)
+            released.wait(10)
         return content
 
     with channel(answer) as (asking, _):
         with pytest.raises(TimeoutError):
             asking.ask(Question.STATE, b"slow", within_s=0.01)
-        goes_on.set()
+        released.set()
         assert b"fast" == asking.ask(Question.STATE, b"fast", within_s=10)
 
 
-def test_faults_and_silence_of_a_loop_are_told() -> None:
+def test_faults_and_silence_of_a_loop_are_raised() -> None:
     """A worker's configuration errors, and a loop that does not answer, are raised to the caller."""
 
     def answer(question: Question, _: bytes) -> bytes:
@@ -66,7 +66,7 @@ def test_faults_and_silence_of_a_loop_are_told() -> None:
             asking.ask(Question.ALIVE, within_s=10)
 
 
-def hear_and_end(its: Connection) -> None:
+def receive_and_end(its: Connection) -> None:
     """Receive one question, and end without an answer."""
     its.recv_bytes()
     its.close()
@@ -76,7 +76,7 @@ def test_a_worker_that_ends_is_noticed() -> None:
     """A caller that waits for an answer gets an error, and so does one that asks afterwards."""
     ours, its = (Connection(each.detach()) for each in socket.socketpair())
     asking = Channel(ours)
-    threading.Thread(target=hear_and_end, args=(its,)).start()
+    threading.Thread(target=receive_and_end, args=(its,)).start()
     with pytest.raises(ChannelClosed):
         asking.ask(Question.ALIVE, within_s=10)
     assert asking.closed.wait(10)

@@ -40,7 +40,7 @@ class Ending:
     ],
     ids=["ends soon", "does not start", "has served", "is stuck later"],
 )
-def test_a_worker_that_keeps_ending_is_waited_for(
+def test_a_worker_that_keeps_ending_is_restarted_with_growing_waits(
     monkeypatch: pytest.MonkeyPatch, cause: Replaced, lasts_s: int, expected: list[float]
 ) -> None:
     """The first restart is immediate; then the wait grows up to a few seconds. A

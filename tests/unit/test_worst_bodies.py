@@ -73,7 +73,7 @@ def test_no_body_costs_more_than_its_steps() -> None:
         {"messages": [], "documents": ["a" * MAX_REREAD_BYTES]},
     ],
 )
-def test_more_elements_than_are_read_are_a_fault_of_their_own(fields: dict[str, Any]) -> None:
+def test_more_elements_than_the_limit_are_too_many(fields: dict[str, Any]) -> None:
     """Bodies with more parts, brackets or values than the limits are not
     understood, and go to the default pool.
     """
@@ -103,7 +103,7 @@ def test_work_has_a_price_for_each_kind_of_byte(unit: bytes, expected: int) -> N
     assert expected * len(text) == pytest.approx(work_of(text), rel=0.001)
 
 
-def test_counting_work_ends_where_it_is_too_much() -> None:
+def test_counting_work_stops_beyond_the_limit() -> None:
     """Counting stops as soon as a body exceeds the limit."""
     once, twice = (work_of(b"[" * size) for size in (1 << 16, 1 << 20))
     assert MAX_WORK < once < twice < once + (1 << 20)
@@ -128,7 +128,7 @@ def test_the_shortest_bodies_are_read_without_counting() -> None:
         (Api.COMPLETIONS, b'{"prompt":[[1],[%b]]}'),
     ],
 )
-def test_numbers_beyond_any_meaning_are_of_a_wrong_type(api: Api, body: bytes) -> None:
+def test_meaninglessly_long_numbers_have_a_wrong_type(api: Api, body: bytes) -> None:
     """Decoding takes quadratic time in the digits, so the first such number ends the reading."""
     read_request(api, body % b"1")
     with pytest.raises(BodyNotUnderstood) as refused:
@@ -136,7 +136,7 @@ def test_numbers_beyond_any_meaning_are_of_a_wrong_type(api: Api, body: bytes) -
     assert BodyFault.WRONG_TYPE == refused.value.fault
 
 
-def test_escapes_beside_long_numbers_stay() -> None:
+def test_escapes_next_to_long_numbers_stay() -> None:
     """Undoing a value's escapes decodes its numbers, so it is skipped if a number is too long."""
     lengths = []
     for digits in (31, 32):
@@ -157,7 +157,7 @@ def test_documents_in_documents_are_read_once_each() -> None:
 @pytest.mark.parametrize(
     ("api", "body"), [(Api.COMPLETIONS, b'{"prompt":[%b]}'), (Api.RERANK, b'{"query":"a","documents":[%b]}')]
 )
-def test_many_long_prompts_are_counted_before_they_are_made(api: Api, body: bytes) -> None:
+def test_many_long_prompts_are_counted_before_they_are_decoded(api: Api, body: bytes) -> None:
     """Up to the limit, prompts are read however long they are; one more is too many."""
     text = b'"%b"' % (b"a" * 30)
     assert read_request(api, body % b",".join([text] * 2048)).sequences == 2048
@@ -174,7 +174,7 @@ def test_images_beyond_those_measured_are_guessed_from_their_bytes() -> None:
     assert ImageSize.LARGE.value == "large"
 
 
-def test_media_beyond_those_looked_for_count_as_text() -> None:
+def test_media_beyond_the_limit_count_as_text() -> None:
     """The search for media stops after a limit; the rest counts as text, which errs towards the larger pool."""
     one = b'"data:image/png;base64,AAAA"'
     assert 4 * MAX_SPANS == media_bytes(one * (MAX_SPANS + 100))

@@ -34,7 +34,7 @@ COMMANDS = (
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize("address", ADDRESSES, ids=range(len(ADDRESSES)))
-def test_a_wrong_address_is_one_sentence(
+def test_a_wrong_address_gives_one_sentence(
     command: list[str], address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Each command that queries an admin port says which address failed, and why."""
