@@ -137,7 +137,7 @@ def test_every_sequence_has_the_context_to_itself_and_all_are_the_load() -> None
 
 
 def test_n_does_not_make_a_short_request_long() -> None:
-    """VLLM checks each sequence: 100 ids and 8 outputs of 120 tokens need 220 tokens of context, not 1,060."""
+    """Servers check each sequence: 100 ids and 8 outputs of 120 tokens need 220 tokens of context, not 1,060."""
     body = b'{"prompt":[%b],"max_tokens":120,"n":8}' % b",".join([b"1"] * 100)
     facts = read_request(Api.COMPLETIONS, body)
     budget = token_budget(facts, make_estimator(EstimatorSettings()).estimate(facts, ""))

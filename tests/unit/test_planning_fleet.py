@@ -192,7 +192,7 @@ def test_the_roofline_is_within_40_per_cent_of_published_figures() -> None:
 
 
 def test_the_modelled_cache_differs_from_logged_ones_by_as_much_as_plans_say() -> None:
-    """Dense models within 3 %; for models that fill their GPUs the model is too high, by
+    """Dense models are within 3 %; for models that fill their GPUs the estimate is too high by
     no more than the gap that plans warn of.
     """
     gaps = {f"{log.model} {log.source}": log.modelled_gib - log.logged_gib for log in KV_LOGS}

@@ -78,7 +78,7 @@ def test_a_cdf_of_totals_is_divided_as_fleet_sim_does(tmp_path: Path, text: str)
 
 
 def test_a_gzipped_trace_is_read(tmp_path: Path) -> None:
-    """The name ends in .gz."""
+    """It is recognised and unpacked."""
     path = tmp_path / "t.jsonl.gz"
     path.write_bytes(gzip.compress(lines(MOONCAKE).encode()))
     assert len(load_traces([str(path)])) == 3

@@ -58,7 +58,7 @@ def test_an_invalid_number_of_requests_is_ignored(value: str) -> None:
 
 
 def test_models_with_their_parents_and_contexts() -> None:
-    """VLLM lists adapters with their base as parent, whose context they
+    """Servers list adapters with their base as parent, whose context they
     have, and each model with its own context.
     """
     page = {

@@ -79,7 +79,7 @@ def test_on_request_the_file_is_applied_at_once(watched: Watched) -> None:
 
 
 def test_a_link_that_is_swapped_is_a_change(tmp_path: Path) -> None:
-    """A Kubernetes ConfigMap: the file's path goes through a symlink to a folder, which is replaced."""
+    """In a Kubernetes ConfigMap the file's path leads through a symlink to a folder, which is replaced."""
     for name, text in (("v1", GOOD), ("v2", OTHER)):
         (tmp_path / name).mkdir()
         (tmp_path / name / "router.yaml").write_text(text)
@@ -129,7 +129,7 @@ def test_a_bad_file_never_replaces_a_good_one(
 
 @pytest.mark.parametrize("at_once", [False, True])
 def test_a_file_that_became_empty_does_not_put_defaults_in_force(tmp_path: Path, *, at_once: bool) -> None:
-    """A full disk leaves an empty file when it is rewritten; this holds however long it stays empty."""
+    """Rewriting a file on a full disk leaves it empty; it is refused, however long it stays so."""
     watched = Watched(tmp_path, OTHER)
     watched.file.write_text("\n")
     for _ in range(5):
