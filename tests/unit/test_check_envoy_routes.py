@@ -165,6 +165,58 @@ def test_routes_that_are_not_asked_about_are_left_alone() -> None:
     assert set() == names_in(document)
 
 
+def behind_a_catch_all_route(document: Document, percent: Document | None) -> None:
+    """Put a catch-all route to the long pool before all others; it takes a share of the requests (None: all)."""
+    match = {"prefix": "/"} | ({} if percent is None else {"runtime_fraction": {"default_value": percent}})
+    canary = deepcopy(route(document, "long")) | {"name": "canary", "match": match}
+    virtual_host(document)["routes"].insert(0, canary)
+
+
+@pytest.mark.parametrize(
+    "percent",
+    [
+        {"numerator": 1},
+        {"numerator": 99},
+        {"numerator": 9_999, "denominator": "TEN_THOUSAND"},
+        {"numerator": 100, "denominator": "TEN_THOUSAND"},
+        {"numerator": 999_999, "denominator": "MILLION"},
+    ],
+)
+def test_routes_behind_a_canary_are_reachable(percent: Document) -> None:
+    """A catch-all route that takes less than 100 % of the requests leaves the rest to the routes behind it."""
+    document = load("streamed")
+    behind_a_catch_all_route(document, percent)
+    assert set() == names_in(document)
+
+
+@pytest.mark.parametrize(
+    "percent",
+    [
+        None,
+        {"numerator": 100},
+        {"numerator": 101},
+        {"numerator": 10_000, "denominator": "TEN_THOUSAND"},
+        {"numerator": 1_000_000, "denominator": "MILLION"},
+    ],
+)
+def test_routes_behind_a_catch_all_route_are_unreachable(percent: Document | None) -> None:
+    """A catch-all route that takes all requests hides the routes behind it, however the 100 % are written."""
+    document = load("streamed")
+    behind_a_catch_all_route(document, percent)
+    assert {"pool-without-route"} == names_in(document)
+
+
+def test_a_share_of_the_requests_is_no_default_route() -> None:
+    """If the only catch-all route takes 50 % of the requests, there is no route for the others."""
+    document = load("streamed")
+    off = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
+    virtual_host(document)["routes"] = [route(document, "short"), route(document, "long")]
+    long = route(document, "long")
+    long["typed_per_filter_config"] = {"envoy.filters.http.ext_proc": off}
+    long["match"]["runtime_fraction"] = {"default_value": {"numerator": 50}}
+    assert {"default-route-not-largest"} == names_in(document)
+
+
 def short_action(document: Document) -> Document:
     """Return the action of the short pool's route, whose retry policy is its own alone."""
     action: Document = route(document, "short")["route"]

@@ -18,6 +18,7 @@ CONDITIONS: Final = frozenset(
         "unavailable",
     ]
 )
+ALL_PERCENT: Final = 100
 # With these headers a client that Envoy considers internal gets retries on any route.
 RETRY_HEADERS: Final = ("x-envoy-retry-on", "x-envoy-retry-grpc-on")
 # With this one such a client sets the number of retries, on routes that have any.
@@ -78,8 +79,9 @@ class Route:
 
     @property
     def matches_all(self) -> bool:
-        """Whether the route matches every request (with `runtime_fraction`, it takes a share of them)."""
-        return self.matches_every_path and not self.headers and not self.other_conditions and self.percent > 0
+        """Whether the route takes every request; one with a `runtime_fraction` below 100 % does not."""
+        conditional = not self.matches_every_path or self.headers or self.other_conditions
+        return not conditional and self.percent >= ALL_PERCENT
 
     def header(self, name: str) -> HeaderMatch | None:
         """Return the condition on a header, None if there is none or only an inverted one."""
