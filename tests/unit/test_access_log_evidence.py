@@ -1,4 +1,4 @@
-"""What a decision leaves in the gateway's access log, and what is believed of what comes back."""
+"""The evidence of a decision that goes through the gateway's access log, and when the router trusts it."""
 
 import json
 from collections.abc import Sequence
@@ -45,21 +45,21 @@ def decided(content: str = "How are you?", model: str = "m", **fields: object) -
 
 
 def sealed(decision: Decision, now_s: float = NOW_S) -> str:
-    """Return its evidence, which it has."""
+    """Return the evidence of a decision that has some."""
     evidence = make_seal().seal(decision, now_s)
     assert evidence is not None
     return evidence
 
 
 def refusal(evidence: str, seal: Seal | None = None, now_s: float = NOW_S) -> Untrusted:
-    """Return why evidence is not believed."""
+    """Return why the evidence is not trusted."""
     with pytest.raises(Unsealed) as raised:
         (seal or make_seal()).open(evidence, now_s)
     return raised.value.why
 
 
 def test_a_whole_decision_comes_back() -> None:
-    """All that learning needs is in the evidence: each field of Evidence, Estimate and budget."""
+    """The evidence contains all that learning needs: each field of Evidence, Estimate and budget survives."""
     x = np.zeros(SIZE)
     x[3] = 7.0
     evidence = Evidence(Refused.TRUNCATED, 20.5, 77, 300, 3, False, x, 5, None, True, 6)  # noqa: FBT003
@@ -89,7 +89,7 @@ def test_a_whole_decision_comes_back() -> None:
 
 
 def test_no_field_of_evidence_stays_behind() -> None:
-    """What an estimator keeps of a request all travels: a field more has to be packed, too."""
+    """All that an estimator keeps of a request is packed: a new field has to be packed, too."""
     packed = {"refused", "tokens", "text_bytes", "output_limit", "sequences", "one_prompt", "x", "media_tokens"}
     assert packed | {"recalled", "of_tenant", "source", "number"} == set(Evidence.__struct_fields__)
 
@@ -114,7 +114,7 @@ def test_evidence_is_small_and_tells_the_same(text: str, model: str, stream: boo
 
 @given(st.lists(st.floats(0, 1e7), min_size=SIZE, max_size=SIZE), st.integers(0, 300), st.sampled_from([1, 2]))
 def test_counts_take_no_more_than_their_room(counts: list[float], room: int, count_bytes: int) -> None:
-    """What is packed fits, and comes back within a step of the logarithm; what has no room is not packed."""
+    """Packed counts fit the room and come back within one step of the logarithm; without room, none are packed."""
     data = packed_counts(np.array(counts), room, count_bytes)
     if data is not None:
         assert len(data) <= room
@@ -123,7 +123,7 @@ def test_counts_take_no_more_than_their_room(counts: list[float], room: int, cou
 
 
 def turn(estimator: Estimator, turns: int) -> tuple[Estimate, int]:
-    """Decide a turn of a conversation, have the log teach it; return the estimate, and what it cost."""
+    """Decide one turn of a conversation, and learn from its log entry; return the estimate and the tokens."""
     messages = [
         {"role": "assistant" if number % 2 else "user", "content": f"Say {number}, and go on. "}
         for number in range(2 * turns - 1)
@@ -148,7 +148,7 @@ def turn(estimator: Estimator, turns: int) -> tuple[Estimate, int]:
 
 
 def test_conversations_are_remembered_by_their_keys() -> None:
-    """What the log says of one turn is what the next one begins with, as if a response had said it."""
+    """What one turn's log entry teaches is where the next turn starts from, as if a response had taught it."""
     estimator, before = make_estimator(EstimatorSettings()), None
     for turns in range(1, 6):
         estimate, tokens = turn(estimator, turns)
@@ -160,7 +160,7 @@ def test_conversations_are_remembered_by_their_keys() -> None:
 
 
 def test_what_is_known_elsewhere_is_not_looked_for() -> None:
-    """A conversation whose beginning is not known here teaches prices; nothing of it is remembered."""
+    """A router that does not know a conversation's beginning learns prices from it but remembers no prefix."""
     ours, theirs = (ByteClassEstimator(EstimatorSettings()) for _ in range(2))
     turn(theirs, 1)
     estimate, tokens = turn(theirs, 2)
@@ -173,13 +173,13 @@ def test_what_is_known_elsewhere_is_not_looked_for() -> None:
 
 
 def test_names_without_room_leave_no_evidence() -> None:
-    """A request whose names are too long for its evidence teaches nothing, and is decided all the same."""
+    """A request whose names are too long for its evidence is decided as usual, but teaches nothing."""
     assert make_seal().seal(decided(model="m" * 250), NOW_S) is None
 
 
 @given(st.data())
 def test_forged_evidence_is_not_believed(data: st.DataObject) -> None:
-    """Evidence of which any character was changed is not opened, and is not an error of ours."""
+    """Evidence with any one character changed is rejected, without an internal error."""
     evidence = sealed(decided())
     at = data.draw(st.integers(0, len(evidence.rstrip("=")) - 2))
     other = data.draw(st.sampled_from("ABCxyz019+/=?é").filter(lambda character: character != evidence[at]))
@@ -188,17 +188,17 @@ def test_forged_evidence_is_not_believed(data: st.DataObject) -> None:
 
 @given(st.text(max_size=400))
 def test_anything_else_is_not_believed(text: str) -> None:
-    """Any text that is no evidence is not opened."""
+    """Text that is not evidence is rejected."""
     assert refusal(text) in {Untrusted.FORGED, Untrusted.OTHER_VERSION}
 
 
 def test_evidence_of_another_key_is_forged() -> None:
-    """Without the key nobody makes evidence, though he knows how."""
+    """Evidence sealed with a different key counts as forged."""
     assert Untrusted.FORGED is refusal(sealed(decided()), make_seal(b"x" * 32))
 
 
 def test_evidence_of_other_pools_is_of_another_version() -> None:
-    """A router with other pools takes none: what they mean by their numbers differs."""
+    """A router with other pools rejects evidence, because its pool numbers mean something else."""
     assert Untrusted.OTHER_VERSION is refusal(sealed(decided()), make_seal(pools=(Pool("s", 1), Pool("l", 2))))
 
 
@@ -207,7 +207,7 @@ def test_evidence_of_other_pools_is_of_another_version() -> None:
     [(MAX_AGE_S, None), (MAX_AGE_S + 1, Untrusted.EXPIRED), (-SKEW_S, None), (-SKEW_S - 1, Untrusted.EXPIRED)],
 )
 def test_old_evidence_teaches_nothing(age_s: float, why: Untrusted | None) -> None:
-    """Evidence is believed until its age; clocks may differ by a minute."""
+    """Evidence is accepted up to its maximum age, and clocks may differ by one minute."""
     evidence = sealed(decided())
     if why is None:
         assert "m" == make_seal().open(evidence, NOW_S + age_s).model

@@ -1,4 +1,4 @@
-"""How old a replica's own knowledge is while others learn: together they are as one router that saw all."""
+"""Ageing of a replica's own knowledge while others learn: all replicas together weigh what one router would."""
 
 from dataclasses import replace
 from typing import Any
@@ -19,7 +19,7 @@ TERMS = Terms.of(EstimatorSettings())
 
 
 class Summing:
-    """Replicas that each keep one fading sum, and exchange their own for those of all."""
+    """Replicas that each keep one fading sum; each publishes its own part and reads the sum of all."""
 
     def __init__(self, replicas: int) -> None:
         self.views = [Table({"k": 0}, np.array([0]), np.zeros(1), np.zeros((1, 1))) for _ in range(replicas)]
@@ -27,14 +27,14 @@ class Summing:
         self.published = list(self.views)
 
     def learn(self, replica: int, value: float) -> None:
-        """Take in one response."""
+        """Learn from one response."""
         view = self.views[replica]
         self.views[replica] = Table(
             view.index, view.counts + 1, KEPT * view.weights + 1, KEPT * view.values + value
         )
 
     def exchange(self, replica: int) -> None:
-        """Publish own, and read the others'."""
+        """Publish this replica's own part, and read those of the others."""
         part = Table({"k": 0}, np.array([0]), np.zeros(1), np.zeros((1, 1)))
         for number, each in enumerate(self.published):
             if number != replica:
@@ -51,7 +51,7 @@ class Summing:
 def test_all_replicas_together_weigh_what_one_router_that_saw_all_does(
     replicas: int, intervals: list[int], chance: object
 ) -> None:
-    """From the first responses on, at any number between exchanges; nothing counts twice or is forgotten late."""
+    """The sums agree from the first response, however often replicas exchange; none counts twice or fades late."""
     rng = np.random.default_rng(chance.randrange(1 << 30))  # type: ignore[attr-defined]
     fleet, one = Summing(replicas), 0.0
     for responses in intervals:
@@ -70,7 +70,7 @@ def test_all_replicas_together_weigh_what_one_router_that_saw_all_does(
 
 
 def test_replicas_that_meet_after_a_long_time_do_not_leave_it_to_each_other() -> None:
-    """Each has learned thousands apart; whoever reads first, most of one router's memory is still there."""
+    """Two replicas that learned thousands of responses separately keep most of one router's memory."""
     fleet = Summing(2)
     for replica in range(2):
         for _ in range(5_000):
@@ -83,7 +83,7 @@ def test_replicas_that_meet_after_a_long_time_do_not_leave_it_to_each_other() ->
 
 
 def test_a_replica_without_traffic_fades_with_the_responses_of_the_others() -> None:
-    """What it knew is as old as it would be in one router."""
+    """What it knew is as old as it would be in a single router."""
     fleet = Summing(2)
     for _ in range(50):
         fleet.learn(0, 1.0)
@@ -98,7 +98,7 @@ def test_a_replica_without_traffic_fades_with_the_responses_of_the_others() -> N
 
 @pytest.mark.parametrize("kind", ["byteclass", "ema"])
 def test_what_is_kept_of_each_kind_of_sum(kind: str) -> None:
-    """Categories of byte classes fade only once they are steady; the EMA's from the first response on."""
+    """Categories of byte classes fade only once they are steady; those of the EMA fade from the first response."""
     terms, at = replace(TERMS, kind=kind), np.array([0, 100])
     kept = terms.kept_of_categories(at, np.array([[10.0], [10.0]]))[:, 0]
     assert kept == pytest.approx([1.0, 0.98**10] if kind == "byteclass" else [0.95**10] * 2)
@@ -118,12 +118,12 @@ def rows(**of_key: tuple[int, float, list[float]]) -> Table[str]:
 
 
 def near(count: int, weight: float, values: list[float]) -> tuple[Any, ...]:
-    """Return a row as `as_rows` tells it, but for rounding."""
+    """Return a row as `as_rows` does, allowing for rounding."""
     return count, pytest.approx(weight), pytest.approx(values)
 
 
 def as_rows(table: Table[str]) -> dict[str, tuple[int, float, list[float]]]:
-    """Return what `rows` made a table of."""
+    """Return a table in the form that `rows` takes."""
     return {
         key: (int(table.counts[row]), float(table.weights[row]), table.values[row].tolist())
         for key, row in table.index.items()
@@ -131,7 +131,7 @@ def as_rows(table: Table[str]) -> dict[str, tuple[int, float, list[float]]]:
 
 
 def test_columns_fade_by_groups_and_weights_as_the_first_group() -> None:
-    """Prices and scale forget at different rates; how often a row was seen does not fade."""
+    """Prices and scale forget at different rates; the number of times that a row was seen does not fade."""
     table = rows(a=(5, 8.0, [8.0, 16.0, 32.0]), b=(6, 4.0, [4.0, 4.0, 4.0]))
     faded = GROUPS.times(np.array([[0.5, 0.25], [1.0, 0.0]]), table)
     assert {"a": (5, 4.0, [4.0, 8.0, 8.0]), "b": (6, 4.0, [4.0, 4.0, 0.0])} == as_rows(faded)
@@ -140,13 +140,13 @@ def test_columns_fade_by_groups_and_weights_as_the_first_group() -> None:
 
 
 def test_what_is_all_others_has_lost_nothing_yet() -> None:
-    """What a file held is scaled by nothing before the first exchange."""
+    """State loaded from a file is not scaled before the first exchange."""
     table = rows(a=(5, 8.0, [8.0, 16.0, 32.0]))
     assert as_rows(table) == as_rows(Others.all_of(table).scaled(table))
 
 
 def test_what_is_kept_of_a_row_goes_with_its_key() -> None:
-    """Where rows are forgotten, picked or joined, each key keeps its part, its whole and its factors."""
+    """When rows are forgotten, picked or joined, each key keeps its part, its whole and its factors."""
     part = rows(a=(1, 1.0, [1.0, 1.0]), b=(2, 2.0, [2.0, 2.0]), c=(3, 3.0, [3.0, 3.0]))
     whole = rows(a=(4, 4.0, [4.0, 4.0]), b=(5, 5.0, [5.0, 5.0]), c=(6, 6.0, [6.0, 6.0]))
     others = Others(part, whole, np.array([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]]))
@@ -166,7 +166,7 @@ def test_what_is_kept_of_a_row_goes_with_its_key() -> None:
 
 
 def test_own_is_what_the_view_has_beyond_what_others_part_has_faded_to() -> None:
-    """What came since the exchange is new, what was own before it is old, and both fade by group."""
+    """Responses since the exchange are new, own ones before it are old, and both fade by group."""
     part, whole = rows(a=(6, 6.0, [6.0, 6.0, 6.0])), rows(a=(8, 8.0, [8.0, 8.0, 8.0]))
     view = rows(a=(9, 8.2, [8.2, 8.2, 5.0]), b=(2, 1.9, [1.9, 1.9, 1.5]))
     own = Own.of(view, Others(part, whole, np.ones((1, 2))), GROUPS)
@@ -178,7 +178,7 @@ def test_own_is_what_the_view_has_beyond_what_others_part_has_faded_to() -> None
 
 
 def test_of_a_row_that_was_made_anew_all_is_new() -> None:
-    """A view that has seen less than it had once is of another row: nothing of it is others', nothing old."""
+    """A view that has seen less than before holds a new row: none of it belongs to others, none is old."""
     part, whole = rows(a=(6, 6.0, [6.0, 6.0, 6.0])), rows(a=(8, 8.0, [8.0, 8.0, 8.0]))
     own = Own.of(rows(a=(7, 3.0, [3.0, 3.0, 3.0])), Others(part, whole, np.ones((1, 2))), GROUPS)
     assert {"a": (0, 0.0, [0.0, 0.0, 0.0])} == as_rows(own.old)
@@ -195,7 +195,7 @@ def test_all_of_a_view_without_others_is_own() -> None:
 
 
 def test_own_rows_are_aligned_and_cleared_by_key() -> None:
-    """A key that is not there has nothing, whatever stands last."""
+    """A key that is missing has nothing, whatever the last row is."""
     own = Own(rows(a=(1, 1.0, [1.0]), b=(2, 2.0, [2.0])), rows(a=(3, 3.0, [3.0]), b=(4, 4.0, [4.0])),
               np.array([5, 6]), np.array([7, 8]))  # fmt: skip
     aligned = own.aligned(["b", "c", "a"], 1)
@@ -207,7 +207,7 @@ def test_own_rows_are_aligned_and_cleared_by_key() -> None:
 
 
 def test_own_ages_by_what_others_saw_but_not_beyond_what_is_remembered() -> None:
-    """Old fades by every response of others, but of each group by no more than it remembers."""
+    """The old part fades with each response of the others, but per group by no more than the group remembers."""
     own = Own(rows(a=(4, 8.0, [8.0, 8.0, 8.0])), rows(a=(0, 0.0, [0.0, 0.0, 0.0])), np.array([4]), np.array([0]))
     aged, kept = own.aged(np.array([1]), GROUPS)
     assert near(4, 7.2, [7.2, 7.2, 4.0]) == as_rows(aged)["a"]
@@ -219,7 +219,7 @@ def test_own_ages_by_what_others_saw_but_not_beyond_what_is_remembered() -> None
 
 @pytest.mark.parametrize(("since", "later"), [(1, 1), (1, 3), (4, 4), (2, 6)])
 def test_new_responses_have_those_of_others_evenly_among_them(since: int, later: int) -> None:
-    """A sum over n responses, m of others between, weighs what n evenly spaced terms of a sum over all do."""
+    """A sum over n responses with m others' in between weighs what n evenly spaced terms of a sum over all do."""
     each, alone = 0.9, sum(0.9**n for n in range(since))
     own = Own(rows(a=(0, 0.0, [0.0])), rows(a=(since, alone, [alone])), np.array([0]), np.array([since]))
     fading = Fading(lambda _, count: np.power(each, count), (1 / (1 - each),))
@@ -230,13 +230,13 @@ def test_new_responses_have_those_of_others_evenly_among_them(since: int, later:
 
 
 def test_nothing_of_what_does_not_fade_yet_is_lost() -> None:
-    """The first responses of a category all count the same, however many others saw between."""
+    """The first responses of a category all count the same, however many the others saw in between."""
     own = Own(rows(a=(1, 1.0, [2.0])), rows(a=(2, 2.0, [6.0])), np.array([1]), np.array([2]))
     aged, kept = own.aged(np.array([5]), Fading(lambda _, since: np.ones_like(since), (50.0,)))
     assert ({"a": (3, 3.0, [8.0])}, [[1.0]]) == (as_rows(aged), kept.tolist())
 
 
 def test_a_row_that_is_far_behind_does_not_fade_to_less_than_nothing() -> None:
-    """Rounding leaves weights below zero where next to nothing is kept; none is published."""
+    """If next to nothing is kept, rounding leaves weights below zero; they are published as 0."""
     own = Own(rows(a=(0, -1.0, [1.0])), rows(a=(0, 0.0, [0.0])), np.array([0]), np.array([0]))
     assert 0.0 == own.aged(np.array([0]), FADING)[0].weights[0]

@@ -1,4 +1,4 @@
-"""How replicas agree on q: as one router would have moved it, whoever tells first."""
+"""How replicas agree on q: the result is what one router's q would be, whoever publishes first."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,20 +19,20 @@ OTHERWISE = np.array([4.0])
 
 
 def told(began: float, scores: Sequence[float], weight: float = 1.0, q: float = 0.0, heard: int = 0) -> Models:
-    """Return what a replica tells of its one model."""
+    """Return what a replica publishes about its only model."""
     sums = Table({"m": 0}, np.array([9]), np.array([weight]), np.zeros((1, 1)))
     bounds = Bounds(np.array([q]), np.array([began]), (np.array(scores, float),), np.array([heard]))
     return Models(sums, bounds, np.zeros(1, np.int64), np.zeros((1, 3), np.int64))
 
 
 def agreed(replicas: Sequence[Models]) -> float:
-    """Return the q of their model."""
+    """Return the q that replicas agree on for their only model."""
     return float(agreed_q(EPSILON, replicas, ["m"], OTHERWISE)[0])
 
 
 @given(st.floats(0, 20), SCORES)
 def test_one_replica_alone_stands_where_its_own_q_does(began: float, scores: list[float]) -> None:
-    """What its scores have moved its bound to is what they lead to when they are followed again."""
+    """Replaying a bound's scores from where they began leads to the bound's own q."""
     bound = AdaptiveBound(EPSILON, began)
     for score in scores:
         bound.observe(score)
@@ -43,7 +43,7 @@ def test_one_replica_alone_stands_where_its_own_q_does(began: float, scores: lis
 def test_the_order_of_replicas_does_not_matter(
     replicas: list[tuple[float, list[float], float]], chance: Any
 ) -> None:
-    """It is commutative, so that all come to the same q, whomever they read first."""
+    """Agreement is commutative, so all replicas arrive at the same q whatever order they read each other in."""
     parts = [told(*each) for each in replicas]
     assert agreed(parts) == pytest.approx(agreed(chance.sample(parts, len(parts))))
 
@@ -52,7 +52,7 @@ def test_the_order_of_replicas_does_not_matter(
 def test_q_moves_from_their_mean_by_no_more_than_one_router_would_have(
     replicas: list[tuple[float, list[float], float]],
 ) -> None:
-    """It lies between the lowest and the highest that so many responses can lead to, and never below zero."""
+    """It lies between the lowest and the highest q that so many responses can lead to, and is never negative."""
     began = np.average([each[0] for each in replicas], weights=[each[2] for each in replicas])
     count, highest = sum(len(each[1]) for each in replicas), max(max(each[1], default=0) for each in replicas)
     q = agreed([told(*each) for each in replicas])
@@ -61,7 +61,7 @@ def test_q_moves_from_their_mean_by_no_more_than_one_router_would_have(
 
 @given(REPLICAS)
 def test_what_was_read_before_moves_nothing_again(replicas: list[tuple[float, list[float], float]]) -> None:
-    """Of those who have published nothing new their q alone counts: reading twice is reading once."""
+    """Replicas without new scores count by their q alone, so reading twice has the same effect as reading once."""
     parts = [told(began, scores, weight, q=began) for began, scores, weight in replicas]
     nothing: Table[Any] = Table.zeros((), 0)
     again = [settled(Tables("byteclass", (), part, nothing, nothing)).models for part in parts]
@@ -70,13 +70,13 @@ def test_what_was_read_before_moves_nothing_again(replicas: list[tuple[float, li
 
 
 def test_those_without_weight_say_nothing() -> None:
-    """A replica that knows nothing of a model does not pull its q; where nobody does, it stays."""
+    """A replica that knows nothing of a model does not pull its q; if no replica knows the model, q stays."""
     assert 4.0 == agreed([told(9.0, [50.0], weight=0.0)])
     assert 7.0 == agreed([told(7.0, []), told(0.0, [50.0], weight=0.0)])
 
 
 def test_a_surprise_that_all_answered_is_answered_once() -> None:
-    """Four replicas each raised q by three misses of the same new kind; one router would have raised it as far."""
+    """Four replicas each raised q for the same three misses; together they raise it as far as one router would."""
     surprise = [5.2] * 20
     alone = followed(4.0, surprise, EPSILON)
     assert pytest.approx(alone, abs=0.5) == agreed([told(4.0, surprise)] * 4)
@@ -84,7 +84,7 @@ def test_a_surprise_that_all_answered_is_answered_once() -> None:
 
 @pytest.mark.parametrize("since", [4, 0, 10])
 def test_a_replica_tells_the_scores_since_the_last_exchange(since: int) -> None:
-    """They are those after the ones that had been heard then, from the q that was agreed on."""
+    """They are the scores after those already counted at the exchange, followed from the q agreed on then."""
     told_now = told(1.0, list(range(10)), q=2.0, heard=10)
     bounds = own_bounds(told_now, ["m"], {"m": (3.0, 10 - since)})
     assert (3.0, list(range(10))[10 - since :]) == (bounds.began[0], bounds.scores[0].tolist())
@@ -93,14 +93,14 @@ def test_a_replica_tells_the_scores_since_the_last_exchange(since: int) -> None:
 
 @pytest.mark.parametrize("agreed_on", [{}, {"m": (3.0, 11)}, {"m": (3.0, 18)}, {"other": (3.0, 0)}])
 def test_of_a_model_that_was_begun_meanwhile_all_scores_are_told(agreed_on: dict[str, tuple[float, int]]) -> None:
-    """It has heard less than was agreed on, or nothing was; one that is not known stands where all begin."""
+    """It has seen fewer scores than were agreed on, or none were; a model that is not known begins at START."""
     bounds = own_bounds(told(1.0, list(range(10)), q=2.0, heard=10), ["unknown", "m"], agreed_on)
     assert (1.0, list(range(10))) == (bounds.began[1], bounds.scores[1].tolist())
     assert (START, START, [], 0) == (bounds.q[0], bounds.began[0], bounds.scores[0].tolist(), bounds.heard[0])
 
 
 def test_scores_are_mixed_as_if_they_had_come_evenly() -> None:
-    """One replica's only score is heard in the middle of another's four; one with none says nothing."""
+    """One replica's only score is placed in the middle of another's four; one without scores adds nothing."""
     one, four = 5.3, [4.4, 4.6, 6.5, 6.7]
     mixed = [*four[:2], one, *four[2:]]
     expected = followed(4.0, mixed, EPSILON)
@@ -110,7 +110,7 @@ def test_scores_are_mixed_as_if_they_had_come_evenly() -> None:
 
 
 def test_of_many_scores_the_last_are_told_with_where_they_began() -> None:
-    """What came before them has moved the replica's own q, which they are followed from."""
+    """The scores before the last KEPT_SCORES have moved q already; the rest are followed from there."""
     bound = AdaptiveBound(EPSILON)
     for number in range(KEPT_SCORES + 100):
         bound.observe(float(number % 7))

@@ -1,4 +1,4 @@
-"""Names of models: adapters are estimated as their base, and more names than places do not push each other out."""
+"""Names of models: adapters are estimated as their base, and a surplus of names does not evict one another."""
 
 import pytest
 from msgspec.structs import replace
@@ -11,11 +11,11 @@ from extproc.core.usage import Usage
 from tests.unit.byteclass_lessons import WORDS, facts, teach
 
 PROMPT = facts((WORDS * 20)[:1_600])
-SMALL_POOL = 1_600 / 4 * 1.25  # tokens of which a learned bound leaves some, and a prior one none
+SMALL_POOL = 1_600 / 4 * 1.25  # tokens: a learned bound fits, the prior's does not
 
 
 def said(estimator: ByteClassEstimator, model: str, position: int) -> float:
-    """Let a model's response teach four bytes a token; return the bound before."""
+    """Learn from a response of a model at four bytes per token; return the bound before it."""
     request = replace(PROMPT, model=model, text=PROMPT.text[position % 40 :])
     estimate = estimator.estimate(request, "")
     estimator.observe(estimate, Usage(len(request.text) // 4))
@@ -23,13 +23,13 @@ def said(estimator: ByteClassEstimator, model: str, position: int) -> float:
 
 
 def models_of(estimator: ByteClassEstimator) -> set[str]:
-    """Return the names that have prices of their own."""
+    """Return the model names that have their own prices."""
     return {model.model for model in estimator.state().models}
 
 
 @pytest.mark.parametrize(("name", "parents"), [("m:polite", {}), ("polite", {"polite": "m"})])
 def test_an_adapter_is_estimated_as_its_base(name: str, parents: dict[str, str]) -> None:
-    """From its first request on, by the name's first part or by what the pool reports; it teaches its base."""
+    """It is, from its first request, by the part before the colon or the pool's report; it teaches its base."""
     estimator = ByteClassEstimator(EstimatorSettings())
     estimator.know_parents(parents)
     teach(estimator, 200)
@@ -42,7 +42,7 @@ def test_an_adapter_is_estimated_as_its_base(name: str, parents: dict[str, str])
 
 
 def test_what_is_before_a_colon_is_no_base_unless_it_is_known() -> None:
-    """Two sizes of a family that nobody asks for without its size have prices of their own."""
+    """Two sizes of a family, neither of which is ever requested by the bare family name, have separate prices."""
     estimator = ByteClassEstimator(EstimatorSettings())
     for position, model in enumerate(("family:small", "family:large")):
         said(estimator, model, position)
@@ -50,7 +50,7 @@ def test_what_is_before_a_colon_is_no_base_unless_it_is_known() -> None:
 
 
 def test_a_model_with_prices_keeps_them() -> None:
-    """A name that was learned before a pool reported its base goes on by its own prices."""
+    """A name that was learned before a pool reported its base keeps its own prices."""
     estimator = ByteClassEstimator(EstimatorSettings())
     said(estimator, "adapter", 0)
     estimator.know_parents({"adapter": "m"})
@@ -59,7 +59,7 @@ def test_a_model_with_prices_keeps_them() -> None:
 
 
 def test_more_names_than_places_do_not_thrash() -> None:
-    """Of 80 names in turn at 64 places, no base known, all fit the smaller pool once they are learned."""
+    """When 80 names without a known base take turns at 64 places, all fit the smaller pool once learned."""
     estimator = ByteClassEstimator(EstimatorSettings())
     bounds = [said(estimator, f"adapter {turn % 80}", turn) for turn in range(80 * 24)]
     assert sum(bound > SMALL_POOL for bound in bounds[-320:]) <= 16
@@ -68,7 +68,7 @@ def test_more_names_than_places_do_not_thrash() -> None:
 
 
 def test_a_place_that_is_not_used_is_given_away() -> None:
-    """A model that has not been asked for in a long time makes place for a new one."""
+    """A model that has not been used for a long time is evicted in favour of a new one."""
     estimator = ByteClassEstimator(EstimatorSettings(max_models=2))
     said(estimator, "old", 0)
     for turn in range(40):
@@ -78,7 +78,7 @@ def test_a_place_that_is_not_used_is_given_away() -> None:
 
 
 def test_a_new_start_of_a_base_forgets_its_adapters_residuals() -> None:
-    """Residuals of an adapter belong to the prices of its base, and go with them."""
+    """An adapter's residuals are relative to its base's prices, and are dropped with them."""
     estimator = ByteClassEstimator(EstimatorSettings())
     teach(estimator, 200)
     for turn in range(60):

@@ -30,7 +30,7 @@ ALL_APIS = pytest.mark.parametrize("api", list(Api))
 
 
 def fault_of(api: Api, body: bytes) -> BodyFault | None:
-    """Return why a body is not understood, or None when it is."""
+    """Return why a body is not understood, or None if it is."""
     try:
         read_request(api, body)
     except BodyNotUnderstood as error:
@@ -40,7 +40,7 @@ def fault_of(api: Api, body: bytes) -> BodyFault | None:
 
 @ALL_APIS
 def test_empty_body(api: Api) -> None:
-    """An empty body has a fault of its own."""
+    """An empty body has its own fault."""
     assert fault_of(api, b"") == BodyFault.EMPTY
 
 
@@ -77,21 +77,21 @@ def test_invalid_utf8_in_a_tool_is_not_json(tools: bytes) -> None:
 @ALL_APIS
 @pytest.mark.parametrize("body", [b"[]", b"null", b"1", b'"text"', b'{"model": 7}'])
 def test_wrong_shape(api: Api, body: bytes) -> None:
-    """JSON that is no request is of the wrong type."""
+    """JSON that is not a request has the wrong type."""
     assert fault_of(api, body) == BodyFault.WRONG_TYPE
 
 
 @pytest.mark.parametrize(("api", "field"), LIMITS)
 @pytest.mark.parametrize("value", ["many", "1.5", "\uff11", 1.5, -1, "-1", [], {}, -(10**30), "9" * 5000])
 def test_output_limits_of_the_wrong_type(api: Api, field: str, value: object) -> None:
-    """A limit that is not a whole number from 0 on is not guessed at."""
+    """A limit that is not an integer of at least 0 is rejected, not guessed at."""
     assert fault_of(api, json.dumps(GOOD[api] | {field: value}).encode()) == BodyFault.WRONG_TYPE
 
 
 @pytest.mark.parametrize(("api", "field"), LIMITS)
 @pytest.mark.parametrize("digits", [30, 5000])
 def test_huge_output_limits_are_harmless(api: Api, field: str, digits: int) -> None:
-    """A limit of any size is either read as it is or refused, and overflows nothing."""
+    """A limit of any size is either read as it is or rejected; nothing overflows."""
     body = json.dumps(GOOD[api])[:-1] + f', "{field}": {"9" * digits}}}'
     assert fault_of(api, body.encode()) in {None, BodyFault.WRONG_TYPE}
 
@@ -100,7 +100,7 @@ def test_huge_output_limits_are_harmless(api: Api, field: str, digits: int) -> N
 @pytest.mark.parametrize("field", ["n", "best_of"])
 @pytest.mark.parametrize("value", [0, -1, "two", 1.5, False])
 def test_sequences_of_the_wrong_type(api: Api, field: str, value: object) -> None:
-    """There is no number of sequences below one."""
+    """A number of sequences below one is rejected."""
     assert fault_of(api, json.dumps(GOOD[api] | {field: value}).encode()) == BodyFault.WRONG_TYPE
 
 
@@ -129,7 +129,7 @@ def test_sequences_of_the_wrong_type(api: Api, field: str, value: object) -> Non
     ],
 )
 def test_fields_of_the_wrong_type(api: Api, fields: dict[str, Any]) -> None:
-    """A field that we count and that is not of its documented type makes the facts unknown."""
+    """A field that counts towards the budget but has an undocumented type makes the facts unknown."""
     assert fault_of(api, json.dumps(GOOD[api] | fields).encode()) == BodyFault.WRONG_TYPE
 
 
@@ -145,13 +145,13 @@ DEEP = b"[" * 10_000 + b"]" * 10_000
 @ALL_APIS
 @pytest.mark.parametrize("field", [b"input", b"messages", b"tools", b"prompt", b"unknown"])
 def test_deep_nesting(api: Api, field: bytes) -> None:
-    """Nesting of any depth ends in an error of ours, also where the value is only skipped or copied."""
+    """Nesting of any depth ends in one of our own errors, even if the value is only skipped or copied."""
     good = json.dumps(GOOD[api]).encode()[:-1]
     assert fault_of(api, good + b', "%b": %b}' % (field, DEEP)) in {BodyFault.TOO_DEEP, BodyFault.WRONG_TYPE}
 
 
 def test_deep_tool_and_deep_blocks() -> None:
-    """Depth is a fault of its own in tools, which are any JSON, and in blocks, which may hold blocks."""
+    """Depth has its own fault in tools, which may be any JSON, and in blocks, which may nest."""
     tools = b'{"messages": [], "tools": [%b]}' % DEEP
     blocks = b'{"messages": [{"content": %b"x"%b}]}' % (
         b'[{"type":"tool_result","content":' * 5_000,
@@ -161,7 +161,7 @@ def test_deep_tool_and_deep_blocks() -> None:
 
 
 def test_blocks_just_below_the_limit() -> None:
-    """Blocks that can still be decoded but not walked through are too deep as well."""
+    """Blocks that can be decoded but are too deep to walk through are rejected as too deep as well."""
     faults = set()
     for depth in range(100, 600, 20):
         content = '[{"type":"tool_result","content":' * depth + '"x"' + "}]" * depth
@@ -170,7 +170,7 @@ def test_blocks_just_below_the_limit() -> None:
 
 
 def test_deep_arguments_inside_a_string() -> None:
-    r"""Call arguments are decoded for their \u escapes; too deep ones are an error of ours too."""
+    r"""Call arguments are decoded because of \u escapes; nesting them too deep is one of our own errors."""
     call = {"function": {"name": "f", "arguments": "[" * 10_000 + '"\\u00e9"'}}
     body = json.dumps({"messages": [{"tool_calls": [call]}]}).encode()
     assert fault_of(Api.CHAT, body) == BodyFault.TOO_DEEP
@@ -198,7 +198,7 @@ BODIES = st.recursive(
 @settings(max_examples=60)
 @given(body=st.binary(max_size=200) | BODIES.map(lambda value: json.dumps(value).encode("utf-8", "surrogatepass")))
 def test_any_bytes_give_facts_or_our_own_error(api: Api, body: bytes) -> None:
-    """Whatever the bytes are, reading them ends in facts or in BodyNotUnderstood."""
+    """Reading any bytes ends either in facts or in BodyNotUnderstood."""
     try:
         facts = read_request(api, body)
     except BodyNotUnderstood:
@@ -210,7 +210,7 @@ def test_any_bytes_give_facts_or_our_own_error(api: Api, body: bytes) -> None:
 @settings(max_examples=30)
 @given(data=st.data())
 def test_damaged_bodies_give_facts_or_our_own_error(api: Api, data: st.DataObject) -> None:
-    """A body cut off or with a byte changed anywhere ends the same way."""
+    """A body that is cut off, or has any byte changed, ends the same way."""
     good = json.dumps(GOOD[api] | {"model": "m", "tools": [{"name": "é"}], "max_tokens": 5, "n": 2}).encode()
     place = data.draw(st.integers(0, len(good) - 1))
     changed = good[:place] + bytes([data.draw(st.integers(0, 255))]) + good[place + 1 :]

@@ -25,7 +25,7 @@ def text_of(*messages: dict[str, Any]) -> str:
 
 
 def test_plain_conversation() -> None:
-    """The contents of all roles are the prompt text; nothing of the envelope is in it."""
+    """The prompt text is the contents of all roles, and nothing of the JSON envelope."""
     facts = read(
         messages=[
             {"role": "system", "content": "Be brief. "},
@@ -50,14 +50,14 @@ def test_plain_conversation() -> None:
 
 
 def test_a_turn_ends_behind_all_of_its_texts() -> None:
-    """A message of several texts, or of none, is one turn: it ends where its last text does."""
+    """A message with several texts, or none, is one turn: it ends where its last text does."""
     parts = [[{"type": "text", "text": "four"}] * texts for texts in (2, 0, 1, 3, 2)]
     facts = read(messages=[{"role": "user", "content": content} for content in parts])
     assert tuple(("user", end) for end in (8, 8, 12, 24, 32)) == facts.turns
 
 
 def test_escapes_do_not_count_double() -> None:
-    r"""Text that a client sent as \uXXXX escapes counts by its UTF-8 bytes, wherever it stands."""
+    r"""Text sent as \uXXXX escapes counts by its UTF-8 bytes, wherever it occurs."""
     body = {
         "model": "m",
         "messages": [
@@ -75,7 +75,7 @@ def test_escapes_do_not_count_double() -> None:
 
 
 def test_arguments_that_are_not_json_stay_as_they_are() -> None:
-    r"""Call arguments with a \u in them that do not parse are text like any other."""
+    r"""Call arguments that contain a \u but are not JSON count as ordinary text."""
     call = {"function": {"name": "f", "arguments": '{"path": "C:\\users'}}
     assert text_of({"role": "assistant", "tool_calls": [call]}) == 'f{"path": "C:\\users'
 
@@ -88,7 +88,7 @@ def test_white_space_of_tools_does_not_count() -> None:
 
 
 def test_tools_and_calls_are_counted_and_read() -> None:
-    """Definitions, calls and results of tools are text, and their numbers are facts of their own."""
+    """Definitions, calls and results of tools are text, and their numbers are separate facts."""
     facts = read(
         messages=[
             {"role": "user", "content": "Weather?"},
@@ -114,7 +114,7 @@ def test_tools_and_calls_are_counted_and_read() -> None:
 
 
 def test_calls_of_custom_tools_are_read() -> None:
-    """Tools that take plain text are called by name with an input, which is text of the prompt."""
+    """Tools that take plain text are called by name with an input, which is part of the prompt."""
     call = {
         "role": "assistant",
         "tool_calls": [{"type": "custom", "custom": {"name": "sql", "input": "SELECT 1"}}],
@@ -124,7 +124,7 @@ def test_calls_of_custom_tools_are_read() -> None:
 
 
 def test_tools_of_a_message_count_as_those_of_the_request() -> None:
-    """Some servers take tools in a system message, too; those that the pool runs bring what is not seen."""
+    """Some servers accept tools in a system message; tools that the pool runs add text that is not in the body."""
     tool = {"type": "function", "function": {"name": "look_up"}}
     system = {"role": "system", "content": "Be brief."}
     facts = read(messages=[{**system, "tools": [tool, tool]}, {"role": "user", "content": "Hi"}], tools=[tool])
@@ -142,7 +142,7 @@ def test_legacy_functions_count_as_tools() -> None:
 
 
 def test_names_refusals_and_reasoning_are_text() -> None:
-    """Templates show names, refusals and the reasoning handed back, which is read once under either name."""
+    """Templates show names, refusals and returned reasoning; reasoning is read once, under either of its names."""
     message = {"role": "assistant", "content": "a", "name": "b", "refusal": "c", "reasoning": "d"}
     assert text_of(message) == "abcd"
     assert text_of(message | {"reasoning_content": "d"}) == "abcd"
@@ -150,7 +150,7 @@ def test_names_refusals_and_reasoning_are_text() -> None:
 
 
 def test_documents_are_text() -> None:
-    """What vLLM takes as `documents` is shown to the model."""
+    """The `documents` field of vLLM is shown to the model."""
     assert read(documents=[{"title": "t", "text": "x"}]).text == b'Hi{"title":"t","text":"x"}'
     assert read(documents=None).text == b"Hi"
 
@@ -176,13 +176,13 @@ def test_documents_are_text() -> None:
     ],
 )
 def test_media_are_counted_and_their_bytes_are_no_text(part: dict[str, Any], media: MediaCount) -> None:
-    """An image, a sound or a video is one item, wherever its bytes are; they are not in the prompt text."""
+    """An image, a sound or a video is one item, wherever its bytes are; they are not part of the prompt text."""
     facts = read(messages=[{"role": "user", "content": [{"type": "text", "text": "What is it?"}, part]}])
     assert (facts.text, facts.media, facts.unseen_history) == (b"What is it?", media, False)
 
 
 def test_data_url_inside_plain_text_stays() -> None:
-    """A data: URL in the middle of a string is tokenised like any text, so that it counts as text."""
+    """A data: URL in the middle of a string is tokenised like any text, so it counts as text."""
     assert text_of({"role": "user", "content": f"Look: {IMAGE}"}) == f"Look: {IMAGE}"
 
 
@@ -196,7 +196,7 @@ def test_data_url_inside_plain_text_stays() -> None:
     ],
 )
 def test_parts_that_cannot_be_measured_are_unseen(part: dict[str, Any]) -> None:
-    """A file, embeddings or a part of an unknown kind make the prompt longer than this body shows."""
+    """A file, embeddings or a part of an unknown kind make the prompt longer than the body shows."""
     facts = read(messages=[{"role": "user", "content": [part, "and text"]}])
     assert (facts.text, facts.unseen_history) == (b"and text", True)
 
@@ -214,13 +214,13 @@ def test_parts_that_cannot_be_measured_are_unseen(part: dict[str, Any]) -> None:
     ],
 )
 def test_declared_output_limit(fields: dict[str, Any], limit: int | None) -> None:
-    """max_completion_tokens goes before max_tokens, null is as good as absent, and size is the pool's business."""
+    """max_completion_tokens overrides max_tokens, null counts as absent, and any size is accepted."""
     assert read(**fields).max_output_tokens == limit
 
 
 @pytest.mark.parametrize("limit", [2**53 + 1, -(2**53) - 1])
 def test_numbers_that_a_float_does_not_hold_are_not_understood(limit: int) -> None:
-    """Beyond 2**53 JSON's readers differ in what a number is."""
+    """Beyond 2**53, JSON parsers differ in the value of a number."""
     with pytest.raises(BodyNotUnderstood, match=f"{2**53}"):
         read(max_tokens=limit)
 
@@ -230,7 +230,7 @@ def test_numbers_that_a_float_does_not_hold_are_not_understood(limit: int) -> No
     [({}, 1), ({"n": None}, 1), ({"best_of": 1}, 1), ({"n": 3}, 3), ({"n": 2, "best_of": 5}, 5)],
 )
 def test_sequences(fields: dict[str, Any], sequences: int) -> None:
-    """As many sequences run as the larger of n and best_of says."""
+    """The number of sequences is the larger of n and best_of."""
     assert read(**fields).sequences == sequences
 
 
@@ -248,7 +248,7 @@ def test_sequences(fields: dict[str, Any], sequences: int) -> None:
     ],
 )
 def test_usage_in_response(fields: dict[str, Any], stream: bool, usage_in_response: bool) -> None:  # noqa: FBT001
-    """A stream reports its usage when asked to, in vLLM by any options; a whole response always does."""
+    """A stream reports usage if asked, in vLLM with any stream options; an unstreamed response always does."""
     facts = read(**fields)
     assert (facts.stream, facts.usage_in_response) == (stream, usage_in_response)
 
@@ -260,14 +260,14 @@ def test_prompt_truncation(declared: int | None, read_as: int | None) -> None:
 
 
 def test_model_names_are_kept_short() -> None:
-    """A name of a megabyte does not become a category key of a megabyte; no name is the empty one."""
+    """A name of a megabyte does not become a category key of a megabyte; a missing name is the empty one."""
     assert len(read(model="m" * (1 << 20)).model) == 256
     assert read(model="m" * 256).model == "m" * 256
     assert read(model=None).model == ""
 
 
 def test_last_of_duplicate_keys_counts() -> None:
-    """Of a key that stands twice in a body the last one counts, as in the pool's own parser."""
+    """If a key occurs twice in a body, the last one counts, as in the pool's own parser."""
     body = b'{"messages":[{"content":"a"}],"max_tokens":1,"max_tokens":2,"messages":[{"content":"b"}]}'
     facts = read_request(Api.CHAT, body)
     assert (facts.text, facts.max_output_tokens) == (b"b", 2)
@@ -282,7 +282,7 @@ def test_last_of_duplicate_keys_counts() -> None:
     ],
 )
 def test_what_was_thought_before_the_last_question_is_kept_apart(thoughtful: dict[str, str]) -> None:
-    """Templates drop the reasoning of earlier turns; what comes after the last question is text like any other."""
+    """Templates drop the reasoning of earlier turns; reasoning after the last question is ordinary text."""
     question = {"role": "user", "content": "2 + 2?"}
     earlier = read_request(Api.CHAT, json.dumps({"messages": [question, thoughtful, question]}).encode())
     assert b"2 + 2?Four.2 + 2?" == earlier.text
@@ -292,7 +292,7 @@ def test_what_was_thought_before_the_last_question_is_kept_apart(thoughtful: dic
 
 
 def test_thoughts_of_a_conversation_in_which_nobody_asks_are_text() -> None:
-    """There is no last question before which they would be left out."""
+    """There is no last question before which reasoning would be dropped."""
     thought = {"role": "assistant", "content": "Four.", "reasoning": "Two and two"}
     facts = read(messages=[thought, {"role": "assistant", "content": "Five."}])
     assert (b"", b"Four.Two and twoFive.") == (facts.dropped_text, facts.text)

@@ -31,7 +31,7 @@ from extproc.core.facts import Api
     ],
 )
 def test_an_api_is_told_by_its_keys(body: bytes, api: Api) -> None:
-    """A body goes to the API that its keys belong to, and to chat when none of them tells."""
+    """A body belongs to the API whose keys it has, and to chat if no key decides."""
     assert api == likeliest_api(body)
 
 
@@ -44,7 +44,7 @@ def test_an_api_is_told_by_its_keys(body: bytes, api: Api) -> None:
     ],
 )
 def test_what_is_no_object_is_of_no_api(body: bytes, fault: BodyFault) -> None:
-    """A body that is no JSON object, or nested without end, is refused by its fault."""
+    """A body that is not a JSON object, or is nested endlessly, is rejected with its fault."""
     with pytest.raises(BodyNotUnderstood) as refused:
         likeliest_api(body)
     assert fault == refused.value.fault

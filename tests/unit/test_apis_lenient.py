@@ -1,4 +1,4 @@
-"""Numbers and booleans are read as vLLM reads them, which is as pydantic does in its lax mode."""
+"""Numbers and booleans are read as vLLM reads them, that is, as by pydantic in lax mode."""
 
 import json
 from typing import Any
@@ -21,7 +21,7 @@ def read(**fields: Any) -> RequestFacts:
 
 
 def by_pydantic(kind: type, value: object) -> Any:
-    """Return what pydantic makes of a value, None where it refuses."""
+    """Return the value that pydantic parses, or None if it rejects it."""
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError:
@@ -46,7 +46,7 @@ SCALARS = st.one_of(st.booleans(), st.integers(-3, 10**6), st.floats(-10, 1e6, w
 @example(".0")
 @example("-0")
 def test_a_number_is_what_pydantic_takes_for_one(value: object) -> None:
-    """What pydantic makes a number from 0 on is that limit here; all else is refused."""
+    """A value that pydantic parses as an integer of at least 0 is that limit; any other is rejected."""
     expected = by_pydantic(int, value)
     try:
         limit = read(max_tokens=value).max_output_tokens
@@ -61,7 +61,7 @@ def test_a_number_is_what_pydantic_takes_for_one(value: object) -> None:
 @example(1.0)
 @example("Yes")
 def test_a_flag_is_what_pydantic_takes_for_one(value: object) -> None:
-    """What pydantic makes a boolean is that one here; all else is refused."""
+    """A value that pydantic parses as a boolean is that flag; any other is rejected."""
     try:
         stream = read(stream=value).stream
     except BodyNotUnderstood:
@@ -93,7 +93,7 @@ def test_tools_that_the_pool_runs_make_the_prompt_grow_unseen(
     fields: dict[str, Any],
     unseen: bool,  # noqa: FBT001
 ) -> None:
-    """What such tools bring is not in the body; tools that the client runs bring nothing."""
+    """Such tools add text that is not in the body; tools that the client runs add nothing."""
     body = {"model": "m", "input": "Hi"} if api is Api.RESPONSES else CHAT
     assert unseen == read_request(api, json.dumps(body | fields).encode()).unseen_history
 
@@ -112,7 +112,7 @@ PROMPT = {"prompt": "Hi"}
     ],
 )
 def test_a_prompt_that_stands_elsewhere_than_in_messages_is_unseen(api: Api, body: dict[str, Any]) -> None:
-    """A server's session has what came before; ids and templates are read in place of messages; null is none."""
+    """A server's session holds earlier text; ids and templates replace the messages; null counts as absent."""
     assert read_request(api, json.dumps(body).encode()).unseen_history
     without = {name: value if name in {*CHAT, *PROMPT, "text"} else None for name, value in body.items()}
     assert not read_request(api, json.dumps(without).encode()).unseen_history
@@ -122,7 +122,7 @@ def test_a_prompt_that_stands_elsewhere_than_in_messages_is_unseen(api: Api, bod
     ("store", "stored"), [(None, False), (False, False), ("false", False), (True, True), (1, True)]
 )
 def test_a_stored_chat_is_told_by_what_the_request_says(store: object, stored: bool) -> None:  # noqa: FBT001
-    """What says nothing is not kept: of chats that is no server's default."""
+    """A chat that does not mention `store` is not stored: no server stores chats by default."""
     assert read(store=store).stored is stored
     assert read().stored is False
 
@@ -142,5 +142,5 @@ def test_a_stored_chat_is_told_by_what_the_request_says(store: object, stored: b
     ],
 )
 def test_stored_responses_are_told_by_what_the_request_says(fields: dict[str, Any], stored: bool | None) -> None:  # noqa: FBT001
-    """Storing is said, denied, or left to the server; what was stored before is where it was answered."""
+    """A request asks for storage, declines it, or leaves it to the server; what it continues was stored before."""
     assert stored == read_request(Api.RESPONSES, json.dumps({"input": "Hi"} | fields).encode()).stored

@@ -1,4 +1,4 @@
-"""How much of a body is read: what is just within each limit, and what is just beyond it."""
+"""How much of a body is read: inputs just within each limit, and just beyond it."""
 
 import json
 from typing import Any
@@ -14,7 +14,7 @@ DOCUMENT = {"type": "document", "source": {"type": "text", "data": ""}}
 
 
 def read(api: Api, **fields: Any) -> RequestFacts | BodyFault:
-    """Return the facts of a body, or why it has none."""
+    """Return the facts of a body, or the reason why there are none."""
     try:
         return read_request(api, json.dumps(fields, ensure_ascii=False).encode())
     except BodyNotUnderstood as error:
@@ -22,22 +22,22 @@ def read(api: Api, **fields: Any) -> RequestFacts | BodyFault:
 
 
 def call_of(count: int) -> dict[str, Any]:
-    """Return a message of Anthropic's with so many blocks, each a call without input."""
+    """Return an Anthropic message with `count` blocks, each a tool call without input."""
     return {"role": "assistant", "content": [{"type": "tool_use", "name": "f"}] * count}
 
 
 @pytest.mark.parametrize(
     ("api", "within", "beyond"),
     [
-        # Work: 131 for each list and what follows it, 30 for each number.
+        # Cost: 131 for each list and the comma after it, 30 for each number.
         (Api.CHAT, {"messages": [], "x": [[]] * 16_006}, {"messages": [], "x": [[]] * 16_007}),
         (Api.CHAT, {"messages": [], "x": [1] * 69_894}, {"messages": [], "x": [1] * 69_895}),
         (Api.CHAT, {"messages": [MESSAGE] * 1024}, {"messages": [MESSAGE] * 1025}),
         (Api.CHAT, {"messages": [{"content": ["a"] * 1023}]}, {"messages": [{"content": ["a"] * 1024}]}),
         (Api.MESSAGES, {"messages": [{"content": [{}] * 1023}]}, {"messages": [{"content": [{}] * 1024}]}),
-        # A message with tools of its own counts three times.
+        # A message with its own tools counts three times.
         (Api.CHAT, {"messages": [{"tools": [{}]}] * 341}, {"messages": [{"tools": [{}]}] * 342}),
-        # A call counts twice; a document, too.
+        # A call counts twice, and so does a document.
         (Api.MESSAGES, {"messages": [call_of(511)]}, {"messages": [call_of(512)]}),
         (
             Api.MESSAGES,
@@ -51,13 +51,13 @@ def call_of(count: int) -> dict[str, Any]:
     ],
 )
 def test_a_body_is_read_up_to_its_limit(api: Api, within: dict[str, Any], beyond: dict[str, Any]) -> None:
-    """One element more is more than is worth its time."""
+    """One more element exceeds the limit."""
     assert isinstance(read(api, **within), RequestFacts)
     assert BodyFault.TOO_MANY == read(api, **beyond)
 
 
 def test_a_query_is_written_out_up_to_half_a_mebibyte() -> None:
-    """With all of its documents; beyond that the prompt is not seen."""
+    """The limit covers the query repeated for all documents; beyond it the prompt counts as unseen."""
     within, beyond = ("q" * ((1 << 18) - 1 + more) for more in (0, 1))
     read_one, not_read = (read(Api.RERANK, query=query, documents=["d", "d"]) for query in (within, beyond))
     assert isinstance(read_one, RequestFacts)
@@ -68,9 +68,9 @@ def test_a_query_is_written_out_up_to_half_a_mebibyte() -> None:
 
 @pytest.mark.parametrize(("size", "undone"), [(255, True), (256, False)])
 def test_escapes_cost_a_step_for_each_quarter_kibibyte(size: int, *, undone: bool) -> None:
-    """Where the walk has no steps left for them, they stay as they came, which is longer."""
+    """If the walk has no steps left to decode escapes, they stay as they are, which counts as more bytes."""
     arguments = '"' + "\\u00e9".ljust(size - 2, "a") + '"'
-    # Two messages, these parts, one call and its arguments are all steps there are.
+    # Two messages, these parts, one call and its arguments use up all steps.
     parts = {"content": ["a"] * (1024 - 4)}
     call = {"tool_calls": [{"function": {"name": "", "arguments": arguments}}]}
     facts = read(Api.CHAT, messages=[parts, call])
@@ -79,7 +79,7 @@ def test_escapes_cost_a_step_for_each_quarter_kibibyte(size: int, *, undone: boo
 
 
 def test_32_images_are_measured() -> None:
-    """The header of a small file says that it is large; beyond 32 its bytes alone count."""
+    """A small file's header can declare a large image; after 32 images only the size in bytes counts."""
     png = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAACAAAAAgA"  # 2048 x 2048
     facts = read(Api.CHAT, messages=[{"content": [{"type": "image_url", "image_url": {"url": png}}] * 33}])
     assert isinstance(facts, RequestFacts)
@@ -98,27 +98,27 @@ def test_32_images_are_measured() -> None:
     ],
 )
 def test_the_limits_of_generate_are_from_0_on(parameters: dict[str, Any], expected: int | BodyFault) -> None:
-    """As those of all other APIs; the newer name goes first."""
+    """The limits start at 0 as in all other APIs; the newer name takes precedence."""
     facts = read(Api.GENERATE, inputs="a", parameters=parameters)
     assert expected == (facts.max_output_tokens if isinstance(facts, RequestFacts) else facts)
 
 
 def test_a_cut_to_no_tokens_is_one() -> None:
-    """TGI's truncate of 0 is taken as it is."""
+    """TGI's `truncate: 0` is taken literally."""
     facts = read(Api.GENERATE, inputs="a", parameters={"truncate": 0})
     assert isinstance(facts, RequestFacts)
     assert 0 == facts.truncate_prompt_tokens
 
 
 def test_token_ids_begin_at_0() -> None:
-    """A tokenizer's first token is one as any other."""
+    """Token id 0 is a token like any other."""
     facts = read(Api.COMPLETIONS, prompt=[0, 0, 5])
     assert isinstance(facts, RequestFacts)
     assert 3 == facts.exact_prompt_tokens
 
 
 def test_no_pairs_are_one_sequence() -> None:
-    """What has no texts to pair is a prompt all the same."""
+    """A request without texts to pair still counts as one prompt."""
     facts = read(Api.RERANK, query="q", documents=[])
     assert isinstance(facts, RequestFacts)
     assert (1, 1.0) == (facts.sequences, facts.longest_share)

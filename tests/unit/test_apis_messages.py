@@ -68,7 +68,7 @@ def test_blocks_and_tools() -> None:
 
 
 def test_images_are_counted() -> None:
-    """An image is one item of its size, also inside a tool's result; its bytes are no text."""
+    """An image is one item of its size, even inside a tool result; its bytes are not text."""
     data = b64encode(b"GIF89a" + struct.pack("<HH", 1000, 1000) + bytes(30)).decode()
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/gif", "data": data}}
     linked = {"type": "image", "source": {"type": "url", "url": "https://example.org/cat.png"}}
@@ -77,7 +77,7 @@ def test_images_are_counted() -> None:
 
 
 def test_documents_of_text_are_text() -> None:
-    """A document that comes as text or as blocks is read, with its title."""
+    """A document given as text or as blocks is read, including its title."""
     facts = read_blocks(
         {"type": "document", "title": "A", "context": "B", "source": {"type": "text", "data": "C"}},
         {"type": "document", "source": {"type": "content", "content": [{"type": "text", "text": "D"}]}},
@@ -97,11 +97,11 @@ def test_documents_of_text_are_text() -> None:
     ],
 )
 def test_blocks_that_cannot_be_measured_are_unseen(block: dict[str, Any]) -> None:
-    """A file or a block of an unknown kind makes the prompt longer than this body shows."""
+    """A file or a block of an unknown kind makes the prompt longer than the body shows."""
     assert read_blocks(block).unseen_history
 
 
 def test_a_single_block_is_a_list_of_one() -> None:
-    """Content that is one block, without a list around it, is read all the same."""
+    """Content that is a single block, without a list around it, is read as well."""
     facts = read(system={"type": "text", "text": "A"}, messages=[{"content": {"type": "text", "text": "B"}}])
     assert (facts.text, facts.messages) == (b"AB", 2)

@@ -1,4 +1,4 @@
-"""The question that a conversation begins with, by which its requests are known as one."""
+"""The opening question of a conversation, which identifies requests of the same conversation."""
 
 import json
 from typing import Any
@@ -36,5 +36,5 @@ IMAGE = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": 
     ],
 )
 def test_the_first_question_of_a_conversation_stays_the_same(api: Api, body: dict[str, Any], opening: str) -> None:
-    """Each turn adds to the end; instructions are those of many conversations."""
+    """Each turn is appended at the end; instructions do not count, as many conversations share them."""
     assert opening == read_request(api, json.dumps(body | {"model": "m", "max_tokens": 9}).encode()).opening

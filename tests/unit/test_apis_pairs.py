@@ -37,7 +37,7 @@ def test_a_rerank_is_a_prompt_for_each_document() -> None:
     ],
 )
 def test_a_score_pairs_texts(fields: dict[str, Any]) -> None:
-    """One text with each of several, or each with its own; by either pair of names."""
+    """One text is paired with each of several, or each with its counterpart, under either pair of field names."""
     facts = read(Api.SCORE, truncate_prompt_tokens=9, **fields)
     assert (b"ababcdef", 5 / 8, 2, 9) == (
         facts.text,
@@ -60,7 +60,7 @@ def test_a_score_pairs_texts(fields: dict[str, Any]) -> None:
     ],
 )
 def test_what_is_no_text_or_too_much_is_unseen(api: Api, fields: dict[str, Any]) -> None:
-    """Images, fields of another version, or a long query times many documents: the default pool."""
+    """Images, fields of another version, or a long query times many documents are left to the default pool."""
     assert read(api, **fields).unseen_history
 
 
@@ -73,7 +73,7 @@ def test_what_is_no_text_or_too_much_is_unseen(api: Api, fields: dict[str, Any])
     ],
 )
 def test_texts_that_cannot_be_paired(fields: dict[str, Any], fault: BodyFault) -> None:
-    """Numbers of texts that do not go together, other types, and too many are told."""
+    """Numbers of texts that do not match, wrong types, and too many texts are reported."""
     with pytest.raises(BodyNotUnderstood) as told:
         read(Api.SCORE, **fields)
     assert fault is told.value.fault
@@ -87,12 +87,12 @@ def test_texts_that_cannot_be_paired(fields: dict[str, Any], fault: BodyFault) -
     ],
 )
 def test_usage_of_pairs(response: dict[str, Any], usage: Usage) -> None:
-    """Older rerank responses have a total alone."""
+    """Older rerank responses report only a total."""
     assert usage == FAMILIES[Api.RERANK].read_response(json.dumps(response).encode())
 
 
 def test_pairs_without_usage_do_not_teach() -> None:
-    """A response of another server's, without usage."""
+    """A response of another server may have no usage."""
     with pytest.raises(ResponseNotUnderstood) as told:
         FAMILIES[Api.SCORE].read_response(b'{"scores": [0.5]}')
     assert ResponseFault.NO_USAGE is told.value.fault
@@ -112,7 +112,7 @@ def test_pairs_without_usage_do_not_teach() -> None:
     ],
 )  # fmt: skip
 def test_generate(fields: dict[str, Any], expected: tuple[bytes, int | None, int | None, int, bool]) -> None:
-    """SGLang's, TGI's and vLLM's forms of a prompt and its limit."""
+    """SGLang, TGI and vLLM each have their own form of a prompt and its limit."""
     facts = read(Api.GENERATE, **fields)
     assert expected == (
         facts.text,
@@ -137,7 +137,7 @@ def test_generate(fields: dict[str, Any], expected: tuple[bytes, int | None, int
     ],
 )
 def test_a_prompt_that_is_not_all_there_is_unseen(fields: dict[str, Any]) -> None:
-    """Media, embeddings, sessions, caches of other servers, and what has no prompt or two: the default pool."""
+    """Media, embeddings, sessions, remote caches, and a missing or repeated prompt go to the default pool."""
     assert read(Api.GENERATE, **fields).unseen_history
 
 
@@ -153,14 +153,14 @@ def test_a_prompt_that_is_not_all_there_is_unseen(fields: dict[str, Any]) -> Non
     ],
 )
 def test_an_output_that_sglang_cut_is_told(reason: object, *, cut: bool) -> None:
-    """Its reason is an object; what ended at a limit, be it the pool's, is no length that was wanted."""
+    """SGLang's reason is an object; an output cut by any limit says nothing about the length that was wanted."""
     meta = {"prompt_tokens": 9, "completion_tokens": 3, "finish_reason": reason}
     response = json.dumps({"meta_info": meta}).encode()
     assert Usage(9, 3, 0, cut) == FAMILIES[Api.GENERATE].read_response(response)
 
 
 def test_usage_of_sglang() -> None:
-    """It stands in meta_info."""
+    """SGLang reports usage in meta_info."""
     response = b'{"text": "x", "meta_info": {"prompt_tokens": 9, "completion_tokens": 3, "cached_tokens": 4}}'
     assert Usage(9, 3, 4) == FAMILIES[Api.GENERATE].read_response(response)
     with pytest.raises(ResponseNotUnderstood):

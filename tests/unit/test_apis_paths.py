@@ -33,7 +33,7 @@ from extproc.core.listener import Listener
     ],
 )
 def test_endpoints_are_known_by_their_path(path: str, api: Api) -> None:
-    """A path that ends with one of the endpoints is that API, whatever stands before /v1 or in the query."""
+    """A path that ends with an endpoint belongs to its API, whatever comes before /v1 or in the query."""
     assert api_of("POST", path) == api
 
 
@@ -67,18 +67,18 @@ def test_endpoints_are_known_by_their_path(path: str, api: Api) -> None:
     ],
 )
 def test_other_paths_are_not_ours(path: str) -> None:
-    """A path that only resembles an endpoint is none."""
+    """A path that only resembles an endpoint does not match."""
     assert api_of("POST", path) is None
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE", "PUT", "post", ""])
 def test_other_methods_are_not_ours(method: str) -> None:
-    """Only POST calls a model; methods are told apart by case, as HTTP does."""
+    """Only POST calls a model; methods are case-sensitive, as in HTTP."""
     assert api_of(method, "/v1/chat/completions") is None
 
 
 @pytest.mark.parametrize(("body", "model"), [(b'{"messages":[]}', "gpt-x"), (b'{"messages":[],"model":"m"}', "m")])
 def test_a_deployment_in_the_path_is_the_model_of_a_body_without_one(body: bytes, model: str) -> None:
-    """Azure's requests name their model in the path; what the body says is believed first."""
+    """Azure's requests name their model in the path; a model in the body takes precedence."""
     head = RequestHead("POST", "/openai/deployments/gpt-x/chat/completions?api-version=1")
     assert model == compose(parse(""), Listener()).placer.decide(Api.CHAT, head, body).model

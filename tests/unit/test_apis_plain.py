@@ -35,7 +35,7 @@ PROMPT_FIELDS = pytest.mark.parametrize(
     ],
 )
 def test_prompts(api: Api, field: str, prompts: object, expected: tuple[bytes, int | None, float]) -> None:
-    """Prompts are text, or token ids with an exact count; of several the longest has its share of the whole."""
+    """Prompts are text, or token ids, which give an exact count; `longest_share` is the longest prompt's share."""
     facts = read(api, **{field: prompts})
     assert (facts.text, facts.exact_prompt_tokens, facts.longest_share) == expected
 
@@ -80,18 +80,18 @@ def test_stream_of_a_completion_reports_no_usage_unasked() -> None:
 
 
 def test_prompt_embeddings_are_unseen() -> None:
-    """Of a prompt that comes as embeddings the length is not known here."""
+    """The length of a prompt given as embeddings is not known."""
     assert read(Api.COMPLETIONS, prompt_embeds="AAAA").unseen_history
 
 
 def test_embeddings_have_no_output() -> None:
-    """An embedding needs room for its prompt alone."""
+    """An embedding needs room only for its prompt."""
     facts = read(Api.EMBEDDINGS, input="x", dimensions=256, encoding_format="base64", truncate_prompt_tokens=-1)
     assert facts == RequestFacts(api=Api.EMBEDDINGS, model="m", text=b"x", max_output_tokens=0)
 
 
 def test_embedding_of_a_conversation() -> None:
-    """A conversation can be embedded too, with images in it."""
+    """A conversation can be embedded too, including its images."""
     content = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}, {"text": "a cat"}]
     facts = read(Api.EMBEDDINGS, messages=[{"role": "user", "content": content}])
     assert (facts.text, facts.messages, facts.media) == (b"a cat", 1, MediaCount(small_images=1))
@@ -100,6 +100,6 @@ def test_embedding_of_a_conversation() -> None:
 @PROMPT_FIELDS
 @pytest.mark.parametrize("prompts", [[5, -1], [[5], [-1]], [5, 1.5], [[5], "text"]])
 def test_what_is_no_token_id_is_refused(api: Api, field: str, prompts: object) -> None:
-    """Ids are whole numbers from 0 on, and of lists each is one."""
+    """Token ids are integers of at least 0, and every element of a list has to be one."""
     with pytest.raises(BodyNotUnderstood):
         read(api, **{field: prompts})

@@ -66,7 +66,7 @@ def test_items() -> None:
 
 
 def test_media() -> None:
-    """Images and screenshots (by size) and sounds are counted, and their bytes are no text."""
+    """Images, screenshots (by size) and sounds are counted, and their bytes are not text."""
     facts = read(
         input=[
             {
@@ -101,7 +101,7 @@ def test_media() -> None:
     ],
 )
 def test_what_the_server_keeps_is_unseen(fields: dict[str, Any]) -> None:
-    """Earlier turns, stored prompts, files and unknown items are not in the body to be measured."""
+    """Earlier turns, stored prompts, files and unknown items are not in the body, so they cannot be measured."""
     assert read(**({"input": "Go on."} | fields)).unseen_history
 
 

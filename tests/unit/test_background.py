@@ -1,4 +1,4 @@
-"""Jobs beside the requests: begun, begun again after a failure, ended."""
+"""Background jobs: start, restart after a failure, stop."""
 
 import asyncio
 import logging
@@ -10,7 +10,7 @@ from extproc.server.background import Background
 
 
 def test_a_job_runs_until_it_is_stopped_and_cleans_up() -> None:
-    """A job is cancelled at the end, and is waited for while it cleans up."""
+    """A job is cancelled at the end, and `stop` waits while it cleans up."""
     begun, cleaned_up = threading.Event(), threading.Event()
 
     async def job() -> None:
@@ -28,7 +28,7 @@ def test_a_job_runs_until_it_is_stopped_and_cleans_up() -> None:
 
 
 def test_a_job_that_failed_is_logged_and_restarted(caplog: pytest.LogCaptureFixture) -> None:
-    """One job's failure ends neither itself for good nor the others."""
+    """A job's failure neither ends it for good nor affects the other jobs."""
     attempts: list[int] = []
     twice, other = threading.Event(), threading.Event()
 
@@ -52,7 +52,7 @@ def test_a_job_that_failed_is_logged_and_restarted(caplog: pytest.LogCaptureFixt
 
 
 def test_without_jobs_there_is_no_thread() -> None:
-    """Who configures nothing pays nothing."""
+    """A router without background jobs starts no thread."""
     threads = threading.active_count()
     background = Background([])
     background.start()

@@ -1,4 +1,4 @@
-"""The estimate of one request, held against its formulas written out."""
+"""The estimate of one request, compared with its formulas written out."""
 
 from math import exp, log, sqrt
 
@@ -22,7 +22,7 @@ PRIOR = prior(MediaTokens())
 
 
 def taught_model() -> ServedModel:
-    """Return a model whose prices, all of them, and scale some responses moved."""
+    """Return a model whose prices and scale have all been moved by some responses."""
     model = ServedModel(PRIOR, ByteClassSettings(), Residual())
     rng = np.random.default_rng(3)
     for _ in range(40):
@@ -45,7 +45,7 @@ UNREPEATED = ["unrepeated byte", "unrepeated character"]
 
 
 def shares_of_tokens(costs: dict[str, float], tokens: float) -> list[float]:
-    """Return what each group has of the tokens, by the features' names."""
+    """Return each group's share of the tokens, by the features' names."""
     text, rest = FEATURE_NAMES[:TEXT_FEATURES], FEATURE_NAMES[TEXT_FEATURES:]
     of_ascii = [
         [n for n in text if n in names or (n.startswith("letter pair") and "letter pair" in names)]
@@ -64,7 +64,7 @@ def shares_of_tokens(costs: dict[str, float], tokens: float) -> list[float]:
 )
 @settings(max_examples=60, deadline=None)
 def test_an_estimate_is_what_its_formulas_say(text: bytes, messages: int, images: int, residual: Residual) -> None:
-    """For any request: tokens and bound of one product are those of each formula by itself."""
+    """For any request, the tokens and the bound computed in one pass equal those of the separate formulas."""
     facts = RequestFacts(Api.CHAT, "m", text, messages=messages, media=MediaCount(large_images=images))
     x, weights = features(facts, look(text)), MODEL.prices.weights
     belief = believe(x, len(text), MODEL, residual)

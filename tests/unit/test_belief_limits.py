@@ -1,4 +1,4 @@
-"""What a model believes of one request: the estimate, its doubt, and the limits that no tokenizer passes."""
+"""What a model predicts for one request: the estimate, its doubt, and the limits that no tokenizer exceeds."""
 
 from math import exp, log, sqrt
 
@@ -21,21 +21,21 @@ FACTS = RequestFacts(Api.CHAT, "m", WORDS * 20, messages=1)
 
 
 def new_model() -> ServedModel:
-    """Return a model of which nothing is known."""
+    """Return a model that has learned nothing."""
     return ServedModel(PRIOR, ByteClassSettings(), Residual())
 
 
 def believed(
     facts: RequestFacts = FACTS, model: ServedModel | None = None, residual: Residual | None = None
 ) -> Belief:
-    """Return what a model, by default a new one, believes of a request."""
+    """Return the prediction of a model, by default a new one, for a request."""
     x = features(facts, look(facts.text))
     return believe(x, facts.text_bytes, model or new_model(), residual or Residual())
 
 
 @pytest.mark.parametrize("count", [1, 20, 400])
 def test_tokens_are_counted_in_whole(count: int) -> None:
-    """Beside what the prices leave open, k tokens scatter by the square root of half of k."""
+    """In addition to what the prices leave open, k tokens scatter by the square root of k / 2."""
     facts = replace(FACTS, text=WORDS * count)
     belief = believed(facts)
     leverage = new_model().prices.leverage(features(facts, look(facts.text)) / belief.tokens)
@@ -44,13 +44,13 @@ def test_tokens_are_counted_in_whole(count: int) -> None:
 
 
 def test_the_scatter_of_a_category_adds_to_the_doubt() -> None:
-    """Variances of what does not depend on each other add up."""
+    """Variances of independent errors add up."""
     belief = believed(residual=Residual(spread=0.3))
     assert 0.3**2 + belief.doubt == pytest.approx(belief.variance)
 
 
 def test_the_residual_is_a_factor() -> None:
-    """A category that costs half as much again is estimated so, and says by how much."""
+    """A category that costs 50 % more is estimated 50 % higher, and the belief reports that residual."""
     residual = Residual(mean=log(1.5))
     belief = believed(residual=residual)
     assert 1.5 * believed().tokens == pytest.approx(belief.tokens)
@@ -58,7 +58,7 @@ def test_the_residual_is_a_factor() -> None:
 
 
 def test_the_factors_of_an_ordinary_request_are_about_nothing() -> None:
-    """Size counts from 1,000 tokens on, leverage from a thousandth, and youth falls with the responses."""
+    """Size is relative to 1,000 tokens, leverage to 0.001, and the factor for youth falls with the responses."""
     belief = believed(residual=Residual(responses=3))
     leverage = belief.doubt - 0.5 / belief.tokens
     first = (1.0, log(belief.tokens / 1_000), log((leverage + 1e-9) / 0.001), 1 / sqrt(4))
@@ -67,19 +67,19 @@ def test_the_factors_of_an_ordinary_request_are_about_nothing() -> None:
 
 
 def test_the_bound_is_as_many_scales_above_as_the_model_found() -> None:
-    """The multiple is the model's, the scale the request's."""
+    """The multiple belongs to the model, the scale to the request."""
     model = new_model()
     model.bound.q = 1.0
     belief = believed(model=model)
     assert belief.tokens * exp(1.0 * belief.scale) == pytest.approx(belief.bound)
     leverage = belief.doubt - 0.5 / belief.tokens
-    beyond_the_ordinary = 3 * (leverage - 4 * 0.001)  # of a model that nothing taught what is ordinary
+    beyond_the_ordinary = 3 * (leverage - 4 * 0.001)  # the usual leverage of a model that has learned nothing
     expected = sqrt(model.scale.variance(belief.variance, belief.factors) + beyond_the_ordinary)
     assert expected == pytest.approx(belief.scale)
 
 
 def test_nothing_that_was_learned_of_errors_narrows_the_bound_of_what_is_unlike_all_that_was_seen() -> None:
-    """A model whose errors are tiny doubts text in a script that it never saw as if it had learned of no error."""
+    """A model with tiny errors doubts a script it has never seen as much as if it had learned of no errors."""
     model = new_model()
     for number in range(300):
         facts = replace(FACTS, text=(WORDS * 20)[number : number + 1_500])
@@ -94,7 +94,7 @@ def test_nothing_that_was_learned_of_errors_narrows_the_bound_of_what_is_unlike_
 
 
 def test_the_prices_believe_a_response_by_how_far_such_requests_err() -> None:
-    """Errors as large as those of the model, or of 5 %, count in full, those twice as large a quarter."""
+    """Errors of the usual size, or up to 5 %, count in full; errors twice as large count a quarter."""
     belief = believed(residual=Residual(spread=0.2))
     noise = belief.scale * sqrt(1 - belief.doubt / belief.variance)
     assert 1.0 == pytest.approx(belief.trust(noise))
@@ -106,7 +106,7 @@ def test_the_prices_believe_a_response_by_how_far_such_requests_err() -> None:
 
 @pytest.mark.parametrize("media", [MediaCount(), MediaCount(medium_images=2)])
 def test_no_bound_passes_the_physical_limit(media: MediaCount) -> None:
-    """A token for each byte, four times what is not text, and 256 for a template are the most."""
+    """The maximum is one token per byte, four times the price of what is not text, and 256 for a template."""
     facts = replace(FACTS, media=media)
     x = features(facts, look(facts.text))
     highest = facts.text_bytes + 4 * structure_tokens(x, PRIOR.mean) + 256
@@ -119,7 +119,7 @@ def test_no_bound_passes_the_physical_limit(media: MediaCount) -> None:
 
 
 def test_what_prices_have_learned_to_be_dear_may_be_so() -> None:
-    """Where learned prices of what is not text are above the prior's, the limit is by them."""
+    """If the learned prices of what is not text exceed the prior's, the limit follows them."""
     model = new_model()
     x = features(FACTS, look(FACTS.text))
     for _ in range(50):
@@ -130,7 +130,7 @@ def test_what_prices_have_learned_to_be_dear_may_be_so() -> None:
 
 
 def test_no_estimate_is_below_what_any_tokenizer_makes() -> None:
-    """Sixteen bytes in a token are the most; and a prompt is a token at least."""
+    """A token has at most 16 bytes, and a prompt has at least one token."""
     cheap = Residual(mean=-20.0)
     assert len(FACTS.text) / 16 == pytest.approx(believed(residual=cheap).tokens, rel=1e-3)
     assert 1.0 == believed(replace(FACTS, text=b""), residual=cheap).tokens
@@ -143,7 +143,7 @@ def test_a_prompt_of_nothing_has_no_doubt_that_is_none() -> None:
 
 
 def test_odd_prices_count_as_twice_the_whole_at_most() -> None:
-    """Where some prices are far below zero and others far above, no group's share of the tokens is beyond 2."""
+    """If some prices are far below zero and others far above, each group's share of the tokens is capped at 2."""
     mean = np.zeros_like(PRIOR.mean)
     mean[FEATURE_NAMES.index("vowel")], mean[FEATURE_NAMES.index("punctuation")] = 5.0, -4.0
     odd = Prior(mean, PRIOR.covariance)

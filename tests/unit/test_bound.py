@@ -1,4 +1,4 @@
-"""The adaptive bound: how q moves, and that it stays a bound."""
+"""The adaptive bound: how q moves, and that the bound never falls below the estimate."""
 
 from math import exp
 
@@ -8,7 +8,7 @@ from extproc.core.estimator.bound import AdaptiveBound
 
 
 def test_q_never_falls_below_zero() -> None:
-    """However many prompts stay below their bound, it is never below the estimate, and one miss raises it."""
+    """However many prompts stay below it, the bound is never below the estimate; one miss raises it."""
     bound = AdaptiveBound(0.5)
     for _ in range(1_000):
         bound.observe(-100.0)
@@ -19,7 +19,7 @@ def test_q_never_falls_below_zero() -> None:
 
 @pytest.mark.parametrize("epsilon", [0.01, 0.1])
 def test_steps_balance_at_epsilon(epsilon: float) -> None:
-    """One miss in 1 / epsilon prompts leaves q where it was; a miss weighs as much as all the others."""
+    """One miss in 1 / epsilon prompts leaves q where it was: a miss weighs as much as all the hits."""
     bound = AdaptiveBound(epsilon)
     assert 4.0 == bound.q
     bound.observe(100.0)
@@ -30,13 +30,13 @@ def test_steps_balance_at_epsilon(epsilon: float) -> None:
 
 
 def test_a_bound_is_q_scales_above_the_estimate() -> None:
-    """The bound is the estimate times exp(q * scale), and no number whose exponent has no end."""
+    """The bound is the estimate times exp(q * scale); the exponent is capped at 20."""
     assert 100 * exp(3 * 0.1) == pytest.approx(AdaptiveBound(0.01, q=3.0).above(100, 0.1))
     assert 100 * exp(20.0) == AdaptiveBound(0.01, q=1e6).above(100, 1e6)
 
 
 def test_the_last_256_scores_are_kept_with_q_before_each() -> None:
-    """So many can come between two exchanges; how many there were in all is known from the first on."""
+    """At most 256 scores are kept between two exchanges; the total number of scores is counted as well."""
     bound = AdaptiveBound(0.01)
     assert (0, []) == (bound.heard, list(bound.past))
     for number in range(300):

@@ -1,4 +1,4 @@
-"""The byte-class estimator as a whole: what it promises for any input, and that it learns."""
+"""The byte-class estimator as a unit: its guarantees for any input, and that it learns."""
 
 from dataclasses import replace
 from math import exp, isfinite, log
@@ -26,14 +26,14 @@ from tests.unit.byteclass_lessons import WORDS, facts, teach
 
 
 def test_prior_is_marked_as_such() -> None:
-    """An estimate says whether it rests on nothing, on few responses, or on many."""
+    """An estimate says whether it rests on no, few or many responses."""
     estimator = ByteClassEstimator(EstimatorSettings(young_observations=10))
     sources = [teach(estimator, count).source for count in (1, 2, 20)]
     assert sources == [Source.PRIOR, Source.YOUNG, Source.LEARNED]
 
 
 def test_learns_the_price_of_text() -> None:
-    """After some hundred responses the error is that of the noise."""
+    """After a few hundred responses the error is only the noise."""
     estimator = ByteClassEstimator(EstimatorSettings())
     teach(estimator, 300, ratio=5.5)
     estimate = estimator.estimate(facts(WORDS * 20), "")
@@ -67,7 +67,7 @@ def test_predictions_stay_within_physical_limits(text: bytes, lessons: list[tupl
 @given(st.integers(1, 10**6), st.lists(st.tuples(st.binary(max_size=300), st.integers(1, 10**5)), max_size=5))
 @settings(max_examples=40, deadline=None)
 def test_token_ids_stay_exact_whatever_was_learned(tokens: int, lessons: list[tuple[bytes, int]]) -> None:
-    """A count of ids is the estimate and its bound, for any count and after any responses."""
+    """The number of ids is the estimate and its bound, for any number and after any responses."""
     estimator = ByteClassEstimator(EstimatorSettings())
     for lesson, told in lessons:
         estimator.observe(estimator.estimate(facts(lesson), ""), Usage(told))
@@ -80,7 +80,7 @@ def test_token_ids_stay_exact_whatever_was_learned(tokens: int, lessons: list[tu
 def test_the_bound_is_within_what_bytes_and_learned_prices_allow(
     text: bytes, lessons: list[tuple[bytes, int]]
 ) -> None:
-    """After any responses the bound is at most a token per byte, and four times what is priced beside the text."""
+    """After any responses the bound is at most a token per byte plus four times the price of what is not text."""
     estimator = ByteClassEstimator(EstimatorSettings())
     for lesson, tokens in lessons:
         estimator.observe(estimator.estimate(facts(lesson), ""), Usage(tokens))
@@ -110,7 +110,7 @@ def test_bound_is_monotone(tokens: float, misses: list[bool], narrow: float, mor
 
 @pytest.mark.parametrize("epsilon", [0.01, 0.05])
 def test_bound_keeps_its_rate(epsilon: float) -> None:
-    """The share of prompts above their bound is the chosen one, though the noise doubles halfway."""
+    """The share of prompts above their bound is the configured one, though the noise doubles halfway."""
     estimator = ByteClassEstimator(EstimatorSettings(byteclass=ByteClassSettings(epsilon=epsilon)))
     rng = np.random.default_rng(7)
     misses = 0
@@ -122,7 +122,7 @@ def test_bound_keeps_its_rate(epsilon: float) -> None:
 
 
 def test_a_refusal_is_measured_against_what_is_believed_now() -> None:
-    """A refusal that is late, and names less than was learned meanwhile, teaches nothing."""
+    """A late refusal that names fewer tokens than the current estimate teaches nothing."""
     estimator = ByteClassEstimator(EstimatorSettings())
     early = estimator.estimate(facts(WORDS * 10), "")
     teach(estimator, 300, ratio=3.0)
@@ -132,7 +132,7 @@ def test_a_refusal_is_measured_against_what_is_believed_now() -> None:
 
 
 def test_refusal_for_length_raises_an_estimate() -> None:
-    """A refusal that names "at least N tokens" teaches when N is above the estimate, and nothing when below."""
+    """A refusal that names "at least N tokens" teaches if N is above the estimate, and nothing if below."""
     estimator = ByteClassEstimator(EstimatorSettings())
     teach(estimator, 100)
     before = estimator.estimate(facts(WORDS * 10), "")
@@ -145,7 +145,7 @@ def test_refusal_for_length_raises_an_estimate() -> None:
 
 
 def test_residuals_wait_until_the_prices_are_taught() -> None:
-    """In the first hundred responses the prices learn all there is; then the rest is the category's own."""
+    """During the first hundred responses only the prices learn; after that the rest goes to the category."""
     estimator = ByteClassEstimator(EstimatorSettings())
     teach(estimator, 100, ratio=5.0)
     assert {0.0} == {row.residual for row in estimator.state().categories}
@@ -166,7 +166,7 @@ def test_the_grain_of_counting_widens_the_bound_of_short_prompts() -> None:
 
 
 def test_a_tenant_without_end_is_one_category_from_then_on() -> None:
-    """Keys come from clients: a megabyte of a tenant's name is cut, and what was learned by it is found again."""
+    """Keys come from clients: a tenant name of a megabyte is truncated, and finds what was learned under it."""
     estimator = ByteClassEstimator(EstimatorSettings(young_observations=1))
     asked = facts(WORDS * 9)
     for _ in range(150):
@@ -180,7 +180,7 @@ def test_a_tenant_without_end_is_one_category_from_then_on() -> None:
 
 
 def test_images_are_priced_and_their_price_is_learned() -> None:
-    """An image starts at its configured price and moves to what it really costs."""
+    """An image starts at its configured price, which moves to its actual cost."""
     estimator = ByteClassEstimator(EstimatorSettings())
     with_image = facts(WORDS * 4, media=MediaCount(medium_images=1))
     first = (
@@ -194,7 +194,7 @@ def test_images_are_priced_and_their_price_is_learned() -> None:
 
 
 def test_images_of_each_size_have_a_price_of_their_own() -> None:
-    """Mixed traffic with small and large images teaches both prices, to a model that charges by pixels."""
+    """Mixed traffic with small and large images teaches both prices for a model that charges by pixels."""
     estimator = ByteClassEstimator(EstimatorSettings())
     small = facts(WORDS * 4, media=MediaCount(small_images=1))
     large = facts(WORDS * 4, media=MediaCount(large_images=1))
@@ -207,7 +207,7 @@ def test_images_of_each_size_have_a_price_of_their_own() -> None:
 
 
 def test_a_tenant_has_a_residual_of_its_own() -> None:
-    """A tenant whose text costs more than its bytes say is estimated higher than others."""
+    """A tenant whose text costs more than its bytes suggest is estimated higher than others."""
     estimator = ByteClassEstimator(EstimatorSettings())
     for _ in range(400):
         estimator.observe(estimator.estimate(facts(WORDS * 9), "dear"), Usage(260))
@@ -217,7 +217,7 @@ def test_a_tenant_has_a_residual_of_its_own() -> None:
 
 
 def test_state_round_trips_exactly() -> None:
-    """An estimator that loads another's state has the same state, and goes on as the other does."""
+    """An estimator that loads another's state has the same state, and continues as the other does."""
     one, other = ByteClassEstimator(EstimatorSettings()), ByteClassEstimator(EstimatorSettings())
     teach(one, 250)
     one.observe(
@@ -236,7 +236,7 @@ def test_state_round_trips_exactly() -> None:
     [{"q": float("nan")}, {"spread": float("inf")}, {"residual": float("-inf")}, {"sums_b": b""}],
 )
 def test_state_with_numbers_that_are_none_is_refused_as_a_whole(broken: dict[str, object]) -> None:
-    """A state with NaN or infinity in it changes nothing of the estimator that should load it."""
+    """A state with NaN or infinity in it changes nothing in the estimator that loads it."""
     one, other = ByteClassEstimator(EstimatorSettings()), ByteClassEstimator(EstimatorSettings())
     teach(one, 20)
     state = one.state()
@@ -259,7 +259,7 @@ def test_state_of_another_kind_is_refused() -> None:
 
 
 def test_names_from_clients_cost_nothing_until_a_response_came() -> None:
-    """Estimates for any number of unknown models leave no state behind; responses are capped by max_models."""
+    """Estimates for any number of unknown models leave no state; responses are capped by max_models."""
     estimator = ByteClassEstimator(EstimatorSettings(max_models=3, max_categories=5))
     for number in range(20):
         estimator.estimate(facts(WORDS, model=f"made up {number}"), "")

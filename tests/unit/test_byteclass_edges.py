@@ -1,4 +1,4 @@
-"""The byte-class estimator at its edges: usage that says little, or less than what is known of a tenant."""
+"""Edge cases of the byte-class estimator: usage that says little, or less than is known of a tenant."""
 
 import pytest
 from msgspec.structs import replace
@@ -14,7 +14,7 @@ PROMPT = facts(WORDS * 20)
 
 
 def taught(count: int = 150) -> ByteClassEstimator:
-    """Return an estimator to which prose costs a token for four bytes."""
+    """Return an estimator that has learned prose at four bytes per token."""
     estimator = ByteClassEstimator(EstimatorSettings())
     teach(estimator, count)
     return estimator
@@ -22,14 +22,14 @@ def taught(count: int = 150) -> ByteClassEstimator:
 
 @pytest.mark.parametrize("tokens", [0, -1, 10**9])
 def test_usage_that_cannot_be_is_judged_as_nothing(tokens: int) -> None:
-    """No ratio, no miss and no bytes per token are told of it."""
+    """No ratio, no miss and no bytes per token are reported for it."""
     estimator = taught()
     nothing = Learning(0.0, under_counted=False, bytes_per_token=0.0, refused=Refused.IMPLAUSIBLE)
     assert nothing == estimator.observe(estimator.estimate(PROMPT, ""), Usage(tokens))
 
 
 def test_a_prompt_that_was_cut_below_the_tenants_constant_is_no_error() -> None:
-    """Less than a server adds for a tenant is left of it: the constant stays, and prices move next to nothing."""
+    """If less is left than a server adds for a tenant, the constant stays, and prices hardly move."""
     estimator = taught()
     for position in range(40):
         request = facts((WORDS * 42)[position:][: 400 + 90 * position])
@@ -42,7 +42,7 @@ def test_a_prompt_that_was_cut_below_the_tenants_constant_is_no_error() -> None:
 
 @pytest.mark.parametrize("factor", [3.0, 1 / 3.0])
 def test_one_response_that_is_far_off_moves_little_either_way(factor: float) -> None:
-    """What it says is believed as far as errors usually go, be it too much or too little."""
+    """It is weighed by how far estimates usually err, whether it is too high or too low."""
     estimator = taught()
     before = estimator.estimate(PROMPT, "").prompt_tokens
     learning = estimator.observe(estimator.estimate(PROMPT, ""), Usage(round(len(PROMPT.text) / 4 * factor)))
@@ -56,7 +56,7 @@ def test_one_response_that_is_far_off_moves_little_either_way(factor: float) -> 
     ids=["unseen history", "truncated"],
 )
 def test_a_refusal_of_what_was_not_seen_whole_teaches_nothing(request_: RequestFacts) -> None:
-    """The tokens that it names are of more, or of less, than the text here."""
+    """The tokens that it names belong to more, or to less, than the text here."""
     estimator = taught()
     before = estimator.state()
     estimator.observe_overflow(estimator.estimate(request_, ""), Overflow(9_000))
@@ -66,7 +66,7 @@ def test_a_refusal_of_what_was_not_seen_whole_teaches_nothing(request_: RequestF
 
 
 def test_padding_of_blanks_and_of_other_runs_may_cost_next_to_nothing() -> None:
-    """A token may be up to 128 bytes of either, where it is 16 of anything else."""
+    """A token may be up to 128 bytes of either, but only 16 bytes of anything else."""
     estimator = taught()
     padded, plain = facts(b" " * 8_000 + b"-" * 8_000), facts((WORDS * 200)[:16_000])
     refused = [estimator.observe(estimator.estimate(each, ""), Usage(160)).refused for each in (padded, plain)]
@@ -74,7 +74,7 @@ def test_padding_of_blanks_and_of_other_runs_may_cost_next_to_nothing() -> None:
 
 
 def test_usage_of_what_is_known_exactly_is_neither_clipped_nor_learned_from() -> None:
-    """Token ids have a count of their own, whatever usage says."""
+    """Token ids are counted exactly, whatever the usage says."""
     estimator = taught()
     ids = replace(PROMPT, text=b"", exact_prompt_tokens=700)
     learning = estimator.observe(estimator.estimate(ids, ""), Usage(900))

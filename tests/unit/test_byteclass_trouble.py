@@ -15,7 +15,8 @@ from tests.unit.byteclass_lessons import WORDS, facts, teach
 def test_broken_usage_moves_next_to_nothing() -> None:
     """One response in fifty that is off by ten times leaves the estimate within one percent, and is counted.
 
-    Ten times too many are clipped; ten times too few are fewer than any tokenizer makes, and refused.
+    Counts that are ten times too high are clipped; those ten times too low are fewer than any tokenizer makes, and
+    are rejected.
     """
     clean, poisoned = ByteClassEstimator(EstimatorSettings()), ByteClassEstimator(EstimatorSettings())
     for estimator in (clean, poisoned):
@@ -33,7 +34,7 @@ def test_broken_usage_moves_next_to_nothing() -> None:
 
 
 def test_a_changed_tokenizer_is_followed() -> None:
-    """A model name that gets another tokenizer is learned anew within some dozens of responses."""
+    """A model name whose tokenizer changes is relearned within a few dozen responses."""
     estimator = ByteClassEstimator(EstimatorSettings())
     teach(estimator, 500, ratio=4.0)
     teach(estimator, 60, ratio=1.6, seed=1)
@@ -61,7 +62,7 @@ def test_one_percent_of_broken_usage_hardly_adds_to_the_error() -> None:
 
 
 def test_the_numbers_stay_sound_over_months_of_one_request() -> None:
-    """Thousands of equal responses, and then others, leave prices that are finite, and no update refused."""
+    """After thousands of equal responses and then others, prices are finite, and no update was refused."""
     estimator = ByteClassEstimator(EstimatorSettings())
     same = facts(WORDS * 9, tools=2)
     for _ in range(2_000):
@@ -76,7 +77,7 @@ def test_the_numbers_stay_sound_over_months_of_one_request() -> None:
 
 
 def test_a_model_that_starts_anew_is_young_again() -> None:
-    """After another tokenizer showed up, sources, priority in learning, and the bound are those of a new model."""
+    """After a change of tokenizer, sources, priority in learning and the bound are those of a new model."""
     estimator = ByteClassEstimator(EstimatorSettings())
     teach(estimator, 500, ratio=4.0)
     sources = [teach(estimator, 1, ratio=1.6, seed=seed).source for seed in range(20)]
@@ -87,7 +88,7 @@ def test_a_model_that_starts_anew_is_young_again() -> None:
 
 
 def test_a_second_change_is_followed_too() -> None:
-    """A tokenizer that goes and comes back is learned anew each time."""
+    """If a tokenizer changes and changes back, prices are relearned each time."""
     estimator = ByteClassEstimator(EstimatorSettings())
     for seed, ratio in enumerate((4.0, 1.6, 4.0)):
         teach(estimator, 150, ratio=ratio, seed=seed)
@@ -97,9 +98,9 @@ def test_a_second_change_is_followed_too() -> None:
 
 @pytest.mark.parametrize("in_flight", [1, 300])
 def test_responses_that_come_late_are_not_learned_over_and_over(in_flight: int) -> None:
-    """With any number of requests on their way, a jump of all counts by a third leaves the bound narrow.
+    """With any number of requests in flight, a jump of all counts by a third leaves the bound narrow.
 
-    Each of them was estimated before the first response told; only the first tell something new.
+    All of them were estimated before the first response arrived; only the first few add information.
     """
     estimator = ByteClassEstimator(EstimatorSettings())
     rng = np.random.default_rng(3)
@@ -118,7 +119,7 @@ def test_responses_that_come_late_are_not_learned_over_and_over(in_flight: int) 
 
 
 def test_counts_at_the_physical_limit_do_not_widen_the_bound() -> None:
-    """Where the bound is as high as it can be, a miss says nothing of the multiple: text of 1 byte per token."""
+    """If the bound is as high as it can be, a miss says nothing about the multiple: text of 1 byte per token."""
     estimator = ByteClassEstimator(EstimatorSettings())
     teach(estimator, 300)
     before = estimator.state().models[0].q
@@ -130,7 +131,7 @@ def test_counts_at_the_physical_limit_do_not_widen_the_bound() -> None:
 
 @pytest.mark.parametrize("too_small", [1, 10, 25])
 def test_fewer_tokens_than_any_tokenizer_makes_teach_nothing(too_small: int) -> None:
-    """A counter that reports next to nothing, for as long as it likes, leaves the prices as they are."""
+    """A counter that reports next to nothing, for however long, leaves the prices as they are."""
     estimator = ByteClassEstimator(EstimatorSettings())
     teach(estimator, 200)
     before = estimator.estimate(facts(WORDS * 20), "").prompt_tokens
@@ -141,7 +142,7 @@ def test_fewer_tokens_than_any_tokenizer_makes_teach_nothing(too_small: int) -> 
 
 
 def test_a_hidden_system_prompt_is_learned() -> None:
-    """A server that puts 3,000 tokens before every chat is followed, far beyond what the bytes could hold."""
+    """A server that puts 3,000 tokens before every chat is followed, far beyond what the bytes allow."""
     estimator = ByteClassEstimator(EstimatorSettings())
     for position in range(150):
         text = WORDS * (1 + position % 5)
@@ -163,7 +164,7 @@ def test_impossible_usage_is_refused(tokens: int) -> None:
     [({"truncate_prompt_tokens": 10}, "truncated"), ({"unseen_history": True}, "unseen_history")],
 )
 def test_usage_that_does_not_belong_to_the_text_teaches_nothing(others: dict[str, object], refused: str) -> None:
-    """A prompt that the server cuts, or adds turns to, says nothing of the price of its text."""
+    """A prompt that the server truncates, or adds turns to, says nothing about the price of its text."""
     estimator = ByteClassEstimator(EstimatorSettings())
     learning = estimator.observe(estimator.estimate(facts(WORDS, **others), ""), Usage(10))
     assert learning.refused == refused
@@ -171,7 +172,7 @@ def test_usage_that_does_not_belong_to_the_text_teaches_nothing(others: dict[str
 
 
 def test_what_is_far_beyond_belief_does_not_move_the_bound() -> None:
-    """A counter that is off by ten times says nothing of how far real errors reach."""
+    """A counter that is off by ten times says nothing about how far real errors reach."""
     estimator = ByteClassEstimator(EstimatorSettings())
     teach(estimator, 200)
     before = estimator.state().models[0]
@@ -184,7 +185,7 @@ def test_what_is_far_beyond_belief_does_not_move_the_bound() -> None:
 
 
 def test_what_is_beyond_the_bound_but_not_belief_moves_it() -> None:
-    """A real prompt above its bound raises q by half a scale; one below lowers it by a little."""
+    """A real prompt above its bound raises q by half a scale; one below lowers it slightly."""
     estimator = ByteClassEstimator(EstimatorSettings())
     teach(estimator, 200)
     before = estimator.state().models[0].q
@@ -196,7 +197,7 @@ def test_what_is_beyond_the_bound_but_not_belief_moves_it() -> None:
 
 
 def test_a_miss_of_a_bound_at_its_physical_limit_does_not_move_it() -> None:
-    """Where no multiple would have helped, a prompt above its bound is no reason for a larger one."""
+    """If no multiple would have helped, a prompt above its bound is no reason for a larger one."""
     taught, estimator = ByteClassEstimator(EstimatorSettings()), ByteClassEstimator(EstimatorSettings())
     teach(taught, 200, ratio=3.0)
     state = taught.state()
@@ -210,7 +211,7 @@ def test_a_miss_of_a_bound_at_its_physical_limit_does_not_move_it() -> None:
 
 
 def test_padding_is_learned_as_what_it_costs() -> None:
-    """Runs of spaces at 64 bytes a token are no implausible usage, and their price is found."""
+    """Runs of spaces at 64 bytes per token are plausible usage, and their price is learned."""
     estimator = ByteClassEstimator(EstimatorSettings())
     for count in range(150):
         text = (b"name" + b" " * (200 + 8 * count)) * 10
@@ -222,7 +223,7 @@ def test_padding_is_learned_as_what_it_costs() -> None:
 
 
 def test_reasoning_that_the_template_drops_gets_no_price() -> None:
-    """Where earlier reasoning is left out of the prompt, its price goes to nothing, and text keeps its own."""
+    """If earlier reasoning is left out of the prompt, its price goes to zero, and text keeps its own."""
     estimator = ByteClassEstimator(EstimatorSettings())
     for count in range(200):
         asked = facts(WORDS * (1 + count % 7), dropped_text=WORDS * (count % 30))
@@ -233,7 +234,7 @@ def test_reasoning_that_the_template_drops_gets_no_price() -> None:
 
 @pytest.mark.parametrize("tenants_told", [True, False])
 def test_odd_prompts_of_one_client_erase_nothing(tenants_told: bool) -> None:  # noqa: FBT001
-    """However many responses beyond belief one client brings in a row, what others have taught stays."""
+    """However many implausible responses one client causes in a row, what the others taught stays."""
     estimator = ByteClassEstimator(EstimatorSettings())
     rng = np.random.default_rng(5)
 
@@ -250,7 +251,7 @@ def test_odd_prompts_of_one_client_erase_nothing(tenants_told: bool) -> None:  #
 
 
 def test_a_new_start_is_told() -> None:
-    """When responses of most sources are beyond belief, exactly one of them says that the model started anew."""
+    """When responses of most sources are implausible, exactly one of them reports that the model was reset."""
     estimator = ByteClassEstimator(EstimatorSettings())
     teach(estimator, 300, ratio=4.0)
     told = []

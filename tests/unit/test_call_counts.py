@@ -1,4 +1,4 @@
-"""How many calls of ours an exchange takes: what is counted is the same on every machine."""
+"""The number of our function calls per exchange, which is the same on every machine."""
 
 from typing import Any
 
@@ -16,10 +16,10 @@ from extproc.core.usage import Usage
 
 @pytest.mark.parametrize("part", BARS)
 def test_an_exchange_takes_no_more_calls_than_its_bar(part: str) -> None:
-    """Released, learned, and one event of a stream: at most so many calls of our functions each."""
+    """A released exchange, a learned one, and one event of a stream each take at most so many calls."""
     exchanges = Exchanges("byteclass")
     once = exchanges.counted()[part]
-    once()  # what is made ahead at the first is made
+    once()  # the first call creates what is cached
     assert calls(once) <= BARS[part]
 
 
@@ -52,7 +52,7 @@ RESPONSE_END = (
 def test_only_what_may_hold_usage_is_decoded(
     api: Api, start: bytes, piece: bytes, end: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a stream of a thousand tokens no more than its first and its last events are decoded as JSON."""
+    """In a stream of a thousand tokens, only the first and the last events are decoded as JSON."""
     decoded: list[bytes] = []
 
     def decode(decoder: Any, body: bytes, not_json: ResponseFault) -> Any:
@@ -69,7 +69,7 @@ def test_only_what_may_hold_usage_is_decoded(
 
 
 def test_a_piece_that_only_passes_gets_a_constant_reply() -> None:
-    """Where streams are not closed early, what is left of a response is neither looked at nor replied to anew."""
+    """If streams are not closed early, the rest of a response is not read, and every piece gets the same reply."""
     exchanges = Exchanges("byteclass")
     exchanges.router.closes_streams = False
     exchange = exchanges.opened(exchanges.released)

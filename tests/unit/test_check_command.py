@@ -15,7 +15,7 @@ def written(folder: Path, text: str) -> str:
 
 @pytest.mark.parametrize("kind", [[], ["config"]], ids=["FILE", "config FILE"])
 def test_a_good_file_ends_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: list[str]) -> None:
-    """A file that can be used is said so on stdout, and the exit code is 0."""
+    """A valid file is reported as such on stdout, and the exit code is 0."""
     file = written(tmp_path, "mode: shadow")
     assert 0 == main(["check", *kind, file])
     assert (f"configuration file {file}: valid\n", "") == capsys.readouterr()
@@ -34,13 +34,13 @@ def test_every_fault_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_a_file_that_cannot_be_read_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A missing file is told as a fault."""
+    """A missing file is reported as a fault."""
     assert 2 == main(["check", str(tmp_path / "nothing.yaml")])
     assert "No such file" in capsys.readouterr().err
 
 
 def test_tokenizers_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A tokenizer's file that the router could not read is a fault of the configuration; a good one is none."""
+    """A tokenizer file that the router could not read is a fault of the configuration; a good one is not."""
     pytest.importorskip("fastokens", reason="needs dualpool[exact]")
     good, bad = byte_level(tmp_path), "nothing.json"
     assert 0 == main(["check", written(tmp_path, f"estimator: {{exact: {{m: {good}}}}}")])
