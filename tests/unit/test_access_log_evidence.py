@@ -58,7 +58,7 @@ def refusal(evidence: str, seal: Seal | None = None, now_s: float = NOW_S) -> Un
     return raised.value.why
 
 
-def test_a_whole_decision_comes_back() -> None:
+def test_a_decision_survives_sealing_and_opening() -> None:
     """The evidence contains all that learning needs: each field of Evidence, Estimate and budget survives."""
     x = np.zeros(SIZE)
     x[3] = 7.0
@@ -88,14 +88,14 @@ def test_a_whole_decision_comes_back() -> None:
     assert x.tolist() == pytest.approx(opened.estimate.evidence.x.tolist(), rel=1e-3)
 
 
-def test_no_field_of_evidence_stays_behind() -> None:
+def test_all_fields_of_evidence_are_packed() -> None:
     """All that an estimator keeps of a request is packed: a new field has to be packed, too."""
     packed = {"refused", "tokens", "text_bytes", "output_limit", "sequences", "one_prompt", "x", "media_tokens"}
     assert packed | {"recalled", "of_tenant", "source", "number"} == set(Evidence.__struct_fields__)
 
 
 @given(st.text(max_size=3_000), st.text(max_size=40), st.booleans())
-def test_evidence_is_small_and_tells_the_same(text: str, model: str, stream: bool) -> None:  # noqa: FBT001
+def test_evidence_is_small_and_nearly_exact(text: str, model: str, stream: bool) -> None:  # noqa: FBT001
     """Whatever the prompt, its evidence is at most 300 bytes, and its counts and tokens are nearly the same."""
     decision = decided(text, model or "m", stream=stream)
     evidence = sealed(decision)
@@ -113,7 +113,7 @@ def test_evidence_is_small_and_tells_the_same(text: str, model: str, stream: boo
 
 
 @given(st.lists(st.floats(0, 1e7), min_size=SIZE, max_size=SIZE), st.integers(0, 300), st.sampled_from([1, 2]))
-def test_counts_take_no_more_than_their_room(counts: list[float], room: int, count_bytes: int) -> None:
+def test_packed_counts_fit_their_room(counts: list[float], room: int, count_bytes: int) -> None:
     """Packed counts fit the room and come back within one step of the logarithm; without room, none are packed."""
     data = packed_counts(np.array(counts), room, count_bytes)
     if data is not None:
@@ -159,7 +159,7 @@ def test_conversations_are_remembered_by_their_keys() -> None:
         before = tokens
 
 
-def test_what_is_known_elsewhere_is_not_looked_for() -> None:
+def test_conversations_known_elsewhere_are_not_remembered() -> None:
     """A router that does not know a conversation's beginning learns prices from it but remembers no prefix."""
     ours, theirs = (ByteClassEstimator(EstimatorSettings()) for _ in range(2))
     turn(theirs, 1)
@@ -178,7 +178,7 @@ def test_names_without_room_leave_no_evidence() -> None:
 
 
 @given(st.data())
-def test_forged_evidence_is_not_believed(data: st.DataObject) -> None:
+def test_forged_evidence_is_rejected(data: st.DataObject) -> None:
     """Evidence with any one character changed is rejected, without an internal error."""
     evidence = sealed(decided())
     at = data.draw(st.integers(0, len(evidence.rstrip("=")) - 2))
@@ -187,12 +187,12 @@ def test_forged_evidence_is_not_believed(data: st.DataObject) -> None:
 
 
 @given(st.text(max_size=400))
-def test_anything_else_is_not_believed(text: str) -> None:
+def test_other_text_is_rejected(text: str) -> None:
     """Text that is not evidence is rejected."""
     assert refusal(text) in {Untrusted.FORGED, Untrusted.OTHER_VERSION}
 
 
-def test_evidence_of_another_key_is_forged() -> None:
+def test_evidence_sealed_with_another_key_is_forged() -> None:
     """Evidence sealed with a different key counts as forged."""
     assert Untrusted.FORGED is refusal(sealed(decided()), make_seal(b"x" * 32))
 

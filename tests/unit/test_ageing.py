@@ -48,7 +48,7 @@ class Summing:
 
 @given(st.integers(1, 6), st.lists(st.integers(1, 60), min_size=1, max_size=12), st.randoms(use_true_random=False))
 @settings(max_examples=60, deadline=None)
-def test_all_replicas_together_weigh_what_one_router_that_saw_all_does(
+def test_replicas_together_weigh_as_much_as_one_router_that_saw_all(
     replicas: int, intervals: list[int], chance: object
 ) -> None:
     """The sums agree from the first response, however often replicas exchange; none counts twice or fades late."""
@@ -69,7 +69,7 @@ def test_all_replicas_together_weigh_what_one_router_that_saw_all_does(
         assert view.weights[0] == pytest.approx(view.values[0, 0])
 
 
-def test_replicas_that_meet_after_a_long_time_do_not_leave_it_to_each_other() -> None:
+def test_replicas_that_meet_after_a_long_time_do_not_both_discard_their_knowledge() -> None:
     """Two replicas that learned thousands of responses separately keep most of one router's memory."""
     fleet = Summing(2)
     for replica in range(2):
@@ -97,7 +97,7 @@ def test_a_replica_without_traffic_fades_with_the_responses_of_the_others() -> N
 
 
 @pytest.mark.parametrize("kind", ["byteclass", "ema"])
-def test_what_is_kept_of_each_kind_of_sum(kind: str) -> None:
+def test_each_kind_of_sum_fades_at_its_own_rate(kind: str) -> None:
     """Categories of byte classes fade only once they are steady; those of the EMA fade from the first response."""
     terms, at = replace(TERMS, kind=kind), np.array([0, 100])
     kept = terms.kept_of_categories(at, np.array([[10.0], [10.0]]))[:, 0]
@@ -139,13 +139,13 @@ def test_columns_fade_by_groups_and_weights_as_the_first_group() -> None:
     assert {"a": (5, 4.0, [4.0, 8.0, 16.0]), "b": (6, 1.0, [1.0, 1.0, 1.0])} == as_rows(alike)
 
 
-def test_what_is_all_others_has_lost_nothing_yet() -> None:
+def test_sums_that_are_all_others_are_not_scaled_yet() -> None:
     """State loaded from a file is not scaled before the first exchange."""
     table = rows(a=(5, 8.0, [8.0, 16.0, 32.0]))
     assert as_rows(table) == as_rows(Others.all_of(table).scaled(table))
 
 
-def test_what_is_kept_of_a_row_goes_with_its_key() -> None:
+def test_a_row_keeps_its_parts_and_factors_by_key() -> None:
     """When rows are forgotten, picked or joined, each key keeps its part, its whole and its factors."""
     part = rows(a=(1, 1.0, [1.0, 1.0]), b=(2, 2.0, [2.0, 2.0]), c=(3, 3.0, [3.0, 3.0]))
     whole = rows(a=(4, 4.0, [4.0, 4.0]), b=(5, 5.0, [5.0, 5.0]), c=(6, 6.0, [6.0, 6.0]))
@@ -165,7 +165,7 @@ def test_what_is_kept_of_a_row_goes_with_its_key() -> None:
     assert [[0.1, 0.2], [0.5, 0.6], [1.0, 1.0]] == others.joined(alone).keep.tolist()
 
 
-def test_own_is_what_the_view_has_beyond_what_others_part_has_faded_to() -> None:
+def test_own_is_the_view_minus_the_faded_part_of_the_others() -> None:
     """Responses since the exchange are new, own ones before it are old, and both fade by group."""
     part, whole = rows(a=(6, 6.0, [6.0, 6.0, 6.0])), rows(a=(8, 8.0, [8.0, 8.0, 8.0]))
     view = rows(a=(9, 8.2, [8.2, 8.2, 5.0]), b=(2, 1.9, [1.9, 1.9, 1.5]))
@@ -177,7 +177,7 @@ def test_own_is_what_the_view_has_beyond_what_others_part_has_faded_to() -> None
     assert ([8, 0], [1, 2]) == (own.at.tolist(), own.since.tolist())
 
 
-def test_of_a_row_that_was_made_anew_all_is_new() -> None:
+def test_a_row_that_was_reset_has_no_old_part() -> None:
     """A view that has seen less than before holds a new row: none of it belongs to others, none is old."""
     part, whole = rows(a=(6, 6.0, [6.0, 6.0, 6.0])), rows(a=(8, 8.0, [8.0, 8.0, 8.0]))
     own = Own.of(rows(a=(7, 3.0, [3.0, 3.0, 3.0])), Others(part, whole, np.ones((1, 2))), GROUPS)
@@ -206,7 +206,7 @@ def test_own_rows_are_aligned_and_cleared_by_key() -> None:
     assert {"a": (0, 0.0, [0.0]), "b": (4, 4.0, [4.0])} == as_rows(own.new)
 
 
-def test_own_ages_by_what_others_saw_but_not_beyond_what_is_remembered() -> None:
+def test_own_ages_with_the_responses_of_others_up_to_the_memory() -> None:
     """The old part fades with each response of the others, but per group by no more than the group remembers."""
     own = Own(rows(a=(4, 8.0, [8.0, 8.0, 8.0])), rows(a=(0, 0.0, [0.0, 0.0, 0.0])), np.array([4]), np.array([0]))
     aged, kept = own.aged(np.array([1]), GROUPS)
@@ -218,7 +218,7 @@ def test_own_ages_by_what_others_saw_but_not_beyond_what_is_remembered() -> None
 
 
 @pytest.mark.parametrize(("since", "later"), [(1, 1), (1, 3), (4, 4), (2, 6)])
-def test_new_responses_have_those_of_others_evenly_among_them(since: int, later: int) -> None:
+def test_new_responses_age_as_if_those_of_others_came_evenly_among_them(since: int, later: int) -> None:
     """A sum over n responses with m others' in between weighs what n evenly spaced terms of a sum over all do."""
     each, alone = 0.9, sum(0.9**n for n in range(since))
     own = Own(rows(a=(0, 0.0, [0.0])), rows(a=(since, alone, [alone])), np.array([0]), np.array([since]))
@@ -229,14 +229,14 @@ def test_new_responses_have_those_of_others_evenly_among_them(since: int, later:
     assert near(since, sum_over_all, [sum_over_all]) == as_rows(aged)["a"]
 
 
-def test_nothing_of_what_does_not_fade_yet_is_lost() -> None:
+def test_sums_that_do_not_fade_yet_lose_nothing() -> None:
     """The first responses of a category all count the same, however many the others saw in between."""
     own = Own(rows(a=(1, 1.0, [2.0])), rows(a=(2, 2.0, [6.0])), np.array([1]), np.array([2]))
     aged, kept = own.aged(np.array([5]), Fading(lambda _, since: np.ones_like(since), (50.0,)))
     assert ({"a": (3, 3.0, [8.0])}, [[1.0]]) == (as_rows(aged), kept.tolist())
 
 
-def test_a_row_that_is_far_behind_does_not_fade_to_less_than_nothing() -> None:
+def test_a_row_that_is_far_behind_does_not_fade_below_zero() -> None:
     """If next to nothing is kept, rounding leaves weights below zero; they are published as 0."""
     own = Own(rows(a=(0, -1.0, [1.0])), rows(a=(0, 0.0, [0.0])), np.array([0]), np.array([0]))
     assert 0.0 == own.aged(np.array([0]), FADING)[0].weights[0]

@@ -18,7 +18,9 @@ REPLICAS = st.lists(st.tuples(st.floats(0, 20), SCORES, st.floats(0.1, 2_000)), 
 OTHERWISE = np.array([4.0])
 
 
-def told(began: float, scores: Sequence[float], weight: float = 1.0, q: float = 0.0, heard: int = 0) -> Models:
+def published(
+    began: float, scores: Sequence[float], weight: float = 1.0, q: float = 0.0, heard: int = 0
+) -> Models:
     """Return what a replica publishes about its only model."""
     sums = Table({"m": 0}, np.array([9]), np.array([weight]), np.zeros((1, 1)))
     bounds = Bounds(np.array([q]), np.array([began]), (np.array(scores, float),), np.array([heard]))
@@ -31,12 +33,12 @@ def agreed(replicas: Sequence[Models]) -> float:
 
 
 @given(st.floats(0, 20), SCORES)
-def test_one_replica_alone_stands_where_its_own_q_does(began: float, scores: list[float]) -> None:
+def test_one_replica_alone_agrees_on_its_own_q(began: float, scores: list[float]) -> None:
     """Replaying a bound's scores from where they began leads to the bound's own q."""
     bound = AdaptiveBound(EPSILON, began)
     for score in scores:
         bound.observe(score)
-    assert pytest.approx(bound.q) == followed(began, scores, EPSILON) == agreed([told(began, scores)])
+    assert pytest.approx(bound.q) == followed(began, scores, EPSILON) == agreed([published(began, scores)])
 
 
 @given(REPLICAS, st.randoms())
@@ -44,7 +46,7 @@ def test_the_order_of_replicas_does_not_matter(
     replicas: list[tuple[float, list[float], float]], chance: Any
 ) -> None:
     """Agreement is commutative, so all replicas arrive at the same q whatever order they read each other in."""
-    parts = [told(*each) for each in replicas]
+    parts = [published(*each) for each in replicas]
     assert agreed(parts) == pytest.approx(agreed(chance.sample(parts, len(parts))))
 
 
@@ -55,61 +57,65 @@ def test_q_moves_from_their_mean_by_no_more_than_one_router_would_have(
     """It lies between the lowest and the highest q that so many responses can lead to, and is never negative."""
     began = np.average([each[0] for each in replicas], weights=[each[2] for each in replicas])
     count, highest = sum(len(each[1]) for each in replicas), max(max(each[1], default=0) for each in replicas)
-    q = agreed([told(*each) for each in replicas])
+    q = agreed([published(*each) for each in replicas])
     assert max(began - 0.5 * EPSILON * count, 0) - 1e-9 <= q <= max(began, highest + 0.5) + 1e-9
 
 
 @given(REPLICAS)
-def test_what_was_read_before_moves_nothing_again(replicas: list[tuple[float, list[float], float]]) -> None:
+def test_scores_that_were_read_before_do_not_move_q_again(
+    replicas: list[tuple[float, list[float], float]],
+) -> None:
     """Replicas without new scores count by their q alone, so reading twice has the same effect as reading once."""
-    parts = [told(began, scores, weight, q=began) for began, scores, weight in replicas]
+    parts = [published(began, scores, weight, q=began) for began, scores, weight in replicas]
     nothing: Table[Any] = Table.zeros((), 0)
     again = [settled(Tables("byteclass", (), part, nothing, nothing)).models for part in parts]
     mean = np.average([each[0] for each in replicas], weights=[each[2] for each in replicas])
     assert pytest.approx(mean) == agreed(again)
 
 
-def test_those_without_weight_say_nothing() -> None:
+def test_replicas_without_weight_do_not_count() -> None:
     """A replica that knows nothing of a model does not pull its q; if no replica knows the model, q stays."""
-    assert 4.0 == agreed([told(9.0, [50.0], weight=0.0)])
-    assert 7.0 == agreed([told(7.0, []), told(0.0, [50.0], weight=0.0)])
+    assert 4.0 == agreed([published(9.0, [50.0], weight=0.0)])
+    assert 7.0 == agreed([published(7.0, []), published(0.0, [50.0], weight=0.0)])
 
 
-def test_a_surprise_that_all_answered_is_answered_once() -> None:
+def test_a_surprise_that_all_replicas_answered_counts_once() -> None:
     """Four replicas each raised q for the same three misses; together they raise it as far as one router would."""
     surprise = [5.2] * 20
     alone = followed(4.0, surprise, EPSILON)
-    assert pytest.approx(alone, abs=0.5) == agreed([told(4.0, surprise)] * 4)
+    assert pytest.approx(alone, abs=0.5) == agreed([published(4.0, surprise)] * 4)
 
 
 @pytest.mark.parametrize("since", [4, 0, 10])
-def test_a_replica_tells_the_scores_since_the_last_exchange(since: int) -> None:
+def test_a_replica_publishes_the_scores_since_the_last_exchange(since: int) -> None:
     """They are the scores after those already counted at the exchange, followed from the q agreed on then."""
-    told_now = told(1.0, list(range(10)), q=2.0, heard=10)
-    bounds = own_bounds(told_now, ["m"], {"m": (3.0, 10 - since)})
+    now = published(1.0, list(range(10)), q=2.0, heard=10)
+    bounds = own_bounds(now, ["m"], {"m": (3.0, 10 - since)})
     assert (3.0, list(range(10))[10 - since :]) == (bounds.began[0], bounds.scores[0].tolist())
     assert (2.0, 10) == (bounds.q[0], bounds.heard[0])
 
 
 @pytest.mark.parametrize("agreed_on", [{}, {"m": (3.0, 11)}, {"m": (3.0, 18)}, {"other": (3.0, 0)}])
-def test_of_a_model_that_was_begun_meanwhile_all_scores_are_told(agreed_on: dict[str, tuple[float, int]]) -> None:
+def test_all_scores_of_a_model_that_was_reset_meanwhile_are_published(
+    agreed_on: dict[str, tuple[float, int]],
+) -> None:
     """It has seen fewer scores than were agreed on, or none were; a model that is not known begins at START."""
-    bounds = own_bounds(told(1.0, list(range(10)), q=2.0, heard=10), ["unknown", "m"], agreed_on)
+    bounds = own_bounds(published(1.0, list(range(10)), q=2.0, heard=10), ["unknown", "m"], agreed_on)
     assert (1.0, list(range(10))) == (bounds.began[1], bounds.scores[1].tolist())
     assert (START, START, [], 0) == (bounds.q[0], bounds.began[0], bounds.scores[0].tolist(), bounds.heard[0])
 
 
-def test_scores_are_mixed_as_if_they_had_come_evenly() -> None:
+def test_scores_are_interleaved_evenly() -> None:
     """One replica's only score is placed in the middle of another's four; one without scores adds nothing."""
     one, four = 5.3, [4.4, 4.6, 6.5, 6.7]
     mixed = [*four[:2], one, *four[2:]]
     expected = followed(4.0, mixed, EPSILON)
     others = {followed(4.0, [*four[:place], one, *four[place:]], EPSILON) for place in (0, 1, 3, 4)}
     assert expected not in others
-    assert pytest.approx(expected) == agreed([told(4.0, [one]), told(4.0, four), told(4.0, [])])
+    assert pytest.approx(expected) == agreed([published(4.0, [one]), published(4.0, four), published(4.0, [])])
 
 
-def test_of_many_scores_the_last_are_told_with_where_they_began() -> None:
+def test_the_last_scores_are_kept_with_the_q_before_them() -> None:
     """The scores before the last KEPT_SCORES have moved q already; the rest are followed from there."""
     bound = AdaptiveBound(EPSILON)
     for number in range(KEPT_SCORES + 100):

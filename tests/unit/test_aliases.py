@@ -14,7 +14,7 @@ PROMPT = facts((WORDS * 20)[:1_600])
 SMALL_POOL = 1_600 / 4 * 1.25  # tokens: a learned bound fits, the prior's does not
 
 
-def said(estimator: ByteClassEstimator, model: str, position: int) -> float:
+def learned(estimator: ByteClassEstimator, model: str, position: int) -> float:
     """Learn from a response of a model at four bytes per token; return the bound before it."""
     request = replace(PROMPT, model=model, text=PROMPT.text[position % 40 :])
     estimate = estimator.estimate(request, "")
@@ -41,39 +41,39 @@ def test_an_adapter_is_estimated_as_its_base(name: str, parents: dict[str, str])
     assert 201 == estimator.state().models[0].observations
 
 
-def test_what_is_before_a_colon_is_no_base_unless_it_is_known() -> None:
+def test_the_part_before_a_colon_is_no_base_unless_it_is_known() -> None:
     """Two sizes of a family, neither of which is ever requested by the bare family name, have separate prices."""
     estimator = ByteClassEstimator(EstimatorSettings())
     for position, model in enumerate(("family:small", "family:large")):
-        said(estimator, model, position)
+        learned(estimator, model, position)
     assert {"family:small", "family:large"} == models_of(estimator)
 
 
 def test_a_model_with_prices_keeps_them() -> None:
     """A name that was learned before a pool reported its base keeps its own prices."""
     estimator = ByteClassEstimator(EstimatorSettings())
-    said(estimator, "adapter", 0)
+    learned(estimator, "adapter", 0)
     estimator.know_parents({"adapter": "m"})
-    said(estimator, "adapter", 1)
+    learned(estimator, "adapter", 1)
     assert {"adapter"} == models_of(estimator)
 
 
-def test_more_names_than_places_do_not_thrash() -> None:
+def test_a_surplus_of_names_does_not_thrash() -> None:
     """When 80 names without a known base take turns at 64 places, all fit the smaller pool once learned."""
     estimator = ByteClassEstimator(EstimatorSettings())
-    bounds = [said(estimator, f"adapter {turn % 80}", turn) for turn in range(80 * 24)]
+    bounds = [learned(estimator, f"adapter {turn % 80}", turn) for turn in range(80 * 24)]
     assert sum(bound > SMALL_POOL for bound in bounds[-320:]) <= 16
     assert OTHERS in models_of(estimator)
     assert 64 == len(models_of(estimator))
 
 
-def test_a_place_that_is_not_used_is_given_away() -> None:
+def test_an_unused_place_is_reassigned() -> None:
     """A model that has not been used for a long time is evicted in favour of a new one."""
     estimator = ByteClassEstimator(EstimatorSettings(max_models=2))
-    said(estimator, "old", 0)
+    learned(estimator, "old", 0)
     for turn in range(40):
-        said(estimator, "busy", turn)
-    said(estimator, "new", 0)
+        learned(estimator, "busy", turn)
+    learned(estimator, "new", 0)
     assert {"busy", "new"} == models_of(estimator)
 
 
@@ -82,7 +82,7 @@ def test_a_new_start_of_a_base_forgets_its_adapters_residuals() -> None:
     estimator = ByteClassEstimator(EstimatorSettings())
     teach(estimator, 200)
     for turn in range(60):
-        said(estimator, "m:polite", turn)
+        learned(estimator, "m:polite", turn)
     teach(estimator, 40, ratio=1.5)
     rows = {row.category.model: row.observations for row in estimator.state().categories}
     assert 1 == estimator.state().models[0].generation

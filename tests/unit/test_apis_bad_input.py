@@ -134,7 +134,7 @@ def test_fields_of_the_wrong_type(api: Api, fields: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("api", [Api.CHAT, Api.MESSAGES])
-def test_a_conversation_without_messages_is_none(api: Api) -> None:
+def test_a_conversation_without_messages_is_rejected(api: Api) -> None:
     """A conversation needs its messages field."""
     assert fault_of(api, b'{"model": "m"}') == BodyFault.WRONG_TYPE
 

@@ -49,7 +49,7 @@ def test_plain_conversation() -> None:
     assert facts.text_bytes == len("Be brief. Grüße, 世界 🌍Hallo! [1, 2]".encode())
 
 
-def test_a_turn_ends_behind_all_of_its_texts() -> None:
+def test_a_turn_ends_after_all_of_its_texts() -> None:
     """A message with several texts, or none, is one turn: it ends where its last text does."""
     parts = [[{"type": "text", "text": "four"}] * texts for texts in (2, 0, 1, 3, 2)]
     facts = read(messages=[{"role": "user", "content": content} for content in parts])
@@ -175,7 +175,7 @@ def test_documents_are_text() -> None:
         ({"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AAAA"}}, MediaCount(video=1)),
     ],
 )
-def test_media_are_counted_and_their_bytes_are_no_text(part: dict[str, Any], media: MediaCount) -> None:
+def test_media_are_counted_and_their_bytes_are_not_text(part: dict[str, Any], media: MediaCount) -> None:
     """An image, a sound or a video is one item, wherever its bytes are; they are not part of the prompt text."""
     facts = read(messages=[{"role": "user", "content": [{"type": "text", "text": "What is it?"}, part]}])
     assert (facts.text, facts.media, facts.unseen_history) == (b"What is it?", media, False)
@@ -219,7 +219,7 @@ def test_declared_output_limit(fields: dict[str, Any], limit: int | None) -> Non
 
 
 @pytest.mark.parametrize("limit", [2**53 + 1, -(2**53) - 1])
-def test_numbers_that_a_float_does_not_hold_are_not_understood(limit: int) -> None:
+def test_numbers_that_a_float_cannot_hold_are_not_understood(limit: int) -> None:
     """Beyond 2**53, JSON parsers differ in the value of a number."""
     with pytest.raises(BodyNotUnderstood, match=f"{2**53}"):
         read(max_tokens=limit)
@@ -281,7 +281,7 @@ def test_last_of_duplicate_keys_counts() -> None:
         {"role": "assistant", "content": "<think>Two and two</think>Four."},
     ],
 )
-def test_what_was_thought_before_the_last_question_is_kept_apart(thoughtful: dict[str, str]) -> None:
+def test_reasoning_before_the_last_question_is_kept_separate(thoughtful: dict[str, str]) -> None:
     """Templates drop the reasoning of earlier turns; reasoning after the last question is ordinary text."""
     question = {"role": "user", "content": "2 + 2?"}
     earlier = read_request(Api.CHAT, json.dumps({"messages": [question, thoughtful, question]}).encode())
@@ -291,7 +291,7 @@ def test_what_was_thought_before_the_last_question_is_kept_apart(thoughtful: dic
     assert (b"", True) == (later.dropped_text, b"Two and two" in later.text)
 
 
-def test_thoughts_of_a_conversation_in_which_nobody_asks_are_text() -> None:
+def test_reasoning_in_a_conversation_without_a_question_is_text() -> None:
     """There is no last question before which reasoning would be dropped."""
     thought = {"role": "assistant", "content": "Four.", "reasoning": "Two and two"}
     facts = read(messages=[thought, {"role": "assistant", "content": "Five."}])

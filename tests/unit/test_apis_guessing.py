@@ -30,7 +30,7 @@ from extproc.core.facts import Api
         (b'{"model": "m"}', Api.CHAT),
     ],
 )
-def test_an_api_is_told_by_its_keys(body: bytes, api: Api) -> None:
+def test_an_api_is_guessed_from_the_keys(body: bytes, api: Api) -> None:
     """A body belongs to the API whose keys it has, and to chat if no key decides."""
     assert api == likeliest_api(body)
 
@@ -43,7 +43,7 @@ def test_an_api_is_told_by_its_keys(body: bytes, api: Api) -> None:
         (b'{"messages": ' + b"[" * 100_000, BodyFault.TOO_DEEP),
     ],
 )
-def test_what_is_no_object_is_of_no_api(body: bytes, fault: BodyFault) -> None:
+def test_a_body_that_is_no_object_belongs_to_no_api(body: bytes, fault: BodyFault) -> None:
     """A body that is not a JSON object, or is nested endlessly, is rejected with its fault."""
     with pytest.raises(BodyNotUnderstood) as refused:
         likeliest_api(body)

@@ -45,7 +45,7 @@ SCALARS = st.one_of(st.booleans(), st.integers(-3, 10**6), st.floats(-10, 1e6, w
 @example("1_000")
 @example(".0")
 @example("-0")
-def test_a_number_is_what_pydantic_takes_for_one(value: object) -> None:
+def test_numbers_are_parsed_as_by_pydantic(value: object) -> None:
     """A value that pydantic parses as an integer of at least 0 is that limit; any other is rejected."""
     expected = by_pydantic(int, value)
     try:
@@ -60,7 +60,7 @@ def test_a_number_is_what_pydantic_takes_for_one(value: object) -> None:
 @example(1)
 @example(1.0)
 @example("Yes")
-def test_a_flag_is_what_pydantic_takes_for_one(value: object) -> None:
+def test_flags_are_parsed_as_by_pydantic(value: object) -> None:
     """A value that pydantic parses as a boolean is that flag; any other is rejected."""
     try:
         stream = read(stream=value).stream
@@ -111,7 +111,7 @@ PROMPT = {"prompt": "Hi"}
         (Api.GENERATE, {"text": "Hi", "session_params": {"id": "session_1"}}),
     ],
 )
-def test_a_prompt_that_stands_elsewhere_than_in_messages_is_unseen(api: Api, body: dict[str, Any]) -> None:
+def test_a_prompt_that_is_not_in_the_messages_is_unseen(api: Api, body: dict[str, Any]) -> None:
     """A server's session holds earlier text; ids and templates replace the messages; null counts as absent."""
     assert read_request(api, json.dumps(body).encode()).unseen_history
     without = {name: value if name in {*CHAT, *PROMPT, "text"} else None for name, value in body.items()}
@@ -121,7 +121,7 @@ def test_a_prompt_that_stands_elsewhere_than_in_messages_is_unseen(api: Api, bod
 @pytest.mark.parametrize(
     ("store", "stored"), [(None, False), (False, False), ("false", False), (True, True), (1, True)]
 )
-def test_a_stored_chat_is_told_by_what_the_request_says(store: object, stored: bool) -> None:  # noqa: FBT001
+def test_whether_a_chat_is_stored_depends_on_the_request(store: object, stored: bool) -> None:  # noqa: FBT001
     """A chat that does not mention `store` is not stored: no server stores chats by default."""
     assert read(store=store).stored is stored
     assert read().stored is False
@@ -141,6 +141,6 @@ def test_a_stored_chat_is_told_by_what_the_request_says(store: object, stored: b
         ({"previous_response_id": "resp_1"}, True),
     ],
 )
-def test_stored_responses_are_told_by_what_the_request_says(fields: dict[str, Any], stored: bool | None) -> None:  # noqa: FBT001
+def test_whether_a_response_is_stored_depends_on_the_request(fields: dict[str, Any], stored: bool | None) -> None:  # noqa: FBT001
     """A request asks for storage, declines it, or leaves it to the server; what it continues was stored before."""
     assert stored == read_request(Api.RESPONSES, json.dumps({"input": "Hi"} | fields).encode()).stored

@@ -56,7 +56,7 @@ def test_a_body_is_read_up_to_its_limit(api: Api, within: dict[str, Any], beyond
     assert BodyFault.TOO_MANY == read(api, **beyond)
 
 
-def test_a_query_is_written_out_up_to_half_a_mebibyte() -> None:
+def test_a_query_is_repeated_up_to_half_a_mebibyte() -> None:
     """The limit covers the query repeated for all documents; beyond it the prompt counts as unseen."""
     within, beyond = ("q" * ((1 << 18) - 1 + more) for more in (0, 1))
     read_one, not_read = (read(Api.RERANK, query=query, documents=["d", "d"]) for query in (within, beyond))
@@ -66,8 +66,8 @@ def test_a_query_is_written_out_up_to_half_a_mebibyte() -> None:
     assert (0, True) == (not_read.text_bytes, not_read.unseen_history)
 
 
-@pytest.mark.parametrize(("size", "undone"), [(255, True), (256, False)])
-def test_escapes_cost_a_step_for_each_quarter_kibibyte(size: int, *, undone: bool) -> None:
+@pytest.mark.parametrize(("size", "decoded"), [(255, True), (256, False)])
+def test_escapes_cost_a_step_for_each_quarter_kibibyte(size: int, *, decoded: bool) -> None:
     """If the walk has no steps left to decode escapes, they stay as they are, which counts as more bytes."""
     arguments = '"' + "\\u00e9".ljust(size - 2, "a") + '"'
     # Two messages, these parts, one call and its arguments use up all steps.
@@ -75,7 +75,7 @@ def test_escapes_cost_a_step_for_each_quarter_kibibyte(size: int, *, undone: boo
     call = {"tool_calls": [{"function": {"name": "", "arguments": arguments}}]}
     facts = read(Api.CHAT, messages=[parts, call])
     assert isinstance(facts, RequestFacts)
-    assert undone == (b"\\u" not in facts.text)
+    assert decoded == (b"\\u" not in facts.text)
 
 
 def test_32_images_are_measured() -> None:
@@ -97,13 +97,13 @@ def test_32_images_are_measured() -> None:
         ({"truncate": -1}, BodyFault.WRONG_TYPE),
     ],
 )
-def test_the_limits_of_generate_are_from_0_on(parameters: dict[str, Any], expected: int | BodyFault) -> None:
+def test_the_limits_of_generate_start_at_0(parameters: dict[str, Any], expected: int | BodyFault) -> None:
     """The limits start at 0 as in all other APIs; the newer name takes precedence."""
     facts = read(Api.GENERATE, inputs="a", parameters=parameters)
     assert expected == (facts.max_output_tokens if isinstance(facts, RequestFacts) else facts)
 
 
-def test_a_cut_to_no_tokens_is_one() -> None:
+def test_a_truncation_to_0_tokens_is_kept() -> None:
     """TGI's `truncate: 0` is taken literally."""
     facts = read(Api.GENERATE, inputs="a", parameters={"truncate": 0})
     assert isinstance(facts, RequestFacts)

@@ -59,7 +59,7 @@ def test_a_score_pairs_texts(fields: dict[str, Any]) -> None:
         (Api.SCORE, {"data_1": "a", "data_2": "b"}),
     ],
 )
-def test_what_is_no_text_or_too_much_is_unseen(api: Api, fields: dict[str, Any]) -> None:
+def test_what_is_not_text_or_too_long_is_unseen(api: Api, fields: dict[str, Any]) -> None:
     """Images, fields of another version, or a long query times many documents are left to the default pool."""
     assert read(api, **fields).unseen_history
 
@@ -74,9 +74,9 @@ def test_what_is_no_text_or_too_much_is_unseen(api: Api, fields: dict[str, Any])
 )
 def test_texts_that_cannot_be_paired(fields: dict[str, Any], fault: BodyFault) -> None:
     """Numbers of texts that do not match, wrong types, and too many texts are reported."""
-    with pytest.raises(BodyNotUnderstood) as told:
+    with pytest.raises(BodyNotUnderstood) as raised:
         read(Api.SCORE, **fields)
-    assert fault is told.value.fault
+    assert fault is raised.value.fault
 
 
 @pytest.mark.parametrize(
@@ -93,9 +93,9 @@ def test_usage_of_pairs(response: dict[str, Any], usage: Usage) -> None:
 
 def test_pairs_without_usage_do_not_teach() -> None:
     """A response of another server may have no usage."""
-    with pytest.raises(ResponseNotUnderstood) as told:
+    with pytest.raises(ResponseNotUnderstood) as raised:
         FAMILIES[Api.SCORE].read_response(b'{"scores": [0.5]}')
-    assert ResponseFault.NO_USAGE is told.value.fault
+    assert ResponseFault.NO_USAGE is raised.value.fault
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_generate(fields: dict[str, Any], expected: tuple[bytes, int | None, int
         {"text": "a", "session_params": {"id": "s"}},
     ],
 )
-def test_a_prompt_that_is_not_all_there_is_unseen(fields: dict[str, Any]) -> None:
+def test_an_incomplete_prompt_is_unseen(fields: dict[str, Any]) -> None:
     """Media, embeddings, sessions, remote caches, and a missing or repeated prompt go to the default pool."""
     assert read(Api.GENERATE, **fields).unseen_history
 
@@ -152,7 +152,7 @@ def test_a_prompt_that_is_not_all_there_is_unseen(fields: dict[str, Any]) -> Non
         (None, False),
     ],
 )
-def test_an_output_that_sglang_cut_is_told(reason: object, *, cut: bool) -> None:
+def test_an_output_that_sglang_cut_is_recognised(reason: object, *, cut: bool) -> None:
     """SGLang's reason is an object; an output cut by any limit says nothing about the length that was wanted."""
     meta = {"prompt_tokens": 9, "completion_tokens": 3, "finish_reason": reason}
     response = json.dumps({"meta_info": meta}).encode()

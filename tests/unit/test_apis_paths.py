@@ -32,7 +32,7 @@ from extproc.core.listener import Listener
         ("/inference/v1/generate", Api.GENERATE),
     ],
 )
-def test_endpoints_are_known_by_their_path(path: str, api: Api) -> None:
+def test_endpoints_are_recognised_by_their_path(path: str, api: Api) -> None:
     """A path that ends with an endpoint belongs to its API, whatever comes before /v1 or in the query."""
     assert api_of("POST", path) == api
 
@@ -66,13 +66,13 @@ def test_endpoints_are_known_by_their_path(path: str, api: Api) -> None:
         "/tokenize",
     ],
 )
-def test_other_paths_are_not_ours(path: str) -> None:
+def test_other_paths_match_no_api(path: str) -> None:
     """A path that only resembles an endpoint does not match."""
     assert api_of("POST", path) is None
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE", "PUT", "post", ""])
-def test_other_methods_are_not_ours(method: str) -> None:
+def test_other_methods_match_no_api(method: str) -> None:
     """Only POST calls a model; methods are case-sensitive, as in HTTP."""
     assert api_of(method, "/v1/chat/completions") is None
 

@@ -100,7 +100,7 @@ def test_media() -> None:
         {"input": [{"type": "something_new"}]},
     ],
 )
-def test_what_the_server_keeps_is_unseen(fields: dict[str, Any]) -> None:
+def test_text_that_the_server_keeps_is_unseen(fields: dict[str, Any]) -> None:
     """Earlier turns, stored prompts, files and unknown items are not in the body, so they cannot be measured."""
     assert read(**({"input": "Go on."} | fields)).unseen_history
 

@@ -11,10 +11,10 @@ from extproc.server.background import Background
 
 def test_a_job_runs_until_it_is_stopped_and_cleans_up() -> None:
     """A job is cancelled at the end, and `stop` waits while it cleans up."""
-    begun, cleaned_up = threading.Event(), threading.Event()
+    started, cleaned_up = threading.Event(), threading.Event()
 
     async def job() -> None:
-        begun.set()
+        started.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -22,7 +22,7 @@ def test_a_job_runs_until_it_is_stopped_and_cleans_up() -> None:
 
     background = Background([job])
     background.start()
-    assert begun.wait(10)
+    assert started.wait(10)
     background.stop()
     assert cleaned_up.is_set()
 

@@ -69,8 +69,8 @@ def test_an_estimate_is_what_its_formulas_say(text: bytes, messages: int, images
     x, weights = features(facts, look(text)), MODEL.prices.weights
     belief = believe(x, len(text), MODEL, residual)
 
-    beside_text = max(float(x[TEXT_FEATURES:] @ prices[TEXT_FEATURES:]) for prices in (PRIOR.mean, weights))
-    highest = len(text) + 4 * beside_text + 256
+    outside_text = max(float(x[TEXT_FEATURES:] @ prices[TEXT_FEATURES:]) for prices in (PRIOR.mean, weights))
+    highest = len(text) + 4 * outside_text + 256
     padding = min(x[BLANK_RUN] + x[RUN], len(text))
     lowest = max((len(text) - padding) / 16 + padding / 128, 1)
     tokens = min(max(float(weights @ x) * exp(residual.mean), lowest), highest)

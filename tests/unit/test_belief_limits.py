@@ -34,7 +34,7 @@ def believed(
 
 
 @pytest.mark.parametrize("count", [1, 20, 400])
-def test_tokens_are_counted_in_whole(count: int) -> None:
+def test_the_grain_of_whole_tokens_adds_to_the_doubt(count: int) -> None:
     """In addition to what the prices leave open, k tokens scatter by the square root of k / 2."""
     facts = replace(FACTS, text=WORDS * count)
     belief = believed(facts)
@@ -57,7 +57,7 @@ def test_the_residual_is_a_factor() -> None:
     assert log(1.5) == belief.residual
 
 
-def test_the_factors_of_an_ordinary_request_are_about_nothing() -> None:
+def test_the_factors_of_an_ordinary_request_are_about_zero() -> None:
     """Size is relative to 1,000 tokens, leverage to 0.001, and the factor for youth falls with the responses."""
     belief = believed(residual=Residual(responses=3))
     leverage = belief.doubt - 0.5 / belief.tokens
@@ -66,7 +66,7 @@ def test_the_factors_of_an_ordinary_request_are_about_nothing() -> None:
     assert 1.0 == believed().factors[3]
 
 
-def test_the_bound_is_as_many_scales_above_as_the_model_found() -> None:
+def test_the_bound_is_q_scales_above_the_estimate() -> None:
     """The multiple belongs to the model, the scale to the request."""
     model = new_model()
     model.bound.q = 1.0
@@ -78,7 +78,7 @@ def test_the_bound_is_as_many_scales_above_as_the_model_found() -> None:
     assert expected == pytest.approx(belief.scale)
 
 
-def test_nothing_that_was_learned_of_errors_narrows_the_bound_of_what_is_unlike_all_that_was_seen() -> None:
+def test_learned_errors_do_not_narrow_the_bound_of_unfamiliar_text() -> None:
     """A model with tiny errors doubts a script it has never seen as much as if it had learned of no errors."""
     model = new_model()
     for number in range(300):
@@ -93,7 +93,7 @@ def test_nothing_that_was_learned_of_errors_narrows_the_bound_of_what_is_unlike_
     assert unlike.bound > 5 * unlike.tokens or unlike.bound == unlike.highest
 
 
-def test_the_prices_believe_a_response_by_how_far_such_requests_err() -> None:
+def test_a_response_is_trusted_by_how_far_such_requests_usually_err() -> None:
     """Errors of the usual size, or up to 5 %, count in full; errors twice as large count a quarter."""
     belief = believed(residual=Residual(spread=0.2))
     noise = belief.scale * sqrt(1 - belief.doubt / belief.variance)
@@ -105,7 +105,7 @@ def test_the_prices_believe_a_response_by_how_far_such_requests_err() -> None:
 
 
 @pytest.mark.parametrize("media", [MediaCount(), MediaCount(medium_images=2)])
-def test_no_bound_passes_the_physical_limit(media: MediaCount) -> None:
+def test_no_bound_exceeds_the_physical_limit(media: MediaCount) -> None:
     """The maximum is one token per byte, four times the price of what is not text, and 256 for a template."""
     facts = replace(FACTS, media=media)
     x = features(facts, look(facts.text))
@@ -114,11 +114,11 @@ def test_no_bound_passes_the_physical_limit(media: MediaCount) -> None:
     model.bound.q = 1_000.0
     belief = believed(facts, model)
     assert (highest, highest) == pytest.approx((belief.highest, belief.bound))
-    dear = believed(facts, residual=Residual(mean=20.0))
-    assert (highest, highest) == pytest.approx((dear.tokens, dear.bound))
+    expensive = believed(facts, residual=Residual(mean=20.0))
+    assert (highest, highest) == pytest.approx((expensive.tokens, expensive.bound))
 
 
-def test_what_prices_have_learned_to_be_dear_may_be_so() -> None:
+def test_learned_high_prices_raise_the_limit() -> None:
     """If the learned prices of what is not text exceed the prior's, the limit follows them."""
     model = new_model()
     x = features(FACTS, look(FACTS.text))
@@ -136,13 +136,13 @@ def test_no_estimate_is_below_what_any_tokenizer_makes() -> None:
     assert 1.0 == believed(replace(FACTS, text=b""), residual=cheap).tokens
 
 
-def test_a_prompt_of_nothing_has_no_doubt_that_is_none() -> None:
+def test_the_belief_about_an_empty_prompt_is_finite() -> None:
     """However little there is, all numbers are finite."""
     belief = believed(replace(FACTS, text=b"", messages=0))
     assert np.isfinite([belief.tokens, belief.bound, belief.doubt, belief.scale, *belief.factors]).all()
 
 
-def test_odd_prices_count_as_twice_the_whole_at_most() -> None:
+def test_a_groups_share_of_the_tokens_is_at_most_2() -> None:
     """If some prices are far below zero and others far above, each group's share of the tokens is capped at 2."""
     mean = np.zeros_like(PRIOR.mean)
     mean[FEATURE_NAMES.index("vowel")], mean[FEATURE_NAMES.index("punctuation")] = 5.0, -4.0

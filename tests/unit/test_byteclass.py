@@ -69,15 +69,15 @@ def test_predictions_stay_within_physical_limits(text: bytes, lessons: list[tupl
 def test_token_ids_stay_exact_whatever_was_learned(tokens: int, lessons: list[tuple[bytes, int]]) -> None:
     """The number of ids is the estimate and its bound, for any number and after any responses."""
     estimator = ByteClassEstimator(EstimatorSettings())
-    for lesson, told in lessons:
-        estimator.observe(estimator.estimate(facts(lesson), ""), Usage(told))
+    for lesson, reported in lessons:
+        estimator.observe(estimator.estimate(facts(lesson), ""), Usage(reported))
     estimate = estimator.estimate(facts(b"", exact_prompt_tokens=tokens), "")
     assert (tokens, tokens) == (estimate.prompt_tokens, estimate.prompt_bound)
 
 
 @given(st.binary(max_size=2_000), st.lists(st.tuples(st.binary(max_size=300), st.integers(1, 10**5)), max_size=8))
 @settings(max_examples=40, deadline=None)
-def test_the_bound_is_within_what_bytes_and_learned_prices_allow(
+def test_the_bound_stays_within_the_limit_of_bytes_and_learned_prices(
     text: bytes, lessons: list[tuple[bytes, int]]
 ) -> None:
     """After any responses the bound is at most a token per byte plus four times the price of what is not text."""
@@ -85,8 +85,8 @@ def test_the_bound_is_within_what_bytes_and_learned_prices_allow(
     for lesson, tokens in lessons:
         estimator.observe(estimator.estimate(facts(lesson), ""), Usage(tokens))
     asked = facts(text)
-    beside = structure_tokens(features(asked, look(text)), estimator.prices("m"))
-    assert estimator.estimate(asked, "").prompt_bound <= len(text) + 4 * max(beside, 8) + 256 + 1e-6
+    outside = structure_tokens(features(asked, look(text)), estimator.prices("m"))
+    assert estimator.estimate(asked, "").prompt_bound <= len(text) + 4 * max(outside, 8) + 256 + 1e-6
 
 
 @given(
@@ -121,7 +121,7 @@ def test_bound_keeps_its_rate(epsilon: float) -> None:
     assert misses / 3_000 == pytest.approx(epsilon, abs=0.002)
 
 
-def test_a_refusal_is_measured_against_what_is_believed_now() -> None:
+def test_a_refusal_is_compared_with_the_current_estimate() -> None:
     """A late refusal that names fewer tokens than the current estimate teaches nothing."""
     estimator = ByteClassEstimator(EstimatorSettings())
     early = estimator.estimate(facts(WORDS * 10), "")
@@ -165,7 +165,7 @@ def test_the_grain_of_counting_widens_the_bound_of_short_prompts() -> None:
     assert widths[-1] < estimator.state().models[0].q * 0.06
 
 
-def test_a_tenant_without_end_is_one_category_from_then_on() -> None:
+def test_an_endless_tenant_name_is_truncated_consistently() -> None:
     """Keys come from clients: a tenant name of a megabyte is truncated, and finds what was learned under it."""
     estimator = ByteClassEstimator(EstimatorSettings(young_observations=1))
     asked = facts(WORDS * 9)
@@ -193,7 +193,7 @@ def test_images_are_priced_and_their_price_is_learned() -> None:
     assert estimator.estimate(with_image, "").prompt_tokens == pytest.approx(400, rel=0.05)
 
 
-def test_images_of_each_size_have_a_price_of_their_own() -> None:
+def test_images_of_each_size_have_their_own_price() -> None:
     """Mixed traffic with small and large images teaches both prices for a model that charges by pixels."""
     estimator = ByteClassEstimator(EstimatorSettings())
     small = facts(WORDS * 4, media=MediaCount(small_images=1))
@@ -206,7 +206,7 @@ def test_images_of_each_size_have_a_price_of_their_own() -> None:
     assert estimates == [pytest.approx(tokens, rel=0.05) for tokens in (166, 2_745, 100 + 2 * 66 + 2 * 2_645)]
 
 
-def test_a_tenant_has_a_residual_of_its_own() -> None:
+def test_a_tenant_has_its_own_residual() -> None:
     """A tenant whose text costs more than its bytes suggest is estimated higher than others."""
     estimator = ByteClassEstimator(EstimatorSettings())
     for _ in range(400):
@@ -235,7 +235,7 @@ def test_state_round_trips_exactly() -> None:
     "broken",
     [{"q": float("nan")}, {"spread": float("inf")}, {"residual": float("-inf")}, {"sums_b": b""}],
 )
-def test_state_with_numbers_that_are_none_is_refused_as_a_whole(broken: dict[str, object]) -> None:
+def test_state_with_numbers_that_are_not_finite_is_rejected(broken: dict[str, object]) -> None:
     """A state with NaN or infinity in it changes nothing in the estimator that loads it."""
     one, other = ByteClassEstimator(EstimatorSettings()), ByteClassEstimator(EstimatorSettings())
     teach(one, 20)
@@ -247,7 +247,7 @@ def test_state_with_numbers_that_are_none_is_refused_as_a_whole(broken: dict[str
     assert ByteClassEstimator(EstimatorSettings()).state() == other.state()
 
 
-def test_state_of_another_kind_is_refused() -> None:
+def test_state_of_another_kind_is_rejected() -> None:
     """State of the EMA, or over other features, is not loaded."""
     estimator = make_estimator(EstimatorSettings())
     ema = make_estimator(EstimatorSettings(kind="ema"))
@@ -258,7 +258,7 @@ def test_state_of_another_kind_is_refused() -> None:
         estimator.load(replace(estimator.state(), features=("x",)))
 
 
-def test_names_from_clients_cost_nothing_until_a_response_came() -> None:
+def test_client_names_cost_nothing_until_a_response_comes() -> None:
     """Estimates for any number of unknown models leave no state; responses are capped by max_models."""
     estimator = ByteClassEstimator(EstimatorSettings(max_models=3, max_categories=5))
     for number in range(20):
@@ -273,7 +273,7 @@ def test_names_from_clients_cost_nothing_until_a_response_came() -> None:
 
 @pytest.mark.parametrize("which", ["sums_a", "sums_b"])
 @pytest.mark.parametrize("more", [-1, 1])
-def test_state_of_another_size_is_refused(which: str, more: int) -> None:
+def test_state_of_another_size_is_rejected(which: str, more: int) -> None:
     """Sums over more or fewer features than there are change nothing."""
     one, other = ByteClassEstimator(EstimatorSettings()), ByteClassEstimator(EstimatorSettings())
     teach(one, 2)
@@ -290,7 +290,7 @@ def test_state_of_another_size_is_refused(which: str, more: int) -> None:
 
 @pytest.mark.parametrize("which", ["scale_a", "scale_b"])
 @pytest.mark.parametrize("more", [-1, 1])
-def test_state_of_another_scale_is_refused(which: str, more: int) -> None:
+def test_state_of_another_scale_is_rejected(which: str, more: int) -> None:
     """A scale over more or fewer factors than there are changes nothing."""
     one, other = ByteClassEstimator(EstimatorSettings()), ByteClassEstimator(EstimatorSettings())
     teach(one, 2)

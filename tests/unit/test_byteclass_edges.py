@@ -21,14 +21,14 @@ def taught(count: int = 150) -> ByteClassEstimator:
 
 
 @pytest.mark.parametrize("tokens", [0, -1, 10**9])
-def test_usage_that_cannot_be_is_judged_as_nothing(tokens: int) -> None:
+def test_impossible_usage_is_reported_without_a_ratio(tokens: int) -> None:
     """No ratio, no miss and no bytes per token are reported for it."""
     estimator = taught()
     nothing = Learning(0.0, under_counted=False, bytes_per_token=0.0, refused=Refused.IMPLAUSIBLE)
     assert nothing == estimator.observe(estimator.estimate(PROMPT, ""), Usage(tokens))
 
 
-def test_a_prompt_that_was_cut_below_the_tenants_constant_is_no_error() -> None:
+def test_a_prompt_cut_below_its_tenants_constant_does_not_raise() -> None:
     """If less is left than a server adds for a tenant, the constant stays, and prices hardly move."""
     estimator = taught()
     for position in range(40):
@@ -41,7 +41,7 @@ def test_a_prompt_that_was_cut_below_the_tenants_constant_is_no_error() -> None:
 
 
 @pytest.mark.parametrize("factor", [3.0, 1 / 3.0])
-def test_one_response_that_is_far_off_moves_little_either_way(factor: float) -> None:
+def test_one_outlier_moves_little_in_either_direction(factor: float) -> None:
     """It is weighed by how far estimates usually err, whether it is too high or too low."""
     estimator = taught()
     before = estimator.estimate(PROMPT, "").prompt_tokens
@@ -55,7 +55,7 @@ def test_one_response_that_is_far_off_moves_little_either_way(factor: float) -> 
     [replace(PROMPT, unseen_history=True), replace(PROMPT, truncate_prompt_tokens=90)],
     ids=["unseen history", "truncated"],
 )
-def test_a_refusal_of_what_was_not_seen_whole_teaches_nothing(request_: RequestFacts) -> None:
+def test_a_refusal_of_a_prompt_that_was_not_fully_seen_teaches_nothing(request_: RequestFacts) -> None:
     """The tokens that it names belong to more, or to less, than the text here."""
     estimator = taught()
     before = estimator.state()
@@ -73,7 +73,7 @@ def test_padding_of_blanks_and_of_other_runs_may_cost_next_to_nothing() -> None:
     assert [None, Refused.IMPLAUSIBLE] == refused
 
 
-def test_usage_of_what_is_known_exactly_is_neither_clipped_nor_learned_from() -> None:
+def test_usage_of_an_exact_count_is_neither_clipped_nor_learned_from() -> None:
     """Token ids are counted exactly, whatever the usage says."""
     estimator = taught()
     ids = replace(PROMPT, text=b"", exact_prompt_tokens=700)

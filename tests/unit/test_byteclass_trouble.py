@@ -76,7 +76,7 @@ def test_the_numbers_stay_sound_over_months_of_one_request() -> None:
     )
 
 
-def test_a_model_that_starts_anew_is_young_again() -> None:
+def test_a_model_that_was_reset_is_young_again() -> None:
     """After a change of tokenizer, sources, priority in learning and the bound are those of a new model."""
     estimator = ByteClassEstimator(EstimatorSettings())
     teach(estimator, 500, ratio=4.0)
@@ -97,7 +97,7 @@ def test_a_second_change_is_followed_too() -> None:
 
 
 @pytest.mark.parametrize("in_flight", [1, 300])
-def test_responses_that_come_late_are_not_learned_over_and_over(in_flight: int) -> None:
+def test_late_responses_do_not_teach_the_same_error_repeatedly(in_flight: int) -> None:
     """With any number of requests in flight, a jump of all counts by a third leaves the bound narrow.
 
     All of them were estimated before the first response arrived; only the first few add information.
@@ -152,7 +152,7 @@ def test_a_hidden_system_prompt_is_learned() -> None:
 
 @pytest.mark.parametrize("tokens", [0, -5, 10**8])
 def test_impossible_usage_is_refused(tokens: int) -> None:
-    """Counts that no model can have are named and teach nothing."""
+    """Counts that no model can have are reported as implausible and teach nothing."""
     estimator = ByteClassEstimator(EstimatorSettings())
     learning = estimator.observe(estimator.estimate(facts(WORDS), ""), Usage(tokens))
     assert learning.refused == "implausible"
@@ -171,7 +171,7 @@ def test_usage_that_does_not_belong_to_the_text_teaches_nothing(others: dict[str
     assert estimator.state().models == ()
 
 
-def test_what_is_far_beyond_belief_does_not_move_the_bound() -> None:
+def test_implausible_usage_does_not_move_the_bound() -> None:
     """A counter that is off by ten times says nothing about how far real errors reach."""
     estimator = ByteClassEstimator(EstimatorSettings())
     teach(estimator, 200)
@@ -184,7 +184,7 @@ def test_what_is_far_beyond_belief_does_not_move_the_bound() -> None:
     assert (before.q, before.clipped + 1) == (after.q, after.clipped)
 
 
-def test_what_is_beyond_the_bound_but_not_belief_moves_it() -> None:
+def test_plausible_usage_above_the_bound_moves_it() -> None:
     """A real prompt above its bound raises q by half a scale; one below lowers it slightly."""
     estimator = ByteClassEstimator(EstimatorSettings())
     teach(estimator, 200)
@@ -210,7 +210,7 @@ def test_a_miss_of_a_bound_at_its_physical_limit_does_not_move_it() -> None:
     assert 1_000.0 - 0.5 * 0.01 == estimator.state().models[0].q
 
 
-def test_padding_is_learned_as_what_it_costs() -> None:
+def test_the_price_of_padding_is_learned() -> None:
     """Runs of spaces at 64 bytes per token are plausible usage, and their price is learned."""
     estimator = ByteClassEstimator(EstimatorSettings())
     for count in range(150):
@@ -232,30 +232,30 @@ def test_reasoning_that_the_template_drops_gets_no_price() -> None:
     assert len(asked.text) / 4 == pytest.approx(estimator.estimate(asked, "").prompt_tokens, rel=0.1)
 
 
-@pytest.mark.parametrize("tenants_told", [True, False])
-def test_odd_prompts_of_one_client_erase_nothing(tenants_told: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize("tenants_named", [True, False])
+def test_odd_prompts_of_one_client_erase_nothing(tenants_named: bool) -> None:  # noqa: FBT001
     """However many implausible responses one client causes in a row, what the others taught stays."""
     estimator = ByteClassEstimator(EstimatorSettings())
     rng = np.random.default_rng(5)
 
-    def said(client: str, ratio: float) -> Learning:
+    def learned_from(client: str, ratio: float) -> Learning:
         size = int(rng.integers(400, 4_000))
         text = f"You are the helper of {client}.".encode().ljust(128) + (WORDS * 42)[:size]
-        estimate = estimator.estimate(facts(text), client if tenants_told else "")
+        estimate = estimator.estimate(facts(text), client if tenants_named else "")
         return estimator.observe(estimate, Usage(round(len(text) / ratio)))
 
     for turn in range(300):
-        said(f"client {turn % 4}", 4.0)
-    assert not any(said("odd", 1.2).started_anew for _ in range(150))
+        learned_from(f"client {turn % 4}", 4.0)
+    assert not any(learned_from("odd", 1.2).started_anew for _ in range(150))
     assert 0 == estimator.state().models[0].generation
 
 
-def test_a_new_start_is_told() -> None:
+def test_a_reset_is_reported_once() -> None:
     """When responses of most sources are implausible, exactly one of them reports that the model was reset."""
     estimator = ByteClassEstimator(EstimatorSettings())
     teach(estimator, 300, ratio=4.0)
-    told = []
+    resets = []
     for seed in range(40):
         text = (WORDS * 42)[seed : seed + 1_000]
-        told.append(estimator.observe(estimator.estimate(facts(text), ""), Usage(len(text) // 2)).started_anew)
-    assert 1 == sum(told)
+        resets.append(estimator.observe(estimator.estimate(facts(text), ""), Usage(len(text) // 2)).started_anew)
+    assert 1 == sum(resets)

@@ -68,7 +68,7 @@ def test_only_what_may_hold_usage_is_decoded(
     assert len(decoded) <= 3
 
 
-def test_a_piece_that_only_passes_gets_a_constant_reply() -> None:
+def test_a_piece_that_only_passes_through_gets_a_constant_reply() -> None:
     """If streams are not closed early, the rest of a response is not read, and every piece gets the same reply."""
     exchanges = Exchanges("byteclass")
     exchanges.router.closes_streams = False
