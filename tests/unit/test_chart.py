@@ -20,7 +20,7 @@ CHART = ROOT / "deploy" / "helm" / "dualpool"
 BUILT = ROOT / "build" / "tools" / "helm"
 HELM = shutil.which("helm") or (str(BUILT) if BUILT.exists() else None)
 KUBERNETES = "1.34"
-# The files of deploy/ that each provider stands for.
+# Per provider: the values that select it, and the files of deploy/ that it corresponds to.
 PROVIDERS = {
     "none": ((), ()),
     "envoy-gateway": ((), ("envoy-gateway/routes.yaml", "envoy-gateway/policies.yaml")),
@@ -56,7 +56,7 @@ def helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 def rendered(
     *settings: str, namespace: str = "dualpool", chart: Path = CHART
 ) -> dict[tuple[str, str], dict[str, Any]]:
-    """Return what the chart makes with these values set, by kind and name."""
+    """Return the manifests that the chart renders with these values, by kind and name."""
     sets = [word for setting in settings for word in ("--set", setting)]
     ran = helm("template", "dualpool", chart, "-n", namespace, "--kube-version", KUBERNETES, *sets)
     assert 0 == ran.returncode, ran.stderr
@@ -65,7 +65,7 @@ def rendered(
 
 
 def refused(*settings: str) -> str:
-    """Return what helm says to values that it does not take."""
+    """Return helm's error message for values that it rejects."""
     sets = [word for setting in settings for word in ("--set", setting)]
     ran = helm("template", "dualpool", CHART, "--kube-version", KUBERNETES, *sets)
     assert 0 != ran.returncode
@@ -73,17 +73,17 @@ def refused(*settings: str) -> str:
 
 
 def provider(name: str) -> tuple[str, ...]:
-    """Return the values of a provider."""
+    """Return the values that select a provider."""
     return (f"provider.name={name.partition(',')[0]}", *PROVIDERS[name][0])
 
 
 def documents(path: Path) -> list[dict[str, Any]]:
-    """Return the documents of a file."""
+    """Return the documents in a file."""
     return [document for document in YAML(typ="safe", pure=True).load_all(path) if document]
 
 
 def bare(document: Any) -> Any:
-    """Return a document without what only a chart's has: a release's labels, the configuration's checksum."""
+    """Return a document without what only the chart adds: labels of a release, checksum of the configuration."""
     ours = {
         "app.kubernetes.io/instance",
         "app.kubernetes.io/version",
@@ -101,7 +101,7 @@ def bare(document: Any) -> Any:
 
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_lint_finds_nothing(name: str) -> None:
-    """`helm lint --strict` passes for every provider, with all that can be switched on."""
+    """`helm lint --strict` passes for every provider, with every option switched on."""
     sets = [word for setting in (*provider(name), *EVERYTHING) for word in ("--set", setting)]
     ran = helm("lint", "--strict", CHART, "--kube-version", KUBERNETES, *sets)
     assert 0 == ran.returncode, ran.stdout + ran.stderr
@@ -109,7 +109,7 @@ def test_lint_finds_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_kubernetes_knows_every_field(name: str) -> None:
-    """What Kubernetes itself defines is valid by its published schemas, without a field that they do not have."""
+    """The manifests of Kubernetes' own kinds are valid against its published schemas, without unknown fields."""
     validator = pytest.importorskip("kubernetes_validate")
     everything = rendered(*provider(name), *EVERYTHING)
     known = 0
@@ -123,7 +123,7 @@ def test_kubernetes_knows_every_field(name: str) -> None:
 
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_a_provider_is_the_files_that_are_tested(name: str) -> None:
-    """Under the names that the files in deploy/ have, the chart makes just those."""
+    """With the names used in deploy/, the chart renders exactly those files."""
     files = PROVIDERS[name][1]
     expected = [document for file in files for document in documents(ROOT / "deploy" / file)]
     ours = {"Deployment", "Service", "ConfigMap", "PodDisruptionBudget", "NetworkPolicy"}
@@ -134,7 +134,7 @@ def test_a_provider_is_the_files_that_are_tested(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in PROVIDERS if name != "none"])
 def test_a_provider_takes_other_names(name: str) -> None:
-    """None of the files' own names is left when the namespace, gateway, host and pools have others."""
+    """If namespace, gateway, host and pools have other names, none of the files' own names is left."""
     sets = (
         *provider(name),
         "provider.gateway.name=edge",
@@ -165,14 +165,14 @@ def test_a_provider_takes_other_names(name: str) -> None:
 
 
 def test_callers_with_sidecars_reach_the_router() -> None:
-    """The network policy admits the namespace whose sidecars ask the router, beside those of gateways."""
+    """The network policy admits the namespace whose sidecars call the router, in addition to those of gateways."""
     made = rendered(*provider("istio, sidecars"))["NetworkPolicy", "dualpool"]["spec"]["ingress"][0]["from"]
     (expression,) = made[0]["namespaceSelector"]["matchExpressions"]
     assert {"callers", "istio-system", "dualpool"} <= set(expression["values"])
 
 
 def test_plain_manifests_are_the_default() -> None:
-    """deploy/kubernetes is what the chart makes of its defaults, without what only a release has."""
+    """The manifests in deploy/kubernetes are what the chart renders by default, except for what a release adds."""
     made = {key: bare(each) for key, each in rendered().items()}
     plain = {}
     for path in sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml")):
@@ -186,7 +186,7 @@ def test_plain_manifests_are_the_default() -> None:
 
 @pytest.mark.parametrize("seconds", [0, 15, 120])
 def test_drain_and_termination_agree(seconds: int) -> None:
-    """However long the drain, the pod is let live longer than it and the last streams."""
+    """However long the drain is, the pod may live longer than the drain and the last streams."""
     made = rendered(f"drainSeconds={seconds}")
     configuration = parse(made["ConfigMap", "dualpool"]["data"]["dualpool.yaml"])
     pod = made["Deployment", "dualpool"]["spec"]["template"]["spec"]
@@ -207,7 +207,7 @@ def test_a_changed_configuration_is_a_new_pod() -> None:
 
 
 def test_every_worker_has_a_port() -> None:
-    """Each process of a pod is a port of the container and of the headless Service."""
+    """Each process of a pod has a port of the container and of the headless Service."""
     made = rendered("workers=3")
     container = made["Deployment", "dualpool"]["spec"]["template"]["spec"]["containers"][0]
     assert ["--workers", "3"] == container["args"][-2:]
@@ -224,7 +224,7 @@ def test_every_worker_has_a_port() -> None:
 
 
 def test_openshift_gives_the_user() -> None:
-    """On OpenShift no number is asked for; the rest of the restricted profile stays."""
+    """On OpenShift no user id is set; the rest of the restricted profile stays."""
     plain, openshift = (
         rendered(*settings)["Deployment", "dualpool"]["spec"]["template"]["spec"]["securityContext"]
         for settings in ((), ("openshift=true",))
@@ -235,7 +235,7 @@ def test_openshift_gives_the_user() -> None:
 
 
 def test_tls_comes_from_a_secret() -> None:
-    """The files that the configuration names are those that the Secret is mounted as; probes need no TLS."""
+    """The files that the configuration names are mounted from the Secret; probes need no TLS."""
     made = rendered("tls.secretName=pair", "tls.clientCa=true")
     settings = parse(made["ConfigMap", "dualpool"]["data"]["dualpool.yaml"]).listen
     pod = made["Deployment", "dualpool"]["spec"]["template"]["spec"]
@@ -249,7 +249,7 @@ def test_tls_comes_from_a_secret() -> None:
 
 
 def test_workers_are_where_the_gateway_is_told() -> None:
-    """What `dualpool render envoy --workers N` makes an endpoint is what the chart makes a port, one for one."""
+    """The endpoints that `dualpool render envoy --workers N` writes match the chart's ports one to one."""
     made = rendered("workers=3")
     configuration = parse(made["ConfigMap", "dualpool"]["data"]["dualpool.yaml"])
     ports = [port for _, port in Numbers(configuration, workers=3).router_addresses]
@@ -257,7 +257,7 @@ def test_workers_are_where_the_gateway_is_told() -> None:
 
 
 def test_the_admin_pages_token_comes_from_a_secret() -> None:
-    """The file that the configuration names is in what the Secret is mounted as; without one there is no token."""
+    """The file that the configuration names is mounted from the Secret; without a Secret there is no token."""
     made = rendered("admin.tokenSecret=token")
     admin = parse(made["ConfigMap", "dualpool"]["data"]["dualpool.yaml"]).admin
     pod = made["Deployment", "dualpool"]["spec"]["template"]["spec"]
@@ -269,7 +269,7 @@ def test_the_admin_pages_token_comes_from_a_secret() -> None:
 
 
 def test_a_stores_password_comes_from_a_secret() -> None:
-    """The file that the configuration names is in what the Secret is mounted as."""
+    """The file that the configuration names is mounted from the Secret."""
     made = rendered("store.passwordSecret=redis", "config.state.store.url=redis://redis:6379/0")
     state = parse(made["ConfigMap", "dualpool"]["data"]["dualpool.yaml"]).state
     pod = made["Deployment", "dualpool"]["spec"]["template"]["spec"]
@@ -296,7 +296,7 @@ def test_a_stores_password_comes_from_a_secret() -> None:
     ],
 )
 def test_wrong_values_are_refused(settings: tuple[str, ...], why: str) -> None:
-    """A value that is not known, not allowed, or makes no sense beside another is an error that names it."""
+    """A value that is unknown, not allowed, or contradicts another is an error that names it."""
     assert why in refused(*settings)
 
 
@@ -310,7 +310,7 @@ text: |
 
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_notes_say_how_to_see_that_it_works(name: str, tmp_path: Path) -> None:
-    """What helm prints at the end names this release's Deployment, and what to look at for this gateway."""
+    """The notes that helm prints name this release's Deployment, and what to check for this gateway."""
     notes = notes_of(tmp_path, *provider(name))
     assert "deployment/dualpool" in notes
     assert "dualpool_misconfigured_total" in notes
@@ -320,7 +320,7 @@ def test_notes_say_how_to_see_that_it_works(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("settings", [(), ("admin.tokenSecret=token",)], ids=["open", "token"])
 def test_the_notes_commands_are_shell(settings: tuple[str, ...], tmp_path: Path) -> None:
-    """Every line of a command can be pasted, with the token of the admin pages where there is one."""
+    """Every line of a command can be pasted, including the token of the admin pages if there is one."""
     notes = notes_of(tmp_path, *settings)
     commands = [line.strip() for line in notes.splitlines() if re.match(r"  (curl|kubectl|TOKEN)", line)]
     assert 0 == subprocess.run(["bash", "-n", "-c", "\n".join(commands)], check=False, timeout=10).returncode
@@ -328,8 +328,8 @@ def test_the_notes_commands_are_shell(settings: tuple[str, ...], tmp_path: Path)
 
 
 def notes_of(tmp_path: Path, *settings: str) -> str:
-    """Return what helm prints at the end of an installation."""
-    # Helm renders the notes only with a cluster at hand: in a copy of the chart they are a document like others.
+    """Return the notes that helm prints after an installation."""
+    # Helm renders the notes only if it has a cluster; in this copy of the chart they are an ordinary template.
     copy = tmp_path / "dualpool"
     shutil.copytree(CHART, copy)
     (copy / "templates" / "NOTES.txt").rename(copy / "files" / "NOTES.txt")

@@ -1,4 +1,4 @@
-"""`dualpool check envoy`: each trap is found where it is, nothing else is, and what cannot be read is told."""
+"""`dualpool check envoy`: each trap is found, and no other; unreadable input is reported."""
 
 import ast
 import json
@@ -23,25 +23,25 @@ ROOT = FILES.parent
 
 
 def test_every_trap_has_a_patch() -> None:
-    """There is one for each trap but the one that takes a router of several processes."""
+    """Each trap has a patch, except for the one that needs a router of several processes."""
     assert {trap.name for trap in TRAPS} == {*BITTEN, "one-address-for-many-workers"}
     assert len(TRAPS) == len({trap.name for trap in TRAPS})
 
 
 @pytest.mark.parametrize("name", sorted(BITTEN))
 def test_the_trap_is_found_and_no_other(name: str) -> None:
-    """A file of `envoy/` that is patched to have one trap has that one."""
+    """A file of `envoy/` that is patched to contain one trap is reported to have exactly that one."""
     assert {name} == names_in(bitten(name))
 
 
 def test_one_address_for_several_processes() -> None:
-    """A router of two processes behind one address is a trap, and one of one process is none."""
+    """A router of two processes behind one address is a trap; a router of one process is not."""
     assert {"one-address-for-many-workers"} == names_in(load("streamed"), Router(processes=2))
 
 
 @pytest.mark.parametrize("path", sorted(FILES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_our_own_files_have_no_trap(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What is in `envoy/` passes; of the AI Protocol Manager there are no messages yet, which is told."""
+    """The files in `envoy/` pass, except that the AI Protocol Manager, still unpublished, is not checked."""
     code = main(["check", "envoy", str(path)])
     said = capsys.readouterr().out.splitlines()
     unknown = [line for line in said if line.startswith("not checked: ") and ".ai_protocol_manager.v3." in line]
@@ -53,14 +53,14 @@ def test_our_own_files_have_no_trap(path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_traps_name_the_tests_that_show_them() -> None:
-    """Each trap has a test on the real Envoy, and it exists."""
+    """Each trap names a test on the real Envoy, and the test exists."""
     for name, (file, test) in {trap.name: trap.shown_by.split("::") for trap in TRAPS}.items():
         tree = ast.parse((ROOT / "tests/envoy" / file).read_text("utf-8"))
         assert test in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}, name
 
 
 def test_what_the_router_reads_is_what_is_asked_for() -> None:
-    """The checker looks for the headers that the router decodes, its tenant's among them."""
+    """The checker expects the headers that the router decodes, including that of the tenant."""
     wanted = decode.Decoder("x-tenant")._request_fields.keys() | decode._RESPONSE_FIELDS.keys()
     assert wanted == set(Router(parse("tenant_header: x-tenant")).reads)
 
@@ -76,12 +76,12 @@ def test_what_the_router_reads_is_what_is_asked_for() -> None:
     ],
 )
 def test_the_router_s_own_settings_count(settings: str, trap: str) -> None:
-    """The same file has traps for a router that is configured otherwise."""
+    """The same file has traps for a router with another configuration."""
     assert {trap} == names_in(load("streamed"), Router(parse(settings)))
 
 
 def test_a_trap_is_told_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """File and line are where the setting stands; why it bites and the fix follow."""
+    """The finding names the file and line of the setting, followed by the reason and the fix."""
     text = (FILES / "streamed.yaml").read_text().replace("message_timeout: 0.5s", "message_timeout: 0.1s")
     path = tmp_path / "envoy.yaml"
     path.write_text(text)
@@ -95,7 +95,7 @@ def test_a_trap_is_told_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_json_and_sarif(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Programs get the same: SARIF has a rule for every trap, and a result for each that was found."""
+    """JSON and SARIF hold the same findings: SARIF has a rule for every trap, and a result for each finding."""
     path = tmp_path / "envoy.json"
     path.write_text(json.dumps(bitten("fail-closed")))
     assert 1 == main(["check", "envoy", str(path), "--json"])
@@ -133,7 +133,7 @@ def test_json_and_sarif(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     ],
 )
 def test_what_cannot_be_read_is_told(text: str, said: str) -> None:
-    """A misspelled field, what is no YAML, and what is no gateway's configuration are told in a sentence."""
+    """A misspelled field, invalid YAML, and a file without a gateway are each reported in a sentence."""
     with pytest.raises(ConfigurationError) as error:
         found_in(text)
     assert said in str(error.value)
@@ -141,13 +141,13 @@ def test_what_cannot_be_read_is_told(text: str, said: str) -> None:
 
 @pytest.mark.parametrize("arguments", [[], ["nowhere.yaml"], ["--live", "file:///etc/hostname"]])
 def test_exit_2_for_what_cannot_be_read(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing given, no such file, or no such address: exit 2, and why."""
+    """No argument, a missing file and an unreachable address exit with code 2 and a message."""
     assert 2 == main(["check", "envoy", *arguments])
     assert "dualpool check" in capsys.readouterr().err
 
 
 def test_a_type_that_is_not_known_is_told_and_left() -> None:
-    """A control plane's own filter is no reason to look at nothing."""
+    """An unknown filter of a control plane does not prevent the rest from being checked."""
     document = load("streamed")
     manager = document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
     own = {"name": "own", "typed_config": {"@type": "type.googleapis.com/istio.Something", "x": 1}}

@@ -1,4 +1,4 @@
-"""`dualpool check envoy` on manifests of Istio and Envoy Gateway: ours have no trap, those that have are told."""
+"""`dualpool check envoy` on manifests of Istio and Envoy Gateway: ours pass, and traps in them are reported."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from tests.envoy.harness.gateway import FILES, load
 
 Change = Callable[[str], str]
 ROOT = FILES.parent
-# One gateway's manifests each.
+# The manifests of each gateway.
 DEPLOYED = {
     "istio": ["deploy/istio/*.yaml"],
     "istio with the Gateway API": ["deploy/istio/gateway-api/*.yaml"],
@@ -28,20 +28,20 @@ SERVICES = ROOT / "deploy/kubernetes/service.yaml"
 
 @pytest.mark.parametrize("name", DEPLOYED)
 def test_our_own_manifests_have_no_trap(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """What is in `deploy/` passes, together with the router's own Services."""
+    """The files in `deploy/` pass, together with the router's own Services."""
     paths = [str(path) for pattern in DEPLOYED[name] for path in sorted(ROOT.glob(pattern))]
     assert main(["check", "envoy", str(SERVICES), *paths]) == 0, capsys.readouterr().out
 
 
 def test_every_manifest_of_a_gateway_is_checked() -> None:
-    """No file of a gateway in `deploy/` is forgotten above."""
+    """No gateway file in `deploy/` is missing from the list above."""
     checked = {path for patterns in DEPLOYED.values() for each in patterns for path in ROOT.glob(each)}
     folders = (ROOT / "deploy/istio", ROOT / "deploy/envoy-gateway")
     assert {path for folder in folders for path in folder.rglob("*.yaml")} == checked
 
 
 def without(words: str) -> Change:
-    """Leave a line out, or a part of one."""
+    """Delete a line, or a part of one."""
     return lambda text: text.replace(words, "")
 
 
@@ -76,7 +76,7 @@ MANIFESTS: list[tuple[str, str, Change, str]] = [
 
 @pytest.mark.parametrize(("gateway", "_", "change", "trap"), MANIFESTS)
 def test_traps_in_manifests(gateway: str, _: str, change: Change, trap: str) -> None:
-    """What bites in Envoy's words is found in those of Istio and Envoy Gateway, with file and line."""
+    """A trap of Envoy's configuration is found in the terms of Istio and Envoy Gateway, with file and line."""
     paths = [path for pattern in DEPLOYED[gateway] for path in sorted(ROOT.glob(pattern))]
     texts = {path.name: path.read_text("utf-8") for path in paths}
     documents = [each for name, text in texts.items() for each in read(change(text), name)]
@@ -87,7 +87,7 @@ def test_traps_in_manifests(gateway: str, _: str, change: Change, trap: str) -> 
 
 
 def test_a_cluster_ip_is_known_by_its_service() -> None:
-    """A Service with a ClusterIP, read beside an Envoy that goes to its name, is one address for many servers."""
+    """If Envoy connects to the name of a Service with a ClusterIP, many servers share one address."""
     document = load("streamed")
     host = "dualpool.dualpool.svc.cluster.local"
     for each in document["static_resources"]["clusters"]:

@@ -1,4 +1,4 @@
-"""Whatever stands in a gateway's files, the checker reads it or says what is wrong with it."""
+"""Whatever a gateway's files contain, the checker either reads it or says what is wrong with it."""
 
 import json
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ FOLDERS = {
     "istio with InferencePools": "deploy/istio/inference-pools/*.yaml",
     "envoy gateway": "deploy/envoy-gateway/**/*.yaml",
 }
-# Each is wrong somewhere, and right elsewhere.
+# Each of these is wrong in some places and right in others.
 VALUES: list[Any] = [
     *(None, "", "x", "10s", 0, -1, 1.5, True, 2**70, [], {}, [1], ["x"], [None], [[]], {"a": 1}, {"name": None}),
     {"@type": 3},
@@ -35,13 +35,13 @@ VALUES: list[Any] = [
 
 @cache
 def plain(pattern: str) -> list[Any]:
-    """Return the documents of some files as plain values; not to be changed."""
+    """Return the documents of some files as plain values, which must not be modified."""
     texts = [path.read_text("utf-8") for path in sorted(ROOT.glob(pattern))]
     return [json.loads(json.dumps(each)) for text in texts for each in read(text, "file.yaml")]
 
 
 def steps(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the path to each value in another."""
+    """Yield the path to each value nested in another."""
     if path:
         yield path
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -50,7 +50,7 @@ def steps(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def looked_at(documents: list[Any]) -> Findings | str:
-    """Return what is found in some documents, or why they cannot be read."""
+    """Return the findings for some documents, or the reason why they cannot be read."""
     router = Router()
     try:
         values = [each for document in documents for each in read(json.dumps(document), "file.yaml")]
@@ -64,14 +64,14 @@ def looked_at(documents: list[Any]) -> Findings | str:
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_every_document_is_read_or_refused(pattern: str, data: st.DataObject) -> None:
-    """With any value in any place, there is a report or a sentence, and never another error."""
+    """With any value in any place, the result is a report or a sentence, never another error."""
     documents = deepcopy(plain(pattern))
     for _ in range(data.draw(st.integers(1, 3))):
         *path, last = data.draw(st.sampled_from(list(steps(documents))))
         place = documents
         for step in path:
             place = place[step]
-        place[last] = deepcopy(data.draw(st.sampled_from(VALUES)))  # a later place may be in it
+        place[last] = deepcopy(data.draw(st.sampled_from(VALUES)))  # a later place may be inside this value
     found = looked_at(documents)
     if isinstance(found, str):
         assert found

@@ -1,4 +1,4 @@
-"""`dualpool check envoy` on routes: whose retries they have, and which of them are asked about at all."""
+"""`dualpool check envoy` on routes: which retries apply to them, and which routes the router is called for."""
 
 import json
 from collections.abc import Callable
@@ -16,12 +16,12 @@ HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 def retries_of_the_host(document: Document) -> None:
-    """Say it for all routes at once; the short one has its own."""
+    """Set retries on the virtual host, for all routes at once; the short route has its own."""
     virtual_host(document)["retry_policy"] = RETRIES
 
 
 def retries_of_the_cluster(document: Document) -> None:
-    """Say it where the requests go."""
+    """Set retries on the cluster that the requests go to."""
     kind = f"type.googleapis.com/{HTTP_OPTIONS}"
     explicit: Document = {"http_protocol_options": {}}
     options = {"@type": kind, "explicit_http_config": explicit, "retry_policy": RETRIES}
@@ -29,7 +29,7 @@ def retries_of_the_cluster(document: Document) -> None:
 
 
 def retries_of_none(document: Document) -> None:
-    """Have a policy that says none, which is one."""
+    """Set a policy with 0 retries, which is still a policy."""
     route(document, "long")["route"]["retry_policy"] = RETRIES | {"num_retries": 0}
 
 
@@ -39,7 +39,7 @@ def small_bodies_that_are_not_waited_for(document: Document) -> None:
 
 
 def buffered_by_the_filter_and_streamed_by_the_route(document: Document) -> None:
-    """Have one route's own mode, and retries on it."""
+    """Override the filter's mode on one route, and set retries there."""
     ext_proc(document)["processing_mode"]["request_body_mode"] = "BUFFERED"
     del ext_proc(document)["send_body_without_waiting_for_header_response"]
     virtual_host(document)["request_body_buffer_limit"] = 32 << 20
@@ -67,7 +67,7 @@ def buffered_by_the_filter_and_streamed_by_the_route(document: Document) -> None
     ],
 )
 def test_retries_are_found_wherever_they_are_said(change: Callable[[Document], None]) -> None:
-    """Host, cluster and route can give a request retries; whether they bite is the mode's, route by route."""
+    """Host, cluster and route can each set retries; whether they do harm depends on the mode of each route."""
     document = load("streamed")
     change(document)
     assert {"retries-on-default-route"} == names_in(document)
@@ -75,24 +75,24 @@ def test_retries_are_found_wherever_they_are_said(change: Callable[[Document], N
 
 @pytest.mark.parametrize("mode", ["buffered", "full-duplex"])
 def test_retries_are_no_trap_in_other_modes(mode: str) -> None:
-    """Where a body is whole or echoed, retries double nothing."""
+    """If a body is held whole or echoed, retries do not duplicate anything."""
     document = load(mode)
     BITTEN["retries-on-default-route"](document)
     assert set() == names_in(document)
 
 
 def removed_by_the_host(document: Document, names: list[str]) -> None:
-    """Say it for all routes at once."""
+    """Remove headers on the virtual host, for all routes at once."""
     virtual_host(document)["request_headers_to_remove"] = names
 
 
 def removed_by_the_table(document: Document, names: list[str]) -> None:
-    """Say it for all hosts at once."""
+    """Remove headers on the route table, for all hosts at once."""
     connection_manager(document)["route_config"]["request_headers_to_remove"] = names
 
 
 def removed_early(document: Document, names: list[str]) -> None:
-    """Take it from what clients send."""
+    """Remove headers before a route is chosen."""
     (early,) = connection_manager(document)["early_header_mutation_extensions"]
     early["typed_config"]["mutations"] += [{"remove": name} for name in names]
 
@@ -101,7 +101,7 @@ def removed_early(document: Document, names: list[str]) -> None:
 def test_headers_of_retries_may_go_anywhere_and_have_to_go_both(
     change: Callable[[Document, list[str]], None],
 ) -> None:
-    """On the route, its host, its table, or before a route is chosen; either of the two is enough to bite."""
+    """The route, its host, its table or an early mutation can remove them; one that is left over is a trap."""
     document = bitten("retries-by-clients")
     change(document, ["X-Envoy-Retry-On"])
     assert ["x-envoy-retry-grpc-on"] == [each.what.split()[0] for each in found_in(json.dumps(document))]
@@ -111,21 +111,21 @@ def test_headers_of_retries_may_go_anywhere_and_have_to_go_both(
 
 @pytest.mark.parametrize("mode", ["buffered", "full-duplex"])
 def test_retries_of_clients_are_no_trap_in_other_modes(mode: str) -> None:
-    """Where a body is whole or echoed, retries double nothing."""
+    """If a body is held whole or echoed, retries do not duplicate anything."""
     document = load(mode)
     BITTEN["retries-by-clients"](document)
     assert set() == names_in(document)
 
 
 def test_a_condition_that_envoy_does_not_know_is_none() -> None:
-    """What is merged over Istio's default to take it away is no trap."""
+    """An invalid condition that is merged over Istio's default to disable it is not a trap."""
     document = load("streamed")
     route(document, "long")["route"]["retry_policy"] = {"retry_on": "none"}
     assert set() == names_in(document)
 
 
 def test_a_filter_that_is_off_everywhere_is_told() -> None:
-    """A filter that no route switches on asks nobody, and would otherwise have no trap at all."""
+    """If no route enables the filter, the router is never called, and no other trap would be reported."""
     document = load("streamed")
     del virtual_host(document)["typed_per_filter_config"]
     assert {"pool-without-route"} == names_in(document)
@@ -134,7 +134,7 @@ def test_a_filter_that_is_off_everywhere_is_told() -> None:
 @pytest.mark.parametrize(("change", "found"), [("whole bodies", False), ("responses only", False), ("", True)])
 @pytest.mark.parametrize("trap", ["decompressor-before", "decompressor-after"])
 def test_decompressors_bite_bodies_in_pieces(trap: str, change: str, found: bool) -> None:  # noqa: FBT001
-    """One that meets whole bodies only, or responses only, does no harm."""
+    """A decompressor that only sees whole bodies, or only responses, does no harm."""
     document = load("buffered" if change == "whole bodies" else "streamed")
     BITTEN[trap](document)
     if change == "responses only":
@@ -145,13 +145,13 @@ def test_decompressors_bite_bodies_in_pieces(trap: str, change: str, found: bool
 
 
 def test_one_limit_is_one_finding() -> None:
-    """A limit that holds for several routes is told once, for the route that requests arrive on."""
+    """A limit that applies to several routes is reported once, for the route that requests arrive on."""
     (finding,) = found_in(json.dumps(bitten("buffer-below-body-cap")))
     assert '"long"' in finding.what
 
 
 def test_routes_that_are_not_asked_about_are_left_alone() -> None:
-    """Another host on the same gateway, with the filter off, may do as it likes."""
+    """Another host on the same gateway, with the filter off, may be configured in any way."""
     document = load("streamed")
     off = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
     action = {"cluster": "pool_long", "timeout": "1s", "retry_policy": RETRIES}
@@ -218,44 +218,44 @@ def test_a_share_of_the_requests_is_no_default_route() -> None:
 
 
 def short_action(document: Document) -> Document:
-    """Return the action of the short pool's route, whose retry policy is its own alone."""
+    """Return the action of the short pool's route, with a retry policy that is not shared with other routes."""
     action: Document = route(document, "short")["route"]
     action["retry_policy"] = deepcopy(action["retry_policy"])
     return action
 
 
 def of_retry(document: Document, **fields: Any) -> None:
-    """Say something else in the retry policy of the short pool's route."""
+    """Change fields of the retry policy of the short pool's route."""
     short_action(document)["retry_policy"].update(fields)
 
 
 def weighted(document: Document, *clusters: Document) -> None:
-    """Let the long route share its requests out."""
+    """Distribute the long route's requests among several clusters."""
     action = route(document, "long")["route"]
     del action["cluster"]
     action["weighted_clusters"] = {"clusters": list(clusters)}
 
 
 def off_for_a_cluster(document: Document) -> None:
-    """Switch the router's filter off where the route's requests go."""
+    """Disable the router's filter for the cluster that the route's requests go to."""
     kind = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExtProcPerRoute"
     off = {"envoy.filters.http.ext_proc": {"@type": kind, "disabled": True}}
     weighted(document, {"name": "pool_long", "weight": 1, "typed_per_filter_config": off})
 
 
 def late_retry(document: Document) -> None:
-    """Try the same pool once more first."""
+    """Retry on the same pool once before going to another one."""
     short_action(document)["retry_policy"]["retry_priority"]["typed_config"]["update_frequency"] = 2
 
 
 def a_budget_of_retries(document: Document) -> None:
-    """Limit retries by what is under way."""
+    """Limit retries by the number of requests in flight."""
     budget = {"retry_budget": {"min_retry_concurrency": 1}}
     cluster(document, "short_then_long")["circuit_breakers"]["thresholds"] = [{"max_retries": 1024} | budget]
 
 
 def exchanges_of_a_cluster(document: Document) -> None:
-    """Give what goes to the long pool a second."""
+    """Limit exchanges with the long pool to one second."""
     common: Document = {"max_stream_duration": "1s"}
     explicit: Document = {"http_protocol_options": {}}
     kind = f"type.googleapis.com/{HTTP_OPTIONS}"
@@ -298,14 +298,14 @@ def exchanges_of_a_cluster(document: Document) -> None:
     ],
 )
 def test_a_trap_is_found_in_other_words(trap: str, change: Callable[[Document], None]) -> None:
-    """What has the effect of a trap is that trap, whichever of Envoy's fields says it."""
+    """Every setting with the effect of a trap is reported as that trap."""
     document = load("streamed")
     change(document)
     assert {trap} == names_in(document)
 
 
 def test_rules_that_let_the_router_s_headers_pass() -> None:
-    """Rules for what the router may set are no trap where its three headers are among it."""
+    """Rules for header mutations are not a trap if they allow the router's three headers."""
     document = load("streamed")
     allowed = {"disallow_all": True, "allow_expression": {"regex": "x-token-budget-.*"}}
     ext_proc(document)["mutation_rules"] = allowed

@@ -1,4 +1,4 @@
-"""What the command line reads of itself: the command that is given, or all of them."""
+"""The command line imports only the module of the command that is given, or all of them if none is."""
 
 import importlib
 from types import ModuleType
@@ -9,7 +9,7 @@ from extproc.cli.main import COMMANDS, main
 
 
 def modules_read(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> list[str]:
-    """Return the commands whose modules are read for these arguments, of which none begins anything."""
+    """Return the commands whose modules are imported for these arguments, none of which starts anything."""
     read: list[str] = []
 
     def import_module(name: str) -> ModuleType:
@@ -23,11 +23,11 @@ def modules_read(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> list[str]:
 
 
 def test_a_command_starts_without_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A router that is down lets requests pass undecided, so it does not wait for what it does not need."""
+    """While a router is down, requests pass undecided, so it does not wait for modules that it does not need."""
     assert ["serve"] == modules_read(monkeypatch, "serve", "--help")
 
 
 @pytest.mark.parametrize("argument", ["--help", "nonsense"])
 def test_all_commands_are_known_where_none_is_given(argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that help, and the error, name all of them."""
+    """Help and the error message name all commands."""
     assert list(COMMANDS) == modules_read(monkeypatch, argument)

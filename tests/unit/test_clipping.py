@@ -1,4 +1,4 @@
-"""How much of an error is believed."""
+"""Clipping of errors: how far a single error is trusted."""
 
 from math import log
 
@@ -13,13 +13,13 @@ from extproc.core.estimator.clipping import clipped_error
         (0.3, 0.08, 0.3),  # within five scales
         (0.5, 0.08, 0.4),
         (-0.5, 0.08, -0.4),
-        (0.5, 0.001, 0.1),  # a tenth is believed, however sure the estimate was
+        (0.5, 0.001, 0.1),  # at least 0.1, however certain the estimate was
         (-0.5, 0.001, -0.1),
         (0.05, 0.001, 0.05),
-        (3.0, 1.0, log(2)),  # and never more than a factor of two
+        (3.0, 1.0, log(2)),  # never more than a factor of two
         (-3.0, 1.0, -log(2)),
     ],
 )
 def test_an_error_is_believed_up_to_some_scales(error: float, scale: float, believed: float) -> None:
-    """Five scales, at least a tenth, at most a factor of two; either way alike."""
+    """The limit is five scales, at least 0.1, at most a factor of two, in both directions."""
     assert pytest.approx(believed) == clipped_error(error, scale)

@@ -1,4 +1,4 @@
-"""What a pair of neighbouring bytes is taken for: a class of each, a script, a bucket of letter pairs."""
+"""Classification of a pair of neighbouring bytes: their classes, a script, a bucket of letter pairs."""
 
 from enum import IntEnum
 from itertools import pairwise
@@ -8,7 +8,7 @@ import pytest
 from extproc.core.estimator.codes import BUCKETS, CODE_OF, CODES, ByteClass, Script
 from extproc.core.estimator.text import TextKind, look, text_kind
 
-# Each script from its first character on, up to the next one's.
+# Each script starts at its first character and ends before the next one's.
 FIRST_CHARACTERS = (
     (Script.LATIN_1, 0x80), (Script.LATIN_EXTENDED, 0x100), (Script.COMBINING, 0x300), (Script.GREEK, 0x370),
     (Script.CYRILLIC, 0x400), (Script.CYRILLIC_EXTENDED, 0x480), (Script.ARMENIAN, 0x530), (Script.HEBREW, 0x590),
@@ -33,26 +33,26 @@ def code_of(pair: bytes) -> int:
 
 
 def script_of(character: int) -> int:
-    """Return the script of a character by its first two bytes."""
+    """Return the script of a character, which its first two bytes determine."""
     return int(CODES.script[code_of(chr(character).encode())])
 
 
 @pytest.mark.parametrize("members", [ByteClass, Script])
 def test_each_class_and_each_script_has_a_place_of_its_own(members: type[IntEnum]) -> None:
-    """They are numbered from 0 on without a hole: counts of them are arrays."""
+    """They are numbered from 0 without gaps, because their counts are arrays."""
     assert list(range(len(members.__members__))) == sorted(members)
 
 
 @pytest.mark.parametrize(
     ("script", "first", "last"),
     [
-        # Behind Georgian come Korean letters of old, and behind full width what is rarely used.
+        # Georgian is followed by old Korean letters, full width by rarely used characters.
         (script, first, {Script.GEORGIAN: 0x10FF, Script.FULL_WIDTH: 0xFFFF}.get(script, following - 1))
         for (script, first), (_, following) in pairwise(FIRST_CHARACTERS)
     ],
 )
 def test_a_script_reaches_as_far_as_its_blocks_do(script: Script, first: int, last: int) -> None:
-    """Its first and its last character are of it, and the one before them is of another."""
+    """Its first and last characters belong to it, and the character before them belongs to another."""
     assert [script, script] == [script_of(first), script_of(last)]
     assert script != script_of(first - 1)
 
@@ -75,14 +75,14 @@ def test_a_script_reaches_as_far_as_its_blocks_do(script: Script, first: int, la
     ],
 )
 def test_bytes_are_of_the_class_that_tokenizers_make_a_difference_of(members: bytes, expected: ByteClass) -> None:
-    """On either side of a pair."""
+    """The class is the same on either side of a pair."""
     for byte in members:
         assert expected == CODES.before[code_of(bytes((byte, ord("a"))))]
         assert expected == CODES.after[code_of(bytes((ord("a"), byte)))]
 
 
 def test_pairs_of_small_letters_have_buckets_and_no_others() -> None:
-    """All of the buckets are used, about alike; learned prices are by bucket, so that none may move."""
+    """All buckets are used about equally; learned prices are stored by bucket, so none may change."""
     letters = range(ord("a"), ord("z") + 1)
     buckets = [int(CODES.bucket[code_of(bytes((one, other)))]) for one in letters for other in letters]
     assert set(range(1, BUCKETS + 1)) == set(buckets)
@@ -105,6 +105,6 @@ def test_pairs_of_small_letters_have_buckets_and_no_others() -> None:
     ],
 )
 def test_a_text_is_of_the_kind_that_most_of_its_bytes_are_of(characters: str, expected: TextKind) -> None:
-    """Each of these characters alone makes a text of its kind."""
+    """A text of any of these characters alone has their kind."""
     for text in characters or [""]:
         assert expected == text_kind(look((text * 100).encode()))

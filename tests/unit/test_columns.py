@@ -1,4 +1,4 @@
-"""What a replica publishes, in columns: nothing is lost on the way, and what cannot be is refused."""
+"""What a replica publishes, as columns: nothing is lost in transit, and invalid messages are rejected."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,7 +25,7 @@ Columns = state_pb2.Columns
 
 
 def taught(kind: str, models: int = 2, responses: int = 40) -> Tables:
-    """Return what an estimator has learned of some models."""
+    """Return what an estimator has learned about some models."""
     settings = EstimatorSettings(kind=kind)  # type: ignore[arg-type]
     estimator = make_estimator(settings)
     rng = np.random.default_rng(1)
@@ -37,14 +37,14 @@ def taught(kind: str, models: int = 2, responses: int = 40) -> Tables:
 
 
 def sent(tables: Tables, indexes: Indexes | None = None) -> Tables:
-    """Return tables as another replica reads them."""
+    """Return the tables as another replica reads them."""
     return tables_in(Columns.FromString(columns_of(tables).SerializeToString()), indexes or Indexes())
 
 
 @pytest.mark.parametrize("kind", ["byteclass", "ema"])
 @pytest.mark.parametrize("responses", [0, 1, 40])
 def test_nothing_is_lost_on_the_way(kind: str, responses: int) -> None:
-    """Another replica reads each row, with the scores that moved q, to the last bit."""
+    """Another replica reads each row exactly, including the scores that moved q."""
     tables = taught(kind, responses=responses)
     there = sent(tables)
     assert state_of(tables) == state_of(there)
@@ -55,7 +55,7 @@ def test_nothing_is_lost_on_the_way(kind: str, responses: int) -> None:
 
 
 def test_where_no_score_is_told_q_began_where_it_is() -> None:
-    """A replica that heard nothing since its last exchange says where q is, not where it was."""
+    """A replica that saw no score since its last exchange reports its current q, not the one it started from."""
     message = columns_of(taught("byteclass", models=1))
     message.q, message.q_began = packed([3.0]), packed([5.0])
     assert 5.0 == tables_in(message, Indexes()).models.bounds.began[0]
@@ -64,7 +64,7 @@ def test_where_no_score_is_told_q_began_where_it_is() -> None:
 
 
 def test_tables_of_the_same_keys_have_the_same_index() -> None:
-    """So the keys of many replicas are read once, and while they are published not again."""
+    """The keys of many replicas are parsed once, and the index is kept as long as they are published."""
     indexes = Indexes()
     one, other = sent(taught("byteclass"), indexes), sent(taught("byteclass", responses=80), indexes)
     assert one.outputs.index is other.outputs.index
@@ -79,44 +79,44 @@ def test_tables_of_the_same_keys_have_the_same_index() -> None:
 
 
 def later_version(message: Columns) -> None:
-    """Be of a router to come."""
+    """Claim a later version."""
     message.version = 2
 
 
 def other_features(message: Columns) -> None:
-    """Have sums over more features than are said."""
+    """Have sums over more features than are named."""
     del message.features[0]
 
 
 def few_sums(message: Columns) -> None:
-    """Say of more sums that they are there than are."""
+    """Declare more sums than there are."""
     message.outputs.values = message.outputs.values[:-8]
 
 
 def few_counts(message: Columns) -> None:
-    """Have no count for a category."""
+    """Leave out the count of a category."""
     message.categories.counts = message.categories.counts[:-8]
 
 
 def half_a_number(message: Columns) -> None:
-    """Have a part of a number."""
+    """Leave out a byte of a number."""
     message.q = message.q[:-1]
 
 
 def negative_scores(message: Columns) -> None:
-    """Have fewer scores than none."""
+    """Declare a negative number of scores."""
     counts = np.frombuffer(message.score_counts, "<i8").copy()
     counts += [-1 - counts[0], 1 + counts[0]]
     message.score_counts = counts.tobytes()
 
 
 def no_number(message: Columns) -> None:
-    """Have a weight that is no number."""
+    """Have a weight that is not a number."""
     message.categories.weights = packed([float("nan")]) + message.categories.weights[8:]
 
 
 def no_bound(message: Columns) -> None:
-    """Have a bound without end."""
+    """Have an infinite bound."""
     message.q = packed([float("inf")]) + message.q[8:]
 
 
@@ -126,7 +126,7 @@ def twice(message: Columns) -> None:
 
 
 def no_keys(message: Columns) -> None:
-    """Have keys that are no message."""
+    """Have keys that are not a protobuf message."""
     message.models.keys = b"\xff"
 
 
@@ -152,7 +152,7 @@ WRONG: dict[Callable[[Columns], None], str] = {
 
 @pytest.mark.parametrize("spoil", list(WRONG), ids=[spoil.__name__ for spoil in WRONG])
 def test_what_cannot_be_is_refused(spoil: Callable[[Columns], None]) -> None:
-    """Lengths that do not fit together, and numbers that are none, are told and teach nothing."""
+    """Lengths that do not match, and values that are not finite, are reported and teach nothing."""
     message = columns_of(taught("byteclass"))
     spoil(message)
     with pytest.raises(ConfigurationError, match=WRONG[spoil]):
@@ -164,7 +164,7 @@ WHOLE = columns_of(taught("byteclass", models=1, responses=3)).SerializeToString
 
 @given(st.integers(0, len(WHOLE) - 1), st.integers(0, 255))
 def test_a_changed_byte_is_refused_or_read(at: int, byte: int) -> None:
-    """Whatever stands in a key, nothing else is raised than that it is no state."""
+    """Whatever byte changes, the only error is that it is not valid state."""
     data = bytearray(WHOLE)
     data[at] = byte
     with suppress(ConfigurationError, DecodeError):

@@ -1,4 +1,4 @@
-"""deploy/compose.yaml: as right as can be told without an engine."""
+"""deploy/compose.yaml: checks that need no container engine."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ def services() -> dict[str, Any]:
 
 
 def test_everything_that_is_mounted_or_built_exists(services: dict[str, Any]) -> None:
-    """Every volume is a file or folder of the project, every image that is built has its Dockerfile."""
+    """Every volume is a file or folder of the project, and every image that is built has its Dockerfile."""
     for service in services.values():
         for volume in service.get("volumes", ()):
             assert (DEPLOY / volume.partition(":")[0]).exists(), volume
@@ -32,7 +32,7 @@ def test_everything_that_is_mounted_or_built_exists(services: dict[str, Any]) ->
 
 
 def test_pools_and_router_are_where_envoy_looks_for_them(services: dict[str, Any]) -> None:
-    """All share Envoy's network and listen where envoy/streamed.yaml says; the router knows the pools' numbers."""
+    """All share Envoy's network and listen where envoy/streamed.yaml expects them; the limits agree."""
     document = YAML(typ="safe", pure=True).load(ROOT / "envoy" / "streamed.yaml")
     assert {"service:envoy"} == {each["network_mode"] for name, each in services.items() if name != "envoy"}
     configuration = load(DEPLOY / "compose" / "dualpool.yaml")
@@ -48,7 +48,7 @@ def test_pools_and_router_are_where_envoy_looks_for_them(services: dict[str, Any
 
 @pytest.mark.parametrize("name", ["Dockerfile", "compose/Dockerfile.pools"])
 def test_linter_of_dockerfiles_finds_nothing(name: str) -> None:
-    """`hadolint` has nothing to say."""
+    """`hadolint` reports nothing."""
     hadolint = Path(sys.executable).with_name("hadolint")
     if not hadolint.exists():
         pytest.skip("no hadolint here: `make test` installs it")

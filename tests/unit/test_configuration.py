@@ -211,7 +211,7 @@ def test_what_is_wrong_is_told_by_field_value_and_what_is_allowed(text: str, sai
 
 
 def test_all_that_is_wrong_is_told_at_once() -> None:
-    """Unknown settings, values, keys given twice and what does not go together are all in one error."""
+    """Unknown settings, wrong values, repeated keys and contradictions are all in one error."""
     text = """
 mode: on
 mode: off
@@ -246,14 +246,14 @@ drain_s: .nan
 
 
 def test_what_is_at_fault_is_not_blamed_on_its_default() -> None:
-    """The default of a faulty setting stands in for it, but is compared with nothing."""
+    """The default that replaces a faulty setting is not compared with other settings."""
     with pytest.raises(ConfigurationError) as refused:
         parse("headers: {pool: 5, reason: x-token-budget-pool}")
     assert ("headers.pool: 5 given; allowed: text",) == refused.value.sentences
 
 
 def test_faulty_servers_are_not_blamed_on_spill_over() -> None:
-    """Pools whose servers are told wrongly are not called pools without servers."""
+    """Pools whose servers are misconfigured are not reported as pools without servers."""
     pools = (
         "{name: a, max_budget_tokens: 1, endpoints: {urls: [x]}}, {name: b, max_budget_tokens: 2, endpoints: 1}"
     )
@@ -265,7 +265,7 @@ def test_faulty_servers_are_not_blamed_on_spill_over() -> None:
 
 
 def texts_of(dataclass: type) -> list[tuple[str, object]]:
-    """Return all settings of a dataclass, and of those in it, that are text of some form."""
+    """Return all text settings with a constraint, in a dataclass and in those nested in it."""
     found: list[tuple[str, object]] = []
     for name, wanted in settings_of(dataclass).items():
         inner = dataclass_in(get_args(wanted)[0]) if get_origin(wanted) is tuple else dataclass_in(wanted)
@@ -277,14 +277,14 @@ def texts_of(dataclass: type) -> list[tuple[str, object]]:
 
 
 def metas_in(wanted: Any) -> list[Meta]:
-    """Return the constraints of a type, and of the items of a tuple."""
+    """Return the constraints of a type, including those of the items of a tuple."""
     below = [meta for part in get_args(wanted) for meta in metas_in(part)]
     return [*below, *(arg for arg in get_args(wanted) if isinstance(arg, Meta))]
 
 
 @pytest.mark.parametrize(("name", "wanted"), texts_of(Configuration))
 def test_what_is_allowed_of_a_text_is_said(name: str, wanted: object) -> None:
-    """A text that is refused for its form is not told that text is allowed."""
+    """An error about the form of a text says more than that text is allowed."""
     assert "text" != kind_and_range(wanted)[1] != "", name
 
 
@@ -303,7 +303,7 @@ def test_what_is_allowed_of_a_text_is_said(name: str, wanted: object) -> None:
     ],
 )
 def test_a_password_in_a_url_is_not_in_the_error(text: str) -> None:
-    """A refused file is told in the log and on /config."""
+    """The error is logged and shown on /config."""
     with pytest.raises(ConfigurationError) as refused:
         parse(text)
     assert "hunter2" not in " ".join(refused.value.sentences)
@@ -326,7 +326,7 @@ def test_a_password_in_a_url_is_not_in_the_error(text: str) -> None:
     ],
 )
 def test_an_error_never_prints_more_than_2_kb(text: str, tmp_path: Path) -> None:
-    """However much is wrong, and however long it is: values are shortened, and the last faults only counted."""
+    """However many and long the faults are: values are shortened, and the last faults are only counted."""
     file = tmp_path / "dualpool.yaml"
     file.write_text(text)
     with pytest.raises(ConfigurationError) as refused:
@@ -336,7 +336,7 @@ def test_an_error_never_prints_more_than_2_kb(text: str, tmp_path: Path) -> None
 
 
 def test_an_error_is_plain_text() -> None:
-    """What a terminal would take for a command is not printed, nor a line break within a sentence."""
+    """Control characters and line breaks within a sentence are not printed."""
     with pytest.raises(ConfigurationError) as refused:
         parse(r'{"red\e[31m\n": 1}')
     assert str(refused.value).startswith("red [31m : no such setting")
@@ -364,7 +364,7 @@ SETTINGS = (
 @given(st.dictionaries(st.sampled_from(SETTINGS), VALUES | st.dictionaries(st.sampled_from(SETTINGS), VALUES)))
 @settings(max_examples=200, deadline=None)
 def test_any_values_are_taken_or_told(document: dict[str, object]) -> None:
-    """Whatever stands where a setting should, it is a Configuration or a ConfigurationError of at most 2 KB."""
+    """Any value of a setting leads either to a Configuration or to a ConfigurationError of at most 2 KB."""
     try:
         parse(json.dumps(document).replace("NaN", ".nan").replace("Infinity", ".inf"))
     except ConfigurationError as error:
@@ -372,7 +372,7 @@ def test_any_values_are_taken_or_told(document: dict[str, object]) -> None:
 
 
 def test_the_ends_of_ranges_are_allowed() -> None:
-    """What is told as allowed is taken: both ends of each range that includes them."""
+    """Values at both ends of each inclusive range are accepted."""
     estimator = parse(
         "estimator: {output_epsilon: 0.5, default_output_tokens: 0, young_observations: 0, max_models: 1,"
         " max_categories: 1, media_tokens: {image_small: 0, video: 0},"
@@ -394,7 +394,7 @@ def test_the_ends_of_ranges_are_allowed() -> None:
 
 @pytest.mark.parametrize(("word", "mode"), [("off", Mode.OFF), ("shadow", Mode.SHADOW), ("'off'", Mode.OFF)])
 def test_a_mode_needs_no_quotes(word: str, mode: Mode) -> None:
-    """`mode: off` is the mode, not YAML 1.1's boolean."""
+    """`mode: off` is the mode, not a YAML 1.1 boolean."""
     assert mode is parse(f"mode: {word}").mode
 
 
@@ -408,7 +408,7 @@ def test_true_and_false_are_booleans(word: str, *, value: bool) -> None:
     "name", ["x-tenant", "x-tenant-id", "x-gateway-inference-fairness-id", "x-forwarded-user", "x-tokens-of"]
 )
 def test_headers_that_carry_no_credential_name_the_tenant(name: str) -> None:
-    """A gateway's fairness id or a proxy's user name may be read, though not set."""
+    """A gateway's fairness id or a proxy's user name may be read, but not set."""
     assert name == parse(f"tenant_header: {name}").tenant_header
 
 
@@ -419,13 +419,13 @@ def test_addresses_of_all_kinds_are_taken(address: str) -> None:
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    """The file's name is in the message."""
+    """The message contains the file's name."""
     with pytest.raises(ConfigurationError, match=r"nothing\.yaml"):
         load(tmp_path / "nothing.yaml")
 
 
 def test_secrets_are_not_shown() -> None:
-    """The private key's place is not on the admin page."""
+    """The path of the private key is not on the admin page."""
     shown = as_json(parse("listen: {tls: {certificate_file: c.pem, private_key_file: /secret/key.pem}}"))
     assert b"c.pem" in shown
     assert b"/secret" not in shown

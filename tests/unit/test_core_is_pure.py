@@ -10,7 +10,7 @@ import extproc.core
 
 CORE = Path(extproc.core.__file__).parent
 ALLOWED_PACKAGES = {"numpy", "msgspec", "brotli", "zstandard"}
-# Modules of the standard library that read a clock, chance, the environment, files or sockets.
+# Modules of the standard library that access the clock, randomness, the environment, files or sockets.
 IMPURE = {"asyncio", "datetime", "io", "logging", "os", "pathlib", "random", "secrets", "socket", "subprocess"} | {
     "tempfile",
     "threading",
@@ -21,7 +21,7 @@ IMPURE = {"asyncio", "datetime", "io", "logging", "os", "pathlib", "random", "se
 
 
 def imported_modules(source: Path) -> set[str]:
-    """Return the full names of all modules that a file imports, wherever in it."""
+    """Return the full names of all modules that a file imports, at any level."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source.read_text("utf-8"))):
         if isinstance(node, ast.Import):

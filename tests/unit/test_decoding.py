@@ -19,7 +19,7 @@ CAP = 1 << 20
 
 
 def raw_deflate(data: bytes) -> bytes:
-    """Deflate without a frame, as some servers understand the name."""
+    """Deflate without the zlib header, which is how some servers interpret the name."""
     compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     return compressor.compress(data) + compressor.flush()
 
@@ -45,13 +45,13 @@ COMPRESSED = pytest.mark.parametrize(
 
 
 def decode(encoding: str, *pieces: bytes, cap: int = CAP) -> bytes:
-    """Decode a body that comes in pieces."""
+    """Decode a body that arrives in pieces."""
     decoder = decoder_for(encoding, cap)
     return b"".join([*map(decoder.feed, pieces), decoder.finish()])
 
 
 def fault_of(encoding: str, *pieces: bytes, cap: int = CAP) -> ResponseFault | None:
-    """Return why a body cannot be decoded, or None when it can."""
+    """Return why a body cannot be decoded, or None if it can."""
     try:
         decode(encoding, *pieces, cap=cap)
     except ResponseNotUnderstood as error:
@@ -71,7 +71,7 @@ def test_any_chunking_gives_the_same_bytes(encoding: str, body: bytes, cuts: lis
 
 @COMPRESSED
 def test_output_comes_with_its_input(encoding: str, compress: object) -> None:
-    """Most of a body is there before its last bytes are: nothing is held back to the end."""
+    """Most of the output is available before the last bytes of input: nothing is held back until the end."""
     assert callable(compress)
     noise = shake_128(b"").digest(50_000)
     decoder = decoder_for(encoding, CAP)
@@ -80,7 +80,7 @@ def test_output_comes_with_its_input(encoding: str, compress: object) -> None:
 
 @pytest.mark.parametrize("encoding", ["zstd", "gzip, br", "compress", "identity, gzip", "nonsense"])
 def test_unknown_encodings(encoding: str) -> None:
-    """An encoding that is not known, or a list of several, is refused at once."""
+    """An unknown encoding, or a list of several, is rejected at once."""
     with pytest.raises(ResponseNotUnderstood) as caught:
         decoder_for(encoding, CAP)
     assert caught.value.fault == ResponseFault.ENCODING
@@ -88,7 +88,7 @@ def test_unknown_encodings(encoding: str) -> None:
 
 @COMPRESSED
 def test_truncated_bodies(encoding: str, compress: object) -> None:
-    """A body that ends before its end is cut short, and so is one of no bytes at all."""
+    """A body that ends early counts as cut short, and so does an empty one."""
     assert callable(compress)
     body = compress(TEXT)
     assert {fault_of(encoding, body[:n]) for n in (0, 1, 2, 10, len(body) - 1)} == {ResponseFault.CUT_SHORT}
@@ -108,14 +108,14 @@ def test_truncated_bodies(encoding: str, compress: object) -> None:
 )
 @pytest.mark.parametrize("size", [1, 10, 100_000])
 def test_broken_bodies(encoding: str, body: bytes, size: int) -> None:
-    """Data that is not what its encoding says, or goes on after its end, is a fault of the encoding."""
+    """Data that does not match its encoding, or continues after its end, is a fault of the encoding."""
     assert fault_of(encoding, *(body[i : i + size] for i in range(0, len(body), size))) == ResponseFault.ENCODING
 
 
 @ALL_ENCODED
 @pytest.mark.parametrize("size", [1, 50, 100_000])
 def test_cap_on_the_output(encoding: str, body: bytes, size: int) -> None:
-    """What decodes to just as many bytes as allowed passes; one byte more does not."""
+    """A body that decodes to exactly the allowed size passes; one more byte does not."""
     pieces = [body[i : i + size] for i in range(0, len(body), size)]
     faults = [fault_of(encoding, *pieces, cap=cap) for cap in (len(TEXT), len(TEXT) - 1, 0)]
     assert faults == [None, ResponseFault.TOO_LARGE, ResponseFault.TOO_LARGE]
@@ -125,7 +125,7 @@ def test_cap_on_the_output(encoding: str, body: bytes, size: int) -> None:
 @pytest.mark.parametrize("cap", [(1 << 18) - 16, (1 << 18) - 15, 600_000])
 @pytest.mark.parametrize("size", [1000, 10_000_000])
 def test_brotli_is_read_whatever_window_it_asks_for(bits: int, cap: int, size: int) -> None:
-    """Its window is made as small as the cap allows, and copies from as far back as that are still found."""
+    """The window is made as small as the cap allows, and copies from that far back still resolve."""
     text = Random(bits).randbytes(1000) + b"one two three" * (cap // 13)
     text = text[: cap - 900] + text[:900]
     body = brotli.compress(text, lgwin=bits, quality=2)
@@ -134,7 +134,7 @@ def test_brotli_is_read_whatever_window_it_asks_for(bits: int, cap: int, size: i
 
 
 def test_brotli_takes_memory_by_the_cap_and_not_by_the_window_it_asks_for() -> None:
-    """The largest window that a stream can ask for is 16 MiB; for a refusal of some kilobytes it gets 256 KiB."""
+    """A stream can request a window of up to 16 MiB; a refusal of some kilobytes gets 256 KiB."""
     largest = b"\x0f"
     asked = [
         with_small_window(largest, cap)[0] for cap in (1000, (1 << 18) - 16, (1 << 18) - 15, 4 << 20, 16 << 20)
@@ -144,7 +144,7 @@ def test_brotli_takes_memory_by_the_cap_and_not_by_the_window_it_asks_for() -> N
 
 @COMPRESSED
 def test_bombs_cost_no_more_memory_than_the_cap(encoding: str, compress: object) -> None:
-    """A few kilobytes that would inflate to 64 MB stop at the cap, at the cost of little more than it."""
+    """A few kilobytes that would inflate to 64 MB stop at the cap and use little more memory than that."""
     assert callable(compress)
     bomb = compress(b"\0" * (1 << 26))
     tracemalloc.start()
@@ -158,7 +158,7 @@ def test_bombs_cost_no_more_memory_than_the_cap(encoding: str, compress: object)
 
 
 def test_many_empty_members() -> None:
-    """A megabyte of empty gzip members is worked through, and not in the square of their number."""
+    """A megabyte of empty gzip members is decoded in linear time."""
     member = gzip.compress(b"")
     assert decode("gzip", member * ((1 << 20) // len(member))) == b""
 
@@ -166,13 +166,13 @@ def test_many_empty_members() -> None:
 @settings(max_examples=60)
 @given(encoding=st.sampled_from(["gzip", "deflate", "br"]), pieces=st.lists(st.binary(max_size=40), max_size=5))
 def test_any_bytes_decode_or_give_our_own_error(encoding: str, pieces: list[bytes]) -> None:
-    """Whatever the bytes are, decoding them ends in bytes or in ResponseNotUnderstood."""
+    """Decoding any bytes ends either in bytes or in ResponseNotUnderstood."""
     assert fault_of(encoding, *pieces) in {None, ResponseFault.ENCODING, ResponseFault.CUT_SHORT}
 
 
 @pytest.mark.parametrize("first", [0x08, 0x01])
 def test_only_two_bytes_that_both_fit_are_taken_for_a_frame(first: int) -> None:
-    """Without a frame the first may look like one's method, or both together like a frame's check, by chance."""
+    """Without the header, the first byte may look like its method, or both bytes may pass its check, by chance."""
     text = b"x" * (5 if first & 0x0F == 8 else 23)
     stored = bytes([first, len(text), 0, 255 - len(text), 255]) + text
     end = b"" if first & 1 else raw_deflate(b"")

@@ -10,7 +10,7 @@ CLUSTERS = {"pool_short": "127.0.0.1:1001", "pool_long": "127.0.0.1:1002", "dual
 
 @pytest.fixture
 def document() -> dict[str, Any]:
-    """Return the project's own configuration, at the demo's addresses."""
+    """Return the project's own configuration with the demo's addresses."""
     made: dict[str, Any] = configuration(cast(dict[str, Any], read_document(FILE.read_text("utf-8"))), CLUSTERS)
     return made
 
@@ -22,14 +22,14 @@ def filters_of(listener: dict[str, Any]) -> list[str]:
 
 
 def test_nothing_listens_on_a_fixed_port(document: dict[str, Any]) -> None:
-    """Admin and listeners take free ports of the loopback interface."""
+    """Admin and listeners use free ports of the loopback interface."""
     places = [document["admin"], *document["static_resources"]["listeners"]]
     addresses = [place["address"]["socket_address"] for place in places]
     assert addresses == [{"address": "127.0.0.1", "port_value": 0}] * 3
 
 
 def test_clusters_get_their_addresses(document: dict[str, Any]) -> None:
-    """Pools and router are where the demo started them."""
+    """Pools and router have the addresses at which the demo started them."""
     found = {}
     for cluster in document["static_resources"]["clusters"]:
         if "load_assignment" in cluster:
@@ -40,7 +40,7 @@ def test_clusters_get_their_addresses(document: dict[str, Any]) -> None:
 
 
 def test_the_second_listener_differs_by_the_router_only(document: dict[str, Any]) -> None:
-    """The listener to compare with has every filter but the router's."""
+    """The listener without the router has all other filters."""
     routed, plain = map(filters_of, document["static_resources"]["listeners"])
     assert EXT_PROC in routed
     assert plain == [name for name in routed if name != EXT_PROC]

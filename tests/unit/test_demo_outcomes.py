@@ -10,19 +10,19 @@ SHORT = Pool("short", 8_192, 10_240)
 
 
 def ask(number: int = 0, text: str = "hello", limit: int | None = 100, **fields: Any) -> Ask:
-    """Make a chat request."""
+    """Return a chat request."""
     arguments = {"model": "m", "messages": [{"role": "user", "content": text}]}
     return Ask(number, "chat", Endpoint.CHAT, arguments, limit, **fields)
 
 
 def answered(number: int = 0, pool: str = "short", prompt_tokens: int | None = 50, **fields: Any) -> Outcome:
-    """Make the outcome of a request that was served."""
+    """Return the outcome of a request that was served."""
     asked = fields.pop("ask", None) or ask(number)
     return Outcome(asked, fields.pop("status", 200), pool=pool, prompt_tokens=prompt_tokens, **fields)
 
 
 def judged(outcome: Outcome) -> set[str]:
-    """Return all that is said of an outcome."""
+    """Return all verdicts about an outcome."""
     placement = Placement(outcome, SHORT)
     names = ("failed", "misrouted", "repaired", "over_counted", "refused_rightly")
     return {name for name in names if getattr(placement, name)}
@@ -60,7 +60,7 @@ def test_an_outcome_is_judged_by_true_counts(outcome: Outcome, said: set[str]) -
 
 
 def test_errors_are_of_the_likeliest_prompt_and_under_counts_of_the_bound() -> None:
-    """The error compares the likeliest prompt with the true one; the budget less the output is the bound."""
+    """The error compares the likeliest prompt with the true one; the bound is the budget minus the output."""
     outcomes = [answered(number, prompt_tokens=200) for number in range(3)]
     logged = {0: Logged("fits", 320, 220), 1: Logged("fits", 280, 180), 2: Logged("deadline", None, None)}
     summary = summarise(outcomes, logged, {}, SHORT)
@@ -70,7 +70,7 @@ def test_errors_are_of_the_likeliest_prompt_and_under_counts_of_the_bound() -> N
 
 
 def test_requests_without_a_declared_limit_are_not_judged_by_their_bound() -> None:
-    """Where the client declares no limit, the logged budget does not tell the prompt's share of the bound."""
+    """If the client declares no limit, the logged budget does not reveal the prompt's share of the bound."""
     summary = summarise(
         [answered(ask=ask(limit=None), prompt_tokens=2000)], {0: Logged("fits", 1100, 1000)}, {}, SHORT
     )
@@ -78,7 +78,7 @@ def test_requests_without_a_declared_limit_are_not_judged_by_their_bound() -> No
 
 
 def test_learned_ratios_are_compared_with_the_mean_of_the_true_ones() -> None:
-    """Bytes of the prompt text per token counted by the pool are compared by the router's own categories."""
+    """The true ratio of a category is the mean of prompt text bytes per token counted by the pool."""
     outcomes = [
         answered(ask=ask(text="plain words"), prompt_tokens=2),
         answered(ask=ask(text="other words"), prompt_tokens=4),
@@ -93,7 +93,7 @@ def test_learned_ratios_are_compared_with_the_mean_of_the_true_ones() -> None:
 
 
 def test_the_json_has_the_names_that_scripts_read() -> None:
-    """The summary's JSON has all promised fields, and failures in words."""
+    """The summary's JSON has all documented fields, and describes failures in words."""
     outcomes = [
         answered(0),
         answered(1, pool="long", prompt_tokens=11_000, attempts=2),

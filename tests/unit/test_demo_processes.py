@@ -15,7 +15,7 @@ WITHIN_S = 20.0
 
 
 def eventually(look: Callable[[], bool]) -> bool:
-    """Say whether something comes true in time."""
+    """Return whether something becomes true in time."""
     deadline = time.monotonic() + WITHIN_S
     while not look() and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -23,7 +23,7 @@ def eventually(look: Callable[[], bool]) -> bool:
 
 
 def alive(pid: int) -> bool:
-    """Say whether a process exists and is not just waiting to be collected."""
+    """Return whether a process exists and is not a zombie."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text("utf-8")
     except FileNotFoundError:
@@ -32,12 +32,15 @@ def alive(pid: int) -> bool:
 
 
 def is_up(child: Child) -> bool | None:
-    """Say that a child has written its word; None before. Libraries that hear of the fork may write there too."""
+    """Return True once a child has printed its word, None before.
+
+    Libraries that react to the fork may print as well.
+    """
     return "up" in child.log.read_text("utf-8").splitlines() or None
 
 
 def test_a_child_is_waited_for_and_ended(tmp_path: Path) -> None:
-    """A child is up when its log says so, and gone after its end."""
+    """`wait_for` returns when the child's log shows that it is up; after `end` the child no longer runs."""
     child = Child("sleeper", SLEEPER, tmp_path)
     child.wait_for(lambda: is_up(child), "word")
     child.terminate()
@@ -57,7 +60,7 @@ def test_a_child_that_does_not_heed_is_killed(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_child_that_ends_at_once_is_told_with_its_log(tmp_path: Path) -> None:
-    """A failed start names the program, its exit code, its command, and shows its log."""
+    """A failed start names the program and its exit code, and shows its log."""
     child = Child("broken", [sys.executable, "-c", "import sys; sys.exit('port 80 is taken')"], tmp_path)
     with pytest.raises(StartFailed) as failed:
         child.wait_for(lambda: None, "port")
@@ -68,7 +71,7 @@ def test_a_child_that_ends_at_once_is_told_with_its_log(tmp_path: Path) -> None:
 
 
 def test_a_child_that_never_comes_up_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A start that takes too long says what was waited for."""
+    """The error of a start that takes too long names what was missing."""
     monkeypatch.setattr("extproc.demo.processes.STARTS_WITHIN_S", 0.0)
     child = Child("sleeper", SLEEPER, tmp_path)
     with pytest.raises(StartFailed, match="sleeper had no port within 0 s"):
@@ -78,14 +81,14 @@ def test_a_child_that_never_comes_up_is_told(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_program_that_is_not_there_is_told(tmp_path: Path) -> None:
-    """A program that cannot be run is a failed start with its path."""
+    """A program that cannot be run is a failed start that names its path."""
     with pytest.raises(StartFailed, match="/no/such/program"):
         Child("nothing", ["/no/such/program"], tmp_path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets the kernel kill the children of the dead")
 def test_children_die_with_their_parent(tmp_path: Path) -> None:
-    """When the demo is killed and can end nothing, its children go all the same."""
+    """If the demo is killed and cannot end its children, they end anyway."""
     program = (
         "import sys, time; from pathlib import Path; from extproc.demo.processes import Child\n"
         f"child = Child('sleeper', {SLEEPER!r}, Path({str(tmp_path)!r}))\n"

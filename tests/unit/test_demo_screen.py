@@ -12,13 +12,13 @@ from extproc.demo.workload import workload
 
 @pytest.fixture
 def console() -> Console:
-    """Return a terminal of 80 columns that remembers."""
+    """Return a terminal of 80 columns that records its output."""
     return Console(width=80, file=io.StringIO(), record=True)
 
 
 @pytest.fixture
 def outcomes() -> list[Outcome]:
-    """Return a run in which the short pool served everything; the last request failed."""
+    """Return a run in which the short pool served everything, and the last request failed."""
     asks = workload(40, 65_536)
     served = [Outcome(ask, 200, pool="short", prompt_tokens=100) for ask in asks[:-1]]
     return [*served, Outcome(asks[-1], 503, pool="long", error="no healthy upstream")]
@@ -39,7 +39,7 @@ def test_the_live_table_fits_80_columns(console: Console, outcomes: list[Outcome
 
 
 def test_the_summary_says_what_happened_in_words(console: Console, outcomes: list[Outcome]) -> None:
-    """Counts, errors, ratios, latency and failures are all there."""
+    """Counts, errors, ratios, latency and failures are all printed."""
     logged = {outcome.ask.number: Logged("fits", 700, 600) for outcome in outcomes}
     summary = summarise(outcomes, logged, {"latin": 4.2, "indic": 2.8}, Pool("short", 8192))
     show_summary(console, summary, Latency(without_router_ms=1.0, with_router_ms=2.5), 3.0)
@@ -57,7 +57,7 @@ def test_the_summary_says_what_happened_in_words(console: Console, outcomes: lis
 
 
 def test_the_curl_line_can_be_pasted(console: Console) -> None:
-    """The command to try stands on one line, however narrow the terminal."""
+    """The example command stays on one line, however narrow the terminal is."""
     show_try_it(console, "http://127.0.0.1:12345", "demo-model")
     line = next(line for line in console.export_text().splitlines() if "curl" in line)
     assert line.strip().startswith("curl -i http://127.0.0.1:12345/v1/chat/completions -H")

@@ -17,7 +17,7 @@ KINDS = {
 
 @pytest.mark.parametrize("requests", [40, 41, 100, 300, 1000])
 def test_every_kind_is_there_at_any_length(requests: int) -> None:
-    """A run of any length has just so many requests, of every kind, one that no pool holds, one that is failed."""
+    """A run has exactly as many requests as asked for, of every kind; no pool holds one, and one fails."""
     asks = workload(requests, LONG)
     assert len(asks) == requests
     assert {ask.kind for ask in asks} == KINDS
@@ -31,20 +31,20 @@ def test_a_run_can_be_repeated() -> None:
 
 
 def test_numbers_are_unique() -> None:
-    """Each request has a number of its own, by which the access log knows it."""
+    """Each request has a unique number, which identifies it in the access log."""
     numbers = Counter(ask.number for ask in workload(300, LONG))
     assert set(numbers.values()) == {1}
     assert set(numbers) == set(range(300))
 
 
 def test_too_few_requests_are_refused() -> None:
-    """A run too short to show all kinds is a configuration error with the least number allowed."""
+    """A run that is too short to show all kinds is a configuration error that names the minimum."""
     with pytest.raises(ConfigurationError, match="39 are too few; at least 40 are needed to show all"):
         workload(39, LONG)
 
 
 def test_all_requests_are_understood_and_declare_what_they_say() -> None:
-    """Every body is one that the router understands, and the limits noted are those in it."""
+    """The router understands every body, and the recorded limits are those in the bodies."""
     for ask in workload(60, LONG):
         api = api_of("POST", f"/v1/{ask.endpoint}")
         assert api is not None
@@ -55,7 +55,7 @@ def test_all_requests_are_understood_and_declare_what_they_say() -> None:
 
 
 def test_the_one_too_large_is_too_large_for_any_tokenizer() -> None:
-    """The text that no pool holds has 12 characters for each token of the long pool, and is ordinary English."""
+    """The text that no pool holds has 12 characters per token of the long pool, and is ordinary English."""
     large = next(ask for ask in workload(60, LONG) if ask.no_pool_holds_it)
     text = large.arguments["messages"][0]["content"]
     assert len(text) == 12 * LONG
