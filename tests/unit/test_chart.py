@@ -64,7 +64,7 @@ def rendered(
     return {(each["kind"], each["metadata"]["name"]): each for each in found}
 
 
-def refused(*settings: str) -> str:
+def rejected(*settings: str) -> str:
     """Return helm's error message for values that it rejects."""
     sets = [word for setting in settings for word in ("--set", setting)]
     ran = helm("template", "dualpool", CHART, "--kube-version", KUBERNETES, *sets)
@@ -100,7 +100,7 @@ def bare(document: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
-def test_lint_finds_nothing(name: str) -> None:
+def test_helm_lint_reports_nothing(name: str) -> None:
     """`helm lint --strict` passes for every provider, with every option switched on."""
     sets = [word for setting in (*provider(name), *EVERYTHING) for word in ("--set", setting)]
     ran = helm("lint", "--strict", CHART, "--kube-version", KUBERNETES, *sets)
@@ -122,7 +122,7 @@ def test_kubernetes_knows_every_field(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
-def test_a_provider_is_the_files_that_are_tested(name: str) -> None:
+def test_a_provider_renders_the_files_in_deploy(name: str) -> None:
     """With the names used in deploy/, the chart renders exactly those files."""
     files = PROVIDERS[name][1]
     expected = [document for file in files for document in documents(ROOT / "deploy" / file)]
@@ -149,7 +149,7 @@ def test_a_provider_takes_other_names(name: str) -> None:
     others = rendered(*sets, "provider.envoyGateway.patches=true", namespace="inference")
     ours = {"Deployment", "Service", "ConfigMap", "PodDisruptionBudget", "NetworkPolicy"}
     text = json.dumps([each for (kind, _), each in others.items() if kind not in ours])
-    gone = (
+    old_names = (
         "vllm-",
         "8000",
         "llm.example.com",
@@ -159,7 +159,7 @@ def test_a_provider_takes_other_names(name: str) -> None:
         '"name": "llm"}]',
         '"callers"',
     )
-    assert [] == [name for name in gone if name in text]
+    assert [] == [name for name in old_names if name in text]
     assert "small.inference" in text or '"small"' in text
     assert '"namespace": "dualpool"' not in text
 
@@ -171,7 +171,7 @@ def test_callers_with_sidecars_reach_the_router() -> None:
     assert {"callers", "istio-system", "dualpool"} <= set(expression["values"])
 
 
-def test_plain_manifests_are_the_default() -> None:
+def test_plain_manifests_are_the_charts_defaults() -> None:
     """The manifests in deploy/kubernetes are what the chart renders by default, except for what a release adds."""
     made = {key: bare(each) for key, each in rendered().items()}
     plain = {}
@@ -194,7 +194,7 @@ def test_drain_and_termination_agree(seconds: int) -> None:
     assert configuration.drain_s + LAST_STREAMS_S + 5 <= pod["terminationGracePeriodSeconds"]
 
 
-def test_a_changed_configuration_is_a_new_pod() -> None:
+def test_a_changed_configuration_replaces_the_pods() -> None:
     """The pod's annotation changes with the configuration, and with nothing else."""
 
     def checksum(*settings: str) -> str:
@@ -223,7 +223,7 @@ def test_every_worker_has_a_port() -> None:
     ]
 
 
-def test_openshift_gives_the_user() -> None:
+def test_openshift_chooses_the_user() -> None:
     """On OpenShift no user id is set; the rest of the restricted profile stays."""
     plain, openshift = (
         rendered(*settings)["Deployment", "dualpool"]["spec"]["template"]["spec"]["securityContext"]
@@ -248,7 +248,7 @@ def test_tls_comes_from_a_secret() -> None:
     assert settings.health_address.endswith(f":{probe['port']}")
 
 
-def test_workers_are_where_the_gateway_is_told() -> None:
+def test_workers_listen_where_the_gateway_expects_them() -> None:
     """The endpoints that `dualpool render envoy --workers N` writes match the chart's ports one to one."""
     made = rendered("workers=3")
     configuration = parse(made["ConfigMap", "dualpool"]["data"]["dualpool.yaml"])
@@ -295,9 +295,9 @@ def test_a_stores_password_comes_from_a_secret() -> None:
         (("autoscaling.enabled=true", "autoscaling.targetCPUPercent=0"), "targetStreamsPerSecond"),
     ],
 )
-def test_wrong_values_are_refused(settings: tuple[str, ...], why: str) -> None:
+def test_wrong_values_are_rejected(settings: tuple[str, ...], why: str) -> None:
     """A value that is unknown, not allowed, or contradicts another is an error that names it."""
-    assert why in refused(*settings)
+    assert why in rejected(*settings)
 
 
 NOTES = """\
@@ -309,7 +309,7 @@ text: |
 
 
 @pytest.mark.parametrize("name", PROVIDERS)
-def test_notes_say_how_to_see_that_it_works(name: str, tmp_path: Path) -> None:
+def test_notes_explain_how_to_verify_the_installation(name: str, tmp_path: Path) -> None:
     """The notes that helm prints name this release's Deployment, and what to check for this gateway."""
     notes = notes_of(tmp_path, *provider(name))
     assert "deployment/dualpool" in notes
@@ -319,7 +319,7 @@ def test_notes_say_how_to_see_that_it_works(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("settings", [(), ("admin.tokenSecret=token",)], ids=["open", "token"])
-def test_the_notes_commands_are_shell(settings: tuple[str, ...], tmp_path: Path) -> None:
+def test_commands_in_the_notes_are_valid_shell(settings: tuple[str, ...], tmp_path: Path) -> None:
     """Every line of a command can be pasted, including the token of the admin pages if there is one."""
     notes = notes_of(tmp_path, *settings)
     commands = [line.strip() for line in notes.splitlines() if re.match(r"  (curl|kubectl|TOKEN)", line)]

@@ -59,7 +59,7 @@ def test_traps_name_the_tests_that_show_them() -> None:
         assert test in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}, name
 
 
-def test_what_the_router_reads_is_what_is_asked_for() -> None:
+def test_the_checker_expects_the_headers_that_the_router_reads() -> None:
     """The checker expects the headers that the router decodes, including that of the tenant."""
     wanted = decode.Decoder("x-tenant")._request_fields.keys() | decode._RESPONSE_FIELDS.keys()
     assert wanted == set(Router(parse("tenant_header: x-tenant")).reads)
@@ -75,12 +75,12 @@ def test_what_the_router_reads_is_what_is_asked_for() -> None:
         ("pools: [{name: small, max_budget_tokens: 1}, {name: long, max_budget_tokens: 2}]", "pool-without-route"),
     ],
 )
-def test_the_router_s_own_settings_count(settings: str, trap: str) -> None:
+def test_traps_depend_on_the_routers_settings(settings: str, trap: str) -> None:
     """The same file has traps for a router with another configuration."""
     assert {trap} == names_in(load("streamed"), Router(parse(settings)))
 
 
-def test_a_trap_is_told_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trap_is_reported_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The finding names the file and line of the setting, followed by the reason and the fix."""
     text = (FILES / "streamed.yaml").read_text().replace("message_timeout: 0.5s", "message_timeout: 0.1s")
     path = tmp_path / "envoy.yaml"
@@ -132,7 +132,7 @@ def test_json_and_sarif(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         ("", "no ext_proc filter in nothing"),
     ],
 )
-def test_what_cannot_be_read_is_told(text: str, said: str) -> None:
+def test_unreadable_input_is_reported(text: str, said: str) -> None:
     """A misspelled field, invalid YAML, and a file without a gateway are each reported in a sentence."""
     with pytest.raises(ConfigurationError) as error:
         found_in(text)
@@ -140,13 +140,13 @@ def test_what_cannot_be_read_is_told(text: str, said: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["nowhere.yaml"], ["--live", "file:///etc/hostname"]])
-def test_exit_2_for_what_cannot_be_read(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreadable_input_exits_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """No argument, a missing file and an unreachable address exit with code 2 and a message."""
     assert 2 == main(["check", "envoy", *arguments])
     assert "dualpool check" in capsys.readouterr().err
 
 
-def test_a_type_that_is_not_known_is_told_and_left() -> None:
+def test_an_unknown_type_is_reported_and_skipped() -> None:
     """An unknown filter of a control plane does not prevent the rest from being checked."""
     document = load("streamed")
     manager = document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]

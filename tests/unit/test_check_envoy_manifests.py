@@ -86,7 +86,7 @@ def test_traps_in_manifests(gateway: str, _: str, change: Change, trap: str) -> 
     assert all(each.place.source in texts and each.place.line for each in found)
 
 
-def test_a_cluster_ip_is_known_by_its_service() -> None:
+def test_a_cluster_ip_is_recognised_by_its_service() -> None:
     """If Envoy connects to the name of a Service with a ClusterIP, many servers share one address."""
     document = load("streamed")
     host = "dualpool.dualpool.svc.cluster.local"

@@ -49,7 +49,7 @@ def steps(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from steps(item, (*path, key))
 
 
-def looked_at(documents: list[Any]) -> Findings | str:
+def checked(documents: list[Any]) -> Findings | str:
     """Return the findings for some documents, or the reason why they cannot be read."""
     router = Router()
     try:
@@ -63,7 +63,7 @@ def looked_at(documents: list[Any]) -> Findings | str:
 @pytest.mark.parametrize("pattern", FOLDERS.values(), ids=FOLDERS)
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
-def test_every_document_is_read_or_refused(pattern: str, data: st.DataObject) -> None:
+def test_every_document_is_read_or_rejected(pattern: str, data: st.DataObject) -> None:
     """With any value in any place, the result is a report or a sentence, never another error."""
     documents = deepcopy(plain(pattern))
     for _ in range(data.draw(st.integers(1, 3))):
@@ -72,7 +72,7 @@ def test_every_document_is_read_or_refused(pattern: str, data: st.DataObject) ->
         for step in path:
             place = place[step]
         place[last] = deepcopy(data.draw(st.sampled_from(VALUES)))  # a later place may be inside this value
-    found = looked_at(documents)
+    found = checked(documents)
     if isinstance(found, str):
         assert found
         return

@@ -33,7 +33,7 @@ def retries_of_none(document: Document) -> None:
     route(document, "long")["route"]["retry_policy"] = RETRIES | {"num_retries": 0}
 
 
-def small_bodies_that_are_not_waited_for(document: Document) -> None:
+def small_bodies_that_are_not_buffered(document: Document) -> None:
     """Retry small bodies that may not have ended."""
     del route(document, "small_body")["typed_per_filter_config"]
 
@@ -62,11 +62,11 @@ def buffered_by_the_filter_and_streamed_by_the_route(document: Document) -> None
         retries_of_the_host,
         retries_of_the_cluster,
         retries_of_none,
-        small_bodies_that_are_not_waited_for,
+        small_bodies_that_are_not_buffered,
         buffered_by_the_filter_and_streamed_by_the_route,
     ],
 )
-def test_retries_are_found_wherever_they_are_said(change: Callable[[Document], None]) -> None:
+def test_retries_are_found_wherever_they_are_set(change: Callable[[Document], None]) -> None:
     """Host, cluster and route can each set retries; whether they do harm depends on the mode of each route."""
     document = load("streamed")
     change(document)
@@ -98,7 +98,7 @@ def removed_early(document: Document, names: list[str]) -> None:
 
 
 @pytest.mark.parametrize("change", [removed_by_the_host, removed_by_the_table, removed_early])
-def test_headers_of_retries_may_go_anywhere_and_have_to_go_both(
+def test_both_retry_headers_have_to_be_removed_at_any_level(
     change: Callable[[Document, list[str]], None],
 ) -> None:
     """The route, its host, its table or an early mutation can remove them; one that is left over is a trap."""
@@ -117,14 +117,14 @@ def test_retries_of_clients_are_no_trap_in_other_modes(mode: str) -> None:
     assert set() == names_in(document)
 
 
-def test_a_condition_that_envoy_does_not_know_is_none() -> None:
+def test_an_unknown_retry_condition_is_ignored() -> None:
     """An invalid condition that is merged over Istio's default to disable it is not a trap."""
     document = load("streamed")
     route(document, "long")["route"]["retry_policy"] = {"retry_on": "none"}
     assert set() == names_in(document)
 
 
-def test_a_filter_that_is_off_everywhere_is_told() -> None:
+def test_a_filter_that_is_off_everywhere_is_reported() -> None:
     """If no route enables the filter, the router is never called, and no other trap would be reported."""
     document = load("streamed")
     del virtual_host(document)["typed_per_filter_config"]
@@ -133,7 +133,7 @@ def test_a_filter_that_is_off_everywhere_is_told() -> None:
 
 @pytest.mark.parametrize(("change", "found"), [("whole bodies", False), ("responses only", False), ("", True)])
 @pytest.mark.parametrize("trap", ["decompressor-before", "decompressor-after"])
-def test_decompressors_bite_bodies_in_pieces(trap: str, change: str, found: bool) -> None:  # noqa: FBT001
+def test_decompressors_are_traps_for_bodies_in_pieces(trap: str, change: str, found: bool) -> None:  # noqa: FBT001
     """A decompressor that only sees whole bodies, or only responses, does no harm."""
     document = load("buffered" if change == "whole bodies" else "streamed")
     BITTEN[trap](document)
@@ -150,7 +150,7 @@ def test_one_limit_is_one_finding() -> None:
     assert '"long"' in finding.what
 
 
-def test_routes_that_are_not_asked_about_are_left_alone() -> None:
+def test_routes_without_the_filter_are_not_checked() -> None:
     """Another host on the same gateway, with the filter off, may be configured in any way."""
     document = load("streamed")
     off = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "disabled": True}
@@ -248,7 +248,7 @@ def late_retry(document: Document) -> None:
     short_action(document)["retry_policy"]["retry_priority"]["typed_config"]["update_frequency"] = 2
 
 
-def a_budget_of_retries(document: Document) -> None:
+def retry_budget(document: Document) -> None:
     """Limit retries by the number of requests in flight."""
     budget = {"retry_budget": {"min_retry_concurrency": 1}}
     cluster(document, "short_then_long")["circuit_breakers"]["thresholds"] = [{"max_retries": 1024} | budget]
@@ -270,7 +270,7 @@ def exchanges_of_a_cluster(document: Document) -> None:
         ("repair-missing", lambda d: of_retry(d, retriable_request_headers=[{"name": "x"}])),
         ("repair-missing", lambda d: of_retry(d, retry_on="retriable-status-codes", retriable_status_codes=[400])),
         ("repair-same-pool", late_retry),
-        ("repair-limit", a_budget_of_retries),
+        ("repair-limit", retry_budget),
         ("repair-body-limit", lambda d: route(d, "short").update(per_request_buffer_limit_bytes=64)),
         ("response-cut", lambda d: of_retry(d, per_try_timeout="1s")),
         ("response-cut", lambda d: of_retry(d, per_try_idle_timeout="1s")),
@@ -297,7 +297,7 @@ def exchanges_of_a_cluster(document: Document) -> None:
         ),
     ],
 )
-def test_a_trap_is_found_in_other_words(trap: str, change: Callable[[Document], None]) -> None:
+def test_a_trap_is_found_in_other_fields(trap: str, change: Callable[[Document], None]) -> None:
     """Every setting with the effect of a trap is reported as that trap."""
     document = load("streamed")
     change(document)

@@ -28,6 +28,6 @@ def test_a_command_starts_without_the_others(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("argument", ["--help", "nonsense"])
-def test_all_commands_are_known_where_none_is_given(argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_commands_are_loaded_if_none_is_given(argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Help and the error message name all commands."""
     assert list(COMMANDS) == modules_read(monkeypatch, argument)

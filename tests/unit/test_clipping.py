@@ -8,7 +8,7 @@ from extproc.core.estimator.clipping import clipped_error
 
 
 @pytest.mark.parametrize(
-    ("error", "scale", "believed"),
+    ("error", "scale", "clipped"),
     [
         (0.3, 0.08, 0.3),  # within five scales
         (0.5, 0.08, 0.4),
@@ -20,6 +20,6 @@ from extproc.core.estimator.clipping import clipped_error
         (-3.0, 1.0, -log(2)),
     ],
 )
-def test_an_error_is_believed_up_to_some_scales(error: float, scale: float, believed: float) -> None:
+def test_an_error_is_clipped_at_five_scales(error: float, scale: float, clipped: float) -> None:
     """The limit is five scales, at least 0.1, at most a factor of two, in both directions."""
-    assert pytest.approx(believed) == clipped_error(error, scale)
+    assert pytest.approx(clipped) == clipped_error(error, scale)

@@ -38,7 +38,7 @@ def script_of(character: int) -> int:
 
 
 @pytest.mark.parametrize("members", [ByteClass, Script])
-def test_each_class_and_each_script_has_a_place_of_its_own(members: type[IntEnum]) -> None:
+def test_classes_and_scripts_are_numbered_without_gaps(members: type[IntEnum]) -> None:
     """They are numbered from 0 without gaps, because their counts are arrays."""
     assert list(range(len(members.__members__))) == sorted(members)
 
@@ -51,7 +51,7 @@ def test_each_class_and_each_script_has_a_place_of_its_own(members: type[IntEnum
         for (script, first), (_, following) in pairwise(FIRST_CHARACTERS)
     ],
 )
-def test_a_script_reaches_as_far_as_its_blocks_do(script: Script, first: int, last: int) -> None:
+def test_a_script_extends_as_far_as_its_blocks(script: Script, first: int, last: int) -> None:
     """Its first and last characters belong to it, and the character before them belongs to another."""
     assert [script, script] == [script_of(first), script_of(last)]
     assert script != script_of(first - 1)
@@ -74,14 +74,14 @@ def test_a_script_reaches_as_far_as_its_blocks_do(script: Script, first: int, la
         (b"\xc0\xff", ByteClass.LEAD),
     ],
 )
-def test_bytes_are_of_the_class_that_tokenizers_make_a_difference_of(members: bytes, expected: ByteClass) -> None:
+def test_bytes_have_the_class_that_tokenizers_distinguish(members: bytes, expected: ByteClass) -> None:
     """The class is the same on either side of a pair."""
     for byte in members:
         assert expected == CODES.before[code_of(bytes((byte, ord("a"))))]
         assert expected == CODES.after[code_of(bytes((ord("a"), byte)))]
 
 
-def test_pairs_of_small_letters_have_buckets_and_no_others() -> None:
+def test_only_pairs_of_lower_case_letters_have_buckets() -> None:
     """All buckets are used about equally; learned prices are stored by bucket, so none may change."""
     letters = range(ord("a"), ord("z") + 1)
     buckets = [int(CODES.bucket[code_of(bytes((one, other)))]) for one in letters for other in letters]
@@ -104,7 +104,7 @@ def test_pairs_of_small_letters_have_buckets_and_no_others() -> None:
         ("", TextKind.NONE),
     ],
 )
-def test_a_text_is_of_the_kind_that_most_of_its_bytes_are_of(characters: str, expected: TextKind) -> None:
+def test_a_texts_kind_is_that_of_most_of_its_bytes(characters: str, expected: TextKind) -> None:
     """A text of any of these characters alone has their kind."""
     for text in characters or [""]:
         assert expected == text_kind(look((text * 100).encode()))

@@ -36,17 +36,17 @@ def taught(kind: str, models: int = 2, responses: int = 40) -> Tables:
     return tables_of(estimator.state(), Terms.of(settings))
 
 
-def sent(tables: Tables, indexes: Indexes | None = None) -> Tables:
+def transmitted(tables: Tables, indexes: Indexes | None = None) -> Tables:
     """Return the tables as another replica reads them."""
     return tables_in(Columns.FromString(columns_of(tables).SerializeToString()), indexes or Indexes())
 
 
 @pytest.mark.parametrize("kind", ["byteclass", "ema"])
 @pytest.mark.parametrize("responses", [0, 1, 40])
-def test_nothing_is_lost_on_the_way(kind: str, responses: int) -> None:
+def test_nothing_is_lost_in_transit(kind: str, responses: int) -> None:
     """Another replica reads each row exactly, including the scores that moved q."""
     tables = taught(kind, responses=responses)
-    there = sent(tables)
+    there = transmitted(tables)
     assert state_of(tables) == state_of(there)
     for name, row in tables.models.sums.index.items():
         arrived = there.models.sums.index[name]
@@ -54,7 +54,7 @@ def test_nothing_is_lost_on_the_way(kind: str, responses: int) -> None:
         assert tables.models.counters[row].tolist() == there.models.counters[arrived].tolist()
 
 
-def test_where_no_score_is_told_q_began_where_it_is() -> None:
+def test_without_scores_q_starts_at_its_current_value() -> None:
     """A replica that saw no score since its last exchange reports its current q, not the one it started from."""
     message = columns_of(taught("byteclass", models=1))
     message.q, message.q_began = packed([3.0]), packed([5.0])
@@ -66,14 +66,14 @@ def test_where_no_score_is_told_q_began_where_it_is() -> None:
 def test_tables_of_the_same_keys_have_the_same_index() -> None:
     """The keys of many replicas are parsed once, and the index is kept as long as they are published."""
     indexes = Indexes()
-    one, other = sent(taught("byteclass"), indexes), sent(taught("byteclass", responses=80), indexes)
+    one, other = transmitted(taught("byteclass"), indexes), transmitted(taught("byteclass", responses=80), indexes)
     assert one.outputs.index is other.outputs.index
     indexes.next_round()
-    again = sent(taught("byteclass"), indexes)
+    again = transmitted(taught("byteclass"), indexes)
     assert one.outputs.index is again.outputs.index
     indexes.next_round()
     indexes.next_round()
-    assert one.outputs.index is not sent(taught("byteclass"), indexes).outputs.index
+    assert one.outputs.index is not transmitted(taught("byteclass"), indexes).outputs.index
     both = added([one.outputs, other.outputs])
     assert one.outputs.values.sum() + other.outputs.values.sum() == pytest.approx(both.values.sum())
 
@@ -88,17 +88,17 @@ def other_features(message: Columns) -> None:
     del message.features[0]
 
 
-def few_sums(message: Columns) -> None:
+def missing_sums(message: Columns) -> None:
     """Declare more sums than there are."""
     message.outputs.values = message.outputs.values[:-8]
 
 
-def few_counts(message: Columns) -> None:
+def missing_count(message: Columns) -> None:
     """Leave out the count of a category."""
     message.categories.counts = message.categories.counts[:-8]
 
 
-def half_a_number(message: Columns) -> None:
+def truncated_number(message: Columns) -> None:
     """Leave out a byte of a number."""
     message.q = message.q[:-1]
 
@@ -110,12 +110,12 @@ def negative_scores(message: Columns) -> None:
     message.score_counts = counts.tobytes()
 
 
-def no_number(message: Columns) -> None:
+def not_a_number(message: Columns) -> None:
     """Have a weight that is not a number."""
     message.categories.weights = packed([float("nan")]) + message.categories.weights[8:]
 
 
-def no_bound(message: Columns) -> None:
+def infinite_bound(message: Columns) -> None:
     """Have an infinite bound."""
     message.q = packed([float("inf")]) + message.q[8:]
 
@@ -130,7 +130,7 @@ def no_keys(message: Columns) -> None:
     message.models.keys = b"\xff"
 
 
-def of_no_model(message: Columns) -> None:
+def without_model(message: Columns) -> None:
     """Have categories without a model."""
     message.categories.keys = state_pb2.Keys(keys=["a"]).SerializeToString()
 
@@ -138,20 +138,20 @@ def of_no_model(message: Columns) -> None:
 WRONG: dict[Callable[[Columns], None], str] = {
     later_version: "version 2",
     other_features: "not of",
-    few_sums: "learned numbers",
-    few_counts: "learned numbers",
-    half_a_number: "learned numbers",
+    missing_sums: "learned numbers",
+    missing_count: "learned numbers",
+    truncated_number: "learned numbers",
     negative_scores: "fewer than none",
-    no_number: "not finite",
-    no_bound: "not finite",
+    not_a_number: "not finite",
+    infinite_bound: "not finite",
     twice: "twice",
     no_keys: "no protobuf",
-    of_no_model: "of no model",
+    without_model: "of no model",
 }
 
 
 @pytest.mark.parametrize("spoil", list(WRONG), ids=[spoil.__name__ for spoil in WRONG])
-def test_what_cannot_be_is_refused(spoil: Callable[[Columns], None]) -> None:
+def test_invalid_messages_are_rejected(spoil: Callable[[Columns], None]) -> None:
     """Lengths that do not match, and values that are not finite, are reported and teach nothing."""
     message = columns_of(taught("byteclass"))
     spoil(message)
@@ -163,7 +163,7 @@ WHOLE = columns_of(taught("byteclass", models=1, responses=3)).SerializeToString
 
 
 @given(st.integers(0, len(WHOLE) - 1), st.integers(0, 255))
-def test_a_changed_byte_is_refused_or_read(at: int, byte: int) -> None:
+def test_a_changed_byte_is_rejected_or_read(at: int, byte: int) -> None:
     """Whatever byte changes, the only error is that it is not valid state."""
     data = bytearray(WHOLE)
     data[at] = byte

@@ -31,7 +31,7 @@ def test_everything_that_is_mounted_or_built_exists(services: dict[str, Any]) ->
             assert (DEPLOY / service["build"]["context"] / service["build"]["dockerfile"]).exists()
 
 
-def test_pools_and_router_are_where_envoy_looks_for_them(services: dict[str, Any]) -> None:
+def test_pools_and_router_listen_where_envoy_expects_them(services: dict[str, Any]) -> None:
     """All share Envoy's network and listen where envoy/streamed.yaml expects them; the limits agree."""
     document = YAML(typ="safe", pure=True).load(ROOT / "envoy" / "streamed.yaml")
     assert {"service:envoy"} == {each["network_mode"] for name, each in services.items() if name != "envoy"}
@@ -47,7 +47,7 @@ def test_pools_and_router_are_where_envoy_looks_for_them(services: dict[str, Any
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", "compose/Dockerfile.pools"])
-def test_linter_of_dockerfiles_finds_nothing(name: str) -> None:
+def test_hadolint_reports_nothing(name: str) -> None:
     """`hadolint` reports nothing."""
     hadolint = Path(sys.executable).with_name("hadolint")
     if not hadolint.exists():

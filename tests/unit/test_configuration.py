@@ -14,7 +14,7 @@ from extproc.core.errors import ConfigurationError
 from extproc.core.placing.decision import Mode
 
 
-def test_an_empty_file_is_all_defaults() -> None:
+def test_an_empty_file_has_all_defaults() -> None:
     """Every setting has a default."""
     assert Configuration() == parse("") == parse("# nothing\n")
 
@@ -204,13 +204,13 @@ OTHERS = (*ORDERS, "x-gateway-model-name", "x-forwarded-for", "traceparent", "x-
         ("listen: {tls: {certificate_file: c}}", "listen.tls.private_key_file: missing; allowed: a file"),
     ],
 )
-def test_what_is_wrong_is_told_by_field_value_and_what_is_allowed(text: str, said: str) -> None:
+def test_a_fault_names_field_value_and_what_is_allowed(text: str, said: str) -> None:
     """Each fault in a configuration is one sentence."""
     with pytest.raises(ConfigurationError, match=said):
         parse(text)
 
 
-def test_all_that_is_wrong_is_told_at_once() -> None:
+def test_all_faults_are_reported_at_once() -> None:
     """Unknown settings, wrong values, repeated keys and contradictions are all in one error."""
     text = """
 mode: on
@@ -245,7 +245,7 @@ drain_s: .nan
     assert ["16 errors", *(f"  {sentence}" for sentence in refused.value.sentences)] == lines
 
 
-def test_what_is_at_fault_is_not_blamed_on_its_default() -> None:
+def test_a_fault_is_not_blamed_on_the_settings_default() -> None:
     """The default that replaces a faulty setting is not compared with other settings."""
     with pytest.raises(ConfigurationError) as refused:
         parse("headers: {pool: 5, reason: x-token-budget-pool}")
@@ -283,7 +283,7 @@ def metas_in(wanted: Any) -> list[Meta]:
 
 
 @pytest.mark.parametrize(("name", "wanted"), texts_of(Configuration))
-def test_what_is_allowed_of_a_text_is_said(name: str, wanted: object) -> None:
+def test_the_allowed_form_of_a_text_is_named(name: str, wanted: object) -> None:
     """An error about the form of a text says more than that text is allowed."""
     assert "text" != kind_and_range(wanted)[1] != "", name
 
@@ -325,7 +325,7 @@ def test_a_password_in_a_url_is_not_in_the_error(text: str) -> None:
         "'" + "x" * 50_000,
     ],
 )
-def test_an_error_never_prints_more_than_2_kb(text: str, tmp_path: Path) -> None:
+def test_an_error_prints_at_most_2_kb(text: str, tmp_path: Path) -> None:
     """However many and long the faults are: values are shortened, and the last faults are only counted."""
     file = tmp_path / "dualpool.yaml"
     file.write_text(text)
@@ -363,7 +363,7 @@ SETTINGS = (
 
 @given(st.dictionaries(st.sampled_from(SETTINGS), VALUES | st.dictionaries(st.sampled_from(SETTINGS), VALUES)))
 @settings(max_examples=200, deadline=None)
-def test_any_values_are_taken_or_told(document: dict[str, object]) -> None:
+def test_any_value_is_accepted_or_reported(document: dict[str, object]) -> None:
     """Any value of a setting leads either to a Configuration or to a ConfigurationError of at most 2 KB."""
     try:
         parse(json.dumps(document).replace("NaN", ".nan").replace("Infinity", ".inf"))
@@ -413,12 +413,12 @@ def test_headers_that_carry_no_credential_name_the_tenant(name: str) -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:9002", "localhost:1", "unix:/a", "unix:a", "unix:///a"])
-def test_addresses_of_all_kinds_are_taken(address: str) -> None:
+def test_addresses_of_all_kinds_are_accepted(address: str) -> None:
     """A host, an IPv6 host in brackets, and the path of a socket are addresses."""
     assert address == parse(f"listen: {{address: '{address}'}}").listen.address
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     """The message contains the file's name."""
     with pytest.raises(ConfigurationError, match=r"nothing\.yaml"):
         load(tmp_path / "nothing.yaml")

@@ -124,7 +124,7 @@ def test_cap_on_the_output(encoding: str, body: bytes, size: int) -> None:
 @pytest.mark.parametrize("bits", [10, 16, 17, 18, 19, 21, 24])
 @pytest.mark.parametrize("cap", [(1 << 18) - 16, (1 << 18) - 15, 600_000])
 @pytest.mark.parametrize("size", [1000, 10_000_000])
-def test_brotli_is_read_whatever_window_it_asks_for(bits: int, cap: int, size: int) -> None:
+def test_brotli_is_decoded_with_any_window(bits: int, cap: int, size: int) -> None:
     """The window is made as small as the cap allows, and copies from that far back still resolve."""
     text = Random(bits).randbytes(1000) + b"one two three" * (cap // 13)
     text = text[: cap - 900] + text[:900]
@@ -133,7 +133,7 @@ def test_brotli_is_read_whatever_window_it_asks_for(bits: int, cap: int, size: i
     assert text == b"".join(decoder.feed(body[i : i + size]) for i in range(0, len(body), size)) + decoder.finish()
 
 
-def test_brotli_takes_memory_by_the_cap_and_not_by_the_window_it_asks_for() -> None:
+def test_brotlis_memory_depends_on_the_cap_and_not_on_the_window() -> None:
     """A stream can request a window of up to 16 MiB; a refusal of some kilobytes gets 256 KiB."""
     largest = b"\x0f"
     asked = [
@@ -171,7 +171,7 @@ def test_any_bytes_decode_or_give_our_own_error(encoding: str, pieces: list[byte
 
 
 @pytest.mark.parametrize("first", [0x08, 0x01])
-def test_only_two_bytes_that_both_fit_are_taken_for_a_frame(first: int) -> None:
+def test_a_zlib_header_is_recognised_by_two_bytes(first: int) -> None:
     """Without the header, the first byte may look like its method, or both bytes may pass its check, by chance."""
     text = b"x" * (5 if first & 0x0F == 8 else 23)
     stored = bytes([first, len(text), 0, 255 - len(text), 255]) + text
@@ -180,7 +180,7 @@ def test_only_two_bytes_that_both_fit_are_taken_for_a_frame(first: int) -> None:
     assert text == decode("deflate", stored + end)
 
 
-def test_a_body_of_nothing_without_a_frame_is_two_bytes() -> None:
+def test_an_empty_raw_deflate_body_is_two_bytes() -> None:
     """There is no third byte to wait for."""
     assert 2 == len(raw_deflate(b""))
     assert b"" == decode("deflate", raw_deflate(b""))

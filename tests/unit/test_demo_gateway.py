@@ -39,7 +39,7 @@ def test_clusters_get_their_addresses(document: dict[str, Any]) -> None:
     assert found == CLUSTERS
 
 
-def test_the_second_listener_differs_by_the_router_only(document: dict[str, Any]) -> None:
+def test_the_second_listener_differs_only_by_the_router(document: dict[str, Any]) -> None:
     """The listener without the router has all other filters."""
     routed, plain = map(filters_of, document["static_resources"]["listeners"])
     assert EXT_PROC in routed

@@ -59,7 +59,7 @@ def test_an_outcome_is_judged_by_true_counts(outcome: Outcome, said: set[str]) -
     assert judged(outcome) == said
 
 
-def test_errors_are_of_the_likeliest_prompt_and_under_counts_of_the_bound() -> None:
+def test_errors_are_measured_at_the_likeliest_count_and_under_counts_at_the_bound() -> None:
     """The error compares the likeliest prompt with the true one; the bound is the budget minus the output."""
     outcomes = [answered(number, prompt_tokens=200) for number in range(3)]
     logged = {0: Logged("fits", 320, 220), 1: Logged("fits", 280, 180), 2: Logged("deadline", None, None)}
@@ -100,7 +100,16 @@ def test_the_json_has_the_names_that_scripts_read() -> None:
         answered(2, pool="long", status=503, prompt_tokens=None, error="no healthy upstream"),
     ]
     fields = summarise(outcomes, {0: Logged("fits", 155, 55)}, {"latin": 4.0}, SHORT).as_json()
-    wanted = ("requests", "short", "long", "failed", "misrouted", "repaired", "undercounted", "median_abs_error")
-    assert [fields[name] for name in wanted] == [3, 1, 2, 1, 1, 1, 0, 0.1]
+    documented = (
+        "requests",
+        "short",
+        "long",
+        "failed",
+        "misrouted",
+        "repaired",
+        "undercounted",
+        "median_abs_error",
+    )
+    assert [fields[name] for name in documented] == [3, 1, 2, 1, 1, 1, 0, 0.1]
     assert fields["failures"] == ["request 2 (chat): 503 no healthy upstream"]
     assert fields["kinds"]["chat"]["requests"] == 3

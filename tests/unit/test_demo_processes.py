@@ -14,12 +14,12 @@ SLEEPER = [sys.executable, "-c", "import time; print('up', flush=True); time.sle
 WITHIN_S = 20.0
 
 
-def eventually(look: Callable[[], bool]) -> bool:
+def eventually(condition: Callable[[], bool]) -> bool:
     """Return whether something becomes true in time."""
     deadline = time.monotonic() + WITHIN_S
-    while not look() and time.monotonic() < deadline:
+    while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
-    return look()
+    return condition()
 
 
 def alive(pid: int) -> bool:
@@ -39,7 +39,7 @@ def is_up(child: Child) -> bool | None:
     return "up" in child.log.read_text("utf-8").splitlines() or None
 
 
-def test_a_child_is_waited_for_and_ended(tmp_path: Path) -> None:
+def test_a_child_is_awaited_and_ended(tmp_path: Path) -> None:
     """`wait_for` returns when the child's log shows that it is up; after `end` the child no longer runs."""
     child = Child("sleeper", SLEEPER, tmp_path)
     child.wait_for(lambda: is_up(child), "word")
@@ -48,7 +48,7 @@ def test_a_child_is_waited_for_and_ended(tmp_path: Path) -> None:
     assert not child.running
 
 
-def test_a_child_that_does_not_heed_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_ignores_sigterm_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A child that ignores SIGTERM is killed after a while."""
     monkeypatch.setattr("extproc.demo.processes.ENDS_WITHIN_S", 0.1)
     program = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
@@ -59,7 +59,7 @@ def test_a_child_that_does_not_heed_is_killed(tmp_path: Path, monkeypatch: pytes
     assert not child.running
 
 
-def test_a_child_that_ends_at_once_is_told_with_its_log(tmp_path: Path) -> None:
+def test_a_child_that_ends_at_once_is_reported_with_its_log(tmp_path: Path) -> None:
     """A failed start names the program and its exit code, and shows its log."""
     child = Child("broken", [sys.executable, "-c", "import sys; sys.exit('port 80 is taken')"], tmp_path)
     with pytest.raises(StartFailed) as failed:
@@ -70,7 +70,7 @@ def test_a_child_that_ends_at_once_is_told_with_its_log(tmp_path: Path) -> None:
     assert str(child.log) in message
 
 
-def test_a_child_that_never_comes_up_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_never_comes_up_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error of a start that takes too long names what was missing."""
     monkeypatch.setattr("extproc.demo.processes.STARTS_WITHIN_S", 0.0)
     child = Child("sleeper", SLEEPER, tmp_path)
@@ -80,7 +80,7 @@ def test_a_child_that_never_comes_up_is_told(tmp_path: Path, monkeypatch: pytest
     child.end()
 
 
-def test_a_program_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_program_is_reported(tmp_path: Path) -> None:
     """A program that cannot be run is a failed start that names its path."""
     with pytest.raises(StartFailed, match="/no/such/program"):
         Child("nothing", ["/no/such/program"], tmp_path)

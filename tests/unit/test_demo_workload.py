@@ -16,7 +16,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("requests", [40, 41, 100, 300, 1000])
-def test_every_kind_is_there_at_any_length(requests: int) -> None:
+def test_a_run_of_any_length_has_every_kind(requests: int) -> None:
     """A run has exactly as many requests as asked for, of every kind; no pool holds one, and one fails."""
     asks = workload(requests, LONG)
     assert len(asks) == requests
@@ -37,7 +37,7 @@ def test_numbers_are_unique() -> None:
     assert set(numbers) == set(range(300))
 
 
-def test_too_few_requests_are_refused() -> None:
+def test_too_few_requests_are_rejected() -> None:
     """A run that is too short to show all kinds is a configuration error that names the minimum."""
     with pytest.raises(ConfigurationError, match="39 are too few; at least 40 are needed to show all"):
         workload(39, LONG)

@@ -81,7 +81,7 @@ def test_words_and_numbers_are_those_of_yaml_1_2(text: str, value: object) -> No
         ("\0", "not YAML: unacceptable character"),
     ],
 )
-def test_what_cannot_be_read_is_told(text: str, said: str) -> None:
+def test_unreadable_input_is_reported(text: str, said: str) -> None:
     """Documents that are no YAML, without end, or of keys given twice, are told in one sentence and quickly."""
     with pytest.raises(ConfigurationError, match=said):
         read_document(text)

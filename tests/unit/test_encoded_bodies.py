@@ -91,7 +91,7 @@ def test_bytes_behind_the_end_are_a_fault(encoding: str, encode: Encode) -> None
 
 
 @pytest.mark.parametrize("bits", range(10, 25))
-def test_brotli_is_read_whatever_window_it_asks_for(bits: int) -> None:
+def test_brotli_is_decoded_with_any_window(bits: int) -> None:
     """It is decoded with a window of 1 MiB at most, which is more than all that is read."""
     text = Random(bits).randbytes(1000) + b"one two three" * 39_000 + b"more"
     text += text[: MAX_DECODED_BYTES - len(text)]
