@@ -1,4 +1,4 @@
-"""Exact counts: which requests are counted, what an estimate makes of it, and what is learned beside the text."""
+"""Exact counts: which requests are counted, how counts enter the estimate, and what is learned about the rest."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ OK = ResponseHead(200, "application/json")
 
 
 class Words:
-    """A Counter of models that begin with an m: a token is a word; a text with LATE in it takes too long."""
+    """A Counter for models that begin with m: each word is a token; a text containing LATE takes too long."""
 
     def __init__(self) -> None:
         self.counted: list[Sequence[bytes]] = []
@@ -48,7 +48,7 @@ class Words:
 
 
 class Fifths(EmaEstimator):
-    """Estimates a token for five bytes, and bounds it 30 % above that."""
+    """An estimator of one token per five bytes, with a bound 30 % above."""
 
     def estimate(self, facts: RequestFacts, tenant: str) -> Estimate:
         """Estimate by bytes alone."""
@@ -58,7 +58,7 @@ class Fifths(EmaEstimator):
 
 
 class Routing:
-    """A placer and a learner for the three pools, that count words."""
+    """A placer and a learner for the three pools, which count words."""
 
     def __init__(self, pools: Sequence[Pool] = (SHORT, MIDDLE, LONG)) -> None:
         self.counter = Words()
@@ -78,7 +78,7 @@ class Routing:
 
 
 def chat(*messages: str, **fields: object) -> RequestFacts:
-    """Return the facts of a chat without output."""
+    """Return the facts of a chat that declares no output."""
     ends = np.cumsum([len(message.encode()) for message in messages]).tolist()
     turns = tuple(("user", end) for end in ends)
     facts = RequestFacts(
@@ -88,7 +88,7 @@ def chat(*messages: str, **fields: object) -> RequestFacts:
 
 
 def words(count: int) -> str:
-    """Return a text of so many words, and of five times as many bytes."""
+    """Return a text with this many words and five times as many bytes."""
     return "word " * count
 
 
@@ -102,13 +102,13 @@ NEAR = chat(words(900))
 
 
 def test_tools_are_of_the_text_that_was_counted_and_what_may_be_dropped_is_not() -> None:
-    """Where counting was given up there is no number of them."""
+    """If counting was given up, the number is None."""
     counts = [(7, 0, 0, 1, 1, 0, 0, 0), (7, 5, 3, 1, 1, 0, 0, 0), ()]
     assert [7, 12, None] == [Counted(features).text_tokens for features in counts]
 
 
 def test_what_is_near_a_limit_is_counted() -> None:
-    """The estimate is made of the count, and of what templates are believed to add."""
+    """The estimate is the count plus what templates are believed to add."""
     counted, estimated = Routing().place(NEAR), Routing().place(replace(NEAR, model="other"))
     assert Counted((900, 0, 0, 1, 1, 0, 0, 0), 0.001) == counted.counted
     assert (None, 900) == (estimated.counted, counted.counted.text_tokens)
@@ -139,13 +139,13 @@ def test_the_bound_of_what_is_counted_is_narrow() -> None:
     ],
 )
 def test_only_where_a_limit_lies_between_what_it_may_be(size: int, *, counted: bool) -> None:
-    """Far from each limit, on both sides of it, a count would change nothing."""
+    """If the size is far below or far above each limit, a count would change nothing."""
     assert counted == (Routing().place(chat(words(size))).counted is not None)
 
 
 def test_a_request_that_was_taken_for_too_long_may_fit() -> None:
-    """What is estimated above a limit is counted as well, and goes where it fits."""
-    long_words = chat("longish " * 700)  # 1,120 tokens, as it is estimated
+    """A request that is estimated above a limit is counted as well, and goes to the pool that it fits."""
+    long_words = chat("longish " * 700)  # 1,120 tokens, by the estimate
     uncounted = Routing().place(replace(long_words, model="other"))
     decision = Routing().place(long_words)
     assert (MIDDLE, SHORT) == (uncounted.pool, decision.pool)
@@ -163,7 +163,7 @@ def test_a_request_that_was_taken_for_too_long_may_fit() -> None:
     ],
 )
 def test_where_not_all_is_the_text_of_one_prompt_the_estimate_stands(facts: RequestFacts) -> None:
-    """Images, several prompts, token ids, and what is placed for another reason are not counted."""
+    """Images, several prompts, token ids, and requests placed for another reason are not counted."""
     routing = Routing()
     decision = routing.place(facts)
     assert (None, []) == (decision.counted, routing.counter.counted)
@@ -171,7 +171,7 @@ def test_where_not_all_is_the_text_of_one_prompt_the_estimate_stands(facts: Requ
 
 
 def test_an_estimator_with_memory_of_its_own_teaches_as_before() -> None:
-    """A count changes nothing of what byte classes learn from the response."""
+    """A count does not change what the byte-class estimator learns from the response."""
     one, other = ByteClassEstimator(EstimatorSettings()), ByteClassEstimator(EstimatorSettings())
     routing = Routing()
     routing.estimator = routing.placer.estimator = routing.learner._estimator = one
@@ -184,7 +184,7 @@ def test_an_estimator_with_memory_of_its_own_teaches_as_before() -> None:
 
 
 def test_what_is_stored_by_default_is_not_counted() -> None:
-    """It goes to the default pool whatever its length."""
+    """A stored request goes to the default pool whatever its length."""
     routing = Routing()
     pools = Pools((SHORT, LONG), stored_by_default=True)
     placer = Placer(Mode.ENFORCE, pools, routing.estimator, 768 << 10, counting=routing.counting)
@@ -193,7 +193,7 @@ def test_what_is_stored_by_default_is_not_counted() -> None:
 
 
 def test_what_takes_too_long_stands_as_it_was_estimated() -> None:
-    """The decision says that it was tried; nothing is learned of it beside."""
+    """The decision records the attempt, and nothing is learned about counts from it."""
     routing = Routing()
     facts = chat(words(899) + "LATE ")
     decision = routing.place(facts)
@@ -205,7 +205,7 @@ def test_what_takes_too_long_stands_as_it_was_estimated() -> None:
 
 
 def test_each_message_is_counted_by_itself() -> None:
-    """So are tools and documents behind them, and reasoning that a template may drop, at prices of their own."""
+    """Tools and documents are counted separately as well, and so is reasoning that a template may drop."""
     routing = Routing()
     facts = chat("one two", words(900), dropped_text=b"so I thought", tools=2, tool_calls=3)
     facts = replace(facts, text=facts.text + b'{"name": "f"}')
@@ -216,7 +216,7 @@ def test_each_message_is_counted_by_itself() -> None:
 
 
 def test_a_prompt_without_messages_is_counted_as_a_whole() -> None:
-    """As completions have it."""
+    """This is the case for completions."""
     routing = Routing()
     decision = routing.place(replace(NEAR, turns=(), messages=0, api=Api.COMPLETIONS))
     assert decision.counted is not None
@@ -224,7 +224,7 @@ def test_a_prompt_without_messages_is_counted_as_a_whole() -> None:
 
 
 def test_what_templates_add_is_learned_from_usage() -> None:
-    """Of a server that adds 40 tokens to each prompt and 7 to each message, within tens of responses."""
+    """A server adds 40 tokens per prompt and 7 per message, which is learned within tens of responses."""
     routing, rng = Routing(), np.random.default_rng(1)
     for _ in range(60):
         messages = [words(int(rng.integers(80, 95))) for _ in range(int(rng.integers(9, 12)))]
@@ -237,7 +237,7 @@ def test_what_templates_add_is_learned_from_usage() -> None:
 
 
 def test_a_share_of_epsilon_exceeds_the_bound() -> None:
-    """Counted prompts keep the promise among themselves, whatever the template scatters."""
+    """Counted prompts keep the promise among themselves, however widely the template's tokens scatter."""
     routing, rng = Routing(), np.random.default_rng(2)
     missed, counted = 0, 0
     for _ in range(4_000):
@@ -253,7 +253,7 @@ def test_a_share_of_epsilon_exceeds_the_bound() -> None:
 
 
 def test_a_file_of_another_model_widens_the_bound() -> None:
-    """Text that costs a fifth more than is counted moves the price of it, and nobody is missed for long."""
+    """If text costs a fifth more than counted, its price is learned, and prompts stop exceeding the bound."""
     routing, rng = Routing(), np.random.default_rng(3)
     missed = []
     for _ in range(300):
@@ -270,7 +270,7 @@ def test_a_file_of_another_model_widens_the_bound() -> None:
 
 
 def test_usage_that_is_off_is_believed_in_part() -> None:
-    """One response of twice the tokens moves next to nothing."""
+    """A single response with twice the tokens hardly moves the estimate."""
     routing = Routing()
     for actual in [908] * 20 + [1_816]:
         routing.learn(routing.place(NEAR), actual)
@@ -278,7 +278,7 @@ def test_usage_that_is_off_is_believed_in_part() -> None:
 
 
 def test_usage_that_is_none_tells_nothing_of_the_bound() -> None:
-    """A broken counter is no miss: the bound is not widened for it."""
+    """A broken counter does not count as a miss, so it does not widen the bound."""
     routing, broken = Routing(), Routing()
     for actual in [908] * 20:
         for each in (routing, broken):
@@ -289,7 +289,7 @@ def test_usage_that_is_none_tells_nothing_of_the_bound() -> None:
 
 
 def test_tokens_added_for_one_tenant_are_that_tenants() -> None:
-    """A server that adds 500 tokens to a tenant's prompts moves no other's."""
+    """A server that adds 500 tokens to one tenant's prompts does not move other tenants' estimates."""
     routing, rng = Routing(), np.random.default_rng(4)
     for _ in range(60):
         for tenant, added in (("a", 500), ("b", 0)):
@@ -300,7 +300,7 @@ def test_tokens_added_for_one_tenant_are_that_tenants() -> None:
 
 
 def test_a_response_is_of_no_use_where_the_tokenizer_is_gone() -> None:
-    """As after a reload: what was counted under other settings teaches nothing here."""
+    """After a reload, for instance, a count made with other settings teaches nothing."""
     routing = Routing()
     decision = routing.place(NEAR)
     assert decision.counted is not None
@@ -310,7 +310,7 @@ def test_a_response_is_of_no_use_where_the_tokenizer_is_gone() -> None:
 
 
 def test_a_count_travels_through_the_access_log() -> None:
-    """What was counted comes back with the decision, so that usage in the log teaches what templates add."""
+    """The count is restored together with the decision, so usage in the log teaches what templates add."""
     payloads, decision = Payloads((SHORT, MIDDLE, LONG)), Routing().place(NEAR)
     data = payloads.pack(decision, 0.0, 4_000)
     assert data is not None
@@ -320,7 +320,7 @@ def test_a_count_travels_through_the_access_log() -> None:
 
 
 def test_counts_are_counted() -> None:
-    """By what came of them, and how long they took; those that were not begun take no time."""
+    """They are counted by outcome and duration; a count that was not started adds no duration."""
     metrics, routing = Metrics(CollectorRegistry(), 1, 1), Routing()
     for facts in (NEAR, NEAR, chat(words(899) + "LATE "), chat(words(100))):
         metrics.decided(routing.place(facts))
@@ -334,7 +334,7 @@ def test_counts_are_counted() -> None:
 
 @pytest.mark.parametrize("factor", [3.0, 1 / 3])
 def test_a_count_that_is_far_off_moves_little_either_way(factor: float) -> None:
-    """A broken counter is believed as far as errors of counts usually go."""
+    """A broken counter is trusted as far as the errors of counts usually go."""
     routing = Routing()
     for _ in range(30):
         routing.learn(routing.place(NEAR), 915)

@@ -1,4 +1,4 @@
-"""Every command in the documents' shell blocks: it runs here, or it is told why not."""
+"""Every command in the documents' shell blocks either runs here or has a reason why not."""
 
 import re
 import shlex
@@ -25,12 +25,12 @@ NOT_HERE = {
     "dualpool top": "shows a running router; its own tests run it",
     "dualpool serve": "tests/grpc/test_serve_command.py runs it",
 }
-# Commands of dualpool that need a file or a server that only their own tests make.
+# Options of dualpool commands that need a file or a server that only the commands' own tests create.
 ELSEWHERE = ("--live", "--admin", "--trace", "--metrics", "paper", "-", "--simulate", "--router")
 
 
 def commands() -> list[str]:
-    """Return the commands of all shell blocks, a continued line as one, without comments."""
+    """Return the commands of all shell blocks without comments; continued lines are joined."""
     found: dict[str, None] = {}
     for pattern in PAGES:
         for page in sorted(ROOT.glob(pattern)):
@@ -39,7 +39,7 @@ def commands() -> list[str]:
             for _, block in [*blocks, *re.findall(r"^()((?: {4}\S.*\n)+)", text, re.MULTILINE)]:
                 for line in block.splitlines():
                     command = re.sub(r"\s+#.*$|\s*[|>&].*$", "", line.strip().removeprefix("$ "))
-                    if command.split(" ", 1)[0] in WORDS and command.isascii():  # and no drawing
+                    if command.split(" ", 1)[0] in WORDS and command.isascii():  # isascii() leaves out drawings
                         found[" ".join(command.split())] = None
     return list(found)
 
@@ -49,7 +49,7 @@ OURS = [command for command in COMMANDS if command.startswith("dualpool ")]
 
 
 def test_commands_are_found() -> None:
-    """The documents have commands of every kind that is looked at below."""
+    """The documents contain commands of every kind that is checked below."""
     assert {"dualpool", "make", "helm", "kubectl", "docker", "curl"} <= {each.split()[0] for each in COMMANDS}
 
 
@@ -57,7 +57,7 @@ def test_commands_are_found() -> None:
 def test_dualpool_takes_what_the_documents_say(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every `dualpool` command has the options that it is written with, and ends well where it can run here."""
+    """Every `dualpool` command accepts the options that it is written with, and succeeds if it can run here."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dualpool.yaml").write_text("mode: shadow\n")
     (tmp_path / "body.json").write_text(
@@ -82,7 +82,7 @@ def test_dualpool_takes_what_the_documents_say(
 
 @pytest.mark.parametrize("command", [each for each in COMMANDS if each.startswith("make ")])
 def test_make_has_the_targets_that_the_documents_name(command: str) -> None:
-    """Every `make` command names a target that there is."""
+    """Every `make` command names an existing target."""
     target = next(word for word in shlex.split(command)[1:] if "=" not in word)
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
 
@@ -90,7 +90,7 @@ def test_make_has_the_targets_that_the_documents_name(command: str) -> None:
 @pytest.mark.skipif(HELM is None, reason="no helm here: `make tools` builds it, where there is Go")
 @pytest.mark.parametrize("command", [each for each in COMMANDS if each.startswith("helm ")])
 def test_helm_takes_what_the_documents_say(command: str) -> None:
-    """Every `helm install` of the documents is rendered, with its values."""
+    """Every `helm install` in the documents can be rendered with its values."""
     words = [word for word in shlex.split(command)[2:] if word != "--create-namespace"]
     words[words.index("deploy/helm/dualpool")] = str(CHART)
     ran = helm("template", *words, "--kube-version", "1.34")
@@ -99,13 +99,13 @@ def test_helm_takes_what_the_documents_say(command: str) -> None:
 
 @pytest.mark.parametrize("command", [each for each in COMMANDS if each.split()[0] in NOT_HERE])
 def test_others_name_files_that_exist(command: str) -> None:
-    """What needs a cluster or an engine names, at least, files of the project that are there."""
+    """Commands that need a cluster or an engine are at least checked for the project's files that they name."""
     named = re.findall(r"(?<![\w/.])(?:deploy|envoy|bench|docs)/[\w./-]+", command)
     assert [] == [name for name in named if not (ROOT / name.rstrip("/")).exists()]
 
 
 def test_shell_takes_every_command() -> None:
-    """No command is broken off in the middle of a quotation."""
+    """No command breaks off in the middle of a quotation."""
     shell = shutil.which("sh")
     assert shell is not None
     for command in COMMANDS:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from extproc.core.errors import ConfigurationError
 from extproc.documents import read_document
 
-# Each is nine of the one before: written out, there are 9^9 of the first.
+# Each name refers nine times to the one before; written out, there are 9^9 copies of the first.
 NAMES = "abcdefghij"
 LAUGHS = "a: &a [ha]\n" + "".join(
     f"{name}: &{name} [{', '.join(['*' + before] * 9)}]\n" for before, name in pairwise(NAMES)
@@ -50,7 +50,7 @@ NESTED_ALIASES = "a0: &a0 [1]\n" + "".join(f"a{n + 1}: &a{n + 1} [*a{n}]\n" for 
     ],
 )
 def test_words_and_numbers_are_those_of_yaml_1_2(text: str, value: object) -> None:
-    """Only what YAML 1.2 calls a number, a boolean or nothing is one; all other plain words are strings."""
+    """Only what YAML 1.2 defines as a number, boolean or null is one; all other plain words are strings."""
     assert value == read_document(text)
 
 
@@ -82,13 +82,13 @@ def test_words_and_numbers_are_those_of_yaml_1_2(text: str, value: object) -> No
     ],
 )
 def test_unreadable_input_is_reported(text: str, said: str) -> None:
-    """Documents that are no YAML, without end, or of keys given twice, are told in one sentence and quickly."""
+    """Invalid YAML, endless documents and repeated keys are rejected quickly, in one sentence."""
     with pytest.raises(ConfigurationError, match=said):
         read_document(text)
 
 
 def test_keys_given_twice_may_be_told_beside_other_faults() -> None:
-    """With a list for them, the document is read all the same."""
+    """If a list is passed for them, the document is read anyway."""
     repeated: list[str] = []
     assert {"a": 1, "b": [{"c": 2}]} == read_document("a: 1\nb: [{c: 2, c: 3}]\na: 4", repeated)
     assert ["b[0].c: given twice, again in line 2", "a: given twice, again in line 3"] == [
@@ -99,7 +99,7 @@ def test_keys_given_twice_may_be_told_beside_other_faults() -> None:
 @given(st.text(alphabet="ab:-[]{},&*!'\"|>#%@`? \n\t0.1~<\\", max_size=60))
 @settings(max_examples=400, deadline=None)
 def test_any_text_is_read_or_refused(text: str) -> None:
-    """Whatever is written, it is a document or a ConfigurationError."""
+    """Any text is either a document or a ConfigurationError."""
     try:
         read_document(text)
     except ConfigurationError as error:
@@ -109,5 +109,5 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 @pytest.mark.parametrize("version", ["1.1", "1.2"])
 @pytest.mark.parametrize("word", ["off", "yes", "1:30", "0150"])
 def test_a_document_of_another_version_is_read_as_1_2(version: str, word: str) -> None:
-    """A %YAML directive brings no words back that were switches or numbers in YAML 1.1."""
+    """A %YAML directive does not turn words into booleans or numbers as in YAML 1.1."""
     assert {"a": word} == read_document(f"%YAML {version}\n---\na: {word}\n")

@@ -1,9 +1,9 @@
-"""Every measured figure in the documents has the command that gives it again.
+"""Every measured figure in the documents has a command that reproduces it.
 
-What counts as one is told by its unit: microseconds, milliseconds of CPU or of a percentile, shares of a core,
-requests a second and MB are no settings of anything. A section with such a figure, or one that it stands in, names
-the command, or leads to a page of `bench/`. There every section with a table of figures does likewise.
-That a command gives just the figure which stands beside it is for whoever changes the figure to see to.
+Measured figures are recognised by their unit: no setting is in microseconds, milliseconds of CPU or of a
+percentile, shares of a core, requests a second or MB. A section with such a figure, or a section around it, names
+the command or links to a page in `bench/`. In `bench/`, every section with a table of figures names one. Whether
+the command still produces that figure is for whoever changes the figure to check.
 """
 
 import re
@@ -30,9 +30,9 @@ BENCH = {path.name for path in (ROOT / "bench").glob("*.md")}
 
 
 def sections(page: Path) -> Iterator[tuple[str, str, list[str]]]:
-    """Yield each section's heading, its own text, and the texts of those that it stands in."""
+    """Yield each section's heading, its own text, and the texts of the sections around it."""
     text = page.read_text("utf-8")
-    # What is made of settings and metrics has units, and no figures.
+    # Tables that are generated from settings and metrics have units, but no figures.
     text = re.sub(r"<!-- generated.*?<!-- end of[^>]*-->", "", text, flags=re.DOTALL)
     parts = re.split(r"^(#+) (.*)$", text, flags=re.MULTILINE)
     around: list[tuple[int, str]] = []
@@ -43,7 +43,7 @@ def sections(page: Path) -> Iterator[tuple[str, str, list[str]]]:
 
 
 def has_command(texts: list[str], page: Path) -> bool:
-    """Whether one of the texts names a command, or leads from another page to figures that do."""
+    """Return whether one of the texts names a command, or links from another page to figures with one."""
     for text in texts:
         if COMMAND.search(text):
             return True
@@ -54,7 +54,7 @@ def has_command(texts: list[str], page: Path) -> bool:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_figure_has_its_command(page: Path) -> None:
-    """No section shows what was measured without saying how to measure it again."""
+    """No section shows a measurement without saying how to repeat it."""
     in_bench = page.parent.name == "bench"
     missing = []
     for heading, own, around in sections(page):
@@ -66,7 +66,7 @@ def test_every_figure_has_its_command(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_commands_of_figures_exist(page: Path) -> None:
-    """Each measurement, module, test and target that is named is there."""
+    """Each measurement, module, test and target that is named exists."""
     for command in COMMAND.findall(page.read_text("utf-8")):
         words = command.split()
         if words[0] == "python":
@@ -80,7 +80,7 @@ def test_the_commands_of_figures_exist(page: Path) -> None:
 
 
 def test_figures_are_told_from_settings() -> None:
-    """Units of measurements are found, those of settings are not."""
+    """Units of measurements are recognised, those of settings are not."""
     for figure in (
         "217 to 267 us",
         "40 ms of CPU",

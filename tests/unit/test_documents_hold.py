@@ -1,4 +1,4 @@
-"""What the documents claim of tests, metrics and links."""
+"""Claims of the documents about tests, metrics and links."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ OPERATIONS = (ROOT / "docs" / "operations.md").read_text("utf-8")
 
 
 def missing_of(text: str) -> list[str]:
-    """Return the tests that a text names and that are not there."""
+    """Return the tests that a text names and that do not exist."""
     named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", text)
     return [
         f"{path}::{name}"
@@ -20,7 +20,7 @@ def missing_of(text: str) -> list[str]:
 
 
 def test_every_test_that_security_names_exists() -> None:
-    """Each threat names tests, and each of them is there."""
+    """Each threat names tests, and each of them exists."""
     text = (ROOT / "docs" / "security.md").read_text("utf-8")
     assert [] == missing_of(text)
     threats = [line for line in text.splitlines() if line.startswith("| **")]
@@ -29,7 +29,7 @@ def test_every_test_that_security_names_exists() -> None:
 
 
 def test_every_fault_of_the_state_s_page_is_made_in_a_test() -> None:
-    """Each fault names the tests that make it, and each of them is there."""
+    """Each fault names the tests that cause it, and each of them exists."""
     faults = (ROOT / "docs" / "state.md").read_text("utf-8").partition("## Faults")[2]
     assert [] == missing_of(faults)
     rows = [line for line in faults.splitlines() if line.startswith("| ")][1:]
@@ -38,7 +38,7 @@ def test_every_fault_of_the_state_s_page_is_made_in_a_test() -> None:
 
 
 def test_each_of_the_ten_questions_is_one_query() -> None:
-    """Whoever is on call finds ten questions, each with one query to copy."""
+    """Each of the ten questions for whoever is on call has one query to copy."""
     questions = re.split(r"^### ", OPERATIONS.partition("## Traces")[0], flags=re.MULTILINE)[1:]
     assert [f"{number}." for number in range(1, 11)] == [question.split()[0] for question in questions]
     assert [1] * 10 == [question.count("```promql") for question in questions]
@@ -55,7 +55,7 @@ def test_each_of_the_ten_questions_is_one_query() -> None:
     ],
 )
 def test_metrics_in_a_document_exist(name: str) -> None:
-    """Every metric and recording rule that is named for a query is one that there is."""
+    """Every metric and recording rule that is named for a query exists."""
     known = set(
         re.findall(r"^\| `(dualpool_\w+)`", (ROOT / "docs" / "metrics.md").read_text("utf-8"), re.MULTILINE)
     )

@@ -31,13 +31,13 @@ def facts(text: bytes = b"x" * 400, **fields: object) -> RequestFacts:
 
 
 def test_the_first_estimate_uses_the_papers_ratio() -> None:
-    """Before any response a token is four bytes, and the estimate says that it is a prior."""
+    """Before any response a token is four bytes, and the estimate is marked as a prior."""
     estimate = EmaEstimator(EstimatorSettings(kind="ema")).estimate(facts(), "")
     assert (100.0, 100.0, Source.PRIOR) == (estimate.prompt_tokens, estimate.prompt_bound, estimate.source)
 
 
 def test_the_mean_and_its_deviation_follow_the_paper() -> None:
-    """First the ratio, then its deviation are set; from then on both decay by beta = .95, sigma before c."""
+    """The first response sets the ratio, the second its deviation; then both decay by beta = .95, sigma first."""
     estimator = EmaEstimator(EstimatorSettings(kind="ema"))
     for tokens in (100, 80, 50):
         estimator.observe(estimator.estimate(facts(), ""), Usage(tokens))
@@ -53,7 +53,7 @@ def test_the_mean_and_its_deviation_follow_the_paper() -> None:
 
 @pytest.mark.parametrize(("tokens", "refused"), [(5_000_000, "implausible"), (1, "implausible"), (100, None)])
 def test_usage_that_no_tokenizer_makes_is_refused(tokens: int, refused: str | None) -> None:
-    """Less than one or more than sixteen bytes per token is nonsense and is not learned."""
+    """Fewer than one or more than sixteen bytes per token are impossible and are not learned."""
     estimator = EmaEstimator(EstimatorSettings(kind="ema"))
     learning = estimator.observe(estimator.estimate(facts(), ""), Usage(tokens))
     assert (refused, refused is None) == (learning.refused, bool(estimator.state().categories))
@@ -68,7 +68,7 @@ def test_token_ids_are_exact_and_teach_nothing() -> None:
 
 
 def test_media_cost_what_is_configured() -> None:
-    """Images, audio and video are counted per item, beside the text, and taken out of what is learned."""
+    """Images, audio and video are added per item, and subtracted from what is learned about the text."""
     estimator = EmaEstimator(EstimatorSettings(kind="ema"))
     estimate = estimator.estimate(facts(media=MediaCount(medium_images=2, unknown_images=1, audio=1)), "")
     assert 100 + 2 * 1_024 + 2_048 + 2_048 == estimate.prompt_tokens
@@ -88,7 +88,7 @@ def test_media_cost_what_is_configured() -> None:
     ],
 )
 def test_each_kind_of_media_has_its_price(media: MediaCount, tokens: int) -> None:
-    """The price of each item is added to the likeliest count and to the bound, as often as there are items."""
+    """The price of each item is added to the likeliest count and to the bound, once per item."""
     prices = MediaTokens(
         image_small=256, image_medium=1_024, image_large=1_536, image_unknown=2_048, audio=1_000, video=4_000
     )
@@ -97,7 +97,7 @@ def test_each_kind_of_media_has_its_price(media: MediaCount, tokens: int) -> Non
 
 
 def test_what_a_template_may_drop_is_counted() -> None:
-    """The paper knows no templates: earlier reasoning is text as any other."""
+    """The paper does not cover templates: earlier reasoning counts as ordinary text."""
     estimate = EmaEstimator(EstimatorSettings(kind="ema")).estimate(facts(dropped_text=b"x" * 40), "")
     assert (110.0, 110.0) == (estimate.prompt_tokens, estimate.prompt_bound)
 
@@ -105,7 +105,7 @@ def test_what_a_template_may_drop_is_counted() -> None:
 @pytest.mark.parametrize("ids", [None, 7])
 @pytest.mark.parametrize("limit", [None, 0, 50])
 def test_an_estimate_says_whether_its_output_was_declared(ids: int | None, limit: int | None) -> None:
-    """A limit of any size is the client's word, also where the prompt came as token ids."""
+    """A limit of any size counts as declared, even if the prompt is token ids."""
     estimator = EmaEstimator(EstimatorSettings(kind="ema", default_output_tokens=300))
     estimate = estimator.estimate(facts(exact_prompt_tokens=ids, max_output_tokens=limit), "")
     assert (limit is not None, 300 if limit is None else limit) == (
@@ -118,7 +118,7 @@ def test_an_estimate_says_whether_its_output_was_declared(ids: int | None, limit
     ("tokens", "ratio", "under_counted"), [(50, 2.0, False), (100, 1.0, False), (101, 100 / 101, True)]
 )
 def test_a_response_tells_the_error_of_before(tokens: int, ratio: float, *, under_counted: bool) -> None:
-    """The error is the estimate over the truth, and a bound just as high as the truth was no miss."""
+    """The error is the estimate over the truth; a bound that equals the truth was no miss."""
     estimator = EmaEstimator(EstimatorSettings(kind="ema"))
     learning = estimator.observe(estimator.estimate(facts(), ""), Usage(tokens))
     expected = Learning(ratio, under_counted=under_counted, bytes_per_token=400 / tokens)
@@ -143,7 +143,7 @@ def test_a_response_tells_the_error_of_before(tokens: int, ratio: float, *, unde
 def test_what_teaches_nothing_says_nothing_of_the_text(
     evidence: str | None, fields: dict[str, Any], tokens: int, learning: Learning
 ) -> None:
-    """Without text, or a count that can be of it, there are no bytes per token; an unbelievable one is no miss."""
+    """Without text or plausible usage there are no bytes per token; implausible usage is no miss."""
     estimator = EmaEstimator(EstimatorSettings(kind="ema"))
     estimate = estimator.estimate(facts(**fields), "")
     estimate = estimate if evidence == "own" else replace(estimate, evidence=evidence)
@@ -151,7 +151,7 @@ def test_what_teaches_nothing_says_nothing_of_the_text(
 
 
 def test_the_number_of_categories_is_capped() -> None:
-    """Of more categories than allowed the least recently used is forgotten, however long its key."""
+    """When there are more categories than allowed, the least recently used is dropped, however long its key."""
     estimator = EmaEstimator(EstimatorSettings(kind="ema", max_categories=2))
     for tenant in ("a", "b" * 1_000_000, "a", "c"):
         estimator.observe(estimator.estimate(facts(), tenant), Usage(100))
@@ -160,14 +160,14 @@ def test_the_number_of_categories_is_capped() -> None:
 
 
 def test_a_category_s_key_is_no_longer_than_a_name_may_be() -> None:
-    """Tenants are clients' words: a megabyte of one is remembered by a digest of it."""
+    """Tenants come from clients: a name of a megabyte is stored as a digest."""
     estimator = EmaEstimator(EstimatorSettings(kind="ema"))
     keys = {estimator.estimate(facts(), "t" * 1_000_000 + end).category.key for end in "ab"}
     assert [MAX_NAME_CHARS] * 2 == [len(key) for key in keys]
 
 
 def test_state_goes_into_another_estimator() -> None:
-    """What one estimator learned another continues from; a state of another kind is refused."""
+    """An estimator continues from what another learned; a state of another kind is rejected."""
     one, other = EmaEstimator(EstimatorSettings(kind="ema")), EmaEstimator(EstimatorSettings(kind="ema"))
     one.observe(one.estimate(facts(), ""), Usage(200))
     other.load(one.state())
@@ -185,7 +185,7 @@ def test_state_goes_into_another_estimator() -> None:
 def test_estimates_stay_physical_whatever_was_learned(
     ratios: list[float], gamma: float, nonsense: list[int], tenant: str
 ) -> None:
-    """For any usages of real text, and nonsense between them: bytes / 16 <= estimate <= bound <= bytes."""
+    """For any usage of real text, with nonsense in between: bytes / 16 <= estimate <= bound <= bytes."""
     text = b"some words of text, " * 100
     settings = EstimatorSettings(kind="ema", ema=EmaSettings(margin_deviations=gamma))
     estimator = EmaEstimator(settings)
@@ -201,13 +201,13 @@ def test_estimates_stay_physical_whatever_was_learned(
 
 
 def taken(usages: list[int], text_bytes: int) -> list[int]:
-    """Return the usages that a text of so many bytes can have."""
+    """Return the usages that are plausible for a text of this many bytes."""
     return [tokens for tokens in usages if text_bytes / 16 <= tokens <= text_bytes]
 
 
 @pytest.mark.parametrize(("gamma", "ratio"), [(0.0, 8.5), (0.1, 7.0), (0.5, 1.0), (1.0, 1.0), (100.0, 1.0)])
 def test_the_conservative_ratio_is_never_less_than_a_byte_for_each_token(gamma: float, ratio: float) -> None:
-    """However many deviations are taken off, and be it more than there is, a token is at least one byte."""
+    """However many deviations are subtracted, even more than the mean, a token is at least one byte."""
     settings = EstimatorSettings(kind="ema", ema=EmaSettings(margin_deviations=gamma, decay=0.5))
     estimator = EmaEstimator(settings)
     for tokens in (1_600, 100):  # 1 and 16 bytes per token: the mean is 8.5, the deviation 15
@@ -232,7 +232,7 @@ def test_the_conservative_ratio_is_never_less_than_a_byte_for_each_token(gamma: 
     ],
 )
 def test_a_ratio_that_no_text_has_is_not_loaded(ratio: float, deviation: float) -> None:
-    """Of a state with one impossible category nothing is taken over, not even what stands before it."""
+    """If one category of a state is impossible, nothing is loaded, not even the categories before it."""
     estimator = EmaEstimator(EstimatorSettings(kind="ema"))
     good = CategoryState(CategoryKey("m", "good"), 4.0, 1.0, 5)
     broken = CategoryState(CategoryKey("m", "bad"), ratio, deviation, 5)
@@ -244,7 +244,7 @@ def test_a_ratio_that_no_text_has_is_not_loaded(ratio: float, deviation: float) 
 
 @pytest.mark.parametrize(("ratio", "deviation"), [(1.0, 0.0), (16.0, 20.0)])
 def test_a_ratio_at_the_limits_is_loaded(ratio: float, deviation: float) -> None:
-    """One and sixteen bytes per token are real."""
+    """Ratios of one and sixteen bytes per token are possible."""
     estimator = EmaEstimator(EstimatorSettings(kind="ema"))
     state = LearnedState("ema", (CategoryState(CategoryKey("m", "k"), ratio, deviation, 5),))
     estimator.load(state)
@@ -264,7 +264,7 @@ def test_a_ratio_at_the_limits_is_loaded(ratio: float, deviation: float) -> None
 def test_usage_that_leaves_no_tokens_for_the_text_is_not_learned(
     text: bytes, prompt_tokens: int, refused: str | None
 ) -> None:
-    """When the media are as dear as the whole prompt, or there is no text, nothing is said of the text's ratio."""
+    """If the media cost the whole prompt, or there is no text, nothing is learned about the text's ratio."""
     estimator = EmaEstimator(EstimatorSettings(kind="ema"))
     estimate = estimator.estimate(facts(text, media=MediaCount(unknown_images=1)), "")
     assert refused == estimator.observe(estimate, Usage(prompt_tokens)).refused
@@ -276,7 +276,7 @@ def test_usage_that_leaves_no_tokens_for_the_text_is_not_learned(
     [(2, [Source.PRIOR, Source.YOUNG, Source.LEARNED]), (0, [Source.PRIOR, Source.LEARNED, Source.LEARNED])],
 )
 def test_a_category_is_young_until_it_has_its_responses(young_observations: int, sources: list[Source]) -> None:
-    """Nothing is learned yet, then little, then enough."""
+    """A category is first a prior, then young, then learned."""
     estimator = EmaEstimator(EstimatorSettings(kind="ema", young_observations=young_observations))
     seen = []
     for _ in range(3):
@@ -287,7 +287,7 @@ def test_a_category_is_young_until_it_has_its_responses(young_observations: int,
 
 
 def test_prompts_that_the_server_cuts_teach_no_ratio() -> None:
-    """Sixty long texts of which 256 tokens were counted leave no ratio behind."""
+    """Sixty long texts of which the server counted 256 tokens leave no ratio."""
     estimator = EmaEstimator(EstimatorSettings(kind="ema"))
     cut = RequestFacts(Api.EMBEDDINGS, "m", b"some words " * 270, max_output_tokens=0, truncate_prompt_tokens=256)
     for _ in range(60):
@@ -296,5 +296,5 @@ def test_prompts_that_the_server_cuts_teach_no_ratio() -> None:
 
 
 def test_there_is_nothing_to_undo() -> None:
-    """No other ratios ever take a model's place."""
+    """The EMA never replaces a model's ratios, so there are none to restore."""
     assert not EmaEstimator(EstimatorSettings(kind="ema")).undo("m")

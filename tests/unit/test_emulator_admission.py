@@ -13,16 +13,16 @@ from extproc.emulator.tokenizers import ByteRule
 from extproc.emulator.writer import write_sequences
 
 CONTEXT = 100
-WORD = "word "  # one token of the rule each
+WORD = "word "  # one token by the rule
 
 
 def prompt_tokens(**body: Any) -> int:
-    """Count a chat request's prompt."""
+    """Return the tokens of a chat request's prompt."""
     return measure(ChatApi().read(body), ByteRule(), 10**9).prompt_tokens
 
 
 def refusal_of(prompt: object, max_tokens: int | None, **fields: Any) -> Refusal:
-    """Return how a completion is refused by a context of 100 tokens."""
+    """Return the refusal of a completion by a context of 100 tokens."""
     work = CompletionsApi().read({"prompt": prompt, "max_tokens": max_tokens} | fields)
     with pytest.raises(Refusal) as refused:
         measure(work, ByteRule(), CONTEXT, VllmVersion.V0_20)
@@ -41,7 +41,7 @@ def test_exactly_full_context_is_admitted() -> None:
 
 
 def test_a_declared_output_that_does_not_fit_is_shortened_or_refused_by_version() -> None:
-    """From 0.32 on 90 tokens of prompt leave 10 of 20 for the output; before, the request is refused."""
+    """From 0.32 on, 90 prompt tokens leave 10 of 20 for the output; earlier versions refuse the request."""
     work = CompletionsApi().read({"prompt": [7] * 90, "max_tokens": 20, "ignore_eos": True})
     admitted = measure(work, ByteRule(), CONTEXT, VllmVersion.V0_32)
     (sequence,) = write_sequences(work, admitted.room_tokens, 80, ByteRule())
@@ -62,14 +62,14 @@ def test_a_declared_output_that_does_not_fit_is_shortened_or_refused_by_version(
 def test_a_prompt_or_an_output_too_long_by_itself_is_refused_by_every_version(
     body: dict[str, Any], said: str
 ) -> None:
-    """What fits no context even alone is a 400 also from 0.32 on."""
+    """A prompt or an output that exceeds the context by itself is a 400 even from 0.32 on."""
     with pytest.raises(Refusal) as refused:
         measure(CompletionsApi().read(body), ByteRule(), CONTEXT, VllmVersion.V0_32)
     assert said in refused.value.message
 
 
 def test_text_over_the_limit_is_refused_as_at_least() -> None:
-    """Of a text, counting stops at the first token too many, and the refusal says so."""
+    """Counting of a text stops at the first token over the limit, and the refusal says "at least"."""
     refusal = refusal_of(WORD * 95, 10)
     assert refusal.message == (
         "This model's maximum context length is 100 tokens. However, you requested 10 output tokens and your "
@@ -80,7 +80,7 @@ def test_text_over_the_limit_is_refused_as_at_least() -> None:
 
 
 def test_token_ids_over_the_limit_are_refused_exactly() -> None:
-    """Of token ids the refusal names the true number."""
+    """For token ids, the refusal names the exact number."""
     assert "your prompt contains 95 input tokens, for a total of 105 tokens" in refusal_of([7] * 95, 10).message
 
 
@@ -92,7 +92,7 @@ def test_hopelessly_long_text_is_refused_by_its_characters() -> None:
 
 
 def test_declared_output_alone_over_the_context_is_refused() -> None:
-    """An output limit above the context is refused by its own name."""
+    """An output limit above the context is refused under its own name."""
     refusal = refusal_of("hi", 101)
     assert refusal.message.startswith("max_tokens=101 cannot be greater than max_model_len=max_total_tokens=100.")
     assert refusal.param == "max_tokens"
@@ -114,13 +114,13 @@ def test_truncated_prompt_counts_what_is_kept() -> None:
 
 
 def test_several_prompts_count_together_and_fit_one_by_one() -> None:
-    """A list of prompts is summed in usage, but each has the context for itself."""
+    """Usage sums a list of prompts, but each prompt may use the whole context."""
     admitted = measure(CompletionsApi().read({"prompt": [[1] * 60, [1] * 70]}), ByteRule(), CONTEXT)
     assert (admitted.prompt_tokens, admitted.room_tokens) == (130, 30)
 
 
 def test_every_message_costs_its_marks_and_role() -> None:
-    """A message costs its content, its role, and the marks of a turn."""
+    """A message costs its content, its role, and the markers of a turn."""
     one, two = (prompt_tokens(messages=user("hello") * times) for times in (1, 2))
     assert two - one == ByteRule().count("user\nhello") + 3
 
@@ -133,7 +133,7 @@ def test_tools_cost_tokens() -> None:
 
 
 def test_images_cost_by_their_size_and_not_their_bytes() -> None:
-    """A PNG costs a token per 28 x 28 pixels, whatever its base64 weighs; its text is never tokenised."""
+    """A PNG costs a token per 28 x 28 pixels, whatever the size of its base64, which is never tokenised."""
     head = "iVBORw0KGgoAAAANSUhEUgAAAHAAAABU"  # a PNG's first bytes: 112 x 84 pixels
     urls = (f"data:image/png;base64,{head}{'A' * extra}" for extra in (0, 100_000))
     costs = {prompt_tokens(messages=user([{"type": "image_url", "image_url": {"url": url}}])) for url in urls}
@@ -166,7 +166,7 @@ def test_all_apis_agree_on_a_conversation() -> None:
     ids=str,
 )
 def test_wrong_types_and_values_are_refused(field: dict[str, object]) -> None:
-    """What has not the API's type or range is a 400."""
+    """A value that does not have the API's type or range is a 400."""
     with pytest.raises(Refusal) as refused:
         ChatApi().read({"messages": user("hi")} | field)
     assert refused.value.status == 400
@@ -174,11 +174,11 @@ def test_wrong_types_and_values_are_refused(field: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("limit", [16, "16", 16.0])
 def test_numbers_are_read_laxly(limit: object) -> None:
-    """A whole number may come as a string or a float."""
+    """An integer may be given as a string or a float."""
     assert ChatApi().read({"messages": user("hi"), "max_tokens": limit}).max_tokens == 16
 
 
 def test_max_completion_tokens_goes_before_max_tokens() -> None:
-    """Of both names of the output limit the newer one counts."""
+    """If both names of the output limit are given, the newer one counts."""
     work = ChatApi().read({"messages": user("hi"), "max_tokens": 5, "max_completion_tokens": 7})
     assert work.max_tokens == 7

@@ -17,7 +17,7 @@ from extproc.emulator.work import Usage
     ],
 )
 def test_faults_are_read(value: str, fault: Fault) -> None:
-    """Each value of the table is the fault that it says."""
+    """Each value of the table is read as that fault."""
     assert read_fault(value) == fault
 
 
@@ -26,12 +26,12 @@ def test_faults_are_read(value: str, fault: Fault) -> None:
     ["", "dye", "status", "status=200", "status=600", "early-status=103", "slow=long", "usage=some", "die=1"],
 )
 def test_what_is_no_fault_is_refused(value: str) -> None:
-    """Anything else is a 400, a success as a fault among it."""
+    """Anything else is a 400, including a fault with a status of success."""
     with pytest.raises(Refusal) as refused:
         read_fault(value)
     assert refused.value.status == 400
 
 
 def test_usage_faults_change_all_that_is_told() -> None:
-    """The factor is for prompt and completion tokens alike."""
+    """The factor applies to prompt and completion tokens alike."""
     assert read_fault("usage=negative").reported(Usage(7, 3)) == Usage(-7, -3)

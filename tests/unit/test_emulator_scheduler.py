@@ -10,13 +10,13 @@ from extproc.emulator.settings import EmulatorSettings, TokenizerName, choice
 
 
 class Clock:
-    """A clock that stands still until somebody sleeps."""
+    """A clock that advances only when something sleeps."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
 
     async def sleep(self, wait_s: float) -> None:
-        """Let the time pass at once."""
+        """Advance the time at once."""
         self.now_s += wait_s
 
 
@@ -28,19 +28,19 @@ def pool(clock: Clock | None = None, **settings: float | None) -> Scheduler:
 
 
 async def hold(scheduler: Scheduler, release: asyncio.Event, prompt_tokens: int = 10) -> None:
-    """Be a request that runs until it is released."""
+    """Run a request until it is released."""
     async with scheduler.admit(1, prompt_tokens):
         await release.wait()
 
 
 async def settle() -> None:
-    """Let all tasks go as far as they can."""
+    """Let all tasks run as far as they can."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
 def test_requests_beyond_max_num_seqs_wait_and_move_up() -> None:
-    """With all seats taken requests wait; one that leaves lets the first of them in."""
+    """If all seats are taken, requests wait; a request that leaves admits the first of them."""
 
     async def scenario() -> list[tuple[int, int]]:
         scheduler, seen = pool(max_num_seqs=2), []
@@ -57,7 +57,7 @@ def test_requests_beyond_max_num_seqs_wait_and_move_up() -> None:
 
 
 def test_a_request_waits_for_room_in_the_cache() -> None:
-    """A prompt that finds no room in the KV cache waits although seats are free."""
+    """A prompt that does not fit in the KV cache waits although seats are free."""
 
     async def scenario() -> tuple[int, int, float]:
         scheduler, release = pool(kv_cache_tokens=100), asyncio.Event()
@@ -72,7 +72,7 @@ def test_a_request_waits_for_room_in_the_cache() -> None:
 
 
 def test_a_full_cache_preempts_the_last_that_came_in() -> None:
-    """When decoding finds no room the newest request gives way, and ends all the same later."""
+    """If decoding finds no room, the newest request is preempted, and still finishes later."""
 
     async def scenario() -> tuple[int, int]:
         scheduler, release = pool(kv_cache_tokens=100), asyncio.Event()
@@ -97,7 +97,7 @@ def test_a_full_cache_preempts_the_last_that_came_in() -> None:
 
 
 def test_a_client_that_leaves_the_queue_frees_its_place() -> None:
-    """A waiting request that is cancelled is gone from the queue."""
+    """A waiting request that is cancelled leaves the queue."""
 
     async def scenario() -> tuple[int, int]:
         scheduler, release = pool(max_num_seqs=1), asyncio.Event()
@@ -129,7 +129,7 @@ def test_prefill_and_decode_take_their_time() -> None:
 
 
 def test_metrics_have_the_names_and_labels_of_vllm() -> None:
-    """The state of the scheduler is shown under vLLM's names."""
+    """The scheduler's state is exported under vLLM's names."""
 
     async def scenario() -> str:
         scheduler, release = pool(max_num_seqs=1), asyncio.Event()
@@ -169,14 +169,14 @@ def test_metrics_have_the_names_and_labels_of_vllm() -> None:
     ],
 )
 def test_impossible_settings_are_named(field: str, value: object, message: str) -> None:
-    """Settings that no pool could have are refused with field, value and what is allowed."""
+    """Settings that no pool could have are rejected with field, value and what is allowed."""
     with pytest.raises(ConfigurationError) as refused:
         EmulatorSettings(**{"model": "m", "max_model_len": 100, field: value})  # type: ignore[arg-type]
     assert str(refused.value) == message
 
 
 def test_an_unknown_choice_names_those_allowed() -> None:
-    """A word that is none of a setting's is refused with all that are."""
+    """A word that is not an allowed value is rejected with a list of those that are."""
     with pytest.raises(ConfigurationError) as refused:
         choice(TokenizerName, "tokenizer", "gpt9")
     assert str(refused.value) == "tokenizer: 'gpt9' is not one of auto, qwen, cl100k, deepseek, bytes"

@@ -14,7 +14,7 @@ TEXT = "Hello wörld, привет 你好 🙂\n\n    x = 12345 + y\t"
 
 @pytest.fixture(params=["qwen", "cl100k", "deepseek", "bytes"])
 def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
-    """Each tokenizer that is installed."""
+    """Return each tokenizer that is installed."""
     try:
         return load_tokenizer(TokenizerName(request.param))
     except ConfigurationError as error:
@@ -32,18 +32,18 @@ def test_count_is_the_number_of_tokens(tokenizer: Tokenizer) -> None:
 
 
 def test_no_token_is_longer_than_the_bound(tokenizer: Tokenizer) -> None:
-    """No token stands for more characters than the tokenizer says, not even in runs of one character."""
+    """No token has more characters than the tokenizer declares, even in runs of one character."""
     runs = [" " * 600, "a" * 600, "=" * 600, "\n" * 600, "中" * 600]
     assert all(len(run) / tokenizer.count(run) <= tokenizer.max_chars_per_token for run in runs)
 
 
 def test_a_million_blanks_are_counted() -> None:
-    """Input that makes a regular expression overflow its stack in one piece is counted all the same."""
+    """Input that would overflow the stack of a regular expression if matched in one piece is counted."""
     assert count_tokens(load_tokenizer(TokenizerName.AUTO), [" " * 1_000_000], 10**9) > 0
 
 
 def test_counting_stops_over_the_limit() -> None:
-    """Once over the limit nothing more is counted, so that a count costs no more than the limit does."""
+    """Counting stops once over the limit, so a count costs no more than the limit."""
     counted: list[int] = []
 
     class Watched(ByteRule):
@@ -56,7 +56,7 @@ def test_counting_stops_over_the_limit() -> None:
 
 
 def test_slicing_changes_the_count_by_little(tokenizer: Tokenizer) -> None:
-    """A text counted in slices has the tokens of the whole, within a tenth of a percent."""
+    """The count of a text in slices is within a tenth of a percent of the whole text's."""
     text = TEXT * 400
     whole, sliced = tokenizer.count(text), count_tokens(tokenizer, [text], 10**9)
     assert abs(sliced - whole) <= max(whole / 1000, 2)
@@ -65,7 +65,7 @@ def test_slicing_changes_the_count_by_little(tokenizer: Tokenizer) -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.text())
 def test_the_rule_keeps_every_byte(text: str) -> None:
-    """Whatever the text, the rule's tokens are its bytes, none longer than six."""
+    """Whatever the text is, the rule's tokens are its bytes, and none is longer than six."""
     pieces = ByteRule().split(text)
     assert b"".join(pieces) == text.encode()
     assert all(len(piece) <= 6 for piece in pieces)
@@ -80,7 +80,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_without_packages_auto_is_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no tokenizer package is installed, tokens are counted by the rule over bytes."""
+    """If no tokenizer package is installed, tokens are counted by the rule over bytes."""
     monkeypatch.setattr(tokenizers, "find_spec", lambda _: None)
     load_tokenizer.cache_clear()
     assert load_tokenizer(TokenizerName.AUTO).name is TokenizerName.BYTES

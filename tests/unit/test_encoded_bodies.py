@@ -1,4 +1,4 @@
-"""Compressed request bodies are read within bounds, and what is beyond goes to the default pool."""
+"""Compressed request bodies are decoded within bounds; bodies beyond them go to the default pool."""
 
 import gzip
 import json
@@ -24,12 +24,12 @@ Encode = Callable[[bytes], bytes]
 
 
 def raw_deflate(data: bytes) -> bytes:
-    """Deflate without zlib's frame."""
+    """Deflate without the zlib header."""
     return zlib.compress(data, wbits=-zlib.MAX_WBITS)
 
 
 def zstd_stream(data: bytes) -> bytes:
-    """Compress as a stream does, without the size in the frame's head."""
+    """Compress as a stream, which leaves the size out of the frame's header."""
     encoder = zstandard.ZstdCompressor().compressobj()
     return encoder.compress(data) + encoder.flush()
 
@@ -59,26 +59,26 @@ def fault_of(encoding: str, body: bytes) -> BodyFault | None:
 @EVERY
 @given(data=st.binary(max_size=500))
 def test_every_encoding_is_undone(encoding: str, encode: Encode, data: bytes) -> None:
-    """A body comes out as it went in, whatever the case of the encoding's name."""
+    """Decoding restores the original body, whatever the case of the encoding's name."""
     assert data == decoded_body(encoding, encode(data)) == decoded_body(f" {encoding.upper()}", encode(data))
 
 
 @pytest.mark.parametrize("name", ["", "identity", "Identity", "IDENTITY "])
 def test_identity_is_no_encoding(name: str) -> None:
-    """A body that says that it is not encoded is read as it is."""
+    """A body that is declared as not encoded is read as it is."""
     assert b"{}" == decoded_body(name, b"{}")
 
 
 @EVERY
 def test_a_body_that_was_cut_is_not_decoded(encoding: str, encode: Encode) -> None:
-    """A prefix is never taken for the whole."""
+    """A prefix is never mistaken for the whole body."""
     body = encode(b"one two three " * 50)
     assert {BodyFault.ENCODED} == {fault_of(encoding, body[:end]) for end in range(len(body))}
 
 
 @EVERY
 def test_bombs_are_not_decoded(encoding: str, encode: Encode) -> None:
-    """What would inflate beyond the bound is left alone; what just fits is read."""
+    """A body that would inflate beyond the bound is not decoded; one that just fits is."""
     assert len(decoded_body(encoding, encode(b"a" * MAX_DECODED_BYTES))) == MAX_DECODED_BYTES
     assert BodyFault.ENCODED == fault_of(encoding, encode(b"a" * (MAX_DECODED_BYTES + 1)))
     assert BodyFault.ENCODED == fault_of(encoding, encode(bytes(32 << 20)))
@@ -86,13 +86,13 @@ def test_bombs_are_not_decoded(encoding: str, encode: Encode) -> None:
 
 @EVERY
 def test_bytes_behind_the_end_are_a_fault(encoding: str, encode: Encode) -> None:
-    """What follows the end is not read by all servers alike."""
+    """Servers differ in how they treat bytes after the end."""
     assert BodyFault.ENCODED == fault_of(encoding, encode(b"{}") + b"more")
 
 
 @pytest.mark.parametrize("bits", range(10, 25))
 def test_brotli_is_decoded_with_any_window(bits: int) -> None:
-    """It is decoded with a window of 1 MiB at most, which is more than all that is read."""
+    """The decoder's window is at most 1 MiB, which is more than all that is decoded."""
     text = Random(bits).randbytes(1000) + b"one two three" * 39_000 + b"more"
     text += text[: MAX_DECODED_BYTES - len(text)]
     assert MAX_DECODED_BYTES == len(text)
@@ -100,7 +100,7 @@ def test_brotli_is_decoded_with_any_window(bits: int) -> None:
 
 
 def test_brotli_beyond_its_standard_is_not_read() -> None:
-    """The mark of an extension that has windows of up to a gibibyte is no window."""
+    """The marker of an extension with windows of up to 1 GiB is not a valid window."""
     assert BodyFault.ENCODED == fault_of("br", b"\x11\x1e" + brotli.compress(b"one")[1:])
 
 
@@ -113,7 +113,7 @@ def test_other_encodings_are_not_undone(encoding: str) -> None:
 @EVERY
 @given(body=st.binary(max_size=300))
 def test_any_bytes_are_decoded_or_told(encoding: str, encode: Encode, body: bytes) -> None:
-    """Bytes that are no such encoding raise our own error and no other."""
+    """Bytes that do not have the declared encoding raise our own error and no other."""
     assert fault_of(encoding, body) in {None, BodyFault.ENCODED}
 
 
@@ -125,7 +125,7 @@ def test_more_compressed_bytes_than_are_worth_their_time_are_not_read(encoding: 
 
 @EVERY
 def test_a_compressed_request_is_placed_by_what_it_holds(encoding: str, encode: Encode) -> None:
-    """A short prompt goes short compressed as it would plain; one that is long after decoding does not."""
+    """A short prompt goes to the short pool as it would uncompressed; one that is long after decoding does not."""
 
     def place(text: str) -> tuple[str, Reason, int]:
         body = encode(json.dumps({"model": "m", "messages": [{"content": text}], "max_tokens": 9}).encode())

@@ -1,4 +1,4 @@
-"""What an error prints: which fault, of what, and never more than a terminal or a log should take."""
+"""The text of an error: what is wrong with what, within a length that terminals and logs can take."""
 
 import pytest
 
@@ -16,7 +16,7 @@ SENTENCE_BYTES = 480
 
 
 def test_a_fault_is_told_with_its_detail_where_there_is_one() -> None:
-    """The fault comes first, as metrics name it."""
+    """The fault comes first, under the name that metrics use."""
     assert "not_json" == str(BodyNotUnderstood(BodyFault.NOT_JSON))
     assert "not_json: at byte 7" == str(BodyNotUnderstood(BodyFault.NOT_JSON, "at byte 7"))
     assert "status" == str(ResponseNotUnderstood(ResponseFault.STATUS))
@@ -24,7 +24,7 @@ def test_a_fault_is_told_with_its_detail_where_there_is_one() -> None:
 
 
 def test_one_sentence_is_a_line_and_several_are_a_list() -> None:
-    """With the file that they are of, where it is known."""
+    """They are preceded by the file that they belong to, if it is known."""
     assert "no pools" == str(ConfigurationError("no pools"))
     assert "a.yaml: no pools" == str(ConfigurationError("no pools", source="a.yaml"))
     assert "2 errors\n  one\n  two" == str(ConfigurationError("one", "two"))
@@ -33,7 +33,7 @@ def test_one_sentence_is_a_line_and_several_are_a_list() -> None:
 
 @pytest.mark.parametrize("letter", ["x", "é", "語", "😀"])
 def test_a_long_sentence_ends_in_dots(letter: str) -> None:
-    """480 bytes are printed as they are; of more as many whole characters as fit before the dots."""
+    """Up to 480 bytes are printed unchanged; of more, as many whole characters as fit before the dots."""
     size = len(letter.encode())
     whole = letter * (SENTENCE_BYTES // size)
     assert whole == str(ConfigurationError(whole))
@@ -41,13 +41,13 @@ def test_a_long_sentence_ends_in_dots(letter: str) -> None:
 
 
 def test_control_characters_and_line_ends_are_spaces() -> None:
-    """One error is one line, whatever was given."""
+    """An error is one line, whatever the input was."""
     assert "a b c d" == str(ConfigurationError("a\nb\x1bc\td"))
 
 
 @pytest.mark.parametrize("source", ["", "router.yaml"])
 def test_as_many_sentences_are_printed_as_fit(source: str) -> None:
-    """2,000 bytes hold all lines, and how many more there are: the remark always fits behind them."""
+    """All lines, and the number of those left out, fit in 2,000 bytes; there is always room for that number."""
     for size in range(1, SENTENCE_BYTES + 1):
         head = f"{source}: 1000 errors" if source else "1000 errors"
         fitting = (PRINTED_BYTES - len(head) - len("\n  and 999,999 more")) // (len("\n  ") + size)
@@ -57,7 +57,7 @@ def test_as_many_sentences_are_printed_as_fit(source: str) -> None:
 
 
 def test_lines_of_a_log_are_no_longer_than_what_is_printed() -> None:
-    """Without a head above them there is room for 2,000 bytes of lines."""
+    """Without a heading, the lines may take all of the 2,000 bytes."""
     fitting = (PRINTED_BYTES - len("\n  and 999,999 more")) // (len("\n  ") + 100)
     lines = ConfigurationError(*["x" * 100] * 1000, source="router.yaml").lines()
     assert ["x" * 100] * fitting + [f"and {1000 - fitting} more"] == lines
@@ -67,12 +67,12 @@ def test_lines_of_a_log_are_no_longer_than_what_is_printed() -> None:
 
 @pytest.mark.parametrize(("value", "printed"), [("a" * 78, f"'{'a' * 78}'"), (2**128 - 1, str(2**128 - 1))])
 def test_values_of_up_to_80_characters_are_shown_whole(value: object, printed: str) -> None:
-    """So are numbers as large as a counter gets."""
+    """This includes numbers as large as a counter gets."""
     assert printed == shown(value)
 
 
 def test_longer_values_are_shown_in_part() -> None:
-    """Texts have their beginning and end, numbers only their size, and nested values three levels."""
+    """Texts are shown by their beginning and end, numbers only by their size, nested values to three levels."""
     assert 80 == len(shown("a" * 79)) == len(shown(b"a" * 79))
     assert shown("a" * 500 + "z").endswith("az'")
     assert "a number of 129 bits" == shown(2**128)
@@ -81,6 +81,6 @@ def test_longer_values_are_shown_in_part() -> None:
 
 
 def test_a_password_is_not_shown_however_long_the_value() -> None:
-    """Of a URL not who logs in."""
+    """User name and password of a URL are left out."""
     assert "'redis://***@host/0'" == shown("redis://user:secret@host/0")
     assert "secret" not in shown("redis://user:secret@host/" + "0" * 1000)
