@@ -101,13 +101,13 @@ def estimate_of(decision: Decision) -> Estimate:
 NEAR = chat(words(900))
 
 
-def test_tools_are_of_the_text_that_was_counted_and_what_may_be_dropped_is_not() -> None:
+def test_text_tokens_include_tools_but_not_droppable_reasoning() -> None:
     """If counting was given up, the number is None."""
     counts = [(7, 0, 0, 1, 1, 0, 0, 0), (7, 5, 3, 1, 1, 0, 0, 0), ()]
     assert [7, 12, None] == [Counted(features).text_tokens for features in counts]
 
 
-def test_what_is_near_a_limit_is_counted() -> None:
+def test_requests_near_a_limit_are_counted() -> None:
     """The estimate is the count plus what templates are believed to add."""
     counted, estimated = Routing().place(NEAR), Routing().place(replace(NEAR, model="other"))
     assert Counted((900, 0, 0, 1, 1, 0, 0, 0), 0.001) == counted.counted
@@ -115,7 +115,7 @@ def test_what_is_near_a_limit_is_counted() -> None:
     assert [908, 900] == pytest.approx([estimate_of(each).prompt_tokens for each in (counted, estimated)])
 
 
-def test_the_bound_of_what_is_counted_is_narrow() -> None:
+def test_the_bound_of_a_counted_request_is_narrow() -> None:
     """After a few responses it is a tenth as wide as the estimate's."""
     routing = Routing()
     for _ in range(10):
@@ -138,12 +138,12 @@ def test_the_bound_of_what_is_counted_is_narrow() -> None:
         (5_201, False),
     ],
 )
-def test_only_where_a_limit_lies_between_what_it_may_be(size: int, *, counted: bool) -> None:
+def test_a_request_is_counted_only_if_the_count_can_change_its_pool(size: int, *, counted: bool) -> None:
     """If the size is far below or far above each limit, a count would change nothing."""
     assert counted == (Routing().place(chat(words(size))).counted is not None)
 
 
-def test_a_request_that_was_taken_for_too_long_may_fit() -> None:
+def test_a_request_that_was_estimated_too_long_may_fit() -> None:
     """A request that is estimated above a limit is counted as well, and goes to the pool that it fits."""
     long_words = chat("longish " * 700)  # 1,120 tokens, by the estimate
     uncounted = Routing().place(replace(long_words, model="other"))
@@ -162,7 +162,7 @@ def test_a_request_that_was_taken_for_too_long_may_fit() -> None:
         replace(NEAR, model="other"),
     ],
 )
-def test_where_not_all_is_the_text_of_one_prompt_the_estimate_stands(facts: RequestFacts) -> None:
+def test_the_estimate_stands_unless_the_request_is_one_text_prompt(facts: RequestFacts) -> None:
     """Images, several prompts, token ids, and requests placed for another reason are not counted."""
     routing = Routing()
     decision = routing.place(facts)
@@ -170,7 +170,7 @@ def test_where_not_all_is_the_text_of_one_prompt_the_estimate_stands(facts: Requ
     assert estimate_of(decision) == routing.estimator.estimate(facts, "")
 
 
-def test_an_estimator_with_memory_of_its_own_teaches_as_before() -> None:
+def test_a_count_does_not_change_what_the_estimator_learns() -> None:
     """A count does not change what the byte-class estimator learns from the response."""
     one, other = ByteClassEstimator(EstimatorSettings()), ByteClassEstimator(EstimatorSettings())
     routing = Routing()
@@ -183,7 +183,7 @@ def test_an_estimator_with_memory_of_its_own_teaches_as_before() -> None:
     assert other.state() == one.state()
 
 
-def test_what_is_stored_by_default_is_not_counted() -> None:
+def test_requests_stored_by_default_are_not_counted() -> None:
     """A stored request goes to the default pool whatever its length."""
     routing = Routing()
     pools = Pools((SHORT, LONG), stored_by_default=True)
@@ -192,7 +192,7 @@ def test_what_is_stored_by_default_is_not_counted() -> None:
     assert placer.place(replace(NEAR, stored=False), "").counted is not None
 
 
-def test_what_takes_too_long_stands_as_it_was_estimated() -> None:
+def test_the_estimate_stands_if_counting_takes_too_long() -> None:
     """The decision records the attempt, and nothing is learned about counts from it."""
     routing = Routing()
     facts = chat(words(899) + "LATE ")
@@ -204,7 +204,7 @@ def test_what_takes_too_long_stands_as_it_was_estimated() -> None:
     assert pytest.approx(908) == estimate_of(routing.place(NEAR)).prompt_tokens
 
 
-def test_each_message_is_counted_by_itself() -> None:
+def test_each_message_is_counted_separately() -> None:
     """Tools and documents are counted separately as well, and so is reasoning that a template may drop."""
     routing = Routing()
     facts = chat("one two", words(900), dropped_text=b"so I thought", tools=2, tool_calls=3)
@@ -223,7 +223,7 @@ def test_a_prompt_without_messages_is_counted_as_a_whole() -> None:
     assert (900, 0, 0, 1, 0, 0, 0, 0) == decision.counted.features
 
 
-def test_what_templates_add_is_learned_from_usage() -> None:
+def test_template_tokens_are_learned_from_usage() -> None:
     """A server adds 40 tokens per prompt and 7 per message, which is learned within tens of responses."""
     routing, rng = Routing(), np.random.default_rng(1)
     for _ in range(60):
@@ -252,7 +252,7 @@ def test_a_share_of_epsilon_exceeds_the_bound() -> None:
     assert missed / counted == pytest.approx(0.01, abs=0.005)
 
 
-def test_a_file_of_another_model_widens_the_bound() -> None:
+def test_a_tokenizer_of_another_model_is_corrected() -> None:
     """If text costs a fifth more than counted, its price is learned, and prompts stop exceeding the bound."""
     routing, rng = Routing(), np.random.default_rng(3)
     missed = []
@@ -269,7 +269,7 @@ def test_a_file_of_another_model_widens_the_bound() -> None:
     assert pytest.approx(1_080, rel=0.02) == now.prompt_tokens
 
 
-def test_usage_that_is_off_is_believed_in_part() -> None:
+def test_an_outlier_is_trusted_in_part() -> None:
     """A single response with twice the tokens hardly moves the estimate."""
     routing = Routing()
     for actual in [908] * 20 + [1_816]:
@@ -277,7 +277,7 @@ def test_usage_that_is_off_is_believed_in_part() -> None:
     assert pytest.approx(908, rel=0.005) == estimate_of(routing.place(NEAR)).prompt_tokens
 
 
-def test_usage_that_is_none_tells_nothing_of_the_bound() -> None:
+def test_implausible_usage_does_not_widen_the_bound() -> None:
     """A broken counter does not count as a miss, so it does not widen the bound."""
     routing, broken = Routing(), Routing()
     for actual in [908] * 20:
@@ -288,7 +288,7 @@ def test_usage_that_is_none_tells_nothing_of_the_bound() -> None:
     assert wide < 1.03 * narrow
 
 
-def test_tokens_added_for_one_tenant_are_that_tenants() -> None:
+def test_tokens_added_for_one_tenant_do_not_affect_others() -> None:
     """A server that adds 500 tokens to one tenant's prompts does not move other tenants' estimates."""
     routing, rng = Routing(), np.random.default_rng(4)
     for _ in range(60):
@@ -299,7 +299,7 @@ def test_tokens_added_for_one_tenant_are_that_tenants() -> None:
         assert pytest.approx(expected, rel=0.01) == estimate_of(routing.place(NEAR, tenant)).prompt_tokens
 
 
-def test_a_response_is_of_no_use_where_the_tokenizer_is_gone() -> None:
+def test_a_response_without_its_tokenizer_teaches_nothing() -> None:
     """After a reload, for instance, a count made with other settings teaches nothing."""
     routing = Routing()
     decision = routing.place(NEAR)
@@ -319,7 +319,7 @@ def test_a_count_travels_through_the_access_log() -> None:
     assert Counted(decision.counted.features) == unpacked.counted
 
 
-def test_counts_are_counted() -> None:
+def test_counts_have_metrics() -> None:
     """They are counted by outcome and duration; a count that was not started adds no duration."""
     metrics, routing = Metrics(CollectorRegistry(), 1, 1), Routing()
     for facts in (NEAR, NEAR, chat(words(899) + "LATE "), chat(words(100))):
@@ -333,7 +333,7 @@ def test_counts_are_counted() -> None:
 
 
 @pytest.mark.parametrize("factor", [3.0, 1 / 3])
-def test_a_count_that_is_far_off_moves_little_either_way(factor: float) -> None:
+def test_an_outlier_moves_little_in_either_direction(factor: float) -> None:
     """A broken counter is trusted as far as the errors of counts usually go."""
     routing = Routing()
     for _ in range(30):

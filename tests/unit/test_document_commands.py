@@ -54,7 +54,7 @@ def test_commands_are_found() -> None:
 
 
 @pytest.mark.parametrize("command", OURS)
-def test_dualpool_takes_what_the_documents_say(
+def test_dualpool_accepts_the_commands_of_the_documents(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every `dualpool` command accepts the options that it is written with, and succeeds if it can run here."""
@@ -89,7 +89,7 @@ def test_make_has_the_targets_that_the_documents_name(command: str) -> None:
 
 @pytest.mark.skipif(HELM is None, reason="no helm here: `make tools` builds it, where there is Go")
 @pytest.mark.parametrize("command", [each for each in COMMANDS if each.startswith("helm ")])
-def test_helm_takes_what_the_documents_say(command: str) -> None:
+def test_helm_accepts_the_commands_of_the_documents(command: str) -> None:
     """Every `helm install` in the documents can be rendered with its values."""
     words = [word for word in shlex.split(command)[2:] if word != "--create-namespace"]
     words[words.index("deploy/helm/dualpool")] = str(CHART)
@@ -104,7 +104,7 @@ def test_others_name_files_that_exist(command: str) -> None:
     assert [] == [name for name in named if not (ROOT / name.rstrip("/")).exists()]
 
 
-def test_shell_takes_every_command() -> None:
+def test_every_command_is_valid_shell() -> None:
     """No command breaks off in the middle of a quotation."""
     shell = shutil.which("sh")
     assert shell is not None

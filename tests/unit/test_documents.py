@@ -87,7 +87,7 @@ def test_unreadable_input_is_reported(text: str, said: str) -> None:
         read_document(text)
 
 
-def test_keys_given_twice_may_be_told_beside_other_faults() -> None:
+def test_repeated_keys_can_be_collected_with_other_faults() -> None:
     """If a list is passed for them, the document is read anyway."""
     repeated: list[str] = []
     assert {"a": 1, "b": [{"c": 2}]} == read_document("a: 1\nb: [{c: 2, c: 3}]\na: 4", repeated)
@@ -98,7 +98,7 @@ def test_keys_given_twice_may_be_told_beside_other_faults() -> None:
 
 @given(st.text(alphabet="ab:-[]{},&*!'\"|>#%@`? \n\t0.1~<\\", max_size=60))
 @settings(max_examples=400, deadline=None)
-def test_any_text_is_read_or_refused(text: str) -> None:
+def test_any_text_is_read_or_rejected(text: str) -> None:
     """Any text is either a document or a ConfigurationError."""
     try:
         read_document(text)

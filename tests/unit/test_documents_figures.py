@@ -1,9 +1,9 @@
 """Every measured figure in the documents has a command that reproduces it.
 
 Measured figures are recognised by their unit: no setting is in microseconds, milliseconds of CPU or of a
-percentile, shares of a core, requests a second or MB. A section with such a figure, or a section around it, names
-the command or links to a page in `bench/`. In `bench/`, every section with a table of figures names one. Whether
-the command still produces that figure is for whoever changes the figure to check.
+percentile, shares of a core, requests a second or MB. A section with such a figure, or a section enclosing it,
+names the command or links to a page in `bench/`. In `bench/`, every section with a table of figures names one.
+Whether the command still produces that figure is for whoever changes the figure to check.
 """
 
 import re
@@ -30,16 +30,16 @@ BENCH = {path.name for path in (ROOT / "bench").glob("*.md")}
 
 
 def sections(page: Path) -> Iterator[tuple[str, str, list[str]]]:
-    """Yield each section's heading, its own text, and the texts of the sections around it."""
+    """Yield each section's heading, its own text, and the texts of the sections enclosing it."""
     text = page.read_text("utf-8")
     # Tables that are generated from settings and metrics have units, but no figures.
     text = re.sub(r"<!-- generated.*?<!-- end of[^>]*-->", "", text, flags=re.DOTALL)
     parts = re.split(r"^(#+) (.*)$", text, flags=re.MULTILINE)
-    around: list[tuple[int, str]] = []
+    enclosing: list[tuple[int, str]] = []
     for marks, heading, own in zip(parts[1::3], parts[2::3], parts[3::3], strict=True):
-        around = [each for each in around if each[0] < len(marks)]
-        yield heading, own, [each for _, each in around]
-        around.append((len(marks), own))
+        enclosing = [each for each in enclosing if each[0] < len(marks)]
+        yield heading, own, [each for _, each in enclosing]
+        enclosing.append((len(marks), own))
 
 
 def has_command(texts: list[str], page: Path) -> bool:
@@ -57,9 +57,9 @@ def test_every_figure_has_its_command(page: Path) -> None:
     """No section shows a measurement without saying how to repeat it."""
     in_bench = page.parent.name == "bench"
     missing = []
-    for heading, own, around in sections(page):
+    for heading, own, enclosing in sections(page):
         shows = re.search(r"^\|.*\d", own, re.MULTILINE) if in_bench else FIGURE.search(own)
-        if shows and not has_command([own, *around], page):
+        if shows and not has_command([own, *enclosing], page):
             missing.append(f"{heading}: {shows[0]}")
     assert [] == missing
 
@@ -79,7 +79,7 @@ def test_the_commands_of_figures_exist(page: Path) -> None:
             assert (ROOT / name).exists(), command
 
 
-def test_figures_are_told_from_settings() -> None:
+def test_figures_are_distinguished_from_settings() -> None:
     """Units of measurements are recognised, those of settings are not."""
     for figure in (
         "217 to 267 us",

@@ -28,7 +28,7 @@ def test_every_test_that_security_names_exists() -> None:
     assert [] == [line for line in threats if "::test_" not in line]
 
 
-def test_every_fault_of_the_state_s_page_is_made_in_a_test() -> None:
+def test_every_fault_on_the_page_about_state_is_caused_in_a_test() -> None:
     """Each fault names the tests that cause it, and each of them exists."""
     faults = (ROOT / "docs" / "state.md").read_text("utf-8").partition("## Faults")[2]
     assert [] == missing_of(faults)

@@ -53,21 +53,21 @@ def test_media_is_never_more_than_the_body(parts: list[bytes]) -> None:
         max_size=30,
     )
 )
-def test_media_is_what_a_search_from_byte_to_byte_finds(parts: list[bytes]) -> None:
+def test_media_is_what_a_sequential_search_finds(parts: list[bytes]) -> None:
     """However many incomplete markers there are, the result equals that of a sequential search."""
     body = b"".join(parts)
     assert _searched(body) == media_bytes(body)
 
 
 @pytest.mark.parametrize("filler", [b"text " * 300, b";" * 5_000, b'"' * 5_000, b";b" * 5_000, b'"d' * 5_000])
-def test_media_is_found_among_many_beginnings_of_marks(filler: bytes) -> None:
+def test_media_is_found_among_many_incomplete_markers(filler: bytes) -> None:
     """Text full of semicolons or quotes, such as code, does not hide media."""
     body = filler + b' "url": ";base64,QUJD" ' + filler.replace(b'"', b"'")
     assert 4 == media_bytes(body)
 
 
 @pytest.mark.parametrize("before", range(BLOCK_BYTES - 12, BLOCK_BYTES + 2))
-def test_media_is_found_where_a_mark_lies_across_blocks(before: int) -> None:
+def test_media_is_found_if_a_marker_crosses_blocks(before: int) -> None:
     """A large body is searched in blocks; a marker that begins in one block and ends in the next is found."""
     assert 4 + BLOCK_BYTES == media_bytes(b"-" * before + b';base64,QUJD" "data": "' + b"A" * BLOCK_BYTES + b'"')
 
@@ -98,7 +98,7 @@ def test_the_next_look_is_later_and_bounded(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("api", [Api.COMPLETIONS, Api.EMBEDDINGS, Api.RERANK, Api.SCORE, Api.GENERATE])
-def test_many_small_prompts_are_not_taken_for_a_large_one(api: Api) -> None:
+def test_many_small_prompts_are_not_mistaken_for_a_large_one(api: Api) -> None:
     """Bodies that may hold a list of prompts are awaited up to the cap on held bytes."""
     rule = EarlyRule(largest_optional_tokens=10, max_held_bytes=2_000)
     assert 2_000 == rule.first_look(api) == rule.next_look(api, b"x" * 1_999)
@@ -141,7 +141,7 @@ def test_media_puts_off_the_next_look(text: int, media: int, look: int) -> None:
     assert look == rule.next_look(Api.CHAT, body)
 
 
-def test_of_each_form_512_items_are_looked_for() -> None:
+def test_at_most_512_items_of_each_form_are_found() -> None:
     """The work is bounded: further items count as text."""
     assert 512 * 4 == media_bytes(b'"url": ";base64,QUJD", ' * 600)
     assert 512 * 4 == media_bytes(b'"data": "QUJD", ' * 600)
@@ -149,6 +149,6 @@ def test_of_each_form_512_items_are_looked_for() -> None:
 
 
 @pytest.mark.parametrize("body", [b'"data": "QUJD"', b';base64,QUJD"', b'"data":"QUJD', b'";base64,QUJD'])
-def test_media_may_stand_at_the_very_start(body: bytes) -> None:
+def test_media_may_be_at_the_very_start(body: bytes) -> None:
     """A body may begin with the marker of media."""
     assert 4 == media_bytes(body)

@@ -52,7 +52,7 @@ def test_the_mean_and_its_deviation_follow_the_paper() -> None:
 
 
 @pytest.mark.parametrize(("tokens", "refused"), [(5_000_000, "implausible"), (1, "implausible"), (100, None)])
-def test_usage_that_no_tokenizer_makes_is_refused(tokens: int, refused: str | None) -> None:
+def test_usage_that_no_tokenizer_makes_is_rejected(tokens: int, refused: str | None) -> None:
     """Fewer than one or more than sixteen bytes per token are impossible and are not learned."""
     estimator = EmaEstimator(EstimatorSettings(kind="ema"))
     learning = estimator.observe(estimator.estimate(facts(), ""), Usage(tokens))
@@ -96,7 +96,7 @@ def test_each_kind_of_media_has_its_price(media: MediaCount, tokens: int) -> Non
     assert (100 + tokens, 100 + tokens) == (estimate.prompt_tokens, estimate.prompt_bound)
 
 
-def test_what_a_template_may_drop_is_counted() -> None:
+def test_text_that_a_template_may_drop_is_counted() -> None:
     """The paper does not cover templates: earlier reasoning counts as ordinary text."""
     estimate = EmaEstimator(EstimatorSettings(kind="ema")).estimate(facts(dropped_text=b"x" * 40), "")
     assert (110.0, 110.0) == (estimate.prompt_tokens, estimate.prompt_bound)
@@ -117,7 +117,7 @@ def test_an_estimate_says_whether_its_output_was_declared(ids: int | None, limit
 @pytest.mark.parametrize(
     ("tokens", "ratio", "under_counted"), [(50, 2.0, False), (100, 1.0, False), (101, 100 / 101, True)]
 )
-def test_a_response_tells_the_error_of_before(tokens: int, ratio: float, *, under_counted: bool) -> None:
+def test_a_response_reveals_the_error_of_its_estimate(tokens: int, ratio: float, *, under_counted: bool) -> None:
     """The error is the estimate over the truth; a bound that equals the truth was no miss."""
     estimator = EmaEstimator(EstimatorSettings(kind="ema"))
     learning = estimator.observe(estimator.estimate(facts(), ""), Usage(tokens))
@@ -140,7 +140,7 @@ def test_a_response_tells_the_error_of_before(tokens: int, ratio: float, *, unde
         ("own", {"text": b""}, 5, Learning(0.0, under_counted=True, bytes_per_token=0.0, refused=Refused.NO_TEXT)),
     ],
 )
-def test_what_teaches_nothing_says_nothing_of_the_text(
+def test_rejected_usage_has_no_bytes_per_token(
     evidence: str | None, fields: dict[str, Any], tokens: int, learning: Learning
 ) -> None:
     """Without text or plausible usage there are no bytes per token; implausible usage is no miss."""
@@ -166,7 +166,7 @@ def test_a_category_s_key_is_no_longer_than_a_name_may_be() -> None:
     assert [MAX_NAME_CHARS] * 2 == [len(key) for key in keys]
 
 
-def test_state_goes_into_another_estimator() -> None:
+def test_state_can_be_loaded_by_another_estimator() -> None:
     """An estimator continues from what another learned; a state of another kind is rejected."""
     one, other = EmaEstimator(EstimatorSettings(kind="ema")), EmaEstimator(EstimatorSettings(kind="ema"))
     one.observe(one.estimate(facts(), ""), Usage(200))
@@ -194,13 +194,13 @@ def test_estimates_stay_physical_whatever_was_learned(
         estimator.observe(estimator.estimate(facts(text), tenant), Usage(tokens))
     (row,) = estimator.state().categories
     assert row.observations >= 2 * len(usages)
-    assert (row.deviation > 1e-9) == (len({*usages, *taken(nonsense, len(text))}) > 1)
+    assert (row.deviation > 1e-9) == (len({*usages, *plausible(nonsense, len(text))}) > 1)
     estimate = estimator.estimate(facts(text), tenant)
     assert len(text) / 16 <= estimate.prompt_tokens <= estimate.prompt_bound <= len(text)
     assert estimate.category == CategoryKey("m", tenant or estimate.category.key)
 
 
-def taken(usages: list[int], text_bytes: int) -> list[int]:
+def plausible(usages: list[int], text_bytes: int) -> list[int]:
     """Return the usages that are plausible for a text of this many bytes."""
     return [tokens for tokens in usages if text_bytes / 16 <= tokens <= text_bytes]
 
@@ -286,7 +286,7 @@ def test_a_category_is_young_until_it_has_its_responses(young_observations: int,
     assert sources == seen
 
 
-def test_prompts_that_the_server_cuts_teach_no_ratio() -> None:
+def test_prompts_that_the_server_truncates_teach_no_ratio() -> None:
     """Sixty long texts of which the server counted 256 tokens leave no ratio."""
     estimator = EmaEstimator(EstimatorSettings(kind="ema"))
     cut = RequestFacts(Api.EMBEDDINGS, "m", b"some words " * 270, max_output_tokens=0, truncate_prompt_tokens=256)

@@ -59,9 +59,7 @@ def test_a_declared_output_that_does_not_fit_is_shortened_or_refused_by_version(
         ({"prompt": [7], "max_tokens": 101}, "max_tokens=101 cannot be greater than"),
     ],
 )
-def test_a_prompt_or_an_output_too_long_by_itself_is_refused_by_every_version(
-    body: dict[str, Any], said: str
-) -> None:
+def test_every_version_refuses_a_prompt_or_an_output_too_long_by_itself(body: dict[str, Any], said: str) -> None:
     """A prompt or an output that exceeds the context by itself is a 400 even from 0.32 on."""
     with pytest.raises(Refusal) as refused:
         measure(CompletionsApi().read(body), ByteRule(), CONTEXT, VllmVersion.V0_32)
@@ -178,7 +176,7 @@ def test_numbers_are_read_laxly(limit: object) -> None:
     assert ChatApi().read({"messages": user("hi"), "max_tokens": limit}).max_tokens == 16
 
 
-def test_max_completion_tokens_goes_before_max_tokens() -> None:
+def test_max_completion_tokens_overrides_max_tokens() -> None:
     """If both names of the output limit are given, the newer one counts."""
     work = ChatApi().read({"messages": user("hi"), "max_tokens": 5, "max_completion_tokens": 7})
     assert work.max_tokens == 7

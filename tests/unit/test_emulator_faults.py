@@ -25,13 +25,13 @@ def test_faults_are_read(value: str, fault: Fault) -> None:
     "value",
     ["", "dye", "status", "status=200", "status=600", "early-status=103", "slow=long", "usage=some", "die=1"],
 )
-def test_what_is_no_fault_is_refused(value: str) -> None:
+def test_an_unknown_fault_is_refused(value: str) -> None:
     """Anything else is a 400, including a fault with a status of success."""
     with pytest.raises(Refusal) as refused:
         read_fault(value)
     assert refused.value.status == 400
 
 
-def test_usage_faults_change_all_that_is_told() -> None:
+def test_usage_faults_change_all_reported_counts() -> None:
     """The factor applies to prompt and completion tokens alike."""
     assert read_fault("usage=negative").reported(Usage(7, 3)) == Usage(-7, -3)

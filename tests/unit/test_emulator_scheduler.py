@@ -71,7 +71,7 @@ def test_a_request_waits_for_room_in_the_cache() -> None:
     assert asyncio.run(scenario()) == (1, 1, 0.6)
 
 
-def test_a_full_cache_preempts_the_last_that_came_in() -> None:
+def test_a_full_cache_preempts_the_newest_request() -> None:
     """If decoding finds no room, the newest request is preempted, and still finishes later."""
 
     async def scenario() -> tuple[int, int]:

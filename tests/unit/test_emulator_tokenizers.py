@@ -21,7 +21,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
         pytest.skip(str(error))
 
 
-def test_tokens_together_are_the_text(tokenizer: Tokenizer) -> None:
+def test_the_tokens_joined_are_the_text(tokenizer: Tokenizer) -> None:
     """The bytes of all tokens, one after another, are the text's bytes."""
     assert b"".join(tokenizer.split(TEXT)) == TEXT.encode()
 

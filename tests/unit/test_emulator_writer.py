@@ -29,13 +29,13 @@ def test_texts_vary_from_prompt_to_prompt() -> None:
     assert len({write(f"prompt {number}")[0].text for number in range(100)}) == 100
 
 
-def test_a_response_cut_by_its_limit_says_length() -> None:
+def test_a_response_cut_by_its_limit_reports_length() -> None:
     """A response ends at its limit with exactly that many tokens, and reports the reason."""
     cut = write("tell me", max_tokens=2)[0]
     assert (len(cut.pieces), cut.finish_reason) == (2, "length")
 
 
-def test_a_response_within_its_limit_says_stop() -> None:
+def test_a_response_within_its_limit_reports_stop() -> None:
     """A response that ends by itself reports that."""
     assert write("tell me", max_tokens=5000)[0].finish_reason == "stop"
 

@@ -58,7 +58,7 @@ def fault_of(encoding: str, body: bytes) -> BodyFault | None:
 
 @EVERY
 @given(data=st.binary(max_size=500))
-def test_every_encoding_is_undone(encoding: str, encode: Encode, data: bytes) -> None:
+def test_every_encoding_is_decoded(encoding: str, encode: Encode, data: bytes) -> None:
     """Decoding restores the original body, whatever the case of the encoding's name."""
     assert data == decoded_body(encoding, encode(data)) == decoded_body(f" {encoding.upper()}", encode(data))
 
@@ -85,7 +85,7 @@ def test_bombs_are_not_decoded(encoding: str, encode: Encode) -> None:
 
 
 @EVERY
-def test_bytes_behind_the_end_are_a_fault(encoding: str, encode: Encode) -> None:
+def test_bytes_after_the_end_are_a_fault(encoding: str, encode: Encode) -> None:
     """Servers differ in how they treat bytes after the end."""
     assert BodyFault.ENCODED == fault_of(encoding, encode(b"{}") + b"more")
 
@@ -105,26 +105,26 @@ def test_brotli_beyond_its_standard_is_not_read() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["compress", "gzip, br", "aws-chunked", "\u00e9"])
-def test_other_encodings_are_not_undone(encoding: str) -> None:
+def test_other_encodings_are_not_decoded(encoding: str) -> None:
     """Combinations and unknown names are left to the pool."""
     assert BodyFault.ENCODED == fault_of(encoding, b"{}")
 
 
 @EVERY
 @given(body=st.binary(max_size=300))
-def test_any_bytes_are_decoded_or_told(encoding: str, encode: Encode, body: bytes) -> None:
+def test_any_bytes_are_decoded_or_rejected(encoding: str, encode: Encode, body: bytes) -> None:
     """Bytes that do not have the declared encoding raise our own error and no other."""
     assert fault_of(encoding, body) in {None, BodyFault.ENCODED}
 
 
 @EVERY
-def test_more_compressed_bytes_than_are_worth_their_time_are_not_read(encoding: str, encode: Encode) -> None:
+def test_too_many_compressed_bytes_are_not_read(encoding: str, encode: Encode) -> None:
     """Input is bounded as well as output."""
     assert BodyFault.ENCODED == fault_of(encoding, encode(b"") + bytes(MAX_ENCODED_BYTES))
 
 
 @EVERY
-def test_a_compressed_request_is_placed_by_what_it_holds(encoding: str, encode: Encode) -> None:
+def test_a_compressed_request_is_placed_by_its_content(encoding: str, encode: Encode) -> None:
     """A short prompt goes to the short pool as it would uncompressed; one that is long after decoding does not."""
 
     def place(text: str) -> tuple[str, Reason, int]:

@@ -15,7 +15,7 @@ PRINTED_BYTES = 2_000
 SENTENCE_BYTES = 480
 
 
-def test_a_fault_is_told_with_its_detail_where_there_is_one() -> None:
+def test_a_fault_is_printed_with_its_detail_if_there_is_one() -> None:
     """The fault comes first, under the name that metrics use."""
     assert "not_json" == str(BodyNotUnderstood(BodyFault.NOT_JSON))
     assert "not_json: at byte 7" == str(BodyNotUnderstood(BodyFault.NOT_JSON, "at byte 7"))
@@ -56,7 +56,7 @@ def test_as_many_sentences_are_printed_as_fit(source: str) -> None:
         assert len(printed) <= PRINTED_BYTES
 
 
-def test_lines_of_a_log_are_no_longer_than_what_is_printed() -> None:
+def test_the_lines_for_a_log_are_bounded_as_well() -> None:
     """Without a heading, the lines may take all of the 2,000 bytes."""
     fitting = (PRINTED_BYTES - len("\n  and 999,999 more")) // (len("\n  ") + 100)
     lines = ConfigurationError(*["x" * 100] * 1000, source="router.yaml").lines()

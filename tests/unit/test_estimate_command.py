@@ -217,7 +217,7 @@ def test_whose_body_it_is_is_told_by_its_keys(
     assert json.loads(capsys.readouterr().out)["facts"]["api"] == api
 
 
-def test_what_is_near_a_limit_is_counted(body: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_requests_near_a_limit_are_counted(body: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With a tokenizer configured, the text's tokens are printed beside the estimate that is made of them."""
     pytest.importorskip("fastokens", reason="needs dualpool[exact]")
     pools = "pools: [{name: tiny, max_budget_tokens: 600}, {name: large, max_budget_tokens: 9000}]"
