@@ -1,4 +1,4 @@
-"""Requests and responses by which the tests teach a byte-class estimator."""
+"""Requests and responses with which the tests teach a byte-class estimator."""
 
 import numpy as np
 from msgspec.structs import replace
@@ -19,7 +19,7 @@ def facts(text: bytes, **others: object) -> RequestFacts:
 
 
 def teach(estimator: ByteClassEstimator, count: int, ratio: float = 4.0, seed: int = 0) -> Estimate:
-    """Let responses of prose teach an estimator so many bytes per token; return the last estimate."""
+    """Teach an estimator responses of prose at this many bytes per token; return the last estimate."""
     rng = np.random.default_rng(seed)
     for _ in range(count):
         start, size = rng.integers(0, 50), int(rng.integers(200, 4_000))

@@ -1,4 +1,4 @@
-"""Shared by the pure tests: a router whose listener remembers, and a gateway that is as strict as Envoy."""
+"""Fixtures of the pure tests: a router whose listener records its calls, and a gateway as strict as Envoy."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -42,7 +42,7 @@ from extproc.core.router.router import Router
 
 
 class Recorder(Listener):
-    """A Listener that remembers every call as (name, arguments)."""
+    """A Listener that records every call as (name, arguments)."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
@@ -63,10 +63,10 @@ class Recorder(Listener):
 
 @dataclass
 class StrictGateway:
-    """One exchange seen from Envoy: sends events, refuses replies that Envoy would refuse, keeps what went on.
+    """One exchange seen from Envoy: sends events, rejects replies that Envoy would reject, records what passes.
 
-    Each refusal is an AssertionError with Envoy's reason; see the rules in extproc/core/exchange/machine.py. So is
-    a reply that never comes: Envoy would wait for it until its timeout.
+    Each rejection is an AssertionError with Envoy's reason; see the rules in extproc/core/exchange/machine.py. So
+    is a reply that never comes: Envoy would wait for it until its timeout.
     """
 
     exchange: Exchange
@@ -89,7 +89,7 @@ class StrictGateway:
     echo_ended: set[Phase] = field(default_factory=set)
 
     def send(self, event: Event, now_s: float = 0.0) -> None:
-        """Send one event unless the stream is closed; check what comes back, and what does not."""
+        """Send one event unless the stream is closed; check the replies, including those that are missing."""
         if self.closed:
             return
         self._note(event)
@@ -104,11 +104,11 @@ class StrictGateway:
             self.send(event)
 
     def mode(self, phase: Phase) -> BodyMode:
-        """Return how bodies of a phase are sent."""
+        """Return the mode in which bodies of a phase are sent."""
         return self.modes.request_body if phase is Phase.REQUEST else self.modes.response_body
 
     def owed(self, phase: Phase) -> list[str]:
-        """Say what of a phase has not been replied to."""
+        """Return the parts of a phase that have not been replied to."""
         debts = {
             "headers": phase in self.headers_owed,
             "bodies": self.owed_bodies[phase] > 0,
@@ -138,7 +138,7 @@ class StrictGateway:
             self.trailers_owed.add(phase)
 
     def _check_liveness(self, event: Event) -> None:
-        """Nothing is owed but where the gateway goes on sending meanwhile, and more of the request may come."""
+        """Check that replies are owed only while the gateway keeps sending and more of the request may come."""
         goes_on = self._duplex(Phase.REQUEST) or (
             self.modes.request_body is BodyMode.STREAMED and self.modes.body_without_waiting
         )
@@ -146,8 +146,8 @@ class StrictGateway:
             isinstance(event, RequestHeaders | RequestBody) and not event.end_of_stream
         )
         for phase in Phase:
-            assert (goes_on and more) or [] == self.owed(phase), f"the {phase.name} would wait for ever"
-        assert self.exchange.holding or [] == self.owed(Phase.REQUEST), "no deadline would end the waiting"
+            assert (goes_on and more) or [] == self.owed(phase), f"the {phase.name} would wait forever"
+        assert self.exchange.holding or [] == self.owed(Phase.REQUEST), "no deadline would end the wait"
 
     def _check(self, reply: Reply) -> None:
         assert not self.closed, "a reply after the close"
@@ -171,17 +171,17 @@ class StrictGateway:
                     assert self.mode(phase) in (BodyMode.BUFFERED, BodyMode.BUFFERED_PARTIAL), "ignored by Envoy"
                 self._mutate(phase, decision)
             case EchoBody(phase, data, ended):
-                assert self._duplex(phase), "an echo that nobody waits for"
+                assert self._duplex(phase), "an echo outside full duplex"
                 self._check_body_turn(phase)
-                assert len(data) <= 62 * 1024, "Envoy refuses larger pieces"
-                assert phase not in self.echo_ended, "a piece after the last"
+                assert len(data) <= 62 * 1024, "Envoy rejects larger pieces"
+                assert phase not in self.echo_ended, "a piece after the last one"
                 self.echoed[phase] += data
-                assert self.sent[phase].startswith(self.echoed[phase]), "other bytes than were sent"
+                assert self.sent[phase].startswith(self.echoed[phase]), "different bytes from those sent"
                 if ended:
-                    assert phase in self.sent_ended, "an end that the body does not have"
+                    assert phase in self.sent_ended, "the end of a body that has not ended"
                     self.echo_ended.add(phase)
             case Abort():
-                assert any(map(self._duplex, Phase)), "a close loses nothing"
+                assert any(map(self._duplex, Phase)), "an abort where a close would lose nothing"
                 self.closed = self.aborted = True
             case ContinueTrailers(phase):
                 assert phase in self.trailers_owed, "spurious: trailers that were not sent"
@@ -214,7 +214,7 @@ def make_router(
     learning: LearningSettings | None = None,
     **settings: Any,
 ) -> Router:
-    """Return a fresh router whose listener is a Recorder; `settings` are those of an exchange."""
+    """Return a new router whose listener is a Recorder; `settings` are those of an exchange."""
     recorder, estimates, exchange = Recorder(), make_estimator(estimator), ExchangeSettings(**settings)
     placer = Placer(mode, Pools(pools), estimates, exchange.max_held_bytes)
     budget = LearningBudget(learning or LearningSettings())
@@ -225,7 +225,7 @@ def make_router(
 
 @pytest.fixture(scope="session")
 def connect() -> Connect:
-    """Return a function that opens one exchange in the given modes; all else is for its fresh router."""
+    """Return a function that opens one exchange in the given modes; its other arguments configure a new router."""
 
     def opened(modes: Modes, **settings: Any) -> StrictGateway:
         router = make_router(**settings)

@@ -1,4 +1,4 @@
-"""A decision, and what is learned of it, for the tests of who listens to them."""
+"""A decision, and what is learned from it, for the tests of listeners."""
 
 from extproc.core.estimator.protocol import CategoryKey, Estimate, Learning, Source
 from extproc.core.facts import Api

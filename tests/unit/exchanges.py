@@ -1,4 +1,4 @@
-"""Requests and responses as the events that a gateway sends, and the modes it sends them in."""
+"""Requests and responses as the events that a gateway sends, and the modes in which it sends them."""
 
 import json
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from extproc.core.exchange.events import (
 )
 from extproc.core.facts import RequestHead, ResponseHead
 
-# The fixture of conftest.py: opens one exchange in the given modes with a router of its own.
+# The type of conftest.py's fixture, which opens one exchange in the given modes with a new router.
 Connect = Callable[..., Any]
 CHAT = RequestHead("POST", "/v1/chat/completions")
 JSON_RESPONSE = ResponseHead(200, "application/json")
@@ -55,13 +55,13 @@ def usage(prompt_tokens: int = 5, completion_tokens: int = 7) -> bytes:
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
-    """Cut data at the places (taken modulo its length)."""
+    """Cut data at the places (modulo its length + 1)."""
     edges = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
     return [data[start:end] for start, end in pairwise(edges)]
 
 
 def request(body: bytes, places: list[int] | None = None, head: RequestHead = CHAT) -> list[Event]:
-    """Return the events of a request whose body is cut at the places, ended as Envoy does, by an empty piece."""
+    """Return the events of a request with its body cut at the places; like Envoy, end it with an empty piece."""
     pieces = [RequestBody(piece, end_of_stream=False) for piece in cut(body, places or [])]
     return [RequestHeaders(head), *pieces, RequestBody(b"", end_of_stream=True)]
 
@@ -111,7 +111,7 @@ MODES = st.builds(Modes, st.sampled_from(BodyMode), st.sampled_from(BodyMode), s
 
 @st.composite
 def exchanges(draw: st.DrawFn) -> list[Event]:
-    """Draw an exchange as a gateway goes through it: any bodies in any pieces, ended in any way, or broken off."""
+    """Draw a gateway's exchange: any bodies in any pieces, ended in any way, or broken off."""
     body = draw(st.sampled_from([chat(), chat(stream=True), chat("word " * 30_000), b"{", b""]))
     places = st.lists(st.integers(0, 200_000), max_size=3)
     ends: list[Event] = [RequestBody(b"", end_of_stream=True), RequestTrailers()]
@@ -130,5 +130,5 @@ def exchanges(draw: st.DrawFn) -> list[Event]:
     return events[: draw(st.integers(1, len(events) + 20))]
 
 
-# What a gateway could send: mostly whole exchanges, and anything in any order that it may have.
+# What a gateway could send: mostly whole exchanges, and any events in any possible order.
 SEQUENCES = exchanges() | st.lists(EVENTS, max_size=12).map(in_a_possible_order)

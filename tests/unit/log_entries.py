@@ -1,4 +1,4 @@
-"""Entries of Envoy's access log, as Envoy 1.40 was seen to send them."""
+"""Entries of Envoy's access log, as Envoy 1.40 was observed to send them."""
 
 from envoy.data.accesslog.v3.accesslog_pb2 import AccessLogType, HTTPAccessLogEntry
 from envoy.service.accesslog.v3.als_pb2 import StreamAccessLogsMessage
@@ -19,7 +19,7 @@ def token_usage(prompt_tokens: int, completion_tokens: int, *, cached_tokens: in
 
 
 def varint(number: int) -> bytes:
-    """Return a number as protobuf writes it."""
+    """Return a number as a protobuf varint."""
     low, rest = number & 0x7F, number >> 7
     return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
 
@@ -27,7 +27,7 @@ def varint(number: int) -> bytes:
 def entry(
     evidence: str = "", usage: bytes = b"", *, status: int = 200, cluster: str = "pool_short", attempts: int = 1
 ) -> HTTPAccessLogEntry:
-    """Return the entry of an ended request."""
+    """Return the entry of a finished request."""
     made = HTTPAccessLogEntry()
     common = made.common_properties
     common.upstream_cluster, common.upstream_request_attempt_count = cluster, attempts

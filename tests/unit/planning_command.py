@@ -1,4 +1,4 @@
-"""`dualpool plan` in a test: a trace to plan from, and arguments that have to be refused."""
+"""Helpers for tests of `dualpool plan`: a trace to plan from, and arguments that have to be rejected."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def write_trace(path: Path) -> Path:
 
 
 def refusal_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """Run the command, expect exit 2 and one line of error, and return that line."""
+    """Run the command, expect exit code 2 and one line of error, and return that line."""
     code = command_line.main(["plan", *arguments])
     captured = capsys.readouterr()
     assert (code, captured.out) == (2, "")

@@ -1,6 +1,6 @@
-"""vLLM's scheduler in the plainest way: one loop that steps through every iteration and reads like the rules.
+"""vLLM's scheduler in the simplest form: one loop that steps through every iteration and reads like the rules.
 
-The rules are those of vllm/v1/core/sched/scheduler.py and kv_cache_manager.py (allocate_slots), of the versions
+The rules are those of vllm/v1/core/sched/scheduler.py and kv_cache_manager.py (allocate_slots), in the versions
 that have scheduler_reserve_full_isl. Nothing is shared with the simulator but the cost of an iteration.
 """
 
@@ -14,7 +14,7 @@ __all__ = ["Request", "Schedule", "schedule"]
 
 @dataclass
 class Request:
-    """A request: tokens to compute so far, what is in the cache, and how much output is left."""
+    """A request: tokens to compute so far, tokens in the cache, and how much output is left."""
 
     index: int
     tokens: int
@@ -28,7 +28,7 @@ class Request:
 
 @dataclass
 class Schedule:
-    """What happened: times by request, preemptions, and the requests that took part in each iteration."""
+    """The result: times by request, preemptions, and the number of iterations."""
 
     first_token_s: dict[int, float] = field(default_factory=dict)
     finish_s: dict[int, float] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class _Scheduler:
         self.done = Schedule()
 
     def chunk(self, request: Request, budget: int) -> int:
-        """Return the tokens that a request gets: what it lacks, the threshold, the budget."""
+        """Return the tokens that a request gets: what it lacks, limited by the threshold and the budget."""
         new = request.tokens - request.computed
         alone = len(self.running) + len(self.waiting) == 1
         if 0 < self.bounds.long_prefill_token_threshold < new and (not alone or self.bounds.cap_lone_prompt):
@@ -54,7 +54,10 @@ class _Scheduler:
         return min(new, budget)
 
     def run_running(self, plan: list[tuple[Request, int]]) -> tuple[int, bool]:
-        """Schedule running requests in order; preempt from the end. Return the budget left and whether any was."""
+        """Schedule running requests in order; preempt from the end.
+
+        Return the budget left, and whether any was preempted.
+        """
         budget, preempted, at = self.bounds.max_num_batched_tokens, False, 0
         while at < len(self.running) and budget > 0:
             request = self.running[at]
@@ -78,7 +81,7 @@ class _Scheduler:
         return budget, preempted
 
     def admit(self, plan: list[tuple[Request, int]], budget: int) -> None:
-        """Admit the head of the queue as long as budget, places and blocks allow."""
+        """Admit the head of the queue as long as budget, seats and blocks allow."""
         while self.waiting and budget > 0 and len(self.running) < self.bounds.max_num_seqs:
             request = self.waiting[0]
             request.computed = request.cached
@@ -95,7 +98,7 @@ class _Scheduler:
             plan.append((request, new))
 
     def finish(self, plan: list[tuple[Request, int]], now_s: float) -> None:
-        """Book an iteration that ended."""
+        """Record the end of an iteration."""
         for request, new in plan:
             request.computed += new
             if request.computed < request.tokens:
@@ -110,7 +113,7 @@ class _Scheduler:
                 self.done.finish_s[request.index] = now_s
 
     def seconds(self, plan: list[tuple[Request, int]]) -> float:
-        """Return what the iteration takes."""
+        """Return the duration of an iteration."""
         decoding = [request for request, _ in plan if request.decoding]
         prefill = [(request, new) for request, new in plan if not request.decoding]
         pairs = sum(new * (request.computed + (new + 1) / 2) for request, new in prefill)
@@ -127,7 +130,7 @@ def schedule(costs: IterationCost, bounds: InstanceLimits, requests: list[Reques
         if not state.waiting and not state.running:
             now_s = max(now_s, pending[0].arrival_s)
             state.waiting.append(pending.pop(0))
-        while pending and pending[0].arrival_s < now_s:  # one that comes as an iteration starts waits for it
+        while pending and pending[0].arrival_s < now_s:  # arrivals at the start of an iteration wait
             state.waiting.append(pending.pop(0))
         plan: list[tuple[Request, int]] = []
         budget, preempted = state.run_running(plan)

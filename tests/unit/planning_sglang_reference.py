@@ -1,4 +1,4 @@
-"""SGLang's scheduler in the plainest way: one loop that steps through every batch and reads like the rules.
+"""SGLang's scheduler in the simplest form: one loop that steps through every batch and reads like the rules.
 
 The rules are those of SGLang 0.5.23 (PrefillAdder in schedule_policy.py, retract_decode in schedule_batch.py,
 get_next_batch_to_run in scheduler.py), with defaults and page size 1. Nothing is shared with the simulator but the
@@ -17,7 +17,7 @@ CLIP = 4_096
 
 @dataclass
 class Request:
-    """A request: prompt, output and what it declares, in tokens; what was generated, and is in the cache."""
+    """A request: prompt, output and declared output in tokens; what was generated, and what is in the cache."""
 
     index: int
     prompt: int
@@ -30,7 +30,7 @@ class Request:
 
 @dataclass
 class Schedule:
-    """What happened."""
+    """The result: times by request, and retractions."""
 
     first_token_s: dict[int, float] = field(default_factory=dict)
     finish_s: dict[int, float] = field(default_factory=dict)
@@ -49,12 +49,12 @@ class _Scheduler:
 
     @property
     def available(self) -> int:
-        """Tokens of memory that nobody holds."""
+        """Tokens of memory that are free."""
         held = sum(request.computed for request in self.running)
         return self.bounds.kv_tokens - held - (self.cut.computed if self.cut else 0)
 
     def prompts(self) -> list[tuple[Request, int]]:
-        """Return the next batch of prompts, empty when none can run."""
+        """Return the next batch of prompts, empty if none can run."""
         if (self.full or not self.waiting) and self.cut is None:
             return []
         batch: list[tuple[Request, int]] = []
@@ -93,7 +93,7 @@ class _Scheduler:
         return batch
 
     def make_room(self) -> None:
-        """Retract running requests until each of the others can have a token more."""
+        """Retract running requests until each of the others has room for one more token."""
         order = sorted(self.running, key=lambda r: (r.generated, -r.prompt), reverse=True)
         while len(order) > 1:
             request = order.pop()
@@ -108,7 +108,7 @@ class _Scheduler:
         self.full = False
 
     def answer(self, request: Request, now_s: float) -> bool:
-        """Give a request a token; return whether it was the last one."""
+        """Generate a token for a request; return whether it was the last one."""
         request.generated += 1
         self.done.first_token_s.setdefault(request.index, now_s)
         if request.generated < request.output:

@@ -1,4 +1,4 @@
-"""A real redis-server for tests: started, killed and started again on a port of its own."""
+"""A real redis-server for tests, on its own port: it can be killed and started again."""
 
 import shutil
 import signal
@@ -29,11 +29,11 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """The server's address."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        """Begin to serve, with an empty memory."""
+        """Start the server, with an empty memory."""
         ports = ["--port", str(self.port)] if "--tls-port" not in self._args else ["--port", "0"]
         command = [str(PROGRAM), *ports, "--bind", "127.0.0.1", "--save", "", "--dir", str(self._folder)]
         self._process = subprocess.Popen(
@@ -49,7 +49,7 @@ class RedisServer:
         raise AssertionError("redis-server did not begin to serve")
 
     def kill(self) -> None:
-        """End it with SIGKILL."""
+        """Kill the server with SIGKILL."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -57,7 +57,7 @@ class RedisServer:
 
     @contextmanager
     def silent(self) -> Iterator[None]:
-        """Have it say nothing within the block: connections are accepted, and nothing comes."""
+        """Stop the server from replying within the block: connections are accepted, but get no reply."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         try:
@@ -71,7 +71,7 @@ class RedisServer:
         return [line for line in lines if line and line[0] not in "*$"]
 
     def say(self, *words: str) -> bytes:
-        """Send one command, and return the beginning of what comes back."""
+        """Send one command, and return the first bytes of the reply."""
         with socket.create_connection(("127.0.0.1", self.port), WITHIN_S) as connection:
             connection.settimeout(WITHIN_S)
             parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
@@ -81,7 +81,7 @@ class RedisServer:
 
 @contextmanager
 def redis_server(folder: Path, *args: str) -> Iterator[RedisServer]:
-    """Serve until the end of the block."""
+    """Run a server until the end of the block."""
     server = RedisServer(folder, *args)
     server.start()
     try:

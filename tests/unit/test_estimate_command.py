@@ -1,4 +1,4 @@
-"""`dualpool estimate`: from a body to a table or JSON, alone or with what a running router has learned."""
+"""`dualpool estimate`: prints a body's estimate as a table or JSON, from the prior or a running router's state."""
 
 import io
 import json
@@ -24,14 +24,14 @@ BODY = {"model": "m", "messages": [{"role": "user", "content": "Hello there, 你
 
 @pytest.fixture
 def body(tmp_path: Path) -> str:
-    """Return the name of a file with a chat completion's body."""
+    """Return the name of a file that contains a chat completion's body."""
     (tmp_path / "body.json").write_text(json.dumps(BODY))
     return str(tmp_path / "body.json")
 
 
 @pytest.fixture(scope="module")
 def learned() -> str:
-    """Return the state, as JSON, of an estimator to which text costs two tokens a byte of each word."""
+    """Return the state, as JSON, of an estimator that has learned 300 tokens for the body's text."""
     estimator = make_estimator(EstimatorSettings())
     facts = RequestFacts(Api.CHAT, "m", ("Hello there, 你好! " * 20).encode(), messages=1)
     for _ in range(120):
@@ -41,7 +41,7 @@ def learned() -> str:
 
 @pytest.fixture(scope="module")
 def admin(learned: str) -> Iterator[str]:
-    """Serve /config and /state as a router does; the URL."""
+    """Serve /config and /state as a router does; yield the URL."""
     pages = {
         "/config": as_json(
             parse("pools: [{name: tiny, max_budget_tokens: 200}, {name: large, max_budget_tokens: 9000}]")
@@ -68,7 +68,7 @@ def admin(learned: str) -> Iterator[str]:
 
 
 def test_the_table_says_facts_features_estimate_and_pool(body: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a router the prior is used, and said so."""
+    """Without a router the estimate is made from the prior, and the table shows that."""
     assert main(["estimate", body]) == 0
     words = capsys.readouterr().out.split()
     assert {"chat_completions", "han", "short", "fits", "prior"} <= set(words)
@@ -86,7 +86,7 @@ def test_json_holds_the_same(body: str, capsys: pytest.CaptureFixture[str]) -> N
 def test_a_running_router_lends_its_state_and_pools(
     body: str, admin: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With --admin the estimate is what the router has learned, and the pools are its own."""
+    """With --admin the estimate uses what the router has learned, and the router's own pools."""
     assert main(["estimate", body, "--json", "--admin", admin]) == 0
     estimate = json.loads(capsys.readouterr().out)["estimate"]
     assert estimate["prompt_tokens"] == pytest.approx(300, abs=3)
@@ -112,7 +112,7 @@ def test_bodies_of_every_api_come_from_standard_input_too(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """`-` reads a body of the API that is named."""
+    """`-` reads the body of the named API from standard input."""
     stdin = io.TextIOWrapper(io.BytesIO(json.dumps({"model": "m", **body}).encode()))
     monkeypatch.setattr("sys.stdin", stdin)
     assert main(["estimate", "-", "--api", api, "--json"]) == 0
@@ -123,7 +123,7 @@ def test_bodies_of_every_api_come_from_standard_input_too(
 def test_a_configuration_file_names_the_pools(
     body: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With --config the pools and the estimator are those of the file."""
+    """With --config, the pools and the estimator are those of the file."""
     file = tmp_path / "dualpool.yaml"
     file.write_text(
         "pools: [{name: a, max_budget_tokens: 10}, {name: b, max_budget_tokens: 20}]\nestimator: {kind: ema}"
@@ -133,7 +133,7 @@ def test_a_configuration_file_names_the_pools(
 
 
 def test_a_server_that_is_no_admin_is_one_sentence(body: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Pointed at another port, such as the router's own for gRPC, the command says which address is wanted."""
+    """If --admin is another port, such as the router's gRPC port, the message names the address that is needed."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def speak_no_http() -> None:
@@ -166,7 +166,7 @@ def test_wrong_arguments_are_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
     body: str,
 ) -> None:
-    """What cannot be read ends the command with exit code 2 and names what it is."""
+    """Unreadable input ends the command with exit code 2 and a message that names it."""
     with Path(body).open() as file:
         monkeypatch.setattr("sys.stdin", file)
         assert main(["estimate", *arguments]) == 2
@@ -174,14 +174,14 @@ def test_wrong_arguments_are_one_sentence(
 
 
 def test_a_body_that_is_not_understood_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Such a body goes to the largest pool: exit code 1."""
+    """Such a body goes to the largest pool; the exit code is 1."""
     (tmp_path / "bad").write_text("{")
     assert main(["estimate", str(tmp_path / "bad")]) == 1
     assert "not_json" in capsys.readouterr().err
 
 
 def test_learned_state_survives_its_json(learned: str) -> None:
-    """Every number of the byte-class state comes back exactly."""
+    """Every number of the byte-class state is restored exactly."""
     estimator = make_estimator(EstimatorSettings())
     estimator.load(from_json(learned))
     assert to_json(estimator.state()) == learned
@@ -211,14 +211,14 @@ def test_learned_state_survives_its_json(learned: str) -> None:
 def test_whose_body_it_is_is_told_by_its_keys(
     body: dict[str, object], api: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without --api the keys of the body say which API it is for."""
+    """Without --api, the keys of the body determine the API."""
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(json.dumps(body).encode())))
     assert main(["estimate", "-", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["facts"]["api"] == api
 
 
 def test_requests_near_a_limit_are_counted(body: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With a tokenizer configured, the text's tokens are printed beside the estimate that is made of them."""
+    """With a tokenizer configured, the count of the text's tokens is printed next to the estimate based on it."""
     pytest.importorskip("fastokens", reason="needs dualpool[exact]")
     pools = "pools: [{name: tiny, max_budget_tokens: 600}, {name: large, max_budget_tokens: 9000}]"
     (tmp_path / "router.yaml").write_text(f"{pools}\nestimator: {{exact: {{m: {byte_level(tmp_path)}}}}}")
@@ -231,7 +231,7 @@ def test_requests_near_a_limit_are_counted(body: str, tmp_path: Path, capsys: py
 def test_a_routers_tokenizers_need_not_be_here(
     body: str, tmp_path: Path, learned: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the files that a running router counts with are not on this machine, its estimate is shown without."""
+    """If the router's tokenizer files are not on this machine, the estimate is printed without a count."""
     shown = as_json(parse(f'estimator: {{exact: {{m: "{tmp_path}/nothing.json"}}}}'))
     pages = {"/config": shown, "/state": learned.encode()}
     monkeypatch.setattr("extproc.cli.estimate._fetch", lambda _url, page, _token: pages[page])

@@ -32,7 +32,7 @@ LENGTHS = [(50, 10), (400, 20), (1_500, 30)]
 
 
 def words(text: str) -> list[int]:
-    """Split into pieces of words, digits and marks, as tokenizers do."""
+    """Split into pieces of words, digits and punctuation, as tokenizers do."""
     return [len(piece) for piece in re.findall(r" ?[^\W\d_]{1,5}|\d{1,3}| ?[^\w\s]+|\s+|_", text)]
 
 
@@ -43,7 +43,7 @@ def toy(tmp_path: Path) -> Tokenizer:
 
 
 def small_texts(seed: int) -> Texts:
-    """Return some 30 KB of each kind that is made by rule."""
+    """Return about 30 KB of each kind of generated text."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("extproc.evaluation.made.MADE_BYTES", 30_000)
         return made_texts(np.random.default_rng(seed))
@@ -51,28 +51,28 @@ def small_texts(seed: int) -> Texts:
 
 @pytest.fixture(scope="module")
 def texts() -> Texts:
-    """Return four kinds of text: three made by rule, and one in Arabic."""
+    """Return four kinds of text: three generated, and one in Arabic."""
     made = {kind: text for kind, text in small_texts(0).items() if kind in {"logs", "csv", "sql"}}
     return {**made, "ar": ("يولد جميع الناس أحرارا متساوين" + "\n").encode() * 100}
 
 
 @pytest.fixture(scope="module")
 def material(texts: Texts) -> Material:
-    """Return those kinds and an odd one, three that no stream holds, and short lengths."""
+    """Return those kinds and an odd one, three kinds that no stream contains, and short lengths."""
     unseen = unseen_texts(np.random.default_rng(0), texts["logs"])
     few = {kind: unseen[kind] for kind in ("cherokee", "runes", "leet")}
     return Material({**texts, "dna": odd_texts(np.random.default_rng(0), None)["dna"]}, LENGTHS, few)
 
 
 def test_a_window_wraps_around_and_is_whole_characters() -> None:
-    """A window longer than its text repeats it, and never cuts a character into halves."""
+    """A window longer than its text repeats it, and never cuts a character in half."""
     cut = window("αβγ\n".encode(), 40, np.random.default_rng(1))
     assert 36 <= len(cut.encode()) <= 40
     assert set(cut) == set("αβγ\n")
 
 
 def test_halves_hold_different_lines(texts: Texts) -> None:
-    """Each text is split in two that make up the whole; one without line ends is split in its middle."""
+    """The two parts of each text make up the whole; a text without line ends is split in the middle."""
     first, second = halves(texts)
     assert {kind: first[kind] + second[kind] for kind in texts} == texts
     assert all(len(first[kind]) > len(texts[kind]) / 3 < len(second[kind]) for kind in texts)
@@ -98,7 +98,7 @@ def test_streams_hold_what_clients_send(material: Material, toy: Tokenizer) -> N
 
 
 def test_a_session_comes_back_with_all_that_was_said(material: Material) -> None:
-    """Each chat of a session begins with the one before it."""
+    """Each chat of a session begins with the chat before it."""
     session = Session(material.texts, ["logs"], np.random.default_rng(1), agent=True)
     first, second = session.next(), session.next()
     assert first.turns == second.turns[: len(first.turns)]
@@ -107,7 +107,7 @@ def test_a_session_comes_back_with_all_that_was_said(material: Material) -> None
 
 
 def test_mixes_tell_apart_what_makes_them_hard(material: Material, toy: Tokenizer) -> None:
-    """A third of the requests have reasoning in their history, a tenth are odd; one in twenty has images."""
+    """A third of the requests have reasoning in their history, a tenth are odd, and one in twenty has images."""
     thoughtful = [request.group for request in with_reasoning_in_history(material, toy, 400, seed=2)]
     assert 0.28 < thoughtful.count("reasoning") / 400 < 0.42
     assert 0.05 < thoughtful.count("odd") / 400 < 0.15
@@ -119,7 +119,7 @@ def test_mixes_tell_apart_what_makes_them_hard(material: Material, toy: Tokenize
 
 
 def test_the_template_drops_old_reasoning_and_prices_pixels(material: Material, toy: Tokenizer) -> None:
-    """Reasoning before the last user's turn costs nothing; an image a token for each 28 x 28 pixels."""
+    """Reasoning before the last user turn costs nothing; an image costs a token per 28 x 28 pixels."""
     rng = np.random.default_rng(3)
     chat = Chat((Turn("user", "one two"),))
     thoughtful = with_reasoning(chat, material.texts, rng)
@@ -133,13 +133,13 @@ def test_the_template_drops_old_reasoning_and_prices_pixels(material: Material, 
 
 
 def test_ordinary_texts_are_those_that_are_not_odd(material: Material) -> None:
-    """Odd kinds are known by name, and left out."""
+    """Odd kinds are identified by name, and left out."""
     assert {"dna"} == set(material.texts) - set(ordinary(material.texts))
     assert set(odd_texts(np.random.default_rng(0), b"a b")) == ODD_KINDS
 
 
 def test_counts_are_cached_on_disk(toy: Tokenizer, tmp_path: Path) -> None:
-    """A saved count is not made again."""
+    """A count that was saved is not repeated."""
     expected = toy.count("some words")
     toy.save()
     again = Tokenizer("toy", lambda _: pytest.fail("counted twice"), 4, 3, tmp_path)
@@ -147,7 +147,7 @@ def test_counts_are_cached_on_disk(toy: Tokenizer, tmp_path: Path) -> None:
 
 
 def test_a_chat_costs_its_contents_and_the_template(toy: Tokenizer) -> None:
-    """Messages cost the template's tokens each; offering tools costs a preamble."""
+    """Each message costs its content and the template's tokens; offering tools costs a preamble."""
     turns = (Turn("user", "one two"),)
     assert toy.count_chat(Chat(turns)) == 2 + 4 + 3
     assert toy.count_chat(Chat(turns, ('{"a": 1}',))) > toy.count_chat(Chat(turns)) + 50
@@ -155,7 +155,7 @@ def test_a_chat_costs_its_contents_and_the_template(toy: Tokenizer) -> None:
 
 @pytest.mark.parametrize("name", CONTESTANTS)
 def test_contestants_predict_before_they_learn(name: str, material: Material, toy: Tokenizer) -> None:
-    """Every contestant gives positive finite counts, and one that learns is not told the first response."""
+    """Every contestant gives positive finite counts, and predicts the first request before it learns from it."""
     stream = list(mixed(material, toy, 30, seed=2))
     first, second = (run(CONTESTANTS[name](), stream, told) for told in (None, [7] * 30))
     assert np.isfinite(first.bound).all()
@@ -165,7 +165,7 @@ def test_contestants_predict_before_they_learn(name: str, material: Material, to
 
 @pytest.mark.parametrize("in_flight", [0, 3])
 def test_responses_come_late_when_some_are_on_their_way(in_flight: int) -> None:
-    """A contestant hears of a request after so many others were predicted, each once and in order."""
+    """A contestant learns from a response after that many more predictions, each response once and in order."""
 
     class Recorder:
         def __init__(self) -> None:
@@ -185,7 +185,7 @@ def test_responses_come_late_when_some_are_on_their_way(in_flight: int) -> None:
 
 
 def test_figures_of_a_run() -> None:
-    """Errors, misses, widths, misroutes and detours are what their names say, also by band and tenant."""
+    """Errors, misses, widths, misroutes and detours are computed as their names say, also by band and tenant."""
 
     class Half:
         def predict(self, request: Request) -> tuple[float, float]:
@@ -209,7 +209,7 @@ def test_figures_of_a_run() -> None:
 
 
 def test_a_flip_keeps_all_requests_and_changes_the_mix(material: Material, toy: Tokenizer) -> None:
-    """Reordering loses no request, and the halves hold different kinds."""
+    """Reordering loses no request, and the halves contain different kinds."""
     stream = list(mixed(material, toy, 400, seed=3))
     reordered = flipped(stream, 0)
     first, second = (
@@ -221,7 +221,7 @@ def test_a_flip_keeps_all_requests_and_changes_the_mix(material: Material, toy: 
 
 
 def test_poison_is_one_percent(material: Material, toy: Tokenizer) -> None:
-    """About one usage in a hundred is off by ten times, the others are true."""
+    """About one usage in a hundred is off by ten times; the others are true."""
     stream = list(mixed(material, toy, 1_000, seed=4))
     told = poisoned(stream, 0)
     wrong = [t / r.tokens for t, r in zip(told, stream, strict=True) if t != r.tokens]
@@ -231,7 +231,7 @@ def test_poison_is_one_percent(material: Material, toy: Tokenizer) -> None:
 
 @pytest.fixture(scope="module")
 def comparison(material: Material, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
-    """Return a whole comparison, small, with a second tokenizer of twice as many tokens."""
+    """Return a complete small comparison, with a second tokenizer that makes twice as many tokens."""
     cache = tmp_path_factory.mktemp("cache")
     toy = Tokenizer("toy", words, 4, 3, cache)
     double = Tokenizer("double", lambda text: words(text) * 2, 4, 3, cache)
@@ -246,7 +246,7 @@ def test_ours_beats_the_ema_that_knows_the_categories(comparison: Comparison) ->
 
 
 def test_what_no_stream_holds_is_shown_once_and_told_by_halves(comparison: Comparison) -> None:
-    """First sights are of odd and unseen kinds; each is of one half, and the report tells the halves apart."""
+    """First sights are of odd and unseen kinds; each belongs to one half, and the halves are listed separately."""
     assert {"dna", "cherokee", "runes", "leet"} == set(comparison.sights)
     assert ["dna", "runes"] == sorted(filter(held_out, comparison.sights))
     seen = replace(comparison, sights={"dna": 0.5, "runes": 1.0, "cherokee": 2.0, "leet": 0.25})
@@ -258,7 +258,7 @@ def test_what_no_stream_holds_is_shown_once_and_told_by_halves(comparison: Compa
 
 
 def test_unseen_texts_are_many_and_the_same_every_time() -> None:
-    """Some sixty kinds, of which a hash holds out about half, are made of the seed and some prose alone."""
+    """More than sixty kinds, about half of them held out by a hash, are generated from the seed and some prose."""
     first, second = (unseen_texts(np.random.default_rng(1), b"Some words of prose. " * 3_000) for _ in range(2))
     assert first == second
     assert len(first) > 60
@@ -293,7 +293,7 @@ def test_the_plot_is_a_png(comparison: Comparison, tmp_path: Path) -> None:
 
 
 def test_wrong_inputs_are_named(tmp_path: Path) -> None:
-    """A folder without texts, a trace without its columns, an unknown tokenizer: each is one clear sentence."""
+    """A folder without texts, a trace without columns, an unknown tokenizer: each is reported in a sentence."""
     (tmp_path / "trace.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ConfigurationError, match=r"no \.txt file"):
         folder_texts(tmp_path)
@@ -313,7 +313,7 @@ def test_wrong_inputs_are_named(tmp_path: Path) -> None:
 
 
 def test_a_broken_cache_is_counted_again(tmp_path: Path) -> None:
-    """A cache that was cut while it was written is replaced, as a whole."""
+    """A cache that was cut off while it was written is replaced completely."""
     (tmp_path / "toy.json").write_text('{"abc": 1')
     toy = Tokenizer("toy", words, 4, 3, tmp_path)
     assert 2 == toy.count("two words")
@@ -334,7 +334,7 @@ def test_a_broken_cache_is_counted_again(tmp_path: Path) -> None:
 def test_the_command_refuses_wrong_input_before_the_work(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """Wrong arguments are one sentence and exit code 2."""
+    """Wrong arguments are reported in one sentence with exit code 2."""
     (tmp_path / "de.txt").write_text("ein Text\n")
     (tmp_path / "trace.csv").write_text("ContextTokens,GeneratedTokens\n100,10\n")
     usual = ["--texts", str(tmp_path), "--lengths", str(tmp_path / "trace.csv"), "--cache", str(tmp_path)]
@@ -375,7 +375,7 @@ def test_the_command_can_write_one_part_alone(
     only: str,
     said: str,
 ) -> None:
-    """What is learned under a budget, and kinds of text, are run without the rest, and name their own command."""
+    """The run under a budget and the kinds of text can run without the rest, and name their own command."""
     texts = {**material.texts, "prose": b"Some. " * 999}
     monkeypatch.setattr("extproc.evaluation.texts.all_texts", lambda _: texts)
     monkeypatch.setattr("extproc.evaluation.unseen.unseen_texts", lambda *_: {})

@@ -1,4 +1,4 @@
-"""The offline run of a router that learns from some responses only, with a tokenizer that needs no vocabulary."""
+"""The offline run of a router that learns from only some responses, with a tokenizer that needs no vocabulary."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def toy(tmp_path: Path) -> Tokenizer:
 
 
 def test_each_application_declares_its_limit_and_one_moves(toy: Tokenizer) -> None:
-    """All stream, none gets more than it declares, and the prompts of one cost more from the middle on."""
+    """All requests stream, no output exceeds its limit, and one application's prompts cost more midway."""
     stream = list(applications(MATERIAL, toy, 400, 1))
     assert {0, 1, 2, 3} == {request.application for request in stream}
     for request in stream:
@@ -50,21 +50,21 @@ def test_each_application_declares_its_limit_and_one_moves(toy: Tokenizer) -> No
 
 
 def test_outputs_are_cut_at_what_is_declared(toy: Tokenizer) -> None:
-    """A response of a thousand tokens is cut at 256, and whole where nothing is declared."""
+    """A response of a thousand tokens is cut at a declared 256, and complete if nothing is declared."""
     long = Material(MATERIAL.texts, [(50, 1_000)])
     outputs = {request.application: request.output_tokens for request in applications(long, toy, 40, 1)}
     assert {0: 256, 1: 1_000, 2: 1_000, 3: 1_000} == outputs
 
 
 def app_request(application: int, number: int, tokens: int, output_tokens: int = 10) -> AppRequest:
-    """Return a request of a few words, each of another client."""
+    """Return a request of a few words, each from a different client."""
     text = f"{number} " + "some words of prose " * (5 + number % 7)
     facts = RequestFacts(Api.CHAT, "m", text.encode(), messages=1, max_output_tokens=DECLARED[application])
     return AppRequest(application, replace(facts, stream=True), round(tokens * len(text) / 100), output_tokens)
 
 
 def test_a_run_says_what_was_learned_missed_and_told() -> None:
-    """At a request a second all is learned from, and told as it is; a change is missed until it was heard of."""
+    """At one request a second, all are learned from; a change causes misses until its responses arrive."""
     stream = [
         app_request(number % 4, number, 30 if number % 4 == 2 and number >= 400 else 22) for number in range(800)
     ]
@@ -79,15 +79,15 @@ def test_a_run_says_what_was_learned_missed_and_told() -> None:
 
 
 def test_a_run_without_a_budget_for_it_learns_little() -> None:
-    """At a thousand requests a second of a thousand tokens each hardly any response is learned from, or comes."""
+    """At 1,000 requests a second of 1,000 tokens each, hardly any response arrives or is learned from."""
     stream = [app_request(number % 4, number, 22, output_tokens=1_000) for number in range(400)]
     result = sampled(stream, 1_000.0, PLAN, 1, with_tenants=False)
     assert sum(result.before.responses) < 30
-    assert (0, 0) == (result.after.weighted, result.after.unweighted)  # nothing has come
+    assert (0, 0) == (result.after.weighted, result.after.unweighted)  # no response has arrived yet
 
 
 def test_a_change_has_passed_when_two_of_a_hundred_are_missed() -> None:
-    """The first of such a hundred counts; where there is none, it has not passed."""
+    """The first window of a hundred counts; if there is none, the change has not passed."""
     missed = np.array([True] * 40 + [False] * 200)
     assert 38 == back_after(missed)
     assert 0 == back_after(missed[38:])
@@ -96,7 +96,7 @@ def test_a_change_has_passed_when_two_of_a_hundred_are_missed() -> None:
 
 
 def test_it_is_said_when_a_change_had_passed() -> None:
-    """In requests of the application and in seconds; or that it never has."""
+    """It is reported in requests of the application and in seconds, or as never."""
     stream = [app_request(2, number, 22) for number in range(1_000)]
     result = sampled(stream, 2.0, PLAN, 1, with_tenants=True)
     assert (0, 0.0) == (result.back_requests, result.back_s)
@@ -110,7 +110,7 @@ def test_it_is_said_when_a_change_had_passed() -> None:
 
 
 def test_the_section_has_the_bars_of_each_rate(toy: Tokenizer) -> None:
-    """Three bars for each rate, with tenants and without, and two rows of figures, mean over seeds."""
+    """Each rate has three bars, with tenants and without, and two rows of figures, averaged over seeds."""
     of_toy = samples(MATERIAL, toy, PLAN, lambda _: None)
     text = sampled_report({"toy": of_toy}, PLAN, "dualpool evaluate --only budget")
     assert "Written by `dualpool evaluate --only budget`." in text
@@ -124,7 +124,7 @@ def test_the_section_has_the_bars_of_each_rate(toy: Tokenizer) -> None:
 
 
 def test_no_change_makes_more_tokens_than_there_are_bytes(tmp_path: Path) -> None:
-    """What costs a token for each byte already costs no more, as usage of more would not be believed."""
+    """Text that already costs a token per byte gets no costlier, since higher usage would be rejected."""
     of_bytes = Tokenizer("bytes", lambda text: list(text.encode()), 4, 3, tmp_path)
     for each in applications(MATERIAL, of_bytes, 200, 1):
         assert len(each.facts.text) + 7 == each.tokens

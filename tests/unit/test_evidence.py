@@ -1,4 +1,4 @@
-"""Which responses can be of the request, and what they tell."""
+"""Which usage is plausible for a request, and what it can teach."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def evidence(**others: object) -> Evidence:
     ("usage", "others", "accepted"),
     [
         (Usage(1_000, 50), {}, True),
-        (Usage(250, 50), {}, True),  # 16 bytes for each token
+        (Usage(250, 50), {}, True),  # 16 bytes per token
         (Usage(249, 50), {}, False),
         (Usage(0), {}, False),
         (Usage(-1), {}, False),
@@ -47,19 +47,19 @@ def evidence(**others: object) -> Evidence:
 def test_usage_that_cannot_be_of_the_request_is_not_accepted(
     usage: Usage, others: dict[str, object], *, accepted: bool
 ) -> None:
-    """Counts below what any tokenizer makes, a thousand times the estimate, or far over the limit are no usage."""
+    """Counts below any tokenizer's, a thousand times the estimate, or far above the limit are rejected."""
     assert accepted == evidence(**others).accepts(usage, 8_192)
 
 
 def test_without_a_pool_a_million_tokens_of_output_are_the_most() -> None:
-    """What is not known to end earlier ends there."""
+    """The output of a response without a known limit is capped there."""
     assert evidence().accepts(Usage(1_000, 1 << 20), None)
     assert not evidence().accepts(Usage(1_000, (1 << 20) + 1), None)
 
 
 @pytest.mark.parametrize("tokens", [0.0, 0.4, 1.0])
 def test_of_next_to_nothing_a_thousand_tokens_are_the_most(tokens: float) -> None:
-    """An estimate below one token counts as one: chat templates add to an empty prompt."""
+    """An estimate below one token counts as one: chat templates add tokens to an empty prompt."""
     empty = Evidence.of(replace(FACTS, text=b""), tokens)
     assert empty.accepts(Usage(1_000), None)
     assert not empty.accepts(Usage(1_001), None)
@@ -78,7 +78,7 @@ def test_of_next_to_nothing_a_thousand_tokens_are_the_most(tokens: float) -> Non
     ],
 )
 def test_why_usage_does_not_tell_what_the_text_costs(others: dict[str, object], refused: str | None) -> None:
-    """Counts of token ids, of a prompt that the server cuts, or of more than the body, are not of its text."""
+    """Counts of token ids, of a truncated prompt, or of more than the body do not belong to its text."""
     assert refused == evidence(**others).refused
 
 
@@ -87,8 +87,8 @@ def test_why_usage_does_not_tell_what_the_text_costs(others: dict[str, object], 
     [
         (50, {}, True),
         (50, {"max_output_tokens": 50}, True),
-        (66, {"max_output_tokens": 50}, True),  # some servers count the end of the text
-        (67, {"max_output_tokens": 50}, False),  # several turns together
+        (66, {"max_output_tokens": 50}, True),  # some servers count the end token
+        (67, {"max_output_tokens": 50}, False),  # the sum of several turns
         (50, {"sequences": 2}, False),
         (50, {"longest_share": 0.5}, False),
     ],
@@ -96,7 +96,7 @@ def test_why_usage_does_not_tell_what_the_text_costs(others: dict[str, object], 
 def test_only_single_responses_tell_how_long_responses_get(
     completion: int, others: dict[str, object], *, tells: bool
 ) -> None:
-    """Usage that is summed over sequences, prompts or turns is no length."""
+    """Usage that is summed over sequences, prompts or turns is not a length."""
     assert tells == evidence(**others).has_one_output(Usage(1_000, completion))
 
 
@@ -114,7 +114,7 @@ def test_only_single_responses_tell_how_long_responses_get(
         (CUT, 8_192, {"max_output_tokens": 193}, True),
         (CUT, 8_192, {"max_output_tokens": 191}, False),
         (CUT, 8_192, {"max_output_tokens": 192}, False),  # the client's own limit
-        (Usage(9_000, 50, cut_by_length=True), 8_192, {}, False),  # more than the pool holds: another one answered
+        (Usage(9_000, 50, cut_by_length=True), 8_192, {}, False),  # beyond the pool: another one responded
         (CUT, 8_192, {"sequences": 4}, False),
         (CUT, 8_192, {"longest_share": 0.1}, False),
     ],
@@ -122,12 +122,12 @@ def test_only_single_responses_tell_how_long_responses_get(
 def test_silent_cuts_are_recognised(
     usage: Usage, pool_tokens: int | None, others: dict[str, object], *, truncated: bool
 ) -> None:
-    """A response that ended by length just where the pool's context ends was truncated by the pool."""
+    """A response with finish reason length that ends exactly at the pool's context was truncated by the pool."""
     assert truncated == evidence(**others).truncated_by_pool(usage, pool_tokens)
 
 
 def test_evidence_of_the_same_request_is_the_same() -> None:
-    """Two looks at one request are equal, whatever arrays they hold, and those at another one are not."""
+    """Evidence of one request is equal each time, whatever arrays it holds; that of another request differs."""
     first, second = (Evidence.of(FACTS, 1_000, x=np.zeros(3)) for _ in range(2))
     assert (first, hash(first)) == (second, hash(second))
     assert first != Evidence.of(FACTS, 1_001, x=np.zeros(3))

@@ -1,4 +1,4 @@
-"""Tokenizers from files: what they count, how long they may, and which files are refused."""
+"""Tokenizers loaded from files: their counts, their time limits, and which files are rejected."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -23,12 +23,12 @@ MINUTE_MS = 60_000.0
 
 @pytest.fixture
 def file(tmp_path: Path) -> str:
-    """Return the file of a tokenizer of bytes that knows one word."""
+    """Return the file of a byte-level tokenizer that knows one word."""
     return byte_level(tmp_path, "hello")
 
 
 def test_each_text_is_counted_by_the_models_tokenizer(file: str, tmp_path: Path) -> None:
-    """A word of the vocabulary is a token, any other byte is one; the first glob that fits a model counts."""
+    """A known word is one token, any other byte is one; the first glob that matches a model decides."""
     (tmp_path / "other").mkdir()
     other = byte_level(tmp_path / "other")
     tokenizers = Tokenizers({"one*": file, "o*": other}, MINUTE_MS)
@@ -39,7 +39,7 @@ def test_each_text_is_counted_by_the_models_tokenizer(file: str, tmp_path: Path)
 
 
 def test_long_texts_are_counted_in_pieces(file: str) -> None:
-    """Where a text is cut, no word is: the count is that of the whole."""
+    """A text is never cut within a word, so the count equals that of the whole text."""
     text = b"hello hello\n" * (PIECE_BYTES // 4)
     (counted,) = Tokenizers({"*": file}, MINUTE_MS).count("*", [text]).tokens
     assert 4 * (PIECE_BYTES // 4) == counted
@@ -47,7 +47,7 @@ def test_long_texts_are_counted_in_pieces(file: str) -> None:
 
 @given(st.lists(st.sampled_from(["a", " ", "\n", "\u00e9", "\u4e16", "\U0001f600"]), min_size=1, max_size=9))
 def test_pieces_are_the_text(letters: Sequence[str]) -> None:
-    """Pieces make up the whole text, none is longer than it may be, and each is whole characters."""
+    """Pieces make up the whole text, none exceeds the maximum, and each consists of whole characters."""
     text = ("".join(letters) * PIECE_BYTES).encode()[: 3 * PIECE_BYTES].decode(errors="ignore").encode()
     pieces = list(_pieces(text))
     assert text == b"".join(pieces)
@@ -56,14 +56,14 @@ def test_pieces_are_the_text(letters: Sequence[str]) -> None:
 
 
 def ticking(step_s: float) -> Callable[[], float]:
-    """Return a clock that goes on by a step with each look at it."""
+    """Return a clock that advances by a step each time it is read."""
     ticks = count()
     return lambda: next(ticks) * step_s
 
 
 def test_a_count_is_given_up_when_its_time_is_used_up(file: str) -> None:
-    """The clock is asked between the pieces."""
-    text = b"word\n" * PIECE_BYTES  # five pieces and a bit
+    """The clock is checked between pieces."""
+    text = b"word\n" * PIECE_BYTES  # slightly more than five pieces
     patient = Tokenizers({"*": file}, 50.0, ticking(0.001)).count("*", [text])
     hasty = Tokenizers({"*": file}, 3.0, ticking(0.001)).count("*", [text])
     assert patient.tokens
@@ -72,12 +72,12 @@ def test_a_count_is_given_up_when_its_time_is_used_up(file: str) -> None:
 
 
 class PanicException(BaseException):
-    """As PyO3 raises where Rust panics."""
+    """The exception that PyO3 raises if Rust panics."""
 
 
 @pytest.mark.parametrize("error", [ValueError("match limit"), PanicException("index out of bounds")])
 def test_what_the_library_cannot_count_stands_as_it_was_estimated(file: str, error: BaseException) -> None:
-    """Whatever goes wrong in it, the request is placed."""
+    """Whatever goes wrong in the library, the request is placed."""
 
     def fail(_text: str) -> Sequence[int]:
         raise error
@@ -88,7 +88,7 @@ def test_what_the_library_cannot_count_stands_as_it_was_estimated(file: str, err
 
 
 def test_an_end_of_the_program_is_none_of_its_faults(file: str) -> None:
-    """What is raised to end the process is not held up."""
+    """An exception that ends the process is not caught."""
 
     def end(_text: str) -> Sequence[int]:
         raise KeyboardInterrupt
@@ -100,7 +100,7 @@ def test_an_end_of_the_program_is_none_of_its_faults(file: str) -> None:
 
 
 def test_all_counts_together_have_a_share_of_the_time(file: str) -> None:
-    """A flood of counts uses it up; then estimates stand until some of it is there again."""
+    """A flood of counts uses up the time; after that, estimates stand until some of it is available again."""
     now_s = [100.0]
 
     def clock() -> float:
@@ -110,20 +110,20 @@ def test_all_counts_together_have_a_share_of_the_time(file: str) -> None:
     tokenizers = Tokenizers({"*": file}, 50.0, clock)
     flood = [bool(tokenizers.count("*", [b"hello"]).tokens) for _ in range(40)]
     assert flood[0]
-    assert 14 <= flood.index(False) <= 18  # each takes 4 ms, of which a fifth and more comes back
+    assert 14 <= flood.index(False) <= 18  # each takes 4 ms, of which slightly more than a fifth is returned
     now_s[0] += 10.0
     assert tokenizers.count("*", [b"hello"]).tokens
 
 
 def test_what_cannot_be_counted_in_time_is_not_begun_with(file: str) -> None:
-    """A text that takes longer at any speed that was measured costs no time."""
+    """A text that would take too long at any measured speed costs no time."""
     clock = ticking(1.0)
     given_up = Tokenizers({"*": file}, 0.1, clock).count("*", [b"x" * 30_000])
     assert ((), 0.0) == (given_up.tokens, given_up.seconds)
 
 
 def test_all_files_that_cannot_be_used_are_told(file: str, tmp_path: Path) -> None:
-    """What is missing, what is a folder, and what is no tokenizer: each with its setting and its value."""
+    """A missing file, a folder, and a file that is no tokenizer are each reported with setting and value."""
     (tmp_path / "no.json").write_text('{"a": 1}')
     files = {"m1": "/nowhere/t.json", "m2": str(tmp_path), "m3": str(tmp_path / "no.json"), "m4": file}
     with pytest.raises(ConfigurationError) as refused:
@@ -136,20 +136,20 @@ def test_all_files_that_cannot_be_used_are_told(file: str, tmp_path: Path) -> No
 
 
 def test_without_the_library_the_extra_is_named(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who configures a file and has not installed what reads it is told what to install."""
+    """If a file is configured and the library is missing, the error names the extra to install."""
     monkeypatch.setitem(sys.modules, "fastokens", None)
     with pytest.raises(ConfigurationError, match=r"install dualpool\[exact\]"):
         Tokenizers({"*": file}, 1.0)
 
 
 def test_nothing_is_loaded_where_nothing_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A router without tokenizers needs no library for them."""
+    """A router without tokenizers does not need their library."""
     monkeypatch.setitem(sys.modules, "fastokens", None)
     assert compose(parse(""), Listener()).placer.counting is None
 
 
 def test_files_are_configured_by_globs_of_models(file: str) -> None:
-    """The setting is a mapping, which /config shows as it is."""
+    """The setting is a mapping, which /config shows unchanged."""
     configuration = parse(f'estimator: {{exact: {{"llama-3.*": {file}}}}}')
     assert {"llama-3.*": file} == configuration.estimator.exact
     assert configuration == parse_shown(as_json(configuration).decode())
@@ -164,14 +164,14 @@ def test_files_are_configured_by_globs_of_models(file: str) -> None:
     ],
 )
 def test_a_mapping_of_another_kind_is_refused(exact: str, told: str) -> None:
-    """What is wrong with the setting is told by field, value and what is allowed."""
+    """A fault in the setting is reported with field, value and what is allowed."""
     with pytest.raises(ConfigurationError) as refused:
         parse(f"estimator: {{exact: {exact}}}")
     assert (told,) == refused.value.sentences
 
 
 def test_a_reload_takes_over_what_counts(file: str) -> None:
-    """With the same settings what was learned stays; with others the files are read anew; a bad one is refused."""
+    """With the same settings what was learned stays; with others files are reloaded; a bad file is rejected."""
     before = parse(f'estimator: {{exact: {{"*": {file}}}}}')
     router = compose(before, Listener())
     learned = router.placer.estimator

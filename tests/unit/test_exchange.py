@@ -51,7 +51,7 @@ from tests.unit.exchanges import (
 def test_a_request_goes_to_the_first_pool_that_holds_its_budget(
     connect: Connect, modes: Modes, max_tokens: int, pool: str
 ) -> None:
-    """In every mode a small budget is routed to the short pool and a large one is left to the long pool."""
+    """In every mode a small budget is routed to the short pool and a large one stays with the long pool."""
     gateway = connect(modes)
     gateway.send_all(whole(chat(max_tokens=max_tokens)))
     (decision,) = gateway.decisions
@@ -114,7 +114,7 @@ def test_full_duplex_sends_every_byte_back(connect: Connect, size: int) -> None:
 
 
 def test_a_released_stream_is_closed_with_the_decision(connect: Connect) -> None:
-    """When nothing is to be learned the decision is the stream's only message, then it is closed."""
+    """If there is nothing to learn, the decision is the stream's only message, and then the stream is closed."""
     gateway = connect(STREAMED)
     gateway.send_all(request(chat(stream=True)))
     assert gateway.closed
@@ -123,7 +123,7 @@ def test_a_released_stream_is_closed_with_the_decision(connect: Connect) -> None
 
 @pytest.mark.parametrize("modes", IN_PIECES)
 def test_a_body_too_large_for_the_short_pool_is_decided_before_its_end(connect: Connect, modes: Modes) -> None:
-    """As soon as 16 bytes for each of the short pool's tokens are there, the request goes to the long pool."""
+    """When 16 bytes per token of the short pool have arrived, the request goes to the long pool."""
     gateway = connect(modes)
     gateway.send(RequestHeaders(CHAT))
     gateway.send(RequestBody(b'{"messages":"' + b"a" * 15_000, end_of_stream=False))
@@ -133,7 +133,7 @@ def test_a_body_too_large_for_the_short_pool_is_decided_before_its_end(connect: 
 
 
 def test_an_image_is_waited_for(connect: Connect) -> None:
-    """Base64 media does not count towards the early decision: the whole body is waited for and counted."""
+    """Base64 media does not count towards the early decision: the whole body is awaited and counted."""
     gateway = connect(STREAMED)
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "QUJD" * 30_000}}
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": [image]}], "max_tokens": 5}).encode()
@@ -144,9 +144,9 @@ def test_an_image_is_waited_for(connect: Connect) -> None:
 
 @pytest.mark.parametrize("modes", IN_PIECES)
 def test_a_slow_body_goes_long_at_the_deadline(connect: Connect, modes: Modes) -> None:
-    """A held request whose body does not come goes on to the long pool at our deadline, and all of it arrives.
+    """A held request whose body is late goes to the long pool at the router's deadline, and all of it arrives.
 
-    Where that loses nothing the stream is closed at once; in full duplex it stays for the rest of the body.
+    The stream is closed at once if that loses nothing; in full duplex it stays open for the rest of the body.
     """
     gateway = connect(modes)
     gateway.send(RequestHeaders(CHAT))
@@ -169,7 +169,7 @@ def test_a_slow_body_goes_long_at_the_deadline(connect: Connect, modes: Modes) -
     ],
 )
 def test_other_paths_pass_untouched(connect: Connect, modes: Modes, head: Any) -> None:
-    """A request that is none of ours is replied to at once, without a decision."""
+    """A request to another path gets its reply at once, without a decision."""
     gateway = connect(modes)
     gateway.send(RequestHeaders(head, end_of_stream=True))
     assert gateway.closed
@@ -194,7 +194,7 @@ def test_a_gateway_that_cannot_route_is_told_and_passes(
 
 
 def test_buffered_partial_is_told_and_decided_all_the_same(connect: Connect) -> None:
-    """BUFFERED_PARTIAL routes some bodies only: it is reported, and what can be routed is."""
+    """BUFFERED_PARTIAL can only route some bodies: the mode is reported, and bodies that can be routed are."""
     gateway = connect(PARTIAL)
     gateway.send_all(whole(chat()))
     assert [Misconfiguration.BUFFERED_PARTIAL] == gateway.recorder.calls_of("misconfigured")
@@ -202,7 +202,7 @@ def test_buffered_partial_is_told_and_decided_all_the_same(connect: Connect) -> 
 
 
 def test_headers_that_were_skipped_are_told(connect: Connect) -> None:
-    """A stream that begins with a body has request_header_mode SKIP: reported, untouched."""
+    """A stream that begins with a body has request_header_mode SKIP: it is reported and passes untouched."""
     gateway = connect(BUFFERED)
     gateway.send(RequestBody(chat(), end_of_stream=True))
     assert [Misconfiguration.NO_REQUEST_HEADERS] == gateway.recorder.calls_of("misconfigured")
@@ -210,7 +210,7 @@ def test_headers_that_were_skipped_are_told(connect: Connect) -> None:
 
 
 def test_a_cut_off_body_goes_long(connect: Connect) -> None:
-    """The first part of a body over the gateway's buffer limit is no ground for a decision."""
+    """The first part of a body over the gateway's buffer limit is not enough for a decision."""
     gateway = connect(PARTIAL)
     gateway.send(RequestHeaders(CHAT))
     gateway.send(RequestBody(chat()[:40], end_of_stream=False))
@@ -219,7 +219,7 @@ def test_a_cut_off_body_goes_long(connect: Connect) -> None:
 
 @pytest.mark.parametrize("modes", ROUTABLE)
 def test_a_fault_of_ours_changes_nothing(connect: Connect, modes: Modes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An exception while deciding is reported; the exchange goes on as if we were not there."""
+    """An exception while deciding is reported; the exchange continues as if there were no router."""
     gateway = connect(modes)
 
     def explode(*_: object) -> None:
@@ -233,7 +233,7 @@ def test_a_fault_of_ours_changes_nothing(connect: Connect, modes: Modes, monkeyp
 
 
 def test_trailers_end_a_request_and_a_response(connect: Connect) -> None:
-    """Trailers in place of a last empty piece decide and teach as well."""
+    """Trailers in place of a last empty piece cause the decision and the lesson as well."""
     for modes in IN_PIECES:
         gateway = connect(modes)
         gateway.send(RequestHeaders(CHAT))
@@ -258,7 +258,7 @@ def test_shadow_decides_without_routing_and_off_does_not_decide(
 
 @pytest.mark.parametrize("modes", ROUTABLE)
 def test_mode_off_says_nothing_of_a_request(connect: Connect, modes: Modes) -> None:
-    """A request in mode off is neither decided nor counted as none of ours: nobody looked at it."""
+    """A request in mode off is neither decided nor counted as passed, because the router does not look at it."""
     gateway = connect(modes, mode=Mode.OFF)
     gateway.send_all([*whole(chat()), *response(usage())])
     assert [] == gateway.recorder.calls
@@ -269,7 +269,7 @@ def test_mode_off_says_nothing_of_a_request(connect: Connect, modes: Modes) -> N
     [b"", b"{", b"\xff\xfe", b"\xef\xbb\xbf{}", b"[" * 10_000, chat(max_tokens="many"), chat(max_tokens=-1)],
 )
 def test_a_body_that_is_not_understood_goes_long(connect: Connect, body: bytes) -> None:
-    """Whatever the body is, the request goes on to the long pool, with the cause on the decision."""
+    """Whatever the body is, the request goes to the long pool, with the cause on the decision."""
     gateway = connect(STREAMED)
     gateway.send_all(whole(body))
     (decision,) = gateway.decisions
@@ -277,7 +277,7 @@ def test_a_body_that_is_not_understood_goes_long(connect: Connect, body: bytes) 
 
 
 def test_a_body_in_an_unknown_encoding_goes_long(connect: Connect) -> None:
-    """A request body whose content-encoding we do not undo is not looked into."""
+    """A request body whose content-encoding the router does not decode is not read."""
     gateway = connect(STREAMED)
     gateway.send_all(whole(chat(), RequestHead("POST", "/v1/chat/completions", "compress")))
     assert ["encoded"] == [decision.fault for decision in gateway.decisions]
@@ -292,7 +292,7 @@ def test_a_body_in_an_unknown_encoding_goes_long(connect: Connect) -> None:
 def test_a_gateway_that_takes_a_close_for_an_error_gets_none(
     connect: Connect, events: list[Event], modes: Modes, drained_after: int
 ) -> None:
-    """With `close: never` everything that a gateway can send is replied to; the gateway ends the stream."""
+    """With `close: never` everything that a gateway can send gets a reply; the gateway ends the stream."""
     gateway = connect(modes, max_held_bytes=100_000, close=CloseRule.NEVER)
     for number, event in enumerate(events):
         if number == drained_after:
@@ -315,7 +315,7 @@ def test_without_a_close_requests_are_placed_and_learned_from_as_ever(connect: C
 
 @pytest.mark.parametrize("modes", ROUTABLE)
 def test_a_message_that_cannot_be_read_ends_a_stream_in_any_case(connect: Connect, modes: Modes) -> None:
-    """What was not understood cannot be replied to: the stream is closed, or aborted where bytes are lost."""
+    """Such a message cannot get a reply: the stream is closed, or aborted if bytes are lost."""
     gateway = connect(modes, close=CloseRule.NEVER)
     gateway.send(RequestHeaders(CHAT))
     gateway.send(Broken(ValueError("no message")))

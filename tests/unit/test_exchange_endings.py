@@ -1,4 +1,4 @@
-"""How exchanges end before their time: the router drains, a message cannot be read, a reply not be written."""
+"""Exchanges that end early: the router drains, a message cannot be read, or a reply cannot be written."""
 
 import pytest
 
@@ -50,7 +50,7 @@ PIECE, LAST = RequestBody(b"{", end_of_stream=False), RequestBody(b"", end_of_st
 
 @pytest.mark.parametrize("modes", ROUTABLE)
 def test_an_exchange_that_has_not_begun_is_over_at_a_drain(connect: Connect, modes: Modes) -> None:
-    """Nothing is held and nothing under way."""
+    """Nothing is held and nothing is in flight."""
     gateway = connect(modes)
     assert not gateway.exchange.holding
     gateway.send(Drain())
@@ -59,7 +59,7 @@ def test_an_exchange_that_has_not_begun_is_over_at_a_drain(connect: Connect, mod
 
 @pytest.mark.parametrize("modes", IN_PIECES)
 def test_what_begins_in_a_drain_is_placed_still(connect: Connect, modes: Modes) -> None:
-    """A draining router places the requests that it still gets, and learns nothing more."""
+    """A draining router still places new requests, but learns nothing more."""
     exchange = connect(modes).exchange
     exchange.handle(Drain(), 0.0)
     assert () == exchange.handle(HEADERS, 0.0)
@@ -70,7 +70,7 @@ def test_what_begins_in_a_drain_is_placed_still(connect: Connect, modes: Modes) 
 
 
 def test_what_cannot_be_held_is_not_waited_for_in_a_drain(connect: Connect) -> None:
-    """In BUFFERED the headers go on at once, and the stream could only wait for the body."""
+    """In BUFFERED the headers pass at once, so the stream could only wait for the body."""
     exchange = connect(BUFFERED).exchange
     exchange.handle(Drain(), 0.0)
     assert [Close()] == exchange.handle(HEADERS, 0.0)
@@ -91,7 +91,7 @@ def test_a_held_request_is_waited_for_in_a_drain(connect: Connect, modes: Modes)
 
 @pytest.mark.parametrize("modes", ROUTABLE)
 def test_a_response_is_not_waited_for_in_a_drain(connect: Connect, modes: Modes) -> None:
-    """A kept stream ends at once: what it would teach is not worth the wait."""
+    """A kept stream ends at once: its lesson is not worth the wait."""
     gateway = connect(modes)
     gateway.send_all(whole(chat()))
     assert not gateway.closed
@@ -101,7 +101,7 @@ def test_a_response_is_not_waited_for_in_a_drain(connect: Connect, modes: Modes)
 
 
 def test_a_full_duplex_response_is_brought_to_its_end_in_a_drain(connect: Connect) -> None:
-    """Of a body that has begun every byte goes back first."""
+    """If a body has begun, every byte of it is sent back first."""
     gateway = connect(DUPLEX)
     gateway.send_all([*whole(chat()), *response(usage(), [9])[:2], Drain()])
     assert not gateway.closed
@@ -113,7 +113,7 @@ def test_a_full_duplex_response_is_brought_to_its_end_in_a_drain(connect: Connec
 @pytest.mark.parametrize("modes", [STREAMED, BUFFERED])
 @pytest.mark.parametrize("broken", [BROKEN, UNSENT])
 def test_a_broken_message_is_a_failure_and_closes(connect: Connect, modes: Modes, broken: Broken) -> None:
-    """It is reported once; a close is the reply to all that was sent."""
+    """It is reported once; the close serves as the reply to everything that was sent."""
     gateway = connect(modes)
     gateway.send(HEADERS)
     gateway.send(broken)
@@ -126,10 +126,10 @@ def test_a_broken_message_is_a_failure_and_closes(connect: Connect, modes: Modes
     [
         (ASKED_DUPLEX, [HEADERS], BROKEN, True),
         (ASKED_DUPLEX, [HEADERS, PIECE], BROKEN, True),
-        (ASKED_DUPLEX, whole(chat()), BROKEN, False),  # the body is back; what came may be a response's headers
-        (ASKED_DUPLEX, whole(chat()), UNSENT, True),  # the end of the body was not sent back
+        (ASKED_DUPLEX, whole(chat()), BROKEN, False),  # the body was echoed; BROKEN may be response headers
+        (ASKED_DUPLEX, whole(chat()), UNSENT, True),  # the end of the body was not echoed
         (ASKED_DUPLEX, [*whole(chat()), ResponseHeaders(JSON_RESPONSE)], UNSENT, False),
-        (RESPONSE_DUPLEX, [HEADERS], BROKEN, True),  # what came may be the first of a response
+        (RESPONSE_DUPLEX, [HEADERS], BROKEN, True),  # BROKEN may be the first message of a response
         (RESPONSE_DUPLEX, whole(chat()), BROKEN, True),
         (RESPONSE_DUPLEX, [*whole(chat()), ResponseHeaders(JSON_RESPONSE)], BROKEN, True),
         (RESPONSE_DUPLEX, [*whole(chat()), ResponseHeaders(JSON_RESPONSE)], UNSENT, True),
@@ -138,7 +138,7 @@ def test_a_broken_message_is_a_failure_and_closes(connect: Connect, modes: Modes
 def test_a_broken_full_duplex_body_is_told_to_the_gateway(
     connect: Connect, modes: Modes, events: list[Event], broken: Broken, *, aborted: bool
 ) -> None:
-    """Where bytes are lost the stream is aborted, and only there."""
+    """If bytes are lost, and only then, the stream is aborted."""
     gateway = connect(modes)
     gateway.send_all(events)
     assert not gateway.closed
@@ -170,7 +170,7 @@ def test_a_broken_full_duplex_body_is_told_to_the_gateway(
 def test_a_full_duplex_body_is_under_way_until_its_end(
     modes: Modes, events: list[Event], *, under_way: bool
 ) -> None:
-    """From the headers of either side to the last piece or the trailers of the same; other modes lose nothing."""
+    """It lasts from the headers of a direction to its last piece or trailers; in other modes nothing is lost."""
     bodies = DuplexBodies(modes)
     for event in events:
         bodies.observe(event)
@@ -178,7 +178,7 @@ def test_a_full_duplex_body_is_under_way_until_its_end(
 
 
 def test_a_full_duplex_response_that_teaches_nothing_goes_back_to_its_end(connect: Connect) -> None:
-    """After a status from which nothing is learned the stream stays until the last piece has passed."""
+    """After a status that teaches nothing, the stream stays open until the last piece has passed."""
     gateway = connect(DUPLEX)
     gateway.send_all([*whole(chat()), ResponseHeaders(ResponseHead(500, "text/plain"))])
     gateway.send(ResponseBody(b"out of ", end_of_stream=False))
@@ -190,7 +190,7 @@ def test_a_full_duplex_response_that_teaches_nothing_goes_back_to_its_end(connec
 
 @pytest.mark.parametrize("modes", ROUTABLE)
 def test_a_request_of_ours_without_a_body_is_none_to_place(connect: Connect, modes: Modes) -> None:
-    """A POST that ends with its headers is counted as passed, and goes on."""
+    """A POST that ends with its headers is counted as passed, and is sent on."""
     gateway = connect(modes)
     gateway.send(RequestHeaders(CHAT, end_of_stream=True))
     assert (1, []) == (len(gateway.recorder.calls_of("passed")), gateway.recorder.calls_of("decided"))
@@ -199,7 +199,7 @@ def test_a_request_of_ours_without_a_body_is_none_to_place(connect: Connect, mod
 
 @pytest.mark.parametrize("modes", IN_PIECES)
 def test_what_is_decided_before_the_end_is_counted_as_decided(connect: Connect, modes: Modes) -> None:
-    """Decisions at a deadline, or of a body that is too large, are counted as all others."""
+    """Decisions at a deadline, or about a body that is too large, are counted like all others."""
     for event in (Deadline(), RequestBody(b"x" * 20_000, end_of_stream=False)):
         gateway = connect(modes)
         gateway.send(HEADERS)
@@ -210,7 +210,7 @@ def test_what_is_decided_before_the_end_is_counted_as_decided(connect: Connect, 
 
 @pytest.mark.parametrize("modes", ROUTABLE)
 def test_a_request_that_is_shed_goes_to_the_default_pool(connect: Connect, modes: Modes) -> None:
-    """A router that cannot keep up lets what is held go on at once, and what it holds nothing of by a close."""
+    """A router that cannot keep up sends on what it holds at once, and otherwise closes the stream."""
     gateway = connect(modes)
     gateway.send(HEADERS)
     gateway.send(Shed())
@@ -219,7 +219,7 @@ def test_a_request_that_is_shed_goes_to_the_default_pool(connect: Connect, modes
 
 
 def test_a_close_stands_for_every_reply_but_the_one_with_the_decision(connect: Connect) -> None:
-    """Nothing goes to the gateway that it would do by itself."""
+    """The gateway gets no reply that only says what it would do anyway."""
     exchange = connect(STREAMED).exchange
     assert [Close()] == list(exchange.handle(RequestHeaders(RequestHead("GET", "/v1/models")), 0.0))
     exchange = connect(STREAMED).exchange
@@ -238,7 +238,7 @@ def test_a_close_stands_for_every_reply_but_the_one_with_the_decision(connect: C
 
 @pytest.mark.parametrize("modes", ROUTABLE)
 def test_without_a_close_all_that_was_held_is_replied_to(connect: Connect, modes: Modes) -> None:
-    """A released request whose body came in pieces has a reply to each of them where streams are not closed."""
+    """If streams are not closed, a released request whose body came in pieces gets a reply to each piece."""
     gateway = connect(modes, close=CloseRule.NEVER)
     gateway.send(HEADERS)
     gateway.send(RequestBody(chat(stream=True), end_of_stream=modes not in IN_PIECES))
@@ -248,7 +248,7 @@ def test_without_a_close_all_that_was_held_is_replied_to(connect: Connect, modes
 
 
 def test_trailers_go_on_after_a_fault_of_ours(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is wrong with a decision that trailers bring about keeps neither the body nor them."""
+    """An error in a decision that trailers cause holds back neither the body nor the trailers."""
     gateway = connect(DUPLEX)
 
     def explode(*_: object) -> None:

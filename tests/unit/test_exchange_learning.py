@@ -1,4 +1,4 @@
-"""What is learned from, what it costs, and what is counted of a response."""
+"""Learning from responses: which ones teach, what they cost, and what is counted."""
 
 import json
 from typing import Any
@@ -36,19 +36,19 @@ LAST = b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":3}}\
 
 
 def token_ids(**fields: Any) -> bytes:
-    """Return a completion request whose prompt is token ids: it is exact, so that it is never young."""
+    """Return a completion request whose prompt is token ids, so its count is exact and it is never young."""
     return json.dumps({"model": "m", "prompt": [1, 2, 3], "max_tokens": 10, **fields}).encode()
 
 
 def kept(gateway: Any, body: bytes, head: RequestHead = COMPLETIONS) -> bool:
-    """Send a request; say whether its stream stays open to learn from the response."""
+    """Send a request; return whether its stream stays open to learn from the response."""
     gateway.send_all(whole(body, head))
     return not gateway.closed
 
 
 @pytest.mark.parametrize("modes", ROUTABLE)
 def test_a_request_whose_bound_does_not_fit_goes_long(connect: Connect, modes: Modes) -> None:
-    """The upper bound decides, not the likeliest count: what only fits by the latter goes to the larger pool."""
+    """The upper bound decides: if only the likeliest count fits, the request goes to the larger pool."""
     gateway = connect(modes)
     gateway.send_all(whole(chat(max_tokens=0)))
     (small,) = gateway.decisions
@@ -80,7 +80,7 @@ def test_a_request_whose_bound_does_not_fit_goes_long(connect: Connect, modes: M
 def test_a_retry_takes_more_than_one_attempt(
     connect: Connect, attempts: int, status: int, max_tokens: int, repairs: int
 ) -> None:
-    """What was served at the first attempt was never broken, and a retry that fails repairs nothing."""
+    """A response at the first attempt needed no repair, and a retry that fails repairs nothing."""
     gateway = connect(STREAMED)
     head = ResponseHead(status, "application/json", attempts=attempts)
     gateway.send_all([*whole(chat(max_tokens=max_tokens)), *response(usage(), head=head)])
@@ -93,7 +93,7 @@ def test_a_retry_takes_more_than_one_attempt(
 def test_what_is_learned_is_of_the_pool_that_responded(
     connect: Connect, attempts: int, max_tokens: int, served_by: str
 ) -> None:
-    """At the first attempt that is the chosen pool, later on the default one."""
+    """At the first attempt that is the chosen pool, later the default one."""
     gateway = connect(STREAMED)
     head = ResponseHead(200, "application/json", attempts=attempts)
     gateway.send_all([*whole(chat(max_tokens=max_tokens)), *response(usage(), head=head)])
@@ -101,7 +101,7 @@ def test_what_is_learned_is_of_the_pool_that_responded(
 
 
 def test_a_json_response_costs_three_messages_at_most(connect: Connect) -> None:
-    """Headers, a piece of body and the end are paid for when a stream is kept: of three nothing is left."""
+    """A kept stream pays in advance for headers, one piece of body and the end: a budget of three is used up."""
     for burst, streams in ((3, 1), (4, 2), (6, 2), (7, 3)):
         gateway = connect(STREAMED, learning=LearningSettings(messages_per_s=0, burst_messages=burst))
         taken = [kept(gateway.another(), token_ids()) for _ in range(streams + 1)]
@@ -112,7 +112,7 @@ def test_a_json_response_costs_three_messages_at_most(connect: Connect) -> None:
 def test_a_stream_costs_a_message_for_each_token_of_each_sequence(
     connect: Connect, fields: dict[str, Any], messages: int
 ) -> None:
-    """A streamed response has up to one message per token, for every sequence that it holds."""
+    """A streamed response has up to one message per token of each of its sequences."""
     body = token_ids(stream=True, stream_options={"include_usage": True}, **fields)
     for burst, second in ((messages + 1, True), (messages, False)):
         gateway = connect(STREAMED, learning=LearningSettings(messages_per_s=0, burst_messages=burst))
@@ -121,7 +121,7 @@ def test_a_stream_costs_a_message_for_each_token_of_each_sequence(
 
 
 def test_every_message_of_a_response_is_paid_for(connect: Connect) -> None:
-    """In the end a response has cost as many messages as came: its headers and each piece of its body."""
+    """A finished response has cost as many messages as arrived: its headers and each piece of its body."""
     gateway = connect(STREAMED, learning=LearningSettings(messages_per_s=0, burst_messages=100))
     assert kept(gateway, token_ids(stream=True, stream_options={"include_usage": True}))
     gateway.send(ResponseHeaders(SSE_RESPONSE))
@@ -134,7 +134,7 @@ def test_every_message_of_a_response_is_paid_for(connect: Connect) -> None:
 
 
 def test_the_end_of_a_stream_is_settled_once(connect: Connect) -> None:
-    """What did not come is paid back when the stream is over, and not again."""
+    """Messages that did not arrive are refunded when the stream ends, and only once."""
     gateway = connect(STREAMED, learning=LearningSettings(messages_per_s=0, burst_messages=100))
     assert kept(gateway, token_ids())
     gateway.exchange.end()
@@ -144,7 +144,7 @@ def test_the_end_of_a_stream_is_settled_once(connect: Connect) -> None:
 
 
 def test_the_young_are_learned_from_on_the_account_of_others(connect: Connect) -> None:
-    """When the budget is used up, a category of which little is known is still learned from; others are not."""
+    """If the budget is used up, a category with few responses is still learned from; others are not."""
     gateway = connect(
         STREAMED,
         learning=LearningSettings(messages_per_s=0, burst_messages=3),
@@ -153,7 +153,7 @@ def test_the_young_are_learned_from_on_the_account_of_others(connect: Connect) -
     assert kept(gateway, token_ids())
     assert not kept(gateway.another(), token_ids())
     assert kept(gateway.another(), chat(), CHAT)
-    assert not kept(gateway.another(), chat(), CHAT)  # a burst of debt is all that they get
+    assert not kept(gateway.another(), chat(), CHAT)  # they may overdraw the budget by one burst
 
 
 @pytest.mark.parametrize(("responses", "still_kept"), [(0, True), (1, True), (2, False)])
@@ -182,7 +182,7 @@ def test_a_stream_that_reports_no_usage_is_not_kept(connect: Connect) -> None:
 
 
 def test_a_model_s_name_is_no_longer_than_a_key_may_be(connect: Connect) -> None:
-    """Names come from clients: ten kilobytes of name are learned under a cut one."""
+    """Names come from clients: a name of ten kilobytes is learned under its truncated form."""
     gateway = connect(STREAMED)
     gateway.send_all([*whole(chat(model="m" * 10_000)), *response(usage())])
     (row,) = gateway.estimator.state().models
@@ -200,7 +200,7 @@ def test_a_response_that_ends_with_its_headers_is_settled(connect: Connect) -> N
 
 
 def test_a_response_that_breaks_off_in_its_middle_is_read_no_further(connect: Connect) -> None:
-    """Compressed data that does not decode is counted by its cause at once, and the rest passes without us."""
+    """Compressed data that does not decode is counted by its cause at once, and the rest passes unread."""
     gateway = connect(STREAMED)
     gateway.send_all(whole(chat()))
     gateway.send(ResponseHeaders(ResponseHead(200, "application/json", "gzip")))

@@ -1,4 +1,4 @@
-"""What an exchange makes of a response: lessons, refusals, repairs, and streams that are kept."""
+"""How an exchange handles a response: lessons, refusals, repairs, and streams that are kept."""
 
 import gzip
 import json
@@ -50,14 +50,14 @@ from tests.unit.exchanges import (
     ],
 )
 def test_nonsense_teaches_nothing(connect: Connect, head: Any, body: bytes, why: Any) -> None:
-    """A response that is not a readable 2xx with sane usage is counted by its cause and not learned from."""
+    """A response that is not a readable 2xx with plausible usage is counted by its cause and not learned from."""
     gateway = connect(STREAMED)
     gateway.send_all([*whole(chat()), *response(body, [7], head)])
     assert ([], [why]) == (gateway.recorder.calls_of("observed"), gateway.recorder.calls_of("not_learned"))
 
 
 def test_usage_a_million_times_too_large_does_not_move_the_estimate(connect: Connect) -> None:
-    """Usage beyond what the bytes could hold is refused by the estimator, and said so."""
+    """The estimator rejects usage beyond what the bytes could hold, and the observation says so."""
     gateway = connect(STREAMED)
     gateway.send_all([*whole(chat()), *response(usage(5_000_000))])
     (observation,) = gateway.recorder.calls_of("observed")
@@ -95,7 +95,7 @@ def test_a_repair_is_counted(connect: Connect) -> None:
 
 
 def test_a_response_before_the_end_of_the_request_ends_it(connect: Connect) -> None:
-    """A gateway's own early response leaves nothing to decide."""
+    """After the gateway's own early response there is nothing left to decide."""
     gateway = connect(BUFFERED)
     gateway.send(RequestHeaders(CHAT))
     gateway.send(ResponseHeaders(ResponseHead(413, "text/plain")))
@@ -103,7 +103,7 @@ def test_a_response_before_the_end_of_the_request_ends_it(connect: Connect) -> N
 
 
 def test_a_response_without_a_request_passes(connect: Connect) -> None:
-    """A response phase whose request we never saw is let go on."""
+    """A response phase whose request the router never saw passes."""
     gateway = connect(STREAMED)
     gateway.send(ResponseHeaders(JSON_RESPONSE))
     assert gateway.closed
@@ -116,7 +116,7 @@ def test_a_response_without_a_request_passes(connect: Connect) -> None:
 def test_a_repair_is_what_a_smaller_pool_did_not_serve_and_another_attempt_did(
     connect: Connect, max_tokens: int, status: int, served_by: str, repairs: int
 ) -> None:
-    """A retry is no repair when it fails too, or when the request was in the default pool anyway."""
+    """A retry is no repair if it fails too, or if the request went to the default pool anyway."""
     gateway = connect(STREAMED)
     head = ResponseHead(status, "application/json", attempts=2)
     gateway.send_all([*whole(chat(max_tokens=max_tokens)), *response(usage(), head=head)])
@@ -126,7 +126,7 @@ def test_a_repair_is_what_a_smaller_pool_did_not_serve_and_another_attempt_did(
 
 @pytest.mark.parametrize(("attempts", "pool"), [(1, "short"), (2, "long")])
 def test_a_refusal_is_the_pool_s_that_was_tried_last(connect: Connect, attempts: int, pool: str) -> None:
-    """After a second attempt it was the default pool that refused."""
+    """After a second attempt, the refusal came from the default pool."""
     gateway = connect(STREAMED)
     refused = ResponseHead(400, "application/json", attempts=attempts)
     refusal = b'{"error":{"message":"maximum context length is 10 tokens","code":400}}'
@@ -148,7 +148,7 @@ def test_a_stream_is_kept_or_released(connect: Connect) -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_buffered_responses_are_reported_and_streams_not_kept(connect: Connect, *, stream: bool) -> None:
-    """Where the gateway buffers responses, a streamed one passes it only when we are gone."""
+    """If the gateway buffers responses, a streamed one passes only after the router has closed its stream."""
     gateway = connect(Modes(BodyMode.STREAMED, BodyMode.BUFFERED, body_without_waiting=True))
     gateway.send_all(whole(chat(stream=stream, stream_options={"include_usage": True})))
     assert [Misconfiguration.RESPONSE_BUFFERED] == gateway.recorder.calls_of("misconfigured")
@@ -156,7 +156,7 @@ def test_buffered_responses_are_reported_and_streams_not_kept(connect: Connect, 
 
 
 def test_a_kept_stream_costs_what_came_of_it(connect: Connect) -> None:
-    """A stream with a huge declared limit leaves the budget to others once its few messages have passed."""
+    """A stream with a huge declared limit returns its share of the budget once its few messages have passed."""
     gateway = connect(STREAMED)
     router = gateway.exchange._router
     events = b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}\n\ndata: [DONE]\n\n'
@@ -176,7 +176,7 @@ def test_a_client_that_leaves_in_mid_response_is_counted(connect: Connect) -> No
 
 
 def test_a_client_that_leaves_at_the_last_event_has_taught(connect: Connect) -> None:
-    """A stream's last event completes the lesson: real clients hang up there, before the body's end has passed."""
+    """A stream's last event completes the lesson: many clients disconnect there, before the end has passed."""
     gateway = connect(STREAMED)
     events = b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}\n\ndata: [DONE]\n\n'
     gateway.send_all([*whole(chat(stream=True, stream_options={"include_usage": True}))])

@@ -15,14 +15,14 @@ ADDED = 1_500
 
 
 def learned(added: float, factor: float, count: int, noise: float = 0.04, seed: int = 1) -> Extra:
-    """Return what is learned of a tenant whose prompts cost so much more."""
+    """Return what is learned about a tenant whose prompts cost this constant and this factor more."""
     return taught(Extra(), added, count, seed, factor=factor, noise=noise)
 
 
 def taught(
     extra: Extra, added: float, count: int, seed: int, *, factor: float = 1.0, noise: float = 0.04
 ) -> Extra:
-    """Let responses of such a tenant teach what is known of it; return that."""
+    """Teach responses of such a tenant; return the same object."""
     rng = np.random.default_rng(seed)
     for priced in np.exp(rng.uniform(np.log(100), np.log(8_000), count)):
         extra.learn(float(priced), round(added + factor * priced * rng.normal(1, noise)))
@@ -31,7 +31,7 @@ def taught(
 
 @pytest.mark.parametrize("factor", [0.9, 1.0, 1.15])
 def test_a_constant_is_found_beside_a_factor(factor: float) -> None:
-    """Whatever a tenant's words cost, what comes on top of them is known to 8 % after twenty responses."""
+    """Whatever a tenant's words cost, the constant on top of them is known to 8 % after twenty responses."""
     assert ADDED == pytest.approx(learned(ADDED, factor, 20).tokens, rel=0.08)
 
 
@@ -39,7 +39,7 @@ def test_a_constant_is_found_beside_a_factor(factor: float) -> None:
     ("added", "noise", "count"), [(1_500, 0.04, 60), (700, 0.15, 12), (300, 0.0, 5), (0, 0.08, 30)]
 )
 def test_the_constant_is_what_its_formulas_say(added: float, noise: float, count: int) -> None:
-    """Least squares on relative error, with fading weights and a ridge; less what its own doubt takes off."""
+    """Least squares on relative error, with fading weights and a ridge; then shrunk by its own uncertainty."""
     rng = np.random.default_rng(1)
     priced = np.exp(rng.uniform(np.log(100), np.log(8_000), count))
     actual = np.array([round(added + each * rng.normal(1, noise)) for each in priced])
@@ -57,7 +57,7 @@ def test_the_constant_is_what_its_formulas_say(added: float, noise: float, count
 @pytest.mark.parametrize("factor", [0.8, 0.9, 1.0, 1.1, 1.25])
 @pytest.mark.parametrize("seed", range(5))
 def test_an_ordinary_tenant_has_none(factor: float, seed: int) -> None:
-    """A tenant whose prompts are dearer or cheaper by a factor, and scatter, has no constant worth the name."""
+    """A tenant whose prompts cost more or less by a factor, with scatter, has no constant worth mentioning."""
     assert learned(0, factor, 60, noise=0.08, seed=seed).tokens < 16
 
 
@@ -70,7 +70,7 @@ def test_one_response_is_no_proof() -> None:
 
 @pytest.mark.parametrize(("priced", "actual"), [(400, 400), (150, 150), (3_000, 3_000), (200, 20_000), (900, 90)])
 def test_one_contradiction_moves_a_constant_little(priced: float, actual: float) -> None:
-    """A single response without the constant, or with ten times as much, is a response and no change."""
+    """A single response without the constant, or with ten times as much, is an outlier and not a change."""
     extra = learned(ADDED, 1.0, 60)
     before = extra.tokens
     extra.learn(priced, actual)
@@ -80,7 +80,7 @@ def test_one_contradiction_moves_a_constant_little(priced: float, actual: float)
 
 @pytest.mark.parametrize("every", [5, 10])
 def test_contradictions_now_and_then_do_not_drop_a_constant(every: int) -> None:
-    """Where a fifth or a tenth of the responses come without it, it is what most of them have."""
+    """If a fifth or a tenth of the responses lack the constant, it stays what most of them have."""
     extra = learned(ADDED, 1.0, 60)
     for seed in range(30):
         taught(extra, ADDED, every - 1, seed)
@@ -89,7 +89,7 @@ def test_contradictions_now_and_then_do_not_drop_a_constant(every: int) -> None:
 
 
 def test_a_first_response_that_was_none_is_outlived() -> None:
-    """Where the first usages of a tenant were broken, its constant is known some tens of responses later."""
+    """If the first usages of a tenant were broken, its constant is known a few dozen responses later."""
     extra = Extra()
     extra.learn(200, 20_000)
     extra.learn(300, 300)
@@ -99,14 +99,14 @@ def test_a_first_response_that_was_none_is_outlived() -> None:
 @pytest.mark.parametrize(("before", "after"), [(ADDED, 0), (ADDED, 700), (700, ADDED), (0, ADDED)])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_constant_that_changes_is_followed(before: int, after: int, seed: int) -> None:
-    """When the server adds another number, or none any more, that is known within forty responses."""
+    """If the server adds another number, or stops adding any, that is known within forty responses."""
     extra = learned(before, 1.0, 100)
     assert after == pytest.approx(taught(extra, after, 40, seed).tokens, rel=0.08, abs=16)
 
 
 @given(st.lists(st.tuples(st.floats(1, 1e6), st.integers(1, 10**9)), max_size=60))
 def test_whatever_usage_says_the_constant_is_a_number(lessons: list[tuple[float, int]]) -> None:
-    """It is finite, not negative, and no more than the largest usage."""
+    """It is finite, not negative, and at most the largest usage."""
     extra = Extra()
     for priced, actual in lessons:
         extra.learn(priced, actual)
@@ -116,7 +116,7 @@ def test_whatever_usage_says_the_constant_is_a_number(lessons: list[tuple[float,
 def mixed_tenants(
     estimator: ByteClassEstimator, count: int, added: int
 ) -> dict[str, list[tuple[float, float, int]]]:
-    """Let tenants a and b take turns, b with tokens added; return likeliest count, bound and truth of each."""
+    """Let tenants a and b take turns, with tokens added for b; return likeliest count, bound and truth of each."""
     rng, seen = np.random.default_rng(3), dict[str, list[tuple[float, float, int]]](a=[], b=[])
     for turn in range(count):
         tenant = "b" if turn % 5 == 4 else "a"
@@ -130,7 +130,7 @@ def mixed_tenants(
 
 
 def test_neither_the_tenant_misses_nor_do_others_pay() -> None:
-    """With 1,500 tokens added to one tenant's prompts, it is bound as it should be, and others as without it."""
+    """With 1,500 tokens added to one tenant's prompts, its bound holds, and others' bounds are no wider."""
     with_extra = mixed_tenants(ByteClassEstimator(EstimatorSettings()), 1_500, ADDED)
     without = mixed_tenants(ByteClassEstimator(EstimatorSettings()), 1_500, 0)
     late = with_extra["b"][-200:]
@@ -143,7 +143,7 @@ def test_neither_the_tenant_misses_nor_do_others_pay() -> None:
 
 
 def test_a_refusal_counts_the_constant_in() -> None:
-    """A refusal that names no more than the constant and the rest teaches nothing."""
+    """A refusal that names no more than the constant plus the rest teaches nothing."""
     estimator = ByteClassEstimator(EstimatorSettings())
     mixed_tenants(estimator, 400, ADDED)
     estimate, before = estimator.estimate(facts((WORDS * 20)[:1_600]), "b"), estimator.state()
@@ -155,7 +155,7 @@ def test_a_refusal_counts_the_constant_in() -> None:
 def test_a_constant_that_is_gone_is_followed_when_four_responses_fit_better_without(
     before: int, count: int
 ) -> None:
-    """Once a second fit is of the new responses; it began with those of before that came last, at most twenty."""
+    """A second fit starts with the latest responses before the change, at most twenty, and replaces the first."""
     extra = learned(ADDED, 1.0, before, noise=0.0)
     tokens = []
     for _ in range(count):
