@@ -42,7 +42,7 @@ class _Scheduler:
         self.waiting: list[Request] = []
         self.running: list[Request] = []
         self.blocks = bounds.kv_tokens // 16
-        self.besides = -(-bounds.sequence_tokens // 16)
+        self.own_blocks = -(-bounds.sequence_tokens // 16)
         self.done = Schedule()
 
     def chunk(self, request: Request, budget: int) -> int:
@@ -62,7 +62,7 @@ class _Scheduler:
         while at < len(self.running) and budget > 0:
             request = self.running[at]
             new = self.chunk(request, budget)
-            needed = -(-(request.computed + new) // 16) + self.besides - request.blocks
+            needed = -(-(request.computed + new) // 16) + self.own_blocks - request.blocks
             while needed > self.blocks:
                 victim = self.running.pop()
                 self.blocks += victim.blocks
@@ -86,8 +86,8 @@ class _Scheduler:
             request = self.waiting[0]
             request.computed = request.cached
             new = self.chunk(request, budget)
-            whole = -(-request.tokens // 16) + self.besides
-            needed = -(-(request.computed + new) // 16) + self.besides
+            whole = -(-request.tokens // 16) + self.own_blocks
+            needed = -(-(request.computed + new) // 16) + self.own_blocks
             if (whole if self.bounds.reserve_full_prompt else needed) > self.blocks:
                 request.computed = 0
                 return

@@ -29,7 +29,7 @@ def models_of(estimator: ByteClassEstimator) -> set[str]:
 
 @pytest.mark.parametrize(("name", "parents"), [("m:polite", {}), ("polite", {"polite": "m"})])
 def test_an_adapter_is_estimated_as_its_base(name: str, parents: dict[str, str]) -> None:
-    """It is, from its first request, by the part before the colon or the pool's report; it teaches its base."""
+    """The base is the part before the colon or what the pool reports; adapters teach it, from the first request."""
     estimator = ByteClassEstimator(EstimatorSettings())
     estimator.know_parents(parents)
     teach(estimator, 200)
@@ -77,7 +77,7 @@ def test_an_unused_place_is_reassigned() -> None:
     assert {"busy", "new"} == models_of(estimator)
 
 
-def test_a_new_start_of_a_base_forgets_its_adapters_residuals() -> None:
+def test_a_reset_of_a_base_forgets_its_adapters_residuals() -> None:
     """An adapter's residuals are relative to its base's prices, and are dropped with them."""
     estimator = ByteClassEstimator(EstimatorSettings())
     teach(estimator, 200)

@@ -216,7 +216,7 @@ def test_each_message_is_counted_separately() -> None:
 
 
 def test_a_prompt_without_messages_is_counted_as_a_whole() -> None:
-    """This is the case for completions."""
+    """Completions have no messages that could be counted separately."""
     routing = Routing()
     decision = routing.place(replace(NEAR, turns=(), messages=0, api=Api.COMPLETIONS))
     assert decision.counted is not None

@@ -67,7 +67,7 @@ def admin(learned: str) -> Iterator[str]:
     server.server_close()
 
 
-def test_the_table_says_facts_features_estimate_and_pool(body: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_shows_facts_features_estimate_and_pool(body: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a router the estimate is made from the prior, and the table shows that."""
     assert main(["estimate", body]) == 0
     words = capsys.readouterr().out.split()
@@ -83,7 +83,7 @@ def test_json_holds_the_same(body: str, capsys: pytest.CaptureFixture[str]) -> N
     assert response["estimate"]["budget"] == response["estimate"]["prompt_tokens"] + 50
 
 
-def test_a_running_router_lends_its_state_and_pools(
+def test_admin_uses_a_running_routers_state_and_pools(
     body: str, admin: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With --admin the estimate uses what the router has learned, and the router's own pools."""
@@ -105,7 +105,7 @@ def test_a_running_router_lends_its_state_and_pools(
         ("generate", {"text": "Hello there", "sampling_params": {"max_new_tokens": 90}}, ("prior", 90)),
     ],
 )
-def test_bodies_of_every_api_come_from_standard_input_too(
+def test_bodies_of_every_api_can_be_read_from_standard_input(
     api: str,
     body: dict[str, object],
     expected: tuple[str, int],
@@ -132,7 +132,9 @@ def test_a_configuration_file_names_the_pools(
     assert "b" == json.loads(capsys.readouterr().out)["estimate"]["pool"]
 
 
-def test_a_server_that_is_no_admin_is_one_sentence(body: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_server_without_admin_pages_is_reported_in_one_sentence(
+    body: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """If --admin is another port, such as the router's gRPC port, the message names the address that is needed."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -145,9 +147,9 @@ def test_a_server_that_is_no_admin_is_one_sentence(body: str, capsys: pytest.Cap
         thread.start()
         assert main(["estimate", body, "--admin", f"http://127.0.0.1:{server.getsockname()[1]}"]) == 2
         thread.join()
-    told = capsys.readouterr().err
-    assert "use the admin address" in told
-    assert 1 == told.count("\n")
+    printed = capsys.readouterr().err
+    assert "use the admin address" in printed
+    assert 1 == printed.count("\n")
 
 
 @pytest.mark.parametrize(
@@ -173,7 +175,7 @@ def test_wrong_arguments_are_one_sentence(
     assert said in capsys.readouterr().err
 
 
-def test_a_body_that_is_not_understood_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_body_that_is_not_understood_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Such a body goes to the largest pool; the exit code is 1."""
     (tmp_path / "bad").write_text("{")
     assert main(["estimate", str(tmp_path / "bad")]) == 1
@@ -208,7 +210,7 @@ def test_learned_state_survives_its_json(learned: str) -> None:
         ({"input": "one", "encoding_format": "base64"}, "embeddings"),
     ],
 )
-def test_whose_body_it_is_is_told_by_its_keys(
+def test_the_api_is_guessed_from_the_bodys_keys(
     body: dict[str, object], api: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without --api, the keys of the body determine the API."""

@@ -97,7 +97,7 @@ def test_streams_hold_what_clients_send(material: Material, toy: Tokenizer) -> N
     assert [r.tokens for r in requests] == [r.tokens for r in mixed(material, toy, 300, seed=1)]
 
 
-def test_a_session_comes_back_with_all_that_was_said(material: Material) -> None:
+def test_a_session_repeats_its_whole_history(material: Material) -> None:
     """Each chat of a session begins with the chat before it."""
     session = Session(material.texts, ["logs"], np.random.default_rng(1), agent=True)
     first, second = session.next(), session.next()
@@ -106,7 +106,7 @@ def test_a_session_comes_back_with_all_that_was_said(material: Material) -> None
     assert first.tools == second.tools != ()
 
 
-def test_mixes_tell_apart_what_makes_them_hard(material: Material, toy: Tokenizer) -> None:
+def test_mixes_have_groups_for_what_makes_them_hard(material: Material, toy: Tokenizer) -> None:
     """A third of the requests have reasoning in their history, a tenth are odd, and one in twenty has images."""
     thoughtful = [request.group for request in with_reasoning_in_history(material, toy, 400, seed=2)]
     assert 0.28 < thoughtful.count("reasoning") / 400 < 0.42
@@ -157,14 +157,14 @@ def test_a_chat_costs_its_contents_and_the_template(toy: Tokenizer) -> None:
 def test_contestants_predict_before_they_learn(name: str, material: Material, toy: Tokenizer) -> None:
     """Every contestant gives positive finite counts, and predicts the first request before it learns from it."""
     stream = list(mixed(material, toy, 30, seed=2))
-    first, second = (run(CONTESTANTS[name](), stream, told) for told in (None, [7] * 30))
+    first, second = (run(CONTESTANTS[name](), stream, reported) for reported in (None, [7] * 30))
     assert np.isfinite(first.bound).all()
     assert (first.likely > 0).all()
     assert first.likely[0] == second.likely[0]
 
 
 @pytest.mark.parametrize("in_flight", [0, 3])
-def test_responses_come_late_when_some_are_on_their_way(in_flight: int) -> None:
+def test_responses_are_late_while_requests_are_in_flight(in_flight: int) -> None:
     """A contestant learns from a response after that many more predictions, each response once and in order."""
 
     class Recorder:
@@ -223,8 +223,8 @@ def test_a_flip_keeps_all_requests_and_changes_the_mix(material: Material, toy: 
 def test_poison_is_one_percent(material: Material, toy: Tokenizer) -> None:
     """About one usage in a hundred is off by ten times; the others are true."""
     stream = list(mixed(material, toy, 1_000, seed=4))
-    told = poisoned(stream, 0)
-    wrong = [t / r.tokens for t, r in zip(told, stream, strict=True) if t != r.tokens]
+    reported = poisoned(stream, 0)
+    wrong = [t / r.tokens for t, r in zip(reported, stream, strict=True) if t != r.tokens]
     assert 4 <= len(wrong) <= 20
     assert all(ratio == pytest.approx(10, rel=0.01) or ratio == pytest.approx(0.1, rel=0.05) for ratio in wrong)
 
@@ -241,11 +241,11 @@ def comparison(material: Material, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_ours_beats_the_ema_that_knows_the_categories(comparison: Comparison) -> None:
     """On mixed traffic the byte classes err less than the EMA with perfect categories."""
-    ours, told = (comparison.mixed[name][0].mean_error for name in (OURS, "paper's EMA, perfect categories"))
-    assert ours < told
+    ours, informed = (comparison.mixed[name][0].mean_error for name in (OURS, "paper's EMA, perfect categories"))
+    assert ours < informed
 
 
-def test_what_no_stream_holds_is_shown_once_and_told_by_halves(comparison: Comparison) -> None:
+def test_kinds_that_no_stream_contains_are_reported_by_halves(comparison: Comparison) -> None:
     """First sights are of odd and unseen kinds; each belongs to one half, and the halves are listed separately."""
     assert {"dna", "cherokee", "runes", "leet"} == set(comparison.sights)
     assert ["dna", "runes"] == sorted(filter(held_out, comparison.sights))
@@ -331,7 +331,7 @@ def test_a_broken_cache_is_counted_again(tmp_path: Path) -> None:
         (["--only", "kinds", "--plot", "plot.png"], "--plot shows the whole comparison"),
     ],
 )
-def test_the_command_refuses_wrong_input_before_the_work(
+def test_the_command_rejects_wrong_input_before_it_starts(
     arguments: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """Wrong arguments are reported in one sentence with exit code 2."""
@@ -339,9 +339,9 @@ def test_the_command_refuses_wrong_input_before_the_work(
     (tmp_path / "trace.csv").write_text("ContextTokens,GeneratedTokens\n100,10\n")
     usual = ["--texts", str(tmp_path), "--lengths", str(tmp_path / "trace.csv"), "--cache", str(tmp_path)]
     assert 2 == main(["evaluate", *usual, *arguments])
-    told = capsys.readouterr().err
-    assert said in told
-    assert 1 == told.count("\n")
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert 1 == printed.count("\n")
 
 
 def test_the_command_compares_and_writes(

@@ -63,7 +63,7 @@ def app_request(application: int, number: int, tokens: int, output_tokens: int =
     return AppRequest(application, replace(facts, stream=True), round(tokens * len(text) / 100), output_tokens)
 
 
-def test_a_run_says_what_was_learned_missed_and_told() -> None:
+def test_a_run_reports_what_was_learned_and_missed() -> None:
     """At one request a second, all are learned from; a change causes misses until its responses arrive."""
     stream = [
         app_request(number % 4, number, 30 if number % 4 == 2 and number >= 400 else 22) for number in range(800)
@@ -86,7 +86,7 @@ def test_a_run_without_a_budget_for_it_learns_little() -> None:
     assert (0, 0) == (result.after.weighted, result.after.unweighted)  # no response has arrived yet
 
 
-def test_a_change_has_passed_when_two_of_a_hundred_are_missed() -> None:
+def test_a_change_has_passed_when_at_most_two_of_a_hundred_are_missed() -> None:
     """The first window of a hundred counts; if there is none, the change has not passed."""
     missed = np.array([True] * 40 + [False] * 200)
     assert 38 == back_after(missed)
@@ -95,7 +95,7 @@ def test_a_change_has_passed_when_two_of_a_hundred_are_missed() -> None:
     assert None is back_after(np.ones(300, np.bool_))
 
 
-def test_it_is_said_when_a_change_had_passed() -> None:
+def test_a_run_reports_when_a_change_had_passed() -> None:
     """It is reported in requests of the application and in seconds, or as never."""
     stream = [app_request(2, number, 22) for number in range(1_000)]
     result = sampled(stream, 2.0, PLAN, 1, with_tenants=True)
@@ -123,7 +123,7 @@ def test_the_section_has_the_bars_of_each_rate(toy: Tokenizer) -> None:
         assert f"| {rate}, after | " in text
 
 
-def test_no_change_makes_more_tokens_than_there_are_bytes(tmp_path: Path) -> None:
+def test_no_change_makes_more_tokens_than_bytes(tmp_path: Path) -> None:
     """Text that already costs a token per byte gets no costlier, since higher usage would be rejected."""
     of_bytes = Tokenizer("bytes", lambda text: list(text.encode()), 4, 3, tmp_path)
     for each in applications(MATERIAL, of_bytes, 200, 1):

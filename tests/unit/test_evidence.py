@@ -44,21 +44,19 @@ def evidence(**others: object) -> Evidence:
         (Usage(1_000, 17), {"max_output_tokens": 0}, False),
     ],
 )
-def test_usage_that_cannot_be_of_the_request_is_not_accepted(
-    usage: Usage, others: dict[str, object], *, accepted: bool
-) -> None:
+def test_implausible_usage_is_not_accepted(usage: Usage, others: dict[str, object], *, accepted: bool) -> None:
     """Counts below any tokenizer's, a thousand times the estimate, or far above the limit are rejected."""
     assert accepted == evidence(**others).accepts(usage, 8_192)
 
 
-def test_without_a_pool_a_million_tokens_of_output_are_the_most() -> None:
+def test_without_a_pool_output_is_at_most_a_million_tokens() -> None:
     """The output of a response without a known limit is capped there."""
     assert evidence().accepts(Usage(1_000, 1 << 20), None)
     assert not evidence().accepts(Usage(1_000, (1 << 20) + 1), None)
 
 
 @pytest.mark.parametrize("tokens", [0.0, 0.4, 1.0])
-def test_of_next_to_nothing_a_thousand_tokens_are_the_most(tokens: float) -> None:
+def test_a_nearly_empty_prompt_has_at_most_a_thousand_tokens(tokens: float) -> None:
     """An estimate below one token counts as one: chat templates add tokens to an empty prompt."""
     empty = Evidence.of(replace(FACTS, text=b""), tokens)
     assert empty.accepts(Usage(1_000), None)
@@ -77,13 +75,13 @@ def test_of_next_to_nothing_a_thousand_tokens_are_the_most(tokens: float) -> Non
         ({"truncate_prompt_tokens": 5, "unseen_history": True}, "truncated"),
     ],
 )
-def test_why_usage_does_not_tell_what_the_text_costs(others: dict[str, object], refused: str | None) -> None:
+def test_usage_that_does_not_belong_to_the_text_is_refused(others: dict[str, object], refused: str | None) -> None:
     """Counts of token ids, of a truncated prompt, or of more than the body do not belong to its text."""
     assert refused == evidence(**others).refused
 
 
 @pytest.mark.parametrize(
-    ("completion", "others", "tells"),
+    ("completion", "others", "single"),
     [
         (50, {}, True),
         (50, {"max_output_tokens": 50}, True),
@@ -93,11 +91,11 @@ def test_why_usage_does_not_tell_what_the_text_costs(others: dict[str, object], 
         (50, {"longest_share": 0.5}, False),
     ],
 )
-def test_only_single_responses_tell_how_long_responses_get(
-    completion: int, others: dict[str, object], *, tells: bool
+def test_only_single_responses_reveal_output_lengths(
+    completion: int, others: dict[str, object], *, single: bool
 ) -> None:
     """Usage that is summed over sequences, prompts or turns is not a length."""
-    assert tells == evidence(**others).has_one_output(Usage(1_000, completion))
+    assert single == evidence(**others).has_one_output(Usage(1_000, completion))
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ class PanicException(BaseException):
 
 
 @pytest.mark.parametrize("error", [ValueError("match limit"), PanicException("index out of bounds")])
-def test_what_the_library_cannot_count_stands_as_it_was_estimated(file: str, error: BaseException) -> None:
+def test_the_estimate_stands_if_the_library_fails(file: str, error: BaseException) -> None:
     """Whatever goes wrong in the library, the request is placed."""
 
     def fail(_text: str) -> Sequence[int]:
@@ -87,7 +87,7 @@ def test_what_the_library_cannot_count_stands_as_it_was_estimated(file: str, err
     assert () == tokenizers.count("*", [b"text"]).tokens
 
 
-def test_an_end_of_the_program_is_none_of_its_faults(file: str) -> None:
+def test_an_exit_of_the_program_is_not_caught(file: str) -> None:
     """An exception that ends the process is not caught."""
 
     def end(_text: str) -> Sequence[int]:
@@ -99,7 +99,7 @@ def test_an_end_of_the_program_is_none_of_its_faults(file: str) -> None:
         tokenizers.count("*", [b"text"])
 
 
-def test_all_counts_together_have_a_share_of_the_time(file: str) -> None:
+def test_all_counts_share_a_limited_part_of_the_time(file: str) -> None:
     """A flood of counts uses up the time; after that, estimates stand until some of it is available again."""
     now_s = [100.0]
 
@@ -115,14 +115,14 @@ def test_all_counts_together_have_a_share_of_the_time(file: str) -> None:
     assert tokenizers.count("*", [b"hello"]).tokens
 
 
-def test_what_cannot_be_counted_in_time_is_not_begun_with(file: str) -> None:
+def test_a_count_that_cannot_finish_in_time_is_not_started(file: str) -> None:
     """A text that would take too long at any measured speed costs no time."""
     clock = ticking(1.0)
     given_up = Tokenizers({"*": file}, 0.1, clock).count("*", [b"x" * 30_000])
     assert ((), 0.0) == (given_up.tokens, given_up.seconds)
 
 
-def test_all_files_that_cannot_be_used_are_told(file: str, tmp_path: Path) -> None:
+def test_all_unusable_files_are_reported(file: str, tmp_path: Path) -> None:
     """A missing file, a folder, and a file that is no tokenizer are each reported with setting and value."""
     (tmp_path / "no.json").write_text('{"a": 1}')
     files = {"m1": "/nowhere/t.json", "m2": str(tmp_path), "m3": str(tmp_path / "no.json"), "m4": file}
@@ -142,7 +142,7 @@ def test_without_the_library_the_extra_is_named(file: str, monkeypatch: pytest.M
         Tokenizers({"*": file}, 1.0)
 
 
-def test_nothing_is_loaded_where_nothing_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_loaded_if_nothing_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
     """A router without tokenizers does not need their library."""
     monkeypatch.setitem(sys.modules, "fastokens", None)
     assert compose(parse(""), Listener()).placer.counting is None
@@ -156,21 +156,21 @@ def test_files_are_configured_by_globs_of_models(file: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("exact", "told"),
+    ("exact", "error"),
     [
         ("[a]", "estimator.exact: ['a'] given; allowed: a mapping of globs of models to files' names"),
         ('{m: ""}', "estimator.exact.m: '' given; allowed: files' names"),
         ("{3: a}", "estimator.exact: 3 given; allowed: globs of models"),
     ],
 )
-def test_a_mapping_of_another_kind_is_refused(exact: str, told: str) -> None:
+def test_an_invalid_mapping_is_rejected(exact: str, error: str) -> None:
     """A fault in the setting is reported with field, value and what is allowed."""
     with pytest.raises(ConfigurationError) as refused:
         parse(f"estimator: {{exact: {exact}}}")
-    assert (told,) == refused.value.sentences
+    assert (error,) == refused.value.sentences
 
 
-def test_a_reload_takes_over_what_counts(file: str) -> None:
+def test_a_reload_keeps_what_counting_has_learned(file: str) -> None:
     """With the same settings what was learned stays; with others files are reloaded; a bad file is rejected."""
     before = parse(f'estimator: {{exact: {{"*": {file}}}}}')
     router = compose(before, Listener())

@@ -87,7 +87,7 @@ def test_a_response_teaches_however_it_is_cut(connect: Connect, places: list[int
     modes=MODES,
 )
 @settings(max_examples=300)
-def test_whatever_comes_no_reply_is_one_that_envoy_forbids(
+def test_no_sequence_of_events_leads_to_a_reply_that_envoy_forbids(
     connect: Connect, events: list[Event], modes: Modes
 ) -> None:
     """Any possible sequence of events in any mode gets only replies that Envoy accepts, and nothing raises."""
@@ -132,7 +132,7 @@ def test_a_body_too_large_for_the_short_pool_is_decided_before_its_end(connect: 
     assert [Reason.EARLY] == [decision.reason for decision in gateway.decisions]
 
 
-def test_an_image_is_waited_for(connect: Connect) -> None:
+def test_the_end_of_an_image_is_awaited(connect: Connect) -> None:
     """Base64 media does not count towards the early decision: the whole body is awaited and counted."""
     gateway = connect(STREAMED)
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "QUJD" * 30_000}}
@@ -177,23 +177,23 @@ def test_other_paths_pass_untouched(connect: Connect, modes: Modes, head: Any) -
 
 
 @pytest.mark.parametrize(
-    ("modes", "told"),
+    ("modes", "reported"),
     [
         (Modes(BodyMode.STREAMED, BodyMode.STREAMED), Misconfiguration.STREAMED_WITHOUT_FLAG),
         (Modes(BodyMode.NONE, BodyMode.STREAMED), Misconfiguration.NO_REQUEST_BODY),
     ],
 )
-def test_a_gateway_that_cannot_route_is_told_and_passes(
-    connect: Connect, modes: Modes, told: Misconfiguration
+def test_modes_that_cannot_route_are_reported_and_pass(
+    connect: Connect, modes: Modes, reported: Misconfiguration
 ) -> None:
     """Modes in which no mutation has an effect are reported, and the request passes untouched."""
     gateway = connect(modes)
     gateway.send(RequestHeaders(CHAT))
-    assert ([told], []) == (gateway.recorder.calls_of("misconfigured"), gateway.decisions)
+    assert ([reported], []) == (gateway.recorder.calls_of("misconfigured"), gateway.decisions)
     assert gateway.closed
 
 
-def test_buffered_partial_is_told_and_decided_all_the_same(connect: Connect) -> None:
+def test_buffered_partial_is_reported_and_decided_anyway(connect: Connect) -> None:
     """BUFFERED_PARTIAL can only route some bodies: the mode is reported, and bodies that can be routed are."""
     gateway = connect(PARTIAL)
     gateway.send_all(whole(chat()))
@@ -201,7 +201,7 @@ def test_buffered_partial_is_told_and_decided_all_the_same(connect: Connect) -> 
     assert ["short"] == [decision.pool.name for decision in gateway.decisions]
 
 
-def test_headers_that_were_skipped_are_told(connect: Connect) -> None:
+def test_skipped_headers_are_reported(connect: Connect) -> None:
     """A stream that begins with a body has request_header_mode SKIP: it is reported and passes untouched."""
     gateway = connect(BUFFERED)
     gateway.send(RequestBody(chat(), end_of_stream=True))
@@ -218,7 +218,9 @@ def test_a_cut_off_body_goes_long(connect: Connect) -> None:
 
 
 @pytest.mark.parametrize("modes", ROUTABLE)
-def test_a_fault_of_ours_changes_nothing(connect: Connect, modes: Modes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_changes_nothing(
+    connect: Connect, modes: Modes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An exception while deciding is reported; the exchange continues as if there were no router."""
     gateway = connect(modes)
 
@@ -257,7 +259,7 @@ def test_shadow_decides_without_routing_and_off_does_not_decide(
 
 
 @pytest.mark.parametrize("modes", ROUTABLE)
-def test_mode_off_says_nothing_of_a_request(connect: Connect, modes: Modes) -> None:
+def test_mode_off_reports_nothing_about_a_request(connect: Connect, modes: Modes) -> None:
     """A request in mode off is neither decided nor counted as passed, because the router does not look at it."""
     gateway = connect(modes, mode=Mode.OFF)
     gateway.send_all([*whole(chat()), *response(usage())])
@@ -289,7 +291,7 @@ def test_a_body_in_an_unknown_encoding_goes_long(connect: Connect) -> None:
     drained_after=st.integers(0, 12),
 )
 @settings(max_examples=300)
-def test_a_gateway_that_takes_a_close_for_an_error_gets_none(
+def test_a_gateway_that_treats_a_close_as_an_error_gets_none(
     connect: Connect, events: list[Event], modes: Modes, drained_after: int
 ) -> None:
     """With `close: never` everything that a gateway can send gets a reply; the gateway ends the stream."""
@@ -305,7 +307,7 @@ def test_a_gateway_that_takes_a_close_for_an_error_gets_none(
 
 
 @pytest.mark.parametrize("modes", ROUTABLE)
-def test_without_a_close_requests_are_placed_and_learned_from_as_ever(connect: Connect, modes: Modes) -> None:
+def test_without_a_close_requests_are_placed_and_learned_from_as_usual(connect: Connect, modes: Modes) -> None:
     """The decision goes out with the same reply, and the response teaches, with the stream open to its end."""
     gateway = connect(modes, close=CloseRule.NEVER)
     gateway.send_all([*whole(chat()), *response(usage())])

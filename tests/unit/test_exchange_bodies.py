@@ -106,7 +106,7 @@ def test_trailers_without_a_buffered_body_decide_nothing(connect: Connect, mode:
 
 
 @pytest.mark.parametrize("modes", IN_PIECES)
-def test_trailers_end_a_body_that_nothing_came_of(connect: Connect, modes: Modes) -> None:
+def test_trailers_end_an_empty_body(connect: Connect, modes: Modes) -> None:
     """A request of headers and trailers is treated like one with an empty body."""
     gateway = connect(modes)
     gateway.send(RequestHeaders(CHAT))
@@ -135,7 +135,7 @@ def test_a_body_is_early_only_beyond_the_largest_smaller_pool(connect: Connect) 
 
 @pytest.mark.parametrize("modes", IN_PIECES)
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
-def test_no_more_of_a_body_is_held_than_may_be(connect: Connect, modes: Modes, path: str) -> None:
+def test_a_body_is_held_up_to_the_limit(connect: Connect, modes: Modes, path: str) -> None:
     """A body that has reached `max_held_bytes` is sent on, whatever its end may contain."""
     gateway = connect(modes, pools=(Pool("short", 100_000), Pool("long", 200_000)), max_held_bytes=2_000)
     gateway.send(RequestHeaders(RequestHead("POST", path)))
@@ -146,7 +146,7 @@ def test_no_more_of_a_body_is_held_than_may_be(connect: Connect, modes: Modes, p
 
 
 @pytest.mark.parametrize("modes", IN_PIECES)
-def test_a_list_of_prompts_is_waited_for(connect: Connect, modes: Modes) -> None:
+def test_the_end_of_a_list_of_prompts_is_awaited(connect: Connect, modes: Modes) -> None:
     """Many small prompts together exceed the short pool, although each of them fits it."""
     gateway = connect(modes)
     gateway.send(RequestHeaders(RequestHead("POST", "/v1/completions")))

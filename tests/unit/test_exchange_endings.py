@@ -49,7 +49,7 @@ PIECE, LAST = RequestBody(b"{", end_of_stream=False), RequestBody(b"", end_of_st
 
 
 @pytest.mark.parametrize("modes", ROUTABLE)
-def test_an_exchange_that_has_not_begun_is_over_at_a_drain(connect: Connect, modes: Modes) -> None:
+def test_an_exchange_that_has_not_begun_ends_at_a_drain(connect: Connect, modes: Modes) -> None:
     """Nothing is held and nothing is in flight."""
     gateway = connect(modes)
     assert not gateway.exchange.holding
@@ -58,7 +58,7 @@ def test_an_exchange_that_has_not_begun_is_over_at_a_drain(connect: Connect, mod
 
 
 @pytest.mark.parametrize("modes", IN_PIECES)
-def test_what_begins_in_a_drain_is_placed_still(connect: Connect, modes: Modes) -> None:
+def test_a_request_that_begins_in_a_drain_is_still_placed(connect: Connect, modes: Modes) -> None:
     """A draining router still places new requests, but learns nothing more."""
     exchange = connect(modes).exchange
     exchange.handle(Drain(), 0.0)
@@ -69,7 +69,7 @@ def test_what_begins_in_a_drain_is_placed_still(connect: Connect, modes: Modes) 
     assert Close() == last
 
 
-def test_what_cannot_be_held_is_not_waited_for_in_a_drain(connect: Connect) -> None:
+def test_a_body_that_cannot_be_held_is_not_awaited_in_a_drain(connect: Connect) -> None:
     """In BUFFERED the headers pass at once, so the stream could only wait for the body."""
     exchange = connect(BUFFERED).exchange
     exchange.handle(Drain(), 0.0)
@@ -77,7 +77,7 @@ def test_what_cannot_be_held_is_not_waited_for_in_a_drain(connect: Connect) -> N
 
 
 @pytest.mark.parametrize("modes", IN_PIECES)
-def test_a_held_request_is_waited_for_in_a_drain(connect: Connect, modes: Modes) -> None:
+def test_the_body_of_a_held_request_is_awaited_in_a_drain(connect: Connect, modes: Modes) -> None:
     """The stream stays open until its body, or its deadline, has come."""
     gateway = connect(modes)
     gateway.send_all((HEADERS, PIECE, Drain()))
@@ -90,7 +90,7 @@ def test_a_held_request_is_waited_for_in_a_drain(connect: Connect, modes: Modes)
 
 
 @pytest.mark.parametrize("modes", ROUTABLE)
-def test_a_response_is_not_waited_for_in_a_drain(connect: Connect, modes: Modes) -> None:
+def test_a_response_is_not_awaited_in_a_drain(connect: Connect, modes: Modes) -> None:
     """A kept stream ends at once: its lesson is not worth the wait."""
     gateway = connect(modes)
     gateway.send_all(whole(chat()))
@@ -100,7 +100,7 @@ def test_a_response_is_not_waited_for_in_a_drain(connect: Connect, modes: Modes)
     assert gateway.closed
 
 
-def test_a_full_duplex_response_is_brought_to_its_end_in_a_drain(connect: Connect) -> None:
+def test_a_full_duplex_response_is_completed_in_a_drain(connect: Connect) -> None:
     """If a body has begun, every byte of it is sent back first."""
     gateway = connect(DUPLEX)
     gateway.send_all([*whole(chat()), *response(usage(), [9])[:2], Drain()])
@@ -135,7 +135,7 @@ def test_a_broken_message_is_a_failure_and_closes(connect: Connect, modes: Modes
         (RESPONSE_DUPLEX, [*whole(chat()), ResponseHeaders(JSON_RESPONSE)], UNSENT, True),
     ],
 )
-def test_a_broken_full_duplex_body_is_told_to_the_gateway(
+def test_a_broken_full_duplex_body_aborts_the_stream(
     connect: Connect, modes: Modes, events: list[Event], broken: Broken, *, aborted: bool
 ) -> None:
     """If bytes are lost, and only then, the stream is aborted."""
@@ -147,7 +147,7 @@ def test_a_broken_full_duplex_body_is_told_to_the_gateway(
 
 
 @pytest.mark.parametrize(
-    ("modes", "events", "under_way"),
+    ("modes", "events", "in_flight"),
     [
         (DUPLEX, [], False),
         (DUPLEX, [HEADERS], True),
@@ -167,17 +167,17 @@ def test_a_broken_full_duplex_body_is_told_to_the_gateway(
         (RESPONSE_DUPLEX, [HEADERS, LAST, ResponseHeaders(JSON_RESPONSE)], True),
     ],
 )
-def test_a_full_duplex_body_is_under_way_until_its_end(
-    modes: Modes, events: list[Event], *, under_way: bool
+def test_a_full_duplex_body_is_in_flight_until_its_end(
+    modes: Modes, events: list[Event], *, in_flight: bool
 ) -> None:
     """It lasts from the headers of a direction to its last piece or trailers; in other modes nothing is lost."""
     bodies = DuplexBodies(modes)
     for event in events:
         bodies.observe(event)
-    assert under_way == bodies.under_way
+    assert in_flight == bodies.under_way
 
 
-def test_a_full_duplex_response_that_teaches_nothing_goes_back_to_its_end(connect: Connect) -> None:
+def test_a_full_duplex_response_that_teaches_nothing_is_echoed_to_its_end(connect: Connect) -> None:
     """After a status that teaches nothing, the stream stays open until the last piece has passed."""
     gateway = connect(DUPLEX)
     gateway.send_all([*whole(chat()), ResponseHeaders(ResponseHead(500, "text/plain"))])
@@ -189,7 +189,7 @@ def test_a_full_duplex_response_that_teaches_nothing_goes_back_to_its_end(connec
 
 
 @pytest.mark.parametrize("modes", ROUTABLE)
-def test_a_request_of_ours_without_a_body_is_none_to_place(connect: Connect, modes: Modes) -> None:
+def test_a_request_without_a_body_is_not_placed(connect: Connect, modes: Modes) -> None:
     """A POST that ends with its headers is counted as passed, and is sent on."""
     gateway = connect(modes)
     gateway.send(RequestHeaders(CHAT, end_of_stream=True))
@@ -198,7 +198,7 @@ def test_a_request_of_ours_without_a_body_is_none_to_place(connect: Connect, mod
 
 
 @pytest.mark.parametrize("modes", IN_PIECES)
-def test_what_is_decided_before_the_end_is_counted_as_decided(connect: Connect, modes: Modes) -> None:
+def test_decisions_before_the_end_of_a_body_are_counted(connect: Connect, modes: Modes) -> None:
     """Decisions at a deadline, or about a body that is too large, are counted like all others."""
     for event in (Deadline(), RequestBody(b"x" * 20_000, end_of_stream=False)):
         gateway = connect(modes)
@@ -218,7 +218,7 @@ def test_a_request_that_is_shed_goes_to_the_default_pool(connect: Connect, modes
     assert (modes is not DUPLEX, False) == (gateway.closed, gateway.exchange.undecided)
 
 
-def test_a_close_stands_for_every_reply_but_the_one_with_the_decision(connect: Connect) -> None:
+def test_a_close_replaces_every_reply_but_the_one_with_the_decision(connect: Connect) -> None:
     """The gateway gets no reply that only says what it would do anyway."""
     exchange = connect(STREAMED).exchange
     assert [Close()] == list(exchange.handle(RequestHeaders(RequestHead("GET", "/v1/models")), 0.0))
@@ -237,7 +237,7 @@ def test_a_close_stands_for_every_reply_but_the_one_with_the_decision(connect: C
 
 
 @pytest.mark.parametrize("modes", ROUTABLE)
-def test_without_a_close_all_that_was_held_is_replied_to(connect: Connect, modes: Modes) -> None:
+def test_without_a_close_everything_held_gets_a_reply(connect: Connect, modes: Modes) -> None:
     """If streams are not closed, a released request whose body came in pieces gets a reply to each piece."""
     gateway = connect(modes, close=CloseRule.NEVER)
     gateway.send(HEADERS)
@@ -247,7 +247,7 @@ def test_without_a_close_all_that_was_held_is_replied_to(connect: Connect, modes
     assert (1, [], False) == (len(gateway.decisions), gateway.owed(Phase.REQUEST), gateway.closed)
 
 
-def test_trailers_go_on_after_a_fault_of_ours(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trailers_pass_after_an_internal_error(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error in a decision that trailers cause holds back neither the body nor the trailers."""
     gateway = connect(DUPLEX)
 

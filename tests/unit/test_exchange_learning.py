@@ -90,7 +90,7 @@ def test_a_retry_takes_more_than_one_attempt(
 @pytest.mark.parametrize(
     ("attempts", "max_tokens", "served_by"), [(1, 50, "short"), (2, 50, "long"), (1, 5_000, "long")]
 )
-def test_what_is_learned_is_of_the_pool_that_responded(
+def test_lessons_belong_to_the_pool_that_responded(
     connect: Connect, attempts: int, max_tokens: int, served_by: str
 ) -> None:
     """At the first attempt that is the chosen pool, later the default one."""
@@ -143,7 +143,7 @@ def test_the_end_of_a_stream_is_settled_once(connect: Connect) -> None:
     assert not gateway.learning.admit(1, young=False, now_s=0.0)
 
 
-def test_the_young_are_learned_from_on_the_account_of_others(connect: Connect) -> None:
+def test_young_categories_are_learned_from_on_credit(connect: Connect) -> None:
     """If the budget is used up, a category with few responses is still learned from; others are not."""
     gateway = connect(
         STREAMED,
@@ -181,7 +181,7 @@ def test_a_stream_that_reports_no_usage_is_not_kept(connect: Connect) -> None:
     assert kept(connect(STREAMED), chat(stream=True, stream_options={"include_usage": True}), CHAT)
 
 
-def test_a_model_s_name_is_no_longer_than_a_key_may_be(connect: Connect) -> None:
+def test_a_models_name_is_truncated_to_the_length_of_a_key(connect: Connect) -> None:
     """Names come from clients: a name of ten kilobytes is learned under its truncated form."""
     gateway = connect(STREAMED)
     gateway.send_all([*whole(chat(model="m" * 10_000)), *response(usage())])
@@ -199,7 +199,7 @@ def test_a_response_that_ends_with_its_headers_is_settled(connect: Connect) -> N
     assert 1 == len(gateway.recorder.calls_of("not_learned"))
 
 
-def test_a_response_that_breaks_off_in_its_middle_is_read_no_further(connect: Connect) -> None:
+def test_an_undecodable_response_is_read_no_further(connect: Connect) -> None:
     """Compressed data that does not decode is counted by its cause at once, and the rest passes unread."""
     gateway = connect(STREAMED)
     gateway.send_all(whole(chat()))

@@ -113,7 +113,7 @@ def test_a_response_without_a_request_passes(connect: Connect) -> None:
     ("max_tokens", "status", "served_by", "repairs"),
     [(50, 200, "long", 1), (50, 400, "long", 0), (50, 503, "long", 0), (5_000, 200, "long", 0)],
 )
-def test_a_repair_is_what_a_smaller_pool_did_not_serve_and_another_attempt_did(
+def test_a_repair_is_a_retry_that_succeeds_after_a_smaller_pool_failed(
     connect: Connect, max_tokens: int, status: int, served_by: str, repairs: int
 ) -> None:
     """A retry is no repair if it fails too, or if the request went to the default pool anyway."""
@@ -125,7 +125,7 @@ def test_a_repair_is_what_a_smaller_pool_did_not_serve_and_another_attempt_did(
 
 
 @pytest.mark.parametrize(("attempts", "pool"), [(1, "short"), (2, "long")])
-def test_a_refusal_is_the_pool_s_that_was_tried_last(connect: Connect, attempts: int, pool: str) -> None:
+def test_a_refusal_belongs_to_the_pool_that_was_tried_last(connect: Connect, attempts: int, pool: str) -> None:
     """After a second attempt, the refusal came from the default pool."""
     gateway = connect(STREAMED)
     refused = ResponseHead(400, "application/json", attempts=attempts)
@@ -155,7 +155,7 @@ def test_buffered_responses_are_reported_and_streams_not_kept(connect: Connect, 
     assert (1, stream) == (len(gateway.decisions), gateway.closed)
 
 
-def test_a_kept_stream_costs_what_came_of_it(connect: Connect) -> None:
+def test_a_kept_stream_costs_the_messages_that_arrived(connect: Connect) -> None:
     """A stream with a huge declared limit returns its share of the budget once its few messages have passed."""
     gateway = connect(STREAMED)
     router = gateway.exchange._router
@@ -167,7 +167,7 @@ def test_a_kept_stream_costs_what_came_of_it(connect: Connect) -> None:
     assert 4_990 < router.learner.budget._left < 5_000
 
 
-def test_a_client_that_leaves_in_mid_response_is_counted(connect: Connect) -> None:
+def test_a_client_that_disconnects_in_mid_response_is_counted(connect: Connect) -> None:
     """A stream that ends while its response is read teaches nothing."""
     gateway = connect(STREAMED)
     gateway.send_all([*whole(chat()), *response(usage(), [9])[:2]])
@@ -175,7 +175,7 @@ def test_a_client_that_leaves_in_mid_response_is_counted(connect: Connect) -> No
     assert [ResponseFault.CUT_SHORT] == gateway.recorder.calls_of("not_learned")
 
 
-def test_a_client_that_leaves_at_the_last_event_has_taught(connect: Connect) -> None:
+def test_a_client_that_disconnects_at_the_last_event_has_taught(connect: Connect) -> None:
     """A stream's last event completes the lesson: many clients disconnect there, before the end has passed."""
     gateway = connect(STREAMED)
     events = b'data: {"choices":[],"usage":{"prompt_tokens":5,"completion_tokens":7}}\n\ndata: [DONE]\n\n'

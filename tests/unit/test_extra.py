@@ -30,7 +30,7 @@ def taught(
 
 
 @pytest.mark.parametrize("factor", [0.9, 1.0, 1.15])
-def test_a_constant_is_found_beside_a_factor(factor: float) -> None:
+def test_a_constant_is_found_in_addition_to_a_factor(factor: float) -> None:
     """Whatever a tenant's words cost, the constant on top of them is known to 8 % after twenty responses."""
     assert ADDED == pytest.approx(learned(ADDED, factor, 20).tokens, rel=0.08)
 
@@ -38,7 +38,7 @@ def test_a_constant_is_found_beside_a_factor(factor: float) -> None:
 @pytest.mark.parametrize(
     ("added", "noise", "count"), [(1_500, 0.04, 60), (700, 0.15, 12), (300, 0.0, 5), (0, 0.08, 30)]
 )
-def test_the_constant_is_what_its_formulas_say(added: float, noise: float, count: int) -> None:
+def test_the_constant_matches_its_formulas(added: float, noise: float, count: int) -> None:
     """Least squares on relative error, with fading weights and a ridge; then shrunk by its own uncertainty."""
     rng = np.random.default_rng(1)
     priced = np.exp(rng.uniform(np.log(100), np.log(8_000), count))
@@ -61,7 +61,7 @@ def test_an_ordinary_tenant_has_none(factor: float, seed: int) -> None:
     assert learned(0, factor, 60, noise=0.08, seed=seed).tokens < 16
 
 
-def test_one_response_is_no_proof() -> None:
+def test_one_response_is_not_enough() -> None:
     """After a single response, however far off, nothing is added."""
     extra = Extra()
     extra.learn(200, 2_000)
@@ -88,7 +88,7 @@ def test_contradictions_now_and_then_do_not_drop_a_constant(every: int) -> None:
         assert ADDED == pytest.approx(extra.tokens, rel=0.2)
 
 
-def test_a_first_response_that_was_none_is_outlived() -> None:
+def test_a_broken_first_response_is_forgotten() -> None:
     """If the first usages of a tenant were broken, its constant is known a few dozen responses later."""
     extra = Extra()
     extra.learn(200, 20_000)
@@ -105,7 +105,7 @@ def test_a_constant_that_changes_is_followed(before: int, after: int, seed: int)
 
 
 @given(st.lists(st.tuples(st.floats(1, 1e6), st.integers(1, 10**9)), max_size=60))
-def test_whatever_usage_says_the_constant_is_a_number(lessons: list[tuple[float, int]]) -> None:
+def test_the_constant_is_bounded_whatever_the_usage(lessons: list[tuple[float, int]]) -> None:
     """It is finite, not negative, and at most the largest usage."""
     extra = Extra()
     for priced, actual in lessons:
@@ -129,7 +129,7 @@ def mixed_tenants(
     return seen
 
 
-def test_neither_the_tenant_misses_nor_do_others_pay() -> None:
+def test_a_constant_affects_only_its_tenants_bounds() -> None:
     """With 1,500 tokens added to one tenant's prompts, its bound holds, and others' bounds are no wider."""
     with_extra = mixed_tenants(ByteClassEstimator(EstimatorSettings()), 1_500, ADDED)
     without = mixed_tenants(ByteClassEstimator(EstimatorSettings()), 1_500, 0)
@@ -142,7 +142,7 @@ def test_neither_the_tenant_misses_nor_do_others_pay() -> None:
     assert widths[0] < 1.2 * widths[1]
 
 
-def test_a_refusal_counts_the_constant_in() -> None:
+def test_a_refusal_includes_the_constant() -> None:
     """A refusal that names no more than the constant plus the rest teaches nothing."""
     estimator = ByteClassEstimator(EstimatorSettings())
     mixed_tenants(estimator, 400, ADDED)
@@ -152,9 +152,7 @@ def test_a_refusal_counts_the_constant_in() -> None:
 
 
 @pytest.mark.parametrize(("before", "count"), [(20, 9), (30, 5), (37, 12)])
-def test_a_constant_that_is_gone_is_followed_when_four_responses_fit_better_without(
-    before: int, count: int
-) -> None:
+def test_a_removed_constant_is_dropped_when_four_responses_fit_better_without(before: int, count: int) -> None:
     """A second fit starts with the latest responses before the change, at most twenty, and replaces the first."""
     extra = learned(ADDED, 1.0, before, noise=0.0)
     tokens = []
