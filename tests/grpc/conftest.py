@@ -1,4 +1,4 @@
-"""A running router on ports of its own choosing, and an ext_proc client that speaks as Envoy does."""
+"""Fixtures that run a router on free ports, and an ext_proc client that speaks as Envoy does."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -25,7 +25,7 @@ WITHIN_S = 10.0
 
 @asynccontextmanager
 async def running(settings: str = "", address: str = "127.0.0.1:0") -> AsyncIterator[App]:
-    """Run a router with these further settings (YAML)."""
+    """Run a router with these additional settings (YAML)."""
     app = App(
         parse(f"listen: {{address: '{address}'}}\nadmin: {{address: '127.0.0.1:0'}}\ndrain_s: 0\n{settings}")
     )
@@ -37,7 +37,7 @@ async def running(settings: str = "", address: str = "127.0.0.1:0") -> AsyncIter
 
 
 class Call:
-    """One ext_proc stream, from Envoy's side; every wait has an end."""
+    """One ext_proc stream, from Envoy's side; every wait has a timeout."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         stream: Any = channel.stream_stream(
@@ -54,7 +54,7 @@ class Call:
         more: Iterable[tuple[str, str]] = (),
         **fields: Any,
     ) -> None:
-        """Send request headers, as the first message with protocol_config."""
+        """Send the request headers with protocol_config, as the first message of the stream."""
         message = ProcessingRequest(request_headers=HttpHeaders(**fields))
         for key, value in ((":method", "POST"), (":path", path), ("content-type", "application/json"), *more):
             message.request_headers.headers.headers.add(key=key, raw_value=value.encode())
@@ -68,27 +68,27 @@ class Call:
         await self.stub.write(message)
 
     async def body(self, data: bytes, *, end: bool = True) -> None:
-        """Send a piece of the request's body."""
+        """Send a chunk of the request body."""
         await self.stub.write(ProcessingRequest(request_body=HttpBody(body=data, end_of_stream=end)))
 
     async def response_headers(self, status: str = "200", content_type: str = "application/json") -> None:
-        """Send the response's headers."""
+        """Send the response headers."""
         message = ProcessingRequest(response_headers=HttpHeaders())
         for key, value in ((":status", status), ("content-type", content_type)):
             message.response_headers.headers.headers.add(key=key, raw_value=value.encode())
         await self.stub.write(message)
 
     async def response_body(self, data: bytes, *, end: bool = True) -> None:
-        """Send a piece of the response's body."""
+        """Send a chunk of the response body."""
         await self.stub.write(ProcessingRequest(response_body=HttpBody(body=data, end_of_stream=end)))
 
     async def read(self) -> ProcessingResponse | None:
-        """Return the next reply, or None at the stream's end."""
+        """Return the next reply, or None at the end of the stream."""
         message = await asyncio.wait_for(self.stub.read(), WITHIN_S)
         return message if isinstance(message, ProcessingResponse) else None
 
     async def code(self) -> grpc.StatusCode:
-        """Return the status that the stream ended with."""
+        """Return the status code that the stream ended with."""
         return await asyncio.wait_for(self.stub.code(), WITHIN_S)
 
 
@@ -100,17 +100,17 @@ def router() -> Callable[..., AbstractAsyncContextManager[App]]:
 
 @pytest.fixture
 def call() -> type[Call]:
-    """Return the class of a stream."""
+    """Return the class of an ext_proc stream."""
     return Call
 
 
 @pytest.fixture
 def eventually() -> Callable[..., Any]:
-    """Return a wait for a condition to become true, with an end."""
+    """Return a function that waits for a condition to become true, with a timeout."""
 
     async def wait(condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(WITHIN_S):
-            while not condition():  # noqa: ASYNC110  (the condition is another thread's or the server's)
+            while not condition():  # noqa: ASYNC110  (another thread or the server makes it true)
                 await asyncio.sleep(0.005)
 
     return wait

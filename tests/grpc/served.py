@@ -1,4 +1,4 @@
-"""A router whose loop runs in a thread, beside the test's own event loop."""
+"""A router whose loop runs in a thread of its own, next to the test's event loop."""
 
 import asyncio
 import threading
@@ -19,28 +19,28 @@ USAGE = b'{"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":7,"comp
 
 
 class App(served.App):
-    """A router to start and stop from a test."""
+    """A router that a test starts and stops."""
 
     def __init__(self, configuration: Configuration) -> None:
         super().__init__(configuration)
         self._thread = threading.Thread(target=self.run)
 
     async def start(self) -> None:
-        """Begin to serve."""
+        """Start serving."""
         self._thread.start()
 
     async def stop(self) -> None:
-        """Stop without a drain; a second call does nothing."""
+        """Stop without draining; a second call does nothing."""
         self.end(at_once=True)
         await asyncio.to_thread(self._thread.join)
 
     def ask(self, function: Callable[[], T]) -> T:
-        """Return what a function returns on the router's loop."""
+        """Run a function on the router's loop; return its result."""
         return self.loop.ask(function, WITHIN_S)
 
 
 async def learn_once(app: App, call: type[Any]) -> None:
-    """Send one exchange that is learned from."""
+    """Send one exchange that the router learns from."""
     async with grpc.aio.insecure_channel(app.grpc_address) as channel:
         stream = call(channel)
         await stream.headers()

@@ -1,4 +1,4 @@
-"""`admin.token_file`: who sees the admin pages, and how the commands show that they may."""
+"""`admin.token_file`: who may see the admin pages, and how the commands present the token."""
 
 import asyncio
 import json
@@ -16,14 +16,14 @@ from extproc.core.errors import ConfigurationError
 from extproc.gateways.live import router_configuration
 from tests.grpc.served import App
 
-TOKEN = "a-token-that-nobody-guesses"  # noqa: S105  (of these tests alone)
+TOKEN = "a-token-that-nobody-guesses"  # noqa: S105  (used only in these tests)
 OPEN = ("/metrics", "/healthz", "/readyz")
 CLOSED = ("/", "/live", "/config", "/state", "/nothing")
 
 
 @pytest.fixture
 def token_file(tmp_path: Path) -> Path:
-    """Return a file that holds the token."""
+    """Return a file that contains the token."""
     path = tmp_path / "token"
     path.write_text(f"{TOKEN}\n")
     return path
@@ -31,7 +31,7 @@ def token_file(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def asking_router(token_file: Path) -> AsyncIterator[App]:
-    """Run a router that asks for the token."""
+    """Run a router that requires the token."""
     admin = {"address": "127.0.0.1:0", "token_file": str(token_file)}
     app = App(parse(json.dumps({"listen": {"address": "127.0.0.1:0"}, "admin": admin, "drain_s": 0})))
     await app.start()
@@ -42,7 +42,7 @@ async def asking_router(token_file: Path) -> AsyncIterator[App]:
 
 
 async def statuses(app: App, *paths: str, **asking: Any) -> set[int]:
-    """Ask for pages, and for no more than their heads; return the statuses."""
+    """Request pages, reading only the response heads; return the statuses."""
     found = set()
     async with httpx.AsyncClient(base_url=f"http://{app.admin_address}") as client:
         for path in paths:
@@ -52,7 +52,7 @@ async def statuses(app: App, *paths: str, **asking: Any) -> set[int]:
 
 
 def test_only_probes_are_open(token_file: Path) -> None:
-    """Without the token there is nothing but what probes and scrapes need, not even which pages there are."""
+    """Without the token only the pages for probes and scrapes are served; even unknown paths get 401."""
 
     async def scenario() -> None:
         async with asking_router(token_file) as app:
@@ -74,7 +74,7 @@ def test_only_probes_are_open(token_file: Path) -> None:
 
 
 def test_the_token_opens_every_page_to_programs_and_browsers(token_file: Path) -> None:
-    """As a bearer token, and as the password of any name, which is what a browser sends once its user gave it."""
+    """It is accepted as a bearer token, and as the password of any user name, which is what a browser sends."""
 
     async def scenario() -> None:
         async with asking_router(token_file) as app:
@@ -89,7 +89,7 @@ def test_the_token_opens_every_page_to_programs_and_browsers(token_file: Path) -
 
 
 def test_a_changed_token_counts_at_once(token_file: Path) -> None:
-    """The file is read for each request; while it holds no token, nobody has it, and probes go on."""
+    """The file is read for each request; while it holds no token, all are refused, and probes still work."""
 
     async def scenario() -> None:
         async with asking_router(token_file) as app:
@@ -105,7 +105,7 @@ def test_a_changed_token_counts_at_once(token_file: Path) -> None:
 
 @pytest.mark.parametrize("text", [None, "", "two words", "s\u00e4cret"])
 def test_a_router_without_a_token_to_ask_for_does_not_start(tmp_path: Path, text: str | None) -> None:
-    """A file that is not there, or holds no token, is an error of the configuration."""
+    """A token file that is missing, or holds no valid token, is a configuration error."""
     path = tmp_path / "token"
     if text is not None:
         path.write_text(text, "utf-8")
@@ -119,7 +119,7 @@ def test_a_router_without_a_token_to_ask_for_does_not_start(tmp_path: Path, text
 
 
 def test_commands_show_the_token(token_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`top`, `state`, `estimate --admin` and the checker see a router with --token-file, and without it say so."""
+    """`top`, `state`, `estimate --admin` and `check envoy` work with --token-file, and ask for it if missing."""
     body, exported = tmp_path / "body.json", tmp_path / "state"
     body.write_text('{"model": "m", "messages": [{"role": "user", "content": "Hello"}]}')
 
@@ -148,6 +148,6 @@ def test_commands_show_the_token(token_file: Path, tmp_path: Path, capsys: pytes
 
 
 def test_a_token_file_of_a_command_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The option's name is in the error."""
+    """The error names the option."""
     assert 0 != main(["state", "show", "http://127.0.0.1:9", "--token-file", str(tmp_path / "none")])
     assert "--token-file" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Envoy's access log as a gRPC stream to the router: what it teaches, and what it must not do."""
+"""Envoy's access log as a gRPC stream to the router: what the router learns from it, and what it must not do."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -24,7 +24,7 @@ WITHIN_S = 10.0
 
 
 class Log:
-    """A stream of entries, from Envoy's side."""
+    """A stream of log entries, from Envoy's side."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         method: Any = channel.stream_unary(
@@ -35,12 +35,12 @@ class Log:
         self._call = method()
 
     async def write(self, *messages: bytes) -> None:
-        """Send messages; wait while the router does not read."""
+        """Send messages, waiting while the router does not read."""
         for message in messages:
             await self._call.write(message)
 
     async def code(self) -> grpc.StatusCode:
-        """Return the status that the stream ends with."""
+        """Return the status code that the stream ends with."""
         return await asyncio.wait_for(self._call.code(), WITHIN_S)
 
     async def end(self) -> None:
@@ -50,7 +50,7 @@ class Log:
 
 
 async def evidence_of(channel: grpc.aio.Channel, call: type[Any]) -> str:
-    """Have a request decided; return the evidence that the reply carries."""
+    """Send a request; return the evidence that the reply carries."""
     stream = call(channel)
     await stream.headers()
     await stream.body(chat(WORDS * 4))
@@ -62,17 +62,17 @@ async def evidence_of(channel: grpc.aio.Channel, call: type[Any]) -> str:
 
 
 def counted(app: App, outcome: Outcome) -> float:
-    """Return how many entries became this."""
+    """Return how many entries had this outcome."""
     return app.ask(lambda: float(app._metrics.access_log_entries[outcome,]))
 
 
 def known(app: App) -> int:
-    """Return how many responses a router has learned from."""
+    """Return how many responses the router has learned from."""
     return sum(row.observations for row in app.ask(app.router.placer.estimator.state).models)
 
 
 def with_a_log(router: Router, act: Callable[[App, grpc.aio.Channel, Log], Any], settings: str = FROM_LOG) -> Any:
-    """Return what `act` returns, with a router and a stream of entries to it."""
+    """Run `act` with a router and a stream of log entries to it; return its result."""
 
     async def scenario() -> Any:
         async with router(settings) as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
@@ -82,7 +82,7 @@ def with_a_log(router: Router, act: Callable[[App, grpc.aio.Channel, Log], Any],
 
 
 def test_entries_teach(router: Router, call: type[Any], eventually: Any) -> None:
-    """A released request teaches by the entry that carries its evidence, and each of many does."""
+    """The router learns about a released request from the log entry with its evidence; each entry counts."""
 
     async def act(app: App, channel: grpc.aio.Channel, log: Log) -> None:
         evidence = [await evidence_of(channel, call) for _ in range(5)]
@@ -98,7 +98,7 @@ def test_entries_teach(router: Router, call: type[Any], eventually: Any) -> None
 def test_replicas_with_one_key_take_each_others_entries(
     router: Router, call: type[Any], eventually: Any, tmp_path: Path
 ) -> None:
-    """What one router decided teaches another one with the same key, and none with another."""
+    """A router learns from another router's decisions if both have the same key, and refuses them otherwise."""
     for name in ("one", "two"):
         (tmp_path / name).write_bytes(name.encode() * 20)
 
@@ -118,7 +118,7 @@ def test_replicas_with_one_key_take_each_others_entries(
 
 
 def test_a_flood_takes_its_share_alone(router: Router, call: type[Any], eventually: Any) -> None:
-    """While more entries come than there is time for, requests are decided, and the sender is held back."""
+    """When more entries arrive than the CPU share allows, requests are decided and the sender is throttled."""
 
     async def flood(log: Log, messages: Iterable[bytes]) -> None:
         await log.write(*messages)
@@ -137,7 +137,7 @@ def test_a_flood_takes_its_share_alone(router: Router, call: type[Any], eventual
 
 
 def test_a_drain_ends_the_stream(router: Router) -> None:
-    """A router that ends does not wait for the gateway to end its log."""
+    """A router that shuts down does not wait for the gateway to end its log stream."""
 
     async def scenario() -> grpc.StatusCode:
         async with router(FROM_LOG) as app:
@@ -154,7 +154,7 @@ def test_a_drain_ends_the_stream(router: Router) -> None:
     ("settings", "code"), [("", grpc.StatusCode.UNIMPLEMENTED), (FROM_LOG, grpc.StatusCode.INVALID_ARGUMENT)]
 )
 def test_what_is_no_entry_is_refused(router: Router, settings: str, code: grpc.StatusCode) -> None:
-    """Bytes that are no message end the stream; where responses teach, there is no such service."""
+    """Bytes that are not a message end the stream; with learning from responses the service does not exist."""
 
     async def act(_app: App, _channel: grpc.aio.Channel, log: Log) -> grpc.StatusCode:
         await log.write(b"\xff\xff")
@@ -164,7 +164,7 @@ def test_what_is_no_entry_is_refused(router: Router, settings: str, code: grpc.S
 
 
 def test_a_message_that_is_too_large_is_dropped(router: Router, eventually: Any) -> None:
-    """A message far larger than Envoy's is counted and not looked into; the stream goes on."""
+    """A message far larger than any that Envoy sends is counted but not decoded; the stream continues."""
 
     async def act(app: App, _channel: grpc.aio.Channel, log: Log) -> None:
         await log.write(b"\0" * (MAX_MESSAGE_BYTES + 1), log_message(entry()))
@@ -175,7 +175,7 @@ def test_a_message_that_is_too_large_is_dropped(router: Router, eventually: Any)
 
 
 def test_replies_carry_no_evidence_where_responses_teach(router: Router, call: type[Any]) -> None:
-    """By default nothing is left in the gateway's log but what people read there."""
+    """By default the reply's metadata holds only fields for people who read the gateway's log."""
 
     async def scenario() -> set[str]:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
@@ -186,7 +186,7 @@ def test_replies_carry_no_evidence_where_responses_teach(router: Router, call: t
 
 @pytest.mark.parametrize("content", [None, b"short"])
 def test_a_key_that_cannot_be_used_is_told(content: bytes | None, tmp_path: Path) -> None:
-    """A key file that is missing or too short is the operator's fault, told before anything is served."""
+    """A key file that is missing or too short is a configuration error, raised before anything is served."""
     if content is not None:
         (tmp_path / "key").write_bytes(content)
     settings = f"learning: {{source: access_log, access_log: {{key_file: {tmp_path / 'key'}}}}}"

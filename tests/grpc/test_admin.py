@@ -27,7 +27,7 @@ async def get(app: App, path: str) -> httpx.Response:
 
 
 async def get_while_the_loop_hangs(app: App, *paths: str) -> list[httpx.Response]:
-    """Fetch admin pages while the router's loop does nothing until they are there."""
+    """Fetch admin pages while the router's loop is blocked."""
     hangs, there = threading.Event(), threading.Event()
 
     def hang() -> None:
@@ -45,7 +45,7 @@ async def get_while_the_loop_hangs(app: App, *paths: str) -> list[httpx.Response
 
 @contextlib.asynccontextmanager
 async def connection(app: App) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """Open a connection to the admin server, and say nothing."""
+    """Open a connection to the admin server, and send nothing."""
     host, _, port = app.admin_address.rpartition(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
@@ -57,7 +57,7 @@ async def connection(app: App) -> AsyncIterator[tuple[asyncio.StreamReader, asyn
 
 
 async def is_closed(reader: asyncio.StreamReader) -> bool:
-    """Read until the other side has closed, with or without a word."""
+    """Read until the server closes the connection, whether or not it sends anything first."""
     with contextlib.suppress(ConnectionResetError):
         await asyncio.wait_for(reader.read(), 10)
     return True
@@ -73,7 +73,7 @@ def speaks_ipv6() -> bool:
 
 
 def samples(text: str) -> dict[str, float]:
-    """Return every sample of a scrape by its name and labels."""
+    """Return all samples of a scrape, keyed by name and labels."""
     return {
         f"{s.name}{json.dumps(s.labels, sort_keys=True)}": s.value
         for family in text_string_to_metric_families(text)
@@ -82,13 +82,13 @@ def samples(text: str) -> dict[str, float]:
 
 
 def test_metrics_say_what_happened(router: Router, call: type[Any]) -> None:
-    """One learned request shows in every metric it concerns."""
+    """One request that was learned from appears in every metric it concerns."""
 
     async def scenario() -> None:
         async with router() as app:
             await learn_once(app, call)
             found = samples((await get(app, "/metrics")).text)
-            # A model has a label of its own from its first response of status 2xx on.
+            # A model gets its own label value with its first 2xx response.
             labels = '{"api": "chat_completions", "model": "other", "pool": "short", "reason": "fits"}'
             assert found[f"dualpool_requests_total{labels}"] == 1
             assert found['dualpool_actual_prompt_tokens_sum{"model": "m"}'] == 7
@@ -102,7 +102,7 @@ def test_metrics_say_what_happened(router: Router, call: type[Any]) -> None:
 
 
 def test_state_and_config_are_shown(router: Router, call: type[Any]) -> None:
-    """/state shows what is learned per category, /config what is in force."""
+    """/state shows what was learned per category, /config the settings in force."""
 
     async def scenario() -> None:
         async with router("tenant_header: x-tenant") as app:
@@ -115,7 +115,7 @@ def test_state_and_config_are_shown(router: Router, call: type[Any]) -> None:
 
 
 def test_the_state_is_written_out_beside_the_event_loop(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While /state makes its JSON, however large, the event loop serves on."""
+    """While /state is encoded as JSON, however large it is, the event loop keeps serving."""
     begun, served = threading.Event(), threading.Event()
 
     def slow(_state: LearnedState) -> str:
@@ -135,7 +135,7 @@ def test_the_state_is_written_out_beside_the_event_loop(router: Router, monkeypa
 
 
 def test_readiness_turns_and_liveness_stays(router: Router) -> None:
-    """When draining /readyz is 503 and /healthz still 200; other paths are 404 with the ones there are."""
+    """While draining, /readyz is 503 and /healthz still 200; an unknown path is 404."""
 
     async def scenario() -> None:
         async with router() as app:
@@ -149,7 +149,7 @@ def test_readiness_turns_and_liveness_stays(router: Router) -> None:
 
 @pytest.mark.parametrize("path", ["/healthz", "/metrics", "/config", "/nothing"])
 def test_head_responds_as_get_without_the_body(router: Router, path: str) -> None:
-    """A probe by HEAD sees the same status and headers, and the connection serves on."""
+    """A HEAD request gets the same status and headers as GET, and the connection stays usable."""
 
     async def scenario() -> None:
         async with router() as app, httpx.AsyncClient(base_url=f"http://{app.admin_address}") as client:
@@ -163,7 +163,7 @@ def test_head_responds_as_get_without_the_body(router: Router, path: str) -> Non
 
 @pytest.mark.skipif(not speaks_ipv6(), reason="no IPv6 here")
 def test_the_admin_pages_are_served_on_ipv6() -> None:
-    """An IPv6 address in brackets is listened on, and said with its port."""
+    """The router listens on an IPv6 address in brackets, and reports it with its port."""
 
     async def scenario() -> None:
         app = App(parse("listen: {address: '[::1]:0'}\nadmin: {address: '[::1]:0'}\ndrain_s: 0"))
@@ -178,7 +178,7 @@ def test_the_admin_pages_are_served_on_ipv6() -> None:
 
 
 def test_the_configuration_shows_no_secret(router: Router, tmp_path: Path) -> None:
-    """Over HTTP too, the private key's place is replaced by stars."""
+    """Over HTTP, too, the path of the private key is replaced by asterisks."""
     authority = trustme.CA()
     pair = authority.issue_cert("localhost")
     pair.private_key_pem.write_to_path(str(tmp_path / "hidden.pem"))
@@ -203,7 +203,7 @@ def test_the_configuration_shows_no_secret(router: Router, tmp_path: Path) -> No
 
 
 def test_a_hanging_event_loop_is_not_healthy(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
-    """/healthz, /readyz and /state respond with 503 in time when the loop hangs; /metrics needs no loop."""
+    """When the loop hangs, /healthz, /readyz and /state respond with 503 in time; /metrics needs no loop."""
     monkeypatch.setattr("extproc.server.admin.LOOP_ANSWERS_WITHIN_S", 0.05)
 
     async def scenario() -> None:
@@ -217,7 +217,7 @@ def test_a_hanging_event_loop_is_not_healthy(router: Router, monkeypatch: pytest
 
 
 def test_an_address_in_use_is_told(router: Router) -> None:
-    """An admin address that another process has is an error of the configuration that names it."""
+    """An admin address that is already in use is a configuration error that names the setting."""
 
     async def scenario() -> None:
         async with router() as app:
@@ -228,7 +228,7 @@ def test_an_address_in_use_is_told(router: Router) -> None:
 
 
 def test_probes_have_a_port_without_secrets(router: Router) -> None:
-    """The port for other machines serves metrics and health, and says nothing of state or configuration."""
+    """The port for other machines serves metrics and health, but neither state nor configuration."""
 
     async def scenario() -> None:
         app = App(
@@ -253,7 +253,7 @@ def test_probes_have_a_port_without_secrets(router: Router) -> None:
     [("localhost:9", 200), ("127.0.0.1", 200), ("[::1]:9", 200), ("evil.example", 421), ("evil.example:9", 421)],
 )
 def test_a_loopback_address_serves_nobody_elses_name(router: Router, host: str, status: int) -> None:
-    """A web page whose name was pointed at this machine cannot read the admin pages in a browser."""
+    """A web page whose host name was pointed at this machine (DNS rebinding) cannot read the admin pages."""
 
     async def scenario() -> None:
         async with router() as app, httpx.AsyncClient() as client:
@@ -266,7 +266,7 @@ def test_a_loopback_address_serves_nobody_elses_name(router: Router, host: str, 
 def test_one_connection_too_many_takes_the_place_of_the_oldest_that_is_silent(
     router: Router, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever holds connections open and says nothing does not keep a probe out."""
+    """A client that holds connections open without sending anything does not lock out a probe."""
     monkeypatch.setattr("extproc.server.admin_http.CONNECTIONS", 2)
 
     async def scenario() -> None:
@@ -280,7 +280,7 @@ def test_one_connection_too_many_takes_the_place_of_the_oldest_that_is_silent(
 def test_a_connection_is_refused_when_all_are_at_work(
     router: Router, monkeypatch: pytest.MonkeyPatch, eventually: Any
 ) -> None:
-    """What is being answered is not given up for the next one; when it is done there is room again."""
+    """Requests in progress are not dropped for a new connection; after they finish, there is room again."""
     monkeypatch.setattr("extproc.server.admin_http.CONNECTIONS", 2)
     may_answer = threading.Event()
 
@@ -310,7 +310,7 @@ def test_a_connection_is_refused_when_all_are_at_work(
 def test_a_connection_of_which_nothing_comes_is_closed(
     router: Router, monkeypatch: pytest.MonkeyPatch, said: bytes
 ) -> None:
-    """Silent from the start, in the middle of a head, or after a response."""
+    """This holds for a client that is silent from the start, in the middle of a head, or after a response."""
     monkeypatch.setattr("extproc.server.admin_http.LOOKS_EVERY_S", 0.05)
 
     async def scenario() -> None:
@@ -322,7 +322,7 @@ def test_a_connection_of_which_nothing_comes_is_closed(
 
 
 def test_a_client_that_does_not_read_is_left(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A large page that nobody takes does not keep its connection."""
+    """A connection is closed when its client does not read the large page that it asked for."""
     monkeypatch.setattr("extproc.server.admin_http.LOOKS_EVERY_S", 0.05)
     monkeypatch.setattr("extproc.server.admin.to_json", lambda _state: "x" * 64_000_000)
     lost = threading.Event()
@@ -341,7 +341,7 @@ def test_a_client_that_does_not_read_is_left(router: Router, monkeypatch: pytest
 def test_what_is_no_http_or_no_get_is_refused_without_a_line_of_the_log(
     router: Router, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Anybody who reaches the port could fill the log with it otherwise."""
+    """Otherwise anybody who reaches the port could fill the log."""
 
     async def scenario() -> None:
         async with router() as app, httpx.AsyncClient() as client:
@@ -357,7 +357,7 @@ def test_what_is_no_http_or_no_get_is_refused_without_a_line_of_the_log(
 
 
 def test_the_state_is_not_made_again_and_again(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What took a while to write out is good for a while."""
+    """A page that took a while to encode is reused for a while."""
     made: list[LearnedState] = []
 
     def noted(state: LearnedState) -> str:
@@ -379,7 +379,7 @@ def test_the_state_is_not_made_again_and_again(router: Router, monkeypatch: pyte
 def test_a_page_that_cannot_be_made_is_a_500_and_a_line_of_the_log(
     router: Router, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The client is told, and the log says why."""
+    """The client gets a status, and the log the exception."""
 
     def broken(_state: LearnedState) -> str:
         raise KeyError("a fault of ours")

@@ -1,4 +1,4 @@
-"""A machine whose clock jumps: decisions, deadlines, learning, saving and sharing go by clocks that do not."""
+"""A machine whose clock jumps: decisions, deadlines, learning, saving and sharing use monotonic clocks."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ ROOM = Path(__file__).parents[2] / "extproc"
 HOUR_S = 3_600
 JUMPS_S = (HOUR_S, -HOUR_S, 0, -HOUR_S, HOUR_S, 0)
 LEARNED = 5
-# Who reads the time of day, and why an hour more or less does no harm; what is not listed here may not read it.
+# The files that read the time of day, and why an error of an hour does no harm; no other file may read it.
 READERS = {
     "server/access_logs.py": "evidence in the gateway's log carries the time, since it crosses processes",
     "server/app.py": "spans begin and end at a time of day",
@@ -39,7 +39,7 @@ READERS = {
 
 @dataclass
 class Turned:
-    """A router in a process of its own, whose time of day is off by what a file says."""
+    """A router in its own process, whose time of day is off by the number of seconds in a file."""
 
     process: subprocess.Popen[bytes]
     grpc: str
@@ -47,17 +47,17 @@ class Turned:
     off: Path
 
     def turn(self, off_s: int) -> None:
-        """Let its clock jump."""
+        """Make its clock jump."""
         self.off.write_text(str(off_s))
 
     def metric(self, name: str, **labels: str) -> float:
-        """Return a metric's sum over the samples with these labels."""
+        """Return the sum of a metric over the samples with these labels."""
         families = text_string_to_metric_families(httpx.get(f"http://{self.admin}/metrics").text)
         samples = [sample for family in families for sample in family.samples if sample.name == name]
         return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 
     def exchanges(self, outcome: str) -> float:
-        """Return how often it has shared, or tried to."""
+        """Return how many exchanges with the store had this outcome."""
         return self.metric("dualpool_state_exchanges_total", outcome=outcome)
 
 
@@ -89,7 +89,7 @@ def turned(tmp_path: Path) -> Iterator[Turned]:
 
 
 async def held(address: str, call: type[Any]) -> str:
-    """Return why a request whose body does not end is sent where it is."""
+    """Return the reason in the decision on a request whose body never ends."""
     async with grpc.aio.insecure_channel(address) as channel:
         stream = call(channel)
         await stream.headers()
@@ -99,7 +99,7 @@ async def held(address: str, call: type[Any]) -> str:
 
 
 def test_an_hour_back_and_forth_changes_nothing(turned: Turned, call: type[Any], tmp_path: Path) -> None:
-    """Requests are decided, held ones at their deadline; what they teach is saved and shared each time."""
+    """After each jump held requests are decided at their deadline, and what is learned is saved and shared."""
     for number, off_s in enumerate(JUMPS_S, 1):
         turned.turn(off_s)
         assert "deadline" == asyncio.run(held(turned.grpc, call))
@@ -108,7 +108,7 @@ def test_an_hour_back_and_forth_changes_nothing(turned: Turned, call: type[Any],
         shared = turned.exchanges("done")
         until(lambda before=shared: turned.exchanges("done") > before)  # type: ignore[misc]
         told_s = turned.metric("dualpool_state_saved_timestamp_seconds")
-        assert time.time() + off_s == pytest.approx(told_s, abs=HOUR_S / 4)  # it was really turned
+        assert time.time() + off_s == pytest.approx(told_s, abs=HOUR_S / 4)  # the clock did jump
     assert 0 == turned.exchanges("failed")
     turned.process.send_signal(signal.SIGTERM)
     assert 0 == turned.process.wait(20)
@@ -116,7 +116,7 @@ def test_an_hour_back_and_forth_changes_nothing(turned: Turned, call: type[Any],
 
 
 def test_who_reads_the_time_of_day_is_known() -> None:
-    """Intervals, deadlines, ages and drains go by steady clocks: the time of day is for what crosses processes."""
+    """Intervals, deadlines, ages and drains use monotonic clocks; only the listed files read the time of day."""
     reads = re.compile(r"\btime\.time(_ns)?\b|\bdatetime\.now\b|\butcnow\b")
     rooms = ("core", "server", "state", "pools", "workers", "telemetry", "access_log", "config", "cli")
     found = {

@@ -4,20 +4,20 @@ AFTER_S = 0.15
 
 
 class Waiting:
-    """A stream that waits until it is decided, and remembers that its deadline came."""
+    """A stream that waits for its decision, and records whether its deadline passed."""
 
     def __init__(self) -> None:
         self.waits = True
         self.overdue = False
 
     def on_deadline(self) -> None:
-        """Be decided."""
+        """Stop waiting, as a stream does that is decided at its deadline."""
         self.waits = False
         self.overdue = True
 
 
 def test_only_streams_that_still_wait_hear_of_their_deadline() -> None:
-    """Each stream that waits is told when its time is over; one that was decided in time is not."""
+    """`on_deadline` is called for each stream that still waits when it is due, not for one decided in time."""
     deadlines = Deadlines(AFTER_S)
     streams = [Waiting() for _ in range(4)]
     for began_s, stream in enumerate(streams):
@@ -31,7 +31,7 @@ def test_only_streams_that_still_wait_hear_of_their_deadline() -> None:
 
 
 def test_decided_streams_are_dropped_when_the_next_one_begins() -> None:
-    """Of a thousand streams that were decided in time nothing is left behind one that begins."""
+    """A thousand streams that were decided in time leave no entry in the queue when a new one begins."""
     deadlines = Deadlines(AFTER_S)
     for position in range(1_000):
         decided = Waiting()
@@ -45,7 +45,7 @@ def test_decided_streams_are_dropped_when_the_next_one_begins() -> None:
 
 
 def test_decided_streams_behind_one_that_waits_are_dropped_with_it() -> None:
-    """When the first is due, those behind it that were decided in time go too."""
+    """When the first stream is due, the decided ones behind it are dropped, too."""
     deadlines = Deadlines(AFTER_S)
     streams = [Waiting() for _ in range(10)]
     for position, stream in enumerate(streams):

@@ -22,7 +22,7 @@ HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello there"}
 
 
 def with_pool(scenario: Callable[[Emulator, httpx.AsyncClient], Awaitable[T]], **settings: Any) -> T:
-    """Run a scenario against a pool on a port of its own."""
+    """Run a scenario against an emulated pool on a free port."""
 
     async def run() -> T:
         defaults: dict[str, Any] = {
@@ -61,7 +61,7 @@ def events_of(response: httpx.Response) -> list[Any]:
 
 
 def test_openai_client_is_served() -> None:
-    """The openai client gets responses from every API, whole and streamed, with usage that adds up."""
+    """The openai client gets responses from every API, streamed and not, with the right usage."""
 
     async def scenario(emulator: Emulator, _: httpx.AsyncClient) -> list[tuple[int, int]]:
         async with openai.AsyncOpenAI(base_url=f"{emulator.url}/v1", api_key="none", max_retries=0) as client:
@@ -94,7 +94,7 @@ def test_openai_client_is_served() -> None:
 
 
 def test_anthropic_client_is_served() -> None:
-    """The anthropic client gets responses, whole and streamed, with the same usage."""
+    """The anthropic client gets the same usage from streamed and non-streamed responses."""
 
     async def scenario(emulator: Emulator, _: httpx.AsyncClient) -> list[tuple[int, int, str | None]]:
         request: Any = {"model": "m", "max_tokens": 5, "messages": HELLO["messages"]}
@@ -112,7 +112,7 @@ def test_anthropic_client_is_served() -> None:
 
 
 def test_responses_say_who_served_which_bytes() -> None:
-    """Pool and hash of the body as received are in the response, also when it is a refusal."""
+    """Response headers name the pool and the hash of the body as received, also in an error response."""
     for body in (json.dumps(HELLO).encode(), b'{"messages": \xff'):
         response = post(body)
         assert response.headers["x-served-by"] == "tiny"
@@ -120,7 +120,7 @@ def test_responses_say_who_served_which_bytes() -> None:
 
 
 def test_a_stream_is_one_event_per_token() -> None:
-    """A stream has a role, its tokens one by one, the reason at the last, usage when asked for, and an end."""
+    """A stream has the role, one event per token, the finish reason, usage if requested, and the end marker."""
     response = post(HELLO | {"stream": True, "stream_options": {"include_usage": True}})
     events = events_of(response)
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -130,12 +130,12 @@ def test_a_stream_is_one_event_per_token() -> None:
 
 
 def test_a_stream_without_include_usage_tells_none() -> None:
-    """Usage is in a stream only when it was asked for."""
+    """A stream contains usage only if the request asked for it."""
     assert not any("usage" in event for event in events_of(post(HELLO | {"stream": True})))
 
 
 def test_too_long_is_refused_in_the_shape_of_the_api() -> None:
-    """A prompt over the context is vLLM's 400; Anthropic's endpoint has its own error object."""
+    """A prompt over the context limit gets vLLM's 400; Anthropic's endpoint has its own error object."""
     long = [{"role": "user", "content": "word " * 1100}]
     error = post(HELLO | {"messages": long}).json()["error"]
     assert (error["type"], error["param"], error["code"]) == ("BadRequestError", "input_tokens", 400)
@@ -152,13 +152,13 @@ def test_too_long_is_refused_in_the_shape_of_the_api() -> None:
     ids=lambda body: repr(body[:20]),
 )
 def test_bad_bodies_are_refused_with_400(body: bytes) -> None:
-    """What is no JSON object of the API's types is a 400 with an error object."""
+    """A body that is not a JSON object with the API's types gets a 400 with an error object."""
     response = post(body)
     assert (response.status_code, response.json()["error"]["type"]) == (400, "Bad Request")
 
 
 def test_a_compressed_request_is_not_decompressed() -> None:
-    """A gzip request body is hashed as it came, and refused as JSON, as vLLM does."""
+    """A gzip request body is hashed as received and refused as invalid JSON, as by vLLM."""
     body = zlib.compress(json.dumps(HELLO).encode(), wbits=31)
     response = post(body, headers={"content-encoding": "gzip"})
     assert response.status_code == 400
@@ -166,18 +166,18 @@ def test_a_compressed_request_is_not_decompressed() -> None:
 
 
 def test_an_unknown_model_is_not_found() -> None:
-    """Another model than the served one is a 404."""
+    """A request for a model that is not served gets a 404."""
     error = post(HELLO | {"model": "other"}).json()["error"]
     assert (error["code"], error["message"]) == (404, "The model `other` does not exist.")
 
 
 def test_a_prefix_before_v1_is_fine() -> None:
-    """An endpoint may be mounted below a prefix."""
+    """An endpoint may be mounted under a path prefix."""
     assert post(HELLO, path="/models/llama" + CHAT).status_code == 200
 
 
 def test_large_bodies_do_not_hold_up_others() -> None:
-    """While 20 MB are refused, small requests are served; the large one is refused without counting."""
+    """Small requests are served while 20 MB are being refused; the large body is refused without tokenizing it."""
 
     async def scenario(_: Emulator, client: httpx.AsyncClient) -> tuple[int, str, list[int]]:
         large = json.dumps({"messages": [{"role": "user", "content": "word " * 4_000_000}]})
@@ -194,7 +194,7 @@ def test_large_bodies_do_not_hold_up_others() -> None:
 @pytest.mark.parametrize("compression", [Compression.GZIP, Compression.DEFLATE, Compression.BROTLI])
 @pytest.mark.parametrize("stream", [False, True])
 def test_compressed_responses_are_the_plain_ones(compression: Compression, stream: bool) -> None:  # noqa: FBT001
-    """A compressed response, whole or streamed, is what a client that accepts no encoding gets."""
+    """A compressed response, streamed or not, decodes to what a client that accepts no encoding gets."""
 
     async def scenario(_: Emulator, client: httpx.AsyncClient) -> tuple[str | None, bytes, bytes]:
         body = HELLO | {"stream": stream}
@@ -216,7 +216,7 @@ def test_compressed_responses_are_the_plain_ones(compression: Compression, strea
 
 
 def test_received_requests_can_be_looked_at() -> None:
-    """In the same process, a test sees what reached the pool."""
+    """A test in the same process can inspect the requests that reached the pool."""
 
     async def scenario(emulator: Emulator, client: httpx.AsyncClient) -> None:
         response = await client.post(CHAT, json=HELLO, headers={"X-Mark": "here"})
@@ -228,7 +228,7 @@ def test_received_requests_can_be_looked_at() -> None:
 
 
 def test_other_pages_are_vllms() -> None:
-    """Models, health and metrics are where vLLM has them."""
+    """Models, health and metrics have the same paths as in vLLM."""
 
     async def scenario(_: Emulator, client: httpx.AsyncClient) -> None:
         card = (await client.get("/v1/models")).json()["data"][0]
@@ -245,23 +245,23 @@ def with_fault(fault: str, **fields: Any) -> httpx.Response:
 
 
 def test_faults_are_heard_only_when_allowed() -> None:
-    """A pool started without faults serves a request that asks for one as any other."""
+    """A pool started without faults serves a request that asks for a fault like any other."""
     assert post(HELLO, headers={"x-emulate-fault": "status=503"}, faults=False).status_code == 200
 
 
 def test_an_unknown_fault_is_refused() -> None:
-    """A misspelt fault is a 400, so that no test passes by mistake."""
+    """A misspelt fault gets a 400, so that no test passes by mistake."""
     assert with_fault("brokn-json").status_code == 400
 
 
 def test_broken_json_ends_in_the_middle() -> None:
-    """The fault broken-json sends half a response as if it were whole."""
+    """The fault broken-json sends half a response as if it were complete."""
     with pytest.raises(json.JSONDecodeError):
         with_fault("broken-json").json()
 
 
 def test_broken_sse_cannot_be_decoded() -> None:
-    """The fault broken-sse sends events that are no JSON."""
+    """The fault broken-sse sends events that are not JSON."""
     with pytest.raises(json.JSONDecodeError):
         events_of(with_fault("broken-sse", stream=True))
 
@@ -270,7 +270,7 @@ def test_broken_sse_cannot_be_decoded() -> None:
     ("fault", "factor"), [("usage=zero", 0), ("usage=negative", -1), ("usage=million", 10**6)]
 )
 def test_wrong_usage_is_told(fault: str, factor: int) -> None:
-    """The usage faults multiply what is told, not what is produced, nor the true count in the header."""
+    """The usage faults multiply the reported usage, but neither the output nor the true count in the header."""
     right, wrong = post(HELLO), with_fault(fault)
     told, truth = wrong.json()["usage"]["prompt_tokens"], int(wrong.headers["x-prompt-tokens"])
     assert told == truth * factor
@@ -280,7 +280,7 @@ def test_wrong_usage_is_told(fault: str, factor: int) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_truncated_gzip_stops_in_the_middle(stream: bool) -> None:  # noqa: FBT001
-    """The fault truncated-gzip sends the beginning of an encoded response."""
+    """The fault truncated-gzip sends only the beginning of a compressed response."""
 
     async def scenario(_: Emulator, client: httpx.AsyncClient) -> bytes:
         headers = {"x-emulate-fault": "truncated-gzip", "accept-encoding": "gzip"}
@@ -294,19 +294,19 @@ def test_truncated_gzip_stops_in_the_middle(stream: bool) -> None:  # noqa: FBT0
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_die_cuts_the_connection(stream: bool) -> None:  # noqa: FBT001
-    """The fault die breaks off in the middle of a response."""
+    """The fault die closes the connection in the middle of a response."""
     with pytest.raises(httpx.RemoteProtocolError):
         with_fault("die", stream=stream)
 
 
 @pytest.mark.parametrize("status", [302, 429, 500, 503])
 def test_a_status_is_given(status: int) -> None:
-    """The fault status answers with it."""
+    """The fault status=N responds with status N."""
     assert with_fault(f"status={status}").status_code == status
 
 
 def test_an_interim_status_comes_before_the_response() -> None:
-    """The fault status=1xx sends that first and then the real response."""
+    """The fault status=1xx sends that status first and then the real response."""
 
     async def scenario(emulator: Emulator, _: httpx.AsyncClient) -> bytes:
         host, port = emulator.url.removeprefix("http://").split(":")
@@ -325,7 +325,7 @@ def test_an_interim_status_comes_before_the_response() -> None:
 
 
 def test_an_early_status_does_not_wait_for_the_body() -> None:
-    """The fault early-status answers when the headers are there."""
+    """The fault early-status responds as soon as the request headers have arrived."""
 
     async def scenario(emulator: Emulator, _: httpx.AsyncClient) -> bytes:
         host, port = emulator.url.removeprefix("http://").split(":")
@@ -342,7 +342,7 @@ def test_an_early_status_does_not_wait_for_the_body() -> None:
 
 
 def test_images_are_counted_and_not_read_as_text() -> None:
-    """A megabyte of image costs tokens by its kind, and the request fits."""
+    """An image of a megabyte costs a fixed number of tokens, and the request fits."""
     url = "data:image/jpeg;base64," + b64encode(bytes(1_000_000)).decode()
     parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": url}}]
     response = post({"messages": [{"role": "user", "content": parts}], "max_tokens": 5})
@@ -350,7 +350,7 @@ def test_images_are_counted_and_not_read_as_text() -> None:
 
 
 @pytest.mark.parametrize(
-    # The last is more than the buffers between server and client hold, so that it waits for the client.
+    # The last response is larger than the buffers between server and client, so the server waits for the client.
     ("stream", "speed", "tokens"),
     [(False, 30, 900), (True, 30, 900), (True, None, 40_000)],
     ids=["json", "slow stream", "fast stream"],
@@ -361,7 +361,7 @@ def test_a_client_that_goes_frees_its_place(
     tokens: int,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """When a client goes away in the middle of a response, its sequence ends as vLLM's does, with no complaint."""
+    """When a client disconnects during a response, its sequence ends as in vLLM, and nothing is logged."""
 
     async def running(client: httpx.AsyncClient) -> int:
         metrics = (await client.get("/metrics")).text

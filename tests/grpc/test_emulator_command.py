@@ -10,7 +10,7 @@ POOL = ["--model", "m", "--max-model-len", "1000", "--tokenizer", "bytes"]
 
 
 def test_the_printed_url_serves_until_sigterm() -> None:
-    """The command prints its URL once it listens, and ends with exit 0 when asked."""
+    """The command prints its URL when it listens, and ends with exit code 0 on SIGTERM."""
     with subprocess.Popen([*COMMAND, *POOL, "--name", "tiny"], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         url = process.stdout.readline().removeprefix("listening on ").strip()
@@ -33,7 +33,7 @@ def test_the_printed_url_serves_until_sigterm() -> None:
     ],
 )
 def test_wrong_settings_end_in_one_sentence(arguments: list[str], message: str) -> None:
-    """What cannot be is told in one sentence, with exit 2."""
+    """A wrong setting is reported in one line, with exit code 2."""
     done = subprocess.run([*COMMAND, *POOL, *arguments], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith(message)

@@ -1,4 +1,4 @@
-"""`dualpool estimate --admin`: the number that a running router would say, from what it has learned."""
+"""`dualpool estimate --admin`: the estimate that a running router would make with what it has learned."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ WORDS = "What do you see in 12 of these pictures, 你好? "
 
 
 def chat(text: str, *, image: bool = False) -> bytes:
-    """Return a chat with this text, and an image if wanted."""
+    """Return the body of a chat request with this text, and optionally an image."""
     parts: list[dict[str, Any]] = [{"type": "text", "text": text}]
     if image:
         parts.append({"type": "image_url", "image_url": {"url": IMAGE}})
@@ -30,7 +30,7 @@ def chat(text: str, *, image: bool = False) -> bytes:
 
 
 async def decided(stream: Any, body: bytes) -> dict[str, Any]:
-    """Send a request and return what the router says of it."""
+    """Send a request; return the dynamic metadata of the router's decision."""
     await stream.headers()
     await stream.body(body)
     decision = await stream.read()
@@ -39,7 +39,7 @@ async def decided(stream: Any, body: bytes) -> dict[str, Any]:
 
 
 async def learned(app: App, call: type[Any], body: bytes, prompt_tokens: int) -> None:
-    """Let the router learn what one request cost."""
+    """Send a request and a response with usage, so that the router learns from it."""
     usage = {
         "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": 3},
         "choices": [{"finish_reason": "stop"}],
@@ -54,7 +54,7 @@ async def learned(app: App, call: type[Any], body: bytes, prompt_tokens: int) ->
 
 
 async def ask(app: App, call: type[Any], body: bytes) -> dict[str, Any]:
-    """Return what the router says of a request that gets no response, so that nothing is learned of it."""
+    """Return the router's decision on a request that gets no response, so that nothing is learned from it."""
     async with grpc.aio.insecure_channel(app.grpc_address) as channel:
         return await decided(call(channel), body)
 
@@ -63,9 +63,9 @@ async def ask(app: App, call: type[Any], body: bytes) -> dict[str, Any]:
 def test_the_command_says_what_the_router_says(
     router: Router, call: type[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
-    """After some exchanges the command gives the router's own estimate, bound, pool and reason.
+    """After some exchanges the command prints the router's own estimate, bound, pool and reason.
 
-    A multiple of eight: in between, the router's scale is that of the last eighth response.
+    The number of exchanges is a multiple of eight: the router updates its scale at every eighth response.
     """
     body = chat(WORDS * 12, image=True)
     (tmp_path / "body.json").write_bytes(body)
@@ -81,7 +81,7 @@ def test_the_command_says_what_the_router_says(
                 await learned(app, call, chat(WORDS * size), 16 * size + 8)
                 await learned(app, call, chat(WORDS * size, image=True), 16 * size + 108)
             told = await ask(app, call, body)
-            # In a thread: the router's own loop answers the command.
+            # In a thread, so that this event loop is not blocked while the command waits for the router.
             return told, await asyncio.to_thread(estimate, "--admin", f"http://{app.admin_address}")
 
     told, answered = asyncio.run(scenario())

@@ -1,4 +1,4 @@
-"""No failure of this program may fail a request: what a stream does about an exception in our own code."""
+"""No failure of this program may fail a request: how a stream handles an exception in our own code."""
 
 import asyncio
 import json
@@ -15,12 +15,12 @@ CHAT = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}]
 
 
 def failures(app: App) -> float:
-    """Return how many of Broken's exceptions the metric has counted."""
+    """Return how many exceptions raised by Broken the metric has counted."""
     return app._streams.metrics.exceptions["KeyError",]
 
 
 async def ended(stream: Any) -> grpc.StatusCode:
-    """Return how a stream ends, whatever it replies before."""
+    """Return the status code that a stream ends with, ignoring its replies."""
     try:
         while await stream.read() is not None:
             pass
@@ -31,14 +31,14 @@ async def ended(stream: Any) -> grpc.StatusCode:
 
 
 class Broken:
-    """Stands in for a method and raises, but for the first calls."""
+    """Replaces a method; raises after the first `works` calls."""
 
     def __init__(self, method: Any, *, works: int = 0) -> None:
         self._method = method
         self._works = works
 
     def __call__(self, argument: Any) -> Any:
-        """Work, or fail."""
+        """Call the method, or raise."""
         self._works -= 1
         if self._works < 0:
             raise KeyError("a fault of ours")
@@ -50,7 +50,7 @@ class Broken:
 def test_a_failure_to_decode_closes_the_stream_well(
     router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch, mode: str, method: str
 ) -> None:
-    """Whichever message cannot be decoded for a fault of ours, the stream ends with OK and that is counted."""
+    """If our decoder fails on any message, the stream ends with OK and the exception is counted."""
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
@@ -58,7 +58,7 @@ def test_a_failure_to_decode_closes_the_stream_well(
             monkeypatch.setattr(decoder, method, Broken(getattr(decoder, method)))
             stream = call(channel)
             await stream.headers(mode=mode)
-            if method == "next":  # the first message ends the stream: nothing may be written to it any more
+            if method == "next":  # with "first" the stream has ended already, and must not be written to
                 await stream.body(CHAT)
             assert grpc.StatusCode.OK == await ended(stream)
             assert 1 == failures(app)
@@ -70,7 +70,7 @@ def test_a_failure_to_decode_closes_the_stream_well(
 def test_a_failure_to_encode_closes_the_stream_well(
     router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
-    """A decision that cannot be written down lets the request go on undecided."""
+    """If a decision cannot be encoded, the request continues undecided."""
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
@@ -88,7 +88,7 @@ def test_a_failure_to_encode_closes_the_stream_well(
 def test_a_failure_at_the_deadline_closes_the_stream_well(
     router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the deadline's replies cannot be made, the held request goes on at once, not at the next message."""
+    """If the deadline's replies cannot be encoded, the held request continues at once, not at the next message."""
 
     async def scenario() -> None:
         settings = "exchange: {deadline_ms: 20}"
@@ -107,7 +107,7 @@ def test_a_failure_at_the_deadline_closes_the_stream_well(
 def test_a_failure_within_a_full_duplex_body_is_told(
     router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch, *, end: bool
 ) -> None:
-    """A clean close would cut a full-duplex body unnoticed, at its end too: the stream ends with INTERNAL."""
+    """A clean close would silently truncate a full-duplex body, even at its end: the stream ends with INTERNAL."""
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
@@ -125,7 +125,7 @@ def test_a_failure_within_a_full_duplex_body_is_told(
 def test_a_failure_at_the_deadline_of_a_full_duplex_body_is_told(
     router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pieces that are held then cannot be given back: the stream ends with INTERNAL."""
+    """The chunks held at that time cannot be echoed: the stream ends with INTERNAL."""
 
     async def scenario() -> None:
         settings = "exchange: {deadline_ms: 20}"
@@ -144,7 +144,7 @@ def test_a_failure_at_the_deadline_of_a_full_duplex_body_is_told(
 def test_a_failure_after_a_full_duplex_body_closes_the_stream_well(
     router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the request went on whole and the response is not ours to give back, a close loses nothing."""
+    """The whole request was echoed and responses are not echoed through us, so closing loses nothing."""
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:

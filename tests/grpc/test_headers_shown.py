@@ -1,4 +1,4 @@
-"""Which headers' values the router shows anywhere: those of a list, and no other."""
+"""The router exposes the values of a fixed list of headers, and of no other."""
 
 import asyncio
 import logging
@@ -18,12 +18,12 @@ from tests.grpc.test_traces_sent import CHAT, TRACE, Collector, collector
 
 Router = Callable[..., Any]
 __all__ = ["collector"]  # a fixture
-# Header: where its value may be seen. What is not here is redacted everywhere.
+# Header: where its value may be seen. A header not listed here is shown nowhere.
 SHOWN = {
-    # So that logs and spans join with the gateway's own.
+    # So that logs and spans can be joined with the gateway's own.
     "x-request-id": {"log", "spans"},
     "traceparent": {"spans"},
-    # The configured tenant_header: what is learned is told apart by it. A credential's name is refused there.
+    # The configured tenant_header: learning is kept per tenant. Names of credential headers are refused there.
     "x-tenant": {"/metrics", "/state", "state file"},
 }
 USAGE = b'{"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":7,"completion_tokens":3}}'
@@ -35,7 +35,7 @@ traces: {{endpoint: 'http://127.0.0.1:{port}/v1/traces'}}
 
 
 def marked(name: str) -> str:
-    """Return a value that is found again wherever it is shown."""
+    """Return a value that can be recognised wherever it is shown."""
     return f"marked-{name.lower().replace(':', '')}-value"
 
 
@@ -47,7 +47,7 @@ RESPONSE = ("set-cookie", "x-pool-token", "server", "www-authenticate", "locatio
 
 
 async def exchange(app: App, call: type[Any]) -> None:
-    """Send an exchange with a marked value in every header, and in the path's query."""
+    """Send an exchange with a marked value in every header, and in the query of the path."""
     more = [(name, marked(name)) for name in REQUEST]
     more.append(("traceparent", f"00-{TRACE}-b7ad6b7169203331-01"))
     async with grpc.aio.insecure_channel(app.grpc_address) as channel:
@@ -69,7 +69,7 @@ async def exchange(app: App, call: type[Any]) -> None:
 
 
 async def pages(app: App) -> dict[str, str]:
-    """Return what the admin pages say, and the first event of the live one."""
+    """Return the text of the admin pages, and the first event of the live page."""
     async with httpx.AsyncClient(base_url=f"http://{app.admin_address}") as client:
         said = {path: (await client.get(path)).text for path in ("/", "/metrics", "/config", "/state")}
         async with client.stream("GET", "/live") as response:
@@ -82,7 +82,7 @@ async def pages(app: App) -> dict[str, str]:
 def test_no_header_s_value_is_shown_but_those_of_the_list(
     router: Router, call: type[Any], collector: Collector, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    """Logs at level debug, spans, every admin page, the live page and the state file are looked through."""
+    """Logs at level debug, spans, every admin page, the live page and the state file are searched for values."""
 
     async def scenario() -> dict[str, str]:
         async with router(SETTINGS.format(folder=tmp_path, port=collector.server_port)) as app:

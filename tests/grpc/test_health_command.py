@@ -14,7 +14,7 @@ Router = Callable[..., Any]
 def test_health_of_a_router_that_serves(
     router: Router, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exit 0 while it serves; readiness is another question, and ends with 1 while it drains."""
+    """The exit code is 0 while the router serves; with --ready it is 1 while the router drains."""
     file = tmp_path / "dualpool.yaml"
 
     async def scenario() -> list[int]:
@@ -31,9 +31,9 @@ def test_health_of_a_router_that_serves(
 
 
 def test_health_of_a_router_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Exit 1, and a sentence with the address, when nothing answers."""
+    """If nothing answers, the exit code is 1 and the message names the address."""
     with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))  # and does not listen
+        held.bind(("127.0.0.1", 0))  # bound, but not listening
         file = tmp_path / "dualpool.yaml"
         file.write_text(f"admin: {{address: '127.0.0.1:{held.getsockname()[1]}'}}")
         assert 1 == main(["health", "--config", str(file)])

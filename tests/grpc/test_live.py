@@ -1,4 +1,4 @@
-"""The live page: its stream says what happens, in a browser, too; nobody pays for it while nobody watches."""
+"""The live page: its event stream shows what happens, also in a browser; it costs nothing without viewers."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ WITHIN_S = 20.0
 
 @asynccontextmanager
 async def watching(app: App) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-    """Watch a router as the page does."""
+    """Watch a router as the live page does; yield its events."""
     async with httpx.AsyncClient() as client, client.stream("GET", f"http://{app.admin_address}/live") as response:
         assert 200 == response.status_code
         assert response.headers["content-type"].startswith("text/event-stream")
@@ -45,7 +45,7 @@ async def watching(app: App) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
 
 
 def test_a_viewer_sees_the_decisions_that_are_made(router: Router, call: type[Any]) -> None:
-    """Figures since the start, and each decision once; a request's text is in no event."""
+    """Events contain figures since the start and each decision once, but never a request's text."""
 
     async def scenario() -> None:
         async with router() as app:
@@ -72,7 +72,7 @@ def test_a_viewer_sees_the_decisions_that_are_made(router: Router, call: type[An
 def test_nothing_is_recorded_while_nobody_watches(
     router: Router, call: type[Any], eventually: Callable[..., Any]
 ) -> None:
-    """The listener comes with the first viewer and goes with the last."""
+    """The listener is added with the first viewer and removed with the last."""
 
     async def scenario() -> None:
         async with router() as app:
@@ -88,7 +88,7 @@ def test_nothing_is_recorded_while_nobody_watches(
 
 
 def test_histograms_are_looked_at_less_often_than_numbers() -> None:
-    """They are thousands of series: of two events within a second the second one tells of the first one's look."""
+    """Histograms are thousands of series: the second of two events within a second reuses the first one's values."""
     asked: list[Wanted] = []
 
     def metrics(wanted: Wanted) -> list[Metric]:
@@ -103,7 +103,7 @@ def test_histograms_are_looked_at_less_often_than_numbers() -> None:
 
 
 def test_viewers_are_capped(router: Router) -> None:
-    """One more than there may be is told so; the others go on."""
+    """A viewer beyond the limit gets a 503; the others keep receiving events."""
 
     async def scenario() -> None:
         async with router() as app, contextlib.AsyncExitStack() as stack:
@@ -118,7 +118,7 @@ def test_viewers_are_capped(router: Router) -> None:
 
 
 def test_the_page_is_small_and_talks_to_nobody_else() -> None:
-    """Under 60 KB; its policy allows its own script alone. Probes' port does not have it."""
+    """It is under 60 KB, and its policy allows only its own script. The port for probes does not serve it."""
 
     async def scenario() -> None:
         app = App(parse(PROBED))
@@ -137,7 +137,7 @@ def test_the_page_is_small_and_talks_to_nobody_else() -> None:
 
 
 def test_top_prints_it_once(router: Router, call: type[Any], capsys: pytest.CaptureFixture[str]) -> None:
-    """`dualpool top --once` has pools, models and what should not happen."""
+    """`dualpool top --once` prints pools, models and anything that should not happen."""
 
     async def scenario() -> None:
         async with router() as app:
@@ -151,14 +151,14 @@ def test_top_prints_it_once(router: Router, call: type[Any], capsys: pytest.Capt
 
 
 def test_top_says_when_there_is_no_router(capsys: pytest.CaptureFixture[str]) -> None:
-    """One sentence, and exit 2."""
+    """It prints one line, and the exit code is 2."""
     assert 2 == main(["top", "127.0.0.1:1"])
     assert "is it a router's admin address?" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 def test_what_is_not_known_yet_is_not_shown(router: Router, tmp_path: Path) -> None:
-    """A gauge that is NaN, as of a state that was never saved, stops no picture."""
+    """A gauge that is NaN, such as the time of a state never saved, does not break the page."""
     api = pytest.importorskip("playwright.async_api", reason="the browser is driven by playwright")
     servers = "endpoints: {urls: ['http://127.0.0.1:1']}"
     settings = (
@@ -187,7 +187,7 @@ def test_what_is_not_known_yet_is_not_shown(router: Router, tmp_path: Path) -> N
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_shows_it_and_axe_finds_nothing(router: Router, call: type[Any], scheme: str) -> None:
-    """In a real Chromium as wide as a phone: figures, an empty console, and nothing that axe-core objects to."""
+    """In a real Chromium as wide as a phone: figures, an empty console, and no violation found by axe-core."""
     api = pytest.importorskip("playwright.async_api", reason="the browser is driven by playwright")
     axe = pytest.importorskip("axe_playwright_python.async_playwright")
 

@@ -1,4 +1,4 @@
-"""What a running router's log must not hold."""
+"""The log of a running router must not contain secrets."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ TOO_LONG = {"error": {"message": "This model's maximum context length is 8 token
 
 
 async def exchanged(stream: Any, body: bytes, status: str = "", response: bytes = b"") -> None:
-    """Send a request with credentials, and perhaps a response, until the router closes the stream."""
+    """Send a request with credentials, and a response if `status` is given; read until the stream closes."""
     values = [HeaderValue(key=key, raw_value=b"Bearer SECRET") for key in CREDENTIALS]
     await stream.headers(headers=HeaderMap(headers=values))
     await stream.body(body)
@@ -38,7 +38,7 @@ async def exchanged(stream: Any, body: bytes, status: str = "", response: bytes 
 def test_no_body_and_no_credential_is_logged(
     router: Router, call: type[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At level debug of every logger there is no text of a request or a response and no header's value."""
+    """With every logger at level debug, no text of a request or response and no header value is logged."""
     whole, response, refusal = (json.dumps(message).encode() for message in (CHAT, RESPONSE, TOO_LONG))
 
     async def scenario() -> None:
@@ -61,7 +61,7 @@ def test_no_body_and_no_credential_is_logged(
 def test_an_exception_does_not_show_what_it_was_raised_over(
     router: Router, call: type[Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A traceback shows our own lines of code, not the values in them."""
+    """A traceback shows our lines of code, but not the values in them."""
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
