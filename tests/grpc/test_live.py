@@ -88,7 +88,7 @@ def test_nothing_is_recorded_while_nobody_watches(
 
 
 def test_histograms_are_looked_at_less_often_than_numbers() -> None:
-    """Histograms are thousands of series: the second of two events within a second reuses the first one's values."""
+    """Histograms have thousands of series: a second event within a second reuses the first one's values."""
     asked: list[Wanted] = []
 
     def metrics(wanted: Wanted) -> list[Metric]:

@@ -1,4 +1,4 @@
-"""What is said to requests that the router cannot decide in time."""
+"""Replies to requests that the router cannot decide in time."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ CHAT = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}]
 
 
 def overloaded(app: App) -> None:
-    """Have the loop lag from now on."""
+    """Make the router shed requests from now on, as when its loop lags."""
     app.ask(lambda: setattr(app._streams.overload, "sheds", lambda _now_s: True))
 
 
@@ -34,7 +34,7 @@ def reasons(message: Any) -> list[str]:
 
 
 def test_a_held_request_is_given_up_at_its_headers(router: Router, call: type[Any]) -> None:
-    """In STREAMED it is sent to the default pool at once, its body is not waited for, and it is counted."""
+    """In STREAMED mode it goes to the default pool at once, without waiting for its body, and is counted."""
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
@@ -52,7 +52,7 @@ def test_a_held_request_is_given_up_at_its_headers(router: Router, call: type[An
 def test_a_deadline_begins_when_the_request_came(
     router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What has waited for the loop longer than it may be held is decided at once; its wait is in the metrics."""
+    """A request that waited for the loop past its deadline is decided at once; the metrics include its wait."""
 
     async def scenario() -> None:
         async with (
@@ -63,7 +63,7 @@ def test_a_deadline_begins_when_the_request_came(
 
             def late() -> None:
                 monkeypatch.setattr(overload, "wants_mark", lambda _now_s: False)
-                overload.lag_s = 31.0  # of the call, and once more of its message
+                overload.lag_s = 31.0  # counted twice: for the call, and for its first message
 
             app.ask(late)
             stream = call(channel)
@@ -78,7 +78,7 @@ def test_a_deadline_begins_when_the_request_came(
 
 
 def test_in_buffered_mode_the_stream_is_closed(router: Router, call: type[Any]) -> None:
-    """The default route is the default pool: a clean close is all that it takes."""
+    """A clean close is enough: without a decision the request takes the default route, to the default pool."""
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
@@ -93,7 +93,7 @@ def test_in_buffered_mode_the_stream_is_closed(router: Router, call: type[Any]) 
 
 
 def test_a_full_duplex_body_goes_back_whole(router: Router, call: type[Any]) -> None:
-    """Shed or not, every byte is given back before the stream is closed."""
+    """Even if the request is shed, every byte is echoed before the stream is closed."""
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
@@ -110,7 +110,7 @@ def test_a_full_duplex_body_goes_back_whole(router: Router, call: type[Any]) -> 
 
 
 def test_other_requests_pass_as_ever(router: Router, call: type[Any]) -> None:
-    """What is none of ours is not shed: there is nothing to save."""
+    """A request to a path that is not ours is not shed: deciding it costs nothing."""
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
@@ -127,7 +127,7 @@ def test_other_requests_pass_as_ever(router: Router, call: type[Any]) -> None:
 def test_readiness_turns_red_when_most_requests_come_too_late(
     router: Router, eventually: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And green again when that is over; the router serves on all the while."""
+    """It turns green again when that is over; the router keeps serving throughout."""
     monkeypatch.setattr("extproc.server.app.JUDGES_EVERY_S", 0.01)
 
     async def scenario() -> None:
@@ -150,7 +150,7 @@ def test_readiness_turns_red_when_most_requests_come_too_late(
 
 
 def test_closed_sets_of_labels_start_at_zero(router: Router) -> None:
-    """Whatever can be counted by a known cause is there before it happens, and what runs is named."""
+    """Counters whose label values are known exist before the first event, and dualpool_info names the build."""
 
     async def scenario() -> None:
         async with router() as app:
@@ -167,7 +167,7 @@ def test_closed_sets_of_labels_start_at_zero(router: Router) -> None:
 def test_a_gateway_that_leaves_before_the_decision_is_counted(
     router: Router, call: type[Any], eventually: Any
 ) -> None:
-    """A stream that ends undecided has a cause."""
+    """A stream that ends undecided is counted with its cause."""
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:

@@ -1,4 +1,4 @@
-"""The planner reads what a running router writes: lengths, rate and budgets from its own /metrics."""
+"""The planner reads lengths, rate and budgets from the /metrics of a running router."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ EXCHANGES = ((700, 90, 128), (650, 80, 128), (5_000, 300, 512), (720, 60, 128))
 
 
 async def exchange(app: App, call: type[Any], prompt: int, completion: int, declared: int) -> None:
-    """Send one request of about four bytes a token, and a response with its usage."""
+    """Send one request of about four bytes per token, and a response with its usage."""
     message = {"role": "user", "content": "tide " * (prompt * 4 // 5)}
     usage = {"prompt_tokens": prompt, "completion_tokens": completion}
     async with grpc.aio.insecure_channel(app.grpc_address) as channel:
@@ -41,7 +41,7 @@ async def scrape(app: App) -> str:
 
 
 def saved(folder: Path, *texts: str) -> list[str]:
-    """Write scrapes to files, and return their paths."""
+    """Write scrapes to files; return their paths."""
     paths = [folder / f"{index}.prom" for index in range(len(texts))]
     for path, text in zip(paths, texts, strict=True):
         path.write_text(text)
@@ -49,7 +49,7 @@ def saved(folder: Path, *texts: str) -> list[str]:
 
 
 def test_two_scrapes_of_a_router_give_lengths_and_rate(router: Router, call: type[Any], tmp_path: Path) -> None:
-    """What was answered between the scrapes is counted: its lengths within their buckets, and its rate."""
+    """Responses between the scrapes are counted: their lengths, to within a bucket, and their rate."""
 
     async def scenario() -> tuple[str, str]:
         async with router("mode: shadow") as app:
@@ -66,12 +66,12 @@ def test_two_scrapes_of_a_router_give_lengths_and_rate(router: Router, call: typ
     assert sorted(live.lengths.prompt > 1_024) == [False, False, False, True]
     assert 4_096 < live.lengths.prompt.max() <= 8_192
     assert live.lengths.output.max() <= 512
-    # By their bounds, and one word again and again is like no text that the prior prices know.
+    # The budgets are upper bounds, and the prior prices are far off for one word repeated.
     assert "75.0% under 4,096, 75.0% under 8,192, 100.0% under 16,384" in live.lengths.note
 
 
 def test_a_router_is_scraped_at_its_address(router: Router, call: type[Any]) -> None:
-    """An address does as well as a file; a router that has seen no response yet is told so, and not doubted."""
+    """An address works as well as a file; a router without any response yet gets an error that says so."""
 
     async def scenario() -> None:
         async with router("mode: shadow") as app:
@@ -88,7 +88,7 @@ def test_a_router_is_scraped_at_its_address(router: Router, call: type[Any]) -> 
 def test_the_first_scrape_may_be_of_a_router_without_responses(
     router: Router, call: type[Any], tmp_path: Path
 ) -> None:
-    """Nothing counted yet is a count of zero: the second scrape gives lengths and rate."""
+    """A missing metric counts as zero: the second scrape gives lengths and rate."""
 
     async def scenario() -> tuple[str, str]:
         async with router("mode: shadow") as app:
@@ -108,7 +108,7 @@ def test_a_plan_is_made_of_a_routers_metrics(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """`dualpool plan --metrics` turns a scrape into a plan; its alpha is of the budgets that were measured."""
+    """`dualpool plan --metrics` turns a scrape into a plan; its alpha comes from the measured budgets."""
 
     async def scenario() -> str:
         async with router("mode: shadow") as app:

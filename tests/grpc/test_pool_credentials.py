@@ -1,4 +1,4 @@
-"""Servers that want a key, or speak TLS: what they are shown, and that nobody else gets to see it."""
+"""Servers that require a key or speak TLS: they get the credentials of their pool, and nobody else does."""
 
 import asyncio
 import logging
@@ -29,14 +29,14 @@ METRICS = b"vllm:num_requests_waiting 3\nvllm:num_requests_running 4\n"
 
 @dataclass
 class Server:
-    """A server that wants a key for its list of models, as vLLM does; it remembers what it was shown."""
+    """A server that requires a key for its list of models, as vLLM does; it records the keys it was sent."""
 
     key: str = ""
     shown: list[str] = field(default_factory=list)
 
     @asynccontextmanager
     async def serving(self, tls: ssl.SSLContext | None = None) -> Any:
-        """Serve on a port of its own; its URL."""
+        """Serve on a free port; yield the URL."""
         app = web.Application()
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/metrics", self._metrics)
@@ -59,21 +59,21 @@ class Server:
 
 
 def watching(where: Endpoints, publish: Callable[[PoolReport], None] = lambda _: None) -> PoolWatch:
-    """Return a watch of servers that is asked round by round."""
+    """Return a watch of these servers, to be run round by round."""
     return PoolWatch(
         "short", where, WatchSettings(every_s=0.05, timeout_s=5), lambda: None, publish, float, Random(0)
     )
 
 
 async def asked(where: Endpoints) -> PoolReport:
-    """Ask once."""
+    """Run one round; return its report."""
     trust = Trust.of(where.tls)
     async with make_client(trust.context) as client:
         return await watching(where).round(client, trust.fault)
 
 
 def run(scenario: Callable[[AsyncExitStack], Awaitable[None]]) -> None:
-    """Run a scenario with a stack for its servers."""
+    """Run a scenario with an exit stack for its servers."""
 
     async def here() -> None:
         async with AsyncExitStack() as stack:
@@ -84,7 +84,7 @@ def run(scenario: Callable[[AsyncExitStack], Awaitable[None]]) -> None:
 
 @pytest.fixture(params=["file", "variable"])
 def keyed(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Return the settings that name the key, in both ways."""
+    """Return the settings that name the key, as a file or as a variable."""
     if request.param == "file":
         (tmp_path / "key").write_text(f"{KEY}\n")
         return {"api_key_file": str(tmp_path / "key")}
@@ -95,7 +95,7 @@ def keyed(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 def test_the_key_goes_to_the_servers_of_its_pool_alone(
     keyed: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With it the models are known; servers of another pool are shown none, and no line of the log has it."""
+    """With the key the models are known; servers of another pool do not get it, and it is not in the log."""
     ours, others = Server(KEY), Server(KEY)
 
     async def scenario(stack: AsyncExitStack) -> None:
@@ -112,7 +112,7 @@ def test_the_key_goes_to_the_servers_of_its_pool_alone(
 
 
 def test_a_key_that_was_changed_is_read_again(tmp_path: Path) -> None:
-    """Keys are renewed under a running router: each round shows what the file holds then."""
+    """Keys are renewed while the router runs: each round sends the key that the file holds at the time."""
     file, server = tmp_path / "key", Server(KEY)
 
     async def scenario(stack: AsyncExitStack) -> None:
@@ -130,7 +130,7 @@ def test_a_key_that_was_changed_is_read_again(tmp_path: Path) -> None:
 def test_what_is_no_key_is_told_but_not_shown(
     content: bytes | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Servers are asked without one, their load is known, and one line says where there is no key, not what is."""
+    """Without a valid key servers are still asked for their load; the warning names the file, not its content."""
     file, server = tmp_path / "key", Server(KEY)
     if content is not None:
         file.write_bytes(content)
@@ -141,7 +141,7 @@ def test_what_is_no_key_is_told_but_not_shown(
         assert 1 == len(report.loads)
 
     run(scenario)
-    if content == b"x\r\ny: z":  # its first line is one
+    if content == b"x\r\ny: z":  # the first line is a valid key
         assert {"Bearer x"} == set(server.shown)
         return
     assert {""} == set(server.shown)
@@ -151,13 +151,13 @@ def test_what_is_no_key_is_told_but_not_shown(
 
 
 def test_a_variable_that_is_not_set_is_told() -> None:
-    """The message names it."""
+    """The message names the variable."""
     with pytest.raises(KeyUnknown, match="environment variable VLLM_KEY contains no key"):
         key_of(Endpoints(api_key_variable="VLLM_KEY"), {})
 
 
 def test_no_secret_is_on_the_page_of_settings() -> None:
-    """/config says where the key is, and not where the private key of a certificate is."""
+    """/config shows the path of the API key, but not that of a private TLS key."""
     tls = "tls: {ca_file: /ca, certificate_file: /c, private_key_file: /secret/place}"
     where = f"endpoints: {{urls: ['https://a'], api_key_file: /the/key, {tls}}}"
     shown = as_json(
@@ -180,7 +180,7 @@ def test_no_secret_is_on_the_page_of_settings() -> None:
     ],
 )
 def test_secrets_that_would_not_do_are_refused(settings: str, said: str) -> None:
-    """What is half given, or would be for nobody, is told when the file is read."""
+    """Incomplete or contradictory settings, and ones that could not work, are configuration errors."""
     with pytest.raises(ConfigurationError) as caught:
         parse(f"pools: [{{name: s, max_budget_tokens: 1, endpoints: {{urls: ['http://a'], {settings}}}}}]")
     assert said in str(caught.value)
@@ -188,14 +188,14 @@ def test_secrets_that_would_not_do_are_refused(settings: str, said: str) -> None
 
 @pytest.fixture
 def authority(tmp_path: Path) -> trustme.CA:
-    """Return an authority whose certificate is in `ca.pem`."""
+    """Return a certificate authority whose certificate is in `ca.pem`."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     return authority
 
 
 def server_context(authority: trustme.CA, name: str, *, client: bool = False) -> ssl.SSLContext:
-    """Return what a server of this name speaks TLS with; with `client` it wants certificates, too."""
+    """Return the TLS context of a server with this name; with `client` it requires client certificates."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(name).configure_cert(context)
     if client:
@@ -205,7 +205,7 @@ def server_context(authority: trustme.CA, name: str, *, client: bool = False) ->
 
 
 def test_servers_are_checked_by_the_authority_that_is_configured(tmp_path: Path, authority: trustme.CA) -> None:
-    """By that one, for the name that is configured; by any other authority or name it counts as not responding."""
+    """A server whose certificate does not have the configured authority and name counts as not responding."""
     trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
 
     async def scenario(stack: AsyncExitStack) -> None:
@@ -225,7 +225,7 @@ def test_servers_are_checked_by_the_authority_that_is_configured(tmp_path: Path,
 
 
 def test_a_certificate_is_shown_to_servers_that_want_one(tmp_path: Path, authority: trustme.CA) -> None:
-    """mTLS; without it they say nothing."""
+    """With mTLS, a server responds only to a client with a certificate."""
     own = authority.issue_cert("router.example")
     own.private_key_pem.write_to_path(tmp_path / "key.pem")
     own.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
@@ -241,7 +241,7 @@ def test_a_certificate_is_shown_to_servers_that_want_one(tmp_path: Path, authori
 
 
 def test_tls_files_that_are_renewed_are_read_again(tmp_path: Path, authority: trustme.CA) -> None:
-    """Files that cannot be used are told and trust nobody; fixed ones are in use within a round."""
+    """With unusable files no server is trusted; after they are fixed, they are used in the next round."""
     ca, fixed = tmp_path / "later.pem", tmp_path / "ca.pem"
     published: asyncio.Queue[PoolReport] = asyncio.Queue()
 
@@ -266,7 +266,7 @@ def test_tls_files_that_are_renewed_are_read_again(tmp_path: Path, authority: tr
 
 
 def test_an_encrypted_private_key_is_a_fault_and_no_question(tmp_path: Path, authority: trustme.CA) -> None:
-    """Nobody sits at the router's terminal."""
+    """An encrypted key is reported as a fault; the router does not prompt for a password."""
     from cryptography.hazmat.primitives import serialization as s  # noqa: PLC0415
 
     own = authority.issue_cert("router.example")

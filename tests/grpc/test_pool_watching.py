@@ -1,4 +1,4 @@
-"""Asking servers what they serve and how busy they are: slow ones, and ones that send nonsense or too much."""
+"""Polling servers for their models and load, including slow ones and ones that send nonsense or too much."""
 
 import asyncio
 import gzip
@@ -30,7 +30,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass
 class Watched:
-    """A watch whose clock stands still, and what it published."""
+    """A watch with a clock that the test sets, and the reports it published."""
 
     urls: tuple[str, ...]
     now_s: float = 0.0
@@ -49,13 +49,13 @@ class Watched:
         )
 
     async def round(self) -> PoolReport:
-        """Ask once."""
+        """Run one round; return its report."""
         async with make_client() as client:
             return await self.watch.round(client)
 
 
 def page(body: bytes) -> Handler:
-    """Return what serves a page."""
+    """Return a handler that serves this page."""
 
     async def serve(_: web.Request) -> web.StreamResponse:
         return web.Response(body=body)
@@ -66,7 +66,7 @@ def page(body: bytes) -> Handler:
 def serving(
     scenario: Callable[[str], Awaitable[T]], models: bytes | Handler = MODELS, metrics: bytes | Handler = METRICS
 ) -> T:
-    """Run a scenario against a server with these two pages; it is given the server's URL."""
+    """Run a scenario against a server with these two pages; the scenario gets the server's URL."""
 
     async def run() -> T:
         app = web.Application()
@@ -85,7 +85,7 @@ def serving(
 
 
 def test_a_server_is_asked_for_its_models_and_its_load() -> None:
-    """The emulated vLLM says what it serves, with its context, and that nothing waits."""
+    """An emulated vLLM reports its model with the context length, and that no request waits."""
 
     async def scenario() -> PoolReport:
         settings = EmulatorSettings(model="m", max_model_len=1000, tokenizer=TokenizerName.BYTES)
@@ -104,16 +104,16 @@ def test_a_server_is_asked_for_its_models_and_its_load() -> None:
 
 
 def test_a_server_that_goes_silent_is_known_for_a_while() -> None:
-    """What it said stands until it is too old, its load for some seconds; then the pool is as if never asked."""
+    """Its models are kept until they are too old, its load for some seconds; then nothing is known of the pool."""
 
     async def scenario(url: str) -> tuple[list[bool], Watched]:
-        watched = Watched((url, "http://127.0.0.1:9"))  # nobody listens on the port for discarding
+        watched = Watched((url, "http://127.0.0.1:9"))  # nothing listens on port 9 (discard)
         await watched.round()
         return [], watched
 
     _, watched = serving(scenario)
     known = []
-    for now_s in (1.0, 17.0, 19.0, 29.0, 31.0):  # the server is gone; a round takes up to 6 s
+    for now_s in (1.0, 17.0, 19.0, 29.0, 31.0):  # the server has stopped; a round takes up to 6 s
         watched.now_s = now_s
         report = asyncio.run(watched.round())
         known.append((len(report.models), len(report.loads)))
@@ -122,7 +122,7 @@ def test_a_server_that_goes_silent_is_known_for_a_while() -> None:
 
 
 def test_a_clock_that_goes_back_forgets_nothing() -> None:
-    """An hour back makes no report older."""
+    """A clock that jumps back by an hour expires no report."""
 
     async def scenario(url: str) -> bool:
         watched = Watched((url,), now_s=3_600.0)
@@ -134,13 +134,13 @@ def test_a_clock_that_goes_back_forgets_nothing() -> None:
 
 
 async def hang(_: web.Request) -> web.StreamResponse:
-    """Never answer."""
+    """Never respond."""
     await asyncio.Event().wait()
     raise AssertionError
 
 
 async def endless(request: web.Request) -> web.StreamResponse:
-    """Send more than any page may hold."""
+    """Send more than the size limit of a page."""
     response = web.StreamResponse()
     await response.prepare(request)
     for _ in range(2 * MAX_PAGE_BYTES // 65_536):
@@ -149,13 +149,13 @@ async def endless(request: web.Request) -> web.StreamResponse:
 
 
 async def refuse(_: web.Request) -> web.StreamResponse:
-    """Say that there is no such page."""
+    """Respond with 404."""
     return web.Response(status=404)
 
 
 @pytest.mark.parametrize("models", [b"<html>", b"", b"\xff\xfe", b'{"data": 5}', endless, refuse])
 def test_a_server_whose_models_cannot_be_read_still_says_how_busy_it_is(models: bytes | Handler) -> None:
-    """Nonsense, nothing, too much, or a key that is wanted: its models are unknown, its load is not."""
+    """With an invalid, empty, oversized or missing list the models are unknown, but the load is known."""
 
     async def scenario(url: str) -> PoolReport:
         return await Watched((url,)).round()
@@ -166,7 +166,7 @@ def test_a_server_whose_models_cannot_be_read_still_says_how_busy_it_is(models: 
 
 @pytest.mark.parametrize("metrics", [b"<html>", b"vllm:num_requests_waiting NaN\n", endless, refuse])
 def test_a_server_without_metrics_still_says_what_it_serves(metrics: bytes | Handler) -> None:
-    """Where the load cannot be read there is none, and the models are known."""
+    """If the load cannot be read it is unknown, but the models are known."""
 
     async def scenario(url: str) -> PoolReport:
         return await Watched((url,)).round()
@@ -176,7 +176,7 @@ def test_a_server_without_metrics_still_says_what_it_serves(metrics: bytes | Han
 
 
 def test_a_server_that_hangs_costs_its_timeout_and_no_more() -> None:
-    """A page that never comes is given up, and the others of the pool are known."""
+    """A page that never arrives is given up after the timeout; the server's other page is used."""
 
     async def scenario(url: str) -> PoolReport:
         return await Watched((url,), timeout_s=1.0).round()
@@ -186,7 +186,7 @@ def test_a_server_that_hangs_costs_its_timeout_and_no_more() -> None:
 
 
 def test_a_server_may_take_as_long_as_is_configured() -> None:
-    """The client's library has no limit of its own, below which `timeout_s` would be said in vain."""
+    """The HTTP client has no timeouts of its own that would cut `timeout_s` short."""
 
     async def scenario() -> object:
         async with make_client() as client:
@@ -196,7 +196,7 @@ def test_a_server_may_take_as_long_as_is_configured() -> None:
 
 
 def test_a_server_that_says_nothing_is_told_with_the_time_that_it_had(caplog: pytest.LogCaptureFixture) -> None:
-    """The log's line names the page, and the setting's value."""
+    """The log line names the page and the timeout."""
 
     async def scenario(url: str) -> str:
         await Watched((url,), timeout_s=0.05).round()
@@ -207,7 +207,7 @@ def test_a_server_that_says_nothing_is_told_with_the_time_that_it_had(caplog: py
 
 
 def test_rounds_are_a_second_apart_give_or_take_a_tenth(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many routers that begin together do not ask in step."""
+    """The jitter keeps many routers that start together from polling in step."""
     waited_s: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -226,7 +226,7 @@ def test_rounds_are_a_second_apart_give_or_take_a_tenth(monkeypatch: pytest.Monk
 
 
 def test_one_name_is_as_many_servers_as_it_has_addresses() -> None:
-    """Each address of a headless service is asked; of hundreds only so many."""
+    """Every address of a headless service is polled, up to a limit of 256."""
 
     async def resolve(_host: str, _port: int) -> list[str]:
         return [*(f"10.0.{n // 250}.{n % 250}" for n in range(500)), "fd00::1"]
@@ -236,7 +236,7 @@ def test_one_name_is_as_many_servers_as_it_has_addresses() -> None:
 
 
 def test_an_ipv6_address_is_put_in_brackets() -> None:
-    """So that its port can be told from it."""
+    """Otherwise the port could not be distinguished from the address."""
 
     async def resolve(_host: str, _port: int) -> list[str]:
         return ["fd00::1"]
@@ -255,7 +255,7 @@ def test_an_ipv6_address_is_put_in_brackets() -> None:
     ids=["both", "twice told", "mixed", "IPv6"],
 )
 def test_a_server_of_both_families_is_asked_once(addresses: list[str], asked: list[str]) -> None:
-    """As many addresses of each family are those of the same servers; else each is one."""
+    """Equally many IPv4 and IPv6 addresses belong to the same servers; otherwise each address is a server."""
 
     async def resolve(_host: str, _port: int) -> list[str]:
         return addresses
@@ -264,7 +264,7 @@ def test_a_server_of_both_families_is_asked_once(addresses: list[str], asked: li
 
 
 def test_a_name_that_does_not_resolve_keeps_the_servers_that_are_known() -> None:
-    """A resolver that is down changes nothing of what was known."""
+    """A resolver that is down changes nothing about the known servers."""
 
     async def scenario(url: str) -> tuple[PoolReport, PoolReport]:
         watched = Watched((url,))
@@ -277,7 +277,7 @@ def test_a_name_that_does_not_resolve_keeps_the_servers_that_are_known() -> None
 
 
 def test_servers_that_are_known_are_asked_though_others_cannot_be_listed() -> None:
-    """All that is given counts: a name that never resolves, or a file that is not there, hides no URL."""
+    """All sources are used: a name that does not resolve, or a missing file, does not hide the URLs."""
 
     async def scenario(url: str) -> PoolReport:
         watched = Watched(())
@@ -288,7 +288,7 @@ def test_servers_that_are_known_are_asked_though_others_cannot_be_listed() -> No
 
 
 def test_servers_in_a_file_are_read_each_time(tmp_path: Path) -> None:
-    """One URL in each line; comments and empty lines do not count; a file that is gone is told."""
+    """The file has one URL per line; comments and empty lines are ignored; a missing file is an error."""
     file = tmp_path / "servers"
     file.write_text("# ours\nhttp://a:1/\n\n http://b:2\n")
     where = Endpoints(file=str(file))
@@ -299,7 +299,7 @@ def test_servers_in_a_file_are_read_each_time(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_empty_for_a_moment_keeps_the_servers_that_are_known(tmp_path: Path) -> None:
-    """Whoever writes it anew truncates it first; a pool without servers would be taken to serve all models."""
+    """A program that rewrites the file truncates it first; a pool without servers would count as serving all."""
     file = tmp_path / "servers"
 
     async def scenario(url: str) -> list[int]:
@@ -315,7 +315,7 @@ def test_a_file_that_is_empty_for_a_moment_keeps_the_servers_that_are_known(tmp_
 
 
 async def many_models(_: web.Request) -> web.StreamResponse:
-    """List more models than are read."""
+    """List more models than the limit."""
     return web.json_response({"data": [{"id": f"adapter-{number}"} for number in range(5_000)]})
 
 
@@ -330,7 +330,7 @@ async def many_models(_: web.Request) -> web.StreamResponse:
 def test_models_that_are_not_known_are_told_though_the_load_is(
     models: Handler, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One line says that a server does not list its models, or too many, and none that its load is known."""
+    """One log line says that a server lists no models or too many; no line reports that its load is known."""
 
     async def scenario(url: str) -> None:
         watched = Watched((url,))
@@ -344,13 +344,13 @@ def test_models_that_are_not_known_are_told_though_the_load_is(
 
 @pytest.mark.parametrize("host", ["", "a..b", "x" * 300, "no-such-name.invalid"])
 def test_a_name_that_is_none_is_told(host: str) -> None:
-    """Whatever the resolver says of it, the addresses are unknown, and nothing else is raised."""
+    """Whichever way the resolver rejects the name, only AddressesUnknown is raised."""
     with pytest.raises(AddressesUnknown):
         asyncio.run(endpoints(Endpoints(dns=f"http://{host}:1"), 5))
 
 
 def test_a_resolver_that_hangs_is_given_up() -> None:
-    """A look-up costs its timeout and no more."""
+    """A lookup takes its timeout and no more."""
 
     async def resolve(_host: str, _port: int) -> list[str]:
         await asyncio.Event().wait()
@@ -361,7 +361,7 @@ def test_a_resolver_that_hangs_is_given_up() -> None:
 
 
 def test_a_name_whose_addresses_change_is_asked_anew_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that is no longer behind the name is forgotten at once, a new one is known with its first round."""
+    """A server no longer behind the name is forgotten at once; a new one is known after its first round."""
     addresses: list[str] = []
 
     def resolved(host: str, port: int, *_: object, **__: object) -> list[tuple[object, ...]]:
@@ -383,7 +383,7 @@ def test_a_name_whose_addresses_change_is_asked_anew_each_round(monkeypatch: pyt
 
 
 def test_what_a_server_compresses_all_the_same_is_not_read() -> None:
-    """A page that came compressed was not asked for, and could be a bomb."""
+    """No compressed page was asked for, and it could be a decompression bomb."""
 
     async def bomb(_: web.Request) -> web.StreamResponse:
         return web.Response(body=gzip.compress(METRICS), headers={"content-encoding": "gzip"})
@@ -396,7 +396,7 @@ def test_what_a_server_compresses_all_the_same_is_not_read() -> None:
 
 
 def test_connections_of_servers_that_are_asked_no_longer_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of so many servers connections are kept, those of the ones that were asked last."""
+    """Connections are kept to a limited number of servers, the ones polled last."""
     monkeypatch.setattr("extproc.pools.scraping.MAX_SERVERS", 1)
 
     async def scenario(url: str) -> tuple[int, set[str]]:
@@ -411,7 +411,7 @@ def test_connections_of_servers_that_are_asked_no_longer_are_closed(monkeypatch:
 
 
 def test_a_name_with_hundreds_of_addresses_is_asked_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 500 servers 256 are known, always the same, and at most 32 are asked at once."""
+    """Of 500 servers 256 are polled, always the same ones, and at most 32 at a time."""
     asked: list[str] = []
     at_once = most = 0
 
@@ -441,7 +441,7 @@ def test_a_name_with_hundreds_of_addresses_is_asked_in_part(monkeypatch: pytest.
 
 
 def test_a_gigabyte_of_metrics_is_given_up_at_the_first_megabyte() -> None:
-    """The connection is closed, so that the server stops; its models are known all the same."""
+    """The connection is closed, so the server stops sending; its models are still known."""
     sent = 0
 
     async def gigabyte(request: web.Request) -> web.StreamResponse:
@@ -458,4 +458,4 @@ def test_a_gigabyte_of_metrics_is_given_up_at_the_first_megabyte() -> None:
 
     report = serving(scenario, metrics=gigabyte)
     assert (1, 0) == (len(report.models), len(report.loads))
-    assert sent < 1 << 26  # what sockets hold
+    assert sent < 1 << 26  # at most what socket buffers hold

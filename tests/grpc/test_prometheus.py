@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a running router, and is asked what the dashboard and the alerts ask."""
+"""A real Prometheus scrapes a running router and runs the queries of dashboard, alerts and documents."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(
 
 @asynccontextmanager
 async def all_there_is(router: Callable[..., Any], folder: Path) -> AsyncIterator[tuple[App, Server]]:
-    """Run a router that watches its pools, saves what it learns and shares it; yield it and the short pool."""
+    """Run a router that watches its pools, and saves and shares what it learns; yield it and the short pool."""
     short, long = Server(), Server()
     with redis_server(folder) as store:
         async with serving(short, long) as pools:
@@ -53,7 +53,7 @@ async def send(app: App, call: type[Any]) -> None:
             stream = call(channel)
             await stream.headers()
             await stream.body(body)
-            # What the router does not learn from it lets go at once.
+            # The router closes a stream at once if it cannot learn from its response.
             with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
                 await stream.response_headers()
                 await stream.response_body(USAGE)
@@ -62,24 +62,24 @@ async def send(app: App, call: type[Any]) -> None:
 
 
 class Prometheus:
-    """A Prometheus to ask; every wait has an end."""
+    """A client of a running Prometheus; every wait has a timeout."""
 
     def __init__(self, client: httpx.AsyncClient) -> None:
         self._client = client
 
     async def values(self, query: str) -> list[float]:
-        """Return what a query gives now; for a query that is none this fails."""
+        """Return the current values of a query; fail if the query is invalid."""
         got = await self._client.get("/api/v1/query", params={"query": query})
         assert 200 == got.status_code, f"{query}: {got.text}"
         return [float(each["value"][1]) for each in got.json()["data"]["result"]]
 
     async def rules(self) -> list[dict[str, Any]]:
-        """Return the rules as they stand."""
+        """Return the rules with their state."""
         groups = (await self._client.get("/api/v1/rules")).json()["data"]["groups"]
         return [rule for group in groups for rule in group["rules"]]
 
     async def finds(self, query: str) -> bool:
-        """Return whether a query gives a number; a scrape that came too late leaves a gap until the next."""
+        """Return whether a query gives a number, waiting out the gap that a late scrape leaves."""
         with suppress(TimeoutError):
             async with asyncio.timeout(WITHIN_S / 10):
                 while all(map(math.isnan, await self.values(query))):  # noqa: ASYNC110  (as below)
@@ -88,7 +88,7 @@ class Prometheus:
         return False
 
     async def until(self, query: str, meanwhile: Callable[[], Awaitable[None]]) -> None:
-        """Do something again and again until a query gives a result."""
+        """Repeat `meanwhile` until a query gives a result."""
         async with asyncio.timeout(WITHIN_S):
             while not await self.values(query):
                 await meanwhile()
@@ -96,7 +96,7 @@ class Prometheus:
 
 @asynccontextmanager
 async def prometheus(folder: Path, target: str) -> AsyncIterator[Prometheus]:
-    """Run a Prometheus with our rules that scrapes an address many times a second."""
+    """Run a Prometheus with our rules that scrapes an address five times a second."""
     configuration = {
         "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms", "evaluation_interval": "200ms"},
         "rule_files": [str(MONITORING / "rules.yaml")],
@@ -131,7 +131,7 @@ async def prometheus(folder: Path, target: str) -> AsyncIterator[Prometheus]:
 
 
 def dashboard_queries() -> dict[str, str]:
-    """Return every query of the dashboard by panel and legend, for all routers."""
+    """Return every query of the dashboard, keyed by panel and legend, with its variables set to all routers."""
     panels = json.loads((MONITORING / "dashboard.json").read_text())["panels"]
     return {
         f"{panel['title']}: {target['legendFormat']}": target["expr"]
@@ -144,13 +144,13 @@ def dashboard_queries() -> dict[str, str]:
 
 
 def questions() -> dict[str, str]:
-    """Return the query of each question in docs/operations.md."""
+    """Return the questions in docs/operations.md with their queries."""
     text = (MONITORING.parents[1] / "docs" / "operations.md").read_text("utf-8")
     return dict(re.findall(r"^### (.+)\n```promql\n(.+)\n```", text, re.MULTILINE))
 
 
 def alerts() -> dict[str, str]:
-    """Return what each alert asks, by its name."""
+    """Return each alert's expression by its name."""
     groups = YAML(typ="safe", pure=True).load(MONITORING / "rules.yaml")["groups"]
     return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"] if "alert" in rule}
 
@@ -158,8 +158,8 @@ def alerts() -> dict[str, str]:
 def test_dashboard_and_rules_find_what_they_ask_for(
     router: Callable[..., Any], call: type[Any], tmp_path: Path
 ) -> None:
-    """After some traffic queries of dashboard and documents have data, rules values, and alerts their metrics."""
-    # Kinds of exceptions and refusals have no series before their first.
+    """After some traffic, queries and recording rules give values, and every metric used in an alert exists."""
+    # These have no series before their first exception or refusal.
     not_yet = {"dualpool_exceptions_total", "dualpool_context_overflows_total", "dualpool_truncated_by_pool_total"}
 
     async def scenario() -> None:
@@ -167,7 +167,7 @@ def test_dashboard_and_rules_find_what_they_ask_for(
             all_there_is(router, tmp_path) as (app, short),
             prometheus(tmp_path, app.admin_address) as asked,
         ):
-            # Again and again: the first scrape of a series says how much, a later one how fast.
+            # Repeatedly, because a rate requires two scrapes of a series.
             share = "dualpool:smaller_pool_share:ratio5m > 0"
             await asked.until(f"dualpool:bounds_exceeded:ratio1h and on () {share}", lambda: send(app, call))
             short.waiting = 1000
@@ -187,7 +187,7 @@ def test_dashboard_and_rules_find_what_they_ask_for(
 
 
 def test_the_ten_answers_are_true(router: Callable[..., Any], call: type[Any], tmp_path: Path) -> None:
-    """Asked of a router that is well, and then of one whose gateway sends no bodies, the questions tell it."""
+    """The queries give the right values for a healthy router, and show when a gateway sends no bodies."""
 
     async def misled(app: App) -> None:
         async with grpc.aio.insecure_channel(app.grpc_address) as channel:
@@ -222,7 +222,7 @@ def test_the_ten_answers_are_true(router: Callable[..., Any], call: type[Any], t
 def test_metrics_are_named_as_prometheus_wants_them(
     router: Callable[..., Any], call: type[Any], tmp_path: Path
 ) -> None:
-    """`promtool check metrics` has nothing to say to what the router itself exports."""
+    """`promtool check metrics` has no complaint about the router's own metrics."""
 
     async def scenario() -> str:
         async with router() as app, httpx.AsyncClient() as client:

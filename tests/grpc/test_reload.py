@@ -1,4 +1,4 @@
-"""A running router under a changed configuration: streams, learned state, deadlines, names."""
+"""A running router whose configuration is reloaded: streams, learned state, deadlines, pool names."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ SMALL = "pools: [{name: tiny, max_budget_tokens: 20}, {name: long, max_budget_to
 
 
 async def apply(app: App, settings: str) -> None:
-    """Put other settings in force."""
+    """Apply other settings."""
     await asyncio.to_thread(app.apply, parse(BASE + settings))
 
 
@@ -49,7 +49,7 @@ def observations(app: App) -> int:
 
 
 def test_a_stream_keeps_the_routing_it_began_with(router: Router, call: type[Any]) -> None:
-    """A request whose headers were there before a reload is decided as it was then; the next one as it is now."""
+    """A request whose headers arrived before a reload is decided by the old settings, the next one by the new."""
 
     async def scenario() -> tuple[tuple[str, ...], tuple[str, ...]]:
         settings = "exchange: {deadline_ms: 60000}"
@@ -67,13 +67,13 @@ def test_a_stream_keeps_the_routing_it_began_with(router: Router, call: type[Any
 
 
 def wait_for_exchange(app: App) -> None:
-    """Wait until the router holds a request."""
+    """Wait until a request waits for its decision."""
     while not app.ask(lambda: any(stream.waits for stream in app._streams.open)):
         pass
 
 
 def test_changed_pools_keep_what_was_learned(router: Router, call: type[Any]) -> None:
-    """The estimator goes on under other pools, and learns from streams that began before."""
+    """After a change of pools the same estimator is used, and learns from streams that began before."""
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
@@ -90,7 +90,7 @@ def test_changed_pools_keep_what_was_learned(router: Router, call: type[Any]) ->
 
 
 def test_changed_options_of_the_estimator_keep_what_was_learned(router: Router, call: type[Any]) -> None:
-    """Another epsilon or limit goes on from the same prices; another kind of estimator starts with nothing."""
+    """A new epsilon or limit keeps the prices; another kind of estimator starts empty."""
 
     async def scenario() -> list[int]:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
@@ -108,7 +108,7 @@ def test_changed_options_of_the_estimator_keep_what_was_learned(router: Router, 
 
 
 def test_deadlines_hold_across_a_reload(router: Router, call: type[Any], eventually: Callable[..., Any]) -> None:
-    """A request that waits is given up at the deadline it began with, a later one at its own; nothing is left."""
+    """A waiting request keeps the deadline it began with, a later one gets the new; unused timers are removed."""
 
     async def scenario() -> None:
         async with router("exchange: {deadline_ms: 300}") as app:
@@ -131,7 +131,7 @@ def test_deadlines_hold_across_a_reload(router: Router, call: type[Any], eventua
 
 
 def test_other_servers_are_asked_after_a_reload(router: Router, eventually: Callable[..., Any]) -> None:
-    """Endpoints that a changed file names are asked; of pools that are no more nothing is believed, or shown."""
+    """Endpoints in the new file are polled; loads, models and metrics of removed pools are dropped."""
 
     async def scenario(url: str) -> None:
         def shown() -> list[float | None]:
@@ -153,7 +153,7 @@ def test_other_servers_are_asked_after_a_reload(router: Router, eventually: Call
 
 
 def test_what_is_in_force_is_shown(router: Router) -> None:
-    """/config and dualpool_info say what was reloaded, with what became of the file."""
+    """/config and dualpool_info show the reloaded settings, /config also the outcome of the last reload."""
 
     async def scenario() -> None:
         async with router() as app, httpx.AsyncClient(base_url=f"http://{app.admin_address}") as admin:
@@ -168,7 +168,7 @@ def test_what_is_in_force_is_shown(router: Router) -> None:
 
 
 def test_sighup_reloads_the_file(tmp_path: Path) -> None:
-    """After SIGHUP the file's settings are in force; a bad file's faults are logged, and it changes nothing."""
+    """SIGHUP applies the file's settings; the errors of an invalid file are logged, and it changes nothing."""
     config = tmp_path / "c.yaml"
     config.write_text(BASE)
     with started(config) as (process, admin):
@@ -183,7 +183,7 @@ def test_sighup_reloads_the_file(tmp_path: Path) -> None:
 
 
 def test_a_changed_file_is_noticed(tmp_path: Path, eventually: Callable[..., Any]) -> None:
-    """Without a signal the change is in force soon."""
+    """The change is applied soon, without a signal."""
     config = tmp_path / "c.yaml"
     config.write_text(BASE)
     with started(config) as (_process, admin):

@@ -15,7 +15,7 @@ SERVE = [sys.executable, "-m", "extproc.cli.main", "serve"]
 
 @contextmanager
 def started(config: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run `dualpool serve` until it says where it serves; give the process and its admin address."""
+    """Run `dualpool serve`; yield the process and its admin address when it serves."""
     with subprocess.Popen([*SERVE, "--config", str(config)], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         try:
@@ -26,7 +26,7 @@ def started(config: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 def test_sigterm_drains_and_ends_well(tmp_path: Path) -> None:
-    """On SIGTERM the router turns unready, then ends with exit code 0; its log lines are JSON."""
+    """On SIGTERM the router turns unready; on a second one it ends with exit code 0. Its log lines are JSON."""
     config = tmp_path / "c.yaml"
     config.write_text("listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 60")
     with started(config) as (process, admin):
@@ -40,7 +40,7 @@ def test_sigterm_drains_and_ends_well(tmp_path: Path) -> None:
 
 
 def test_the_drain_ends_by_itself(tmp_path: Path) -> None:
-    """After one SIGTERM the router serves on for drain_s, and then ends with exit code 0."""
+    """After one SIGTERM the router keeps serving for drain_s, and then ends with exit code 0."""
     config = tmp_path / "c.yaml"
     config.write_text("listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 0.3")
     with started(config) as (process, _admin):
@@ -67,7 +67,7 @@ def test_the_drain_ends_by_itself(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_configuration_ends_with_2_and_one_sentence(tmp_path: Path, text: str, said: str) -> None:
-    """A configuration error is one line that names field and value, and exit code 2."""
+    """A configuration error is one line that names field and value; the exit code is 2."""
     config = tmp_path / "c.yaml"
     config.write_text(text)
     ended = subprocess.run(
@@ -80,7 +80,7 @@ def test_a_wrong_configuration_ends_with_2_and_one_sentence(tmp_path: Path, text
 
 
 def test_all_faults_of_a_configuration_are_printed(tmp_path: Path) -> None:
-    """Each fault has a line below the file's name, and the exit code is 2."""
+    """Each error has a line below the file's name, and the exit code is 2."""
     config = tmp_path / "c.yaml"
     config.write_text("mode: on\nexchange: {deadline_ms: 0}\ntenant_header: authorization")
     ended = subprocess.run(

@@ -1,4 +1,4 @@
-"""Where the router listens, and how: Unix sockets, IPv6, a port for probes, certificates that are renewed."""
+"""The router's listeners: Unix sockets, IPv6, a port for probes, renewed certificates, idle streams."""
 
 import asyncio
 import os
@@ -23,12 +23,12 @@ SPEAKS_IPV6 = Path("/proc/net/if_inet6").exists()
 
 
 def configuration(listen: str) -> Any:
-    """Return a configuration that listens so."""
+    """Return a configuration with these settings of `listen`."""
     return parse(f"listen: {{{listen}}}\nadmin: {{address: '127.0.0.1:0'}}\ndrain_s: 0")
 
 
 async def health(address: str, credentials: grpc.ChannelCredentials | None = None) -> int:
-    """Return the status of the server itself."""
+    """Return the health status of the server as a whole."""
     channel = (
         grpc.aio.insecure_channel(address)
         if credentials is None
@@ -47,13 +47,13 @@ def write_pair(authority: trustme.CA, folder: Path) -> None:
 
 
 def tls(folder: Path, more: str = "") -> str:
-    """Return listen's settings with the pair in a folder."""
+    """Return settings of `listen` with the certificate and key in a folder."""
     files = f"{{certificate_file: {folder}/cert.pem, private_key_file: {folder}/key.pem}}"
     return f"address: '127.0.0.1:0', tls: {files}{more}"
 
 
 def test_a_second_process_on_a_unix_socket_is_refused(router: Router, tmp_path: Path) -> None:
-    """The path of a router that serves is told to be in use, and the first one goes on serving."""
+    """The error says that another process serves the path, and the first router keeps serving."""
     address = f"unix:{tmp_path}/s"
 
     async def scenario() -> None:
@@ -66,7 +66,7 @@ def test_a_second_process_on_a_unix_socket_is_refused(router: Router, tmp_path: 
 
 
 def test_the_socket_of_a_dead_process_is_taken_over(router: Router, tmp_path: Path) -> None:
-    """A socket that nobody listens on any more is in nobody's way."""
+    """A stale socket file, which nothing listens on, does not prevent a start."""
     left = socket.socket(socket.AF_UNIX)
     left.bind(f"{tmp_path}/s")
     left.close()
@@ -79,7 +79,7 @@ def test_the_socket_of_a_dead_process_is_taken_over(router: Router, tmp_path: Pa
 
 
 def test_a_unix_socket_has_the_mode_and_owner_that_are_configured(tmp_path: Path) -> None:
-    """Mode and owner are what the settings say, whatever the umask."""
+    """Mode and owner are as in the settings, whatever the umask."""
     address = f"address: 'unix:{tmp_path}/s'"
 
     async def scenario() -> os.stat_result:
@@ -94,7 +94,7 @@ def test_a_unix_socket_has_the_mode_and_owner_that_are_configured(tmp_path: Path
 
 
 def test_an_owner_that_is_unknown_is_told(tmp_path: Path) -> None:
-    """The sentence names the setting, its value, and the socket."""
+    """The message names the setting and its value."""
     with pytest.raises(
         ConfigurationError, match=r"listen\.socket_owner: 'nobody-of-that-name'.*cannot be made so"
     ):
@@ -102,7 +102,7 @@ def test_an_owner_that_is_unknown_is_told(tmp_path: Path) -> None:
 
 
 def test_the_default_address_takes_ipv4_and_ipv6(router: Router) -> None:
-    """[::] serves clients of both, and of IPv4 alone where there is no IPv6."""
+    """[::] serves clients over both; on a machine without IPv6 it still serves IPv4."""
     assert "[::]:9002" == ListenSettings().address
 
     async def scenario() -> None:
@@ -116,7 +116,7 @@ def test_the_default_address_takes_ipv4_and_ipv6(router: Router) -> None:
 
 
 def test_probes_have_a_port_without_tls(tmp_path: Path, call: type[Any]) -> None:
-    """health_address serves health in the clear, and nothing else."""
+    """health_address serves health checks in plaintext, and nothing else."""
     authority = trustme.CA()
     write_pair(authority, tmp_path)
 
@@ -135,7 +135,7 @@ def test_probes_have_a_port_without_tls(tmp_path: Path, call: type[Any]) -> None
 
 
 def test_renewed_certificates_are_used_without_a_restart(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A client that trusts only the new authority is served once the files are there; bad files change nothing."""
+    """A client that trusts only the new authority is served after the renewal; invalid files change nothing."""
     caplog.set_level("INFO", "dualpool")
     old, new = trustme.CA(), trustme.CA()
     trust_old, trust_new = (grpc.ssl_channel_credentials(each.cert_pem.bytes()) for each in (old, new))
@@ -159,7 +159,7 @@ def test_renewed_certificates_are_used_without_a_restart(tmp_path: Path, caplog:
 
 
 def test_an_idle_stream_is_closed(call: type[Any]) -> None:
-    """A stream on which nothing comes is ended well: one kept for its response, and one never begun."""
+    """A stream without messages ends with OK, whether it waits for a response or never sent headers."""
 
     async def scenario() -> None:
         app = App(configuration("address: '127.0.0.1:0', idle_s: 1"))

@@ -1,4 +1,4 @@
-"""A running router that asks its pools: it routes by what they say, and survives whatever they say."""
+"""A running router that polls its pools: it routes by their reports, and survives any report."""
 
 import asyncio
 import gzip
@@ -20,7 +20,7 @@ WATCH = "watch: {every_s: 0.05, timeout_s: 10}\nspill: {enabled: true, ramp_s: 0
 
 @dataclass
 class Server:
-    """A server of a pool that says what a test wants; a page may be a coroutine that misbehaves."""
+    """A server of a pool whose pages a test sets; it can also hang or send garbage."""
 
     models: Any = field(default_factory=lambda: {"data": [{"id": "m", "max_model_len": 9_000}]})
     waiting: Any = 0
@@ -29,11 +29,11 @@ class Server:
     url: str = ""
 
     async def say_models(self, _: web.Request) -> web.StreamResponse:
-        """List the models."""
+        """Serve the list of models."""
         return await self._said(json.dumps(self.models).encode())
 
     async def say_load(self, _: web.Request) -> web.StreamResponse:
-        """Show how busy it is."""
+        """Serve the load metrics."""
         lines = (
             f"vllm:num_requests_waiting {self.waiting}",
             "vllm:num_requests_running 4",
@@ -86,13 +86,13 @@ async def placed(app: App, call: type[Any], model: str = "m") -> tuple[str, str]
 
 
 def shown(app: App, name: str, pool: str) -> float:
-    """Return the value of a metric of a pool, -1 while there is none."""
+    """Return the value of a pool's metric, or -1 if there is none yet."""
     metrics = app._streams.metrics
     return float(getattr(metrics, name).get((pool,), -1))
 
 
 def test_an_overloaded_pool_is_left_and_returned_to(router: Router, call: type[Any], eventually: Any) -> None:
-    """Requests go where they fit, then to the other pool while theirs is overloaded, then back."""
+    """Requests go to their pool, to the larger one while theirs is overloaded (unless both are), then back."""
 
     async def scenario() -> list[tuple[str, str]]:
         short, long = Server(), Server()
@@ -116,7 +116,7 @@ def test_an_overloaded_pool_is_left_and_returned_to(router: Router, call: type[A
 def test_a_pool_takes_only_the_models_that_its_servers_list(
     router: Router, call: type[Any], eventually: Any
 ) -> None:
-    """A model that only the default's servers list goes there, and one that nobody lists."""
+    """A model that only the default pool's servers list goes there, and so does one that no server lists."""
 
     async def scenario() -> list[tuple[str, str]]:
         long = Server(models={"data": [{"id": "m"}, {"id": "adapter", "parent": "m"}]})
@@ -146,7 +146,7 @@ FAULTS: dict[str, dict[str, Any]] = {
 def test_a_server_that_lies_or_hangs_changes_nothing_for_the_worse(
     router: Router, call: type[Any], eventually: Any, fault: str, pool: int
 ) -> None:
-    """Whatever a server says, a request is decided, and goes where it would have gone, or to the default."""
+    """Whatever a server sends, a request is decided, and goes to its usual pool or to the default."""
 
     async def scenario() -> tuple[str, str]:
         servers = (Server(), Server())

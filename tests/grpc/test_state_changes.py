@@ -1,4 +1,4 @@
-"""What a running router knows, changed at its admin port: by whom, and what becomes of what is wrong."""
+"""Changing the learned state of a running router at its admin port: who may do so, and how errors are handled."""
 
 import asyncio
 import base64
@@ -25,13 +25,13 @@ from tests.grpc.test_state_survives import eventually, known
 from tests.unit.byteclass_lessons import teach
 from tests.unit.redis_server import redis_server
 
-TOKEN = "a-token-that-nobody-guesses"  # noqa: S105  (of these tests alone)
+TOKEN = "a-token-that-nobody-guesses"  # noqa: S105  (used only in these tests)
 SHOWN = {"authorization": f"Bearer {TOKEN}"}
 CHANGES = ("/state/import", "/state/reset", "/state/undo?model=m")
 
 
 def taught(responses: int, model: str = "m") -> LearnedState:
-    """Return what a router has learned of one model."""
+    """Return the state of a router that has learned from this many responses of one model."""
     estimator = make_estimator(EstimatorSettings())
     assert isinstance(estimator, ByteClassEstimator)
     teach(estimator, responses)
@@ -46,7 +46,7 @@ def taught(responses: int, model: str = "m") -> LearnedState:
 
 @asynccontextmanager
 async def router(folder: Path, settings: str = "", *, asks: bool = True) -> AsyncIterator[App]:
-    """Run a router that asks for the token."""
+    """Run a router, which requires the token if `asks`."""
     (folder / "token").write_text(TOKEN)
     token = f", token_file: '{folder}/token'" if asks else ""
     listen = "listen: {address: '127.0.0.1:0'}\ndrain_s: 0"
@@ -59,13 +59,13 @@ async def router(folder: Path, settings: str = "", *, asks: bool = True) -> Asyn
 
 
 async def asked(app: App, path: str, data: bytes | AsyncIterator[bytes] = b"", **asking: Any) -> httpx.Response:
-    """Ask for a change, by who shows the token unless told otherwise."""
+    """Request a change, with the token unless `asking` has other headers."""
     async with httpx.AsyncClient(base_url=f"http://{app.admin_address}") as client:
         return await client.post(path, content=data, **{"headers": SHOWN, **asking})
 
 
 def counted(app: App, change: str, outcome: str) -> float | None:
-    """Return the counter of changes."""
+    """Return how many changes of a kind had this outcome."""
     labels = {"change": change, "outcome": outcome}
     return app.registry.get_sample_value("dualpool_state_changes_total", labels)
 
@@ -73,7 +73,7 @@ def counted(app: App, change: str, outcome: str) -> float | None:
 def test_a_running_router_takes_a_state_and_forgets_a_model(
     call: type[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What is imported is added to what the router has learned; a model, or all, can be forgotten."""
+    """An imported state is added to the router's own; one model, or all, can be forgotten."""
     caplog.set_level(logging.INFO, "dualpool")
     file, exported = tmp_path / "state", tmp_path / "exported"
     file.write_bytes(framed(to_bytes(replace(taught(7), models=(*taught(7).models, *taught(5, "other").models)))))
@@ -108,7 +108,7 @@ def test_a_running_router_takes_a_state_and_forgets_a_model(
 
 
 def test_nothing_can_be_changed_without_the_token(call: type[Any], tmp_path: Path) -> None:
-    """Without a token configured it is forbidden; with one, a browser's password or another host do not do."""
+    """Without a configured token changes are forbidden; with one, a browser's password or a foreign host fails."""
     password = base64.b64encode(f"me:{TOKEN}".encode()).decode()
     wrong = [{}, {"authorization": "Bearer another"}, {"authorization": f"Basic {password}"}]
 
@@ -138,7 +138,7 @@ def test_nothing_can_be_changed_without_the_token(call: type[Any], tmp_path: Pat
 
 
 def test_what_cannot_be_is_refused_with_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A damaged, foreign or endless state, and a misspelt question, change nothing; each is counted."""
+    """A damaged, foreign or endless state, and a misspelt query, change nothing; each is counted."""
     monkeypatch.setattr("extproc.server.changes.MAX_STATE_BYTES", 1 << 20)
     whole = framed(to_bytes(taught(7)))
     of_ema = make_estimator(EstimatorSettings(kind="ema")).state()
@@ -178,7 +178,7 @@ def test_what_cannot_be_is_refused_with_one_sentence(tmp_path: Path, monkeypatch
 def test_prices_that_were_put_aside_come_back_when_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A change of a model's prices is undone by a command; where nothing was put aside it says so."""
+    """A command restores a model's prices that new ones have replaced; if there are none, it says so."""
     undone = []
 
     def undo(_: ByteClassEstimator, model: str) -> bool:
@@ -206,7 +206,7 @@ def test_prices_that_were_put_aside_come_back_when_told(
 
 
 def test_a_model_of_another_generation_is_named(tmp_path: Path) -> None:
-    """Sums of two tokenizers are not added: the answer says what was left out, and what to do."""
+    """Sums of two tokenizers are not added: the response names the model that was left out."""
     state = taught(7)
     later = replace(state, models=tuple(replace(row, generation=1) for row in state.models))
 
@@ -226,7 +226,7 @@ def test_a_model_of_another_generation_is_named(tmp_path: Path) -> None:
 def test_one_change_is_made_at_a_time_and_does_not_wait_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a body does not come another change is refused; in the end the first one is given up."""
+    """While the body of a change is awaited, another may be refused; the first one is given up after a timeout."""
     monkeypatch.setattr("extproc.server.changes.BODY_WITHIN_S", 0.2)
     begun = asyncio.Event()
 
@@ -249,7 +249,7 @@ def test_one_change_is_made_at_a_time_and_does_not_wait_for_ever(
 
 
 def test_a_loop_that_hangs_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing has changed then, and the answer says so."""
+    """Nothing has changed in this case, and the response says that the router is too busy."""
 
     def busy(*_: object) -> None:
         raise TimeoutError
@@ -267,7 +267,7 @@ def test_a_loop_that_hangs_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_where_routers_share_all_of_them_take_a_change(call: type[Any], tmp_path: Path) -> None:
-    """It is the store that is changed: what one alone forgot would come back. A store that is down is told."""
+    """The change is made in the store; otherwise other routers would undo it. A store that is down is an error."""
     with redis_server(tmp_path) as server:
         settings = f"state: {{store: {{url: '{server.url}', every_s: 0.1, timeout_s: 0.5}}}}"
 

@@ -1,4 +1,4 @@
-"""What a router has learned outlives it: by its file, and by the store."""
+"""Learned state survives a restart of the router, in its file and in the store."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ WITHIN_S = 20.0
 
 
 async def learn(address: str, call: type[Any], count: int) -> None:
-    """Let the router at an address learn from some exchanges."""
+    """Send exchanges that the router at this address learns from."""
     usage = {"usage": {"prompt_tokens": 60, "completion_tokens": 3}, "choices": [{"finish_reason": "stop"}]}
     async with grpc.aio.insecure_channel(address) as channel:
         for _ in range(count):
@@ -38,12 +38,12 @@ async def learn(address: str, call: type[Any], count: int) -> None:
 
 
 def known(app: App) -> int:
-    """Return how many responses of model m a router knows of."""
+    """Return how many responses the router has learned from."""
     return sum(row.observations for row in app.ask(app.router.placer.estimator.state).models)
 
 
 def test_what_was_learned_is_there_after_a_restart(router: Router, call: type[Any], tmp_path: Path) -> None:
-    """A router that ends saves what it knows, and the next one begins with it."""
+    """A router saves its state when it ends, and the next one starts with it."""
     settings = f"state: {{path: {tmp_path}/state, every_s: 3600}}"
 
     async def scenario() -> int:
@@ -56,7 +56,7 @@ def test_what_was_learned_is_there_after_a_restart(router: Router, call: type[An
 
 
 def test_a_killed_router_loses_an_interval_at_most(router: Router, call: type[Any], tmp_path: Path) -> None:
-    """After SIGKILL the file is whole, and holds what was learned an interval before."""
+    """After SIGKILL the file is intact and holds what was learned up to the last interval."""
     path = tmp_path / "state"
     (tmp_path / "config.yaml").write_text(
         f"listen: {{address: 'unix:{tmp_path}/socket'}}\nadmin: {{address: '127.0.0.1:0'}}\n"
@@ -80,7 +80,7 @@ def test_a_killed_router_loses_an_interval_at_most(router: Router, call: type[An
 
 
 def test_routers_share_what_they_learn_while_they_serve(router: Router, call: type[Any], tmp_path: Path) -> None:
-    """Two that run know what each has learned, and a third one does before its first request."""
+    """Two running routers learn from each other, and a third one has the state before its first request."""
     with redis_server(tmp_path) as server:
         settings = f"state: {{store: {{url: '{server.url}', every_s: 0.1}}}}"
 
@@ -96,7 +96,7 @@ def test_routers_share_what_they_learn_while_they_serve(router: Router, call: ty
 
 
 def test_no_request_fails_whatever_happens_to_the_store(router: Router, call: type[Any], tmp_path: Path) -> None:
-    """Killed and restarted, or a black hole: all is decided, nothing learned is lost, no connection left open."""
+    """With a store that restarts or stops answering, requests are decided, and no state or connection leaks."""
     with redis_server(tmp_path) as server:
         settings = f"state: {{store: {{url: '{server.url}', every_s: 0.05, timeout_s: 0.2}}}}"
 
@@ -140,7 +140,7 @@ def open_files() -> int:
 
 
 def saved(path: Path) -> int:
-    """Return how many responses a file knows of."""
+    """Return how many responses the state in a file was learned from."""
     try:
         return sum(row.observations for row in read_state(path).models)
     except ConfigurationError:
@@ -148,7 +148,7 @@ def saved(path: Path) -> int:
 
 
 def until(true: Callable[[], bool]) -> None:
-    """Wait until something is so."""
+    """Block until a condition is true, with a timeout."""
     ends_s = time.monotonic() + WITHIN_S
     while not true():
         assert time.monotonic() < ends_s, "it did not come to be"
@@ -156,7 +156,7 @@ def until(true: Callable[[], bool]) -> None:
 
 
 async def eventually(true: Callable[[], bool]) -> None:
-    """Wait until something is so, while the test's own loop goes on."""
+    """Wait until a condition is true, without blocking the test's event loop."""
     await asyncio.to_thread(until, true)
 
 
@@ -181,7 +181,7 @@ async def eventually(true: Callable[[], bool]) -> None:
     ],
 )
 def test_a_store_that_cannot_be_is_refused(router: Router, url: str) -> None:
-    """Addresses that are none, and passwords where /config would show them, are told by the setting's name."""
+    """Invalid URLs, and passwords in a URL, which /config would show, are errors that name the setting."""
     from extproc.config.loading import parse  # noqa: PLC0415
 
     with pytest.raises(ConfigurationError, match=r"state\.store\.url") as told:

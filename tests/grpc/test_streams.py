@@ -34,13 +34,13 @@ def mutation(message: Any) -> dict[str, str]:
 
 
 def echo(message: Any) -> bytes:
-    """Return the piece of the request's body that a reply gives back."""
+    """Return the chunk of the request body that a reply echoes."""
     piece: bytes = message.request_body.response.body_mutation.streamed_response.body
     return piece
 
 
 def test_a_released_stream_ends_well_after_its_decision(router: Router, call: type[Any]) -> None:
-    """A short streaming request without usage gets one reply, route cache cleared, and status OK."""
+    """A streaming request without usage gets one reply, which clears the route cache, and then status OK."""
 
     async def scenario() -> None:
         settings = "estimator: {kind: ema}\nlearning: {usage_in_streams: asked}"
@@ -70,7 +70,7 @@ def test_a_released_stream_ends_well_after_its_decision(router: Router, call: ty
 
 
 def test_a_response_is_learned_from(router: Router, call: type[Any]) -> None:
-    """A kept stream's usage becomes the category's bytes per token, and the stream ends well."""
+    """The usage on a kept stream is learned for the model's category, and the stream ends with OK."""
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
@@ -93,7 +93,7 @@ def test_a_response_is_learned_from(router: Router, call: type[Any]) -> None:
 
 
 def test_the_deadline_ends_the_wait_for_a_slow_body(router: Router, call: type[Any]) -> None:
-    """Headers whose body does not come are replied to at the deadline, and the stream is closed."""
+    """If the body does not arrive, the headers are replied to at the deadline, and the stream is closed."""
 
     async def scenario() -> None:
         settings = "exchange: {deadline_ms: 20}"
@@ -110,7 +110,7 @@ def test_the_deadline_ends_the_wait_for_a_slow_body(router: Router, call: type[A
 
 
 def test_a_stream_that_has_ended_is_freed_at_once(router: Router, call: type[Any], eventually: Any) -> None:
-    """Nothing of it waits for the garbage collector, which would keep the requests waiting that come then."""
+    """No part of it is left to the garbage collector, whose runs would delay other requests."""
 
     async def scenario() -> None:
         settings = "learning: {usage_in_streams: asked}"
@@ -120,7 +120,7 @@ def test_a_stream_that_has_ended_is_freed_at_once(router: Router, call: type[Any
             await stream.body(chat(stream=True))
             await stream.read()
             await eventually(lambda: app._core._calls == 0)
-            # The deadline of a decided stream is forgotten when the next one begins, or when it has come.
+            # The deadline of a decided stream is dropped when the next stream begins, or when it expires.
             app._streams.routing.deadlines._queue.clear()
             assert [] == [each for each in gc.get_objects() if type(each) is _Stream]
 
@@ -161,7 +161,7 @@ def test_a_gateway_that_leaves_at_any_point_leaves_nothing(
 def test_gateways_that_leave_around_the_deadline_leave_nothing(
     router: Router, call: type[Any], eventually: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Cancelling just before, at and after the deadline's replies is no error either."""
+    """Cancelling just before, during or after the replies at the deadline is not an error, either."""
 
     async def scenario() -> None:
         settings = "exchange: {deadline_ms: 5}"
@@ -183,7 +183,7 @@ def test_gateways_that_leave_around_the_deadline_leave_nothing(
 
 @pytest.mark.parametrize("message", [b"\xff\xff\xff", b"", b"\x00" * 1000])
 def test_a_message_that_is_none_ends_the_stream_well(router: Router, message: bytes) -> None:
-    """Bytes that are no ProcessingRequest close the stream with OK: the gateway goes on without us."""
+    """Bytes that are not a ProcessingRequest end the stream with OK: the gateway continues without us."""
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
@@ -232,7 +232,7 @@ def test_a_body_over_the_limit_is_refused_and_the_router_lives_on(call: type[Any
 
 
 def test_only_ext_proc_and_health_are_served(router: Router) -> None:
-    """Server reflection is off: nobody is told what else there is."""
+    """Server reflection is off."""
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
@@ -245,7 +245,7 @@ def test_only_ext_proc_and_health_are_served(router: Router) -> None:
 
 
 def test_a_stop_returns_cleanly_from_waiting_streams(router: Router, call: type[Any]) -> None:
-    """A stream kept for its response ends with OK when the router stops: the response goes on without us."""
+    """A stream kept for its response ends with OK when the router stops: the response continues without us."""
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
@@ -262,7 +262,7 @@ def test_a_stop_returns_cleanly_from_waiting_streams(router: Router, call: type[
 
 
 def test_a_stop_waits_for_a_full_duplex_body(router: Router, call: type[Any]) -> None:
-    """In full duplex a stop echoes the body to its end before it closes: not a byte is lost."""
+    """In full duplex mode a stopping router echoes the body to its end before it closes: no byte is lost."""
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
@@ -283,7 +283,7 @@ def test_a_stop_waits_for_a_full_duplex_body(router: Router, call: type[Any]) ->
 def test_a_stop_while_a_full_duplex_body_goes_back_cuts_nothing(
     router: Router, call: type[Any], eventually: Any
 ) -> None:
-    """Pieces of the last message that are still to be written are written before the stream ends."""
+    """Chunks of the last message that are not yet written are written before the stream ends."""
     body = b'{"pad":"' + b"a" * 8_000_000 + b'",' + chat()[1:]
 
     async def scenario() -> None:
@@ -295,7 +295,7 @@ def test_a_stop_while_a_full_duplex_body_goes_back_cuts_nothing(
             await stream.body(body[:5], end=False)
             assert body[:5] == echo(await stream.read())
             await stream.body(body[5:])
-            # The gateway takes nothing, so the router is in the middle of its writes.
+            # The gateway reads nothing, so the router is in the middle of its writes.
             await eventually(lambda: not served._exchange._duplex.under_way)
             stopping = asyncio.ensure_future(app.stop())
             await eventually(lambda: app._streams.draining)
@@ -312,7 +312,7 @@ def test_a_stop_while_a_full_duplex_body_goes_back_cuts_nothing(
 def test_a_stop_does_not_wait_for_the_response_to_a_full_duplex_body(
     router: Router, call: type[Any], eventually: Any
 ) -> None:
-    """A stream that is kept for its response ends with OK as soon as its body went back whole."""
+    """A stream kept for its response ends with OK as soon as the whole body has been echoed."""
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
@@ -332,7 +332,7 @@ def test_a_stop_does_not_wait_for_the_response_to_a_full_duplex_body(
 
 
 def test_health_responds_by_every_name_and_turns_at_a_drain(router: Router) -> None:
-    """All names serve; when draining all but liveness say NOT_SERVING."""
+    """All names are SERVING; while draining, all but liveness are NOT_SERVING."""
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
@@ -351,7 +351,7 @@ def test_health_responds_by_every_name_and_turns_at_a_drain(router: Router) -> N
 
 
 def test_who_watches_health_is_told_each_change_and_the_end(router: Router) -> None:
-    """A watch says what is so at once, then each change, and ends with OK when the router stops."""
+    """A watch reports the current status at once, then each change, and ends with OK when the router stops."""
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
@@ -381,7 +381,7 @@ def test_a_watcher_that_leaves_is_forgotten(router: Router, eventually: Any) -> 
 
 
 def test_health_of_an_unknown_service_and_of_what_is_no_request(router: Router) -> None:
-    """Check answers NOT_FOUND for a name that it does not know, and INVALID_ARGUMENT for no message of its own."""
+    """Check answers NOT_FOUND for an unknown name, and INVALID_ARGUMENT for bytes that are not a request."""
 
     async def code(channel: grpc.aio.Channel, message: bytes) -> grpc.StatusCode:
         raw: Any = channel.unary_unary  # the stubs want serializers
@@ -402,7 +402,7 @@ def test_health_of_an_unknown_service_and_of_what_is_no_request(router: Router) 
 def test_a_handler_that_raises_ends_no_other_call(
     router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An exception outside of an exchange is counted, and the next request is served."""
+    """An exception outside an exchange ends its own call with an error; the next request is served."""
 
     def broken(_stream: Any) -> None:
         raise KeyError("a fault of ours")

@@ -18,7 +18,7 @@ Router = Callable[..., Any]
 
 @pytest.fixture
 def authority(tmp_path: Path) -> trustme.CA:
-    """Return a certificate authority; its certificate and a server's pair are files in tmp_path."""
+    """Return a certificate authority; write its certificate, and a server's certificate and key, to tmp_path."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     server = authority.issue_cert("localhost")
@@ -47,7 +47,7 @@ async def decided(call: type[Any], address: str, credentials: grpc.ChannelCreden
 
 @pytest.mark.parametrize("client_ca", [False, True])
 def test_tls_and_mtls(call: type[Any], tmp_path: Path, authority: trustme.CA, *, client_ca: bool) -> None:
-    """With TLS a client that trusts the authority is served; with mTLS only one that shows a certificate of it."""
+    """With TLS a client that trusts the authority is served, with mTLS only if it has a certificate from it."""
 
     async def scenario() -> tuple[bool, bool]:
         app = App(parse(settings(tmp_path, client_ca=client_ca)))
@@ -84,7 +84,7 @@ def test_a_unix_socket_serves(router: Router, call: type[Any], tmp_path: Path) -
 
 
 def test_a_missing_key_is_told(tmp_path: Path, authority: trustme.CA) -> None:
-    """A TLS file that is not there is an error of the configuration that names the field."""
+    """A missing TLS file is a configuration error that names the setting."""
     (tmp_path / "key.pem").unlink()
 
     async def scenario() -> None:
@@ -106,7 +106,7 @@ def test_a_missing_key_is_told(tmp_path: Path, authority: trustme.CA) -> None:
 def test_files_that_are_no_pem_are_told(
     tmp_path: Path, authority: trustme.CA, name: str, said: str, content: bytes
 ) -> None:
-    """It is the files that are told, not the address, which could be bound."""
+    """The error names the files, not the address, which could be bound."""
     (tmp_path / name).write_bytes(content)
 
     async def scenario() -> None:
@@ -121,7 +121,7 @@ def test_files_that_are_no_pem_are_told(
     [("key.pem", "private_key_file"), ("cert.pem", "certificate_file"), ("ca.pem", "client_ca_file")],
 )
 def test_an_empty_file_is_told(tmp_path: Path, authority: trustme.CA, name: str, field: str) -> None:
-    """Each file has to hold something; an empty authority would lock everybody out."""
+    """No file may be empty; an empty client_ca_file would lock out every client."""
     (tmp_path / name).write_bytes(b"")
 
     async def scenario() -> None:
@@ -132,7 +132,7 @@ def test_an_empty_file_is_told(tmp_path: Path, authority: trustme.CA, name: str,
 
 
 def test_a_key_of_another_certificate_is_told(tmp_path: Path, authority: trustme.CA) -> None:
-    """Certificate and key have to be a pair."""
+    """Certificate and key must belong together."""
     authority.issue_cert("other").private_key_pem.write_to_path(str(tmp_path / "key.pem"))
 
     async def scenario() -> None:
@@ -143,7 +143,7 @@ def test_a_key_of_another_certificate_is_told(tmp_path: Path, authority: trustme
 
 
 def test_an_encrypted_key_is_told(tmp_path: Path, authority: trustme.CA) -> None:
-    """Nobody is asked for a password."""
+    """An encrypted key is an error; the router does not prompt for a password."""
     key = serialization.load_pem_private_key((tmp_path / "key.pem").read_bytes(), None)
     encrypted = key.private_bytes(
         serialization.Encoding.PEM,
@@ -160,7 +160,7 @@ def test_an_encrypted_key_is_told(tmp_path: Path, authority: trustme.CA) -> None
 
 
 def test_an_address_in_use_is_told_with_tls_too(tmp_path: Path, authority: trustme.CA) -> None:
-    """Where the files are good it is the address."""
+    """With valid files the error names the address."""
 
     async def scenario() -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -174,7 +174,7 @@ def test_an_address_in_use_is_told_with_tls_too(tmp_path: Path, authority: trust
 def test_other_tls_files_are_used_after_a_reload(
     router: Router, call: type[Any], tmp_path: Path, authority: trustme.CA
 ) -> None:
-    """A changed configuration names other files: the next handshake shows them; unreadable ones change nothing."""
+    """The next handshake uses the files of a reloaded configuration; unreadable ones change nothing."""
     (tmp_path / "other").mkdir()
     other = trustme.CA()
     other.cert_pem.write_to_path(str(tmp_path / "other" / "ca.pem"))

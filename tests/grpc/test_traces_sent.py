@@ -21,7 +21,7 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
 class Collector(http.server.ThreadingHTTPServer):
-    """Takes traces as OTLP in JSON over HTTP."""
+    """A collector of traces sent as OTLP/JSON over HTTP."""
 
     def __init__(self) -> None:
         self.taken: Queue[dict[str, Any]] = Queue()
@@ -29,7 +29,7 @@ class Collector(http.server.ThreadingHTTPServer):
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Keeps what is posted."""
+    """Stores each posted batch."""
 
     def do_POST(self) -> None:
         """Called with a batch of spans."""
@@ -41,12 +41,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    """Return a collector that runs."""
+    """Yield a running collector."""
     server = Collector()
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -68,7 +68,7 @@ async def ask(app: App, call: type[Any], *headers: tuple[str, str]) -> None:
 def test_a_sampled_request_is_a_span_at_the_collector(
     router: Router, call: type[Any], collector: Collector
 ) -> None:
-    """Of two requests, one in a sampled trace, the collector gets one span, at the router's end at the latest."""
+    """Of two requests, one in a sampled trace, the collector gets one span, at the latest when the router ends."""
     settings = f"traces: {{endpoint: 'http://127.0.0.1:{collector.server_port}/v1/traces', service_name: here}}"
 
     async def scenario() -> None:
@@ -88,7 +88,7 @@ def test_a_sampled_request_is_a_span_at_the_collector(
 
 
 def test_a_collector_that_is_not_there_disturbs_nobody(router: Router, call: type[Any]) -> None:
-    """Requests are decided, and the router ends in time, when nothing takes its spans."""
+    """Without a collector for its spans, the router decides requests and ends in time."""
 
     async def scenario() -> None:
         async with router("traces: {endpoint: 'http://127.0.0.1:9/v1/traces'}") as app:
@@ -98,7 +98,7 @@ def test_a_collector_that_is_not_there_disturbs_nobody(router: Router, call: typ
 
 
 def test_traces_need_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Traces that cannot be made are an error of the configuration that says what to install."""
+    """Traces without their packages are a configuration error that says what to install."""
     monkeypatch.setitem(sys.modules, "extproc.telemetry.traces", None)
     settings = (
         "listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ntraces: {endpoint: 'http://c/v1'}"
@@ -110,7 +110,7 @@ def test_traces_need_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_logs_say_the_gateways_request_id(
     router: Router, call: type[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The line about a decision has Envoy's x-request-id, so that it joins with Envoy's access log."""
+    """The log line of a decision has Envoy's x-request-id, to be joined with Envoy's access log."""
 
     async def scenario() -> None:
         async with router() as app:

@@ -1,4 +1,4 @@
-"""`dualpool serve --workers N`: a supervisor and its workers, as processes."""
+"""`dualpool serve --workers N`: a supervisor and its worker processes."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ Eventually = Callable[[Callable[[], Any]], None]
 
 @pytest.fixture
 def eventually() -> Eventually:
-    """Return a wait for a condition to become true, with an end: a process takes a second to start."""
+    """Return a function that waits for a condition, with a long timeout: a process takes a second to start."""
 
     def wait(condition: Callable[[], Any]) -> None:
         ends_s = time.monotonic() + WITHIN_S
@@ -55,7 +55,7 @@ def eventually() -> Eventually:
 
 @dataclass
 class Router:
-    """A router of two workers: its admin address, and its supervisor's process if it has one of its own."""
+    """A router of two workers: its admin address, and its supervisor's process unless it runs in this one."""
 
     admin: str
     process: subprocess.Popen[str] | None = None
@@ -66,20 +66,20 @@ class Router:
         return httpx.get(f"http://{self.admin}{path}", timeout=5)
 
     def workers(self) -> list[dict[str, Any]]:
-        """Return what /config says of the workers."""
+        """Return the workers as listed by /config."""
         found: list[dict[str, Any]] = self.get("/config").json()["workers"]
         return found
 
     def pids(self) -> list[int]:
-        """Return the workers' processes."""
+        """Return the process ids of the workers."""
         return [worker["pid"] for worker in self.workers()]
 
     def all_ready(self) -> bool:
-        """Tell whether gateways are told to ask both workers."""
+        """Return whether both workers report ready to gateways."""
         return all(worker["ready"] for worker in self.workers())
 
     def metric(self, name: str, **labels: str) -> float:
-        """Return the sum of a metric over the samples that have these labels."""
+        """Return the sum of a metric over the samples with these labels."""
         families = text_string_to_metric_families(self.get("/metrics").text)
         samples = [s for family in families for s in family.samples if s.name == name]
         return sum(s.value for s in samples if labels.items() <= s.labels.items())
@@ -104,7 +104,7 @@ def started(folder: Path, drain_s: int = 0, more: str = "") -> Iterator[Router]:
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
-    """Return the log so far."""
+    """Return the complete log lines so far."""
     return [
         json.loads(line) for line in (folder / "log").read_text().splitlines(keepends=True) if line[-1] == "\n"
     ]
@@ -112,7 +112,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def supervised(patience: Patience, config: str = BASE) -> Iterator[Router]:
-    """Run a supervisor in this process, with less patience than it has by default."""
+    """Run a supervisor in this process, with this patience."""
     supervisor = Supervisor(parse(config), None, 2, patience)
     thread = threading.Thread(target=supervisor.run)
     thread.start()
@@ -124,7 +124,7 @@ def supervised(patience: Patience, config: str = BASE) -> Iterator[Router]:
 
 
 def decide(call: type[Any], addresses: list[str]) -> None:
-    """Have each address decide a request."""
+    """Send one request to each address, and read the decision."""
 
     async def scenario() -> None:
         for address in addresses:
@@ -138,7 +138,7 @@ def decide(call: type[Any], addresses: list[str]) -> None:
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether a process has not ended."""
+    """Return whether a process is still running."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -148,7 +148,7 @@ def is_running(pid: int) -> bool:
 def test_each_worker_serves_and_one_admin_port_speaks_for_all(
     tmp_path: Path, call: type[Any], eventually: Eventually
 ) -> None:
-    """Each has an address of its own; counters add, pages are ready, and states stand side by side."""
+    """Each worker has its own address; the admin port sums the counters and serves all pages."""
     with started(tmp_path) as router:
         addresses = [worker["address"] for worker in router.workers()]
         assert 2 == len(set(addresses))
@@ -159,13 +159,13 @@ def test_each_worker_serves_and_one_admin_port_speaks_for_all(
         assert (2, 1) == (router.metric("dualpool_workers_serving"), router.metric("dualpool_info"))
         assert [200, 200] == [router.get(path).status_code for path in ("/healthz", "/readyz")]
         assert "byteclass" == router.get("/state").json()["estimator_kind"]
-        # As `dualpool check envoy --router` and `dualpool estimate --admin` read it.
+        # Read as by `dualpool check envoy --router` and `dualpool estimate --admin`.
         assert 0 == router_configuration(f"http://{router.admin}").drain_s
         assert 404 == router.get("/nothing").status_code
 
 
 def test_a_killed_worker_is_replaced(tmp_path: Path, call: type[Any], eventually: Eventually) -> None:
-    """Another process serves on the same address, the other worker goes on; nothing counted or saved is lost."""
+    """A new process serves the same address, the other worker is unaffected; no count or saved state is lost."""
     with started(tmp_path, more=f"state: {{path: '{tmp_path}/state', every_s: 0.1}}\n") as router:
         before = router.workers()
         decide(call, [before[1]["address"]])
@@ -184,7 +184,7 @@ def test_a_killed_worker_is_replaced(tmp_path: Path, call: type[Any], eventually
 
 
 def test_a_stuck_worker_is_replaced(eventually: Eventually) -> None:
-    """A process that does not answer is killed, and another one started."""
+    """A process that does not answer is killed and replaced."""
     with supervised(Patience(asks_every_s=0.05, stuck_after_s=0.2)) as router:
         eventually(router.all_ready)
         stuck = router.pids()[1]
@@ -195,7 +195,7 @@ def test_a_stuck_worker_is_replaced(eventually: Eventually) -> None:
 
 
 def test_a_worker_that_is_told_to_end_drains_and_is_replaced(tmp_path: Path, eventually: Eventually) -> None:
-    """SIGTERM to one worker alone, as an operator may send it, is a restart of it without a lost request."""
+    """SIGTERM to one worker, which an operator may send, restarts it after a drain; it ends with exit code 0."""
     with started(tmp_path) as router:
         told = router.pids()[0]
         os.kill(told, signal.SIGTERM)
@@ -206,7 +206,7 @@ def test_a_worker_that_is_told_to_end_drains_and_is_replaced(tmp_path: Path, eve
 
 
 def test_sigterm_drains_all(tmp_path: Path, eventually: Eventually) -> None:
-    """The router turns unready, all workers serve on for drain_s, then all processes end well."""
+    """The router turns unready while the workers keep serving; a second SIGTERM ends all processes cleanly."""
     with started(tmp_path, drain_s=60) as router:
         assert router.process is not None
         pids = router.pids()
@@ -223,7 +223,7 @@ def test_sigterm_drains_all(tmp_path: Path, eventually: Eventually) -> None:
 def test_a_second_signal_does_not_wait_for_a_stuck_worker(
     monkeypatch: pytest.MonkeyPatch, eventually: Eventually
 ) -> None:
-    """A worker that hears nothing any more has no streams to return from: it is killed."""
+    """A worker that does not react is killed at the second signal, without waiting."""
     monkeypatch.setattr("extproc.workers.supervisor.ENDS_WITHIN_S", 600.0)
     supervisor = Supervisor(parse(BASE.replace("drain_s: 0", "drain_s: 600")), None, 2)
     thread = threading.Thread(target=supervisor.run)
@@ -238,7 +238,7 @@ def test_a_second_signal_does_not_wait_for_a_stuck_worker(
 
 
 def test_a_killed_supervisor_leaves_no_orphan(tmp_path: Path, eventually: Eventually) -> None:
-    """Workers end by themselves when there is nobody any more who would look after them."""
+    """Workers end by themselves when their supervisor has died."""
     with started(tmp_path, drain_s=60) as router:
         assert router.process is not None
         pids = router.pids()
@@ -247,7 +247,7 @@ def test_a_killed_supervisor_leaves_no_orphan(tmp_path: Path, eventually: Eventu
 
 
 def test_a_changed_file_reaches_all_workers(tmp_path: Path, call: type[Any], eventually: Eventually) -> None:
-    """On SIGHUP all decide by the new file, also those started later; a bad file changes nothing in any."""
+    """SIGHUP applies the new file in all workers, also in those started later; an invalid file changes none."""
     with started(tmp_path) as router:
         assert router.process is not None
         small = "pools: [{name: tiny, max_budget_tokens: 2}, {name: long, max_budget_tokens: 9000}]\n"
@@ -264,7 +264,7 @@ def test_a_changed_file_reaches_all_workers(tmp_path: Path, call: type[Any], eve
 
 
 def test_an_address_that_is_taken_ends_it_with_2(tmp_path: Path) -> None:
-    """What a worker cannot bind is one sentence of the command, and no process is left."""
+    """If a worker cannot bind its address, the command prints one line and ends with exit code 2."""
     with started(tmp_path) as router:
         taken = router.workers()[0]["address"]
         (tmp_path / "again.yaml").write_text(BASE.replace("127.0.0.1:0", taken, 1))
@@ -277,9 +277,9 @@ def test_an_address_that_is_taken_ends_it_with_2(tmp_path: Path) -> None:
 def test_commands_read_and_change_a_running_supervisor(
     tmp_path: Path, eventually: Eventually, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What a supervisor shows can be read also while its workers start: then nothing is known.
+    """A supervisor can be queried even while its workers start, when nothing is known yet.
 
-    `state import`, `state undo` and `state reset` reach each of its processes, or say which they did not.
+    `state import`, `state undo` and `state reset` reach every worker, or name the ones they did not reach.
     """
     token, file = tmp_path / "token", tmp_path / "state"
     token.write_text("a-token")
@@ -314,13 +314,13 @@ def test_commands_read_and_change_a_running_supervisor(
 
 
 def test_top_says_why_it_shows_no_decisions(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each worker sees its own: an empty table would look like a router that is not asked."""
+    """Each worker sees only its own decisions; an empty table would look like a router without traffic."""
     with supervised(Patience()) as router:
         assert 0 == main(["top", router.admin, "--once"])
     assert "the router has several processes" in capsys.readouterr().out
 
 
 def test_a_supervisor_does_not_load_grpc() -> None:
-    """Its memory is small, and no thread of gRPC's is there when workers are started."""
+    """So its memory stays small, and no gRPC thread exists when it starts workers."""
     code = "import sys, extproc.workers.supervisor; sys.exit('grpc' in sys.modules)"
     assert 0 == subprocess.run([sys.executable, "-c", code], timeout=60, check=False).returncode
