@@ -101,7 +101,7 @@ def test_the_first_scrape_may_be_of_a_router_without_responses(
     assert (1, 0.5) == (len(live.lengths), live.rate)
 
 
-def test_a_plan_is_made_of_a_routers_metrics(
+def test_a_plan_is_made_from_a_routers_metrics(
     router: Router,
     call: type[Any],
     tmp_path: Path,
@@ -125,5 +125,5 @@ def test_a_plan_is_made_of_a_routers_metrics(
     assert plan["workload"]["requests"] == len(EXCHANGES)
     alphas = {split["threshold"]: split["alpha"] for split in plan["analysis"]["splits"]}
     shares = ", ".join(f"{alphas[edge]:.1%} under {edge:,}" for edge in (2_048, 4_096, 8_192))
-    assert f"By the budgets that the router would route on: {shares}" in " ".join(plan["notes"])
+    assert f"By the budgets on which the router would route: {shares}" in " ".join(plan["notes"])
     assert plan["recommendation"]
