@@ -30,7 +30,7 @@ def token_file(tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def asking_router(token_file: Path) -> AsyncIterator[App]:
+async def router_with_token(token_file: Path) -> AsyncIterator[App]:
     """Run a router that requires the token."""
     admin = {"address": "127.0.0.1:0", "token_file": str(token_file)}
     app = App(parse(json.dumps({"listen": {"address": "127.0.0.1:0"}, "admin": admin, "drain_s": 0})))
@@ -55,7 +55,7 @@ def test_only_probes_are_open(token_file: Path) -> None:
     """Without the token only the pages for probes and scrapes are served; even unknown paths get 401."""
 
     async def scenario() -> None:
-        async with asking_router(token_file) as app:
+        async with router_with_token(token_file) as app:
             assert {200} == await statuses(app, *OPEN)
             assert {401} == await statuses(app, *CLOSED)
             for wrong in (
@@ -77,7 +77,7 @@ def test_the_token_opens_every_page_to_programs_and_browsers(token_file: Path) -
     """It is accepted as a bearer token, and as the password of any user name, which is what a browser sends."""
 
     async def scenario() -> None:
-        async with asking_router(token_file) as app:
+        async with router_with_token(token_file) as app:
             for asking in ({"headers": {"authorization": f"Bearer {TOKEN}"}}, {"auth": ("me", TOKEN)}):
                 assert {200} == await statuses(app, "/", "/live", "/config", "/state", **asking)
             async with httpx.AsyncClient() as client:
@@ -88,11 +88,11 @@ def test_the_token_opens_every_page_to_programs_and_browsers(token_file: Path) -
     asyncio.run(scenario())
 
 
-def test_a_changed_token_counts_at_once(token_file: Path) -> None:
+def test_a_changed_token_takes_effect_at_once(token_file: Path) -> None:
     """The file is read for each request; while it holds no token, all are refused, and probes still work."""
 
     async def scenario() -> None:
-        async with asking_router(token_file) as app:
+        async with router_with_token(token_file) as app:
             token_file.write_text("another")  # noqa: ASYNC240  (a few bytes)
             assert {401} == await statuses(app, "/config", headers={"authorization": f"Bearer {TOKEN}"})
             assert {200} == await statuses(app, "/config", headers={"authorization": "Bearer another"})
@@ -104,7 +104,7 @@ def test_a_changed_token_counts_at_once(token_file: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "two words", "s\u00e4cret"])
-def test_a_router_without_a_token_to_ask_for_does_not_start(tmp_path: Path, text: str | None) -> None:
+def test_a_router_whose_token_file_holds_no_token_does_not_start(tmp_path: Path, text: str | None) -> None:
     """A token file that is missing, or holds no valid token, is a configuration error."""
     path = tmp_path / "token"
     if text is not None:
@@ -112,13 +112,13 @@ def test_a_router_without_a_token_to_ask_for_does_not_start(tmp_path: Path, text
 
     async def scenario() -> None:
         with pytest.raises(ConfigurationError, match=r"admin\.token_file"):
-            async with asking_router(path):
+            async with router_with_token(path):
                 pass
 
     asyncio.run(scenario())
 
 
-def test_commands_show_the_token(token_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_send_the_token(token_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`top`, `state`, `estimate --admin` and `check envoy` work with --token-file, and ask for it if missing."""
     body, exported = tmp_path / "body.json", tmp_path / "state"
     body.write_text('{"model": "m", "messages": [{"role": "user", "content": "Hello"}]}')
@@ -134,7 +134,7 @@ def test_commands_show_the_token(token_file: Path, tmp_path: Path, capsys: pytes
         ]
 
     async def scenario() -> None:
-        async with asking_router(token_file) as app:
+        async with router_with_token(token_file) as app:
             url = f"http://{app.admin_address}"
             for command in commands(url):
                 assert 0 != await asyncio.to_thread(main, command), command
@@ -147,7 +147,7 @@ def test_commands_show_the_token(token_file: Path, tmp_path: Path, capsys: pytes
     asyncio.run(scenario())
 
 
-def test_a_token_file_of_a_command_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_token_file_of_a_command_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The error names the option."""
     assert 0 != main(["state", "show", "http://127.0.0.1:9", "--token-file", str(tmp_path / "none")])
     assert "--token-file" in capsys.readouterr().err

@@ -81,7 +81,7 @@ def with_a_log(router: Router, act: Callable[[App, grpc.aio.Channel, Log], Any],
     return asyncio.run(scenario())
 
 
-def test_entries_teach(router: Router, call: type[Any], eventually: Any) -> None:
+def test_the_router_learns_from_entries(router: Router, call: type[Any], eventually: Any) -> None:
     """The router learns about a released request from the log entry with its evidence; each entry counts."""
 
     async def act(app: App, channel: grpc.aio.Channel, log: Log) -> None:
@@ -95,7 +95,7 @@ def test_entries_teach(router: Router, call: type[Any], eventually: Any) -> None
     with_a_log(router, act)
 
 
-def test_replicas_with_one_key_take_each_others_entries(
+def test_replicas_with_the_same_key_accept_each_others_entries(
     router: Router, call: type[Any], eventually: Any, tmp_path: Path
 ) -> None:
     """A router learns from another router's decisions if both have the same key, and refuses them otherwise."""
@@ -117,7 +117,9 @@ def test_replicas_with_one_key_take_each_others_entries(
     asyncio.run(scenario())
 
 
-def test_a_flood_takes_its_share_alone(router: Router, call: type[Any], eventually: Any) -> None:
+def test_a_flood_of_entries_takes_no_more_than_its_cpu_share(
+    router: Router, call: type[Any], eventually: Any
+) -> None:
     """When more entries arrive than the CPU share allows, requests are decided and the sender is throttled."""
 
     async def flood(log: Log, messages: Iterable[bytes]) -> None:
@@ -153,7 +155,7 @@ def test_a_drain_ends_the_stream(router: Router) -> None:
 @pytest.mark.parametrize(
     ("settings", "code"), [("", grpc.StatusCode.UNIMPLEMENTED), (FROM_LOG, grpc.StatusCode.INVALID_ARGUMENT)]
 )
-def test_what_is_no_entry_is_refused(router: Router, settings: str, code: grpc.StatusCode) -> None:
+def test_bytes_that_are_not_an_entry_are_refused(router: Router, settings: str, code: grpc.StatusCode) -> None:
     """Bytes that are not a message end the stream; with learning from responses the service does not exist."""
 
     async def act(_app: App, _channel: grpc.aio.Channel, log: Log) -> grpc.StatusCode:
@@ -174,7 +176,7 @@ def test_a_message_that_is_too_large_is_dropped(router: Router, eventually: Any)
     with_a_log(router, act)
 
 
-def test_replies_carry_no_evidence_where_responses_teach(router: Router, call: type[Any]) -> None:
+def test_replies_carry_no_evidence_when_learning_from_responses(router: Router, call: type[Any]) -> None:
     """By default the reply's metadata holds only fields for people who read the gateway's log."""
 
     async def scenario() -> set[str]:
@@ -185,7 +187,7 @@ def test_replies_carry_no_evidence_where_responses_teach(router: Router, call: t
 
 
 @pytest.mark.parametrize("content", [None, b"short"])
-def test_a_key_that_cannot_be_used_is_told(content: bytes | None, tmp_path: Path) -> None:
+def test_an_unusable_key_is_a_configuration_error(content: bytes | None, tmp_path: Path) -> None:
     """A key file that is missing or too short is a configuration error, raised before anything is served."""
     if content is not None:
         (tmp_path / "key").write_bytes(content)

@@ -114,7 +114,9 @@ def test_state_and_config_are_shown(router: Router, call: type[Any]) -> None:
     asyncio.run(scenario())
 
 
-def test_the_state_is_written_out_beside_the_event_loop(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_state_is_encoded_without_blocking_the_event_loop(
+    router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While /state is encoded as JSON, however large it is, the event loop keeps serving."""
     begun, served = threading.Event(), threading.Event()
 
@@ -134,7 +136,7 @@ def test_the_state_is_written_out_beside_the_event_loop(router: Router, monkeypa
     asyncio.run(scenario())
 
 
-def test_readiness_turns_and_liveness_stays(router: Router) -> None:
+def test_a_drain_changes_readiness_but_not_liveness(router: Router) -> None:
     """While draining, /readyz is 503 and /healthz still 200; an unknown path is 404."""
 
     async def scenario() -> None:
@@ -216,7 +218,7 @@ def test_a_hanging_event_loop_is_not_healthy(router: Router, monkeypatch: pytest
     asyncio.run(scenario())
 
 
-def test_an_address_in_use_is_told(router: Router) -> None:
+def test_an_address_in_use_is_a_configuration_error(router: Router) -> None:
     """An admin address that is already in use is a configuration error that names the setting."""
 
     async def scenario() -> None:
@@ -252,7 +254,7 @@ def test_probes_have_a_port_without_secrets(router: Router) -> None:
     ("host", "status"),
     [("localhost:9", 200), ("127.0.0.1", 200), ("[::1]:9", 200), ("evil.example", 421), ("evil.example:9", 421)],
 )
-def test_a_loopback_address_serves_nobody_elses_name(router: Router, host: str, status: int) -> None:
+def test_a_loopback_address_refuses_other_host_names(router: Router, host: str, status: int) -> None:
     """A web page whose host name was pointed at this machine (DNS rebinding) cannot read the admin pages."""
 
     async def scenario() -> None:
@@ -263,7 +265,7 @@ def test_a_loopback_address_serves_nobody_elses_name(router: Router, host: str, 
     asyncio.run(scenario())
 
 
-def test_one_connection_too_many_takes_the_place_of_the_oldest_that_is_silent(
+def test_one_connection_too_many_replaces_the_oldest_silent_one(
     router: Router, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A client that holds connections open without sending anything does not lock out a probe."""
@@ -277,7 +279,7 @@ def test_one_connection_too_many_takes_the_place_of_the_oldest_that_is_silent(
     asyncio.run(scenario())
 
 
-def test_a_connection_is_refused_when_all_are_at_work(
+def test_a_connection_is_refused_when_all_are_busy(
     router: Router, monkeypatch: pytest.MonkeyPatch, eventually: Any
 ) -> None:
     """Requests in progress are not dropped for a new connection; after they finish, there is room again."""
@@ -305,23 +307,21 @@ def test_a_connection_is_refused_when_all_are_at_work(
 
 
 @pytest.mark.parametrize(
-    "said", [b"", b"GET /healthz HTTP/1.1\r\n", b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"]
+    "sent", [b"", b"GET /healthz HTTP/1.1\r\n", b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n"]
 )
-def test_a_connection_of_which_nothing_comes_is_closed(
-    router: Router, monkeypatch: pytest.MonkeyPatch, said: bytes
-) -> None:
+def test_a_silent_connection_is_closed(router: Router, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
     """This holds for a client that is silent from the start, in the middle of a head, or after a response."""
     monkeypatch.setattr("extproc.server.admin_http.LOOKS_EVERY_S", 0.05)
 
     async def scenario() -> None:
         async with router() as app, connection(app) as (reader, writer):
-            writer.write(said)
+            writer.write(sent)
             assert await is_closed(reader)
 
     asyncio.run(scenario())
 
 
-def test_a_client_that_does_not_read_is_left(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_does_not_read_is_disconnected(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection is closed when its client does not read the large page that it asked for."""
     monkeypatch.setattr("extproc.server.admin_http.LOOKS_EVERY_S", 0.05)
     monkeypatch.setattr("extproc.server.admin.to_json", lambda _state: "x" * 64_000_000)
@@ -338,7 +338,7 @@ def test_a_client_that_does_not_read_is_left(router: Router, monkeypatch: pytest
     asyncio.run(scenario())
 
 
-def test_what_is_no_http_or_no_get_is_refused_without_a_line_of_the_log(
+def test_requests_that_are_not_http_or_not_get_are_refused_without_logging(
     router: Router, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Otherwise anybody who reaches the port could fill the log."""
@@ -356,7 +356,7 @@ def test_what_is_no_http_or_no_get_is_refused_without_a_line_of_the_log(
     assert [] == [each for each in caplog.records if each.name.startswith("uvicorn")]
 
 
-def test_the_state_is_not_made_again_and_again(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_encoded_state_is_reused_for_a_while(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page that took a while to encode is reused for a while."""
     made: list[LearnedState] = []
 
@@ -376,7 +376,7 @@ def test_the_state_is_not_made_again_and_again(router: Router, monkeypatch: pyte
     assert 1 == len(made)
 
 
-def test_a_page_that_cannot_be_made_is_a_500_and_a_line_of_the_log(
+def test_a_page_that_cannot_be_made_is_a_500_and_is_logged(
     router: Router, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The client gets a status, and the log the exception."""

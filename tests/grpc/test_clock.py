@@ -38,7 +38,7 @@ READERS = {
 
 
 @dataclass
-class Turned:
+class Shifted:
     """A router in its own process, whose time of day is off by the number of seconds in a file."""
 
     process: subprocess.Popen[bytes]
@@ -46,7 +46,7 @@ class Turned:
     admin: str
     off: Path
 
-    def turn(self, off_s: int) -> None:
+    def shift(self, off_s: int) -> None:
         """Make its clock jump."""
         self.off.write_text(str(off_s))
 
@@ -62,11 +62,11 @@ class Turned:
 
 
 @pytest.fixture
-def turned(tmp_path: Path) -> Iterator[Turned]:
+def shifted(tmp_path: Path) -> Iterator[Shifted]:
     """Start a router that saves and shares five times a second."""
     compiler = shutil.which("cc")
     if compiler is None or not sys.platform.startswith("linux"):
-        pytest.skip("a C compiler is needed to turn a process's clock")
+        pytest.skip("a C compiler is needed to shift a process's clock")
     library, off, log = tmp_path / "clock.so", tmp_path / "off", tmp_path / "log"
     subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, SOURCE, "-ldl"], check=True, timeout=60)
     off.write_text("0")
@@ -82,13 +82,13 @@ def turned(tmp_path: Path) -> Iterator[Turned]:
             try:
                 until(lambda: b'"serving"' in log.read_bytes())
                 (line,) = [line for line in log.read_bytes().splitlines() if b'"message":"serving"' in line]
-                said = json.loads(line)
-                yield Turned(process, said["grpc"], said["admin"], off)
+                line_fields = json.loads(line)
+                yield Shifted(process, line_fields["grpc"], line_fields["admin"], off)
             finally:
                 process.kill()
 
 
-async def held(address: str, call: type[Any]) -> str:
+async def reason_of_held(address: str, call: type[Any]) -> str:
     """Return the reason in the decision on a request whose body never ends."""
     async with grpc.aio.insecure_channel(address) as channel:
         stream = call(channel)
@@ -98,24 +98,24 @@ async def held(address: str, call: type[Any]) -> str:
         return str(reply.dynamic_metadata.fields["dualpool"].struct_value.fields["reason"].string_value)
 
 
-def test_an_hour_back_and_forth_changes_nothing(turned: Turned, call: type[Any], tmp_path: Path) -> None:
+def test_clock_jumps_of_an_hour_change_nothing(shifted: Shifted, call: type[Any], tmp_path: Path) -> None:
     """After each jump held requests are decided at their deadline, and what is learned is saved and shared."""
     for number, off_s in enumerate(JUMPS_S, 1):
-        turned.turn(off_s)
-        assert "deadline" == asyncio.run(held(turned.grpc, call))
-        asyncio.run(learn(turned.grpc, call, LEARNED))
+        shifted.shift(off_s)
+        assert "deadline" == asyncio.run(reason_of_held(shifted.grpc, call))
+        asyncio.run(learn(shifted.grpc, call, LEARNED))
         until(lambda count=number * LEARNED: saved(tmp_path / "state") == count)  # type: ignore[misc]
-        shared = turned.exchanges("done")
-        until(lambda before=shared: turned.exchanges("done") > before)  # type: ignore[misc]
-        told_s = turned.metric("dualpool_state_saved_timestamp_seconds")
-        assert time.time() + off_s == pytest.approx(told_s, abs=HOUR_S / 4)  # the clock did jump
-    assert 0 == turned.exchanges("failed")
-    turned.process.send_signal(signal.SIGTERM)
-    assert 0 == turned.process.wait(20)
+        shared = shifted.exchanges("done")
+        until(lambda before=shared: shifted.exchanges("done") > before)  # type: ignore[misc]
+        saved_at_s = shifted.metric("dualpool_state_saved_timestamp_seconds")
+        assert time.time() + off_s == pytest.approx(saved_at_s, abs=HOUR_S / 4)  # the clock did jump
+    assert 0 == shifted.exchanges("failed")
+    shifted.process.send_signal(signal.SIGTERM)
+    assert 0 == shifted.process.wait(20)
     assert len(JUMPS_S) * LEARNED == saved(tmp_path / "state")
 
 
-def test_who_reads_the_time_of_day_is_known() -> None:
+def test_only_the_listed_files_read_the_time_of_day() -> None:
     """Intervals, deadlines, ages and drains use monotonic clocks; only the listed files read the time of day."""
     reads = re.compile(r"\btime\.time(_ns)?\b|\bdatetime\.now\b|\butcnow\b")
     rooms = ("core", "server", "state", "pools", "workers", "telemetry", "access_log", "config", "cli")

@@ -16,7 +16,7 @@ class Waiting:
         self.overdue = True
 
 
-def test_only_streams_that_still_wait_hear_of_their_deadline() -> None:
+def test_on_deadline_is_called_only_for_streams_that_still_wait() -> None:
     """`on_deadline` is called for each stream that still waits when it is due, not for one decided in time."""
     deadlines = Deadlines(AFTER_S)
     streams = [Waiting() for _ in range(4)]
@@ -44,7 +44,7 @@ def test_decided_streams_are_dropped_when_the_next_one_begins() -> None:
     assert float("inf") == deadlines.next_s
 
 
-def test_decided_streams_behind_one_that_waits_are_dropped_with_it() -> None:
+def test_decided_streams_behind_a_waiting_one_are_dropped_with_it() -> None:
     """When the first stream is due, the decided ones behind it are dropped, too."""
     deadlines = Deadlines(AFTER_S)
     streams = [Waiting() for _ in range(10)]

@@ -111,7 +111,7 @@ def test_anthropic_client_is_served() -> None:
     assert whole[1:] == (5, "max_tokens")
 
 
-def test_responses_say_who_served_which_bytes() -> None:
+def test_responses_name_the_pool_and_the_hash_of_the_body() -> None:
     """Response headers name the pool and the hash of the body as received, also in an error response."""
     for body in (json.dumps(HELLO).encode(), b'{"messages": \xff'):
         response = post(body)
@@ -129,12 +129,12 @@ def test_a_stream_is_one_event_per_token() -> None:
     assert response.text.endswith("data: [DONE]\n\n")
 
 
-def test_a_stream_without_include_usage_tells_none() -> None:
+def test_a_stream_without_include_usage_has_no_usage() -> None:
     """A stream contains usage only if the request asked for it."""
     assert not any("usage" in event for event in events_of(post(HELLO | {"stream": True})))
 
 
-def test_too_long_is_refused_in_the_shape_of_the_api() -> None:
+def test_a_prompt_that_is_too_long_gets_the_error_format_of_the_api() -> None:
     """A prompt over the context limit gets vLLM's 400; Anthropic's endpoint has its own error object."""
     long = [{"role": "user", "content": "word " * 1100}]
     error = post(HELLO | {"messages": long}).json()["error"]
@@ -171,12 +171,12 @@ def test_an_unknown_model_is_not_found() -> None:
     assert (error["code"], error["message"]) == (404, "The model `other` does not exist.")
 
 
-def test_a_prefix_before_v1_is_fine() -> None:
+def test_a_path_prefix_before_v1_is_allowed() -> None:
     """An endpoint may be mounted under a path prefix."""
     assert post(HELLO, path="/models/llama" + CHAT).status_code == 200
 
 
-def test_large_bodies_do_not_hold_up_others() -> None:
+def test_large_bodies_do_not_delay_other_requests() -> None:
     """Small requests are served while 20 MB are being refused; the large body is refused without tokenizing it."""
 
     async def scenario(_: Emulator, client: httpx.AsyncClient) -> tuple[int, str, list[int]]:
@@ -193,7 +193,7 @@ def test_large_bodies_do_not_hold_up_others() -> None:
 
 @pytest.mark.parametrize("compression", [Compression.GZIP, Compression.DEFLATE, Compression.BROTLI])
 @pytest.mark.parametrize("stream", [False, True])
-def test_compressed_responses_are_the_plain_ones(compression: Compression, stream: bool) -> None:  # noqa: FBT001
+def test_compressed_responses_decode_to_the_plain_ones(compression: Compression, stream: bool) -> None:  # noqa: FBT001
     """A compressed response, streamed or not, decodes to what a client that accepts no encoding gets."""
 
     async def scenario(_: Emulator, client: httpx.AsyncClient) -> tuple[str | None, bytes, bytes]:
@@ -215,7 +215,7 @@ def test_compressed_responses_are_the_plain_ones(compression: Compression, strea
     assert len(decoded) == len(plain)
 
 
-def test_received_requests_can_be_looked_at() -> None:
+def test_received_requests_can_be_inspected() -> None:
     """A test in the same process can inspect the requests that reached the pool."""
 
     async def scenario(emulator: Emulator, client: httpx.AsyncClient) -> None:
@@ -227,7 +227,7 @@ def test_received_requests_can_be_looked_at() -> None:
     with_pool(scenario)
 
 
-def test_other_pages_are_vllms() -> None:
+def test_other_pages_are_as_in_vllm() -> None:
     """Models, health and metrics have the same paths as in vLLM."""
 
     async def scenario(_: Emulator, client: httpx.AsyncClient) -> None:
@@ -244,7 +244,7 @@ def with_fault(fault: str, **fields: Any) -> httpx.Response:
     return post(HELLO | fields, headers={"x-emulate-fault": fault})
 
 
-def test_faults_are_heard_only_when_allowed() -> None:
+def test_faults_take_effect_only_when_allowed() -> None:
     """A pool started without faults serves a request that asks for a fault like any other."""
     assert post(HELLO, headers={"x-emulate-fault": "status=503"}, faults=False).status_code == 200
 
@@ -269,11 +269,11 @@ def test_broken_sse_cannot_be_decoded() -> None:
 @pytest.mark.parametrize(
     ("fault", "factor"), [("usage=zero", 0), ("usage=negative", -1), ("usage=million", 10**6)]
 )
-def test_wrong_usage_is_told(fault: str, factor: int) -> None:
+def test_usage_faults_change_only_the_reported_usage(fault: str, factor: int) -> None:
     """The usage faults multiply the reported usage, but neither the output nor the true count in the header."""
     right, wrong = post(HELLO), with_fault(fault)
-    told, truth = wrong.json()["usage"]["prompt_tokens"], int(wrong.headers["x-prompt-tokens"])
-    assert told == truth * factor
+    reported, truth = wrong.json()["usage"]["prompt_tokens"], int(wrong.headers["x-prompt-tokens"])
+    assert reported == truth * factor
     assert right.json()["usage"]["prompt_tokens"] == truth
     assert wrong.json()["choices"] == right.json()["choices"]
 
@@ -293,14 +293,14 @@ def test_truncated_gzip_stops_in_the_middle(stream: bool) -> None:  # noqa: FBT0
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_die_cuts_the_connection(stream: bool) -> None:  # noqa: FBT001
+def test_die_closes_the_connection(stream: bool) -> None:  # noqa: FBT001
     """The fault die closes the connection in the middle of a response."""
     with pytest.raises(httpx.RemoteProtocolError):
         with_fault("die", stream=stream)
 
 
 @pytest.mark.parametrize("status", [302, 429, 500, 503])
-def test_a_status_is_given(status: int) -> None:
+def test_the_status_fault_sets_the_status(status: int) -> None:
     """The fault status=N responds with status N."""
     assert with_fault(f"status={status}").status_code == status
 
@@ -355,7 +355,7 @@ def test_images_are_counted_and_not_read_as_text() -> None:
     [(False, 30, 900), (True, 30, 900), (True, None, 40_000)],
     ids=["json", "slow stream", "fast stream"],
 )
-def test_a_client_that_goes_frees_its_place(
+def test_a_client_that_disconnects_frees_its_slot(
     stream: bool,  # noqa: FBT001
     speed: float | None,
     tokens: int,

@@ -32,7 +32,7 @@ def test_the_printed_url_serves_until_sigterm() -> None:
         (["--address", "192.0.2.1:80"], "dualpool emulate: address: cannot listen on 192.0.2.1:80"),
     ],
 )
-def test_wrong_settings_end_in_one_sentence(arguments: list[str], message: str) -> None:
+def test_wrong_settings_are_reported_in_one_line(arguments: list[str], message: str) -> None:
     """A wrong setting is reported in one line, with exit code 2."""
     done = subprocess.run([*COMMAND, *POOL, *arguments], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2

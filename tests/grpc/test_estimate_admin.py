@@ -34,8 +34,8 @@ async def decided(stream: Any, body: bytes) -> dict[str, Any]:
     await stream.headers()
     await stream.body(body)
     decision = await stream.read()
-    told: dict[str, Any] = json_format.MessageToDict(decision.dynamic_metadata)["dualpool"]
-    return told
+    fields: dict[str, Any] = json_format.MessageToDict(decision.dynamic_metadata)["dualpool"]
+    return fields
 
 
 async def learned(app: App, call: type[Any], body: bytes, prompt_tokens: int) -> None:
@@ -60,7 +60,7 @@ async def ask(app: App, call: type[Any], body: bytes) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", ["byteclass", "ema"])
-def test_the_command_says_what_the_router_says(
+def test_the_command_prints_the_routers_own_estimate(
     router: Router, call: type[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     """After some exchanges the command prints the router's own estimate, bound, pool and reason.
@@ -80,12 +80,12 @@ def test_the_command_says_what_the_router_says(
             for size in range(3, 15):
                 await learned(app, call, chat(WORDS * size), 16 * size + 8)
                 await learned(app, call, chat(WORDS * size, image=True), 16 * size + 108)
-            told = await ask(app, call, body)
+            fields = await ask(app, call, body)
             # In a thread, so that this event loop is not blocked while the command waits for the router.
-            return told, await asyncio.to_thread(estimate, "--admin", f"http://{app.admin_address}")
+            return fields, await asyncio.to_thread(estimate, "--admin", f"http://{app.admin_address}")
 
-    told, answered = asyncio.run(scenario())
-    expected = (told["estimate"], told["prompt_tokens"], told["pool"], told["reason"])
+    fields, answered = asyncio.run(scenario())
+    expected = (fields["estimate"], fields["prompt_tokens"], fields["pool"], fields["reason"])
     assert expected == tuple(answered[name] for name in ("budget_bound", "prompt_tokens", "pool", "reason"))
     assert "young" == answered["learned_from"]
     assert estimate()["prompt_tokens"] != answered["prompt_tokens"]

@@ -47,7 +47,7 @@ class Broken:
 
 @pytest.mark.parametrize("mode", ["STREAMED", "BUFFERED"])
 @pytest.mark.parametrize("method", ["first", "next"])
-def test_a_failure_to_decode_closes_the_stream_well(
+def test_a_failure_to_decode_closes_the_stream_with_ok(
     router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch, mode: str, method: str
 ) -> None:
     """If our decoder fails on any message, the stream ends with OK and the exception is counted."""
@@ -67,7 +67,7 @@ def test_a_failure_to_decode_closes_the_stream_well(
 
 
 @pytest.mark.parametrize("mode", ["STREAMED", "BUFFERED"])
-def test_a_failure_to_encode_closes_the_stream_well(
+def test_a_failure_to_encode_closes_the_stream_with_ok(
     router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
     """If a decision cannot be encoded, the request continues undecided."""
@@ -85,7 +85,7 @@ def test_a_failure_to_encode_closes_the_stream_well(
     asyncio.run(scenario())
 
 
-def test_a_failure_at_the_deadline_closes_the_stream_well(
+def test_a_failure_at_the_deadline_closes_the_stream_with_ok(
     router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the deadline's replies cannot be encoded, the held request continues at once, not at the next message."""
@@ -104,7 +104,7 @@ def test_a_failure_at_the_deadline_closes_the_stream_well(
 
 
 @pytest.mark.parametrize("end", [False, True])
-def test_a_failure_within_a_full_duplex_body_is_told(
+def test_a_failure_within_a_full_duplex_body_ends_the_stream_with_internal(
     router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch, *, end: bool
 ) -> None:
     """A clean close would silently truncate a full-duplex body, even at its end: the stream ends with INTERNAL."""
@@ -122,7 +122,7 @@ def test_a_failure_within_a_full_duplex_body_is_told(
     asyncio.run(scenario())
 
 
-def test_a_failure_at_the_deadline_of_a_full_duplex_body_is_told(
+def test_a_failure_at_the_deadline_of_a_full_duplex_body_ends_with_internal(
     router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The chunks held at that time cannot be echoed: the stream ends with INTERNAL."""
@@ -141,7 +141,7 @@ def test_a_failure_at_the_deadline_of_a_full_duplex_body_is_told(
     asyncio.run(scenario())
 
 
-def test_a_failure_after_a_full_duplex_body_closes_the_stream_well(
+def test_a_failure_after_a_full_duplex_body_closes_the_stream_with_ok(
     router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The whole request was echoed and responses are not echoed through us, so closing loses nothing."""

@@ -71,15 +71,15 @@ async def exchange(app: App, call: type[Any]) -> None:
 async def pages(app: App) -> dict[str, str]:
     """Return the text of the admin pages, and the first event of the live page."""
     async with httpx.AsyncClient(base_url=f"http://{app.admin_address}") as client:
-        said = {path: (await client.get(path)).text for path in ("/", "/metrics", "/config", "/state")}
+        shown = {path: (await client.get(path)).text for path in ("/", "/metrics", "/config", "/state")}
         async with client.stream("GET", "/live") as response:
             async for line in response.aiter_lines():
                 if line.startswith("data: "):
-                    return said | {"/live": line}
-    return said
+                    return shown | {"/live": line}
+    return shown
 
 
-def test_no_header_s_value_is_shown_but_those_of_the_list(
+def test_only_values_of_listed_headers_are_shown(
     router: Router, call: type[Any], collector: Collector, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     """Logs at level debug, spans, every admin page, the live page and the state file are searched for values."""
@@ -90,17 +90,17 @@ def test_no_header_s_value_is_shown_but_those_of_the_list(
             return await pages(app)
 
     caplog.set_level(logging.DEBUG)
-    said = asyncio.run(scenario())
-    said["log"] = "\n".join(JsonFormatter().format(record) for record in caplog.records)
-    said["spans"] = str(collector.taken.get(timeout=10))
-    said["state file"] = (tmp_path / "state").read_bytes().decode("latin-1")
-    assert {"/", "/metrics", "/config", "/state", "/live", "log", "spans", "state file"} == set(said)
+    shown = asyncio.run(scenario())
+    shown["log"] = "\n".join(JsonFormatter().format(record) for record in caplog.records)
+    shown["spans"] = str(collector.taken.get(timeout=10))
+    shown["state file"] = (tmp_path / "state").read_bytes().decode("latin-1")
+    assert {"/", "/metrics", "/config", "/state", "/live", "log", "spans", "state file"} == set(shown)
     seen = defaultdict(set)
     values = {name: marked(name) for name in (*REQUEST, *RESPONSE, "query", "content-type")} | {
         "traceparent": TRACE
     }
     for name, value in values.items():
-        for place, text in said.items():
+        for place, text in shown.items():
             if value in text:
                 seen[name].add(place)
     assert SHOWN == seen

@@ -11,9 +11,7 @@ from extproc.cli.main import main
 Router = Callable[..., Any]
 
 
-def test_health_of_a_router_that_serves(
-    router: Router, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_health_of_a_serving_router(router: Router, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The exit code is 0 while the router serves; with --ready it is 1 while the router drains."""
     file = tmp_path / "dualpool.yaml"
 
@@ -30,7 +28,7 @@ def test_health_of_a_router_that_serves(
     assert "" == capsys.readouterr().err
 
 
-def test_health_of_a_router_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_health_without_a_router(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """If nothing answers, the exit code is 1 and the message names the address."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))  # bound, but not listening

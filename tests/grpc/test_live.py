@@ -69,7 +69,7 @@ def test_a_viewer_sees_the_decisions_that_are_made(router: Router, call: type[An
     asyncio.run(scenario())
 
 
-def test_nothing_is_recorded_while_nobody_watches(
+def test_nothing_is_recorded_without_a_viewer(
     router: Router, call: type[Any], eventually: Callable[..., Any]
 ) -> None:
     """The listener is added with the first viewer and removed with the last."""
@@ -87,22 +87,22 @@ def test_nothing_is_recorded_while_nobody_watches(
     asyncio.run(scenario())
 
 
-def test_histograms_are_looked_at_less_often_than_numbers() -> None:
+def test_histograms_are_collected_less_often_than_numbers() -> None:
     """Histograms have thousands of series: a second event within a second reuses the first one's values."""
-    asked: list[Wanted] = []
+    collected: list[Wanted] = []
 
     def metrics(wanted: Wanted) -> list[Metric]:
-        asked.append(wanted)
+        collected.append(wanted)
         return []
 
     live = Live(lambda: about_router(parse("")), metrics, None, lambda _: None)
     first, second = live._event(), live._event()
-    assert [is_number, is_histogram, is_number] == asked
+    assert [is_number, is_histogram, is_number] == collected
     assert first.startswith(b"data: ")
     assert second.startswith(b"data: ")
 
 
-def test_viewers_are_capped(router: Router) -> None:
+def test_the_number_of_viewers_is_limited(router: Router) -> None:
     """A viewer beyond the limit gets a 503; the others keep receiving events."""
 
     async def scenario() -> None:
@@ -117,7 +117,7 @@ def test_viewers_are_capped(router: Router) -> None:
     asyncio.run(scenario())
 
 
-def test_the_page_is_small_and_talks_to_nobody_else() -> None:
+def test_the_page_is_small_and_loads_nothing_from_elsewhere() -> None:
     """It is under 60 KB, and its policy allows only its own script. The port for probes does not serve it."""
 
     async def scenario() -> None:
@@ -136,7 +136,7 @@ def test_the_page_is_small_and_talks_to_nobody_else() -> None:
     asyncio.run(scenario())
 
 
-def test_top_prints_it_once(router: Router, call: type[Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_top_once_prints_the_figures(router: Router, call: type[Any], capsys: pytest.CaptureFixture[str]) -> None:
     """`dualpool top --once` prints pools, models and anything that should not happen."""
 
     async def scenario() -> None:
@@ -157,7 +157,7 @@ def test_top_says_when_there_is_no_router(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-def test_what_is_not_known_yet_is_not_shown(router: Router, tmp_path: Path) -> None:
+def test_unknown_values_are_not_shown(router: Router, tmp_path: Path) -> None:
     """A gauge that is NaN, such as the time of a state never saved, does not break the page."""
     api = pytest.importorskip("playwright.async_api", reason="the browser is driven by playwright")
     servers = "endpoints: {urls: ['http://127.0.0.1:1']}"
@@ -172,13 +172,13 @@ def test_what_is_not_known_yet_is_not_shown(router: Router, tmp_path: Path) -> N
                 executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
             )
             page = await browser.new_page()
-            said: list[str] = []
-            page.on("pageerror", lambda error: said.append(str(error)))
+            messages: list[str] = []
+            page.on("pageerror", lambda error: messages.append(str(error)))
             await page.goto(f"http://{app.admin_address}/")
             await page.locator("#gauges", has_text="streams open").wait_for(timeout=60_000)
             assert "state saved" not in await page.inner_text("#gauges")
             assert "null" not in await page.inner_text("body")
-            assert [] == said
+            assert [] == messages
             await browser.close()
 
     asyncio.run(scenario())
@@ -186,7 +186,7 @@ def test_what_is_not_known_yet_is_not_shown(router: Router, tmp_path: Path) -> N
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_browser_shows_it_and_axe_finds_nothing(router: Router, call: type[Any], scheme: str) -> None:
+def test_a_browser_shows_the_page_and_axe_finds_no_violation(router: Router, call: type[Any], scheme: str) -> None:
     """In a real Chromium as wide as a phone: figures, an empty console, and no violation found by axe-core."""
     api = pytest.importorskip("playwright.async_api", reason="the browser is driven by playwright")
     axe = pytest.importorskip("axe_playwright_python.async_playwright")
@@ -197,9 +197,9 @@ def test_a_browser_shows_it_and_axe_finds_nothing(router: Router, call: type[Any
                 executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
             )
             page = await browser.new_page(color_scheme=scheme, viewport={"width": 390, "height": 844})
-            said: list[str] = []
-            page.on("console", lambda message: said.append(message.text))
-            page.on("pageerror", lambda error: said.append(str(error)))
+            messages: list[str] = []
+            page.on("console", lambda message: messages.append(message.text))
+            page.on("pageerror", lambda error: messages.append(str(error)))
             await learn_once(app, call)
             await page.goto(f"http://{app.admin_address}/")
             await page.locator("#models tr").first.wait_for(timeout=60_000)
@@ -214,7 +214,7 @@ def test_a_browser_shows_it_and_axe_finds_nothing(router: Router, call: type[Any
             assert before != await page.inner_text("#at")
             results = await axe.Axe().run(page)
             assert 0 == results.violations_count, results.generate_report()
-            assert [] == said
+            assert [] == messages
             await browser.close()
 
     asyncio.run(scenario())

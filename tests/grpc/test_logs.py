@@ -53,12 +53,12 @@ def test_no_body_and_no_credential_is_logged(
     caplog.set_level(logging.DEBUG)
     asyncio.run(scenario())
     lines = [JsonFormatter().format(record) for record in caplog.records]
-    said = {json.loads(line)["message"] for line in lines}
-    assert {"decided", "observed", "response not learned from", "context overflow"} <= said
+    logged = {json.loads(line)["message"] for line in lines}
+    assert {"decided", "observed", "response not learned from", "context overflow"} <= logged
     assert [] == [line for line in lines if "SECRET" in line or "Bearer" in line]
 
 
-def test_an_exception_does_not_show_what_it_was_raised_over(
+def test_a_logged_exception_shows_no_values(
     router: Router, call: type[Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A traceback shows our lines of code, but not the values in them."""

@@ -16,7 +16,7 @@ Router = Callable[..., Any]
 CHAT = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}).encode()
 
 
-def overloaded(app: App) -> None:
+def start_shedding(app: App) -> None:
     """Make the router shed requests from now on, as when its loop lags."""
     app.ask(lambda: setattr(app._streams.overload, "sheds", lambda _now_s: True))
 
@@ -33,12 +33,12 @@ def reasons(message: Any) -> list[str]:
     return [option.header.raw_value.decode() for option in options if option.header.key.endswith("reason")]
 
 
-def test_a_held_request_is_given_up_at_its_headers(router: Router, call: type[Any]) -> None:
+def test_a_held_request_is_shed_at_its_headers(router: Router, call: type[Any]) -> None:
     """In STREAMED mode it goes to the default pool at once, without waiting for its body, and is counted."""
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
-            overloaded(app)
+            start_shedding(app)
             stream = call(channel)
             await stream.headers()
             assert ["shed"] == reasons(await stream.read())
@@ -49,7 +49,7 @@ def test_a_held_request_is_given_up_at_its_headers(router: Router, call: type[An
     asyncio.run(scenario())
 
 
-def test_a_deadline_begins_when_the_request_came(
+def test_a_deadline_is_measured_from_the_arrival_of_the_request(
     router: Router, call: type[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request that waited for the loop past its deadline is decided at once; the metrics include its wait."""
@@ -82,7 +82,7 @@ def test_in_buffered_mode_the_stream_is_closed(router: Router, call: type[Any]) 
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
-            overloaded(app)
+            start_shedding(app)
             stream = call(channel)
             await stream.headers(mode="BUFFERED")
             assert [] == reasons(await stream.read())
@@ -92,12 +92,12 @@ def test_in_buffered_mode_the_stream_is_closed(router: Router, call: type[Any]) 
     asyncio.run(scenario())
 
 
-def test_a_full_duplex_body_goes_back_whole(router: Router, call: type[Any]) -> None:
+def test_a_full_duplex_body_is_echoed_completely(router: Router, call: type[Any]) -> None:
     """Even if the request is shed, every byte is echoed before the stream is closed."""
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
-            overloaded(app)
+            start_shedding(app)
             stream = call(channel)
             await stream.headers(mode="FULL_DUPLEX_STREAMED")
             assert ["shed"] == reasons(await stream.read())
@@ -109,12 +109,12 @@ def test_a_full_duplex_body_goes_back_whole(router: Router, call: type[Any]) -> 
     asyncio.run(scenario())
 
 
-def test_other_requests_pass_as_ever(router: Router, call: type[Any]) -> None:
+def test_requests_to_other_paths_are_not_shed(router: Router, call: type[Any]) -> None:
     """A request to a path that is not ours is not shed: deciding it costs nothing."""
 
     async def scenario() -> None:
         async with router() as app, grpc.aio.insecure_channel(app.grpc_address) as channel:
-            overloaded(app)
+            start_shedding(app)
             stream = call(channel)
             await stream.headers("/v1/other")
             assert await stream.read() is None
@@ -149,7 +149,7 @@ def test_readiness_turns_red_when_most_requests_come_too_late(
     asyncio.run(scenario())
 
 
-def test_closed_sets_of_labels_start_at_zero(router: Router) -> None:
+def test_counters_with_known_labels_start_at_zero(router: Router) -> None:
     """Counters whose label values are known exist before the first event, and dualpool_info names the build."""
 
     async def scenario() -> None:

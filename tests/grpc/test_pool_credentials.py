@@ -65,7 +65,7 @@ def watching(where: Endpoints, publish: Callable[[PoolReport], None] = lambda _:
     )
 
 
-async def asked(where: Endpoints) -> PoolReport:
+async def report_of(where: Endpoints) -> PoolReport:
     """Run one round; return its report."""
     trust = Trust.of(where.tls)
     async with make_client(trust.context) as client:
@@ -92,7 +92,7 @@ def keyed(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     return {"api_key_variable": "VLLM_KEY"}
 
 
-def test_the_key_goes_to_the_servers_of_its_pool_alone(
+def test_the_key_is_sent_only_to_the_servers_of_its_pool(
     keyed: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     """With the key the models are known; servers of another pool do not get it, and it is not in the log."""
@@ -100,8 +100,8 @@ def test_the_key_goes_to_the_servers_of_its_pool_alone(
 
     async def scenario(stack: AsyncExitStack) -> None:
         one, other = [await stack.enter_async_context(each.serving()) for each in (ours, others)]
-        assert ["m"] == [model.name for model in (await asked(Endpoints((one,), **keyed))).models[0]]
-        without = await asked(Endpoints((other,)))
+        assert ["m"] == [model.name for model in (await report_of(Endpoints((one,), **keyed))).models[0]]
+        without = await report_of(Endpoints((other,)))
         assert ((), 1) == (without.models, len(without.loads))
 
     with caplog.at_level(logging.DEBUG):
@@ -111,7 +111,7 @@ def test_the_key_goes_to_the_servers_of_its_pool_alone(
     assert KEY not in caplog.text
 
 
-def test_a_key_that_was_changed_is_read_again(tmp_path: Path) -> None:
+def test_a_changed_key_is_read_again(tmp_path: Path) -> None:
     """Keys are renewed while the router runs: each round sends the key that the file holds at the time."""
     file, server = tmp_path / "key", Server(KEY)
 
@@ -127,7 +127,7 @@ def test_a_key_that_was_changed_is_read_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"two words", b"x\r\ny: z", b"\xff\xfe", b"k" * 5_000, None])
-def test_what_is_no_key_is_told_but_not_shown(
+def test_an_invalid_key_is_reported_but_not_shown(
     content: bytes | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Without a valid key servers are still asked for their load; the warning names the file, not its content."""
@@ -137,7 +137,7 @@ def test_what_is_no_key_is_told_but_not_shown(
 
     async def scenario(stack: AsyncExitStack) -> None:
         url = await stack.enter_async_context(server.serving())
-        report = await asked(Endpoints((url,), api_key_file=str(file)))
+        report = await report_of(Endpoints((url,), api_key_file=str(file)))
         assert 1 == len(report.loads)
 
     run(scenario)
@@ -150,13 +150,13 @@ def test_what_is_no_key_is_told_but_not_shown(
     assert "two words" not in caplog.text + str(vars(line))
 
 
-def test_a_variable_that_is_not_set_is_told() -> None:
+def test_a_variable_that_is_not_set_is_an_error() -> None:
     """The message names the variable."""
     with pytest.raises(KeyUnknown, match="environment variable VLLM_KEY contains no key"):
         key_of(Endpoints(api_key_variable="VLLM_KEY"), {})
 
 
-def test_no_secret_is_on_the_page_of_settings() -> None:
+def test_no_secret_is_shown_on_the_config_page() -> None:
     """/config shows the path of the API key, but not that of a private TLS key."""
     tls = "tls: {ca_file: /ca, certificate_file: /c, private_key_file: /secret/place}"
     where = f"endpoints: {{urls: ['https://a'], api_key_file: /the/key, {tls}}}"
@@ -168,7 +168,7 @@ def test_no_secret_is_on_the_page_of_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ("api_key_file: /k, api_key_variable: K", "endpoints: api_key_file and api_key_variable given"),
         ("api_key_variable: 'a key'", "endpoints.api_key_variable: 'a key' given"),
@@ -179,11 +179,11 @@ def test_no_secret_is_on_the_page_of_settings() -> None:
         ),
     ],
 )
-def test_secrets_that_would_not_do_are_refused(settings: str, said: str) -> None:
+def test_settings_of_secrets_that_cannot_work_are_refused(settings: str, message: str) -> None:
     """Incomplete or contradictory settings, and ones that could not work, are configuration errors."""
     with pytest.raises(ConfigurationError) as caught:
         parse(f"pools: [{{name: s, max_budget_tokens: 1, endpoints: {{urls: ['http://a'], {settings}}}}}]")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.fixture
@@ -204,7 +204,7 @@ def server_context(authority: trustme.CA, name: str, *, client: bool = False) ->
     return context
 
 
-def test_servers_are_checked_by_the_authority_that_is_configured(tmp_path: Path, authority: trustme.CA) -> None:
+def test_servers_are_verified_with_the_configured_authority(tmp_path: Path, authority: trustme.CA) -> None:
     """A server whose certificate does not have the configured authority and name counts as not responding."""
     trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
 
@@ -218,13 +218,13 @@ def test_servers_are_checked_by_the_authority_that_is_configured(tmp_path: Path,
             ("missing.pem", "vllm.example", 0),
         ):
             tls = EndpointTls(ca_file=str(tmp_path / ca), server_name=name)
-            assert answered == (await asked(Endpoints((url,), tls=tls))).answered, (ca, name)
-        assert 0 == (await asked(Endpoints((url,)))).answered
+            assert answered == (await report_of(Endpoints((url,), tls=tls))).answered, (ca, name)
+        assert 0 == (await report_of(Endpoints((url,)))).answered
 
     run(scenario)
 
 
-def test_a_certificate_is_shown_to_servers_that_want_one(tmp_path: Path, authority: trustme.CA) -> None:
+def test_a_certificate_is_sent_to_servers_that_require_one(tmp_path: Path, authority: trustme.CA) -> None:
     """With mTLS, a server responds only to a client with a certificate."""
     own = authority.issue_cert("router.example")
     own.private_key_pem.write_to_path(tmp_path / "key.pem")
@@ -235,12 +235,14 @@ def test_a_certificate_is_shown_to_servers_that_want_one(tmp_path: Path, authori
         context = server_context(authority, "127.0.0.1", client=True)
         url = await stack.enter_async_context(Server().serving(context))
         shown = EndpointTls(ca, certificate_file=cert, private_key_file=key)
-        assert [1, 0] == [(await asked(Endpoints((url,), tls=tls))).answered for tls in (shown, EndpointTls(ca))]
+        assert [1, 0] == [
+            (await report_of(Endpoints((url,), tls=tls))).answered for tls in (shown, EndpointTls(ca))
+        ]
 
     run(scenario)
 
 
-def test_tls_files_that_are_renewed_are_read_again(tmp_path: Path, authority: trustme.CA) -> None:
+def test_renewed_tls_files_are_read_again(tmp_path: Path, authority: trustme.CA) -> None:
     """With unusable files no server is trusted; after they are fixed, they are used in the next round."""
     ca, fixed = tmp_path / "later.pem", tmp_path / "ca.pem"
     published: asyncio.Queue[PoolReport] = asyncio.Queue()
@@ -265,7 +267,7 @@ def test_tls_files_that_are_renewed_are_read_again(tmp_path: Path, authority: tr
     run(scenario)
 
 
-def test_an_encrypted_private_key_is_a_fault_and_no_question(tmp_path: Path, authority: trustme.CA) -> None:
+def test_an_encrypted_private_key_is_a_fault_without_a_prompt(tmp_path: Path, authority: trustme.CA) -> None:
     """An encrypted key is reported as a fault; the router does not prompt for a password."""
     from cryptography.hazmat.primitives import serialization as s  # noqa: PLC0415
 

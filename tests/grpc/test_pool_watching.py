@@ -103,7 +103,7 @@ def test_a_server_is_asked_for_its_models_and_its_load() -> None:
     assert (1, 1) == (report.asked, report.answered)
 
 
-def test_a_server_that_goes_silent_is_known_for_a_while() -> None:
+def test_a_server_that_stops_responding_is_remembered_for_a_while() -> None:
     """Its models are kept until they are too old, its load for some seconds; then nothing is known of the pool."""
 
     async def scenario(url: str) -> tuple[list[bool], Watched]:
@@ -121,7 +121,7 @@ def test_a_server_that_goes_silent_is_known_for_a_while() -> None:
     assert (2, 0) == (watched.published[-1].asked, watched.published[-1].answered)
 
 
-def test_a_clock_that_goes_back_forgets_nothing() -> None:
+def test_a_clock_that_jumps_back_expires_nothing() -> None:
     """A clock that jumps back by an hour expires no report."""
 
     async def scenario(url: str) -> bool:
@@ -154,7 +154,7 @@ async def refuse(_: web.Request) -> web.StreamResponse:
 
 
 @pytest.mark.parametrize("models", [b"<html>", b"", b"\xff\xfe", b'{"data": 5}', endless, refuse])
-def test_a_server_whose_models_cannot_be_read_still_says_how_busy_it_is(models: bytes | Handler) -> None:
+def test_a_server_whose_models_cannot_be_read_still_reports_its_load(models: bytes | Handler) -> None:
     """With an invalid, empty, oversized or missing list the models are unknown, but the load is known."""
 
     async def scenario(url: str) -> PoolReport:
@@ -165,7 +165,7 @@ def test_a_server_whose_models_cannot_be_read_still_says_how_busy_it_is(models: 
 
 
 @pytest.mark.parametrize("metrics", [b"<html>", b"vllm:num_requests_waiting NaN\n", endless, refuse])
-def test_a_server_without_metrics_still_says_what_it_serves(metrics: bytes | Handler) -> None:
+def test_a_server_without_metrics_still_reports_its_models(metrics: bytes | Handler) -> None:
     """If the load cannot be read it is unknown, but the models are known."""
 
     async def scenario(url: str) -> PoolReport:
@@ -185,7 +185,7 @@ def test_a_server_that_hangs_costs_its_timeout_and_no_more() -> None:
     assert (1, ()) == (len(report.models), report.loads)
 
 
-def test_a_server_may_take_as_long_as_is_configured() -> None:
+def test_a_server_may_take_as_long_as_configured() -> None:
     """The HTTP client has no timeouts of its own that would cut `timeout_s` short."""
 
     async def scenario() -> object:
@@ -195,7 +195,7 @@ def test_a_server_may_take_as_long_as_is_configured() -> None:
     assert dict.fromkeys(("connect", "read", "write", "pool")) == asyncio.run(scenario())
 
 
-def test_a_server_that_says_nothing_is_told_with_the_time_that_it_had(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_timeout_of_a_server_is_logged_with_its_length(caplog: pytest.LogCaptureFixture) -> None:
     """The log line names the page and the timeout."""
 
     async def scenario(url: str) -> str:
@@ -206,7 +206,7 @@ def test_a_server_that_says_nothing_is_told_with_the_time_that_it_had(caplog: py
     assert f"{url}/v1/models: no answer in 0.05 s" == caplog.records[0].__dict__["fields"]["first"]
 
 
-def test_rounds_are_a_second_apart_give_or_take_a_tenth(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rounds_are_a_second_apart_with_ten_percent_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     """The jitter keeps many routers that start together from polling in step."""
     waited_s: list[float] = []
 
@@ -225,7 +225,7 @@ def test_rounds_are_a_second_apart_give_or_take_a_tenth(monkeypatch: pytest.Monk
     assert 1.05 < max(waited_s) <= 1.1
 
 
-def test_one_name_is_as_many_servers_as_it_has_addresses() -> None:
+def test_each_address_of_a_name_is_a_server() -> None:
     """Every address of a headless service is polled, up to a limit of 256."""
 
     async def resolve(_host: str, _port: int) -> list[str]:
@@ -245,25 +245,25 @@ def test_an_ipv6_address_is_put_in_brackets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("addresses", "asked"),
+    ("addresses", "polled"),
     [
         (["fd00::1", "fd00::2", "10.0.0.1", "10.0.0.2"], ["http://10.0.0.1:80", "http://10.0.0.2:80"]),
         (["fd00::1", "fd00::1", "10.0.0.1"], ["http://10.0.0.1:80"]),
         (["fd00::1", "10.0.0.1", "10.0.0.2"], ["http://10.0.0.1:80", "http://10.0.0.2:80", "http://[fd00::1]:80"]),
         (["fd00::1", "fd00::2"], ["http://[fd00::1]:80", "http://[fd00::2]:80"]),
     ],
-    ids=["both", "twice told", "mixed", "IPv6"],
+    ids=["both", "duplicate", "mixed", "IPv6"],
 )
-def test_a_server_of_both_families_is_asked_once(addresses: list[str], asked: list[str]) -> None:
+def test_a_server_with_ipv4_and_ipv6_addresses_is_polled_once(addresses: list[str], polled: list[str]) -> None:
     """Equally many IPv4 and IPv6 addresses belong to the same servers; otherwise each address is a server."""
 
     async def resolve(_host: str, _port: int) -> list[str]:
         return addresses
 
-    assert tuple(asked) == asyncio.run(endpoints(Endpoints(dns="http://vllm"), 1, resolve))
+    assert tuple(polled) == asyncio.run(endpoints(Endpoints(dns="http://vllm"), 1, resolve))
 
 
-def test_a_name_that_does_not_resolve_keeps_the_servers_that_are_known() -> None:
+def test_a_name_that_does_not_resolve_keeps_the_known_servers() -> None:
     """A resolver that is down changes nothing about the known servers."""
 
     async def scenario(url: str) -> tuple[PoolReport, PoolReport]:
@@ -276,7 +276,7 @@ def test_a_name_that_does_not_resolve_keeps_the_servers_that_are_known() -> None
     assert before.models == after.models
 
 
-def test_servers_that_are_known_are_asked_though_others_cannot_be_listed() -> None:
+def test_known_servers_are_polled_even_if_other_sources_fail() -> None:
     """All sources are used: a name that does not resolve, or a missing file, does not hide the URLs."""
 
     async def scenario(url: str) -> PoolReport:
@@ -298,7 +298,7 @@ def test_servers_in_a_file_are_read_each_time(tmp_path: Path) -> None:
         asyncio.run(endpoints(where, 1))
 
 
-def test_a_file_that_is_empty_for_a_moment_keeps_the_servers_that_are_known(tmp_path: Path) -> None:
+def test_a_file_that_is_empty_for_a_moment_keeps_the_known_servers(tmp_path: Path) -> None:
     """A program that rewrites the file truncates it first; a pool without servers would count as serving all."""
     file = tmp_path / "servers"
 
@@ -320,15 +320,15 @@ async def many_models(_: web.Request) -> web.StreamResponse:
 
 
 @pytest.mark.parametrize(
-    ("models", "said"),
+    ("models", "message"),
     [
         (many_models, "5000 models; the first 1000 are read"),
         (refuse, "404"),
         (endless, "longer than 1048576 bytes"),
     ],
 )
-def test_models_that_are_not_known_are_told_though_the_load_is(
-    models: Handler, said: str, caplog: pytest.LogCaptureFixture
+def test_unknown_models_are_logged_even_if_the_load_is_known(
+    models: Handler, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """One log line says that a server lists no models or too many; no line reports that its load is known."""
 
@@ -339,11 +339,11 @@ def test_models_that_are_not_known_are_told_though_the_load_is(
 
     serving(scenario, models)
     (record,) = caplog.records
-    assert said in record.__dict__["fields"]["first"]
+    assert message in record.__dict__["fields"]["first"]
 
 
 @pytest.mark.parametrize("host", ["", "a..b", "x" * 300, "no-such-name.invalid"])
-def test_a_name_that_is_none_is_told(host: str) -> None:
+def test_an_invalid_name_is_an_error(host: str) -> None:
     """Whichever way the resolver rejects the name, only AddressesUnknown is raised."""
     with pytest.raises(AddressesUnknown):
         asyncio.run(endpoints(Endpoints(dns=f"http://{host}:1"), 5))
@@ -360,7 +360,7 @@ def test_a_resolver_that_hangs_is_given_up() -> None:
         asyncio.run(endpoints(Endpoints(dns="http://vllm"), 0.01, resolve))
 
 
-def test_a_name_whose_addresses_change_is_asked_anew_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_is_resolved_again_in_each_round(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server no longer behind the name is forgotten at once; a new one is known after its first round."""
     addresses: list[str] = []
 
@@ -382,7 +382,7 @@ def test_a_name_whose_addresses_change_is_asked_anew_each_round(monkeypatch: pyt
     assert [(1, 1), (1, 0), (2, 1)] == serving(scenario)
 
 
-def test_what_a_server_compresses_all_the_same_is_not_read() -> None:
+def test_a_compressed_page_is_not_read() -> None:
     """No compressed page was asked for, and it could be a decompression bomb."""
 
     async def bomb(_: web.Request) -> web.StreamResponse:
@@ -395,7 +395,7 @@ def test_what_a_server_compresses_all_the_same_is_not_read() -> None:
     assert (1, ()) == (len(report.models), report.loads)
 
 
-def test_connections_of_servers_that_are_asked_no_longer_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_to_servers_that_are_no_longer_polled_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections are kept to a limited number of servers, the ones polled last."""
     monkeypatch.setattr("extproc.pools.scraping.MAX_SERVERS", 1)
 
@@ -410,7 +410,7 @@ def test_connections_of_servers_that_are_asked_no_longer_are_closed(monkeypatch:
     assert (3, 1) == (answered, len(kept))
 
 
-def test_a_name_with_hundreds_of_addresses_is_asked_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_some_of_hundreds_of_addresses_are_polled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 500 servers 256 are polled, always the same ones, and at most 32 at a time."""
     asked: list[str] = []
     at_once = most = 0

@@ -36,7 +36,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @asynccontextmanager
-async def all_there_is(router: Callable[..., Any], folder: Path) -> AsyncIterator[tuple[App, Server]]:
+async def complete_router(router: Callable[..., Any], folder: Path) -> AsyncIterator[tuple[App, Server]]:
     """Run a router that watches its pools, and saves and shares what it learns; yield it and the short pool."""
     short, long = Server(), Server()
     with redis_server(folder) as store:
@@ -155,7 +155,7 @@ def alerts() -> dict[str, str]:
     return {rule["alert"]: rule["expr"] for group in groups for rule in group["rules"] if "alert" in rule}
 
 
-def test_dashboard_and_rules_find_what_they_ask_for(
+def test_queries_of_dashboard_and_rules_have_data(
     router: Callable[..., Any], call: type[Any], tmp_path: Path
 ) -> None:
     """After some traffic, queries and recording rules give values, and every metric used in an alert exists."""
@@ -164,29 +164,31 @@ def test_dashboard_and_rules_find_what_they_ask_for(
 
     async def scenario() -> None:
         async with (
-            all_there_is(router, tmp_path) as (app, short),
-            prometheus(tmp_path, app.admin_address) as asked,
+            complete_router(router, tmp_path) as (app, short),
+            prometheus(tmp_path, app.admin_address) as server,
         ):
             # Repeatedly, because a rate requires two scrapes of a series.
             share = "dualpool:smaller_pool_share:ratio5m > 0"
-            await asked.until(f"dualpool:bounds_exceeded:ratio1h and on () {share}", lambda: send(app, call))
+            await server.until(f"dualpool:bounds_exceeded:ratio1h and on () {share}", lambda: send(app, call))
             short.waiting = 1000
             spilled = 'rate(dualpool_requests_total{reason="spilled"}[1m]) > 0'
-            await asked.until(f"{spilled} and on () dualpool_pool_spill_share == 1", lambda: send(app, call))
+            await server.until(f"{spilled} and on () dualpool_pool_spill_share == 1", lambda: send(app, call))
             wanted = dashboard_queries() | questions()
-            for rule in await asked.rules():
+            for rule in await server.rules():
                 assert "ok" == rule["health"], rule
                 if "recording" == rule["type"]:
                     wanted[rule["name"]] = rule["name"]
             for name, expression in alerts().items():
                 for metric in set(re.findall(r"\bdualpool[_:][\w:]+", expression)) - not_yet:
                     wanted[f"{name}: {metric}"] = metric
-            assert [] == [name for name, query in wanted.items() if not await asked.finds(query)]
+            assert [] == [name for name, query in wanted.items() if not await server.finds(query)]
 
     asyncio.run(scenario())
 
 
-def test_the_ten_answers_are_true(router: Callable[..., Any], call: type[Any], tmp_path: Path) -> None:
+def test_the_ten_queries_of_the_documents_give_right_answers(
+    router: Callable[..., Any], call: type[Any], tmp_path: Path
+) -> None:
     """The queries give the right values for a healthy router, and show when a gateway sends no bodies."""
 
     async def misled(app: App) -> None:
@@ -198,28 +200,28 @@ def test_the_ten_answers_are_true(router: Callable[..., Any], call: type[Any], t
 
     async def scenario() -> None:
         async with (
-            all_there_is(router, tmp_path) as (app, _),
-            prometheus(tmp_path, app.admin_address) as asked,
+            complete_router(router, tmp_path) as (app, _),
+            prometheus(tmp_path, app.admin_address) as server,
         ):
-            await asked.until("dualpool:smaller_pool_share:ratio5m > 0", lambda: send(app, call))
+            await server.until("dualpool:smaller_pool_share:ratio5m > 0", lambda: send(app, call))
             asking = {int(question.partition(".")[0]): query for question, query in questions().items()}
-            told = {number: await asked.values(query) for number, query in asking.items()}
-            assert 10 == len(told)
-            assert 1.0 == pytest.approx(sum(told[1]))
-            assert 0.5 < told[2][0] < 2.0
-            assert {0.0} == set(told[3])
-            assert [0.0] == told[4]
-            assert [1.0] == told[5]
-            assert 0.0 < told[7][0] < 1.0
-            assert {0.0} == set(told[8])
-            assert {1.0} == set(told[9])
-            assert [1.0] == told[10]
-            await asked.until(f"sum({asking[3]}) > 0", lambda: misled(app))
+            answers = {number: await server.values(query) for number, query in asking.items()}
+            assert 10 == len(answers)
+            assert 1.0 == pytest.approx(sum(answers[1]))
+            assert 0.5 < answers[2][0] < 2.0
+            assert {0.0} == set(answers[3])
+            assert [0.0] == answers[4]
+            assert [1.0] == answers[5]
+            assert 0.0 < answers[7][0] < 1.0
+            assert {0.0} == set(answers[8])
+            assert {1.0} == set(answers[9])
+            assert [1.0] == answers[10]
+            await server.until(f"sum({asking[3]}) > 0", lambda: misled(app))
 
     asyncio.run(scenario())
 
 
-def test_metrics_are_named_as_prometheus_wants_them(
+def test_metrics_follow_the_naming_rules_of_prometheus(
     router: Callable[..., Any], call: type[Any], tmp_path: Path
 ) -> None:
     """`promtool check metrics` has no complaint about the router's own metrics."""

@@ -130,7 +130,7 @@ def test_deadlines_hold_across_a_reload(router: Router, call: type[Any], eventua
     asyncio.run(scenario())
 
 
-def test_other_servers_are_asked_after_a_reload(router: Router, eventually: Callable[..., Any]) -> None:
+def test_other_servers_are_polled_after_a_reload(router: Router, eventually: Callable[..., Any]) -> None:
     """Endpoints in the new file are polled; loads, models and metrics of removed pools are dropped."""
 
     async def scenario(url: str) -> None:
@@ -152,7 +152,7 @@ def test_other_servers_are_asked_after_a_reload(router: Router, eventually: Call
     serving(scenario)
 
 
-def test_what_is_in_force_is_shown(router: Router) -> None:
+def test_the_settings_in_force_are_shown(router: Router) -> None:
     """/config and dualpool_info show the reloaded settings, /config also the outcome of the last reload."""
 
     async def scenario() -> None:

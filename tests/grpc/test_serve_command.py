@@ -25,7 +25,7 @@ def started(config: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
             process.kill()
 
 
-def test_sigterm_drains_and_ends_well(tmp_path: Path) -> None:
+def test_sigterm_drains_and_ends_with_0(tmp_path: Path) -> None:
     """On SIGTERM the router turns unready; on a second one it ends with exit code 0. Its log lines are JSON."""
     config = tmp_path / "c.yaml"
     config.write_text("listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 60")
@@ -44,16 +44,16 @@ def test_the_drain_ends_by_itself(tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
     config.write_text("listen: {address: '127.0.0.1:0'}\nadmin: {address: '127.0.0.1:0'}\ndrain_s: 0.3")
     with started(config) as (process, _admin):
-        asked_s = time.monotonic()
+        signalled_s = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert 0 == process.wait(20)
-        assert time.monotonic() - asked_s >= 0.3
+        assert time.monotonic() - signalled_s >= 0.3
         assert process.stderr is not None
         assert ["draining", "stopped"] == [json.loads(line)["message"] for line in process.stderr]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("mode: on", "mode: 'on' given; allowed: enforce, shadow, off"),
         ("pools: [{name: a, max_budget_tokens: 5}]", "pools: 1 given; at least 2"),
@@ -66,7 +66,7 @@ def test_the_drain_ends_by_itself(tmp_path: Path) -> None:
         ("{listen: {address: '127.0.0.1:0'}, admin: {address: 'a..b:0'}}", "admin.address: 'a..b:0' cannot be"),
     ],
 )
-def test_a_wrong_configuration_ends_with_2_and_one_sentence(tmp_path: Path, text: str, said: str) -> None:
+def test_a_wrong_configuration_ends_with_2_and_one_line(tmp_path: Path, text: str, message: str) -> None:
     """A configuration error is one line that names field and value; the exit code is 2."""
     config = tmp_path / "c.yaml"
     config.write_text(text)
@@ -75,7 +75,7 @@ def test_a_wrong_configuration_ends_with_2_and_one_sentence(tmp_path: Path, text
     )
     lines = [line for line in ended.stderr.splitlines() if line.startswith("dualpool serve:")]
     assert (2, 1) == (ended.returncode, len(lines))
-    assert said in lines[0]
+    assert message in lines[0]
     assert "Traceback" not in ended.stderr
 
 

@@ -78,7 +78,7 @@ def test_the_socket_of_a_dead_process_is_taken_over(router: Router, tmp_path: Pa
     asyncio.run(scenario())
 
 
-def test_a_unix_socket_has_the_mode_and_owner_that_are_configured(tmp_path: Path) -> None:
+def test_a_unix_socket_has_the_configured_mode_and_owner(tmp_path: Path) -> None:
     """Mode and owner are as in the settings, whatever the umask."""
     address = f"address: 'unix:{tmp_path}/s'"
 
@@ -93,7 +93,7 @@ def test_a_unix_socket_has_the_mode_and_owner_that_are_configured(tmp_path: Path
     assert (0o666, os.getuid(), os.getgid()) == (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
 
 
-def test_an_owner_that_is_unknown_is_told(tmp_path: Path) -> None:
+def test_an_unknown_owner_is_a_configuration_error(tmp_path: Path) -> None:
     """The message names the setting and its value."""
     with pytest.raises(
         ConfigurationError, match=r"listen\.socket_owner: 'nobody-of-that-name'.*cannot be made so"
@@ -101,7 +101,7 @@ def test_an_owner_that_is_unknown_is_told(tmp_path: Path) -> None:
         App(configuration(f"address: 'unix:{tmp_path}/s', socket_owner: nobody-of-that-name"))
 
 
-def test_the_default_address_takes_ipv4_and_ipv6(router: Router) -> None:
+def test_the_default_address_accepts_ipv4_and_ipv6(router: Router) -> None:
     """[::] serves clients over both; on a machine without IPv6 it still serves IPv4."""
     assert "[::]:9002" == ListenSettings().address
 
@@ -154,8 +154,8 @@ def test_renewed_certificates_are_used_without_a_restart(tmp_path: Path, caplog:
             await app.stop()
 
     asyncio.run(scenario())
-    told = [record.getMessage() for record in caplog.records if "TLS files" in record.getMessage()]
-    assert ["cannot be used" in told[0], "are in use" in told[1]] == [True, True]
+    messages = [record.getMessage() for record in caplog.records if "TLS files" in record.getMessage()]
+    assert ["cannot be used" in messages[0], "are in use" in messages[1]] == [True, True]
 
 
 def test_an_idle_stream_is_closed(call: type[Any]) -> None:

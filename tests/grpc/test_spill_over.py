@@ -28,20 +28,20 @@ class Server:
     raw: bytes | None = None
     url: str = ""
 
-    async def say_models(self, _: web.Request) -> web.StreamResponse:
+    async def serve_models(self, _: web.Request) -> web.StreamResponse:
         """Serve the list of models."""
-        return await self._said(json.dumps(self.models).encode())
+        return await self._respond(json.dumps(self.models).encode())
 
-    async def say_load(self, _: web.Request) -> web.StreamResponse:
+    async def serve_load(self, _: web.Request) -> web.StreamResponse:
         """Serve the load metrics."""
         lines = (
             f"vllm:num_requests_waiting {self.waiting}",
             "vllm:num_requests_running 4",
             "vllm:kv_cache_usage_perc 0.1",
         )
-        return await self._said("\n".join([*lines, ""]).encode())
+        return await self._respond("\n".join([*lines, ""]).encode())
 
-    async def _said(self, page: bytes) -> web.StreamResponse:
+    async def _respond(self, page: bytes) -> web.StreamResponse:
         if self.hangs:
             await asyncio.Event().wait()
         return web.Response(body=page if self.raw is None else self.raw)
@@ -53,8 +53,8 @@ async def serving(*servers: Server) -> AsyncIterator[str]:
     runners = []
     for server in servers:
         app = web.Application()
-        app.router.add_get("/v1/models", server.say_models)
-        app.router.add_get("/metrics", server.say_load)
+        app.router.add_get("/v1/models", server.serve_models)
+        app.router.add_get("/metrics", server.serve_load)
         runners.append(web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1))
         await runners[-1].setup()
         await web.TCPSite(runners[-1], "127.0.0.1", 0).start()
@@ -81,8 +81,8 @@ async def placed(app: App, call: type[Any], model: str = "m") -> tuple[str, str]
         await stream.body(json.dumps(body).encode())
         message = await stream.read()
     options = message.request_headers.response.header_mutation.set_headers
-    said = {option.header.key: option.header.raw_value.decode() for option in options}
-    return said.get("x-token-budget-pool", ""), said["x-token-budget-reason"]
+    headers = {option.header.key: option.header.raw_value.decode() for option in options}
+    return headers.get("x-token-budget-pool", ""), headers["x-token-budget-reason"]
 
 
 def shown(app: App, name: str, pool: str) -> float:
@@ -143,7 +143,7 @@ FAULTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("pool", [0, 1], ids=["short", "long"])
-def test_a_server_that_lies_or_hangs_changes_nothing_for_the_worse(
+def test_a_server_that_lies_or_hangs_does_no_harm(
     router: Router, call: type[Any], eventually: Any, fault: str, pool: int
 ) -> None:
     """Whatever a server sends, a request is decided, and goes to its usual pool or to the default."""

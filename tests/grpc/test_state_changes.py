@@ -58,7 +58,7 @@ async def router(folder: Path, settings: str = "", *, asks: bool = True) -> Asyn
         await app.stop()
 
 
-async def asked(app: App, path: str, data: bytes | AsyncIterator[bytes] = b"", **asking: Any) -> httpx.Response:
+async def post(app: App, path: str, data: bytes | AsyncIterator[bytes] = b"", **asking: Any) -> httpx.Response:
     """Request a change, with the token unless `asking` has other headers."""
     async with httpx.AsyncClient(base_url=f"http://{app.admin_address}") as client:
         return await client.post(path, content=data, **{"headers": SHOWN, **asking})
@@ -118,16 +118,16 @@ def test_nothing_can_be_changed_without_the_token(call: type[Any], tmp_path: Pat
             await eventually(lambda: known(app) == 1)
             for path in CHANGES:
                 for headers in wrong:
-                    refused = await asked(app, path, headers=headers)
+                    refused = await post(app, path, headers=headers)
                     assert 401 == refused.status_code
                     assert ['Bearer realm="dualpool"'] == refused.headers.get_list("www-authenticate")
-                assert 421 == (await asked(app, path, headers={**SHOWN, "host": "evil.example"})).status_code
+                assert 421 == (await post(app, path, headers={**SHOWN, "host": "evil.example"})).status_code
             assert 1 == known(app)
         async with router(tmp_path, asks=False) as app:
             await learn_once(app, call)
             await eventually(lambda: known(app) == 1)
             for path in CHANGES:
-                refused = await asked(app, path)
+                refused = await post(app, path)
                 assert (403, True) == (refused.status_code, "admin.token_file" in refused.text)
                 async with httpx.AsyncClient(base_url=f"http://{app.admin_address}") as client:
                     assert 405 == (await client.get(path)).status_code
@@ -137,7 +137,7 @@ def test_nothing_can_be_changed_without_the_token(call: type[Any], tmp_path: Pat
     asyncio.run(scenario())
 
 
-def test_what_cannot_be_is_refused_with_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_changes_are_refused_with_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A damaged, foreign or endless state, and a misspelt query, change nothing; each is counted."""
     monkeypatch.setattr("extproc.server.changes.MAX_STATE_BYTES", 1 << 20)
     whole = framed(to_bytes(taught(7)))
@@ -160,22 +160,22 @@ def test_what_cannot_be_is_refused_with_one_sentence(tmp_path: Path, monkeypatch
     async def scenario() -> None:
         async with router(tmp_path) as app:
             for data, says in wrong.items():
-                refused = await asked(app, "/state/import", data)
+                refused = await post(app, "/state/import", data)
                 assert 400 == refused.status_code
                 assert says in refused.text
                 assert 1 == refused.text.count("\n")
-            assert 413 == (await asked(app, "/state/import", bytes(2 << 20))).status_code
-            assert 413 == (await asked(app, "/state/import", endless())).status_code
+            assert 413 == (await post(app, "/state/import", bytes(2 << 20))).status_code
+            assert 413 == (await post(app, "/state/import", endless())).status_code
             for query in ("modle=m", "model=", "model=m&all=1", "model=m&model=n", "all"):
-                assert 400 == (await asked(app, f"/state/reset?{query}")).status_code
+                assert 400 == (await post(app, f"/state/reset?{query}")).status_code
             assert (9, 5) == (counted(app, "import", "refused"), counted(app, "reset", "refused"))
-            assert 200 == (await asked(app, "/state/import", whole)).status_code
+            assert 200 == (await post(app, "/state/import", whole)).status_code
             assert 7 == known(app)
 
     asyncio.run(scenario())
 
 
-def test_prices_that_were_put_aside_come_back_when_told(
+def test_replaced_prices_come_back_on_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A command restores a model's prices that new ones have replaced; if there are none, it says so."""
@@ -196,7 +196,7 @@ def test_prices_that_were_put_aside_come_back_when_told(
             assert 0 == await asyncio.to_thread(main, [*asking, "another"])
             assert "nothing was put aside of model 'another'\n" == capsys.readouterr().out
             for query in ("", "?model=", "?modle=m", "?model=m&all=1"):
-                assert 400 == (await asked(app, f"/state/undo{query}")).status_code
+                assert 400 == (await post(app, f"/state/undo{query}")).status_code
             assert (2, 4) == (counted(app, "undo", "done"), counted(app, "undo", "refused"))
 
     asyncio.run(scenario())
@@ -205,19 +205,19 @@ def test_prices_that_were_put_aside_come_back_when_told(
     assert "only running routers remember" in capsys.readouterr().err
 
 
-def test_a_model_of_another_generation_is_named(tmp_path: Path) -> None:
+def test_a_model_of_another_generation_is_not_added_but_named(tmp_path: Path) -> None:
     """Sums of two tokenizers are not added: the response names the model that was left out."""
     state = taught(7)
     later = replace(state, models=tuple(replace(row, generation=1) for row in state.models))
 
     async def scenario() -> None:
         async with router(tmp_path) as app:
-            assert "not" not in (await asked(app, "/state/import", framed(to_bytes(state)))).text
-            said = (await asked(app, "/state/import", framed(to_bytes(later)))).text
-            assert "not 'm': of another generation" in said
+            assert "not" not in (await post(app, "/state/import", framed(to_bytes(state)))).text
+            response = (await post(app, "/state/import", framed(to_bytes(later)))).text
+            assert "not 'm': of another generation" in response
             assert 7 == known(app)
-            await asked(app, "/state/reset?model=m")
-            await asked(app, "/state/import", framed(to_bytes(later)))
+            await post(app, "/state/reset?model=m")
+            await post(app, "/state/import", framed(to_bytes(later)))
             assert [1] == [row.generation for row in app.ask(app.router.placer.estimator.state).models]
 
     asyncio.run(scenario())
@@ -237,18 +237,18 @@ def test_one_change_is_made_at_a_time_and_does_not_wait_for_ever(
 
     async def scenario() -> None:
         async with router(tmp_path) as app:
-            first = asyncio.create_task(asked(app, "/state/import", stopping()))
+            first = asyncio.create_task(post(app, "/state/import", stopping()))
             await begun.wait()
-            statuses = {(await asked(app, "/state/reset")).status_code}
+            statuses = {(await post(app, "/state/reset")).status_code}
             await eventually(lambda: counted(app, "import", "failed") == 1)
             assert statuses <= {200, 409}
             first.cancel()
-            assert 200 == (await asked(app, "/state/reset")).status_code
+            assert 200 == (await post(app, "/state/reset")).status_code
 
     asyncio.run(scenario())
 
 
-def test_a_loop_that_hangs_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hanging_loop_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing has changed in this case, and the response says that the router is too busy."""
 
     def busy(*_: object) -> None:
@@ -257,16 +257,16 @@ def test_a_loop_that_hangs_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     async def scenario() -> None:
         async with router(tmp_path) as app:
             monkeypatch.setattr(app.loop, "ask", busy)
-            refused = await asked(app, "/state/import", framed(to_bytes(taught(7))))
+            refused = await post(app, "/state/import", framed(to_bytes(taught(7))))
             assert (503, "the router is too busy to take it\n") == (refused.status_code, refused.text)
-            assert 503 == (await asked(app, "/state/reset")).status_code
+            assert 503 == (await post(app, "/state/reset")).status_code
             monkeypatch.undo()
             assert 0 == known(app)
 
     asyncio.run(scenario())
 
 
-def test_where_routers_share_all_of_them_take_a_change(call: type[Any], tmp_path: Path) -> None:
+def test_a_change_reaches_all_routers_that_share_a_store(call: type[Any], tmp_path: Path) -> None:
     """The change is made in the store; otherwise other routers would undo it. A store that is down is an error."""
     with redis_server(tmp_path) as server:
         settings = f"state: {{store: {{url: '{server.url}', every_s: 0.1, timeout_s: 0.5}}}}"
@@ -275,14 +275,14 @@ def test_where_routers_share_all_of_them_take_a_change(call: type[Any], tmp_path
             async with router(tmp_path, settings) as one, router(tmp_path, settings) as two:
                 await learn_once(one, call)
                 await eventually(lambda: known(one) == known(two) == 1)
-                assert 400 == (await asked(two, "/state/import", b"what is this")).status_code
-                said = await asked(two, "/state/import", framed(to_bytes(taught(7))))
-                assert (200, True) == (said.status_code, "next exchange" in said.text)
+                assert 400 == (await post(two, "/state/import", b"what is this")).status_code
+                response = await post(two, "/state/import", framed(to_bytes(taught(7))))
+                assert (200, True) == (response.status_code, "next exchange" in response.text)
                 await eventually(lambda: known(one) == known(two) == 8)
-                assert 200 == (await asked(one, "/state/reset?model=m")).status_code
+                assert 200 == (await post(one, "/state/reset?model=m")).status_code
                 await eventually(lambda: known(one) == known(two) == 0)
                 server.kill()
-                refused = await asked(one, "/state/reset")
+                refused = await post(one, "/state/reset")
                 assert (503, True) == (refused.status_code, "the store does not serve" in refused.text)
 
         asyncio.run(scenario())

@@ -42,7 +42,7 @@ def known(app: App) -> int:
     return sum(row.observations for row in app.ask(app.router.placer.estimator.state).models)
 
 
-def test_what_was_learned_is_there_after_a_restart(router: Router, call: type[Any], tmp_path: Path) -> None:
+def test_learned_state_is_there_after_a_restart(router: Router, call: type[Any], tmp_path: Path) -> None:
     """A router saves its state when it ends, and the next one starts with it."""
     settings = f"state: {{path: {tmp_path}/state, every_s: 3600}}"
 
@@ -180,10 +180,10 @@ async def eventually(true: Callable[[], bool]) -> None:
         *("redis://host/0?db=1", "unix:///path?db=one", "redis://host?socket_timeout=9999"),
     ],
 )
-def test_a_store_that_cannot_be_is_refused(router: Router, url: str) -> None:
+def test_an_invalid_store_url_is_refused(router: Router, url: str) -> None:
     """Invalid URLs, and passwords in a URL, which /config would show, are errors that name the setting."""
     from extproc.config.loading import parse  # noqa: PLC0415
 
-    with pytest.raises(ConfigurationError, match=r"state\.store\.url") as told:
+    with pytest.raises(ConfigurationError, match=r"state\.store\.url") as error:
         parse(f"state: {{store: {{url: '{url}'}}}}")
-    assert "secret" not in str(told.value)
+    assert "secret" not in str(error.value)

@@ -39,7 +39,7 @@ def echo(message: Any) -> bytes:
     return piece
 
 
-def test_a_released_stream_ends_well_after_its_decision(router: Router, call: type[Any]) -> None:
+def test_a_released_stream_ends_with_ok_after_its_decision(router: Router, call: type[Any]) -> None:
     """A streaming request without usage gets one reply, which clears the route cache, and then status OK."""
 
     async def scenario() -> None:
@@ -109,7 +109,7 @@ def test_the_deadline_ends_the_wait_for_a_slow_body(router: Router, call: type[A
     asyncio.run(scenario())
 
 
-def test_a_stream_that_has_ended_is_freed_at_once(router: Router, call: type[Any], eventually: Any) -> None:
+def test_an_ended_stream_is_freed_at_once(router: Router, call: type[Any], eventually: Any) -> None:
     """No part of it is left to the garbage collector, whose runs would delay other requests."""
 
     async def scenario() -> None:
@@ -182,7 +182,7 @@ def test_gateways_that_leave_around_the_deadline_leave_nothing(
 
 
 @pytest.mark.parametrize("message", [b"\xff\xff\xff", b"", b"\x00" * 1000])
-def test_a_message_that_is_none_ends_the_stream_well(router: Router, message: bytes) -> None:
+def test_an_invalid_message_ends_the_stream_with_ok(router: Router, message: bytes) -> None:
     """Bytes that are not a ProcessingRequest end the stream with OK: the gateway continues without us."""
 
     async def scenario() -> None:
@@ -195,7 +195,7 @@ def test_a_message_that_is_none_ends_the_stream_well(router: Router, message: by
     asyncio.run(scenario())
 
 
-def test_a_body_far_beyond_grpcs_own_limit_is_taken(router: Router, call: type[Any]) -> None:
+def test_a_body_far_beyond_grpcs_own_limit_is_accepted(router: Router, call: type[Any]) -> None:
     """A BUFFERED body of 20 MB arrives in one message and is replied to."""
 
     async def scenario() -> None:
@@ -210,7 +210,7 @@ def test_a_body_far_beyond_grpcs_own_limit_is_taken(router: Router, call: type[A
     asyncio.run(scenario())
 
 
-def test_a_body_over_the_limit_is_refused_and_the_router_lives_on(call: type[Any]) -> None:
+def test_a_body_over_the_limit_is_refused_and_ends_no_other_stream(call: type[Any]) -> None:
     """A message over listen.max_message_bytes ends its own stream with RESOURCE_EXHAUSTED, and no other."""
     listen = "{address: '127.0.0.1:0', max_message_bytes: 1048576}"
 
@@ -350,7 +350,7 @@ def test_health_responds_by_every_name_and_turns_at_a_drain(router: Router) -> N
     asyncio.run(scenario())
 
 
-def test_who_watches_health_is_told_each_change_and_the_end(router: Router) -> None:
+def test_a_health_watch_reports_each_change_and_ends_at_a_stop(router: Router) -> None:
     """A watch reports the current status at once, then each change, and ends with OK when the router stops."""
 
     async def scenario() -> None:
@@ -380,7 +380,7 @@ def test_a_watcher_that_leaves_is_forgotten(router: Router, eventually: Any) -> 
     asyncio.run(scenario())
 
 
-def test_health_of_an_unknown_service_and_of_what_is_no_request(router: Router) -> None:
+def test_health_of_an_unknown_service_and_of_an_invalid_request(router: Router) -> None:
     """Check answers NOT_FOUND for an unknown name, and INVALID_ARGUMENT for bytes that are not a request."""
 
     async def code(channel: grpc.aio.Channel, message: bytes) -> grpc.StatusCode:

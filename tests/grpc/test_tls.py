@@ -83,7 +83,7 @@ def test_a_unix_socket_serves(router: Router, call: type[Any], tmp_path: Path) -
     asyncio.run(scenario())
 
 
-def test_a_missing_key_is_told(tmp_path: Path, authority: trustme.CA) -> None:
+def test_a_missing_key_is_an_error(tmp_path: Path, authority: trustme.CA) -> None:
     """A missing TLS file is a configuration error that names the setting."""
     (tmp_path / "key.pem").unlink()
 
@@ -95,7 +95,7 @@ def test_a_missing_key_is_told(tmp_path: Path, authority: trustme.CA) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("key.pem", r"listen\.tls: certificate_file '.*cert\.pem' and private_key_file '.*key\.pem' given; PEM"),
         ("cert.pem", r"listen\.tls: certificate_file '.*cert\.pem' and private_key_file '.*key\.pem' given; PEM"),
@@ -103,8 +103,8 @@ def test_a_missing_key_is_told(tmp_path: Path, authority: trustme.CA) -> None:
     ],
 )
 @pytest.mark.parametrize("content", [b"junk", b"\xff\x00"])
-def test_files_that_are_no_pem_are_told(
-    tmp_path: Path, authority: trustme.CA, name: str, said: str, content: bytes
+def test_files_that_are_not_pem_are_an_error(
+    tmp_path: Path, authority: trustme.CA, name: str, message: str, content: bytes
 ) -> None:
     """The error names the files, not the address, which could be bound."""
     (tmp_path / name).write_bytes(content)
@@ -112,7 +112,7 @@ def test_files_that_are_no_pem_are_told(
     async def scenario() -> None:
         App(parse(settings(tmp_path, client_ca=True)))
 
-    with pytest.raises(ConfigurationError, match=said):
+    with pytest.raises(ConfigurationError, match=message):
         asyncio.run(scenario())
 
 
@@ -120,7 +120,7 @@ def test_files_that_are_no_pem_are_told(
     ("name", "field"),
     [("key.pem", "private_key_file"), ("cert.pem", "certificate_file"), ("ca.pem", "client_ca_file")],
 )
-def test_an_empty_file_is_told(tmp_path: Path, authority: trustme.CA, name: str, field: str) -> None:
+def test_an_empty_file_is_an_error(tmp_path: Path, authority: trustme.CA, name: str, field: str) -> None:
     """No file may be empty; an empty client_ca_file would lock out every client."""
     (tmp_path / name).write_bytes(b"")
 
@@ -131,7 +131,7 @@ def test_an_empty_file_is_told(tmp_path: Path, authority: trustme.CA, name: str,
         asyncio.run(scenario())
 
 
-def test_a_key_of_another_certificate_is_told(tmp_path: Path, authority: trustme.CA) -> None:
+def test_a_key_of_another_certificate_is_an_error(tmp_path: Path, authority: trustme.CA) -> None:
     """Certificate and key must belong together."""
     authority.issue_cert("other").private_key_pem.write_to_path(str(tmp_path / "key.pem"))
 
@@ -142,7 +142,7 @@ def test_a_key_of_another_certificate_is_told(tmp_path: Path, authority: trustme
         asyncio.run(scenario())
 
 
-def test_an_encrypted_key_is_told(tmp_path: Path, authority: trustme.CA) -> None:
+def test_an_encrypted_key_is_an_error(tmp_path: Path, authority: trustme.CA) -> None:
     """An encrypted key is an error; the router does not prompt for a password."""
     key = serialization.load_pem_private_key((tmp_path / "key.pem").read_bytes(), None)
     encrypted = key.private_bytes(
@@ -159,7 +159,7 @@ def test_an_encrypted_key_is_told(tmp_path: Path, authority: trustme.CA) -> None
         asyncio.run(scenario())
 
 
-def test_an_address_in_use_is_told_with_tls_too(tmp_path: Path, authority: trustme.CA) -> None:
+def test_an_address_in_use_is_an_error_with_tls_too(tmp_path: Path, authority: trustme.CA) -> None:
     """With valid files the error names the address."""
 
     async def scenario() -> None:

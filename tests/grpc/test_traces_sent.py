@@ -87,7 +87,7 @@ def test_a_sampled_request_is_a_span_at_the_collector(
     assert collector.taken.empty()
 
 
-def test_a_collector_that_is_not_there_disturbs_nobody(router: Router, call: type[Any]) -> None:
+def test_a_missing_collector_does_no_harm(router: Router, call: type[Any]) -> None:
     """Without a collector for its spans, the router decides requests and ends in time."""
 
     async def scenario() -> None:
@@ -107,7 +107,7 @@ def test_traces_need_their_packages(monkeypatch: pytest.MonkeyPatch) -> None:
         App(parse(settings))
 
 
-def test_logs_say_the_gateways_request_id(
+def test_logs_contain_the_gateways_request_id(
     router: Router, call: type[Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     """The log line of a decision has Envoy's x-request-id, to be joined with Envoy's access log."""

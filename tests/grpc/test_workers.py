@@ -145,7 +145,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_each_worker_serves_and_one_admin_port_speaks_for_all(
+def test_each_worker_serves_and_one_admin_port_covers_them_all(
     tmp_path: Path, call: type[Any], eventually: Eventually
 ) -> None:
     """Each worker has its own address; the admin port sums the counters and serves all pages."""
@@ -194,12 +194,12 @@ def test_a_stuck_worker_is_replaced(eventually: Eventually) -> None:
         assert not is_running(stuck)
 
 
-def test_a_worker_that_is_told_to_end_drains_and_is_replaced(tmp_path: Path, eventually: Eventually) -> None:
+def test_a_worker_that_gets_sigterm_drains_and_is_replaced(tmp_path: Path, eventually: Eventually) -> None:
     """SIGTERM to one worker, which an operator may send, restarts it after a drain; it ends with exit code 0."""
     with started(tmp_path) as router:
-        told = router.pids()[0]
-        os.kill(told, signal.SIGTERM)
-        eventually(lambda: told not in router.pids() and router.all_ready())
+        stopped_pid = router.pids()[0]
+        os.kill(stopped_pid, signal.SIGTERM)
+        eventually(lambda: stopped_pid not in router.pids() and router.all_ready())
         assert 0 == next(
             each["exit_code"] for each in lines(tmp_path) if each["message"] == "a worker is replaced"
         )
@@ -263,7 +263,7 @@ def test_a_changed_file_reaches_all_workers(tmp_path: Path, call: type[Any], eve
         eventually(lambda: router.metric("dualpool_requests_total", pool="long") == 2)
 
 
-def test_an_address_that_is_taken_ends_it_with_2(tmp_path: Path) -> None:
+def test_an_address_in_use_ends_the_command_with_2(tmp_path: Path) -> None:
     """If a worker cannot bind its address, the command prints one line and ends with exit code 2."""
     with started(tmp_path) as router:
         taken = router.workers()[0]["address"]
