@@ -1,4 +1,4 @@
-"""Metrics of several processes as those of one."""
+"""Merging the metrics of several processes."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ from extproc.telemetry.workers import WorkerMetrics
 
 
 def process(requests: int = 0, seconds: float = 0.5, **gauges: float) -> list[Family]:
-    """Return the metrics of a process that has counted so much."""
+    """Return the metrics of a process with these values."""
     registry = CollectorRegistry()
     Counter("requests_total", "Requests", ("pool",), registry=registry).labels("short").inc(requests)
     Histogram("seconds", "Time", buckets=(0.1, 1.0), registry=registry).observe(seconds)
@@ -25,7 +25,7 @@ def process(requests: int = 0, seconds: float = 0.5, **gauges: float) -> list[Fa
 
 
 def values(processes: dict[str, list[Family]]) -> dict[str, float]:
-    """Return all merged samples by name and labels."""
+    """Return all merged samples, keyed by name and labels."""
     return {
         f"{sample.name}{sorted(sample.labels.items()) or ''}": sample.value
         for metric in merged(processes)
@@ -34,7 +34,7 @@ def values(processes: dict[str, list[Family]]) -> dict[str, float]:
 
 
 def test_counters_and_histograms_add() -> None:
-    """Each of their samples is the sum over all processes."""
+    """Each sample is the sum over all processes."""
     found = values({"0": process(3, 0.05), "1": process(4, 0.5)})
     assert 7 == found["requests_total[('pool', 'short')]"]
     buckets = [found[f"seconds_bucket[('le', '{limit}')]"] for limit in ("0.1", "1.0", "+Inf")]
@@ -54,19 +54,19 @@ def test_counters_and_histograms_add() -> None:
     ],
 )
 def test_gauges_merge_by_what_they_mean(name: str, expected: float) -> None:
-    """What is open adds, what any has is the largest, what all have the least, what began is the first."""
+    """Depending on the gauge, the merged value is the sum, the maximum, the minimum or the mean."""
     assert expected == values({"0": process(**{name: 2}), "1": process(**{name: 3})})[name]
 
 
 def test_a_gauge_without_a_rule_is_shown_for_each_process() -> None:
-    """Nothing untrue is said of what nobody has thought of."""
+    """Merging a gauge of unknown meaning could give a wrong value."""
     found = values({"0": process(queue=2), "1": process(queue=3)})
     assert (2, 3) == (found["queue[('worker', '0')]"], found["queue[('worker', '1')]"])
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.booleans()), max_size=30))
 def test_counters_never_fall(events: list[tuple[int, bool]]) -> None:
-    """Whichever process counts or ends, in whatever order, the sums only rise, and nothing counted is lost."""
+    """Whichever processes count or end, in any order, no count is lost."""
     counts, ended, counted = [0, 0, 0], Ended(), 0
     for number, ends in events:
         if ends:
@@ -86,7 +86,7 @@ def test_counters_never_fall(events: list[tuple[int, bool]]) -> None:
     ids=["router", "reloads", "changes", "workers"],
 )
 def test_every_gauge_has_a_rule(make: Callable[[CollectorRegistry], object]) -> None:
-    """How a gauge of ours merges is said when it is made."""
+    """Each of our gauges has a rule that says how it is merged."""
     registry = CollectorRegistry()
     make(registry)
     gauges = {metric.name for metric in registry.collect() if metric.type == "gauge"}

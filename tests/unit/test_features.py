@@ -1,4 +1,4 @@
-"""The features of a request, and the prior prices of them."""
+"""The features of a request, and their prior prices."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from extproc.core.facts import Api, MediaCount, RequestFacts
 
 
 def counted(text: str, **fields: object) -> dict[str, float]:
-    """Return the features that are not zero, by name."""
+    """Return the nonzero features by name, without letter pairs."""
     facts = RequestFacts(Api.CHAT, "m", text.encode(), **fields)  # type: ignore[arg-type]
     x = features(facts, look(facts.text))
     counts = zip(FEATURE_NAMES, x.tolist(), strict=True)
@@ -45,12 +45,12 @@ def counted(text: str, **fields: object) -> dict[str, float]:
     ],
 )
 def test_what_stands_in_a_text(text: str, expected: dict[str, float]) -> None:
-    """Bytes are counted by their class, and transitions where a tokenizer would cut or merge."""
+    """Bytes are counted by class, and so are transitions at which a tokenizer would split or merge."""
     assert expected | {"request": 1} == counted(text)
 
 
 def test_what_stands_beside_the_text() -> None:
-    """Messages, tools, calls and media are counted; that tools are offered at all is a feature of its own."""
+    """Messages, tools, tool calls and media are counted; offering any tools is a feature of its own."""
     media = MediaCount(2, 3, 4, 5, 6, 7, image_patches=1)
     expected = {"request": 1, "message": 7, "tools offered": 1, "tool": 8, "tool call": 9}
     assert expected | dict(zip(MEDIA, range(1, 8), strict=True)) == counted(
@@ -59,14 +59,14 @@ def test_what_stands_beside_the_text() -> None:
 
 
 def test_the_prior_prices_media_as_configured() -> None:
-    """What is not text costs what the operator says, give or take the half of it, and at least one token."""
+    """Media have the configured prices, with a standard deviation of half the price, but at least one token."""
     believed = prior(MediaTokens(10, 20, 30, 40, 50, 0))
     assert [10, 20, 30, 40, 50, 0] == believed.mean[-6:].tolist()
     assert [25, 100, 225, 400, 625, 1] == believed.covariance.diagonal()[-6:].tolist()
 
 
 def test_the_prior_of_structure_is_the_table_s() -> None:
-    """Template tokens have the prices and deviations that the table gives them."""
+    """Tokens of the chat template have the prices and standard deviations of the table."""
     believed = prior(MediaTokens())
     structure = slice(TEXT_FEATURES, TEXT_FEATURES + len(STRUCTURE))
     assert [price for _, price, _ in STRUCTURE] == believed.mean[structure].tolist()
@@ -74,7 +74,7 @@ def test_the_prior_of_structure_is_the_table_s() -> None:
 
 
 def test_vocabularies_that_are_thrifty_with_one_script_are_so_with_others() -> None:
-    """Prices of other scripts are believed to go up and down together; each deviates by what is known of it."""
+    """The prior correlates the prices of non-Latin scripts; each has its own standard deviation."""
     believed = prior(MediaTokens())
     tamil, georgian, rare = (FEATURE_NAMES.index(name) for name in ("tamil", "georgian", "other_four_byte"))
     covariance, mean = believed.covariance, believed.mean
@@ -85,7 +85,7 @@ def test_vocabularies_that_are_thrifty_with_one_script_are_so_with_others() -> N
 
 
 def test_a_vocabulary_may_be_left_out_with_its_family() -> None:
-    """What is known of a vocabulary, and of its maker's others, is no part of a prior that leaves it out."""
+    """A prior without a vocabulary also leaves out the other vocabularies of the same family."""
     whole, without = prior(MediaTokens()), prior(MediaTokens(), "qwen")
     assert whole.mean[:TEXT_FEATURES].tolist() != without.mean[:TEXT_FEATURES].tolist()
     assert whole.mean[TEXT_FEATURES:].tolist() == without.mean[TEXT_FEATURES:].tolist()
@@ -100,7 +100,7 @@ def test_a_vocabulary_may_be_left_out_with_its_family() -> None:
 
 
 def test_structure_is_priced_without_the_text() -> None:
-    """What a request costs beside its text is the sum of its structure and media at the given prices."""
+    """`structure_tokens` is the cost of structure and media at the given prices, without the text."""
     facts = RequestFacts(Api.CHAT, "m", b"some text", messages=2, tools=3, media=MediaCount(small_images=1))
     x = features(facts, look(facts.text))
     assert 4 + 2 * 4 + 100 + 3 * 4 + 256 == structure_tokens(x, prior(MediaTokens()).mean)

@@ -1,4 +1,4 @@
-"""What the live page shows is what happened between two looks at the metrics."""
+"""The live page shows what happened between two snapshots of the metrics."""
 
 import pytest
 from msgspec.structs import replace
@@ -22,12 +22,12 @@ NOTHING = Look(0.0, {})
 
 @pytest.fixture
 def metrics() -> Metrics:
-    """Return metrics that nobody scrapes."""
+    """Return metrics in a registry of this test."""
     return Metrics(CollectorRegistry(), max_models=20, max_categories=2)
 
 
 def test_rates_and_shares_are_of_the_time_in_between(metrics: Metrics) -> None:
-    """What was counted before the first look is not shown again."""
+    """What was counted before the first snapshot is left out."""
     for _ in range(5):
         metrics.decided(DECISION)
     first = look_at(metrics.collect(), 10.0)
@@ -45,7 +45,7 @@ def test_rates_and_shares_are_of_the_time_in_between(metrics: Metrics) -> None:
 
 
 def test_errors_are_folded_about_one(metrics: Metrics) -> None:
-    """Nine of ten estimates within 2 %, one at half of the truth and beyond its bound."""
+    """Nine of ten estimates are within 2 %; one is about half of the truth, whose bound was exceeded."""
     for ratio in (1.01,) * 5 + (0.99,) * 4 + (0.55,):
         metrics.succeeded(DECISION)
         metrics.decided(DECISION)
@@ -64,7 +64,7 @@ def test_errors_are_folded_about_one(metrics: Metrics) -> None:
 
 
 def test_a_router_that_has_done_nothing_shows_nothing(metrics: Metrics) -> None:
-    """Unknown is None, not zero; pools are there all the same."""
+    """Unknown figures are None, not zero; pools are listed anyway."""
     found = figures_between(NOTHING, look_at(metrics.collect(), 1.0), POOLS)
     assert 0.0 == found.per_s
     assert ["short", "long"] == [pool.name for pool in found.pools]
@@ -73,7 +73,7 @@ def test_a_router_that_has_done_nothing_shows_nothing(metrics: Metrics) -> None:
 
 
 def test_a_counter_that_began_anew_is_counted_from_zero(metrics: Metrics) -> None:
-    """A worker that was replaced does not make rates negative."""
+    """When a replaced worker's counters restart, rates do not become negative."""
     before = look_at(metrics.collect(), 0.0)
     metrics.decided(DECISION)
     high = look_at(metrics.collect(), 1.0)
@@ -84,7 +84,7 @@ def test_a_counter_that_began_anew_is_counted_from_zero(metrics: Metrics) -> Non
 
 
 def test_what_should_not_happen_is_named_with_its_cause(metrics: Metrics) -> None:
-    """Misconfigured gateways and our own exceptions are told; a client that left is not."""
+    """Misconfigured gateways and our own exceptions are listed; a client that disconnected is not."""
     metrics.misconfigured(Misconfiguration.NO_REQUEST_HEADERS)
     metrics.failed(RuntimeError())
     metrics.undecided["gateway_left",] += 1
@@ -93,7 +93,7 @@ def test_what_should_not_happen_is_named_with_its_cause(metrics: Metrics) -> Non
 
 
 def test_all_that_is_told_as_trouble_is_a_metric(metrics: Metrics) -> None:
-    """A name that no process shows would hide what it stands for."""
+    """Trouble counted under a misspelt name would never be shown."""
     registry = CollectorRegistry()
     reloads, workers = ReloadMetrics(registry), WorkerMetrics(registry, 2)
     everything = [*metrics.collect(), *reloads.collect(), *workers.collect()]
@@ -101,7 +101,7 @@ def test_all_that_is_told_as_trouble_is_a_metric(metrics: Metrics) -> None:
 
 
 def test_what_goes_wrong_beside_the_requests_is_named_and_what_goes_well_is_not(metrics: Metrics) -> None:
-    """A file that is refused, a store that is away and workers that end are told, each once for all processes."""
+    """Refused files, an unreachable store and ended workers are listed, each once for all processes."""
     registry = CollectorRegistry()
     reloads, workers = ReloadMetrics(registry), WorkerMetrics(registry, 2)
     for done in (True, False):
@@ -121,7 +121,7 @@ def test_what_goes_wrong_beside_the_requests_is_named_and_what_goes_well_is_not(
 
 
 def test_the_latest_decisions_are_kept_and_no_more() -> None:
-    """Each has its number, so that a viewer is told of each once."""
+    """Each has a number, so that a viewer gets each of them once."""
     recent = Recent()
     for _ in range(MOST + 5):
         recent.decided(DECISION)
@@ -132,7 +132,7 @@ def test_the_latest_decisions_are_kept_and_no_more() -> None:
 
 
 def test_a_listener_comes_and_goes() -> None:
-    """Nobody is asked while nobody listens, and adding the same one twice makes no echo."""
+    """Without listeners the default method is called; adding a listener twice does not notify it twice."""
     heard = FanOut([])
     heard.decided(DECISION)
     recent = Recent()

@@ -1,4 +1,4 @@
-"""Files that commands are given, however large, and standard input that is not there: one sentence, and exit 2."""
+"""Commands with endless or huge files, or with closed standard input: one line, and exit code 2."""
 
 import subprocess
 import sys
@@ -30,7 +30,7 @@ COMMANDS = (
 def test_a_file_is_read_up_to_a_limit(
     command: list[str], file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What never ends, is larger than any file of its kind, or is none, is told in a line that names it."""
+    """An endless file, one that is too large, or a directory is reported in one line that names it."""
     name = {"endless": "/dev/zero", "sparse": str(tmp_path / "sparse"), "directory": str(tmp_path)}[file]
     with (tmp_path / "sparse").open("wb") as sparse:
         sparse.truncate(3 << 30)
@@ -42,7 +42,7 @@ def test_a_file_is_read_up_to_a_limit(
 
 
 def test_standard_input_that_is_closed() -> None:
-    """`dualpool estimate -` says so, as it does of a file that is not there."""
+    """`dualpool estimate -` reports it like a missing file."""
     command = [sys.executable, "-m", "extproc.cli.main", "estimate", "-"]
     closing = f"import os; os.close(0); os.execv({sys.executable!r}, {command})"
     result = subprocess.run(

@@ -1,4 +1,4 @@
-"""Which pools serve a model, as configured and as found out, and what follows for its requests."""
+"""Placement by the models that pools serve, as configured and as reported by their servers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ S, M, L = Pool("s", 100, 125), Pool("m", 1_000), Pool("l", 10_000)
 def placed(
     pools: Sequence[Pool], model: str, total: int, served: Mapping[str, Served] | None = None, **facts: Any
 ) -> tuple[str, Reason]:
-    """Return where a request of a model and a size goes, and why."""
+    """Return the pool and the reason for a request with this model and budget."""
     ours = Pools(pools)
     fleet = None if served is None else Fleet(Serving(ours.ascending, served))
     budget = TokenBudget(total, total, 0, 1, total)
@@ -40,7 +40,7 @@ def test_where_nothing_is_configured_the_two_limits_alone_decide(
     unseen: bool,  # noqa: FBT001
     stored: bool | None,  # noqa: FBT001
 ) -> None:
-    """Without models and endpoints a model's name changes nothing: the first pool within whose limits it is."""
+    """Without models and endpoints the model name has no effect: the first pool that holds the request gets it."""
     facts = RequestFacts(Api.CHAT, model, b"", unseen_history=unseen, stored=stored)
     if unseen:
         expected = L, Reason.UNSEEN_HISTORY
@@ -58,7 +58,7 @@ def test_where_nothing_is_configured_the_two_limits_alone_decide(
     ("model", "total", "expected"),
     [
         ("llama-8b", 50, ("s", Reason.FITS)),
-        ("llama-8b", 500, ("l", Reason.TOO_LONG)),  # the middle one does not serve it
+        ("llama-8b", 500, ("l", Reason.TOO_LONG)),  # the middle pool does not serve it
         ("qwen", 50, ("m", Reason.FITS)),
         ("qwen", 5_000, ("l", Reason.TOO_LONG)),
         ("other", 50, ("l", Reason.NOT_SERVED)),
@@ -68,7 +68,7 @@ def test_where_nothing_is_configured_the_two_limits_alone_decide(
 def test_a_pool_takes_the_models_that_it_is_configured_for(
     model: str, total: int, expected: tuple[str, Reason]
 ) -> None:
-    """A request goes on to the next larger pool that serves its model, and at last to the default."""
+    """A request goes to the smallest pool that serves its model and holds it, otherwise to the default."""
     pools = (Pool("s", 100, models=("llama-*",)), Pool("m", 1_000, models=("qwen", "gpt-?")), L)
     assert expected == placed(pools, model, total)
 
@@ -86,20 +86,20 @@ FLEETS = (
         ("a-sql", 5_000, ("a-long", Reason.TOO_LONG)),
         ("b", 50, ("b-short", Reason.FITS)),
         ("b", 500, ("b-long", Reason.TOO_LONG)),
-        ("b", 5_000, ("b-long", Reason.TOO_LONG)),  # the largest of its own, where it is refused as it should be
+        ("b", 5_000, ("b-long", Reason.TOO_LONG)),  # its largest pool, which refuses it as it should
         ("c", 50, ("a-long", Reason.UNKNOWN_MODEL)),
     ],
 )
 def test_models_with_pools_of_their_own_have_defaults_of_their_own(
     model: str, total: int, expected: tuple[str, Reason]
 ) -> None:
-    """The largest pool that serves a model is its default; a name that nobody serves is the last pool's."""
+    """The largest pool that serves a model is its default; a model that none serves goes to the last pool."""
     assert expected == placed(FLEETS, model, total)
 
 
 @pytest.mark.parametrize("facts", [{"unseen_history": True}, {"stored": True}])
 def test_what_has_to_be_in_the_default_pool_is_in_that_of_its_model(facts: dict[str, Any]) -> None:
-    """A stored response of a model is kept by servers of that model."""
+    """The servers of a model hold its stored responses."""
     assert "b-long" == placed(FLEETS, "b", 50, **facts)[0]
 
 
@@ -107,15 +107,15 @@ def test_what_has_to_be_in_the_default_pool_is_in_that_of_its_model(facts: dict[
     ("model", "total", "pool"),
     [
         ("x", 100, "s"),
-        ("x", 101, "m"),  # over the configured threshold, whatever the servers hold
+        ("x", 101, "m"),  # above the configured threshold, whatever the servers hold
         ("small", 80, "s"),
-        ("small", 81, "l"),  # its servers hold less of this model than is configured
+        ("small", 81, "l"),  # its servers have a shorter context for this model than configured
         ("unknown-length", 100, "s"),
         ("only-l", 10, "l"),
     ],
 )
 def test_what_servers_list_is_what_a_pool_serves_and_holds(model: str, total: int, pool: str) -> None:
-    """A length told for a model is the pool's capacity for it; of that and the configured the smaller holds."""
+    """A pool's capacity for a model is the smaller of the reported and the configured length."""
     served: dict[str, Served] = {
         "s": {"x": 120, "small": 80, "unknown-length": None},
         "m": {"x": 1_000},
@@ -126,7 +126,7 @@ def test_what_servers_list_is_what_a_pool_serves_and_holds(model: str, total: in
 
 @pytest.mark.parametrize("listed", [{}, {"y": 64_000}])
 def test_the_default_pool_stays_the_default_whatever_its_servers_list(listed: Served) -> None:
-    """A list that is empty or wrong sends nothing to a pool that does not hold it."""
+    """An empty or wrong list sends no request to a pool that does not hold it."""
     served: dict[str, Served] = {"s": {"x": 120}, "l": listed}
     assert [("s", Reason.FITS), ("l", Reason.TOO_LONG)] == [
         placed((S, L), "x", total, served) for total in (90, 200)
@@ -134,7 +134,7 @@ def test_the_default_pool_stays_the_default_whatever_its_servers_list(listed: Se
 
 
 def test_a_length_that_was_found_out_gives_head_room() -> None:
-    """Where no max_model_len is configured the servers' own is what a bound has to fit."""
+    """Without a configured max_model_len a bound has to fit the length that the servers report."""
     pools = Pools((Pool("s", 100), L))
     fleet = Fleet(Serving(pools.ascending, {"s": {"x": 125}}))
     facts = RequestFacts(Api.CHAT, "x", b"")
@@ -144,7 +144,7 @@ def test_a_length_that_was_found_out_gives_head_room() -> None:
 
 
 def test_a_length_that_was_configured_is_not_exceeded() -> None:
-    """Servers that hold more of a model than max_model_len get no more for it."""
+    """Servers that report more than the configured max_model_len get no longer requests."""
     pools = Pools((S, L))
     fleet = Fleet(Serving(pools.ascending, {"s": {"x": 9_000}}))
     found = [
@@ -155,28 +155,28 @@ def test_a_length_that_was_configured_is_not_exceeded() -> None:
 
 
 def test_a_request_without_a_model_is_one_for_that_which_the_default_lists_first() -> None:
-    """VLLM serves such a request with its first name."""
+    """Servers of vLLM serve a request without a model with the first one they list."""
     served: dict[str, Served] = {"s": {"b": None}, "l": {"b": None, "a": None}}
     assert "s" == placed((S, L), "", 10, served)[0]
     assert "l" == placed((S, L), "", 10, served | {"l": {"a": None, "b": None}})[0]
 
 
 def test_configured_and_listed_both_have_to_say_so() -> None:
-    """A model that servers list and the configuration does not name is not sent there, nor the other way round."""
+    """A pool gets only models that its servers list and its configuration names."""
     pools = (Pool("s", 100, models=("a*",)), L)
     served: dict[str, Served] = {"s": {"a1": None, "b": None}}
     assert ["s", "l", "l"] == [placed(pools, model, 10, served)[0] for model in ("a1", "b", "a2")]
 
 
 def test_neighbours_of_the_same_size_need_models_that_differ() -> None:
-    """Pools of different models may be equally large; of the same, the second would never be taken."""
+    """Pools of different models may be equally large; with the same models the second would never be used."""
     for models in ((), ("a",)):
         with pytest.raises(ConfigurationError, match="ascend"):
             Pools((Pool("s", 100, models=models), Pool("t", 100, models=models)))
 
 
 def test_the_models_and_servers_of_a_pool_are_configured() -> None:
-    """The file has globs and endpoints for each pool."""
+    """The configuration file has globs for models, and endpoints, per pool."""
     pools = parse(
         """
         pools:
@@ -194,7 +194,7 @@ def test_the_models_and_servers_of_a_pool_are_configured() -> None:
 
 
 def test_pools_that_are_configured_anew_are_known_by_what_their_servers_said() -> None:
-    """Those with the same servers; of others, and of those that are asked no longer, nothing is believed."""
+    """Pools with the same servers keep their reports; the reports of changed or removed servers are dropped."""
     asked = [
         Pool(name, size, endpoints=Endpoints((f"http://{name}",)))
         for name, size in (("s", 9), ("t", 19), ("l", 29))
@@ -214,14 +214,14 @@ def test_pools_that_are_configured_anew_are_known_by_what_their_servers_said() -
 
 
 def test_spill_over_needs_servers_to_ask() -> None:
-    """Requests that leave a pool need another whose load is known."""
+    """Spillover requires pools whose load is known."""
     with pytest.raises(ConfigurationError, match=r"spill\.enabled: true given"):
         parse("spill: {enabled: true}")
 
 
 @pytest.mark.parametrize("url", ["a:1", "ftp://a", "http://a/v1", "http://", "http://a b", "http://me:secret@a"])
 def test_an_endpoint_that_is_no_url_is_refused(url: str) -> None:
-    """What is wrong is told with its place, its value and what is allowed."""
+    """The error names the setting, its value and what is allowed."""
     with pytest.raises(
         ConfigurationError, match=r"pools\[0\].endpoints.urls\[0\]: .* allowed: .*URLs without a path"
     ):
@@ -232,7 +232,7 @@ def test_an_endpoint_that_is_no_url_is_refused(url: str) -> None:
     ("home", "others"), [("a", "bcd"), ("b", "cda"), ("c", "dba"), ("d", "cba"), ("unknown", "dcba")]
 )
 def test_beside_its_own_pool_a_request_may_go_up_and_then_down(home: str, others: str) -> None:
-    """To the larger ones first, since they hold it; from one that does not serve it, to the largest first."""
+    """It goes to larger pools first, since they hold it; without a home pool, to the largest first."""
     pools = Pools([Pool(name, 10**size) for size, name in enumerate("abcd")])
     of_name = {pool.name: pool for pool in pools.ascending}
     ladder = pools.fleet.serving.ladder("m")
@@ -242,7 +242,7 @@ def test_beside_its_own_pool_a_request_may_go_up_and_then_down(home: str, others
 
 @pytest.mark.parametrize(("model", "budget", "context"), [("x", 100, 120), ("small", 80, 80)])
 def test_a_budget_is_within_what_the_servers_hold(model: str, budget: int, context: int) -> None:
-    """Of what is configured for all models no more is taken than there is room for of this one."""
+    """The configured budget is limited to what the servers hold of this model."""
     serving = Serving((S, L), {"s": {"x": 120, "small": 80}, "l": {"x": 9_999, "small": 200}})
     (rung,) = serving.ladder(model).smaller
     assert (budget, context) == (rung.budget_tokens, rung.context_tokens)

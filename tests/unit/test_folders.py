@@ -6,7 +6,7 @@ from extproc.cli.folders import cache_folder
 
 
 def test_a_user_without_a_home_has_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under a user id that no file knows, commands keep their results in the temporary folder."""
+    """For a user id without an entry in the password file, commands cache results in the temporary folder."""
 
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
@@ -17,6 +17,6 @@ def test_a_user_without_a_home_has_a_cache(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_cache_is_where_xdg_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """XDG_CACHE_HOME comes before the home folder."""
+    """XDG_CACHE_HOME takes precedence over the home folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert tmp_path / "dualpool" == cache_folder()

@@ -1,4 +1,4 @@
-"""Memory that was freed is given back: when there is more than there was, and nobody waits."""
+"""Freed memory is returned to the system when the process has grown and no request waits."""
 
 import ctypes
 
@@ -8,7 +8,7 @@ from extproc.server.freed_memory import BUSY_EVERY_S, GROWTH_BYTES, FreedMemory,
 
 
 class Process:
-    """A process of so much resident memory, of which `free_bytes` can be given back."""
+    """A simulated process, which can return `free_bytes` of its resident memory to the system."""
 
     def __init__(self) -> None:
         self.resident_bytes = 80 << 20
@@ -18,19 +18,19 @@ class Process:
         self.memory = FreedMemory(lambda: self.busy, lambda: self.resident_bytes, self.give)
 
     def give(self) -> None:
-        """Called to give back what is free."""
+        """Return the free memory to the system."""
         self.given += 1
         self.resident_bytes -= self.free_bytes
         self.free_bytes = 0
 
     def grow(self, more_bytes: int, *, free: bool) -> None:
-        """Have more memory, which is in use or already free."""
+        """Grow by memory that is in use, or already free."""
         self.resident_bytes += more_bytes
         self.free_bytes += more_bytes if free else 0
 
 
 def test_what_is_free_is_given_back_when_the_process_has_grown() -> None:
-    """Below that it is not worth the time."""
+    """Smaller growth is not worth the time."""
     process = Process()
     process.grow(GROWTH_BYTES, free=True)
     process.memory.look(1.0)
@@ -41,7 +41,7 @@ def test_what_is_free_is_given_back_when_the_process_has_grown() -> None:
 
 
 def test_memory_that_is_in_use_is_not_asked_for_again_and_again() -> None:
-    """It counts from what was left; less than that counts from there on."""
+    """Growth is measured from what remained after the last attempt, or from the lowest value since."""
     process = Process()
     process.grow(2 * GROWTH_BYTES, free=False)
     for second in range(5):
@@ -55,7 +55,7 @@ def test_memory_that_is_in_use_is_not_asked_for_again_and_again() -> None:
 
 
 def test_while_somebody_would_wait_it_is_given_back_seldom() -> None:
-    """A millisecond for each 20 MB is long for a request."""
+    """It takes a millisecond per 20 MB, which would delay requests."""
     process = Process()
     process.busy = True
     for second in range(1, 4):
@@ -67,7 +67,7 @@ def test_while_somebody_would_wait_it_is_given_back_seldom() -> None:
 
 
 def test_what_lies_below_memory_in_use_is_given_back() -> None:
-    """Where the allocator is glibc's; with another one nothing is done."""
+    """This requires glibc's allocator; with another one nothing is done."""
     if not (resident_bytes() and hasattr(ctypes.CDLL(None), "malloc_trim")):
         pytest.skip("no /proc, or another allocator than glibc's")
     blocks = [b"x" * 9_000 + bytes([number % 256]) for number in range(4_000)]

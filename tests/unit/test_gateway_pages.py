@@ -1,6 +1,6 @@
-"""Manifests that stand in the pages of gateways which cannot run in the tests: as right as can be told from here.
+"""Checks of the manifests in the pages about gateways that cannot run in the tests.
 
-Fields and values are those of the gateways' own API types: kgateway's ExtProcProvider, ProcessingMode and
+Allowed fields and values are those of the gateways' own API types: kgateway's ExtProcProvider, ProcessingMode and
 ListenerPolicy, and agentgateway's extProc with its processing options.
 """
 
@@ -53,7 +53,7 @@ def manifests(page: str) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("page", ["kgateway", "agentgateway"])
 def test_the_default_route_is_the_long_pool(page: str) -> None:
-    """Only the router's word leads to the short pool, and the rule that takes everything is the last."""
+    """Only the router's header leads to the short pool, and the catch-all rule comes last."""
     short, long = manifests(page)["HTTPRoute"]["spec"]["rules"]
     assert [{"name": NUMBERS.set_headers[0], "value": NUMBERS.smaller_pools[0].name}] == short["matches"][0][
         "headers"
@@ -63,7 +63,7 @@ def test_the_default_route_is_the_long_pool(page: str) -> None:
 
 
 def test_kgateway_asks_as_the_files_that_run() -> None:
-    """Modes, time and failing open are those of envoy/buffered.yaml, in fields that kgateway's API has."""
+    """Modes, timeout and failing open are as in envoy/buffered.yaml, in fields that kgateway's API has."""
     settings = manifests("kgateway")["GatewayExtension"]["spec"]["extProc"]
     assert set(settings) <= EXT_PROC
     modes = settings["processingMode"]
@@ -80,7 +80,7 @@ def test_kgateway_asks_as_the_files_that_run() -> None:
 
 
 def test_agentgateway_asks_before_a_route_is_chosen() -> None:
-    """In the phase before routing, in full duplex with trailers, failing open, in fields that its API has."""
+    """The filter runs before routing, in full duplex with trailers, and fails open, in fields that its API has."""
     traffic = manifests("agentgateway")["AgentgatewayPolicy"]["spec"]["traffic"]
     assert ("PreRouting", "FailOpen") == (traffic["phase"], traffic["extProc"]["failureMode"])
     assert set(traffic["extProc"]) <= AGENT_EXT_PROC
@@ -91,7 +91,7 @@ def test_agentgateway_asks_before_a_route_is_chosen() -> None:
 
 @pytest.mark.skipif(HELM is None, reason="no helm here: `make tools` builds it, where there is Go")
 def test_the_router_is_where_the_pages_look_for_it() -> None:
-    """The Service and its port are those that the chart makes."""
+    """The Service and its port are those of the chart."""
     (port, *_) = rendered()["Service", "dualpool"]["spec"]["ports"]
     asked = (
         manifests("kgateway")["GatewayExtension"]["spec"]["extProc"]["grpcService"]["backendRef"],

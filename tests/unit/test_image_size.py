@@ -1,4 +1,4 @@
-"""The size of an image from the JSON that holds it: real headers, every way to write them, and garbage."""
+"""The size of an image from its JSON: real headers, every way to encode them, and garbage."""
 
 import json
 import struct
@@ -18,7 +18,7 @@ from extproc.core.facts import ImageSize
 
 
 def png(width: int, height: int) -> bytes:
-    """Return a whole grey PNG, one bit a pixel."""
+    """Return a complete grey PNG with one bit per pixel."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -29,14 +29,14 @@ def png(width: int, height: int) -> bytes:
 
 
 def jpeg(width: int, height: int, before: int = 0, marker: int = 0xC0, padding: bytes = b"") -> bytes:
-    """Return a JPEG's headers, with `before` bytes of Exif data ahead of the frame header."""
+    """Return the headers of a JPEG, with `before` bytes of Exif data before the frame header."""
 
     def segment(kind: int, data: bytes) -> bytes:
         return padding + struct.pack(">BBH", 0xFF, kind, len(data) + 2) + data
 
     exif = b"".join(
         segment(0xE1, bytes(range(256)) * (size // 256)) for size in _pieces(before, 65_280)
-    )  # bytes that would make every base64 character
+    )  # bytes that encode to every base64 character
     frame = segment(marker, struct.pack(">BHHB", 8, height, width, 1) + b"\1\x11\0")
     tables = segment(0xDB, bytes(65)) + segment(0xC4, bytes(28))
     app0 = segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0")
@@ -54,7 +54,7 @@ def gif(width: int, height: int, version: bytes = b"GIF89a") -> bytes:
 
 
 def webp(width: int, height: int, kind: bytes) -> bytes:
-    """Return a WebP's headers: lossy (VP8), lossless (VP8L) or extended (VP8X)."""
+    """Return the headers of a WebP: lossy (VP8), lossless (VP8L) or extended (VP8X)."""
     if kind == b"VP8 ":
         data = b"\x30\1\0\x9d\1\x2a" + struct.pack("<HH", width | 0x4000, height | 0x8000)  # with scaling bits
     elif kind == b"VP8L":
@@ -71,17 +71,17 @@ def url_of(image: bytes) -> str:
 
 
 def raw_url(image: bytes) -> msgspec.Raw:
-    """Return a data: URL as the JSON that holds it."""
+    """Return a data: URL as a JSON string."""
     return msgspec.Raw(json.dumps(url_of(image)).encode())
 
 
 def size_of_source(source: msgspec.Raw) -> ImageSize:
-    """Return the class of an image from its JSON."""
+    """Return the size class of an image from its JSON."""
     return size_of_pixels(image_pixels(source))
 
 
 def size_of(source: object) -> ImageSize:
-    """Return the class of an image from the value of its field."""
+    """Return the size class of an image from the value of its field."""
     return size_of_source(msgspec.Raw(json.dumps(source).encode()))
 
 
@@ -97,7 +97,7 @@ SIZES = [
 
 @pytest.mark.parametrize(("width", "height", "expected"), SIZES)
 def test_every_format_is_classed_by_its_pixels(width: int, height: int, expected: ImageSize) -> None:
-    """PNG, JPEG (of any coding), GIF and WebP (all three kinds) of the same size are of the same class."""
+    """PNG, JPEG (any coding), GIF and WebP (all three kinds) of the same size have the same class."""
     images = [png(width, height), gif(width, height), gif(width, height, b"GIF87a")]
     images += [jpeg(width, height, marker=marker) for marker in (0xC0, 0xC1, 0xC2, 0xC9)]
     images += [webp(width, height, kind) for kind in (b"VP8 ", b"VP8L", b"VP8X")]
@@ -106,7 +106,7 @@ def test_every_format_is_classed_by_its_pixels(width: int, height: int, expected
 
 @pytest.mark.parametrize(("width", "height"), [(333, 1_111), (4_095, 1), (1, 4_095)])
 def test_every_format_tells_its_size_to_the_pixel(width: int, height: int) -> None:
-    """Neither side is rounded, nor taken for the other."""
+    """Width and height are neither rounded nor swapped."""
     images = [png(width, height), gif(width, height), jpeg(width, height)]
     images += [webp(width, height, kind) for kind in (b"VP8 ", b"VP8L", b"VP8X")]
     assert [width * height] * 6 == [image_pixels(raw_url(image)) for image in images]
@@ -125,7 +125,7 @@ def test_every_format_tells_its_size_to_the_pixel(width: int, height: int) -> No
     ],
 )
 def test_an_image_is_found_wherever_an_api_puts_it(source: object) -> None:
-    """As a URL, in an object beside other keys in any order, or as Anthropic's source; indented or not."""
+    """It may be a URL, an object with other keys in any order, or Anthropic's source; indented or not."""
     indented = size_of_source(msgspec.Raw(json.dumps(source, indent=2, separators=(" ,", " : ")).encode()))
     assert (ImageSize.MEDIUM, ImageSize.MEDIUM) == (size_of(source), indented)
 
@@ -143,20 +143,20 @@ def test_an_image_is_found_wherever_an_api_puts_it(source: object) -> None:
     ],
 )
 def test_what_is_not_in_the_body_is_of_unknown_size(source: bytes) -> None:
-    """Links, file ids, and what is no base64 are a class of their own."""
+    """Links, file ids and data that is not base64 have a class of their own."""
     assert size_of_source(msgspec.Raw(source)) is ImageSize.UNKNOWN
 
 
 @pytest.mark.parametrize("escape", ["\\/", "\\u002F", "\\u002f"])
 def test_escaped_base64_is_read_too(escape: str) -> None:
-    r"""JSON writers that escape slashes (PHP) hide no size, also of a JPEG with some Exif data."""
+    r"""JSON encoders that escape slashes (PHP) do not hide the size, even of a JPEG with some Exif data."""
     for image in (png(800, 800), gif(800, 800), webp(800, 800, b"VP8X"), jpeg(800, 800, before=2_304)):
         text = json.dumps(url_of(image)).replace("/", escape)
         assert size_of_source(msgspec.Raw(text.encode())) is ImageSize.MEDIUM
 
 
 def test_base64_in_lines_is_read_too() -> None:
-    """Line breaks within base64, as MIME has them, hide no size."""
+    """Line breaks within base64, as in MIME, do not hide the size."""
     text = b64encode(jpeg(800, 800, before=2_560)).decode()
     lines = "\r\n".join(text[start : start + 76] for start in range(0, len(text), 76))
     assert size_of("data:image/jpeg;base64," + lines) is ImageSize.MEDIUM
@@ -164,12 +164,12 @@ def test_base64_in_lines_is_read_too() -> None:
 
 @pytest.mark.parametrize("before", [256, 65_280, 500_000])
 def test_a_frame_header_is_found_behind_any_amount_of_metadata(before: int) -> None:
-    """A small JPEG with large Exif data or colour profiles is small."""
+    """A small JPEG with large Exif data or colour profiles is still small."""
     assert size_of(url_of(jpeg(64, 64, before))) is ImageSize.SMALL
 
 
 def test_fill_bytes_between_segments_are_stepped_over() -> None:
-    """T.81 allows any marker to be preceded by bytes FF."""
+    """ITU-T T.81 allows any number of FF bytes before a marker."""
     assert size_of(url_of(jpeg(64, 64, 65_280, padding=b"\xff"))) is ImageSize.SMALL
 
 
@@ -179,17 +179,17 @@ def test_fill_bytes_between_segments_are_stepped_over() -> None:
 )
 @pytest.mark.parametrize("start", [b"\0\0\0\x1cftypavif", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
 def test_without_a_readable_size_the_bytes_tell(start: bytes, encoded_bytes: int, expected: ImageSize) -> None:
-    """Other formats, and headers that say nothing, are classed at two bits a pixel."""
+    """Other formats, and images with unreadable headers, are classed at two bits per pixel."""
     assert expected == size_of(url_of(start + bytes(encoded_bytes)))
 
 
 def test_bytes_tell_behind_too_many_segments() -> None:
-    """The walk through a JPEG has an end: one of thousands of empty segments is classed by its bytes."""
+    """The number of segments read is bounded: a JPEG of thousands of empty ones is classed by its length."""
     assert size_of(url_of(b"\xff\xd8" + b"\xff\xe1\0\2" * 150_000)) is ImageSize.LARGE
 
 
 def test_the_walk_through_a_jpeg_takes_14_steps() -> None:
-    """A frame header behind 13 segments is read; behind one more the bytes tell."""
+    """A frame header after 13 segments is read; after 14 the image is classed by its length."""
     comments = [b"\xff\xfe\0\2" * count for count in (13, 14)]
     frame = jpeg(800, 800)
     frame = frame[frame.index(b"\xff\xc0") :]
@@ -198,7 +198,7 @@ def test_the_walk_through_a_jpeg_takes_14_steps() -> None:
 
 
 def test_an_image_of_nothing_is_an_image_and_takes_no_other_value_for_its_own() -> None:
-    """What has no bytes is as small as can be, and not of unknown size; what follows it is not read."""
+    """An empty image has the smallest size, not an unknown one; the JSON after it is not read."""
     assert 1 == image_pixels(msgspec.Raw(b'"data:image/png;base64,'))
     follows = b'{"data":"","" : "%b"}' % b64encode(png(800, 800))
     assert 0 < image_pixels(msgspec.Raw(follows)) < 10_000
@@ -206,7 +206,7 @@ def test_an_image_of_nothing_is_an_image_and_takes_no_other_value_for_its_own() 
 
 @pytest.mark.parametrize("cut", [24, 25, 26, 27, 30, 31, 33])
 def test_a_size_is_read_however_soon_the_image_ends_after_it(cut: int) -> None:
-    """Also without the padding of base64, and without the rest of its last group."""
+    """This includes base64 without padding, and with an incomplete last group."""
     url = url_of(png(800, 800)[:cut]).rstrip("=")
     assert 800 * 800 == image_pixels(msgspec.Raw(json.dumps(url).encode()))
 
@@ -230,21 +230,21 @@ IMAGES = (png(30, 20), jpeg(30, 20), gif(30, 20), webp(30, 20, b"VP8 "), webp(30
     end=st.sampled_from((b"", b'"', b'","detail":"low"}')),
 )
 def test_no_bytes_are_an_error(start: bytes, body: bytes, end: bytes) -> None:
-    """Whatever stands where an image should be, there is a class; never an exception."""
+    """Whatever is in the place of an image gets a class and never raises an exception."""
     assert size_of_source(msgspec.Raw(start + body + end)) in ImageSize
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(IMAGES), st.data())
 def test_a_header_cut_anywhere_is_small(image: bytes, data: st.DataObject) -> None:
-    """A tiny image stays small wherever it is cut, with or without the padding of base64."""
+    """A tiny image stays small wherever it is cut, with or without base64 padding."""
     cut = data.draw(st.integers(0, len(image)))
     url = url_of(image[:cut])
     assert {ImageSize.SMALL} == {size_of(url), size_of(url.rstrip("="))}
 
 
 def test_the_time_is_bounded_whatever_the_length() -> None:
-    """An image of eight megabytes takes no longer than a small one, nor a JPEG that never comes to its frame."""
+    """An image of 8 MB, or a JPEG whose frame header never comes, takes no longer than a small image."""
     far = b"\xff\xd8" + (b"\xff\xe1\xff\xff" + bytes(65_533)) * 120
     escaped = json.dumps(url_of(jpeg(800, 800, before=6_000_000))).replace("/", "\\/")
     for text in (json.dumps(url_of(far)), json.dumps(url_of(png(99, 99) + bytes(8 << 20))), escaped):
@@ -254,11 +254,11 @@ def test_the_time_is_bounded_whatever_the_length() -> None:
             start = thread_time_ns()
             size_of_source(raw)
             times.append(thread_time_ns() - start)
-        assert min(times) < 200_000  # ten times the aim, for slow machines; decoding all takes milliseconds
+        assert min(times) < 200_000  # ten times the target, for slow machines; decoding all takes milliseconds
 
 
 def test_the_area_of_images_is_in_patches() -> None:
-    """An image counts its pixels in patches of 28 x 28, at most 16,384 of them; one of unknown size none."""
+    """An image counts as its number of 28 x 28 patches, at most 16,384; one of unknown size counts as none."""
     prompt = Prompt()
     prompt.add_image(msgspec.Raw(json.dumps(url_of(png(280, 560))).encode()))
     prompt.add_image(msgspec.Raw(b'"https://example.com/a.png"'))

@@ -1,4 +1,4 @@
-"""Whether any text of a prompt or a response outlives its exchange."""
+"""No text of a prompt or a response outlives its exchange."""
 
 import gc
 import json
@@ -42,7 +42,7 @@ REFUSAL = f"This model's maximum context length is 8192 tokens. {MARK}".encode()
 
 
 def held_by(root: object) -> Iterator[str | bytes]:
-    """Yield every text that can be reached from an object, but for what belongs to modules and classes."""
+    """Yield every text that is reachable from an object, except through modules and classes."""
     seen: set[int] = set()
     waiting: list[Any] = [root]
     while waiting:
@@ -61,13 +61,13 @@ def held_by(root: object) -> Iterator[str | bytes]:
 
 
 def marked_in(root: object) -> list[str | bytes]:
-    """Return the texts within an object that came from a prompt or a response."""
+    """Return the texts reachable from an object that came from a prompt or a response."""
     return [text for text in held_by(root) if MARK in (text if isinstance(text, str) else str(text))]
 
 
 @pytest.fixture
 def router() -> Router:
-    """Return a router as it is served: with metrics, log, and the live page's latest decisions."""
+    """Return a router as in production: with metrics, log, and the latest decisions of the live page."""
     listener = FanOut([Metrics(CollectorRegistry(), 9, 9), LogListener(time.monotonic), Recent()])
     return compose(parse("tenant_header: x-tenant"), listener)
 
@@ -76,12 +76,12 @@ def router() -> Router:
     "root", [RequestHead("POST", MARK), {"a": ({MARK},)}, lambda kept=MARK: kept, [MARK.encode()]]
 )
 def test_what_holds_a_text_is_found(root: object) -> None:
-    """The search below looks into structs, containers and functions."""
+    """The search that the other tests use looks into structs, containers and functions."""
     assert 1 == len(marked_in(root))
 
 
 def test_a_body_that_is_held_is_found(router: Router) -> None:
-    """Until a request is placed its body is held, and the search finds it."""
+    """Until a request is placed, the exchange holds its body, and the search finds it."""
     exchange = Exchange(router, STREAMED)
     for event in request(BODY)[:2]:
         exchange.handle(event, 0.0)
@@ -91,7 +91,7 @@ def test_a_body_that_is_held_is_found(router: Router) -> None:
 
 @pytest.mark.parametrize("modes", [STREAMED, DUPLEX])
 def test_no_text_is_kept_once_its_exchange_is_over(router: Router, modes: Modes) -> None:
-    """Whether it taught, was refused, cut off or not understood: router, metrics and state hold no text."""
+    """Whether a response was learned from, refused, truncated or not understood, no text of it is kept."""
     head = RequestHead("POST", CHAT.path, tenant="t")
     for body, response_head, content in (
         (BODY, JSON_RESPONSE, RESPONSE),

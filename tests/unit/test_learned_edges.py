@@ -1,4 +1,4 @@
-"""The edges of what is learned and shared: rows that are another by now, numbers that are none."""
+"""Edge cases of learning and sharing: rows that have changed in the meantime, invalid numbers."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ TERMS = Terms.of(EstimatorSettings())
 
 
 def taught() -> LearnedState:
-    """Return what a router has learned of one model."""
+    """Return the state of a router that has learned from three responses of one model."""
     estimator = make_estimator(EstimatorSettings())
     assert isinstance(estimator, ByteClassEstimator)
     teach(estimator, 3)
@@ -36,7 +36,7 @@ def taught() -> LearnedState:
 
 @pytest.mark.parametrize("since", [0, 1])
 def test_a_ratio_that_is_another_by_now_is_given_back(since: int) -> None:
-    """What is new begins; what counts on responses that are not there is returned as it came."""
+    """A change to a new row starts it; a change that expects responses which are not there is returned."""
     estimator = EmaEstimator(EstimatorSettings(kind="ema"))
     row = RowChange(KEY, since, 2, np.array([4.0, 0.1, 0.0, 0.0]))
     left = estimator.shift(Change((), (row,), ()))
@@ -47,7 +47,7 @@ def test_a_ratio_that_is_another_by_now_is_given_back(since: int) -> None:
 
 
 def test_lengths_that_are_others_by_now_are_given_back() -> None:
-    """Of a category with fewer responses than a change counts on nothing is taken."""
+    """A category with fewer responses than a change expects does not take it."""
     lengths = OutputLengths(EstimatorSettings())
     row = RowChange(KEY, 0, 2, np.ones(162))
     assert lengths.shift(row)
@@ -56,13 +56,13 @@ def test_lengths_that_are_others_by_now_are_given_back() -> None:
 
 
 def test_a_part_of_a_number_is_refused() -> None:
-    """Learned numbers are whole doubles."""
+    """Packed numbers are 8-byte doubles."""
     with pytest.raises(ConfigurationError, match="3 bytes, not a multiple of 8"):
         unpacked(b"123")
 
 
 def test_states_that_cannot_be_are_refused() -> None:
-    """Sums over other features, bounds and weights that are no numbers, lengths over other bins."""
+    """This covers sums over other features, bounds and weights that are not finite, and other numbers of bins."""
     state = taught()
     (model,) = state.models
     wrong = {
@@ -79,7 +79,7 @@ def test_states_that_cannot_be_are_refused() -> None:
 
 
 def test_rows_of_a_table_are_copies_whatever_their_order() -> None:
-    """What is done to the rows of some keys, in the table's own order or another, does not reach the table."""
+    """Changing the rows returned for some keys, in any order, does not change the table."""
     table = tables_of(taught(), TERMS).categories
     keys = list(table.index)
     assert keys == all_keys([table, table, Table(dict(table.index), table.counts, table.weights, table.values)])
@@ -91,21 +91,21 @@ def test_rows_of_a_table_are_copies_whatever_their_order() -> None:
 
 
 def test_an_escape_that_the_window_cuts_is_left_out() -> None:
-    """Base64 with escaped slashes that goes on beyond what is looked at is read as far as whole escapes go."""
+    """Base64 with escaped slashes that continues beyond the window is read up to the last complete escape."""
     encoded = "iVBORw0KGgo" + "\\/" * WINDOW
     raw = msgspec.Raw(b'"data:image/png;base64,%b"' % encoded.encode())
     assert image_pixels(raw) > 0
 
 
 def test_a_list_that_is_not_there_adds_nothing() -> None:
-    """An absent value is no text."""
+    """An absent value adds no text."""
     prompt = Prompt()
     prompt.add_json(msgspec.Raw(b""))
     assert [] == prompt.texts
 
 
 def test_what_others_know_of_a_row_comes_to_what_is_known_here() -> None:
-    """A category that is there keeps its own; one that is not begins, unless others count on it, or it is full."""
+    """A known category adds the change; a new one starts with it, if it expects no responses and there is room."""
     estimator = ByteClassEstimator(EstimatorSettings(max_categories=2))
     teach(estimator, 30)
     (own,) = (row for row in estimator.state().categories if row.category == KEY)
@@ -127,7 +127,7 @@ def test_what_others_know_of_a_row_comes_to_what_is_known_here() -> None:
 
 
 def test_a_full_memory_of_ratios_takes_no_more() -> None:
-    """A category beyond the room is given back as it came."""
+    """A change for a category beyond the maximum is returned."""
     estimator = EmaEstimator(EstimatorSettings(kind="ema", max_categories=1))
     rows = tuple(RowChange(CategoryKey("m", name), 0, 2, np.array([4.0, 0.1, 0.0, 0.0])) for name in "ab")
     assert rows[1:] == estimator.shift(Change((), rows, ())).categories

@@ -1,4 +1,4 @@
-"""What the learner makes of responses: whose they are, and what they say about the pools."""
+"""The learner: which responses are kept, which pool they are attributed to, and what is learned from them."""
 
 import json
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def make_router(
 
 
 def observed(usage: Usage, **fields: Any) -> Observation:
-    """Return what is observed of one response to a chat completion with these fields."""
+    """Return the observation of one response to a chat completion with these fields."""
     router = make_router(pools=POOLS)
     body = {"model": "m", "messages": [{"role": "user", "content": "Tell me all about it."}]} | fields
     decision = router.decide(Api.CHAT, HEAD, json.dumps(body).encode())
@@ -57,19 +57,19 @@ def observed(usage: Usage, **fields: Any) -> Observation:
     ("completion_tokens", "truncated"), [(986, False), (987, False), (1_010, True), (1_011, True), (1_012, False)]
 )
 def test_cuts_are_counted_by_what_the_pool_holds(completion_tokens: int, *, truncated: bool) -> None:
-    """A response that ended at the pool's context, or one short of it, was cut there; thresholds cut nothing."""
+    """A response that ended at the pool's context, or one token before, was cut there; thresholds do not cut."""
     usage = Usage(13, completion_tokens, cut_by_length=True)
     assert truncated == observed(usage).learning.truncated_by_pool
 
 
 def test_a_declared_output_that_the_pool_shortened_was_cut_by_it() -> None:
-    """From 0.32 on vLLM gives 124 of 200 output tokens where a prompt leaves no more, and says nothing of it."""
+    """Since 0.32 vLLM silently generates 124 of 200 output tokens if the prompt leaves no room for more."""
     assert observed(Usage(900, 124, cut_by_length=True), max_tokens=200).learning.truncated_by_pool
     assert not observed(Usage(800, 200, cut_by_length=True), max_tokens=200).learning.truncated_by_pool
 
 
 def kept(router: Router, model: str, **fields: Any) -> Decision | None:
-    """Return the decision of a stream that asked for no usage, None when it is not kept."""
+    """Return the decision for a stream that did not ask for usage, or None if it is not kept."""
     body = {
         "model": model,
         "messages": [{"role": "user", "content": "Hi"}],
@@ -81,12 +81,12 @@ def kept(router: Router, model: str, **fields: Any) -> Decision | None:
 
 
 def auto_router(policy: UsageInStreams = UsageInStreams.AUTO) -> Router:
-    """Return a router with that policy."""
+    """Return a router with this policy."""
     return make_router(usage_in_streams=policy)
 
 
 def test_streams_that_report_unasked_are_learned_from() -> None:
-    """After one stream of a model that reported usage unasked, all of its streams are kept."""
+    """After one stream of a model reported usage without being asked, all its streams are kept."""
     router = auto_router()
     decision = kept(router, "m")
     assert decision is not None
@@ -98,7 +98,7 @@ def test_streams_that_report_unasked_are_learned_from() -> None:
 
 
 def test_streams_that_never_report_are_tried_a_few_times() -> None:
-    """Three whole streams without usage are enough; those that were cut say nothing; other models are tried."""
+    """Three complete streams without usage are enough; truncated ones do not count; others are still tried."""
     router = auto_router()
     for fault in (ResponseFault.CUT_SHORT, *[ResponseFault.NO_USAGE] * 3):
         decision = kept(router, "m")
@@ -111,7 +111,7 @@ def test_streams_that_never_report_are_tried_a_few_times() -> None:
 
 @pytest.mark.parametrize(("policy", "is_kept"), [(UsageInStreams.ASKED, False), (UsageInStreams.ALWAYS, True)])
 def test_what_streams_report_can_be_said(policy: UsageInStreams, *, is_kept: bool) -> None:
-    """The operator may know that none, or all, report unasked."""
+    """The operator may know that no stream, or every one, reports usage without being asked."""
     router = auto_router(policy)
     for _ in range(5):
         decision = kept(router, "m")
@@ -121,7 +121,7 @@ def test_what_streams_report_can_be_said(policy: UsageInStreams, *, is_kept: boo
 
 
 def test_embeddings_that_were_too_large_are_not_kept_again() -> None:
-    """After a response longer than is read, requests of the model with as many prompts are released at once."""
+    """After a response above the size limit, requests of the model with as many prompts are released at once."""
     router = make_router()
 
     first = embedded(router, 100)
@@ -133,9 +133,9 @@ def test_embeddings_that_were_too_large_are_not_kept_again() -> None:
 
 @pytest.mark.parametrize("per_s", [20, 100])
 def test_clients_that_declare_much_are_learned_from_under_load(per_s: int) -> None:
-    """Streams that may take 8,192 tokens and take 200 are asked for 200.
+    """Streams that declare 8,192 tokens and use 200 come to reserve 200.
 
-    What the young overdraw is paid back in ten seconds; from then on some are learned from in every second.
+    The overdraft of the young category is paid back in ten seconds; then some are learned from in every second.
     """
     router, kept_at = make_router(), []
     fields = {"max_tokens": 8_192, "stream": True, "stream_options": {"include_usage": True}}
@@ -153,7 +153,7 @@ STREAM = {"stream": True, "stream_options": {"include_usage": True}}
 
 
 def test_what_has_taught_nothing_yet_shares_one_reserve() -> None:
-    """Invented models together reserve what one key may; models that have taught have a reserve each."""
+    """Unknown models share the reserve of one key; models that were learned from have a reserve each."""
     router = make_router(learning=LearningSettings(messages_per_s=0, burst_messages=300))
     assert [True, True, False] == [kept(router, name, max_tokens=97, **STREAM) is not None for name in "abc"]
     router = make_router(learning=LearningSettings(messages_per_s=0, burst_messages=300))
@@ -166,7 +166,7 @@ def test_what_has_taught_nothing_yet_shares_one_reserve() -> None:
 
 
 def taught_router(burst: float) -> Router:
-    """Return a router of a model whose streams come to 20 tokens each; its budget is full again."""
+    """Return a router that has learned from 100 streams of 20 tokens each, and whose budget is full again."""
     router = make_router(learning=LearningSettings(messages_per_s=0, burst_messages=burst))
     for _ in range(100):
         decision = kept(router, "m", **STREAM)
@@ -181,7 +181,7 @@ def taught_router(burst: float) -> Router:
     [(100, 1, 1, 100), (100, 2, 2, 200), (10, 2, 2, 20), (20, 3, 3, 60), (100, 3, 3, 300)],
 )
 def test_a_stream_reserves_what_such_streams_come_to(declared: int, sequences: int, usual: int, most: int) -> None:
-    """The mean output of its category, for each sequence, and never more than the client lets it be."""
+    """It reserves the mean output of its category per sequence, and never more than the client declared."""
     fields = {"max_tokens": declared, "n": sequences} | STREAM
     decision = kept(taught_router(5_000), "m", **fields)
     assert decision is not None
@@ -198,7 +198,7 @@ def test_a_stream_reserves_what_such_streams_come_to(declared: int, sequences: i
 
 @pytest.mark.parametrize(("status", "succeeded"), [(200, 1), (201, 1), (400, 0), (500, 0)])
 def test_a_kept_request_that_succeeded_is_counted(status: int, succeeded: int) -> None:
-    """Whatever its response teaches."""
+    """It counts whether or not anything is learned from its response."""
     router = make_router()
     decision = kept(router, "m", **STREAM)
     assert decision is not None
@@ -208,14 +208,14 @@ def test_a_kept_request_that_succeeded_is_counted(status: int, succeeded: int) -
 
 
 def embedded(router: Router, prompts: int, model: str = "e") -> Decision | None:
-    """Return the decision of a request for embeddings, None when it is not kept."""
+    """Return the decision for a request for embeddings, or None if it is not kept."""
     body = json.dumps({"model": model, "input": ["a"] * prompts}).encode()
     decision = router.decide(Api.EMBEDDINGS, RequestHead("POST", "/v1/embeddings"), body)
     return decision if router.learner.keeps(decision, 0.0) else None
 
 
 def test_the_fewest_prompts_that_were_too_many_count() -> None:
-    """Responses come in any order: that of five hundred prompts does not make a hundred possible again."""
+    """Responses may come in any order: a later failure with 500 prompts does not raise the limit again."""
     router = make_router()
     decisions = [embedded(router, prompts) for prompts in (100, 50, 500)]
     for decision in decisions:
@@ -226,7 +226,7 @@ def test_the_fewest_prompts_that_were_too_many_count() -> None:
 
 @pytest.mark.parametrize("fault", [ResponseFault.NO_USAGE, ResponseFault.CUT_SHORT])
 def test_embeddings_that_failed_otherwise_are_kept_again(fault: ResponseFault) -> None:
-    """Only a response that was too long says that others will be."""
+    """Only a response above the size limit predicts that others will be, too."""
     router = make_router()
     decision = embedded(router, 100)
     assert decision is not None
@@ -235,7 +235,7 @@ def test_embeddings_that_failed_otherwise_are_kept_again(fault: ResponseFault) -
 
 
 def test_a_chat_that_was_too_long_says_nothing_of_embeddings() -> None:
-    """A model's name may stand for both."""
+    """A model name may be used for both."""
     router = make_router()
     decision = kept(router, "e", **STREAM)
     assert decision is not None
@@ -244,7 +244,7 @@ def test_a_chat_that_was_too_long_says_nothing_of_embeddings() -> None:
 
 
 def test_streams_on_their_way_do_not_make_a_model_report() -> None:
-    """However many streams without usage end after the third, the model is one that reports nothing."""
+    """Streams without usage that were kept before the limit and end after it do not change the verdict."""
     router = auto_router()
     decisions = [kept(router, "m") for _ in range(6)]
     for decision in decisions:
@@ -254,7 +254,7 @@ def test_streams_on_their_way_do_not_make_a_model_report() -> None:
 
 
 def test_a_router_closes_streams_unless_it_is_told_not_to() -> None:
-    """A close is the shortest reply to everything."""
+    """Closing the stream is the shortest reply."""
     assert make_router().closes_streams
 
 
@@ -264,7 +264,7 @@ def test_a_router_closes_streams_unless_it_is_told_not_to() -> None:
         ("b", 50, 1, "b-short"),
         ("b", 50, 2, "b-long"),
         ("b", 600, 1, "b-long"),
-        ("b", 600, 2, "a-long"),  # where a model that is not there is looked for at last
+        ("b", 600, 2, "a-long"),  # where retries of an unknown model end up
         ("a", 50, 2, "a-long"),
         ("a", 5_000, 2, "a-long"),
     ],
@@ -272,7 +272,7 @@ def test_a_router_closes_streams_unless_it_is_told_not_to() -> None:
 def test_a_second_attempt_is_that_of_the_model_s_default_pool(
     model: str, max_tokens: int, attempts: int, expected: str
 ) -> None:
-    """Models with pools of their own are repaired in pools of their own."""
+    """A retried request of a model with its own pools is served by that model's default pool."""
     pools = (
         *(Pool("a-short", 400, models=("a",)), Pool("b-short", 400, models=("b",))),
         *(Pool("b-long", 1_000, models=("b",)), Pool("a-long", 10_000, models=("a",))),
@@ -292,7 +292,7 @@ def test_a_second_attempt_is_that_of_the_model_s_default_pool(
 def test_cuts_are_counted_by_what_the_servers_are_known_to_hold(
     completion_tokens: int, *, truncated: bool
 ) -> None:
-    """A length that servers tell for the model is where they cut, not the one that is configured or left out."""
+    """Responses are cut at the length that the servers report for the model, even if none is configured."""
     router = make_router(pools=TWO_POOLS)
     router.know(Fleet(Serving(TWO_POOLS, {"short": {"m": 1_500}})))
     body = {"model": "m", "messages": [{"role": "user", "content": "Tell me all about it."}]}
@@ -305,14 +305,14 @@ def test_cuts_are_counted_by_what_the_servers_are_known_to_hold(
 
 
 def test_a_pool_that_does_not_serve_the_model_holds_what_is_configured() -> None:
-    """A response can come from there all the same, by a gateway's second attempt."""
+    """A response may still come from such a pool, by a gateway's second attempt."""
     short, long = Pool("short", 1_000, 1_024), Pool("long", 100_000)
     assert 1_024 == Serving((short, long), {"short": {"other": 500}}).ladder("m").context_tokens(short)
 
 
 @pytest.mark.parametrize("status", [200, 500])
 def test_only_a_response_that_can_teach_is_opened(status: int) -> None:
-    """The body of a failed response is not worth reading."""
+    """The body of a failed response is not read."""
     router = make_router()
     decision = kept(router, "m", **STREAM)
     assert decision is not None
@@ -322,7 +322,7 @@ def test_only_a_response_that_can_teach_is_opened(status: int) -> None:
 
 @pytest.mark.parametrize("same", [True, False])
 def test_a_learner_goes_on_from_another_where_the_same_settings_hold(*, same: bool) -> None:
-    """What was found out about models stays over a reload, unless what it was found out under has changed."""
+    """What was found out about models survives a reload, unless the settings it depends on have changed."""
     asked, other = UsageInStreams.ASKED, UsageInStreams.AUTO
     before = make_router(usage_in_streams=asked).learner
     after = make_router(usage_in_streams=asked if same else other).learner
@@ -333,6 +333,6 @@ def test_a_learner_goes_on_from_another_where_the_same_settings_hold(*, same: bo
 
 
 def test_what_was_not_estimated_is_not_kept() -> None:
-    """There is nothing to hold its usage against, even while streams are tried that asked for none."""
+    """There is no estimate to compare its usage with, even while streams that did not ask for usage are tried."""
     router = make_router(usage_in_streams=UsageInStreams.AUTO)
     assert not router.learner.keeps(router.unsure(Api.CHAT, Reason.DEADLINE, 70, HEAD), 0.0)

@@ -1,4 +1,4 @@
-"""The bucket of response messages that learning is paid from."""
+"""The budget for learning, a token bucket of response messages."""
 
 import pytest
 from hypothesis import given
@@ -8,7 +8,7 @@ from extproc.core.router.learning_budget import LearningBudget, LearningSettings
 
 
 def test_learning_stays_within_its_budget_of_messages() -> None:
-    """Admitted messages are the burst and what time adds; young categories always come in, on others' account."""
+    """Admission is limited to the burst plus rate x time; young categories may overdraw, and the others wait."""
     budget = LearningBudget(LearningSettings(messages_per_s=10, burst_messages=100))
     assert budget.admit(100, young=False, now_s=0.0)
     assert not budget.admit(1, young=False, now_s=0.0)
@@ -20,9 +20,9 @@ def test_learning_stays_within_its_budget_of_messages() -> None:
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 2_000), st.booleans()), max_size=60))
 def test_however_requests_come_the_budget_holds(steps: list[tuple[float, int, bool]]) -> None:
-    """For any arrivals the messages stay within burst + rate x time, and one burst more for young categories.
+    """For any arrivals messages stay within burst + rate x time, plus one more burst for young categories.
 
-    The last stream admitted comes on top: what it will take is not asked.
+    The last stream admitted comes on top, since admission does not depend on its cost.
     """
     budget, now_s, spent = LearningBudget(LearningSettings(10, 100)), 0.0, 0
     for wait_s, messages, young in steps:
@@ -32,7 +32,7 @@ def test_however_requests_come_the_budget_holds(steps: list[tuple[float, int, bo
 
 
 def test_messages_that_did_not_come_are_paid_back() -> None:
-    """A stream is paid for by the most that it may be, at most a burst, and settled by what it was."""
+    """A stream reserves the most it may cost, at most a share of the burst, and is settled by its actual cost."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=100))
     assert budget.admit(6_000, young=False, now_s=0.0)
     assert not budget.admit(3, young=False, now_s=0.0)
@@ -44,7 +44,7 @@ def test_messages_that_did_not_come_are_paid_back() -> None:
 
 
 def test_messages_beyond_what_was_paid_are_paid_in_the_end() -> None:
-    """A response that came in more pieces than it had tokens leaves the others to wait for as long."""
+    """After a response with more messages than were reserved, others wait until the debt is paid."""
     budget = LearningBudget(LearningSettings(messages_per_s=10, burst_messages=100))
     assert budget.admit(3, young=False, now_s=0.0)
     budget.pay_back(3, used=150)
@@ -54,13 +54,13 @@ def test_messages_beyond_what_was_paid_are_paid_in_the_end() -> None:
 
 @pytest.mark.parametrize("young", [True, False])
 def test_a_budget_of_nothing_learns_nothing(*, young: bool) -> None:
-    """With no messages to spend no stream is kept, young or not."""
+    """Without any budget no stream is kept, young or not."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=0))
     assert not budget.admit(3, young=young, now_s=0.0)
 
 
 def test_time_without_requests_saves_no_more_than_a_burst() -> None:
-    """After a night without traffic as much may be learned at once as ever, and no more."""
+    """After a night without traffic at most one burst may be learned from at once."""
     budget = LearningBudget(LearningSettings(messages_per_s=10, burst_messages=100))
     assert budget.admit(50, young=False, now_s=0.0)
     assert budget.admit(100, young=False, now_s=86_400.0)
@@ -68,7 +68,7 @@ def test_time_without_requests_saves_no_more_than_a_burst() -> None:
 
 
 def test_what_is_paid_back_is_no_more_than_a_burst() -> None:
-    """What a stream did not use is lost when the bucket has filled up meanwhile."""
+    """The refund of an unused reserve is lost if the bucket has filled up in the meantime."""
     budget = LearningBudget(LearningSettings(messages_per_s=10, burst_messages=100))
     assert budget.admit(100, young=False, now_s=0.0)
     budget.pay_back(100, used=0)
@@ -79,7 +79,7 @@ def test_what_is_paid_back_is_no_more_than_a_burst() -> None:
 
 
 def test_a_response_of_any_number_of_messages_is_paid_for_in_a_burst_of_time() -> None:
-    """Nobody can keep the router from learning for good: a debt is a burst at most."""
+    """No response can stop learning forever: the debt is at most one burst."""
     budget = LearningBudget(LearningSettings(messages_per_s=10, burst_messages=100))
     assert budget.admit(3, young=False, now_s=0.0)
     budget.pay_back(3, used=1_000_000)
@@ -88,7 +88,7 @@ def test_a_response_of_any_number_of_messages_is_paid_for_in_a_burst_of_time() -
 
 
 def test_the_young_overdraw_by_one_burst_and_wait_then() -> None:
-    """Names of tenants are clients': new ones without end are not learned from without end."""
+    """Tenant names come from clients, so learning from ever new ones has to be limited."""
     budget = LearningBudget(LearningSettings(messages_per_s=10, burst_messages=100))
     assert [True, True, False] == [budget.admit(100, key=key, young=True, now_s=0.0) for key in "abc"]
     assert not budget.admit(1, key="d", young=True, now_s=0.0)
@@ -96,14 +96,14 @@ def test_the_young_overdraw_by_one_burst_and_wait_then() -> None:
 
 
 def test_a_response_of_no_messages_is_not_admitted() -> None:
-    """What would cost nothing teaches nothing."""
+    """There is nothing to learn from it."""
     budget = LearningBudget(LearningSettings(messages_per_s=10, burst_messages=100))
     assert not budget.admit(0, young=False, now_s=0.0)
     assert budget.admit(100, young=False, now_s=0.0)
 
 
 def test_no_more_streams_are_open_than_allowed() -> None:
-    """However much is left to spend, a stream has to end before another one is kept."""
+    """At the maximum, a stream must end before another one is kept, however much budget is left."""
     budget = LearningBudget(LearningSettings(messages_per_s=1e6, burst_messages=1e6, max_streams=2))
     assert [True, True, False] == [budget.admit(3, young=True, now_s=0.0) for _ in range(3)]
     budget.pay_back(3, 3)
@@ -111,17 +111,17 @@ def test_no_more_streams_are_open_than_allowed() -> None:
 
 
 def test_no_stream_and_no_key_reserves_all_of_it() -> None:
-    """A stream reserves an eighth of the burst at most, all open streams of a key half; settling frees that."""
+    """A stream reserves at most an eighth of the burst, all open streams of a key half; settling frees it."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=8_000))
     assert [True] * 4 + [False] == [budget.admit(60_000, key="a", young=True, now_s=0.0) for _ in range(5)]
     assert [True] * 4 + [False] == [budget.admit(60_000, key="b", young=False, now_s=0.0) for _ in range(5)]
-    assert not budget.admit(1, key="c", young=False, now_s=0.0)  # eight eighths are all there is
+    assert not budget.admit(1, key="c", young=False, now_s=0.0)  # all eight eighths are reserved
     budget.pay_back(60_000, used=2, key="a")
     assert budget.admit(60_000, key="a", young=True, now_s=0.0)
 
 
 def test_what_a_stream_took_beyond_its_reserve_is_paid_in_the_end() -> None:
-    """An eighth was reserved for a stream of half a burst, which is missing afterwards all the same."""
+    """A stream that reserved an eighth of the burst and took half of it is charged the half."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=8_000))
     assert budget.admit(4_000, key="a", young=False, now_s=0.0)
     budget.pay_back(4_000, used=4_000, key="a")
@@ -130,7 +130,7 @@ def test_what_a_stream_took_beyond_its_reserve_is_paid_in_the_end() -> None:
 
 
 def test_invented_models_leave_the_others_their_share() -> None:
-    """A client with a new model name and a huge output in each request takes half of the budget, not all."""
+    """A client with a new model name and a huge output in each request gets half of the budget, not all."""
     budget, learned = LearningBudget(LearningSettings(messages_per_s=500, burst_messages=5_000)), 0
     for step in range(500):
         now_s = step / 50
@@ -144,7 +144,7 @@ def test_invented_models_leave_the_others_their_share() -> None:
 
 @pytest.mark.parametrize("burst", [300, 400])
 def test_a_small_burst_is_shared_by_as_much(burst: int) -> None:
-    """A hundred messages may be reserved by a stream and two hundred by a key, even of a small burst."""
+    """Even with a small burst, a stream may reserve 100 messages and a key 200."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=burst))
     assert [True, True] == [budget.admit(6_000, key="a", young=True, now_s=0.0) for _ in range(2)]
     assert not budget.admit(1, key="a", young=True, now_s=0.0)
@@ -154,7 +154,7 @@ def test_a_small_burst_is_shared_by_as_much(burst: int) -> None:
 
 
 def test_no_stream_reserves_more_than_there_is() -> None:
-    """A burst below a hundred is one stream's altogether, and not too small for any."""
+    """A burst below 100 can be reserved by a single stream, and is not too small for any."""
     budget = LearningBudget(LearningSettings(messages_per_s=10, burst_messages=50))
     assert budget.admit(6_000, key="a", young=False, now_s=0.0)
     assert not budget.admit(1, key="b", young=False, now_s=0.0)
@@ -162,7 +162,7 @@ def test_no_stream_reserves_more_than_there_is() -> None:
 
 
 def test_of_a_small_burst_a_stream_reserves_a_hundred_and_a_key_two() -> None:
-    """Not one more, and not one less."""
+    """The limits are exact."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=300))
     asked = {"a": 6_000, "b": 99, "c": 100, "d": 1, "e": 1}
     taken = [budget.admit(messages, key=key, young=False, now_s=0.0) for key, messages in asked.items()]
@@ -173,7 +173,7 @@ def test_of_a_small_burst_a_stream_reserves_a_hundred_and_a_key_two() -> None:
 
 
 def test_what_did_not_come_is_nobody_s_share() -> None:
-    """A stratum whose streams are paid back has taken nothing, and stays behind."""
+    """A stratum whose reserves are refunded has taken nothing, and stays below its share."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=1_000))
     assert all(budget.admit(100, key=str(key), stratum="b", young=False, now_s=0.0) for key in range(6))
     for _ in range(10):
@@ -182,7 +182,7 @@ def test_what_did_not_come_is_nobody_s_share() -> None:
 
 
 def test_one_message_is_worth_a_stream() -> None:
-    """The smallest response is admitted, and the smallest reserve is kept until it is settled."""
+    """A response of one message is admitted, and reserves one message until it is settled."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=300))
     assert budget.admit(100, young=True, now_s=0.0)
     assert budget.admit(1, young=True, now_s=0.0)
@@ -191,7 +191,7 @@ def test_one_message_is_worth_a_stream() -> None:
 
 
 def test_nothing_is_remembered_of_a_key_that_has_no_stream() -> None:
-    """Names of models are clients': those of settled streams take no memory."""
+    """Model names come from clients, so settled streams must not leave any memory in use."""
     budget = LearningBudget(LearningSettings())
     for number in range(100):
         assert budget.admit(3, key=str(number), young=True, now_s=0.0)
@@ -201,7 +201,7 @@ def test_nothing_is_remembered_of_a_key_that_has_no_stream() -> None:
 
 
 def test_each_stream_that_ends_makes_room_for_one() -> None:
-    """Of two open streams one ends: one may begin, and no other."""
+    """When one of two open streams ends, exactly one more may begin."""
     budget = LearningBudget(LearningSettings(messages_per_s=1e6, burst_messages=1e6, max_streams=2))
     assert [True, True] == [budget.admit(3, young=True, now_s=0.0) for _ in range(2)]
     budget.pay_back(3, used=3)
@@ -209,7 +209,7 @@ def test_each_stream_that_ends_makes_room_for_one() -> None:
 
 
 def test_whether_a_response_is_learned_from_does_not_depend_on_its_length() -> None:
-    """While one message is left a stream of a hundred is admitted, and what it takes beyond is a debt."""
+    """While one message is left a stream of 100 is admitted, and the excess is a debt."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=1_000))
     assert all(budget.admit(100, key=str(key), young=False, now_s=0.0) for key in range(9))
     assert budget.admit(99, key="a", young=False, now_s=0.0)
@@ -222,7 +222,7 @@ def test_whether_a_response_is_learned_from_does_not_depend_on_its_length() -> N
 
 
 def test_a_key_is_admitted_while_half_is_not_reserved() -> None:
-    """The last stream of a key may take it beyond its half, however long it is, and none after that."""
+    """The last stream of a key may take it above its half, however long it is; then no more are admitted."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=8_000))
     taken = [
         budget.admit(messages, key="a", young=True, now_s=0.0) for messages in (1_000, 1_000, 1_000, 999, 9, 1)
@@ -233,7 +233,7 @@ def test_a_key_is_admitted_while_half_is_not_reserved() -> None:
 def admitted(
     budget: LearningBudget, costs: dict[str, float], rounds: int, *, seconds: float, start_s: float = 0.0
 ) -> dict[str, int]:
-    """Have each stratum ask once in each round, and pay for it at once; return how often each was admitted."""
+    """Request one admission per stratum and round, settled at once; return how often each was admitted."""
     counts = dict.fromkeys(costs, 0)
     for number in range(rounds):
         for stratum, messages in costs.items():
@@ -245,7 +245,7 @@ def admitted(
 
 
 def test_what_is_dear_is_learned_from_beside_what_is_cheap() -> None:
-    """Of two strata that want more than there is each gets half of the messages, whatever one response costs."""
+    """If two strata both demand more than there is, each gets half of the messages, whatever a response costs."""
     budget = LearningBudget(LearningSettings(messages_per_s=500, burst_messages=5_000))
     counts = admitted(budget, {"cheap": 50, "dear": 500}, 4_000, seconds=200)
     spent = {"cheap": 50 * counts["cheap"], "dear": 500 * counts["dear"]}
@@ -254,7 +254,7 @@ def test_what_is_dear_is_learned_from_beside_what_is_cheap() -> None:
 
 
 def test_who_asks_for_little_gets_all_of_it() -> None:
-    """A stratum below its share is always admitted, and what it leaves is the others'."""
+    """A stratum below its share is always admitted, and the others get the rest."""
     budget = LearningBudget(LearningSettings(messages_per_s=500, burst_messages=5_000))
     counts = admitted(budget, {"json": 3, "stream": 300}, 2_000, seconds=100)
     assert 2_000 == counts["json"]
@@ -262,13 +262,13 @@ def test_who_asks_for_little_gets_all_of_it() -> None:
 
 
 def test_a_stratum_that_was_never_asked_for_takes_no_share() -> None:
-    """One stratum alone may draw on all of the burst, and again when another one has been silent for a while."""
+    """A single stratum may use the whole burst."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=1_000))
     assert {"a": 10} == admitted(budget, {"a": 100}, 20, seconds=1)
 
 
 def test_the_young_of_a_stratum_leave_others_half_of_what_they_may_overdraw() -> None:
-    """One that had more than its share stops half a burst below nothing; another one may draw on the rest."""
+    """A stratum above its share stops at half a burst of debt; another one may use the rest."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=1_000))
     assert budget.admit(1, stratum="b", young=False, now_s=0.0)
     taken = [budget.admit(100, key=str(key), stratum="a", young=True, now_s=0.0) for key in range(20)]
@@ -278,7 +278,7 @@ def test_the_young_of_a_stratum_leave_others_half_of_what_they_may_overdraw() ->
 
 
 def test_what_was_missed_is_learned_from_before_others() -> None:
-    """It may draw on all that is left once more, as if it had taken nothing."""
+    """Such a stratum may use the rest of the bucket once, as if it had taken nothing."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=1_000))
     assert budget.admit(1, stratum="b", young=False, now_s=0.0)
     assert {"a": 5} == admitted(budget, {"a": 100}, 20, seconds=1)
@@ -288,7 +288,7 @@ def test_what_was_missed_is_learned_from_before_others() -> None:
 
 
 def test_who_had_more_than_its_share_leaves_half_of_the_burst() -> None:
-    """The other half is there for a stratum that comes later."""
+    """The other half is left for a stratum that comes later."""
     budget = LearningBudget(LearningSettings(messages_per_s=0, burst_messages=1_000))
     assert budget.admit(1, stratum="b", young=False, now_s=0.0)
     assert {"a": 5} == admitted(budget, {"a": 100}, 20, seconds=1)
